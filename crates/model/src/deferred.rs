@@ -1,0 +1,69 @@
+//! Answers that wait for a log position: a produce for the high watermark, an admin change for a revision.
+
+use std::collections::BTreeMap;
+
+/// What waits, in order of the position that each waits for. Positions that are equal complete in the order in which they came.
+#[derive(Debug)]
+pub struct Deferred<P, T> {
+    waiting: BTreeMap<P, Vec<T>>,
+    len: usize,
+}
+
+impl<P: Ord + Copy, T> Default for Deferred<P, T> {
+    fn default() -> Self {
+        Self { waiting: BTreeMap::new(), len: 0 }
+    }
+}
+
+impl<P: Ord + Copy, T> Deferred<P, T> {
+    /// `answer` completes once the log has reached `position`.
+    pub fn push(&mut self, position: P, answer: T) {
+        self.waiting.entry(position).or_default().push(answer);
+        self.len += 1;
+    }
+
+    /// Everything that waited for `position` or an earlier one.
+    pub fn complete_up_to(&mut self, position: P) -> Vec<T> {
+        let mut done = Vec::new();
+        while let Some(entry) = self.waiting.first_entry() {
+            if *entry.key() > position {
+                break;
+            }
+            done.append(&mut entry.remove());
+        }
+        self.len -= done.len();
+        done
+    }
+
+    /// Everything that waits, in order: the position will not be reached here.
+    pub fn fail_all(&mut self) -> Vec<T> {
+        self.len = 0;
+        std::mem::take(&mut self.waiting).into_values().flatten().collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn completes_in_order_of_position_then_of_arrival() {
+        let mut deferred = Deferred::default();
+        deferred.push(5, 'c');
+        deferred.push(2, 'a');
+        deferred.push(2, 'b');
+        assert_eq!(deferred.complete_up_to(1), []);
+        assert_eq!(deferred.complete_up_to(4), ['a', 'b']);
+        assert_eq!(deferred.len(), 1);
+        assert_eq!(deferred.fail_all(), ['c']);
+        assert!(deferred.is_empty());
+    }
+}

@@ -1,0 +1,21 @@
+//! The words of the house: ids, offsets, epochs, times and error codes as distinct types, so that two
+//! numbers that mean different things cannot be swapped, and [`deferred`] answers that wait for a log position.
+//!
+//! Layer 0: imports nothing of the workspace and does no I/O.
+
+pub mod deferred;
+pub mod epoch;
+pub mod error_code;
+pub mod ids;
+pub mod offset;
+pub mod time;
+
+pub use deferred::Deferred;
+pub use epoch::{BrokerEpoch, ControllerEpoch, LeaderEpoch, PartitionEpoch, ProducerEpoch, Revision};
+pub use error_code::ErrorCode;
+pub use ids::{
+    BrokerId, ClusterId, CoordinatorId, IncarnationId, InvalidTopicName, ListenerName, PartitionId, ProducerId,
+    TopicId, TopicIdPartition, TopicName, TopicPartition,
+};
+pub use offset::Offset;
+pub use time::{MonotonicMs, TimestampMs};

@@ -1,0 +1,38 @@
+//! Two clocks that must never be mixed: one that only moves forward and one that people set.
+
+use std::fmt;
+use std::ops::Add;
+use std::time::Duration;
+
+/// Milliseconds on a monotonic clock since an arbitrary start. Elections, sessions and lags are judged by it,
+/// never by the wall clock, which jumps.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct MonotonicMs(pub u64);
+
+impl MonotonicMs {
+    /// The time that passed since `earlier`; zero when `earlier` is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for MonotonicMs {
+    type Output = Self;
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// Milliseconds since 1970-01-01T00:00Z, as records and tree nodes carry them. −1 means "none" in a record.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct TimestampMs(pub i64);
+
+impl TimestampMs {
+    pub const NONE: Self = Self(-1);
+}
+
+impl fmt::Display for TimestampMs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,29 @@
+//! The broker: stores partition logs and answers Kafka clients, from an image of the tree that it follows.
+//!
+//! Two runtimes. *Control* (one thread) registers, sends heartbeats, follows the tree and serves metrics; *data* (a thread per
+//! worker) owns connections, partitions and fetchers. Neither waits for the other: what control learns reaches
+//! the partitions through [`metadata_cache`] and [`replica_manager`], what data needs of the quorum goes through
+//! [`quorum_handle`].
+//!
+//! Kafka's wire types stop at [`handlers`], [`replica_fetcher`] and [`error_map`]; protobuf types stop at the `rpc` crate.
+
+pub mod broker;
+pub mod connection;
+pub mod dispatch;
+pub mod error_map;
+pub mod fetch_session;
+pub mod handlers;
+pub mod lifecycle;
+pub mod listener;
+pub mod metadata_cache;
+pub mod partition;
+pub mod quorum_handle;
+pub mod replica_fetcher;
+pub mod replica_manager;
+pub mod request_context;
+pub mod response;
+pub mod telemetry;
+pub mod watch;
+
+pub use broker::{Broker, Identity};
+pub use lifecycle::{StartError, run};

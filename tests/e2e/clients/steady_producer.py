@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""steady_producer.py BOOTSTRAP TOPIC PARTITIONS: writes numbered records with acks=all to every partition until a line comes
+on standard input, then reads everything back. Prints `ready` once all partitions have acknowledged, and at the end one JSON
+line: what was acknowledged, which errors the client saw, what is missing, twice there, or out of order, and the longest time
+that any partition went without an acknowledgement (for people; tests assert no times)."""
+import json
+import sys
+import threading
+import time
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+BOOTSTRAP, TOPIC, PARTITIONS = sys.argv[1], sys.argv[2], int(sys.argv[3])
+stop = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
+acknowledged = {p: {} for p in range(PARTITIONS)}
+last = {}
+longest = {p: 0.0 for p in range(PARTITIONS)}
+errors = []
+
+
+def on_delivery(partition, number):
+    def done(error, message):
+        if error:
+            errors.append(error.name())
+            return
+        now = time.monotonic()
+        longest[partition] = max(longest[partition], now - last.get(partition, now))
+        last[partition] = now
+        acknowledged[partition][number] = message.offset()
+
+    return done
+
+
+producer = Producer(
+    {
+        "bootstrap.servers": BOOTSTRAP,
+        "acks": "all",
+        "enable.idempotence": True,
+        "linger.ms": 0,
+        "retry.backoff.ms": 20,
+        "retry.backoff.max.ms": 200,
+        "reconnect.backoff.ms": 20,
+        "reconnect.backoff.max.ms": 200,
+        "delivery.timeout.ms": 90000,
+    }
+)
+number = 0
+ready = False
+while not stop.is_set():
+    for p in range(PARTITIONS):
+        producer.produce(TOPIC, b"%d" % number, partition=p, on_delivery=on_delivery(p, number))
+    number += 1
+    producer.poll(0.02)
+    if not ready and all(acknowledged.values()):
+        ready = True
+        print("ready", flush=True)
+unsent = producer.flush(90)
+
+consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "unused", "enable.auto.commit": False})
+ends = {p: consumer.get_watermark_offsets(TopicPartition(TOPIC, p), 30)[1] for p in range(PARTITIONS)}
+consumer.assign([TopicPartition(TOPIC, p, 0) for p in range(PARTITIONS)])
+read = {p: {} for p in range(PARTITIONS)}
+deadline = time.monotonic() + 60
+while any(len(read[p]) < ends[p] for p in read) and time.monotonic() < deadline:
+    message = consumer.poll(0.5)
+    if message is not None and not message.error():
+        read[message.partition()][message.offset()] = int(message.value())
+consumer.close()
+missing = sum(1 for p in acknowledged for n, offset in acknowledged[p].items() if read[p].get(offset) != n)
+values = {p: [read[p][offset] for offset in sorted(read[p])] for p in read}
+print(
+    json.dumps(
+        {
+            "acknowledged": sum(map(len, acknowledged.values())),
+            "errors": sorted(set(errors)),
+            "unsent": unsent,
+            "missing": missing,
+            "duplicates": sum(len(v) - len(set(v)) for v in values.values()),
+            "out_of_order": sum(1 for v in values.values() for a, b in zip(v, v[1:]) if b < a),
+            "longest_s": round(max(longest.values()), 2),
+        }
+    ),
+    flush=True,
+)

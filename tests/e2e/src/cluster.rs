@@ -1,0 +1,385 @@
+//! A cluster of processes: start, wait, signal, restart.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// How long a cluster may take to be ready, or a process to end, before a test gives up. Generous: CI machines are shared.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One process of a cluster.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Node {
+    Coordinator(u64),
+    Broker(i32),
+}
+
+impl std::fmt::Display for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Node::Coordinator(id) => write!(f, "coordinator-{id}"),
+            Node::Broker(id) => write!(f, "broker-{id}"),
+        }
+    }
+}
+
+/// What to start, and with which properties beside the defaults of a test.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    pub coordinators: u64,
+    pub brokers: i32,
+    /// Broker properties (`min.insync.replicas`), for every broker.
+    pub broker_properties: Vec<(String, String)>,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self { coordinators: 3, brokers: 3, broker_properties: Vec::new() }
+    }
+}
+
+impl ClusterOptions {
+    #[must_use]
+    pub fn with(mut self, property: &str, value: &str) -> Self {
+        self.broker_properties.push((property.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// Where the binaries are: `OTTLA_BIN_DIR`, or the release folder of the target directory that this test was built in.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let path = match std::env::var_os("OTTLA_BIN_DIR") {
+        Some(dir) => PathBuf::from(dir).join(name),
+        None => {
+            let test = std::env::current_exe()?;
+            let target = test.ancestors().nth(3).context("a test binary lies in TARGET/PROFILE/deps")?;
+            target.join("release").join(name)
+        }
+    };
+    if !path.exists() {
+        bail!("{} is not there: run `make build` first", path.display());
+    }
+    Ok(path)
+}
+
+/// Ports that were free a moment ago. Held together until all are known, so that no two are the same.
+pub fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let held: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<std::io::Result<_>>()?;
+    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+}
+
+struct Member {
+    command: PathBuf,
+    environment: BTreeMap<String, String>,
+    folder: PathBuf,
+    child: Option<Child>,
+}
+
+impl Member {
+    fn command(&self) -> Result<Command> {
+        let log = File::options().create(true).append(true).open(self.folder.join("log"))?;
+        let mut command = Command::new(&self.command);
+        command.env_clear().envs(&self.environment).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // SAFETY: prctl is async-signal-safe and touches nothing of the parent's.
+        unsafe {
+            command.pre_exec(|| {
+                rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(std::io::Error::from)
+            });
+        }
+        Ok(command)
+    }
+}
+
+/// A running cluster; dropping it kills every process and removes the data.
+pub struct Cluster {
+    members: BTreeMap<Node, Member>,
+    client_ports: BTreeMap<i32, u16>,
+    coordinator_ports: BTreeMap<u64, u16>,
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// Starts three coordinators and three brokers and waits until all brokers are in Metadata.
+    pub fn start() -> Result<Self> {
+        Self::start_with(ClusterOptions::default())
+    }
+
+    pub fn start_with(options: ClusterOptions) -> Result<Self> {
+        let mut cluster = Self::prepare(&options)?;
+        for node in cluster.nodes() {
+            cluster.spawn(node)?;
+        }
+        cluster.wait_ready()?;
+        Ok(cluster)
+    }
+
+    /// A cluster whose processes are not running yet.
+    pub fn prepare(options: &ClusterOptions) -> Result<Self> {
+        let folder = TempDir::with_prefix("ottla-e2e-")?;
+        let coordinator_count = usize::try_from(options.coordinators)?;
+        let broker_count = usize::try_from(options.brokers)?;
+        let ports = free_ports(coordinator_count + 2 * broker_count)?;
+        let (coordinator_ports, broker_ports) = ports.split_at(coordinator_count);
+        let (client_ports, inter_broker_ports) = broker_ports.split_at(broker_count);
+        let servers: Vec<String> = (1..=options.coordinators)
+            .zip(coordinator_ports)
+            .map(|(id, port)| format!("{id}@127.0.0.1:{port}"))
+            .collect();
+        let connect: Vec<String> = coordinator_ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+
+        let mut members = BTreeMap::new();
+        for (id, port) in (1..=options.coordinators).zip(coordinator_ports) {
+            let home = member_folder(folder.path(), Node::Coordinator(id))?;
+            let environment = base_environment([
+                ("COORDINATOR_ID", id.to_string()),
+                ("COORDINATOR_CLIENT_PORT", port.to_string()),
+                ("COORDINATOR_SERVERS", servers.join(",")),
+                ("COORDINATOR_DATA_DIR", home.join("data").display().to_string()),
+            ]);
+            members.insert(
+                Node::Coordinator(id),
+                Member { command: binary("ottla-coordinator")?, environment, folder: home, child: None },
+            );
+        }
+        for (id, (client_port, inter_port)) in (1..=options.brokers).zip(client_ports.iter().zip(inter_broker_ports)) {
+            let home = member_folder(folder.path(), Node::Broker(id))?;
+            let listeners = format!("INTERNAL://127.0.0.1:{inter_port},HOST://127.0.0.1:{client_port}");
+            let mut environment = base_environment([
+                ("KAFKA_BROKER_ID", id.to_string()),
+                ("KAFKA_COORDINATOR_CONNECT", connect.join(",")),
+                ("KAFKA_LISTENERS", listeners.clone()),
+                ("KAFKA_ADVERTISED_LISTENERS", listeners),
+                ("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", "INTERNAL:PLAINTEXT,HOST:PLAINTEXT".to_owned()),
+                ("KAFKA_INTER_BROKER_LISTENER_NAME", "INTERNAL".to_owned()),
+                ("KAFKA_LOG_DIRS", home.join("data").display().to_string()),
+                ("KAFKA_DEFAULT_REPLICATION_FACTOR", options.brokers.min(3).to_string()),
+            ]);
+            for (property, value) in &options.broker_properties {
+                environment.insert(environment_name(property), value.clone());
+            }
+            members.insert(
+                Node::Broker(id),
+                Member { command: binary("ottla-broker")?, environment, folder: home, child: None },
+            );
+        }
+        Ok(Self {
+            members,
+            client_ports: (1..=options.brokers).zip(client_ports.iter().copied()).collect(),
+            coordinator_ports: (1..=options.coordinators).zip(coordinator_ports.iter().copied()).collect(),
+            folder,
+        })
+    }
+
+    pub fn nodes(&self) -> Vec<Node> {
+        self.members.keys().copied().collect()
+    }
+
+    /// What a client is told: the client listeners of all brokers.
+    pub fn bootstrap(&self) -> String {
+        self.client_ports.values().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
+    }
+
+    pub fn broker_address(&self, id: i32) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.client_ports.get(&id).copied().unwrap_or_default()))
+    }
+
+    pub fn coordinator_address(&self, id: u64) -> String {
+        format!("127.0.0.1:{}", self.coordinator_ports.get(&id).copied().unwrap_or_default())
+    }
+
+    pub fn environment(&self, node: Node) -> Result<BTreeMap<String, String>> {
+        Ok(self.member(node)?.environment.clone())
+    }
+
+    pub fn data_folder(&self, node: Node) -> Result<PathBuf> {
+        Ok(self.member(node)?.folder.join("data"))
+    }
+
+    pub fn log_text(&self, node: Node) -> Result<String> {
+        Ok(fs::read_to_string(self.member(node)?.folder.join("log"))?)
+    }
+
+    /// The resident memory of a running process.
+    pub fn resident_kib(&self, node: Node) -> Result<u64> {
+        let child = self.member(node)?.child.as_ref().with_context(|| format!("{node} does not run"))?;
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS in the status")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn member(&self, node: Node) -> Result<&Member> {
+        self.members.get(&node).with_context(|| format!("no {node} in this cluster"))
+    }
+
+    fn member_mut(&mut self, node: Node) -> Result<&mut Member> {
+        self.members.get_mut(&node).with_context(|| format!("no {node} in this cluster"))
+    }
+
+    pub fn spawn(&mut self, node: Node) -> Result<()> {
+        let member = self.member_mut(node)?;
+        member.child = Some(spawn_from_keeper(member.command()?).with_context(|| format!("start {node}"))?);
+        Ok(())
+    }
+
+    pub fn signal(&self, node: Node, signal: Signal) -> Result<()> {
+        let child = self.member(node)?.child.as_ref().with_context(|| format!("{node} does not run"))?;
+        let pid = Pid::from_raw(i32::try_from(child.id())?).context("a process id above 0")?;
+        kill_process(pid, signal)?;
+        Ok(())
+    }
+
+    /// Waits for the end of a process that was signalled.
+    pub fn wait(&mut self, node: Node) -> Result<ExitStatus> {
+        let member = self.member_mut(node)?;
+        let mut child = member.child.take().with_context(|| format!("{node} does not run"))?;
+        wait_bounded(&mut child).with_context(|| format!("{node} did not end"))
+    }
+
+    pub fn kill(&mut self, node: Node) -> Result<()> {
+        self.signal(node, Signal::KILL)?;
+        self.wait(node).map(drop)
+    }
+
+    pub fn kill_all(&mut self) -> Result<()> {
+        for node in self.nodes() {
+            self.signal(node, Signal::KILL)?;
+        }
+        for node in self.nodes() {
+            self.wait(node)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until every broker accepts connections and reports all brokers of the cluster.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let running: Vec<i32> = self
+            .members
+            .iter()
+            .filter_map(|(node, member)| match node {
+                Node::Broker(id) if member.child.is_some() => Some(*id),
+                _ => None,
+            })
+            .collect();
+        for &id in &running {
+            let address = self.broker_address(id);
+            loop {
+                match crate::clients::broker_ids(address) {
+                    Ok(ids) if ids.len() >= running.len() => break,
+                    seen if Instant::now() > deadline => {
+                        bail!("broker {id} is not ready ({seen:?}); its log:\n{}", self.log_text(Node::Broker(id))?)
+                    }
+                    _ => std::thread::sleep(Duration::from_millis(20)),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for member in self.members.values_mut() {
+            if let Some(child) = &mut member.child {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+        if std::thread::panicking() && std::env::var_os("OTTLA_E2E_LOGS").is_some() {
+            for node in self.nodes() {
+                eprintln!("== {node}\n{}", self.log_text(node).unwrap_or_default());
+            }
+        }
+    }
+}
+
+/// Runs a process that is expected to end by itself, and returns its status with what it printed.
+pub fn run_to_end(name: &str, environment: &BTreeMap<String, String>) -> Result<(ExitStatus, String)> {
+    let folder = TempDir::with_prefix("ottla-e2e-run-")?;
+    let path = folder.path().join("out");
+    let out = File::create(&path)?;
+    let mut child = Command::new(binary(name)?)
+        .env_clear()
+        .envs(environment)
+        .stdin(Stdio::null())
+        .stdout(out.try_clone()?)
+        .stderr(out)
+        .spawn()?;
+    let status = wait_bounded(&mut child).with_context(|| fs::read_to_string(&path).unwrap_or_default())?;
+    Ok((status, fs::read_to_string(&path)?))
+}
+
+fn wait_bounded(child: &mut Child) -> Result<ExitStatus> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if Instant::now() > deadline {
+            child.kill()?;
+            child.wait()?;
+            bail!("still running after {PATIENCE:?}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Starts a process from a thread that lives as long as this program: the death signal follows the thread that started a
+/// process, and a test's own thread ends with the test.
+fn spawn_from_keeper(command: Command) -> Result<Child> {
+    type Job = (Command, mpsc::Sender<std::io::Result<Child>>);
+    static KEEPER: OnceLock<mpsc::Sender<Job>> = OnceLock::new();
+    let keeper = KEEPER.get_or_init(|| {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        std::thread::spawn(move || {
+            for (mut command, answer) in queue {
+                let _ = answer.send(command.spawn());
+            }
+        });
+        jobs
+    });
+    let (answer, child) = mpsc::channel();
+    keeper.send((command, answer)).context("the keeper thread lives as long as the program")?;
+    Ok(child.recv()??)
+}
+
+/// Whether somebody listens there.
+pub fn listens(address: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok()
+}
+
+fn member_folder(root: &Path, node: Node) -> Result<PathBuf> {
+    let folder = root.join(node.to_string());
+    fs::create_dir_all(folder.join("data"))?;
+    Ok(folder)
+}
+
+fn base_environment<const N: usize>(pairs: [(&str, String); N]) -> BTreeMap<String, String> {
+    let mut environment: BTreeMap<String, String> =
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    for inherited in ["PATH", "RUST_LOG", "RUST_BACKTRACE"] {
+        if let Ok(value) = std::env::var(inherited) {
+            environment.insert(inherited.to_owned(), value);
+        }
+    }
+    environment
+}
+
+/// `min.insync.replicas` → `KAFKA_MIN_INSYNC_REPLICAS`.
+pub fn environment_name(property: &str) -> String {
+    format!("KAFKA_{}", property.replace('.', "_").to_uppercase())
+}

@@ -1,0 +1,43 @@
+//! Configuration: where every property comes from, and what it comes to.
+//!
+//! Layers, later ones win: built-in defaults < a properties file < environment < flags (`key=value`). [`Sources`]
+//! gathers them, [`Properties`] holds the flat result (one text per Kafka property name, with its origin), and
+//! [`BrokerConfig::load`] and [`CoordinatorConfig::load`] read typed structs out of it.
+//!
+//! Invariants: a key that nobody knows is a warning with the nearest known name, never an error; a value that cannot
+//! be meant is an error of one line that names key, value, origin and what is accepted; nothing here is logged,
+//! because logging itself is configured by it (warnings travel in [`Loaded`]).
+
+mod address;
+mod broker;
+mod coordinator;
+mod environment;
+mod error;
+mod file;
+mod host;
+pub mod known;
+mod listeners;
+mod logging;
+mod nearest;
+mod properties;
+mod reader;
+mod topic_defaults;
+
+pub use address::HostPort;
+pub use broker::{BrokerConfig, TopicToCreate};
+pub use coordinator::{CoordinatorConfig, QuorumServer};
+pub use environment::property_name;
+pub use error::ConfigError;
+pub use host::Host;
+pub use listeners::{Listener, SecurityProtocol};
+pub use logging::{LoggingConfig, LoggingFormat};
+pub use properties::{Origin, Properties, Property, Sources};
+pub use topic_defaults::{TOPIC_SYNONYMS, TopicSynonym};
+
+/// A configuration and what should be said about it once logging works.
+#[derive(Clone, Debug)]
+pub struct Loaded<C> {
+    pub config: C,
+    /// One line each, in the order found.
+    pub warnings: Vec<String>,
+}

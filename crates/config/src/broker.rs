@@ -1,0 +1,404 @@
+//! A broker's configuration.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ottla_model::{BrokerId, ClusterId, ListenerName, TopicName};
+
+use crate::address::HostPort;
+use crate::environment::broker_entries;
+use crate::error::ConfigError;
+use crate::host::Host;
+use crate::known::{BROKER_ALIASES, BROKER_CONFIGS, broker_config_names, broker_knows};
+use crate::listeners::{self, Listener};
+use crate::logging::LoggingConfig;
+use crate::nearest::nearest;
+use crate::properties::{Origin, Properties, Sources, merge};
+use crate::reader::Reader;
+use crate::{Loaded, topic_defaults};
+
+/// Everything a broker is configured with. A field is named after its Kafka property; a duration drops the unit that
+/// the property's name ends with. Bounds and defaults are Kafka's but where `known::BROKER_CONFIGS` says otherwise.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// `broker.id` / `node.id`; none: stored in `meta.properties`, or given by the quorum.
+    pub broker_id: Option<BrokerId>,
+    /// `cluster.id` / `CLUSTER_ID`; none: whatever the quorum says.
+    pub cluster_id: Option<ClusterId>,
+    /// `broker.rack`.
+    pub rack: Option<String>,
+    /// `coordinator.connect` / `zookeeper.connect`, at least one.
+    pub coordinator_connect: Vec<HostPort>,
+
+    /// What to listen on, at least one; names and ports are unique.
+    pub listeners: Vec<Listener>,
+    /// What clients and brokers are told; every name is one of `listeners`.
+    pub advertised_listeners: Vec<Listener>,
+    /// One of `advertised_listeners`.
+    pub inter_broker_listener: ListenerName,
+
+    /// `log.dirs`, else `log.dir`; at least one, each once.
+    pub log_dirs: Vec<PathBuf>,
+    pub num_recovery_threads_per_data_dir: usize,
+    pub log_flush_offset_checkpoint_interval: Duration,
+    pub log_flush_start_offset_checkpoint_interval: Duration,
+    pub log_retention_check_interval: Duration,
+    pub log_segment_delete_delay: Duration,
+    /// `producer.id.expiration.ms`.
+    pub producer_id_expiration: Duration,
+
+    pub auto_create_topics_enable: bool,
+    pub delete_topic_enable: bool,
+    pub num_partitions: i32,
+    pub default_replication_factor: i16,
+    pub min_insync_replicas: i32,
+    pub unclean_leader_election_enable: bool,
+    pub message_max_bytes: usize,
+
+    pub num_network_threads: usize,
+    pub num_io_threads: usize,
+    pub queued_max_requests: usize,
+    /// `queued.max.request.bytes`; none (−1): the broker's own bound.
+    pub queued_max_request_bytes: Option<u64>,
+    pub socket_request_max_bytes: usize,
+    /// None (−1): the system's.
+    pub socket_receive_buffer_bytes: Option<usize>,
+    /// None (−1): the system's.
+    pub socket_send_buffer_bytes: Option<usize>,
+    pub socket_listen_backlog_size: i32,
+    pub connections_max_idle: Duration,
+    pub max_connections: usize,
+    pub max_connections_per_ip: usize,
+    pub fetch_max_bytes: usize,
+    pub max_incremental_fetch_session_cache_slots: usize,
+    pub max_request_partition_size_limit: usize,
+    pub request_timeout: Duration,
+
+    pub num_replica_fetchers: usize,
+    pub replica_lag_time_max: Duration,
+    pub replica_fetch_max_bytes: usize,
+    pub replica_fetch_response_max_bytes: usize,
+    pub replica_fetch_min_bytes: usize,
+    pub replica_fetch_wait_max: Duration,
+    pub replica_fetch_backoff: Duration,
+    pub replica_socket_timeout: Duration,
+    /// None (−1): the system's.
+    pub replica_socket_receive_buffer_bytes: Option<usize>,
+    pub replica_high_watermark_checkpoint_interval: Duration,
+
+    /// `broker.session.timeout.ms` / `zookeeper.session.timeout.ms`. The quorum's own setting is what fences; this one bounds
+    /// how long a refused registration is tried again.
+    pub broker_session_timeout: Duration,
+    pub broker_heartbeat_interval: Duration,
+    pub initial_broker_registration_timeout: Duration,
+    pub controlled_shutdown_enable: bool,
+    pub controlled_shutdown_retry_backoff: Duration,
+    pub controlled_shutdown_max_retries: u32,
+
+    /// `create.topics`: to be created at start, through the coordinators, if they are not there.
+    pub create_topics: Vec<TopicToCreate>,
+
+    /// Where /metrics, /healthz and /readyz are served; none: nowhere. Port 0 is any free one.
+    pub http: Option<HostPort>,
+    pub logging: LoggingConfig,
+
+    /// Every property with its origin, by its own name (aliases resolved): what DescribeConfigs reports. Use
+    /// [`crate::known::BROKER_CONFIGS`] for types, defaults and texts.
+    pub properties: Properties,
+    /// The value of each topic configuration where a topic sets none, by the topic configuration's name.
+    pub topic_defaults: BTreeMap<&'static str, String>,
+}
+
+/// One entry of `create.topics`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicToCreate {
+    pub name: TopicName,
+    pub partitions: i32,
+    pub replication_factor: i16,
+    pub cleanup_policy: Option<String>,
+}
+
+/// Coordinators' port where `coordinator.connect` names none: ZooKeeper's.
+const COORDINATOR_PORT: u16 = 2181;
+
+impl BrokerConfig {
+    /// Reads a configuration for this machine.
+    pub fn load(sources: &Sources) -> Result<Loaded<Self>, ConfigError> {
+        Self::load_on(sources, &Host::this())
+    }
+
+    /// Reads a configuration as if on `host`.
+    pub fn load_on(sources: &Sources, host: &Host) -> Result<Loaded<Self>, ConfigError> {
+        let mut warnings = Vec::new();
+        let defaults = BROKER_CONFIGS.iter().filter_map(|known| Some((known.name, known.default?)));
+        let mut properties = merge(defaults, sources, |variables| broker_entries(variables))?;
+        warn_of_unknown(&properties, &mut warnings);
+        resolve_aliases(&mut properties)?;
+        let reader = Reader::new(&properties);
+        let listeners = listeners::resolve(&properties, host, &mut warnings)?;
+        let config = Self {
+            broker_id: reader.optional("broker.id", -1..=i32::MAX)?.filter(|id| *id >= 0).map(BrokerId),
+            cluster_id: reader.text("cluster.id").map(ClusterId::new),
+            rack: reader.text("broker.rack").map(str::to_owned),
+            coordinator_connect: coordinator_connect(&reader, &mut warnings)?,
+
+            listeners: listeners.listeners,
+            advertised_listeners: listeners.advertised,
+            inter_broker_listener: listeners.inter_broker,
+
+            log_dirs: log_dirs(&reader)?,
+            num_recovery_threads_per_data_dir: count(&reader, "num.recovery.threads.per.data.dir")?,
+            log_flush_offset_checkpoint_interval: reader.duration_ms("log.flush.offset.checkpoint.interval.ms", 0)?,
+            log_flush_start_offset_checkpoint_interval: reader
+                .duration_ms("log.flush.start.offset.checkpoint.interval.ms", 0)?,
+            log_retention_check_interval: reader.duration_ms("log.retention.check.interval.ms", 1)?,
+            log_segment_delete_delay: reader.duration_ms("log.segment.delete.delay.ms", 0)?,
+            producer_id_expiration: reader.duration_ms("producer.id.expiration.ms", 1)?,
+
+            auto_create_topics_enable: reader.boolean("auto.create.topics.enable")?,
+            delete_topic_enable: reader.boolean("delete.topic.enable")?,
+            num_partitions: reader.number("num.partitions", 1..=i32::MAX)?,
+            default_replication_factor: reader.number("default.replication.factor", 1..=i16::MAX)?,
+            min_insync_replicas: reader.number("min.insync.replicas", 1..=i32::MAX)?,
+            unclean_leader_election_enable: reader.boolean("unclean.leader.election.enable")?,
+            message_max_bytes: bytes(&reader, "message.max.bytes", 0)?,
+
+            num_network_threads: count(&reader, "num.network.threads")?,
+            num_io_threads: count(&reader, "num.io.threads")?,
+            queued_max_requests: count(&reader, "queued.max.requests")?,
+            queued_max_request_bytes: reader
+                .optional("queued.max.request.bytes", -1..=i64::MAX)?
+                .and_then(|bytes| u64::try_from(bytes).ok()),
+            socket_request_max_bytes: bytes(&reader, "socket.request.max.bytes", 1)?,
+            socket_receive_buffer_bytes: buffer(&reader, "socket.receive.buffer.bytes")?,
+            socket_send_buffer_bytes: buffer(&reader, "socket.send.buffer.bytes")?,
+            socket_listen_backlog_size: reader.number("socket.listen.backlog.size", 1..=i32::MAX)?,
+            connections_max_idle: idle(&reader, "connections.max.idle.ms")?,
+            max_connections: bytes(&reader, "max.connections", 0)?,
+            max_connections_per_ip: bytes(&reader, "max.connections.per.ip", 0)?,
+            fetch_max_bytes: bytes(&reader, "fetch.max.bytes", 1024)?,
+            max_incremental_fetch_session_cache_slots: bytes(&reader, "max.incremental.fetch.session.cache.slots", 0)?,
+            max_request_partition_size_limit: count(&reader, "max.request.partition.size.limit")?,
+            request_timeout: reader.duration_ms("request.timeout.ms", 1)?,
+
+            num_replica_fetchers: count(&reader, "num.replica.fetchers")?,
+            replica_lag_time_max: reader.duration_ms("replica.lag.time.max.ms", 1)?,
+            replica_fetch_max_bytes: bytes(&reader, "replica.fetch.max.bytes", 0)?,
+            replica_fetch_response_max_bytes: bytes(&reader, "replica.fetch.response.max.bytes", 0)?,
+            replica_fetch_min_bytes: bytes(&reader, "replica.fetch.min.bytes", 0)?,
+            replica_fetch_wait_max: reader.duration_ms("replica.fetch.wait.max.ms", 0)?,
+            replica_fetch_backoff: reader.duration_ms("replica.fetch.backoff.ms", 0)?,
+            replica_socket_timeout: reader.duration_ms("replica.socket.timeout.ms", 1)?,
+            replica_socket_receive_buffer_bytes: buffer(&reader, "replica.socket.receive.buffer.bytes")?,
+            replica_high_watermark_checkpoint_interval: reader
+                .duration_ms("replica.high.watermark.checkpoint.interval.ms", 1)?,
+
+            broker_session_timeout: reader.duration_ms("broker.session.timeout.ms", 1)?,
+            broker_heartbeat_interval: reader.duration_ms("broker.heartbeat.interval.ms", 1)?,
+            initial_broker_registration_timeout: reader.duration_ms("initial.broker.registration.timeout.ms", 0)?,
+            controlled_shutdown_enable: reader.boolean("controlled.shutdown.enable")?,
+            controlled_shutdown_retry_backoff: reader.duration_ms("controlled.shutdown.retry.backoff.ms", 0)?,
+            controlled_shutdown_max_retries: reader.number("controlled.shutdown.max.retries", 0..=u32::MAX)?,
+
+            create_topics: create_topics(&reader)?,
+            http: http(&reader)?,
+            logging: LoggingConfig::read(&reader)?,
+            topic_defaults: topic_defaults::effective(&properties)?,
+            properties,
+        };
+        check_replica_lag(&config, &mut warnings);
+        check_choices(&config.properties)?;
+        Ok(Loaded { config, warnings })
+    }
+
+    /// The advertised endpoint of a listener.
+    pub fn advertised(&self, name: &ListenerName) -> Option<&Listener> {
+        self.advertised_listeners.iter().find(|listener| listener.name == *name)
+    }
+}
+
+fn warn_of_unknown(properties: &Properties, warnings: &mut Vec<String>) {
+    for (name, property) in properties.iter().filter(|(name, _)| !broker_knows(name)) {
+        let hint = match nearest(name, broker_config_names()) {
+            Some(near) => format!("; did you mean {near}?"),
+            None => String::new(),
+        };
+        warnings.push(format!("{name} ({}) is unknown and not used{hint}", property.origin));
+    }
+}
+
+/// Moves the value of an alias to the name that it stands for. Two names that say different things are an error where
+/// the result would be another broker; elsewhere the name wins.
+fn resolve_aliases(properties: &mut Properties) -> Result<(), ConfigError> {
+    for (alias, name) in BROKER_ALIASES {
+        let Some(aliased) = properties.explicit(alias).cloned() else { continue };
+        match properties.explicit(name) {
+            Some(own) if *name == "broker.id" && own.value != aliased.value => {
+                let problem = format!("broker.id={} ({}) says otherwise", own.value, own.origin);
+                return Err(ConfigError::invalid(alias, &aliased, problem, "one of the two, or the same value"));
+            }
+            Some(_) => {}
+            None => properties.insert(name, aliased),
+        }
+        properties.remove(alias);
+    }
+    Ok(())
+}
+
+fn coordinator_connect(reader: &Reader<'_>, warnings: &mut Vec<String>) -> Result<Vec<HostPort>, ConfigError> {
+    const KEY: &str = "coordinator.connect";
+    let accepted = "host:port[,host:port…] (KAFKA_COORDINATOR_CONNECT or KAFKA_ZOOKEEPER_CONNECT)";
+    let property = reader.property(KEY).ok_or_else(|| ConfigError::missing(KEY, accepted))?;
+    // ZooKeeper's connect strings may end with a path to live under; a quorum of ours holds one cluster.
+    let (addresses, path) = match property.value.split_once('/') {
+        Some((addresses, path)) => (addresses, path),
+        None => (property.value.as_str(), ""),
+    };
+    if !path.is_empty() {
+        warnings.push(format!("{KEY}: the path `/{path}` is not used: coordinators hold one cluster"));
+    }
+    let addresses: Vec<HostPort> = crate::reader::items(addresses)
+        .into_iter()
+        .map(|item| HostPort::parse(item, Some(COORDINATOR_PORT)))
+        .collect::<Result<_, _>>()
+        .map_err(|problem| ConfigError::invalid(KEY, property, problem, accepted))?;
+    if addresses.is_empty() {
+        return Err(ConfigError::invalid(KEY, property, "names no coordinator", accepted));
+    }
+    Ok(addresses)
+}
+
+fn log_dirs(reader: &Reader<'_>) -> Result<Vec<PathBuf>, ConfigError> {
+    let mut directories: Vec<PathBuf> = Vec::new();
+    let key = if reader.list("log.dirs").is_empty() { "log.dir" } else { "log.dirs" };
+    for item in reader.list(key) {
+        let directory = PathBuf::from(item);
+        if !directories.contains(&directory) {
+            directories.push(directory);
+        }
+    }
+    if directories.is_empty() {
+        return Err(ConfigError::missing("log.dirs", "directory[,directory…]"));
+    }
+    Ok(directories)
+}
+
+fn create_topics(reader: &Reader<'_>) -> Result<Vec<TopicToCreate>, ConfigError> {
+    const KEY: &str = "create.topics";
+    let Some(property) = reader.property(KEY) else { return Ok(Vec::new()) };
+    let accepted = "name:partitions:replicas[:cleanup.policy][,…]";
+    let invalid = |problem: String| ConfigError::invalid(KEY, property, problem, accepted);
+    crate::reader::items(&property.value)
+        .into_iter()
+        .map(|item| {
+            let mut parts = item.split(':').map(str::trim);
+            let name = TopicName::new(parts.next().unwrap_or_default()).map_err(|error| invalid(error.to_string()))?;
+            let number = |text: Option<&str>| {
+                text.and_then(|text| text.parse::<i16>().ok())
+                    .filter(|number| *number >= 1)
+                    .ok_or_else(|| invalid(format!("`{item}` lacks its numbers of partitions and replicas")))
+            };
+            let (partitions, replication_factor) = (number(parts.next())?, number(parts.next())?);
+            // wurstmeister's form leaves the policy empty, or out, or follows it by another colon.
+            let cleanup_policy = parts.next().filter(|policy| !policy.is_empty()).map(str::to_owned);
+            Ok(TopicToCreate { name, partitions: i32::from(partitions), replication_factor, cleanup_policy })
+        })
+        .collect()
+}
+
+pub(crate) fn http(reader: &Reader<'_>) -> Result<Option<HostPort>, ConfigError> {
+    let port = reader.number("http.port", -1..=i32::from(u16::MAX))?;
+    let host = reader.text("http.host").unwrap_or("0.0.0.0");
+    Ok(u16::try_from(port).ok().map(|port| HostPort::new(host, port)))
+}
+
+/// A number of threads or slots, at least one.
+fn count(reader: &Reader<'_>, name: &str) -> Result<usize, ConfigError> {
+    bytes(reader, name, 1)
+}
+
+/// A size that Kafka holds in a 32-bit number.
+fn bytes(reader: &Reader<'_>, name: &str, least: i32) -> Result<usize, ConfigError> {
+    // Both ends are non-negative here, so the conversion cannot fail.
+    reader.number(name, least..=i32::MAX).map(|size| usize::try_from(size).unwrap_or_default())
+}
+
+/// A socket buffer; −1 leaves it to the system.
+fn buffer(reader: &Reader<'_>, name: &str) -> Result<Option<usize>, ConfigError> {
+    reader.number(name, -1..=i32::MAX).map(|size| usize::try_from(size).ok())
+}
+
+/// An idle time; negative is for ever, as Kafka has it.
+fn idle(reader: &Reader<'_>, name: &str) -> Result<Duration, ConfigError> {
+    let forever = i64::MAX.unsigned_abs();
+    reader.number(name, i64::MIN..=i64::MAX).map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(forever)))
+}
+
+fn check_replica_lag(config: &BrokerConfig, warnings: &mut Vec<String>) {
+    if config.replica_fetch_wait_max > config.replica_lag_time_max {
+        warnings.push(
+            "replica.fetch.wait.max.ms is above replica.lag.time.max.ms: idle followers will leave their ISRs"
+                .to_owned(),
+        );
+    }
+}
+
+/// Texts of which only some are accepted, and which nothing else reads before a topic does.
+fn check_choices(properties: &Properties) -> Result<(), ConfigError> {
+    let reader = Reader::new(properties);
+    reader.choice("compression.type", &["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"])?;
+    reader.choice("log.message.timestamp.type", &["CreateTime", "LogAppendTime"])?;
+    if let Some(property) = reader.property("log.cleanup.policy") {
+        for policy in crate::reader::items(&property.value) {
+            crate::reader::one_of("log.cleanup.policy", property, policy, &["delete", "compact"])?;
+        }
+    }
+    for (name, least) in
+        [("log.segment.bytes", 1 << 20), ("log.index.size.max.bytes", 4), ("log.index.interval.bytes", 0)]
+    {
+        reader.number(name, least..=i32::MAX)?;
+    }
+    for name in ["log.roll.ms", "log.flush.interval.messages", "log.roll.hours"] {
+        reader.optional(name, 1..=i64::MAX)?;
+    }
+    for name in ["log.retention.ms", "log.retention.minutes", "log.retention.hours", "log.retention.bytes"] {
+        if let Some(property) = reader.property(name)
+            && reader.optional(name, -1..=i64::MAX)? == Some(0)
+            && name != "log.retention.bytes"
+        {
+            return Err(ConfigError::invalid(name, property, "would delete everything", "-1, or 1 and more"));
+        }
+    }
+    reader.boolean("log.preallocate")?;
+    Ok(())
+}
+
+impl Default for LoggingConfig {
+    fn default() -> Self {
+        Self { format: crate::LoggingFormat::Auto, level: "info".to_owned() }
+    }
+}
+
+impl BrokerConfig {
+    /// A configuration with every default, for one plaintext listener on `127.0.0.1:port` (0: any free one): what tests
+    /// and the single-process cluster start from.
+    pub fn on_loopback(port: u16, log_dir: impl Into<PathBuf>, coordinators: &[HostPort]) -> Result<Self, ConfigError> {
+        let connect = coordinators.iter().map(HostPort::to_string).collect::<Vec<_>>().join(",");
+        let sources = Sources {
+            flags: vec![
+                ("listeners".to_owned(), format!("PLAINTEXT://127.0.0.1:{port}")),
+                ("log.dirs".to_owned(), log_dir.into().display().to_string()),
+                ("coordinator.connect".to_owned(), connect),
+                ("http.port".to_owned(), "-1".to_owned()),
+            ],
+            ..Sources::default()
+        };
+        Self::load(&sources).map(|loaded| loaded.config)
+    }
+
+    /// Where a property's value came from.
+    pub fn origin(&self, name: &str) -> Origin {
+        self.properties.get(name).map_or(Origin::Default, |property| property.origin.clone())
+    }
+}

@@ -1,0 +1,286 @@
+//! A coordinator's configuration.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ottla_model::{ClusterId, CoordinatorId};
+
+use crate::Loaded;
+use crate::address::HostPort;
+use crate::broker::http;
+use crate::environment::coordinator_entries;
+use crate::error::ConfigError;
+use crate::known::{COORDINATOR_ALIASES, COORDINATOR_CONFIGS, coordinator_knows};
+use crate::logging::LoggingConfig;
+use crate::nearest::nearest;
+use crate::properties::{Properties, Property, Sources, merge};
+use crate::reader::Reader;
+
+/// One member of the configured quorum.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct QuorumServer {
+    pub id: CoordinatorId,
+    /// Where its peers reach it.
+    pub address: HostPort,
+}
+
+/// Everything a coordinator is configured with: `COORDINATOR_FOO_BAR`, cp-zookeeper's variables, or a file.
+#[derive(Clone, Debug)]
+pub struct CoordinatorConfig {
+    /// `COORDINATOR_ID` / `ZOOKEEPER_SERVER_ID`, else `DATA_DIR/myid`. None and no servers: a quorum of one at once.
+    /// With an id and no servers it waits to be told the list (by the first broker).
+    pub id: Option<CoordinatorId>,
+    /// The voters of a first start, by id, each id and address once; empty: none configured. Contains `id`.
+    pub servers: Vec<QuorumServer>,
+    /// Where gRPC is served; port 0 is any free one.
+    pub client_host: String,
+    pub client_port: u16,
+    /// A second port with the same services, for peers: `COORDINATOR_PEER_PORT`, or the port of this coordinator's own
+    /// entry in the list of servers where that is not `client_port` (ZooKeeper's 2888).
+    pub peer_port: Option<u16>,
+    /// What others are told to connect to (leader hints); none: this coordinator's entry in `servers`.
+    pub advertised_address: Option<HostPort>,
+    pub data_dir: PathBuf,
+    /// `CLUSTER_ID`; none: the first leader makes one.
+    pub cluster_id: Option<ClusterId>,
+    /// An empty disk may vote although peers cannot be asked: set by hand, once.
+    pub bootstrap: bool,
+
+    /// ZooKeeper's: bound catch-up (`init`) and lag (`sync`), never the election clock.
+    pub init_timeout: Duration,
+    pub sync_timeout: Duration,
+    pub raft_tick: Duration,
+    /// A multiple of `raft_tick`.
+    pub raft_heartbeat: Duration,
+    /// Election time-outs are drawn between these two.
+    pub raft_election_min: Duration,
+    pub raft_election_max: Duration,
+    /// Bytes of log after which a snapshot lets it be cut.
+    pub snapshot_bytes: u64,
+
+    pub broker_session_timeout: Duration,
+    pub broker_heartbeat_interval: Duration,
+    /// How long a broker's ended stream may stay away before it counts as gone.
+    pub broker_stream_grace: Duration,
+    /// Ids that the quorum gives are above this.
+    pub reserved_broker_max_id: i32,
+    /// The cluster's default for topics that set none, as elections need it.
+    pub min_insync_replicas: i32,
+    pub unclean_leader_election_enable: bool,
+
+    /// Where /metrics, /healthz and /readyz are served; none: nowhere. Port 0 is any free one.
+    pub http: Option<HostPort>,
+    pub logging: LoggingConfig,
+    pub properties: Properties,
+}
+
+const SERVERS: &str = "servers";
+const ZOOKEEPER_SERVERS: &str = "zookeeper.servers";
+const ACCEPTED_SERVERS: &str = "id@host:port[,id@host:port…]";
+const ACCEPTED_ZOOKEEPER_SERVERS: &str = "host:2888:3888[;host:2888:3888…]";
+/// ZooKeeper's port between members.
+const PEER_PORT: u16 = 2888;
+
+impl CoordinatorConfig {
+    /// Reads a configuration. Looks for `myid` in the data directory where no id is set.
+    pub fn load(sources: &Sources) -> Result<Loaded<Self>, ConfigError> {
+        let mut warnings = Vec::new();
+        let defaults = COORDINATOR_CONFIGS.iter().filter_map(|(name, default)| Some((*name, (*default)?)));
+        let mut properties = merge(defaults, sources, |variables| coordinator_entries(variables))?;
+        warn_of_unknown(&properties, &mut warnings);
+        for (alias, name) in COORDINATOR_ALIASES {
+            if let Some(aliased) = properties.remove(alias)
+                && properties.explicit(name).is_none()
+            {
+                properties.insert(name, aliased);
+            }
+        }
+        let reader = Reader::new(&properties);
+        let servers = servers(&properties)?;
+        let data_dir = PathBuf::from(reader.text("data.dir").unwrap_or("/var/lib/zookeeper/data"));
+        let id = match reader.optional("id", 1..=u64::MAX)? {
+            Some(id) => Some(CoordinatorId(id)),
+            None => read_myid(&data_dir),
+        };
+        check_own_id(&reader, id, &servers)?;
+        let client_port = reader.number("client.port", 0..=u16::MAX)?;
+        let own = servers.iter().find(|server| Some(server.id) == id);
+        let peer_port = match reader.optional("peer.port", 1..=u16::MAX)? {
+            Some(port) => Some(port),
+            None => own.map(|server| server.address.port),
+        };
+        let tick_time = reader.duration_ms("tick.time", 1)?;
+        let config = Self {
+            id,
+            client_host: reader.text("client.host").unwrap_or("0.0.0.0").to_owned(),
+            client_port,
+            peer_port: peer_port.filter(|port| *port != client_port),
+            advertised_address: advertised_address(&reader, client_port)?,
+            servers,
+            data_dir,
+            cluster_id: reader.text("cluster.id").map(ClusterId::new),
+            bootstrap: reader.boolean("bootstrap")?,
+            init_timeout: tick_time.saturating_mul(reader.number("init.limit", 1..=u32::MAX)?),
+            sync_timeout: tick_time.saturating_mul(reader.number("sync.limit", 1..=u32::MAX)?),
+            raft_tick: reader.duration_ms("raft.tick.ms", 1)?,
+            raft_heartbeat: reader.duration_ms("raft.heartbeat.ms", 1)?,
+            raft_election_min: reader.duration_ms("raft.election.min.ms", 1)?,
+            raft_election_max: reader.duration_ms("raft.election.max.ms", 1)?,
+            snapshot_bytes: reader.number("snapshot.bytes", 1..=u64::MAX)?,
+            broker_session_timeout: reader.duration_ms("broker.session.timeout.ms", 1)?,
+            broker_heartbeat_interval: reader.duration_ms("broker.heartbeat.interval.ms", 1)?,
+            broker_stream_grace: reader.duration_ms("broker.stream.grace.ms", 0)?,
+            reserved_broker_max_id: reader.number("reserved.broker.max.id", 0..=i32::MAX)?,
+            min_insync_replicas: reader.number("min.insync.replicas", 1..=i32::MAX)?,
+            unclean_leader_election_enable: reader.boolean("unclean.leader.election.enable")?,
+            http: http(&reader)?,
+            logging: LoggingConfig::read(&reader)?,
+            properties,
+        };
+        config.check_clock()?;
+        Ok(Loaded { config, warnings })
+    }
+
+    /// Raft counts in ticks: heartbeats and elections must be whole ones, and in order.
+    fn check_clock(&self) -> Result<(), ConfigError> {
+        let tick = self.raft_tick.as_millis();
+        for (name, value) in [
+            ("raft.heartbeat.ms", self.raft_heartbeat),
+            ("raft.election.min.ms", self.raft_election_min),
+            ("raft.election.max.ms", self.raft_election_max),
+        ] {
+            if value.as_millis() % tick != 0 {
+                return Err(self.bad_clock(name, &format!("a multiple of raft.tick.ms={tick}")));
+            }
+        }
+        if self.raft_election_min <= self.raft_heartbeat {
+            return Err(self.bad_clock("raft.election.min.ms", "more than raft.heartbeat.ms"));
+        }
+        if self.raft_election_max <= self.raft_election_min {
+            return Err(self.bad_clock("raft.election.max.ms", "more than raft.election.min.ms"));
+        }
+        Ok(())
+    }
+
+    fn bad_clock(&self, name: &str, accepted: &str) -> ConfigError {
+        match self.properties.get(name) {
+            Some(property) => ConfigError::invalid(name, property, "does not fit the other clocks", accepted),
+            None => ConfigError::missing(name, accepted),
+        }
+    }
+}
+
+fn warn_of_unknown(properties: &Properties, warnings: &mut Vec<String>) {
+    for (name, property) in properties.iter().filter(|(name, _)| !coordinator_knows(name)) {
+        let hint = match nearest(name, COORDINATOR_CONFIGS.iter().map(|(known, _)| *known)) {
+            Some(near) => format!("; did you mean {near}?"),
+            None => String::new(),
+        };
+        warnings.push(format!("{name} ({}) is unknown and not used{hint}", property.origin));
+    }
+}
+
+/// `servers`, else `zookeeper.servers`, else the `server.N` lines of a `zoo.cfg`.
+fn servers(properties: &Properties) -> Result<Vec<QuorumServer>, ConfigError> {
+    let reader = Reader::new(properties);
+    let mut servers = Vec::new();
+    if let Some(property) = reader.property(SERVERS) {
+        let invalid = |problem: String| ConfigError::invalid(SERVERS, property, problem, ACCEPTED_SERVERS);
+        for item in property.value.split([',', ';']).map(str::trim).filter(|item| !item.is_empty()) {
+            let (id, address) = item.split_once('@').ok_or_else(|| invalid(format!("`{item}` has no `id@`")))?;
+            let id = server_id(id).map_err(invalid)?;
+            let address = HostPort::parse(address, None).map_err(invalid)?;
+            push(&mut servers, QuorumServer { id, address }).map_err(invalid)?;
+        }
+    } else if let Some(property) = reader.property(ZOOKEEPER_SERVERS) {
+        let invalid =
+            |problem: String| ConfigError::invalid(ZOOKEEPER_SERVERS, property, problem, ACCEPTED_ZOOKEEPER_SERVERS);
+        let items = property.value.split([';', ',']).map(str::trim).filter(|item| !item.is_empty());
+        for (at, item) in items.enumerate() {
+            let id = CoordinatorId(u64::try_from(at).unwrap_or_default() + 1);
+            let address = zookeeper_address(item).map_err(invalid)?;
+            push(&mut servers, QuorumServer { id, address }).map_err(invalid)?;
+        }
+    } else {
+        for (name, property) in properties.iter() {
+            let Some(id) = name.strip_prefix("server.").filter(|rest| rest.bytes().all(|b| b.is_ascii_digit())) else {
+                continue;
+            };
+            let invalid = |problem: String| ConfigError::invalid(name, property, problem, "host:2888:3888");
+            let id = server_id(id).map_err(invalid)?;
+            let address = zookeeper_address(&property.value).map_err(invalid)?;
+            push(&mut servers, QuorumServer { id, address }).map_err(invalid)?;
+        }
+    }
+    servers.sort();
+    Ok(servers)
+}
+
+fn push(servers: &mut Vec<QuorumServer>, server: QuorumServer) -> Result<(), String> {
+    if servers.iter().any(|known| known.id == server.id) {
+        return Err(format!("id {} is there twice", server.id));
+    }
+    if servers.iter().any(|known| known.address == server.address) {
+        return Err(format!("{} is there twice", server.address));
+    }
+    servers.push(server);
+    Ok(())
+}
+
+fn server_id(text: &str) -> Result<CoordinatorId, String> {
+    match text.trim().parse::<u64>() {
+        Ok(id) if id > 0 => Ok(CoordinatorId(id)),
+        _ => Err(format!("`{text}` is no id from 1 upwards")),
+    }
+}
+
+/// `host:2888:3888[:role][;clientPort]`: the first port is where peers talk; ZooKeeper's election port is not needed.
+fn zookeeper_address(item: &str) -> Result<HostPort, String> {
+    let item = item.split(';').next().unwrap_or_default().trim();
+    let (host, rest) = match item.strip_prefix('[') {
+        Some(bracketed) => {
+            let (host, rest) = bracketed.split_once(']').ok_or_else(|| format!("`{item}` has no closing bracket"))?;
+            (format!("[{host}]"), rest.strip_prefix(':').unwrap_or_default())
+        }
+        None => {
+            let (host, rest) = item.split_once(':').unwrap_or((item, ""));
+            (host.to_owned(), rest)
+        }
+    };
+    let port = rest.split(':').next().unwrap_or_default();
+    if port.is_empty() {
+        return HostPort::parse(&host, Some(PEER_PORT));
+    }
+    HostPort::parse(&format!("{host}:{port}"), None)
+}
+
+fn check_own_id(reader: &Reader<'_>, id: Option<CoordinatorId>, servers: &[QuorumServer]) -> Result<(), ConfigError> {
+    if servers.is_empty() {
+        return Ok(());
+    }
+    let ids = servers.iter().map(|server| server.id.to_string()).collect::<Vec<_>>().join(", ");
+    let accepted = format!("one of {ids} (COORDINATOR_ID or ZOOKEEPER_SERVER_ID), as the list of servers has them");
+    match id {
+        None => Err(ConfigError::missing("id", accepted)),
+        Some(id) if !servers.iter().any(|server| server.id == id) => {
+            let stored = Property { value: id.to_string(), origin: crate::Origin::File("myid".into()) };
+            let property = reader.property("id").unwrap_or(&stored);
+            Err(ConfigError::invalid("id", property, "is not in the list of servers", accepted))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn advertised_address(reader: &Reader<'_>, client_port: u16) -> Result<Option<HostPort>, ConfigError> {
+    const KEY: &str = "advertised.address";
+    let Some(property) = reader.property(KEY) else { return Ok(None) };
+    HostPort::parse(&property.value, Some(client_port))
+        .map(Some)
+        .map_err(|problem| ConfigError::invalid(KEY, property, problem, "host:port"))
+}
+
+/// The id that ZooKeeper's images keep in the data directory.
+fn read_myid(data_dir: &std::path::Path) -> Option<CoordinatorId> {
+    let text = std::fs::read_to_string(data_dir.join("myid")).ok()?;
+    text.trim().parse().ok().filter(|id| *id > 0).map(CoordinatorId)
+}

@@ -1,0 +1,231 @@
+//! What is known by name: every broker configuration with its type, default and meaning, and the names that may stand
+//! in a configuration without meaning anything here.
+
+mod broker;
+
+pub use broker::BROKER_CONFIGS;
+
+/// Kafka's types of configurations, as DescribeConfigs tells them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConfigKind {
+    Boolean,
+    String,
+    Int,
+    Short,
+    Long,
+    Double,
+    List,
+    Class,
+    Password,
+}
+
+impl ConfigKind {
+    /// The number on the wire (`DescribeConfigsResponse.ConfigType`).
+    pub fn code(self) -> i8 {
+        match self {
+            Self::Boolean => 1,
+            Self::String => 2,
+            Self::Int => 3,
+            Self::Short => 4,
+            Self::Long => 5,
+            Self::Double => 6,
+            Self::List => 7,
+            Self::Class => 8,
+            Self::Password => 9,
+        }
+    }
+}
+
+/// One configuration that a broker knows.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownConfig {
+    pub name: &'static str,
+    pub kind: ConfigKind,
+    /// None: no value (`null`).
+    pub default: Option<&'static str>,
+    /// Its value is never shown.
+    pub sensitive: bool,
+    /// Empty where nothing here depends on it yet.
+    pub doc: &'static str,
+}
+
+const fn known(name: &'static str, kind: ConfigKind, default: Option<&'static str>, doc: &'static str) -> KnownConfig {
+    KnownConfig { name, kind, default, sensitive: false, doc }
+}
+
+const fn sensitive(
+    name: &'static str,
+    kind: ConfigKind,
+    default: Option<&'static str>,
+    doc: &'static str,
+) -> KnownConfig {
+    KnownConfig { name, kind, default, sensitive: true, doc }
+}
+
+/// The broker configuration of this name.
+pub fn broker_config(name: &str) -> Option<&'static KnownConfig> {
+    BROKER_CONFIGS.binary_search_by(|config| config.name.cmp(name)).ok().map(|at| &BROKER_CONFIGS[at])
+}
+
+pub fn broker_config_names() -> impl Iterator<Item = &'static str> {
+    BROKER_CONFIGS.iter().map(|config| config.name)
+}
+
+/// Other names of a broker property: (alias, name). The name itself wins where both are set.
+pub(crate) const BROKER_ALIASES: &[(&str, &str)] = &[
+    ("zookeeper.connect", "coordinator.connect"),
+    ("zookeeper.session.timeout.ms", "broker.session.timeout.ms"),
+    ("node.id", "broker.id"),
+    ("metrics.port", "http.port"),
+];
+
+/// Names of Kafka's ZooKeeper era, of its JVM and of Confluent's images that stand in many configurations and need
+/// nothing here.
+const BROKER_QUIET: &[&str] = &[
+    "jmx.port",
+    "jmx.hostname",
+    "heap.opts",
+    "log4j.opts",
+    "opts",
+    "gc.log.opts",
+    "version",
+    "home",
+    "inter.broker.protocol.version",
+    "log.message.format.version",
+    "log.message.downconversion.enable",
+    "log.message.timestamp.difference.max.ms",
+    "zookeeper.connection.timeout.ms",
+    "zookeeper.sync.time.ms",
+    "zookeeper.max.in.flight.requests",
+    "zookeeper.set.acl",
+    "zookeeper.clientcnxnsocket",
+    "enable.zookeeper",
+    "controlled.shutdown.retries",
+    "quota.producer.default",
+    "quota.consumer.default",
+    "password.encoder.secret",
+    "password.encoder.old.secret",
+    "auto.include.jmx.reporter",
+    "unstable.api.versions.enable",
+    "unstable.feature.versions.enable",
+];
+
+const BROKER_QUIET_PREFIXES: &[&str] = &[
+    "confluent.",
+    "zookeeper.ssl.",
+    "password.encoder.",
+    "listener.name.",
+    "metric.reporters.",
+    "remote.log.",
+    "rsm.config.",
+    "rlmm.config.",
+];
+
+/// Names that the listener rules read (Kafka before 1.0, and its images).
+const BROKER_LEGACY: &[&str] = &["host.name", "port", "advertised.host.name", "advertised.port"];
+
+pub(crate) fn broker_knows(name: &str) -> bool {
+    broker_config(name).is_some()
+        || BROKER_ALIASES.iter().any(|(alias, _)| *alias == name)
+        || BROKER_LEGACY.contains(&name)
+        || BROKER_QUIET.contains(&name)
+        || BROKER_QUIET_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The coordinator's properties: name and default. Described in `docs/operations.md`.
+pub(crate) const COORDINATOR_CONFIGS: &[(&str, Option<&str>)] = &[
+    ("advertised.address", None),
+    ("bootstrap", Some("false")),
+    ("broker.heartbeat.interval.ms", Some("500")),
+    ("broker.session.timeout.ms", Some("3000")),
+    ("broker.stream.grace.ms", Some("1000")),
+    ("client.host", Some("0.0.0.0")),
+    ("client.port", Some("2181")),
+    ("cluster.id", None),
+    ("data.dir", Some("/var/lib/zookeeper/data")),
+    ("http.host", Some("0.0.0.0")),
+    ("http.port", Some("9405")),
+    ("id", None),
+    ("init.limit", Some("10")),
+    ("logging.format", Some("auto")),
+    ("logging.level", Some("info")),
+    ("min.insync.replicas", Some("1")),
+    ("peer.port", None),
+    ("raft.election.max.ms", Some("1000")),
+    ("raft.election.min.ms", Some("500")),
+    ("raft.heartbeat.ms", Some("100")),
+    ("raft.tick.ms", Some("50")),
+    ("reserved.broker.max.id", Some("1000")),
+    ("servers", None),
+    ("snapshot.bytes", Some("20971520")),
+    ("sync.limit", Some("5")),
+    ("tick.time", Some("2000")),
+    ("unclean.leader.election.enable", Some("false")),
+    ("zookeeper.servers", None),
+];
+
+/// Other names of a coordinator property, such as those of `zoo.cfg`.
+pub(crate) const COORDINATOR_ALIASES: &[(&str, &str)] = &[
+    ("server.id", "id"),
+    ("clientPort", "client.port"),
+    ("clientPortAddress", "client.host"),
+    ("dataDir", "data.dir"),
+    ("tickTime", "tick.time"),
+    ("initLimit", "init.limit"),
+    ("syncLimit", "sync.limit"),
+    ("metrics.port", "http.port"),
+    ("snapshot.max.bytes", "snapshot.bytes"),
+];
+
+const COORDINATOR_QUIET: &[&str] = &[
+    "dataLogDir",
+    "maxClientCnxns",
+    "autopurge.snapRetainCount",
+    "autopurge.purgeInterval",
+    "4lw.commands.whitelist",
+    "admin.enableServer",
+    "admin.serverPort",
+    "standaloneEnabled",
+    "reconfigEnabled",
+];
+
+pub(crate) fn coordinator_knows(name: &str) -> bool {
+    COORDINATOR_CONFIGS.iter().any(|(known, _)| *known == name)
+        || COORDINATOR_ALIASES.iter().any(|(alias, _)| *alias == name)
+        || COORDINATOR_QUIET.contains(&name)
+        || name.starts_with("server.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_its_defaults_have_its_types() {
+        assert!(BROKER_CONFIGS.is_sorted_by(|a, b| a.name < b.name));
+        for config in BROKER_CONFIGS {
+            let Some(default) = config.default.filter(|default| !default.is_empty()) else { continue };
+            let fits = match config.kind {
+                ConfigKind::Boolean => default.parse::<bool>().is_ok(),
+                ConfigKind::Int => default.parse::<i32>().is_ok(),
+                ConfigKind::Short => default.parse::<i16>().is_ok(),
+                ConfigKind::Long => default.parse::<i64>().is_ok(),
+                ConfigKind::Double => default.parse::<f64>().is_ok(),
+                ConfigKind::String | ConfigKind::List | ConfigKind::Class | ConfigKind::Password => true,
+            };
+            assert!(fits, "{} = {default}", config.name);
+        }
+        assert_eq!(broker_config("log.retention.hours").and_then(|config| config.default), Some("168"));
+        assert!(broker_config("no.such.config").is_none());
+    }
+
+    #[test]
+    fn aliases_lead_to_known_names() {
+        for (_, name) in BROKER_ALIASES {
+            assert!(broker_config(name).is_some(), "{name}");
+        }
+        for (_, name) in COORDINATOR_ALIASES {
+            assert!(COORDINATOR_CONFIGS.iter().any(|(known, _)| known == name), "{name}");
+        }
+    }
+}

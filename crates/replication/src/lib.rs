@@ -1,0 +1,32 @@
+//! What one partition's leader and followers decide: in-sync replicas, high watermark, leader epochs and truncation,
+//! and the sequence numbers of idempotent producers.
+//!
+//! Layer 1: synchronous, no I/O. The log itself is the caller's: it passes log ends and the [`EpochHistory`] in, and
+//! carries out what comes back ([`LeaderEffects`], [`FollowerAction`]). Start with [`Leader`] and [`Follower`].
+//!
+//! Invariants that this crate keeps:
+//! - the high watermark (HW) is the smallest log end over the *maximal* ISR (committed and pending), never falls while a
+//!   leader leads, and does not move while the committed ISR is below `min.insync.replicas` (KIP-966);
+//! - a follower's progress counts for an ISR member only when it was reported under the very broker epoch that the ISR
+//!   entry carries (KIP-903);
+//! - a log is truncated by leader epoch, never to the HW (KIP-101, KIP-279).
+
+pub mod effects;
+pub mod epoch_history;
+pub mod follower;
+pub mod high_watermark;
+pub mod isr;
+pub mod leader;
+pub mod producer_state;
+pub mod rules;
+
+pub use effects::{AckState, FetchRefused, FollowerAction, IsrOutcome, IsrProposal, LeaderEffects, Truncation};
+pub use epoch_history::{Divergence, EpochEnd, EpochHistory, EpochStart};
+pub use follower::{FetchAnswer, FetchPosition, Follower, LocalLog};
+pub use isr::{Isr, IsrMember};
+pub use leader::{Brokers, FollowerFetch, Leader, LeaderConfig, PartitionView, ReplicaProgress};
+pub use producer_state::{
+    BatchOrigin, CachedBatch, ProducerBatch, ProducerCheck, ProducerError, ProducerSnapshot, ProducerStates,
+    TransactionMarker,
+};
+pub use rules::Rules;

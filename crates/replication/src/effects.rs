@@ -1,0 +1,120 @@
+//! What the caller has to carry out, and what it is told: the outputs of [`Leader`](crate::Leader) and
+//! [`Follower`](crate::Follower).
+
+use ottla_model::{BrokerEpoch, ErrorCode, LeaderEpoch, Offset, PartitionEpoch};
+
+use crate::isr::IsrMember;
+
+/// What a step of a leader led to. Empty for most steps; making one allocates nothing unless an ISR change is proposed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[must_use]
+pub struct LeaderEffects {
+    /// The high watermark moved here: publish it, complete what waited for it, wake fetchers.
+    pub high_watermark: Option<Offset>,
+    /// Send this to the quorum and report the answer to [`Leader::isr_decided`](crate::Leader::isr_decided).
+    pub alter: Option<IsrProposal>,
+    /// The committed ISR is another than before.
+    pub isr_changed: bool,
+}
+
+impl LeaderEffects {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// An ISR that a leader asks the quorum for, by compare-and-set on the partition epoch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IsrProposal {
+    /// Tells this proposal's answers from those of an earlier one; a retry carries the same number.
+    pub number: u32,
+    pub leader_epoch: LeaderEpoch,
+    /// The partition epoch that the change is based on.
+    pub partition_epoch: PartitionEpoch,
+    /// All members, the leader too, each with the broker epoch it is known by.
+    pub isr: Vec<IsrMember>,
+}
+
+/// What became of an ISR proposal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum IsrOutcome {
+    /// This is the partition's state now (also when it already was before this attempt).
+    Decided { leader_epoch: LeaderEpoch, partition_epoch: PartitionEpoch, isr: Vec<IsrMember> },
+    /// The quorum answered with an error for this partition.
+    Refused(ErrorCode),
+    /// No answer came: the change may have happened, may still happen, or not.
+    Unknown,
+}
+
+/// Whether a produce with acks=all may be answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AckState {
+    /// The high watermark has not reached the records.
+    Waiting,
+    Acknowledged,
+    /// The records are replicated, but the ISR has fallen below `min.insync.replicas` meanwhile
+    /// (`NOT_ENOUGH_REPLICAS_AFTER_APPEND`).
+    NotEnoughReplicas,
+}
+
+/// A follower's fetch that must not be served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum FetchRefused {
+    #[error("the fetch says leader epoch {asked}, this leader leads {current}")]
+    FencedLeaderEpoch { asked: LeaderEpoch, current: LeaderEpoch },
+    #[error("the fetch says leader epoch {asked}, this leader only knows {current}")]
+    UnknownLeaderEpoch { asked: LeaderEpoch, current: LeaderEpoch },
+    /// Perhaps a new assignment that this leader has not seen yet: the follower asks again.
+    #[error("the broker is not among the partition's replicas")]
+    NotAReplica { with_leader_epoch: bool },
+    /// A fetch of a former life of the broker, still in flight (KIP-903, scenario 4).
+    #[error("the fetch carries broker epoch {fetched}, the broker is registered with {registered}")]
+    StaleBrokerEpoch { fetched: BrokerEpoch, registered: BrokerEpoch },
+}
+
+impl FetchRefused {
+    pub fn error_code(&self) -> ErrorCode {
+        match self {
+            Self::FencedLeaderEpoch { .. } => ErrorCode::FencedLeaderEpoch,
+            Self::UnknownLeaderEpoch { .. } | Self::NotAReplica { with_leader_epoch: true } => {
+                ErrorCode::UnknownLeaderEpoch
+            }
+            Self::NotAReplica { with_leader_epoch: false } | Self::StaleBrokerEpoch { .. } => {
+                ErrorCode::NotLeaderOrFollower
+            }
+        }
+    }
+}
+
+/// How a follower's log must be cut before it fetches again; report the result to
+/// [`Follower::truncated`](crate::Follower::truncated).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Truncation {
+    /// Remove every record from this offset on.
+    To(Offset),
+    /// Remove everything and start the log here, with empty epoch history and producer states: the leader no longer has
+    /// what lies before (scenario 12).
+    FullyAndStartAt(Offset),
+}
+
+/// What a follower has to do with an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum FollowerAction {
+    /// Append the records (if any) to the log, then call [`Follower::appended`](crate::Follower::appended) with what the
+    /// log says.
+    Append,
+    /// Cut the log; the records of this answer, if any, are not used.
+    Truncate(Truncation),
+    /// Ask the leader where its log starts and ends (`ListOffsets` earliest and latest, under the same leader epoch), and
+    /// report to [`Follower::leader_bounds`](crate::Follower::leader_bounds).
+    AskLeaderBounds,
+    /// Fetch again from where the follower is, without waiting.
+    FetchAgain,
+    /// The leader cannot serve this now, or a batch came damaged: fetch again after `replica.fetch.backoff.ms`.
+    BackOff,
+    /// The leader leads a later epoch than this follower knows: stop until the image says so too.
+    AwaitNewEpoch,
+    /// The answer belongs to a state that has passed: drop it.
+    Ignore,
+}

@@ -1,0 +1,210 @@
+//! A follower of one partition: where it fetches next, and how it makes its log a copy of the leader's.
+//!
+//! Owns the fetch position, what the follower knows of the high watermark (HW), and whether it waits for something, for
+//! one leader epoch; a new leader epoch begins with a new [`Follower`]. The log is the caller's.
+//!
+//! Invariants: the fetch position is the log's end; the log is cut only where the leader's epochs say that the two logs
+//! part (KIP-101, KIP-279), or where the leader no longer has what comes before; an answer counts only if it answers the
+//! fetch that the follower would send now.
+
+use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, Offset};
+
+use crate::effects::{FollowerAction, Truncation};
+use crate::epoch_history::{EpochEnd, EpochHistory};
+use crate::high_watermark::HighWatermark;
+use crate::rules::Rules;
+
+/// What a follower's own log says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LocalLog {
+    pub start: Offset,
+    pub end: Offset,
+    /// The epoch of the last record ([`EpochHistory::latest_epoch`]).
+    pub latest_epoch: LeaderEpoch,
+}
+
+/// What a follower asks its leader for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FetchPosition {
+    pub leader_epoch: LeaderEpoch,
+    pub offset: Offset,
+    /// The epoch of the last record below `offset`; [`LeaderEpoch::NONE`] for an empty log.
+    pub last_fetched_epoch: LeaderEpoch,
+    pub log_start: Offset,
+}
+
+/// A leader's answer to a fetch, without the records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FetchAnswer {
+    pub error: ErrorCode,
+    /// Where the logs part, if they do.
+    pub diverging: Option<EpochEnd>,
+    /// −1 with an error.
+    pub high_watermark: Offset,
+    /// −1 with an error.
+    pub log_start: Offset,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Fetching,
+    /// Waits for [`Follower::truncated`].
+    Truncating,
+    /// Waits for [`Follower::leader_bounds`].
+    AskingBounds,
+    /// The leader is at a later epoch: only a new [`Follower`] goes on.
+    Fenced,
+}
+
+/// One partition's follower in one leader epoch.
+#[derive(Clone, Debug)]
+pub struct Follower {
+    leader: BrokerId,
+    leader_epoch: LeaderEpoch,
+    log: LocalLog,
+    high_watermark: HighWatermark,
+    state: State,
+}
+
+impl Follower {
+    /// Follows `leader` in `leader_epoch`. `high_watermark` is what this replica knew last. The action, if any, comes
+    /// before the first fetch; the correct rules never ask for one.
+    pub fn new(
+        leader: BrokerId,
+        leader_epoch: LeaderEpoch,
+        log: LocalLog,
+        high_watermark: Offset,
+        rules: Rules,
+    ) -> (Self, Option<FollowerAction>) {
+        let high_watermark = HighWatermark::known(high_watermark, log.start, log.end);
+        let mut follower = Self { leader, leader_epoch, log, high_watermark, state: State::Fetching };
+        let first = (rules.truncate_to_high_watermark && high_watermark.get() < log.end)
+            .then(|| follower.truncate(Truncation::To(high_watermark.get())));
+        (follower, first)
+    }
+
+    /// The fetch to send now; none while something else comes first.
+    pub fn next_fetch(&self) -> Option<FetchPosition> {
+        (self.state == State::Fetching).then_some(FetchPosition {
+            leader_epoch: self.leader_epoch,
+            offset: self.log.end,
+            last_fetched_epoch: self.log.latest_epoch,
+            log_start: self.log.start,
+        })
+    }
+
+    /// What to do with the answer to `asked`. `epochs` is this follower's own history.
+    pub fn fetched(&mut self, asked: FetchPosition, answer: &FetchAnswer, epochs: &EpochHistory) -> FollowerAction {
+        // Truncated, restarted or led by another meanwhile: the answer speaks of a log that no longer is.
+        if self.next_fetch().is_none_or(|now| (now.leader_epoch, now.offset) != (asked.leader_epoch, asked.offset)) {
+            return FollowerAction::Ignore;
+        }
+        match answer.error {
+            ErrorCode::None => match answer.diverging {
+                // The HW of this answer is not looked at: it speaks of the leader's log, and until the cut is made this
+                // one is another.
+                Some(end) => self.diverged(end, epochs),
+                None => FollowerAction::Append,
+            },
+            ErrorCode::OffsetOutOfRange => {
+                self.state = State::AskingBounds;
+                FollowerAction::AskLeaderBounds
+            }
+            ErrorCode::FencedLeaderEpoch => {
+                self.state = State::Fenced;
+                FollowerAction::AwaitNewEpoch
+            }
+            _ => FollowerAction::BackOff,
+        }
+    }
+
+    /// Kafka's `AbstractFetcherThread.getOffsetTruncationState`, but for its way out by the HW.
+    fn diverged(&mut self, leader_end: EpochEnd, epochs: &EpochHistory) -> FollowerAction {
+        if leader_end.end_offset < Offset::ZERO {
+            self.state = State::AskingBounds;
+            return FollowerAction::AskLeaderBounds;
+        }
+        let offset = match epochs.end_offset_for(leader_end.epoch, self.log.end) {
+            // The leader's epoch is not in this log: only what is older than it can be common. The next fetch says the
+            // epoch that is then the last, and the leader answers about that one (scenario 3).
+            Some(own) if own.epoch != leader_end.epoch => own.end_offset,
+            Some(own) => own.end_offset.min(leader_end.end_offset),
+            // This log knows no epoch as old as that.
+            None => leader_end.end_offset,
+        };
+        self.truncate(Truncation::To(offset.min(self.log.end)))
+    }
+
+    fn truncate(&mut self, truncation: Truncation) -> FollowerAction {
+        self.state = State::Truncating;
+        FollowerAction::Truncate(truncation)
+    }
+
+    /// The answer to [`FollowerAction::AskLeaderBounds`]: the leader's log spans `start..end`. None for `bounds` if the
+    /// leader did not answer: the follower fetches again, after a pause.
+    pub fn leader_bounds(&mut self, bounds: Option<(Offset, Offset)>) -> FollowerAction {
+        if self.state != State::AskingBounds {
+            return FollowerAction::Ignore;
+        }
+        self.state = State::Fetching;
+        let Some((start, end)) = bounds else { return FollowerAction::BackOff };
+        if end < self.log.end && end >= self.log.start {
+            self.truncate(Truncation::To(end))
+        } else if start > self.log.end || end < self.log.start {
+            // Retention or DeleteRecords passed this follower by (scenario 12).
+            self.truncate(Truncation::FullyAndStartAt(start))
+        } else {
+            FollowerAction::BackOff
+        }
+    }
+
+    /// The log has been cut and is now this.
+    pub fn truncated(&mut self, log: LocalLog) {
+        self.log = log;
+        self.high_watermark.clamp(log.start, log.end);
+        if self.state == State::Truncating {
+            self.state = State::Fetching;
+        }
+    }
+
+    /// The records of an answer are in the log, which is now this (also when the answer held none). Returns the HW if it
+    /// moved: the leader's as the answer said it, but at most this log's end.
+    pub fn appended(&mut self, log: LocalLog, answer: &FetchAnswer) -> Option<Offset> {
+        self.log = log;
+        self.high_watermark.clamp(log.start, log.end);
+        self.high_watermark.advance(answer.high_watermark, log.end)
+    }
+
+    /// The log's start moved, to follow the leader's (scenario 12) or by retention.
+    pub fn log_start_moved(&mut self, log: LocalLog) {
+        self.log = log;
+        self.high_watermark.clamp(log.start, log.end);
+    }
+
+    /// The broker that leads; its epoch is [`Self::leader_epoch`].
+    pub fn leader(&self) -> BrokerId {
+        self.leader
+    }
+
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.leader_epoch
+    }
+
+    pub fn high_watermark(&self) -> Offset {
+        self.high_watermark.get()
+    }
+
+    /// The end of this replica's log as last reported.
+    pub fn log_end(&self) -> Offset {
+        self.log.end
+    }
+
+    /// Whether the leader turned out to lead a later epoch.
+    pub fn is_fenced(&self) -> bool {
+        self.state == State::Fenced
+    }
+}
+
+#[cfg(test)]
+#[path = "follower_tests.rs"]
+mod tests;

@@ -1,0 +1,250 @@
+//! The rules of [`Follower`], and whole truncations between a leader's and a follower's history.
+
+use super::*;
+use crate::epoch_history::{Divergence, EpochStart};
+
+const LEADER: BrokerId = BrokerId(1);
+
+fn history(entries: &[(i32, i64)]) -> EpochHistory {
+    EpochHistory::from_entries(
+        entries.iter().map(|&(epoch, start)| EpochStart { epoch: LeaderEpoch(epoch), start_offset: Offset(start) }),
+    )
+}
+
+/// A log as far as truncation is concerned: its epochs and its end.
+#[derive(Clone, Debug)]
+struct Log {
+    epochs: EpochHistory,
+    end: i64,
+}
+
+impl Log {
+    fn new(entries: &[(i32, i64)], end: i64) -> Self {
+        Self { epochs: history(entries), end }
+    }
+
+    fn local(&self) -> LocalLog {
+        LocalLog { start: Offset(0), end: Offset(self.end), latest_epoch: self.epochs.latest_epoch() }
+    }
+
+    fn cut(&mut self, end: i64) {
+        self.end = self.end.min(end);
+        self.epochs.truncate_from_end(Offset(self.end));
+    }
+}
+
+fn answer(error: ErrorCode, diverging: Option<(i32, i64)>, high_watermark: i64) -> FetchAnswer {
+    FetchAnswer {
+        error,
+        diverging: diverging.map(|(epoch, end)| EpochEnd { epoch: LeaderEpoch(epoch), end_offset: Offset(end) }),
+        high_watermark: Offset(high_watermark),
+        log_start: Offset(0),
+    }
+}
+
+fn follow(log: &Log, high_watermark: i64) -> Follower {
+    let (follower, first) =
+        Follower::new(LEADER, LeaderEpoch(9), log.local(), Offset(high_watermark), Rules::default());
+    assert_eq!(first, None, "the correct rules cut nothing before the leader was asked");
+    follower
+}
+
+/// Lets a follower with `own` talk to a leader with `leads` until they agree; returns where the follower's log was cut
+/// to, question by question.
+fn reconcile(leads: &Log, own: &mut Log) -> Vec<i64> {
+    let mut follower = follow(own, 0);
+    let mut cuts = Vec::new();
+    for _ in 0..20 {
+        let ask = follower.next_fetch().expect("fetches");
+        let found = leads.epochs.divergence(ask.last_fetched_epoch, ask.offset, Offset(0), Offset(leads.end));
+        let said = match found {
+            Divergence::None if ask.offset.0 <= leads.end => return cuts,
+            Divergence::None | Divergence::OutOfRange => answer(ErrorCode::OffsetOutOfRange, None, -1),
+            Divergence::At(end) => answer(ErrorCode::None, Some((end.epoch.0, end.end_offset.0)), 0),
+        };
+        let mut action = follower.fetched(ask, &said, &own.epochs);
+        if action == FollowerAction::AskLeaderBounds {
+            action = follower.leader_bounds(Some((Offset(0), Offset(leads.end))));
+        }
+        match action {
+            FollowerAction::Truncate(Truncation::To(offset)) => own.cut(offset.0),
+            FollowerAction::Truncate(Truncation::FullyAndStartAt(offset)) => {
+                *own = Log { epochs: EpochHistory::new(), end: offset.0 };
+            }
+            other => panic!("{other:?} for {ask:?}"),
+        }
+        cuts.push(own.end);
+        follower.truncated(own.local());
+    }
+    panic!("no end of questions: {cuts:?}");
+}
+
+#[test]
+fn scenario_01_a_restarted_follower_keeps_what_is_above_its_hw() {
+    let log = Log::new(&[(0, 0)], 100);
+    let follower = follow(&log, 60);
+    assert_eq!(follower.next_fetch().map(|ask| ask.offset), Some(Offset(100)));
+    assert_eq!(follower.high_watermark(), Offset(60));
+    let (_, first) = Follower::new(
+        LEADER,
+        LeaderEpoch(9),
+        log.local(),
+        Offset(60),
+        Rules { truncate_to_high_watermark: true, ..Rules::default() },
+    );
+    assert_eq!(first, Some(FollowerAction::Truncate(Truncation::To(Offset(60)))), "the broken rule is broken");
+}
+
+#[test]
+fn scenario_02_the_same_offset_with_other_records_is_found() {
+    // Both lost their tails; the one with less (50) led epoch 1 and wrote up to 80. The other comes back with 80 of epoch 0.
+    let leads = Log::new(&[(0, 0), (1, 50)], 80);
+    let mut own = Log::new(&[(0, 0)], 80);
+    assert_eq!(reconcile(&leads, &mut own), [50]);
+}
+
+#[test]
+fn scenario_03_two_quick_leader_changes_take_more_than_one_question() {
+    // Follower: led epochs 1 and 3 and wrote in both. Leader: has epochs 0, 2, 4. Nothing after 10 is common.
+    let leads = Log::new(&[(0, 0), (2, 10), (4, 30)], 40);
+    let mut own = Log::new(&[(0, 0), (1, 10), (3, 20)], 35);
+    assert_eq!(reconcile(&leads, &mut own), [20, 10], "3 → (2, 30), unknown here: cut to 20; 1 → (0, 10): cut to 10");
+    assert_eq!(own.epochs, history(&[(0, 0)]));
+}
+
+#[test]
+fn scenario_03_an_epoch_that_wrote_nothing_is_dropped_without_losing_a_record() {
+    // The follower led epoch 2 for a moment and wrote nothing.
+    let leads = Log::new(&[(1, 0), (3, 12)], 20);
+    let mut own = Log::new(&[(1, 0), (2, 10)], 10);
+    assert_eq!(reconcile(&leads, &mut own), [10]);
+    assert_eq!(own.epochs, history(&[(1, 0)]));
+}
+
+#[test]
+fn a_log_without_anything_common_is_cut_to_its_beginning() {
+    let leads = Log::new(&[(5, 0)], 40);
+    let mut own = Log::new(&[(1, 0), (2, 10)], 35);
+    assert_eq!(reconcile(&leads, &mut own).last(), Some(&0));
+    assert!(own.epochs.is_empty());
+}
+
+#[test]
+fn every_pair_of_histories_agrees_on_a_common_prefix() {
+    // Logs as strings of epochs, one a record: everything that three leaders can leave behind in six records.
+    let mut logs: Vec<Vec<i32>> = vec![vec![]];
+    let mut at = 0;
+    while let Some(log) = logs.get(at).cloned() {
+        at += 1;
+        if log.len() < 6 {
+            for epoch in *log.last().unwrap_or(&0)..3 {
+                logs.push(log.iter().copied().chain([epoch]).collect());
+            }
+        }
+    }
+    let to_log = |records: &[i32]| {
+        let mut epochs = EpochHistory::new();
+        for (offset, &epoch) in records.iter().enumerate() {
+            epochs.assign(LeaderEpoch(epoch), Offset(i64::try_from(offset).expect("small")));
+        }
+        Log { epochs, end: i64::try_from(records.len()).expect("small") }
+    };
+    // Two logs that one cluster can hold: records of an epoch come from one leader, so where both hold an epoch, one
+    // log's records of it are a prefix of the other's.
+    for ours in &logs {
+        for theirs in &logs {
+            let common = ours.iter().zip(theirs).take_while(|(a, b)| a == b).count();
+            let shares_later = |epoch: &i32| ours.iter().skip(common).any(|later| later == epoch);
+            if theirs.iter().skip(common).any(shares_later) {
+                continue; // the same epoch at other offsets: no cluster writes that
+            }
+            let mut leads = to_log(theirs);
+            leads.epochs.assign(LeaderEpoch(9), Offset(leads.end));
+            let mut own = to_log(ours);
+            let _ = reconcile(&leads, &mut own);
+            assert_eq!(own.end, i64::try_from(common).expect("small"), "{ours:?} follows {theirs:?}");
+        }
+    }
+}
+
+#[test]
+fn the_hw_follows_the_leaders_but_not_beyond_the_log() {
+    let mut log = Log::new(&[(9, 0)], 10);
+    let mut follower = follow(&log, 0);
+    let ask = follower.next_fetch().expect("fetches");
+    let said = answer(ErrorCode::None, None, 50);
+    assert_eq!(follower.fetched(ask, &said, &log.epochs), FollowerAction::Append);
+    log.end = 30;
+    assert_eq!(follower.appended(log.local(), &said), Some(Offset(30)));
+    assert_eq!(follower.appended(log.local(), &answer(ErrorCode::None, None, 20)), None, "it does not fall");
+    assert_eq!(follower.next_fetch().map(|ask| ask.offset), Some(Offset(30)));
+}
+
+#[test]
+fn the_hw_of_a_diverging_answer_is_not_believed() {
+    let log = Log::new(&[(3, 0)], 80);
+    let mut follower = follow(&log, 40);
+    let ask = follower.next_fetch().expect("fetches");
+    let action = follower.fetched(ask, &answer(ErrorCode::None, Some((3, 60)), 90), &log.epochs);
+    assert_eq!(action, FollowerAction::Truncate(Truncation::To(Offset(60))));
+    assert_eq!((follower.high_watermark(), follower.next_fetch()), (Offset(40), None));
+}
+
+#[test]
+fn answers_to_a_former_position_are_dropped() {
+    let log = Log::new(&[(3, 0)], 80);
+    let mut follower = follow(&log, 40);
+    let ask = follower.next_fetch().expect("fetches");
+    follower.truncated(Log::new(&[(3, 0)], 60).local());
+    assert_eq!(follower.fetched(ask, &answer(ErrorCode::None, None, 80), &log.epochs), FollowerAction::Ignore);
+    let elsewhere = FetchPosition { leader_epoch: LeaderEpoch(8), offset: Offset(60), ..ask };
+    assert_eq!(follower.fetched(elsewhere, &answer(ErrorCode::None, None, 80), &log.epochs), FollowerAction::Ignore);
+}
+
+#[test]
+fn errors_of_the_leader() {
+    for (error, expected) in [
+        (ErrorCode::NotLeaderOrFollower, FollowerAction::BackOff),
+        (ErrorCode::UnknownLeaderEpoch, FollowerAction::BackOff),
+        (ErrorCode::UnknownTopicOrPartition, FollowerAction::BackOff),
+        (ErrorCode::KafkaStorageError, FollowerAction::BackOff),
+        (ErrorCode::CorruptMessage, FollowerAction::BackOff),
+        (ErrorCode::OffsetOutOfRange, FollowerAction::AskLeaderBounds),
+        (ErrorCode::FencedLeaderEpoch, FollowerAction::AwaitNewEpoch),
+    ] {
+        let log = Log::new(&[(3, 0)], 80);
+        let mut follower = follow(&log, 40);
+        let ask = follower.next_fetch().expect("fetches");
+        assert_eq!(follower.fetched(ask, &answer(error, None, -1), &log.epochs), expected, "{error:?}");
+        assert_eq!(follower.next_fetch().is_some(), expected == FollowerAction::BackOff, "{error:?}");
+    }
+}
+
+#[test]
+fn scenario_12_a_follower_behind_the_leaders_log_start_starts_over_there() {
+    let log = Log::new(&[(3, 0)], 80);
+    let mut follower = follow(&log, 80);
+    let ask = follower.next_fetch().expect("fetches");
+    let _ = follower.fetched(ask, &answer(ErrorCode::OffsetOutOfRange, None, -1), &log.epochs);
+    let action = follower.leader_bounds(Some((Offset(500), Offset(900))));
+    assert_eq!(action, FollowerAction::Truncate(Truncation::FullyAndStartAt(Offset(500))));
+    follower.truncated(LocalLog { start: Offset(500), end: Offset(500), latest_epoch: LeaderEpoch::NONE });
+    let ask = follower.next_fetch().expect("fetches");
+    assert_eq!((ask.offset, ask.last_fetched_epoch, ask.log_start), (Offset(500), LeaderEpoch::NONE, Offset(500)));
+    assert_eq!(follower.high_watermark(), Offset(500), "the HW is never below the log's start");
+}
+
+#[test]
+fn out_of_range_beyond_the_leaders_end_cuts_there() {
+    let log = Log::new(&[(3, 0)], 80);
+    let bounds = |start, end| {
+        let mut follower = follow(&log, 0);
+        let ask = follower.next_fetch().expect("fetches");
+        let _ = follower.fetched(ask, &answer(ErrorCode::OffsetOutOfRange, None, -1), &log.epochs);
+        follower.leader_bounds(Some((Offset(start), Offset(end))))
+    };
+    assert_eq!(bounds(0, 60), FollowerAction::Truncate(Truncation::To(Offset(60))));
+    assert_eq!(bounds(0, 80), FollowerAction::BackOff, "it has moved meanwhile: ask again");
+    let mut idle = follow(&log, 0);
+    assert_eq!(idle.leader_bounds(Some((Offset(0), Offset(1)))), FollowerAction::Ignore, "nobody asked");
+}

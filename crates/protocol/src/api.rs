@@ -1,0 +1,195 @@
+//! The table of APIs: keys, names, the versions that are served and advertised, where flexible versions begin, and how
+//! large a body may be.
+//!
+//! Only what exists is in the table: a client may trust that an advertised version is answered.
+
+use std::fmt;
+
+/// The APIs that are served, by Kafka's names.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(i16)]
+pub enum Api {
+    Produce = 0,
+    Fetch = 1,
+    ListOffsets = 2,
+    Metadata = 3,
+    FindCoordinator = 10,
+    ApiVersions = 18,
+    CreateTopics = 19,
+    DeleteTopics = 20,
+    InitProducerId = 22,
+    OffsetForLeaderEpoch = 23,
+    DescribeConfigs = 32,
+    CreatePartitions = 37,
+    DescribeCluster = 60,
+    DescribeTopicPartitions = 75,
+}
+
+/// Versions from `min` to `max`, both included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VersionRange {
+    pub min: i16,
+    pub max: i16,
+}
+
+impl VersionRange {
+    pub fn contains(self, version: i16) -> bool {
+        (self.min..=self.max).contains(&version)
+    }
+
+    /// What both ranges have; none if they have nothing in common.
+    pub fn intersect(self, other: Self) -> Option<Self> {
+        let (min, max) = (self.min.max(other.min), self.max.min(other.max));
+        (min <= max).then_some(Self { min, max })
+    }
+}
+
+impl fmt::Display for VersionRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}", self.min, self.max)
+    }
+}
+
+struct Spec {
+    name: &'static str,
+    served: (i16, i16),
+    flexible_from: i16,
+    body_max_bytes: usize,
+}
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+impl Api {
+    /// Every API of the table, ascending by key.
+    pub const ALL: &'static [Self] = &[
+        Self::Produce,
+        Self::Fetch,
+        Self::ListOffsets,
+        Self::Metadata,
+        Self::FindCoordinator,
+        Self::ApiVersions,
+        Self::CreateTopics,
+        Self::DeleteTopics,
+        Self::InitProducerId,
+        Self::OffsetForLeaderEpoch,
+        Self::DescribeConfigs,
+        Self::CreatePartitions,
+        Self::DescribeCluster,
+        Self::DescribeTopicPartitions,
+    ];
+
+    /// Versions are those of Kafka 4.3. Body sizes: a Produce is bounded by `socket.request.max.bytes` alone; lists of
+    /// topics and partitions get room for some 100,000 entries; the rest carries a name or two.
+    fn spec(self) -> Spec {
+        let spec = |name, served, flexible_from, body_max_bytes| Spec { name, served, flexible_from, body_max_bytes };
+        match self {
+            Self::Produce => spec("Produce", (3, 13), 9, usize::MAX),
+            Self::Fetch => spec("Fetch", (4, 18), 12, 16 * MIB),
+            Self::ListOffsets => spec("ListOffsets", (1, 11), 6, 8 * MIB),
+            Self::Metadata => spec("Metadata", (0, 13), 9, 4 * MIB),
+            Self::FindCoordinator => spec("FindCoordinator", (0, 6), 3, MIB),
+            Self::ApiVersions => spec("ApiVersions", (0, 4), 3, 64 * KIB),
+            Self::CreateTopics => spec("CreateTopics", (2, 7), 5, 4 * MIB),
+            Self::DeleteTopics => spec("DeleteTopics", (1, 6), 4, 4 * MIB),
+            Self::InitProducerId => spec("InitProducerId", (0, 5), 2, 64 * KIB),
+            Self::OffsetForLeaderEpoch => spec("OffsetForLeaderEpoch", (2, 4), 4, 8 * MIB),
+            Self::DescribeConfigs => spec("DescribeConfigs", (1, 4), 4, 4 * MIB),
+            Self::CreatePartitions => spec("CreatePartitions", (0, 3), 2, 4 * MIB),
+            Self::DescribeCluster => spec("DescribeCluster", (0, 2), 0, 64 * KIB),
+            Self::DescribeTopicPartitions => spec("DescribeTopicPartitions", (0, 0), 0, 4 * MIB),
+        }
+    }
+
+    pub fn key(self) -> i16 {
+        self as i16
+    }
+
+    /// The API with this key; none if it is not served.
+    pub fn from_key(key: i16) -> Option<Self> {
+        Self::ALL.iter().copied().find(|api| api.key() == key)
+    }
+
+    pub fn name(self) -> &'static str {
+        self.spec().name
+    }
+
+    /// The versions that are answered.
+    pub fn served(self) -> VersionRange {
+        let (min, max) = self.spec().served;
+        VersionRange { min, max }
+    }
+
+    /// The versions that ApiVersions names. Produce starts at 0 though 0 to 2 are refused: librdkafka takes a higher
+    /// minimum for a broker that knows no compression (KAFKA-18659).
+    pub fn advertised(self) -> VersionRange {
+        match self {
+            Self::Produce => VersionRange { min: 0, max: self.served().max },
+            _ => self.served(),
+        }
+    }
+
+    /// Whether this version has compact lengths and tagged fields (KIP-482).
+    pub fn is_flexible(self, version: i16) -> bool {
+        version >= self.spec().flexible_from
+    }
+
+    /// 2 (with tagged fields) or 1.
+    pub fn request_header_version(self, version: i16) -> i16 {
+        if self.is_flexible(version) { 2 } else { 1 }
+    }
+
+    /// 1 (with tagged fields) or 0. ApiVersions answers with 0 always: its client does not yet know what the broker speaks.
+    pub fn response_header_version(self, version: i16) -> i16 {
+        i16::from(self != Self::ApiVersions && self.is_flexible(version))
+    }
+
+    /// The version of the schema that the codec knows for a served version: ListOffsets 11 added a special timestamp
+    /// and no field (KIP-1023).
+    pub fn schema_version(self, version: i16) -> i16 {
+        match self {
+            Self::ListOffsets => version.min(10),
+            _ => version,
+        }
+    }
+
+    /// The largest body that is accepted, in bytes.
+    pub fn body_max_bytes(self) -> usize {
+        self.spec().body_max_bytes
+    }
+}
+
+impl fmt::Display for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::ApiKey;
+
+    use super::*;
+
+    #[test]
+    fn header_versions_and_ranges_agree_with_the_schemas() {
+        assert!(Api::ALL.is_sorted());
+        for &api in Api::ALL {
+            assert_eq!(Api::from_key(api.key()), Some(api));
+            let key = ApiKey::try_from(api.key()).unwrap();
+            assert_eq!(format!("{key:?}").trim_end_matches("Key"), api.name());
+            for version in api.served().min..=api.served().max {
+                let schema = api.schema_version(version);
+                assert!(key.valid_versions().min <= schema && schema <= key.valid_versions().max, "{api} {version}");
+                assert_eq!(api.request_header_version(version), key.request_header_version(schema), "{api} {version}");
+                assert_eq!(
+                    api.response_header_version(version),
+                    key.response_header_version(schema),
+                    "{api} {version}"
+                );
+            }
+        }
+        assert_eq!(Api::from_key(4), None);
+        assert_eq!(Api::Produce.advertised(), VersionRange { min: 0, max: 13 });
+    }
+}

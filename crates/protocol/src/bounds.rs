@@ -1,0 +1,219 @@
+//! What a request body may ask a decoder to allocate, judged before one runs.
+//!
+//! `kafka_protocol` hands array lengths from the wire to `Vec::with_capacity`: four bytes can ask for 144 GiB. So each body
+//! is first walked here by a description of its schema, without allocating: every array must fit into the bytes that
+//! are there, all arrays together stay under [`ELEMENTS_MAX`], all tagged fields under [`TAGGED_FIELDS_TOTAL_MAX`], strings
+//! are UTF-8. A body that passes grows, decoded, by less than 64 MiB. Produce and Fetch have parsers of their own
+//! ([`crate::messages`]) that hold the same bounds themselves.
+
+use crate::api::Api;
+use crate::wire::{Reader, WireError};
+
+/// The most array elements in one request, nested ones counted. A decoded element takes 24 to 150 bytes, so that a quarter
+/// of a million stays below 40 MiB; a list of all partitions of the largest cluster has 100,000.
+pub const ELEMENTS_MAX: u32 = 250_000;
+
+/// The most tagged fields in one request. Each unknown one costs a map node of half a KiB.
+pub const TAGGED_FIELDS_TOTAL_MAX: u32 = 10_000;
+
+/// A body that is not given to a decoder.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BoundsError {
+    #[error("API key {0} is not served")]
+    UnknownApi(i16),
+    #[error("version {version} of {api} is not served")]
+    UnsupportedVersion { api: Api, version: i16 },
+    #[error("{api} with a body of {size} bytes: at most {max} are accepted")]
+    TooLarge { api: Api, size: usize, max: usize },
+    #[error("{api} version {version}: {error}")]
+    Malformed { api: Api, version: i16, error: WireError },
+}
+
+/// A field of a schema, as far as lengths are concerned.
+enum Field {
+    /// This many bytes, with these versions.
+    Fixed(usize, Since),
+    Text(Since),
+    NullableText(Since),
+    /// An array of structs that end in tagged fields where the version is flexible.
+    Structs(&'static [Field], Since),
+    /// An array of numbers of this many bytes.
+    Numbers(usize, Since),
+    Texts(Since),
+    /// A struct after a byte that says whether it is there.
+    OptionalStruct(&'static [Field]),
+}
+
+/// The versions that have a field, both ends included.
+type Since = std::ops::RangeInclusive<i16>;
+
+const ALL: Since = 0..=i16::MAX;
+
+const fn since(version: i16) -> Since {
+    version..=i16::MAX
+}
+
+/// The fields of an API's request in wire order; none for the APIs with parsers of their own.
+fn schema(api: Api) -> Option<&'static [Field]> {
+    use Field::{Fixed, NullableText, Numbers, OptionalStruct, Structs, Text, Texts};
+    Some(match api {
+        Api::Produce | Api::Fetch => return None,
+        Api::ListOffsets => {
+            const {
+                &[
+                    Fixed(4, ALL),
+                    Fixed(1, since(2)),
+                    Structs(&[Text(ALL), Structs(&[Fixed(4, ALL), Fixed(4, since(4)), Fixed(8, ALL)], ALL)], ALL),
+                    Fixed(4, since(10)),
+                ]
+            }
+        }
+        Api::Metadata => {
+            const {
+                &[
+                    Structs(&[Fixed(16, since(10)), NullableText(ALL)], ALL),
+                    Fixed(1, since(4)),
+                    Fixed(1, 8..=10),
+                    Fixed(1, since(8)),
+                ]
+            }
+        }
+        Api::FindCoordinator => const { &[Text(0..=3), Fixed(1, since(1)), Texts(since(4))] },
+        Api::ApiVersions => const { &[Text(since(3)), Text(since(3))] },
+        Api::CreateTopics => {
+            const {
+                &[
+                    Structs(
+                        &[
+                            Text(ALL),
+                            Fixed(4, ALL),
+                            Fixed(2, ALL),
+                            Structs(&[Fixed(4, ALL), Numbers(4, ALL)], ALL),
+                            Structs(&[Text(ALL), NullableText(ALL)], ALL),
+                        ],
+                        ALL,
+                    ),
+                    Fixed(4, ALL),
+                    Fixed(1, ALL),
+                ]
+            }
+        }
+        Api::DeleteTopics => {
+            const { &[Structs(&[NullableText(ALL), Fixed(16, ALL)], since(6)), Texts(0..=5), Fixed(4, ALL)] }
+        }
+        Api::InitProducerId => const { &[NullableText(ALL), Fixed(4, ALL), Fixed(8, since(3)), Fixed(2, since(3))] },
+        Api::OffsetForLeaderEpoch => {
+            const { &[Fixed(4, since(3)), Structs(&[Text(ALL), Structs(&[Fixed(12, ALL)], ALL)], ALL)] }
+        }
+        Api::DescribeConfigs => {
+            const { &[Structs(&[Fixed(1, ALL), Text(ALL), Texts(ALL)], ALL), Fixed(1, ALL), Fixed(1, since(3))] }
+        }
+        Api::CreatePartitions => {
+            const {
+                &[
+                    Structs(&[Text(ALL), Fixed(4, ALL), Structs(&[Numbers(4, ALL)], ALL)], ALL),
+                    Fixed(4, ALL),
+                    Fixed(1, ALL),
+                ]
+            }
+        }
+        Api::DescribeCluster => const { &[Fixed(1, ALL), Fixed(1, since(1)), Fixed(1, since(2))] },
+        Api::DescribeTopicPartitions => {
+            const { &[Structs(&[Text(ALL)], ALL), Fixed(4, ALL), OptionalStruct(&[Text(ALL), Fixed(4, ALL)])] }
+        }
+    })
+}
+
+/// Judges the body of a request before a decoder sees it. Bytes after the last field are accepted, as Kafka does.
+pub fn check(api_key: i16, version: i16, body: &[u8]) -> Result<(), BoundsError> {
+    let api = Api::from_key(api_key).ok_or(BoundsError::UnknownApi(api_key))?;
+    if !api.served().contains(version) {
+        return Err(BoundsError::UnsupportedVersion { api, version });
+    }
+    let max = api.body_max_bytes();
+    if body.len() > max {
+        return Err(BoundsError::TooLarge { api, size: body.len(), max });
+    }
+    let Some(fields) = schema(api) else { return Ok(()) };
+    let mut walk = Walk {
+        reader: Reader::new(body, 0),
+        version,
+        flexible: api.is_flexible(version),
+        elements: ELEMENTS_MAX,
+        tagged_fields: TAGGED_FIELDS_TOTAL_MAX,
+    };
+    walk.structure(fields).map_err(|error| BoundsError::Malformed { api, version, error })
+}
+
+struct Walk<'a> {
+    reader: Reader<'a>,
+    version: i16,
+    flexible: bool,
+    /// How many elements and tagged fields may still come.
+    elements: u32,
+    tagged_fields: u32,
+}
+
+impl Walk<'_> {
+    /// The depth of the recursion is that of the schema, not of the input.
+    fn structure(&mut self, fields: &[Field]) -> Result<(), WireError> {
+        for field in fields {
+            self.field(field)?;
+        }
+        if self.flexible {
+            let count = self.reader.skip_tagged_fields()?;
+            self.tagged_fields = self.tagged_fields.checked_sub(count).ok_or(WireError::TooManyTaggedFields {
+                count: u64::from(TAGGED_FIELDS_TOTAL_MAX - self.tagged_fields) + u64::from(count),
+                max: u64::from(TAGGED_FIELDS_TOTAL_MAX),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn field(&mut self, field: &Field) -> Result<(), WireError> {
+        let here = |versions: &Since| versions.contains(&self.version);
+        match field {
+            Field::Fixed(bytes, versions) if here(versions) => {
+                self.reader.take(*bytes)?;
+            }
+            Field::Text(versions) if here(versions) => {
+                self.reader.string(self.flexible)?;
+            }
+            Field::NullableText(versions) if here(versions) => {
+                self.reader.nullable_string(self.flexible)?;
+            }
+            Field::Texts(versions) if here(versions) => {
+                for _ in 0..self.array(1)? {
+                    self.reader.string(self.flexible)?;
+                }
+            }
+            Field::Numbers(bytes, versions) if here(versions) => {
+                let count = self.array(*bytes)?;
+                self.reader.take(count.saturating_mul(*bytes))?;
+            }
+            Field::Structs(fields, versions) if here(versions) => {
+                for _ in 0..self.array(1)? {
+                    self.structure(fields)?;
+                }
+            }
+            Field::OptionalStruct(fields) => {
+                if self.reader.i8()? >= 0 {
+                    self.structure(fields)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The number of elements of an array, 0 for null, taken from what may still come.
+    fn array(&mut self, element_min_bytes: usize) -> Result<usize, WireError> {
+        let count = self.reader.nullable_array(self.flexible, element_min_bytes, usize::MAX)?.unwrap_or(0);
+        let left = u32::try_from(count).ok().and_then(|count| self.elements.checked_sub(count));
+        self.elements = left.ok_or(WireError::TooManyElements {
+            count: count as u64 + u64::from(ELEMENTS_MAX - self.elements),
+            max: u64::from(ELEMENTS_MAX),
+        })?;
+        Ok(count)
+    }
+}

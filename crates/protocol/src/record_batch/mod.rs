@@ -1,0 +1,24 @@
+//! Record batches of format 2: the 61-byte header, what a broker checks before it appends, compression, building and reading.
+//!
+//! A batch is the same bytes from the producer through every log to the consumer. A leader changes only the base offset and the
+//! leader epoch, which the CRC does not cover, and, where the topic says so, the timestamps.
+
+mod batches;
+mod builder;
+mod compress;
+mod decompress;
+mod header;
+mod records;
+mod validate;
+mod walk;
+
+pub use batches::{Batch, Batches};
+pub use builder::{BatchBuilder, recompress};
+pub use compress::compress;
+pub use decompress::{DecompressError, Decompressor, decompress};
+pub use header::{
+    Attributes, BatchHeader, Compression, HEADER_BYTES, HeaderError, LOG_OVERHEAD_BYTES, MAGIC, TimestampType,
+    UnknownCompression, crc_of, patch_offset_and_epoch, prepare_for_append, set_max_timestamp, verify_crc,
+};
+pub use records::{Header, Record, Records, RecordsError};
+pub use validate::{InvalidBatch, Limits, RECORD_ERRORS_MAX, RecordFault, ValidatedBatch, validate};

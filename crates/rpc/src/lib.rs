@@ -1,0 +1,50 @@
+//! What the services say to each other: the code generated from `proto/`, conversions to the words of the house, and
+//! clients that find the quorum leader.
+//!
+//! - [`cluster`], [`quorum`], [`admin`]: generated messages, clients and servers.
+//! - [`ClusterClient`]: what a broker asks of the quorum; [`AdminClient`]: what people's tools ask.
+//! - [`coordinators`]: the list of coordinators behind both: leader hints, back-off, dead peers.
+//! - [`leader_hint`]: how a coordinator that does not lead says who does.
+//! - [`convert`]: tree nodes and their changes, to and from the wire.
+//!
+//! Protobuf types stop here: layer 1 never sees them.
+
+pub mod admin_client;
+pub mod cluster_client;
+pub mod convert;
+pub mod coordinators;
+pub mod heartbeat;
+pub mod leader_hint;
+pub mod watch;
+
+/// `ottla.cluster.v1`: between brokers and the quorum.
+#[allow(clippy::all, clippy::pedantic, rust_2018_idioms)]
+pub mod cluster {
+    tonic::include_proto!("ottla.cluster.v1");
+}
+
+/// `ottla.quorum.v1`: between coordinators.
+#[allow(clippy::all, clippy::pedantic, rust_2018_idioms)]
+pub mod quorum {
+    tonic::include_proto!("ottla.quorum.v1");
+}
+
+/// `ottla.admin.v1`: for people.
+#[allow(clippy::all, clippy::pedantic, rust_2018_idioms)]
+pub mod admin {
+    tonic::include_proto!("ottla.admin.v1");
+}
+
+pub use admin_client::AdminClient;
+pub use cluster_client::ClusterClient;
+pub use coordinators::{CallError, Coordinators};
+pub use heartbeat::HeartbeatStream;
+pub use leader_hint::{LeaderHint, NotLeader};
+pub use watch::{WatchStream, WatchUpdate};
+
+/// The descriptor set of every service above, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The greatest message that either side decodes. Snapshots travel in chunks of at most 1 MiB and requests name bounded batches,
+/// so that only a broken peer comes near.
+pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -1,0 +1,485 @@
+//! One member of the quorum: input → [`Effects`]. See [`crate::effects`] for the order in which the owner carries them out.
+//!
+//! Invariants: nothing is put in between [`Member::effects`] and [`Member::persisted`]; pre-vote and check-quorum are on, so that a
+//! member that was cut off neither deposes a leader when it comes back nor leads on alone; every number that Raft would draw from
+//! the thread's entropy comes from the seed instead.
+
+use bytes::Bytes;
+use ottla_model::{CoordinatorId, Revision};
+use protobuf::Message as _;
+use raft::eraftpb::{Entry, Message, MessageType};
+use raft::{RawNode, Ready, SnapshotStatus, StateRole};
+
+use crate::effects::{Committed, Effects, Outgoing, Persist, ReadConfirmed, Role, RoleChange};
+use crate::jitter::Jitter;
+use crate::log_store::{Bridge, LogStore, StoreError};
+use crate::membership::Membership;
+
+/// How many ticks at most a member waits before it campaigns once it *knows* that its leader is gone: a few, so that the members do
+/// not all campaign in the same instant.
+const LEADER_GONE_TICKS_MAX: usize = 4;
+/// How often it then campaigns in such a hurry: the votes may be split, and the others may not know yet.
+const HURRIED_CAMPAIGNS_MAX: u32 = 4;
+
+/// What a member is made of. Times are in ticks, whose length is the owner's.
+#[derive(Clone, Debug)]
+pub struct MemberConfig {
+    pub id: CoordinatorId,
+    /// A leader shows itself this often.
+    pub heartbeat_ticks: usize,
+    /// Without a leader for this long, a member campaigns: a number of `election_ticks + 1..=election_ticks_max`, drawn anew for each
+    /// term. Also the time after which a leader without a majority steps down.
+    pub election_ticks: usize,
+    pub election_ticks_max: usize,
+    /// Entries of one append message, in bytes.
+    pub message_bytes_max: u64,
+    /// Append messages to one member that are on their way.
+    pub inflight_messages_max: usize,
+    /// Entries that were proposed and not committed, in bytes: more are refused.
+    pub uncommitted_bytes_max: u64,
+    /// What the state machine has applied.
+    pub applied: Revision,
+    /// Of the election jitter: two members must not share it.
+    pub jitter_seed: u64,
+    /// The Raft library's own log.
+    pub logger: slog::Logger,
+}
+
+impl MemberConfig {
+    /// With a tick of 50 ms: heartbeats every 100 ms, elections after 500–1,000 ms.
+    pub fn new(id: CoordinatorId, jitter_seed: u64) -> Self {
+        Self {
+            id,
+            heartbeat_ticks: 2,
+            election_ticks: 10,
+            election_ticks_max: 20,
+            message_bytes_max: 1024 * 1024,
+            inflight_messages_max: 128,
+            uncommitted_bytes_max: 64 * 1024 * 1024,
+            applied: Revision(0),
+            jitter_seed,
+            logger: slog::Logger::root(slog::Discard, slog::o!()),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    #[error("the store was never given a membership")]
+    NoMembership,
+    #[error("coordinator {id} is not one of the voters {voters:?}")]
+    NotAVoter { id: CoordinatorId, voters: Vec<u64> },
+    #[error("the message cannot be read")]
+    MalformedMessage,
+    #[error("the message is for coordinator {to}, not for {me}")]
+    NotForMe { to: u64, me: CoordinatorId },
+    #[error("the message is from {from}, which is no voter")]
+    Stranger { from: u64 },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("raft: {0}")]
+    Raft(#[from] raft::Error),
+}
+
+/// Nothing was proposed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ProposalRefused {
+    #[error("this member does not lead")]
+    NotLeader,
+    #[error("the leadership is being handed over, or too much is in flight")]
+    Busy,
+}
+
+/// Where the proposed entries will be, if they commit: an entry of another term at one of these revisions means that they did not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Proposed {
+    pub term: u64,
+    pub first: Revision,
+}
+
+/// A voter as the leader knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeerStatus {
+    pub id: CoordinatorId,
+    pub matched: Revision,
+    pub recently_active: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    pub id: CoordinatorId,
+    pub role: RoleChange,
+    pub committed: Revision,
+    pub applied: Revision,
+    pub last: Revision,
+    /// The leader's view of every voter; empty elsewhere.
+    pub peers: Vec<PeerStatus>,
+}
+
+pub struct Member<S: LogStore> {
+    node: RawNode<Bridge<S>>,
+    membership: Membership,
+    jitter: Jitter,
+    election_ticks: usize,
+    election_ticks_max: usize,
+    /// Without a sign of a leader for this many ticks, this member campaigns.
+    election_timeout: usize,
+    /// The role for which the time-out was drawn.
+    drawn_for: Option<RoleChange>,
+    /// Campaigns that are left before the ordinary time-outs count again; 0 as soon as there is a leader.
+    hurried_campaigns: u32,
+    /// Handed out as effects, not yet persisted.
+    pending: Option<Ready>,
+    /// As last handed out.
+    role: Option<RoleChange>,
+}
+
+impl<S: LogStore> Member<S> {
+    /// Goes on from what `store` holds. A store that was never bootstrapped is refused.
+    pub fn new(config: &MemberConfig, store: S) -> Result<Self, MemberError> {
+        let initial = store.initial_state()?;
+        let membership = Membership::from_conf_state(&initial.conf_state).ok_or(MemberError::NoMembership)?;
+        if !membership.contains(config.id) {
+            return Err(MemberError::NotAVoter { id: config.id, voters: initial.conf_state.voters.clone() });
+        }
+        let raft_config = raft::Config {
+            id: config.id.0,
+            election_tick: config.election_ticks,
+            heartbeat_tick: config.heartbeat_ticks,
+            applied: config.applied.0,
+            max_size_per_msg: config.message_bytes_max,
+            max_inflight_msgs: config.inflight_messages_max,
+            check_quorum: true,
+            pre_vote: true,
+            // One wide: the library's draw is this very number, after which `tick` has campaigned by the seed's.
+            min_election_tick: config.election_ticks_max + 1,
+            max_election_tick: config.election_ticks_max + 2,
+            batch_append: true,
+            max_uncommitted_size: config.uncommitted_bytes_max,
+            max_committed_size_per_ready: config.uncommitted_bytes_max,
+            ..raft::Config::default()
+        };
+        raft_config.validate()?;
+        let node = RawNode::new(&raft_config, Bridge::new(store, config.applied), &config.logger)?;
+        let mut member = Self {
+            node,
+            membership,
+            jitter: Jitter::new(config.jitter_seed),
+            election_ticks: config.election_ticks,
+            election_ticks_max: config.election_ticks_max,
+            election_timeout: 0,
+            drawn_for: None,
+            hurried_campaigns: 0,
+            pending: None,
+            role: None,
+        };
+        member.redraw();
+        Ok(member)
+    }
+
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    pub fn store(&self) -> &S {
+        &self.node.store().store
+    }
+
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.node.mut_store().store
+    }
+
+    /// Gives the store back.
+    pub fn into_store(self) -> S {
+        self.node.raft.r.raft_log.store.store
+    }
+
+    /// Draws another election time-out where the role, the leader or the term has changed.
+    fn redraw(&mut self) {
+        let role = self.role();
+        if role.leader.is_some() {
+            self.hurried_campaigns = 0;
+        }
+        if self.drawn_for.replace(role) != Some(role) {
+            self.election_timeout = match self.hurried_campaigns {
+                0 => self.jitter.draw(self.election_ticks + 1, self.election_ticks_max),
+                _ => self.jitter.draw(1, LEADER_GONE_TICKS_MAX),
+            };
+        }
+    }
+
+    fn assert_nothing_pending(&self) {
+        debug_assert!(self.pending.is_none(), "input between effects() and persisted()");
+    }
+
+    /// One tick of the owner's clock passed.
+    pub fn tick(&mut self) {
+        self.assert_nothing_pending();
+        let raft = &mut self.node.raft;
+        if raft.state != StateRole::Leader && raft.election_elapsed + 1 >= self.election_timeout {
+            raft.election_elapsed = 0;
+            // As the library does on its own time-out; it refuses only where it already leads.
+            let _ = self.node.campaign();
+            // Also where the role stays the same (a second campaign in the same term): a split vote must not repeat itself.
+            self.drawn_for = None;
+            self.hurried_campaigns = self.hurried_campaigns.saturating_sub(1);
+        } else {
+            self.node.tick();
+        }
+        self.redraw();
+    }
+
+    /// A message from another member came.
+    pub fn step(&mut self, message: &Bytes) -> Result<(), MemberError> {
+        self.assert_nothing_pending();
+        let message = Message::parse_from_carllerche_bytes(message).map_err(|_| MemberError::MalformedMessage)?;
+        let me = self.node.raft.id;
+        if message.to != me {
+            return Err(MemberError::NotForMe { to: message.to, me: CoordinatorId(me) });
+        }
+        if message.from == me || !self.membership.contains(CoordinatorId(message.from)) {
+            return Err(MemberError::Stranger { from: message.from });
+        }
+        // A follower's proposals are not forwarded here, and a stranger to that rule might send an empty one, which panics.
+        if message.get_msg_type() == MessageType::MsgPropose {
+            return Err(MemberError::MalformedMessage);
+        }
+        let result = self.node.step(message);
+        self.redraw();
+        match result {
+            // Answers that come late, for nobody; nothing is wrong.
+            Err(raft::Error::StepPeerNotFound | raft::Error::ProposalDropped) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Proposes `entries`, in order, as one message: they commit together or, after a change of leader, from some point on not at all.
+    pub fn propose(&mut self, entries: Vec<Bytes>) -> Result<Proposed, ProposalRefused> {
+        self.assert_nothing_pending();
+        if !self.is_leader() {
+            return Err(ProposalRefused::NotLeader);
+        }
+        let proposed =
+            Proposed { term: self.node.raft.term, first: Revision(self.node.raft.raft_log.last_index() + 1) };
+        if entries.is_empty() {
+            return Ok(proposed);
+        }
+        let entries: Vec<Entry> = entries.into_iter().map(|data| Entry { data, ..Entry::default() }).collect();
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgPropose);
+        message.from = self.node.raft.id;
+        message.set_entries(entries.into());
+        match self.node.step(message) {
+            Ok(()) => Ok(proposed),
+            Err(_) => Err(ProposalRefused::Busy),
+        }
+    }
+
+    /// Asks for the revision that a linearizable read must see. The answer comes as an effect, or, without a leader or before its
+    /// first entry committed, never: the caller asks again. `context` must differ from every other member's and every other life's.
+    pub fn read_index(&mut self, context: Vec<u8>) {
+        self.assert_nothing_pending();
+        self.node.read_index(context);
+    }
+
+    /// Campaigns now.
+    pub fn campaign(&mut self) -> Result<(), MemberError> {
+        self.assert_nothing_pending();
+        self.node.campaign()?;
+        self.redraw();
+        Ok(())
+    }
+
+    /// The owner knows that this coordinator's process is gone (nobody listens at its address any more). If it led, the election need
+    /// not wait for its time-out. A false alarm costs a pre-vote that the others, who still hear the leader, do not grant.
+    pub fn leader_gone(&mut self, id: CoordinatorId) {
+        self.assert_nothing_pending();
+        let raft = &mut self.node.raft;
+        if raft.leader_id != id.0 || raft.state != StateRole::Follower {
+            return;
+        }
+        let term = raft.term;
+        raft.become_follower(term, raft::INVALID_ID);
+        self.hurried_campaigns = HURRIED_CAMPAIGNS_MAX;
+        self.redraw();
+    }
+
+    /// Hands the leadership to the voter that has most of the log. None where this member does not lead, or nobody else answers.
+    pub fn transfer_leadership(&mut self) -> Option<CoordinatorId> {
+        self.assert_nothing_pending();
+        let me = self.id();
+        let heir = self
+            .status()
+            .peers
+            .into_iter()
+            .filter(|peer| peer.id != me && peer.recently_active)
+            .max_by_key(|peer| (peer.matched, peer.id))?;
+        self.node.transfer_leader(heir.id.0);
+        Some(heir.id)
+    }
+
+    /// A message to this member could not be sent.
+    pub fn report_unreachable(&mut self, id: CoordinatorId) {
+        self.assert_nothing_pending();
+        self.node.report_unreachable(id.0);
+    }
+
+    /// A snapshot to this member was sent, or was not.
+    pub fn report_snapshot(&mut self, id: CoordinatorId, sent: bool) {
+        self.assert_nothing_pending();
+        self.node.report_snapshot(id.0, if sent { SnapshotStatus::Finish } else { SnapshotStatus::Failure });
+    }
+
+    /// Whether a member asked for a snapshot that the store did not have. The owner makes one; Raft asks again by itself.
+    pub fn take_snapshot_wanted(&mut self) -> bool {
+        self.node.mut_store().snapshot_wanted.take()
+    }
+
+    pub fn has_effects(&self) -> bool {
+        self.node.has_ready()
+    }
+
+    /// What has to be done now; none where there is nothing. [`Member::persisted`] must follow.
+    pub fn effects(&mut self) -> Option<Effects> {
+        self.assert_nothing_pending();
+        if !self.node.has_ready() {
+            return None;
+        }
+        let mut ready = self.node.ready();
+        let snapshot = Some(ready.snapshot().clone()).filter(|snapshot| !snapshot.is_empty());
+        let effects = Effects {
+            messages: outgoing(ready.take_messages()),
+            persist: Persist {
+                snapshot,
+                entries: ready.take_entries(),
+                hard_state: ready.hs().cloned(),
+                must_sync: ready.must_sync(),
+            },
+            messages_after_persist: outgoing(ready.take_persisted_messages()),
+            committed: committed(ready.take_committed_entries()),
+            reads: reads(ready.take_read_states()),
+            role: self.role_change(),
+        };
+        self.pending = Some(ready);
+        Some(effects)
+    }
+
+    /// The last effects' batch is written, and synced where it had to be; a snapshot in it is the state machine now.
+    pub fn persisted(&mut self) -> Effects {
+        let Some(ready) = self.pending.take() else {
+            return Effects::default();
+        };
+        let snapshot_index = ready.snapshot().get_metadata().index;
+        let mut light = self.node.advance_append(ready);
+        if snapshot_index != 0 {
+            self.node.advance_apply_to(snapshot_index);
+        }
+        Effects {
+            messages: outgoing(light.take_messages()),
+            committed: committed(light.take_committed_entries()),
+            role: self.role_change(),
+            ..Effects::default()
+        }
+    }
+
+    /// Every committed entry up to `revision` is applied.
+    pub fn applied(&mut self, revision: Revision) {
+        if revision.0 > self.node.raft.raft_log.applied {
+            self.node.advance_apply_to(revision.0);
+        }
+    }
+
+    fn role_change(&mut self) -> Option<RoleChange> {
+        let now = self.role();
+        let changed = self.role.replace(now) != Some(now);
+        changed.then_some(now)
+    }
+
+    pub fn id(&self) -> CoordinatorId {
+        CoordinatorId(self.node.raft.id)
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    pub fn role(&self) -> RoleChange {
+        let raft = &self.node.raft;
+        RoleChange {
+            role: match raft.state {
+                StateRole::Leader => Role::Leader,
+                StateRole::Follower => Role::Follower,
+                StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+            },
+            leader: (raft.leader_id != raft::INVALID_ID).then_some(CoordinatorId(raft.leader_id)),
+            term: raft.term,
+        }
+    }
+
+    pub fn status(&self) -> Status {
+        let raft = &self.node.raft;
+        let mut peers: Vec<PeerStatus> = if self.is_leader() {
+            raft.prs()
+                .iter()
+                .map(|(&id, progress)| PeerStatus {
+                    id: CoordinatorId(id),
+                    matched: Revision(progress.matched),
+                    recently_active: progress.recent_active,
+                })
+                .collect()
+        } else {
+            Vec::new()
+        };
+        // The library keeps them in a hash map.
+        peers.sort_by_key(|peer| peer.id);
+        Status {
+            id: self.id(),
+            role: self.role(),
+            committed: Revision(raft.raft_log.committed),
+            applied: Revision(raft.raft_log.applied),
+            last: Revision(raft.raft_log.last_index()),
+            peers,
+        }
+    }
+
+    pub fn committed(&self) -> Revision {
+        Revision(self.node.raft.raft_log.committed)
+    }
+
+    /// Whether an entry of this leader's own term is committed: before, it must not decide anything.
+    pub fn has_committed_in_term(&self) -> bool {
+        self.is_leader() && self.node.raft.commit_to_current_term()
+    }
+}
+
+fn outgoing(messages: Vec<Message>) -> Vec<Outgoing> {
+    let mut outgoing: Vec<Outgoing> = messages
+        .into_iter()
+        .filter_map(|message| {
+            // Writing to memory fails only for a message above 2 GiB, which the limits above exclude.
+            let bytes = message.write_to_bytes().ok()?;
+            Some(Outgoing {
+                to: CoordinatorId(message.to),
+                bytes: bytes.into(),
+                is_snapshot: message.get_msg_type() == MessageType::MsgSnapshot,
+            })
+        })
+        .collect();
+    // The library walks a hash map of members: their order differs from run to run, that of one member's messages does not.
+    outgoing.sort_by_key(|message| message.to);
+    outgoing
+}
+
+fn committed(entries: Vec<Entry>) -> Vec<Committed> {
+    entries
+        .into_iter()
+        .map(|entry| Committed { revision: Revision(entry.index), term: entry.term, data: entry.data })
+        .collect()
+}
+
+fn reads(states: Vec<raft::ReadState>) -> Vec<ReadConfirmed> {
+    states
+        .into_iter()
+        .map(|state| ReadConfirmed { context: state.request_ctx, revision: Revision(state.index) })
+        .collect()
+}

@@ -1,0 +1,140 @@
+//! Linearizable reads that wait: first for a revision that the quorum confirms, then until it is applied here.
+//!
+//! Reads that come while a question is on its way share the next question. Raft drops questions silently (no leader, a leader before
+//! its first commit, a lost message), so an old one is asked again, under a new context.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ottla_model::{CoordinatorId, Deferred, MonotonicMs, Revision};
+
+use crate::effects::ReadConfirmed;
+
+/// A question without an answer is repeated after this long: a few round trips, and less than an election.
+pub const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// `T` is a read that waits: whatever its owner needs to answer it.
+#[derive(Debug)]
+pub struct Reads<T> {
+    id: CoordinatorId,
+    /// Of this life of the process: contexts must never repeat, or an old answer would confirm a new read.
+    nonce: u64,
+    questions: u64,
+    /// Came since the last question was asked.
+    fresh: Vec<T>,
+    /// By the number of the question, with the time at which it was asked.
+    asked: BTreeMap<u64, (MonotonicMs, Vec<T>)>,
+    confirmed: Deferred<Revision, T>,
+}
+
+impl<T> Reads<T> {
+    pub fn new(id: CoordinatorId, nonce: u64) -> Self {
+        Self { id, nonce, questions: 0, fresh: Vec::new(), asked: BTreeMap::new(), confirmed: Deferred::default() }
+    }
+
+    pub fn push(&mut self, read: T) {
+        self.fresh.push(read);
+    }
+
+    /// The question to ask now, if any. Old questions are given up, and their reads ask anew.
+    pub fn question(&mut self, now: MonotonicMs) -> Option<Vec<u8>> {
+        let old: Vec<u64> = self
+            .asked
+            .iter()
+            .filter(|(_, (asked_at, _))| now.since(*asked_at) >= RETRY_AFTER)
+            .map(|(&number, _)| number)
+            .collect();
+        for number in old {
+            if let Some((_, mut reads)) = self.asked.remove(&number) {
+                reads.append(&mut self.fresh);
+                self.fresh = reads;
+            }
+        }
+        if self.fresh.is_empty() {
+            return None;
+        }
+        self.questions += 1;
+        self.asked.insert(self.questions, (now, std::mem::take(&mut self.fresh)));
+        Some(self.context(self.questions))
+    }
+
+    fn context(&self, number: u64) -> Vec<u8> {
+        [self.id.0.to_be_bytes(), self.nonce.to_be_bytes(), number.to_be_bytes()].concat()
+    }
+
+    /// The quorum answered a question. Strangers' answers and those to questions that were given up change nothing.
+    pub fn confirmed(&mut self, answer: &ReadConfirmed) {
+        let Some(number) = answer.context.get(16..24).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes)
+        else {
+            return;
+        };
+        if answer.context != self.context(number) {
+            return;
+        }
+        if let Some((_, reads)) = self.asked.remove(&number) {
+            for read in reads {
+                self.confirmed.push(answer.revision, read);
+            }
+        }
+    }
+
+    /// Everything that may be answered now that `revision` is applied.
+    pub fn complete_up_to(&mut self, revision: Revision) -> Vec<T> {
+        self.confirmed.complete_up_to(revision)
+    }
+
+    pub fn len(&self) -> usize {
+        self.fresh.len() + self.confirmed.len() + self.asked.values().map(|(_, reads)| reads.len()).sum::<usize>()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Keeps those that `keep` says, wherever they wait for the quorum: for readers that went away.
+    pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+        self.fresh.retain(&mut keep);
+        for (_, reads) in self.asked.values_mut() {
+            reads.retain(&mut keep);
+        }
+        self.asked.retain(|_, (_, reads)| !reads.is_empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_waits_for_confirmation_and_for_the_revision() {
+        let mut reads = Reads::new(CoordinatorId(1), 7);
+        let start = MonotonicMs(1_000);
+        assert_eq!(reads.question(start), None);
+        reads.push('a');
+        let first = reads.question(start).expect("a question");
+        assert_eq!(reads.question(start), None, "one question at a time for the same reads");
+        reads.push('b');
+        reads.confirmed(&ReadConfirmed { context: first.clone(), revision: Revision(5) });
+        assert!(reads.complete_up_to(Revision(4)).is_empty());
+        assert_eq!(reads.complete_up_to(Revision(5)), ['a']);
+        let second = reads.question(start).expect("b's question");
+        assert_ne!(first, second);
+        reads.confirmed(&ReadConfirmed { context: first, revision: Revision(9) });
+        assert!(reads.complete_up_to(Revision(9)).is_empty(), "an old answer says nothing about a later read");
+        assert_eq!(reads.len(), 1);
+    }
+
+    #[test]
+    fn a_question_without_answer_is_asked_again() {
+        let mut reads = Reads::new(CoordinatorId(1), 7);
+        reads.push('a');
+        let first = reads.question(MonotonicMs(0)).expect("a question");
+        assert_eq!(reads.question(MonotonicMs(99)), None);
+        let second = reads.question(MonotonicMs(100)).expect("again");
+        reads.confirmed(&ReadConfirmed { context: first, revision: Revision(1) });
+        assert!(reads.complete_up_to(Revision(1)).is_empty());
+        reads.confirmed(&ReadConfirmed { context: second, revision: Revision(2) });
+        assert_eq!(reads.complete_up_to(Revision(2)), ['a']);
+        assert!(reads.is_empty());
+    }
+}

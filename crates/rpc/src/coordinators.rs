@@ -1,0 +1,366 @@
+//! The coordinators that a client was told of, and the way to the one that leads.
+//!
+//! Invariants: channels are lazy and re-dial by themselves, so absent coordinators cost a back-off and never an exit;
+//! a call ends at its deadline; a refusal that names another leader is followed at once, and everything else waits a bounded
+//! back-off after each round over the list.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ottla_model::CoordinatorId;
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::leader_hint::{LeaderHint, NotLeader};
+
+/// Nobody takes this long to accept on a network worth a quorum; a host that is gone would hold the dialler for minutes.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
+/// Every open stream's connection asks for a sign of life this often, …
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// … and is given up when none came for this long: a stopped or unplugged peer is noticed after two seconds.
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The first pause after a round in which no coordinator led.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(25);
+/// The longest such pause: an election takes several hundred milliseconds, and its end should be noticed soon.
+pub const BACKOFF_MAX: Duration = Duration::from_millis(250);
+/// How long one coordinator may hold a call that can be repeated without harm before the next one is asked.
+pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a call brought no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// An address that cannot be one.
+    #[error("{address}: not a coordinator's address, host:port is: {reason}")]
+    Address { address: String, reason: String },
+    /// The list is empty.
+    #[error("no coordinator is configured")]
+    NoCoordinator,
+    /// No leader answered in time. Where `maybe_done`, one of the attempts may have taken effect all the same.
+    #[error("{operation}: no answer from the quorum within {timeout:?} (last: {last})")]
+    Deadline { operation: &'static str, timeout: Duration, last: String, maybe_done: bool },
+    /// The quorum answered and said no; asking again would not help.
+    #[error("{operation}: refused by {address}: {}", status.message())]
+    Refused { operation: &'static str, address: String, status: Box<Status> },
+    /// A stream ended, or never began.
+    #[error("{operation}: the stream from {address} ended: {reason}")]
+    StreamEnded { operation: &'static str, address: String, reason: String },
+    /// The peer does not keep to the protocol.
+    #[error("{operation}: {address} sent what cannot be read: {reason}")]
+    Malformed { operation: &'static str, address: String, reason: String },
+}
+
+/// Whether a call may be repeated while its first attempt might still take effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Repeat {
+    /// Yes: the quorum recognises what is already done. An attempt is given up after [`ATTEMPT_TIMEOUT`].
+    Freely,
+    /// Only when the attempt before certainly did nothing, or its connection broke; an attempt has the whole deadline.
+    WhenAnswered,
+}
+
+/// Makes the (lazy) channel to one coordinator. Fails only on an address that cannot be one.
+pub fn channel(address: &str) -> Result<Channel, CallError> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| CallError::Address { address: address.to_owned(), reason: error.to_string() })?;
+    if endpoint.uri().port_u16().is_none() {
+        return Err(CallError::Address { address: address.to_owned(), reason: "no port".to_owned() });
+    }
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .connect_lazy())
+}
+
+/// One coordinator to ask.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub address: String,
+    pub channel: Channel,
+}
+
+/// Cheap to clone; all clones share what they learn.
+#[derive(Clone, Debug)]
+pub struct Coordinators {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    listed: Vec<Target>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// Whom to ask first.
+    leader: Target,
+    /// Which coordinator answered at which listed address: a hint's id then leads to an address that is known to work from here.
+    ids: BTreeMap<CoordinatorId, usize>,
+}
+
+impl Coordinators {
+    /// `addresses` are host:port. Dials nobody yet.
+    pub fn new<A: AsRef<str>>(addresses: &[A]) -> Result<Self, CallError> {
+        let listed = addresses
+            .iter()
+            .map(|address| {
+                let address = address.as_ref().trim();
+                Ok(Target { address: address.to_owned(), channel: channel(address)? })
+            })
+            .collect::<Result<Vec<_>, CallError>>()?;
+        let leader = listed.first().cloned().ok_or(CallError::NoCoordinator)?;
+        Ok(Self { shared: Arc::new(Shared { listed, known: Mutex::new(Known { leader, ids: BTreeMap::new() }) }) })
+    }
+
+    /// The configured addresses, in order.
+    pub fn addresses(&self) -> Vec<String> {
+        self.shared.listed.iter().map(|target| target.address.clone()).collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.shared.listed.len()
+    }
+
+    /// Never: an empty list is refused.
+    pub fn is_empty(&self) -> bool {
+        self.shared.listed.is_empty()
+    }
+
+    /// The listed coordinator number `at`, counted around the list.
+    pub fn listed(&self, at: usize) -> &Target {
+        let listed = &self.shared.listed;
+        &listed[at % listed.len().max(1)]
+    }
+
+    /// Whom the next call asks first.
+    pub fn leader_guess(&self) -> Target {
+        self.known().leader.clone()
+    }
+
+    /// A mutex here only guards plain values, which a panic elsewhere cannot leave half-written.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.shared.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the next listed coordinator as the guess, unless another caller already moved on from `from`.
+    fn rotate(&self, from: &Target) {
+        let mut known = self.known();
+        if known.leader.address != from.address {
+            return;
+        }
+        let next = self.shared.listed.iter().position(|target| target.address == from.address).map_or(0, |at| at + 1);
+        known.leader = self.listed(next).clone();
+    }
+
+    /// Takes what `from` said about the leader. True where that is another coordinator to ask at once.
+    pub(crate) fn note(&self, from: &Target, said: &NotLeader) -> bool {
+        if let Some(at) = self.shared.listed.iter().position(|target| target.address == from.address) {
+            self.known().ids.insert(said.answered_by, at);
+        }
+        let Some(leader) = &said.leader else {
+            self.rotate(from);
+            return false;
+        };
+        match self.target_of(leader) {
+            Some(target) if target.address != from.address => {
+                self.known().leader = target;
+                true
+            }
+            _ => {
+                self.rotate(from);
+                false
+            }
+        }
+    }
+
+    fn target_of(&self, leader: &LeaderHint) -> Option<Target> {
+        let listed_at = self.known().ids.get(&leader.id).copied();
+        if let Some(at) = listed_at {
+            return Some(self.listed(at).clone());
+        }
+        if let Some(target) = self.shared.listed.iter().find(|target| target.address == leader.address) {
+            return Some(target.clone());
+        }
+        let channel = channel(&leader.address).ok()?;
+        Some(Target { address: leader.address.clone(), channel })
+    }
+
+    /// Calls the quorum leader by `attempt`, following hints, until it answers, refuses, or `timeout` has passed.
+    pub async fn call<R, F, Fut>(
+        &self,
+        operation: &'static str,
+        timeout: Duration,
+        repeat: Repeat,
+        attempt: F,
+    ) -> Result<(R, Target), CallError>
+    where
+        F: Fn(Channel) -> Fut,
+        Fut: Future<Output = Result<tonic::Response<R>, Status>>,
+    {
+        let deadline = Instant::now() + timeout;
+        let mut pause = BACKOFF_MIN;
+        let mut attempts_since_pause = 0;
+        let mut maybe_done = false;
+        let mut last = "nobody was asked".to_owned();
+        loop {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
+                return Err(CallError::Deadline { operation, timeout, last, maybe_done });
+            }
+            let target = self.leader_guess();
+            let patience = match repeat {
+                Repeat::Freely => remaining.min(ATTEMPT_TIMEOUT),
+                Repeat::WhenAnswered => remaining,
+            };
+            let mut ask_at_once = false;
+            match tokio::time::timeout(patience, attempt(target.channel.clone())).await {
+                Ok(Ok(response)) => {
+                    self.known().leader = target.clone();
+                    return Ok((response.into_inner(), target));
+                }
+                Ok(Err(status)) => {
+                    last = format!("{}: {}", target.address, describe(&status));
+                    match NotLeader::from_status(&status) {
+                        Some(said) => ask_at_once = self.note(&target, &said),
+                        None if is_final(status.code()) => {
+                            let address = target.address;
+                            return Err(CallError::Refused { operation, address, status: Box::new(status) });
+                        }
+                        None => {
+                            maybe_done |= !is_connect_error(&status);
+                            self.rotate(&target);
+                        }
+                    }
+                }
+                Err(_elapsed) => {
+                    last = format!("{}: silent for {patience:?}", target.address);
+                    maybe_done = true;
+                    self.rotate(&target);
+                }
+            }
+            attempts_since_pause += 1;
+            // A hint is followed at once, but a hint to a dead leader is heard again and again until the election is over:
+            // one round over the list, and one hop, then a pause.
+            if attempts_since_pause > self.len() || (!ask_at_once && attempts_since_pause == self.len()) {
+                let remaining = deadline.saturating_duration_since(Instant::now());
+                tokio::time::sleep(pause.min(remaining)).await;
+                pause = (pause * 2).min(BACKOFF_MAX);
+                attempts_since_pause = 0;
+            }
+        }
+    }
+}
+
+/// The text of a status, with the cause that tonic keeps beside it ("connection refused").
+pub fn describe(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !next.is_empty() && !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Answers that the same question would bring again, from every coordinator.
+fn is_final(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::OutOfRange
+            | Code::Unimplemented
+            | Code::FailedPrecondition
+            | Code::Unauthenticated
+            | Code::DataLoss
+    )
+}
+
+/// Whether the request certainly never left: nobody accepted the connection.
+fn is_connect_error(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return io.kind() == std::io::ErrorKind::ConnectionRefused;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn three() -> Coordinators {
+        Coordinators::new(&["one:2181", "two:2181", " three:2181"]).expect("addresses")
+    }
+
+    #[tokio::test]
+    async fn refuses_what_is_no_address() {
+        assert!(matches!(Coordinators::new::<&str>(&[]), Err(CallError::NoCoordinator)));
+        assert!(matches!(Coordinators::new(&["no-port"]), Err(CallError::Address { .. })));
+        assert!(matches!(Coordinators::new(&["a b:1"]), Err(CallError::Address { .. })));
+        assert!(Coordinators::new(&["kafka_zk_1:2181", "[::1]:2181"]).is_ok());
+    }
+
+    #[tokio::test]
+    async fn follows_hints_by_an_address_that_is_known_to_work() {
+        let coordinators = three();
+        let one = coordinators.leader_guess();
+        assert_eq!(one.address, "one:2181");
+        let nobody = |id| NotLeader { answered_by: CoordinatorId(id), leader: None };
+        // Number 3 answers at the address `two`.
+        assert!(!coordinators.note(&one, &nobody(1)));
+        let two = coordinators.leader_guess();
+        assert_eq!(two.address, "two:2181");
+        assert!(!coordinators.note(&two, &nobody(3)));
+        let hint = |id, address: &str| NotLeader {
+            answered_by: CoordinatorId(1),
+            leader: Some(LeaderHint { id: CoordinatorId(id), address: address.to_owned() }),
+        };
+        assert!(coordinators.note(&one, &hint(3, "inside:2888")));
+        assert_eq!(coordinators.leader_guess().address, "two:2181");
+        assert!(coordinators.note(&one, &hint(9, "elsewhere:2888")));
+        assert_eq!(coordinators.leader_guess().address, "elsewhere:2888");
+        // From an address outside the list, rotation comes back to the list.
+        coordinators.rotate(&coordinators.leader_guess());
+        assert_eq!(coordinators.leader_guess().address, "one:2181");
+    }
+
+    #[tokio::test]
+    async fn a_call_ends_at_its_deadline() {
+        let coordinators = three();
+        let asked = std::sync::atomic::AtomicU32::new(0);
+        let result = coordinators
+            .call::<(), _, _>("test", Duration::from_millis(60), Repeat::Freely, |_| async {
+                asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                Err(Status::unavailable("no"))
+            })
+            .await;
+        assert!(matches!(result, Err(CallError::Deadline { .. })));
+        let asked = asked.into_inner();
+        assert!((3..=12).contains(&asked), "a round, a pause, a round, …: {asked}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_final() {
+        let result = three()
+            .call::<(), _, _>("test", Duration::from_secs(60), Repeat::Freely, |_| async {
+                Err(Status::invalid_argument("no"))
+            })
+            .await;
+        assert!(matches!(result, Err(CallError::Refused { .. })));
+    }
+}

@@ -1,0 +1,80 @@
+//! The heartbeat stream of one broker: bound to the coordinator that led when it was opened, and ended by it when it leads no more.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+use crate::cluster::{HeartbeatRequest, HeartbeatResponse};
+use crate::cluster_client::generated;
+use crate::coordinators::{CallError, Coordinators, Repeat, Target, describe};
+use crate::leader_hint::NotLeader;
+
+const OPERATION: &str = "heartbeat";
+/// Beats that wait for the transport. A beat that finds no room is not worth sending later: the next one says more.
+const QUEUED_BEATS_MAX: usize = 4;
+
+/// Both directions of a session with the quorum leader. Dropping it ends the stream, which the leader notices at once.
+#[derive(Debug)]
+pub struct HeartbeatStream {
+    sender: mpsc::Sender<HeartbeatRequest>,
+    responses: Streaming<HeartbeatResponse>,
+    coordinators: Coordinators,
+    target: Target,
+}
+
+pub(crate) async fn open(
+    coordinators: &Coordinators,
+    first: HeartbeatRequest,
+    timeout: Duration,
+) -> Result<HeartbeatStream, CallError> {
+    let attempt = |channel: Channel| {
+        let (sender, receiver) = mpsc::channel(QUEUED_BEATS_MAX);
+        let first = first.clone();
+        async move {
+            // The channel is new and empty: this cannot fail or wait.
+            let _ = sender.send(first).await;
+            let response = generated(channel).heartbeat(ReceiverStream::new(receiver)).await?;
+            Ok(response.map(|responses| (sender, responses)))
+        }
+    };
+    let ((sender, responses), target) = coordinators.call(OPERATION, timeout, Repeat::Freely, attempt).await?;
+    Ok(HeartbeatStream { sender, responses, coordinators: coordinators.clone(), target })
+}
+
+impl HeartbeatStream {
+    /// The address of the coordinator at the other end.
+    pub fn coordinator(&self) -> &str {
+        &self.target.address
+    }
+
+    /// Queues a beat. False where the stream has ended or the transport took none of the last few: the caller goes on to
+    /// [`HeartbeatStream::next`], which says why, or opens another.
+    pub fn beat(&self, beat: HeartbeatRequest) -> bool {
+        self.sender.try_send(beat).is_ok()
+    }
+
+    /// A handle that beats from another task.
+    pub fn sender(&self) -> mpsc::Sender<HeartbeatRequest> {
+        self.sender.clone()
+    }
+
+    /// The next answer. An error ends the stream; where the coordinator named another leader, the next call goes there.
+    ///
+    /// Cancel safe.
+    pub async fn next(&mut self) -> Result<HeartbeatResponse, CallError> {
+        let reason = match self.responses.message().await {
+            Ok(Some(response)) => return Ok(response),
+            Ok(None) => "closed".to_owned(),
+            Err(status) => {
+                if let Some(said) = NotLeader::from_status(&status) {
+                    self.coordinators.note(&self.target, &said);
+                }
+                describe(&status)
+            }
+        };
+        Err(CallError::StreamEnded { operation: OPERATION, address: self.target.address.clone(), reason })
+    }
+}

@@ -1,0 +1,148 @@
+//! The watch stream: the tree as one coordinator applies it. A snapshot where the coordinator cannot go on from the caller's
+//! revision, then every change, in order of revision.
+
+use std::time::Duration;
+
+use ottla_metadata::tree::{Node, NodeChange, Path};
+use ottla_model::{BrokerId, Revision};
+use tokio::time::Instant;
+use tonic::Streaming;
+
+use crate::cluster::watch_event::Event;
+use crate::cluster::{WatchEvent, WatchRequest};
+use crate::cluster_client::generated;
+use crate::convert;
+use crate::coordinators::{ATTEMPT_TIMEOUT, BACKOFF_MAX, BACKOFF_MIN, CallError, Coordinators, describe};
+
+const OPERATION: &str = "watch";
+
+/// What a watcher learns, in this order: at most one snapshot, then changes.
+#[derive(Clone, Debug)]
+pub enum WatchUpdate {
+    /// The whole tree at `revision`; replaces what the watcher had.
+    Snapshot { revision: Revision, nodes: Vec<(Path, Node)> },
+    /// What one revision changed; empty where only the revision moved.
+    Changes { revision: Revision, changes: Vec<NodeChange> },
+}
+
+impl WatchUpdate {
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Snapshot { revision, .. } | Self::Changes { revision, .. } => *revision,
+        }
+    }
+}
+
+/// Never hands out a revision that is not above the one before it: a coordinator that would go back is left.
+#[derive(Debug)]
+pub struct WatchStream {
+    events: Streaming<WatchEvent>,
+    address: String,
+    /// The greatest revision that was handed out, or that the caller came with.
+    revision: Revision,
+    /// The chunks of a snapshot that is not complete.
+    snapshot: Vec<(Path, Node)>,
+}
+
+pub(crate) async fn open(
+    coordinators: &Coordinators,
+    from: Revision,
+    broker: BrokerId,
+    not_at: Option<&str>,
+    timeout: Duration,
+) -> Result<WatchStream, CallError> {
+    let deadline = Instant::now() + timeout;
+    let first = usize::try_from(broker.0).unwrap_or(0);
+    let mut last = "nobody was asked".to_owned();
+    let mut pause = BACKOFF_MIN;
+    loop {
+        // Those that the caller did not just leave come first; all of them once nothing else is left.
+        let (others, left): (Vec<_>, Vec<_>) = (0..coordinators.len())
+            .map(|at| coordinators.listed(first.wrapping_add(at)))
+            .partition(|target| Some(target.address.as_str()) != not_at);
+        for target in others.into_iter().chain(left) {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
+                return Err(CallError::Deadline { operation: OPERATION, timeout, last, maybe_done: false });
+            }
+            let request = WatchRequest { from_revision: from.0, broker_id: broker.0 };
+            let mut client = generated(target.channel.clone());
+            match tokio::time::timeout(remaining.min(ATTEMPT_TIMEOUT), client.watch(request)).await {
+                Ok(Ok(response)) => {
+                    return Ok(WatchStream {
+                        events: response.into_inner(),
+                        address: target.address.clone(),
+                        revision: from,
+                        snapshot: Vec::new(),
+                    });
+                }
+                Ok(Err(status)) => last = format!("{}: {}", target.address, describe(&status)),
+                Err(_elapsed) => last = format!("{}: silent", target.address),
+            }
+        }
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        tokio::time::sleep(pause.min(remaining)).await;
+        pause = (pause * 2).min(BACKOFF_MAX);
+    }
+}
+
+impl WatchStream {
+    /// The address of the coordinator that is watched.
+    pub fn coordinator(&self) -> &str {
+        &self.address
+    }
+
+    /// The next update. An error ends the stream: the caller opens another from the revision that it has.
+    ///
+    /// Cancel safe: the parts of a snapshot that have come stay with the stream.
+    pub async fn next(&mut self) -> Result<WatchUpdate, CallError> {
+        loop {
+            let event = match self.events.message().await {
+                Ok(Some(event)) => event,
+                Ok(None) => return Err(self.ended("closed".to_owned())),
+                Err(status) => return Err(self.ended(describe(&status))),
+            };
+            match event.event {
+                Some(Event::Snapshot(chunk)) => {
+                    for node in chunk.nodes {
+                        let node = convert::node_from_proto(node).map_err(|error| self.malformed(error.to_string()))?;
+                        self.snapshot.push(node);
+                    }
+                    if chunk.last {
+                        let revision = self.advance(Revision(chunk.revision), true)?;
+                        return Ok(WatchUpdate::Snapshot { revision, nodes: std::mem::take(&mut self.snapshot) });
+                    }
+                }
+                Some(Event::Changes(changes)) => {
+                    let revision = self.advance(Revision(changes.revision), false)?;
+                    let changes = changes
+                        .changes
+                        .into_iter()
+                        .map(convert::change_from_proto)
+                        .collect::<Result<_, _>>()
+                        .map_err(|error| self.malformed(error.to_string()))?;
+                    return Ok(WatchUpdate::Changes { revision, changes });
+                }
+                // An event of a later release: nothing of the tree can hide in it.
+                None => {}
+            }
+        }
+    }
+
+    /// A snapshot may repeat the revision that the caller has; nothing may fall behind it.
+    fn advance(&mut self, to: Revision, may_repeat: bool) -> Result<Revision, CallError> {
+        if to < self.revision || (to == self.revision && !may_repeat) {
+            return Err(self.malformed(format!("revision {} after {}", to.0, self.revision.0)));
+        }
+        self.revision = to;
+        Ok(to)
+    }
+
+    fn ended(&self, reason: String) -> CallError {
+        CallError::StreamEnded { operation: OPERATION, address: self.address.clone(), reason }
+    }
+
+    fn malformed(&self, reason: String) -> CallError {
+        CallError::Malformed { operation: OPERATION, address: self.address.clone(), reason }
+    }
+}

@@ -362,7 +362,8 @@ impl Protocols {
         let missing: Vec<_> = entries.iter().filter(|entry| self.of(&entry.name).is_none()).collect();
         if !missing.is_empty() {
             let names: Vec<_> = missing.iter().map(|entry| entry.name.as_str()).collect();
-            let problem = format!("{} {} no protocol", names.join(", "), if names.len() == 1 { "has" } else { "have" });
+            let verb = if names.len() == 1 { "has" } else { "have" };
+            let problem = format!("{} {verb} no protocol in {MAP}", names.join(", "));
             let accepted = format!("{MAP_VARIABLE}={}", self.completed(entries));
             return Err(ConfigError::invalid(key, property, problem, accepted));
         }

@@ -160,7 +160,7 @@ pub static BROKER_CONFIGS: &[KnownConfig] = &[
     known("group.streams.num.standby.replicas", Int, Some("0"), ""),
     known("group.streams.session.timeout.ms", Int, Some("45000"), ""),
     known("http.host", String, Some("0.0.0.0"), "The address of /metrics, /healthz and /readyz."),
-    known("http.port", Int, Some("9404"), "The port of /metrics, /healthz and /readyz; 0: any free one, -1: none."),
+    known("http.port", Int, Some("-1"), "The port of /metrics, /healthz and /readyz; 0: any free one, -1: none."),
     known(
         "initial.broker.registration.timeout.ms",
         Int,

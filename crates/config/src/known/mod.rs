@@ -144,7 +144,7 @@ pub(crate) const COORDINATOR_CONFIGS: &[(&str, Option<&str>)] = &[
     ("cluster.id", None),
     ("data.dir", Some("/var/lib/zookeeper/data")),
     ("http.host", Some("0.0.0.0")),
-    ("http.port", Some("9405")),
+    ("http.port", Some("-1")),
     ("id", None),
     ("init.limit", Some("10")),
     ("logging.format", Some("auto")),

@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# prepare.sh build | lint | test: brings what a fresh Debian machine with Rust lacks. Quick when nothing is missing.
+# build: a C compiler, libclang, RocksDB's archive. lint: rustfmt, clippy. test: also kcat and a virtual environment with Kafka clients, named in
+# $OTTLA_CACHE/test.env.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+: "${OTTLA_CACHE:=$HOME/.cache/ottla}" "${ROCKSDB_LIB_DIR:?run it through make}"
+mkdir -p "$OTTLA_CACHE"
+
+say() { printf 'ottla: %s\n' "$*" >&2; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else
+    say "please install as root: ${*: -1}"
+    return 1
+  fi
+}
+
+updated=
+install() {
+  if ! command -v apt-get >/dev/null; then
+    say "this is no Debian; please install what corresponds to: $*"
+    return 1
+  fi
+  say "installing $*"
+  if [ -z "$updated" ]; then
+    as_root apt-get update -qq
+    updated=yes
+  fi
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# bindgen loads libclang at run time and needs its headers, not the compiler.
+have_libclang() { compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null && compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' >/dev/null; }
+
+libclang_packages() {
+  local version
+  version=$(apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' | head -1)
+  printf 'libclang1-%s\nlibclang-common-%s-dev\n' "${version:-14}" "${version:-14}"
+}
+
+packages_to_build() {
+  if ! command -v cc >/dev/null || ! command -v c++ >/dev/null || ! command -v make >/dev/null; then
+    install build-essential
+  fi
+  if ! have_libclang; then
+    if [ -z "$updated" ]; then as_root apt-get update -qq; updated=yes; fi
+    # shellcheck disable=SC2046
+    install $(libclang_packages)
+  fi
+}
+
+# The archive alone: every later build links it, whatever its profile (see docs/adr/0002-one-rocksdb-archive.md).
+rocksdb() {
+  [ -f "$ROCKSDB_LIB_DIR/librocksdb.a" ] && return
+  say "building RocksDB once: some twelve minutes on two cores; later builds and clones find it in $ROCKSDB_LIB_DIR"
+  local build="$OTTLA_CACHE/rocksdb-build" archive
+  env -u ROCKSDB_LIB_DIR -u ROCKSDB_STATIC cargo build --release --locked -p librocksdb-sys --target-dir "$build"
+  archive=$(find "$build/release/build" -path '*librocksdb-sys-*/out/librocksdb.a' -printf '%T@ %p\n' | sort -n | tail -1 | cut -d' ' -f2-)
+  [ -n "$archive" ] || { say "RocksDB's build left no archive in $build"; return 1; }
+  mkdir -p "$ROCKSDB_LIB_DIR"
+  # By a rename, so that an interrupted copy is never taken for the archive.
+  cp "$archive" "$ROCKSDB_LIB_DIR/.librocksdb.a.$$"
+  mv "$ROCKSDB_LIB_DIR/.librocksdb.a.$$" "$ROCKSDB_LIB_DIR/librocksdb.a"
+  rm -rf "$build"
+}
+
+rust_components() {
+  cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return
+  say "adding rustfmt and clippy"
+  rustup component add rustfmt clippy
+}
+
+python_clients() {
+  local venv="$OTTLA_CACHE/venv" stamp
+  stamp=$(sha256sum tests/e2e/clients/requirements.txt | cut -c1-16)
+  if [ ! -f "$venv/ready-$stamp" ]; then
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install python3 python3-venv
+    say "making the virtual environment of the Kafka clients"
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/e2e/clients/requirements.txt
+    touch "$venv/ready-$stamp"
+  fi
+  echo "export OTTLA_PYTHON='$venv/bin/python'"
+}
+
+# Kafka's own tools and Java producer, where the machine has Java and Maven anyway.
+kafka_jars() {
+  local jars="$OTTLA_CACHE/kafka-jars-4.3.0"
+  if [ ! -f "$jars/ready" ]; then
+    command -v java >/dev/null && command -v mvn >/dev/null || return 0
+    say "fetching Apache Kafka's tools"
+    mvn -q -f tests/e2e/clients/kafka-tools.xml dependency:copy-dependencies -DoutputDirectory="$jars" >/dev/null 2>&1 || {
+      say "Maven could not bring Apache Kafka's tools: their test is skipped"
+      return 0
+    }
+    touch "$jars/ready"
+  fi
+  echo "export OTTLA_KAFKA_JARS='$jars'"
+}
+
+case "${1:-}" in
+  build)
+    packages_to_build
+    rocksdb
+    ;;
+  lint)
+    rust_components
+    ;;
+  test)
+    command -v kcat >/dev/null || install kcat
+    python_clients | { grep '^export' || true; } > "$OTTLA_CACHE/test.env.new"
+    kafka_jars | { grep '^export' || true; } >> "$OTTLA_CACHE/test.env.new"
+    mv "$OTTLA_CACHE/test.env.new" "$OTTLA_CACHE/test.env"
+    ;;
+  *)
+    echo "prepare.sh build | lint | test" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,32 @@
+//! The partition log on disk, in Kafka's file formats.
+//!
+//! Start with [`Log`] (one partition) and [`LogDirectory`] (one entry of `log.dirs`). Both are generic over an
+//! [`Env`]: the machine's file system, one in memory, and a faulty one that loses what was not synced.
+//!
+//! Nothing here keeps time, spawns threads or locks a partition: the caller does. What may wait for the disk is named in
+//! [`Log`]'s description.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod checkpoint;
+pub mod config;
+pub mod directory;
+pub mod env;
+pub mod error;
+pub mod file_name;
+mod index_file;
+pub mod log;
+mod offset_index;
+mod producer_replay;
+pub mod producer_snapshot;
+mod recovery;
+mod scan;
+mod segment;
+pub mod slice;
+mod time_index;
+
+pub use config::LogConfig;
+pub use directory::{CheckpointKind, DirectoryError, LogDirectory, PartitionDirectory};
+pub use env::{Env, Faults, FaultyEnv, File, MemoryEnv, RealEnv};
+pub use error::{AppendError, Malformed, OpenError, ReadError};
+pub use log::{Appended, FlushWork, Flushed, Log, OpenOptions, Opened, RecoveryProgress, TimestampOffset};
+pub use slice::LogSlice;

@@ -1,0 +1,41 @@
+//! How a log rolls, indexes and flushes: the topic configuration that the log itself needs, with Kafka's defaults.
+
+/// The configuration of one log. Shared by all logs of a topic; a change replaces it ([`crate::Log::set_config`]).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogConfig {
+    /// `segment.bytes`: a segment that an append would make larger is rolled. At most 2 GiB − 1.
+    pub segment_bytes: u32,
+    /// `segment.ms`: a segment whose first batch is older than the appended one by more than this is rolled.
+    pub segment_ms: i64,
+    /// `segment.jitter.ms`: up to this much is taken off `segment_ms`, per segment, so that not all roll at once.
+    pub segment_jitter_ms: i64,
+    /// `index.interval.bytes`: how far apart indexed batches are.
+    pub index_interval_bytes: u32,
+    /// `segment.index.bytes`: a segment whose index has this size is rolled.
+    pub index_size_max_bytes: u32,
+    /// `flush.messages`: [`crate::Log::flush_due`] after this many records. `i64::MAX` leaves it to the system.
+    pub flush_messages: i64,
+    /// `flush.ms`: [`crate::Log::flush_due`] after this long. `i64::MAX` leaves it to the system.
+    pub flush_ms: i64,
+    /// `producer.id.expiration.ms`: producers idle for this long are not taken over from a snapshot.
+    pub producer_id_expiration_ms: i64,
+    /// Whether compaction may have left gaps between the offsets of neighbouring segments. Where it cannot have,
+    /// recovery takes a gap for lost records and refuses the log.
+    pub may_have_gaps: bool,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 1 << 30,
+            segment_ms: 7 * 24 * 3_600_000,
+            segment_jitter_ms: 0,
+            index_interval_bytes: 4096,
+            index_size_max_bytes: 10 << 20,
+            flush_messages: i64::MAX,
+            flush_ms: i64::MAX,
+            producer_id_expiration_ms: 86_400_000,
+            may_have_gaps: false,
+        }
+    }
+}

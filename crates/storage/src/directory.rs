@@ -1,0 +1,338 @@
+//! One entry of `log.dirs`: whose it is, which partitions it holds, and what is remembered of them between runs.
+//!
+//! Invariants: one process at a time (`.lock`); one cluster and one broker for good (`meta.properties`); the
+//! clean-shutdown file is gone before any log is changed; a directory of a partition that is to go is renamed first and
+//! removed later, a stray one is never removed by itself.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ottla_model::{BrokerEpoch, BrokerId, ClusterId, Offset, PartitionId, TopicId, TopicName, TopicPartition};
+
+use crate::checkpoint::meta_properties::{self, MetaProperties};
+use crate::checkpoint::offsets::{self, Offsets};
+use crate::checkpoint::{clean_shutdown, partition_metadata};
+use crate::env::{Env, File, OpenMode};
+use crate::error::Malformed;
+use crate::file_name;
+
+const LOCK_FILE_NAME: &str = ".lock";
+const DELETED_SUFFIX: &str = "-delete";
+const STRAY_SUFFIX: &str = "-stray";
+const FUTURE_SUFFIX: &str = "-future";
+/// What file systems allow.
+const FILE_NAME_MAX_BYTES: usize = 255;
+
+/// Why a log directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    #[error("{path}: another process uses this log directory (it holds {LOCK_FILE_NAME})")]
+    InUse { path: PathBuf },
+    #[error("{path}: this log directory cannot be written to: {error}")]
+    ReadOnly { path: PathBuf, error: io::Error },
+    #[error("{path}: this log directory belongs to cluster {found}, not to {expected}")]
+    OtherCluster { path: PathBuf, found: ClusterId, expected: ClusterId },
+    #[error("{path}: this log directory belongs to broker {found}, not to {expected}")]
+    OtherBroker { path: PathBuf, found: BrokerId, expected: BrokerId },
+    #[error("{path}: {error}")]
+    Malformed { path: PathBuf, error: Malformed },
+    #[error("{path}: {error}")]
+    Io { path: PathBuf, error: io::Error },
+}
+
+/// The checkpoints of a log directory.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum CheckpointKind {
+    HighWatermark,
+    RecoveryPoint,
+    LogStart,
+}
+
+impl CheckpointKind {
+    pub const ALL: [Self; 3] = [Self::HighWatermark, Self::RecoveryPoint, Self::LogStart];
+
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::HighWatermark => "replication-offset-checkpoint",
+            Self::RecoveryPoint => "recovery-point-offset-checkpoint",
+            Self::LogStart => "log-start-offset-checkpoint",
+        }
+    }
+}
+
+/// What a subdirectory is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PartitionDirectoryKind {
+    /// `topic-partition`
+    Live,
+    /// `topic-partition.ID-delete`: to be removed.
+    Deleted,
+    /// `topic-partition.ID-stray`: of a topic that the cluster does not have; for people to look at.
+    Stray,
+    /// `topic-partition.ID-future`: of a move between log directories; not ours to touch.
+    Future,
+}
+
+/// A subdirectory with a partition's log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PartitionDirectory {
+    pub path: PathBuf,
+    /// For one that was renamed, as far as its name still tells: long topic names are cut.
+    pub partition: TopicPartition,
+    pub kind: PartitionDirectoryKind,
+    /// From `partition.metadata`, if it is there and readable.
+    pub topic_id: Option<TopicId>,
+}
+
+/// A log directory, locked for this process.
+pub struct LogDirectory<E: Env> {
+    env: E,
+    path: PathBuf,
+    meta: Option<MetaProperties>,
+    _lock: E::Lock,
+}
+
+impl<E: Env> LogDirectory<E> {
+    /// Creates the directory if needed, locks it, sees that it can be written to, and reads whose it is.
+    pub fn open(env: E, path: PathBuf) -> Result<Self, DirectoryError> {
+        let io = |error| DirectoryError::Io { path: path.clone(), error };
+        if !env.exists(&path).map_err(io)? {
+            env.create_directory(&path).map_err(|error| unusable(&path, error))?;
+            if let Some(parent) = path.parent() {
+                env.sync_directory(parent).map_err(io)?;
+            }
+        }
+        let lock = match env.lock(&path.join(LOCK_FILE_NAME)) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(DirectoryError::InUse { path });
+            }
+            Err(error) => return Err(unusable(&path, error)),
+        };
+        let meta = match env.read_file(&path.join(meta_properties::FILE_NAME)) {
+            Ok(bytes) => Some(
+                meta_properties::decode(&bytes)
+                    .map_err(|error| DirectoryError::Malformed { path: path.clone(), error })?,
+            ),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(DirectoryError::Io { path, error }),
+        };
+        Ok(Self { env, path, meta, _lock: lock })
+    }
+
+    pub fn env(&self) -> &E {
+        &self.env
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whose the directory is; none for a new one.
+    pub fn meta(&self) -> Option<&MetaProperties> {
+        self.meta.as_ref()
+    }
+
+    /// Refuses a directory of another broker. A new one is anybody's.
+    pub fn check_broker(&self, broker_id: BrokerId) -> Result<(), DirectoryError> {
+        match &self.meta {
+            Some(meta) if meta.broker_id != broker_id => {
+                Err(DirectoryError::OtherBroker { path: self.path.clone(), found: meta.broker_id, expected: broker_id })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the directory this broker's in this cluster, or sees that it is: at registration, when the cluster's id is
+    /// known.
+    pub fn claim(&mut self, broker_id: BrokerId, cluster_id: &ClusterId) -> Result<(), DirectoryError> {
+        self.check_broker(broker_id)?;
+        let mut meta = match &self.meta {
+            Some(MetaProperties { cluster_id: Some(found), .. }) if found == cluster_id => return Ok(()),
+            Some(MetaProperties { cluster_id: Some(found), .. }) => {
+                return Err(DirectoryError::OtherCluster {
+                    path: self.path.clone(),
+                    found: found.clone(),
+                    expected: cluster_id.clone(),
+                });
+            }
+            Some(meta) => meta.clone(),
+            None => MetaProperties::new(broker_id, cluster_id.clone()),
+        };
+        meta.cluster_id = Some(cluster_id.clone());
+        self.write(meta_properties::FILE_NAME, &meta_properties::encode(&meta))?;
+        self.meta = Some(meta);
+        Ok(())
+    }
+
+    /// Reads and removes the clean-shutdown file: the broker epoch of the process that left it
+    /// ([`BrokerEpoch::NONE`] where it does not say), or none after an unclean end. It is gone from the disk before this
+    /// returns, so that no crash from now on looks clean.
+    pub fn take_clean_shutdown(&self) -> Result<Option<BrokerEpoch>, DirectoryError> {
+        let path = self.path.join(clean_shutdown::FILE_NAME);
+        let content = match self.env.read_file(&path) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.io(error)),
+        };
+        self.env.remove_file(&path).map_err(|error| unusable(&self.path, error))?;
+        self.env.sync_directory(&self.path).map_err(|error| self.io(error))?;
+        Ok(Some(clean_shutdown::decode(&content)))
+    }
+
+    /// Says that every log of the directory has been closed, by this registration of the broker. The last thing to do.
+    pub fn write_clean_shutdown(&self, broker_epoch: BrokerEpoch) -> Result<(), DirectoryError> {
+        self.write(clean_shutdown::FILE_NAME, &clean_shutdown::encode(broker_epoch))
+    }
+
+    /// Where a partition's log is, or would be.
+    pub fn partition_path(&self, partition: &TopicPartition) -> PathBuf {
+        self.path.join(partition.to_string())
+    }
+
+    /// The partitions' directories, by name. Anything else (`lost+found`) is left alone.
+    pub fn partitions(&self) -> Result<Vec<PartitionDirectory>, DirectoryError> {
+        let mut found = Vec::new();
+        for entry in self.env.list(&self.path).map_err(|error| self.io(error))? {
+            if !entry.is_directory {
+                continue;
+            }
+            let Some((partition, kind)) = parse_name(&entry.name) else {
+                tracing::warn!(directory = %self.path.display(), name = entry.name, "not a partition's directory");
+                continue;
+            };
+            let path = self.path.join(entry.name);
+            let topic_id = self
+                .env
+                .read_file(&path.join(file_name::PARTITION_METADATA))
+                .ok()
+                .and_then(|bytes| partition_metadata::decode(&bytes).ok());
+            found.push(PartitionDirectory { path, partition, kind, topic_id });
+        }
+        Ok(found)
+    }
+
+    /// Renames a live partition's directory to be removed later, durably; `unique` tells it from earlier ones of the
+    /// name. Abandon the log first ([`crate::Log::abandon`]). Returns the new path.
+    pub fn mark_deleted(&self, partition: &TopicPartition, unique: [u8; 16]) -> Result<PathBuf, DirectoryError> {
+        self.rename_partition(partition, unique, DELETED_SUFFIX)
+    }
+
+    /// Renames the directory of a partition that the cluster does not know, durably. It is never removed.
+    pub fn mark_stray(&self, partition: &TopicPartition, unique: [u8; 16]) -> Result<PathBuf, DirectoryError> {
+        self.rename_partition(partition, unique, STRAY_SUFFIX)
+    }
+
+    fn rename_partition(
+        &self,
+        partition: &TopicPartition,
+        unique: [u8; 16],
+        suffix: &str,
+    ) -> Result<PathBuf, DirectoryError> {
+        let to = self.path.join(renamed(partition, unique, suffix));
+        self.env.rename(&self.partition_path(partition), &to).map_err(|error| self.io(error))?;
+        self.env.sync_directory(&self.path).map_err(|error| self.io(error))?;
+        Ok(to)
+    }
+
+    /// Removes a directory that was marked as deleted, with all it holds.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] for any other path.
+    pub fn remove(&self, path: &Path) -> Result<(), DirectoryError> {
+        let is_deleted = path.parent() == Some(&*self.path)
+            && path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(DELETED_SUFFIX));
+        if !is_deleted {
+            return Err(self.io(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} is not marked as deleted", path.display()),
+            )));
+        }
+        match self.env.remove_directory(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.io(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// A checkpoint's offsets; none if it was never written.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Malformed`]: the caller may go on without (offset 0 is always safe for all three kinds, but for
+    /// [`CheckpointKind::LogStart`] it shows records again that had been deleted).
+    pub fn read_checkpoint(&self, kind: CheckpointKind) -> Result<Offsets, DirectoryError> {
+        match self.env.read_file(&self.path.join(kind.file_name())) {
+            Ok(bytes) => offsets::decode(kind.file_name(), &bytes)
+                .map_err(|error| DirectoryError::Malformed { path: self.path.clone(), error }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+            Err(error) => Err(self.io(error)),
+        }
+    }
+
+    /// Replaces a checkpoint, durably.
+    pub fn write_checkpoint<'p>(
+        &self,
+        kind: CheckpointKind,
+        offsets: impl ExactSizeIterator<Item = (&'p TopicPartition, Offset)>,
+    ) -> Result<(), DirectoryError> {
+        self.write(kind.file_name(), &offsets::encode(offsets))
+    }
+
+    /// Whether the directory answers and takes a write: for a health check.
+    pub fn probe(&self) -> Result<(), DirectoryError> {
+        let path = self.path.join(LOCK_FILE_NAME);
+        let probed = self.env.open(&path, OpenMode::Write).and_then(|file| file.write_all_at(b"\n", 0));
+        probed.map_err(|error| unusable(&self.path, error))
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> Result<(), DirectoryError> {
+        self.env.write_file_atomically(&self.path.join(name), content).map_err(|error| unusable(&self.path, error))
+    }
+
+    fn io(&self, error: io::Error) -> DirectoryError {
+        DirectoryError::Io { path: self.path.clone(), error }
+    }
+}
+
+fn unusable(path: &Path, error: io::Error) -> DirectoryError {
+    let path = path.to_owned();
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => DirectoryError::ReadOnly { path, error },
+        _ => DirectoryError::Io { path, error },
+    }
+}
+
+/// `topic-partition.UNIQUE-SUFFIX`, the topic cut where the whole would be too long for a file name.
+fn renamed(partition: &TopicPartition, unique: [u8; 16], suffix: &str) -> String {
+    let unique: String = unique.iter().map(|byte| format!("{byte:02x}")).collect();
+    let tail = format!("-{}.{unique}{suffix}", partition.partition);
+    let topic = partition.topic.as_str();
+    // Topic names are ASCII.
+    let kept = topic.len().min(FILE_NAME_MAX_BYTES.saturating_sub(tail.len()));
+    format!("{}{tail}", topic.get(..kept).unwrap_or_default())
+}
+
+fn parse_name(name: &str) -> Option<(TopicPartition, PartitionDirectoryKind)> {
+    let kinds = [
+        (DELETED_SUFFIX, PartitionDirectoryKind::Deleted),
+        (STRAY_SUFFIX, PartitionDirectoryKind::Stray),
+        (FUTURE_SUFFIX, PartitionDirectoryKind::Future),
+    ];
+    for (suffix, kind) in kinds {
+        // A topic may be called `x-delete`: only `.ID-delete` behind a partition's name marks one.
+        if let Some((partition, _unique)) = name.strip_suffix(suffix).and_then(|rest| rest.rsplit_once('.'))
+            && let Some(partition) = parse_partition(partition)
+        {
+            return Some((partition, kind));
+        }
+    }
+    Some((parse_partition(name)?, PartitionDirectoryKind::Live))
+}
+
+fn parse_partition(name: &str) -> Option<TopicPartition> {
+    let (topic, number) = name.rsplit_once('-')?;
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(TopicPartition::new(TopicName::new(topic).ok()?, PartitionId(number.parse().ok()?)))
+}

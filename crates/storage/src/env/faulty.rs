@@ -1,0 +1,204 @@
+//! A disk that misbehaves on purpose, the same way for the same seed.
+//!
+//! [`FaultyEnv::lose_power`] drops what was not synced: of every file and every directory a prefix of the unsynced
+//! changes survives, and the write after it in part. [`FaultyEnv::set_faults`] makes operations fail with EIO or
+//! ENOSPC, and writes stop half-way.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::memory::{MemoryEnv, MemoryFile, MemoryLock};
+use super::{DirectoryEntry, Env, File, OpenMode};
+
+/// How often operations fail, in operations per million.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Faults {
+    /// A read or write ends with EIO.
+    pub io_error_ppm: u32,
+    /// A write, or the creation of a file, ends with ENOSPC; the write may have been done in part.
+    pub no_space_ppm: u32,
+    /// A sync ends with EIO, and what it should have made durable is not.
+    pub sync_error_ppm: u32,
+}
+
+impl Faults {
+    pub const NONE: Self = Self { io_error_ppm: 0, no_space_ppm: 0, sync_error_ppm: 0 };
+}
+
+/// A file system in memory that loses and refuses. Clones name the same one.
+#[derive(Clone)]
+pub struct FaultyEnv {
+    inner: MemoryEnv,
+    state: Arc<Mutex<State>>,
+}
+
+/// An open file of a [`FaultyEnv`].
+pub struct FaultyFile {
+    inner: MemoryFile,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    random: u64,
+    faults: Faults,
+}
+
+impl State {
+    /// SplitMix64: small, seeded, and the same on every machine.
+    fn next(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`, which is at least 1.
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % (bound as u64)).unwrap_or(0)
+    }
+
+    fn happens(&mut self, ppm: u32) -> bool {
+        ppm > 0 && self.next() % 1_000_000 < u64::from(ppm)
+    }
+}
+
+fn io_error() -> io::Error {
+    rustix::io::Errno::IO.into()
+}
+
+fn no_space() -> io::Error {
+    rustix::io::Errno::NOSPC.into()
+}
+
+impl FaultyEnv {
+    pub fn new(seed: u64) -> Self {
+        let state = State { random: seed, faults: Faults::NONE };
+        Self { inner: MemoryEnv::tracked(), state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// From now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.state.lock().faults = faults;
+    }
+
+    /// The loss of power: handles and locks are void, and what was not synced is gone, at least in part.
+    pub fn lose_power(&self) {
+        let mut state = self.state.lock();
+        self.inner.disk.lock().lose_power(|bound| state.below(bound));
+    }
+
+    /// `kill -9` of every process: handles and locks are void, the page cache stays.
+    pub fn kill(&self) {
+        self.inner.restart();
+    }
+}
+
+impl Env for FaultyEnv {
+    type File = FaultyFile;
+    type Lock = MemoryLock;
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<FaultyFile> {
+        if matches!(mode, OpenMode::Create | OpenMode::Truncate) {
+            let mut state = self.state.lock();
+            let ppm = state.faults.no_space_ppm;
+            if state.happens(ppm) {
+                return Err(no_space());
+            }
+        }
+        Ok(FaultyFile { inner: self.inner.open(path, mode)?, state: Arc::clone(&self.state) })
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
+        self.inner.list(directory)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.inner.exists(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove_file(path)
+    }
+
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        self.inner.create_directory(path)
+    }
+
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove_directory(path)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let ppm = state.faults.sync_error_ppm;
+        if state.happens(ppm) {
+            return Err(io_error());
+        }
+        self.inner.sync_directory(directory)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<MemoryLock> {
+        self.inner.lock(path)
+    }
+}
+
+impl FaultyFile {
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let ppm = state.faults.sync_error_ppm;
+        if state.happens(ppm) {
+            return Err(io_error());
+        }
+        self.inner.sync_data()
+    }
+}
+
+impl File for FaultyFile {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let mut state = self.state.lock();
+        let ppm = state.faults.io_error_ppm;
+        if state.happens(ppm) {
+            return Err(io_error());
+        }
+        self.inner.read_at(buffer, position)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let Faults { io_error_ppm, no_space_ppm, .. } = state.faults;
+        let error = if state.happens(io_error_ppm) {
+            io_error()
+        } else if state.happens(no_space_ppm) {
+            no_space()
+        } else {
+            return self.inner.write_all_at(bytes, position);
+        };
+        let written = state.below(bytes.len() + 1);
+        self.inner.write_part_at(bytes, written, position)?;
+        Err(error)
+    }
+
+    fn set_len(&self, size_bytes: u64) -> io::Result<()> {
+        self.inner.set_len(size_bytes)
+    }
+
+    fn size_bytes(&self) -> io::Result<u64> {
+        self.inner.size_bytes()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync()
+    }
+}

@@ -1,0 +1,162 @@
+//! The file system of the machine (Linux).
+
+use std::fs;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::{DirectoryEntry, Env, File, OpenMode};
+
+/// The machine's file system. Holds nothing.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct RealEnv;
+
+/// An open file; [`AsFd`] hands it to `sendfile`.
+#[derive(Debug)]
+pub struct RealFile(fs::File);
+
+/// Keeps `flock` on its file until dropped; the kernel lets go of it when the process dies.
+#[derive(Debug)]
+pub struct RealLock {
+    _file: fs::File,
+}
+
+impl AsFd for RealFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Env for RealEnv {
+    type File = RealFile;
+    type Lock = RealLock;
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<RealFile> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true);
+        match mode {
+            OpenMode::Read => {}
+            OpenMode::Write => {
+                options.write(true);
+            }
+            OpenMode::Create => {
+                options.write(true).create(true).truncate(false);
+            }
+            OpenMode::Truncate => {
+                options.write(true).create(true).truncate(true);
+            }
+        }
+        options.open(path).map(RealFile)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let metadata = match fs::metadata(entry.path()) {
+                Ok(metadata) => metadata,
+                // Removed between the listing and the look.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let is_directory = metadata.is_dir();
+            entries.push(DirectoryEntry {
+                name,
+                is_directory,
+                size_bytes: if is_directory { 0 } else { metadata.len() },
+            });
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        // An empty path is the parent of a relative name.
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        fs::File::open(directory)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<RealLock> {
+        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(RealLock { _file: file }),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+impl File for RealFile {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.0.read_at(rest, position.saturating_add(filled as u64)) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, position)
+    }
+
+    fn set_len(&self, size_bytes: u64) -> io::Result<()> {
+        self.0.set_len(size_bytes)
+    }
+
+    fn size_bytes(&self) -> io::Result<u64> {
+        self.0.metadata().map(|metadata| metadata.len())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+
+    fn read_at_if_cached(&self, buffer: &mut [u8], position: u64) -> io::Result<Option<usize>> {
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let at = position.saturating_add(filled as u64);
+            match rustix::io::preadv2(&self.0, &mut [IoSliceMut::new(rest)], at, ReadWriteFlags::NOWAIT) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(None),
+                // A file system without RWF_NOWAIT (tmpfs of older kernels, overlays): nothing better is known than to read.
+                Err(Errno::OPNOTSUPP | Errno::INVAL) => return self.read_at(buffer, position).map(Some),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(Some(filled))
+    }
+}

@@ -1,0 +1,83 @@
+//! What can go wrong with a log, by operation.
+
+use std::io;
+use std::path::PathBuf;
+
+use ottla_model::{LeaderEpoch, Offset};
+use ottla_replication::producer_state::ProducerError;
+
+/// An append that did not happen. The log is as before.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The bytes are no sequence of whole, valid batches of format 2, or (from a leader) a checksum is wrong.
+    #[error("invalid record batch at byte {position}: {reason}")]
+    Invalid { position: usize, reason: String },
+    /// `RECORD_LIST_TOO_LARGE`: more bytes at once than a segment may hold.
+    #[error("{size_bytes} bytes are more than a segment of {segment_bytes} bytes holds")]
+    LargerThanSegment { size_bytes: usize, segment_bytes: u32 },
+    /// The caller's leader epoch is older than one that the log has records of.
+    #[error("leader epoch {epoch} is older than {latest}, which the log has seen")]
+    StaleEpoch { epoch: LeaderEpoch, latest: LeaderEpoch },
+    /// A follower got a batch whose offsets do not follow the end of its log: it must ask for the leader's bounds.
+    #[error("a batch of offsets {base}..={last} does not follow the log's end {log_end}")]
+    UnexpectedOffset { base: Offset, last: Offset, log_end: Offset },
+    /// An idempotent producer's epoch or sequence is wrong; the inner error has Kafka's text and code.
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
+    /// The disk refused; what was written of the batch is not part of the log.
+    #[error("cannot append: {0}")]
+    Io(#[from] io::Error),
+    /// A sync has failed before (what the disk holds is not known any more), or the log is closed.
+    #[error("the log is offline")]
+    Offline,
+}
+
+/// A read that cannot be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// `OFFSET_OUT_OF_RANGE`
+    #[error("offset {offset} is not within {log_start}..={log_end}")]
+    OutOfRange { offset: Offset, log_start: Offset, log_end: Offset },
+    /// The file does not hold what was once written to it.
+    #[error("{file}: not a record batch at byte {position}")]
+    Corrupt { file: PathBuf, position: u64 },
+    #[error("cannot read: {0}")]
+    Io(#[from] io::Error),
+    #[error("the log is offline")]
+    Offline,
+}
+
+/// A log that cannot be opened. Nothing has been cut or removed because of it.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A batch is damaged, or missing, that has valid batches behind it. It was acknowledged once, and an in-sync copy
+    /// may exist elsewhere: the log is neither served nor cut nor read past it (scenario 14).
+    #[error("{file}: the record batch at byte {position} is damaged or missing, and valid ones follow it")]
+    CorruptMiddle { file: PathBuf, position: u64 },
+    /// Compaction by Kafka was interrupted while it swapped segments; Kafka must finish it.
+    #[error("{file}: a compaction was interrupted and must be finished by the software that began it")]
+    UnfinishedSwap { file: PathBuf },
+    #[error("cannot open the log in {directory}: {error}")]
+    Io { directory: PathBuf, error: io::Error },
+}
+
+/// A file whose content is not of its format.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{what}: {reason}")]
+pub struct Malformed {
+    /// The file, or its kind where the path is not known.
+    pub what: String,
+    pub reason: String,
+}
+
+impl Malformed {
+    pub(crate) fn new(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { what: what.into(), reason: reason.into() }
+    }
+}
+
+impl From<Malformed> for io::Error {
+    fn from(error: Malformed) -> Self {
+        Self::new(io::ErrorKind::InvalidData, error)
+    }
+}

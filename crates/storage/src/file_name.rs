@@ -1,0 +1,45 @@
+//! The names of a log's files: the base offset in twenty digits, and what it is.
+
+use std::path::{Path, PathBuf};
+
+use ottla_model::Offset;
+
+pub const LOG: &str = "log";
+pub const OFFSET_INDEX: &str = "index";
+pub const TIME_INDEX: &str = "timeindex";
+/// Aborted transactions. Not written yet; removed with its segment.
+pub const TRANSACTION_INDEX: &str = "txnindex";
+pub const PRODUCER_SNAPSHOT: &str = "snapshot";
+
+pub const LEADER_EPOCH_CHECKPOINT: &str = "leader-epoch-checkpoint";
+pub const PARTITION_METADATA: &str = "partition.metadata";
+
+/// `DIRECTORY/00000000000000000042.KIND`
+pub fn path_of(directory: &Path, offset: Offset, kind: &str) -> PathBuf {
+    directory.join(format!("{:020}.{kind}", offset.0))
+}
+
+/// The offset and the kind of a name of that form.
+pub fn parse(name: &str) -> Option<(Offset, &str)> {
+    let (digits, kind) = name.split_once('.')?;
+    if digits.len() != 20 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some((Offset(digits.parse().ok()?), kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_twenty_digits() {
+        let path = path_of(Path::new("d"), Offset(42), LOG);
+        assert_eq!(path, Path::new("d/00000000000000000042.log"));
+        assert_eq!(parse("00000000000000000042.log"), Some((Offset(42), "log")));
+        assert_eq!(parse("00000000000000000042.log.deleted"), Some((Offset(42), "log.deleted")));
+        assert_eq!(parse("42.log"), None);
+        assert_eq!(parse("99999999999999999999.log"), None, "beyond 63 bits");
+        assert_eq!(parse("leader-epoch-checkpoint"), None);
+    }
+}

@@ -1,0 +1,345 @@
+//! Appending: checks, offsets, one write, and the bookkeeping that follows it.
+
+use std::io;
+
+use ottla_model::{LeaderEpoch, Offset, TimestampMs};
+use ottla_protocol::record_batch::{BatchHeader, HEADER_BYTES, patch_offset_and_epoch, verify_crc};
+use ottla_replication::{BatchOrigin, ProducerBatch, ProducerCheck};
+
+use super::Log;
+use crate::env::{Env, File};
+use crate::error::AppendError;
+use crate::producer_replay;
+use crate::segment::Incoming;
+
+/// What an append did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appended {
+    /// Of the first batch; of the original for a duplicate.
+    pub first_offset: Offset,
+    /// Of the last batch; of the original for a duplicate: the answer waits until the high watermark is above it.
+    pub last_offset: Offset,
+    /// After the append.
+    pub log_end_offset: Offset,
+    /// Of all batches.
+    pub max_timestamp: TimestampMs,
+    /// What was appended; 0 for a duplicate, and where nothing in the bytes was new and whole.
+    pub size_bytes: usize,
+    /// An idempotent producer's retry: nothing was appended.
+    pub is_duplicate: bool,
+    /// A new segment was begun: [`Log::flush_work`] has something to do.
+    pub rolled: bool,
+}
+
+/// What a set of batches comes to.
+struct Summary {
+    first_offset: Offset,
+    last_offset: Offset,
+    max_timestamp: TimestampMs,
+    size_bytes: usize,
+}
+
+/// A position within a request's bytes and the header there.
+fn parse_at(bytes: &[u8], position: usize) -> Result<(BatchHeader, usize), AppendError> {
+    let invalid = |reason: String| AppendError::Invalid { position, reason };
+    let rest = bytes.get(position..).unwrap_or_default();
+    let header = BatchHeader::parse(rest).map_err(|error| invalid(error.to_string()))?;
+    if header.size_bytes() > rest.len() {
+        return Err(invalid("the batch is cut off".to_owned()));
+    }
+    if header.last_offset_delta < 0 {
+        return Err(invalid(format!("last offset delta {}", header.last_offset_delta)));
+    }
+    Ok((header, header.size_bytes()))
+}
+
+pub(crate) fn producer_batch(header: &BatchHeader) -> ProducerBatch {
+    ProducerBatch {
+        producer_id: header.producer_id,
+        producer_epoch: header.producer_epoch,
+        base_sequence: header.base_sequence,
+        last_sequence: header.last_sequence(),
+        first_offset: header.base_offset,
+        last_offset: header.last_offset(),
+        max_timestamp: header.max_timestamp,
+        is_transactional: header.is_transactional(),
+    }
+}
+
+impl<E: Env> Log<E> {
+    /// Appends what a producer sent, or what this broker itself writes, as the partition's leader.
+    ///
+    /// `batches` are whole batches that have passed `ottla_protocol::record_batch::validate`; their base offsets and
+    /// leader epochs are assigned in place, and these very bytes are written with one call. A retry of a remembered
+    /// batch is not appended again: see [`Appended::is_duplicate`].
+    ///
+    /// # Errors
+    /// Nothing was appended.
+    pub fn append_as_leader(
+        &mut self,
+        batches: &mut [u8],
+        leader_epoch: LeaderEpoch,
+        now: TimestampMs,
+    ) -> Result<Appended, AppendError> {
+        self.refuse_if_offline()?;
+        let latest = self.epochs.latest_epoch();
+        if leader_epoch < latest {
+            return Err(AppendError::StaleEpoch { epoch: leader_epoch, latest });
+        }
+        self.refuse_if_too_large(batches.len())?;
+        let mut next_offset = self.log_end;
+        let mut max_timestamp = TimestampMs::NONE;
+        let mut position = 0;
+        while position < batches.len() {
+            let (header, size) = parse_at(batches, position)?;
+            if !header.is_control()
+                && let ProducerCheck::Duplicate(original) =
+                    self.producers.check(&producer_batch(&header), BatchOrigin::Client)?
+            {
+                return Ok(Appended {
+                    first_offset: original.first_offset(),
+                    last_offset: original.last_offset,
+                    log_end_offset: self.log_end,
+                    max_timestamp: original.timestamp,
+                    size_bytes: 0,
+                    is_duplicate: true,
+                    rolled: false,
+                });
+            }
+            next_offset = next_offset + (i64::from(header.last_offset_delta) + 1);
+            max_timestamp = max_timestamp.max(header.max_timestamp);
+            position += size;
+        }
+        let summary = Summary {
+            first_offset: self.log_end,
+            last_offset: next_offset - 1,
+            max_timestamp,
+            size_bytes: batches.len(),
+        };
+        if summary.size_bytes == 0 {
+            return Err(AppendError::Invalid { position: 0, reason: "no batch".to_owned() });
+        }
+        let rolled = self.roll_if_needed(&summary, now)?;
+        let (mut position, mut offset) = (0, self.log_end);
+        while position < batches.len() {
+            let (header, size) = parse_at(batches, position)?;
+            let batch = batches.get_mut(position..position + size).unwrap_or_default();
+            patch_offset_and_epoch(batch, offset, leader_epoch);
+            offset = offset + (i64::from(header.last_offset_delta) + 1);
+            position += size;
+        }
+        self.write(batches, &summary)?;
+        Ok(self.appended(&summary, rolled))
+    }
+
+    /// Appends what the leader sent, with its offsets and epochs. A batch that is cut off at the end is left out, so is
+    /// everything from a batch of a later epoch than `leader_epoch` on, in which the follower fetched: that answer
+    /// belongs to another leader.
+    ///
+    /// The first batch may begin before the end of an empty log that starts within it (after
+    /// [`Log::truncate_fully_and_start_at`] to a leader's log start).
+    ///
+    /// # Errors
+    /// Nothing was appended.
+    pub fn append_as_follower(
+        &mut self,
+        batches: &[u8],
+        leader_epoch: LeaderEpoch,
+        now: TimestampMs,
+    ) -> Result<Appended, AppendError> {
+        self.refuse_if_offline()?;
+        let mut summary: Option<Summary> = None;
+        let mut position = 0;
+        let mut latest_epoch = LeaderEpoch::NONE;
+        while let Some(rest) = batches.get(position..).filter(|rest| rest.len() >= HEADER_BYTES) {
+            let invalid = |reason: &str| AppendError::Invalid { position, reason: reason.to_owned() };
+            let header = BatchHeader::parse(rest).map_err(|error| invalid(&error.to_string()))?;
+            let Some(batch) = rest.get(..header.size_bytes()) else { break };
+            if header.partition_leader_epoch > leader_epoch {
+                break;
+            }
+            if !verify_crc(batch) {
+                return Err(invalid("the checksum does not match"));
+            }
+            if header.last_offset_delta < 0 || header.partition_leader_epoch < latest_epoch {
+                return Err(invalid("offsets or leader epochs do not ascend"));
+            }
+            latest_epoch = header.partition_leader_epoch;
+            summary = Some(match summary {
+                None => {
+                    self.accept_first(&header)?;
+                    Summary {
+                        first_offset: header.base_offset,
+                        last_offset: header.last_offset(),
+                        max_timestamp: header.max_timestamp,
+                        size_bytes: batch.len(),
+                    }
+                }
+                Some(so_far) if header.base_offset <= so_far.last_offset => {
+                    return Err(AppendError::UnexpectedOffset {
+                        base: header.base_offset,
+                        last: header.last_offset(),
+                        log_end: so_far.last_offset.next(),
+                    });
+                }
+                Some(so_far) => Summary {
+                    last_offset: header.last_offset(),
+                    max_timestamp: so_far.max_timestamp.max(header.max_timestamp),
+                    size_bytes: so_far.size_bytes + batch.len(),
+                    ..so_far
+                },
+            });
+            position += batch.len();
+        }
+        let Some(summary) = summary else { return Ok(self.nothing_appended()) };
+        self.refuse_if_too_large(summary.size_bytes)?;
+        self.start_within_first(&summary)?;
+        let rolled = self.roll_if_needed(&summary, now)?;
+        self.write(batches.get(..summary.size_bytes).unwrap_or_default(), &summary)?;
+        Ok(self.appended(&summary, rolled))
+    }
+
+    /// The first batch of a fetched set must follow the log's end, or hold the start of a log that is empty; and no
+    /// record may be of an older epoch than the log's last one.
+    fn accept_first(&self, header: &BatchHeader) -> Result<(), AppendError> {
+        let (base, last) = (header.base_offset, header.last_offset());
+        let begins_log = self.is_empty() && base < self.log_end && last >= self.log_end && base.0 >= 0;
+        if base < self.log_end && !begins_log {
+            return Err(AppendError::UnexpectedOffset { base, last, log_end: self.log_end });
+        }
+        // An epoch that began at the log's end has no records here: another leader may have written others in its place.
+        let with_records = self.epochs.entries().iter().rev().find(|entry| entry.start_offset < self.log_end);
+        match with_records {
+            Some(entry) if header.partition_leader_epoch < entry.epoch => {
+                Err(AppendError::StaleEpoch { epoch: header.partition_leader_epoch, latest: entry.epoch })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether no record is in the log at all.
+    fn is_empty(&self) -> bool {
+        self.segments.iter().all(|segment| segment.size_bytes == 0)
+    }
+
+    /// A log that was started over in the middle of a batch begins with that whole batch; its start stays where it is.
+    fn start_within_first(&mut self, summary: &Summary) -> io::Result<()> {
+        if summary.first_offset < self.log_end {
+            let log_start = self.log_start;
+            self.start_over(summary.first_offset, log_start)?;
+        }
+        Ok(())
+    }
+
+    fn refuse_if_offline(&mut self) -> Result<(), AppendError> {
+        if self.is_offline() {
+            return Err(AppendError::Offline);
+        }
+        if self.tail_is_dirty {
+            let size = u64::from(self.active().size_bytes);
+            self.active_file()?.set_len(size)?;
+            self.tail_is_dirty = false;
+        }
+        Ok(())
+    }
+
+    fn refuse_if_too_large(&self, size_bytes: usize) -> Result<(), AppendError> {
+        // Positions in the index are signed.
+        let segment_bytes = self.config.segment_bytes.min(i32::MAX as u32);
+        if size_bytes > segment_bytes as usize {
+            return Err(AppendError::LargerThanSegment { size_bytes, segment_bytes });
+        }
+        Ok(())
+    }
+
+    fn roll_if_needed(&mut self, summary: &Summary, now: TimestampMs) -> Result<bool, AppendError> {
+        let incoming = Incoming {
+            size_bytes: summary.size_bytes as u64,
+            last_offset: summary.last_offset,
+            max_timestamp: summary.max_timestamp,
+        };
+        if !self.active().must_roll(&self.config, &incoming, now, self.roll_jitter_ms()) {
+            return Ok(false);
+        }
+        if crate::offset_index::relative_offset(summary.first_offset, summary.last_offset).is_none() {
+            return Err(AppendError::Invalid {
+                position: 0,
+                reason: "more offsets than a segment can have".to_owned(),
+            });
+        }
+        self.roll(summary.first_offset, now)?;
+        Ok(true)
+    }
+
+    /// The one write. After a failure, what it left behind the end is cut off, at the latest before the next append:
+    /// otherwise a shorter one would leave half a batch behind itself.
+    fn write(&mut self, batches: &[u8], summary: &Summary) -> Result<(), AppendError> {
+        let start = self.active().size_bytes;
+        let file = self.active_file()?;
+        if let Err(error) = file.write_all_at(batches, u64::from(start)) {
+            self.tail_is_dirty = file.set_len(u64::from(start)).is_err();
+            return Err(error.into());
+        }
+        let interval = self.config.index_interval_bytes;
+        let mut position = 0;
+        while let Ok((header, size)) = parse_at(batches, position) {
+            let at = start.saturating_add(u32::try_from(position).unwrap_or(u32::MAX));
+            if let Some(active) = self.segments.last_mut() {
+                active.appended(&header, at, interval);
+            }
+            self.recent.push(header.base_offset, header.last_offset(), at);
+            self.note_epoch(&header);
+            producer_replay::apply(&mut self.producers, &header, batches.get(position..).unwrap_or_default());
+            position += size;
+            if position >= batches.len() {
+                break;
+            }
+        }
+        self.log_end = summary.last_offset.next();
+        let place = crate::segment::Place { env: &self.env, directory: &self.directory };
+        if let Some(active) = self.segments.last_mut() {
+            active.write_out_if_many(place);
+        }
+        Ok(())
+    }
+
+    /// A batch of this header is in the log.
+    pub(crate) fn note_epoch(&mut self, header: &BatchHeader) {
+        let epoch = header.partition_leader_epoch;
+        if epoch == self.epochs.latest_epoch() {
+            return;
+        }
+        // An epoch without records gives way to what was written in its place.
+        let mut changed = epoch < self.epochs.latest_epoch() && self.epochs.truncate_from_end(header.base_offset);
+        if epoch > self.epochs.latest_epoch() {
+            changed |= self.epochs.assign(epoch, header.base_offset);
+        }
+        if changed {
+            self.epochs_version += 1;
+        }
+    }
+
+    fn appended(&self, summary: &Summary, rolled: bool) -> Appended {
+        Appended {
+            first_offset: summary.first_offset,
+            last_offset: summary.last_offset,
+            log_end_offset: self.log_end,
+            max_timestamp: summary.max_timestamp,
+            size_bytes: summary.size_bytes,
+            is_duplicate: false,
+            rolled,
+        }
+    }
+
+    fn nothing_appended(&self) -> Appended {
+        Appended {
+            first_offset: self.log_end,
+            last_offset: self.log_end - 1,
+            log_end_offset: self.log_end,
+            max_timestamp: TimestampMs::NONE,
+            size_bytes: 0,
+            is_duplicate: false,
+            rolled: false,
+        }
+    }
+}

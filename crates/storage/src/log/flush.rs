@@ -1,0 +1,241 @@
+//! Making the log durable, and closing it.
+//!
+//! The order matters: records, indexes, producer snapshots, names and leader epochs are on disk before the recovery
+//! point says so.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ottla_model::{MonotonicMs, Offset};
+use ottla_replication::EpochStart;
+
+use super::{Log, Shared};
+use crate::checkpoint::leader_epochs;
+use crate::env::{Env, File, OpenMode};
+use crate::file_name::{self, path_of};
+use crate::segment::Place;
+
+/// What must be synced for the log to be durable up to its present end. Run it anywhere, without the partition's lock,
+/// then hand the result to [`Log::flushed`].
+pub struct FlushWork<E: Env> {
+    env: E,
+    directory: PathBuf,
+    /// The active segment's file where it is open.
+    active_file: Option<Arc<E::File>>,
+    active_base: Offset,
+    /// Base offsets of older segments above the recovery point.
+    segments: Vec<Offset>,
+    snapshots: Vec<Offset>,
+    sync_names: bool,
+    sync_directory: bool,
+    epochs: Vec<EpochStart>,
+    epochs_version: u64,
+    shared: Arc<Shared>,
+    done: Flushed,
+}
+
+/// The proof that a flush has been done.
+#[derive(Clone, Copy, Debug)]
+pub struct Flushed {
+    up_to: Offset,
+    truncations: u64,
+    names_changes: u64,
+    directory: bool,
+}
+
+impl Flushed {
+    /// Records below are on disk (if the log has not been truncated meanwhile).
+    pub fn up_to(&self) -> Offset {
+        self.up_to
+    }
+}
+
+impl<E: Env> FlushWork<E> {
+    /// Waits for the disk.
+    ///
+    /// # Errors
+    /// The log is offline from now on: what the disk holds is not known.
+    pub fn run(self) -> io::Result<Flushed> {
+        if self.shared.closed.load(Ordering::Acquire) {
+            return Ok(Flushed { up_to: Offset::ZERO, ..self.done });
+        }
+        if self.shared.failed.load(Ordering::Acquire) {
+            return Err(io::Error::other("an earlier sync of this log has failed"));
+        }
+        match self.sync() {
+            Ok(()) => Ok(self.done),
+            // Renamed, removed or cut in the meantime: nobody waits for it.
+            Err(_) if self.is_overtaken() => Ok(Flushed { up_to: Offset::ZERO, ..self.done }),
+            Err(error) => {
+                self.shared.failed.store(true, Ordering::Release);
+                Err(error)
+            }
+        }
+    }
+
+    fn is_overtaken(&self) -> bool {
+        self.shared.closed.load(Ordering::Acquire)
+            || self.shared.truncations.load(Ordering::Acquire) != self.done.truncations
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        for base in &self.segments {
+            for kind in [file_name::LOG, file_name::OFFSET_INDEX, file_name::TIME_INDEX] {
+                self.env.open(&path_of(&self.directory, *base, kind), OpenMode::Write)?.sync_data()?;
+            }
+        }
+        match &self.active_file {
+            Some(file) => file.sync_data()?,
+            None => {
+                let path = path_of(&self.directory, self.active_base, file_name::LOG);
+                self.env.open(&path, OpenMode::Write)?.sync_data()?;
+            }
+        }
+        for offset in &self.snapshots {
+            let path = path_of(&self.directory, *offset, file_name::PRODUCER_SNAPSHOT);
+            self.env.open(&path, OpenMode::Write)?.sync_data()?;
+        }
+        if self.sync_names {
+            self.env.sync_directory(&self.directory)?;
+        }
+        if self.sync_directory
+            && let Some(parent) = self.directory.parent()
+        {
+            self.env.sync_directory(parent)?;
+        }
+        write_epochs(&self.env, &self.directory, &self.shared, &self.epochs, self.epochs_version)
+    }
+}
+
+/// Writes the checkpoint unless it holds this version or a later one. Writers take turns: a flush that was slow must not
+/// put epochs back that a truncation has removed since.
+fn write_epochs<E: Env>(
+    env: &E,
+    directory: &Path,
+    shared: &Shared,
+    entries: &[EpochStart],
+    version: u64,
+) -> io::Result<()> {
+    let mut on_disk = shared.epochs_on_disk.lock();
+    if *on_disk >= version {
+        return Ok(());
+    }
+    let path = directory.join(file_name::LEADER_EPOCH_CHECKPOINT);
+    env.write_file_atomically(&path, &leader_epochs::encode(entries))?;
+    *on_disk = version;
+    Ok(())
+}
+
+impl<E: Env> Log<E> {
+    /// Whether `flush.messages` or `flush.ms` asks for a flush.
+    pub fn flush_due(&mut self, now: MonotonicMs) -> bool {
+        let unflushed = self.log_end.distance_from(self.recovery_point);
+        if unflushed == 0 {
+            return false;
+        }
+        let last = *self.last_flush.get_or_insert(now);
+        unflushed >= u64::try_from(self.config.flush_messages).unwrap_or(0)
+            || now.since(last).as_millis() >= u128::try_from(self.config.flush_ms).unwrap_or(0)
+    }
+
+    /// What is left to sync up to the log's end; none if everything is.
+    pub fn flush_work(&self) -> Option<FlushWork<E>> {
+        let epochs_unwritten = *self.shared.epochs_on_disk.lock() < self.epochs_version;
+        let names_unsynced = self.names_synced < self.names_changes;
+        if self.shared.closed.load(Ordering::Acquire)
+            || self.log_end == self.recovery_point && !names_unsynced && !epochs_unwritten
+        {
+            return None;
+        }
+        // From the segment below the recovery point on: it may have been active, its indexes unsynced, when the point
+        // was reached.
+        let from = self.segment_number(self.recovery_point - 1);
+        let older = self.segments.get(from..self.segments.len().saturating_sub(1)).unwrap_or_default();
+        Some(FlushWork {
+            env: self.env.clone(),
+            directory: self.directory.clone(),
+            active_file: self.active_file.get().cloned(),
+            active_base: self.active().base_offset,
+            segments: older.iter().map(|segment| segment.base_offset).collect(),
+            snapshots: self.snapshots.iter().copied().filter(|offset| *offset >= self.recovery_point).collect(),
+            sync_names: names_unsynced,
+            sync_directory: self.directory_unsynced,
+            epochs: self.epochs.entries().to_vec(),
+            epochs_version: self.epochs_version,
+            shared: Arc::clone(&self.shared),
+            done: Flushed {
+                up_to: self.log_end,
+                truncations: self.shared.truncations.load(Ordering::Acquire),
+                names_changes: self.names_changes,
+                directory: self.directory_unsynced,
+            },
+        })
+    }
+
+    /// Takes note of a flush that was done. Returns whether the recovery point moved.
+    pub fn flushed(&mut self, done: Flushed, now: MonotonicMs) -> bool {
+        self.last_flush = Some(now);
+        if done.truncations != self.shared.truncations.load(Ordering::Acquire) || self.is_offline() {
+            return false;
+        }
+        if done.directory {
+            self.directory_unsynced = false;
+        }
+        self.names_synced = self.names_synced.max(done.names_changes);
+        let moved = done.up_to > self.recovery_point;
+        self.recovery_point = self.recovery_point.max(done.up_to);
+        moved
+    }
+
+    /// Flushes here and now.
+    ///
+    /// # Errors
+    /// The log is offline from now on.
+    pub fn flush(&mut self, now: MonotonicMs) -> io::Result<()> {
+        if let Some(work) = self.flush_work() {
+            let done = work.run()?;
+            self.flushed(done, now);
+        }
+        Ok(())
+    }
+
+    /// Completes and syncs every file, so that the next start trusts them. The log takes no appends afterwards; it can
+    /// still be read. Only when all logs of a directory have been closed may its clean-shutdown file be written.
+    pub fn close(&mut self, now: MonotonicMs) -> io::Result<()> {
+        if self.shared.failed.load(Ordering::Acquire) {
+            return Err(io::Error::other("an earlier sync of this log has failed"));
+        }
+        if self.shared.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if self.tail_is_dirty {
+            let size = u64::from(self.active().size_bytes);
+            self.active_file()?.set_len(size)?;
+            self.active_file()?.sync_all()?;
+            self.tail_is_dirty = false;
+        }
+        let place = Place { env: &self.env, directory: &self.directory };
+        let active_base = self.active().base_offset;
+        if let Some(active) = self.segments.last_mut() {
+            active.complete_indexes(place)?;
+        }
+        // An empty state at offset 0 tells nothing.
+        if self.log_end > self.log_start || !self.producers.is_empty() {
+            self.write_producer_snapshot(true)?;
+        }
+        self.flush(now)?;
+        for kind in [file_name::OFFSET_INDEX, file_name::TIME_INDEX] {
+            self.env.open(&self.place().path(active_base, kind), OpenMode::Create)?.sync_data()?;
+        }
+        self.env.sync_directory(&self.directory)?;
+        self.shared.closed.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Writes the leader epochs now: after a truncation the file must not speak of what is gone.
+    pub(crate) fn write_epochs_now(&self) -> io::Result<()> {
+        write_epochs(&self.env, &self.directory, &self.shared, self.epochs.entries(), self.epochs_version)
+    }
+}

@@ -1,0 +1,313 @@
+//! The log of one partition: batches in segments, and what follows from them (leader epochs, producer states).
+//!
+//! Owns the partition's directory. Not synchronised: the partition's lock is the caller's. Nothing here waits for the
+//! disk but reads that miss the page cache, [`Log::close`], truncation, and [`FlushWork::run`], which is made to be run
+//! elsewhere without the lock.
+//!
+//! Invariants:
+//! - `log_start <= log_end`, `recovery_point <= log_end`; segments ascend and the last one is active;
+//! - everything below the recovery point is on disk: records, indexes, leader epochs, producer snapshots and names. It
+//!   only moves when a sync that covers it has succeeded, and falls with a truncation;
+//! - an append is in the log whole or not at all, in memory as after a restart of the process;
+//! - producer states and leader epochs are always those of the records below `log_end`.
+
+mod append;
+mod flush;
+mod read;
+mod recent;
+mod roll;
+mod timestamp;
+mod truncate;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use ottla_model::{LeaderEpoch, MonotonicMs, Offset, TimestampMs, TopicId, TopicPartition};
+use ottla_replication::{EpochHistory, ProducerStates};
+use parking_lot::Mutex;
+
+pub use append::Appended;
+pub(crate) use append::producer_batch;
+pub use flush::{FlushWork, Flushed};
+pub use timestamp::TimestampOffset;
+
+pub use crate::recovery::{OpenOptions, Opened, RecoveryProgress};
+
+use crate::checkpoint::partition_metadata;
+use crate::config::LogConfig;
+use crate::env::{Env, File, OpenMode};
+use crate::error::OpenError;
+use crate::file_name;
+use crate::segment::{Place, Segment};
+use recent::RecentBatches;
+
+/// The log of one partition. See the module's description.
+pub struct Log<E: Env> {
+    pub(crate) env: E,
+    pub(crate) directory: PathBuf,
+    pub(crate) partition: TopicPartition,
+    pub(crate) topic_id: Option<TopicId>,
+    pub(crate) config: Arc<LogConfig>,
+    /// By base offset; never empty; the last one is active. A vector: a map's first node alone would cost kilobytes.
+    pub(crate) segments: Vec<Segment>,
+    /// The active segment's log file, opened at its first use.
+    pub(crate) active_file: OnceLock<Arc<E::File>>,
+    /// The older segment that was read last: a consumer that catches up reads it many times. The only other open file.
+    pub(crate) older_file: Mutex<Option<(Offset, Arc<E::File>)>>,
+    pub(crate) log_start: Offset,
+    pub(crate) log_end: Offset,
+    pub(crate) recovery_point: Offset,
+    pub(crate) epochs: EpochHistory,
+    /// Counts changes of `epochs`.
+    pub(crate) epochs_version: u64,
+    pub(crate) producers: ProducerStates,
+    /// The offsets of the snapshot files, ascending.
+    pub(crate) snapshots: Vec<Offset>,
+    pub(crate) recent: RecentBatches,
+    /// A failed append may have left bytes behind the active segment's end; they must go before the next one.
+    pub(crate) tail_is_dirty: bool,
+    /// Counts the names that were created, and how far of that count a sync has come.
+    pub(crate) names_changes: u64,
+    pub(crate) names_synced: u64,
+    /// The directory's own name is not durable yet.
+    pub(crate) directory_unsynced: bool,
+    pub(crate) last_flush: Option<MonotonicMs>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What the log shares with flush work that runs elsewhere.
+#[derive(Default)]
+pub(crate) struct Shared {
+    /// After a failed sync nobody knows what is on the disk: the kernel may have dropped the pages and call the next
+    /// sync a success.
+    pub failed: AtomicBool,
+    /// The directory may be renamed or gone.
+    pub closed: AtomicBool,
+    /// Counts truncations: a flush that began before one proves nothing, and may miss files.
+    pub truncations: AtomicU64,
+    /// The version of the leader epochs that is in the checkpoint file; older ones must not replace it.
+    pub epochs_on_disk: Mutex<u64>,
+}
+
+impl Shared {
+    pub fn is_offline(&self) -> bool {
+        self.failed.load(Ordering::Acquire) || self.closed.load(Ordering::Acquire)
+    }
+}
+
+impl<E: Env> Log<E> {
+    /// Creates the log of a partition that this directory never held, starting at offset 0.
+    ///
+    /// The topic id is durable before the log file exists, so that records of a topic cannot be taken for those of
+    /// another with the same name.
+    pub fn create(
+        env: E,
+        directory: PathBuf,
+        partition: TopicPartition,
+        topic_id: TopicId,
+        config: Arc<LogConfig>,
+        now: TimestampMs,
+    ) -> Result<Self, OpenError> {
+        let created = (|| {
+            env.create_directory(&directory)?;
+            let metadata = env.open(&directory.join(file_name::PARTITION_METADATA), OpenMode::Truncate)?;
+            metadata.write_all_at(&partition_metadata::encode(topic_id), 0)?;
+            metadata.sync_data()?;
+            Segment::create(Place { env: &env, directory: &directory }, Offset::ZERO, now)
+        })();
+        let (segment, file) = match created {
+            Ok(created) => created,
+            Err(error) => return Err(OpenError::Io { directory, error }),
+        };
+        drop(file);
+        let mut log = Self::with_segments(env, directory, partition, config, vec![segment]);
+        log.topic_id = Some(topic_id);
+        log.names_changes += 1;
+        log.directory_unsynced = true;
+        Ok(log)
+    }
+
+    pub(crate) fn with_segments(
+        env: E,
+        directory: PathBuf,
+        partition: TopicPartition,
+        config: Arc<LogConfig>,
+        segments: Vec<Segment>,
+    ) -> Self {
+        Self {
+            env,
+            directory,
+            partition,
+            topic_id: None,
+            config,
+            segments,
+            active_file: OnceLock::new(),
+            older_file: Mutex::new(None),
+            log_start: Offset::ZERO,
+            log_end: Offset::ZERO,
+            recovery_point: Offset::ZERO,
+            epochs: EpochHistory::new(),
+            epochs_version: 0,
+            producers: ProducerStates::new(),
+            snapshots: Vec::new(),
+            recent: RecentBatches::default(),
+            tail_is_dirty: false,
+            names_changes: 0,
+            names_synced: 0,
+            directory_unsynced: false,
+            last_flush: None,
+            shared: Arc::new(Shared::default()),
+        }
+    }
+
+    pub fn partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    /// The topic id in `partition.metadata`; none in logs that Kafka wrote before 2.8.
+    pub fn topic_id(&self) -> Option<TopicId> {
+        self.topic_id
+    }
+
+    /// Gives a log without a topic id one, durably.
+    pub fn set_topic_id(&mut self, topic_id: TopicId) -> io::Result<()> {
+        let path = self.directory.join(file_name::PARTITION_METADATA);
+        self.env.write_file_atomically(&path, &partition_metadata::encode(topic_id))?;
+        self.topic_id = Some(topic_id);
+        Ok(())
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub fn config(&self) -> &Arc<LogConfig> {
+        &self.config
+    }
+
+    /// From the next append on.
+    pub fn set_config(&mut self, config: Arc<LogConfig>) {
+        self.config = config;
+    }
+
+    /// The first offset that may be read.
+    pub fn log_start_offset(&self) -> Offset {
+        self.log_start
+    }
+
+    /// The offset of the next record.
+    pub fn log_end_offset(&self) -> Offset {
+        self.log_end
+    }
+
+    /// Records below are on disk, whatever happens. The broker writes it to `recovery-point-offset-checkpoint`.
+    pub fn recovery_point(&self) -> Offset {
+        self.recovery_point
+    }
+
+    pub fn epoch_history(&self) -> &EpochHistory {
+        &self.epochs
+    }
+
+    pub fn producers(&self) -> &ProducerStates {
+        &self.producers
+    }
+
+    /// Forgets producers that have been idle for too long (`producer.id.expiration.ms`); returns how many.
+    pub fn remove_expired_producers(&mut self, now: TimestampMs) -> usize {
+        self.producers.remove_expired(now, self.config.producer_id_expiration_ms)
+    }
+
+    /// All segments' log files together.
+    pub fn size_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| u64::from(segment.size_bytes)).sum()
+    }
+
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// The base offset of the segment that is appended to.
+    pub fn active_segment_base(&self) -> Offset {
+        self.active().base_offset
+    }
+
+    /// A sync has failed, or the log is closed: it takes no appends, and its recovery point stands still. After a failed
+    /// sync only opening the directory again tells what survived.
+    pub fn is_offline(&self) -> bool {
+        self.shared.is_offline()
+    }
+
+    /// This broker leads from `epoch` on: the epoch begins at the log's end. Persisted with the next flush; a crash
+    /// before loses only epochs without records, which no truncation needs.
+    pub fn begin_leader_epoch(&mut self, epoch: LeaderEpoch) {
+        if epoch > self.epochs.latest_epoch() && self.epochs.assign(epoch, self.log_end) {
+            self.epochs_version += 1;
+        }
+    }
+
+    /// Moves the log's start forward (DeleteRecords, or a leader's log start); the records before it are not readable
+    /// any more. Their segments are removed by retention. Returns whether it moved. At most the log's end.
+    pub fn advance_log_start(&mut self, log_start: Offset) -> bool {
+        let log_start = log_start.min(self.log_end);
+        if log_start <= self.log_start {
+            return false;
+        }
+        self.log_start = log_start;
+        if self.epochs.truncate_from_start(log_start) {
+            self.epochs_version += 1;
+        }
+        self.producers.log_start_moved(log_start);
+        true
+    }
+
+    /// The directory is about to be renamed or removed: the log takes no appends any more, and flush work that is still
+    /// under way does nothing. Reads that have begun go on.
+    pub fn abandon(&mut self) {
+        self.shared.closed.store(true, Ordering::Release);
+        self.active_file = OnceLock::new();
+        *self.older_file.lock() = None;
+    }
+
+    pub(crate) fn place(&self) -> Place<'_, E> {
+        Place { env: &self.env, directory: &self.directory }
+    }
+
+    pub(crate) fn active(&self) -> &Segment {
+        self.segments.last().expect("a log has an active segment from its creation on")
+    }
+
+    /// The number of the segment that holds `offset`, or would.
+    pub(crate) fn segment_number(&self, offset: Offset) -> usize {
+        self.segments.partition_point(|segment| segment.base_offset <= offset).saturating_sub(1)
+    }
+
+    pub(crate) fn active_file(&self) -> io::Result<&Arc<E::File>> {
+        if let Some(file) = self.active_file.get() {
+            return Ok(file);
+        }
+        let path = self.place().path(self.active().base_offset, file_name::LOG);
+        let file = Arc::new(self.env.open(&path, OpenMode::Write)?);
+        Ok(self.active_file.get_or_init(|| file))
+    }
+
+    /// The log file of any segment.
+    pub(crate) fn segment_file(&self, number: usize) -> io::Result<Arc<E::File>> {
+        if number + 1 == self.segments.len() {
+            return self.active_file().cloned();
+        }
+        let Some(segment) = self.segments.get(number) else { return Err(io::Error::from(io::ErrorKind::NotFound)) };
+        let mut older = self.older_file.lock();
+        if let Some((base, file)) = older.as_ref()
+            && *base == segment.base_offset
+        {
+            return Ok(Arc::clone(file));
+        }
+        let path = self.place().path(segment.base_offset, file_name::LOG);
+        let file = Arc::new(self.env.open(&path, OpenMode::Read)?);
+        *older = Some((segment.base_offset, Arc::clone(&file)));
+        Ok(file)
+    }
+}

@@ -1,0 +1,353 @@
+//! Opening a log: trusting its files after a clean shutdown, examining them after any other end.
+//!
+//! After an unclean end everything from the recovery point on is read and checked, batch by batch; indexes, leader
+//! epochs and producer states are built anew from it. What is cut, and what is refused:
+//! - a torn tail, behind which nothing valid follows in this segment or a later one, is cut: it was never synced;
+//! - a damaged batch with a valid one behind it is refused ([`OpenError::CorruptMiddle`]): it may have been
+//!   acknowledged, another replica may have it, and records must not vanish silently (scenario 14). A loss of power that
+//!   persisted later pages of unsynced writes before earlier ones looks the same, and is refused too;
+//! - checkpoints that are ahead of the log are taken back to it (scenario 13).
+
+mod examine;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ottla_model::{Offset, TimestampMs, TopicPartition};
+use ottla_replication::EpochHistory;
+
+use crate::checkpoint::{leader_epochs, partition_metadata};
+use crate::config::LogConfig;
+use crate::env::{DirectoryEntry, Env, OpenMode};
+use crate::error::OpenError;
+use crate::file_name;
+use crate::log::Log;
+use crate::offset_index::OffsetIndex;
+use crate::segment::{Place, Segment};
+use crate::time_index::TimeIndex;
+
+/// What is known of a log before it is opened: the log directory's checkpoints.
+pub struct OpenOptions<'p> {
+    /// The last process closed the log: `.kafka_cleanshutdown` was there.
+    pub clean_shutdown: bool,
+    /// From `recovery-point-offset-checkpoint`, or 0.
+    pub recovery_point: Offset,
+    /// From `log-start-offset-checkpoint`, or 0.
+    pub log_start: Offset,
+    /// From `replication-offset-checkpoint`, or 0.
+    pub high_watermark: Offset,
+    /// The wall clock.
+    pub now: TimestampMs,
+    /// Hears how far a recovery has come.
+    pub progress: Option<&'p mut dyn FnMut(RecoveryProgress)>,
+}
+
+impl OpenOptions<'_> {
+    /// For a log of which no checkpoint is known.
+    pub fn unclean(now: TimestampMs) -> Self {
+        Self {
+            clean_shutdown: false,
+            recovery_point: Offset::ZERO,
+            log_start: Offset::ZERO,
+            high_watermark: Offset::ZERO,
+            now,
+            progress: None,
+        }
+    }
+}
+
+/// How far a recovery has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RecoveryProgress {
+    pub scanned_bytes: u64,
+    /// What will be scanned in all.
+    pub total_bytes: u64,
+}
+
+/// A log, and what opening it came to.
+pub struct Opened<E: Env> {
+    pub log: Log<E>,
+    /// The checkpoint's, but not outside the log.
+    pub high_watermark: Offset,
+    /// How much of the log was checked; 0 after a clean shutdown.
+    pub scanned_bytes: u64,
+    /// The torn tail that was cut.
+    pub cut_bytes: u64,
+}
+
+/// Why opening stops.
+enum Fault {
+    Io(io::Error),
+    Refused(OpenError),
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// The files of a partition's directory.
+#[derive(Default)]
+struct Listing {
+    /// Size of each log file by base offset.
+    logs: BTreeMap<Offset, u64>,
+    offset_indexes: BTreeMap<Offset, u64>,
+    time_indexes: BTreeMap<Offset, u64>,
+    snapshots: Vec<Offset>,
+    has_epochs: bool,
+    has_metadata: bool,
+}
+
+impl<E: Env> Log<E> {
+    /// Opens the log in `directory`. Takes as long as the disk needs to read what lies above the recovery point, unless
+    /// the shutdown was clean.
+    pub fn open(
+        env: E,
+        directory: PathBuf,
+        partition: TopicPartition,
+        config: Arc<LogConfig>,
+        options: OpenOptions<'_>,
+    ) -> Result<Opened<E>, OpenError> {
+        let mut log = Self::with_segments(env, directory, partition, config, Vec::new());
+        match Opening::new(&mut log, options).open() {
+            Ok((high_watermark, scanned_bytes, cut_bytes)) => {
+                Ok(Opened { log, high_watermark, scanned_bytes, cut_bytes })
+            }
+            Err(Fault::Refused(error)) => Err(error),
+            Err(Fault::Io(error)) => Err(OpenError::Io { directory: log.directory, error }),
+        }
+    }
+}
+
+struct Opening<'l, 'p, E: Env> {
+    log: &'l mut Log<E>,
+    options: OpenOptions<'p>,
+    scanned_bytes: u64,
+    told_bytes: u64,
+    total_bytes: u64,
+    cut_bytes: u64,
+}
+
+impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
+    fn new(log: &'l mut Log<E>, options: OpenOptions<'p>) -> Self {
+        Self { log, options, scanned_bytes: 0, told_bytes: 0, total_bytes: 0, cut_bytes: 0 }
+    }
+
+    fn open(mut self) -> Result<(Offset, u64, u64), Fault> {
+        let listing = self.list()?;
+        self.read_topic_id(&listing)?;
+        let epochs_are_known = self.read_epochs(&listing)?;
+        self.log.snapshots.clone_from(&listing.snapshots);
+        self.load_segments(&listing)?;
+        let first_base = self.log.segments.first().map_or(Offset::ZERO, |first| first.base_offset);
+        self.log.log_start = self.options.log_start.max(first_base);
+
+        let mut examine_from = if !epochs_are_known {
+            Some(0)
+        } else if !self.options.clean_shutdown {
+            // The segment before the recovery point too: when the point was reached, its indexes may not have been synced.
+            Some(self.log.segment_number(self.options.recovery_point - 1))
+        } else {
+            None
+        };
+        self.complete_indexes(&listing, examine_from)?;
+        if examine_from.is_none() {
+            match self.activate()? {
+                Some(log_end) => self.log.log_end = log_end,
+                None => examine_from = Some(self.log.segments.len().saturating_sub(1)),
+            }
+        }
+        if let Some(first) = examine_from {
+            self.recover(first)?;
+        }
+        self.clamp(examine_from.is_some())?;
+        let high_watermark = self.options.high_watermark.clamp(self.log.log_start, self.log.log_end);
+        Ok((high_watermark, self.scanned_bytes, self.cut_bytes))
+    }
+
+    fn list(&mut self) -> Result<Listing, Fault> {
+        let mut listing = Listing::default();
+        let directory = self.log.directory.clone();
+        for DirectoryEntry { name, is_directory, size_bytes } in self.log.env.list(&directory)? {
+            if is_directory {
+                continue;
+            }
+            let path = directory.join(&name);
+            if name.ends_with(".swap") {
+                return Err(Fault::Refused(OpenError::UnfinishedSwap { file: path }));
+            }
+            if [".deleted", ".cleaned", ".tmp"].iter().any(|suffix| name.ends_with(suffix)) {
+                self.log.env.remove_file_if_there(&path)?;
+                continue;
+            }
+            match file_name::parse(&name) {
+                Some((offset, file_name::LOG)) => {
+                    listing.logs.insert(offset, size_bytes);
+                }
+                Some((offset, file_name::OFFSET_INDEX)) => {
+                    listing.offset_indexes.insert(offset, size_bytes);
+                }
+                Some((offset, file_name::TIME_INDEX)) => {
+                    listing.time_indexes.insert(offset, size_bytes);
+                }
+                Some((offset, file_name::PRODUCER_SNAPSHOT)) => listing.snapshots.push(offset),
+                _ if name == file_name::LEADER_EPOCH_CHECKPOINT => listing.has_epochs = true,
+                _ if name == file_name::PARTITION_METADATA => listing.has_metadata = true,
+                _ => {}
+            }
+        }
+        listing.snapshots.sort_unstable();
+        Ok(listing)
+    }
+
+    fn read_topic_id(&mut self, listing: &Listing) -> Result<(), Fault> {
+        if !listing.has_metadata {
+            return Ok(());
+        }
+        let path = self.log.directory.join(file_name::PARTITION_METADATA);
+        match partition_metadata::decode(&self.log.env.read_file(&path)?) {
+            Ok(topic_id) => self.log.topic_id = Some(topic_id),
+            // The process ended while it created the log: there is nothing in it that could be another topic's.
+            Err(_) if listing.logs.values().all(|size| *size == 0) => {}
+            Err(error) => return Err(Fault::Io(error.into())),
+        }
+        Ok(())
+    }
+
+    /// Returns whether the epochs of the trusted part of the log are known.
+    fn read_epochs(&mut self, listing: &Listing) -> Result<bool, Fault> {
+        let path = self.log.directory.join(file_name::LEADER_EPOCH_CHECKPOINT);
+        if !listing.has_epochs {
+            // A log that was never flushed, or one whose records all lie above the recovery point.
+            return Ok(self.options.recovery_point <= Offset::ZERO || listing.logs.values().all(|size| *size == 0));
+        }
+        match leader_epochs::decode(&self.log.env.read_file(&path)?) {
+            Ok(history) => {
+                self.log.epochs = history;
+                Ok(true)
+            }
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "reading the leader epochs from the whole log instead");
+                self.log.epochs = EpochHistory::new();
+                self.log.epochs_version += 1;
+                Ok(false)
+            }
+        }
+    }
+
+    fn load_segments(&mut self, listing: &Listing) -> Result<(), Fault> {
+        let place = Place { env: &self.log.env, directory: &self.log.directory };
+        let now = self.options.now;
+        for (base_offset, size_bytes) in &listing.logs {
+            let mut segment = Segment::new(*base_offset, now);
+            segment.size_bytes =
+                u32::try_from(*size_bytes).ok().filter(|size| i32::try_from(*size).is_ok()).ok_or_else(|| {
+                    let path = place.path(*base_offset, file_name::LOG);
+                    io::Error::new(io::ErrorKind::InvalidData, format!("{}: larger than 2 GiB", path.display()))
+                })?;
+            self.log.segments.push(segment);
+        }
+        for (kind, offsets) in
+            [(file_name::OFFSET_INDEX, &listing.offset_indexes), (file_name::TIME_INDEX, &listing.time_indexes)]
+        {
+            for offset in offsets.keys().filter(|offset| !listing.logs.contains_key(offset)) {
+                place.env.remove_file_if_there(&place.path(*offset, kind))?;
+            }
+        }
+        if self.log.segments.is_empty() {
+            let (segment, file) = Segment::create(place, self.options.log_start, now)?;
+            self.log.active_file = std::sync::OnceLock::from(Arc::new(file));
+            self.log.segments.push(segment);
+            self.log.names_changes += 1;
+        }
+        Ok(())
+    }
+
+    /// Gives the segments that are not examined their indexes: those on disk if their sizes are right, else new ones.
+    fn complete_indexes(&mut self, listing: &Listing, examine_from: Option<usize>) -> Result<(), Fault> {
+        let trusted = examine_from.unwrap_or(self.log.segments.len());
+        let interval = self.log.config.index_interval_bytes;
+        for number in 0..trusted {
+            let place = Place { env: &self.log.env, directory: &self.log.directory };
+            let Some(segment) = self.log.segments.get_mut(number) else { break };
+            let base = segment.base_offset;
+            let offset_index = listing.offset_indexes.get(&base).and_then(|size| OffsetIndex::of_size(*size));
+            let time_index = listing.time_indexes.get(&base).and_then(|size| TimeIndex::of_size(*size));
+            match (offset_index, time_index) {
+                (Some(offset_index), Some(time_index)) => {
+                    segment.offset_index = offset_index;
+                    segment.time_index = time_index;
+                }
+                _ if segment.size_bytes == 0 => segment.replace_index_files(place)?,
+                _ => {
+                    let path = place.path(base, file_name::LOG);
+                    tracing::warn!(file = %path.display(), "rebuilding the segment's indexes");
+                    let file = place.env.open(&path, OpenMode::Read)?;
+                    segment.rebuild_indexes(place, &file, interval)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The log's end, from the last segment and its indexes; None if they do not fit together.
+    fn activate(&mut self) -> Result<Option<Offset>, Fault> {
+        let place = Place { env: &self.log.env, directory: &self.log.directory };
+        let Some(active) = self.log.segments.last_mut() else { return Ok(None) };
+        if active.size_bytes == 0 {
+            return Ok(Some(active.base_offset));
+        }
+        let path = place.path(active.base_offset, file_name::LOG);
+        let file = place.env.open(&path, OpenMode::Write)?;
+        let log_end = active.activate(place, &file)?;
+        if log_end.is_none() {
+            tracing::warn!(file = %path.display(), "examining a segment that should have been closed cleanly");
+        }
+        Ok(log_end)
+    }
+
+    /// Takes checkpoints that are ahead of the log back to it, and completes what follows from the records.
+    fn clamp(&mut self, examined: bool) -> Result<(), Fault> {
+        let log = &mut *self.log;
+        if log.log_start > log.log_end {
+            tracing::warn!(
+                directory = %log.directory.display(), log_start = %log.log_start, log_end = %log.log_end,
+                "the log ends before its start's checkpoint: starting over there"
+            );
+            let log_start = log.log_start;
+            log.start_over(log_start, log_start)?;
+            return Ok(());
+        }
+        let trusted_end = if examined { self.options.recovery_point } else { log.log_end };
+        log.recovery_point = trusted_end.min(log.log_end);
+        let mut changed = log.epochs.truncate_from_end(log.log_end);
+        if log.log_start > Offset::ZERO {
+            changed |= log.epochs.truncate_from_start(log.log_start);
+        }
+        if changed {
+            log.epochs_version += 1;
+        }
+        let log_end = log.log_end;
+        log.remove_snapshots(|snapshot| snapshot > log_end)?;
+        self.remove_stray_snapshots()?;
+        if examined {
+            // The names may never have been synced.
+            self.log.names_changes += 1;
+            self.log.directory_unsynced = true;
+        } else {
+            self.log.rebuild_producers(self.options.now)?;
+        }
+        Ok(())
+    }
+
+    /// Of the snapshots only those at a segment's start, which a truncation may need, and the newest are of use.
+    fn remove_stray_snapshots(&mut self) -> Result<(), Fault> {
+        let newest = self.log.snapshots.last().copied();
+        let bases: Vec<Offset> = self.log.segments.iter().map(|segment| segment.base_offset).collect();
+        self.log.remove_snapshots(|snapshot| Some(snapshot) != newest && bases.binary_search(&snapshot).is_err())?;
+        Ok(())
+    }
+}

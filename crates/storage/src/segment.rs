@@ -1,0 +1,348 @@
+//! One segment of a log: what is known of its three files. The files themselves are opened where they are needed.
+//!
+//! Invariants: `size_bytes` is the size of the valid part of the log file; every index entry speaks of a batch within it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ottla_model::{Offset, TimestampMs};
+use ottla_protocol::record_batch::BatchHeader;
+
+use crate::config::LogConfig;
+use crate::env::{Env, File, OpenMode};
+use crate::file_name::{self, path_of};
+use crate::offset_index::{OffsetEntry, OffsetIndex, relative_offset};
+use crate::scan::{BatchAt, HeaderScan, Step};
+use crate::time_index::{TimeEntry, TimeIndex};
+
+/// Where a log lives.
+pub(crate) struct Place<'a, E> {
+    pub env: &'a E,
+    pub directory: &'a Path,
+}
+
+// Derived, both would ask the same of `E`.
+impl<E> Clone for Place<'_, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for Place<'_, E> {}
+
+impl<E: Env> Place<'_, E> {
+    pub fn path(&self, base: Offset, kind: &str) -> PathBuf {
+        path_of(self.directory, base, kind)
+    }
+}
+
+/// The largest timestamp of a range, and the last offset of the first batch that has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LargestTimestamp {
+    pub timestamp: TimestampMs,
+    pub offset: Offset,
+}
+
+pub(crate) struct Segment {
+    pub base_offset: Offset,
+    pub size_bytes: u32,
+    pub offset_index: OffsetIndex,
+    pub time_index: TimeIndex,
+    /// None where there is no batch with a timestamp, or (in segments that are not active) where it has not been read.
+    pub largest_timestamp: Option<LargestTimestamp>,
+    /// The largest timestamp of the first batch; rolling by time counts from it.
+    pub first_timestamp: Option<TimestampMs>,
+    /// When this process created or opened it; rolling by time counts from it where batches have no timestamps.
+    pub opened: TimestampMs,
+    bytes_since_index_entry: u32,
+}
+
+impl Segment {
+    pub fn new(base_offset: Offset, now: TimestampMs) -> Self {
+        Self {
+            base_offset,
+            size_bytes: 0,
+            offset_index: OffsetIndex::empty(),
+            time_index: TimeIndex::empty(),
+            largest_timestamp: None,
+            first_timestamp: None,
+            opened: now,
+            bytes_since_index_entry: 0,
+        }
+    }
+
+    /// Creates the files, empty; left-overs of the same names lose their content.
+    pub fn create<E: Env>(place: Place<'_, E>, base_offset: Offset, now: TimestampMs) -> io::Result<(Self, E::File)> {
+        let file = place.env.open(&place.path(base_offset, file_name::LOG), OpenMode::Truncate)?;
+        for kind in [file_name::OFFSET_INDEX, file_name::TIME_INDEX] {
+            place.env.open(&place.path(base_offset, kind), OpenMode::Truncate)?;
+        }
+        Ok((Self::new(base_offset, now), file))
+    }
+
+    /// Empties both indexes, on disk too.
+    pub fn reset_indexes<E: Env>(&mut self, place: Place<'_, E>) -> io::Result<()> {
+        for kind in [file_name::OFFSET_INDEX, file_name::TIME_INDEX] {
+            place.env.open(&place.path(self.base_offset, kind), OpenMode::Truncate)?;
+        }
+        self.offset_index = OffsetIndex::empty();
+        self.time_index = TimeIndex::empty();
+        self.largest_timestamp = None;
+        self.first_timestamp = None;
+        self.bytes_since_index_entry = 0;
+        Ok(())
+    }
+
+    /// Removes the files. Whoever has them open keeps reading.
+    pub fn remove_files<E: Env>(&self, place: Place<'_, E>) -> io::Result<()> {
+        for kind in [file_name::LOG, file_name::OFFSET_INDEX, file_name::TIME_INDEX, file_name::TRANSACTION_INDEX] {
+            place.env.remove_file_if_there(&place.path(self.base_offset, kind))?;
+        }
+        Ok(())
+    }
+
+    /// The batch has been written at `position`, the end so far.
+    pub fn appended(&mut self, header: &BatchHeader, position: u32, index_interval_bytes: u32) {
+        let size = u32::try_from(header.size_bytes()).unwrap_or(u32::MAX);
+        if position == 0 {
+            self.first_timestamp = Some(header.max_timestamp);
+        }
+        if header.max_timestamp.0 >= 0
+            && self.largest_timestamp.is_none_or(|largest| header.max_timestamp > largest.timestamp)
+        {
+            self.largest_timestamp =
+                Some(LargestTimestamp { timestamp: header.max_timestamp, offset: header.last_offset() });
+        }
+        if self.bytes_since_index_entry > index_interval_bytes
+            && let Some(relative_offset) = relative_offset(self.base_offset, header.last_offset())
+        {
+            self.offset_index.push(OffsetEntry { relative_offset, position });
+            self.index_largest_timestamp();
+            self.bytes_since_index_entry = 0;
+        }
+        self.bytes_since_index_entry = self.bytes_since_index_entry.saturating_add(size);
+        self.size_bytes = position.saturating_add(size);
+    }
+
+    fn index_largest_timestamp(&mut self) {
+        if let Some(largest) = self.largest_timestamp
+            && let Some(relative_offset) = relative_offset(self.base_offset, largest.offset)
+        {
+            self.time_index.push_if_later(TimeEntry { timestamp: largest.timestamp, relative_offset });
+        }
+    }
+
+    /// Writes index entries out when enough of them wait. A failure costs nothing but memory: they go on waiting.
+    pub fn write_out_if_many<E: Env>(&mut self, place: Place<'_, E>) {
+        if !self.offset_index.should_write_out() && !self.time_index.should_write_out() {
+            return;
+        }
+        if let Err(error) = self.write_out(place) {
+            tracing::warn!(directory = %place.directory.display(), %error, "cannot write index entries out");
+        }
+    }
+
+    /// Empties the index files; the entries wait in memory and are written out with those that follow.
+    pub fn create_index_files<E: Env>(&mut self, place: Place<'_, E>) -> io::Result<()> {
+        for kind in [file_name::OFFSET_INDEX, file_name::TIME_INDEX] {
+            place.env.open(&place.path(self.base_offset, kind), OpenMode::Truncate)?;
+        }
+        self.write_out_if_many(place);
+        Ok(())
+    }
+
+    /// Replaces the index files by the entries in memory, which are all.
+    pub fn replace_index_files<E: Env>(&mut self, place: Place<'_, E>) -> io::Result<()> {
+        self.create_index_files(place)?;
+        self.complete_indexes(place)
+    }
+
+    fn write_out<E: Env>(&mut self, place: Place<'_, E>) -> io::Result<()> {
+        self.offset_index.write_out(place.env, &place.path(self.base_offset, file_name::OFFSET_INDEX))?;
+        self.time_index.write_out(place.env, &place.path(self.base_offset, file_name::TIME_INDEX))
+    }
+
+    /// Brings the index files to the state of a closed segment: complete, with the largest timestamp as the last entry.
+    pub fn complete_indexes<E: Env>(&mut self, place: Place<'_, E>) -> io::Result<()> {
+        self.index_largest_timestamp();
+        self.write_out(place)
+    }
+
+    /// Whether a set of batches must go to a new segment (Kafka's `LogSegment.shouldRoll`).
+    pub fn must_roll(&self, config: &LogConfig, batches: &Incoming, now: TimestampMs, jitter_ms: i64) -> bool {
+        let too_large = u64::from(self.size_bytes) + batches.size_bytes > u64::from(config.segment_bytes);
+        let waited_ms = match self.first_timestamp {
+            Some(first) if first.0 >= 0 => batches.max_timestamp.0.saturating_sub(first.0),
+            _ => now.0.saturating_sub(self.opened.0),
+        };
+        let too_old = self.size_bytes > 0 && waited_ms > config.segment_ms.saturating_sub(jitter_ms);
+        too_large && self.size_bytes > 0
+            || too_old
+            || self.size_bytes > 0 && self.offset_index.is_full(config.index_size_max_bytes)
+            || self.size_bytes > 0 && self.time_index.is_full(config.index_size_max_bytes)
+            || relative_offset(self.base_offset, batches.last_offset).is_none()
+    }
+
+    /// Where a scan for `offset` may begin. An index that points beyond the segment is not believed.
+    fn scan_start<E: Env>(&self, place: Place<'_, E>, offset: Offset) -> io::Result<u32> {
+        let path = place.path(self.base_offset, file_name::OFFSET_INDEX);
+        let position = match self.offset_index.position_for(place.env, &path, self.base_offset, offset) {
+            Ok(position) => position,
+            // The log can be read without its index, only slower.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => 0,
+            Err(error) => return Err(error),
+        };
+        Ok(if position < self.size_bytes { position } else { 0 })
+    }
+
+    /// The first batch whose last offset is `offset` or later.
+    pub fn find<E: Env>(&self, place: Place<'_, E>, file: &E::File, offset: Offset) -> io::Result<Step<BatchAt>> {
+        self.find_from(file, offset, self.scan_start(place, offset)?)
+    }
+
+    fn find_from<F: File>(&self, file: &F, offset: Offset, start: u32) -> io::Result<Step<BatchAt>> {
+        let step = HeaderScan::new(file, start, self.size_bytes).find(offset)?;
+        // An index that lost its way points into the middle of a batch: from the start everything is found.
+        match step {
+            Step::Invalid { .. } if start > 0 => HeaderScan::new(file, 0, self.size_bytes).find(offset),
+            step => Ok(step),
+        }
+    }
+
+    /// A walk over headers that is sure to meet the first batch with a timestamp of `timestamp` or later at or behind
+    /// `from`, if the segment has one.
+    pub fn scan_for_timestamp<'f, E: Env>(
+        &self,
+        place: Place<'_, E>,
+        file: &'f E::File,
+        timestamp: TimestampMs,
+        from: Offset,
+    ) -> io::Result<HeaderScan<'f, E::File>> {
+        let path = place.path(self.base_offset, file_name::TIME_INDEX);
+        let before = match self.time_index.before(place.env, &path, timestamp) {
+            Ok(before) => before,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => None,
+            Err(error) => return Err(error),
+        };
+        let offset = before.map_or(self.base_offset, |entry| self.base_offset + i64::from(entry.relative_offset));
+        let start = self.scan_start(place, offset.max(from))?;
+        Ok(HeaderScan::new(file, start, self.size_bytes))
+    }
+
+    /// The largest timestamp in the segment, from memory or from its time index.
+    pub fn largest_timestamp<E: Env>(&self, place: Place<'_, E>) -> io::Result<Option<LargestTimestamp>> {
+        if self.largest_timestamp.is_some() {
+            return Ok(self.largest_timestamp);
+        }
+        let last = self.time_index.last(place.env, &place.path(self.base_offset, file_name::TIME_INDEX))?;
+        Ok(last.map(|entry| LargestTimestamp {
+            timestamp: entry.timestamp,
+            offset: self.base_offset + i64::from(entry.relative_offset),
+        }))
+    }
+
+    /// Makes a segment that was closed the active one: reads the ends of its indexes and walks what lies behind the
+    /// last entry. Returns the offset after its last batch, or None if its content or its indexes are not sound, so that
+    /// they must be rebuilt.
+    pub fn activate<E: Env>(&mut self, place: Place<'_, E>, file: &E::File) -> io::Result<Option<Offset>> {
+        let (offset_path, time_path) = (
+            place.path(self.base_offset, file_name::OFFSET_INDEX),
+            place.path(self.base_offset, file_name::TIME_INDEX),
+        );
+        for loaded in
+            [self.offset_index.load_last(place.env, &offset_path), self.time_index.load_last(place.env, &time_path)]
+        {
+            match loaded {
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
+                    return Ok(None);
+                }
+                other => other?,
+            }
+        }
+        let last_entry = self.offset_index.known_last();
+        let start = last_entry.map_or(0, |entry| entry.position);
+        if start > 0 && start >= self.size_bytes || start == 0 && last_entry.is_some() {
+            return Ok(None);
+        }
+        self.largest_timestamp = self.time_index.known_last().map(|entry| LargestTimestamp {
+            timestamp: entry.timestamp,
+            offset: self.base_offset + i64::from(entry.relative_offset),
+        });
+        let mut next_offset = self.base_offset;
+        let mut scan = HeaderScan::new(file, start, self.size_bytes);
+        loop {
+            match scan.next()? {
+                Step::Batch(batch) => {
+                    if batch.header.base_offset < next_offset {
+                        return Ok(None);
+                    }
+                    next_offset = batch.header.next_offset();
+                    if batch.header.max_timestamp.0 >= 0
+                        && self.largest_timestamp.is_none_or(|largest| batch.header.max_timestamp > largest.timestamp)
+                    {
+                        self.largest_timestamp = Some(LargestTimestamp {
+                            timestamp: batch.header.max_timestamp,
+                            offset: batch.header.last_offset(),
+                        });
+                    }
+                }
+                Step::End => break,
+                Step::Invalid { .. } => return Ok(None),
+            }
+        }
+        self.bytes_since_index_entry = self.size_bytes - start;
+        self.first_timestamp = match HeaderScan::new(file, 0, self.size_bytes).next()? {
+            Step::Batch(batch) => Some(batch.header.max_timestamp),
+            _ => None,
+        };
+        Ok(Some(next_offset))
+    }
+
+    /// Cuts the log file at `position`, where the batch at `end` began, and the indexes with it.
+    pub fn truncate<E: Env>(
+        &mut self,
+        place: Place<'_, E>,
+        file: &E::File,
+        position: u32,
+        end: Offset,
+    ) -> io::Result<()> {
+        let offset_path = place.path(self.base_offset, file_name::OFFSET_INDEX);
+        let time_path = place.path(self.base_offset, file_name::TIME_INDEX);
+        // The indexes first: they must never speak of what is not there.
+        self.offset_index.truncate_to(place.env, &offset_path, self.base_offset, end)?;
+        self.time_index.truncate_to(place.env, &time_path, self.base_offset, end)?;
+        file.set_len(u64::from(position))?;
+        self.size_bytes = position;
+        Ok(())
+    }
+}
+
+impl Segment {
+    /// Writes both indexes anew from the log file, whose content is known to be sound. Returns the offset after the last
+    /// batch.
+    pub fn rebuild_indexes<E: Env>(
+        &mut self,
+        place: Place<'_, E>,
+        file: &E::File,
+        index_interval_bytes: u32,
+    ) -> io::Result<Offset> {
+        self.reset_indexes(place)?;
+        let size = self.size_bytes;
+        let mut next_offset = self.base_offset;
+        let mut scan = HeaderScan::new(file, 0, size);
+        while let Step::Batch(batch) = scan.next()? {
+            self.appended(&batch.header, batch.position, index_interval_bytes);
+            next_offset = batch.header.next_offset();
+        }
+        self.size_bytes = size;
+        self.complete_indexes(place)?;
+        Ok(next_offset)
+    }
+}
+
+/// What is about to be appended, as far as rolling looks at it.
+pub(crate) struct Incoming {
+    pub size_bytes: u64,
+    pub last_offset: Offset,
+    pub max_timestamp: TimestampMs,
+}

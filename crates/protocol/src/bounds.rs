@@ -196,14 +196,17 @@ impl Walk<'_> {
                     self.structure(fields)?;
                 }
             }
-            Field::OptionalStruct(fields) => {
-                if self.reader.i8()? >= 0 {
-                    self.structure(fields)?;
-                }
-            }
+            Field::OptionalStruct(fields) => self.optional_structure(fields)?,
             _ => {}
         }
         Ok(())
+    }
+
+    fn optional_structure(&mut self, fields: &[Field]) -> Result<(), WireError> {
+        if self.reader.i8()? < 0 {
+            return Ok(());
+        }
+        self.structure(fields)
     }
 
     /// The number of elements of an array, 0 for null, taken from what may still come.

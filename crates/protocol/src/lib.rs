@@ -14,10 +14,14 @@
 
 pub mod api;
 pub mod bounds;
+#[cfg(test)]
+mod bounds_tests;
 pub mod codec;
 pub mod frame;
 pub mod messages;
 pub mod record_batch;
+#[cfg(test)]
+mod test_random;
 pub mod wire;
 
 pub use api::{Api, VersionRange};

@@ -2,6 +2,8 @@
 
 pub mod api_versions;
 pub mod fetch;
+#[cfg(test)]
+mod oracle_tests;
 pub mod produce;
 
 use bytes::{BufMut, BytesMut};

@@ -10,6 +10,8 @@ mod decompress;
 mod header;
 mod records;
 mod validate;
+#[cfg(test)]
+mod validate_tests;
 mod walk;
 
 pub use batches::{Batch, Batches};

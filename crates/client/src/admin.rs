@@ -1,0 +1,455 @@
+//! What an administrator does: create, delete, enlarge and describe. Every broker accepts these; the one that Metadata names is asked first.
+//!
+//! They are tried again only while nothing was sent: a creation whose answer was lost may have happened, and the caller decides what
+//! "already exists" then means.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kafka_protocol::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
+use kafka_protocol::messages::create_topics_request::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
+};
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
+use kafka_protocol::messages::{
+    BrokerId as WireBrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeTopicPartitionsRequest, TopicName,
+};
+use kafka_protocol::protocol::StrBytes;
+use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, TopicId};
+use ottla_protocol::Api;
+
+use crate::cluster::Client;
+use crate::error::{ClientError, Outcome};
+use crate::metadata::{BrokerAddress, TopicView};
+
+/// A topic to create.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NewTopic {
+    pub name: String,
+    /// −1 for the broker's default, and where `assignments` say it.
+    pub partition_count: i32,
+    /// −1 for the broker's default, and where `assignments` say it.
+    pub replication_factor: i16,
+    /// Which brokers hold which partition, the preferred leader first; empty for the controller's choice.
+    pub assignments: BTreeMap<PartitionId, Vec<BrokerId>>,
+    pub configs: BTreeMap<String, String>,
+}
+
+/// More partitions for a topic.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NewPartitions {
+    pub topic: String,
+    /// How many there shall be in all.
+    pub total: i32,
+    /// The brokers of each new partition; empty for the controller's choice.
+    pub assignments: Vec<Vec<BrokerId>>,
+}
+
+/// What became of one topic of an admin request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicOutcome {
+    pub name: String,
+    pub error: ErrorCode,
+    pub message: Option<String>,
+    /// All zero where the answer does not tell.
+    pub topic_id: TopicId,
+    /// −1 where the answer does not tell.
+    pub partition_count: i32,
+    /// −1 where the answer does not tell.
+    pub replication_factor: i16,
+}
+
+impl TopicOutcome {
+    /// The outcome as a result.
+    pub fn into_result(self) -> Result<Self, ClientError> {
+        if self.error.is_ok() {
+            Ok(self)
+        } else {
+            Err(ClientError::Refused { code: self.error, message: self.message })
+        }
+    }
+}
+
+/// A topic with all that DescribeTopicPartitions shows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DescribedTopic {
+    pub name: String,
+    pub id: TopicId,
+    pub error: ErrorCode,
+    pub is_internal: bool,
+    pub partitions: Vec<DescribedPartition>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DescribedPartition {
+    pub partition: PartitionId,
+    pub error: ErrorCode,
+    pub leader: BrokerId,
+    pub leader_epoch: LeaderEpoch,
+    pub replicas: Vec<BrokerId>,
+    pub isr: Vec<BrokerId>,
+    pub offline_replicas: Vec<BrokerId>,
+    /// None where the broker does not tell.
+    pub elr: Option<Vec<BrokerId>>,
+    /// None where the broker does not tell.
+    pub last_known_elr: Option<Vec<BrokerId>>,
+}
+
+/// The cluster as DescribeCluster shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClusterDescription {
+    pub cluster_id: String,
+    pub controller: Option<BrokerId>,
+    pub brokers: Vec<DescribedBroker>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DescribedBroker {
+    pub address: BrokerAddress,
+    pub is_fenced: bool,
+}
+
+/// One configuration entry of a topic or broker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConfigEntry {
+    pub name: String,
+    /// None for one that is not shown.
+    pub value: Option<String>,
+    pub is_read_only: bool,
+    pub is_sensitive: bool,
+    /// Kafka's `ConfigSource`: 1 topic, 2 broker, 3 default broker, 4 static broker, 5 default.
+    pub source: i8,
+    pub synonyms: Vec<(String, Option<String>, i8)>,
+}
+
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+fn name(name: &str) -> TopicName {
+    TopicName(text(name))
+}
+
+fn error_of(code: i16) -> ErrorCode {
+    ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError)
+}
+
+fn to_wire(ids: &[BrokerId]) -> Vec<WireBrokerId> {
+    ids.iter().map(|id| WireBrokerId(id.0)).collect()
+}
+
+fn from_wire(ids: &[WireBrokerId]) -> Vec<BrokerId> {
+    ids.iter().map(|id| BrokerId(id.0)).collect()
+}
+
+fn millis(duration: Duration) -> i32 {
+    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
+}
+
+fn only_unsent(error: &ClientError) -> bool {
+    error.outcome() == Outcome::NotSent
+}
+
+impl Client {
+    /// Creates topics; with `validate_only` it is only said what would happen. One outcome for each topic.
+    pub async fn create_topics(
+        &self,
+        topics: &[NewTopic],
+        timeout: Duration,
+        validate_only: bool,
+    ) -> Result<Vec<TopicOutcome>, ClientError> {
+        let wire_topics = topics.iter().map(|topic| {
+            let assignments = topic.assignments.iter().map(|(partition, brokers)| {
+                CreatableReplicaAssignment::default()
+                    .with_partition_index(partition.0)
+                    .with_broker_ids(to_wire(brokers))
+            });
+            let configs = topic.configs.iter().map(|(name, value)| {
+                CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
+            });
+            CreatableTopic::default()
+                .with_name(name(&topic.name))
+                .with_num_partitions(topic.partition_count)
+                .with_replication_factor(topic.replication_factor)
+                .with_assignments(assignments.collect())
+                .with_configs(configs.collect())
+        });
+        let request = CreateTopicsRequest::default()
+            .with_topics(wire_topics.collect())
+            .with_timeout_ms(millis(timeout))
+            .with_validate_only(validate_only);
+        let attempt = || async { self.admin_link().await?.call(&request).await };
+        let response = self.retry(None, only_unsent, attempt).await?;
+        let outcomes = response.topics.into_iter().map(|topic| TopicOutcome {
+            name: topic.name.0.to_string(),
+            error: error_of(topic.error_code),
+            message: topic.error_message.map(|message| message.to_string()),
+            topic_id: TopicId(topic.topic_id.into_bytes()),
+            partition_count: topic.num_partitions,
+            replication_factor: topic.replication_factor,
+        });
+        Ok(outcomes.collect())
+    }
+
+    /// Deletes topics by name. One outcome for each.
+    pub async fn delete_topics(&self, topics: &[&str], timeout: Duration) -> Result<Vec<TopicOutcome>, ClientError> {
+        let attempt = || async {
+            let link = self.admin_link().await?;
+            let request = DeleteTopicsRequest::default().with_timeout_ms(millis(timeout));
+            // From version 6 on a topic can also be named by its id, in another field.
+            let request = if link.version(Api::DeleteTopics)? >= 6 {
+                let states = topics.iter().map(|topic| DeleteTopicState::default().with_name(Some(name(topic))));
+                request.with_topics(states.collect())
+            } else {
+                request.with_topic_names(topics.iter().map(|topic| name(topic)).collect())
+            };
+            link.call(&request).await
+        };
+        let response = self.retry(None, only_unsent, attempt).await?;
+        for topic in topics {
+            self.forget(topic);
+        }
+        let outcomes = response.responses.into_iter().map(|topic| TopicOutcome {
+            name: topic.name.map(|name| name.0.to_string()).unwrap_or_default(),
+            error: error_of(topic.error_code),
+            message: topic.error_message.map(|message| message.to_string()),
+            topic_id: TopicId(topic.topic_id.into_bytes()),
+            partition_count: -1,
+            replication_factor: -1,
+        });
+        Ok(outcomes.collect())
+    }
+
+    /// Adds partitions to topics. One outcome for each topic.
+    pub async fn create_partitions(
+        &self,
+        topics: &[NewPartitions],
+        timeout: Duration,
+        validate_only: bool,
+    ) -> Result<Vec<TopicOutcome>, ClientError> {
+        let wire_topics = topics.iter().map(|topic| {
+            let assignments: Vec<_> = topic
+                .assignments
+                .iter()
+                .map(|brokers| CreatePartitionsAssignment::default().with_broker_ids(to_wire(brokers)))
+                .collect();
+            CreatePartitionsTopic::default()
+                .with_name(name(&topic.topic))
+                .with_count(topic.total)
+                .with_assignments(Some(assignments).filter(|assignments| !assignments.is_empty()))
+        });
+        let request = CreatePartitionsRequest::default()
+            .with_topics(wire_topics.collect())
+            .with_timeout_ms(millis(timeout))
+            .with_validate_only(validate_only);
+        let attempt = || async { self.admin_link().await?.call(&request).await };
+        let response = self.retry(None, only_unsent, attempt).await?;
+        for topic in topics {
+            self.forget(&topic.topic);
+        }
+        let outcomes = response.results.into_iter().map(|topic| TopicOutcome {
+            name: topic.name.0.to_string(),
+            error: error_of(topic.error_code),
+            message: topic.error_message.map(|message| message.to_string()),
+            topic_id: TopicId::ZERO,
+            partition_count: -1,
+            replication_factor: -1,
+        });
+        Ok(outcomes.collect())
+    }
+
+    /// The names of all topics.
+    pub async fn list_topics(&self) -> Result<Vec<TopicView>, ClientError> {
+        let view = self.retry(None, |_| true, || self.metadata(None)).await?;
+        Ok(view.topics.into_values().collect())
+    }
+
+    /// Describes topics, or all of them, with their ELRs where the broker knows DescribeTopicPartitions. Topics that do not exist come back with
+    /// their error.
+    pub async fn describe_topics(&self, topics: Option<&[&str]>) -> Result<Vec<DescribedTopic>, ClientError> {
+        let names: Vec<String> = match topics {
+            Some(topics) => topics.iter().map(|topic| (*topic).to_owned()).collect(),
+            None => self.list_topics().await?.into_iter().map(|topic| topic.name).collect(),
+        };
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let attempt = || async {
+            let link = self.any_link().await?;
+            if link.version(Api::DescribeTopicPartitions).is_err() {
+                return self.describe_by_metadata(&names).await;
+            }
+            self.describe_by_partitions(&names).await
+        };
+        self.retry(None, |_| true, attempt).await
+    }
+
+    /// Page by page: an answer carries at most as many partitions as the broker allows, and says where to go on.
+    async fn describe_by_partitions(&self, names: &[String]) -> Result<Vec<DescribedTopic>, ClientError> {
+        /// How many pages are asked for at most, so that a broker whose cursor never moves cannot hold us.
+        const PAGES_MAX: usize = 10_000;
+        let mut described: Vec<DescribedTopic> = Vec::new();
+        let mut cursor: Option<Cursor> = None;
+        for _ in 0..PAGES_MAX {
+            let topics = names.iter().map(|topic| TopicRequest::default().with_name(name(topic)));
+            let request = DescribeTopicPartitionsRequest::default()
+                .with_topics(topics.collect())
+                .with_response_partition_limit(2_000)
+                .with_cursor(cursor.take());
+            let response = self.any_link().await?.call(&request).await?;
+            for topic in response.topics {
+                let topic_name = topic.name.map(|name| name.0.to_string()).unwrap_or_default();
+                let partitions = topic.partitions.into_iter().map(|partition| DescribedPartition {
+                    partition: PartitionId(partition.partition_index),
+                    error: error_of(partition.error_code),
+                    leader: BrokerId(partition.leader_id.0),
+                    leader_epoch: LeaderEpoch(partition.leader_epoch),
+                    replicas: from_wire(&partition.replica_nodes),
+                    isr: from_wire(&partition.isr_nodes),
+                    offline_replicas: from_wire(&partition.offline_replicas),
+                    elr: partition.eligible_leader_replicas.as_deref().map(from_wire),
+                    last_known_elr: partition.last_known_elr.as_deref().map(from_wire),
+                });
+                let partitions: Vec<_> = partitions.collect();
+                match described.last_mut() {
+                    // The page before ended within this topic.
+                    Some(last) if last.name == topic_name => last.partitions.extend(partitions),
+                    _ => described.push(DescribedTopic {
+                        name: topic_name,
+                        id: TopicId(topic.topic_id.into_bytes()),
+                        error: error_of(topic.error_code),
+                        is_internal: topic.is_internal,
+                        partitions,
+                    }),
+                }
+            }
+            match response.next_cursor {
+                None => return Ok(described),
+                Some(next) => {
+                    let next_cursor = Cursor::default();
+                    cursor =
+                        Some(next_cursor.with_topic_name(next.topic_name).with_partition_index(next.partition_index));
+                }
+            }
+        }
+        Err(ClientError::Incomplete(Api::DescribeTopicPartitions))
+    }
+
+    async fn describe_by_metadata(&self, names: &[String]) -> Result<Vec<DescribedTopic>, ClientError> {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let view = self.metadata(Some(&names)).await?;
+        let topics = view.topics.into_values().map(|topic| DescribedTopic {
+            name: topic.name,
+            id: topic.id,
+            error: topic.error,
+            is_internal: topic.is_internal,
+            partitions: topic
+                .partitions
+                .into_values()
+                .map(|partition| DescribedPartition {
+                    partition: partition.partition,
+                    error: partition.error,
+                    leader: partition.leader,
+                    leader_epoch: partition.leader_epoch,
+                    replicas: partition.replicas,
+                    isr: partition.isr,
+                    offline_replicas: partition.offline_replicas,
+                    elr: None,
+                    last_known_elr: None,
+                })
+                .collect(),
+        });
+        Ok(topics.collect())
+    }
+
+    /// The cluster's id and brokers.
+    pub async fn describe_cluster(&self) -> Result<ClusterDescription, ClientError> {
+        let request = DescribeClusterRequest::default();
+        let attempt = || async {
+            let response = self.any_link().await?.call(&request).await?;
+            match error_of(response.error_code) {
+                ErrorCode::None => Ok(response),
+                code => Err(ClientError::Refused {
+                    code,
+                    message: response.error_message.map(|message| message.to_string()),
+                }),
+            }
+        };
+        let response = self.retry(None, |_| true, attempt).await?;
+        let brokers = response.brokers.into_iter().map(|broker| DescribedBroker {
+            address: BrokerAddress {
+                id: BrokerId(broker.broker_id.0),
+                host: broker.host.to_string(),
+                port: broker.port,
+                rack: broker.rack.map(|rack| rack.to_string()),
+            },
+            is_fenced: broker.is_fenced,
+        });
+        Ok(ClusterDescription {
+            cluster_id: response.cluster_id.to_string(),
+            controller: Some(BrokerId(response.controller_id.0)).filter(|id| *id != BrokerId::NONE),
+            brokers: brokers.collect(),
+        })
+    }
+
+    /// The configuration of a topic.
+    pub async fn describe_topic_configs(&self, topic: &str) -> Result<Vec<ConfigEntry>, ClientError> {
+        /// Kafka's `ConfigResource.Type.TOPIC`.
+        const TOPIC: i8 = 2;
+        self.describe_configs(TOPIC, topic, None).await
+    }
+
+    /// The configuration of a broker, asked of that broker.
+    pub async fn describe_broker_configs(&self, broker: BrokerId) -> Result<Vec<ConfigEntry>, ClientError> {
+        /// Kafka's `ConfigResource.Type.BROKER`.
+        const BROKER: i8 = 4;
+        self.describe_configs(BROKER, &broker.to_string(), Some(broker)).await
+    }
+
+    async fn describe_configs(
+        &self,
+        resource_type: i8,
+        resource: &str,
+        broker: Option<BrokerId>,
+    ) -> Result<Vec<ConfigEntry>, ClientError> {
+        let asked = DescribeConfigsResource::default()
+            .with_resource_type(resource_type)
+            .with_resource_name(text(resource))
+            .with_configuration_keys(None);
+        let request = DescribeConfigsRequest::default().with_resources(vec![asked]).with_include_synonyms(true);
+        let attempt = || async {
+            let link = match broker {
+                Some(broker) => {
+                    self.metadata(Some(&[])).await?;
+                    self.link_to(broker).await?
+                }
+                None => self.any_link().await?,
+            };
+            let response = link.call(&request).await?;
+            let result = response.results.into_iter().next().ok_or(ClientError::Incomplete(Api::DescribeConfigs))?;
+            match error_of(result.error_code) {
+                ErrorCode::None => Ok(result.configs),
+                code => {
+                    Err(ClientError::Refused { code, message: result.error_message.map(|message| message.to_string()) })
+                }
+            }
+        };
+        let configs = self.retry(None, |_| true, attempt).await?;
+        let entries = configs.into_iter().map(|config| ConfigEntry {
+            name: config.name.to_string(),
+            value: config.value.map(|value| value.to_string()),
+            is_read_only: config.read_only,
+            is_sensitive: config.is_sensitive,
+            source: config.config_source,
+            synonyms: config
+                .synonyms
+                .into_iter()
+                .map(|synonym| (synonym.name.to_string(), synonym.value.map(|value| value.to_string()), synonym.source))
+                .collect(),
+        });
+        Ok(entries.collect())
+    }
+}

@@ -1,0 +1,131 @@
+//! What can go wrong, by what it means for the request: nothing happened, it was refused, or nobody knows.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_model::ErrorCode;
+use ottla_protocol::{Api, CodecError, FrameError, WireError};
+
+/// What is certain about a request that failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It was never sent as a whole: doing it again is safe.
+    NotSent,
+    /// A broker answered with an error: it did not happen.
+    Refused,
+    /// It was sent and no answer came: it may have happened.
+    Unknown,
+}
+
+/// Why a request has no result.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("cannot connect to {address}: {reason}")]
+    Connect { address: String, reason: Arc<io::Error> },
+    #[error("cannot connect to {address} within {timeout:?}")]
+    ConnectTimeout { address: String, timeout: Duration },
+    #[error("the connection to {address} was closed before the request was sent")]
+    Closed { address: String },
+    #[error("the connection to {address} was lost before the answer came: {reason}")]
+    Lost { address: String, reason: Arc<io::Error> },
+    #[error("no answer from {address} within {timeout:?}")]
+    TimedOut { address: String, timeout: Duration },
+    #[error("{address} sent an invalid frame: {reason}")]
+    Frame { address: String, reason: FrameError },
+    #[error("an answer does not decode: {0}")]
+    Decode(CodecError),
+    #[error("a request does not encode: {0}")]
+    Encode(CodecError),
+    #[error("{address} speaks no version of {api} that this client speaks")]
+    NoCommonVersion { address: String, api: Api },
+    #[error("{}", refused_text(*.code, message.as_deref()))]
+    Refused { code: ErrorCode, message: Option<String> },
+    #[error("none of the brokers can be reached: {0}")]
+    NoBroker(Arc<ClientError>),
+    #[error("no bootstrap address is given")]
+    NoBootstrap,
+    #[error("the partition {topic}-{partition} does not exist")]
+    NoSuchPartition { topic: String, partition: i32 },
+    #[error("the answer of {0} lacks what was asked for")]
+    Incomplete(Api),
+    #[error("gave up after {waited:?}: {last}")]
+    GaveUp { waited: Duration, last: Arc<ClientError> },
+}
+
+fn refused_text(code: ErrorCode, message: Option<&str>) -> String {
+    match message {
+        Some(message) if !message.is_empty() => format!("{code:?}: {message}"),
+        _ => format!("{code:?}"),
+    }
+}
+
+impl ClientError {
+    /// An error that a broker answered.
+    pub fn refused(code: ErrorCode) -> Self {
+        Self::Refused { code, message: None }
+    }
+
+    /// What is certain about the request.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::Closed { .. }
+            | Self::Encode(_)
+            | Self::NoCommonVersion { .. }
+            | Self::NoBootstrap
+            | Self::NoSuchPartition { .. } => Outcome::NotSent,
+            // The broker decides whether it was done in time; it says only that it took too long (after an append, for instance).
+            Self::Refused {
+                code:
+                    ErrorCode::RequestTimedOut
+                    | ErrorCode::NotEnoughReplicasAfterAppend
+                    | ErrorCode::UnknownServerError
+                    | ErrorCode::NetworkException,
+                ..
+            } => Outcome::Unknown,
+            Self::Refused { .. } => Outcome::Refused,
+            Self::Lost { .. } | Self::TimedOut { .. } | Self::Frame { .. } | Self::Decode(_) | Self::Incomplete(_) => {
+                Outcome::Unknown
+            }
+            Self::NoBroker(last) | Self::GaveUp { last, .. } => last.outcome(),
+        }
+    }
+
+    /// Whether the same request may succeed later. It says nothing about whether sending it twice is harmless: see [`ClientError::outcome`].
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::Closed { .. }
+            | Self::Lost { .. }
+            | Self::TimedOut { .. }
+            | Self::NoBroker(_) => true,
+            Self::Refused { code, .. } => code.is_retriable(),
+            Self::Frame { .. }
+            | Self::Decode(_)
+            | Self::Encode(_)
+            | Self::NoCommonVersion { .. }
+            | Self::NoBootstrap
+            | Self::NoSuchPartition { .. }
+            | Self::Incomplete(_)
+            | Self::GaveUp { .. } => false,
+        }
+    }
+
+    /// The error code that a broker answered; none if the failure is of another kind.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            Self::GaveUp { last, .. } | Self::NoBroker(last) => last.code(),
+            _ => None,
+        }
+    }
+}
+
+impl From<WireError> for ClientError {
+    fn from(error: WireError) -> Self {
+        Self::Decode(CodecError::Wire(error))
+    }
+}

@@ -1,0 +1,203 @@
+//! What the client knows of the cluster: brokers, topics, leaders. An answer replaces what it speaks of; a leader that a broker names along with
+//! a refusal (KIP-951) replaces an older one at once.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::MetadataResponse;
+use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, TopicId};
+use ottla_protocol::messages::{CurrentLeader, NodeEndpoint};
+
+/// Where a broker listens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BrokerAddress {
+    pub id: BrokerId,
+    pub host: String,
+    pub port: i32,
+    pub rack: Option<String>,
+}
+
+impl BrokerAddress {
+    /// `host:port`, with brackets around a host that has colons.
+    pub fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// A partition as Metadata shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PartitionView {
+    pub partition: PartitionId,
+    pub error: ErrorCode,
+    /// [`BrokerId::NONE`] where nobody leads.
+    pub leader: BrokerId,
+    pub leader_epoch: LeaderEpoch,
+    pub replicas: Vec<BrokerId>,
+    pub isr: Vec<BrokerId>,
+    pub offline_replicas: Vec<BrokerId>,
+}
+
+/// A topic as Metadata shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicView {
+    pub name: String,
+    /// All zero where the broker does not tell.
+    pub id: TopicId,
+    pub error: ErrorCode,
+    pub is_internal: bool,
+    pub partitions: BTreeMap<PartitionId, PartitionView>,
+}
+
+/// The cluster as the latest answers show it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ClusterView {
+    pub cluster_id: Option<String>,
+    /// Whom admin requests go to; none if nobody is named.
+    pub controller: Option<BrokerId>,
+    pub brokers: BTreeMap<BrokerId, BrokerAddress>,
+    pub topics: BTreeMap<String, TopicView>,
+}
+
+fn error_of(code: i16) -> ErrorCode {
+    ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError)
+}
+
+fn ids(ids: &[kafka_protocol::messages::BrokerId]) -> Vec<BrokerId> {
+    ids.iter().map(|id| BrokerId(id.0)).collect()
+}
+
+impl ClusterView {
+    /// Takes an answer in: its brokers are all there are; its topics replace those of the same names.
+    pub(crate) fn absorb(&mut self, response: &MetadataResponse) {
+        self.cluster_id = response.cluster_id.as_ref().map(ToString::to_string);
+        self.controller = Some(BrokerId(response.controller_id.0)).filter(|id| *id != BrokerId::NONE);
+        self.brokers = response
+            .brokers
+            .iter()
+            .map(|broker| {
+                let id = BrokerId(broker.node_id.0);
+                let rack = broker.rack.as_ref().map(ToString::to_string);
+                (id, BrokerAddress { id, host: broker.host.to_string(), port: broker.port, rack })
+            })
+            .collect();
+        for topic in &response.topics {
+            let Some(name) = topic.name.as_ref().map(|name| name.0.to_string()) else { continue };
+            let error = error_of(topic.error_code);
+            let partitions = topic.partitions.iter().map(|partition| {
+                let id = PartitionId(partition.partition_index);
+                let view = PartitionView {
+                    partition: id,
+                    error: error_of(partition.error_code),
+                    leader: BrokerId(partition.leader_id.0),
+                    leader_epoch: LeaderEpoch(partition.leader_epoch),
+                    replicas: ids(&partition.replica_nodes),
+                    isr: ids(&partition.isr_nodes),
+                    offline_replicas: ids(&partition.offline_replicas),
+                };
+                (id, view)
+            });
+            let mut view = TopicView {
+                name: name.clone(),
+                id: TopicId(topic.topic_id.into_bytes()),
+                error,
+                is_internal: topic.is_internal,
+                partitions: partitions.collect(),
+            };
+            // Without an id a topic may have been deleted and created anew, and count its epochs from 0.
+            let is_same = |known: &&TopicView| known.id == view.id && !known.id.is_zero();
+            if let Some(known) = self.topics.get(&name).filter(is_same) {
+                view.keep_newer_leaders(known);
+            }
+            self.topics.insert(name, view);
+        }
+    }
+
+    /// A leader that a broker named; an older epoch than the known one is ignored.
+    pub(crate) fn learn_leader(
+        &mut self,
+        topic: &str,
+        partition: PartitionId,
+        leader: CurrentLeader,
+        endpoints: &[NodeEndpoint],
+    ) -> bool {
+        if let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.node_id == leader.leader_id) {
+            let address = BrokerAddress {
+                id: endpoint.node_id,
+                host: endpoint.host.clone(),
+                port: endpoint.port,
+                rack: endpoint.rack.clone(),
+            };
+            self.brokers.insert(endpoint.node_id, address);
+        }
+        let known = self.topics.get_mut(topic).and_then(|topic| topic.partitions.get_mut(&partition));
+        match known {
+            Some(known) if leader.leader_epoch > known.leader_epoch && leader.leader_id != BrokerId::NONE => {
+                known.leader = leader.leader_id;
+                known.leader_epoch = leader.leader_epoch;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+impl TopicView {
+    /// A broker that lags may name a leader that was already replaced.
+    fn keep_newer_leaders(&mut self, known: &Self) {
+        for (id, partition) in &mut self.partitions {
+            if let Some(known) = known.partitions.get(id)
+                && known.leader_epoch > partition.leader_epoch
+            {
+                partition.leader = known.leader;
+                partition.leader_epoch = known.leader_epoch;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::metadata_response::{
+        MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+    };
+    use kafka_protocol::messages::{BrokerId as WireBrokerId, TopicName};
+    use kafka_protocol::protocol::StrBytes;
+
+    use super::*;
+
+    fn response(leader: i32, epoch: i32) -> MetadataResponse {
+        let broker = |id| {
+            MetadataResponseBroker::default()
+                .with_node_id(WireBrokerId(id))
+                .with_host(StrBytes::from_static_str("kafka"))
+                .with_port(9092)
+        };
+        let partition =
+            MetadataResponsePartition::default().with_leader_id(WireBrokerId(leader)).with_leader_epoch(epoch);
+        let topic = MetadataResponseTopic::default()
+            .with_name(Some(TopicName(StrBytes::from_static_str("logs"))))
+            .with_topic_id(uuid::Uuid::from_bytes([1; 16]))
+            .with_partitions(vec![partition]);
+        MetadataResponse::default().with_brokers(vec![broker(1), broker(2)]).with_topics(vec![topic])
+    }
+
+    #[test]
+    fn a_leader_never_goes_back_to_an_older_epoch() {
+        let mut view = ClusterView::default();
+        view.absorb(&response(1, 3));
+        let leader = |view: &ClusterView| view.topics["logs"].partitions[&PartitionId(0)].leader;
+        assert_eq!(leader(&view), BrokerId(1));
+        let named = CurrentLeader { leader_id: BrokerId(7), leader_epoch: LeaderEpoch(4) };
+        let endpoint = NodeEndpoint { node_id: BrokerId(7), host: "::1".into(), port: 9, rack: None };
+        assert!(view.learn_leader("logs", PartitionId(0), named, &[endpoint]));
+        assert_eq!((leader(&view), view.brokers[&BrokerId(7)].address()), (BrokerId(7), "[::1]:9".to_owned()));
+        assert!(!view.learn_leader("logs", PartitionId(0), named, &[]));
+        view.absorb(&response(1, 3));
+        assert_eq!(leader(&view), BrokerId(7));
+        view.absorb(&response(2, 5));
+        assert_eq!(leader(&view), BrokerId(2));
+    }
+}

@@ -1,0 +1,186 @@
+//! Valid messages to spoil: one request body for every version of every API, with something in every array.
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::*;
+use kafka_protocol::protocol::{Encodable, StrBytes};
+use ottla_model::{BrokerEpoch, BrokerId as ModelBrokerId, LeaderEpoch, Offset, PartitionId, TimestampMs, TopicId};
+use ottla_protocol::Api;
+use ottla_protocol::frame::LENGTH_BYTES;
+use ottla_protocol::messages::TopicRef;
+use ottla_protocol::messages::fetch::{self, FetchPartition, FetchTopic, ForgottenTopic};
+use ottla_protocol::messages::produce::{self, ProduceCall};
+use ottla_protocol::record_batch::{BatchBuilder, Compression, Header};
+
+/// Every API with every version that is served.
+pub fn served() -> impl Iterator<Item = (Api, i16)> {
+    let versions = |api: Api| (api.served().min..=api.served().max).map(move |version| (api, version));
+    Api::ALL.iter().copied().flat_map(versions)
+}
+
+/// Those that are decoded by `kafka_protocol`.
+pub fn served_by_codec() -> impl Iterator<Item = (Api, i16)> {
+    served().filter(|(api, _)| !matches!(api, Api::Produce | Api::Fetch))
+}
+
+/// A whole valid request without its length prefix.
+pub fn request(api: Api, version: i16) -> Bytes {
+    let topic = |version_of_ids| {
+        if version >= version_of_ids { TopicRef::Id(TopicId([7; 16])) } else { TopicRef::Name("logs".to_owned()) }
+    };
+    let frame = match api {
+        Api::Produce => {
+            let partitions = vec![(PartitionId(0), batch(Compression::None)), (PartitionId(1), Bytes::new())];
+            let call = ProduceCall {
+                transactional_id: Some("tx".to_owned()),
+                acks: -1,
+                timeout_ms: 1_000,
+                topics: vec![(topic(13), partitions), (topic(13), Vec::new())],
+            };
+            produce::encode_request(version, 1, Some("fuzz"), &call)
+        }
+        Api::Fetch => {
+            let partition = FetchPartition {
+                partition: PartitionId(1),
+                current_leader_epoch: LeaderEpoch(3),
+                fetch_offset: Offset(10),
+                last_fetched_epoch: LeaderEpoch(2),
+                log_start_offset: Offset(0),
+                max_bytes: 1_048_576,
+                replica_directory_id: [9; 16],
+                high_watermark: Some(Offset(5)),
+            };
+            let request = fetch::FetchRequest {
+                cluster_id: Some("cluster".to_owned()),
+                replica_id: ModelBrokerId(2),
+                replica_epoch: BrokerEpoch(77),
+                topics: vec![FetchTopic { topic: topic(13), partitions: vec![partition; 3] }],
+                forgotten_topics: vec![ForgottenTopic { topic: topic(13), partitions: vec![PartitionId(4); 2] }],
+                rack_id: "rack".to_owned(),
+                ..fetch::FetchRequest::default()
+            };
+            fetch::encode_request(version, 1, Some("fuzz"), &request)
+        }
+        api => {
+            let body = body(api, version);
+            let mut frame = ottla_protocol::frame::begin_request(api, version, 1, Some("fuzz"), body.len());
+            frame.extend_from_slice(&body);
+            ottla_protocol::frame::finish(&mut frame, 0);
+            frame.freeze()
+        }
+    };
+    frame.slice(LENGTH_BYTES..)
+}
+
+/// A valid batch of a few records.
+pub fn batch(compression: Compression) -> Bytes {
+    let mut builder = BatchBuilder::new().compression(compression);
+    let headers = [Header { key: "h".to_owned(), value: Some(Bytes::from_static(b"x")) }];
+    for number in 0..5_i64 {
+        let value = vec![b'v'; 10 * number as usize];
+        builder.push(TimestampMs(1_700_000_000_000 + number), Some(b"key"), Some(&value), &headers);
+    }
+    builder.push(TimestampMs(1_700_000_000_000), None, None, &[]);
+    builder.build().map(BytesMut::freeze).unwrap_or_default()
+}
+
+fn text(text: &'static str) -> StrBytes {
+    StrBytes::from_static_str(text)
+}
+
+fn encoded(message: &impl Encodable, version: i16) -> Option<Bytes> {
+    let mut out = BytesMut::new();
+    message.encode(&mut out, version).ok().map(|()| out.freeze())
+}
+
+/// The body of a request that the codec decodes; empty for the others.
+pub fn body(api: Api, version: i16) -> Bytes {
+    let schema = api.schema_version(version);
+    let topic = |name| TopicName(text(name));
+    let found = match api {
+        Api::Produce | Api::Fetch => None,
+        Api::ListOffsets => {
+            use list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+            let partitions = vec![ListOffsetsPartition::default().with_partition_index(7).with_timestamp(-1); 3];
+            let topics = vec![ListOffsetsTopic::default().with_name(topic("logs")).with_partitions(partitions); 2];
+            encoded(&ListOffsetsRequest::default().with_topics(topics), schema)
+        }
+        Api::Metadata => {
+            let topics = vec![metadata_request::MetadataRequestTopic::default().with_name(Some(topic("logs"))); 3];
+            encoded(&MetadataRequest::default().with_topics(Some(topics)), schema)
+        }
+        Api::FindCoordinator => {
+            let request = FindCoordinatorRequest::default();
+            if version >= 4 {
+                encoded(&request.with_coordinator_keys(vec![text("a"), text("group")]), schema)
+            } else {
+                encoded(&request.with_key(text("group")), schema)
+            }
+        }
+        Api::ApiVersions => {
+            let request = ApiVersionsRequest::default();
+            let named =
+                request.clone().with_client_software_name(text("librdkafka")).with_client_software_version(text("2.6"));
+            encoded(&named, schema).or_else(|| encoded(&request, schema))
+        }
+        Api::CreateTopics => {
+            use create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig};
+            let assignment = CreatableReplicaAssignment::default()
+                .with_partition_index(0)
+                .with_broker_ids(vec![BrokerId(1), BrokerId(2)]);
+            let config = CreatableTopicConfig::default().with_name(text("cleanup.policy")).with_value(None);
+            let topic = CreatableTopic::default()
+                .with_name(topic("logs"))
+                .with_num_partitions(1)
+                .with_replication_factor(2)
+                .with_assignments(vec![assignment; 2])
+                .with_configs(vec![config; 2]);
+            encoded(&CreateTopicsRequest::default().with_topics(vec![topic; 2]), schema)
+        }
+        Api::DeleteTopics => {
+            if version >= 6 {
+                let by_name = delete_topics_request::DeleteTopicState::default().with_name(Some(topic("logs")));
+                let by_id = delete_topics_request::DeleteTopicState::default().with_name(None);
+                encoded(&DeleteTopicsRequest::default().with_topics(vec![by_name, by_id]), schema)
+            } else {
+                encoded(&DeleteTopicsRequest::default().with_topic_names(vec![topic("logs"), topic("b")]), schema)
+            }
+        }
+        Api::InitProducerId => {
+            let id = Some(TransactionalId(text("tx")));
+            encoded(&InitProducerIdRequest::default().with_transactional_id(id), schema)
+        }
+        Api::OffsetForLeaderEpoch => {
+            use offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+            let topic = OffsetForLeaderTopic::default()
+                .with_topic(topic("logs"))
+                .with_partitions(vec![OffsetForLeaderPartition::default(); 3]);
+            encoded(&OffsetForLeaderEpochRequest::default().with_topics(vec![topic; 2]), schema)
+        }
+        Api::DescribeConfigs => {
+            let resource = describe_configs_request::DescribeConfigsResource::default()
+                .with_resource_type(2)
+                .with_resource_name(text("logs"));
+            let all = resource.clone().with_configuration_keys(None);
+            let some = resource.with_configuration_keys(Some(vec![text("a"), text("b")]));
+            encoded(&DescribeConfigsRequest::default().with_resources(vec![all, some]), schema)
+        }
+        Api::CreatePartitions => {
+            use create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
+            let assignment = CreatePartitionsAssignment::default().with_broker_ids(vec![BrokerId(1); 3]);
+            let topic = CreatePartitionsTopic::default()
+                .with_name(topic("logs"))
+                .with_count(5)
+                .with_assignments(Some(vec![assignment; 2]));
+            let other = CreatePartitionsTopic::default().with_assignments(None);
+            encoded(&CreatePartitionsRequest::default().with_topics(vec![topic, other]), schema)
+        }
+        Api::DescribeCluster => encoded(&DescribeClusterRequest::default(), schema),
+        Api::DescribeTopicPartitions => {
+            let topics = vec![describe_topic_partitions_request::TopicRequest::default().with_name(topic("logs")); 2];
+            let cursor = describe_topic_partitions_request::Cursor::default().with_topic_name(topic("logs"));
+            let request = DescribeTopicPartitionsRequest::default().with_topics(topics).with_cursor(Some(cursor));
+            encoded(&request, schema)
+        }
+    };
+    found.unwrap_or_default()
+}

@@ -41,6 +41,15 @@ impl<P: Ord + Copy, T> Deferred<P, T> {
         std::mem::take(&mut self.waiting).into_values().flatten().collect()
     }
 
+    /// Drops what nobody waits for any more.
+    pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+        self.waiting.retain(|_, answers| {
+            answers.retain(&mut keep);
+            !answers.is_empty()
+        });
+        self.len = self.waiting.values().map(Vec::len).sum();
+    }
+
     pub fn len(&self) -> usize {
         self.len
     }
@@ -62,6 +71,9 @@ mod tests {
         deferred.push(2, 'b');
         assert_eq!(deferred.complete_up_to(1), []);
         assert_eq!(deferred.complete_up_to(4), ['a', 'b']);
+        assert_eq!(deferred.len(), 1);
+        deferred.push(9, 'd');
+        deferred.retain(|answer| *answer != 'd');
         assert_eq!(deferred.len(), 1);
         assert_eq!(deferred.fail_all(), ['c']);
         assert!(deferred.is_empty());

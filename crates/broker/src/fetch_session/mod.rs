@@ -1,0 +1,472 @@
+//! Fetch sessions (KIP-227): what one fetcher reads, remembered between its requests, so that neither an idle partition
+//! nor a long list of them costs anything.
+//!
+//! A session subscribes to its partitions and looks only at those that have news or that a request named; a broker
+//! that follows 4,000 quiet partitions sends an empty request and costs an empty answer. A fetch without a session
+//! goes the same way with a session of its own that lives for one request.
+//!
+//! Invariants:
+//! - a slot that has something to say is in `queue` (or in the signal's list); a partition that is left out of an incremental
+//!   answer is unchanged, never forgotten;
+//! - what was told last is remembered only once an answer that tells it has been made ([`Slots::commit`]);
+//! - a follower's progress is what its requests name: looking again because an append woke a parked fetch moves nothing.
+//!
+//! Lock order: session, then partition, then the signal.
+
+pub mod cache;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, PartitionId};
+use parking_lot::Mutex;
+
+use crate::partition::waiters::{FetchKind, FetchSignal, Subscription, Wakes};
+use crate::partition::{FetchRead, Partition, Reader};
+use crate::replica_manager::ReplicaManager;
+
+pub use cache::FetchSessionCache;
+/// A topic as a request names it: by name before version 13, then by id.
+pub use ottla_protocol::messages::TopicRef;
+
+/// Partitions that a session may remember. A larger fetch is answered without a session: memory that a client can make
+/// the broker keep between requests is bounded by this times the slots.
+pub const SESSION_PARTITIONS_MAX: usize = 100_000;
+
+/// Names a session on this broker; 0 is none.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionId(pub i32);
+
+impl SessionId {
+    pub const NONE: Self = Self(0);
+}
+
+/// The epoch that starts a session.
+pub const INITIAL_EPOCH: i32 = 0;
+/// The epoch of a fetch that wants no session, and ends the one that it names.
+pub const FINAL_EPOCH: i32 = -1;
+
+/// The epoch after `epoch`: wraps to 1.
+pub fn next_epoch(epoch: i32) -> i32 {
+    if epoch < 0 { FINAL_EPOCH } else { epoch.checked_add(1).unwrap_or(1) }
+}
+
+/// Who fetches. A session belongs to one fetcher; a broker that registered again is another one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fetcher {
+    Consumer,
+    /// Only where a fetch came in on the inter-broker listener with an id and epoch that the image confirms.
+    Replica {
+        id: BrokerId,
+        epoch: BrokerEpoch,
+    },
+}
+
+impl Fetcher {
+    pub fn kind(self) -> FetchKind {
+        match self {
+            Self::Consumer => FetchKind::Consumer,
+            Self::Replica { .. } => FetchKind::Replica,
+        }
+    }
+}
+
+/// What a request wants of one partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    pub offset: Offset,
+    /// The follower's log start; unknown for consumers.
+    pub log_start: Offset,
+    pub max_bytes: usize,
+    /// The leader epoch that the fetcher knows; none: it does not say.
+    pub current_leader_epoch: LeaderEpoch,
+    /// Of the fetcher's last record; none: it does not say.
+    pub last_fetched_epoch: LeaderEpoch,
+}
+
+/// The bounds of one answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    pub max_bytes: usize,
+    pub min_bytes: usize,
+    pub read_committed: bool,
+}
+
+struct Slot {
+    topic: TopicRef,
+    partition: PartitionId,
+    wanted: Wanted,
+    hosted: Option<Hosted>,
+    /// High watermark and log start of the last answer; none after an error, so that its end is told.
+    told: Option<(Offset, Offset)>,
+    in_queue: bool,
+    /// The request in hand named it: a follower's progress.
+    named: bool,
+}
+
+struct Hosted {
+    partition: Arc<Partition>,
+    /// None in a fetch without a session that has not parked.
+    subscription: Option<Arc<Subscription>>,
+}
+
+impl Hosted {
+    fn leave(&self) {
+        if let Some(subscription) = &self.subscription {
+            self.partition.unsubscribe(subscription);
+        }
+    }
+}
+
+/// One partition of an answer.
+pub struct Entry {
+    slot: u32,
+    pub topic: TopicRef,
+    pub partition: PartitionId,
+    pub read: FetchRead,
+}
+
+/// What a look at the partitions found.
+#[derive(Default)]
+pub struct Evaluation {
+    pub entries: Vec<Entry>,
+    pub bytes: usize,
+    /// Something that must not wait: an error, a divergence.
+    pub urgent: bool,
+}
+
+impl Evaluation {
+    /// Whether an answer is due before the fetch's time has passed.
+    pub fn satisfies(&self, bounds: &Bounds) -> bool {
+        self.urgent || self.bytes >= bounds.min_bytes
+    }
+}
+
+pub struct FetchSession {
+    id: SessionId,
+    fetcher: Fetcher,
+    uses_topic_ids: bool,
+    signal: Arc<FetchSignal>,
+    pub slots: Mutex<Slots>,
+}
+
+/// The partitions of a session, behind its lock.
+pub struct Slots {
+    /// What the next request must carry.
+    pub next_epoch: i32,
+    /// Counts the requests: an earlier one that is still parked ends, with nothing, when the next one comes.
+    pub turn: u64,
+    slots: Vec<Option<Slot>>,
+    free: Vec<u32>,
+    /// Only in a session that lives on: a single fetch has nothing to look up.
+    index: HashMap<(TopicRef, PartitionId), u32>,
+    queue: VecDeque<u32>,
+    subscribes: bool,
+}
+
+impl FetchSession {
+    /// `remembered`: it lives on between requests; otherwise it serves one fetch.
+    pub fn new(id: SessionId, fetcher: Fetcher, uses_topic_ids: bool) -> Self {
+        let remembered = id != SessionId::NONE;
+        Self {
+            id,
+            fetcher,
+            uses_topic_ids,
+            signal: Arc::default(),
+            slots: Mutex::new(Slots {
+                next_epoch: next_epoch(INITIAL_EPOCH),
+                turn: 0,
+                slots: Vec::new(),
+                free: Vec::new(),
+                index: HashMap::new(),
+                queue: VecDeque::new(),
+                subscribes: remembered,
+            }),
+        }
+    }
+
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    pub fn fetcher(&self) -> Fetcher {
+        self.fetcher
+    }
+
+    pub fn uses_topic_ids(&self) -> bool {
+        self.uses_topic_ids
+    }
+
+    pub fn signal(&self) -> &FetchSignal {
+        &self.signal
+    }
+
+    fn is_remembered(&self) -> bool {
+        self.id != SessionId::NONE
+    }
+
+    /// A request names a partition: adds it, or changes what is wanted of it.
+    pub fn want(&self, slots: &mut Slots, topic: TopicRef, partition: PartitionId, wanted: Wanted) {
+        if self.is_remembered()
+            && let Some(&at) = slots.index.get(&(topic.clone(), partition))
+        {
+            if let Some(slot) = slots.slots.get_mut(at as usize).and_then(Option::as_mut) {
+                slot.wanted = wanted;
+                slot.named = true;
+                if !std::mem::replace(&mut slot.in_queue, true) {
+                    slots.queue.push_back(at);
+                }
+            }
+            return;
+        }
+        let slot =
+            Slot { topic: topic.clone(), partition, wanted, hosted: None, told: None, in_queue: true, named: true };
+        let at = match slots.free.pop() {
+            Some(at) => {
+                if let Some(place) = slots.slots.get_mut(at as usize) {
+                    *place = Some(slot);
+                }
+                at
+            }
+            None => {
+                slots.slots.push(Some(slot));
+                // A frame is too small to hold more partitions than fit 32 bits.
+                u32::try_from(slots.slots.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        slots.queue.push_back(at);
+        if self.is_remembered() {
+            slots.index.insert((topic, partition), at);
+        }
+    }
+
+    /// The fetcher does not want the partition any more.
+    pub fn forget(&self, slots: &mut Slots, topic: &TopicRef, partition: PartitionId) {
+        let Some(at) = slots.index.remove(&(topic.clone(), partition)) else { return };
+        if let Some(slot) = slots.slots.get_mut(at as usize).and_then(Option::take) {
+            if let Some(hosted) = slot.hosted {
+                hosted.leave();
+            }
+            if slot.in_queue {
+                slots.queue.retain(|queued| *queued != at);
+            }
+            slots.free.push(at);
+        }
+    }
+
+    /// From now on news of the partitions reach the signal: before a fetch without a session parks.
+    pub fn subscribe(&self, slots: &mut Slots) {
+        slots.subscribes = true;
+        for (at, slot) in slots.slots.iter_mut().enumerate() {
+            if let Some(Slot { hosted: Some(hosted), .. }) = slot
+                && hosted.subscription.is_none()
+            {
+                let subscription = self.new_subscription(at as u32);
+                hosted.partition.subscribe(subscription.clone());
+                hosted.subscription = Some(subscription);
+            }
+        }
+    }
+
+    fn new_subscription(&self, at: u32) -> Arc<Subscription> {
+        Arc::new(Subscription::new(self.signal.clone(), at, self.fetcher.kind()))
+    }
+
+    /// Looks at the partitions that may have something to say: all of them if `all`, else those with news and those that
+    /// the request named, first come first served within the answer's bounds. What is found must be given to
+    /// [`Slots::commit`] or [`Slots::put_back`].
+    pub fn evaluate(
+        &self,
+        slots: &mut Slots,
+        replicas: &ReplicaManager,
+        bounds: &Bounds,
+        all: bool,
+        now: MonotonicMs,
+        wakes: &mut Wakes,
+    ) -> Evaluation {
+        let mut found = Evaluation::default();
+        if all {
+            // Every one is looked at in order, whatever its place in the queue: that is empty until the answer is made.
+            self.signal.drain(&mut Vec::new());
+            slots.queue.clear();
+            found.entries.reserve_exact(slots.len());
+            for at in 0..slots.slots.len() as u32 {
+                self.look(slots, at, replicas, bounds, true, now, wakes, &mut found);
+            }
+            return found;
+        }
+        slots.take_news(&self.signal);
+        for _ in 0..slots.queue.len() {
+            let Some(at) = slots.queue.pop_front() else { break };
+            self.look(slots, at, replicas, bounds, false, now, wakes, &mut found);
+        }
+        found
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the body of a loop")]
+    fn look(
+        &self,
+        slots: &mut Slots,
+        at: u32,
+        replicas: &ReplicaManager,
+        bounds: &Bounds,
+        all: bool,
+        now: MonotonicMs,
+        wakes: &mut Wakes,
+        found: &mut Evaluation,
+    ) {
+        let subscribes = slots.subscribes;
+        let Some(slot) = slots.slots.get_mut(at as usize).and_then(Option::as_mut) else { return };
+        slot.in_queue = false;
+        let room = bounds.max_bytes.saturating_sub(found.bytes);
+        if room == 0 && !all && !slot.named {
+            // Next time, before those that are served now.
+            slot.in_queue = true;
+            slots.queue.push_back(at);
+            return;
+        }
+        if slot.hosted.as_ref().is_some_and(|hosted| hosted.partition.is_closed())
+            && let Some(hosted) = slot.hosted.take()
+        {
+            hosted.leave();
+        }
+        let wanted = slot.wanted;
+        let progress = std::mem::take(&mut slot.named);
+        let read = match self.host(slot, at, subscribes, replicas) {
+            Ok(hosted) => {
+                if let Some(subscription) = &hosted.subscription {
+                    subscription.taken();
+                }
+                let reader = match self.fetcher {
+                    Fetcher::Consumer => Reader::Consumer { read_committed: bounds.read_committed },
+                    Fetcher::Replica { id, epoch } => Reader::Replica { id, epoch, progress },
+                };
+                let max_bytes = wanted.max_bytes.min(room);
+                hosted.partition.read(&wanted, reader, max_bytes, found.bytes == 0, now, wakes)
+            }
+            Err(error) => FetchRead::error(error),
+        };
+        let bytes = read.records_bytes();
+        let urgent = read.error != ErrorCode::None || read.diverging.is_some();
+        if all || bytes > 0 || urgent || slot.told != Some((read.high_watermark, read.log_start)) {
+            found.bytes += bytes;
+            found.urgent |= urgent;
+            found.entries.push(Entry { slot: at, topic: slot.topic.clone(), partition: slot.partition, read });
+        }
+    }
+
+    fn host<'a>(
+        &self,
+        slot: &'a mut Slot,
+        at: u32,
+        subscribes: bool,
+        replicas: &ReplicaManager,
+    ) -> Result<&'a Hosted, ErrorCode> {
+        if slot.hosted.is_none() {
+            let partition = replicas.find(&slot.topic, slot.partition)?;
+            let subscription = subscribes.then(|| {
+                let subscription = self.new_subscription(at);
+                partition.subscribe(subscription.clone());
+                subscription
+            });
+            slot.hosted = Some(Hosted { partition, subscription });
+        }
+        slot.hosted.as_ref().ok_or(ErrorCode::UnknownServerError)
+    }
+}
+
+impl Slots {
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn take_news(&mut self, signal: &FetchSignal) {
+        let before = self.queue.len();
+        signal.drain(&mut self.queue);
+        // Keep the first of each: a slot may be queued already for what it said last time.
+        let mut write = before;
+        for read in before..self.queue.len() {
+            let Some(&at) = self.queue.get(read) else { break };
+            let Some(slot) = self.slots.get_mut(at as usize).and_then(Option::as_mut) else { continue };
+            if !std::mem::replace(&mut slot.in_queue, true) {
+                self.queue.swap(write, read);
+                write += 1;
+            }
+        }
+        self.queue.truncate(write);
+    }
+
+    /// An answer with these entries has been made: what it tells is told, and what may have more to say, because it had
+    /// records or an error now, is looked at again with the next request, after all others.
+    pub fn commit(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            let Some(slot) = self.slots.get_mut(entry.slot as usize).and_then(Option::as_mut) else { continue };
+            let read = &entry.read;
+            slot.told = (read.error == ErrorCode::None).then_some((read.high_watermark, read.log_start));
+            let again = read.records_bytes() > 0 || read.error != ErrorCode::None || read.diverging.is_some();
+            if again && !std::mem::replace(&mut slot.in_queue, true) {
+                self.queue.push_back(entry.slot);
+            }
+        }
+    }
+
+    /// No answer was made of these: they still have it to say.
+    pub fn put_back(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            let Some(slot) = self.slots.get_mut(entry.slot as usize).and_then(Option::as_mut) else { continue };
+            if !std::mem::replace(&mut slot.in_queue, true) {
+                self.queue.push_back(entry.slot);
+            }
+        }
+    }
+}
+
+impl Drop for FetchSession {
+    fn drop(&mut self) {
+        for slot in self.slots.get_mut().slots.iter().flatten() {
+            if let Some(hosted) = &slot.hosted {
+                hosted.leave();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ottla_model::TopicId;
+
+    #[test]
+    fn epochs_wrap_to_one() {
+        assert_eq!(next_epoch(INITIAL_EPOCH), 1);
+        assert_eq!(next_epoch(i32::MAX), 1);
+        assert_eq!(next_epoch(FINAL_EPOCH), FINAL_EPOCH);
+    }
+
+    #[test]
+    fn forgetting_frees_the_slot_and_leaves_the_others() {
+        let session = FetchSession::new(SessionId(1), Fetcher::Consumer, true);
+        let wanted = Wanted {
+            offset: Offset(0),
+            log_start: Offset::UNKNOWN,
+            max_bytes: 1,
+            current_leader_epoch: LeaderEpoch::NONE,
+            last_fetched_epoch: LeaderEpoch::NONE,
+        };
+        let topic = TopicRef::Id(TopicId([1; 16]));
+        let mut slots = session.slots.lock();
+        for partition in 0..3 {
+            session.want(&mut slots, topic.clone(), PartitionId(partition), wanted);
+        }
+        session.want(&mut slots, topic.clone(), PartitionId(1), Wanted { offset: Offset(9), ..wanted });
+        assert_eq!((slots.len(), slots.queue.len()), (3, 3));
+        session.forget(&mut slots, &topic, PartitionId(1));
+        assert_eq!((slots.len(), slots.queue.len()), (2, 2));
+        session.want(&mut slots, topic.clone(), PartitionId(7), wanted);
+        assert_eq!((slots.len(), slots.slots.len()), (3, 3));
+    }
+}

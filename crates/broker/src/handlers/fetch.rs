@@ -1,0 +1,291 @@
+//! Fetch, versions 4 to 18, for consumers and for the followers of other brokers. What a fetch looks at and remembers is
+//! [`crate::fetch_session`]'s; here is who asks, when an answer is due, and what it looks like.
+//!
+//! A fetch speaks as a replica only on the inter-broker listener, with an id and a broker epoch that the image confirms:
+//! on any other listener such a claim is refused, so that no client moves a high watermark or reads above it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use ottla_model::{BrokerId, ErrorCode, ListenerName};
+use ottla_protocol::RequestHeader;
+use ottla_protocol::messages::fetch::{
+    self, EpochEndOffset, FetchPartitionResponse, FetchRequest, FetchResponse, FetchTopicResponse, IsolationLevel,
+};
+use tokio::time::Sleep;
+
+use super::leader_hint::{LeaderHints, names_leader};
+use crate::broker::Broker;
+use crate::clock;
+use crate::fetch_session::{
+    Bounds, Entry, Evaluation, FINAL_EPOCH, FetchSession, Fetcher, INITIAL_EPOCH, SESSION_PARTITIONS_MAX, SessionId,
+    Slots, Wanted, next_epoch,
+};
+use crate::partition::waiters::Wakes;
+use crate::request_context::RequestContext;
+use crate::response::{Answer, RecordSlice, Response};
+
+/// The first version with topic ids.
+const TOPIC_IDS_FROM: i16 = 13;
+
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let request = match fetch::parse(header.api_version, &body, 0) {
+        Ok(request) => request,
+        Err(error) => return Answer::close(format_args!("Fetch: {error}")),
+    };
+    drop(body);
+    let fetcher = match fetcher(broker, context, &request) {
+        Ok(fetcher) => fetcher,
+        Err(error) => return Answer::Ready(refuse(&header, error)),
+    };
+    let max_bytes = size(request.max_bytes).min(broker.config.fetch_max_bytes);
+    let bounds = Bounds {
+        max_bytes,
+        min_bytes: size(request.min_bytes).min(max_bytes),
+        read_committed: request.isolation_level == IsolationLevel::ReadCommitted,
+    };
+    let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+    let mut wakes = Wakes::default();
+    let opened = match open(broker, fetcher, &header, request, &mut wakes) {
+        Ok(opened) => opened,
+        Err(error) => return Answer::Ready(refuse(&header, error)),
+    };
+    let fetch = OpenFetch { header, listener: context.listener.clone(), bounds, opened };
+    match fetch.first_look(broker, max_wait, &mut wakes) {
+        Some(response) => Answer::Ready(response),
+        None => Answer::Later(Box::pin(ParkedFetch {
+            broker: broker.clone(),
+            fetch,
+            timeout: Box::pin(tokio::time::sleep(max_wait)),
+        })),
+    }
+}
+
+fn size(bytes: i32) -> usize {
+    usize::try_from(bytes).unwrap_or(0)
+}
+
+fn fetcher(broker: &Broker, context: &RequestContext, request: &FetchRequest) -> Result<Fetcher, ErrorCode> {
+    let id = request.replica_id;
+    if id.0 < 0 {
+        return Ok(Fetcher::Consumer);
+    }
+    if !context.is_inter_broker_listener {
+        return Err(ErrorCode::ClusterAuthorizationFailed);
+    }
+    // A follower that has just registered comes again in a moment: this broker's image will have it.
+    let registered = broker.metadata.peek().broker_epoch(id).ok_or(ErrorCode::BrokerIdNotRegistered)?;
+    if registered != request.replica_epoch || id == broker.identity.id() {
+        return Err(ErrorCode::StaleBrokerEpoch);
+    }
+    Ok(Fetcher::Replica { id, epoch: registered })
+}
+
+/// A fetch whose session, if any, has taken the request in.
+struct Opened {
+    session: Arc<FetchSession>,
+    /// What the answer says: none also where the session ends with this request.
+    answered_id: SessionId,
+    turn: u64,
+    /// The answer tells every partition, not only those with news.
+    all: bool,
+}
+
+fn open(
+    broker: &Broker,
+    fetcher: Fetcher,
+    header: &RequestHeader,
+    request: FetchRequest,
+    wakes: &mut Wakes,
+) -> Result<Opened, ErrorCode> {
+    let sessions = broker.replicas.fetch_sessions();
+    let id = SessionId(request.session_id);
+    let by_id = header.api_version >= TOPIC_IDS_FROM;
+    let now = clock::monotonic();
+    if matches!(request.session_epoch, INITIAL_EPOCH | FINAL_EPOCH) {
+        if id != SessionId::NONE {
+            sessions.remove(id, fetcher);
+        }
+        let partitions = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+        let wants_session =
+            request.session_epoch == INITIAL_EPOCH && partitions > 0 && partitions <= SESSION_PARTITIONS_MAX;
+        let session = wants_session
+            .then(|| sessions.insert(now, fetcher, partitions, |id| Arc::new(FetchSession::new(id, fetcher, by_id))))
+            .flatten()
+            .unwrap_or_else(|| Arc::new(FetchSession::new(SessionId::NONE, fetcher, by_id)));
+        take_in(&session, &mut session.slots.lock(), request);
+        return Ok(Opened { answered_id: session.id(), session, turn: 0, all: true });
+    }
+    let session = sessions.get(id, fetcher).ok_or(ErrorCode::FetchSessionIdNotFound)?;
+    let mut slots = session.slots.lock();
+    if slots.next_epoch != request.session_epoch {
+        return Err(ErrorCode::InvalidFetchSessionEpoch);
+    }
+    if session.uses_topic_ids() != by_id {
+        return Err(ErrorCode::FetchSessionTopicIdError);
+    }
+    slots.next_epoch = next_epoch(slots.next_epoch);
+    slots.turn += 1;
+    // An earlier request of this session that is still parked ends: whoever sends the next one has something new to say.
+    session.signal().wake(wakes);
+    take_in(&session, &mut slots, request);
+    let (turn, partitions) = (slots.turn, slots.len());
+    drop(slots);
+    if partitions == 0 || partitions > SESSION_PARTITIONS_MAX {
+        // Nothing left to remember, or more than the broker is willing to; the next request starts anew.
+        sessions.remove(id, fetcher);
+        return Ok(Opened { session, answered_id: SessionId::NONE, turn, all: false });
+    }
+    sessions.touch(id, now, partitions);
+    Ok(Opened { session, answered_id: id, turn, all: false })
+}
+
+fn take_in(session: &FetchSession, slots: &mut Slots, request: FetchRequest) {
+    for topic in request.topics {
+        for partition in topic.partitions {
+            let wanted = Wanted {
+                offset: partition.fetch_offset,
+                log_start: partition.log_start_offset,
+                max_bytes: size(partition.max_bytes),
+                current_leader_epoch: partition.current_leader_epoch,
+                last_fetched_epoch: partition.last_fetched_epoch,
+            };
+            session.want(slots, topic.topic.clone(), partition.partition, wanted);
+        }
+    }
+    for topic in request.forgotten_topics {
+        for partition in topic.partitions {
+            session.forget(slots, &topic.topic, partition);
+        }
+    }
+}
+
+struct OpenFetch {
+    header: RequestHeader,
+    listener: ListenerName,
+    bounds: Bounds,
+    opened: Opened,
+}
+
+impl OpenFetch {
+    /// Looks at the partitions; none if the fetch has to wait for something to happen.
+    fn first_look(&self, broker: &Broker, max_wait: Duration, wakes: &mut Wakes) -> Option<Response> {
+        let Opened { session, all, .. } = &self.opened;
+        let mut slots = session.slots.lock();
+        let found = session.evaluate(&mut slots, &broker.replicas, &self.bounds, *all, clock::monotonic(), wakes);
+        if max_wait.is_zero() || slots.is_empty() || found.satisfies(&self.bounds) {
+            return Some(self.respond(broker, &mut slots, found));
+        }
+        slots.put_back(&found.entries);
+        if session.id() != SessionId::NONE {
+            // It was subscribed before it looked.
+            return None;
+        }
+        session.subscribe(&mut slots);
+        // What happened between the first look and the subscription woke nobody.
+        let found = session.evaluate(&mut slots, &broker.replicas, &self.bounds, *all, clock::monotonic(), wakes);
+        if found.satisfies(&self.bounds) {
+            return Some(self.respond(broker, &mut slots, found));
+        }
+        slots.put_back(&found.entries);
+        None
+    }
+
+    /// Looks again because something happened, or for the last time because the time is up.
+    fn look_again(&self, broker: &Broker, time_is_up: bool) -> Option<Response> {
+        let mut wakes = Wakes::default();
+        let Opened { session, turn, all, .. } = &self.opened;
+        let mut slots = session.slots.lock();
+        if slots.turn != *turn {
+            return Some(self.encode(broker, Vec::new()));
+        }
+        let found = session.evaluate(&mut slots, &broker.replicas, &self.bounds, *all, clock::monotonic(), &mut wakes);
+        if time_is_up || found.satisfies(&self.bounds) {
+            return Some(self.respond(broker, &mut slots, found));
+        }
+        slots.put_back(&found.entries);
+        None
+    }
+
+    fn respond(&self, broker: &Broker, slots: &mut Slots, found: Evaluation) -> Response {
+        slots.commit(&found.entries);
+        broker.telemetry.records_bytes_out.add(found.bytes as u64);
+        self.encode(broker, found.entries)
+    }
+
+    fn encode(&self, broker: &Broker, entries: Vec<Entry>) -> Response {
+        let mut response =
+            FetchResponse::<RecordSlice> { session_id: self.opened.answered_id.0, ..FetchResponse::default() };
+        let names_any = entries.iter().any(|entry| names_leader(entry.read.error));
+        let image = names_any.then(|| broker.metadata.current());
+        let mut hints = image.as_deref().map(|image| LeaderHints::new(image, &self.listener));
+        let is_read_committed = self.bounds.read_committed;
+        for entry in entries {
+            let current_leader = hints
+                .as_mut()
+                .filter(|_| names_leader(entry.read.error))
+                .and_then(|hints| hints.leader(&entry.topic, entry.partition));
+            let read = entry.read;
+            let partition = FetchPartitionResponse {
+                partition: entry.partition,
+                error: read.error,
+                high_watermark: read.high_watermark,
+                last_stable_offset: read.last_stable,
+                log_start_offset: read.log_start,
+                diverging_epoch: read
+                    .diverging
+                    .map(|end| EpochEndOffset { epoch: end.epoch, end_offset: end.end_offset }),
+                current_leader,
+                // None were aborted: there are no transactions.
+                aborted_transactions: is_read_committed.then(Vec::new),
+                preferred_read_replica: BrokerId::NONE,
+                records: read.records,
+            };
+            match response.topics.last_mut() {
+                Some(last) if last.topic == entry.topic => last.partitions.push(partition),
+                _ => response.topics.push(FetchTopicResponse { topic: entry.topic, partitions: vec![partition] }),
+            }
+        }
+        if let Some(hints) = hints {
+            response.node_endpoints = hints.endpoints;
+        }
+        encode(&self.header, &response)
+    }
+}
+
+fn refuse(header: &RequestHeader, error: ErrorCode) -> Response {
+    encode(header, &FetchResponse { error, ..FetchResponse::default() })
+}
+
+fn encode(header: &RequestHeader, response: &FetchResponse<RecordSlice>) -> Response {
+    Response::new(fetch::encode(header.api_version, header.correlation_id, response))
+}
+
+/// A fetch that waits for records, for its time to pass, or for the next request of its session.
+struct ParkedFetch {
+    broker: Arc<Broker>,
+    fetch: OpenFetch,
+    timeout: Pin<Box<Sleep>>,
+}
+
+impl Future for ParkedFetch {
+    type Output = Response;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
+        let this = &mut *self;
+        let time_is_up = this.timeout.as_mut().poll(context).is_ready();
+        loop {
+            let awake = this.fetch.opened.session.signal().poll_awake(context).is_ready();
+            if !awake && !time_is_up {
+                return Poll::Pending;
+            }
+            if let Some(response) = this.fetch.look_again(&this.broker, time_is_up) {
+                return Poll::Ready(response);
+            }
+        }
+    }
+}

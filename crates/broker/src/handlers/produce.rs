@@ -1,0 +1,231 @@
+//! Produce, versions 3 to 13: appends to the partitions that this broker leads, inline and in the order of the frames; with
+//! acks=all the answer waits for the high watermarks.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use ottla_model::{ErrorCode, ListenerName, Offset, PartitionId, TimestampMs};
+use ottla_protocol::RequestHeader;
+use ottla_protocol::messages::TopicRef;
+use ottla_protocol::messages::produce::{
+    self, PartitionProduceResponse, ProduceRequest, ProduceResponse, RecordError, TopicProduceResponse,
+};
+use tokio::time::Sleep;
+
+use super::leader_hint::{LeaderHints, names_leader};
+use crate::broker::Broker;
+use crate::clock;
+use crate::partition::waiters::{PendingProduce, Wakes};
+use crate::partition::{AckWait, AppendRefused, Appended};
+use crate::request_context::RequestContext;
+use crate::response::{Answer, Response};
+
+/// What `acks` asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Acks {
+    None,
+    Leader,
+    All,
+}
+
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, mut body: BytesMut) -> Answer {
+    let request = match produce::parse(header.api_version, &body, 0) {
+        Ok(request) => request,
+        Err(error) => return Answer::close(format_args!("Produce: {error}")),
+    };
+    let acks = match request.acks {
+        0 => Acks::None,
+        1 => Acks::Leader,
+        -1 => Acks::All,
+        _ => {
+            let response = refuse_all(request, ErrorCode::InvalidRequiredAcks);
+            return Answer::Ready(encode(&header, &response));
+        }
+    };
+    let count: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+    let pending = (acks == Acks::All).then(|| Arc::new(PendingProduce::new(count)));
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let response = append_all(broker, header.api_version, request, &mut body, pending.as_ref());
+    match pending {
+        Some(pending) if !pending.is_complete() => Answer::Later(Box::pin(WaitingProduce {
+            broker: broker.clone(),
+            listener: context.listener.clone(),
+            header,
+            response,
+            pending,
+            timeout: Box::pin(tokio::time::sleep(timeout)),
+        })),
+        _ if acks == Acks::None => close_on_error(&response),
+        pending => Answer::Ready(finish(broker, &context.listener, &header, response, pending.as_deref())),
+    }
+}
+
+/// A producer that wants no answer learns of an error by the end of its connection, as with Kafka.
+fn close_on_error(response: &ProduceResponse) -> Answer {
+    let failed = response.topics.iter().flat_map(|topic| &topic.partitions).find(|p| p.error != ErrorCode::None);
+    match failed {
+        Some(failed) => Answer::close(format_args!("Produce with acks=0 failed with {:?}", failed.error)),
+        None => Answer::None,
+    }
+}
+
+fn refuse_all(request: ProduceRequest, error: ErrorCode) -> ProduceResponse {
+    let topics = request.topics.into_iter().map(|topic| TopicProduceResponse {
+        partitions: topic.partitions.iter().map(|p| PartitionProduceResponse::failed(p.partition, error)).collect(),
+        topic: topic.topic,
+    });
+    ProduceResponse { topics: topics.collect(), ..ProduceResponse::default() }
+}
+
+fn append_all(
+    broker: &Broker,
+    version: i16,
+    request: ProduceRequest,
+    body: &mut [u8],
+    pending: Option<&Arc<PendingProduce>>,
+) -> ProduceResponse {
+    // Wakes whoever waited for these records once all of them are there: one answer may tell of several.
+    let mut wakes = Wakes::default();
+    let is_transactional = request.transactional_id.is_some();
+    let mut place = 0;
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for wanted in topic.partitions {
+            let records = match wanted.records.and_then(|range| body.get_mut(range)) {
+                Some(records) if !is_transactional => Ok(records),
+                Some(_) => Err(AppendRefused::transactional()),
+                None => Err(AppendRefused::no_records()),
+            };
+            let ack = pending.map(|pending| AckWait { pending, place });
+            let appended = records
+                .and_then(|records| append(broker, version, &topic.topic, wanted.partition, records, ack, &mut wakes));
+            partitions.push(match appended {
+                Ok(appended) => succeeded(wanted.partition, &appended),
+                Err(refused) => {
+                    if let Some(pending) = pending {
+                        pending.complete(place, refused.error, &mut wakes);
+                    }
+                    failed(wanted.partition, refused)
+                }
+            });
+            place += 1;
+        }
+        topics.push(TopicProduceResponse { topic: topic.topic, partitions });
+    }
+    ProduceResponse { topics, ..ProduceResponse::default() }
+}
+
+fn append(
+    broker: &Broker,
+    version: i16,
+    topic: &TopicRef,
+    partition: PartitionId,
+    records: &mut [u8],
+    ack: Option<AckWait<'_>>,
+    wakes: &mut Wakes,
+) -> Result<Appended, AppendRefused> {
+    let partition = broker.replicas.find(topic, partition)?;
+    let appended = partition.append_as_leader(records, version, ack, clock::monotonic(), clock::wall(), wakes)?;
+    broker.telemetry.records_bytes_in.add(records.len() as u64);
+    broker.telemetry.batches_in.add(1);
+    Ok(appended)
+}
+
+fn succeeded(partition: PartitionId, appended: &Appended) -> PartitionProduceResponse {
+    PartitionProduceResponse {
+        base_offset: appended.base_offset,
+        log_append_time: appended.log_append_time,
+        log_start_offset: appended.log_start,
+        ..PartitionProduceResponse::failed(partition, ErrorCode::None)
+    }
+}
+
+fn failed(partition: PartitionId, refused: AppendRefused) -> PartitionProduceResponse {
+    let record_errors = refused
+        .records
+        .into_iter()
+        .map(|(batch_index, message)| RecordError { batch_index, message: Some(message) })
+        .collect();
+    PartitionProduceResponse {
+        record_errors,
+        error_message: refused.message,
+        log_start_offset: refused.log_start.unwrap_or(Offset::UNKNOWN),
+        ..PartitionProduceResponse::failed(partition, refused.error)
+    }
+}
+
+/// Completes a response by what became of the partitions that waited, and by who leads instead.
+fn finish(
+    broker: &Broker,
+    listener: &ListenerName,
+    header: &RequestHeader,
+    mut response: ProduceResponse,
+    pending: Option<&PendingProduce>,
+) -> Response {
+    let mut place = 0;
+    let mut names_any = false;
+    for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        if let Some(pending) = pending
+            && partition.error == ErrorCode::None
+        {
+            // What is not known when the time is up may still happen: as in Kafka the offsets are not told then.
+            let outcome = pending.outcome(place).unwrap_or(ErrorCode::RequestTimedOut);
+            if outcome != ErrorCode::None {
+                partition.error = outcome;
+                partition.base_offset = Offset::UNKNOWN;
+                partition.log_append_time = TimestampMs::NONE;
+            }
+        }
+        names_any |= names_leader(partition.error);
+        place += 1;
+    }
+    if names_any {
+        let image = broker.metadata.current();
+        let mut hints = LeaderHints::new(&image, listener);
+        for topic in &mut response.topics {
+            for partition in topic.partitions.iter_mut().filter(|partition| names_leader(partition.error)) {
+                partition.current_leader = hints.leader(&topic.topic, partition.partition);
+            }
+        }
+        response.node_endpoints = hints.endpoints;
+    }
+    encode(header, &response)
+}
+
+fn encode(header: &RequestHeader, response: &ProduceResponse) -> Response {
+    Response::bytes(produce::encode_response(header.api_version, header.correlation_id, response))
+}
+
+/// A produce with acks=all until every partition's high watermark has passed its records, or they failed, or the time is up.
+struct WaitingProduce {
+    broker: Arc<Broker>,
+    listener: ListenerName,
+    header: RequestHeader,
+    response: ProduceResponse,
+    pending: Arc<PendingProduce>,
+    timeout: Pin<Box<Sleep>>,
+}
+
+impl Future for WaitingProduce {
+    type Output = Response;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
+        let this = &mut *self;
+        if this.pending.poll_complete(context).is_pending() && this.timeout.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        let response = std::mem::take(&mut this.response);
+        Poll::Ready(finish(&this.broker, &this.listener, &this.header, response, Some(&this.pending)))
+    }
+}
+
+impl Drop for WaitingProduce {
+    fn drop(&mut self) {
+        self.pending.abandon();
+    }
+}

@@ -1,0 +1,200 @@
+//! The I/O threads of the log directories: whatever may block for long (opening, creating in numbers, recovery, sync,
+//! deletion) runs here, so that a connection's thread never waits for a disk that another directory's work keeps busy.
+//!
+//! Each directory has two queues with a thread each: *urgent* work makes partitions available, *background* work can wait.
+//! Deleting a huge topic must not delay the next leader's log.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Which of a directory's threads takes a job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Urgency {
+    /// Partitions wait for it.
+    Urgent,
+    /// Nobody waits for it.
+    Background,
+}
+
+/// One directory's threads.
+pub struct DirectoryIo {
+    path: PathBuf,
+    urgent: Queue,
+    background: Queue,
+    health: Arc<DirectoryHealth>,
+}
+
+/// What is known of a directory's disk: counted by those who write, watched by one timer.
+#[derive(Default, Debug)]
+pub struct DirectoryHealth {
+    failed: AtomicBool,
+    writes_started: AtomicU64,
+    writes_finished: AtomicU64,
+}
+
+impl DirectoryHealth {
+    pub fn is_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// An I/O error: the directory is out of use until the process restarts. Says whether this is the first word of it.
+    pub fn fail(&self) -> bool {
+        !self.failed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Brackets a write, so that one which does not come back is seen.
+    pub fn writing<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.writes_started.fetch_add(1, Ordering::Relaxed);
+        let outcome = write();
+        self.writes_finished.fetch_add(1, Ordering::Release);
+        outcome
+    }
+
+    /// Writes that have started and finished so far.
+    fn writes(&self) -> (u64, u64) {
+        let finished = self.writes_finished.load(Ordering::Acquire);
+        (self.writes_started.load(Ordering::Relaxed), finished)
+    }
+}
+
+/// Sees a directory whose writes do not come back: nothing finished between two looks while something was under way.
+#[derive(Default, Debug)]
+pub struct StallWatch {
+    finished: u64,
+    silent_looks: u32,
+}
+
+impl StallWatch {
+    /// One look; the number of looks in a row, this one included, at which a write was under way and none had finished.
+    pub fn look(&mut self, health: &DirectoryHealth) -> u32 {
+        let (started, finished) = health.writes();
+        if started == finished || finished != self.finished {
+            self.silent_looks = 0;
+        } else {
+            self.silent_looks += 1;
+        }
+        self.finished = finished;
+        self.silent_looks
+    }
+}
+
+impl DirectoryIo {
+    /// Starts the threads of the directory at `path`.
+    pub fn start(path: PathBuf) -> std::io::Result<Self> {
+        let urgent = Queue::start("log-urgent")?;
+        let background = Queue::start("log-background")?;
+        Ok(Self { path, urgent, background, health: Arc::default() })
+    }
+
+    pub fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    pub fn health(&self) -> &Arc<DirectoryHealth> {
+        &self.health
+    }
+
+    /// Runs `job` on one of the directory's threads, after what was given to the same queue before. After
+    /// [`stop`](Self::stop) the job is dropped.
+    pub fn run(&self, urgency: Urgency, job: impl FnOnce() + Send + 'static) {
+        let queue = match urgency {
+            Urgency::Urgent => &self.urgent,
+            Urgency::Background => &self.background,
+        };
+        queue.push(Box::new(job));
+    }
+
+    /// Whether the queue is empty and its thread idle.
+    pub fn is_idle(&self, urgency: Urgency) -> bool {
+        let queue = match urgency {
+            Urgency::Urgent => &self.urgent,
+            Urgency::Background => &self.background,
+        };
+        queue.open.load(Ordering::Acquire) == 0
+    }
+
+    /// Finishes what was queued and ends the threads.
+    pub fn stop(&self) {
+        self.urgent.stop();
+        self.background.stop();
+    }
+}
+
+struct Queue {
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    /// Given and not finished.
+    open: Arc<AtomicUsize>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Queue {
+    fn start(name: &str) -> std::io::Result<Self> {
+        let (sender, receiver) = mpsc::channel::<Job>();
+        let open = Arc::new(AtomicUsize::new(0));
+        let finished = open.clone();
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            while let Ok(job) = receiver.recv() {
+                job();
+                finished.fetch_sub(1, Ordering::Release);
+            }
+        })?;
+        Ok(Self { jobs: Mutex::new(Some(sender)), open, thread: Mutex::new(Some(thread)) })
+    }
+
+    fn push(&self, job: Job) {
+        if let Some(jobs) = &*self.jobs.lock() {
+            self.open.fetch_add(1, Ordering::Relaxed);
+            // The receiver lives as long as the sender is here.
+            let _ = jobs.send(job);
+        }
+    }
+
+    fn stop(&self) {
+        self.jobs.lock().take();
+        if let Some(thread) = self.thread.lock().take() {
+            if thread.join().is_err() {
+                tracing::error!("an I/O thread ended by a panic");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stopping_finishes_what_was_queued() {
+        let io = DirectoryIo::start(PathBuf::from("unused")).expect("threads start");
+        let done = Arc::new(AtomicU64::new(0));
+        for _ in 0..100 {
+            let done = done.clone();
+            io.run(Urgency::Background, move || {
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        io.stop();
+        assert_eq!(done.load(Ordering::Relaxed), 100);
+    }
+
+    #[test]
+    fn only_a_write_that_does_not_come_back_is_a_stall() {
+        let health = DirectoryHealth::default();
+        let mut watch = StallWatch::default();
+        assert_eq!(watch.look(&health), 0);
+        health.writing(|| ());
+        assert_eq!(watch.look(&health), 0);
+        health.writing(|| {
+            assert_eq!(watch.look(&health), 1);
+            assert_eq!(watch.look(&health), 2);
+        });
+        assert_eq!(watch.look(&health), 0);
+    }
+}

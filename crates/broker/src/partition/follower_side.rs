@@ -1,0 +1,194 @@
+//! What a partition does as a follower: takes what its leader's log has, and cuts what it has not.
+
+use std::sync::Arc;
+
+use ottla_model::{LeaderEpoch, MonotonicMs, Offset, TimestampMs};
+use ottla_protocol::record_batch::BatchHeader;
+use ottla_replication::{FetchAnswer, FetchPosition, Follower, FollowerAction, LocalLog, Truncation};
+use ottla_storage::AppendError;
+
+use super::waiters::Wakes;
+use super::{Log, LogState, Partition, Role, State};
+use crate::clock;
+
+/// What the fetcher does next with a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FollowerStep {
+    /// Fetch from here.
+    Fetch(FetchPosition),
+    /// Ask the leader where its log starts and ends, then come back with the answer.
+    AskLeaderBounds,
+    /// Try again after a pause.
+    BackOff,
+    /// This leader epoch is over here; the tree will say what comes next.
+    Stop,
+}
+
+/// The follower of `leader_epoch` and its log; none if the partition does something else by now.
+fn following(state: &mut State, leader_epoch: LeaderEpoch) -> Option<(&mut Follower, &mut Log)> {
+    match (&mut state.role, &mut state.log) {
+        (Role::Follower(follower), LogState::Open(log)) if follower.leader_epoch() == leader_epoch => {
+            Some((follower, log))
+        }
+        _ => None,
+    }
+}
+
+fn local(log: &Log) -> LocalLog {
+    LocalLog {
+        start: log.log_start_offset(),
+        end: log.log_end_offset(),
+        latest_epoch: log.epoch_history().latest_epoch(),
+    }
+}
+
+fn next(follower: &Follower) -> FollowerStep {
+    follower.next_fetch().map_or(FollowerStep::BackOff, FollowerStep::Fetch)
+}
+
+impl Partition {
+    /// Where to fetch from in `leader_epoch`.
+    pub fn next_fetch(&self, leader_epoch: LeaderEpoch) -> FollowerStep {
+        let mut state = self.state.lock();
+        following(&mut state, leader_epoch).map_or(FollowerStep::Stop, |(follower, _)| next(follower))
+    }
+
+    /// The leader's answer to `asked`.
+    pub fn follower_answered(
+        self: &Arc<Self>,
+        asked: FetchPosition,
+        answer: &FetchAnswer,
+        records: &[u8],
+        wall: TimestampMs,
+    ) -> FollowerStep {
+        let mut wakes = Wakes::default();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let Some((follower, log)) = following(state, asked.leader_epoch) else { return FollowerStep::Stop };
+        match follower.fetched(asked, answer, log.epoch_history()) {
+            FollowerAction::Append => {}
+            FollowerAction::Truncate(truncation) => return self.truncate(state, truncation, asked.leader_epoch, wall),
+            FollowerAction::AskLeaderBounds => return FollowerStep::AskLeaderBounds,
+            FollowerAction::FetchAgain => return next(follower),
+            FollowerAction::BackOff => return FollowerStep::BackOff,
+            FollowerAction::AwaitNewEpoch => return FollowerStep::Stop,
+            FollowerAction::Ignore => return next(follower),
+        }
+        let mut rolled = false;
+        if !records.is_empty() {
+            // An answer to an earlier request than `asked` says brings what is here already.
+            if BatchHeader::parse(records).is_ok_and(|first| first.next_offset() <= log.log_end_offset()) {
+                return next(follower);
+            }
+            let health = self.directory.health();
+            match health.writing(|| log.append_as_follower(records, asked.leader_epoch, wall)) {
+                Ok(appended) => rolled = appended.rolled,
+                Err(error) => return self.append_failed(&error),
+            }
+        }
+        // The leader's log start: what lies before is not part of the partition any more.
+        if answer.log_start > log.log_start_offset() && log.advance_log_start(answer.log_start) {
+            follower.log_start_moved(local(log));
+        }
+        let moved = follower.appended(local(log), answer);
+        let step = next(follower);
+        let flush = rolled || log.flush_due(clock::monotonic());
+        if let Some(high_watermark) = moved {
+            self.publish(high_watermark);
+            state.subscribers.high_watermark_moved(&mut wakes);
+        }
+        drop(guard);
+        if flush {
+            self.schedule_flush();
+        }
+        step
+    }
+
+    fn append_failed(&self, error: &AppendError) -> FollowerStep {
+        match error {
+            AppendError::Io(_) | AppendError::Offline => {
+                self.disk_failed(error);
+                FollowerStep::Stop
+            }
+            // A damaged batch, or one that does not fit: nothing was appended, and asking again may bring a whole one.
+            error => {
+                tracing::warn!(partition = %self.name(), %error, "records of the leader are not appended");
+                FollowerStep::BackOff
+            }
+        }
+    }
+
+    /// The answer to [`FollowerStep::AskLeaderBounds`]; none if the leader gave none.
+    pub fn leader_bounds(&self, leader_epoch: LeaderEpoch, bounds: Option<(Offset, Offset)>) -> FollowerStep {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let Some((follower, _)) = following(state, leader_epoch) else { return FollowerStep::Stop };
+        match follower.leader_bounds(bounds) {
+            FollowerAction::Truncate(truncation) => self.truncate(state, truncation, leader_epoch, clock::wall()),
+            FollowerAction::BackOff => FollowerStep::BackOff,
+            _ => next(follower),
+        }
+    }
+
+    fn truncate(
+        &self,
+        state: &mut State,
+        truncation: Truncation,
+        leader_epoch: LeaderEpoch,
+        wall: TimestampMs,
+    ) -> FollowerStep {
+        let Some((follower, log)) = following(state, leader_epoch) else { return FollowerStep::Stop };
+        let before = log.log_end_offset();
+        let cut = self.directory.health().writing(|| match truncation {
+            Truncation::To(offset) => log.truncate_to(offset, wall).map(|_| ()).map_err(|error| error.to_string()),
+            Truncation::FullyAndStartAt(offset) => {
+                log.truncate_fully_and_start_at(offset, None).map_err(|error| error.to_string())
+            }
+        });
+        if let Err(error) = cut {
+            self.disk_failed(&error);
+            return FollowerStep::Stop;
+        }
+        let now = local(log);
+        tracing::info!(
+            partition = %self.name(), from = %before, to = %now.end, start = %now.start, epoch = %leader_epoch,
+            "truncated to what the leader has"
+        );
+        follower.truncated(now);
+        let (step, high_watermark) = (next(follower), follower.high_watermark());
+        self.publish(high_watermark);
+        self.recovery_point_fell(log.recovery_point());
+        step
+    }
+
+    /// The checkpoint on disk may name more than is left: that must not be believed after a loss of power, once other records
+    /// have been written in the place of those that were cut.
+    fn recovery_point_fell(&self, recovery_point: Offset) {
+        if let Err(error) = self.directory.lower_recovery_point(&self.topic_partition(), recovery_point) {
+            self.disk_failed(&error);
+        }
+    }
+
+    /// Lets an I/O thread sync what the log has, without the partition's lock.
+    pub(super) fn schedule_flush(self: &Arc<Self>) {
+        if self.flushing.swap(true, std::sync::atomic::Ordering::AcqRel) {
+            return;
+        }
+        let partition = self.clone();
+        self.directory.run(crate::log_io::Urgency::Background, move || {
+            partition.flushing.store(false, std::sync::atomic::Ordering::Release);
+            partition.flush(clock::monotonic());
+        });
+    }
+
+    /// Syncs what the log has now. On an I/O thread: it waits for the disk.
+    pub fn flush(&self, now: MonotonicMs) {
+        let Some(Some(work)) = self.with_log(|log| log.flush_work()) else { return };
+        match work.run() {
+            Ok(done) => {
+                self.with_log(|log| log.flushed(done, now));
+            }
+            Err(error) => self.disk_failed(&error),
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! What a partition does as its leader: takes records from producers, serves consumers and followers, answers where offsets
+//! are, and lets the ISR follow its followers.
+
+use std::sync::Arc;
+
+use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs};
+use ottla_protocol::record_batch::{self, InvalidBatch, TimestampType};
+use ottla_replication::{Divergence, EpochEnd, FollowerFetch, IsrOutcome, Leader};
+
+use super::waiters::{PendingProduce, Wakes};
+use super::{FetchRead, Log, LogState, Partition, Reader, Role, State};
+use crate::error_map;
+use crate::fetch_session::Wanted;
+use crate::response::RecordSlice;
+
+/// The place of a partition in a produce with acks=all.
+#[derive(Clone, Copy)]
+pub struct AckWait<'a> {
+    pub pending: &'a Arc<PendingProduce>,
+    pub place: usize,
+}
+
+/// Records that are in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appended {
+    pub base_offset: Offset,
+    /// None where the records carry their producer's times.
+    pub log_append_time: TimestampMs,
+    pub log_start: Offset,
+}
+
+/// Records that are not appended, and what the producer is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AppendRefused {
+    pub error: ErrorCode,
+    pub message: Option<String>,
+    /// The records that were to blame: their places in the batch, and why.
+    pub records: Vec<(i32, String)>,
+    pub log_start: Option<Offset>,
+}
+
+impl From<ErrorCode> for AppendRefused {
+    fn from(error: ErrorCode) -> Self {
+        Self { error, message: None, records: Vec::new(), log_start: None }
+    }
+}
+
+impl From<InvalidBatch> for AppendRefused {
+    fn from(invalid: InvalidBatch) -> Self {
+        let records = invalid.record_faults().iter().map(|fault| (fault.batch_index, fault.message.clone())).collect();
+        Self { error: invalid.error_code(), message: Some(invalid.to_string()), records, log_start: None }
+    }
+}
+
+impl AppendRefused {
+    /// There is no transaction coordinator that could end what the batch begins.
+    pub fn transactional() -> Self {
+        let message = "Transactional records are not accepted: transactions are not supported".to_owned();
+        Self { message: Some(message), ..ErrorCode::InvalidTxnState.into() }
+    }
+
+    pub fn no_records() -> Self {
+        let message = "Produce requests must have at least one record batch per partition".to_owned();
+        Self { message: Some(message), ..ErrorCode::InvalidRecord.into() }
+    }
+}
+
+/// What ListOffsets asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OffsetQuery {
+    Earliest,
+    Latest,
+    /// The record with the largest timestamp.
+    MaxTimestamp,
+    /// The first record that is not older.
+    At(TimestampMs),
+}
+
+/// What ListOffsets answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FoundOffset {
+    pub timestamp: TimestampMs,
+    pub offset: Offset,
+    pub leader_epoch: LeaderEpoch,
+}
+
+impl FoundOffset {
+    /// There is no such record.
+    pub const NONE: Self =
+        Self { timestamp: TimestampMs::NONE, offset: Offset::UNKNOWN, leader_epoch: LeaderEpoch::NONE };
+}
+
+/// The leader and its log, or the error that a request for the leader is answered with.
+fn leading(state: &mut State) -> Result<(&mut Leader, &mut Log), ErrorCode> {
+    match (&mut state.role, &mut state.log) {
+        (_, LogState::Offline) => Err(ErrorCode::KafkaStorageError),
+        (Role::Leader(leader), LogState::Open(log)) => Ok((leader, log)),
+        _ => Err(ErrorCode::NotLeaderOrFollower),
+    }
+}
+
+impl Partition {
+    /// Appends one producer's batch: checks it, assigns offsets in place and writes these bytes. With `ack` the outcome of the
+    /// produce's place is told there, when the high watermark has passed the records or is known not to.
+    ///
+    /// # Errors
+    /// Nothing was appended; `ack` was not told.
+    pub fn append_as_leader(
+        self: &Arc<Self>,
+        records: &mut [u8],
+        produce_version: i16,
+        ack: Option<AckWait<'_>>,
+        now: MonotonicMs,
+        wall: TimestampMs,
+        wakes: &mut Wakes,
+    ) -> Result<Appended, AppendRefused> {
+        let rules = self.rules.load();
+        if self.directory.health().is_failed() {
+            return Err(ErrorCode::KafkaStorageError.into());
+        }
+        if !self.leads() {
+            // The log may still be opening: the lock tells more.
+            leading(&mut self.state.lock())?;
+        }
+        // Before the lock: checking a batch costs more than writing it.
+        let limits = rules.limits(produce_version, wall);
+        let validated = record_batch::validate(records, &limits)?;
+        if validated.header.is_transactional() {
+            return Err(AppendRefused::transactional());
+        }
+        let stamped = limits.timestamp_type == TimestampType::LogAppendTime;
+        let recompressed = rules.recompress(records, &validated)?;
+        let mut owned;
+        let records = match recompressed {
+            Some(bytes) => {
+                owned = bytes;
+                &mut owned[..]
+            }
+            None => records,
+        };
+        if stamped {
+            record_batch::set_max_timestamp(records, TimestampType::LogAppendTime, wall);
+        } else {
+            record_batch::set_max_timestamp(records, TimestampType::CreateTime, validated.max_timestamp);
+        }
+
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let (leader, log) = leading(state)?;
+        leader.check_append(ack.is_some())?;
+        let written = self.directory.health().writing(|| log.append_as_leader(records, leader.leader_epoch(), wall));
+        let written = match written {
+            Ok(written) => written,
+            Err(error) => {
+                let refused = error_map::append_refused(&error);
+                let log_start = Some(log.log_start_offset());
+                if refused.error == ErrorCode::KafkaStorageError {
+                    self.disk_failed(&error);
+                }
+                return Err(AppendRefused { log_start, ..refused });
+            }
+        };
+        let log_start = log.log_start_offset();
+        let flush = written.rolled || log.flush_due(now);
+        let brokers = |broker| self.host.eligible_epoch(broker);
+        let required = written.last_offset.next();
+        if !written.is_duplicate {
+            let effects = leader.appended(now, written.log_end_offset, &brokers);
+            state.subscribers.appended(wakes);
+            self.carry_out(state, effects, wakes);
+        }
+        if let Some(ack) = ack {
+            // A retry of a batch that is not replicated yet waits as the original does (scenario 15).
+            if state.high_watermark_now() >= required {
+                ack.pending.complete(ack.place, ErrorCode::None, wakes);
+            } else {
+                state.produce.push(required, ack.pending.clone(), ack.place);
+            }
+        }
+        drop(guard);
+        if flush {
+            self.schedule_flush();
+        }
+        Ok(Appended {
+            base_offset: written.first_offset,
+            log_append_time: if stamped { wall } else { TimestampMs::NONE },
+            log_start,
+        })
+    }
+
+    /// Looks at what is there for one fetch. A follower's news move its progress, and by it the high watermark, first: the answer
+    /// then tells the new one.
+    pub fn read(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        reader: Reader,
+        max_bytes: usize,
+        first_in_answer: bool,
+        now: MonotonicMs,
+        wakes: &mut Wakes,
+    ) -> FetchRead {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        match self.read_in(state, wanted, reader, max_bytes, first_in_answer, now, wakes) {
+            Ok(read) => read,
+            Err(error) => FetchRead::error(error),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the inside of `read`")]
+    fn read_in(
+        self: &Arc<Self>,
+        state: &mut State,
+        wanted: &Wanted,
+        reader: Reader,
+        max_bytes: usize,
+        first_in_answer: bool,
+        now: MonotonicMs,
+        wakes: &mut Wakes,
+    ) -> Result<FetchRead, ErrorCode> {
+        let (leader, log) = leading(state)?;
+        let brokers = |broker| self.host.eligible_epoch(broker);
+        let fetch = match reader {
+            Reader::Consumer { .. } => {
+                leader.check_leader_epoch(wanted.current_leader_epoch).map_err(|refused| refused.error_code())?;
+                None
+            }
+            Reader::Replica { id, epoch, progress } => {
+                let fetch = FollowerFetch {
+                    replica: id,
+                    broker_epoch: epoch,
+                    leader_epoch: wanted.current_leader_epoch,
+                    fetch_offset: wanted.offset,
+                    log_start_offset: wanted.log_start,
+                };
+                leader.check_fetch(&fetch, &brokers).map_err(|refused| refused.error_code())?;
+                progress.then_some(fetch)
+            }
+        };
+        let (log_start, log_end) = (log.log_start_offset(), log.log_end_offset());
+        let diverging =
+            match log.epoch_history().divergence(wanted.last_fetched_epoch, wanted.offset, log_start, log_end) {
+                Divergence::None => None,
+                Divergence::At(end) => Some(end),
+                Divergence::OutOfRange => return Err(ErrorCode::OffsetOutOfRange),
+            };
+        if diverging.is_none() && (wanted.offset < log_start || wanted.offset > log_end) {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        if let Some(fetch) = fetch.filter(|_| diverging.is_none()) {
+            let effects = leader.follower_fetched(now, &fetch, &brokers).map_err(|refused| refused.error_code())?;
+            if !effects.is_empty() {
+                self.carry_out(state, effects, wakes);
+            }
+        }
+        let (leader, log) = leading(state)?;
+        let high_watermark = leader.high_watermark();
+        let last_stable = leader.last_stable_offset();
+        let upper = match reader {
+            Reader::Consumer { read_committed: true } => last_stable,
+            Reader::Consumer { read_committed: false } => high_watermark,
+            Reader::Replica { .. } => log_end,
+        };
+        // The first records of an answer come whole, however large; others only where there is room.
+        let has_room = first_in_answer || max_bytes > 0;
+        let records = if diverging.is_none() && wanted.offset < upper && has_room {
+            self.slice(log, wanted.offset, max_bytes, upper, first_in_answer)?
+        } else {
+            None
+        };
+        Ok(FetchRead { error: ErrorCode::None, high_watermark, last_stable, log_start, diverging, records })
+    }
+
+    fn slice(
+        &self,
+        log: &Log,
+        from: Offset,
+        max_bytes: usize,
+        upper: Offset,
+        first_in_answer: bool,
+    ) -> Result<Option<RecordSlice>, ErrorCode> {
+        match log.read(from, max_bytes, upper, first_in_answer) {
+            Ok(slice) => Ok(Some(slice).filter(|slice| !slice.is_empty())),
+            Err(error) => {
+                let code = error_map::read_error(&error);
+                if code == ErrorCode::KafkaStorageError {
+                    tracing::error!(partition = %self.name(), %error, "a read failed");
+                }
+                Err(code)
+            }
+        }
+    }
+
+    /// ListOffsets. `sees_log_end`: a follower asks, for whom the high watermark is no bound.
+    pub fn find_offset(
+        &self,
+        query: OffsetQuery,
+        leader_epoch: LeaderEpoch,
+        sees_log_end: bool,
+    ) -> Result<FoundOffset, ErrorCode> {
+        let mut guard = self.state.lock();
+        let (leader, log) = leading(&mut guard)?;
+        leader.check_leader_epoch(leader_epoch).map_err(|refused| refused.error_code())?;
+        let upper = if sees_log_end { log.log_end_offset() } else { leader.last_stable_offset() };
+        // A new leader's high watermark may be behind what its predecessor told: "latest" must not go back.
+        let is_settled = sees_log_end || leader.are_offsets_available();
+        let unsettled = || if is_settled { Ok(()) } else { Err(ErrorCode::OffsetNotAvailable) };
+        let found = match query {
+            OffsetQuery::Latest => {
+                unsettled()?;
+                return Ok(FoundOffset {
+                    timestamp: TimestampMs::NONE,
+                    offset: upper,
+                    leader_epoch: leader.leader_epoch(),
+                });
+            }
+            OffsetQuery::Earliest => {
+                let offset = log.log_start_offset();
+                let leader_epoch = log.epoch_history().epoch_for_offset(offset).unwrap_or(LeaderEpoch::NONE);
+                return Ok(FoundOffset { timestamp: TimestampMs::NONE, offset, leader_epoch });
+            }
+            OffsetQuery::MaxTimestamp => log.offset_of_max_timestamp(),
+            OffsetQuery::At(timestamp) => log.offset_for_timestamp(timestamp),
+        };
+        let found = found.map_err(|error| {
+            tracing::error!(partition = %self.name(), %error, "a search by time failed");
+            error_map::read_error(&error)
+        })?;
+        match found {
+            Some(found) if found.offset < upper => Ok(FoundOffset {
+                timestamp: found.timestamp,
+                offset: found.offset,
+                leader_epoch: log.epoch_history().epoch_for_offset(found.offset).unwrap_or(LeaderEpoch::NONE),
+            }),
+            _ => {
+                unsettled()?;
+                Ok(FoundOffset::NONE)
+            }
+        }
+    }
+
+    /// OffsetForLeaderEpoch: the largest epoch not above `epoch` and where it ends; none if the log knows no such.
+    pub fn epoch_end(&self, epoch: LeaderEpoch, current: LeaderEpoch) -> Result<Option<EpochEnd>, ErrorCode> {
+        let mut guard = self.state.lock();
+        let (leader, log) = leading(&mut guard)?;
+        leader.check_leader_epoch(current).map_err(|refused| refused.error_code())?;
+        Ok(log.epoch_history().end_offset_for(epoch, log.log_end_offset()))
+    }
+
+    /// What became of an ISR proposal. Returns when the leader wants to be ticked, if soon.
+    pub fn isr_decided(self: &Arc<Self>, now: MonotonicMs, number: u32, outcome: &IsrOutcome) -> Option<MonotonicMs> {
+        let mut wakes = Wakes::default();
+        let mut state = self.state.lock();
+        let Role::Leader(leader) = &mut state.role else { return None };
+        let brokers = |broker| self.host.eligible_epoch(broker);
+        let effects = leader.isr_decided(now, number, outcome, &brokers);
+        if effects.isr_changed {
+            tracing::info!(partition = %self.name(), isr = ?leader.isr().committed(), "ISR changed");
+        }
+        let decided = matches!(outcome, IsrOutcome::Decided { .. });
+        let retry_at = if decided { None } else { Some(now + ottla_replication::leader::ISR_RETRY_BACKOFF) };
+        self.carry_out(&mut state, effects, &mut wakes);
+        retry_at
+    }
+
+    /// Time passed, or a broker's registration changed: followers may have to leave or join the ISR.
+    pub fn tick(self: &Arc<Self>, now: MonotonicMs) {
+        let mut wakes = Wakes::default();
+        let mut state = self.state.lock();
+        let Role::Leader(leader) = &mut state.role else { return };
+        let brokers = |broker| self.host.eligible_epoch(broker);
+        let effects = leader.tick(now, &brokers);
+        if !effects.is_empty() {
+            self.carry_out(&mut state, effects, &mut wakes);
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! One partition's replica on this broker: its log and its role, behind one lock.
+//!
+//! A partition is state, not a task: whoever has something to do with it (a connection's task, a fetcher, an I/O thread) takes the
+//! lock, does it and goes. What waits hangs in [`waiters`] and is woken when the lock is free again.
+//!
+//! Invariants:
+//! - the role follows the tree: leader and follower exist only for the leader epoch that the tree named last, and only with an
+//!   open log; everything that waited in an earlier leader epoch has ended;
+//! - the published high watermark never passes the log's end and falls only with a truncation of a follower;
+//! - a closed partition (deleted, or replaced by a topic of the same name) answers nobody any more.
+//!
+//! Lock order: fetch session, partition, leaves (wait lists, ISR proposals).
+
+mod follower_side;
+mod leader_side;
+pub mod waiters;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ottla_metadata::PartitionState;
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, MonotonicMs, Offset, TopicIdPartition, TopicName, TopicPartition};
+use ottla_replication::{
+    EpochEnd, Follower, IsrMember, Leader, LeaderConfig, LeaderEffects, LocalLog, PartitionView, Rules,
+};
+use ottla_storage::env::RealEnv;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::broker::Identity;
+use crate::isr_updates::IsrUpdates;
+use crate::log_dirs::LogDir;
+use crate::metadata_cache::MetadataCache;
+use crate::response::RecordSlice;
+use crate::topic_rules::TopicRules;
+
+pub use follower_side::FollowerStep;
+pub use leader_side::{AckWait, AppendRefused, Appended, FoundOffset, OffsetQuery};
+use waiters::{ProduceWaiters, Subscribers, Subscription, Wakes};
+
+pub type Log = ottla_storage::Log<RealEnv>;
+
+/// What all partitions of a broker share.
+pub struct PartitionHost {
+    pub identity: Arc<Identity>,
+    pub metadata: Arc<MetadataCache>,
+    pub isr_updates: Arc<IsrUpdates>,
+    pub replica_lag_time_max: Duration,
+    /// Some high watermark moved since the last checkpoint.
+    pub high_watermarks_moved: AtomicBool,
+    /// A directory's disk failed.
+    pub storage_failed: Notify,
+}
+
+impl PartitionHost {
+    /// Which brokers may be in an ISR, by the current image; looked up only when asked.
+    fn eligible_epoch(&self, broker: BrokerId) -> Option<BrokerEpoch> {
+        let image = self.metadata.peek();
+        image.broker(broker).filter(|broker| broker.is_active()).map(|broker| broker.epoch)
+    }
+}
+
+/// What a look at a partition gives one fetch.
+#[derive(Debug)]
+pub struct FetchRead {
+    pub error: ErrorCode,
+    pub high_watermark: Offset,
+    pub last_stable: Offset,
+    pub log_start: Offset,
+    /// Where the fetcher's log leaves this one.
+    pub diverging: Option<EpochEnd>,
+    pub records: Option<RecordSlice>,
+}
+
+impl FetchRead {
+    pub fn error(error: ErrorCode) -> Self {
+        Self {
+            error,
+            high_watermark: Offset::UNKNOWN,
+            last_stable: Offset::UNKNOWN,
+            log_start: Offset::UNKNOWN,
+            diverging: None,
+            records: None,
+        }
+    }
+
+    pub fn records_bytes(&self) -> usize {
+        self.records.as_ref().map_or(0, |records| records.len)
+    }
+}
+
+/// Who reads, which decides how far.
+#[derive(Clone, Copy, Debug)]
+pub enum Reader {
+    Consumer {
+        read_committed: bool,
+    },
+    /// `progress`: the fetch's offset is news from the follower, not a second look.
+    Replica {
+        id: BrokerId,
+        epoch: BrokerEpoch,
+        progress: bool,
+    },
+}
+
+enum LogState {
+    /// An I/O thread opens or creates it.
+    Opening,
+    Open(Box<Log>),
+    /// Its directory failed, or it cannot be read.
+    Offline,
+}
+
+enum Role {
+    Idle,
+    Leader(Box<Leader>),
+    Follower(Box<Follower>),
+}
+
+struct State {
+    log: LogState,
+    role: Role,
+    /// What the tree said last.
+    assigned: Option<Arc<PartitionState>>,
+    /// What is known while nobody leads or follows here; the role knows better where there is one.
+    high_watermark: Offset,
+    subscribers: Subscribers,
+    produce: ProduceWaiters,
+}
+
+pub struct Partition {
+    pub topic: TopicName,
+    id: TopicIdPartition,
+    host: Arc<PartitionHost>,
+    directory: Arc<LogDir>,
+    rules: ArcSwap<TopicRules>,
+    closed: AtomicBool,
+    /// For looks that must not wait for the lock: a stalled disk holds it.
+    leads: AtomicBool,
+    published_high_watermark: AtomicI64,
+    /// A flush waits for its I/O thread.
+    flushing: AtomicBool,
+    state: Mutex<State>,
+}
+
+impl Partition {
+    /// A partition whose log is being opened; `high_watermark` is what the checkpoint says.
+    pub fn new(
+        topic: TopicName,
+        id: TopicIdPartition,
+        host: Arc<PartitionHost>,
+        directory: Arc<LogDir>,
+        rules: Arc<TopicRules>,
+        high_watermark: Offset,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            topic,
+            id,
+            host,
+            directory,
+            rules: ArcSwap::new(rules),
+            closed: AtomicBool::new(false),
+            leads: AtomicBool::new(false),
+            published_high_watermark: AtomicI64::new(high_watermark.0),
+            flushing: AtomicBool::new(false),
+            state: Mutex::new(State {
+                log: LogState::Opening,
+                role: Role::Idle,
+                assigned: None,
+                high_watermark,
+                subscribers: Subscribers::default(),
+                produce: ProduceWaiters::default(),
+            }),
+        })
+    }
+
+    pub fn id(&self) -> TopicIdPartition {
+        self.id
+    }
+
+    pub fn topic_partition(&self) -> TopicPartition {
+        TopicPartition::new(self.topic.clone(), self.id.partition)
+    }
+
+    pub fn directory(&self) -> &Arc<LogDir> {
+        &self.directory
+    }
+
+    pub fn rules(&self) -> Arc<TopicRules> {
+        self.rules.load_full()
+    }
+
+    /// The high watermark as last published; without the lock.
+    pub fn high_watermark(&self) -> Offset {
+        Offset(self.published_high_watermark.load(Ordering::Acquire))
+    }
+
+    /// Whether it led at the last change; without the lock.
+    pub fn leads(&self) -> bool {
+        self.leads.load(Ordering::Acquire)
+    }
+
+    /// Deleted, or replaced: whoever holds it looks it up again.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub fn subscribe(&self, subscription: Arc<Subscription>) {
+        self.state.lock().subscribers.add(subscription);
+    }
+
+    pub fn unsubscribe(&self, subscription: &Arc<Subscription>) {
+        self.state.lock().subscribers.remove(subscription);
+    }
+
+    /// The log is there: the role that the tree named meanwhile begins.
+    pub fn log_opened(self: &Arc<Self>, log: Box<Log>, now: MonotonicMs) {
+        let mut wakes = Wakes::default();
+        let mut state = self.state.lock();
+        if self.is_closed() {
+            return;
+        }
+        state.high_watermark = state.high_watermark.max(log.log_start_offset()).min(log.log_end_offset());
+        self.publish(state.high_watermark);
+        state.log = LogState::Open(log);
+        if let Some(assigned) = state.assigned.clone() {
+            self.assume_in(&mut state, &assigned, now, &mut wakes);
+        }
+    }
+
+    /// The log cannot be opened or written: the partition answers KAFKA_STORAGE_ERROR from now on.
+    pub fn log_failed(&self) {
+        let mut wakes = Wakes::default();
+        let mut state = self.state.lock();
+        if let LogState::Open(log) = &mut state.log {
+            log.abandon();
+        }
+        state.log = LogState::Offline;
+        self.leave_role(&mut state, ErrorCode::KafkaStorageError, &mut wakes);
+    }
+
+    /// [`Self::log_failed`] for a partition that has not failed yet; says whether it was one.
+    pub fn fail_if_open(&self) -> bool {
+        let is_open = matches!(self.state.lock().log, LogState::Open(_));
+        if is_open {
+            self.log_failed();
+        }
+        is_open
+    }
+
+    /// Ends the partition here. Gives the log back for whatever comes next (a rename, a removal).
+    pub fn close(&self, outcome: ErrorCode) -> Option<Box<Log>> {
+        let mut wakes = Wakes::default();
+        let mut state = self.state.lock();
+        self.closed.store(true, Ordering::Release);
+        self.leave_role(&mut state, outcome, &mut wakes);
+        match std::mem::replace(&mut state.log, LogState::Offline) {
+            LogState::Open(log) => Some(log),
+            LogState::Opening | LogState::Offline => None,
+        }
+    }
+
+    /// The tree has a state for this partition: the role follows.
+    pub fn assume(self: &Arc<Self>, assigned: &Arc<PartitionState>, now: MonotonicMs, wakes: &mut Wakes) {
+        let mut state = self.state.lock();
+        self.assume_in(&mut state, assigned, now, wakes);
+    }
+
+    fn assume_in(
+        self: &Arc<Self>,
+        state: &mut State,
+        assigned: &Arc<PartitionState>,
+        now: MonotonicMs,
+        wakes: &mut Wakes,
+    ) {
+        if self.is_closed() {
+            return;
+        }
+        state.assigned = Some(assigned.clone());
+        let LogState::Open(log) = &mut state.log else { return };
+        let local = self.host.identity.id();
+        let epoch = assigned.leader_epoch;
+        if assigned.leader == local {
+            let isr = isr_of(assigned);
+            let view = PartitionView {
+                leader_epoch: epoch,
+                partition_epoch: assigned.partition_epoch,
+                replicas: &assigned.replicas,
+                isr: &isr,
+            };
+            let brokers = |broker| self.host.eligible_epoch(broker);
+            if let Role::Leader(leader) = &mut state.role {
+                if leader.leader_epoch() == epoch {
+                    let effects = leader.state_changed(now, view, &brokers);
+                    self.carry_out(state, effects, wakes);
+                    return;
+                }
+            }
+            log.begin_leader_epoch(epoch);
+            let (log_start, log_end) = (log.log_start_offset(), log.log_end_offset());
+            let high_watermark = state.high_watermark_now();
+            let config = LeaderConfig {
+                local,
+                local_epoch: self.host.identity.epoch(),
+                replica_lag_time_max: self.host.replica_lag_time_max,
+                min_insync_replicas: self.rules.load().min_insync_replicas,
+                rules: Rules::default(),
+            };
+            self.leave_role(state, ErrorCode::NotLeaderOrFollower, wakes);
+            let (leader, effects) = Leader::new(now, config, view, log_start, log_end, high_watermark, &brokers);
+            state.role = Role::Leader(Box::new(leader));
+            self.leads.store(true, Ordering::Release);
+            self.carry_out(state, effects, wakes);
+            return;
+        }
+        if let Role::Follower(follower) = &state.role
+            && follower.leader_epoch() == epoch
+            && follower.leader() == assigned.leader
+        {
+            return;
+        }
+        let known = LocalLog {
+            start: log.log_start_offset(),
+            end: log.log_end_offset(),
+            latest_epoch: log.epoch_history().latest_epoch(),
+        };
+        let high_watermark = state.high_watermark_now();
+        self.leave_role(state, ErrorCode::NotLeaderOrFollower, wakes);
+        if !assigned.has_leader() || !assigned.is_replica(local) {
+            return;
+        }
+        // The correct rules never ask for anything before the first fetch.
+        let (follower, _) = Follower::new(assigned.leader, epoch, known, high_watermark, Rules::default());
+        state.role = Role::Follower(Box::new(follower));
+    }
+
+    /// Ends the role, and everything that waits for it.
+    fn leave_role(&self, state: &mut State, outcome: ErrorCode, wakes: &mut Wakes) {
+        state.high_watermark = state.high_watermark_now();
+        state.role = Role::Idle;
+        self.leads.store(false, Ordering::Release);
+        state.produce.fail_all(outcome, wakes);
+        state.subscribers.changed(wakes);
+    }
+
+    /// The topic's configuration changed.
+    pub fn set_rules(self: &Arc<Self>, rules: Arc<TopicRules>, now: MonotonicMs, wakes: &mut Wakes) {
+        let mut state = self.state.lock();
+        if let LogState::Open(log) = &mut state.log {
+            log.set_config(rules.log.clone());
+        }
+        if let Role::Leader(leader) = &mut state.role {
+            let brokers = |broker| self.host.eligible_epoch(broker);
+            let effects = leader.set_min_insync_replicas(now, rules.min_insync_replicas, &brokers);
+            self.carry_out(&mut state, effects, wakes);
+        }
+        self.rules.store(rules);
+    }
+
+    /// Carries out what a step of the leader led to. The log's end has been dealt with.
+    fn carry_out(self: &Arc<Self>, state: &mut State, effects: LeaderEffects, wakes: &mut Wakes) {
+        if let Some(high_watermark) = effects.high_watermark {
+            self.publish(high_watermark);
+            state.produce.complete_up_to(high_watermark, wakes);
+            state.subscribers.high_watermark_moved(wakes);
+        }
+        if effects.isr_changed
+            && let Role::Leader(leader) = &state.role
+            && leader.is_under_min_isr()
+        {
+            state.produce.fail_all(ErrorCode::NotEnoughReplicasAfterAppend, wakes);
+        }
+        if let Some(proposal) = effects.alter {
+            self.host.isr_updates.propose(self.clone(), proposal);
+        }
+    }
+
+    fn publish(&self, high_watermark: Offset) {
+        self.published_high_watermark.store(high_watermark.0, Ordering::Release);
+        // A load first: the flag is set already nearly always, and a store would take the cache line from the other core.
+        if !self.host.high_watermarks_moved.load(Ordering::Relaxed) {
+            self.host.high_watermarks_moved.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whom this replica follows, and from where it fetches; none if it does something else.
+    pub fn following(&self) -> Option<(BrokerId, FollowerStep)> {
+        let state = self.state.lock();
+        match (&state.role, &state.log) {
+            (Role::Follower(follower), LogState::Open(_)) => {
+                let step = follower.next_fetch().map_or(FollowerStep::BackOff, FollowerStep::Fetch);
+                Some((follower.leader(), step))
+            }
+            _ => None,
+        }
+    }
+
+    /// The leader of the last state that the tree had for this partition.
+    pub fn assigned_leader(&self) -> BrokerId {
+        self.state.lock().assigned.as_ref().map_or(BrokerId::NONE, |assigned| assigned.leader)
+    }
+
+    /// A look at the open log.
+    pub fn with_log<T>(&self, look: impl FnOnce(&mut Log) -> T) -> Option<T> {
+        match &mut self.state.lock().log {
+            LogState::Open(log) => Some(look(log)),
+            LogState::Opening | LogState::Offline => None,
+        }
+    }
+
+    /// An I/O error of this partition's directory: the first one takes the whole directory out of use.
+    pub fn disk_failed(&self, error: &dyn std::fmt::Display) {
+        if self.directory.health().fail() {
+            tracing::error!(
+                directory = %self.directory.path().display(),
+                partition = %self.name(),
+                %error,
+                "the log directory is out of use until a restart"
+            );
+        }
+        self.host.storage_failed.notify_one();
+    }
+
+    /// `topic-partition`, for people.
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.topic, self.id.partition)
+    }
+}
+
+impl State {
+    fn high_watermark_now(&self) -> Offset {
+        match &self.role {
+            Role::Leader(leader) => leader.high_watermark(),
+            Role::Follower(follower) => follower.high_watermark(),
+            Role::Idle => self.high_watermark,
+        }
+    }
+}
+
+impl std::fmt::Debug for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Partition").field("name", &self.name()).field("leads", &self.leads()).finish_non_exhaustive()
+    }
+}
+
+/// The image's ISR as the replication core wants it.
+fn isr_of(state: &PartitionState) -> Vec<IsrMember> {
+    state.isr.iter().map(|member| IsrMember { broker: member.broker, epoch: member.epoch }).collect()
+}

@@ -1,0 +1,326 @@
+//! What waits at a partition: produce answers for the high watermark, fetches for something to read.
+//!
+//! Nothing here polls. An event of the partition marks those who wait while the partition's lock is held and collects
+//! their wakers in [`Wakes`], which fire when that lock is free again: a task woken on another core must not run into the lock
+//! that woke it.
+//!
+//! Locks are leaves: nothing is locked while [`FetchSignal`]'s or [`PendingProduce`]'s lock is held.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use futures::task::AtomicWaker;
+use ottla_model::{Deferred, ErrorCode, Offset};
+use parking_lot::Mutex;
+
+/// Wakers to fire once the lock under which they were collected is free. Declare it before the guard: it fires on drop.
+#[derive(Default, Debug)]
+pub struct Wakes(Vec<Waker>);
+
+impl Wakes {
+    pub fn push(&mut self, waker: Option<Waker>) {
+        self.0.extend(waker);
+    }
+}
+
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        for waker in self.0.drain(..) {
+            waker.wake();
+        }
+    }
+}
+
+/// Whose events a subscription is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FetchKind {
+    /// Reads below the high watermark: waits for it to move.
+    Consumer,
+    /// Reads up to the log's end: waits for appends. A high watermark that moved is told with the next answer, but wakes nobody: as in Kafka,
+    /// followers need it only when they become leaders or restart, and a wake-up a record is what a quiet partition costs.
+    Replica,
+}
+
+/// Where partitions leave word for one fetch session, or for one fetch without a session.
+#[derive(Default, Debug)]
+pub struct FetchSignal {
+    /// Slots with news, each at most once (see [`Subscription::queued`]).
+    dirty: Mutex<Vec<u32>>,
+    /// Something came that may complete a parked fetch.
+    awake: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl FetchSignal {
+    /// Moves the slots with news to `into`.
+    pub fn drain(&self, into: &mut impl Extend<u32>) {
+        let mut dirty = self.dirty.lock();
+        if !dirty.is_empty() {
+            into.extend(dirty.drain(..));
+        }
+    }
+
+    /// Whether something came since the last call; otherwise `context` is woken when it does.
+    pub fn poll_awake(&self, context: &mut Context<'_>) -> Poll<()> {
+        if self.awake.swap(false, Ordering::AcqRel) {
+            return Poll::Ready(());
+        }
+        self.waker.register(context.waker());
+        if self.awake.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Lets the parked fetch look again.
+    pub fn wake(&self, wakes: &mut Wakes) {
+        if !self.awake.swap(true, Ordering::AcqRel) {
+            wakes.push(self.waker.take());
+        }
+    }
+}
+
+/// One partition's place in a session. The partition holds it while the session is interested.
+#[derive(Debug)]
+pub struct Subscription {
+    signal: Arc<FetchSignal>,
+    slot: u32,
+    kind: FetchKind,
+    /// The slot is in the signal's list, or the session has it in hand: one entry is enough.
+    queued: AtomicBool,
+}
+
+impl Subscription {
+    pub fn new(signal: Arc<FetchSignal>, slot: u32, kind: FetchKind) -> Self {
+        Self { signal, slot, kind, queued: AtomicBool::new(false) }
+    }
+
+    /// The session is about to look at the partition: what happens from now on is news again.
+    pub fn taken(&self) {
+        self.queued.store(false, Ordering::Release);
+    }
+
+    fn mark(&self) {
+        if !self.queued.swap(true, Ordering::AcqRel) {
+            self.signal.dirty.lock().push(self.slot);
+        }
+    }
+}
+
+/// The fetches that want to hear of one partition.
+#[derive(Default, Debug)]
+pub struct Subscribers(Vec<Arc<Subscription>>);
+
+impl Subscribers {
+    pub fn add(&mut self, subscription: Arc<Subscription>) {
+        self.0.push(subscription);
+    }
+
+    pub fn remove(&mut self, subscription: &Arc<Subscription>) {
+        if let Some(at) = self.0.iter().position(|known| Arc::ptr_eq(known, subscription)) {
+            self.0.swap_remove(at);
+        }
+    }
+
+    /// The log's end moved.
+    pub fn appended(&self, wakes: &mut Wakes) {
+        for subscription in self.0.iter().filter(|s| s.kind == FetchKind::Replica) {
+            subscription.mark();
+            subscription.signal.wake(wakes);
+        }
+    }
+
+    /// The high watermark moved.
+    pub fn high_watermark_moved(&self, wakes: &mut Wakes) {
+        for subscription in &self.0 {
+            subscription.mark();
+            if subscription.kind == FetchKind::Consumer {
+                subscription.signal.wake(wakes);
+            }
+        }
+    }
+
+    /// Leadership, the log's start or the partition itself changed: everybody has to look.
+    pub fn changed(&self, wakes: &mut Wakes) {
+        for subscription in &self.0 {
+            subscription.mark();
+            subscription.signal.wake(wakes);
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A produce request with acks=all whose partitions wait for their high watermarks.
+#[derive(Debug)]
+pub struct PendingProduce {
+    remaining: AtomicUsize,
+    /// By the partition's place in the request; none: still waits.
+    outcomes: Mutex<Vec<Option<ErrorCode>>>,
+    waker: AtomicWaker,
+    /// Timed out, or its connection ended.
+    abandoned: AtomicBool,
+}
+
+impl PendingProduce {
+    /// For a request with `partitions` partitions, all of which wait at first.
+    pub fn new(partitions: usize) -> Self {
+        Self {
+            remaining: AtomicUsize::new(partitions),
+            outcomes: Mutex::new(vec![None; partitions]),
+            waker: AtomicWaker::new(),
+            abandoned: AtomicBool::new(false),
+        }
+    }
+
+    /// Nobody will ask for the outcome any more.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+    }
+
+    /// One partition's outcome. A second one for the same partition is ignored: an answer is given once.
+    pub fn complete(&self, place: usize, outcome: ErrorCode, wakes: &mut Wakes) {
+        if let Some(known @ None) = self.outcomes.lock().get_mut(place) {
+            *known = Some(outcome);
+        } else {
+            return;
+        }
+        if self.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+            wakes.push(self.waker.take());
+        }
+    }
+
+    /// Ready when every partition has its outcome.
+    pub fn poll_complete(&self, context: &mut Context<'_>) -> Poll<()> {
+        if self.remaining.load(Ordering::Acquire) == 0 {
+            return Poll::Ready(());
+        }
+        self.waker.register(context.waker());
+        if self.remaining.load(Ordering::Acquire) == 0 { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    pub fn is_complete(&self) -> bool {
+        self.remaining.load(Ordering::Acquire) == 0
+    }
+
+    /// None while it waits.
+    pub fn outcome(&self, place: usize) -> Option<ErrorCode> {
+        self.outcomes.lock().get(place).copied().flatten()
+    }
+}
+
+/// The produce answers that wait for one partition's high watermark.
+#[derive(Default, Debug)]
+pub struct ProduceWaiters {
+    deferred: Deferred<Offset, (Arc<PendingProduce>, usize)>,
+    /// Look for given-up waiters when there are this many.
+    sweep_at: usize,
+}
+
+/// Below this many waiters nobody looks for those that timed out: they go when the high watermark passes them.
+const SWEEP_WAITERS_MIN: usize = 1_024;
+
+impl ProduceWaiters {
+    /// `pending`'s partition at `place` completes when the high watermark reaches `position`.
+    pub fn push(&mut self, position: Offset, pending: Arc<PendingProduce>, place: usize) {
+        if self.deferred.len() >= self.sweep_at.max(SWEEP_WAITERS_MIN) {
+            self.sweep();
+        }
+        self.deferred.push(position, (pending, place));
+    }
+
+    /// A leader that is cut off keeps a waiter for every request that timed out meanwhile: drops those whose request
+    /// nobody waits for any more, in amortised constant time.
+    fn sweep(&mut self) {
+        self.deferred.retain(|(pending, _)| !pending.abandoned.load(Ordering::Acquire));
+        self.sweep_at = self.deferred.len() * 2;
+    }
+
+    pub fn complete_up_to(&mut self, high_watermark: Offset, wakes: &mut Wakes) {
+        if self.deferred.is_empty() {
+            return;
+        }
+        for (pending, place) in self.deferred.complete_up_to(high_watermark) {
+            pending.complete(place, ErrorCode::None, wakes);
+        }
+    }
+
+    pub fn fail_all(&mut self, outcome: ErrorCode, wakes: &mut Wakes) {
+        if self.deferred.is_empty() {
+            return;
+        }
+        for (pending, place) in self.deferred.fail_all() {
+            pending.complete(place, outcome, wakes);
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.deferred.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.deferred.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    #[test]
+    fn a_request_completes_when_its_last_partition_does() {
+        let pending = Arc::new(PendingProduce::new(3));
+        pending.complete(1, ErrorCode::InvalidRecord, &mut Wakes::default());
+        let mut waiters = ProduceWaiters::default();
+        waiters.push(Offset(5), pending.clone(), 0);
+        waiters.push(Offset(7), pending.clone(), 2);
+        waiters.complete_up_to(Offset(6), &mut Wakes::default());
+        assert!(pending.poll_complete(&mut context()).is_pending());
+        waiters.fail_all(ErrorCode::NotLeaderOrFollower, &mut Wakes::default());
+        assert!(pending.poll_complete(&mut context()).is_ready());
+        assert_eq!(pending.outcome(0), Some(ErrorCode::None));
+        assert_eq!(pending.outcome(1), Some(ErrorCode::InvalidRecord));
+        assert_eq!(pending.outcome(2), Some(ErrorCode::NotLeaderOrFollower));
+    }
+
+    #[test]
+    fn waiters_that_nobody_waits_for_are_swept() {
+        let mut waiters = ProduceWaiters::default();
+        for position in 0..10_000 {
+            let pending = Arc::new(PendingProduce::new(1));
+            pending.abandon();
+            waiters.push(Offset(position), pending, 0);
+        }
+        assert!(waiters.len() <= SWEEP_WAITERS_MIN);
+    }
+
+    #[test]
+    fn a_high_watermark_wakes_consumers_and_only_marks_replicas() {
+        let (consumer, replica) = (Arc::new(FetchSignal::default()), Arc::new(FetchSignal::default()));
+        let mut subscribers = Subscribers::default();
+        let first = Arc::new(Subscription::new(consumer.clone(), 4, FetchKind::Consumer));
+        subscribers.add(first.clone());
+        subscribers.add(Arc::new(Subscription::new(replica.clone(), 9, FetchKind::Replica)));
+        subscribers.high_watermark_moved(&mut Wakes::default());
+        subscribers.high_watermark_moved(&mut Wakes::default());
+        assert!(consumer.poll_awake(&mut context()).is_ready());
+        assert!(replica.poll_awake(&mut context()).is_pending());
+        let mut slots = Vec::new();
+        consumer.drain(&mut slots);
+        replica.drain(&mut slots);
+        assert_eq!(slots, [4, 9]);
+        subscribers.appended(&mut Wakes::default());
+        assert!(consumer.poll_awake(&mut context()).is_pending());
+        assert!(replica.poll_awake(&mut context()).is_ready());
+        subscribers.remove(&first);
+        assert_eq!(subscribers.len(), 1);
+    }
+}

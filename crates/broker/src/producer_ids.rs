@@ -1,0 +1,162 @@
+//! Producer ids for idempotent producers, from blocks that the quorum gives to this broker alone.
+//!
+//! The next block is asked for before the current one is used up, so that a producer hardly ever waits for the quorum.
+//! An id is given once; what remains of a block is lost with the process, which costs nothing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ottla_model::ProducerId;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::quorum_handle::{ProducerIdBlock, QuorumError, QuorumHandle};
+
+/// Ask for the next block when less than this share of the current one is left (as Kafka does).
+const PREFETCH_BELOW_PERCENT: i64 = 10;
+
+/// Producers that wait for a block. More than that are told to try again: they hold memory, and each waits for the quorum.
+const WAITING_MAX: usize = 10_000;
+
+pub struct ProducerIds {
+    quorum: Arc<dyn QuorumHandle>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    current: Option<Remaining>,
+    next: Option<ProducerIdBlock>,
+    asking: bool,
+    waiting: VecDeque<oneshot::Sender<ProducerId>>,
+}
+
+struct Remaining {
+    next: i64,
+    end: i64,
+    block_length: i64,
+}
+
+impl State {
+    fn take(&mut self) -> Option<ProducerId> {
+        if self.current.as_ref().is_none_or(|block| block.next >= block.end) {
+            let block = self.next.take()?;
+            let length = i64::from(block.count.max(0));
+            self.current = Some(Remaining {
+                next: block.first.0,
+                end: block.first.0.saturating_add(length),
+                block_length: length,
+            });
+        }
+        let block = self.current.as_mut()?;
+        if block.next >= block.end {
+            return None;
+        }
+        block.next += 1;
+        Some(ProducerId(block.next - 1))
+    }
+
+    fn runs_low(&self) -> bool {
+        self.next.is_none()
+            && self
+                .current
+                .as_ref()
+                .is_none_or(|block| (block.end - block.next) * 100 < block.block_length * PREFETCH_BELOW_PERCENT)
+    }
+}
+
+impl ProducerIds {
+    pub fn new(quorum: Arc<dyn QuorumHandle>) -> Arc<Self> {
+        Arc::new(Self { quorum, state: Mutex::default() })
+    }
+
+    /// A new id, or a receiver that gets one when the quorum has given a block (and ends without one when it could not).
+    pub fn take(self: &Arc<Self>) -> Result<ProducerId, oneshot::Receiver<ProducerId>> {
+        let mut state = self.state.lock();
+        let taken = state.take();
+        let receiver = taken.is_none().then(|| {
+            let (sender, receiver) = oneshot::channel();
+            if state.waiting.len() < WAITING_MAX {
+                state.waiting.push_back(sender);
+            }
+            receiver
+        });
+        if state.runs_low() && !state.asking {
+            state.asking = true;
+            let ids = self.clone();
+            tokio::spawn(async move { ids.ask().await });
+        }
+        drop(state);
+        match (taken, receiver) {
+            (Some(id), _) => Ok(id),
+            (None, Some(receiver)) => Err(receiver),
+            (None, None) => Err(oneshot::channel().1),
+        }
+    }
+
+    async fn ask(&self) {
+        let block = self.quorum.allocate_producer_ids().await;
+        let mut state = self.state.lock();
+        state.asking = false;
+        match block {
+            Ok(block) => {
+                state.next = Some(block);
+                while let Some(receiver) = state.waiting.pop_front() {
+                    let Some(id) = state.take() else {
+                        state.waiting.push_front(receiver);
+                        break;
+                    };
+                    // A producer that went away meanwhile wastes an id.
+                    let _ = receiver.send(id);
+                }
+            }
+            Err(error) => {
+                log_refusal(&error);
+                state.waiting.clear();
+            }
+        }
+        // Those whom a small block did not reach ask again themselves: their receivers end.
+        state.waiting.clear();
+    }
+}
+
+fn log_refusal(error: &QuorumError) {
+    tracing::warn!(%error, "no producer ids from the quorum; producers will ask again");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quorum_handle::{AlterPartition, AlterPartitionsAnswer, QuorumFuture};
+    use ottla_model::{Revision, TopicIdPartition};
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    #[derive(Default)]
+    struct Blocks(AtomicI64);
+
+    impl QuorumHandle for Blocks {
+        fn alter_partitions(&self, _: Vec<AlterPartition>) -> QuorumFuture<AlterPartitionsAnswer> {
+            Box::pin(async { Err(QuorumError::NotRegistered) })
+        }
+        fn resign_leadership(&self, _: Vec<TopicIdPartition>) -> QuorumFuture<Revision> {
+            Box::pin(async { Err(QuorumError::NotRegistered) })
+        }
+        fn allocate_producer_ids(&self) -> QuorumFuture<ProducerIdBlock> {
+            let first = self.0.fetch_add(100, Ordering::Relaxed);
+            Box::pin(async move { Ok(ProducerIdBlock { first: ProducerId(first), count: 100 }) })
+        }
+    }
+
+    #[tokio::test]
+    async fn ids_come_once_and_without_gaps_between_blocks() {
+        let ids = ProducerIds::new(Arc::new(Blocks::default()));
+        for expected in 0..250 {
+            let id = match ids.take() {
+                Ok(id) => id,
+                Err(receiver) => receiver.await.expect("the quorum answers"),
+            };
+            assert_eq!(id, ProducerId(expected));
+            tokio::task::yield_now().await;
+        }
+    }
+}

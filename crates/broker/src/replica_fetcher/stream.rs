@@ -1,0 +1,98 @@
+//! A fetcher's connection: requests out, whole response frames in, by the task that fetches. No task of its own stands
+//! between the socket and the log, because each hand-over would cost more than the record that it brings.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use ottla_protocol::frame::LENGTH_BYTES;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is kept of the receive buffer between frames. A larger one came with a burst and goes with it.
+const BUFFER_KEPT_BYTES: usize = 256 * 1024;
+/// What a read asks for when nothing is known of the next frame.
+const READ_BYTES: usize = 64 * 1024;
+
+pub struct FetchStream {
+    socket: TcpStream,
+    received: BytesMut,
+    /// Larger frames are a broken peer.
+    frame_max_bytes: usize,
+}
+
+impl FetchStream {
+    pub async fn connect(
+        host: &str,
+        port: u16,
+        receive_buffer_bytes: Option<usize>,
+        frame_max_bytes: usize,
+    ) -> io::Result<Self> {
+        let connect = async {
+            let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
+            for address in tokio::net::lookup_host((host, port)).await? {
+                let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+                if let Some(bytes) = receive_buffer_bytes {
+                    socket.set_recv_buffer_size(u32::try_from(bytes).unwrap_or(u32::MAX))?;
+                }
+                match socket.connect(address).await {
+                    Ok(socket) => return Ok(socket),
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        };
+        let socket = tokio::time::timeout(CONNECT_TIMEOUT, connect)
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the connection was not made in time"))??;
+        socket.set_nodelay(true)?;
+        Ok(Self { socket, received: BytesMut::new(), frame_max_bytes })
+    }
+
+    /// Sends a whole request frame.
+    pub async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.socket.write_all(frame).await
+    }
+
+    /// The next response frame, without its length. May be dropped while it waits: nothing is lost.
+    pub async fn receive(&mut self) -> io::Result<Bytes> {
+        loop {
+            if let Some(frame) = self.take_frame()? {
+                return Ok(frame);
+            }
+            if self.socket.read_buf(&mut self.received).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    fn take_frame(&mut self) -> io::Result<Option<Bytes>> {
+        let Some(prefix) = self.received.first_chunk::<LENGTH_BYTES>() else {
+            self.make_room(READ_BYTES);
+            return Ok(None);
+        };
+        let length = u32::from_be_bytes(*prefix) as usize;
+        if length > self.frame_max_bytes {
+            let problem = format!("a response of {length} bytes, where at most {} were expected", self.frame_max_bytes);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        let missing = (LENGTH_BYTES + length).saturating_sub(self.received.len());
+        if missing > 0 {
+            self.make_room(missing.max(READ_BYTES));
+            return Ok(None);
+        }
+        self.received.advance(LENGTH_BYTES);
+        Ok(Some(self.received.split_to(length).freeze()))
+    }
+
+    fn make_room(&mut self, bytes: usize) {
+        if self.received.is_empty() && self.received.capacity() > BUFFER_KEPT_BYTES.max(bytes) {
+            self.received = BytesMut::with_capacity(bytes);
+        } else {
+            self.received.reserve(bytes);
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! From the tree to the partitions: which replicas this broker has, and what each of them does.
+
+use std::sync::Arc;
+
+use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState};
+use ottla_model::{BrokerEpoch, ErrorCode, MonotonicMs, TopicIdPartition, TopicName, TopicPartition};
+use ottla_storage::RealEnv;
+
+use super::{Hosted, ReplicaManager, Taking};
+use crate::clock;
+use crate::log_dirs::{FoundLog, LogDir};
+use crate::log_io::Urgency;
+use crate::partition::waiters::Wakes;
+use crate::partition::{Log, Partition};
+use crate::topic_rules::TopicRules;
+
+/// So many new logs are made at once while a delta is taken in, so that a topic can be written to when its creation is
+/// announced. More go to the I/O threads: they would hold up everything else.
+const CREATED_INLINE_MAX: usize = 8;
+
+/// Logs that one job of an I/O thread makes before their followers are told: the first partitions of a large topic are in sync
+/// while the last ones are made.
+const CREATED_PER_JOB: usize = 64;
+
+/// What a delta leads to, collected and then done in an order that is safe.
+#[derive(Default)]
+struct Work {
+    /// Partitions whose role may have changed.
+    changed: Vec<Arc<Partition>>,
+    created: Vec<Arc<Partition>>,
+    removed: Vec<Arc<Partition>>,
+}
+
+impl ReplicaManager {
+    /// Takes in what changed on the way to `image`, the current one. Deltas come in the order of their revisions.
+    pub fn apply(self: &Arc<Self>, image: &Arc<Image>, delta: &Delta) {
+        let mut taking = self.taking.lock();
+        if self.is_stopping() {
+            return;
+        }
+        let now = clock::monotonic();
+        if taking.is_current {
+            self.take_delta(&mut taking, image, delta, now);
+        } else if self.identity.epoch().is_known() && BrokerEpoch::from(image.revision()) >= self.identity.epoch() {
+            taking.is_current = true;
+            self.take_over(&mut taking, image, now);
+        }
+    }
+
+    /// The first image that is as new as this broker's registration: everything that the tree places here.
+    fn take_over(self: &Arc<Self>, taking: &mut Taking, image: &Image, now: MonotonicMs) {
+        let mut work = Work::default();
+        let mut hosted = Hosted::default();
+        for id in image.hosted_by(self.identity.id()) {
+            let Some(topic) = image.topic_by_id(id.topic_id) else { continue };
+            let Some(state) = topic.partition(id.partition) else { continue };
+            self.host_new(taking, &mut hosted, &mut work, image, &topic.name, id, state, now);
+        }
+        self.hosted.store(Arc::new(hosted));
+        for (_, found) in std::mem::take(&mut taking.found) {
+            self.set_aside(found);
+        }
+        self.carry_out(work, now);
+    }
+
+    fn take_delta(self: &Arc<Self>, taking: &mut Taking, image: &Image, delta: &Delta, now: MonotonicMs) {
+        let local = self.identity.id();
+        let mut work = Work::default();
+        let mut wakes = Wakes::default();
+        let mut hosted: Hosted = (**self.hosted.load()).clone();
+        // What goes gives its name free first: a topic that was deleted and made again is in one delta.
+        for change in &delta.partitions {
+            if change.new.as_ref().is_some_and(|state| state.is_replica(local)) {
+                continue;
+            }
+            let id = TopicIdPartition { topic_id: change.topic_id, partition: change.partition };
+            if let Some(partition) = hosted.partitions.remove(&id) {
+                work.removed.push(partition);
+            }
+        }
+        for topic in &delta.topics_deleted {
+            taking.rules.remove(&topic.name);
+            if hosted.topics.get(&topic.name) == Some(&topic.id) {
+                hosted.topics.remove(&topic.name);
+            }
+        }
+        for change in &delta.partitions {
+            let Some(state) = change.new.as_ref().filter(|state| state.is_replica(local)) else { continue };
+            let id = TopicIdPartition { topic_id: change.topic_id, partition: change.partition };
+            match hosted.partitions.get(&id) {
+                Some(partition) => {
+                    self.counting_leaders(partition, || partition.assume(state, now, &mut wakes));
+                    work.changed.push(partition.clone());
+                }
+                None => self.host_new(taking, &mut hosted, &mut work, image, &change.topic, id, state, now),
+            }
+        }
+        if !work.removed.is_empty() || !work.created.is_empty() {
+            self.hosted.store(Arc::new(hosted));
+        }
+        drop(wakes);
+        self.carry_out(work, now);
+        for entity in &delta.configs {
+            self.configure(taking, image, entity, now);
+        }
+        for change in &delta.brokers {
+            self.broker_changed(image, change, now);
+        }
+    }
+
+    /// A replica that had no place here: takes the log that the disk held, or gets a new one.
+    #[expect(clippy::too_many_arguments, reason = "the body of two loops")]
+    fn host_new(
+        self: &Arc<Self>,
+        taking: &mut Taking,
+        hosted: &mut Hosted,
+        work: &mut Work,
+        image: &Image,
+        topic: &TopicName,
+        id: TopicIdPartition,
+        state: &Arc<PartitionState>,
+        now: MonotonicMs,
+    ) {
+        let rules = taking
+            .rules
+            .entry(topic.clone())
+            .or_insert_with(|| Arc::new(self.rules_of(&image.topic_overrides(topic.as_str()))))
+            .clone();
+        let name = TopicPartition::new(topic.clone(), id.partition);
+        let found = match taking.found.remove(&name) {
+            // The name's former topic: its records are not this one's (KIP-516, scenario 11).
+            Some(found) if found.topic_id.is_some_and(|found| found != id.topic_id) => {
+                self.set_aside(found);
+                None
+            }
+            found => found,
+        };
+        let mut wakes = Wakes::default();
+        if let Some(found) = found {
+            let partition = self.new_partition(topic, id, &found.directory, rules.clone(), found.high_watermark);
+            partition.assume(state, now, &mut wakes);
+            self.counting_leaders(&partition, || open_found(&partition, found, &rules, now));
+            hosted.insert(partition.clone());
+            work.changed.push(partition);
+            return;
+        }
+        let Some(directory) = self.log_dirs.least_used() else {
+            tracing::error!(partition = %name, "no log directory is left for a new partition");
+            return;
+        };
+        let partition = self.new_partition(topic, id, directory, rules, ottla_model::Offset::ZERO);
+        partition.assume(state, now, &mut wakes);
+        hosted.insert(partition.clone());
+        work.created.push(partition);
+    }
+
+    fn new_partition(
+        &self,
+        topic: &TopicName,
+        id: TopicIdPartition,
+        directory: &Arc<LogDir>,
+        rules: Arc<TopicRules>,
+        high_watermark: ottla_model::Offset,
+    ) -> Arc<Partition> {
+        directory.place();
+        self.telemetry.partitions.add(1);
+        Partition::new(topic.clone(), id, self.host.clone(), directory.clone(), rules, high_watermark)
+    }
+
+    fn carry_out(self: &Arc<Self>, work: Work, now: MonotonicMs) {
+        for partition in &work.removed {
+            self.counting_leaders(partition, || self.remove(partition));
+        }
+        self.fetchers.update(work.removed.iter().chain(&work.changed));
+        let all_idle = work.created.iter().all(|partition| partition.directory().is_idle());
+        if work.created.len() <= CREATED_INLINE_MAX && all_idle {
+            for partition in &work.created {
+                self.counting_leaders(partition, || create_log(partition, now));
+            }
+            self.fetchers.update(&work.created);
+            return;
+        }
+        // Those that lead first: nobody can use a partition whose leader has no log.
+        let (leading, following): (Vec<_>, Vec<_>) =
+            work.created.into_iter().partition(|partition| partition.assigned_leader() == self.identity.id());
+        for directory in self.log_dirs.all() {
+            let here = |partition: &&Arc<Partition>| Arc::ptr_eq(partition.directory(), directory);
+            let created: Vec<_> = leading.iter().chain(&following).filter(here).cloned().collect();
+            for chunk in created.chunks(CREATED_PER_JOB) {
+                let (manager, chunk) = (self.clone(), chunk.to_vec());
+                directory.run(Urgency::Urgent, move || {
+                    for partition in &chunk {
+                        manager.counting_leaders(partition, || create_log(partition, clock::monotonic()));
+                    }
+                    manager.fetchers.update(&chunk);
+                });
+            }
+        }
+    }
+
+    /// Ends a replica: its directory is renamed at once (before a new one may take the name) and removed later.
+    fn remove(&self, partition: &Arc<Partition>) {
+        if let Some(mut log) = partition.close(ErrorCode::NotLeaderOrFollower) {
+            log.abandon();
+        }
+        self.telemetry.partitions.add(-1);
+        let (directory, name) = (partition.directory().clone(), partition.topic_partition());
+        directory.unplace();
+        let owner = directory.clone();
+        directory.run(Urgency::Urgent, move || match owner.mark_deleted(&name) {
+            Ok(path) => {
+                let remover = owner.clone();
+                owner.run(Urgency::Background, move || {
+                    if let Err(error) = remover.remove(&path) {
+                        tracing::warn!(%error, "a deleted partition is not removed; the next start tries again");
+                    }
+                });
+            }
+            Err(error) => tracing::warn!(partition = %name, %error, "a deleted partition is not set aside"),
+        });
+    }
+
+    /// A directory of a topic that the cluster does not have: kept under another name, for people to look at.
+    fn set_aside(&self, found: FoundLog) {
+        tracing::warn!(
+            partition = %found.partition, topic_id = ?found.topic_id, directory = %found.directory.path().display(),
+            "the cluster does not have this topic: its directory is set aside as -stray"
+        );
+        let owner = found.directory.clone();
+        let (name, log) = (found.partition, found.log);
+        found.directory.run(Urgency::Urgent, move || {
+            if let Some(mut log) = log {
+                log.abandon();
+            }
+            if let Err(error) = owner.mark_stray(&name) {
+                tracing::error!(partition = %name, %error, "a stray directory is not set aside");
+            }
+        });
+    }
+
+    fn configure(self: &Arc<Self>, taking: &mut Taking, image: &Image, entity: &ConfigEntity, now: MonotonicMs) {
+        if entity.kind != ConfigKind::Topics {
+            return;
+        }
+        let Some(topic) = image.topic(&entity.name) else { return };
+        if !taking.rules.contains_key(&topic.name) {
+            return;
+        }
+        let rules = Arc::new(self.rules_of(&image.topic_overrides(topic.name.as_str())));
+        taking.rules.insert(topic.name.clone(), rules.clone());
+        let mut wakes = Wakes::default();
+        for (partition, _) in topic.partitions() {
+            if let Some(partition) = self.partition(TopicIdPartition { topic_id: topic.id, partition }) {
+                partition.set_rules(rules.clone(), now, &mut wakes);
+            }
+        }
+    }
+
+    fn broker_changed(&self, image: &Image, change: &BrokerChange, now: MonotonicMs) {
+        let Some(new) = change.new.as_ref().filter(|_| change.id != self.identity.id()) else { return };
+        let is_other = change
+            .old
+            .as_ref()
+            .is_none_or(|old| old.epoch != new.epoch || old.inter_broker_endpoint() != new.inter_broker_endpoint());
+        if is_other {
+            self.fetchers.reconnect(change.id);
+        }
+        let became_active =
+            new.is_active() && change.old.as_ref().is_none_or(|old| old.epoch != new.epoch || !old.is_active());
+        if became_active {
+            // Its replicas may have caught up while they were not eligible, and say nothing more.
+            for id in image.hosted_by(change.id) {
+                if let Some(partition) = self.partition(id).filter(|partition| partition.leads()) {
+                    partition.tick(now);
+                }
+            }
+        }
+    }
+
+    fn counting_leaders<T>(&self, partition: &Partition, change: impl FnOnce() -> T) -> T {
+        let before = partition.leads();
+        let result = change();
+        self.telemetry.leader_partitions.add(i64::from(partition.leads()) - i64::from(before));
+        result
+    }
+}
+
+fn open_found(partition: &Arc<Partition>, found: FoundLog, rules: &TopicRules, now: MonotonicMs) {
+    let Some(mut log) = found.log else {
+        partition.log_failed();
+        return;
+    };
+    log.set_config(rules.log.clone());
+    if found.topic_id.is_none()
+        && let Err(error) = log.set_topic_id(partition.id().topic_id)
+    {
+        tracing::error!(partition = %partition.name(), %error, "the log does not take its topic's id");
+        partition.log_failed();
+        return;
+    }
+    partition.log_opened(log, now);
+}
+
+/// Makes the log of a new partition. Waits for the disk, briefly.
+fn create_log(partition: &Arc<Partition>, now: MonotonicMs) {
+    if partition.is_closed() {
+        return;
+    }
+    let name = partition.topic_partition();
+    let directory = partition.directory().partition_path(&name);
+    let config = partition.rules().log.clone();
+    match Log::create(RealEnv, directory, name, partition.id().topic_id, config, clock::wall()) {
+        Ok(log) => partition.log_opened(Box::new(log), now),
+        Err(error) => {
+            tracing::error!(partition = %partition.name(), %error, "a log is not created");
+            partition.log_failed();
+            partition.disk_failed(&error);
+        }
+    }
+}

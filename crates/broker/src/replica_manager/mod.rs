@@ -1,0 +1,209 @@
+//! The partitions of this broker: found by name or id, made and unmade as the tree says, and looked after.
+//!
+//! - [`hosting`]: what a delta of the tree means for the partitions;
+//! - [`upkeep`]: timers, checkpoints, directories that stall or fail, the end.
+//!
+//! Invariants: a look-up takes no lock; a delta costs what it touches; nothing is opened, made or set aside before the
+//! image has reached this broker's registration, because an older image may lack what the disk rightly holds.
+
+mod hosting;
+mod upkeep;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use imbl::HashMap as SharedMap;
+use ottla_config::BrokerConfig;
+use ottla_model::{
+    BrokerEpoch, BrokerId, ClusterId, ErrorCode, PartitionId, TopicId, TopicIdPartition, TopicName, TopicPartition,
+};
+use ottla_protocol::messages::TopicRef;
+use ottla_storage::checkpoint::meta_properties::MetaProperties;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use crate::broker::Identity;
+use crate::fetch_session::FetchSessionCache;
+use crate::handlers::leader_hint;
+use crate::isr_updates::IsrUpdates;
+use crate::log_dirs::{FoundLog, LogDirs, LogDirsError};
+use crate::metadata_cache::MetadataCache;
+use crate::partition::{Partition, PartitionHost};
+use crate::producer_ids::ProducerIds;
+use crate::quorum_handle::QuorumHandle;
+use crate::replica_fetcher::{FetcherConfig, Fetchers};
+use crate::telemetry::Telemetry;
+use crate::topic_rules::TopicRules;
+
+pub use crate::log_dirs::LogDirsError as ReplicaManagerError;
+
+/// What the log directories held at the start.
+pub struct OpenedLogs {
+    /// None if all directories are new.
+    pub meta: Option<MetaProperties>,
+    /// Of the last run, if it ended cleanly in every directory; else [`BrokerEpoch::NONE`].
+    pub clean_shutdown_epoch: BrokerEpoch,
+}
+
+pub struct ReplicaManager {
+    config: Arc<BrokerConfig>,
+    broker_defaults: BTreeMap<String, String>,
+    identity: Arc<Identity>,
+    metadata: Arc<MetadataCache>,
+    quorum: Arc<dyn QuorumHandle>,
+    telemetry: Arc<Telemetry>,
+    log_dirs: LogDirs,
+    host: Arc<PartitionHost>,
+    fetchers: Fetchers,
+    sessions: FetchSessionCache,
+    producer_ids: Arc<ProducerIds>,
+    hosted: ArcSwap<Hosted>,
+    /// One delta at a time.
+    taking: Mutex<Taking>,
+    stopping: AtomicBool,
+}
+
+/// The partitions that have a place here, in maps that share structure: a change copies a path, not a map.
+#[derive(Clone, Default)]
+struct Hosted {
+    partitions: SharedMap<TopicIdPartition, Arc<Partition>>,
+    topics: SharedMap<TopicName, TopicId>,
+}
+
+impl Hosted {
+    fn insert(&mut self, partition: Arc<Partition>) {
+        let id = partition.id();
+        self.topics.insert(partition.topic.clone(), id.topic_id);
+        self.partitions.insert(id, partition);
+    }
+}
+
+/// What only those who take in deltas touch.
+#[derive(Default)]
+struct Taking {
+    /// The image has reached this broker's registration.
+    is_current: bool,
+    /// What the disks held at the start and nobody has claimed.
+    found: HashMap<TopicPartition, FoundLog>,
+    /// The rules of each topic that has partitions here.
+    rules: HashMap<TopicName, Arc<TopicRules>>,
+}
+
+impl ReplicaManager {
+    /// Locks the log directories and starts what runs beside the partitions: on `data` what touches them, on the calling
+    /// runtime what must go on when a disk holds `data` up.
+    pub fn new(
+        config: Arc<BrokerConfig>,
+        identity: Arc<Identity>,
+        metadata: Arc<MetadataCache>,
+        quorum: Arc<dyn QuorumHandle>,
+        telemetry: Arc<Telemetry>,
+        data: Handle,
+    ) -> Result<Arc<Self>, ReplicaManagerError> {
+        let log_dirs = LogDirs::open(&config)?;
+        let isr_updates = IsrUpdates::new(quorum.clone());
+        let host = Arc::new(PartitionHost {
+            identity: identity.clone(),
+            metadata: metadata.clone(),
+            isr_updates: isr_updates.clone(),
+            replica_lag_time_max: config.replica_lag_time_max,
+            high_watermarks_moved: AtomicBool::new(false),
+            storage_failed: Notify::new(),
+        });
+        let fetcher_config = FetcherConfig {
+            max_wait: config.replica_fetch_wait_max,
+            min_bytes: config.replica_fetch_min_bytes,
+            partition_max_bytes: config.replica_fetch_max_bytes,
+            response_max_bytes: config.replica_fetch_response_max_bytes,
+            socket_timeout: config.replica_socket_timeout,
+            receive_buffer_bytes: config.replica_socket_receive_buffer_bytes,
+            backoff_max: config.replica_fetch_backoff,
+        };
+        let broker_defaults =
+            config.topic_defaults.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let manager = Arc::new(Self {
+            broker_defaults,
+            fetchers: Fetchers::new(fetcher_config, identity.clone(), metadata.clone(), data.clone()),
+            sessions: FetchSessionCache::new(config.max_incremental_fetch_session_cache_slots),
+            producer_ids: ProducerIds::new(quorum.clone()),
+            config,
+            identity,
+            metadata,
+            quorum,
+            telemetry,
+            log_dirs,
+            host,
+            hosted: ArcSwap::from_pointee(Hosted::default()),
+            taking: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        });
+        data.spawn(isr_updates.run());
+        manager.start_upkeep(&data);
+        Ok(manager)
+    }
+
+    /// Opens every log that the directories hold. Blocks: recovery after a kill reads what was not synced.
+    pub fn open_logs(&self) -> Result<OpenedLogs, LogDirsError> {
+        let rules = self.rules_of(&BTreeMap::new());
+        let (found, clean_shutdown_epoch) =
+            self.log_dirs.open_logs(self.config.num_recovery_threads_per_data_dir, &rules.log)?;
+        let mut taking = self.taking.lock();
+        for log in found {
+            taking.found.insert(log.partition.clone(), log);
+        }
+        tracing::info!(logs = taking.found.len(), clean = clean_shutdown_epoch.is_known(), "logs opened");
+        Ok(OpenedLogs { meta: self.log_dirs.meta()?, clean_shutdown_epoch })
+    }
+
+    /// Makes the directories this broker's, for good.
+    pub fn write_meta_properties(&self, id: BrokerId, cluster_id: &ClusterId) -> Result<(), LogDirsError> {
+        self.log_dirs.claim(id, cluster_id)
+    }
+
+    /// The replica of a partition on this broker.
+    ///
+    /// # Errors
+    /// What a client is told where there is none: UNKNOWN_TOPIC_OR_PARTITION, UNKNOWN_TOPIC_ID, or NOT_LEADER_OR_FOLLOWER for
+    /// one that lives elsewhere.
+    pub fn find(&self, topic: &TopicRef, partition: PartitionId) -> Result<Arc<Partition>, ErrorCode> {
+        let hosted = self.hosted.load();
+        let topic_id = match topic {
+            TopicRef::Id(id) => Some(*id),
+            TopicRef::Name(name) => hosted.topics.get(name.as_str()).copied(),
+        };
+        topic_id
+            .and_then(|topic_id| hosted.partitions.get(&TopicIdPartition { topic_id, partition }))
+            .cloned()
+            .ok_or_else(|| leader_hint::missing(&self.metadata.peek(), topic, partition))
+    }
+
+    /// By id, if it is here.
+    pub fn partition(&self, id: TopicIdPartition) -> Option<Arc<Partition>> {
+        self.hosted.load().partitions.get(&id).cloned()
+    }
+
+    /// All replicas here, in no order. For upkeep and telemetry, never for a request.
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.hosted.load().partitions.values().cloned().collect()
+    }
+
+    pub fn fetch_sessions(&self) -> &FetchSessionCache {
+        &self.sessions
+    }
+
+    pub fn producer_ids(&self) -> &Arc<ProducerIds> {
+        &self.producer_ids
+    }
+
+    fn rules_of(&self, overrides: &BTreeMap<String, String>) -> TopicRules {
+        let expiration_ms = i64::try_from(self.config.producer_id_expiration.as_millis()).unwrap_or(i64::MAX);
+        TopicRules::new(overrides, &self.broker_defaults, expiration_ms)
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,282 @@
+//! What happens to the partitions without anybody asking: followers that lag leave ISRs, offsets are written down,
+//! directories that stall or fail give up their leaderships, and at the end the logs are closed.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ottla_model::{BrokerEpoch, ErrorCode, TopicIdPartition};
+use ottla_storage::CheckpointKind;
+use ottla_storage::checkpoint::offsets::Offsets;
+use tokio::runtime::Handle;
+use tokio::time::MissedTickBehavior;
+
+use super::ReplicaManager;
+use crate::clock;
+use crate::log_dirs::{LogDir, LogDirsError};
+use crate::log_io::{StallWatch, Urgency};
+use crate::partition::Partition;
+
+/// How often directories are looked at.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Looks in a row, a write under way and none finished, before a directory's leaderships are given up: a disk that is only
+/// busy answers within seconds, and clients wait for each of them.
+const STALLED_LOOKS: u32 = 4;
+
+/// Logs that one thread closes at the end; more threads than that wait for the same disk.
+const CLOSING_THREADS: usize = 4;
+
+impl ReplicaManager {
+    /// Starts the timers. The watch over the directories runs on the calling runtime: a stalled write holds up `data`.
+    pub(super) fn start_upkeep(self: &Arc<Self>, data: &Handle) {
+        data.spawn(self.clone().tick_leaders());
+        data.spawn(self.clone().write_checkpoints());
+        tokio::spawn(self.clone().watch_directories());
+    }
+
+    /// Followers are judged twice within the time that they may lag, as in Kafka.
+    async fn tick_leaders(self: Arc<Self>) {
+        let mut interval = interval(self.config.replica_lag_time_max / 2);
+        loop {
+            interval.tick().await;
+            let now = clock::monotonic();
+            for partition in self.partitions().iter().filter(|partition| partition.leads()) {
+                partition.tick(now);
+            }
+        }
+    }
+
+    async fn write_checkpoints(self: Arc<Self>) {
+        let mut high_watermarks = interval(self.config.replica_high_watermark_checkpoint_interval);
+        let mut recovery_points = interval(self.config.log_flush_offset_checkpoint_interval.max(WATCH_INTERVAL));
+        loop {
+            let kinds = tokio::select! {
+                _ = high_watermarks.tick() => {
+                    if !self.host.high_watermarks_moved.swap(false, Ordering::AcqRel) {
+                        continue;
+                    }
+                    &[CheckpointKind::HighWatermark][..]
+                }
+                _ = recovery_points.tick() => &[CheckpointKind::RecoveryPoint, CheckpointKind::LogStart][..],
+            };
+            if self.is_stopping() {
+                return;
+            }
+            for directory in self.log_dirs.all() {
+                let (manager, owner) = (self.clone(), directory.clone());
+                directory.run(Urgency::Background, move || manager.checkpoint(&owner, kinds));
+            }
+        }
+    }
+
+    /// Writes checkpoints of one directory. Waits for the disk.
+    fn checkpoint(&self, directory: &Arc<LogDir>, kinds: &[CheckpointKind]) {
+        if directory.health().is_failed() || !self.taking.lock().is_current {
+            return;
+        }
+        let here: Vec<_> = self.partitions_in(directory);
+        for kind in kinds {
+            let offsets = offsets(&here, *kind);
+            if *kind == CheckpointKind::LogStart && offsets.is_empty() {
+                continue;
+            }
+            if let Err(error) = directory.write_checkpoint(*kind, &offsets) {
+                self.directory_failed(directory, &error);
+                return;
+            }
+        }
+    }
+
+    fn partitions_in(&self, directory: &Arc<LogDir>) -> Vec<Arc<Partition>> {
+        let mut partitions = self.partitions();
+        partitions.retain(|partition| Arc::ptr_eq(partition.directory(), directory));
+        partitions
+    }
+
+    fn directory_failed(&self, directory: &LogDir, error: &dyn std::fmt::Display) {
+        if directory.health().fail() {
+            tracing::error!(directory = %directory.path().display(), %error, "the log directory is out of use");
+        }
+        self.host.storage_failed.notify_one();
+    }
+
+    /// Gives up leaderships where the disk does not answer, and takes directories whose disk failed out of use.
+    async fn watch_directories(self: Arc<Self>) {
+        let mut watches: HashMap<PathBuf, StallWatch> = HashMap::new();
+        let mut interval = interval(WATCH_INTERVAL);
+        loop {
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = self.host.storage_failed.notified() => {}
+            }
+            if self.is_stopping() {
+                return;
+            }
+            for directory in self.log_dirs.all() {
+                if directory.health().is_failed() {
+                    self.leave_failed(directory).await;
+                    continue;
+                }
+                let looks = watches.entry(directory.path().clone()).or_default().look(directory.health());
+                if looks >= STALLED_LOOKS && looks % STALLED_LOOKS == 0 {
+                    tracing::error!(
+                        directory = %directory.path().display(), seconds = looks,
+                        "the log directory does not answer: its leaderships are given up"
+                    );
+                    self.resign(directory).await;
+                }
+            }
+        }
+    }
+
+    async fn leave_failed(&self, directory: &Arc<LogDir>) {
+        for partition in self.partitions_in(directory) {
+            if partition.fail_if_open() {
+                self.telemetry.leader_partitions.set(self.count_leaders());
+            }
+        }
+        self.fetchers.update(&self.partitions_in(directory));
+        self.resign(directory).await;
+    }
+
+    fn count_leaders(&self) -> i64 {
+        i64::try_from(self.partitions().iter().filter(|partition| partition.leads()).count()).unwrap_or(i64::MAX)
+    }
+
+    /// Asks the quorum to let others lead what this directory leads by the tree; asked again by the next look.
+    async fn resign(&self, directory: &Arc<LogDir>) {
+        let image = self.metadata.current();
+        let local = self.identity.id();
+        let led: Vec<TopicIdPartition> = self
+            .partitions_in(directory)
+            .iter()
+            .map(|partition| partition.id())
+            // Only where somebody else could take over: a sole member stays, and says so to its clients.
+            .filter(|id| image.partition(*id).is_some_and(|s| s.leader == local && !s.is_sole_member(local)))
+            .collect();
+        if led.is_empty() {
+            return;
+        }
+        let count = led.len();
+        match self.quorum.resign_leadership(led).await {
+            Ok(_) => tracing::warn!(partitions = count, "leaderships were given up"),
+            Err(error) => tracing::warn!(partitions = count, %error, "leaderships are not given up yet"),
+        }
+    }
+
+    /// From now on nothing is taken from the tree and nothing is fetched; what leads goes on until it is closed.
+    pub fn begin_shutdown(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.fetchers.stop();
+    }
+
+    /// Closes every log and says so on disk, so that the next start trusts what it finds. Blocks.
+    pub fn shutdown_clean(&self, epoch: BrokerEpoch) -> Result<(), LogDirsError> {
+        self.begin_shutdown();
+        let taking = self.taking.lock();
+        let mut result = Ok(());
+        for directory in self.log_dirs.all() {
+            if let Err(error) = self.close_directory(directory, epoch, taking.is_current) {
+                tracing::warn!(directory = %directory.path().display(), %error, "a log directory is not closed cleanly");
+                result = Err(error);
+            }
+        }
+        result
+    }
+
+    fn close_directory(
+        &self,
+        directory: &Arc<LogDir>,
+        epoch: BrokerEpoch,
+        was_current: bool,
+    ) -> Result<(), LogDirsError> {
+        // What is being created, renamed or synced comes first.
+        directory.stop_io();
+        let partitions = self.partitions_in(directory);
+        let recovery: Vec<_> = std::thread::scope(|scope| {
+            let per_thread = partitions.len().div_ceil(CLOSING_THREADS).max(1);
+            let running: Vec<_> =
+                partitions.chunks(per_thread).map(|chunk| scope.spawn(move || close_all(chunk))).collect();
+            running.into_iter().map(|thread| thread.join().unwrap_or(None)).collect()
+        });
+        let mut recovery_points = Offsets::new();
+        let mut log_starts = Offsets::new();
+        let mut all_closed = true;
+        for closed in recovery {
+            let Some(closed) = closed else {
+                all_closed = false;
+                continue;
+            };
+            recovery_points.extend(closed.recovery_points);
+            log_starts.extend(closed.log_starts);
+        }
+        if directory.health().is_failed() || !was_current {
+            // Logs that were never claimed are as they were found, and that was not said to be clean.
+            return Ok(());
+        }
+        directory
+            .write_checkpoint(CheckpointKind::HighWatermark, &offsets(&partitions, CheckpointKind::HighWatermark))?;
+        directory.write_checkpoint(CheckpointKind::RecoveryPoint, &recovery_points)?;
+        if !log_starts.is_empty() {
+            directory.write_checkpoint(CheckpointKind::LogStart, &log_starts)?;
+        }
+        if all_closed {
+            directory.write_clean_shutdown(epoch)?;
+        }
+        Ok(())
+    }
+}
+
+struct Closed {
+    recovery_points: Offsets,
+    log_starts: Offsets,
+}
+
+/// None if a log was not closed.
+fn close_all(partitions: &[Arc<Partition>]) -> Option<Closed> {
+    let mut closed = Some(Closed { recovery_points: Offsets::new(), log_starts: Offsets::new() });
+    for partition in partitions {
+        let name = partition.topic_partition();
+        // One whose log was never opened here makes the whole unclean.
+        let Some(mut log) = partition.close(ErrorCode::NotLeaderOrFollower) else {
+            closed = None;
+            continue;
+        };
+        if let Err(error) = log.close(clock::monotonic()) {
+            tracing::warn!(partition = %name, %error, "a log is not closed");
+            closed = None;
+            continue;
+        }
+        if let Some(closed) = &mut closed {
+            closed.recovery_points.insert(name.clone(), log.recovery_point());
+            if log.log_start_offset().0 > 0 {
+                closed.log_starts.insert(name, log.log_start_offset());
+            }
+        }
+    }
+    closed
+}
+
+fn offsets(partitions: &[Arc<Partition>], kind: CheckpointKind) -> Offsets {
+    let mut offsets = Offsets::new();
+    for partition in partitions {
+        let offset = match kind {
+            CheckpointKind::HighWatermark => Some(partition.high_watermark()),
+            CheckpointKind::RecoveryPoint => partition.with_log(|log| log.recovery_point()),
+            CheckpointKind::LogStart => partition.with_log(|log| log.log_start_offset()).filter(|offset| offset.0 > 0),
+        };
+        if let Some(offset) = offset {
+            offsets.insert(partition.topic_partition(), offset);
+        }
+    }
+    offsets
+}
+
+fn interval(period: Duration) -> tokio::time::Interval {
+    let period = period.max(Duration::from_millis(1));
+    let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}

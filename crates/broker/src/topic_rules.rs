@@ -1,0 +1,103 @@
+//! What a topic's configuration means for its partitions, worked out once per change and shared by all of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_metadata::topic_config::{CompressionType, TimestampType as ConfiguredTimestampType, TopicConfig};
+use ottla_model::{ErrorCode, TimestampMs};
+use ottla_protocol::record_batch::{self, Compression, Limits, TimestampType, ValidatedBatch};
+use ottla_storage::LogConfig;
+
+use crate::partition::AppendRefused;
+
+/// The part of a topic's configuration that its replicas act by.
+#[derive(Clone, Debug)]
+pub struct TopicRules {
+    /// `min.insync.replicas`, at least 1.
+    pub min_insync_replicas: usize,
+    pub log: Arc<LogConfig>,
+    limits: Limits,
+    /// How batches are kept; none: as they come.
+    compression: Option<Compression>,
+}
+
+impl TopicRules {
+    /// From what is set on the topic and what the broker has for the rest.
+    pub fn new(
+        overrides: &BTreeMap<String, String>,
+        broker_defaults: &BTreeMap<String, String>,
+        producer_id_expiration_ms: i64,
+    ) -> Self {
+        let config = TopicConfig::resolve(overrides, broker_defaults);
+        let size = |bytes: i32| usize::try_from(bytes).unwrap_or(0);
+        let bytes = |bytes: i32| u32::try_from(bytes).unwrap_or(0);
+        let limits = Limits {
+            max_message_bytes: size(config.max_message_bytes),
+            timestamp_type: match config.message_timestamp_type {
+                ConfiguredTimestampType::CreateTime => TimestampType::CreateTime,
+                ConfiguredTimestampType::LogAppendTime => TimestampType::LogAppendTime,
+            },
+            timestamp_before_max_ms: config.message_timestamp_before_max_ms,
+            timestamp_after_max_ms: config.message_timestamp_after_max_ms,
+            is_compacted: config.compact,
+            unpacked_max_bytes: Limits::unpacked_max_bytes_for(size(config.max_message_bytes)),
+            ..Limits::new(TimestampMs::NONE)
+        };
+        let log = LogConfig {
+            segment_bytes: bytes(config.segment_bytes),
+            segment_ms: config.segment_ms,
+            segment_jitter_ms: config.segment_jitter_ms,
+            index_interval_bytes: bytes(config.index_interval_bytes),
+            index_size_max_bytes: bytes(config.segment_index_bytes),
+            flush_messages: config.flush_messages,
+            flush_ms: config.flush_ms,
+            producer_id_expiration_ms,
+            may_have_gaps: config.compact,
+        };
+        Self {
+            min_insync_replicas: size(config.min_insync_replicas).max(1),
+            log: Arc::new(log),
+            limits,
+            compression: match config.compression_type {
+                CompressionType::Producer => None,
+                CompressionType::Uncompressed => Some(Compression::None),
+                CompressionType::Gzip => Some(Compression::Gzip),
+                CompressionType::Snappy => Some(Compression::Snappy),
+                CompressionType::Lz4 => Some(Compression::Lz4),
+                CompressionType::Zstd => Some(Compression::Zstd),
+            },
+        }
+    }
+
+    /// What a batch is held to now.
+    pub fn limits(&self, produce_version: i16, now: TimestampMs) -> Limits {
+        Limits { produce_version, now, ..self.limits }
+    }
+
+    /// The batch in the form in which the topic keeps it; none if it is in that form.
+    pub fn recompress(&self, batch: &[u8], validated: &ValidatedBatch) -> Result<Option<BytesMut>, AppendRefused> {
+        let Some(target) = self.compression else { return Ok(None) };
+        if validated.header.compression() == Ok(target) {
+            return Ok(None);
+        }
+        match record_batch::recompress(batch, target, self.limits.unpacked_max_bytes) {
+            Ok(batch) => Ok(Some(batch)),
+            Err(error) => Err(AppendRefused { message: Some(error.to_string()), ..ErrorCode::InvalidRecord.into() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topics_own_values_win_over_the_brokers() {
+        let entry = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let defaults = BTreeMap::from([entry("min.insync.replicas", "2"), entry("segment.bytes", "1048576")]);
+        let rules = TopicRules::new(&BTreeMap::from([entry("min.insync.replicas", "3")]), &defaults, 1_000);
+        assert_eq!((rules.min_insync_replicas, rules.log.segment_bytes), (3, 1_048_576));
+        assert_eq!(TopicRules::new(&BTreeMap::new(), &defaults, 1_000).min_insync_replicas, 2);
+    }
+}

@@ -1,0 +1,100 @@
+//! A topic grows. Order of checks and texts are Kafka's (`ReplicationControlManager.createPartitions`).
+
+use ottla_model::{BrokerId, ErrorCode, PartitionId, Revision, TopicId};
+
+use super::draft::Draft;
+use super::topics::{
+    MAX_PARTITIONS_PER_REQUEST, Repeated, check_assignment, count, duplicate_topic_name, first_state, number, outcome,
+    place, too_large,
+};
+use super::{Answer, Controller, CreatePartitions, NewPartitions, Refusal, RequestId, TopicOutcome, TopicOutcomes};
+use crate::image::TopicImage;
+use crate::nodes;
+use crate::nodes::topic::TopicNode;
+use crate::placement::Seeded;
+
+impl Controller {
+    pub(super) fn create_partitions(&mut self, id: RequestId, request: CreatePartitions, entropy: [u8; 16]) {
+        let mut seeded = Seeded::new(entropy);
+        let mut draft = Draft::default();
+        let mut room = MAX_PARTITIONS_PER_REQUEST;
+        let names = Repeated::of(request.topics.iter().map(|topic| topic.topic.as_str()));
+        let mut outcomes = Vec::with_capacity(request.topics.len());
+        for topic in &request.topics {
+            let planned = match names.contains(topic.topic.as_str()) {
+                true => Err(duplicate_topic_name()),
+                false => self.plan_partitions(topic, &mut room, &mut seeded),
+            };
+            outcomes.push(match planned {
+                Ok((found, added)) => {
+                    if !request.validate_only {
+                        self.draft_partitions(&mut draft, &found, &added);
+                    }
+                    TopicOutcome {
+                        partitions: topic.total,
+                        replication_factor: number(found.replication_factor()),
+                        ..outcome(&topic.topic, found.id, None)
+                    }
+                }
+                Err(refusal) => outcome(&topic.topic, TopicId::ZERO, Some(refusal)),
+            });
+        }
+        self.propose(draft);
+        self.answer(id, Answer::CreatePartitions(TopicOutcomes { topics: outcomes, revision: Revision(0) }));
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn plan_partitions(
+        &self,
+        topic: &NewPartitions,
+        room: &mut usize,
+        seeded: &mut Seeded,
+    ) -> Result<(std::sync::Arc<TopicImage>, Vec<Vec<BrokerId>>), Refusal> {
+        let ahead = self.ledger.ahead();
+        let Some(found) = ahead.topic(&topic.topic) else {
+            let text = "This server does not host this topic-partition.";
+            return Err(Refusal::new(ErrorCode::UnknownTopicOrPartition, text));
+        };
+        let current = found.partition_count();
+        let invalid = |text| Err(Refusal::new(ErrorCode::InvalidPartitions, text));
+        if count(topic.total) == current {
+            return invalid(format!("Topic already has {current} partition(s)."));
+        }
+        if count(topic.total) < current {
+            let (name, total) = (&found.name, topic.total);
+            return invalid(format!(
+                "The topic {name} currently has {current} partition(s); {total} would not be an increase."
+            ));
+        }
+        let additional = count(topic.total) - current;
+        if !topic.assignments.is_empty() && topic.assignments.len() != additional {
+            let given = topic.assignments.len();
+            let text = format!(
+                "Attempted to add {additional} additional partition(s), but only {given} assignment(s) were specified."
+            );
+            return Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, text));
+        }
+        *room = room.checked_sub(additional).ok_or_else(too_large)?;
+        let factor = found.replication_factor();
+        if topic.assignments.is_empty() {
+            return Ok((found.clone(), place(ahead, additional, factor, seeded)?));
+        }
+        for (partition, replicas) in (number(current)..).map(PartitionId).zip(&topic.assignments) {
+            check_assignment(ahead, partition, replicas, Some(factor))?;
+        }
+        Ok((found.clone(), topic.assignments.clone()))
+    }
+
+    fn draft_partitions(&self, draft: &mut Draft, topic: &TopicImage, added: &[Vec<BrokerId>]) {
+        let (ahead, tree) = (self.ledger.ahead(), self.ledger.ahead_tree());
+        let added = (number(topic.partition_count())..).map(PartitionId).zip(added);
+        let mut assignment = (*topic.assignment).clone();
+        assignment.extend(added.clone().map(|(partition, replicas)| (partition, replicas.clone())));
+        let node = nodes::topic::encode(&TopicNode { id: topic.id, assignment });
+        draft.put(tree, nodes::topic::path(&topic.name), node);
+        for (partition, replicas) in added {
+            let state = nodes::partition::encode(&first_state(ahead, replicas));
+            draft.create(nodes::partition::path(&topic.name, partition), state);
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! What goes into the controller and what comes out: plain values, no wire types.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_model::{
+    BrokerEpoch, BrokerId, ClusterId, CoordinatorId, ErrorCode, IncarnationId, LeaderEpoch, ListenerName, MonotonicMs,
+    PartitionEpoch, PartitionId, Revision, TimestampMs, TopicId, TopicIdPartition,
+};
+
+use crate::image::{Endpoint, IsrMember};
+use crate::nodes::config::ConfigEntity;
+use crate::transaction::{Transaction, TransactionRefused};
+use crate::tree::NodeChange;
+
+/// Both clocks at the moment of an input. Sessions are judged by the first, nodes are stamped with the second.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Now {
+    pub monotonic: MonotonicMs,
+    pub wall: TimestampMs,
+}
+
+/// Names a request until it is answered; chosen by the driver, unique among the unanswered.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId(pub u64);
+
+/// Names a proposal; unique within one controller, in the order of proposing. Raft keeps that order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct EntryId(pub u64);
+
+/// Names one heartbeat stream; chosen by the driver, never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct StreamId(pub u64);
+
+/// What happened.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Input {
+    /// `entropy`: 16 random bytes, from which topic ids and the placement of replicas are made.
+    Request {
+        id: RequestId,
+        request: Request,
+        entropy: [u8; 16],
+    },
+    /// A broker's heartbeat stream with its first message.
+    StreamOpened {
+        stream: StreamId,
+        beat: Beat,
+    },
+    /// Any further message of it. Brokers send one every 500 ms and right after their image has moved.
+    StreamBeat {
+        stream: StreamId,
+        beat: Beat,
+    },
+    StreamClosed {
+        stream: StreamId,
+    },
+    /// The end of a probe; must come within [`PROBE_TIMEOUT`] of its request.
+    Probed {
+        broker: BrokerId,
+        /// As in the [`Probe`].
+        incarnation: IncarnationId,
+        result: ProbeResult,
+    },
+    /// Every entry that is applied while this controller exists, in order; `entry` names those that it proposed.
+    Applied {
+        entry: Option<EntryId>,
+        revision: Revision,
+        result: Result<(), TransactionRefused>,
+        /// What the entry changed; empty where it was refused or changes nothing.
+        changes: Arc<[NodeChange]>,
+    },
+    /// Raft did not take a proposal and will never apply it, while leadership goes on.
+    Dropped {
+        entry: EntryId,
+    },
+}
+
+/// What a broker's heartbeat says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Beat {
+    pub broker: BrokerId,
+    pub epoch: BrokerEpoch,
+    pub incarnation: IncarnationId,
+    /// The revision of the broker's image.
+    pub image_revision: Revision,
+}
+
+/// What a probe found at a broker's inter-broker endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProbeResult {
+    /// Somebody answered as this incarnation.
+    Answered(IncarnationId),
+    /// Connection refused: nobody listens there.
+    Refused,
+    /// No route, a time-out, a reset, an answer that names no incarnation: proves nothing.
+    Unknown,
+}
+
+/// What is to be done now, in this order: propose, answer, probe.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Effects {
+    /// To be proposed to Raft in this order.
+    pub proposals: Vec<(EntryId, Transaction)>,
+    pub answers: Vec<(RequestId, Answer)>,
+    pub heartbeats: Vec<(StreamId, BeatAnswer)>,
+    /// Endpoints to dial; each ends in an [`Input::Probed`].
+    pub probes: Vec<Probe>,
+    /// What people should read about it, one line each: fencings, refusals, elections in numbers.
+    pub notes: Vec<Note>,
+}
+
+impl Effects {
+    pub fn is_empty(&self) -> bool {
+        self == &Self::default()
+    }
+}
+
+/// A line for the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Note {
+    pub is_warning: bool,
+    pub text: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BeatAnswer {
+    pub committed_revision: Revision,
+    /// This incarnation is out of the tree: it must register again.
+    pub fenced: bool,
+    pub session_timeout: Duration,
+}
+
+/// Dial this endpoint and ask for its incarnation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Probe {
+    pub broker: BrokerId,
+    pub incarnation: IncarnationId,
+    pub endpoint: Endpoint,
+}
+
+/// The longest that a probe may take, dialling and asking together: longer than a round trip across continents, shorter
+/// than the grace after which the broker would be fenced anyway.
+pub const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What the controller is asked.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Request {
+    Register(Register),
+    AlterPartitions(AlterPartitions),
+    ResignLeadership(ResignLeadership),
+    ControlledShutdown(ControlledShutdown),
+    AllocateProducerIds(AllocateProducerIds),
+    CreateTopics(CreateTopics),
+    DeleteTopics(DeleteTopics),
+    CreatePartitions(CreatePartitions),
+    AlterConfigs(AlterConfigs),
+    AdmitCoordinator(AdmitCoordinator),
+}
+
+/// The answer to the request of the same name.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Answer {
+    Register(Result<Registered, Refusal>),
+    AlterPartitions(AlteredPartitions),
+    ResignLeadership(Resigned),
+    ControlledShutdown(ShutdownProgress),
+    AllocateProducerIds(Result<AllocatedProducerIds, ErrorCode>),
+    CreateTopics(TopicOutcomes),
+    DeleteTopics(TopicOutcomes),
+    CreatePartitions(TopicOutcomes),
+    AlterConfigs(ConfigOutcomes),
+    AdmitCoordinator(Result<(), CoordinatorRefused>),
+    /// Nothing was decided; the same request may be sent again at once.
+    Unavailable,
+}
+
+/// A Kafka error with its text; an empty text means Kafka's default one.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{error:?}: {message}")]
+pub struct Refusal {
+    pub error: ErrorCode,
+    pub message: String,
+}
+
+impl Refusal {
+    pub fn new(error: ErrorCode, message: impl Into<String>) -> Self {
+        Self { error, message: message.into() }
+    }
+}
+
+/// A broker's new incarnation asks for its epoch.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Register {
+    /// [`BrokerId::NONE`]: the quorum gives one.
+    pub broker: BrokerId,
+    pub incarnation: IncarnationId,
+    /// Of `meta.properties`; none where the disk has none yet.
+    pub cluster_id: Option<ClusterId>,
+    pub endpoints: Vec<Endpoint>,
+    pub inter_broker_listener: ListenerName,
+    pub rack: Option<String>,
+    /// The broker epoch of the last clean shutdown; [`BrokerEpoch::NONE`] after any other end.
+    pub clean_shutdown_epoch: BrokerEpoch,
+    /// The broker's own `min.insync.replicas`. Less than 1 counts as 1, which keeps no ELR for what it leads.
+    pub min_insync_replicas: i32,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Registered {
+    pub broker: BrokerId,
+    pub epoch: BrokerEpoch,
+    pub cluster_id: ClusterId,
+    pub revision: Revision,
+}
+
+/// A leader's ISR changes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AlterPartitions {
+    pub broker: BrokerId,
+    pub epoch: BrokerEpoch,
+    pub partitions: Vec<AlterPartition>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AlterPartition {
+    pub partition: TopicIdPartition,
+    pub leader_epoch: LeaderEpoch,
+    /// The one that the change was made from.
+    pub partition_epoch: PartitionEpoch,
+    /// The whole ISR that is wanted. An unknown epoch is accepted only of a member that is in the ISR already.
+    pub isr: Vec<IsrMember>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct AlteredPartitions {
+    /// Of the request as a whole: STALE_BROKER_EPOCH.
+    pub error: ErrorCode,
+    /// In the order of the request; empty where the request as a whole failed.
+    pub partitions: Vec<AlteredPartition>,
+    pub revision: Revision,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AlteredPartition {
+    pub partition: TopicIdPartition,
+    pub error: ErrorCode,
+    /// The state as it is now; −1, 0 and empty where the partition is not known.
+    pub leader: BrokerId,
+    pub leader_epoch: LeaderEpoch,
+    pub partition_epoch: PartitionEpoch,
+    pub isr: Vec<BrokerId>,
+}
+
+/// A broker gives up leaderships but stays: a directory of its stalls. Where the ISR has another member, it leaves the
+/// ISR too, so that nothing waits for the stalled log.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ResignLeadership {
+    pub broker: BrokerId,
+    pub epoch: BrokerEpoch,
+    pub partitions: Vec<TopicIdPartition>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Resigned {
+    pub error: ErrorCode,
+    pub revision: Revision,
+}
+
+/// A broker that goes. Its leaderships move, it leaves every ISR that has another member.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ControlledShutdown {
+    pub broker: BrokerId,
+    pub epoch: BrokerEpoch,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShutdownProgress {
+    pub error: ErrorCode,
+    /// Leaderships that no other in-sync replica could take.
+    pub remaining_leaderships: u32,
+    /// Of the last change made for this.
+    pub revision: Revision,
+    /// Nothing more will move, and the other brokers' images know all of it: the broker may go.
+    pub done: bool,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct AllocateProducerIds {
+    pub broker: BrokerId,
+    pub epoch: BrokerEpoch,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AllocatedProducerIds {
+    pub first: i64,
+    pub count: i32,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct CreateTopics {
+    pub topics: Vec<NewTopic>,
+    pub validate_only: bool,
+    /// What −1 means in a topic, on the broker that asks.
+    pub default_partitions: i32,
+    pub default_replication_factor: i32,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewTopic {
+    pub name: String,
+    /// −1: the default, or as many as there are assignments.
+    pub partitions: i32,
+    /// −1: the default, or as the assignments have it.
+    pub replication_factor: i32,
+    /// Replicas in order of preference, by partition; empty: the controller places them.
+    pub assignments: Vec<(PartitionId, Vec<BrokerId>)>,
+    /// Overrides; a none value is refused as Kafka does.
+    pub configs: Vec<(String, Option<String>)>,
+}
+
+/// How a request about topics went, in the order of the request.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct TopicOutcomes {
+    pub topics: Vec<TopicOutcome>,
+    /// At which everything that succeeded is in the tree.
+    pub revision: Revision,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicOutcome {
+    /// Empty where a topic was named by an id that is not known.
+    pub name: String,
+    /// Zero where there is none.
+    pub id: TopicId,
+    /// None: it succeeded.
+    pub refusal: Option<Refusal>,
+    pub partitions: i32,
+    pub replication_factor: i32,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct DeleteTopics {
+    pub topics: Vec<TopicRef>,
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum TopicRef {
+    Name(String),
+    Id(TopicId),
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct CreatePartitions {
+    pub topics: Vec<NewPartitions>,
+    pub validate_only: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewPartitions {
+    pub topic: String,
+    /// How many the topic shall have.
+    pub total: i32,
+    /// Of the added partitions, in order; empty: the controller places them.
+    pub assignments: Vec<Vec<BrokerId>>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct AlterConfigs {
+    pub entities: Vec<AlterConfig>,
+    pub validate_only: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AlterConfig {
+    pub entity: ConfigEntity,
+    /// A none value takes the entry away.
+    pub changes: Vec<(String, Option<String>)>,
+    /// What is not among the changes goes (AlterConfigs rather than IncrementalAlterConfigs).
+    pub replace_all: bool,
+}
+
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ConfigOutcomes {
+    /// In the order of the request; none: it succeeded.
+    pub entities: Vec<(ConfigEntity, Option<Refusal>)>,
+    pub revision: Revision,
+}
+
+/// A coordinator shows the disk that it votes with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AdmitCoordinator {
+    pub coordinator: CoordinatorId,
+    pub disk: IncarnationId,
+    /// Where its peers reach it.
+    pub address: String,
+}
+
+/// Scenario 20: an id that comes back with another disk has forgotten its votes.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "coordinator {coordinator} voted with disk {known} before and comes with disk {shown} now: a member that lost its disk must not vote"
+)]
+pub struct CoordinatorRefused {
+    pub coordinator: CoordinatorId,
+    pub known: IncarnationId,
+    pub shown: IncarnationId,
+}
+
+/// What a controller is given for its term.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ControllerConfig {
+    /// Written by the first leader's first transaction, where the tree has none yet.
+    pub cluster_id: ClusterId,
+    /// The members' disks, as this coordinator knows them: recorded by the first transaction where the tree does not know them.
+    pub coordinators: Vec<AdmitCoordinator>,
+    /// Silence after which a broker is fenced.
+    pub session_timeout: Duration,
+    /// How long a stream may be away before its broker is fenced.
+    pub reconnect_grace: Duration,
+    /// How often [`tick`](super::Controller::tick) is called; a gap that is longer by L lengthens every session by L.
+    pub tick_interval: Duration,
+    /// The quorum gives ids above this one.
+    pub reserved_broker_max_id: i32,
+    pub rules: Rules,
+}
+
+impl ControllerConfig {
+    pub fn new(cluster_id: ClusterId) -> Self {
+        Self {
+            cluster_id,
+            coordinators: Vec::new(),
+            session_timeout: Duration::from_secs(3),
+            reconnect_grace: Duration::from_secs(1),
+            tick_interval: Duration::from_millis(50),
+            reserved_broker_max_id: 1000,
+            rules: Rules::default(),
+        }
+    }
+}
+
+/// Rules that a simulation takes out to see that its checks notice. All hold by default; nothing but tests sets them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Rules {
+    /// A fenced broker stays electable, and stays in the ISRs.
+    pub fenced_stays_electable: bool,
+    /// An ISR member of any broker epoch is taken for the broker that is registered now (KIP-903 taken out).
+    pub any_broker_epoch_joins: bool,
+    /// An unclean shutdown is taken for a clean one (KIP-966 taken out).
+    pub unclean_counts_as_clean: bool,
+    /// A sole ISR member that returns from an unclean shutdown wins over the ELR.
+    pub unclean_sole_member_wins: bool,
+}

@@ -1,0 +1,145 @@
+//! Configurations are altered at run time.
+//!
+//! A change that lowers min.insync.replicas ends ELRs: from then on the HW moves with fewer members, and who is not
+//! among them may lack what is committed. The ELRs end no later than the change, in the same or earlier transactions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ottla_model::{BrokerId, ErrorCode, Revision, TopicIdPartition, TopicName};
+
+use super::draft::Draft;
+use super::electorate::{TopicElectorate, min_insync_replicas_of};
+use super::topics::Repeated;
+use super::work::PARTITIONS_PER_TRANSACTION;
+use super::{AlterConfig, AlterConfigs, Answer, ConfigOutcomes, Controller, Refusal, RequestId};
+use crate::election::PartitionChange;
+use crate::image::{ConfigEntity, ConfigImage, ConfigKind};
+use crate::nodes;
+use crate::nodes::config::DEFAULT_ENTITY;
+use crate::topic_config;
+
+impl Controller {
+    pub(super) fn alter_configs(&mut self, id: RequestId, request: AlterConfigs) {
+        let repeated = Repeated::of(request.entities.iter().map(|alter| alter.entity.clone()));
+        let mut entities = Vec::with_capacity(request.entities.len());
+        for alter in &request.entities {
+            let planned = match repeated.contains(&alter.entity) {
+                true => Err(Refusal::new(ErrorCode::InvalidRequest, "Duplicate resource.")),
+                false => self.plan_config(alter),
+            };
+            entities.push((alter.entity.clone(), planned.as_ref().err().cloned()));
+            if let (Ok((entity, entries)), false) = (planned, request.validate_only) {
+                self.write_config(&entity, &entries);
+            }
+        }
+        self.answer(id, Answer::AlterConfigs(ConfigOutcomes { entities, revision: Revision(0) }));
+    }
+
+    /// The entries as they will be, where the change is a good one.
+    fn plan_config(&self, alter: &AlterConfig) -> Result<(ConfigEntity, BTreeMap<String, String>), Refusal> {
+        let entity = self.check_entity(&alter.entity)?;
+        let current = self.ledger.ahead().config(&entity).map(|config| config.entries.clone()).unwrap_or_default();
+        let mut entries = if alter.replace_all { BTreeMap::new() } else { current };
+        for (name, value) in &alter.changes {
+            match value {
+                Some(value) => entries.insert(name.clone(), value.clone()),
+                None => entries.remove(name),
+            };
+        }
+        let invalid =
+            |error: topic_config::InvalidTopicConfig| Refusal::new(ErrorCode::InvalidConfig, error.to_string());
+        match entity.kind {
+            ConfigKind::Topics => topic_config::validate(&entries).map_err(invalid)?,
+            // Brokers check their own properties before they ask; this one decides elections here.
+            ConfigKind::Brokers => {
+                if let Some(value) = entries.get("min.insync.replicas")
+                    && let Some(key) = topic_config::key("min.insync.replicas")
+                {
+                    key.parse(value).map_err(invalid)?;
+                }
+            }
+            ConfigKind::Clients | ConfigKind::Users | ConfigKind::Ips => {}
+        }
+        Ok((entity, entries))
+    }
+
+    /// The entity with its name as the tree has it (Kafka's empty name is the default entity).
+    fn check_entity(&self, entity: &ConfigEntity) -> Result<ConfigEntity, Refusal> {
+        let refuse = |text: &str| Err(Refusal::new(ErrorCode::InvalidRequest, text));
+        let is_default = entity.name.is_empty() || entity.name == DEFAULT_ENTITY;
+        match entity.kind {
+            ConfigKind::Topics if is_default => refuse("Default topic resources are not allowed."),
+            ConfigKind::Topics => {
+                let name = TopicName::new(&entity.name)
+                    .map_err(|invalid| Refusal::new(ErrorCode::InvalidTopicException, invalid.to_string()))?;
+                match self.ledger.ahead().topic(name.as_str()) {
+                    Some(_) => Ok(entity.clone()),
+                    None => {
+                        let text = format!("The topic '{name}' does not exist.");
+                        Err(Refusal::new(ErrorCode::UnknownTopicOrPartition, text))
+                    }
+                }
+            }
+            ConfigKind::Brokers if is_default => Ok(ConfigEntity::default_broker()),
+            ConfigKind::Brokers => match entity.name.parse::<i32>() {
+                Ok(id) if id >= 0 => Ok(ConfigEntity::broker(BrokerId(id))),
+                Ok(_) => refuse("Invalid negative broker ID."),
+                Err(_) => refuse("Unable to parse broker name as a base 10 number."),
+            },
+            ConfigKind::Clients | ConfigKind::Users | ConfigKind::Ips if is_default => {
+                Ok(ConfigEntity { name: DEFAULT_ENTITY.to_owned(), ..entity.clone() })
+            }
+            ConfigKind::Clients | ConfigKind::Users | ConfigKind::Ips => Ok(entity.clone()),
+        }
+    }
+
+    fn write_config(&mut self, entity: &ConfigEntity, entries: &BTreeMap<String, String>) {
+        let current = self.ledger.ahead().config(entity);
+        // A broker's is written even if it is the same, so that brokers read again what the entries point at
+        // (KAFKA-14136).
+        if current.is_some_and(|config| config.entries == *entries) && entity.kind != ConfigKind::Brokers {
+            return;
+        }
+        let before = current.and_then(|config| min_insync_replicas_of(&config.entries));
+        let mut draft = Draft::default();
+        if before != min_insync_replicas_of(entries) {
+            draft = self.end_elrs(entity, entries);
+        }
+        draft.put(self.ledger.ahead_tree(), entity.path(), nodes::config::encode(entries));
+        self.propose(draft);
+    }
+
+    /// Ends the ELRs that the new entries make worthless. The last batch comes back, to go with the change itself.
+    fn end_elrs(&mut self, entity: &ConfigEntity, entries: &BTreeMap<String, String>) -> Draft {
+        let ahead = self.ledger.ahead();
+        let mut after = ahead.clone();
+        let changed = ConfigImage { entries: entries.clone(), modified: Revision(u64::MAX) };
+        after.configs.insert(entity.clone(), Arc::new(changed));
+        let concerned: BTreeSet<TopicIdPartition> = match entity.kind {
+            ConfigKind::Topics => ahead.topic(&entity.name).map_or_else(BTreeSet::new, |topic| {
+                let with_elr = topic.partitions().filter(|(_, state)| !state.elr.is_empty());
+                with_elr.map(|(partition, _)| TopicIdPartition { topic_id: topic.id, partition }).collect()
+            }),
+            _ => ahead.index.with_elr().collect(),
+        };
+        let states: Vec<_> = concerned
+            .into_iter()
+            .filter_map(|partition| {
+                let topic = after.topic_by_id(partition.topic_id)?;
+                let electorate =
+                    TopicElectorate { image: &after, liveness: &self.liveness, topic, rules: self.config.rules };
+                let change = PartitionChange::new(topic.partition(partition.partition)?);
+                Some((partition, change.build(&electorate, after.controller_epoch())?))
+            })
+            .collect();
+        let mut draft = Draft::default();
+        for (at, (partition, state)) in states.iter().enumerate() {
+            if at > 0 && at % PARTITIONS_PER_TRANSACTION == 0 {
+                self.propose(std::mem::take(&mut draft));
+            }
+            draft.partition(self.ledger.ahead_tree(), self.ledger.ahead(), *partition, state);
+        }
+        draft
+    }
+}

@@ -1,0 +1,84 @@
+//! Who may lead a topic's partitions, and which min.insync.replicas holds for them.
+
+use ottla_model::{BrokerEpoch, BrokerId, Revision};
+
+use super::Rules;
+use crate::election::Electorate;
+use crate::image::{ConfigEntity, Image, IsrMember, PartitionState, TopicImage};
+use crate::liveness::Liveness;
+use crate::topic_config::{self, Value};
+
+const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+
+/// The brokers of an image as candidates for one topic's partitions.
+pub(super) struct TopicElectorate<'a> {
+    pub image: &'a Image,
+    pub liveness: &'a Liveness,
+    pub topic: &'a TopicImage,
+    pub rules: Rules,
+}
+
+impl TopicElectorate<'_> {
+    /// The entities whose configuration decides the topic's min ISR where `leader` leads, those that win first.
+    fn layers(&self, leader: BrokerId) -> [ConfigEntity; 3] {
+        [ConfigEntity::topic(self.topic.name.as_str()), ConfigEntity::broker(leader), ConfigEntity::default_broker()]
+    }
+
+    fn configured(&self, leader: BrokerId) -> i32 {
+        let layers = self.layers(leader);
+        let set = layers.iter().find_map(|entity| min_insync_replicas_of(&self.image.config(entity)?.entries));
+        let of_registration = || self.image.broker(leader).map(|broker| broker.min_insync_replicas);
+        let of_memory = || self.image.broker_memory(leader).map(|memory| memory.min_insync_replicas);
+        set.or_else(of_registration).or_else(of_memory).unwrap_or(1)
+    }
+}
+
+/// The entry among others; none where it is not set.
+pub(super) fn min_insync_replicas_of(entries: &std::collections::BTreeMap<String, String>) -> Option<i32> {
+    match topic_config::key(MIN_INSYNC_REPLICAS)?.parse(entries.get(MIN_INSYNC_REPLICAS)?) {
+        Ok(Value::Int(value)) => Some(value),
+        _ => None,
+    }
+}
+
+impl Electorate for TopicElectorate<'_> {
+    fn acceptable(&self, broker: BrokerId, state: &PartitionState) -> Option<BrokerEpoch> {
+        let Some(registration) = self.image.broker(broker) else {
+            let memory = self.image.broker_memory(broker).filter(|_| self.rules.fenced_stays_electable);
+            return memory.map(|memory| memory.epoch);
+        };
+        let is_trusted = match state.isr_member(broker) {
+            // As the last member it may return in a new life; not with another disk, if others have a log to lose.
+            Some(member) if member.epoch != registration.epoch => {
+                let may_return = !registration.empty_disk || state.replicas.len() == 1;
+                state.is_sole_member(broker) && may_return
+            }
+            _ => true,
+        };
+        (registration.is_active() && is_trusted).then_some(registration.epoch)
+    }
+
+    fn lives(&self, member: &IsrMember) -> bool {
+        self.image.broker(member.broker).is_some_and(|broker| broker.ready && broker.epoch == member.epoch)
+    }
+
+    fn min_insync_replicas(&self, leader: BrokerId, state: &PartitionState) -> usize {
+        usize::try_from(self.configured(leader)).unwrap_or(1).clamp(1, state.replicas.len().max(1))
+    }
+
+    fn knows_min_insync_replicas(&self, leader: BrokerId, _: &PartitionState) -> bool {
+        // Nobody leads: nobody moves the HW.
+        let Some(registration) = self.image.broker(leader) else { return leader == BrokerId::NONE };
+        let registered = u64::try_from(registration.epoch.0).unwrap_or(0);
+        let heard = self.liveness.session(leader).map_or(Revision(0), |session| session.image_revision);
+        let known = heard.max(Revision(if registration.ready { registered } else { 0 }));
+        let is_known = |entity: &ConfigEntity| {
+            // What the topic was created with came along with the topic.
+            self.image.config(entity).is_none_or(|config| {
+                config.modified <= known
+                    || (config.modified == self.topic.created && entity.name == self.topic.name.as_str())
+            })
+        };
+        self.layers(leader).iter().all(is_known)
+    }
+}

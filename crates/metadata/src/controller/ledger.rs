@@ -1,0 +1,238 @@
+//! What is committed, and what this controller has proposed on top of it.
+//!
+//! Decisions are made on the image ahead: the committed one with every proposal in flight applied. A proposal's revision
+//! is not known before Raft has placed it, so nodes ahead carry a provisional one (far above any real one) until their
+//! entry is applied. What depends on a revision, a broker epoch above all, is therefore never decided on before it is
+//! committed: a broker whose registration is in flight is not ready, and a configuration in flight is newer than
+//! anything that a leader can know.
+
+use std::collections::VecDeque;
+
+use ottla_model::Revision;
+
+use super::EntryId;
+use crate::delta::Delta;
+use crate::image::Image;
+use crate::transaction::{Transaction, TransactionRefused};
+use crate::tree::{NodeChange, Tree};
+
+/// Provisional revisions start here; a Raft log never gets there.
+const PROVISIONAL: u64 = 1 << 62;
+
+#[derive(Debug)]
+struct InFlight {
+    entry: EntryId,
+    transaction: Transaction,
+}
+
+/// How the entry that was applied stands to the proposals.
+#[derive(Debug)]
+pub(super) struct AppliedEntry {
+    pub delta: Delta,
+    /// A proposal was refused or lost: nothing that was decided after it stands for sure.
+    pub is_broken: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Ledger {
+    tree: Tree,
+    image: Image,
+    ahead_tree: Tree,
+    ahead_image: Image,
+    in_flight: VecDeque<InFlight>,
+    next_entry: u64,
+}
+
+impl Ledger {
+    pub fn new(tree: Tree, image: Image) -> Self {
+        Self {
+            ahead_tree: tree.clone(),
+            ahead_image: image.clone(),
+            tree,
+            image,
+            in_flight: VecDeque::new(),
+            next_entry: 1,
+        }
+    }
+
+    /// What is committed.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// What decisions are made on.
+    pub fn ahead(&self) -> &Image {
+        &self.ahead_image
+    }
+
+    /// The tree of [`Self::ahead`].
+    pub fn ahead_tree(&self) -> &Tree {
+        &self.ahead_tree
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    pub fn is_in_flight(&self, entry: EntryId) -> bool {
+        self.in_flight.front().is_some_and(|first| first.entry <= entry)
+    }
+
+    pub fn last_in_flight(&self) -> Option<EntryId> {
+        self.in_flight.back().map(|in_flight| in_flight.entry)
+    }
+
+    /// Applies the transaction ahead and gives it its id. A refusal means that it was not built on what is ahead.
+    pub fn propose(&mut self, transaction: Transaction) -> Result<EntryId, TransactionRefused> {
+        let entry = EntryId(self.next_entry);
+        self.apply_ahead(entry, &transaction)?;
+        self.next_entry += 1;
+        self.in_flight.push_back(InFlight { entry, transaction });
+        Ok(entry)
+    }
+
+    fn apply_ahead(&mut self, entry: EntryId, transaction: &Transaction) -> Result<(), TransactionRefused> {
+        let changes = self.ahead_tree.apply(provisional(entry), transaction)?;
+        (self.ahead_image, _) = self.ahead_image.apply(provisional(entry), &changes);
+        Ok(())
+    }
+
+    /// An entry was applied: this controller's own or somebody else's.
+    pub fn applied(
+        &mut self,
+        entry: Option<EntryId>,
+        revision: Revision,
+        is_refused: bool,
+        changes: &[NodeChange],
+    ) -> AppliedEntry {
+        self.tree.accept(revision, changes);
+        let (image, delta) = self.image.apply(revision, changes);
+        self.image = image;
+        let mut is_broken = is_refused;
+        match entry {
+            // Raft keeps the order: whatever was proposed before and was not applied will not be.
+            Some(entry) => {
+                while let Some(front) = self.in_flight.front().filter(|front| front.entry <= entry) {
+                    is_broken |= front.entry < entry;
+                    self.in_flight.pop_front();
+                }
+            }
+            None => is_broken |= !changes.is_empty() && !self.in_flight.is_empty(),
+        }
+        match entry {
+            _ if self.in_flight.is_empty() => self.catch_up(),
+            Some(entry) if !is_broken => self.settle(entry, changes),
+            _ if is_broken => self.rebuild(),
+            _ => {}
+        }
+        AppliedEntry { delta, is_broken: is_broken && entry.is_some() }
+    }
+
+    /// A proposal that will never be applied.
+    pub fn dropped(&mut self, entry: EntryId) {
+        self.in_flight.retain(|in_flight| in_flight.entry != entry);
+        self.rebuild();
+    }
+
+    fn catch_up(&mut self) {
+        self.ahead_tree = self.tree.clone();
+        self.ahead_image = self.image.clone();
+    }
+
+    /// Puts real revisions in the place of the provisional ones of an entry that was applied as it was proposed.
+    fn settle(&mut self, entry: EntryId, changes: &[NodeChange]) {
+        let provisional = provisional(entry);
+        let settled: Vec<NodeChange> = changes
+            .iter()
+            .filter_map(|change| {
+                let real = change.node.as_ref()?;
+                let mut node = self.ahead_tree.get(&change.path)?.clone();
+                if node.created == provisional {
+                    node.created = real.created;
+                }
+                if node.modified == provisional {
+                    node.modified = real.modified;
+                }
+                Some(NodeChange { path: change.path.clone(), node: Some(node) })
+            })
+            .collect();
+        self.ahead_tree.accept(Revision(0), &settled);
+        (self.ahead_image, _) = self.ahead_image.apply(Revision(0), &settled);
+    }
+
+    /// Starts over from what is committed. A proposal that does not fit any more will be refused when it is applied.
+    fn rebuild(&mut self) {
+        self.catch_up();
+        let in_flight = std::mem::take(&mut self.in_flight);
+        for one in &in_flight {
+            let _ = self.apply_ahead(one.entry, &one.transaction);
+        }
+        self.in_flight = in_flight;
+    }
+}
+
+fn provisional(entry: EntryId) -> Revision {
+    Revision(PROVISIONAL.saturating_add(entry.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transaction::Change;
+    use crate::tree::Path;
+    use bytes::Bytes;
+
+    fn path(text: &str) -> Path {
+        Path::new(text).expect("a valid path")
+    }
+
+    fn create(text: &str) -> Transaction {
+        Transaction { changes: vec![Change::Create { path: path(text), payload: Bytes::new() }] }
+    }
+
+    fn set(text: &str, expected: i32) -> Transaction {
+        Transaction { changes: vec![Change::Set { path: path(text), payload: Bytes::new(), expected }] }
+    }
+
+    fn commit(ledger: &mut Ledger, tree: &mut Tree, revision: u64, entry: EntryId, tx: &Transaction) -> bool {
+        let result = tree.apply(Revision(revision), tx);
+        let changes = result.clone().unwrap_or_default();
+        ledger.applied(Some(entry), Revision(revision), result.is_err(), &changes).is_broken
+    }
+
+    #[test]
+    fn ahead_settles_to_what_is_committed() {
+        let (mut ledger, mut tree) = (Ledger::new(Tree::new(), Image::empty()), Tree::new());
+        let (first, second) = (create("/a"), set("/a", 0));
+        let one = ledger.propose(first.clone()).expect("fits");
+        let two = ledger.propose(second.clone()).expect("fits");
+        assert!(ledger.propose(first.clone()).is_err());
+        assert!(!commit(&mut ledger, &mut tree, 7, one, &first));
+        let node = ledger.ahead_tree().get_str("/a").expect("is there").clone();
+        assert_eq!((node.created, node.version), (Revision(7), 1));
+        assert!(!commit(&mut ledger, &mut tree, 8, two, &second));
+        assert_eq!(*ledger.ahead_tree(), tree);
+        assert_eq!(*ledger.ahead(), Image::from_tree(&tree));
+    }
+
+    #[test]
+    fn somebody_elses_entry_shifts_what_is_ahead() {
+        let (mut ledger, mut tree) = (Ledger::new(Tree::new(), Image::empty()), Tree::new());
+        let mine = create("/a");
+        let entry = ledger.propose(mine.clone()).expect("fits");
+        let changes = tree.apply(Revision(3), &create("/a")).expect("applies");
+        assert!(!ledger.applied(None, Revision(3), false, &changes).is_broken);
+        assert!(commit(&mut ledger, &mut tree, 4, entry, &mine), "refused now");
+        assert_eq!(*ledger.ahead_tree(), tree);
+    }
+
+    #[test]
+    fn a_dropped_proposal_leaves_nothing_behind() {
+        let mut ledger = Ledger::new(Tree::new(), Image::empty());
+        let entry = ledger.propose(create("/a")).expect("fits");
+        ledger.propose(create("/b")).expect("fits");
+        ledger.dropped(entry);
+        assert_eq!(ledger.ahead_tree().get_str("/a"), None);
+        assert!(ledger.ahead_tree().get_str("/b").is_some());
+    }
+}

@@ -1,0 +1,301 @@
+//! The controller: what happens to the cluster comes in, transactions of the tree go out.
+//!
+//! It exists on the quorum leader only, from the leader's own no-op on (so that every entry of earlier terms is in its
+//! image), and is thrown away with leadership. It decides on what is committed plus its own proposals in flight
+//! ([`ledger`]). An answer leaves when every proposal that its decision may rest on has been applied. Large work (fencing
+//! a broker with 10,000 leaderships) goes in bounded batches; what remains of it is derived from the tree, so the next
+//! controller goes on where this one stopped.
+//!
+//! Files: [`registration`] (a broker comes), [`sessions`] (it lives, it is fenced), [`shutdown`] (it goes),
+//! [`partitions`] (ISR changes, resignations), [`topics`], [`added_partitions`], [`configs`], [`producer_ids`],
+//! [`bootstrap`], [`work`] (batches).
+
+mod added_partitions;
+mod api;
+mod bootstrap;
+mod configs;
+mod draft;
+mod electorate;
+mod ledger;
+mod partitions;
+mod producer_ids;
+mod registration;
+mod sessions;
+mod shutdown;
+mod topics;
+mod work;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, Revision};
+
+pub use api::*;
+pub use bootstrap::first_transaction;
+use draft::Draft;
+use electorate::TopicElectorate;
+use ledger::Ledger;
+pub use producer_ids::PRODUCER_IDS_PER_BLOCK;
+use registration::Registrations;
+use shutdown::Shutdowns;
+pub use topics::MAX_PARTITIONS_PER_REQUEST;
+pub use work::{MAX_BATCHES_IN_FLIGHT, PARTITIONS_PER_TRANSACTION};
+
+use crate::image::{Image, TopicImage};
+use crate::liveness::{Liveness, Reached};
+use crate::tree::Tree;
+use work::WorkQueue;
+
+/// An answer that waits for the entry that its decision rests on.
+#[derive(Debug)]
+struct Waiting {
+    request: RequestId,
+    answer: Answer,
+    /// The entry creates the registration that the answer tells of: its revision is the broker epoch.
+    is_registration: bool,
+}
+
+/// Decides for the cluster. See the module.
+#[derive(Debug)]
+pub struct Controller {
+    config: ControllerConfig,
+    now: Now,
+    ledger: Ledger,
+    liveness: Liveness,
+    waiting: BTreeMap<EntryId, Vec<Waiting>>,
+    registrations: Registrations,
+    shutdowns: Shutdowns,
+    work: WorkQueue,
+    effects: Effects,
+}
+
+impl Controller {
+    /// Begins a term: `tree` and `image` are those at this leader's own no-op. Every registered broker gets a fresh
+    /// session. `reached` is what this coordinator has learned by probing, also as a follower.
+    pub fn new(now: Now, config: ControllerConfig, tree: Tree, image: Image, reached: Reached) -> (Self, Effects) {
+        let times = (config.session_timeout, config.reconnect_grace, config.tick_interval);
+        let mut controller = Self {
+            now,
+            liveness: Liveness::new(now.monotonic, times, reached),
+            ledger: Ledger::new(tree, image),
+            waiting: BTreeMap::new(),
+            registrations: Registrations::default(),
+            shutdowns: Shutdowns::default(),
+            work: WorkQueue::default(),
+            effects: Effects::default(),
+            config,
+        };
+        if controller.ledger.ahead().cluster_id().is_none() {
+            let mut draft = Draft::default();
+            bootstrap::first_transaction(&controller.config).changes.into_iter().for_each(|change| draft.push(change));
+            controller.propose(draft);
+        }
+        for broker in controller.ledger.image().brokers().cloned().collect::<Vec<_>>() {
+            controller.liveness.start(broker.id, broker.epoch, broker.incarnation);
+        }
+        controller.resume_work();
+        let effects = controller.finish();
+        (controller, effects)
+    }
+
+    /// Something happened.
+    pub fn step(&mut self, now: Now, input: Input) -> Effects {
+        self.observe(now);
+        match input {
+            Input::Request { id, request, entropy } => self.request(id, request, entropy),
+            Input::StreamOpened { stream, beat } | Input::StreamBeat { stream, beat } => self.beat(stream, beat),
+            Input::StreamClosed { stream } => self.stream_closed(stream),
+            Input::Probed { broker, incarnation, result } => self.probed(broker, incarnation, result),
+            Input::Applied { entry, revision, result, changes } => {
+                self.applied(entry, revision, result.is_err(), &changes);
+            }
+            Input::Dropped { entry } => {
+                self.ledger.dropped(entry);
+                self.give_up_waiting("a proposal was dropped");
+            }
+        }
+        self.finish()
+    }
+
+    /// Time passed. To be called every [`ControllerConfig::tick_interval`], after the inputs that have arrived.
+    pub fn tick(&mut self, now: Now) -> Effects {
+        self.observe(now);
+        self.fence_expired();
+        self.finish()
+    }
+
+    /// The requests that have no answer yet; with the end of leadership none will come from here.
+    pub fn outstanding(&self) -> Vec<RequestId> {
+        let waiting = self.waiting.values().flatten().map(|waiting| waiting.request);
+        waiting.chain(self.registrations.outstanding()).chain(self.shutdowns.outstanding()).collect()
+    }
+
+    /// Ends the term; what was learned about reachable brokers stays with the coordinator.
+    pub fn into_reached(self) -> Reached {
+        self.liveness.into_reached()
+    }
+
+    /// What is committed, as this controller has seen it.
+    pub fn image(&self) -> &Image {
+        self.ledger.image()
+    }
+
+    /// Proposals that are not applied yet.
+    pub fn in_flight(&self) -> usize {
+        self.ledger.in_flight()
+    }
+
+    fn observe(&mut self, now: Now) {
+        self.now = now;
+        self.liveness.observe(now.monotonic);
+    }
+
+    /// What follows from whatever has just happened, and the effects of all of it.
+    fn finish(&mut self) -> Effects {
+        self.advance_registrations();
+        self.run_work();
+        self.advance_registrations();
+        self.advance_shutdowns();
+        for (broker, incarnation) in self.liveness.due_probes() {
+            let registration = self.ledger.image().broker(broker).filter(|r| r.incarnation == incarnation);
+            if let Some(endpoint) = registration.and_then(|r| r.inter_broker_endpoint()).cloned() {
+                self.effects.probes.push(Probe { broker, incarnation, endpoint });
+            }
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    fn request(&mut self, id: RequestId, request: Request, entropy: [u8; 16]) {
+        match request {
+            Request::Register(register) => self.register(id, register),
+            Request::AlterPartitions(alter) => self.alter_partitions(id, alter),
+            Request::ResignLeadership(resign) => self.resign_leadership(id, resign),
+            Request::ControlledShutdown(shutdown) => self.controlled_shutdown(id, shutdown),
+            Request::AllocateProducerIds(allocate) => self.allocate_producer_ids(id, allocate),
+            Request::CreateTopics(create) => self.create_topics(id, create, entropy),
+            Request::DeleteTopics(delete) => self.delete_topics(id, delete),
+            Request::CreatePartitions(create) => self.create_partitions(id, create, entropy),
+            Request::AlterConfigs(alter) => self.alter_configs(id, alter),
+            Request::AdmitCoordinator(admit) => self.admit_coordinator(id, admit),
+        }
+    }
+
+    fn applied(
+        &mut self,
+        entry: Option<EntryId>,
+        revision: Revision,
+        is_refused: bool,
+        changes: &[crate::tree::NodeChange],
+    ) {
+        let applied = self.ledger.applied(entry, revision, is_refused, changes);
+        for change in &applied.delta.brokers {
+            match &change.new {
+                Some(new) if change.old.as_ref().is_none_or(|old| old.epoch != new.epoch) => {
+                    self.liveness.start(change.id, new.epoch, new.incarnation);
+                }
+                Some(_) => {}
+                None => self.liveness.end(change.id),
+            }
+        }
+        if applied.is_broken {
+            self.give_up_waiting("a proposal was refused");
+            return;
+        }
+        let Some(entry) = entry else { return };
+        let later = self.waiting.split_off(&EntryId(entry.0 + 1));
+        for waiting in std::mem::replace(&mut self.waiting, later).into_values().flatten() {
+            let mut answer = waiting.answer;
+            answer.stamp(revision, waiting.is_registration);
+            self.effects.answers.push((waiting.request, answer));
+        }
+    }
+
+    /// A decision in flight did not hold: answers that may rest on it are not given.
+    fn give_up_waiting(&mut self, why: &str) {
+        self.warn(format!("{why}: what was decided on it is decided again"));
+        for waiting in std::mem::take(&mut self.waiting).into_values().flatten() {
+            self.effects.answers.push((waiting.request, Answer::Unavailable));
+        }
+        self.registrations.give_up_creating(&mut self.effects);
+        self.resume_work();
+    }
+
+    /// Proposes the draft, unless it is empty.
+    fn propose(&mut self, draft: Draft) -> Option<EntryId> {
+        if draft.is_empty() {
+            return None;
+        }
+        let transaction = draft.into_transaction();
+        match self.ledger.propose(transaction.clone()) {
+            Ok(entry) => {
+                self.effects.proposals.push((entry, transaction));
+                Some(entry)
+            }
+            Err(refused) => {
+                self.warn(format!("a decision contradicts the tree and is not made: {refused}"));
+                None
+            }
+        }
+    }
+
+    /// Answers as soon as everything that is in flight now has been applied.
+    fn answer(&mut self, request: RequestId, answer: Answer) {
+        self.answer_after(self.ledger.last_in_flight(), request, answer, false);
+    }
+
+    fn answer_after(&mut self, entry: Option<EntryId>, request: RequestId, mut answer: Answer, is_registration: bool) {
+        match entry {
+            Some(entry) => {
+                self.waiting.entry(entry).or_default().push(Waiting { request, answer, is_registration });
+            }
+            None => {
+                answer.stamp(self.ledger.image().revision(), false);
+                self.effects.answers.push((request, answer));
+            }
+        }
+    }
+
+    fn note(&mut self, text: String) {
+        self.effects.notes.push(Note { is_warning: false, text });
+    }
+
+    fn warn(&mut self, text: String) {
+        self.effects.notes.push(Note { is_warning: true, text });
+    }
+
+    /// Kafka's check of a broker's own requests: only the registered incarnation may ask.
+    fn check_epoch(&self, broker: BrokerId, epoch: BrokerEpoch) -> Result<(), ErrorCode> {
+        match self.ledger.ahead().broker_epoch(broker) == Some(epoch) {
+            true => Ok(()),
+            false => Err(ErrorCode::StaleBrokerEpoch),
+        }
+    }
+
+    fn electorate<'a>(&'a self, topic: &'a TopicImage) -> TopicElectorate<'a> {
+        TopicElectorate { image: self.ledger.ahead(), liveness: &self.liveness, topic, rules: self.config.rules }
+    }
+}
+
+impl Answer {
+    /// Fills in the revision at which everything that it tells of is in the tree.
+    fn stamp(&mut self, at: Revision, is_registration: bool) {
+        match self {
+            Self::Register(Ok(registered)) => {
+                registered.revision = at;
+                if is_registration {
+                    registered.epoch = at.into();
+                }
+            }
+            Self::AlterPartitions(altered) => altered.revision = at,
+            Self::ResignLeadership(resigned) => resigned.revision = at,
+            Self::ControlledShutdown(progress) => progress.revision = at,
+            Self::CreateTopics(outcomes) | Self::DeleteTopics(outcomes) | Self::CreatePartitions(outcomes) => {
+                outcomes.revision = at;
+            }
+            Self::AlterConfigs(outcomes) => outcomes.revision = at,
+            Self::Register(Err(_)) | Self::AllocateProducerIds(_) | Self::AdmitCoordinator(_) | Self::Unavailable => {}
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Leaders change ISRs and give up leaderships.
+
+use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch, Revision};
+
+use super::draft::Draft;
+use super::work::PARTITIONS_PER_TRANSACTION;
+use super::{
+    AlterPartition, AlterPartitions, AlteredPartition, AlteredPartitions, Answer, Controller, RequestId,
+    ResignLeadership, Resigned,
+};
+use crate::election::PartitionChange;
+use crate::image::PartitionState;
+use crate::isr_change::{self, IsrDecision};
+
+impl Controller {
+    pub(super) fn alter_partitions(&mut self, id: RequestId, request: AlterPartitions) {
+        if let Err(error) = self.check_epoch(request.broker, request.epoch) {
+            let altered = AlteredPartitions { error, partitions: Vec::new(), revision: Revision(0) };
+            return self.answer(id, Answer::AlterPartitions(altered));
+        }
+        let mut partitions = Vec::with_capacity(request.partitions.len());
+        for batch in request.partitions.chunks(PARTITIONS_PER_TRANSACTION) {
+            let mut draft = Draft::default();
+            for (at, change) in batch.iter().enumerate() {
+                // The same partition twice: the second is judged by the state that the first one asked for.
+                let is_repeated = batch.iter().take(at).any(|earlier| earlier.partition == change.partition);
+                partitions.push(match is_repeated {
+                    true => outcome(change, ErrorCode::InvalidUpdateVersion, None),
+                    false => self.alter_partition(&mut draft, request.broker, change),
+                });
+            }
+            self.propose(draft);
+        }
+        let altered = AlteredPartitions { error: ErrorCode::None, partitions, revision: Revision(0) };
+        self.answer(id, Answer::AlterPartitions(altered));
+    }
+
+    fn alter_partition(&self, draft: &mut Draft, leader: BrokerId, change: &AlterPartition) -> AlteredPartition {
+        let ahead = self.ledger.ahead();
+        let Some(topic) = ahead.topic_by_id(change.partition.topic_id) else {
+            return outcome(change, ErrorCode::UnknownTopicId, None);
+        };
+        let Some(state) = topic.partition(change.partition.partition) else {
+            return outcome(change, ErrorCode::UnknownTopicOrPartition, None);
+        };
+        let any_epoch_joins = self.config.rules.any_broker_epoch_joins;
+        match isr_change::judge(ahead, state, leader, change, any_epoch_joins) {
+            IsrDecision::Refused(error) => outcome(change, error, Some(state)),
+            IsrDecision::AlreadySo => outcome(change, ErrorCode::None, Some(state)),
+            IsrDecision::Change(isr) => {
+                let electorate = self.electorate(topic);
+                let next = PartitionChange::new(state).with_isr(isr).build(&electorate, ahead.controller_epoch());
+                let Some(next) = next else { return outcome(change, ErrorCode::None, Some(state)) };
+                draft.partition(self.ledger.ahead_tree(), ahead, change.partition, &next);
+                // A leader that shuts down hands over with the very change that brings somebody in.
+                let error = if next.leader == leader { ErrorCode::None } else { ErrorCode::NewLeaderElected };
+                outcome(change, error, Some(&next))
+            }
+        }
+    }
+
+    pub(super) fn resign_leadership(&mut self, id: RequestId, request: ResignLeadership) {
+        let resigned = |error| Answer::ResignLeadership(Resigned { error, revision: Revision(0) });
+        if let Err(error) = self.check_epoch(request.broker, request.epoch) {
+            return self.answer(id, resigned(error));
+        }
+        let mut partitions = request.partitions;
+        partitions.sort();
+        partitions.dedup();
+        for batch in partitions.chunks(PARTITIONS_PER_TRANSACTION) {
+            let mut draft = Draft::default();
+            let ahead = self.ledger.ahead();
+            for partition in batch {
+                let Some(topic) = ahead.topic_by_id(partition.topic_id) else { continue };
+                let Some(state) = topic.partition(partition.partition) else { continue };
+                if state.leader != request.broker {
+                    continue;
+                }
+                let change = PartitionChange::new(state).without(request.broker);
+                let next = change.build(&self.electorate(topic), ahead.controller_epoch());
+                // A stalled leader is better than none: it may come round.
+                if let Some(next) = next.filter(|next| next.has_leader()) {
+                    draft.partition(self.ledger.ahead_tree(), ahead, *partition, &next);
+                }
+            }
+            self.propose(draft);
+        }
+        self.answer(id, resigned(ErrorCode::None));
+    }
+}
+
+/// The result for one partition, with the state as it is (or will be).
+fn outcome(change: &AlterPartition, error: ErrorCode, state: Option<&PartitionState>) -> AlteredPartition {
+    AlteredPartition {
+        partition: change.partition,
+        error,
+        leader: state.map_or(BrokerId::NONE, |state| state.leader),
+        leader_epoch: state.map_or(LeaderEpoch(0), |state| state.leader_epoch),
+        partition_epoch: state.map_or(PartitionEpoch(0), |state| state.partition_epoch),
+        isr: state.map(|state| state.isr_ids().collect()).unwrap_or_default(),
+    }
+}

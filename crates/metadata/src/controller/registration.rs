@@ -1,0 +1,290 @@
+//! A broker's new incarnation comes.
+//!
+//! Before it gets an epoch: who else has its id is gone; no ISR with another member holds its predecessor; and if its
+//! last end was unclean, it is out of every ELR, and out of the ISRs in which an ELR member can stand in for it
+//! (KIP-966). All of it is found in the tree, so a registration that is asked again goes on where the last one stopped.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, MonotonicMs, Revision};
+
+use super::draft::Draft;
+use super::work::{Progress, Work};
+use super::{Answer, Controller, Effects, EntryId, Refusal, Register, Registered, RequestId};
+use crate::image::BrokerRegistration;
+use crate::nodes;
+use crate::transaction::Change;
+use bytes::Bytes;
+
+/// How long a registration waits for the holder of its id to be found dead: a probe's time-out and a round trip. Then it
+/// is refused, and the broker asks again.
+const CHALLENGE_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Another incarnation holds the id and has no stream: it is being dialled.
+    Challenging { deadline: MonotonicMs },
+    /// The predecessor is still being taken out of its partitions.
+    Clearing,
+    /// The unclean shutdown is being told to its partitions.
+    Cleaning,
+}
+
+#[derive(Debug)]
+struct Pending {
+    /// Who asked; more than one where the broker asked again.
+    requests: Vec<RequestId>,
+    register: Register,
+    stage: Stage,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Registrations {
+    pending: Vec<Pending>,
+    /// Entries in flight that create a registration.
+    creating: BTreeMap<BrokerId, EntryId>,
+}
+
+impl Registrations {
+    pub fn outstanding(&self) -> impl Iterator<Item = RequestId> + '_ {
+        self.pending.iter().flat_map(|pending| pending.requests.iter().copied())
+    }
+
+    /// The holder of the id lives: whoever challenges it is to be refused at the next chance.
+    pub fn holder_answered(&mut self, broker: BrokerId, incarnation: IncarnationId) {
+        for pending in &mut self.pending {
+            let is_other = pending.register.broker == broker && pending.register.incarnation != incarnation;
+            if let (true, Stage::Challenging { deadline }) = (is_other, &mut pending.stage) {
+                *deadline = MonotonicMs(0);
+            }
+        }
+    }
+
+    /// What was in flight is lost: nobody registers by it.
+    pub fn give_up_creating(&mut self, effects: &mut Effects) {
+        self.creating.clear();
+        for request in std::mem::take(&mut self.pending).into_iter().flat_map(|pending| pending.requests) {
+            effects.answers.push((request, Answer::Unavailable));
+        }
+    }
+
+    /// The work queue was emptied: what was queued is queued again.
+    pub fn start_over(&mut self) {
+        for pending in &mut self.pending {
+            if pending.stage == Stage::Cleaning {
+                pending.stage = Stage::Clearing;
+            }
+        }
+    }
+
+    fn find(&mut self, register: &Register) -> Option<&mut Pending> {
+        let is_same = |pending: &&mut Pending| match register.broker {
+            BrokerId::NONE => pending.register.incarnation == register.incarnation,
+            broker => pending.register.broker == broker,
+        };
+        self.pending.iter_mut().find(is_same)
+    }
+}
+
+impl Controller {
+    pub(super) fn register(&mut self, id: RequestId, register: Register) {
+        if let Err(refusal) = self.check_registration(&register) {
+            return self.refuse_registration(&[id], refusal);
+        }
+        if let Some(pending) = self.registrations.find(&register) {
+            if pending.register.incarnation == register.incarnation {
+                pending.requests.push(id);
+                return;
+            }
+            let other = pending.register.incarnation;
+            let text =
+                format!("Broker {} is being registered by another process: incarnation {other}.", register.broker);
+            return self.refuse_registration(&[id], Refusal::new(ErrorCode::DuplicateBrokerRegistration, text));
+        }
+        let ahead = self.ledger.ahead();
+        let holder = match register.broker {
+            BrokerId::NONE => ahead.brokers().find(|broker| broker.incarnation == register.incarnation),
+            broker => ahead.broker(broker),
+        };
+        match holder.cloned() {
+            Some(holder) if holder.incarnation == register.incarnation => self.repeat_registration(id, &holder),
+            Some(holder) => {
+                if self.liveness.session(holder.id).is_some_and(|session| session.has_stream()) {
+                    return self.refuse_registration(&[id], duplicate(&holder));
+                }
+                self.liveness.probe_now(holder.id);
+                let stage = Stage::Challenging { deadline: self.now.monotonic + CHALLENGE_TIMEOUT };
+                self.registrations.pending.push(Pending { requests: vec![id], register, stage });
+            }
+            None => {
+                self.registrations.pending.push(Pending { requests: vec![id], register, stage: Stage::Clearing });
+            }
+        }
+    }
+
+    fn check_registration(&self, register: &Register) -> Result<(), Refusal> {
+        let cluster_id = self.ledger.ahead().cluster_id();
+        if let (Some(theirs), Some(ours)) = (&register.cluster_id, cluster_id)
+            && theirs != ours
+        {
+            let text = format!("Expected cluster ID {ours}, but got cluster ID {theirs}");
+            return Err(Refusal::new(ErrorCode::InconsistentClusterId, text));
+        }
+        if register.broker < BrokerId::NONE {
+            let text = format!("Broker id {} is neither −1 nor 0 or greater.", register.broker);
+            return Err(Refusal::new(ErrorCode::InvalidRegistration, text));
+        }
+        let has_inter_broker = register.endpoints.iter().any(|e| e.listener == register.inter_broker_listener);
+        if !has_inter_broker {
+            let text = format!("No endpoint is of the inter-broker listener {}.", register.inter_broker_listener);
+            return Err(Refusal::new(ErrorCode::InvalidRegistration, text));
+        }
+        Ok(())
+    }
+
+    fn refuse_registration(&mut self, requests: &[RequestId], refusal: Refusal) {
+        self.warn(format!("a registration is refused: {}", refusal.message));
+        for id in requests {
+            self.answer(*id, Answer::Register(Err(refusal.clone())));
+        }
+    }
+
+    /// The first answer got lost: the same one again.
+    fn repeat_registration(&mut self, id: RequestId, holder: &BrokerRegistration) {
+        let creating = self.registrations.creating.get(&holder.id).copied();
+        let creating = creating.filter(|entry| self.ledger.is_in_flight(*entry));
+        let answer = self.registered(holder.id, holder.epoch);
+        match creating {
+            Some(entry) => self.answer_after(Some(entry), id, answer, true),
+            None => self.answer(id, answer),
+        }
+    }
+
+    fn registered(&self, broker: BrokerId, epoch: BrokerEpoch) -> Answer {
+        let cluster_id = self.ledger.ahead().cluster_id().cloned().unwrap_or_else(|| self.config.cluster_id.clone());
+        Answer::Register(Ok(Registered { broker, epoch, cluster_id, revision: Revision(0) }))
+    }
+
+    /// Moves every pending registration on as far as it goes.
+    pub(super) fn advance_registrations(&mut self) {
+        for pending in std::mem::take(&mut self.registrations.pending) {
+            if let Some(pending) = self.advance_registration(pending) {
+                self.registrations.pending.push(pending);
+            }
+        }
+    }
+
+    fn advance_registration(&mut self, mut pending: Pending) -> Option<Pending> {
+        let broker = pending.register.broker;
+        if let Stage::Challenging { deadline } = pending.stage {
+            if let Some(holder) = self.ledger.ahead().broker(broker).cloned() {
+                let lives = self.liveness.session(broker).is_some_and(|session| session.has_stream());
+                if lives || self.now.monotonic >= deadline {
+                    self.refuse_registration(&pending.requests, duplicate(&holder));
+                    return None;
+                }
+                return Some(pending);
+            }
+            pending.stage = Stage::Clearing;
+        }
+        if pending.stage == Stage::Clearing {
+            if self.work.contains(Work::Fence(broker)) {
+                return Some(pending);
+            }
+            if self.is_unclean(&pending.register) {
+                self.work.push(Progress::new(Work::Unclean(broker)));
+                self.note(format!("broker {broker} comes back from an unclean shutdown"));
+            }
+            pending.stage = Stage::Cleaning;
+        }
+        if self.work.contains(Work::Unclean(broker)) {
+            return Some(pending);
+        }
+        self.create_registration(pending);
+        None
+    }
+
+    /// Whether its log may have lost its end: not if it is the same process as before, nor if it shut down cleanly in
+    /// the epoch that was its last.
+    fn is_unclean(&self, register: &Register) -> bool {
+        let memory = self.ledger.ahead().broker_memory(register.broker);
+        !self.config.rules.unclean_counts_as_clean
+            && memory.is_some_and(|memory| {
+                memory.incarnation != register.incarnation && memory.epoch != register.clean_shutdown_epoch
+            })
+    }
+
+    fn create_registration(&mut self, pending: Pending) {
+        let register = pending.register;
+        let mut draft = Draft::default();
+        let broker = match register.broker {
+            BrokerId::NONE => self.draft_next_id(&mut draft),
+            broker => broker,
+        };
+        let ahead = self.ledger.ahead();
+        let is_new_life = ahead.broker_memory(broker).is_some_and(|m| m.incarnation != register.incarnation);
+        let registration = BrokerRegistration {
+            id: broker,
+            epoch: BrokerEpoch::NONE,
+            incarnation: register.incarnation,
+            endpoints: register.endpoints,
+            inter_broker_listener: register.inter_broker_listener,
+            rack: register.rack,
+            ready: false,
+            shutting_down: false,
+            empty_disk: is_new_life && register.cluster_id.is_none(),
+            min_insync_replicas: register.min_insync_replicas.max(1),
+            registered_at: self.now.wall,
+        };
+        if registration.empty_disk {
+            self.effects.notes.push(super::Note {
+                is_warning: true,
+                text: format!("broker {broker} comes back with an empty disk: it will not lead what others also hold"),
+            });
+        }
+        draft.create(nodes::broker::path(broker), nodes::broker::encode(&registration));
+        if self.ledger.ahead().controller().is_none() {
+            self.draft_controller(&mut draft, Some(broker));
+        }
+        let entry = self.propose(draft);
+        if let Some(entry) = entry {
+            self.registrations.creating.insert(broker, entry);
+        }
+        for id in pending.requests {
+            match entry {
+                Some(_) => {
+                    let answer = self.registered(broker, BrokerEpoch::NONE);
+                    self.answer_after(entry, id, answer, true);
+                }
+                None => self.answer(id, Answer::Unavailable),
+            }
+        }
+        self.note(format!("broker {broker} registers as incarnation {}", registration.incarnation));
+    }
+
+    /// The next id that nobody has or had, counted by the version of `/brokers/seqid` as ZooKeeper did.
+    fn draft_next_id(&self, draft: &mut Draft) -> BrokerId {
+        let ahead = self.ledger.ahead();
+        let mut version = self.ledger.ahead_tree().get(&nodes::sequence_id::path()).map_or(0, |node| node.version);
+        loop {
+            let path = nodes::sequence_id::path();
+            draft.push(Change::Set { path, payload: Bytes::new(), expected: version });
+            version = version.saturating_add(1);
+            let id = BrokerId(self.config.reserved_broker_max_id.saturating_add(version));
+            let is_free = ahead.broker(id).is_none() && ahead.broker_memory(id).is_none();
+            if is_free || version == i32::MAX {
+                return id;
+            }
+        }
+    }
+}
+
+fn duplicate(holder: &BrokerRegistration) -> Refusal {
+    let address = holder.inter_broker_endpoint().map_or_else(String::new, |e| format!(" at {}:{}", e.host, e.port));
+    let text = format!(
+        "Broker {} is registered by another process that lives: incarnation {}{address}.",
+        holder.id, holder.incarnation
+    );
+    Refusal::new(ErrorCode::DuplicateBrokerRegistration, text)
+}

@@ -1,0 +1,138 @@
+//! A broker lives, becomes ready, and is fenced.
+
+use ottla_model::{BrokerId, IncarnationId};
+
+use super::draft::Draft;
+use super::work::{Progress, Work};
+use super::{Beat, BeatAnswer, Controller, ProbeResult, StreamId};
+use crate::image::{BrokerMemory, BrokerRegistration, Image};
+use crate::liveness::Verdict;
+use crate::nodes;
+use crate::nodes::controller::ControllerNode;
+
+impl Controller {
+    pub(super) fn beat(&mut self, stream: StreamId, beat: Beat) {
+        let is_known = self.liveness.beat(stream, &beat);
+        let image = self.ledger.image();
+        let is_registered = image
+            .broker(beat.broker)
+            .is_some_and(|broker| broker.epoch == beat.epoch && broker.incarnation == beat.incarnation);
+        let answer = BeatAnswer {
+            committed_revision: image.revision(),
+            fenced: !is_registered,
+            session_timeout: self.config.session_timeout,
+        };
+        self.effects.heartbeats.push((stream, answer));
+        if is_known {
+            self.make_ready(&beat);
+        }
+    }
+
+    /// Its image has reached its registration: it knows what it may not lead any more. From now on it may lead and
+    /// join ISRs. No ISR holds its predecessor (but as the last member): registration waited for that.
+    fn make_ready(&mut self, beat: &Beat) {
+        let ahead = self.ledger.ahead();
+        let Some(broker) = ahead.broker(beat.broker).filter(|broker| broker.epoch == beat.epoch && !broker.ready)
+        else {
+            return;
+        };
+        if i64::try_from(beat.image_revision.0).is_ok_and(|revision| revision < broker.epoch.0) {
+            return;
+        }
+        let ready = BrokerRegistration { ready: true, ..(**broker).clone() };
+        let mut draft = Draft::default();
+        draft.put(self.ledger.ahead_tree(), nodes::broker::path(ready.id), nodes::broker::encode(&ready));
+        self.propose(draft);
+        self.work.push(Progress::new(Work::Elect(ready.id)));
+        self.note(format!("broker {} is ready, in epoch {}", ready.id, ready.epoch));
+    }
+
+    pub(super) fn stream_closed(&mut self, stream: StreamId) {
+        let Some(broker) = self.liveness.stream_closed(stream) else { return };
+        if self.liveness.session(broker).is_some_and(|session| session.is_leaving) {
+            self.fence(broker, "it has shut down");
+        }
+    }
+
+    pub(super) fn probed(&mut self, broker: BrokerId, incarnation: IncarnationId, result: ProbeResult) {
+        match self.liveness.probed(broker, incarnation, result) {
+            Verdict::Gone => self.fence(broker, "its stream has ended and it does not answer any more where it did"),
+            Verdict::Alive => self.registrations.holder_answered(broker, incarnation),
+            Verdict::Unknown => {}
+        }
+    }
+
+    pub(super) fn fence_expired(&mut self) {
+        for (broker, reason) in self.liveness.expired() {
+            self.fence(broker, reason);
+        }
+    }
+
+    /// Takes the broker out of the tree, and out of its partitions as far as one transaction goes; the rest follows.
+    pub(super) fn fence(&mut self, broker: BrokerId, reason: &str) {
+        let (ahead, tree) = (self.ledger.ahead(), self.ledger.ahead_tree());
+        let Some(registration) = ahead.broker(broker).cloned() else { return };
+        let mut draft = Draft::default();
+        draft.delete(tree, nodes::broker::path(broker));
+        let memory = BrokerMemory {
+            id: broker,
+            epoch: registration.epoch,
+            incarnation: registration.incarnation,
+            min_insync_replicas: registration.min_insync_replicas,
+            fenced_at: self.now.wall,
+        };
+        draft.put(tree, nodes::broker_memory::path(broker), nodes::broker_memory::encode(&memory));
+        let mut epoch = ahead.controller_epoch();
+        if ahead.controller() == Some(broker) {
+            let next = next_controller(ahead, broker);
+            if next.is_some() {
+                epoch = epoch.next();
+            }
+            self.draft_controller(&mut draft, next);
+        }
+        let mut progress = Progress::new(Work::Fence(broker));
+        let is_done = self.config.rules.fenced_stays_electable || self.fill_batch(&mut draft, &mut progress, epoch);
+        self.work.remove(Work::Shutdown(broker));
+        self.work.remove(Work::Elect(broker));
+        if self.propose(draft).is_some() && !is_done {
+            self.work.push(progress);
+        }
+        self.end_shutdowns_of(broker);
+        self.warn(format!(
+            "broker {broker} (epoch {}, incarnation {}) is fenced: {reason}",
+            registration.epoch, registration.incarnation
+        ));
+    }
+
+    /// `/controller` names this broker from now on, or nobody.
+    pub(super) fn draft_controller(&self, draft: &mut Draft, broker: Option<BrokerId>) {
+        let tree = self.ledger.ahead_tree();
+        let Some(broker) = broker else { return draft.delete(tree, nodes::controller::path()) };
+        let node = ControllerNode { broker, since: self.now.wall };
+        draft.put(tree, nodes::controller::path(), nodes::controller::encode(node));
+        let epoch = self.ledger.ahead().controller_epoch().next();
+        draft.put(tree, nodes::controller_epoch::path(), nodes::controller_epoch::encode(epoch));
+    }
+
+    /// Heals a `/controller` that names nobody alive. The fencing transaction moves it; this is for trees that come
+    /// from elsewhere.
+    pub(super) fn ensure_controller(&mut self) {
+        let ahead = self.ledger.ahead();
+        if ahead.controller().is_some_and(|broker| ahead.broker(broker).is_some()) {
+            return;
+        }
+        let next = next_controller(ahead, BrokerId::NONE);
+        if next != ahead.controller() {
+            let mut draft = Draft::default();
+            self.draft_controller(&mut draft, next);
+            self.propose(draft);
+        }
+    }
+}
+
+/// The live broker that `/controller` goes to: the lowest id among the active ones, else among all.
+pub(super) fn next_controller(image: &Image, leaving: BrokerId) -> Option<BrokerId> {
+    let others = || image.brokers().filter(|broker| broker.id != leaving);
+    let active = others().find(|broker| broker.is_active());
+    active.or_else(|| others().next()).map(|broker| broker.id)
+}

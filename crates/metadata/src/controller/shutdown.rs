@@ -1,0 +1,155 @@
+//! A broker goes: its leaderships move first, and the others know of it before it stops to answer.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ottla_model::{BrokerId, ErrorCode, MonotonicMs, Revision};
+
+use super::draft::Draft;
+use super::sessions::next_controller;
+use super::work::{Progress, Work};
+use super::{Answer, ControlledShutdown, Controller, EntryId, RequestId, ShutdownProgress};
+use crate::image::BrokerRegistration;
+use crate::nodes;
+
+/// How long a request is held for the last changes to commit and for the other brokers' images to catch up. Then it is
+/// answered as not done, and the broker asks again.
+const HOLD: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+struct Waiting {
+    broker: BrokerId,
+    deadline: MonotonicMs,
+    /// The last proposal made for it; none while there are more to come, or where there was nothing to do.
+    after: Option<EntryId>,
+    is_moved: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Shutdowns {
+    waiting: BTreeMap<RequestId, Waiting>,
+    /// Of the last change that was made for each broker's shutdown, as far as this controller knows.
+    moved_at: BTreeMap<BrokerId, Revision>,
+}
+
+impl Shutdowns {
+    pub fn outstanding(&self) -> impl Iterator<Item = RequestId> + '_ {
+        self.waiting.keys().copied()
+    }
+}
+
+impl Controller {
+    pub(super) fn controlled_shutdown(&mut self, id: RequestId, request: ControlledShutdown) {
+        let ControlledShutdown { broker, epoch } = request;
+        if let Err(error) = self.check_epoch(broker, epoch) {
+            return self.answer(id, progress(error, 0, false));
+        }
+        let ahead = self.ledger.ahead();
+        if let Some(registration) = ahead.broker(broker).filter(|registration| !registration.shutting_down) {
+            let leaving = BrokerRegistration { shutting_down: true, ..(**registration).clone() };
+            let mut draft = Draft::default();
+            draft.put(self.ledger.ahead_tree(), nodes::broker::path(broker), nodes::broker::encode(&leaving));
+            // Clients should not be sent to a broker that goes.
+            if ahead.controller() == Some(broker)
+                && let Some(next) = next_controller(ahead, broker)
+            {
+                self.draft_controller(&mut draft, Some(next));
+            }
+            self.propose(draft);
+            self.note(format!("broker {broker} shuts down: its leaderships move"));
+        }
+        if !self.work.contains(Work::Shutdown(broker)) {
+            self.work.push(Progress::new(Work::Shutdown(broker)));
+        }
+        let deadline = self.now.monotonic + HOLD;
+        self.shutdowns.waiting.insert(id, Waiting { broker, deadline, after: None, is_moved: false });
+    }
+
+    /// The broker is out of the tree: whoever still asks for it is of the past.
+    pub(super) fn end_shutdowns_of(&mut self, broker: BrokerId) {
+        self.shutdowns.moved_at.remove(&broker);
+        let of_broker = |waiting: &Waiting| waiting.broker == broker;
+        let ended: Vec<_> =
+            self.shutdowns.waiting.iter().filter(|(_, waiting)| of_broker(waiting)).map(|(id, _)| *id).collect();
+        for id in ended {
+            self.shutdowns.waiting.remove(&id);
+            self.answer(id, progress(ErrorCode::StaleBrokerEpoch, 0, false));
+        }
+    }
+
+    /// The work queue was emptied: what is asked for is queued again.
+    pub(super) fn resume_shutdowns(&mut self) {
+        for waiting in self.shutdowns.waiting.values_mut() {
+            (waiting.after, waiting.is_moved) = (None, false);
+            let work = Work::Shutdown(waiting.broker);
+            if !self.work.contains(work) {
+                self.work.push(Progress::new(work));
+            }
+        }
+    }
+
+    /// Answers the requests that are done, or that have waited long enough.
+    pub(super) fn advance_shutdowns(&mut self) {
+        for (id, mut waiting) in std::mem::take(&mut self.shutdowns.waiting) {
+            let broker = waiting.broker;
+            if !waiting.is_moved && !self.work.contains(Work::Shutdown(broker)) {
+                waiting.is_moved = true;
+                waiting.after = self.ledger.last_in_flight();
+            }
+            let is_committed = waiting.is_moved && waiting.after.is_none_or(|entry| !self.ledger.is_in_flight(entry));
+            if is_committed && waiting.after.take().is_some() {
+                let at = self.ledger.image().revision();
+                self.shutdowns.moved_at.insert(broker, at);
+            }
+            // After a change of quorum leader nobody knows when it was: what is committed now is late enough.
+            let committed = self.ledger.image().revision();
+            let is_known = is_committed && {
+                let moved_at = *self.shutdowns.moved_at.entry(broker).or_insert(committed);
+                self.others_have_reached(broker, moved_at)
+            };
+            let (remaining, may_move) = self.remaining_leaderships(broker);
+            let is_done = is_known && !may_move;
+            if is_done || (is_known && remaining > 0) || self.now.monotonic >= waiting.deadline {
+                if let Some(session) = self.liveness.session_mut(broker).filter(|_| is_done) {
+                    session.is_leaving = true;
+                }
+                let revision = self.shutdowns.moved_at.get(&broker).copied();
+                let mut answer = progress(ErrorCode::None, remaining, is_done);
+                answer.stamp(revision.unwrap_or(committed), false);
+                self.effects.answers.push((id, answer));
+            } else {
+                self.shutdowns.waiting.insert(id, waiting);
+            }
+        }
+    }
+
+    /// Whether every other broker that listens and stays has an image of this revision, so that none sends clients or
+    /// fetchers to the one that goes.
+    fn others_have_reached(&self, leaving: BrokerId, revision: Revision) -> bool {
+        let image = self.ledger.image();
+        self.liveness.sessions().filter(|(broker, session)| *broker != leaving && session.has_stream()).all(
+            |(broker, session)| {
+                image.broker(broker).is_none_or(|b| !b.is_active()) || session.image_revision >= revision
+            },
+        )
+    }
+
+    /// What the broker leads still, and whether any of it could move once another replica has caught up.
+    fn remaining_leaderships(&self, broker: BrokerId) -> (u32, bool) {
+        let ahead = self.ledger.ahead();
+        let (mut remaining, mut may_move) = (0_u32, false);
+        for partition in ahead.in_sync_on(broker) {
+            let Some(state) = ahead.partition(partition).filter(|state| state.leader == broker) else { continue };
+            remaining = remaining.saturating_add(1);
+            may_move |= state
+                .replicas
+                .iter()
+                .any(|replica| *replica != broker && ahead.broker(*replica).is_some_and(|r| r.is_active()));
+        }
+        (remaining, may_move)
+    }
+}
+
+fn progress(error: ErrorCode, remaining_leaderships: u32, done: bool) -> Answer {
+    Answer::ControlledShutdown(ShutdownProgress { error, remaining_leaderships, revision: Revision(0), done })
+}

@@ -1,0 +1,381 @@
+//! Topics are created and deleted. Order of checks and texts are Kafka's (`ReplicationControlManager`, `ControllerApis`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch, PartitionId, Revision, TopicId, TopicName};
+
+use super::draft::Draft;
+use super::work::PARTITIONS_PER_TRANSACTION;
+use super::{
+    Answer, Controller, CreateTopics, DeleteTopics, NewTopic, Refusal, RequestId, TopicOutcome, TopicOutcomes, TopicRef,
+};
+use crate::image::{ConfigEntity, Image, IsrMember, LeaderRecoveryState, PartitionState, TopicImage, metric_name};
+use crate::nodes;
+use crate::nodes::topic::TopicNode;
+use crate::placement::{self, Seeded, UsableBroker};
+use crate::topic_config;
+use crate::transaction::Change;
+
+/// Kafka's bound on what one request may create (its 10,000 records), so that the Raft entry stays within a few MiB.
+pub const MAX_PARTITIONS_PER_REQUEST: usize = 10_000;
+
+/// A topic that passed every check.
+struct Plan {
+    name: TopicName,
+    id: TopicId,
+    replicas: Vec<Vec<BrokerId>>,
+    configs: BTreeMap<String, String>,
+}
+
+impl Controller {
+    pub(super) fn create_topics(&mut self, id: RequestId, request: CreateTopics, entropy: [u8; 16]) {
+        let mut seeded = Seeded::new(entropy);
+        let mut draft = Draft::default();
+        let mut room = MAX_PARTITIONS_PER_REQUEST;
+        let names = Repeated::of(request.topics.iter().map(|topic| topic.name.as_str()));
+        let mut planned_metrics = BTreeMap::new();
+        let mut outcomes = Vec::with_capacity(request.topics.len());
+        for topic in &request.topics {
+            let plan = match names.contains(topic.name.as_str()) {
+                true => Err(duplicate_topic_name()),
+                false => self.plan_topic(topic, &request, &planned_metrics, &mut room, &mut seeded),
+            };
+            outcomes.push(match plan {
+                Ok(plan) => {
+                    if let Some(metric) = metric_name(&plan.name) {
+                        planned_metrics.insert(metric, plan.name.clone());
+                    }
+                    if !request.validate_only {
+                        self.draft_topic(&mut draft, &plan);
+                    }
+                    created(&plan, request.validate_only)
+                }
+                Err(refusal) => outcome(&topic.name, TopicId::ZERO, Some(refusal)),
+            });
+        }
+        self.propose(draft);
+        self.answer(id, Answer::CreateTopics(TopicOutcomes { topics: outcomes, revision: Revision(0) }));
+    }
+
+    fn plan_topic(
+        &self,
+        topic: &NewTopic,
+        request: &CreateTopics,
+        planned_metrics: &BTreeMap<String, TopicName>,
+        room: &mut usize,
+        seeded: &mut Seeded,
+    ) -> Result<Plan, Refusal> {
+        let ahead = self.ledger.ahead();
+        let invalid_name = |text: String| Refusal::new(ErrorCode::InvalidTopicException, text);
+        let name = TopicName::new(&topic.name).map_err(|invalid| invalid_name(invalid.to_string()))?;
+        let exists = |text| Refusal::new(ErrorCode::TopicAlreadyExists, text);
+        if ahead.topic(&topic.name).is_some() {
+            return Err(exists(format!("Topic '{name}' already exists.")));
+        }
+        if ahead.deleting.contains_key(&name) {
+            return Err(exists(format!("Topic '{name}' is marked for deletion.")));
+        }
+        let planned = metric_name(&name).and_then(|metric| planned_metrics.get(&metric));
+        if let Some(other) = ahead.colliding_topic(&name).or(planned) {
+            return Err(invalid_name(format!("Topic '{name}' collides with existing topic: {other}")));
+        }
+        let configs = overrides(&topic.configs)?;
+        topic_config::validate(&configs)
+            .map_err(|invalid| Refusal::new(ErrorCode::InvalidConfig, invalid.to_string()))?;
+        let replicas = match topic.assignments.is_empty() {
+            true => self.placed(topic, request, *room, seeded)?,
+            false => self.assigned(topic)?,
+        };
+        *room = room.checked_sub(replicas.len()).ok_or_else(too_large)?;
+        Ok(Plan { name, id: random_topic_id(seeded), replicas, configs })
+    }
+
+    fn placed(
+        &self,
+        topic: &NewTopic,
+        request: &CreateTopics,
+        room: usize,
+        seeded: &mut Seeded,
+    ) -> Result<Vec<Vec<BrokerId>>, Refusal> {
+        if topic.replication_factor < -1 || topic.replication_factor == 0 {
+            let text = "Replication factor must be larger than 0, or -1 to use the default value.";
+            return Err(Refusal::new(ErrorCode::InvalidReplicationFactor, text));
+        }
+        if topic.partitions < -1 || topic.partitions == 0 {
+            let text = "Number of partitions was set to an invalid non-positive value.";
+            return Err(Refusal::new(ErrorCode::InvalidPartitions, text));
+        }
+        let or_default = |value: i32, default: i32| if value == -1 { default.max(1) } else { value };
+        let partitions = count(or_default(topic.partitions, request.default_partitions));
+        let factor = count(or_default(topic.replication_factor, request.default_replication_factor));
+        if partitions > room {
+            return Err(too_large());
+        }
+        place(self.ledger.ahead(), partitions, factor, seeded)
+    }
+
+    /// The replicas that the request itself assigns.
+    fn assigned(&self, topic: &NewTopic) -> Result<Vec<Vec<BrokerId>>, Refusal> {
+        let invalid = |text| Err(Refusal::new(ErrorCode::InvalidRequest, text));
+        if topic.replication_factor != -1 {
+            return invalid("A manual partition assignment was specified, but replication factor was not set to -1.");
+        }
+        if topic.partitions != -1 {
+            return invalid("A manual partition assignment was specified, but numPartitions was not set to -1.");
+        }
+        let refuse = |text| Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, text));
+        let mut by_partition = BTreeMap::new();
+        let mut factor = None;
+        for (partition, replicas) in &topic.assignments {
+            if by_partition.contains_key(partition) {
+                return refuse(format!("Found multiple manual partition assignments for partition {partition}"));
+            }
+            check_assignment(self.ledger.ahead(), *partition, replicas, factor)?;
+            factor = Some(replicas.len());
+            by_partition.insert(*partition, replicas.clone());
+        }
+        let is_sequence = by_partition.keys().zip(0..).all(|(partition, expected)| partition.0 == expected);
+        if !is_sequence {
+            return refuse("partitions should be a consecutive 0-based integer sequence".to_owned());
+        }
+        Ok(by_partition.into_values().collect())
+    }
+
+    fn draft_topic(&self, draft: &mut Draft, plan: &Plan) {
+        let ahead = self.ledger.ahead();
+        let assignment = (0..).map(PartitionId).zip(plan.replicas.iter().cloned()).collect();
+        let node = nodes::topic::encode(&TopicNode { id: plan.id, assignment });
+        draft.create(nodes::topic::path(&plan.name), node);
+        let tree = self.ledger.ahead_tree();
+        // A configuration that an earlier topic of the name left behind goes with this one's.
+        draft.put(tree, ConfigEntity::topic(plan.name.as_str()).path(), nodes::config::encode(&plan.configs));
+        for (partition, replicas) in (0..).map(PartitionId).zip(&plan.replicas) {
+            let state = nodes::partition::encode(&first_state(ahead, replicas));
+            draft.create(nodes::partition::path(&plan.name, partition), state);
+        }
+    }
+
+    pub(super) fn delete_topics(&mut self, id: RequestId, request: DeleteTopics) {
+        let mut draft = Draft::default();
+        let mut room = PARTITIONS_PER_TRANSACTION;
+        let names = Repeated::of(request.topics.iter().filter_map(TopicRef::name));
+        let ids = Repeated::of(request.topics.iter().filter_map(TopicRef::id));
+        let mut gone = BTreeSet::new();
+        let mut outcomes = Vec::with_capacity(request.topics.len());
+        for topic in &request.topics {
+            let name = topic.name().unwrap_or_default();
+            let topic_id = topic.id().unwrap_or(TopicId::ZERO);
+            let refused = |error, text: &str| outcome(name, topic_id, Some(Refusal::new(error, text)));
+            let found = match topic {
+                TopicRef::Name(name) => self.ledger.ahead().topic(name),
+                TopicRef::Id(id) => self.ledger.ahead().topic_by_id(*id),
+            };
+            outcomes.push(match (topic, found.cloned()) {
+                (TopicRef::Name(_), _) if names.contains(name) => {
+                    refused(ErrorCode::InvalidRequest, "Duplicate topic name.")
+                }
+                (TopicRef::Id(id), _) if ids.contains(id) => refused(ErrorCode::InvalidRequest, "Duplicate topic id."),
+                (TopicRef::Name(_), None) => {
+                    refused(ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition.")
+                }
+                (TopicRef::Id(_), None) => {
+                    refused(ErrorCode::UnknownTopicId, "This server does not host this topic ID.")
+                }
+                // By name and by id in one request.
+                (_, Some(found)) if !gone.insert(found.id) => refused(
+                    ErrorCode::InvalidRequest,
+                    "The provided topic name maps to an ID that was already supplied.",
+                ),
+                (_, Some(found)) => {
+                    self.draft_deletion(&mut draft, &found, &mut room);
+                    TopicOutcome {
+                        partitions: number(found.partition_count()),
+                        replication_factor: number(found.replication_factor()),
+                        ..outcome(found.name.as_str(), found.id, None)
+                    }
+                }
+            });
+        }
+        self.propose(draft);
+        self.answer(id, Answer::DeleteTopics(TopicOutcomes { topics: outcomes, revision: Revision(0) }));
+    }
+
+    /// The topic goes at once for everybody; the states of a large one are removed from the tree in pieces.
+    fn draft_deletion(&self, draft: &mut Draft, topic: &TopicImage, room: &mut usize) {
+        let tree = self.ledger.ahead_tree();
+        let path = nodes::topic::path(&topic.name);
+        draft.delete(tree, ConfigEntity::topic(topic.name.as_str()).path());
+        match room.checked_sub(topic.partition_count()) {
+            Some(left) => {
+                *room = left;
+                for (below, node) in tree.below(&path) {
+                    draft.push(Change::Delete { path: below.clone(), expected: node.version });
+                }
+            }
+            None => draft.create(nodes::delete_topic::path(&topic.name), nodes::delete_topic::encode(topic.id)),
+        }
+        draft.delete(tree, path);
+    }
+}
+
+impl TopicRef {
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Name(name) => Some(name),
+            Self::Id(_) => None,
+        }
+    }
+
+    fn id(&self) -> Option<TopicId> {
+        match self {
+            Self::Name(_) => None,
+            Self::Id(id) => Some(*id),
+        }
+    }
+}
+
+/// What a request names more than once.
+pub(super) struct Repeated<T>(BTreeSet<T>);
+
+impl<T: Ord + Clone> Repeated<T> {
+    pub fn of(items: impl Iterator<Item = T>) -> Self {
+        let mut seen = BTreeSet::new();
+        Self(items.filter(|item| !seen.insert(item.clone())).collect())
+    }
+
+    pub fn contains<Q: Ord + ?Sized>(&self, item: &Q) -> bool
+    where
+        T: std::borrow::Borrow<Q>,
+    {
+        self.0.contains(item)
+    }
+}
+
+pub(super) fn duplicate_topic_name() -> Refusal {
+    Refusal::new(ErrorCode::InvalidRequest, "Duplicate topic name.")
+}
+
+pub(super) fn too_large() -> Refusal {
+    Refusal::new(ErrorCode::PolicyViolation, "Unable to perform excessively large batch operation.")
+}
+
+pub(super) fn outcome(name: &str, id: TopicId, refusal: Option<Refusal>) -> TopicOutcome {
+    TopicOutcome { name: name.to_owned(), id, refusal, partitions: -1, replication_factor: -1 }
+}
+
+fn created(plan: &Plan, validate_only: bool) -> TopicOutcome {
+    TopicOutcome {
+        partitions: number(plan.replicas.len()),
+        replication_factor: number(plan.replicas.first().map_or(0, Vec::len)),
+        ..outcome(plan.name.as_str(), if validate_only { TopicId::ZERO } else { plan.id }, None)
+    }
+}
+
+pub(super) fn number(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+pub(super) fn count(number: i32) -> usize {
+    usize::try_from(number).unwrap_or(0)
+}
+
+fn overrides(configs: &[(String, Option<String>)]) -> Result<BTreeMap<String, String>, Refusal> {
+    let nulls: Vec<_> = configs.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.clone()).collect();
+    if !nulls.is_empty() {
+        let text = topic_config::InvalidTopicConfig::NullValue(nulls).to_string();
+        return Err(Refusal::new(ErrorCode::InvalidConfig, text));
+    }
+    Ok(configs.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect())
+}
+
+/// Places replicas on the registered brokers.
+pub(super) fn place(
+    image: &Image,
+    partitions: usize,
+    replication_factor: usize,
+    seeded: &mut Seeded,
+) -> Result<Vec<Vec<BrokerId>>, Refusal> {
+    let usable = image.brokers().map(|broker| UsableBroker {
+        id: broker.id,
+        rack: broker.rack.clone(),
+        is_active: broker.is_active(),
+    });
+    placement::place(usable, partitions, replication_factor, seeded).map_err(|error| {
+        let text = format!("Unable to replicate the partition {replication_factor} time(s): {error}");
+        Refusal::new(ErrorCode::InvalidReplicationFactor, text)
+    })
+}
+
+/// A replica list that somebody wrote by hand.
+pub(super) fn check_assignment(
+    image: &Image,
+    partition: PartitionId,
+    replicas: &[BrokerId],
+    factor: Option<usize>,
+) -> Result<(), Refusal> {
+    let refuse = |text: String| Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, text));
+    if replicas.is_empty() {
+        return refuse("The manual partition assignment includes an empty replica list.".to_owned());
+    }
+    let mut seen = BTreeSet::new();
+    let mut sorted = replicas.to_vec();
+    sorted.sort();
+    for broker in sorted {
+        if image.broker(broker).is_none() {
+            return refuse(format!(
+                "The manual partition assignment includes broker {broker}, but no such broker is registered."
+            ));
+        }
+        if !seen.insert(broker) {
+            return refuse(format!("The manual partition assignment includes the broker {broker} more than once."));
+        }
+    }
+    if let Some(factor) = factor.filter(|factor| *factor != replicas.len()) {
+        return refuse(format!(
+            "The manual partition assignment includes a partition with {} replica(s), but this is not consistent with previous partitions, which have {factor} replica(s).",
+            replicas.len()
+        ));
+    }
+    if !replicas.iter().any(|broker| image.broker(*broker).is_some_and(|b| b.is_active())) {
+        return refuse(format!(
+            "All brokers specified in the manual partition assignment for partition {partition} are fenced or in controlled shutdown."
+        ));
+    }
+    Ok(())
+}
+
+/// A new partition: the active replicas are its ISR, the first of them leads.
+pub(super) fn first_state(image: &Image, replicas: &[BrokerId]) -> PartitionState {
+    let member = |broker: &BrokerId| {
+        let registration = image.broker(*broker).filter(|registration| registration.is_active())?;
+        Some(IsrMember { broker: *broker, epoch: registration.epoch })
+    };
+    let isr: Vec<_> = replicas.iter().filter_map(member).collect();
+    PartitionState {
+        leader: isr.first().map_or(BrokerId::NONE, |member| member.broker),
+        leader_epoch: LeaderEpoch::ZERO,
+        partition_epoch: PartitionEpoch(0),
+        controller_epoch: image.controller_epoch(),
+        replicas: replicas.to_vec(),
+        isr,
+        elr: Vec::new(),
+        last_known_elr: Vec::new(),
+        last_known_leader: BrokerId::NONE,
+        leader_recovery_state: LeaderRecoveryState::Recovered,
+    }
+}
+
+/// A random (version 4) id; like Kafka's, none whose text begins with a dash, which tools would take for an option.
+fn random_topic_id(seeded: &mut Seeded) -> TopicId {
+    loop {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&seeded.next_u64().to_be_bytes());
+        bytes[8..].copy_from_slice(&seeded.next_u64().to_be_bytes());
+        bytes[6] = (bytes[6] & 0x0f) | 0x40;
+        bytes[8] = (bytes[8] & 0x3f) | 0x80;
+        let id = TopicId(bytes);
+        if !id.is_zero() && !id.to_string().starts_with('-') {
+            return id;
+        }
+    }
+}

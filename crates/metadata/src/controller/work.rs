@@ -1,0 +1,206 @@
+//! Work on many partitions, in bounded batches: each batch is one transaction and a consistent step by itself.
+//!
+//! A queued piece of work is only a cursor into the image's indexes. Losing it loses nothing: [`Controller::resume_work`]
+//! finds what remains in the tree.
+
+use std::collections::VecDeque;
+
+use ottla_model::{BrokerId, ControllerEpoch, TopicIdPartition};
+
+use super::draft::Draft;
+use super::{Controller, EntryId};
+use crate::election::PartitionChange;
+use crate::image::PartitionState;
+use crate::nodes;
+use crate::transaction::Change;
+
+/// Partition changes in one transaction: about 100 KiB of Raft entry, applied in a millisecond or two.
+pub const PARTITIONS_PER_TRANSACTION: usize = 500;
+
+/// Batches that may be proposed and not yet applied: enough to keep Raft's pipeline full, few enough that a request that
+/// comes in between does not wait for the whole of a large fencing.
+pub const MAX_BATCHES_IN_FLIGHT: usize = 8;
+
+/// What is to be done with the partitions of a broker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Work {
+    /// It is out of the tree: out of every ISR that has another member; where it led, somebody else leads.
+    Fence(BrokerId),
+    /// It comes back from an unclean shutdown: out of the ELRs, and out of the ISRs that the ELR can replace it in.
+    Unclean(BrokerId),
+    /// It is ready: what has no leader and may be led by it is.
+    Elect(BrokerId),
+    /// The same for whatever has no leader, at the beginning of a term.
+    ElectAll,
+    /// It wants to go: as [`Work::Fence`], but nothing loses its leader.
+    Shutdown(BrokerId),
+}
+
+/// Which index the cursor is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    InSync,
+    Eligible,
+    Leaderless,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Progress {
+    pub work: Work,
+    stage: Stage,
+    after: Option<TopicIdPartition>,
+}
+
+impl Progress {
+    pub fn new(work: Work) -> Self {
+        let stage = if work == Work::ElectAll { Stage::Leaderless } else { Stage::InSync };
+        Self { work, stage, after: None }
+    }
+
+    /// The next index; false where there is none.
+    fn next_stage(&mut self) -> bool {
+        self.after = None;
+        match (self.work, self.stage) {
+            (Work::Unclean(_) | Work::Elect(_), Stage::InSync) => {
+                self.stage = Stage::Eligible;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct WorkQueue {
+    queue: VecDeque<Progress>,
+    in_flight: Vec<EntryId>,
+}
+
+impl WorkQueue {
+    pub fn push(&mut self, progress: Progress) {
+        self.queue.push_back(progress);
+    }
+
+    pub fn contains(&self, work: Work) -> bool {
+        self.queue.iter().any(|progress| progress.work == work)
+    }
+
+    pub fn remove(&mut self, work: Work) {
+        self.queue.retain(|progress| progress.work != work);
+    }
+}
+
+impl Controller {
+    /// Finds in the tree what is left to do: at the beginning of a term, and after a decision did not hold.
+    pub(super) fn resume_work(&mut self) {
+        self.work = WorkQueue::default();
+        let ahead = self.ledger.ahead();
+        let gone: Vec<_> = ahead.index.in_sync_brokers().filter(|broker| ahead.broker(*broker).is_none()).collect();
+        let has_leaderless = ahead.leaderless().next().is_some();
+        if !self.config.rules.fenced_stays_electable {
+            gone.into_iter().for_each(|broker| self.work.push(Progress::new(Work::Fence(broker))));
+        }
+        if has_leaderless {
+            self.work.push(Progress::new(Work::ElectAll));
+        }
+        self.registrations.start_over();
+        self.resume_shutdowns();
+        self.ensure_controller();
+    }
+
+    /// Proposes batches as far as the bound allows.
+    pub(super) fn run_work(&mut self) {
+        let ledger = &self.ledger;
+        self.work.in_flight.retain(|entry| ledger.is_in_flight(*entry));
+        while self.work.in_flight.len() < MAX_BATCHES_IN_FLIGHT {
+            let draft = match self.work.queue.pop_front() {
+                Some(mut progress) => {
+                    let mut draft = Draft::default();
+                    let epoch = self.ledger.ahead().controller_epoch();
+                    if !self.fill_batch(&mut draft, &mut progress, epoch) {
+                        self.work.queue.push_front(progress);
+                    }
+                    draft
+                }
+                None => match self.next_deletion() {
+                    Some(draft) => draft,
+                    None => break,
+                },
+            };
+            if let Some(entry) = self.propose(draft) {
+                self.work.in_flight.push(entry);
+            }
+        }
+    }
+
+    /// Adds the next partitions of the work to the draft. True: none remain.
+    pub(super) fn fill_batch(&self, draft: &mut Draft, progress: &mut Progress, epoch: ControllerEpoch) -> bool {
+        let mut room = PARTITIONS_PER_TRANSACTION;
+        loop {
+            for partition in self.candidates(progress) {
+                if room == 0 {
+                    return false;
+                }
+                progress.after = Some(partition);
+                if let Some(state) = self.next_state(progress.work, partition, epoch) {
+                    draft.partition(self.ledger.ahead_tree(), self.ledger.ahead(), partition, &state);
+                    room -= 1;
+                }
+            }
+            if !progress.next_stage() {
+                return true;
+            }
+        }
+    }
+
+    fn candidates(&self, progress: &Progress) -> Box<dyn Iterator<Item = TopicIdPartition> + '_> {
+        let index = &self.ledger.ahead().index;
+        let after = progress.after;
+        let is_leaderless = |partition: &TopicIdPartition| index.is_leaderless(partition);
+        match (progress.work, progress.stage) {
+            (Work::Elect(broker), Stage::InSync) => Box::new(index.in_sync_after(broker, after).filter(is_leaderless)),
+            (Work::Elect(broker), _) => Box::new(index.eligible_after(broker, after).filter(is_leaderless)),
+            (Work::ElectAll, _) => Box::new(index.leaderless_after(after)),
+            (Work::Fence(broker) | Work::Unclean(broker) | Work::Shutdown(broker), Stage::InSync) => {
+                Box::new(index.in_sync_after(broker, after))
+            }
+            (Work::Fence(broker) | Work::Unclean(broker) | Work::Shutdown(broker), _) => {
+                Box::new(index.eligible_after(broker, after))
+            }
+        }
+    }
+
+    /// What the work makes of one partition; none where it changes nothing.
+    fn next_state(&self, work: Work, partition: TopicIdPartition, epoch: ControllerEpoch) -> Option<PartitionState> {
+        let topic = self.ledger.ahead().topic_by_id(partition.topic_id)?;
+        let state = topic.partition(partition.partition)?;
+        let electorate = self.electorate(topic);
+        let change = PartitionChange::new(state);
+        match work {
+            Work::Fence(broker) => change.without(broker).build(&electorate, epoch),
+            Work::Unclean(broker) => change
+                .without_unclean(broker)
+                .letting_unclean_sole_member_win(self.config.rules.unclean_sole_member_wins)
+                .build(&electorate, epoch),
+            Work::Elect(_) | Work::ElectAll => change.build(&electorate, epoch),
+            // Nothing loses its leader while the broker still runs: what nobody can take stays until it is gone.
+            Work::Shutdown(broker) => change.without(broker).build(&electorate, epoch).filter(|next| next.has_leader()),
+        }
+    }
+
+    /// The next piece of a large topic's deletion: the states below the topic, and with the last of them the mark.
+    fn next_deletion(&self) -> Option<Draft> {
+        let (topic, _) = self.ledger.ahead().deleting().next()?;
+        let tree = self.ledger.ahead_tree();
+        let mut draft = Draft::default();
+        let parent = nodes::topic::path(topic);
+        let mut states = tree.below(&parent);
+        for (path, node) in states.by_ref().take(PARTITIONS_PER_TRANSACTION) {
+            draft.push(Change::Delete { path: path.clone(), expected: node.version });
+        }
+        if states.next().is_none() {
+            draft.delete(tree, nodes::delete_topic::path(topic));
+        }
+        Some(draft)
+    }
+}

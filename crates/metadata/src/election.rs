@@ -1,0 +1,342 @@
+//! How the state of one partition changes: its ISR, ELR and leader together (Kafka's `PartitionChangeBuilder`, KIP-966).
+//!
+//! Rules:
+//! - A leader that is in the ISR and active leads on. Otherwise the first replica, in order of preference, that is in the ISR and active.
+//!   Otherwise a leader that is about to shut down, while it lives. Otherwise the first active one of the ELR: the HW stood still since it left the ISR, so it holds all that is committed.
+//!   Otherwise nobody: the leader epoch moves on all the same, so that the old leader is fenced.
+//! - The ISR never becomes empty. Its last member stays while nobody can be elected in its place. Unlike Kafka, which
+//!   lets the ISR run empty, the last member stays named: that it was last, and in which epoch, is what the next election needs.
+//! - Who leaves the ISR while it is below min.insync.replicas goes to the ELR; so does a last member that an ELR member
+//!   replaces. The ELR ends when the ISR has min.insync.replicas members again. Who comes back from an unclean shutdown
+//!   is in neither: an ELR member replaces it even as the last member of the ISR, live or not yet.
+//! - What min.insync.replicas is, is a matter of the partition's leader: the HW stands still by its configuration.
+
+use ottla_model::{BrokerEpoch, BrokerId, ControllerEpoch};
+
+use crate::image::{IsrMember, LeaderRecoveryState, PartitionState};
+
+/// What an election needs to know of the cluster.
+pub trait Electorate {
+    /// The epoch of a broker that may be given this partition: registered, ready, not shutting down, and with a log
+    /// that its place in the ISR or ELR speaks for.
+    fn acceptable(&self, broker: BrokerId, state: &PartitionState) -> Option<BrokerEpoch>;
+
+    /// Whether this very incarnation of an ISR member still runs: it may lead on while nobody else can, even if it is
+    /// about to shut down.
+    fn lives(&self, member: &IsrMember) -> bool;
+
+    /// The effective min ISR (at least 1, at most the replicas) where `leader` leads.
+    fn min_insync_replicas(&self, leader: BrokerId, state: &PartitionState) -> usize;
+
+    /// Whether `leader` is known to work with the min ISR that is configured now. While it may still work with a lower
+    /// one, its HW may move with fewer members than we think, and who leaves its ISR proves nothing.
+    fn knows_min_insync_replicas(&self, leader: BrokerId, state: &PartitionState) -> bool;
+}
+
+/// A change of one partition in the making.
+#[derive(Debug)]
+pub struct PartitionChange<'a> {
+    state: &'a PartitionState,
+    isr: Vec<IsrMember>,
+    /// Not to lead, whatever the electorate says.
+    leaving: Option<BrokerId>,
+    unclean: Option<BrokerId>,
+    unclean_sole_member_wins: bool,
+}
+
+impl<'a> PartitionChange<'a> {
+    /// No change yet but an election, where the partition has no leader that may go on.
+    pub fn new(state: &'a PartitionState) -> Self {
+        Self { state, isr: state.isr.clone(), leaving: None, unclean: None, unclean_sole_member_wins: false }
+    }
+
+    /// The ISR that the leader wants.
+    #[must_use]
+    pub fn with_isr(mut self, isr: Vec<IsrMember>) -> Self {
+        self.isr = isr;
+        self
+    }
+
+    /// The broker goes: out of the ISR where that has another member, and never leader.
+    #[must_use]
+    pub fn without(mut self, broker: BrokerId) -> Self {
+        self.isr.retain(|member| member.broker != broker);
+        self.leaving = Some(broker);
+        self
+    }
+
+    /// The broker came back from an unclean shutdown: its log may have lost its end.
+    #[must_use]
+    pub fn without_unclean(mut self, broker: BrokerId) -> Self {
+        self = self.without(broker);
+        self.unclean = Some(broker);
+        self
+    }
+
+    /// A rule taken out, for simulations that must notice: see [`crate::controller::Rules`].
+    #[must_use]
+    pub(crate) fn letting_unclean_sole_member_win(mut self, wins: bool) -> Self {
+        self.unclean_sole_member_wins = wins;
+        self
+    }
+
+    /// The next state; none where nothing changes.
+    pub fn build(self, electorate: &dyn Electorate, controller_epoch: ControllerEpoch) -> Option<PartitionState> {
+        let state = self.state;
+        let is_unclean = |broker: &BrokerId| self.unclean == Some(*broker);
+        let (leader, isr) = self.elect(electorate);
+        let mut next = PartitionState { leader, isr, controller_epoch, ..state.clone() };
+        // Without a leader nobody moves the HW; the last one's configuration says what the ISR was worth.
+        let ruler = match (next.has_leader(), state.has_leader()) {
+            (true, _) => leader,
+            (false, true) => state.leader,
+            (false, false) => state.last_known_leader,
+        };
+        if next.isr.len() >= electorate.min_insync_replicas(ruler, &next) {
+            next.elr.clear();
+            next.last_known_elr.clear();
+        } else {
+            // A new leader reads the configuration before it reads that it leads. The old one may lag behind.
+            let may_grow = leader != state.leader || electorate.knows_min_insync_replicas(leader, state);
+            let out = |broker: &BrokerId| !next.in_isr(*broker);
+            let left = state.isr_ids().filter(|_| may_grow);
+            let candidates: Vec<BrokerId> = ordered(state, state.elr.iter().copied().chain(left));
+            let elr: Vec<_> = candidates.iter().copied().filter(|b| out(b) && !is_unclean(b)).collect();
+            let known = state.last_known_elr.iter().copied().chain(candidates);
+            let last_known_elr = ordered(state, known).into_iter().filter(|b| out(b) && !elr.contains(b)).collect();
+            (next.elr, next.last_known_elr) = (elr, last_known_elr);
+        }
+        if next.leader != state.leader {
+            next.leader_epoch = state.leader_epoch.next();
+        }
+        next.last_known_leader = match next.has_leader() {
+            true => BrokerId::NONE,
+            false => ruler,
+        };
+        let unchanged = PartitionState { controller_epoch: state.controller_epoch, ..next.clone() } == *state;
+        if unchanged {
+            return None;
+        }
+        next.partition_epoch = state.partition_epoch.next();
+        Some(next)
+    }
+
+    fn elect(&self, electorate: &dyn Electorate) -> (BrokerId, Vec<IsrMember>) {
+        let state = self.state;
+        let acceptable = |broker: BrokerId| match self.leaving == Some(broker) {
+            true => None,
+            false => electorate.acceptable(broker, state),
+        };
+        let in_isr = |broker: &BrokerId| self.isr.iter().any(|member| member.broker == *broker);
+        let preferred = std::iter::once(state.leader).chain(state.replicas.iter().copied());
+        if let Some((leader, epoch)) =
+            preferred.filter(in_isr).find_map(|broker| acceptable(broker).map(|epoch| (broker, epoch)))
+        {
+            // A last member that comes back leads in its new incarnation.
+            let renew = |member: &IsrMember| match member.broker == leader {
+                true => IsrMember { epoch, ..*member },
+                false => *member,
+            };
+            return (leader, self.isr.iter().map(renew).collect());
+        }
+        let leads_on = |member: &&IsrMember| {
+            member.broker == state.leader && self.leaving != Some(state.leader) && electorate.lives(member)
+        };
+        if self.isr.iter().find(leads_on).is_some() {
+            return (state.leader, self.isr.clone());
+        }
+        let elr = || ordered(state, state.elr.iter().copied().filter(|broker| self.unclean != Some(*broker)));
+        if let Some((leader, epoch)) =
+            elr().into_iter().find_map(|broker| acceptable(broker).map(|epoch| (broker, epoch)))
+        {
+            return (leader, vec![IsrMember { broker: leader, epoch }]);
+        }
+        if !self.isr.is_empty() {
+            return (BrokerId::NONE, self.isr.clone());
+        }
+        // The last member goes. If its log may have lost its end, an ELR member that has not come back yet stands in for
+        // it; its epoch is not known, so only a new incarnation of it will lead.
+        let stand_in = elr().first().copied().filter(|_| self.unclean.is_some() && !self.unclean_sole_member_wins);
+        match stand_in {
+            Some(broker) => (BrokerId::NONE, vec![IsrMember { broker, epoch: BrokerEpoch::NONE }]),
+            None => (BrokerId::NONE, state.isr.clone()),
+        }
+    }
+}
+
+/// Brokers in the replicas' order of preference, each once.
+fn ordered(state: &PartitionState, brokers: impl Iterator<Item = BrokerId>) -> Vec<BrokerId> {
+    let brokers: Vec<_> = brokers.collect();
+    state.replicas.iter().copied().filter(|replica| brokers.contains(replica)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use ottla_model::{LeaderEpoch, PartitionEpoch};
+
+    /// Live brokers with their epochs, and one min ISR for all.
+    struct Live {
+        brokers: BTreeMap<i32, i64>,
+        min_insync_replicas: usize,
+        leader_knows: bool,
+        /// The current leader runs, although it is not among the active ones: it shuts down.
+        leader_lives: bool,
+    }
+
+    impl Electorate for Live {
+        fn acceptable(&self, broker: BrokerId, _: &PartitionState) -> Option<BrokerEpoch> {
+            self.brokers.get(&broker.0).copied().map(BrokerEpoch)
+        }
+        fn lives(&self, member: &IsrMember) -> bool {
+            self.leader_lives && member.epoch.is_known()
+        }
+        fn min_insync_replicas(&self, _: BrokerId, state: &PartitionState) -> usize {
+            self.min_insync_replicas.min(state.replicas.len())
+        }
+        fn knows_min_insync_replicas(&self, _: BrokerId, _: &PartitionState) -> bool {
+            self.leader_knows
+        }
+    }
+
+    fn live(brokers: &[i32]) -> Live {
+        let brokers = brokers.iter().map(|broker| (*broker, 100 + i64::from(*broker))).collect();
+        Live { brokers, min_insync_replicas: 2, leader_knows: true, leader_lives: false }
+    }
+
+    fn members(brokers: &[i32]) -> Vec<IsrMember> {
+        let member = |b: &i32| IsrMember { broker: BrokerId(*b), epoch: BrokerEpoch(100 + i64::from(*b)) };
+        brokers.iter().map(member).collect()
+    }
+
+    fn ids(brokers: &[i32]) -> Vec<BrokerId> {
+        brokers.iter().copied().map(BrokerId).collect()
+    }
+
+    fn state(leader: i32, isr: &[i32], elr: &[i32]) -> PartitionState {
+        PartitionState {
+            leader: BrokerId(leader),
+            leader_epoch: LeaderEpoch(5),
+            partition_epoch: PartitionEpoch(9),
+            controller_epoch: ControllerEpoch(1),
+            replicas: ids(&[1, 2, 3]),
+            isr: members(isr),
+            elr: ids(elr),
+            last_known_elr: vec![],
+            last_known_leader: BrokerId::NONE,
+            leader_recovery_state: LeaderRecoveryState::Recovered,
+        }
+    }
+
+    fn build(change: PartitionChange<'_>, live: &Live) -> PartitionState {
+        change.build(live, ControllerEpoch(2)).expect("a change")
+    }
+
+    #[test]
+    fn a_fenced_leader_hands_over_in_order_of_preference() {
+        let next = build(PartitionChange::new(&state(1, &[1, 3, 2], &[])).without(BrokerId(1)), &live(&[2, 3]));
+        assert_eq!(
+            (next.leader, next.leader_epoch, next.partition_epoch),
+            (BrokerId(2), LeaderEpoch(6), PartitionEpoch(10))
+        );
+        assert_eq!((next.isr, next.elr, next.controller_epoch), (members(&[3, 2]), vec![], ControllerEpoch(2)));
+    }
+
+    #[test]
+    fn a_fenced_follower_costs_no_leader_epoch() {
+        let next = build(PartitionChange::new(&state(1, &[1, 2], &[])).without(BrokerId(2)), &live(&[1, 3]));
+        assert_eq!((next.leader, next.leader_epoch), (BrokerId(1), LeaderEpoch(5)));
+        assert_eq!((next.isr, next.elr), (members(&[1]), ids(&[2])));
+    }
+
+    #[test]
+    fn the_last_member_stays_without_a_leader() {
+        let next = build(PartitionChange::new(&state(1, &[1], &[])).without(BrokerId(1)), &live(&[2, 3]));
+        assert_eq!((next.leader, next.leader_epoch), (BrokerId::NONE, LeaderEpoch(6)));
+        assert_eq!((next.isr.clone(), next.elr.clone(), next.last_known_leader), (members(&[1]), vec![], BrokerId(1)));
+        // Nothing more changes until it returns; then it leads in its new epoch.
+        assert_eq!(PartitionChange::new(&next).without(BrokerId(1)).build(&live(&[2, 3]), ControllerEpoch(2)), None);
+        let returned = Live { brokers: BTreeMap::from([(1, 700)]), ..live(&[]) };
+        let back = build(PartitionChange::new(&next), &returned);
+        assert_eq!(
+            (back.leader, back.leader_epoch, back.last_known_leader),
+            (BrokerId(1), LeaderEpoch(7), BrokerId::NONE)
+        );
+        assert_eq!(back.isr, [IsrMember { broker: BrokerId(1), epoch: BrokerEpoch(700) }]);
+    }
+
+    #[test]
+    fn a_fenced_last_member_is_replaced_by_a_live_elr_member_and_stays_eligible() {
+        let next = build(PartitionChange::new(&state(1, &[1], &[2])).without(BrokerId(1)), &live(&[2, 3]));
+        assert_eq!((next.leader, next.isr, next.elr), (BrokerId(2), members(&[2]), ids(&[1])));
+    }
+
+    /// Scenario 6's cousin: the last member lost its end, the ELR has the record.
+    #[test]
+    fn an_unclean_last_member_gives_way_to_the_elr() {
+        let mut before = state(-1, &[1], &[2]);
+        before.last_known_leader = BrokerId(1);
+        let next = build(PartitionChange::new(&before).without_unclean(BrokerId(1)), &live(&[2, 3]));
+        assert_eq!((next.leader, next.isr, next.elr), (BrokerId(2), members(&[2]), vec![]));
+        assert_eq!(next.last_known_elr, ids(&[1]));
+        // Not back yet: it stands in, and leads once it is.
+        let waits = build(PartitionChange::new(&before).without_unclean(BrokerId(1)), &live(&[3]));
+        assert_eq!((waits.leader, waits.elr.clone()), (BrokerId::NONE, vec![]));
+        assert!(waits.is_sole_member(BrokerId(2)) && waits.leader_epoch == LeaderEpoch(5));
+        assert_eq!(build(PartitionChange::new(&waits), &live(&[1, 2, 3])).leader, BrokerId(2));
+        // With no ELR its log is the best there is.
+        let alone = state(-1, &[1], &[]);
+        assert_eq!(
+            PartitionChange::new(&alone).without_unclean(BrokerId(1)).build(&live(&[]), ControllerEpoch(1)),
+            None
+        );
+    }
+
+    #[test]
+    fn an_unclean_elr_member_is_eligible_no_more() {
+        let next = build(PartitionChange::new(&state(1, &[1], &[2, 3])).without_unclean(BrokerId(2)), &live(&[1]));
+        assert_eq!((next.leader, next.elr, next.last_known_elr), (BrokerId(1), ids(&[3]), ids(&[2])));
+    }
+
+    #[test]
+    fn the_elr_ends_when_the_isr_is_large_enough() {
+        let before = state(1, &[1], &[2]);
+        let grown = PartitionChange::new(&before).with_isr(members(&[1, 3]));
+        let next = build(grown, &live(&[1, 3]));
+        assert_eq!((next.isr, next.elr), (members(&[1, 3]), vec![]));
+    }
+
+    #[test]
+    fn min_isr_of_one_keeps_no_elr() {
+        let live = Live { min_insync_replicas: 1, ..live(&[1]) };
+        let next = build(PartitionChange::new(&state(1, &[1, 2], &[])).without(BrokerId(2)), &live);
+        assert_eq!((next.isr, next.elr), (members(&[1]), vec![]));
+    }
+
+    #[test]
+    fn a_leader_that_may_not_know_min_isr_yet_feeds_no_elr() {
+        let live = Live { leader_knows: false, ..live(&[1]) };
+        let next = build(PartitionChange::new(&state(1, &[1, 2], &[])).without(BrokerId(2)), &live);
+        assert_eq!((next.isr, next.elr, next.last_known_elr), (members(&[1]), vec![], vec![]));
+    }
+
+    #[test]
+    fn a_leader_that_shuts_down_leads_on_while_nobody_else_can() {
+        let going = |active: &[i32]| Live { leader_lives: true, ..live(active) };
+        let alone = build(PartitionChange::new(&state(1, &[1, 2], &[])).without(BrokerId(2)), &going(&[3]));
+        assert_eq!((alone.leader, alone.isr.clone()), (BrokerId(1), members(&[1])));
+        // As soon as another is in sync, it takes over.
+        let grown = build(PartitionChange::new(&alone).with_isr(members(&[1, 3])), &going(&[3]));
+        assert_eq!((grown.leader, grown.isr), (BrokerId(3), members(&[1, 3])));
+    }
+
+    #[test]
+    fn both_fenced_at_once_leaves_the_last_in_isr_and_the_other_eligible() {
+        let first = build(PartitionChange::new(&state(1, &[1, 2], &[])).without(BrokerId(1)), &live(&[3]));
+        assert_eq!((first.leader, first.isr.clone(), first.elr.clone()), (BrokerId::NONE, members(&[2]), ids(&[1])));
+        assert_eq!(PartitionChange::new(&first).without(BrokerId(2)).build(&live(&[3]), ControllerEpoch(1)), None);
+        assert_eq!(build(PartitionChange::new(&first), &live(&[1, 3])).leader, BrokerId(1));
+    }
+}

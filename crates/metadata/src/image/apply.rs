@@ -1,0 +1,283 @@
+//! How node changes become an image and a delta, and how two images are compared.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ottla_model::{BrokerId, PartitionId, Revision, TopicIdPartition, TopicName};
+
+use super::{BrokerRegistration, ConfigImage, Image, PartitionState, TopicImage, metric_name};
+use crate::delta::{BrokerChange, Delta, PartitionChange};
+use crate::nodes::{self, NodePath};
+use crate::tree::{Node, NodeChange};
+
+/// Both sides of everything that an apply touched.
+#[derive(Default)]
+struct Touched {
+    partitions: BTreeMap<TopicIdPartition, (TopicName, Option<Arc<PartitionState>>)>,
+    brokers: BTreeMap<BrokerId, Option<Arc<BrokerRegistration>>>,
+}
+
+pub(super) fn apply(image: &Image, revision: Revision, changes: &[NodeChange]) -> (Image, Delta) {
+    let mut next = image.clone();
+    next.revision = image.revision.max(revision);
+    let mut delta = Delta { revision: next.revision, ..Delta::default() };
+    let mut touched = Touched::default();
+    let mut states = Vec::new();
+    for change in changes {
+        match nodes::classify(&change.path) {
+            // A state joins with its topic's assignment, which may come in the same list.
+            NodePath::Partition(topic, partition) => states.push((topic, partition, change)),
+            kind => {
+                if apply_node(&mut next, &mut delta, &mut touched, kind, change).is_err() {
+                    delta.undecodable.push(change.path.clone());
+                }
+            }
+        }
+    }
+    for (topic, partition, change) in states {
+        if apply_state(&mut next, &mut touched, &topic, partition, change.node.as_ref()).is_err() {
+            delta.undecodable.push(change.path.clone());
+        }
+    }
+    for (id, (topic, old)) in touched.partitions {
+        let new = next.partition(id).cloned();
+        if old != new {
+            let (topic_id, partition) = (id.topic_id, id.partition);
+            delta.partitions.push(PartitionChange { topic, topic_id, partition, old, new });
+        }
+    }
+    for (id, old) in touched.brokers {
+        let new = next.brokers.get(&id).cloned();
+        if old != new {
+            delta.brokers.push(BrokerChange { id, old, new });
+        }
+    }
+    delta.controller_changed = next.controller != image.controller;
+    // Topics show as created with the partitions that came along.
+    for created in &mut delta.topics_created {
+        if let Some(topic) = next.topics.get(&created.id) {
+            *created = topic.clone();
+        }
+    }
+    (next, delta)
+}
+
+fn apply_node(
+    next: &mut Image,
+    delta: &mut Delta,
+    touched: &mut Touched,
+    kind: NodePath,
+    change: &NodeChange,
+) -> Result<(), nodes::NodeError> {
+    let node = change.node.as_ref();
+    match kind {
+        NodePath::Broker(id) => {
+            touched.brokers.entry(id).or_insert_with(|| next.brokers.get(&id).cloned());
+            // Out first: a registration that cannot be read is none.
+            next.brokers.remove(&id);
+            if let Some(node) = node {
+                let registration = nodes::broker::decode(id, node)?;
+                next.brokers.insert(id, Arc::new(registration));
+            }
+        }
+        NodePath::BrokerMemory(id) => {
+            next.memories.remove(&id);
+            if let Some(node) = node {
+                next.memories.insert(id, Arc::new(nodes::broker_memory::decode(id, &node.payload)?));
+            }
+        }
+        NodePath::Topic(name) => apply_topic(next, delta, touched, name, node)?,
+        NodePath::Config(entity) => {
+            next.configs.remove(&entity);
+            delta.configs.push(entity.clone());
+            if let Some(node) = node {
+                let entries = nodes::config::decode(&node.payload)?;
+                next.configs.insert(entity, Arc::new(ConfigImage { entries, modified: node.modified }));
+            }
+        }
+        NodePath::Controller => {
+            next.controller = None;
+            if let Some(node) = node {
+                next.controller = Some(nodes::controller::decode(&node.payload)?.broker);
+            }
+        }
+        NodePath::ControllerEpoch => {
+            if let Some(node) = node {
+                next.controller_epoch = nodes::controller_epoch::decode(&node.payload)?;
+            }
+        }
+        NodePath::ClusterId => {
+            next.cluster_id = match node {
+                Some(node) => Some(nodes::cluster_id::decode(&node.payload)?),
+                None => None,
+            };
+        }
+        NodePath::DeleteTopic(name) => {
+            next.deleting.remove(&name);
+            if let Some(node) = node {
+                let id = nodes::delete_topic::decode(&node.payload)?;
+                next.deleting.insert(name, id);
+            }
+        }
+        NodePath::Coordinator(id) => {
+            next.coordinators.remove(&id);
+            if let Some(node) = node {
+                next.coordinators.insert(id, nodes::coordinator::decode(&node.payload)?.disk);
+            }
+        }
+        NodePath::ProducerIds => {
+            next.producer_ids = match node {
+                Some(node) => nodes::producer_ids::decode(&node.payload)?,
+                None => None,
+            };
+        }
+        NodePath::Partition(..) | NodePath::Feature | NodePath::SequenceId | NodePath::Other => {}
+    }
+    Ok(())
+}
+
+fn apply_topic(
+    next: &mut Image,
+    delta: &mut Delta,
+    touched: &mut Touched,
+    name: TopicName,
+    node: Option<&Node>,
+) -> Result<(), nodes::NodeError> {
+    let decoded = node.map(|node| nodes::topic::decode(&node.payload)).transpose();
+    let new_id = decoded.as_ref().ok().and_then(|topic| topic.as_ref()).map(|topic| topic.id);
+    let old = next.topic(name.as_str()).cloned();
+    // Deleted, or deleted and created again under the same name (KIP-516): what the old id had is gone.
+    if let Some(old) = old.as_ref().filter(|old| Some(old.id) != new_id) {
+        for (partition, state) in old.partitions() {
+            let id = TopicIdPartition { topic_id: old.id, partition };
+            touched.partitions.entry(id).or_insert_with(|| (name.clone(), Some(state.clone())));
+            next.index.change(id, Some(state), None);
+        }
+        next.topics.remove(&old.id);
+        next.topic_ids.remove(&name);
+        if let Some(metric) = metric_name(&name).filter(|metric| next.metric_names.get(metric) == Some(&name)) {
+            next.metric_names.remove(&metric);
+        }
+        delta.topics_deleted.push(old.clone());
+    }
+    let (Some(topic), Some(node)) = (decoded?, node) else { return Ok(()) };
+    let assignment = Arc::new(topic.assignment);
+    match old.filter(|old| old.id == topic.id) {
+        Some(old) => {
+            let mut changed = TopicImage { assignment, ..(*old).clone() };
+            // A reassignment: the states show the replicas that the topic's node has now.
+            for (partition, state) in old.partitions() {
+                let replicas = changed.assigned(partition).unwrap_or_default().to_vec();
+                if replicas != state.replicas {
+                    let id = TopicIdPartition { topic_id: old.id, partition };
+                    touched.partitions.entry(id).or_insert_with(|| (name.clone(), Some(state.clone())));
+                    let new = Arc::new(PartitionState { replicas, ..(**state).clone() });
+                    next.index.change(id, Some(state), Some(&new));
+                    changed.partitions.insert(partition, new);
+                }
+            }
+            next.topics.insert(changed.id, Arc::new(changed));
+        }
+        None => {
+            let created = Arc::new(TopicImage {
+                name: name.clone(),
+                id: topic.id,
+                created: node.created,
+                partitions: Default::default(),
+                assignment,
+            });
+            if let Some(metric) = metric_name(&name) {
+                next.metric_names.insert(metric, name.clone());
+            }
+            next.topic_ids.insert(name, created.id);
+            next.topics.insert(created.id, created.clone());
+            delta.topics_created.push(created);
+        }
+    }
+    Ok(())
+}
+
+fn apply_state(
+    next: &mut Image,
+    touched: &mut Touched,
+    name: &TopicName,
+    partition: PartitionId,
+    node: Option<&Node>,
+) -> Result<(), nodes::NodeError> {
+    // Without its topic it is what a large deletion has still to remove.
+    let Some(topic) = next.topic(name.as_str()).cloned() else { return Ok(()) };
+    let id = TopicIdPartition { topic_id: topic.id, partition };
+    let old = topic.partition(partition).cloned();
+    touched.partitions.entry(id).or_insert_with(|| (name.clone(), old.clone()));
+    let new = match node {
+        Some(node) => {
+            let replicas = topic.assigned(partition).ok_or(nodes::NodeError::NoAssignment)?;
+            Some(Arc::new(nodes::partition::decode(&node.payload, replicas)?))
+        }
+        None => None,
+    };
+    next.index.change(id, old.as_deref(), new.as_deref());
+    let mut topic = (*topic).clone();
+    match new {
+        Some(new) => topic.partitions.insert(partition, new),
+        None => topic.partitions.remove(&partition),
+    };
+    next.topics.insert(topic.id, Arc::new(topic));
+    Ok(())
+}
+
+/// Both images whole, side by side; shared parts are skipped by pointer where the maps can tell.
+pub(crate) fn diff(old: &Image, new: &Image) -> Delta {
+    use imbl::ordmap::DiffItem;
+
+    let mut delta = Delta { revision: new.revision, ..Delta::default() };
+    let change = |topic: &TopicImage, partition, old, new| PartitionChange {
+        topic: topic.name.clone(),
+        topic_id: topic.id,
+        partition,
+        old,
+        new,
+    };
+    for item in old.topics.diff(&new.topics) {
+        match item {
+            DiffItem::Add(_, topic) => {
+                delta.topics_created.push(topic.clone());
+                delta.partitions.extend(topic.partitions().map(|(p, s)| change(topic, p, None, Some(s.clone()))));
+            }
+            DiffItem::Remove(_, topic) => {
+                delta.topics_deleted.push(topic.clone());
+                delta.partitions.extend(topic.partitions().map(|(p, s)| change(topic, p, Some(s.clone()), None)));
+            }
+            DiffItem::Update { old: (_, before), new: (_, topic) } => {
+                for item in before.partitions.diff(&topic.partitions) {
+                    delta.partitions.push(match item {
+                        DiffItem::Add(p, s) => change(topic, *p, None, Some(s.clone())),
+                        DiffItem::Remove(p, s) => change(topic, *p, Some(s.clone()), None),
+                        DiffItem::Update { old: (p, old), new: (_, new) } => {
+                            change(topic, *p, Some(old.clone()), Some(new.clone()))
+                        }
+                    });
+                }
+            }
+        }
+    }
+    delta.partitions.sort_by_key(|change| (change.topic_id, change.partition));
+    for item in old.brokers.diff(&new.brokers) {
+        delta.brokers.push(match item {
+            DiffItem::Add(id, new) => BrokerChange { id: *id, old: None, new: Some(new.clone()) },
+            DiffItem::Remove(id, old) => BrokerChange { id: *id, old: Some(old.clone()), new: None },
+            DiffItem::Update { old: (id, old), new: (_, new) } => {
+                BrokerChange { id: *id, old: Some(old.clone()), new: Some(new.clone()) }
+            }
+        });
+    }
+    for item in old.configs.diff(&new.configs) {
+        match item {
+            DiffItem::Add(entity, _) | DiffItem::Remove(entity, _) | DiffItem::Update { old: (entity, _), .. } => {
+                delta.configs.push(entity.clone());
+            }
+        }
+    }
+    delta.controller_changed = old.controller != new.controller;
+    delta
+}

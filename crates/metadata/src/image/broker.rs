@@ -1,0 +1,60 @@
+//! A broker as it registered, and what is remembered of it after its session has ended.
+
+use ottla_model::{BrokerEpoch, BrokerId, IncarnationId, ListenerName, TimestampMs};
+
+/// Where a broker can be reached by one of its listeners.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Endpoint {
+    pub listener: ListenerName,
+    pub host: String,
+    pub port: u16,
+    /// PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
+    pub security_protocol: String,
+}
+
+/// A live broker: `/brokers/ids/N`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BrokerRegistration {
+    pub id: BrokerId,
+    /// The revision at which it registered.
+    pub epoch: BrokerEpoch,
+    pub incarnation: IncarnationId,
+    pub endpoints: Vec<Endpoint>,
+    pub inter_broker_listener: ListenerName,
+    pub rack: Option<String>,
+    /// Its image has reached its registration: it may lead and join ISRs, and clients may be told of it (Kafka's "unfenced").
+    pub ready: bool,
+    /// It has asked for a controlled shutdown: it gets no leadership and joins no ISR any more.
+    pub shutting_down: bool,
+    /// It registered without a `meta.properties` under an id that was known: its disk is not the one that the ISRs mean.
+    pub empty_disk: bool,
+    /// Its own `min.insync.replicas`, at least 1; bounds the ELR of what it leads.
+    pub min_insync_replicas: i32,
+    pub registered_at: TimestampMs,
+}
+
+impl BrokerRegistration {
+    pub fn endpoint(&self, listener: &ListenerName) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.listener == *listener)
+    }
+
+    /// Where other brokers, and the coordinators' probes, dial it.
+    pub fn inter_broker_endpoint(&self) -> Option<&Endpoint> {
+        self.endpoint(&self.inter_broker_listener)
+    }
+
+    /// Whether it may be given leaderships and ISR memberships.
+    pub fn is_active(&self) -> bool {
+        self.ready && !self.shutting_down
+    }
+}
+
+/// The last session of a broker that ended: `/ottla/brokers/N`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BrokerMemory {
+    pub id: BrokerId,
+    pub epoch: BrokerEpoch,
+    pub incarnation: IncarnationId,
+    pub min_insync_replicas: i32,
+    pub fenced_at: TimestampMs,
+}

@@ -1,0 +1,215 @@
+//! The image: a typed, immutable view of the tree at one revision, cheap to clone and to change.
+//!
+//! Invariants: an image is a function of the tree alone (`Image::from_tree` of the same tree gives an equal image);
+//! every change costs what it touches, never a walk of all partitions; the indexes by broker agree with the partitions.
+
+mod apply;
+mod broker;
+mod index;
+mod partition;
+mod topic;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use ottla_model::{
+    BrokerEpoch, BrokerId, ClusterId, ControllerEpoch, CoordinatorId, IncarnationId, PartitionId, Revision, TopicId,
+    TopicIdPartition, TopicName,
+};
+
+use crate::delta::Delta;
+use crate::tree::{Node, NodeChange, Path, Tree};
+
+pub(crate) use apply::diff;
+pub use broker::{BrokerMemory, BrokerRegistration, Endpoint};
+use index::PartitionIndex;
+pub use partition::{IsrMember, LeaderRecoveryState, PartitionState};
+pub use topic::TopicImage;
+
+pub use crate::nodes::config::{ConfigEntity, ConfigKind};
+
+/// A set of configuration entries and when it was last written.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ConfigImage {
+    pub entries: BTreeMap<String, String>,
+    pub modified: Revision,
+}
+
+/// A block of producer ids: from the first to the last, both included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProducerIdBlock {
+    pub broker: BrokerId,
+    pub first: i64,
+    pub last: i64,
+}
+
+/// The cluster at one revision.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Image {
+    pub(crate) revision: Revision,
+    pub(crate) cluster_id: Option<ClusterId>,
+    pub(crate) controller: Option<BrokerId>,
+    pub(crate) controller_epoch: ControllerEpoch,
+    pub(crate) brokers: OrdMap<BrokerId, Arc<BrokerRegistration>>,
+    pub(crate) memories: OrdMap<BrokerId, Arc<BrokerMemory>>,
+    pub(crate) topics: OrdMap<TopicId, Arc<TopicImage>>,
+    pub(crate) topic_ids: OrdMap<TopicName, TopicId>,
+    /// Names as metrics show them (`.` as `_`) of topics that hold either character: for the collision check.
+    pub(crate) metric_names: OrdMap<String, TopicName>,
+    pub(crate) configs: OrdMap<ConfigEntity, Arc<ConfigImage>>,
+    pub(crate) deleting: OrdMap<TopicName, TopicId>,
+    pub(crate) coordinators: OrdMap<CoordinatorId, IncarnationId>,
+    pub(crate) producer_ids: Option<ProducerIdBlock>,
+    pub(crate) index: PartitionIndex,
+}
+
+impl Image {
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// The image of a whole tree.
+    pub fn from_tree(tree: &Tree) -> Self {
+        Self::from_nodes(tree.revision(), tree.iter()).0
+    }
+
+    /// The image of the nodes of a snapshot (in any order), and the way to it from the empty one.
+    pub fn from_nodes<'a>(revision: Revision, nodes: impl IntoIterator<Item = (&'a Path, &'a Node)>) -> (Self, Delta) {
+        let changes: Vec<NodeChange> =
+            nodes.into_iter().map(|(path, node)| NodeChange { path: path.clone(), node: Some(node.clone()) }).collect();
+        Self::empty().apply(revision, &changes)
+    }
+
+    /// The image after `changes`, and what they changed. An image never goes back: a revision that is not newer
+    /// keeps this image's revision.
+    pub fn apply(&self, revision: Revision, changes: &[NodeChange]) -> (Self, Delta) {
+        apply::apply(self, revision, changes)
+    }
+
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// None before the first leader's first transaction.
+    pub fn cluster_id(&self) -> Option<&ClusterId> {
+        self.cluster_id.as_ref()
+    }
+
+    /// The live broker that `/controller` names.
+    pub fn controller(&self) -> Option<BrokerId> {
+        self.controller
+    }
+
+    pub fn controller_epoch(&self) -> ControllerEpoch {
+        self.controller_epoch
+    }
+
+    /// The registered brokers by id; among them some that are not [ready](BrokerRegistration::ready) yet.
+    pub fn brokers(&self) -> impl Iterator<Item = &Arc<BrokerRegistration>> {
+        self.brokers.values()
+    }
+
+    pub fn broker_count(&self) -> usize {
+        self.brokers.len()
+    }
+
+    pub fn broker(&self, id: BrokerId) -> Option<&Arc<BrokerRegistration>> {
+        self.brokers.get(&id)
+    }
+
+    /// The registered epoch of a broker.
+    pub fn broker_epoch(&self, id: BrokerId) -> Option<BrokerEpoch> {
+        self.broker(id).map(|broker| broker.epoch)
+    }
+
+    /// What is remembered of a broker's last session that ended.
+    pub fn broker_memory(&self, id: BrokerId) -> Option<&Arc<BrokerMemory>> {
+        self.memories.get(&id)
+    }
+
+    /// Topics by name.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<TopicImage>> {
+        self.topic_ids.values().filter_map(|id| self.topics.get(id))
+    }
+
+    pub fn topic_count(&self) -> usize {
+        self.topics.len()
+    }
+
+    pub fn topic(&self, name: &str) -> Option<&Arc<TopicImage>> {
+        self.topics.get(self.topic_ids.get(name)?)
+    }
+
+    pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<TopicImage>> {
+        self.topics.get(&id)
+    }
+
+    pub fn partition(&self, partition: TopicIdPartition) -> Option<&Arc<PartitionState>> {
+        self.topic_by_id(partition.topic_id)?.partition(partition.partition)
+    }
+
+    pub fn partition_of(&self, topic: &str, partition: PartitionId) -> Option<&Arc<PartitionState>> {
+        self.topic(topic)?.partition(partition)
+    }
+
+    /// The configuration of an entity; none where nothing was ever set.
+    pub fn config(&self, entity: &ConfigEntity) -> Option<&Arc<ConfigImage>> {
+        self.configs.get(entity)
+    }
+
+    /// The entries that are set on a topic itself; empty where there are none.
+    pub fn topic_overrides(&self, topic: &str) -> BTreeMap<String, String> {
+        self.config(&ConfigEntity::topic(topic)).map(|config| config.entries.clone()).unwrap_or_default()
+    }
+
+    pub fn configs(&self) -> impl Iterator<Item = (&ConfigEntity, &Arc<ConfigImage>)> {
+        self.configs.iter()
+    }
+
+    /// The disk that the tree remembers for a coordinator.
+    pub fn coordinator_disk(&self, id: CoordinatorId) -> Option<IncarnationId> {
+        self.coordinators.get(&id).copied()
+    }
+
+    /// The last block of producer ids that was given out.
+    pub fn producer_ids(&self) -> Option<ProducerIdBlock> {
+        self.producer_ids
+    }
+
+    /// Topics whose partition states are still being removed from the tree, in pieces.
+    pub fn deleting(&self) -> impl Iterator<Item = (&TopicName, &TopicId)> {
+        self.deleting.iter()
+    }
+
+    /// The partitions that have a replica on a broker, in order.
+    pub fn hosted_by(&self, broker: BrokerId) -> impl Iterator<Item = TopicIdPartition> + '_ {
+        self.index.hosted(broker)
+    }
+
+    /// The partitions whose ISR holds a broker, in order. Leaderships are among them.
+    pub fn in_sync_on(&self, broker: BrokerId) -> impl Iterator<Item = TopicIdPartition> + '_ {
+        self.index.in_sync(broker)
+    }
+
+    /// The partitions whose ELR holds a broker, in order.
+    pub fn eligible_on(&self, broker: BrokerId) -> impl Iterator<Item = TopicIdPartition> + '_ {
+        self.index.eligible(broker)
+    }
+
+    /// The partitions without a leader, in order.
+    pub fn leaderless(&self) -> impl Iterator<Item = TopicIdPartition> + '_ {
+        self.index.leaderless()
+    }
+
+    /// Another topic that metrics could not tell from `name`.
+    pub(crate) fn colliding_topic(&self, name: &TopicName) -> Option<&TopicName> {
+        self.metric_names.get(&metric_name(name)?).filter(|other| other.collides_with(name))
+    }
+}
+
+/// The name as metrics show it; none where nothing would be replaced and no other topic's would become it but by the
+/// other's own replacement (Kafka compares only names that hold `.` or `_`).
+pub(crate) fn metric_name(name: &TopicName) -> Option<String> {
+    name.as_str().contains(['.', '_']).then(|| name.as_str().replace('.', "_"))
+}

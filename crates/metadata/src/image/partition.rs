@@ -1,0 +1,69 @@
+//! The state of one partition: who leads, who is in sync, who may be elected.
+
+use ottla_model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch};
+
+/// A member of an ISR with the broker epoch it joined in (KIP-903): another incarnation of it is no member.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct IsrMember {
+    pub broker: BrokerId,
+    pub epoch: BrokerEpoch,
+}
+
+/// Whether the leader's log is what was acknowledged, or what an unclean election left of it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum LeaderRecoveryState {
+    #[default]
+    Recovered,
+    Recovering,
+}
+
+/// One partition, as decided.
+///
+/// Invariants: the leader is in the ISR, or [`BrokerId::NONE`]; the ISR is not empty and within the replicas; the ELR
+/// shares no member with the ISR and is empty while the ISR has min.insync.replicas members; the epochs only grow.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PartitionState {
+    pub leader: BrokerId,
+    pub leader_epoch: LeaderEpoch,
+    /// Grows by one with every change; the expected value of a leader's compare-and-set.
+    pub partition_epoch: PartitionEpoch,
+    /// Of the time of the last change.
+    pub controller_epoch: ControllerEpoch,
+    /// In order of preference.
+    pub replicas: Vec<BrokerId>,
+    pub isr: Vec<IsrMember>,
+    /// KIP-966: not in the ISR, but holds everything up to the HW, because the HW stood still since it left.
+    pub elr: Vec<BrokerId>,
+    /// Members of the ISR or ELR since the ISR fell below min.insync.replicas that came back from an unclean shutdown.
+    pub last_known_elr: Vec<BrokerId>,
+    /// Who led before the partition lost its leader; [`BrokerId::NONE`] while it has one.
+    pub last_known_leader: BrokerId,
+    pub leader_recovery_state: LeaderRecoveryState,
+}
+
+impl PartitionState {
+    pub fn has_leader(&self) -> bool {
+        self.leader != BrokerId::NONE
+    }
+
+    pub fn isr_ids(&self) -> impl Iterator<Item = BrokerId> + '_ {
+        self.isr.iter().map(|member| member.broker)
+    }
+
+    pub fn in_isr(&self, broker: BrokerId) -> bool {
+        self.isr_member(broker).is_some()
+    }
+
+    pub fn isr_member(&self, broker: BrokerId) -> Option<&IsrMember> {
+        self.isr.iter().find(|member| member.broker == broker)
+    }
+
+    pub fn is_replica(&self, broker: BrokerId) -> bool {
+        self.replicas.contains(&broker)
+    }
+
+    /// Whether the ISR is this broker alone, in whichever incarnation.
+    pub fn is_sole_member(&self, broker: BrokerId) -> bool {
+        matches!(self.isr.as_slice(), [member] if member.broker == broker)
+    }
+}

@@ -1,0 +1,47 @@
+//! One topic of the image.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use ottla_model::{BrokerId, PartitionId, Revision, TopicId, TopicName};
+
+use super::PartitionState;
+
+/// A topic with the states of its partitions.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TopicImage {
+    pub name: TopicName,
+    pub id: TopicId,
+    /// The revision at which it was created.
+    pub created: Revision,
+    pub(crate) partitions: OrdMap<PartitionId, Arc<PartitionState>>,
+    /// As the topic's node has it: the states join it with theirs.
+    pub(crate) assignment: Arc<Vec<(PartitionId, Vec<BrokerId>)>>,
+}
+
+impl Eq for TopicImage {}
+
+impl TopicImage {
+    pub fn partition(&self, partition: PartitionId) -> Option<&Arc<PartitionState>> {
+        self.partitions.get(&partition)
+    }
+
+    /// By number.
+    pub fn partitions(&self) -> impl Iterator<Item = (PartitionId, &Arc<PartitionState>)> {
+        self.partitions.iter().map(|(id, state)| (*id, state))
+    }
+
+    pub fn partition_count(&self) -> usize {
+        self.partitions.len()
+    }
+
+    /// Of the first partition; 0 where there is none.
+    pub fn replication_factor(&self) -> usize {
+        self.partitions.get_min().map_or(0, |(_, state)| state.replicas.len())
+    }
+
+    pub(crate) fn assigned(&self, partition: PartitionId) -> Option<&[BrokerId]> {
+        let at = self.assignment.binary_search_by_key(&partition, |(id, _)| *id).ok()?;
+        self.assignment.get(at).map(|(_, replicas)| replicas.as_slice())
+    }
+}

@@ -1,0 +1,90 @@
+//! What a leader's request to change an ISR is worth: a compare-and-set on leader epoch and partition epoch, with
+//! Kafka's error codes, and a look at every member that is wanted (KIP-841, KIP-903).
+
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode};
+
+use crate::controller::AlterPartition;
+use crate::image::{Image, IsrMember, PartitionState};
+
+/// What is to be done with the request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum IsrDecision {
+    /// The ISR becomes this, each member in the epoch that it is registered with.
+    Change(Vec<IsrMember>),
+    /// It is so already: a retry whose first answer got lost (scenario 8).
+    AlreadySo,
+    Refused(ErrorCode),
+}
+
+/// Judges one partition's part of a request that `leader` made (its broker epoch was checked before).
+///
+/// `any_epoch_joins` takes the rule of KIP-903 out, for simulations that must notice.
+pub fn judge(
+    image: &Image,
+    state: &PartitionState,
+    leader: BrokerId,
+    request: &AlterPartition,
+    any_epoch_joins: bool,
+) -> IsrDecision {
+    use IsrDecision::Refused;
+
+    // The leader has seen more than this controller: another one must have been elected meanwhile.
+    if request.leader_epoch > state.leader_epoch || request.partition_epoch > state.partition_epoch {
+        return Refused(ErrorCode::NotController);
+    }
+    if request.leader_epoch < state.leader_epoch {
+        return Refused(ErrorCode::FencedLeaderEpoch);
+    }
+    if leader != state.leader {
+        return Refused(ErrorCode::InvalidRequest);
+    }
+    if request.partition_epoch < state.partition_epoch {
+        return if is_target(state, request) {
+            IsrDecision::AlreadySo
+        } else {
+            Refused(ErrorCode::InvalidUpdateVersion)
+        };
+    }
+    let wanted = &request.isr;
+    let is_repeated = |at: usize, member: &IsrMember| wanted.iter().skip(at + 1).any(|m| m.broker == member.broker);
+    if wanted.iter().enumerate().any(|(at, member)| !state.is_replica(member.broker) || is_repeated(at, member)) {
+        return Refused(ErrorCode::InvalidRequest);
+    }
+    // The leader itself is in; an ISR without it is nonsense, an empty one too.
+    if !wanted.iter().any(|member| member.broker == leader) {
+        return Refused(ErrorCode::InvalidRequest);
+    }
+    let eligible = |member: &IsrMember| eligible_epoch(image, state, leader, member, any_epoch_joins);
+    match wanted.iter().map(|m| eligible(m).map(|epoch| IsrMember { broker: m.broker, epoch })).collect() {
+        Some(isr) => IsrDecision::Change(isr),
+        None => Refused(ErrorCode::IneligibleReplica),
+    }
+}
+
+/// Whether the ISR is what the request wants, in the incarnations that it means.
+fn is_target(state: &PartitionState, request: &AlterPartition) -> bool {
+    let is_member = |wanted: &IsrMember| {
+        state.isr_member(wanted.broker).is_some_and(|m| !wanted.epoch.is_known() || m.epoch == wanted.epoch)
+    };
+    state.isr.len() == request.isr.len() && request.isr.iter().all(is_member)
+}
+
+/// The epoch in which a broker may be a member; none where it may not: fenced, not ready, shutting down (but for the
+/// leader, who stays until somebody takes over), or another incarnation than the leader saw.
+fn eligible_epoch(
+    image: &Image,
+    state: &PartitionState,
+    leader: BrokerId,
+    wanted: &IsrMember,
+    any_epoch_joins: bool,
+) -> Option<BrokerEpoch> {
+    let registration = image.broker(wanted.broker)?;
+    let may_be = registration.ready && (!registration.shutting_down || wanted.broker == leader);
+    // Kafka lets any replica in where the leader knows no epoch. Here only who is in already: a newcomer without an
+    // epoch may be the life before (scenario 4).
+    let is_meant = match wanted.epoch.is_known() {
+        true => wanted.epoch == registration.epoch,
+        false => state.isr_member(wanted.broker).is_some_and(|member| member.epoch == registration.epoch),
+    };
+    (may_be && (is_meant || any_epoch_joins)).then_some(registration.epoch)
+}

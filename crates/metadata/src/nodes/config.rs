@@ -1,0 +1,164 @@
+//! `/config/KIND/ENTITY`: what was configured at run time for a topic, a broker, all brokers, a client, a user, an address.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use ottla_model::BrokerId;
+use prost::Message;
+use serde::Serialize;
+
+use super::{NodeError, to_json};
+use crate::tree::Path;
+
+/// What kind of thing a configuration is for, by the name of its parent node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ConfigKind {
+    Topics,
+    Brokers,
+    Clients,
+    Users,
+    Ips,
+}
+
+impl ConfigKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Topics => "topics",
+            Self::Brokers => "brokers",
+            Self::Clients => "clients",
+            Self::Users => "users",
+            Self::Ips => "ips",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Topics, Self::Brokers, Self::Clients, Self::Users, Self::Ips].into_iter().find(|k| k.as_str() == text)
+    }
+}
+
+/// The name of the entity whose configuration holds for all of its kind.
+pub const DEFAULT_ENTITY: &str = "<default>";
+
+/// Whose configuration it is.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConfigEntity {
+    pub kind: ConfigKind,
+    /// As people write it; [`DEFAULT_ENTITY`] for all.
+    pub name: String,
+}
+
+impl ConfigEntity {
+    pub fn topic(name: &str) -> Self {
+        Self { kind: ConfigKind::Topics, name: name.to_owned() }
+    }
+
+    pub fn broker(id: BrokerId) -> Self {
+        Self { kind: ConfigKind::Brokers, name: id.to_string() }
+    }
+
+    /// All brokers.
+    pub fn default_broker() -> Self {
+        Self { kind: ConfigKind::Brokers, name: DEFAULT_ENTITY.to_owned() }
+    }
+
+    pub fn path(&self) -> Path {
+        Path::built(format!("/config/{}/{}", self.kind.as_str(), encode_name(&self.name)))
+    }
+
+    pub(super) fn of_path(kind: &str, name: &str) -> Option<Self> {
+        Some(Self { kind: ConfigKind::parse(kind)?, name: decode_name(name)? })
+    }
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~')
+}
+
+/// Names of users, clients and addresses may hold anything: they are percent-encoded, as Kafka's `Sanitizer` does.
+fn encode_name(name: &str) -> String {
+    if name == DEFAULT_ENTITY {
+        return name.to_owned();
+    }
+    let mut encoded = String::new();
+    // `.` and `..` alone are no names of the tree.
+    let dots = name == "." || name == "..";
+    for byte in name.bytes() {
+        if is_plain(byte) && !dots {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+fn decode_name(encoded: &str) -> Option<String> {
+    if encoded == DEFAULT_ENTITY {
+        return Some(encoded.to_owned());
+    }
+    let mut bytes = encoded.bytes();
+    let mut decoded = Vec::new();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let digits = [bytes.next()?, bytes.next()?];
+                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            plain => plain,
+        });
+    }
+    String::from_utf8(decoded).ok()
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ConfigPayload {
+    #[prost(btree_map = "string, string", tag = "1")]
+    entries: BTreeMap<String, String>,
+}
+
+pub fn encode(entries: &BTreeMap<String, String>) -> Bytes {
+    ConfigPayload { entries: entries.clone() }.encode_to_vec().into()
+}
+
+pub fn decode(payload: &Bytes) -> Result<BTreeMap<String, String>, NodeError> {
+    Ok(ConfigPayload::decode(payload.clone())?.entries)
+}
+
+#[derive(Serialize)]
+struct Shown {
+    version: u8,
+    config: BTreeMap<String, String>,
+}
+
+pub fn json(payload: &Bytes) -> Result<String, NodeError> {
+    to_json(&Shown { version: 1, config: decode(payload)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_what_kafka_kept_in_zookeeper() {
+        let entries = [("retention.ms", "60000"), ("cleanup.policy", "compact,delete")];
+        let entries = entries.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        // goldens: zookeeper-shell get /config/topics/a.b_c
+        let golden = r#"{"version":1,"config":{"cleanup.policy":"compact,delete","retention.ms":"60000"}}"#;
+        assert_eq!(json(&encode(&entries)).as_deref(), Ok(golden));
+        assert_eq!(json(&Bytes::new()).as_deref(), Ok(r#"{"version":1,"config":{}}"#));
+    }
+
+    #[test]
+    fn any_name_has_a_path_and_comes_back() {
+        for name in ["alice", "<default>", "a/b", "..", "ü,=", "1001", "a.b_c", "%41"] {
+            let entity = ConfigEntity { kind: ConfigKind::Users, name: name.to_owned() };
+            let path = entity.path();
+            assert!(Path::new(path.as_str()).is_ok(), "{path}");
+            assert_eq!(ConfigEntity::of_path("users", path.name()), Some(entity));
+        }
+        assert_eq!(ConfigEntity::of_path("users", "%4"), None);
+        assert_eq!(ConfigEntity::of_path("changes", "x"), None);
+    }
+}

@@ -1,0 +1,108 @@
+//! `/brokers/topics/T`: a topic's id and which brokers hold its partitions.
+
+use bytes::Bytes;
+use ottla_model::{BrokerId, PartitionId, TopicId};
+use prost::Message;
+use serde::Serialize;
+
+use super::{NodeError, Ordered, to_json};
+use crate::tree::Path;
+
+/// A topic as its node has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicNode {
+    pub id: TopicId,
+    /// Replicas in order of preference, by partition, ascending.
+    pub assignment: Vec<(PartitionId, Vec<BrokerId>)>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct AssignmentPayload {
+    #[prost(int32, tag = "1")]
+    partition: i32,
+    #[prost(int32, repeated, tag = "2")]
+    replicas: Vec<i32>,
+    #[prost(int32, repeated, tag = "3")]
+    adding: Vec<i32>,
+    #[prost(int32, repeated, tag = "4")]
+    removing: Vec<i32>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TopicPayload {
+    #[prost(bytes = "bytes", tag = "1")]
+    topic_id: Bytes,
+    #[prost(message, repeated, tag = "2")]
+    partitions: Vec<AssignmentPayload>,
+}
+
+pub fn path(name: &ottla_model::TopicName) -> Path {
+    Path::built(format!("/brokers/topics/{name}"))
+}
+
+pub fn encode(topic: &TopicNode) -> Bytes {
+    let partitions = topic.assignment.iter().map(|(partition, replicas)| AssignmentPayload {
+        partition: partition.0,
+        replicas: replicas.iter().map(|broker| broker.0).collect(),
+        adding: Vec::new(),
+        removing: Vec::new(),
+    });
+    TopicPayload { topic_id: Bytes::copy_from_slice(topic.id.as_bytes()), partitions: partitions.collect() }
+        .encode_to_vec()
+        .into()
+}
+
+pub fn decode(payload: &Bytes) -> Result<TopicNode, NodeError> {
+    let payload = TopicPayload::decode(payload.clone())?;
+    let id = TopicId::from_slice(&payload.topic_id).ok_or_else(|| NodeError::field("topic_id", &payload.topic_id))?;
+    let mut assignment: Vec<_> = payload
+        .partitions
+        .into_iter()
+        .map(|one| (PartitionId(one.partition), one.replicas.into_iter().map(BrokerId).collect()))
+        .collect();
+    assignment.sort_by_key(|(partition, _): &(PartitionId, Vec<BrokerId>)| *partition);
+    Ok(TopicNode { id, assignment })
+}
+
+/// Kafka's version 3 of it.
+#[derive(Serialize)]
+struct Shown<'a> {
+    partitions: Ordered<'a, Vec<i32>>,
+    topic_id: String,
+    adding_replicas: Ordered<'a, Vec<i32>>,
+    removing_replicas: Ordered<'a, Vec<i32>>,
+    version: u8,
+}
+
+pub fn json(payload: &Bytes) -> Result<String, NodeError> {
+    let topic = decode(payload)?;
+    let partitions: Vec<_> = topic
+        .assignment
+        .iter()
+        .map(|(partition, replicas)| (partition.to_string(), replicas.iter().map(|broker| broker.0).collect()))
+        .collect();
+    to_json(&Shown {
+        partitions: Ordered(&partitions),
+        topic_id: topic.id.to_string(),
+        adding_replicas: Ordered(&[]),
+        removing_replicas: Ordered(&[]),
+        version: 3,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_what_kafka_kept_in_zookeeper() {
+        let topic = TopicNode {
+            id: "od_-eKm-R_uinTKrbP9GCw".parse().expect("an id"),
+            assignment: vec![(PartitionId(0), vec![BrokerId(3), BrokerId(2), BrokerId(1)])],
+        };
+        assert_eq!(decode(&encode(&topic)), Ok(topic.clone()));
+        // goldens: zookeeper-shell get /brokers/topics/a.b_c
+        let golden = r#"{"partitions":{"0":[3,2,1]},"topic_id":"od_-eKm-R_uinTKrbP9GCw","adding_replicas":{},"removing_replicas":{},"version":3}"#;
+        assert_eq!(json(&encode(&topic)).as_deref(), Ok(golden));
+    }
+}

@@ -1,0 +1,149 @@
+//! Topic configurations: the names that Kafka 4.3 knows, their types, ranges and defaults, the texts with which Kafka
+//! refuses a value, and the typed view that brokers work with.
+//!
+//! A topic's value is, first that is set: the topic's own override, the broker's property (with its run-time
+//! configuration) behind the name, Kafka's default.
+
+mod table;
+mod typed;
+mod value;
+
+use std::collections::BTreeMap;
+
+pub use table::{TOPIC_CONFIGS, TopicConfigKey, find as key};
+pub use typed::{CompressionType, TimestampType, TopicConfig};
+pub use value::{Value, ValueKind};
+
+/// Why a topic's configuration is refused; the texts are Kafka's.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum InvalidTopicConfig {
+    #[error("Unknown topic config name: {0}")]
+    UnknownName(String),
+    #[error("Null value not supported for topic configs: {}", .0.join(","))]
+    NullValue(Vec<String>),
+    #[error("Invalid value {value} for configuration {name}: {reason}")]
+    Value { name: String, value: String, reason: String },
+    #[error("conflict topic config setting min.compaction.lag.ms ({min}) > max.compaction.lag.ms ({max})")]
+    CompactionLags { min: i64, max: i64 },
+    #[error(
+        "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage."
+    )]
+    RemoteStorage,
+}
+
+/// Checks a topic's overrides as a whole, as they would be after a change.
+pub fn validate(overrides: &BTreeMap<String, String>) -> Result<(), InvalidTopicConfig> {
+    for name in overrides.keys() {
+        key(name).ok_or_else(|| InvalidTopicConfig::UnknownName(name.clone()))?;
+    }
+    for (name, text) in overrides {
+        if let Some(key) = key(name) {
+            key.parse(text)?;
+        }
+    }
+    let config = TopicConfig::resolve(overrides, &BTreeMap::new());
+    if config.min_compaction_lag_ms > config.max_compaction_lag_ms {
+        let (min, max) = (config.min_compaction_lag_ms, config.max_compaction_lag_ms);
+        return Err(InvalidTopicConfig::CompactionLags { min, max });
+    }
+    if config.remote_storage_enable {
+        return Err(InvalidTopicConfig::RemoteStorage);
+    }
+    Ok(())
+}
+
+/// The list `current` with the entries of `added` that it does not hold yet (IncrementalAlterConfigs' APPEND).
+pub fn append(current: Option<&str>, added: &str) -> String {
+    let mut entries = list_of(current);
+    for entry in added.split(',') {
+        if !entries.iter().any(|known| known == entry) {
+            entries.push(entry.to_owned());
+        }
+    }
+    entries.join(",")
+}
+
+/// The list `current` without the entries of `removed` (IncrementalAlterConfigs' SUBTRACT).
+pub fn subtract(current: Option<&str>, removed: &str) -> String {
+    let mut entries = list_of(current);
+    entries.retain(|entry| !removed.split(',').any(|gone| gone == entry));
+    entries.join(",")
+}
+
+fn list_of(text: Option<&str>) -> Vec<String> {
+    text.unwrap_or_default().split(',').filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(entries: &[(&str, &str)]) -> String {
+        let overrides = entries.iter().map(|(name, value)| (String::from(*name), String::from(*value))).collect();
+        validate(&overrides).map_or_else(|refused| refused.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn values_are_refused_in_kafkas_words() {
+        // goldens: kafka-topics --create --config …
+        assert_eq!(
+            refusal(&[("retention.ms", "soon")]),
+            "Invalid value soon for configuration retention.ms: Not a number of type LONG"
+        );
+        assert_eq!(refusal(&[("no.such.config", "1")]), "Unknown topic config name: no.such.config");
+        assert_eq!(
+            refusal(&[("cleanup.policy", "compact,burn")]),
+            "Invalid value burn for configuration cleanup.policy: String must be one of: compact, delete"
+        );
+        assert_eq!(
+            refusal(&[("min.insync.replicas", "0")]),
+            "Invalid value 0 for configuration min.insync.replicas: Value must be at least 1"
+        );
+        assert_eq!(
+            refusal(&[("min.cleanable.dirty.ratio", "2")]),
+            "Invalid value 2.0 for configuration min.cleanable.dirty.ratio: Value must be no more than 1"
+        );
+        assert_eq!(
+            refusal(&[("preallocate", "yes")]),
+            "Invalid value yes for configuration preallocate: Expected value to be either true or false"
+        );
+        assert_eq!(
+            refusal(&[("compression.gzip.level", "0")]),
+            "Invalid value 0 for configuration compression.gzip.level: Value must be between 1 and 9 or equal to -1"
+        );
+        assert_eq!(
+            refusal(&[("min.compaction.lag.ms", "10"), ("max.compaction.lag.ms", "5")]),
+            "conflict topic config setting min.compaction.lag.ms (10) > max.compaction.lag.ms (5)"
+        );
+        assert_eq!(
+            refusal(&[("segment.bytes", "99999999999")]),
+            "Invalid value 99999999999 for configuration segment.bytes: Not a number of type INT"
+        );
+        assert!(
+            refusal(&[("leader.replication.throttled.replicas", "a:b")]).contains("must be the literal '*' or a list")
+        );
+        assert!(refusal(&[("remote.storage.enable", "true")]).starts_with("Tiered Storage"));
+    }
+
+    #[test]
+    fn good_values_pass() {
+        let good = [
+            ("retention.ms", " 60000 "),
+            ("cleanup.policy", "compact, delete"),
+            ("compression.gzip.level", "-1"),
+            ("follower.replication.throttled.replicas", "*"),
+            ("leader.replication.throttled.replicas", "0:1,1:2"),
+            ("unclean.leader.election.enable", "TRUE"),
+            ("retention.bytes", "-1"),
+        ];
+        assert_eq!(refusal(&good), "");
+    }
+
+    #[test]
+    fn lists_grow_and_shrink() {
+        assert_eq!(append(Some("delete"), "compact,delete"), "delete,compact");
+        assert_eq!(append(None, "compact"), "compact");
+        assert_eq!(subtract(Some("delete,compact"), "delete"), "compact");
+        assert_eq!(subtract(None, "delete"), "");
+    }
+}

@@ -1,0 +1,430 @@
+//! The tree: paths to nodes, with the revisions and the version that ZooKeeper would show for each.
+//!
+//! Invariants: a node's version counts the writes since its creation, from 0; `created ≤ modified ≤` the tree's
+//! revision; the revision only grows. A parent path need not exist as a node: `/brokers/topics/T/partitions` is shown
+//! because a state lies below it. Applying the same transactions at the same revisions gives the same tree everywhere.
+//! Cloning a tree is cheap (persistent map), which is what makes snapshots and speculation cheap.
+
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use imbl::OrdMap;
+use ottla_model::Revision;
+use prost::Message;
+
+use crate::transaction::{Change, Transaction, TransactionRefused};
+
+/// An absolute path: `/` or `/name/name…`. Names are not empty, hold no `/` and no control character, and are neither
+/// `.` nor `..` (ZooKeeper's rules).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Path(Arc<str>);
+
+/// A text that is no path of the tree.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("not a path of the tree: {0:?}")]
+pub struct InvalidPath(pub String);
+
+/// Longer paths than any node kind needs (a topic name has at most 249 bytes) are refused.
+pub const MAX_PATH_BYTES: usize = 1024;
+
+impl Path {
+    pub fn new(text: &str) -> Result<Self, InvalidPath> {
+        let invalid = || InvalidPath(text.chars().take(MAX_PATH_BYTES).collect());
+        if text.len() > MAX_PATH_BYTES {
+            return Err(invalid());
+        }
+        if text == "/" {
+            return Ok(Self::root());
+        }
+        let rest = text.strip_prefix('/').ok_or_else(invalid)?;
+        let is_name = |name: &str| {
+            !name.is_empty() && name != "." && name != ".." && !name.chars().any(|character| character.is_control())
+        };
+        if rest.split('/').all(is_name) { Ok(Self(text.into())) } else { Err(invalid()) }
+    }
+
+    pub fn root() -> Self {
+        Self("/".into())
+    }
+
+    /// A path that the node kinds build from parts that were checked before (topic names, numbers).
+    pub(crate) fn built(text: String) -> Self {
+        debug_assert!(Self::new(&text).is_ok(), "node kinds build valid paths: {text:?}");
+        Self(text.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The last name; empty for the root.
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// None for the root.
+    pub fn parent(&self) -> Option<Self> {
+        let (parent, name) = self.0.rsplit_once('/')?;
+        match (parent.is_empty(), name.is_empty()) {
+            (true, true) => None,
+            (true, false) => Some(Self::root()),
+            (false, _) => Some(Self(parent.into())),
+        }
+    }
+
+    /// What every path below this one begins with.
+    fn prefix(&self) -> String {
+        if &*self.0 == "/" { "/".to_owned() } else { format!("{}/", self.0) }
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Borrow<str> for Path {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What the tree holds at a path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Node {
+    /// The protobuf form of the node's kind (see [`crate::nodes`]); empty where the kind has none.
+    pub payload: Bytes,
+    pub created: Revision,
+    pub modified: Revision,
+    /// Writes since the creation, from 0; what transactions expect.
+    pub version: i32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct NodeRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    payload: Bytes,
+    #[prost(uint64, tag = "2")]
+    created: u64,
+    #[prost(uint64, tag = "3")]
+    modified: u64,
+    #[prost(int32, tag = "4")]
+    version: i32,
+}
+
+impl Node {
+    /// The stored form: a protobuf record of payload, revisions and version.
+    pub fn encode(&self) -> Vec<u8> {
+        NodeRecord {
+            payload: self.payload.clone(),
+            created: self.created.0,
+            modified: self.modified.0,
+            version: self.version,
+        }
+        .encode_to_vec()
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, prost::DecodeError> {
+        let record = NodeRecord::decode(bytes)?;
+        Ok(Self {
+            payload: record.payload,
+            created: Revision(record.created),
+            modified: Revision(record.modified),
+            version: record.version,
+        })
+    }
+}
+
+/// What a transaction made of one path: the node as it is now, or none where it was deleted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeChange {
+    pub path: Path,
+    pub node: Option<Node>,
+}
+
+/// The tree at one revision.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Tree {
+    revision: Revision,
+    nodes: OrdMap<Path, Node>,
+}
+
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tree").field("revision", &self.revision).field("nodes", &self.nodes.len()).finish()
+    }
+}
+
+impl Tree {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A tree of stored or received nodes, in any order.
+    pub fn restore(revision: Revision, nodes: impl IntoIterator<Item = (Path, Node)>) -> Self {
+        Self { revision, nodes: nodes.into_iter().collect() }
+    }
+
+    /// The revision of the last entry that was applied, changed or not.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    pub fn get(&self, path: &Path) -> Option<&Node> {
+        self.nodes.get(path)
+    }
+
+    /// The node at a path given as text; none also for a text that is no path.
+    pub fn get_str(&self, path: &str) -> Option<&Node> {
+        self.nodes.get(path)
+    }
+
+    /// Every node, by path.
+    pub fn iter(&self) -> impl Iterator<Item = (&Path, &Node)> {
+        self.nodes.iter()
+    }
+
+    /// Every node below `path`, by path, without the node itself.
+    pub fn below(&self, path: &Path) -> impl Iterator<Item = (&Path, &Node)> {
+        let prefix = path.prefix();
+        self.nodes
+            .range::<_, str>((Bound::Excluded(prefix.as_str()), Bound::Unbounded))
+            .take_while(move |(path, _)| path.as_str().starts_with(&prefix))
+    }
+
+    /// The names below `path` as ZooKeeper's `ls` shows them, sorted: also of parents that are no nodes themselves.
+    /// Costs a look-up a name, not a walk of what lies below.
+    pub fn children(&self, path: &Path) -> Vec<String> {
+        let prefix = path.prefix();
+        let mut names = BTreeSet::new();
+        let mut from = Bound::Excluded(prefix.clone());
+        loop {
+            let start = from.as_ref().map(String::as_str);
+            let Some((found, _)) = self.nodes.range::<_, str>((start, Bound::Unbounded)).next() else { break };
+            let Some(rest) = found.as_str().strip_prefix(&prefix) else { break };
+            from = match rest.split_once('/') {
+                None => {
+                    names.insert(rest.to_owned());
+                    Bound::Excluded(found.as_str().to_owned())
+                }
+                Some((name, _)) => {
+                    names.insert(name.to_owned());
+                    // '0' is the character after '/': the rest of what lies below this name is skipped.
+                    Bound::Included(format!("{prefix}{name}0"))
+                }
+            };
+        }
+        names.into_iter().collect()
+    }
+
+    /// Whether `path` is a node or has nodes below it.
+    pub fn exists(&self, path: &Path) -> bool {
+        path.as_str() == "/" || self.get(path).is_some() || self.below(path).next().is_some()
+    }
+
+    /// Applies the transaction at `revision`: all of its changes, or none. The revision moves either way. The changes
+    /// come back by path, one a path.
+    pub fn apply(
+        &mut self,
+        revision: Revision,
+        transaction: &Transaction,
+    ) -> Result<Vec<NodeChange>, TransactionRefused> {
+        self.advance(revision);
+        let mut nodes = self.nodes.clone();
+        let mut touched = BTreeMap::new();
+        for change in &transaction.changes {
+            let (path, node) = match Self::changed(&nodes, revision, change)? {
+                Some(result) => result,
+                None => continue,
+            };
+            match &node {
+                Some(node) => nodes.insert(path.clone(), node.clone()),
+                None => nodes.remove(path),
+            };
+            touched.insert(path.clone(), node);
+        }
+        self.nodes = nodes;
+        Ok(touched.into_iter().map(|(path, node)| NodeChange { path, node }).collect())
+    }
+
+    /// What one change makes of its path; none for a check that holds.
+    #[allow(clippy::type_complexity)]
+    fn changed<'a>(
+        nodes: &OrdMap<Path, Node>,
+        revision: Revision,
+        change: &'a Change,
+    ) -> Result<Option<(&'a Path, Option<Node>)>, TransactionRefused> {
+        match change {
+            Change::Create { path, payload } => {
+                if path.as_str() == "/" || nodes.contains_key(path) {
+                    return Err(TransactionRefused::Exists { path: path.clone() });
+                }
+                let node = Node { payload: payload.clone(), created: revision, modified: revision, version: 0 };
+                Ok(Some((path, Some(node))))
+            }
+            Change::Set { path, payload, expected } => {
+                let old = expect(nodes, path, *expected)?;
+                let node = Node {
+                    payload: payload.clone(),
+                    created: old.created,
+                    modified: revision,
+                    version: old.version.saturating_add(1),
+                };
+                Ok(Some((path, Some(node))))
+            }
+            Change::Delete { path, expected } => {
+                expect(nodes, path, *expected)?;
+                Ok(Some((path, None)))
+            }
+            Change::Check { path, expected: Some(version) } => {
+                expect(nodes, path, *version)?;
+                Ok(None)
+            }
+            Change::Check { path, expected: None } => match nodes.contains_key(path) {
+                true => Err(TransactionRefused::Exists { path: path.clone() }),
+                false => Ok(None),
+            },
+        }
+    }
+
+    /// Writes changes that were decided and applied elsewhere, as a watcher or the controller receives them.
+    pub fn accept(&mut self, revision: Revision, changes: &[NodeChange]) {
+        self.advance(revision);
+        for change in changes {
+            match &change.node {
+                Some(node) => self.nodes.insert(change.path.clone(), node.clone()),
+                None => self.nodes.remove(&change.path),
+            };
+        }
+    }
+
+    /// Moves the revision over an entry that changes nothing (a leader's no-op). It never goes back.
+    pub fn advance(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
+    }
+}
+
+fn expect<'a>(nodes: &'a OrdMap<Path, Node>, path: &Path, expected: i32) -> Result<&'a Node, TransactionRefused> {
+    let node = nodes.get(path).ok_or_else(|| TransactionRefused::Missing { path: path.clone() })?;
+    if node.version != expected {
+        return Err(TransactionRefused::Version { path: path.clone(), expected, found: node.version });
+    }
+    Ok(node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> Path {
+        Path::new(text).expect("a valid path")
+    }
+
+    fn create(text: &str) -> Change {
+        Change::Create { path: path(text), payload: Bytes::from_static(b"x") }
+    }
+
+    #[test]
+    fn paths_follow_zookeeper() {
+        for valid in ["/", "/a", "/config/brokers/<default>", "/brokers/topics/a.b_c/partitions/0/state"] {
+            assert_eq!(path(valid).as_str(), valid);
+        }
+        for invalid in ["", "a", "/a/", "//", "/a//b", "/..", "/a/./b", "/a\u{0}"] {
+            assert!(Path::new(invalid).is_err(), "{invalid:?}");
+        }
+        assert_eq!(path("/a/b").parent(), Some(path("/a")));
+        assert_eq!(path("/a").parent(), Some(Path::root()));
+        assert_eq!(Path::root().parent(), None);
+        assert_eq!(path("/a/b").name(), "b");
+    }
+
+    #[test]
+    fn children_list_implicit_parents_once_and_in_order() {
+        let mut tree = Tree::new();
+        let changes = ["/a/x", "/a/x-y", "/a/x-y-z/deep/er", "/a/x/one", "/a/x/two", "/b", "/a/x.y"];
+        tree.apply(Revision(1), &Transaction { changes: changes.map(create).to_vec() }).expect("applies");
+        assert_eq!(tree.children(&Path::root()), ["a", "b"]);
+        assert_eq!(tree.children(&path("/a")), ["x", "x-y", "x-y-z", "x.y"]);
+        assert_eq!(tree.children(&path("/a/x")), ["one", "two"]);
+        assert_eq!(tree.children(&path("/b")), [] as [&str; 0]);
+        assert!(tree.exists(&path("/a/x-y-z/deep")) && !tree.exists(&path("/a/x-")));
+        assert_eq!(tree.below(&path("/a/x")).count(), 2);
+    }
+
+    #[test]
+    fn a_transaction_applies_whole_or_not_at_all() {
+        let mut tree = Tree::new();
+        tree.apply(Revision(1), &Transaction { changes: vec![create("/a")] }).expect("applies");
+        let before = tree.clone();
+        let set = |expected| Change::Set { path: path("/a"), payload: Bytes::new(), expected };
+        let refused = tree.apply(Revision(2), &Transaction { changes: vec![create("/b"), set(7)] });
+        assert_eq!(refused, Err(TransactionRefused::Version { path: path("/a"), expected: 7, found: 0 }));
+        assert_eq!(tree.get_str("/b"), None);
+        assert_eq!(tree.get_str("/a"), before.get_str("/a"));
+        assert_eq!(tree.revision(), Revision(2));
+        let changes = tree.apply(Revision(3), &Transaction { changes: vec![set(0), set(1)] }).expect("applies");
+        assert_eq!(changes.len(), 1);
+        let node = tree.get_str("/a").expect("is there");
+        assert_eq!((node.created, node.modified, node.version), (Revision(1), Revision(3), 2));
+    }
+
+    /// Scenario 25: an entry that is applied twice is refused the second time, the same way everywhere.
+    #[test]
+    fn an_entry_applied_twice_is_refused() {
+        let mut tree = Tree::new();
+        let creation = Transaction { changes: vec![create("/a")] };
+        tree.apply(Revision(1), &creation).expect("applies");
+        assert_eq!(tree.apply(Revision(2), &creation), Err(TransactionRefused::Exists { path: path("/a") }));
+        let write = Change::Set { path: path("/a"), payload: Bytes::new(), expected: 0 };
+        let write = Transaction { changes: vec![write] };
+        tree.apply(Revision(3), &write).expect("applies");
+        assert!(tree.apply(Revision(4), &write).is_err());
+        let delete = Transaction { changes: vec![Change::Delete { path: path("/a"), expected: 1 }] };
+        tree.apply(Revision(5), &delete).expect("applies");
+        assert_eq!(tree.apply(Revision(6), &delete), Err(TransactionRefused::Missing { path: path("/a") }));
+    }
+
+    #[test]
+    fn checks_guard_and_change_nothing() {
+        let mut tree = Tree::new();
+        let absent = Change::Check { path: path("/a"), expected: None };
+        let made = tree.apply(Revision(1), &Transaction { changes: vec![absent.clone(), create("/a")] });
+        assert_eq!(made.expect("applies").len(), 1);
+        assert!(tree.apply(Revision(2), &Transaction { changes: vec![absent] }).is_err());
+    }
+
+    #[test]
+    fn nodes_survive_their_stored_form() {
+        let node = Node { payload: Bytes::from_static(b"p"), created: Revision(3), modified: Revision(9), version: 4 };
+        assert_eq!(Node::decode(&node.encode()), Ok(node));
+        assert!(Node::decode(&[0xff; 5]).is_err());
+    }
+
+    #[test]
+    fn accepted_changes_give_the_same_tree() {
+        let mut leader = Tree::new();
+        let mut watcher = Tree::new();
+        let changes = leader.apply(Revision(4), &Transaction { changes: vec![create("/a"), create("/b")] });
+        watcher.accept(Revision(4), &changes.expect("applies"));
+        assert_eq!(leader, watcher);
+    }
+}

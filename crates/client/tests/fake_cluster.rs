@@ -141,7 +141,7 @@ async fn a_lost_answer_is_repeated_only_for_an_idempotent_batch() {
     // Every odd produce is taken and never answered.
     let answer: Answer = Arc::new(move |header, frame, body| match header.api()? {
         Api::Metadata => Some(metadata(header, &[port], 1, 3)),
-        Api::Produce if counted.fetch_add(1, Ordering::SeqCst) % 2 == 0 => None,
+        Api::Produce if counted.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) => None,
         Api::Produce => Some(produced(header, frame, body, ErrorCode::None, None)),
         _ => None,
     });

@@ -179,6 +179,10 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
     for _ in 0..count {
         out.put_slice(element);
     }
+    if api == Api::Fetch && flexible {
+        // Nothing forgotten, no rack: neither may be null.
+        out.put_slice(&[1, 1]);
+    }
     out.put_slice(&[0; 64]);
     Some(out.freeze())
 }

@@ -50,7 +50,7 @@ packages_to_build() {
   fi
 }
 
-# The archive alone: every later build links it, whatever its profile (see docs/adr/0002-one-rocksdb-archive.md).
+# The archive alone: every later build links it, whatever its profile (see docs/adr/0001-one-rocksdb-archive.md).
 rocksdb() {
   [ -f "$ROCKSDB_LIB_DIR/librocksdb.a" ] && return
   say "building RocksDB once: some twelve minutes on two cores; later builds and clones find it in $ROCKSDB_LIB_DIR"

@@ -40,7 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    // `ottla dev` runs both services in one process: docs/adr/0003-the-cli-holds-both-services.md.
+    // `ottla dev` runs both services in one process: docs/adr/0002-the-cli-holds-both-services.md.
     ("cli", &["model", "protocol", "client", "rpc", "config", "coordinator", "broker"]),
 ];
 

@@ -1,0 +1,113 @@
+//! What `ottla` can do, a file for each group of commands.
+
+mod cluster;
+mod consume;
+mod produce;
+mod topic;
+mod tree;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{dev, local};
+
+/// The cluster of processes that `ottla local` starts by default.
+const LOCAL_BROKERS: &str = "127.0.0.1:29092,127.0.0.1:39092,127.0.0.1:49092";
+const LOCAL_COORDINATORS: &str = "127.0.0.1:22181,127.0.0.1:32181,127.0.0.1:42181";
+
+/// Ottla: a replicated log that Kafka clients use unchanged.
+#[derive(Parser)]
+#[command(name = "ottla", version, arg_required_else_help = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A cluster of processes on this machine
+    #[command(subcommand)]
+    Local(local::LocalCommand),
+    /// One coordinator and one broker in a single process
+    Dev(dev::DevArguments),
+    /// Topics
+    #[command(subcommand)]
+    Topic(topic::TopicCommand),
+    /// Write a record for each line of standard input
+    Produce(produce::ProduceArguments),
+    /// Print the records of a topic
+    Consume(consume::ConsumeArguments),
+    /// The brokers of the cluster
+    Brokers(cluster::BrokersArguments),
+    /// The coordinators of the cluster
+    Quorum(Coordinators),
+    /// The cluster's state, as ZooKeeper would show it
+    #[command(subcommand)]
+    Tree(tree::TreeCommand),
+}
+
+impl Arguments {
+    /// `ottla dev` runs runtimes of its own and must not be called within one.
+    pub fn dev(&self) -> Option<&dev::DevArguments> {
+        match &self.command {
+            Command::Dev(arguments) => Some(arguments),
+            _ => None,
+        }
+    }
+}
+
+/// Which brokers to ask first.
+#[derive(Args)]
+pub struct Bootstrap {
+    /// host:port[,host:port…] of some brokers; else OTTLA_BOOTSTRAP, else those of `ottla local`
+    #[arg(long, short = 'b', value_name = "ADDRESSES", alias = "broker-list")]
+    bootstrap_server: Option<String>,
+}
+
+impl Bootstrap {
+    fn addresses(&self) -> String {
+        let variable = || std::env::var("OTTLA_BOOTSTRAP").ok().filter(|text| !text.is_empty());
+        self.bootstrap_server.clone().or_else(variable).unwrap_or_else(|| LOCAL_BROKERS.to_owned())
+    }
+}
+
+/// Which coordinators to ask.
+#[derive(Args)]
+pub struct Coordinators {
+    /// host:port[,host:port…] of coordinators; else OTTLA_COORDINATORS, else those of `ottla local`
+    #[arg(long, short = 'c', value_name = "ADDRESSES")]
+    coordinators: Option<String>,
+}
+
+impl Coordinators {
+    fn addresses(&self) -> Result<Vec<String>> {
+        let variable = || std::env::var("OTTLA_COORDINATORS").ok().filter(|text| !text.is_empty());
+        let text = self.coordinators.clone().or_else(variable).unwrap_or_else(|| LOCAL_COORDINATORS.to_owned());
+        crate::quorum::addresses(&text)
+    }
+}
+
+pub async fn run(arguments: Arguments) -> Result<ExitCode> {
+    match arguments.command {
+        Command::Local(command) => local::run(command).await?,
+        // Handled before there is a runtime.
+        Command::Dev(_) => {}
+        Command::Topic(command) => topic::run(command).await?,
+        Command::Produce(arguments) => return produce::run(arguments).await,
+        Command::Consume(arguments) => consume::run(arguments).await?,
+        Command::Brokers(arguments) => cluster::brokers(arguments).await?,
+        Command::Quorum(arguments) => cluster::quorum(&arguments).await?,
+        Command::Tree(command) => tree::run(command).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `key=value`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
+        _ => Err("wanted is key=value".to_owned()),
+    }
+}

@@ -1,0 +1,61 @@
+//! `ottla tree`.
+
+use anyhow::{Context as _, Result};
+use clap::Subcommand;
+use ottla_rpc::AdminClient;
+use ottla_rpc::admin::{GetNodeRequest, ListNodesRequest};
+
+use super::Coordinators;
+use crate::out;
+use crate::quorum::TIMEOUT;
+
+#[derive(Subcommand)]
+pub enum TreeCommand {
+    /// List the nodes below a path
+    Ls {
+        #[arg(default_value = "/")]
+        path: String,
+        /// All nodes below, by their whole paths
+        #[arg(long, short)]
+        recursive: bool,
+        #[command(flatten)]
+        at: Coordinators,
+    },
+    /// Show the payload of a node
+    Get {
+        path: String,
+        /// Also when it was made and changed
+        #[arg(long, short)]
+        stat: bool,
+        #[command(flatten)]
+        at: Coordinators,
+    },
+}
+
+pub async fn run(command: TreeCommand) -> Result<()> {
+    match command {
+        TreeCommand::Ls { path, recursive, at } => {
+            let client = AdminClient::new(&at.addresses()?)?;
+            let request = ListNodesRequest { path, recursive, linearizable: true };
+            for name in client.list_nodes(request, TIMEOUT).await?.names {
+                out!("{name}");
+            }
+        }
+        TreeCommand::Get { path, stat, at } => {
+            let client = AdminClient::new(&at.addresses()?)?;
+            let request = GetNodeRequest { path: path.clone(), linearizable: true };
+            let node = client.get_node(request, TIMEOUT).await?.node.with_context(|| format!("{path} is not there"))?;
+            out!("{}", node.json);
+            if stat {
+                out!(
+                    "created at revision {}, changed at {}, version {}, {} children",
+                    node.created_revision,
+                    node.modified_revision,
+                    node.version,
+                    node.children
+                );
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,246 @@
+//! The cluster as the tools use it: the client crate, with messages for people and patience at the start.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ottla_client::{Client, ClientConfig, ClientError};
+use ottla_model::{BrokerId, ErrorCode, PartitionId};
+
+use crate::progress::Progress;
+
+/// How long a tool waits for brokers that do not answer yet: a command right after the start of a cluster should wait.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two tries to connect.
+const CONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// How long brokers may take over an admin request; Kafka's tools allow as much.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Kafka's `ConfigSource` of a value that nobody set.
+const SOURCE_DEFAULT: i8 = 5;
+
+/// Why an operation failed, as a person wants to read it.
+#[derive(Debug, thiserror::Error)]
+pub enum KafkaError {
+    /// A broker said no.
+    #[error("{message}")]
+    Refused { code: ErrorCode, message: String },
+    #[error("{0}")]
+    Failed(ClientError),
+}
+
+impl KafkaError {
+    pub fn refused(code: ErrorCode, message: &impl ToString) -> Self {
+        Self::Refused { code, message: message.to_string() }
+    }
+
+    pub fn is(&self, wanted: ErrorCode) -> bool {
+        matches!(self, Self::Refused { code, .. } if *code == wanted)
+    }
+}
+
+impl From<ClientError> for KafkaError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Refused { code, message } => {
+                let message = message.filter(|text| !text.is_empty()).unwrap_or_else(|| format!("{code:?}"));
+                Self::Refused { code, message }
+            }
+            other => Self::Failed(other),
+        }
+    }
+}
+
+pub struct NewTopic {
+    pub name: String,
+    /// None: the cluster's default.
+    pub partitions: Option<i32>,
+    /// None: the cluster's default.
+    pub replication_factor: Option<i16>,
+    /// The brokers of each partition; empty: the cluster chooses.
+    pub assignments: Vec<Vec<i32>>,
+    pub configs: Vec<(String, String)>,
+}
+
+pub struct ListedTopic {
+    pub name: String,
+    pub is_internal: bool,
+}
+
+pub struct TopicDescription {
+    pub name: String,
+    pub topic_id: String,
+    /// By number.
+    pub partitions: Vec<PartitionDescription>,
+    /// What is not a default, in the broker's order.
+    pub configs: Vec<(String, String)>,
+    pub min_insync_replicas: usize,
+}
+
+#[derive(Clone)]
+pub struct PartitionDescription {
+    pub partition: i32,
+    pub leader: Option<i32>,
+    pub replicas: Vec<i32>,
+    pub isr: Vec<i32>,
+    /// None where the broker does not tell.
+    pub elr: Option<Vec<i32>>,
+    pub last_known_elr: Option<Vec<i32>>,
+}
+
+/// A cluster that answered.
+#[derive(Clone)]
+pub struct Kafka {
+    client: Client,
+}
+
+impl Kafka {
+    /// Waits, with a line that says so, until one of the brokers answers.
+    pub async fn connect(bootstrap: &str) -> Result<Self, KafkaError> {
+        let mut progress = Progress::new(Duration::from_secs(1));
+        let client = Client::new(ClientConfig::new(bootstrap));
+        loop {
+            let error = match client.metadata(Some(&[])).await {
+                Ok(_) => {
+                    progress.clear();
+                    return Ok(Self { client });
+                }
+                Err(error) => error,
+            };
+            if !error.is_retriable() || progress.elapsed() > CONNECT_PATIENCE {
+                progress.clear();
+                return Err(error.into());
+            }
+            progress.show(&format!("waiting for {bootstrap}"));
+            tokio::time::sleep(CONNECT_PAUSE).await;
+        }
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub async fn topics(&self) -> Result<Vec<ListedTopic>, KafkaError> {
+        let topics = self.client.list_topics().await?;
+        Ok(topics.into_iter().map(|topic| ListedTopic { name: topic.name, is_internal: topic.is_internal }).collect())
+    }
+
+    pub async fn create_topic(&self, topic: &NewTopic) -> Result<(), KafkaError> {
+        let assignments: BTreeMap<PartitionId, Vec<BrokerId>> = (0..)
+            .map(PartitionId)
+            .zip(topic.assignments.iter().map(|brokers| brokers.iter().copied().map(BrokerId).collect()))
+            .collect();
+        let wanted = ottla_client::NewTopic {
+            name: topic.name.clone(),
+            partition_count: topic.partitions.unwrap_or(-1),
+            replication_factor: topic.replication_factor.unwrap_or(-1),
+            assignments,
+            configs: topic.configs.iter().cloned().collect(),
+        };
+        let outcomes = self.client.create_topics(&[wanted], ADMIN_TIMEOUT, false).await?;
+        each(outcomes)
+    }
+
+    pub async fn grow_topic(&self, name: &str, total: i32) -> Result<(), KafkaError> {
+        let wanted = ottla_client::NewPartitions { topic: name.to_owned(), total, assignments: Vec::new() };
+        each(self.client.create_partitions(&[wanted], ADMIN_TIMEOUT, false).await?)
+    }
+
+    pub async fn delete_topic(&self, name: &str) -> Result<(), KafkaError> {
+        each(self.client.delete_topics(&[name], ADMIN_TIMEOUT).await?)
+    }
+
+    /// Describes topics in the order given; the first that does not exist is the error.
+    pub async fn describe(&self, names: &[String]) -> Result<Vec<TopicDescription>, KafkaError> {
+        let asked: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut described: BTreeMap<String, _> = self
+            .client
+            .describe_topics(Some(&asked))
+            .await?
+            .into_iter()
+            .map(|topic| (topic.name.clone(), topic))
+            .collect();
+        let mut descriptions = Vec::new();
+        for name in names {
+            let Some(topic) = described.remove(name) else {
+                return Err(KafkaError::refused(ErrorCode::UnknownTopicOrPartition, &format!("{name} does not exist")));
+            };
+            if !topic.error.is_ok() {
+                return Err(KafkaError::refused(topic.error, &format!("{name}: {:?}", topic.error)));
+            }
+            let configs = self.client.describe_topic_configs(name).await?;
+            let value = |wanted: &str| configs.iter().find(|entry| entry.name == wanted).and_then(|e| e.value.clone());
+            let min_insync_replicas = value("min.insync.replicas").and_then(|text| text.parse().ok()).unwrap_or(1);
+            let configs = configs
+                .into_iter()
+                .filter(|entry| entry.source != SOURCE_DEFAULT)
+                .map(|entry| (entry.name, entry.value.unwrap_or_default()))
+                .collect();
+            let mut partitions: Vec<_> = topic.partitions.into_iter().map(partition_description).collect();
+            partitions.sort_by_key(|partition| partition.partition);
+            let topic_id = topic.id.to_string();
+            descriptions.push(TopicDescription {
+                name: topic.name,
+                topic_id,
+                partitions,
+                configs,
+                min_insync_replicas,
+            });
+        }
+        Ok(descriptions)
+    }
+
+    /// The partitions of a topic, which is created where it does not exist and the brokers allow it; each has a leader, or
+    /// had none for as long as the client tries.
+    pub async fn partitions(&self, topic: &str) -> Result<Vec<PartitionId>, KafkaError> {
+        let patience = self.client.config().retry_timeout;
+        let mut progress = Progress::new(Duration::from_secs(1));
+        loop {
+            let view = self.client.metadata_creating(&[topic]).await?;
+            let Some(found) = view.topics.get(topic) else {
+                return Err(ClientError::Incomplete(ottla_protocol::Api::Metadata).into());
+            };
+            let led = found.partitions.values().all(|partition| partition.leader != BrokerId::NONE);
+            if found.error.is_ok() && led && !found.partitions.is_empty() {
+                progress.clear();
+                return Ok(found.partitions.keys().copied().collect());
+            }
+            let error = if found.error.is_ok() { ErrorCode::LeaderNotAvailable } else { found.error };
+            if !error.is_retriable() || progress.elapsed() > patience {
+                progress.clear();
+                return Err(KafkaError::refused(error, &format!("{topic}: {error:?}")));
+            }
+            progress.show(&format!("waiting for the leaders of {topic}"));
+            tokio::time::sleep(CONNECT_PAUSE).await;
+        }
+    }
+}
+
+fn each(outcomes: Vec<ottla_client::TopicOutcome>) -> Result<(), KafkaError> {
+    for outcome in outcomes {
+        outcome.into_result()?;
+    }
+    Ok(())
+}
+
+fn partition_description(partition: ottla_client::DescribedPartition) -> PartitionDescription {
+    let ids = |ids: &[BrokerId]| ids.iter().map(|id| id.0).collect::<Vec<_>>();
+    PartitionDescription {
+        partition: partition.partition.0,
+        leader: Some(partition.leader).filter(|leader| *leader != BrokerId::NONE).map(|leader| leader.0),
+        replicas: ids(&partition.replicas),
+        isr: ids(&partition.isr),
+        elr: partition.elr.as_deref().map(ids),
+        last_known_elr: partition.last_known_elr.as_deref().map(ids),
+    }
+}
+
+/// The ids of all brokers, as the one at `address` knows them. One try.
+pub async fn broker_ids(address: &str) -> Result<Vec<i32>, KafkaError> {
+    let view = Client::new(ClientConfig::new(address)).metadata(Some(&[])).await?;
+    Ok(view.brokers.keys().map(|id| id.0).collect())
+}
+
+/// The controller, as the broker at `address` knows it. One try.
+pub async fn controller_id(address: &str) -> Result<Option<i32>, KafkaError> {
+    let view = Client::new(ClientConfig::new(address)).metadata(Some(&[])).await?;
+    Ok(view.controller.map(|id| id.0))
+}

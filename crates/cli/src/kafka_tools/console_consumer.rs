@@ -1,0 +1,203 @@
+//! `kafka-console-consumer`: prints the records of a topic.
+//!
+//! There are no consumer groups yet: `--group` is taken and said to be without effect.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ottla_protocol::messages::fetch::IsolationLevel;
+
+use super::format::Formatter;
+use super::options::{OptionSpec, Options, flag, usage, value};
+use super::{ToolError, bootstrap, exception_class, log_plain_error, refuse_options};
+use crate::consumer::{self, From, Settings};
+use crate::kafka::Kafka;
+use crate::{err, out, output};
+
+static SPECS: &[OptionSpec] = &[
+    value("bootstrap-server", "String: server to connect to", "REQUIRED: The server(s) to connect to."),
+    value("broker-list", "String: server to connect to", "The older name of --bootstrap-server."),
+    value("command-config", "String: config file", "Accepted and not used."),
+    value("command-property", "String: consumer_prop", "auto.offset.reset and isolation.level are used."),
+    value("consumer-property", "String: consumer_prop", "auto.offset.reset and isolation.level are used."),
+    value("consumer.config", "String: config file", "Accepted and not used."),
+    flag("enable-systest-events", "Accepted and not used."),
+    value("formatter", "String: class", "Accepted and not used."),
+    value("formatter-config", "String: config file", "Accepted and not used."),
+    value("formatter-property", "String: prop", "The newer name of --property."),
+    flag("from-beginning", "Start with the earliest message present in the log rather than the latest message."),
+    value("group", "String: consumer group id", "Accepted and not used: there are no groups yet."),
+    flag("help", "Print usage information."),
+    value("isolation-level", "String", "read_committed or read_uncommitted (default)."),
+    value("key-deserializer", "String: deserializer for key", "Accepted and not used."),
+    value("max-messages", "Integer: num_messages", "The maximum number of messages to consume before exiting."),
+    value(
+        "offset",
+        "String: consume offset",
+        "The offset to consume from (a non-negative number), or 'earliest', or 'latest' (default).",
+    ),
+    value("partition", "Integer: partition", "The partition to consume from."),
+    value(
+        "property",
+        "String: prop",
+        "A property of the formatter: print.key, print.value, print.timestamp, print.offset, print.partition, print.headers, key.separator, …",
+    ),
+    flag("skip-message-on-error", "Accepted and not used."),
+    value(
+        "timeout-ms",
+        "Integer: timeout_ms",
+        "If specified, exit if no message is available for consumption for the specified interval.",
+    ),
+    value("topic", "String: topic", "REQUIRED: The topic to consume on."),
+    value("value-deserializer", "String: deserializer for values", "Accepted and not used."),
+    flag("version", "Display the version."),
+];
+
+const LOGGER: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
+
+struct Plan {
+    bootstrap: String,
+    topic: String,
+    settings: Settings,
+    formatter: Formatter,
+    max_messages: Option<u64>,
+    timeout: Option<Duration>,
+}
+
+pub async fn run(arguments: &[String]) -> ExitCode {
+    let options = match Options::parse(SPECS, arguments) {
+        Ok(options) => options,
+        Err(error) => return refuse_options(&error.into(), SPECS),
+    };
+    if options.has("help") {
+        out!("{}", usage(SPECS).trim_end());
+        return ExitCode::SUCCESS;
+    }
+    if options.has("version") {
+        out!("{} (Ottla)", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    let plan = match plan(&options) {
+        Ok(plan) => plan,
+        Err(error) => return refuse_options(&error, SPECS),
+    };
+    if options.has("group") {
+        err!("--group has no effect yet: every partition is read and nothing is committed");
+    }
+    let mut printed = 0;
+    let result = tokio::select! {
+        result = consume(plan, &mut printed) => result,
+        // Ctrl-C ends a consumer, and the total is still said.
+        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
+    };
+    output::flush();
+    let code = result.unwrap_or_else(|error| {
+        err!("{}: {error}", exception_class(&error));
+        ExitCode::FAILURE
+    });
+    err!("Processed a total of {printed} messages");
+    code
+}
+
+fn plan(options: &Options) -> Result<Plan, ToolError> {
+    let mut properties = options.pairs("consumer-property")?;
+    properties.extend(options.pairs("command-property")?);
+    let property = |name: &str| properties.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let partition: Option<i32> = options.number("partition")?;
+    if options.has("offset") && partition.is_none() {
+        return Err(ToolError::Usage("The partition is required when offset is specified.".to_owned()));
+    }
+    if options.has("offset") && options.has("from-beginning") {
+        return Err(ToolError::Usage("Options from-beginning and offset cannot be specified together.".to_owned()));
+    }
+    let from = match options.get("offset") {
+        None if options.has("from-beginning") || property("auto.offset.reset") == Some("earliest") => From::Beginning,
+        None | Some("latest") => From::End,
+        Some("earliest") => From::Beginning,
+        Some(text) => match text.parse() {
+            Ok(offset) if offset >= 0 => From::At(offset),
+            _ => {
+                let accepted = "Valid values are 'earliest', 'latest', or a non-negative long.";
+                return Err(ToolError::Usage(format!("The provided offset value '{text}' is incorrect. {accepted}")));
+            }
+        },
+    };
+    let isolation = options.get("isolation-level").or_else(|| property("isolation.level"));
+    let isolation_level = match isolation.unwrap_or("read_uncommitted") {
+        "read_committed" => IsolationLevel::ReadCommitted,
+        "read_uncommitted" => IsolationLevel::ReadUncommitted,
+        other => {
+            return Err(ToolError::Usage(format!("--isolation-level {other}: read_committed or read_uncommitted")));
+        }
+    };
+    let mut formatter = options.pairs("property")?;
+    formatter.extend(options.pairs("formatter-property")?);
+    Ok(Plan {
+        bootstrap: bootstrap(options)?.to_owned(),
+        topic: options.required("topic")?.to_owned(),
+        settings: Settings { partition, from, exit_at_end: false, isolation_level },
+        formatter: Formatter::of(&formatter),
+        max_messages: options.number::<i64>("max-messages")?.and_then(|count| u64::try_from(count).ok()),
+        timeout: options.number::<i64>("timeout-ms")?.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis),
+    })
+}
+
+async fn consume(plan: Plan, printed: &mut u64) -> Result<ExitCode, ToolError> {
+    let kafka = Kafka::connect(&plan.bootstrap).await?;
+    let mut records = consumer::open(&kafka, &plan.topic, &plan.settings).await?;
+    let mut line = Vec::new();
+    while plan.max_messages.is_none_or(|most| *printed < most) {
+        // What has not been flushed is shown before there is any wait.
+        let next = match records.try_recv() {
+            Ok(next) => Some(next),
+            Err(_) => {
+                output::flush();
+                match plan.timeout {
+                    Some(patience) => match tokio::time::timeout(patience, records.recv()).await {
+                        Ok(next) => next,
+                        Err(_) => {
+                            log_plain_error("Error processing message, terminating consumer process: ", LOGGER);
+                            err!("org.apache.kafka.common.errors.TimeoutException");
+                            break;
+                        }
+                    },
+                    None => records.recv().await,
+                }
+            }
+        };
+        let Some(incoming) = next else { break };
+        line.clear();
+        plan.formatter.write(&incoming?, &mut line);
+        output::bytes(&line);
+        *printed += 1;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(line: &str) -> Result<Plan, String> {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let options = Options::parse(SPECS, &arguments).map_err(|error| error.to_string())?;
+        plan(&options).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn command_lines_of_documents_are_understood() {
+        let from = |line: &str| planned(line).map(|plan| plan.settings.from);
+        assert_eq!(from("--topic t --bootstrap-server k:9092"), Ok(From::End));
+        assert_eq!(from("--topic t --bootstrap-server k:9092 --from-beginning --group g"), Ok(From::Beginning));
+        assert_eq!(from("--topic t --bootstrap-server k --partition 0 --offset 7"), Ok(From::At(7)));
+        assert_eq!(from("--topic t --bootstrap-server k --partition 0 --offset earliest"), Ok(From::Beginning));
+        assert!(from("--topic t --bootstrap-server k --offset 7").is_err());
+        assert!(from("--topic t --bootstrap-server k --partition 0 --offset soon").is_err());
+        let plan =
+            planned("--topic t --bootstrap-server k --max-messages 4 --timeout-ms 8000 --property print.key=true")
+                .expect("a plan");
+        assert_eq!((plan.max_messages, plan.timeout), (Some(4), Some(Duration::from_secs(8))));
+        assert!(plan.formatter.print_key);
+        assert_eq!(from("--bootstrap-server k"), Err("Missing required argument \"[topic]\"".into()));
+    }
+}

@@ -1,0 +1,298 @@
+//! Records as `kafka-console-consumer` prints them, and lines as `kafka-console-producer` reads them: the properties of Kafka's
+//! default formatter and reader.
+
+use bytes::Bytes;
+use ottla_protocol::record_batch::{Header, TimestampType};
+
+use crate::consumer::Incoming;
+use crate::producer::Outgoing;
+
+/// `print.key=true` and its like.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Formatter {
+    pub print_timestamp: bool,
+    pub print_key: bool,
+    pub print_offset: bool,
+    pub print_partition: bool,
+    pub print_headers: bool,
+    pub print_value: bool,
+    pub key_separator: Vec<u8>,
+    pub line_separator: Vec<u8>,
+    pub headers_separator: Vec<u8>,
+    pub null_literal: Vec<u8>,
+}
+
+impl Default for Formatter {
+    fn default() -> Self {
+        Self {
+            print_timestamp: false,
+            print_key: false,
+            print_offset: false,
+            print_partition: false,
+            print_headers: false,
+            print_value: true,
+            key_separator: b"\t".to_vec(),
+            line_separator: b"\n".to_vec(),
+            headers_separator: b",".to_vec(),
+            null_literal: b"null".to_vec(),
+        }
+    }
+}
+
+fn is_true(value: &str) -> bool {
+    value.trim().eq_ignore_ascii_case("true")
+}
+
+impl Formatter {
+    /// Properties that mean nothing here (deserializers) are passed over, as Kafka's formatter does.
+    pub fn of(properties: &[(String, String)]) -> Self {
+        let mut formatter = Self::default();
+        for (name, value) in properties {
+            let bytes = || value.clone().into_bytes();
+            match name.as_str() {
+                "print.timestamp" => formatter.print_timestamp = is_true(value),
+                "print.key" => formatter.print_key = is_true(value),
+                "print.offset" => formatter.print_offset = is_true(value),
+                "print.partition" => formatter.print_partition = is_true(value),
+                "print.headers" => formatter.print_headers = is_true(value),
+                "print.value" => formatter.print_value = is_true(value),
+                "key.separator" => formatter.key_separator = bytes(),
+                "line.separator" => formatter.line_separator = bytes(),
+                "headers.separator" => formatter.headers_separator = bytes(),
+                "null.literal" => formatter.null_literal = bytes(),
+                _ => {}
+            }
+        }
+        formatter
+    }
+
+    pub fn write(&self, incoming: &Incoming, out: &mut Vec<u8>) {
+        let mut fields: Vec<Vec<u8>> = Vec::new();
+        if self.print_timestamp {
+            let kind = match incoming.timestamp_type {
+                TimestampType::CreateTime => "CreateTime",
+                TimestampType::LogAppendTime => "LogAppendTime",
+            };
+            fields.push(format!("{kind}:{}", incoming.record.timestamp).into_bytes());
+        }
+        if self.print_partition {
+            fields.push(format!("Partition:{}", incoming.partition).into_bytes());
+        }
+        if self.print_offset {
+            fields.push(format!("Offset:{}", incoming.record.offset).into_bytes());
+        }
+        if self.print_headers {
+            fields.push(self.headers(&incoming.record.headers));
+        }
+        if self.print_key {
+            fields.push(self.field(incoming.record.key.as_ref()));
+        }
+        if self.print_value {
+            fields.push(self.field(incoming.record.value.as_ref()));
+        }
+        out.extend_from_slice(&fields.join(self.key_separator.as_slice()));
+        out.extend_from_slice(&self.line_separator);
+    }
+
+    fn field(&self, field: Option<&Bytes>) -> Vec<u8> {
+        field.map_or_else(|| self.null_literal.clone(), |bytes| bytes.to_vec())
+    }
+
+    fn headers(&self, headers: &[Header]) -> Vec<u8> {
+        if headers.is_empty() {
+            return b"NO_HEADERS".to_vec();
+        }
+        let shown: Vec<Vec<u8>> = headers
+            .iter()
+            .map(|header| [header.key.as_bytes(), b":", &self.field(header.value.as_ref())].concat())
+            .collect();
+        shown.join(self.headers_separator.as_slice())
+    }
+}
+
+/// A line that does not have the form that was asked for. The texts are Kafka's.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LineError {
+    #[error("No key separator found on line number {0}: '{1}'")]
+    NoKeySeparator(u64, String),
+    #[error("No headers delimiter found on line number {0}: '{1}'")]
+    NoHeadersDelimiter(u64, String),
+    #[error("No header key separator found in pair '{1}' on line number {0}")]
+    NoHeaderKeySeparator(u64, String),
+}
+
+/// `parse.key=true` and its like.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LineReader {
+    pub parse_key: bool,
+    pub parse_headers: bool,
+    pub ignore_error: bool,
+    pub key_separator: String,
+    pub headers_delimiter: String,
+    pub headers_separator: String,
+    pub headers_key_separator: String,
+    pub null_marker: Option<String>,
+    line: u64,
+}
+
+impl Default for LineReader {
+    fn default() -> Self {
+        Self {
+            parse_key: false,
+            parse_headers: false,
+            ignore_error: false,
+            key_separator: "\t".to_owned(),
+            headers_delimiter: "\t".to_owned(),
+            headers_separator: ",".to_owned(),
+            headers_key_separator: ":".to_owned(),
+            null_marker: None,
+            line: 0,
+        }
+    }
+}
+
+impl LineReader {
+    pub fn of(properties: &[(String, String)]) -> Self {
+        let mut reader = Self::default();
+        for (name, value) in properties {
+            match name.as_str() {
+                "parse.key" => reader.parse_key = is_true(value),
+                "parse.headers" => reader.parse_headers = is_true(value),
+                "ignore.error" => reader.ignore_error = is_true(value),
+                "key.separator" => reader.key_separator.clone_from(value),
+                "headers.delimiter" => reader.headers_delimiter.clone_from(value),
+                "headers.separator" => reader.headers_separator.clone_from(value),
+                "headers.key.separator" => reader.headers_key_separator.clone_from(value),
+                "null.marker" => reader.null_marker = Some(value.clone()),
+                _ => {}
+            }
+        }
+        reader
+    }
+
+    /// The record of the next line, without its line break.
+    pub fn read(&mut self, line: &[u8]) -> Result<Outgoing, LineError> {
+        self.line += 1;
+        let shown = || String::from_utf8_lossy(line).into_owned();
+        let mut rest = line;
+        let mut record = Outgoing::default();
+        if self.parse_headers {
+            match split(rest, self.headers_delimiter.as_bytes()) {
+                Some((headers, after)) => {
+                    record.headers = self.headers(headers)?;
+                    rest = after;
+                }
+                None if self.ignore_error => {}
+                None => return Err(LineError::NoHeadersDelimiter(self.line, shown())),
+            }
+        }
+        if self.parse_key {
+            match split(rest, self.key_separator.as_bytes()) {
+                Some((key, after)) => {
+                    record.key = self.field(key);
+                    rest = after;
+                }
+                None if self.ignore_error => {}
+                None => return Err(LineError::NoKeySeparator(self.line, shown())),
+            }
+        }
+        record.value = self.field(rest);
+        Ok(record)
+    }
+
+    fn field(&self, bytes: &[u8]) -> Option<Bytes> {
+        let is_null = self.null_marker.as_ref().is_some_and(|marker| marker.as_bytes() == bytes);
+        (!is_null).then(|| Bytes::copy_from_slice(bytes))
+    }
+
+    fn headers(&self, text: &[u8]) -> Result<Vec<Header>, LineError> {
+        if self.null_marker.as_ref().is_some_and(|marker| marker.as_bytes() == text) {
+            return Ok(Vec::new());
+        }
+        let text = String::from_utf8_lossy(text);
+        text.split(self.headers_separator.as_str())
+            .filter_map(|pair| match pair.split_once(self.headers_key_separator.as_str()) {
+                Some((key, value)) => Some(Ok(Header { key: key.to_owned(), value: self.field(value.as_bytes()) })),
+                None if self.ignore_error => None,
+                None => Some(Err(LineError::NoHeaderKeySeparator(self.line, pair.to_owned()))),
+            })
+            .collect()
+    }
+}
+
+fn split<'a>(text: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    if separator.is_empty() {
+        return None;
+    }
+    let at = text.windows(separator.len()).position(|window| window == separator)?;
+    Some((&text[..at], &text[at + separator.len()..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ottla_model::{Offset, PartitionId, TimestampMs};
+    use ottla_protocol::record_batch::Record;
+
+    fn properties(list: &[(&str, &str)]) -> Vec<(String, String)> {
+        list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn printed(list: &[(&str, &str)], key: Option<&str>, headers: Vec<Header>) -> String {
+        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        let record = Record {
+            offset: Offset(7),
+            timestamp: TimestampMs(1_700_000_000_000),
+            key: key.map(bytes),
+            value: Some(bytes("hello")),
+            headers,
+        };
+        let incoming = Incoming { partition: PartitionId(2), record, timestamp_type: TimestampType::CreateTime };
+        let mut out = Vec::new();
+        Formatter::of(&properties(list)).write(&incoming, &mut out);
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn records_are_printed_as_kafkas_formatter_does() {
+        assert_eq!(printed(&[], Some("k"), vec![]), "hello\n");
+        assert_eq!(printed(&[("print.key", "true")], None, vec![]), "null\thello\n");
+        let all = [
+            ("print.key", "true"),
+            ("print.timestamp", "true"),
+            ("print.offset", "true"),
+            ("print.partition", "TRUE"),
+            ("print.headers", "true"),
+            ("key.separator", "|"),
+        ];
+        assert_eq!(
+            printed(&all, Some("k"), vec![]),
+            "CreateTime:1700000000000|Partition:2|Offset:7|NO_HEADERS|k|hello\n"
+        );
+        let headers = vec![
+            Header { key: "a".into(), value: Some(Bytes::from_static(b"1")) },
+            Header { key: "b".into(), value: None },
+        ];
+        assert_eq!(printed(&[("print.headers", "true"), ("print.value", "false")], None, headers), "a:1,b:null\n");
+    }
+
+    #[test]
+    fn lines_are_read_as_kafkas_reader_does() {
+        let mut reader = LineReader::of(&properties(&[("parse.key", "true"), ("key.separator", ":")]));
+        let record = reader.read(b"k1:v1:v2").expect("a record");
+        assert_eq!((record.key.as_deref(), record.value.as_deref()), (Some(&b"k1"[..]), Some(&b"v1:v2"[..])));
+        reader.read(b"k2:v2").expect("a record");
+        let error = reader.read(b"nokey").expect_err("no key").to_string();
+        assert_eq!(error, "No key separator found on line number 3: 'nokey'");
+
+        let mut lenient = LineReader::of(&properties(&[("parse.key", "true"), ("ignore.error", "true")]));
+        assert_eq!(lenient.read(b"nokey").expect("a record").key, None);
+
+        let mut headers = LineReader::of(&properties(&[("parse.headers", "true"), ("null.marker", "NULL")]));
+        let record = headers.read(b"a:1,b:NULL\tNULL").expect("a record");
+        assert_eq!((record.headers.len(), record.value), (2, None));
+        assert!(headers.read(b"a\tv").is_err() && headers.read(b"v").is_err());
+        let plain = LineReader::default().read(b"").expect("a record");
+        assert_eq!(plain.value.as_deref(), Some(&b""[..]));
+    }
+}

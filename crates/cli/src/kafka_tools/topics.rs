@@ -1,0 +1,316 @@
+//! `kafka-topics`.
+
+use std::process::ExitCode;
+
+use regex_lite::Regex;
+
+use super::options::{OptionSpec, Options, flag, value};
+use super::{ToolError, bootstrap, exception_class, log_error, refuse_options};
+use crate::describe::{self, Shown};
+use crate::kafka::{Kafka, NewTopic};
+use crate::out;
+
+static SPECS: &[OptionSpec] = &[
+    flag("alter", "Alter the number of partitions."),
+    flag(
+        "at-min-isr-partitions",
+        "If set when describing topics, only show partitions whose isr count is equal to the configured minimum.",
+    ),
+    value("bootstrap-server", "String: server to connect to", "REQUIRED: The server to connect to."),
+    value("broker-list", "String: server to connect to", "The older name of --bootstrap-server."),
+    value("command-config", "String: command config property file", "Accepted and not used."),
+    value("config", "String: name=value", "A topic configuration for the topic being created."),
+    flag("create", "Create a new topic."),
+    flag("delete", "Delete a topic."),
+    flag("describe", "List details for the given topics."),
+    flag("exclude-internal", "Exclude internal topics when listing or describing."),
+    flag("help", "Print usage information."),
+    flag(
+        "if-exists",
+        "If set when altering, deleting or describing topics, the action will only execute if the topic exists.",
+    ),
+    flag(
+        "if-not-exists",
+        "If set when creating topics, the action will only execute if the topic does not already exist.",
+    ),
+    flag("list", "List all available topics."),
+    value("partitions", "Integer: # of partitions", "The number of partitions for the topic being created or altered."),
+    value(
+        "partition-size-limit-per-response",
+        "Integer: maximum partition size per response",
+        "Accepted and not used.",
+    ),
+    value(
+        "replica-assignment",
+        "String: broker_id_for_part0_replica1:broker_id_for_part0_replica2, ...",
+        "The brokers of each partition for the topic being created.",
+    ),
+    value(
+        "replication-factor",
+        "Integer: replication factor",
+        "The replication factor for each partition in the topic being created.",
+    ),
+    value(
+        "topic",
+        "String: topic",
+        "The topic to create, alter, describe or delete. It also accepts a regular expression, except for --create.",
+    ),
+    value("topic-id", "String: topic-id", "The topic-id to describe."),
+    flag("topics-with-overrides", "If set when describing topics, only show topics that have overridden configs."),
+    flag(
+        "unavailable-partitions",
+        "If set when describing topics, only show partitions whose leader is not available.",
+    ),
+    flag(
+        "under-min-isr-partitions",
+        "If set when describing topics, only show partitions whose isr count is less than the configured minimum.",
+    ),
+    flag("under-replicated-partitions", "If set when describing topics, only show under replicated partitions."),
+    flag("version", "Display the version."),
+];
+
+const LOGGER: &str = "org.apache.kafka.tools.TopicCommand";
+const COLLISION_WARNING: &str = "WARNING: Due to limitations in metric names, topics with a period ('.') or underscore ('_') could collide. To avoid issues it is best to use either, but not both.";
+
+pub async fn run(arguments: &[String]) -> ExitCode {
+    let checked = Options::parse(SPECS, arguments).map_err(ToolError::from).and_then(|options| {
+        let action = Action::of(&options)?;
+        Ok((options, action))
+    });
+    let (options, action) = match checked {
+        Ok(checked) => checked,
+        Err(error) => return refuse_options(&error, SPECS),
+    };
+    let result = match action {
+        Action::Help => {
+            out!("{}", super::options::usage(SPECS).trim_end());
+            Ok(())
+        }
+        Action::Version => {
+            out!("{} (Ottla)", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        Action::Create => create(&options).await,
+        Action::List => list(&options).await,
+        Action::Describe => describe(&options).await,
+        Action::Alter => alter(&options).await,
+        Action::Delete => delete(&options).await,
+    };
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    out!("Error while executing topic command : {error}");
+    log_error(exception_class(&error), &error.to_string(), LOGGER);
+    ExitCode::FAILURE
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Action {
+    Create,
+    List,
+    Describe,
+    Alter,
+    Delete,
+    Help,
+    Version,
+}
+
+impl Action {
+    fn of(options: &Options) -> Result<Self, ToolError> {
+        if options.has("help") {
+            return Ok(Self::Help);
+        }
+        if options.has("version") {
+            return Ok(Self::Version);
+        }
+        let named: Vec<Self> = [
+            ("list", Self::List),
+            ("describe", Self::Describe),
+            ("create", Self::Create),
+            ("alter", Self::Alter),
+            ("delete", Self::Delete),
+        ]
+        .into_iter()
+        .filter_map(|(name, action)| options.has(name).then_some(action))
+        .collect();
+        let [action] = named.as_slice() else {
+            return Err(ToolError::Usage(
+                "Command must include exactly one action: --list, --describe, --create, --alter or --delete".to_owned(),
+            ));
+        };
+        bootstrap(options)?;
+        if matches!(action, Self::Create | Self::Alter | Self::Delete) {
+            options.required("topic")?;
+        }
+        if *action == Self::Alter {
+            options.required("partitions")?;
+        }
+        if options.has("replica-assignment") && (options.has("partitions") || options.has("replication-factor")) {
+            return Err(ToolError::Usage(
+                "Option \"[replica-assignment]\" can't be used with option \"[partitions]\" or \"[replication-factor]\""
+                    .to_owned(),
+            ));
+        }
+        Ok(*action)
+    }
+}
+
+async fn connect(options: &Options) -> Result<Kafka, ToolError> {
+    Ok(Kafka::connect(bootstrap(options)?).await?)
+}
+
+async fn create(options: &Options) -> Result<(), ToolError> {
+    let name = options.required("topic")?;
+    if name.contains(['.', '_']) {
+        out!("{COLLISION_WARNING}");
+    }
+    let partitions: Option<i32> = options.number("partitions")?;
+    if partitions.is_some_and(|count| count < 1) {
+        return Err(ToolError::Argument("The partitions must be greater than 0".to_owned()));
+    }
+    let replication_factor: Option<i32> = options.number("replication-factor")?;
+    let replication_factor = replication_factor.map(i16::try_from).transpose().ok().filter(|f| f.is_none_or(|f| f > 0));
+    let Some(replication_factor) = replication_factor else {
+        return Err(ToolError::Argument("The replication factor must be between 1 and 32767 inclusive".to_owned()));
+    };
+    // Kafka checks the name before it asks anybody, and so names it before any other error.
+    ottla_model::TopicName::new(name)
+        .map_err(|error| crate::kafka::KafkaError::refused(ottla_model::ErrorCode::InvalidTopicException, &error))?;
+    let topic = NewTopic {
+        name: name.to_owned(),
+        partitions,
+        replication_factor,
+        assignments: assignments(options)?,
+        configs: options.pairs("config")?,
+    };
+    let kafka = connect(options).await?;
+    match kafka.create_topic(&topic).await {
+        Ok(()) => {
+            out!("Created topic {name}.");
+            Ok(())
+        }
+        Err(error) if options.has("if-not-exists") && error.is(ottla_model::ErrorCode::TopicAlreadyExists) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// `0:1:2,1:2:0`: the brokers of partition 0, of partition 1, …
+fn assignments(options: &Options) -> Result<Vec<Vec<i32>>, ToolError> {
+    let Some(text) = options.get("replica-assignment") else { return Ok(Vec::new()) };
+    text.split(',')
+        .map(|partition| partition.split(':').map(|id| id.trim().parse()).collect())
+        .collect::<Result<_, _>>()
+        .map_err(|_| ToolError::Argument(format!("Cannot parse replica assignment '{text}'")))
+}
+
+async fn list(options: &Options) -> Result<(), ToolError> {
+    for name in matching(&connect(options).await?, options).await? {
+        out!("{name}");
+    }
+    Ok(())
+}
+
+async fn describe(options: &Options) -> Result<(), ToolError> {
+    let kafka = connect(options).await?;
+    let names = existing(&kafka, options).await?;
+    let shown = Shown {
+        under_replicated: options.has("under-replicated-partitions"),
+        unavailable: options.has("unavailable-partitions"),
+        under_min_isr: options.has("under-min-isr-partitions"),
+        at_min_isr: options.has("at-min-isr-partitions"),
+        only_overridden: options.has("topics-with-overrides"),
+    };
+    for line in describe::lines(&kafka.describe(&names).await?, &shown) {
+        out!("{line}");
+    }
+    Ok(())
+}
+
+async fn alter(options: &Options) -> Result<(), ToolError> {
+    let kafka = connect(options).await?;
+    let total: i32 = options.number("partitions")?.unwrap_or_default();
+    for name in existing(&kafka, options).await? {
+        kafka.grow_topic(&name, total).await?;
+    }
+    Ok(())
+}
+
+async fn delete(options: &Options) -> Result<(), ToolError> {
+    let kafka = connect(options).await?;
+    for name in existing(&kafka, options).await? {
+        kafka.delete_topic(&name).await?;
+    }
+    Ok(())
+}
+
+/// The topics that `--topic` names, or all; sorted.
+async fn matching(kafka: &Kafka, options: &Options) -> Result<Vec<String>, ToolError> {
+    let filter = options.get("topic").map(pattern).transpose()?;
+    let mut names: Vec<String> = kafka
+        .topics()
+        .await?
+        .into_iter()
+        .filter(|topic| !(topic.is_internal && options.has("exclude-internal")))
+        .map(|topic| topic.name)
+        .filter(|name| filter.as_ref().is_none_or(|filter| filter.is_match(name)))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// As `matching`; a topic that is named and not there is an error unless `--if-exists`.
+async fn existing(kafka: &Kafka, options: &Options) -> Result<Vec<String>, ToolError> {
+    let names = matching(kafka, options).await?;
+    match options.get("topic") {
+        Some(topic) if names.is_empty() && !options.has("if-exists") => {
+            Err(ToolError::Argument(format!("Topic '{topic}' does not exist as expected")))
+        }
+        _ => Ok(names),
+    }
+}
+
+/// Kafka's topic filters: regular expressions that must match the whole name, separated by commas.
+fn pattern(text: &str) -> Result<Regex, ToolError> {
+    let text = text.trim().trim_matches(['"', '\'']).replace(',', "|").replace(' ', "");
+    Regex::new(&format!("^(?:{text})$")).map_err(|_| ToolError::Argument(format!("{text} is an invalid regex.")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn action(line: &str) -> Result<Action, String> {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        Options::parse(SPECS, &arguments)
+            .map_err(ToolError::from)
+            .and_then(|options| Action::of(&options))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn command_lines_of_documents_are_understood() {
+        assert_eq!(
+            action("--create --topic t --bootstrap-server k:9092 --replication-factor 3 --partitions 2"),
+            Ok(Action::Create)
+        );
+        assert_eq!(action("--create --topic t --broker-list k:9092 --partition 2"), Ok(Action::Create));
+        assert_eq!(action("--bootstrap-server k:1 --list"), Ok(Action::List));
+        assert_eq!(action("--describe --bootstrap-server k:1"), Ok(Action::Describe));
+        assert_eq!(action("--create --bootstrap-server k:1"), Err("Missing required argument \"[topic]\"".into()));
+        assert_eq!(action("--list"), Err("Missing required argument \"[bootstrap-server]\"".into()));
+        assert_eq!(
+            action("--alter --topic t --bootstrap-server k:1"),
+            Err("Missing required argument \"[partitions]\"".into())
+        );
+        assert!(
+            action("--list --describe --bootstrap-server k:1").is_err_and(|text| text.contains("exactly one action"))
+        );
+        assert_eq!(action("--frobnicate"), Err("frobnicate is not a recognized option".into()));
+    }
+
+    #[test]
+    fn topics_are_matched_as_whole_names() {
+        let matches = |filter: &str, name: &str| pattern(filter).expect("a filter").is_match(name);
+        assert!(matches("my-topic", "my-topic") && !matches("my-topic", "my-topic-2"));
+        assert!(matches("a.*", "a.b_c") && matches("a, b", "b") && !matches("a,b", "ab"));
+        assert!(pattern("(").is_err());
+    }
+}

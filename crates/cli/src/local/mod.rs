@@ -1,0 +1,81 @@
+//! `ottla local`: a cluster of processes on this machine, for people and for `make run`.
+//!
+//! `DIR/NAME/{pid,log,data}` for each member; `DIR/cluster.json` says how many there are. Members go on when this
+//! program ends, and are found again by their pid files.
+
+mod layout;
+mod logs;
+mod process;
+mod start;
+mod status;
+mod stop;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+pub use layout::Layout;
+
+#[derive(Subcommand)]
+pub enum LocalCommand {
+    /// Start members (all, where none is named) and wait until they are ready.
+    Start {
+        #[command(flatten)]
+        at: At,
+        /// Members: coordinator-1, broker-2, …
+        names: Vec<String>,
+        /// Brokers of the cluster (3 where it is new).
+        #[arg(long)]
+        brokers: Option<u16>,
+        /// Coordinators of the cluster (3 where it is new; set for good by the first start).
+        #[arg(long)]
+        coordinators: Option<u16>,
+    },
+    /// Stop members: brokers first, so that their leaderships move or end cleanly.
+    Stop {
+        #[command(flatten)]
+        at: At,
+        names: Vec<String>,
+    },
+    /// Show what runs, and what it costs.
+    Status {
+        #[command(flatten)]
+        at: At,
+        /// Measure the processor time over this many seconds.
+        #[arg(long, value_name = "SECONDS")]
+        measure: Option<u64>,
+    },
+    /// Show the logs of members.
+    Logs {
+        #[command(flatten)]
+        at: At,
+        names: Vec<String>,
+        /// Lines of each, from the end.
+        #[arg(long, default_value_t = 100)]
+        lines: usize,
+        /// Go on showing what is added.
+        #[arg(long, short)]
+        follow: bool,
+    },
+}
+
+#[derive(Args)]
+pub struct At {
+    /// The cluster's directory.
+    #[arg(long, default_value = "data")]
+    dir: PathBuf,
+}
+
+pub async fn run(command: LocalCommand) -> Result<()> {
+    match command {
+        LocalCommand::Start { at, names, brokers, coordinators } => {
+            start::start(&Layout::open(&at.dir, coordinators, brokers)?, &names).await
+        }
+        LocalCommand::Stop { at, names } => stop::stop(&Layout::open(&at.dir, None, None)?, &names).await,
+        LocalCommand::Status { at, measure } => status::status(&Layout::open(&at.dir, None, None)?, measure).await,
+        LocalCommand::Logs { at, names, lines, follow } => {
+            logs::logs(&Layout::open(&at.dir, None, None)?, &names, lines, follow).await
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Processes by their pid files: starting, recognising, signalling and measuring them.
+//!
+//! A pid file may outlive its process, and its number may belong to another by then: a process counts as a member only
+//! where its own environment says so.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal};
+
+use super::layout::{Layout, MARK, Member};
+
+/// Starts a member in a process group of its own, so that neither Ctrl-C nor the end of the terminal reaches it.
+pub fn spawn(layout: &Layout, member: Member) -> Result<Child> {
+    use std::os::unix::process::CommandExt as _;
+
+    let folder = layout.folder(member);
+    fs::create_dir_all(folder.join("data")).with_context(|| format!("make {}", folder.display()))?;
+    let binary = beside_this(member.binary())?;
+    let log_path = folder.join("log");
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(&log_path)
+        .with_context(|| format!("open {}", log_path.display()))?;
+    let inherited = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let child = Command::new(&binary)
+        .env_clear()
+        .envs(layout.environment(member, &inherited))
+        .current_dir(&folder)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("start {}", binary.display()))?;
+    fs::write(folder.join("pid"), format!("{}\n", child.id()))?;
+    Ok(child)
+}
+
+/// A binary that was built with this one.
+fn beside_this(name: &str) -> Result<std::path::PathBuf> {
+    let this = std::env::current_exe()?.canonicalize()?;
+    let path = this.parent().context("this program lies in a directory")?.join(name);
+    if !path.exists() {
+        bail!("{} is not there: it is built with this program by `make build`", path.display());
+    }
+    Ok(path)
+}
+
+/// The member's process, if it runs.
+pub fn running(layout: &Layout, member: Member) -> Option<Pid> {
+    let folder = layout.folder(member);
+    let text = fs::read_to_string(folder.join("pid")).ok()?;
+    let pid = Pid::from_raw(text.trim().parse().ok()?)?;
+    is_member(pid, &folder).then_some(pid)
+}
+
+fn is_member(pid: Pid, folder: &Path) -> bool {
+    // The environment of a zombie is empty, so a member that ended and was not reaped does not count.
+    let Ok(environment) = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())) else { return false };
+    let wanted = format!("{MARK}={}", folder.display());
+    environment.split(|&byte| byte == 0).any(|entry| entry == wanted.as_bytes())
+}
+
+/// Sends a signal; a process that is gone already is no error.
+pub fn signal(pid: Pid, signal: Signal) -> Result<()> {
+    match rustix::process::kill_process(pid, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("signal process {}", pid.as_raw_nonzero())),
+    }
+}
+
+/// Resident memory in bytes.
+pub fn resident_bytes(pid: Pid) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib * 1_024)
+}
+
+/// Processor time that a process has used, user and system.
+pub fn cpu_time(pid: Pid) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The second field is the name in brackets and may hold anything; the fields after it are counted from 3.
+    let after_name = stat.rsplit_once(')')?.1;
+    let mut fields = after_name.split_whitespace().skip(11);
+    let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    let per_second = rustix::param::clock_ticks_per_second();
+    Some(Duration::from_millis(ticks * 1_000 / per_second.max(1)))
+}
+
+/// The last `lines` lines of a member's log.
+pub fn last_log_lines(layout: &Layout, member: Member, lines: usize) -> String {
+    let text = fs::read(layout.folder(member).join("log")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}

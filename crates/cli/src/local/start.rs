@@ -1,0 +1,97 @@
+//! Starting members and waiting until they serve.
+
+use std::process::Child;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use super::layout::{Layout, Member};
+use super::process;
+use crate::kafka;
+use crate::out;
+use crate::progress::Progress;
+
+/// Longer than any start here takes, and short enough to be waited for: a start of six takes a second.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a member that is not ready is asked again.
+const POLL: Duration = Duration::from_millis(10);
+/// How long a member may take to answer one question.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub async fn start(layout: &Layout, names: &[String]) -> Result<()> {
+    let fresh = !layout.exists();
+    let chosen = layout.select(names)?;
+    layout.save()?;
+    let mut progress = Progress::new(Duration::ZERO);
+    let mut started: Vec<(Member, Child)> = Vec::new();
+    for &member in &chosen {
+        if let Some(pid) = process::running(layout, member) {
+            progress.clear();
+            out!("{member} runs already (process {})", pid.as_raw_nonzero());
+        } else {
+            started.push((member, process::spawn(layout, member)?));
+        }
+    }
+    wait_ready(layout, &mut started, &mut progress).await?;
+    progress.clear();
+    let names: Vec<String> = started.iter().map(|(member, _)| member.to_string()).collect();
+    if !names.is_empty() {
+        let from = if fresh { " from an empty directory" } else { "" };
+        out!("{} ready in {:.2} s{from}", names.join(", "), progress.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+/// Waits until each broker that was started is in the Metadata of all brokers that run, and each coordinator listens.
+async fn wait_ready(layout: &Layout, started: &mut [(Member, Child)], progress: &mut Progress) -> Result<()> {
+    let members = layout.members();
+    loop {
+        for (member, child) in started.iter_mut() {
+            if let Some(status) = child.try_wait()? {
+                progress.clear();
+                let log = process::last_log_lines(layout, *member, 5);
+                bail!("{member} ended with {status}; the end of its log:\n{log}");
+            }
+        }
+        let running: Vec<Member> =
+            members.iter().copied().filter(|member| process::running(layout, *member).is_some()).collect();
+        let brokers: Vec<i32> = running.iter().filter_map(|member| broker_id(*member)).collect();
+        let mut ready = 0;
+        for (member, _) in started.iter() {
+            if is_ready(*member, &brokers).await {
+                ready += 1;
+            }
+        }
+        if ready == started.len() {
+            return Ok(());
+        }
+        if progress.elapsed() > READY_TIMEOUT {
+            progress.clear();
+            bail!(
+                "only {ready} of {} are ready after {} s; see `ottla local logs`",
+                started.len(),
+                READY_TIMEOUT.as_secs()
+            );
+        }
+        progress.show(&format!("starting: {ready} of {} ready", started.len()));
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn broker_id(member: Member) -> Option<i32> {
+    match member {
+        Member::Broker(n) => Some(i32::from(n)),
+        Member::Coordinator(_) => None,
+    }
+}
+
+async fn is_ready(member: Member, brokers: &[i32]) -> bool {
+    let address = format!("127.0.0.1:{}", member.port());
+    match member {
+        Member::Coordinator(_) => tokio::net::TcpStream::connect(&address).await.is_ok(),
+        Member::Broker(_) => match tokio::time::timeout(ANSWER_TIMEOUT, kafka::broker_ids(&address)).await {
+            Ok(Ok(known)) => brokers.iter().all(|id| known.contains(id)),
+            _ => false,
+        },
+    }
+}

@@ -1,0 +1,57 @@
+//! `ottla`: the tools of a cluster, in one binary. Under one of Kafka's names (`kafka-topics`, …) it is that tool.
+
+mod commands;
+mod consumer;
+mod describe;
+mod dev;
+mod kafka;
+mod kafka_tools;
+mod lines;
+mod local;
+mod murmur2;
+mod output;
+mod producer;
+mod progress;
+mod quorum;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            err!("ottla: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let mut line = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let called = line.next().unwrap_or_default();
+    let called = Path::new(&called).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    // One thread is enough for a tool, and starts fastest.
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+    if called.starts_with("kafka-") {
+        let arguments: Vec<String> = line.collect();
+        let runtime = runtime()?;
+        let code = runtime.block_on(kafka_tools::run(&called, &arguments));
+        // A thread that waits for standard input must not hold the end.
+        runtime.shutdown_background();
+        return code.ok_or_else(|| anyhow::anyhow!("{called} is none of the tools that there are"));
+    }
+    let arguments = commands::Arguments::parse();
+    if let Some(dev) = arguments.dev() {
+        return dev::run(dev).map(|()| ExitCode::SUCCESS);
+    }
+    let runtime = runtime()?;
+    let result = runtime.block_on(commands::run(arguments));
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,78 @@
+//! What the tools print. A reader that went away (`| head`) ends the program quietly instead of a panic.
+
+use std::fmt::Arguments;
+use std::io::{self, Write as _};
+
+/// Writes a line to standard output; see [`crate::out!`].
+pub fn line(text: Arguments<'_>) {
+    ended(writeln!(io::stdout().lock(), "{text}"));
+}
+
+/// Writes bytes to standard output as they are.
+pub fn bytes(bytes: &[u8]) {
+    ended(io::stdout().lock().write_all(bytes));
+}
+
+/// Sends on what standard output has buffered.
+pub fn flush() {
+    ended(io::stdout().lock().flush());
+}
+
+fn ended(result: io::Result<()>) {
+    if result.is_err() {
+        // Nobody reads any more (or the disk behind a redirection is full): there is nobody to tell.
+        std::process::exit(i32::from(!result.is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe)));
+    }
+}
+
+/// Writes a line to standard error; its loss is nobody's.
+pub fn error_line(text: Arguments<'_>) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// A line on standard output.
+#[macro_export]
+macro_rules! out {
+    ($($text:tt)*) => { $crate::output::line(format_args!($($text)*)) };
+}
+
+/// A line on standard error.
+#[macro_export]
+macro_rules! err {
+    ($($text:tt)*) => { $crate::output::error_line(format_args!($($text)*)) };
+}
+
+/// `2026-11-21 09:16:58,656`: the time as Kafka's tools log it, in UTC.
+pub fn log_time(since_epoch: std::time::Duration) -> String {
+    let (days, seconds) = (since_epoch.as_secs() / 86_400, since_epoch.as_secs() % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02},{:03}", since_epoch.subsec_millis())
+}
+
+/// Year, month and day of a number of days since 1970-01-01, in the proleptic Gregorian calendar.
+fn civil(days: u64) -> (u64, u64, u64) {
+    // Counted from 0000-03-01, so that a leap day is the last of its year; an era is 400 years.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn times_are_written_as_kafkas_tools_do() {
+        assert_eq!(log_time(Duration::ZERO), "1970-01-01 00:00:00,000");
+        assert_eq!(log_time(Duration::from_millis(951_782_399_999)), "2000-02-28 23:59:59,999");
+        assert_eq!(log_time(Duration::from_secs(951_782_400)), "2000-02-29 00:00:00,000");
+        assert_eq!(log_time(Duration::from_millis(1_795_252_618_656)), "2026-11-21 09:16:58,656");
+    }
+}

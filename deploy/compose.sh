@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# compose.sh up | down: the cluster of compose/docker-compose.yml.
+set -euo pipefail
+cd "$(dirname "$0")/../compose"
+if docker compose version >/dev/null 2>&1; then
+  compose=(docker compose)
+elif command -v docker-compose >/dev/null; then
+  compose=(docker-compose)
+else
+  echo "ottla: neither 'docker compose' nor docker-compose is installed" >&2
+  exit 1
+fi
+compose+=(-p ottla)
+case "${1:-}" in
+  up)
+    "${compose[@]}" up -d
+    # A command right after the start waits for the cluster rather than fail.
+    "${compose[@]}" exec -T kafka-1 kafka-topics --bootstrap-server kafka-1:9092 --create --if-not-exists \
+      --topic my-topic --partitions 2 --replication-factor 3
+    "${compose[@]}" exec -T kafka-1 kafka-topics --bootstrap-server kafka-1:9092 --describe --topic my-topic
+    echo "brokers: localhost:29092, localhost:39092, localhost:49092; 'make down' ends them, their volumes stay"
+    ;;
+  down) "${compose[@]}" down ;;
+  *)
+    echo "compose.sh up | down" >&2
+    exit 2
+    ;;
+esac

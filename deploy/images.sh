@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# images.sh: makes ottla/coordinator and ottla/broker from the release binaries and this machine's files, without a base image
+# or a registry (docs/adr/0003-images-without-a-registry.md).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=${OTTLA_BIN_DIR:?run it through make}
+version=${OTTLA_VERSION:-latest}
+docker=${DOCKER:-docker}
+
+"$docker" version >/dev/null 2>&1 || {
+  echo "ottla: no container engine answers; install docker.io and start dockerd" >&2
+  exit 1
+}
+
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
+
+# A file with the shared libraries that it needs, at the paths where the loader looks for them.
+add() {
+  local file=$1 to=$2 library
+  mkdir -p "$root$(dirname "$to")"
+  cp -L "$file" "$root$to"
+  { ldd "$file" 2>/dev/null | grep -o '/[^ ]*' || true; } | while read -r library; do
+    if [ ! -e "$root$library" ]; then
+      mkdir -p "$root$(dirname "$library")"
+      cp -L "$library" "$root$library"
+    fi
+  done
+}
+
+# What people type in `docker exec`; the shell and no more than what diagnosing takes.
+commands="bash sh cat cp date df du echo env find grep head hostname id kill ls mkdir mv ps pwd rm sed sleep sort stat tail test touch tr wc"
+for command in $commands; do
+  path=$(type -P "$command") || continue
+  add "$path" "/usr/bin/$command"
+done
+mkdir -p "$root"/{tmp,etc,proc,sys,dev,root,mnt/shared/config,var/lib/kafka/data,var/lib/zookeeper/data,var/lib/zookeeper/log}
+chmod 1777 "$root/tmp"
+ln -s usr/bin "$root/bin"
+[ -e "$root/lib" ] || ln -s usr/lib "$root/lib"
+printf 'root:x:0:0:root:/root:/bin/bash\n' > "$root/etc/passwd"
+printf 'root:x:0:\n' > "$root/etc/group"
+printf 'hosts: files dns\n' > "$root/etc/nsswitch.conf"
+cp LICENSE "$root/LICENSE"
+
+add "$bin/ottla" /usr/bin/ottla
+for tool in kafka-topics kafka-console-producer kafka-console-consumer; do
+  ln -s ottla "$root/usr/bin/$tool"
+  ln -s ottla "$root/usr/bin/$tool.sh"
+done
+
+import() { # name binary options…
+  local name=$1 binary=$2
+  shift 2
+  add "$bin/$binary" "/usr/bin/$binary"
+  install -m 755 "deploy/entrypoint-$name.sh" "$root/usr/bin/entrypoint"
+  tar -C "$root" --owner=0 --group=0 --numeric-owner -c . |
+    "$docker" import -c 'ENTRYPOINT ["/usr/bin/entrypoint"]' -c 'ENV PATH=/usr/bin' "$@" - "ottla/$name:$version" >/dev/null
+  rm "$root/usr/bin/$binary"
+  echo "ottla: made ottla/$name:$version"
+}
+
+import coordinator ottla-coordinator \
+  -c 'ENV COORDINATOR_HTTP_PORT=9405' -c 'EXPOSE 2181 2888 9405' \
+  -c 'VOLUME ["/var/lib/zookeeper/data", "/var/lib/zookeeper/log"]'
+import broker ottla-broker \
+  -c 'ENV KAFKA_HTTP_PORT=9404 OTTLA_BOOTSTRAP=localhost:9092' -c 'EXPOSE 9092 9404' \
+  -c 'VOLUME ["/var/lib/kafka/data"]'

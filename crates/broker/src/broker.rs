@@ -1,10 +1,10 @@
 //! The state that every connection, handler and partition of one broker shares.
 //!
-//! What the lifecycle asks of the [`ReplicaManager`], in this order:
+//! What the lifecycle asks of the [`ReplicaManager`], in this order (errors are `ReplicaManagerError`, one line for people):
 //! `new(config, identity, metadata, quorum, telemetry, data runtime's handle) -> Result<Arc<Self>, _>` locks the log directories (in use,
-//! read-only: an error of one line); `open_logs() -> Result<OpenedLogs { meta: Option<MetaProperties>, clean_shutdown_epoch: BrokerEpoch }, _>`;
-//! `write_meta_properties(id, &cluster_id)` at the first registration; `apply(&image, &delta)` for every change of the image (the
-//! first delta lists everything); `begin_shutdown()`, then `shutdown_clean(broker_epoch)`.
+//! read-only: an error); `open_logs() -> Result<OpenedLogs { meta: Option<MetaProperties>, clean_shutdown_epoch: BrokerEpoch }, _>`
+//! (blocks); `write_meta_properties(id, &cluster_id) -> Result<(), _>` at a registration; `apply(&image, &delta)` for every change of
+//! the image (the first delta lists everything); `begin_shutdown()`, then `shutdown_clean(broker_epoch) -> Result<(), _>` (blocks).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 use ottla_config::BrokerConfig;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, IncarnationId};
 
+use crate::auto_creation::AutoCreation;
 use crate::metadata_cache::MetadataCache;
 use crate::quorum_handle::QuorumHandle;
 use crate::replica_manager::ReplicaManager;
@@ -60,4 +61,5 @@ pub struct Broker {
     pub replicas: Arc<ReplicaManager>,
     pub quorum: Arc<dyn QuorumHandle>,
     pub telemetry: Arc<Telemetry>,
+    pub auto_creation: AutoCreation,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Buf as _, BytesMut};
-use ottla_protocol::{api, bounds, frame};
+use ottla_protocol::{Api, FrameError, bounds, frame};
 
 use crate::broker::Broker;
 use crate::handlers;
@@ -13,40 +13,41 @@ use crate::response::Answer;
 /// Handles one frame (without its length prefix). Synchronous: what can be done at once (an append) is done when this returns,
 /// in the order of the frames of a connection; what has to wait is the answer's future.
 pub fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut) -> Answer {
-    let Ok((header, body_start)) = frame::parse_header(&frame) else {
-        return Answer::Close("a request header that cannot be read");
+    let (header, body_start) = match frame::parse_header(&frame) {
+        Ok(parsed) => parsed,
+        Err(error) => return refuse(broker, &error),
     };
-    let Some(api) = api::find(header.api_key) else {
-        return Answer::Close("an API that this broker does not have");
+    let Some(api) = header.api() else {
+        return Answer::close("an API that is not served");
     };
-    if !api.serves(header.api_version) {
-        return if header.api_key == api::API_VERSIONS {
-            handlers::api_versions::unsupported_version(broker, &header)
-        } else {
-            Answer::Close("a version of an API that this broker does not serve")
-        };
-    }
     frame.advance(body_start);
-    if bounds::check(header.api_key, header.api_version, &frame).is_err() {
-        return Answer::Close("a request whose counts or lengths cannot be true");
+    if let Err(error) = bounds::check(header.api_key, header.api_version, &frame) {
+        return Answer::close(error);
     }
-    broker.telemetry.requests.count(header.api_key);
-    let handle = match header.api_key {
-        api::PRODUCE => handlers::produce::handle,
-        api::FETCH => handlers::fetch::handle,
-        api::LIST_OFFSETS => handlers::list_offsets::handle,
-        api::OFFSET_FOR_LEADER_EPOCH => handlers::offset_for_leader_epoch::handle,
-        api::INIT_PRODUCER_ID => handlers::init_producer_id::handle,
-        api::API_VERSIONS => handlers::api_versions::handle,
-        api::METADATA => handlers::metadata::handle,
-        api::FIND_COORDINATOR => handlers::find_coordinator::handle,
-        api::CREATE_TOPICS => handlers::create_topics::handle,
-        api::DELETE_TOPICS => handlers::delete_topics::handle,
-        api::CREATE_PARTITIONS => handlers::create_partitions::handle,
-        api::DESCRIBE_CONFIGS => handlers::describe_configs::handle,
-        api::DESCRIBE_CLUSTER => handlers::describe_cluster::handle,
-        api::DESCRIBE_TOPIC_PARTITIONS => handlers::describe_topic_partitions::handle,
-        _ => return Answer::Close("an API that this broker does not have"),
+    broker.telemetry.requests.count(api);
+    let handle = match api {
+        Api::Produce => handlers::produce::handle,
+        Api::Fetch => handlers::fetch::handle,
+        Api::ListOffsets => handlers::list_offsets::handle,
+        Api::OffsetForLeaderEpoch => handlers::offset_for_leader_epoch::handle,
+        Api::InitProducerId => handlers::init_producer_id::handle,
+        Api::ApiVersions => handlers::api_versions::handle,
+        Api::Metadata => handlers::metadata::handle,
+        Api::FindCoordinator => handlers::find_coordinator::handle,
+        Api::CreateTopics => handlers::create_topics::handle,
+        Api::DeleteTopics => handlers::delete_topics::handle,
+        Api::CreatePartitions => handlers::create_partitions::handle,
+        Api::DescribeConfigs => handlers::describe_configs::handle,
+        Api::DescribeCluster => handlers::describe_cluster::handle,
+        Api::DescribeTopicPartitions => handlers::describe_topic_partitions::handle,
     };
     handle(broker, context, header, frame)
+}
+
+/// Only ApiVersions of an unknown version has an answer: its sender cannot know yet what this broker speaks.
+fn refuse(broker: &Arc<Broker>, error: &FrameError) -> Answer {
+    match error.answerable() {
+        Some(header) => handlers::api_versions::unsupported_version(&broker.identity, header),
+        None => Answer::close(error),
+    }
 }

@@ -5,25 +5,36 @@
 //! the partitions through [`metadata_cache`] and [`replica_manager`], what data needs of the quorum goes through
 //! [`quorum_handle`].
 //!
-//! Kafka's wire types stop at [`handlers`], [`replica_fetcher`] and [`error_map`]; protobuf types stop at the `rpc` crate.
+//! Kafka's wire types stop at [`handlers`], [`replica_fetcher`] and [`error_map`]; protobuf types stop at the `rpc` crate and at
+//! [`lifecycle`], which speaks to it.
 
+pub mod auto_creation;
 pub mod broker;
+pub mod clock;
 pub mod connection;
 pub mod dispatch;
 pub mod error_map;
 pub mod fetch_session;
 pub mod handlers;
+pub mod isr_updates;
 pub mod lifecycle;
 pub mod listener;
+pub mod log_dirs;
+pub mod log_io;
 pub mod metadata_cache;
 pub mod partition;
+pub mod producer_ids;
 pub mod quorum_handle;
 pub mod replica_fetcher;
 pub mod replica_manager;
 pub mod request_context;
 pub mod response;
 pub mod telemetry;
+pub mod topic_rules;
 pub mod watch;
 
+#[cfg(test)]
+mod data_path_tests;
+
 pub use broker::{Broker, Identity};
-pub use lifecycle::{StartError, run};
+pub use lifecycle::{Ready, RunError, run};

@@ -15,7 +15,7 @@ pub struct MetadataCache {
 
 impl MetadataCache {
     pub fn new(image: Arc<Image>) -> Self {
-        let (revision, _) = watch::channel(image.revision);
+        let (revision, _) = watch::channel(image.revision());
         Self { image: ArcSwap::new(image), revision }
     }
 
@@ -30,12 +30,12 @@ impl MetadataCache {
     }
 
     pub fn revision(&self) -> Revision {
-        self.image.load().revision
+        self.image.load().revision()
     }
 
     /// Puts a newer image in place. An older one is dropped: an image never goes back.
     pub fn store(&self, image: Arc<Image>) {
-        if image.revision < self.revision() {
+        if image.revision() < self.revision() {
             return;
         }
         self.image.store(image);
@@ -53,7 +53,12 @@ impl MetadataCache {
         });
     }
 
-    /// The revision up to which everything has taken effect, and every later one.
+    /// The revision up to which everything has taken effect here.
+    pub fn effective_revision(&self) -> Revision {
+        *self.revision.borrow()
+    }
+
+    /// The same, and every later one.
     pub fn subscribe(&self) -> watch::Receiver<Revision> {
         self.revision.subscribe()
     }

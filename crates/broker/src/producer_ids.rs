@@ -128,8 +128,10 @@ fn log_refusal(error: &QuorumError) {
 mod tests {
     use super::*;
     use crate::quorum_handle::{AlterPartition, AlterPartitionsAnswer, QuorumFuture};
+    use ottla_metadata::controller::{CreatePartitions, CreateTopics, DeleteTopics, TopicOutcomes};
     use ottla_model::{Revision, TopicIdPartition};
     use std::sync::atomic::{AtomicI64, Ordering};
+    use std::time::Duration;
 
     #[derive(Default)]
     struct Blocks(AtomicI64);
@@ -139,6 +141,15 @@ mod tests {
             Box::pin(async { Err(QuorumError::NotRegistered) })
         }
         fn resign_leadership(&self, _: Vec<TopicIdPartition>) -> QuorumFuture<Revision> {
+            Box::pin(async { Err(QuorumError::NotRegistered) })
+        }
+        fn create_topics(&self, _: CreateTopics, _: Duration) -> QuorumFuture<TopicOutcomes> {
+            Box::pin(async { Err(QuorumError::NotRegistered) })
+        }
+        fn delete_topics(&self, _: DeleteTopics, _: Duration) -> QuorumFuture<TopicOutcomes> {
+            Box::pin(async { Err(QuorumError::NotRegistered) })
+        }
+        fn create_partitions(&self, _: CreatePartitions, _: Duration) -> QuorumFuture<TopicOutcomes> {
             Box::pin(async { Err(QuorumError::NotRegistered) })
         }
         fn allocate_producer_ids(&self) -> QuorumFuture<ProducerIdBlock> {

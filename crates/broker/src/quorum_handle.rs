@@ -5,7 +5,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch, PartitionId, ProducerId, Revision, TopicId, TopicIdPartition};
+use ottla_metadata::controller::{CreatePartitions, CreateTopics, DeleteTopics, TopicOutcomes};
+use ottla_model::{
+    BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch, PartitionId, ProducerId, Revision, TopicId,
+    TopicIdPartition,
+};
 
 pub type QuorumFuture<T> = Pin<Box<dyn Future<Output = Result<T, QuorumError>> + Send>>;
 
@@ -68,6 +72,20 @@ pub trait QuorumHandle: Send + Sync + 'static {
     /// Gives up the leadership of some partitions (their directory stalls or failed).
     fn resign_leadership(&self, partitions: Vec<TopicIdPartition>) -> QuorumFuture<Revision>;
     fn allocate_producer_ids(&self) -> QuorumFuture<ProducerIdBlock>;
+    /// What clients ask for; the outcomes are in the order of the request. Handles that only serve partitions have none of these.
+    fn create_topics(&self, _command: CreateTopics, _timeout: Duration) -> QuorumFuture<TopicOutcomes> {
+        not_here()
+    }
+    fn delete_topics(&self, _command: DeleteTopics, _timeout: Duration) -> QuorumFuture<TopicOutcomes> {
+        not_here()
+    }
+    fn create_partitions(&self, _command: CreatePartitions, _timeout: Duration) -> QuorumFuture<TopicOutcomes> {
+        not_here()
+    }
+}
+
+fn not_here<T: Send + 'static>() -> QuorumFuture<T> {
+    Box::pin(std::future::ready(Err(QuorumError::NotRegistered)))
 }
 
 /// How long one call may take by default, retries included. An ISR change that takes longer is sent again by the partition.

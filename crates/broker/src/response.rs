@@ -2,14 +2,19 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 
 use bytes::Bytes;
+use ottla_protocol::kafka_protocol::protocol::Request;
 use ottla_protocol::messages::fetch;
-use ottla_storage::env::RealFile;
+use ottla_protocol::{CodecError, RequestHeader, encode_response};
+use ottla_storage::env::File as _;
+use ottla_storage::env::real::RealFile;
 
 /// A range of a segment's file: goes from the page cache to the socket.
-pub type RecordSlice = ottla_storage::log::LogSlice<RealFile>;
+pub type RecordSlice = ottla_storage::slice::LogSlice<RealFile>;
 
 /// A piece of a response: bytes that are there, or records that are still in a file.
 pub type Part = fetch::Part<RecordSlice>;
@@ -24,12 +29,24 @@ pub enum Answer {
     /// The protocol has no answer here (Produce with acks=0).
     None,
     /// The connection cannot go on; says why, for one line in the log.
-    Close(&'static str),
+    Close(String),
 }
 
 impl Answer {
     pub fn later(future: impl Future<Output = Response> + Send + 'static) -> Self {
         Self::Later(Box::pin(future))
+    }
+
+    pub fn close(reason: impl fmt::Display) -> Self {
+        Self::Close(reason.to_string())
+    }
+
+    /// A response through the codec. One that does not encode is a fault of this broker: the connection ends, and says so.
+    pub fn encode<R: Request>(header: &RequestHeader, response: &R::Response) -> Self {
+        match Response::encode::<R>(header, response) {
+            Ok(response) => Self::Ready(response),
+            Err(error) => Self::close(error),
+        }
     }
 }
 
@@ -48,7 +65,7 @@ impl fmt::Debug for Answer {
 #[derive(Default)]
 pub struct Response {
     pub parts: Vec<Part>,
-    /// The connection ends once this is written (ApiVersions of a version nobody knows keeps it; a broken session does not).
+    /// The connection ends once this is written.
     pub close_after: bool,
 }
 
@@ -61,9 +78,21 @@ impl Response {
         Self::new(vec![Part::Bytes(frame.into())])
     }
 
+    pub fn encode<R: Request>(header: &RequestHeader, response: &R::Response) -> Result<Self, CodecError> {
+        encode_response::<R>(header.api_version, header.correlation_id, response).map(Self::bytes)
+    }
+
+    /// As [`Response::encode`], where there is no answer left but to end the connection.
+    pub fn encode_or_close<R: Request>(header: &RequestHeader, response: &R::Response) -> Self {
+        Self::encode::<R>(header, response).unwrap_or_else(|error| {
+            tracing::error!(%error, "a response does not encode; the connection is closed");
+            Self { parts: Vec::new(), close_after: true }
+        })
+    }
+
     /// The bytes that this puts on the wire.
     pub fn size_bytes(&self) -> usize {
-        self.parts.iter().map(part_size_bytes).sum()
+        self.parts.iter().map(Part::size_bytes).sum()
     }
 
     /// The bytes that this holds in memory until it is written.
@@ -72,9 +101,50 @@ impl Response {
     }
 }
 
-fn part_size_bytes(part: &Part) -> usize {
-    match part {
-        Part::Bytes(bytes) => bytes.len(),
-        Part::Records(slice) => fetch::RecordSlice::size_bytes(slice),
+/// What the connection does with a slice.
+pub trait SliceAccess: Sized {
+    /// The descriptor to send from; an error for an empty slice.
+    fn fd(&self) -> io::Result<BorrowedFd<'_>>;
+    /// Drops `count` bytes from the front.
+    fn skip(&mut self, count: usize);
+    /// Whether the first and the last page of the first `piece` bytes are in the page cache: a sendfile of them hardly waits for
+    /// the disk.
+    fn is_cached(&self, piece: usize) -> bool;
+    /// Reads the first `count` bytes into the page cache. Blocks.
+    fn read_through(&self, count: usize) -> io::Result<()>;
+}
+
+impl SliceAccess for RecordSlice {
+    fn fd(&self) -> io::Result<BorrowedFd<'_>> {
+        self.file().map(|file| file.as_fd()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+    }
+
+    fn skip(&mut self, count: usize) {
+        let count = count.min(self.len);
+        self.position += count as u64;
+        self.len -= count;
+    }
+
+    fn is_cached(&self, piece: usize) -> bool {
+        let Some(file) = self.file() else { return true };
+        let last = self.position + (piece.min(self.len).saturating_sub(1)) as u64;
+        let mut byte = [0];
+        [self.position, last].into_iter().all(|at| !matches!(file.read_at_if_cached(&mut byte, at), Ok(None)))
+    }
+
+    fn read_through(&self, count: usize) -> io::Result<()> {
+        const STEP_BYTES: usize = 128 * 1024;
+        let Some(file) = self.file() else { return Ok(()) };
+        let mut scratch = vec![0; STEP_BYTES];
+        let end = self.position + count.min(self.len) as u64;
+        let mut at = self.position;
+        while at < end {
+            let read = file.read_at(&mut scratch, at)?;
+            if read == 0 {
+                break;
+            }
+            at += read as u64;
+        }
+        Ok(())
     }
 }

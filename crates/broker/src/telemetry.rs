@@ -6,7 +6,7 @@ pub mod logging;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use ottla_protocol::api;
+use ottla_protocol::Api;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -40,18 +40,21 @@ impl Gauge {
     }
 }
 
-/// Requests by API key. Keys beyond the table share the last place.
+/// Requests by API key.
 #[derive(Debug)]
 pub struct RequestCounters([Counter; RequestCounters::KEYS]);
 
 impl RequestCounters {
     const KEYS: usize = 96;
 
-    pub fn count(&self, api_key: i16) {
-        let at = usize::try_from(api_key).unwrap_or(usize::MAX).min(Self::KEYS - 1);
-        if let Some(counter) = self.0.get(at) {
+    pub fn count(&self, api: Api) {
+        if let Some(counter) = self.counter(api) {
             counter.add(1);
         }
+    }
+
+    fn counter(&self, api: Api) -> Option<&Counter> {
+        self.0.get(usize::try_from(api.key()).ok()?)
     }
 }
 
@@ -102,24 +105,36 @@ impl Telemetry {
         ];
         for (name, help, counter) in counters {
             let value = counter.get();
-            let _ = writeln!(page, "# HELP ottla_broker_{name} {help}\n# TYPE ottla_broker_{name} counter\nottla_broker_{name} {value}");
+            let _ = writeln!(
+                page,
+                "# HELP ottla_broker_{name} {help}\n# TYPE ottla_broker_{name} counter\nottla_broker_{name} {value}"
+            );
         }
         let gauges: [(&str, &str, &Gauge); 6] = [
             ("connections_open", "Connections open now", &self.connections_open),
             ("partitions", "Partitions with a replica here", &self.partitions),
             ("leader_partitions", "Partitions led here", &self.leader_partitions),
-            ("under_replicated_partitions", "Partitions led here whose ISR lacks a replica", &self.under_replicated_partitions),
+            (
+                "under_replicated_partitions",
+                "Partitions led here whose ISR lacks a replica",
+                &self.under_replicated_partitions,
+            ),
             ("image_revision", "Revision of this broker's image of the tree", &self.image_revision),
             ("epoch", "Broker epoch; -1 while not registered", &self.broker_epoch),
         ];
         for (name, help, gauge) in gauges {
             let value = gauge.get();
-            let _ = writeln!(page, "# HELP ottla_broker_{name} {help}\n# TYPE ottla_broker_{name} gauge\nottla_broker_{name} {value}");
+            let _ = writeln!(
+                page,
+                "# HELP ottla_broker_{name} {help}\n# TYPE ottla_broker_{name} gauge\nottla_broker_{name} {value}"
+            );
         }
-        page.push_str("# HELP ottla_broker_requests_total Requests by API\n# TYPE ottla_broker_requests_total counter\n");
-        for api in api::ALL {
-            let count = usize::try_from(api.key).ok().and_then(|key| self.requests.0.get(key)).map_or(0, Counter::get);
-            let _ = writeln!(page, "ottla_broker_requests_total{{api=\"{}\"}} {count}", api.name);
+        page.push_str(
+            "# HELP ottla_broker_requests_total Requests by API\n# TYPE ottla_broker_requests_total counter\n",
+        );
+        for &api in Api::ALL {
+            let count = self.requests.counter(api).map_or(0, Counter::get);
+            let _ = writeln!(page, "ottla_broker_requests_total{{api=\"{api}\"}} {count}");
         }
         page
     }

@@ -2,6 +2,7 @@
 //! `handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer`, with the
 //! body after the header; they run in the connection's task and never block.
 
+pub mod admin;
 pub mod api_versions;
 pub mod create_partitions;
 pub mod create_topics;
@@ -12,7 +13,12 @@ pub mod describe_topic_partitions;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod init_producer_id;
+pub mod leader_hint;
 pub mod list_offsets;
 pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+#[cfg(test)]
+mod test_image;
+pub mod topology;
+pub mod wire;

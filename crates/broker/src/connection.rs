@@ -1,0 +1,445 @@
+//! One client connection: frames in, answers out, in order, by one task that owns the socket.
+//!
+//! Invariants:
+//! - Requests are handled in the order of their arrival, each before the next is looked at: an append is done when
+//!   [`dispatch`] returns. Answers leave in the same order; later requests are read while earlier answers wait.
+//! - What one connection can hold is bounded: requests without an answer by [`PENDING_MAX`], responses in memory by
+//!   [`RESPONSE_BYTES_MAX`], a frame under way by what has arrived of it. At a bound the task stops reading, nothing is dropped.
+//! - Large frames of all connections together are bounded by the broker's budget.
+//! - Before the broker has registered only ApiVersions is answered, which lets a coordinator that dials recognise the
+//!   incarnation; everything else waits.
+
+mod frame_reader;
+mod response_writer;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{BufMut as _, BytesMut};
+use ottla_model::ListenerName;
+use ottla_protocol::{Api, FrameError, frame};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Interval, MissedTickBehavior};
+
+use crate::broker::{Broker, Identity};
+use crate::dispatch::dispatch;
+use crate::handlers::api_versions;
+use crate::request_context::RequestContext;
+use crate::response::{Answer, Response};
+use crate::telemetry::Telemetry;
+use frame_reader::FrameReader;
+use response_writer::ResponseWriter;
+
+/// Requests of one connection that have no answer yet. Kafka's producers keep 5 under way, librdkafka up to 1,000,000; beyond this
+/// many the answers are what a client should wait for.
+const PENDING_MAX: usize = 1024;
+/// Response bytes in memory beyond which a connection reads no further request: its client does not read what it asked for.
+const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+/// How often a connection is looked at for silence. A frame that has begun must have moved on by the second look, so that
+/// one byte a second ends after 30 to 60 s, and a timer fires twice a minute per connection.
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// What must arrive of a frame between two looks: less is no client that a network could excuse.
+const FRAME_BYTES_PER_CHECK_MIN: usize = 16 * 1024;
+/// The unit of the budget's permits, so that a budget above 4 GiB fits their 32 bits.
+const BUDGET_UNIT_BYTES: usize = 1024;
+
+/// What all connections of a broker share.
+pub struct ConnectionShared {
+    pub gate: Gate,
+    pub telemetry: Arc<Telemetry>,
+    pub frame_bytes_max: usize,
+    /// `connections.max.idle.ms`; none: never.
+    pub idle_timeout: Option<Duration>,
+    budget: Arc<Semaphore>,
+    budget_units: u32,
+    draining: AtomicBool,
+    /// Requests whose answers have not left.
+    pending: AtomicI64,
+}
+
+impl ConnectionShared {
+    /// `budget_bytes` bounds the large frames of all connections that are being read.
+    pub fn new(
+        identity: Arc<Identity>,
+        telemetry: Arc<Telemetry>,
+        frame_bytes_max: usize,
+        budget_bytes: usize,
+        idle_timeout: Option<Duration>,
+    ) -> Self {
+        let units = (budget_bytes / BUDGET_UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        Self {
+            gate: Gate::new(identity),
+            telemetry,
+            frame_bytes_max,
+            idle_timeout,
+            budget: Arc::new(Semaphore::new(units)),
+            budget_units: u32::try_from(units).unwrap_or(u32::MAX),
+            draining: AtomicBool::new(false),
+            pending: AtomicI64::new(0),
+        }
+    }
+
+    /// From now on connections answer what they have read, and read no more.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Requests, of all connections, whose answers have not left.
+    pub fn pending(&self) -> i64 {
+        self.pending.load(Ordering::Acquire)
+    }
+}
+
+/// Closed until the broker has registered and its image has reached the registration.
+pub struct Gate {
+    pub identity: Arc<Identity>,
+    broker: watch::Sender<Option<Arc<Broker>>>,
+}
+
+impl Gate {
+    fn new(identity: Arc<Identity>) -> Self {
+        Self { identity, broker: watch::channel(None).0 }
+    }
+
+    pub fn open(&self, broker: Arc<Broker>) {
+        self.broker.send_replace(Some(broker));
+    }
+
+    fn broker(&self) -> Option<Arc<Broker>> {
+        self.broker.borrow().clone()
+    }
+
+    fn opened(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut broker = self.broker.subscribe();
+        async move {
+            let _ = broker.wait_for(Option::is_some).await;
+        }
+    }
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum End {
+    #[error("closed by the client")]
+    Closed,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    BadFrame(#[from] FrameError),
+    #[error("{0}")]
+    Refused(String),
+    #[error("idle")]
+    Idle,
+    #[error("a frame that does not arrive")]
+    HalfFrame,
+    #[error("the broker stops")]
+    Draining,
+}
+
+impl End {
+    /// Whether what came in was to blame.
+    pub fn is_broken(&self) -> bool {
+        matches!(self, Self::BadFrame(_) | Self::Refused(_) | Self::HalfFrame)
+    }
+}
+
+type Wait<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
+
+enum Pending {
+    Ready(Response),
+    Waiting(Pin<Box<dyn Future<Output = Response> + Send>>),
+}
+
+pub struct Connection {
+    stream: TcpStream,
+    context: RequestContext,
+    shared: Arc<ConnectionShared>,
+    broker: Option<Arc<Broker>>,
+    reader: FrameReader,
+    /// The broker's grant for the frame under way.
+    permit: Option<OwnedSemaphorePermit>,
+    permit_wait: Wait<Option<OwnedSemaphorePermit>>,
+    gate_wait: Wait<()>,
+    /// A frame that came before the gate opened.
+    held: Option<BytesMut>,
+    pending: VecDeque<Pending>,
+    /// Memory of the ready responses in `pending`.
+    pending_bytes: usize,
+    writer: ResponseWriter,
+    close_after_write: bool,
+    checks: Interval,
+    silent_checks: u32,
+    /// Whether anything came or left since the last check, and what had arrived then of the frame under way.
+    active: bool,
+    arrived_at_check: usize,
+}
+
+impl Connection {
+    pub fn new(stream: TcpStream, context: RequestContext, shared: Arc<ConnectionShared>) -> Self {
+        let mut checks = tokio::time::interval(CHECK_INTERVAL);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        checks.reset();
+        Self {
+            stream,
+            context,
+            broker: shared.gate.broker(),
+            reader: FrameReader::new(shared.frame_bytes_max),
+            shared,
+            permit: None,
+            permit_wait: None,
+            gate_wait: None,
+            held: None,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            writer: ResponseWriter::default(),
+            close_after_write: false,
+            checks,
+            silent_checks: 0,
+            active: false,
+            arrived_at_check: 0,
+        }
+    }
+
+    pub fn listener(&self) -> &ListenerName {
+        &self.context.listener
+    }
+
+    /// Serves until the connection ends.
+    pub async fn run(mut self) -> End {
+        poll_fn(|context| self.poll_drive(context)).await
+    }
+
+    fn poll_drive(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        loop {
+            self.resolve(context);
+            let flushed = match self.writer.poll_flush(&self.stream, context) {
+                Poll::Ready(Ok(())) => true,
+                Poll::Ready(Err(error)) => return Poll::Ready(End::Io(error)),
+                Poll::Pending => false,
+            };
+            let sent = self.writer.take_sent_bytes();
+            if sent > 0 {
+                self.active = true;
+                self.shared.telemetry.bytes_sent.add(sent);
+            }
+            let answered = flushed && self.pending.is_empty();
+            if answered && self.close_after_write {
+                return Poll::Ready(End::Closed);
+            }
+            if self.shared.is_draining() {
+                if answered {
+                    return Poll::Ready(End::Draining);
+                }
+                return Poll::Pending;
+            }
+            match self.poll_requests(context) {
+                Ok(Poll::Ready(())) => {}
+                Ok(Poll::Pending) => {
+                    if let Some(end) = self.poll_check(context) {
+                        return Poll::Ready(end);
+                    }
+                    return Poll::Pending;
+                }
+                Err(end) => {
+                    // What was asked before is still answered where the answers are there.
+                    self.resolve(context);
+                    let _ = self.writer.poll_flush(&self.stream, context);
+                    return Poll::Ready(end);
+                }
+            }
+        }
+    }
+
+    /// Hands the answers that are complete, in order, to the writer. Only the first unanswered request is polled: the
+    /// others cannot leave before it.
+    fn resolve(&mut self, context: &mut Context<'_>) {
+        while let Some(front) = self.pending.front_mut() {
+            let response = match front {
+                Pending::Ready(response) => std::mem::take(response),
+                Pending::Waiting(future) => match future.as_mut().poll(context) {
+                    Poll::Ready(response) => {
+                        self.pending_bytes += response.memory_bytes();
+                        response
+                    }
+                    Poll::Pending => return,
+                },
+            };
+            self.pending.pop_front();
+            self.shared.pending.fetch_sub(1, Ordering::AcqRel);
+            self.pending_bytes = self.pending_bytes.saturating_sub(response.memory_bytes());
+            self.close_after_write |= response.close_after;
+            self.writer.push(response);
+        }
+    }
+
+    fn may_read(&self) -> bool {
+        !self.close_after_write
+            && self.pending.len() < PENDING_MAX
+            && self.writer.memory_bytes() + self.pending_bytes < RESPONSE_BYTES_MAX
+    }
+
+    /// Handles the frames that have arrived, or reads once. Ready: something was done, look at the answers, then come again.
+    fn poll_requests(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, End> {
+        if !self.may_read() {
+            return Ok(Poll::Pending);
+        }
+        if let Some(wait) = &mut self.gate_wait {
+            if wait.as_mut().poll(context).is_pending() {
+                return Ok(Poll::Pending);
+            }
+            self.gate_wait = None;
+        }
+        if let Some(frame) = self.held.take() {
+            self.handle(frame)?;
+            return Ok(Poll::Ready(()));
+        }
+        let mut handled = false;
+        while self.held.is_none() && self.may_read() {
+            let Some(frame) = self.reader.next_frame()? else { break };
+            self.permit = None;
+            self.arrived_at_check = 0;
+            self.handle(frame)?;
+            handled = true;
+        }
+        if handled {
+            return Ok(Poll::Ready(()));
+        }
+        self.poll_read(context)
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, End> {
+        // Without a readable socket there is no need for a buffer.
+        if !self.reader.is_in_frame() && self.stream.poll_read_ready(context)?.is_pending() {
+            self.reader.release();
+            return Ok(Poll::Pending);
+        }
+        if self.poll_permit(context).is_pending() {
+            return Ok(Poll::Pending);
+        }
+        let (buffer, limit) = self.reader.prepare();
+        let mut room = buffer.limit(limit);
+        let read = std::pin::pin!(self.stream.read_buf(&mut room)).poll(context);
+        match read {
+            Poll::Pending => Ok(Poll::Pending),
+            Poll::Ready(Ok(0)) => Err(End::Closed),
+            Poll::Ready(Ok(count)) => {
+                self.active = true;
+                self.shared.telemetry.bytes_received.add(count as u64);
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(Err(error)) => Err(End::Io(error)),
+        }
+    }
+
+    /// Asks the broker's budget for what the frame under way needs beyond a chunk. Grants come in the order of asking.
+    fn poll_permit(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let wanted = self.reader.wanted_bytes().div_ceil(BUDGET_UNIT_BYTES);
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.shared.budget_units);
+        let granted = self.permit.as_ref().map_or(0, |permit| u32::try_from(permit.num_permits()).unwrap_or(u32::MAX));
+        if wanted <= granted {
+            return Poll::Ready(());
+        }
+        let missing = wanted - granted;
+        let wait = self.permit_wait.get_or_insert_with(|| {
+            let budget = Arc::clone(&self.shared.budget);
+            Box::pin(async move { budget.acquire_many_owned(missing).await.ok() })
+        });
+        match wait.as_mut().poll(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(more) => {
+                self.permit_wait = None;
+                match (&mut self.permit, more) {
+                    (Some(permit), Some(more)) => permit.merge(more),
+                    (permit, more) => *permit = more,
+                }
+                Poll::Ready(())
+            }
+        }
+    }
+
+    fn handle(&mut self, frame: BytesMut) -> Result<(), End> {
+        if self.broker.is_none() {
+            self.broker = self.shared.gate.broker();
+        }
+        let answer = match &self.broker {
+            Some(broker) => dispatch(broker, &self.context, frame),
+            None => match before_registration(&self.shared.gate.identity, &frame) {
+                Some(answer) => answer,
+                None => {
+                    self.held = Some(frame);
+                    self.gate_wait = Some(Box::pin(self.shared.gate.opened()));
+                    return Ok(());
+                }
+            },
+        };
+        let pending = match answer {
+            Answer::Ready(response) => {
+                self.pending_bytes += response.memory_bytes();
+                Pending::Ready(response)
+            }
+            Answer::Later(future) => Pending::Waiting(future),
+            Answer::None => return Ok(()),
+            Answer::Close(reason) => return Err(End::Refused(reason)),
+        };
+        self.shared.pending.fetch_add(1, Ordering::AcqRel);
+        self.pending.push_back(pending);
+        Ok(())
+    }
+
+    /// Ends a connection that is silent, or stuck in a frame.
+    fn poll_check(&mut self, context: &mut Context<'_>) -> Option<End> {
+        while self.checks.poll_tick(context).is_ready() {
+            let arrived = self.reader.arrived_bytes();
+            let waits_for_us = !self.may_read() || self.held.is_some() || self.permit_wait.is_some();
+            if self.reader.is_in_frame() && !waits_for_us {
+                // The first look only notes where the frame stands.
+                if self.arrived_at_check > 0 && arrived < self.arrived_at_check + FRAME_BYTES_PER_CHECK_MIN {
+                    return Some(End::HalfFrame);
+                }
+                self.arrived_at_check = arrived;
+            }
+            let quiet = !self.active && self.pending.is_empty() && self.held.is_none();
+            self.active = false;
+            self.silent_checks = if quiet { self.silent_checks.saturating_add(1) } else { 0 };
+            if self.shared.idle_timeout.is_some_and(|timeout| CHECK_INTERVAL * self.silent_checks >= timeout) {
+                return Some(End::Idle);
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let waiting = i64::try_from(self.pending.len()).unwrap_or(i64::MAX);
+        self.shared.pending.fetch_sub(waiting, Ordering::AcqRel);
+    }
+}
+
+/// What is answered before the broker has registered: ApiVersions, and what must be refused anyway.
+fn before_registration(identity: &Identity, frame: &BytesMut) -> Option<Answer> {
+    match frame::parse_header(frame) {
+        Ok((header, body_start)) if header.api() == Some(Api::ApiVersions) => {
+            Some(api_versions::answer(identity, &header, frame.get(body_start..).unwrap_or_default()))
+        }
+        Ok(_) => None,
+        Err(error) => Some(match error.answerable() {
+            Some(header) => api_versions::unsupported_version(identity, header),
+            None => Answer::close(error),
+        }),
+    }
+}

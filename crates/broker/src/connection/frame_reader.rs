@@ -1,0 +1,205 @@
+//! Frames out of a byte stream: four bytes of size, then as many bytes.
+//!
+//! Invariants: a connection that has only claimed a size holds no more than [`READ_CHUNK_BYTES`]; memory grows in steps, each
+//! only after the step before has been filled by bytes that really came; a frame that is large is read into a buffer of its
+//! own exact size, so that no byte of it is copied by the next frame's arrival.
+
+use bytes::{Buf as _, BytesMut};
+use ottla_protocol::frame::{self, FrameError, LENGTH_BYTES};
+
+/// What is read at a time while no frame's size is known. Within what the allocator serves from its per-thread
+/// cache, so that an idle connection can give the buffer back at no cost.
+pub const READ_CHUNK_BYTES: usize = 16 * 1024;
+
+/// By how much the buffer of one frame may outgrow what has arrived of it. At 8, a frame of 1 MiB is copied for an eighth.
+const GROWTH_FACTOR: usize = 8;
+
+#[derive(Debug)]
+pub struct FrameReader {
+    buffer: BytesMut,
+    frame_bytes_max: usize,
+}
+
+impl FrameReader {
+    pub fn new(frame_bytes_max: usize) -> Self {
+        Self { buffer: BytesMut::new(), frame_bytes_max }
+    }
+
+    /// The size of the frame at the front, prefix excluded; none while the prefix is not complete.
+    fn size(&self) -> Result<Option<usize>, FrameError> {
+        match self.buffer.first_chunk::<LENGTH_BYTES>() {
+            Some(prefix) => frame::parse_length(*prefix, self.frame_bytes_max).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The next whole frame, without its prefix.
+    pub fn next_frame(&mut self) -> Result<Option<BytesMut>, FrameError> {
+        let Some(size) = self.size()? else { return Ok(None) };
+        if self.buffer.len() < LENGTH_BYTES + size {
+            return Ok(None);
+        }
+        self.buffer.advance(LENGTH_BYTES);
+        Ok(Some(self.buffer.split_to(size)))
+    }
+
+    /// How much more room than now the next read wants, beyond what any connection may hold: to be granted by the broker's
+    /// budget before [`FrameReader::prepare`].
+    pub fn wanted_bytes(&self) -> usize {
+        let capacity = self.next_capacity();
+        if capacity <= READ_CHUNK_BYTES || capacity <= self.buffer.capacity() { 0 } else { capacity }
+    }
+
+    /// The capacity that the buffer should have for the next read.
+    fn next_capacity(&self) -> usize {
+        match self.size() {
+            Ok(Some(size)) => {
+                let whole = LENGTH_BYTES + size;
+                if self.buffer.len() < READ_CHUNK_BYTES.min(whole) && self.buffer.capacity() < whole {
+                    READ_CHUNK_BYTES.min(whole)
+                } else {
+                    whole.min(self.buffer.len().max(READ_CHUNK_BYTES).saturating_mul(GROWTH_FACTOR))
+                }
+            }
+            _ => READ_CHUNK_BYTES,
+        }
+    }
+
+    /// Makes room; returns the buffer and how many bytes may be read into it now (never 0).
+    ///
+    /// While no frame is under way, and for small frames, a chunk: what follows in the stream comes along. For a large frame
+    /// no more than what is missing of it.
+    pub fn prepare(&mut self) -> (&mut BytesMut, usize) {
+        let capacity = self.next_capacity().max(self.buffer.len() + 1);
+        if self.buffer.capacity() < capacity {
+            let missing = capacity - self.buffer.len();
+            // Reuses the buffer of the frame before where its handler has let go of it; else a new one of the exact size:
+            // `reserve` would double.
+            if !self.buffer.try_reclaim(missing) {
+                let mut larger = BytesMut::with_capacity(capacity);
+                larger.extend_from_slice(&self.buffer);
+                self.buffer = larger;
+            }
+        }
+        let room = self.buffer.capacity() - self.buffer.len();
+        let missing_of_frame = match self.size() {
+            Ok(Some(size)) => (LENGTH_BYTES + size).saturating_sub(self.buffer.len()),
+            _ => 0,
+        };
+        let limit = room.min(missing_of_frame.max(READ_CHUNK_BYTES));
+        (&mut self.buffer, limit)
+    }
+
+    /// Whether part of a frame has arrived, and its rest has not.
+    pub fn is_in_frame(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    /// Bytes that have arrived of the frame under way.
+    pub fn arrived_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Gives the memory back when nothing is in it: an idle connection holds no buffer.
+    pub fn release(&mut self) {
+        if self.buffer.is_empty() && self.buffer.capacity() > 0 {
+            self.buffer = BytesMut::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BufMut as _;
+
+    const MAX: usize = 100 * 1024 * 1024;
+
+    fn feed(reader: &mut FrameReader, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (buffer, limit) = reader.prepare();
+            assert!(limit > 0);
+            let count = limit.min(bytes.len());
+            buffer.put_slice(&bytes[..count]);
+            bytes = &bytes[count..];
+        }
+    }
+
+    fn frame(size: usize, fill: u8) -> Vec<u8> {
+        let mut bytes = i32::try_from(size).expect("fits").to_be_bytes().to_vec();
+        bytes.resize(4 + size, fill);
+        bytes
+    }
+
+    #[test]
+    fn frames_come_out_whole_wherever_they_are_cut() {
+        let mut wire = frame(9, 1);
+        wire.extend(frame(30, 2));
+        for cut in 0..=wire.len() {
+            let mut reader = FrameReader::new(MAX);
+            let mut frames = Vec::new();
+            for piece in [&wire[..cut], &wire[cut..]] {
+                feed(&mut reader, piece);
+                while let Some(frame) = reader.next_frame().expect("good frames") {
+                    frames.push((frame.len(), frame[0]));
+                }
+            }
+            assert_eq!(frames, [(9, 1), (30, 2)], "cut at {cut}");
+            assert!(!reader.is_in_frame());
+        }
+    }
+
+    #[test]
+    fn a_claimed_size_costs_nothing() {
+        let mut reader = FrameReader::new(MAX);
+        feed(&mut reader, &i32::try_from(MAX).expect("fits").to_be_bytes());
+        assert!(reader.next_frame().expect("allowed").is_none());
+        let (buffer, _) = reader.prepare();
+        assert!(buffer.capacity() <= READ_CHUNK_BYTES);
+        assert_eq!(reader.wanted_bytes(), 0);
+    }
+
+    #[test]
+    fn a_large_frame_grows_with_what_came_and_is_read_exactly() {
+        let size = 3 * 1024 * 1024;
+        let wire = frame(size, 7);
+        let mut reader = FrameReader::new(MAX);
+        let mut sent = 0;
+        while sent < wire.len() {
+            let (buffer, limit) = reader.prepare();
+            assert!(buffer.capacity() <= (sent.max(READ_CHUNK_BYTES) * GROWTH_FACTOR).max(READ_CHUNK_BYTES) + 64);
+            let count = limit.min(wire.len() - sent);
+            buffer.put_slice(&wire[sent..sent + count]);
+            sent += count;
+        }
+        assert_eq!(reader.next_frame().expect("good").map(|frame| frame.len()), Some(size));
+        reader.release();
+        assert_eq!(reader.buffer.capacity(), 0);
+    }
+
+    #[test]
+    fn the_buffer_of_a_handled_frame_is_used_again() {
+        let mut reader = FrameReader::new(MAX);
+        feed(&mut reader, &frame(1024 * 1024, 7));
+        drop(reader.next_frame().expect("good").expect("whole"));
+        feed(&mut reader, &frame(1024 * 1024, 8)[..READ_CHUNK_BYTES]);
+        let before = reader.prepare().0.capacity();
+        assert!(before >= 1024 * 1024, "{before}");
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused() {
+        for bytes in [
+            &(-1i32).to_be_bytes()[..],
+            &0i32.to_be_bytes(),
+            &i32::MAX.to_be_bytes(),
+            b"GET / HTTP/1.1\r\n",
+            b"POST /",
+            &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01],
+        ] {
+            let mut reader = FrameReader::new(MAX);
+            feed(&mut reader, bytes);
+            assert!(reader.next_frame().is_err(), "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! A connection against a peer that does what clients, broken clients and strangers do. The gate stays closed, so that only
+//! ApiVersions is answered: everything here is about frames, order and bounds.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_model::{BrokerId, IncarnationId, ListenerName};
+use ottla_protocol::messages::api_versions::ApiVersionsResponse;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::request_context::Principal;
+
+const FRAME_BYTES_MAX: usize = 1024 * 1024;
+const INCARNATION: IncarnationId = IncarnationId([7; 16]);
+/// Longer than anything here takes; a test that gets there has failed.
+const LONG: Duration = Duration::from_secs(20);
+
+fn shared() -> Arc<ConnectionShared> {
+    let identity = Arc::new(Identity::new(INCARNATION, BrokerId(1)));
+    let telemetry = Arc::new(Telemetry::default());
+    let idle = Some(Duration::from_secs(120));
+    Arc::new(ConnectionShared::new(identity, telemetry, FRAME_BYTES_MAX, 8 * FRAME_BYTES_MAX, idle))
+}
+
+async fn connect(shared: &Arc<ConnectionShared>) -> (TcpStream, JoinHandle<End>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address: SocketAddr = listener.local_addr().expect("bound");
+    let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (server, peer) = accepted.expect("accepted");
+    let context = RequestContext {
+        listener: ListenerName::new("TEST"),
+        is_inter_broker_listener: false,
+        principal: Principal::Anonymous,
+        peer,
+        connection_id: 0,
+    };
+    let task = tokio::spawn(Connection::new(server, context, Arc::clone(shared)).run());
+    (client.expect("connected"), task)
+}
+
+async fn response(client: &mut TcpStream) -> Vec<u8> {
+    let size = tokio::time::timeout(LONG, client.read_i32()).await.expect("in time").expect("a size");
+    let mut frame = vec![0; usize::try_from(size).expect("positive")];
+    client.read_exact(&mut frame).await.expect("a whole frame");
+    frame
+}
+
+async fn ended(task: JoinHandle<End>) -> End {
+    tokio::time::timeout(LONG, task).await.expect("in time").expect("no panic")
+}
+
+/// Sends bytes to a fresh connection and says how it ended; the client keeps its side open.
+async fn end_after(bytes: &[u8]) -> End {
+    let (mut client, task) = connect(&shared()).await;
+    client.write_all(bytes).await.expect("sent");
+    ended(task).await
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order_however_they_are_cut() {
+    let mut wire = Vec::new();
+    for id in 0..20 {
+        wire.extend_from_slice(&ApiVersionsResponse::encode_request(id % 5, i32::from(id), Some("client")));
+    }
+    for piece in [1, 3, 7, wire.len()] {
+        let (mut client, _task) = connect(&shared()).await;
+        client.set_nodelay(true).expect("an option");
+        for bytes in wire.chunks(piece) {
+            client.write_all(bytes).await.expect("sent");
+        }
+        for id in 0..20 {
+            let (correlation_id, said) =
+                ApiVersionsResponse::decode(id % 5, &response(&mut client).await).expect("a response");
+            assert_eq!(correlation_id, i32::from(id), "pieces of {piece}");
+            assert_eq!(said.incarnation, (id % 5 >= 3).then_some(INCARNATION));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_frame_ends_the_connection() {
+    for bytes in [
+        &(-1i32).to_be_bytes()[..],
+        &0i32.to_be_bytes(),
+        &i32::MAX.to_be_bytes(),
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\n\r\n",
+        &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00],
+    ] {
+        assert!(matches!(end_after(bytes).await, End::BadFrame(_)), "{bytes:?}");
+    }
+}
+
+#[tokio::test]
+async fn headers_that_cannot_be_served_end_the_connection() {
+    let frame = |key: i16, version: i16, rest: &[u8]| {
+        let mut body = key.to_be_bytes().to_vec();
+        body.extend(version.to_be_bytes());
+        body.extend(1i32.to_be_bytes());
+        body.extend(rest);
+        let mut frame = i32::try_from(body.len()).expect("small").to_be_bytes().to_vec();
+        frame.extend(body);
+        frame
+    };
+    let no_client = (-1i16).to_be_bytes();
+    for bytes in [
+        frame(9_999, 0, &no_client),
+        frame(-1, 0, &no_client),
+        frame(0, 100, &no_client),
+        frame(0, 2, &no_client),
+        frame(3, -1, &no_client),
+        frame(18, 0, &(-7530i16).to_be_bytes()),
+        frame(18, 0, &100i16.to_be_bytes()),
+        frame(18, 0, &[]),
+    ] {
+        assert!(matches!(end_after(&bytes).await, End::Refused(_)), "{bytes:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_version_of_api_versions_is_answered_and_the_connection_goes_on() {
+    let (mut client, _task) = connect(&shared()).await;
+    let mut unknown = ApiVersionsResponse::encode_request(4, 5, Some("future")).to_vec();
+    unknown[6..8].copy_from_slice(&77i16.to_be_bytes());
+    client.write_all(&unknown).await.expect("sent");
+    let (id, said) = ApiVersionsResponse::decode(0, &response(&mut client).await).expect("version 0");
+    assert_eq!((id, said.error), (5, ottla_model::ErrorCode::UnsupportedVersion));
+    assert_eq!(said.apis.len(), 1);
+    client.write_all(&ApiVersionsResponse::encode_request(3, 6, None)).await.expect("sent");
+    let (id, _) = ApiVersionsResponse::decode(3, &response(&mut client).await).expect("an answer");
+    assert_eq!(id, 6);
+}
+
+#[tokio::test]
+async fn other_requests_wait_for_the_registration() {
+    let (mut client, task) = connect(&shared()).await;
+    let mut metadata = vec![0, 0, 0, 14, 0, 3, 0, 1, 0, 0, 0, 9, 255, 255, 0, 0, 0, 0];
+    metadata.extend_from_slice(&ApiVersionsResponse::encode_request(3, 10, None));
+    client.write_all(&metadata).await.expect("sent");
+    let nothing = tokio::time::timeout(Duration::from_millis(50), client.read_u8()).await;
+    assert!(nothing.is_err(), "order holds: what comes after waits too");
+    assert!(!task.is_finished());
+    drop(client);
+    // Nobody reads a connection whose request waits; it ends with the broker or once the gate has opened.
+    task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_frame_and_silence_ends_the_connection() {
+    let (mut client, task) = connect(&shared()).await;
+    client.write_all(&1000i32.to_be_bytes()).await.expect("sent");
+    client.write_all(&[0; 10]).await.expect("sent");
+    assert!(matches!(task.await.expect("no panic"), End::HalfFrame));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_ends_after_the_idle_time() {
+    let (_client, task) = connect(&shared()).await;
+    assert!(matches!(task.await.expect("no panic"), End::Idle));
+}
+
+#[tokio::test]
+async fn draining_ends_connections_that_have_nothing_to_answer() {
+    let shared = shared();
+    let (mut client, task) = connect(&shared).await;
+    client.write_all(&ApiVersionsResponse::encode_request(3, 1, None)).await.expect("sent");
+    response(&mut client).await;
+    shared.drain();
+    client.write_all(&ApiVersionsResponse::encode_request(3, 2, None)).await.expect("sent");
+    assert!(matches!(ended(task).await, End::Draining));
+    assert_eq!(shared.pending(), 0);
+}
+
+#[tokio::test]
+async fn frames_larger_than_a_chunk_come_through() {
+    // An ApiVersions body may have 64 KiB: the names are padded, and refused by their form, in an answer.
+    let mut body = 18i16.to_be_bytes().to_vec();
+    body.extend(3i16.to_be_bytes());
+    body.extend(1i32.to_be_bytes());
+    body.extend((-1i16).to_be_bytes());
+    body.push(0);
+    let name = vec![b'-'; 20_000];
+    // Compact string: length + 1 as a varint.
+    body.extend([0xA1, 0x9C, 0x01]);
+    body.extend(&name);
+    body.extend([2, b'1', 0]);
+    let (mut client, _task) = connect(&shared()).await;
+    for _ in 0..3 {
+        client.write_i32(i32::try_from(body.len()).expect("small")).await.expect("sent");
+        client.write_all(&body).await.expect("sent");
+    }
+    for _ in 0..3 {
+        let (_, said) = ApiVersionsResponse::decode(3, &response(&mut client).await).expect("an answer");
+        assert_eq!(said.error, ottla_model::ErrorCode::InvalidRequest);
+    }
+}

@@ -1,0 +1,131 @@
+//! Leaders that go, come back and find others; logs that parted and meet again.
+
+use ottla_model::{ErrorCode, Offset};
+use ottla_protocol::messages::TopicRef;
+
+use super::harness::{Cluster, batch, eventually, topic_id};
+
+const NEVER_MS: i32 = 60_000;
+
+#[test]
+fn a_killed_leader_comes_back_as_a_follower_and_joins_the_isr() {
+    let cluster = Cluster::new(&[]);
+    let mut brokers = cluster.start_all(&[1, 2, 3]);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 3, &[1, 2, 3], &[("min.insync.replicas", "2")]);
+    for partition in 0..3 {
+        let produced = brokers[0].produce(TopicRef::Id(id), partition, &batch(&["a"]), -1, NEVER_MS);
+        assert_eq!(produced.error, ErrorCode::None);
+    }
+    brokers.remove(0).kill();
+    for partition in 0..3 {
+        cluster.quorum.elect("t", partition, 2, &[2, 3]);
+        let produced = brokers[0].produce(TopicRef::Id(id), partition, &batch(&["b", "c"]), -1, NEVER_MS);
+        assert_eq!((produced.error, produced.base_offset), (ErrorCode::None, Offset(1)));
+    }
+    let back = cluster.start(1);
+    assert!(!back.opened.clean_shutdown_epoch.is_known(), "it was killed");
+    for partition in 0..3 {
+        eventually("it is back in the ISR", || cluster.quorum.isr("t", partition) == [1, 2, 3]);
+        assert_eq!(back.log_bytes(id, partition), brokers[0].log_bytes(id, partition));
+    }
+    let produced = brokers[0].produce(TopicRef::Id(id), 0, &batch(&["d"]), -1, NEVER_MS);
+    assert_eq!((produced.error, produced.base_offset), (ErrorCode::None, Offset(3)));
+    eventually("it goes on fetching", || back.log_end(id, 0) == Offset(4));
+}
+
+/// Scenarios 1 and 2: records that nobody acknowledged, at offsets that another leader has filled with others.
+#[test]
+fn a_log_that_parted_is_cut_by_leader_epoch() {
+    let cluster = Cluster::new(&[]);
+    let mut brokers = cluster.start_all(&[1, 2]);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1, 2], &[]);
+    let acknowledged = brokers[0].produce(TopicRef::Id(id), 0, &batch(&["both"]), -1, NEVER_MS);
+    assert_eq!(acknowledged.error, ErrorCode::None);
+    brokers.remove(1).kill();
+    for value in ["mine", "mine too", "and this"] {
+        brokers[0].produce(TopicRef::Id(id), 0, &batch(&[value]), 1, NEVER_MS);
+    }
+    assert_eq!(brokers[0].log_end(id, 0), Offset(4));
+    brokers.remove(0).kill();
+
+    let second = cluster.start(2);
+    cluster.quorum.elect("t", 0, 2, &[2]);
+    let other = second.produce(TopicRef::Id(id), 0, &batch(&["other", "records"]), 1, NEVER_MS);
+    assert_eq!((other.error, other.base_offset), (ErrorCode::None, Offset(1)));
+    let first = cluster.start(1);
+    eventually("the logs are the same", || first.log_bytes(id, 0) == second.log_bytes(id, 0));
+    eventually("and it is in the ISR", || cluster.quorum.isr("t", 0) == [1, 2]);
+    assert_eq!(first.log_end(id, 0), Offset(3));
+}
+
+/// Scenario 3: each leads for a moment, and what they wrote differs in the middle.
+#[test]
+fn two_quick_leader_changes_leave_one_history() {
+    let cluster = Cluster::new(&[]);
+    let mut brokers = cluster.start_all(&[1, 2]);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1, 2], &[]);
+    brokers[0].produce(TopicRef::Id(id), 0, &batch(&["both"]), -1, NEVER_MS);
+    brokers.remove(1).kill();
+    brokers[0].produce(TopicRef::Id(id), 0, &batch(&["first"]), 1, NEVER_MS);
+    brokers.remove(0).kill();
+    let second = cluster.start(2);
+    cluster.quorum.elect("t", 0, 2, &[2]);
+    second.produce(TopicRef::Id(id), 0, &batch(&["second", "second too"]), 1, NEVER_MS);
+    second.kill();
+    let first = cluster.start(1);
+    cluster.quorum.elect("t", 0, 1, &[1]);
+    first.produce(TopicRef::Id(id), 0, &batch(&["first again"]), 1, NEVER_MS);
+    let second = cluster.start(2);
+    eventually("the logs are the same", || second.log_bytes(id, 0) == first.log_bytes(id, 0));
+    eventually("and it is in the ISR", || cluster.quorum.isr("t", 0) == [1, 2]);
+    assert_eq!(second.log_end(id, 0), Offset(3));
+}
+
+#[test]
+fn an_isr_change_that_nobody_answers_is_asked_for_again() {
+    let cluster = Cluster::new(&[]);
+    let brokers = cluster.start_all(&[1, 2]);
+    let id = topic_id(1);
+    cluster.quorum.silent.store(true, std::sync::atomic::Ordering::Release);
+    cluster.quorum.create_topic("t", id, 1, &[1, 2], &[]);
+    cluster.quorum.elect("t", 0, 1, &[1]);
+    brokers[0].produce(TopicRef::Id(id), 0, &batch(&["a"]), 1, NEVER_MS);
+    eventually("the follower has it", || brokers[1].log_end(id, 0) == Offset(1));
+    assert_eq!(cluster.quorum.isr("t", 0), [1]);
+    cluster.quorum.silent.store(false, std::sync::atomic::Ordering::Release);
+    eventually("it joins", || cluster.quorum.isr("t", 0) == [1, 2]);
+}
+
+#[test]
+fn a_follower_that_lags_leaves_the_isr() {
+    let cluster = Cluster::new(&[("replica.lag.time.max.ms", "500"), ("replica.fetch.wait.max.ms", "100")]);
+    let mut brokers = cluster.start_all(&[1, 2]);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1, 2], &[]);
+    brokers[0].produce(TopicRef::Id(id), 0, &batch(&["a"]), -1, NEVER_MS);
+    brokers.remove(1).kill();
+    let waits = brokers[0].begin_produce(TopicRef::Id(id), 0, &batch(&["b"]), -1, NEVER_MS);
+    eventually("the ISR shrinks", || cluster.quorum.isr("t", 0) == [1]);
+    assert_eq!(waits.produced().error, ErrorCode::None, "and the acknowledgement need not wait for it any more");
+}
+
+#[test]
+fn hundreds_of_partitions_are_soon_in_sync() {
+    let cluster = Cluster::new(&[]);
+    let brokers = cluster.start_all(&[1, 2]);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 300, &[1, 2], &[("min.insync.replicas", "2")]);
+    eventually("every log is open", || (0..300).all(|p| brokers[0].partition(id, p).with_log(|_| ()).is_some()));
+    for partition in [0, 150, 299] {
+        let produced = brokers[0].produce(TopicRef::Id(id), partition, &batch(&["a"]), -1, NEVER_MS);
+        assert_eq!(produced.error, ErrorCode::None);
+    }
+    // One more topic, while the fetchers hold hundreds of quiet partitions.
+    let other = topic_id(2);
+    cluster.quorum.create_topic("u", other, 1, &[2, 1], &[("min.insync.replicas", "2")]);
+    let produced = brokers[1].produce(TopicRef::Id(other), 0, &batch(&["a"]), -1, NEVER_MS);
+    assert_eq!(produced.error, ErrorCode::None);
+}

@@ -1,0 +1,9 @@
+//! The data path as a whole, in one process: produce, replication over sockets, failover, sessions, deferred answers,
+//! idempotence, restarts.
+#![allow(clippy::unwrap_used)]
+
+mod failover;
+mod harness;
+mod produce;
+mod restart;
+mod sessions;

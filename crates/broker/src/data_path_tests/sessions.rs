@@ -1,0 +1,163 @@
+//! Fetch sessions, parked fetches, and who may fetch as what.
+
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionId};
+use ottla_protocol::messages::TopicRef;
+use ottla_protocol::messages::fetch::{FetchPartition, FetchRequest, ForgottenTopic};
+
+use super::harness::{CLIENT, Cluster, INTERNAL, batch, fetch_of, only, partitions_of, topic_id, wanted};
+
+const NEVER_MS: i32 = 60_000;
+
+#[test]
+fn an_incremental_answer_tells_only_what_changed() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 4, &[1], &[]);
+    let opening =
+        FetchRequest { session_epoch: 0, ..fetch_of(id, (0..4).map(|partition| wanted(partition, 0)).collect()) };
+    let opened = broker.fetch(&opening);
+    assert_eq!(partitions_of(&opened), [0, 1, 2, 3], "the first answer tells everything");
+    let session = opened.session_id;
+    assert_ne!(session, 0);
+    let mut epoch = 0;
+    let mut next = |partitions: Vec<FetchPartition>| {
+        epoch += 1;
+        FetchRequest { session_id: session, session_epoch: epoch, ..fetch_of(id, partitions) }
+    };
+    assert!(partitions_of(&broker.fetch(&next(vec![]))).is_empty(), "unchanged");
+    broker.produce(TopicRef::Id(id), 2, &batch(&["a"]), 1, NEVER_MS);
+    let changed = broker.fetch(&next(vec![]));
+    assert_eq!(only(&changed).partition, PartitionId(2));
+    assert!(only(&changed).records.is_some());
+    assert_eq!(only(&broker.fetch(&next(vec![]))).partition, PartitionId(2), "not taken: told again");
+    assert!(partitions_of(&broker.fetch(&next(vec![wanted(2, 1)]))).is_empty());
+    let forgetting = FetchRequest {
+        forgotten_topics: vec![ForgottenTopic { topic: TopicRef::Id(id), partitions: vec![PartitionId(2)] }],
+        ..next(vec![])
+    };
+    broker.fetch(&forgetting);
+    for partition in [2, 3] {
+        broker.produce(TopicRef::Id(id), partition, &batch(&["b"]), 1, NEVER_MS);
+    }
+    assert_eq!(partitions_of(&broker.fetch(&next(vec![]))), [3], "what was forgotten is not told");
+}
+
+/// Scenario 17.
+#[test]
+fn sessions_are_not_mixed_up() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1], &[]);
+    let opened = broker.fetch(&FetchRequest { session_epoch: 0, ..fetch_of(id, vec![wanted(0, 0)]) });
+    let ask =
+        |session_id, session_epoch| broker.fetch(&FetchRequest { session_id, session_epoch, ..fetch_of(id, vec![]) });
+    let other = opened.session_id ^ 1;
+    assert_eq!(ask(other, 1).error, ErrorCode::FetchSessionIdNotFound);
+    assert_eq!(ask(opened.session_id, 2).error, ErrorCode::InvalidFetchSessionEpoch);
+    assert_eq!(ask(opened.session_id, 1).error, ErrorCode::None);
+    assert_eq!(ask(opened.session_id, 1).error, ErrorCode::InvalidFetchSessionEpoch, "a request counts once");
+    assert_eq!(ask(opened.session_id, -1).error, ErrorCode::None, "ends it");
+    assert_eq!(ask(opened.session_id, 2).error, ErrorCode::FetchSessionIdNotFound);
+}
+
+#[test]
+fn a_parked_fetch_wakes_for_records_and_ends_for_the_next_request() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 2, &[1], &[]);
+    let waiting = FetchRequest { max_wait_ms: NEVER_MS, ..fetch_of(id, vec![wanted(0, 0), wanted(1, 0)]) };
+    let mut parked = broker.begin_fetch(CLIENT, &waiting);
+    assert!(!parked.is_ready());
+    broker.produce(TopicRef::Id(id), 1, &batch(&["a"]), 1, NEVER_MS);
+    let woken = parked.fetched();
+    assert_eq!(partitions_of(&woken), [0, 1]);
+    let with_records = woken.topics[0].partitions.iter().filter(|p| p.records.is_some()).count();
+    assert_eq!(with_records, 1);
+
+    let opened = broker.fetch(&FetchRequest { session_epoch: 0, ..fetch_of(id, vec![wanted(0, 0)]) });
+    let session = |epoch, partitions| FetchRequest {
+        session_id: opened.session_id,
+        session_epoch: epoch,
+        max_wait_ms: NEVER_MS,
+        ..fetch_of(id, partitions)
+    };
+    let mut first = broker.begin_fetch(CLIENT, &session(1, vec![]));
+    assert!(!first.is_ready());
+    let mut second = broker.begin_fetch(CLIENT, &session(2, vec![wanted(1, 0)]));
+    assert!(first.is_ready(), "the next request has something to say");
+    assert!(partitions_of(&first.fetched()).is_empty());
+    assert!(second.is_ready());
+    assert_eq!(partitions_of(&second.fetched()), [1]);
+
+    let mut timed = broker.begin_fetch(CLIENT, &FetchRequest { max_wait_ms: 10, ..session(3, vec![wanted(1, 1)]) });
+    assert!(!timed.is_ready());
+    assert_eq!(timed.fetched().error, ErrorCode::None);
+}
+
+#[test]
+fn offsets_and_epochs_that_do_not_fit_are_told() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1], &[]);
+    broker.produce(TopicRef::Id(id), 0, &batch(&["a", "b"]), 1, NEVER_MS);
+    let error = |partition: FetchPartition| only(&broker.fetch(&fetch_of(id, vec![partition]))).error;
+    assert_eq!(error(wanted(0, 3)), ErrorCode::OffsetOutOfRange);
+    assert_eq!(error(wanted(0, -5)), ErrorCode::OffsetOutOfRange);
+    assert_eq!(error(wanted(7, 0)), ErrorCode::UnknownTopicOrPartition);
+    assert_eq!(
+        error(FetchPartition { current_leader_epoch: LeaderEpoch(4), ..wanted(0, 0) }),
+        ErrorCode::UnknownLeaderEpoch
+    );
+    let unknown = broker.fetch(&fetch_of(topic_id(5), vec![wanted(0, 0)]));
+    assert_eq!(only(&unknown).error, ErrorCode::UnknownTopicId);
+    // A batch that is larger than what was asked for comes whole, or a consumer would never pass it.
+    let tiny = broker
+        .fetch(&FetchRequest { max_bytes: 1, ..fetch_of(id, vec![FetchPartition { max_bytes: 1, ..wanted(0, 0) }]) });
+    assert_eq!(only(&tiny).records.as_ref().map(|records| records.len()), Some(broker.log_bytes(id, 0).len()));
+    cluster.quorum.elect("t", 0, 1, &[1]);
+    assert_eq!(
+        error(FetchPartition { current_leader_epoch: LeaderEpoch(0), ..wanted(0, 0) }),
+        ErrorCode::FencedLeaderEpoch
+    );
+    let diverging = FetchPartition { last_fetched_epoch: LeaderEpoch(0), ..wanted(0, 2) };
+    assert_eq!(error(diverging), ErrorCode::None);
+}
+
+/// Whoever is not a broker moves no high watermark and reads nothing above it, whatever it says.
+#[test]
+fn only_registered_brokers_fetch_as_replicas_and_only_among_brokers() {
+    let cluster = Cluster::new(&[]);
+    let mut brokers = cluster.start_all(&[1, 2]);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1, 2], &[]);
+    let epoch = cluster.quorum.epoch_of(2);
+    brokers.remove(1).kill();
+    let leader = &brokers[0];
+    leader.produce(TopicRef::Id(id), 0, &batch(&["a"]), 1, NEVER_MS);
+    let claim = |listener: &str, replica: i32, epoch: BrokerEpoch, offset| {
+        let request = FetchRequest {
+            replica_id: BrokerId(replica),
+            replica_epoch: epoch,
+            ..fetch_of(id, vec![wanted(0, offset)])
+        };
+        leader.begin_fetch(listener, &request).fetched()
+    };
+    for (listener, replica, epoch, expected) in [
+        (CLIENT, 2, epoch, ErrorCode::ClusterAuthorizationFailed),
+        (INTERNAL, 2, BrokerEpoch(epoch.0 - 1), ErrorCode::StaleBrokerEpoch),
+        (INTERNAL, 2, BrokerEpoch::NONE, ErrorCode::StaleBrokerEpoch),
+        (INTERNAL, 9, epoch, ErrorCode::BrokerIdNotRegistered),
+    ] {
+        let refused = claim(listener, replica, epoch, 1);
+        assert_eq!((refused.error, refused.topics.len()), (expected, 0), "{listener} {replica} {epoch}");
+        assert_eq!(leader.partition(id, 0).high_watermark(), Offset(0));
+    }
+    assert!(only(&claim(INTERNAL, 2, epoch, 0)).records.is_some());
+    assert_eq!(leader.partition(id, 0).high_watermark(), Offset(0));
+    claim(INTERNAL, 2, epoch, 1);
+    assert_eq!(leader.partition(id, 0).high_watermark(), Offset(1));
+}

@@ -1,0 +1,94 @@
+//! ApiVersions (18): what this broker speaks, and which start of the process answers.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use ottla_model::ErrorCode;
+use ottla_protocol::kafka_protocol::messages::ApiVersionsRequest;
+use ottla_protocol::messages::api_versions::ApiVersionsResponse;
+use ottla_protocol::{RequestHeader, decode_request};
+
+use crate::broker::{Broker, Identity};
+use crate::request_context::RequestContext;
+use crate::response::{Answer, Response};
+
+/// The first version whose request says which client asks (KIP-511).
+const CLIENT_SOFTWARE_FROM: i16 = 3;
+
+pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    answer(&broker.identity, &header, &body)
+}
+
+/// Needs no more of the broker than its identity: it is answered before the broker has registered.
+pub fn answer(identity: &Identity, header: &RequestHeader, body: &[u8]) -> Answer {
+    let mut response = ApiVersionsResponse::of_this_broker(Some(identity.incarnation()));
+    if header.api_version >= CLIENT_SOFTWARE_FROM {
+        match decode_request::<ApiVersionsRequest>(header.api_version, Bytes::copy_from_slice(body)) {
+            Ok(request)
+                if is_software_name(&request.client_software_name)
+                    && is_software_name(&request.client_software_version) => {}
+            Ok(_) => {
+                response.error = ErrorCode::InvalidRequest;
+                response.apis.clear();
+            }
+            Err(error) => return Answer::close(error),
+        }
+    }
+    Answer::Ready(Response::bytes(response.encode(header.api_version, header.correlation_id)))
+}
+
+/// The answer to a version that is not served: version 0, so that any client can read it and ask again.
+pub fn unsupported_version(_: &Identity, header: &RequestHeader) -> Answer {
+    Answer::Ready(Response::bytes(ApiVersionsResponse::unsupported_version().encode(0, header.correlation_id)))
+}
+
+/// Letters, digits, and within them `-` and `.` (Kafka's `ApiVersionsRequest.SOFTWARE_NAME_VERSION_PATTERN`).
+fn is_software_name(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let ends = [bytes.first(), bytes.last()];
+    ends.into_iter().all(|end| end.is_some_and(u8::is_ascii_alphanumeric))
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_model::{BrokerId, IncarnationId};
+    use ottla_protocol::{Api, parse_header};
+
+    use super::*;
+    use crate::response::Part;
+
+    fn bytes_of(answer: Answer) -> Bytes {
+        match answer {
+            Answer::Ready(response) => match response.parts.as_slice() {
+                [Part::Bytes(bytes)] => bytes.slice(4..),
+                other => panic!("{} parts", other.len()),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn tells_versions_and_the_incarnation() {
+        let identity = Identity::new(IncarnationId([9; 16]), BrokerId(1));
+        for version in 0..=4 {
+            let request = ApiVersionsResponse::encode_request(version, 7, Some("test"));
+            let (header, start) = parse_header(&request[4..]).expect("a header");
+            let bytes = bytes_of(answer(&identity, &header, &request[4 + start..]));
+            let (correlation_id, response) = ApiVersionsResponse::decode(version, &bytes).expect("a response");
+            assert_eq!((correlation_id, response.error), (7, ErrorCode::None));
+            assert_eq!(response.common(Api::Metadata).map(|range| range.max), Some(13));
+            assert_eq!(response.incarnation, (version >= 3).then_some(IncarnationId([9; 16])));
+        }
+    }
+
+    #[test]
+    fn software_names_follow_kafkas_pattern() {
+        for good in ["apache-kafka-java", "librdkafka", "2.12.1", "a"] {
+            assert!(is_software_name(good), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a b", "a/b", "ä"] {
+            assert!(!is_software_name(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! CreatePartitions (37): more partitions for a topic.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_metadata::controller::{CreatePartitions, NewPartitions, Refusal};
+use ottla_model::{BrokerId, ErrorCode};
+use ottla_protocol::kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use ottla_protocol::kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
+use ottla_protocol::kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
+use ottla_protocol::{RequestHeader, decode_request};
+
+use super::admin::{self, Patience};
+use super::wire;
+use crate::broker::Broker;
+use crate::request_context::RequestContext;
+use crate::response::{Answer, Response};
+
+pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let request = match decode_request::<CreatePartitionsRequest>(header.api_version, body.freeze()) {
+        Ok(request) => request,
+        Err(error) => return Answer::close(error),
+    };
+    let broker = Arc::clone(broker);
+    let patience = Patience::of_request(request.timeout_ms);
+    let (once, twice) = sort_out(request.topics);
+    let command =
+        CreatePartitions { topics: once.iter().map(new_partitions).collect(), validate_only: request.validate_only };
+    let decision = (!once.is_empty()).then(|| broker.quorum.create_partitions(command, patience.remaining()));
+    Answer::later(async move {
+        let duplicate = Refusal::new(ErrorCode::InvalidRequest, "Duplicate topic name.");
+        let mut results: Vec<_> = twice.iter().map(|topic| result(topic, Some(&duplicate))).collect();
+        if let Some(decision) = decision {
+            let (outcomes, revision) = admin::outcomes(decision.await, once.len());
+            if let Some(revision) = revision.filter(|_| !request.validate_only) {
+                patience.await_image(&broker.metadata, revision).await;
+            }
+            results.extend(once.iter().zip(outcomes).map(|(topic, outcome)| result(topic, outcome.err().as_ref())));
+        }
+        let response = CreatePartitionsResponse::default().with_results(results);
+        Response::encode_or_close::<CreatePartitionsRequest>(&header, &response)
+    })
+}
+
+/// Topics that are there once, in order, and one of each of those that are there more often.
+fn sort_out(topics: Vec<CreatePartitionsTopic>) -> (Vec<CreatePartitionsTopic>, Vec<CreatePartitionsTopic>) {
+    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+    for topic in &topics {
+        *counts.entry(topic.name.to_string()).or_insert(0) += 1;
+    }
+    let (once, more): (Vec<_>, Vec<_>) =
+        topics.into_iter().partition(|topic| counts.get(topic.name.as_str()) == Some(&1));
+    let twice: BTreeMap<String, CreatePartitionsTopic> =
+        more.into_iter().map(|topic| (topic.name.to_string(), topic)).collect();
+    (once, twice.into_values().collect())
+}
+
+fn new_partitions(topic: &CreatePartitionsTopic) -> NewPartitions {
+    let assignments = topic.assignments.iter().flatten();
+    NewPartitions {
+        topic: topic.name.to_string(),
+        total: topic.count,
+        assignments: assignments.map(|one| one.broker_ids.iter().map(|id| BrokerId(id.0)).collect()).collect(),
+    }
+}
+
+fn result(topic: &CreatePartitionsTopic, refusal: Option<&Refusal>) -> CreatePartitionsTopicResult {
+    let result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
+    match refusal {
+        None => result,
+        Some(refusal) => result
+            .with_error_code(refusal.error.code())
+            .with_error_message(admin::message(refusal).as_deref().map(wire::text)),
+    }
+}

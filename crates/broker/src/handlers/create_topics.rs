@@ -1,0 +1,157 @@
+//! CreateTopics (19): any broker takes it; the quorum decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_metadata::controller::{CreateTopics, NewTopic, Refusal, TopicOutcome};
+use ottla_model::{BrokerId, ErrorCode, PartitionId};
+use ottla_protocol::kafka_protocol::messages::create_topics_request::CreatableTopic;
+use ottla_protocol::kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use ottla_protocol::kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
+use ottla_protocol::{RequestHeader, decode_request};
+
+use super::admin::{self, Patience};
+use super::{describe_configs, wire};
+use crate::broker::Broker;
+use crate::request_context::RequestContext;
+use crate::response::{Answer, Response};
+
+/// The first version whose answer shows the topic's configuration (KIP-525).
+const CONFIGS_FROM: i16 = 5;
+
+pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let request = match decode_request::<CreateTopicsRequest>(header.api_version, body.freeze()) {
+        Ok(request) => request,
+        Err(error) => return Answer::close(error),
+    };
+    let broker = Arc::clone(broker);
+    let patience = Patience::of_request(request.timeout_ms);
+    let refused = refused_here(&request.topics);
+    let asked: Vec<&CreatableTopic> =
+        request.topics.iter().filter(|topic| !refused.contains_key(topic.name.as_str())).collect();
+    let command = CreateTopics {
+        topics: asked.iter().map(|topic| new_topic(topic)).collect(),
+        validate_only: request.validate_only,
+        default_partitions: broker.config.num_partitions,
+        default_replication_factor: i32::from(broker.config.default_replication_factor),
+    };
+    let decision = broker.quorum.create_topics(command, patience.remaining());
+    Answer::later(async move {
+        let (mut outcomes, revision) =
+            admin::outcomes(decision.await, request.topics.len() - count_refused(&request.topics, &refused));
+        if let Some(revision) = revision.filter(|_| !request.validate_only) {
+            patience.await_image(&broker.metadata, revision).await;
+        }
+        let mut outcomes = outcomes.drain(..);
+        let mut told = BTreeSet::new();
+        let mut topics = Vec::with_capacity(request.topics.len());
+        for topic in &request.topics {
+            match refused.get(topic.name.as_str()) {
+                // A name that is there twice is answered once.
+                Some(refusal) => {
+                    if told.insert(topic.name.as_str()) {
+                        topics.push(failure(topic, refusal));
+                    }
+                }
+                None => topics.push(match outcomes.next() {
+                    Some(Ok(outcome)) => success(&broker, header.api_version, topic, &outcome),
+                    Some(Err(refusal)) => failure(topic, &refusal),
+                    None => failure(topic, &Refusal::new(ErrorCode::UnknownServerError, "")),
+                }),
+            }
+        }
+        let response = CreateTopicsResponse::default().with_topics(topics);
+        Response::encode_or_close::<CreateTopicsRequest>(&header, &response)
+    })
+}
+
+fn count_refused(topics: &[CreatableTopic], refused: &BTreeMap<String, Refusal>) -> usize {
+    topics.iter().filter(|topic| refused.contains_key(topic.name.as_str())).count()
+}
+
+/// What needs no quorum to be refused (Kafka's `ControllerApis.createTopics`).
+fn refused_here(topics: &[CreatableTopic]) -> BTreeMap<String, Refusal> {
+    const KRAFT_LOG: &str = "__cluster_metadata";
+    let mut seen = BTreeSet::new();
+    let mut refused = BTreeMap::new();
+    for topic in topics {
+        let name = topic.name.as_str();
+        if !seen.insert(name) {
+            refused.insert(name.to_owned(), Refusal::new(ErrorCode::InvalidRequest, "Duplicate topic name."));
+        } else if name == KRAFT_LOG {
+            let text = format!("Creation of internal topic {KRAFT_LOG} is prohibited.");
+            refused.insert(name.to_owned(), Refusal::new(ErrorCode::InvalidRequest, text));
+        }
+    }
+    refused
+}
+
+fn new_topic(topic: &CreatableTopic) -> NewTopic {
+    let assignment =
+        |one: &ottla_protocol::kafka_protocol::messages::create_topics_request::CreatableReplicaAssignment| {
+            (PartitionId(one.partition_index), one.broker_ids.iter().map(|id| BrokerId(id.0)).collect())
+        };
+    let config = |one: &ottla_protocol::kafka_protocol::messages::create_topics_request::CreatableTopicConfig| {
+        (one.name.to_string(), one.value.as_ref().map(|value| value.to_string()))
+    };
+    NewTopic {
+        name: topic.name.to_string(),
+        partitions: topic.num_partitions,
+        replication_factor: i32::from(topic.replication_factor),
+        assignments: topic.assignments.iter().map(assignment).collect(),
+        configs: topic.configs.iter().map(config).collect(),
+    }
+}
+
+fn success(broker: &Broker, version: i16, topic: &CreatableTopic, outcome: &TopicOutcome) -> CreatableTopicResult {
+    let result = CreatableTopicResult::default()
+        .with_name(topic.name.clone())
+        .with_topic_id(wire::uuid(outcome.id))
+        .with_num_partitions(outcome.partitions)
+        .with_replication_factor(i16::try_from(outcome.replication_factor).unwrap_or(-1));
+    if version < CONFIGS_FROM {
+        return result;
+    }
+    let overrides = topic
+        .configs
+        .iter()
+        .filter_map(|config| Some((config.name.to_string(), config.value.as_ref()?.to_string())))
+        .collect();
+    let configs = describe_configs::topic_entries(&broker.config, &overrides)
+        .into_iter()
+        .map(|entry| {
+            CreatableTopicConfigs::default()
+                .with_name(wire::text(entry.name))
+                .with_value(entry.value.as_deref().map(wire::text))
+                .with_read_only(entry.read_only)
+                .with_config_source(entry.source.code())
+                .with_is_sensitive(entry.sensitive)
+        })
+        .collect();
+    result.with_configs(Some(configs))
+}
+
+fn failure(topic: &CreatableTopic, refusal: &Refusal) -> CreatableTopicResult {
+    CreatableTopicResult::default()
+        .with_name(topic.name.clone())
+        .with_error_code(refusal.error.code())
+        .with_error_message(admin::message(refusal).as_deref().map(wire::text))
+        .with_num_partitions(-1)
+        .with_replication_factor(-1)
+        .with_configs(Some(Vec::new()))
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_protocol::kafka_protocol::messages::TopicName;
+
+    use super::*;
+
+    #[test]
+    fn duplicates_and_krafts_own_log_are_refused_here() {
+        let topic = |name| CreatableTopic::default().with_name(TopicName(wire::text(name)));
+        let refused = refused_here(&[topic("a"), topic("b"), topic("a"), topic("__cluster_metadata")]);
+        assert_eq!(refused.keys().map(String::as_str).collect::<Vec<_>>(), ["__cluster_metadata", "a"]);
+    }
+}

@@ -1,0 +1,151 @@
+//! DeleteTopics (20): by name, or from version 6 by id.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_metadata::controller::{DeleteTopics, Refusal, TopicRef};
+use ottla_model::{ErrorCode, TopicId};
+use ottla_protocol::kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
+use ottla_protocol::kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
+use ottla_protocol::{RequestHeader, decode_request};
+
+use super::admin::{self, Patience};
+use super::wire;
+use crate::broker::Broker;
+use crate::request_context::RequestContext;
+use crate::response::{Answer, Response};
+
+/// The first version that can say that deletion is disabled.
+const DELETION_DISABLED_FROM: i16 = 3;
+
+pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let request = match decode_request::<DeleteTopicsRequest>(header.api_version, body.freeze()) {
+        Ok(request) => request,
+        Err(error) => return Answer::close(error),
+    };
+    let asked = asked(&request);
+    if !broker.config.delete_topic_enable {
+        let error = if header.api_version < DELETION_DISABLED_FROM {
+            ErrorCode::InvalidRequest
+        } else {
+            ErrorCode::TopicDeletionDisabled
+        };
+        let refusal = Refusal::new(error, "Topic deletion is disabled.");
+        let responses = asked.iter().map(|(name, id)| result(name.as_deref(), *id, Some(&refusal))).collect();
+        return Answer::encode::<DeleteTopicsRequest>(
+            &header,
+            &DeleteTopicsResponse::default().with_responses(responses),
+        );
+    }
+    let broker = Arc::clone(broker);
+    let patience = Patience::of_request(request.timeout_ms);
+    let (mut responses, topics) = sort_out(asked);
+    let decision = (!topics.is_empty())
+        .then(|| broker.quorum.delete_topics(DeleteTopics { topics: topics.clone() }, patience.remaining()));
+    Answer::later(async move {
+        if let Some(decision) = decision {
+            let image = broker.metadata.current();
+            let (outcomes, revision) = admin::outcomes(decision.await, topics.len());
+            if let Some(revision) = revision {
+                patience.await_image(&broker.metadata, revision).await;
+            }
+            for (topic, outcome) in topics.iter().zip(outcomes) {
+                // The name and the id are both told where they are known.
+                let (name, id) = match (&outcome, topic) {
+                    (Ok(deleted), _) => (Some(deleted.name.clone()), deleted.id),
+                    (Err(_), TopicRef::Name(name)) => (Some(name.clone()), TopicId::ZERO),
+                    (Err(_), TopicRef::Id(id)) => {
+                        (image.topic_by_id(*id).map(|topic| topic.name.as_str().to_owned()), *id)
+                    }
+                };
+                responses.push(result(name.as_deref(), id, outcome.err().as_ref()));
+            }
+        }
+        let response = DeleteTopicsResponse::default().with_responses(responses);
+        Response::encode_or_close::<DeleteTopicsRequest>(&header, &response)
+    })
+}
+
+/// What was asked for, whatever the version.
+fn asked(request: &DeleteTopicsRequest) -> Vec<(Option<String>, TopicId)> {
+    let by_name = request.topic_names.iter().map(|name| (Some(name.to_string()), TopicId::ZERO));
+    let either = request
+        .topics
+        .iter()
+        .map(|topic| (topic.name.as_ref().map(|name| name.to_string()), wire::topic_id(topic.topic_id)));
+    by_name.chain(either).collect()
+}
+
+/// The answers that need no quorum, and what is to be deleted (Kafka's `ControllerApis.deleteTopics`).
+fn sort_out(asked: Vec<(Option<String>, TopicId)>) -> (Vec<DeletableTopicResult>, Vec<TopicRef>) {
+    let invalid = |text: &str| Refusal::new(ErrorCode::InvalidRequest, text);
+    let mut responses = Vec::new();
+    let mut counts: BTreeMap<TopicRef, u32> = BTreeMap::new();
+    let mut order = Vec::new();
+    for (name, id) in asked {
+        let topic = match (name, id.is_zero()) {
+            (None, true) => {
+                let refusal = invalid("Neither topic name nor id were specified.");
+                responses.push(result(None, id, Some(&refusal)));
+                continue;
+            }
+            (Some(name), false) => {
+                let refusal = invalid("You may not specify both topic name and topic id.");
+                responses.push(result(Some(&name), id, Some(&refusal)));
+                continue;
+            }
+            (Some(name), true) => TopicRef::Name(name),
+            (None, false) => TopicRef::Id(id),
+        };
+        let count = counts.entry(topic.clone()).or_insert(0);
+        *count += 1;
+        if *count == 1 {
+            order.push(topic);
+        }
+    }
+    let twice: BTreeSet<TopicRef> =
+        counts.into_iter().filter(|(_, count)| *count > 1).map(|(topic, _)| topic).collect();
+    for topic in &twice {
+        responses.push(match topic {
+            TopicRef::Name(name) => result(Some(name), TopicId::ZERO, Some(&invalid("Duplicate topic name."))),
+            TopicRef::Id(id) => result(None, *id, Some(&invalid("Duplicate topic id."))),
+        });
+    }
+    order.retain(|topic| !twice.contains(topic));
+    (responses, order)
+}
+
+fn result(name: Option<&str>, id: TopicId, refusal: Option<&Refusal>) -> DeletableTopicResult {
+    let result = DeletableTopicResult::default()
+        .with_name(name.map(|name| TopicName(wire::text(name))))
+        .with_topic_id(wire::uuid(id));
+    match refusal {
+        None => result,
+        Some(refusal) => result
+            .with_error_code(refusal.error.code())
+            .with_error_message(admin::message(refusal).as_deref().map(wire::text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_ids_are_sorted_out() {
+        let id = TopicId([1; 16]);
+        let name = |name: &str| Some(name.to_owned());
+        let (responses, topics) = sort_out(vec![
+            (name("a"), TopicId::ZERO),
+            (name("b"), TopicId::ZERO),
+            (name("a"), TopicId::ZERO),
+            (None, id),
+            (None, TopicId::ZERO),
+            (name("c"), id),
+        ]);
+        assert_eq!(topics, [TopicRef::Name("b".into()), TopicRef::Id(id)]);
+        assert_eq!(responses.len(), 3);
+        assert!(responses.iter().all(|response| response.error_code == ErrorCode::InvalidRequest.code()));
+    }
+}

@@ -1,0 +1,185 @@
+//! DescribeTopicPartitions (75): topics in pages, with the eligible leader replicas (KIP-966).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_metadata::{Image, TopicImage};
+use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId, TopicName};
+use ottla_protocol::kafka_protocol::messages;
+use ottla_protocol::kafka_protocol::messages::describe_topic_partitions_response::{
+    Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
+};
+use ottla_protocol::kafka_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
+use ottla_protocol::{RequestHeader, decode_request};
+
+use super::{topology, wire};
+use crate::broker::Broker;
+use crate::request_context::RequestContext;
+use crate::response::Answer;
+
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let request = match decode_request::<DescribeTopicPartitionsRequest>(header.api_version, body.freeze()) {
+        Ok(request) => request,
+        Err(error) => return Answer::close(error),
+    };
+    let limit = broker.config.max_request_partition_size_limit;
+    match answer(&broker.metadata.current(), &context.listener, limit, &request) {
+        Ok(response) => Answer::encode::<DescribeTopicPartitionsRequest>(&header, &response),
+        Err(error) => {
+            // The schema has an error per topic only, as Kafka's answer to an invalid request shows.
+            let topics = request.topics.iter().map(|topic| failed(topic.name.as_str(), error)).collect();
+            let response = DescribeTopicPartitionsResponse::default().with_topics(topics);
+            Answer::encode::<DescribeTopicPartitionsRequest>(&header, &response)
+        }
+    }
+}
+
+fn answer(
+    image: &Image,
+    listener: &ListenerName,
+    configured_limit: usize,
+    request: &DescribeTopicPartitionsRequest,
+) -> Result<DescribeTopicPartitionsResponse, ErrorCode> {
+    let (from_topic, from_partition) = match &request.cursor {
+        Some(cursor) => (cursor.topic_name.as_str(), cursor.partition_index),
+        None => ("", 0),
+    };
+    if from_partition < 0 {
+        return Err(ErrorCode::InvalidRequest);
+    }
+    let all = request.topics.is_empty();
+    let names: BTreeSet<&str> = if all {
+        image.topics().map(|topic| topic.name.as_str()).filter(|name| *name >= from_topic).collect()
+    } else {
+        request.topics.iter().map(|topic| topic.name.as_str()).filter(|name| *name >= from_topic).collect()
+    };
+    if !all && request.cursor.is_some() && !names.contains(from_topic) {
+        return Err(ErrorCode::InvalidRequest);
+    }
+    let mut remaining = usize::try_from(request.response_partition_limit).unwrap_or(0).min(configured_limit).max(1);
+    let mut response = DescribeTopicPartitionsResponse::default();
+    for name in names {
+        if remaining == 0 {
+            response.next_cursor = Some(cursor(name, 0));
+            break;
+        }
+        let Some(topic) = image.topic(name) else {
+            // When all were asked for, the cursor may name one that has gone meanwhile.
+            if !all {
+                let known_as = TopicName::new(name);
+                let error = if known_as.is_ok() {
+                    ErrorCode::UnknownTopicOrPartition
+                } else {
+                    ErrorCode::InvalidTopicException
+                };
+                response.topics.push(failed(name, error));
+            }
+            continue;
+        };
+        let first = if name == from_topic { from_partition } else { 0 };
+        let (described, next) = describe(image, topic, listener, PartitionId(first), remaining);
+        remaining -= described.partitions.len();
+        response.topics.push(described);
+        if let Some(next) = next {
+            response.next_cursor = Some(cursor(name, next.0));
+            break;
+        }
+    }
+    Ok(response)
+}
+
+/// At most `limit` partitions from `first`, and the one to go on with.
+fn describe(
+    image: &Image,
+    topic: &TopicImage,
+    listener: &ListenerName,
+    first: PartitionId,
+    limit: usize,
+) -> (DescribeTopicPartitionsResponseTopic, Option<PartitionId>) {
+    let mut partitions = Vec::new();
+    let mut next = None;
+    for (id, state) in topic.partitions().filter(|(id, _)| *id >= first) {
+        if partitions.len() == limit {
+            next = Some(id);
+            break;
+        }
+        let leader = topology::reachable_leader(image, state, listener).unwrap_or(BrokerId::NONE);
+        partitions.push(
+            DescribeTopicPartitionsResponsePartition::default()
+                .with_partition_index(id.0)
+                .with_leader_id(wire::broker_id(leader))
+                .with_leader_epoch(state.leader_epoch.0)
+                .with_replica_nodes(wire::broker_ids(state.replicas.iter().copied()))
+                .with_isr_nodes(wire::broker_ids(state.isr_ids()))
+                .with_eligible_leader_replicas(Some(wire::broker_ids(state.elr.iter().copied())))
+                .with_last_known_elr(Some(wire::broker_ids(state.last_known_elr.iter().copied())))
+                .with_offline_replicas(wire::broker_ids(topology::offline_replicas(image, state, listener))),
+        );
+    }
+    let described = DescribeTopicPartitionsResponseTopic::default()
+        .with_name(Some(wire::topic_name(&topic.name)))
+        .with_topic_id(wire::uuid(topic.id))
+        .with_is_internal(wire::is_internal(topic.name.as_str()))
+        .with_partitions(partitions)
+        .with_topic_authorized_operations(wire::TOPIC_OPERATIONS);
+    (described, next)
+}
+
+fn failed(name: &str, error: ErrorCode) -> DescribeTopicPartitionsResponseTopic {
+    DescribeTopicPartitionsResponseTopic::default()
+        .with_error_code(error.code())
+        .with_name(Some(messages::TopicName(wire::text(name))))
+        .with_is_internal(wire::is_internal(name))
+        .with_topic_authorized_operations(wire::TOPIC_OPERATIONS)
+}
+
+fn cursor(topic: &str, partition: i32) -> Cursor {
+    Cursor::default().with_topic_name(messages::TopicName(wire::text(topic))).with_partition_index(partition)
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_protocol::kafka_protocol::messages::describe_topic_partitions_request as request;
+
+    use super::*;
+    use crate::handlers::test_image::{CLIENT, image};
+
+    fn ask(request: &DescribeTopicPartitionsRequest) -> Result<DescribeTopicPartitionsResponse, ErrorCode> {
+        answer(&image(), &ListenerName::new(CLIENT), 2000, request)
+    }
+
+    fn from(topic: &str, partition: i32) -> Option<request::Cursor> {
+        let topic = messages::TopicName(wire::text(topic));
+        Some(request::Cursor::default().with_topic_name(topic).with_partition_index(partition))
+    }
+
+    #[test]
+    fn pages_go_on_where_they_ended() {
+        let first = ask(&DescribeTopicPartitionsRequest::default().with_response_partition_limit(1)).expect("valid");
+        assert_eq!(first.topics[0].partitions.len(), 1);
+        let cursor = first.next_cursor.expect("there is more");
+        assert_eq!((cursor.topic_name.as_str(), cursor.partition_index), ("t", 1));
+        let rest = DescribeTopicPartitionsRequest::default()
+            .with_response_partition_limit(100)
+            .with_cursor(from("t", cursor.partition_index));
+        let rest = ask(&rest).expect("valid");
+        assert_eq!(rest.topics[0].partitions[0].partition_index, 1);
+        assert_eq!(rest.topics[0].partitions[0].eligible_leader_replicas.as_ref().map(Vec::len), Some(1));
+        assert!(rest.next_cursor.is_none());
+    }
+
+    #[test]
+    fn names_that_do_not_exist_and_cursors_that_cannot_be() {
+        let name = |name| request::TopicRequest::default().with_name(messages::TopicName(wire::text(name)));
+        let asked = DescribeTopicPartitionsRequest::default().with_response_partition_limit(10).with_topics(vec![
+            name("t"),
+            name("nope"),
+            name("a b"),
+        ]);
+        let codes: Vec<_> = ask(&asked).expect("valid").topics.iter().map(|topic| topic.error_code).collect();
+        assert_eq!(codes, [ErrorCode::InvalidTopicException.code(), ErrorCode::UnknownTopicOrPartition.code(), 0]);
+        assert_eq!(ask(&asked.clone().with_cursor(from("zzz", 0))).err(), Some(ErrorCode::InvalidRequest));
+        assert_eq!(ask(&asked.with_cursor(from("t", -1))).err(), Some(ErrorCode::InvalidRequest));
+    }
+}

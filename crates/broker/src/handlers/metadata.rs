@@ -1,0 +1,295 @@
+//! Metadata (3): brokers, topics and leaders, as the client's listener reaches them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_metadata::{Image, PartitionState, TopicImage};
+use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId, TopicId, TopicName};
+use ottla_protocol::kafka_protocol::messages;
+use ottla_protocol::kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use ottla_protocol::kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use ottla_protocol::kafka_protocol::messages::{MetadataRequest, MetadataResponse};
+use ottla_protocol::{RequestHeader, decode_request};
+
+use super::{topology, wire};
+use crate::broker::Broker;
+use crate::request_context::RequestContext;
+use crate::response::Answer;
+
+/// The first version in which topics may be asked for by id.
+const TOPIC_IDS_FROM: i16 = 12;
+/// From here a leader without the client's listener is told from no leader.
+const LISTENER_NOT_FOUND_FROM: i16 = 6;
+/// The versions in which the cluster's authorized operations are part of the answer.
+const CLUSTER_OPERATIONS_IN: std::ops::RangeInclusive<i16> = 8..=10;
+
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let request = match decode_request::<MetadataRequest>(header.api_version, body.freeze()) {
+        Ok(request) => request,
+        Err(error) => return Answer::close(error),
+    };
+    let image = broker.metadata.current();
+    let (response, missing) =
+        answer(&image, broker.cluster_id.as_str(), &context.listener, header.api_version, &request);
+    if request.allow_auto_topic_creation && broker.config.auto_create_topics_enable {
+        for name in missing {
+            broker.auto_creation.create(broker, name);
+        }
+    }
+    Answer::encode::<MetadataRequest>(&header, &response)
+}
+
+/// The answer, and the names of topics that do not exist but could.
+fn answer(
+    image: &Image,
+    cluster_id: &str,
+    listener: &ListenerName,
+    version: i16,
+    request: &MetadataRequest,
+) -> (MetadataResponse, Vec<TopicName>) {
+    let mut topics = Vec::new();
+    let mut missing = Vec::new();
+    match &request.topics {
+        None => topics.extend(image.topics().map(|topic| known(image, topic, listener, version))),
+        Some(asked) if version == 0 && asked.is_empty() => {
+            topics.extend(image.topics().map(|topic| known(image, topic, listener, version)));
+        }
+        Some(asked) => {
+            if version < TOPIC_IDS_FROM && asked.iter().any(|topic| topic.name.is_none() || !topic.topic_id.is_nil()) {
+                return (refused(asked), missing);
+            }
+            // As Kafka: one id makes it a request by ids.
+            let by_id = asked.iter().any(|topic| !topic.topic_id.is_nil());
+            let mut seen_ids = BTreeSet::new();
+            let mut seen_names = BTreeSet::new();
+            for topic in asked {
+                if by_id {
+                    let id = wire::topic_id(topic.topic_id);
+                    if id.is_zero() || !seen_ids.insert(id) {
+                        continue;
+                    }
+                    topics.push(match image.topic_by_id(id) {
+                        Some(found) => known(image, found, listener, version),
+                        None => unknown_id(id),
+                    });
+                } else if let Some(name) = topic.name.as_ref().map(|name| name.as_str()) {
+                    if !seen_names.insert(name) {
+                        continue;
+                    }
+                    match image.topic(name) {
+                        Some(found) => topics.push(known(image, found, listener, version)),
+                        None => topics.push(unknown_name(name, &mut missing)),
+                    }
+                }
+            }
+        }
+    }
+    if request.include_topic_authorized_operations {
+        for topic in topics.iter_mut().filter(|topic| topic.name.is_some()) {
+            topic.topic_authorized_operations = wire::TOPIC_OPERATIONS;
+        }
+    }
+    let brokers = topology::live_brokers(image, listener)
+        .map(|(broker, endpoint)| {
+            MetadataResponseBroker::default()
+                .with_node_id(wire::broker_id(broker.id))
+                .with_host(wire::text(&endpoint.host))
+                .with_port(i32::from(endpoint.port))
+                .with_rack(broker.rack.as_deref().map(wire::text))
+        })
+        .collect();
+    let operations = if CLUSTER_OPERATIONS_IN.contains(&version) && request.include_cluster_authorized_operations {
+        wire::CLUSTER_OPERATIONS
+    } else {
+        wire::OPERATIONS_NOT_ASKED
+    };
+    let response = MetadataResponse::default()
+        .with_brokers(brokers)
+        .with_cluster_id(Some(wire::text(cluster_id)))
+        .with_controller_id(wire::broker_id(topology::controller(image)))
+        .with_topics(topics)
+        .with_cluster_authorized_operations(operations);
+    (response, missing)
+}
+
+fn known(image: &Image, topic: &TopicImage, listener: &ListenerName, version: i16) -> MetadataResponseTopic {
+    let partitions = topic.partitions().map(|(id, state)| partition(image, id, state, listener, version)).collect();
+    MetadataResponseTopic::default()
+        .with_name(Some(wire::topic_name(&topic.name)))
+        .with_topic_id(wire::uuid(topic.id))
+        .with_is_internal(wire::is_internal(topic.name.as_str()))
+        .with_partitions(partitions)
+        .with_topic_authorized_operations(wire::OPERATIONS_NOT_ASKED)
+}
+
+fn partition(
+    image: &Image,
+    id: PartitionId,
+    state: &PartitionState,
+    listener: &ListenerName,
+    version: i16,
+) -> MetadataResponsePartition {
+    let mut replicas = state.replicas.clone();
+    let mut isr: Vec<BrokerId> = state.isr_ids().collect();
+    let mut error = ErrorCode::None;
+    let leader = match topology::reachable_leader(image, state, listener) {
+        Ok(leader) => leader,
+        Err(reason) => {
+            error = if version >= LISTENER_NOT_FOUND_FROM { reason } else { ErrorCode::LeaderNotAvailable };
+            BrokerId::NONE
+        }
+    };
+    // Version 0 names only brokers that it also lists, and calls a partition that lacks some by an error.
+    if version == 0 {
+        let whole = replicas.len() + isr.len();
+        replicas.retain(|id| topology::live_endpoint(image, *id, listener).is_some());
+        isr.retain(|id| topology::live_endpoint(image, *id, listener).is_some());
+        if error.is_ok() && replicas.len() + isr.len() < whole {
+            error = ErrorCode::ReplicaNotAvailable;
+        }
+    }
+    MetadataResponsePartition::default()
+        .with_error_code(error.code())
+        .with_partition_index(id.0)
+        .with_leader_id(wire::broker_id(leader))
+        .with_leader_epoch(state.leader_epoch.0)
+        .with_replica_nodes(wire::broker_ids(replicas))
+        .with_isr_nodes(wire::broker_ids(isr))
+        .with_offline_replicas(wire::broker_ids(topology::offline_replicas(image, state, listener)))
+}
+
+fn unknown_id(id: TopicId) -> MetadataResponseTopic {
+    MetadataResponseTopic::default()
+        .with_error_code(ErrorCode::UnknownTopicId.code())
+        .with_name(None)
+        .with_topic_id(wire::uuid(id))
+        .with_topic_authorized_operations(wire::OPERATIONS_NOT_ASKED)
+}
+
+fn unknown_name(name: &str, missing: &mut Vec<TopicName>) -> MetadataResponseTopic {
+    let error = match TopicName::new(name) {
+        Ok(name) => {
+            missing.push(name);
+            ErrorCode::UnknownTopicOrPartition
+        }
+        Err(_) => ErrorCode::InvalidTopicException,
+    };
+    MetadataResponseTopic::default()
+        .with_error_code(error.code())
+        .with_name(Some(messages::TopicName(wire::text(name))))
+        .with_is_internal(wire::is_internal(name))
+        .with_topic_authorized_operations(wire::OPERATIONS_NOT_ASKED)
+}
+
+/// A request by id in a version whose answer cannot say so.
+fn refused(asked: &[MetadataRequestTopic]) -> MetadataResponse {
+    let topics = asked
+        .iter()
+        .map(|topic| {
+            MetadataResponseTopic::default()
+                .with_error_code(ErrorCode::InvalidRequest.code())
+                .with_name(Some(topic.name.clone().unwrap_or_default()))
+                .with_topic_id(topic.topic_id)
+                .with_topic_authorized_operations(wire::OPERATIONS_NOT_ASKED)
+        })
+        .collect();
+    MetadataResponse::default()
+        .with_controller_id(wire::broker_id(BrokerId::NONE))
+        .with_topics(topics)
+        .with_cluster_authorized_operations(wire::OPERATIONS_NOT_ASKED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handlers::test_image::{CLIENT, INTERNAL, image};
+
+    fn ask(version: i16, listener: &str, request: &MetadataRequest) -> (MetadataResponse, Vec<TopicName>) {
+        answer(&image(), "cluster", &ListenerName::new(listener), version, request)
+    }
+
+    fn named(names: &[&'static str]) -> MetadataRequest {
+        let topic = |name| MetadataRequestTopic::default().with_name(Some(messages::TopicName(wire::text(name))));
+        MetadataRequest::default().with_topics(Some(names.iter().copied().map(topic).collect()))
+    }
+
+    #[test]
+    fn null_means_all_topics_and_empty_means_none_but_in_version_0() {
+        let all = MetadataRequest::default().with_topics(None);
+        assert_eq!(ask(1, CLIENT, &all).0.topics.len(), 1);
+        assert_eq!(ask(1, CLIENT, &named(&[])).0.topics.len(), 0);
+        assert_eq!(ask(0, CLIENT, &named(&[])).0.topics.len(), 1);
+    }
+
+    #[test]
+    fn endpoints_are_those_of_the_listener() {
+        let ports = |listener| {
+            let (response, _) = ask(13, listener, &named(&[]));
+            response.brokers.iter().map(|broker| (broker.node_id.0, broker.port)).collect::<Vec<_>>()
+        };
+        assert_eq!(ports(CLIENT), [(1, 19092), (2, 29092)]);
+        assert_eq!(ports(INTERNAL), [(1, 19093), (2, 29093)]);
+        assert_eq!(ports("NOBODY"), []);
+    }
+
+    #[test]
+    fn leaders_are_named_with_epochs_or_with_why_not() {
+        let (response, _) = ask(9, CLIENT, &named(&["t"]));
+        let partitions = &response.topics[0].partitions;
+        assert_eq!((partitions[0].leader_id.0, partitions[0].leader_epoch, partitions[0].error_code), (1, 5, 0));
+        assert_eq!(partitions[0].offline_replicas.iter().map(|id| id.0).collect::<Vec<_>>(), [3]);
+        assert_eq!(partitions[1].leader_id.0, -1);
+        assert_eq!(partitions[1].error_code, ErrorCode::LeaderNotAvailable.code());
+        let (response, _) = ask(9, "NOBODY", &named(&["t"]));
+        assert_eq!(response.topics[0].partitions[0].error_code, ErrorCode::ListenerNotFound.code());
+        let (response, _) = ask(5, "NOBODY", &named(&["t"]));
+        assert_eq!(response.topics[0].partitions[0].error_code, ErrorCode::LeaderNotAvailable.code());
+        let (response, _) = ask(0, CLIENT, &named(&["t"]));
+        assert_eq!(response.topics[0].partitions[0].error_code, ErrorCode::ReplicaNotAvailable.code());
+    }
+
+    #[test]
+    fn unknown_topics_are_told_by_name_id_or_rule() {
+        let (response, missing) = ask(4, CLIENT, &named(&["nope", "ba/d", "nope"]));
+        let codes: Vec<_> = response.topics.iter().map(|topic| topic.error_code).collect();
+        assert_eq!(codes, [ErrorCode::UnknownTopicOrPartition.code(), ErrorCode::InvalidTopicException.code()]);
+        assert_eq!(missing.iter().map(TopicName::as_str).collect::<Vec<_>>(), ["nope"]);
+        let by_id = |id| MetadataRequestTopic::default().with_name(None).with_topic_id(wire::WireUuid::from_u128(id));
+        let request = MetadataRequest::default().with_topics(Some(vec![by_id(77), by_id(7)]));
+        let (response, _) = ask(12, CLIENT, &request);
+        assert_eq!(response.topics[0].error_code, ErrorCode::UnknownTopicId.code());
+        assert_eq!(response.topics[1].name.as_ref().map(|name| name.as_str()), Some("t"));
+        let (response, _) = ask(11, CLIENT, &request);
+        assert_eq!(response.topics[0].error_code, ErrorCode::InvalidRequest.code());
+    }
+
+    #[test]
+    fn operations_are_told_only_when_asked() {
+        let (response, _) = ask(8, CLIENT, &named(&["t"]));
+        assert_eq!(response.cluster_authorized_operations, i32::MIN);
+        assert_eq!(response.topics[0].topic_authorized_operations, i32::MIN);
+        let request = named(&["t"])
+            .with_include_cluster_authorized_operations(true)
+            .with_include_topic_authorized_operations(true);
+        let (response, _) = ask(8, CLIENT, &request);
+        assert_eq!(response.cluster_authorized_operations, 8096);
+        assert_eq!(response.topics[0].topic_authorized_operations, 3576);
+    }
+
+    #[test]
+    fn every_version_encodes() {
+        for version in 0..=13 {
+            let (response, _) = ask(version, CLIENT, &named(&["t", "nope"]));
+            ottla_protocol::encode_response::<MetadataRequest>(version, 1, &response).expect("encodes");
+        }
+        let by_id = MetadataRequestTopic::default().with_name(None).with_topic_id(wire::WireUuid::from_u128(9));
+        let request = MetadataRequest::default().with_topics(Some(vec![by_id]));
+        for version in 10..=13 {
+            let (response, _) = ask(version, CLIENT, &request);
+            ottla_protocol::encode_response::<MetadataRequest>(version, 1, &response).expect("encodes");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What clients are told of brokers and partitions, by the listener that they came in on.
+
+use ottla_metadata::{BrokerRegistration, Endpoint, Image, PartitionState};
+use ottla_model::{BrokerId, ErrorCode, ListenerName};
+
+/// A broker that clients may be told of: registered, with an image that has reached its registration.
+pub fn live(image: &Image, id: BrokerId) -> Option<&BrokerRegistration> {
+    image.broker(id).map(|broker| &**broker).filter(|broker| broker.ready)
+}
+
+/// Where a live broker is reached by the same listener.
+pub fn live_endpoint<'a>(image: &'a Image, id: BrokerId, listener: &ListenerName) -> Option<&'a Endpoint> {
+    live(image, id)?.endpoint(listener)
+}
+
+/// The live brokers that have the listener.
+pub fn live_brokers<'a>(
+    image: &'a Image,
+    listener: &'a ListenerName,
+) -> impl Iterator<Item = (&'a BrokerRegistration, &'a Endpoint)> {
+    image
+        .brokers()
+        .filter(|broker| broker.ready)
+        .filter_map(move |broker| Some((&**broker, broker.endpoint(listener)?)))
+}
+
+/// The broker that `/controller` names, if it is live; clients send admin requests to it.
+pub fn controller(image: &Image) -> BrokerId {
+    image.controller().filter(|id| live(image, *id).is_some()).unwrap_or(BrokerId::NONE)
+}
+
+/// The leader that a client of this listener can reach, or why there is none.
+pub fn reachable_leader(image: &Image, state: &PartitionState, listener: &ListenerName) -> Result<BrokerId, ErrorCode> {
+    match live(image, state.leader) {
+        None => Err(ErrorCode::LeaderNotAvailable),
+        Some(leader) if leader.endpoint(listener).is_none() => Err(ErrorCode::ListenerNotFound),
+        Some(leader) => Ok(leader.id),
+    }
+}
+
+/// The replicas that a client of this listener cannot reach.
+pub fn offline_replicas(image: &Image, state: &PartitionState, listener: &ListenerName) -> Vec<BrokerId> {
+    state.replicas.iter().copied().filter(|id| live_endpoint(image, *id, listener).is_none()).collect()
+}

@@ -1,0 +1,540 @@
+//! The life of a broker: bind, open the logs, register, follow the tree, serve; and the way out.
+//!
+//! Order matters. The ports are bound first, so that one in use is said at once. Connections are accepted from then on, but
+//! until this broker is part of the cluster only ApiVersions is answered: a coordinator that dials the address of the broker's former
+//! life learns from it that it was replaced. The registration names the endpoints, so it comes after the ports and the logs. Clients
+//! are served once the image shows the registration as ready.
+
+mod heartbeat;
+mod quorum_client;
+mod registration;
+mod shutdown;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use ottla_config::{BrokerConfig, HostPort};
+use ottla_metadata::Image;
+use ottla_metadata::controller::{CreateTopics, NewTopic};
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, ListenerName};
+use ottla_rpc::{CallError, ClusterClient};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use crate::auto_creation::AutoCreation;
+use crate::broker::{Broker, Identity};
+use crate::connection::ConnectionShared;
+use crate::listener::{self, AcceptOptions, BindError, BoundListener, Population};
+use crate::metadata_cache::MetadataCache;
+use crate::quorum_handle::QuorumHandle;
+use crate::replica_manager::{OpenedLogs, ReplicaManager, ReplicaManagerError};
+use crate::telemetry::Telemetry;
+use crate::telemetry::http::{self, Readiness};
+use crate::watch::Watcher;
+use heartbeat::Session;
+use quorum_client::QuorumClient;
+use registration::{Application, Registered};
+
+/// Bytes of large frames that are being read at a time, of all connections, where `queued.max.request.bytes` says nothing. Two frames of
+/// the greatest size that is accepted, or 256 of a megabyte.
+const FRAME_BUDGET_BYTES: usize = 256 * 1024 * 1024;
+/// For closing the logs. With the other bounds of the way out it stays below ten seconds.
+const CLOSE_LOGS_MAX: Duration = Duration::from_secs(5);
+/// A progress line this often, while there is nothing to do but wait.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Why a broker cannot run; one line for people, and exit code 1.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("{0}")]
+    Bind(#[from] BindError),
+    #[error("http.port: {address}: {source}")]
+    Http { address: HostPort, source: io::Error },
+    #[error("{0}")]
+    Logs(#[from] ReplicaManagerError),
+    #[error("coordinator.connect: {0}")]
+    Coordinators(#[source] CallError),
+    #[error("broker.id={configured}: {stored} is the id in {path}")]
+    OtherId { configured: BrokerId, stored: BrokerId, path: PathBuf },
+    #[error("another cluster: {message}")]
+    OtherCluster { message: String },
+    #[error("broker.id={id} is in use: {message}")]
+    DuplicateId { id: BrokerId, message: String },
+    #[error("the quorum refuses this broker: {error:?}: {message}")]
+    Refused { error: ErrorCode, message: String },
+    #[error("the runtime does not start: {0}")]
+    Runtime(io::Error),
+}
+
+/// What is known once clients are served.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    pub id: BrokerId,
+    /// What is bound, by listener; ports that the system chose are filled in.
+    pub listeners: Vec<(ListenerName, SocketAddr)>,
+    pub http: Option<SocketAddr>,
+}
+
+/// Runs a broker until `shutdown` completes (a controlled shutdown follows) or it cannot go on. Blocks; the calling thread becomes the
+/// control runtime's. `on_ready` is called once clients are served.
+pub fn run(
+    config: BrokerConfig,
+    shutdown: impl Future<Output = ()>,
+    on_ready: impl FnOnce(&Ready),
+) -> Result<(), RunError> {
+    raise_descriptor_limit();
+    let data = data_runtime(&config)?;
+    let control = Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let result = control.block_on(live(Arc::new(config), data.handle().clone(), pin!(shutdown), on_ready));
+    // Whatever still blocks (a disk that does not answer) must not keep the process.
+    data.shutdown_timeout(Duration::from_millis(100));
+    control.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+/// As many workers as `num.network.threads` says where somebody set it. By default half of the cores: waking a thread on another core costs
+/// more than handling the request, and the page cache, the disks and the clients need the other half.
+fn data_runtime(config: &BrokerConfig) -> Result<Runtime, RunError> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = match config.properties.explicit("num.network.threads") {
+        Some(_) => config.num_network_threads,
+        None => (cores / 2).max(1),
+    };
+    Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_name("data")
+        .enable_all()
+        .build()
+        .map_err(RunError::Runtime)
+}
+
+/// Segments, indexes and sockets are descriptors; the soft limit of a login shell is 1,024.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays at {:?}", limit.current);
+    }
+}
+
+/// Everything that runs for as long as the broker does, and what it is made of.
+struct Parts {
+    config: Arc<BrokerConfig>,
+    identity: Arc<Identity>,
+    metadata: Arc<MetadataCache>,
+    telemetry: Arc<Telemetry>,
+    readiness: Arc<Readiness>,
+    client: ClusterClient,
+    quorum: Arc<dyn QuorumHandle>,
+    replicas: Arc<ReplicaManager>,
+    connections: Arc<ConnectionShared>,
+    data: Handle,
+}
+
+async fn live(
+    config: Arc<BrokerConfig>,
+    data: Handle,
+    mut shutdown: Pin<&mut impl Future<Output = ()>>,
+    on_ready: impl FnOnce(&Ready),
+) -> Result<(), RunError> {
+    let bound = bind(&config)?;
+    let addresses: Vec<_> = bound.iter().map(|listener| (listener.name.clone(), listener.address)).collect();
+    for (name, address) in &addresses {
+        tracing::info!(listener = %name, %address, "listening");
+    }
+    let telemetry = Arc::new(Telemetry::default());
+    let readiness = Arc::new(Readiness::default());
+    let http = serve_http(&config, &telemetry, &readiness).await?;
+    let incarnation = IncarnationId(*uuid::Uuid::new_v4().as_bytes());
+    let identity = Arc::new(Identity::new(incarnation, config.broker_id.unwrap_or(BrokerId::NONE)));
+    telemetry.broker_epoch.set(BrokerEpoch::NONE.0);
+    let coordinators: Vec<String> = config.coordinator_connect.iter().map(HostPort::to_string).collect();
+    let client = ClusterClient::new(&coordinators).map_err(RunError::Coordinators)?;
+    let quorum: Arc<dyn QuorumHandle> =
+        Arc::new(QuorumClient::new(client.clone(), Handle::current(), Arc::clone(&identity)));
+    let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty())));
+    let replicas = ReplicaManager::new(
+        Arc::clone(&config),
+        Arc::clone(&identity),
+        Arc::clone(&metadata),
+        Arc::clone(&quorum),
+        Arc::clone(&telemetry),
+        data.clone(),
+    )?;
+    let budget = config
+        .queued_max_request_bytes
+        .map_or(FRAME_BUDGET_BYTES, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    let connections = Arc::new(ConnectionShared::new(
+        Arc::clone(&identity),
+        Arc::clone(&telemetry),
+        config.socket_request_max_bytes,
+        budget,
+        Some(config.connections_max_idle),
+    ));
+    let endpoints = registration::endpoints(&config, &bound);
+    let (stop_accepting, accepting) = start_accepting(&config, bound, &connections, &data);
+    let parts = Parts { config, identity, metadata, telemetry, readiness, client, quorum, replicas, connections, data };
+    let opened = open_logs(&parts, shutdown.as_mut()).await;
+    let (result, opened_epoch) = match opened {
+        Ok((opened, Continue::Run)) => {
+            let epoch = opened.clean_shutdown_epoch;
+            let (http_tasks, http_address) = http;
+            let ready = move |id| on_ready(&Ready { id, listeners: addresses, http: http_address });
+            let result = parts.serve(&opened, endpoints, shutdown, ready).await;
+            drop(http_tasks);
+            (result, epoch)
+        }
+        Ok((opened, Continue::Stop)) => (Ok(()), opened.clean_shutdown_epoch),
+        Err(error) => return Err(error),
+    };
+    // A broker that never registered leaves word of the life before this one: its logs are as whole as they were.
+    let registered = parts.identity.epoch();
+    let epoch = if registered.is_known() { registered } else { opened_epoch };
+    parts.close(stop_accepting, accepting, epoch).await;
+    tracing::info!("stopped");
+    result
+}
+
+/// Whether the start goes on.
+enum Continue {
+    Run,
+    Stop,
+}
+
+fn bind(config: &BrokerConfig) -> Result<Vec<BoundListener>, RunError> {
+    config
+        .listeners
+        .iter()
+        .map(|listener| {
+            let is_inter_broker = listener.name == config.inter_broker_listener;
+            let backlog = config.socket_listen_backlog_size;
+            Ok(listener::bind(&listener.name, &listener.host, listener.port, is_inter_broker, backlog)?)
+        })
+        .collect()
+}
+
+async fn serve_http(
+    config: &BrokerConfig,
+    telemetry: &Arc<Telemetry>,
+    readiness: &Arc<Readiness>,
+) -> Result<(JoinSet<()>, Option<SocketAddr>), RunError> {
+    let mut tasks = JoinSet::new();
+    let Some(wanted) = &config.http else { return Ok((tasks, None)) };
+    let failed = |source| RunError::Http { address: wanted.clone(), source };
+    let address = (wanted.host.as_str(), wanted.port)
+        .to_socket_addrs()
+        .map_err(failed)?
+        .next()
+        .ok_or_else(|| failed(io::Error::from(io::ErrorKind::AddrNotAvailable)))?;
+    let (address, server) = http::serve(address, Arc::clone(telemetry), Arc::clone(readiness)).await.map_err(failed)?;
+    tasks.spawn(server);
+    Ok((tasks, Some(address)))
+}
+
+/// One accepting task per listener, on the data runtime. They end when the sender is dropped or says so, and their connections with them.
+fn start_accepting(
+    config: &BrokerConfig,
+    bound: Vec<BoundListener>,
+    connections: &Arc<ConnectionShared>,
+    data: &Handle,
+) -> (watch::Sender<bool>, JoinSet<()>) {
+    let (stop, stopped) = watch::channel(false);
+    let population = Arc::new(Population::default());
+    let options = AcceptOptions {
+        connections_max: config.max_connections,
+        connections_per_ip_max: config.max_connections_per_ip,
+        send_buffer_bytes: config.socket_send_buffer_bytes,
+        receive_buffer_bytes: config.socket_receive_buffer_bytes,
+    };
+    let mut tasks = JoinSet::new();
+    for listener in bound {
+        let accept =
+            listener::accept(listener, Arc::clone(connections), Arc::clone(&population), options, stopped.clone());
+        tasks.spawn_on(
+            async move {
+                if let Err(error) = accept.await {
+                    tracing::error!(%error, "a listener stopped");
+                }
+            },
+            data,
+        );
+    }
+    (stop, tasks)
+}
+
+/// Recovery after a kill reads whole segments: it says so while it lasts, and the control runtime stays free. It is not interrupted:
+/// half-opened logs could not be closed cleanly.
+async fn open_logs(
+    parts: &Parts,
+    mut shutdown: Pin<&mut impl Future<Output = ()>>,
+) -> Result<(OpenedLogs, Continue), RunError> {
+    let replicas = Arc::clone(&parts.replicas);
+    let mut opening = tokio::task::spawn_blocking(move || replicas.open_logs());
+    let mut progress = tokio::time::interval(PROGRESS_INTERVAL);
+    progress.reset();
+    let mut next = Continue::Run;
+    loop {
+        tokio::select! {
+            opened = &mut opening => {
+                return match opened {
+                    Ok(opened) => Ok((opened?, next)),
+                    Err(error) => Err(RunError::Runtime(io::Error::other(error))),
+                };
+            }
+            _ = progress.tick() => tracing::info!("still opening logs"),
+            () = &mut shutdown, if matches!(next, Continue::Run) => next = Continue::Stop,
+        }
+    }
+}
+
+fn application(
+    config: &BrokerConfig,
+    opened: &OpenedLogs,
+    endpoints: Vec<ottla_rpc::cluster::Endpoint>,
+) -> Result<Application, RunError> {
+    let stored_id = opened.meta.as_ref().map(|meta| meta.broker_id);
+    if let (Some(configured), Some(stored)) = (config.broker_id, stored_id)
+        && configured != stored
+    {
+        let path = config.log_dirs.first().map(|dir| dir.join("meta.properties")).unwrap_or_default();
+        return Err(RunError::OtherId { configured, stored, path });
+    }
+    let stored_cluster_id = opened.meta.as_ref().and_then(|meta| meta.cluster_id.clone());
+    if let (Some(wanted), Some(stored)) = (&config.cluster_id, &stored_cluster_id)
+        && wanted != stored
+    {
+        let message = format!("cluster.id={wanted}, and the log directory belongs to cluster {stored}");
+        return Err(RunError::OtherCluster { message });
+    }
+    Ok(Application {
+        id: config.broker_id.or(stored_id).unwrap_or(BrokerId::NONE),
+        stored_cluster_id,
+        wanted_cluster_id: config.cluster_id.clone(),
+        endpoints,
+        inter_broker_listener: config.inter_broker_listener.clone(),
+        rack: config.rack.clone(),
+        clean_shutdown_epoch: opened.clean_shutdown_epoch,
+        min_insync_replicas: config.min_insync_replicas,
+        session_timeout: config.broker_session_timeout,
+    })
+}
+
+impl Parts {
+    /// From the opened logs to the end of the controlled shutdown.
+    async fn serve(
+        &self,
+        opened: &OpenedLogs,
+        endpoints: Vec<ottla_rpc::cluster::Endpoint>,
+        mut shutdown: Pin<&mut impl Future<Output = ()>>,
+        on_ready: impl FnOnce(BrokerId),
+    ) -> Result<(), RunError> {
+        let application = application(&self.config, opened, endpoints)?;
+        let registered = tokio::select! {
+            registered = registration::register(&self.client, &self.identity, &application) => registered?,
+            () = &mut shutdown => return Ok(()),
+        };
+        self.accept_registration(&registered)?;
+        // Both end with this set: once the leaderships have moved, the quorum may take this broker out.
+        let mut background = JoinSet::new();
+        let mut session = pin!(self.start_following(application, &mut background).fuse());
+        let serving = async {
+            self.await_ready(&registered).await;
+            self.open_gate(&registered);
+            on_ready(registered.id);
+            self.create_configured_topics();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            // Somebody else has this broker's place: nothing is moved in its name.
+            error = &mut session => return Err(error),
+            () = serving => {}
+            () = &mut shutdown => {}
+        }
+        tracing::info!("stopping");
+        self.readiness.set(false);
+        if self.config.controlled_shutdown_enable {
+            tokio::select! {
+                () = shutdown::move_leaderships(&self.client, &self.identity) => {}
+                error = &mut session => tracing::warn!(%error, "the session ended while leaderships moved"),
+            }
+        }
+        Ok(())
+    }
+
+    fn accept_registration(&self, registered: &Registered) -> Result<(), RunError> {
+        self.replicas.write_meta_properties(registered.id, &registered.cluster_id)?;
+        self.identity.registered(registered.id, registered.epoch);
+        self.telemetry.broker_epoch.set(registered.epoch.0);
+        tracing::info!(
+            id = %registered.id,
+            epoch = %registered.epoch,
+            cluster = %registered.cluster_id,
+            revision = %registered.revision,
+            "registered"
+        );
+        Ok(())
+    }
+
+    /// The watch and the session. The returned future is the session: it ends only with a reason to stop.
+    fn start_following(
+        &self,
+        mut application: Application,
+        background: &mut JoinSet<()>,
+    ) -> impl Future<Output = RunError> + use<> {
+        let leave_watch = Arc::new(Notify::new());
+        let watcher = Watcher {
+            client: self.client.clone(),
+            broker: self.identity.id(),
+            metadata: Arc::clone(&self.metadata),
+            replicas: Arc::clone(&self.replicas),
+            telemetry: Arc::clone(&self.telemetry),
+            data: self.data.clone(),
+            leave: Arc::clone(&leave_watch),
+        };
+        background.spawn(watcher.run());
+        application.id = self.identity.id();
+        let session = Session {
+            client: self.client.clone(),
+            identity: Arc::clone(&self.identity),
+            metadata: Arc::clone(&self.metadata),
+            telemetry: Arc::clone(&self.telemetry),
+            application,
+            interval: self.config.broker_heartbeat_interval,
+            leave_watch,
+        };
+        let (failed, failure) = tokio::sync::oneshot::channel();
+        background.spawn(async move {
+            let _ = failed.send(session.run().await);
+        });
+        async move {
+            match failure.await {
+                Ok(error) => error,
+                // The task goes only with the runtime.
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Until the image shows this registration, or a later one of this broker, as ready: the quorum knows that this image has it.
+    async fn await_ready(&self, registered: &Registered) {
+        let mut revisions = self.metadata.subscribe();
+        loop {
+            let ready = self
+                .metadata
+                .peek()
+                .broker(registered.id)
+                .is_some_and(|broker| broker.ready && broker.incarnation == self.identity.incarnation());
+            if ready {
+                return;
+            }
+            if tokio::time::timeout(PROGRESS_INTERVAL, revisions.changed()).await.is_err() {
+                tracing::info!("waiting for the quorum to see this broker's image");
+            }
+        }
+    }
+
+    fn open_gate(&self, registered: &Registered) {
+        let broker = Broker {
+            config: Arc::clone(&self.config),
+            identity: Arc::clone(&self.identity),
+            cluster_id: registered.cluster_id.clone(),
+            metadata: Arc::clone(&self.metadata),
+            replicas: Arc::clone(&self.replicas),
+            quorum: Arc::clone(&self.quorum),
+            telemetry: Arc::clone(&self.telemetry),
+            auto_creation: AutoCreation::default(),
+        };
+        self.connections.gate.open(Arc::new(broker));
+        self.readiness.set(true);
+        tracing::info!("serving clients");
+    }
+
+    /// `create.topics`: what is there already stays as it is.
+    fn create_configured_topics(&self) {
+        if self.config.create_topics.is_empty() {
+            return;
+        }
+        let topics = self
+            .config
+            .create_topics
+            .iter()
+            .map(|topic| NewTopic {
+                name: topic.name.as_str().to_owned(),
+                partitions: topic.partitions,
+                replication_factor: i32::from(topic.replication_factor),
+                assignments: Vec::new(),
+                configs: topic
+                    .cleanup_policy
+                    .iter()
+                    .map(|policy| ("cleanup.policy".to_owned(), Some(policy.clone())))
+                    .collect(),
+            })
+            .collect();
+        let quorum = Arc::clone(&self.quorum);
+        let command = CreateTopics {
+            topics,
+            validate_only: false,
+            default_partitions: self.config.num_partitions,
+            default_replication_factor: i32::from(self.config.default_replication_factor),
+        };
+        tokio::spawn(create_topics(quorum, command));
+    }
+
+    /// Answers what has been read, closes the logs, ends the connections.
+    async fn close(&self, stop_accepting: watch::Sender<bool>, mut accepting: JoinSet<()>, epoch: BrokerEpoch) {
+        stop_accepting.send_replace(true);
+        self.replicas.begin_shutdown();
+        let left = shutdown::drain(&self.connections).await;
+        if left > 0 {
+            tracing::info!(left, "answers that are still missing are dropped");
+        }
+        accepting.abort_all();
+        while accepting.join_next().await.is_some() {}
+        let replicas = Arc::clone(&self.replicas);
+        let closing = tokio::task::spawn_blocking(move || replicas.shutdown_clean(epoch));
+        match tokio::time::timeout(CLOSE_LOGS_MAX, closing).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::error!(%error, "the logs were not closed cleanly"),
+            Ok(Err(error)) => tracing::error!(%error, "the logs were not closed cleanly"),
+            Err(_elapsed) => tracing::error!("the logs do not close in time; leaving them as after a kill"),
+        }
+    }
+}
+
+/// Tries until every topic is there or cannot be: too few brokers have registered yet, at a cluster's first start.
+async fn create_topics(quorum: Arc<dyn QuorumHandle>, mut command: CreateTopics) {
+    const PAUSE: Duration = Duration::from_millis(500);
+    const ATTEMPTS: u32 = 120;
+    for _ in 0..ATTEMPTS {
+        if let Ok(outcomes) = quorum.create_topics(command.clone(), PROGRESS_INTERVAL).await {
+            let refused = |name: &str| {
+                let outcome = outcomes.topics.iter().find(|outcome| outcome.name == name)?;
+                outcome.refusal.clone().filter(|refusal| refusal.error != ErrorCode::TopicAlreadyExists)
+            };
+            command.topics.retain(|topic| match refused(&topic.name) {
+                None => false,
+                Some(refusal) if refusal.error == ErrorCode::InvalidReplicationFactor => true,
+                Some(refusal) => {
+                    tracing::warn!(topic = topic.name, %refusal, "create.topics: a topic was not created");
+                    false
+                }
+            });
+            if command.topics.is_empty() {
+                return;
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    let missing: Vec<&str> = command.topics.iter().map(|topic| topic.name.as_str()).collect();
+    tracing::warn!(?missing, "create.topics: gave up");
+}

@@ -1,0 +1,264 @@
+//! Registration, session and the way out, against a quorum that says what the test wants.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use ottla_metadata::Image;
+use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, ListenerName, Revision};
+use ottla_rpc::ClusterClient;
+use ottla_rpc::cluster::cluster_server::{Cluster, ClusterServer};
+use ottla_rpc::cluster::*;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::RunError;
+use super::heartbeat::Session;
+use super::registration::{self, Application};
+use super::shutdown;
+use crate::broker::Identity;
+use crate::metadata_cache::MetadataCache;
+use crate::telemetry::Telemetry;
+
+type Reply<T> = Result<Response<T>, Status>;
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Answers by what the test has put here; remembers what it was asked.
+#[derive(Default)]
+struct Script {
+    /// What Register answers, the last one for ever.
+    registers: Mutex<Vec<RegisterResponse>>,
+    registered: Mutex<Vec<RegisterRequest>>,
+    beats: Mutex<Vec<HeartbeatRequest>>,
+    /// The next beat is answered "fenced".
+    fence_next: Mutex<bool>,
+    /// How many more times ControlledShutdown says that it is not done.
+    shutdown_rounds: Mutex<u32>,
+}
+
+#[derive(Clone)]
+struct Quorum(Arc<Script>);
+
+#[tonic::async_trait]
+impl Cluster for Quorum {
+    type HeartbeatStream = Responses<HeartbeatResponse>;
+    type WatchStream = Responses<WatchEvent>;
+
+    async fn register(&self, request: Request<RegisterRequest>) -> Reply<RegisterResponse> {
+        self.0.registered.lock().push(request.into_inner());
+        let mut answers = self.0.registers.lock();
+        let answer = if answers.len() > 1 { answers.remove(0) } else { answers.first().cloned().unwrap_or_default() };
+        Ok(Response::new(answer))
+    }
+
+    async fn heartbeat(&self, request: Request<Streaming<HeartbeatRequest>>) -> Reply<Self::HeartbeatStream> {
+        let mut beats = request.into_inner();
+        let (answers, responses) = mpsc::channel(4);
+        let script = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            while let Some(Ok(beat)) = beats.next().await {
+                script.beats.lock().push(beat);
+                let fenced = std::mem::take(&mut *script.fence_next.lock());
+                let answer = HeartbeatResponse { committed_revision: 1, fenced, session_timeout_ms: 3000 };
+                if answers.send(Ok(answer)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
+    }
+
+    async fn watch(&self, _: Request<WatchRequest>) -> Reply<Self::WatchStream> {
+        Err(Status::unavailable("not in this test"))
+    }
+
+    async fn controlled_shutdown(&self, _: Request<ControlledShutdownRequest>) -> Reply<ControlledShutdownResponse> {
+        let mut rounds = self.0.shutdown_rounds.lock();
+        let done = *rounds == 0;
+        *rounds = rounds.saturating_sub(1);
+        Ok(Response::new(ControlledShutdownResponse { done, ..ControlledShutdownResponse::default() }))
+    }
+
+    async fn alter_partitions(&self, _: Request<AlterPartitionsRequest>) -> Reply<AlterPartitionsResponse> {
+        Err(Status::unimplemented(""))
+    }
+    async fn resign_leadership(&self, _: Request<ResignLeadershipRequest>) -> Reply<ResignLeadershipResponse> {
+        Err(Status::unimplemented(""))
+    }
+    async fn allocate_producer_ids(
+        &self,
+        _: Request<AllocateProducerIdsRequest>,
+    ) -> Reply<AllocateProducerIdsResponse> {
+        Err(Status::unimplemented(""))
+    }
+    async fn create_topics(&self, _: Request<CreateTopicsRequest>) -> Reply<CreateTopicsResponse> {
+        Err(Status::unimplemented(""))
+    }
+    async fn delete_topics(&self, _: Request<DeleteTopicsRequest>) -> Reply<DeleteTopicsResponse> {
+        Err(Status::unimplemented(""))
+    }
+    async fn create_partitions(&self, _: Request<CreatePartitionsRequest>) -> Reply<CreatePartitionsResponse> {
+        Err(Status::unimplemented(""))
+    }
+    async fn alter_configs(&self, _: Request<AlterConfigsRequest>) -> Reply<AlterConfigsResponse> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+async fn serve(script: &Arc<Script>, socket: tokio::net::TcpListener) {
+    let server = tonic::transport::Server::builder().add_service(ClusterServer::new(Quorum(Arc::clone(script))));
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(socket);
+    tokio::spawn(server.serve_with_incoming(incoming));
+}
+
+async fn quorum(registers: Vec<RegisterResponse>) -> (Arc<Script>, ClusterClient) {
+    let script = Arc::new(Script { registers: Mutex::new(registers), ..Script::default() });
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = socket.local_addr().expect("bound");
+    serve(&script, socket).await;
+    (script, client(address))
+}
+
+fn client(address: SocketAddr) -> ClusterClient {
+    ClusterClient::new(&[address.to_string()]).expect("an address")
+}
+
+fn identity() -> Arc<Identity> {
+    Arc::new(Identity::new(IncarnationId([3; 16]), BrokerId(1)))
+}
+
+fn application() -> Application {
+    Application {
+        id: BrokerId(1),
+        stored_cluster_id: Some(ClusterId::new("ours")),
+        wanted_cluster_id: None,
+        endpoints: Vec::new(),
+        inter_broker_listener: ListenerName::new("PLAINTEXT"),
+        rack: None,
+        clean_shutdown_epoch: BrokerEpoch::NONE,
+        min_insync_replicas: 1,
+        session_timeout: Duration::from_millis(50),
+    }
+}
+
+fn accepted(epoch: i64) -> RegisterResponse {
+    RegisterResponse {
+        broker_id: 1,
+        broker_epoch: epoch,
+        cluster_id: "ours".to_owned(),
+        revision: 1,
+        ..RegisterResponse::default()
+    }
+}
+
+fn refused(error: ErrorCode, text: &str) -> RegisterResponse {
+    RegisterResponse {
+        error_code: i32::from(error.code()),
+        error_message: text.to_owned(),
+        ..RegisterResponse::default()
+    }
+}
+
+#[tokio::test]
+async fn waits_for_coordinators_that_come_late() {
+    let script = Arc::new(Script { registers: Mutex::new(vec![accepted(5)]), ..Script::default() });
+    let reserved = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = reserved.local_addr().expect("bound");
+    drop(reserved);
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        serve(&script, tokio::net::TcpListener::bind(address).await.expect("still free")).await;
+    };
+    let (client, identity, application) = (client(address), identity(), application());
+    let (registered, ()) = tokio::join!(registration::register(&client, &identity, &application), late);
+    assert_eq!(registered.expect("registered").epoch, BrokerEpoch(5));
+    assert_eq!(script.registered.lock()[0].cluster_id, "ours");
+}
+
+#[tokio::test]
+async fn a_duplicate_id_is_tried_again_and_then_named() {
+    let duplicate = refused(ErrorCode::DuplicateBrokerRegistration, "broker 1 lives at host:9092");
+    let (_, client) = quorum(vec![duplicate.clone(), accepted(6)]).await;
+    let registered = registration::register(&client, &identity(), &application()).await;
+    assert_eq!(registered.expect("the holder went").epoch, BrokerEpoch(6));
+    let (_, client) = quorum(vec![duplicate]).await;
+    let error = registration::register(&client, &identity(), &application()).await.expect_err("the holder lives");
+    assert_eq!(error.to_string(), "broker.id=1 is in use: broker 1 lives at host:9092");
+}
+
+#[tokio::test]
+async fn another_cluster_is_refused_from_both_sides() {
+    let (_, client) = quorum(vec![refused(ErrorCode::InconsistentClusterId, "this is cluster theirs")]).await;
+    let error = registration::register(&client, &identity(), &application()).await.expect_err("refused by the quorum");
+    assert_eq!(error.to_string(), "another cluster: this is cluster theirs");
+    let theirs = RegisterResponse { cluster_id: "theirs".to_owned(), ..accepted(5) };
+    let (_, client) = quorum(vec![theirs]).await;
+    let error = registration::register(&client, &identity(), &application()).await.expect_err("refused here");
+    assert!(matches!(error, RunError::OtherCluster { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn beats_follow_the_image_and_a_fenced_broker_comes_back() {
+    let (script, client) = quorum(vec![accepted(9)]).await;
+    let identity = identity();
+    identity.registered(BrokerId(1), BrokerEpoch(5));
+    let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty())));
+    let session = Session {
+        client,
+        identity: Arc::clone(&identity),
+        metadata: Arc::clone(&metadata),
+        telemetry: Arc::new(Telemetry::default()),
+        application: application(),
+        // Only what the image causes is seen here.
+        interval: Duration::from_secs(3600),
+        leave_watch: Arc::new(Notify::new()),
+    };
+    let task = tokio::spawn(session.run());
+    let until = |what: &'static str, happened: Box<dyn Fn() -> bool>| async move {
+        for _ in 0..500 {
+            if happened() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never: {what}");
+    };
+    let seen = Arc::clone(&script);
+    until("the first beat", Box::new(move || seen.beats.lock().len() == 1)).await;
+    metadata.store(Arc::new(Image::empty().apply(Revision(7), &[]).0));
+    metadata.announce();
+    let seen = Arc::clone(&script);
+    until(
+        "a beat with the revision",
+        Box::new(move || seen.beats.lock().last().is_some_and(|b| b.image_revision == 7)),
+    )
+    .await;
+    *script.fence_next.lock() = true;
+    metadata.store(Arc::new(Image::empty().apply(Revision(8), &[]).0));
+    metadata.announce();
+    let seen = Arc::clone(&identity);
+    until("a new epoch", Box::new(move || seen.epoch() == BrokerEpoch(9))).await;
+    assert_eq!(script.registered.lock()[0].clean_shutdown_epoch, 5, "its log is whole up to the epoch it had");
+    let seen = Arc::clone(&script);
+    until("a beat in the new epoch", Box::new(move || seen.beats.lock().last().is_some_and(|b| b.broker_epoch == 9)))
+        .await;
+    task.abort();
+}
+
+#[tokio::test]
+async fn the_way_out_ends_when_nothing_remains_and_when_nobody_answers() {
+    let (script, client) = quorum(Vec::new()).await;
+    *script.shutdown_rounds.lock() = 3;
+    shutdown::move_leaderships(&client, &identity()).await;
+    assert_eq!(*script.shutdown_rounds.lock(), 0);
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = nobody.local_addr().expect("bound");
+    drop(nobody);
+    let (client, identity) = (self::client(address), identity());
+    let bounded = shutdown::move_leaderships(&client, &identity);
+    tokio::time::timeout(Duration::from_secs(10), bounded).await.expect("bounded");
+}

@@ -1,0 +1,82 @@
+//! `ottla-broker`: reads its configuration, runs a broker until SIGTERM or SIGINT, and exits with 0 after a clean stop or with 1
+//! and one line of reason.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use ottla_broker::telemetry::logging;
+use ottla_config::{BrokerConfig, Sources};
+use tokio::sync::oneshot;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Two arenas serve two or three busy threads; the default of four a core only keeps more freed pages. What is free for a
+/// second goes back to the system, by a thread that sleeps while there is nothing to give back.
+#[allow(unsafe_code, reason = "the allocator reads its settings from a symbol of this name")]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static MALLOC_CONF: &[u8; 53] = b"background_thread:true,narenas:2,dirty_decay_ms:1000\0";
+
+/// The broker of Ottla, a replicated log that Kafka clients use unchanged.
+///
+/// Every setting is a Kafka property: from FILE, from KAFKA_* variables (KAFKA_LOG_DIRS is log.dirs), or by --override.
+#[derive(Parser)]
+#[command(name = "ottla-broker", version)]
+struct Arguments {
+    /// A file of properties (key=value lines)
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// One property; wins over the file and the environment
+    #[arg(long = "override", short = 'o', alias = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match start(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell if this fails.
+            let _ = writeln!(std::io::stderr(), "ottla-broker: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let sources = Sources::of_process(arguments.file, &arguments.overrides)?;
+    let loaded = BrokerConfig::load(&sources)?;
+    logging::install(&loaded.config.logging);
+    for warning in loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let (stop, stopped) = oneshot::channel();
+    // The signals have a thread of their own: they must be heard while the control runtime is busy or not yet there.
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || wait_for_signal(stop))?;
+    let shutdown = async {
+        // A sender that is gone is a signal that can no longer come: run on.
+        if stopped.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    ottla_broker::run(loaded.config, shutdown, |_| {})?;
+    Ok(())
+}
+
+fn wait_for_signal(stop: oneshot::Sender<()>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };
+    runtime.block_on(async {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _ = stop.send(());
+    });
+}

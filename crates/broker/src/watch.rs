@@ -1,0 +1,159 @@
+//! The tree → this broker's image → its partitions.
+//!
+//! Invariants: an image never goes back; every change reaches the metadata cache first and the partitions after it, in order of
+//! revision; a revision is announced (to admin requests that wait, to the heartbeats) only once the partitions have taken it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_metadata::{Delta, Image};
+use ottla_model::{BrokerId, Revision};
+use ottla_rpc::{CallError, ClusterClient, WatchStream, WatchUpdate};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use crate::metadata_cache::MetadataCache;
+use crate::replica_manager::ReplicaManager;
+use crate::telemetry::Telemetry;
+use crate::telemetry::logging::RateLimit;
+
+/// How long one attempt to find a coordinator to watch may take; they go on for ever.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Revisions taken together, when they have queued up: one hand-over to the data runtime for all of them.
+const BATCH_MAX: usize = 256;
+/// A stream that ends at once must not be opened again in a tight loop.
+const REOPEN_PAUSE: Duration = Duration::from_millis(20);
+
+/// Follows the tree until dropped.
+pub struct Watcher {
+    pub client: ClusterClient,
+    pub broker: BrokerId,
+    pub metadata: Arc<MetadataCache>,
+    pub replicas: Arc<ReplicaManager>,
+    pub telemetry: Arc<Telemetry>,
+    /// The partitions' runtime: a delta that touches thousands of them must not hold up a heartbeat.
+    pub data: Handle,
+    /// Told when this broker's image lags: watch elsewhere.
+    pub leave: Arc<Notify>,
+}
+
+impl Watcher {
+    pub async fn run(self) {
+        let complaints = RateLimit::new(Duration::from_secs(5));
+        let mut left: Option<String> = None;
+        loop {
+            let from = self.metadata.revision();
+            let opened = self.client.watch(from, self.broker, left.as_deref(), OPEN_TIMEOUT).await;
+            let mut stream = match opened {
+                Ok(stream) => stream,
+                Err(error) => {
+                    complaints.run(|more| tracing::warn!(%error, more, "no coordinator can be watched; trying again"));
+                    tokio::time::sleep(REOPEN_PAUSE).await;
+                    continue;
+                }
+            };
+            tracing::debug!(coordinator = stream.coordinator(), %from, "watching");
+            let error = self.follow(&mut stream).await;
+            left = Some(stream.coordinator().to_owned());
+            match error {
+                Some(error) => tracing::debug!(%error, "the watch ended"),
+                None => {
+                    tracing::info!(coordinator = stream.coordinator(), "its view of the tree lags: watching elsewhere")
+                }
+            }
+            tokio::time::sleep(REOPEN_PAUSE).await;
+        }
+    }
+
+    /// Applies what comes until the stream ends (with its error) or is to be left.
+    async fn follow(&self, stream: &mut WatchStream) -> Option<CallError> {
+        loop {
+            let first = tokio::select! {
+                update = stream.next() => match update {
+                    Ok(update) => update,
+                    Err(error) => return Some(error),
+                },
+                () = self.leave.notified() => return None,
+            };
+            let mut batch = vec![first];
+            let mut ended = None;
+            while batch.len() < BATCH_MAX {
+                // `next` is cancel safe: what is not here yet stays in the stream.
+                match futures::FutureExt::now_or_never(stream.next()) {
+                    Some(Ok(update)) => batch.push(update),
+                    Some(Err(error)) => {
+                        ended = Some(error);
+                        break;
+                    }
+                    None => break,
+                }
+            }
+            self.apply(batch).await;
+            if ended.is_some() {
+                return ended;
+            }
+        }
+    }
+
+    async fn apply(&self, batch: Vec<WatchUpdate>) {
+        let mut image = self.metadata.current();
+        let mut steps = Vec::with_capacity(batch.len());
+        for update in batch {
+            let (next, delta) = step(&image, update);
+            if !delta.undecodable.is_empty() {
+                tracing::error!(paths = ?delta.undecodable, "nodes of the tree that this release cannot read are left out");
+            }
+            image = Arc::new(next);
+            steps.push((Arc::clone(&image), delta));
+        }
+        let (metadata, replicas) = (Arc::clone(&self.metadata), Arc::clone(&self.replicas));
+        let task = self.data.spawn(async move {
+            for (image, delta) in steps {
+                // Clients learn of a new leader no earlier than the leader itself can be asked; a moment is enough.
+                metadata.store(Arc::clone(&image));
+                if !delta.is_empty() {
+                    replicas.apply(&image, &delta);
+                }
+            }
+        });
+        if task.await.is_err() {
+            // The runtime goes down, or a change could not be taken: what follows must not be announced on top of it.
+            return;
+        }
+        self.metadata.announce();
+        self.telemetry.image_revision.set(i64::try_from(image.revision().0).unwrap_or(i64::MAX));
+    }
+}
+
+/// The image after an update, and what it changed.
+fn step(image: &Image, update: WatchUpdate) -> (Image, Delta) {
+    match update {
+        WatchUpdate::Changes { revision, changes } => image.apply(revision, &changes),
+        WatchUpdate::Snapshot { revision, nodes } => {
+            if revision < image.revision() {
+                return (image.clone(), Delta::default());
+            }
+            let (next, delta) = Image::from_nodes(revision, nodes.iter().map(|(path, node)| (path, node)));
+            if image.revision() == Revision::default() {
+                return (next, delta);
+            }
+            let delta = Delta::between(image, &next);
+            (next, delta)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_never_takes_the_image_back() {
+        let (image, _) = Image::empty().apply(Revision(9), &[]);
+        let (same, delta) = step(&image, WatchUpdate::Snapshot { revision: Revision(8), nodes: Vec::new() });
+        assert_eq!(same.revision(), Revision(9));
+        assert!(delta.is_empty());
+        let (newer, _) = step(&image, WatchUpdate::Changes { revision: Revision(10), changes: Vec::new() });
+        assert_eq!(newer.revision(), Revision(10));
+    }
+}

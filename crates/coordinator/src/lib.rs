@@ -1,0 +1,339 @@
+//! The metadata quorum's service: one member of the Raft quorum, the tree on its disk, and what brokers, the other members and
+//! people ask of it.
+//!
+//! - [`driver`]: the one thread that owns member, disk, tree and, while it leads, the controller.
+//! - [`rocksdb_store`]: the disk. [`first_start`]: how an empty one comes to vote.
+//! - [`peers`]: the streams to the other members. [`service`]: what is served. [`watch`]: who follows the tree.
+//! - [`probe`]: dials brokers. [`telemetry`]: logs, health, metrics.
+//!
+//! [`run`] is the whole of it, for the binary and for processes that host a coordinator beside other things.
+
+mod clock;
+pub mod driver;
+mod error;
+mod first_start;
+mod identify;
+mod listener;
+mod peers;
+pub mod probe;
+pub mod rocksdb_store;
+mod service;
+mod shared;
+pub mod telemetry;
+mod view;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_config::CoordinatorConfig;
+use ottla_consensus::{Member, MemberConfig};
+use ottla_model::{ClusterId, CoordinatorId, IncarnationId, Revision};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use clock::Clock;
+use driver::{DriverConfig, DriverHandle, Event, Liveness};
+pub use error::CoordinatorError;
+use first_start::Way;
+use rocksdb_store::{Disk, Identity, RocksDbStore};
+use shared::{Formed, Shared};
+use telemetry::Metrics;
+
+/// A client that is gone without a word is noticed after twice this, if its heartbeats did not tell before.
+const CLIENT_KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// The id of a coordinator that was given none: it is alone.
+const ONLY_ID: CoordinatorId = CoordinatorId(1);
+/// How long a stopping coordinator waits for its driver, beyond the driver's own bound for handing over.
+const DRIVER_END_TIMEOUT: Duration = Duration::from_millis(600);
+
+/// Runs one coordinator until `shutdown` resolves or it cannot go on. Must be called within a tokio runtime.
+pub async fn run(config: CoordinatorConfig, shutdown: impl Future<Output = ()>) -> Result<(), CoordinatorError> {
+    Coordinator::bind(config).await?.run(shutdown).await
+}
+
+/// A coordinator whose data directory and ports are taken, and that does nothing yet.
+pub struct Coordinator {
+    config: CoordinatorConfig,
+    disk: Disk,
+    identity: Identity,
+    client: TcpListener,
+    peer: Option<TcpListener>,
+    http: Option<TcpListener>,
+}
+
+impl Coordinator {
+    /// Takes the data directory and the ports. Every error is a configuration that cannot be.
+    pub async fn bind(config: CoordinatorConfig) -> Result<Self, CoordinatorError> {
+        let disk = Disk::open(&config.data_dir)?;
+        let identity = own_identity(&config, &disk)?;
+        let client = bind("client.port", &config.client_host, config.client_port).await?;
+        let peer = match config.peer_port {
+            Some(port) => Some(bind("peer.port", &config.client_host, port).await?),
+            None => None,
+        };
+        let http = match &config.http {
+            Some(address) => Some(bind("http.port", &address.host, address.port).await?),
+            None => None,
+        };
+        Ok(Self { config, disk, identity, client, peer, http })
+    }
+
+    pub fn id(&self) -> CoordinatorId {
+        self.identity.id
+    }
+
+    /// Where clients are served; with the port that was chosen, if it was 0.
+    pub fn client_address(&self) -> std::io::Result<SocketAddr> {
+        self.client.local_addr()
+    }
+
+    /// Where health and metrics are served.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref()?.local_addr().ok()
+    }
+
+    /// Forms or joins the quorum and serves until `shutdown`.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), CoordinatorError> {
+        tokio::pin!(shutdown);
+        let (connect_lists, mut told) = mpsc::channel(1);
+        let configured: BTreeMap<CoordinatorId, String> =
+            self.config.servers.iter().map(|server| (server.id, server.address.to_string())).collect();
+        let shared = Shared::new(self.identity.id, self.identity.disk, configured, connect_lists);
+        let clock = Clock::default();
+        let metrics = Metrics::new(clock);
+        // Aborted, all of them, when this function ends; and every connection with them.
+        let mut tasks = JoinSet::new();
+        let stop = CancellationToken::new();
+        let _stop_guard = stop.clone().drop_guard();
+        let own_address = self.own_address();
+        tracing::info!(
+            "coordinator {} at {own_address}, disk {}, data in {}",
+            self.identity.id,
+            self.identity.disk,
+            self.config.data_dir.display()
+        );
+        let listeners = [Some(self.client), self.peer.take()];
+        for listener in listeners.into_iter().flatten() {
+            let server = Server::builder()
+                .http2_keepalive_interval(Some(CLIENT_KEEP_ALIVE))
+                .http2_keepalive_timeout(Some(CLIENT_KEEP_ALIVE))
+                .add_routes(service::routes(&shared));
+            let incoming = listener::connections(listener, stop.clone());
+            tasks.spawn(async move { server.serve_with_incoming(incoming).await.map_err(CoordinatorError::from) });
+        }
+        if let Some(listener) = self.http.take() {
+            let routes = telemetry::routes(metrics.clone());
+            tasks.spawn(async move {
+                axum::serve(listener, routes).await.map_err(|error| CoordinatorError::Setting {
+                    key: "http.port",
+                    value: String::new(),
+                    problem: error.to_string(),
+                })
+            });
+        }
+        let mut store = RocksDbStore::open(self.disk.clone())?;
+        if self.identity.voters.is_empty() {
+            let way = match (self.config.servers.is_empty(), self.config.id) {
+                (true, None) => Way::Alone { address: own_address },
+                (true, Some(_)) => Way::Told,
+                (false, _) => Way::Listed { bootstrap: self.config.bootstrap },
+            };
+            let forming = first_start::form(way, &shared, &mut told, &mut store, &mut self.identity);
+            tokio::select! {
+                formed = forming => formed?,
+                () = &mut shutdown => return Ok(()),
+            }
+        } else {
+            take_configured_addresses(&self.config, &mut self.identity)?;
+        }
+        write_myid(&self.config, self.identity.id);
+        let (fatal, mut failed) = mpsc::channel(1);
+        let started = start_driver(&self.config, &self.identity, store, clock, metrics, &shared, &fatal, &mut tasks)?;
+        drop(self.disk);
+        let _halt = HaltOnDrop(started.handle.clone());
+        let stopped = tokio::select! {
+            () = &mut shutdown => Ok(()),
+            Some(error) = failed.recv() => Err(error),
+            Some(ended) = tasks.join_next() => match ended {
+                Ok(Err(error)) => Err(error),
+                // A peer's task ends with the driver, a server never.
+                Ok(Ok(())) | Err(_) => Err(CoordinatorError::Stopped),
+            },
+        };
+        let _ = started.handle.send(Event::Stop).await;
+        let _ = tokio::time::timeout(DRIVER_END_TIMEOUT, started.ended).await;
+        if let Some(formed) = shared.formed() {
+            formed.feed.close();
+        }
+        stopped
+    }
+
+    /// What others are told to connect to.
+    fn own_address(&self) -> String {
+        if let Some(advertised) = &self.config.advertised_address {
+            return advertised.to_string();
+        }
+        if let Some(own) = self.config.servers.iter().find(|server| server.id == self.identity.id) {
+            return own.address.to_string();
+        }
+        let port = self.client.local_addr().map_or(self.config.client_port, |address| address.port());
+        match self.config.client_host.as_str() {
+            "0.0.0.0" | "::" | "" => format!("127.0.0.1:{port}"),
+            host => ottla_config::HostPort::new(host, port).to_string(),
+        }
+    }
+}
+
+/// The driver ends when whoever hosts it is dropped, also in the middle of it.
+struct HaltOnDrop(DriverHandle);
+
+impl Drop for HaltOnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.try_send(Event::Halt);
+    }
+}
+
+struct Started {
+    handle: DriverHandle,
+    ended: tokio::sync::oneshot::Receiver<()>,
+}
+
+#[allow(clippy::too_many_arguments)]
+fn start_driver(
+    config: &CoordinatorConfig,
+    identity: &Identity,
+    store: RocksDbStore,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    shared: &Arc<Shared>,
+    fatal: &mpsc::Sender<CoordinatorError>,
+    tasks: &mut JoinSet<Result<(), CoordinatorError>>,
+) -> Result<Started, CoordinatorError> {
+    let mut peers = BTreeMap::new();
+    let mut queues = Vec::new();
+    for (&id, voter) in identity.voters.iter().filter(|(id, _)| **id != identity.id) {
+        let (sender, queue) = mpsc::channel(peers::QUEUED_MESSAGES_MAX);
+        peers.insert(id, sender);
+        queues.push(peers::Peer { id, address: voter.address.clone(), queue });
+    }
+    let (applied, _) = store.disk().applied()?;
+    let member = Member::new(&member_config(config, identity.id, Revision(applied)), store)?;
+    let driver = DriverConfig {
+        id: identity.id,
+        voters: identity.voters.clone(),
+        tick: config.raft_tick,
+        compact_bytes: config.snapshot_bytes,
+        liveness: Liveness {
+            session_timeout: config.broker_session_timeout,
+            reconnect_grace: config.broker_stream_grace,
+            tick_interval: config.raft_tick,
+            reserved_broker_max_id: config.reserved_broker_max_id,
+        },
+        cluster_id: config.cluster_id.clone().unwrap_or_else(random_cluster_id),
+        clock,
+        metrics,
+        peers,
+        runtime: tokio::runtime::Handle::current(),
+    };
+    let running = driver::start(driver, member)?;
+    shared.set_formed(Formed {
+        driver: running.handle.clone(),
+        feed: running.feed,
+        role: running.role,
+        voters: identity.voters.clone(),
+    });
+    for peer in queues {
+        tasks.spawn(peers::run(peer, shared.clone(), running.handle.clone(), fatal.clone()));
+    }
+    Ok(Started { handle: running.handle, ended: running.ended })
+}
+
+fn member_config(config: &CoordinatorConfig, id: CoordinatorId, applied: Revision) -> MemberConfig {
+    let ticks = |duration: Duration| {
+        let ticks = duration.as_millis() / config.raft_tick.as_millis().max(1);
+        usize::try_from(ticks).unwrap_or(usize::MAX).max(1)
+    };
+    MemberConfig {
+        heartbeat_ticks: ticks(config.raft_heartbeat),
+        election_ticks: ticks(config.raft_election_min),
+        election_ticks_max: ticks(config.raft_election_max),
+        applied,
+        logger: slog::Logger::root(telemetry::RaftLog, slog::o!()),
+        ..MemberConfig::new(id, rand::random())
+    }
+}
+
+/// Kafka's form: 22 characters of URL-safe base64, not beginning with a dash, which tools would take for a flag.
+fn random_cluster_id() -> ClusterId {
+    loop {
+        let text = IncarnationId(rand::random()).to_string();
+        if !text.starts_with('-') {
+            return ClusterId::new(text);
+        }
+    }
+}
+
+async fn bind(key: &'static str, host: &str, port: u16) -> Result<TcpListener, CoordinatorError> {
+    TcpListener::bind((host, port)).await.map_err(|error| {
+        let problem = match error.kind() {
+            std::io::ErrorKind::AddrInUse => format!("the port is in use on {host}; accepted: a free one"),
+            _ => format!("cannot listen on {host}: {error}"),
+        };
+        CoordinatorError::Setting { key, value: port.to_string(), problem }
+    })
+}
+
+/// The disk's identity; a new one on an empty disk.
+fn own_identity(config: &CoordinatorConfig, disk: &Disk) -> Result<Identity, CoordinatorError> {
+    if let Some(identity) = disk.identity()? {
+        return match config.id {
+            Some(configured) if configured != identity.id => {
+                Err(CoordinatorError::OtherId { configured, stored: identity.id })
+            }
+            _ => Ok(identity),
+        };
+    }
+    let id = config.id.unwrap_or(ONLY_ID);
+    let identity = Identity { id, disk: IncarnationId(rand::random()), voters: BTreeMap::new() };
+    disk.write_identity(&identity)?;
+    Ok(identity)
+}
+
+/// The members of a formed quorum stay; where they are reached may change.
+fn take_configured_addresses(config: &CoordinatorConfig, identity: &mut Identity) -> Result<(), CoordinatorError> {
+    if config.servers.is_empty() {
+        return Ok(());
+    }
+    let configured: BTreeMap<_, _> =
+        config.servers.iter().map(|server| (server.id, server.address.to_string())).collect();
+    if !configured.keys().eq(identity.voters.keys()) {
+        let stored = identity.voters.iter().map(|(id, voter)| (*id, voter.address.clone())).collect();
+        return Err(CoordinatorError::OtherVoters {
+            configured: identify::names(&configured),
+            stored: identify::names(&stored),
+        });
+    }
+    for (id, address) in configured {
+        if let Some(voter) = identity.voters.get_mut(&id) {
+            voter.address = address;
+        }
+    }
+    Ok(())
+}
+
+/// As ZooKeeper's images keep it, so that the volume alone tells who this is.
+fn write_myid(config: &CoordinatorConfig, id: CoordinatorId) {
+    let path = config.data_dir.join("myid");
+    if !path.exists()
+        && let Err(error) = std::fs::write(&path, format!("{id}\n"))
+    {
+        tracing::warn!("{}: {error}", path.display());
+    }
+}

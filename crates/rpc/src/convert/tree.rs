@@ -54,3 +54,21 @@ pub fn change_from_proto(wire: WireChange) -> Result<NodeChange, InvalidNode> {
         Change::DeletedPath(text) => Ok(NodeChange { path: path(text)?, node: None }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_come_back() {
+        let path = Path::new("/brokers/ids/1").expect("a path");
+        let node = Node { payload: Bytes::from_static(b"x"), created: Revision(3), modified: Revision(4), version: 1 };
+        for node in [Some(node), None] {
+            let change = NodeChange { path: path.clone(), node };
+            assert_eq!(change_from_proto(change_to_proto(&change)), Ok(change));
+        }
+        assert_eq!(change_from_proto(WireChange { change: None }), Err(InvalidNode::Empty));
+        let bad = WireChange { change: Some(Change::DeletedPath("no path".into())) };
+        assert!(matches!(change_from_proto(bad), Err(InvalidNode::Path { .. })));
+    }
+}

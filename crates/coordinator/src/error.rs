@@ -1,0 +1,43 @@
+//! Why a coordinator does not start, or stops: one line each, for people.
+
+use ottla_consensus::membership::InvalidMembership;
+use ottla_consensus::{MemberError, StoreError};
+use ottla_model::CoordinatorId;
+use ottla_rpc::CallError;
+
+use crate::identify::Conflict;
+use crate::rocksdb_store::{DiskError, OpenError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum CoordinatorError {
+    #[error("{0}")]
+    Config(#[from] ottla_config::ConfigError),
+    #[error("data.dir={0}")]
+    DataDir(#[from] OpenError),
+    #[error("{key}={value}: {problem}")]
+    Setting { key: &'static str, value: String, problem: String },
+    #[error(
+        "id={configured}: the data directory belongs to coordinator {stored}; accepted: {stored}, or an empty data directory"
+    )]
+    OtherId { configured: CoordinatorId, stored: CoordinatorId },
+    #[error(
+        "servers={configured}: the data directory belongs to the quorum {stored}; accepted: the same ids (the members of a quorum cannot be changed yet)"
+    )]
+    OtherVoters { configured: String, stored: String },
+    #[error("{0}")]
+    Conflict(#[from] Conflict),
+    #[error("servers: {0}")]
+    Membership(#[from] InvalidMembership),
+    #[error("servers: {0}")]
+    Address(#[from] CallError),
+    #[error("the disk failed: {0}")]
+    Disk(#[from] DiskError),
+    #[error("the disk failed: {0}")]
+    Store(#[source] StoreError),
+    #[error("raft: {0}")]
+    Member(#[from] MemberError),
+    #[error("the server failed: {0}")]
+    Server(#[from] tonic::transport::Error),
+    #[error("stopped before the quorum was formed")]
+    Stopped,
+}

@@ -1,0 +1,95 @@
+//! Asking another coordinator who it is.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ottla_model::{CoordinatorId, IncarnationId};
+use ottla_rpc::MESSAGE_BYTES_MAX;
+use ottla_rpc::quorum::quorum_client::QuorumClient;
+use ottla_rpc::quorum::{IdentifyRequest, Recognition};
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::shared::{Shared, wire_voters};
+
+/// A coordinator answers this from memory.
+const IDENTIFY_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Who answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identified {
+    pub id: CoordinatorId,
+    pub disk: IncarnationId,
+    /// Its disk has never voted.
+    pub is_empty: bool,
+    pub voters: BTreeMap<CoordinatorId, String>,
+    /// What it remembers of the one who asked.
+    pub recognition: Recognition,
+    pub known_disk: Option<IncarnationId>,
+}
+
+pub fn client(channel: Channel) -> QuorumClient<Channel> {
+    QuorumClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+pub async fn identify(shared: &Shared, channel: Channel) -> Result<Identified, Status> {
+    let request = IdentifyRequest {
+        coordinator_id: shared.id.0,
+        disk_id: shared.disk.0.to_vec().into(),
+        voters: wire_voters(&shared.voters()),
+    };
+    let answered = tokio::time::timeout(IDENTIFY_TIMEOUT, client(channel).identify(request)).await;
+    let answer = answered.map_err(|_| Status::deadline_exceeded("silent"))??.into_inner();
+    let disk = IncarnationId::from_slice(&answer.disk_id)
+        .ok_or_else(|| Status::internal("the answer names no disk: is that a coordinator?"))?;
+    let recognition = answer.asker();
+    Ok(Identified {
+        id: CoordinatorId(answer.coordinator_id),
+        disk,
+        is_empty: answer.empty,
+        voters: answer.voters.into_iter().map(|v| (CoordinatorId(v.coordinator_id), v.address)).collect(),
+        recognition,
+        known_disk: IncarnationId::from_slice(&answer.known_disk_id),
+    })
+}
+
+/// Why another coordinator and this one cannot be in one quorum; for people, in one line.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Conflict {
+    #[error("coordinator {id} is at {address} too, with another disk: every coordinator needs an id of its own")]
+    DuplicateId { id: CoordinatorId, address: String },
+    #[error("the list of servers says that {address} is coordinator {expected}, but coordinator {found} answers there")]
+    OtherId { address: String, expected: CoordinatorId, found: CoordinatorId },
+    #[error("the list of servers is {ours} here and {theirs} on coordinator {id} at {address}: all must have the same")]
+    OtherVoters { id: CoordinatorId, address: String, ours: String, theirs: String },
+    #[error(
+        "coordinator {me} voted with disk {known} before, says coordinator {id} at {address}, and this data directory is disk {disk}: a member that lost its disk must not vote"
+    )]
+    LostDisk { me: CoordinatorId, disk: IncarnationId, known: IncarnationId, id: CoordinatorId, address: String },
+}
+
+pub fn names(voters: &BTreeMap<CoordinatorId, String>) -> String {
+    voters.iter().map(|(id, address)| format!("{id}@{address}")).collect::<Vec<_>>().join(",")
+}
+
+/// Looks for what is wrong with an answer of the coordinator that is listed as `expected`. Lists are compared by ids: one quorum may
+/// be reached by different addresses.
+pub fn check(shared: &Shared, address: &str, expected: CoordinatorId, found: &Identified) -> Result<(), Conflict> {
+    let address = address.to_owned();
+    if found.id == shared.id && found.disk != shared.disk {
+        return Err(Conflict::DuplicateId { id: shared.id, address });
+    }
+    if found.id != expected {
+        return Err(Conflict::OtherId { address, expected, found: found.id });
+    }
+    let ours = shared.voters();
+    if !found.voters.is_empty() && !found.voters.keys().eq(ours.keys()) {
+        let (id, ours, theirs) = (found.id, names(&ours), names(&found.voters));
+        return Err(Conflict::OtherVoters { id, address, ours, theirs });
+    }
+    if found.recognition == Recognition::OtherDisk {
+        let known = found.known_disk.unwrap_or_default();
+        return Err(Conflict::LostDisk { me: shared.id, disk: shared.disk, known, id: found.id, address });
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! The way to each other member: one stream of frames, dialled anew when it breaks.
+//!
+//! Raft bears lost, late and repeated messages, so nothing waits here: a queue that is full drops, a broken stream is reported, and
+//! what was queued for it is forgotten. Before each stream the peer is asked who it is, so that neither a wrong address nor a lost
+//! disk goes unnoticed.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ottla_consensus::Outgoing;
+use ottla_model::CoordinatorId;
+use ottla_rpc::coordinators::{channel, describe};
+use ottla_rpc::quorum::RaftFrame;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::driver::{DriverHandle, Event};
+use crate::error::CoordinatorError;
+use crate::identify::{self, Conflict};
+use crate::shared::Shared;
+
+/// Messages that may wait for one peer: what Raft has in flight at most, and its heartbeats.
+pub const QUEUED_MESSAGES_MAX: usize = 256;
+/// Larger messages are cut into frames of this size, so that a snapshot does not hold up a heartbeat's connection for long.
+const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Frames between the queue and the transport: few, so that the queue is where messages wait.
+const FRAMES_IN_TRANSIT_MAX: usize = 8;
+/// Between two attempts to dial.
+const REDIAL_PAUSE: Duration = Duration::from_millis(75);
+/// After a refusal that will not change by itself soon.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
+pub struct Peer {
+    pub id: CoordinatorId,
+    pub address: String,
+    pub queue: mpsc::Receiver<Outgoing>,
+}
+
+/// Why a stream ended.
+enum End {
+    /// The driver has stopped.
+    Stopped,
+    Broken(Status),
+    Conflict(Conflict),
+}
+
+/// Runs until the driver drops the queue. What makes this coordinator unfit for its quorum is told to `fatal`.
+pub async fn run(
+    mut peer: Peer,
+    shared: Arc<Shared>,
+    driver: DriverHandle,
+    fatal: mpsc::Sender<CoordinatorError>,
+) -> Result<(), CoordinatorError> {
+    let channel = channel(&peer.address)?;
+    let mut last_said = String::new();
+    let mut was_connected = false;
+    loop {
+        let end = connect(&mut peer, &shared, &driver, &channel, &mut was_connected).await;
+        let mut pause = REDIAL_PAUSE;
+        let said = match end {
+            End::Stopped => return Ok(()),
+            End::Broken(status) => {
+                if is_refused_connection(&status) {
+                    let _ = driver.send(Event::PeerGone(peer.id)).await;
+                }
+                if status.code() == Code::PermissionDenied {
+                    pause = REFUSED_PAUSE;
+                }
+                describe(&status)
+            }
+            // This disk is the wrong one: nothing that waits will change it.
+            End::Conflict(conflict @ (Conflict::LostDisk { .. } | Conflict::DuplicateId { .. })) => {
+                let _ = fatal.send(conflict.into()).await;
+                return Ok(());
+            }
+            // The other one is wrong, or both: the quorum goes on without it, and says so.
+            End::Conflict(conflict) => {
+                pause = REFUSED_PAUSE;
+                conflict.to_string()
+            }
+        };
+        if driver.send(Event::PeerUnreachable(peer.id)).await.is_err() {
+            return Ok(());
+        }
+        if was_connected || said != last_said {
+            tracing::info!("no way to coordinator {} at {}: {said}", peer.id, peer.address);
+            last_said = said;
+        }
+        // A stream that broke is dialled again at once: whether the peer is gone is worth knowing soon.
+        if !std::mem::take(&mut was_connected) {
+            tokio::time::sleep(pause).await;
+        }
+        forget_queued(&mut peer, &driver).await;
+    }
+}
+
+/// What waits was meant for a stream that is gone; Raft has been told, and sends what is still true.
+async fn forget_queued(peer: &mut Peer, driver: &DriverHandle) {
+    while let Ok(message) = peer.queue.try_recv() {
+        if message.is_snapshot {
+            let _ = driver.send(Event::SnapshotSent { to: peer.id, sent: false }).await;
+        }
+    }
+}
+
+async fn connect(
+    peer: &mut Peer,
+    shared: &Arc<Shared>,
+    driver: &DriverHandle,
+    channel: &Channel,
+    was_connected: &mut bool,
+) -> End {
+    let found = match identify::identify(shared, channel.clone()).await {
+        Ok(found) => found,
+        Err(status) => return End::Broken(status),
+    };
+    if let Err(conflict) = identify::check(shared, &peer.address, peer.id, &found) {
+        return End::Conflict(conflict);
+    }
+    // Another disk than the one that this quorum knows: its word counts for nothing until it is admitted.
+    if let Some(known) = shared.known_disk(peer.id).filter(|known| *known != found.disk) {
+        let (id, shown) = (peer.id, found.disk);
+        let why = format!(
+            "refused: coordinator {id} voted with disk {known} before and shows disk {shown} now: it lost its disk, and must not vote"
+        );
+        return End::Broken(Status::permission_denied(why));
+    }
+    if found.is_empty {
+        return End::Broken(Status::unavailable("it has not finished its first start"));
+    }
+    if driver.send(Event::PeerIdentified { id: peer.id, disk: found.disk }).await.is_err() {
+        return End::Stopped;
+    }
+    let (frames, receiver) = mpsc::channel(FRAMES_IN_TRANSIT_MAX);
+    let mut client = identify::client(channel.clone());
+    let stream = client.raft(ReceiverStream::new(receiver));
+    tokio::pin!(stream);
+    *was_connected = true;
+    tracing::debug!("connected to coordinator {}", peer.id);
+    loop {
+        tokio::select! {
+            ended = &mut stream => return End::Broken(match ended {
+                Ok(_) => Status::unavailable("the stream was closed"),
+                Err(status) => status,
+            }),
+            message = peer.queue.recv() => {
+                let Some(message) = message else { return End::Stopped };
+                let (to, is_snapshot) = (message.to, message.is_snapshot);
+                let sending = send(shared, &frames, message.bytes);
+                let sent = tokio::select! {
+                    sent = sending => sent,
+                    ended = &mut stream => Err(ended.err().unwrap_or_else(|| Status::unavailable("closed"))),
+                };
+                if is_snapshot && driver.send(Event::SnapshotSent { to, sent: sent.is_ok() }).await.is_err() {
+                    return End::Stopped;
+                }
+                if let Err(status) = sent {
+                    return End::Broken(status);
+                }
+            }
+        }
+    }
+}
+
+/// Waits for room: what cannot be sent now fills the queue behind, which drops.
+async fn send(shared: &Shared, frames: &mpsc::Sender<RaftFrame>, mut message: Bytes) -> Result<(), Status> {
+    loop {
+        let payload = message.split_to(message.len().min(FRAME_BYTES_MAX));
+        let last = message.is_empty();
+        let disk_id = Bytes::copy_from_slice(shared.disk.as_bytes());
+        let frame = RaftFrame { from: shared.id.0, disk_id, payload, last };
+        if frames.send(frame).await.is_err() {
+            return Err(Status::unavailable("the stream was closed"));
+        }
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether nobody listens at the address: the process is gone, not merely slow.
+fn is_refused_connection(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return io.kind() == ErrorKind::ConnectionRefused;
+        }
+        cause = error.source();
+    }
+    false
+}

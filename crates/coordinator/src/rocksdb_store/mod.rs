@@ -1,0 +1,146 @@
+//! The disk of a coordinator: one RocksDB with a column family each for the log, the state of Raft, and the tree.
+//!
+//! Invariants: what one Raft ready wants written is one batch, synced where Raft says so; what an apply changes and the revision
+//! that it reached are one batch, which need not be synced, because it can be made again from the log. All families share one
+//! write-ahead log, so that whatever a crash leaves is a prefix of what was written.
+//!
+//! - [`raft_log`]: index → entry, and how many bytes that is.
+//! - [`raft_state`]: hard state, membership, applied revision, and who this disk is.
+//! - [`tree`]: path → node.
+//! - [`log_store`]: the three together as consensus sees them.
+
+pub mod log_store;
+pub mod raft_log;
+pub mod raft_state;
+pub mod tree;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rocksdb::{
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBWithThreadMode, LogLevel,
+    MultiThreaded, Options, WriteBatch, WriteOptions,
+};
+
+pub use log_store::RocksDbStore;
+pub use raft_state::Identity;
+
+/// What a family may hold in memory before it is flushed; four families at most twice that much. The tree of ten thousand
+/// partitions is a few megabytes, and a coordinator should weigh no more than that.
+const WRITE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// Over all families.
+const WRITE_BUFFERS_BYTES: usize = 12 * 1024 * 1024;
+/// Of write-ahead log, before the oldest family is flushed.
+const WAL_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Reads come from memory, but for starts and snapshots.
+const BLOCK_CACHE_BYTES: usize = 1024 * 1024;
+/// RocksDB's own diary.
+const INFO_LOG_BYTES: usize = 1024 * 1024;
+
+/// The disk failed, or holds what no release wrote. Whoever sees it stops the process.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    #[error("{0}")]
+    RocksDb(#[from] rocksdb::Error),
+    #[error("{what} on the disk cannot be read: {problem}")]
+    Corrupt { what: &'static str, problem: String },
+}
+
+impl DiskError {
+    fn corrupt(what: &'static str, problem: impl ToString) -> Self {
+        Self::Corrupt { what, problem: problem.to_string() }
+    }
+}
+
+/// Why a data directory cannot be used: configuration, not failure.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{directory}: another process uses it")]
+    InUse { directory: PathBuf },
+    #[error("{directory}: cannot be written: {problem}")]
+    NotWritable { directory: PathBuf, problem: String },
+    #[error("{directory}: {problem}")]
+    Unusable { directory: PathBuf, problem: String },
+}
+
+type Db = DBWithThreadMode<MultiThreaded>;
+
+/// The open database; shared by the driver, which alone writes, and the thread that makes a snapshot.
+#[derive(Clone)]
+pub struct Disk {
+    db: Arc<Db>,
+}
+
+/// Within the data directory.
+const DIRECTORY: &str = "quorum";
+
+impl Disk {
+    /// Opens, or creates, the database below `data_dir`.
+    pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
+        let directory = data_dir.join(DIRECTORY);
+        std::fs::create_dir_all(&directory)
+            .map_err(|error| OpenError::NotWritable { directory: data_dir.to_owned(), problem: error.to_string() })?;
+        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&cache);
+        let mut family = Options::default();
+        family.set_write_buffer_size(WRITE_BUFFER_BYTES);
+        family.set_max_write_buffer_number(2);
+        family.set_compression_type(DBCompressionType::None);
+        family.set_block_based_table_factory(&table);
+        let mut options = family.clone();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
+        options.set_max_total_wal_size(WAL_BYTES_MAX);
+        options.set_max_background_jobs(2);
+        options.set_max_open_files(64);
+        options.set_keep_log_file_num(2);
+        options.set_max_log_file_size(INFO_LOG_BYTES);
+        options.set_log_level(LogLevel::Warn);
+        // No statistics thread: an idle coordinator must cost nothing.
+        options.set_stats_dump_period_sec(0);
+        options.set_stats_persist_period_sec(0);
+        options.set_skip_stats_update_on_db_open(true);
+        options.set_allow_concurrent_memtable_write(false);
+        options.set_manifest_preallocation_size(64 * 1024);
+        let families = [raft_log::FAMILY, raft_state::FAMILY, tree::FAMILY]
+            .map(|name| ColumnFamilyDescriptor::new(name, family.clone()));
+        match Db::open_cf_descriptors(&options, &directory, families) {
+            Ok(db) => Ok(Self { db: Arc::new(db) }),
+            Err(error) => Err(open_error(data_dir, &error)),
+        }
+    }
+
+    fn family(&self, name: &'static str) -> Arc<BoundColumnFamily<'_>> {
+        self.db.cf_handle(name).expect("every family is created when the database is opened")
+    }
+
+    /// Writes a batch; with `sync` it is on the disk when this returns.
+    pub fn write(&self, batch: WriteBatch, sync: bool) -> Result<(), DiskError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        Ok(self.db.write_opt(batch, &options)?)
+    }
+
+    fn get(&self, family: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        Ok(self.db.get_cf(&self.family(family), key)?)
+    }
+}
+
+fn open_error(directory: &Path, error: &rocksdb::Error) -> OpenError {
+    let directory = directory.to_owned();
+    let problem = error.to_string();
+    let lowered = problem.to_lowercase();
+    // Held by another process, or by this one.
+    if lowered.contains("/lock") && (lowered.contains("unavailable") || lowered.contains("no locks available")) {
+        OpenError::InUse { directory }
+    } else if lowered.contains("read-only") || lowered.contains("permission denied") {
+        OpenError::NotWritable { directory, problem }
+    } else {
+        OpenError::Unusable { directory, problem }
+    }
+}

@@ -1,0 +1,39 @@
+//! What a coordinator serves, one file per service; all of them on each of its ports.
+
+mod admin;
+mod cluster;
+mod quorum;
+mod requests;
+
+use std::sync::Arc;
+
+use ottla_rpc::admin::admin_server::AdminServer;
+use ottla_rpc::cluster::cluster_server::ClusterServer;
+use ottla_rpc::quorum::quorum_server::QuorumServer;
+use ottla_rpc::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES_MAX};
+use tonic::service::{Routes, RoutesBuilder};
+
+use crate::shared::Shared;
+
+/// The routes of every port: brokers' and coordinators' services, people's, reflection and health.
+pub fn routes(shared: &Arc<Shared>) -> Routes {
+    let mut routes = RoutesBuilder::default();
+    let cluster = ClusterServer::new(cluster::ClusterService::new(shared.clone()));
+    routes
+        .add_service(cluster.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX));
+    let quorum = QuorumServer::new(quorum::QuorumService::new(shared.clone()));
+    routes
+        .add_service(quorum.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX));
+    let admin = AdminServer::new(admin::AdminService::new(shared.clone()));
+    routes.add_service(admin.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX));
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    // Fails only on a descriptor set that cannot be read, and ours was written by the build.
+    if let Ok(reflection) = reflection.build_v1() {
+        routes.add_service(reflection);
+    }
+    let (_reporter, health) = tonic_health::server::health_reporter();
+    routes.add_service(health);
+    routes.routes()
+}

@@ -1,0 +1,141 @@
+//! `ottla.quorum.v1`: what the other members say.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use ottla_model::{CoordinatorId, IncarnationId};
+use ottla_rpc::quorum::quorum_server::Quorum;
+use ottla_rpc::quorum::{IdentifyRequest, IdentifyResponse, RaftClosed, RaftFrame, Recognition};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::requests::stopping;
+use crate::driver::Event;
+use crate::identify;
+use crate::shared::{Formed, Shared};
+
+/// The largest Raft message: a snapshot of more than a million partitions.
+const ASSEMBLED_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+pub struct QuorumService {
+    shared: Arc<Shared>,
+}
+
+impl QuorumService {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The asker finds out by itself, and stops; who reads the log on this side should know why.
+    fn tell_of_conflict(
+        &self,
+        asker: CoordinatorId,
+        listed: &BTreeMap<CoordinatorId, String>,
+        answer: &IdentifyResponse,
+    ) {
+        if asker == self.shared.id {
+            return;
+        }
+        if answer.asker() == Recognition::OtherDisk {
+            tracing::warn!("refused: coordinator {asker} comes with another disk than it voted with before");
+        }
+        let ours = self.shared.voters();
+        if !ours.is_empty() && !listed.is_empty() && !ours.keys().eq(listed.keys()) {
+            let (ours, theirs) = (identify::names(&ours), identify::names(listed));
+            tracing::warn!(
+                "coordinator {asker} has the list of servers {theirs}, this one {ours}: all must have the same"
+            );
+        }
+    }
+
+    /// A stream's sender must be a voter, with the disk that it always voted with.
+    fn check_sender(&self, formed: &Formed, frame: &RaftFrame) -> Result<(), Status> {
+        let from = CoordinatorId(frame.from);
+        if !formed.voters.contains_key(&from) || from == self.shared.id {
+            return Err(Status::permission_denied(format!("coordinator {from} is no member of this quorum")));
+        }
+        let shown = IncarnationId::from_slice(&frame.disk_id).unwrap_or_default();
+        match self.shared.known_disk(from) {
+            Some(known) if known != shown => {
+                let why = format!(
+                    "coordinator {from} voted with disk {known} before and comes with disk {shown} now: a member that lost its disk must not vote"
+                );
+                tracing::warn!("refused: {why}");
+                Err(Status::permission_denied(why))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Puts messages together from frames.
+#[derive(Default)]
+struct Assembly {
+    parts: BytesMut,
+}
+
+impl Assembly {
+    fn push(&mut self, frame: RaftFrame) -> Result<Option<Bytes>, Status> {
+        if frame.last && self.parts.is_empty() {
+            return Ok(Some(frame.payload));
+        }
+        if self.parts.len() + frame.payload.len() > ASSEMBLED_BYTES_MAX {
+            return Err(Status::resource_exhausted("a raft message that never ends"));
+        }
+        self.parts.extend_from_slice(&frame.payload);
+        Ok(frame.last.then(|| std::mem::take(&mut self.parts).freeze()))
+    }
+}
+
+#[tonic::async_trait]
+impl Quorum for QuorumService {
+    async fn identify(&self, request: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
+        let asker = request.into_inner();
+        let id = CoordinatorId(asker.coordinator_id);
+        let listed: BTreeMap<_, _> =
+            asker.voters.into_iter().map(|voter| (CoordinatorId(voter.coordinator_id), voter.address)).collect();
+        let answer = self.shared.identify(id, &asker.disk_id);
+        self.tell_of_conflict(id, &listed, &answer);
+        self.shared.heard_of(listed.into_values().collect());
+        Ok(Response::new(answer))
+    }
+
+    async fn raft(&self, request: Request<Streaming<RaftFrame>>) -> Result<Response<RaftClosed>, Status> {
+        let Some(formed) = self.shared.formed() else {
+            return Err(Status::unavailable("the first start is not finished"));
+        };
+        let mut frames = request.into_inner();
+        let mut assembly = Assembly::default();
+        let mut sender = None;
+        while let Some(frame) = frames.message().await? {
+            if sender != Some(frame.from) {
+                self.check_sender(formed, &frame)?;
+                sender = Some(frame.from);
+            }
+            if let Some(message) = assembly.push(frame)? {
+                formed.driver.send(Event::Raft(message)).await.map_err(|_| stopping())?;
+            }
+        }
+        Ok(Response::new(RaftClosed {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_become_messages() {
+        let frame = |payload: &'static [u8], last| RaftFrame {
+            payload: Bytes::from_static(payload),
+            last,
+            ..RaftFrame::default()
+        };
+        let mut assembly = Assembly::default();
+        assert_eq!(assembly.push(frame(b"one", true)).expect("fits"), Some(Bytes::from_static(b"one")));
+        assert_eq!(assembly.push(frame(b"t", false)).expect("fits"), None);
+        assert_eq!(assembly.push(frame(b"w", false)).expect("fits"), None);
+        assert_eq!(assembly.push(frame(b"o", true)).expect("fits"), Some(Bytes::from_static(b"two")));
+        assert_eq!(assembly.push(frame(b"three", true)).expect("fits"), Some(Bytes::from_static(b"three")));
+    }
+}

@@ -1,0 +1,48 @@
+//! Requests to the controller, for every service that has some.
+
+use std::time::Duration;
+
+use ottla_metadata::controller::{Answer, Request};
+use tonic::Status;
+
+use crate::shared::{Formed, Shared};
+
+/// The controller decided nothing (an entry of another got in its way) and may be asked again at once; this often.
+const ATTEMPTS_MAX: u32 = 5;
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(10);
+
+pub fn stopping() -> Status {
+    Status::unavailable("the coordinator is stopping")
+}
+
+impl Shared {
+    /// The quorum, or the answer to who asks before there is one.
+    pub fn require_formed(&self) -> Result<&Formed, Status> {
+        self.formed().ok_or_else(|| self.not_leader().into_status())
+    }
+
+    /// As [`Shared::require_formed`], on the quorum leader only.
+    pub fn require_leader(&self) -> Result<&Formed, Status> {
+        let formed = self.require_formed()?;
+        if self.leads() { Ok(formed) } else { Err(self.not_leader().into_status()) }
+    }
+
+    /// Asks the controller.
+    pub async fn decide(&self, request: Request) -> Result<Answer, Status> {
+        let formed = self.require_leader()?;
+        for _ in 0..ATTEMPTS_MAX {
+            match formed.driver.request(request.clone()).await {
+                Ok(Ok(Answer::Unavailable)) => tokio::time::sleep(ATTEMPT_PAUSE).await,
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(not_leader)) => return Err(not_leader.into_status()),
+                Err(_) => return Err(stopping()),
+            }
+        }
+        Err(Status::unavailable("the quorum leader is too busy to decide"))
+    }
+}
+
+/// The controller answered another question than was asked: impossible, and not worth a panic.
+pub fn mismatch() -> Status {
+    Status::internal("the controller's answer is of another kind than the request")
+}

@@ -1,0 +1,122 @@
+//! What the services and the peers' tasks of one coordinator share.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use ottla_consensus::{Role, RoleChange};
+use ottla_model::{CoordinatorId, IncarnationId};
+use ottla_rpc::quorum::{IdentifyResponse, Recognition, Voter as WireVoter};
+use ottla_rpc::{LeaderHint, NotLeader};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+
+use crate::driver::DriverHandle;
+use crate::rocksdb_store::raft_state::Voter;
+use crate::watch::Feed;
+
+/// Addresses that one broker's list may have; the rest is not asked.
+pub const CONNECT_LIST_MAX: usize = 16;
+
+/// A coordinator that belongs to a quorum.
+pub struct Formed {
+    pub driver: DriverHandle,
+    pub feed: Feed,
+    pub role: watch::Receiver<RoleChange>,
+    /// As the disk remembers them.
+    pub voters: BTreeMap<CoordinatorId, Voter>,
+}
+
+pub struct Shared {
+    pub id: CoordinatorId,
+    pub disk: IncarnationId,
+    /// Set once, when the quorum is formed; never taken back.
+    formed: OnceLock<Formed>,
+    /// The list that this coordinator was configured with, or agreed on while forming.
+    voters: Mutex<BTreeMap<CoordinatorId, String>>,
+    /// Addresses that somebody said coordinators are at, for one that was told no list.
+    connect_lists: mpsc::Sender<Vec<String>>,
+}
+
+impl Shared {
+    pub fn new(
+        id: CoordinatorId,
+        disk: IncarnationId,
+        voters: BTreeMap<CoordinatorId, String>,
+        connect_lists: mpsc::Sender<Vec<String>>,
+    ) -> Arc<Self> {
+        Arc::new(Self { id, disk, formed: OnceLock::new(), voters: Mutex::new(voters), connect_lists })
+    }
+
+    pub fn formed(&self) -> Option<&Formed> {
+        self.formed.get()
+    }
+
+    pub fn set_formed(&self, formed: Formed) {
+        *self.voters.lock() = formed.voters.iter().map(|(id, voter)| (*id, voter.address.clone())).collect();
+        // A second quorum on one disk cannot be: whoever calls this has just made the only one.
+        let _ = self.formed.set(formed);
+    }
+
+    pub fn set_voters(&self, voters: BTreeMap<CoordinatorId, String>) {
+        *self.voters.lock() = voters;
+    }
+
+    pub fn voters(&self) -> BTreeMap<CoordinatorId, String> {
+        self.voters.lock().clone()
+    }
+
+    /// Somebody told where coordinators are. Lost where nobody waits for it, or while an earlier one is looked at.
+    pub fn heard_of(&self, mut addresses: Vec<String>) {
+        if self.formed.get().is_none() && !addresses.is_empty() {
+            addresses.truncate(CONNECT_LIST_MAX);
+            let _ = self.connect_lists.try_send(addresses);
+        }
+    }
+
+    /// The disk that `id` is known to have voted with.
+    pub fn known_disk(&self, id: CoordinatorId) -> Option<IncarnationId> {
+        if id == self.id {
+            return Some(self.disk);
+        }
+        let formed = self.formed()?;
+        formed.feed.view().image.coordinator_disk(id).or_else(|| formed.voters.get(&id)?.disk)
+    }
+
+    pub fn leads(&self) -> bool {
+        self.formed().is_some_and(|formed| formed.role.borrow().role == Role::Leader)
+    }
+
+    /// What a client is told that asks this coordinator for a decision while another leads.
+    pub fn not_leader(&self) -> NotLeader {
+        let leader = self.formed().and_then(|formed| {
+            let id = formed.role.borrow().leader.filter(|leader| *leader != self.id)?;
+            Some(LeaderHint { id, address: formed.voters.get(&id)?.address.clone() })
+        });
+        NotLeader { answered_by: self.id, leader }
+    }
+
+    /// The answer to `asker`, who shows this disk.
+    pub fn identify(&self, asker: CoordinatorId, asker_disk: &[u8]) -> IdentifyResponse {
+        let known = self.known_disk(asker);
+        let recognition = match known {
+            None => Recognition::Unspecified,
+            Some(known) if known.as_bytes() == asker_disk => Recognition::SameDisk,
+            Some(_) => Recognition::OtherDisk,
+        };
+        let cluster_id = self.formed().and_then(|formed| Some(formed.feed.view().image.cluster_id()?.to_string()));
+        IdentifyResponse {
+            coordinator_id: self.id.0,
+            disk_id: self.disk.0.to_vec().into(),
+            empty: self.formed().is_none(),
+            cluster_id: cluster_id.unwrap_or_default(),
+            voters: wire_voters(&self.voters()),
+            asker: recognition.into(),
+            known_disk_id: known.map(|disk| disk.0.to_vec().into()).unwrap_or_default(),
+        }
+    }
+}
+
+pub fn wire_voters(voters: &BTreeMap<CoordinatorId, String>) -> Vec<WireVoter> {
+    let voter = |(id, address): (&CoordinatorId, &String)| WireVoter { coordinator_id: id.0, address: address.clone() };
+    voters.iter().map(voter).collect()
+}

@@ -1,0 +1,19 @@
+//! The state as one coordinator has applied it, for everybody who only reads.
+
+use ottla_metadata::image::Image;
+use ottla_metadata::tree::Tree;
+use ottla_model::Revision;
+
+/// Tree and image at one revision. Immutable, shared, cheap to make: both are persistent maps.
+#[derive(Clone, Debug)]
+pub struct View {
+    pub revision: Revision,
+    pub tree: Tree,
+    pub image: Image,
+}
+
+impl View {
+    pub fn new(tree: Tree, image: Image) -> Self {
+        Self { revision: tree.revision(), tree, image }
+    }
+}

@@ -143,7 +143,7 @@ impl<E: Env> Log<E> {
     /// What is left to sync up to the log's end; none if everything is.
     pub fn flush_work(&self) -> Option<FlushWork<E>> {
         let epochs_unwritten = *self.shared.epochs_on_disk.lock() < self.epochs_version;
-        let names_unsynced = self.names_synced < self.names_changes;
+        let names_unsynced = self.names_synced < self.names_changes || self.directory_unsynced;
         if self.shared.closed.load(Ordering::Acquire)
             || self.log_end == self.recovery_point && !names_unsynced && !epochs_unwritten
         {
@@ -213,8 +213,11 @@ impl<E: Env> Log<E> {
         if self.tail_is_dirty {
             let size = u64::from(self.active().size_bytes);
             self.active_file()?.set_len(size)?;
-            self.active_file()?.sync_all()?;
             self.tail_is_dirty = false;
+        }
+        // Even if nothing is new: a failed append may have been cut off, and that must last.
+        if let Some(file) = self.active_file.get() {
+            file.sync_data()?;
         }
         let place = Place { env: &self.env, directory: &self.directory };
         let active_base = self.active().base_offset;

@@ -13,8 +13,7 @@ use crate::segment::{Place, Segment};
 
 impl<E: Env> Log<E> {
     /// Closes the active segment and begins one at `base_offset`, which is the log's end or later. Nothing is synced
-    /// here: [`Log::flush_work`] does it. If it fails the old segment stays active; files that were created are empty
-    /// and will be taken over by the next attempt.
+    /// here: [`Log::flush_work`] does it. If it fails the old segment stays active.
     pub(crate) fn roll(&mut self, base_offset: Offset, now: TimestampMs) -> io::Result<()> {
         let place = Place { env: &self.env, directory: &self.directory };
         if let Some(active) = self.segments.last_mut() {
@@ -22,7 +21,20 @@ impl<E: Env> Log<E> {
         }
         self.write_producer_snapshot(false)?;
         let place = Place { env: &self.env, directory: &self.directory };
-        let (segment, file) = Segment::create(place, base_offset, now)?;
+        let (segment, file) = match Segment::create(place, base_offset, now) {
+            Ok(created) => created,
+            Err(error) => {
+                // Appends may go on in the old segment, beyond the offset that an empty file would stand for. If it cannot
+                // be removed now, opening the log does it.
+                let left_over = Segment::new(base_offset, now);
+                if base_offset != self.active().base_offset
+                    && let Err(error) = left_over.remove_files(place)
+                {
+                    tracing::warn!(directory = %self.directory.display(), %error, "cannot remove an empty segment");
+                }
+                return Err(error);
+            }
+        };
         let rolled_file = std::mem::replace(&mut self.active_file, OnceLock::from(Arc::new(file)));
         if let Some(file) = rolled_file.into_inner() {
             // Readers just behind the end want it next.

@@ -112,6 +112,12 @@ impl<E: Env> Log<E> {
         self.write_epochs_now()?;
         self.env.sync_directory(&self.directory)?;
         self.names_synced = self.names_changes;
+        if self.directory_unsynced
+            && let Some(parent) = self.directory.parent()
+        {
+            self.env.sync_directory(parent)?;
+            self.directory_unsynced = false;
+        }
         Ok(())
     }
 

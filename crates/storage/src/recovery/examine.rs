@@ -46,7 +46,11 @@ impl<E: Env> Opening<'_, '_, E> {
         self.log.replay_producers(from, start)?;
 
         let mut end = start;
-        for number in first..self.log.segments.len() {
+        let mut number = first;
+        while number < self.log.segments.len() {
+            if self.remove_left_over(number, end)? {
+                continue;
+            }
             self.refuse_overlap_or_gap(number, end, number > first)?;
             if self.log.segments.len() <= number {
                 break;
@@ -61,14 +65,24 @@ impl<E: Env> Opening<'_, '_, E> {
                 self.cut(number, position)?;
             }
             self.adopt(number, examined.segment)?;
-            if self.log.segments.len() == number + 1 {
-                break;
-            }
+            number += 1;
         }
         self.log.log_end = end;
         self.log.producers.set_end_offset(end);
         self.tell_progress(true);
         Ok(())
+    }
+
+    /// Removes an empty segment that begins before the end of the one before it: a roll that failed left it behind, and
+    /// appends went on without it.
+    fn remove_left_over(&mut self, number: usize, end: Offset) -> Result<bool, Fault> {
+        let is_left_over =
+            self.log.segments.get(number).is_some_and(|segment| segment.size_bytes == 0 && segment.base_offset < end);
+        if is_left_over {
+            let segment = self.log.segments.remove(number);
+            segment.remove_files(self.log.place())?;
+        }
+        Ok(is_left_over)
     }
 
     /// A segment must begin where the one before it ended. If it begins later, the one before has lost its end: then

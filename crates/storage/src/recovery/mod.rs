@@ -149,15 +149,24 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
             Some(0)
         } else if !self.options.clean_shutdown {
             // The segment before the recovery point too: when the point was reached, its indexes may not have been synced.
-            Some(self.log.segment_number(self.options.recovery_point - 1))
+            let number = self.log.segment_number(self.options.recovery_point - 1);
+            // From one that holds records, for an empty one may be what a roll left behind that failed.
+            Some(
+                (0..=number)
+                    .rev()
+                    .find(|at| self.log.segments.get(*at).is_some_and(|it| it.size_bytes > 0))
+                    .unwrap_or(0),
+            )
         } else {
             None
         };
+        self.remove_empty_segments(&mut examine_from)?;
         self.complete_indexes(&listing, examine_from)?;
         if examine_from.is_none() {
             match self.activate()? {
                 Some(log_end) => self.log.log_end = log_end,
-                None => examine_from = Some(self.log.segments.len().saturating_sub(1)),
+                // An empty last segment says nothing of where the one before it ends.
+                None => examine_from = Some(self.log.segments.len().saturating_sub(2)),
             }
         }
         if let Some(first) = examine_from {
@@ -266,6 +275,29 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         Ok(())
     }
 
+    /// Removes empty segments that others follow from the part that is not examined. A roll that failed left them
+    /// behind; they would hide the records that the segment before has from their base offset on.
+    fn remove_empty_segments(&mut self, examine_from: &mut Option<usize>) -> Result<(), Fault> {
+        let trusted = examine_from.unwrap_or(self.log.segments.len().saturating_sub(1));
+        let place = Place { env: &self.log.env, directory: &self.log.directory };
+        let mut number = 0;
+        let mut kept = 0;
+        let mut failed = Ok(());
+        self.log.segments.retain(|segment| {
+            let goes = number < trusted && segment.size_bytes == 0;
+            number += 1;
+            if goes && failed.is_ok() {
+                failed = segment.remove_files(place);
+            } else if number <= trusted {
+                kept += 1;
+            }
+            !goes
+        });
+        failed?;
+        *examine_from = examine_from.map(|_| kept);
+        Ok(())
+    }
+
     /// Gives the segments that are not examined their indexes: those on disk if their sizes are right, else new ones.
     fn complete_indexes(&mut self, listing: &Listing, examine_from: Option<usize>) -> Result<(), Fault> {
         let trusted = examine_from.unwrap_or(self.log.segments.len());
@@ -295,18 +327,28 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
 
     /// The log's end, from the last segment and its indexes; None if they do not fit together.
     fn activate(&mut self) -> Result<Option<Offset>, Fault> {
+        let is_empty = self.log.active().size_bytes == 0;
+        let base = self.log.active().base_offset;
+        let Some(number) = self.log.segments.len().checked_sub(if is_empty { 2 } else { 1 }) else {
+            return Ok(Some(base));
+        };
         let place = Place { env: &self.log.env, directory: &self.log.directory };
-        let Some(active) = self.log.segments.last_mut() else { return Ok(None) };
-        if active.size_bytes == 0 {
-            return Ok(Some(active.base_offset));
+        let Some(segment) = self.log.segments.get_mut(number) else { return Ok(None) };
+        let path = place.path(segment.base_offset, file_name::LOG);
+        let file = place.env.open(&path, OpenMode::Read)?;
+        let end = segment.activate(place, &file)?;
+        match end {
+            None => tracing::warn!(file = %path.display(), "examining a segment that should have been closed cleanly"),
+            // What a roll left behind that failed: the segment before went on beyond it.
+            Some(end) if is_empty && end > base => {
+                if let Some(left_over) = self.log.segments.pop() {
+                    left_over.remove_files(place)?;
+                }
+            }
+            Some(_) if is_empty => return Ok(Some(base)),
+            Some(_) => {}
         }
-        let path = place.path(active.base_offset, file_name::LOG);
-        let file = place.env.open(&path, OpenMode::Write)?;
-        let log_end = active.activate(place, &file)?;
-        if log_end.is_none() {
-            tracing::warn!(file = %path.display(), "examining a segment that should have been closed cleanly");
-        }
-        Ok(log_end)
+        Ok(end)
     }
 
     /// Takes checkpoints that are ahead of the log back to it, and completes what follows from the records.

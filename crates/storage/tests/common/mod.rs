@@ -1,0 +1,103 @@
+//! What the tests of the log share.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ottla_model::{
+    LeaderEpoch, MonotonicMs, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs, TopicId, TopicName,
+    TopicPartition,
+};
+use ottla_protocol::record_batch::{BatchBuilder, Batches};
+use ottla_storage::{Env, Log, LogConfig, OpenError, OpenOptions, Opened};
+
+pub const NOW: TimestampMs = TimestampMs(1_700_000_000_000);
+pub const TICK: MonotonicMs = MonotonicMs(1);
+pub const EPOCH: LeaderEpoch = LeaderEpoch(0);
+pub const TOPIC_ID: TopicId = TopicId([7; 16]);
+
+pub fn partition() -> TopicPartition {
+    TopicPartition::new(TopicName::new("orders").unwrap(), PartitionId(3))
+}
+
+pub fn directory() -> PathBuf {
+    PathBuf::from("/data/orders-3")
+}
+
+/// Small enough for a few batches to fill a segment and several index entries.
+pub fn small_segments() -> Arc<LogConfig> {
+    Arc::new(LogConfig {
+        segment_bytes: 2_000,
+        index_interval_bytes: 200,
+        producer_id_expiration_ms: i64::MAX,
+        ..LogConfig::default()
+    })
+}
+
+pub fn create<E: Env>(env: &E, config: Arc<LogConfig>) -> Log<E> {
+    Log::create(env.clone(), directory(), partition(), TOPIC_ID, config, NOW).unwrap()
+}
+
+pub fn open_clean<E: Env>(env: &E, config: Arc<LogConfig>) -> Log<E> {
+    let options = OpenOptions { clean_shutdown: true, ..OpenOptions::unclean(NOW) };
+    Log::open(env.clone(), directory(), partition(), config, options).unwrap().log
+}
+
+pub fn open_unclean<E: Env>(env: &E, config: Arc<LogConfig>, recovery_point: Offset) -> Result<Opened<E>, OpenError> {
+    let options = OpenOptions { recovery_point, ..OpenOptions::unclean(NOW) };
+    Log::open(env.clone(), directory(), partition(), config, options)
+}
+
+/// A batch of one record for each timestamp, each with a value of `value_bytes`.
+pub fn batch(timestamps: &[i64], value_bytes: usize) -> Vec<u8> {
+    builder(timestamps, value_bytes).build().unwrap().to_vec()
+}
+
+pub fn builder(timestamps: &[i64], value_bytes: usize) -> BatchBuilder {
+    let value = vec![0xAB; value_bytes];
+    timestamps
+        .iter()
+        .fold(BatchBuilder::new(), |builder, timestamp| builder.record(TimestampMs(*timestamp), None, Some(&value)))
+}
+
+pub fn idempotent(producer: i64, epoch: i16, sequence: i32, records: usize) -> Vec<u8> {
+    let timestamps = vec![NOW.0; records];
+    builder(&timestamps, 10).producer(ProducerId(producer), ProducerEpoch(epoch), sequence).build().unwrap().to_vec()
+}
+
+pub fn append<E: Env>(log: &mut Log<E>, mut batch: Vec<u8>) -> Offset {
+    log.append_as_leader(&mut batch, log.epoch_history().latest_epoch().max(EPOCH), NOW).unwrap().first_offset
+}
+
+/// Appends batches of ten records of this timestamp each.
+pub fn append_many<E: Env>(log: &mut Log<E>, batches: usize, timestamp: i64) {
+    for _ in 0..batches {
+        append(log, batch(&[timestamp; 10], 20));
+    }
+}
+
+/// Everything from `from` to `upper`, slice after slice.
+pub fn read_all<E: Env>(log: &Log<E>, from: Offset, upper: Offset, max_bytes: usize) -> Vec<u8> {
+    let (mut all, mut next) = (Vec::new(), from);
+    loop {
+        let slice = log.read(next, max_bytes, upper, true).unwrap();
+        let bytes = slice.read().unwrap();
+        let Some(last) = Batches::new(&bytes).map(|batch| batch.unwrap()).last() else {
+            assert!(bytes.is_empty(), "a slice begins with a whole batch");
+            return all;
+        };
+        all.extend_from_slice(&bytes[..last.position + last.bytes.len()]);
+        next = last.header.next_offset();
+    }
+}
+
+pub fn offsets(bytes: &[u8]) -> Vec<(i64, i64)> {
+    Batches::new(bytes)
+        .map(|batch| batch.unwrap().header)
+        .map(|header| (header.base_offset.0, header.last_offset().0))
+        .collect()
+}
+
+pub fn file_names<E: Env>(env: &E) -> Vec<String> {
+    env.list(&directory()).unwrap().into_iter().map(|entry| entry.name).collect()
+}

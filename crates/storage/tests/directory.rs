@@ -1,0 +1,130 @@
+//! A log directory: whose it is, what it holds, what it remembers.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::Path;
+
+use common::*;
+use ottla_model::{BrokerEpoch, BrokerId, ClusterId, Offset, PartitionId, TopicName, TopicPartition};
+use ottla_storage::directory::PartitionDirectoryKind;
+use ottla_storage::{CheckpointKind, DirectoryError, Env, FaultyEnv, LogDirectory, MemoryEnv, RealEnv};
+
+fn open<E: Env>(env: &E) -> Result<LogDirectory<E>, DirectoryError> {
+    LogDirectory::open(env.clone(), "/data".into())
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let env = MemoryEnv::new();
+    let first = open(&env).unwrap();
+    assert!(matches!(open(&env), Err(DirectoryError::InUse { .. })));
+    drop(first);
+    open(&env).unwrap();
+}
+
+#[test]
+fn one_process_at_a_time_on_a_real_disk() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("a/b");
+    let first = LogDirectory::open(RealEnv, path.clone()).unwrap();
+    assert!(matches!(LogDirectory::open(RealEnv, path.clone()), Err(DirectoryError::InUse { .. })));
+    first.probe().unwrap();
+    drop(first);
+    LogDirectory::open(RealEnv, path).unwrap();
+}
+
+#[test]
+fn one_broker_of_one_cluster_for_good() {
+    let env = MemoryEnv::new();
+    let cluster = ClusterId::new("5L6g3nShT-eMCtK--X86sw");
+    let mut directory = open(&env).unwrap();
+    assert!(directory.meta().is_none());
+    directory.claim(BrokerId(1), &cluster).unwrap();
+    directory.claim(BrokerId(1), &cluster).unwrap();
+    drop(directory);
+    let mut directory = open(&env).unwrap();
+    assert!(matches!(directory.check_broker(BrokerId(2)), Err(DirectoryError::OtherBroker { .. })));
+    let refused = directory.claim(BrokerId(1), &ClusterId::new("another")).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "/data: this log directory belongs to cluster 5L6g3nShT-eMCtK--X86sw, not to another"
+    );
+    let text = env.read_file(Path::new("/data/meta.properties")).unwrap();
+    assert_eq!(text, b"#\nbroker.id=1\ncluster.id=5L6g3nShT-eMCtK--X86sw\nversion=0\n");
+}
+
+#[test]
+fn checkpoints_survive_and_are_replaced_whole() {
+    let env = FaultyEnv::new(3);
+    let directory = open(&env).unwrap();
+    let name = partition();
+    for kind in CheckpointKind::ALL {
+        assert!(directory.read_checkpoint(kind).unwrap().is_empty());
+        directory.write_checkpoint(kind, [(&name, Offset(41))].into_iter()).unwrap();
+    }
+    drop(directory);
+    env.lose_power();
+    let directory = open(&env).unwrap();
+    assert_eq!(directory.read_checkpoint(CheckpointKind::HighWatermark).unwrap()[&name], Offset(41));
+    let text = env.read_file(Path::new("/data/replication-offset-checkpoint")).unwrap();
+    assert_eq!(text, b"0\n1\norders 3 41\n");
+    let file =
+        env.open(Path::new("/data/log-start-offset-checkpoint"), ottla_storage::env::OpenMode::Truncate).unwrap();
+    ottla_storage::File::write_all_at(&file, b"0\n7\n", 0).unwrap();
+    assert!(matches!(directory.read_checkpoint(CheckpointKind::LogStart), Err(DirectoryError::Malformed { .. })));
+}
+
+#[test]
+fn a_clean_shutdown_counts_once() {
+    let env = FaultyEnv::new(4);
+    let directory = open(&env).unwrap();
+    assert_eq!(directory.take_clean_shutdown().unwrap(), None);
+    directory.write_clean_shutdown(BrokerEpoch(42)).unwrap();
+    drop(directory);
+    env.lose_power();
+    let directory = open(&env).unwrap();
+    assert_eq!(directory.take_clean_shutdown().unwrap(), Some(BrokerEpoch(42)));
+    drop(directory);
+    env.lose_power();
+    assert_eq!(open(&env).unwrap().take_clean_shutdown().unwrap(), None);
+}
+
+#[test]
+fn partitions_are_listed_renamed_and_removed() {
+    let env = MemoryEnv::new();
+    let directory = open(&env).unwrap();
+    let mut log = create(&env, std::sync::Arc::default());
+    for name in ["lost+found", "a-b-delete-7", "x.y-0.0123456789abcdef0123456789abcdef-future"] {
+        env.create_directory(&directory.path().join(name)).unwrap();
+    }
+    let listed = directory.partitions().unwrap();
+    let names: Vec<_> = listed.iter().map(|found| (found.partition.to_string(), found.kind)).collect();
+    assert_eq!(
+        names,
+        [
+            ("a-b-delete-7".to_owned(), PartitionDirectoryKind::Live),
+            ("orders-3".to_owned(), PartitionDirectoryKind::Live),
+            ("x.y-0".to_owned(), PartitionDirectoryKind::Future),
+        ]
+    );
+    assert_eq!(listed[1].topic_id, Some(TOPIC_ID));
+    assert!(directory.remove(&directory.partition_path(&partition())).is_err(), "a live one is never removed");
+
+    log.abandon();
+    let deleted = directory.mark_deleted(&partition(), [0xAB; 16]).unwrap();
+    assert_eq!(deleted, Path::new("/data/orders-3.abababababababababababababababab-delete"));
+    let kinds = directory.partitions().unwrap();
+    assert!(kinds.iter().any(|found| found.path == deleted && found.kind == PartitionDirectoryKind::Deleted));
+    directory.remove(&deleted).unwrap();
+    directory.remove(&deleted).unwrap();
+    assert!(!env.exists(&deleted).unwrap());
+
+    let long = TopicPartition::new(TopicName::new(&"t".repeat(249)).unwrap(), PartitionId(12));
+    env.create_directory(&directory.partition_path(&long)).unwrap();
+    let stray = directory.mark_stray(&long, [1; 16]).unwrap();
+    assert_eq!(stray.file_name().unwrap().len(), 255);
+    let found = directory.partitions().unwrap().into_iter().find(|found| found.path == stray).unwrap();
+    assert_eq!((found.kind, found.partition.partition), (PartitionDirectoryKind::Stray, PartitionId(12)));
+    assert!(directory.remove(&stray).is_err(), "a stray one is never removed");
+}

@@ -13,7 +13,7 @@
 
 use ottla_model::{BrokerEpoch, BrokerId, ControllerEpoch};
 
-use crate::image::{IsrMember, LeaderRecoveryState, PartitionState};
+use crate::image::{IsrMember, PartitionState};
 
 /// What an election needs to know of the cluster.
 pub trait Electorate {
@@ -139,10 +139,10 @@ impl<'a> PartitionChange<'a> {
             };
             return (leader, self.isr.iter().map(renew).collect());
         }
-        let leads_on = |member: &&IsrMember| {
+        let leads_on = |member: &IsrMember| {
             member.broker == state.leader && self.leaving != Some(state.leader) && electorate.lives(member)
         };
-        if self.isr.iter().find(leads_on).is_some() {
+        if self.isr.iter().any(leads_on) {
             return (state.leader, self.isr.clone());
         }
         let elr = || ordered(state, state.elr.iter().copied().filter(|broker| self.unclean != Some(*broker)));
@@ -175,6 +175,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::image::LeaderRecoveryState;
     use ottla_model::{LeaderEpoch, PartitionEpoch};
 
     /// Live brokers with their epochs, and one min ISR for all.

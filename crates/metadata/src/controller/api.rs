@@ -170,7 +170,7 @@ pub enum Answer {
     CreatePartitions(TopicOutcomes),
     AlterConfigs(ConfigOutcomes),
     AdmitCoordinator(Result<(), CoordinatorRefused>),
-    /// Nothing was decided; the same request may be sent again at once.
+    /// It could not be decided, or what was decided on it did not come to be for sure. It is to be sent again.
     Unavailable,
 }
 
@@ -441,7 +441,7 @@ impl ControllerConfig {
 /// Rules that a simulation takes out to see that its checks notice. All hold by default; nothing but tests sets them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Rules {
-    /// A fenced broker stays electable, and stays in the ISRs.
+    /// A fenced broker stays electable, and stays in the ISRs that it did not lead.
     pub fenced_stays_electable: bool,
     /// An ISR member of any broker epoch is taken for the broker that is registered now (KIP-903 taken out).
     pub any_broker_epoch_joins: bool,

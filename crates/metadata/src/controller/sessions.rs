@@ -71,7 +71,10 @@ impl Controller {
     /// Takes the broker out of the tree, and out of its partitions as far as one transaction goes; the rest follows.
     pub(super) fn fence(&mut self, broker: BrokerId, reason: &str) {
         let (ahead, tree) = (self.ledger.ahead(), self.ledger.ahead_tree());
-        let Some(registration) = ahead.broker(broker).cloned() else { return };
+        // The session is of the committed registration. Its fencing may be in flight already, and with it the next
+        // incarnation's registration, which has done nothing yet to be fenced for.
+        let Some(epoch) = self.liveness.session(broker).map(|session| session.epoch) else { return };
+        let Some(registration) = ahead.broker(broker).filter(|broker| broker.epoch == epoch).cloned() else { return };
         let mut draft = Draft::default();
         draft.delete(tree, nodes::broker::path(broker));
         let memory = BrokerMemory {
@@ -91,7 +94,7 @@ impl Controller {
             self.draft_controller(&mut draft, next);
         }
         let mut progress = Progress::new(Work::Fence(broker));
-        let is_done = self.config.rules.fenced_stays_electable || self.fill_batch(&mut draft, &mut progress, epoch);
+        let is_done = self.fill_batch(&mut draft, &mut progress, epoch);
         self.work.remove(Work::Shutdown(broker));
         self.work.remove(Work::Elect(broker));
         if self.propose(draft).is_some() && !is_done {

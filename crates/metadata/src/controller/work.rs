@@ -97,9 +97,7 @@ impl Controller {
         let ahead = self.ledger.ahead();
         let gone: Vec<_> = ahead.index.in_sync_brokers().filter(|broker| ahead.broker(*broker).is_none()).collect();
         let has_leaderless = ahead.leaderless().next().is_some();
-        if !self.config.rules.fenced_stays_electable {
-            gone.into_iter().for_each(|broker| self.work.push(Progress::new(Work::Fence(broker))));
-        }
+        gone.into_iter().for_each(|broker| self.work.push(Progress::new(Work::Fence(broker))));
         if has_leaderless {
             self.work.push(Progress::new(Work::ElectAll));
         }
@@ -177,14 +175,18 @@ impl Controller {
         let electorate = self.electorate(topic);
         let change = PartitionChange::new(state);
         match work {
+            Work::Fence(broker) if self.config.rules.fenced_stays_electable && state.leader != broker => None,
             Work::Fence(broker) => change.without(broker).build(&electorate, epoch),
             Work::Unclean(broker) => change
                 .without_unclean(broker)
                 .letting_unclean_sole_member_win(self.config.rules.unclean_sole_member_wins)
                 .build(&electorate, epoch),
             Work::Elect(_) | Work::ElectAll => change.build(&electorate, epoch),
-            // Nothing loses its leader while the broker still runs: what nobody can take stays until it is gone.
-            Work::Shutdown(broker) => change.without(broker).build(&electorate, epoch).filter(|next| next.has_leader()),
+            // While the broker runs, nothing loses its leader, nor what the leader has and the HW does not: only who is in
+            // sync takes over. The ELR is for when it is gone.
+            Work::Shutdown(broker) => {
+                change.without(broker).build(&electorate, epoch).filter(|next| state.in_isr(next.leader))
+            }
         }
     }
 

@@ -164,7 +164,7 @@ fn apply_topic(
     let assignment = Arc::new(topic.assignment);
     match old.filter(|old| old.id == topic.id) {
         Some(old) => {
-            let mut changed = TopicImage { assignment, ..(*old).clone() };
+            let mut changed = TopicImage { assignment, created: node.created, ..(*old).clone() };
             // A reassignment: the states show the replicas that the topic's node has now.
             for (partition, state) in old.partitions() {
                 let replicas = changed.assigned(partition).unwrap_or_default().to_vec();

@@ -1,1 +1,7 @@
+//! The controller's rules, on a small cluster: a controller, a tree that applies its proposals, brokers that beat.
 
+mod admin;
+mod brokers;
+mod harness;
+mod random;
+mod replication;

@@ -1,0 +1,323 @@
+//! Topics, partitions, configurations, producer ids: decisions and Kafka's texts.
+
+use std::collections::BTreeMap;
+
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, PartitionId, TopicId};
+
+use super::harness::*;
+use crate::controller::*;
+use crate::image::{ConfigEntity, ConfigKind};
+use crate::nodes;
+use crate::tree::Path;
+
+fn create(topics: Vec<NewTopic>) -> CreateTopics {
+    CreateTopics { topics, validate_only: false, default_partitions: 2, default_replication_factor: 3 }
+}
+
+fn placed(name: &str, partitions: i32, replication_factor: i32) -> NewTopic {
+    NewTopic { partitions, replication_factor, ..new_topic(name, &[], &[]) }
+}
+
+fn outcomes(answer: Answer) -> TopicOutcomes {
+    match answer {
+        Answer::CreateTopics(outcomes) | Answer::DeleteTopics(outcomes) | Answer::CreatePartitions(outcomes) => {
+            outcomes
+        }
+        other => panic!("not the answer about topics: {other:?}"),
+    }
+}
+
+fn refusals(outcomes: &TopicOutcomes) -> Vec<(ErrorCode, &str)> {
+    outcomes
+        .topics
+        .iter()
+        .map(|topic| topic.refusal.as_ref().map_or((ErrorCode::None, ""), |r| (r.error, r.message.as_str())))
+        .collect()
+}
+
+#[test]
+fn topics_are_created_with_defaults_and_spread() {
+    let mut cluster = Cluster::of(3);
+    let created =
+        outcomes(cluster.ask(Request::CreateTopics(create(vec![placed("my-topic", -1, -1), placed("six", 6, 2)]))));
+    assert_eq!(refusals(&created), [(ErrorCode::None, ""); 2]);
+    assert_eq!((created.topics[0].partitions, created.topics[0].replication_factor), (2, 3));
+    let topic = cluster.image.topic("my-topic").expect("is there").clone();
+    assert_eq!((topic.partition_count(), topic.replication_factor(), topic.id), (2, 3, created.topics[0].id));
+    assert!(!topic.id.is_zero() && topic.id != created.topics[1].id);
+    let mut leaders = BTreeMap::<_, usize>::new();
+    for (_, state) in cluster.image.topic("six").expect("is there").partitions() {
+        *leaders.entry(state.leader).or_default() += 1;
+        assert_eq!(state.leader, state.replicas[0]);
+        assert_eq!((state.leader_epoch.0, state.partition_epoch.0, state.isr.len()), (0, 0, 2));
+    }
+    assert_eq!(leaders.into_values().collect::<Vec<_>>(), [2, 2, 2]);
+    let shown = |path: &str| nodes::json_at(&cluster.tree, &Path::new(path).expect("a path")).expect("shows");
+    assert!(shown("/brokers/topics/my-topic").contains(&format!(r#""topic_id":"{}""#, topic.id)));
+    assert_eq!(shown("/config/topics/my-topic"), r#"{"version":1,"config":{}}"#);
+    let children = |path: &str| cluster.tree.children(&Path::new(path).expect("a path"));
+    assert_eq!(children("/brokers/topics/six/partitions"), ["0", "1", "2", "3", "4", "5"]);
+}
+
+#[test]
+fn topics_are_refused_in_kafkas_words() {
+    let mut cluster = Cluster::of(3);
+    cluster.create("my-topic", &[&[1]], &[]);
+    cluster.create("a.b", &[&[1]], &[]);
+    let topics = vec![
+        placed("my-topic", 2, 3),
+        placed("too.many", 2, 4),
+        placed("ba/d", 1, 1),
+        placed("a_b", 1, 1),
+        new_topic("bad", &[], &[("retention.ms", "soon")]),
+        new_topic("worse", &[], &[("no.such.config", "1")]),
+        placed("none", 0, 1),
+        placed("nobody", 1, 0),
+        placed("twice", 1, 1),
+        placed("twice", 1, 1),
+        NewTopic { configs: vec![("retention.ms".to_owned(), None)], ..placed("null", 1, 1) },
+        placed("huge", 10_001, 1),
+    ];
+    let answer = outcomes(cluster.ask(Request::CreateTopics(create(topics))));
+    let invalid = ErrorCode::InvalidTopicException;
+    // goldens: kafka-4.3-kraft.txt, where it shows the text.
+    let expected = [
+        (ErrorCode::TopicAlreadyExists, "Topic 'my-topic' already exists."),
+        (
+            ErrorCode::InvalidReplicationFactor,
+            "Unable to replicate the partition 4 time(s): The target replication factor of 4 cannot be reached because only 3 broker(s) are registered or some brokers have all their log directories cordoned.",
+        ),
+        (
+            invalid,
+            "Topic name is invalid: 'ba/d' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'",
+        ),
+        (invalid, "Topic 'a_b' collides with existing topic: a.b"),
+        (ErrorCode::InvalidConfig, "Invalid value soon for configuration retention.ms: Not a number of type LONG"),
+        (ErrorCode::InvalidConfig, "Unknown topic config name: no.such.config"),
+        (ErrorCode::InvalidPartitions, "Number of partitions was set to an invalid non-positive value."),
+        (
+            ErrorCode::InvalidReplicationFactor,
+            "Replication factor must be larger than 0, or -1 to use the default value.",
+        ),
+        (ErrorCode::InvalidRequest, "Duplicate topic name."),
+        (ErrorCode::InvalidRequest, "Duplicate topic name."),
+        (ErrorCode::InvalidConfig, "Null value not supported for topic configs: retention.ms"),
+        (ErrorCode::PolicyViolation, "Unable to perform excessively large batch operation."),
+    ];
+    assert_eq!(refusals(&answer), expected);
+    assert_eq!(cluster.image.topic_count(), 2);
+}
+
+#[test]
+fn assignments_by_hand_are_checked() {
+    let mut cluster = Cluster::of(2);
+    let mut error = |assignments: &[&[i32]], change: &dyn Fn(&mut NewTopic)| {
+        let mut topic = new_topic("t", assignments, &[]);
+        change(&mut topic);
+        let answer = outcomes(cluster.ask(Request::CreateTopics(create(vec![topic]))));
+        let refusal = answer.topics[0].refusal.clone().expect("refused");
+        (refusal.error, refusal.message)
+    };
+    let none = |_: &mut NewTopic| {};
+    let refused = ErrorCode::InvalidReplicaAssignment;
+    let text = |text: &str| (refused, text.to_owned());
+    assert_eq!(
+        error(&[&[1, 7]], &none),
+        text("The manual partition assignment includes broker 7, but no such broker is registered.")
+    );
+    assert_eq!(error(&[&[1, 1]], &none), text("The manual partition assignment includes the broker 1 more than once."));
+    assert_eq!(error(&[&[]], &none), text("The manual partition assignment includes an empty replica list."));
+    assert!(error(&[&[1, 2], &[1]], &none).1.contains("not consistent with previous partitions"));
+    let gap = |topic: &mut NewTopic| topic.assignments[0].0 = PartitionId(1);
+    assert_eq!(error(&[&[1]], &gap), text("partitions should be a consecutive 0-based integer sequence"));
+    assert_eq!(error(&[&[1]], &|topic| topic.partitions = 1).0, ErrorCode::InvalidRequest);
+    assert_eq!(error(&[&[1]], &|topic| topic.replication_factor = 1).0, ErrorCode::InvalidRequest);
+}
+
+#[test]
+fn validation_alone_changes_nothing() {
+    let mut cluster = Cluster::of(3);
+    let request = CreateTopics { validate_only: true, ..create(vec![placed("t", 2, 3), placed("t.t", 1, 9)]) };
+    let before = cluster.tree.clone();
+    let answer = outcomes(cluster.ask(Request::CreateTopics(request)));
+    assert_eq!(answer.topics[0].refusal, None);
+    assert_eq!((answer.topics[0].partitions, answer.topics[0].id), (2, TopicId::ZERO));
+    assert!(answer.topics[1].refusal.is_some());
+    assert_eq!(cluster.tree, before);
+}
+
+#[test]
+fn answers_about_topics_in_flight_wait_for_them() {
+    let mut cluster = Cluster::of(1);
+    let first = cluster.send(Request::CreateTopics(create(vec![placed("t", 1, 1)])));
+    let second = cluster.send(Request::CreateTopics(create(vec![placed("t", 1, 1)])));
+    assert!(cluster.answers.is_empty());
+    cluster.commit_all();
+    let answers = [first, second].map(|id| outcomes(cluster.answers.remove(&id).expect("answered")));
+    assert_eq!(refusals(&answers[0]), [(ErrorCode::None, "")]);
+    assert_eq!(refusals(&answers[1])[0].0, ErrorCode::TopicAlreadyExists);
+}
+
+#[test]
+fn topics_are_deleted_by_name_and_id_and_come_back_as_others() {
+    let mut cluster = Cluster::of(2);
+    cluster.create("a", &[&[1, 2]], &[("retention.ms", "1")]);
+    cluster.create("b", &[&[1, 2]], &[]);
+    let (a, b) = (cluster.id_of("a", 0).topic_id, cluster.id_of("b", 0).topic_id);
+    let unknown = TopicId([9; 16]);
+    let topics = vec![
+        TopicRef::Name("a".to_owned()),
+        TopicRef::Id(b),
+        TopicRef::Name("nope".to_owned()),
+        TopicRef::Id(unknown),
+        TopicRef::Name("twice".to_owned()),
+        TopicRef::Name("twice".to_owned()),
+        TopicRef::Id(a),
+    ];
+    let answer = outcomes(cluster.ask(Request::DeleteTopics(DeleteTopics { topics })));
+    let errors: Vec<_> = refusals(&answer).into_iter().map(|(error, _)| error).collect();
+    let (unknown_name, invalid) = (ErrorCode::UnknownTopicOrPartition, ErrorCode::InvalidRequest);
+    assert_eq!(
+        errors,
+        [ErrorCode::None, ErrorCode::None, unknown_name, ErrorCode::UnknownTopicId, invalid, invalid, invalid]
+    );
+    assert_eq!(answer.topics[1].name, "b");
+    assert_eq!(cluster.image.topic_count(), 0);
+    assert_eq!(cluster.tree.children(&Path::new("/brokers/topics").expect("a path")), [] as [&str; 0]);
+    assert_eq!(cluster.image.topic_overrides("a"), BTreeMap::new());
+    cluster.create("a", &[&[1]], &[]);
+    assert_ne!(cluster.id_of("a", 0).topic_id, a);
+    assert_eq!(cluster.image.topic_overrides("a"), BTreeMap::new());
+}
+
+#[test]
+fn a_large_topic_is_deleted_in_pieces_over_a_leader_change() {
+    let mut cluster = Cluster::of(1);
+    let replicas: &[i32] = &[1];
+    cluster.create("large", &vec![replicas; 5_500], &[]);
+    cluster.largest_transaction = 0;
+    let topics = vec![TopicRef::Name("large".to_owned())];
+    let id = cluster.send(Request::DeleteTopics(DeleteTopics { topics }));
+    cluster.commit_one();
+    assert!(cluster.answers.contains_key(&id), "gone for everybody with the first piece");
+    assert_eq!((cluster.image.topic_count(), cluster.image.hosted_by(BrokerId(1)).count()), (0, 0));
+    cluster.commit_one();
+    let again = outcomes(cluster.ask_uncommitted(Request::CreateTopics(create(vec![placed("large", 1, 1)]))));
+    assert_eq!(refusals(&again), [(ErrorCode::TopicAlreadyExists, "Topic 'large' is marked for deletion.")]);
+    cluster.change_leader();
+    cluster.commit_all();
+    assert!(cluster.largest_transaction <= PARTITIONS_PER_TRANSACTION + 4);
+    for path in ["/brokers/topics", "/admin/delete_topics"] {
+        assert_eq!(cluster.tree.children(&Path::new(path).expect("a path")), [] as [&str; 0]);
+    }
+    cluster.create("large", &[&[1]], &[]);
+}
+
+#[test]
+fn partitions_are_added_in_kafkas_words() {
+    let mut cluster = Cluster::of(3);
+    let created = create(vec![placed("my-topic", 4, 3)]);
+    cluster.ask(Request::CreateTopics(created));
+    let mut add = |topic: &str, total, assignments: &[&[i32]]| {
+        let assignments = assignments.iter().map(|replicas| ids(replicas)).collect();
+        let topics = vec![NewPartitions { topic: topic.to_owned(), total, assignments }];
+        let request = CreatePartitions { topics, validate_only: false };
+        let answer = outcomes(cluster.ask(Request::CreatePartitions(request)));
+        let refusal = answer.topics[0].refusal.clone();
+        refusal.map_or((ErrorCode::None, String::new()), |refusal| (refusal.error, refusal.message))
+    };
+    // goldens: kafka-topics --alter --partitions 3
+    let text = "The topic my-topic currently has 4 partition(s); 3 would not be an increase.";
+    assert_eq!(add("my-topic", 3, &[]), (ErrorCode::InvalidPartitions, text.to_owned()));
+    assert_eq!(add("my-topic", 4, &[]).1, "Topic already has 4 partition(s).");
+    assert_eq!(add("nope", 4, &[]).0, ErrorCode::UnknownTopicOrPartition);
+    assert_eq!(
+        add("my-topic", 6, &[&[1, 2, 3]]).1,
+        "Attempted to add 2 additional partition(s), but only 1 assignment(s) were specified."
+    );
+    assert_eq!(add("my-topic", 5, &[&[1, 2]]).0, ErrorCode::InvalidReplicaAssignment);
+    assert_eq!(add("my-topic", 6, &[]).0, ErrorCode::None);
+    assert_eq!(add("my-topic", 7, &[&[3, 1, 2]]).0, ErrorCode::None);
+    let topic = cluster.image.topic("my-topic").expect("is there");
+    assert_eq!(topic.partition_count(), 7);
+    assert_eq!(cluster.state("my-topic", 6).replicas, ids(&[3, 1, 2]));
+}
+
+#[test]
+fn configurations_are_merged_replaced_and_refused() {
+    let mut cluster = Cluster::of(1);
+    cluster.create("t", &[&[1]], &[("retention.ms", "60000")]);
+    let mut alter = |entity: ConfigEntity, changes: &[(&str, Option<&str>)], replace_all| {
+        let changes = changes.iter().map(|(n, v)| (String::from(*n), v.map(str::to_owned))).collect();
+        let entities = vec![AlterConfig { entity, changes, replace_all }];
+        match cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false })) {
+            Answer::AlterConfigs(outcomes) => {
+                outcomes.entities[0].1.clone().map(|refusal| (refusal.error, refusal.message))
+            }
+            other => panic!("not the answer: {other:?}"),
+        }
+    };
+    let topic = || ConfigEntity::topic("t");
+    assert_eq!(alter(topic(), &[("max.message.bytes", Some("2000000"))], false), None);
+    assert_eq!(
+        alter(topic(), &[("retention.ms", Some("soon"))], false),
+        Some((
+            ErrorCode::InvalidConfig,
+            "Invalid value soon for configuration retention.ms: Not a number of type LONG".to_owned()
+        ))
+    );
+    assert_eq!(alter(topic(), &[("retention.ms", None)], false), None);
+    assert_eq!(
+        alter(ConfigEntity::topic("nope"), &[], false).map(|(error, _)| error),
+        Some(ErrorCode::UnknownTopicOrPartition)
+    );
+    assert_eq!(alter(ConfigEntity::topic(""), &[], false).map(|(error, _)| error), Some(ErrorCode::InvalidRequest));
+    let broker = |name: &str| ConfigEntity { kind: ConfigKind::Brokers, name: name.to_owned() };
+    assert_eq!(alter(broker(""), &[("log.cleaner.threads", Some("2"))], false), None);
+    assert_eq!(alter(broker("x"), &[], false).map(|(error, _)| error), Some(ErrorCode::InvalidRequest));
+    assert_eq!(
+        alter(broker("1"), &[("min.insync.replicas", Some("0"))], false).map(|(error, _)| error),
+        Some(ErrorCode::InvalidConfig)
+    );
+    let overrides = |entries: &[(&str, &str)]| -> BTreeMap<String, String> {
+        entries.iter().map(|(name, value)| (String::from(*name), String::from(*value))).collect()
+    };
+    let users = ConfigEntity { kind: ConfigKind::Users, name: "a/b".to_owned() };
+    assert_eq!(alter(users.clone(), &[("producer_byte_rate", Some("1"))], false), None);
+    assert_eq!(cluster.image.topic_overrides("t"), overrides(&[("max.message.bytes", "2000000")]));
+    assert!(cluster.image.config(&ConfigEntity::default_broker()).is_some());
+    assert!(cluster.image.config(&users).is_some());
+    // goldens: zookeeper-shell get /config/brokers/<default>
+    let path = Path::new("/config/brokers/<default>").expect("a path");
+    assert_eq!(
+        nodes::json_at(&cluster.tree, &path).as_deref(),
+        Some(r#"{"version":1,"config":{"log.cleaner.threads":"2"}}"#)
+    );
+    let entities = vec![AlterConfig {
+        entity: topic(),
+        changes: vec![("segment.ms".to_owned(), Some("9".to_owned()))],
+        replace_all: true,
+    }];
+    cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
+    assert_eq!(cluster.image.topic_overrides("t"), overrides(&[("segment.ms", "9")]));
+}
+
+#[test]
+fn producer_ids_are_given_once() {
+    let mut cluster = Cluster::of(2);
+    let mut block = |broker: i32, epoch: Option<BrokerEpoch>| {
+        let epoch = epoch.unwrap_or_else(|| cluster.brokers[&broker].epoch);
+        let request = AllocateProducerIds { broker: BrokerId(broker), epoch };
+        match cluster.ask(Request::AllocateProducerIds(request)) {
+            Answer::AllocateProducerIds(result) => result.map(|block| (block.first, block.count)),
+            other => panic!("not the answer: {other:?}"),
+        }
+    };
+    assert_eq!(block(1, None), Ok((0, 1000)));
+    assert_eq!(block(2, None), Ok((1000, 1000)));
+    assert_eq!(block(1, Some(BrokerEpoch(1))), Err(ErrorCode::StaleBrokerEpoch));
+    cluster.change_leader();
+    let path = Path::new("/latest_producer_id_block").expect("a path");
+    let golden = r#"{"version":1,"broker":2,"block_start":"1000","block_end":"1999"}"#;
+    assert_eq!(nodes::json_at(&cluster.tree, &path).as_deref(), Some(golden));
+}

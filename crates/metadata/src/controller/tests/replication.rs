@@ -1,0 +1,405 @@
+//! ISR changes, elections, and what an unclean shutdown is worth.
+
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch};
+
+use super::harness::*;
+use crate::controller::*;
+use crate::image::{ConfigEntity, IsrMember};
+
+/// Scenario 4: a follower's fetches of its former life make it look caught up.
+#[test]
+fn scenario_4_a_former_life_does_not_join_the_isr() {
+    let mut cluster = Cluster::of(2);
+    cluster.create("t", &[&[1, 2]], &[]);
+    let former = cluster.member(2);
+    cluster.kill(2);
+    assert_eq!(isr(&cluster.state("t", 0)), [1]);
+    cluster.start(2);
+    let leader = cluster.member(1);
+    assert_eq!(cluster.alter_isr("t", vec![leader, former]), ErrorCode::IneligibleReplica);
+    // Nor a newcomer of whom the leader knows no epoch.
+    let unknown = IsrMember { epoch: BrokerEpoch::NONE, ..former };
+    assert_eq!(cluster.alter_isr("t", vec![leader, unknown]), ErrorCode::IneligibleReplica);
+    let current = cluster.member(2);
+    assert_eq!(cluster.alter_isr("t", vec![leader, current]), ErrorCode::None);
+    assert_eq!(cluster.state("t", 0).isr, [leader, current]);
+    // Who is in already may stay without.
+    let unknown = vec![leader, unknown];
+    assert_eq!(cluster.alter_isr("t", unknown), ErrorCode::None);
+    assert_eq!(cluster.state("t", 0).isr, [leader, current]);
+}
+
+/// Scenario 4 with its rule taken out is noticed.
+#[test]
+fn scenario_4_without_its_rule_lets_the_former_life_in() {
+    let mut cluster = Cluster::with(|config| config.rules.any_broker_epoch_joins = true);
+    cluster.start(1);
+    cluster.start(2);
+    cluster.create("t", &[&[1, 2]], &[]);
+    let former = cluster.member(2);
+    cluster.kill(2);
+    cluster.start(2);
+    let leader = cluster.member(1);
+    assert_eq!(cluster.alter_isr("t", vec![leader, former]), ErrorCode::None);
+}
+
+/// Scenario 5: the leader brings in a broker that is being fenced, shuts down, or is not ready.
+#[test]
+fn scenario_5_fenced_leaving_and_unready_replicas_are_ineligible() {
+    let mut cluster = Cluster::of(3);
+    cluster.create("t", &[&[1, 2, 3]], &[]);
+    let all = [cluster.member(1), cluster.member(2), cluster.member(3)];
+    assert_eq!(cluster.alter_isr("t", all[..1].to_vec()), ErrorCode::None);
+    // In flight is enough: the fencing is decided, but not committed.
+    cluster.stop_running(2);
+    cluster.answer_probes();
+    assert_eq!(cluster.proposals.len(), 1);
+    assert_eq!(cluster.alter_isr("t", all[..2].to_vec()), ErrorCode::IneligibleReplica);
+    let Registered { epoch, .. } = cluster.register(2, 77, BrokerEpoch::NONE).expect("registers");
+    let unready = IsrMember { broker: BrokerId(2), epoch };
+    assert_eq!(cluster.alter_isr("t", vec![all[0], unready]), ErrorCode::IneligibleReplica);
+    let leaving = all[2];
+    cluster.send(Request::ControlledShutdown(ControlledShutdown { broker: leaving.broker, epoch: leaving.epoch }));
+    assert_eq!(cluster.alter_isr("t", vec![all[0], leaving]), ErrorCode::IneligibleReplica);
+    assert_eq!(isr(&cluster.state("t", 0)), [1]);
+}
+
+/// Scenario 6: the last in-sync replica crashes and returns; it alone may lead, for nobody has more.
+#[test]
+fn scenario_6_the_last_replica_standing_returns() {
+    let mut cluster = Cluster::of(2);
+    cluster.create("t", &[&[1, 2]], &[("min.insync.replicas", "1")]);
+    cluster.kill(2);
+    cluster.kill(1);
+    let state = cluster.state("t", 0);
+    assert_eq!((state.leader, isr(&state), state.elr.clone()), (BrokerId::NONE, vec![1], vec![]));
+    assert_eq!(state.last_known_leader, BrokerId(1));
+    // The other one was out of sync: it may not lead.
+    cluster.start(2);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId::NONE);
+    let epoch = cluster.start(1);
+    let back = cluster.state("t", 0);
+    assert_eq!(back.leader, BrokerId(1));
+    assert_eq!(back.isr, [IsrMember { broker: BrokerId(1), epoch }]);
+    assert!(back.leader_epoch > state.leader_epoch);
+}
+
+fn acknowledged_by_both_then_one_alone() -> Cluster {
+    cousin(Cluster::new())
+}
+
+/// ISR {1,2}; 2 is fenced and goes to the ELR; 1 dies with its page cache.
+fn cousin(mut cluster: Cluster) -> Cluster {
+    for id in 1..=3 {
+        cluster.start(id);
+    }
+    cluster.create("t", &[&[1, 2]], &[]);
+    cluster.kill(2);
+    let state = cluster.state("t", 0);
+    assert_eq!((isr(&state), state.elr.clone()), (vec![1], ids(&[2])));
+    cluster.kill(1);
+    let state = cluster.state("t", 0);
+    assert_eq!((state.leader, isr(&state), state.elr.clone()), (BrokerId::NONE, vec![1], ids(&[2])));
+    cluster
+}
+
+/// Scenario 6's cousin: the last member lost its tail, the one in the ELR has the record and must win.
+#[test]
+fn scenario_6_cousin_the_elr_wins_over_an_unclean_last_member() {
+    // The unclean one returns first.
+    let mut cluster = acknowledged_by_both_then_one_alone();
+    let clean = cluster.brokers[&2].epoch;
+    cluster.start(1);
+    let state = cluster.state("t", 0);
+    assert_eq!((state.leader, isr(&state), state.last_known_elr.clone()), (BrokerId::NONE, vec![2], ids(&[1])));
+    let epoch = cluster.start_after(2, clean);
+    assert_eq!(cluster.state("t", 0).isr, [IsrMember { broker: BrokerId(2), epoch }]);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(2));
+
+    // The ELR member returns first: it leads, and the other is out when it returns.
+    let mut cluster = acknowledged_by_both_then_one_alone();
+    let clean = cluster.brokers[&2].epoch;
+    cluster.start_after(2, clean);
+    let state = cluster.state("t", 0);
+    assert_eq!((state.leader, isr(&state), state.elr.clone()), (BrokerId(2), vec![2], ids(&[1])));
+    cluster.start(1);
+    let state = cluster.state("t", 0);
+    assert_eq!((state.leader, isr(&state), state.elr.clone()), (BrokerId(2), vec![2], vec![]));
+}
+
+/// The cousin with its rules taken out: the unclean one leads, and the record is lost.
+#[test]
+fn scenario_6_cousin_without_its_rules_loses_the_record() {
+    for taken_out in [
+        Rules { unclean_counts_as_clean: true, ..Rules::default() },
+        Rules { unclean_sole_member_wins: true, ..Rules::default() },
+    ] {
+        let mut cluster = cousin(Cluster::with(|config| config.rules = taken_out));
+        cluster.start(1);
+        assert_eq!(cluster.state("t", 0).leader, BrokerId(1));
+    }
+}
+
+/// The last member was only cut off: the same process returns, and nothing of its log is lost.
+#[test]
+fn the_same_incarnation_returns_as_clean() {
+    let mut cluster = acknowledged_by_both_then_one_alone();
+    let same = cluster.brokers[&1].incarnation.0[0];
+    cluster.register(1, same, BrokerEpoch::NONE).expect("registers");
+    cluster.beat(1);
+    let state = cluster.state("t", 0);
+    assert_eq!((state.leader, isr(&state), state.elr.clone()), (BrokerId(1), vec![1], ids(&[2])));
+}
+
+/// Both members are dead; the ELR member comes back unclean: only the last member may lead.
+#[test]
+fn an_unclean_elr_member_waits_for_the_last_member() {
+    let mut cluster = acknowledged_by_both_then_one_alone();
+    let clean = cluster.brokers[&1].epoch;
+    cluster.start(2);
+    let state = cluster.state("t", 0);
+    assert_eq!((state.leader, isr(&state), state.elr.clone()), (BrokerId::NONE, vec![1], vec![]));
+    cluster.start_after(1, clean);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(1));
+}
+
+#[test]
+fn a_replaced_disk_does_not_lead_what_others_hold_too() {
+    let mut cluster = Cluster::of(2);
+    cluster.create("t", &[&[1, 2]], &[("min.insync.replicas", "1")]);
+    cluster.create("alone", &[&[1]], &[]);
+    cluster.kill(2);
+    cluster.kill(1);
+    let empty = Register { cluster_id: None, ..cluster.registration(1, 99, BrokerEpoch::NONE) };
+    let Answer::Register(Ok(registered)) = cluster.ask(Request::Register(empty)) else { panic!("refused") };
+    cluster.joined(&registered, 99);
+    cluster.beat(1);
+    assert!(cluster.image.broker(BrokerId(1)).is_some_and(|broker| broker.ready && broker.empty_disk));
+    assert_eq!(cluster.state("t", 0).leader, BrokerId::NONE);
+    assert_eq!(cluster.state("alone", 0).leader, BrokerId(1));
+}
+
+/// Scenario 7: a leader's ISR change is refused with an error that lets it tell what to do.
+#[test]
+fn scenario_7_isr_changes_are_refused_with_kafkas_errors() {
+    let mut cluster = Cluster::of(3);
+    cluster.create("t", &[&[1, 2, 3]], &[]);
+    let [one, two, three] = [1, 2, 3].map(|id| cluster.member(id));
+    let good = cluster.isr_request("t", vec![one, two]);
+    let with = |change: &dyn Fn(&mut AlterPartition)| {
+        let mut request = good.clone();
+        change(&mut request.partitions[0]);
+        request
+    };
+    let mut error = |request| {
+        let (error, result) = cluster.alter(request);
+        result.map_or(error, |result| result.error)
+    };
+    assert_eq!(error(AlterPartitions { epoch: BrokerEpoch(1), ..good.clone() }), ErrorCode::StaleBrokerEpoch);
+    assert_eq!(error(AlterPartitions { broker: BrokerId(9), ..good.clone() }), ErrorCode::StaleBrokerEpoch);
+    let follower = AlterPartitions { broker: two.broker, epoch: two.epoch, ..good.clone() };
+    assert_eq!(error(follower), ErrorCode::InvalidRequest);
+    assert_eq!(error(with(&|p| p.leader_epoch = LeaderEpoch(5))), ErrorCode::NotController);
+    assert_eq!(error(with(&|p| p.partition_epoch = PartitionEpoch(5))), ErrorCode::NotController);
+    assert_eq!(error(with(&|p| p.leader_epoch = LeaderEpoch(-1))), ErrorCode::FencedLeaderEpoch);
+    assert_eq!(error(with(&|p| p.partition.topic_id.0[0] ^= 1)), ErrorCode::UnknownTopicId);
+    assert_eq!(error(with(&|p| p.partition.partition.0 = 9)), ErrorCode::UnknownTopicOrPartition);
+    assert_eq!(error(with(&|p| p.isr = vec![two])), ErrorCode::InvalidRequest);
+    assert_eq!(error(with(&|p| p.isr = vec![])), ErrorCode::InvalidRequest);
+    assert_eq!(error(with(&|p| p.isr = vec![one, one])), ErrorCode::InvalidRequest);
+    let nobody = IsrMember { broker: BrokerId(7), ..one };
+    assert_eq!(error(with(&|p| p.isr = vec![one, nobody])), ErrorCode::InvalidRequest);
+    // The shrink is made; another one from the same state comes too late.
+    assert_eq!(error(good.clone()), ErrorCode::None);
+    assert_eq!(error(with(&|p| p.isr = vec![one, three])), ErrorCode::InvalidUpdateVersion);
+    cluster.kill(1);
+    cluster.start(1);
+    let (error, _) = cluster.alter(good);
+    assert_eq!(error, ErrorCode::StaleBrokerEpoch);
+}
+
+/// Scenario 8: the answer got lost, the change was made: the same request again recognises it.
+#[test]
+fn scenario_8_a_retry_recognises_its_own_change() {
+    let mut cluster = Cluster::of(3);
+    cluster.create("t", &[&[1, 2, 3]], &[]);
+    let request = cluster.isr_request("t", vec![cluster.member(1), cluster.member(2)]);
+    // Twice while in flight, once after it was committed.
+    let pair = [
+        cluster.send(Request::AlterPartitions(request.clone())),
+        cluster.send(Request::AlterPartitions(request.clone())),
+    ];
+    assert_eq!(cluster.proposals.len(), 1);
+    assert!(cluster.answers.is_empty(), "not before the change is committed");
+    cluster.commit_all();
+    for id in pair {
+        let Some(Answer::AlterPartitions(altered)) = cluster.answers.remove(&id) else { panic!("no answer") };
+        assert_eq!(altered.partitions[0].error, ErrorCode::None);
+        assert_eq!(altered.partitions[0].partition_epoch, cluster.state("t", 0).partition_epoch);
+        assert_eq!(altered.revision, cluster.image.revision());
+    }
+    cluster.change_leader();
+    let (_, again) = cluster.alter(request);
+    assert_eq!(again.map(|again| (again.error, again.isr)), Some((ErrorCode::None, ids(&[1, 2]))));
+}
+
+#[test]
+fn resigning_hands_over_where_somebody_can_take_it() {
+    let mut cluster = Cluster::of(2);
+    cluster.create("t", &[&[1, 2]], &[]);
+    cluster.create("alone", &[&[1]], &[]);
+    let me = cluster.member(1);
+    let partitions = vec![cluster.id_of("t", 0), cluster.id_of("alone", 0)];
+    let resign = ResignLeadership { broker: me.broker, epoch: me.epoch, partitions };
+    let Answer::ResignLeadership(resigned) = cluster.ask(Request::ResignLeadership(resign.clone())) else {
+        panic!("not the answer")
+    };
+    assert_eq!((resigned.error, resigned.revision), (ErrorCode::None, cluster.image.revision()));
+    let state = cluster.state("t", 0);
+    assert_eq!((state.leader, isr(&state)), (BrokerId(2), vec![2]));
+    assert_eq!(cluster.state("alone", 0).leader, BrokerId(1));
+    let stale = ResignLeadership { epoch: BrokerEpoch(1), ..resign };
+    let answer = cluster.ask(Request::ResignLeadership(stale));
+    assert!(matches!(answer, Answer::ResignLeadership(Resigned { error: ErrorCode::StaleBrokerEpoch, .. })));
+}
+
+fn set_min_isr(cluster: &mut Cluster, entity: ConfigEntity, value: Option<&str>) {
+    let changes = vec![("min.insync.replicas".to_owned(), value.map(str::to_owned))];
+    let entities = vec![AlterConfig { entity, changes, replace_all: false }];
+    let answer = cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
+    let Answer::AlterConfigs(outcomes) = answer else { panic!("not the answer") };
+    assert_eq!(outcomes.entities[0].1, None);
+}
+
+/// From the change on the HW moves with one member: who is not it may lack what is committed then.
+#[test]
+fn a_lower_min_isr_ends_the_elr() {
+    for entity in [ConfigEntity::topic("t"), ConfigEntity::default_broker(), ConfigEntity::broker(BrokerId(1))] {
+        let mut cluster = Cluster::of(2);
+        cluster.create("t", &[&[1, 2]], &[]);
+        cluster.kill(2);
+        assert_eq!(cluster.state("t", 0).elr, ids(&[2]));
+        set_min_isr(&mut cluster, entity, Some("1"));
+        assert_eq!(cluster.state("t", 0).elr, []);
+    }
+}
+
+/// A leader that has not read the higher min ISR yet still moves its HW by the lower one.
+#[test]
+fn a_higher_min_isr_feeds_the_elr_once_the_leader_knows_it() {
+    for leader_follows in [false, true] {
+        let mut cluster = Cluster::of(2);
+        cluster.create("t", &[&[1, 2]], &[("min.insync.replicas", "1")]);
+        cluster.brokers.get_mut(&1).expect("is there").follows = leader_follows;
+        set_min_isr(&mut cluster, ConfigEntity::topic("t"), Some("2"));
+        cluster.beat(1);
+        cluster.kill(2);
+        let expected = if leader_follows { ids(&[2]) } else { vec![] };
+        assert_eq!((isr(&cluster.state("t", 0)), cluster.state("t", 0).elr.clone()), (vec![1], expected));
+    }
+}
+
+/// With its rule taken out a fenced broker is given leaderships, and the harness of a simulation must notice.
+#[test]
+fn a_fenced_broker_that_stays_electable_is_elected() {
+    let mut cluster = Cluster::with(|config| config.rules.fenced_stays_electable = true);
+    cluster.start(1);
+    cluster.start(2);
+    cluster.create("t", &[&[1, 2]], &[]);
+    cluster.kill(2);
+    cluster.kill(1);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(2));
+    assert!(cluster.image.broker(BrokerId(2)).is_none());
+}
+
+/// Scenario 26: a broker with thousands of leaderships dies; the quorum leader changes in the middle.
+#[test]
+fn scenario_26_a_large_broker_dies_in_bounded_batches_and_a_leader_change_loses_none() {
+    let mut cluster = Cluster::of(3);
+    let partitions = 3_000;
+    let replicas: &[i32] = &[1, 2, 3];
+    cluster.create("large", &vec![replicas; partitions], &[]);
+    cluster.largest_transaction = 0;
+    cluster.stop_running(1);
+    cluster.answer_probes();
+    let moved = |cluster: &Cluster| {
+        let topic = cluster.image.topic("large").expect("is there").clone();
+        topic.partitions().filter(|(_, state)| state.leader == BrokerId(2) && !state.in_isr(BrokerId(1))).count()
+    };
+    // The first transaction takes the broker out, with as many partitions as fit.
+    cluster.commit_one();
+    assert!(cluster.image.broker(BrokerId(1)).is_none());
+    assert_eq!(moved(&cluster), PARTITIONS_PER_TRANSACTION);
+    cluster.commit_one();
+    // A registration in between waits until nothing holds its predecessor.
+    let register = Request::Register(cluster.registration(1, 88, BrokerEpoch::NONE));
+    cluster.send(register.clone());
+    cluster.change_leader();
+    let id = cluster.send(register);
+    cluster.commit_all();
+    assert_eq!(moved(&cluster), partitions);
+    assert!(matches!(cluster.answers.get(&id), Some(Answer::Register(Ok(_)))));
+    assert!(cluster.largest_transaction <= PARTITIONS_PER_TRANSACTION + 8, "{}", cluster.largest_transaction);
+}
+
+/// The last members of thousands of partitions return: bounded batches again.
+#[test]
+fn a_large_broker_returns_in_bounded_batches() {
+    let mut cluster = Cluster::of(1);
+    let replicas: &[i32] = &[1];
+    cluster.create("large", &vec![replicas; 1_800], &[]);
+    cluster.kill(1);
+    assert_eq!(cluster.image.leaderless().count(), 1_800);
+    cluster.largest_transaction = 0;
+    cluster.start(1);
+    assert_eq!(cluster.image.leaderless().count(), 0);
+    assert!(cluster.largest_transaction <= PARTITIONS_PER_TRANSACTION);
+}
+
+#[test]
+fn a_new_leader_elects_what_the_old_one_left() {
+    let mut cluster = Cluster::of(1);
+    cluster.create("t", &[&[1]], &[]);
+    cluster.kill(1);
+    let registered = cluster.register(1, 50, BrokerEpoch::NONE).expect("registers");
+    // Ready is committed, the election is not.
+    cluster.step(Input::StreamBeat {
+        stream: StreamId(9_999),
+        beat: Beat {
+            broker: BrokerId(1),
+            epoch: registered.epoch,
+            incarnation: ottla_model::IncarnationId([50; 16]),
+            image_revision: cluster.image.revision(),
+        },
+    });
+    cluster.commit_one();
+    assert!(cluster.image.broker(BrokerId(1)).is_some_and(|broker| broker.ready));
+    assert_eq!(cluster.state("t", 0).leader, BrokerId::NONE);
+    cluster.change_leader();
+    cluster.commit_all();
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(1));
+}
+
+/// Scenario 25: another's entry comes in between; what does not hold any more is not answered as if it did.
+#[test]
+fn scenario_25_a_refused_proposal_answers_nobody_with_success() {
+    let mut cluster = Cluster::of(1);
+    let epoch = cluster.brokers[&1].epoch;
+    let allocate = Request::AllocateProducerIds(AllocateProducerIds { broker: BrokerId(1), epoch });
+    let first = cluster.send(allocate.clone());
+    let second = cluster.send(allocate.clone());
+    // Raft lost the first.
+    let (entry, _) = cluster.proposals.pop_front().expect("proposed");
+    cluster.step(Input::Dropped { entry });
+    assert_eq!(cluster.answers.remove(&first), Some(Answer::Unavailable));
+    assert_eq!(cluster.answers.remove(&second), Some(Answer::Unavailable));
+    // The second expects what the first would have written, and is refused by every member.
+    let (entry, transaction) = cluster.proposals.pop_front().expect("proposed");
+    let revision = ottla_model::Revision(cluster.tree.revision().0 + 1);
+    let refused = cluster.tree.apply(revision, &transaction).expect_err("does not fit");
+    cluster.image = std::sync::Arc::new(cluster.image.apply(revision, &[]).0);
+    let changes = std::sync::Arc::from(Vec::new());
+    cluster.step(Input::Applied { entry: Some(entry), revision, result: Err(refused), changes });
+    let Answer::AllocateProducerIds(Ok(block)) = cluster.ask(allocate) else { panic!("refused") };
+    assert_eq!((block.first, block.count), (0, 1000));
+}

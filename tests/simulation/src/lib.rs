@@ -1,0 +1,28 @@
+//! A deterministic simulation of a whole cluster: the quorum, the brokers' cores and the storage on a disk that loses what was
+//! not synced, over a network and clocks that misbehave. One thread, one queue of events, one seed.
+//!
+//! - [`world`]: the cluster and the queue. [`network`], [`clock`], [`random`]: what is simulated.
+//! - [`coordinator_node`], [`broker`], [`client`]: the processes, small shells around the real cores.
+//! - [`faults`]: what goes wrong. [`invariants`]: what must hold at every step. [`runner`]: faults, then healing, then the
+//!   demand that everything comes together. [`script`]: the same cluster, step by step, for the scenarios with names.
+//!
+//! A failure prints its seed and the line that replays it.
+
+pub mod broker;
+pub mod client;
+pub mod clock;
+pub mod content;
+pub mod coordinator_node;
+pub mod facts;
+pub mod faults;
+pub mod invariants;
+pub mod message;
+pub mod network;
+pub mod outbox;
+pub mod random;
+pub mod runner;
+#[cfg(test)]
+mod scenarios;
+pub mod script;
+pub mod trace;
+pub mod world;

@@ -1,0 +1,124 @@
+//! What goes wrong, and how often: each seed draws which kinds of faults it has, and when they strike.
+
+use crate::network::Weather;
+use crate::random::Random;
+
+/// A kind of fault.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Kind {
+    Weather,
+    CutLink,
+    IsolateNode,
+    KillBroker,
+    PowerLossOfBroker,
+    ShutDownBroker,
+    PauseBroker,
+    KillCoordinator,
+    PowerLossOfCoordinator,
+    PauseCoordinator,
+    /// A coordinator dies between two steps of carrying out what Raft wants.
+    CrashCoordinatorMidway,
+    DiskLossOfCoordinator,
+    FreezeClock,
+    SetWallClock,
+    DeleteRecords,
+    RecreateTopic,
+    /// Everything at once: `kill -9` of all.
+    KillAll,
+}
+
+impl Kind {
+    pub const ALL: &'static [Self] = &[
+        Self::Weather,
+        Self::CutLink,
+        Self::IsolateNode,
+        Self::KillBroker,
+        Self::PowerLossOfBroker,
+        Self::ShutDownBroker,
+        Self::PauseBroker,
+        Self::KillCoordinator,
+        Self::PowerLossOfCoordinator,
+        Self::PauseCoordinator,
+        Self::CrashCoordinatorMidway,
+        Self::DiskLossOfCoordinator,
+        Self::FreezeClock,
+        Self::SetWallClock,
+        Self::DeleteRecords,
+        Self::RecreateTopic,
+        Self::KillAll,
+    ];
+
+    /// How often it comes beside the others.
+    fn weight(self) -> u64 {
+        match self {
+            Self::KillBroker | Self::CutLink | Self::PowerLossOfBroker => 10,
+            Self::IsolateNode | Self::PauseBroker | Self::ShutDownBroker | Self::Weather => 6,
+            Self::KillCoordinator | Self::CrashCoordinatorMidway | Self::PauseCoordinator => 5,
+            Self::PowerLossOfCoordinator | Self::FreezeClock => 4,
+            Self::SetWallClock | Self::DeleteRecords => 3,
+            Self::DiskLossOfCoordinator | Self::RecreateTopic | Self::KillAll => 1,
+        }
+    }
+}
+
+/// What a seed has in store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FaultPlan {
+    kinds: Vec<Kind>,
+    /// Between two faults.
+    pub gap_ms: (u64, u64),
+    /// How long things stay broken.
+    pub outage_ms: (u64, u64),
+    /// As many replicas may lose data at a time as the promise allows; otherwise more.
+    pub keeps_promise: bool,
+}
+
+impl FaultPlan {
+    /// None at all: for scripts.
+    pub fn none() -> Self {
+        Self { kinds: Vec::new(), gap_ms: (1_000, 1_000), outage_ms: (1_000, 1_000), keeps_promise: true }
+    }
+
+    /// Swarm testing: half of the kinds, so that rare combinations get room.
+    pub fn draw(random: &mut Random) -> Self {
+        let kinds = Kind::ALL.iter().copied().filter(|_| random.percent(55)).collect();
+        let gap_low = random.between(50, 600);
+        let outage_high = random.between(500, 6_000);
+        Self {
+            kinds,
+            gap_ms: (gap_low, gap_low * random.between(2, 6)),
+            outage_ms: (20, outage_high),
+            keeps_promise: random.percent(85),
+        }
+    }
+
+    /// Only these kinds, often.
+    pub fn of(kinds: &[Kind], gap_ms: (u64, u64), outage_ms: (u64, u64)) -> Self {
+        Self { kinds: kinds.to_vec(), gap_ms, outage_ms, keeps_promise: true }
+    }
+
+    pub fn next_kind(&self, random: &mut Random) -> Option<Kind> {
+        let total: u64 = self.kinds.iter().map(|kind| kind.weight()).sum();
+        let mut at = random.below(total);
+        for kind in &self.kinds {
+            if at < kind.weight() {
+                return Some(*kind);
+            }
+            at -= kind.weight();
+        }
+        None
+    }
+
+    pub fn weather(random: &mut Random) -> Weather {
+        if random.percent(40) {
+            return Weather::CALM;
+        }
+        Weather {
+            latency_us: (100, random.between(500, 20_000)),
+            drop_ppm: u32::try_from(random.between(0, 60_000)).unwrap_or(0),
+            duplicate_ppm: u32::try_from(random.between(0, 50_000)).unwrap_or(0),
+            slow_ppm: u32::try_from(random.between(0, 50_000)).unwrap_or(0),
+            slow_us: (20_000, random.between(50_000, 3_000_000)),
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! What must hold at every step of a run, whatever the faults.
+//!
+//! - One leader per partition and leader epoch; one quorum leader per term.
+//! - Within a leader epoch no replica's high watermark (HW) falls while its process lives.
+//! - Every record below any HW that was ever published is in every later leader's log, and so is every record that was
+//!   acknowledged with acks=all and a min ISR of 2: as long as fewer than min ISR replicas lost unsynced data before they were
+//!   back in the ISR.
+//! - Equal (epoch, offset) means equal records.
+//! - The tree applied at a revision is the same everywhere.
+//! - A consumer reads what is committed, and nothing else. `kill -9` loses no record.
+
+use std::collections::BTreeMap;
+
+use ottla_model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, Revision, TopicIdPartition};
+
+use crate::client::{Acknowledged, Seen};
+use crate::content::{Content, RecordId};
+
+/// A rule that does not hold: the end of the run.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Violation(pub String);
+
+macro_rules! violated {
+    ($($text:tt)*) => { return Err(Violation(format!($($text)*))) };
+}
+
+/// A record below a HW, with the earliest leader epoch in which one was published above it.
+#[derive(Clone, Copy, Debug)]
+struct Committed {
+    record: RecordId,
+    epoch: LeaderEpoch,
+}
+
+#[derive(Default)]
+struct Partition {
+    leaders: BTreeMap<LeaderEpoch, (BrokerId, u32)>,
+    records: BTreeMap<(Offset, LeaderEpoch), RecordId>,
+    committed: BTreeMap<Offset, Committed>,
+    acknowledged: BTreeMap<Offset, Committed>,
+    promises: Vec<Acknowledged>,
+    /// Life of the process, leader epoch and HW.
+    high_watermarks: BTreeMap<BrokerId, (u32, LeaderEpoch, Offset)>,
+    /// Replicas that may have lost records with the power, and the broker epoch they had.
+    lossy: BTreeMap<BrokerId, BrokerEpoch>,
+    /// As many replicas as min ISR have lost data: nothing is promised any more.
+    is_exempt: bool,
+    /// Records before are not kept for ever: DeleteRecords.
+    deleted_up_to: Offset,
+}
+
+/// A replica at the time of a fact.
+#[derive(Clone, Copy)]
+pub struct Replica<'a> {
+    pub broker: BrokerId,
+    pub life: u32,
+    pub content: &'a Content,
+}
+
+/// The history of a run, as far as the rules need it.
+#[derive(Default)]
+pub struct Invariants {
+    partitions: BTreeMap<TopicIdPartition, Partition>,
+    trees: BTreeMap<Revision, u64>,
+    terms: BTreeMap<u64, u64>,
+    /// Checks made, to see that a run was worth something.
+    pub checks: u64,
+    pub exempt_partitions: u64,
+}
+
+impl Invariants {
+    fn partition(&mut self, id: TopicIdPartition) -> &mut Partition {
+        self.checks += 1;
+        self.partitions.entry(id).or_default()
+    }
+
+    pub fn tree_applied(&mut self, coordinator: u64, revision: Revision, digest: u64) -> Result<(), Violation> {
+        self.checks += 1;
+        match self.trees.insert(revision, digest) {
+            Some(known) if known != digest => {
+                violated!("the tree at revision {revision} is another on coordinator {coordinator}")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub fn quorum_leads(&mut self, coordinator: u64, term: u64) -> Result<(), Violation> {
+        match self.terms.insert(term, coordinator) {
+            Some(known) if known != coordinator => {
+                violated!("coordinators {known} and {coordinator} both lead term {term}")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Records from `from` on are new in this log.
+    pub fn appended(&mut self, id: TopicIdPartition, replica: Replica<'_>, from: Offset) -> Result<(), Violation> {
+        let partition = self.partition(id);
+        for (offset, record) in replica.content.iter_from(from) {
+            let known = partition.records.entry((offset, record.epoch)).or_insert(*record);
+            if known != record {
+                violated!(
+                    "offset {offset} of partition {} is {record:?} on b{}, but {known:?} in the same epoch elsewhere",
+                    id.partition,
+                    replica.broker
+                );
+            }
+        }
+        Ok(())
+    }
+
+    pub fn leads(
+        &mut self,
+        id: TopicIdPartition,
+        leader_epoch: LeaderEpoch,
+        replica: Replica<'_>,
+    ) -> Result<(), Violation> {
+        let partition = self.partition(id);
+        let me = (replica.broker, replica.life);
+        let known = *partition.leaders.entry(leader_epoch).or_insert(me);
+        if known != me {
+            violated!(
+                "b{} (life {}) and b{} (life {}) both lead partition {} in epoch {leader_epoch}",
+                known.0,
+                known.1,
+                me.0,
+                me.1,
+                id.partition
+            );
+        }
+        if partition.is_exempt {
+            return Ok(());
+        }
+        for (what, records) in
+            [("below a published HW", &partition.committed), ("acknowledged", &partition.acknowledged)]
+        {
+            for (offset, committed) in records.range(replica.content.start().max(partition.deleted_up_to)..) {
+                if committed.epoch < leader_epoch && replica.content.get(*offset) != Some(&committed.record) {
+                    violated!(
+                        "b{} leads partition {} in epoch {leader_epoch} without the record at {offset} that was {what} in epoch {}: \
+                         it has {:?}, not {:?}",
+                        replica.broker,
+                        id.partition,
+                        committed.epoch,
+                        replica.content.get(*offset),
+                        committed.record
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn high_watermark(
+        &mut self,
+        id: TopicIdPartition,
+        leader_epoch: LeaderEpoch,
+        offset: Offset,
+        replica: Replica<'_>,
+    ) -> Result<(), Violation> {
+        let partition = self.partition(id);
+        let former = partition.high_watermarks.insert(replica.broker, (replica.life, leader_epoch, offset));
+        if partition.is_exempt {
+            return Ok(());
+        }
+        let mut from = replica.content.start();
+        if let Some((life, epoch, high_watermark)) = former
+            && life == replica.life
+            && epoch == leader_epoch
+        {
+            if offset < high_watermark {
+                violated!(
+                    "the HW of partition {} on b{} fell from {high_watermark} to {offset} in epoch {leader_epoch}",
+                    id.partition,
+                    replica.broker
+                );
+            }
+            from = from.max(high_watermark);
+        }
+        for (at, record) in replica.content.iter_from(from) {
+            if at >= offset {
+                break;
+            }
+            let fresh = Committed { record: *record, epoch: leader_epoch };
+            let known = partition.committed.entry(at).or_insert(fresh);
+            if known.record != *record && at >= partition.deleted_up_to {
+                violated!(
+                    "two records were committed at {at} of partition {}: {:?} in epoch {}, {record:?} on b{} in epoch {leader_epoch}",
+                    id.partition,
+                    known.record,
+                    known.epoch,
+                    replica.broker
+                );
+            }
+            known.epoch = known.epoch.min(leader_epoch);
+        }
+        Ok(())
+    }
+
+    /// acks=all was answered for `first..next`, under this effective min ISR.
+    pub fn acknowledged(
+        &mut self,
+        id: TopicIdPartition,
+        leader_epoch: LeaderEpoch,
+        range: std::ops::Range<Offset>,
+        min_isr: usize,
+        replica: Replica<'_>,
+    ) -> Result<(), Violation> {
+        let partition = self.partition(id);
+        if partition.is_exempt || min_isr < 2 {
+            return Ok(());
+        }
+        for (at, record) in replica.content.iter_from(range.start) {
+            if at >= range.end {
+                break;
+            }
+            if !partition.committed.contains_key(&at) {
+                violated!("offset {at} of partition {} was acknowledged above every published HW", id.partition);
+            }
+            let fresh = Committed { record: *record, epoch: leader_epoch };
+            let known = partition.acknowledged.entry(at).or_insert(fresh);
+            known.epoch = known.epoch.min(leader_epoch);
+        }
+        Ok(())
+    }
+
+    pub fn seen(&mut self, seen: &Seen) -> Result<(), Violation> {
+        match seen {
+            Seen::Acknowledged(promise) => self.partition(promise.partition).promises.push(*promise),
+            Seen::Consumed { partition: id, offset, record } => {
+                let partition = self.partition(*id);
+                if partition.is_exempt || *offset < partition.deleted_up_to {
+                    return Ok(());
+                }
+                if partition.committed.get(offset).is_none_or(|committed| committed.record != *record) {
+                    violated!(
+                        "a consumer read {record:?} at {offset} of partition {}, which is not committed",
+                        id.partition
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The power of a broker's host is gone; these partitions had records that were not synced.
+    pub fn lost_power(&mut self, broker: BrokerId, epoch: BrokerEpoch, unsynced: &[(TopicIdPartition, usize)]) {
+        for &(id, min_isr) in unsynced {
+            let partition = self.partition(id);
+            partition.lossy.insert(broker, epoch);
+            if partition.lossy.len() >= min_isr && !partition.is_exempt {
+                partition.is_exempt = true;
+                self.exempt_partitions += 1;
+            }
+        }
+    }
+
+    /// Whether another replica may lose its power without an end to all promises.
+    pub fn may_lose(&self, broker: BrokerId, id: TopicIdPartition, min_isr: usize) -> bool {
+        self.partitions.get(&id).is_none_or(|partition| {
+            let others = partition.lossy.keys().filter(|lossy| **lossy != broker).count();
+            others + 1 < min_isr
+        })
+    }
+
+    /// A new process opened a log; `before` is what the former one had.
+    pub fn opened(
+        &mut self,
+        id: TopicIdPartition,
+        replica: Replica<'_>,
+        before: Option<&Content>,
+        after_power_loss: bool,
+    ) -> Result<(), Violation> {
+        let Some(before) = before else { return Ok(()) };
+        let lost = before
+            .iter_from(before.start().max(replica.content.start()))
+            .any(|(offset, record)| replica.content.get(offset) != Some(record));
+        if lost && !after_power_loss {
+            violated!(
+                "b{} was killed and lost records of partition {}: {}..{} became {}..{}",
+                replica.broker,
+                id.partition,
+                before.start(),
+                before.end(),
+                replica.content.start(),
+                replica.content.end()
+            );
+        }
+        if !lost {
+            self.partition(id).lossy.remove(&replica.broker);
+        }
+        self.appended(id, replica, replica.content.start())
+    }
+
+    /// The quorum holds `broker` in the ISR under `epoch`.
+    pub fn in_sync(&mut self, id: TopicIdPartition, broker: BrokerId, epoch: BrokerEpoch) {
+        if let Some(partition) = self.partitions.get_mut(&id)
+            && partition.lossy.get(&broker).is_some_and(|lost| epoch > *lost)
+        {
+            partition.lossy.remove(&broker);
+        }
+    }
+
+    pub fn has_lossy(&self) -> bool {
+        self.partitions.values().any(|partition| !partition.lossy.is_empty())
+    }
+
+    pub fn records_deleted(&mut self, id: TopicIdPartition, up_to: Offset) {
+        let partition = self.partition(id);
+        partition.deleted_up_to = partition.deleted_up_to.max(up_to);
+    }
+
+    pub fn topic_deleted(&mut self, id: TopicIdPartition) {
+        self.partitions.remove(&id);
+    }
+
+    pub fn is_exempt(&self, id: TopicIdPartition) -> bool {
+        self.partitions.get(&id).is_some_and(|partition| partition.is_exempt)
+    }
+
+    pub fn committed_records(&self) -> usize {
+        self.partitions.values().map(|partition| partition.committed.len()).sum()
+    }
+
+    pub fn acknowledged_batches(&self) -> usize {
+        self.partitions.values().map(|partition| partition.promises.len()).sum()
+    }
+
+    /// At the end: `content` is what every replica of the partition holds.
+    pub fn finished(&self, id: TopicIdPartition, content: &Content) -> Result<(), Violation> {
+        let Some(partition) = self.partitions.get(&id).filter(|partition| !partition.is_exempt) else { return Ok(()) };
+        let kept = content.start().max(partition.deleted_up_to);
+        for promise in partition.promises.iter().filter(|promise| promise.first >= kept) {
+            let found = content.get(promise.first);
+            let is_there = found.is_some_and(|record| {
+                record.producer == promise.producer
+                    && record.producer_epoch == promise.producer_epoch
+                    && record.sequence == promise.base_sequence
+            });
+            if !is_there {
+                violated!("partition {}: {promise:?} was acknowledged, and {found:?} is there", id.partition);
+            }
+        }
+        // Idempotent producers: every sequence once, in order.
+        let mut sequences = BTreeMap::new();
+        for (offset, record) in content.iter().filter(|(_, record)| record.producer.0 >= 0) {
+            if let Some(last) = sequences.insert((record.producer, record.producer_epoch), record.sequence)
+                && ottla_replication::producer_state::last_sequence(last, 1) != record.sequence
+            {
+                violated!(
+                    "partition {}: producer {} has sequence {} after {last} at {offset}",
+                    id.partition,
+                    record.producer,
+                    record.sequence
+                );
+            }
+        }
+        Ok(())
+    }
+}

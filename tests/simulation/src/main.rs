@@ -1,0 +1,69 @@
+//! `ottla-simulation --seed N [--steps]` replays one seed; `--seeds N [--from K]` runs many.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use clap::Parser;
+use ottla_simulation::runner::{Options, run};
+
+#[derive(Parser)]
+#[command(about = "Simulates whole clusters under faults, seed by seed")]
+struct Arguments {
+    /// Run this seed alone.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Print every step of it.
+    #[arg(long)]
+    steps: bool,
+    /// Run so many seeds.
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Threads, each with a seed of its own at a time.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+#[allow(clippy::print_stdout, reason = "a tool's output")]
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(seed) = arguments.seed {
+        let report = run(seed, Options { prints: arguments.steps, ..Options::default() });
+        println!("{report}");
+        return if report.failure.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    }
+    let threads =
+        arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    let end = arguments.from + arguments.seeds;
+    let next = AtomicU64::new(arguments.from);
+    let failures = AtomicU64::new(0);
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        break;
+                    }
+                    let report = run(seed, Options::default());
+                    if report.failure.is_some() {
+                        failures.fetch_add(1, Ordering::Relaxed);
+                        println!("{report}\n");
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner();
+    println!(
+        "{} seeds from {}, {failures} failed, {:.1} s",
+        arguments.seeds,
+        arguments.from,
+        begun.elapsed().as_secs_f64()
+    );
+    if failures > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}

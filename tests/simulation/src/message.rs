@@ -1,0 +1,191 @@
+//! What processes say to each other. Structs instead of bytes: the wire forms have tests of their own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_metadata::controller::{Beat, BeatAnswer};
+use ottla_metadata::{Answer, Node, NodeChange, Path, Request};
+use ottla_model::{
+    BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, LeaderEpoch, Offset, ProducerId, Revision,
+    TopicIdPartition,
+};
+use ottla_replication::{EpochEnd, FetchPosition};
+
+use crate::network::Delivery;
+
+/// Numbers a request of one process, for its answer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct CallId(pub u64);
+
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// Between coordinators.
+    Raft {
+        disk: IncarnationId,
+        bytes: Bytes,
+    },
+
+    // To a coordinator.
+    Cluster {
+        call: CallId,
+        request: Arc<Request>,
+    },
+    BeatOpen {
+        connection: u64,
+        beat: Beat,
+    },
+    Beat {
+        connection: u64,
+        beat: Beat,
+    },
+    Watch {
+        stream: u64,
+        from: Revision,
+    },
+
+    // From a coordinator.
+    /// Without an answer: this coordinator does not decide.
+    ClusterAnswer {
+        call: CallId,
+        answer: Option<Box<Answer>>,
+        leader: Option<CoordinatorId>,
+    },
+    BeatAnswer {
+        connection: u64,
+        answer: Option<BeatAnswer>,
+        leader: Option<CoordinatorId>,
+    },
+    WatchEvent {
+        stream: u64,
+        event: WatchEvent,
+    },
+
+    // Between brokers, and from clients to brokers.
+    Produce {
+        call: CallId,
+        produce: Produce,
+    },
+    Fetch {
+        call: CallId,
+        fetch: Fetch,
+    },
+    Bounds {
+        call: CallId,
+        partition: TopicIdPartition,
+        leader_epoch: LeaderEpoch,
+    },
+
+    // From brokers.
+    ProduceAnswer {
+        call: CallId,
+        answer: ProduceAnswer,
+    },
+    FetchAnswer {
+        call: CallId,
+        partitions: Vec<(TopicIdPartition, FetchedPartition)>,
+    },
+    BoundsAnswer {
+        call: CallId,
+        partition: TopicIdPartition,
+        bounds: Option<(Offset, Offset)>,
+    },
+
+    /// The other end's process died, or does not listen.
+    ConnectionLost,
+}
+
+#[derive(Clone, Debug)]
+pub enum WatchEvent {
+    Snapshot { revision: Revision, nodes: Arc<Vec<(Path, Node)>> },
+    Changes { revision: Revision, changes: Arc<[NodeChange]> },
+}
+
+/// One batch for one partition.
+#[derive(Clone, Debug)]
+pub struct Produce {
+    pub partition: TopicIdPartition,
+    /// −1 (all), 1.
+    pub acks: i16,
+    pub batch: Bytes,
+    pub timeout_ms: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProduceAnswer {
+    pub error: ErrorCode,
+    /// Of the batch's first record; −1 with an error.
+    pub base_offset: Offset,
+    /// Who leads, as the broker knows (KIP-951).
+    pub leader: BrokerId,
+}
+
+/// A follower's fetch, or, without a replica, a consumer's.
+#[derive(Clone, Debug)]
+pub struct Fetch {
+    pub replica: Option<(BrokerId, BrokerEpoch)>,
+    pub partitions: Vec<(TopicIdPartition, FetchPosition)>,
+    pub max_wait_ms: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct FetchedPartition {
+    pub error: ErrorCode,
+    pub diverging: Option<EpochEnd>,
+    pub high_watermark: Offset,
+    pub log_start: Offset,
+    pub records: Bytes,
+    /// What was asked, so that the asker need not keep it.
+    pub position: FetchPosition,
+}
+
+impl Message {
+    pub fn delivery(&self) -> Delivery {
+        match self {
+            Self::Raft { .. }
+            | Self::Cluster { .. }
+            | Self::ClusterAnswer { .. }
+            | Self::Produce { .. }
+            | Self::ProduceAnswer { .. }
+            | Self::Fetch { .. }
+            | Self::FetchAnswer { .. }
+            | Self::Bounds { .. }
+            | Self::BoundsAnswer { .. } => Delivery::Loose,
+            Self::BeatOpen { .. }
+            | Self::Beat { .. }
+            | Self::BeatAnswer { .. }
+            | Self::Watch { .. }
+            | Self::WatchEvent { .. }
+            | Self::ConnectionLost => Delivery::Ordered,
+        }
+    }
+
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Raft { .. } => "raft",
+            Self::Cluster { request, .. } => match **request {
+                Request::Register(_) => "register",
+                Request::AlterPartitions(_) => "alter-partitions",
+                Request::CreateTopics(_) => "create-topics",
+                Request::DeleteTopics(_) => "delete-topics",
+                Request::ControlledShutdown(_) => "controlled-shutdown",
+                _ => "cluster",
+            },
+            Self::BeatOpen { .. } => "beat-open",
+            Self::Beat { .. } => "beat",
+            Self::Watch { .. } => "watch",
+            Self::ClusterAnswer { .. } => "cluster-answer",
+            Self::BeatAnswer { .. } => "beat-answer",
+            Self::WatchEvent { .. } => "watch-event",
+            Self::Produce { .. } => "produce",
+            Self::Fetch { .. } => "fetch",
+            Self::Bounds { .. } => "bounds",
+            Self::ProduceAnswer { .. } => "produce-answer",
+            Self::FetchAnswer { .. } => "fetch-answer",
+            Self::BoundsAnswer { .. } => "bounds-answer",
+            Self::ConnectionLost => "connection-lost",
+        }
+    }
+}
+
+/// Names a producer of the simulation by the id that it writes with.
+pub type WriterId = ProducerId;

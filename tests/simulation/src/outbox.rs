@@ -1,0 +1,32 @@
+//! What a process wants done when its turn ends: the world carries it out.
+
+use std::fmt;
+
+use ottla_metadata::controller::Probe;
+
+use crate::facts::Fact;
+use crate::message::Message;
+use crate::network::NodeId;
+
+/// Collected during one turn of one process.
+#[derive(Default)]
+pub struct Outbox {
+    pub sends: Vec<(NodeId, Message)>,
+    /// Dials to brokers, by a coordinator.
+    pub probes: Vec<Probe>,
+    pub facts: Vec<Fact>,
+    /// Lines for the trace.
+    pub notes: Vec<String>,
+    /// The process ends here, as if killed at this very point.
+    pub dies: bool,
+}
+
+impl Outbox {
+    pub fn send(&mut self, to: NodeId, message: Message) {
+        self.sends.push((to, message));
+    }
+
+    pub fn note(&mut self, what: fmt::Arguments<'_>) {
+        self.notes.push(what.to_string());
+    }
+}

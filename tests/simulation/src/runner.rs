@@ -1,0 +1,319 @@
+//! A run: a seed's cluster and faults, then healing, then the demand that everything comes together.
+
+use std::fmt;
+
+use ottla_metadata::controller::Rules as ControllerRules;
+use ottla_model::TopicIdPartition;
+use ottla_replication::Rules;
+
+use crate::clock::SimTime;
+use crate::faults::{FaultPlan, Kind};
+use crate::invariants::Violation;
+use crate::network::NodeId;
+use crate::random::Random;
+use crate::world::{World, WorldConfig};
+
+/// How long faults last, in simulated seconds.
+const FAULTS_SECS: (u64, u64) = (6, 16);
+/// Producers go on after the healing for this long: they must make progress.
+const CALM_MS: u64 = 3_000;
+/// Everything has come together by then.
+const CONVERGENCE_MS: u64 = 60_000;
+
+/// What may be set for a run besides its seed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Print every step.
+    pub prints: bool,
+    pub rules: Rules,
+    pub controller_rules: ControllerRules,
+}
+
+/// What a run came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    pub seed: u64,
+    pub trace_hash: u64,
+    pub events: u64,
+    pub checks: u64,
+    pub acknowledged: usize,
+    pub committed: usize,
+    pub exempt_partitions: u64,
+    pub failure: Option<Failure>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    pub what: String,
+    pub at: SimTime,
+    /// The last lines of the trace.
+    pub tail: Vec<String>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.failure {
+            None => write!(
+                f,
+                "seed {}: {} events, {} records committed, {} batches acknowledged, trace {:016x}",
+                self.seed, self.events, self.committed, self.acknowledged, self.trace_hash
+            ),
+            Some(failure) => {
+                for line in &failure.tail {
+                    writeln!(f, "{line}")?;
+                }
+                writeln!(f, "seed {}: at {}: {}", self.seed, failure.at, failure.what)?;
+                write!(f, "replay: cargo run -p ottla-simulation -- --seed {} --steps", self.seed)
+            }
+        }
+    }
+}
+
+/// Runs one seed.
+pub fn run(seed: u64, options: Options) -> Report {
+    let mut random = Random::new(seed ^ 0x5EED_0F0F_A017_5EED);
+    let config = WorldConfig {
+        rules: options.rules,
+        controller_rules: options.controller_rules,
+        ..WorldConfig::draw(&mut random)
+    };
+    let plan = FaultPlan::draw(&mut random);
+    run_with(seed, config, &plan, random, options.prints)
+}
+
+/// Runs one seed with a cluster and faults that are given.
+pub fn run_with(seed: u64, config: WorldConfig, plan: &FaultPlan, mut random: Random, prints: bool) -> Report {
+    let mut world = World::new(seed, config, prints);
+    let result = Run { world: &mut world, plan, random: &mut random }.all();
+    Report {
+        seed,
+        trace_hash: world.trace.hash(),
+        events: world.events,
+        checks: world.invariants.checks,
+        acknowledged: world.invariants.acknowledged_batches(),
+        committed: world.invariants.committed_records(),
+        exempt_partitions: world.invariants.exempt_partitions,
+        failure: result.err().map(|violation| Failure { what: violation.0, at: world.now, tail: world.trace.tail() }),
+    }
+}
+
+struct Run<'a> {
+    world: &'a mut World,
+    plan: &'a FaultPlan,
+    random: &'a mut Random,
+}
+
+impl Run<'_> {
+    fn all(&mut self) -> Result<(), Violation> {
+        let plan = format!("{:?}", self.plan);
+        self.world.trace.line(self.world.now, format_args!("{:?}; {plan}", self.world.config));
+        self.world.create_topic("t");
+        // Most seeds begin with a whole cluster, some with faults while it forms.
+        if self.random.percent(80) {
+            self.world.run_for_ms(3_000)?;
+        }
+        let end = self.world.now.plus_ms(self.random.between(FAULTS_SECS.0, FAULTS_SECS.1) * 1_000);
+        while self.world.now < end {
+            let gap = self.random.between(self.plan.gap_ms.0, self.plan.gap_ms.1);
+            self.world.run_for_ms(gap)?;
+            if let Some(kind) = self.plan.next_kind(self.random) {
+                self.strike(kind)?;
+            }
+        }
+        self.world.heal();
+        self.world.run_for_ms(CALM_MS)?;
+        for producer in self.world.producers.values_mut() {
+            producer.is_stopping = true;
+        }
+        self.converge()
+    }
+
+    fn converge(&mut self) -> Result<(), Violation> {
+        let end = self.world.now.plus_ms(CONVERGENCE_MS);
+        let mut missing = String::new();
+        while self.world.now < end {
+            self.world.run_for_ms(250)?;
+            let busy = self.world.producers.values().find(|producer| !producer.is_idle());
+            match self.world.what_is_missing() {
+                Some(what) => missing = what,
+                None if busy.is_some() => "a producer has no answer".clone_into(&mut missing),
+                None => return self.finish(),
+            }
+        }
+        Err(Violation(format!("{} s after the last fault: {missing}", CONVERGENCE_MS / 1_000)))
+    }
+
+    fn finish(&mut self) -> Result<(), Violation> {
+        for partition in self.world.partitions() {
+            let Some(leader) = self.world.leader_of(partition) else { continue };
+            let Some(replica) = self.world.brokers.get(&leader).and_then(|broker| broker.replica(partition)) else {
+                continue;
+            };
+            self.world.invariants.finished(partition, &replica.content)?;
+        }
+        for producer in self.world.producers.values() {
+            if producer.acknowledged == 0 {
+                return Err(Violation(format!("producer {} never had an answer", producer.id)));
+            }
+        }
+        Ok(())
+    }
+
+    fn outage(&mut self) -> u64 {
+        self.random.between(self.plan.outage_ms.0, self.plan.outage_ms.1)
+    }
+
+    fn a_broker(&mut self) -> i32 {
+        let ids: Vec<_> = self.world.brokers.keys().copied().collect();
+        self.random.pick(&ids).copied().unwrap_or(1)
+    }
+
+    /// Often the one that leads: there it hurts.
+    fn an_important_broker(&mut self) -> i32 {
+        let partitions = self.world.partitions();
+        if self.random.percent(60)
+            && let Some(partition) = self.random.pick(&partitions)
+            && let Some(leader) = self.world.leader_of(*partition)
+        {
+            return leader;
+        }
+        self.a_broker()
+    }
+
+    fn a_coordinator(&mut self) -> u64 {
+        let leading = self.world.coordinators.iter().find(|(_, node)| node.is_leading()).map(|(id, _)| *id);
+        let ids: Vec<_> = self.world.coordinators.keys().copied().collect();
+        match leading {
+            Some(leader) if self.random.percent(50) => leader,
+            _ => self.random.pick(&ids).copied().unwrap_or(1),
+        }
+    }
+
+    fn a_server(&mut self) -> NodeId {
+        if self.random.percent(70) {
+            NodeId::Broker(self.a_broker())
+        } else {
+            NodeId::Coordinator(self.a_coordinator())
+        }
+    }
+
+    fn strike(&mut self, kind: Kind) -> Result<(), Violation> {
+        let outage = self.outage();
+        match kind {
+            Kind::Weather => {
+                let weather = FaultPlan::weather(self.random);
+                self.world.trace.line(self.world.now, format_args!("{weather:?}"));
+                self.world.network.set_weather(weather);
+            }
+            Kind::CutLink => {
+                let (from, to) = (self.a_server(), self.a_server());
+                let both = self.random.percent(60);
+                if from != to {
+                    self.world.cut(from, to, both, outage);
+                }
+            }
+            Kind::IsolateNode => {
+                let node = self.a_server();
+                // From everybody, from the quorum, or from its peers (scenario 16).
+                let from_coordinators = self.random.percent(70);
+                let from_brokers = !from_coordinators || self.random.percent(60);
+                let one_way = self.random.percent(30);
+                let others: Vec<_> = self.world.all_servers().filter(|other| *other != node).collect();
+                for other in others {
+                    let is_concerned = match other {
+                        NodeId::Coordinator(_) => from_coordinators,
+                        _ => from_brokers,
+                    };
+                    if is_concerned {
+                        self.world.cut(node, other, !one_way, outage);
+                    }
+                }
+            }
+            Kind::KillBroker => {
+                let node = NodeId::Broker(self.an_important_broker());
+                self.world.kill(node);
+                self.world.start_after(node, outage);
+            }
+            Kind::PowerLossOfBroker => {
+                let id = self.an_important_broker();
+                if !self.plan.keeps_promise || self.world.may_lose_power(id) {
+                    self.world.lose_power(NodeId::Broker(id));
+                    self.world.start_after(NodeId::Broker(id), outage);
+                }
+            }
+            Kind::ShutDownBroker => {
+                let id = self.an_important_broker();
+                self.world.shut_down(id);
+            }
+            Kind::PauseBroker => {
+                let node = NodeId::Broker(self.an_important_broker());
+                self.world.pause(node, outage);
+            }
+            Kind::KillCoordinator => {
+                let node = NodeId::Coordinator(self.a_coordinator());
+                self.world.kill(node);
+                self.world.start_after(node, outage);
+            }
+            Kind::PowerLossOfCoordinator => {
+                let node = NodeId::Coordinator(self.a_coordinator());
+                self.world.lose_power(node);
+                self.world.start_after(node, outage);
+            }
+            Kind::PauseCoordinator => {
+                let node = NodeId::Coordinator(self.a_coordinator());
+                self.world.pause(node, outage);
+            }
+            Kind::CrashCoordinatorMidway => {
+                let id = self.a_coordinator();
+                let steps = u32::try_from(self.random.below(12)).unwrap_or(0);
+                if let Some(node) = self.world.coordinators.get_mut(&id) {
+                    node.arm_crash(steps);
+                }
+            }
+            Kind::DiskLossOfCoordinator => {
+                if !self.world.coordinators.values().any(|node| node.lost_its_disk()) {
+                    let id = self.a_coordinator();
+                    self.world.lose_disk(id);
+                    self.world.start_after(NodeId::Coordinator(id), outage);
+                }
+            }
+            Kind::FreezeClock => {
+                let node = self.a_server();
+                self.world.freeze_clock(node, outage);
+            }
+            Kind::SetWallClock => {
+                let node = self.a_server();
+                // Less than `producer.id.expiration.ms`: further jumps end idempotence, as they do in Kafka.
+                let offset = i64::try_from(self.random.between(0, 60_000_000)).unwrap_or(0) - 30_000_000;
+                self.world.set_wall_clock(node, offset);
+            }
+            Kind::DeleteRecords => {
+                let partitions = self.world.partitions();
+                if let Some(partition) = self.random.pick(&partitions).copied() {
+                    let percent = self.random.between(10, 100);
+                    self.world.delete_records(partition, percent)?;
+                }
+            }
+            Kind::RecreateTopic => {
+                if self.world.is_admin_done() {
+                    self.world.delete_topic("t");
+                    self.world.create_topic("t");
+                }
+            }
+            Kind::KillAll => {
+                let nodes: Vec<_> = self.world.all_servers().collect();
+                for node in nodes {
+                    self.world.kill(node);
+                    let delay = self.random.between(0, 500);
+                    self.world.start_after(node, delay);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The partitions of a world, for scripts that look at one.
+pub fn first_partition(world: &World) -> Option<TopicIdPartition> {
+    world.partitions().first().copied()
+}

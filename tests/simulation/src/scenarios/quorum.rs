@@ -1,0 +1,193 @@
+//! Scenarios 20–26: the quorum.
+
+use std::sync::Arc;
+
+use ottla_metadata::controller::Register;
+use ottla_metadata::{Answer, Request};
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, ListenerName};
+
+use crate::message::{CallId, Message};
+use crate::network::NodeId;
+use crate::script::{Script, Step};
+use crate::world::{SCRIPT, WorldConfig};
+
+fn epochs(script: &Script) -> Vec<Option<BrokerEpoch>> {
+    (1..=3).map(|id| script.registered_epoch(id)).collect()
+}
+
+#[test]
+fn scenario_20_a_member_that_lost_its_disk_does_not_vote() {
+    let story = || -> Step {
+        let mut script = Script::new(20, WorldConfig::small())?;
+        script.write(2)?;
+        let victim = script.quorum_leader()?;
+        script.world.lose_disk(victim);
+        script.world.start_after(NodeId::Coordinator(victim), 50);
+        script.run_ms(3_000)?;
+        assert!(!script.world.is_running(NodeId::Coordinator(victim)), "it stays out");
+        script.converge()?;
+        // With one of the other two away there is no majority, whatever the third remembers.
+        let other = script.quorum_leader()?;
+        script.world.kill(NodeId::Coordinator(other));
+        script.run_ms(5_000)?;
+        assert!(script.quorum_leader().is_err());
+        script.world.start_after(NodeId::Coordinator(other), 0);
+        script.converge()?;
+        script.write(2)
+    };
+    story().expect("no vote is given twice");
+}
+
+#[test]
+fn scenario_21_snapshots_with_crashes_in_the_middle() {
+    let story = |seed| -> Step {
+        let mut script = Script::new(seed, WorldConfig::small())?;
+        let away = script.quorum_leader()? % 3 + 1;
+        script.world.kill(NodeId::Coordinator(away));
+        // So much happens meanwhile that the log does not reach back: leaders come and go.
+        for round in 0..12 {
+            let broker = round % 3 + 1;
+            script.kill(broker);
+            script.wait_fenced(broker)?;
+            script.start(broker);
+            script.run_ms(1_500)?;
+        }
+        script.world.start_after(NodeId::Coordinator(away), 0);
+        for steps in 0..6 {
+            script.run_ms(60)?;
+            if let Some(node) = script.world.coordinators.get_mut(&away) {
+                node.arm_crash(steps);
+            }
+        }
+        script.run_ms(2_000)?;
+        script.converge()
+    };
+    for seed in 21..24 {
+        story(seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+}
+
+#[test]
+fn scenario_22_a_watch_never_goes_back_nor_stands_still() {
+    let story = || -> Step {
+        let mut script = Script::new(22, WorldConfig::small())?;
+        let leader = script.quorum_leader()?;
+        // One coordinator hears nothing of the quorum any more, but serves watches.
+        let lagging = leader % 3 + 1;
+        for id in (1..=3).filter(|id| *id != lagging) {
+            script.world.network.cut_both(NodeId::Coordinator(lagging), NodeId::Coordinator(id));
+        }
+        for _ in 0..3 {
+            let follower = script.followers()?[0];
+            script.kill(follower);
+            script.wait_fenced(follower)?;
+            script.start(follower);
+            script.wait("every broker's image to follow", |world| {
+                let revision = world.newest_revision();
+                world.brokers.values().all(|broker| broker.image().is_some_and(|image| image.revision() == revision))
+                    && world.brokers.values().all(|broker| broker.active_epoch().is_some())
+            })?;
+        }
+        script.heal();
+        script.converge()
+    };
+    story().expect("brokers watch elsewhere");
+}
+
+#[test]
+fn scenario_23_a_new_quorum_leader_fences_nobody_for_the_past() {
+    let story = || -> Step {
+        let mut script = Script::new(23, WorldConfig::small())?;
+        let before = epochs(&script);
+        let leader_epoch = script.leader_epoch()?;
+        for _ in 0..3 {
+            let leader = script.quorum_leader()?;
+            script.world.kill(NodeId::Coordinator(leader));
+            script.world.start_after(NodeId::Coordinator(leader), 4_000);
+            script.run_ms(6_000)?;
+            script.converge()?;
+        }
+        assert_eq!(epochs(&script), before);
+        // A leader that stalls for longer than a session, alone or with everybody else.
+        let leader = script.quorum_leader()?;
+        script.world.pause(NodeId::Coordinator(leader), 5_000);
+        script.run_ms(8_000)?;
+        script.converge()?;
+        let nodes: Vec<_> = script.world.all_servers().collect();
+        for node in nodes {
+            script.world.pause(node, 6_000);
+        }
+        script.run_ms(9_000)?;
+        script.converge()?;
+        assert_eq!(epochs(&script), before, "nobody was away");
+        assert_eq!(script.leader_epoch()?, leader_epoch);
+        Ok(())
+    };
+    story().expect("silence counts only while somebody listens");
+}
+
+#[test]
+fn scenario_24_two_processes_with_one_broker_id() {
+    let story = || -> Step {
+        let mut script = Script::new(24, WorldConfig::small())?;
+        script.write(2)?;
+        let before = epochs(&script);
+        let request = Request::Register(Register {
+            broker: BrokerId(1),
+            incarnation: IncarnationId([9; 16]),
+            cluster_id: None,
+            endpoints: Vec::new(),
+            inter_broker_listener: ListenerName::new("INTERNAL"),
+            rack: None,
+            clean_shutdown_epoch: BrokerEpoch::NONE,
+            min_insync_replicas: 1,
+        });
+        let leader = NodeId::Coordinator(script.quorum_leader()?);
+        let call = CallId(24_000);
+        script.world.send(SCRIPT, leader, Message::Cluster { call, request: Arc::new(request) });
+        script.run_ms(3_000)?;
+        let answer = script.world.inbox.iter().find_map(|(_, message)| match message {
+            Message::ClusterAnswer { call: CallId(24_000), answer: Some(answer), .. } => Some((**answer).clone()),
+            _ => None,
+        });
+        match answer {
+            Some(Answer::Register(Err(refusal))) => {
+                assert_ne!(refusal.error, ErrorCode::None);
+                assert!(!refusal.message.is_empty(), "it names the other");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(epochs(&script), before, "the living one notices nothing");
+        script.write(2)?;
+        script.converge()
+    };
+    story().expect("the second is refused");
+}
+
+#[test]
+fn scenario_26_many_leaderships_at_once_and_a_quorum_change_in_the_middle() {
+    let story = || -> Step {
+        let mut script = Script::new(26, WorldConfig { partitions: 120, ..WorldConfig::small() })?;
+        let victim = script.leader()?;
+        script.kill(victim);
+        script.run_ms(2)?;
+        let leader = script.quorum_leader()?;
+        script.world.kill(NodeId::Coordinator(leader));
+        script.world.start_after(NodeId::Coordinator(leader), 1_000);
+        script.wait("every partition to have a living leader", |world| {
+            world.partitions().iter().all(|partition| {
+                world.leader_of(*partition).is_some_and(|leader| {
+                    leader != victim
+                        && world
+                            .brokers
+                            .get(&leader)
+                            .and_then(|node| node.replica(*partition))
+                            .is_some_and(|replica| replica.leader().is_some())
+                })
+            })
+        })?;
+        script.start(victim);
+        script.converge()
+    };
+    story().expect("none is forgotten");
+}

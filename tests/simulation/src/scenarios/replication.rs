@@ -1,0 +1,431 @@
+//! Scenarios 1–16: leaders and followers.
+
+use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, Offset};
+use ottla_replication::{FetchPosition, Rules};
+
+use crate::invariants::Violation;
+use crate::message::{CallId, Fetch, Message};
+use crate::network::NodeId;
+use crate::script::{Script, Step};
+use crate::world::{SCRIPT, WorldConfig};
+
+/// The story of scenario 1 under `rules`: two leaders die one after the other before a follower, whose high watermark is behind,
+/// has fetched from the second.
+fn truncation_story(seed: u64, rules: Rules) -> Step {
+    let mut script = Script::new(seed, WorldConfig { rules, ..WorldConfig::small() })?;
+    script.write(10)?;
+    let (leader, followers) = (script.leader()?, script.followers()?);
+    script.cut_brokers(followers[0], followers[1]);
+    // Acknowledged, but no follower was told of the new high watermark.
+    script.write(1)?;
+    script.kill(leader);
+    let second = script.wait_other_leader(leader)?;
+    let last = if second == followers[0] { followers[1] } else { followers[0] };
+    script.wait("the other to follow it", |world| {
+        let Some(partition) = world.partitions().first().copied() else { return false };
+        world
+            .brokers
+            .get(&last)
+            .and_then(|node| node.replica(partition))
+            .is_some_and(|replica| replica.follower().is_some_and(|follower| follower.leader().0 == second))
+    })?;
+    script.kill(second);
+    script.wait_leads(last)?;
+    assert_eq!(script.end_of(last)?, Offset(22), "11 batches of 2 records were acknowledged");
+    script.heal();
+    script.converge()
+}
+
+#[test]
+fn scenario_01_truncating_to_the_high_watermark() {
+    for seed in 0..5 {
+        truncation_story(seed, Rules::default()).expect("acknowledged records stay");
+    }
+    let broken = Rules { truncate_to_high_watermark: true, ..Rules::default() };
+    let Violation(what) = truncation_story(0, broken).expect_err("the rule is taken out");
+    assert!(what.contains("leads partition"), "{what}");
+}
+
+#[test]
+fn scenario_02_same_offset_different_records() {
+    let story = |seed| -> Step {
+        let config = WorldConfig { brokers: 2, replication_factor: 2, min_isr: 1, ..WorldConfig::small() };
+        let mut script = Script::new(seed, config)?;
+        script.write(20)?;
+        let (leader, follower) = (script.leader()?, script.followers()?[0]);
+        script.lose_power(leader);
+        script.lose_power(follower);
+        // Whoever may lead comes back first, with what the disk kept, and writes on.
+        script.start(leader);
+        script.start(follower);
+        script.wait("a leader", |world| {
+            world.partitions().first().is_some_and(|partition| world.leader_of(*partition).is_some())
+        })?;
+        let first = script.leader()?;
+        script.wait_leads(first)?;
+        script.write_hastily(first, 5)?;
+        script.converge()
+    };
+    for seed in 0..12 {
+        story(seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+}
+
+#[test]
+fn scenario_04_stale_follower_does_not_join_the_isr() {
+    let story = || -> Step {
+        let mut script = Script::new(4, WorldConfig::small())?;
+        script.write(5)?;
+        let (leader, follower) = (script.leader()?, script.followers()?[0]);
+        let old_epoch = script.broker(follower)?.active_epoch();
+        script.kill(follower);
+        script.wait_fenced(follower)?;
+        script.write(5)?;
+        let end = script.end_of(leader)?;
+        // It comes back, registered anew, but cannot reach the leader; a fetch of its former life arrives.
+        script.cut_brokers(leader, follower);
+        script.start(follower);
+        script.wait("a new registration", |world| {
+            world.brokers.get(&follower).and_then(|node| node.active_epoch()) > old_epoch
+        })?;
+        script.run_ms(500)?;
+        let partition = script.partition()?;
+        let position = FetchPosition {
+            leader_epoch: script.leader_epoch()?,
+            offset: end,
+            last_fetched_epoch: LeaderEpoch::NONE,
+            log_start: Offset(0),
+        };
+        let fetch = Fetch {
+            replica: old_epoch.map(|epoch| (BrokerId(follower), epoch)),
+            partitions: vec![(partition, position)],
+            max_wait_ms: 100,
+        };
+        script.world.send(SCRIPT, NodeId::Broker(leader), Message::Fetch { call: CallId(4_000), fetch });
+        script.run_ms(500)?;
+        let answer = script.world.inbox.iter().find_map(|(_, message)| match message {
+            Message::FetchAnswer { call: CallId(4_000), partitions } => {
+                partitions.first().map(|(_, answer)| answer.error)
+            }
+            _ => None,
+        });
+        assert_eq!(answer, Some(ErrorCode::NotLeaderOrFollower));
+        assert!(!script.isr()?.contains(&follower));
+        script.heal();
+        script.converge()
+    };
+    story().expect("the former life's fetch counts for nothing");
+}
+
+#[test]
+fn scenario_05_a_fenced_replica_is_neither_counted_nor_waited_for() {
+    let story = || -> Step {
+        let mut script = Script::new(5, WorldConfig::small())?;
+        let follower = script.followers()?[0];
+        // It fetches on, but the quorum hears nothing of it.
+        script.cut_from_quorum(follower);
+        script.wait_fenced(follower)?;
+        script.run_ms(300)?;
+        script.write(10)?;
+        assert!(!script.isr()?.contains(&follower));
+        script.run_ms(2_000)?;
+        assert!(!script.isr()?.contains(&follower), "the quorum refuses it while it is fenced");
+        script.write(5)?;
+        script.heal();
+        script.converge()
+    };
+    story().expect("a fenced replica holds nobody up");
+}
+
+#[test]
+fn scenario_06_last_replica_standing() {
+    let story = || -> Step {
+        let mut script = Script::new(6, WorldConfig::small())?;
+        script.write(5)?;
+        let (leader, followers) = (script.leader()?, script.followers()?);
+        script.kill(followers[0]);
+        script.kill(followers[1]);
+        script.wait_fenced(followers[0])?;
+        script.wait_fenced(followers[1])?;
+        script.run_ms(300)?;
+        let hw = script.hw_of(leader)?;
+        // Alone and below min ISR: what it takes is not committed, and acks=all is refused.
+        script.write_hastily(leader, 5)?;
+        let batch = script.batch(1)?;
+        assert_eq!(script.produce(leader, -1, batch)?.error, ErrorCode::NotEnoughReplicas);
+        assert_eq!(script.hw_of(leader)?, hw, "the high watermark stands still");
+        script.lose_power(leader);
+        script.start(followers[0]);
+        script.start(followers[1]);
+        script.start(leader);
+        script.converge()?;
+        assert!(script.end_of(script.leader()?)? >= hw);
+        Ok(())
+    };
+    story().expect("nothing that was committed is lost");
+}
+
+#[test]
+fn scenario_06_an_eligible_replica_wins_over_a_sole_member_that_lost_its_tail() {
+    let story = |seed| -> Step {
+        let config = WorldConfig { brokers: 2, replication_factor: 2, ..WorldConfig::small() };
+        let mut script = Script::new(seed, config)?;
+        script.write(10)?;
+        let (leader, follower) = (script.leader()?, script.followers()?[0]);
+        script.kill(follower);
+        script.wait_fenced(follower)?;
+        script.run_ms(200)?;
+        assert_eq!(script.state()?.elr, [BrokerId(follower)], "it has everything up to the high watermark");
+        script.lose_power(leader);
+        script.start(leader);
+        script.start(follower);
+        script.converge()?;
+        assert!(script.end_of(follower)? >= Offset(20));
+        Ok(())
+    };
+    for seed in 0..8 {
+        story(seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+}
+
+#[test]
+fn scenario_08_the_answer_of_an_isr_change_is_lost() {
+    let story = || -> Step {
+        let mut script = Script::new(8, WorldConfig::small())?;
+        let (leader, follower) = (script.leader()?, script.followers()?[0]);
+        script.kill(follower);
+        script.wait_fenced(follower)?;
+        script.write(3)?;
+        // The leader's requests arrive; the answers do not, and its image stands still.
+        for id in 1..=3 {
+            script.world.network.cut(NodeId::Coordinator(id), NodeId::Broker(leader));
+        }
+        script.start(follower);
+        script.wait("the change to be decided", |world| {
+            world.newest_image().is_some_and(|image| {
+                image.topics().all(|topic| topic.partitions().all(|(_, state)| state.in_isr(BrokerId(follower))))
+            })
+        })?;
+        let pending = script.replica(leader)?.leader().map(|leading| leading.isr().pending().is_some());
+        assert_eq!(pending, Some(true), "the leader does not know");
+        script.heal();
+        script.converge()
+    };
+    story().expect("the retry recognises its own success");
+}
+
+#[test]
+fn scenario_09_zombie_leader() {
+    let story = || -> Step {
+        let mut script = Script::new(9, WorldConfig::small())?;
+        script.write(5)?;
+        let zombie = script.leader()?;
+        let hw = script.hw_of(zombie)?;
+        script.isolate(zombie);
+        let calls: Vec<_> = (0..3)
+            .map(|_| {
+                let batch = script.batch(2)?;
+                script.send(zombie, -1, batch)
+            })
+            .collect::<Step<_>>()?;
+        script.write_hastily(zombie, 3)?;
+        script.wait_other_leader(zombie)?;
+        script.write(5)?;
+        script.run_ms(3_000)?;
+        assert_eq!(script.hw_of(zombie)?, hw, "nobody follows it");
+        for call in calls {
+            let error = script.answer(call).map(|answer| answer.error);
+            assert!(error.is_some_and(|error| !error.is_ok()), "{error:?}");
+        }
+        script.heal();
+        script.converge()?;
+        assert_eq!(script.end_of(zombie)?, Offset(20), "what nobody acknowledged is cut");
+        Ok(())
+    };
+    story().expect("a zombie does no harm");
+}
+
+#[test]
+fn scenario_10_deposed_in_the_middle_of_a_produce() {
+    let story = || -> Step {
+        let mut script = Script::new(10, WorldConfig::small())?;
+        script.write(2)?;
+        let (leader, followers) = (script.leader()?, script.followers()?);
+        script.cut_brokers(leader, followers[0]);
+        script.cut_brokers(leader, followers[1]);
+        let batch = script.batch(1)?;
+        let call = script.send(leader, -1, batch)?;
+        script.run_ms(20)?;
+        assert_eq!(script.answer(call), None, "appended, and waiting");
+        // The quorum loses sight of it, then it learns that another leads.
+        script.world.freeze_clock(NodeId::Broker(leader), 10_000);
+        script.cut_from_quorum(leader);
+        script.wait_other_leader(leader)?;
+        script.heal();
+        script.wait("an answer", |world| {
+            world.inbox.iter().any(
+                |(_, message)| matches!(message, Message::ProduceAnswer { call: answered, .. } if *answered == call),
+            )
+        })?;
+        let error = script.answer(call).map(|answer| answer.error);
+        assert!(matches!(error, Some(ErrorCode::NotLeaderOrFollower | ErrorCode::RequestTimedOut)), "{error:?}");
+        script.converge()
+    };
+    story().expect("never success");
+}
+
+#[test]
+fn scenario_11_topic_deleted_and_created_again_while_a_broker_was_away() {
+    let story = || -> Step {
+        let mut script = Script::new(11, WorldConfig::small())?;
+        script.write(5)?;
+        let former = script.partition()?;
+        let away = script.followers()?[0];
+        script.kill(away);
+        script.wait_fenced(away)?;
+        script.world.delete_topic("t");
+        script.wait("the deletion", |world| world.is_admin_done() && world.partitions().is_empty())?;
+        script.start(away);
+        script.world.create_topic("t");
+        script.wait("the creation", |world| world.is_admin_done() && !world.partitions().is_empty())?;
+        script.converge()?;
+        assert_ne!(script.partition()?, former);
+        script.write(1)?;
+        script.converge()?;
+        assert_eq!(script.end_of(away)?, Offset(2), "nothing of the former topic");
+        assert!(script.broker(away)?.replica(former).is_none());
+        Ok(())
+    };
+    story().expect("topic ids tell them apart");
+}
+
+#[test]
+fn scenario_12_follower_behind_the_leaders_log_start() {
+    let story = || -> Step {
+        let mut script = Script::new(12, WorldConfig::small())?;
+        script.write(3)?;
+        let away = script.followers()?[0];
+        script.kill(away);
+        script.wait_fenced(away)?;
+        script.write(10)?;
+        let partition = script.partition()?;
+        script.world.delete_records(partition, 100)?;
+        let start = script.replica(script.leader()?)?.log.log_start_offset();
+        assert_eq!(start, Offset(26));
+        script.write(3)?;
+        script.start(away);
+        script.converge()?;
+        let replica = script.replica(away)?;
+        assert_eq!(replica.log.log_start_offset(), start);
+        assert_eq!(replica.log.log_end_offset(), Offset(32));
+        Ok(())
+    };
+    story().expect("it starts over at the leader's log start");
+}
+
+#[test]
+fn scenario_13_checkpoints_ahead_of_the_log() {
+    let story = |seed| -> Step {
+        let mut script = Script::new(seed, WorldConfig { segment_bytes: 1_000, ..WorldConfig::small() })?;
+        script.write(20)?;
+        // High watermarks are written down durably; the records were not.
+        script.run_ms(2_500)?;
+        let victim = script.followers()?[0];
+        script.lose_power(victim);
+        script.run_ms(100)?;
+        script.start(victim);
+        script.write(5)?;
+        script.converge()
+    };
+    for seed in 0..8 {
+        story(seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+}
+
+#[test]
+fn scenario_15_idempotence_across_failover() {
+    let story = || -> Step {
+        let mut script = Script::new(15, WorldConfig::small())?;
+        let leader = script.leader()?;
+        let mut batches = Vec::new();
+        for _ in 0..5 {
+            let batch = script.idempotent_batch(2)?;
+            let answer = script.produce(leader, -1, batch.clone())?;
+            assert_eq!(answer.error, ErrorCode::None);
+            batches.push((batch, answer.base_offset));
+        }
+        script.kill(leader);
+        let next = script.wait_other_leader(leader)?;
+        for (batch, first) in &batches {
+            let answer = script.produce(next, -1, batch.clone())?;
+            assert_eq!((answer.error, answer.base_offset), (ErrorCode::None, *first), "the original's answer");
+        }
+        assert_eq!(script.end_of(next)?, Offset(10), "and nothing twice");
+        // A retry of a batch that is above the high watermark waits like the original.
+        let followers = script.followers()?;
+        for follower in &followers {
+            script.cut_brokers(next, *follower);
+        }
+        let batch = script.idempotent_batch(1)?;
+        let (original, retry) = (script.send(next, -1, batch.clone())?, script.send(next, -1, batch)?);
+        script.run_ms(300)?;
+        assert_eq!((script.answer(original), script.answer(retry)), (None, None));
+        script.heal();
+        script.run_ms(2_000)?;
+        let told = (script.answer(original), script.answer(retry));
+        assert_eq!(told.0, told.1);
+        assert_eq!(told.0.map(|answer| (answer.error, answer.base_offset)), Some((ErrorCode::None, Offset(10))));
+        script.converge()
+    };
+    story().expect("the new leader knows every producer");
+}
+
+#[test]
+fn scenario_16_one_way_networks() {
+    // From the leader to the quorum; from the quorum to it; to its peers; from its peers.
+    for way in 0..4 {
+        let story = || -> Step {
+            let config =
+                WorldConfig { replica_lag_time_max: std::time::Duration::from_secs(2), ..WorldConfig::small() };
+            let mut script = Script::new(16 + way, config)?;
+            script.write(3)?;
+            let leader = NodeId::Broker(script.leader()?);
+            let epoch = script.leader_epoch()?;
+            let others: Vec<_> = script.world.all_servers().filter(|other| *other != leader).collect();
+            for other in others {
+                let is_quorum = matches!(other, NodeId::Coordinator(_));
+                match (way, is_quorum) {
+                    (0, true) | (2, false) => script.world.network.cut(leader, other),
+                    (1, true) | (3, false) => script.world.network.cut(other, leader),
+                    _ => {}
+                }
+            }
+            script.run_ms(15_000)?;
+            let changes = script.leader_epoch()?.0 - epoch.0;
+            assert!(changes <= 2, "way {way}: leadership flaps, {changes} changes in 15 s");
+            script.heal();
+            script.converge()?;
+            script.write(3)
+        };
+        story().unwrap_or_else(|error| panic!("way {way}: {error}"));
+    }
+}
+
+#[test]
+fn scenario_19_wall_clocks_jump() {
+    let story = || -> Step {
+        let mut script = Script::new(19, WorldConfig::small())?;
+        script.write(2)?;
+        let epoch = script.leader_epoch()?;
+        let nodes: Vec<_> = script.world.all_servers().collect();
+        for (number, node) in nodes.into_iter().enumerate() {
+            let sign = if number % 2 == 0 { 1 } else { -1 };
+            script.world.set_wall_clock(node, sign * 400 * 24 * 3_600_000);
+            script.write(1)?;
+            script.run_ms(1_000)?;
+        }
+        assert_eq!(script.leader_epoch()?, epoch, "sessions and elections do not look at the wall");
+        script.converge()
+    };
+    story().expect("a wall clock moves nothing");
+}

@@ -1,0 +1,46 @@
+//! Some hundred seeds, and the promise that a seed tells the same story every time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::runner::{Options, run};
+
+/// As many as a minute and a half allows on two cores.
+const SEEDS: u64 = 240;
+
+#[test]
+fn seeds_hold() {
+    let next = AtomicU64::new(0);
+    let failures = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= SEEDS {
+                        break;
+                    }
+                    let report = run(seed, Options::default());
+                    if report.failure.is_some() {
+                        failures.lock().push(report);
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner();
+    let list: Vec<_> = failures.iter().map(ToString::to_string).collect();
+    assert!(failures.is_empty(), "{}", list.join("\n\n"));
+}
+
+#[test]
+fn a_seed_replays_to_the_byte() {
+    for seed in [3, 17, 42] {
+        let (first, second) = (run(seed, Options::default()), run(seed, Options::default()));
+        assert_eq!(first.trace_hash, second.trace_hash, "seed {seed}");
+        assert_eq!(first, second);
+        assert!(first.events > 1_000 && first.checks > 100, "{first}");
+    }
+}

@@ -13,7 +13,7 @@ use ottla_storage::checkpoint::meta_properties::MetaProperties;
 use ottla_storage::checkpoint::offsets::Offsets;
 use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::{
-    CheckpointKind, DirectoryError, LogConfig, LogDirectory, OpenOptions, PartitionDirectory, RealEnv,
+    CheckpointKind, DirectoryError, LogConfig, LogDirectory, OpenError, OpenOptions, PartitionDirectory, RealEnv,
 };
 use parking_lot::{Mutex, RwLock};
 
@@ -38,10 +38,17 @@ pub enum LogDirsError {
 pub struct LogDir {
     io: DirectoryIo,
     storage: RwLock<LogDirectory<RealEnv>>,
-    /// What `recovery-point-offset-checkpoint` says.
-    recovery_points: Mutex<Offsets>,
+    recovery_points: Mutex<RecoveryPoints>,
     /// The partitions that were placed here.
     partitions: AtomicUsize,
+}
+
+#[derive(Default)]
+struct RecoveryPoints {
+    /// What `recovery-point-offset-checkpoint` says.
+    on_disk: Offsets,
+    /// Counts the points that fell: what was collected before one did must not be written after it.
+    falls: u64,
 }
 
 /// A log that was there at the start.
@@ -50,8 +57,10 @@ pub struct FoundLog {
     /// None in what Kafka wrote before 2.8.
     pub topic_id: Option<TopicId>,
     pub directory: Arc<LogDir>,
-    /// None if it cannot be opened: it is neither served nor touched.
+    /// None if it cannot be opened: it is not served.
     pub log: Option<Box<Log>>,
+    /// It cannot be opened because records in its middle are damaged.
+    pub is_damaged: bool,
     pub high_watermark: Offset,
 }
 
@@ -107,29 +116,41 @@ impl LogDir {
         self.storage.read().remove(path)
     }
 
-    /// Replaces a checkpoint. Waits for the disk.
+    /// Replaces the checkpoint of high watermarks or of log starts. Waits for the disk.
     pub fn write_checkpoint(&self, kind: CheckpointKind, offsets: &Offsets) -> Result<(), DirectoryError> {
         let entries = offsets.iter().map(|(partition, offset)| (partition, *offset));
-        if kind != CheckpointKind::RecoveryPoint {
-            return self.storage.read().write_checkpoint(kind, entries);
+        self.storage.read().write_checkpoint(kind, entries)
+    }
+
+    /// Replaces the checkpoint of recovery points by what `collect` finds, unless it says that already. Waits for the disk.
+    pub fn write_recovery_points(&self, collect: impl Fn() -> Offsets) -> Result<(), DirectoryError> {
+        loop {
+            let falls = self.recovery_points.lock().falls;
+            // Without the lock: a partition that is being cut holds its own, and wants this one.
+            let offsets = collect();
+            let mut known = self.recovery_points.lock();
+            if known.falls != falls {
+                continue;
+            }
+            if known.on_disk != offsets {
+                let entries = offsets.iter().map(|(partition, offset)| (partition, *offset));
+                self.storage.read().write_checkpoint(CheckpointKind::RecoveryPoint, entries)?;
+                known.on_disk = offsets;
+            }
+            return Ok(());
         }
-        let mut known = self.recovery_points.lock();
-        if *known != *offsets {
-            self.storage.read().write_checkpoint(kind, entries)?;
-            known.clone_from(offsets);
-        }
-        Ok(())
     }
 
     /// A log was cut: a recovery point above its new end must not be believed after a loss of power, once other records have
     /// been written in the place of those that went. Rare: only what was synced can have such a point.
     pub fn lower_recovery_point(&self, partition: &TopicPartition, to: Offset) -> Result<(), DirectoryError> {
         let mut known = self.recovery_points.lock();
-        match known.get_mut(partition) {
+        known.falls += 1;
+        match known.on_disk.get_mut(partition) {
             Some(point) if *point > to => *point = to,
             _ => return Ok(()),
         }
-        let entries = known.iter().map(|(partition, offset)| (partition, *offset));
+        let entries = known.on_disk.iter().map(|(partition, offset)| (partition, *offset));
         self.storage.read().write_checkpoint(CheckpointKind::RecoveryPoint, entries)
     }
 
@@ -290,11 +311,11 @@ fn open_directory(
             progress: None,
         };
         let opened = Log::open(RealEnv, found.path.clone(), found.partition.clone(), config.clone(), options);
-        let (log, high_watermark) = match opened {
-            Ok(opened) => (Some(Box::new(opened.log)), opened.high_watermark),
+        let (log, high_watermark, is_damaged) = match opened {
+            Ok(opened) => (Some(Box::new(opened.log)), opened.high_watermark, false),
             Err(error) => {
-                tracing::error!(%error, "a log is not opened; its partition is not served from here");
-                (None, Offset::ZERO)
+                tracing::error!(%error, "a log is not opened");
+                (None, Offset::ZERO, matches!(error, OpenError::CorruptMiddle { .. }))
             }
         };
         FoundLog {
@@ -302,6 +323,7 @@ fn open_directory(
             topic_id: found.topic_id,
             directory: directory.clone(),
             log,
+            is_damaged,
             high_watermark,
         }
     };
@@ -312,7 +334,7 @@ fn open_directory(
         running.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect::<Vec<_>>()
     });
     drop(storage);
-    *directory.recovery_points.lock() = recovery_points;
+    directory.recovery_points.lock().on_disk = recovery_points;
     if logs.len() < live.len() {
         return Err(std::io::Error::other("a thread that opened logs ended by a panic").into());
     }

@@ -158,10 +158,10 @@ impl Queue {
 
     fn stop(&self) {
         self.jobs.lock().take();
-        if let Some(thread) = self.thread.lock().take() {
-            if thread.join().is_err() {
-                tracing::error!("an I/O thread ended by a panic");
-            }
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("an I/O thread ended by a panic");
         }
     }
 }

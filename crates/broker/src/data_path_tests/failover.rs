@@ -129,3 +129,45 @@ fn hundreds_of_partitions_are_soon_in_sync() {
     let produced = brokers[1].produce(TopicRef::Id(other), 0, &batch(&["a"]), -1, NEVER_MS);
     assert_eq!(produced.error, ErrorCode::None);
 }
+
+/// Scenario 12: the leader no longer has what the follower would need next.
+#[test]
+fn a_follower_behind_the_leaders_log_start_starts_over() {
+    let cluster = Cluster::new(&[]);
+    let mut brokers = cluster.start_all(&[1, 2]);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1, 2], &[]);
+    brokers[0].produce(TopicRef::Id(id), 0, &batch(&["both"]), -1, NEVER_MS);
+    brokers.remove(1).kill();
+    cluster.quorum.fence(2);
+    cluster.quorum.set_isr("t", 0, &[1]);
+    for value in ["one", "two", "three"] {
+        brokers[0].produce(TopicRef::Id(id), 0, &batch(&[value]), -1, NEVER_MS);
+    }
+    brokers[0].partition(id, 0).with_log(|log| log.advance_log_start(Offset(3)));
+    let back = cluster.start(2);
+    eventually("it has what the leader has", || {
+        back.partition(id, 0).with_log(|log| (log.log_start_offset(), log.log_end_offset()))
+            == Some((Offset(3), Offset(4)))
+    });
+    assert_eq!(back.log_bytes(id, 0), brokers[0].log_bytes(id, 0));
+    eventually("and it is in the ISR", || cluster.quorum.isr("t", 0) == [1, 2]);
+}
+
+/// Scenario 18: the partition resigns, and says what is wrong meanwhile.
+#[test]
+fn a_directory_whose_disk_failed_leads_nothing() {
+    let cluster = Cluster::new(&[]);
+    let brokers = cluster.start_all(&[1, 2]);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1, 2], &[]);
+    brokers[0].produce(TopicRef::Id(id), 0, &batch(&["a"]), -1, NEVER_MS);
+    brokers[0].partition(id, 0).disk_failed(&"no such luck");
+    let refused = brokers[0].produce(TopicRef::Id(id), 0, &batch(&["b"]), -1, NEVER_MS);
+    assert_eq!(refused.error, ErrorCode::KafkaStorageError);
+    eventually("another broker leads", || cluster.quorum.state("t", 0).leader.0 == 2);
+    let produced = brokers[1].produce(TopicRef::Id(id), 0, &batch(&["b"]), -1, NEVER_MS);
+    assert_eq!((produced.error, produced.base_offset), (ErrorCode::None, Offset(1)));
+    let moved = brokers[0].produce(TopicRef::Id(id), 0, &batch(&["c"]), -1, NEVER_MS);
+    assert_eq!(moved.error, ErrorCode::KafkaStorageError);
+}

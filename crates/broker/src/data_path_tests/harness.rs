@@ -148,6 +148,11 @@ impl Quorum {
         self.set_state(topic, partition, &next);
     }
 
+    /// Takes a broker's registration out of the tree.
+    pub fn fence(&self, broker: i32) {
+        self.commit(vec![(nodes::broker::path(BrokerId(broker)), None)]);
+    }
+
     /// Another ISR under the same leader.
     pub fn set_isr(&self, topic: &str, partition: i32, isr: &[i32]) {
         let state = self.state(topic, partition);
@@ -257,8 +262,21 @@ impl QuorumHandle for QuorumLink {
         })
     }
 
-    fn resign_leadership(&self, _: Vec<TopicIdPartition>) -> QuorumFuture<Revision> {
-        Box::pin(async { Err(QuorumError::NotRegistered) })
+    /// Whoever else is in the ISR leads next, alone.
+    fn resign_leadership(&self, partitions: Vec<TopicIdPartition>) -> QuorumFuture<Revision> {
+        let quorum = self.0.clone();
+        Box::pin(async move {
+            let (revision, image) = quorum.image();
+            for id in partitions {
+                let (Some(topic), Some(state)) = (image.topic_by_id(id.topic_id), image.partition(id)) else {
+                    continue;
+                };
+                if let Some(next) = state.isr_ids().find(|broker| *broker != state.leader) {
+                    quorum.elect(topic.name.as_str(), id.partition.0, next.0, &[next.0]);
+                }
+            }
+            Ok(revision)
+        })
     }
 
     fn create_topics(&self, _: CreateTopics, _: Duration) -> QuorumFuture<TopicOutcomes> {
@@ -306,10 +324,7 @@ impl Cluster {
         self.directory.path().join(id.to_string())
     }
 
-    /// Starts a broker with whatever its directory holds, registers it and gives it the tree.
-    pub fn start(&self, id: i32) -> TestBroker {
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let _inside = runtime.enter();
+    fn config(&self, id: i32) -> Arc<BrokerConfig> {
         let directory = self.log_directory(id).display().to_string();
         let mut flags: Vec<(String, String)> = [
             ("coordinator.connect", "127.0.0.1:1"),
@@ -323,9 +338,31 @@ impl Cluster {
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
         .collect();
         flags.extend(self.flags.iter().cloned());
-        let config = Arc::new(
-            BrokerConfig::load(&Sources { flags, ..Sources::default() }).expect("a valid configuration").config,
-        );
+        Arc::new(BrokerConfig::load(&Sources { flags, ..Sources::default() }).expect("a valid configuration").config)
+    }
+
+    /// Starts a broker that never hears of the cluster, and stops it.
+    pub fn start_without_a_tree(&self, id: i32) {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let _inside = runtime.enter();
+        let replicas = ReplicaManager::new(
+            self.config(id),
+            Arc::new(Identity::new(IncarnationId([9; 16]), BrokerId(id))),
+            Arc::new(MetadataCache::new(Arc::new(Image::empty()))),
+            Arc::new(QuorumLink(self.quorum.clone())),
+            Arc::new(Telemetry::default()),
+            runtime.handle().clone(),
+        )
+        .expect("the directory can be used");
+        replicas.open_logs().expect("the logs open");
+        replicas.shutdown_clean(BrokerEpoch::NONE).expect("nothing can go wrong");
+    }
+
+    /// Starts a broker with whatever its directory holds, registers it and gives it the tree.
+    pub fn start(&self, id: i32) -> TestBroker {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let _inside = runtime.enter();
+        let config = self.config(id);
         let incarnation = IncarnationId(*uuid::Uuid::new_v4().as_bytes());
         let identity = Arc::new(Identity::new(incarnation, BrokerId(id)));
         let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty())));

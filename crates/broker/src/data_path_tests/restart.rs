@@ -71,7 +71,9 @@ fn a_directory_of_another_topic_is_set_aside() {
     brokers.remove(1).kill();
     cluster.quorum.delete_topic("t", 2);
     cluster.quorum.create_topic("t", new, 1, &[1, 2], &[]);
-    brokers[0].produce(TopicRef::Id(new), 0, &batch(&["new", "newer"]), 1, NEVER_MS);
+    eventually("the new log is open", || brokers[0].partition(new, 0).with_log(|_| ()).is_some());
+    let produced = brokers[0].produce(TopicRef::Id(new), 0, &batch(&["new", "newer"]), 1, NEVER_MS);
+    assert_eq!(produced.error, ErrorCode::None);
     let back = cluster.start(2);
     eventually("it has the new topic's records", || {
         back.partition(new, 0).with_log(|log| log.log_end_offset()) == Some(Offset(2))
@@ -81,4 +83,38 @@ fn a_directory_of_another_topic_is_set_aside() {
         let names = names(&cluster, 2);
         names.len() == 3 && names.iter().filter(|name| name.ends_with("-stray")).count() == 2
     });
+}
+
+#[test]
+fn a_damaged_log_is_fetched_anew_where_nobody_counts_on_it() {
+    let cluster = Cluster::new(&[]);
+    let mut brokers = cluster.start_all(&[1, 2]);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1, 2], &[]);
+    for value in ["one", "two", "three"] {
+        brokers[0].produce(TopicRef::Id(id), 0, &batch(&[value]), -1, NEVER_MS);
+    }
+    brokers.remove(1).kill();
+    let file = cluster.log_directory(2).join("t-0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[70] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    cluster.quorum.set_isr("t", 0, &[1]);
+    let back = cluster.start(2);
+    eventually("it is in the ISR again", || cluster.quorum.isr("t", 0) == [1, 2]);
+    assert_eq!(back.log_bytes(id, 0), brokers[0].log_bytes(id, 0));
+    assert!(names(&cluster, 2).iter().any(|name| name.ends_with("-stray")), "and the damaged one is kept");
+}
+
+#[test]
+fn a_start_that_came_to_nothing_leaves_a_clean_stop_clean() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1], &[]);
+    broker.produce(TopicRef::Id(id), 0, &batch(&["a"]), -1, NEVER_MS);
+    let epoch = broker.broker.identity.epoch();
+    broker.shut_down();
+    cluster.start_without_a_tree(1);
+    assert_eq!(cluster.start(1).opened.clean_shutdown_epoch, epoch);
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ottla_model::MonotonicMs;
 use parking_lot::Mutex;
 
-use super::{FetchSession, Fetcher, SessionId};
+use super::{CONSUMER_PARTITIONS_MAX, FetchSession, Fetcher, SessionId};
 
 /// A session that is younger keeps its slot (Kafka's `min.incremental.fetch.session.eviction.ms`).
 pub const EVICTION_AGE: Duration = Duration::from_secs(120);
@@ -28,6 +28,8 @@ struct State {
     by_last_use: BTreeSet<(MonotonicMs, SessionId)>,
     /// (is a follower's, partitions, id): the first is the cheapest to lose.
     by_value: BTreeSet<(bool, usize, SessionId)>,
+    /// Of all consumers' sessions.
+    consumer_partitions: usize,
 }
 
 struct Entry {
@@ -65,9 +67,13 @@ impl FetchSessionCache {
         make: impl FnOnce(SessionId) -> Arc<FetchSession>,
     ) -> Option<Arc<FetchSession>> {
         let mut state = self.state.lock();
+        let is_replica = matches!(fetcher, Fetcher::Replica { .. });
+        if !is_replica && state.consumer_partitions + partitions > CONSUMER_PARTITIONS_MAX {
+            return None;
+        }
         // What is evicted is dropped when the lock is free: dropping a session visits its partitions.
         let evicted = if state.sessions.len() >= self.slots {
-            let victim = state.victim(now, matches!(fetcher, Fetcher::Replica { .. }), partitions)?;
+            let victim = state.victim(now, is_replica, partitions)?;
             state.remove(victim)
         } else {
             None
@@ -80,18 +86,22 @@ impl FetchSessionCache {
         };
         let session = make(id);
         let entry = Entry { session: session.clone(), created: now, last_used: now, partitions };
+        if !is_replica {
+            state.consumer_partitions += partitions;
+        }
         state.by_last_use.insert((now, id));
-        state.by_value.insert((entry.is_replica(), partitions, id));
+        state.by_value.insert((is_replica, partitions, id));
         state.sessions.insert(id, entry);
         drop(state);
         drop(evicted);
         Some(session)
     }
 
-    /// The session was used and now holds so many partitions.
-    pub fn touch(&self, id: SessionId, now: MonotonicMs, partitions: usize) {
+    /// The session was used and now holds so many partitions. Says whether it may live on: not without any, and not with
+    /// more than are left for consumers.
+    pub fn touch(&self, id: SessionId, now: MonotonicMs, partitions: usize) -> bool {
         let mut state = self.state.lock();
-        let Some(entry) = state.sessions.get_mut(&id) else { return };
+        let Some(entry) = state.sessions.get_mut(&id) else { return false };
         let before = (entry.is_replica(), entry.partitions, entry.last_used);
         (entry.partitions, entry.last_used) = (partitions, now);
         state.by_last_use.remove(&(before.2, id));
@@ -99,7 +109,17 @@ impl FetchSessionCache {
         if before.1 != partitions {
             state.by_value.remove(&(before.0, before.1, id));
             state.by_value.insert((before.0, partitions, id));
+            if !before.0 {
+                state.consumer_partitions = state.consumer_partitions - before.1 + partitions;
+            }
         }
+        if partitions > 0 && (before.0 || state.consumer_partitions <= CONSUMER_PARTITIONS_MAX) {
+            return true;
+        }
+        let removed = state.remove(id);
+        drop(state);
+        drop(removed);
+        false
     }
 
     /// Ends a session of this fetcher.
@@ -143,6 +163,9 @@ impl State {
         let entry = self.sessions.remove(&id)?;
         self.by_last_use.remove(&(entry.last_used, id));
         self.by_value.remove(&(entry.is_replica(), entry.partitions, id));
+        if !entry.is_replica() {
+            self.consumer_partitions -= entry.partitions;
+        }
         Some(entry)
     }
 }
@@ -186,6 +209,22 @@ mod tests {
         cache.touch(third, MonotonicMs(230_000), 10);
         add(&cache, 240_000, Fetcher::Consumer, 1).expect("the large one has been idle");
         assert!(cache.get(large, Fetcher::Consumer).is_none());
+    }
+
+    #[test]
+    fn what_consumers_can_make_the_broker_remember_is_bounded() {
+        let cache = FetchSessionCache::new(10);
+        let half = CONSUMER_PARTITIONS_MAX / 2;
+        let first = add(&cache, 0, Fetcher::Consumer, half).expect("free slot");
+        assert_eq!(add(&cache, 0, Fetcher::Consumer, half + 1), None);
+        let second = add(&cache, 0, Fetcher::Consumer, half).expect("free slot");
+        add(&cache, 0, REPLICA, CONSUMER_PARTITIONS_MAX * 2).expect("followers are not counted");
+        assert!(cache.touch(first, MonotonicMs(1), half));
+        assert!(!cache.touch(first, MonotonicMs(2), half + 1), "it has grown too large");
+        assert!(cache.get(first, Fetcher::Consumer).is_none());
+        assert!(cache.touch(second, MonotonicMs(3), half + 1));
+        assert!(!cache.touch(second, MonotonicMs(4), 0), "nothing is left of it");
+        assert_eq!(cache.len(), 1);
     }
 
     #[test]

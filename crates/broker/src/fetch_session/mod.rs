@@ -29,9 +29,9 @@ pub use cache::FetchSessionCache;
 /// A topic as a request names it: by name before version 13, then by id.
 pub use ottla_protocol::messages::TopicRef;
 
-/// Partitions that a session may remember. A larger fetch is answered without a session: memory that a client can make
-/// the broker keep between requests is bounded by this times the slots.
-pub const SESSION_PARTITIONS_MAX: usize = 100_000;
+/// Partitions that all consumers' sessions together may remember, at some 200 bytes each. Beyond it fetches are answered without
+/// a session: what clients can make the broker keep between their requests is bounded. Followers are not counted.
+pub const CONSUMER_PARTITIONS_MAX: usize = 200_000;
 
 /// Names a session on this broker; 0 is none.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -93,7 +93,7 @@ pub struct Bounds {
 }
 
 struct Slot {
-    topic: TopicRef,
+    topic: Arc<TopicRef>,
     partition: PartitionId,
     wanted: Wanted,
     hosted: Option<Hosted>,
@@ -121,7 +121,7 @@ impl Hosted {
 /// One partition of an answer.
 pub struct Entry {
     slot: u32,
-    pub topic: TopicRef,
+    pub topic: Arc<TopicRef>,
     pub partition: PartitionId,
     pub read: FetchRead,
 }
@@ -159,7 +159,7 @@ pub struct Slots {
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
     /// Only in a session that lives on: a single fetch has nothing to look up.
-    index: HashMap<(TopicRef, PartitionId), u32>,
+    index: HashMap<(Arc<TopicRef>, PartitionId), u32>,
     queue: VecDeque<u32>,
     subscribes: bool,
 }
@@ -206,7 +206,7 @@ impl FetchSession {
     }
 
     /// A request names a partition: adds it, or changes what is wanted of it.
-    pub fn want(&self, slots: &mut Slots, topic: TopicRef, partition: PartitionId, wanted: Wanted) {
+    pub fn want(&self, slots: &mut Slots, topic: &Arc<TopicRef>, partition: PartitionId, wanted: Wanted) {
         if self.is_remembered()
             && let Some(&at) = slots.index.get(&(topic.clone(), partition))
         {
@@ -236,12 +236,12 @@ impl FetchSession {
         };
         slots.queue.push_back(at);
         if self.is_remembered() {
-            slots.index.insert((topic, partition), at);
+            slots.index.insert((topic.clone(), partition), at);
         }
     }
 
     /// The fetcher does not want the partition any more.
-    pub fn forget(&self, slots: &mut Slots, topic: &TopicRef, partition: PartitionId) {
+    pub fn forget(&self, slots: &mut Slots, topic: &Arc<TopicRef>, partition: PartitionId) {
         let Some(at) = slots.index.remove(&(topic.clone(), partition)) else { return };
         if let Some(slot) = slots.slots.get_mut(at as usize).and_then(Option::take) {
             if let Some(hosted) = slot.hosted {
@@ -346,6 +346,11 @@ impl FetchSession {
             }
             Err(error) => FetchRead::error(error),
         };
+        if room == 0 && !all && !std::mem::replace(&mut slot.in_queue, true) {
+            // Its progress was taken in; what it has to read comes next time.
+            slots.queue.push_back(at);
+        }
+        let Some(slot) = slots.slots.get(at as usize).and_then(Option::as_ref) else { return };
         let bytes = read.records_bytes();
         let urgent = read.error != ErrorCode::None || read.diverging.is_some();
         if all || bytes > 0 || urgent || slot.told != Some((read.high_watermark, read.log_start)) {
@@ -457,16 +462,16 @@ mod tests {
             current_leader_epoch: LeaderEpoch::NONE,
             last_fetched_epoch: LeaderEpoch::NONE,
         };
-        let topic = TopicRef::Id(TopicId([1; 16]));
+        let topic = Arc::new(TopicRef::Id(TopicId([1; 16])));
         let mut slots = session.slots.lock();
         for partition in 0..3 {
-            session.want(&mut slots, topic.clone(), PartitionId(partition), wanted);
+            session.want(&mut slots, &topic, PartitionId(partition), wanted);
         }
-        session.want(&mut slots, topic.clone(), PartitionId(1), Wanted { offset: Offset(9), ..wanted });
+        session.want(&mut slots, &topic, PartitionId(1), Wanted { offset: Offset(9), ..wanted });
         assert_eq!((slots.len(), slots.queue.len()), (3, 3));
         session.forget(&mut slots, &topic, PartitionId(1));
         assert_eq!((slots.len(), slots.queue.len()), (2, 2));
-        session.want(&mut slots, topic.clone(), PartitionId(7), wanted);
+        session.want(&mut slots, &topic, PartitionId(7), wanted);
         assert_eq!((slots.len(), slots.slots.len()), (3, 3));
     }
 }

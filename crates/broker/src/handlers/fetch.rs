@@ -11,8 +11,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ottla_model::{BrokerId, ErrorCode, ListenerName};
+use ottla_model::{BrokerId, ErrorCode, ListenerName, TopicName};
 use ottla_protocol::RequestHeader;
+use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{
     self, EpochEndOffset, FetchPartitionResponse, FetchRequest, FetchResponse, FetchTopicResponse, IsolationLevel,
 };
@@ -22,8 +23,7 @@ use super::leader_hint::{LeaderHints, names_leader};
 use crate::broker::Broker;
 use crate::clock;
 use crate::fetch_session::{
-    Bounds, Entry, Evaluation, FINAL_EPOCH, FetchSession, Fetcher, INITIAL_EPOCH, SESSION_PARTITIONS_MAX, SessionId,
-    Slots, Wanted, next_epoch,
+    Bounds, Entry, Evaluation, FINAL_EPOCH, FetchSession, Fetcher, INITIAL_EPOCH, SessionId, Slots, Wanted, next_epoch,
 };
 use crate::partition::waiters::Wakes;
 use crate::request_context::RequestContext;
@@ -38,6 +38,11 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Err(error) => return Answer::close(format_args!("Fetch: {error}")),
     };
     drop(body);
+    // A name is said again for each group of partitions in an answer: one that no topic can have must not be said at length.
+    let is_too_long = |topic: &TopicRef| matches!(topic, TopicRef::Name(name) if name.len() > TopicName::MAX_LENGTH);
+    if request.topics.iter().any(|topic| is_too_long(&topic.topic)) {
+        return Answer::close("Fetch: a topic name that is longer than any topic's");
+    }
     let fetcher = match fetcher(broker, context, &request) {
         Ok(fetcher) => fetcher,
         Err(error) => return Answer::Ready(refuse(&header, error)),
@@ -111,8 +116,7 @@ fn open(
             sessions.remove(id, fetcher);
         }
         let partitions = request.topics.iter().map(|topic| topic.partitions.len()).sum();
-        let wants_session =
-            request.session_epoch == INITIAL_EPOCH && partitions > 0 && partitions <= SESSION_PARTITIONS_MAX;
+        let wants_session = request.session_epoch == INITIAL_EPOCH && partitions > 0;
         let session = wants_session
             .then(|| sessions.insert(now, fetcher, partitions, |id| Arc::new(FetchSession::new(id, fetcher, by_id))))
             .flatten()
@@ -135,17 +139,14 @@ fn open(
     take_in(&session, &mut slots, request);
     let (turn, partitions) = (slots.turn, slots.len());
     drop(slots);
-    if partitions == 0 || partitions > SESSION_PARTITIONS_MAX {
-        // Nothing left to remember, or more than the broker is willing to; the next request starts anew.
-        sessions.remove(id, fetcher);
-        return Ok(Opened { session, answered_id: SessionId::NONE, turn, all: false });
-    }
-    sessions.touch(id, now, partitions);
-    Ok(Opened { session, answered_id: id, turn, all: false })
+    // Where it does not live on, the next request starts anew.
+    let answered_id = if sessions.touch(id, now, partitions) { id } else { SessionId::NONE };
+    Ok(Opened { session, answered_id, turn, all: false })
 }
 
 fn take_in(session: &FetchSession, slots: &mut Slots, request: FetchRequest) {
     for topic in request.topics {
+        let name = Arc::new(topic.topic);
         for partition in topic.partitions {
             let wanted = Wanted {
                 offset: partition.fetch_offset,
@@ -154,12 +155,13 @@ fn take_in(session: &FetchSession, slots: &mut Slots, request: FetchRequest) {
                 current_leader_epoch: partition.current_leader_epoch,
                 last_fetched_epoch: partition.last_fetched_epoch,
             };
-            session.want(slots, topic.topic.clone(), partition.partition, wanted);
+            session.want(slots, &name, partition.partition, wanted);
         }
     }
     for topic in request.forgotten_topics {
+        let name = Arc::new(topic.topic);
         for partition in topic.partitions {
-            session.forget(slots, &topic.topic, partition);
+            session.forget(slots, &name, partition);
         }
     }
 }
@@ -246,8 +248,10 @@ impl OpenFetch {
                 records: read.records,
             };
             match response.topics.last_mut() {
-                Some(last) if last.topic == entry.topic => last.partitions.push(partition),
-                _ => response.topics.push(FetchTopicResponse { topic: entry.topic, partitions: vec![partition] }),
+                Some(last) if last.topic == *entry.topic => last.partitions.push(partition),
+                _ => response
+                    .topics
+                    .push(FetchTopicResponse { topic: (*entry.topic).clone(), partitions: vec![partition] }),
             }
         }
         if let Some(hints) = hints {

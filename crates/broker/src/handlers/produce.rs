@@ -167,9 +167,8 @@ fn finish(
     mut response: ProduceResponse,
     pending: Option<&PendingProduce>,
 ) -> Response {
-    let mut place = 0;
     let mut names_any = false;
-    for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+    for (place, partition) in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions).enumerate() {
         if let Some(pending) = pending
             && partition.error == ErrorCode::None
         {
@@ -182,7 +181,6 @@ fn finish(
             }
         }
         names_any |= names_leader(partition.error);
-        place += 1;
     }
     if names_any {
         let image = broker.metadata.current();

@@ -291,12 +291,12 @@ impl Partition {
                 isr: &isr,
             };
             let brokers = |broker| self.host.eligible_epoch(broker);
-            if let Role::Leader(leader) = &mut state.role {
-                if leader.leader_epoch() == epoch {
-                    let effects = leader.state_changed(now, view, &brokers);
-                    self.carry_out(state, effects, wakes);
-                    return;
-                }
+            if let Role::Leader(leader) = &mut state.role
+                && leader.leader_epoch() == epoch
+            {
+                let effects = leader.state_changed(now, view, &brokers);
+                self.carry_out(state, effects, wakes);
+                return;
             }
             log.begin_leader_epoch(epoch);
             let (log_start, log_end) = (log.log_start_offset(), log.log_end_offset());

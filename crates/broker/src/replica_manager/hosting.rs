@@ -133,12 +133,20 @@ impl ReplicaManager {
                 self.set_aside(found);
                 None
             }
+            // An in-sync copy is elsewhere, and this one is not counted on: it is fetched anew (scenario 14).
+            Some(found) if found.is_damaged && state.has_leader() && !state.in_isr(self.identity.id()) => {
+                self.set_aside(found);
+                None
+            }
             found => found,
         };
         let mut wakes = Wakes::default();
         if let Some(found) = found {
             let partition = self.new_partition(topic, id, &found.directory, rules.clone(), found.high_watermark);
             partition.assume(state, now, &mut wakes);
+            if found.log.is_none() {
+                self.unopened.lock().push(partition.clone());
+            }
             self.counting_leaders(&partition, || open_found(&partition, found, &rules, now));
             hosted.insert(partition.clone());
             work.changed.push(partition);
@@ -224,7 +232,7 @@ impl ReplicaManager {
     fn set_aside(&self, found: FoundLog) {
         tracing::warn!(
             partition = %found.partition, topic_id = ?found.topic_id, directory = %found.directory.path().display(),
-            "the cluster does not have this topic: its directory is set aside as -stray"
+            damaged = found.is_damaged, "not a log of a topic of this cluster, or a damaged one: its directory is set aside as -stray"
         );
         let owner = found.directory.clone();
         let (name, log) = (found.partition, found.log);

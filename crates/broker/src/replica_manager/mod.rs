@@ -63,6 +63,8 @@ pub struct ReplicaManager {
     hosted: ArcSwap<Hosted>,
     /// One delta at a time.
     taking: Mutex<Taking>,
+    /// Partitions whose logs were not opened: they must not lead.
+    unopened: Mutex<Vec<Arc<Partition>>>,
     stopping: AtomicBool,
 }
 
@@ -82,14 +84,21 @@ impl Hosted {
 }
 
 /// What only those who take in deltas touch.
-#[derive(Default)]
 struct Taking {
     /// The image has reached this broker's registration.
     is_current: bool,
+    /// The epoch of the last run, if it ended cleanly.
+    last_run: BrokerEpoch,
     /// What the disks held at the start and nobody has claimed.
     found: HashMap<TopicPartition, FoundLog>,
     /// The rules of each topic that has partitions here.
     rules: HashMap<TopicName, Arc<TopicRules>>,
+}
+
+impl Default for Taking {
+    fn default() -> Self {
+        Self { is_current: false, last_run: BrokerEpoch::NONE, found: HashMap::new(), rules: HashMap::new() }
+    }
 }
 
 impl ReplicaManager {
@@ -138,6 +147,7 @@ impl ReplicaManager {
             host,
             hosted: ArcSwap::from_pointee(Hosted::default()),
             taking: Mutex::default(),
+            unopened: Mutex::default(),
             stopping: AtomicBool::new(false),
         });
         data.spawn(isr_updates.run());
@@ -151,6 +161,7 @@ impl ReplicaManager {
         let (found, clean_shutdown_epoch) =
             self.log_dirs.open_logs(self.config.num_recovery_threads_per_data_dir, &rules.log)?;
         let mut taking = self.taking.lock();
+        taking.last_run = clean_shutdown_epoch;
         for log in found {
             taking.found.insert(log.partition.clone(), log);
         }

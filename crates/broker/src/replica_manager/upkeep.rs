@@ -13,7 +13,7 @@ use ottla_storage::checkpoint::offsets::Offsets;
 use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
 
-use super::ReplicaManager;
+use super::{ReplicaManager, Taking};
 use crate::clock;
 use crate::log_dirs::{LogDir, LogDirsError};
 use crate::log_io::{StallWatch, Urgency};
@@ -76,13 +76,21 @@ impl ReplicaManager {
         if directory.health().is_failed() || !self.taking.lock().is_current {
             return;
         }
-        let here: Vec<_> = self.partitions_in(directory);
         for kind in kinds {
-            let offsets = offsets(&here, *kind);
-            if *kind == CheckpointKind::LogStart && offsets.is_empty() {
-                continue;
-            }
-            if let Err(error) = directory.write_checkpoint(*kind, &offsets) {
+            let written = match kind {
+                CheckpointKind::RecoveryPoint => {
+                    directory.write_recovery_points(|| offsets(&self.partitions_in(directory), *kind))
+                }
+                kind => {
+                    let offsets = offsets(&self.partitions_in(directory), *kind);
+                    // Most brokers never have a log that starts later than its first record.
+                    if *kind == CheckpointKind::LogStart && offsets.is_empty() {
+                        continue;
+                    }
+                    directory.write_checkpoint(*kind, &offsets)
+                }
+            };
+            if let Err(error) = written {
                 self.directory_failed(directory, &error);
                 return;
             }
@@ -114,43 +122,50 @@ impl ReplicaManager {
             if self.is_stopping() {
                 return;
             }
+            let unopened = self.unopened.lock().clone();
+            self.resign(&unopened).await;
             for directory in self.log_dirs.all() {
                 if directory.health().is_failed() {
                     self.leave_failed(directory).await;
                     continue;
                 }
                 let looks = watches.entry(directory.path().clone()).or_default().look(directory.health());
-                if looks >= STALLED_LOOKS && looks % STALLED_LOOKS == 0 {
+                if looks >= STALLED_LOOKS && looks.is_multiple_of(STALLED_LOOKS) {
                     tracing::error!(
                         directory = %directory.path().display(), seconds = looks,
                         "the log directory does not answer: its leaderships are given up"
                     );
-                    self.resign(directory).await;
+                    self.resign(&self.partitions_in(directory)).await;
                 }
             }
         }
     }
 
-    async fn leave_failed(&self, directory: &Arc<LogDir>) {
-        for partition in self.partitions_in(directory) {
-            if partition.fail_if_open() {
-                self.telemetry.leader_partitions.set(self.count_leaders());
+    async fn leave_failed(self: &Arc<Self>, directory: &Arc<LogDir>) {
+        let (manager, owner) = (self.clone(), directory.clone());
+        // On a thread that may wait: a write that does not come back holds its partition's lock.
+        let left = tokio::task::spawn_blocking(move || {
+            let partitions = manager.partitions_in(&owner);
+            if partitions.iter().filter(|partition| partition.fail_if_open()).count() > 0 {
+                manager.telemetry.leader_partitions.set(manager.count_leaders());
             }
-        }
-        self.fetchers.update(&self.partitions_in(directory));
-        self.resign(directory).await;
+            manager.fetchers.update(&partitions);
+        });
+        // Others are asked to lead in any case.
+        let _ = tokio::time::timeout(WATCH_INTERVAL, left).await;
+        self.resign(&self.partitions_in(directory)).await;
     }
 
     fn count_leaders(&self) -> i64 {
         i64::try_from(self.partitions().iter().filter(|partition| partition.leads()).count()).unwrap_or(i64::MAX)
     }
 
-    /// Asks the quorum to let others lead what this directory leads by the tree; asked again by the next look.
-    async fn resign(&self, directory: &Arc<LogDir>) {
+    /// Asks the quorum to let others lead those of these partitions that this broker leads by the tree; asked again by the
+    /// next look.
+    async fn resign(&self, partitions: &[Arc<Partition>]) {
         let image = self.metadata.current();
         let local = self.identity.id();
-        let led: Vec<TopicIdPartition> = self
-            .partitions_in(directory)
+        let led: Vec<TopicIdPartition> = partitions
             .iter()
             .map(|partition| partition.id())
             // Only where somebody else could take over: a sole member stays, and says so to its clients.
@@ -175,10 +190,13 @@ impl ReplicaManager {
     /// Closes every log and says so on disk, so that the next start trusts what it finds. Blocks.
     pub fn shutdown_clean(&self, epoch: BrokerEpoch) -> Result<(), LogDirsError> {
         self.begin_shutdown();
-        let taking = self.taking.lock();
+        let mut taking = self.taking.lock();
+        if !taking.is_current {
+            return self.leave_as_found(&mut taking);
+        }
         let mut result = Ok(());
         for directory in self.log_dirs.all() {
-            if let Err(error) = self.close_directory(directory, epoch, taking.is_current) {
+            if let Err(error) = self.close_directory(directory, epoch) {
                 tracing::warn!(directory = %directory.path().display(), %error, "a log directory is not closed cleanly");
                 result = Err(error);
             }
@@ -186,12 +204,19 @@ impl ReplicaManager {
         result
     }
 
-    fn close_directory(
-        &self,
-        directory: &Arc<LogDir>,
-        epoch: BrokerEpoch,
-        was_current: bool,
-    ) -> Result<(), LogDirsError> {
+    /// Nothing has been written: a start that came to nothing must not make the run before it an unclean one.
+    fn leave_as_found(&self, taking: &mut Taking) -> Result<(), LogDirsError> {
+        taking.found.clear();
+        for directory in self.log_dirs.all() {
+            directory.stop_io();
+            if taking.last_run.is_known() {
+                directory.write_clean_shutdown(taking.last_run)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close_directory(&self, directory: &Arc<LogDir>, epoch: BrokerEpoch) -> Result<(), LogDirsError> {
         // What is being created, renamed or synced comes first.
         directory.stop_io();
         let partitions = self.partitions_in(directory);
@@ -212,13 +237,12 @@ impl ReplicaManager {
             recovery_points.extend(closed.recovery_points);
             log_starts.extend(closed.log_starts);
         }
-        if directory.health().is_failed() || !was_current {
-            // Logs that were never claimed are as they were found, and that was not said to be clean.
+        if directory.health().is_failed() {
             return Ok(());
         }
         directory
             .write_checkpoint(CheckpointKind::HighWatermark, &offsets(&partitions, CheckpointKind::HighWatermark))?;
-        directory.write_checkpoint(CheckpointKind::RecoveryPoint, &recovery_points)?;
+        directory.write_recovery_points(|| recovery_points.clone())?;
         if !log_starts.is_empty() {
             directory.write_checkpoint(CheckpointKind::LogStart, &log_starts)?;
         }

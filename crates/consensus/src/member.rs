@@ -15,7 +15,7 @@ use crate::jitter::Jitter;
 use crate::log_store::{Bridge, LogStore, StoreError};
 use crate::membership::Membership;
 
-/// How many ticks at most a member waits before it campaigns once it *knows* that its leader is gone: a few, so that the members do
+/// How many ticks at most a member waits before it campaigns once it *knows* that there is no leader: a few, so that the members do
 /// not all campaign in the same instant.
 const LEADER_GONE_TICKS_MAX: usize = 4;
 /// How often it then campaigns in such a hurry: the votes may be split, and the others may not know yet.
@@ -41,6 +41,9 @@ pub struct MemberConfig {
     pub applied: Revision,
     /// Of the election jitter: two members must not share it.
     pub jitter_seed: u64,
+    /// A member that starts knows of no leader, and asks for votes sooner than one that has just lost its own: an ensemble that starts
+    /// together need not wait. Where there is a leader, pre-vote keeps it in place.
+    pub hurry_at_start: bool,
     /// The Raft library's own log.
     pub logger: slog::Logger,
 }
@@ -58,6 +61,7 @@ impl MemberConfig {
             uncommitted_bytes_max: 64 * 1024 * 1024,
             applied: Revision(0),
             jitter_seed,
+            hurry_at_start: true,
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         }
     }
@@ -169,7 +173,7 @@ impl<S: LogStore> Member<S> {
             election_ticks_max: config.election_ticks_max,
             election_timeout: 0,
             drawn_for: None,
-            hurried_campaigns: 0,
+            hurried_campaigns: if config.hurry_at_start { HURRIED_CAMPAIGNS_MAX } else { 0 },
             pending: None,
             role: None,
         };

@@ -38,6 +38,8 @@ pub enum CoordinatorError {
     Member(#[from] MemberError),
     #[error("the server failed: {0}")]
     Server(#[from] tonic::transport::Error),
+    #[error("the driver ended unexpectedly: see the lines before")]
+    DriverEnded,
     #[error("stopped before the quorum was formed")]
     Stopped,
 }

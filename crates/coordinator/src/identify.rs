@@ -23,6 +23,8 @@ pub struct Identified {
     /// Its disk has never voted.
     pub is_empty: bool,
     pub voters: BTreeMap<CoordinatorId, String>,
+    /// None while its cluster has no id yet.
+    pub cluster_id: Option<String>,
     /// What it remembers of the one who asked.
     pub recognition: Recognition,
     pub known_disk: Option<IncarnationId>,
@@ -48,6 +50,7 @@ pub async fn identify(shared: &Shared, channel: Channel) -> Result<Identified, S
         disk,
         is_empty: answer.empty,
         voters: answer.voters.into_iter().map(|v| (CoordinatorId(v.coordinator_id), v.address)).collect(),
+        cluster_id: Some(answer.cluster_id).filter(|id| !id.is_empty()),
         recognition,
         known_disk: IncarnationId::from_slice(&answer.known_disk_id),
     })
@@ -62,6 +65,8 @@ pub enum Conflict {
     OtherId { address: String, expected: CoordinatorId, found: CoordinatorId },
     #[error("the list of servers is {ours} here and {theirs} on coordinator {id} at {address}: all must have the same")]
     OtherVoters { id: CoordinatorId, address: String, ours: String, theirs: String },
+    #[error("the coordinator at {address} belongs to cluster {theirs}, this one to cluster {ours}")]
+    OtherCluster { address: String, ours: String, theirs: String },
     #[error(
         "coordinator {me} voted with disk {known} before, says coordinator {id} at {address}, and this data directory is disk {disk}: a member that lost its disk must not vote"
     )]
@@ -76,6 +81,12 @@ pub fn names(voters: &BTreeMap<CoordinatorId, String>) -> String {
 /// be reached by different addresses.
 pub fn check(shared: &Shared, address: &str, expected: CoordinatorId, found: &Identified) -> Result<(), Conflict> {
     let address = address.to_owned();
+    // First: what another cluster remembers or lists says nothing about this one.
+    if let (Some(ours), Some(theirs)) = (shared.cluster_id(), &found.cluster_id)
+        && ours != *theirs
+    {
+        return Err(Conflict::OtherCluster { address, ours, theirs: theirs.clone() });
+    }
     if found.id == shared.id && found.disk != shared.disk {
         return Err(Conflict::DuplicateId { id: shared.id, address });
     }

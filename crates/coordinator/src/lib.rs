@@ -105,7 +105,8 @@ impl Coordinator {
         let (connect_lists, mut told) = mpsc::channel(1);
         let configured: BTreeMap<CoordinatorId, String> =
             self.config.servers.iter().map(|server| (server.id, server.address.to_string())).collect();
-        let shared = Shared::new(self.identity.id, self.identity.disk, configured, connect_lists);
+        let cluster_id = self.config.cluster_id.as_ref().map(ToString::to_string);
+        let shared = Shared::new(self.identity.id, self.identity.disk, cluster_id, configured, connect_lists);
         let clock = Clock::default();
         let metrics = Metrics::new(clock);
         // Aborted, all of them, when this function ends; and every connection with them.
@@ -155,12 +156,15 @@ impl Coordinator {
         }
         write_myid(&self.config, self.identity.id);
         let (fatal, mut failed) = mpsc::channel(1);
-        let started = start_driver(&self.config, &self.identity, store, clock, metrics, &shared, &fatal, &mut tasks)?;
+        let mut started =
+            start_driver(&self.config, &self.identity, store, clock, metrics, &shared, &fatal, &mut tasks)?;
         drop(self.disk);
         let _halt = HaltOnDrop(started.handle.clone());
         let stopped = tokio::select! {
             () = &mut shutdown => Ok(()),
             Some(error) = failed.recv() => Err(error),
+            // Only a panic ends it unasked, and only where panics do not end the process.
+            _ = &mut started.ended => return Err(CoordinatorError::DriverEnded),
             Some(ended) = tasks.join_next() => match ended {
                 Ok(Err(error)) => Err(error),
                 // A peer's task ends with the driver, a server never.
@@ -225,15 +229,17 @@ fn start_driver(
     }
     let (applied, _) = store.disk().applied()?;
     let member = Member::new(&member_config(config, identity.id, Revision(applied)), store)?;
+    let heartbeat_ticks = u32::try_from(ticks(config, config.raft_heartbeat)).unwrap_or(1);
     let driver = DriverConfig {
         id: identity.id,
         voters: identity.voters.clone(),
         tick: config.raft_tick,
+        heartbeat_ticks,
         compact_bytes: config.snapshot_bytes,
         liveness: Liveness {
             session_timeout: config.broker_session_timeout,
             reconnect_grace: config.broker_stream_grace,
-            tick_interval: config.raft_tick,
+            tick_interval: config.raft_tick * heartbeat_ticks,
             reserved_broker_max_id: config.reserved_broker_max_id,
         },
         cluster_id: config.cluster_id.clone().unwrap_or_else(random_cluster_id),
@@ -256,18 +262,19 @@ fn start_driver(
 }
 
 fn member_config(config: &CoordinatorConfig, id: CoordinatorId, applied: Revision) -> MemberConfig {
-    let ticks = |duration: Duration| {
-        let ticks = duration.as_millis() / config.raft_tick.as_millis().max(1);
-        usize::try_from(ticks).unwrap_or(usize::MAX).max(1)
-    };
     MemberConfig {
-        heartbeat_ticks: ticks(config.raft_heartbeat),
-        election_ticks: ticks(config.raft_election_min),
-        election_ticks_max: ticks(config.raft_election_max),
+        heartbeat_ticks: ticks(config, config.raft_heartbeat),
+        election_ticks: ticks(config, config.raft_election_min),
+        election_ticks_max: ticks(config, config.raft_election_max),
         applied,
         logger: slog::Logger::root(telemetry::RaftLog, slog::o!()),
         ..MemberConfig::new(id, rand::random())
     }
+}
+
+fn ticks(config: &CoordinatorConfig, duration: Duration) -> usize {
+    let ticks = duration.as_millis() / config.raft_tick.as_millis().max(1);
+    usize::try_from(ticks).unwrap_or(usize::MAX).max(1)
 }
 
 /// Kafka's form: 22 characters of URL-safe base64, not beginning with a dash, which tools would take for a flag.

@@ -29,6 +29,7 @@ pub struct Formed {
 pub struct Shared {
     pub id: CoordinatorId,
     pub disk: IncarnationId,
+    configured_cluster_id: Option<String>,
     /// Set once, when the quorum is formed; never taken back.
     formed: OnceLock<Formed>,
     /// The list that this coordinator was configured with, or agreed on while forming.
@@ -41,10 +42,18 @@ impl Shared {
     pub fn new(
         id: CoordinatorId,
         disk: IncarnationId,
+        configured_cluster_id: Option<String>,
         voters: BTreeMap<CoordinatorId, String>,
         connect_lists: mpsc::Sender<Vec<String>>,
     ) -> Arc<Self> {
-        Arc::new(Self { id, disk, formed: OnceLock::new(), voters: Mutex::new(voters), connect_lists })
+        Arc::new(Self {
+            id,
+            disk,
+            configured_cluster_id,
+            formed: OnceLock::new(),
+            voters: Mutex::new(voters),
+            connect_lists,
+        })
     }
 
     pub fn formed(&self) -> Option<&Formed> {
@@ -95,6 +104,12 @@ impl Shared {
         NotLeader { answered_by: self.id, leader }
     }
 
+    /// The cluster's id: as the tree has it, or, before there is one, as it was configured.
+    pub fn cluster_id(&self) -> Option<String> {
+        let known = self.formed().and_then(|formed| Some(formed.feed.view().image.cluster_id()?.to_string()));
+        known.or_else(|| self.configured_cluster_id.clone())
+    }
+
     /// The answer to `asker`, who shows this disk.
     pub fn identify(&self, asker: CoordinatorId, asker_disk: &[u8]) -> IdentifyResponse {
         let known = self.known_disk(asker);
@@ -103,12 +118,11 @@ impl Shared {
             Some(known) if known.as_bytes() == asker_disk => Recognition::SameDisk,
             Some(_) => Recognition::OtherDisk,
         };
-        let cluster_id = self.formed().and_then(|formed| Some(formed.feed.view().image.cluster_id()?.to_string()));
         IdentifyResponse {
             coordinator_id: self.id.0,
             disk_id: self.disk.0.to_vec().into(),
             empty: self.formed().is_none(),
-            cluster_id: cluster_id.unwrap_or_default(),
+            cluster_id: self.cluster_id().unwrap_or_default(),
             voters: wire_voters(&self.voters()),
             asker: recognition.into(),
             known_disk_id: known.map(|disk| disk.0.to_vec().into()).unwrap_or_default(),

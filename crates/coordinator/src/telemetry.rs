@@ -83,10 +83,10 @@ impl Metrics {
         self.sync_micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// The driver is at work.
+    /// The driver is at work, or there is none yet: waiting for the others of a first start is no illness.
     pub fn is_healthy(&self) -> bool {
         let last = MonotonicMs(self.last_tick_ms.load(Ordering::Relaxed));
-        self.clock.monotonic().since(last) < STALLED_AFTER
+        last.0 == 0 || self.clock.monotonic().since(last) < STALLED_AFTER
     }
 
     /// A leader is known, and what it committed is applied here.

@@ -491,7 +491,37 @@ async fn people_need_not_know_who_leads() {
         let request = CreateTopicRequest { name: format!("by-{id}"), ..CreateTopicRequest::default() };
         let created = admin.create_topic(request.clone(), PATIENCE).await.expect("created");
         assert_eq!(created.topic.expect("described").partitions.len(), 1);
+        // A read of the quorum sees it everywhere, also where it is not applied yet.
+        for other in 1..=3 {
+            let other = AdminClient::new(&[format!("127.0.0.1:{}", quorum.port(other))]).expect("an address");
+            let get = GetNodeRequest { path: format!("/brokers/topics/by-{id}"), linearizable: true };
+            other.get_node(get, PATIENCE).await.expect("visible");
+        }
         let again = admin.create_topic(request, PATIENCE).await.expect_err("exists");
         assert!(again.to_string().contains("already exists"), "{again}");
     }
+}
+
+/// Whatever another cluster's coordinator says at a member's address, this cluster's members go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_clusters_coordinator_at_a_members_address_harms_nobody() {
+    let mut quorum = Quorum::new(3);
+    quorum.start_all().await;
+    let leader = quorum.leader().await;
+    quorum.caught_up(3, 2).await;
+    let gone = (1..=3).find(|id| *id != leader).expect("a follower");
+    quorum.kill(gone).await;
+    // Alone in its own cluster, under the same id, at the same address.
+    let data = tempfile::tempdir().expect("a directory");
+    let config = quorum.config(gone, data.path(), Some(format!("{gone}@127.0.0.1:{}", quorum.port(gone))));
+    let alien = tokio::spawn(bind(config).await.run(std::future::pending()));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for (id, process) in &quorum.processes {
+        assert!(!process.task.is_finished(), "coordinator {id} stopped");
+    }
+    alien.abort();
+    let _ = alien.await;
+    quorum.start(gone).await;
+    let committed = quorum.status_of(quorum.leader().await).await.expect("a status").committed_revision;
+    quorum.caught_up(gone, committed).await;
 }

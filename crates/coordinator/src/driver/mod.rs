@@ -52,6 +52,8 @@ pub struct DriverConfig {
     /// Every voter, this one included.
     pub voters: BTreeMap<CoordinatorId, Voter>,
     pub tick: Duration,
+    /// While there is a leader nothing happens in between, so the driver sleeps for this many ticks at once.
+    pub heartbeat_ticks: u32,
     /// Bytes of log after which its beginning is dropped.
     pub compact_bytes: u64,
     pub liveness: Liveness,
@@ -167,6 +169,7 @@ impl Driver {
             self.member.campaign()?;
         }
         self.pump()?;
+        let mut ticks = 1;
         let mut next_tick = Instant::now() + self.config.tick;
         loop {
             let mut taken = 0;
@@ -191,11 +194,18 @@ impl Driver {
                 if late >= STALL_WORTH_TELLING {
                     tracing::warn!("stalled for {} ms", late.as_millis());
                 }
-                // One tick however late: the time in which this coordinator was not there is nobody's silence.
-                next_tick = if late < self.config.tick { next_tick + self.config.tick } else { now + self.config.tick };
-                self.tick();
+                // As many ticks as were slept for, however late: the time in which this coordinator was not there is nobody's silence.
+                self.tick(ticks);
+                let start = if late < self.config.tick { next_tick } else { now };
+                ticks = self.ticks_at_once();
+                next_tick = start + self.config.tick * ticks;
             }
             self.pump()?;
+            if ticks > self.ticks_at_once() {
+                // The leader was lost in the meantime: the next tick matters.
+                ticks = self.ticks_at_once();
+                next_tick = next_tick.min(now + self.config.tick * ticks);
+            }
             if self.stop_at.is_some_and(|deadline| !self.member.is_leader() || now >= deadline) {
                 self.end_leadership();
                 return Ok(());
@@ -207,8 +217,14 @@ impl Driver {
         self.config.clock.now()
     }
 
-    fn tick(&mut self) {
-        self.member.tick();
+    fn ticks_at_once(&self) -> u32 {
+        if self.member.role().leader.is_some() { self.config.heartbeat_ticks.max(1) } else { 1 }
+    }
+
+    fn tick(&mut self, ticks: u32) {
+        for _ in 0..ticks {
+            self.member.tick();
+        }
         let now = self.now();
         if let Some(leadership) = &mut self.leadership {
             leadership.tick(now);

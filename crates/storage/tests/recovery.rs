@@ -266,3 +266,43 @@ fn a_half_created_log_opens_empty() {
     let opened = open_unclean(&env, small_segments(), Offset(0)).unwrap();
     assert_eq!((opened.log.log_end_offset(), opened.log.topic_id()), (Offset(0), None));
 }
+
+#[test]
+fn what_a_failed_append_left_behind_a_rolled_segment_is_cut() {
+    for left_over in
+        [vec![1; 100], builder(&[NOW.0; 10], 20).placed_at(Offset(60), LeaderEpoch(0)).build().unwrap().to_vec()]
+    {
+        let env = MemoryEnv::new();
+        let mut log = create(&env, small_segments());
+        append_many(&mut log, 8, 5);
+        let bytes = read_all(&log, Offset(0), Offset::MAX, 1 << 20);
+        env.restart();
+        let size = env.read_file(&segment(0, "log")).unwrap().len();
+        overwrite(&env, segment(0, "log"), size as u64, &left_over);
+        let opened = open_unclean(&env, small_segments(), Offset(0)).unwrap();
+        assert_eq!(opened.cut_bytes, left_over.len() as u64);
+        assert_eq!(read_all(&opened.log, Offset(0), Offset::MAX, 1 << 20), bytes);
+    }
+}
+
+#[test]
+fn what_a_failed_roll_left_behind_hides_nothing() {
+    for clean in [true, false] {
+        for after in [2, 8] {
+            let env = MemoryEnv::new();
+            let mut log = create(&env, small_segments());
+            append_many(&mut log, after, 5);
+            let bytes = read_all(&log, Offset(0), Offset::MAX, 1 << 20);
+            log.close(TICK).unwrap();
+            env.restart();
+            env.open(&segment(15, "log"), OpenMode::Create).unwrap();
+            let log = if clean {
+                open_clean(&env, small_segments())
+            } else {
+                open_unclean(&env, small_segments(), Offset(18)).unwrap().log
+            };
+            assert_eq!(read_all(&log, Offset(0), Offset::MAX, 700), bytes, "clean {clean}, {after} batches");
+            assert!(!env.exists(&segment(15, "log")).unwrap());
+        }
+    }
+}

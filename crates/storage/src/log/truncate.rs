@@ -88,14 +88,14 @@ impl<E: Env> Log<E> {
         self.shared.truncations.fetch_add(1, Ordering::AcqRel);
         self.recovery_point = self.recovery_point.min(offset);
         let opened = self.active().opened;
-        // Newest first: a crash in between leaves a log that is shorter, not one with a hole. The last one to go is
-        // replaced by the new one only afterwards; without any, the log opens at its start's checkpoint.
+        // Snapshots first: none may outlive the records that it was taken of. Then segments, newest first: a crash in
+        // between leaves a log that is shorter, not one with a hole. Without any the log opens at its start's checkpoint.
+        self.remove_snapshots(|_| true)?;
         for number in (0..self.segments.len()).rev() {
             if let Some(segment) = self.segments.get(number) {
                 segment.remove_files(self.place())?;
             }
         }
-        self.remove_snapshots(|_| true)?;
         let (segment, file) = Segment::create(self.place(), offset, opened)?;
         self.active_file = OnceLock::from(Arc::new(file));
         *self.older_file.lock() = None;

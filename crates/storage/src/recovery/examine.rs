@@ -57,7 +57,12 @@ impl<E: Env> Opening<'_, '_, E> {
             }
             let examined = self.examine(number)?;
             end = examined.end;
-            if let Some(position) = examined.invalid_at {
+            if let Some(position) = examined.invalid_at
+                && self.next_records_at(number) == Some(end)
+            {
+                // No offset is missing: an append failed, and what cut it off again before the roll did not last.
+                self.cut_file(number, position)?;
+            } else if let Some(position) = examined.invalid_at {
                 let in_this = self.valid_batch_follows(number, position.saturating_add(1), end)?;
                 if in_this || self.valid_batch_follows_in_later(number + 1, end)? {
                     return Err(self.corrupt(number, position));
@@ -105,7 +110,13 @@ impl<E: Env> Opening<'_, '_, E> {
         Ok(())
     }
 
-    /// Checks every batch of a segment, and builds in memory what follows from them.
+    /// The base offset of the next segment with records.
+    fn next_records_at(&self, number: usize) -> Option<Offset> {
+        let mut later = self.log.segments.iter().skip(number + 1);
+        later.find(|segment| segment.size_bytes > 0).map(|segment| segment.base_offset)
+    }
+
+    /// Checks every batch of a segment, up to the offset where the next one takes over, and builds in memory what follows from them.
     fn examine(&mut self, number: usize) -> Result<Examined, Fault> {
         let (base, size) = self
             .log
@@ -118,9 +129,14 @@ impl<E: Env> Opening<'_, '_, E> {
         }
         let file = self.log.env.open(&self.log.place().path(base, file_name::LOG), OpenMode::Read)?;
         let interval = self.log.config.index_interval_bytes;
+        let next_records_at = self.next_records_at(number).unwrap_or(Offset::MAX);
         let mut scan = BatchScan::new(&file, base, size);
         loop {
             match scan.next()? {
+                Step::Batch((batch, _)) if batch.header.base_offset >= next_records_at => {
+                    examined.invalid_at = Some(batch.position);
+                    return Ok(examined);
+                }
                 Step::Batch((batch, bytes)) => {
                     examined.segment.appended(&batch.header, batch.position, interval);
                     examined.end = batch.header.next_offset();
@@ -157,11 +173,15 @@ impl<E: Env> Opening<'_, '_, E> {
     /// Cuts a torn tail, durably: it must not come back behind what will be written in its place.
     fn cut(&mut self, number: usize, position: u32) -> Result<(), Fault> {
         self.drop_segments_from(number + 1)?;
+        self.cut_file(number, position)
+    }
+
+    fn cut_file(&mut self, number: usize, position: u32) -> Result<(), Fault> {
         let Some(segment) = self.log.segments.get(number) else { return Ok(()) };
         let path = self.log.place().path(segment.base_offset, file_name::LOG);
         tracing::warn!(
             file = %path.display(), position, cut_bytes = segment.size_bytes.saturating_sub(position),
-            "cutting the torn tail of a log"
+            "cutting what was left of an append"
         );
         self.cut_bytes += u64::from(segment.size_bytes.saturating_sub(position));
         let file = self.log.env.open(&path, OpenMode::Write)?;

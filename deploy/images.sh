@@ -29,7 +29,7 @@ add() {
 }
 
 # What people type in `docker exec`; the shell and no more than what diagnosing takes.
-commands="bash sh cat cp date df du echo env find grep head hostname id kill ls mkdir mv ps pwd rm sed sleep sort stat tail test touch tr wc"
+commands="bash sh cat cp date df du echo env find grep head hostname id kill ls mkdir mv ps pwd rm sed seq sleep sort stat tail test touch tr wc"
 for command in $commands; do
   path=$(type -P "$command") || continue
   add "$path" "/usr/bin/$command"
@@ -62,7 +62,7 @@ import() { # name binary options…
 
 import coordinator ottla-coordinator \
   -c 'ENV COORDINATOR_HTTP_PORT=9405' -c 'EXPOSE 2181 2888 9405' \
-  -c 'VOLUME ["/var/lib/zookeeper/data", "/var/lib/zookeeper/log"]'
+  -c 'VOLUME ["/var/lib/zookeeper/data"]'
 import broker ottla-broker \
   -c 'ENV KAFKA_HTTP_PORT=9404 OTTLA_BOOTSTRAP=localhost:9092' -c 'EXPOSE 9092 9404' \
   -c 'VOLUME ["/var/lib/kafka/data"]'

@@ -163,6 +163,9 @@ impl Kafka {
             let Some(topic) = described.remove(name) else {
                 return Err(KafkaError::refused(ErrorCode::UnknownTopicOrPartition, &format!("{name} does not exist")));
             };
+            if topic.error == ErrorCode::UnknownTopicOrPartition {
+                return Err(KafkaError::refused(topic.error, &format!("{name} does not exist")));
+            }
             if !topic.error.is_ok() {
                 return Err(KafkaError::refused(topic.error, &format!("{name}: {:?}", topic.error)));
             }

@@ -5,14 +5,32 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use ottla_rpc::AdminClient;
 use ottla_rpc::admin::{QuorumStatusRequest, QuorumStatusResponse};
+use tokio::task::JoinSet;
 
 /// How long a person waits for the quorum: an election and a half.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The status as the first coordinator tells it that answers; preferably the leader, who knows how far the others are.
+/// The status as the quorum leader tells it, who knows how far the others are; else as any coordinator does.
 pub async fn status(coordinators: &[String], timeout: Duration) -> Result<QuorumStatusResponse> {
-    let client = AdminClient::new(coordinators)?;
-    Ok(client.quorum_status(QuorumStatusRequest {}, timeout).await?)
+    let mut asking = JoinSet::new();
+    for address in coordinators {
+        // Each is asked for itself: a client of all would be content with the first that answers.
+        let client = AdminClient::new(&[address])?;
+        asking.spawn(async move { client.quorum_status(QuorumStatusRequest {}, timeout).await });
+    }
+    let (mut best, mut failed): (Option<QuorumStatusResponse>, _) = (None, None);
+    while let Some(answer) = asking.join_next().await {
+        match answer? {
+            Ok(status) if status.leader_id == status.coordinator_id => return Ok(status),
+            Ok(status) => best = best.filter(|other| other.term >= status.term).or(Some(status)),
+            Err(error) => failed = Some(error),
+        }
+    }
+    match (best, failed) {
+        (Some(status), _) => Ok(status),
+        (None, Some(error)) => Err(error.into()),
+        (None, None) => bail!("no coordinator is named"),
+    }
 }
 
 /// `host:port,host:port`, at least one.

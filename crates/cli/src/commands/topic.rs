@@ -84,8 +84,11 @@ pub async fn run(command: TopicCommand) -> Result<()> {
             for name in names {
                 match kafka.delete_topic(&name).await {
                     Ok(()) => out!("deleted topic {name}"),
-                    Err(error) if if_exists && error.is(ErrorCode::UnknownTopicOrPartition) => {
-                        out!("topic {name} is not there");
+                    Err(error) if error.is(ErrorCode::UnknownTopicOrPartition) && if_exists => {
+                        out!("topic {name} does not exist");
+                    }
+                    Err(error) if error.is(ErrorCode::UnknownTopicOrPartition) => {
+                        anyhow::bail!("topic {name} does not exist");
                     }
                     Err(error) => return Err(anyhow::Error::from(error).context(format!("delete {name}"))),
                 }

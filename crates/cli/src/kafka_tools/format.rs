@@ -114,11 +114,11 @@ impl Formatter {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LineError {
     #[error("No key separator found on line number {0}: '{1}'")]
-    NoKeySeparator(u64, String),
+    KeySeparator(u64, String),
     #[error("No headers delimiter found on line number {0}: '{1}'")]
-    NoHeadersDelimiter(u64, String),
+    HeadersDelimiter(u64, String),
     #[error("No header key separator found in pair '{1}' on line number {0}")]
-    NoHeaderKeySeparator(u64, String),
+    HeaderKeySeparator(u64, String),
 }
 
 /// `parse.key=true` and its like.
@@ -183,7 +183,7 @@ impl LineReader {
                     rest = after;
                 }
                 None if self.ignore_error => {}
-                None => return Err(LineError::NoHeadersDelimiter(self.line, shown())),
+                None => return Err(LineError::HeadersDelimiter(self.line, shown())),
             }
         }
         if self.parse_key {
@@ -193,7 +193,7 @@ impl LineReader {
                     rest = after;
                 }
                 None if self.ignore_error => {}
-                None => return Err(LineError::NoKeySeparator(self.line, shown())),
+                None => return Err(LineError::KeySeparator(self.line, shown())),
             }
         }
         record.value = self.field(rest);
@@ -214,7 +214,7 @@ impl LineReader {
             .filter_map(|pair| match pair.split_once(self.headers_key_separator.as_str()) {
                 Some((key, value)) => Some(Ok(Header { key: key.to_owned(), value: self.field(value.as_bytes()) })),
                 None if self.ignore_error => None,
-                None => Some(Err(LineError::NoHeaderKeySeparator(self.line, pair.to_owned()))),
+                None => Some(Err(LineError::HeaderKeySeparator(self.line, pair.to_owned()))),
             })
             .collect()
     }

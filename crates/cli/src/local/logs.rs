@@ -27,7 +27,10 @@ pub async fn logs(layout: &Layout, names: &[String], lines: usize, follow: bool)
             out!("{text}");
         }
     }
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         tokio::time::sleep(POLL).await;
         for (member, seen) in chosen.iter().zip(&mut seen) {
             let added = added_since(layout, *member, seen);
@@ -40,7 +43,6 @@ pub async fn logs(layout: &Layout, names: &[String], lines: usize, follow: bool)
             }
         }
     }
-    Ok(())
 }
 
 fn length(layout: &Layout, member: Member) -> u64 {

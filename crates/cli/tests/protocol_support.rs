@@ -1,0 +1,42 @@
+//! `docs/protocol-support.md` is made from the table of APIs: run this with `OTTLA_WRITE_DOCS=1` to write it anew.
+
+use std::fmt::Write as _;
+
+use ottla_protocol::Api;
+
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/protocol-support.md");
+
+/// What is to be known about an API beside its versions.
+fn remark(api: Api) -> &'static str {
+    match api {
+        Api::Produce => {
+            "versions 0 to 2 are advertised for librdkafka's sake and refused; acks 0, 1 and all; idempotent producers"
+        }
+        Api::Fetch => "incremental fetch sessions; records by sendfile",
+        Api::FindCoordinator => "answers COORDINATOR_NOT_AVAILABLE: there are no groups yet",
+        Api::InitProducerId => "for idempotent producers; no transactions yet",
+        Api::Metadata => "creates topics where `auto.create.topics.enable` allows it",
+        _ => "",
+    }
+}
+
+fn page() -> String {
+    let mut page = "# What is served of Kafka's protocol\n\n\
+        Made from the table in `crates/protocol/src/api.rs` by `crates/cli/tests/protocol_support.rs`; versions are those of Kafka 4.3.\n\n\
+        | key | API | versions | |\n|---|---|---|---|\n"
+        .to_owned();
+    for &api in Api::ALL {
+        let (key, versions) = (api.key(), api.served());
+        writeln!(page, "| {key} | {api} | {versions} | {} |", remark(api)).expect("a string takes all text");
+    }
+    page
+}
+
+#[test]
+fn the_page_says_what_is_served() {
+    if std::env::var_os("OTTLA_WRITE_DOCS").is_some() {
+        std::fs::write(PATH, page()).expect("written");
+    }
+    let written = std::fs::read_to_string(PATH).unwrap_or_default();
+    assert!(written == page(), "docs/protocol-support.md is out of date: run this test with OTTLA_WRITE_DOCS=1");
+}

@@ -19,6 +19,10 @@ pub const FIRST_PROBE_DELAY: Duration = Duration::from_millis(300);
 /// How often an incarnation that was never reached is dialled again, so that its end will be seen at once.
 pub const LEARN_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How often a broker is dialled whose stream has ended while its address proves nothing. A process that is being killed
+/// closes one socket after the other: its listener may still take a connection, and reset it, after the stream has ended.
+pub const REPROBE_INTERVAL: Duration = Duration::from_millis(20);
+
 /// The incarnations that this coordinator has reached by dialling: only for these does a refused connection prove
 /// anything. Kept by the coordinator over terms; every member probes brokers as they register, not only the leader.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -210,6 +214,8 @@ impl Liveness {
         session.is_probed = false;
         if !reached {
             session.probe_at = Some(clock + LEARN_INTERVAL);
+        } else if session.stream_lost.is_some() {
+            session.probe_at = Some(clock + REPROBE_INTERVAL);
         }
         match result {
             ProbeResult::Answered(answering) if answering == incarnation => Verdict::Alive,
@@ -335,6 +341,23 @@ mod tests {
         assert_eq!(liveness.probed(BROKER, INCARNATION, ProbeResult::Unknown), Verdict::Unknown);
         assert!(liveness.beat(StreamId(1), &beat()));
         assert_eq!(liveness.probed(BROKER, INCARNATION, ProbeResult::Refused), Verdict::Unknown, "its stream is open");
+    }
+
+    /// The stream of a killed process ends before its listener is gone: the first probe is accepted and reset.
+    #[test]
+    fn an_address_that_proves_nothing_is_dialled_again_while_the_stream_is_away() {
+        let mut liveness = liveness();
+        assert!(liveness.beat(StreamId(1), &beat()));
+        assert_eq!(liveness.due_probes().len(), 1);
+        assert_eq!(liveness.probed(BROKER, INCARNATION, ProbeResult::Answered(INCARNATION)), Verdict::Alive);
+        run(&mut liveness, 1_100);
+        assert_eq!(liveness.due_probes(), [], "its stream is open");
+        assert_eq!(liveness.stream_closed(StreamId(1)), Some(BROKER));
+        assert_eq!(liveness.due_probes().len(), 1);
+        assert_eq!(liveness.probed(BROKER, INCARNATION, ProbeResult::Unknown), Verdict::Unknown);
+        run(&mut liveness, 1_150);
+        assert_eq!(liveness.due_probes().len(), 1);
+        assert_eq!(liveness.probed(BROKER, INCARNATION, ProbeResult::Refused), Verdict::Gone);
     }
 
     #[test]

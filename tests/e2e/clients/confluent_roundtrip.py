@@ -3,7 +3,7 @@
 import sys
 import time
 
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
 BOOTSTRAP = sys.argv[1]
@@ -68,6 +68,17 @@ def check(topic, count):
         assert numbers == sorted(numbers), "out of order"
 
 
+def wait_for_leader(consumer, partition):
+    deadline = time.time() + 30
+    while True:
+        try:
+            return consumer.get_watermark_offsets(partition, 30)
+        except KafkaException:
+            if time.time() > deadline:
+                raise
+            time.sleep(0.02)
+
+
 def main():
     admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
     topics = {}
@@ -78,6 +89,12 @@ def main():
         [NewTopic(t, 3, 3, config={"min.insync.replicas": "2"}) for t in topics]
     ).values():
         future.result(30)
+    # With acks=0 nobody hears of a leader that has not opened the partition yet, with Kafka as well: wait for all of them.
+    consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "unused"})
+    for topic in topics:
+        for p in range(3):
+            wait_for_leader(consumer, TopicPartition(topic, p))
+    consumer.close()
     for topic, (codec, acks, idempotent) in topics.items():
         produce(topic, codec, acks, idempotent)
     for topic in topics:

@@ -1,0 +1,41 @@
+//! `make bench`: one figure per layer, each beside what the machine itself can do, measured in turn in one run. Machines are
+//! shared and noisy: quote the ratios, not the figures.
+
+mod baseline;
+mod client_io;
+mod log_io;
+mod raft_commits;
+mod report;
+
+use anyhow::Result;
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+#[derive(Parser)]
+#[command(about = "Ottla's layers beside what this machine can do")]
+struct Arguments {
+    /// Layers to measure: raft, log, client.
+    #[arg(long, value_delimiter = ',', default_value = "raft,log,client")]
+    rows: Vec<String>,
+    /// Rounds; each row prints its median.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// MiB that each throughput round moves.
+    #[arg(long, default_value_t = 512)]
+    mib: usize,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    for row in &arguments.rows {
+        match row.as_str() {
+            "raft" => raft_commits::run(arguments.rounds)?,
+            "log" => log_io::run(arguments.rounds, arguments.mib)?,
+            "client" => client_io::run(arguments.rounds, arguments.mib)?,
+            unknown => anyhow::bail!("--rows {unknown}: one of raft, log, client"),
+        }
+    }
+    Ok(())
+}

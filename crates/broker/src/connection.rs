@@ -4,8 +4,7 @@
 //! - Requests are handled in the order of their arrival, each before the next is looked at: an append is done when
 //!   [`dispatch`] returns. Answers leave in the same order; later requests are read while earlier answers wait.
 //! - What one connection can hold is bounded: requests without an answer by [`PENDING_MAX`], responses in memory by
-//!   [`RESPONSE_BYTES_MAX`], a frame under way by what has arrived of it. At a bound the task stops reading, nothing is dropped.
-//! - Large frames of all connections together are bounded by the broker's budget.
+//!   [`RESPONSE_BYTES_MAX`], a frame under way by what has arrived of it and by the broker's budget. At a bound the task stops reading, nothing is dropped.
 //! - Before the broker has registered only ApiVersions is answered, which lets a coordinator that dials recognise the
 //!   incarnation; everything else waits.
 
@@ -48,8 +47,10 @@ const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 /// How often a connection is looked at for silence. A frame that has begun must have moved on by the second look, so that
 /// one byte a second ends after 30 to 60 s, and a timer fires twice a minute per connection.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
-/// What must arrive of a frame between two looks: less is no client that a network could excuse.
+/// What must arrive of a frame between two looks: less is no client that a network could excuse. A frame that holds a part of the
+/// broker's budget owes more, because others wait for it.
 const FRAME_BYTES_PER_CHECK_MIN: usize = 16 * 1024;
+const GRANTED_BYTES_PER_CHECK_MIN: usize = 1024 * 1024;
 /// The unit of the budget's permits, so that a budget above 4 GiB fits their 32 bits.
 const BUDGET_UNIT_BYTES: usize = 1024;
 
@@ -322,9 +323,9 @@ impl Connection {
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, End> {
-        // Without a readable socket there is no need for a buffer.
-        if !self.reader.is_in_frame() && self.stream.poll_read_ready(context)?.is_pending() {
-            self.reader.release();
+        // Without a readable socket there is no need for room.
+        if self.stream.poll_read_ready(context)?.is_pending() {
+            self.reader.rest();
             return Ok(Poll::Pending);
         }
         if self.poll_permit(context).is_pending() {
@@ -334,7 +335,10 @@ impl Connection {
         let mut room = buffer.limit(limit);
         let read = std::pin::pin!(self.stream.read_buf(&mut room)).poll(context);
         match read {
-            Poll::Pending => Ok(Poll::Pending),
+            Poll::Pending => {
+                self.reader.rest();
+                Ok(Poll::Pending)
+            }
             Poll::Ready(Ok(0)) => Err(End::Closed),
             Poll::Ready(Ok(count)) => {
                 self.active = true;
@@ -345,30 +349,24 @@ impl Connection {
         }
     }
 
-    /// Asks the broker's budget for what the frame under way needs beyond a chunk. Grants come in the order of asking.
+    /// Asks the broker's budget for the frame under way, once: the grant is for the whole of it. Grants come in the order of asking.
     fn poll_permit(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let wanted = self.reader.wanted_bytes().div_ceil(BUDGET_UNIT_BYTES);
-        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.shared.budget_units);
-        let granted = self.permit.as_ref().map_or(0, |permit| u32::try_from(permit.num_permits()).unwrap_or(u32::MAX));
-        if wanted <= granted {
+        if self.permit.is_some() {
             return Poll::Ready(());
         }
-        let missing = wanted - granted;
+        let wanted = self.reader.wanted_bytes().div_ceil(BUDGET_UNIT_BYTES);
+        if wanted == 0 {
+            return Poll::Ready(());
+        }
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.shared.budget_units);
         let wait = self.permit_wait.get_or_insert_with(|| {
             let budget = Arc::clone(&self.shared.budget);
-            Box::pin(async move { budget.acquire_many_owned(missing).await.ok() })
+            Box::pin(async move { budget.acquire_many_owned(wanted).await.ok() })
         });
-        match wait.as_mut().poll(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(more) => {
-                self.permit_wait = None;
-                match (&mut self.permit, more) {
-                    (Some(permit), Some(more)) => permit.merge(more),
-                    (permit, more) => *permit = more,
-                }
-                Poll::Ready(())
-            }
-        }
+        let Poll::Ready(permit) = wait.as_mut().poll(context) else { return Poll::Pending };
+        self.permit_wait = None;
+        self.permit = permit;
+        Poll::Ready(())
     }
 
     fn handle(&mut self, frame: BytesMut) -> Result<(), End> {
@@ -407,7 +405,8 @@ impl Connection {
             let waits_for_us = !self.may_read() || self.held.is_some() || self.permit_wait.is_some();
             if self.reader.is_in_frame() && !waits_for_us {
                 // The first look only notes where the frame stands.
-                if self.arrived_at_check > 0 && arrived < self.arrived_at_check + FRAME_BYTES_PER_CHECK_MIN {
+                let owed = if self.permit.is_some() { GRANTED_BYTES_PER_CHECK_MIN } else { FRAME_BYTES_PER_CHECK_MIN };
+                if self.arrived_at_check > 0 && arrived < self.arrived_at_check + owed {
                     return Some(End::HalfFrame);
                 }
                 self.arrived_at_check = arrived;

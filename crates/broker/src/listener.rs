@@ -256,3 +256,52 @@ fn prepare(stream: &TcpStream, options: &AcceptOptions) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use ottla_model::{BrokerId, IncarnationId};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::broker::Identity;
+    use crate::telemetry::Telemetry;
+
+    #[test]
+    fn a_port_in_use_is_named() {
+        let name = ListenerName::new("PLAINTEXT");
+        let bound = bind(&name, "127.0.0.1", 0, true, 16).expect("a free port");
+        let port = bound.address.port();
+        let error = bind(&name, "127.0.0.1", port, true, 16).expect_err("in use");
+        assert_eq!(error.to_string(), format!("listeners=PLAINTEXT://127.0.0.1:{port}: the port is in use"));
+        assert!(matches!(bind(&name, "no.such.host.invalid", 0, true, 16), Err(BindError::Other { .. })));
+    }
+
+    #[tokio::test]
+    async fn connections_of_one_address_are_counted_and_the_port_closes() {
+        let identity = Arc::new(Identity::new(IncarnationId([1; 16]), BrokerId(1)));
+        let telemetry = Arc::new(Telemetry::default());
+        let shared = Arc::new(ConnectionShared::new(identity, Arc::clone(&telemetry), 1024, 1024, None));
+        let bound = bind(&ListenerName::new("PLAINTEXT"), "127.0.0.1", 0, true, 16).expect("a free port");
+        let address = bound.address;
+        let options = AcceptOptions {
+            connections_max: 10,
+            connections_per_ip_max: 1,
+            send_buffer_bytes: None,
+            receive_buffer_bytes: Some(64 * 1024),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let accepting = tokio::spawn(accept(bound, shared, Arc::default(), options, stopped));
+        let request = ottla_protocol::messages::api_versions::ApiVersionsResponse::encode_request(3, 1, None);
+        let mut first = TcpStream::connect(address).await.expect("accepted");
+        first.write_all(&request).await.expect("sent");
+        first.read_i32().await.expect("an answer");
+        let mut second = TcpStream::connect(address).await.expect("the system accepts");
+        assert_eq!(second.read(&mut [0; 1]).await.unwrap_or(0), 0, "closed at once");
+        assert_eq!(telemetry.connections_refused.get(), 1);
+        stop.send_replace(true);
+        drop(first);
+        accepting.await.expect("no panic").expect("no error");
+        assert_eq!(telemetry.connections_open.get(), 0);
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+}

@@ -1,8 +1,8 @@
 //! Frames out of a byte stream: four bytes of size, then as many bytes.
 //!
-//! Invariants: a connection that has only claimed a size holds no more than [`READ_CHUNK_BYTES`]; memory grows in steps, each
-//! only after the step before has been filled by bytes that really came; a frame that is large is read into a buffer of its
-//! own exact size, so that no byte of it is copied by the next frame's arrival.
+//! Invariants: a connection that has only claimed a size holds no more than [`READ_CHUNK_BYTES`], and one that waits after a few
+//! bytes holds those; memory grows in two steps, each only after the one before has been filled by bytes that really came; a large frame
+//! is read into a buffer of its own exact size, so that no byte of it is copied by the next frame's arrival.
 
 use bytes::{Buf as _, BytesMut};
 use ottla_protocol::frame::{self, FrameError, LENGTH_BYTES};
@@ -11,8 +11,13 @@ use ottla_protocol::frame::{self, FrameError, LENGTH_BYTES};
 /// cache, so that an idle connection can give the buffer back at no cost.
 pub const READ_CHUNK_BYTES: usize = 16 * 1024;
 
-/// By how much the buffer of one frame may outgrow what has arrived of it. At 8, a frame of 1 MiB is copied for an eighth.
-const GROWTH_FACTOR: usize = 8;
+/// A copy of up to this many bytes costs less than the page that they would keep.
+const REST_BYTES_MAX: usize = 1024;
+
+/// What a frame may hold without being counted. A connection that has sent this much of a large frame gets a buffer of the frame's
+/// exact size, once the broker's budget has room for it: one grant for the whole, so that two half-read frames never wait for
+/// each other.
+pub const PROBATION_BYTES: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub struct FrameReader {
@@ -43,25 +48,20 @@ impl FrameReader {
         Ok(Some(self.buffer.split_to(size)))
     }
 
-    /// How much more room than now the next read wants, beyond what any connection may hold: to be granted by the broker's
-    /// budget before [`FrameReader::prepare`].
+    /// What the broker's budget must have granted before [`FrameReader::prepare`]: the whole frame, once its probation is over; else 0.
     pub fn wanted_bytes(&self) -> usize {
         let capacity = self.next_capacity();
-        if capacity <= READ_CHUNK_BYTES || capacity <= self.buffer.capacity() { 0 } else { capacity }
+        if capacity > PROBATION_BYTES { capacity } else { 0 }
     }
 
     /// The capacity that the buffer should have for the next read.
     fn next_capacity(&self) -> usize {
-        match self.size() {
-            Ok(Some(size)) => {
-                let whole = LENGTH_BYTES + size;
-                if self.buffer.len() < READ_CHUNK_BYTES.min(whole) && self.buffer.capacity() < whole {
-                    READ_CHUNK_BYTES.min(whole)
-                } else {
-                    whole.min(self.buffer.len().max(READ_CHUNK_BYTES).saturating_mul(GROWTH_FACTOR))
-                }
-            }
-            _ => READ_CHUNK_BYTES,
+        let Ok(Some(size)) = self.size() else { return READ_CHUNK_BYTES };
+        let whole = LENGTH_BYTES + size;
+        match self.buffer.len() {
+            arrived if arrived < READ_CHUNK_BYTES => whole.min(READ_CHUNK_BYTES),
+            arrived if arrived < PROBATION_BYTES => whole.min(PROBATION_BYTES),
+            _ => whole,
         }
     }
 
@@ -100,10 +100,11 @@ impl FrameReader {
         self.buffer.len()
     }
 
-    /// Gives the memory back when nothing is in it: an idle connection holds no buffer.
-    pub fn release(&mut self) {
-        if self.buffer.is_empty() && self.buffer.capacity() > 0 {
-            self.buffer = BytesMut::new();
+    /// Nothing comes at the moment: an idle connection holds no buffer, and ten thousand that have sent a size and nothing else must not
+    /// hold a page each.
+    pub fn rest(&mut self) {
+        if self.buffer.len() <= REST_BYTES_MAX && self.buffer.capacity() > 2 * REST_BYTES_MAX {
+            self.buffer = BytesMut::from(&self.buffer[..]);
         }
     }
 }
@@ -157,6 +158,9 @@ mod tests {
         let (buffer, _) = reader.prepare();
         assert!(buffer.capacity() <= READ_CHUNK_BYTES);
         assert_eq!(reader.wanted_bytes(), 0);
+        reader.rest();
+        assert!(reader.buffer.capacity() <= 2 * REST_BYTES_MAX);
+        assert_eq!(reader.arrived_bytes(), 4);
     }
 
     #[test]
@@ -167,13 +171,18 @@ mod tests {
         let mut sent = 0;
         while sent < wire.len() {
             let (buffer, limit) = reader.prepare();
-            assert!(buffer.capacity() <= (sent.max(READ_CHUNK_BYTES) * GROWTH_FACTOR).max(READ_CHUNK_BYTES) + 64);
+            let step = match sent {
+                0..READ_CHUNK_BYTES => READ_CHUNK_BYTES,
+                READ_CHUNK_BYTES..PROBATION_BYTES => PROBATION_BYTES,
+                _ => wire.len(),
+            };
+            assert!(buffer.capacity() <= step + 64, "{} after {sent}", buffer.capacity());
             let count = limit.min(wire.len() - sent);
             buffer.put_slice(&wire[sent..sent + count]);
             sent += count;
         }
         assert_eq!(reader.next_frame().expect("good").map(|frame| frame.len()), Some(size));
-        reader.release();
+        reader.rest();
         assert_eq!(reader.buffer.capacity(), 0);
     }
 

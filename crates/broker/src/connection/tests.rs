@@ -198,3 +198,48 @@ async fn frames_larger_than_a_chunk_come_through() {
         assert_eq!(said.error, ottla_model::ErrorCode::InvalidRequest);
     }
 }
+
+/// A Produce frame of this size: before the registration it is held, so it only has to arrive.
+fn large_frame(size: usize) -> Vec<u8> {
+    let mut frame = i32::try_from(size).expect("small").to_be_bytes().to_vec();
+    frame.extend([0, 0, 0, 9, 0, 0, 0, 1, 255, 255]);
+    frame.resize(4 + size, 0);
+    frame
+}
+
+#[tokio::test]
+async fn large_frames_wait_for_the_brokers_budget_and_not_for_each_other() {
+    let identity = Arc::new(Identity::new(INCARNATION, BrokerId(1)));
+    let telemetry = Arc::new(Telemetry::default());
+    let size = 400 * 1024;
+    let budget = 500 * 1024;
+    let shared = Arc::new(ConnectionShared::new(identity, Arc::clone(&telemetry), FRAME_BYTES_MAX, budget, None));
+    let received = |at_least: u64| {
+        let telemetry = Arc::clone(&telemetry);
+        async move {
+            for _ in 0..2000 {
+                if telemetry.bytes_received.get() >= at_least {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            panic!("{at_least} bytes never came: {}", telemetry.bytes_received.get());
+        }
+    };
+    let (mut first, first_task) = connect(&shared).await;
+    first.write_all(&large_frame(size)[..200 * 1024]).await.expect("sent");
+    received(200 * 1024).await;
+    // The second one's probation is all that is read of it while the first holds the budget.
+    let (mut second, second_task) = connect(&shared).await;
+    let sending = tokio::spawn(async move {
+        second.write_all(&large_frame(size)).await.expect("sent");
+        second
+    });
+    received((200 + 64) * 1024).await;
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert!(telemetry.bytes_received.get() < (200 + 64 + 16) * 1024);
+    first_task.abort();
+    received(((200 + 400) * 1024) as u64).await;
+    drop(sending.await.expect("no panic"));
+    second_task.abort();
+}

@@ -65,7 +65,7 @@ fn scenario_24_a_broker_of_another_cluster() -> Result<()> {
     let mut environment = one.environment(Node::Broker(1))?;
     environment.insert("KAFKA_COORDINATOR_CONNECT".into(), other.coordinator_address(1));
     let line = refusal("ottla-broker", &environment)?;
-    check_mentions(&line, &["cluster"])?;
+    check_mentions(&line, &["another cluster", "coordinator.connect="])?;
     ensure!(clients::broker_ids(other.broker_address(1))? == [1], "the other cluster's broker noticed");
     Ok(())
 }

@@ -124,7 +124,9 @@ pub async fn register(
                 tokio::time::sleep(RETRY).await;
             }
             ErrorCode::InconsistentClusterId => {
-                return Err(RunError::OtherCluster { message: response.error_message });
+                let asked = client.coordinators().addresses().join(",");
+                let message = format!("coordinator.connect={asked}: {}", response.error_message);
+                return Err(RunError::OtherCluster { message });
             }
             error if error.is_retriable() => {
                 tracing::info!(?error, message = response.error_message, "registration is put off");

@@ -194,7 +194,9 @@ async fn a_duplicate_id_is_tried_again_and_then_named() {
 async fn another_cluster_is_refused_from_both_sides() {
     let (_, client) = quorum(vec![refused(ErrorCode::InconsistentClusterId, "this is cluster theirs")]).await;
     let error = registration::register(&client, &identity(), &application()).await.expect_err("refused by the quorum");
-    assert_eq!(error.to_string(), "another cluster: this is cluster theirs");
+    let line = error.to_string();
+    assert!(line.starts_with("another cluster: coordinator.connect=127.0.0.1:"), "{line}");
+    assert!(line.ends_with(": this is cluster theirs"), "{line}");
     let theirs = RegisterResponse { cluster_id: "theirs".to_owned(), ..accepted(5) };
     let (_, client) = quorum(vec![theirs]).await;
     let error = registration::register(&client, &identity(), &application()).await.expect_err("refused here");

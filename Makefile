@@ -21,6 +21,7 @@ export ROCKSDB_STATIC := 1
 
 DATA ?= data
 SEEDS ?= 1000
+FROM ?= 0
 OTTLA := $(OTTLA_BIN_DIR)/ottla
 # Kafka's names for the same binary.
 TOOLS := kafka-topics kafka-console-producer kafka-console-consumer
@@ -32,7 +33,7 @@ help:
 	@echo "make test         everything that can be tested on this machine"
 	@echo "make build        release binaries in $(OTTLA_BIN_DIR)"
 	@echo "make lint         formatting and clippy"
-	@echo "make sim SEEDS=n  n seeds of the simulation"
+	@echo "make sim SEEDS=n  n seeds of the simulation; SEED=n replays one, step by step"
 	@echo "make bench        every layer beside what this machine can do"
 	@echo "make up, down     the same cluster in containers"
 
@@ -75,7 +76,7 @@ test: fmt-check build clippy
 
 .PHONY: sim
 sim: prepare
-	OTTLA_SEEDS=$(SEEDS) cargo test --release --locked -p ottla-simulation -- --nocapture
+	cargo run --release --locked -p ottla-simulation -- $(if $(SEED),--seed $(SEED) --steps,--seeds $(SEEDS) --from $(FROM))
 
 .PHONY: bench
 bench: build

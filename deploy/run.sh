@@ -7,16 +7,22 @@ ottla=$bin/ottla
 brokers=127.0.0.1:29092,127.0.0.1:39092,127.0.0.1:49092
 step() { printf '\n\033[1m%s\033[0m\n' "$*" | if [ -t 1 ]; then cat; else sed 's/\x1b\[[0-9;]*m//g'; fi; }
 
+case $bin in
+  "$PWD"/*) shown=${bin#"$PWD"/} ;;
+  *) shown=$bin ;;
+esac
+
 step "Three coordinators and three brokers"
-"$ottla" local start --dir "$data" | tee "$data.start"
-ready=$(tail -1 "$data.start")
-rm -f "$data.start"
+started=$("$ottla" local start --dir "$data")
+echo "$started"
 
 step "A topic with two partitions, each on three brokers"
 "$ottla" topic create my-topic --partitions 2 --replication-factor 3 --if-not-exists --bootstrap-server "$brokers"
 
 step "Two records in"
-printf 'hello\nthis is producer\n' | tee /dev/stderr | "$ottla" produce my-topic --bootstrap-server "$brokers"
+records=$'hello\nthis is producer'
+echo "$records"
+"$ottla" produce my-topic --bootstrap-server "$brokers" <<< "$records"
 
 step "Everything out"
 "$ottla" consume my-topic --from-beginning --exit-at-end --bootstrap-server "$brokers"
@@ -24,16 +30,17 @@ step "Everything out"
 step "Who has it"
 "$ottla" topic describe my-topic --bootstrap-server "$brokers"
 
-step "What they cost while nothing happens"
-"$ottla" local status --dir "$data" --measure 5
-echo "$ready"
-
 step "Try next"
 cat <<X
-  kcat -b 127.0.0.1:29092 -L                              any Kafka client works: brokers are on 29092, 39092, 49092
-  $bin/kafka-topics --bootstrap-server 127.0.0.1:29092 --list
-  kill -9 \$(cat $data/broker-2/pid); $ottla topic describe my-topic
-  $ottla local start broker-2 --dir $data; $ottla local status --dir $data
-  $ottla tree ls / --coordinators 127.0.0.1:22181         the cluster's state, as ZooKeeper would show it
-  make stop                                               ends it; the data stays in $data/
+  kcat -b 127.0.0.1:29092 -L                 any Kafka client works; brokers are on 29092, 39092 and 49092
+  kill -9 \$(cat $data/broker-2/pid)           a broker dies; see $shown/ottla topic describe my-topic
+  $shown/ottla local start broker-2 --dir $data
+  $shown/ottla local status --dir $data
+  $shown/ottla tree ls /                     the cluster's state, as ZooKeeper would show it
+  $shown/kafka-topics --list --bootstrap-server 127.0.0.1:29092
+  make stop                                  ends it; the data stays in $data/
 X
+
+step "What they cost while nothing happens"
+"$ottla" local status --dir "$data" --measure 5
+grep ' ready in ' <<< "$started" || true

@@ -57,6 +57,10 @@ pub enum OpenError {
     /// Compaction by Kafka was interrupted while it swapped segments; Kafka must finish it.
     #[error("{file}: a compaction was interrupted and must be finished by the software that began it")]
     UnfinishedSwap { file: PathBuf },
+    /// There are records, and the id of the topic that they belong to did not survive. They may be of a topic that was
+    /// deleted and made again under the same name since.
+    #[error("{directory}: the topic's id is lost ({reason}), so nobody knows whose records these are")]
+    UnknownTopic { directory: PathBuf, reason: String },
     #[error("cannot open the log in {directory}: {error}")]
     Io { directory: PathBuf, error: io::Error },
 }

@@ -260,6 +260,10 @@ impl World {
             assert_eq!((opened.scanned_bytes, opened.cut_bytes), (0, 0));
         }
         self.log = opened.log;
+        if self.log.topic_id().is_none() {
+            // The id did not survive, nor did any record: the broker knows which topic it opens the log for.
+            self.log.set_topic_id(TOPIC_ID).unwrap();
+        }
         Ok(())
     }
 
@@ -313,7 +317,10 @@ impl World {
                 self.adopt_unknown();
                 self.adopt_prefix(flushed);
             }
-            Err(OpenError::CorruptMiddle { .. }) if unsynced_segments => {
+            Err(error)
+                if matches!(error, OpenError::CorruptMiddle { .. }) && unsynced_segments
+                    || matches!(error, OpenError::UnknownTopic { .. }) && flushed == Offset::ZERO =>
+            {
                 // Refused loudly, as it must be. A broker fetches it all again from elsewhere.
                 self.env.remove_directory(&directory()).unwrap();
                 self.env.sync_directory(directory().parent().unwrap()).unwrap();

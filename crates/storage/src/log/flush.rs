@@ -81,6 +81,10 @@ impl<E: Env> FlushWork<E> {
     }
 
     fn sync(&self) -> io::Result<()> {
+        // The topic's id before the records that it tells from another topic's.
+        if self.sync_directory {
+            sync_topic_id(&self.env, &self.directory)?;
+        }
         for base in &self.segments {
             for kind in [file_name::LOG, file_name::OFFSET_INDEX, file_name::TIME_INDEX] {
                 self.env.open(&path_of(&self.directory, *base, kind), OpenMode::Write)?.sync_data()?;
@@ -106,6 +110,16 @@ impl<E: Env> FlushWork<E> {
             self.env.sync_directory(parent)?;
         }
         write_epochs(&self.env, &self.directory, &self.shared, &self.epochs, self.epochs_version)
+    }
+}
+
+/// Makes the topic's id durable, which creating the log did not wait for.
+pub(super) fn sync_topic_id<E: Env>(env: &E, directory: &Path) -> io::Result<()> {
+    match env.open(&directory.join(file_name::PARTITION_METADATA), OpenMode::Write) {
+        Ok(metadata) => metadata.sync_data(),
+        // A log of a Kafka before 2.8 that has not got its id yet.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

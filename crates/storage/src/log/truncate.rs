@@ -109,6 +109,7 @@ impl<E: Env> Log<E> {
         self.epochs.clear();
         self.epochs_version += 1;
         self.producers.clear(offset);
+        super::flush::sync_topic_id(&self.env, &self.directory)?;
         self.write_epochs_now()?;
         self.env.sync_directory(&self.directory)?;
         self.names_synced = self.names_changes;

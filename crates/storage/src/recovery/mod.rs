@@ -221,7 +221,10 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
             Ok(topic_id) => self.log.topic_id = Some(topic_id),
             // The process ended while it created the log: there is nothing in it that could be another topic's.
             Err(_) if listing.logs.values().all(|size| *size == 0) => {}
-            Err(error) => return Err(Fault::Io(error.into())),
+            Err(error) => {
+                let directory = self.log.directory.clone();
+                return Err(Fault::Refused(OpenError::UnknownTopic { directory, reason: error.reason }));
+            }
         }
         Ok(())
     }

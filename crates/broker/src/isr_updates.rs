@@ -62,6 +62,11 @@ impl IsrUpdates {
                 tracing::warn!(%error, partitions = batch.len(), "ISR changes without an answer; they are sent again");
             }
             let outcomes = Outcomes::of(answer);
+            // One line for a broker that comes or goes, however much it hosts.
+            let decided = outcomes.0.values().filter(|altered| altered.error == ErrorCode::None).count();
+            if decided > 0 {
+                tracing::info!(partitions = decided, refused = batch.len() - decided, "ISRs changed");
+            }
             for (partition, proposal) in batch {
                 let outcome = outcomes.of_partition(partition.id(), &proposal);
                 let retry_at = partition.isr_decided(clock::monotonic(), proposal.number, &outcome);

@@ -59,7 +59,7 @@ pub struct FoundLog {
     pub directory: Arc<LogDir>,
     /// None if it cannot be opened: it is not served.
     pub log: Option<Box<Log>>,
-    /// It cannot be opened because records in its middle are damaged.
+    /// It cannot be opened because of what is in it: damaged records, or the id of its topic is lost.
     pub is_damaged: bool,
     pub high_watermark: Offset,
 }
@@ -315,7 +315,8 @@ fn open_directory(
             Ok(opened) => (Some(Box::new(opened.log)), opened.high_watermark, false),
             Err(error) => {
                 tracing::error!(%error, "a log is not opened");
-                (None, Offset::ZERO, matches!(error, OpenError::CorruptMiddle { .. }))
+                let is_damaged = matches!(error, OpenError::CorruptMiddle { .. } | OpenError::UnknownTopic { .. });
+                (None, Offset::ZERO, is_damaged)
             }
         };
         FoundLog {

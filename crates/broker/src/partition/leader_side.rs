@@ -355,7 +355,8 @@ impl Partition {
         let brokers = |broker| self.host.eligible_epoch(broker);
         let effects = leader.isr_decided(now, number, outcome, &brokers);
         if effects.isr_changed {
-            tracing::info!(partition = %self.name(), isr = ?leader.isr().committed(), "ISR changed");
+            let isr: Vec<i32> = leader.isr().committed().iter().map(|member| member.broker.0).collect();
+            tracing::debug!(partition = %self.name(), ?isr, "ISR changed");
         }
         let decided = matches!(outcome, IsrOutcome::Decided { .. });
         let retry_at = if decided { None } else { Some(now + ottla_replication::leader::ISR_RETRY_BACKOFF) };

@@ -22,7 +22,7 @@ pub fn synced_rocksdb_writes_per_s(folder: &Path, duration: Duration) -> Result<
     while started.elapsed() < duration {
         let mut batch = rocksdb::WriteBatch::default();
         batch.put(count.to_be_bytes(), [7u8; 256]);
-        database.write_opt(&batch, &options)?;
+        database.write_opt(batch, &options)?;
         count += 1;
     }
     Ok(count as f64 / started.elapsed().as_secs_f64())

@@ -84,6 +84,20 @@ fn two_quick_leader_changes_leave_one_history() {
     assert_eq!(second.log_end(id, 0), Offset(3));
 }
 
+/// One change is under way at a time; a follower that has caught up meanwhile has nothing more to say.
+#[test]
+fn two_followers_that_come_together_both_join_at_once() {
+    let cluster = Cluster::new(&[("replica.lag.time.max.ms", "3600000")]);
+    let brokers = cluster.start_all(&[1, 2, 3]);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 40, &[1, 2, 3], &[]);
+    eventually("every log is open", || (0..40).all(|p| brokers[0].partition(id, p).with_log(|_| ()).is_some()));
+    for partition in 0..40 {
+        cluster.quorum.elect("t", partition, 1, &[1]);
+    }
+    eventually("all are in sync", || (0..40).all(|partition| cluster.quorum.isr("t", partition) == [1, 2, 3]));
+}
+
 #[test]
 fn an_isr_change_that_nobody_answers_is_asked_for_again() {
     let cluster = Cluster::new(&[]);

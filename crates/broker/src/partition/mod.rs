@@ -30,6 +30,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::broker::Identity;
+use crate::clock;
 use crate::isr_updates::IsrUpdates;
 use crate::log_dirs::LogDir;
 use crate::metadata_cache::MetadataCache;
@@ -366,13 +367,25 @@ impl Partition {
             state.produce.complete_up_to(high_watermark, wakes);
             state.subscribers.high_watermark_moved(wakes);
         }
+        let mut alter = effects.alter;
         if effects.isr_changed
-            && let Role::Leader(leader) = &state.role
-            && leader.is_under_min_isr()
+            && let Role::Leader(leader) = &mut state.role
         {
-            state.produce.fail_all(ErrorCode::NotEnoughReplicasAfterAppend, wakes);
+            if leader.is_under_min_isr() {
+                state.produce.fail_all(ErrorCode::NotEnoughReplicasAfterAppend, wakes);
+            }
+            // Another follower may have caught up while this change was under way. It has nothing more to fetch, so it will
+            // not be heard of again by itself.
+            let brokers = |broker| self.host.eligible_epoch(broker);
+            let next = leader.tick(clock::monotonic(), &brokers);
+            alter = alter.or(next.alter);
+            if let Some(high_watermark) = next.high_watermark {
+                self.publish(high_watermark);
+                state.produce.complete_up_to(high_watermark, wakes);
+                state.subscribers.high_watermark_moved(wakes);
+            }
         }
-        if let Some(proposal) = effects.alter {
+        if let Some(proposal) = alter {
             self.host.isr_updates.propose(self.clone(), proposal);
         }
     }

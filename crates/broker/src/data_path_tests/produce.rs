@@ -78,6 +78,8 @@ fn without_its_followers_an_acknowledgement_never_comes() {
 
     let mut waits = leader.begin_produce(TopicRef::Id(id), 0, &batch(&["c"]), -1, NEVER_MS);
     assert!(!waits.is_ready());
+    cluster.quorum.fence(2);
+    cluster.quorum.fence(3);
     cluster.quorum.set_isr("t", 0, &[1]);
     assert_eq!(waits.produced().error, ErrorCode::NotEnoughReplicasAfterAppend);
     let refused = leader.produce(TopicRef::Id(id), 0, &batch(&["d"]), -1, NEVER_MS);

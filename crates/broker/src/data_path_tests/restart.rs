@@ -60,6 +60,22 @@ fn a_deleted_topic_goes_and_its_name_is_free() {
     }
 }
 
+#[test]
+fn flush_messages_puts_records_on_the_disk_before_they_are_acknowledged() {
+    let cluster = Cluster::new(&[]);
+    let brokers = cluster.start_all(&[1, 2]);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1, 2], &[("flush.messages", "1"), ("min.insync.replicas", "2")]);
+    for round in 1..=3 {
+        let produced = brokers[0].produce(TopicRef::Id(id), 0, &batch(&["a"]), -1, NEVER_MS);
+        assert_eq!(produced.error, ErrorCode::None);
+        for broker in &brokers {
+            let synced = broker.partition(id, 0).with_log(|log| log.recovery_point());
+            assert_eq!(synced, Some(Offset(round)));
+        }
+    }
+}
+
 /// Scenario 11: the topic was deleted and made again while the broker was away.
 #[test]
 fn a_directory_of_another_topic_is_set_aside() {
@@ -99,6 +115,7 @@ fn a_damaged_log_is_fetched_anew_where_nobody_counts_on_it() {
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[70] ^= 1;
     std::fs::write(&file, bytes).unwrap();
+    cluster.quorum.fence(2);
     cluster.quorum.set_isr("t", 0, &[1]);
     let back = cluster.start(2);
     eventually("it is in the ISR again", || cluster.quorum.isr("t", 0) == [1, 2]);

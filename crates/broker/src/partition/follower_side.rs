@@ -86,19 +86,26 @@ impl Partition {
                 Err(error) => return self.append_failed(&error),
             }
         }
+        // Before the next fetch tells the leader that the records are here.
+        let now = clock::monotonic();
+        if log.flush_due(now)
+            && let Err(error) = self.directory.health().writing(|| log.flush(now))
+        {
+            self.disk_failed(&error);
+            return FollowerStep::Stop;
+        }
         // The leader's log start: what lies before is not part of the partition any more.
         if answer.log_start > log.log_start_offset() && log.advance_log_start(answer.log_start) {
             follower.log_start_moved(local(log));
         }
         let moved = follower.appended(local(log), answer);
         let step = next(follower);
-        let flush = rolled || log.flush_due(clock::monotonic());
         if let Some(high_watermark) = moved {
             self.publish(high_watermark);
             state.subscribers.high_watermark_moved(&mut wakes);
         }
         drop(guard);
-        if flush {
+        if rolled {
             self.schedule_flush();
         }
         step

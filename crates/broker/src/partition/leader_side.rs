@@ -161,7 +161,14 @@ impl Partition {
             }
         };
         let log_start = log.log_start_offset();
-        let flush = written.rolled || log.flush_due(now);
+        let rolled = written.rolled;
+        // Whoever set flush.messages or flush.ms wants it on the disk before anybody is told of it.
+        if log.flush_due(now)
+            && let Err(error) = self.directory.health().writing(|| log.flush(now))
+        {
+            self.disk_failed(&error);
+            return Err(ErrorCode::KafkaStorageError.into());
+        }
         let brokers = |broker| self.host.eligible_epoch(broker);
         let required = written.last_offset.next();
         if !written.is_duplicate {
@@ -178,7 +185,7 @@ impl Partition {
             }
         }
         drop(guard);
-        if flush {
+        if rolled {
             self.schedule_flush();
         }
         Ok(Appended {

@@ -95,8 +95,14 @@ impl Follower {
 
     /// What to do with the answer to `asked`. `epochs` is this follower's own history.
     pub fn fetched(&mut self, asked: FetchPosition, answer: &FetchAnswer, epochs: &EpochHistory) -> FollowerAction {
-        // Truncated, restarted or led by another meanwhile: the answer speaks of a log that no longer is.
-        if self.next_fetch().is_none_or(|now| (now.leader_epoch, now.offset) != (asked.leader_epoch, asked.offset)) {
+        // Truncated, restarted or led by another meanwhile: the answer speaks of a log that no longer is. The epoch of the last
+        // record counts too: a log that was cut and has grown to the same end again is another, and a late answer about the
+        // former one would cut what is committed by now.
+        let is_of = |now: FetchPosition| {
+            (now.leader_epoch, now.offset, now.last_fetched_epoch)
+                == (asked.leader_epoch, asked.offset, asked.last_fetched_epoch)
+        };
+        if !self.next_fetch().is_some_and(is_of) {
             return FollowerAction::Ignore;
         }
         match answer.error {
@@ -175,6 +181,19 @@ impl Follower {
         self.high_watermark.advance(answer.high_watermark, log.end)
     }
 
+    /// The log refused the records of an answer to the current position: they do not begin at its end.
+    ///
+    /// That is so for good where the leader's log starts within a batch (DeleteRecords) and this one ends there, with a batch
+    /// that the leader never had: nobody can tell any more that the two logs part before. All that this log holds is deleted at
+    /// the leader, so it starts over.
+    pub fn records_do_not_follow(&mut self, answer: &FetchAnswer) -> FollowerAction {
+        if self.state == State::Fetching && answer.log_start >= self.log.end && self.log.start < self.log.end {
+            self.truncate(Truncation::FullyAndStartAt(answer.log_start))
+        } else {
+            FollowerAction::BackOff
+        }
+    }
+
     /// The log's start moved, to follow the leader's (scenario 12) or by retention.
     pub fn log_start_moved(&mut self, log: LocalLog) {
         self.log = log;
@@ -197,6 +216,11 @@ impl Follower {
     /// The end of this replica's log as last reported.
     pub fn log_end(&self) -> Offset {
         self.log.end
+    }
+
+    /// Whether [`Self::leader_bounds`] is waited for.
+    pub fn awaits_bounds(&self) -> bool {
+        self.state == State::AskingBounds
     }
 
     /// Whether the leader turned out to lead a later epoch.

@@ -201,6 +201,25 @@ fn answers_to_a_former_position_are_dropped() {
     assert_eq!(follower.fetched(elsewhere, &answer(ErrorCode::None, None, 80), &log.epochs), FollowerAction::Ignore);
 }
 
+/// Found by the simulation: the same diverging answer twice, the second one after the log had grown to the same end again.
+#[test]
+fn a_late_diverging_answer_does_not_cut_a_log_that_grew_to_the_same_end() {
+    let mut log = Log::new(&[(0, 0), (1, 13)], 16);
+    let mut follower = follow(&log, 0);
+    let ask = follower.next_fetch().expect("fetches");
+    let diverges = answer(ErrorCode::None, Some((0, 13)), 0);
+    let action = follower.fetched(ask, &diverges, &log.epochs);
+    assert_eq!(action, FollowerAction::Truncate(Truncation::To(Offset(13))));
+    log.cut(13);
+    follower.truncated(log.local());
+    let again = follower.next_fetch().expect("fetches");
+    assert_eq!(follower.fetched(again, &answer(ErrorCode::None, None, 16), &log.epochs), FollowerAction::Append);
+    log.epochs.assign(LeaderEpoch(9), Offset(13));
+    log.end = 16;
+    assert_eq!(follower.appended(log.local(), &answer(ErrorCode::None, None, 16)), Some(Offset(16)));
+    assert_eq!(follower.fetched(ask, &diverges, &log.epochs), FollowerAction::Ignore);
+}
+
 #[test]
 fn errors_of_the_leader() {
     for (error, expected) in [
@@ -232,6 +251,21 @@ fn scenario_12_a_follower_behind_the_leaders_log_start_starts_over_there() {
     let ask = follower.next_fetch().expect("fetches");
     assert_eq!((ask.offset, ask.last_fetched_epoch, ask.log_start), (Offset(500), LeaderEpoch::NONE, Offset(500)));
     assert_eq!(follower.high_watermark(), Offset(500), "the HW is never below the log's start");
+}
+
+/// Found by the simulation: the leader's log starts at 147 within its batch 145..=148; this one ends there, with another batch.
+#[test]
+fn scenario_12_a_log_that_ends_within_the_leaders_first_batch_starts_over() {
+    let log = Log::new(&[(3, 0)], 147);
+    let mut follower = follow(&log, 135);
+    let said = FetchAnswer { log_start: Offset(147), ..answer(ErrorCode::None, None, 169) };
+    let ask = follower.next_fetch().expect("fetches");
+    assert_eq!(follower.fetched(ask, &said, &log.epochs), FollowerAction::Append);
+    let action = follower.records_do_not_follow(&said);
+    assert_eq!(action, FollowerAction::Truncate(Truncation::FullyAndStartAt(Offset(147))));
+    // A leader that has what this log holds must have sent something damaged: it is asked again.
+    let mut other = follow(&log, 135);
+    assert_eq!(other.records_do_not_follow(&answer(ErrorCode::None, None, 169)), FollowerAction::BackOff);
 }
 
 #[test]

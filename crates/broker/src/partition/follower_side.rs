@@ -83,6 +83,15 @@ impl Partition {
             let health = self.directory.health();
             match health.writing(|| log.append_as_follower(records, asked.leader_epoch, wall)) {
                 Ok(appended) => rolled = appended.rolled,
+                Err(error @ AppendError::UnexpectedOffset { .. }) => {
+                    // The leader's log may start within its first batch, in the middle of which this one ends.
+                    return match follower.records_do_not_follow(answer) {
+                        FollowerAction::Truncate(truncation) => {
+                            self.truncate(state, truncation, asked.leader_epoch, wall)
+                        }
+                        _ => self.append_failed(&error),
+                    };
+                }
                 Err(error) => return self.append_failed(&error),
             }
         }

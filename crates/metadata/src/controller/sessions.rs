@@ -77,9 +77,12 @@ impl Controller {
         let Some(registration) = ahead.broker(broker).filter(|broker| broker.epoch == epoch).cloned() else { return };
         let mut draft = Draft::default();
         draft.delete(tree, nodes::broker::path(broker));
+        // A session that was never ready led nothing and joined no ISR, and the broker may never have heard of it (its answer was
+        // lost, and the process with it): what the next life must match is the last session that was ready.
+        let former = ahead.broker_memory(broker).filter(|_| !registration.ready);
         let memory = BrokerMemory {
             id: broker,
-            epoch: registration.epoch,
+            epoch: former.map_or(registration.epoch, |former| former.epoch),
             incarnation: registration.incarnation,
             min_insync_replicas: registration.min_insync_replicas,
             fenced_at: self.now.wall,

@@ -53,6 +53,7 @@ impl BrokerRegistration {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BrokerMemory {
     pub id: BrokerId,
+    /// Of the last session in which it was ready; of its first one before.
     pub epoch: BrokerEpoch,
     pub incarnation: IncarnationId,
     pub min_insync_replicas: i32,

@@ -591,10 +591,10 @@ impl Process {
         self.member.store_mut().set_snapshot(snapshot);
         // Some entries stay for members that are only a little behind.
         let through = applied.saturating_sub(LOG_ENTRIES_MAX / 4);
-        if through >= first {
-            if let Err(error) = self.member.store_mut().compact(through) {
-                out.note(format_args!("compaction failed: {error}"));
-            }
+        if through >= first
+            && let Err(error) = self.member.store_mut().compact(through)
+        {
+            out.note(format_args!("compaction failed: {error}"));
         }
     }
 }

@@ -21,6 +21,8 @@ pub enum Kind {
     DiskLossOfCoordinator,
     FreezeClock,
     SetWallClock,
+    /// Some reads, writes and syncs of a broker's disk fail.
+    DiskErrors,
     DeleteRecords,
     RecreateTopic,
     /// Everything at once: `kill -9` of all.
@@ -43,6 +45,7 @@ impl Kind {
         Self::DiskLossOfCoordinator,
         Self::FreezeClock,
         Self::SetWallClock,
+        Self::DiskErrors,
         Self::DeleteRecords,
         Self::RecreateTopic,
         Self::KillAll,
@@ -55,7 +58,7 @@ impl Kind {
             Self::IsolateNode | Self::PauseBroker | Self::ShutDownBroker | Self::Weather => 6,
             Self::KillCoordinator | Self::CrashCoordinatorMidway | Self::PauseCoordinator => 5,
             Self::PowerLossOfCoordinator | Self::FreezeClock => 4,
-            Self::SetWallClock | Self::DeleteRecords => 3,
+            Self::SetWallClock | Self::DeleteRecords | Self::DiskErrors => 3,
             Self::DiskLossOfCoordinator | Self::RecreateTopic | Self::KillAll => 1,
         }
     }

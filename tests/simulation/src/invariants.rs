@@ -3,8 +3,8 @@
 //! - One leader per partition and leader epoch; one quorum leader per term.
 //! - Within a leader epoch no replica's high watermark (HW) falls while its process lives.
 //! - Every record below any HW that was ever published is in every later leader's log, and so is every record that was
-//!   acknowledged with acks=all and a min ISR of 2: as long as fewer than min ISR replicas lost unsynced data before they were
-//!   back in the ISR.
+//!   acknowledged with acks=all and a min ISR of 2: as long as fewer than min ISR replicas lost their power, and with it what was
+//!   not synced, before they were back in the ISR.
 //! - Equal (epoch, offset) means equal records.
 //! - The tree applied at a revision is the same everywhere.
 //! - A consumer reads what is committed, and nothing else. `kill -9` loses no record.
@@ -41,7 +41,8 @@ struct Partition {
     promises: Vec<Acknowledged>,
     /// Life of the process, leader epoch and HW.
     high_watermarks: BTreeMap<BrokerId, (u32, LeaderEpoch, Offset)>,
-    /// Replicas that may have lost records with the power, and the broker epoch they had.
+    /// Replicas whose hosts lost their power, with the broker epoch they had, until they are in the ISR again. Whether the disk
+    /// had everything by luck, nobody but the host can tell: to the quorum it is one that came back from an unclean shutdown.
     lossy: BTreeMap<BrokerId, BrokerEpoch>,
     /// As many replicas as min ISR have lost data: nothing is promised any more.
     is_exempt: bool,
@@ -243,11 +244,12 @@ impl Invariants {
         Ok(())
     }
 
-    /// The power of a broker's host is gone; these partitions had records that were not synced.
-    pub fn lost_power(&mut self, broker: BrokerId, epoch: BrokerEpoch, unsynced: &[(TopicIdPartition, usize)]) {
-        for &(id, min_isr) in unsynced {
+    /// The power of a broker's host is gone; it had replicas of these partitions, with their min ISRs.
+    pub fn lost_power(&mut self, broker: BrokerId, epoch: BrokerEpoch, hosted: &[(TopicIdPartition, usize)]) {
+        for &(id, min_isr) in hosted {
             let partition = self.partition(id);
-            partition.lossy.insert(broker, epoch);
+            let lost = partition.lossy.entry(broker).or_insert(epoch);
+            *lost = epoch.max(*lost);
             if partition.lossy.len() >= min_isr && !partition.is_exempt {
                 partition.is_exempt = true;
                 self.exempt_partitions += 1;
@@ -285,9 +287,6 @@ impl Invariants {
                 replica.content.start(),
                 replica.content.end()
             );
-        }
-        if !lost {
-            self.partition(id).lossy.remove(&replica.broker);
         }
         self.appended(id, replica, replica.content.start())
     }

@@ -8,8 +8,8 @@ use ottla_model::{
 use ottla_protocol::record_batch::BatchBuilder;
 
 use crate::broker::BrokerNode;
-use crate::clock::WALL_START_MS;
 use crate::broker::replica::Replica;
+use crate::clock::WALL_START_MS;
 use crate::invariants::Violation;
 use crate::message::{CallId, Message, Produce, ProduceAnswer};
 use crate::network::NodeId;

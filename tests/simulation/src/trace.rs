@@ -5,14 +5,16 @@ use std::fmt;
 
 use crate::clock::SimTime;
 
-/// Lines that a failure shows without `--steps`.
-const KEPT_LINES: usize = 60;
+/// Lines that a failure shows without `--steps`: of what processes did, and of every message.
+const KEPT_LINES: usize = 40;
+const KEPT_MESSAGES: usize = 20;
 
 /// The story of a run.
 pub struct Trace {
     hash: u64,
     lines: u64,
     kept: VecDeque<String>,
+    kept_messages: VecDeque<String>,
     /// Show every line as it happens.
     prints: bool,
     buffer: String,
@@ -20,10 +22,29 @@ pub struct Trace {
 
 impl Trace {
     pub fn new(prints: bool) -> Self {
-        Self { hash: 0xCBF2_9CE4_8422_2325, lines: 0, kept: VecDeque::new(), prints, buffer: String::new() }
+        Self {
+            hash: 0xCBF2_9CE4_8422_2325,
+            lines: 0,
+            kept: VecDeque::new(),
+            kept_messages: VecDeque::new(),
+            prints,
+            buffer: String::new(),
+        }
     }
 
+    /// Something that a process, or the world, did.
     pub fn line(&mut self, at: SimTime, what: fmt::Arguments<'_>) {
+        self.take_down(at, what);
+        keep(&mut self.kept, KEPT_LINES, &self.buffer);
+    }
+
+    /// A message that arrived: there are many.
+    pub fn message(&mut self, at: SimTime, what: fmt::Arguments<'_>) {
+        self.take_down(at, what);
+        keep(&mut self.kept_messages, KEPT_MESSAGES, &self.buffer);
+    }
+
+    fn take_down(&mut self, at: SimTime, what: fmt::Arguments<'_>) {
         use fmt::Write as _;
         self.buffer.clear();
         // Writing to a string does not fail.
@@ -36,11 +57,6 @@ impl Trace {
         if self.prints {
             show(&self.buffer);
         }
-        let mut line =
-            if self.kept.len() == KEPT_LINES { self.kept.pop_front().unwrap_or_default() } else { String::new() };
-        line.clear();
-        line.push_str(&self.buffer);
-        self.kept.push_back(line);
     }
 
     /// Two runs that told the same story have the same hash.
@@ -57,8 +73,17 @@ impl Trace {
     }
 
     pub fn tail(&self) -> Vec<String> {
-        self.kept.iter().cloned().collect()
+        let mut lines: Vec<_> = self.kept.iter().chain(&self.kept_messages).cloned().collect();
+        lines.sort();
+        lines
     }
+}
+
+fn keep(kept: &mut VecDeque<String>, at_most: usize, line: &str) {
+    let mut place = if kept.len() == at_most { kept.pop_front().unwrap_or_default() } else { String::new() };
+    place.clear();
+    place.push_str(line);
+    kept.push_back(place);
 }
 
 /// The lines of a run are its output where they are asked for.

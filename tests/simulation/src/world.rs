@@ -116,6 +116,7 @@ enum Event {
     Start(NodeId),
     Resume(NodeId),
     Thaw(NodeId),
+    RepairDisk(i32),
     /// Both directions between the two are open again.
     Mend(NodeId, NodeId),
 }
@@ -163,6 +164,8 @@ pub struct World {
     /// The topics that clients use.
     topics: BTreeSet<String>,
     clients_know: Revision,
+    /// The newest image that any coordinator ever had: what is known when none runs.
+    image: Image,
     pub events: u64,
     /// Processes that ended by themselves come back.
     pub restarts: bool,
@@ -226,6 +229,7 @@ impl World {
             next_call: 0,
             topics: BTreeSet::new(),
             clients_know: Revision(0),
+            image: Image::empty(),
             events: 0,
             restarts: true,
             inbox: Vec::new(),
@@ -350,6 +354,10 @@ impl World {
                 self.thaw(node);
                 Ok(())
             }
+            Event::RepairDisk(id) => {
+                self.repair_disk(id);
+                Ok(())
+            }
             Event::Mend(one, other) => {
                 self.network.heal_between(one, other);
                 Ok(())
@@ -401,7 +409,7 @@ impl World {
             return Ok(());
         }
         *self.deliveries.entry(message.name()).or_default() += 1;
-        self.trace.line(self.now, format_args!("{to} <- {from} {}", message.name()));
+        self.trace.message(self.now, format_args!("{to} <- {from} {}", message.name()));
         let mut out = Outbox::default();
         let mut applied = Vec::new();
         match to {
@@ -542,14 +550,16 @@ impl World {
         if let Some(term) = node.term_if_leader() {
             self.invariants.quorum_leads(id, term)?;
         }
-        if !applied.is_empty()
-            && self.invariants.has_lossy()
-            && let Some(image) = node.image()
-        {
+        let Some(image) = node.image().filter(|_| !applied.is_empty()) else { return Ok(()) };
+        if image.revision() > self.image.revision() {
+            self.image = image.clone();
+        }
+        if self.invariants.has_lossy() {
             for topic in image.topics() {
                 for (partition, state) in topic.partitions() {
                     let partition = TopicIdPartition { topic_id: topic.id, partition };
-                    for member in &state.isr {
+                    // Alone it never left, and what it lacks nobody has told it.
+                    for member in state.isr.iter().filter(|_| state.isr.len() > 1) {
                         self.invariants.in_sync(partition, member.broker, member.epoch);
                     }
                 }
@@ -639,7 +649,9 @@ impl World {
         let phase = self.random.between(0, 20_000);
         self.schedule(self.now.plus_us(phase), Event::Tick { node, life });
         self.finish_turn(node, out, Vec::new())?;
-        if let NodeId::Broker(id) = node {
+        if let NodeId::Broker(id) = node
+            && self.is_running(node)
+        {
             self.lost_power.remove(&BrokerId(id));
         }
         Ok(())
@@ -716,17 +728,19 @@ impl World {
             .active_epoch()
             .or_else(|| self.newest_image().and_then(|image| image.broker_epoch(BrokerId(id))))
             .unwrap_or(BrokerEpoch(i64::try_from(self.newest_revision().0).unwrap_or(0)));
-        let unsynced: Vec<_> =
-            broker.has_unsynced().into_iter().map(|partition| (partition, self.effective_min_isr())).collect();
-        self.invariants.lost_power(BrokerId(id), epoch, &unsynced);
+        let hosted: Vec<_> = self.hosted(id).map(|partition| (partition, self.effective_min_isr())).collect();
+        self.invariants.lost_power(BrokerId(id), epoch, &hosted);
         self.lost_power.insert(BrokerId(id));
     }
 
     /// Whether the promise about acknowledged records would survive it.
     pub fn may_lose_power(&self, id: i32) -> bool {
-        let Some(broker) = self.brokers.get(&id) else { return false };
         let min_isr = self.effective_min_isr();
-        broker.has_unsynced().into_iter().all(|partition| self.invariants.may_lose(BrokerId(id), partition, min_isr))
+        self.hosted(id).all(|partition| self.invariants.may_lose(BrokerId(id), partition, min_isr))
+    }
+
+    fn hosted(&self, id: i32) -> impl Iterator<Item = TopicIdPartition> + '_ {
+        self.newest_image().into_iter().flat_map(move |image| image.hosted_by(BrokerId(id)))
     }
 
     pub fn effective_min_isr(&self) -> usize {
@@ -764,6 +778,21 @@ impl World {
             for event in rest.into_iter().chain(ticks) {
                 self.schedule(self.now, event);
             }
+        }
+    }
+
+    /// Of the operations on a broker's disk, so many in a million fail.
+    pub fn break_disk(&mut self, id: i32, ppm: u32, ms: u64) {
+        self.trace.line(self.now, format_args!("the disk of b{id} fails {ppm} times in a million for {ms} ms"));
+        if let Some(broker) = self.brokers.get_mut(&id) {
+            broker.set_disk_faults(ppm);
+        }
+        self.schedule(self.now.plus_ms(ms), Event::RepairDisk(id));
+    }
+
+    fn repair_disk(&mut self, id: i32) {
+        if let Some(broker) = self.brokers.get_mut(&id) {
+            broker.set_disk_faults(0);
         }
     }
 
@@ -817,6 +846,16 @@ impl World {
         }
     }
 
+    /// Every log of a broker reaches the disk.
+    pub fn sync(&mut self, id: i32) -> Result<(), Violation> {
+        let mut out = Outbox::default();
+        let now = self.now;
+        if let Some(broker) = self.brokers.get_mut(&id) {
+            broker.sync(now, &mut out);
+        }
+        self.finish_turn(NodeId::Broker(id), out, Vec::new())
+    }
+
     pub fn delete_records(&mut self, partition: TopicIdPartition, percent: u64) -> Result<(), Violation> {
         let Some(leader) = self.leader_of(partition) else { return Ok(()) };
         let mut out = Outbox::default();
@@ -838,6 +877,9 @@ impl World {
         for node in nodes {
             self.thaw(node);
             self.resume(node);
+            if let NodeId::Broker(id) = node {
+                self.repair_disk(id);
+            }
             if !self.is_running(node) {
                 self.schedule(self.now.plus_ms(10), Event::Start(node));
             }
@@ -891,7 +933,7 @@ impl World {
 
     fn admin_answered(&mut self, message: Message) {
         let Message::ClusterAnswer { call, answer, leader } = message else { return };
-        if call.0 != self.next_call {
+        if call.0 != self.next_call || self.admin.is_empty() {
             return;
         }
         if let Some(leader) = leader {
@@ -933,8 +975,9 @@ impl World {
 
     // ---- looks
 
+    /// None before the first entry is applied.
     pub fn newest_image(&self) -> Option<&Image> {
-        self.coordinators.values().filter_map(CoordinatorNode::image).max_by_key(|image| image.revision())
+        (self.image.revision() > Revision(0)).then_some(&self.image)
     }
 
     pub fn newest_revision(&self) -> Revision {

@@ -123,6 +123,13 @@ impl Process {
                         }
                         Err(error) => {
                             out.note(format_args!("{}: the leader's records do not fit: {error}", replica.name));
+                            if matches!(error, AppendError::UnexpectedOffset { .. })
+                                && let FollowerAction::Truncate(truncation) = follower.records_do_not_follow(&answer)
+                            {
+                                replica.truncate(truncation, wall, out)?;
+                                self.write_recovery_points(out);
+                                return Ok(());
+                            }
                             replica.retry_at = MonotonicMs(now.0 + BACKOFF_MS);
                             return Ok(());
                         }
@@ -135,7 +142,7 @@ impl Process {
                 let Role::Follower(follower) = &mut replica.role else { return Ok(()) };
                 let moved = follower.appended(local, &answer);
                 if local.end > before {
-                    replica.appended(before, out);
+                    replica.appended(before, &self.env, self.faults, out);
                 }
                 if let Some(high_watermark) = moved {
                     replica.follower_moved(high_watermark, out);

@@ -22,7 +22,7 @@ use ottla_model::{BrokerEpoch, BrokerId, IncarnationId, TopicIdPartition};
 use ottla_replication::Rules;
 use ottla_storage::LogConfig;
 use ottla_storage::checkpoint::clean_shutdown;
-use ottla_storage::env::{Env, FaultyEnv};
+use ottla_storage::env::{Env, Faults, FaultyEnv};
 
 use crate::clock::{HostClock, SimTime};
 use crate::content::Content;
@@ -64,7 +64,10 @@ pub struct BrokerNode {
     settings: Arc<BrokerSettings>,
     random: Random,
     env: FaultyEnv,
+    faults: Faults,
     process: Option<Process>,
+    /// Which boot of the host this is: while it lasts, the page cache does.
+    boot: u64,
     /// What the logs held when the last process ended, for the comparison with what came back.
     last_contents: BTreeMap<TopicIdPartition, Content>,
 }
@@ -72,7 +75,17 @@ pub struct BrokerNode {
 impl BrokerNode {
     pub fn new(id: BrokerId, settings: Arc<BrokerSettings>, mut random: Random) -> Self {
         let env = FaultyEnv::new(random.next_u64());
-        Self { id, clock: HostClock::default(), settings, random, env, process: None, last_contents: BTreeMap::new() }
+        Self {
+            id,
+            clock: HostClock::default(),
+            settings,
+            random,
+            env,
+            faults: Faults::NONE,
+            process: None,
+            boot: 0,
+            last_contents: BTreeMap::new(),
+        }
     }
 
     pub fn is_running(&self) -> bool {
@@ -86,17 +99,20 @@ impl BrokerNode {
             Ok(epoch) => epoch,
             Err(error) => {
                 out.note(format_args!("cannot start: {error}"));
+                out.dies = true;
                 return;
             }
         };
         let mut process = Process::new(
             self.id,
             incarnation,
-            clean_epoch.unwrap_or(BrokerEpoch::NONE),
+            self.boot,
+            clean_epoch.or_else(|| self.whole_since()).unwrap_or(BrokerEpoch::NONE),
             self.settings.clone(),
             self.env.clone(),
             self.random.fork(),
         );
+        process.faults = self.faults;
         process.open_logs(self.clock.wall(at), clean_epoch.is_some(), out);
         self.process = Some(process);
     }
@@ -115,6 +131,15 @@ impl BrokerNode {
         Ok(Some(epoch))
     }
 
+    /// The epoch of the last registration, if the host has not lost its page cache since: a process that was killed has lost
+    /// no record, and says so, or several processes that die at once could not be told from machines that lose power.
+    fn whole_since(&self) -> Option<BrokerEpoch> {
+        let text = self.env.read_file(&path(process::LIFE)).ok()?;
+        let text = String::from_utf8(text).ok()?;
+        let (boot, epoch) = text.split_once(' ')?;
+        (boot.parse() == Ok(self.boot)).then_some(BrokerEpoch(epoch.parse().ok()?))
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.end_process();
@@ -123,6 +148,7 @@ impl BrokerNode {
 
     pub fn lose_power(&mut self) {
         self.end_process();
+        self.boot += 1;
         self.env.lose_power();
     }
 
@@ -186,12 +212,26 @@ impl BrokerNode {
         self.process.as_ref()?.active_epoch()
     }
 
-    /// Records of this partition's log that a loss of power may take now.
-    pub fn has_unsynced(&self) -> Vec<TopicIdPartition> {
-        self.replicas()
-            .filter(|(_, replica)| replica.log.recovery_point() < replica.log.log_end_offset())
-            .map(|(partition, _)| *partition)
-            .collect()
+    /// So many operations in a million fail from now on.
+    pub fn set_disk_faults(&mut self, ppm: u32) {
+        self.faults = Faults { io_error_ppm: ppm, no_space_ppm: ppm, sync_error_ppm: ppm };
+        self.env.set_faults(self.faults);
+        if let Some(process) = &mut self.process {
+            process.faults = self.faults;
+        }
+    }
+
+    /// Syncs every log, as the system would some time.
+    pub fn sync(&mut self, at: SimTime, out: &mut Outbox) {
+        let now = self.clock.monotonic(at);
+        if let Some(process) = &mut self.process {
+            process.sync(now, 100, out);
+        }
+    }
+
+    /// Whether some log could not be opened, and no copy has taken its place.
+    pub fn has_damaged_log(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| !process.damaged.is_empty())
     }
 
     /// DeleteRecords, on the partition's leader: its log starts here from now on.

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use ottla_metadata::controller::{AlterPartition, AlterPartitions};
 use ottla_metadata::{Answer, Delta, Image, IsrMember, PartitionState, Request};
 use ottla_model::{
-    BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, MonotonicMs, Offset, PartitionId, TimestampMs, TopicIdPartition,
-    TopicName, TopicPartition,
+    BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, MonotonicMs, Offset, PartitionId, TimestampMs,
+    TopicIdPartition, TopicName, TopicPartition,
 };
 use ottla_replication::{IsrOutcome, IsrProposal, LeaderConfig, LeaderEffects};
 use ottla_storage::OpenOptions;
 use ottla_storage::checkpoint::{clean_shutdown, offsets};
-use ottla_storage::env::{Env, FaultyEnv};
+use ottla_storage::env::{Env, Faults, FaultyEnv};
 
 use super::fetching::Fetcher;
-use super::replica::{DiskFailed, Replica, Role, Waiter};
+use super::replica::{DiskFailed, NotOpened, Replica, Role, Waiter};
 use super::serving::ParkedFetch;
 use super::session::Session;
 use super::{BrokerSettings, data, path};
@@ -27,6 +27,8 @@ use crate::random::Random;
 
 const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
+/// The boot of the host and the broker epoch of the last registration.
+pub(super) const LIFE: &str = "life";
 /// In the place of `meta.properties`.
 const CLUSTER: &str = "cluster";
 const LOG_STARTS: &str = "log-start-offset-checkpoint";
@@ -47,14 +49,18 @@ pub(super) enum Call {
 pub(super) struct Process {
     pub id: BrokerId,
     pub incarnation: IncarnationId,
+    boot: u64,
     pub settings: Arc<BrokerSettings>,
     pub env: FaultyEnv,
+    pub faults: Faults,
     pub random: Random,
     pub image: Image,
     /// The image has shown this process's registration, and roles follow it.
     pub is_active: bool,
     pub session: Session,
     pub replicas: BTreeMap<TopicIdPartition, Replica>,
+    /// Logs that cannot be opened. They give way to a copy of the leader's, but never to an empty log that leads.
+    pub damaged: BTreeSet<TopicPartition>,
     pub fetchers: BTreeMap<BrokerId, Fetcher>,
     pub parked: Vec<ParkedFetch>,
     /// Partitions with news for parked fetches.
@@ -68,27 +74,33 @@ impl Process {
     pub fn new(
         id: BrokerId,
         incarnation: IncarnationId,
+        boot: u64,
         clean_epoch: BrokerEpoch,
         settings: Arc<BrokerSettings>,
         env: FaultyEnv,
         mut random: Random,
     ) -> Self {
+        // Answers to a former life's calls are nobody's.
+        let next_call = random.next_u64() >> 1;
         let session = Session::new(&settings.coordinators, clean_epoch, &mut random);
         Self {
             id,
             incarnation,
+            boot,
             settings,
             env,
+            faults: Faults::NONE,
             random,
             image: Image::empty(),
             is_active: false,
             session,
             replicas: BTreeMap::new(),
+            damaged: BTreeSet::new(),
             fetchers: BTreeMap::new(),
             parked: Vec::new(),
             news: BTreeSet::new(),
             calls: BTreeMap::new(),
-            next_call: 0,
+            next_call,
             checkpoint_at: MonotonicMs(0),
         }
     }
@@ -111,13 +123,15 @@ impl Process {
         Some(ClusterId::new(String::from_utf8_lossy(&bytes).as_ref()))
     }
 
-    pub fn remember_cluster(&self, id: &ClusterId) -> Result<(), DiskFailed> {
-        if self.cluster_id().is_some() {
-            return Ok(());
+    /// Writes down what the next process must know: the cluster, and in which epoch the logs were whole.
+    pub fn remember(&self, id: &ClusterId, epoch: BrokerEpoch) -> Result<(), DiskFailed> {
+        let write = |name, text: &str| {
+            self.env.write_file_atomically(&path(name), text.as_bytes()).map_err(|error| DiskFailed(error.to_string()))
+        };
+        if self.cluster_id().is_none() {
+            write(CLUSTER, id.as_str())?;
         }
-        self.env
-            .write_file_atomically(&path(CLUSTER), id.as_str().as_bytes())
-            .map_err(|error| DiskFailed(error.to_string()))
+        write(LIFE, &format!("{} {epoch}", self.boot))
     }
 
     /// Opens every log in the data directory. One that cannot be opened is put aside.
@@ -136,8 +150,12 @@ impl Process {
                 now: wall,
                 progress: None,
             };
-            match Replica::open(self.env.clone(), partition.clone(), self.settings.log_config.clone(), options) {
-                Ok(replica) => {
+            let config = self.settings.log_config.clone();
+            match Replica::open(&self.env, self.faults, partition.clone(), config, options) {
+                Ok(None) => {
+                    let _ = self.env.remove_directory(&path(name));
+                }
+                Ok(Some(replica)) => {
                     out.note(format_args!(
                         "opens {name}: {}..{}, HW {}",
                         replica.log.log_start_offset(),
@@ -147,10 +165,10 @@ impl Process {
                     out.facts.push(Fact::Opened { partition: replica.id });
                     self.replicas.insert(replica.id, replica);
                 }
-                Err(reason) => {
-                    out.note(format_args!("puts {name} aside: {reason}"));
-                    // A real broker keeps it under another name.
-                    let _ = self.env.remove_directory(&path(name));
+                Err(NotOpened::Disk(error)) => return self.die(&error, out),
+                Err(NotOpened::Damaged(reason)) => {
+                    out.note(format_args!("does not open {name}: {reason}"));
+                    self.damaged.insert(partition);
                 }
             }
         }
@@ -286,6 +304,14 @@ impl Process {
         }
         let _ = self.env.remove_directory(&path(&replica.name.to_string()));
         self.news.insert(id);
+        // Another topic of the same name must not be opened with what was known of this one.
+        self.write_all_checkpoints(out);
+    }
+
+    fn write_all_checkpoints(&mut self, out: &mut Outbox) {
+        self.write_recovery_points(out);
+        self.write_offsets(LOG_STARTS, |replica| replica.log.log_start_offset(), out);
+        self.write_offsets(HIGH_WATERMARKS, Replica::high_watermark, out);
     }
 
     fn assume(
@@ -303,6 +329,14 @@ impl Process {
         if !self.replicas.contains_key(&id) {
             // A log of the same name that is left is another topic's (scenario 11).
             let name = TopicPartition::new(topic.clone(), id.partition);
+            if self.damaged.contains(&name) {
+                if !state.has_leader() || state.leader == self.id || state.in_isr(self.id) {
+                    return;
+                }
+                out.note(format_args!("takes a copy of {name} in the place of the damaged log"));
+                self.damaged.remove(&name);
+                let _ = self.env.remove_directory(&path(&name.to_string()));
+            }
             let former: Vec<_> =
                 self.replicas.iter().filter(|(_, replica)| replica.name == name).map(|(id, _)| *id).collect();
             for former in former {
@@ -534,20 +568,24 @@ impl Process {
 
     fn write_checkpoints(&mut self, now: MonotonicMs, out: &mut Outbox) {
         // Like the system's own write-back: now and then, some log.
+        self.sync(now, 30, out);
+        self.write_all_checkpoints(out);
+    }
+
+    /// Syncs each log with this chance, in percent.
+    pub fn sync(&mut self, now: MonotonicMs, percent: u32, out: &mut Outbox) {
         let mut failed = None;
         for replica in self.replicas.values_mut() {
-            if self.random.percent(30)
+            if self.random.percent(percent)
                 && let Err(error) = replica.log.flush(now)
             {
                 failed = Some(DiskFailed(error.to_string()));
             }
         }
-        if let Some(error) = failed {
-            return self.die(&error, out);
+        match failed {
+            Some(error) => self.die(&error, out),
+            None => self.write_recovery_points(out),
         }
-        self.write_recovery_points(out);
-        self.write_offsets(LOG_STARTS, |replica| replica.log.log_start_offset(), out);
-        self.write_offsets(HIGH_WATERMARKS, Replica::high_watermark, out);
     }
 
     pub fn write_recovery_points(&mut self, out: &mut Outbox) {
@@ -572,10 +610,8 @@ impl Process {
             fail(&failed, ErrorCode::NotLeaderOrFollower, BrokerId::NONE, out);
             replica.log.close(now).map_err(|error| DiskFailed(error.to_string()))?;
         }
-        self.write_recovery_points(out);
-        self.write_offsets(LOG_STARTS, |replica| replica.log.log_start_offset(), out);
-        self.write_offsets(HIGH_WATERMARKS, Replica::high_watermark, out);
-        let epoch = self.session.epoch().unwrap_or(BrokerEpoch::NONE);
+        self.write_all_checkpoints(out);
+        let epoch = self.session.whole_since();
         self.env
             .write_file_atomically(&path(clean_shutdown::FILE_NAME), &clean_shutdown::encode(epoch))
             .map_err(|error| DiskFailed(error.to_string()))

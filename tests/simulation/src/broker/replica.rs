@@ -10,8 +10,8 @@ use ottla_replication::{
     Brokers, Follower, FollowerAction, IsrMember, Leader, LeaderConfig, LeaderEffects, LocalLog, PartitionView, Rules,
     Truncation,
 };
-use ottla_storage::env::FaultyEnv;
-use ottla_storage::{Log, LogConfig, OpenOptions};
+use ottla_storage::env::{Faults, FaultyEnv};
+use ottla_storage::{Log, LogConfig, OpenError, OpenOptions};
 
 use super::data;
 use crate::content::Content;
@@ -63,6 +63,13 @@ pub struct Replica {
 #[error("the disk failed: {0}")]
 pub struct DiskFailed(pub String);
 
+/// Why a log was not opened.
+pub enum NotOpened {
+    Disk(DiskFailed),
+    /// What it holds cannot be trusted.
+    Damaged(String),
+}
+
 impl Replica {
     fn new(id: TopicIdPartition, name: TopicPartition, log: Log<FaultyEnv>, high_watermark: Offset) -> Self {
         Self {
@@ -92,24 +99,42 @@ impl Replica {
         Ok(Self::new(id, name, log, Offset::ZERO))
     }
 
+    /// None for an empty log that nothing is known of.
     pub fn open(
-        env: FaultyEnv,
+        env: &FaultyEnv,
+        faults: Faults,
         name: TopicPartition,
         config: Arc<LogConfig>,
         options: OpenOptions<'_>,
-    ) -> Result<Self, String> {
+    ) -> Result<Option<Self>, NotOpened> {
         let directory = data().join(name.to_string());
-        let opened = Log::open(env, directory, name.clone(), config, options).map_err(|error| error.to_string())?;
-        let topic_id = opened.log.topic_id().ok_or("the log has no topic id")?;
+        let opened = Log::open(env.clone(), directory, name.clone(), config, options).map_err(|error| match error {
+            OpenError::Io { .. } => NotOpened::Disk(DiskFailed(error.to_string())),
+            error => NotOpened::Damaged(error.to_string()),
+        })?;
+        let log = opened.log;
+        let Some(topic_id) = log.topic_id() else {
+            // Its host lost its power before the new log's names were durable.
+            let is_empty = log.log_end_offset() == log.log_start_offset();
+            return if is_empty { Ok(None) } else { Err(NotOpened::Damaged("no topic id".to_owned())) };
+        };
         let id = TopicIdPartition { topic_id, partition: name.partition };
-        let mut replica = Self::new(id, name, opened.log, opened.high_watermark);
+        let mut replica = Self::new(id, name, log, opened.high_watermark);
         replica.content.restart(replica.log.log_start_offset());
-        replica.read_content()?;
-        Ok(replica)
+        replica.look(env, faults).map_err(NotOpened::Damaged)?;
+        Ok(Some(replica))
+    }
+
+    /// Reads for the invariants, which no fault of the disk concerns.
+    fn look(&mut self, env: &FaultyEnv, faults: Faults) -> Result<(), String> {
+        env.set_faults(Faults::NONE);
+        let result = self.read_content();
+        env.set_faults(faults);
+        result
     }
 
     /// Reads what the log holds beyond the known content.
-    pub fn read_content(&mut self) -> Result<(), String> {
+    fn read_content(&mut self) -> Result<(), String> {
         let end = self.log.log_end_offset();
         while self.content.end() < end {
             let before = self.content.end();
@@ -196,10 +221,11 @@ impl Replica {
         let (start, end) = (self.log.log_start_offset(), self.log.log_end_offset());
         let (leader, effects) = Leader::new(now, config, view, start, end, self.idle_high_watermark, brokers);
         out.note(format_args!(
-            "leads {} in epoch {} from {end}, HW {}, ISR {isr:?}",
+            "leads {} in epoch {} from {end}, HW {}, min ISR {}, ISR {isr:?}",
             self.name,
             state.leader_epoch,
-            leader.high_watermark()
+            leader.high_watermark(),
+            leader.effective_min_isr()
         ));
         out.facts.push(Fact::Leads { partition: self.id, leader_epoch: state.leader_epoch });
         self.role = Role::Leader(Box::new(Leading { leader, waiters: Deferred::default() }));
@@ -249,8 +275,10 @@ impl Replica {
 
     pub fn truncate(&mut self, truncation: Truncation, wall: TimestampMs, out: &mut Outbox) -> Result<(), DiskFailed> {
         let before = self.log.log_end_offset();
+        // Also where the disk fails in the middle of it: these records are not counted on any more.
         match truncation {
             Truncation::To(offset) => {
+                self.content.truncate(offset.max(self.content.start()));
                 self.log.truncate_to(offset, wall).map_err(|error| DiskFailed(error.to_string()))?;
             }
             Truncation::FullyAndStartAt(offset) => {
@@ -277,8 +305,8 @@ impl Replica {
     }
 
     /// The content changed from `from` on.
-    pub fn appended(&mut self, from: Offset, out: &mut Outbox) {
-        match self.read_content() {
+    pub fn appended(&mut self, from: Offset, env: &FaultyEnv, faults: Faults, out: &mut Outbox) {
+        match self.look(env, faults) {
             Ok(()) => out.facts.push(Fact::Appended { partition: self.id, from }),
             Err(what) => out.facts.push(Fact::Broken { what: format!("{}: {what}", self.name) }),
         }

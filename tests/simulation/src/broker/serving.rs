@@ -96,7 +96,7 @@ impl Process {
             leading.waiters.push(waiter.next, waiter);
         }
         if !appended.is_duplicate {
-            replica.appended(before, out);
+            replica.appended(before, &self.env, self.faults, out);
             self.news.insert(id);
         }
         if let Some(effects) = effects {

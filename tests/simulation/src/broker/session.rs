@@ -67,7 +67,8 @@ impl Session {
             previous_epoch,
             register_at: MonotonicMs(0),
             registering: false,
-            connection: 0,
+            // Never those of a former life.
+            connection: random.next_u64() >> 1,
             is_open: false,
             open_at: MonotonicMs(0),
             last_beat: MonotonicMs(0),
@@ -76,7 +77,7 @@ impl Session {
             committed: Revision(0),
             behind_since: None,
             watch_from: guess,
-            stream: 0,
+            stream: random.next_u64() >> 1,
             is_watching: false,
             last_event: MonotonicMs(0),
             shutdown_since: None,
@@ -87,6 +88,11 @@ impl Session {
 
     pub fn epoch(&self) -> Option<BrokerEpoch> {
         self.registered
+    }
+
+    /// The last epoch in which the logs were whole: one that was fenced has lost nothing.
+    pub fn whole_since(&self) -> BrokerEpoch {
+        self.registered.unwrap_or(self.previous_epoch)
     }
 
     pub fn leader_node(&self) -> NodeId {
@@ -175,7 +181,7 @@ impl Process {
             Ok(registered) => {
                 out.note(format_args!("is registered with epoch {}", registered.epoch));
                 self.session.registered = Some(registered.epoch);
-                if let Err(error) = self.remember_cluster(&registered.cluster_id) {
+                if let Err(error) = self.remember(&registered.cluster_id, registered.epoch) {
                     return self.die(&error, out);
                 }
                 self.session.is_open = false;

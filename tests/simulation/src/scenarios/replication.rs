@@ -51,13 +51,19 @@ fn scenario_02_same_offset_different_records() {
     let story = |seed| -> Step {
         let config = WorldConfig { brokers: 2, replication_factor: 2, min_isr: 1, ..WorldConfig::small() };
         let mut script = Script::new(seed, config)?;
-        script.write(20)?;
+        script.write(5)?;
         let (leader, follower) = (script.leader()?, script.followers()?[0]);
+        script.world.sync(leader)?;
+        script.world.sync(follower)?;
+        script.write(20)?;
+        let last_epoch = script.broker(leader)?.active_epoch().max(script.broker(follower)?.active_epoch());
         script.lose_power(leader);
         script.lose_power(follower);
         // Whoever may lead comes back first, with what the disk kept, and writes on.
         script.start(leader);
         script.start(follower);
+        script
+            .wait("both to be back", |world| world.brokers.values().all(|broker| broker.active_epoch() > last_epoch))?;
         script.wait("a leader", |world| {
             world.partitions().first().is_some_and(|partition| world.leader_of(*partition).is_some())
         })?;
@@ -196,11 +202,18 @@ fn scenario_08_the_answer_of_an_isr_change_is_lost() {
         script.kill(follower);
         script.wait_fenced(follower)?;
         script.write(3)?;
-        // The leader's requests arrive; the answers do not, and its image stands still.
+        // The follower is back, and the leader's image knows; it cannot fetch yet.
+        script.cut_brokers(leader, follower);
+        script.start(follower);
+        script.wait("the leader's image to show the follower", |world| {
+            let image = world.brokers.get(&leader).and_then(|node| node.image());
+            image.and_then(|image| image.broker(BrokerId(follower))).is_some_and(|broker| broker.is_active())
+        })?;
+        // From now on the leader's requests arrive; the answers do not, and its image stands still.
         for id in 1..=3 {
             script.world.network.cut(NodeId::Coordinator(id), NodeId::Broker(leader));
         }
-        script.start(follower);
+        script.world.network.heal_between(NodeId::Broker(leader), NodeId::Broker(follower));
         script.wait("the change to be decided", |world| {
             world.newest_image().is_some_and(|image| {
                 image.topics().all(|topic| topic.partitions().all(|(_, state)| state.in_isr(BrokerId(follower))))
@@ -332,7 +345,7 @@ fn scenario_13_checkpoints_ahead_of_the_log() {
         script.run_ms(2_500)?;
         let victim = script.followers()?[0];
         script.lose_power(victim);
-        script.run_ms(100)?;
+        script.wait_fenced(victim)?;
         script.start(victim);
         script.write(5)?;
         script.converge()

@@ -60,3 +60,27 @@ fn a_fenced_broker_that_stays_electable_is_noticed() {
     );
     assert!(!what(&report).is_empty(), "{report}");
 }
+
+#[test]
+fn an_unclean_shutdown_that_counts_as_clean_is_noticed() {
+    let controller_rules = ControllerRules { unclean_counts_as_clean: true, ..ControllerRules::default() };
+    let report = hunt(
+        Options { controller_rules, ..Options::default() },
+        &[Kind::PowerLossOfBroker, Kind::KillBroker, Kind::IsolateNode],
+        (20, 3_000),
+        200,
+    );
+    assert!(what(&report).contains("without the record"), "{report}");
+}
+
+#[test]
+fn an_unclean_sole_member_that_wins_over_the_elr_is_noticed() {
+    let controller_rules = ControllerRules { unclean_sole_member_wins: true, ..ControllerRules::default() };
+    let report = hunt(
+        Options { controller_rules, ..Options::default() },
+        &[Kind::PowerLossOfBroker, Kind::KillBroker, Kind::IsolateNode],
+        (20, 3_000),
+        300,
+    );
+    assert!(what(&report).contains("without the record"), "{report}");
+}

@@ -246,6 +246,11 @@ impl Liveness {
         }
     }
 
+    /// Whether a broker's stream has ended and nobody knows yet what became of the broker: each tick counts.
+    pub fn is_unsettled(&self) -> bool {
+        self.sessions.values().any(|session| session.stream_lost.is_some())
+    }
+
     /// The brokers whose time is over, with the reason.
     pub fn expired(&self) -> Vec<(BrokerId, &'static str)> {
         let clock = self.clock();

@@ -54,6 +54,7 @@ pub fn sendfile_over_loopback(path: &Path, bytes: usize) -> Result<Duration> {
 }
 
 /// Writes over loopback TCP from memory, in pieces.
+#[cfg(feature = "real-client")]
 pub fn write_over_loopback(bytes: usize) -> Result<Duration> {
     let piece = vec![7u8; PIECE_BYTES];
     over_loopback(bytes, |stream| {

@@ -153,7 +153,7 @@ pub(crate) const COORDINATOR_CONFIGS: &[(&str, Option<&str>)] = &[
     ("peer.port", None),
     ("raft.election.max.ms", Some("1000")),
     ("raft.election.min.ms", Some("500")),
-    ("raft.heartbeat.ms", Some("100")),
+    ("raft.heartbeat.ms", Some("150")),
     ("raft.tick.ms", Some("50")),
     ("reserved.broker.max.id", Some("1000")),
     ("servers", None),

@@ -55,6 +55,10 @@ impl Leadership {
         }
     }
 
+    pub fn is_unsettled(&self) -> bool {
+        self.controller.as_ref().is_some_and(Controller::is_unsettled)
+    }
+
     pub fn is_deciding(&self) -> bool {
         self.controller.is_some()
     }

@@ -218,7 +218,9 @@ impl Driver {
     }
 
     fn ticks_at_once(&self) -> u32 {
-        if self.member.role().leader.is_some() { self.config.heartbeat_ticks.max(1) } else { 1 }
+        let may_sleep =
+            self.member.role().leader.is_some() && !self.leadership.as_ref().is_some_and(Leadership::is_unsettled);
+        if may_sleep { self.config.heartbeat_ticks.max(1) } else { 1 }
     }
 
     fn tick(&mut self, ticks: u32) {

@@ -132,6 +132,11 @@ impl Controller {
         waiting.chain(self.registrations.outstanding()).chain(self.shutdowns.outstanding()).collect()
     }
 
+    /// Whether a broker may be dead and is not known to be: the driver should not sleep through ticks then.
+    pub fn is_unsettled(&self) -> bool {
+        self.liveness.is_unsettled()
+    }
+
     /// Ends the term; what was learned about reachable brokers stays with the coordinator.
     pub fn into_reached(self) -> Reached {
         self.liveness.into_reached()

@@ -1,7 +1,9 @@
 //! What the machine itself can do: synced RocksDB batches, plain file writes, sendfile and loopback TCP.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
+#[cfg(feature = "real-client")]
+use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;

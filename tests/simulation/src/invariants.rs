@@ -309,10 +309,6 @@ impl Invariants {
         partition.deleted_up_to = partition.deleted_up_to.max(up_to);
     }
 
-    pub fn topic_deleted(&mut self, id: TopicIdPartition) {
-        self.partitions.remove(&id);
-    }
-
     pub fn is_exempt(&self, id: TopicIdPartition) -> bool {
         self.partitions.get(&id).is_some_and(|partition| partition.is_exempt)
     }

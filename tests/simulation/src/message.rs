@@ -6,8 +6,7 @@ use bytes::Bytes;
 use ottla_metadata::controller::{Beat, BeatAnswer};
 use ottla_metadata::{Answer, Node, NodeChange, Path, Request};
 use ottla_model::{
-    BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, LeaderEpoch, Offset, ProducerId, Revision,
-    TopicIdPartition,
+    BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, LeaderEpoch, Offset, Revision, TopicIdPartition,
 };
 use ottla_replication::{EpochEnd, FetchPosition};
 
@@ -186,6 +185,3 @@ impl Message {
         }
     }
 }
-
-/// Names a producer of the simulation by the id that it writes with.
-pub type WriterId = ProducerId;

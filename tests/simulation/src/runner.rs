@@ -3,7 +3,6 @@
 use std::fmt;
 
 use ottla_metadata::controller::Rules as ControllerRules;
-use ottla_model::TopicIdPartition;
 use ottla_replication::Rules;
 
 use crate::clock::SimTime;
@@ -63,7 +62,7 @@ impl fmt::Display for Report {
                     writeln!(f, "{line}")?;
                 }
                 writeln!(f, "seed {}: at {}: {}", self.seed, failure.at, failure.what)?;
-                write!(f, "replay: cargo run -p ottla-simulation -- --seed {} --steps", self.seed)
+                write!(f, "replay: make sim SEED={}", self.seed)
             }
         }
     }
@@ -342,9 +341,4 @@ impl Run<'_> {
         }
         Ok(())
     }
-}
-
-/// The partitions of a world, for scripts that look at one.
-pub fn first_partition(world: &World) -> Option<TopicIdPartition> {
-    world.partitions().first().copied()
 }

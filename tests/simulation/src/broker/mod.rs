@@ -2,10 +2,12 @@
 //! the same cores as the real broker's: the image, `Leader` and `Follower`, and the log.
 //!
 //! - [`session`]: registration, heartbeats, the watch, controlled shutdown.
+//! - [`disk`]: opening, syncing, checkpoints.
 //! - [`replica`]: one partition's log and role.
 //! - [`serving`]: what clients and followers ask.
 //! - [`fetching`]: what a follower does.
 
+mod disk;
 mod fetching;
 mod process;
 pub mod replica;
@@ -95,8 +97,9 @@ impl BrokerNode {
     /// Starts a process: opens the logs, then asks for a registration.
     pub fn start(&mut self, at: SimTime, out: &mut Outbox) {
         let incarnation = IncarnationId(self.random.bytes_16());
-        let clean_epoch = match self.take_clean_shutdown() {
-            Ok(epoch) => epoch,
+        let read = || -> anyhow::Result<_> { Ok((self.take_clean_shutdown()?, self.whole_since()?)) };
+        let (clean_epoch, whole_since) = match read() {
+            Ok(epochs) => epochs,
             Err(error) => {
                 out.note(format_args!("cannot start: {error}"));
                 out.dies = true;
@@ -107,7 +110,7 @@ impl BrokerNode {
             self.id,
             incarnation,
             self.boot,
-            clean_epoch.or_else(|| self.whole_since()).unwrap_or(BrokerEpoch::NONE),
+            clean_epoch.or(whole_since).unwrap_or(BrokerEpoch::NONE),
             self.settings.clone(),
             self.env.clone(),
             self.random.fork(),
@@ -133,11 +136,11 @@ impl BrokerNode {
 
     /// The epoch of the last registration, if the host has not lost its page cache since: a process that was killed has lost
     /// no record, and says so, or several processes that die at once could not be told from machines that lose power.
-    fn whole_since(&self) -> Option<BrokerEpoch> {
-        let text = self.env.read_file(&path(process::LIFE)).ok()?;
-        let text = String::from_utf8(text).ok()?;
-        let (boot, epoch) = text.split_once(' ')?;
-        (boot.parse() == Ok(self.boot)).then_some(BrokerEpoch(epoch.parse().ok()?))
+    fn whole_since(&self) -> anyhow::Result<Option<BrokerEpoch>> {
+        let Some(bytes) = disk::read_small(&self.env, disk::LIFE)? else { return Ok(None) };
+        let text = String::from_utf8(bytes)?;
+        let Some((boot, epoch)) = text.split_once(' ') else { return Ok(None) };
+        Ok((boot.parse() == Ok(self.boot)).then_some(BrokerEpoch(epoch.parse()?)))
     }
 
     /// `kill -9`.

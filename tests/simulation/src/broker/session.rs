@@ -152,12 +152,16 @@ impl Process {
         if self.session.registering || now < self.session.register_at || self.session.shutdown_since.is_some() {
             return;
         }
+        let cluster_id = match self.cluster_id() {
+            Ok(cluster_id) => cluster_id,
+            Err(error) => return self.die(&error, out),
+        };
         let listener = ListenerName::new("INTERNAL");
         let port = u16::try_from(9_000 + self.id.0).unwrap_or(9_000);
         let request = Request::Register(Register {
             broker: self.id,
             incarnation: self.incarnation,
-            cluster_id: self.cluster_id(),
+            cluster_id,
             endpoints: vec![Endpoint {
                 listener: listener.clone(),
                 host: format!("b{}", self.id),

@@ -1,291 +1,61 @@
-//! One coordinator: a host with a disk, and the process on it, which drives a [`Member`], the tree and, while it leads, the
-//! controller. Carries out effects in the order that `ottla_consensus::effects` prescribes, and may die between any two steps.
+//! The process of a coordinator: Raft's effects in their order, the tree, the controller while this member leads, and watchers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_consensus::snapshot::{Encoder, Pairs};
-use ottla_consensus::{
-    Committed, LogStore, Member, MemberConfig, Membership, MemoryStore, Outgoing, Role, Snapshot, SnapshotMetadata,
-};
-use ottla_metadata::controller::{AdmitCoordinator, Beat, Probe, ProbeResult, Rules, StreamId};
+use ottla_consensus::{Committed, LogStore, Member, MemoryStore, Outgoing, Role, Snapshot, SnapshotMetadata};
+use ottla_metadata::controller::{AdmitCoordinator, Beat, Probe, Rules, StreamId};
 use ottla_metadata::liveness::Reached;
 use ottla_metadata::{
     Controller, ControllerConfig, Effects, EntryId, Image, Input, Node, NodeChange, Now, Path, Request, RequestId,
     Transaction, TransactionRefused, Tree,
 };
-use ottla_model::{BrokerId, ClusterId, CoordinatorId, IncarnationId, Revision};
+use ottla_model::{ClusterId, CoordinatorId, IncarnationId, Revision};
 
-use crate::clock::{HostClock, SimTime};
+use super::{AppliedEntry, HISTORY_REVISIONS, LOG_ENTRIES_MAX};
 use crate::message::{CallId, Message, WatchEvent};
 use crate::network::NodeId;
 use crate::outbox::Outbox;
-use crate::random::Random;
 
-/// The driver's clock: one Raft tick.
-pub const TICK_MS: u64 = 50;
-
-/// Entries that stay in the log before a snapshot takes their place: few, so that snapshots are sent often.
-const LOG_ENTRIES_MAX: u64 = 120;
-
-/// Changes that a watcher may be behind before it gets a snapshot.
-const HISTORY_REVISIONS: usize = 40;
-
-/// What survives a process, and in part a loss of power.
-pub struct CoordinatorDisk {
-    pub id: IncarnationId,
-    store: MemoryStore,
-    /// As written; lost back to `durable_tree` with the power.
-    tree: Tree,
-    durable_tree: Tree,
-}
-
-impl CoordinatorDisk {
-    fn empty(random: &mut Random) -> Self {
-        Self {
-            id: IncarnationId(random.bytes_16()),
-            store: MemoryStore::new(),
-            tree: Tree::default(),
-            durable_tree: Tree::default(),
-        }
-    }
-}
-
-/// A host of the quorum.
-pub struct CoordinatorNode {
-    pub id: CoordinatorId,
-    rules: Rules,
-    pub clock: HostClock,
-    random: Random,
-    /// Taken by the process while one runs.
-    disk: Option<CoordinatorDisk>,
-    process: Option<Process>,
-    /// Has held a membership: an empty disk now is a lost one.
-    was_member: bool,
-    /// The members' disks at the first start.
-    disks: Vec<AdmitCoordinator>,
-}
-
-struct Process {
-    rules: Rules,
+pub(super) struct Process {
+    pub(super) rules: Rules,
     /// What the tree shall remember of the members' disks, if it does not yet.
-    disks: Vec<AdmitCoordinator>,
-    member: Member<MemoryStore>,
-    disk_id: IncarnationId,
-    tree: Tree,
-    durable_tree: Tree,
-    image: Image,
-    controller: Option<Controller>,
+    pub(super) disks: Vec<AdmitCoordinator>,
+    pub(super) member: Member<MemoryStore>,
+    pub(super) disk_id: IncarnationId,
+    pub(super) tree: Tree,
+    pub(super) durable_tree: Tree,
+    pub(super) image: Image,
+    pub(super) controller: Option<Controller>,
     /// What dialling has taught this process.
-    reached: Reached,
+    pub(super) reached: Reached,
     /// Proposed under the current leadership: revision → entry.
-    proposed: BTreeMap<Revision, EntryId>,
-    requests: BTreeMap<RequestId, (NodeId, CallId)>,
-    next_request: u64,
-    beats: BTreeMap<(NodeId, u64), StreamId>,
-    next_stream: u64,
-    watchers: BTreeMap<NodeId, u64>,
-    history: VecDeque<(Revision, Arc<[NodeChange]>)>,
+    pub(super) proposed: BTreeMap<Revision, EntryId>,
+    pub(super) requests: BTreeMap<RequestId, (NodeId, CallId)>,
+    pub(super) next_request: u64,
+    pub(super) beats: BTreeMap<(NodeId, u64), StreamId>,
+    pub(super) next_stream: u64,
+    pub(super) watchers: BTreeMap<NodeId, u64>,
+    pub(super) history: VecDeque<(Revision, Arc<[NodeChange]>)>,
     /// Dies after this many steps of carrying out effects.
-    dies_after: Option<u32>,
-}
-
-/// What a coordinator applied in a turn, for the invariants.
-#[derive(Clone, Debug)]
-pub struct AppliedEntry {
-    pub revision: Revision,
-    pub digest: u64,
-}
-
-impl CoordinatorNode {
-    pub fn new(id: CoordinatorId, rules: Rules, mut random: Random) -> Self {
-        let disk = CoordinatorDisk::empty(&mut random);
-        Self {
-            id,
-            rules,
-            clock: HostClock::default(),
-            random,
-            disk: Some(disk),
-            process: None,
-            was_member: false,
-            disks: Vec::new(),
-        }
-    }
-
-    pub fn is_running(&self) -> bool {
-        self.process.is_some()
-    }
-
-    pub fn lost_its_disk(&self) -> bool {
-        self.was_member && self.disk.as_ref().is_some_and(|disk| disk.store.conf_state().voters.is_empty())
-    }
-
-    pub fn disk_id(&self) -> Option<IncarnationId> {
-        self.process.as_ref().map(|process| process.disk_id).or_else(|| self.disk.as_ref().map(|disk| disk.id))
-    }
-
-    /// The first start of a quorum: every disk is empty, and every member says so.
-    pub fn bootstrap(&mut self, disks: &[AdmitCoordinator]) -> anyhow::Result<()> {
-        self.disks = disks.to_vec();
-        let voters = disks.iter().map(|disk| disk.coordinator);
-        if let Some(disk) = &mut self.disk {
-            disk.store.bootstrap(Membership::new(voters)?.to_conf_state())?;
-            self.was_member = true;
-        }
-        Ok(())
-    }
-
-    /// Starts the process. One whose disk holds no membership, though the quorum has been formed, stays out (scenario 20).
-    pub fn start(&mut self) -> anyhow::Result<()> {
-        let Some(disk) = self.disk.take() else { return Ok(()) };
-        if disk.store.conf_state().voters.is_empty() {
-            self.disk = Some(disk);
-            return Ok(());
-        }
-        let mut config = MemberConfig::new(self.id, self.random.next_u64());
-        config.applied = disk.tree.revision();
-        let CoordinatorDisk { id: disk_id, store, tree, durable_tree } = disk;
-        let member = Member::new(&config, store)?;
-        let image = Image::from_tree(&tree);
-        self.process = Some(Process {
-            rules: self.rules,
-            disks: self.disks.clone(),
-            member,
-            disk_id,
-            tree,
-            durable_tree,
-            image,
-            controller: None,
-            reached: Reached::new(),
-            proposed: BTreeMap::new(),
-            requests: BTreeMap::new(),
-            next_request: 0,
-            beats: BTreeMap::new(),
-            next_stream: 0,
-            watchers: BTreeMap::new(),
-            history: VecDeque::new(),
-            dies_after: None,
-        });
-        Ok(())
-    }
-
-    /// `kill -9`: what was written stays.
-    pub fn kill(&mut self) {
-        if let Some(process) = self.process.take() {
-            let Process { member, disk_id, tree, durable_tree, .. } = process;
-            self.disk = Some(CoordinatorDisk { id: disk_id, store: member.into_store(), tree, durable_tree });
-        }
-    }
-
-    /// The loss of power: what was not synced is gone.
-    pub fn lose_power(&mut self) {
-        self.kill();
-        if let Some(disk) = &mut self.disk {
-            disk.store.crash();
-            disk.tree = disk.durable_tree.clone();
-        }
-    }
-
-    pub fn lose_disk(&mut self) {
-        self.kill();
-        self.disk = Some(CoordinatorDisk::empty(&mut self.random));
-    }
-
-    /// The next effects are carried out only in part.
-    pub fn arm_crash(&mut self, after_steps: u32) {
-        if let Some(process) = &mut self.process {
-            process.dies_after = Some(after_steps);
-        }
-    }
-
-    pub fn is_leading(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| process.controller.is_some())
-    }
-
-    pub fn term_if_leader(&self) -> Option<u64> {
-        let role = self.process.as_ref()?.member.role();
-        (role.role == Role::Leader).then_some(role.term)
-    }
-
-    pub fn tree(&self) -> Option<&Tree> {
-        self.process.as_ref().map(|process| &process.tree)
-    }
-
-    pub fn image(&self) -> Option<&Image> {
-        self.process.as_ref().map(|process| &process.image)
-    }
-
-    fn now(&self, at: SimTime) -> Now {
-        Now { monotonic: self.clock.monotonic(at), wall: self.clock.wall(at) }
-    }
-
-    pub fn tick(&mut self, at: SimTime, out: &mut Outbox) -> Vec<AppliedEntry> {
-        let now = self.now(at);
-        let Some(process) = &mut self.process else { return Vec::new() };
-        process.member.tick();
-        if let Some(controller) = &mut process.controller {
-            let effects = controller.tick(now);
-            process.carry_out(effects, now, out);
-        }
-        process.settle(now, self.id, out)
-    }
-
-    pub fn receive(&mut self, at: SimTime, from: NodeId, message: Message, out: &mut Outbox) -> Vec<AppliedEntry> {
-        let now = self.now(at);
-        let entropy = self.random.bytes_16();
-        let Some(process) = &mut self.process else { return Vec::new() };
-        match message {
-            Message::Raft { disk, bytes } => process.raft(from, disk, &bytes, out),
-            Message::Cluster { call, request } => process.request(now, from, call, &request, entropy, out),
-            Message::BeatOpen { connection, beat } => process.beat(now, from, connection, beat, true, out),
-            Message::Beat { connection, beat } => process.beat(now, from, connection, beat, false, out),
-            Message::Watch { stream, from: revision } => process.watch(from, stream, revision, out),
-            Message::ConnectionLost => process.connection_lost(now, from, out),
-            _ => {}
-        }
-        process.settle(now, self.id, out)
-    }
-
-    /// The end of a dial.
-    pub fn probed(
-        &mut self,
-        at: SimTime,
-        broker: BrokerId,
-        incarnation: IncarnationId,
-        result: ProbeResult,
-        out: &mut Outbox,
-    ) -> Vec<AppliedEntry> {
-        let now = self.now(at);
-        let Some(process) = &mut self.process else { return Vec::new() };
-        process.reached.note(broker, incarnation, result);
-        process.input(now, Input::Probed { broker, incarnation, result }, out);
-        process.settle(now, self.id, out)
-    }
-}
-
-impl CoordinatorNode {
-    /// A message of a watch could not be sent: the stream is over.
-    pub fn watch_broken(&mut self, watcher: NodeId) {
-        if let Some(process) = &mut self.process {
-            process.watchers.remove(&watcher);
-        }
-    }
+    pub(super) dies_after: Option<u32>,
 }
 
 impl Process {
-    fn input(&mut self, now: Now, input: Input, out: &mut Outbox) {
+    pub(super) fn input(&mut self, now: Now, input: Input, out: &mut Outbox) {
         if let Some(controller) = &mut self.controller {
             let effects = controller.step(now, input);
             self.carry_out(effects, now, out);
         }
     }
 
-    fn leader_hint(&self) -> Option<CoordinatorId> {
+    pub(super) fn leader_hint(&self) -> Option<CoordinatorId> {
         self.member.role().leader
     }
 
-    fn raft(&mut self, from: NodeId, disk: IncarnationId, bytes: &Bytes, out: &mut Outbox) {
+    pub(super) fn raft(&mut self, from: NodeId, disk: IncarnationId, bytes: &Bytes, out: &mut Outbox) {
         let NodeId::Coordinator(sender) = from else { return };
         // An old id on a new disk has forgotten its votes: not listened to.
         if self.image.coordinator_disk(CoordinatorId(sender)).is_some_and(|known| known != disk) {
@@ -296,7 +66,7 @@ impl Process {
         }
     }
 
-    fn request(
+    pub(super) fn request(
         &mut self,
         now: Now,
         from: NodeId,
@@ -316,7 +86,7 @@ impl Process {
         self.input(now, Input::Request { id, request: request.clone(), entropy }, out);
     }
 
-    fn beat(&mut self, now: Now, from: NodeId, connection: u64, beat: Beat, opens: bool, out: &mut Outbox) {
+    pub(super) fn beat(&mut self, now: Now, from: NodeId, connection: u64, beat: Beat, opens: bool, out: &mut Outbox) {
         if self.controller.is_none() {
             let leader = self.leader_hint();
             out.send(from, Message::BeatAnswer { connection, answer: None, leader });
@@ -346,7 +116,7 @@ impl Process {
         self.input(now, input, out);
     }
 
-    fn connection_lost(&mut self, now: Now, from: NodeId, out: &mut Outbox) {
+    pub(super) fn connection_lost(&mut self, now: Now, from: NodeId, out: &mut Outbox) {
         if let NodeId::Coordinator(id) = from {
             self.member.leader_gone(CoordinatorId(id));
             return;
@@ -360,7 +130,7 @@ impl Process {
         }
     }
 
-    fn watch(&mut self, from: NodeId, stream: u64, revision: Revision, out: &mut Outbox) {
+    pub(super) fn watch(&mut self, from: NodeId, stream: u64, revision: Revision, out: &mut Outbox) {
         self.watchers.insert(from, stream);
         let current = self.tree.revision();
         if revision >= current {
@@ -379,7 +149,7 @@ impl Process {
         }
     }
 
-    fn carry_out(&mut self, effects: Effects, now: Now, out: &mut Outbox) {
+    pub(super) fn carry_out(&mut self, effects: Effects, now: Now, out: &mut Outbox) {
         let mut dropped = Vec::new();
         for (entry, transaction) in effects.proposals {
             match self.member.propose(vec![transaction.encode().into()]) {
@@ -411,7 +181,7 @@ impl Process {
     }
 
     /// One step further towards an armed crash.
-    fn dies_here(&mut self, out: &mut Outbox) -> bool {
+    pub(super) fn dies_here(&mut self, out: &mut Outbox) -> bool {
         match &mut self.dies_after {
             Some(0) => {
                 out.dies = true;
@@ -426,7 +196,7 @@ impl Process {
     }
 
     /// Carries out Raft's effects until there are none.
-    fn settle(&mut self, now: Now, me: CoordinatorId, out: &mut Outbox) -> Vec<AppliedEntry> {
+    pub(super) fn settle(&mut self, now: Now, me: CoordinatorId, out: &mut Outbox) -> Vec<AppliedEntry> {
         let mut applied = Vec::new();
         while let Some(effects) = self.member.effects() {
             if self.dies_here(out) {
@@ -467,14 +237,14 @@ impl Process {
         applied
     }
 
-    fn send_all(&self, messages: Vec<Outgoing>, out: &mut Outbox) {
+    pub(super) fn send_all(&self, messages: Vec<Outgoing>, out: &mut Outbox) {
         for message in messages {
             out.send(NodeId::Coordinator(message.to.0), Message::Raft { disk: self.disk_id, bytes: message.bytes });
         }
     }
 
     /// A controller lives as long as its leadership.
-    fn check_leadership(&mut self, me: CoordinatorId, out: &mut Outbox) {
+    pub(super) fn check_leadership(&mut self, me: CoordinatorId, out: &mut Outbox) {
         if self.controller.is_some() && !self.member.is_leader() {
             out.note(format_args!("leads no more"));
             if let Some(controller) = self.controller.take() {
@@ -490,7 +260,7 @@ impl Process {
         }
     }
 
-    fn apply(&mut self, now: Now, committed: &Committed, applied: &mut Vec<AppliedEntry>, out: &mut Outbox) {
+    pub(super) fn apply(&mut self, now: Now, committed: &Committed, applied: &mut Vec<AppliedEntry>, out: &mut Outbox) {
         let revision = committed.revision;
         if revision <= self.tree.revision() {
             return; // applied before a crash that lost only Raft's note of it
@@ -551,7 +321,7 @@ impl Process {
         }
     }
 
-    fn restore(&mut self, snapshot: &Snapshot, out: &mut Outbox) {
+    pub(super) fn restore(&mut self, snapshot: &Snapshot, out: &mut Outbox) {
         let revision = Revision(snapshot.get_metadata().index);
         match decode_tree(revision, snapshot.data.clone()) {
             Ok(tree) => {
@@ -571,7 +341,7 @@ impl Process {
         }
     }
 
-    fn compact(&mut self, out: &mut Outbox) {
+    pub(super) fn compact(&mut self, out: &mut Outbox) {
         let applied = self.tree.revision().0;
         let wanted = self.member.take_snapshot_wanted();
         let first = self.member.store().first_index();

@@ -1,0 +1,83 @@
+//! What is checked after every turn.
+
+use super::*;
+
+impl World {
+    pub(super) fn check_coordinator(&mut self, id: u64, applied: &[AppliedEntry]) -> Result<(), Violation> {
+        for entry in applied {
+            self.invariants.tree_applied(id, entry.revision, entry.digest)?;
+        }
+        let Some(node) = self.coordinators.get(&id) else { return Ok(()) };
+        if let Some(term) = node.term_if_leader() {
+            self.invariants.quorum_leads(id, term)?;
+        }
+        let Some(image) = node.image().filter(|_| !applied.is_empty()) else { return Ok(()) };
+        if image.revision() > self.image.revision() {
+            self.image = image.clone();
+        }
+        if self.invariants.has_lossy() {
+            for topic in image.topics() {
+                for (partition, state) in topic.partitions() {
+                    let partition = TopicIdPartition { topic_id: topic.id, partition };
+                    // Alone it never left, and what it lacks nobody has told it.
+                    for member in state.isr.iter().filter(|_| state.isr.len() > 1) {
+                        self.invariants.in_sync(partition, member.broker, member.epoch);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An image never goes back (scenario 22).
+    pub(super) fn check_image(&mut self, id: i32) -> Result<(), Violation> {
+        let life = self.life(NodeId::Broker(id));
+        let Some(revision) = self.brokers.get(&id).and_then(BrokerNode::image).map(Image::revision) else {
+            return Ok(());
+        };
+        match self.image_revisions.insert(id, (life, revision)) {
+            Some((former, known)) if former == life && known > revision => {
+                Err(Violation(format!("the image of b{id} went back from {known} to {revision}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn check_fact(&mut self, node: NodeId, fact: &Fact) -> Result<(), Violation> {
+        let NodeId::Broker(id) = node else { return Ok(()) };
+        let life = self.life(node);
+        let Some(broker) = self.brokers.get(&id) else { return Ok(()) };
+        let view = |partition: &TopicIdPartition| {
+            broker.replica(*partition).map(|replica| Replica { broker: BrokerId(id), life, content: &replica.content })
+        };
+        match fact {
+            Fact::Leads { partition, leader_epoch } => match view(partition) {
+                Some(replica) => self.invariants.leads(*partition, *leader_epoch, replica),
+                None => Ok(()),
+            },
+            Fact::HighWatermark { partition, leader_epoch, offset } => match view(partition) {
+                Some(replica) => self.invariants.high_watermark(*partition, *leader_epoch, *offset, replica),
+                None => Ok(()),
+            },
+            Fact::Appended { partition, from } => match view(partition) {
+                Some(replica) => self.invariants.appended(*partition, replica, *from),
+                None => Ok(()),
+            },
+            Fact::Acknowledged { partition, leader_epoch, first, next, min_isr } => match view(partition) {
+                Some(replica) => {
+                    self.invariants.acknowledged(*partition, *leader_epoch, *first..*next, *min_isr, replica)
+                }
+                None => Ok(()),
+            },
+            Fact::Opened { partition } => match view(partition) {
+                Some(replica) => {
+                    let after_power_loss = self.lost_power.contains(&BrokerId(id));
+                    self.invariants.opened(*partition, replica, broker.last_content(*partition), after_power_loss)
+                }
+                None => Ok(()),
+            },
+            Fact::Removed { .. } => Ok(()),
+            Fact::Broken { what } => Err(Violation(format!("b{id}: {what}"))),
+        }
+    }
+}

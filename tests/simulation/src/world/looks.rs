@@ -1,0 +1,108 @@
+//! Looks at the whole cluster.
+
+use super::*;
+
+impl World {
+    /// None before the first entry is applied.
+    pub fn newest_image(&self) -> Option<&Image> {
+        (self.image.revision() > Revision(0)).then_some(&self.image)
+    }
+
+    pub fn newest_revision(&self) -> Revision {
+        self.newest_image().map_or(Revision(0), Image::revision)
+    }
+
+    /// All partitions of the topics, as the newest image has them.
+    pub fn partitions(&self) -> Vec<TopicIdPartition> {
+        let Some(image) = self.newest_image() else { return Vec::new() };
+        image
+            .topics()
+            .flat_map(|topic| {
+                topic.partitions().map(|(partition, _)| TopicIdPartition { topic_id: topic.id, partition })
+            })
+            .collect()
+    }
+
+    /// The broker that leads by the newest image.
+    pub fn leader_of(&self, partition: TopicIdPartition) -> Option<i32> {
+        let state = self.newest_image()?.partition(partition)?;
+        state.has_leader().then_some(state.leader.0)
+    }
+
+    /// None if the cluster is as it should be: every ISR full, every log equal, every HW at the log's end, every coordinator
+    /// (but one that lost its disk) at the same revision.
+    pub fn what_is_missing(&self) -> Option<String> {
+        let revision = self.newest_revision();
+        for (id, coordinator) in &self.coordinators {
+            if coordinator.lost_its_disk() {
+                continue;
+            }
+            match coordinator.tree() {
+                Some(tree) if tree.revision() == revision => {}
+                Some(tree) => return Some(format!("c{id} is at {} of {revision}", tree.revision())),
+                None => return Some(format!("c{id} does not run")),
+            }
+        }
+        if !self.coordinators.values().any(CoordinatorNode::is_leading) {
+            return Some("no coordinator leads".to_owned());
+        }
+        let image = self.newest_image()?;
+        for (id, broker) in &self.brokers {
+            let Some(own) = broker.image() else { return Some(format!("b{id} does not run")) };
+            if own.revision() != revision {
+                return Some(format!("b{id} is at {} of {revision}", own.revision()));
+            }
+            if broker.active_epoch().is_none() {
+                return Some(format!("b{id} is not registered"));
+            }
+        }
+        if !self.admin.is_empty() {
+            return Some("the admin waits".to_owned());
+        }
+        for topic in image.topics() {
+            for (number, state) in topic.partitions() {
+                let partition = TopicIdPartition { topic_id: topic.id, partition: number };
+                let name = format!("{}-{number}", topic.name);
+                if !state.has_leader() {
+                    return Some(format!("{name} has no leader: {state:?}"));
+                }
+                if state.isr.len() != state.replicas.len() {
+                    return Some(format!("{name} has ISR {:?} of {:?}", state.isr, state.replicas));
+                }
+                if let Some(what) = self.replica_differs(partition, &state.replicas, state.leader) {
+                    return Some(format!("{name}: {what}"));
+                }
+            }
+        }
+        None
+    }
+
+    pub(super) fn replica_differs(
+        &self,
+        partition: TopicIdPartition,
+        replicas: &[BrokerId],
+        leader: BrokerId,
+    ) -> Option<String> {
+        let of = |broker: BrokerId| self.brokers.get(&broker.0).and_then(|node| node.replica(partition));
+        let Some(leading) = of(leader) else { return Some(format!("b{leader} has no replica")) };
+        if leading.leader().is_none() {
+            return Some(format!("b{leader} does not lead"));
+        }
+        let end = leading.log.log_end_offset();
+        for &broker in replicas {
+            let Some(replica) = of(broker) else { return Some(format!("b{broker} has no replica")) };
+            if replica.log.log_end_offset() != end {
+                return Some(format!("b{broker} ends at {} of {end}", replica.log.log_end_offset()));
+            }
+            if replica.high_watermark() != end {
+                return Some(format!("b{broker} has HW {} of {end}", replica.high_watermark()));
+            }
+            // What lies before is deleted at one of them.
+            let from = replica.log.log_start_offset().max(leading.log.log_start_offset());
+            if !replica.content.iter_from(from).eq(leading.content.iter_from(from)) {
+                return Some(format!("b{broker} holds other records than b{leader}"));
+            }
+        }
+        None
+    }
+}

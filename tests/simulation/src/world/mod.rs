@@ -1,0 +1,410 @@
+//! The whole cluster in one thread: processes, network, clocks and disks, and the queue of what happens when.
+//!
+//! Events are ordered by (time, number). Nothing here asks the machine for time or chance: a seed gives the same run, to the byte.
+
+mod checks;
+mod delivery;
+mod looks;
+mod processes;
+mod topics;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_metadata::controller::{
+    AdmitCoordinator, CreateTopics, DeleteTopics, NewTopic, Probe, ProbeResult, Rules as ControllerRules, TopicRef,
+};
+use ottla_metadata::{Answer, Image, Request};
+use ottla_model::{BrokerEpoch, BrokerId, CoordinatorId, IncarnationId, Revision, TopicIdPartition};
+use ottla_replication::Rules;
+use ottla_storage::LogConfig;
+
+use crate::broker::{self, BrokerNode, BrokerSettings};
+use crate::client::{self, Consumer, Producer};
+use crate::clock::SimTime;
+use crate::coordinator_node::{self, AppliedEntry, CoordinatorNode};
+use crate::facts::Fact;
+use crate::invariants::{Invariants, Replica, Violation};
+use crate::message::{CallId, Message};
+use crate::network::{Network, NodeId};
+use crate::outbox::Outbox;
+use crate::random::Random;
+use crate::trace::Trace;
+
+/// The client that scripts speak as.
+pub const SCRIPT: NodeId = NodeId::Client(999);
+
+/// The admin asks again after this long.
+const ADMIN_RETRY_MS: u64 = 700;
+
+/// A dial is given up after this long.
+const DIAL_MS: u64 = 500;
+
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub struct WorldConfig {
+    pub coordinators: u64,
+    pub brokers: i32,
+    pub partitions: i32,
+    pub replication_factor: i32,
+    pub min_isr: usize,
+    pub replica_lag_time_max: Duration,
+    pub segment_bytes: u32,
+    pub idempotent_producers: u32,
+    pub hasty_producers: u32,
+    pub consumers: u32,
+    pub rules: Rules,
+    pub controller_rules: ControllerRules,
+}
+
+impl WorldConfig {
+    /// What scripted scenarios begin with.
+    pub fn small() -> Self {
+        Self {
+            coordinators: 3,
+            brokers: 3,
+            partitions: 1,
+            replication_factor: 3,
+            min_isr: 2,
+            replica_lag_time_max: Duration::from_secs(10),
+            segment_bytes: 1 << 20,
+            idempotent_producers: 0,
+            hasty_producers: 0,
+            consumers: 0,
+            rules: Rules::default(),
+            controller_rules: ControllerRules::default(),
+        }
+    }
+
+    pub fn draw(random: &mut Random) -> Self {
+        let brokers = i32::try_from(random.between(3, 5)).unwrap_or(3);
+        Self {
+            coordinators: 3,
+            brokers,
+            partitions: i32::try_from(random.between(1, 3)).unwrap_or(1),
+            replication_factor: if random.percent(80) { 3 } else { 2 },
+            min_isr: if random.percent(75) { 2 } else { 1 },
+            replica_lag_time_max: Duration::from_millis(random.between(800, 8_000)),
+            segment_bytes: u32::try_from(random.between(600, 20_000)).unwrap_or(20_000),
+            idempotent_producers: u32::try_from(random.between(1, 2)).unwrap_or(1),
+            hasty_producers: u32::try_from(random.between(0, 1)).unwrap_or(0),
+            consumers: u32::try_from(random.between(0, 1)).unwrap_or(0),
+            rules: Rules::default(),
+            controller_rules: ControllerRules::default(),
+        }
+    }
+}
+
+enum Event {
+    Deliver {
+        from: NodeId,
+        to: NodeId,
+        to_life: u32,
+        message: Message,
+    },
+    Tick {
+        node: NodeId,
+        life: u32,
+    },
+    DialArrives {
+        from: u64,
+        life: u32,
+        probe: Probe,
+    },
+    Dialled {
+        to: u64,
+        life: u32,
+        broker: BrokerId,
+        incarnation: IncarnationId,
+        result: ProbeResult,
+    },
+    Start(NodeId),
+    Resume(NodeId),
+    Thaw(NodeId),
+    RepairDisk(i32),
+    /// Both directions between the two are open again.
+    Mend(NodeId, NodeId),
+}
+
+impl Event {
+    /// Whose turn it is; none for what the world itself does.
+    fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::Deliver { to, .. } => Some(*to),
+            Self::Tick { node, .. } => Some(*node),
+            Self::Dialled { to, .. } => Some(NodeId::Coordinator(*to)),
+            _ => None,
+        }
+    }
+}
+
+/// What the admin wants of the quorum.
+enum AdminTask {
+    Create { topic: String },
+    Delete { topic: String },
+}
+
+pub struct World {
+    pub now: SimTime,
+    pub config: WorldConfig,
+    pub random: Random,
+    pub network: Network,
+    pub trace: Trace,
+    pub invariants: Invariants,
+    pub coordinators: BTreeMap<u64, CoordinatorNode>,
+    pub brokers: BTreeMap<i32, BrokerNode>,
+    pub producers: BTreeMap<u32, Producer>,
+    pub consumers: BTreeMap<u32, Consumer>,
+    queue: BTreeMap<(SimTime, u64), Event>,
+    next_event: u64,
+    lives: BTreeMap<NodeId, u32>,
+    paused: BTreeMap<NodeId, Vec<Event>>,
+    /// Hosts without power: nothing answers there, not even a refusal.
+    dark: BTreeSet<NodeId>,
+    lost_power: BTreeSet<BrokerId>,
+    admin: Vec<AdminTask>,
+    admin_sent: SimTime,
+    admin_target: u64,
+    next_call: u64,
+    /// The topics that clients use.
+    topics: BTreeSet<String>,
+    clients_know: Revision,
+    /// The newest image that any coordinator ever had: what is known when none runs.
+    image: Image,
+    pub events: u64,
+    /// Processes that ended by themselves come back.
+    pub restarts: bool,
+    /// What scripts receive under [`SCRIPT`].
+    pub inbox: Vec<(NodeId, Message)>,
+    /// The revision that each broker's image had last, by its life: it never goes back.
+    image_revisions: BTreeMap<i32, (u32, Revision)>,
+    pub deliveries: BTreeMap<&'static str, u64>,
+}
+
+impl World {
+    pub fn new(seed: u64, config: WorldConfig, prints: bool) -> Self {
+        let mut random = Random::new(seed);
+        let network = Network::new(random.fork());
+        let settings = Arc::new(BrokerSettings {
+            coordinators: (1..=config.coordinators).collect(),
+            replica_lag_time_max: config.replica_lag_time_max,
+            rules: config.rules,
+            log_config: Arc::new(LogConfig {
+                segment_bytes: config.segment_bytes,
+                index_interval_bytes: 200,
+                ..LogConfig::default()
+            }),
+            min_insync_replicas: 1,
+        });
+        let coordinators = (1..=config.coordinators)
+            .map(|id| (id, CoordinatorNode::new(CoordinatorId(id), config.controller_rules, random.fork())))
+            .collect();
+        let brokers = (1..=config.brokers)
+            .map(|id| (id, BrokerNode::new(BrokerId(id), settings.clone(), random.fork())))
+            .collect();
+        let ids: Vec<i32> = (1..=config.brokers).collect();
+        let idempotent = (1..=config.idempotent_producers).map(|id| (id, -1));
+        let hasty = (1..=config.hasty_producers).map(|id| (config.idempotent_producers + id, 1));
+        let producers: BTreeMap<_, _> = idempotent
+            .chain(hasty)
+            .map(|(id, acks)| (id, Producer::new(id, acks, ids.clone(), random.fork())))
+            .collect();
+        let consumers =
+            (1..=config.consumers).map(|id| (100 + id, Consumer::new(100 + id, ids.clone(), random.fork()))).collect();
+        let mut world = Self {
+            now: SimTime(0),
+            config,
+            random,
+            network,
+            trace: Trace::new(prints),
+            invariants: Invariants::default(),
+            coordinators,
+            brokers,
+            producers,
+            consumers,
+            queue: BTreeMap::new(),
+            next_event: 0,
+            lives: BTreeMap::new(),
+            paused: BTreeMap::new(),
+            dark: BTreeSet::new(),
+            lost_power: BTreeSet::new(),
+            admin: Vec::new(),
+            admin_sent: SimTime(0),
+            admin_target: 1,
+            next_call: 0,
+            topics: BTreeSet::new(),
+            clients_know: Revision(0),
+            image: Image::empty(),
+            events: 0,
+            restarts: true,
+            inbox: Vec::new(),
+            image_revisions: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        let disks: Vec<AdmitCoordinator> = self
+            .coordinators
+            .iter()
+            .map(|(&id, node)| AdmitCoordinator {
+                coordinator: CoordinatorId(id),
+                disk: node.disk_id().unwrap_or(IncarnationId::ZERO),
+                address: format!("c{id}"),
+            })
+            .collect();
+        for node in self.coordinators.values_mut() {
+            if let Err(error) = node.bootstrap(&disks) {
+                self.trace.line(self.now, format_args!("bootstrap failed: {error}"));
+            }
+        }
+        let nodes: Vec<_> = self.all_servers().collect();
+        for node in nodes {
+            let delay = self.random.between(0, 20_000);
+            self.schedule(self.now.plus_us(delay), Event::Start(node));
+        }
+        let clients: Vec<_> =
+            std::iter::once(0).chain(self.producers.keys().copied()).chain(self.consumers.keys().copied()).collect();
+        for id in clients {
+            self.lives.insert(NodeId::Client(id), 1);
+            let delay = self.random.between(0, 40_000);
+            self.schedule(self.now.plus_us(delay), Event::Tick { node: NodeId::Client(id), life: 1 });
+        }
+    }
+
+    pub fn all_servers(&self) -> impl Iterator<Item = NodeId> + use<> {
+        let coordinators: Vec<_> = self.coordinators.keys().map(|id| NodeId::Coordinator(*id)).collect();
+        let brokers: Vec<_> = self.brokers.keys().map(|id| NodeId::Broker(*id)).collect();
+        coordinators.into_iter().chain(brokers)
+    }
+
+    fn schedule(&mut self, at: SimTime, event: Event) {
+        self.next_event += 1;
+        self.queue.insert((at, self.next_event), event);
+    }
+
+    pub fn life(&self, node: NodeId) -> u32 {
+        self.lives.get(&node).copied().unwrap_or(0)
+    }
+
+    pub fn is_running(&self, node: NodeId) -> bool {
+        match node {
+            NodeId::Coordinator(id) => self.coordinators.get(&id).is_some_and(CoordinatorNode::is_running),
+            NodeId::Broker(id) => self.brokers.get(&id).is_some_and(BrokerNode::is_running),
+            NodeId::Client(_) => true,
+        }
+    }
+
+    pub fn is_paused(&self, node: NodeId) -> bool {
+        self.paused.contains_key(&node)
+    }
+
+    // ---- time
+
+    /// The next thing happens; false if nothing ever will.
+    pub fn step(&mut self) -> Result<bool, Violation> {
+        let Some(((at, _), event)) = self.queue.pop_first() else { return Ok(false) };
+        self.now = self.now.max(at);
+        self.events += 1;
+        self.happen(event)?;
+        Ok(true)
+    }
+
+    pub fn run_until(&mut self, end: SimTime) -> Result<(), Violation> {
+        while self.queue.first_key_value().is_some_and(|((at, _), _)| *at <= end) {
+            self.step()?;
+        }
+        self.now = self.now.max(end);
+        Ok(())
+    }
+
+    pub fn run_for_ms(&mut self, ms: u64) -> Result<(), Violation> {
+        self.run_until(self.now.plus_ms(ms))
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Violation> {
+        if let Some(node) = event.node()
+            && let Some(backlog) = self.paused.get_mut(&node)
+        {
+            backlog.push(event);
+            return Ok(());
+        }
+        match event {
+            Event::Deliver { from, to, to_life, message } => self.deliver(from, to, to_life, message),
+            Event::Tick { node, life } => self.tick(node, life),
+            Event::DialArrives { from, life, probe } => {
+                self.dial_arrives(from, life, probe);
+                Ok(())
+            }
+            Event::Dialled { to, life, broker, incarnation, result } => {
+                if life != self.life(NodeId::Coordinator(to)) {
+                    return Ok(());
+                }
+                self.trace.line(self.now, format_args!("c{to} dialled b{broker}: {result:?}"));
+                let mut out = Outbox::default();
+                let applied = match self.coordinators.get_mut(&to) {
+                    Some(node) => node.probed(self.now, broker, incarnation, result, &mut out),
+                    None => Vec::new(),
+                };
+                self.finish_turn(NodeId::Coordinator(to), out, applied)
+            }
+            Event::Start(node) => self.start(node),
+            Event::Resume(node) => {
+                self.resume(node);
+                Ok(())
+            }
+            Event::Thaw(node) => {
+                self.thaw(node);
+                Ok(())
+            }
+            Event::RepairDisk(id) => {
+                self.repair_disk(id);
+                Ok(())
+            }
+            Event::Mend(one, other) => {
+                self.network.heal_between(one, other);
+                Ok(())
+            }
+        }
+    }
+
+    fn tick(&mut self, node: NodeId, life: u32) -> Result<(), Violation> {
+        if life != self.life(node) || !self.is_running(node) {
+            return Ok(());
+        }
+        let mut out = Outbox::default();
+        let mut applied = Vec::new();
+        let interval_ms = match node {
+            NodeId::Coordinator(id) => {
+                if let Some(coordinator) = self.coordinators.get_mut(&id) {
+                    applied = coordinator.tick(self.now, &mut out);
+                }
+                coordinator_node::TICK_MS
+            }
+            NodeId::Broker(id) => {
+                if let Some(broker) = self.brokers.get_mut(&id) {
+                    broker.tick(self.now, &mut out);
+                }
+                broker::TICK_MS
+            }
+            NodeId::Client(0) => {
+                self.tick_admin(&mut out);
+                client::TICK_MS
+            }
+            NodeId::Client(id) => {
+                self.tell_clients();
+                if let Some(producer) = self.producers.get_mut(&id) {
+                    producer.tick(self.now, &mut out);
+                } else if let Some(consumer) = self.consumers.get_mut(&id) {
+                    consumer.tick(self.now, &mut out);
+                }
+                client::TICK_MS
+            }
+        };
+        self.schedule(self.now.plus_ms(interval_ms), Event::Tick { node, life });
+        self.finish_turn(node, out, applied)
+    }
+}

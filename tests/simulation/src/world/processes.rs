@@ -1,0 +1,269 @@
+//! Processes and hosts: how they start, end and suffer.
+
+use super::*;
+
+impl World {
+    pub(super) fn start(&mut self, node: NodeId) -> Result<(), Violation> {
+        if self.is_running(node) {
+            return Ok(());
+        }
+        self.dark.remove(&node);
+        let life = self.life(node) + 1;
+        self.lives.insert(node, life);
+        self.trace.line(self.now, format_args!("{node} starts, life {life}"));
+        let mut out = Outbox::default();
+        match node {
+            NodeId::Coordinator(id) => {
+                if let Some(coordinator) = self.coordinators.get_mut(&id)
+                    && let Err(error) = coordinator.start()
+                {
+                    return Err(Violation(format!("c{id} cannot start: {error}")));
+                }
+            }
+            NodeId::Broker(id) => {
+                if let Some(broker) = self.brokers.get_mut(&id) {
+                    broker.start(self.now, &mut out);
+                }
+            }
+            NodeId::Client(_) => {}
+        }
+        let phase = self.random.between(0, 20_000);
+        self.schedule(self.now.plus_us(phase), Event::Tick { node, life });
+        self.finish_turn(node, out, Vec::new())?;
+        if let NodeId::Broker(id) = node
+            && self.is_running(node)
+        {
+            self.lost_power.remove(&BrokerId(id));
+        }
+        Ok(())
+    }
+
+    /// `kill -9`. The other ends of its connections notice.
+    pub fn kill(&mut self, node: NodeId) {
+        if !self.is_running(node) {
+            return;
+        }
+        self.trace.line(self.now, format_args!("{node} is killed"));
+        self.end(node);
+        let others: Vec<_> = self.all_servers().chain(self.clients()).filter(|other| *other != node).collect();
+        for other in others {
+            if self.network.is_connected(node, other) && self.is_running(other) {
+                let at = self.now.plus_us(self.network.notice_delay_us());
+                let to_life = self.life(other);
+                self.schedule(at, Event::Deliver { from: node, to: other, to_life, message: Message::ConnectionLost });
+            }
+        }
+    }
+
+    pub(super) fn end(&mut self, node: NodeId) {
+        self.paused.remove(&node);
+        match node {
+            NodeId::Coordinator(id) => {
+                if let Some(coordinator) = self.coordinators.get_mut(&id) {
+                    coordinator.kill();
+                }
+            }
+            NodeId::Broker(id) => {
+                if let Some(broker) = self.brokers.get_mut(&id) {
+                    broker.kill();
+                }
+            }
+            NodeId::Client(_) => {}
+        }
+        let life = self.life(node) + 1;
+        self.lives.insert(node, life);
+    }
+
+    pub(super) fn clients(&self) -> impl Iterator<Item = NodeId> + use<> {
+        let ids: Vec<_> = self.producers.keys().chain(self.consumers.keys()).copied().collect();
+        ids.into_iter().map(NodeId::Client)
+    }
+
+    /// The host of a process loses its power, and with it what was not synced. Nobody is told.
+    pub fn lose_power(&mut self, node: NodeId) {
+        if !self.is_running(node) {
+            return;
+        }
+        self.trace.line(self.now, format_args!("{node} loses its power"));
+        match node {
+            NodeId::Broker(id) => {
+                self.note_power_loss(id);
+                if let Some(broker) = self.brokers.get_mut(&id) {
+                    broker.lose_power();
+                }
+            }
+            NodeId::Coordinator(id) => {
+                if let Some(coordinator) = self.coordinators.get_mut(&id) {
+                    coordinator.lose_power();
+                }
+            }
+            NodeId::Client(_) => {}
+        }
+        self.dark.insert(node);
+        self.end(node);
+    }
+
+    pub(super) fn note_power_loss(&mut self, id: i32) {
+        let Some(broker) = self.brokers.get(&id) else { return };
+        let epoch = broker
+            .active_epoch()
+            .or_else(|| self.newest_image().and_then(|image| image.broker_epoch(BrokerId(id))))
+            .unwrap_or(BrokerEpoch(i64::try_from(self.newest_revision().0).unwrap_or(0)));
+        let hosted: Vec<_> = self.hosted(id).map(|partition| (partition, self.effective_min_isr())).collect();
+        self.invariants.lost_power(BrokerId(id), epoch, &hosted);
+        self.lost_power.insert(BrokerId(id));
+    }
+
+    /// Whether the promise about acknowledged records would survive it.
+    pub fn may_lose_power(&self, id: i32) -> bool {
+        let min_isr = self.effective_min_isr();
+        self.hosted(id).all(|partition| self.invariants.may_lose(BrokerId(id), partition, min_isr))
+    }
+
+    pub(super) fn hosted(&self, id: i32) -> impl Iterator<Item = TopicIdPartition> + '_ {
+        self.newest_image().into_iter().flat_map(move |image| image.hosted_by(BrokerId(id)))
+    }
+
+    pub fn effective_min_isr(&self) -> usize {
+        self.config.min_isr.min(usize::try_from(self.config.replication_factor).unwrap_or(1))
+    }
+
+    pub fn lose_disk(&mut self, id: u64) {
+        let node = NodeId::Coordinator(id);
+        self.kill(node);
+        self.trace.line(self.now, format_args!("{node} loses its disk"));
+        if let Some(coordinator) = self.coordinators.get_mut(&id) {
+            coordinator.lose_disk();
+        }
+    }
+
+    pub fn start_after(&mut self, node: NodeId, ms: u64) {
+        self.schedule(self.now.plus_ms(ms), Event::Start(node));
+    }
+
+    /// SIGSTOP, and SIGCONT after `ms`.
+    pub fn pause(&mut self, node: NodeId, ms: u64) {
+        if self.is_running(node) && !self.is_paused(node) {
+            self.trace.line(self.now, format_args!("{node} is stopped for {ms} ms"));
+            self.paused.insert(node, Vec::new());
+            self.schedule(self.now.plus_ms(ms), Event::Resume(node));
+        }
+    }
+
+    pub(super) fn resume(&mut self, node: NodeId) {
+        if let Some(backlog) = self.paused.remove(&node) {
+            self.trace.line(self.now, format_args!("{node} goes on"));
+            // Ticks last: what has arrived is read before any time-out is judged.
+            let (ticks, rest): (Vec<_>, Vec<_>) =
+                backlog.into_iter().partition(|event| matches!(event, Event::Tick { .. }));
+            for event in rest.into_iter().chain(ticks) {
+                self.schedule(self.now, event);
+            }
+        }
+    }
+
+    /// Of the operations on a broker's disk, so many in a million fail.
+    pub fn break_disk(&mut self, id: i32, ppm: u32, ms: u64) {
+        self.trace.line(self.now, format_args!("the disk of b{id} fails {ppm} times in a million for {ms} ms"));
+        if let Some(broker) = self.brokers.get_mut(&id) {
+            broker.set_disk_faults(ppm);
+        }
+        self.schedule(self.now.plus_ms(ms), Event::RepairDisk(id));
+    }
+
+    pub(super) fn repair_disk(&mut self, id: i32) {
+        if let Some(broker) = self.brokers.get_mut(&id) {
+            broker.set_disk_faults(0);
+        }
+    }
+
+    pub fn freeze_clock(&mut self, node: NodeId, ms: u64) {
+        self.trace.line(self.now, format_args!("the clock of {node} stands still for {ms} ms"));
+        let now = self.now;
+        if let Some(clock) = self.clock_mut(node) {
+            clock.freeze(now);
+        }
+        self.schedule(self.now.plus_ms(ms), Event::Thaw(node));
+    }
+
+    pub(super) fn thaw(&mut self, node: NodeId) {
+        let now = self.now;
+        if let Some(clock) = self.clock_mut(node) {
+            clock.thaw(now);
+        }
+    }
+
+    pub fn set_wall_clock(&mut self, node: NodeId, offset_ms: i64) {
+        self.trace.line(self.now, format_args!("the wall clock of {node} is off by {offset_ms} ms"));
+        if let Some(clock) = self.clock_mut(node) {
+            clock.set_wall_offset_ms(offset_ms);
+        }
+    }
+
+    pub(super) fn clock_mut(&mut self, node: NodeId) -> Option<&mut crate::clock::HostClock> {
+        match node {
+            NodeId::Coordinator(id) => self.coordinators.get_mut(&id).map(|node| &mut node.clock),
+            NodeId::Broker(id) => self.brokers.get_mut(&id).map(|node| &mut node.clock),
+            NodeId::Client(_) => None,
+        }
+    }
+
+    /// Cuts `from` → `to`, and with `both` the way back, for `ms`.
+    pub fn cut(&mut self, from: NodeId, to: NodeId, both: bool, ms: u64) {
+        self.trace
+            .line(self.now, format_args!("cut {from} -> {to}{} for {ms} ms", if both { " and back" } else { "" }));
+        self.network.cut(from, to);
+        if both {
+            self.network.cut(to, from);
+        }
+        self.schedule(self.now.plus_ms(ms), Event::Mend(from, to));
+    }
+
+    pub fn shut_down(&mut self, id: i32) {
+        self.trace.line(self.now, format_args!("b{id} is asked to shut down"));
+        let now = self.now;
+        if let Some(broker) = self.brokers.get_mut(&id) {
+            broker.begin_shutdown(now);
+        }
+    }
+
+    /// Every log of a broker reaches the disk.
+    pub fn sync(&mut self, id: i32) -> Result<(), Violation> {
+        let mut out = Outbox::default();
+        let now = self.now;
+        if let Some(broker) = self.brokers.get_mut(&id) {
+            broker.sync(now, &mut out);
+        }
+        self.finish_turn(NodeId::Broker(id), out, Vec::new())
+    }
+
+    pub fn delete_records(&mut self, partition: TopicIdPartition, percent: u64) -> Result<(), Violation> {
+        let Some(leader) = self.leader_of(partition) else { return Ok(()) };
+        let mut out = Outbox::default();
+        let Some(broker) = self.brokers.get_mut(&leader) else { return Ok(()) };
+        broker.delete_records(partition, percent, &mut out);
+        if let Some(replica) = broker.replica(partition) {
+            let start = replica.log.log_start_offset();
+            self.invariants.records_deleted(partition, start);
+        }
+        self.finish_turn(NodeId::Broker(leader), out, Vec::new())
+    }
+
+    /// Faults end: links, clocks and weather are good, what is down comes up, what stands still goes on.
+    pub fn heal(&mut self) {
+        self.trace.line(self.now, format_args!("everything is healed"));
+        self.network.heal();
+        self.network.set_weather(crate::network::Weather::CALM);
+        let nodes: Vec<_> = self.all_servers().collect();
+        for node in nodes {
+            self.thaw(node);
+            self.resume(node);
+            if let NodeId::Broker(id) = node {
+                self.repair_disk(id);
+            }
+            if !self.is_running(node) {
+                self.schedule(self.now.plus_ms(10), Event::Start(node));
+            }
+        }
+    }
+}

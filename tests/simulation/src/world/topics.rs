@@ -1,0 +1,90 @@
+//! The admin, who creates and deletes topics, and what clients are told.
+
+use super::*;
+
+impl World {
+    pub fn create_topic(&mut self, topic: &str) {
+        self.admin.push(AdminTask::Create { topic: topic.to_owned() });
+        self.topics.insert(topic.to_owned());
+    }
+
+    pub fn delete_topic(&mut self, topic: &str) {
+        self.admin.push(AdminTask::Delete { topic: topic.to_owned() });
+    }
+
+    pub fn is_admin_done(&self) -> bool {
+        self.admin.is_empty()
+    }
+
+    pub(super) fn tick_admin(&mut self, out: &mut Outbox) {
+        if self.admin.is_empty() || self.now < self.admin_sent.plus_ms(ADMIN_RETRY_MS) && self.admin_sent.0 > 0 {
+            return;
+        }
+        self.admin_sent = self.now;
+        let Some(task) = self.admin.first() else { return };
+        let request = match task {
+            AdminTask::Create { topic } => Request::CreateTopics(CreateTopics {
+                topics: vec![NewTopic {
+                    name: topic.clone(),
+                    partitions: self.config.partitions,
+                    replication_factor: self.config.replication_factor,
+                    assignments: Vec::new(),
+                    configs: vec![("min.insync.replicas".to_owned(), Some(self.config.min_isr.to_string()))],
+                }],
+                validate_only: false,
+                default_partitions: 1,
+                default_replication_factor: 1,
+            }),
+            AdminTask::Delete { topic } => {
+                Request::DeleteTopics(DeleteTopics { topics: vec![TopicRef::Name(topic.clone())] })
+            }
+        };
+        self.next_call += 1;
+        let call = CallId(self.next_call);
+        out.send(NodeId::Coordinator(self.admin_target), Message::Cluster { call, request: Arc::new(request) });
+        // The answer, if it comes, knows better.
+        self.admin_target = self.admin_target % self.config.coordinators + 1;
+    }
+
+    pub(super) fn admin_answered(&mut self, message: Message) {
+        let Message::ClusterAnswer { call, answer, leader } = message else { return };
+        if call.0 != self.next_call || self.admin.is_empty() {
+            return;
+        }
+        if let Some(leader) = leader {
+            self.admin_target = leader.0;
+        }
+        let Some(answer) = answer else { return };
+        let (Answer::CreateTopics(outcomes) | Answer::DeleteTopics(outcomes)) = *answer else { return };
+        let Some(outcome) = outcomes.topics.first() else { return };
+        use ottla_model::ErrorCode::{TopicAlreadyExists, UnknownTopicOrPartition};
+        let is_done = match &outcome.refusal {
+            None => true,
+            // The answer to an earlier attempt was lost.
+            Some(refusal) => matches!(refusal.error, TopicAlreadyExists | UnknownTopicOrPartition),
+        };
+        if let Some(refusal) = &outcome.refusal {
+            self.trace.line(self.now, format_args!("admin: {refusal}"));
+        }
+        if is_done {
+            self.admin.remove(0);
+            self.admin_sent = SimTime(0);
+        }
+    }
+
+    /// Clients write to and read from what the newest image shows.
+    pub(super) fn tell_clients(&mut self) {
+        let revision = self.newest_revision();
+        if revision == self.clients_know {
+            return;
+        }
+        self.clients_know = revision;
+        let partitions = self.partitions();
+        for producer in self.producers.values_mut() {
+            producer.set_partitions(&partitions);
+        }
+        for consumer in self.consumers.values_mut() {
+            consumer.set_partitions(&partitions);
+        }
+    }
+}

@@ -1,9 +1,7 @@
 //! Produce and consume through librdkafka against three brokers, beside plain loopback TCP.
 
-use anyhow::Result;
-
 #[cfg(not(feature = "real-client"))]
-pub fn run(_rounds: usize, _mib: usize) -> Result<()> {
+pub fn run(_rounds: usize, _mib: usize) -> anyhow::Result<()> {
     println!("client rows: built without the real-client feature; `make bench` has it");
     Ok(())
 }
@@ -20,7 +18,6 @@ mod real {
     use rdkafka::config::ClientConfig;
     use rdkafka::consumer::{BaseConsumer, Consumer as _};
     use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-    use rdkafka::message::Message as _;
     use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
     use rdkafka::{Offset, TopicPartitionList};
 
@@ -32,12 +29,13 @@ mod real {
     const PATIENCE: Duration = Duration::from_secs(120);
 
     pub fn run(rounds: usize, mib: usize) -> Result<()> {
-        let cluster = Cluster::start()?;
         let bytes = mib * 1024 * 1024;
         let records = bytes / RECORD_BYTES;
         for acks in ["1", "all"] {
             let (mut produced, mut consumed) = (Vec::new(), Vec::new());
             for round in 0..rounds {
+                // A cluster a round: its files go with it, so that every round finds memory that the host has backed already.
+                let cluster = Cluster::start()?;
                 let topic = format!("bench-{acks}-{round}");
                 clients::run_script("create_topic.py", &[&cluster.bootstrap(), &topic, &PARTITIONS.to_string()])?;
                 let machine = report::mib_per_s(bytes, baseline::write_over_loopback(bytes)?);

@@ -71,23 +71,21 @@ fn append(directory: &Path, bytes: usize, check: bool) -> Result<(Log<RealEnv>, 
 }
 
 fn read_to_socket(log: &Log<RealEnv>, bytes: usize) -> Result<Duration> {
+    // All batches are alike.
+    let batches = bytes / PIECE_BYTES;
     let total = usize::try_from(log.size_bytes())?;
-    ensure!(total > bytes * 9 / 10, "the log holds {total} bytes");
+    let (batch_bytes, batch_records) = (total / batches, log.log_end_offset().0 / i64::try_from(batches)?);
+    ensure!(batch_bytes * batches == total, "{batches} batches come to {total} bytes");
     baseline::over_loopback(total, |stream| {
-        let (mut from, mut sent) = (Offset::ZERO, 0);
-        while sent < total {
-            let slice = log.read(from, PIECE_BYTES, Offset::MAX, true)?;
+        for batch in 0..batches {
+            let from = Offset(i64::try_from(batch)? * batch_records);
+            let slice = log.read(from, PIECE_BYTES, Offset::MAX, true)?.truncated(batch_bytes);
             let file = slice.file().context("records up to the end")?;
-            let (mut position, end) = (slice.position, slice.position + slice.len as u64);
+            let (mut position, end) = (slice.position, slice.position + u64::try_from(slice.len)?);
             while position < end {
-                let count = usize::try_from(end - position)?;
-                ensure!(rustix::fs::sendfile(&*stream, file.as_fd(), Some(&mut position), count)? > 0, "cut off");
+                let left = usize::try_from(end - position)?;
+                ensure!(rustix::fs::sendfile(&*stream, file.as_fd(), Some(&mut position), left)? > 0, "cut off");
             }
-            sent += slice.len;
-            // Every batch is the same: the next slice begins that many records on.
-            from = from
-                + i64::try_from(slice.len / (total / (bytes / PIECE_BYTES)))?
-                    * (log.log_end_offset().0 / i64::try_from(bytes / PIECE_BYTES)?);
         }
         Ok(())
     })

@@ -30,11 +30,12 @@ impl Member {
         }
     }
 
-    /// /metrics, /healthz and /readyz.
+    /// /metrics, /healthz and /readyz. Below 32,768, where Linux begins to give ports to outgoing connections: one of those
+    /// could hold the port when the process starts.
     pub fn http_port(self) -> u16 {
         match self {
-            Self::Coordinator(n) => spread(n, 9_405),
-            Self::Broker(n) => spread(n, 9_404),
+            Self::Coordinator(n) => 21_000 + n,
+            Self::Broker(n) => 20_000 + n,
         }
     }
 }

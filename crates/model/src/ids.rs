@@ -160,6 +160,42 @@ text_id! {
     TopicName
 }
 
+text_id! {
+    /// Names a consumer group. Any text; the empty one is a group without a name, which only commits offsets.
+    GroupId
+}
+text_id! {
+    /// Names one life of one member of a group.
+    MemberId
+}
+text_id! {
+    /// `group.instance.id`: names a static member across its lives (KIP-345).
+    InstanceId
+}
+
+impl GroupId {
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl MemberId {
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// What a member that has no id yet sends.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl InstanceId {
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+}
+
 impl ClusterId {
     pub fn new(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())

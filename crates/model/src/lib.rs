@@ -14,8 +14,8 @@ pub use deferred::Deferred;
 pub use epoch::{BrokerEpoch, ControllerEpoch, LeaderEpoch, PartitionEpoch, ProducerEpoch, Revision};
 pub use error_code::ErrorCode;
 pub use ids::{
-    BrokerId, ClusterId, CoordinatorId, IncarnationId, InvalidTopicName, ListenerName, PartitionId, ProducerId,
-    TopicId, TopicIdPartition, TopicName, TopicPartition,
+    BrokerId, ClusterId, CoordinatorId, GroupId, IncarnationId, InstanceId, InvalidTopicName, ListenerName, MemberId,
+    PartitionId, ProducerId, TopicId, TopicIdPartition, TopicName, TopicPartition,
 };
 pub use offset::Offset;
 pub use time::{MonotonicMs, TimestampMs};

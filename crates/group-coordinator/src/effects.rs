@@ -1,0 +1,55 @@
+//! What a step of a [`Shard`](crate::Shard) leads to.
+
+use bytes::Bytes;
+use ottla_model::TimestampMs;
+
+use crate::Answer;
+
+/// Tells the requests of one shard's host apart. Never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId(pub u64);
+
+/// Tells the batches of one shard apart; grows.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct BatchNumber(pub u64);
+
+/// One record of `__consumer_offsets`. A value of none is a tombstone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RawRecord {
+    pub key: Bytes,
+    pub value: Option<Bytes>,
+}
+
+/// Records to append as one record batch: all of them or none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Batch {
+    pub number: BatchNumber,
+    /// The timestamp of every record.
+    pub timestamp: TimestampMs,
+    pub records: Vec<RawRecord>,
+}
+
+/// What the host carries out, in this order.
+#[derive(Clone, PartialEq, Debug, Default)]
+#[must_use]
+pub struct Effects {
+    /// Append these in order, and report each with `Shard::appended` or `Shard::append_refused` before any other input.
+    pub batches: Vec<Batch>,
+    /// Answers that may leave now.
+    pub answers: Vec<(RequestId, Answer)>,
+    /// The state is ahead of a log that refused a batch: drop the shard and load it again.
+    pub reload: bool,
+}
+
+impl Effects {
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty() && self.answers.is_empty() && !self.reload
+    }
+
+    /// Adds what a further step led to.
+    pub fn extend(&mut self, further: Self) {
+        self.batches.extend(further.batches);
+        self.answers.extend(further.answers);
+        self.reload |= further.reload;
+    }
+}

@@ -1,0 +1,38 @@
+//! Consumer groups as a synchronous core: groups, members, assignments, committed offsets.
+//!
+//! A [`Shard`] is one partition of `__consumer_offsets` for as long as its broker leads that partition. Its host replays the
+//! partition's records into it ([`Shard::apply`]), then feeds it requests and the time; what comes out are [`Effects`]:
+//! records to append, and answers that may leave.
+//!
+//! - [`request`], [`answer`]: what clients ask and are told, without wire types.
+//! - [`shard`]: the groups of one partition; batches in flight; answers that wait for the high watermark.
+//! - [`group`]: classic groups and KIP-848 consumer groups, and the way from one to the other.
+//! - [`offsets`]: committed offsets and their expiry.
+//! - [`assignor`]: the assignors that run here (KIP-848).
+//! - [`record`]: what the partition holds, in Kafka's formats.
+//! - [`timer`]: what is due when.
+//!
+//! Layer 1: no clock, no entropy, no I/O; ordered maps only. Invariants: an answer that promises a write leaves after the high watermark
+//! has passed it; generations and epochs of a group never fall; a partition of a consumer group has at most one owner.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod answer;
+pub mod config;
+pub mod effects;
+pub mod request;
+pub mod topics;
+
+pub use answer::Answer;
+pub use config::GroupConfig;
+pub use effects::{Batch, BatchNumber, Effects, RequestId};
+pub use request::Request;
+pub use topics::{TopicView, Topics};
+
+use ottla_model::{MonotonicMs, TimestampMs};
+
+/// Both clocks of one input: sessions are judged by the monotonic one, commits and their expiry carry the wall clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Now {
+    pub monotonic: MonotonicMs,
+    pub wall: TimestampMs,
+}

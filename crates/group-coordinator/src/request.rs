@@ -1,0 +1,171 @@
+//! What a group is asked. Plain types: the broker's handlers know the wire and its versions.
+
+use bytes::Bytes;
+use ottla_model::{GroupId, InstanceId, LeaderEpoch, MemberId, Offset, PartitionId, TimestampMs, TopicId};
+
+/// One request to one shard. All groups that it names belong to the shard; batched requests are split by shard before.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Request {
+    JoinGroup(JoinGroup),
+    SyncGroup(SyncGroup),
+    Heartbeat(Heartbeat),
+    LeaveGroup(LeaveGroup),
+    CommitOffsets(CommitOffsets),
+    FetchOffsets(FetchOffsets),
+    DeleteOffsets(DeleteOffsets),
+    DescribeGroup(GroupId),
+    DeleteGroup(GroupId),
+    ListGroups(ListGroups),
+    ConsumerGroupHeartbeat(ConsumerGroupHeartbeat),
+    ConsumerGroupDescribe(GroupId),
+}
+
+/// Who speaks.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ClientInfo {
+    pub client_id: String,
+    /// The peer's address, as Kafka shows it: `/10.0.0.7`.
+    pub client_host: String,
+}
+
+/// JoinGroup (11).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct JoinGroup {
+    pub group: GroupId,
+    pub member: MemberId,
+    pub instance: Option<InstanceId>,
+    pub client: ClientInfo,
+    /// A fresh id from the host, for a member that has none yet: a UUID's text.
+    pub fresh_id: String,
+    pub session_timeout_ms: i32,
+    /// The session timeout where the version has no such field.
+    pub rebalance_timeout_ms: i32,
+    pub protocol_type: String,
+    /// Name and metadata, those that the member prefers first.
+    pub protocols: Vec<(String, Bytes)>,
+    /// Version 4 and above: a dynamic member without an id gets one with MEMBER_ID_REQUIRED first (KIP-394).
+    pub requires_known_member_id: bool,
+    /// Version 9 and above: a static leader that comes back may skip the assignment (KIP-814).
+    pub supports_skip_assignment: bool,
+    pub reason: Option<String>,
+}
+
+/// SyncGroup (14).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SyncGroup {
+    pub group: GroupId,
+    pub generation: i32,
+    pub member: MemberId,
+    pub instance: Option<InstanceId>,
+    pub protocol_type: Option<String>,
+    pub protocol_name: Option<String>,
+    /// From the leader only.
+    pub assignments: Vec<(MemberId, Bytes)>,
+}
+
+/// Heartbeat (12).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Heartbeat {
+    pub group: GroupId,
+    pub generation: i32,
+    pub member: MemberId,
+    pub instance: Option<InstanceId>,
+}
+
+/// LeaveGroup (13).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LeaveGroup {
+    pub group: GroupId,
+    pub members: Vec<LeavingMember>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LeavingMember {
+    pub member: MemberId,
+    pub instance: Option<InstanceId>,
+    pub reason: Option<String>,
+}
+
+/// A topic as a request names it: by name below version 10 of OffsetCommit and OffsetFetch, by id from there on.
+/// Where the request names an id, the host resolves the name before (UNKNOWN_TOPIC_ID never reaches the shard).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct GroupTopic {
+    pub name: String,
+    /// Zero where it is not known.
+    pub id: TopicId,
+}
+
+/// OffsetCommit (8).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CommitOffsets {
+    pub group: GroupId,
+    pub member: MemberId,
+    pub instance: Option<InstanceId>,
+    /// The generation, or the member epoch of a consumer group's member; −1: not a member ("simple" consumer, admin client).
+    pub generation_or_epoch: i32,
+    /// The version is 9 or above: STALE_MEMBER_EPOCH and GROUP_ID_NOT_FOUND are known.
+    pub knows_member_epochs: bool,
+    /// Versions 2 to 4: how long from the commit; none means the broker's retention.
+    pub retention_ms: Option<i64>,
+    pub topics: Vec<(GroupTopic, Vec<CommitPartition>)>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CommitPartition {
+    pub partition: PartitionId,
+    pub offset: Offset,
+    pub leader_epoch: LeaderEpoch,
+    pub metadata: Option<String>,
+    /// Version 1's own timestamp; none in later versions.
+    pub timestamp: Option<TimestampMs>,
+    /// The host has refused this partition already (unknown topic, and so on): it is not committed, the answer carries the code.
+    pub refused: Option<ottla_model::ErrorCode>,
+}
+
+/// One group of OffsetFetch (9).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FetchOffsets {
+    pub group: GroupId,
+    /// Version 9 and above: who asks, and in which member epoch (−1: no member).
+    pub member: Option<MemberId>,
+    pub member_epoch: i32,
+    /// Do not answer from offsets that a transaction may still change.
+    pub require_stable: bool,
+    /// None: all topics.
+    pub topics: Option<Vec<(GroupTopic, Vec<PartitionId>)>>,
+}
+
+/// OffsetDelete (47).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeleteOffsets {
+    pub group: GroupId,
+    pub topics: Vec<(String, Vec<PartitionId>)>,
+}
+
+/// ListGroups (16): empty filters take everything. Compared without case.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ListGroups {
+    pub states: Vec<String>,
+    pub types: Vec<String>,
+}
+
+/// ConsumerGroupHeartbeat (68).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConsumerGroupHeartbeat {
+    pub group: GroupId,
+    pub member: MemberId,
+    /// A fresh id from the host, for a member of version 0 that sends none.
+    pub fresh_id: String,
+    /// 0 joins, −1 leaves, −2 leaves for a while (static members).
+    pub member_epoch: i32,
+    pub instance: Option<InstanceId>,
+    pub rack: Option<String>,
+    /// −1: unchanged.
+    pub rebalance_timeout_ms: i32,
+    pub client: ClientInfo,
+    pub subscribed_topics: Option<Vec<String>>,
+    pub subscribed_regex: Option<String>,
+    pub server_assignor: Option<String>,
+    /// What the member owns; none: unchanged.
+    pub owned: Option<Vec<(TopicId, Vec<PartitionId>)>>,
+}

@@ -53,6 +53,10 @@ impl TopicRules {
             flush_messages: config.flush_messages,
             flush_ms: config.flush_ms,
             producer_id_expiration_ms,
+            deletes: config.delete,
+            retention_ms: config.retention_ms,
+            retention_bytes: config.retention_bytes,
+            file_delete_delay_ms: config.file_delete_delay_ms,
             may_have_gaps: config.compact,
         };
         Self {

@@ -19,6 +19,14 @@ pub struct LogConfig {
     pub flush_ms: i64,
     /// `producer.id.expiration.ms`: producers idle for this long are not taken over from a snapshot.
     pub producer_id_expiration_ms: i64,
+    /// `cleanup.policy` has `delete`: `retention_ms` and `retention_bytes` count.
+    pub deletes: bool,
+    /// `retention.ms`: a segment whose newest record is older goes; −1: never.
+    pub retention_ms: i64,
+    /// `retention.bytes`: the oldest segments go while the rest is at least this large; −1: never.
+    pub retention_bytes: i64,
+    /// `file.delete.delay.ms`: how long the files of a segment that was taken out are kept.
+    pub file_delete_delay_ms: i64,
     /// Whether compaction may have left gaps between the offsets of neighbouring segments. Where it cannot have,
     /// recovery takes a gap for lost records and refuses the log.
     pub may_have_gaps: bool,
@@ -35,6 +43,10 @@ impl Default for LogConfig {
             flush_messages: i64::MAX,
             flush_ms: i64::MAX,
             producer_id_expiration_ms: 86_400_000,
+            deletes: true,
+            retention_ms: 7 * 24 * 3_600_000,
+            retention_bytes: -1,
+            file_delete_delay_ms: 60_000,
             may_have_gaps: false,
         }
     }

@@ -28,5 +28,7 @@ pub use config::LogConfig;
 pub use directory::{CheckpointKind, DirectoryError, LogDirectory, PartitionDirectory};
 pub use env::{Env, Faults, FaultyEnv, File, MemoryEnv, RealEnv};
 pub use error::{AppendError, Malformed, OpenError, ReadError};
-pub use log::{Appended, FlushWork, Flushed, Log, OpenOptions, Opened, RecoveryProgress, TimestampOffset};
+pub use log::{
+    Appended, DeletedFiles, FlushWork, Flushed, Log, OpenOptions, Opened, RecoveryProgress, TimestampOffset,
+};
 pub use slice::LogSlice;

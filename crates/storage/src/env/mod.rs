@@ -19,6 +19,7 @@ pub use memory::MemoryEnv;
 pub use real::RealEnv;
 
 use bytes::Bytes;
+use ottla_model::TimestampMs;
 
 /// How to open a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,6 +73,12 @@ pub trait Env: Clone + Send + Sync + 'static {
 
     /// Creates the file if needed and locks it for this process; [`io::ErrorKind::WouldBlock`] if another holds it.
     fn lock(&self, path: &Path) -> io::Result<Self::Lock>;
+
+    /// When a file's content last changed, by the wall clock of the machine; none where the file system does not know.
+    fn modified(&self, path: &Path) -> io::Result<Option<TimestampMs>> {
+        let _ = path;
+        Ok(None)
+    }
 
     /// The whole content of a small file.
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use ottla_model::TimestampMs;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{DirectoryEntry, Env, File, OpenMode};
@@ -98,6 +99,12 @@ impl Env for RealEnv {
         // An empty path is the parent of a relative name.
         let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
         fs::File::open(directory)?.sync_all()
+    }
+
+    fn modified(&self, path: &Path) -> io::Result<Option<TimestampMs>> {
+        let modified = fs::metadata(path)?.modified()?;
+        let since_epoch = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Ok(i64::try_from(since_epoch.as_millis()).ok().map(TimestampMs))
     }
 
     fn lock(&self, path: &Path) -> io::Result<RealLock> {

@@ -40,7 +40,7 @@ pub struct FlushWork<E: Env> {
 #[derive(Clone, Copy, Debug)]
 pub struct Flushed {
     up_to: Offset,
-    truncations: u64,
+    cuts: u64,
     names_changes: u64,
     directory: bool,
 }
@@ -76,8 +76,7 @@ impl<E: Env> FlushWork<E> {
     }
 
     fn is_overtaken(&self) -> bool {
-        self.shared.closed.load(Ordering::Acquire)
-            || self.shared.truncations.load(Ordering::Acquire) != self.done.truncations
+        self.shared.closed.load(Ordering::Acquire) || self.shared.cuts.load(Ordering::Acquire) != self.done.cuts
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -181,7 +180,7 @@ impl<E: Env> Log<E> {
             shared: Arc::clone(&self.shared),
             done: Flushed {
                 up_to: self.log_end,
-                truncations: self.shared.truncations.load(Ordering::Acquire),
+                cuts: self.shared.cuts.load(Ordering::Acquire),
                 names_changes: self.names_changes,
                 directory: self.directory_unsynced,
             },
@@ -191,7 +190,7 @@ impl<E: Env> Log<E> {
     /// Takes note of a flush that was done. Returns whether the recovery point moved.
     pub fn flushed(&mut self, done: Flushed, now: MonotonicMs) -> bool {
         self.last_flush = Some(now);
-        if done.truncations != self.shared.truncations.load(Ordering::Acquire) || self.is_offline() {
+        if done.cuts != self.shared.cuts.load(Ordering::Acquire) || self.is_offline() {
             return false;
         }
         if done.directory {

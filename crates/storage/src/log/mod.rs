@@ -15,7 +15,9 @@ mod append;
 mod flush;
 mod read;
 mod recent;
+mod retention;
 mod roll;
+mod segment_list;
 mod timestamp;
 mod truncate;
 
@@ -31,6 +33,7 @@ use parking_lot::Mutex;
 pub use append::Appended;
 pub(crate) use append::producer_batch;
 pub use flush::{FlushWork, Flushed};
+pub use segment_list::DeletedFiles;
 pub use timestamp::TimestampOffset;
 
 pub use crate::recovery::{OpenOptions, Opened, RecoveryProgress};
@@ -85,8 +88,8 @@ pub(crate) struct Shared {
     pub failed: AtomicBool,
     /// The directory may be renamed or gone.
     pub closed: AtomicBool,
-    /// Counts truncations: a flush that began before one proves nothing, and may miss files.
-    pub truncations: AtomicU64,
+    /// Counts truncations, and segments that were taken out: a flush that began before one proves nothing, and may miss files.
+    pub cuts: AtomicU64,
     /// The version of the leader epochs that is in the checkpoint file; older ones must not replace it.
     pub epochs_on_disk: Mutex<u64>,
 }

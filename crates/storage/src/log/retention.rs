@@ -1,0 +1,105 @@
+//! Which segments a log gives up: those before its start, those beyond `retention.bytes`, those older than `retention.ms`.
+//!
+//! Kafka's rules (`UnifiedLog.deleteOldSegments`): oldest first, nothing at or above the high watermark, and the active
+//! segment only when all of it has expired: a new one is begun then. One difference, recorded in
+//! `docs/adr/0008-retention-and-timestamps-in-the-future.md`: a segment whose largest timestamp lies in the future is judged by the
+//! time of its last write, or one wrong timestamp would keep it for ever (scenario 19).
+
+use std::io;
+
+use ottla_model::{Offset, TimestampMs};
+
+use super::{DeletedFiles, Log};
+use crate::env::Env;
+use crate::file_name;
+
+impl<E: Env> Log<E> {
+    /// Takes out the segments that the log no longer keeps, and moves its start behind them. What `cleanup.policy` says decides
+    /// whether size and age count; segments before the log's start always go. The files keep until the caller removes
+    /// them, `file.delete.delay.ms` later.
+    ///
+    /// # Errors
+    /// The disk refused; what was taken out before that is out.
+    pub fn delete_old_segments(&mut self, high_watermark: Offset, now: TimestampMs) -> io::Result<DeletedFiles> {
+        if self.is_offline() {
+            return Ok(DeletedFiles::default());
+        }
+        let mut count = self.before_log_start();
+        if self.config.deletes {
+            count = self.beyond_retention_bytes(count, high_watermark);
+            count = self.beyond_retention_ms(count, high_watermark, now)?;
+        }
+        if count == 0 {
+            return Ok(DeletedFiles::default());
+        }
+        if count == self.segments.len() {
+            self.roll(self.log_end, now)?;
+            // Its name is the only trace of where the log ends: it must not be lost with those that go now.
+            self.env.sync_directory(&self.directory)?;
+        }
+        if let Some(first_kept) = self.segments.get(count).map(|segment| segment.base_offset) {
+            self.advance_log_start(first_kept);
+        }
+        self.delete_first_segments(count)
+    }
+
+    /// How many segments end before the log's start.
+    fn before_log_start(&self) -> usize {
+        let after_first = self.segments.iter().skip(1);
+        after_first.take_while(|segment| segment.base_offset <= self.log_start).count()
+    }
+
+    /// Whether segment `number` may go at all.
+    fn may_go(&self, number: usize, high_watermark: Offset) -> bool {
+        match (self.segments.get(number), self.segments.get(number + 1)) {
+            (Some(_), Some(next)) => next.base_offset <= high_watermark,
+            (Some(active), None) => active.size_bytes > 0 && self.log_end <= high_watermark,
+            (None, _) => false,
+        }
+    }
+
+    fn beyond_retention_bytes(&self, mut count: usize, high_watermark: Offset) -> usize {
+        let Ok(retention_bytes) = u64::try_from(self.config.retention_bytes) else { return count };
+        let sizes = |from: usize| self.segments.iter().skip(from).map(|segment| u64::from(segment.size_bytes));
+        let Some(mut excess) = sizes(count).sum::<u64>().checked_sub(retention_bytes) else { return count };
+        for size in sizes(count) {
+            let Some(left) = excess.checked_sub(size).filter(|_| self.may_go(count, high_watermark)) else { break };
+            excess = left;
+            count += 1;
+        }
+        count
+    }
+
+    fn beyond_retention_ms(&mut self, mut count: usize, high_watermark: Offset, now: TimestampMs) -> io::Result<usize> {
+        if self.config.retention_ms < 0 {
+            return Ok(count);
+        }
+        while self.may_go(count, high_watermark)
+            && now.0.saturating_sub(self.newest_time(count, now)?.0) > self.config.retention_ms
+        {
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// The time from which a segment's age counts.
+    fn newest_time(&mut self, number: usize, now: TimestampMs) -> io::Result<TimestampMs> {
+        let place = crate::segment::Place { env: &self.env, directory: &self.directory };
+        let Some(segment) = self.segments.get_mut(number) else { return Ok(now) };
+        let largest = match segment.largest_timestamp(place) {
+            Ok(largest) => largest,
+            // A lost index says nothing of the age.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => None,
+            Err(error) => return Err(error),
+        };
+        // Read once: the next look is from memory.
+        segment.largest_timestamp = largest;
+        match largest {
+            Some(largest) if largest.timestamp <= now => Ok(largest.timestamp),
+            _ => {
+                let modified = self.env.modified(&place.path(segment.base_offset, file_name::LOG))?;
+                Ok(modified.unwrap_or(segment.opened))
+            }
+        }
+    }
+}

@@ -40,6 +40,7 @@ pub fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: Bytes
         Api::DescribeConfigs => handlers::describe_configs::handle,
         Api::DescribeCluster => handlers::describe_cluster::handle,
         Api::DescribeTopicPartitions => handlers::describe_topic_partitions::handle,
+        _ => return Answer::close("an API that is not served"),
     };
     handle(broker, context, header, frame)
 }

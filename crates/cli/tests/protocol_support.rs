@@ -13,7 +13,10 @@ fn remark(api: Api) -> &'static str {
             "versions 0 to 2 are advertised for librdkafka's sake and refused; acks 0, 1 and all; idempotent producers"
         }
         Api::Fetch => "incremental fetch sessions; records by sendfile",
-        Api::FindCoordinator => "answers COORDINATOR_NOT_AVAILABLE: there are no groups yet",
+        Api::FindCoordinator => "of groups; no transactions and share groups yet",
+        Api::ConsumerGroupHeartbeat => {
+            "the `uniform` and `range` assignors; regular expressions; migration from and to the classic protocol"
+        }
         Api::InitProducerId => "for idempotent producers; no transactions yet",
         Api::Metadata => "creates topics where `auto.create.topics.enable` allows it",
         _ => "",

@@ -13,7 +13,15 @@ pub enum Api {
     Fetch = 1,
     ListOffsets = 2,
     Metadata = 3,
+    OffsetCommit = 8,
+    OffsetFetch = 9,
     FindCoordinator = 10,
+    JoinGroup = 11,
+    Heartbeat = 12,
+    LeaveGroup = 13,
+    SyncGroup = 14,
+    DescribeGroups = 15,
+    ListGroups = 16,
     ApiVersions = 18,
     CreateTopics = 19,
     DeleteTopics = 20,
@@ -21,7 +29,11 @@ pub enum Api {
     OffsetForLeaderEpoch = 23,
     DescribeConfigs = 32,
     CreatePartitions = 37,
+    DeleteGroups = 42,
+    OffsetDelete = 47,
     DescribeCluster = 60,
+    ConsumerGroupHeartbeat = 68,
+    ConsumerGroupDescribe = 69,
     DescribeTopicPartitions = 75,
 }
 
@@ -67,7 +79,15 @@ impl Api {
         Self::Fetch,
         Self::ListOffsets,
         Self::Metadata,
+        Self::OffsetCommit,
+        Self::OffsetFetch,
         Self::FindCoordinator,
+        Self::JoinGroup,
+        Self::Heartbeat,
+        Self::LeaveGroup,
+        Self::SyncGroup,
+        Self::DescribeGroups,
+        Self::ListGroups,
         Self::ApiVersions,
         Self::CreateTopics,
         Self::DeleteTopics,
@@ -75,12 +95,17 @@ impl Api {
         Self::OffsetForLeaderEpoch,
         Self::DescribeConfigs,
         Self::CreatePartitions,
+        Self::DeleteGroups,
+        Self::OffsetDelete,
         Self::DescribeCluster,
+        Self::ConsumerGroupHeartbeat,
+        Self::ConsumerGroupDescribe,
         Self::DescribeTopicPartitions,
     ];
 
     /// Versions are those of Kafka 4.3. Body sizes: a Produce is bounded by `socket.request.max.bytes` alone; lists of
-    /// topics and partitions get room for some 100,000 entries; the rest carries a name or two.
+    /// topics and partitions get room for some 100,000 entries; what members bring along ends in records of at most a MiB, of which a
+    /// SyncGroup has many members'; the rest carries a name or two.
     fn spec(self) -> Spec {
         let spec = |name, served, flexible_from, body_max_bytes| Spec { name, served, flexible_from, body_max_bytes };
         match self {
@@ -88,7 +113,15 @@ impl Api {
             Self::Fetch => spec("Fetch", (4, 18), 12, 16 * MIB),
             Self::ListOffsets => spec("ListOffsets", (1, 11), 6, 8 * MIB),
             Self::Metadata => spec("Metadata", (0, 13), 9, 4 * MIB),
+            Self::OffsetCommit => spec("OffsetCommit", (2, 10), 8, 8 * MIB),
+            Self::OffsetFetch => spec("OffsetFetch", (1, 10), 6, 8 * MIB),
             Self::FindCoordinator => spec("FindCoordinator", (0, 6), 3, MIB),
+            Self::JoinGroup => spec("JoinGroup", (0, 9), 6, 4 * MIB),
+            Self::Heartbeat => spec("Heartbeat", (0, 4), 4, 256 * KIB),
+            Self::LeaveGroup => spec("LeaveGroup", (0, 5), 4, 4 * MIB),
+            Self::SyncGroup => spec("SyncGroup", (0, 5), 4, 16 * MIB),
+            Self::DescribeGroups => spec("DescribeGroups", (0, 6), 5, 4 * MIB),
+            Self::ListGroups => spec("ListGroups", (0, 5), 3, MIB),
             Self::ApiVersions => spec("ApiVersions", (0, 4), 3, 64 * KIB),
             Self::CreateTopics => spec("CreateTopics", (2, 7), 5, 4 * MIB),
             Self::DeleteTopics => spec("DeleteTopics", (1, 6), 4, 4 * MIB),
@@ -96,7 +129,11 @@ impl Api {
             Self::OffsetForLeaderEpoch => spec("OffsetForLeaderEpoch", (2, 4), 4, 8 * MIB),
             Self::DescribeConfigs => spec("DescribeConfigs", (1, 4), 4, 4 * MIB),
             Self::CreatePartitions => spec("CreatePartitions", (0, 3), 2, 4 * MIB),
+            Self::DeleteGroups => spec("DeleteGroups", (0, 2), 2, 4 * MIB),
+            Self::OffsetDelete => spec("OffsetDelete", (0, 0), i16::MAX, 4 * MIB),
             Self::DescribeCluster => spec("DescribeCluster", (0, 2), 0, 64 * KIB),
+            Self::ConsumerGroupHeartbeat => spec("ConsumerGroupHeartbeat", (0, 1), 0, 4 * MIB),
+            Self::ConsumerGroupDescribe => spec("ConsumerGroupDescribe", (0, 1), 0, 4 * MIB),
             Self::DescribeTopicPartitions => spec("DescribeTopicPartitions", (0, 0), 0, 4 * MIB),
         }
     }

@@ -3,8 +3,8 @@
 //! `kafka_protocol` hands array lengths from the wire to `Vec::with_capacity`: four bytes can ask for 144 GiB. So each body
 //! is first walked here by a description of its schema, without allocating: every array must fit into the bytes that
 //! are there, all arrays together stay under [`ELEMENTS_MAX`], all tagged fields under [`TAGGED_FIELDS_TOTAL_MAX`], strings
-//! are UTF-8. A body that passes grows, decoded, by less than 64 MiB. Produce and Fetch have parsers of their own
-//! ([`crate::messages`]) that hold the same bounds themselves.
+//! are UTF-8. A body that passes grows, decoded, by less than 64 MiB. Produce, Fetch, OffsetCommit and
+//! OffsetFetch have parsers of their own ([`crate::messages`]) that hold the same bounds themselves.
 
 use crate::api::Api;
 use crate::wire::{Reader, WireError};
@@ -35,6 +35,8 @@ enum Field {
     Fixed(usize, Since),
     Text(Since),
     NullableText(Since),
+    /// A byte string.
+    Bytes(Since),
     /// An array of structs that end in tagged fields where the version is flexible.
     Structs(&'static [Field], Since),
     /// An array of numbers of this many bytes.
@@ -55,9 +57,9 @@ const fn since(version: i16) -> Since {
 
 /// The fields of an API's request in wire order; none for the APIs with parsers of their own.
 fn schema(api: Api) -> Option<&'static [Field]> {
-    use Field::{Fixed, NullableText, Numbers, OptionalStruct, Structs, Text, Texts};
+    use Field::{Bytes, Fixed, NullableText, Numbers, OptionalStruct, Structs, Text, Texts};
     Some(match api {
-        Api::Produce | Api::Fetch => return None,
+        Api::Produce | Api::Fetch | Api::OffsetCommit | Api::OffsetFetch => return None,
         Api::ListOffsets => {
             const {
                 &[
@@ -79,6 +81,58 @@ fn schema(api: Api) -> Option<&'static [Field]> {
             }
         }
         Api::FindCoordinator => const { &[Text(0..=3), Fixed(1, since(1)), Texts(since(4))] },
+        Api::JoinGroup => {
+            const {
+                &[
+                    Text(ALL),
+                    Fixed(4, ALL),
+                    Fixed(4, since(1)),
+                    Text(ALL),
+                    NullableText(since(5)),
+                    Text(ALL),
+                    Structs(&[Text(ALL), Bytes(ALL)], ALL),
+                    NullableText(since(8)),
+                ]
+            }
+        }
+        Api::Heartbeat => const { &[Text(ALL), Fixed(4, ALL), Text(ALL), NullableText(since(3))] },
+        Api::LeaveGroup => {
+            const { &[Text(ALL), Text(0..=2), Structs(&[Text(ALL), NullableText(ALL), NullableText(since(5))], since(3))] }
+        }
+        Api::SyncGroup => {
+            const {
+                &[
+                    Text(ALL),
+                    Fixed(4, ALL),
+                    Text(ALL),
+                    NullableText(since(3)),
+                    NullableText(since(5)),
+                    NullableText(since(5)),
+                    Structs(&[Text(ALL), Bytes(ALL)], ALL),
+                ]
+            }
+        }
+        Api::DescribeGroups => const { &[Texts(ALL), Fixed(1, since(3))] },
+        Api::ListGroups => const { &[Texts(since(4)), Texts(since(5))] },
+        Api::DeleteGroups => const { &[Texts(ALL)] },
+        Api::OffsetDelete => const { &[Text(ALL), Structs(&[Text(ALL), Structs(&[Fixed(4, ALL)], ALL)], ALL)] },
+        Api::ConsumerGroupHeartbeat => {
+            const {
+                &[
+                    Text(ALL),
+                    Text(ALL),
+                    Fixed(4, ALL),
+                    NullableText(ALL),
+                    NullableText(ALL),
+                    Fixed(4, ALL),
+                    Texts(ALL),
+                    NullableText(since(1)),
+                    NullableText(ALL),
+                    Structs(&[Fixed(16, ALL), Numbers(4, ALL)], ALL),
+                ]
+            }
+        }
+        Api::ConsumerGroupDescribe => const { &[Texts(ALL), Fixed(1, ALL)] },
         Api::ApiVersions => const { &[Text(since(3)), Text(since(3))] },
         Api::CreateTopics => {
             const {
@@ -181,6 +235,9 @@ impl Walk<'_> {
             }
             Field::NullableText(versions) if here(versions) => {
                 self.reader.nullable_string(self.flexible)?;
+            }
+            Field::Bytes(versions) if here(versions) => {
+                self.reader.nullable_bytes(self.flexible)?.ok_or(WireError::InvalidLength(-1))?;
             }
             Field::Texts(versions) if here(versions) => {
                 for _ in 0..self.array(1)? {

@@ -19,7 +19,7 @@ pub fn served() -> impl Iterator<Item = (Api, i16)> {
 
 /// Those that are decoded by `kafka_protocol`.
 pub fn served_by_codec() -> impl Iterator<Item = (Api, i16)> {
-    served().filter(|(api, _)| !matches!(api, Api::Produce | Api::Fetch))
+    served().filter(|(api, _)| !matches!(api, Api::Produce | Api::Fetch | Api::OffsetCommit | Api::OffsetFetch))
 }
 
 /// A whole valid request without its length prefix.
@@ -92,10 +92,29 @@ fn encoded(message: &impl Encodable, version: i16) -> Option<Bytes> {
     message.encode(&mut out, version).ok().map(|()| out.freeze())
 }
 
-/// The body of a request that the codec decodes; empty for the others.
+/// Encodes by names, and puts ids in their places where the version has them: `kafka_protocol` does not know it.
+fn by_id(version: i16, encode: impl Fn(i16) -> Option<Bytes>) -> Option<Bytes> {
+    const NAME: &[u8] = b"\x05logs";
+    if version < 10 {
+        return encode(version);
+    }
+    let by_name = encode(9)?;
+    let mut out = BytesMut::new();
+    let mut rest = &by_name[..];
+    while let Some(at) = rest.windows(NAME.len()).position(|bytes| bytes == NAME) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(&[7; 16]);
+        rest = &rest[at + NAME.len()..];
+    }
+    out.extend_from_slice(rest);
+    Some(out.freeze())
+}
+
+/// The body of a request; empty for Produce and Fetch.
 pub fn body(api: Api, version: i16) -> Bytes {
     let schema = api.schema_version(version);
     let topic = |name| TopicName(text(name));
+    let group = GroupId(text("group"));
     let found = match api {
         Api::Produce | Api::Fetch => None,
         Api::ListOffsets => {
@@ -115,6 +134,89 @@ pub fn body(api: Api, version: i16) -> Bytes {
             } else {
                 encoded(&request.with_key(text("group")), schema)
             }
+        }
+        Api::OffsetCommit => {
+            use offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+            let partitions = vec![OffsetCommitRequestPartition::default().with_committed_offset(9); 3];
+            let topics =
+                vec![OffsetCommitRequestTopic::default().with_name(topic("logs")).with_partitions(partitions); 2];
+            let request = OffsetCommitRequest::default().with_group_id(group).with_member_id(text("m"));
+            by_id(version, |version| encoded(&request.clone().with_topics(topics.clone()), version))
+        }
+        Api::OffsetFetch => {
+            use offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics};
+            let request = OffsetFetchRequest::default();
+            if version >= 8 {
+                let topics =
+                    OffsetFetchRequestTopics::default().with_name(topic("logs")).with_partition_indexes(vec![0; 3]);
+                let group = OffsetFetchRequestGroup::default().with_group_id(group).with_topics(Some(vec![topics; 2]));
+                by_id(version, |version| encoded(&request.clone().with_groups(vec![group.clone(); 2]), version))
+            } else {
+                let topics =
+                    OffsetFetchRequestTopic::default().with_name(topic("logs")).with_partition_indexes(vec![0; 3]);
+                encoded(&request.with_group_id(group).with_topics(Some(vec![topics; 2])), schema)
+            }
+        }
+        Api::JoinGroup => {
+            use join_group_request::JoinGroupRequestProtocol;
+            let protocol = JoinGroupRequestProtocol::default()
+                .with_name(text("range"))
+                .with_metadata(Bytes::from_static(b"metadata"));
+            let request = JoinGroupRequest::default()
+                .with_group_id(group)
+                .with_member_id(text("m"))
+                .with_protocol_type(text("consumer"))
+                .with_protocols(vec![protocol; 3]);
+            encoded(&request, schema)
+        }
+        Api::Heartbeat => encoded(&HeartbeatRequest::default().with_group_id(group).with_member_id(text("m")), schema),
+        Api::LeaveGroup => {
+            let request = LeaveGroupRequest::default().with_group_id(group);
+            if version >= 3 {
+                let member = leave_group_request::MemberIdentity::default().with_member_id(text("m"));
+                encoded(&request.with_members(vec![member; 3]), schema)
+            } else {
+                encoded(&request.with_member_id(text("m")), schema)
+            }
+        }
+        Api::SyncGroup => {
+            let assignment = sync_group_request::SyncGroupRequestAssignment::default()
+                .with_member_id(text("m"))
+                .with_assignment(Bytes::from_static(b"assignment"));
+            let request = SyncGroupRequest::default().with_group_id(group).with_assignments(vec![assignment; 3]);
+            encoded(&request, schema)
+        }
+        Api::DescribeGroups => encoded(&DescribeGroupsRequest::default().with_groups(vec![group; 3]), schema),
+        Api::ListGroups => {
+            let mut request = ListGroupsRequest::default();
+            if version >= 4 {
+                request = request.with_states_filter(vec![text("Stable"); 2]);
+            }
+            if version >= 5 {
+                request = request.with_types_filter(vec![text("classic"); 2]);
+            }
+            encoded(&request, schema)
+        }
+        Api::DeleteGroups => encoded(&DeleteGroupsRequest::default().with_groups_names(vec![group; 3]), schema),
+        Api::OffsetDelete => {
+            use offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
+            let partitions = vec![OffsetDeleteRequestPartition::default().with_partition_index(1); 3];
+            let topics =
+                vec![OffsetDeleteRequestTopic::default().with_name(topic("logs")).with_partitions(partitions); 2];
+            encoded(&OffsetDeleteRequest::default().with_group_id(group).with_topics(topics), schema)
+        }
+        Api::ConsumerGroupHeartbeat => {
+            let owned = consumer_group_heartbeat_request::TopicPartitions::default().with_partitions(vec![1, 2]);
+            let request = ConsumerGroupHeartbeatRequest::default()
+                .with_group_id(group)
+                .with_member_id(text("m"))
+                .with_subscribed_topic_names(Some(vec![topic("logs"); 2]))
+                .with_server_assignor(Some(text("uniform")))
+                .with_topic_partitions(Some(vec![owned; 2]));
+            encoded(&request, schema)
+        }
+        Api::ConsumerGroupDescribe => {
+            encoded(&ConsumerGroupDescribeRequest::default().with_group_ids(vec![group; 3]), schema)
         }
         Api::ApiVersions => {
             let request = ApiVersionsRequest::default();

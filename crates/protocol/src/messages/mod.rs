@@ -2,6 +2,8 @@
 
 pub mod api_versions;
 pub mod fetch;
+pub mod offset_commit;
+pub mod offset_fetch;
 #[cfg(test)]
 mod oracle_tests;
 pub mod produce;
@@ -11,7 +13,7 @@ use ottla_model::{BrokerId, LeaderEpoch, TopicId};
 
 use crate::wire::{self, Reader, WireError};
 
-/// How a request names a topic: by name, or by id from Produce 13 and Fetch 13 on (KIP-516).
+/// How a request names a topic: by name, or by id from Produce 13, Fetch 13, OffsetCommit 10 and OffsetFetch 10 on (KIP-516).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum TopicRef {
     /// As it came: not yet held to what Kafka accepts as a name.

@@ -19,12 +19,14 @@
 pub mod answer;
 pub mod config;
 pub mod effects;
+pub mod record;
 pub mod request;
 pub mod topics;
 
 pub use answer::Answer;
 pub use config::GroupConfig;
 pub use effects::{Batch, BatchNumber, Effects, RequestId};
+pub use record::{Record, RecordError, partition_for};
 pub use request::Request;
 pub use topics::{TopicView, Topics};
 

@@ -38,6 +38,22 @@ pub struct Joined {
     pub members: Vec<JoinedMember>,
 }
 
+impl Joined {
+    /// No member of any generation.
+    pub fn refused(member: MemberId, error: ErrorCode) -> Self {
+        Self {
+            error,
+            generation: -1,
+            protocol_type: None,
+            protocol_name: None,
+            leader: MemberId::new(""),
+            skip_assignment: false,
+            member,
+            members: Vec::new(),
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JoinedMember {
     pub member: MemberId,
@@ -51,6 +67,13 @@ pub struct Synced {
     pub protocol_type: Option<String>,
     pub protocol_name: Option<String>,
     pub assignment: Bytes,
+}
+
+impl Synced {
+    /// No assignment.
+    pub fn refused(error: ErrorCode) -> Self {
+        Self { error, protocol_type: None, protocol_name: None, assignment: Bytes::new() }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -17,10 +17,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod answer;
+pub mod assignor;
 pub mod config;
 pub mod effects;
+mod group;
+mod offsets;
 pub mod record;
 pub mod request;
+pub mod shard;
+mod timer;
 pub mod topics;
 
 pub use answer::Answer;
@@ -28,6 +33,7 @@ pub use config::GroupConfig;
 pub use effects::{Batch, BatchNumber, Effects, RequestId};
 pub use record::{Record, RecordError, partition_for};
 pub use request::Request;
+pub use shard::Shard;
 pub use topics::{TopicView, Topics};
 
 use ottla_model::{MonotonicMs, TimestampMs};

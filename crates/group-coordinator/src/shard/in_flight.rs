@@ -1,0 +1,150 @@
+//! Batches that the log does not hold for certain yet, and the answers that wait for them.
+//!
+//! Invariants: numbers grow; batches get their end offsets in order, so the high watermark passes them in order; a change of a group is
+//! remembered here for exactly as long as its batch. Bounded by the requests that the host lets in.
+
+use std::collections::BTreeMap;
+
+use ottla_model::{GroupId, Offset};
+
+use crate::answer::Answer;
+use crate::effects::{BatchNumber, RequestId};
+use crate::record::Record;
+
+/// One batch that was handed to the host.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    /// The group that changed with it; none for batches of offset records, which change no group.
+    pub(crate) group: Option<GroupId>,
+    /// What the offset store learns once the batch is replicated.
+    pub(crate) offsets: Vec<Record>,
+    pub(crate) answers: Vec<(RequestId, Answer)>,
+    /// The log end offset after the batch, once the host has told it.
+    end: Option<Offset>,
+}
+
+impl Pending {
+    pub(crate) fn new(group: Option<GroupId>, offsets: Vec<Record>, answers: Vec<(RequestId, Answer)>) -> Self {
+        Self { group, offsets, answers, end: None }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    last: BatchNumber,
+    batches: BTreeMap<BatchNumber, Pending>,
+    /// Each group's latest change in flight.
+    changes: BTreeMap<GroupId, BatchNumber>,
+}
+
+impl InFlight {
+    pub(crate) fn push(&mut self, pending: Pending) -> BatchNumber {
+        self.last = BatchNumber(self.last.0 + 1);
+        if let Some(group) = &pending.group {
+            self.changes.insert(group.clone(), self.last);
+        }
+        self.batches.insert(self.last, pending);
+        self.last
+    }
+
+    /// Whether a change of the group is not replicated yet.
+    pub(crate) fn changes(&self, group: &GroupId) -> bool {
+        self.changes.contains_key(group)
+    }
+
+    /// Lets answers wait for the group's latest change; gives them back when there is none.
+    pub(crate) fn wait_for_change(
+        &mut self,
+        group: &GroupId,
+        answers: Vec<(RequestId, Answer)>,
+    ) -> Vec<(RequestId, Answer)> {
+        match self.changes.get(group).and_then(|number| self.batches.get_mut(number)) {
+            Some(pending) => {
+                pending.answers.extend(answers);
+                Vec::new()
+            }
+            None => answers,
+        }
+    }
+
+    /// The host appended the batch.
+    pub(crate) fn placed(&mut self, batch: BatchNumber, end: Offset) {
+        if let Some(pending) = self.batches.get_mut(&batch) {
+            pending.end = Some(end);
+        }
+    }
+
+    /// Takes the earliest batch if the high watermark has passed it.
+    pub(crate) fn pop_replicated(&mut self, high_watermark: Offset) -> Option<Pending> {
+        let first = self.batches.first_entry()?;
+        if first.get().end? > high_watermark {
+            return None;
+        }
+        let number = *first.key();
+        let pending = first.remove();
+        self.forget_change(&pending, number);
+        Some(pending)
+    }
+
+    /// Takes a batch that the log refused.
+    pub(crate) fn take(&mut self, batch: BatchNumber) -> Option<Pending> {
+        let pending = self.batches.remove(&batch)?;
+        self.forget_change(&pending, batch);
+        Some(pending)
+    }
+
+    /// Takes everything, in order.
+    pub(crate) fn take_all(&mut self) -> Vec<Pending> {
+        self.changes.clear();
+        std::mem::take(&mut self.batches).into_values().collect()
+    }
+
+    fn forget_change(&mut self, pending: &Pending, number: BatchNumber) {
+        if let Some(group) = &pending.group
+            && self.changes.get(group) == Some(&number)
+        {
+            self.changes.remove(group);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_model::ErrorCode;
+
+    use super::*;
+
+    fn pending(group: Option<&str>, id: u64) -> Pending {
+        let answers = vec![(RequestId(id), Answer::Heartbeat(ErrorCode::None))];
+        Pending::new(group.map(GroupId::new), Vec::new(), answers)
+    }
+
+    #[test]
+    fn batches_leave_in_order_and_only_below_the_high_watermark() {
+        let mut flight = InFlight::default();
+        let (first, second) = (flight.push(pending(Some("g"), 1)), flight.push(pending(None, 2)));
+        assert!(flight.pop_replicated(Offset(100)).is_none(), "no end offset yet");
+        flight.placed(first, Offset(3));
+        flight.placed(second, Offset(5));
+        assert!(flight.pop_replicated(Offset(2)).is_none());
+        assert_eq!(flight.pop_replicated(Offset(4)).unwrap().answers[0].0, RequestId(1));
+        assert!(flight.pop_replicated(Offset(4)).is_none());
+        assert_eq!(flight.pop_replicated(Offset(5)).unwrap().answers[0].0, RequestId(2));
+    }
+
+    #[test]
+    fn answers_wait_for_the_groups_latest_change_and_for_no_offsets() {
+        let (mut flight, group) = (InFlight::default(), GroupId::new("g"));
+        let answer = || vec![(RequestId(9), Answer::Heartbeat(ErrorCode::None))];
+        let first = flight.push(pending(Some("g"), 1));
+        let second = flight.push(pending(Some("g"), 2));
+        flight.push(pending(None, 3));
+        assert!(flight.wait_for_change(&group, answer()).is_empty());
+        assert!(flight.take(first).is_some());
+        assert!(flight.changes(&group));
+        assert_eq!(flight.take(second).unwrap().answers.len(), 2);
+        assert!(!flight.changes(&group));
+        assert_eq!(flight.wait_for_change(&group, answer()).len(), 1);
+        assert_eq!(flight.take_all().len(), 1);
+    }
+}

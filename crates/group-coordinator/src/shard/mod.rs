@@ -1,0 +1,306 @@
+//! The groups of one partition of `__consumer_offsets`, while its broker leads it.
+//!
+//! Inputs: replayed records while loading, then requests, the time, and what became of batches. Outputs: [`Effects`].
+//! - Groups change at once; the answers that promise the change wait in [`in_flight`] for the high watermark. A batch that the log
+//!   refuses takes the changes of its group back by `reload`: the shard is dropped and loaded again.
+//! - Committed offsets reach the offset store only from below the high watermark, so what OffsetFetch answers needs no way back.
+//! - A step costs what its own group costs; nothing here grows with the number of groups but listing them and the sweep for
+//!   expired offsets, which goes in pieces.
+
+mod decision;
+mod dispatch;
+mod in_flight;
+mod sweep;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ottla_model::{ErrorCode, GroupId, MonotonicMs, Offset, TimestampMs, TopicName};
+
+pub(crate) use decision::{Context, Decision, Fate};
+use in_flight::{InFlight, Pending};
+use sweep::Sweep;
+
+use crate::answer::Answer;
+use crate::config::GroupConfig;
+use crate::effects::{Batch, BatchNumber, Effects, RequestId};
+use crate::group::Group;
+use crate::group::classic::ClassicGroup;
+use crate::group::consumer::ConsumerGroup;
+use crate::offsets::OffsetStore;
+use crate::record::{Record, RecordError};
+use crate::request::Request;
+use crate::timer::{Timer, Timers};
+use crate::topics::Topics;
+use crate::Now;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Shard {
+    config: Arc<GroupConfig>,
+    groups: BTreeMap<GroupId, Group>,
+    offsets: OffsetStore,
+    timers: Timers,
+    in_flight: InFlight,
+    sweep: Sweep,
+}
+
+impl Shard {
+    pub fn new(config: Arc<GroupConfig>) -> Self {
+        Self {
+            config,
+            groups: BTreeMap::new(),
+            offsets: OffsetStore::default(),
+            timers: Timers::default(),
+            in_flight: InFlight::default(),
+            sweep: Sweep::default(),
+        }
+    }
+
+    /// Holds for what is decided from now on; timers that run keep their deadlines.
+    pub fn set_config(&mut self, config: Arc<GroupConfig>) {
+        self.config = config;
+    }
+
+    /// Replays one record while loading. Kinds and versions that this release does not know are passed over, as Kafka does.
+    ///
+    /// # Errors
+    /// The key or the value is not what its version says.
+    pub fn apply(
+        &mut self,
+        _timestamp: TimestampMs,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), RecordError> {
+        let Some(record) = Record::decode(key, value)? else { return Ok(()) };
+        match record {
+            Record::Offset { .. } => self.offsets.apply(&record),
+            Record::ClassicGroup { group, value: Some(value) } => {
+                self.groups.insert(group, Group::Classic(ClassicGroup::from_record(value)));
+            }
+            // The tombstone of a classic group that has become a consumer group comes before that group's records.
+            Record::ClassicGroup { group, value: None } => {
+                if matches!(self.groups.get(&group), Some(Group::Classic(_))) {
+                    self.groups.remove(&group);
+                }
+            }
+            record => ConsumerGroup::replay(&mut self.groups, record),
+        }
+        Ok(())
+    }
+
+    /// Replay is over: every member gets a fresh session, for it could not have been heard while nobody led the partition.
+    pub fn loaded(&mut self, now: Now, topics: &dyn Topics) -> Effects {
+        // Groups that only commit offsets have no record of their own.
+        for group in self.offsets.groups() {
+            if !self.groups.contains_key(&group) {
+                self.groups.insert(group, Group::Classic(ClassicGroup::simple()));
+            }
+        }
+        self.sweep.begin(now, &self.config);
+        let mut effects = Effects::default();
+        let groups: Vec<GroupId> = self.groups.keys().cloned().collect();
+        for group in groups {
+            effects.extend(self.on_group(now, topics, &group, |found, cx| match found {
+                Group::Classic(classic) => classic.loaded(cx),
+                Group::Consumer(consumer) => consumer.loaded(cx),
+            }));
+        }
+        effects
+    }
+
+    /// One request. Its answer is among the effects of this step or of a later one.
+    pub fn step(&mut self, now: Now, topics: &dyn Topics, id: RequestId, request: Request) -> Effects {
+        self.dispatch(now, topics, id, request)
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Now, topics: &dyn Topics) -> Effects {
+        let mut effects = Effects::default();
+        while let Some((group, timer)) = self.timers.pop_due(now.monotonic) {
+            effects.extend(self.on_group(now, topics, &group, |found, cx| expired(found, cx, timer)));
+        }
+        effects.extend(self.sweep_expired_offsets(now));
+        effects
+    }
+
+    /// When `tick` has something to do.
+    pub fn next_deadline(&self) -> Option<MonotonicMs> {
+        [self.timers.next(), self.sweep.next()].into_iter().flatten().min()
+    }
+
+    /// The host has appended a batch; `end` is the log end offset after it.
+    pub fn appended(&mut self, batch: BatchNumber, end: Offset) -> Effects {
+        self.in_flight.placed(batch, end);
+        Effects::default()
+    }
+
+    /// The log refused a batch and holds nothing of it.
+    pub fn append_refused(&mut self, _now: Now, batch: BatchNumber, error: ErrorCode) -> Effects {
+        let Some(pending) = self.in_flight.take(batch) else { return Effects::default() };
+        let reload = pending.group.is_some();
+        for record in &pending.offsets {
+            self.offsets.withdraw(record);
+        }
+        let mut effects = Effects {
+            answers: pending
+                .answers
+                .into_iter()
+                .map(|(id, answer)| {
+                    let error = refusal(error, matches!(answer, Answer::CommitOffsets(_)));
+                    (id, Answer::Failed(error))
+                })
+                .collect(),
+            ..Effects::default()
+        };
+        if reload {
+            // What the groups promise now is ahead of the log: nobody may be answered from it any more.
+            effects.extend(self.resign(ErrorCode::CoordinatorLoadInProgress));
+            effects.reload = true;
+        }
+        effects
+    }
+
+    /// The high watermark moved.
+    pub fn committed_up_to(&mut self, _now: Now, high_watermark: Offset) -> Effects {
+        let mut effects = Effects::default();
+        while let Some(pending) = self.in_flight.pop_replicated(high_watermark) {
+            for record in &pending.offsets {
+                self.offsets.apply(record);
+            }
+            effects.answers.extend(pending.answers);
+        }
+        effects
+    }
+
+    /// The cluster's topics changed. `deleted` names the topics that are gone: what was committed for them goes too.
+    pub fn topics_changed(&mut self, now: Now, topics: &dyn Topics, deleted: &[TopicName]) -> Effects {
+        let mut effects = Effects::default();
+        if !deleted.is_empty() {
+            for (group, tombstones) in self.offsets.delete_topics(topics, deleted) {
+                effects.extend(self.append_in_pieces(now, &group, tombstones));
+            }
+        }
+        let consumer_groups: Vec<GroupId> = self
+            .groups
+            .iter()
+            .filter(|(_, group)| matches!(group, Group::Consumer(_)))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for group in consumer_groups {
+            effects.extend(self.on_group(now, topics, &group, |found, cx| match found {
+                Group::Classic(_) => Decision::default(),
+                Group::Consumer(consumer) => consumer.topics_changed(cx),
+            }));
+        }
+        effects
+    }
+
+    /// The broker leads the partition no longer: everything that waits is answered with the error.
+    pub fn resign(&mut self, error: ErrorCode) -> Effects {
+        let mut effects = Effects::default();
+        for pending in self.in_flight.take_all() {
+            for record in &pending.offsets {
+                self.offsets.withdraw(record);
+            }
+            effects.answers.extend(pending.answers.into_iter().map(|(id, _)| (id, Answer::Failed(error))));
+        }
+        for group in self.groups.values_mut() {
+            effects.answers.extend(group.take_waiting().into_iter().map(|id| (id, Answer::Failed(error))));
+        }
+        effects
+    }
+
+    /// Lets a group that exists take a step.
+    fn on_group(
+        &mut self,
+        now: Now,
+        topics: &dyn Topics,
+        group: &GroupId,
+        step: impl FnOnce(&mut Group, &mut Context<'_>) -> Decision,
+    ) -> Effects {
+        let Some(found) = self.groups.get_mut(group) else { return Effects::default() };
+        let mut context = Context {
+            now,
+            config: &self.config,
+            topics,
+            group,
+            timers: &mut self.timers,
+            in_flight: self.in_flight.changes(group),
+        };
+        let decision = step(found, &mut context);
+        self.carry_out(now, group, decision)
+    }
+
+    /// Turns a group's decision into effects.
+    fn carry_out(&mut self, now: Now, group: &GroupId, decision: Decision) -> Effects {
+        let Decision { records, now: at_once, after, fate } = decision;
+        match fate {
+            Fate::Keep => {}
+            Fate::Remove => {
+                self.groups.remove(group);
+                self.timers.cancel_group(group);
+            }
+            Fate::Become(successor) => {
+                self.groups.insert(group.clone(), *successor);
+            }
+        }
+        let mut effects = Effects { answers: at_once, ..Effects::default() };
+        if records.is_empty() {
+            effects.answers.extend(self.in_flight.wait_for_change(group, after));
+        } else {
+            effects.batches.push(self.batch(now, group, records, after));
+        }
+        effects
+    }
+
+    /// Makes one batch of records, and lets answers wait for it.
+    fn batch(
+        &mut self,
+        now: Now,
+        group: &GroupId,
+        records: Vec<Record>,
+        answers: Vec<(RequestId, Answer)>,
+    ) -> Batch {
+        let raw = records.iter().map(Record::encode).collect();
+        let changes = records.iter().any(|record| !is_offset(record));
+        let offsets: Vec<Record> = records.into_iter().filter(is_offset).collect();
+        for record in &offsets {
+            self.offsets.propose(record);
+        }
+        let pending = Pending::new(changes.then(|| group.clone()), offsets, answers);
+        Batch { number: self.in_flight.push(pending), timestamp: now.wall, records: raw }
+    }
+}
+
+/// A timer of a group has run out.
+fn expired(group: &mut Group, cx: &mut Context<'_>, timer: Timer) -> Decision {
+    match group {
+        Group::Classic(classic) => classic.expired(cx, timer),
+        Group::Consumer(consumer) => consumer.expired(cx, timer),
+    }
+}
+
+/// Offset records change the offset store, and only from below the high watermark; all others have changed their group already.
+fn is_offset(record: &Record) -> bool {
+    matches!(record, Record::Offset { .. })
+}
+
+/// What a client is told when the log refused its records (Kafka's mapping).
+fn refusal(error: ErrorCode, is_commit: bool) -> ErrorCode {
+    match error {
+        ErrorCode::UnknownTopicOrPartition
+        | ErrorCode::NotEnoughReplicas
+        | ErrorCode::NotEnoughReplicasAfterAppend
+        | ErrorCode::RequestTimedOut => ErrorCode::CoordinatorNotAvailable,
+        ErrorCode::NotLeaderOrFollower | ErrorCode::KafkaStorageError => ErrorCode::NotCoordinator,
+        ErrorCode::MessageTooLarge | ErrorCode::RecordListTooLarge | ErrorCode::InvalidFetchSize => {
+            if is_commit { ErrorCode::InvalidCommitOffsetSize } else { ErrorCode::UnknownServerError }
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,97 @@
+//! The sweep for offsets that nobody has used for `offsets.retention.minutes`, and for groups that are left with nothing.
+//!
+//! It runs every `offsets.retention.check.interval.ms` and goes through the groups in pieces, so that a shard with very many groups
+//! answers requests between two pieces.
+
+use std::ops::Bound;
+use std::time::Duration;
+
+use ottla_model::{GroupId, MonotonicMs};
+
+use super::{Effects, Shard};
+use crate::config::GroupConfig;
+use crate::effects::Batch;
+use crate::record::Record;
+use crate::Now;
+
+/// Groups that one piece of the sweep looks at: well under a millisecond for groups of a few topics.
+const GROUPS_PER_PIECE: usize = 256;
+/// What a batch may need besides its records' keys and values: the header, and per record its length, deltas and lengths.
+const BATCH_OVERHEAD_BYTES: usize = 128;
+const RECORD_OVERHEAD_BYTES: usize = 32;
+
+/// Where the sweep stands.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    /// None until the shard is loaded.
+    next: Option<MonotonicMs>,
+    /// The group after which the sweep goes on; none at the start of a round.
+    after: Option<GroupId>,
+}
+
+impl Sweep {
+    pub(super) fn begin(&mut self, now: Now, config: &GroupConfig) {
+        let interval = u64::try_from(config.offsets_retention_check_interval_ms).unwrap_or(0).max(1);
+        self.next = Some(now.monotonic + Duration::from_millis(interval));
+        self.after = None;
+    }
+
+    pub(super) fn next(&self) -> Option<MonotonicMs> {
+        self.next
+    }
+}
+
+impl Shard {
+    /// One piece of the sweep, if it is due.
+    pub(super) fn sweep_expired_offsets(&mut self, now: Now) -> Effects {
+        let mut effects = Effects::default();
+        if self.sweep.next.is_none_or(|next| next > now.monotonic) {
+            return effects;
+        }
+        let from = self.sweep.after.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let piece: Vec<GroupId> = self
+            .groups
+            .range::<GroupId, _>((from, Bound::Unbounded))
+            .take(GROUPS_PER_PIECE)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in &piece {
+            let Some(group) = self.groups.get(id) else { continue };
+            let (mut records, nothing_left) = self.offsets.expire(id, group, now.wall, &self.config);
+            let remove = nothing_left && group.is_empty();
+            if remove {
+                records.extend(group.tombstones(id));
+                self.groups.remove(id);
+                self.timers.cancel_group(id);
+            }
+            effects.extend(self.append_in_pieces(now, id, records));
+        }
+        if piece.len() < GROUPS_PER_PIECE {
+            self.sweep.begin(now, &self.config);
+        } else {
+            self.sweep.after = piece.last().cloned();
+        }
+        effects
+    }
+
+    /// Appends records that need not be all or nothing, in as many batches as the log's limit asks for.
+    pub(super) fn append_in_pieces(&mut self, now: Now, group: &GroupId, records: Vec<Record>) -> Effects {
+        let limit = usize::try_from(self.config.max_batch_bytes).unwrap_or(0);
+        let mut batches: Vec<Batch> = Vec::new();
+        let (mut piece, mut bytes) = (Vec::new(), BATCH_OVERHEAD_BYTES);
+        for record in records {
+            let raw = record.encode();
+            let size = RECORD_OVERHEAD_BYTES + raw.key.len() + raw.value.as_ref().map_or(0, |value| value.len());
+            if bytes + size > limit && !piece.is_empty() {
+                batches.push(self.batch(now, group, std::mem::take(&mut piece), Vec::new()));
+                bytes = BATCH_OVERHEAD_BYTES;
+            }
+            bytes += size;
+            piece.push(record);
+        }
+        if !piece.is_empty() {
+            batches.push(self.batch(now, group, piece, Vec::new()));
+        }
+        Effects { batches, ..Effects::default() }
+    }
+}

@@ -1,0 +1,123 @@
+//! What is due when: one deadline per group and [`Timer`], found by key and taken in order of time.
+//!
+//! Invariants: `deadlines` and `queue` hold the same pairs; the number of timers is bounded by the groups' members (a few each).
+//! Scheduling, moving and cancelling are logarithmic, so that a heartbeat costs the same in a group of 3 and of 500.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ottla_model::{GroupId, MemberId, MonotonicMs};
+
+/// What a group waits for. At most one of each at a time in one group.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Timer {
+    /// Classic groups: the end of the join phase (the rebalance timeout, or the initial delay).
+    Join,
+    /// Classic groups: members that were told of a generation have asked for their assignment by then.
+    PendingSync,
+    /// A member was not heard of.
+    Session(MemberId),
+    /// Consumer groups: the member has given up what it must by then.
+    Rebalance(MemberId),
+    /// Consumer groups: a member of the classic protocol has joined again by then.
+    ClassicJoin(MemberId),
+    /// Consumer groups: a member of the classic protocol has asked for its assignment by then.
+    ClassicSync(MemberId),
+}
+
+type Key = (GroupId, Timer);
+
+/// The timers of one shard.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    deadlines: BTreeMap<Key, MonotonicMs>,
+    queue: BTreeSet<(MonotonicMs, Key)>,
+}
+
+impl Timers {
+    /// Sets the timer; one that runs already is moved.
+    pub(crate) fn schedule(&mut self, group: &GroupId, timer: Timer, at: MonotonicMs) {
+        let key = (group.clone(), timer);
+        if let Some(before) = self.deadlines.insert(key.clone(), at) {
+            if before == at {
+                return;
+            }
+            self.queue.remove(&(before, key.clone()));
+        }
+        self.queue.insert((at, key));
+    }
+
+    pub(crate) fn cancel(&mut self, group: &GroupId, timer: Timer) {
+        let key = (group.clone(), timer);
+        if let Some(at) = self.deadlines.remove(&key) {
+            self.queue.remove(&(at, key));
+        }
+    }
+
+    /// When the timer is due; none while it does not run.
+    pub(crate) fn deadline(&self, group: &GroupId, timer: Timer) -> Option<MonotonicMs> {
+        self.deadlines.get(&(group.clone(), timer)).copied()
+    }
+
+    /// Ends all timers of a group that goes away or changes its type.
+    pub(crate) fn cancel_group(&mut self, group: &GroupId) {
+        let keys: Vec<Key> = self
+            .deadlines
+            .range((group.clone(), Timer::Join)..)
+            .map(|(key, _)| key)
+            .take_while(|(of, _)| of == group)
+            .cloned()
+            .collect();
+        for key in keys {
+            if let Some(at) = self.deadlines.remove(&key) {
+                self.queue.remove(&(at, key));
+            }
+        }
+    }
+
+    /// The earliest deadline.
+    pub(crate) fn next(&self) -> Option<MonotonicMs> {
+        self.queue.first().map(|(at, _)| *at)
+    }
+
+    /// Takes one timer that is due, the earliest first.
+    pub(crate) fn pop_due(&mut self, now: MonotonicMs) -> Option<(GroupId, Timer)> {
+        if self.next()? > now {
+            return None;
+        }
+        let (_, key) = self.queue.pop_first()?;
+        self.deadlines.remove(&key);
+        Some(key)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_come_in_order_of_their_last_deadline() {
+        let (a, b) = (GroupId::new("a"), GroupId::new("b"));
+        let member = |id: &str| Timer::Session(MemberId::new(id));
+        let mut timers = Timers::default();
+        timers.schedule(&a, Timer::Join, MonotonicMs(30));
+        timers.schedule(&a, member("m"), MonotonicMs(10));
+        timers.schedule(&b, member("m"), MonotonicMs(20));
+        timers.schedule(&a, member("m"), MonotonicMs(40));
+        timers.schedule(&b, Timer::PendingSync, MonotonicMs(15));
+        timers.cancel(&b, Timer::PendingSync);
+        assert_eq!(timers.next(), Some(MonotonicMs(20)));
+        assert_eq!(timers.pop_due(MonotonicMs(19)), None);
+        assert_eq!(timers.pop_due(MonotonicMs(35)), Some((b.clone(), member("m"))));
+        assert_eq!(timers.pop_due(MonotonicMs(35)), Some((a.clone(), Timer::Join)));
+        assert_eq!(timers.pop_due(MonotonicMs(35)), None);
+        assert_eq!(timers.deadline(&a, member("m")), Some(MonotonicMs(40)));
+        timers.schedule(&b, Timer::Join, MonotonicMs(50));
+        timers.cancel_group(&a);
+        assert_eq!(timers.len(), 1);
+        assert_eq!(timers.next(), Some(MonotonicMs(50)));
+    }
+}

@@ -1,5 +1,9 @@
 //! What the broker's configuration says about groups.
 
+use std::collections::BTreeMap;
+
+use ottla_model::GroupId;
+
 /// Limits and times of groups; the names are those of Kafka's broker properties. Times in milliseconds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupConfig {
@@ -22,6 +26,33 @@ pub struct GroupConfig {
     /// `group.consumer.assignors`: names of assignors that run here; the first is the default.
     pub consumer_assignors: Vec<String>,
     pub consumer_migration_policy: MigrationPolicy,
+    /// What is configured for single groups (config resources of type group), within the bounds of the broker's configuration.
+    pub overrides: BTreeMap<GroupId, GroupOverrides>,
+}
+
+/// What may be configured for one group; none: as for all groups.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct GroupOverrides {
+    /// `consumer.session.timeout.ms`.
+    pub consumer_session_timeout_ms: Option<i32>,
+    /// `consumer.heartbeat.interval.ms`.
+    pub consumer_heartbeat_interval_ms: Option<i32>,
+}
+
+impl GroupConfig {
+    /// How long a member of a consumer group may be silent.
+    pub fn consumer_session_timeout_of(&self, group: &GroupId) -> i32 {
+        let own = self.overrides.get(group).and_then(|own| own.consumer_session_timeout_ms);
+        own.map_or(self.consumer_session_timeout_ms, |own| {
+            own.max(self.consumer_min_session_timeout_ms).min(self.consumer_max_session_timeout_ms)
+        })
+    }
+
+    /// The longest interval that members of a consumer group are told.
+    pub fn consumer_heartbeat_interval_of(&self, group: &GroupId) -> i32 {
+        let own = self.overrides.get(group).and_then(|own| own.consumer_heartbeat_interval_ms);
+        own.unwrap_or(self.consumer_heartbeat_interval_ms)
+    }
 }
 
 /// `group.consumer.migration.policy`: which way groups may change their protocol while they have members.
@@ -53,6 +84,7 @@ impl Default for GroupConfig {
             consumer_max_size: i32::MAX,
             consumer_assignors: vec!["uniform".to_owned(), "range".to_owned()],
             consumer_migration_policy: MigrationPolicy::Bidirectional,
+            overrides: BTreeMap::new(),
         }
     }
 }

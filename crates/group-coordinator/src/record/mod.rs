@@ -97,6 +97,11 @@ impl Record {
         }
     }
 
+    /// Whether it is about a committed offset: such records change no group.
+    pub fn is_offset(&self) -> bool {
+        matches!(self, Self::Offset { .. })
+    }
+
     /// The record as the log holds it.
     pub fn encode(&self) -> RawRecord {
         let mut key = BytesMut::with_capacity(64);

@@ -1,16 +1,17 @@
 //! A host for tests: a log in memory, a clock that stands until it is moved, and answers by request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_model::{BrokerId, ErrorCode, MonotonicMs, Offset, PartitionId, TimestampMs, TopicId, TopicName};
+use ottla_model::{BrokerId, ErrorCode, GroupId, MonotonicMs, Offset, PartitionId, TimestampMs, TopicId, TopicName};
 
 use super::Shard;
 use crate::Now;
 use crate::answer::Answer;
 use crate::config::GroupConfig;
 use crate::effects::{Effects, RawRecord, RequestId};
+use crate::group::Group;
 use crate::request::Request;
 use crate::topics::{TopicView, Topics};
 
@@ -54,6 +55,7 @@ pub(crate) struct Host {
     pub(crate) answers: BTreeMap<RequestId, Answer>,
     pub(crate) now: Now,
     requests: u64,
+    answered: BTreeSet<RequestId>,
 }
 
 impl Host {
@@ -72,12 +74,13 @@ impl Host {
             answers: BTreeMap::new(),
             now,
             requests: 0,
+            answered: BTreeSet::new(),
         };
         host.load();
         host
     }
 
-    /// Another coordinator takes over from the log; `from` the records that were replicated (or more: those it happened to have).
+    /// Another coordinator takes over with the log's first `keeps` records, or with all that are replicated if these are more.
     pub(crate) fn fail_over(&mut self, keeps: usize) {
         let effects = self.shard.resign(ErrorCode::NotCoordinator);
         self.take_answers(effects);
@@ -114,6 +117,11 @@ impl Host {
     /// Takes the answer to a request, if there is one by now.
     pub(crate) fn answer(&mut self, id: RequestId) -> Option<Answer> {
         self.answers.remove(&id)
+    }
+
+    /// How many requests wait for their answers.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.requests - u64::try_from(self.answered.len()).expect("small")
     }
 
     /// Lets time pass, timer by timer.
@@ -172,9 +180,15 @@ impl Host {
 
     fn take_answers(&mut self, effects: Effects) {
         for (id, answer) in effects.answers {
-            let before = self.answers.insert(id, answer);
-            assert!(before.is_none(), "{id:?} is answered twice");
+            assert!(self.answered.insert(id), "{id:?} is answered twice");
             assert!(id.0 <= self.requests, "{id:?} was never asked");
+            self.answers.insert(id, answer);
         }
+    }
+}
+
+impl Shard {
+    pub(crate) fn group(&self, id: &GroupId) -> Option<&Group> {
+        self.groups.get(id)
     }
 }

@@ -1,8 +1,11 @@
 //! The rules of the classic protocol, through a shard with a log in memory.
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use ottla_model::{ErrorCode, GroupId, InstanceId, LeaderEpoch, MemberId, Offset, PartitionId, TopicId};
 
+use super::{ClassicGroup, State};
 use crate::answer::{Answer, Joined, Left, Synced};
 use crate::config::GroupConfig;
 use crate::effects::RequestId;
@@ -12,6 +15,7 @@ use crate::request::{
     ListGroups, Request, SyncGroup,
 };
 use crate::shard::testing::Host;
+use crate::timer::{Timer, Timers};
 
 const SESSION_MS: u64 = 10_000;
 const REBALANCE_MS: u64 = 60_000;
@@ -215,6 +219,40 @@ fn sync_all(host: &mut Host, members: &[Joined]) {
     }
     assert_eq!(host.state(), "Stable");
     host.answers.clear();
+}
+
+impl ClassicGroup {
+    /// The invariants of the module, and that whatever the group waits for has an end.
+    pub(crate) fn assert_sound(&self, group: &GroupId, timers: &Timers) {
+        let joined = self.members.values().filter(|member| member.awaiting_join.is_some()).count();
+        assert_eq!(self.joined, joined, "{self:?}");
+        assert!(joined == 0 || self.state == State::PreparingRebalance, "{self:?}");
+        let syncing = self.members.values().any(|member| member.awaiting_sync.is_some());
+        assert!(!syncing || self.state == State::CompletingRebalance, "{self:?}");
+        let mut votes = BTreeMap::new();
+        for (name, _) in self.members.values().flat_map(|member| &member.protocols) {
+            *votes.entry(name.clone()).or_insert(0) += 1;
+        }
+        assert_eq!(self.votes, votes);
+        let statics = self.members.iter().filter_map(|(id, member)| Some((member.instance.clone()?, id.clone())));
+        assert_eq!(self.statics, statics.collect());
+        assert!(self.pending_join.iter().all(|id| !self.members.contains_key(id)));
+        assert!(self.pending_sync.iter().all(|id| self.members.contains_key(id)), "{self:?}");
+        assert_eq!(self.leader.is_some(), !self.members.is_empty(), "{self:?}");
+        assert!(self.leader.iter().all(|leader| self.members.contains_key(leader)));
+        let runs = |timer: Timer| timers.deadline(group, timer).is_some();
+        let judged = self.members.iter().filter(|(_, member)| !member.is_excused()).map(|(id, _)| id);
+        assert!(judged.chain(&self.pending_join).all(|id| runs(Timer::Session(id.clone()))), "{self:?}");
+        assert_eq!(runs(Timer::Join), self.state == State::PreparingRebalance, "{self:?}");
+        match self.state {
+            State::Empty => assert!(self.members.is_empty()),
+            State::PreparingRebalance => assert!(self.pending_sync.is_empty()),
+            State::CompletingRebalance | State::Stable => {
+                assert!(!self.members.is_empty() && self.protocol.is_some(), "{self:?}");
+                assert_eq!(runs(Timer::PendingSync), !self.pending_sync.is_empty(), "{self:?}");
+            }
+        }
+    }
 }
 
 // Joining

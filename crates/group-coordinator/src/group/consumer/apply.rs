@@ -1,0 +1,163 @@
+//! What records do to a group: when they are written, and when they are replayed.
+//!
+//! Replay takes records as a log that was compacted holds them: a tombstone without what it removes, and a member's
+//! assignment before what the member told of itself, are no errors.
+
+use std::collections::BTreeMap;
+
+use ottla_model::{GroupId, MemberId};
+
+use super::member::{LEFT, Member, Owned};
+use super::{ConsumerGroup, Expression};
+use crate::group::Group;
+use crate::record::Record;
+
+impl ConsumerGroup {
+    /// Replays a record of a consumer group while loading.
+    pub(crate) fn replay(groups: &mut BTreeMap<GroupId, Group>, record: Record) {
+        let id = record.group().clone();
+        if let Record::ConsumerGroup { value: None, .. } = record {
+            if matches!(groups.get(&id), Some(Group::Consumer(_))) {
+                groups.remove(&id);
+            }
+            return;
+        }
+        if has_value(&record) && !matches!(groups.get(&id), Some(Group::Consumer(_))) {
+            groups.insert(id.clone(), Group::Consumer(Self::default()));
+        }
+        if let Some(Group::Consumer(group)) = groups.get_mut(&id) {
+            group.apply(&record);
+        }
+    }
+
+    /// Makes the change that a record says. The tombstone of the group itself is the shard's business.
+    pub(super) fn apply(&mut self, record: &Record) {
+        match record {
+            Record::ConsumerGroup { value: Some(value), .. } => {
+                self.epoch = value.epoch;
+                self.metadata_hash = value.metadata_hash;
+            }
+            Record::PartitionMetadata { value, .. } => self.has_partition_metadata = value.is_some(),
+            Record::ConsumerMember { member, value: Some(value), .. } => {
+                self.change(member, |changed| changed.describe_as(value));
+            }
+            Record::ConsumerMember { member, value: None, .. } => {
+                if let Some(removed) = self.members.remove(member) {
+                    self.forget(member, &removed);
+                }
+            }
+            Record::TargetAssignment { value, .. } => self.assignment_epoch = value.map_or(-1, |value| value.epoch),
+            Record::TargetMember { member, value: Some(topics), .. } => {
+                let target = topics
+                    .iter()
+                    .filter(|topic| !topic.partitions.is_empty())
+                    .map(|topic| (topic.topic, topic.partitions.iter().copied().collect()));
+                self.targets.insert(member.clone(), target.collect());
+            }
+            Record::TargetMember { member, value: None, .. } => {
+                self.targets.remove(member);
+            }
+            Record::CurrentAssignment { member, value: Some(value), .. } => {
+                self.change(member, |changed| changed.assign_as(value));
+            }
+            Record::CurrentAssignment { member, value: None, .. } => {
+                if self.members.contains_key(member) {
+                    self.change(member, |changed| {
+                        (changed.epoch, changed.previous_epoch) = (LEFT, LEFT);
+                        (changed.assigned, changed.pending_revocation) = (Owned::new(), Owned::new());
+                    });
+                }
+            }
+            Record::RegularExpression { expression, value: Some(value), .. } => {
+                self.expressions.insert(expression.clone(), Expression { topics: value.topics.iter().cloned().collect() });
+            }
+            Record::RegularExpression { expression, value: None, .. } => {
+                self.expressions.remove(expression);
+            }
+            Record::ConsumerGroup { value: None, .. } | Record::ClassicGroup { .. } | Record::Offset { .. } => {}
+        }
+    }
+
+    /// Changes a member, or makes one, and everything that is kept about members.
+    fn change(&mut self, id: &MemberId, change: impl FnOnce(&mut Member)) {
+        let mut member = self.members.remove(id).unwrap_or_default();
+        self.forget(id, &member);
+        change(&mut member);
+        self.remember(id, &member);
+        self.members.insert(id.clone(), member);
+    }
+
+    fn remember(&mut self, id: &MemberId, member: &Member) {
+        if let Some(instance) = &member.instance {
+            self.statics.insert(instance.clone(), id.clone());
+        }
+        for (topic, partition) in member.held() {
+            self.owners.entry(topic).or_default().insert(partition, id.clone());
+        }
+        for topic in &member.topics {
+            count_up(&mut self.named, topic);
+        }
+        if let Some(regex) = &member.regex {
+            count_up(&mut self.by_regex, regex);
+        }
+        self.classic_members += usize::from(member.is_classic());
+    }
+
+    fn forget(&mut self, id: &MemberId, member: &Member) {
+        if let Some(instance) = &member.instance
+            && self.statics.get(instance) == Some(id)
+        {
+            self.statics.remove(instance);
+        }
+        for (topic, partition) in member.held() {
+            if let Some(partitions) = self.owners.get_mut(&topic) {
+                // A log that is compacted may show a later owner before the former one has let go.
+                if partitions.get(&partition) == Some(id) {
+                    partitions.remove(&partition);
+                }
+                if partitions.is_empty() {
+                    self.owners.remove(&topic);
+                }
+            }
+        }
+        for topic in &member.topics {
+            count_down(&mut self.named, topic);
+        }
+        if let Some(regex) = &member.regex {
+            count_down(&mut self.by_regex, regex);
+        }
+        self.classic_members -= usize::from(member.is_classic());
+    }
+}
+
+/// A tombstone makes no group.
+fn has_value(record: &Record) -> bool {
+    match record {
+        Record::PartitionMetadata { value, .. } => value.is_some(),
+        Record::ConsumerMember { value, .. } => value.is_some(),
+        Record::TargetAssignment { value, .. } => value.is_some(),
+        Record::TargetMember { value, .. } => value.is_some(),
+        Record::CurrentAssignment { value, .. } => value.is_some(),
+        Record::RegularExpression { value, .. } => value.is_some(),
+        Record::ConsumerGroup { value, .. } => value.is_some(),
+        Record::ClassicGroup { .. } | Record::Offset { .. } => false,
+    }
+}
+
+fn count_up(counts: &mut BTreeMap<String, usize>, key: &str) {
+    match counts.get_mut(key) {
+        Some(count) => *count += 1,
+        None => {
+            counts.insert(key.to_owned(), 1);
+        }
+    }
+}
+
+fn count_down(counts: &mut BTreeMap<String, usize>, key: &str) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}

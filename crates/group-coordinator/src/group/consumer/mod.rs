@@ -1,0 +1,218 @@
+//! A consumer group (KIP-848): the coordinator computes what each member shall own ([`target`]), and each member's heartbeat brings
+//! it one step nearer ([`heartbeat`], [`reconcile`]).
+//!
+//! Three epochs: the group's grows with every change of members, subscriptions or topics; the target assignment's is the group epoch
+//! that it was computed for; a member's is that of the target it has reached. A partition goes to its next owner only after the former
+//! said that it has let go, or was fenced ([`fence`]).
+//!
+//! Every change is a record first, and the record changes the group ([`apply`]): a group that was replayed is the group that wrote the
+//! records, but for timers and for when it last looked at the topics. The rules, texts and errors are those of Kafka's
+//! `GroupMetadataManager`; what differs is said where it does.
+//!
+//! Invariants: `statics`, `owners`, `named`, `by_regex` and `classic_members` are what `members` says; a partition has one owner; epochs
+//! only grow.
+
+mod apply;
+mod classic_members;
+mod commit;
+mod describe;
+mod fence;
+mod heartbeat;
+mod interval;
+mod member;
+mod metadata_hash;
+mod migration;
+mod reconcile;
+mod regex;
+mod subscription;
+mod target;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ottla_model::{ErrorCode, GroupId, InstanceId, MemberId, MonotonicMs, PartitionId, TimestampMs, TopicId};
+
+use crate::answer::ListedGroup;
+use crate::assignor::Partitions;
+use crate::effects::RequestId;
+use crate::group::{OffsetExpiry, embedded};
+use crate::record::Record;
+use crate::shard::{Context, Decision};
+use crate::timer::Timer;
+use member::Member;
+use metadata_hash::TopicHashes;
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ConsumerGroup {
+    epoch: i32,
+    /// Of the group's topics when the epoch was last raised.
+    metadata_hash: i64,
+    assignment_epoch: i32,
+    members: BTreeMap<MemberId, Member>,
+    /// What each member shall own.
+    targets: BTreeMap<MemberId, Partitions>,
+    /// What the group's regular expressions matched.
+    expressions: BTreeMap<String, Expression>,
+    /// A record of Kafka 4.0 or before still lists the group's topics; the next change of the epoch removes it.
+    has_partition_metadata: bool,
+
+    statics: BTreeMap<InstanceId, MemberId>,
+    /// Who has each partition, or has not confirmed that it gave it up.
+    owners: BTreeMap<TopicId, BTreeMap<PartitionId, MemberId>>,
+    /// How many members name each topic.
+    named: BTreeMap<String, usize>,
+    /// How many members subscribe by each expression.
+    by_regex: BTreeMap<String, usize>,
+    /// How many members speak the classic protocol.
+    classic_members: usize,
+
+    /// What is not in the records.
+    soft: Soft,
+}
+
+/// Of this coordinator only: another one begins anew.
+#[derive(Clone, Debug, Default)]
+struct Soft {
+    /// The version of the topics at the last look; none: not looked yet.
+    seen_topics: Option<u64>,
+    /// Topics are not looked at again before: a look costs as much as the group and its expressions read.
+    look_again: MonotonicMs,
+    /// When the group's epoch was last raised here; members are told to hurry for a while after.
+    moved: MonotonicMs,
+    hashes: TopicHashes,
+}
+
+/// What an expression matched.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Expression {
+    topics: BTreeSet<String>,
+}
+
+/// Why a request is refused.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Refusal {
+    error: ErrorCode,
+    message: String,
+}
+
+impl Refusal {
+    fn new(error: ErrorCode, message: impl Into<String>) -> Self {
+        Self { error, message: message.into() }
+    }
+}
+
+/// The states of a consumer group, under Kafka's names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Empty,
+    /// The target assignment is older than the group.
+    Assigning,
+    /// Somebody has not reached the target.
+    Reconciling,
+    Stable,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "Empty",
+            Self::Assigning => "Assigning",
+            Self::Reconciling => "Reconciling",
+            Self::Stable => "Stable",
+        }
+    }
+}
+
+impl ConsumerGroup {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    fn state(&self) -> State {
+        if self.members.is_empty() {
+            State::Empty
+        } else if self.epoch > self.assignment_epoch {
+            State::Assigning
+        } else if self.members.values().all(|member| member.is_reconciled_to(self.assignment_epoch)) {
+            State::Stable
+        } else {
+            State::Reconciling
+        }
+    }
+
+    /// Whether a member names the topic or has an expression that matched it.
+    pub(crate) fn is_subscribed_to(&self, topic: &str) -> bool {
+        self.named.contains_key(topic) || self.expressions.values().any(|expression| expression.topics.contains(topic))
+    }
+
+    /// Each offset grows old from its own commit on, unless a member reads the topic.
+    pub(crate) fn offset_expiry(&self) -> OffsetExpiry {
+        OffsetExpiry::SinceCommit
+    }
+
+    /// No request waits in here: heartbeats are answered in the step that they come in, as far as the log allows.
+    pub(crate) fn take_waiting(&mut self) -> Vec<RequestId> {
+        Vec::new()
+    }
+
+    pub(crate) fn listed(&self, id: &GroupId) -> ListedGroup {
+        ListedGroup {
+            group: id.clone(),
+            protocol_type: embedded::PROTOCOL_TYPE.to_owned(),
+            state: self.state().name(),
+            group_type: "consumer",
+        }
+    }
+
+    /// Replay is over: every member gets a fresh session, and a fresh while to give up what it must.
+    pub(crate) fn loaded(&mut self, cx: &mut Context<'_>) -> Decision {
+        for (id, member) in &self.members {
+            cx.schedule(Timer::Session(id.clone()), member.session_timeout_ms(cx));
+            if member.must_give_up() {
+                cx.schedule(Timer::Rebalance(id.clone()), member.rebalance_timeout_ms);
+            }
+        }
+        Decision::default()
+    }
+
+    /// Nothing is done for all groups at once: the next heartbeat of each finds that the topics' version is another one.
+    pub(crate) fn topics_changed(&mut self, _cx: &mut Context<'_>) -> Decision {
+        Decision::default()
+    }
+
+    /// A member ran out of one of its times: it is fenced, whichever it was.
+    pub(crate) fn expired(&mut self, cx: &mut Context<'_>, timer: Timer) -> Decision {
+        match timer {
+            Timer::Session(member) | Timer::Rebalance(member) | Timer::ClassicJoin(member) | Timer::ClassicSync(member)
+                if self.members.contains_key(&member) =>
+            {
+                self.fence(cx, &BTreeSet::from([member]))
+            }
+            _ => Decision::default(),
+        }
+    }
+
+    /// Makes the change that a record says, and keeps the record for the log.
+    fn write(&mut self, records: &mut Vec<Record>, record: Record) {
+        self.apply(&record);
+        records.push(record);
+    }
+
+    /// Who has a partition that another member could want.
+    fn owner(&self, topic: TopicId, partition: PartitionId) -> Option<&MemberId> {
+        self.owners.get(&topic)?.get(&partition)
+    }
+
+    /// The member that holds an instance id.
+    fn static_member(&self, instance: &InstanceId) -> Option<(&MemberId, &Member)> {
+        self.members.get_key_value(self.statics.get(instance)?)
+    }
+}
+
+/// The wall clock as the time of a record.
+fn timestamp(cx: &Context<'_>) -> TimestampMs {
+    cx.now.wall
+}

@@ -1,0 +1,109 @@
+//! Regular expressions over topic names, in RE2's syntax.
+//!
+//! Matching takes time linear in the text whatever the expression, and what an expression may take when compiled is bounded, so that
+//! clients cannot hurt. An expression must match the whole name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ottla_model::ErrorCode;
+use regex::{Regex, RegexBuilder};
+
+use super::Refusal;
+use crate::topics::Topics;
+
+/// Of one compiled expression. Counted repetitions multiply: `(((a{99}){99}){99})` would take gigabytes.
+const COMPILED_BYTES_MAX: usize = 1 << 20;
+
+fn compile(expression: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(&format!(r"\A(?:{})\z", unquoted(expression))).size_limit(COMPILED_BYTES_MAX).build()
+}
+
+/// RE2 takes `\Q…\E` literally, which this engine does not know.
+fn unquoted(expression: &str) -> String {
+    let mut plain = String::with_capacity(expression.len());
+    let mut rest = expression;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        plain.push_str(before);
+        rest = match escape.strip_prefix(r"\Q") {
+            Some(quoted) => {
+                let (literal, after) = quoted.split_once(r"\E").unwrap_or((quoted, ""));
+                plain.push_str(&regex::escape(literal));
+                after
+            }
+            None => {
+                // The escape and what it escapes, which may be a backslash.
+                let end = escape.char_indices().nth(2).map_or(escape.len(), |(end, _)| end);
+                let (pair, after) = escape.split_at(end);
+                plain.push_str(pair);
+                after
+            }
+        };
+    }
+    plain + rest
+}
+
+/// Refuses what is no expression, with Kafka's text.
+pub(super) fn validate(expression: &str) -> Result<(), Refusal> {
+    match compile(expression) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let reason = match &error {
+                regex::Error::CompiledTooBig(_) => "expression too large".to_owned(),
+                // The last line of a syntax error says what is wrong; the others draw where.
+                error => error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+            };
+            Err(Refusal::new(
+                ErrorCode::InvalidRegularExpression,
+                format!("SubscribedTopicRegex `{expression}` is not a valid regular expression: {reason}."),
+            ))
+        }
+    }
+}
+
+/// The names that each expression matches, in one pass over the topics, and how many names there were.
+pub(super) fn resolve<'a>(
+    expressions: impl Iterator<Item = &'a String>,
+    topics: &dyn Topics,
+) -> (BTreeMap<String, BTreeSet<String>>, usize) {
+    // One that does not compile (of a log that another system wrote) matches nothing.
+    let mut resolved: Vec<(&String, Option<Regex>, BTreeSet<String>)> =
+        expressions.map(|expression| (expression, compile(expression).ok(), BTreeSet::new())).collect();
+    let mut scanned = 0;
+    topics.names(&mut |name| {
+        scanned += 1;
+        for (_, regex, matched) in &mut resolved {
+            if regex.as_ref().is_some_and(|regex| regex.is_match(name.as_str())) {
+                matched.insert(name.as_str().to_owned());
+            }
+        }
+    });
+    (resolved.into_iter().map(|(expression, _, matched)| (expression.clone(), matched)).collect(), scanned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_match_whole_names() {
+        let matches = |expression: &str, name: &str| compile(expression).unwrap().is_match(name);
+        assert!(matches("foo.*", "foo-bar") && !matches("foo", "foo-bar") && !matches("bar", "foo-bar"));
+        assert!(matches("a|b", "b") && !matches("a|b", "ab"));
+        assert!(matches(r"\Qa.b\E.*", "a.bc") && !matches(r"\Qa.b\E.*", "axbc"));
+        assert!(matches(r"\Qa.b", "a.b") && matches(r"a\\\Q.\E", r"a\."));
+        assert!(matches(r"(?i)TOPIC\d+", "topic42") && matches(r"[[:alpha:]]+", "abc") && matches(r"\p{L}+", "abc"));
+    }
+
+    #[test]
+    fn what_is_no_expression_is_refused_with_kafkas_text() {
+        for expression in ["foo(", "[a", "*", r"(?<look>", "a{9}{9999999}", "(((a{99}){99}){99})"] {
+            let refused = validate(expression).unwrap_err();
+            assert_eq!(refused.error, ErrorCode::InvalidRegularExpression);
+            let begin = format!("SubscribedTopicRegex `{expression}` is not a valid regular expression: ");
+            assert!(refused.message.starts_with(&begin) && refused.message.ends_with('.'), "{}", refused.message);
+            assert!(!refused.message.contains('\n'));
+        }
+        assert_eq!(validate("foo.*"), Ok(()));
+    }
+}

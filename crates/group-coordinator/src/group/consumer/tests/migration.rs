@@ -1,0 +1,251 @@
+//! From classic to consumer group and back, while members read on.
+
+use bytes::Bytes;
+use ottla_model::ErrorCode;
+
+use super::classic_members::{assigned, classic_join, sync};
+use super::*;
+use crate::config::MigrationPolicy;
+use crate::effects::RequestId;
+use crate::group::embedded;
+use crate::request::{JoinGroup, SyncGroup};
+
+fn known(member: &str, owned: &[i32]) -> JoinGroup {
+    JoinGroup { requires_known_member_id: false, fresh_id: member.to_owned(), ..classic_join("", owned) }
+}
+
+fn given(partitions: &[i32]) -> Bytes {
+    let partitions = partitions.iter().map(|partition| PartitionId(*partition)).collect();
+    embedded::write_assignment(1, &vec![("t".to_owned(), partitions)])
+}
+
+/// A classic group of two that has settled: its members, and its generation.
+fn two_classic(world: &mut World) -> ([String; 2], i32) {
+    let joins: Vec<RequestId> =
+        ["a", "b"].map(|member| world.host.ask(Request::JoinGroup(known(member, &[])))).to_vec();
+    world.host.pass(3_000);
+    let joined: Vec<_> = joins
+        .into_iter()
+        .map(|id| match world.host.answer(id) {
+            Some(Answer::JoinGroup(joined)) => joined,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let members = [0, 1].map(|at: usize| joined[at].member.to_string());
+    let generation = joined[0].generation;
+    let mut syncs = Vec::new();
+    for (member, joined) in members.iter().zip(&joined) {
+        let assignments = if joined.leader.as_str() == member {
+            vec![(MemberId::new(members[0].as_str()), given(&[0, 1])), (MemberId::new(members[1].as_str()), given(&[2]))]
+        } else {
+            vec![]
+        };
+        syncs.push(world.host.ask(Request::SyncGroup(SyncGroup { assignments, ..sync(member, generation) })));
+    }
+    let shares: Vec<Vec<i32>> = syncs
+        .into_iter()
+        .map(|id| match world.host.answer(id) {
+            Some(Answer::SyncGroup(synced)) => assigned(&synced).unwrap(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(shares, [vec![0, 1], vec![2]]);
+    (members, generation)
+}
+
+#[test]
+fn a_classic_group_becomes_a_consumer_group_and_nobody_reads_anything_twice() {
+    let mut world = World::new(&[("t", 3)]);
+    let t = world.cluster.id("t");
+    let ([a, b], generation) = two_classic(&mut world);
+    let before = world.host.log.len();
+    let joined = world.beat(join("new", &["t"]));
+    assert_eq!((joined.error, joined.assignment), (ErrorCode::None, Some(vec![])), "{:?}", joined.message);
+    assert_eq!(
+        world.kinds(before),
+        [
+            "-classic", "member", "member", "epoch", "target", "target", "target epoch", "current", "current", "member",
+            "epoch", "target", "target", "target epoch", "current"
+        ]
+    );
+    assert_eq!(world.describe().group_epoch, generation + 1);
+    // b keeps what it has; a gives one up.
+    assert_eq!(world.classic_beat(&b, generation), ErrorCode::RebalanceInProgress);
+    assert_eq!(world.classic_join(classic_join(&b, &[2])).generation, generation + 1);
+    assert_eq!(world.sync(&b, generation + 1), Ok(vec![2]));
+    assert_eq!(world.beat(beat("new", generation + 1)).assignment, None);
+    assert_eq!(world.classic_beat(&a, generation), ErrorCode::RebalanceInProgress);
+    assert_eq!(world.classic_join(classic_join(&a, &[0, 1])).generation, generation);
+    assert_eq!(world.sync(&a, generation), Ok(vec![0]));
+    assert_eq!(world.beat(beat("new", generation + 1)).assignment, None, "not before a says so");
+    assert_eq!(world.classic_join(classic_join(&a, &[0])).generation, generation + 1);
+    assert_eq!(world.sync(&a, generation + 1), Ok(vec![0]));
+    assert_eq!(world.beat(beat("new", generation + 1)).assignment, Some(partitions(&[(t, &[1])])));
+    assert_eq!(world.state(), "Stable");
+    world.check_replay();
+
+    // The classic members are replaced one by one: the group stays a consumer group.
+    assert_eq!(world.classic_leave(&a, None), ErrorCode::None);
+    world.beat(join("newer", &["t"]));
+    assert_eq!(world.classic_leave(&b, None), ErrorCode::None);
+    assert_eq!(world.describe().members.len(), 2);
+    world.check_replay();
+}
+
+#[test]
+fn members_that_wait_in_a_round_are_told_of_the_next() {
+    let mut world = World::new(&[("t", 3)]);
+    let ([a, b], generation) = two_classic(&mut world);
+    // b wants another round, a has not joined it yet.
+    let waits = world.host.ask(Request::JoinGroup(JoinGroup {
+        protocols: vec![("cooperative-sticky".into(), super::classic_members::subscription(vec![]))],
+        ..classic_join(&b, &[])
+    }));
+    assert_eq!(world.host.answer(waits), None);
+    world.beat(join("new", &["t"]));
+    let Some(Answer::JoinGroup(told)) = world.host.answer(waits) else { panic!() };
+    assert_eq!(told.error, ErrorCode::RebalanceInProgress);
+    assert_eq!(world.classic_join(classic_join(&b, &[2])).error, ErrorCode::None);
+    assert_eq!(world.classic_beat(&a, generation), ErrorCode::RebalanceInProgress);
+    // Sessions go on with their own length.
+    world.host.pass(10_000);
+    assert_eq!(world.classic_beat(&a, generation), ErrorCode::UnknownMemberId);
+    world.check_replay();
+}
+
+#[test]
+fn what_cannot_be_converted_is_refused_and_stays() {
+    let mut world = World::new(&[("t", 3)]);
+    let (_, generation) = two_classic(&mut world);
+    let before = world.host.log.len();
+    let mut set = |world: &mut World, config: GroupConfig| {
+        world.host.config = config.into();
+        let config = std::sync::Arc::clone(&world.host.config);
+        world.host.shard.set_config(config);
+    };
+    for policy in [MigrationPolicy::Disabled, MigrationPolicy::Downgrade] {
+        set(&mut world, GroupConfig { consumer_migration_policy: policy, ..GroupConfig::default() });
+        assert_eq!(
+            world.refused(join("new", &["t"])),
+            (
+                ErrorCode::GroupIdNotFound,
+                "Cannot upgrade classic group g to consumer group because online upgrade is disabled.".to_owned()
+            )
+        );
+    }
+    set(&mut world, GroupConfig { consumer_max_size: 1, ..GroupConfig::default() });
+    assert!(world.refused(join("new", &["t"])).1.ends_with("the group size exceeds the consumer group maximum size."));
+    set(&mut world, GroupConfig::default());
+    assert_eq!(
+        world.refused(beat("new", 1)),
+        (ErrorCode::GroupIdNotFound, "Group g is not a consumer group.".to_owned())
+    );
+    assert_eq!(world.host.log.len(), before);
+    assert_eq!(world.classic_beat("nobody", generation), ErrorCode::UnknownMemberId);
+    assert!(matches!(world.host.shard.group(&group()), Some(Group::Classic(_))));
+}
+
+#[test]
+fn other_protocols_and_user_data_are_not_converted() {
+    let mut world = World::new(&[("t", 3)]);
+    let connect = JoinGroup { protocol_type: "connect".into(), ..known("c", &[]) };
+    world.host.ask(Request::JoinGroup(connect));
+    world.host.pass(3_000);
+    assert!(world.refused(join("new", &["t"])).1.ends_with("the group does not use the consumer embedded protocol."));
+
+    let mut world = World::new(&[("t", 3)]);
+    let garbage = JoinGroup { protocols: vec![("range".into(), Bytes::from_static(b"\0"))], ..known("c", &[]) };
+    world.host.ask(Request::JoinGroup(garbage));
+    world.host.pass(3_000);
+    assert!(world.refused(join("new", &["t"])).1.ends_with("the embedded consumer protocol is malformed."));
+
+    let mut world = World::new(&[("t", 3)]);
+    let id = world.host.ask(Request::JoinGroup(known("c", &[])));
+    world.host.pass(3_000);
+    let Some(Answer::JoinGroup(joined)) = world.host.answer(id) else { panic!() };
+    let mut assignment = given(&[0]).to_vec();
+    let end = assignment.len() - 4;
+    assignment.truncate(end);
+    assignment.extend([0, 0, 0, 1, 42]);
+    let member = joined.member.to_string();
+    let assignments = vec![(joined.member, Bytes::from(assignment))];
+    world.host.call(Request::SyncGroup(SyncGroup { assignments, ..sync(&member, joined.generation) }));
+    assert!(world.refused(join("new", &["t"])).1.contains("an unsupported custom assignor is in use"));
+    assert_eq!(world.classic_beat(&member, joined.generation), ErrorCode::None);
+}
+
+#[test]
+fn the_last_consumer_member_leaves_a_classic_group_behind() {
+    let mut world = World::new(&[("t", 3)]);
+    let ([a, b], generation) = two_classic(&mut world);
+    world.beat(join("new", &["t"]));
+    let before = world.host.log.len();
+    assert_eq!(world.beat(beat("new", -1)).error, ErrorCode::None);
+    let kinds = world.kinds(before);
+    assert_eq!(kinds.last().map(String::as_str), Some("classic"));
+    assert_eq!(kinds[kinds.len() - 2], "-epoch");
+    world.check_replay();
+    let Some(Group::Classic(classic)) = world.host.shard.group(&group()) else { panic!("still a consumer group") };
+    assert_eq!(classic.generation(), generation + 1);
+    // A round has begun, which the members join.
+    assert_eq!(world.classic_beat(&a, generation + 1), ErrorCode::RebalanceInProgress);
+    let joins = [&a, &b].map(|member| world.host.ask(Request::JoinGroup(classic_join(member, &[]))));
+    for id in joins {
+        let Some(Answer::JoinGroup(joined)) = world.host.answer(id) else { panic!() };
+        assert_eq!((joined.error, joined.generation), (ErrorCode::None, generation + 2));
+    }
+    // And up again.
+    assert_eq!(world.beat(join("new", &["t"])).error, ErrorCode::None);
+    world.check_replay();
+}
+
+#[test]
+fn a_consumer_member_whose_session_ends_leaves_a_classic_group_behind() {
+    let mut world = World::new(&[("t", 3)]);
+    let ([a, _], generation) = two_classic(&mut world);
+    world.beat(join("new", &["t"]));
+    let policy = GroupConfig { consumer_migration_policy: MigrationPolicy::Upgrade, ..GroupConfig::default() };
+    world.host.shard.set_config(policy.into());
+    assert_eq!(world.classic_join(classic_join(&a, &[0, 1])).generation, generation);
+    assert!(world.sync(&a, generation).is_ok());
+    world.host.shard.set_config(GroupConfig::default().into());
+    for _ in 0..5 {
+        world.host.pass(9_000);
+        if let Some(Group::Consumer(_)) = world.host.shard.group(&group()) {
+            world.classic_join(classic_join(&a, &[0]));
+        }
+    }
+    assert!(matches!(world.host.shard.group(&group()), Some(Group::Classic(_))), "45 s of silence");
+    world.check_replay();
+}
+
+#[test]
+fn without_the_policy_it_stays_a_consumer_group() {
+    let mut world = World::new(&[("t", 3)]);
+    let ([a, b], generation) = two_classic(&mut world);
+    world.beat(join("new", &["t"]));
+    let policy = GroupConfig { consumer_migration_policy: MigrationPolicy::Upgrade, ..GroupConfig::default() };
+    world.host.shard.set_config(policy.into());
+    world.beat(beat("new", -1));
+    assert_eq!(world.describe().members.len(), 2);
+    assert_eq!(world.classic_join(classic_join(&a, &[0, 1])).generation, generation + 2);
+    assert_eq!(world.sync(&a, generation + 2), Ok(vec![0, 1]));
+    assert_eq!(world.classic_join(classic_join(&b, &[2])).generation, generation + 2);
+    assert_eq!(world.state(), "Stable");
+    world.check_replay();
+}
+
+#[test]
+fn a_static_member_takes_its_assignment_back_to_the_classic_protocol() {
+    let mut world = World::new(&[("t", 3)]);
+    world.beat(join_static("a", "i", &["t"]));
+    // It starts again with the other protocol, without having said that it leaves.
+    let again = JoinGroup { instance: Some(InstanceId::new("i")), ..known("b", &[]) };
+    let joined = world.classic_join(again);
+    assert_eq!((joined.error, joined.generation, joined.member.as_str()), (ErrorCode::None, 1, "b"));
+    assert!(matches!(world.host.shard.group(&group()), Some(Group::Classic(_))));
+    let request = SyncGroup { instance: Some(InstanceId::new("i")), ..sync("b", 1) };
+    let Answer::SyncGroup(synced) = world.host.call(Request::SyncGroup(request)) else { panic!() };
+    assert_eq!(assigned(&synced), Ok(vec![0, 1, 2]), "what it had, without a round");
+    world.check_replay();
+}

@@ -1,0 +1,275 @@
+//! Members of both kinds of membership that join, read, lag, lose answers, crash and come back, while topics change and coordinators
+//! fail over.
+//!
+//! Always: no partition is read by two members that are in the group, and epochs only grow. Once nothing new happens: everything is
+//! read by exactly one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ottla_model::ErrorCode;
+use proptest::prelude::*;
+
+use super::*;
+
+type Read = BTreeSet<(TopicId, PartitionId)>;
+
+/// A consumer, as far as the protocol goes.
+#[derive(Clone, Debug, Default)]
+struct Consumer {
+    lives: usize,
+    /// It runs, and sends heartbeats.
+    up: bool,
+    epoch: i32,
+    /// What it reads.
+    reads: Read,
+    /// What it was told to read, and has not come to yet.
+    told: Option<Read>,
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    /// A heartbeat; of a member that is not in the group, a join.
+    Beat(usize),
+    /// A heartbeat whose answer is lost.
+    Lost(usize),
+    /// Lets go of what it must, and tells nobody yet.
+    LetGo(usize),
+    Leave(usize),
+    Crash(usize),
+    Grow(usize),
+    Recreate(usize),
+    Pass(u64),
+    FailOver,
+}
+
+const CONSUMERS: usize = 5;
+/// These two are static members.
+const STATICS: usize = 2;
+const TOPICS: [&str; 2] = ["t", "u"];
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let consumer = || 0..CONSUMERS;
+    let event = prop_oneof![
+        12 => consumer().prop_map(Event::Beat),
+        3 => consumer().prop_map(Event::Lost),
+        6 => consumer().prop_map(Event::LetGo),
+        1 => consumer().prop_map(Event::Leave),
+        1 => consumer().prop_map(Event::Crash),
+        1 => (0..TOPICS.len()).prop_map(Event::Grow),
+        1 => (0..TOPICS.len()).prop_map(Event::Recreate),
+        1 => (0..30_000u64).prop_map(Event::Pass),
+        1 => Just(Event::FailOver),
+    ];
+    proptest::collection::vec(event, 1..120)
+}
+
+struct Run {
+    world: World,
+    consumers: Vec<Consumer>,
+    /// The group's and each member's highest epoch so far.
+    epochs: BTreeMap<String, i32>,
+}
+
+impl Run {
+    fn new() -> Self {
+        let config = GroupConfig { consumer_session_timeout_ms: 45_000, ..GroupConfig::default() };
+        Self {
+            world: World::with(&[("t", 3), ("u", 2)], config),
+            consumers: vec![Consumer::default(); CONSUMERS],
+            epochs: BTreeMap::new(),
+        }
+    }
+
+    fn id(&self, number: usize) -> String {
+        format!("c{number}-{}", self.consumers[number].lives)
+    }
+
+    fn instance(number: usize) -> Option<InstanceId> {
+        (number < STATICS).then(|| InstanceId::new(format!("i{number}")))
+    }
+
+    /// Everybody reads both topics but the last one, which reads one of them, so that both kinds of assignment are run.
+    fn topics(number: usize) -> Vec<&'static str> {
+        if number == CONSUMERS - 1 { vec!["t"] } else { TOPICS.to_vec() }
+    }
+
+    fn heartbeat(&mut self, number: usize, is_lost: bool) {
+        let id = self.id(number);
+        let consumer = self.consumers[number].clone();
+        let mut request = if consumer.up {
+            let mut owned: BTreeMap<TopicId, Vec<PartitionId>> = BTreeMap::new();
+            for (topic, partition) in &consumer.reads {
+                owned.entry(*topic).or_default().push(*partition);
+            }
+            ConsumerGroupHeartbeat { owned: Some(owned.into_iter().collect()), ..beat(&id, consumer.epoch) }
+        } else {
+            join(&id, &Self::topics(number))
+        };
+        request.instance = Self::instance(number);
+        let answer = self.world.beat(request);
+        if is_lost {
+            return;
+        }
+        let consumer = &mut self.consumers[number];
+        match answer.error {
+            ErrorCode::None => {
+                consumer.up = true;
+                consumer.epoch = answer.member_epoch;
+                if let Some(assignment) = answer.assignment {
+                    let told: Read = assignment
+                        .into_iter()
+                        .flat_map(|(topic, of)| of.into_iter().map(move |partition| (topic, partition)))
+                        .collect();
+                    // It lets go first, in its own time; what is new it takes when that is done.
+                    consumer.told = Some(told);
+                    if consumer.reads.iter().all(|read| consumer.told.as_ref().unwrap().contains(read)) {
+                        consumer.reads = consumer.told.take().unwrap();
+                    }
+                }
+            }
+            ErrorCode::FencedMemberEpoch | ErrorCode::UnknownMemberId | ErrorCode::GroupIdNotFound => self.stop(number),
+            // A static member whose former life has not been given up on.
+            ErrorCode::UnreleasedInstanceId => {}
+            other => panic!("{other:?} {:?}", answer.message),
+        }
+    }
+
+    /// It reads no more, and begins a new life when it comes back.
+    fn stop(&mut self, number: usize) {
+        let lives = self.consumers[number].lives + 1;
+        self.consumers[number] = Consumer { lives, ..Consumer::default() };
+    }
+
+    fn let_go(&mut self, number: usize) {
+        let consumer = &mut self.consumers[number];
+        if let Some(told) = consumer.told.take() {
+            consumer.reads.retain(|read| told.contains(read));
+            if consumer.reads == told {
+                return;
+            }
+            // What is new is read only after the coordinator was told what is gone, by the next heartbeat.
+            let kept = consumer.reads.clone();
+            consumer.told = Some(told);
+            consumer.reads = kept;
+        }
+    }
+
+    /// What was told is read once nothing has to go any more.
+    fn take(&mut self, number: usize) {
+        let consumer = &mut self.consumers[number];
+        if let Some(told) = consumer.told.take_if(|told| consumer.reads.is_subset(told)) {
+            consumer.reads = told;
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Beat(number) => {
+                self.take(number);
+                self.heartbeat(number, false);
+            }
+            Event::Lost(number) => self.heartbeat(number, true),
+            Event::LetGo(number) => self.let_go(number),
+            Event::Leave(number) => {
+                if self.consumers[number].up {
+                    let epoch = if number < STATICS { -2 } else { -1 };
+                    let id = self.id(number);
+                    self.world.beat(ConsumerGroupHeartbeat { instance: Self::instance(number), ..beat(&id, epoch) });
+                    self.stop(number);
+                }
+            }
+            Event::Crash(number) => self.stop(number),
+            Event::Grow(number) => {
+                let name = TOPICS[number];
+                let more = self.world.cluster.by_name(name).unwrap().partitions + 1;
+                self.world.change(|cluster| cluster.set(name, more));
+            }
+            Event::Recreate(number) => self.world.change(|cluster| {
+                cluster.delete(TOPICS[number]);
+                cluster.set(TOPICS[number], 3);
+            }),
+            Event::Pass(ms) => self.world.host.pass(ms),
+            Event::FailOver => self.world.host.fail_over(usize::MAX),
+        }
+        self.check();
+    }
+
+    fn check(&mut self) {
+        let described = self.world.describe();
+        if described.error == ErrorCode::None {
+            let mut epochs = vec![("the group".to_owned(), described.group_epoch)];
+            assert!(described.assignment_epoch <= described.group_epoch);
+            epochs.extend(
+                described
+                    .members
+                    .iter()
+                    .filter(|member| member.member_epoch > 0)
+                    .map(|member| (member.member.to_string(), member.member_epoch)),
+            );
+            for (what, epoch) in epochs {
+                assert!(epoch <= described.group_epoch, "{what} is ahead of the group");
+                let before = self.epochs.insert(what.clone(), epoch).unwrap_or(0);
+                assert!(before <= epoch, "the epoch of {what} fell from {before} to {epoch}");
+            }
+        }
+        // Those that were fenced do not know it yet: what they read on is theirs no more, and their commits are refused.
+        let members: BTreeSet<String> = described.members.iter().map(|member| member.member.to_string()).collect();
+        let mut readers: BTreeMap<(TopicId, PartitionId), String> = BTreeMap::new();
+        for number in 0..CONSUMERS {
+            let id = self.id(number);
+            for read in self.consumers[number].reads.iter().filter(|_| members.contains(&id)) {
+                let other = readers.insert(*read, id.clone());
+                assert_eq!(other, None, "{read:?} is read by two, the other is {id}");
+            }
+        }
+        self.world.check_replay();
+    }
+
+    /// Nothing new happens: everybody comes back and does what it is told.
+    fn settle(&mut self) {
+        // Lives that ended in crashes run out of their sessions.
+        for _ in 0..12 {
+            self.round();
+            self.world.host.pass(5_000);
+        }
+        for _ in 0..6 {
+            self.round();
+        }
+        let described = self.world.describe();
+        assert_eq!(described.state, "Stable", "{described:#?}");
+        assert_eq!(described.members.len(), CONSUMERS);
+        let mut all = Read::new();
+        for (number, consumer) in self.consumers.iter().enumerate() {
+            assert_eq!(consumer.told, None, "{number}");
+            for read in &consumer.reads {
+                assert!(all.insert(*read));
+            }
+        }
+        let expected: Read = TOPICS
+            .iter()
+            .map(|name| self.world.cluster.by_name(name).unwrap())
+            .flat_map(|topic| (0..topic.partitions).map(move |partition| (topic.id, PartitionId(partition))))
+            .collect();
+        assert_eq!(all, expected);
+    }
+
+    fn round(&mut self) {
+        for number in 0..CONSUMERS {
+            self.happen(Event::LetGo(number));
+            self.happen(Event::Beat(number));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nobody_reads_what_another_reads_and_everything_is_read_in_the_end(events in events()) {
+        let mut run = Run::new();
+        for event in events {
+            run.happen(event);
+        }
+        run.settle();
+    }
+}

@@ -1,0 +1,208 @@
+//! From one target assignment to the next: nobody owns what somebody else has not let go.
+
+use ottla_model::ErrorCode;
+
+use super::*;
+use crate::record::MemberState;
+use crate::request::{CommitOffsets, CommitPartition, FetchOffsets, GroupTopic};
+
+fn committed(world: &mut World, member: &str, epoch: i32, partition: i32) -> ErrorCode {
+    let commit = CommitPartition {
+        partition: PartitionId(partition),
+        offset: ottla_model::Offset(1),
+        leader_epoch: ottla_model::LeaderEpoch::NONE,
+        metadata: None,
+        timestamp: None,
+        refused: None,
+    };
+    let request = CommitOffsets {
+        group: group(),
+        member: MemberId::new(member),
+        instance: None,
+        generation_or_epoch: epoch,
+        knows_member_epochs: true,
+        retention_ms: None,
+        topics: vec![(GroupTopic { name: "t".into(), id: TopicId::ZERO }, vec![commit])],
+    };
+    match world.host.call(Request::CommitOffsets(request)) {
+        Answer::CommitOffsets(topics) => topics[0].1[0].1,
+        Answer::Failed(error) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Scenario 29 (KIP-848): a partition goes to its next owner only after the former confirmed or was fenced.
+#[test]
+fn scenario_29_handing_over_before_letting_go() {
+    let mut world = World::new(&[("t", 2)]);
+    let t = world.cluster.id("t");
+    world.beat(join("a", &["t"]));
+    // b may not have its half while a reads it, however often it asks.
+    let joined = world.beat(join("b", &["t"]));
+    assert_eq!((joined.member_epoch, joined.assignment), (2, Some(vec![])));
+    assert_eq!(world.beat(beat("b", 2)).assignment, None);
+    // a is told to let go, and stays in its epoch.
+    let told = world.beat(beat("a", 1));
+    assert_eq!((told.member_epoch, told.assignment), (1, Some(partitions(&[(t, &[0])]))));
+    assert_eq!(world.beat(beat("b", 2)).assignment, None, "told is not done");
+    // Neither a heartbeat that does not say, nor one that still has it, nor another coordinator, is a confirmation.
+    world.beat(beat("a", 1));
+    world.beat(owns("a", 1, &[(t, &[0, 1])]));
+    world.host.fail_over(usize::MAX);
+    assert_eq!(world.beat(beat("b", 2)).assignment, None);
+    assert_eq!(world.replayed_group().unwrap().members[&MemberId::new("a")].state, MemberState::UnrevokedPartitions);
+    assert_eq!(world.state(), "Reconciling");
+    // It is.
+    assert_eq!(world.beat(owns("a", 1, &[(t, &[0])])).member_epoch, 2);
+    assert_eq!(world.beat(beat("b", 2)).assignment, Some(partitions(&[(t, &[1])])));
+    assert_eq!(world.state(), "Stable");
+    world.check_replay();
+}
+
+#[test]
+fn who_does_not_let_go_in_time_is_fenced() {
+    let mut world = World::new(&[("t", 2)]);
+    let t = world.cluster.id("t");
+    let slow = ConsumerGroupHeartbeat { rebalance_timeout_ms: 5_000, ..join("a", &["t"]) };
+    world.beat(slow);
+    world.beat(join("b", &["t"]));
+    world.host.pass(10_000);
+    world.beat(beat("a", 1));
+    // Another coordinator begins its patience anew.
+    world.host.pass(4_999);
+    assert_eq!(world.beat(owns("a", 1, &[(t, &[0, 1])])).error, ErrorCode::None);
+    world.host.fail_over(usize::MAX);
+    world.host.pass(4_999);
+    assert_eq!(world.beat(owns("a", 1, &[(t, &[0, 1])])).error, ErrorCode::None);
+    world.host.pass(1);
+    assert_eq!(world.refused(owns("a", 1, &[(t, &[0, 1])])).0, ErrorCode::UnknownMemberId);
+    assert_eq!(world.beat(beat("b", 2)).assignment, Some(partitions(&[(t, &[0, 1])])));
+    world.check_replay();
+}
+
+#[test]
+fn who_lets_go_in_time_is_not_fenced() {
+    let mut world = World::new(&[("t", 2)]);
+    let t = world.cluster.id("t");
+    world.beat(ConsumerGroupHeartbeat { rebalance_timeout_ms: 5_000, ..join("a", &["t"]) });
+    world.beat(join("b", &["t"]));
+    world.beat(beat("a", 1));
+    world.beat(owns("a", 1, &[(t, &[0])]));
+    world.host.pass(20_000);
+    assert_eq!(world.beat(beat("a", 2)).error, ErrorCode::None);
+}
+
+#[test]
+fn what_is_given_back_while_it_goes_comes_back_at_once() {
+    let mut world = World::new(&[("t", 2)]);
+    let t = world.cluster.id("t");
+    world.beat(join("a", &["t"]));
+    world.beat(join("b", &["t"]));
+    world.beat(beat("a", 1));
+    world.beat(beat("b", -1));
+    // The confirmation of the old step brings the new target with it.
+    let answer = world.beat(owns("a", 1, &[(t, &[0])]));
+    assert_eq!((answer.member_epoch, answer.assignment), (3, Some(partitions(&[(t, &[0, 1])]))));
+    assert_eq!(world.state(), "Stable");
+}
+
+#[test]
+fn members_that_never_owned_need_not_confirm() {
+    let mut world = World::new(&[("t", 1)]);
+    let t = world.cluster.id("t");
+    world.beat(join("a", &["t"]));
+    // A topic that is gone is nobody's to give up but a's: it says so with its full request.
+    world.change(|cluster| cluster.delete("t"));
+    let told = world.beat(owns("a", 1, &[]));
+    assert_eq!((told.member_epoch, told.assignment), (2, Some(vec![])));
+    world.change(|cluster| cluster.set("t", 1));
+    assert_ne!(world.cluster.id("t"), t);
+    assert_eq!(world.beat(beat("a", 2)).assignment, Some(partitions(&[(world.cluster.id("t"), &[0])])));
+    world.check_replay();
+}
+
+/// Scenario 28: commits of a member that the group moved on without are refused; those of one that only has not heard are not.
+#[test]
+fn scenario_28_stale_epoch_commits() {
+    let mut world = World::new(&[("t", 2)]);
+    let t = world.cluster.id("t");
+    world.beat(join("a", &["t"]));
+    assert_eq!(committed(&mut world, "a", 1, 0), ErrorCode::None);
+    assert_eq!(committed(&mut world, "a", 2, 0), ErrorCode::StaleMemberEpoch, "an epoch that is not yet");
+    assert_eq!(committed(&mut world, "b", 1, 0), ErrorCode::UnknownMemberId);
+    assert_eq!(committed(&mut world, "", -1, 0), ErrorCode::UnknownMemberId, "from outside, while somebody reads");
+    world.beat(join("b", &["t"]));
+    world.beat(beat("a", 1));
+    assert_eq!(committed(&mut world, "a", 1, 1), ErrorCode::None, "while it lets go it commits what it read");
+    world.beat(owns("a", 1, &[(t, &[0])]));
+    world.beat(beat("b", 2));
+    assert_eq!(committed(&mut world, "a", 1, 0), ErrorCode::None, "its own since epoch 1, of which it knows");
+    assert_eq!(committed(&mut world, "a", 1, 1), ErrorCode::StaleMemberEpoch, "another's by now");
+    assert_eq!(committed(&mut world, "b", 1, 1), ErrorCode::StaleMemberEpoch, "since epoch 2 only");
+    assert_eq!(committed(&mut world, "b", 2, 1), ErrorCode::None);
+    // Stopped for longer than its session.
+    world.host.pass(SESSION_MS - 1);
+    world.beat(beat("b", 2));
+    world.host.pass(1);
+    assert_eq!(committed(&mut world, "a", 2, 0), ErrorCode::UnknownMemberId);
+    world.beat(beat("b", -1));
+    assert_eq!(committed(&mut world, "", -1, 0), ErrorCode::None, "nobody reads: an admin client may");
+}
+
+#[test]
+fn old_clients_cannot_commit_for_new_members() {
+    let mut world = World::new(&[("t", 2)]);
+    world.beat(join("a", &["t"]));
+    let request = CommitOffsets {
+        group: group(),
+        member: MemberId::new("a"),
+        instance: None,
+        generation_or_epoch: 1,
+        knows_member_epochs: false,
+        retention_ms: None,
+        topics: vec![],
+    };
+    let answer = world.host.call(Request::CommitOffsets(request));
+    assert_eq!(answer, Answer::Failed(ErrorCode::UnsupportedVersion));
+}
+
+#[test]
+fn fetches_of_a_member_carry_its_epoch() {
+    let mut world = World::new(&[("t", 2)]);
+    world.beat(join("a", &["t"]));
+    let mut fetch = |member: Option<&str>, member_epoch| {
+        let member = member.map(MemberId::new);
+        let request = FetchOffsets { group: group(), member, member_epoch, require_stable: false, topics: None };
+        match world.host.call(Request::FetchOffsets(request)) {
+            Answer::FetchOffsets(fetched) => fetched.error,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(fetch(None, -1), ErrorCode::None);
+    assert_eq!(fetch(Some("a"), 1), ErrorCode::None);
+    assert_eq!(fetch(Some("a"), 0), ErrorCode::StaleMemberEpoch);
+    assert_eq!(fetch(Some("b"), 1), ErrorCode::UnknownMemberId);
+}
+
+#[test]
+fn answers_wait_for_the_high_watermark() {
+    let mut world = World::new(&[("t", 2)]);
+    world.host.stalled = true;
+    let joined = world.host.ask(Request::ConsumerGroupHeartbeat(join("a", &["t"])));
+    let next = world.host.ask(Request::ConsumerGroupHeartbeat(beat("a", 1)));
+    assert_eq!((world.host.answer(joined), world.host.answer(next)), (None, None), "the group is not replicated");
+    world.host.replicate();
+    assert!(world.host.answer(joined).is_some() && world.host.answer(next).is_some());
+}
+
+#[test]
+fn a_refused_write_takes_the_group_back() {
+    let mut world = World::new(&[("t", 2)]);
+    world.beat(join("a", &["t"]));
+    world.host.refusing = Some(ErrorCode::NotEnoughReplicas);
+    let id = world.host.ask(Request::ConsumerGroupHeartbeat(join("b", &["t"])));
+    assert_eq!(world.host.answer(id), Some(Answer::Failed(ErrorCode::CoordinatorNotAvailable)));
+    world.host.refusing = None;
+    assert_eq!(world.describe().members.len(), 1);
+    world.check_replay();
+}

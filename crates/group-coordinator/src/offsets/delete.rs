@@ -1,0 +1,86 @@
+//! What takes offsets away on request: OffsetDelete, DeleteGroups, and topics that are deleted.
+//!
+//! A key whose write is in flight gets a tombstone too: that write is in the log before it.
+
+use std::collections::BTreeSet;
+
+use ottla_model::{ErrorCode, GroupId, PartitionId, TopicName};
+
+use super::{GroupOffsets, Key, OffsetStore, is_another_topic};
+use crate::answer::{Answer, DeletedOffsets};
+use crate::effects::RequestId;
+use crate::group::Group;
+use crate::record::Record;
+use crate::request::DeleteOffsets;
+use crate::shard::Decision;
+use crate::topics::Topics;
+
+impl OffsetStore {
+    /// OffsetDelete of a group that allows it: what a member reads stays.
+    pub(crate) fn delete(&self, group: &Group, id: RequestId, request: &DeleteOffsets) -> Decision {
+        let offsets = self.groups.get(&request.group);
+        let mut records = Vec::new();
+        let mut topics = Vec::with_capacity(request.topics.len());
+        for (topic, partitions) in &request.topics {
+            let code =
+                if group.is_subscribed_to(topic) { ErrorCode::GroupSubscribedToTopic } else { ErrorCode::None };
+            topics.push((topic.clone(), partitions.iter().map(|partition| (*partition, code)).collect()));
+            if let (ErrorCode::None, Some(offsets), Some(number)) = (code, offsets, self.names.number(topic)) {
+                let there = partitions.iter().map(|partition| (number, *partition)).filter(|at| offsets.has(*at));
+                records.extend(there.map(|at| self.tombstone(&request.group, at)));
+            }
+        }
+        let answer = vec![(id, Answer::DeleteOffsets(DeletedOffsets { error: ErrorCode::None, topics }))];
+        if records.is_empty() {
+            Decision { now: answer, ..Decision::default() }
+        } else {
+            Decision { records, after: answer, ..Decision::default() }
+        }
+    }
+
+    /// The tombstones of everything that a group has committed.
+    pub(crate) fn delete_all(&self, group: &GroupId) -> Vec<Record> {
+        let Some(offsets) = self.groups.get(group) else { return Vec::new() };
+        let keys: BTreeSet<Key> = offsets.committed.keys().chain(offsets.in_flight.keys()).copied().collect();
+        keys.into_iter().map(|at| self.tombstone(group, at)).collect()
+    }
+
+    /// The tombstones of everything that was committed for topics that are gone; what was committed for a topic that has taken a
+    /// name over stays.
+    pub(crate) fn delete_topics(&self, topics: &dyn Topics, deleted: &[TopicName]) -> Vec<(GroupId, Vec<Record>)> {
+        let gone: Vec<_> = deleted
+            .iter()
+            .filter_map(|name| {
+                let successor = topics.by_name(name.as_str()).map(|topic| topic.id);
+                self.names.number(name.as_str()).map(|number| (number, successor))
+            })
+            .collect();
+        if gone.is_empty() {
+            return Vec::new();
+        }
+        self.groups
+            .iter()
+            .filter_map(|(group, offsets)| {
+                let mut keys = BTreeSet::new();
+                for (number, successor) in &gone {
+                    let all = (*number, PartitionId(i32::MIN))..=(*number, PartitionId(i32::MAX));
+                    let committed =
+                        offsets.committed.range(all.clone()).map(|(at, committed)| (*at, committed.topic_id));
+                    let in_flight = offsets.in_flight.range(all).map(|(at, writes)| (*at, writes.topic_id));
+                    let theirs = committed.chain(in_flight).filter(|(_, id)| {
+                        successor.is_none_or(|successor| id.is_zero() || is_another_topic(*id, successor))
+                    });
+                    keys.extend(theirs.map(|(at, _)| at));
+                }
+                let records: Vec<Record> = keys.into_iter().map(|at| self.tombstone(group, at)).collect();
+                (!records.is_empty()).then(|| (group.clone(), records))
+            })
+            .collect()
+    }
+}
+
+impl GroupOffsets {
+    fn has(&self, at: Key) -> bool {
+        self.committed.contains_key(&at) || self.in_flight.contains_key(&at)
+    }
+}

@@ -1,0 +1,87 @@
+//! OffsetFetch: what is replicated.
+
+use ottla_model::{ErrorCode, LeaderEpoch, Offset, PartitionId, TopicId};
+
+use super::{Committed, GroupOffsets, Key, OffsetStore, is_another_topic};
+use crate::answer::FetchedOffset;
+use crate::answer::FetchedOffsets;
+use crate::request::{FetchOffsets, GroupTopic};
+
+impl OffsetStore {
+    /// The offsets of one group. A partition without one has the offset −1. Where all topics are asked for, their ids are left zero.
+    ///
+    /// With `require_stable`, an offset over which a write is in flight is not told, UNSTABLE_OFFSET_COMMIT is: the client asks again.
+    /// Commits inside transactions will be such writes too.
+    pub(crate) fn fetch(&self, request: &FetchOffsets) -> FetchedOffsets {
+        let offsets = self.groups.get(&request.group);
+        let topics = match &request.topics {
+            Some(topics) => topics
+                .iter()
+                .map(|(topic, partitions)| {
+                    let number = self.names.number(&topic.name);
+                    let found = partitions
+                        .iter()
+                        .map(|partition| {
+                            let at = number.map(|number| (number, *partition));
+                            offsets
+                                .zip(at)
+                                .map(|(offsets, at)| offsets.fetch(at, topic.id, request.require_stable))
+                                .unwrap_or_else(|| nothing(*partition, ErrorCode::None))
+                        })
+                        .collect();
+                    (topic.clone(), found)
+                })
+                .collect(),
+            None => offsets.map_or_else(Vec::new, |offsets| self.fetch_all(offsets, request.require_stable)),
+        };
+        FetchedOffsets { error: ErrorCode::None, topics }
+    }
+
+    fn fetch_all(&self, offsets: &GroupOffsets, require_stable: bool) -> Vec<(GroupTopic, Vec<FetchedOffset>)> {
+        let mut topics: Vec<(GroupTopic, Vec<FetchedOffset>)> = Vec::new();
+        let mut last = None;
+        for at in offsets.committed.keys() {
+            if last != Some(at.0) {
+                last = Some(at.0);
+                let name = self.names.name(at.0).to_owned();
+                topics.push((GroupTopic { name, id: TopicId::ZERO }, Vec::new()));
+            }
+            if let Some((_, found)) = topics.last_mut() {
+                found.push(offsets.fetch(*at, TopicId::ZERO, require_stable));
+            }
+        }
+        topics
+    }
+}
+
+impl GroupOffsets {
+    fn fetch(&self, at: Key, asked: TopicId, require_stable: bool) -> FetchedOffset {
+        if require_stable && self.in_flight.contains_key(&at) {
+            return nothing(at.1, ErrorCode::UnstableOffsetCommit);
+        }
+        match self.committed.get(&at) {
+            Some(committed) if !is_another_topic(committed.topic_id, asked) => found(at.1, committed),
+            _ => nothing(at.1, ErrorCode::None),
+        }
+    }
+}
+
+fn found(partition: PartitionId, committed: &Committed) -> FetchedOffset {
+    FetchedOffset {
+        partition,
+        offset: committed.offset,
+        leader_epoch: committed.leader_epoch,
+        metadata: committed.metadata().to_owned(),
+        error: ErrorCode::None,
+    }
+}
+
+fn nothing(partition: PartitionId, error: ErrorCode) -> FetchedOffset {
+    FetchedOffset {
+        partition,
+        offset: Offset::UNKNOWN,
+        leader_epoch: LeaderEpoch::NONE,
+        metadata: String::new(),
+        error,
+    }
+}

@@ -9,6 +9,7 @@ use ottla_model::{BrokerId, ClusterId, ListenerName, TopicName};
 use crate::address::HostPort;
 use crate::environment::broker_entries;
 use crate::error::ConfigError;
+use crate::groups::GroupsConfig;
 use crate::host::Host;
 use crate::known::{BROKER_ALIASES, BROKER_CONFIGS, broker_config_names, broker_knows};
 use crate::listeners::{self, Listener};
@@ -95,6 +96,9 @@ pub struct BrokerConfig {
     pub controlled_shutdown_enable: bool,
     pub controlled_shutdown_retry_backoff: Duration,
     pub controlled_shutdown_max_retries: u32,
+
+    /// Groups, and the topic that keeps them.
+    pub groups: GroupsConfig,
 
     /// `create.topics`: to be created at start, through the coordinators, if they are not there.
     pub create_topics: Vec<TopicToCreate>,
@@ -200,6 +204,8 @@ impl BrokerConfig {
             controlled_shutdown_enable: reader.boolean("controlled.shutdown.enable")?,
             controlled_shutdown_retry_backoff: reader.duration_ms("controlled.shutdown.retry.backoff.ms", 0)?,
             controlled_shutdown_max_retries: reader.number("controlled.shutdown.max.retries", 0..=u32::MAX)?,
+
+            groups: GroupsConfig::read(&reader)?,
 
             create_topics: create_topics(&reader)?,
             http: http(&reader)?,

@@ -74,6 +74,11 @@ impl TopicRules {
         }
     }
 
+    /// `max.message.bytes`: the largest batch.
+    pub fn max_message_bytes(&self) -> usize {
+        self.limits.max_message_bytes
+    }
+
     /// What a batch is held to now.
     pub fn limits(&self, produce_version: i16, now: TimestampMs) -> Limits {
         Limits { produce_version, now, ..self.limits }

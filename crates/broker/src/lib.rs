@@ -19,6 +19,7 @@ pub mod handlers;
 pub mod isr_updates;
 pub mod lifecycle;
 pub mod listener;
+pub mod live_config;
 pub mod log_dirs;
 pub mod log_io;
 pub mod metadata_cache;

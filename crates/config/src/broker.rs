@@ -15,7 +15,7 @@ use crate::known::{BROKER_ALIASES, BROKER_CONFIGS, broker_config_names, broker_k
 use crate::listeners::{self, Listener};
 use crate::logging::LoggingConfig;
 use crate::nearest::nearest;
-use crate::properties::{Origin, Properties, Sources, merge};
+use crate::properties::{Origin, Properties, Property, Sources, merge};
 use crate::reader::Reader;
 use crate::{Loaded, topic_defaults};
 
@@ -139,13 +139,51 @@ impl BrokerConfig {
         let mut properties = merge(defaults, sources, |variables| broker_entries(variables))?;
         warn_of_unknown(&properties, &mut warnings);
         resolve_aliases(&mut properties)?;
-        let reader = Reader::new(&properties);
         let listeners = listeners::resolve(&properties, host, &mut warnings)?;
+        let config = Self::read(properties, listeners, &mut warnings)?;
+        check_replica_lag(&config, &mut warnings);
+        Ok(Loaded { config, warnings })
+    }
+
+    /// This configuration with what was set while brokers run, `own` for this one, `cluster` for all: what was read at the start
+    /// gives way. Listeners stay as they are.
+    ///
+    /// # Errors
+    /// A value that is out of its range.
+    pub fn with_dynamic(
+        &self,
+        cluster: &BTreeMap<String, String>,
+        own: &BTreeMap<String, String>,
+    ) -> Result<Self, ConfigError> {
+        let mut properties = self.properties.clone();
+        for (entries, origin) in [(cluster, Origin::Cluster), (own, Origin::Broker)] {
+            for (name, value) in entries {
+                // A value in hours, say, must not win over one in milliseconds that was set later (Kafka's `overrideProps`).
+                for stand_in in topic_defaults::family(name) {
+                    properties.remove(stand_in);
+                }
+                properties.insert(name, Property { value: value.trim().to_owned(), origin: origin.clone() });
+            }
+        }
+        let listeners = listeners::Listeners {
+            listeners: self.listeners.clone(),
+            advertised: self.advertised_listeners.clone(),
+            inter_broker: self.inter_broker_listener.clone(),
+        };
+        Self::read(properties, listeners, &mut Vec::new())
+    }
+
+    fn read(
+        properties: Properties,
+        listeners: listeners::Listeners,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, ConfigError> {
+        let reader = Reader::new(&properties);
         let config = Self {
             broker_id: reader.optional("broker.id", -1..=i32::MAX)?.filter(|id| *id >= 0).map(BrokerId),
             cluster_id: reader.text("cluster.id").map(ClusterId::new),
             rack: reader.text("broker.rack").map(str::to_owned),
-            coordinator_connect: coordinator_connect(&reader, &mut warnings)?,
+            coordinator_connect: coordinator_connect(&reader, warnings)?,
 
             listeners: listeners.listeners,
             advertised_listeners: listeners.advertised,
@@ -213,9 +251,8 @@ impl BrokerConfig {
             topic_defaults: topic_defaults::effective(&properties)?,
             properties,
         };
-        check_replica_lag(&config, &mut warnings);
         check_choices(&config.properties)?;
-        Ok(Loaded { config, warnings })
+        Ok(config)
     }
 
     /// The advertised endpoint of a listener.

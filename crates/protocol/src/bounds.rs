@@ -162,6 +162,30 @@ fn schema(api: Api) -> Option<&'static [Field]> {
         Api::DescribeConfigs => {
             const { &[Structs(&[Fixed(1, ALL), Text(ALL), Texts(ALL)], ALL), Fixed(1, ALL), Fixed(1, since(3))] }
         }
+        Api::AlterConfigs => {
+            const {
+                &[
+                    Structs(&[Fixed(1, ALL), Text(ALL), Structs(&[Text(ALL), NullableText(ALL)], ALL)], ALL),
+                    Fixed(1, ALL),
+                ]
+            }
+        }
+        Api::IncrementalAlterConfigs => {
+            const {
+                &[
+                    Structs(
+                        &[Fixed(1, ALL), Text(ALL), Structs(&[Text(ALL), Fixed(1, ALL), NullableText(ALL)], ALL)],
+                        ALL,
+                    ),
+                    Fixed(1, ALL),
+                ]
+            }
+        }
+        Api::ListConfigResources => const { &[Numbers(1, since(1))] },
+        Api::DescribeLogDirs => const { &[Structs(&[Text(ALL), Numbers(4, ALL)], ALL)] },
+        Api::AlterReplicaLogDirs => {
+            const { &[Structs(&[Text(ALL), Structs(&[Text(ALL), Numbers(4, ALL)], ALL)], ALL)] }
+        }
         Api::CreatePartitions => {
             const {
                 &[

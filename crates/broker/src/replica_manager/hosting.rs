@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState};
+use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState, TopicImage};
 use ottla_model::{BrokerEpoch, ErrorCode, MonotonicMs, TopicIdPartition, TopicName, TopicPartition};
 use ottla_storage::RealEnv;
 
@@ -43,6 +43,7 @@ impl ReplicaManager {
             self.take_delta(&mut taking, image, delta, now);
         } else if self.identity.epoch().is_known() && BrokerEpoch::from(image.revision()) >= self.identity.epoch() {
             taking.is_current = true;
+            self.live.follow(image, self.identity.id());
             self.take_over(&mut taking, image, now);
         }
     }
@@ -66,6 +67,11 @@ impl ReplicaManager {
     fn take_delta(self: &Arc<Self>, taking: &mut Taking, image: &Image, delta: &Delta, now: MonotonicMs) {
         let local = self.identity.id();
         let mut work = Work::default();
+        // Before the topics that come with it.
+        let own = [ConfigEntity::broker(local), ConfigEntity::default_broker()];
+        if delta.configs.iter().any(|entity| own.contains(entity)) && self.live.follow(image, local) {
+            self.configure_all(taking, image, now);
+        }
         let mut wakes = Wakes::default();
         let mut hosted: Hosted = (**self.hosted.load()).clone();
         // What goes gives its name free first: a topic that was deleted and made again is in one delta.
@@ -250,10 +256,25 @@ impl ReplicaManager {
         if entity.kind != ConfigKind::Topics {
             return;
         }
-        let Some(topic) = image.topic(&entity.name) else { return };
-        if !taking.rules.contains_key(&topic.name) {
+        let Some(topic) = image.topic(&entity.name).filter(|topic| taking.rules.contains_key(&topic.name)) else {
             return;
+        };
+        self.configure_topic(taking, image, topic, now);
+    }
+
+    /// What holds where topics set nothing has changed: every topic here is judged anew.
+    fn configure_all(self: &Arc<Self>, taking: &mut Taking, image: &Image, now: MonotonicMs) {
+        for name in taking.rules.keys().cloned().collect::<Vec<_>>() {
+            match image.topic(name.as_str()) {
+                Some(topic) => self.configure_topic(taking, image, topic, now),
+                None => {
+                    taking.rules.remove(&name);
+                }
+            }
         }
+    }
+
+    fn configure_topic(self: &Arc<Self>, taking: &mut Taking, image: &Image, topic: &TopicImage, now: MonotonicMs) {
         let rules = Arc::new(self.rules_of(&image.topic_overrides(topic.name.as_str())));
         taking.rules.insert(topic.name.clone(), rules.clone());
         let mut wakes = Wakes::default();

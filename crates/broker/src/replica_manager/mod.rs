@@ -29,6 +29,7 @@ use crate::broker::Identity;
 use crate::fetch_session::FetchSessionCache;
 use crate::handlers::leader_hint;
 use crate::isr_updates::IsrUpdates;
+use crate::live_config::LiveConfig;
 use crate::log_dirs::{FoundLog, LogDirs, LogDirsError};
 use crate::metadata_cache::MetadataCache;
 use crate::partition::{Partition, PartitionHost};
@@ -50,7 +51,7 @@ pub struct OpenedLogs {
 
 pub struct ReplicaManager {
     config: Arc<BrokerConfig>,
-    broker_defaults: BTreeMap<String, String>,
+    live: Arc<LiveConfig>,
     identity: Arc<Identity>,
     metadata: Arc<MetadataCache>,
     quorum: Arc<dyn QuorumHandle>,
@@ -131,10 +132,8 @@ impl ReplicaManager {
             receive_buffer_bytes: config.replica_socket_receive_buffer_bytes,
             backoff_max: config.replica_fetch_backoff,
         };
-        let broker_defaults =
-            config.topic_defaults.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         let manager = Arc::new(Self {
-            broker_defaults,
+            live: Arc::new(LiveConfig::new(config.clone())),
             fetchers: Fetchers::new(fetcher_config, identity.clone(), metadata.clone(), data.clone()),
             sessions: FetchSessionCache::new(config.max_incremental_fetch_session_cache_slots),
             producer_ids: ProducerIds::new(quorum.clone()),
@@ -205,13 +204,19 @@ impl ReplicaManager {
         &self.sessions
     }
 
+    /// The configuration as it holds now.
+    pub fn live_config(&self) -> &Arc<LiveConfig> {
+        &self.live
+    }
+
     pub fn producer_ids(&self) -> &Arc<ProducerIds> {
         &self.producer_ids
     }
 
     fn rules_of(&self, overrides: &BTreeMap<String, String>) -> TopicRules {
-        let expiration_ms = i64::try_from(self.config.producer_id_expiration.as_millis()).unwrap_or(i64::MAX);
-        TopicRules::new(overrides, &self.broker_defaults, expiration_ms)
+        let layers = self.live.layers();
+        let expiration_ms = i64::try_from(layers.config.producer_id_expiration.as_millis()).unwrap_or(i64::MAX);
+        TopicRules::new(overrides, &layers.topic_defaults, expiration_ms)
     }
 
     fn is_stopping(&self) -> bool {

@@ -30,6 +30,7 @@ pub mod replica_fetcher;
 pub mod replica_manager;
 pub mod request_context;
 pub mod response;
+pub mod signals;
 pub mod telemetry;
 pub mod topic_rules;
 pub mod watch;

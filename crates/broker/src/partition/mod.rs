@@ -65,6 +65,16 @@ impl PartitionHost {
     }
 }
 
+impl PartitionHost {
+    /// A directory's disk refused: it is out of use until the process starts again.
+    pub fn directory_failed(&self, directory: &LogDir, error: &dyn std::fmt::Display) {
+        if directory.health().fail() {
+            tracing::error!(directory = %directory.path().display(), %error, "the log directory is out of use until a restart");
+        }
+        self.storage_failed.notify_one();
+    }
+}
+
 /// What a look at a partition gives one fetch.
 #[derive(Debug)]
 pub struct FetchRead {
@@ -453,15 +463,7 @@ impl Partition {
 
     /// An I/O error of this partition's directory: the first one takes the whole directory out of use.
     pub fn disk_failed(&self, error: &dyn std::fmt::Display) {
-        if self.directory.health().fail() {
-            tracing::error!(
-                directory = %self.directory.path().display(),
-                partition = %self.name(),
-                %error,
-                "the log directory is out of use until a restart"
-            );
-        }
-        self.host.storage_failed.notify_one();
+        self.host.directory_failed(&self.directory, &format_args!("{}: {error}", self.name()));
     }
 
     /// `topic-partition`, for people.

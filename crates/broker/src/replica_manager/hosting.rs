@@ -1,5 +1,6 @@
 //! From the tree to the partitions: which replicas this broker has, and what each of them does.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState, TopicImage};
@@ -182,8 +183,8 @@ impl ReplicaManager {
     }
 
     fn carry_out(self: &Arc<Self>, work: Work, now: MonotonicMs) {
-        for partition in &work.removed {
-            self.counting_leaders(partition, || self.remove(partition));
+        if !work.removed.is_empty() {
+            self.remove(&work.removed);
         }
         self.fetchers.update(work.removed.iter().chain(&work.changed));
         let all_idle = work.created.iter().all(|partition| partition.directory().is_idle());
@@ -212,26 +213,32 @@ impl ReplicaManager {
         }
     }
 
-    /// Ends a replica: its directory is renamed at once (before a new one may take the name) and removed later.
-    fn remove(&self, partition: &Arc<Partition>) {
-        if let Some(mut log) = partition.close(ErrorCode::NotLeaderOrFollower) {
-            log.abandon();
+    /// Ends replicas: their directories are renamed at once (before new ones may take the names) and removed later.
+    fn remove(&self, removed: &[Arc<Partition>]) {
+        for partition in removed {
+            self.counting_leaders(partition, || {
+                if let Some(mut log) = partition.close(ErrorCode::NotLeaderOrFollower) {
+                    log.abandon();
+                }
+            });
+            self.telemetry.partitions.add(-1);
+            partition.directory().unplace();
         }
-        self.telemetry.partitions.add(-1);
-        let (directory, name) = (partition.directory().clone(), partition.topic_partition());
-        directory.unplace();
-        let owner = directory.clone();
-        directory.run(Urgency::Urgent, move || match owner.mark_deleted(&name) {
-            Ok(path) => {
-                let remover = owner.clone();
-                owner.run(Urgency::Background, move || {
-                    if let Err(error) = remover.remove(&path) {
-                        tracing::warn!(%error, "a deleted partition is not removed; the next start tries again");
-                    }
-                });
+        for directory in self.log_dirs.all() {
+            let here = |partition: &&Arc<Partition>| Arc::ptr_eq(partition.directory(), directory);
+            let names: Vec<_> = removed.iter().filter(here).map(|partition| partition.topic_partition()).collect();
+            if names.is_empty() {
+                continue;
             }
-            Err(error) => tracing::warn!(partition = %name, %error, "a deleted partition is not set aside"),
-        });
+            let (owner, host) = (directory.clone(), self.host.clone());
+            directory.run(Urgency::Urgent, move || match owner.mark_deleted(&names) {
+                Ok(paths) => {
+                    let remover = owner.clone();
+                    owner.run(Urgency::Background, move || remove_directories(&remover, &paths));
+                }
+                Err(error) => host.directory_failed(&owner, &error),
+            });
+        }
     }
 
     /// A directory of a topic that the cluster does not have: kept under another name, for people to look at.
@@ -311,6 +318,14 @@ impl ReplicaManager {
         let result = change();
         self.telemetry.leader_partitions.add(i64::from(partition.leads()) - i64::from(before));
         result
+    }
+}
+
+fn remove_directories(directory: &LogDir, paths: &[PathBuf]) {
+    for path in paths {
+        if let Err(error) = directory.remove(path) {
+            tracing::warn!(%error, "a deleted partition is not removed; the next start tries again");
+        }
     }
 }
 

@@ -30,7 +30,8 @@ use crate::fetch_session::FetchSessionCache;
 use crate::handlers::leader_hint;
 use crate::isr_updates::IsrUpdates;
 use crate::live_config::LiveConfig;
-use crate::log_dirs::{FoundLog, LogDirs, LogDirsError};
+use crate::log_dirs::opening::OpeningProgress;
+use crate::log_dirs::{FoundLog, LastRun, LogDirs, LogDirsError};
 use crate::metadata_cache::MetadataCache;
 use crate::partition::{Partition, PartitionHost};
 use crate::producer_ids::ProducerIds;
@@ -45,7 +46,8 @@ pub use crate::log_dirs::LogDirsError as ReplicaManagerError;
 pub struct OpenedLogs {
     /// None if all directories are new.
     pub meta: Option<MetaProperties>,
-    /// Of the last run, if it ended cleanly in every directory; else [`BrokerEpoch::NONE`].
+    /// The registration up to which nothing is lost: of the last run, if it ended cleanly in every directory or the machine has been
+    /// running since; else [`BrokerEpoch::NONE`].
     pub clean_shutdown_epoch: BrokerEpoch,
 }
 
@@ -88,8 +90,7 @@ impl Hosted {
 struct Taking {
     /// The image has reached this broker's registration.
     is_current: bool,
-    /// The epoch of the last run, if it ended cleanly.
-    last_run: BrokerEpoch,
+    last_run: LastRun,
     /// What the disks held at the start and nobody has claimed.
     found: HashMap<TopicPartition, FoundLog>,
     /// The rules of each topic that has partitions here.
@@ -98,7 +99,7 @@ struct Taking {
 
 impl Default for Taking {
     fn default() -> Self {
-        Self { is_current: false, last_run: BrokerEpoch::NONE, found: HashMap::new(), rules: HashMap::new() }
+        Self { is_current: false, last_run: LastRun::default(), found: HashMap::new(), rules: HashMap::new() }
     }
 }
 
@@ -155,17 +156,27 @@ impl ReplicaManager {
     }
 
     /// Opens every log that the directories hold. Blocks: recovery after a kill reads what was not synced.
-    pub fn open_logs(&self) -> Result<OpenedLogs, LogDirsError> {
+    /// `progress` tells others how far it is.
+    pub fn open_logs(&self, progress: &OpeningProgress) -> Result<OpenedLogs, LogDirsError> {
         let rules = self.rules_of(&BTreeMap::new());
-        let (found, clean_shutdown_epoch) =
-            self.log_dirs.open_logs(self.config.num_recovery_threads_per_data_dir, &rules.log)?;
+        let threads = self.config.num_recovery_threads_per_data_dir;
+        let (found, last_run) = self.log_dirs.open_logs(threads, &rules.log, progress)?;
         let mut taking = self.taking.lock();
-        taking.last_run = clean_shutdown_epoch;
+        taking.last_run = last_run;
         for log in found {
             taking.found.insert(log.partition.clone(), log);
         }
-        tracing::info!(logs = taking.found.len(), clean = clean_shutdown_epoch.is_known(), "logs opened");
-        Ok(OpenedLogs { meta: self.log_dirs.meta()?, clean_shutdown_epoch })
+        let LastRun { closed, whole_since } = last_run;
+        tracing::info!(
+            logs = taking.found.len(), clean = closed, whole_since = %whole_since, checked_bytes = progress.checked_bytes(),
+            "logs opened"
+        );
+        Ok(OpenedLogs { meta: self.log_dirs.meta()?, clean_shutdown_epoch: whole_since })
+    }
+
+    /// This broker has registered as `epoch`: see [`LogDirs::remember_registration`]. Waits for the disk.
+    pub fn remember_registration(&self, epoch: BrokerEpoch) {
+        self.log_dirs.remember_registration(epoch);
     }
 
     /// Makes the directories this broker's, for good.
@@ -198,6 +209,10 @@ impl ReplicaManager {
     /// All replicas here, in no order. For upkeep and telemetry, never for a request.
     pub fn partitions(&self) -> Vec<Arc<Partition>> {
         self.hosted.load().partitions.values().cloned().collect()
+    }
+
+    pub fn log_dirs(&self) -> &LogDirs {
+        &self.log_dirs
     }
 
     pub fn fetch_sessions(&self) -> &FetchSessionCache {

@@ -155,6 +155,7 @@ fn schema(api: Api) -> Option<&'static [Field]> {
         Api::DeleteTopics => {
             const { &[Structs(&[NullableText(ALL), Fixed(16, ALL)], since(6)), Texts(0..=5), Fixed(4, ALL)] }
         }
+        Api::DeleteRecords => const { &[Structs(&[Text(ALL), Structs(&[Fixed(12, ALL)], ALL)], ALL), Fixed(4, ALL)] },
         Api::InitProducerId => const { &[NullableText(ALL), Fixed(4, ALL), Fixed(8, since(3)), Fixed(2, since(3))] },
         Api::OffsetForLeaderEpoch => {
             const { &[Fixed(4, since(3)), Structs(&[Text(ALL), Structs(&[Fixed(12, ALL)], ALL)], ALL)] }

@@ -247,6 +247,13 @@ pub fn body(api: Api, version: i16) -> Bytes {
                 encoded(&DeleteTopicsRequest::default().with_topic_names(vec![topic("logs"), topic("b")]), schema)
             }
         }
+        Api::DeleteRecords => {
+            use delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+            let topic = DeleteRecordsTopic::default()
+                .with_name(topic("logs"))
+                .with_partitions(vec![DeleteRecordsPartition::default(); 3]);
+            encoded(&DeleteRecordsRequest::default().with_topics(vec![topic; 2]), schema)
+        }
         Api::InitProducerId => {
             let id = Some(TransactionalId(text("tx")));
             encoded(&InitProducerIdRequest::default().with_transactional_id(id), schema)

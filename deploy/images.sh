@@ -46,7 +46,7 @@ printf 'hosts: files dns\n' > "$root/etc/nsswitch.conf"
 cp LICENSE "$root/LICENSE"
 
 add "$bin/ottla" /usr/bin/ottla
-for tool in kafka-topics kafka-console-producer kafka-console-consumer; do
+for tool in ${TOOLS:?run it through make}; do
   ln -s ottla "$root/usr/bin/$tool"
   ln -s ottla "$root/usr/bin/$tool.sh"
 done

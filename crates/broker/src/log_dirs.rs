@@ -1,7 +1,10 @@
 //! The log directories of this broker: found, locked and opened at the start, checkpointed while it runs, closed at the end.
 //!
-//! Invariant: a partition's recovery point on disk is never above what a truncation has left (see
-//! [`LogDir::lower_recovery_point`]).
+//! - [`checkpoints`]: the offsets that are kept beside the logs;
+//! - [`opening`]: the start.
+
+pub mod checkpoints;
+pub mod opening;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,16 +13,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ottla_config::BrokerConfig;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, Offset, TopicId, TopicPartition};
 use ottla_storage::checkpoint::meta_properties::MetaProperties;
-use ottla_storage::checkpoint::offsets::Offsets;
-use ottla_storage::directory::PartitionDirectoryKind;
-use ottla_storage::{
-    CheckpointKind, DirectoryError, LogConfig, LogDirectory, OpenError, OpenOptions, PartitionDirectory, RealEnv,
-};
+use ottla_storage::checkpoint::registration::Registration;
+use ottla_storage::{CheckpointKind, DirectoryError, LogConfig, LogDirectory, RealEnv};
 use parking_lot::{Mutex, RwLock};
 
-use crate::clock;
 use crate::log_io::{DirectoryHealth, DirectoryIo, Urgency};
 use crate::partition::Log;
+use checkpoints::{Checkpoints, Collected};
+use opening::{LeftBy, OpeningProgress, open_directory};
 
 /// Why the log directories cannot be used; one line for people.
 #[derive(Debug, thiserror::Error)]
@@ -38,17 +39,9 @@ pub enum LogDirsError {
 pub struct LogDir {
     io: DirectoryIo,
     storage: RwLock<LogDirectory<RealEnv>>,
-    recovery_points: Mutex<RecoveryPoints>,
+    checkpoints: Checkpoints,
     /// The partitions that were placed here.
     partitions: AtomicUsize,
-}
-
-#[derive(Default)]
-struct RecoveryPoints {
-    /// What `recovery-point-offset-checkpoint` says.
-    on_disk: Offsets,
-    /// Counts the points that fell: what was collected before one did must not be written after it.
-    falls: u64,
 }
 
 /// A log that was there at the start.
@@ -101,14 +94,28 @@ impl LogDir {
         self.storage.read().partition_path(partition)
     }
 
-    /// Renames a partition's directory, to be removed later. Waits for the disk.
-    pub fn mark_deleted(&self, partition: &TopicPartition) -> Result<PathBuf, DirectoryError> {
-        self.storage.read().mark_deleted(partition, unique())
+    /// Renames partitions' directories, to be removed later, and forgets their offsets: their names are free. Gives the new
+    /// path of each that could be renamed. Waits for the disk, once for all.
+    pub fn mark_deleted(&self, partitions: &[TopicPartition]) -> Result<Vec<PathBuf>, DirectoryError> {
+        let storage = self.storage.read();
+        let mut renamed = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            match storage.mark_deleted(partition, unique()) {
+                Ok(path) => renamed.push(path),
+                Err(error) => tracing::warn!(%partition, %error, "a deleted partition is not set aside"),
+            }
+        }
+        storage.sync()?;
+        self.checkpoints.forget(&storage, partitions.iter())?;
+        Ok(renamed)
     }
 
     /// Renames the directory of a partition that the cluster does not have; it is kept. Waits for the disk.
-    pub fn mark_stray(&self, partition: &TopicPartition) -> Result<PathBuf, DirectoryError> {
-        self.storage.read().mark_stray(partition, unique())
+    pub fn mark_stray(&self, partition: &TopicPartition) -> Result<(), DirectoryError> {
+        let storage = self.storage.read();
+        storage.mark_stray(partition, unique())?;
+        storage.sync()?;
+        self.checkpoints.forget(&storage, std::iter::once(partition))
     }
 
     /// Removes what was marked as deleted. Waits for the disk.
@@ -116,42 +123,18 @@ impl LogDir {
         self.storage.read().remove(path)
     }
 
-    /// Replaces the checkpoint of high watermarks or of log starts. Waits for the disk.
-    pub fn write_checkpoint(&self, kind: CheckpointKind, offsets: &Offsets) -> Result<(), DirectoryError> {
-        let entries = offsets.iter().map(|(partition, offset)| (partition, *offset));
-        self.storage.read().write_checkpoint(kind, entries)
+    /// Replaces a checkpoint by what `collect` finds, unless it says that already. Waits for the disk.
+    pub fn write_checkpoint(
+        &self,
+        kind: CheckpointKind,
+        collect: impl Fn() -> Collected,
+    ) -> Result<(), DirectoryError> {
+        self.checkpoints.write(kind, &self.storage.read(), collect)
     }
 
-    /// Replaces the checkpoint of recovery points by what `collect` finds, unless it says that already. Waits for the disk.
-    pub fn write_recovery_points(&self, collect: impl Fn() -> Offsets) -> Result<(), DirectoryError> {
-        loop {
-            let falls = self.recovery_points.lock().falls;
-            // Without the lock: a partition that is being cut holds its own, and wants this one.
-            let offsets = collect();
-            let mut known = self.recovery_points.lock();
-            if known.falls != falls {
-                continue;
-            }
-            if known.on_disk != offsets {
-                let entries = offsets.iter().map(|(partition, offset)| (partition, *offset));
-                self.storage.read().write_checkpoint(CheckpointKind::RecoveryPoint, entries)?;
-                known.on_disk = offsets;
-            }
-            return Ok(());
-        }
-    }
-
-    /// A log was cut: a recovery point above its new end must not be believed after a loss of power, once other records have
-    /// been written in the place of those that went. Rare: only what was synced can have such a point.
+    /// A log was cut: see [`Checkpoints::lower_recovery_point`].
     pub fn lower_recovery_point(&self, partition: &TopicPartition, to: Offset) -> Result<(), DirectoryError> {
-        let mut known = self.recovery_points.lock();
-        known.falls += 1;
-        match known.on_disk.get_mut(partition) {
-            Some(point) if *point > to => *point = to,
-            _ => return Ok(()),
-        }
-        let entries = known.on_disk.iter().map(|(partition, offset)| (partition, *offset));
-        self.storage.read().write_checkpoint(CheckpointKind::RecoveryPoint, entries)
+        self.checkpoints.lower_recovery_point(&self.storage.read(), partition, to)
     }
 
     pub fn write_clean_shutdown(&self, epoch: BrokerEpoch) -> Result<(), DirectoryError> {
@@ -166,6 +149,46 @@ fn unique() -> [u8; 16] {
 /// All of them.
 pub struct LogDirs {
     directories: Vec<Arc<LogDir>>,
+    /// What the kernel calls this boot of the machine; none where it does not say.
+    boot_id: Option<String>,
+    remembered: Mutex<Remembered>,
+}
+
+/// What the directories say of this broker's registrations.
+#[derive(Default)]
+struct Remembered {
+    epoch: Option<BrokerEpoch>,
+    /// A disk has failed: what was written may be lost though the machine runs on.
+    distrusted: bool,
+}
+
+/// How the last run left the logs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LastRun {
+    /// Everywhere.
+    pub closed: bool,
+    /// The epoch up to which nothing is lost in any directory; [`BrokerEpoch::NONE`] where nobody can tell.
+    pub whole_since: BrokerEpoch,
+}
+
+impl Default for LastRun {
+    fn default() -> Self {
+        Self { closed: false, whole_since: BrokerEpoch::NONE }
+    }
+}
+
+impl LastRun {
+    /// One directory that is new, or tells of another run, makes the whole unclean.
+    fn of(directories: &[LeftBy]) -> Self {
+        let whole_since = match directories.split_first() {
+            Some((first, rest)) if rest.iter().all(|other| other.whole_since == first.whole_since) => first.whole_since,
+            _ => None,
+        };
+        Self {
+            closed: directories.iter().all(|directory| directory.closed),
+            whole_since: whole_since.unwrap_or(BrokerEpoch::NONE),
+        }
+    }
 }
 
 impl LogDirs {
@@ -177,11 +200,11 @@ impl LogDirs {
             directories.push(Arc::new(LogDir {
                 io: DirectoryIo::start(path.clone())?,
                 storage: RwLock::new(storage),
-                recovery_points: Mutex::default(),
+                checkpoints: Checkpoints::default(),
                 partitions: AtomicUsize::new(0),
             }));
         }
-        let dirs = Self { directories };
+        let dirs = Self { directories, boot_id: boot_id(), remembered: Mutex::default() };
         dirs.meta()?;
         Ok(dirs)
     }
@@ -222,20 +245,22 @@ impl LogDirs {
         Ok(())
     }
 
-    /// Opens every log, with `threads` threads a directory; gives the epoch of the last run if it ended cleanly everywhere.
-    /// Removes what an earlier run had marked as deleted. Blocks for as long as recovery takes.
+    /// Opens every log, with `threads` threads a directory, all directories at the same time; says how the last run left them.
+    /// Blocks for as long as recovery takes.
     pub fn open_logs(
         &self,
         threads: usize,
         config: &Arc<LogConfig>,
-    ) -> Result<(Vec<FoundLog>, BrokerEpoch), LogDirsError> {
-        let mut clean: Vec<Option<BrokerEpoch>> = Vec::new();
+        progress: &OpeningProgress,
+    ) -> Result<(Vec<FoundLog>, LastRun), LogDirsError> {
+        let boot_id = self.boot_id.as_deref();
+        let mut left_by = Vec::new();
         let mut found = Vec::new();
         let opened: Vec<Result<_, LogDirsError>> = std::thread::scope(|scope| {
             let running: Vec<_> = self
                 .directories
                 .iter()
-                .map(|directory| scope.spawn(move || open_directory(directory, threads, config)))
+                .map(|directory| scope.spawn(move || open_directory(directory, threads, config, boot_id, progress)))
                 .collect();
             running
                 .into_iter()
@@ -246,16 +271,45 @@ impl LogDirs {
                 .collect()
         });
         for opened in opened {
-            let (logs, epoch) = opened?;
+            let (logs, directory_left_by) = opened?;
             found.extend(logs);
-            clean.push(epoch);
+            left_by.push(directory_left_by);
         }
-        // One directory that is new, or was not closed, makes the whole unclean.
-        let epoch = match clean.split_first() {
-            Some((Some(first), rest)) if rest.iter().all(|other| *other == Some(*first)) => *first,
-            _ => BrokerEpoch::NONE,
-        };
-        Ok((found, epoch))
+        Ok((found, LastRun::of(&left_by)))
+    }
+
+    /// Writes down a registration of this broker: should the process be killed, the next one can say that nothing is lost. Best
+    /// effort: without it the next one says that it does not know. Waits for the disk.
+    pub fn remember_registration(&self, broker_epoch: BrokerEpoch) {
+        let Some(boot_id) = self.boot_id.clone() else { return };
+        let mut remembered = self.remembered.lock();
+        if remembered.distrusted || remembered.epoch.is_some_and(|epoch| epoch >= broker_epoch) {
+            return;
+        }
+        remembered.epoch = Some(broker_epoch);
+        let registration = Registration { boot_id, broker_epoch };
+        for directory in &self.directories {
+            if let Err(error) = directory.storage.read().write_registration(&registration) {
+                tracing::warn!(%error, "this registration is not remembered: a kill will look like a loss of power");
+                return;
+            }
+        }
+    }
+
+    /// A disk has failed: pages that were never written may be gone from the cache, and the next process must not call its logs
+    /// whole. One directory that does not say so is enough. Waits for the disk.
+    pub fn distrust_registration(&self) {
+        let mut remembered = self.remembered.lock();
+        if std::mem::replace(&mut remembered.distrusted, true) {
+            return;
+        }
+        let (failed, working): (Vec<_>, Vec<_>) =
+            self.directories.iter().partition(|directory| directory.health().is_failed());
+        for directory in working.into_iter().chain(failed) {
+            if let Err(error) = directory.storage.read().forget_registration() {
+                tracing::warn!(%error, "a failed disk's directory still says that the broker registered in this boot");
+            }
+        }
     }
 
     /// Where a new partition goes: the directory that works and holds the fewest.
@@ -265,79 +319,8 @@ impl LogDirs {
     }
 }
 
-fn open_directory(
-    directory: &Arc<LogDir>,
-    threads: usize,
-    config: &Arc<LogConfig>,
-) -> Result<(Vec<FoundLog>, Option<BrokerEpoch>), LogDirsError> {
-    let storage = directory.storage.read();
-    let clean = storage.take_clean_shutdown()?;
-    let read = |kind| match storage.read_checkpoint(kind) {
-        Ok(offsets) => offsets,
-        Err(error) => {
-            tracing::warn!(%error, "a checkpoint is not readable: going on without it");
-            Offsets::new()
-        }
-    };
-    let high_watermarks = read(CheckpointKind::HighWatermark);
-    let recovery_points = read(CheckpointKind::RecoveryPoint);
-    let log_starts = read(CheckpointKind::LogStart);
-    let mut live = Vec::new();
-    for partition in storage.partitions()? {
-        match partition.kind {
-            PartitionDirectoryKind::Live => live.push(partition),
-            PartitionDirectoryKind::Deleted => {
-                let (owner, path) = (directory.clone(), partition.path);
-                directory.run(Urgency::Background, move || {
-                    if let Err(error) = owner.remove(&path) {
-                        tracing::warn!(%error, "a deleted partition is not removed");
-                    }
-                });
-            }
-            PartitionDirectoryKind::Stray => {
-                tracing::warn!(path = %partition.path.display(), "of a topic that the cluster does not have; kept");
-            }
-            PartitionDirectoryKind::Future => {}
-        }
-    }
-    let offset = |offsets: &Offsets, partition: &TopicPartition| offsets.get(partition).copied().unwrap_or_default();
-    let open = |found: &PartitionDirectory| {
-        let options = OpenOptions {
-            clean_shutdown: clean.is_some(),
-            recovery_point: offset(&recovery_points, &found.partition),
-            log_start: offset(&log_starts, &found.partition),
-            high_watermark: offset(&high_watermarks, &found.partition),
-            now: clock::wall(),
-            progress: None,
-        };
-        let opened = Log::open(RealEnv, found.path.clone(), found.partition.clone(), config.clone(), options);
-        let (log, high_watermark, is_damaged) = match opened {
-            Ok(opened) => (Some(Box::new(opened.log)), opened.high_watermark, false),
-            Err(error) => {
-                tracing::error!(%error, "a log is not opened");
-                let is_damaged = matches!(error, OpenError::CorruptMiddle { .. } | OpenError::UnknownTopic { .. });
-                (None, Offset::ZERO, is_damaged)
-            }
-        };
-        FoundLog {
-            partition: found.partition.clone(),
-            topic_id: found.topic_id,
-            directory: directory.clone(),
-            log,
-            is_damaged,
-            high_watermark,
-        }
-    };
-    let per_thread = live.len().div_ceil(threads.max(1)).max(1);
-    let logs = std::thread::scope(|scope| {
-        let running: Vec<_> =
-            live.chunks(per_thread).map(|chunk| scope.spawn(|| chunk.iter().map(open).collect::<Vec<_>>())).collect();
-        running.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect::<Vec<_>>()
-    });
-    drop(storage);
-    directory.recovery_points.lock().on_disk = recovery_points;
-    if logs.len() < live.len() {
-        return Err(std::io::Error::other("a thread that opened logs ended by a panic").into());
-    }
-    Ok((logs, clean))
+/// The same for every process until the machine starts anew.
+fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
 }

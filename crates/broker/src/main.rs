@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use ottla_broker::signals;
 use ottla_broker::telemetry::logging;
 use ottla_config::{BrokerConfig, Sources};
-use tokio::sync::oneshot;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -52,31 +52,6 @@ fn start(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     for warning in loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let (stop, stopped) = oneshot::channel();
-    // The signals have a thread of their own: they must be heard while the control runtime is busy or not yet there.
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || wait_for_signal(stop))?;
-    let shutdown = async {
-        // A sender that is gone is a signal that can no longer come: run on.
-        if stopped.await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    ottla_broker::run(loaded.config, shutdown, |_| {})?;
+    ottla_broker::run(loaded.config, signals::stop_asked()?, |_| {})?;
     Ok(())
-}
-
-fn wait_for_signal(stop: oneshot::Sender<()>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };
-    runtime.block_on(async {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            return;
-        };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        let _ = stop.send(());
-    });
 }

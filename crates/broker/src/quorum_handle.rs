@@ -5,7 +5,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use ottla_metadata::controller::{CreatePartitions, CreateTopics, DeleteTopics, TopicOutcomes};
+use ottla_metadata::controller::{
+    AlterConfigs, ConfigOutcomes, CreatePartitions, CreateTopics, DeleteTopics, TopicOutcomes,
+};
 use ottla_model::{
     BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch, PartitionId, ProducerId, Revision, TopicId,
     TopicIdPartition,
@@ -77,6 +79,9 @@ pub trait QuorumHandle: Send + Sync + 'static {
         not_here()
     }
     fn delete_topics(&self, _command: DeleteTopics, _timeout: Duration) -> QuorumFuture<TopicOutcomes> {
+        not_here()
+    }
+    fn alter_configs(&self, _command: AlterConfigs, _timeout: Duration) -> QuorumFuture<ConfigOutcomes> {
         not_here()
     }
     fn create_partitions(&self, _command: CreatePartitions, _timeout: Duration) -> QuorumFuture<TopicOutcomes> {

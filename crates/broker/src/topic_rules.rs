@@ -46,7 +46,12 @@ impl TopicRules {
         };
         let log = LogConfig {
             segment_bytes: bytes(config.segment_bytes),
-            segment_ms: config.segment_ms,
+            // A record must not wait in the active segment for longer than it may wait for compaction.
+            segment_ms: if config.compact {
+                config.segment_ms.min(config.max_compaction_lag_ms)
+            } else {
+                config.segment_ms
+            },
             segment_jitter_ms: config.segment_jitter_ms,
             index_interval_bytes: bytes(config.index_interval_bytes),
             index_size_max_bytes: bytes(config.segment_index_bytes),
@@ -57,6 +62,11 @@ impl TopicRules {
             retention_ms: config.retention_ms,
             retention_bytes: config.retention_bytes,
             file_delete_delay_ms: config.file_delete_delay_ms,
+            compact: config.compact,
+            delete_retention_ms: config.delete_retention_ms,
+            min_cleanable_dirty_ppm: (config.min_cleanable_dirty_ratio.clamp(0.0, 1.0) * 1e6) as u32,
+            min_compaction_lag_ms: config.min_compaction_lag_ms,
+            max_compaction_lag_ms: config.max_compaction_lag_ms,
             may_have_gaps: config.compact,
         };
         Self {
@@ -72,6 +82,11 @@ impl TopicRules {
                 CompressionType::Zstd => Some(Compression::Zstd),
             },
         }
+    }
+
+    /// `max.message.bytes`: the largest batch.
+    pub fn max_message_bytes(&self) -> usize {
+        self.limits.max_message_bytes
     }
 
     /// What a batch is held to now.

@@ -1,25 +1,35 @@
 //! Records of a topic, as they come: what `ottla consume` and `kafka-console-consumer` share.
 //!
-//! There are no groups yet: every partition is read from where the caller says, and nothing is committed.
+//! Either every partition is read from where the caller says, and nothing is committed; or this is a member of a group
+//! ([`crate::group_consumer`]).
 
 use std::time::Duration;
 
-use anyhow::Result;
 use ottla_client::{Client, FetchOptions};
-use ottla_model::{Offset, PartitionId, TimestampMs};
+use ottla_model::{ErrorCode, Offset, PartitionId, TimestampMs};
 use ottla_protocol::messages::fetch::IsolationLevel;
 use ottla_protocol::record_batch::{Batches, Record, Records, TimestampType};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::group_consumer::{GroupConsumer, GroupSettings};
 use crate::kafka::{Kafka, KafkaError};
 
-/// Where reading begins.
+/// Where reading begins; in a group, where it begins while nothing is committed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum From {
     Beginning,
     End,
     At(i64),
+}
+
+impl From {
+    /// Kafka's special time for the end that reading starts from where a position does not exist.
+    fn reset(self) -> TimestampMs {
+        const LATEST: TimestampMs = TimestampMs(-1);
+        const EARLIEST: TimestampMs = TimestampMs(-2);
+        if self == Self::Beginning { EARLIEST } else { LATEST }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -30,6 +40,8 @@ pub struct Settings {
     /// Stop at the end that each partition has at the start.
     pub exit_at_end: bool,
     pub isolation_level: IsolationLevel,
+    /// None reads without a group.
+    pub group: Option<GroupSettings>,
 }
 
 /// A record and where it was.
@@ -52,69 +64,115 @@ const UNPACKED_BYTES_MAX: u64 = 1 << 30;
 const QUEUE_RECORDS: usize = 10_000;
 
 /// A partition and how far it was read.
-struct Position {
-    partition: PartitionId,
-    next: Offset,
+#[derive(Clone, Debug)]
+pub struct Position {
+    pub partition: PartitionId,
+    pub next: Offset,
     /// Where to stop.
-    end: Option<Offset>,
+    pub end: Option<Offset>,
+    /// Where to go on if the log does not have `next`.
+    reset: TimestampMs,
 }
 
-/// Begins to read. The channel ends when every partition is at its end (with `exit_at_end`), or with an error in it.
-pub async fn open(
-    kafka: &Kafka,
-    topic: &str,
-    settings: &Settings,
-) -> Result<mpsc::Receiver<Result<Incoming, KafkaError>>, KafkaError> {
-    let mut partitions = kafka.partitions(topic).await?;
-    if let Some(only) = settings.partition {
-        partitions.retain(|partition| partition.0 == only);
-        if partitions.is_empty() {
-            let message = format!("{topic} has no partition {only}");
-            return Err(KafkaError::refused(ottla_model::ErrorCode::UnknownTopicOrPartition, &message));
-        }
+impl Position {
+    /// The position of a partition: at `next`, or where the settings say.
+    pub async fn find(
+        client: &Client,
+        topic: &str,
+        partition: PartitionId,
+        next: Option<Offset>,
+        settings: &Settings,
+    ) -> Result<Self, KafkaError> {
+        let reset = settings.from.reset();
+        let next = match (next, settings.from) {
+            (Some(next), _) => next,
+            (None, From::At(offset)) => Offset(offset),
+            (None, _) => client.list_offsets(topic, partition, reset).await?.offset,
+        };
+        let end = match settings.exit_at_end {
+            true => Some(client.list_offsets(topic, partition, From::End.reset()).await?.offset),
+            false => None,
+        };
+        Ok(Self { partition, next, end, reset })
     }
-    let mut positions = Vec::new();
-    for partition in partitions {
-        positions.push(position(kafka.client(), topic, partition, settings).await?);
-    }
-    let (sender, receiver) = mpsc::channel(QUEUE_RECORDS);
-    let workers = positions.len().clamp(1, WORKERS_MAX);
-    let mut shares: Vec<Vec<Position>> = (0..workers).map(|_| Vec::new()).collect();
-    for (at, position) in positions.into_iter().enumerate() {
-        if let Some(share) = shares.get_mut(at % workers) {
-            share.push(position);
-        }
-    }
-    let mut running = JoinSet::new();
-    for share in shares {
-        // Answers of one connection come in order, so a fetch that waits would hold up the others: each worker has its own.
-        let client = Client::new(kafka.client().config().clone());
-        let (topic, sender, isolation_level) = (topic.to_owned(), sender.clone(), settings.isolation_level);
-        running.spawn(read(client, topic, share, isolation_level, sender));
-    }
-    // They end by themselves: at their ends, or when nobody receives any more.
-    running.detach_all();
-    Ok(receiver)
 }
 
-async fn position(
-    client: &Client,
-    topic: &str,
-    partition: PartitionId,
-    settings: &Settings,
-) -> Result<Position, KafkaError> {
-    const LATEST: TimestampMs = TimestampMs(-1);
-    const EARLIEST: TimestampMs = TimestampMs(-2);
-    let next = match settings.from {
-        From::Beginning => client.list_offsets(topic, partition, EARLIEST).await?.offset,
-        From::End => client.list_offsets(topic, partition, LATEST).await?.offset,
-        From::At(offset) => Offset(offset),
-    };
-    let end = match settings.exit_at_end {
-        true => Some(client.list_offsets(topic, partition, LATEST).await?.offset),
-        false => None,
-    };
-    Ok(Position { partition, next, end })
+/// Partitions that are being read; dropping it ends that.
+pub struct Reading {
+    /// Ends when every partition is at its end (with `exit_at_end`), or with an error in it.
+    pub records: mpsc::Receiver<Result<Incoming, KafkaError>>,
+    _workers: JoinSet<()>,
+}
+
+impl Reading {
+    pub fn begin(kafka: &Kafka, topic: &str, positions: Vec<Position>, isolation_level: IsolationLevel) -> Self {
+        let (sender, records) = mpsc::channel(QUEUE_RECORDS);
+        let workers = positions.len().clamp(1, WORKERS_MAX);
+        let mut shares: Vec<Vec<Position>> = (0..workers).map(|_| Vec::new()).collect();
+        for (at, position) in positions.into_iter().enumerate() {
+            if let Some(share) = shares.get_mut(at % workers) {
+                share.push(position);
+            }
+        }
+        let mut running = JoinSet::new();
+        for share in shares {
+            // Answers of one connection come in order, so a fetch that waits would hold up the others: each worker has its own.
+            let client = Client::new(kafka.client().config().clone());
+            running.spawn(read(client, topic.to_owned(), share, isolation_level, sender.clone()));
+        }
+        Self { records, _workers: running }
+    }
+}
+
+/// Where records come from.
+pub enum Source {
+    Alone(Reading),
+    Group(Box<GroupConsumer>),
+}
+
+impl Source {
+    pub async fn open(kafka: &Kafka, topic: &str, settings: Settings) -> Result<Self, KafkaError> {
+        let mut partitions = kafka.partitions(topic).await?;
+        if let Some(only) = settings.partition {
+            partitions.retain(|partition| partition.0 == only);
+            if partitions.is_empty() {
+                let message = format!("{topic} has no partition {only}");
+                return Err(KafkaError::refused(ErrorCode::UnknownTopicOrPartition, &message));
+            }
+        }
+        if settings.group.is_some() {
+            return Ok(Self::Group(Box::new(GroupConsumer::open(kafka, topic, settings))));
+        }
+        let mut positions = Vec::new();
+        for partition in partitions {
+            positions.push(Position::find(kafka.client(), topic, partition, None, &settings).await?);
+        }
+        Ok(Self::Alone(Reading::begin(kafka, topic, positions, settings.isolation_level)))
+    }
+
+    /// The next record if it is there already.
+    pub fn try_next(&mut self) -> Option<Result<Incoming, KafkaError>> {
+        match self {
+            Self::Alone(reading) => reading.records.try_recv().ok(),
+            Self::Group(group) => group.try_next(),
+        }
+    }
+
+    /// The next record; none at the end. Whoever stops waiting loses nothing.
+    pub async fn next(&mut self) -> Option<Result<Incoming, KafkaError>> {
+        match self {
+            Self::Alone(reading) => reading.records.recv().await,
+            Self::Group(group) => group.next().await.transpose(),
+        }
+    }
+
+    /// Ends reading: a member commits what it handed out, and leaves.
+    pub async fn close(self) -> Result<(), KafkaError> {
+        match self {
+            Self::Alone(_) => Ok(()),
+            Self::Group(group) => group.close().await,
+        }
+    }
 }
 
 async fn read(
@@ -156,7 +214,15 @@ async fn fetch(
     options: &FetchOptions,
     sender: &mpsc::Sender<Result<Incoming, KafkaError>>,
 ) -> Result<Option<usize>, KafkaError> {
-    let answer = client.fetch(topic, position.partition, position.next, options).await?;
+    let answer = match client.fetch(topic, position.partition, position.next, options).await {
+        Ok(answer) => answer,
+        // Deleted in the meantime, or, in a group, since it was committed.
+        Err(error) if error.code() == Some(ErrorCode::OffsetOutOfRange) => {
+            position.next = client.list_offsets(topic, position.partition, position.reset).await?.offset;
+            return Ok(Some(0));
+        }
+        Err(error) => return Err(error.into()),
+    };
     let Some(bytes) = answer.records else { return Ok(Some(0)) };
     let mut read = 0;
     // A batch that the broker cut off at the end is not walked; it comes whole with the next fetch.
@@ -186,5 +252,5 @@ async fn fetch(
 
 fn corrupt(topic: &str, position: &Position, error: &dyn std::fmt::Display) -> KafkaError {
     let message = format!("{topic}-{} at offset {}: {error}", position.partition, position.next);
-    KafkaError::refused(ottla_model::ErrorCode::CorruptMessage, &message)
+    KafkaError::refused(ErrorCode::CorruptMessage, &message)
 }

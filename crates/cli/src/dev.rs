@@ -8,10 +8,10 @@ use std::sync::mpsc;
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
+use ottla_broker::signals;
 use ottla_broker::telemetry::logging;
 use ottla_config::{BrokerConfig, CoordinatorConfig, HostPort, Sources};
 use ottla_coordinator::Coordinator;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::out;
@@ -35,16 +35,8 @@ pub struct DevArguments {
 pub fn run(arguments: &DevArguments) -> Result<()> {
     let coordinator = CoordinatorThread::start(&arguments.dir, arguments.coordinator_port)?;
     let broker = broker_config(arguments, &coordinator.address)?;
-    let (stop, stopped) = oneshot::channel();
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || wait_for_signal(stop))?;
-    let shutdown = async {
-        // Without a thread that hears signals there is nothing to wait for.
-        if stopped.await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
     let address = coordinator.address.clone();
-    let ran = ottla_broker::run(broker, shutdown, |ready| {
+    let ran = ottla_broker::run(broker, signals::stop_asked()?, |ready| {
         for (name, bound) in &ready.listeners {
             out!("Kafka clients: {bound} ({name})");
         }
@@ -123,19 +115,4 @@ impl CoordinatorThread {
 
 fn joined(thread: std::thread::JoinHandle<Result<()>>) -> Result<()> {
     thread.join().unwrap_or_else(|_| Err(anyhow!("the coordinator's thread panicked")))
-}
-
-fn wait_for_signal(stop: oneshot::Sender<()>) {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-    runtime.block_on(async {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            return;
-        };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        let _ = stop.send(());
-    });
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ottla_client::{Client, ClientConfig, ClientError};
 use ottla_model::{BrokerId, ErrorCode, PartitionId};
 
+use crate::kafka_tools::exceptions;
 use crate::progress::Progress;
 
 /// How long a tool waits for brokers that do not answer yet: a command right after the start of a cluster should wait.
@@ -40,8 +41,10 @@ impl KafkaError {
 impl From<ClientError> for KafkaError {
     fn from(error: ClientError) -> Self {
         match error {
+            // What was refused until patience ended is refused.
+            ClientError::GaveUp { ref last, .. } if last.code().is_some() => ClientError::clone(last).into(),
             ClientError::Refused { code, message } => {
-                let message = message.filter(|text| !text.is_empty()).unwrap_or_else(|| format!("{code:?}"));
+                let message = message.filter(|text| !text.is_empty()).unwrap_or_else(|| exceptions::message(code));
                 Self::Refused { code, message }
             }
             other => Self::Failed(other),
@@ -112,6 +115,11 @@ impl Kafka {
             progress.show(&format!("waiting for {bootstrap}"));
             tokio::time::sleep(CONNECT_PAUSE).await;
         }
+    }
+
+    /// The same cluster, with another time for which errors that pass are tried again.
+    pub fn with_patience(&self, retry_timeout: Duration) -> Self {
+        Self { client: Client::new(ClientConfig { retry_timeout, ..self.client.config().clone() }) }
     }
 
     pub fn client(&self) -> &Client {

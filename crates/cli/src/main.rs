@@ -1,9 +1,11 @@
 //! `ottla`: the tools of a cluster, in one binary. Under one of Kafka's names (`kafka-topics`, …) it is that tool.
 
+mod calendar;
 mod commands;
 mod consumer;
 mod describe;
 mod dev;
+mod group_consumer;
 mod kafka;
 mod kafka_tools;
 mod lines;

@@ -19,6 +19,7 @@ fn remark(api: Api) -> &'static str {
         }
         Api::InitProducerId => "for idempotent producers; no transactions yet",
         Api::Metadata => "creates topics where `auto.create.topics.enable` allows it",
+        Api::AlterConfigs | Api::IncrementalAlterConfigs => "of topics, brokers and groups; no client metrics",
         _ => "",
     }
 }

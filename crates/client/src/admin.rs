@@ -11,17 +11,16 @@ use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
-use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
 use kafka_protocol::messages::{
-    BrokerId as WireBrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
-    DescribeClusterRequest, DescribeConfigsRequest, DescribeTopicPartitionsRequest, TopicName,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest,
+    DescribeTopicPartitionsRequest,
 };
-use kafka_protocol::protocol::StrBytes;
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, TopicId};
 use ottla_protocol::Api;
 
 use crate::cluster::Client;
+use crate::convert::{error_of, from_wire, millis, text, to_wire, topic_name};
 use crate::error::{ClientError, Outcome};
 use crate::metadata::{BrokerAddress, TopicView};
 
@@ -112,44 +111,7 @@ pub struct DescribedBroker {
     pub is_fenced: bool,
 }
 
-/// One configuration entry of a topic or broker.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ConfigEntry {
-    pub name: String,
-    /// None for one that is not shown.
-    pub value: Option<String>,
-    pub is_read_only: bool,
-    pub is_sensitive: bool,
-    /// Kafka's `ConfigSource`: 1 topic, 2 broker, 3 default broker, 4 static broker, 5 default.
-    pub source: i8,
-    pub synonyms: Vec<(String, Option<String>, i8)>,
-}
-
-fn text(text: &str) -> StrBytes {
-    StrBytes::from_string(text.to_owned())
-}
-
-fn name(name: &str) -> TopicName {
-    TopicName(text(name))
-}
-
-fn error_of(code: i16) -> ErrorCode {
-    ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError)
-}
-
-fn to_wire(ids: &[BrokerId]) -> Vec<WireBrokerId> {
-    ids.iter().map(|id| WireBrokerId(id.0)).collect()
-}
-
-fn from_wire(ids: &[WireBrokerId]) -> Vec<BrokerId> {
-    ids.iter().map(|id| BrokerId(id.0)).collect()
-}
-
-fn millis(duration: Duration) -> i32 {
-    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
-}
-
-fn only_unsent(error: &ClientError) -> bool {
+pub(crate) fn only_unsent(error: &ClientError) -> bool {
     error.outcome() == Outcome::NotSent
 }
 
@@ -171,7 +133,7 @@ impl Client {
                 CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
             });
             CreatableTopic::default()
-                .with_name(name(&topic.name))
+                .with_name(topic_name(&topic.name))
                 .with_num_partitions(topic.partition_count)
                 .with_replication_factor(topic.replication_factor)
                 .with_assignments(assignments.collect())
@@ -201,10 +163,10 @@ impl Client {
             let request = DeleteTopicsRequest::default().with_timeout_ms(millis(timeout));
             // From version 6 on a topic can also be named by its id, in another field.
             let request = if link.version(Api::DeleteTopics)? >= 6 {
-                let states = topics.iter().map(|topic| DeleteTopicState::default().with_name(Some(name(topic))));
+                let states = topics.iter().map(|topic| DeleteTopicState::default().with_name(Some(topic_name(topic))));
                 request.with_topics(states.collect())
             } else {
-                request.with_topic_names(topics.iter().map(|topic| name(topic)).collect())
+                request.with_topic_names(topics.iter().map(|topic| topic_name(topic)).collect())
             };
             link.call(&request).await
         };
@@ -237,7 +199,7 @@ impl Client {
                 .map(|brokers| CreatePartitionsAssignment::default().with_broker_ids(to_wire(brokers)))
                 .collect();
             CreatePartitionsTopic::default()
-                .with_name(name(&topic.topic))
+                .with_name(topic_name(&topic.topic))
                 .with_count(topic.total)
                 .with_assignments(Some(assignments).filter(|assignments| !assignments.is_empty()))
         });
@@ -294,7 +256,7 @@ impl Client {
         let mut described: Vec<DescribedTopic> = Vec::new();
         let mut cursor: Option<Cursor> = None;
         for _ in 0..PAGES_MAX {
-            let topics = names.iter().map(|topic| TopicRequest::default().with_name(name(topic)));
+            let topics = names.iter().map(|topic| TopicRequest::default().with_name(topic_name(topic)));
             let request = DescribeTopicPartitionsRequest::default()
                 .with_topics(topics.collect())
                 .with_response_partition_limit(2_000)
@@ -393,63 +355,5 @@ impl Client {
             controller: Some(BrokerId(response.controller_id.0)).filter(|id| *id != BrokerId::NONE),
             brokers: brokers.collect(),
         })
-    }
-
-    /// The configuration of a topic.
-    pub async fn describe_topic_configs(&self, topic: &str) -> Result<Vec<ConfigEntry>, ClientError> {
-        /// Kafka's `ConfigResource.Type.TOPIC`.
-        const TOPIC: i8 = 2;
-        self.describe_configs(TOPIC, topic, None).await
-    }
-
-    /// The configuration of a broker, asked of that broker.
-    pub async fn describe_broker_configs(&self, broker: BrokerId) -> Result<Vec<ConfigEntry>, ClientError> {
-        /// Kafka's `ConfigResource.Type.BROKER`.
-        const BROKER: i8 = 4;
-        self.describe_configs(BROKER, &broker.to_string(), Some(broker)).await
-    }
-
-    async fn describe_configs(
-        &self,
-        resource_type: i8,
-        resource: &str,
-        broker: Option<BrokerId>,
-    ) -> Result<Vec<ConfigEntry>, ClientError> {
-        let asked = DescribeConfigsResource::default()
-            .with_resource_type(resource_type)
-            .with_resource_name(text(resource))
-            .with_configuration_keys(None);
-        let request = DescribeConfigsRequest::default().with_resources(vec![asked]).with_include_synonyms(true);
-        let attempt = || async {
-            let link = match broker {
-                Some(broker) => {
-                    self.metadata(Some(&[])).await?;
-                    self.link_to(broker).await?
-                }
-                None => self.any_link().await?,
-            };
-            let response = link.call(&request).await?;
-            let result = response.results.into_iter().next().ok_or(ClientError::Incomplete(Api::DescribeConfigs))?;
-            match error_of(result.error_code) {
-                ErrorCode::None => Ok(result.configs),
-                code => {
-                    Err(ClientError::Refused { code, message: result.error_message.map(|message| message.to_string()) })
-                }
-            }
-        };
-        let configs = self.retry(None, |_| true, attempt).await?;
-        let entries = configs.into_iter().map(|config| ConfigEntry {
-            name: config.name.to_string(),
-            value: config.value.map(|value| value.to_string()),
-            is_read_only: config.read_only,
-            is_sensitive: config.is_sensitive,
-            source: config.config_source,
-            synonyms: config
-                .synonyms
-                .into_iter()
-                .map(|synonym| (synonym.name.to_string(), synonym.value.map(|value| value.to_string()), synonym.source))
-                .collect(),
-        });
-        Ok(entries.collect())
     }
 }

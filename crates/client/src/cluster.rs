@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::connection::{Connection, ConnectionConfig};
 use crate::error::ClientError;
-use crate::metadata::{ClusterView, TopicView};
+use crate::metadata::{BrokerAddress, ClusterView, TopicView};
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    async fn open(address: &str, config: &ConnectionConfig) -> Result<Arc<Self>, ClientError> {
+    pub(crate) async fn open(address: &str, config: &ConnectionConfig) -> Result<Arc<Self>, ClientError> {
         let connection = Connection::connect(address, config.clone()).await?;
         let versions = connection.api_versions().await?;
         Ok(Arc::new(Self { connection, versions }))
@@ -70,9 +70,28 @@ impl Link {
 
     /// Sends a request in the newest version.
     pub(crate) async fn call<R: Request>(&self, request: &R) -> Result<R::Response, ClientError> {
-        let api = Api::from_key(R::KEY).ok_or(ClientError::Encode(CodecError::UnknownApi(R::KEY)))?;
-        self.connection.call(self.version(api)?, request).await
+        self.call_up_to(i16::MAX, request).await
     }
+
+    /// Sends a request in the newest version up to `newest`: later ones name topics in a way that the request does not.
+    pub(crate) async fn call_up_to<R: Request>(&self, newest: i16, request: &R) -> Result<R::Response, ClientError> {
+        let version = self.version(api_of::<R>()?)?.min(newest);
+        self.connection.call(version, request).await
+    }
+
+    /// Sends a request that the broker may keep waiting for longer than others.
+    pub(crate) async fn call_within<R: Request>(
+        &self,
+        timeout: Duration,
+        request: &R,
+    ) -> Result<R::Response, ClientError> {
+        let version = self.version(api_of::<R>()?)?;
+        self.connection.call_within(timeout, version, request).await
+    }
+}
+
+fn api_of<R: Request>() -> Result<Api, ClientError> {
+    Api::from_key(R::KEY).ok_or(ClientError::Encode(CodecError::UnknownApi(R::KEY)))
 }
 
 #[derive(Default)]
@@ -83,6 +102,8 @@ struct State {
     stale: BTreeSet<String>,
     /// Topics of which a refusal named a newer leader: the next try need not wait.
     learnt: BTreeSet<String>,
+    /// Which broker hosts which group, as FindCoordinator last said.
+    coordinators: BTreeMap<String, BrokerId>,
     /// The connection over which metadata were last asked for, while brokers' own addresses are not known or not reachable.
     bootstrap: Option<Arc<Link>>,
 }
@@ -241,6 +262,24 @@ impl Client {
             },
             None => self.any_link().await,
         }
+    }
+
+    /// Which broker hosts a group, as far as this client has heard.
+    pub(crate) fn known_coordinator(&self, group: &str) -> Option<BrokerAddress> {
+        let state = self.state();
+        state.coordinators.get(group).and_then(|id| state.view.brokers.get(id)).cloned()
+    }
+
+    /// Takes in what FindCoordinator said.
+    pub(crate) fn learn_coordinator(&self, group: &str, broker: BrokerAddress) {
+        let mut state = self.state();
+        state.coordinators.insert(group.to_owned(), broker.id);
+        state.view.brokers.insert(broker.id, broker);
+    }
+
+    /// Has a group's coordinator asked for again before it is next used.
+    pub(crate) fn forget_coordinator(&self, group: &str) {
+        self.state().coordinators.remove(group);
     }
 
     /// A topic as the view has it, else as the cluster answers.

@@ -297,9 +297,19 @@ impl Connection {
 
     /// Sends a request through the codec and decodes its answer.
     pub async fn call<R: Request>(&self, version: i16, request: &R) -> Result<R::Response, ClientError> {
+        self.call_within(self.config.request_timeout, version, request).await
+    }
+
+    /// As [`Connection::call`], with another time-out than the configured one: some requests wait on purpose.
+    pub async fn call_within<R: Request>(
+        &self,
+        timeout: Duration,
+        version: i16,
+        request: &R,
+    ) -> Result<R::Response, ClientError> {
         let client_id = self.config.client_id.as_deref();
         let encode = |correlation_id| ottla_protocol::encode_request(version, correlation_id, client_id, request);
-        let frame = self.send(encode).await?;
+        let frame = self.send_within(timeout, encode).await?;
         let (_, response) = ottla_protocol::decode_response::<R>(version, frame).map_err(ClientError::Decode)?;
         Ok(response)
     }

@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::{
-    BrokerId as WireBrokerId, InitProducerIdRequest, ListOffsetsRequest, TopicName, TransactionalId,
-};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::{BrokerId as WireBrokerId, InitProducerIdRequest, ListOffsetsRequest, TransactionalId};
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs};
 use ottla_protocol::Api;
 use ottla_protocol::messages::fetch::{
@@ -18,6 +15,7 @@ use ottla_protocol::messages::{CurrentLeader, NodeEndpoint, TopicRef};
 use ottla_protocol::record_batch::BatchHeader;
 
 use crate::cluster::Client;
+use crate::convert::{millis, text, topic_name};
 use crate::error::{ClientError, Outcome};
 use crate::metadata::TopicView;
 
@@ -63,10 +61,6 @@ pub struct FoundOffset {
     /// The record's timestamp; [`TimestampMs::NONE`] for the start and the end of the log.
     pub timestamp: TimestampMs,
     pub leader_epoch: LeaderEpoch,
-}
-
-fn millis(duration: Duration) -> i32 {
-    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
 }
 
 /// The version to use for a topic: a broker that did not tell the topic's id is asked by name.
@@ -219,9 +213,7 @@ impl Client {
     ) -> Result<FoundOffset, ClientError> {
         let link = self.link_to(self.leader(topic, partition).await?).await?;
         let asked = ListOffsetsPartition::default().with_partition_index(partition.0).with_timestamp(timestamp.0);
-        let asked = ListOffsetsTopic::default()
-            .with_name(TopicName(StrBytes::from_string(topic.to_owned())))
-            .with_partitions(vec![asked]);
+        let asked = ListOffsetsTopic::default().with_name(topic_name(topic)).with_partitions(vec![asked]);
         let request =
             ListOffsetsRequest::default().with_replica_id(WireBrokerId(BrokerId::NONE.0)).with_topics(vec![asked]);
         let response = link.call(&request).await?;
@@ -244,7 +236,7 @@ impl Client {
         transactional_id: Option<&str>,
         transaction_timeout: Duration,
     ) -> Result<(ProducerId, ProducerEpoch), ClientError> {
-        let id = transactional_id.map(|id| TransactionalId(StrBytes::from_string(id.to_owned())));
+        let id = transactional_id.map(|id| TransactionalId(text(id)));
         let request = InitProducerIdRequest::default()
             .with_transactional_id(id)
             .with_transaction_timeout_ms(millis(transaction_timeout));

@@ -3,22 +3,34 @@
 //! - [`Connection`]: one TCP connection to one broker; correlation ids, pipelining with a bound, time-outs. Replica fetching uses it directly.
 //! - [`Client`]: a cluster by its bootstrap addresses; versions negotiated, leaders cached and refreshed, requests retried where a
 //!   retry is safe. The command-line tools and the end-to-end tests use it.
+//! - [`Membership`]: a member of a consumer group, and what administrators ask about groups, offsets, configurations and log directories.
 //! - [`ClientError`]: tells what certainly did not happen from what may have.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod admin;
 mod cluster;
+mod configs;
 mod connection;
+mod convert;
+mod coordinator;
 mod data;
 mod error;
+mod groups;
+mod log_dirs;
+mod membership;
 mod metadata;
+mod offsets;
 
 pub use admin::{
-    ClusterDescription, ConfigEntry, DescribedBroker, DescribedPartition, DescribedTopic, NewPartitions, NewTopic,
-    TopicOutcome,
+    ClusterDescription, DescribedBroker, DescribedPartition, DescribedTopic, NewPartitions, NewTopic, TopicOutcome,
 };
 pub use cluster::{Client, ClientConfig};
+pub use configs::{ConfigChange, ConfigEntry, ConfigResource};
 pub use connection::{Connection, ConnectionConfig};
 pub use data::{FetchOptions, FoundOffset, Produced};
 pub use error::{ClientError, Outcome};
+pub use groups::{GroupDescription, GroupMember, ListedGroup};
+pub use log_dirs::{LogDir, LogDirReplica};
+pub use membership::{Beat, Membership, MembershipConfig};
 pub use metadata::{BrokerAddress, ClusterView, PartitionView, TopicView};
+pub use offsets::{CommittedOffset, Committer};

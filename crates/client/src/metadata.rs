@@ -7,6 +7,8 @@ use kafka_protocol::messages::MetadataResponse;
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, TopicId};
 use ottla_protocol::messages::{CurrentLeader, NodeEndpoint};
 
+use crate::convert::{error_of, from_wire};
+
 /// Where a broker listens.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BrokerAddress {
@@ -61,14 +63,6 @@ pub struct ClusterView {
     pub topics: BTreeMap<String, TopicView>,
 }
 
-fn error_of(code: i16) -> ErrorCode {
-    ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError)
-}
-
-fn ids(ids: &[kafka_protocol::messages::BrokerId]) -> Vec<BrokerId> {
-    ids.iter().map(|id| BrokerId(id.0)).collect()
-}
-
 impl ClusterView {
     /// Takes an answer in: its brokers are all there are; its topics replace those of the same names.
     pub(crate) fn absorb(&mut self, response: &MetadataResponse) {
@@ -93,9 +87,9 @@ impl ClusterView {
                     error: error_of(partition.error_code),
                     leader: BrokerId(partition.leader_id.0),
                     leader_epoch: LeaderEpoch(partition.leader_epoch),
-                    replicas: ids(&partition.replica_nodes),
-                    isr: ids(&partition.isr_nodes),
-                    offline_replicas: ids(&partition.offline_replicas),
+                    replicas: from_wire(&partition.replica_nodes),
+                    isr: from_wire(&partition.isr_nodes),
+                    offline_replicas: from_wire(&partition.offline_replicas),
                 };
                 (id, view)
             });

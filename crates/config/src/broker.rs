@@ -9,12 +9,13 @@ use ottla_model::{BrokerId, ClusterId, ListenerName, TopicName};
 use crate::address::HostPort;
 use crate::environment::broker_entries;
 use crate::error::ConfigError;
+use crate::groups::GroupsConfig;
 use crate::host::Host;
 use crate::known::{BROKER_ALIASES, BROKER_CONFIGS, broker_config_names, broker_knows};
 use crate::listeners::{self, Listener};
 use crate::logging::LoggingConfig;
 use crate::nearest::nearest;
-use crate::properties::{Origin, Properties, Sources, merge};
+use crate::properties::{Origin, Properties, Property, Sources, merge};
 use crate::reader::Reader;
 use crate::{Loaded, topic_defaults};
 
@@ -96,6 +97,9 @@ pub struct BrokerConfig {
     pub controlled_shutdown_retry_backoff: Duration,
     pub controlled_shutdown_max_retries: u32,
 
+    /// Groups, and the topic that keeps them.
+    pub groups: GroupsConfig,
+
     /// `create.topics`: to be created at start, through the coordinators, if they are not there.
     pub create_topics: Vec<TopicToCreate>,
 
@@ -135,13 +139,51 @@ impl BrokerConfig {
         let mut properties = merge(defaults, sources, |variables| broker_entries(variables))?;
         warn_of_unknown(&properties, &mut warnings);
         resolve_aliases(&mut properties)?;
-        let reader = Reader::new(&properties);
         let listeners = listeners::resolve(&properties, host, &mut warnings)?;
+        let config = Self::read(properties, listeners, &mut warnings)?;
+        check_replica_lag(&config, &mut warnings);
+        Ok(Loaded { config, warnings })
+    }
+
+    /// This configuration with what was set while brokers run, `own` for this one, `cluster` for all: what was read at the start
+    /// gives way. Listeners stay as they are.
+    ///
+    /// # Errors
+    /// A value that is out of its range.
+    pub fn with_dynamic(
+        &self,
+        cluster: &BTreeMap<String, String>,
+        own: &BTreeMap<String, String>,
+    ) -> Result<Self, ConfigError> {
+        let mut properties = self.properties.clone();
+        for (entries, origin) in [(cluster, Origin::Cluster), (own, Origin::Broker)] {
+            for (name, value) in entries {
+                // A value in hours, say, must not win over one in milliseconds that was set later (Kafka's `overrideProps`).
+                for stand_in in topic_defaults::family(name) {
+                    properties.remove(stand_in);
+                }
+                properties.insert(name, Property { value: value.trim().to_owned(), origin: origin.clone() });
+            }
+        }
+        let listeners = listeners::Listeners {
+            listeners: self.listeners.clone(),
+            advertised: self.advertised_listeners.clone(),
+            inter_broker: self.inter_broker_listener.clone(),
+        };
+        Self::read(properties, listeners, &mut Vec::new())
+    }
+
+    fn read(
+        properties: Properties,
+        listeners: listeners::Listeners,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, ConfigError> {
+        let reader = Reader::new(&properties);
         let config = Self {
             broker_id: reader.optional("broker.id", -1..=i32::MAX)?.filter(|id| *id >= 0).map(BrokerId),
             cluster_id: reader.text("cluster.id").map(ClusterId::new),
             rack: reader.text("broker.rack").map(str::to_owned),
-            coordinator_connect: coordinator_connect(&reader, &mut warnings)?,
+            coordinator_connect: coordinator_connect(&reader, warnings)?,
 
             listeners: listeners.listeners,
             advertised_listeners: listeners.advertised,
@@ -201,15 +243,16 @@ impl BrokerConfig {
             controlled_shutdown_retry_backoff: reader.duration_ms("controlled.shutdown.retry.backoff.ms", 0)?,
             controlled_shutdown_max_retries: reader.number("controlled.shutdown.max.retries", 0..=u32::MAX)?,
 
+            groups: GroupsConfig::read(&reader)?,
+
             create_topics: create_topics(&reader)?,
             http: http(&reader)?,
             logging: LoggingConfig::read(&reader)?,
             topic_defaults: topic_defaults::effective(&properties)?,
             properties,
         };
-        check_replica_lag(&config, &mut warnings);
         check_choices(&config.properties)?;
-        Ok(Loaded { config, warnings })
+        Ok(config)
     }
 
     /// The advertised endpoint of a listener.

@@ -55,12 +55,16 @@ pub enum Origin {
     /// The variable's name.
     Environment(String),
     Flag,
+    /// Set while the brokers run, for all of them.
+    Cluster,
+    /// Set while the broker runs, for it alone.
+    Broker,
 }
 
 impl Origin {
     /// Whether somebody set it, as DescribeConfigs' `STATIC_BROKER_CONFIG` means it.
     pub fn is_static(&self) -> bool {
-        *self != Self::Default
+        matches!(self, Self::File(_) | Self::Environment(_) | Self::Flag)
     }
 }
 
@@ -71,6 +75,8 @@ impl fmt::Display for Origin {
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Environment(variable) => f.write_str(variable),
             Self::Flag => f.write_str("command line"),
+            Self::Cluster => f.write_str("set at run time for all brokers"),
+            Self::Broker => f.write_str("set at run time"),
         }
     }
 }

@@ -57,6 +57,12 @@ pub static TOPIC_SYNONYMS: &[TopicSynonym] = &[
     one("unclean.leader.election.enable", &[("unclean.leader.election.enable", 1)]),
 ];
 
+/// The broker properties that say the same as `name` in other units, itself among them; empty where it stands alone.
+pub(crate) fn family(name: &str) -> impl Iterator<Item = &'static str> {
+    let family = TOPIC_SYNONYMS.iter().find(|synonym| synonym.broker.iter().any(|(member, _)| *member == name));
+    family.map_or(&[][..], |synonym| synonym.broker).iter().map(|(member, _)| *member)
+}
+
 /// The value that each topic configuration has on this broker where the topic sets none.
 pub(crate) fn effective(properties: &Properties) -> Result<BTreeMap<&'static str, String>, ConfigError> {
     let reader = Reader::new(properties);

@@ -7,9 +7,12 @@
 //! The way in: [`tree::Tree::apply`] (what every coordinator does with a committed entry), [`image::Image::apply`]
 //! (what every coordinator and broker does with the changes), [`controller::Controller`] (what only the quorum leader has).
 
+pub mod broker_config;
+pub mod config_value;
 pub mod controller;
 pub mod delta;
 pub mod election;
+pub mod group_config;
 pub mod image;
 pub mod isr_change;
 pub mod liveness;

@@ -155,12 +155,37 @@ fn schema(api: Api) -> Option<&'static [Field]> {
         Api::DeleteTopics => {
             const { &[Structs(&[NullableText(ALL), Fixed(16, ALL)], since(6)), Texts(0..=5), Fixed(4, ALL)] }
         }
+        Api::DeleteRecords => const { &[Structs(&[Text(ALL), Structs(&[Fixed(12, ALL)], ALL)], ALL), Fixed(4, ALL)] },
         Api::InitProducerId => const { &[NullableText(ALL), Fixed(4, ALL), Fixed(8, since(3)), Fixed(2, since(3))] },
         Api::OffsetForLeaderEpoch => {
             const { &[Fixed(4, since(3)), Structs(&[Text(ALL), Structs(&[Fixed(12, ALL)], ALL)], ALL)] }
         }
         Api::DescribeConfigs => {
             const { &[Structs(&[Fixed(1, ALL), Text(ALL), Texts(ALL)], ALL), Fixed(1, ALL), Fixed(1, since(3))] }
+        }
+        Api::AlterConfigs => {
+            const {
+                &[
+                    Structs(&[Fixed(1, ALL), Text(ALL), Structs(&[Text(ALL), NullableText(ALL)], ALL)], ALL),
+                    Fixed(1, ALL),
+                ]
+            }
+        }
+        Api::IncrementalAlterConfigs => {
+            const {
+                &[
+                    Structs(
+                        &[Fixed(1, ALL), Text(ALL), Structs(&[Text(ALL), Fixed(1, ALL), NullableText(ALL)], ALL)],
+                        ALL,
+                    ),
+                    Fixed(1, ALL),
+                ]
+            }
+        }
+        Api::ListConfigResources => const { &[Numbers(1, since(1))] },
+        Api::DescribeLogDirs => const { &[Structs(&[Text(ALL), Numbers(4, ALL)], ALL)] },
+        Api::AlterReplicaLogDirs => {
+            const { &[Structs(&[Text(ALL), Structs(&[Text(ALL), Numbers(4, ALL)], ALL)], ALL)] }
         }
         Api::CreatePartitions => {
             const {

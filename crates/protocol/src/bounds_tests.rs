@@ -32,7 +32,12 @@ fn huge_and_negative_counts_are_refused_before_a_decoder_runs() {
                 | Api::Metadata
                 | Api::CreateTopics
                 | Api::DeleteTopics
+                | Api::DeleteRecords
                 | Api::DescribeConfigs
+                | Api::AlterConfigs
+                | Api::IncrementalAlterConfigs
+                | Api::DescribeLogDirs
+                | Api::AlterReplicaLogDirs
                 | Api::CreatePartitions
                 | Api::DescribeTopicPartitions => {}
                 _ => continue,

@@ -27,6 +27,16 @@ pub struct LogConfig {
     pub retention_bytes: i64,
     /// `file.delete.delay.ms`: how long the files of a segment that was taken out are kept.
     pub file_delete_delay_ms: i64,
+    /// `cleanup.policy` has `compact`.
+    pub compact: bool,
+    /// `delete.retention.ms`: how long a tombstone stays readable after it was first cleaned.
+    pub delete_retention_ms: i64,
+    /// `min.cleanable.dirty.ratio`, in millionths.
+    pub min_cleanable_dirty_ppm: u32,
+    /// `min.compaction.lag.ms`: segments with younger records are not cleaned. 0 is no lag.
+    pub min_compaction_lag_ms: i64,
+    /// `max.compaction.lag.ms`: a record that waited longer is cleaned whatever the ratio. `i64::MAX` is no bound.
+    pub max_compaction_lag_ms: i64,
     /// Whether compaction may have left gaps between the offsets of neighbouring segments. Where it cannot have,
     /// recovery takes a gap for lost records and refuses the log.
     pub may_have_gaps: bool,
@@ -47,6 +57,11 @@ impl Default for LogConfig {
             retention_ms: 7 * 24 * 3_600_000,
             retention_bytes: -1,
             file_delete_delay_ms: 60_000,
+            compact: false,
+            delete_retention_ms: 86_400_000,
+            min_cleanable_dirty_ppm: 500_000,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
             may_have_gaps: false,
         }
     }

@@ -12,6 +12,7 @@ use ottla_model::{BrokerEpoch, BrokerId, ClusterId, Offset, PartitionId, TopicId
 
 use crate::checkpoint::meta_properties::{self, MetaProperties};
 use crate::checkpoint::offsets::{self, Offsets};
+use crate::checkpoint::registration::{self, Registration};
 use crate::checkpoint::{clean_shutdown, partition_metadata};
 use crate::env::{Env, File, OpenMode};
 use crate::error::Malformed;
@@ -168,22 +169,49 @@ impl<E: Env> LogDirectory<E> {
 
     /// Reads and removes the clean-shutdown file: the broker epoch of the process that left it
     /// ([`BrokerEpoch::NONE`] where it does not say), or none after an unclean end. It is gone from the disk before this
-    /// returns, so that no crash from now on looks clean.
-    pub fn take_clean_shutdown(&self) -> Result<Option<BrokerEpoch>, DirectoryError> {
+    /// returns, so that no crash from now on looks clean. With `boot_id` the epoch is remembered as that of a registration in this
+    /// boot first: a start that is killed before it registers has lost nothing either.
+    pub fn take_clean_shutdown(&self, boot_id: Option<&str>) -> Result<Option<BrokerEpoch>, DirectoryError> {
         let path = self.path.join(clean_shutdown::FILE_NAME);
         let content = match self.env.read_file(&path) {
             Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.io(error)),
         };
+        let broker_epoch = clean_shutdown::decode(&content);
+        if let Some(boot_id) = boot_id.filter(|_| broker_epoch.is_known()) {
+            self.write_registration(&Registration { boot_id: boot_id.to_owned(), broker_epoch })?;
+        }
         self.env.remove_file(&path).map_err(|error| unusable(&self.path, error))?;
         self.env.sync_directory(&self.path).map_err(|error| self.io(error))?;
-        Ok(Some(clean_shutdown::decode(&content)))
+        Ok(Some(broker_epoch))
     }
 
     /// Says that every log of the directory has been closed, by this registration of the broker. The last thing to do.
     pub fn write_clean_shutdown(&self, broker_epoch: BrokerEpoch) -> Result<(), DirectoryError> {
         self.write(clean_shutdown::FILE_NAME, &clean_shutdown::encode(broker_epoch))
+    }
+
+    /// The broker's last registration; none if it is not known.
+    pub fn registration(&self) -> Result<Option<Registration>, DirectoryError> {
+        match self.env.read_file(&self.path.join(registration::FILE_NAME)) {
+            Ok(content) => Ok(registration::decode(&content)
+                .inspect_err(|error| tracing::warn!(directory = %self.path.display(), %error, "of no use"))
+                .ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.io(error)),
+        }
+    }
+
+    /// Remembers a registration, durably.
+    pub fn write_registration(&self, registration: &Registration) -> Result<(), DirectoryError> {
+        self.write(registration::FILE_NAME, &registration::encode(registration))
+    }
+
+    /// Forgets the last registration, durably: what was written since may be lost though the machine runs on.
+    pub fn forget_registration(&self) -> Result<(), DirectoryError> {
+        let forgotten = self.env.remove_file_if_there(&self.path.join(registration::FILE_NAME));
+        forgotten.and_then(|()| self.env.sync_directory(&self.path)).map_err(|error| unusable(&self.path, error))
     }
 
     /// Where a partition's log is, or would be.
@@ -213,13 +241,13 @@ impl<E: Env> LogDirectory<E> {
         Ok(found)
     }
 
-    /// Renames a live partition's directory to be removed later, durably; `unique` tells it from earlier ones of the
-    /// name. Abandon the log first ([`crate::Log::abandon`]). Returns the new path.
+    /// Renames a live partition's directory to be removed later, durable after [`Self::sync`]; `unique` tells it from earlier ones of
+    /// the name. Abandon the log first ([`crate::Log::abandon`]). Returns the new path.
     pub fn mark_deleted(&self, partition: &TopicPartition, unique: [u8; 16]) -> Result<PathBuf, DirectoryError> {
         self.rename_partition(partition, unique, DELETED_SUFFIX)
     }
 
-    /// Renames the directory of a partition that the cluster does not know, durably. It is never removed.
+    /// Renames the directory of a partition that the cluster does not know, durable after [`Self::sync`]. It is never removed.
     pub fn mark_stray(&self, partition: &TopicPartition, unique: [u8; 16]) -> Result<PathBuf, DirectoryError> {
         self.rename_partition(partition, unique, STRAY_SUFFIX)
     }
@@ -232,8 +260,12 @@ impl<E: Env> LogDirectory<E> {
     ) -> Result<PathBuf, DirectoryError> {
         let to = self.path.join(renamed(partition, unique, suffix));
         self.env.rename(&self.partition_path(partition), &to).map_err(|error| self.io(error))?;
-        self.env.sync_directory(&self.path).map_err(|error| self.io(error))?;
         Ok(to)
+    }
+
+    /// Makes the names in the directory durable.
+    pub fn sync(&self) -> Result<(), DirectoryError> {
+        self.env.sync_directory(&self.path).map_err(|error| self.io(error))
     }
 
     /// Removes a directory that was marked as deleted, with all it holds.

@@ -54,9 +54,6 @@ pub enum OpenError {
     /// may exist elsewhere: the log is neither served nor cut nor read past it (scenario 14).
     #[error("{file}: the record batch at byte {position} is damaged or missing, and valid ones follow it")]
     CorruptMiddle { file: PathBuf, position: u64 },
-    /// Compaction by Kafka was interrupted while it swapped segments; Kafka must finish it.
-    #[error("{file}: a compaction was interrupted and must be finished by the software that began it")]
-    UnfinishedSwap { file: PathBuf },
     /// There are records, and the id of the topic that they belong to did not survive. They may be of a topic that was
     /// deleted and made again under the same name since.
     #[error("{directory}: the topic's id is lost ({reason}), so nobody knows whose records these are")]

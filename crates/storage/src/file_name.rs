@@ -10,6 +10,15 @@ pub const TIME_INDEX: &str = "timeindex";
 /// Aborted transactions. Not written yet; removed with its segment.
 pub const TRANSACTION_INDEX: &str = "txnindex";
 pub const PRODUCER_SNAPSHOT: &str = "snapshot";
+/// The files that make up a segment, in the order in which a swap renames them.
+pub const SEGMENT_KINDS: [&str; 4] = [LOG, OFFSET_INDEX, TIME_INDEX, TRANSACTION_INDEX];
+
+/// Being written by the cleaner; worth nothing after a crash.
+pub const CLEANED_SUFFIX: &str = ".cleaned";
+/// Written by the cleaner, about to take the place of other segments; a crash leaves the rest to the next opening.
+pub const SWAP_SUFFIX: &str = ".swap";
+/// To be removed.
+pub const DELETED_SUFFIX: &str = ".deleted";
 
 pub const LEADER_EPOCH_CHECKPOINT: &str = "leader-epoch-checkpoint";
 pub const PARTITION_METADATA: &str = "partition.metadata";
@@ -17,6 +26,13 @@ pub const PARTITION_METADATA: &str = "partition.metadata";
 /// `DIRECTORY/00000000000000000042.KIND`
 pub fn path_of(directory: &Path, offset: Offset, kind: &str) -> PathBuf {
     directory.join(format!("{:020}.{kind}", offset.0))
+}
+
+/// `PATH.SUFFIX`, where the suffix brings its dot.
+pub fn with_suffix(path: PathBuf, suffix: &str) -> PathBuf {
+    let mut name = path.into_os_string();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 /// The offset and the kind of a name of that form.

@@ -48,6 +48,10 @@ impl<T: Entry> IndexFile<T> {
         self.written + u32::try_from(self.waiting.len()).unwrap_or(u32::MAX)
     }
 
+    pub fn size_bytes(&self) -> u64 {
+        u64::from(self.len()) * T::BYTES as u64
+    }
+
     pub fn push(&mut self, entry: T) {
         self.waiting.push(entry);
         self.last = Some(entry);

@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod checkpoint;
+pub mod compaction;
 pub mod config;
 pub mod directory;
 pub mod env;

@@ -106,12 +106,29 @@ pub(crate) struct BatchScan<'f, F> {
     base_offset: Offset,
     buffer: Vec<u8>,
     buffer_at: u32,
+    read_bytes: usize,
 }
 
 impl<'f, F: File> BatchScan<'f, F> {
     /// Of the whole segment file with this base offset.
     pub fn new(file: &'f F, base_offset: Offset, end: u32) -> Self {
-        Self { file, position: 0, end, next_offset: base_offset, base_offset, buffer: Vec::new(), buffer_at: 0 }
+        let read_bytes = BATCH_READ_BYTES;
+        Self {
+            file,
+            position: 0,
+            end,
+            next_offset: base_offset,
+            base_offset,
+            buffer: Vec::new(),
+            buffer_at: 0,
+            read_bytes,
+        }
+    }
+
+    /// Reads pieces of another size than usual.
+    pub fn with_read_bytes(mut self, read_bytes: usize) -> Self {
+        self.read_bytes = read_bytes;
+        self
     }
 
     /// From a position that is known to begin the batch of `next_offset`.
@@ -164,7 +181,7 @@ impl<'f, F: File> BatchScan<'f, F> {
         if self.buffered().len() >= len {
             return Ok(());
         }
-        let wanted = len.max(BATCH_READ_BYTES).min((self.end - self.position) as usize);
+        let wanted = len.max(self.read_bytes).min((self.end - self.position) as usize);
         self.buffer.resize(wanted, 0);
         let count = self.file.read_at(&mut self.buffer, u64::from(self.position))?;
         self.buffer.truncate(count);

@@ -95,7 +95,7 @@ impl Segment {
 
     /// Removes the files. Whoever has them open keeps reading.
     pub fn remove_files<E: Env>(&self, place: Place<'_, E>) -> io::Result<()> {
-        for kind in [file_name::LOG, file_name::OFFSET_INDEX, file_name::TIME_INDEX, file_name::TRANSACTION_INDEX] {
+        for kind in file_name::SEGMENT_KINDS {
             place.env.remove_file_if_there(&place.path(self.base_offset, kind))?;
         }
         Ok(())
@@ -124,7 +124,8 @@ impl Segment {
         self.size_bytes = position.saturating_add(size);
     }
 
-    fn index_largest_timestamp(&mut self) {
+    /// Closes the time index: the largest timestamp is its last entry.
+    pub fn index_largest_timestamp(&mut self) {
         if let Some(largest) = self.largest_timestamp
             && let Some(relative_offset) = relative_offset(self.base_offset, largest.offset)
         {
@@ -132,9 +133,14 @@ impl Segment {
         }
     }
 
+    /// Whether so many index entries wait in memory that they should be written out.
+    pub fn has_many_entries(&self) -> bool {
+        self.offset_index.should_write_out() || self.time_index.should_write_out()
+    }
+
     /// Writes index entries out when enough of them wait. A failure costs nothing but memory: they go on waiting.
     pub fn write_out_if_many<E: Env>(&mut self, place: Place<'_, E>) {
-        if !self.offset_index.should_write_out() && !self.time_index.should_write_out() {
+        if !self.has_many_entries() {
             return;
         }
         if let Err(error) = self.write_out(place) {
@@ -158,8 +164,14 @@ impl Segment {
     }
 
     fn write_out<E: Env>(&mut self, place: Place<'_, E>) -> io::Result<()> {
-        self.offset_index.write_out(place.env, &place.path(self.base_offset, file_name::OFFSET_INDEX))?;
-        self.time_index.write_out(place.env, &place.path(self.base_offset, file_name::TIME_INDEX))
+        let offset_path = place.path(self.base_offset, file_name::OFFSET_INDEX);
+        self.write_out_to(place.env, &offset_path, &place.path(self.base_offset, file_name::TIME_INDEX))
+    }
+
+    /// Writes the waiting index entries to these files.
+    pub fn write_out_to(&mut self, env: &impl Env, offset_index: &Path, time_index: &Path) -> io::Result<()> {
+        self.offset_index.write_out(env, offset_index)?;
+        self.time_index.write_out(env, time_index)
     }
 
     /// Brings the index files to the state of a closed segment: complete, with the largest timestamp as the last entry.

@@ -79,15 +79,15 @@ fn checkpoints_survive_and_are_replaced_whole() {
 fn a_clean_shutdown_counts_once() {
     let env = FaultyEnv::new(4);
     let directory = open(&env).unwrap();
-    assert_eq!(directory.take_clean_shutdown().unwrap(), None);
+    assert_eq!(directory.take_clean_shutdown(None).unwrap(), None);
     directory.write_clean_shutdown(BrokerEpoch(42)).unwrap();
     drop(directory);
     env.lose_power();
     let directory = open(&env).unwrap();
-    assert_eq!(directory.take_clean_shutdown().unwrap(), Some(BrokerEpoch(42)));
+    assert_eq!(directory.take_clean_shutdown(None).unwrap(), Some(BrokerEpoch(42)));
     drop(directory);
     env.lose_power();
-    assert_eq!(open(&env).unwrap().take_clean_shutdown().unwrap(), None);
+    assert_eq!(open(&env).unwrap().take_clean_shutdown(None).unwrap(), None);
 }
 
 #[test]

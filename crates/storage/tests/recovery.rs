@@ -249,16 +249,6 @@ fn an_index_that_lost_its_way_costs_time_not_records() {
 }
 
 #[test]
-fn an_interrupted_swap_is_refused() {
-    let env = MemoryEnv::new();
-    written(&env);
-    env.restart();
-    env.open(&directory().join("00000000000000000000.log.swap"), OpenMode::Create).unwrap();
-    let refused = open_unclean(&env, small_segments(), Offset(0));
-    assert!(matches!(refused, Err(OpenError::UnfinishedSwap { .. })));
-}
-
-#[test]
 fn a_half_created_log_opens_empty() {
     let env = MemoryEnv::new();
     env.create_directory(&directory()).unwrap();

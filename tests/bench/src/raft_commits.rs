@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use ottla_e2e::{Cluster, ClusterOptions};
 use ottla_rpc::ClusterClient;
-use ottla_rpc::cluster::{AlterConfig, AlterConfigsRequest, ConfigEntity, ConfigEntry};
+use ottla_rpc::cluster::{AlterConfig, AlterConfigsRequest, ConfigChange, ConfigEntity};
 use tempfile::TempDir;
 
 use crate::baseline;
@@ -49,9 +49,10 @@ async fn commits_per_s(client: &ClusterClient, callers: usize, round: usize) -> 
                     let request = AlterConfigsRequest {
                         entities: vec![AlterConfig {
                             entity: Some(ConfigEntity { kind: "brokers".into(), name: (1 + caller).to_string() }),
-                            changes: vec![ConfigEntry {
+                            changes: vec![ConfigChange {
                                 name: "log.cleaner.threads".into(),
                                 value: Some((1 + (value + round as u64) % 9).to_string()),
+                                ..ConfigChange::default()
                             }],
                             replace_all: false,
                         }],

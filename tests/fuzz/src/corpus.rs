@@ -247,6 +247,13 @@ pub fn body(api: Api, version: i16) -> Bytes {
                 encoded(&DeleteTopicsRequest::default().with_topic_names(vec![topic("logs"), topic("b")]), schema)
             }
         }
+        Api::DeleteRecords => {
+            use delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+            let topic = DeleteRecordsTopic::default()
+                .with_name(topic("logs"))
+                .with_partitions(vec![DeleteRecordsPartition::default(); 3]);
+            encoded(&DeleteRecordsRequest::default().with_topics(vec![topic; 2]), schema)
+        }
         Api::InitProducerId => {
             let id = Some(TransactionalId(text("tx")));
             encoded(&InitProducerIdRequest::default().with_transactional_id(id), schema)
@@ -265,6 +272,41 @@ pub fn body(api: Api, version: i16) -> Bytes {
             let all = resource.clone().with_configuration_keys(None);
             let some = resource.with_configuration_keys(Some(vec![text("a"), text("b")]));
             encoded(&DescribeConfigsRequest::default().with_resources(vec![all, some]), schema)
+        }
+        Api::AlterConfigs => {
+            use alter_configs_request::{AlterConfigsResource, AlterableConfig};
+            let config = AlterableConfig::default().with_name(text("retention.ms")).with_value(Some(text("1")));
+            let resource = AlterConfigsResource::default()
+                .with_resource_type(2)
+                .with_resource_name(text("logs"))
+                .with_configs(vec![config; 2]);
+            encoded(&AlterConfigsRequest::default().with_resources(vec![resource; 2]), schema)
+        }
+        Api::IncrementalAlterConfigs => {
+            use incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+            let set = AlterableConfig::default().with_name(text("retention.ms")).with_value(Some(text("1")));
+            let delete = AlterableConfig::default().with_name(text("segment.ms")).with_config_operation(1);
+            let resource = AlterConfigsResource::default()
+                .with_resource_type(2)
+                .with_resource_name(text("logs"))
+                .with_configs(vec![set, delete]);
+            encoded(&IncrementalAlterConfigsRequest::default().with_resources(vec![resource; 2]), schema)
+        }
+        Api::ListConfigResources => {
+            let types = if version >= 1 { vec![2, 4, 32] } else { Vec::new() };
+            encoded(&ListConfigResourcesRequest::default().with_resource_types(types), schema)
+        }
+        Api::DescribeLogDirs => {
+            let topic = describe_log_dirs_request::DescribableLogDirTopic::default()
+                .with_topic(topic("logs"))
+                .with_partitions(vec![0, 1, 2]);
+            encoded(&DescribeLogDirsRequest::default().with_topics(Some(vec![topic; 2])), schema)
+        }
+        Api::AlterReplicaLogDirs => {
+            use alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
+            let topic = AlterReplicaLogDirTopic::default().with_name(topic("logs")).with_partitions(vec![0, 1]);
+            let dir = AlterReplicaLogDir::default().with_path(text("/data")).with_topics(vec![topic; 2]);
+            encoded(&AlterReplicaLogDirsRequest::default().with_dirs(vec![dir; 2]), schema)
         }
         Api::CreatePartitions => {
             use create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};

@@ -42,7 +42,8 @@ fn decode(api: Api, version: i16, mut body: Bytes) -> bool {
 }
 
 fn has_no_fields(api: Api, version: i16) -> bool {
-    matches!(api, Api::ApiVersions | Api::ListGroups) && version < 3
+    (matches!(api, Api::ApiVersions | Api::ListGroups) && version < 3)
+        || (api == Api::ListConfigResources && version == 0)
 }
 
 #[test]
@@ -168,6 +169,11 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
         },
         Api::DescribeConfigs if flexible => &[2, 1, 1, 0],
         Api::DescribeConfigs => &[2, 0, 0, 0, 0, 0, 0],
+        Api::AlterConfigs | Api::IncrementalAlterConfigs if flexible => &[2, 1, 1, 0],
+        Api::AlterConfigs | Api::IncrementalAlterConfigs => &[2, 0, 0, 0, 0, 0, 0],
+        Api::DescribeLogDirs | Api::AlterReplicaLogDirs | Api::DeleteRecords if flexible => &[1, 1, 0],
+        Api::DescribeLogDirs | Api::AlterReplicaLogDirs | Api::DeleteRecords => &[0; 6],
+        Api::ListConfigResources if version >= 1 => &[0],
         Api::CreatePartitions if flexible => &[1, 0, 0, 0, 1, 1, 0],
         Api::CreatePartitions => &[0; 10],
         Api::DescribeTopicPartitions => &[1, 0],
@@ -257,7 +263,7 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
             out.put_slice(&[1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
             &[1]
         }
-        Api::Heartbeat | Api::ListGroups => return None,
+        Api::Heartbeat | Api::ListGroups | Api::ListConfigResources => return None,
         Api::FindCoordinator | Api::ApiVersions | Api::InitProducerId | Api::DescribeCluster => return None,
     };
     if flexible {

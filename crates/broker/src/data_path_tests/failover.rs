@@ -17,14 +17,16 @@ fn a_killed_leader_comes_back_as_a_follower_and_joins_the_isr() {
         let produced = brokers[0].produce(TopicRef::Id(id), partition, &batch(&["a"]), -1, NEVER_MS);
         assert_eq!(produced.error, ErrorCode::None);
     }
-    brokers.remove(0).kill();
+    let killed = brokers.remove(0);
+    let epoch = killed.broker.identity.epoch();
+    killed.kill();
     for partition in 0..3 {
         cluster.quorum.elect("t", partition, 2, &[2, 3]);
         let produced = brokers[0].produce(TopicRef::Id(id), partition, &batch(&["b", "c"]), -1, NEVER_MS);
         assert_eq!((produced.error, produced.base_offset), (ErrorCode::None, Offset(1)));
     }
     let back = cluster.start(1);
-    assert!(!back.opened.clean_shutdown_epoch.is_known(), "it was killed");
+    assert_eq!(back.opened.clean_shutdown_epoch, epoch, "the machine has been running since");
     for partition in 0..3 {
         eventually("it is back in the ISR", || cluster.quorum.isr("t", partition) == [1, 2, 3]);
         assert_eq!(back.log_bytes(id, partition), brokers[0].log_bytes(id, partition));

@@ -33,6 +33,7 @@ use crate::broker::{Broker, Identity};
 use crate::connection::ConnectionShared;
 use crate::handlers;
 use crate::listener::{self, AcceptOptions, Population};
+use crate::log_dirs::opening::OpeningProgress;
 use crate::metadata_cache::MetadataCache;
 use crate::partition::Partition;
 use crate::quorum_handle::{
@@ -45,6 +46,8 @@ use crate::telemetry::Telemetry;
 
 pub const INTERNAL: &str = "INTERNAL";
 pub const CLIENT: &str = "CLIENT";
+/// A flag of [`Cluster::new`]: every broker gets another log directory, beside [`Cluster::log_directory`].
+pub const SECOND_DIRECTORY: &str = "a second log directory";
 pub const FETCH_VERSION: i16 = 17;
 /// Everything here happens within milliseconds; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -324,8 +327,13 @@ impl Cluster {
         self.directory.path().join(id.to_string())
     }
 
-    fn config(&self, id: i32) -> Arc<BrokerConfig> {
+    pub fn config(&self, id: i32) -> Arc<BrokerConfig> {
         let directory = self.log_directory(id).display().to_string();
+        // A second directory of its own where the test wants one.
+        let directory = match self.flags.iter().find(|(key, _)| key == SECOND_DIRECTORY) {
+            Some(_) => format!("{directory},{directory}-second"),
+            None => directory,
+        };
         let mut flags: Vec<(String, String)> = [
             ("coordinator.connect", "127.0.0.1:1"),
             ("broker.id", &id.to_string()),
@@ -337,7 +345,7 @@ impl Cluster {
         .iter()
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
         .collect();
-        flags.extend(self.flags.iter().cloned());
+        flags.extend(self.flags.iter().filter(|(key, _)| key != SECOND_DIRECTORY).cloned());
         Arc::new(BrokerConfig::load(&Sources { flags, ..Sources::default() }).expect("a valid configuration").config)
     }
 
@@ -354,7 +362,7 @@ impl Cluster {
             runtime.handle().clone(),
         )
         .expect("the directory can be used");
-        replicas.open_logs().expect("the logs open");
+        replicas.open_logs(&OpeningProgress::default()).expect("the logs open");
         replicas.shutdown_clean(BrokerEpoch::NONE).expect("nothing can go wrong");
     }
 
@@ -377,7 +385,7 @@ impl Cluster {
             runtime.handle().clone(),
         )
         .expect("the directory can be used");
-        let opened = replicas.open_logs().expect("the logs open");
+        let opened = replicas.open_logs(&OpeningProgress::default()).expect("the logs open");
         let shared = Arc::new(ConnectionShared::new(
             identity.clone(),
             telemetry.clone(),
@@ -422,6 +430,7 @@ impl Cluster {
         let revision = self.quorum.commit(vec![(path, Some(nodes::broker::encode(&registration)))]);
         let cluster_id = ClusterId::new("test");
         replicas.write_meta_properties(BrokerId(id), &cluster_id).expect("the directory can be written");
+        replicas.remember_registration(BrokerEpoch::from(revision));
         identity.registered(BrokerId(id), BrokerEpoch::from(revision));
         let broker = Arc::new(Broker {
             config,
@@ -464,19 +473,24 @@ impl TestBroker {
     pub fn kill(mut self) {
         self.broker.replicas.begin_shutdown();
         self.leave();
-        // Whoever is left of the last run would keep the directory's lock.
+        self.wait_until_gone();
+    }
+
+    /// Whoever is left of the last run would keep a directory's lock.
+    fn wait_until_gone(self) {
         let replicas = Arc::downgrade(&self.broker.replicas);
+        let directories: Vec<_> = self.broker.replicas.log_dirs().all().iter().map(Arc::downgrade).collect();
         drop(self);
-        eventually("everything of a killed broker is gone", || replicas.strong_count() == 0);
+        eventually("everything of the last run is gone", || {
+            replicas.strong_count() == 0 && directories.iter().all(|directory| directory.strong_count() == 0)
+        });
     }
 
     /// Ends as after SIGTERM.
     pub fn shut_down(mut self) {
         self.broker.replicas.shutdown_clean(self.broker.identity.epoch()).expect("the logs close");
         self.leave();
-        let replicas = Arc::downgrade(&self.broker.replicas);
-        drop(self);
-        eventually("everything of a stopped broker is gone", || replicas.strong_count() == 0);
+        self.wait_until_gone();
     }
 
     pub fn partition(&self, topic: TopicId, partition: i32) -> Arc<Partition> {

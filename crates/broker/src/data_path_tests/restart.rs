@@ -1,9 +1,14 @@
 //! What survives a restart, and what must not be taken for something else.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use ottla_model::{ErrorCode, Offset};
 use ottla_protocol::messages::TopicRef;
 
-use super::harness::{Cluster, batch, eventually, fetch_of, idempotent, only, topic_id, wanted};
+use super::harness::{Cluster, SECOND_DIRECTORY, batch, eventually, fetch_of, idempotent, only, topic_id, wanted};
+use crate::log_dirs::LogDirs;
+use crate::log_dirs::opening::OpeningProgress;
 
 const NEVER_MS: i32 = 60_000;
 
@@ -34,11 +39,111 @@ fn a_clean_stop_is_remembered_and_nothing_is_lost() {
     assert!(only(&read).records.is_some());
     let retry = broker.produce(TopicRef::Id(id), 0, &idempotent(5, 0, 0, &["a", "b"]), -1, NEVER_MS);
     assert_eq!(retry.base_offset, Offset(0));
+    let epoch = broker.broker.identity.epoch();
     broker.kill();
 
     let broker = cluster.start(1);
-    assert!(!broker.opened.clean_shutdown_epoch.is_known(), "the file says it of one run only");
+    assert_eq!(broker.opened.clean_shutdown_epoch, epoch, "the machine runs on, with its page cache");
     assert_eq!(broker.log_end(id, 0), Offset(2));
+}
+
+/// As if the machine had started anew since the broker registered.
+fn reboot(directory: &Path) {
+    let file = directory.join(".ottla_registration");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let other = text.replace(boot_id.trim(), "00000000-0000-0000-0000-000000000000");
+    assert_ne!(text, other);
+    std::fs::write(file, other).unwrap();
+}
+
+#[test]
+fn a_kill_leaves_the_log_whole_and_a_reboot_does_not() {
+    let cluster = Cluster::new(&[(SECOND_DIRECTORY, "")]);
+    let second = PathBuf::from(format!("{}-second", cluster.log_directory(1).display()));
+    let first_life = cluster.start(1);
+    assert!(!first_life.opened.clean_shutdown_epoch.is_known(), "the disk is new");
+    let epoch = first_life.broker.identity.epoch();
+    first_life.kill();
+
+    // Killed again before it registers: the former epoch still counts.
+    cluster.start_without_a_tree(1);
+    let second_life = cluster.start(1);
+    assert_eq!(second_life.opened.clean_shutdown_epoch, epoch);
+    second_life.kill();
+
+    reboot(&second);
+    let third_life = cluster.start(1);
+    assert!(!third_life.opened.clean_shutdown_epoch.is_known(), "one directory is not sure");
+    third_life.kill();
+
+    reboot(&cluster.log_directory(1));
+    reboot(&second);
+    let fourth_life = cluster.start(1);
+    assert!(!fourth_life.opened.clean_shutdown_epoch.is_known(), "the page cache is gone");
+    let epoch = fourth_life.broker.identity.epoch();
+    fourth_life.shut_down();
+
+    // A clean end is known across boots, also when the next process is killed before it registers.
+    reboot(&cluster.log_directory(1));
+    reboot(&second);
+    drop_after_opening(&cluster);
+    let fifth_life = cluster.start(1);
+    assert_eq!(fifth_life.opened.clean_shutdown_epoch, epoch);
+    fifth_life.kill();
+}
+
+/// A process that opens its logs and is killed.
+fn drop_after_opening(cluster: &Cluster) {
+    let directories = LogDirs::open(&cluster.config(1)).unwrap();
+    let opened = directories.open_logs(1, &Arc::default(), &OpeningProgress::default()).unwrap();
+    assert!(opened.1.closed);
+}
+
+#[test]
+fn after_a_disk_has_failed_nothing_is_called_whole() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1], &[]);
+    broker.partition(id, 0).disk_failed(&"the test says so");
+    let file = cluster.log_directory(1).join(".ottla_registration");
+    eventually("the registration is forgotten", || !file.exists());
+    broker.kill();
+    let broker = cluster.start(1);
+    assert!(!broker.opened.clean_shutdown_epoch.is_known());
+    broker.kill();
+}
+
+/// The topic's offsets leave the checkpoints with it: one that is made again under its name must not begin with them.
+#[test]
+fn a_deleted_topics_offsets_leave_the_checkpoints() {
+    let cluster = Cluster::new(&[
+        ("replica.high.watermark.checkpoint.interval.ms", "10"),
+        ("log.flush.offset.checkpoint.interval.ms", "10"),
+    ]);
+    let broker = cluster.start(1);
+    let (old, new) = (topic_id(1), topic_id(2));
+    let checkpoint =
+        |name: &str| std::fs::read_to_string(cluster.log_directory(1).join(name)).unwrap_or_default().contains("t 0 ");
+    let all = ["replication-offset-checkpoint", "recovery-point-offset-checkpoint", "log-start-offset-checkpoint"];
+    cluster.quorum.create_topic("t", old, 1, &[1], &[("flush.messages", "1")]);
+    for _ in 0..3 {
+        broker.produce(TopicRef::Id(old), 0, &batch(&["old"]), -1, NEVER_MS);
+    }
+    broker.partition(old, 0).with_log(|log| log.advance_log_start(Offset(2)));
+    eventually("everything is checkpointed", || all.iter().all(|name| checkpoint(name)));
+    cluster.quorum.delete_topic("t", 1);
+    eventually("nothing is left", || !all.iter().any(|name| checkpoint(name)));
+    cluster.quorum.create_topic("t", new, 1, &[1], &[]);
+    eventually("the new log is open", || broker.partition(new, 0).with_log(|_| ()).is_some());
+    let produced = broker.produce(TopicRef::Id(new), 0, &batch(&["a", "b", "c", "d"]), 1, NEVER_MS);
+    assert_eq!(produced.error, ErrorCode::None);
+    broker.kill();
+    let broker = cluster.start(1);
+    let bounds = broker.partition(new, 0).with_log(|log| (log.log_start_offset(), log.log_end_offset()));
+    assert_eq!(bounds, Some((Offset(0), Offset(4))));
+    broker.kill();
 }
 
 #[test]

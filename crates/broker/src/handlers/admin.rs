@@ -25,7 +25,10 @@ pub struct Patience {
 
 impl Patience {
     pub fn of_request(timeout_ms: i32) -> Self {
-        let asked = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+        Self::of(Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0)))
+    }
+
+    pub fn of(asked: Duration) -> Self {
         Self { deadline: Instant::now() + asked.clamp(TIMEOUT_MIN, TIMEOUT_MAX) }
     }
 

@@ -118,11 +118,11 @@ fn success(broker: &Broker, version: i16, topic: &CreatableTopic, outcome: &Topi
         .iter()
         .filter_map(|config| Some((config.name.to_string(), config.value.as_ref()?.to_string())))
         .collect();
-    let configs = describe_configs::topic_entries(&broker.config, &overrides)
+    let configs = describe_configs::topic_entries(broker.replicas.live_config(), &overrides)
         .into_iter()
         .map(|entry| {
             CreatableTopicConfigs::default()
-                .with_name(wire::text(entry.name))
+                .with_name(wire::text(&entry.name))
                 .with_value(entry.value.as_deref().map(wire::text))
                 .with_read_only(entry.read_only)
                 .with_config_source(entry.source.code())

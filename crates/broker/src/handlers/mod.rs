@@ -3,6 +3,7 @@
 //! body after the header; they run in the connection's task and never block.
 
 pub mod admin;
+pub mod alter_configs;
 pub mod api_versions;
 pub mod create_partitions;
 pub mod create_topics;
@@ -14,6 +15,7 @@ pub mod fetch;
 pub mod find_coordinator;
 pub mod init_producer_id;
 pub mod leader_hint;
+pub mod list_config_resources;
 pub mod list_offsets;
 pub mod metadata;
 pub mod offset_for_leader_epoch;

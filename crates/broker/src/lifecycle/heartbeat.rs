@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ottla_model::Revision;
+use ottla_model::{BrokerEpoch, Revision};
 use ottla_rpc::{ClusterClient, HeartbeatStream, cluster};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -36,6 +36,8 @@ pub struct Session {
     pub interval: Duration,
     /// Tells the watcher to go elsewhere.
     pub leave_watch: Arc<Notify>,
+    /// Hears of every further registration, to remember it; returns at once.
+    pub remember: Box<dyn Fn(BrokerEpoch) + Send + Sync>,
 }
 
 /// What ended one stream.
@@ -147,6 +149,7 @@ impl Session {
         self.application.id = self.identity.id();
         self.application.clean_shutdown_epoch = self.identity.epoch();
         let registered = registration::register(&self.client, &self.identity, &self.application).await?;
+        (self.remember)(registered.epoch);
         self.identity.registered(registered.id, registered.epoch);
         self.telemetry.broker_epoch.set(registered.epoch.0);
         tracing::info!(epoch = %registered.epoch, "registered again");

@@ -279,7 +279,8 @@ async fn open_logs(
     mut shutdown: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<(OpenedLogs, Continue), RunError> {
     let replicas = Arc::clone(&parts.replicas);
-    let mut opening = tokio::task::spawn_blocking(move || replicas.open_logs());
+    let readiness = Arc::clone(&parts.readiness);
+    let mut opening = tokio::task::spawn_blocking(move || replicas.open_logs(&readiness.opening));
     let mut progress = tokio::time::interval(PROGRESS_INTERVAL);
     progress.reset();
     let mut next = Continue::Run;
@@ -291,7 +292,7 @@ async fn open_logs(
                     Err(error) => Err(RunError::Runtime(io::Error::other(error))),
                 };
             }
-            _ = progress.tick() => tracing::info!("still opening logs"),
+            _ = progress.tick() => tracing::info!(progress = %parts.readiness.opening, "opening logs"),
             () = &mut shutdown, if matches!(next, Continue::Run) => next = Continue::Stop,
         }
     }
@@ -373,6 +374,7 @@ impl Parts {
 
     fn accept_registration(&self, registered: &Registered) -> Result<(), RunError> {
         self.replicas.write_meta_properties(registered.id, &registered.cluster_id)?;
+        self.replicas.remember_registration(registered.epoch);
         self.identity.registered(registered.id, registered.epoch);
         self.telemetry.broker_epoch.set(registered.epoch.0);
         tracing::info!(
@@ -411,6 +413,14 @@ impl Parts {
             application,
             interval: self.config.broker_heartbeat_interval,
             leave_watch,
+            remember: {
+                let replicas = Arc::clone(&self.replicas);
+                // On a thread that may wait: the session must not stand still while a disk does.
+                Box::new(move |epoch| {
+                    let replicas = Arc::clone(&replicas);
+                    drop(tokio::task::spawn_blocking(move || replicas.remember_registration(epoch)));
+                })
+            },
         };
         let (failed, failure) = tokio::sync::oneshot::channel();
         background.spawn(async move {

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_metadata::controller::{
-    CreatePartitions, CreateTopics, DeleteTopics, Refusal, TopicOutcome, TopicOutcomes, TopicRef,
+    AlterConfigs, ConfigOutcomes, CreatePartitions, CreateTopics, DeleteTopics, Refusal, TopicOutcome, TopicOutcomes,
+    TopicRef,
 };
 use ottla_model::{
     BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch, PartitionId, ProducerId, Revision, TopicId,
     TopicIdPartition,
 };
-use ottla_rpc::{CallError, ClusterClient, cluster};
+use ottla_rpc::{CallError, ClusterClient, cluster, convert};
 use tokio::runtime::Handle;
 
 use crate::broker::Identity;
@@ -211,6 +212,15 @@ impl QuorumHandle for QuorumClient {
         self.run(async move {
             let response = client.delete_topics(request, timeout).await.map_err(error_of)?;
             Ok(outcomes(response.topics, response.revision))
+        })
+    }
+
+    fn alter_configs(&self, command: AlterConfigs, timeout: Duration) -> QuorumFuture<ConfigOutcomes> {
+        let request = convert::alter_configs_to_proto(command);
+        let client = self.client.clone();
+        self.run(async move {
+            let response = client.alter_configs(request, timeout).await.map_err(error_of)?;
+            convert::config_outcomes_from_proto(response).map_err(|error| QuorumError::Unknown(error.to_string()))
         })
     }
 

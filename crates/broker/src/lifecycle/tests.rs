@@ -209,6 +209,7 @@ async fn beats_follow_the_image_and_a_fenced_broker_comes_back() {
     let identity = identity();
     identity.registered(BrokerId(1), BrokerEpoch(5));
     let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty())));
+    let remembered: Arc<Mutex<Vec<BrokerEpoch>>> = Arc::default();
     let session = Session {
         client,
         identity: Arc::clone(&identity),
@@ -218,6 +219,10 @@ async fn beats_follow_the_image_and_a_fenced_broker_comes_back() {
         // Only what the image causes is seen here.
         interval: Duration::from_secs(3600),
         leave_watch: Arc::new(Notify::new()),
+        remember: Box::new({
+            let remembered = remembered.clone();
+            move |epoch| remembered.lock().push(epoch)
+        }),
     };
     let task = tokio::spawn(session.run());
     let until = |what: &'static str, happened: Box<dyn Fn() -> bool>| async move {
@@ -245,6 +250,7 @@ async fn beats_follow_the_image_and_a_fenced_broker_comes_back() {
     let seen = Arc::clone(&identity);
     until("a new epoch", Box::new(move || seen.epoch() == BrokerEpoch(9))).await;
     assert_eq!(script.registered.lock()[0].clean_shutdown_epoch, 5, "its log is whole up to the epoch it had");
+    assert_eq!(*remembered.lock(), [BrokerEpoch(9)], "the next process must know of it");
     let seen = Arc::clone(&script);
     until("a beat in the new epoch", Box::new(move || seen.beats.lock().last().is_some_and(|b| b.broker_epoch == 9)))
         .await;

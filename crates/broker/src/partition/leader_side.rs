@@ -29,6 +29,25 @@ pub struct Appended {
     pub log_start: Offset,
 }
 
+/// A batch that is in the log.
+struct Written {
+    first_offset: Offset,
+    last_offset: Offset,
+    log_end: Offset,
+    log_start: Offset,
+    rolled: bool,
+}
+
+/// A piece of the leader's own log.
+pub struct OwnRecords {
+    /// Where the piece begins; the first batch may begin before.
+    pub from: Offset,
+    /// Where the log ends.
+    pub end: Offset,
+    /// None at the end.
+    pub records: Option<RecordSlice>,
+}
+
 /// Records that are not appended, and what the producer is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AppendRefused {
@@ -146,8 +165,91 @@ impl Partition {
 
         let mut guard = self.state.lock();
         let state = &mut *guard;
+        leading(state)?.0.check_append(ack.is_some())?;
+        let written = self.write(state, records, now, wall, wakes)?;
+        let required = written.last_offset.next();
+        if let Some(ack) = ack {
+            // A retry of a batch that is not replicated yet waits as the original does (scenario 15).
+            if state.high_watermark_now() >= required {
+                ack.pending.complete(ack.place, ErrorCode::None, wakes);
+            } else {
+                state.produce.push(required, ack.pending.clone(), ack.place);
+            }
+        }
+        drop(guard);
+        if written.rolled {
+            self.schedule_flush();
+        }
+        Ok(Appended {
+            base_offset: written.first_offset,
+            log_append_time: if stamped { wall } else { TimestampMs::NONE },
+            log_start: written.log_start,
+        })
+    }
+
+    /// Appends a batch that this broker wrote itself, as the leader of `epoch` and as if with acks=all, and returns where the log
+    /// ends then. It is replicated once the high watermark is there.
+    ///
+    /// # Errors
+    /// Nothing was appended.
+    pub fn append_own(
+        self: &Arc<Self>,
+        records: &mut [u8],
+        epoch: LeaderEpoch,
+        now: MonotonicMs,
+        wall: TimestampMs,
+        wakes: &mut Wakes,
+    ) -> Result<Offset, ErrorCode> {
+        if self.directory.health().is_failed() {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        if records.len() > self.rules.load().max_message_bytes() {
+            return Err(ErrorCode::RecordListTooLarge);
+        }
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let (leader, _) = leading(state)?;
+        if leader.leader_epoch() != epoch {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        }
+        leader.check_append(true)?;
+        let written = self.write(state, records, now, wall, wakes).map_err(|refused| refused.error)?;
+        drop(guard);
+        if written.rolled {
+            self.schedule_flush();
+        }
+        Ok(written.log_end)
+    }
+
+    /// What this leader of `epoch` holds from `from` on, about `max_bytes` of it and never less than a batch, and where its log ends;
+    /// above the high watermark too.
+    pub fn read_own(
+        &self,
+        from: Option<Offset>,
+        max_bytes: usize,
+        epoch: LeaderEpoch,
+    ) -> Result<OwnRecords, ErrorCode> {
+        let mut guard = self.state.lock();
+        let (leader, log) = leading(&mut guard)?;
+        if leader.leader_epoch() != epoch {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        }
+        let from = from.unwrap_or(Offset::ZERO).max(log.log_start_offset());
+        let end = log.log_end_offset();
+        let records = self.slice(log, from, max_bytes, end, true)?;
+        Ok(OwnRecords { from, end, records })
+    }
+
+    /// Writes a batch to the leader's log and tells whoever waits for it.
+    fn write(
+        self: &Arc<Self>,
+        state: &mut State,
+        records: &mut [u8],
+        now: MonotonicMs,
+        wall: TimestampMs,
+        wakes: &mut Wakes,
+    ) -> Result<Written, AppendRefused> {
         let (leader, log) = leading(state)?;
-        leader.check_append(ack.is_some())?;
         let written = self.directory.health().writing(|| log.append_as_leader(records, leader.leader_epoch(), wall));
         let written = match written {
             Ok(written) => written,
@@ -161,7 +263,6 @@ impl Partition {
             }
         };
         let log_start = log.log_start_offset();
-        let rolled = written.rolled;
         // Whoever set flush.messages or flush.ms wants it on the disk before anybody is told of it.
         if log.flush_due(now)
             && let Err(error) = self.directory.health().writing(|| log.flush(now))
@@ -169,29 +270,18 @@ impl Partition {
             self.disk_failed(&error);
             return Err(ErrorCode::KafkaStorageError.into());
         }
-        let brokers = |broker| self.host.eligible_epoch(broker);
-        let required = written.last_offset.next();
         if !written.is_duplicate {
+            let brokers = |broker| self.host.eligible_epoch(broker);
             let effects = leader.appended(now, written.log_end_offset, &brokers);
             state.subscribers.appended(wakes);
             self.carry_out(state, effects, wakes);
         }
-        if let Some(ack) = ack {
-            // A retry of a batch that is not replicated yet waits as the original does (scenario 15).
-            if state.high_watermark_now() >= required {
-                ack.pending.complete(ack.place, ErrorCode::None, wakes);
-            } else {
-                state.produce.push(required, ack.pending.clone(), ack.place);
-            }
-        }
-        drop(guard);
-        if rolled {
-            self.schedule_flush();
-        }
-        Ok(Appended {
-            base_offset: written.first_offset,
-            log_append_time: if stamped { wall } else { TimestampMs::NONE },
+        Ok(Written {
+            first_offset: written.first_offset,
+            last_offset: written.last_offset,
+            log_end: written.log_end_offset,
             log_start,
+            rolled: written.rolled,
         })
     }
 

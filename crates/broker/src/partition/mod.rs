@@ -15,13 +15,15 @@ mod follower_side;
 mod leader_side;
 pub mod waiters;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ottla_metadata::PartitionState;
-use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, MonotonicMs, Offset, TopicIdPartition, TopicName, TopicPartition};
+use ottla_model::{
+    BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, TopicIdPartition, TopicName, TopicPartition,
+};
 use ottla_replication::{
     EpochEnd, Follower, IsrMember, Leader, LeaderConfig, LeaderEffects, LocalLog, PartitionView, Rules,
 };
@@ -38,8 +40,8 @@ use crate::response::RecordSlice;
 use crate::topic_rules::TopicRules;
 
 pub use follower_side::FollowerStep;
-pub use leader_side::{AckWait, AppendRefused, Appended, FoundOffset, OffsetQuery};
-use waiters::{ProduceWaiters, Subscribers, Subscription, Wakes};
+pub use leader_side::{AckWait, AppendRefused, Appended, FoundOffset, OffsetQuery, OwnRecords};
+use waiters::{ProduceWaiters, Subscribers, Subscription, Wakes, Watcher};
 
 pub type Log = ottla_storage::Log<RealEnv>;
 
@@ -60,6 +62,16 @@ impl PartitionHost {
     fn eligible_epoch(&self, broker: BrokerId) -> Option<BrokerEpoch> {
         let image = self.metadata.peek();
         image.broker(broker).filter(|broker| broker.is_active()).map(|broker| broker.epoch)
+    }
+}
+
+impl PartitionHost {
+    /// A directory's disk refused: it is out of use until the process starts again.
+    pub fn directory_failed(&self, directory: &LogDir, error: &dyn std::fmt::Display) {
+        if directory.health().fail() {
+            tracing::error!(directory = %directory.path().display(), %error, "the log directory is out of use until a restart");
+        }
+        self.storage_failed.notify_one();
     }
 }
 
@@ -138,11 +150,12 @@ pub struct Partition {
     directory: Arc<LogDir>,
     rules: ArcSwap<TopicRules>,
     closed: AtomicBool,
-    /// For looks that must not wait for the lock: a stalled disk holds it.
-    leads: AtomicBool,
+    /// The leader epoch in which it leads, or none. For looks that must not wait for the lock: a stalled disk holds it.
+    leading: AtomicI32,
     published_high_watermark: AtomicI64,
     /// A flush waits for its I/O thread.
     flushing: AtomicBool,
+    watcher: OnceLock<Weak<dyn Watcher>>,
     state: Mutex<State>,
 }
 
@@ -163,9 +176,10 @@ impl Partition {
             directory,
             rules: ArcSwap::new(rules),
             closed: AtomicBool::new(false),
-            leads: AtomicBool::new(false),
+            leading: AtomicI32::new(LeaderEpoch::NONE.0),
             published_high_watermark: AtomicI64::new(high_watermark.0),
             flushing: AtomicBool::new(false),
+            watcher: OnceLock::new(),
             state: Mutex::new(State {
                 log: LogState::Opening,
                 role: Role::Idle,
@@ -200,7 +214,25 @@ impl Partition {
 
     /// Whether it led at the last change; without the lock.
     pub fn leads(&self) -> bool {
-        self.leads.load(Ordering::Acquire)
+        self.leading_epoch() != LeaderEpoch::NONE
+    }
+
+    /// The leader epoch in which it led at the last change, else none; without the lock. A high watermark that was looked up before
+    /// belongs to this leadership or an earlier time, never to a later one.
+    pub fn leading_epoch(&self) -> LeaderEpoch {
+        LeaderEpoch(self.leading.load(Ordering::Acquire))
+    }
+
+    /// From now on `watcher` is told of every change of the role and the high watermark. Once for each partition.
+    pub fn watch(&self, watcher: Weak<dyn Watcher>) {
+        // A second watcher would be a mistake of the caller; the first one stays.
+        let _ = self.watcher.set(watcher);
+    }
+
+    fn tell_watcher(&self, wakes: &mut Wakes) {
+        if let Some(watcher) = self.watcher.get().and_then(Weak::upgrade) {
+            wakes.tell(watcher);
+        }
     }
 
     /// Deleted, or replaced: whoever holds it looks it up again.
@@ -312,7 +344,8 @@ impl Partition {
             self.leave_role(state, ErrorCode::NotLeaderOrFollower, wakes);
             let (leader, effects) = Leader::new(now, config, view, log_start, log_end, high_watermark, &brokers);
             state.role = Role::Leader(Box::new(leader));
-            self.leads.store(true, Ordering::Release);
+            self.leading.store(epoch.0, Ordering::Release);
+            self.tell_watcher(wakes);
             self.carry_out(state, effects, wakes);
             return;
         }
@@ -341,7 +374,8 @@ impl Partition {
     fn leave_role(&self, state: &mut State, outcome: ErrorCode, wakes: &mut Wakes) {
         state.high_watermark = state.high_watermark_now();
         state.role = Role::Idle;
-        self.leads.store(false, Ordering::Release);
+        self.leading.store(LeaderEpoch::NONE.0, Ordering::Release);
+        self.tell_watcher(wakes);
         state.produce.fail_all(outcome, wakes);
         state.subscribers.changed(wakes);
     }
@@ -363,9 +397,7 @@ impl Partition {
     /// Carries out what a step of the leader led to. The log's end has been dealt with.
     fn carry_out(self: &Arc<Self>, state: &mut State, effects: LeaderEffects, wakes: &mut Wakes) {
         if let Some(high_watermark) = effects.high_watermark {
-            self.publish(high_watermark);
-            state.produce.complete_up_to(high_watermark, wakes);
-            state.subscribers.high_watermark_moved(wakes);
+            self.high_watermark_moved(state, high_watermark, wakes);
         }
         let mut alter = effects.alter;
         if effects.isr_changed
@@ -380,14 +412,20 @@ impl Partition {
             let next = leader.tick(clock::monotonic(), &brokers);
             alter = alter.or(next.alter);
             if let Some(high_watermark) = next.high_watermark {
-                self.publish(high_watermark);
-                state.produce.complete_up_to(high_watermark, wakes);
-                state.subscribers.high_watermark_moved(wakes);
+                self.high_watermark_moved(state, high_watermark, wakes);
             }
         }
         if let Some(proposal) = alter {
             self.host.isr_updates.propose(self.clone(), proposal);
         }
+    }
+
+    /// Of the leader.
+    fn high_watermark_moved(&self, state: &mut State, high_watermark: Offset, wakes: &mut Wakes) {
+        self.publish(high_watermark);
+        state.produce.complete_up_to(high_watermark, wakes);
+        state.subscribers.high_watermark_moved(wakes);
+        self.tell_watcher(wakes);
     }
 
     fn publish(&self, high_watermark: Offset) {
@@ -425,15 +463,7 @@ impl Partition {
 
     /// An I/O error of this partition's directory: the first one takes the whole directory out of use.
     pub fn disk_failed(&self, error: &dyn std::fmt::Display) {
-        if self.directory.health().fail() {
-            tracing::error!(
-                directory = %self.directory.path().display(),
-                partition = %self.name(),
-                %error,
-                "the log directory is out of use until a restart"
-            );
-        }
-        self.host.storage_failed.notify_one();
+        self.host.directory_failed(&self.directory, &format_args!("{}: {error}", self.name()));
     }
 
     /// `topic-partition`, for people.

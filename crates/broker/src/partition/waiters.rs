@@ -14,20 +14,38 @@ use futures::task::AtomicWaker;
 use ottla_model::{Deferred, ErrorCode, Offset};
 use parking_lot::Mutex;
 
-/// Wakers to fire once the lock under which they were collected is free. Declare it before the guard: it fires on drop.
-#[derive(Default, Debug)]
-pub struct Wakes(Vec<Waker>);
+/// Whoever acts on a partition's role and high watermark at once, in the thread that moved them.
+pub trait Watcher: Send + Sync {
+    /// The role or the high watermark may have changed. Called with no lock of the partition held; must not wait for one that is
+    /// held while a partition is called.
+    fn partition_changed(self: Arc<Self>);
+}
+
+/// Wakers to fire, and watchers to tell, once the lock under which they were collected is free. Declare it before the guard: it
+/// fires on drop.
+#[derive(Default)]
+pub struct Wakes {
+    wakers: Vec<Waker>,
+    watchers: Vec<Arc<dyn Watcher>>,
+}
 
 impl Wakes {
     pub fn push(&mut self, waker: Option<Waker>) {
-        self.0.extend(waker);
+        self.wakers.extend(waker);
+    }
+
+    pub fn tell(&mut self, watcher: Arc<dyn Watcher>) {
+        self.watchers.push(watcher);
     }
 }
 
 impl Drop for Wakes {
     fn drop(&mut self) {
-        for waker in self.0.drain(..) {
+        for waker in self.wakers.drain(..) {
             waker.wake();
+        }
+        for watcher in self.watchers.drain(..) {
+            watcher.partition_changed();
         }
     }
 }

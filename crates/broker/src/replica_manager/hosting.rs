@@ -1,8 +1,9 @@
 //! From the tree to the partitions: which replicas this broker has, and what each of them does.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState};
+use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState, TopicImage};
 use ottla_model::{BrokerEpoch, ErrorCode, MonotonicMs, TopicIdPartition, TopicName, TopicPartition};
 use ottla_storage::RealEnv;
 
@@ -43,6 +44,7 @@ impl ReplicaManager {
             self.take_delta(&mut taking, image, delta, now);
         } else if self.identity.epoch().is_known() && BrokerEpoch::from(image.revision()) >= self.identity.epoch() {
             taking.is_current = true;
+            self.live.follow(image, self.identity.id());
             self.take_over(&mut taking, image, now);
         }
     }
@@ -66,6 +68,11 @@ impl ReplicaManager {
     fn take_delta(self: &Arc<Self>, taking: &mut Taking, image: &Image, delta: &Delta, now: MonotonicMs) {
         let local = self.identity.id();
         let mut work = Work::default();
+        // Before the topics that come with it.
+        let own = [ConfigEntity::broker(local), ConfigEntity::default_broker()];
+        if delta.configs.iter().any(|entity| own.contains(entity)) && self.live.follow(image, local) {
+            self.configure_all(taking, image, now);
+        }
         let mut wakes = Wakes::default();
         let mut hosted: Hosted = (**self.hosted.load()).clone();
         // What goes gives its name free first: a topic that was deleted and made again is in one delta.
@@ -176,8 +183,8 @@ impl ReplicaManager {
     }
 
     fn carry_out(self: &Arc<Self>, work: Work, now: MonotonicMs) {
-        for partition in &work.removed {
-            self.counting_leaders(partition, || self.remove(partition));
+        if !work.removed.is_empty() {
+            self.remove(&work.removed);
         }
         self.fetchers.update(work.removed.iter().chain(&work.changed));
         let all_idle = work.created.iter().all(|partition| partition.directory().is_idle());
@@ -206,26 +213,32 @@ impl ReplicaManager {
         }
     }
 
-    /// Ends a replica: its directory is renamed at once (before a new one may take the name) and removed later.
-    fn remove(&self, partition: &Arc<Partition>) {
-        if let Some(mut log) = partition.close(ErrorCode::NotLeaderOrFollower) {
-            log.abandon();
+    /// Ends replicas: their directories are renamed at once (before new ones may take the names) and removed later.
+    fn remove(&self, removed: &[Arc<Partition>]) {
+        for partition in removed {
+            self.counting_leaders(partition, || {
+                if let Some(mut log) = partition.close(ErrorCode::NotLeaderOrFollower) {
+                    log.abandon();
+                }
+            });
+            self.telemetry.partitions.add(-1);
+            partition.directory().unplace();
         }
-        self.telemetry.partitions.add(-1);
-        let (directory, name) = (partition.directory().clone(), partition.topic_partition());
-        directory.unplace();
-        let owner = directory.clone();
-        directory.run(Urgency::Urgent, move || match owner.mark_deleted(&name) {
-            Ok(path) => {
-                let remover = owner.clone();
-                owner.run(Urgency::Background, move || {
-                    if let Err(error) = remover.remove(&path) {
-                        tracing::warn!(%error, "a deleted partition is not removed; the next start tries again");
-                    }
-                });
+        for directory in self.log_dirs.all() {
+            let here = |partition: &&Arc<Partition>| Arc::ptr_eq(partition.directory(), directory);
+            let names: Vec<_> = removed.iter().filter(here).map(|partition| partition.topic_partition()).collect();
+            if names.is_empty() {
+                continue;
             }
-            Err(error) => tracing::warn!(partition = %name, %error, "a deleted partition is not set aside"),
-        });
+            let (owner, host) = (directory.clone(), self.host.clone());
+            directory.run(Urgency::Urgent, move || match owner.mark_deleted(&names) {
+                Ok(paths) => {
+                    let remover = owner.clone();
+                    owner.run(Urgency::Background, move || remove_directories(&remover, &paths));
+                }
+                Err(error) => host.directory_failed(&owner, &error),
+            });
+        }
     }
 
     /// A directory of a topic that the cluster does not have: kept under another name, for people to look at.
@@ -250,10 +263,25 @@ impl ReplicaManager {
         if entity.kind != ConfigKind::Topics {
             return;
         }
-        let Some(topic) = image.topic(&entity.name) else { return };
-        if !taking.rules.contains_key(&topic.name) {
+        let Some(topic) = image.topic(&entity.name).filter(|topic| taking.rules.contains_key(&topic.name)) else {
             return;
+        };
+        self.configure_topic(taking, image, topic, now);
+    }
+
+    /// What holds where topics set nothing has changed: every topic here is judged anew.
+    fn configure_all(self: &Arc<Self>, taking: &mut Taking, image: &Image, now: MonotonicMs) {
+        for name in taking.rules.keys().cloned().collect::<Vec<_>>() {
+            match image.topic(name.as_str()) {
+                Some(topic) => self.configure_topic(taking, image, topic, now),
+                None => {
+                    taking.rules.remove(&name);
+                }
+            }
         }
+    }
+
+    fn configure_topic(self: &Arc<Self>, taking: &mut Taking, image: &Image, topic: &TopicImage, now: MonotonicMs) {
         let rules = Arc::new(self.rules_of(&image.topic_overrides(topic.name.as_str())));
         taking.rules.insert(topic.name.clone(), rules.clone());
         let mut wakes = Wakes::default();
@@ -290,6 +318,14 @@ impl ReplicaManager {
         let result = change();
         self.telemetry.leader_partitions.add(i64::from(partition.leads()) - i64::from(before));
         result
+    }
+}
+
+fn remove_directories(directory: &LogDir, paths: &[PathBuf]) {
+    for path in paths {
+        if let Err(error) = directory.remove(path) {
+            tracing::warn!(%error, "a deleted partition is not removed; the next start tries again");
+        }
     }
 }
 

@@ -29,7 +29,9 @@ use crate::broker::Identity;
 use crate::fetch_session::FetchSessionCache;
 use crate::handlers::leader_hint;
 use crate::isr_updates::IsrUpdates;
-use crate::log_dirs::{FoundLog, LogDirs, LogDirsError};
+use crate::live_config::LiveConfig;
+use crate::log_dirs::opening::OpeningProgress;
+use crate::log_dirs::{FoundLog, LastRun, LogDirs, LogDirsError};
 use crate::metadata_cache::MetadataCache;
 use crate::partition::{Partition, PartitionHost};
 use crate::producer_ids::ProducerIds;
@@ -44,13 +46,14 @@ pub use crate::log_dirs::LogDirsError as ReplicaManagerError;
 pub struct OpenedLogs {
     /// None if all directories are new.
     pub meta: Option<MetaProperties>,
-    /// Of the last run, if it ended cleanly in every directory; else [`BrokerEpoch::NONE`].
+    /// The registration up to which nothing is lost: of the last run, if it ended cleanly in every directory or the machine has been
+    /// running since; else [`BrokerEpoch::NONE`].
     pub clean_shutdown_epoch: BrokerEpoch,
 }
 
 pub struct ReplicaManager {
     config: Arc<BrokerConfig>,
-    broker_defaults: BTreeMap<String, String>,
+    live: Arc<LiveConfig>,
     identity: Arc<Identity>,
     metadata: Arc<MetadataCache>,
     quorum: Arc<dyn QuorumHandle>,
@@ -87,8 +90,7 @@ impl Hosted {
 struct Taking {
     /// The image has reached this broker's registration.
     is_current: bool,
-    /// The epoch of the last run, if it ended cleanly.
-    last_run: BrokerEpoch,
+    last_run: LastRun,
     /// What the disks held at the start and nobody has claimed.
     found: HashMap<TopicPartition, FoundLog>,
     /// The rules of each topic that has partitions here.
@@ -97,7 +99,7 @@ struct Taking {
 
 impl Default for Taking {
     fn default() -> Self {
-        Self { is_current: false, last_run: BrokerEpoch::NONE, found: HashMap::new(), rules: HashMap::new() }
+        Self { is_current: false, last_run: LastRun::default(), found: HashMap::new(), rules: HashMap::new() }
     }
 }
 
@@ -131,10 +133,8 @@ impl ReplicaManager {
             receive_buffer_bytes: config.replica_socket_receive_buffer_bytes,
             backoff_max: config.replica_fetch_backoff,
         };
-        let broker_defaults =
-            config.topic_defaults.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         let manager = Arc::new(Self {
-            broker_defaults,
+            live: Arc::new(LiveConfig::new(config.clone())),
             fetchers: Fetchers::new(fetcher_config, identity.clone(), metadata.clone(), data.clone()),
             sessions: FetchSessionCache::new(config.max_incremental_fetch_session_cache_slots),
             producer_ids: ProducerIds::new(quorum.clone()),
@@ -156,17 +156,27 @@ impl ReplicaManager {
     }
 
     /// Opens every log that the directories hold. Blocks: recovery after a kill reads what was not synced.
-    pub fn open_logs(&self) -> Result<OpenedLogs, LogDirsError> {
+    /// `progress` tells others how far it is.
+    pub fn open_logs(&self, progress: &OpeningProgress) -> Result<OpenedLogs, LogDirsError> {
         let rules = self.rules_of(&BTreeMap::new());
-        let (found, clean_shutdown_epoch) =
-            self.log_dirs.open_logs(self.config.num_recovery_threads_per_data_dir, &rules.log)?;
+        let threads = self.config.num_recovery_threads_per_data_dir;
+        let (found, last_run) = self.log_dirs.open_logs(threads, &rules.log, progress)?;
         let mut taking = self.taking.lock();
-        taking.last_run = clean_shutdown_epoch;
+        taking.last_run = last_run;
         for log in found {
             taking.found.insert(log.partition.clone(), log);
         }
-        tracing::info!(logs = taking.found.len(), clean = clean_shutdown_epoch.is_known(), "logs opened");
-        Ok(OpenedLogs { meta: self.log_dirs.meta()?, clean_shutdown_epoch })
+        let LastRun { closed, whole_since } = last_run;
+        tracing::info!(
+            logs = taking.found.len(), clean = closed, whole_since = %whole_since, checked_bytes = progress.checked_bytes(),
+            "logs opened"
+        );
+        Ok(OpenedLogs { meta: self.log_dirs.meta()?, clean_shutdown_epoch: whole_since })
+    }
+
+    /// This broker has registered as `epoch`: see [`LogDirs::remember_registration`]. Waits for the disk.
+    pub fn remember_registration(&self, epoch: BrokerEpoch) {
+        self.log_dirs.remember_registration(epoch);
     }
 
     /// Makes the directories this broker's, for good.
@@ -201,8 +211,17 @@ impl ReplicaManager {
         self.hosted.load().partitions.values().cloned().collect()
     }
 
+    pub fn log_dirs(&self) -> &LogDirs {
+        &self.log_dirs
+    }
+
     pub fn fetch_sessions(&self) -> &FetchSessionCache {
         &self.sessions
+    }
+
+    /// The configuration as it holds now.
+    pub fn live_config(&self) -> &Arc<LiveConfig> {
+        &self.live
     }
 
     pub fn producer_ids(&self) -> &Arc<ProducerIds> {
@@ -210,8 +229,9 @@ impl ReplicaManager {
     }
 
     fn rules_of(&self, overrides: &BTreeMap<String, String>) -> TopicRules {
-        let expiration_ms = i64::try_from(self.config.producer_id_expiration.as_millis()).unwrap_or(i64::MAX);
-        TopicRules::new(overrides, &self.broker_defaults, expiration_ms)
+        let layers = self.live.layers();
+        let expiration_ms = i64::try_from(layers.config.producer_id_expiration.as_millis()).unwrap_or(i64::MAX);
+        TopicRules::new(overrides, &layers.topic_defaults, expiration_ms)
     }
 
     fn is_stopping(&self) -> bool {

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use ottla_model::{BrokerEpoch, ErrorCode, TopicIdPartition};
 use ottla_storage::CheckpointKind;
-use ottla_storage::checkpoint::offsets::Offsets;
 use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
 
 use super::{ReplicaManager, Taking};
 use crate::clock;
+use crate::log_dirs::checkpoints::Collected;
 use crate::log_dirs::{LogDir, LogDirsError};
 use crate::log_io::{StallWatch, Urgency};
 use crate::partition::Partition;
@@ -77,21 +77,9 @@ impl ReplicaManager {
             return;
         }
         for kind in kinds {
-            let written = match kind {
-                CheckpointKind::RecoveryPoint => {
-                    directory.write_recovery_points(|| offsets(&self.partitions_in(directory), *kind))
-                }
-                kind => {
-                    let offsets = offsets(&self.partitions_in(directory), *kind);
-                    // Most brokers never have a log that starts later than its first record.
-                    if *kind == CheckpointKind::LogStart && offsets.is_empty() {
-                        continue;
-                    }
-                    directory.write_checkpoint(*kind, &offsets)
-                }
-            };
+            let written = directory.write_checkpoint(*kind, || offsets(&self.partitions_in(directory), *kind));
             if let Err(error) = written {
-                self.directory_failed(directory, &error);
+                self.host.directory_failed(directory, &error);
                 return;
             }
         }
@@ -101,13 +89,6 @@ impl ReplicaManager {
         let mut partitions = self.partitions();
         partitions.retain(|partition| Arc::ptr_eq(partition.directory(), directory));
         partitions
-    }
-
-    fn directory_failed(&self, directory: &LogDir, error: &dyn std::fmt::Display) {
-        if directory.health().fail() {
-            tracing::error!(directory = %directory.path().display(), %error, "the log directory is out of use");
-        }
-        self.host.storage_failed.notify_one();
     }
 
     /// Gives up leaderships where the disk does not answer, and takes directories whose disk failed out of use.
@@ -145,6 +126,7 @@ impl ReplicaManager {
         let (manager, owner) = (self.clone(), directory.clone());
         // On a thread that may wait: a write that does not come back holds its partition's lock.
         let left = tokio::task::spawn_blocking(move || {
+            manager.log_dirs.distrust_registration();
             let partitions = manager.partitions_in(&owner);
             if partitions.iter().filter(|partition| partition.fail_if_open()).count() > 0 {
                 manager.telemetry.leader_partitions.set(manager.count_leaders());
@@ -209,8 +191,8 @@ impl ReplicaManager {
         taking.found.clear();
         for directory in self.log_dirs.all() {
             directory.stop_io();
-            if taking.last_run.is_known() {
-                directory.write_clean_shutdown(taking.last_run)?;
+            if taking.last_run.closed {
+                directory.write_clean_shutdown(taking.last_run.whole_since)?;
             }
         }
         Ok(())
@@ -220,32 +202,22 @@ impl ReplicaManager {
         // What is being created, renamed or synced comes first.
         directory.stop_io();
         let partitions = self.partitions_in(directory);
-        let recovery: Vec<_> = std::thread::scope(|scope| {
+        let closed: Vec<_> = std::thread::scope(|scope| {
             let per_thread = partitions.len().div_ceil(CLOSING_THREADS).max(1);
             let running: Vec<_> =
                 partitions.chunks(per_thread).map(|chunk| scope.spawn(move || close_all(chunk))).collect();
-            running.into_iter().map(|thread| thread.join().unwrap_or(None)).collect()
+            running.into_iter().map(|thread| thread.join().unwrap_or_default()).collect()
         });
-        let mut recovery_points = Offsets::new();
-        let mut log_starts = Offsets::new();
-        let mut all_closed = true;
-        for closed in recovery {
-            let Some(closed) = closed else {
-                all_closed = false;
-                continue;
-            };
-            recovery_points.extend(closed.recovery_points);
-            log_starts.extend(closed.log_starts);
-        }
+        let all_closed = closed.iter().map(|closed| closed.recovery_points.len()).sum::<usize>() == partitions.len();
         if directory.health().is_failed() {
             return Ok(());
         }
-        directory
-            .write_checkpoint(CheckpointKind::HighWatermark, &offsets(&partitions, CheckpointKind::HighWatermark))?;
-        directory.write_recovery_points(|| recovery_points.clone())?;
-        if !log_starts.is_empty() {
-            directory.write_checkpoint(CheckpointKind::LogStart, &log_starts)?;
-        }
+        let high_watermarks = offsets(&partitions, CheckpointKind::HighWatermark);
+        let recovery_points = closed.iter().flat_map(|closed| &closed.recovery_points).cloned().collect::<Vec<_>>();
+        let log_starts = closed.iter().flat_map(|closed| &closed.log_starts).cloned().collect::<Vec<_>>();
+        directory.write_checkpoint(CheckpointKind::HighWatermark, || high_watermarks.clone())?;
+        directory.write_checkpoint(CheckpointKind::RecoveryPoint, || recovery_points.clone())?;
+        directory.write_checkpoint(CheckpointKind::LogStart, || log_starts.clone())?;
         if all_closed {
             directory.write_clean_shutdown(epoch)?;
         }
@@ -253,49 +225,38 @@ impl ReplicaManager {
     }
 }
 
+#[derive(Default)]
 struct Closed {
-    recovery_points: Offsets,
-    log_starts: Offsets,
+    recovery_points: Collected,
+    log_starts: Collected,
 }
 
-/// None if a log was not closed.
-fn close_all(partitions: &[Arc<Partition>]) -> Option<Closed> {
-    let mut closed = Some(Closed { recovery_points: Offsets::new(), log_starts: Offsets::new() });
+/// Says nothing of a log that was not closed: its checkpoints would not be of what is on disk.
+fn close_all(partitions: &[Arc<Partition>]) -> Closed {
+    let mut closed = Closed::default();
     for partition in partitions {
         let name = partition.topic_partition();
         // One whose log was never opened here makes the whole unclean.
         let Some(mut log) = partition.close(ErrorCode::NotLeaderOrFollower) else {
-            closed = None;
             continue;
         };
         if let Err(error) = log.close(clock::monotonic()) {
             tracing::warn!(partition = %name, %error, "a log is not closed");
-            closed = None;
             continue;
         }
-        if let Some(closed) = &mut closed {
-            closed.recovery_points.insert(name.clone(), log.recovery_point());
-            if log.log_start_offset().0 > 0 {
-                closed.log_starts.insert(name, log.log_start_offset());
-            }
-        }
+        closed.recovery_points.push((name.clone(), Some(log.recovery_point())));
+        closed.log_starts.push((name, Some(log.log_start_offset())));
     }
     closed
 }
 
-fn offsets(partitions: &[Arc<Partition>], kind: CheckpointKind) -> Offsets {
-    let mut offsets = Offsets::new();
-    for partition in partitions {
-        let offset = match kind {
-            CheckpointKind::HighWatermark => Some(partition.high_watermark()),
-            CheckpointKind::RecoveryPoint => partition.with_log(|log| log.recovery_point()),
-            CheckpointKind::LogStart => partition.with_log(|log| log.log_start_offset()).filter(|offset| offset.0 > 0),
-        };
-        if let Some(offset) = offset {
-            offsets.insert(partition.topic_partition(), offset);
-        }
-    }
-    offsets
+fn offsets(partitions: &[Arc<Partition>], kind: CheckpointKind) -> Collected {
+    let offset = |partition: &Partition| match kind {
+        CheckpointKind::HighWatermark => Some(partition.high_watermark()),
+        CheckpointKind::RecoveryPoint => partition.with_log(|log| log.recovery_point()),
+        CheckpointKind::LogStart => partition.with_log(|log| log.log_start_offset()),
+    };
+    partitions.iter().map(|partition| (partition.topic_partition(), offset(partition))).collect()
 }
 
 fn interval(period: Duration) -> tokio::time::Interval {

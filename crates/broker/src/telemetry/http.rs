@@ -11,26 +11,35 @@ use axum::http::{StatusCode, header};
 use axum::routing::get;
 
 use super::Telemetry;
+use crate::log_dirs::opening::OpeningProgress;
 
-/// Whether clients are served; told to `/readyz`.
+/// Whether clients are served, and until then how far the logs are opened; told to `/readyz`.
 #[derive(Debug, Default)]
-pub struct Readiness(AtomicBool);
+pub struct Readiness {
+    ready: AtomicBool,
+    pub opening: OpeningProgress,
+}
 
 impl Readiness {
     pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Release);
+        self.ready.store(ready, Ordering::Release);
     }
 
     pub fn get(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.ready.load(Ordering::Acquire)
+    }
+
+    fn answer(&self) -> (StatusCode, String) {
+        if self.get() {
+            return (StatusCode::OK, "ready\n".to_owned());
+        }
+        (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", self.opening))
     }
 }
 
 fn router(telemetry: Arc<Telemetry>, readiness: Arc<Readiness>) -> Router {
     let metrics = move || async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], telemetry.render()) };
-    let ready = move || async move {
-        if readiness.get() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
-    };
+    let ready = move || async move { readiness.answer() };
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -51,4 +60,18 @@ pub async fn serve(
         }
     };
     Ok((bound, server))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_says_how_far_it_is() {
+        let readiness = Readiness::default();
+        let (status, text) = readiness.answer();
+        assert_eq!((status, text.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "not ready: 0 of 0 logs opened\n"));
+        readiness.set(true);
+        assert_eq!(readiness.answer(), (StatusCode::OK, "ready\n".to_owned()));
+    }
 }

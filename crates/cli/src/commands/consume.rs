@@ -5,7 +5,8 @@ use clap::Args;
 use ottla_protocol::messages::fetch::IsolationLevel;
 
 use super::Bootstrap;
-use crate::consumer::{self, From, Settings};
+use crate::consumer::{From, Settings, Source};
+use crate::group_consumer::GroupSettings;
 use crate::kafka::Kafka;
 use crate::kafka_tools::format::Formatter;
 use crate::output;
@@ -13,7 +14,7 @@ use crate::output;
 #[derive(Args)]
 pub struct ConsumeArguments {
     topic: String,
-    /// Begin with the oldest record rather than with the next that is written
+    /// Begin with the oldest record rather than with the next that is written; in a group, where it has committed nothing
     #[arg(long, short = 'f')]
     from_beginning: bool,
     /// Stop after so many records
@@ -28,6 +29,9 @@ pub struct ConsumeArguments {
     /// Begin at this offset of the partition
     #[arg(long, short, requires = "partition", conflicts_with = "from_beginning")]
     offset: Option<i64>,
+    /// Read as a member of this group: from where it committed, sharing the partitions with its other members
+    #[arg(long, short)]
+    group: Option<String>,
     /// Print keys too, separated by this text
     #[arg(long, short, value_name = "TEXT")]
     key_separator: Option<String>,
@@ -47,22 +51,33 @@ pub async fn run(arguments: ConsumeArguments) -> Result<()> {
         from,
         exit_at_end: arguments.exit_at_end,
         isolation_level: IsolationLevel::ReadUncommitted,
+        group: arguments.group.as_deref().map(GroupSettings::new),
     };
     let mut formatter = Formatter::default();
     if let Some(separator) = arguments.key_separator {
         formatter.print_key = true;
         formatter.key_separator = separator.into_bytes();
     }
-    let mut records = consumer::open(&kafka, &arguments.topic, &settings).await?;
+    let mut source = Source::open(&kafka, &arguments.topic, settings).await?;
+    let read = tokio::select! {
+        read = print(&formatter, &mut source, arguments.max_messages.unwrap_or(u64::MAX)) => read,
+        // The group is told before the end.
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    };
+    output::flush();
+    source.close().await?;
+    read
+}
+
+async fn print(formatter: &Formatter, source: &mut Source, mut left: u64) -> Result<()> {
     let mut line = Vec::new();
-    let mut left = arguments.max_messages.unwrap_or(u64::MAX);
     while left > 0 {
-        let next = match records.try_recv() {
-            Ok(next) => Some(next),
-            Err(_) => {
+        let next = match source.try_next() {
+            Some(next) => Some(next),
+            None => {
                 // What is there is shown before there is any wait.
                 output::flush();
-                records.recv().await
+                source.next().await
             }
         };
         let Some(incoming) = next else { break };
@@ -71,6 +86,5 @@ pub async fn run(arguments: ConsumeArguments) -> Result<()> {
         output::bytes(&line);
         left -= 1;
     }
-    output::flush();
     Ok(())
 }

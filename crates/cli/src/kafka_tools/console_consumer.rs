@@ -1,6 +1,7 @@
 //! `kafka-console-consumer`: prints the records of a topic.
 //!
-//! There are no consumer groups yet: `--group` is taken and said to be without effect.
+//! With `--group` (or `group.id`) it is a member of that group. Without, it reads every partition and commits nothing; Kafka's tool makes a group
+//! up for that.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,25 +9,34 @@ use std::time::Duration;
 use ottla_protocol::messages::fetch::IsolationLevel;
 
 use super::format::Formatter;
-use super::options::{OptionSpec, Options, flag, usage, value};
-use super::{ToolError, bootstrap, exception_class, log_plain_error, refuse_options};
-use crate::consumer::{self, From, Settings};
+use super::options::{OptionSpec, Options, flag, value};
+use super::{ToolError, bootstrap, exceptions, log, run_tool};
+use crate::consumer::{From, Settings, Source};
+use crate::group_consumer::GroupSettings;
 use crate::kafka::Kafka;
-use crate::{err, out, output};
+use crate::{err, output};
 
 static SPECS: &[OptionSpec] = &[
     value("bootstrap-server", "String: server to connect to", "REQUIRED: The server(s) to connect to."),
     value("broker-list", "String: server to connect to", "The older name of --bootstrap-server."),
     value("command-config", "String: config file", "Accepted and not used."),
-    value("command-property", "String: consumer_prop", "auto.offset.reset and isolation.level are used."),
-    value("consumer-property", "String: consumer_prop", "auto.offset.reset and isolation.level are used."),
+    value(
+        "command-property",
+        "String: consumer_prop",
+        "auto.offset.reset, enable.auto.commit, group.id, isolation.level and the group's timeouts are used.",
+    ),
+    value(
+        "consumer-property",
+        "String: consumer_prop",
+        "auto.offset.reset, enable.auto.commit, group.id, isolation.level and the group's timeouts are used.",
+    ),
     value("consumer.config", "String: config file", "Accepted and not used."),
     flag("enable-systest-events", "Accepted and not used."),
     value("formatter", "String: class", "Accepted and not used."),
     value("formatter-config", "String: config file", "Accepted and not used."),
     value("formatter-property", "String: prop", "The newer name of --property."),
     flag("from-beginning", "Start with the earliest message present in the log rather than the latest message."),
-    value("group", "String: consumer group id", "Accepted and not used: there are no groups yet."),
+    value("group", "String: consumer group id", "The consumer group id of the consumer."),
     flag("help", "Print usage information."),
     value("isolation-level", "String", "read_committed or read_uncommitted (default)."),
     value("key-deserializer", "String: deserializer for key", "Accepted and not used."),
@@ -65,38 +75,18 @@ struct Plan {
 }
 
 pub async fn run(arguments: &[String]) -> ExitCode {
-    let options = match Options::parse(SPECS, arguments) {
-        Ok(options) => options,
-        Err(error) => return refuse_options(&error.into(), SPECS),
-    };
-    if options.has("help") {
-        out!("{}", usage(SPECS).trim_end());
-        return ExitCode::SUCCESS;
-    }
-    if options.has("version") {
-        out!("{} (Ottla)", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
-    }
-    let plan = match plan(&options) {
-        Ok(plan) => plan,
-        Err(error) => return refuse_options(&error, SPECS),
-    };
-    if options.has("group") {
-        err!("--group has no effect yet: every partition is read and nothing is committed");
-    }
-    let mut printed = 0;
-    let result = tokio::select! {
-        result = consume(plan, &mut printed) => result,
-        // Ctrl-C ends a consumer, and the total is still said.
-        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
-    };
-    output::flush();
-    let code = result.unwrap_or_else(|error| {
-        err!("{}: {error}", exception_class(&error));
-        ExitCode::FAILURE
-    });
-    err!("Processed a total of {printed} messages");
-    code
+    run_tool(SPECS, arguments, plan, |plan| async move {
+        let mut printed = 0;
+        let result = consume(plan, &mut printed).await;
+        output::flush();
+        let code = result.unwrap_or_else(|error| {
+            err!("{}: {error}", exceptions::class(&error));
+            ExitCode::FAILURE
+        });
+        err!("Processed a total of {printed} messages");
+        code
+    })
+    .await
 }
 
 fn plan(options: &Options) -> Result<Plan, ToolError> {
@@ -135,33 +125,74 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
     Ok(Plan {
         bootstrap: bootstrap(options)?.to_owned(),
         topic: options.required("topic")?.to_owned(),
-        settings: Settings { partition, from, exit_at_end: false, isolation_level },
+        settings: Settings { partition, from, exit_at_end: false, isolation_level, group: group(options, &property)? },
         formatter: Formatter::of(&formatter),
         max_messages: options.number::<i64>("max-messages")?.and_then(|count| u64::try_from(count).ok()),
         timeout: options.number::<i64>("timeout-ms")?.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis),
     })
 }
 
+/// The group to read in, and how, if there is one.
+fn group<'a>(
+    options: &'a Options,
+    property: &impl Fn(&str) -> Option<&'a str>,
+) -> Result<Option<GroupSettings>, ToolError> {
+    let Some(name) = options.get("group").or_else(|| property("group.id")) else { return Ok(None) };
+    let millis = |name: &str, default: Duration| match property(name).map(str::parse) {
+        None => Ok(default),
+        Some(Ok(value)) => Ok(Duration::from_millis(value)),
+        Some(Err(_)) => Err(ToolError::Argument(format!("{name} must be a number of milliseconds"))),
+    };
+    let mut group = GroupSettings::new(name);
+    group.instance = property("group.instance.id").map(str::to_owned);
+    group.session_timeout = millis("session.timeout.ms", group.session_timeout)?;
+    group.heartbeat_interval = millis("heartbeat.interval.ms", group.heartbeat_interval)?;
+    group.rebalance_timeout = millis("max.poll.interval.ms", group.rebalance_timeout)?;
+    let every = millis("auto.commit.interval.ms", group.commit_every.unwrap_or_default())?;
+    group.commit_every = (property("enable.auto.commit") != Some("false")).then_some(every);
+    Ok(Some(group))
+}
+
 async fn consume(plan: Plan, printed: &mut u64) -> Result<ExitCode, ToolError> {
     let kafka = Kafka::connect(&plan.bootstrap).await?;
-    let mut records = consumer::open(&kafka, &plan.topic, &plan.settings).await?;
+    let mut source = Source::open(&kafka, &plan.topic, plan.settings.clone()).await?;
+    let read = tokio::select! {
+        read = print(&plan, &mut source, printed) => read,
+        // Ctrl-C ends a consumer, and a group is still told.
+        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
+        () = terminated() => Ok(ExitCode::from(143)),
+    };
+    output::flush();
+    source.close().await?;
+    read
+}
+
+/// Waits for SIGTERM; for ever where it cannot be waited for.
+async fn terminated() {
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+async fn print(plan: &Plan, source: &mut Source, printed: &mut u64) -> Result<ExitCode, ToolError> {
     let mut line = Vec::new();
     while plan.max_messages.is_none_or(|most| *printed < most) {
         // What has not been flushed is shown before there is any wait.
-        let next = match records.try_recv() {
-            Ok(next) => Some(next),
-            Err(_) => {
+        let next = match source.try_next() {
+            Some(next) => Some(next),
+            None => {
                 output::flush();
                 match plan.timeout {
-                    Some(patience) => match tokio::time::timeout(patience, records.recv()).await {
+                    Some(patience) => match tokio::time::timeout(patience, source.next()).await {
                         Ok(next) => next,
                         Err(_) => {
-                            log_plain_error("Error processing message, terminating consumer process: ", LOGGER);
+                            log("ERROR", "Error processing message, terminating consumer process: ", LOGGER);
                             err!("org.apache.kafka.common.errors.TimeoutException");
                             break;
                         }
                     },
-                    None => records.recv().await,
+                    None => source.next().await,
                 }
             }
         };
@@ -189,6 +220,10 @@ mod tests {
         let from = |line: &str| planned(line).map(|plan| plan.settings.from);
         assert_eq!(from("--topic t --bootstrap-server k:9092"), Ok(From::End));
         assert_eq!(from("--topic t --bootstrap-server k:9092 --from-beginning --group g"), Ok(From::Beginning));
+        let grouped = |line: &str| planned(line).map(|plan| plan.settings.group.map(|group| group.group));
+        assert_eq!(grouped("--topic t --bootstrap-server k --group g"), Ok(Some("g".into())));
+        assert_eq!(grouped("--topic t --bootstrap-server k --consumer-property group.id=h"), Ok(Some("h".into())));
+        assert!(grouped("--topic t --bootstrap-server k --group g --consumer-property session.timeout.ms=x").is_err());
         assert_eq!(from("--topic t --bootstrap-server k --partition 0 --offset 7"), Ok(From::At(7)));
         assert_eq!(from("--topic t --bootstrap-server k --partition 0 --offset earliest"), Ok(From::Beginning));
         assert!(from("--topic t --bootstrap-server k --offset 7").is_err());

@@ -6,11 +6,11 @@ use std::time::Duration;
 use ottla_protocol::record_batch::Compression;
 
 use super::format::LineReader;
-use super::options::{OptionSpec, Options, Takes, flag, usage, value};
-use super::{ToolError, bootstrap, exception_class, log_plain_error, refuse_options};
+use super::options::{OptionSpec, Options, Takes, flag, value};
+use super::{ToolError, bootstrap, exceptions, log, run_tool};
 use crate::kafka::Kafka;
 use crate::producer::{Producer, Settings};
-use crate::{err, lines, out};
+use crate::{err, lines};
 
 static SPECS: &[OptionSpec] = &[
     value("batch-size", "Integer: size", "Accepted and not used: what has arrived is sent together."),
@@ -64,29 +64,13 @@ struct Plan {
 }
 
 pub async fn run(arguments: &[String]) -> ExitCode {
-    let options = match Options::parse(SPECS, arguments) {
-        Ok(options) => options,
-        Err(error) => return refuse_options(&error.into(), SPECS),
-    };
-    if options.has("help") {
-        out!("{}", usage(SPECS).trim_end());
-        return ExitCode::SUCCESS;
-    }
-    if options.has("version") {
-        out!("{} (Ottla)", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
-    }
-    let plan = match plan(&options) {
-        Ok(plan) => plan,
-        Err(error) => return refuse_options(&error, SPECS),
-    };
-    match produce(plan).await {
-        Ok(code) => code,
-        Err(error) => {
-            err!("{}: {error}", exception_class(&error));
+    run_tool(SPECS, arguments, plan, |plan| async move {
+        produce(plan).await.unwrap_or_else(|error| {
+            err!("{}: {error}", exceptions::class(&error));
             ExitCode::FAILURE
-        }
-    }
+        })
+    })
+    .await
 }
 
 fn plan(options: &Options) -> Result<Plan, ToolError> {
@@ -140,7 +124,7 @@ async fn produce(plan: Plan) -> Result<ExitCode, ToolError> {
                     "Error when sending message to topic {} with key: {key}, value: {value} with error: {}",
                     plan.topic, lost.error
                 );
-                log_plain_error(&message, LOGGER);
+                log("ERROR", &message, LOGGER);
             }
             // Kafka's tool goes on with the next line.
             true

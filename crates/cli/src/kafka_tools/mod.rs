@@ -1,20 +1,26 @@
 //! The tools under Kafka's names: their options, output and exit codes, for people's scripts and documents.
 
+pub mod broker_api_versions;
+pub mod cluster;
+pub mod configs;
 pub mod console_consumer;
 pub mod console_producer;
+pub mod consumer_groups;
+pub mod delete_records;
+pub mod exceptions;
 pub mod format;
+pub mod get_offsets;
+pub mod log_dirs;
 pub mod options;
 pub mod topics;
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ottla_model::ErrorCode;
-
-use crate::err;
 use crate::kafka::KafkaError;
 use crate::output::log_time;
-use options::{OptionSpec, OptionsError};
+use crate::{err, out};
+use options::{OptionSpec, Options, OptionsError};
 
 /// Runs the tool of this name (a trailing `.sh` does not matter); none where the name is no tool's.
 pub async fn run(name: &str, arguments: &[String]) -> Option<ExitCode> {
@@ -22,6 +28,13 @@ pub async fn run(name: &str, arguments: &[String]) -> Option<ExitCode> {
         "kafka-topics" => Some(topics::run(arguments).await),
         "kafka-console-producer" => Some(console_producer::run(arguments).await),
         "kafka-console-consumer" => Some(console_consumer::run(arguments).await),
+        "kafka-consumer-groups" => Some(consumer_groups::run(arguments).await),
+        "kafka-get-offsets" => Some(get_offsets::run(arguments).await),
+        "kafka-delete-records" => Some(delete_records::run(arguments).await),
+        "kafka-configs" => Some(configs::run(arguments).await),
+        "kafka-log-dirs" => Some(log_dirs::run(arguments).await),
+        "kafka-broker-api-versions" => Some(broker_api_versions::run(arguments).await),
+        "kafka-cluster" => Some(cluster::run(arguments).await),
         _ => None,
     }
 }
@@ -39,6 +52,35 @@ pub enum ToolError {
     Argument(String),
     #[error(transparent)]
     Kafka(#[from] KafkaError),
+}
+
+/// What every tool begins with: the command line is read, `--help` and `--version` are answered, a line that cannot be carried
+/// out is refused; then what `plan` made of it is carried out.
+pub async fn run_tool<P, F>(
+    specs: &'static [OptionSpec],
+    arguments: &[String],
+    plan: impl FnOnce(&Options) -> Result<P, ToolError>,
+    carry_out: impl FnOnce(P) -> F,
+) -> ExitCode
+where
+    F: Future<Output = ExitCode>,
+{
+    let options = match Options::parse(specs, arguments) {
+        Ok(options) => options,
+        Err(error) => return refuse_options(&error.into(), specs),
+    };
+    if options.has("help") {
+        out!("{}", options::usage(specs).trim_end());
+        return ExitCode::SUCCESS;
+    }
+    if options.has("version") {
+        out!("{} (Ottla)", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    match plan(&options) {
+        Ok(plan) => carry_out(plan).await,
+        Err(error) => refuse_options(&error, specs),
+    }
 }
 
 /// `--bootstrap-server`, or `--broker-list` as it was called before.
@@ -63,39 +105,11 @@ pub fn refuse_options(error: &ToolError, specs: &[OptionSpec]) -> ExitCode {
 
 /// A line as Kafka's tools log an error: scripts look for the class in it.
 pub fn log_error(class: &str, message: &str, logger: &str) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    err!("[{}] ERROR {class}: {message}\n ({logger})", log_time(now));
+    log("ERROR", &format!("{class}: {message}\n"), logger);
 }
 
-/// The same for a message without a class.
-pub fn log_plain_error(message: &str, logger: &str) {
+/// A line as Kafka's tools log it.
+pub fn log(level: &str, message: &str, logger: &str) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    err!("[{}] ERROR {message} ({logger})", log_time(now));
-}
-
-/// The Java class that an error is known by.
-pub fn exception_class(error: &ToolError) -> &'static str {
-    let ToolError::Kafka(KafkaError::Refused { code, .. }) = error else {
-        return match error {
-            ToolError::Kafka(_) => "org.apache.kafka.common.errors.TimeoutException",
-            _ => "java.lang.IllegalArgumentException",
-        };
-    };
-    match code {
-        ErrorCode::TopicAlreadyExists => "org.apache.kafka.common.errors.TopicExistsException",
-        ErrorCode::InvalidReplicationFactor => "org.apache.kafka.common.errors.InvalidReplicationFactorException",
-        ErrorCode::InvalidPartitions => "org.apache.kafka.common.errors.InvalidPartitionsException",
-        ErrorCode::InvalidTopicException => "org.apache.kafka.common.errors.InvalidTopicException",
-        ErrorCode::InvalidConfig => "org.apache.kafka.common.errors.InvalidConfigurationException",
-        ErrorCode::InvalidReplicaAssignment => "org.apache.kafka.common.errors.InvalidReplicaAssignmentException",
-        ErrorCode::UnknownTopicOrPartition => "org.apache.kafka.common.errors.UnknownTopicOrPartitionException",
-        ErrorCode::TopicDeletionDisabled => "org.apache.kafka.common.errors.TopicDeletionDisabledException",
-        ErrorCode::PolicyViolation => "org.apache.kafka.common.errors.PolicyViolationException",
-        ErrorCode::InvalidRequest => "org.apache.kafka.common.errors.InvalidRequestException",
-        ErrorCode::UnsupportedVersion => "org.apache.kafka.common.errors.UnsupportedVersionException",
-        ErrorCode::RequestTimedOut => "org.apache.kafka.common.errors.TimeoutException",
-        ErrorCode::TopicAuthorizationFailed => "org.apache.kafka.common.errors.TopicAuthorizationException",
-        ErrorCode::ClusterAuthorizationFailed => "org.apache.kafka.common.errors.ClusterAuthorizationException",
-        _ => "org.apache.kafka.common.errors.ApiException",
-    }
+    err!("[{}] {level} {message} ({logger})", log_time(now));
 }

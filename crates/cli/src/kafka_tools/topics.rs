@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use regex_lite::Regex;
 
 use super::options::{OptionSpec, Options, flag, value};
-use super::{ToolError, bootstrap, exception_class, log_error, refuse_options};
+use super::{ToolError, bootstrap, exceptions, log_error, run_tool};
 use crate::describe::{self, Shown};
 use crate::kafka::{Kafka, NewTopic};
 use crate::out;
@@ -73,33 +73,21 @@ const LOGGER: &str = "org.apache.kafka.tools.TopicCommand";
 const COLLISION_WARNING: &str = "WARNING: Due to limitations in metric names, topics with a period ('.') or underscore ('_') could collide. To avoid issues it is best to use either, but not both.";
 
 pub async fn run(arguments: &[String]) -> ExitCode {
-    let checked = Options::parse(SPECS, arguments).map_err(ToolError::from).and_then(|options| {
-        let action = Action::of(&options)?;
-        Ok((options, action))
-    });
-    let (options, action) = match checked {
-        Ok(checked) => checked,
-        Err(error) => return refuse_options(&error, SPECS),
-    };
-    let result = match action {
-        Action::Help => {
-            out!("{}", super::options::usage(SPECS).trim_end());
-            Ok(())
-        }
-        Action::Version => {
-            out!("{} (Ottla)", env!("CARGO_PKG_VERSION"));
-            Ok(())
-        }
-        Action::Create => create(&options).await,
-        Action::List => list(&options).await,
-        Action::Describe => describe(&options).await,
-        Action::Alter => alter(&options).await,
-        Action::Delete => delete(&options).await,
-    };
-    let Err(error) = result else { return ExitCode::SUCCESS };
-    out!("Error while executing topic command : {error}");
-    log_error(exception_class(&error), &error.to_string(), LOGGER);
-    ExitCode::FAILURE
+    let plan = |options: &Options| Ok((Action::of(options)?, options.clone()));
+    run_tool(SPECS, arguments, plan, |(action, options)| async move {
+        let result = match action {
+            Action::Create => create(&options).await,
+            Action::List => list(&options).await,
+            Action::Describe => describe(&options).await,
+            Action::Alter => alter(&options).await,
+            Action::Delete => delete(&options).await,
+        };
+        let Err(error) = result else { return ExitCode::SUCCESS };
+        out!("Error while executing topic command : {error}");
+        log_error(&exceptions::class(&error), &error.to_string(), LOGGER);
+        ExitCode::FAILURE
+    })
+    .await
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,18 +97,10 @@ enum Action {
     Describe,
     Alter,
     Delete,
-    Help,
-    Version,
 }
 
 impl Action {
     fn of(options: &Options) -> Result<Self, ToolError> {
-        if options.has("help") {
-            return Ok(Self::Help);
-        }
-        if options.has("version") {
-            return Ok(Self::Version);
-        }
         let named: Vec<Self> = [
             ("list", Self::List),
             ("describe", Self::Describe),
@@ -268,7 +248,7 @@ async fn existing(kafka: &Kafka, options: &Options) -> Result<Vec<String>, ToolE
 }
 
 /// Kafka's topic filters: regular expressions that must match the whole name, separated by commas.
-fn pattern(text: &str) -> Result<Regex, ToolError> {
+pub(super) fn pattern(text: &str) -> Result<Regex, ToolError> {
     let text = text.trim().trim_matches(['"', '\'']).replace(',', "|").replace(' ', "");
     Regex::new(&format!("^(?:{text})$")).map_err(|_| ToolError::Argument(format!("{text} is an invalid regex.")))
 }

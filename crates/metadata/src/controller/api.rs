@@ -373,10 +373,28 @@ pub struct AlterConfigs {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AlterConfig {
     pub entity: ConfigEntity,
-    /// A none value takes the entry away.
-    pub changes: Vec<(String, Option<String>)>,
+    /// In order; a name comes once.
+    pub changes: Vec<(String, ConfigOp)>,
     /// What is not among the changes goes (AlterConfigs rather than IncrementalAlterConfigs).
     pub replace_all: bool,
+}
+
+/// What a change does to one entry. Lists are changed where it is decided, so that no two changes lose each other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ConfigOp {
+    Set(String),
+    /// Back to the default.
+    Delete,
+    /// Adds these entries to a list, which starts from the default where nothing is set.
+    Append(String),
+    /// Takes these entries out of a list.
+    Subtract(String),
+}
+
+impl From<Option<String>> for ConfigOp {
+    fn from(value: Option<String>) -> Self {
+        value.map_or(Self::Delete, Self::Set)
+    }
 }
 
 #[derive(Clone, PartialEq, Debug, Default)]

@@ -12,8 +12,11 @@ use super::draft::Draft;
 use super::electorate::{TopicElectorate, min_insync_replicas_of};
 use super::topics::Repeated;
 use super::work::PARTITIONS_PER_TRANSACTION;
-use super::{AlterConfig, AlterConfigs, Answer, ConfigOutcomes, Controller, Refusal, RequestId};
+use super::{AlterConfig, AlterConfigs, Answer, ConfigOp, ConfigOutcomes, Controller, Refusal, RequestId};
+use crate::broker_config::{self, InvalidBrokerConfig};
+use crate::config_value;
 use crate::election::PartitionChange;
+use crate::group_config;
 use crate::image::{ConfigEntity, ConfigImage, ConfigKind};
 use crate::nodes;
 use crate::nodes::config::DEFAULT_ENTITY;
@@ -40,24 +43,43 @@ impl Controller {
     fn plan_config(&self, alter: &AlterConfig) -> Result<(ConfigEntity, BTreeMap<String, String>), Refusal> {
         let entity = self.check_entity(&alter.entity)?;
         let current = self.ledger.ahead().config(&entity).map(|config| config.entries.clone()).unwrap_or_default();
+        let invalid = |error: &dyn std::fmt::Display| Refusal::new(ErrorCode::InvalidConfig, error.to_string());
         let mut entries = if alter.replace_all { BTreeMap::new() } else { current };
-        for (name, value) in &alter.changes {
-            match value {
-                Some(value) => entries.insert(name.clone(), value.clone()),
-                None => entries.remove(name),
+        for (name, op) in &alter.changes {
+            let listed = |change: fn(Option<&str>, &str) -> String, op: &str, value: &str| {
+                let list = List::of(entity.kind, name);
+                if !list.is_list {
+                    let text = format!("Can't {op} to key {name} because its type is not LIST.");
+                    return Err(Refusal::new(ErrorCode::InvalidConfig, text));
+                }
+                let current = entries.get(name).map(String::as_str).or(list.default);
+                Ok(change(current, value))
+            };
+            match op {
+                ConfigOp::Set(value) => entries.insert(name.clone(), value.clone()),
+                ConfigOp::Append(value) => {
+                    let value = listed(config_value::append, "APPEND", value)?;
+                    entries.insert(name.clone(), value)
+                }
+                ConfigOp::Subtract(value) => {
+                    let value = listed(config_value::subtract, "SUBTRACT", value)?;
+                    entries.insert(name.clone(), value)
+                }
+                ConfigOp::Delete => entries.remove(name),
             };
         }
-        let invalid =
-            |error: topic_config::InvalidTopicConfig| Refusal::new(ErrorCode::InvalidConfig, error.to_string());
         match entity.kind {
-            ConfigKind::Topics => topic_config::validate(&entries).map_err(invalid)?,
-            // Brokers check their own properties before they ask; this one decides elections here.
+            ConfigKind::Topics => topic_config::validate(&entries).map_err(|error| invalid(&error))?,
+            ConfigKind::Groups => group_config::validate(&entries, |_| None).map_err(|error| invalid(&error))?,
+            // Brokers check what depends on their own properties before they ask.
             ConfigKind::Brokers => {
-                if let Some(value) = entries.get("min.insync.replicas")
-                    && let Some(key) = topic_config::key("min.insync.replicas")
-                {
-                    key.parse(value).map_err(invalid)?;
-                }
+                let changed = alter.changes.iter().filter_map(|(name, _)| entries.get_key_value(name));
+                let changed = changed.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+                let per_broker = entity != ConfigEntity::default_broker();
+                broker_config::validate(&changed, per_broker, |_| false).map_err(|error| match error {
+                    InvalidBrokerConfig::Value(_) => invalid(&error),
+                    _ => Refusal::new(ErrorCode::InvalidRequest, error.to_string()),
+                })?;
             }
             ConfigKind::Clients | ConfigKind::Users | ConfigKind::Ips => {}
         }
@@ -69,6 +91,8 @@ impl Controller {
         let refuse = |text: &str| Err(Refusal::new(ErrorCode::InvalidRequest, text));
         let is_default = entity.name.is_empty() || entity.name == DEFAULT_ENTITY;
         match entity.kind {
+            ConfigKind::Groups if is_default => refuse("Default group resources are not allowed."),
+            ConfigKind::Groups => Ok(entity.clone()),
             ConfigKind::Topics if is_default => refuse("Default topic resources are not allowed."),
             ConfigKind::Topics => {
                 let name = TopicName::new(&entity.name)
@@ -141,5 +165,31 @@ impl Controller {
             draft.partition(self.ledger.ahead_tree(), self.ledger.ahead(), *partition, state);
         }
         draft
+    }
+}
+
+/// What APPEND and SUBTRACT need to know of a configuration.
+struct List {
+    is_list: bool,
+    /// Where such a change begins if nothing is set. Kafka has it so for topics; a broker's static value is not known here.
+    default: Option<&'static str>,
+}
+
+impl List {
+    fn of(kind: ConfigKind, name: &str) -> Self {
+        match kind {
+            ConfigKind::Topics => {
+                let key = topic_config::key(name);
+                Self { is_list: key.is_some_and(|key| key.kind.is_list()), default: key.map(|key| key.default) }
+            }
+            ConfigKind::Brokers => {
+                let config = broker_config::find(broker_config::without_listener(name).unwrap_or(name));
+                let default = (name == "log.cleanup.policy").then_some("delete");
+                Self { is_list: config.is_some_and(|config| config.kind.is_list()), default }
+            }
+            ConfigKind::Groups | ConfigKind::Clients | ConfigKind::Users | ConfigKind::Ips => {
+                Self { is_list: false, default: None }
+            }
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! `/config/KIND/ENTITY`: what was configured at run time for a topic, a broker, all brokers, a client, a user, an address.
+//! `/config/KIND/ENTITY`: what was configured at run time for a topic, a broker, all brokers, a group, a client, a user, an
+//! address.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,9 +20,13 @@ pub enum ConfigKind {
     Clients,
     Users,
     Ips,
+    /// Kafka has these since it lost its ZooKeeper tree; the path is ours.
+    Groups,
 }
 
 impl ConfigKind {
+    pub const ALL: [Self; 6] = [Self::Topics, Self::Brokers, Self::Clients, Self::Users, Self::Ips, Self::Groups];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Topics => "topics",
@@ -29,11 +34,12 @@ impl ConfigKind {
             Self::Clients => "clients",
             Self::Users => "users",
             Self::Ips => "ips",
+            Self::Groups => "groups",
         }
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Topics, Self::Brokers, Self::Clients, Self::Users, Self::Ips].into_iter().find(|k| k.as_str() == text)
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
@@ -55,6 +61,10 @@ impl ConfigEntity {
 
     pub fn broker(id: BrokerId) -> Self {
         Self { kind: ConfigKind::Brokers, name: id.to_string() }
+    }
+
+    pub fn group(name: &str) -> Self {
+        Self { kind: ConfigKind::Groups, name: name.to_owned() }
     }
 
     /// All brokers.

@@ -6,13 +6,13 @@
 
 mod table;
 mod typed;
-mod value;
 
 use std::collections::BTreeMap;
 
+use crate::config_value::InvalidValue;
+pub use crate::config_value::{Value, ValueKind};
 pub use table::{TOPIC_CONFIGS, TopicConfigKey, find as key};
 pub use typed::{CompressionType, TimestampType, TopicConfig};
-pub use value::{Value, ValueKind};
 
 /// Why a topic's configuration is refused; the texts are Kafka's.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
@@ -21,8 +21,8 @@ pub enum InvalidTopicConfig {
     UnknownName(String),
     #[error("Null value not supported for topic configs: {}", .0.join(","))]
     NullValue(Vec<String>),
-    #[error("Invalid value {value} for configuration {name}: {reason}")]
-    Value { name: String, value: String, reason: String },
+    #[error(transparent)]
+    Value(#[from] InvalidValue),
     #[error("conflict topic config setting min.compaction.lag.ms ({min}) > max.compaction.lag.ms ({max})")]
     CompactionLags { min: i64, max: i64 },
     #[error(
@@ -50,28 +50,6 @@ pub fn validate(overrides: &BTreeMap<String, String>) -> Result<(), InvalidTopic
         return Err(InvalidTopicConfig::RemoteStorage);
     }
     Ok(())
-}
-
-/// The list `current` with the entries of `added` that it does not hold yet (IncrementalAlterConfigs' APPEND).
-pub fn append(current: Option<&str>, added: &str) -> String {
-    let mut entries = list_of(current);
-    for entry in added.split(',') {
-        if !entries.iter().any(|known| known == entry) {
-            entries.push(entry.to_owned());
-        }
-    }
-    entries.join(",")
-}
-
-/// The list `current` without the entries of `removed` (IncrementalAlterConfigs' SUBTRACT).
-pub fn subtract(current: Option<&str>, removed: &str) -> String {
-    let mut entries = list_of(current);
-    entries.retain(|entry| !removed.split(',').any(|gone| gone == entry));
-    entries.join(",")
-}
-
-fn list_of(text: Option<&str>) -> Vec<String> {
-    text.unwrap_or_default().split(',').filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -137,13 +115,5 @@ mod tests {
             ("retention.bytes", "-1"),
         ];
         assert_eq!(refusal(&good), "");
-    }
-
-    #[test]
-    fn lists_grow_and_shrink() {
-        assert_eq!(append(Some("delete"), "compact,delete"), "delete,compact");
-        assert_eq!(append(None, "compact"), "compact");
-        assert_eq!(subtract(Some("delete,compact"), "delete"), "compact");
-        assert_eq!(subtract(None, "delete"), "");
     }
 }

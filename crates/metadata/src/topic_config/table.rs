@@ -1,6 +1,6 @@
 //! Every topic configuration of Kafka 4.3, with its default and the broker property behind it.
 
-use super::value::ValueKind;
+use crate::config_value::{InvalidValue, Value, ValueKind};
 
 /// One topic configuration.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -11,6 +11,13 @@ pub struct TopicConfigKey {
     pub default: &'static str,
     /// The broker property that DescribeConfigs names as its synonym. Others may stand before it (`log.retention.hours`).
     pub synonym: Option<&'static str>,
+}
+
+impl TopicConfigKey {
+    /// The value of a text; surrounding white space does not count.
+    pub fn parse(&self, text: &str) -> Result<Value, InvalidValue> {
+        self.kind.parse(self.name, text)
+    }
 }
 
 const fn key(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::table::find;
-use super::value::Value;
+use crate::config_value::Value;
 
 /// What a topic's batches are compressed with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -191,7 +191,7 @@ fn put_field(out: &mut Vec<u8>, field: Option<&[u8]>) {
 }
 
 /// Packs records behind a header whose length and CRC follow from them.
-fn assemble(mut header: BatchHeader, compression: Compression, records: &[u8]) -> io::Result<BytesMut> {
+pub(super) fn assemble(mut header: BatchHeader, compression: Compression, records: &[u8]) -> io::Result<BytesMut> {
     let mut body = Vec::with_capacity(HEADER_BYTES + records.len());
     body.resize(HEADER_BYTES, 0);
     compress(compression, records, &mut body)?;

@@ -140,6 +140,11 @@ impl Attributes {
         self.0 & Self::CONTROL != 0
     }
 
+    #[must_use]
+    pub fn with_delete_horizon(self) -> Self {
+        Self(self.0 | Self::DELETE_HORIZON)
+    }
+
     /// Whether the base timestamp is the time after which a tombstone may go (compacted logs).
     pub fn has_delete_horizon(self) -> bool {
         self.0 & Self::DELETE_HORIZON != 0
@@ -305,6 +310,10 @@ fn put(batch: &mut [u8], start: usize, bytes: &[u8]) {
     }
 }
 
+pub(super) fn put_crc(batch: &mut [u8], crc: u32) {
+    put(batch, CRC_START, &crc.to_be_bytes());
+}
+
 /// Writes the base offset and the leader epoch that a leader assigns. Neither is covered by the CRC.
 pub fn patch_offset_and_epoch(batch: &mut [u8], base_offset: Offset, leader_epoch: LeaderEpoch) {
     put(batch, 0, &base_offset.0.to_be_bytes());
@@ -320,7 +329,7 @@ pub fn set_max_timestamp(batch: &mut [u8], timestamp_type: TimestampType, max_ti
     put(batch, ATTRIBUTES_START, &header.attributes.with_timestamp_type(timestamp_type).0.to_be_bytes());
     put(batch, MAX_TIMESTAMP_START, &max_timestamp.0.to_be_bytes());
     let crc = crc_of(batch);
-    put(batch, CRC_START, &crc.to_be_bytes());
+    put_crc(batch, crc);
 }
 
 /// All that a leader changes in a batch that passed validation: offset, epoch, and the timestamps: `log_append_time` for a topic that

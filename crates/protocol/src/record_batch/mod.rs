@@ -7,6 +7,7 @@ mod batches;
 mod builder;
 mod compress;
 mod decompress;
+mod filter;
 mod header;
 mod records;
 mod validate;
@@ -18,6 +19,7 @@ pub use batches::{Batch, Batches};
 pub use builder::{BatchBuilder, recompress};
 pub use compress::compress;
 pub use decompress::{DecompressError, Decompressor, decompress};
+pub use filter::{Filtered, KeyedRecord, StoredRecords, empty_batch};
 pub use header::{
     Attributes, BatchHeader, Compression, HEADER_BYTES, HeaderError, LOG_OVERHEAD_BYTES, MAGIC, TimestampType,
     UnknownCompression, crc_of, patch_offset_and_epoch, prepare_for_append, set_max_timestamp, verify_crc,

@@ -38,6 +38,8 @@ pub enum RecordsError {
     Decompress(#[from] DecompressError),
     #[error("a record is malformed: {0}")]
     Record(#[from] WireError),
+    #[error("the records cannot be packed again: {0}")]
+    Pack(String),
 }
 
 /// The records of one batch, in order. After an error nothing follows.
@@ -105,7 +107,7 @@ impl Records {
     }
 }
 
-fn field(reader: &mut Reader<'_>) -> Result<Option<Range<usize>>, WireError> {
+pub(super) fn field(reader: &mut Reader<'_>) -> Result<Option<Range<usize>>, WireError> {
     let length = reader.varint()?;
     if length == -1 {
         return Ok(None);

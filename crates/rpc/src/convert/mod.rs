@@ -11,7 +11,9 @@ pub use brokers::{
     controlled_shutdown_from_proto, endpoint_to_proto, register_from_proto, registered_to_proto,
     shutdown_progress_to_proto,
 };
-pub use configs::{alter_configs_from_proto, config_outcomes_to_proto};
+pub use configs::{
+    alter_configs_from_proto, alter_configs_to_proto, config_outcomes_from_proto, config_outcomes_to_proto,
+};
 pub use partitions::{
     alter_partitions_from_proto, altered_partitions_to_proto, resign_leadership_from_proto, resigned_to_proto,
 };

@@ -6,6 +6,7 @@ pub mod leader_epochs;
 pub mod meta_properties;
 pub mod offsets;
 pub mod partition_metadata;
+pub mod registration;
 
 use crate::error::Malformed;
 

@@ -9,6 +9,7 @@ use ottla_replication::{BatchOrigin, ProducerBatch, ProducerCheck};
 use super::Log;
 use crate::env::{Env, File};
 use crate::error::AppendError;
+use crate::offset_index::relative_offset;
 use crate::producer_replay;
 use crate::segment::Incoming;
 
@@ -261,13 +262,17 @@ impl<E: Env> Log<E> {
         if !self.active().must_roll(&self.config, &incoming, now, self.roll_jitter_ms()) {
             return Ok(false);
         }
-        if crate::offset_index::relative_offset(summary.first_offset, summary.last_offset).is_none() {
+        // At the log's end even if the leader's batches begin later, since it has compacted what was between: where segments
+        // go on from each other, a gap between two says that records were lost.
+        let bases = [self.log_end, summary.first_offset];
+        let base = bases.into_iter().find(|base| relative_offset(*base, summary.last_offset).is_some());
+        let Some(base) = base else {
             return Err(AppendError::Invalid {
                 position: 0,
                 reason: "more offsets than a segment can have".to_owned(),
             });
-        }
-        self.roll(summary.first_offset, now)?;
+        };
+        self.roll(base, now)?;
         Ok(true)
     }
 

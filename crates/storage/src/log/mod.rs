@@ -90,11 +90,19 @@ pub(crate) struct Shared {
     pub closed: AtomicBool,
     /// Counts truncations, and segments that were taken out: a flush that began before one proves nothing, and may miss files.
     pub cuts: AtomicU64,
+    /// Counts truncations alone: what the cleaner has read before one may not be part of the log any more.
+    pub truncations: AtomicU64,
     /// The version of the leader epochs that is in the checkpoint file; older ones must not replace it.
     pub epochs_on_disk: Mutex<u64>,
 }
 
 impl Shared {
+    /// The log is about to lose records from its end, or all of them.
+    pub fn truncated(&self) {
+        self.truncations.fetch_add(1, Ordering::AcqRel);
+        self.cuts.fetch_add(1, Ordering::AcqRel);
+    }
+
     pub fn is_offline(&self) -> bool {
         self.failed.load(Ordering::Acquire) || self.closed.load(Ordering::Acquire)
     }

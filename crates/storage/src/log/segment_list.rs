@@ -21,9 +21,6 @@ use crate::env::Env;
 use crate::file_name;
 use crate::segment::{Place, Segment};
 
-/// What the name of a file ends with that is no part of the log any more.
-pub(crate) const DELETED_SUFFIX: &str = ".deleted";
-
 /// Files that are no part of the log any more, under names that end in `.deleted`.
 #[derive(Default, Debug)]
 #[must_use = "the files stay on the disk until somebody removes them"]
@@ -54,9 +51,7 @@ impl DeletedFiles {
     /// Renames a file if it is there.
     fn take<E: Env>(&mut self, place: Place<'_, E>, base: Offset, kind: &str) -> io::Result<()> {
         let from = place.path(base, kind);
-        let mut to = from.clone().into_os_string();
-        to.push(DELETED_SUFFIX);
-        let to = PathBuf::from(to);
+        let to = file_name::with_suffix(from.clone(), file_name::DELETED_SUFFIX);
         match place.env.rename(&from, &to) {
             Ok(()) => self.paths.push(to),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -136,7 +131,7 @@ impl<E: Env> Log<E> {
 
 /// The log file first: an index without its log is removed when the log is opened.
 fn set_aside<E: Env>(deleted: &mut DeletedFiles, place: Place<'_, E>, base: Offset) -> io::Result<()> {
-    for kind in [file_name::LOG, file_name::OFFSET_INDEX, file_name::TIME_INDEX, file_name::TRANSACTION_INDEX] {
+    for kind in file_name::SEGMENT_KINDS {
         deleted.take(place, base, kind)?;
     }
     Ok(())

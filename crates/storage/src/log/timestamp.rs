@@ -97,6 +97,8 @@ impl<E: Env> Log<E> {
                 match scan.next()? {
                     Step::End => break,
                     Step::Invalid { position } => return Err(self.corrupt(segment.base_offset, position)),
+                    // What compaction left of a batch says what its largest timestamp was, but has no such record.
+                    Step::Batch(batch) if batch.header.record_count == 0 => {}
                     Step::Batch(batch) if batch.header.base_offset < self.log_start => {
                         // Only some of its records, if any, count.
                         largest = largest.max(self.largest_record_timestamp(&*file, &batch)?);

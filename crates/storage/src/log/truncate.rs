@@ -4,7 +4,6 @@
 //! behind records that were written in its place.
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use ottla_model::{Offset, TimestampMs};
@@ -43,7 +42,7 @@ impl<E: Env> Log<E> {
             return Ok(true);
         }
         let (number, position, end) = self.batch_start(offset)?;
-        self.shared.cuts.fetch_add(1, Ordering::AcqRel);
+        self.shared.truncated();
         self.recovery_point = self.recovery_point.min(end);
         self.drop_segments_after(number)?;
         let file = Arc::clone(self.active_file()?);
@@ -85,7 +84,7 @@ impl<E: Env> Log<E> {
     }
 
     pub(crate) fn start_over(&mut self, offset: Offset, log_start: Offset) -> io::Result<()> {
-        self.shared.cuts.fetch_add(1, Ordering::AcqRel);
+        self.shared.truncated();
         self.recovery_point = self.recovery_point.min(offset);
         let opened = self.active().opened;
         // Snapshots first: none may outlive the records that it was taken of. Then segments, newest first: a crash in

@@ -9,6 +9,7 @@
 //! - checkpoints that are ahead of the log are taken back to it (scenario 13).
 
 mod examine;
+mod swap;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -180,16 +181,9 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
     fn list(&mut self) -> Result<Listing, Fault> {
         let mut listing = Listing::default();
         let directory = self.log.directory.clone();
+        swap::finish(&self.log.env, &directory)?;
         for DirectoryEntry { name, is_directory, size_bytes } in self.log.env.list(&directory)? {
             if is_directory {
-                continue;
-            }
-            let path = directory.join(&name);
-            if name.ends_with(".swap") {
-                return Err(Fault::Refused(OpenError::UnfinishedSwap { file: path }));
-            }
-            if [".deleted", ".cleaned", ".tmp"].iter().any(|suffix| name.ends_with(suffix)) {
-                self.log.env.remove_file_if_there(&path)?;
                 continue;
             }
             match file_name::parse(&name) {

@@ -1,14 +1,17 @@
 //! What the tests of the log share.
 #![allow(dead_code, clippy::unwrap_used)]
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ottla_model::{
     LeaderEpoch, MonotonicMs, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs, TopicId, TopicName,
     TopicPartition,
 };
-use ottla_protocol::record_batch::{BatchBuilder, Batches};
+use ottla_protocol::record_batch::{BatchBuilder, Batches, Record, Records};
+use ottla_storage::compaction::{CleanError, CleanerLimits, CleaningStats};
 use ottla_storage::{Env, Log, LogConfig, OpenError, OpenOptions, Opened};
 
 pub const NOW: TimestampMs = TimestampMs(1_700_000_000_000);
@@ -100,4 +103,45 @@ pub fn offsets(bytes: &[u8]) -> Vec<(i64, i64)> {
 
 pub fn file_names<E: Env>(env: &E) -> Vec<String> {
     env.list(&directory()).unwrap().into_iter().map(|entry| entry.name).collect()
+}
+
+/// Cleans what may be cleaned below `stable`, whatever the ratio, within these limits; returns the cleaner's checkpoint and
+/// what came of it. Old files are removed at once.
+pub fn clean_within<E: Env>(
+    env: &E,
+    log: &mut Log<E>,
+    checkpoint: Option<Offset>,
+    stable: Offset,
+    now: TimestampMs,
+    limits: CleanerLimits,
+) -> Result<(Offset, CleaningStats), CleanError> {
+    let dirt = log.dirt(checkpoint, stable, now)?;
+    let Some(job) = log.begin_cleaning(&dirt, now) else { return Ok((dirt.first_dirty, CleaningStats::default())) };
+    let pace = &mut |_| ControlFlow::Continue(());
+    let mut cleaning = job.index(limits, pace)?;
+    while let Some(cleaned) = cleaning.next(pace)? {
+        log.swap_in(cleaned)?.remove(env)?;
+    }
+    let stats = cleaning.stats();
+    Ok((cleaning.finish()?, stats))
+}
+
+pub fn clean<E: Env>(env: &E, log: &mut Log<E>, checkpoint: Option<Offset>, now: TimestampMs) -> Offset {
+    log.flush(TICK).unwrap();
+    let end = log.log_end_offset();
+    clean_within(env, log, checkpoint, end, now, CleanerLimits::default()).unwrap().0
+}
+
+/// Records of keys and values; a value of None is a tombstone.
+pub fn keyed(records: &[(&str, Option<&str>)], timestamp: i64) -> BatchBuilder {
+    records.iter().fold(BatchBuilder::new(), |builder, (key, value)| {
+        builder.record(TimestampMs(timestamp), Some(key.as_bytes()), value.map(str::as_bytes))
+    })
+}
+
+/// Every record from `from` on.
+pub fn records<E: Env>(log: &Log<E>, from: Offset) -> Vec<Record> {
+    let bytes = read_all(log, from, Offset::MAX, 700);
+    let batches = Batches::new(&bytes).map(|batch| Bytes::copy_from_slice(batch.unwrap().bytes));
+    batches.flat_map(|batch| Records::new(&batch, 1 << 24).unwrap().map(|record| record.unwrap())).collect()
 }

@@ -248,7 +248,7 @@ fn configurations_are_merged_replaced_and_refused() {
     let mut cluster = Cluster::of(1);
     cluster.create("t", &[&[1]], &[("retention.ms", "60000")]);
     let mut alter = |entity: ConfigEntity, changes: &[(&str, Option<&str>)], replace_all| {
-        let changes = changes.iter().map(|(n, v)| (String::from(*n), v.map(str::to_owned))).collect();
+        let changes = changes.iter().map(|(n, v)| (String::from(*n), v.map(str::to_owned).into())).collect();
         let entities = vec![AlterConfig { entity, changes, replace_all }];
         match cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false })) {
             Answer::AlterConfigs(outcomes) => {
@@ -295,11 +295,61 @@ fn configurations_are_merged_replaced_and_refused() {
     );
     let entities = vec![AlterConfig {
         entity: topic(),
-        changes: vec![("segment.ms".to_owned(), Some("9".to_owned()))],
+        changes: vec![("segment.ms".to_owned(), ConfigOp::Set("9".to_owned()))],
         replace_all: true,
     }];
     cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
     assert_eq!(cluster.image.topic_overrides("t"), overrides(&[("segment.ms", "9")]));
+}
+
+#[test]
+fn lists_grow_from_the_default_and_shrink_where_it_is_decided() {
+    let mut cluster = Cluster::of(1);
+    cluster.create("t", &[&[1]], &[]);
+    let mut alter = |entity: ConfigEntity, name: &str, op: ConfigOp, validate_only| {
+        let entities = vec![AlterConfig { entity, changes: vec![(name.to_owned(), op)], replace_all: false }];
+        let Answer::AlterConfigs(outcomes) =
+            cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only }))
+        else {
+            panic!("not the answer")
+        };
+        let set = cluster.image.topic_overrides("t").get("cleanup.policy").cloned();
+        (outcomes.entities[0].1.clone().map(|refusal| (refusal.error, refusal.message)), set)
+    };
+    let topic = || ConfigEntity::topic("t");
+    let append = |value: &str| ConfigOp::Append(value.to_owned());
+    assert_eq!(alter(topic(), "cleanup.policy", append("compact"), true), (None, None));
+    assert_eq!(alter(topic(), "cleanup.policy", append("compact"), false), (None, Some("delete,compact".to_owned())));
+    let subtracted = alter(topic(), "cleanup.policy", ConfigOp::Subtract("delete".to_owned()), false);
+    assert_eq!(subtracted, (None, Some("compact".to_owned())));
+    let refused = "Can't APPEND to key retention.ms because its type is not LIST.";
+    assert_eq!(
+        alter(topic(), "retention.ms", append("1"), false).0,
+        Some((ErrorCode::InvalidConfig, refused.to_owned()))
+    );
+    let group = ConfigEntity::group;
+    let set = |value: &str| ConfigOp::Set(value.to_owned());
+    assert_eq!(alter(group("g/1"), "consumer.session.timeout.ms", set("50000"), false).0, None);
+    let refused = "Unknown group config name: retention.ms";
+    assert_eq!(
+        alter(group("g/1"), "retention.ms", set("1"), false).0,
+        Some((ErrorCode::InvalidConfig, refused.to_owned()))
+    );
+    let refused = "Default group resources are not allowed.";
+    assert_eq!(
+        alter(group(""), "consumer.session.timeout.ms", set("50000"), false).0,
+        Some((ErrorCode::InvalidRequest, refused.to_owned()))
+    );
+    let everybody = ConfigEntity::default_broker;
+    assert_eq!(
+        alter(everybody(), "listeners", set("x"), false).0.map(|(error, _)| error),
+        Some(ErrorCode::InvalidRequest)
+    );
+    assert_eq!(
+        alter(everybody(), "message.max.bytes", set("-1"), false).0.map(|(error, _)| error),
+        Some(ErrorCode::InvalidConfig)
+    );
+    assert!(cluster.image.config(&group("g/1")).is_some());
 }
 
 #[test]

@@ -126,7 +126,7 @@ impl Run {
                     _ => ConfigEntity::topic(&self.topic()),
                 };
                 let value = (self.random.below(3) > 0).then(|| (1 + self.random.below(3)).to_string());
-                let changes = vec![("min.insync.replicas".to_owned(), value)];
+                let changes = vec![("min.insync.replicas".to_owned(), value.into())];
                 let entities = vec![AlterConfig { entity, changes, replace_all: false }];
                 self.cluster.send(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
             }

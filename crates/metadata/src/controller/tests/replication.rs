@@ -264,7 +264,7 @@ fn resigning_hands_over_where_somebody_can_take_it() {
 }
 
 fn set_min_isr(cluster: &mut Cluster, entity: ConfigEntity, value: Option<&str>) {
-    let changes = vec![("min.insync.replicas".to_owned(), value.map(str::to_owned))];
+    let changes = vec![("min.insync.replicas".to_owned(), value.map(str::to_owned).into())];
     let entities = vec![AlterConfig { entity, changes, replace_all: false }];
     let answer = cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
     let Answer::AlterConfigs(outcomes) = answer else { panic!("not the answer") };

@@ -1,7 +1,5 @@
-//! How a configuration's text becomes a value, and in which words it is refused (Kafka's `ConfigDef`).
-
-use super::InvalidTopicConfig;
-use super::table::TopicConfigKey;
+//! How a configuration's text becomes a value, and in which words it is refused (Kafka's `ConfigDef`): shared by the
+//! configurations of topics, brokers and groups.
 
 /// The type of a configuration, with what it accepts beyond the type.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -22,8 +20,14 @@ pub enum ValueKind {
         min: f64,
         max: f64,
     },
+    /// 16 bits.
+    Short,
     /// One of these texts.
     Text(&'static [&'static str]),
+    /// Any text; what it means is checked, if at all, by whoever uses it.
+    AnyText,
+    /// A comma-separated list of any texts.
+    AnyList,
     /// A comma-separated list of these texts.
     List(&'static [&'static str]),
     /// `*`, or a comma-separated list of `partition:broker`.
@@ -41,23 +45,36 @@ pub enum Value {
     List(Vec<String>),
 }
 
-impl TopicConfigKey {
-    /// The value of a text; surrounding white space does not count.
-    pub fn parse(&self, text: &str) -> Result<Value, InvalidTopicConfig> {
-        let refused =
-            |value: String, reason: String| InvalidTopicConfig::Value { name: self.name.to_owned(), value, reason };
+/// A text that is no value of its configuration; the words are Kafka's, and name what is accepted.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("Invalid value {value} for configuration {name}: {reason}")]
+pub struct InvalidValue {
+    pub name: String,
+    pub value: String,
+    pub reason: String,
+}
+
+impl ValueKind {
+    /// Whether APPEND and SUBTRACT have a meaning.
+    pub fn is_list(self) -> bool {
+        matches!(self, Self::List(_) | Self::AnyList | Self::ThrottledReplicas)
+    }
+
+    /// The value of a text of the configuration `name`; surrounding white space does not count.
+    pub fn parse(self, name: &str, text: &str) -> Result<Value, InvalidValue> {
+        let refused = |value: String, reason: String| InvalidValue { name: name.to_owned(), value, reason };
         let no_number = |kind: &str| refused(text.to_owned(), format!("Not a number of type {kind}"));
         let trimmed = text.trim();
-        match self.kind {
-            ValueKind::Bool if trimmed.eq_ignore_ascii_case("true") => Ok(Value::Bool(true)),
-            ValueKind::Bool if trimmed.eq_ignore_ascii_case("false") => Ok(Value::Bool(false)),
-            ValueKind::Bool => Err(refused(text.to_owned(), "Expected value to be either true or false".to_owned())),
-            ValueKind::Int { min, max } => {
+        match self {
+            Self::Bool if trimmed.eq_ignore_ascii_case("true") => Ok(Value::Bool(true)),
+            Self::Bool if trimmed.eq_ignore_ascii_case("false") => Ok(Value::Bool(false)),
+            Self::Bool => Err(refused(text.to_owned(), "Expected value to be either true or false".to_owned())),
+            Self::Int { min, max } => {
                 let value: i32 = trimmed.parse().map_err(|_| no_number("INT"))?;
                 in_range(value.into(), min, max).map_err(|reason| refused(value.to_string(), reason))?;
                 Ok(Value::Int(value))
             }
-            ValueKind::GzipLevel => {
+            Self::GzipLevel => {
                 let value: i32 = trimmed.parse().map_err(|_| no_number("INT"))?;
                 if value != -1 && !(1..=9).contains(&value) {
                     let reason = "Value must be between 1 and 9 or equal to -1".to_owned();
@@ -65,12 +82,16 @@ impl TopicConfigKey {
                 }
                 Ok(Value::Int(value))
             }
-            ValueKind::Long { min } => {
+            Self::Long { min } => {
                 let value: i64 = trimmed.parse().map_err(|_| no_number("LONG"))?;
                 in_range(value, min, i64::MAX).map_err(|reason| refused(value.to_string(), reason))?;
                 Ok(Value::Long(value))
             }
-            ValueKind::Double { min, max } => {
+            Self::Short => {
+                let value: i16 = trimmed.parse().map_err(|_| no_number("SHORT"))?;
+                Ok(Value::Int(value.into()))
+            }
+            Self::Double { min, max } => {
                 let value: f64 = trimmed.parse().map_err(|_| no_number("DOUBLE"))?;
                 // As Java prints it: 2.0, not 2.
                 let shown = format!("{value:?}");
@@ -82,18 +103,23 @@ impl TopicConfigKey {
                 }
                 Ok(Value::Double(value))
             }
-            ValueKind::Text(accepted) => {
+            Self::Text(accepted) => {
                 one_of(trimmed, accepted).map_err(|reason| refused(trimmed.to_owned(), reason))?;
                 Ok(Value::Text(trimmed.to_owned()))
             }
-            ValueKind::List(accepted) => {
+            Self::AnyText => Ok(Value::Text(trimmed.to_owned())),
+            Self::AnyList => Ok(Value::List(split(trimmed))),
+            Self::List(accepted) => {
                 let entries = split(trimmed);
+                if entries.iter().any(String::is_empty) {
+                    return Err(refused(trimmed.to_owned(), "values must not be empty".to_owned()));
+                }
                 for entry in &entries {
                     one_of(entry, accepted).map_err(|reason| refused(entry.clone(), reason))?;
                 }
                 Ok(Value::List(entries))
             }
-            ValueKind::ThrottledReplicas => {
+            Self::ThrottledReplicas => {
                 let entries = split(trimmed);
                 let is_replica = |entry: &String| match entry.split_once(':') {
                     Some((partition, broker)) => is_number(partition) && is_number(broker),
@@ -103,8 +129,7 @@ impl TopicConfigKey {
                     return Ok(Value::List(entries));
                 }
                 let reason = format!(
-                    "{} must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...",
-                    self.name
+                    "{name} must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],..."
                 );
                 Err(refused(format!("[{}]", entries.join(", ")), reason))
             }
@@ -134,5 +159,47 @@ fn one_of(text: &str, accepted: &[&str]) -> Result<(), String> {
     match accepted.contains(&text) {
         true => Ok(()),
         false => Err(format!("String must be one of: {}", accepted.join(", "))),
+    }
+}
+
+/// The list `current` with the entries of `added` that it does not hold yet (IncrementalAlterConfigs' APPEND).
+pub fn append(current: Option<&str>, added: &str) -> String {
+    let mut entries = list_of(current);
+    for entry in added.split(',') {
+        if !entries.iter().any(|known| known == entry) {
+            entries.push(entry.to_owned());
+        }
+    }
+    entries.join(",")
+}
+
+/// The list `current` without the entries of `removed` (IncrementalAlterConfigs' SUBTRACT).
+pub fn subtract(current: Option<&str>, removed: &str) -> String {
+    let mut entries = list_of(current);
+    entries.retain(|entry| !removed.split(',').any(|gone| gone == entry));
+    entries.join(",")
+}
+
+fn list_of(text: Option<&str>) -> Vec<String> {
+    text.unwrap_or_default().split(',').filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_grow_and_shrink() {
+        assert_eq!(append(Some("delete"), "compact,delete"), "delete,compact");
+        assert_eq!(append(None, "compact"), "compact");
+        assert_eq!(subtract(Some("delete,compact"), "delete"), "compact");
+        assert_eq!(subtract(None, "delete"), "");
+    }
+
+    #[test]
+    fn numbers_know_their_width() {
+        assert!(ValueKind::Short.parse("x", "32768").is_err_and(|e| e.reason == "Not a number of type SHORT"));
+        assert_eq!(ValueKind::Short.parse("x", " 7 "), Ok(Value::Int(7)));
+        assert!(ValueKind::List(&["compact", "delete"]).parse("x", "compact,").is_err());
     }
 }

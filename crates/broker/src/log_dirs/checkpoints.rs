@@ -1,0 +1,194 @@
+//! The offsets that a log directory keeps beside its logs: high watermarks, recovery points, log starts.
+//!
+//! Invariants: a file names no partition that has left the directory, not even for a moment after its name is free again (a topic of
+//! the same name begins with nothing); a recovery point on disk is never above what a truncation has left.
+
+use ottla_model::{Offset, TopicPartition};
+use ottla_storage::checkpoint::offsets::Offsets;
+use ottla_storage::{CheckpointKind, DirectoryError, LogDirectory, RealEnv};
+use parking_lot::Mutex;
+
+/// What is known of a partition's offset; none where its log cannot be asked now: what is on disk stays.
+pub type Collected = Vec<(TopicPartition, Option<Offset>)>;
+
+/// What the files say, and who may replace them.
+#[derive(Default)]
+pub struct Checkpoints(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    high_watermarks: Offsets,
+    recovery_points: Offsets,
+    log_starts: Offsets,
+    /// Counts partitions that left and points that fell: what was collected before must not be written after.
+    revisions: u64,
+}
+
+impl State {
+    fn of(&mut self, kind: CheckpointKind) -> &mut Offsets {
+        match kind {
+            CheckpointKind::HighWatermark => &mut self.high_watermarks,
+            CheckpointKind::RecoveryPoint => &mut self.recovery_points,
+            CheckpointKind::LogStart => &mut self.log_starts,
+        }
+    }
+
+    fn write(&mut self, kind: CheckpointKind, storage: &LogDirectory<RealEnv>) -> Result<(), DirectoryError> {
+        storage.write_checkpoint(kind, self.of(kind).iter().map(|(partition, offset)| (partition, *offset)))
+    }
+}
+
+impl Checkpoints {
+    /// Reads the files, and takes out of them what `lives` says has no directory any more: a process that ended between the
+    /// renaming of a directory and [`Self::forget`] left it there. A file that is not readable counts as empty. Waits for the disk.
+    pub fn load(
+        &self,
+        storage: &LogDirectory<RealEnv>,
+        lives: impl Fn(&TopicPartition) -> bool,
+    ) -> Result<(), DirectoryError> {
+        let mut state = self.0.lock();
+        for kind in CheckpointKind::ALL {
+            let mut offsets = storage.read_checkpoint(kind).unwrap_or_else(|error| {
+                tracing::warn!(%error, "a checkpoint is not readable: going on without it");
+                Offsets::new()
+            });
+            let before = offsets.len();
+            offsets.retain(|partition, _| lives(partition));
+            let left = before - offsets.len();
+            *state.of(kind) = offsets;
+            if left > 0 {
+                state.write(kind, storage)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is on disk of one partition; 0 if nothing is.
+    pub fn get(&self, kind: CheckpointKind, partition: &TopicPartition) -> Offset {
+        self.0.lock().of(kind).get(partition).copied().unwrap_or_default()
+    }
+
+    /// Replaces a file by what `collect` finds, unless it says that already. Waits for the disk.
+    pub fn write(
+        &self,
+        kind: CheckpointKind,
+        storage: &LogDirectory<RealEnv>,
+        collect: impl Fn() -> Collected,
+    ) -> Result<(), DirectoryError> {
+        loop {
+            let revisions = self.0.lock().revisions;
+            // Without the lock: a partition that is being cut holds its own, and wants this one.
+            let collected = collect();
+            let mut state = self.0.lock();
+            if state.revisions != revisions {
+                continue;
+            }
+            let on_disk = state.of(kind);
+            let mut offsets = Offsets::new();
+            for (partition, offset) in collected {
+                // Most logs start with their first record: nothing is written of them.
+                if let Some(offset) = offset.or_else(|| on_disk.get(&partition).copied())
+                    && (kind != CheckpointKind::LogStart || offset > Offset::ZERO)
+                {
+                    offsets.insert(partition, offset);
+                }
+            }
+            if *on_disk != offsets {
+                let before = std::mem::replace(on_disk, offsets);
+                if let Err(error) = state.write(kind, storage) {
+                    *state.of(kind) = before;
+                    return Err(error);
+                }
+            }
+            return Ok(());
+        }
+    }
+
+    /// A log was cut: a recovery point above its new end must not be believed after a loss of power, once other records have
+    /// been written in the place of those that went. Rare: only what was synced can have such a point.
+    pub fn lower_recovery_point(
+        &self,
+        storage: &LogDirectory<RealEnv>,
+        partition: &TopicPartition,
+        to: Offset,
+    ) -> Result<(), DirectoryError> {
+        let mut state = self.0.lock();
+        state.revisions += 1;
+        match state.recovery_points.get_mut(partition) {
+            Some(point) if *point > to => *point = to,
+            _ => return Ok(()),
+        }
+        state.write(CheckpointKind::RecoveryPoint, storage)
+    }
+
+    /// These partitions have left: a log that takes one of the names later must not begin with their offsets. Waits for the disk.
+    pub fn forget<'p>(
+        &self,
+        storage: &LogDirectory<RealEnv>,
+        partitions: impl Iterator<Item = &'p TopicPartition> + Clone,
+    ) -> Result<(), DirectoryError> {
+        let mut state = self.0.lock();
+        state.revisions += 1;
+        for kind in CheckpointKind::ALL {
+            let mut left = 0;
+            for partition in partitions.clone() {
+                left += usize::from(state.of(kind).remove(partition).is_some());
+            }
+            if left > 0 {
+                state.write(kind, storage)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_model::{PartitionId, TopicName};
+
+    use super::*;
+
+    fn partition(number: i32) -> TopicPartition {
+        TopicPartition::new(TopicName::new("t").unwrap(), PartitionId(number))
+    }
+
+    fn on_disk(storage: &LogDirectory<RealEnv>, kind: CheckpointKind) -> Vec<(i32, i64)> {
+        let offsets = storage.read_checkpoint(kind).unwrap();
+        offsets.into_iter().map(|(partition, offset)| (partition.partition.0, offset.0)).collect()
+    }
+
+    #[test]
+    fn what_left_while_offsets_were_collected_is_not_written() {
+        let root = tempfile::tempdir().unwrap();
+        let storage = LogDirectory::open(RealEnv, root.path().to_owned()).unwrap();
+        let checkpoints = Checkpoints::default();
+        let both = || vec![(partition(0), Some(Offset(5))), (partition(1), Some(Offset(6)))];
+        checkpoints.write(CheckpointKind::HighWatermark, &storage, both).unwrap();
+        let first_look = std::cell::Cell::new(true);
+        let collect = || {
+            if first_look.replace(false) {
+                checkpoints.forget(&storage, [partition(0)].iter()).unwrap();
+                return both();
+            }
+            vec![(partition(1), None)]
+        };
+        checkpoints.write(CheckpointKind::HighWatermark, &storage, collect).unwrap();
+        assert_eq!(on_disk(&storage, CheckpointKind::HighWatermark), [(1, 6)]);
+    }
+
+    #[test]
+    fn a_name_without_a_directory_is_forgotten_at_the_start() {
+        let root = tempfile::tempdir().unwrap();
+        let storage = LogDirectory::open(RealEnv, root.path().to_owned()).unwrap();
+        for kind in CheckpointKind::ALL {
+            let all = || vec![(partition(0), Some(Offset(5))), (partition(1), Some(Offset(6)))];
+            Checkpoints::default().write(kind, &storage, all).unwrap();
+        }
+        let checkpoints = Checkpoints::default();
+        checkpoints.load(&storage, |found| *found == partition(1)).unwrap();
+        for kind in CheckpointKind::ALL {
+            assert_eq!(on_disk(&storage, kind), [(1, 6)]);
+            assert_eq!(checkpoints.get(kind, &partition(0)), Offset::ZERO);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Opening the logs of a directory: what it holds, in what state the last process left it, and how far the work has come.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use ottla_model::{BrokerEpoch, Offset};
+use ottla_storage::directory::PartitionDirectoryKind;
+use ottla_storage::{
+    CheckpointKind, LogConfig, LogDirectory, OpenError, OpenOptions, PartitionDirectory, RealEnv, RecoveryProgress,
+};
+use parking_lot::Mutex;
+
+use super::{FoundLog, LogDir, LogDirsError};
+use crate::clock;
+use crate::log_io::Urgency;
+use crate::partition::Log;
+
+/// How far the opening of the logs has come, of all directories. For people: `/readyz`, and a line now and then.
+#[derive(Default, Debug)]
+pub struct OpeningProgress {
+    logs: AtomicUsize,
+    opened: AtomicUsize,
+    /// Bytes above recovery points, as far as they have been found.
+    to_check_bytes: AtomicU64,
+    checked_bytes: AtomicU64,
+}
+
+impl OpeningProgress {
+    /// The logs that are open, or could not be.
+    pub fn opened(&self) -> usize {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// What was read to find out what is whole.
+    pub fn checked_bytes(&self) -> u64 {
+        self.checked_bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl std::fmt::Display for OpeningProgress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mebibytes = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed) >> 20;
+        let (opened, logs) = (self.opened(), self.logs.load(Ordering::Relaxed));
+        write!(f, "{opened} of {logs} logs opened")?;
+        let (checked, found) = (mebibytes(&self.checked_bytes), mebibytes(&self.to_check_bytes));
+        if found > 0 { write!(f, ", {checked} of {found} MiB found unsynced so far are checked") } else { Ok(()) }
+    }
+}
+
+/// How the last process left a directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeftBy {
+    /// Every log was closed: their files are complete.
+    pub closed: bool,
+    /// Nothing that was written up to this registration is lost: all logs were closed, or the machine has been running since.
+    pub whole_since: Option<BrokerEpoch>,
+}
+
+/// How the last process left `storage`, by its clean-shutdown file, or by its last registration if that was in this boot.
+fn left_by(storage: &LogDirectory<RealEnv>, boot_id: Option<&str>) -> Result<LeftBy, LogDirsError> {
+    if let Some(epoch) = storage.take_clean_shutdown(boot_id)? {
+        return Ok(LeftBy { closed: true, whole_since: Some(epoch) });
+    }
+    let last = storage.registration()?.filter(|last| Some(last.boot_id.as_str()) == boot_id);
+    Ok(LeftBy { closed: false, whole_since: last.map(|last| last.broker_epoch) })
+}
+
+/// Opens every log of a directory, `threads` at a time; a thread that has finished one takes the next, because one may be
+/// large and the others not. Removes what an earlier run had marked as deleted.
+pub(super) fn open_directory(
+    directory: &Arc<LogDir>,
+    threads: usize,
+    config: &Arc<LogConfig>,
+    boot_id: Option<&str>,
+    progress: &OpeningProgress,
+) -> Result<(Vec<FoundLog>, LeftBy), LogDirsError> {
+    let storage = directory.storage.read();
+    let left_by = left_by(&storage, boot_id)?;
+    let mut live = Vec::new();
+    for partition in storage.partitions()? {
+        match partition.kind {
+            PartitionDirectoryKind::Live => live.push(partition),
+            PartitionDirectoryKind::Deleted => {
+                let (owner, path) = (directory.clone(), partition.path);
+                directory.run(Urgency::Background, move || {
+                    if let Err(error) = owner.remove(&path) {
+                        tracing::warn!(%error, "a deleted partition is not removed");
+                    }
+                });
+            }
+            PartitionDirectoryKind::Stray => {
+                tracing::warn!(path = %partition.path.display(), "of a topic that the cluster does not have; kept");
+            }
+            PartitionDirectoryKind::Future => {}
+        }
+    }
+    let names: std::collections::BTreeSet<_> = live.iter().map(|found| &found.partition).collect();
+    directory.checkpoints.load(&storage, |partition| names.contains(partition))?;
+    drop(storage);
+    progress.logs.fetch_add(live.len(), Ordering::Relaxed);
+    let next = AtomicUsize::new(0);
+    let opened = Mutex::new(Vec::with_capacity(live.len()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads.clamp(1, live.len().max(1)) {
+            scope.spawn(|| {
+                while let Some(found) = live.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let log = open(directory, found, left_by.closed, config, progress);
+                    progress.opened.fetch_add(1, Ordering::Relaxed);
+                    opened.lock().push(log);
+                }
+            });
+        }
+    });
+    Ok((opened.into_inner(), left_by))
+}
+
+fn open(
+    directory: &Arc<LogDir>,
+    found: &PartitionDirectory,
+    clean_shutdown: bool,
+    config: &Arc<LogConfig>,
+    progress: &OpeningProgress,
+) -> FoundLog {
+    let checkpoint = |kind| directory.checkpoints.get(kind, &found.partition);
+    let mut told = RecoveryProgress { scanned_bytes: 0, total_bytes: 0 };
+    let mut tell = |now: RecoveryProgress| {
+        let grown = |now: u64, before: u64| now.saturating_sub(before);
+        progress.to_check_bytes.fetch_add(grown(now.total_bytes, told.total_bytes), Ordering::Relaxed);
+        progress.checked_bytes.fetch_add(grown(now.scanned_bytes, told.scanned_bytes), Ordering::Relaxed);
+        told = now;
+    };
+    let options = OpenOptions {
+        clean_shutdown,
+        recovery_point: checkpoint(CheckpointKind::RecoveryPoint),
+        log_start: checkpoint(CheckpointKind::LogStart),
+        high_watermark: checkpoint(CheckpointKind::HighWatermark),
+        now: clock::wall(),
+        progress: Some(&mut tell),
+    };
+    let opened = Log::open(RealEnv, found.path.clone(), found.partition.clone(), config.clone(), options);
+    let (log, high_watermark, is_damaged) = match opened {
+        Ok(opened) => (Some(Box::new(opened.log)), opened.high_watermark, false),
+        Err(error) => {
+            tracing::error!(%error, "a log is not opened");
+            let is_damaged = matches!(error, OpenError::CorruptMiddle { .. } | OpenError::UnknownTopic { .. });
+            (None, Offset::ZERO, is_damaged)
+        }
+    };
+    FoundLog {
+        partition: found.partition.clone(),
+        topic_id: found.topic_id,
+        directory: directory.clone(),
+        log,
+        is_damaged,
+        high_watermark,
+    }
+}

@@ -1,0 +1,290 @@
+//! A member of a consumer group that reads one topic: begins at the committed positions, commits every few seconds, before it gives its share
+//! up, and at the end.
+//!
+//! What is committed is what the caller was handed: a record counts as read when the next one is asked for. With one partition by
+//! name it is no member, as with Kafka's consumers: it reads that partition and commits in the group's name.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ottla_client::{Beat, CommittedOffset, Committer, Membership, MembershipConfig};
+use ottla_model::{ErrorCode, Offset, PartitionId, TopicName, TopicPartition};
+use tokio::time::Instant;
+
+use crate::consumer::{Incoming, Position, Reading, Settings};
+use crate::err;
+use crate::kafka::{Kafka, KafkaError};
+
+/// How a member behaves. The defaults are those of Kafka's consumer.
+#[derive(Clone, Debug)]
+pub struct GroupSettings {
+    pub group: String,
+    /// `group.instance.id`, for a static member.
+    pub instance: Option<String>,
+    /// None commits nothing.
+    pub commit_every: Option<Duration>,
+    pub session_timeout: Duration,
+    pub heartbeat_interval: Duration,
+    pub rebalance_timeout: Duration,
+}
+
+impl GroupSettings {
+    pub fn new(group: &str) -> Self {
+        let defaults = MembershipConfig::new(group, Vec::new());
+        Self {
+            group: group.to_owned(),
+            instance: None,
+            commit_every: Some(Duration::from_secs(5)),
+            session_timeout: defaults.session_timeout,
+            heartbeat_interval: defaults.heartbeat_interval,
+            rebalance_timeout: defaults.rebalance_timeout,
+        }
+    }
+}
+
+/// How often a group's leader looks whether the topic has got more partitions.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long the last commit is tried again while the coordinator moves.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two tries of it.
+const CLOSING_PAUSE: Duration = Duration::from_millis(100);
+
+pub struct GroupConsumer {
+    kafka: Kafka,
+    topic: String,
+    settings: Settings,
+    group: GroupSettings,
+    /// None where one partition was named.
+    membership: Option<Membership>,
+    /// None between two shares.
+    reading: Option<Reading>,
+    /// Whether there is nothing in the share: then no record is waited for.
+    is_idle: bool,
+    /// How far the caller has read.
+    positions: BTreeMap<TopicPartition, Offset>,
+    /// What the group has of that.
+    committed: BTreeMap<TopicPartition, Offset>,
+    next_commit: Instant,
+    next_look: Instant,
+}
+
+impl GroupConsumer {
+    /// It joins with the first record that is asked for.
+    pub fn open(kafka: &Kafka, topic: &str, settings: Settings) -> Self {
+        let group = settings.group.clone().unwrap_or_else(|| GroupSettings::new(""));
+        let membership = settings.partition.is_none().then(|| {
+            let config = MembershipConfig {
+                instance: group.instance.clone(),
+                session_timeout: group.session_timeout,
+                rebalance_timeout: group.rebalance_timeout,
+                heartbeat_interval: group.heartbeat_interval,
+                ..MembershipConfig::new(&group.group, vec![topic.to_owned()])
+            };
+            Membership::new(kafka.client().clone(), config)
+        });
+        let now = Instant::now();
+        Self {
+            kafka: kafka.clone(),
+            topic: topic.to_owned(),
+            settings,
+            group,
+            membership,
+            reading: None,
+            is_idle: false,
+            positions: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            next_commit: now,
+            next_look: now,
+        }
+    }
+
+    /// The next record if it is there and nothing else is due.
+    pub fn try_next(&mut self) -> Option<Result<Incoming, KafkaError>> {
+        if self.due() <= Instant::now() {
+            return None;
+        }
+        let next = self.reading.as_mut()?.records.try_recv().ok()?;
+        Some(self.handed_out(next))
+    }
+
+    pub async fn next(&mut self) -> Result<Option<Incoming>, KafkaError> {
+        loop {
+            if self.reading.is_none() {
+                self.take_share().await?;
+            }
+            let due = self.due();
+            let (reading, is_idle) = (&mut self.reading, self.is_idle);
+            let record = async {
+                match reading {
+                    Some(reading) if !is_idle => reading.records.recv().await,
+                    _ => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(due) => self.upkeep().await?,
+                record = record => return match record {
+                    Some(record) => self.handed_out(record).map(Some),
+                    None => Ok(None),
+                },
+            }
+        }
+    }
+
+    fn handed_out(&mut self, record: Result<Incoming, KafkaError>) -> Result<Incoming, KafkaError> {
+        let record = record?;
+        if let Ok(topic) = TopicName::new(&self.topic) {
+            let at = TopicPartition::new(topic, record.partition);
+            self.positions.insert(at, Offset(record.record.offset.0 + 1));
+        }
+        Ok(record)
+    }
+
+    fn due(&self) -> Instant {
+        let commit = self.group.commit_every.map(|_| self.next_commit);
+        let beat = self.membership.as_ref().map(Membership::heartbeat_due);
+        commit.into_iter().chain(beat).min().unwrap_or_else(|| Instant::now() + LOOK_EVERY)
+    }
+
+    /// Joins, finds out where to begin, and begins.
+    async fn take_share(&mut self) -> Result<(), KafkaError> {
+        let share: Vec<TopicPartition> = match (&mut self.membership, self.settings.partition) {
+            (Some(membership), _) => membership.join().await?,
+            (None, Some(only)) => TopicName::new(&self.topic)
+                .map(|topic| vec![TopicPartition::new(topic, PartitionId(only))])
+                .unwrap_or_default(),
+            (None, None) => Vec::new(),
+        };
+        let client = self.kafka.client();
+        let committed = client.committed_offsets(&self.group.group, Some(&share), true).await?;
+        self.committed = committed.into_iter().map(|(at, committed)| (at, committed.offset)).collect();
+        self.positions.clear();
+        let mut positions = Vec::new();
+        for at in share {
+            // An offset that was asked for by name wins over the committed one.
+            let next = match self.settings.from {
+                crate::consumer::From::At(_) => None,
+                _ => self.committed.get(&at).copied(),
+            };
+            let position = Position::find(client, &self.topic, at.partition, next, &self.settings).await?;
+            self.positions.insert(at, position.next);
+            positions.push(position);
+        }
+        self.is_idle = positions.is_empty();
+        self.reading = Some(Reading::begin(&self.kafka, &self.topic, positions, self.settings.isolation_level));
+        let now = Instant::now();
+        self.next_commit = now + self.group.commit_every.unwrap_or_default();
+        self.next_look = now + LOOK_EVERY;
+        Ok(())
+    }
+
+    /// What is due besides records: commits, and a member's heartbeats.
+    async fn upkeep(&mut self) -> Result<(), KafkaError> {
+        let now = Instant::now();
+        if self.group.commit_every.is_some() && now >= self.next_commit {
+            self.commit_now_and_then().await?;
+        }
+        let Some(membership) = &mut self.membership else { return Ok(()) };
+        if now < membership.heartbeat_due() {
+            return Ok(());
+        }
+        let mut beat = membership.heartbeat().await?;
+        if beat == Beat::Steady && now >= self.next_look {
+            self.next_look = now + LOOK_EVERY;
+            // A cluster that does not answer just now is asked again later.
+            if membership.topics_changed().await.unwrap_or(false) {
+                beat = Beat::Rejoin;
+            }
+        }
+        match beat {
+            Beat::Steady => {}
+            Beat::Rejoin => {
+                self.commit_now_and_then().await?;
+                self.reading = None;
+            }
+            Beat::Lost => {
+                self.positions.clear();
+                self.reading = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// A commit that does not succeed is made up for by the next one: until then records may be read twice, never lost.
+    async fn commit_now_and_then(&mut self) -> Result<(), KafkaError> {
+        let Some(every) = self.group.commit_every else { return Ok(()) };
+        self.next_commit = Instant::now() + every;
+        match self.commit().await {
+            Err(error) if !passes(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// One try.
+    async fn commit(&mut self) -> Result<(), KafkaError> {
+        let news = self.positions.iter().filter(|(at, offset)| self.committed.get(at) != Some(offset));
+        let news: BTreeMap<TopicPartition, CommittedOffset> =
+            news.map(|(at, offset)| (at.clone(), (*offset).into())).collect();
+        if news.is_empty() {
+            return Ok(());
+        }
+        match &mut self.membership {
+            Some(membership) => membership.commit(&news).await?,
+            None => {
+                let client = self.kafka.client();
+                let outcomes = client.commit_offsets(&self.group.group, &Committer::nobody(), &news).await?;
+                if let Some(code) = outcomes.into_values().find(|code| !code.is_ok()) {
+                    return Err(ottla_client::ClientError::refused(code).into());
+                }
+            }
+        }
+        self.committed.extend(news.into_iter().map(|(at, committed)| (at, committed.offset)));
+        Ok(())
+    }
+
+    pub async fn close(mut self) -> Result<(), KafkaError> {
+        self.reading = None;
+        let began = Instant::now();
+        let mut result = Ok(());
+        while self.group.commit_every.is_some() {
+            result = self.commit().await;
+            let again = result.as_ref().is_err_and(is_coordinators) && began.elapsed() < CLOSING_PATIENCE;
+            if !again {
+                break;
+            }
+            tokio::time::sleep(CLOSING_PAUSE).await;
+        }
+        if let Some(membership) = self.membership.take() {
+            // Who cannot say good-bye is missed after the session timeout.
+            let _ = membership.leave().await;
+        }
+        match result {
+            Err(error) if passes(&error) => {
+                err!("the last positions of group {} were not committed: {error}", self.group.group);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
+/// Whether a commit failed because the coordinator is away or busy.
+fn is_coordinators(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Refused { code, .. } => code.is_retriable(),
+        KafkaError::Failed(error) => error.is_retriable(),
+    }
+}
+
+/// Whether a commit failed for a reason that the group itself clears up.
+fn passes(error: &KafkaError) -> bool {
+    is_coordinators(error)
+        || [
+            ErrorCode::RebalanceInProgress,
+            ErrorCode::IllegalGeneration,
+            ErrorCode::UnknownMemberId,
+            ErrorCode::StaleMemberEpoch,
+        ]
+        .into_iter()
+        .any(|code| error.is(code))
+}

@@ -1,0 +1,404 @@
+//! `kafka-configs`: dynamic configuration of topics, brokers and groups.
+
+use std::process::ExitCode;
+
+use ottla_client::{ConfigChange, ConfigEntry, ConfigResource};
+use ottla_model::{BrokerId, ErrorCode, TopicName};
+
+use super::options::{OptionSpec, Options, flag, value};
+use super::{ToolError, bootstrap, exceptions, refuse_options};
+use crate::kafka::{Kafka, KafkaError};
+use crate::{err, out};
+
+static SPECS: &[OptionSpec] = &[
+    value(
+        "add-config",
+        "String",
+        "Key Value pairs of configs to add. Square brackets can be used to group values which contain commas: 'k1=v1,k2=[v1,v2,v2],k3=v3'.",
+    ),
+    value("add-config-file", "String", "Path to a properties file with configs to add."),
+    flag("all", "List all configs for the given entity, including static configs if available."),
+    flag("alter", "Alter the configuration for the entity."),
+    value("bootstrap-server", "String: server to connect to", "The Kafka servers to connect to."),
+    value("broker", "String", "The broker's ID."),
+    flag("broker-defaults", "The config defaults for all brokers."),
+    value("command-config", "String: command config property file", "Accepted and not used."),
+    value("delete-config", "String", "Config keys to remove: 'k1,k2'."),
+    flag("describe", "List configs for the given entity."),
+    flag("entity-default", "The defaults of all brokers."),
+    value("entity-name", "String", "Name of entity (topic name/broker id/group id)."),
+    value("entity-type", "String", "Type of entity (topics/brokers/groups)."),
+    flag("force", "Accepted and not used."),
+    value("group", "String", "The group's ID."),
+    flag("help", "Print usage information."),
+    value("topic", "String", "The topic's name."),
+    flag("version", "Display the version."),
+];
+
+/// The types of entities that have configurations here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Topics,
+    Brokers,
+    Groups,
+}
+
+impl Kind {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "topics" => Ok(Self::Topics),
+            "brokers" => Ok(Self::Brokers),
+            "groups" => Ok(Self::Groups),
+            "clients" | "users" | "ips" | "client-metrics" | "broker-loggers" => {
+                Err(format!("Entity type {text} is not served: only topics, brokers, groups are"))
+            }
+            _ => Err(format!("Invalid entity type {text}, the entity type must be one of topics, brokers, groups")),
+        }
+    }
+
+    fn plural(self) -> &'static str {
+        match self {
+            Self::Topics => "topics",
+            Self::Brokers => "brokers",
+            Self::Groups => "groups",
+        }
+    }
+
+    fn singular(self) -> &'static str {
+        match self {
+            Self::Topics => "topic",
+            Self::Brokers => "broker",
+            Self::Groups => "group",
+        }
+    }
+
+    /// Kafka's `ConfigSource` of what was set for this entity.
+    fn own_source(self, is_default: bool) -> i8 {
+        match self {
+            Self::Topics => 1,
+            Self::Brokers if is_default => 3,
+            Self::Brokers => 2,
+            Self::Groups => 8,
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Plan {
+    bootstrap: String,
+    kind: Kind,
+    /// The empty name is the default of all brokers; none is every entity.
+    entity: Option<String>,
+    action: Action,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Action {
+    Describe { all: bool },
+    Alter(Vec<ConfigChange>),
+}
+
+pub async fn run(arguments: &[String]) -> ExitCode {
+    let options = match Options::parse(SPECS, arguments) {
+        Ok(options) => options,
+        Err(error) => return refuse_options(&error.into(), SPECS),
+    };
+    if options.has("help") {
+        out!("{}", super::options::usage(SPECS).trim_end());
+        return ExitCode::SUCCESS;
+    }
+    if options.has("version") {
+        out!("{} (Ottla)", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    let plan = match plan(&options) {
+        Ok(plan) => plan,
+        // Kafka's tool shows the usage for one of its mistakes only.
+        Err(ToolError::Argument(text)) => {
+            err!("{text}");
+            return ExitCode::FAILURE;
+        }
+        Err(error) => return refuse_options(&error, SPECS),
+    };
+    match carry_out(&plan).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(ToolError::Kafka(error)) => {
+            let shown = exceptions::shown(&error);
+            err!("Error while executing config command with args '{}'", arguments.join(" "));
+            err!("java.util.concurrent.ExecutionException: {shown}\nCaused by: {shown}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            err!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn plan(options: &Options) -> Result<Plan, ToolError> {
+    let argument = |text: &str| Err(ToolError::Argument(text.to_owned()));
+    if options.has("alter") == options.has("describe") {
+        let message = "Command must include exactly one action: --describe, --alter";
+        return Err(ToolError::Usage(message.to_owned()));
+    }
+    let Ok(bootstrap) = bootstrap(options) else { return argument("--bootstrap-server must be specified.") };
+    let flags = [
+        ("topic", Kind::Topics, true),
+        ("broker", Kind::Brokers, true),
+        ("group", Kind::Groups, true),
+        ("broker-defaults", Kind::Brokers, false),
+    ];
+    let by_flag: Vec<(Kind, String)> = flags
+        .into_iter()
+        .filter(|(name, ..)| options.has(name))
+        .map(|(name, kind, named)| (kind, options.get(name).filter(|_| named).unwrap_or_default().to_owned()))
+        .collect();
+    let types = options.all("entity-type");
+    let (kind, entity) = match (types, by_flag.as_slice()) {
+        ([], []) => return argument("At least one entity type must be specified"),
+        ([], [(kind, entity)]) if !options.has("entity-name") && !options.has("entity-default") => {
+            (*kind, Some(entity.clone()))
+        }
+        ([kind], []) => {
+            let kind = Kind::parse(kind).map_err(ToolError::Argument)?;
+            let default = options.has("entity-default").then(String::new);
+            (kind, options.get("entity-name").map(str::to_owned).or(default))
+        }
+        (_, [_, ..]) if !types.is_empty() => {
+            return argument(
+                "--entity-{type,name,default} should not be used in conjunction with specific entity flags",
+            );
+        }
+        _ => return argument("Only one entity type may be specified"),
+    };
+    if let Some(entity) = &entity {
+        let is_default = entity.is_empty();
+        if kind == Kind::Brokers && !is_default && entity.parse::<i32>().is_err() {
+            let wanted = "The entity name for brokers must be a valid integer broker id, but it is";
+            return argument(&format!("{wanted}: {entity}"));
+        }
+        if kind != Kind::Brokers && is_default {
+            return argument(&format!("--entity-default must not be specified with {}", kind.plural()));
+        }
+    }
+    let action = if options.has("describe") {
+        Action::Describe { all: options.has("all") }
+    } else {
+        if entity.is_none() {
+            return argument(&format!("An entity name must be specified with --alter of {}", kind.plural()));
+        }
+        Action::Alter(changes(options)?)
+    };
+    Ok(Plan { bootstrap: bootstrap.to_owned(), kind, entity, action })
+}
+
+fn changes(options: &Options) -> Result<Vec<ConfigChange>, ToolError> {
+    let argument = |text: &str| Err(ToolError::Argument(text.to_owned()));
+    let mut pairs = match (options.get("add-config"), options.get("add-config-file")) {
+        (Some(_), Some(_)) => return argument("Only one of --add-config or --add-config-file must be specified"),
+        (Some(text), None) => pairs(text)?,
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| ToolError::Argument(format!("Unable to read file {path}: {error}")))?;
+            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', '!']));
+            lines.map(|line| pair(line).ok_or_else(no_pair)).collect::<Result<_, _>>()?
+        }
+        (None, None) if !options.has("delete-config") => {
+            return argument(
+                "At least one of --add-config, --add-config-file, or --delete-config must be specified with --alter",
+            );
+        }
+        (None, None) => Vec::new(),
+    };
+    let is_key = |key: &str| key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+    if let Some((key, _)) = pairs.iter().find(|(key, _)| !is_key(key)) {
+        return argument(&format!("Invalid character found for config key: {key}"));
+    }
+    let sets = pairs.drain(..).map(|(name, value)| ConfigChange::Set { name, value });
+    let names = options.all("delete-config").iter().flat_map(|list| list.split(','));
+    let deletes = names.map(|name| ConfigChange::Delete { name: name.trim().to_owned() });
+    Ok(sets.chain(deletes).collect())
+}
+
+fn no_pair() -> ToolError {
+    ToolError::Argument(
+        "requirement failed: Invalid entity config: all configs to be added must be in the format \"key=val\"."
+            .to_owned(),
+    )
+}
+
+fn pair(text: &str) -> Option<(String, String)> {
+    let (key, value) = text.split_once('=')?;
+    Some((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// `k1=v1,k2=[v1,v2]`: commas within brackets belong to the value, the brackets do not.
+fn pairs(text: &str) -> Result<Vec<(String, String)>, ToolError> {
+    let mut entries = vec![String::new()];
+    let mut depth = 0_u32;
+    for character in text.chars() {
+        match character {
+            '[' => depth += 1,
+            ']' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => entries.push(String::new()),
+            other => {
+                if let Some(entry) = entries.last_mut() {
+                    entry.push(other);
+                }
+            }
+        }
+    }
+    entries.iter().map(|entry| pair(entry).ok_or_else(no_pair)).collect()
+}
+
+fn resource(kind: Kind, entity: &str) -> Result<ConfigResource, ToolError> {
+    Ok(match kind {
+        Kind::Topics => {
+            TopicName::new(entity).map_err(|error| KafkaError::refused(ErrorCode::InvalidTopicException, &error))?;
+            ConfigResource::Topic(entity.to_owned())
+        }
+        Kind::Groups => ConfigResource::Group(entity.to_owned()),
+        Kind::Brokers => entity.parse().map_or(ConfigResource::AllBrokers, |id| ConfigResource::Broker(BrokerId(id))),
+    })
+}
+
+async fn carry_out(plan: &Plan) -> Result<(), ToolError> {
+    let kafka = Kafka::connect(&plan.bootstrap).await?;
+    match &plan.action {
+        Action::Describe { all } => describe(&kafka, plan, *all).await,
+        Action::Alter(changes) => {
+            let entity = plan.entity.as_deref().unwrap_or_default();
+            let resource = resource(plan.kind, entity)?;
+            kafka.client().alter_configs(&resource, changes).await.map_err(KafkaError::from)?;
+            match entity {
+                "" => out!("Completed updating default config for {} in the cluster.", plan.kind.plural()),
+                name => out!("Completed updating config for {} {name}.", plan.kind.singular()),
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn describe(kafka: &Kafka, plan: &Plan, all: bool) -> Result<(), ToolError> {
+    let client = kafka.client();
+    let entities: Vec<String> = match (&plan.entity, plan.kind) {
+        (Some(entity), _) => vec![entity.clone()],
+        (None, Kind::Topics) => kafka.topics().await?.into_iter().map(|topic| topic.name).collect(),
+        (None, Kind::Brokers) => {
+            let cluster = client.describe_cluster().await.map_err(KafkaError::from)?;
+            let ids = cluster.brokers.iter().map(|broker| broker.address.id.to_string());
+            ids.chain([String::new()]).collect()
+        }
+        (None, Kind::Groups) => {
+            let groups = client.list_groups(&[], &[]).await.map_err(KafkaError::from)?;
+            groups.into_iter().map(|group| group.group).collect()
+        }
+    };
+    for entity in entities {
+        let is_default = entity.is_empty();
+        let entries = match client.describe_configs(&resource(plan.kind, &entity)?).await.map_err(KafkaError::from) {
+            Err(error) if plan.kind == Kind::Topics && error.is(ErrorCode::UnknownTopicOrPartition) => {
+                out!("The topic '{entity}' doesn't exist and doesn't have dynamic config.");
+                continue;
+            }
+            entries => entries?,
+        };
+        match is_default {
+            true => out!("Default configs for {} in the cluster are:", plan.kind.plural()),
+            false => {
+                out!("{} configs for {} {entity} are:", if all { "All" } else { "Dynamic" }, plan.kind.singular());
+            }
+        }
+        let own = plan.kind.own_source(is_default);
+        let mut entries: Vec<ConfigEntry> = entries.into_iter().filter(|entry| all || entry.source == own).collect();
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        for entry in entries {
+            out!("{}", line(&entry));
+        }
+    }
+    Ok(())
+}
+
+/// An entry as Kafka's tool shows it.
+fn line(entry: &ConfigEntry) -> String {
+    let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "null".to_owned());
+    let synonyms: Vec<String> = entry
+        .synonyms
+        .iter()
+        .map(|(name, value, source)| format!("{}:{name}={}", source_name(*source), shown(value)))
+        .collect();
+    let (name, value) = (&entry.name, shown(&entry.value));
+    format!("  {name}={value} sensitive={} synonyms={{{}}}", entry.is_sensitive, synonyms.join(", "))
+}
+
+fn source_name(source: i8) -> &'static str {
+    match source {
+        1 => "DYNAMIC_TOPIC_CONFIG",
+        2 => "DYNAMIC_BROKER_CONFIG",
+        3 => "DYNAMIC_DEFAULT_BROKER_CONFIG",
+        4 => "STATIC_BROKER_CONFIG",
+        5 => "DEFAULT_CONFIG",
+        6 => "DYNAMIC_BROKER_LOGGER_CONFIG",
+        7 => "DYNAMIC_CLIENT_METRICS_CONFIG",
+        8 => "DYNAMIC_GROUP_CONFIG",
+        _ => "UNKNOWN",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(line: &str) -> Result<Plan, String> {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let options = Options::parse(SPECS, &arguments).map_err(|error| error.to_string())?;
+        plan(&options).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn command_lines_of_documents_are_understood() {
+        let plan =
+            planned("--bootstrap-server k --alter --entity-type topics --entity-name t --add-config a=1,b=[x,y],c=")
+                .expect("a plan");
+        assert_eq!((plan.kind, plan.entity.as_deref()), (Kind::Topics, Some("t")));
+        let set = |name: &str, value: &str| ConfigChange::Set { name: name.into(), value: value.into() };
+        assert_eq!(plan.action, Action::Alter(vec![set("a", "1"), set("b", "x,y"), set("c", "")]));
+        let plan = planned("--bootstrap-server k --alter --topic t --delete-config a,b").expect("a plan");
+        let delete = |name: &str| ConfigChange::Delete { name: name.into() };
+        assert_eq!(plan.action, Action::Alter(vec![delete("a"), delete("b")]));
+        let entity = |line: &str| {
+            planned(&format!("--bootstrap-server k --describe {line}")).map(|plan| (plan.kind, plan.entity))
+        };
+        assert_eq!(entity("--entity-type brokers --entity-default"), Ok((Kind::Brokers, Some(String::new()))));
+        assert_eq!(entity("--broker-defaults"), Ok((Kind::Brokers, Some(String::new()))));
+        assert_eq!(entity("--broker 1 --all"), Ok((Kind::Brokers, Some("1".into()))));
+        assert_eq!(entity("--entity-type topics"), Ok((Kind::Topics, None)));
+        assert!(entity("").is_err_and(|text| text.contains("At least one entity type")));
+        assert!(entity("--entity-type users").is_err() && entity("--entity-type potatoes").is_err());
+        assert!(entity("--broker one").is_err() && entity("--topic t --broker 1").is_err());
+        assert!(entity("--entity-type topics --entity-default").is_err());
+        assert!(planned("--bootstrap-server k --alter --topic t").is_err());
+        assert!(planned("--bootstrap-server k --alter --topic t --add-config a").is_err());
+        assert!(planned("--bootstrap-server k --alter --entity-type topics --add-config a=b").is_err());
+        assert!(planned("--describe --topic t").is_err());
+    }
+
+    #[test]
+    fn entries_are_shown_as_kafkas_tool_does() {
+        let entry = ConfigEntry {
+            name: "max.message.bytes".into(),
+            value: Some("2000000".into()),
+            is_read_only: false,
+            is_sensitive: false,
+            source: 1,
+            synonyms: vec![
+                ("max.message.bytes".into(), Some("2000000".into()), 1),
+                ("message.max.bytes".into(), Some("1048588".into()), 5),
+            ],
+        };
+        assert_eq!(
+            line(&entry),
+            "  max.message.bytes=2000000 sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:max.message.bytes=2000000, DEFAULT_CONFIG:message.max.bytes=1048588}"
+        );
+    }
+}

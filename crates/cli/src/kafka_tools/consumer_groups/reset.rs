@@ -1,0 +1,292 @@
+//! `--reset-offsets`: where to, by every way that Kafka's tool knows; shown, exported, and with `--execute` done.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ottla_client::{CommittedOffset, Committer};
+use ottla_model::{ErrorCode, Offset, PartitionId, TimestampMs, TopicName, TopicPartition};
+
+use super::super::options::Options;
+use super::super::{ToolError, log};
+use super::partitions::{EARLIEST, LATEST, Named, offset_at};
+use super::{SCENARIOS, print_error};
+use crate::calendar;
+use crate::kafka::{Kafka, KafkaError};
+use crate::{err, out};
+
+const LOGGER: &str = "org.apache.kafka.tools.OffsetsUtils";
+
+type Offsets = BTreeMap<TopicPartition, Offset>;
+
+/// Where to.
+#[derive(Clone, PartialEq, Debug)]
+enum Scenario {
+    To(i64),
+    Earliest,
+    Latest,
+    Current,
+    ShiftBy(i64),
+    /// To the first record at or after a time.
+    Time(TimestampMs),
+    /// By group; `None` is the one that the line names.
+    File(BTreeMap<Option<String>, Offsets>),
+}
+
+impl Scenario {
+    fn of(options: &Options) -> Result<Self, ToolError> {
+        let argument = |text: String| Err(ToolError::Usage(text));
+        if let Some(offset) = options.number("to-offset")? {
+            return Ok(Self::To(offset));
+        }
+        if options.has("to-earliest") {
+            return Ok(Self::Earliest);
+        }
+        if options.has("to-latest") {
+            return Ok(Self::Latest);
+        }
+        if options.has("to-current") {
+            return Ok(Self::Current);
+        }
+        if let Some(by) = options.number("shift-by")? {
+            return Ok(Self::ShiftBy(by));
+        }
+        if let Some(text) = options.get("to-datetime") {
+            return match calendar::timestamp_ms(text) {
+                Some(time) => Ok(Self::Time(TimestampMs(time))),
+                None => argument(format!("Unparseable date: \"{text}\"")),
+            };
+        }
+        if let Some(text) = options.get("by-duration") {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
+            let now = i64::try_from(now).unwrap_or(i64::MAX);
+            return match calendar::duration_ms(text) {
+                Some(ago) => Ok(Self::Time(TimestampMs(now.saturating_sub(ago)))),
+                None => argument(format!("Text cannot be parsed to a Duration: {text}")),
+            };
+        }
+        if let Some(path) = options.get("from-file") {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| ToolError::Usage(format!("Unable to read file {path}: {error}")))?;
+            return Ok(Self::File(from_csv(&text)?));
+        }
+        let scenarios = SCENARIOS.map(|name| format!("[{name}]")).join(", ");
+        argument(format!("Option '[reset-offsets]' requires one of the following scenarios: [{scenarios}]"))
+    }
+}
+
+/// `topic,partition,offset` or `group,topic,partition,offset`, line by line.
+fn from_csv(text: &str) -> Result<BTreeMap<Option<String>, Offsets>, ToolError> {
+    let mut plan: BTreeMap<Option<String>, Offsets> = BTreeMap::new();
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let wrong =
+            || ToolError::Usage(format!("line {}: wanted is [group,]topic,partition,offset: '{line}'", number + 1));
+        let fields: Vec<&str> = line.split(',').map(|field| field.trim().trim_matches('"')).collect();
+        let (group, rest) = match fields.as_slice() {
+            [group, rest @ ..] if rest.len() == 3 => (Some((*group).to_owned()), rest),
+            rest => (None, rest),
+        };
+        let [topic, partition, offset] = rest else { return Err(wrong()) };
+        let topic = TopicName::new(topic).map_err(|_| wrong())?;
+        let partition = PartitionId(partition.parse().map_err(|_| wrong())?);
+        let offset = Offset(offset.parse().map_err(|_| wrong())?);
+        plan.entry(group).or_default().insert(TopicPartition::new(topic, partition), offset);
+    }
+    Ok(plan)
+}
+
+pub async fn run(options: &Options) -> Result<(), ToolError> {
+    if !options.has("dry-run") && !options.has("execute") {
+        err!(
+            "WARN: No action will be performed as the --execute option is missing. Say --dry-run where that is what is meant: \
+             a later release may ask for one of the two."
+        );
+    }
+    let scenario = Scenario::of(options)?;
+    let named = options.all("topic").iter().map(|text| Named::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let is_scoped = options.has("all-topics") || !named.is_empty() || matches!(scenario, Scenario::File(_));
+    if !is_scoped {
+        let message = "One of the reset scopes should be defined: --all-topics, --topic.";
+        return Err(ToolError::Usage(message.to_owned()));
+    }
+    let kafka = super::connect(options).await?;
+    let mut plans = BTreeMap::new();
+    for group in super::groups(&kafka, options).await? {
+        if !is_inactive(&kafka, &group).await? {
+            plans.insert(group, Offsets::new());
+            continue;
+        }
+        let partitions = if options.has("all-topics") {
+            kafka.client().committed_offsets(&group, None, false).await.map_err(KafkaError::from)?.into_keys().collect()
+        } else {
+            let mut partitions = Vec::new();
+            for topic in &named {
+                partitions.extend(topic.resolve(&kafka).await?);
+            }
+            partitions
+        };
+        let plan = plan(&kafka, &group, &scenario, &partitions).await?;
+        if options.has("execute") && !options.has("dry-run") {
+            commit(&kafka, &group, &plan).await?;
+        }
+        plans.insert(group, plan);
+    }
+    if options.has("export") {
+        export(&plans, options.all("group").len() == 1);
+    } else {
+        print(&plans);
+    }
+    Ok(())
+}
+
+/// Whether nobody is in the group; said otherwise.
+async fn is_inactive(kafka: &Kafka, group: &str) -> Result<bool, KafkaError> {
+    let state = match kafka.client().describe_group(group).await {
+        Ok(described) => described.state,
+        // It begins with its first offset.
+        Err(error) if error.code() == Some(ErrorCode::GroupIdNotFound) => return Ok(true),
+        Err(error) => return Err(error.into()),
+    };
+    if matches!(state.as_str(), "Empty" | "Dead") {
+        return Ok(true);
+    }
+    let only = format!("Assignments can only be reset if the group '{group}' is inactive");
+    print_error(&format!("{only}, but the current state is {state}."));
+    Ok(false)
+}
+
+async fn plan(
+    kafka: &Kafka,
+    group: &str,
+    scenario: &Scenario,
+    partitions: &[TopicPartition],
+) -> Result<Offsets, ToolError> {
+    let mut plan = Offsets::new();
+    match scenario {
+        Scenario::To(offset) => {
+            for at in partitions {
+                plan.insert(at.clone(), within(kafka, at, Offset(*offset)).await?);
+            }
+        }
+        Scenario::Earliest | Scenario::Latest => {
+            let time = if *scenario == Scenario::Earliest { EARLIEST } else { LATEST };
+            for at in partitions {
+                plan.insert(at.clone(), bound(kafka, at, time).await?);
+            }
+        }
+        Scenario::Time(time) => {
+            for at in partitions {
+                let found = match offset_at(kafka, at, *time).await? {
+                    Some(found) => found,
+                    None => {
+                        let (partition, topic) = (at.partition, &at.topic);
+                        out!(
+                            "\nWarn: Partition {partition} from topic {topic} is empty. Falling back to latest known offset."
+                        );
+                        bound(kafka, at, LATEST).await?
+                    }
+                };
+                plan.insert(at.clone(), found);
+            }
+        }
+        Scenario::Current | Scenario::ShiftBy(_) => {
+            let committed = kafka.client().committed_offsets(group, Some(partitions), false).await;
+            let committed = committed.map_err(KafkaError::from)?;
+            for at in partitions {
+                let current = committed.get(at).map(|committed| committed.offset);
+                let to = match (scenario, current) {
+                    (Scenario::ShiftBy(by), Some(current)) => {
+                        within(kafka, at, Offset(current.0.saturating_add(*by))).await?
+                    }
+                    (Scenario::ShiftBy(_), None) => {
+                        return Err(ToolError::Usage(format!(
+                            "Cannot shift offset for partition {at} since there is no current committed offset"
+                        )));
+                    }
+                    (_, Some(current)) => current,
+                    (_, None) => bound(kafka, at, LATEST).await?,
+                };
+                plan.insert(at.clone(), to);
+            }
+        }
+        Scenario::File(plans) => match plans.get(&Some(group.to_owned())).or_else(|| plans.get(&None)) {
+            Some(wanted) => {
+                for (at, offset) in wanted {
+                    plan.insert(at.clone(), within(kafka, at, *offset).await?);
+                }
+            }
+            None => print_error(&format!("No reset plan for group {group} found")),
+        },
+    }
+    Ok(plan)
+}
+
+async fn bound(kafka: &Kafka, at: &TopicPartition, time: TimestampMs) -> Result<Offset, KafkaError> {
+    Ok(offset_at(kafka, at, time).await?.unwrap_or(Offset(0)))
+}
+
+/// The offset, or the end of the log that it is beyond.
+async fn within(kafka: &Kafka, at: &TopicPartition, offset: Offset) -> Result<Offset, KafkaError> {
+    let (start, end) = (bound(kafka, at, EARLIEST).await?, bound(kafka, at, LATEST).await?);
+    let kept = offset.clamp(start, end.max(start));
+    if kept != offset {
+        let how = if offset > end { "higher than latest" } else { "lower than earliest" };
+        let message =
+            format!("New offset ({offset}) is {how} offset for topic partition {at}. Value will be set to {kept}");
+        log("WARN", &message, LOGGER);
+    }
+    Ok(kept)
+}
+
+async fn commit(kafka: &Kafka, group: &str, plan: &Offsets) -> Result<(), KafkaError> {
+    if plan.is_empty() {
+        return Ok(());
+    }
+    let offsets: BTreeMap<TopicPartition, CommittedOffset> =
+        plan.iter().map(|(at, offset)| (at.clone(), (*offset).into())).collect();
+    let outcomes = kafka.client().commit_offsets(group, &Committer::nobody(), &offsets).await?;
+    match outcomes.into_values().find(|code| !code.is_ok()) {
+        Some(code) => Err(ottla_client::ClientError::refused(code).into()),
+        None => Ok(()),
+    }
+}
+
+fn export(plans: &BTreeMap<String, Offsets>, is_single: bool) {
+    for (group, plan) in plans {
+        for (at, offset) in plan {
+            let group = if is_single { String::new() } else { format!("{group},") };
+            out!("{group}{},{},{offset}", at.topic, at.partition);
+        }
+    }
+    out!("");
+}
+
+fn print(plans: &BTreeMap<String, Offsets>) {
+    let rows = || plans.iter().flat_map(|(group, plan)| plan.iter().map(move |(at, offset)| (group, at, offset)));
+    let group_width = rows().map(|(group, ..)| group.len()).max().unwrap_or(0).max(15);
+    let topic_width = rows().map(|(_, at, _)| at.topic.as_str().len()).max().unwrap_or(0).max(15);
+    let line = |group: &str, topic: &str, partition: &str, offset: &str| {
+        out!("{group:<group_width$} {topic:<topic_width$} {partition:<10} {offset}");
+    };
+    out!("");
+    line("GROUP", "TOPIC", "PARTITION", "NEW-OFFSET");
+    for (group, at, offset) in rows() {
+        line(group, at.topic.as_str(), &at.partition.to_string(), &offset.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_have_both_of_kafkas_forms() {
+        let plan = from_csv("t,0,7\n\"u\",1,8\n\n").expect("a plan");
+        let offsets: Vec<(String, i64)> = plan[&None].iter().map(|(at, offset)| (at.to_string(), offset.0)).collect();
+        assert_eq!(offsets, [("t-0".into(), 7), ("u-1".into(), 8)]);
+        let plan = from_csv("g,t,0,7\nh,t,0,9\n").expect("a plan");
+        assert_eq!(plan.keys().flatten().collect::<Vec<_>>(), ["g", "h"]);
+        for wrong in ["t,0", "t,x,1", "g,t,0,1,2", "a/b,0,1"] {
+            assert!(from_csv(wrong).is_err(), "{wrong}");
+        }
+    }
+}

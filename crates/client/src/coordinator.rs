@@ -1,0 +1,78 @@
+//! Which broker hosts a group, and requests to it.
+
+use std::sync::Arc;
+
+use kafka_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
+use ottla_model::{BrokerId, ErrorCode};
+use ottla_protocol::Api;
+
+use crate::cluster::{Client, Link};
+use crate::convert::{error_of, text};
+use crate::error::ClientError;
+use crate::metadata::BrokerAddress;
+
+/// From here on FindCoordinator takes several keys.
+const SEVERAL_KEYS_FROM: i16 = 4;
+/// Kafka's `CoordinatorType.GROUP`.
+const GROUP: i8 = 0;
+
+impl Client {
+    /// The broker that hosts a group, tried until there is one.
+    pub async fn group_coordinator(&self, group: &str) -> Result<BrokerAddress, ClientError> {
+        self.retry(None, |_| true, || self.coordinator(group)).await
+    }
+
+    /// One try.
+    pub(crate) async fn coordinator(&self, group: &str) -> Result<BrokerAddress, ClientError> {
+        if let Some(known) = self.known_coordinator(group) {
+            return Ok(known);
+        }
+        let link = self.any_link().await?;
+        let request = FindCoordinatorRequest::default().with_key_type(GROUP);
+        let request = if link.version(Api::FindCoordinator)? >= SEVERAL_KEYS_FROM {
+            request.with_coordinator_keys(vec![text(group)])
+        } else {
+            request.with_key(text(group))
+        };
+        let broker = named(link.call(&request).await?)?;
+        self.learn_coordinator(group, broker.clone());
+        Ok(broker)
+    }
+
+    /// Runs `attempt` with a connection to the group's coordinator until it succeeds, fails for good, or the retry time-out is over.
+    pub(crate) async fn at_coordinator<T, F>(
+        &self,
+        group: &str,
+        may_repeat: impl Fn(&ClientError) -> bool,
+        attempt: impl Fn(Arc<Link>) -> F,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        let attempt = &attempt;
+        let once = || async move {
+            let coordinator = self.coordinator(group).await?;
+            let result = match self.link_to(coordinator.id).await {
+                Ok(link) => attempt(link).await,
+                Err(error) => Err(error),
+            };
+            if result.as_ref().is_err_and(ClientError::is_retriable) {
+                self.forget_coordinator(group);
+            }
+            result
+        };
+        self.retry(None, may_repeat, once).await
+    }
+}
+
+/// The broker that an answer names, in whichever version.
+fn named(response: FindCoordinatorResponse) -> Result<BrokerAddress, ClientError> {
+    let (code, message, id, host, port) = match response.coordinators.into_iter().next() {
+        Some(found) => (found.error_code, found.error_message, found.node_id, found.host, found.port),
+        None => (response.error_code, response.error_message, response.node_id, response.host, response.port),
+    };
+    match error_of(code) {
+        ErrorCode::None => Ok(BrokerAddress { id: BrokerId(id.0), host: host.to_string(), port, rack: None }),
+        code => Err(ClientError::Refused { code, message: message.map(|message| message.to_string()) }),
+    }
+}

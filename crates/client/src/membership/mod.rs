@@ -1,0 +1,356 @@
+//! A member of a classic consumer group: joins with the range assignor, is told its share, beats, commits, leaves.
+//!
+//! The caller drives it: [`Membership::join`] until there is a share, then [`Membership::heartbeat`] when it is due, and, when that says so, joins again
+//! after it has committed what it read. Its requests have a connection of their own, for a JoinGroup waits in the broker for the other members,
+//! and whatever is behind it on the same connection waits with it. Nothing here is retried without an end but `join`, as Kafka's consumers do;
+//! who does not want to wait drops the future.
+
+mod consumer_protocol;
+mod range;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use kafka_protocol::messages::join_group_response::JoinGroupResponse;
+use kafka_protocol::messages::leave_group_request::MemberIdentity;
+use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
+use kafka_protocol::messages::{HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest};
+use ottla_model::{ErrorCode, TopicName, TopicPartition};
+use ottla_protocol::Api;
+use tokio::time::Instant;
+
+use crate::cluster::{Client, Link};
+use crate::convert::{checked, error_of, group_id, millis, text};
+use crate::error::ClientError;
+use crate::offsets::{self, CommittedOffset, Committer};
+use range::Candidate;
+
+pub(crate) use consumer_protocol::assigned;
+
+/// What consumers call the kind of their groups.
+const PROTOCOL_TYPE: &str = "consumer";
+const RANGE: &str = "range";
+/// From here on LeaveGroup names several members, and a static one could be named.
+const LEAVE_SEVERAL_FROM: i16 = 3;
+/// What a JoinGroup may take beyond the rebalance timeout that the coordinator counts itself.
+const JOIN_SLACK: Duration = Duration::from_secs(10);
+/// How long leaving may take before the session timeout is left to do it.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a member takes part. The defaults are those of Kafka's consumer.
+#[derive(Clone, Debug)]
+pub struct MembershipConfig {
+    pub group: String,
+    pub topics: Vec<String>,
+    /// `group.instance.id`, for a static member.
+    pub instance: Option<String>,
+    /// How long the coordinator waits for a heartbeat.
+    pub session_timeout: Duration,
+    /// How long the coordinator waits for this member when others join.
+    pub rebalance_timeout: Duration,
+    pub heartbeat_interval: Duration,
+}
+
+impl MembershipConfig {
+    pub fn new(group: &str, topics: Vec<String>) -> Self {
+        Self {
+            group: group.to_owned(),
+            topics,
+            instance: None,
+            session_timeout: Duration::from_secs(45),
+            rebalance_timeout: Duration::from_secs(300),
+            heartbeat_interval: Duration::from_secs(3),
+        }
+    }
+}
+
+/// What a heartbeat found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Beat {
+    /// The share stands.
+    Steady,
+    /// Others join or leave: commit, then join again.
+    Rejoin,
+    /// The group went on without this member: what it had may be another's. Join again, and commit nothing.
+    Lost,
+}
+
+/// How often a request to the coordinator is tried again, and how long after.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+pub struct Membership {
+    client: Client,
+    config: MembershipConfig,
+    identity: Committer,
+    link: Option<Arc<Link>>,
+    /// When the coordinator was last heard of: after a session timeout without a word it has forgotten this member.
+    heard: Instant,
+    due: Instant,
+    /// The partition counts that this member assigned by, if it led the group; they may grow.
+    led_by: Option<BTreeMap<TopicName, usize>>,
+}
+
+impl std::fmt::Debug for Membership {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Membership").field("group", &self.config.group).field("identity", &self.identity).finish()
+    }
+}
+
+/// Why one round of joining did not end in a share.
+enum Again {
+    /// Something changed: at once.
+    AtOnce,
+    /// The coordinator is away, or busy.
+    Later(ClientError),
+    Never(ClientError),
+}
+
+impl From<ClientError> for Again {
+    fn from(error: ClientError) -> Self {
+        if error.is_retriable() { Self::Later(error) } else { Self::Never(error) }
+    }
+}
+
+impl Membership {
+    /// A member that has not joined yet.
+    pub fn new(client: Client, config: MembershipConfig) -> Self {
+        let identity = Committer { instance: config.instance.clone(), ..Committer::nobody() };
+        let now = Instant::now();
+        Self { client, config, identity, link: None, heard: now, due: now, led_by: None }
+    }
+
+    /// The member id that the coordinator gave; empty before.
+    pub fn member_id(&self) -> &str {
+        &self.identity.member
+    }
+
+    pub fn generation(&self) -> i32 {
+        self.identity.generation
+    }
+
+    /// Whether this member was the one to assign.
+    pub fn is_leader(&self) -> bool {
+        self.led_by.is_some()
+    }
+
+    /// When the next heartbeat is due.
+    pub fn heartbeat_due(&self) -> Instant {
+        self.due
+    }
+
+    /// Joins, or joins again, and returns this member's share, sorted. It tries until the group lets it in or refuses it for good.
+    pub async fn join(&mut self) -> Result<Vec<TopicPartition>, ClientError> {
+        loop {
+            match self.join_once().await {
+                Ok(mut share) => {
+                    self.heard = Instant::now();
+                    self.due = self.heard + self.config.heartbeat_interval;
+                    share.sort();
+                    return Ok(share);
+                }
+                Err(Again::AtOnce) => {}
+                Err(Again::Later(error)) => {
+                    tracing::debug!(group = %self.config.group, %error, "joining again");
+                    self.forget_coordinator();
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                Err(Again::Never(error)) => return Err(error),
+            }
+        }
+    }
+
+    async fn join_once(&mut self) -> Result<Vec<TopicPartition>, Again> {
+        let link = self.link().await?;
+        let protocol = JoinGroupRequestProtocol::default()
+            .with_name(text(RANGE))
+            .with_metadata(consumer_protocol::subscription(&self.config.topics)?);
+        let request = JoinGroupRequest::default()
+            .with_group_id(group_id(&self.config.group))
+            .with_member_id(text(&self.identity.member))
+            .with_group_instance_id(self.config.instance.as_deref().map(text))
+            .with_session_timeout_ms(millis(self.config.session_timeout))
+            .with_rebalance_timeout_ms(millis(self.config.rebalance_timeout))
+            .with_protocol_type(text(PROTOCOL_TYPE))
+            .with_protocols(vec![protocol]);
+        let joined = link.call_within(self.config.rebalance_timeout + JOIN_SLACK, &request).await?;
+        if error_of(joined.error_code) == ErrorCode::MemberIdRequired {
+            self.identity.member = joined.member_id.to_string();
+            return Err(Again::AtOnce);
+        }
+        self.may_go_on(joined.error_code)?;
+        self.identity.member = joined.member_id.to_string();
+        self.identity.generation = joined.generation_id;
+        let leads = joined.leader == joined.member_id && !joined.skip_assignment;
+        let shares = if leads { self.shares(&joined).await? } else { Vec::new() };
+        if !leads {
+            self.led_by = None;
+        }
+        let request = SyncGroupRequest::default()
+            .with_group_id(group_id(&self.config.group))
+            .with_member_id(text(&self.identity.member))
+            .with_generation_id(self.identity.generation)
+            .with_group_instance_id(self.config.instance.as_deref().map(text))
+            .with_protocol_type(Some(text(PROTOCOL_TYPE)))
+            .with_protocol_name(Some(text(RANGE)))
+            .with_assignments(shares);
+        let synced = link.call_within(self.config.rebalance_timeout + JOIN_SLACK, &request).await?;
+        self.may_go_on(synced.error_code)?;
+        Ok(assigned(&synced.assignment)?)
+    }
+
+    /// What an error of JoinGroup or SyncGroup means for the next try.
+    fn may_go_on(&mut self, code: i16) -> Result<(), Again> {
+        match error_of(code) {
+            ErrorCode::None => Ok(()),
+            ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration => {
+                self.start_over();
+                Err(Again::AtOnce)
+            }
+            ErrorCode::RebalanceInProgress => Err(Again::AtOnce),
+            code => Err(ClientError::refused(code).into()),
+        }
+    }
+
+    fn start_over(&mut self) {
+        self.identity = Committer { instance: self.config.instance.clone(), ..Committer::nobody() };
+    }
+
+    /// The leader's part: who gets what.
+    async fn shares(&mut self, joined: &JoinGroupResponse) -> Result<Vec<SyncGroupRequestAssignment>, ClientError> {
+        let members = joined.members.iter().map(|member| {
+            Ok(Candidate {
+                id: member.member_id.to_string(),
+                instance: member.group_instance_id.as_ref().map(ToString::to_string),
+                topics: consumer_protocol::subscribed(&member.metadata)?,
+            })
+        });
+        let members: Vec<Candidate> = members.collect::<Result<_, ClientError>>()?;
+        let topics: std::collections::BTreeSet<&str> =
+            members.iter().flat_map(|member| member.topics.iter().map(String::as_str)).collect();
+        let topics: Vec<&str> = topics.into_iter().collect();
+        let counts = self.counts(&topics).await?;
+        let shares = range::assign(members, &counts);
+        self.led_by = Some(counts);
+        let shares = shares.iter().map(|(member, share)| {
+            let assignment = consumer_protocol::assignment(share)?;
+            Ok(SyncGroupRequestAssignment::default().with_member_id(text(member)).with_assignment(assignment))
+        });
+        shares.collect()
+    }
+
+    async fn counts(&self, topics: &[&str]) -> Result<BTreeMap<TopicName, usize>, ClientError> {
+        let view = self.client.metadata(Some(topics)).await?;
+        let known = view.topics.into_values().filter(|topic| topic.error.is_ok());
+        Ok(known.filter_map(|topic| Some((TopicName::new(&topic.name).ok()?, topic.partitions.len()))).collect())
+    }
+
+    /// Whether topics have grown, come or gone since this member assigned them; always false for one that did not assign. A leader
+    /// asks now and then, and joins again where it is so.
+    pub async fn topics_changed(&self) -> Result<bool, ClientError> {
+        let Some(led_by) = &self.led_by else { return Ok(false) };
+        let topics: Vec<&str> =
+            led_by.keys().map(TopicName::as_str).chain(self.config.topics.iter().map(String::as_str)).collect();
+        Ok(self.counts(&topics).await? != *led_by)
+    }
+
+    /// Tells the coordinator that this member lives. A coordinator that cannot be reached is looked for again with the next beat, until
+    /// the session must be over.
+    pub async fn heartbeat(&mut self) -> Result<Beat, ClientError> {
+        self.due = Instant::now() + self.config.heartbeat_interval;
+        match self.beat().await {
+            Ok(ErrorCode::None) => {
+                self.heard = Instant::now();
+                Ok(Beat::Steady)
+            }
+            Ok(ErrorCode::RebalanceInProgress) => Ok(Beat::Rejoin),
+            Ok(ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration) => {
+                self.start_over();
+                Ok(Beat::Lost)
+            }
+            Ok(code) => self.silent(ClientError::refused(code)),
+            Err(error) => self.silent(error),
+        }
+    }
+
+    async fn beat(&mut self) -> Result<ErrorCode, ClientError> {
+        let request = HeartbeatRequest::default()
+            .with_group_id(group_id(&self.config.group))
+            .with_member_id(text(&self.identity.member))
+            .with_generation_id(self.identity.generation)
+            .with_group_instance_id(self.config.instance.as_deref().map(text));
+        Ok(error_of(self.link().await?.call(&request).await?.error_code))
+    }
+
+    fn silent(&mut self, error: ClientError) -> Result<Beat, ClientError> {
+        if !error.is_retriable() {
+            return Err(error);
+        }
+        tracing::debug!(group = %self.config.group, %error, "no heartbeat");
+        self.forget_coordinator();
+        self.due = Instant::now() + RETRY_PAUSE.min(self.config.heartbeat_interval);
+        if self.heard.elapsed() < self.config.session_timeout {
+            return Ok(Beat::Steady);
+        }
+        self.start_over();
+        Ok(Beat::Lost)
+    }
+
+    /// Commits as this member, once. REBALANCE_IN_PROGRESS, ILLEGAL_GENERATION and their like say that it is not its turn any more; the next
+    /// heartbeat will tell what to do.
+    pub async fn commit(&mut self, offsets: &BTreeMap<TopicPartition, CommittedOffset>) -> Result<(), ClientError> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let link = self.link().await?;
+        match offsets::commit(&link, &self.config.group, &self.identity, offsets).await {
+            Ok(outcomes) => match outcomes.into_values().find(|error| !error.is_ok()) {
+                None => Ok(()),
+                Some(code) => Err(ClientError::refused(code)),
+            },
+            Err(error) => {
+                if error.is_retriable() {
+                    self.forget_coordinator();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Leaves, so that the others need not wait for the session to end. A static member stays: that is what it is for.
+    pub async fn leave(mut self) -> Result<(), ClientError> {
+        if self.identity.member.is_empty() || self.config.instance.is_some() {
+            return Ok(());
+        }
+        let leaving = async {
+            let link = self.link().await?;
+            let request = LeaveGroupRequest::default().with_group_id(group_id(&self.config.group));
+            let request = if link.version(Api::LeaveGroup)? >= LEAVE_SEVERAL_FROM {
+                let member = MemberIdentity::default().with_member_id(text(&self.identity.member));
+                request.with_members(vec![member])
+            } else {
+                request.with_member_id(text(&self.identity.member))
+            };
+            checked(link.call(&request).await?.error_code)
+        };
+        // Who is gone without a word is missed after a session timeout.
+        tokio::time::timeout(LEAVE_PATIENCE, leaving).await.unwrap_or(Ok(()))
+    }
+
+    /// The connection to the coordinator.
+    async fn link(&mut self) -> Result<Arc<Link>, ClientError> {
+        if let Some(link) = self.link.as_ref().filter(|link| !link.connection.is_closed()) {
+            return Ok(link.clone());
+        }
+        let coordinator = self.client.coordinator(&self.config.group).await?;
+        let link = Link::open(&coordinator.address(), &self.client.config().connection).await?;
+        self.link = Some(link.clone());
+        Ok(link)
+    }
+
+    fn forget_coordinator(&mut self) {
+        self.client.forget_coordinator(&self.config.group);
+        self.link = None;
+    }
+}

@@ -5,6 +5,7 @@
 //! - [`coordinator_node`], [`broker`], [`client`]: the processes, small shells around the real cores.
 //! - [`faults`]: what goes wrong. [`invariants`]: what must hold at every step. [`runner`]: faults, then healing, then the
 //!   demand that everything comes together. [`script`]: the same cluster, step by step, for the scenarios with names.
+//! - [`groups`]: consumer groups, over a smaller model of replicated logs.
 //!
 //! A failure prints its seed and the line that replays it.
 
@@ -15,6 +16,7 @@ pub mod content;
 pub mod coordinator_node;
 pub mod facts;
 pub mod faults;
+pub mod groups;
 pub mod invariants;
 pub mod message;
 pub mod network;

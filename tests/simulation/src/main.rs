@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
+use ottla_simulation::groups;
 use ottla_simulation::runner::{Options, run};
 
 #[derive(Parser)]
@@ -22,6 +23,9 @@ struct Arguments {
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Only the groups, which are the smaller part.
+    #[arg(long)]
+    groups: bool,
     /// Threads, each with a seed of its own at a time.
     #[arg(long)]
     threads: Option<usize>,
@@ -31,9 +35,14 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(seed) = arguments.seed {
-        let report = run(seed, Options { prints: arguments.steps, ..Options::default() });
+        let failed = !arguments.groups && {
+            let report = run(seed, Options { prints: arguments.steps, ..Options::default() });
+            println!("{report}");
+            report.failure.is_some()
+        };
+        let report = groups::runner::run(seed, arguments.steps);
         println!("{report}");
-        return if report.failure.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        return if failed || report.failure.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
     let threads =
         arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
@@ -49,7 +58,14 @@ fn main() -> ExitCode {
                     if seed >= end {
                         break;
                     }
-                    let report = run(seed, Options::default());
+                    if !arguments.groups {
+                        let report = run(seed, Options::default());
+                        if report.failure.is_some() {
+                            failures.fetch_add(1, Ordering::Relaxed);
+                            println!("{report}\n");
+                        }
+                    }
+                    let report = groups::runner::run(seed, false);
                     if report.failure.is_some() {
                         failures.fetch_add(1, Ordering::Relaxed);
                         println!("{report}\n");

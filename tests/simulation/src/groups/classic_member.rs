@@ -1,0 +1,287 @@
+//! A consumer of the classic protocol, eager: it gives everything up before it joins a round.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ottla_group_coordinator::answer::{Joined, Synced};
+use ottla_group_coordinator::request::{ClientInfo, Heartbeat, JoinGroup, LeaveGroup, LeavingMember, SyncGroup};
+use ottla_group_coordinator::{Answer, Request, Topics as _};
+use ottla_model::{ErrorCode, GroupId, MemberId};
+
+use super::client::{BACKOFF_MS, Behaviour, REQUEST_TIMEOUT_MS, Turn, error_of, is_about_the_coordinator};
+use super::consumer_protocol;
+use super::topics::Tp;
+use crate::clock::SimTime;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// It joins as soon as it may.
+    Unjoined,
+    Joining,
+    Syncing,
+    Stable,
+    /// It gives its partitions up, and joins then.
+    Revoking {
+        until: SimTime,
+    },
+    /// It has left, or another has its instance id.
+    Gone,
+}
+
+#[derive(Debug)]
+pub struct ClassicMember {
+    pub group: GroupId,
+    pub member: MemberId,
+    pub generation: i32,
+    pub state: State,
+    pub owned: BTreeSet<Tp>,
+    pub behaviour: Behaviour,
+    name: String,
+    is_leader: bool,
+    /// What the leader assigned from.
+    topics_version: u64,
+    protocol: String,
+    /// The request that is awaited, and until when.
+    awaited: Option<(u64, SimTime)>,
+    committing: Option<(u64, SimTime)>,
+    assignments: Vec<(MemberId, bytes::Bytes)>,
+    not_before: SimTime,
+    next_heartbeat: SimTime,
+    next_commit: SimTime,
+}
+
+impl ClassicMember {
+    pub fn new(group: GroupId, name: String, behaviour: Behaviour) -> Self {
+        Self {
+            group,
+            member: MemberId::new(""),
+            generation: -1,
+            state: State::Unjoined,
+            owned: BTreeSet::new(),
+            behaviour,
+            name,
+            is_leader: false,
+            topics_version: 0,
+            protocol: String::new(),
+            awaited: None,
+            committing: None,
+            assignments: Vec::new(),
+            not_before: SimTime(0),
+            next_heartbeat: SimTime(0),
+            next_commit: SimTime(0),
+        }
+    }
+
+    pub fn is_stable(&self) -> bool {
+        self.state == State::Stable
+    }
+
+    pub fn tick(&mut self, turn: &mut Turn<'_>) {
+        if self.committing.is_some_and(|(_, until)| until <= turn.now) {
+            self.committing = None;
+        }
+        if let Some((call, until)) = self.awaited
+            && until <= turn.now
+        {
+            self.lost(turn, call);
+        }
+        if self.state == State::Stable && self.is_leader && self.topics_version != turn.topics.version() {
+            self.rejoin(turn);
+        }
+        if let State::Revoking { until } = self.state
+            && until <= turn.now
+        {
+            self.owned.clear();
+            self.state = State::Unjoined;
+        }
+        // First things first: one that stood still commits where it stopped, before it hears that it is nobody any more.
+        self.commit(turn);
+        if self.awaited.is_some() || turn.now < self.not_before {
+            return;
+        }
+        let (request, patience_ms) = match self.state {
+            State::Unjoined | State::Joining => {
+                self.state = State::Joining;
+                (self.join(turn), self.behaviour.rebalance_timeout_ms + 2 * REQUEST_TIMEOUT_MS)
+            }
+            State::Syncing => (self.sync(), self.behaviour.rebalance_timeout_ms + 2 * REQUEST_TIMEOUT_MS),
+            State::Stable | State::Revoking { .. } if self.next_heartbeat <= turn.now => {
+                self.next_heartbeat = turn.now.plus_ms(self.behaviour.session_timeout_ms / 4);
+                (self.heartbeat(), REQUEST_TIMEOUT_MS)
+            }
+            _ => return,
+        };
+        let call = turn.send(request);
+        self.awaited = Some((call, turn.now.plus_ms(patience_ms)));
+    }
+
+    fn commit(&mut self, turn: &mut Turn<'_>) {
+        let owns = matches!(self.state, State::Stable | State::Revoking { .. }) && !self.owned.is_empty();
+        if !owns || self.committing.is_some() || turn.now < self.next_commit {
+            return;
+        }
+        let (low, high) = self.behaviour.commit_every_ms;
+        self.next_commit = turn.now.plus_ms(turn.random.between(low, high));
+        let instance = self.behaviour.instance.as_ref();
+        let call = turn.commit(&self.group, &self.member, instance, self.generation, &self.owned);
+        self.committing = Some((call, turn.now.plus_ms(REQUEST_TIMEOUT_MS)));
+    }
+
+    fn join(&self, turn: &mut Turn<'_>) -> Request {
+        let metadata = consumer_protocol::subscription(&self.behaviour.topics);
+        Request::JoinGroup(JoinGroup {
+            group: self.group.clone(),
+            member: self.member.clone(),
+            instance: self.behaviour.instance.clone(),
+            client: ClientInfo { client_id: self.name.clone(), client_host: "/127.0.0.1".to_owned() },
+            fresh_id: format!("{:016x}", turn.random.next_u64()),
+            session_timeout_ms: i32::try_from(self.behaviour.session_timeout_ms).unwrap_or(i32::MAX),
+            rebalance_timeout_ms: i32::try_from(self.behaviour.rebalance_timeout_ms).unwrap_or(i32::MAX),
+            protocol_type: "consumer".to_owned(),
+            protocols: vec![("range".to_owned(), metadata)],
+            requires_known_member_id: true,
+            supports_skip_assignment: false,
+            reason: None,
+        })
+    }
+
+    fn sync(&self) -> Request {
+        Request::SyncGroup(SyncGroup {
+            group: self.group.clone(),
+            generation: self.generation,
+            member: self.member.clone(),
+            instance: self.behaviour.instance.clone(),
+            protocol_type: Some("consumer".to_owned()),
+            protocol_name: Some(self.protocol.clone()),
+            assignments: self.assignments.clone(),
+        })
+    }
+
+    fn heartbeat(&self) -> Request {
+        Request::Heartbeat(Heartbeat {
+            group: self.group.clone(),
+            generation: self.generation,
+            member: self.member.clone(),
+            instance: self.behaviour.instance.clone(),
+        })
+    }
+
+    /// Leaves for good; a static member just goes.
+    pub fn leave(&mut self, turn: &mut Turn<'_>) {
+        if self.behaviour.instance.is_none() && !self.member.is_empty() {
+            let leaving = LeavingMember { member: self.member.clone(), instance: None, reason: None };
+            turn.send(Request::LeaveGroup(LeaveGroup { group: self.group.clone(), members: vec![leaving] }));
+        }
+        self.owned.clear();
+        self.state = State::Gone;
+    }
+
+    pub fn answered(&mut self, turn: &mut Turn<'_>, call: u64, answer: Answer) {
+        let error = error_of(&answer);
+        if self.committing.is_some_and(|(awaited, _)| awaited == call) {
+            self.committing = None;
+            turn.forgets_coordinator |= is_about_the_coordinator(error);
+            return;
+        }
+        if self.awaited.is_none_or(|(awaited, _)| awaited != call) {
+            return;
+        }
+        self.awaited = None;
+        match (error, answer) {
+            (ErrorCode::None, Answer::JoinGroup(joined)) => self.joined(turn, joined),
+            (ErrorCode::None, Answer::SyncGroup(synced)) => self.synced(turn, &synced),
+            (ErrorCode::None, _) => {}
+            (ErrorCode::MemberIdRequired, Answer::JoinGroup(joined)) => {
+                self.member = joined.member;
+                self.state = State::Unjoined;
+            }
+            (ErrorCode::FencedInstanceId, _) => {
+                turn.notes.push("fenced: another has the instance id".to_owned());
+                self.owned.clear();
+                self.state = State::Gone;
+            }
+            (ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration, _) => {
+                // It is nobody's any more: nothing is left to give up in good order.
+                self.owned.clear();
+                self.generation = -1;
+                if error == ErrorCode::UnknownMemberId {
+                    self.member = MemberId::new("");
+                }
+                self.state = State::Unjoined;
+            }
+            (ErrorCode::RebalanceInProgress, _) => self.rejoin(turn),
+            (error, _) => {
+                turn.forgets_coordinator |= is_about_the_coordinator(error);
+                self.not_before = turn.now.plus_ms(BACKOFF_MS);
+                // A round that the coordinator does not know any more begins anew.
+                if matches!(self.state, State::Syncing | State::Joining) {
+                    self.state = State::Unjoined;
+                }
+            }
+        }
+    }
+
+    /// No answer will come.
+    pub fn lost(&mut self, turn: &mut Turn<'_>, call: u64) {
+        if self.committing.is_some_and(|(awaited, _)| awaited == call) {
+            self.committing = None;
+        }
+        if self.awaited.is_some_and(|(awaited, _)| awaited == call) {
+            self.awaited = None;
+            self.not_before = turn.now.plus_ms(BACKOFF_MS);
+            if matches!(self.state, State::Syncing | State::Joining) {
+                self.state = State::Unjoined;
+            }
+        }
+        turn.forgets_coordinator = true;
+    }
+
+    fn rejoin(&mut self, turn: &mut Turn<'_>) {
+        match self.state {
+            State::Revoking { .. } | State::Gone => {}
+            _ if self.owned.is_empty() => self.state = State::Unjoined,
+            _ => {
+                let (low, high) = self.behaviour.revocation_ms;
+                let until = turn.now.plus_ms(turn.random.between(low, high));
+                self.state = State::Revoking { until };
+            }
+        }
+    }
+
+    fn joined(&mut self, turn: &mut Turn<'_>, joined: Joined) {
+        self.member = joined.member;
+        self.generation = joined.generation;
+        self.protocol = joined.protocol_name.unwrap_or_default();
+        self.is_leader = joined.leader == self.member;
+        self.state = State::Syncing;
+        self.assignments = Vec::new();
+        if !self.is_leader {
+            return;
+        }
+        self.topics_version = turn.topics.version();
+        let mut subscribers: BTreeMap<String, Vec<&MemberId>> = BTreeMap::new();
+        for member in &joined.members {
+            for topic in consumer_protocol::read_subscription(&member.metadata).unwrap_or_default() {
+                subscribers.entry(topic).or_default().push(&member.member);
+            }
+        }
+        let mut shares: BTreeMap<&MemberId, BTreeSet<Tp>> = BTreeMap::new();
+        for member in &joined.members {
+            shares.insert(&member.member, BTreeSet::new());
+        }
+        for (topic, members) in &subscribers {
+            let partitions = turn.topics.partitions_of([topic]);
+            for (partition, member) in partitions.into_iter().zip(members.iter().cycle()) {
+                shares.entry(member).or_default().insert(partition);
+            }
+        }
+        self.assignments =
+            shares.into_iter().map(|(member, share)| (member.clone(), consumer_protocol::assignment(&share))).collect();
+    }
+
+    fn synced(&mut self, turn: &mut Turn<'_>, synced: &Synced) {
+        self.owned = consumer_protocol::read_assignment(&synced.assignment).unwrap_or_default();
+        self.state = State::Stable;
+        self.next_heartbeat = turn.now.plus_ms(self.behaviour.session_timeout_ms / 4);
+        self.next_commit = turn.now.plus_ms(turn.random.between(0, self.behaviour.commit_every_ms.1));
+    }
+}

@@ -1,0 +1,137 @@
+//! What all clients of the simulation have in common.
+
+use std::collections::BTreeSet;
+
+use ottla_group_coordinator::request::{CommitOffsets, CommitPartition, GroupTopic};
+use ottla_group_coordinator::{Answer, Request};
+use ottla_model::{ErrorCode, GroupId, InstanceId, LeaderEpoch, MemberId, Offset, PartitionId};
+
+use super::topics::{SimTopics, Tp};
+use crate::clock::SimTime;
+use crate::random::Random;
+
+/// A client that has no coordinator, or none that is ready, asks again after this long.
+pub const BACKOFF_MS: u64 = 50;
+/// Requests that no coordinator makes wait are given up after this long.
+pub const REQUEST_TIMEOUT_MS: u64 = 1_000;
+
+/// A commit that was sent. Every partition of it carries `number` as its offset, so that a record tells which commit it is of.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    pub number: u64,
+    pub group: GroupId,
+    pub member: MemberId,
+    pub generation_or_epoch: i32,
+    pub partitions: BTreeSet<Tp>,
+}
+
+/// One turn of one client: what it may look at, and what it wants done.
+pub struct Turn<'a> {
+    pub now: SimTime,
+    pub topics: &'a SimTopics,
+    pub random: &'a mut Random,
+    pub next_call: &'a mut u64,
+    pub next_commit: &'a mut u64,
+    /// The coordinator that it knew is not the one, or is gone.
+    pub forgets_coordinator: bool,
+    pub sends: Vec<(u64, Request)>,
+    pub commits: Vec<Issued>,
+    pub notes: Vec<String>,
+}
+
+impl Turn<'_> {
+    pub fn send(&mut self, request: Request) -> u64 {
+        *self.next_call += 1;
+        self.sends.push((*self.next_call, request));
+        *self.next_call
+    }
+
+    /// Commits the same number for all of the partitions.
+    pub fn commit(
+        &mut self,
+        group: &GroupId,
+        member: &MemberId,
+        instance: Option<&InstanceId>,
+        generation_or_epoch: i32,
+        partitions: &BTreeSet<Tp>,
+    ) -> u64 {
+        *self.next_commit += 1;
+        let number = *self.next_commit;
+        let mut topics: Vec<(GroupTopic, Vec<CommitPartition>)> = Vec::new();
+        for (topic, partition) in partitions {
+            if topics.last().is_none_or(|(last, _)| last.name != *topic) {
+                topics.push((GroupTopic { name: topic.clone(), id: self.topics.id(topic) }, Vec::new()));
+            }
+            if let Some((_, committed)) = topics.last_mut() {
+                committed.push(CommitPartition {
+                    partition: PartitionId(*partition),
+                    offset: Offset(i64::try_from(number).unwrap_or(i64::MAX)),
+                    leader_epoch: LeaderEpoch(0),
+                    metadata: None,
+                    timestamp: None,
+                    refused: None,
+                });
+            }
+        }
+        self.commits.push(Issued {
+            number,
+            group: group.clone(),
+            member: member.clone(),
+            generation_or_epoch,
+            partitions: partitions.clone(),
+        });
+        self.send(Request::CommitOffsets(CommitOffsets {
+            group: group.clone(),
+            member: member.clone(),
+            instance: instance.cloned(),
+            generation_or_epoch,
+            knows_member_epochs: true,
+            retention_ms: None,
+            topics,
+        }))
+    }
+}
+
+/// The code of an answer, where it has one.
+pub fn error_of(answer: &Answer) -> ErrorCode {
+    match answer {
+        Answer::JoinGroup(joined) => joined.error,
+        Answer::SyncGroup(synced) => synced.error,
+        Answer::Heartbeat(error) | Answer::Failed(error) | Answer::DeleteGroup(error) => *error,
+        Answer::LeaveGroup(left) => left.error,
+        Answer::ConsumerGroupHeartbeat(answer) => answer.error,
+        Answer::CommitOffsets(topics) => topics
+            .iter()
+            .flat_map(|(_, partitions)| partitions)
+            .map(|(_, error)| *error)
+            .find(|error| *error != ErrorCode::None)
+            .unwrap_or(ErrorCode::None),
+        Answer::FetchOffsets(fetched) => fetched.error,
+        Answer::DeleteOffsets(deleted) => deleted.error,
+        Answer::DescribeGroup(described) => described.error,
+        Answer::ConsumerGroupDescribe(described) => described.error,
+        Answer::ListGroups(_) => ErrorCode::None,
+    }
+}
+
+/// The client looks for the coordinator again.
+pub fn is_about_the_coordinator(error: ErrorCode) -> bool {
+    matches!(
+        error,
+        ErrorCode::NotCoordinator | ErrorCode::CoordinatorNotAvailable | ErrorCode::CoordinatorLoadInProgress
+    )
+}
+
+/// How a member of either protocol behaves.
+#[derive(Clone, Debug)]
+pub struct Behaviour {
+    pub instance: Option<InstanceId>,
+    pub topics: BTreeSet<String>,
+    /// Instead of `topics`, where the protocol knows it.
+    pub regex: Option<String>,
+    pub session_timeout_ms: u64,
+    pub rebalance_timeout_ms: u64,
+    /// How long it takes to give partitions up.
+    pub revocation_ms: (u64, u64),
+    pub commit_every_ms: (u64, u64),
+}

@@ -1,0 +1,59 @@
+//! What consumers embed in the classic protocol: subscriptions and assignments, version 1.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use ottla_protocol::wire::{self, Reader, WireError};
+
+use super::topics::Tp;
+
+const VERSION: i16 = 1;
+
+pub fn subscription(topics: &BTreeSet<String>) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_i16(VERSION);
+    wire::put_array(&mut out, false, topics.len());
+    topics.iter().for_each(|topic| wire::put_string(&mut out, false, topic));
+    out.put_i32(-1);
+    wire::put_array(&mut out, false, 0);
+    out.freeze()
+}
+
+pub fn read_subscription(bytes: &[u8]) -> Result<BTreeSet<String>, WireError> {
+    let mut reader = Reader::new(bytes, 2);
+    let count = reader.array_length(false, 2, 1_000)?;
+    (0..count).map(|_| reader.string(false).map(str::to_owned)).collect()
+}
+
+pub fn assignment(partitions: &BTreeSet<Tp>) -> Bytes {
+    let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+    for (topic, partition) in partitions {
+        topics.entry(topic).or_default().push(*partition);
+    }
+    let mut out = BytesMut::new();
+    out.put_i16(VERSION);
+    wire::put_array(&mut out, false, topics.len());
+    for (topic, partitions) in topics {
+        wire::put_string(&mut out, false, topic);
+        wire::put_array(&mut out, false, partitions.len());
+        partitions.iter().for_each(|partition| out.put_i32(*partition));
+    }
+    out.put_i32(-1);
+    out.freeze()
+}
+
+/// No bytes are no partitions.
+pub fn read_assignment(bytes: &[u8]) -> Result<BTreeSet<Tp>, WireError> {
+    let mut owned = BTreeSet::new();
+    if bytes.is_empty() {
+        return Ok(owned);
+    }
+    let mut reader = Reader::new(bytes, 2);
+    for _ in 0..reader.array_length(false, 6, 1_000)? {
+        let topic = reader.string(false)?.to_owned();
+        for _ in 0..reader.array_length(false, 4, 1_000)? {
+            owned.insert((topic.clone(), reader.i32()?));
+        }
+    }
+    Ok(owned)
+}

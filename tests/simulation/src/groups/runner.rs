@@ -1,0 +1,435 @@
+//! A run: a seed's groups and faults, then healing, then the demand that every group settles and stays so.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use ottla_group_coordinator::GroupConfig;
+use ottla_model::{GroupId, InstanceId, MemberId};
+
+use super::admin::Admin;
+use super::classic_member::ClassicMember;
+use super::client::Behaviour;
+use super::consumer_member::ConsumerMember;
+use super::world::{Kind, Weather, World};
+use crate::clock::SimTime;
+use crate::invariants::Violation;
+use crate::random::Random;
+use crate::runner::Failure;
+
+/// How long faults last, in simulated seconds.
+const FAULTS_SECS: (u64, u64) = (10, 40);
+/// Every group has settled by then.
+const SETTLING_MS: u64 = 60_000;
+/// And does nothing but heartbeats for so long.
+const CALM_MS: u64 = 8_000;
+
+const BROKERS: i32 = 3;
+
+/// What a run came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    pub seed: u64,
+    pub trace_hash: u64,
+    pub events: u64,
+    pub acknowledged: u64,
+    pub fetches: u64,
+    pub refused_commits: u64,
+    pub failure: Option<Failure>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.failure {
+            None => write!(
+                f,
+                "groups, seed {}: {} events, {} commits acknowledged and {} refused, {} fetches, trace {:016x}",
+                self.seed, self.events, self.acknowledged, self.refused_commits, self.fetches, self.trace_hash
+            ),
+            Some(failure) => {
+                for line in &failure.tail {
+                    writeln!(f, "{line}")?;
+                }
+                writeln!(f, "groups, seed {}: at {}: {}", self.seed, failure.at, failure.what)?;
+                write!(f, "replay: make sim SEED={}", self.seed)
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fault {
+    Weather,
+    KillBroker,
+    PauseBroker,
+    MoveLeader,
+    ShrinkIsr,
+    RefuseAppends,
+    CrashMember,
+    PauseMember,
+    LeaveMember,
+    AddMember,
+    AddPartition,
+}
+
+const FAULTS: &[Fault] = &[
+    Fault::Weather,
+    Fault::KillBroker,
+    Fault::PauseBroker,
+    Fault::MoveLeader,
+    Fault::ShrinkIsr,
+    Fault::RefuseAppends,
+    Fault::CrashMember,
+    Fault::PauseMember,
+    Fault::LeaveMember,
+    Fault::AddMember,
+    Fault::AddPartition,
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Protocol {
+    Classic,
+    Consumer,
+    /// Members of both: the group moves online from one to the other.
+    Mixed,
+}
+
+/// One seed's group.
+#[derive(Clone, Debug)]
+struct GroupPlan {
+    id: GroupId,
+    protocol: Protocol,
+    session_timeout_ms: u64,
+    rebalance_timeout_ms: u64,
+}
+
+pub fn run(seed: u64, prints: bool) -> Report {
+    let mut random = Random::new(seed ^ 0x6A09_E667_F3BC_C908);
+    let config = draw_config(&mut random);
+    let partitions = i32::try_from(random.between(1, 2)).unwrap_or(1);
+    let mut world = World::new(seed, BROKERS, partitions, config, prints);
+    let result = Run::new(&mut world, &mut random).all();
+    Report {
+        seed,
+        trace_hash: world.trace.hash(),
+        events: world.events,
+        acknowledged: world.invariants.acknowledged,
+        fetches: world.invariants.fetches,
+        refused_commits: world.invariants.refused_commits,
+        failure: result.err().map(|violation| Failure { what: violation.0, at: world.now, tail: world.trace.tail() }),
+    }
+}
+
+fn draw_config(random: &mut Random) -> GroupConfig {
+    let session = i32::try_from(random.between(600, 3_000)).unwrap_or(1_000);
+    GroupConfig {
+        group_min_session_timeout_ms: 100,
+        group_initial_rebalance_delay_ms: i32::try_from(random.between(0, 500)).unwrap_or(0),
+        consumer_session_timeout_ms: session,
+        consumer_min_session_timeout_ms: 100,
+        consumer_heartbeat_interval_ms: session / 4,
+        offsets_retention_ms: if random.percent(30) { 5_000 } else { 600_000 },
+        offsets_retention_check_interval_ms: 1_000,
+        ..GroupConfig::default()
+    }
+}
+
+struct Run<'a> {
+    world: &'a mut World,
+    random: &'a mut Random,
+    groups: Vec<GroupPlan>,
+    faults: Vec<Fault>,
+    outage_ms: (u64, u64),
+}
+
+impl<'a> Run<'a> {
+    fn new(world: &'a mut World, random: &'a mut Random) -> Self {
+        let faults = FAULTS.iter().copied().filter(|_| random.percent(60)).collect();
+        let outage_ms = (20, random.between(300, 5_000));
+        let count = random.between(1, 3);
+        let groups = (0..count)
+            .map(|at| {
+                let protocol = match random.below(5) {
+                    0 | 1 => Protocol::Classic,
+                    2 | 3 => Protocol::Consumer,
+                    _ => Protocol::Mixed,
+                };
+                GroupPlan {
+                    id: GroupId::new(format!("group-{at}")),
+                    protocol,
+                    session_timeout_ms: random.between(600, 3_000),
+                    rebalance_timeout_ms: random.between(500, 3_000),
+                }
+            })
+            .collect();
+        Self { world, random, groups, faults, outage_ms }
+    }
+
+    fn all(&mut self) -> Result<(), Violation> {
+        let plan = format!("{:?} {:?} {:?}", self.groups, self.faults, self.outage_ms);
+        self.world.note(format_args!("{plan}"));
+        for at in 0..self.random.between(1, 3) {
+            let partitions = i32::try_from(self.random.between(1, 6)).unwrap_or(1);
+            self.world.create_topic(&format!("topic-{at}"), partitions);
+        }
+        for plan in self.groups.clone() {
+            for _ in 0..self.random.between(1, 6) {
+                self.add_member(&plan, None);
+            }
+            self.world.add_client(Kind::Admin(Admin::new(plan.id)));
+        }
+        let end = self.world.now.plus_ms(self.random.between(FAULTS_SECS.0, FAULTS_SECS.1) * 1_000);
+        let gap = self.random.between(50, 1_500);
+        while self.world.now < end {
+            let pause = self.random.between(gap / 2, gap * 2);
+            self.world.run_for_ms(pause)?;
+            if let Some(fault) = self.random.pick(&self.faults).copied() {
+                self.strike(fault)?;
+            }
+        }
+        self.heal();
+        self.settle()
+    }
+
+    /// A new member; one that takes a static member's place reads what that one read, for nobody is asked to assign anew.
+    fn add_member(&mut self, plan: &GroupPlan, former: Option<&Behaviour>) {
+        let all = self.world.topics.all_names();
+        let mut topics: BTreeSet<String> =
+            if self.random.percent(60) { all.iter().cloned().collect() } else { BTreeSet::new() };
+        while topics.is_empty() {
+            topics.extend(all.iter().filter(|_| self.random.percent(50)).cloned());
+        }
+        let is_static = self.random.percent(20);
+        let regex = self.random.percent(20).then(|| "topic-.*".to_owned());
+        let (instance, topics, regex) = match former.filter(|former| former.instance.is_some()) {
+            Some(former) => (former.instance.clone(), former.topics.clone(), former.regex.clone()),
+            None => {
+                let name = format!("instance-{}", self.random.below(1_000_000));
+                (is_static.then(|| InstanceId::new(name)), topics, regex)
+            }
+        };
+        let slow = self.random.percent(20);
+        let behaviour = Behaviour {
+            instance,
+            regex,
+            topics,
+            session_timeout_ms: plan.session_timeout_ms,
+            rebalance_timeout_ms: plan.rebalance_timeout_ms,
+            revocation_ms: if slow { (0, plan.rebalance_timeout_ms * 3 / 2) } else { (0, 30) },
+            commit_every_ms: (20, self.random.between(50, 800)),
+        };
+        let consumer = match plan.protocol {
+            Protocol::Classic => false,
+            Protocol::Consumer => true,
+            Protocol::Mixed => self.random.percent(50),
+        };
+        let name = format!("client-{:04x}", self.random.below(1 << 16));
+        let member = MemberId::new(format!("{:016x}", self.random.next_u64()));
+        let kind = if consumer {
+            Kind::Consumer(ConsumerMember::new(plan.id.clone(), name, member, behaviour))
+        } else {
+            Kind::Classic(ClassicMember::new(plan.id.clone(), name, behaviour))
+        };
+        self.world.add_client(kind);
+    }
+
+    fn members(&self) -> Vec<u32> {
+        self.world.clients.iter().filter(|(_, client)| client.is_member()).map(|(id, _)| *id).collect()
+    }
+
+    /// Who takes a member's place, if somebody does: with its instance id, where it is static.
+    fn replace(&mut self, id: u32) {
+        let Some(client) = self.world.clients.get(&id) else { return };
+        let group = client.group().clone();
+        let former = match &client.kind {
+            Kind::Classic(member) => member.behaviour.clone(),
+            Kind::Consumer(member) => member.behaviour.clone(),
+            Kind::Admin(_) => return,
+        };
+        if let Some(plan) = self.groups.iter().find(|plan| plan.id == group).cloned()
+            && self.random.percent(80)
+        {
+            self.add_member(&plan, Some(&former));
+        }
+    }
+
+    fn strike(&mut self, fault: Fault) -> Result<(), Violation> {
+        let outage = self.random.between(self.outage_ms.0, self.outage_ms.1);
+        let broker = i32::try_from(self.random.between(1, BROKERS.unsigned_abs().into())).unwrap_or(1);
+        let partition = i32::try_from(self.random.below(self.world.partitions.len() as u64)).unwrap_or(0);
+        let leader = self.world.leader_of(partition);
+        let members = self.members();
+        let member = self.random.pick(&members).copied();
+        match (fault, member) {
+            (Fault::Weather, _) => {
+                self.world.weather = if self.random.percent(30) {
+                    Weather::CALM
+                } else {
+                    Weather {
+                        latency_us: (50, self.random.between(500, 100_000)),
+                        lost_ppm: u32::try_from(self.random.between(0, 100_000)).unwrap_or(0),
+                        replication_us: (200, self.random.between(1_000, 800_000)),
+                        image_lag_us: (500, self.random.between(1_000, 600_000)),
+                    }
+                };
+                let weather = self.world.weather;
+                self.world.note(format_args!("{weather:?}"));
+            }
+            (Fault::KillBroker, _) => {
+                let id = leader.filter(|_| self.random.percent(70)).unwrap_or(broker);
+                if self.world.brokers.get(&id).is_some_and(|broker| broker.is_running) {
+                    self.world.kill_broker(id);
+                    self.world.start_broker_after_ms(id, outage);
+                }
+            }
+            (Fault::PauseBroker, _) => {
+                if let Some(id) = leader.filter(|id| !self.world.is_broker_paused(*id)) {
+                    self.world.pause_broker(id, outage);
+                    // Mostly it is fenced meanwhile.
+                    if self.random.percent(70) {
+                        self.world.elect(partition, Some(id));
+                    }
+                }
+            }
+            (Fault::MoveLeader, _) => self.world.elect(partition, leader),
+            (Fault::ShrinkIsr, _) => {
+                if leader != Some(broker) {
+                    self.world.shrink_isr(partition, broker, outage);
+                }
+            }
+            (Fault::RefuseAppends, _) => {
+                self.world.refused_ppm = u32::try_from(self.random.below(150_000)).unwrap_or(0);
+                if self.random.percent(50) {
+                    self.world.refused_ppm = 0;
+                }
+            }
+            (Fault::CrashMember, Some(id)) => {
+                self.world.crash_client(id);
+                self.replace(id);
+            }
+            (Fault::PauseMember, Some(id)) => {
+                if !self.world.is_client_paused(id) {
+                    self.world.pause_client(id, outage);
+                }
+            }
+            (Fault::LeaveMember, Some(id)) => {
+                if !self.world.is_client_paused(id) {
+                    self.world.leave(id)?;
+                    self.replace(id);
+                }
+            }
+            (Fault::AddMember, _) => {
+                if members.len() < 12
+                    && let Some(plan) = self.random.pick(&self.groups).cloned()
+                {
+                    self.add_member(&plan, None);
+                }
+            }
+            (Fault::AddPartition, _) => {
+                let names = self.world.topics.all_names();
+                if let Some(name) = self.random.pick(&names) {
+                    self.world.add_partition(name)?;
+                }
+            }
+            (Fault::CrashMember | Fault::PauseMember | Fault::LeaveMember, None) => {}
+        }
+        Ok(())
+    }
+
+    fn heal(&mut self) {
+        self.world.note(format_args!("faults are over"));
+        self.world.weather = Weather::CALM;
+        self.world.refused_ppm = 0;
+        for id in 1..=BROKERS {
+            self.world.start_broker_after_ms(id, 0);
+        }
+        for client in self.world.clients.values_mut() {
+            if let Kind::Admin(admin) = &mut client.kind {
+                admin.meddles = false;
+            }
+        }
+    }
+
+    /// Every group settles, and then does nothing but heartbeats for a while.
+    fn settle(&mut self) -> Result<(), Violation> {
+        let end = self.world.now.plus_ms(SETTLING_MS);
+        let mut settled: Option<(SimTime, Vec<(GroupId, Option<i32>)>)> = None;
+        loop {
+            self.world.run_for_ms(250)?;
+            let (now, generations) = (self.world.now, self.generations());
+            let unsettled = self.unsettled();
+            match &settled {
+                _ if unsettled.is_some() => settled = None,
+                Some((since, then)) if *then == generations => {
+                    if now >= since.plus_ms(CALM_MS) {
+                        return Ok(());
+                    }
+                }
+                _ => settled = Some((now, generations)),
+            }
+            if now >= end {
+                let what = unsettled.unwrap_or_else(|| format!("groups do not come to rest: {settled:?}"));
+                return Err(Violation(format!("{} s after the last fault {what}", SETTLING_MS / 1_000)));
+            }
+        }
+    }
+
+    fn generations(&self) -> Vec<(GroupId, Option<i32>)> {
+        let one = |plan: &GroupPlan| {
+            let view = self.world.invariants.view(&plan.id)?;
+            view.epoch.or(view.classic.as_ref().map(|(generation, _)| *generation))
+        };
+        self.groups.iter().map(|plan| (plan.id.clone(), one(plan))).collect()
+    }
+
+    /// What keeps a group from being settled: somebody is not stable, partitions without or with two owners, members that are gone.
+    fn unsettled(&self) -> Option<String> {
+        for plan in &self.groups {
+            let id = &plan.id;
+            let mut owned = BTreeSet::new();
+            let mut wanted = BTreeSet::new();
+            let mut ids = BTreeSet::new();
+            for (number, client) in &self.world.clients {
+                if client.group() != id || !client.is_member() {
+                    continue;
+                }
+                if self.world.is_client_paused(*number) {
+                    return Some(format!("client {number} stands still"));
+                }
+                let (is_stable, behaviour, member) = match &client.kind {
+                    Kind::Classic(member) => (member.is_stable(), &member.behaviour, &member.member),
+                    Kind::Consumer(member) => (member.is_stable(), &member.behaviour, &member.member),
+                    Kind::Admin(_) => continue,
+                };
+                if !is_stable {
+                    return Some(format!("client {number} is not stable: {:?}", client.kind));
+                }
+                ids.insert(member.clone());
+                let reads_all = behaviour.regex.is_some() && matches!(client.kind, Kind::Consumer(_));
+                let all = self.world.topics.all_names();
+                wanted.extend(if reads_all {
+                    self.world.topics.partitions_of(&all)
+                } else {
+                    self.world.topics.partitions_of(&behaviour.topics)
+                });
+                for tp in client.owned().into_iter().flatten() {
+                    if !owned.insert(tp.clone()) {
+                        return Some(format!("{tp:?} of {id} has two owners"));
+                    }
+                }
+            }
+            if owned != wanted {
+                let missing: Vec<_> = wanted.symmetric_difference(&owned).collect();
+                return Some(format!("{id} does not own exactly what it reads: {missing:?}"));
+            }
+            let view = self.world.invariants.view(id).cloned().unwrap_or_default();
+            let known: BTreeSet<MemberId> = match view.classic {
+                Some((_, members)) => members,
+                None => view.members.into_keys().collect(),
+            };
+            if known != ids {
+                return Some(format!("{id} has the members {known:?}, and {ids:?} are there"));
+            }
+        }
+        None
+    }
+}

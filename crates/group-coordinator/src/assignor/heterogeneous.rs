@@ -97,7 +97,8 @@ fn give_out(topic: &mut Topic, loads: &mut [usize]) {
     if topic.owners.iter().all(Option::is_some) {
         return;
     }
-    let mut least: BinaryHeap<_> = topic.readers.iter().map(|reader| Reverse((load_of(loads, *reader), *reader))).collect();
+    let mut least: BinaryHeap<_> =
+        topic.readers.iter().map(|reader| Reverse((load_of(loads, *reader), *reader))).collect();
     for owner in topic.owners.iter_mut().filter(|owner| owner.is_none()) {
         let Some(mut top) = least.peek_mut() else { return };
         let Reverse((load, reader)) = *top;
@@ -121,7 +122,8 @@ fn balance(topic: &mut Topic, loads: &mut [usize]) -> usize {
             held.entry(*owner).or_default().push(partition);
         }
     }
-    let mut readers: BTreeSet<(usize, usize)> = topic.readers.iter().map(|reader| (load_of(loads, *reader), *reader)).collect();
+    let mut readers: BTreeSet<(usize, usize)> =
+        topic.readers.iter().map(|reader| (load_of(loads, *reader), *reader)).collect();
     let mut givers: BTreeSet<(usize, usize)> = held.keys().map(|owner| (load_of(loads, *owner), *owner)).collect();
     let mut moved = 0;
     while let (Some((low, taker)), Some((high, giver))) = (readers.first().copied(), givers.last().copied()) {

@@ -218,13 +218,15 @@ proptest! {
 
 #[test]
 fn a_member_that_joins_takes_only_its_share() {
-    let mut case = Case::new(&[60], &[&[0]; 20]);
+    let mut case = Case::new(&[60], &[[0].as_slice(); 20]);
     case.settle(Assignor::Uniform);
     assert_eq!(case.loads(), vec![3; 20]);
-    case.members.insert(MemberId::new("a-newcomer"), Member { reads: Arc::new([topic(0)].into()), ..Member::default() });
+    case.members
+        .insert(MemberId::new("a-newcomer"), Member { reads: Arc::new([topic(0)].into()), ..Member::default() });
     let before: Vec<Partitions> = case.members.values().map(|member| member.has.clone()).collect();
     case.settle(Assignor::Uniform);
-    let moved: usize = case.members.values().zip(&before).map(|(member, before)| load(before) - kept(before, &member.has)).sum();
+    let moved: usize =
+        case.members.values().zip(&before).map(|(member, before)| load(before) - kept(before, &member.has)).sum();
     assert_eq!(moved, 2, "60 over 21: three members stay at three or the newcomer gets two");
 }
 

@@ -138,7 +138,8 @@ mod tests {
                 assert!(Subscription::read(&bytes[..end]).is_err(), "cut at {end} of version {version}");
             }
         }
-        let mut later = BytesMut::from(&write_subscription(&Subscription { version: 3, ..Subscription::default() })[..]);
+        let mut later =
+            BytesMut::from(&write_subscription(&Subscription { version: 3, ..Subscription::default() })[..]);
         later[1] = 9;
         assert_eq!(Subscription::read(&later).map(|read| read.version), Ok(3));
         later[0] = 0xff;

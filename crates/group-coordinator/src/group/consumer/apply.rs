@@ -69,7 +69,8 @@ impl ConsumerGroup {
                 }
             }
             Record::RegularExpression { expression, value: Some(value), .. } => {
-                self.expressions.insert(expression.clone(), Expression { topics: value.topics.iter().cloned().collect() });
+                self.expressions
+                    .insert(expression.clone(), Expression { topics: value.topics.iter().cloned().collect() });
             }
             Record::RegularExpression { expression, value: None, .. } => {
                 self.expressions.remove(expression);

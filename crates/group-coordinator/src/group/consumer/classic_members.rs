@@ -19,11 +19,8 @@ use crate::topics::Topics;
 
 impl ConsumerGroup {
     pub(crate) fn classic_join(&mut self, cx: &mut Context<'_>, id: RequestId, request: JoinGroup) -> Decision {
-        let member = if request.member.is_empty() {
-            MemberId::new(request.fresh_id.as_str())
-        } else {
-            request.member.clone()
-        };
+        let member =
+            if request.member.is_empty() { MemberId::new(request.fresh_id.as_str()) } else { request.member.clone() };
         self.try_join(cx, id, &member, &request).unwrap_or_else(|error| {
             // The id that a member is to join with comes with the error that asks for it.
             let told = if error == ErrorCode::MemberIdRequired { member } else { request.member };
@@ -47,7 +44,9 @@ impl ConsumerGroup {
         }
         let replaced = match &request.instance {
             // It takes the place of whoever holds the instance id, of either protocol.
-            Some(instance) if request.member.is_empty() => self.static_member(instance).map(|(holder, _)| holder.clone()),
+            Some(instance) if request.member.is_empty() => {
+                self.static_member(instance).map(|(holder, _)| holder.clone())
+            }
             Some(instance) => self.known_static(member, instance).map(|_| None).map_err(|refusal| refusal.error)?,
             None => None,
         };
@@ -177,12 +176,15 @@ impl ConsumerGroup {
             .into_iter()
             .map(|asked| {
                 let found = match &asked.instance {
-                    None => self.members.contains_key(&asked.member).then(|| asked.member.clone()).ok_or(ErrorCode::UnknownMemberId),
-                    // An administrator knows the instance id only.
-                    Some(instance) if asked.member.is_empty() => self
-                        .static_member(instance)
-                        .map(|(holder, _)| holder.clone())
+                    None => self
+                        .members
+                        .contains_key(&asked.member)
+                        .then(|| asked.member.clone())
                         .ok_or(ErrorCode::UnknownMemberId),
+                    // An administrator knows the instance id only.
+                    Some(instance) if asked.member.is_empty() => {
+                        self.static_member(instance).map(|(holder, _)| holder.clone()).ok_or(ErrorCode::UnknownMemberId)
+                    }
                     Some(instance) => self
                         .known_static(&asked.member, instance)
                         .map(|_| asked.member.clone())

@@ -24,10 +24,12 @@ impl ConsumerGroup {
             return Ok(());
         }
         let counts = |topic: &GroupTopic, partition: PartitionId| {
-            let known = if topic.id.is_zero() { topics.by_name(&topic.name).map(|topic| topic.id) } else { Some(topic.id) };
+            let known =
+                if topic.id.is_zero() { topics.by_name(&topic.name).map(|topic| topic.id) } else { Some(topic.id) };
             known.and_then(|id| member.assignment_epoch(id, partition)).is_some_and(|assigned| assigned <= epoch)
         };
-        let mut partitions = request.topics.iter().flat_map(|(topic, of)| of.iter().map(move |of| (topic, of.partition)));
+        let mut partitions =
+            request.topics.iter().flat_map(|(topic, of)| of.iter().map(move |of| (topic, of.partition)));
         if epoch < member.epoch && partitions.all(|(topic, partition)| counts(topic, partition)) {
             return Ok(());
         }

@@ -12,7 +12,12 @@ use crate::config::GroupConfig;
 use crate::topics::Topics;
 
 impl ConsumerGroup {
-    pub(crate) fn describe(&self, group: &GroupId, topics: &dyn Topics, config: &GroupConfig) -> ConsumerGroupDescribed {
+    pub(crate) fn describe(
+        &self,
+        group: &GroupId,
+        topics: &dyn Topics,
+        config: &GroupConfig,
+    ) -> ConsumerGroupDescribed {
         // Each topic is looked up once, however many members have of it.
         let mut names = BTreeMap::new();
         let mut name = |id: TopicId| -> Option<String> {
@@ -53,7 +58,9 @@ impl ConsumerGroup {
             assignment: named(
                 member.assigned.iter().map(|(id, partitions)| (*id, partitions.keys().copied().collect())).collect(),
             ),
-            target_assignment: named(target.map(|(id, partitions)| (*id, partitions.iter().copied().collect())).collect()),
+            target_assignment: named(
+                target.map(|(id, partitions)| (*id, partitions.iter().copied().collect())).collect(),
+            ),
             is_classic: member.is_classic(),
         }
     }

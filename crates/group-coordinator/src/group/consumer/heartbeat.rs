@@ -26,11 +26,7 @@ impl ConsumerGroup {
     }
 
     /// A heartbeat to a group that does not exist: it makes the group if it joins.
-    pub(crate) fn heartbeat_to_none(
-        cx: &mut Context<'_>,
-        id: RequestId,
-        request: ConsumerGroupHeartbeat,
-    ) -> Decision {
+    pub(crate) fn heartbeat_to_none(cx: &mut Context<'_>, id: RequestId, request: ConsumerGroupHeartbeat) -> Decision {
         let done = validate(&request, cx.config).and_then(|()| {
             if request.member_epoch != JOINING {
                 let what = if request.member_epoch < JOINING { "Group" } else { "Consumer group" };
@@ -49,11 +45,8 @@ impl ConsumerGroup {
         if matches!(request.member_epoch, LEFT | LEFT_FOR_A_WHILE) {
             return self.leave(cx, request);
         }
-        let id = if request.member.is_empty() {
-            MemberId::new(request.fresh_id.as_str())
-        } else {
-            request.member.clone()
-        };
+        let id =
+            if request.member.is_empty() { MemberId::new(request.fresh_id.as_str()) } else { request.member.clone() };
         self.refuse_if_full(cx, &id)?;
         let claimed = request.owned.as_deref();
         let joins = request.member_epoch == JOINING;
@@ -105,8 +98,7 @@ impl ConsumerGroup {
 
         let has_subscription = request.subscribed_topics.is_some() || regex.is_some();
         // What a member sends when it joins, and when it cannot know what became of its last heartbeat.
-        let is_full =
-            joins || (request.rebalance_timeout_ms != -1 && has_subscription && request.owned.is_some());
+        let is_full = joins || (request.rebalance_timeout_ms != -1 && has_subscription && request.owned.is_some());
         let interval = self.heartbeat_interval_ms(cx);
         let member = self.members.get(&id);
         let answer = ConsumerHeartbeatAnswer {
@@ -135,7 +127,9 @@ impl ConsumerGroup {
         change(&mut updated);
         // A group that was just made leaves epoch 0 in any case.
         let changed = self.epoch == 0
-            || before.as_ref().is_none_or(|before| (&before.topics, &before.regex) != (&updated.topics, &updated.regex));
+            || before
+                .as_ref()
+                .is_none_or(|before| (&before.topics, &before.regex) != (&updated.topics, &updated.regex));
         if before.as_ref() != Some(&updated) {
             self.write(records, updated.metadata_record(cx.group, id));
         }
@@ -144,7 +138,13 @@ impl ConsumerGroup {
     }
 
     /// Takes the member one step nearer to its target.
-    pub(super) fn step(&mut self, cx: &mut Context<'_>, records: &mut Vec<Record>, id: &MemberId, claimed: Claimed<'_>) {
+    pub(super) fn step(
+        &mut self,
+        cx: &mut Context<'_>,
+        records: &mut Vec<Record>,
+        id: &MemberId,
+        claimed: Claimed<'_>,
+    ) {
         let Some(next) = self.reconciled(id, claimed) else { return };
         self.write(records, next.assignment_record(cx.group, id));
         if next.must_give_up() {
@@ -165,13 +165,7 @@ impl ConsumerGroup {
         Ok(())
     }
 
-    fn admit_dynamic(
-        &self,
-        cx: &Context<'_>,
-        id: &MemberId,
-        epoch: i32,
-        claimed: Claimed<'_>,
-    ) -> Result<(), Refusal> {
+    fn admit_dynamic(&self, cx: &Context<'_>, id: &MemberId, epoch: i32, claimed: Claimed<'_>) -> Result<(), Refusal> {
         match self.members.get(id) {
             Some(member) => {
                 check_epoch(member, epoch, claimed)?;
@@ -226,10 +220,7 @@ impl ConsumerGroup {
                 assignment_epochs: Vec::new(),
             })
             .collect();
-        self.write(
-            records,
-            Record::TargetMember { group: cx.group.clone(), member: new.clone(), value: Some(value) },
-        );
+        self.write(records, Record::TargetMember { group: cx.group.clone(), member: new.clone(), value: Some(value) });
         self.write(records, member.assignment_record(cx.group, new));
     }
 }

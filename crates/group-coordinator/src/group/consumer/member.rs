@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_model::{GroupId, InstanceId, MemberId, PartitionId, TopicId};
 
-use crate::record::{ClassicMemberMetadata, ConsumerMemberMetadata, CurrentAssignment, MemberState, Record, TopicPartitions};
+use crate::record::{
+    ClassicMemberMetadata, ConsumerMemberMetadata, CurrentAssignment, MemberState, Record, TopicPartitions,
+};
 use crate::request::ClientInfo;
 use crate::shard::Context;
 

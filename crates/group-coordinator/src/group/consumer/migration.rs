@@ -17,10 +17,12 @@ use super::{ConsumerGroup, Refusal, timestamp};
 use crate::answer::ConsumerHeartbeatAnswer;
 use crate::config::MigrationPolicy;
 use crate::effects::RequestId;
+use crate::group::Group;
 use crate::group::classic::{self, ClassicGroup};
 use crate::group::embedded::{self, Assignment, Subscription};
-use crate::group::Group;
-use crate::record::{ClassicMemberMetadata, ConsumerGroupMetadata, MemberState, Record, TargetAssignment, TopicPartitions};
+use crate::record::{
+    ClassicMemberMetadata, ConsumerGroupMetadata, MemberState, Record, TargetAssignment, TopicPartitions,
+};
 use crate::request::ConsumerGroupHeartbeat;
 use crate::shard::{Context, Decision, Fate};
 use crate::timer::Timer;
@@ -203,8 +205,11 @@ fn converted_member(
     };
     let subscription = Subscription::read(&metadata).map_err(malformed)?;
     // One that has never asked for its assignment has none.
-    let assignment =
-        if member.assignment.is_empty() { Assignment::default() } else { Assignment::read(&member.assignment).map_err(malformed)? };
+    let assignment = if member.assignment.is_empty() {
+        Assignment::default()
+    } else {
+        Assignment::read(&member.assignment).map_err(malformed)?
+    };
     if assignment.has_user_data {
         return Err(Unconvertible::UserData);
     }

@@ -186,7 +186,10 @@ impl ConsumerGroup {
     /// A member ran out of one of its times: it is fenced, whichever it was.
     pub(crate) fn expired(&mut self, cx: &mut Context<'_>, timer: Timer) -> Decision {
         match timer {
-            Timer::Session(member) | Timer::Rebalance(member) | Timer::ClassicJoin(member) | Timer::ClassicSync(member)
+            Timer::Session(member)
+            | Timer::Rebalance(member)
+            | Timer::ClassicJoin(member)
+            | Timer::ClassicSync(member)
                 if self.members.contains_key(&member) =>
             {
                 self.fence(cx, &BTreeSet::from([member]))

@@ -10,6 +10,9 @@ use crate::assignor::{Assignor, GroupSpec, MemberSpec, Partitions};
 use crate::record::{Record, TargetAssignment, TopicPartitions};
 use crate::shard::Context;
 
+/// Names, and an expression.
+type Subscription<'a> = (&'a BTreeSet<String>, Option<&'a str>);
+
 impl ConsumerGroup {
     /// The assignor that most members ask for; the first configured one where nobody asks.
     pub(super) fn preferred_assignor(&self, default: &[String]) -> String {
@@ -49,7 +52,7 @@ impl ConsumerGroup {
         let nothing = Partitions::new();
         let mut topics: BTreeMap<TopicId, i32> = BTreeMap::new();
         // Members that subscribe alike share one set.
-        let mut alike: BTreeMap<(&BTreeSet<String>, Option<&str>), Arc<BTreeSet<TopicId>>> = BTreeMap::new();
+        let mut alike: BTreeMap<Subscription<'_>, Arc<BTreeSet<TopicId>>> = BTreeMap::new();
         let mut members = Vec::with_capacity(self.members.len());
         for (id, member) in &self.members {
             let subscribed = alike.entry((&member.topics, member.regex.as_deref())).or_insert_with(|| {

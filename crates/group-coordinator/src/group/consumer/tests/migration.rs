@@ -23,7 +23,8 @@ fn given(partitions: &[i32]) -> Bytes {
 fn two_classic(world: &mut World) -> ([String; 2], i32) {
     let joins: Vec<RequestId> =
         ["a", "b"].map(|member| world.host.ask(Request::JoinGroup(known(member, &[])))).to_vec();
-    world.host.pass(3_000);
+    // The initial delay, once more for the second member.
+    world.host.pass(6_000);
     let joined: Vec<_> = joins
         .into_iter()
         .map(|id| match world.host.answer(id) {
@@ -36,7 +37,10 @@ fn two_classic(world: &mut World) -> ([String; 2], i32) {
     let mut syncs = Vec::new();
     for (member, joined) in members.iter().zip(&joined) {
         let assignments = if joined.leader.as_str() == member {
-            vec![(MemberId::new(members[0].as_str()), given(&[0, 1])), (MemberId::new(members[1].as_str()), given(&[2]))]
+            vec![
+                (MemberId::new(members[0].as_str()), given(&[0, 1])),
+                (MemberId::new(members[1].as_str()), given(&[2])),
+            ]
         } else {
             vec![]
         };
@@ -64,8 +68,21 @@ fn a_classic_group_becomes_a_consumer_group_and_nobody_reads_anything_twice() {
     assert_eq!(
         world.kinds(before),
         [
-            "-classic", "member", "member", "epoch", "target", "target", "target epoch", "current", "current", "member",
-            "epoch", "target", "target", "target epoch", "current"
+            "-classic",
+            "member",
+            "member",
+            "epoch",
+            "target",
+            "target",
+            "target epoch",
+            "current",
+            "current",
+            "member",
+            "epoch",
+            "target",
+            "target",
+            "target epoch",
+            "current"
         ]
     );
     assert_eq!(world.describe().group_epoch, generation + 1);
@@ -118,7 +135,7 @@ fn what_cannot_be_converted_is_refused_and_stays() {
     let mut world = World::new(&[("t", 3)]);
     let (_, generation) = two_classic(&mut world);
     let before = world.host.log.len();
-    let mut set = |world: &mut World, config: GroupConfig| {
+    let set = |world: &mut World, config: GroupConfig| {
         world.host.config = config.into();
         let config = std::sync::Arc::clone(&world.host.config);
         world.host.shard.set_config(config);

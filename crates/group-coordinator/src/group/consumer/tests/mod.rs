@@ -3,6 +3,7 @@
 mod classic_members;
 mod joining;
 mod migration;
+mod mixed;
 mod random;
 mod reconciling;
 mod subscribing;

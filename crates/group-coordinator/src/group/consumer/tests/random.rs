@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-type Read = BTreeSet<(TopicId, PartitionId)>;
+pub(super) type Read = BTreeSet<(TopicId, PartitionId)>;
 
 /// A consumer, as far as the protocol goes.
 #[derive(Clone, Debug, Default)]
@@ -24,10 +24,12 @@ struct Consumer {
     reads: Read,
     /// What it was told to read, and has not come to yet.
     told: Option<Read>,
+    /// It does not know what became of its last heartbeat: the next one says everything.
+    is_unsure: bool,
 }
 
 #[derive(Clone, Debug)]
-enum Event {
+pub(super) enum Event {
     /// A heartbeat; of a member that is not in the group, a join.
     Beat(usize),
     /// A heartbeat whose answer is lost.
@@ -42,7 +44,7 @@ enum Event {
     FailOver,
 }
 
-const CONSUMERS: usize = 5;
+pub(super) const CONSUMERS: usize = 5;
 /// These two are static members.
 const STATICS: usize = 2;
 const TOPICS: [&str; 2] = ["t", "u"];
@@ -63,15 +65,15 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     proptest::collection::vec(event, 1..120)
 }
 
-struct Run {
-    world: World,
+pub(super) struct Run {
+    pub(super) world: World,
     consumers: Vec<Consumer>,
     /// The group's and each member's highest epoch so far.
     epochs: BTreeMap<String, i32>,
 }
 
 impl Run {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let config = GroupConfig { consumer_session_timeout_ms: 45_000, ..GroupConfig::default() };
         Self {
             world: World::with(&[("t", 3), ("u", 2)], config),
@@ -101,16 +103,22 @@ impl Run {
             for (topic, partition) in &consumer.reads {
                 owned.entry(*topic).or_default().push(*partition);
             }
-            ConsumerGroupHeartbeat { owned: Some(owned.into_iter().collect()), ..beat(&id, consumer.epoch) }
+            let base = if consumer.is_unsure {
+                ConsumerGroupHeartbeat { member_epoch: consumer.epoch, ..join(&id, &Self::topics(number)) }
+            } else {
+                beat(&id, consumer.epoch)
+            };
+            ConsumerGroupHeartbeat { owned: Some(owned.into_iter().collect()), ..base }
         } else {
             join(&id, &Self::topics(number))
         };
         request.instance = Self::instance(number);
         let answer = self.world.beat(request);
+        let consumer = &mut self.consumers[number];
+        consumer.is_unsure = is_lost;
         if is_lost {
             return;
         }
-        let consumer = &mut self.consumers[number];
         match answer.error {
             ErrorCode::None => {
                 consumer.up = true;
@@ -162,7 +170,7 @@ impl Run {
         }
     }
 
-    fn happen(&mut self, event: Event) {
+    pub(super) fn happen(&mut self, event: Event) {
         match event {
             Event::Beat(number) => {
                 self.take(number);
@@ -189,7 +197,10 @@ impl Run {
                 cluster.set(TOPICS[number], 3);
             }),
             Event::Pass(ms) => self.world.host.pass(ms),
-            Event::FailOver => self.world.host.fail_over(usize::MAX),
+            Event::FailOver => {
+                self.world.check_replay();
+                self.world.host.fail_over(usize::MAX);
+            }
         }
         self.check();
     }
@@ -211,8 +222,19 @@ impl Run {
                 let before = self.epochs.insert(what.clone(), epoch).unwrap_or(0);
                 assert!(before <= epoch, "the epoch of {what} fell from {before} to {epoch}");
             }
+        } else {
+            self.forget_epochs();
         }
-        // Those that were fenced do not know it yet: what they read on is theirs no more, and their commits are refused.
+        self.readers(&described);
+    }
+
+    /// A classic group that takes an empty one's place begins anew.
+    pub(super) fn forget_epochs(&mut self) {
+        self.epochs.clear();
+    }
+
+    /// Who reads what. Those that were fenced do not know it yet: what they read on is theirs no more, and their commits are refused.
+    pub(super) fn readers(&self, described: &ConsumerGroupDescribed) -> BTreeMap<(TopicId, PartitionId), String> {
         let members: BTreeSet<String> = described.members.iter().map(|member| member.member.to_string()).collect();
         let mut readers: BTreeMap<(TopicId, PartitionId), String> = BTreeMap::new();
         for number in 0..CONSUMERS {
@@ -222,7 +244,16 @@ impl Run {
                 assert_eq!(other, None, "{read:?} is read by two, the other is {id}");
             }
         }
-        self.world.check_replay();
+        readers
+    }
+
+    /// What there is to read.
+    pub(super) fn everything(&self) -> Read {
+        TOPICS
+            .iter()
+            .map(|name| self.world.cluster.by_name(name).unwrap())
+            .flat_map(|topic| (0..topic.partitions).map(move |partition| (topic.id, PartitionId(partition))))
+            .collect()
     }
 
     /// Nothing new happens: everybody comes back and does what it is told.
@@ -245,15 +276,11 @@ impl Run {
                 assert!(all.insert(*read));
             }
         }
-        let expected: Read = TOPICS
-            .iter()
-            .map(|name| self.world.cluster.by_name(name).unwrap())
-            .flat_map(|topic| (0..topic.partitions).map(move |partition| (topic.id, PartitionId(partition))))
-            .collect();
-        assert_eq!(all, expected);
+        assert_eq!(all, self.everything());
+        self.world.check_replay();
     }
 
-    fn round(&mut self) {
+    pub(super) fn round(&mut self) {
         for number in 0..CONSUMERS {
             self.happen(Event::LetGo(number));
             self.happen(Event::Beat(number));

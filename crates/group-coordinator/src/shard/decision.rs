@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ottla_model::{GroupId, MonotonicMs};
 
+use crate::Now;
 use crate::answer::Answer;
 use crate::config::GroupConfig;
 use crate::effects::RequestId;
@@ -11,7 +12,6 @@ use crate::group::Group;
 use crate::record::Record;
 use crate::timer::{Timer, Timers};
 use crate::topics::Topics;
-use crate::Now;
 
 /// What one step of a group led to.
 #[derive(Debug, Default)]
@@ -32,8 +32,6 @@ pub(crate) struct Decision {
 pub(crate) enum Fate {
     #[default]
     Keep,
-    /// The group is gone (its tombstones are among the records); its timers end.
-    Remove,
     /// The group goes on under the other protocol. Its timers are the successor's business: those of the predecessor have ended when
     /// the step returns, those of the successor run.
     Become(Box<Group>),

@@ -101,14 +101,8 @@ impl Shard {
             }
         }
         let mut classic = ClassicGroup::new(now.wall);
-        let mut context = Context {
-            now,
-            config: &self.config,
-            topics,
-            group: &group,
-            timers: &mut self.timers,
-            in_flight: false,
-        };
+        let mut context =
+            Context { now, config: &self.config, topics, group: &group, timers: &mut self.timers, in_flight: false };
         let mut decision = classic.join(&mut context, id, request);
         if classic.is_vacant() {
             // The first member was refused: no group comes of it.
@@ -151,14 +145,8 @@ impl Shard {
         if let Err(error) = found.validate_commit(topics, &request) {
             return answer(id, Answer::Failed(error));
         }
-        let mut context = Context {
-            now,
-            config: &self.config,
-            topics,
-            group: &group,
-            timers: &mut self.timers,
-            in_flight: false,
-        };
+        let mut context =
+            Context { now, config: &self.config, topics, group: &group, timers: &mut self.timers, in_flight: false };
         if let Group::Classic(classic) = found {
             classic.committed(&mut context, &request.member);
         }

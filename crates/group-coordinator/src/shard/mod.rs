@@ -25,6 +25,7 @@ pub(crate) use decision::{Context, Decision, Fate};
 use in_flight::{InFlight, Pending};
 use sweep::Sweep;
 
+use crate::Now;
 use crate::answer::Answer;
 use crate::config::GroupConfig;
 use crate::effects::{Batch, BatchNumber, Effects, RequestId};
@@ -36,7 +37,6 @@ use crate::record::{Record, RecordError};
 use crate::request::Request;
 use crate::timer::{Timer, Timers};
 use crate::topics::Topics;
-use crate::Now;
 
 /// See the module.
 #[derive(Debug)]
@@ -70,12 +70,7 @@ impl Shard {
     ///
     /// # Errors
     /// The key or the value is not what its version says.
-    pub fn apply(
-        &mut self,
-        _timestamp: TimestampMs,
-        key: &[u8],
-        value: Option<&[u8]>,
-    ) -> Result<(), RecordError> {
+    pub fn apply(&mut self, _timestamp: TimestampMs, key: &[u8], value: Option<&[u8]>) -> Result<(), RecordError> {
         let Some(record) = Record::decode(key, value)? else { return Ok(()) };
         match record {
             Record::Offset { .. } => self.offsets.apply(&record),
@@ -97,9 +92,7 @@ impl Shard {
     pub fn loaded(&mut self, now: Now, topics: &dyn Topics) -> Effects {
         // Groups that only commit offsets have no record of their own.
         for group in self.offsets.groups() {
-            if !self.groups.contains_key(&group) {
-                self.groups.insert(group, Group::Classic(ClassicGroup::simple()));
-            }
+            self.groups.entry(group).or_insert_with(|| Group::Classic(ClassicGroup::simple()));
         }
         self.sweep.begin(now, &self.config);
         let mut effects = Effects::default();
@@ -239,15 +232,8 @@ impl Shard {
     /// Turns a group's decision into effects.
     fn carry_out(&mut self, now: Now, group: &GroupId, decision: Decision) -> Effects {
         let Decision { records, now: at_once, after, fate } = decision;
-        match fate {
-            Fate::Keep => {}
-            Fate::Remove => {
-                self.groups.remove(group);
-                self.timers.cancel_group(group);
-            }
-            Fate::Become(successor) => {
-                self.groups.insert(group.clone(), *successor);
-            }
+        if let Fate::Become(successor) = fate {
+            self.groups.insert(group.clone(), *successor);
         }
         let mut effects = Effects { answers: at_once, ..Effects::default() };
         if records.is_empty() {
@@ -259,13 +245,7 @@ impl Shard {
     }
 
     /// Makes one batch of records, and lets answers wait for it.
-    fn batch(
-        &mut self,
-        now: Now,
-        group: &GroupId,
-        records: Vec<Record>,
-        answers: Vec<(RequestId, Answer)>,
-    ) -> Batch {
+    fn batch(&mut self, now: Now, group: &GroupId, records: Vec<Record>, answers: Vec<(RequestId, Answer)>) -> Batch {
         let raw = records.iter().map(Record::encode).collect();
         let changes = records.iter().any(|record| !is_offset(record));
         let offsets: Vec<Record> = records.into_iter().filter(is_offset).collect();
@@ -299,7 +279,11 @@ fn refusal(error: ErrorCode, is_commit: bool) -> ErrorCode {
         | ErrorCode::RequestTimedOut => ErrorCode::CoordinatorNotAvailable,
         ErrorCode::NotLeaderOrFollower | ErrorCode::KafkaStorageError => ErrorCode::NotCoordinator,
         ErrorCode::MessageTooLarge | ErrorCode::RecordListTooLarge | ErrorCode::InvalidFetchSize => {
-            if is_commit { ErrorCode::InvalidCommitOffsetSize } else { ErrorCode::UnknownServerError }
+            if is_commit {
+                ErrorCode::InvalidCommitOffsetSize
+            } else {
+                ErrorCode::UnknownServerError
+            }
         }
         other => other,
     }

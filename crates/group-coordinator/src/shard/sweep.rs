@@ -9,10 +9,10 @@ use std::time::Duration;
 use ottla_model::{GroupId, MonotonicMs};
 
 use super::{Effects, Shard};
+use crate::Now;
 use crate::config::GroupConfig;
 use crate::effects::Batch;
 use crate::record::Record;
-use crate::Now;
 
 /// Groups that one piece of the sweep looks at: well under a millisecond for groups of a few topics.
 const GROUPS_PER_PIECE: usize = 256;

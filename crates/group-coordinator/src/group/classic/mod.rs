@@ -101,10 +101,6 @@ impl ClassicGroup {
         }
     }
 
-    pub(crate) fn state(&self) -> State {
-        self.state
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.state == State::Empty
     }
@@ -240,7 +236,11 @@ impl ClassicGroup {
     /// Takes the requests that wait inside the group.
     pub(crate) fn take_waiting(&mut self) -> Vec<RequestId> {
         self.joined = 0;
-        self.members.values_mut().flat_map(|member| [member.awaiting_join.take(), member.awaiting_sync.take()]).flatten().collect()
+        self.members
+            .values_mut()
+            .flat_map(|member| [member.awaiting_join.take(), member.awaiting_sync.take()])
+            .flatten()
+            .collect()
     }
 }
 

@@ -54,7 +54,8 @@ impl ClassicGroup {
                     + member.instance.as_ref().map_or(0, |instance| instance.as_str().len())
                     + member.client.client_id.len()
                     + member.client.client_host.len();
-                let metadata = member.protocols.iter().find(|(name, _)| name == protocol).map_or(0, |(_, bytes)| bytes.len());
+                let metadata =
+                    member.protocols.iter().find(|(name, _)| name == protocol).map_or(0, |(_, bytes)| bytes.len());
                 MEMBER_OVERHEAD_BYTES + texts + metadata + member.assignment.len()
             })
             .sum();

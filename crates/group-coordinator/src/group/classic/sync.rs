@@ -52,7 +52,8 @@ impl ClassicGroup {
         if request.generation != self.generation {
             return Err(ErrorCode::IllegalGeneration);
         }
-        let differ = |named: &Option<String>, ours: &Option<String>| matches!((named, ours), (Some(a), Some(b)) if a != b);
+        let differ =
+            |named: &Option<String>, ours: &Option<String>| matches!((named, ours), (Some(a), Some(b)) if a != b);
         if differ(&request.protocol_type, &self.protocol_type) || differ(&request.protocol_name, &self.protocol) {
             return Err(ErrorCode::InconsistentGroupProtocol);
         }

@@ -11,8 +11,8 @@ use crate::config::GroupConfig;
 use crate::effects::RequestId;
 use crate::record::Record;
 use crate::request::{
-    ClientInfo, CommitOffsets, CommitPartition, DeleteOffsets, GroupTopic, Heartbeat, JoinGroup, LeaveGroup, LeavingMember,
-    ListGroups, Request, SyncGroup,
+    ClientInfo, CommitOffsets, CommitPartition, DeleteOffsets, GroupTopic, Heartbeat, JoinGroup, LeaveGroup,
+    LeavingMember, ListGroups, Request, SyncGroup,
 };
 use crate::shard::testing::Host;
 use crate::timer::{Timer, Timers};
@@ -75,7 +75,10 @@ fn sync_as(member: &str, generation: i32, assignments: &[(&str, &'static str)]) 
         instance: None,
         protocol_type: Some("consumer".to_owned()),
         protocol_name: Some("range".to_owned()),
-        assignments: assignments.iter().map(|(id, share)| (MemberId::new(*id), Bytes::from_static(share.as_bytes()))).collect(),
+        assignments: assignments
+            .iter()
+            .map(|(id, share)| (MemberId::new(*id), Bytes::from_static(share.as_bytes())))
+            .collect(),
     }
 }
 
@@ -212,7 +215,11 @@ fn settle(host: &mut Host, ids: &[RequestId]) {
 fn sync_all(host: &mut Host, members: &[Joined]) {
     for member in members {
         let request = SyncGroup {
-            assignments: member.members.iter().map(|each| (each.member.clone(), Bytes::from_static(b"share"))).collect(),
+            assignments: member
+                .members
+                .iter()
+                .map(|each| (each.member.clone(), Bytes::from_static(b"share")))
+                .collect(),
             ..sync_as(member.member.as_str(), member.generation, &[])
         };
         host.sync(request);
@@ -344,7 +351,9 @@ fn joins_that_are_refused() {
     // No group comes of a first member that was refused.
     let refused = JoinGroup { group: GroupId::new("new"), protocol_type: String::new(), ..join_new("1") };
     assert_eq!(host.join_error(refused), ErrorCode::InconsistentGroupProtocol);
-    assert!(matches!(host.call(Request::ListGroups(ListGroups::default())), Answer::ListGroups(groups) if groups.len() == 1));
+    assert!(
+        matches!(host.call(Request::ListGroups(ListGroups::default())), Answer::ListGroups(groups) if groups.len() == 1)
+    );
 }
 
 #[test]
@@ -564,10 +573,8 @@ fn an_assignment_that_no_batch_can_hold_is_refused_to_all() {
     host.pass(2 * DELAY_MS);
     assert_eq!(host.take_joined(ids[0]).members.len(), 2);
     let follower = host.sync(sync_as("c-2", 1, &[]));
-    let huge = SyncGroup {
-        assignments: vec![(MemberId::new("c-2"), Bytes::from(vec![0; 1_000]))],
-        ..sync_as("c-1", 1, &[])
-    };
+    let huge =
+        SyncGroup { assignments: vec![(MemberId::new("c-2"), Bytes::from(vec![0; 1_000]))], ..sync_as("c-1", 1, &[]) };
     assert_eq!(host.sync_error(huge), ErrorCode::UnknownServerError);
     assert_eq!(synced(host.answer(follower)).error, ErrorCode::UnknownServerError);
     assert_eq!(host.state(), "PreparingRebalance");
@@ -631,7 +638,9 @@ fn members_leave_one_by_one_or_together() {
     host.leave(vec![leaving("c-1", None), leaving("c-2", None)]);
     assert_eq!(host.state(), "Empty");
     assert_eq!(host.stored().last().unwrap(), &Some((2, 0, None)));
-    let left = match host.call(Request::LeaveGroup(LeaveGroup { group: GroupId::new("o"), members: vec![leaving("m", None)] })) {
+    let left = match host
+        .call(Request::LeaveGroup(LeaveGroup { group: GroupId::new("o"), members: vec![leaving("m", None)] }))
+    {
         Answer::LeaveGroup(left) => left,
         other => panic!("{other:?}"),
     };
@@ -794,9 +803,10 @@ fn groups_are_described_and_listed() {
     let list = |host: &mut Host, states: &[&str], types: &[&str]| {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         match host.call(Request::ListGroups(ListGroups { states: owned(states), types: owned(types) })) {
-            Answer::ListGroups(groups) => {
-                groups.into_iter().map(|group| format!("{} {} {}", group.group, group.state, group.protocol_type)).collect::<Vec<_>>()
-            }
+            Answer::ListGroups(groups) => groups
+                .into_iter()
+                .map(|group| format!("{} {} {}", group.group, group.state, group.protocol_type))
+                .collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         }
     };
@@ -825,7 +835,9 @@ fn only_empty_groups_are_deleted_and_their_offsets_with_them() {
     assert_eq!(delete(&mut host), ErrorCode::None);
     assert_eq!(delete(&mut host), ErrorCode::GroupIdNotFound);
     host.fail_over(usize::MAX);
-    assert!(matches!(host.call(Request::ListGroups(ListGroups::default())), Answer::ListGroups(groups) if groups.is_empty()));
+    assert!(
+        matches!(host.call(Request::ListGroups(ListGroups::default())), Answer::ListGroups(groups) if groups.is_empty())
+    );
     assert_eq!(host.state(), "Dead");
 }
 

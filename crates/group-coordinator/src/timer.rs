@@ -79,14 +79,14 @@ impl Timers {
         self.queue.first().map(|(at, _)| *at)
     }
 
-    /// Takes one timer that is due, the earliest first.
-    pub(crate) fn pop_due(&mut self, now: MonotonicMs) -> Option<(GroupId, Timer)> {
+    /// Takes one timer that is due, the earliest first, and tells since when it is.
+    pub(crate) fn pop_due(&mut self, now: MonotonicMs) -> Option<(MonotonicMs, GroupId, Timer)> {
         if self.next()? > now {
             return None;
         }
-        let (_, key) = self.queue.pop_first()?;
+        let (at, key) = self.queue.pop_first()?;
         self.deadlines.remove(&key);
-        Some(key)
+        Some((at, key.0, key.1))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -111,8 +111,8 @@ mod tests {
         timers.cancel(&b, Timer::PendingSync);
         assert_eq!(timers.next(), Some(MonotonicMs(20)));
         assert_eq!(timers.pop_due(MonotonicMs(19)), None);
-        assert_eq!(timers.pop_due(MonotonicMs(35)), Some((b.clone(), member("m"))));
-        assert_eq!(timers.pop_due(MonotonicMs(35)), Some((a.clone(), Timer::Join)));
+        assert_eq!(timers.pop_due(MonotonicMs(35)), Some((MonotonicMs(20), b.clone(), member("m"))));
+        assert_eq!(timers.pop_due(MonotonicMs(35)), Some((MonotonicMs(30), a.clone(), Timer::Join)));
         assert_eq!(timers.pop_due(MonotonicMs(35)), None);
         assert_eq!(timers.deadline(&a, member("m")), Some(MonotonicMs(40)));
         timers.schedule(&b, Timer::Join, MonotonicMs(50));

@@ -66,9 +66,10 @@ pub(crate) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Sets the timer to `after_ms` from now (negative is now); one that runs already is moved.
+    /// Sets the timer to `after_ms` from now; one that runs already is moved. It is never due in the step that sets it, whatever
+    /// time a client has chosen: a step ends.
     pub(crate) fn schedule(&mut self, timer: Timer, after_ms: i32) {
-        let at = self.in_ms(after_ms);
+        let at = self.in_ms(after_ms.max(1));
         self.timers.schedule(self.group, timer, at);
     }
 

@@ -18,6 +18,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ottla_model::{ErrorCode, GroupId, MonotonicMs, Offset, TimestampMs, TopicName};
 
@@ -37,6 +38,11 @@ use crate::record::{Record, RecordError};
 use crate::request::Request;
 use crate::timer::{Timer, Timers};
 use crate::topics::Topics;
+
+/// A tick that comes later than this was held up (a stopped process, a starved machine), and so were the heartbeats that
+/// wait behind it: whose session ended meanwhile gets the grace to be heard.
+const LATE_TICK: Duration = Duration::from_millis(500);
+const SESSION_GRACE: Duration = Duration::from_secs(2);
 
 /// See the module.
 #[derive(Debug)]
@@ -114,7 +120,11 @@ impl Shard {
     /// Does what is due.
     pub fn tick(&mut self, now: Now, topics: &dyn Topics) -> Effects {
         let mut effects = Effects::default();
-        while let Some((group, timer)) = self.timers.pop_due(now.monotonic) {
+        while let Some((due, group, timer)) = self.timers.pop_due(now.monotonic) {
+            if matches!(timer, Timer::Session(_)) && now.monotonic.since(due) > LATE_TICK {
+                self.timers.schedule(&group, timer, now.monotonic + SESSION_GRACE);
+                continue;
+            }
             effects.extend(self.on_group(now, topics, &group, |found, cx| expired(found, cx, timer)));
         }
         effects.extend(self.sweep_expired_offsets(now));

@@ -139,6 +139,12 @@ impl Host {
         }
     }
 
+    /// Time passes and nobody looks.
+    pub(crate) fn stand_still(&mut self, ms: u64) {
+        self.now.monotonic = self.now.monotonic + Duration::from_millis(ms);
+        self.now.wall.0 += i64::try_from(ms).expect("small");
+    }
+
     /// The followers catch up.
     pub(crate) fn replicate(&mut self) {
         self.high_watermark = self.log.len();

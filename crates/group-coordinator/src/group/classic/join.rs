@@ -1,5 +1,7 @@
 //! JoinGroup: who may be in the next generation.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use ottla_model::{ErrorCode, InstanceId, MemberId};
 
@@ -219,13 +221,6 @@ fn refuse(out: &mut Decision, id: RequestId, member: MemberId, error: ErrorCode)
 
 /// A protocol that is named twice counts once.
 fn keep_first_of_each(protocols: &mut Vec<(String, Bytes)>) {
-    let mut at = 0;
-    while let Some((name, _)) = protocols.get(at) {
-        let again = protocols.iter().take(at).any(|(earlier, _)| earlier == name);
-        if again {
-            protocols.remove(at);
-        } else {
-            at += 1;
-        }
-    }
+    let mut seen = BTreeSet::new();
+    protocols.retain(|(name, _)| seen.insert(name.clone()));
 }

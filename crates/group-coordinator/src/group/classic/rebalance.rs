@@ -10,6 +10,9 @@ use crate::answer::{Joined, JoinedMember, Synced};
 use crate::shard::{Context, Decision};
 use crate::timer::Timer;
 
+/// How often a round that nobody has joined looks again, at most: clients choose the rebalance timeout, and may choose 0.
+const MIN_RETRY_MS: i32 = 1_000;
+
 impl ClassicGroup {
     /// Begins a round, unless one has begun; then ends its join phase if everybody is there.
     pub(super) fn rebalance_or_complete_join(&mut self, cx: &mut Context<'_>, out: &mut Decision) {
@@ -84,7 +87,7 @@ impl ClassicGroup {
         }
         if !self.elect_joined_leader() && !self.members.is_empty() {
             // Nobody but silent static members: the round waits for them until their sessions end.
-            cx.schedule(Timer::Join, self.rebalance_timeout_ms());
+            cx.schedule(Timer::Join, self.rebalance_timeout_ms().max(MIN_RETRY_MS));
             return;
         }
         self.begin_generation(cx);

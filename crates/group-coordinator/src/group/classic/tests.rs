@@ -473,6 +473,34 @@ fn a_silent_member_is_out_after_its_session() {
 }
 
 #[test]
+fn a_coordinator_that_stood_still_hears_its_members_before_it_judges_them() {
+    let mut host = stable(2);
+    host.stand_still(5 * SESSION_MS);
+    host.pass(0);
+    assert_eq!(host.beat("c-1", 1), ErrorCode::None);
+    host.pass(2_000);
+    assert_eq!(
+        (host.beat("c-1", 1), host.beat("c-2", 1)),
+        (ErrorCode::RebalanceInProgress, ErrorCode::UnknownMemberId)
+    );
+}
+
+#[test]
+fn a_round_of_silent_static_members_costs_little_whatever_its_timeout() {
+    let mut host = host();
+    let ids = ["i", "j"].map(|name| host.join(JoinGroup { rebalance_timeout_ms: 0, ..join_static(name, name) }));
+    host.pass(DELAY_MS);
+    let members = ids.map(|id| host.take_joined(id));
+    sync_all(&mut host, &members);
+    host.leave(vec![leaving("", Some("j"))]);
+    assert_eq!(host.state(), "PreparingRebalance");
+    host.pass(SESSION_MS - 1);
+    assert_eq!(host.state(), "PreparingRebalance");
+    host.pass(1);
+    assert_eq!(host.state(), "Empty");
+}
+
+#[test]
 fn a_commit_keeps_a_member_alive() {
     let mut host = stable(1);
     for _ in 0..5 {

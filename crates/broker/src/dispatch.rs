@@ -35,6 +35,7 @@ pub fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: Bytes
         Api::Metadata => handlers::metadata::handle,
         Api::FindCoordinator => handlers::find_coordinator::handle,
         Api::CreateTopics => handlers::create_topics::handle,
+        Api::DeleteRecords => handlers::delete_records::handle,
         Api::DeleteTopics => handlers::delete_topics::handle,
         Api::CreatePartitions => handlers::create_partitions::handle,
         Api::DescribeConfigs => handlers::describe_configs::handle,

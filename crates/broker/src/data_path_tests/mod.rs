@@ -6,4 +6,5 @@ mod failover;
 mod harness;
 mod produce;
 mod restart;
+mod retention;
 mod sessions;

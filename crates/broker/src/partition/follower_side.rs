@@ -34,7 +34,7 @@ fn following(state: &mut State, leader_epoch: LeaderEpoch) -> Option<(&mut Follo
     }
 }
 
-fn local(log: &Log) -> LocalLog {
+pub(super) fn local(log: &Log) -> LocalLog {
     LocalLog {
         start: log.log_start_offset(),
         end: log.log_end_offset(),

@@ -110,7 +110,7 @@ impl FoundOffset {
 }
 
 /// The leader and its log, or the error that a request for the leader is answered with.
-fn leading(state: &mut State) -> Result<(&mut Leader, &mut Log), ErrorCode> {
+pub(super) fn leading(state: &mut State) -> Result<(&mut Leader, &mut Log), ErrorCode> {
     match (&mut state.role, &mut state.log) {
         (_, LogState::Offline) => Err(ErrorCode::KafkaStorageError),
         (Role::Leader(leader), LogState::Open(log)) => Ok((leader, log)),
@@ -349,6 +349,7 @@ impl Partition {
             if !effects.is_empty() {
                 self.carry_out(state, effects, wakes);
             }
+            self.complete_deletions(state, wakes);
         }
         let (leader, log) = leading(state)?;
         let high_watermark = leader.high_watermark();
@@ -471,5 +472,6 @@ impl Partition {
         if !effects.is_empty() {
             self.carry_out(&mut state, effects, &mut wakes);
         }
+        self.complete_deletions(&mut state, &mut wakes);
     }
 }

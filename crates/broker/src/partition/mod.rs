@@ -13,6 +13,7 @@
 
 mod follower_side;
 mod leader_side;
+mod retention_side;
 pub mod waiters;
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
@@ -53,6 +54,8 @@ pub struct PartitionHost {
     pub replica_lag_time_max: Duration,
     /// Some high watermark moved since the last checkpoint.
     pub high_watermarks_moved: AtomicBool,
+    /// Somebody deleted records: the log starts want to be written down soon.
+    pub log_start_moved: Notify,
     /// A directory's disk failed.
     pub storage_failed: Notify,
 }
@@ -141,6 +144,8 @@ struct State {
     high_watermark: Offset,
     subscribers: Subscribers,
     produce: ProduceWaiters,
+    /// DeleteRecords that wait for the low watermark.
+    deletions: ProduceWaiters,
 }
 
 pub struct Partition {
@@ -187,6 +192,7 @@ impl Partition {
                 high_watermark,
                 subscribers: Subscribers::default(),
                 produce: ProduceWaiters::default(),
+                deletions: ProduceWaiters::default(),
             }),
         })
     }
@@ -329,6 +335,7 @@ impl Partition {
             {
                 let effects = leader.state_changed(now, view, &brokers);
                 self.carry_out(state, effects, wakes);
+                self.complete_deletions(state, wakes);
                 return;
             }
             log.begin_leader_epoch(epoch);
@@ -377,6 +384,7 @@ impl Partition {
         self.leading.store(LeaderEpoch::NONE.0, Ordering::Release);
         self.tell_watcher(wakes);
         state.produce.fail_all(outcome, wakes);
+        state.deletions.fail_all(outcome, wakes);
         state.subscribers.changed(wakes);
     }
 

@@ -1,12 +1,14 @@
 //! The partitions of this broker: found by name or id, made and unmade as the tree says, and looked after.
 //!
 //! - [`hosting`]: what a delta of the tree means for the partitions;
+//! - [`retention`]: old segments go;
 //! - [`upkeep`]: timers, checkpoints, directories that stall or fail, the end.
 //!
 //! Invariants: a look-up takes no lock; a delta costs what it touches; nothing is opened, made or set aside before the
 //! image has reached this broker's registration, because an older image may lack what the disk rightly holds.
 
 mod hosting;
+pub mod retention;
 mod upkeep;
 
 use std::collections::{BTreeMap, HashMap};
@@ -122,6 +124,7 @@ impl ReplicaManager {
             isr_updates: isr_updates.clone(),
             replica_lag_time_max: config.replica_lag_time_max,
             high_watermarks_moved: AtomicBool::new(false),
+            log_start_moved: Notify::new(),
             storage_failed: Notify::new(),
         });
         let fetcher_config = FetcherConfig {

@@ -25,6 +25,9 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// busy answers within seconds, and clients wait for each of them.
 const STALLED_LOOKS: u32 = 4;
 
+/// How long log starts that DeleteRecords moved are gathered before they are written.
+const LOG_STARTS_PAUSE: Duration = Duration::from_millis(50);
+
 /// Logs that one thread closes at the end; more threads than that wait for the same disk.
 const CLOSING_THREADS: usize = 4;
 
@@ -33,6 +36,7 @@ impl ReplicaManager {
     pub(super) fn start_upkeep(self: &Arc<Self>, data: &Handle) {
         data.spawn(self.clone().tick_leaders());
         data.spawn(self.clone().write_checkpoints());
+        data.spawn(self.clone().delete_old_segments());
         tokio::spawn(self.clone().watch_directories());
     }
 
@@ -51,6 +55,7 @@ impl ReplicaManager {
     async fn write_checkpoints(self: Arc<Self>) {
         let mut high_watermarks = interval(self.config.replica_high_watermark_checkpoint_interval);
         let mut recovery_points = interval(self.config.log_flush_offset_checkpoint_interval.max(WATCH_INTERVAL));
+        let mut log_starts = interval(self.config.log_flush_start_offset_checkpoint_interval.max(WATCH_INTERVAL));
         loop {
             let kinds = tokio::select! {
                 _ = high_watermarks.tick() => {
@@ -59,7 +64,13 @@ impl ReplicaManager {
                     }
                     &[CheckpointKind::HighWatermark][..]
                 }
-                _ = recovery_points.tick() => &[CheckpointKind::RecoveryPoint, CheckpointKind::LogStart][..],
+                _ = recovery_points.tick() => &[CheckpointKind::RecoveryPoint][..],
+                _ = log_starts.tick() => &[CheckpointKind::LogStart][..],
+                // What somebody deleted should stay so, also after a crash.
+                () = self.host.log_start_moved.notified() => {
+                    tokio::time::sleep(LOG_STARTS_PAUSE).await;
+                    &[CheckpointKind::LogStart][..]
+                }
             };
             if self.is_stopping() {
                 return;
@@ -85,7 +96,7 @@ impl ReplicaManager {
         }
     }
 
-    fn partitions_in(&self, directory: &Arc<LogDir>) -> Vec<Arc<Partition>> {
+    pub(super) fn partitions_in(&self, directory: &Arc<LogDir>) -> Vec<Arc<Partition>> {
         let mut partitions = self.partitions();
         partitions.retain(|partition| Arc::ptr_eq(partition.directory(), directory));
         partitions
@@ -259,7 +270,7 @@ fn offsets(partitions: &[Arc<Partition>], kind: CheckpointKind) -> Collected {
     partitions.iter().map(|partition| (partition.topic_partition(), offset(partition))).collect()
 }
 
-fn interval(period: Duration) -> tokio::time::Interval {
+pub(super) fn interval(period: Duration) -> tokio::time::Interval {
     let period = period.max(Duration::from_millis(1));
     let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);

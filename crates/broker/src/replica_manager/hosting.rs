@@ -72,6 +72,7 @@ impl ReplicaManager {
         let own = [ConfigEntity::broker(local), ConfigEntity::default_broker()];
         if delta.configs.iter().any(|entity| own.contains(entity)) && self.live.follow(image, local) {
             self.configure_all(taking, image, now);
+            self.host.cleaner.reconfigured();
         }
         let mut wakes = Wakes::default();
         let mut hosted: Hosted = (**self.hosted.load()).clone();
@@ -222,6 +223,7 @@ impl ReplicaManager {
                 }
             });
             self.telemetry.partitions.add(-1);
+            self.host.cleaner.forget(partition.id());
             partition.directory().unplace();
         }
         for directory in self.log_dirs.all() {

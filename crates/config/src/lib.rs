@@ -10,7 +10,6 @@
 
 mod address;
 mod broker;
-mod cleaner;
 mod coordinator;
 mod environment;
 mod error;
@@ -27,7 +26,6 @@ mod topic_defaults;
 
 pub use address::HostPort;
 pub use broker::{BrokerConfig, TopicToCreate};
-pub use cleaner::CleanerConfig;
 pub use coordinator::{CoordinatorConfig, QuorumServer};
 pub use environment::property_name;
 pub use error::ConfigError;

@@ -1,9 +1,9 @@
-//! The data path as a whole, in one process: produce, replication over sockets, failover, sessions, deferred answers,
-//! idempotence, restarts, compaction.
+//! The data path as a whole, in one process: produce, replication over sockets, failover, sessions, groups, deferred answers,
+//! idempotence, restarts.
 #![allow(clippy::unwrap_used)]
 
-mod compaction;
 mod failover;
+mod groups;
 mod harness;
 mod produce;
 mod restart;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs};
+use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs, TopicName};
 use ottla_protocol::record_batch::{self, InvalidBatch, TimestampType};
 use ottla_replication::{Divergence, EpochEnd, FollowerFetch, IsrOutcome, Leader};
 
@@ -76,6 +76,12 @@ impl AppendRefused {
     pub fn transactional() -> Self {
         let message = "Transactional records are not accepted: transactions are not supported".to_owned();
         Self { message: Some(message), ..ErrorCode::InvalidTxnState.into() }
+    }
+
+    /// Only the brokers write there.
+    pub fn internal_topic(topic: &TopicName) -> Self {
+        let message = format!("Cannot append to internal topic {topic}");
+        Self { message: Some(message), ..ErrorCode::InvalidTopicException.into() }
     }
 
     pub fn no_records() -> Self {
@@ -178,7 +184,7 @@ impl Partition {
         }
         drop(guard);
         if written.rolled {
-            self.rolled();
+            self.schedule_flush();
         }
         Ok(Appended {
             base_offset: written.first_offset,
@@ -216,7 +222,7 @@ impl Partition {
         let written = self.write(state, records, now, wall, wakes).map_err(|refused| refused.error)?;
         drop(guard);
         if written.rolled {
-            self.rolled();
+            self.schedule_flush();
         }
         Ok(written.log_end)
     }

@@ -29,10 +29,10 @@ use tokio::sync::Notify;
 
 use crate::broker::Identity;
 use crate::fetch_session::FetchSessionCache;
+use crate::group_host::GroupHost;
 use crate::handlers::leader_hint;
 use crate::isr_updates::IsrUpdates;
 use crate::live_config::LiveConfig;
-use crate::log_cleaner::LogCleaner;
 use crate::log_dirs::opening::OpeningProgress;
 use crate::log_dirs::{FoundLog, LastRun, LogDirs, LogDirsError};
 use crate::metadata_cache::MetadataCache;
@@ -66,6 +66,7 @@ pub struct ReplicaManager {
     fetchers: Fetchers,
     sessions: FetchSessionCache,
     producer_ids: Arc<ProducerIds>,
+    groups: GroupHost,
     hosted: ArcSwap<Hosted>,
     /// One delta at a time.
     taking: Mutex<Taking>,
@@ -118,13 +119,11 @@ impl ReplicaManager {
         data: Handle,
     ) -> Result<Arc<Self>, ReplicaManagerError> {
         let log_dirs = LogDirs::open(&config)?;
-        let live = Arc::new(LiveConfig::new(config.clone()));
         let isr_updates = IsrUpdates::new(quorum.clone());
         let host = Arc::new(PartitionHost {
             identity: identity.clone(),
             metadata: metadata.clone(),
             isr_updates: isr_updates.clone(),
-            cleaner: LogCleaner::start(live.clone(), telemetry.clone(), data.clone()),
             replica_lag_time_max: config.replica_lag_time_max,
             high_watermarks_moved: AtomicBool::new(false),
             log_start_moved: Notify::new(),
@@ -140,10 +139,11 @@ impl ReplicaManager {
             backoff_max: config.replica_fetch_backoff,
         };
         let manager = Arc::new(Self {
-            live,
+            live: Arc::new(LiveConfig::new(config.clone())),
             fetchers: Fetchers::new(fetcher_config, identity.clone(), metadata.clone(), data.clone()),
             sessions: FetchSessionCache::new(config.max_incremental_fetch_session_cache_slots),
             producer_ids: ProducerIds::new(quorum.clone()),
+            groups: GroupHost::new(&config.groups, &identity, telemetry.clone(), &data),
             config,
             identity,
             metadata,
@@ -228,6 +228,11 @@ impl ReplicaManager {
     /// The configuration as it holds now.
     pub fn live_config(&self) -> &Arc<LiveConfig> {
         &self.live
+    }
+
+    /// The groups of the partitions of `__consumer_offsets` that are here.
+    pub fn groups(&self) -> &GroupHost {
+        &self.groups
     }
 
     pub fn producer_ids(&self) -> &Arc<ProducerIds> {

@@ -37,7 +37,6 @@ impl<E: Env> Cleaning<E> {
             sources: group.to_vec(),
             has_transactions: !kept.is_empty(),
             truncations: self.job.truncations,
-            log: self.job.shared.clone(),
         }))
     }
 

@@ -21,6 +21,7 @@ pub mod isr_updates;
 pub mod lifecycle;
 pub mod listener;
 pub mod live_config;
+pub mod log_cleaner;
 pub mod log_dirs;
 pub mod log_io;
 pub mod metadata_cache;

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use ottla_protocol::Api;
 
+use crate::log_cleaner::metrics::CleanerMetrics;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -92,6 +94,7 @@ pub struct Telemetry {
     pub offset_commits: Counter,
     pub image_revision: Gauge,
     pub broker_epoch: Gauge,
+    pub cleaner: CleanerMetrics,
 }
 
 impl Telemetry {
@@ -142,6 +145,7 @@ impl Telemetry {
                 "# HELP ottla_broker_{name} {help}\n# TYPE ottla_broker_{name} gauge\nottla_broker_{name} {value}"
             );
         }
+        self.cleaner.render(&mut page);
         page.push_str(
             "# HELP ottla_broker_requests_total Requests by API\n# TYPE ottla_broker_requests_total counter\n",
         );

@@ -1,7 +1,8 @@
 //! The data path as a whole, in one process: produce, replication over sockets, failover, sessions, groups, deferred answers,
-//! idempotence, restarts.
+//! idempotence, restarts, compaction.
 #![allow(clippy::unwrap_used)]
 
+mod compaction;
 mod failover;
 mod groups;
 mod harness;

@@ -115,7 +115,7 @@ impl Partition {
         }
         drop(guard);
         if rolled {
-            self.schedule_flush();
+            self.rolled();
         }
         step
     }
@@ -180,13 +180,21 @@ impl Partition {
     /// The checkpoint on disk may name more than is left: that must not be believed after a loss of power, once other records
     /// have been written in the place of those that were cut.
     fn recovery_point_fell(&self, recovery_point: Offset) {
-        if let Err(error) = self.directory.lower_recovery_point(&self.topic_partition(), recovery_point) {
+        if let Err(error) = self.directory.log_was_cut(&self.topic_partition(), recovery_point) {
             self.disk_failed(&error);
         }
     }
 
+    /// The log has begun a segment: what the one before holds is to be synced, and may be compacted.
+    pub(super) fn rolled(self: &Arc<Self>) {
+        self.schedule_flush();
+        if self.rules.load().log.compact {
+            self.host.cleaner.may_be_dirty(self);
+        }
+    }
+
     /// Lets an I/O thread sync what the log has, without the partition's lock.
-    pub(super) fn schedule_flush(self: &Arc<Self>) {
+    pub(crate) fn schedule_flush(self: &Arc<Self>) {
         if self.flushing.swap(true, std::sync::atomic::Ordering::AcqRel) {
             return;
         }

@@ -184,7 +184,7 @@ impl Partition {
         }
         drop(guard);
         if written.rolled {
-            self.schedule_flush();
+            self.rolled();
         }
         Ok(Appended {
             base_offset: written.first_offset,
@@ -222,7 +222,7 @@ impl Partition {
         let written = self.write(state, records, now, wall, wakes).map_err(|refused| refused.error)?;
         drop(guard);
         if written.rolled {
-            self.schedule_flush();
+            self.rolled();
         }
         Ok(written.log_end)
     }

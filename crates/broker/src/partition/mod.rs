@@ -35,6 +35,7 @@ use tokio::sync::Notify;
 use crate::broker::Identity;
 use crate::clock;
 use crate::isr_updates::IsrUpdates;
+use crate::log_cleaner::LogCleaner;
 use crate::log_dirs::LogDir;
 use crate::metadata_cache::MetadataCache;
 use crate::response::RecordSlice;
@@ -51,6 +52,7 @@ pub struct PartitionHost {
     pub identity: Arc<Identity>,
     pub metadata: Arc<MetadataCache>,
     pub isr_updates: Arc<IsrUpdates>,
+    pub cleaner: Arc<LogCleaner>,
     pub replica_lag_time_max: Duration,
     /// Some high watermark moved since the last checkpoint.
     pub high_watermarks_moved: AtomicBool,
@@ -267,6 +269,16 @@ impl Partition {
         if let Some(assigned) = state.assigned.clone() {
             self.assume_in(&mut state, &assigned, now, &mut wakes);
         }
+        drop(state);
+        self.may_be_cleaned();
+    }
+
+    /// The log may be worth cleaning, whatever was known of it.
+    fn may_be_cleaned(self: &Arc<Self>) {
+        if self.rules.load().log.compact {
+            self.host.cleaner.may_be_cleanable_again(self.id);
+            self.host.cleaner.may_be_dirty(self);
+        }
     }
 
     /// The log cannot be opened or written: the partition answers KAFKA_STORAGE_ERROR from now on.
@@ -400,6 +412,8 @@ impl Partition {
             self.carry_out(&mut state, effects, wakes);
         }
         self.rules.store(rules);
+        drop(state);
+        self.may_be_cleaned();
     }
 
     /// Carries out what a step of the leader led to. The log's end has been dealt with.

@@ -77,6 +77,7 @@ impl ReplicaManager {
         let own = [ConfigEntity::broker(local), ConfigEntity::default_broker()];
         if delta.configs.iter().any(|entity| own.contains(entity)) && self.live.follow(image, local) {
             self.configure_all(taking, image, now);
+            self.host.cleaner.reconfigured();
             self.groups.set_config(group_config(&self.live.current().groups));
         }
         let mut wakes = Wakes::default();
@@ -233,6 +234,7 @@ impl ReplicaManager {
             });
             self.groups.unhost(partition);
             self.telemetry.partitions.add(-1);
+            self.host.cleaner.forget(partition.id());
             partition.directory().unplace();
         }
         for directory in self.log_dirs.all() {

@@ -33,6 +33,7 @@ use crate::group_host::GroupHost;
 use crate::handlers::leader_hint;
 use crate::isr_updates::IsrUpdates;
 use crate::live_config::LiveConfig;
+use crate::log_cleaner::LogCleaner;
 use crate::log_dirs::opening::OpeningProgress;
 use crate::log_dirs::{FoundLog, LastRun, LogDirs, LogDirsError};
 use crate::metadata_cache::MetadataCache;
@@ -119,11 +120,13 @@ impl ReplicaManager {
         data: Handle,
     ) -> Result<Arc<Self>, ReplicaManagerError> {
         let log_dirs = LogDirs::open(&config)?;
+        let live = Arc::new(LiveConfig::new(config.clone()));
         let isr_updates = IsrUpdates::new(quorum.clone());
         let host = Arc::new(PartitionHost {
             identity: identity.clone(),
             metadata: metadata.clone(),
             isr_updates: isr_updates.clone(),
+            cleaner: LogCleaner::start(live.clone(), telemetry.clone(), data.clone()),
             replica_lag_time_max: config.replica_lag_time_max,
             high_watermarks_moved: AtomicBool::new(false),
             log_start_moved: Notify::new(),
@@ -139,7 +142,7 @@ impl ReplicaManager {
             backoff_max: config.replica_fetch_backoff,
         };
         let manager = Arc::new(Self {
-            live: Arc::new(LiveConfig::new(config.clone())),
+            live,
             fetchers: Fetchers::new(fetcher_config, identity.clone(), metadata.clone(), data.clone()),
             sessions: FetchSessionCache::new(config.max_incremental_fetch_session_cache_slots),
             producer_ids: ProducerIds::new(quorum.clone()),

@@ -177,12 +177,14 @@ impl ReplicaManager {
     /// From now on nothing is taken from the tree and nothing is fetched; what leads goes on until it is closed.
     pub fn begin_shutdown(&self) {
         self.stopping.store(true, Ordering::Release);
+        self.host.cleaner.begin_stop();
         self.fetchers.stop();
     }
 
     /// Closes every log and says so on disk, so that the next start trusts what it finds. Blocks.
     pub fn shutdown_clean(&self, epoch: BrokerEpoch) -> Result<(), LogDirsError> {
         self.begin_shutdown();
+        self.host.cleaner.stop();
         let mut taking = self.taking.lock();
         if !taking.is_current {
             return self.leave_as_found(&mut taking);
@@ -266,6 +268,8 @@ fn offsets(partitions: &[Arc<Partition>], kind: CheckpointKind) -> Collected {
         CheckpointKind::HighWatermark => Some(partition.high_watermark()),
         CheckpointKind::RecoveryPoint => partition.with_log(|log| log.recovery_point()),
         CheckpointKind::LogStart => partition.with_log(|log| log.log_start_offset()),
+        // The cleaner's own.
+        CheckpointKind::Cleaner => None,
     };
     partitions.iter().map(|partition| (partition.topic_partition(), offset(partition))).collect()
 }

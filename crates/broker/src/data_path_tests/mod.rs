@@ -7,6 +7,7 @@ mod failover;
 mod groups;
 mod harness;
 mod produce;
+mod records;
 mod restart;
 mod retention;
 mod sessions;

@@ -276,6 +276,9 @@ impl Partition {
             self.disk_failed(&error);
             return Err(ErrorCode::KafkaStorageError.into());
         }
+        if log.config().flush_ms < i64::MAX {
+            self.start_flush_timer(log.config().flush_ms);
+        }
         if !written.is_duplicate {
             let brokers = |broker| self.host.eligible_epoch(broker);
             let effects = leader.appended(now, written.log_end_offset, &brokers);
@@ -459,6 +462,11 @@ impl Partition {
         let brokers = |broker| self.host.eligible_epoch(broker);
         let effects = leader.isr_decided(now, number, outcome, &brokers);
         if effects.isr_changed {
+            self.count_isr(&mut state);
+        }
+        if effects.isr_changed
+            && let Role::Leader(leader) = &state.role
+        {
             let isr: Vec<i32> = leader.isr().committed().iter().map(|member| member.broker.0).collect();
             tracing::debug!(partition = %self.name(), ?isr, "ISR changed");
         }

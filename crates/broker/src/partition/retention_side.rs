@@ -22,6 +22,8 @@ impl Partition {
         let state = &mut *guard;
         let high_watermark = state.high_watermark_now();
         let LogState::Open(log) = &mut state.log else { return None };
+        // Producers that have not been heard of for `producer.id.expiration.ms` are forgotten too, or they would be kept for ever.
+        log.remove_expired_producers(now);
         let start = log.log_start_offset();
         let deleted = self.directory.health().writing(|| log.delete_old_segments(high_watermark, now));
         let log_start = log.log_start_offset();

@@ -128,8 +128,11 @@ impl ReplicaManager {
             isr_updates: isr_updates.clone(),
             cleaner: LogCleaner::start(live.clone(), telemetry.clone(), data.clone()),
             replica_lag_time_max: config.replica_lag_time_max,
+            telemetry: telemetry.clone(),
+            data: data.clone(),
             high_watermarks_moved: AtomicBool::new(false),
             log_start_moved: Notify::new(),
+            segment_flushed: Notify::new(),
             storage_failed: Notify::new(),
         });
         let fetcher_config = FetcherConfig {

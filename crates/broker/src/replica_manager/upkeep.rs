@@ -17,7 +17,7 @@ use crate::clock;
 use crate::log_dirs::checkpoints::Collected;
 use crate::log_dirs::{LogDir, LogDirsError};
 use crate::log_io::{StallWatch, Urgency};
-use crate::partition::Partition;
+use crate::partition::{Log, Partition};
 
 /// How often directories are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -25,8 +25,8 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// busy answers within seconds, and clients wait for each of them.
 const STALLED_LOOKS: u32 = 4;
 
-/// How long log starts that DeleteRecords moved are gathered before they are written.
-const LOG_STARTS_PAUSE: Duration = Duration::from_millis(50);
+/// How long offsets are gathered that want to be written before their time: each file is written for all partitions at once.
+const GATHERING_PAUSE: Duration = Duration::from_millis(50);
 
 /// Logs that one thread closes at the end; more threads than that wait for the same disk.
 const CLOSING_THREADS: usize = 4;
@@ -64,11 +64,19 @@ impl ReplicaManager {
                     }
                     &[CheckpointKind::HighWatermark][..]
                 }
-                _ = recovery_points.tick() => &[CheckpointKind::RecoveryPoint][..],
+                _ = recovery_points.tick() => {
+                    self.close_idle_files();
+                    &[CheckpointKind::RecoveryPoint][..]
+                }
+                // A segment is on the disk: should the process be killed, it need not be read again.
+                () = self.host.segment_flushed.notified() => {
+                    tokio::time::sleep(GATHERING_PAUSE).await;
+                    &[CheckpointKind::RecoveryPoint][..]
+                }
                 _ = log_starts.tick() => &[CheckpointKind::LogStart][..],
                 // What somebody deleted should stay so, also after a crash.
                 () = self.host.log_start_moved.notified() => {
-                    tokio::time::sleep(LOG_STARTS_PAUSE).await;
+                    tokio::time::sleep(GATHERING_PAUSE).await;
                     &[CheckpointKind::LogStart][..]
                 }
             };
@@ -79,6 +87,12 @@ impl ReplicaManager {
                 let (manager, owner) = (self.clone(), directory.clone());
                 directory.run(Urgency::Background, move || manager.checkpoint(&owner, kinds));
             }
+        }
+    }
+
+    fn close_idle_files(&self) {
+        for partition in self.partitions() {
+            partition.with_log(Log::close_idle_files);
         }
     }
 

@@ -11,6 +11,7 @@ use ottla_model::{ErrorCode, TopicName};
 use parking_lot::Mutex;
 
 use crate::broker::Broker;
+use crate::group_host::OFFSETS_TOPIC;
 
 /// Names on their way to the quorum at once. Beyond it the next request for the name tries again: a client that asks for a
 /// million names creates them no faster than the quorum takes them.
@@ -26,6 +27,11 @@ pub struct AutoCreation {
 impl AutoCreation {
     /// Starts the creation unless it is under way. Must be called within the data runtime.
     pub fn create(&self, broker: &Arc<Broker>, name: TopicName) {
+        if name.as_str() == OFFSETS_TOPIC {
+            // It has a form of its own, however it comes about.
+            broker.offsets_topic.create(broker);
+            return;
+        }
         {
             let mut under_way = self.under_way.lock();
             if under_way.len() >= UNDER_WAY_MAX || !under_way.insert(name.clone()) {
@@ -37,6 +43,7 @@ impl AutoCreation {
                 name: name.as_str().to_owned(),
                 partitions: -1,
                 replication_factor: -1,
+                grows_to: 0,
                 assignments: Vec::new(),
                 configs: Vec::new(),
             }],

@@ -13,6 +13,7 @@ use ottla_config::BrokerConfig;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, IncarnationId};
 
 use crate::auto_creation::AutoCreation;
+use crate::group_host::offsets_topic::OffsetsTopic;
 use crate::metadata_cache::MetadataCache;
 use crate::quorum_handle::QuorumHandle;
 use crate::replica_manager::ReplicaManager;
@@ -62,4 +63,5 @@ pub struct Broker {
     pub quorum: Arc<dyn QuorumHandle>,
     pub telemetry: Arc<Telemetry>,
     pub auto_creation: AutoCreation,
+    pub offsets_topic: OffsetsTopic,
 }

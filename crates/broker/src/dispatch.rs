@@ -35,6 +35,7 @@ pub fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: Bytes
         Api::Metadata => handlers::metadata::handle,
         Api::FindCoordinator => handlers::find_coordinator::handle,
         Api::CreateTopics => handlers::create_topics::handle,
+        Api::DeleteRecords => handlers::delete_records::handle,
         Api::DeleteTopics => handlers::delete_topics::handle,
         Api::CreatePartitions => handlers::create_partitions::handle,
         Api::DescribeConfigs => handlers::describe_configs::handle,
@@ -43,7 +44,19 @@ pub fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: Bytes
         Api::ListConfigResources => handlers::list_config_resources::handle,
         Api::DescribeCluster => handlers::describe_cluster::handle,
         Api::DescribeTopicPartitions => handlers::describe_topic_partitions::handle,
-        _ => return Answer::close("an API that is not served"),
+        Api::ConsumerGroupDescribe => handlers::consumer_group_describe::handle,
+        Api::ConsumerGroupHeartbeat => handlers::consumer_group_heartbeat::handle,
+        Api::DeleteGroups => handlers::delete_groups::handle,
+        Api::DescribeGroups => handlers::describe_groups::handle,
+        Api::Heartbeat => handlers::heartbeat::handle,
+        Api::JoinGroup => handlers::join_group::handle,
+        Api::LeaveGroup => handlers::leave_group::handle,
+        Api::ListGroups => handlers::list_groups::handle,
+        Api::OffsetCommit => handlers::offset_commit::handle,
+        Api::OffsetDelete => handlers::offset_delete::handle,
+        Api::OffsetFetch => handlers::offset_fetch::handle,
+        Api::SyncGroup => handlers::sync_group::handle,
+        Api::AlterReplicaLogDirs | Api::DescribeLogDirs => return Answer::close("an API that is not served"),
     };
     handle(broker, context, header, frame)
 }

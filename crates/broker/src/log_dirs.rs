@@ -132,9 +132,19 @@ impl LogDir {
         self.checkpoints.write(kind, &self.storage.read(), collect)
     }
 
-    /// A log was cut: see [`Checkpoints::lower_recovery_point`].
-    pub fn lower_recovery_point(&self, partition: &TopicPartition, to: Offset) -> Result<(), DirectoryError> {
-        self.checkpoints.lower_recovery_point(&self.storage.read(), partition, to)
+    /// A log was cut: see [`Checkpoints::log_was_cut`].
+    pub fn log_was_cut(&self, partition: &TopicPartition, to: Offset) -> Result<(), DirectoryError> {
+        self.checkpoints.log_was_cut(&self.storage.read(), partition, to)
+    }
+
+    /// How far a log has been cleaned; none if it never was.
+    pub fn clean_offset(&self, partition: &TopicPartition) -> Option<Offset> {
+        self.checkpoints.find(CheckpointKind::Cleaner, partition)
+    }
+
+    /// Says how far a log has been cleaned. Waits for the disk.
+    pub fn set_clean_offset(&self, partition: &TopicPartition, offset: Offset) -> Result<(), DirectoryError> {
+        self.checkpoints.set(CheckpointKind::Cleaner, &self.storage.read(), partition, offset)
     }
 
     pub fn write_clean_shutdown(&self, epoch: BrokerEpoch) -> Result<(), DirectoryError> {

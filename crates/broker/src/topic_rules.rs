@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_metadata::topic_config::{CompressionType, TimestampType as ConfiguredTimestampType, TopicConfig};
 use ottla_model::{ErrorCode, TimestampMs};
-use ottla_protocol::record_batch::{self, Compression, Limits, TimestampType, ValidatedBatch};
+use ottla_protocol::record_batch::{self, Compression, InvalidBatch, Limits, Packing, TimestampType, ValidatedBatch};
 use ottla_storage::LogConfig;
 
 use crate::partition::AppendRefused;
@@ -19,7 +19,7 @@ pub struct TopicRules {
     pub log: Arc<LogConfig>,
     limits: Limits,
     /// How batches are kept; none: as they come.
-    compression: Option<Compression>,
+    packing: Option<Packing>,
 }
 
 impl TopicRules {
@@ -73,13 +73,17 @@ impl TopicRules {
             min_insync_replicas: size(config.min_insync_replicas).max(1),
             log: Arc::new(log),
             limits,
-            compression: match config.compression_type {
+            packing: match config.compression_type {
                 CompressionType::Producer => None,
-                CompressionType::Uncompressed => Some(Compression::None),
-                CompressionType::Gzip => Some(Compression::Gzip),
-                CompressionType::Snappy => Some(Compression::Snappy),
-                CompressionType::Lz4 => Some(Compression::Lz4),
-                CompressionType::Zstd => Some(Compression::Zstd),
+                CompressionType::Uncompressed => Some(Compression::None.into()),
+                CompressionType::Gzip => {
+                    Some(Packing { compression: Compression::Gzip, level: Some(config.compression_gzip_level) })
+                }
+                CompressionType::Snappy => Some(Compression::Snappy.into()),
+                CompressionType::Lz4 => Some(Compression::Lz4.into()),
+                CompressionType::Zstd => {
+                    Some(Packing { compression: Compression::Zstd, level: Some(config.compression_zstd_level) })
+                }
             },
         }
     }
@@ -96,11 +100,14 @@ impl TopicRules {
 
     /// The batch in the form in which the topic keeps it; none if it is in that form.
     pub fn recompress(&self, batch: &[u8], validated: &ValidatedBatch) -> Result<Option<BytesMut>, AppendRefused> {
-        let Some(target) = self.compression else { return Ok(None) };
-        if validated.header.compression() == Ok(target) {
+        let Some(target) = self.packing else { return Ok(None) };
+        if validated.header.compression() == Ok(target.compression) {
             return Ok(None);
         }
+        let max = self.limits.max_message_bytes;
         match record_batch::recompress(batch, target, self.limits.unpacked_max_bytes) {
+            // It passed as it came; what is kept counts as well.
+            Ok(batch) if batch.len() > max => Err(InvalidBatch::TooLarge { size: batch.len(), max }.into()),
             Ok(batch) => Ok(Some(batch)),
             Err(error) => Err(AppendRefused { message: Some(error.to_string()), ..ErrorCode::InvalidRecord.into() }),
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ottla_model::{BrokerId, ClusterId, ListenerName, TopicName};
 
 use crate::address::HostPort;
+use crate::cleaner::CleanerConfig;
 use crate::environment::broker_entries;
 use crate::error::ConfigError;
 use crate::groups::GroupsConfig;
@@ -48,6 +49,7 @@ pub struct BrokerConfig {
     pub log_segment_delete_delay: Duration,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration: Duration,
+    pub log_cleaner: CleanerConfig,
 
     pub auto_create_topics_enable: bool,
     pub delete_topic_enable: bool,
@@ -197,6 +199,7 @@ impl BrokerConfig {
             log_retention_check_interval: reader.duration_ms("log.retention.check.interval.ms", 1)?,
             log_segment_delete_delay: reader.duration_ms("log.segment.delete.delay.ms", 0)?,
             producer_id_expiration: reader.duration_ms("producer.id.expiration.ms", 1)?,
+            log_cleaner: CleanerConfig::read(&reader)?,
 
             auto_create_topics_enable: reader.boolean("auto.create.topics.enable")?,
             delete_topic_enable: reader.boolean("delete.topic.enable")?,

@@ -10,6 +10,7 @@
 
 mod address;
 mod broker;
+mod cleaner;
 mod coordinator;
 mod environment;
 mod error;
@@ -26,6 +27,7 @@ mod topic_defaults;
 
 pub use address::HostPort;
 pub use broker::{BrokerConfig, TopicToCreate};
+pub use cleaner::CleanerConfig;
 pub use coordinator::{CoordinatorConfig, QuorumServer};
 pub use environment::property_name;
 pub use error::ConfigError;

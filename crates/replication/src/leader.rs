@@ -554,6 +554,13 @@ impl Leader {
         self.high_watermark.get()
     }
 
+    /// The lowest log start of this replica and of the others that live: what lies before is on none of them any more.
+    /// [`Offset::UNKNOWN`] while a live one has not been heard of in this leader epoch (Kafka's `lowWatermarkIfLeader`).
+    pub fn low_watermark(&self, brokers: &impl Brokers) -> Offset {
+        let alive = self.followers.iter().filter(|follower| brokers.eligible_epoch(follower.broker).is_some());
+        alive.map(|follower| follower.log_start).fold(self.log_start, Offset::min)
+    }
+
     /// The offset below which no transaction is undecided: the HW, while there are no transactions.
     pub fn last_stable_offset(&self) -> Offset {
         self.high_watermark.get()

@@ -48,16 +48,19 @@ pub enum CheckpointKind {
     HighWatermark,
     RecoveryPoint,
     LogStart,
+    /// Everything below is clean, in a compacted log.
+    Cleaner,
 }
 
 impl CheckpointKind {
-    pub const ALL: [Self; 3] = [Self::HighWatermark, Self::RecoveryPoint, Self::LogStart];
+    pub const ALL: [Self; 4] = [Self::HighWatermark, Self::RecoveryPoint, Self::LogStart, Self::Cleaner];
 
     pub fn file_name(self) -> &'static str {
         match self {
             Self::HighWatermark => "replication-offset-checkpoint",
             Self::RecoveryPoint => "recovery-point-offset-checkpoint",
             Self::LogStart => "log-start-offset-checkpoint",
+            Self::Cleaner => "cleaner-offset-checkpoint",
         }
     }
 }

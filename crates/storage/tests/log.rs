@@ -432,3 +432,24 @@ fn on_a_real_disk() {
     assert_eq!(opened.scanned_bytes, 0);
     assert_eq!(read_all(&opened.log, Offset(0), Offset::MAX, 500), everything, "the same batches were appended again");
 }
+
+#[test]
+fn an_idle_log_holds_no_file() {
+    let env = MemoryEnv::new();
+    let mut log = create(&env, small_segments());
+    assert_eq!(log.open_files(), 0, "a new log opens its file with the first append");
+    append_many(&mut log, 20, NOW.0);
+    assert!(log.segment_count() > 2);
+    let end = log.log_end_offset();
+    let all = read_all(&log, Offset(0), end, 1 << 20);
+    assert_eq!(log.open_files(), 2, "the active segment, and the older one that was read last");
+    log.close_idle_files();
+    assert_eq!(log.open_files(), 2, "both were used a moment ago");
+    log.close_idle_files();
+    assert_eq!(log.open_files(), 0);
+    assert_eq!(read_all(&log, Offset(0), end, 1 << 20), all);
+    log.close_idle_files();
+    log.close_idle_files();
+    append_many(&mut log, 1, NOW.0);
+    assert_eq!((log.log_end_offset(), log.open_files()), (end + 10, 1));
+}

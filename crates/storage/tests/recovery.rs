@@ -65,6 +65,25 @@ fn everything_is_rebuilt_from_the_log_alone() {
     assert_eq!(log.recovery_point(), log.log_end_offset());
 }
 
+/// What the broker does: a roll is followed by a flush. However large the log is, a kill costs a scan of the active segment.
+#[test]
+fn after_a_flush_behind_a_roll_only_the_active_segment_is_read() {
+    let env = MemoryEnv::new();
+    let mut log = create(&env, small_segments());
+    while log.segment_count() < 20 {
+        let rolled = log.append_as_leader(&mut batch(&[NOW.0; 10], 20), EPOCH, NOW).unwrap().rolled;
+        if rolled {
+            log.flush(TICK).unwrap();
+        }
+    }
+    append_many(&mut log, 1, NOW.0);
+    let (recovery_point, end, active) = (log.recovery_point(), log.log_end_offset(), log.active_segment_base());
+    env.restart();
+    let active_bytes = env.read_file(&segment(active.0, "log")).unwrap().len() as u64;
+    let opened = open_unclean(&env, small_segments(), recovery_point).unwrap();
+    assert_eq!((opened.log.log_end_offset(), opened.scanned_bytes), (end, active_bytes));
+}
+
 #[test]
 fn only_what_lies_above_the_recovery_point_is_read() {
     let env = MemoryEnv::new();
@@ -82,7 +101,7 @@ fn only_what_lies_above_the_recovery_point_is_read() {
 }
 
 #[test]
-fn a_torn_tail_is_cut_at_the_last_whole_batch() {
+fn scenario_14_a_torn_tail_is_cut_at_the_last_whole_batch() {
     let whole = batch(&[1; 4], 50);
     for torn_bytes in [1, 12, 16, 17, 60, 61, 62, whole.len() - 1] {
         for zeros in [0, 5_000] {
@@ -105,7 +124,7 @@ fn a_torn_tail_is_cut_at_the_last_whole_batch() {
 }
 
 #[test]
-fn a_flipped_bit_in_the_middle_is_refused_and_nothing_is_touched() {
+fn scenario_14_a_flipped_bit_in_the_middle_is_refused_and_nothing_is_touched() {
     let env = MemoryEnv::new();
     let (log, _) = written(&env);
     let active = log.active_segment_base().0;
@@ -169,7 +188,7 @@ fn a_segment_that_lost_its_end_is_refused_only_if_records_follow() {
 }
 
 #[test]
-fn checkpoints_ahead_of_the_log_are_taken_back_to_it() {
+fn scenario_13_checkpoints_ahead_of_the_log_are_taken_back_to_it() {
     let env = MemoryEnv::new();
     let mut log = create(&env, small_segments());
     append_many(&mut log, 11, NOW.0);

@@ -41,6 +41,28 @@ pub fn plain_write(path: &Path, bytes: usize) -> Result<Duration> {
     Ok(started.elapsed())
 }
 
+/// Reads every file of a folder whose name ends so, front to back; how many bytes they have, and how long it took.
+pub fn plain_read(folder: &Path, suffix: &str) -> Result<(usize, Duration)> {
+    let mut piece = vec![0u8; PIECE_BYTES];
+    let started = Instant::now();
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().ends_with(suffix) {
+            continue;
+        }
+        let mut file = File::open(entry.path())?;
+        loop {
+            let count = file.read(&mut piece)?;
+            if count == 0 {
+                break;
+            }
+            bytes += count;
+        }
+    }
+    Ok((bytes, started.elapsed()))
+}
+
 /// Sends a file's first `bytes` over loopback with sendfile, in pieces; a second thread reads and drops them.
 pub fn sendfile_over_loopback(path: &Path, bytes: usize) -> Result<Duration> {
     let file = File::open(path)?;

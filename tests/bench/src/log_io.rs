@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::baseline::{self, PIECE_BYTES};
 use crate::report::{self, Round};
 
-const NOW: TimestampMs = TimestampMs(1_700_000_000_000);
+pub const NOW: TimestampMs = TimestampMs(1_700_000_000_000);
 
 pub fn run(rounds: usize, mib: usize) -> Result<()> {
     let bytes = mib * PIECE_BYTES;
@@ -42,21 +42,29 @@ pub fn run(rounds: usize, mib: usize) -> Result<()> {
     Ok(())
 }
 
-/// A batch of 1 KB records, as near to `PIECE_BYTES` as they come.
-fn batch() -> Result<bytes::BytesMut> {
+pub type RealLog = Log<RealEnv>;
+
+pub fn partition(number: i32) -> Result<TopicPartition> {
+    Ok(TopicPartition::new(TopicName::new("bench").context("a topic name")?, PartitionId(number)))
+}
+
+pub fn new_log(directory: &Path, number: i32, config: Arc<LogConfig>) -> Result<RealLog> {
+    Ok(Log::create(RealEnv, directory.to_owned(), partition(number)?, TopicId([7; 16]), config, NOW)?)
+}
+
+/// A batch of 1 KB records, as near to `bytes` as they come.
+pub fn batch(bytes: usize) -> Result<bytes::BytesMut> {
     let value = vec![b'x'; 1_000];
     let mut builder = BatchBuilder::new();
-    while builder.size_bytes() + value.len() + 64 < PIECE_BYTES {
+    while builder.size_bytes() + value.len() + 64 < bytes {
         builder = builder.record(NOW, None, Some(&value));
     }
     Ok(builder.build()?)
 }
 
-fn append(directory: &Path, bytes: usize, check: bool) -> Result<(Log<RealEnv>, Duration)> {
-    let partition = TopicPartition::new(TopicName::new("bench").context("a topic name")?, PartitionId(0));
-    let config = Arc::new(LogConfig::default());
-    let mut log = Log::create(RealEnv, directory.to_owned(), partition, TopicId([7; 16]), config, NOW)?;
-    let mut batch = batch()?;
+fn append(directory: &Path, bytes: usize, check: bool) -> Result<(RealLog, Duration)> {
+    let mut log = new_log(directory, 0, Arc::new(LogConfig::default()))?;
+    let mut batch = batch(PIECE_BYTES)?;
     let limits = Limits { max_message_bytes: 2 * PIECE_BYTES, ..Limits::new(NOW) };
     let started = Instant::now();
     for _ in 0..bytes / PIECE_BYTES {
@@ -70,7 +78,7 @@ fn append(directory: &Path, bytes: usize, check: bool) -> Result<(Log<RealEnv>, 
     Ok((log, started.elapsed()))
 }
 
-fn read_to_socket(log: &Log<RealEnv>, bytes: usize) -> Result<Duration> {
+fn read_to_socket(log: &RealLog, bytes: usize) -> Result<Duration> {
     // All batches are alike.
     let batches = bytes / PIECE_BYTES;
     let total = usize::try_from(log.size_bytes())?;

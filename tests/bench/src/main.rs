@@ -4,7 +4,10 @@
 mod baseline;
 mod client_io;
 mod log_io;
+mod many_logs;
+mod many_partitions;
 mod raft_commits;
+mod recovery;
 mod report;
 
 use anyhow::Result;
@@ -16,8 +19,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[derive(Parser)]
 #[command(about = "Ottla's layers beside what this machine can do")]
 struct Arguments {
-    /// Layers to measure: raft, log, client.
-    #[arg(long, value_delimiter = ',', default_value = "raft,log,client")]
+    /// Layers to measure: raft, log, logs (many of them), recovery, partitions (of an idle cluster), client.
+    #[arg(long, value_delimiter = ',', default_value = "raft,log,logs,recovery,partitions,client")]
     rows: Vec<String>,
     /// Rounds; each row prints its median.
     #[arg(long, default_value_t = 5)]
@@ -33,8 +36,11 @@ fn main() -> Result<()> {
         match row.as_str() {
             "raft" => raft_commits::run(arguments.rounds)?,
             "log" => log_io::run(arguments.rounds, arguments.mib)?,
+            "logs" => many_logs::run(arguments.rounds, arguments.mib)?,
+            "recovery" => recovery::run(arguments.rounds, arguments.mib)?,
+            "partitions" => many_partitions::run(arguments.rounds)?,
             "client" => client_io::run(arguments.rounds, arguments.mib)?,
-            unknown => anyhow::bail!("--rows {unknown}: one of raft, log, client"),
+            unknown => anyhow::bail!("--rows {unknown}: one of raft, log, logs, recovery, partitions, client"),
         }
     }
     Ok(())

@@ -211,10 +211,29 @@ impl Cluster {
 
     /// The resident memory of a running process.
     pub fn resident_kib(&self, node: Node) -> Result<u64> {
-        let child = self.member(node)?.child.as_ref().with_context(|| format!("{node} does not run"))?;
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid(node)?))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS in the status")?;
         Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
+    /// The processor time that a running process has used.
+    pub fn cpu_time(&self, node: Node) -> Result<std::time::Duration> {
+        /// What Linux counts in, whatever its own clock does.
+        const TICKS_PER_S: u64 = 100;
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid(node)?))?;
+        // The name, in brackets, may hold anything.
+        let fields = stat.rsplit_once(") ").context("a name in the status")?.1;
+        let ticks: Vec<u64> = fields.split(' ').skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+        Ok(std::time::Duration::from_millis(ticks.iter().sum::<u64>() * 1_000 / TICKS_PER_S))
+    }
+
+    /// The descriptors that a running process has open.
+    pub fn open_files(&self, node: Node) -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.pid(node)?))?.count())
+    }
+
+    fn pid(&self, node: Node) -> Result<u32> {
+        Ok(self.member(node)?.child.as_ref().with_context(|| format!("{node} does not run"))?.id())
     }
 
     pub fn folder(&self) -> &Path {

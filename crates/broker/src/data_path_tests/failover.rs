@@ -187,3 +187,28 @@ fn a_directory_whose_disk_failed_leads_nothing() {
     let moved = brokers[0].produce(TopicRef::Id(id), 0, &batch(&["c"]), -1, NEVER_MS);
     assert_eq!(moved.error, ErrorCode::KafkaStorageError);
 }
+
+#[test]
+fn metrics_follow_the_isr() {
+    let cluster = Cluster::new(&[]);
+    let mut brokers = cluster.start_all(&[1, 2]);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 2, &[1, 2], &[]);
+    let counts = |brokers: &[super::harness::TestBroker]| {
+        let telemetry = &brokers[0].broker.telemetry;
+        (telemetry.under_replicated_partitions.get(), telemetry.isr_shrinks.get(), telemetry.isr_expansions.get())
+    };
+    eventually("both lead", || brokers[0].broker.telemetry.leader_partitions.get() == 2);
+    assert_eq!(counts(&brokers), (0, 0, 0));
+    brokers.remove(1).kill();
+    for partition in 0..2 {
+        cluster.quorum.set_isr("t", partition, &[1]);
+    }
+    assert_eq!(counts(&brokers), (2, 2, 0));
+    let back = cluster.start(2);
+    eventually("both followers are back", || counts(&brokers) == (0, 2, 2));
+    cluster.quorum.set_isr("t", 0, &[1]);
+    cluster.quorum.delete_topic("t", 2);
+    assert_eq!(counts(&brokers).0, 0, "what is gone is not under-replicated");
+    drop(back);
+}

@@ -31,6 +31,7 @@ use tokio::sync::watch;
 use crate::auto_creation::AutoCreation;
 use crate::broker::{Broker, Identity};
 use crate::connection::ConnectionShared;
+use crate::group_host::offsets_topic::OffsetsTopic;
 use crate::handlers;
 use crate::listener::{self, AcceptOptions, Population};
 use crate::log_dirs::opening::OpeningProgress;
@@ -173,8 +174,10 @@ impl Quorum {
     pub fn create_topic(&self, topic: &str, id: TopicId, partitions: i32, replicas: &[i32], config: &[(&str, &str)]) {
         let brokers: Vec<_> = replicas.iter().map(|id| BrokerId(*id)).collect();
         let assignment = (0..partitions).map(|p| (PartitionId(p), brokers.clone())).collect();
-        let mut changes =
-            vec![(nodes::topic::path(&name(topic)), Some(nodes::topic::encode(&TopicNode { id, assignment })))];
+        let mut changes = vec![(
+            nodes::topic::path(&name(topic)),
+            Some(nodes::topic::encode(&TopicNode { id, assignment, grows_to: 0 })),
+        )];
         if !config.is_empty() {
             let entries = config.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
             changes.push((ConfigEntity::topic(topic).path(), Some(nodes::config::encode(&entries))));
@@ -196,6 +199,12 @@ impl Quorum {
             changes.push((path, Some(nodes::partition::encode(&state))));
         }
         self.commit(changes);
+    }
+
+    /// What is set on a topic, from now on.
+    pub fn configure_topic(&self, topic: &str, config: &[(&str, &str)]) {
+        let entries = config.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        self.commit(vec![(ConfigEntity::topic(topic).path(), Some(nodes::config::encode(&entries)))]);
     }
 
     pub fn delete_topic(&self, topic: &str, partitions: i32) {
@@ -441,6 +450,7 @@ impl Cluster {
             quorum,
             telemetry,
             auto_creation: AutoCreation::default(),
+            offsets_topic: OffsetsTopic::default(),
         });
         shared.gate.open(broker.clone());
         {

@@ -1,9 +1,13 @@
-//! The data path as a whole, in one process: produce, replication over sockets, failover, sessions, deferred answers,
-//! idempotence, restarts.
+//! The data path as a whole, in one process: produce, replication over sockets, failover, sessions, groups, deferred answers,
+//! idempotence, restarts, compaction.
 #![allow(clippy::unwrap_used)]
 
+mod compaction;
 mod failover;
+mod groups;
 mod harness;
 mod produce;
+mod records;
 mod restart;
+mod retention;
 mod sessions;

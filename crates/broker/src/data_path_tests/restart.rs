@@ -121,6 +121,7 @@ fn a_deleted_topics_offsets_leave_the_checkpoints() {
     let cluster = Cluster::new(&[
         ("replica.high.watermark.checkpoint.interval.ms", "10"),
         ("log.flush.offset.checkpoint.interval.ms", "10"),
+        ("log.flush.start.offset.checkpoint.interval.ms", "10"),
     ]);
     let broker = cluster.start(1);
     let (old, new) = (topic_id(1), topic_id(2));
@@ -239,4 +240,20 @@ fn a_start_that_came_to_nothing_leaves_a_clean_stop_clean() {
     broker.shut_down();
     cluster.start_without_a_tree(1);
     assert_eq!(cluster.start(1).opened.clean_shutdown_epoch, epoch);
+}
+
+#[test]
+fn flush_ms_puts_the_last_records_on_the_disk_too() {
+    let cluster = Cluster::new(&[]);
+    let brokers = cluster.start_all(&[1, 2]);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1, 2], &[("flush.ms", "20")]);
+    for round in 1..=2 {
+        let produced = brokers[0].produce(TopicRef::Id(id), 0, &batch(&["a"]), -1, NEVER_MS);
+        assert_eq!(produced.error, ErrorCode::None);
+        for broker in &brokers {
+            let synced = || broker.partition(id, 0).with_log(|log| log.recovery_point());
+            eventually("nothing more is appended, and all is synced", || synced() == Some(Offset(round)));
+        }
+    }
 }

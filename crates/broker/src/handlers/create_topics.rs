@@ -99,6 +99,7 @@ fn new_topic(topic: &CreatableTopic) -> NewTopic {
         name: topic.name.to_string(),
         partitions: topic.num_partitions,
         replication_factor: i32::from(topic.replication_factor),
+        grows_to: 0,
         assignments: topic.assignments.iter().map(assignment).collect(),
         configs: topic.configs.iter().map(config).collect(),
     }

@@ -1,74 +1,193 @@
-//! FindCoordinator (10): no broker hosts groups or transactions yet; clients are told to ask again, which is what they do while
-//! a coordinator moves.
+//! FindCoordinator (10), versions 0 to 6: which broker looks after a group. Transactions and share groups have nobody yet; their clients
+//! are told to ask again.
+//!
+//! Where there is no coordinator at the moment (the topic is being created, its broker has just died) the answer waits a little: a client
+//! that is told "nobody" waits much longer before it asks again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
-use ottla_model::{BrokerId, ErrorCode};
+use ottla_metadata::Image;
+use ottla_model::{BrokerId, ErrorCode, ListenerName};
 use ottla_protocol::kafka_protocol::messages::find_coordinator_response::Coordinator;
 use ottla_protocol::kafka_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
+use ottla_protocol::kafka_protocol::protocol::StrBytes;
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::wire;
+use super::{topology, wire};
 use crate::broker::Broker;
+use crate::group_host::{OFFSETS_TOPIC, coordinator_partition};
 use crate::request_context::RequestContext;
-use crate::response::Answer;
+use crate::response::{Answer, Response};
 
 /// The first version that asks for several keys.
 const BATCHED_FROM: i16 = 4;
 /// The first version that knows share groups.
 const SHARE_FROM: i16 = 6;
 
-pub fn handle(_: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
-    match decode_request::<FindCoordinatorRequest>(header.api_version, body.freeze()) {
-        Ok(request) => Answer::encode::<FindCoordinatorRequest>(&header, &answer(header.api_version, &request)),
-        Err(error) => Answer::close(error),
+/// How long an answer waits for a coordinator. Other answers of the connection wait behind it.
+const WAIT_MAX: Duration = Duration::from_millis(500);
+
+const UNAVAILABLE: &str = "The coordinator is not available.";
+
+/// Where a coordinator is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Place {
+    id: BrokerId,
+    host: String,
+    port: u16,
+}
+
+type Found = Result<Place, (ErrorCode, String)>;
+
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let request = match decode_request::<FindCoordinatorRequest>(header.api_version, body.freeze()) {
+        Ok(request) => request,
+        Err(error) => return Answer::close(error),
+    };
+    let listener = context.listener.clone();
+    let places = find_all(&broker.metadata.peek(), &listener, header.api_version, &request);
+    if !places.iter().any(may_come) {
+        return Answer::encode::<FindCoordinatorRequest>(&header, &response(header.api_version, &request, places));
+    }
+    if broker.metadata.peek().topic(OFFSETS_TOPIC).is_none() {
+        broker.offsets_topic.create(broker);
+    }
+    let broker = Arc::clone(broker);
+    Answer::later(async move {
+        let mut revisions = broker.metadata.subscribe();
+        let search = async {
+            loop {
+                let places = find_all(&broker.metadata.peek(), &listener, header.api_version, &request);
+                // With the last look's news marked as seen, nothing can be missed between it and the wait.
+                if !places.iter().any(may_come) || revisions.changed().await.is_err() {
+                    return places;
+                }
+            }
+        };
+        let places = match tokio::time::timeout(WAIT_MAX, search).await {
+            Ok(places) => places,
+            Err(_) => find_all(&broker.metadata.peek(), &listener, header.api_version, &request),
+        };
+        let why = broker.metadata.peek().topic(OFFSETS_TOPIC).is_none().then(|| broker.offsets_topic.refusal());
+        let places = explain(places, why.flatten());
+        Response::encode_or_close::<FindCoordinatorRequest>(&header, &response(header.api_version, &request, places))
+    })
+}
+
+/// Whether a group's coordinator may be there in a moment.
+fn may_come(found: &Found) -> bool {
+    matches!(found, Err((ErrorCode::CoordinatorNotAvailable, message)) if message.is_empty())
+}
+
+/// Puts words to those that did not come.
+fn explain(places: Vec<Found>, why: Option<String>) -> Vec<Found> {
+    let message = why.unwrap_or_else(|| UNAVAILABLE.to_owned());
+    let explain = |found: Found| match found {
+        Err((error, text)) if text.is_empty() => Err((error, message.clone())),
+        found => found,
+    };
+    places.into_iter().map(explain).collect()
+}
+
+fn keys(version: i16, request: &FindCoordinatorRequest) -> &[StrBytes] {
+    if version < BATCHED_FROM { std::slice::from_ref(&request.key) } else { &request.coordinator_keys }
+}
+
+fn find_all(image: &Image, listener: &ListenerName, version: i16, request: &FindCoordinatorRequest) -> Vec<Found> {
+    keys(version, request).iter().map(|key| find(image, listener, version, request.key_type, key.as_str())).collect()
+}
+
+/// A group without a coordinator has no message yet: the reason may come.
+fn find(image: &Image, listener: &ListenerName, version: i16, key_type: i8, key: &str) -> Found {
+    match key_type {
+        0 => {
+            let missing = || (ErrorCode::CoordinatorNotAvailable, String::new());
+            let partition = coordinator_partition(image, key).ok_or_else(missing)?;
+            let state = image.partition_of(OFFSETS_TOPIC, partition).ok_or_else(missing)?;
+            let endpoint = topology::live_endpoint(image, state.leader, listener).ok_or_else(missing)?;
+            Ok(Place { id: state.leader, host: endpoint.host.clone(), port: endpoint.port })
+        }
+        1 => Err((ErrorCode::CoordinatorNotAvailable, UNAVAILABLE.to_owned())),
+        2 if version >= SHARE_FROM => Err((ErrorCode::CoordinatorNotAvailable, UNAVAILABLE.to_owned())),
+        _ => Err((ErrorCode::InvalidRequest, "The key type is not known.".to_owned())),
     }
 }
 
-fn answer(version: i16, request: &FindCoordinatorRequest) -> FindCoordinatorResponse {
-    let (error, message) = match request.key_type {
-        0 | 1 => (ErrorCode::CoordinatorNotAvailable, "The coordinator is not available."),
-        2 if version >= SHARE_FROM => (ErrorCode::CoordinatorNotAvailable, "The coordinator is not available."),
-        _ => (ErrorCode::InvalidRequest, "The key type is not known."),
+fn response(version: i16, request: &FindCoordinatorRequest, places: Vec<Found>) -> FindCoordinatorResponse {
+    let parts = |found: Found| match found {
+        Ok(place) => (ErrorCode::None, String::new(), place.id, place.host, i32::from(place.port)),
+        Err((error, message)) => (error, message, BrokerId::NONE, String::new(), -1),
     };
-    let nobody = wire::broker_id(BrokerId::NONE);
     if version < BATCHED_FROM {
+        let Some(found) = places.into_iter().next() else { return FindCoordinatorResponse::default() };
+        let (error, message, id, host, port) = parts(found);
+        let message = if error.is_ok() { "NONE".to_owned() } else { message };
         return FindCoordinatorResponse::default()
             .with_error_code(error.code())
-            .with_error_message((version >= 1).then(|| wire::text(message)))
-            .with_node_id(nobody)
-            .with_port(-1);
+            .with_error_message((version >= 1).then(|| wire::text(&message)))
+            .with_node_id(wire::broker_id(id))
+            .with_host(wire::text(&host))
+            .with_port(port);
     }
-    let coordinators = request
-        .coordinator_keys
-        .iter()
-        .map(|key| {
-            Coordinator::default()
-                .with_key(key.clone())
-                .with_node_id(nobody)
-                .with_port(-1)
-                .with_error_code(error.code())
-                .with_error_message(Some(wire::text(message)))
-        })
-        .collect();
-    FindCoordinatorResponse::default().with_coordinators(coordinators)
+    let coordinators = request.coordinator_keys.iter().zip(places).map(|(key, found)| {
+        let (error, message, id, host, port) = parts(found);
+        Coordinator::default()
+            .with_key(key.clone())
+            .with_error_code(error.code())
+            .with_error_message(Some(wire::text(&message)))
+            .with_node_id(wire::broker_id(id))
+            .with_host(wire::text(&host))
+            .with_port(port)
+    });
+    FindCoordinatorResponse::default().with_coordinators(coordinators.collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handlers::test_image::{CLIENT, image};
+
+    fn ask(version: i16, request: &FindCoordinatorRequest) -> Vec<Found> {
+        find_all(&image(), &ListenerName::new(CLIENT), version, request)
+    }
 
     #[test]
-    fn every_key_is_told_to_wait() {
-        let single = answer(0, &FindCoordinatorRequest::default().with_key(wire::text("g")));
-        assert_eq!(single.error_code, ErrorCode::CoordinatorNotAvailable.code());
-        let keys = vec![wire::text("a"), wire::text("b")];
-        let many = answer(4, &FindCoordinatorRequest::default().with_coordinator_keys(keys));
-        assert_eq!(many.coordinators.len(), 2);
-        assert!(many.coordinators.iter().all(|one| one.error_code == ErrorCode::CoordinatorNotAvailable.code()));
-        let share = FindCoordinatorRequest::default().with_key_type(2).with_coordinator_keys(vec![wire::text("s")]);
-        assert_eq!(answer(5, &share).coordinators[0].error_code, ErrorCode::InvalidRequest.code());
-        assert_eq!(answer(6, &share).coordinators[0].error_code, ErrorCode::CoordinatorNotAvailable.code());
+    fn keys_without_a_coordinator_are_told_so_in_every_version() {
+        for version in 0..=6 {
+            let request = match version {
+                BATCHED_FROM.. => {
+                    FindCoordinatorRequest::default().with_coordinator_keys(vec![wire::text("a"), wire::text("b")])
+                }
+                _ => FindCoordinatorRequest::default().with_key(wire::text("g")),
+            };
+            let places = ask(version, &request);
+            assert!(places.iter().all(may_come), "the topic may come: {places:?}");
+            let why = "__consumer_offsets cannot be created: 3 brokers are wanted and 1 is there";
+            let told = response(version, &request, explain(places, Some(why.to_owned())));
+            let (errors, messages): (Vec<_>, Vec<_>) = match version {
+                BATCHED_FROM.. => {
+                    told.coordinators.iter().map(|one| (one.error_code, one.error_message.clone())).unzip()
+                }
+                _ => (vec![told.error_code], vec![told.error_message.clone()]),
+            };
+            assert!(errors.iter().all(|code| *code == ErrorCode::CoordinatorNotAvailable.code()));
+            assert!(version < 1 || messages.iter().all(|text| text.as_deref() == Some(why)), "{messages:?}");
+            ottla_protocol::encode_response::<FindCoordinatorRequest>(version, 1, &told).expect("encodes");
+        }
+    }
+
+    #[test]
+    fn transactions_and_share_groups_have_nobody() {
+        let of = |key_type| {
+            FindCoordinatorRequest::default().with_key_type(key_type).with_coordinator_keys(vec![wire::text("x")])
+        };
+        let code = |version, key_type| ask(version, &of(key_type)).remove(0).expect_err("nobody").0;
+        assert_eq!(code(6, 1), ErrorCode::CoordinatorNotAvailable);
+        assert_eq!(code(5, 2), ErrorCode::InvalidRequest);
+        assert_eq!(code(6, 2), ErrorCode::CoordinatorNotAvailable);
+        assert_eq!(code(6, 3), ErrorCode::InvalidRequest);
+        assert!(!ask(6, &of(1)).iter().any(may_come), "nobody waits for them");
     }
 }

@@ -79,6 +79,7 @@ fn query(version: i16, timestamp: i64) -> Result<Option<OffsetQuery>, ErrorCode>
         -4 => (Some(OffsetQuery::Earliest), 8),
         -5 => (None, 9),
         -6 => (None, 11),
+        at if at < 0 => return Err(ErrorCode::UnsupportedVersion),
         at => (Some(OffsetQuery::At(TimestampMs(at))), 0),
     };
     if version < since { Err(ErrorCode::UnsupportedVersion) } else { Ok(query) }

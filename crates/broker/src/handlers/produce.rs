@@ -17,12 +17,23 @@ use ottla_protocol::messages::produce::{
 use tokio::time::Sleep;
 
 use super::leader_hint::{LeaderHints, names_leader};
+use super::wire;
 use crate::broker::Broker;
 use crate::clock;
 use crate::partition::waiters::{PendingProduce, Wakes};
 use crate::partition::{AckWait, AppendRefused, Appended};
 use crate::request_context::RequestContext;
 use crate::response::{Answer, Response};
+
+/// The client id by which Kafka lets a producer write to the topics that brokers keep for themselves.
+const ADMIN_CLIENT_ID: &str = "__admin_client";
+
+/// Who sends the records, and in which version of the request.
+#[derive(Clone, Copy)]
+struct Producer {
+    version: i16,
+    is_admin: bool,
+}
 
 /// What `acks` asks for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,7 +60,9 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let count: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
     let pending = (acks == Acks::All).then(|| Arc::new(PendingProduce::new(count)));
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let response = append_all(broker, header.api_version, request, &mut body, pending.as_ref());
+    let producer =
+        Producer { version: header.api_version, is_admin: header.client_id.as_deref() == Some(ADMIN_CLIENT_ID) };
+    let response = append_all(broker, producer, request, &mut body, pending.as_ref());
     match pending {
         Some(pending) if !pending.is_complete() => Answer::Later(Box::pin(WaitingProduce {
             broker: broker.clone(),
@@ -83,7 +96,7 @@ fn refuse_all(request: ProduceRequest, error: ErrorCode) -> ProduceResponse {
 
 fn append_all(
     broker: &Broker,
-    version: i16,
+    producer: Producer,
     request: ProduceRequest,
     body: &mut [u8],
     pending: Option<&Arc<PendingProduce>>,
@@ -103,7 +116,7 @@ fn append_all(
             };
             let ack = pending.map(|pending| AckWait { pending, place });
             let appended = records
-                .and_then(|records| append(broker, version, &topic.topic, wanted.partition, records, ack, &mut wakes));
+                .and_then(|records| append(broker, producer, &topic.topic, wanted.partition, records, ack, &mut wakes));
             partitions.push(match appended {
                 Ok(appended) => succeeded(wanted.partition, &appended),
                 Err(refused) => {
@@ -122,7 +135,7 @@ fn append_all(
 
 fn append(
     broker: &Broker,
-    version: i16,
+    producer: Producer,
     topic: &TopicRef,
     partition: PartitionId,
     records: &mut [u8],
@@ -130,7 +143,11 @@ fn append(
     wakes: &mut Wakes,
 ) -> Result<Appended, AppendRefused> {
     let partition = broker.replicas.find(topic, partition)?;
-    let appended = partition.append_as_leader(records, version, ack, clock::monotonic(), clock::wall(), wakes)?;
+    if wire::is_internal(partition.topic.as_str()) && !producer.is_admin {
+        return Err(AppendRefused::internal_topic(&partition.topic));
+    }
+    let appended =
+        partition.append_as_leader(records, producer.version, ack, clock::monotonic(), clock::wall(), wakes)?;
     broker.telemetry.records_bytes_in.add(records.len() as u64);
     broker.telemetry.batches_in.add(1);
     Ok(appended)

@@ -15,6 +15,9 @@ pub const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// As above for the cluster: create 5, alter 7, describe 8, cluster action 9, describe configs 10, alter configs 11, idempotent write 12.
 pub const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 
+/// As above for a group: read 3, delete 6, describe 8, describe configs 10, alter configs 11.
+pub const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
+
 pub fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
@@ -57,5 +60,6 @@ mod tests {
     fn the_bits_are_those_that_kafka_answers() {
         assert_eq!(TOPIC_OPERATIONS, 3576);
         assert_eq!(CLUSTER_OPERATIONS, 8096);
+        assert_eq!(GROUP_OPERATIONS, 3400);
     }
 }

@@ -33,6 +33,7 @@ use tokio::task::JoinSet;
 use crate::auto_creation::AutoCreation;
 use crate::broker::{Broker, Identity};
 use crate::connection::ConnectionShared;
+use crate::group_host::offsets_topic::OffsetsTopic;
 use crate::listener::{self, AcceptOptions, BindError, BoundListener, Population};
 use crate::metadata_cache::MetadataCache;
 use crate::quorum_handle::QuorumHandle;
@@ -463,6 +464,7 @@ impl Parts {
             quorum: Arc::clone(&self.quorum),
             telemetry: Arc::clone(&self.telemetry),
             auto_creation: AutoCreation::default(),
+            offsets_topic: OffsetsTopic::default(),
         };
         self.connections.gate.open(Arc::new(broker));
         self.readiness.set(true);
@@ -482,6 +484,7 @@ impl Parts {
                 name: topic.name.as_str().to_owned(),
                 partitions: topic.partitions,
                 replication_factor: i32::from(topic.replication_factor),
+                grows_to: 0,
                 assignments: Vec::new(),
                 configs: topic
                     .cleanup_policy

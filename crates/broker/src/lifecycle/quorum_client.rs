@@ -172,6 +172,7 @@ impl QuorumHandle for QuorumClient {
                 name: topic.name,
                 partitions: topic.partitions,
                 replication_factor: topic.replication_factor,
+                grows_to: topic.grows_to,
                 assignments: topic
                     .assignments
                     .into_iter()

@@ -1,4 +1,4 @@
-//! The offsets that a log directory keeps beside its logs: high watermarks, recovery points, log starts.
+//! The offsets that a log directory keeps beside its logs: high watermarks, recovery points, log starts, how far logs are clean.
 //!
 //! Invariants: a file names no partition that has left the directory, not even for a moment after its name is free again (a topic of
 //! the same name begins with nothing); a recovery point on disk is never above what a truncation has left.
@@ -20,6 +20,7 @@ struct State {
     high_watermarks: Offsets,
     recovery_points: Offsets,
     log_starts: Offsets,
+    cleaned: Offsets,
     /// Counts partitions that left and points that fell: what was collected before must not be written after.
     revisions: u64,
 }
@@ -30,6 +31,7 @@ impl State {
             CheckpointKind::HighWatermark => &mut self.high_watermarks,
             CheckpointKind::RecoveryPoint => &mut self.recovery_points,
             CheckpointKind::LogStart => &mut self.log_starts,
+            CheckpointKind::Cleaner => &mut self.cleaned,
         }
     }
 
@@ -65,7 +67,27 @@ impl Checkpoints {
 
     /// What is on disk of one partition; 0 if nothing is.
     pub fn get(&self, kind: CheckpointKind, partition: &TopicPartition) -> Offset {
-        self.0.lock().of(kind).get(partition).copied().unwrap_or_default()
+        self.find(kind, partition).unwrap_or_default()
+    }
+
+    /// What is on disk of one partition.
+    pub fn find(&self, kind: CheckpointKind, partition: &TopicPartition) -> Option<Offset> {
+        self.0.lock().of(kind).get(partition).copied()
+    }
+
+    /// Replaces what is on disk of one partition, unless it is that. Waits for the disk.
+    pub fn set(
+        &self,
+        kind: CheckpointKind,
+        storage: &LogDirectory<RealEnv>,
+        partition: &TopicPartition,
+        offset: Offset,
+    ) -> Result<(), DirectoryError> {
+        let mut state = self.0.lock();
+        match state.of(kind).insert(partition.clone(), offset) {
+            Some(before) if before == offset => Ok(()),
+            _ => state.write(kind, storage),
+        }
     }
 
     /// Replaces a file by what `collect` finds, unless it says that already. Waits for the disk.
@@ -105,8 +127,8 @@ impl Checkpoints {
     }
 
     /// A log was cut: a recovery point above its new end must not be believed after a loss of power, once other records have
-    /// been written in the place of those that went. Rare: only what was synced can have such a point.
-    pub fn lower_recovery_point(
+    /// been written in the place of those that went. Rare: only what was synced can have such a point. Nor is more clean than is left.
+    pub fn log_was_cut(
         &self,
         storage: &LogDirectory<RealEnv>,
         partition: &TopicPartition,
@@ -114,11 +136,13 @@ impl Checkpoints {
     ) -> Result<(), DirectoryError> {
         let mut state = self.0.lock();
         state.revisions += 1;
-        match state.recovery_points.get_mut(partition) {
-            Some(point) if *point > to => *point = to,
-            _ => return Ok(()),
+        for kind in [CheckpointKind::RecoveryPoint, CheckpointKind::Cleaner] {
+            if let Some(offset) = state.of(kind).get_mut(partition).filter(|offset| **offset > to) {
+                *offset = to;
+                state.write(kind, storage)?;
+            }
         }
-        state.write(CheckpointKind::RecoveryPoint, storage)
+        Ok(())
     }
 
     /// These partitions have left: a log that takes one of the names later must not begin with their offsets. Waits for the disk.

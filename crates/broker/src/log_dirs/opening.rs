@@ -137,7 +137,12 @@ fn open(
         now: clock::wall(),
         progress: Some(&mut tell),
     };
-    let opened = Log::open(RealEnv, found.path.clone(), found.partition.clone(), config.clone(), options);
+    let mut config = config.clone();
+    if directory.clean_offset(&found.partition).is_some() {
+        // Offsets may be missing between the segments of a log that was ever compacted, whatever its topic says now.
+        Arc::make_mut(&mut config).may_have_gaps = true;
+    }
+    let opened = Log::open(RealEnv, found.path.clone(), found.partition.clone(), config, options);
     let (log, high_watermark, is_damaged) = match opened {
         Ok(opened) => (Some(Box::new(opened.log)), opened.high_watermark, false),
         Err(error) => {

@@ -1,6 +1,7 @@
 //! What a partition does as a follower: takes what its leader's log has, and cuts what it has not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ottla_model::{LeaderEpoch, MonotonicMs, Offset, TimestampMs};
 use ottla_protocol::record_batch::BatchHeader;
@@ -34,7 +35,7 @@ fn following(state: &mut State, leader_epoch: LeaderEpoch) -> Option<(&mut Follo
     }
 }
 
-fn local(log: &Log) -> LocalLog {
+pub(super) fn local(log: &Log) -> LocalLog {
     LocalLog {
         start: log.log_start_offset(),
         end: log.log_end_offset(),
@@ -103,6 +104,9 @@ impl Partition {
             self.disk_failed(&error);
             return FollowerStep::Stop;
         }
+        if log.config().flush_ms < i64::MAX && !records.is_empty() {
+            self.start_flush_timer(log.config().flush_ms);
+        }
         // The leader's log start: what lies before is not part of the partition any more.
         if answer.log_start > log.log_start_offset() && log.advance_log_start(answer.log_start) {
             follower.log_start_moved(local(log));
@@ -115,7 +119,7 @@ impl Partition {
         }
         drop(guard);
         if rolled {
-            self.schedule_flush();
+            self.rolled();
         }
         step
     }
@@ -180,13 +184,21 @@ impl Partition {
     /// The checkpoint on disk may name more than is left: that must not be believed after a loss of power, once other records
     /// have been written in the place of those that were cut.
     fn recovery_point_fell(&self, recovery_point: Offset) {
-        if let Err(error) = self.directory.lower_recovery_point(&self.topic_partition(), recovery_point) {
+        if let Err(error) = self.directory.log_was_cut(&self.topic_partition(), recovery_point) {
             self.disk_failed(&error);
         }
     }
 
+    /// The log has begun a segment: what the one before holds is to be synced, and may be compacted.
+    pub(super) fn rolled(self: &Arc<Self>) {
+        self.schedule_flush();
+        if self.rules.load().log.compact {
+            self.host.cleaner.may_be_dirty(self);
+        }
+    }
+
     /// Lets an I/O thread sync what the log has, without the partition's lock.
-    pub(super) fn schedule_flush(self: &Arc<Self>) {
+    pub(crate) fn schedule_flush(self: &Arc<Self>) {
         if self.flushing.swap(true, std::sync::atomic::Ordering::AcqRel) {
             return;
         }
@@ -197,12 +209,34 @@ impl Partition {
         });
     }
 
+    /// `flush.ms`: what was appended last is synced too, though nothing follows it.
+    pub(super) fn start_flush_timer(self: &Arc<Self>, flush_ms: i64) {
+        if self.flush_timer.swap(true, std::sync::atomic::Ordering::AcqRel) {
+            return;
+        }
+        let partition = Arc::downgrade(self);
+        self.host.data.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(u64::try_from(flush_ms).unwrap_or(0))).await;
+            if let Some(partition) = partition.upgrade() {
+                partition.flush_timer.store(false, std::sync::atomic::Ordering::Release);
+                partition.schedule_flush();
+            }
+        });
+    }
+
     /// Syncs what the log has now. On an I/O thread: it waits for the disk.
     pub fn flush(&self, now: MonotonicMs) {
         let Some(Some(work)) = self.with_log(|log| log.flush_work()) else { return };
         match work.run() {
             Ok(done) => {
-                self.with_log(|log| log.flushed(done, now));
+                let passed_a_segment = self.with_log(|log| {
+                    let (before, base) = (log.recovery_point(), log.active_segment_base());
+                    log.flushed(done, now);
+                    before <= base && log.recovery_point() > base
+                });
+                if passed_a_segment == Some(true) {
+                    self.host.segment_flushed.notify_one();
+                }
             }
             Err(error) => self.disk_failed(&error),
         }

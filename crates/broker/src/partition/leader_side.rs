@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs};
+use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs, TopicName};
 use ottla_protocol::record_batch::{self, InvalidBatch, TimestampType};
 use ottla_replication::{Divergence, EpochEnd, FollowerFetch, IsrOutcome, Leader};
 
@@ -78,6 +78,12 @@ impl AppendRefused {
         Self { message: Some(message), ..ErrorCode::InvalidTxnState.into() }
     }
 
+    /// Only the brokers write there.
+    pub fn internal_topic(topic: &TopicName) -> Self {
+        let message = format!("Cannot append to internal topic {topic}");
+        Self { message: Some(message), ..ErrorCode::InvalidTopicException.into() }
+    }
+
     pub fn no_records() -> Self {
         let message = "Produce requests must have at least one record batch per partition".to_owned();
         Self { message: Some(message), ..ErrorCode::InvalidRecord.into() }
@@ -110,7 +116,7 @@ impl FoundOffset {
 }
 
 /// The leader and its log, or the error that a request for the leader is answered with.
-fn leading(state: &mut State) -> Result<(&mut Leader, &mut Log), ErrorCode> {
+pub(super) fn leading(state: &mut State) -> Result<(&mut Leader, &mut Log), ErrorCode> {
     match (&mut state.role, &mut state.log) {
         (_, LogState::Offline) => Err(ErrorCode::KafkaStorageError),
         (Role::Leader(leader), LogState::Open(log)) => Ok((leader, log)),
@@ -178,7 +184,7 @@ impl Partition {
         }
         drop(guard);
         if written.rolled {
-            self.schedule_flush();
+            self.rolled();
         }
         Ok(Appended {
             base_offset: written.first_offset,
@@ -216,7 +222,7 @@ impl Partition {
         let written = self.write(state, records, now, wall, wakes).map_err(|refused| refused.error)?;
         drop(guard);
         if written.rolled {
-            self.schedule_flush();
+            self.rolled();
         }
         Ok(written.log_end)
     }
@@ -269,6 +275,9 @@ impl Partition {
         {
             self.disk_failed(&error);
             return Err(ErrorCode::KafkaStorageError.into());
+        }
+        if log.config().flush_ms < i64::MAX {
+            self.start_flush_timer(log.config().flush_ms);
         }
         if !written.is_duplicate {
             let brokers = |broker| self.host.eligible_epoch(broker);
@@ -349,6 +358,7 @@ impl Partition {
             if !effects.is_empty() {
                 self.carry_out(state, effects, wakes);
             }
+            self.complete_deletions(state, wakes);
         }
         let (leader, log) = leading(state)?;
         let high_watermark = leader.high_watermark();
@@ -452,6 +462,11 @@ impl Partition {
         let brokers = |broker| self.host.eligible_epoch(broker);
         let effects = leader.isr_decided(now, number, outcome, &brokers);
         if effects.isr_changed {
+            self.count_isr(&mut state);
+        }
+        if effects.isr_changed
+            && let Role::Leader(leader) = &state.role
+        {
             let isr: Vec<i32> = leader.isr().committed().iter().map(|member| member.broker.0).collect();
             tracing::debug!(partition = %self.name(), ?isr, "ISR changed");
         }
@@ -471,5 +486,6 @@ impl Partition {
         if !effects.is_empty() {
             self.carry_out(&mut state, effects, &mut wakes);
         }
+        self.complete_deletions(&mut state, &mut wakes);
     }
 }

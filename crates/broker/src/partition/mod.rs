@@ -13,6 +13,7 @@
 
 mod follower_side;
 mod leader_side;
+mod retention_side;
 pub mod waiters;
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
@@ -29,14 +30,17 @@ use ottla_replication::{
 };
 use ottla_storage::env::RealEnv;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::broker::Identity;
 use crate::clock;
 use crate::isr_updates::IsrUpdates;
+use crate::log_cleaner::LogCleaner;
 use crate::log_dirs::LogDir;
 use crate::metadata_cache::MetadataCache;
 use crate::response::RecordSlice;
+use crate::telemetry::Telemetry;
 use crate::topic_rules::TopicRules;
 
 pub use follower_side::FollowerStep;
@@ -50,9 +54,17 @@ pub struct PartitionHost {
     pub identity: Arc<Identity>,
     pub metadata: Arc<MetadataCache>,
     pub isr_updates: Arc<IsrUpdates>,
+    pub cleaner: Arc<LogCleaner>,
     pub replica_lag_time_max: Duration,
+    pub telemetry: Arc<Telemetry>,
+    /// Where what waits for a time runs.
+    pub data: Handle,
     /// Some high watermark moved since the last checkpoint.
     pub high_watermarks_moved: AtomicBool,
+    /// Somebody deleted records: the log starts want to be written down soon.
+    pub log_start_moved: Notify,
+    /// A segment was closed and is on the disk: the recovery point wants to be written down soon.
+    pub segment_flushed: Notify,
     /// A directory's disk failed.
     pub storage_failed: Notify,
 }
@@ -141,6 +153,17 @@ struct State {
     high_watermark: Offset,
     subscribers: Subscribers,
     produce: ProduceWaiters,
+    /// DeleteRecords that wait for the low watermark.
+    deletions: ProduceWaiters,
+    counted: CountedIsr,
+}
+
+/// What the metrics say of this partition.
+#[derive(Clone, Copy, Default)]
+struct CountedIsr {
+    /// 0 while it does not lead here.
+    members: usize,
+    is_under_replicated: bool,
 }
 
 pub struct Partition {
@@ -155,6 +178,8 @@ pub struct Partition {
     published_high_watermark: AtomicI64,
     /// A flush waits for its I/O thread.
     flushing: AtomicBool,
+    /// A flush waits for `flush.ms`.
+    flush_timer: AtomicBool,
     watcher: OnceLock<Weak<dyn Watcher>>,
     state: Mutex<State>,
 }
@@ -179,6 +204,7 @@ impl Partition {
             leading: AtomicI32::new(LeaderEpoch::NONE.0),
             published_high_watermark: AtomicI64::new(high_watermark.0),
             flushing: AtomicBool::new(false),
+            flush_timer: AtomicBool::new(false),
             watcher: OnceLock::new(),
             state: Mutex::new(State {
                 log: LogState::Opening,
@@ -187,6 +213,8 @@ impl Partition {
                 high_watermark,
                 subscribers: Subscribers::default(),
                 produce: ProduceWaiters::default(),
+                deletions: ProduceWaiters::default(),
+                counted: CountedIsr::default(),
             }),
         })
     }
@@ -261,6 +289,16 @@ impl Partition {
         if let Some(assigned) = state.assigned.clone() {
             self.assume_in(&mut state, &assigned, now, &mut wakes);
         }
+        drop(state);
+        self.may_be_cleaned();
+    }
+
+    /// The log may be worth cleaning, whatever was known of it.
+    fn may_be_cleaned(self: &Arc<Self>) {
+        if self.rules.load().log.compact {
+            self.host.cleaner.may_be_cleanable_again(self.id);
+            self.host.cleaner.may_be_dirty(self);
+        }
     }
 
     /// The log cannot be opened or written: the partition answers KAFKA_STORAGE_ERROR from now on.
@@ -329,6 +367,8 @@ impl Partition {
             {
                 let effects = leader.state_changed(now, view, &brokers);
                 self.carry_out(state, effects, wakes);
+                self.complete_deletions(state, wakes);
+                self.count_isr(state);
                 return;
             }
             log.begin_leader_epoch(epoch);
@@ -341,12 +381,16 @@ impl Partition {
                 min_insync_replicas: self.rules.load().min_insync_replicas,
                 rules: Rules::default(),
             };
+            let led_before = state.counted.members;
             self.leave_role(state, ErrorCode::NotLeaderOrFollower, wakes);
+            // It goes on leading: what the quorum took out of the ISR counts.
+            state.counted.members = led_before;
             let (leader, effects) = Leader::new(now, config, view, log_start, log_end, high_watermark, &brokers);
             state.role = Role::Leader(Box::new(leader));
             self.leading.store(epoch.0, Ordering::Release);
             self.tell_watcher(wakes);
             self.carry_out(state, effects, wakes);
+            self.count_isr(state);
             return;
         }
         if let Role::Follower(follower) = &state.role
@@ -376,8 +420,34 @@ impl Partition {
         state.role = Role::Idle;
         self.leading.store(LeaderEpoch::NONE.0, Ordering::Release);
         self.tell_watcher(wakes);
+        self.count_isr(state);
         state.produce.fail_all(outcome, wakes);
+        state.deletions.fail_all(outcome, wakes);
         state.subscribers.changed(wakes);
+    }
+
+    /// Tells the metrics what became of the ISR.
+    fn count_isr(&self, state: &mut State) {
+        let before = state.counted;
+        let now = match &state.role {
+            Role::Leader(leader) => {
+                let members = leader.isr().committed().len();
+                CountedIsr { members, is_under_replicated: members <= leader.followers().len() }
+            }
+            Role::Follower(_) | Role::Idle => CountedIsr::default(),
+        };
+        state.counted = now;
+        let telemetry = &self.host.telemetry;
+        let change = i64::from(now.is_under_replicated) - i64::from(before.is_under_replicated);
+        if change != 0 {
+            telemetry.under_replicated_partitions.add(change);
+        }
+        if before.members > 0 && now.members > before.members {
+            telemetry.isr_expansions.add(1);
+        }
+        if before.members > now.members && now.members > 0 {
+            telemetry.isr_shrinks.add(1);
+        }
     }
 
     /// The topic's configuration changed.
@@ -392,6 +462,8 @@ impl Partition {
             self.carry_out(&mut state, effects, wakes);
         }
         self.rules.store(rules);
+        drop(state);
+        self.may_be_cleaned();
     }
 
     /// Carries out what a step of the leader led to. The log's end has been dealt with.

@@ -173,7 +173,7 @@ impl Subscribers {
     }
 }
 
-/// A produce request with acks=all whose partitions wait for their high watermarks.
+/// A produce request with acks=all whose partitions wait for their high watermarks; or a DeleteRecords, for their low ones.
 #[derive(Debug)]
 pub struct PendingProduce {
     remaining: AtomicUsize,
@@ -231,7 +231,7 @@ impl PendingProduce {
     }
 }
 
-/// The produce answers that wait for one partition's high watermark.
+/// The answers that wait for one partition: of produces for its high watermark, of DeleteRecords for its low watermark.
 #[derive(Default, Debug)]
 pub struct ProduceWaiters {
     deferred: Deferred<Offset, (Arc<PendingProduce>, usize)>,

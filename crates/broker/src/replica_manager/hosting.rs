@@ -9,6 +9,7 @@ use ottla_storage::RealEnv;
 
 use super::{Hosted, ReplicaManager, Taking};
 use crate::clock;
+use crate::group_host::{OFFSETS_TOPIC, group_config};
 use crate::log_dirs::{FoundLog, LogDir};
 use crate::log_io::Urgency;
 use crate::partition::waiters::Wakes;
@@ -39,12 +40,16 @@ impl ReplicaManager {
         if self.is_stopping() {
             return;
         }
+        // Before the partitions: groups that are loaded with this image see its topics.
+        self.groups.topics_changed(image, delta);
         let now = clock::monotonic();
         if taking.is_current {
             self.take_delta(&mut taking, image, delta, now);
         } else if self.identity.epoch().is_known() && BrokerEpoch::from(image.revision()) >= self.identity.epoch() {
             taking.is_current = true;
-            self.live.follow(image, self.identity.id());
+            if self.live.follow(image, self.identity.id()) {
+                self.groups.set_config(group_config(&self.live.current().groups));
+            }
             self.take_over(&mut taking, image, now);
         }
     }
@@ -72,6 +77,8 @@ impl ReplicaManager {
         let own = [ConfigEntity::broker(local), ConfigEntity::default_broker()];
         if delta.configs.iter().any(|entity| own.contains(entity)) && self.live.follow(image, local) {
             self.configure_all(taking, image, now);
+            self.host.cleaner.reconfigured();
+            self.groups.set_config(group_config(&self.live.current().groups));
         }
         let mut wakes = Wakes::default();
         let mut hosted: Hosted = (**self.hosted.load()).clone();
@@ -179,7 +186,11 @@ impl ReplicaManager {
     ) -> Arc<Partition> {
         directory.place();
         self.telemetry.partitions.add(1);
-        Partition::new(topic.clone(), id, self.host.clone(), directory.clone(), rules, high_watermark)
+        let partition = Partition::new(topic.clone(), id, self.host.clone(), directory.clone(), rules, high_watermark);
+        if topic.as_str() == OFFSETS_TOPIC {
+            self.groups.host(&partition);
+        }
+        partition
     }
 
     fn carry_out(self: &Arc<Self>, work: Work, now: MonotonicMs) {
@@ -221,7 +232,9 @@ impl ReplicaManager {
                     log.abandon();
                 }
             });
+            self.groups.unhost(partition);
             self.telemetry.partitions.add(-1);
+            self.host.cleaner.forget(partition.id());
             partition.directory().unplace();
         }
         for directory in self.log_dirs.all() {

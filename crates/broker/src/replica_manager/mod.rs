@@ -1,12 +1,14 @@
 //! The partitions of this broker: found by name or id, made and unmade as the tree says, and looked after.
 //!
 //! - [`hosting`]: what a delta of the tree means for the partitions;
+//! - [`retention`]: old segments go;
 //! - [`upkeep`]: timers, checkpoints, directories that stall or fail, the end.
 //!
 //! Invariants: a look-up takes no lock; a delta costs what it touches; nothing is opened, made or set aside before the
 //! image has reached this broker's registration, because an older image may lack what the disk rightly holds.
 
 mod hosting;
+pub mod retention;
 mod upkeep;
 
 use std::collections::{BTreeMap, HashMap};
@@ -27,9 +29,11 @@ use tokio::sync::Notify;
 
 use crate::broker::Identity;
 use crate::fetch_session::FetchSessionCache;
+use crate::group_host::GroupHost;
 use crate::handlers::leader_hint;
 use crate::isr_updates::IsrUpdates;
 use crate::live_config::LiveConfig;
+use crate::log_cleaner::LogCleaner;
 use crate::log_dirs::opening::OpeningProgress;
 use crate::log_dirs::{FoundLog, LastRun, LogDirs, LogDirsError};
 use crate::metadata_cache::MetadataCache;
@@ -63,6 +67,7 @@ pub struct ReplicaManager {
     fetchers: Fetchers,
     sessions: FetchSessionCache,
     producer_ids: Arc<ProducerIds>,
+    groups: GroupHost,
     hosted: ArcSwap<Hosted>,
     /// One delta at a time.
     taking: Mutex<Taking>,
@@ -115,13 +120,19 @@ impl ReplicaManager {
         data: Handle,
     ) -> Result<Arc<Self>, ReplicaManagerError> {
         let log_dirs = LogDirs::open(&config)?;
+        let live = Arc::new(LiveConfig::new(config.clone()));
         let isr_updates = IsrUpdates::new(quorum.clone());
         let host = Arc::new(PartitionHost {
             identity: identity.clone(),
             metadata: metadata.clone(),
             isr_updates: isr_updates.clone(),
+            cleaner: LogCleaner::start(live.clone(), telemetry.clone(), data.clone()),
             replica_lag_time_max: config.replica_lag_time_max,
+            telemetry: telemetry.clone(),
+            data: data.clone(),
             high_watermarks_moved: AtomicBool::new(false),
+            log_start_moved: Notify::new(),
+            segment_flushed: Notify::new(),
             storage_failed: Notify::new(),
         });
         let fetcher_config = FetcherConfig {
@@ -134,10 +145,11 @@ impl ReplicaManager {
             backoff_max: config.replica_fetch_backoff,
         };
         let manager = Arc::new(Self {
-            live: Arc::new(LiveConfig::new(config.clone())),
+            live,
             fetchers: Fetchers::new(fetcher_config, identity.clone(), metadata.clone(), data.clone()),
             sessions: FetchSessionCache::new(config.max_incremental_fetch_session_cache_slots),
             producer_ids: ProducerIds::new(quorum.clone()),
+            groups: GroupHost::new(&config.groups, &identity, telemetry.clone(), &data),
             config,
             identity,
             metadata,
@@ -222,6 +234,11 @@ impl ReplicaManager {
     /// The configuration as it holds now.
     pub fn live_config(&self) -> &Arc<LiveConfig> {
         &self.live
+    }
+
+    /// The groups of the partitions of `__consumer_offsets` that are here.
+    pub fn groups(&self) -> &GroupHost {
+        &self.groups
     }
 
     pub fn producer_ids(&self) -> &Arc<ProducerIds> {

@@ -17,13 +17,16 @@ use crate::clock;
 use crate::log_dirs::checkpoints::Collected;
 use crate::log_dirs::{LogDir, LogDirsError};
 use crate::log_io::{StallWatch, Urgency};
-use crate::partition::Partition;
+use crate::partition::{Log, Partition};
 
 /// How often directories are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Looks in a row, a write under way and none finished, before a directory's leaderships are given up: a disk that is only
 /// busy answers within seconds, and clients wait for each of them.
 const STALLED_LOOKS: u32 = 4;
+
+/// How long offsets are gathered that want to be written before their time: each file is written for all partitions at once.
+const GATHERING_PAUSE: Duration = Duration::from_millis(50);
 
 /// Logs that one thread closes at the end; more threads than that wait for the same disk.
 const CLOSING_THREADS: usize = 4;
@@ -33,6 +36,7 @@ impl ReplicaManager {
     pub(super) fn start_upkeep(self: &Arc<Self>, data: &Handle) {
         data.spawn(self.clone().tick_leaders());
         data.spawn(self.clone().write_checkpoints());
+        data.spawn(self.clone().delete_old_segments());
         tokio::spawn(self.clone().watch_directories());
     }
 
@@ -51,6 +55,7 @@ impl ReplicaManager {
     async fn write_checkpoints(self: Arc<Self>) {
         let mut high_watermarks = interval(self.config.replica_high_watermark_checkpoint_interval);
         let mut recovery_points = interval(self.config.log_flush_offset_checkpoint_interval.max(WATCH_INTERVAL));
+        let mut log_starts = interval(self.config.log_flush_start_offset_checkpoint_interval.max(WATCH_INTERVAL));
         loop {
             let kinds = tokio::select! {
                 _ = high_watermarks.tick() => {
@@ -59,7 +64,21 @@ impl ReplicaManager {
                     }
                     &[CheckpointKind::HighWatermark][..]
                 }
-                _ = recovery_points.tick() => &[CheckpointKind::RecoveryPoint, CheckpointKind::LogStart][..],
+                _ = recovery_points.tick() => {
+                    self.close_idle_files();
+                    &[CheckpointKind::RecoveryPoint][..]
+                }
+                // A segment is on the disk: should the process be killed, it need not be read again.
+                () = self.host.segment_flushed.notified() => {
+                    tokio::time::sleep(GATHERING_PAUSE).await;
+                    &[CheckpointKind::RecoveryPoint][..]
+                }
+                _ = log_starts.tick() => &[CheckpointKind::LogStart][..],
+                // What somebody deleted should stay so, also after a crash.
+                () = self.host.log_start_moved.notified() => {
+                    tokio::time::sleep(GATHERING_PAUSE).await;
+                    &[CheckpointKind::LogStart][..]
+                }
             };
             if self.is_stopping() {
                 return;
@@ -68,6 +87,12 @@ impl ReplicaManager {
                 let (manager, owner) = (self.clone(), directory.clone());
                 directory.run(Urgency::Background, move || manager.checkpoint(&owner, kinds));
             }
+        }
+    }
+
+    fn close_idle_files(&self) {
+        for partition in self.partitions() {
+            partition.with_log(Log::close_idle_files);
         }
     }
 
@@ -85,7 +110,7 @@ impl ReplicaManager {
         }
     }
 
-    fn partitions_in(&self, directory: &Arc<LogDir>) -> Vec<Arc<Partition>> {
+    pub(super) fn partitions_in(&self, directory: &Arc<LogDir>) -> Vec<Arc<Partition>> {
         let mut partitions = self.partitions();
         partitions.retain(|partition| Arc::ptr_eq(partition.directory(), directory));
         partitions
@@ -166,12 +191,14 @@ impl ReplicaManager {
     /// From now on nothing is taken from the tree and nothing is fetched; what leads goes on until it is closed.
     pub fn begin_shutdown(&self) {
         self.stopping.store(true, Ordering::Release);
+        self.host.cleaner.begin_stop();
         self.fetchers.stop();
     }
 
     /// Closes every log and says so on disk, so that the next start trusts what it finds. Blocks.
     pub fn shutdown_clean(&self, epoch: BrokerEpoch) -> Result<(), LogDirsError> {
         self.begin_shutdown();
+        self.host.cleaner.stop();
         let mut taking = self.taking.lock();
         if !taking.is_current {
             return self.leave_as_found(&mut taking);
@@ -255,11 +282,13 @@ fn offsets(partitions: &[Arc<Partition>], kind: CheckpointKind) -> Collected {
         CheckpointKind::HighWatermark => Some(partition.high_watermark()),
         CheckpointKind::RecoveryPoint => partition.with_log(|log| log.recovery_point()),
         CheckpointKind::LogStart => partition.with_log(|log| log.log_start_offset()),
+        // The cleaner's own.
+        CheckpointKind::Cleaner => None,
     };
     partitions.iter().map(|partition| (partition.topic_partition(), offset(partition))).collect()
 }
 
-fn interval(period: Duration) -> tokio::time::Interval {
+pub(super) fn interval(period: Duration) -> tokio::time::Interval {
     let period = period.max(Duration::from_millis(1));
     let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);

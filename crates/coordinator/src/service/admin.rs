@@ -166,6 +166,7 @@ impl Admin for AdminService {
             name: request.name.clone(),
             partitions: or_one(request.partitions),
             replication_factor: or_one(request.replication_factor),
+            grows_to: 0,
             assignments: Vec::new(),
             configs: request.configs.into_iter().map(|(name, value)| (name, Some(value))).collect(),
         };

@@ -312,6 +312,9 @@ pub struct NewTopic {
     pub partitions: i32,
     /// −1: the default, or as the assignments have it.
     pub replication_factor: i32,
+    /// As many replicas as there are brokers, up to this, and more as they join: for the topics that a cluster keeps for itself and
+    /// that have to be there from its first broker on. 0: `replication_factor` holds.
+    pub grows_to: i32,
     /// Replicas in order of preference, by partition; empty: the controller places them.
     pub assignments: Vec<(PartitionId, Vec<BrokerId>)>,
     /// Overrides; a none value is refused as Kafka does.

@@ -8,7 +8,7 @@
 //!
 //! Files: [`registration`] (a broker comes), [`sessions`] (it lives, it is fenced), [`shutdown`] (it goes),
 //! [`partitions`] (ISR changes, resignations), [`topics`], [`added_partitions`], [`configs`], [`producer_ids`],
-//! [`bootstrap`], [`work`] (batches).
+//! [`bootstrap`], [`work`] (batches), [`growth`] (replicas for new brokers).
 
 mod added_partitions;
 mod api;
@@ -16,6 +16,7 @@ mod bootstrap;
 mod configs;
 mod draft;
 mod electorate;
+mod growth;
 mod ledger;
 mod partitions;
 mod producer_ids;
@@ -68,6 +69,8 @@ pub struct Controller {
     registrations: Registrations,
     shutdowns: Shutdowns,
     work: WorkQueue,
+    /// A topic may lack replicas that a broker could take.
+    may_grow: bool,
     effects: Effects,
 }
 
@@ -84,6 +87,7 @@ impl Controller {
             registrations: Registrations::default(),
             shutdowns: Shutdowns::default(),
             work: WorkQueue::default(),
+            may_grow: true,
             effects: Effects::default(),
             config,
         };

@@ -25,6 +25,7 @@ struct Plan {
     id: TopicId,
     replicas: Vec<Vec<BrokerId>>,
     configs: BTreeMap<String, String>,
+    grows_to: i32,
 }
 
 impl Controller {
@@ -87,7 +88,7 @@ impl Controller {
             false => self.assigned(topic)?,
         };
         *room = room.checked_sub(replicas.len()).ok_or_else(too_large)?;
-        Ok(Plan { name, id: random_topic_id(seeded), replicas, configs })
+        Ok(Plan { name, id: random_topic_id(seeded), replicas, configs, grows_to: topic.grows_to.max(0) })
     }
 
     fn placed(
@@ -107,7 +108,10 @@ impl Controller {
         }
         let or_default = |value: i32, default: i32| if value == -1 { default.max(1) } else { value };
         let partitions = count(or_default(topic.partitions, request.default_partitions));
-        let factor = count(or_default(topic.replication_factor, request.default_replication_factor));
+        let factor = match topic.grows_to {
+            ..=0 => count(or_default(topic.replication_factor, request.default_replication_factor)),
+            most => count(most).min(self.ledger.ahead().broker_count()).max(1),
+        };
         if partitions > room {
             return Err(too_large());
         }
@@ -144,7 +148,7 @@ impl Controller {
     fn draft_topic(&self, draft: &mut Draft, plan: &Plan) {
         let ahead = self.ledger.ahead();
         let assignment = (0..).map(PartitionId).zip(plan.replicas.iter().cloned()).collect();
-        let node = nodes::topic::encode(&TopicNode { id: plan.id, assignment });
+        let node = nodes::topic::encode(&TopicNode { id: plan.id, assignment, grows_to: plan.grows_to });
         draft.create(nodes::topic::path(&plan.name), node);
         let tree = self.ledger.ahead_tree();
         // A configuration that an earlier topic of the name left behind goes with this one's.

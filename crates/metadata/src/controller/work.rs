@@ -94,6 +94,7 @@ impl Controller {
     /// Finds in the tree what is left to do: at the beginning of a term, and after a decision did not hold.
     pub(super) fn resume_work(&mut self) {
         self.work = WorkQueue::default();
+        self.may_grow = true;
         let ahead = self.ledger.ahead();
         let gone: Vec<_> = ahead.index.in_sync_brokers().filter(|broker| ahead.broker(*broker).is_none()).collect();
         let has_leaderless = ahead.leaderless().next().is_some();
@@ -120,7 +121,7 @@ impl Controller {
                     }
                     draft
                 }
-                None => match self.next_deletion() {
+                None => match self.next_deletion().or_else(|| self.next_growth()) {
                     Some(draft) => draft,
                     None => break,
                 },

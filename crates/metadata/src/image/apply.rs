@@ -161,10 +161,10 @@ fn apply_topic(
         delta.topics_deleted.push(old.clone());
     }
     let (Some(topic), Some(node)) = (decoded?, node) else { return Ok(()) };
-    let assignment = Arc::new(topic.assignment);
+    let (grows_to, assignment) = (topic.grows_to, Arc::new(topic.assignment));
     match old.filter(|old| old.id == topic.id) {
         Some(old) => {
-            let mut changed = TopicImage { assignment, created: node.created, ..(*old).clone() };
+            let mut changed = TopicImage { assignment, grows_to, created: node.created, ..(*old).clone() };
             // A reassignment: the states show the replicas that the topic's node has now.
             for (partition, state) in old.partitions() {
                 let replicas = changed.assigned(partition).unwrap_or_default().to_vec();
@@ -183,6 +183,7 @@ fn apply_topic(
                 name: name.clone(),
                 id: topic.id,
                 created: node.created,
+                grows_to,
                 partitions: Default::default(),
                 assignment,
             });

@@ -14,6 +14,8 @@ pub struct TopicImage {
     pub id: TopicId,
     /// The revision at which it was created.
     pub created: Revision,
+    /// Replicas that its partitions get as brokers join; 0: as many as they have.
+    pub grows_to: i32,
     pub(crate) partitions: OrdMap<PartitionId, Arc<PartitionState>>,
     /// As the topic's node has it: the states join it with theirs.
     pub(crate) assignment: Arc<Vec<(PartitionId, Vec<BrokerId>)>>,

@@ -14,6 +14,8 @@ pub struct TopicNode {
     pub id: TopicId,
     /// Replicas in order of preference, by partition, ascending.
     pub assignment: Vec<(PartitionId, Vec<BrokerId>)>,
+    /// Replicas that each partition gets as brokers join; 0: as many as it has.
+    pub grows_to: i32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -34,6 +36,8 @@ struct TopicPayload {
     topic_id: Bytes,
     #[prost(message, repeated, tag = "2")]
     partitions: Vec<AssignmentPayload>,
+    #[prost(int32, tag = "3")]
+    grows_to: i32,
 }
 
 pub fn path(name: &ottla_model::TopicName) -> Path {
@@ -47,13 +51,13 @@ pub fn encode(topic: &TopicNode) -> Bytes {
         adding: Vec::new(),
         removing: Vec::new(),
     });
-    TopicPayload { topic_id: Bytes::copy_from_slice(topic.id.as_bytes()), partitions: partitions.collect() }
-        .encode_to_vec()
-        .into()
+    let topic_id = Bytes::copy_from_slice(topic.id.as_bytes());
+    TopicPayload { topic_id, partitions: partitions.collect(), grows_to: topic.grows_to }.encode_to_vec().into()
 }
 
 pub fn decode(payload: &Bytes) -> Result<TopicNode, NodeError> {
     let payload = TopicPayload::decode(payload.clone())?;
+    let grows_to = payload.grows_to;
     let id = TopicId::from_slice(&payload.topic_id).ok_or_else(|| NodeError::field("topic_id", &payload.topic_id))?;
     let mut assignment: Vec<_> = payload
         .partitions
@@ -61,7 +65,7 @@ pub fn decode(payload: &Bytes) -> Result<TopicNode, NodeError> {
         .map(|one| (PartitionId(one.partition), one.replicas.into_iter().map(BrokerId).collect()))
         .collect();
     assignment.sort_by_key(|(partition, _): &(PartitionId, Vec<BrokerId>)| *partition);
-    Ok(TopicNode { id, assignment })
+    Ok(TopicNode { id, assignment, grows_to })
 }
 
 /// Kafka's version 3 of it.
@@ -99,6 +103,7 @@ mod tests {
         let topic = TopicNode {
             id: "od_-eKm-R_uinTKrbP9GCw".parse().expect("an id"),
             assignment: vec![(PartitionId(0), vec![BrokerId(3), BrokerId(2), BrokerId(1)])],
+            grows_to: 3,
         };
         assert_eq!(decode(&encode(&topic)), Ok(topic.clone()));
         // goldens: zookeeper-shell get /brokers/topics/a.b_c

@@ -5,7 +5,7 @@ use std::io;
 use bytes::{BufMut, BytesMut};
 use ottla_model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs};
 
-use super::compress::compress;
+use super::compress::{Packing, compress};
 use super::decompress::{DecompressError, decompress};
 use super::header::{
     Attributes, BatchHeader, Compression, HEADER_BYTES, LOG_OVERHEAD_BYTES, MAGIC, TimestampType, crc_of,
@@ -176,7 +176,7 @@ impl BatchBuilder {
             base_sequence: self.base_sequence,
             record_count: self.record_count,
         };
-        assemble(header, self.compression, &self.records)
+        assemble(header, self.compression.into(), &self.records)
     }
 }
 
@@ -191,11 +191,11 @@ fn put_field(out: &mut Vec<u8>, field: Option<&[u8]>) {
 }
 
 /// Packs records behind a header whose length and CRC follow from them.
-pub(super) fn assemble(mut header: BatchHeader, compression: Compression, records: &[u8]) -> io::Result<BytesMut> {
+pub(super) fn assemble(mut header: BatchHeader, packing: Packing, records: &[u8]) -> io::Result<BytesMut> {
     let mut body = Vec::with_capacity(HEADER_BYTES + records.len());
     body.resize(HEADER_BYTES, 0);
-    compress(compression, records, &mut body)?;
-    header.attributes = header.attributes.with_compression(compression);
+    compress(packing, records, &mut body)?;
+    header.attributes = header.attributes.with_compression(packing.compression);
     header.batch_length = i32::try_from(body.len() - LOG_OVERHEAD_BYTES)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a batch of more than 2 GiB"))?;
     let mut batch = BytesMut::from(body.as_slice());
@@ -212,11 +212,11 @@ pub(super) fn assemble(mut header: BatchHeader, compression: Compression, record
 
 /// The same batch packed with another codec, for topics whose `compression.type` is not the producer's. Offsets, timestamps and producer
 /// fields stay. `batch` has passed validation; `max_bytes` bounds what is unpacked.
-pub fn recompress(batch: &[u8], target: Compression, max_bytes: u64) -> Result<BytesMut, DecompressError> {
+pub fn recompress(batch: &[u8], target: impl Into<Packing>, max_bytes: u64) -> Result<BytesMut, DecompressError> {
     let corrupt = |error: &dyn std::fmt::Display| DecompressError::Corrupt(error.to_string());
     let header = BatchHeader::parse(batch).map_err(|error| corrupt(&error))?;
     let source = header.compression().map_err(|error| corrupt(&error))?;
     let packed = batch.get(HEADER_BYTES..).unwrap_or_default();
     let records = decompress(source, packed, max_bytes)?;
-    assemble(header, target, &records).map_err(|error| corrupt(&error))
+    assemble(header, target.into(), &records).map_err(|error| corrupt(&error))
 }

@@ -14,12 +14,26 @@ const SNAPPY_BLOCK_BYTES: usize = 32 * 1024;
 /// Zstd's and Kafka's default level.
 const ZSTD_LEVEL: i32 = 3;
 
+/// How records are packed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Packing {
+    pub compression: Compression,
+    /// Of gzip 1 to 9, of zstd −131,072 to 22; none is the codec's own choice. Snappy has no levels, and the LZ4 that is used here has one.
+    pub level: Option<i32>,
+}
+
+impl From<Compression> for Packing {
+    fn from(compression: Compression) -> Self {
+        Self { compression, level: None }
+    }
+}
+
 /// Appends the packed form of `plain` to `out`.
-pub fn compress(compression: Compression, plain: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-    match compression {
+pub fn compress(packing: Packing, plain: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    match packing.compression {
         Compression::None => out.extend_from_slice(plain),
         Compression::Gzip => {
-            let mut encoder = GzEncoder::new(out, flate2::Compression::default());
+            let mut encoder = GzEncoder::new(out, gzip_level(packing.level));
             encoder.write_all(plain)?;
             encoder.finish()?;
         }
@@ -40,10 +54,18 @@ pub fn compress(compression: Compression, plain: &[u8], out: &mut Vec<u8>) -> io
             encoder.finish().map_err(io::Error::other)?;
         }
         Compression::Zstd => {
-            let mut encoder = zstd::stream::write::Encoder::new(out, ZSTD_LEVEL)?;
+            let mut encoder = zstd::stream::write::Encoder::new(out, packing.level.unwrap_or(ZSTD_LEVEL))?;
             encoder.write_all(plain)?;
             encoder.finish()?;
         }
     }
     Ok(())
+}
+
+/// −1 is gzip's default too.
+fn gzip_level(level: Option<i32>) -> flate2::Compression {
+    match level.and_then(|level| u32::try_from(level).ok()) {
+        Some(level) => flate2::Compression::new(level.min(flate2::Compression::best().level())),
+        None => flate2::Compression::default(),
+    }
 }

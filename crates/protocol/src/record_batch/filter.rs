@@ -160,7 +160,7 @@ impl<'a> StoredRecords<'a> {
             header.max_timestamp = TimestampMs(timestamps.max().unwrap_or(header.max_timestamp.0));
         }
         header.record_count = i32::try_from(kept.len()).unwrap_or(i32::MAX);
-        assemble(header, self.compression, &body)
+        assemble(header, self.compression.into(), &body)
     }
 }
 

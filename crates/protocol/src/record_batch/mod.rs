@@ -17,7 +17,7 @@ mod walk;
 
 pub use batches::{Batch, Batches};
 pub use builder::{BatchBuilder, recompress};
-pub use compress::compress;
+pub use compress::{Packing, compress};
 pub use decompress::{DecompressError, Decompressor, decompress};
 pub use filter::{Filtered, KeyedRecord, StoredRecords, empty_batch};
 pub use header::{

@@ -78,6 +78,20 @@ fn every_codec_passes_and_reads_back() {
 }
 
 #[test]
+fn a_higher_level_packs_tighter_and_unpacks_the_same() {
+    let text: String = (0..20_000).map(|number| format!("{} ", number * number % 7_919)).collect();
+    let batch = BatchBuilder::new().record(NOW, None, Some(text.as_bytes())).build().unwrap();
+    for (compression, low, high) in [(Compression::Gzip, 1, 9), (Compression::Zstd, -5, 19)] {
+        let packed = |level| recompress(&batch, Packing { compression, level: Some(level) }, u64::MAX).unwrap();
+        let (loose, tight) = (packed(low), packed(high));
+        assert!(tight.len() < loose.len(), "{compression:?}: {} and {} bytes", tight.len(), loose.len());
+        for packed in [loose, tight] {
+            assert_eq!(recompress(&packed, Compression::None, u64::MAX).unwrap(), batch);
+        }
+    }
+}
+
+#[test]
 fn kafkas_own_encoder_writes_what_passes_here() {
     use kafka_protocol::records::{
         Compression, Record, RecordBatchDecoder, RecordBatchEncoder, RecordEncodeOptions, TimestampType,
@@ -369,7 +383,7 @@ fn malformed_records_are_refused_compressed_or_not() {
     for &codec in Compression::ALL {
         let pack = |body: &[u8]| {
             let mut packed = Vec::new();
-            compress(codec, body, &mut packed).unwrap();
+            compress(codec.into(), body, &mut packed).unwrap();
             with_body(1, codec, &packed)
         };
         let good = pack(&record(None, &GOOD));

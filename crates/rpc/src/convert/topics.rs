@@ -17,6 +17,7 @@ pub fn create_topics_from_proto(wire: cluster::CreateTopicsRequest) -> CreateTop
         name: topic.name,
         partitions: topic.partitions,
         replication_factor: topic.replication_factor,
+        grows_to: topic.grows_to,
         assignments: topic
             .assignments
             .into_iter()

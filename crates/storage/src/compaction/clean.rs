@@ -37,6 +37,7 @@ impl<E: Env> Cleaning<E> {
             sources: group.to_vec(),
             has_transactions: !kept.is_empty(),
             truncations: self.job.truncations,
+            log: self.job.shared.clone(),
         }))
     }
 

@@ -81,6 +81,8 @@ pub struct Cleaned {
     pub(super) sources: Vec<Source>,
     pub(super) has_transactions: bool,
     pub(super) truncations: u64,
+    /// Of the log that it was made for: another one may have its place by now.
+    pub(super) log: Arc<Shared>,
 }
 
 impl<E: Env> Log<E> {

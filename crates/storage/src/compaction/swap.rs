@@ -6,6 +6,7 @@
 //! [`crate::recovery`] goes on from there (Kafka's `LocalLog.replaceSegments`).
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::job::{Cleaned, Source};
@@ -61,7 +62,10 @@ impl<E: Env> Log<E> {
 
     /// The number of the first segment that gives way, if all are there as they were.
     fn find_sources(&self, cleaned: &Cleaned) -> Option<usize> {
-        if self.is_offline() || self.shared.truncations.load(Ordering::Acquire) != cleaned.truncations {
+        if !Arc::ptr_eq(&self.shared, &cleaned.log)
+            || self.is_offline()
+            || self.shared.truncations.load(Ordering::Acquire) != cleaned.truncations
+        {
             return None;
         }
         let base = cleaned.sources.first()?.base_offset;

@@ -44,6 +44,8 @@ pub struct FaultyFile {
 struct State {
     random: u64,
     faults: Faults,
+    /// How many operations are left before the process dies; none: it lives on.
+    operations_left: Option<u64>,
 }
 
 impl State {
@@ -61,6 +63,18 @@ impl State {
         usize::try_from(self.next() % (bound as u64)).unwrap_or(0)
     }
 
+    /// Counts an operation that changes something; an error when the process is dead.
+    fn operate(&mut self) -> io::Result<()> {
+        match &mut self.operations_left {
+            Some(0) => Err(io::Error::other("the process has ended")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     fn happens(&mut self, ppm: u32) -> bool {
         ppm > 0 && self.next() % 1_000_000 < u64::from(ppm)
     }
@@ -76,7 +90,7 @@ fn no_space() -> io::Error {
 
 impl FaultyEnv {
     pub fn new(seed: u64) -> Self {
-        let state = State { random: seed, faults: Faults::NONE };
+        let state = State { random: seed, faults: Faults::NONE, operations_left: None };
         Self { inner: MemoryEnv::tracked(), state: Arc::new(Mutex::new(state)) }
     }
 
@@ -85,14 +99,22 @@ impl FaultyEnv {
         self.state.lock().faults = faults;
     }
 
+    /// Lets the process die after this many operations that change something: from then on each is an error, and changes
+    /// nothing, until [`Self::kill`] or [`Self::lose_power`] begins the next life.
+    pub fn die_after(&self, operations: u64) {
+        self.state.lock().operations_left = Some(operations);
+    }
+
     /// The loss of power: handles and locks are void, and what was not synced is gone, at least in part.
     pub fn lose_power(&self) {
         let mut state = self.state.lock();
+        state.operations_left = None;
         self.inner.disk.lock().lose_power(|bound| state.below(bound));
     }
 
     /// `kill -9` of every process: handles and locks are void, the page cache stays.
     pub fn kill(&self) {
+        self.state.lock().operations_left = None;
         self.inner.restart();
     }
 }
@@ -104,6 +126,7 @@ impl Env for FaultyEnv {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<FaultyFile> {
         if matches!(mode, OpenMode::Create | OpenMode::Truncate) {
             let mut state = self.state.lock();
+            state.operate()?;
             let ppm = state.faults.no_space_ppm;
             if state.happens(ppm) {
                 return Err(no_space());
@@ -121,23 +144,28 @@ impl Env for FaultyEnv {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.state.lock().operate()?;
         self.inner.rename(from, to)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.state.lock().operate()?;
         self.inner.remove_file(path)
     }
 
     fn create_directory(&self, path: &Path) -> io::Result<()> {
+        self.state.lock().operate()?;
         self.inner.create_directory(path)
     }
 
     fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.state.lock().operate()?;
         self.inner.remove_directory(path)
     }
 
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
+        state.operate()?;
         let ppm = state.faults.sync_error_ppm;
         if state.happens(ppm) {
             return Err(io_error());
@@ -153,6 +181,7 @@ impl Env for FaultyEnv {
 impl FaultyFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.state.lock();
+        state.operate()?;
         let ppm = state.faults.sync_error_ppm;
         if state.happens(ppm) {
             return Err(io_error());
@@ -173,6 +202,7 @@ impl File for FaultyFile {
 
     fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
         let mut state = self.state.lock();
+        state.operate()?;
         let Faults { io_error_ppm, no_space_ppm, .. } = state.faults;
         let error = if state.happens(io_error_ppm) {
             io_error()
@@ -187,6 +217,7 @@ impl File for FaultyFile {
     }
 
     fn set_len(&self, size_bytes: u64) -> io::Result<()> {
+        self.state.lock().operate()?;
         self.inner.set_len(size_bytes)
     }
 

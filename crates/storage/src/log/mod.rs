@@ -59,6 +59,8 @@ pub struct Log<E: Env> {
     pub(crate) active_file: OnceLock<Arc<E::File>>,
     /// The older segment that was read last: a consumer that catches up reads it many times. The only other open file.
     pub(crate) older_file: Mutex<Option<(Offset, Arc<E::File>)>>,
+    /// A log file was asked for since [`Log::close_idle_files`] looked last.
+    pub(crate) files_used: AtomicBool,
     pub(crate) log_start: Offset,
     pub(crate) log_end: Offset,
     pub(crate) recovery_point: Offset,
@@ -157,6 +159,7 @@ impl<E: Env> Log<E> {
             segments,
             active_file: OnceLock::new(),
             older_file: Mutex::new(None),
+            files_used: AtomicBool::new(false),
             log_start: Offset::ZERO,
             log_end: Offset::ZERO,
             recovery_point: Offset::ZERO,
@@ -283,6 +286,20 @@ impl<E: Env> Log<E> {
         *self.older_file.lock() = None;
     }
 
+    /// Closes the log files that nobody has used since the last call; they are opened again when somebody does. Between calls a log
+    /// holds two files at most, an idle one none (`docs/adr/0009-at-most-two-open-files-a-partition.md`).
+    pub fn close_idle_files(&mut self) {
+        if !std::mem::take(self.files_used.get_mut()) {
+            self.active_file = OnceLock::new();
+            *self.older_file.get_mut() = None;
+        }
+    }
+
+    /// The files that are open, for tests and benchmarks.
+    pub fn open_files(&self) -> usize {
+        usize::from(self.active_file.get().is_some()) + usize::from(self.older_file.lock().is_some())
+    }
+
     pub(crate) fn place(&self) -> Place<'_, E> {
         Place { env: &self.env, directory: &self.directory }
     }
@@ -297,6 +314,10 @@ impl<E: Env> Log<E> {
     }
 
     pub(crate) fn active_file(&self) -> io::Result<&Arc<E::File>> {
+        // A load first: on a busy log the flag is set already.
+        if !self.files_used.load(Ordering::Relaxed) {
+            self.files_used.store(true, Ordering::Relaxed);
+        }
         if let Some(file) = self.active_file.get() {
             return Ok(file);
         }
@@ -311,6 +332,7 @@ impl<E: Env> Log<E> {
             return self.active_file().cloned();
         }
         let Some(segment) = self.segments.get(number) else { return Err(io::Error::from(io::ErrorKind::NotFound)) };
+        self.files_used.store(true, Ordering::Relaxed);
         let mut older = self.older_file.lock();
         if let Some((base, file)) = older.as_ref()
             && *base == segment.base_offset

@@ -15,8 +15,8 @@ use crate::error::OpenError;
 use crate::file_name::{self, CLEANED_SUFFIX, DELETED_SUFFIX, SWAP_SUFFIX};
 use crate::scan::{HeaderScan, Step};
 
-/// Removes what is worth nothing, and finishes a swap. Returns whether segments changed.
-pub(super) fn finish<E: Env>(env: &E, directory: &Path) -> Result<bool, Fault> {
+/// Removes what is worth nothing, and finishes a swap.
+pub(super) fn finish<E: Env>(env: &E, directory: &Path) -> Result<(), Fault> {
     let names: Vec<String> = files(env, directory)?;
     let with = |suffix: &'static str| {
         names.iter().filter_map(move |name| {
@@ -24,10 +24,13 @@ pub(super) fn finish<E: Env>(env: &E, directory: &Path) -> Result<bool, Fault> {
             Some((offset, directory.join(name)))
         })
     };
+    let first_cleaned = with(CLEANED_SUFFIX).map(|(offset, _)| offset).min().unwrap_or(Offset::MAX);
+    let swaps: Vec<_> = with(SWAP_SUFFIX).filter(|(offset, _)| *offset < first_cleaned).collect();
+    // Before anything is removed: a swap that cannot be finished is for people to look at.
+    let end = end_of(env, directory, &swaps)?;
     for name in names.iter().filter(|name| name.ends_with(DELETED_SUFFIX) || name.ends_with(".tmp")) {
         env.remove_file_if_there(&directory.join(name))?;
     }
-    let first_cleaned = with(CLEANED_SUFFIX).map(|(offset, _)| offset).min().unwrap_or(Offset::MAX);
     // The `.swap` files first: without the `.cleaned` ones they would count.
     for (_, path) in with(SWAP_SUFFIX).filter(|(offset, _)| *offset >= first_cleaned) {
         env.remove_file_if_there(&path)?;
@@ -35,11 +38,7 @@ pub(super) fn finish<E: Env>(env: &E, directory: &Path) -> Result<bool, Fault> {
     for (_, path) in with(CLEANED_SUFFIX) {
         env.remove_file_if_there(&path)?;
     }
-    let swaps: Vec<_> = with(SWAP_SUFFIX).filter(|(offset, _)| *offset < first_cleaned).collect();
-    let (Some(first), Some(end)) = (swaps.iter().map(|(offset, _)| *offset).min(), end_of(env, directory, &swaps)?)
-    else {
-        return Ok(false);
-    };
+    let (Some(first), Some(end)) = (swaps.iter().map(|(offset, _)| *offset).min(), end) else { return Ok(()) };
     tracing::info!(directory = %directory.display(), %first, %end, "finishing a compaction that was interrupted");
     for name in &names {
         if let Some((offset, kind)) = file_name::parse(name)
@@ -54,7 +53,7 @@ pub(super) fn finish<E: Env>(env: &E, directory: &Path) -> Result<bool, Fault> {
         env.rename(path, &path.with_extension(""))?;
     }
     env.sync_directory(directory)?;
-    Ok(true)
+    Ok(())
 }
 
 fn files<E: Env>(env: &E, directory: &Path) -> io::Result<Vec<String>> {

@@ -28,6 +28,7 @@ impl World {
                     name: topic.clone(),
                     partitions: self.config.partitions,
                     replication_factor: self.config.replication_factor,
+                    grows_to: 0,
                     assignments: Vec::new(),
                     configs: vec![("min.insync.replicas".to_owned(), Some(self.config.min_isr.to_string()))],
                 }],

@@ -371,3 +371,37 @@ fn producer_ids_are_given_once() {
     let golden = r#"{"version":1,"broker":2,"block_start":"1000","block_end":"1999"}"#;
     assert_eq!(nodes::json_at(&cluster.tree, &path).as_deref(), Some(golden));
 }
+
+#[test]
+fn a_topic_that_grows_gets_replicas_as_brokers_join_and_elections_do_not_stop_it() {
+    const TOPIC: &str = "__consumer_offsets";
+    let mut cluster = Cluster::of(1);
+    let growing = NewTopic { grows_to: 3, ..placed(TOPIC, 50, -1) };
+    let created = outcomes(cluster.ask(Request::CreateTopics(create(vec![growing, placed("fixed", 1, 1)]))));
+    assert_eq!(refusals(&created), [(ErrorCode::None, ""); 2]);
+    assert_eq!(created.topics[0].replication_factor, 1);
+    cluster.start(2);
+    assert_eq!(cluster.image.topic(TOPIC).expect("is there").replication_factor(), 2);
+    // A leader that was elected between two brokers finds what is left to do.
+    cluster.change_leader();
+    cluster.start(3);
+    cluster.start(4);
+    let topic = cluster.image.topic(TOPIC).expect("is there").clone();
+    assert_eq!(topic.grows_to, 3);
+    let mut preferred = BTreeMap::<_, usize>::new();
+    for (_, state) in topic.partitions() {
+        assert_eq!(state.replicas.len(), 3);
+        assert_eq!(
+            (state.leader, state.leader_epoch.0, isr(state)),
+            (BrokerId(1), 0, vec![1]),
+            "it follows only so far"
+        );
+        assert!(state.replicas.iter().all(|broker| (1..=3).contains(&broker.0)), "no more than it grows to");
+        *preferred.entry(state.replicas[0]).or_default() += 1;
+    }
+    assert!(preferred.len() > 1, "{preferred:?}");
+    assert_eq!(cluster.image.topic("fixed").expect("is there").replication_factor(), 1);
+    // What follows joins as anybody does.
+    let members = [1, 2, 3].map(|id| cluster.member(id)).to_vec();
+    assert_eq!(cluster.alter_isr(TOPIC, members), ErrorCode::None);
+}

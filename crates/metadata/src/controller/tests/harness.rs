@@ -430,6 +430,7 @@ pub(super) fn new_topic(name: &str, assignments: &[&[i32]], configs: &[(&str, &s
         name: name.to_owned(),
         partitions: -1,
         replication_factor: -1,
+        grows_to: 0,
         assignments: (0..).map(PartitionId).zip(assignments.iter().map(assignment)).collect(),
         configs: configs.iter().map(|(name, value)| (String::from(*name), Some(String::from(*value)))).collect(),
     }

@@ -1,0 +1,147 @@
+//! Compacted topics: cleaned on leader and followers by themselves, through a restart, and with errors that stay where they are.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ottla_model::{ErrorCode, Offset, TopicId};
+use ottla_protocol::messages::TopicRef;
+use ottla_protocol::record_batch::{BatchBuilder, Batches, Records};
+
+use super::harness::{Cluster, TestBroker, eventually, topic_id};
+
+const NEVER_MS: i32 = 60_000;
+/// Segments have at least 1 MiB: so many records of this size fill a few of them.
+const VALUE_BYTES: usize = 100_000;
+
+const FLAGS: &[(&str, &str)] = &[("log.cleaner.backoff.ms", "20")];
+const CONFIG: &[(&str, &str)] = &[
+    ("cleanup.policy", "compact"),
+    ("segment.bytes", "1048576"),
+    ("min.cleanable.dirty.ratio", "0.01"),
+    ("file.delete.delay.ms", "0"),
+];
+
+fn produce_keys(broker: &TestBroker, id: TopicId, count: usize) {
+    for number in 0..count {
+        let (key, mut value) = (format!("key {}", number % 5), vec![0_u8; VALUE_BYTES]);
+        value[..8].copy_from_slice(&(number as u64).to_be_bytes());
+        let batch = BatchBuilder::new().record(crate::clock::wall(), Some(key.as_bytes()), Some(&value));
+        let produced = broker.produce(TopicRef::Id(id), 0, &batch.build().unwrap(), -1, NEVER_MS);
+        assert_eq!(produced.error, ErrorCode::None);
+    }
+}
+
+/// The records of the whole log: offset, and the first bytes of the value by key.
+fn read(broker: &TestBroker, id: TopicId) -> (Vec<i64>, BTreeMap<Bytes, u64>) {
+    let (mut offsets, mut table) = (Vec::new(), BTreeMap::new());
+    let mut next = Offset::ZERO;
+    loop {
+        let slice =
+            broker.partition(id, 0).with_log(|log| log.read(next, 1 << 20, log.log_end_offset(), true).unwrap());
+        let bytes = slice.unwrap().read().unwrap();
+        if bytes.is_empty() {
+            return (offsets, table);
+        }
+        for batch in Batches::new(&bytes).map_while(Result::ok) {
+            next = batch.header.next_offset();
+            for record in Records::new(&Bytes::copy_from_slice(batch.bytes), 1 << 20).unwrap() {
+                let record = record.unwrap();
+                offsets.push(record.offset.0);
+                let value = u64::from_be_bytes(record.value.unwrap()[..8].try_into().unwrap());
+                table.insert(record.key.unwrap(), value);
+            }
+        }
+    }
+}
+
+fn metric(broker: &TestBroker, name: &str) -> i64 {
+    let page = broker.broker.telemetry.render();
+    let line = page.lines().find_map(|line| line.strip_prefix(&format!("ottla_broker_cleaner_{name} ")));
+    line.unwrap().parse().unwrap()
+}
+
+#[test]
+fn compacted_topics_are_cleaned_on_every_replica_and_open_again() {
+    let cluster = Cluster::new(FLAGS);
+    let mut brokers = cluster.start_all(&[1, 2]);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1, 2], CONFIG);
+    produce_keys(&brokers[0], id, 60);
+    let expected: BTreeMap<Bytes, u64> = (55..60_u64).map(|n| (Bytes::from(format!("key {}", n % 5)), n)).collect();
+    for broker in &brokers {
+        // Of the closed segments five records are left at most; the active one has ten.
+        eventually("the log is clean", || read(broker, id).0.len() <= 16);
+        assert_eq!(read(broker, id).1, expected);
+        let path = cluster.log_directory(broker.id).join("cleaner-offset-checkpoint");
+        eventually("the checkpoint says so", || {
+            std::fs::read_to_string(&path)
+                .unwrap_or_default()
+                .lines()
+                .any(|line| line.strip_prefix("t 0 ").is_some_and(|offset| offset.parse::<i64>().unwrap() >= 40))
+        });
+        assert!(metric(broker, "runs_total") > 0);
+        assert!(metric(broker, "written_bytes_total") < metric(broker, "read_bytes_total"));
+        let deleted = || {
+            let directory = cluster.log_directory(broker.id).join("t-0");
+            std::fs::read_dir(directory)
+                .unwrap()
+                .any(|file| file.unwrap().file_name().to_string_lossy().ends_with(".deleted"))
+        };
+        eventually("old files are gone", || !deleted());
+    }
+    brokers.remove(1).kill();
+    brokers.remove(0).shut_down();
+    for broker in cluster.start_all(&[1, 2]) {
+        assert_eq!(broker.log_end(id, 0), Offset(60));
+        assert_eq!(read(&broker, id).1, expected);
+        broker.kill();
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_cleaned_is_put_aside_and_others_go_on() {
+    let cluster = Cluster::new(&[FLAGS, &[("log.cleaner.threads", "2")]].concat());
+    let broker = cluster.start(1);
+    let (damaged, sound) = (topic_id(1), topic_id(2));
+    // Not to be cleaned before it is damaged.
+    let later = [CONFIG, &[("min.compaction.lag.ms", "600000")]].concat();
+    cluster.quorum.create_topic("damaged", damaged, 1, &[1], &later);
+    produce_keys(&broker, damaged, 30);
+    let path = cluster.log_directory(1).join("damaged-0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[5_000] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    cluster.quorum.create_topic("sound", sound, 1, &[1], CONFIG);
+    produce_keys(&broker, sound, 30);
+    eventually("the sound log is clean", || read(&broker, sound).0.len() < 20);
+    assert_eq!(metric(&broker, "uncleanable_partitions"), 0);
+    cluster.quorum.configure_topic("damaged", CONFIG);
+    eventually("the damaged one is put aside", || metric(&broker, "uncleanable_partitions") == 1);
+    let runs = metric(&broker, "runs_total");
+    produce_keys(&broker, sound, 30);
+    eventually("the others go on", || metric(&broker, "runs_total") > runs);
+    assert_eq!(broker.log_end(damaged, 0), Offset(30), "and it can be written to and read");
+    broker.kill();
+}
+
+#[test]
+fn a_policy_that_changes_takes_effect_at_once() {
+    let cluster = Cluster::new(FLAGS);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    let deleted = [&CONFIG[1..], &[("cleanup.policy", "delete")]].concat();
+    cluster.quorum.create_topic("t", id, 1, &[1], &deleted);
+    produce_keys(&broker, id, 40);
+    assert_eq!(read(&broker, id).0.len(), 40);
+    cluster.quorum.configure_topic("t", CONFIG);
+    eventually("the log is clean", || read(&broker, id).0.len() <= 16);
+    cluster.quorum.configure_topic("t", &deleted);
+    let runs = metric(&broker, "runs_total");
+    produce_keys(&broker, id, 40);
+    assert_eq!(metric(&broker, "runs_total"), runs);
+    // A log that has been cleaned once may have gaps, whatever its policy is by now.
+    broker.kill();
+    let broker = cluster.start(1);
+    assert_eq!(broker.log_end(id, 0), Offset(80));
+    broker.kill();
+}

@@ -1,0 +1,231 @@
+//! Groups on real logs: offsets and members survive their coordinator, leaderships begin and end, clocks run.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use ottla_model::{ErrorCode, TopicId};
+use ottla_protocol::RequestHeader;
+use ottla_protocol::kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use ottla_protocol::kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use ottla_protocol::kafka_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
+use ottla_protocol::kafka_protocol::messages::{
+    GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, ListGroupsRequest, OffsetCommitRequest,
+    OffsetFetchRequest, SyncGroupRequest, TopicName,
+};
+use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
+use ottla_protocol::messages::TopicRef;
+
+use super::harness::{Asked, CLIENT, Cluster, TestBroker, batch, eventually, topic_id};
+use crate::broker::Broker;
+use crate::group_host::OFFSETS_TOPIC;
+use crate::handlers;
+use crate::request_context::RequestContext;
+use crate::response::Answer;
+
+/// `__consumer_offsets`, and a topic whose offsets are committed.
+const OFFSETS: u8 = 1;
+const LOGS: u8 = 2;
+
+type Handler = fn(&Arc<Broker>, &RequestContext, RequestHeader, BytesMut) -> Answer;
+
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+fn begin<'b, R: Request>(broker: &'b TestBroker, handle: Handler, version: i16, request: &R) -> Asked<'b> {
+    let frame = ottla_protocol::encode_request(version, 7, Some("me"), request).expect("encodes");
+    broker.ask(CLIENT, handle, version, &frame)
+}
+
+fn end<R: Request>(asked: Asked<'_>, version: i16) -> R::Response {
+    ottla_protocol::decode_response::<R>(version, asked.frame()).expect("decodes").1
+}
+
+fn cluster_with(flags: &[(&str, &str)], replicas: &[i32], config: &[(&str, &str)]) -> (Cluster, Vec<TestBroker>) {
+    let cluster = Cluster::new(flags);
+    let brokers = cluster.start_all(replicas);
+    let mut config = config.to_vec();
+    config.push(("cleanup.policy", "compact"));
+    cluster.quorum.create_topic(OFFSETS_TOPIC, topic_id(OFFSETS), 1, replicas, &config);
+    cluster.quorum.create_topic("logs", topic_id(LOGS), 2, replicas, &[]);
+    eventually("groups are served", || fetch(&brokers[0], "any").0 == ErrorCode::None.code());
+    (cluster, brokers)
+}
+
+fn commit_request(group: &str, offset: i64) -> OffsetCommitRequest {
+    let partition = OffsetCommitRequestPartition::default()
+        .with_partition_index(1)
+        .with_committed_offset(offset)
+        .with_committed_metadata(Some(text("note")));
+    let topic = OffsetCommitRequestTopic::default().with_name(TopicName(text("logs"))).with_partitions(vec![partition]);
+    OffsetCommitRequest::default()
+        .with_group_id(GroupId(text(group)))
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![topic])
+}
+
+const COMMIT_VERSION: i16 = 8;
+
+fn begin_commit<'b>(broker: &'b TestBroker, group: &str, offset: i64) -> Asked<'b> {
+    begin(broker, handlers::offset_commit::handle, COMMIT_VERSION, &commit_request(group, offset))
+}
+
+fn committed(asked: Asked<'_>) -> i16 {
+    end::<OffsetCommitRequest>(asked, COMMIT_VERSION).topics[0].partitions[0].error_code
+}
+
+/// The group's error, and the offset of `logs`, partition 1.
+fn fetch(broker: &TestBroker, group: &str) -> (i16, i64) {
+    let topics = OffsetFetchRequestTopics::default().with_name(TopicName(text("logs"))).with_partition_indexes(vec![1]);
+    let group = OffsetFetchRequestGroup::default().with_group_id(GroupId(text(group))).with_topics(Some(vec![topics]));
+    let request = OffsetFetchRequest::default().with_groups(vec![group]);
+    let response = end::<OffsetFetchRequest>(begin(broker, handlers::offset_fetch::handle, 8, &request), 8);
+    let group = &response.groups[0];
+    let offset = group.topics.first().map_or(-2, |topic| topic.partitions[0].committed_offset);
+    (group.error_code, offset)
+}
+
+fn begin_join<'b>(broker: &'b TestBroker, group: &str, member: &str) -> Asked<'b> {
+    let protocol =
+        JoinGroupRequestProtocol::default().with_name(text("range")).with_metadata(Bytes::from_static(b"topics"));
+    let request = JoinGroupRequest::default()
+        .with_group_id(GroupId(text(group)))
+        .with_member_id(text(member))
+        .with_session_timeout_ms(10_000)
+        .with_rebalance_timeout_ms(10_000)
+        .with_protocol_type(text("consumer"))
+        .with_protocols(vec![protocol]);
+    begin(broker, handlers::join_group::handle, 3, &request)
+}
+
+fn joined(asked: Asked<'_>) -> JoinGroupResponse {
+    end::<JoinGroupRequest>(asked, 3)
+}
+
+fn heartbeat(broker: &TestBroker, group: &str, member: &str, generation: i32) -> i16 {
+    let request = HeartbeatRequest::default()
+        .with_group_id(GroupId(text(group)))
+        .with_member_id(text(member))
+        .with_generation_id(generation);
+    end::<HeartbeatRequest>(begin(broker, handlers::heartbeat::handle, 4, &request), 4).error_code
+}
+
+#[test]
+fn what_was_committed_survives_the_coordinator() {
+    // A buffer smaller than the log: it is read in pieces.
+    let (cluster, mut brokers) = cluster_with(&[("offsets.load.buffer.size", "1000")], &[1, 2, 3], &[]);
+    for number in 0..300 {
+        assert_eq!(committed(begin_commit(&brokers[0], &format!("group-{}", number % 100), number)), 0);
+    }
+    assert_eq!(fetch(&brokers[0], "group-7"), (0, 207));
+    assert_eq!(fetch(&brokers[1], "group-7").0, ErrorCode::NotCoordinator.code());
+    brokers.remove(0).kill();
+    cluster.quorum.elect(OFFSETS_TOPIC, 0, 2, &[2, 3]);
+    eventually("the next coordinator serves", || fetch(&brokers[0], "group-7").0 == 0);
+    for number in 0..100 {
+        assert_eq!(fetch(&brokers[0], &format!("group-{number}")), (0, 200 + number));
+    }
+    assert_eq!(committed(begin_commit(&brokers[0], "group-7", 1_000)), 0);
+    // And the whole cluster's restart.
+    brokers.drain(..).for_each(TestBroker::shut_down);
+    let back = cluster.start(2);
+    cluster.quorum.elect(OFFSETS_TOPIC, 0, 2, &[2]);
+    eventually("it serves again", || fetch(&back, "group-7") == (0, 1_000));
+    let listed =
+        end::<ListGroupsRequest>(begin(&back, handlers::list_groups::handle, 4, &ListGroupsRequest::default()), 4);
+    assert_eq!((listed.error_code, listed.groups.len()), (0, 100));
+}
+
+#[test]
+fn a_commit_is_answered_when_it_is_replicated_and_not_before() {
+    let flags = [("replica.lag.time.max.ms", "3600000"), ("offsets.commit.timeout.ms", "60000")];
+    let (cluster, mut brokers) = cluster_with(&flags, &[1, 2], &[]);
+    brokers.remove(1).kill();
+    let mut waiting = begin_commit(&brokers[0], "g", 5);
+    assert!(!waiting.is_ready());
+    assert_eq!(fetch(&brokers[0], "g"), (0, -1), "what may be lost is not told");
+    cluster.quorum.fence(2);
+    cluster.quorum.set_isr(OFFSETS_TOPIC, 0, &[1]);
+    assert_eq!(committed(waiting), 0);
+    assert_eq!(fetch(&brokers[0], "g"), (0, 5));
+}
+
+#[test]
+fn commits_without_enough_replicas_are_refused_and_leave_nothing() {
+    let (cluster, mut brokers) = cluster_with(&[], &[1, 2], &[("min.insync.replicas", "2")]);
+    brokers.remove(1).kill();
+    cluster.quorum.set_isr(OFFSETS_TOPIC, 0, &[1]);
+    assert_eq!(committed(begin_commit(&brokers[0], "g", 5)), ErrorCode::CoordinatorNotAvailable.code());
+    assert_eq!(fetch(&brokers[0], "g"), (0, -1));
+}
+
+#[test]
+fn members_come_by_the_clock_and_go_with_the_leadership() {
+    let (cluster, brokers) = cluster_with(&[("group.initial.rebalance.delay.ms", "50")], &[1, 2], &[]);
+    // Nothing happens but time: the first round ends by itself.
+    let first = joined(begin_join(&brokers[0], "g", ""));
+    assert_eq!((first.error_code, first.generation_id, first.members.len()), (0, 1, 1));
+    let sync = SyncGroupRequest::default()
+        .with_group_id(GroupId(text("g")))
+        .with_generation_id(1)
+        .with_member_id(first.member_id.clone());
+    let synced = end::<SyncGroupRequest>(begin(&brokers[0], handlers::sync_group::handle, 4, &sync), 4);
+    assert_eq!(synced.error_code, 0);
+    assert_eq!(heartbeat(&brokers[0], "g", &first.member_id, 1), 0);
+    // A second member waits for the first one, which does not come again.
+    let mut second = begin_join(&brokers[0], "g", "");
+    assert!(!second.is_ready());
+    assert_eq!(heartbeat(&brokers[0], "g", &first.member_id, 1), ErrorCode::RebalanceInProgress.code());
+    cluster.quorum.elect(OFFSETS_TOPIC, 0, 2, &[1, 2]);
+    assert_eq!(joined(second).error_code, ErrorCode::NotCoordinator.code());
+    // The next coordinator knows the generation that was settled.
+    eventually("it serves", || fetch(&brokers[1], "g").0 == 0);
+    assert_eq!(heartbeat(&brokers[1], "g", &first.member_id, 1), 0);
+    assert_eq!(heartbeat(&brokers[1], "g", "nobody", 1), ErrorCode::UnknownMemberId.code());
+}
+
+#[test]
+fn a_leadership_that_comes_back_starts_from_the_log() {
+    let (cluster, brokers) = cluster_with(&[], &[1, 2], &[]);
+    for round in 0..10 {
+        let (leader, follower) = ((round % 2) as usize, ((round + 1) % 2) as usize);
+        assert_eq!(committed(begin_commit(&brokers[leader], "g", round)), 0);
+        cluster.quorum.elect(OFFSETS_TOPIC, 0, brokers[follower].id, &[1, 2]);
+        eventually("the other serves", || fetch(&brokers[follower], "g").0 == 0);
+        assert_eq!(fetch(&brokers[follower], "g"), (0, round));
+    }
+}
+
+#[test]
+fn offsets_of_a_deleted_topic_go() {
+    let (cluster, brokers) = cluster_with(&[], &[1], &[]);
+    assert_eq!(committed(begin_commit(&brokers[0], "g", 5)), 0);
+    cluster.quorum.delete_topic("logs", 2);
+    eventually("they are gone", || fetch(&brokers[0], "g") == (0, -1));
+    assert_eq!(committed(begin_commit(&brokers[0], "g", 5)), ErrorCode::UnknownTopicOrPartition.code());
+}
+
+#[test]
+fn a_topic_that_is_made_anew_has_other_groups() {
+    let (cluster, brokers) = cluster_with(&[], &[1], &[]);
+    assert_eq!(committed(begin_commit(&brokers[0], "g", 5)), 0);
+    cluster.quorum.delete_topic(OFFSETS_TOPIC, 1);
+    assert_eq!(fetch(&brokers[0], "g").0, ErrorCode::NotCoordinator.code());
+    cluster.quorum.create_topic(OFFSETS_TOPIC, TopicId([9; 16]), 1, &[1], &[]);
+    eventually("it serves", || fetch(&brokers[0], "g") == (0, -1));
+}
+
+#[test]
+fn clients_do_not_write_to_the_internal_topic() {
+    let (_cluster, brokers) = cluster_with(&[], &[1], &[]);
+    let end = brokers[0].log_end(topic_id(OFFSETS), 0);
+    for topic in [TopicRef::Name(OFFSETS_TOPIC.to_owned()), TopicRef::Id(topic_id(OFFSETS))] {
+        let refused = brokers[0].produce(topic, 0, &batch(&["mine"]), -1, 1_000);
+        assert_eq!(refused.error, ErrorCode::InvalidTopicException);
+    }
+    assert_eq!(brokers[0].log_end(topic_id(OFFSETS), 0), end);
+}

@@ -1,0 +1,106 @@
+//! ConsumerGroupDescribe (69), versions 0 and 1: consumer groups (KIP-848) with their members.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_group_coordinator::answer::{ConsumerGroupDescribed, ConsumerGroupMember};
+use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
+use ottla_model::{ErrorCode, GroupId, PartitionId, TopicId};
+use ottla_protocol::kafka_protocol::messages::consumer_group_describe_response::{
+    Assignment, DescribedGroup, Member, TopicPartitions,
+};
+use ottla_protocol::kafka_protocol::messages::{
+    ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, TopicName as WireTopicName,
+};
+use ottla_protocol::{RequestHeader, decode_request};
+
+use super::{group, wire};
+use crate::broker::Broker;
+use crate::group_host::Asked;
+use crate::request_context::RequestContext;
+use crate::response::Answer;
+
+/// The first version that tells members of the classic protocol from the others.
+const MEMBER_TYPE_FROM: i16 = 1;
+const CLASSIC_MEMBER: i8 = 0;
+const CONSUMER_MEMBER: i8 = 1;
+
+pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let version = header.api_version;
+    let request = match decode_request::<ConsumerGroupDescribeRequest>(version, body.freeze()) {
+        Ok(request) => request,
+        Err(error) => return Answer::close(error),
+    };
+    let with_operations = request.include_authorized_operations;
+    let asked = request
+        .group_ids
+        .iter()
+        .map(|id| {
+            let id = group::group_id(id);
+            let asked = match id.as_str() {
+                "" => Asked::Answered(GroupAnswer::Failed(ErrorCode::InvalidGroupId)),
+                _ => group::ask(broker, &id, GroupRequest::ConsumerGroupDescribe(id.clone())),
+            };
+            (id, asked)
+        })
+        .collect();
+    let patience = broker.replicas.groups().commit_timeout();
+    group::respond_all::<ConsumerGroupDescribeRequest, _>(header, asked, patience, move |answers| {
+        let groups = answers.into_iter().map(|(id, answer)| described(version, &id, with_operations, answer));
+        ConsumerGroupDescribeResponse::default().with_groups(groups.collect())
+    })
+}
+
+fn described(version: i16, id: &GroupId, with_operations: bool, answer: GroupAnswer) -> DescribedGroup {
+    let response = DescribedGroup::default()
+        .with_group_id(group::wire_group_id(id))
+        .with_authorized_operations(wire::OPERATIONS_NOT_ASKED);
+    let ConsumerGroupDescribed { error, message, group: _, state, group_epoch, assignment_epoch, assignor, members } =
+        match answer {
+            GroupAnswer::ConsumerGroupDescribe(described) => described,
+            other => return response.with_error_code(group::failure(&other).code()),
+        };
+    let response = response
+        .with_error_code(error.code())
+        .with_error_message(message.as_deref().map(wire::text))
+        .with_group_state(wire::text(state))
+        .with_group_epoch(group_epoch)
+        .with_assignment_epoch(assignment_epoch)
+        .with_assignor_name(wire::text(&assignor))
+        .with_members(members.into_iter().map(|one| member(version, one)).collect());
+    match with_operations && error.is_ok() {
+        true => response.with_authorized_operations(wire::GROUP_OPERATIONS),
+        false => response,
+    }
+}
+
+fn member(version: i16, member: ConsumerGroupMember) -> Member {
+    let names = member.subscribed_topics.iter().map(|name| WireTopicName(wire::text(name)));
+    let response = Member::default()
+        .with_member_id(wire::text(member.member.as_str()))
+        .with_instance_id(group::wire_instance_id(member.instance.as_ref()))
+        .with_rack_id(member.rack.as_deref().map(wire::text))
+        .with_member_epoch(member.member_epoch)
+        .with_client_id(wire::text(&member.client_id))
+        .with_client_host(wire::text(&member.client_host))
+        .with_subscribed_topic_names(names.collect())
+        .with_subscribed_topic_regex(member.subscribed_regex.as_deref().map(wire::text))
+        .with_assignment(assignment(member.assignment))
+        .with_target_assignment(assignment(member.target_assignment));
+    match version {
+        MEMBER_TYPE_FROM.. => {
+            response.with_member_type(if member.is_classic { CLASSIC_MEMBER } else { CONSUMER_MEMBER })
+        }
+        _ => response,
+    }
+}
+
+fn assignment(topics: Vec<(TopicId, String, Vec<PartitionId>)>) -> Assignment {
+    let topics = topics.into_iter().map(|(id, name, partitions)| {
+        TopicPartitions::default()
+            .with_topic_id(wire::uuid(id))
+            .with_topic_name(WireTopicName(wire::text(&name)))
+            .with_partitions(partitions.into_iter().map(|partition| partition.0).collect())
+    });
+    Assignment::default().with_topic_partitions(topics.collect())
+}

@@ -1,0 +1,44 @@
+//! DeleteGroups (42), versions 0 to 2: groups without members go, and what they committed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
+use ottla_protocol::kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
+use ottla_protocol::kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
+use ottla_protocol::{RequestHeader, decode_request};
+
+use super::group;
+use crate::broker::Broker;
+use crate::request_context::RequestContext;
+use crate::response::Answer;
+
+pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let request = match decode_request::<DeleteGroupsRequest>(header.api_version, body.freeze()) {
+        Ok(request) => request,
+        Err(error) => return Answer::close(error),
+    };
+    let mut seen = BTreeSet::new();
+    let asked = request
+        .groups_names
+        .iter()
+        .map(group::group_id)
+        .filter(|id| seen.insert(id.clone()))
+        .map(|id| {
+            let asked = group::ask(broker, &id, GroupRequest::DeleteGroup(id.clone()));
+            (id, asked)
+        })
+        .collect();
+    let patience = broker.replicas.groups().commit_timeout();
+    group::respond_all::<DeleteGroupsRequest, _>(header, asked, patience, |answers| {
+        let results = answers.into_iter().map(|(id, answer)| {
+            let error = match answer {
+                GroupAnswer::DeleteGroup(error) => error,
+                other => group::failure(&other),
+            };
+            DeletableGroupResult::default().with_group_id(group::wire_group_id(&id)).with_error_code(error.code())
+        });
+        DeleteGroupsResponse::default().with_results(results.collect())
+    })
+}

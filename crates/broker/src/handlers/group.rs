@@ -1,0 +1,143 @@
+//! What the handlers of the group APIs share: who asks, the way to the groups and back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_group_coordinator::request::{ClientInfo, GroupTopic};
+use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
+use ottla_metadata::Image;
+use ottla_model::{ErrorCode, GroupId, InstanceId, MemberId, TopicId};
+use ottla_protocol::RequestHeader;
+use ottla_protocol::kafka_protocol::messages;
+use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
+use ottla_protocol::messages::TopicRef;
+
+use super::wire;
+use crate::broker::Broker;
+use crate::group_host::Asked;
+use crate::request_context::RequestContext;
+use crate::response::{Answer, Response};
+
+pub fn group_id(id: &messages::GroupId) -> GroupId {
+    GroupId::new(id.as_str())
+}
+
+pub fn wire_group_id(id: &GroupId) -> messages::GroupId {
+    messages::GroupId(wire::text(id.as_str()))
+}
+
+pub fn member_id(text: &StrBytes) -> MemberId {
+    MemberId::new(text.as_str())
+}
+
+pub fn instance_id(text: Option<&StrBytes>) -> Option<InstanceId> {
+    text.map(|text| InstanceId::new(text.as_str()))
+}
+
+pub fn wire_instance_id(id: Option<&InstanceId>) -> Option<StrBytes> {
+    id.map(|id| wire::text(id.as_str()))
+}
+
+pub fn owned(text: &StrBytes) -> String {
+    text.as_str().to_owned()
+}
+
+/// Who asks, in Kafka's words.
+pub fn client(context: &RequestContext, header: &RequestHeader) -> ClientInfo {
+    ClientInfo {
+        client_id: header.client_id.clone().unwrap_or_default(),
+        client_host: format!("/{}", context.peer.ip()),
+    }
+}
+
+/// Text that no member ever had.
+pub fn fresh_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// Asks the group's coordinator, which has to be this broker.
+pub fn ask(broker: &Arc<Broker>, group: &GroupId, request: GroupRequest) -> Asked {
+    broker.replicas.groups().ask(&broker.metadata.peek(), group, request)
+}
+
+/// One group's answer as its API has it. `patience`: how long the answer may wait for replicas; none where it waits for members.
+pub fn respond<R: Request>(
+    header: RequestHeader,
+    asked: Asked,
+    patience: Option<Duration>,
+    make: impl FnOnce(GroupAnswer) -> R::Response + Send + 'static,
+) -> Answer {
+    match asked {
+        Asked::Answered(answer) => Answer::encode::<R>(&header, &make(answer)),
+        waiting => Answer::later(async move {
+            let answer = match patience {
+                Some(patience) => waiting.answer_within(patience).await,
+                None => waiting.answer().await,
+            };
+            Response::encode_or_close::<R>(&header, &make(answer))
+        }),
+    }
+}
+
+/// The answers of several groups, in the order in which they were asked.
+pub fn respond_all<R: Request, T: Send + 'static>(
+    header: RequestHeader,
+    asked: Vec<(T, Asked)>,
+    patience: Duration,
+    make: impl FnOnce(Vec<(T, GroupAnswer)>) -> R::Response + Send + 'static,
+) -> Answer {
+    if asked.iter().all(|(_, asked)| matches!(asked, Asked::Answered(_))) {
+        let answers = asked.into_iter().filter_map(|(of, asked)| match asked {
+            Asked::Answered(answer) => Some((of, answer)),
+            Asked::Waiting(_) => None,
+        });
+        return Answer::encode::<R>(&header, &make(answers.collect()));
+    }
+    Answer::later(async move {
+        let mut answers = Vec::with_capacity(asked.len());
+        for (of, asked) in asked {
+            answers.push((of, asked.answer_within(patience).await));
+        }
+        Response::encode_or_close::<R>(&header, &make(answers))
+    })
+}
+
+/// The error of an answer that carries nothing else.
+pub fn failure(answer: &GroupAnswer) -> ErrorCode {
+    match answer {
+        GroupAnswer::Failed(error) => *error,
+        _ => ErrorCode::UnknownServerError,
+    }
+}
+
+/// The topic that a request names, with its id and its name as far as the image knows them; none for an id that it does not know.
+pub fn topic(image: &Image, topic: &TopicRef) -> Option<GroupTopic> {
+    match topic {
+        TopicRef::Name(name) => {
+            let id = image.topic(name).map_or(TopicId::ZERO, |topic| topic.id);
+            Some(GroupTopic { name: name.clone(), id })
+        }
+        TopicRef::Id(id) => {
+            let found = image.topic_by_id(*id)?;
+            Some(GroupTopic { name: found.name.as_str().to_owned(), id: *id })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handlers::test_image::image;
+
+    #[test]
+    fn topics_are_found_by_either_name() {
+        let image = image();
+        let known = image.topics().next().expect("a topic");
+        let expected = GroupTopic { name: known.name.as_str().to_owned(), id: known.id };
+        assert_eq!(topic(&image, &TopicRef::Name(expected.name.clone())), Some(expected.clone()));
+        assert_eq!(topic(&image, &TopicRef::Id(known.id)), Some(expected));
+        assert_eq!(topic(&image, &TopicRef::Id(TopicId([9; 16]))), None);
+        let unknown = topic(&image, &TopicRef::Name("nope".to_owned())).expect("a name is a name");
+        assert!(unknown.id.is_zero());
+    }
+}

@@ -1,0 +1,62 @@
+//! ListGroups (16), versions 0 to 5: the groups that this broker coordinates.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_group_coordinator::request::ListGroups;
+use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
+use ottla_model::ErrorCode;
+use ottla_protocol::kafka_protocol::messages::list_groups_response::ListedGroup;
+use ottla_protocol::kafka_protocol::messages::{ListGroupsRequest, ListGroupsResponse};
+use ottla_protocol::{RequestHeader, decode_request};
+
+use super::{group, wire};
+use crate::broker::Broker;
+use crate::request_context::RequestContext;
+use crate::response::Answer;
+
+/// The first version with states.
+const STATES_FROM: i16 = 4;
+/// The first version with types.
+const TYPES_FROM: i16 = 5;
+
+pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let version = header.api_version;
+    let request = match decode_request::<ListGroupsRequest>(version, body.freeze()) {
+        Ok(request) => request,
+        Err(error) => return Answer::close(error),
+    };
+    let list = ListGroups {
+        states: request.states_filter.iter().map(group::owned).collect(),
+        types: request.types_filter.iter().map(group::owned).collect(),
+    };
+    let groups = broker.replicas.groups();
+    let asked = groups.ask_all(&GroupRequest::ListGroups(list)).into_iter().map(|asked| ((), asked)).collect();
+    group::respond_all::<ListGroupsRequest, _>(header, asked, groups.commit_timeout(), move |answers| {
+        response(version, answers.into_iter().map(|((), answer)| answer))
+    })
+}
+
+fn response(version: i16, answers: impl Iterator<Item = GroupAnswer>) -> ListGroupsResponse {
+    let mut listed = Vec::new();
+    for answer in answers {
+        match answer {
+            GroupAnswer::ListGroups(groups) => listed.extend(groups.into_iter().map(|one| {
+                let mut group = ListedGroup::default()
+                    .with_group_id(group::wire_group_id(&one.group))
+                    .with_protocol_type(wire::text(&one.protocol_type));
+                if version >= STATES_FROM {
+                    group = group.with_group_state(wire::text(one.state));
+                }
+                if version >= TYPES_FROM {
+                    group = group.with_group_type(wire::text(one.group_type));
+                }
+                group
+            })),
+            // Another broker lists them.
+            GroupAnswer::Failed(ErrorCode::NotCoordinator) => {}
+            other => return ListGroupsResponse::default().with_error_code(group::failure(&other).code()),
+        }
+    }
+    ListGroupsResponse::default().with_groups(listed)
+}

@@ -1,0 +1,61 @@
+//! OffsetDelete (47), version 0: a group forgets what it committed for some partitions.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_group_coordinator::request::DeleteOffsets;
+use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
+use ottla_model::{ErrorCode, PartitionId};
+use ottla_protocol::kafka_protocol::messages::offset_delete_response::{
+    OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
+};
+use ottla_protocol::kafka_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse, TopicName as WireTopicName};
+use ottla_protocol::{RequestHeader, decode_request};
+
+use super::{group, wire};
+use crate::broker::Broker;
+use crate::request_context::RequestContext;
+use crate::response::Answer;
+
+pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let request = match decode_request::<OffsetDeleteRequest>(header.api_version, body.freeze()) {
+        Ok(request) => request,
+        Err(error) => return Answer::close(error),
+    };
+    let image = broker.metadata.current();
+    let mut unknown: Vec<(String, Vec<(PartitionId, ErrorCode)>)> = Vec::new();
+    let mut topics = Vec::new();
+    for one in &request.topics {
+        let known = image.topic(one.name.as_str());
+        let exists = |partition: &PartitionId| known.is_some_and(|topic| topic.partition(*partition).is_some());
+        let (found, missing): (Vec<_>, Vec<_>) =
+            one.partitions.iter().map(|partition| PartitionId(partition.partition_index)).partition(exists);
+        let name = one.name.as_str().to_owned();
+        if !missing.is_empty() {
+            let missing = missing.into_iter().map(|one| (one, ErrorCode::UnknownTopicOrPartition)).collect();
+            unknown.push((name.clone(), missing));
+        }
+        if !found.is_empty() {
+            topics.push((name, found));
+        }
+    }
+    let group_id = group::group_id(&request.group_id);
+    let delete = DeleteOffsets { group: group_id.clone(), topics };
+    let asked = group::ask(broker, &group_id, GroupRequest::DeleteOffsets(delete));
+    let patience = Some(broker.replicas.groups().commit_timeout());
+    group::respond::<OffsetDeleteRequest>(header, asked, patience, move |answer| {
+        let (error, topics) = match answer {
+            GroupAnswer::DeleteOffsets(deleted) => (deleted.error, deleted.topics),
+            other => (group::failure(&other), Vec::new()),
+        };
+        let topics = unknown.into_iter().chain(topics).map(|(name, partitions)| {
+            let partitions = partitions.into_iter().map(|(partition, error)| {
+                OffsetDeleteResponsePartition::default().with_partition_index(partition.0).with_error_code(error.code())
+            });
+            OffsetDeleteResponseTopic::default()
+                .with_name(WireTopicName(wire::text(&name)))
+                .with_partitions(partitions.collect())
+        });
+        OffsetDeleteResponse::default().with_error_code(error.code()).with_topics(topics.collect())
+    })
+}

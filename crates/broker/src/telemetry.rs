@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use ottla_protocol::Api;
 
+use crate::group_host::metrics::GroupMetrics;
 use crate::log_cleaner::metrics::CleanerMetrics;
 
 /// A number that only grows.
@@ -85,23 +86,17 @@ pub struct Telemetry {
     pub under_replicated_partitions: Gauge,
     pub isr_shrinks: Counter,
     pub isr_expansions: Counter,
-    /// Partitions of `__consumer_offsets` whose groups are served here.
-    pub group_partitions: Gauge,
-    pub group_loads: Counter,
-    pub group_load_ms: Counter,
-    pub group_records: Counter,
-    pub group_rebalances: Counter,
-    pub offset_commits: Counter,
     pub image_revision: Gauge,
     pub broker_epoch: Gauge,
     pub cleaner: CleanerMetrics,
+    pub groups: GroupMetrics,
 }
 
 impl Telemetry {
-    /// The counters in Prometheus' text form. O(counters), never O(partitions).
+    /// The counters in Prometheus' text form. O(counters) and O(groups), never O(partitions).
     pub fn render(&self) -> String {
         let mut page = String::with_capacity(4096);
-        let counters: [(&str, &str, &Counter); 15] = [
+        let counters: [(&str, &str, &Counter); 10] = [
             ("connections_accepted_total", "Connections accepted", &self.connections_accepted),
             ("connections_refused_total", "Connections refused by a limit", &self.connections_refused),
             ("connections_broken_total", "Connections ended because of what they sent", &self.connections_broken),
@@ -112,11 +107,6 @@ impl Telemetry {
             ("batches_in_total", "Record batches appended for producers", &self.batches_in),
             ("isr_shrinks_total", "ISR shrinks that were decided", &self.isr_shrinks),
             ("isr_expansions_total", "ISR expansions that were decided", &self.isr_expansions),
-            ("offset_commits_total", "OffsetCommit requests that groups were asked", &self.offset_commits),
-            ("group_rebalances_total", "Rebalances of classic groups that were completed", &self.group_rebalances),
-            ("group_records_total", "Records of groups and their offsets that were appended", &self.group_records),
-            ("group_loads_total", "Partitions whose groups were loaded", &self.group_loads),
-            ("group_load_milliseconds_total", "Time from leadership until groups were served", &self.group_load_ms),
         ];
         for (name, help, counter) in counters {
             let value = counter.get();
@@ -125,7 +115,7 @@ impl Telemetry {
                 "# HELP ottla_broker_{name} {help}\n# TYPE ottla_broker_{name} counter\nottla_broker_{name} {value}"
             );
         }
-        let gauges: [(&str, &str, &Gauge); 7] = [
+        let gauges: [(&str, &str, &Gauge); 6] = [
             ("connections_open", "Connections open now", &self.connections_open),
             ("partitions", "Partitions with a replica here", &self.partitions),
             ("leader_partitions", "Partitions led here", &self.leader_partitions),
@@ -134,7 +124,6 @@ impl Telemetry {
                 "Partitions led here whose ISR lacks a replica",
                 &self.under_replicated_partitions,
             ),
-            ("group_partitions", "Partitions whose groups are served here", &self.group_partitions),
             ("image_revision", "Revision of this broker's image of the tree", &self.image_revision),
             ("epoch", "Broker epoch; -1 while not registered", &self.broker_epoch),
         ];
@@ -146,6 +135,7 @@ impl Telemetry {
             );
         }
         self.cleaner.render(&mut page);
+        self.groups.render(&mut page);
         page.push_str(
             "# HELP ottla_broker_requests_total Requests by API\n# TYPE ottla_broker_requests_total counter\n",
         );

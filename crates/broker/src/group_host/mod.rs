@@ -3,6 +3,7 @@
 //! - [`shard`]: one partition's groups behind one lock; loaded when this broker becomes the partition's leader, dropped when it is not.
 //! - [`replay`]: reading a partition's log into its groups.
 //! - [`topics`]: what groups may know of the cluster's topics.
+//! - [`metrics`]: what is told of them.
 //! - [`timer`]: one timer for all partitions; none runs while no group waits for anything.
 //! - [`offsets_topic`]: how `__consumer_offsets` comes into being.
 //!
@@ -10,6 +11,7 @@
 //! promises a write leaves after the high watermark has passed it. Locks: shard, then partition; a shard is never waited for with a
 //! partition's lock held.
 
+pub mod metrics;
 pub mod offsets_topic;
 mod replay;
 mod shard;
@@ -33,6 +35,7 @@ use crate::broker::Identity;
 use crate::partition::Partition;
 use crate::partition::waiters::Watcher;
 use crate::telemetry::Telemetry;
+use metrics::States;
 use shard::HostedShard;
 use timer::Timer;
 use topics::ImageTopics;
@@ -145,6 +148,13 @@ impl GroupHost {
         for shard in self.all() {
             shard.topics_changed(&deleted);
         }
+    }
+
+    /// How many groups there are in each state. Looks at every one of them.
+    pub fn states(&self) -> States {
+        let mut states = States::new();
+        self.all().iter().for_each(|shard| shard.count_states(&mut states));
+        states
     }
 
     /// Asks the groups' partition. The step is done when this returns, in the order of the calls.

@@ -15,6 +15,7 @@ use ottla_protocol::record_batch::BatchBuilder;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::metrics::States;
 use super::replay::{self, ReplayError, Replayed};
 use super::{Asked, Common};
 use crate::clock;
@@ -157,6 +158,17 @@ impl HostedShard {
         });
     }
 
+    /// Adds the number of groups in each state.
+    pub fn count_states(self: &Arc<Self>, into: &mut States) {
+        self.locked(|state, _| {
+            if let Stage::Serving(shard) = &state.stage {
+                for (kind, count) in shard.states() {
+                    *into.entry(kind).or_default() += count;
+                }
+            }
+        });
+    }
+
     pub fn set_config(self: &Arc<Self>, config: &Arc<GroupConfig>) {
         self.locked(|state, _| {
             if let Stage::Serving(shard) | Stage::Replayed { shard, .. } = &mut state.stage {
@@ -219,7 +231,7 @@ impl HostedShard {
     /// Ends what belongs to a former leadership.
     fn leave(&self, state: &mut State, outbox: &mut Outbox) {
         if let Stage::Serving(mut shard) = std::mem::replace(&mut state.stage, Stage::Away) {
-            self.common.telemetry.group_partitions.add(-1);
+            self.common.telemetry.groups.partitions.add(-1);
             // What it would still append is not this broker's to write.
             let effects = shard.resign(ErrorCode::NotCoordinator);
             state.answer(effects.answers, None, outbox);
@@ -292,9 +304,9 @@ impl HostedShard {
                 shard.set_config(self.common.config.load_full());
                 let effects = shard.loaded(now(), &**self.common.topics.load());
                 let telemetry = &self.common.telemetry;
-                telemetry.group_partitions.add(1);
-                telemetry.group_loads.add(1);
-                telemetry.group_load_ms.add(clock::monotonic().0.saturating_sub(since.0));
+                telemetry.groups.partitions.add(1);
+                telemetry.groups.loads.add(1);
+                telemetry.groups.load_ms.add(clock::monotonic().0.saturating_sub(since.0));
                 state.stage = Stage::Serving(shard);
                 self.carry_out(state, None, effects, outbox);
             }
@@ -350,7 +362,7 @@ impl HostedShard {
         if let Err(error) = appended {
             tracing::debug!(partition = %self.partition.name(), ?error, "a batch of group records is not appended");
         } else {
-            self.common.telemetry.group_records.add(batch.records.len() as u64);
+            self.common.telemetry.groups.records.add(batch.records.len() as u64);
         }
         appended
     }

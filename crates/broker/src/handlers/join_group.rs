@@ -57,7 +57,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
             && !joined.members.is_empty()
         {
             // A round has one leader.
-            telemetry.group_rebalances.add(1);
+            telemetry.groups.rebalances.add(1);
         }
         response(version, &member, answer)
     })

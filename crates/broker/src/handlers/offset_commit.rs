@@ -73,7 +73,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
                 named.into_iter().map(|(topic, partitions)| (topic, fail(partitions).collect())).collect()
             }
         };
-        telemetry.offset_commits.add(1);
+        telemetry.groups.commits.add(1);
         refused.extend(outcomes);
         response(version, refused)
     })

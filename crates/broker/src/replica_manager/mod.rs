@@ -163,6 +163,11 @@ impl ReplicaManager {
             stopping: AtomicBool::new(false),
         });
         data.spawn(isr_updates.run());
+        let counted = Arc::downgrade(&manager);
+        manager
+            .telemetry
+            .groups
+            .count_by(move || counted.upgrade().map(|manager| manager.groups.states()).unwrap_or_default());
         manager.start_upkeep(&data);
         Ok(manager)
     }

@@ -131,6 +131,15 @@ impl Shard {
         effects
     }
 
+    /// How many groups there are, by type and state. Looks at every group.
+    pub fn states(&self) -> BTreeMap<(&'static str, &'static str), u64> {
+        let mut states = BTreeMap::new();
+        for group in self.groups.iter().map(|(id, group)| group.listed(id)) {
+            *states.entry((group.group_type, group.state)).or_default() += 1;
+        }
+        states
+    }
+
     /// When `tick` has something to do.
     pub fn next_deadline(&self) -> Option<MonotonicMs> {
         [self.timers.next(), self.sweep.next()].into_iter().flatten().min()

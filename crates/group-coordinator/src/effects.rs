@@ -33,7 +33,8 @@ pub struct Batch {
 #[derive(Clone, PartialEq, Debug, Default)]
 #[must_use]
 pub struct Effects {
-    /// Append these in order, and report each with `Shard::appended` or `Shard::append_refused` before any other input.
+    /// Append these in order, and report each with `Shard::appended` or `Shard::append_refused` before any other input. Once a report
+    /// led to `reload`, the rest is dropped: it would be written without what it follows from.
     pub batches: Vec<Batch>,
     /// Answers that may leave now.
     pub answers: Vec<(RequestId, Answer)>,

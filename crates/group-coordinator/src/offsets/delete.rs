@@ -22,8 +22,7 @@ impl OffsetStore {
         let mut records = Vec::new();
         let mut topics = Vec::with_capacity(request.topics.len());
         for (topic, partitions) in &request.topics {
-            let code =
-                if group.is_subscribed_to(topic) { ErrorCode::GroupSubscribedToTopic } else { ErrorCode::None };
+            let code = if group.is_subscribed_to(topic) { ErrorCode::GroupSubscribedToTopic } else { ErrorCode::None };
             topics.push((topic.clone(), partitions.iter().map(|partition| (*partition, code)).collect()));
             if let (ErrorCode::None, Some(offsets), Some(number)) = (code, offsets, self.names.number(topic)) {
                 let there = partitions.iter().map(|partition| (number, *partition)).filter(|at| offsets.has(*at));

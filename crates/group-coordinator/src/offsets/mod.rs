@@ -105,8 +105,7 @@ impl OffsetStore {
         let topic = self.names.hold(&key.topic);
         let offsets = self.groups.entry(key.group.clone()).or_default();
         let topic_id = value.as_ref().map_or(TopicId::ZERO, |value| value.topic_id);
-        let writes =
-            offsets.in_flight.entry((topic, key.partition)).or_insert(InFlightWrites { count: 0, topic_id });
+        let writes = offsets.in_flight.entry((topic, key.partition)).or_insert(InFlightWrites { count: 0, topic_id });
         writes.count = writes.count.saturating_add(1);
         writes.topic_id = topic_id;
     }

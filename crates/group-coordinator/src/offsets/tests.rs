@@ -1,6 +1,7 @@
 use bytes::Bytes;
 use ottla_model::{
-    BrokerId, ErrorCode, GroupId, LeaderEpoch, MemberId, MonotonicMs, Offset, PartitionId, TimestampMs, TopicId, TopicName,
+    BrokerId, ErrorCode, GroupId, LeaderEpoch, MemberId, MonotonicMs, Offset, PartitionId, TimestampMs, TopicId,
+    TopicName,
 };
 
 use super::*;
@@ -167,13 +168,8 @@ fn a_commit_is_told_once_it_is_replicated() {
             error: ErrorCode::None,
         }
     );
-    let everything = FetchOffsets {
-        group: group(),
-        member: None,
-        member_epoch: -1,
-        require_stable: false,
-        topics: None,
-    };
+    let everything =
+        FetchOffsets { group: group(), member: None, member_epoch: -1, require_stable: false, topics: None };
     let all = store.fetch(&everything).topics;
     assert_eq!(all.len(), 1);
     assert_eq!(all[0].1.iter().map(|found| found.offset.0).collect::<Vec<_>>(), [7, 8]);
@@ -188,7 +184,8 @@ fn a_commit_is_told_once_it_is_replicated() {
 fn a_refused_commit_leaves_what_was_there() {
     let mut store = OffsetStore::default();
     committed(&mut store, 1, commit(vec![("t", OLD, vec![partition(0, 7)])]));
-    let refused = in_flight(&mut store, 2, commit(vec![("t", OLD, vec![partition(0, 9)]), ("u", NEW, vec![partition(0, 1)])]));
+    let refused =
+        in_flight(&mut store, 2, commit(vec![("t", OLD, vec![partition(0, 9)]), ("u", NEW, vec![partition(0, 1)])]));
     refused.iter().for_each(|record| store.withdraw(record));
     assert_eq!(fetch(&store, "t", TopicId::ZERO, 0, true).offset, Offset(7));
     assert_eq!(store.names.len(), 1, "what nobody holds is forgotten");
@@ -224,7 +221,11 @@ fn partitions_fail_alone() {
 #[test]
 fn another_topic_of_the_same_name_has_no_offset() {
     let mut store = OffsetStore::default();
-    committed(&mut store, 1, commit(vec![("t", OLD, vec![partition(0, 7)]), ("u", TopicId::ZERO, vec![partition(0, 8)])]));
+    committed(
+        &mut store,
+        1,
+        commit(vec![("t", OLD, vec![partition(0, 7)]), ("u", TopicId::ZERO, vec![partition(0, 8)])]),
+    );
     assert_eq!(fetch(&store, "t", OLD, 0, false).offset, Offset(7));
     assert_eq!(fetch(&store, "t", NEW, 0, false).offset, Offset::UNKNOWN);
     assert_eq!(fetch(&store, "u", NEW, 0, false).offset, Offset(8), "an id that is not known forbids nothing");
@@ -322,7 +323,8 @@ fn offsets_expire_by_the_groups_state() {
 #[test]
 fn an_offset_may_carry_its_own_expiry() {
     let mut store = OffsetStore::default();
-    let request = CommitOffsets { retention_ms: Some(1000), ..commit(vec![("t", TopicId::ZERO, vec![partition(0, 1)])]) };
+    let request =
+        CommitOffsets { retention_ms: Some(1000), ..commit(vec![("t", TopicId::ZERO, vec![partition(0, 1)])]) };
     committed(&mut store, 5000, request);
     let at = |wall| store.expire(&group(), &simple(), TimestampMs(wall), &GroupConfig::default()).1;
     assert!(!at(5999));

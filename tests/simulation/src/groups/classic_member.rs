@@ -75,6 +75,11 @@ impl ClassicMember {
         self.state == State::Stable
     }
 
+    /// A round that began must be heard of in time to join it.
+    fn heartbeat_interval_ms(&self) -> u64 {
+        (self.behaviour.session_timeout_ms / 4).min(self.behaviour.rebalance_timeout_ms / 4)
+    }
+
     pub fn tick(&mut self, turn: &mut Turn<'_>) {
         if self.committing.is_some_and(|(_, until)| until <= turn.now) {
             self.committing = None;
@@ -105,7 +110,7 @@ impl ClassicMember {
             }
             State::Syncing => (self.sync(), self.behaviour.rebalance_timeout_ms + 2 * REQUEST_TIMEOUT_MS),
             State::Stable | State::Revoking { .. } if self.next_heartbeat <= turn.now => {
-                self.next_heartbeat = turn.now.plus_ms(self.behaviour.session_timeout_ms / 4);
+                self.next_heartbeat = turn.now.plus_ms(self.heartbeat_interval_ms());
                 (self.heartbeat(), REQUEST_TIMEOUT_MS)
             }
             _ => return,
@@ -139,7 +144,7 @@ impl ClassicMember {
             protocol_type: "consumer".to_owned(),
             protocols: vec![("range".to_owned(), metadata)],
             requires_known_member_id: true,
-            supports_skip_assignment: false,
+            supports_skip_assignment: true,
             reason: None,
         })
     }
@@ -257,7 +262,11 @@ impl ClassicMember {
         if !self.is_leader {
             return;
         }
-        self.topics_version = turn.topics.version();
+        // A static leader that came back goes on with what was assigned; it cannot tell from which topics.
+        self.topics_version = if joined.skip_assignment { 0 } else { turn.topics.version() };
+        if joined.skip_assignment {
+            return;
+        }
         let mut subscribers: BTreeMap<String, Vec<&MemberId>> = BTreeMap::new();
         for member in &joined.members {
             for topic in consumer_protocol::read_subscription(&member.metadata).unwrap_or_default() {
@@ -281,7 +290,7 @@ impl ClassicMember {
     fn synced(&mut self, turn: &mut Turn<'_>, synced: &Synced) {
         self.owned = consumer_protocol::read_assignment(&synced.assignment).unwrap_or_default();
         self.state = State::Stable;
-        self.next_heartbeat = turn.now.plus_ms(self.behaviour.session_timeout_ms / 4);
+        self.next_heartbeat = turn.now.plus_ms(self.heartbeat_interval_ms());
         self.next_commit = turn.now.plus_ms(turn.random.between(0, self.behaviour.commit_every_ms.1));
     }
 }

@@ -153,8 +153,7 @@ impl ConsumerMember {
     /// Leaves for good, or for a while if it is static.
     pub fn leave(&mut self, turn: &mut Turn<'_>) {
         if self.epoch > 0 {
-            let epoch =
-                if self.behaviour.instance.is_some() { LEAVING_FOR_A_WHILE_EPOCH } else { LEAVING_EPOCH };
+            let epoch = if self.behaviour.instance.is_some() { LEAVING_FOR_A_WHILE_EPOCH } else { LEAVING_EPOCH };
             turn.send(self.heartbeat(turn.topics, epoch));
         }
         self.owned.clear();

@@ -71,6 +71,16 @@ impl Invariants {
         self.views.get(group)
     }
 
+    /// What a member has committed in a generation or epoch: so many commits were sent, so many are in the log.
+    pub fn commits_of(&self, member: &MemberId, generation_or_epoch: i32) -> (usize, usize) {
+        let theirs = self
+            .issued
+            .values()
+            .filter(|issued| issued.member == *member && issued.generation_or_epoch == generation_or_epoch);
+        let numbers: Vec<u64> = theirs.map(|issued| issued.number).collect();
+        (numbers.len(), numbers.iter().filter(|number| self.committed.contains(number)).count())
+    }
+
     pub fn issue(&mut self, issued: Issued) {
         self.issued.insert(issued.number, issued);
     }
@@ -171,9 +181,8 @@ impl Invariants {
                 };
             }
             Record::ClassicGroup { value, .. } => {
-                view.classic = value.map(|group| {
-                    (group.generation, group.members.into_iter().map(|member| member.member).collect())
-                });
+                view.classic = value
+                    .map(|group| (group.generation, group.members.into_iter().map(|member| member.member).collect()));
                 view.forget_if_gone();
             }
             Record::ConsumerGroup { value, .. } => {

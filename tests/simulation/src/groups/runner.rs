@@ -243,7 +243,7 @@ impl<'a> Run<'a> {
         let former = match &client.kind {
             Kind::Classic(member) => member.behaviour.clone(),
             Kind::Consumer(member) => member.behaviour.clone(),
-            Kind::Admin(_) => return,
+            Kind::Admin(_) | Kind::Script { .. } => return,
         };
         if let Some(plan) = self.groups.iter().find(|plan| plan.id == group).cloned()
             && self.random.percent(80)
@@ -343,8 +343,12 @@ impl<'a> Run<'a> {
             self.world.start_broker_after_ms(id, 0);
         }
         for client in self.world.clients.values_mut() {
-            if let Kind::Admin(admin) = &mut client.kind {
-                admin.meddles = false;
+            match &mut client.kind {
+                // One that takes longer than its rebalance timeout is thrown out again and again.
+                Kind::Classic(member) => member.behaviour.revocation_ms = (0, 30),
+                Kind::Consumer(member) => member.behaviour.revocation_ms = (0, 30),
+                Kind::Admin(admin) => admin.meddles = false,
+                Kind::Script { .. } => {}
             }
         }
     }
@@ -398,7 +402,7 @@ impl<'a> Run<'a> {
                 let (is_stable, behaviour, member) = match &client.kind {
                     Kind::Classic(member) => (member.is_stable(), &member.behaviour, &member.member),
                     Kind::Consumer(member) => (member.is_stable(), &member.behaviour, &member.member),
-                    Kind::Admin(_) => continue,
+                    Kind::Admin(_) | Kind::Script { .. } => continue,
                 };
                 if !is_stable {
                     return Some(format!("client {number} is not stable: {:?}", client.kind));

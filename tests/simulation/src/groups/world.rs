@@ -28,6 +28,11 @@ pub enum Kind {
     Classic(ClassicMember),
     Consumer(ConsumerMember),
     Admin(Admin),
+    /// What a scenario asks, and what it was answered.
+    Script {
+        group: GroupId,
+        answers: BTreeMap<u64, Answer>,
+    },
 }
 
 /// One client process.
@@ -45,6 +50,7 @@ impl Client {
             Kind::Classic(member) => &member.group,
             Kind::Consumer(member) => &member.group,
             Kind::Admin(admin) => &admin.group,
+            Kind::Script { group, .. } => group,
         }
     }
 
@@ -52,7 +58,7 @@ impl Client {
         match &self.kind {
             Kind::Classic(member) => Some(&member.owned),
             Kind::Consumer(member) => Some(&member.owned),
-            Kind::Admin(_) => None,
+            Kind::Admin(_) | Kind::Script { .. } => None,
         }
     }
 
@@ -62,7 +68,7 @@ impl Client {
             && match &self.kind {
                 Kind::Classic(member) => member.state != super::classic_member::State::Gone,
                 Kind::Consumer(member) => !member.is_gone,
-                Kind::Admin(_) => false,
+                Kind::Admin(_) | Kind::Script { .. } => false,
             }
     }
 }
@@ -117,12 +123,8 @@ pub struct Weather {
 }
 
 impl Weather {
-    pub const CALM: Self = Self {
-        latency_us: (50, 500),
-        lost_ppm: 0,
-        replication_us: (200, 2_000),
-        image_lag_us: (500, 20_000),
-    };
+    pub const CALM: Self =
+        Self { latency_us: (50, 500), lost_ppm: 0, replication_us: (200, 2_000), image_lag_us: (500, 20_000) };
 }
 
 pub struct World {
@@ -291,6 +293,7 @@ impl World {
                     Kind::Classic(member) => member.tick(turn),
                     Kind::Consumer(member) => member.tick(turn),
                     Kind::Admin(admin) => admin.tick(turn),
+                    Kind::Script { .. } => {}
                 })
             }
             Event::Learn { broker, partition } => self.learn(broker, partition),
@@ -306,6 +309,10 @@ impl World {
                     Kind::Classic(member) => member.answered(turn, call, *answer),
                     Kind::Consumer(member) => member.answered(turn, call, *answer),
                     Kind::Admin(_) => turn.forgets_coordinator |= is_about_the_coordinator(error_of(&answer)),
+                    Kind::Script { answers, .. } => {
+                        turn.forgets_coordinator |= is_about_the_coordinator(error_of(&answer));
+                        answers.insert(call, *answer);
+                    }
                 })
             }
             Event::Lost { client, call } => {
@@ -313,7 +320,7 @@ impl World {
                 self.with_client(client, |kind, turn| match kind {
                     Kind::Classic(member) => member.lost(turn, call),
                     Kind::Consumer(member) => member.lost(turn, call),
-                    Kind::Admin(_) => turn.forgets_coordinator = true,
+                    Kind::Admin(_) | Kind::Script { .. } => turn.forgets_coordinator = true,
                 })
             }
             Event::StartBroker(id) => self.start_broker(id),
@@ -363,7 +370,7 @@ impl World {
         let belief = match &client.kind {
             Kind::Classic(member) => Some((member.member.clone(), member.generation, member.owned.clone())),
             Kind::Consumer(member) => Some((member.member.clone(), member.epoch, member.owned.clone())),
-            Kind::Admin(_) => None,
+            Kind::Admin(_) | Kind::Script { .. } => None,
         };
         for note in notes {
             self.trace.line(self.now, format_args!("client {id}: {note}"));
@@ -429,7 +436,7 @@ impl World {
         self.with_client(id, |kind, turn| match kind {
             Kind::Classic(member) => member.leave(turn),
             Kind::Consumer(member) => member.leave(turn),
-            Kind::Admin(_) => {}
+            Kind::Admin(_) | Kind::Script { .. } => {}
         })
     }
 

@@ -3,7 +3,8 @@
 //! Up: a member that speaks the consumer protocol joins a classic group of consumers. The classic members become members of the
 //! consumer group, with what their leader last assigned them, and are served by [`super::classic_members`] from then on.
 //! Down: the last member that speaks the consumer protocol leaves, or a static one comes back with the classic protocol. The group
-//! is handed over with the target assignment; unless the one that came back has taken over everything, a round begins.
+//! is handed over with what its members own, and a round begins, so that one of them learns that it leads. (Kafka begins none when
+//! a static member came back: nobody picks up new partitions then, until something else begins one.)
 
 use std::collections::BTreeSet;
 
@@ -139,17 +140,16 @@ impl ConsumerGroup {
         if left == 0 || !rest.all(|(_, member)| member.is_classic()) || !may_downgrade(cx, left) {
             return None;
         }
-        Some(self.downgraded(cx, leaving, true))
+        Some(self.downgraded(cx, leaving))
     }
 
     /// Becomes a classic group if the static member that came back was the last one of the consumer protocol.
     pub(super) fn downgrade_after_replacement(&self, cx: &mut Context<'_>) -> Option<Decision> {
         let all_classic = self.classic_members == self.members.len();
-        (all_classic && may_downgrade(cx, self.members.len())).then(|| self.downgraded(cx, &BTreeSet::new(), false))
+        (all_classic && may_downgrade(cx, self.members.len())).then(|| self.downgraded(cx, &BTreeSet::new()))
     }
 
-    fn downgraded(&self, cx: &mut Context<'_>, leaving: &BTreeSet<MemberId>, rebalance: bool) -> Decision {
-        let nothing = Owned::new();
+    fn downgraded(&self, cx: &mut Context<'_>, leaving: &BTreeSet<MemberId>) -> Decision {
         let members = self.members.iter().filter(|(id, _)| !leaving.contains(*id)).filter_map(|(id, member)| {
             let classic = member.classic.as_ref()?;
             let mut converted = classic::Member::new(
@@ -164,11 +164,13 @@ impl ConsumerGroup {
                 .first()
                 .and_then(|(_, metadata)| Subscription::read(metadata).ok())
                 .map_or(0, |subscription| subscription.version);
-            let target = self.targets.get(id).map_or(nothing.clone(), |target| {
-                let topics = target.iter();
-                topics.map(|(topic, of)| (*topic, of.iter().map(|partition| (*partition, 0)).collect())).collect()
-            });
-            converted.assignment = embedded::write_assignment(version, &by_name(&target, cx.topics));
+            // Until a member has joined the round that begins it owns what it owns: if the group becomes a consumer group again before
+            // that, nobody else may have it.
+            let mut owned = member.assigned.clone();
+            for (topic, partitions) in &member.pending_revocation {
+                owned.entry(*topic).or_default().extend(partitions);
+            }
+            converted.assignment = embedded::write_assignment(version, &by_name(&owned, cx.topics));
             Some((id.clone(), converted))
         });
         let mut classic = ClassicGroup::adopted(timestamp(cx), self.epoch, members);
@@ -176,9 +178,7 @@ impl ConsumerGroup {
         decision.records.push(classic.record(cx.group));
         cx.cancel_all();
         decision.extend(classic.loaded(cx));
-        if rebalance {
-            classic.prepare_rebalance(cx, &mut decision);
-        }
+        classic.prepare_rebalance(cx, &mut decision);
         decision.fate = Fate::Become(Box::new(Group::Classic(classic)));
         decision
     }

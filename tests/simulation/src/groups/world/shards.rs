@@ -39,14 +39,14 @@ impl World {
     fn dropped(&mut self, id: i32, partition: i32, mut hosted: Hosted, effects: Effects) -> Result<(), Violation> {
         for (request, answer) in effects.answers {
             let Some(waiter) = hosted.waiting.remove(&request) else {
-                return Err(Violation(format!("b{id} answered {request:?} of partition {partition} twice: {answer:?}")));
+                return Err(Violation(format!(
+                    "b{id} answered {request:?} of partition {partition} twice: {answer:?}"
+                )));
             };
             self.reply(waiter.client, waiter.call, answer);
         }
         match hosted.waiting.first_key_value() {
-            Some((_, waiter)) => {
-                Err(Violation(format!("b{id} let partition {partition} go and forgot {waiter:?}")))
-            }
+            Some((_, waiter)) => Err(Violation(format!("b{id} let partition {partition} go and forgot {waiter:?}"))),
             None => Ok(()),
         }
     }
@@ -86,14 +86,21 @@ impl World {
             return Ok(());
         }
         // Followers ask again and again; what one missed while a process stood still it gets now.
-        let lagging = self.partitions.iter().filter(|partition| {
-            partition.leader == Some(id) && partition.high_watermark() < partition.end_of(id)
-        });
+        let lagging = self
+            .partitions
+            .iter()
+            .filter(|partition| partition.leader == Some(id) && partition.high_watermark() < partition.end_of(id));
         let lagging: Vec<i32> = lagging.map(|partition| partition.index).collect();
         for index in lagging {
             if self.random.percent(2) {
                 self.replicate(index);
             }
+        }
+        // One that was the last in the ISR is back.
+        let leaderless = self.partitions.iter().filter(|found| found.leader.is_none() && found.isr.contains(&id));
+        let leaderless: Vec<i32> = leaderless.map(|partition| partition.index).collect();
+        for index in leaderless {
+            self.elect(index, None);
         }
         let Some(broker) = self.brokers.get(&id) else { return Ok(()) };
         let due: Vec<i32> = broker
@@ -225,6 +232,10 @@ impl World {
             for batch in batches {
                 let result = self.append(id, index, batch.timestamp, batch.records);
                 self.appended(id, index, batch.number, result, &mut pending);
+                // What follows a refused change would be written without it.
+                if pending.back().is_some_and(|effects| effects.reload) {
+                    break;
+                }
             }
             for (request, answer) in answers {
                 self.answer(id, index, request, answer)?;
@@ -244,13 +255,11 @@ impl World {
         records: Vec<ottla_group_coordinator::effects::RawRecord>,
     ) -> Result<i64, ErrorCode> {
         let refused = self.random.happens(self.refused_ppm);
-        let epoch = self.brokers.get(&id).and_then(|broker| broker.shards.get(&index)).map_or(-1, |hosted| hosted.epoch);
+        let epoch =
+            self.brokers.get(&id).and_then(|broker| broker.shards.get(&index)).map_or(-1, |hosted| hosted.epoch);
         let Some(partition) = self.partition_mut(index) else { return Err(ErrorCode::NotLeaderOrFollower) };
-        let result = if refused {
-            Err(ErrorCode::NotEnoughReplicas)
-        } else {
-            partition.append(id, epoch, timestamp, records)
-        };
+        let result =
+            if refused { Err(ErrorCode::NotEnoughReplicas) } else { partition.append(id, epoch, timestamp, records) };
         match result {
             Ok(end) => self.trace.message(self.now, format_args!("b{id} appended to partition {index} up to {end}")),
             Err(error) => self.note(format_args!("b{id} could not append to partition {index}: {error:?}")),

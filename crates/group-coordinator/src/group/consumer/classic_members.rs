@@ -8,6 +8,7 @@ use ottla_model::{ErrorCode, InstanceId, MemberId, PartitionId, TopicId};
 
 use super::ConsumerGroup;
 use super::member::Member;
+use super::reconcile::Voice;
 use crate::answer::{Answer, Joined, Left, Synced};
 use crate::effects::RequestId;
 use crate::group::embedded::{self, NamedPartitions, Subscription};
@@ -76,7 +77,7 @@ impl ConsumerGroup {
         });
         self.assign(cx, &mut records);
         let claimed = by_id(&subscription.owned, cx.topics);
-        self.step(cx, &mut records, member, Some(&claimed));
+        self.step(cx, &mut records, member, Some(&claimed), Voice::Certain);
         cx.cancel(Timer::ClassicJoin(member.clone()));
         cx.schedule(Timer::Session(member.clone()), request.session_timeout_ms);
         cx.schedule(Timer::ClassicSync(member.clone()), request.rebalance_timeout_ms);

@@ -65,6 +65,7 @@ impl ConsumerGroup {
         for timer in [Timer::Session, Timer::Rebalance, Timer::ClassicJoin, Timer::ClassicSync] {
             cx.cancel(timer(id.clone()));
         }
+        self.soft.reports.remove(id);
         for record in member_tombstones(cx.group, id) {
             self.write(records, record);
         }

@@ -3,7 +3,7 @@
 use ottla_model::{ErrorCode, InstanceId, MemberId};
 
 use super::member::{JOINING, LEFT, LEFT_FOR_A_WHILE, Member, Owned};
-use super::reconcile::{Claimed, refuse_unknown_state};
+use super::reconcile::{Claimed, Voice, refuse_unknown_state};
 use super::validate::validate;
 use super::{ConsumerGroup, Refusal, regex};
 use crate::answer::{Answer, ConsumerHeartbeatAnswer};
@@ -93,12 +93,17 @@ impl ConsumerGroup {
             member.classic = None;
         });
         self.assign(cx, &mut records);
-        self.step(cx, &mut records, &id, claimed);
-        cx.schedule(Timer::Session(id.clone()), cx.config.consumer_session_timeout_of(cx.group));
-
         let has_subscription = request.subscribed_topics.is_some() || regex.is_some();
         // What a member sends when it joins, and when it cannot know what became of its last heartbeat.
         let is_full = joins || (request.rebalance_timeout_ms != -1 && has_subscription && request.owned.is_some());
+        let voice = match (joins, is_full) {
+            (true, _) => Voice::Certain,
+            (false, true) => Voice::Unsure,
+            (false, false) => Voice::Running,
+        };
+        self.step(cx, &mut records, &id, claimed, voice);
+        cx.schedule(Timer::Session(id.clone()), cx.config.consumer_session_timeout_of(cx.group));
+
         let interval = self.heartbeat_interval_ms(cx);
         let member = self.members.get(&id);
         let answer = ConsumerHeartbeatAnswer {
@@ -144,14 +149,20 @@ impl ConsumerGroup {
         records: &mut Vec<Record>,
         id: &MemberId,
         claimed: Claimed<'_>,
+        voice: Voice,
     ) {
-        let Some(next) = self.reconciled(id, claimed) else { return };
-        self.write(records, next.assignment_record(cx.group, id));
-        if next.must_give_up() {
-            cx.schedule(Timer::Rebalance(id.clone()), next.rebalance_timeout_ms);
-        } else {
-            cx.cancel(Timer::Rebalance(id.clone()));
+        let mut is_given = false;
+        if let Some(next) = self.reconciled(cx, id, claimed, voice) {
+            let before = self.members.get(id).map(|member| &member.assigned);
+            is_given = !before.is_some_and(|before| is_part(&next.assigned, before));
+            self.write(records, next.assignment_record(cx.group, id));
+            if next.must_give_up() {
+                cx.schedule(Timer::Rebalance(id.clone()), next.rebalance_timeout_ms);
+            } else {
+                cx.cancel(Timer::Rebalance(id.clone()));
+            }
         }
+        self.heard(cx, id, claimed, voice, is_given);
     }
 
     pub(super) fn refuse_if_full(&self, cx: &Context<'_>, id: &MemberId) -> Result<(), Refusal> {
@@ -257,11 +268,18 @@ pub(super) fn unknown_member(cx: &Context<'_>, id: &MemberId) -> Refusal {
     Refusal::new(ErrorCode::UnknownMemberId, format!("Member {id} is not a member of group {}.", cx.group))
 }
 
+/// No partition that is not of the whole as well.
+fn is_part(part: &Owned, whole: &Owned) -> bool {
+    part.iter().all(|(topic, part)| {
+        whole.get(topic).is_some_and(|whole| part.keys().all(|partition| whole.contains_key(partition)))
+    })
+}
+
 /// The same partitions, whenever they were given.
 fn same_partitions(before: Option<&Owned>, after: &Owned) -> bool {
-    let Some(before) = before else { return after.is_empty() };
-    before.len() == after.len()
-        && before.iter().zip(after).all(|((a, before), (b, after))| a == b && before.keys().eq(after.keys()))
+    let nothing = Owned::new();
+    let before = before.unwrap_or(&nothing);
+    is_part(before, after) && is_part(after, before)
 }
 
 fn named(owned: &Owned) -> Vec<(ottla_model::TopicId, Vec<ottla_model::PartitionId>)> {

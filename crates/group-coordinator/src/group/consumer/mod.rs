@@ -43,6 +43,7 @@ use crate::shard::{Context, Decision};
 use crate::timer::Timer;
 use member::Member;
 use metadata_hash::TopicHashes;
+use reconcile::Report;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +84,7 @@ struct Soft {
     /// When the group's epoch was last raised here; members are told to hurry for a while after.
     moved: MonotonicMs,
     hashes: TopicHashes,
+    reports: BTreeMap<MemberId, Report>,
 }
 
 /// What an expression matched.

@@ -3,15 +3,46 @@
 //! `Stable` (owns the target of its epoch) → `UnrevokedPartitions` (must give up first; its epoch stays) → the target's epoch, in
 //! `Stable`, or in `UnreleasedPartitions` while others have not let go of what it shall get. Giving up is confirmed by a heartbeat that
 //! says what the member owns: until then nobody else gets those partitions.
+//!
+//! What a member was given and has never said to own it may be about to take: such a heartbeat may have been sent between the two. For
+//! Kafka it confirms all the same, and Java consumers that subscribe by expressions do read partitions together then. Here the member
+//! is told first, and what it says after that counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use ottla_model::{ErrorCode, MemberId, PartitionId, TopicId};
+use ottla_model::{ErrorCode, MemberId, MonotonicMs, PartitionId, TopicId};
 
 use super::member::{Member, Owned};
 use super::{ConsumerGroup, Refusal};
 use crate::assignor::Partitions;
 use crate::record::MemberState;
+use crate::shard::Context;
+
+/// A member that was told to give up what it once could have taken and said not to own, and that does not say otherwise for so long
+/// after, does not own it.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// What a member last said that it owns. Kept by this coordinator only: members say everything to the next one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Report {
+    owned: BTreeSet<(TopicId, PartitionId)>,
+    /// It was given nothing since it said so. One that was, and says nothing, may be taking what it was given.
+    is_fresh: bool,
+    /// When it was told to give something up.
+    told: Option<MonotonicMs>,
+}
+
+/// How a member speaks of what it owns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Voice {
+    /// It begins with nothing, or it is of the classic protocol, where what it is given and what it owns are one exchange.
+    Certain,
+    /// It has done what it was told, or says nothing.
+    Running,
+    /// It says everything, for it does not know what became of its last heartbeat: it may be in the middle of anything.
+    Unsure,
+}
 
 /// What a member says that it owns; none: it did not say.
 pub(super) type Claimed<'a> = Option<&'a [(TopicId, Vec<PartitionId>)]>;
@@ -35,24 +66,80 @@ pub(super) fn refuse_unknown_state(member: &Member, claimed: Claimed<'_>) -> Res
     Ok(())
 }
 
+fn partitions_of(owned: &Owned) -> impl Iterator<Item = (TopicId, PartitionId)> {
+    owned.iter().flat_map(|(topic, partitions)| partitions.keys().map(|partition| (*topic, *partition)))
+}
+
 impl ConsumerGroup {
-    /// The member after the step; the same one if it cannot take any.
-    pub(super) fn reconciled(&self, id: &MemberId, claimed: Claimed<'_>) -> Option<Member> {
+    /// The member after the step; none if it cannot take any.
+    pub(super) fn reconciled(
+        &self,
+        cx: &Context<'_>,
+        id: &MemberId,
+        claimed: Claimed<'_>,
+        voice: Voice,
+    ) -> Option<Member> {
         let member = self.members.get(id)?;
         if member.is_reconciled_to(self.assignment_epoch) {
             return None;
         }
         let from_epoch = match member.state {
-            MemberState::UnrevokedPartitions if claims_any(claimed, &member.pending_revocation) => return None,
+            MemberState::UnrevokedPartitions if !self.has_let_go(cx, id, member, claimed, voice) => return None,
             // What was to go is gone: on to the next epoch, whatever the target is by now.
             MemberState::UnrevokedPartitions => member.epoch + 1,
             MemberState::Stable | MemberState::UnreleasedPartitions => member.epoch,
             MemberState::Unknown => self.assignment_epoch,
         };
-        Some(self.next_step(id, member, from_epoch, claimed)).filter(|next| next != member)
+        Some(self.next_step(id, member, from_epoch, claimed, voice)).filter(|next| next != member)
     }
 
-    fn next_step(&self, id: &MemberId, member: &Member, from_epoch: i32, claimed: Claimed<'_>) -> Member {
+    /// Whether a member that was told to give something up has done so.
+    fn has_let_go(&self, cx: &Context<'_>, id: &MemberId, member: &Member, claimed: Claimed<'_>, voice: Voice) -> bool {
+        let pending = &member.pending_revocation;
+        if claimed.is_some() {
+            return !claims_any(claimed, pending) && (voice != Voice::Unsure || self.has_said_to_own(id, pending));
+        }
+        // It is as it said last.
+        self.soft.reports.get(id).is_some_and(|report| {
+            report.is_fresh
+                && report.told.is_some_and(|told| cx.now.monotonic >= told + QUIET)
+                && partitions_of(pending).all(|partition| !report.owned.contains(&partition))
+        })
+    }
+
+    /// Whether a member that has not been told to give these up has done so.
+    fn has_dropped(&self, id: &MemberId, given_up: &Owned, claimed: Claimed<'_>, voice: Voice) -> bool {
+        !claims_any(claimed, given_up) && (voice == Voice::Certain || self.has_said_to_own(id, given_up))
+    }
+
+    fn has_said_to_own(&self, id: &MemberId, partitions: &Owned) -> bool {
+        let report = self.soft.reports.get(id);
+        report.is_some_and(|report| partitions_of(partitions).all(|partition| report.owned.contains(&partition)))
+    }
+
+    /// Remembers what a member said, whether it is given something now, and when it was told to give something up.
+    pub(super) fn heard(
+        &mut self,
+        cx: &Context<'_>,
+        id: &MemberId,
+        claimed: Claimed<'_>,
+        voice: Voice,
+        is_given: bool,
+    ) {
+        let Some(member) = self.members.get(id) else { return };
+        let must_give_up = member.must_give_up();
+        let report = self.soft.reports.entry(id.clone()).or_default();
+        if let Some(claimed) = claimed {
+            report.owned = claimed.iter().flat_map(|(topic, of)| of.iter().map(|of| (*topic, *of))).collect();
+            report.is_fresh = true;
+        }
+        report.is_fresh &= !is_given;
+        // One that is unsure may not have heard what it was told before: it is told now.
+        let told = report.told.filter(|_| voice != Voice::Unsure).unwrap_or(cx.now.monotonic);
+        report.told = must_give_up.then_some(told);
+    }
+
+    fn next_step(&self, id: &MemberId, member: &Member, from_epoch: i32, claimed: Claimed<'_>, voice: Voice) -> Member {
         let nothing = Partitions::new();
         let target = self.targets.get(id).unwrap_or(&nothing);
         let (mut kept, mut given_up) = (Owned::new(), Owned::new());
@@ -65,7 +152,7 @@ impl ConsumerGroup {
         }
         let mut next = member.clone();
         next.previous_epoch = member.epoch;
-        if !given_up.is_empty() && claims_any(claimed, &given_up) {
+        if !given_up.is_empty() && !self.has_dropped(id, &given_up, claimed, voice) {
             next.epoch = from_epoch;
             next.state = MemberState::UnrevokedPartitions;
             next.assigned = kept;

@@ -131,8 +131,10 @@ fn who_leaves_frees_its_partitions() {
     let mut world = World::new(&[("t", 2)]);
     let t = world.cluster.id("t");
     world.beat(join("a", &["t"]));
+    world.beat(owns("a", 1, &[(t, &[0, 1])]));
     world.beat(join("b", &["t"]));
-    world.beat(owns("a", 1, &[(t, &[0])]));
+    // It saw that coming and let go before it was told: it owned both.
+    assert_eq!(world.beat(owns("a", 1, &[(t, &[0])])).member_epoch, 2);
     assert_eq!(world.beat(beat("b", 2)).assignment, Some(partitions(&[(t, &[1])])));
     let before = world.host.log.len();
     let answer = world.beat(beat("a", -1));

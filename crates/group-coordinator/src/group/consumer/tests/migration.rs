@@ -261,8 +261,16 @@ fn a_static_member_takes_its_assignment_back_to_the_classic_protocol() {
     let joined = world.classic_join(again);
     assert_eq!((joined.error, joined.generation, joined.member.as_str()), (ErrorCode::None, 1, "b"));
     assert!(matches!(world.host.shard.group(&group()), Some(Group::Classic(_))));
+    // Nobody leads yet: it joins the round that has begun, and leads.
     let request = SyncGroup { instance: Some(InstanceId::new("i")), ..sync("b", 1) };
+    let answer = world.host.call(Request::SyncGroup(request));
+    assert_eq!(answer, Answer::SyncGroup(crate::answer::Synced::refused(ErrorCode::RebalanceInProgress)));
+    let again = JoinGroup { instance: Some(InstanceId::new("i")), ..classic_join("b", &[0, 1, 2]) };
+    let joined = world.classic_join(again);
+    assert_eq!((joined.error, joined.generation, joined.leader.as_str()), (ErrorCode::None, 2, "b"));
+    let assignments = vec![(MemberId::new("b"), given(&[0, 1, 2]))];
+    let request = SyncGroup { instance: Some(InstanceId::new("i")), assignments, ..sync("b", 2) };
     let Answer::SyncGroup(synced) = world.host.call(Request::SyncGroup(request)) else { panic!() };
-    assert_eq!(assigned(&synced), Ok(vec![0, 1, 2]), "what it had, without a round");
+    assert_eq!(assigned(&synced), Ok(vec![0, 1, 2]));
     world.check_replay();
 }

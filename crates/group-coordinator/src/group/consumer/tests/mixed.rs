@@ -43,6 +43,7 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
     let happening = prop_oneof![
         8 => new().prop_map(|number| Happening::New(Event::Beat(number))),
         4 => new().prop_map(|number| Happening::New(Event::LetGo(number))),
+        4 => new().prop_map(|number| Happening::New(Event::Take(number))),
         1 => new().prop_map(|number| Happening::New(Event::Leave(number))),
         1 => new().prop_map(|number| Happening::New(Event::Crash(number))),
         1 => Just(Happening::New(Event::Grow(0))),

@@ -22,8 +22,14 @@ struct Consumer {
     epoch: i32,
     /// What it reads.
     reads: Read,
-    /// What it was told to read, and has not come to yet.
+    /// What it last came to, which is what it says that it owns.
+    owns: Read,
+    /// What it said last.
+    said: Option<Read>,
+    /// What it was told to read, and has not begun with.
     told: Option<Read>,
+    /// What it has begun with: it has let go of everything else, and takes the rest in its own time, whatever it is told meanwhile.
+    takes: Option<Read>,
     /// It does not know what became of its last heartbeat: the next one says everything.
     is_unsure: bool,
 }
@@ -36,6 +42,8 @@ pub(super) enum Event {
     Lost(usize),
     /// Lets go of what it must, and tells nobody yet.
     LetGo(usize),
+    /// Takes what it was told when it let go.
+    Take(usize),
     Leave(usize),
     Crash(usize),
     Grow(usize),
@@ -55,6 +63,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         12 => consumer().prop_map(Event::Beat),
         3 => consumer().prop_map(Event::Lost),
         6 => consumer().prop_map(Event::LetGo),
+        6 => consumer().prop_map(Event::Take),
         1 => consumer().prop_map(Event::Leave),
         1 => consumer().prop_map(Event::Crash),
         1 => (0..TOPICS.len()).prop_map(Event::Grow),
@@ -100,7 +109,7 @@ impl Run {
         let consumer = self.consumers[number].clone();
         let mut request = if consumer.up {
             let mut owned: BTreeMap<TopicId, Vec<PartitionId>> = BTreeMap::new();
-            for (topic, partition) in &consumer.reads {
+            for (topic, partition) in &consumer.owns {
                 owned.entry(*topic).or_default().push(*partition);
             }
             let base = if consumer.is_unsure {
@@ -108,7 +117,8 @@ impl Run {
             } else {
                 beat(&id, consumer.epoch)
             };
-            ConsumerGroupHeartbeat { owned: Some(owned.into_iter().collect()), ..base }
+            let says = consumer.is_unsure || consumer.said.as_ref() != Some(&consumer.owns);
+            ConsumerGroupHeartbeat { owned: says.then(|| owned.into_iter().collect()), ..base }
         } else {
             join(&id, &Self::topics(number))
         };
@@ -116,6 +126,7 @@ impl Run {
         let answer = self.world.beat(request);
         let consumer = &mut self.consumers[number];
         consumer.is_unsure = is_lost;
+        consumer.said = Some(consumer.owns.clone());
         if is_lost {
             return;
         }
@@ -128,11 +139,7 @@ impl Run {
                         .into_iter()
                         .flat_map(|(topic, of)| of.into_iter().map(move |partition| (topic, partition)))
                         .collect();
-                    // It lets go first, in its own time; what is new it takes when that is done.
-                    consumer.told = Some(told);
-                    if consumer.reads.iter().all(|read| consumer.told.as_ref().unwrap().contains(read)) {
-                        consumer.reads = consumer.told.take().unwrap();
-                    }
+                    consumer.told = Some(told).filter(|told| consumer.takes.is_some() || *told != consumer.owns);
                 }
             }
             ErrorCode::FencedMemberEpoch | ErrorCode::UnknownMemberId | ErrorCode::GroupIdNotFound => self.stop(number),
@@ -150,34 +157,28 @@ impl Run {
 
     fn let_go(&mut self, number: usize) {
         let consumer = &mut self.consumers[number];
-        if let Some(told) = consumer.told.take() {
+        if consumer.takes.is_none()
+            && let Some(told) = consumer.told.take()
+        {
             consumer.reads.retain(|read| told.contains(read));
-            if consumer.reads == told {
-                return;
-            }
-            // What is new is read only after the coordinator was told what is gone, by the next heartbeat.
-            let kept = consumer.reads.clone();
-            consumer.told = Some(told);
-            consumer.reads = kept;
+            consumer.takes = Some(told);
         }
     }
 
-    /// What was told is read once nothing has to go any more.
     fn take(&mut self, number: usize) {
         let consumer = &mut self.consumers[number];
-        if let Some(told) = consumer.told.take_if(|told| consumer.reads.is_subset(told)) {
-            consumer.reads = told;
+        if let Some(takes) = consumer.takes.take() {
+            consumer.reads = takes.clone();
+            consumer.owns = takes;
         }
     }
 
     pub(super) fn happen(&mut self, event: Event) {
         match event {
-            Event::Beat(number) => {
-                self.take(number);
-                self.heartbeat(number, false);
-            }
+            Event::Beat(number) => self.heartbeat(number, false),
             Event::Lost(number) => self.heartbeat(number, true),
             Event::LetGo(number) => self.let_go(number),
+            Event::Take(number) => self.take(number),
             Event::Leave(number) => {
                 if self.consumers[number].up {
                     let epoch = if number < STATICS { -2 } else { -1 };
@@ -196,7 +197,11 @@ impl Run {
                 cluster.delete(TOPICS[number]);
                 cluster.set(TOPICS[number], 3);
             }),
-            Event::Pass(ms) => self.world.host.pass(ms),
+            Event::Pass(ms) => {
+                // Taking does not take long.
+                (0..CONSUMERS).for_each(|number| self.take(number));
+                self.world.host.pass(ms);
+            }
             Event::FailOver => {
                 self.world.check_replay();
                 self.world.host.fail_over(usize::MAX);
@@ -271,7 +276,7 @@ impl Run {
         assert_eq!(described.members.len(), CONSUMERS);
         let mut all = Read::new();
         for (number, consumer) in self.consumers.iter().enumerate() {
-            assert_eq!(consumer.told, None, "{number}");
+            assert_eq!((&consumer.told, &consumer.takes), (&None, &None), "{number}");
             for read in &consumer.reads {
                 assert!(all.insert(*read));
             }
@@ -283,8 +288,10 @@ impl Run {
     pub(super) fn round(&mut self) {
         for number in 0..CONSUMERS {
             self.happen(Event::LetGo(number));
+            self.happen(Event::Take(number));
             self.happen(Event::Beat(number));
         }
+        self.happen(Event::Pass(1_000));
     }
 }
 

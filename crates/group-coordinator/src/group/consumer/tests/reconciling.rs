@@ -107,18 +107,71 @@ fn what_is_given_back_while_it_goes_comes_back_at_once() {
 }
 
 #[test]
-fn members_that_never_owned_need_not_confirm() {
+fn a_topic_that_is_gone_has_to_be_let_go_too() {
     let mut world = World::new(&[("t", 1)]);
     let t = world.cluster.id("t");
     world.beat(join("a", &["t"]));
-    // A topic that is gone is nobody's to give up but a's: it says so with its full request.
     world.change(|cluster| cluster.delete("t"));
-    let told = world.beat(owns("a", 1, &[]));
-    assert_eq!((told.member_epoch, told.assignment), (2, Some(vec![])));
+    assert_eq!(world.beat(beat("a", 1)).assignment, Some(vec![]));
+    assert_eq!(world.beat(owns("a", 1, &[])).member_epoch, 2);
     world.change(|cluster| cluster.set("t", 1));
     assert_ne!(world.cluster.id("t"), t);
     assert_eq!(world.beat(beat("a", 2)).assignment, Some(partitions(&[(world.cluster.id("t"), &[0])])));
     world.check_replay();
+}
+
+/// Java's consumer says that it owns nothing while it looks for the topics of an expression that it was given, and then takes them.
+#[test]
+fn what_was_never_owned_is_not_let_go_by_saying_so_once() {
+    let mut world = World::new(&[("t", 2)]);
+    let t = world.cluster.id("t");
+    world.beat(join("a", &["t"]));
+    world.beat(join("b", &["t"]));
+    // On its way while a takes both.
+    let told = world.beat(owns("a", 1, &[]));
+    assert_eq!((told.member_epoch, told.assignment), (1, Some(partitions(&[(t, &[0])]))));
+    assert_eq!(world.beat(beat("b", 2)).assignment, None);
+    // It had; now it knows better.
+    world.beat(owns("a", 1, &[(t, &[0, 1])]));
+    assert_eq!(world.beat(beat("b", 2)).assignment, None);
+    assert_eq!(world.beat(owns("a", 1, &[(t, &[0])])).member_epoch, 2);
+    assert_eq!(world.beat(beat("b", 2)).assignment, Some(partitions(&[(t, &[1])])));
+}
+
+#[test]
+fn who_never_takes_what_it_is_told_to_give_up_has_nothing_to_say() {
+    let mut world = World::new(&[("t", 2)]);
+    world.beat(join("a", &["t"]));
+    world.beat(join("b", &["t"]));
+    world.beat(owns("a", 1, &[]));
+    world.beat(beat("a", -1));
+    world.beat(join("c", &["t"]));
+    // What a member owns has not changed for it: it was given a partition and told to give it up before it took it.
+    world.beat(beat("b", 2));
+    world.beat(owns("b", 3, &[]));
+    world.beat(join("d", &["t"]));
+    let told = world.beat(beat("b", 3));
+    let after = world.describe();
+    assert_eq!(after.state, "Reconciling", "{told:?} {after:#?}");
+    world.host.pass(1_000);
+    for member in ["b", "c", "d"] {
+        let epoch = world.describe().members.iter().find(|of| of.member.as_str() == member).unwrap().member_epoch;
+        assert_eq!(world.beat(beat(member, epoch)).error, ErrorCode::None);
+    }
+    assert_eq!(world.describe().group_epoch, 5);
+}
+
+/// One that says nothing since it was given something may take its time to take it: for it the rebalance timeout counts.
+#[test]
+fn silence_after_a_gift_is_no_confirmation() {
+    let mut world = World::new(&[("t", 2)]);
+    world.beat(join("a", &["t"]));
+    world.beat(join("b", &["t"]));
+    for _ in 0..5 {
+        world.host.pass(5_000);
+        assert_eq!(world.beat(beat("a", 1)).member_epoch, 1);
+        assert_eq!(world.beat(beat("b", 2)).assignment, None);
+    }
 }
 
 /// Scenario 28: commits of a member that the group moved on without are refused; those of one that only has not heard are not.

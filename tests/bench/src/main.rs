@@ -3,6 +3,7 @@
 
 mod baseline;
 mod client_io;
+mod groups;
 mod log_io;
 mod many_logs;
 mod many_partitions;
@@ -19,8 +20,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[derive(Parser)]
 #[command(about = "Ottla's layers beside what this machine can do")]
 struct Arguments {
-    /// Layers to measure: raft, log, logs (many of them), recovery, partitions (of an idle cluster), client.
-    #[arg(long, value_delimiter = ',', default_value = "raft,log,logs,recovery,partitions,client")]
+    /// Layers to measure: raft, log, logs (many of them), recovery, partitions (of an idle cluster), groups, client.
+    #[arg(long, value_delimiter = ',', default_value = "raft,log,logs,recovery,partitions,groups,client")]
     rows: Vec<String>,
     /// Rounds; each row prints its median.
     #[arg(long, default_value_t = 5)]
@@ -39,8 +40,9 @@ fn main() -> Result<()> {
             "logs" => many_logs::run(arguments.rounds, arguments.mib)?,
             "recovery" => recovery::run(arguments.rounds, arguments.mib)?,
             "partitions" => many_partitions::run(arguments.rounds)?,
+            "groups" => groups::run(arguments.rounds)?,
             "client" => client_io::run(arguments.rounds, arguments.mib)?,
-            unknown => anyhow::bail!("--rows {unknown}: one of raft, log, logs, recovery, partitions, client"),
+            unknown => anyhow::bail!("--rows {unknown}: one of raft, log, logs, recovery, partitions, groups, client"),
         }
     }
     Ok(())

@@ -337,6 +337,10 @@ impl HostedShard {
                     Ok(end) => shard.appended(number, end),
                     Err(error) => shard.append_refused(now(), number, error),
                 });
+                // What follows a refused change would be written without it.
+                if further.reload {
+                    break;
+                }
             }
             effects = further;
         }

@@ -31,12 +31,6 @@ impl SimTopics {
         }
     }
 
-    pub fn delete(&mut self, name: &str) {
-        if self.topics.remove(name).is_some() {
-            self.version += 1;
-        }
-    }
-
     pub fn all_names(&self) -> Vec<String> {
         self.topics.keys().cloned().collect()
     }

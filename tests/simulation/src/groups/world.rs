@@ -1,17 +1,19 @@
 //! Brokers, logs, members and the queue of what happens when.
 
+mod clients;
+mod hosts;
 mod shards;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ottla_group_coordinator::{Answer, GroupConfig, Now, Request, partition_for};
-use ottla_model::{ErrorCode, GroupId, MonotonicMs, TimestampMs, TopicName};
+use ottla_model::{GroupId, MonotonicMs, TimestampMs};
 
 use super::admin::Admin;
 use super::broker::Broker;
 use super::classic_member::ClassicMember;
-use super::client::{Turn, error_of, is_about_the_coordinator};
+use super::client::{error_of, is_about_the_coordinator};
 use super::consumer_member::ConsumerMember;
 use super::invariants::Invariants;
 use super::log::Partition;
@@ -199,13 +201,6 @@ impl World {
         self.topics_changed(&[])
     }
 
-    pub fn delete_topic(&mut self, name: &str) -> Result<(), Violation> {
-        let Ok(deleted) = TopicName::new(name) else { return Ok(()) };
-        self.topics.delete(name);
-        self.note(format_args!("{name} is deleted"));
-        self.topics_changed(&[deleted])
-    }
-
     pub fn add_client(&mut self, kind: Kind) -> u32 {
         self.next_client += 1;
         let id = self.next_client;
@@ -326,233 +321,19 @@ impl World {
             Event::StartBroker(id) => self.start_broker(id),
             Event::ResumeBroker(id) => {
                 self.note(format_args!("b{id} goes on"));
-                self.backlog(self.paused_brokers.get(&id).is_some(), |world| world.paused_brokers.remove(&id))
+                let backlog = self.paused_brokers.remove(&id);
+                self.catch_up_on(backlog)
             }
             Event::ResumeClient(id) => {
                 self.note(format_args!("client {id} goes on"));
-                self.backlog(self.paused_clients.get(&id).is_some(), |world| world.paused_clients.remove(&id))
+                let backlog = self.paused_clients.remove(&id);
+                self.catch_up_on(backlog)
             }
         }
     }
 
     /// What waited while a process stood still happens now, in order.
-    fn backlog(&mut self, some: bool, take: impl FnOnce(&mut Self) -> Option<Vec<Event>>) -> Result<(), Violation> {
-        if some {
-            for event in take(self).unwrap_or_default() {
-                self.happen(event)?;
-            }
-        }
-        Ok(())
-    }
-
-    // ---- clients
-
-    /// Lets a client take a turn, carries out what it wants, and asks the invariants about what it believes.
-    pub(super) fn with_client(&mut self, id: u32, act: impl FnOnce(&mut Kind, &mut Turn<'_>)) -> Result<(), Violation> {
-        let Some(client) = self.clients.get_mut(&id).filter(|client| client.is_running) else { return Ok(()) };
-        let mut turn = Turn {
-            now: self.now,
-            topics: &self.topics,
-            random: &mut client.random,
-            next_call: &mut self.next_call,
-            next_commit: &mut self.next_commit,
-            forgets_coordinator: false,
-            sends: Vec::new(),
-            commits: Vec::new(),
-            notes: Vec::new(),
-        };
-        act(&mut client.kind, &mut turn);
-        let Turn { forgets_coordinator, sends, commits, notes, .. } = turn;
-        if forgets_coordinator {
-            client.coordinator = None;
-        }
-        let group = client.group().clone();
-        let belief = match &client.kind {
-            Kind::Classic(member) => Some((member.member.clone(), member.generation, member.owned.clone())),
-            Kind::Consumer(member) => Some((member.member.clone(), member.epoch, member.owned.clone())),
-            Kind::Admin(_) | Kind::Script { .. } => None,
-        };
-        for note in notes {
-            self.trace.line(self.now, format_args!("client {id}: {note}"));
-        }
-        for issued in commits {
-            self.invariants.issue(issued);
-        }
-        if let Some((member, generation, owned)) = belief {
-            self.invariants.believes(id, &group, &member, generation, &owned)?;
-        }
-        for (call, request) in sends {
-            self.send(id, &group, call, request);
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, client: u32, group: &GroupId, call: u64, request: Request) {
-        let leader = self.leader_of(self.partition_of(group));
-        let Some(found) = self.clients.get_mut(&client) else { return };
-        let Some(broker) = found.coordinator.or(leader) else {
-            let answer = Box::new(Answer::Failed(ErrorCode::CoordinatorNotAvailable));
-            self.schedule_us(500, Event::Answered { client, call, answer });
-            return;
-        };
-        found.coordinator = Some(broker);
-        self.calls.insert(call, (client, broker));
-        if self.random.happens(self.weather.lost_ppm) {
-            return;
-        }
-        let life = self.brokers.get(&broker).map_or(0, |broker| broker.life);
-        let delay = self.draw_us(self.weather.latency_us);
-        self.schedule_us(delay, Event::Arrive { broker, life, client, call, request: Box::new(request) });
-    }
-
-    /// The answer leaves the broker.
-    pub(super) fn reply(&mut self, client: u32, call: u64, answer: Answer) {
-        self.trace.message(self.now, format_args!("to client {client}, call {call}: {answer:?}"));
-        if self.random.happens(self.weather.lost_ppm) {
-            return;
-        }
-        let delay = self.draw_us(self.weather.latency_us);
-        self.schedule_us(delay, Event::Answered { client, call, answer: Box::new(answer) });
-    }
-
-    /// `kill -9`, or the end of the machine.
-    pub fn crash_client(&mut self, id: u32) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
-        client.is_running = false;
-        let group = client.group().clone();
-        self.paused_clients.remove(&id);
-        self.invariants.forgets(id, &group);
-        self.note(format_args!("client {id} of {group} crashes"));
-    }
-
-    pub fn pause_client(&mut self, id: u32, ms: u64) {
-        self.note(format_args!("client {id} stands still for {ms} ms"));
-        self.paused_clients.entry(id).or_default();
-        self.schedule_us(ms * 1_000, Event::ResumeClient(id));
-    }
-
-    pub fn leave(&mut self, id: u32) -> Result<(), Violation> {
-        self.note(format_args!("client {id} leaves"));
-        self.with_client(id, |kind, turn| match kind {
-            Kind::Classic(member) => member.leave(turn),
-            Kind::Consumer(member) => member.leave(turn),
-            Kind::Admin(_) | Kind::Script { .. } => {}
-        })
-    }
-
-    pub fn is_client_paused(&self, id: u32) -> bool {
-        self.paused_clients.contains_key(&id)
-    }
-
-    // ---- brokers
-
-    pub fn kill_broker(&mut self, id: i32) {
-        self.note(format_args!("b{id} is killed"));
-        let Some(broker) = self.brokers.get_mut(&id) else { return };
-        broker.is_running = false;
-        broker.life += 1;
-        broker.shards.clear();
-        self.paused_brokers.remove(&id);
-        // Its connections break: whoever waits there learns of it.
-        let waiting: Vec<(u64, u32)> =
-            self.calls.iter().filter(|(_, (_, at))| *at == id).map(|(call, (client, _))| (*call, *client)).collect();
-        for (call, client) in waiting {
-            let delay = self.draw_us(self.weather.latency_us);
-            self.schedule_us(delay, Event::Lost { client, call });
-        }
-        for partition in 0..self.partitions.len() {
-            let index = i32::try_from(partition).unwrap_or(0);
-            if let Some(partition) = self.partition_mut(index) {
-                partition.shrink(id);
-            }
-            if self.leader_of(index) == Some(id) {
-                self.elect(index, Some(id));
-            }
-        }
-    }
-
-    pub fn start_broker_after_ms(&mut self, id: i32, ms: u64) {
-        self.schedule_us(ms * 1_000, Event::StartBroker(id));
-    }
-
-    fn start_broker(&mut self, id: i32) -> Result<(), Violation> {
-        if self.brokers.get(&id).is_none_or(|broker| broker.is_running) {
-            return Ok(());
-        }
-        self.note(format_args!("b{id} starts"));
-        if let Some(broker) = self.brokers.get_mut(&id) {
-            broker.is_running = true;
-        }
-        self.schedule_us(0, Event::TickBroker(id));
-        for partition in 0..self.partitions.len() {
-            let index = i32::try_from(partition).unwrap_or(0);
-            if self.leader_of(index).is_none() {
-                self.elect(index, None);
-            }
-            let delay = self.draw_us(self.weather.replication_us);
-            self.schedule_us(delay, Event::CatchUp { partition: index, follower: id });
-        }
-        Ok(())
-    }
-
-    /// SIGSTOP. Whether another leads meanwhile is the caller's business.
-    pub fn pause_broker(&mut self, id: i32, ms: u64) {
-        self.note(format_args!("b{id} stands still for {ms} ms"));
-        self.paused_brokers.entry(id).or_default();
-        self.schedule_us(ms * 1_000, Event::ResumeBroker(id));
-    }
-
-    pub fn is_broker_paused(&self, id: i32) -> bool {
-        self.paused_brokers.contains_key(&id)
-    }
-
-    /// Another leader than `but`, if there is one; everybody hears of it in a while.
-    pub fn elect(&mut self, partition: i32, but: Option<i32>) {
-        let candidates: Vec<i32> = self
-            .brokers
-            .iter()
-            .filter(|(id, broker)| broker.is_running && Some(**id) != but && !self.paused_brokers.contains_key(id))
-            .map(|(id, _)| *id)
-            .collect();
-        let first = usize::try_from(self.random.below(candidates.len() as u64)).unwrap_or(0);
-        let order: Vec<i32> = candidates.iter().cycle().skip(first).take(candidates.len()).copied().collect();
-        let Some(found) = self.partition_mut(partition) else { return };
-        let leader = found.elect(&order);
-        let epoch = found.epoch;
-        self.note(format_args!("partition {partition}: leader {leader:?} in epoch {epoch}"));
-        let ids: Vec<i32> = self.brokers.keys().copied().collect();
-        for broker in ids {
-            let delay = self.draw_us(self.weather.image_lag_us);
-            self.schedule_us(delay, Event::Learn { broker, partition });
-        }
-        self.replicate(partition);
-    }
-
-    /// The followers will have what the leader has.
-    pub(super) fn replicate(&mut self, partition: i32) {
-        let leader = self.leader_of(partition);
-        let followers: Vec<i32> = self.brokers.keys().copied().filter(|id| Some(*id) != leader).collect();
-        for follower in followers {
-            let delay = self.draw_us(self.weather.replication_us);
-            self.schedule_us(delay, Event::CatchUp { partition, follower });
-        }
-    }
-
-    /// The follower falls out of the ISR, and comes back after a while.
-    pub fn shrink_isr(&mut self, partition: i32, member: i32, ms: u64) {
-        self.note(format_args!("partition {partition}: b{member} falls out of the ISR for {ms} ms"));
-        if let Some(found) = self.partition_mut(partition) {
-            found.shrink(member);
-        }
-        self.fell_out.insert((partition, member));
-        self.schedule_us(ms * 1_000, Event::CatchUpAgain { partition, follower: member });
-    }
-
-    pub(super) fn is_out(&self, partition: i32, member: i32) -> bool {
-        self.fell_out.contains(&(partition, member))
-    }
-
-    pub(super) fn is_up(&self, id: i32) -> bool {
-        self.brokers.get(&id).is_some_and(|broker| broker.is_running) && !self.paused_brokers.contains_key(&id)
+    fn catch_up_on(&mut self, backlog: Option<Vec<Event>>) -> Result<(), Violation> {
+        backlog.into_iter().flatten().try_for_each(|event| self.happen(event))
     }
 }

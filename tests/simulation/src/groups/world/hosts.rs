@@ -1,0 +1,116 @@
+//! What becomes of the brokers' processes, and who leads.
+
+use super::{Event, World};
+use crate::invariants::Violation;
+
+impl World {
+    pub fn kill_broker(&mut self, id: i32) {
+        self.note(format_args!("b{id} is killed"));
+        let Some(broker) = self.brokers.get_mut(&id) else { return };
+        broker.is_running = false;
+        broker.life += 1;
+        broker.shards.clear();
+        self.paused_brokers.remove(&id);
+        // Its connections break: whoever waits there learns of it.
+        let waiting: Vec<(u64, u32)> =
+            self.calls.iter().filter(|(_, (_, at))| *at == id).map(|(call, (client, _))| (*call, *client)).collect();
+        for (call, client) in waiting {
+            let delay = self.draw_us(self.weather.latency_us);
+            self.schedule_us(delay, Event::Lost { client, call });
+        }
+        for partition in 0..self.partitions.len() {
+            let index = i32::try_from(partition).unwrap_or(0);
+            if let Some(partition) = self.partition_mut(index) {
+                partition.shrink(id);
+            }
+            if self.leader_of(index) == Some(id) {
+                self.elect(index, Some(id));
+            }
+        }
+    }
+
+    pub fn start_broker_after_ms(&mut self, id: i32, ms: u64) {
+        self.schedule_us(ms * 1_000, Event::StartBroker(id));
+    }
+
+    pub(super) fn start_broker(&mut self, id: i32) -> Result<(), Violation> {
+        if self.brokers.get(&id).is_none_or(|broker| broker.is_running) {
+            return Ok(());
+        }
+        self.note(format_args!("b{id} starts"));
+        if let Some(broker) = self.brokers.get_mut(&id) {
+            broker.is_running = true;
+        }
+        self.schedule_us(0, Event::TickBroker(id));
+        for partition in 0..self.partitions.len() {
+            let index = i32::try_from(partition).unwrap_or(0);
+            if self.leader_of(index).is_none() {
+                self.elect(index, None);
+            }
+            let delay = self.draw_us(self.weather.replication_us);
+            self.schedule_us(delay, Event::CatchUp { partition: index, follower: id });
+        }
+        Ok(())
+    }
+
+    /// SIGSTOP. Whether another leads meanwhile is the caller's business.
+    pub fn pause_broker(&mut self, id: i32, ms: u64) {
+        self.note(format_args!("b{id} stands still for {ms} ms"));
+        self.paused_brokers.entry(id).or_default();
+        self.schedule_us(ms * 1_000, Event::ResumeBroker(id));
+    }
+
+    pub fn is_broker_paused(&self, id: i32) -> bool {
+        self.paused_brokers.contains_key(&id)
+    }
+
+    /// Another leader than `but`, if there is one; everybody hears of it in a while.
+    pub fn elect(&mut self, partition: i32, but: Option<i32>) {
+        let candidates: Vec<i32> = self
+            .brokers
+            .iter()
+            .filter(|(id, broker)| broker.is_running && Some(**id) != but && !self.paused_brokers.contains_key(id))
+            .map(|(id, _)| *id)
+            .collect();
+        let first = usize::try_from(self.random.below(candidates.len() as u64)).unwrap_or(0);
+        let order: Vec<i32> = candidates.iter().cycle().skip(first).take(candidates.len()).copied().collect();
+        let Some(found) = self.partition_mut(partition) else { return };
+        let leader = found.elect(&order);
+        let epoch = found.epoch;
+        self.note(format_args!("partition {partition}: leader {leader:?} in epoch {epoch}"));
+        let ids: Vec<i32> = self.brokers.keys().copied().collect();
+        for broker in ids {
+            let delay = self.draw_us(self.weather.image_lag_us);
+            self.schedule_us(delay, Event::Learn { broker, partition });
+        }
+        self.replicate(partition);
+    }
+
+    /// The followers will have what the leader has.
+    pub(super) fn replicate(&mut self, partition: i32) {
+        let leader = self.leader_of(partition);
+        let followers: Vec<i32> = self.brokers.keys().copied().filter(|id| Some(*id) != leader).collect();
+        for follower in followers {
+            let delay = self.draw_us(self.weather.replication_us);
+            self.schedule_us(delay, Event::CatchUp { partition, follower });
+        }
+    }
+
+    /// The follower falls out of the ISR, and comes back after a while.
+    pub fn shrink_isr(&mut self, partition: i32, member: i32, ms: u64) {
+        self.note(format_args!("partition {partition}: b{member} falls out of the ISR for {ms} ms"));
+        if let Some(found) = self.partition_mut(partition) {
+            found.shrink(member);
+        }
+        self.fell_out.insert((partition, member));
+        self.schedule_us(ms * 1_000, Event::CatchUpAgain { partition, follower: member });
+    }
+
+    pub(super) fn is_out(&self, partition: i32, member: i32) -> bool {
+        self.fell_out.contains(&(partition, member))
+    }
+
+    pub(super) fn is_up(&self, id: i32) -> bool {
+        self.brokers.get(&id).is_some_and(|broker| broker.is_running) && !self.paused_brokers.contains_key(&id)
+    }
+}

@@ -158,7 +158,7 @@ impl Mixed {
         let old = self.olds[number].clone();
         if let Some(id) = old.waits {
             match self.run.world.host.answer(id) {
-                None => return,
+                None => {}
                 Some(answer) => {
                     self.olds[number].waits = None;
                     self.olds[number].is_in = false;

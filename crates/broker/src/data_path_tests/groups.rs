@@ -161,6 +161,11 @@ fn commits_without_enough_replicas_are_refused_and_leave_nothing() {
     cluster.quorum.set_isr(OFFSETS_TOPIC, 0, &[1]);
     assert_eq!(committed(begin_commit(&brokers[0], "g", 5)), ErrorCode::CoordinatorNotAvailable.code());
     assert_eq!(fetch(&brokers[0], "g"), (0, -1));
+    // Nor can anybody join; the groups that are there are served all the same.
+    let loads = brokers[0].broker.telemetry.groups.loads.get();
+    assert_eq!(joined(begin_join(&brokers[0], "g", "")).error_code, ErrorCode::CoordinatorNotAvailable.code());
+    assert_eq!(fetch(&brokers[0], "g").0, 0);
+    assert_eq!(brokers[0].broker.telemetry.groups.loads.get(), loads);
 }
 
 #[test]

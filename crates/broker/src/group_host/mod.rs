@@ -5,12 +5,14 @@
 //! - [`topics`]: what groups may know of the cluster's topics.
 //! - [`metrics`]: what is told of them.
 //! - [`timer`]: one timer for all partitions; none runs while no group waits for anything.
+//! - [`config`]: what is configured for them.
 //! - [`offsets_topic`]: how `__consumer_offsets` comes into being.
 //!
 //! Invariants: a partition's groups live in one leader epoch; whatever was begun in another one ends without effect. An answer that
 //! promises a write leaves after the high watermark has passed it. Locks: shard, then partition; a shard is never waited for with a
 //! partition's lock held.
 
+mod config;
 pub mod metrics;
 pub mod offsets_topic;
 mod replay;
@@ -23,7 +25,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use ottla_config::{GroupsConfig, MigrationPolicy};
+use ottla_config::BrokerConfig;
 use ottla_group_coordinator::{Answer, GroupConfig, Request, partition_for};
 use ottla_metadata::{Delta, Image};
 use ottla_model::{ErrorCode, GroupId, PartitionId, TopicName};
@@ -35,6 +37,7 @@ use crate::broker::Identity;
 use crate::partition::Partition;
 use crate::partition::waiters::Watcher;
 use crate::telemetry::Telemetry;
+use config::group_config;
 use metrics::States;
 use shard::HostedShard;
 use timer::Timer;
@@ -90,17 +93,17 @@ impl Asked {
 
 impl GroupHost {
     /// Hosts nothing yet. The timer runs on `data`, where the partitions are.
-    pub fn new(config: &GroupsConfig, identity: &Arc<Identity>, telemetry: Arc<Telemetry>, data: &Handle) -> Self {
+    pub fn new(config: &BrokerConfig, identity: &Arc<Identity>, telemetry: Arc<Telemetry>, data: &Handle) -> Self {
         let timer = Timer::default();
         data.spawn(timer.clone().run());
         let common = Arc::new(Common {
-            config: ArcSwap::from_pointee(group_config(config)),
-            load_buffer_bytes: config.offsets_load_buffer_bytes,
+            config: ArcSwap::from_pointee(group_config(config, &Image::empty())),
+            load_buffer_bytes: config.groups.offsets_load_buffer_bytes,
             topics: ArcSwap::from_pointee(ImageTopics::new(Arc::clone(identity))),
             timer,
             telemetry,
         });
-        Self { common, commit_timeout: config.offsets_commit_timeout, shards: RwLock::default() }
+        Self { common, commit_timeout: config.groups.offsets_commit_timeout, shards: RwLock::default() }
     }
 
     /// Takes a partition of [`OFFSETS_TOPIC`] that got a place here. Its groups are loaded when it leads.
@@ -126,9 +129,9 @@ impl GroupHost {
         self.commit_timeout
     }
 
-    /// Another configuration for all groups from now on.
-    pub fn set_config(&self, config: GroupConfig) {
-        let config = Arc::new(config);
+    /// The configuration of the broker, or of groups, is another one from now on.
+    pub fn configure(&self, config: &BrokerConfig, image: &Image) {
+        let config = Arc::new(group_config(config, image));
         self.common.config.store(Arc::clone(&config));
         for shard in self.all() {
             shard.set_config(&config);
@@ -184,31 +187,4 @@ impl GroupHost {
 pub fn coordinator_partition(image: &Image, group: &str) -> Option<PartitionId> {
     let partitions = i32::try_from(image.topic(OFFSETS_TOPIC)?.partition_count()).ok().filter(|count| *count > 0)?;
     Some(PartitionId(partition_for(group, partitions)))
-}
-
-/// The broker's configuration as groups want it.
-pub fn group_config(config: &GroupsConfig) -> GroupConfig {
-    const MINUTE_MS: i64 = 60_000;
-    GroupConfig {
-        group_min_session_timeout_ms: config.group_min_session_timeout_ms,
-        group_max_session_timeout_ms: config.group_max_session_timeout_ms,
-        group_initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
-        group_max_size: config.group_max_size,
-        offset_metadata_max_bytes: config.offset_metadata_max_bytes,
-        offsets_retention_ms: i64::from(config.offsets_retention_minutes) * MINUTE_MS,
-        offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
-        consumer_session_timeout_ms: config.consumer_session_timeout_ms,
-        consumer_min_session_timeout_ms: config.consumer_min_session_timeout_ms,
-        consumer_max_session_timeout_ms: config.consumer_max_session_timeout_ms,
-        consumer_heartbeat_interval_ms: config.consumer_heartbeat_interval_ms,
-        consumer_max_size: config.consumer_max_size,
-        consumer_assignors: config.consumer_assignors.iter().map(|name| (*name).to_owned()).collect(),
-        consumer_migration_policy: match config.consumer_migration_policy {
-            MigrationPolicy::Bidirectional => ottla_group_coordinator::config::MigrationPolicy::Bidirectional,
-            MigrationPolicy::Upgrade => ottla_group_coordinator::config::MigrationPolicy::Upgrade,
-            MigrationPolicy::Downgrade => ottla_group_coordinator::config::MigrationPolicy::Downgrade,
-            MigrationPolicy::Disabled => ottla_group_coordinator::config::MigrationPolicy::Disabled,
-        },
-        ..GroupConfig::default()
-    }
 }

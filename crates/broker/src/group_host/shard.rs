@@ -80,6 +80,12 @@ impl Watcher for HostedShard {
     }
 }
 
+/// Whether the request nearly always leads to a record without which its group cannot go on. Where the log is known to refuse it for
+/// want of replicas the group is not asked: it would have to be read again, with all others of its partition, at every attempt.
+fn changes_members(request: &Request) -> bool {
+    matches!(request, Request::JoinGroup(_) | Request::SyncGroup(_) | Request::LeaveGroup(_))
+}
+
 fn now() -> Now {
     Now { monotonic: clock::monotonic(), wall: clock::wall() }
 }
@@ -120,6 +126,9 @@ impl HostedShard {
                 }
                 Stage::Serving(shard) => shard,
             };
+            if changes_members(&request) && self.partition.takes_own(state.epoch) == Err(ErrorCode::NotEnoughReplicas) {
+                return Asked::Answered(Answer::Failed(ErrorCode::CoordinatorNotAvailable));
+            }
             state.requests += 1;
             let id = RequestId(state.requests);
             let effects = shard.step(now(), &**self.common.topics.load(), id, request);

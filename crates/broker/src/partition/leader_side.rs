@@ -227,6 +227,13 @@ impl Partition {
         Ok(written.log_end)
     }
 
+    /// Whether [`Self::append_own`] would be let in now, as far as the replicas are concerned.
+    pub fn takes_own(&self, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
+        let mut guard = self.state.lock();
+        let (leader, _) = leading(&mut guard)?;
+        if leader.leader_epoch() == epoch { leader.check_append(true) } else { Err(ErrorCode::NotLeaderOrFollower) }
+    }
+
     /// What this leader of `epoch` holds from `from` on, about `max_bytes` of it and never less than a batch, and where its log ends;
     /// above the high watermark too.
     pub fn read_own(

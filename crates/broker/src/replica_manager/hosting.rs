@@ -9,7 +9,7 @@ use ottla_storage::RealEnv;
 
 use super::{Hosted, ReplicaManager, Taking};
 use crate::clock;
-use crate::group_host::{OFFSETS_TOPIC, group_config};
+use crate::group_host::OFFSETS_TOPIC;
 use crate::log_dirs::{FoundLog, LogDir};
 use crate::log_io::Urgency;
 use crate::partition::waiters::Wakes;
@@ -47,9 +47,8 @@ impl ReplicaManager {
             self.take_delta(&mut taking, image, delta, now);
         } else if self.identity.epoch().is_known() && BrokerEpoch::from(image.revision()) >= self.identity.epoch() {
             taking.is_current = true;
-            if self.live.follow(image, self.identity.id()) {
-                self.groups.set_config(group_config(&self.live.current().groups));
-            }
+            self.live.follow(image, self.identity.id());
+            self.groups.configure(&self.live.current(), image);
             self.take_over(&mut taking, image, now);
         }
     }
@@ -78,7 +77,10 @@ impl ReplicaManager {
         if delta.configs.iter().any(|entity| own.contains(entity)) && self.live.follow(image, local) {
             self.configure_all(taking, image, now);
             self.host.cleaner.reconfigured();
-            self.groups.set_config(group_config(&self.live.current().groups));
+            self.groups.configure(&self.live.current(), image);
+        }
+        if delta.configs.iter().any(|entity| entity.kind == ConfigKind::Groups) {
+            self.groups.configure(&self.live.current(), image);
         }
         let mut wakes = Wakes::default();
         let mut hosted: Hosted = (**self.hosted.load()).clone();

@@ -149,7 +149,7 @@ impl ReplicaManager {
             fetchers: Fetchers::new(fetcher_config, identity.clone(), metadata.clone(), data.clone()),
             sessions: FetchSessionCache::new(config.max_incremental_fetch_session_cache_slots),
             producer_ids: ProducerIds::new(quorum.clone()),
-            groups: GroupHost::new(&config.groups, &identity, telemetry.clone(), &data),
+            groups: GroupHost::new(&config, &identity, telemetry.clone(), &data),
             config,
             identity,
             metadata,

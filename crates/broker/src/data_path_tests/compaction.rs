@@ -135,6 +135,7 @@ fn a_policy_that_changes_takes_effect_at_once() {
     assert_eq!(read(&broker, id).0.len(), 40);
     cluster.quorum.configure_topic("t", CONFIG);
     eventually("the log is clean", || read(&broker, id).0.len() <= 16);
+    eventually("the run has ended", || metric(&broker, "runs_total") > 0);
     cluster.quorum.configure_topic("t", &deleted);
     let runs = metric(&broker, "runs_total");
     produce_keys(&broker, id, 40);

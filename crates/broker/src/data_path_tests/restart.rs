@@ -208,7 +208,7 @@ fn a_directory_of_another_topic_is_set_aside() {
 }
 
 #[test]
-fn a_damaged_log_is_fetched_anew_where_nobody_counts_on_it() {
+fn scenario_14_a_damaged_log_is_fetched_anew_where_nobody_counts_on_it() {
     let cluster = Cluster::new(&[]);
     let mut brokers = cluster.start_all(&[1, 2]);
     let id = topic_id(1);

@@ -287,6 +287,9 @@ fn synonym(name: impl Into<Cow<'static, str>>, value: &str, source: Source) -> S
     Synonym { value: Some(value.trim().to_owned()), name, source }
 }
 
+/// The value of a configuration by its name, where this source has one.
+type Lookup<'l> = &'l dyn Fn(&str) -> Option<String>;
+
 /// Everything that has a say in a property, the strongest first: set for this broker, for all, at the start, by default; a property of
 /// a listener is followed by the one that holds for all of them. As Kafka has it, the list begins with the property itself: where only a
 /// stand-in has a say, it is empty (`ConfigHelper.configSynonyms`).
@@ -303,7 +306,7 @@ fn broker_synonyms(live: &LiveConfig, layers: &Layers, first: &str) -> Vec<Synon
     let fixed = &live.fixed().properties;
     let of_table = |name: &str| known::broker_config(name).and_then(|known| known.default).map(str::to_owned);
     let of_start = |name: &str| fixed.explicit(name).map(|property| property.value.clone());
-    let sources: [(Source, &dyn Fn(&str) -> Option<String>); 4] = [
+    let sources: [(Source, Lookup<'_>); 4] = [
         (Source::DynamicBroker, &|name| layers.own.get(name).cloned()),
         (Source::DynamicDefaultBroker, &|name| layers.cluster.get(name).cloned()),
         (Source::StaticBroker, &of_start),

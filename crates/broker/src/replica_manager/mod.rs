@@ -92,6 +92,7 @@ impl Hosted {
 }
 
 /// What only those who take in deltas touch.
+#[derive(Default)]
 struct Taking {
     /// The image has reached this broker's registration.
     is_current: bool,
@@ -100,12 +101,6 @@ struct Taking {
     found: HashMap<TopicPartition, FoundLog>,
     /// The rules of each topic that has partitions here.
     rules: HashMap<TopicName, Arc<TopicRules>>,
-}
-
-impl Default for Taking {
-    fn default() -> Self {
-        Self { is_current: false, last_run: LastRun::default(), found: HashMap::new(), rules: HashMap::new() }
-    }
 }
 
 impl ReplicaManager {

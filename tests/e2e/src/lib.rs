@@ -3,5 +3,6 @@
 
 pub mod clients;
 pub mod cluster;
+pub mod kafka;
 
 pub use cluster::{Cluster, ClusterOptions, Node};

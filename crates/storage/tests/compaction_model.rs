@@ -246,7 +246,8 @@ impl World {
             return;
         }
         let mut seen = BTreeMap::new();
-        for record in records(&self.log, self.start).into_iter().filter(|record| record.offset < clean) {
+        let is_clean = |record: &Record| record.offset >= self.start && record.offset < clean;
+        for record in records(&self.log, self.start).into_iter().filter(is_clean) {
             let key = record.key.expect("records without keys are gone");
             assert_eq!(seen.insert(key, record.offset), None, "{} is there twice below {clean}", record.offset);
         }
@@ -424,7 +425,12 @@ impl World {
     }
 
     fn step(&mut self) {
-        match self.random.below(40) {
+        let operation = self.random.below(40);
+        if std::env::var_os("OTTLA_SEED").is_some() {
+            let (start, end, clean, touched) = (self.start, self.end, self.clean, self.touched);
+            eprintln!("{start}..{end}, clean below {clean:?}, touched below {touched}: {operation}");
+        }
+        match operation {
             0..18 => self.append(),
             18..22 => self.follow(),
             22 => {

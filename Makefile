@@ -24,7 +24,7 @@ SEEDS ?= 1000
 FROM ?= 0
 OTTLA := $(OTTLA_BIN_DIR)/ottla
 # Kafka's names for the same binary.
-export TOOLS := kafka-topics kafka-console-producer kafka-console-consumer kafka-consumer-groups kafka-get-offsets kafka-delete-records \
+TOOLS := kafka-topics kafka-console-producer kafka-console-consumer kafka-consumer-groups kafka-get-offsets kafka-delete-records \
   kafka-configs kafka-log-dirs kafka-broker-api-versions kafka-cluster
 
 .PHONY: help

@@ -46,7 +46,10 @@ printf 'hosts: files dns\n' > "$root/etc/nsswitch.conf"
 cp LICENSE "$root/LICENSE"
 
 add "$bin/ottla" /usr/bin/ottla
-for tool in ${TOOLS:?run it through make}; do
+# The names that `make build` made beside it.
+for link in "$bin"/kafka-*; do
+  [ -L "$link" ] || continue
+  tool=${link##*/}
   ln -s ottla "$root/usr/bin/$tool"
   ln -s ottla "$root/usr/bin/$tool.sh"
 done

@@ -85,19 +85,20 @@ python_clients() {
   echo "export OTTLA_PYTHON='$venv/bin/python'"
 }
 
-# Kafka's own tools and Java producer, where the machine has Java and Maven anyway.
+# kafka_jars POM FOLDER VARIABLE: Kafka's own tools and Java producer, or its broker and DumpLogSegments, where the machine has Java and
+# Maven anyway.
 kafka_jars() {
-  local jars="$OTTLA_CACHE/kafka-jars-4.3.0"
+  local pom=$1 jars="$OTTLA_CACHE/$2"
   if [ ! -f "$jars/ready" ]; then
     command -v java >/dev/null && command -v mvn >/dev/null || return 0
-    say "fetching Apache Kafka's tools"
-    mvn -q -f tests/e2e/clients/kafka-tools.xml dependency:copy-dependencies -DoutputDirectory="$jars" >/dev/null 2>&1 || {
-      say "Maven could not bring Apache Kafka's tools: their test is skipped"
+    say "fetching Apache Kafka: $2"
+    mvn -q -f "tests/e2e/clients/$pom" dependency:copy-dependencies -DoutputDirectory="$jars" >/dev/null 2>&1 || {
+      say "Maven could not bring Apache Kafka's $pom: its tests are skipped"
       return 0
     }
     touch "$jars/ready"
   fi
-  echo "export OTTLA_KAFKA_JARS='$jars'"
+  echo "export $3='$jars'"
 }
 
 case "${1:-}" in
@@ -111,7 +112,10 @@ case "${1:-}" in
   test)
     command -v kcat >/dev/null || install kcat
     python_clients | { grep '^export' || true; } > "$OTTLA_CACHE/test.env.new"
-    kafka_jars | { grep '^export' || true; } >> "$OTTLA_CACHE/test.env.new"
+    {
+      kafka_jars kafka-tools.xml kafka-jars-4.3.0 OTTLA_KAFKA_JARS
+      kafka_jars kafka-broker.xml kafka-broker-jars-3.9.2 OTTLA_KAFKA_BROKER_JARS
+    } | { grep '^export' || true; } >> "$OTTLA_CACHE/test.env.new"
     mv "$OTTLA_CACHE/test.env.new" "$OTTLA_CACHE/test.env"
     ;;
   *)

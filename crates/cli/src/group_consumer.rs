@@ -44,10 +44,10 @@ impl GroupSettings {
 
 /// How often a group's leader looks whether the topic has got more partitions.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long the last commit is tried again while the coordinator moves.
-const CLOSING_PATIENCE: Duration = Duration::from_secs(10);
-/// Between two tries of it.
-const CLOSING_PAUSE: Duration = Duration::from_millis(100);
+/// How long the last commit is tried again while the coordinator moves, and new partitions are waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two tries of either.
+const PAUSE: Duration = Duration::from_millis(100);
 
 pub struct GroupConsumer {
     kafka: Kafka,
@@ -155,6 +155,7 @@ impl GroupConsumer {
                 .unwrap_or_default(),
             (None, None) => Vec::new(),
         };
+        self.wait_known(&share).await?;
         let client = self.kafka.client();
         let committed = client.committed_offsets(&self.group.group, Some(&share), true).await?;
         self.committed = committed.into_iter().map(|(at, committed)| (at, committed.offset)).collect();
@@ -176,6 +177,18 @@ impl GroupConsumer {
         self.next_commit = now + self.group.commit_every.unwrap_or_default();
         self.next_look = now + LOOK_EVERY;
         Ok(())
+    }
+
+    /// The group's leader may have heard of new partitions from a broker that is ahead of those that this member asks.
+    async fn wait_known(&self, share: &[TopicPartition]) -> Result<(), KafkaError> {
+        let began = Instant::now();
+        loop {
+            let known = self.kafka.partitions(&self.topic).await?;
+            if share.iter().all(|at| known.contains(&at.partition)) || began.elapsed() > PATIENCE {
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// What is due besides records: commits, and a member's heartbeats.
@@ -248,11 +261,11 @@ impl GroupConsumer {
         let mut result = Ok(());
         while self.group.commit_every.is_some() {
             result = self.commit().await;
-            let again = result.as_ref().is_err_and(is_coordinators) && began.elapsed() < CLOSING_PATIENCE;
+            let again = result.as_ref().is_err_and(is_coordinators) && began.elapsed() < PATIENCE;
             if !again {
                 break;
             }
-            tokio::time::sleep(CLOSING_PAUSE).await;
+            tokio::time::sleep(PAUSE).await;
         }
         if let Some(membership) = self.membership.take() {
             // Who cannot say good-bye is missed after the session timeout.

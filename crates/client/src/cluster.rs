@@ -299,7 +299,12 @@ impl Client {
 
     /// Who leads a partition: the view's answer if it names anybody, else the cluster's.
     pub async fn leader(&self, topic: &str, partition: PartitionId) -> Result<BrokerId, ClientError> {
-        let view = self.topic(topic).await?;
+        let mut view = self.topic(topic).await?;
+        if !view.partitions.contains_key(&partition) {
+            // The topic may have grown since it was last asked for.
+            self.forget(topic);
+            view = self.topic(topic).await?;
+        }
         let Some(found) = view.partitions.get(&partition) else {
             return Err(ClientError::NoSuchPartition { topic: topic.to_owned(), partition: partition.0 });
         };

@@ -107,7 +107,7 @@ impl Segment {
         if position == 0 {
             self.first_timestamp = Some(header.max_timestamp);
         }
-        if header.max_timestamp.0 >= 0
+        if speaks_of_time(header)
             && self.largest_timestamp.is_none_or(|largest| header.max_timestamp > largest.timestamp)
         {
             self.largest_timestamp =
@@ -289,7 +289,7 @@ impl Segment {
                         return Ok(None);
                     }
                     next_offset = batch.header.next_offset();
-                    if batch.header.max_timestamp.0 >= 0
+                    if speaks_of_time(&batch.header)
                         && self.largest_timestamp.is_none_or(|largest| batch.header.max_timestamp > largest.timestamp)
                     {
                         self.largest_timestamp = Some(LargestTimestamp {
@@ -350,6 +350,12 @@ impl Segment {
         self.complete_indexes(place)?;
         Ok(next_offset)
     }
+}
+
+/// Whether a batch counts for the time index. What compaction leaves of a batch without records says what its largest
+/// timestamp was, but nobody could find it.
+fn speaks_of_time(header: &BatchHeader) -> bool {
+    header.max_timestamp.0 >= 0 && header.record_count > 0
 }
 
 /// What is about to be appended, as far as rolling looks at it.

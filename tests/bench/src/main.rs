@@ -3,6 +3,7 @@
 
 mod baseline;
 mod client_io;
+mod group_clients;
 mod groups;
 mod log_io;
 mod many_logs;
@@ -20,8 +21,12 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[derive(Parser)]
 #[command(about = "Ottla's layers beside what this machine can do")]
 struct Arguments {
-    /// Layers to measure: raft, log, logs (many of them), recovery, partitions (of an idle cluster), groups, client.
-    #[arg(long, value_delimiter = ',', default_value = "raft,log,logs,recovery,partitions,groups,client")]
+    /// Layers to measure: raft, log, logs (many of them), recovery, partitions (of an idle cluster), groups, client, group-clients.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "raft,log,logs,recovery,partitions,groups,client,group-clients"
+    )]
     rows: Vec<String>,
     /// Rounds; each row prints its median.
     #[arg(long, default_value_t = 5)]
@@ -42,7 +47,10 @@ fn main() -> Result<()> {
             "partitions" => many_partitions::run(arguments.rounds)?,
             "groups" => groups::run(arguments.rounds)?,
             "client" => client_io::run(arguments.rounds, arguments.mib)?,
-            unknown => anyhow::bail!("--rows {unknown}: one of raft, log, logs, recovery, partitions, groups, client"),
+            "group-clients" => group_clients::run(arguments.rounds)?,
+            unknown => anyhow::bail!(
+                "--rows {unknown}: one of raft, log, logs, recovery, partitions, groups, client, group-clients"
+            ),
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""steady_producer.py BOOTSTRAP TOPIC PARTITIONS: writes numbered records with acks=all to every partition until a line comes
-on standard input, then reads everything back. Prints `ready` once all partitions have acknowledged, and at the end one JSON
+"""steady_producer.py BOOTSTRAP TOPIC PARTITIONS [PAUSE_S [FIRST]]: writes numbered records with acks=all to every partition, from FIRST (0) on, with a pause
+(20 ms) between two rounds, until a line comes on standard input, then reads everything back. Prints `ready` once all partitions have acknowledged, and at the end one JSON
 line: what was acknowledged, which errors the client saw, what is missing, twice there, or out of order, and the longest time
 that any partition went without an acknowledgement (for people; tests assert no times)."""
 import json
@@ -10,12 +10,15 @@ import time
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-BOOTSTRAP, TOPIC, PARTITIONS = sys.argv[1], sys.argv[2], int(sys.argv[3])
+BOOTSTRAP, TOPIC = sys.argv[1:3]
+PAUSE_S = float(sys.argv[4]) if len(sys.argv) > 4 else 0.02
+FIRST = int(sys.argv[5]) if len(sys.argv) > 5 else 0
+PARTITIONS = range(FIRST, FIRST + int(sys.argv[3]))
 stop = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
-acknowledged = {p: {} for p in range(PARTITIONS)}
+acknowledged = {p: {} for p in PARTITIONS}
 last = {}
-longest = {p: 0.0 for p in range(PARTITIONS)}
+longest = {p: 0.0 for p in PARTITIONS}
 errors = []
 
 
@@ -48,19 +51,19 @@ producer = Producer(
 number = 0
 ready = False
 while not stop.is_set():
-    for p in range(PARTITIONS):
+    for p in PARTITIONS:
         producer.produce(TOPIC, b"%d" % number, partition=p, on_delivery=on_delivery(p, number))
     number += 1
-    producer.poll(0.02)
+    producer.poll(PAUSE_S)
     if not ready and all(acknowledged.values()):
         ready = True
         print("ready", flush=True)
 unsent = producer.flush(90)
 
 consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "unused", "enable.auto.commit": False})
-ends = {p: consumer.get_watermark_offsets(TopicPartition(TOPIC, p), 30)[1] for p in range(PARTITIONS)}
-consumer.assign([TopicPartition(TOPIC, p, 0) for p in range(PARTITIONS)])
-read = {p: {} for p in range(PARTITIONS)}
+ends = {p: consumer.get_watermark_offsets(TopicPartition(TOPIC, p), 30)[1] for p in PARTITIONS}
+consumer.assign([TopicPartition(TOPIC, p, 0) for p in PARTITIONS])
+read = {p: {} for p in PARTITIONS}
 deadline = time.monotonic() + 60
 while any(len(read[p]) < ends[p] for p in read) and time.monotonic() < deadline:
     message = consumer.poll(0.5)

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -82,9 +83,7 @@ fn script(name: &str) -> PathBuf {
 
 /// Starts a Python client script with piped input and output.
 pub fn start_script(name: &str, arguments: &[&str]) -> Result<Child> {
-    Command::new(python())
-        .arg(script(name))
-        .args(arguments)
+    python_script(name, arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
@@ -94,7 +93,7 @@ pub fn start_script(name: &str, arguments: &[&str]) -> Result<Child> {
 
 /// Runs a Python client script to its end; its output, or an error with it.
 pub fn run_script(name: &str, arguments: &[&str]) -> Result<String> {
-    run(Command::new(python()).arg(script(name)).args(arguments))
+    run(&mut python_script(name, arguments))
 }
 
 /// Runs a command to its end, bounded; its standard output, or an error with both outputs.
@@ -126,6 +125,30 @@ pub fn run(command: &mut Command) -> Result<String> {
         bail!("{shown}: {}\n{out}\n{err}", output.status);
     }
     Ok(out.into_owned())
+}
+
+/// A tool of ours by its name, ready to be run against `bootstrap`.
+pub fn tool(name: &str, bootstrap: &str, arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(crate::cluster::binary("ottla")?);
+    command.arg0(name).args(arguments).args(["--bootstrap-server", bootstrap]);
+    Ok(command)
+}
+
+/// A tool or client of Apache Kafka's by its class; none where the Makefile could not bring its jars (`OTTLA_KAFKA_JARS`).
+pub fn java(class: &str, arguments: &[&str]) -> Option<Command> {
+    let jars = std::env::var_os("OTTLA_KAFKA_JARS")?;
+    let mut command = Command::new("java");
+    // Small and quick to start: these programs live for seconds.
+    command.args(["-Xmx128M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"]);
+    command.arg(format!("{}/*", jars.to_string_lossy())).arg(class).args(arguments);
+    Some(command)
+}
+
+/// The command of a Python client script.
+pub fn python_script(name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(python());
+    command.arg(script(name)).args(arguments);
+    command
 }
 
 /// Whether a program is on the path.

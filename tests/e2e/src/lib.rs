@@ -3,5 +3,7 @@
 
 pub mod clients;
 pub mod cluster;
+pub mod groups;
+pub mod kafka;
 
 pub use cluster::{Cluster, ClusterOptions, Node};

@@ -3,16 +3,14 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
 
+use ottla_storage::DirectoryError;
 use ottla_storage::compaction::{CleanError, CleaningStats};
-use ottla_storage::{DeletedFiles, DirectoryError, RealEnv};
 
 use super::throttle::Throttle;
 use super::{Choice, LogCleaner};
 use crate::clock;
-use crate::log_dirs::LogDir;
-use crate::log_io::Urgency;
+use crate::replica_manager::retention::remove_later;
 
 pub(super) fn clean(cleaner: &Arc<LogCleaner>, choice: &Choice) -> Result<CleaningStats, CleanError> {
     let Choice { partition, dirt } = choice;
@@ -35,8 +33,8 @@ pub(super) fn clean(cleaner: &Arc<LogCleaner>, choice: &Choice) -> Result<Cleani
             log.swap_in(cleaned).map(|deleted| (deleted, delay_ms))
         });
         let (deleted, delay_ms) = swapped.ok_or(CleanError::Aborted)??;
-        let delay = Duration::from_millis(u64::try_from(delay_ms).unwrap_or(0));
-        remove_later(cleaner, directory.clone(), deleted, delay);
+        // Readers may still have the old files open.
+        remove_later(&directory, deleted, delay_ms, &cleaner.timers);
     }
     let stats = cleaning.stats();
     let clean_up_to = cleaning.finish()?;
@@ -49,16 +47,4 @@ fn io_error(error: DirectoryError) -> CleanError {
         DirectoryError::Io { error, .. } | DirectoryError::ReadOnly { error, .. } => error,
         error => io::Error::other(error.to_string()),
     })
-}
-
-/// Readers may still have the old files open. What is left when the process ends goes when the log is opened.
-fn remove_later(cleaner: &LogCleaner, directory: Arc<LogDir>, deleted: DeletedFiles, delay: Duration) {
-    cleaner.timers.spawn(async move {
-        tokio::time::sleep(delay).await;
-        directory.clone().run(Urgency::Background, move || {
-            if let Err(error) = deleted.remove(&RealEnv) {
-                tracing::warn!(directory = %directory.path().display(), %error, "old segments are not removed");
-            }
-        });
-    });
 }

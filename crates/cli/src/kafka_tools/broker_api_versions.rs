@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use ottla_client::DescribedBroker;
+use ottla_protocol::Api;
 use ottla_protocol::kafka_protocol::messages::ApiKey;
 
 use super::options::{OptionSpec, Options, flag, value};
@@ -76,7 +77,8 @@ fn lines(served: &BTreeMap<i16, (i16, i16)>) -> Vec<String> {
             let (name, number) = (name.trim_end_matches("Key"), key as i16);
             let Some(&(min, max)) = served.get(&number) else { return format!("\t{name}({number}): UNSUPPORTED") };
             let known = key.valid_versions();
-            let usable = max.min(known.max);
+            // Our own table knows versions that the codec has no schema of its own for.
+            let usable = max.min(Api::from_key(number).map_or(known.max, |api| api.served().max));
             let range = if min == max { min.to_string() } else { format!("{min} to {max}") };
             match usable >= min.max(known.min) {
                 true => format!("\t{name}({number}): {range} [usable: {usable}]"),

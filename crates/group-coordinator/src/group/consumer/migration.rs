@@ -191,6 +191,10 @@ enum Unconvertible {
     UserData,
 }
 
+/// Assignors whose members read nothing but partitions from their assignments. librdkafka's leader hands each member's own user data back
+/// with them all the same, which for Kafka is a custom assignor's, so that groups of its sticky assignors cannot be upgraded there.
+const PLAIN_ASSIGNORS: [&str; 4] = ["range", "roundrobin", "sticky", "cooperative-sticky"];
+
 fn converted_member(
     member: &classic::Member,
     protocol: Option<&str>,
@@ -210,7 +214,7 @@ fn converted_member(
     } else {
         Assignment::read(&member.assignment).map_err(malformed)?
     };
-    if assignment.has_user_data {
+    if assignment.has_user_data && !protocol.is_some_and(|name| PLAIN_ASSIGNORS.contains(&name)) {
         return Err(Unconvertible::UserData);
     }
     let mut assigned = Owned::new();

@@ -176,19 +176,28 @@ fn other_protocols_and_user_data_are_not_converted() {
     world.host.pass(3_000);
     assert!(world.refused(join("new", &["t"])).1.ends_with("the embedded consumer protocol is malformed."));
 
-    let mut world = World::new(&[("t", 3)]);
-    let id = world.host.ask(Request::JoinGroup(known("c", &[])));
-    world.host.pass(3_000);
-    let Some(Answer::JoinGroup(joined)) = world.host.answer(id) else { panic!() };
-    let mut assignment = given(&[0]).to_vec();
-    let end = assignment.len() - 4;
-    assignment.truncate(end);
-    assignment.extend([0, 0, 0, 1, 42]);
-    let member = joined.member.to_string();
-    let assignments = vec![(joined.member, Bytes::from(assignment))];
-    world.host.call(Request::SyncGroup(SyncGroup { assignments, ..sync(&member, joined.generation) }));
-    assert!(world.refused(join("new", &["t"])).1.contains("an unsupported custom assignor is in use"));
-    assert_eq!(world.classic_beat(&member, joined.generation), ErrorCode::None);
+    // librdkafka's sticky assignors hand user data back that nobody reads.
+    for (name, converts) in [("custom", false), ("cooperative-sticky", true)] {
+        let mut world = World::new(&[("t", 3)]);
+        let protocols = vec![(name.to_owned(), super::classic_members::subscription(vec![]))];
+        let id = world.host.ask(Request::JoinGroup(JoinGroup { protocols, ..known("c", &[]) }));
+        world.host.pass(3_000);
+        let Some(Answer::JoinGroup(joined)) = world.host.answer(id) else { panic!() };
+        let mut assignment = given(&[0]).to_vec();
+        assignment.truncate(assignment.len() - 4);
+        assignment.extend([0, 0, 0, 1, 42]);
+        let member = joined.member.to_string();
+        let assignments = vec![(joined.member, Bytes::from(assignment))];
+        let protocol_name = Some(name.to_owned());
+        let request = SyncGroup { assignments, protocol_name, ..sync(&member, joined.generation) };
+        world.host.call(Request::SyncGroup(request));
+        let answer = world.beat(join("new", &["t"]));
+        assert_eq!(answer.error == ErrorCode::None, converts);
+        if !converts {
+            assert!(answer.message.unwrap().contains("an unsupported custom assignor is in use"));
+            assert_eq!(world.classic_beat(&member, joined.generation), ErrorCode::None);
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""keyed_records.py BOOTSTRAP TOPIC CODEC RECORDS VALUE_BYTES CONFIG…: makes a topic of one partition with these configurations
+(name=value), writes records of few keys (headers with a key that repeats, tombstones, an idempotent producer), and prints what a
+reader must end up with: one JSON object of key and length of the last value, without the keys whose last record is a tombstone."""
+import hashlib
+import json
+import sys
+import time
+
+from confluent_kafka import KafkaException, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+bootstrap, topic, codec, count, value_bytes = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+config = dict(pair.split("=", 1) for pair in sys.argv[6:])
+KEYS = 23
+
+admin = AdminClient({"bootstrap.servers": bootstrap})
+for attempt in range(60):
+    try:
+        admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=1, config=config)])[topic].result(30)
+        break
+    except KafkaException as error:
+        # A broker that has only just started.
+        if attempt == 59 or not error.args[0].retriable():
+            raise
+        time.sleep(0.5)
+
+failures = []
+producer = Producer(
+    {
+        "bootstrap.servers": bootstrap,
+        "compression.type": codec,
+        "acks": "all",
+        "enable.idempotence": True,
+        "linger.ms": 2,
+        "batch.num.messages": 7,
+    }
+)
+table = {}
+for i in range(count):
+    key = "key %d" % (i * 5 % KEYS)
+    # Half of it does not compress.
+    noise = b"".join(hashlib.sha256(b"%d %d" % (i, n)).digest() for n in range(value_bytes // 64 + 1))
+    value = None if i % 11 == 7 else (noise[: value_bytes // 2] + b"x" * (value_bytes // 2 + i % 50))
+    headers = [("h", b"%d" % i), ("h", None), ("g", b""), ("h", b"again")]
+    producer.produce(
+        topic, key=key, value=value, headers=headers,
+        on_delivery=lambda error, message: failures.append(error) if error else None,
+    )
+    producer.poll(0)
+    if i % 500 == 499:
+        producer.flush(60)
+    if value is None:
+        table.pop(key, None)
+    else:
+        table[key] = len(value)
+assert producer.flush(60) == 0, "not all delivered"
+assert not failures, failures
+print(json.dumps(table))

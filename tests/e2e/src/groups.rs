@@ -1,0 +1,444 @@
+//! Groups of other people's consumers: crews of members as processes, what they tell, and what must be true of it.
+//!
+//! - Every record of the topic is read by somebody of each group.
+//! - Nothing is read twice from a committed position: who is given a partition reads from the last offset whose commit was
+//!   acknowledged before, or further.
+//! - A partition has one owner at a time, as far as the members' own callbacks tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// How a crew tells what it does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tongue {
+    /// `group_members.py`.
+    Members,
+    /// Kafka's VerifiableConsumer.
+    Verifiable,
+    /// A line for each record with its partition and offset, and nothing about ownership: kcat, console consumers.
+    Offsets,
+}
+
+/// What a member said, and when: seconds since 1970 by its own clock, which is this machine's.
+#[derive(Clone, Debug)]
+struct Said {
+    at: f64,
+    member: String,
+    what: What,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Assigned(Vec<i32>),
+    Revoked(Vec<i32>),
+    /// Taken away without being asked: the group had gone on.
+    Lost(Vec<i32>),
+    Left,
+    Read(Vec<(i32, i64)>),
+    /// The next offset to read.
+    Committed(Vec<(i32, i64)>),
+}
+
+type Ledger = Arc<Mutex<Vec<Said>>>;
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |now| now.as_secs_f64())
+}
+
+/// Members of one group in one process.
+struct Crew {
+    child: Child,
+    input: Option<ChildStdin>,
+    listener: JoinHandle<()>,
+    complaints: JoinHandle<String>,
+    members: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Crew {
+    fn start(mut command: Command, tongue: Tongue, ledger: &Ledger) -> Result<Self> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start {command:?}"))?;
+        let (output, mut errors) = child.stdout.take().zip(child.stderr.take()).context("both outputs are pipes")?;
+        let complaints = std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = errors.read_to_string(&mut text);
+            text
+        });
+        let members = Arc::new(Mutex::new(BTreeSet::new()));
+        let (ledger, known, name) = (ledger.clone(), members.clone(), child.id().to_string());
+        let listener = std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let Some(said) = understood(tongue, &line, &name) else { continue };
+                known.lock().unwrap_or_else(PoisonError::into_inner).insert(said.member.clone());
+                ledger.lock().unwrap_or_else(PoisonError::into_inner).push(said);
+            }
+        });
+        Ok(Self { input: child.stdin.take(), child, listener, complaints, members })
+    }
+
+    /// Without a word.
+    fn crash(mut self, ledger: &Ledger) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        let _ = self.listener.join();
+        let members = std::mem::take(&mut *self.members.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        ledger.extend(members.into_iter().map(|member| Said { at: now(), member, what: What::Left }));
+        Ok(())
+    }
+
+    /// Asks it to leave the group and to end.
+    fn ask_to_leave(&mut self, tongue: Tongue) -> Result<()> {
+        self.input = None;
+        if tongue != Tongue::Members {
+            let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process id")?;
+            kill_process(pid, Signal::INT)?;
+        }
+        Ok(())
+    }
+
+    fn wait(mut self, tongue: Tongue) -> Result<()> {
+        let deadline = Instant::now() + LEAVING;
+        let status = loop {
+            match self.child.try_wait()? {
+                Some(status) => break status,
+                None if Instant::now() > deadline => {
+                    self.child.kill()?;
+                    self.child.wait()?;
+                    let told = self.complaints.join().unwrap_or_default();
+                    bail!("a crew was still there {LEAVING:?} after it was asked to leave:\n{told}");
+                }
+                None => std::thread::sleep(Duration::from_millis(10)),
+            }
+        };
+        let _ = self.listener.join();
+        let told = self.complaints.join().unwrap_or_default();
+        // Console consumers end with a status that names the signal.
+        ensure!(status.success() || tongue != Tongue::Members, "a crew ended with {status}:\n{told}");
+        Ok(())
+    }
+}
+
+/// How long members may take to say good-bye.
+const LEAVING: Duration = Duration::from_secs(30);
+
+fn understood(tongue: Tongue, line: &str, crew: &str) -> Option<Said> {
+    match tongue {
+        Tongue::Members => told_by_members(line),
+        Tongue::Verifiable => told_by_verifiable(line, crew),
+        Tongue::Offsets => {
+            let mut numbers = line.split_whitespace().map(|word| word.rsplit(':').next().unwrap_or(word));
+            let record = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+            Some(Said { at: now(), member: crew.to_owned(), what: What::Read(vec![record]) })
+        }
+    }
+}
+
+fn told_by_members(line: &str) -> Option<Said> {
+    let json: Value = serde_json::from_str(line).ok()?;
+    let partitions = || {
+        let partitions = json.get("p")?.as_array()?.iter();
+        partitions.map(|at| i32::try_from(at.as_i64()?).ok()).collect::<Option<Vec<i32>>>()
+    };
+    let offsets = || {
+        let offsets = json.get("o")?.as_array()?.iter();
+        offsets
+            .map(|pair| Some((i32::try_from(pair.get(0)?.as_i64()?).ok()?, pair.get(1)?.as_i64()?)))
+            .collect::<Option<Vec<_>>>()
+    };
+    let what = match json.get("e")?.as_str()? {
+        "assigned" => What::Assigned(partitions()?),
+        "revoked" => What::Revoked(partitions()?),
+        "lost" => What::Lost(partitions()?),
+        "left" => What::Left,
+        "read" => What::Read(offsets()?),
+        "committed" => What::Committed(offsets()?),
+        _ => return None,
+    };
+    Some(Said { at: json.get("t")?.as_f64()?, member: json.get("m")?.as_str()?.to_owned(), what })
+}
+
+fn told_by_verifiable(line: &str, crew: &str) -> Option<Said> {
+    let json: Value = serde_json::from_str(line).ok()?;
+    let partition = |entry: &Value| i32::try_from(entry.get("partition")?.as_i64()?).ok();
+    let list = |name: &str| json.get(name).and_then(Value::as_array).cloned();
+    let partitions = || list("partitions")?.iter().map(partition).collect::<Option<Vec<_>>>();
+    let what = match json.get("name")?.as_str()? {
+        "partitions_assigned" => What::Assigned(partitions()?),
+        "partitions_revoked" => What::Revoked(partitions()?),
+        "shutdown_complete" => What::Left,
+        "records_consumed" => {
+            let mut records = Vec::new();
+            for entry in list("partitions")? {
+                let (first, last) = (entry.get("minOffset")?.as_i64()?, entry.get("maxOffset")?.as_i64()?);
+                records.extend((first..=last).map(|offset| (partition(&entry), offset)));
+            }
+            What::Read(records.into_iter().filter_map(|(at, offset)| Some((at?, offset))).collect())
+        }
+        "offsets_committed" if json.get("success")?.as_bool()? => {
+            let offsets = list("offsets")?;
+            What::Committed(
+                offsets.iter().filter_map(|at| Some((partition(at)?, at.get("offset")?.as_i64()?))).collect(),
+            )
+        }
+        _ => return None,
+    };
+    Some(Said { at: json.get("timestamp")?.as_f64()? / 1_000.0, member: crew.to_owned(), what })
+}
+
+/// One group of a test.
+pub struct Group {
+    pub name: String,
+    tongue: Tongue,
+    /// Makes the command of one more crew.
+    recruit: Box<dyn Fn() -> Command>,
+    crews: Vec<Crew>,
+    ledger: Ledger,
+}
+
+impl Group {
+    pub fn new(name: &str, tongue: Tongue, recruit: impl Fn() -> Command + 'static) -> Self {
+        let (name, recruit) = (name.to_owned(), Box::new(recruit));
+        Self { name, tongue, recruit, crews: Vec::new(), ledger: Ledger::default() }
+    }
+
+    /// Starts one more crew.
+    pub fn join(&mut self) -> Result<()> {
+        let crew = Crew::start((self.recruit)(), self.tongue, &self.ledger).with_context(|| self.name.clone())?;
+        self.crews.push(crew);
+        Ok(())
+    }
+
+    /// Kills the oldest crew.
+    pub fn crash(&mut self) -> Result<()> {
+        ensure!(!self.crews.is_empty(), "{} has no crew", self.name);
+        self.crews.remove(0).crash(&self.ledger)
+    }
+
+    /// The oldest crew leaves.
+    pub fn leave(&mut self) -> Result<()> {
+        ensure!(!self.crews.is_empty(), "{} has no crew", self.name);
+        let mut crew = self.crews.remove(0);
+        crew.ask_to_leave(self.tongue)?;
+        crew.wait(self.tongue).with_context(|| self.name.clone())
+    }
+
+    /// Everybody leaves.
+    pub fn end(&mut self) -> Result<()> {
+        for crew in &mut self.crews {
+            crew.ask_to_leave(self.tongue)?;
+        }
+        for crew in self.crews.drain(..) {
+            crew.wait(self.tongue).with_context(|| self.name.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Whether all crews are still there; one that ended by itself is told with what it complained of.
+    fn all_run(&mut self) -> Result<()> {
+        for at in 0..self.crews.len() {
+            let Some(crew) = self.crews.get_mut(at) else { break };
+            if let Some(status) = crew.child.try_wait()? {
+                let told = self.crews.remove(at).complaints.join().unwrap_or_default();
+                bail!("a crew of {} ended by itself with {status}:\n{told}", self.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// What was said, in order of time, as far as `wanted` says yes.
+    fn said(&self, wanted: impl Fn(&Said) -> bool) -> Vec<Said> {
+        let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said: Vec<Said> = ledger.iter().filter(|said| wanted(said)).cloned().collect();
+        said.sort_by(|a, b| a.at.total_cmp(&b.at));
+        said
+    }
+
+    /// Who owns which partition now, by what members said.
+    pub fn owners(&self) -> BTreeMap<i32, String> {
+        let mut owners = BTreeMap::new();
+        for said in self.said(|said| !matches!(said.what, What::Read(_) | What::Committed(_))) {
+            match said.what {
+                What::Assigned(partitions) => {
+                    owners.extend(partitions.into_iter().map(|at| (at, said.member.clone())));
+                }
+                What::Revoked(gone) | What::Lost(gone) => {
+                    owners.retain(|at, owner| *owner != said.member || !gone.contains(at));
+                }
+                What::Left => owners.retain(|_, owner| *owner != said.member),
+                What::Read(_) | What::Committed(_) => {}
+            }
+        }
+        owners
+    }
+
+    /// How many partitions were taken from members since `moment`.
+    pub fn revoked_since(&self, moment: f64) -> usize {
+        let count = |said: Said| match said.what {
+            What::Revoked(gone) | What::Lost(gone) => gone.len(),
+            _ => 0,
+        };
+        self.said(|said| said.at > moment).into_iter().map(count).sum()
+    }
+
+    /// Waits until every partition has an owner and `members` members own some, or as many as there are partitions. Always true of groups
+    /// that do not tell.
+    pub fn wait_settled(&mut self, partitions: i32, members: usize) -> Result<()> {
+        if self.tongue == Tongue::Offsets {
+            return Ok(());
+        }
+        let members = members.min(usize::try_from(partitions)?);
+        let wanted: BTreeSet<i32> = (0..partitions).collect();
+        let what = format!("{}: {members} members own {partitions} partitions", self.name);
+        wait_for(&what, || {
+            self.all_run()?;
+            let owners = self.owners();
+            let who: BTreeSet<&String> = owners.values().collect();
+            match wanted.iter().all(|at| owners.contains_key(at)) && who.len() == members {
+                true => Ok(()),
+                false => bail!("{} partitions are owned by {} members", owners.len(), who.len()),
+            }
+        })
+    }
+
+    fn read(&self) -> BTreeMap<i32, BTreeSet<i64>> {
+        let mut read: BTreeMap<i32, BTreeSet<i64>> = BTreeMap::new();
+        for said in self.ledger.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let What::Read(records) = &said.what {
+                for (at, offset) in records {
+                    read.entry(*at).or_default().insert(*offset);
+                }
+            }
+        }
+        read
+    }
+
+    /// Waits until everything below these ends was read.
+    pub fn wait_read(&mut self, ends: &BTreeMap<i32, i64>) -> Result<()> {
+        let what = format!("{}: everything is read", self.name);
+        wait_for(&what, || {
+            self.all_run()?;
+            let read = self.read();
+            let nothing = BTreeSet::new();
+            let mut missing = ends.iter().flat_map(|(at, end)| {
+                let read = read.get(at).unwrap_or(&nothing);
+                (0..*end).filter(move |offset| !read.contains(offset)).map(move |offset| (*at, offset))
+            });
+            match missing.next() {
+                None => Ok(()),
+                Some((at, offset)) => bail!("partition {at} offset {offset} and {} more", missing.count()),
+            }
+        })
+    }
+
+    /// What must be true of everything that was said; with `one_owner` also that nobody owned what another had not given up.
+    pub fn check(&self, one_owner: bool) -> Result<()> {
+        let mut committed: BTreeMap<i32, i64> = BTreeMap::new();
+        // By member and partition: from where it may read.
+        let mut from: BTreeMap<(String, i32), i64> = BTreeMap::new();
+        let mut owners: BTreeMap<i32, String> = BTreeMap::new();
+        let mut overlaps: BTreeMap<(String, i32), String> = BTreeMap::new();
+        for said in self.said(|_| true) {
+            let member = said.member;
+            match said.what {
+                What::Committed(offsets) => {
+                    for (at, offset) in offsets {
+                        let known = committed.entry(at).or_insert(offset);
+                        *known = offset.max(*known);
+                    }
+                }
+                What::Assigned(partitions) => {
+                    for at in partitions {
+                        from.insert((member.clone(), at), committed.get(&at).copied().unwrap_or(0));
+                        if let Some(before) = owners.insert(at, member.clone()).filter(|before| *before != member) {
+                            overlaps
+                                .insert((before.clone(), at), format!("partition {at} of {before} went to {member}"));
+                        }
+                    }
+                }
+                What::Read(records) => {
+                    for (at, offset) in records {
+                        let least = from.get(&(member.clone(), at)).copied().unwrap_or(0);
+                        let text = "had been committed up to";
+                        ensure!(
+                            offset >= least,
+                            "{}: {member} read {at} from {offset}, which {text} {least}",
+                            self.name
+                        );
+                    }
+                }
+                What::Revoked(gone) => owners.retain(|at, owner| *owner != member || !gone.contains(at)),
+                What::Lost(gone) => {
+                    // It hears late that the group went on without it.
+                    overlaps.retain(|(before, at), _| *before != member || !gone.contains(at));
+                    owners.retain(|at, owner| *owner != member || !gone.contains(at));
+                }
+                What::Left => owners.retain(|_, owner| *owner != member),
+            }
+        }
+        if one_owner && let Some(((_, at), overlap)) = overlaps.into_iter().next() {
+            bail!("{}: {overlap}, which had not given it up; who had it:\n{}", self.name, self.history(at));
+        }
+        Ok(())
+    }
+
+    /// What was said about who owns a partition, for people.
+    fn history(&self, at: i32) -> String {
+        let mut lines = String::new();
+        for said in self.said(|said| !matches!(said.what, What::Read(_) | What::Committed(_))) {
+            let what = match &said.what {
+                What::Assigned(partitions) if partitions.contains(&at) => "assigned",
+                What::Revoked(partitions) if partitions.contains(&at) => "revoked",
+                What::Lost(partitions) if partitions.contains(&at) => "lost",
+                What::Left => "left",
+                _ => continue,
+            };
+            let _ = writeln!(lines, "{:.3} {} {what}", said.at, said.member);
+        }
+        lines
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for crew in &mut self.crews {
+            let _ = crew.child.kill();
+            let _ = crew.child.wait();
+        }
+    }
+}
+
+/// The moment, for [`Group::revoked_since`].
+pub fn moment() -> f64 {
+    now()
+}
+
+/// How long anything may take before a test gives up. Generous: CI machines are shared.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Waits until `is_so`; its last error is told if it never is.
+pub fn wait_for(what: &str, mut is_so: impl FnMut() -> Result<()>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match is_so() {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error.context(format!("{what}, not after {PATIENCE:?}")));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}

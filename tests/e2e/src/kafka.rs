@@ -1,0 +1,181 @@
+//! Apache Kafka 3.9 itself, where the machine has its jars: its look at log files, and a broker that writes some.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::clients;
+use crate::cluster::{PATIENCE, free_ports, listens};
+
+/// The folder with the jars of Kafka's broker (`OTTLA_KAFKA_BROKER_JARS`); says so where there is none.
+pub fn broker_jars() -> Option<PathBuf> {
+    let jars = std::env::var_os("OTTLA_KAFKA_BROKER_JARS").map(PathBuf::from);
+    if jars.is_none() {
+        eprintln!("skipped: OTTLA_KAFKA_BROKER_JARS names no folder with the jars of Apache Kafka's broker");
+    }
+    jars
+}
+
+/// A program of Kafka's; what it says of faults, on its standard error, goes to its output.
+fn java(jars: &Path, class: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec java \"$@\" 2>&1", "java"]);
+    command.args(["-Xmx512M", "-Djava.awt.headless=true", "-cp", &format!("{}/*", jars.display()), class]);
+    command
+}
+
+/// The files of a partition's directory with one of these endings.
+pub fn files(directory: &Path, endings: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| endings.iter().any(|wanted| ending == *wanted)) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Has DumpLogSegments read every segment and check every index of these directories; what it printed of each one's segments.
+/// Offsets may be missing only where a directory's name begins with `compacted`.
+pub fn dump(jars: &Path, directories: &[PathBuf]) -> Result<Vec<String>> {
+    let list = |endings: &[&str]| -> Result<String> {
+        let mut all = Vec::new();
+        for directory in directories {
+            all.extend(files(directory, endings)?.iter().map(|path| path.display().to_string()));
+        }
+        Ok(all.join(","))
+    };
+    let run = |files: &str, arguments: &[&str]| {
+        clients::run(java(jars, "kafka.tools.DumpLogSegments").args(["--files", files]).args(arguments))
+    };
+    let indexes = list(&["index", "timeindex"])?;
+    let segments = run(&list(&["log"])?, &["--deep-iteration", "--print-data-log"])?;
+    let verified = run(&indexes, &["--deep-iteration", "--verify-index-only"])?;
+    let sound = run(&indexes, &["--index-sanity-check"])?;
+    ensure!(sound.contains("passed sanity check"), "{sound}");
+    let snapshots = list(&["snapshot"])?;
+    let snapshots = if snapshots.is_empty() { String::new() } else { run(&snapshots, &[])? };
+    for (what, output) in
+        [("segments", &segments), ("indexes", &verified), ("checks", &sound), ("snapshots", &snapshots)]
+    {
+        let fault = output.lines().find(|line| {
+            [
+                "Mismatch",
+                "mismatch",
+                "out of order",
+                "Exception",
+                "invalid",
+                "isvalid: false",
+                "corrupt",
+                "not found in the log",
+            ]
+            .iter()
+            .any(|word| line.contains(word))
+                || line.starts_with("Non-consecutive") && !line.contains("/compacted")
+        });
+        if let Some(fault) = fault {
+            let from = output.find(fault).unwrap_or_default();
+            bail!("{what}: {}", output.get(from..).unwrap_or_default().chars().take(2_000).collect::<String>());
+        }
+    }
+    let of = |directory: &PathBuf| {
+        let dumps = segments.split("Dumping ").filter(|dump| dump.starts_with(&format!("{}/", directory.display())));
+        dumps.collect::<String>()
+    };
+    Ok(directories.iter().map(of).collect())
+}
+
+/// A Kafka of one process (KRaft), and its log directory.
+pub struct KafkaBroker {
+    child: Child,
+    port: u16,
+    folder: PathBuf,
+}
+
+impl KafkaBroker {
+    /// Starts one in `folder`, with these properties beside what it needs, and waits until it listens.
+    pub fn start(jars: &Path, folder: &Path, properties: &[&str]) -> Result<Self> {
+        let [port, controller] = free_ports(2)?[..] else { bail!("two ports") };
+        let data = folder.join("data");
+        let mut lines = vec![
+            "process.roles=broker,controller".to_owned(),
+            "node.id=1".to_owned(),
+            format!("controller.quorum.voters=1@127.0.0.1:{controller}"),
+            "controller.listener.names=CONTROLLER".to_owned(),
+            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned(),
+            format!("listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"),
+            format!("advertised.listeners=PLAINTEXT://127.0.0.1:{port}"),
+            format!("log.dirs={}", data.display()),
+            "offsets.topic.replication.factor=1".to_owned(),
+            "transaction.state.log.replication.factor=1".to_owned(),
+            "transaction.state.log.min.isr=1".to_owned(),
+        ];
+        lines.extend(properties.iter().map(|line| (*line).to_owned()));
+        let config = folder.join("server.properties");
+        fs::write(&config, lines.join("\n"))?;
+        let config = config.display().to_string();
+        clients::run(java(jars, "kafka.tools.StorageTool").args([
+            "format",
+            "-t",
+            "4L6g3nShT-eMCtK--X86sw",
+            "-c",
+            &config,
+        ]))?;
+        let log = fs::File::create(folder.join("log"))?;
+        let child = java(jars, "kafka.Kafka")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("start Kafka")?;
+        let mut broker = Self { child, port, folder: folder.to_owned() };
+        let deadline = Instant::now() + PATIENCE;
+        while !listens(SocketAddr::from(([127, 0, 0, 1], port))) {
+            if let Some(status) = broker.child.try_wait()? {
+                bail!("Kafka ended: {status}\n{}", broker.log_text());
+            }
+            ensure!(Instant::now() < deadline, "Kafka does not listen\n{}", broker.log_text());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(broker)
+    }
+
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    pub fn log_text(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// Ends it as an operator would.
+    pub fn stop(mut self) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.child.id())?).context("a process id above 0")?;
+        kill_process(pid, Signal::TERM)?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait()?.is_none() {
+            ensure!(Instant::now() < deadline, "Kafka does not end\n{}", self.log_text());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for KafkaBroker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,230 @@
+//! Files: Apache Kafka's DumpLogSegments over what clients, retention and compaction left here; a directory that Kafka wrote, here.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use ottla_e2e::clients::run_script;
+use ottla_e2e::cluster::{Cluster, ClusterOptions, Node, PATIENCE};
+use ottla_e2e::kafka::{self, KafkaBroker};
+use ottla_model::{MonotonicMs, PartitionId, TimestampMs, TopicName, TopicPartition};
+use ottla_protocol::record_batch::{Batches, Compression, Record, Records};
+use ottla_storage::compaction::CleanerLimits;
+use ottla_storage::{Log, LogConfig, OpenOptions, RealEnv};
+use rustix::process::Signal;
+
+const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
+
+/// Waits until `holds`.
+fn eventually(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds()? {
+        ensure!(Instant::now() < deadline, "{what}: not after {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+/// Writes to a topic; what a reader must end up with: the length of each key's value.
+fn write(
+    bootstrap: &str,
+    topic: &str,
+    codec: &str,
+    records: usize,
+    value_bytes: usize,
+    config: &[&str],
+) -> Result<BTreeMap<String, usize>> {
+    let (records, value_bytes) = (records.to_string(), value_bytes.to_string());
+    let arguments = [&[bootstrap, topic, codec, &records, &value_bytes], config].concat();
+    let printed = run_script("keyed_records.py", &arguments)?;
+    serde_json::from_str(printed.trim()).with_context(|| printed.clone())
+}
+
+fn table<'r>(records: impl IntoIterator<Item = &'r Record>) -> BTreeMap<String, usize> {
+    let mut table = BTreeMap::new();
+    for record in records {
+        let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into_owned();
+        match &record.value {
+            Some(value) => table.insert(key, value.len()),
+            None => table.remove(&key),
+        };
+    }
+    table
+}
+
+/// Whether the cleaner's checkpoint says that the topic is clean up to its last segment.
+fn is_clean(data: &Path, topic: &str) -> Result<bool> {
+    let last = kafka::files(&data.join(format!("{topic}-0")), &["log"])?.pop().context("a segment")?;
+    let base = last.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<i64>().ok());
+    let checkpoint = std::fs::read_to_string(data.join("cleaner-offset-checkpoint")).unwrap_or_default();
+    let clean = checkpoint.lines().find_map(|line| line.strip_prefix(&format!("{topic} 0 "))?.parse::<i64>().ok());
+    Ok(clean.is_some() && clean >= base)
+}
+
+#[test]
+fn kafkas_dump_log_segments_verifies_what_is_written_here() -> Result<()> {
+    let Some(jars) = kafka::broker_jars() else { return Ok(()) };
+    let options = ClusterOptions { coordinators: 1, brokers: 1, ..ClusterOptions::default() }
+        .with("log.cleaner.backoff.ms", "100")
+        .with("log.retention.check.interval.ms", "200");
+    let mut cluster = Cluster::start_with(options)?;
+    let (bootstrap, data) = (cluster.bootstrap(), cluster.data_folder(Node::Broker(1))?);
+    let compact = [
+        "cleanup.policy=compact",
+        "segment.bytes=1048576",
+        "min.cleanable.dirty.ratio=0.01",
+        "file.delete.delay.ms=100",
+    ];
+    let mut expected = BTreeMap::new();
+    for codec in CODECS {
+        expected.insert(format!("plain-{codec}"), write(&bootstrap, &format!("plain-{codec}"), codec, 300, 300, &[])?);
+        let topic = format!("compacted-{codec}");
+        let written = write(&bootstrap, &topic, codec, 1_500, 4_000, &compact)?;
+        eventually(&format!("{topic} is clean"), || is_clean(&data, &topic))?;
+        expected.insert(topic, written);
+    }
+    let retention = ["segment.bytes=1048576", "retention.bytes=1500000", "file.delete.delay.ms=100"];
+    write(&bootstrap, "retained", "lz4", 3_000, 4_000, &retention)?;
+    let first = data.join("retained-0/00000000000000000000.log");
+    eventually("retention has taken the first segment", || Ok(!first.exists()))?;
+    cluster.signal(Node::Broker(1), Signal::TERM)?;
+    cluster.wait(Node::Broker(1))?;
+    let directories =
+        expected.keys().map(String::as_str).chain(["retained"]).map(|topic| data.join(format!("{topic}-0")));
+    let dumps = kafka::dump(&jars, &directories.collect::<Vec<_>>())?;
+    for ((topic, expected), dumped) in expected.iter().zip(&dumps) {
+        let lines: Vec<&str> = dumped.lines().filter(|line| line.starts_with("| offset:")).collect();
+        let mut keys = BTreeMap::new();
+        for line in &lines {
+            let key = line.split(" key: ").nth(1).context("a key")?.split(" payload: ").next().unwrap_or_default();
+            ensure!(line.contains("headerKeys: [h,h,g,h]"), "{line}");
+            let size: i64 =
+                line.split("valueSize: ").nth(1).and_then(|rest| rest.split(' ').next()).context("a size")?.parse()?;
+            match usize::try_from(size) {
+                Ok(size) => keys.insert(key.to_owned(), size),
+                Err(_) => keys.remove(key),
+            };
+        }
+        ensure!(keys == *expected, "{topic}: {keys:?} instead of {expected:?}");
+        let codec = topic.rsplit('-').next().unwrap_or_default();
+        ensure!(dumped.contains(&format!("compresscodec: {codec}")), "{topic}: not {codec}");
+        if topic.starts_with("compacted") {
+            ensure!(lines.len() < 1_000, "{topic}: {} records are left", lines.len());
+            ensure!(
+                dumped.contains("isDeleteHorizonMs") || dumped.contains("deleteHorizonMs: "),
+                "{topic}: no tombstone has a horizon"
+            );
+        }
+    }
+    ensure!(dumps.last().is_some_and(|dumped| dumped.contains("| offset:")), "retention leaves something");
+    Ok(())
+}
+
+fn open(directory: &Path, topic: &str, clean_shutdown: bool) -> Result<Log<RealEnv>> {
+    let partition = TopicPartition::new(TopicName::new(topic)?, PartitionId(0));
+    let options = OpenOptions { clean_shutdown, ..OpenOptions::unclean(TimestampMs(1)) };
+    // Kafka's cleaner leaves offsets out between segments.
+    let config = LogConfig { compact: true, may_have_gaps: true, segment_bytes: 1 << 20, ..LogConfig::default() };
+    let opened = Log::open(RealEnv, directory.to_owned(), partition, Arc::new(config), options)?;
+    ensure!(opened.cut_bytes == 0, "{} bytes were cut", opened.cut_bytes);
+    ensure!(clean_shutdown == (opened.scanned_bytes == 0), "{} bytes were scanned", opened.scanned_bytes);
+    Ok(opened.log)
+}
+
+fn read(log: &Log<RealEnv>) -> Result<Vec<Record>> {
+    let (mut records, mut next) = (Vec::new(), log.log_start_offset());
+    loop {
+        let bytes = log.read(next, 1 << 20, log.log_end_offset(), true)?.read()?;
+        if bytes.is_empty() {
+            return Ok(records);
+        }
+        for batch in Batches::new(&bytes).map_while(Result::ok) {
+            next = batch.header.next_offset();
+            for record in Records::new(&Bytes::copy_from_slice(batch.bytes), 1 << 26)? {
+                records.push(record?);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_kafka_wrote_opens_here() -> Result<()> {
+    let Some(jars) = kafka::broker_jars() else { return Ok(()) };
+    let folder = tempfile::TempDir::with_prefix("ottla-e2e-kafka-")?;
+    let properties =
+        ["log.cleaner.backoff.ms=200", "log.cleaner.dedupe.buffer.size=4000000", "offsets.topic.num.partitions=1"];
+    let kafka = KafkaBroker::start(&jars, folder.path(), &properties)?;
+    let (bootstrap, data) = (kafka.bootstrap(), kafka.data());
+    let compact = [
+        "cleanup.policy=compact",
+        "segment.bytes=100000",
+        "min.cleanable.dirty.ratio=0.01",
+        "file.delete.delay.ms=100",
+    ];
+    let mut expected = BTreeMap::new();
+    for codec in CODECS {
+        let topic = format!("plain-{codec}");
+        expected.insert(topic.clone(), write(&bootstrap, &topic, codec, 300, 1_000, &["segment.bytes=50000"])?);
+        let topic = format!("compacted-{codec}");
+        let written = write(&bootstrap, &topic, codec, 900, 1_000, &compact)?;
+        eventually(&format!("{topic} is clean"), || is_clean(&data, &topic))?;
+        expected.insert(topic, written);
+    }
+    kafka.stop()?;
+    let directories: Vec<_> = expected.keys().map(|topic| data.join(format!("{topic}-0"))).collect();
+    let before = kafka::dump(&jars, &directories)?;
+    for (((topic, expected), directory), dumped) in expected.iter().zip(&directories).zip(&before) {
+        let count = dumped.lines().filter(|line| line.starts_with("| offset:")).count();
+        let log = open(directory, topic, true)?;
+        ensure!(log.topic_id().is_some() && log.epoch_history().latest_epoch().0 >= 0, "{topic}: ids and epochs");
+        ensure!(!log.producers().is_empty(), "{topic}: the producer is known");
+        let end = log.log_end_offset();
+        let records = read(&log)?;
+        ensure!(records.len() == count, "{topic}: {} records instead of {count}", records.len());
+        ensure!(records.is_sorted_by_key(|record| record.offset), "{topic}: in order");
+        ensure!(records.iter().all(|record| record.headers.len() == 4), "{topic}: headers");
+        ensure!(table(&records) == *expected, "{topic}: {:?} instead of {expected:?}", table(&records));
+        // Every index answers as a scan would.
+        for wanted in records.iter().step_by(7) {
+            let found = log.offset_for_timestamp(wanted.timestamp)?.context("a record that is not older")?;
+            let first = records.iter().find(|record| record.timestamp >= wanted.timestamp).context("itself")?;
+            ensure!(found.offset == first.offset, "{topic}: {} instead of {}", found.offset, first.offset);
+        }
+        drop(log);
+        // As after a kill: everything is read and checked, the indexes are made anew. Then it is cleaned, by us.
+        let mut log = open(directory, topic, false)?;
+        ensure!(log.log_end_offset() == end && read(&log)? == records, "{topic}: another log after recovery");
+        log.flush(MonotonicMs(1))?;
+        let now = TimestampMs(i64::MAX / 4);
+        let dirt = log.dirt(None, end, now)?;
+        if let Some(job) = log.begin_cleaning(&dirt, now) {
+            let pace = &mut |_| ControlFlow::Continue(());
+            let mut cleaning = job.index(CleanerLimits::default(), pace)?;
+            while let Some(cleaned) = cleaning.next(pace)? {
+                log.swap_in(cleaned)?.remove(&RealEnv)?;
+            }
+            cleaning.finish()?;
+        }
+        ensure!(table(&read(&log)?) == *expected, "{topic}: another table after cleaning");
+        ensure!(log.log_end_offset() == end, "{topic}: another end after cleaning");
+        log.close(MonotonicMs(1))?;
+    }
+    // Cleaned by us, their names say that offsets may be missing.
+    let renamed: Vec<_> = directories
+        .iter()
+        .zip(expected.keys())
+        .map(|(directory, topic)| {
+            let to = data.join(format!("compacted-here-{topic}-0"));
+            std::fs::rename(directory, &to).map(|()| to)
+        })
+        .collect::<std::io::Result<_>>()?;
+    for (topic, dumped) in expected.keys().zip(kafka::dump(&jars, &renamed)?) {
+        let codec = topic.rsplit('-').next().and_then(Compression::from_name).context("a codec")?;
+        ensure!(dumped.contains(&format!("compresscodec: {}", codec.name())), "{topic}: packed otherwise");
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! The tools under Kafka's names against a real cluster: what they print is what Apache Kafka's print, line by line.
+
+use std::process::Output;
+
+use anyhow::{Context as _, Result, ensure};
+use ottla_e2e::{Cluster, ClusterOptions, clients};
+
+/// Standard output and standard error of a tool, and whether it ended with 0.
+fn told(name: &str, bootstrap: &str, arguments: &[&str]) -> Result<(String, String, bool)> {
+    let Output { status, stdout, stderr } = clients::tool(name, bootstrap, arguments)?.output()?;
+    Ok((String::from_utf8(stdout)?, String::from_utf8(stderr)?, status.success()))
+}
+
+fn expect(bootstrap: &str, name: &str, arguments: &[&str], wanted: &str) -> Result<()> {
+    let (out, err, ok) = told(name, bootstrap, arguments)?;
+    ensure!(ok && out == wanted, "{name} {arguments:?}: wanted\n{wanted}\ngot\n{out}\nand\n{err}");
+    Ok(())
+}
+
+fn small() -> Result<Cluster> {
+    Cluster::start_with(ClusterOptions { coordinators: 1, brokers: 1, ..ClusterOptions::default() })
+}
+
+fn topic_with_records(bootstrap: &str, topic: &str) -> Result<()> {
+    clients::run_script("create_topic.py", &[bootstrap, topic, "2", "1"])?;
+    let send = format!("seq 1 10 | kcat -b {bootstrap} -P -t {topic} -p 1 -X acks=all");
+    clients::run(std::process::Command::new("sh").args(["-c", &send])).map(drop)
+}
+
+#[test]
+fn configurations_are_changed_and_shown() -> Result<()> {
+    let cluster = small()?;
+    let at = cluster.bootstrap();
+    clients::run_script("create_topic.py", &[&at, "my-topic", "1", "1"])?;
+    let topic = ["--entity-type", "topics", "--entity-name", "my-topic"];
+    let configs =
+        |arguments: &[&str], wanted: &str| expect(&at, "kafka-configs", &[arguments, &topic].concat(), wanted);
+    configs(
+        &["--alter", "--add-config", "retention.ms=3600000,cleanup.policy=[compact,delete]"],
+        "Completed updating config for topic my-topic.\n",
+    )?;
+    // The script that makes topics sets min.insync.replicas.
+    configs(
+        &["--describe"],
+        "Dynamic configs for topic my-topic are:\n  \
+         cleanup.policy=compact,delete sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:cleanup.policy=compact,delete, DEFAULT_CONFIG:log.cleanup.policy=delete}\n  \
+         min.insync.replicas=1 sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:min.insync.replicas=1, DEFAULT_CONFIG:min.insync.replicas=1}\n  \
+         retention.ms=3600000 sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:retention.ms=3600000}\n",
+    )?;
+    configs(
+        &["--alter", "--delete-config", "retention.ms,cleanup.policy"],
+        "Completed updating config for topic my-topic.\n",
+    )?;
+    let (out, _, _) = told("kafka-configs", &at, &[&["--describe"], &topic[..]].concat())?;
+    ensure!(!out.contains("retention.ms") && !out.contains("cleanup.policy"), "{out}");
+    let (_, err, ok) =
+        told("kafka-configs", &at, &[&["--alter", "--add-config", "retention.ms=soon"], &topic[..]].concat())?;
+    let wanted =
+        "InvalidConfigurationException: Invalid value soon for configuration retention.ms: Not a number of type LONG";
+    ensure!(!ok && err.contains(wanted), "{err}");
+    expect(
+        &at,
+        "kafka-configs",
+        &["--alter", "--entity-type", "brokers", "--entity-default", "--add-config", "log.cleaner.threads=2"],
+        "Completed updating default config for brokers in the cluster.\n",
+    )?;
+    expect(
+        &at,
+        "kafka-configs",
+        &["--describe", "--entity-type", "brokers", "--entity-name", "1"],
+        "Dynamic configs for broker 1 are:\n",
+    )?;
+    let (out, _, ok) = told("kafka-configs", &at, &["--describe", "--broker-defaults"])?;
+    let wanted = "Default configs for brokers in the cluster are:\n  log.cleaner.threads=2 sensitive=false";
+    ensure!(ok && out.starts_with(wanted), "{out}");
+    Ok(())
+}
+
+#[test]
+fn offsets_are_shown_and_records_deleted() -> Result<()> {
+    let cluster = small()?;
+    let at = cluster.bootstrap();
+    topic_with_records(&at, "my-topic")?;
+    expect(&at, "kafka-get-offsets", &["--topic", "my-topic"], "my-topic:0:0\nmy-topic:1:10\n")?;
+    let plan = cluster.folder().join("delete.json");
+    std::fs::write(&plan, r#"{"partitions":[{"topic":"my-topic","partition":1,"offset":4}],"version":1}"#)?;
+    let plan = plan.to_str().context("a path of text")?;
+    expect(
+        &at,
+        "kafka-delete-records",
+        &["--offset-json-file", plan],
+        "Executing records delete operation\nRecords delete operation completed:\npartition: my-topic-1\tlow_watermark: 4\n",
+    )?;
+    expect(&at, "kafka-get-offsets", &["--topic-partitions", "my-topic:1", "--time", "earliest"], "my-topic:1:4\n")?;
+    std::fs::write(plan, r#"{"partitions":[{"topic":"my-topic","partition":1,"offset":11}],"version":1}"#)?;
+    expect(
+        &at,
+        "kafka-delete-records",
+        &["--offset-json-file", plan],
+        "Executing records delete operation\nRecords delete operation completed:\npartition: my-topic-1\terror: org.apache.kafka.common.errors.OffsetOutOfRangeException: The requested offset is not within the range of offsets maintained by the server.\n",
+    )?;
+    let (_, err, ok) = told("kafka-get-offsets", &at, &["--topic", "nope"])?;
+    ensure!(!ok && err == "Error occurred: Could not match any topic-partitions with the specified filters\n", "{err}");
+    Ok(())
+}
+
+#[test]
+fn a_group_reads_on_from_what_it_committed() -> Result<()> {
+    let cluster = small()?;
+    let at = cluster.bootstrap();
+    topic_with_records(&at, "my-topic")?;
+    let consume = |count: &str| {
+        let arguments = ["--topic", "my-topic", "--group", "g1", "--from-beginning", "--max-messages", count];
+        told("kafka-console-consumer", &at, &arguments)
+    };
+    let (out, err, ok) = consume("4")?;
+    ensure!(ok && out == "1\n2\n3\n4\n" && err == "Processed a total of 4 messages\n", "{out}{err}");
+    let header = "\nGROUP           TOPIC           PARTITION  CURRENT-OFFSET  LOG-END-OFFSET  LAG             CONSUMER-ID     HOST            CLIENT-ID\n";
+    let rows = |current: &str, lag: &str| {
+        format!(
+            "{header}g1              my-topic        0          0               0               0               -               -               -\n\
+             g1              my-topic        1          {current:<15} 10              {lag:<15} -               -               -\n"
+        )
+    };
+    expect(&at, "kafka-consumer-groups", &["--describe", "--group", "g1"], &rows("4", "6"))?;
+    let (out, _, ok) = consume("6")?;
+    ensure!(ok && out == "5\n6\n7\n8\n9\n10\n", "{out}");
+    expect(
+        &at,
+        "kafka-consumer-groups",
+        &["--reset-offsets", "--group", "g1", "--topic", "my-topic:1", "--shift-by", "-3", "--execute"],
+        "\nGROUP           TOPIC           PARTITION  NEW-OFFSET\ng1              my-topic        1          7\n",
+    )?;
+    expect(&at, "kafka-consumer-groups", &["--describe", "--group", "g1"], &rows("7", "3"))?;
+    let (out, _, ok) = consume("3")?;
+    ensure!(ok && out == "8\n9\n10\n", "{out}");
+    expect(
+        &at,
+        "kafka-consumer-groups",
+        &["--delete", "--group", "g1"],
+        "Deletion of requested consumer groups ('g1') was successful.\n",
+    )?;
+    let (out, _, ok) = told("kafka-consumer-groups", &at, &["--describe", "--group", "g1"])?;
+    let wanted = "\nError: Executing consumer group command failed due to org.apache.kafka.common.errors.GroupIdNotFoundException: Group g1 not found.\n";
+    ensure!(ok && out == wanted, "{out}");
+    Ok(())
+}
+
+#[test]
+fn the_cluster_and_its_versions_are_shown() -> Result<()> {
+    let cluster = small()?;
+    let at = cluster.bootstrap();
+    let output = clients::tool("kafka-cluster", &at, &["cluster-id"])?.output()?;
+    let id = String::from_utf8(output.stdout)?;
+    ensure!(id.starts_with("Cluster ID: ") && id.trim_end().len() == "Cluster ID: ".len() + 22, "{id}");
+    let (out, _, ok) = told("kafka-broker-api-versions", &at, &[])?;
+    ensure!(ok && out.starts_with(&format!("{at} (id: 1 rack: null isFenced: false) -> (\n")), "{out}");
+    for line in ["\tFetch(1): 4 to 18 [usable: 18],", "\tJoinGroup(11): 0 to 9 [usable: 9],", "\tVote"] {
+        ensure!(out.lines().any(|shown| shown == line) != (line == "\tVote"), "{line}\n{out}");
+    }
+    Ok(())
+}

@@ -42,6 +42,8 @@ pub fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: Bytes
         Api::AlterConfigs => handlers::alter_configs::handle,
         Api::IncrementalAlterConfigs => handlers::alter_configs::handle_incremental,
         Api::ListConfigResources => handlers::list_config_resources::handle,
+        Api::DescribeLogDirs => handlers::describe_log_dirs::handle,
+        Api::AlterReplicaLogDirs => handlers::alter_replica_log_dirs::handle,
         Api::DescribeCluster => handlers::describe_cluster::handle,
         Api::DescribeTopicPartitions => handlers::describe_topic_partitions::handle,
         Api::ConsumerGroupDescribe => handlers::consumer_group_describe::handle,
@@ -56,7 +58,6 @@ pub fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: Bytes
         Api::OffsetDelete => handlers::offset_delete::handle,
         Api::OffsetFetch => handlers::offset_fetch::handle,
         Api::SyncGroup => handlers::sync_group::handle,
-        Api::AlterReplicaLogDirs | Api::DescribeLogDirs => return Answer::close("an API that is not served"),
     };
     handle(broker, context, header, frame)
 }

@@ -68,11 +68,20 @@ impl IsrUpdates {
                 tracing::info!(partitions = decided, refused = batch.len() - decided, "ISRs changed");
             }
             for (partition, proposal) in batch {
+                let is_held_up = partition.is_held_up();
                 let outcome = outcomes.of_partition(partition.id(), &proposal);
-                let retry_at = partition.isr_decided(clock::monotonic(), proposal.number, &outcome);
-                if let Some(at) = retry_at {
-                    sequence += 1;
-                    self.deadlines.lock().insert((at, sequence), partition);
+                sequence += 1;
+                let (updates, number) = (self.clone(), sequence);
+                let tell = move || {
+                    let retry_at = partition.isr_decided(clock::monotonic(), proposal.number, &outcome);
+                    if let Some(at) = retry_at {
+                        updates.deadlines.lock().insert((at, number), partition);
+                    }
+                };
+                match is_held_up {
+                    // Its disk does not answer: the others do not wait for it.
+                    true => drop(tokio::task::spawn_blocking(tell)),
+                    false => tell(),
                 }
             }
         }

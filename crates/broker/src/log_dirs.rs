@@ -37,8 +37,11 @@ pub enum LogDirsError {
 
 /// One log directory and its threads.
 pub struct LogDir {
+    /// Its place among the directories.
+    number: usize,
     io: DirectoryIo,
-    storage: RwLock<LogDirectory<RealEnv>>,
+    /// None: it could not be opened at the start.
+    storage: RwLock<Option<LogDirectory<RealEnv>>>,
     checkpoints: Checkpoints,
     /// The partitions that were placed here.
     partitions: AtomicUsize,
@@ -60,6 +63,10 @@ pub struct FoundLog {
 impl LogDir {
     pub fn path(&self) -> &PathBuf {
         self.io.path()
+    }
+
+    pub fn number(&self) -> usize {
+        self.number
     }
 
     pub fn health(&self) -> &Arc<DirectoryHealth> {
@@ -90,37 +97,81 @@ impl LogDir {
         self.io.stop();
     }
 
+    fn with_storage<T>(
+        &self,
+        use_it: impl FnOnce(&LogDirectory<RealEnv>) -> Result<T, DirectoryError>,
+    ) -> Result<T, DirectoryError> {
+        match &*self.storage.read() {
+            Some(storage) => use_it(storage),
+            None => {
+                let error = std::io::Error::other("it could not be opened at the start");
+                Err(DirectoryError::Io { path: self.path().clone(), error })
+            }
+        }
+    }
+
+    /// Takes the directory out of use at the start, where others remain.
+    fn fail_at_start(&self, error: &dyn std::fmt::Display) {
+        self.health().fail();
+        *self.storage.write() = None;
+        tracing::error!(directory = %self.path().display(), %error, "the log directory is not usable: going on with the others");
+    }
+
+    /// Whether it could not be opened at the start: what it holds is not known.
+    pub fn is_missing(&self) -> bool {
+        self.storage.read().is_none()
+    }
+
+    /// All bytes of its file system and those that are left.
+    pub fn space(&self) -> std::io::Result<(u64, u64)> {
+        let stat = rustix::fs::statvfs(self.path().as_path())?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok((bytes(stat.f_blocks), bytes(stat.f_bavail)))
+    }
+
     pub fn partition_path(&self, partition: &TopicPartition) -> PathBuf {
-        self.storage.read().partition_path(partition)
+        self.path().join(partition.to_string())
     }
 
     /// Renames partitions' directories, to be removed later, and forgets their offsets: their names are free. Gives the new
     /// path of each that could be renamed. Waits for the disk, once for all.
     pub fn mark_deleted(&self, partitions: &[TopicPartition]) -> Result<Vec<PathBuf>, DirectoryError> {
-        let storage = self.storage.read();
-        let mut renamed = Vec::with_capacity(partitions.len());
-        for partition in partitions {
-            match storage.mark_deleted(partition, unique()) {
-                Ok(path) => renamed.push(path),
-                Err(error) => tracing::warn!(%partition, %error, "a deleted partition is not set aside"),
+        self.with_storage(|storage| {
+            let mut renamed = Vec::with_capacity(partitions.len());
+            for partition in partitions {
+                match storage.mark_deleted(partition, unique()) {
+                    Ok(path) => renamed.push(path),
+                    Err(error) => tracing::warn!(%partition, %error, "a deleted partition is not set aside"),
+                }
             }
-        }
-        storage.sync()?;
-        self.checkpoints.forget(&storage, partitions.iter())?;
-        Ok(renamed)
+            storage.sync()?;
+            self.checkpoints.forget(storage, partitions.iter())?;
+            Ok(renamed)
+        })
     }
 
     /// Renames the directory of a partition that the cluster does not have; it is kept. Waits for the disk.
     pub fn mark_stray(&self, partition: &TopicPartition) -> Result<(), DirectoryError> {
-        let storage = self.storage.read();
-        storage.mark_stray(partition, unique())?;
-        storage.sync()?;
-        self.checkpoints.forget(&storage, std::iter::once(partition))
+        self.with_storage(|storage| {
+            storage.mark_stray(partition, unique())?;
+            storage.sync()?;
+            self.checkpoints.forget(storage, std::iter::once(partition))
+        })
+    }
+
+    /// Where a move to this directory gathers its copy.
+    pub fn future_path(&self, partition: &TopicPartition) -> Result<PathBuf, DirectoryError> {
+        self.with_storage(|storage| Ok(storage.future_path(partition, unique())))
+    }
+
+    /// Gives a finished copy the partition's name. Waits for the disk.
+    pub fn make_live(&self, future: &std::path::Path, partition: &TopicPartition) -> Result<PathBuf, DirectoryError> {
+        self.with_storage(|storage| storage.make_live(future, partition))
     }
 
     /// Removes what was marked as deleted. Waits for the disk.
     pub fn remove(&self, path: &std::path::Path) -> Result<(), DirectoryError> {
-        self.storage.read().remove(path)
+        self.with_storage(|storage| storage.remove(path))
     }
 
     /// Replaces a checkpoint by what `collect` finds, unless it says that already. Waits for the disk.
@@ -129,12 +180,12 @@ impl LogDir {
         kind: CheckpointKind,
         collect: impl Fn() -> Collected,
     ) -> Result<(), DirectoryError> {
-        self.checkpoints.write(kind, &self.storage.read(), collect)
+        self.with_storage(|storage| self.checkpoints.write(kind, storage, collect))
     }
 
     /// A log was cut: see [`Checkpoints::log_was_cut`].
     pub fn log_was_cut(&self, partition: &TopicPartition, to: Offset) -> Result<(), DirectoryError> {
-        self.checkpoints.log_was_cut(&self.storage.read(), partition, to)
+        self.with_storage(|storage| self.checkpoints.log_was_cut(storage, partition, to))
     }
 
     /// How far a log has been cleaned; none if it never was.
@@ -144,11 +195,11 @@ impl LogDir {
 
     /// Says how far a log has been cleaned. Waits for the disk.
     pub fn set_clean_offset(&self, partition: &TopicPartition, offset: Offset) -> Result<(), DirectoryError> {
-        self.checkpoints.set(CheckpointKind::Cleaner, &self.storage.read(), partition, offset)
+        self.with_storage(|storage| self.checkpoints.set(CheckpointKind::Cleaner, storage, partition, offset))
     }
 
     pub fn write_clean_shutdown(&self, epoch: BrokerEpoch) -> Result<(), DirectoryError> {
-        self.storage.read().write_clean_shutdown(epoch)
+        self.with_storage(|storage| storage.write_clean_shutdown(epoch))
     }
 }
 
@@ -205,14 +256,34 @@ impl LogDirs {
     /// Locks the directories and reads whose they are.
     pub fn open(config: &BrokerConfig) -> Result<Self, LogDirsError> {
         let mut directories = Vec::new();
+        let mut refused = Vec::new();
         for path in &config.log_dirs {
-            let storage = LogDirectory::open(RealEnv, path.clone())?;
+            let storage = match LogDirectory::open(RealEnv, path.clone()) {
+                Ok(storage) => Some(storage),
+                // One of several: its replicas are elsewhere too. Another's directory is nobody's failed disk.
+                Err(error) if error.io().is_some() => {
+                    refused.push((directories.len(), error));
+                    None
+                }
+                Err(error) => return Err(error.into()),
+            };
             directories.push(Arc::new(LogDir {
-                io: DirectoryIo::start(path.clone())?,
+                number: directories.len(),
+                io: DirectoryIo::start(path.clone(), config.log_dirs.len() > 1)?,
                 storage: RwLock::new(storage),
                 checkpoints: Checkpoints::default(),
                 partitions: AtomicUsize::new(0),
             }));
+        }
+        if refused.len() == directories.len()
+            && let Some((_, error)) = refused.pop()
+        {
+            return Err(error.into());
+        }
+        for (at, error) in &refused {
+            if let Some(directory) = directories.get(*at) {
+                directory.fail_at_start(error);
+            }
         }
         let dirs = Self { directories, boot_id: boot_id(), remembered: Mutex::default() };
         dirs.meta()?;
@@ -228,7 +299,8 @@ impl LogDirs {
         let mut first: Option<MetaProperties> = None;
         for directory in &self.directories {
             let storage = directory.storage.read();
-            let (Some(meta), path) = (storage.meta(), directory.path().clone()) else { continue };
+            let meta = storage.as_ref().and_then(LogDirectory::meta);
+            let (Some(meta), path) = (meta, directory.path().clone()) else { continue };
             match &first {
                 None => first = Some(meta.clone()),
                 Some(first) if first.broker_id != meta.broker_id => {
@@ -249,10 +321,10 @@ impl LogDirs {
 
     /// Makes all directories this broker's in this cluster.
     pub fn claim(&self, broker: BrokerId, cluster: &ClusterId) -> Result<(), LogDirsError> {
-        for directory in &self.directories {
-            directory.storage.write().claim(broker, cluster)?;
-        }
-        Ok(())
+        self.each_usable(|directory| match &mut *directory.storage.write() {
+            Some(storage) => storage.claim(broker, cluster),
+            None => Ok(()),
+        })
     }
 
     /// Opens every log, with `threads` threads a directory, all directories at the same time; says how the last run left them.
@@ -266,25 +338,36 @@ impl LogDirs {
         let boot_id = self.boot_id.as_deref();
         let mut left_by = Vec::new();
         let mut found = Vec::new();
-        let opened: Vec<Result<_, LogDirsError>> = std::thread::scope(|scope| {
+        let opened: Vec<Result<_, DirectoryError>> = std::thread::scope(|scope| {
             let running: Vec<_> = self
                 .directories
                 .iter()
+                .filter(|directory| !directory.is_missing())
                 .map(|directory| scope.spawn(move || open_directory(directory, threads, config, boot_id, progress)))
                 .collect();
             running
                 .into_iter()
                 .map(|thread| match thread.join() {
                     Ok(opened) => opened,
-                    Err(_) => Err(std::io::Error::other("a thread that opened logs ended by a panic").into()),
+                    Err(_) => {
+                        let error = std::io::Error::other("a thread that opened logs ended by a panic");
+                        Err(DirectoryError::Io { path: PathBuf::new(), error })
+                    }
                 })
                 .collect()
         });
-        for opened in opened {
-            let (logs, directory_left_by) = opened?;
-            found.extend(logs);
-            left_by.push(directory_left_by);
-        }
+        let mut opened = opened.into_iter();
+        self.each_usable(|_| match opened.next() {
+            Some(Ok((logs, directory_left_by))) => {
+                found.extend(logs);
+                left_by.push(directory_left_by);
+                Ok(())
+            }
+            Some(Err(error)) => Err(error),
+            None => Ok(()),
+        })?;
+        // Nobody knows how the last run left what cannot be read.
+        left_by.resize(self.directories.len(), LeftBy { closed: false, whole_since: None });
         Ok((found, LastRun::of(&left_by)))
     }
 
@@ -299,7 +382,10 @@ impl LogDirs {
         remembered.epoch = Some(broker_epoch);
         let registration = Registration { boot_id, broker_epoch };
         for directory in &self.directories {
-            if let Err(error) = directory.storage.read().write_registration(&registration) {
+            let written = directory.with_storage(|storage| storage.write_registration(&registration));
+            if let Err(error) = written
+                && !directory.is_missing()
+            {
                 tracing::warn!(%error, "this registration is not remembered: a kill will look like a loss of power");
                 return;
             }
@@ -316,16 +402,53 @@ impl LogDirs {
         let (failed, working): (Vec<_>, Vec<_>) =
             self.directories.iter().partition(|directory| directory.health().is_failed());
         for directory in working.into_iter().chain(failed) {
-            if let Err(error) = directory.storage.read().forget_registration() {
+            if let Err(error) = directory.with_storage(|storage| storage.forget_registration()) {
                 tracing::warn!(%error, "a failed disk's directory still says that the broker registered in this boot");
             }
         }
     }
 
-    /// Where a new partition goes: the directory that works and holds the fewest.
-    pub fn least_used(&self) -> Option<&Arc<LogDir>> {
+    /// Where a new partition goes: the directory that works and holds the fewest; one that is full or cordoned (KIP-1066) only if
+    /// there is no other.
+    pub fn least_used(&self, cordoned: &[&str]) -> Option<&Arc<LogDir>> {
         let working = self.directories.iter().filter(|directory| !directory.health().is_failed());
-        working.min_by_key(|directory| directory.partitions.load(Ordering::Relaxed))
+        working.min_by_key(|directory| {
+            let is_cordoned = cordoned.iter().any(|name| *name == "*" || directory.path().as_os_str() == *name);
+            (is_cordoned, directory.health().is_full(), directory.partitions.load(Ordering::Relaxed))
+        })
+    }
+
+    /// The directory of this path.
+    pub fn find(&self, path: &std::path::Path) -> Option<&Arc<LogDir>> {
+        self.directories.iter().find(|directory| directory.path() == path)
+    }
+
+    /// A directory that could not be opened at the start, if there is one.
+    pub fn missing(&self) -> Option<&Arc<LogDir>> {
+        self.directories.iter().find(|directory| directory.is_missing())
+    }
+
+    /// Whether none is left that works.
+    pub fn all_failed(&self) -> bool {
+        self.directories.iter().all(|directory| directory.health().is_failed())
+    }
+
+    /// Does something at the start with each directory. One whose disk refuses is given up, unless it is the last.
+    fn each_usable(&self, mut with: impl FnMut(&LogDir) -> Result<(), DirectoryError>) -> Result<(), LogDirsError> {
+        let usable: Vec<_> = self.directories.iter().filter(|directory| !directory.is_missing()).collect();
+        for directory in usable {
+            match with(directory) {
+                Ok(()) => {}
+                Err(error) if error.io().is_some() => {
+                    directory.fail_at_start(&error);
+                    if self.all_failed() {
+                        return Err(error.into());
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 }
 

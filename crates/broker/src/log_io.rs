@@ -34,7 +34,11 @@ pub struct DirectoryIo {
 /// What is known of a directory's disk: counted by those who write, watched by one timer.
 #[derive(Default, Debug)]
 pub struct DirectoryHealth {
+    /// Other directories' partitions are served by the same threads: none of them may wait here for long.
+    has_siblings: bool,
     failed: AtomicBool,
+    full: AtomicBool,
+    stalled: AtomicBool,
     writes_started: AtomicU64,
     writes_finished: AtomicU64,
 }
@@ -49,10 +53,46 @@ impl DirectoryHealth {
         !self.failed.swap(true, Ordering::AcqRel)
     }
 
-    /// Brackets a write, so that one which does not come back is seen.
+    /// Whether the last write found no room.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+
+    /// A write found no room: what was written before is there, and writes go on when space returns. Says whether this is news.
+    pub fn filled(&self) -> bool {
+        !self.full.swap(true, Ordering::AcqRel)
+    }
+
+    /// A write found room. Says whether this is news.
+    pub fn has_room(&self) -> bool {
+        // A load first: every append comes here.
+        self.full.load(Ordering::Relaxed) && self.full.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether writes do not come back at the moment, as the watch sees it.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Acquire)
+    }
+
+    pub fn set_stalled(&self, stalled: bool) {
+        self.stalled.store(stalled, Ordering::Release);
+    }
+
+    pub fn has_siblings(&self) -> bool {
+        self.has_siblings
+    }
+
+    /// Whether there is no point in asking for the disk: it failed, or does not answer at the moment.
+    pub fn is_unusable(&self) -> bool {
+        self.is_failed() || self.is_stalled()
+    }
+
+    /// Brackets a write, so that one which does not come back is seen. Beside another write of the same directory, which may be one
+    /// that does not come back, it steps aside: a stalled disk takes at most one of the threads that serve the other directories.
     pub fn writing<T>(&self, write: impl FnOnce() -> T) -> T {
-        self.writes_started.fetch_add(1, Ordering::Relaxed);
-        let outcome = write();
+        let before = self.writes_started.fetch_add(1, Ordering::Relaxed);
+        let is_alone = !self.has_siblings || before == self.writes_finished.load(Ordering::Relaxed);
+        let outcome = if is_alone { write() } else { aside(write) };
         self.writes_finished.fetch_add(1, Ordering::Release);
         outcome
     }
@@ -85,12 +125,22 @@ impl StallWatch {
     }
 }
 
+/// Does what may block for long so that the runtime's other tasks go on, on another thread.
+pub fn aside<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
 impl DirectoryIo {
-    /// Starts the threads of the directory at `path`.
-    pub fn start(path: PathBuf) -> std::io::Result<Self> {
+    /// Starts the threads of the directory at `path`, one of several (`has_siblings`) or the only one.
+    pub fn start(path: PathBuf, has_siblings: bool) -> std::io::Result<Self> {
         let urgent = Queue::start("log-urgent")?;
         let background = Queue::start("log-background")?;
-        Ok(Self { path, urgent, background, health: Arc::default() })
+        let health = Arc::new(DirectoryHealth { has_siblings, ..DirectoryHealth::default() });
+        Ok(Self { path, urgent, background, health })
     }
 
     pub fn path(&self) -> &PathBuf {
@@ -172,7 +222,7 @@ mod tests {
 
     #[test]
     fn stopping_finishes_what_was_queued() {
-        let io = DirectoryIo::start(PathBuf::from("unused")).expect("threads start");
+        let io = DirectoryIo::start(PathBuf::from("unused"), false).expect("threads start");
         let done = Arc::new(AtomicU64::new(0));
         for _ in 0..100 {
             let done = done.clone();

@@ -71,8 +71,9 @@ pub struct ProducerIdBlock {
 pub trait QuorumHandle: Send + Sync + 'static {
     /// Asks for ISR changes; they are compare-and-set, so asking again is safe.
     fn alter_partitions(&self, changes: Vec<AlterPartition>) -> QuorumFuture<AlterPartitionsAnswer>;
-    /// Gives up the leadership of some partitions (their directory stalls or failed).
-    fn resign_leadership(&self, partitions: Vec<TopicIdPartition>) -> QuorumFuture<Revision>;
+    /// Gives up the leadership of some partitions, and the places in their ISRs (their directory stalls, is full or failed). `lost`: the
+    /// copies here speak for nothing any more.
+    fn resign_leadership(&self, partitions: Vec<TopicIdPartition>, lost: bool) -> QuorumFuture<Revision>;
     fn allocate_producer_ids(&self) -> QuorumFuture<ProducerIdBlock>;
     /// What clients ask for; the outcomes are in the order of the request. Handles that only serve partitions have none of these.
     fn create_topics(&self, _command: CreateTopics, _timeout: Duration) -> QuorumFuture<TopicOutcomes> {

@@ -90,6 +90,11 @@ pub struct Telemetry {
     pub broker_epoch: Gauge,
     pub cleaner: CleanerMetrics,
     pub groups: GroupMetrics,
+    /// Whose disk failed.
+    pub log_directories_offline: Gauge,
+    pub log_directories_full: Gauge,
+    /// Whose writes do not come back.
+    pub log_directories_stalled: Gauge,
 }
 
 impl Telemetry {
@@ -115,7 +120,7 @@ impl Telemetry {
                 "# HELP ottla_broker_{name} {help}\n# TYPE ottla_broker_{name} counter\nottla_broker_{name} {value}"
             );
         }
-        let gauges: [(&str, &str, &Gauge); 6] = [
+        let gauges: [(&str, &str, &Gauge); 9] = [
             ("connections_open", "Connections open now", &self.connections_open),
             ("partitions", "Partitions with a replica here", &self.partitions),
             ("leader_partitions", "Partitions led here", &self.leader_partitions),
@@ -126,6 +131,9 @@ impl Telemetry {
             ),
             ("image_revision", "Revision of this broker's image of the tree", &self.image_revision),
             ("epoch", "Broker epoch; -1 while not registered", &self.broker_epoch),
+            ("log_directories_offline", "Log directories whose disk failed", &self.log_directories_offline),
+            ("log_directories_full", "Log directories without room", &self.log_directories_full),
+            ("log_directories_stalled", "Log directories that do not answer", &self.log_directories_stalled),
         ];
         for (name, help, gauge) in gauges {
             let value = gauge.get();

@@ -87,6 +87,9 @@ pub struct ReplicaProgress {
     last_fetch: Option<MonotonicMs>,
     /// The leader's log end at the time of the last fetch.
     last_fetch_leader_end: Offset,
+    /// It gave up its place in the ISR by itself: before it has fetched up to here, the leader's log end at that time, nobody waits for
+    /// it. Else a follower without room on its disk, which is in sync up to the record that it cannot take, would be let in at once.
+    must_reach: Offset,
 }
 
 impl ReplicaProgress {
@@ -99,11 +102,13 @@ impl ReplicaProgress {
             last_caught_up,
             last_fetch: None,
             last_fetch_leader_end: Offset::UNKNOWN,
+            must_reach: Offset::UNKNOWN,
         }
     }
 
     fn is_caught_up(&self, leader_end: Offset, now: MonotonicMs, lag_max: Duration) -> bool {
-        self.log_end == leader_end || self.last_caught_up.is_some_and(|at| now.since(at) <= lag_max)
+        let is_recent = self.last_caught_up.is_some_and(|at| now.since(at) <= lag_max);
+        self.log_end == leader_end || (is_recent && self.log_end >= self.must_reach)
     }
 
     /// Kafka's `Replica.updateFetchStateOrThrow`: a follower that always fetches up to where the leader was at its
@@ -207,6 +212,12 @@ impl Leader {
             return LeaderEffects::default();
         }
         self.partition_epoch = view.partition_epoch;
+        for follower in &mut self.followers {
+            let stays = view.isr.iter().any(|member| member.broker == follower.broker);
+            if !stays && self.isr.committed_member(follower.broker).is_some() {
+                follower.must_reach = self.log_end;
+            }
+        }
         let isr_changed = self.isr.commit(view.isr);
         self.set_replicas(view.replicas, Some(now));
         LeaderEffects { high_watermark: self.advance_high_watermark(now, brokers), alter: None, isr_changed }
@@ -316,6 +327,7 @@ impl Leader {
             || self.isr.committed_member(follower.broker).is_some()
             || follower.log_end < high_watermark
             || follower.log_end < self.epoch_start
+            || follower.log_end < follower.must_reach
             || !is_eligible(follower, brokers)
         {
             return None;

@@ -42,6 +42,16 @@ pub enum DirectoryError {
     Io { path: PathBuf, error: io::Error },
 }
 
+impl DirectoryError {
+    /// What the disk said, where it was the disk.
+    pub fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::ReadOnly { error, .. } | Self::Io { error, .. } => Some(error),
+            Self::InUse { .. } | Self::OtherCluster { .. } | Self::OtherBroker { .. } | Self::Malformed { .. } => None,
+        }
+    }
+}
+
 /// The checkpoints of a log directory.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum CheckpointKind {
@@ -74,7 +84,7 @@ pub enum PartitionDirectoryKind {
     Deleted,
     /// `topic-partition.ID-stray`: of a topic that the cluster does not have; for people to look at.
     Stray,
-    /// `topic-partition.ID-future`: of a move between log directories; not ours to touch.
+    /// `topic-partition.ID-future`: a copy that a move between log directories has not finished.
     Future,
 }
 
@@ -266,18 +276,33 @@ impl<E: Env> LogDirectory<E> {
         Ok(to)
     }
 
+    /// Where a move to this directory gathers its copy; `unique` tells it from earlier ones.
+    pub fn future_path(&self, partition: &TopicPartition, unique: [u8; 16]) -> PathBuf {
+        self.path.join(renamed(partition, unique, FUTURE_SUFFIX))
+    }
+
+    /// Gives a finished copy the partition's name, durably.
+    pub fn make_live(&self, future: &Path, partition: &TopicPartition) -> Result<PathBuf, DirectoryError> {
+        let to = self.partition_path(partition);
+        self.env.rename(future, &to).map_err(|error| self.io(error))?;
+        self.sync()?;
+        Ok(to)
+    }
+
     /// Makes the names in the directory durable.
     pub fn sync(&self) -> Result<(), DirectoryError> {
         self.env.sync_directory(&self.path).map_err(|error| self.io(error))
     }
 
-    /// Removes a directory that was marked as deleted, with all it holds.
+    /// Removes a directory that was marked as deleted, or the copy of a move that came to nothing, with all it holds.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] for any other path.
     pub fn remove(&self, path: &Path) -> Result<(), DirectoryError> {
         let is_deleted = path.parent() == Some(&*self.path)
-            && path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(DELETED_SUFFIX));
+            && path.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
+                matches!(parse_name(name), Some((_, PartitionDirectoryKind::Deleted | PartitionDirectoryKind::Future)))
+            });
         if !is_deleted {
             return Err(self.io(io::Error::new(
                 io::ErrorKind::InvalidInput,

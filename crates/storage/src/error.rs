@@ -32,6 +32,16 @@ pub enum AppendError {
     Offline,
 }
 
+impl AppendError {
+    /// What the disk said, where it was the disk.
+    pub fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Io(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
 /// A read that cannot be answered.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -75,6 +85,12 @@ impl Malformed {
     pub(crate) fn new(what: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { what: what.into(), reason: reason.into() }
     }
+}
+
+/// Whether the disk, or its owner's share of it, has no room: what was written before is there, and writes succeed again when space
+/// returns. Every other error leaves it open what the disk holds.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl From<Malformed> for io::Error {

@@ -28,7 +28,7 @@ mod time_index;
 pub use config::LogConfig;
 pub use directory::{CheckpointKind, DirectoryError, LogDirectory, PartitionDirectory};
 pub use env::{Env, Faults, FaultyEnv, File, MemoryEnv, RealEnv};
-pub use error::{AppendError, Malformed, OpenError, ReadError};
+pub use error::{AppendError, Malformed, OpenError, ReadError, is_full};
 pub use log::{
     Appended, DeletedFiles, FlushWork, Flushed, Log, OpenOptions, Opened, RecoveryProgress, TimestampOffset,
 };

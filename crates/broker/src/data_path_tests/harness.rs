@@ -261,7 +261,7 @@ impl Quorum {
 }
 
 /// The quorum as one broker reaches it.
-struct QuorumLink(Arc<Quorum>);
+struct QuorumLink(Arc<Quorum>, i32);
 
 impl QuorumHandle for QuorumLink {
     fn alter_partitions(&self, changes: Vec<AlterPartition>) -> QuorumFuture<AlterPartitionsAnswer> {
@@ -274,17 +274,22 @@ impl QuorumHandle for QuorumLink {
         })
     }
 
-    /// Whoever else is in the ISR leads next, alone.
-    fn resign_leadership(&self, partitions: Vec<TopicIdPartition>) -> QuorumFuture<Revision> {
-        let quorum = self.0.clone();
+    /// Whoever else is in the ISR goes on without this one, as leader if need be.
+    fn resign_leadership(&self, partitions: Vec<TopicIdPartition>, _: bool) -> QuorumFuture<Revision> {
+        let (quorum, local) = (self.0.clone(), self.1);
         Box::pin(async move {
             let (revision, image) = quorum.image();
             for id in partitions {
                 let (Some(topic), Some(state)) = (image.topic_by_id(id.topic_id), image.partition(id)) else {
                     continue;
                 };
-                if let Some(next) = state.isr_ids().find(|broker| *broker != state.leader) {
-                    quorum.elect(topic.name.as_str(), id.partition.0, next.0, &[next.0]);
+                let others: Vec<i32> = state.isr_ids().map(|broker| broker.0).filter(|id| *id != local).collect();
+                match others.first() {
+                    Some(next) if state.leader.0 == local => {
+                        quorum.elect(topic.name.as_str(), id.partition.0, *next, &others);
+                    }
+                    Some(_) => quorum.set_isr(topic.name.as_str(), id.partition.0, &others),
+                    None => {}
                 }
             }
             Ok(revision)
@@ -366,7 +371,7 @@ impl Cluster {
             self.config(id),
             Arc::new(Identity::new(IncarnationId([9; 16]), BrokerId(id))),
             Arc::new(MetadataCache::new(Arc::new(Image::empty()))),
-            Arc::new(QuorumLink(self.quorum.clone())),
+            Arc::new(QuorumLink(self.quorum.clone(), id)),
             Arc::new(Telemetry::default()),
             runtime.handle().clone(),
         )
@@ -384,7 +389,7 @@ impl Cluster {
         let identity = Arc::new(Identity::new(incarnation, BrokerId(id)));
         let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty())));
         let telemetry = Arc::new(Telemetry::default());
-        let quorum: Arc<dyn QuorumHandle> = Arc::new(QuorumLink(self.quorum.clone()));
+        let quorum: Arc<dyn QuorumHandle> = Arc::new(QuorumLink(self.quorum.clone(), id));
         let replicas = ReplicaManager::new(
             config.clone(),
             identity.clone(),
@@ -534,6 +539,10 @@ impl TestBroker {
 
     fn runtime(&self) -> &Runtime {
         self.runtime.as_ref().expect("running")
+    }
+
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime().block_on(future)
     }
 
     /// Hands a request to its handler: the answer may still be to come.

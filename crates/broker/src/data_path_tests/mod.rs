@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod compaction;
+mod disks;
 mod failover;
 mod groups;
 mod harness;

@@ -72,6 +72,8 @@ pub enum RunError {
     DuplicateId { id: BrokerId, message: String },
     #[error("the quorum refuses this broker: {error:?}: {message}")]
     Refused { error: ErrorCode, message: String },
+    #[error("log.dirs: every log directory has failed")]
+    NoDirectoryLeft,
     #[error("the runtime does not start: {0}")]
     Runtime(io::Error),
 }
@@ -110,6 +112,8 @@ fn data_runtime(config: &BrokerConfig) -> Result<Runtime, RunError> {
         Some(_) => config.num_network_threads,
         None => (cores / 2).max(1),
     };
+    // One may wait for a disk that stalls; the partitions of the other directories need another.
+    let workers = if config.log_dirs.len() > 1 { workers.max(2) } else { workers };
     Builder::new_multi_thread()
         .worker_threads(workers)
         .thread_name("data")
@@ -361,6 +365,8 @@ impl Parts {
             error = &mut session => return Err(error),
             () = serving => {}
             () = &mut shutdown => {}
+            // Nothing is left to serve from; whoever watches processes learns it.
+            () = self.replicas.last_directory_failed() => return Err(RunError::NoDirectoryLeft),
         }
         tracing::info!("stopping");
         self.readiness.set(false);

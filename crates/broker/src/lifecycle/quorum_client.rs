@@ -121,7 +121,7 @@ impl QuorumHandle for QuorumClient {
         })
     }
 
-    fn resign_leadership(&self, partitions: Vec<TopicIdPartition>) -> QuorumFuture<Revision> {
+    fn resign_leadership(&self, partitions: Vec<TopicIdPartition>, lost: bool) -> QuorumFuture<Revision> {
         let (broker_id, broker_epoch) = match self.registered() {
             Ok(registered) => registered,
             Err(error) => return Box::pin(std::future::ready(Err(error))),
@@ -133,7 +133,7 @@ impl QuorumHandle for QuorumClient {
                 partition: partition.partition.0,
             })
             .collect();
-        let request = cluster::ResignLeadershipRequest { broker_id, broker_epoch, partitions };
+        let request = cluster::ResignLeadershipRequest { broker_id, broker_epoch, partitions, lost };
         let client = self.client.clone();
         self.run(async move {
             let response = client.resign_leadership(request, CALL_TIMEOUT).await.map_err(error_of)?;

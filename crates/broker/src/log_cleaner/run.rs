@@ -14,7 +14,7 @@ use crate::replica_manager::retention::remove_later;
 
 pub(super) fn clean(cleaner: &Arc<LogCleaner>, choice: &Choice) -> Result<CleaningStats, CleanError> {
     let Choice { partition, dirt } = choice;
-    let (directory, name) = (partition.directory().clone(), partition.topic_partition());
+    let (directory, name) = (partition.directory(), partition.topic_partition());
     let now = clock::wall();
     let job = partition.with_log(|log| log.begin_cleaning(dirt, now)).flatten().ok_or(CleanError::Aborted)?;
     let is_over = || cleaner.is_stopping() || partition.is_closed();

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use ottla_model::{BrokerEpoch, Offset};
 use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::{
-    CheckpointKind, LogConfig, LogDirectory, OpenError, OpenOptions, PartitionDirectory, RealEnv, RecoveryProgress,
+    CheckpointKind, DirectoryError, LogConfig, LogDirectory, OpenError, OpenOptions, PartitionDirectory, RealEnv,
+    RecoveryProgress,
 };
 use parking_lot::Mutex;
 
-use super::{FoundLog, LogDir, LogDirsError};
+use super::{FoundLog, LogDir};
 use crate::clock;
 use crate::log_io::Urgency;
 use crate::partition::Log;
@@ -57,7 +58,7 @@ pub struct LeftBy {
 }
 
 /// How the last process left `storage`, by its clean-shutdown file, or by its last registration if that was in this boot.
-fn left_by(storage: &LogDirectory<RealEnv>, boot_id: Option<&str>) -> Result<LeftBy, LogDirsError> {
+fn left_by(storage: &LogDirectory<RealEnv>, boot_id: Option<&str>) -> Result<LeftBy, DirectoryError> {
     if let Some(epoch) = storage.take_clean_shutdown(boot_id)? {
         return Ok(LeftBy { closed: true, whole_since: Some(epoch) });
     }
@@ -73,14 +74,15 @@ pub(super) fn open_directory(
     config: &Arc<LogConfig>,
     boot_id: Option<&str>,
     progress: &OpeningProgress,
-) -> Result<(Vec<FoundLog>, LeftBy), LogDirsError> {
-    let storage = directory.storage.read();
-    let left_by = left_by(&storage, boot_id)?;
+) -> Result<(Vec<FoundLog>, LeftBy), DirectoryError> {
+    let (left_by, partitions) =
+        directory.with_storage(|storage| Ok((left_by(storage, boot_id)?, storage.partitions()?)))?;
     let mut live = Vec::new();
-    for partition in storage.partitions()? {
+    for partition in partitions {
         match partition.kind {
             PartitionDirectoryKind::Live => live.push(partition),
-            PartitionDirectoryKind::Deleted => {
+            // A move that was cut off: the log that it was made of is whole, and whoever asked for it may ask again.
+            PartitionDirectoryKind::Deleted | PartitionDirectoryKind::Future => {
                 let (owner, path) = (directory.clone(), partition.path);
                 directory.run(Urgency::Background, move || {
                     if let Err(error) = owner.remove(&path) {
@@ -91,12 +93,10 @@ pub(super) fn open_directory(
             PartitionDirectoryKind::Stray => {
                 tracing::warn!(path = %partition.path.display(), "of a topic that the cluster does not have; kept");
             }
-            PartitionDirectoryKind::Future => {}
         }
     }
     let names: std::collections::BTreeSet<_> = live.iter().map(|found| &found.partition).collect();
-    directory.checkpoints.load(&storage, |partition| names.contains(partition))?;
-    drop(storage);
+    directory.with_storage(|storage| directory.checkpoints.load(storage, |partition| names.contains(partition)))?;
     progress.logs.fetch_add(live.len(), Ordering::Relaxed);
     let next = AtomicUsize::new(0);
     let opened = Mutex::new(Vec::with_capacity(live.len()));

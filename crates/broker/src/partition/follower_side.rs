@@ -9,7 +9,7 @@ use ottla_replication::{FetchAnswer, FetchPosition, Follower, FollowerAction, Lo
 use ottla_storage::AppendError;
 
 use super::waiters::Wakes;
-use super::{Log, LogState, Partition, Role, State};
+use super::{DiskRefusal, Log, LogState, Partition, Role, State};
 use crate::clock;
 
 /// What the fetcher does next with a partition.
@@ -50,7 +50,7 @@ fn next(follower: &Follower) -> FollowerStep {
 impl Partition {
     /// Where to fetch from in `leader_epoch`.
     pub fn next_fetch(&self, leader_epoch: LeaderEpoch) -> FollowerStep {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         following(&mut state, leader_epoch).map_or(FollowerStep::Stop, |(follower, _)| next(follower))
     }
 
@@ -63,7 +63,7 @@ impl Partition {
         wall: TimestampMs,
     ) -> FollowerStep {
         let mut wakes = Wakes::default();
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let state = &mut *guard;
         let Some((follower, log)) = following(state, asked.leader_epoch) else { return FollowerStep::Stop };
         match follower.fetched(asked, answer, log.epoch_history()) {
@@ -81,27 +81,30 @@ impl Partition {
             if BatchHeader::parse(records).is_ok_and(|first| first.next_offset() <= log.log_end_offset()) {
                 return next(follower);
             }
-            let health = self.directory.health();
+            let health = self.directory.load().health().clone();
             match health.writing(|| log.append_as_follower(records, asked.leader_epoch, wall)) {
-                Ok(appended) => rolled = appended.rolled,
+                Ok(appended) => {
+                    self.disk_took();
+                    rolled = appended.rolled;
+                }
                 Err(error @ AppendError::UnexpectedOffset { .. }) => {
                     // The leader's log may start within its first batch, in the middle of which this one ends.
                     return match follower.records_do_not_follow(answer) {
                         FollowerAction::Truncate(truncation) => {
                             self.truncate(state, truncation, asked.leader_epoch, wall)
                         }
-                        _ => self.append_failed(&error),
+                        _ => self.append_failed(log, &error),
                     };
                 }
-                Err(error) => return self.append_failed(&error),
+                Err(error) => return self.append_failed(log, &error),
             }
         }
         // Before the next fetch tells the leader that the records are here.
         let now = clock::monotonic();
         if log.flush_due(now)
-            && let Err(error) = self.directory.health().writing(|| log.flush(now))
+            && let Err(error) = self.directory.load().health().writing(|| log.flush(now))
+            && self.disk_refused(log, &error, Some(&error)) == DiskRefusal::Failed
         {
-            self.disk_failed(&error);
             return FollowerStep::Stop;
         }
         if log.config().flush_ms < i64::MAX && !records.is_empty() {
@@ -124,12 +127,13 @@ impl Partition {
         step
     }
 
-    fn append_failed(&self, error: &AppendError) -> FollowerStep {
+    fn append_failed(&self, log: &Log, error: &AppendError) -> FollowerStep {
         match error {
-            AppendError::Io(_) | AppendError::Offline => {
-                self.disk_failed(error);
-                FollowerStep::Stop
-            }
+            AppendError::Io(_) | AppendError::Offline => match self.disk_refused(log, error, error.io()) {
+                // Asked again after a pause; the leader waits for it no longer than the quorum takes.
+                DiskRefusal::Full => FollowerStep::BackOff,
+                DiskRefusal::Failed => FollowerStep::Stop,
+            },
             // A damaged batch, or one that does not fit: nothing was appended, and asking again may bring a whole one.
             error => {
                 tracing::warn!(partition = %self.name(), %error, "records of the leader are not appended");
@@ -140,7 +144,7 @@ impl Partition {
 
     /// The answer to [`FollowerStep::AskLeaderBounds`]; none if the leader gave none.
     pub fn leader_bounds(&self, leader_epoch: LeaderEpoch, bounds: Option<(Offset, Offset)>) -> FollowerStep {
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let state = &mut *guard;
         let Some((follower, _)) = following(state, leader_epoch) else { return FollowerStep::Stop };
         match follower.leader_bounds(bounds) {
@@ -159,7 +163,7 @@ impl Partition {
     ) -> FollowerStep {
         let Some((follower, log)) = following(state, leader_epoch) else { return FollowerStep::Stop };
         let before = log.log_end_offset();
-        let cut = self.directory.health().writing(|| match truncation {
+        let cut = self.directory.load().health().writing(|| match truncation {
             Truncation::To(offset) => log.truncate_to(offset, wall).map(|_| ()).map_err(|error| error.to_string()),
             Truncation::FullyAndStartAt(offset) => {
                 log.truncate_fully_and_start_at(offset, None).map_err(|error| error.to_string())
@@ -184,7 +188,8 @@ impl Partition {
     /// The checkpoint on disk may name more than is left: that must not be believed after a loss of power, once other records
     /// have been written in the place of those that were cut.
     fn recovery_point_fell(&self, recovery_point: Offset) {
-        if let Err(error) = self.directory.log_was_cut(&self.topic_partition(), recovery_point) {
+        let directory = self.directory.load();
+        if let Err(error) = directory.log_was_cut(&self.topic_partition(), recovery_point) {
             self.disk_failed(&error);
         }
     }
@@ -203,7 +208,7 @@ impl Partition {
             return;
         }
         let partition = self.clone();
-        self.directory.run(crate::log_io::Urgency::Background, move || {
+        self.directory.load().run(crate::log_io::Urgency::Background, move || {
             partition.flushing.store(false, std::sync::atomic::Ordering::Release);
             partition.flush(clock::monotonic());
         });
@@ -238,7 +243,12 @@ impl Partition {
                     self.host.segment_flushed.notify_one();
                 }
             }
-            Err(error) => self.disk_failed(&error),
+            Err(error) => {
+                let refused = self.with_log(|log| self.disk_refused(log, &error, Some(&error)));
+                if refused.is_none() {
+                    self.disk_failed(&error);
+                }
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use ottla_protocol::record_batch::{self, InvalidBatch, TimestampType};
 use ottla_replication::{Divergence, EpochEnd, FollowerFetch, IsrOutcome, Leader};
 
 use super::waiters::{PendingProduce, Wakes};
-use super::{FetchRead, Log, LogState, Partition, Reader, Role, State};
+use super::{DiskRefusal, FetchRead, Log, LogState, Partition, Reader, Role, State};
 use crate::error_map;
 use crate::fetch_session::Wanted;
 use crate::response::RecordSlice;
@@ -140,12 +140,12 @@ impl Partition {
         wakes: &mut Wakes,
     ) -> Result<Appended, AppendRefused> {
         let rules = self.rules.load();
-        if self.directory.health().is_failed() {
+        if self.directory.load().health().is_unusable() {
             return Err(ErrorCode::KafkaStorageError.into());
         }
         if !self.leads() {
             // The log may still be opening: the lock tells more.
-            leading(&mut self.state.lock())?;
+            leading(&mut self.lock())?;
         }
         // Before the lock: checking a batch costs more than writing it.
         let limits = rules.limits(produce_version, wall);
@@ -169,7 +169,7 @@ impl Partition {
             record_batch::set_max_timestamp(records, TimestampType::CreateTime, validated.max_timestamp);
         }
 
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let state = &mut *guard;
         leading(state)?.0.check_append(ack.is_some())?;
         let written = self.write(state, records, now, wall, wakes)?;
@@ -206,13 +206,13 @@ impl Partition {
         wall: TimestampMs,
         wakes: &mut Wakes,
     ) -> Result<Offset, ErrorCode> {
-        if self.directory.health().is_failed() {
+        if self.directory.load().health().is_unusable() {
             return Err(ErrorCode::KafkaStorageError);
         }
         if records.len() > self.rules.load().max_message_bytes() {
             return Err(ErrorCode::RecordListTooLarge);
         }
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let state = &mut *guard;
         let (leader, _) = leading(state)?;
         if leader.leader_epoch() != epoch {
@@ -242,7 +242,7 @@ impl Partition {
         max_bytes: usize,
         epoch: LeaderEpoch,
     ) -> Result<OwnRecords, ErrorCode> {
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let (leader, log) = leading(&mut guard)?;
         if leader.leader_epoch() != epoch {
             return Err(ErrorCode::NotLeaderOrFollower);
@@ -263,14 +263,18 @@ impl Partition {
         wakes: &mut Wakes,
     ) -> Result<Written, AppendRefused> {
         let (leader, log) = leading(state)?;
-        let written = self.directory.health().writing(|| log.append_as_leader(records, leader.leader_epoch(), wall));
+        let health = self.directory.load().health().clone();
+        let written = health.writing(|| log.append_as_leader(records, leader.leader_epoch(), wall));
         let written = match written {
-            Ok(written) => written,
+            Ok(written) => {
+                self.disk_took();
+                written
+            }
             Err(error) => {
                 let refused = error_map::append_refused(&error);
                 let log_start = Some(log.log_start_offset());
                 if refused.error == ErrorCode::KafkaStorageError {
-                    self.disk_failed(&error);
+                    self.disk_refused(log, &error, error.io());
                 }
                 return Err(AppendRefused { log_start, ..refused });
             }
@@ -278,9 +282,9 @@ impl Partition {
         let log_start = log.log_start_offset();
         // Whoever set flush.messages or flush.ms wants it on the disk before anybody is told of it.
         if log.flush_due(now)
-            && let Err(error) = self.directory.health().writing(|| log.flush(now))
+            && let Err(error) = health.writing(|| log.flush(now))
+            && self.disk_refused(log, &error, Some(&error)) == DiskRefusal::Failed
         {
-            self.disk_failed(&error);
             return Err(ErrorCode::KafkaStorageError.into());
         }
         if log.config().flush_ms < i64::MAX {
@@ -312,7 +316,10 @@ impl Partition {
         now: MonotonicMs,
         wakes: &mut Wakes,
     ) -> FetchRead {
-        let mut guard = self.state.lock();
+        if self.directory.load().health().is_unusable() {
+            return FetchRead::error(ErrorCode::KafkaStorageError);
+        }
+        let Some(mut guard) = self.lock_or_pass() else { return FetchRead::error(ErrorCode::KafkaStorageError) };
         let state = &mut *guard;
         match self.read_in(state, wanted, reader, max_bytes, first_in_answer, now, wakes) {
             Ok(read) => read,
@@ -412,7 +419,7 @@ impl Partition {
         leader_epoch: LeaderEpoch,
         sees_log_end: bool,
     ) -> Result<FoundOffset, ErrorCode> {
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let (leader, log) = leading(&mut guard)?;
         leader.check_leader_epoch(leader_epoch).map_err(|refused| refused.error_code())?;
         let upper = if sees_log_end { log.log_end_offset() } else { leader.last_stable_offset() };
@@ -455,7 +462,7 @@ impl Partition {
 
     /// OffsetForLeaderEpoch: the largest epoch not above `epoch` and where it ends; none if the log knows no such.
     pub fn epoch_end(&self, epoch: LeaderEpoch, current: LeaderEpoch) -> Result<Option<EpochEnd>, ErrorCode> {
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let (leader, log) = leading(&mut guard)?;
         leader.check_leader_epoch(current).map_err(|refused| refused.error_code())?;
         Ok(log.epoch_history().end_offset_for(epoch, log.log_end_offset()))
@@ -464,7 +471,7 @@ impl Partition {
     /// What became of an ISR proposal. Returns when the leader wants to be ticked, if soon.
     pub fn isr_decided(self: &Arc<Self>, now: MonotonicMs, number: u32, outcome: &IsrOutcome) -> Option<MonotonicMs> {
         let mut wakes = Wakes::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let Role::Leader(leader) = &mut state.role else { return None };
         let brokers = |broker| self.host.eligible_epoch(broker);
         let effects = leader.isr_decided(now, number, outcome, &brokers);
@@ -486,7 +493,7 @@ impl Partition {
     /// Time passed, or a broker's registration changed: followers may have to leave or join the ISR.
     pub fn tick(self: &Arc<Self>, now: MonotonicMs) {
         let mut wakes = Wakes::default();
-        let mut state = self.state.lock();
+        let Some(mut state) = self.lock_or_pass() else { return };
         let Role::Leader(leader) = &mut state.role else { return };
         let brokers = |broker| self.host.eligible_epoch(broker);
         let effects = leader.tick(now, &brokers);

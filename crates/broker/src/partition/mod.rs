@@ -28,8 +28,9 @@ use ottla_model::{
 use ottla_replication::{
     EpochEnd, Follower, IsrMember, Leader, LeaderConfig, LeaderEffects, LocalLog, PartitionView, Rules,
 };
+use ottla_storage::DirectoryError;
 use ottla_storage::env::RealEnv;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -38,6 +39,7 @@ use crate::clock;
 use crate::isr_updates::IsrUpdates;
 use crate::log_cleaner::LogCleaner;
 use crate::log_dirs::LogDir;
+use crate::log_io::{self, Urgency};
 use crate::metadata_cache::MetadataCache;
 use crate::response::RecordSlice;
 use crate::telemetry::Telemetry;
@@ -48,6 +50,11 @@ pub use leader_side::{AckWait, AppendRefused, Appended, FoundOffset, OffsetQuery
 use waiters::{ProduceWaiters, Subscribers, Subscription, Wakes, Watcher};
 
 pub type Log = ottla_storage::Log<RealEnv>;
+
+/// Far longer than a partition's lock is held while its disk answers.
+const LOCK_PATIENCE: Duration = Duration::from_millis(2);
+/// How long one partition may hold up a request that asks for others too.
+const STALL_PATIENCE: Duration = Duration::from_millis(250);
 
 /// What all partitions of a broker share.
 pub struct PartitionHost {
@@ -85,6 +92,31 @@ impl PartitionHost {
         }
         self.storage_failed.notify_one();
     }
+
+    /// A directory's disk has no room: it goes on being used.
+    pub fn directory_full(&self, directory: &LogDir, error: &dyn std::fmt::Display) {
+        if directory.health().filled() {
+            tracing::error!(directory = %directory.path().display(), %error, "the log directory is full: writes are refused until there is room");
+        }
+        self.storage_failed.notify_one();
+    }
+
+    /// [`Self::directory_full`] or [`Self::directory_failed`], as the error says.
+    pub fn directory_refused(&self, directory: &LogDir, error: &DirectoryError) {
+        match error.io().is_some_and(ottla_storage::is_full) {
+            true => self.directory_full(directory, error),
+            false => self.directory_failed(directory, error),
+        }
+    }
+}
+
+/// Why a disk refused a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum DiskRefusal {
+    /// There is no room at the moment.
+    Full,
+    /// The directory is out of use.
+    Failed,
 }
 
 /// What a look at a partition gives one fetch.
@@ -170,8 +202,11 @@ pub struct Partition {
     pub topic: TopicName,
     id: TopicIdPartition,
     host: Arc<PartitionHost>,
-    directory: Arc<LogDir>,
+    /// Changes when the replica has moved to another.
+    directory: ArcSwap<LogDir>,
     rules: ArcSwap<TopicRules>,
+    /// The last append found no room on the disk.
+    out_of_room: AtomicBool,
     closed: AtomicBool,
     /// The leader epoch in which it leads, or none. For looks that must not wait for the lock: a stalled disk holds it.
     leading: AtomicI32,
@@ -198,8 +233,9 @@ impl Partition {
             topic,
             id,
             host,
-            directory,
+            directory: ArcSwap::new(directory),
             rules: ArcSwap::new(rules),
+            out_of_room: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             leading: AtomicI32::new(LeaderEpoch::NONE.0),
             published_high_watermark: AtomicI64::new(high_watermark.0),
@@ -227,8 +263,18 @@ impl Partition {
         TopicPartition::new(self.topic.clone(), self.id.partition)
     }
 
-    pub fn directory(&self) -> &Arc<LogDir> {
-        &self.directory
+    pub fn directory(&self) -> Arc<LogDir> {
+        self.directory.load_full()
+    }
+
+    /// Whether its log is, or would be, in this directory.
+    pub fn is_in(&self, directory: &Arc<LogDir>) -> bool {
+        Arc::ptr_eq(&self.directory.load(), directory)
+    }
+
+    /// Whether the last append found no room on the disk.
+    pub fn is_out_of_room(&self) -> bool {
+        self.out_of_room.load(Ordering::Acquire)
     }
 
     pub fn rules(&self) -> Arc<TopicRules> {
@@ -268,18 +314,56 @@ impl Partition {
         self.closed.load(Ordering::Acquire)
     }
 
-    pub fn subscribe(&self, subscription: Arc<Subscription>) {
-        self.state.lock().subscribers.add(subscription);
+    /// The lock. Whoever waits for it longer than a disk that answers takes steps aside, so that a stalled one holds up nobody but
+    /// those who want this partition.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        if !self.directory.load().health().has_siblings() {
+            return self.state.lock();
+        }
+        match self.state.try_lock_for(LOCK_PATIENCE) {
+            Some(state) => state,
+            None => log_io::aside(|| self.state.lock()),
+        }
     }
 
-    pub fn unsubscribe(&self, subscription: &Arc<Subscription>) {
-        self.state.lock().subscribers.remove(subscription);
+    /// The lock, for those who have other partitions to look at; none if a stalled disk seems to hold it.
+    fn lock_or_pass(&self) -> Option<MutexGuard<'_, State>> {
+        if !self.directory.load().health().has_siblings() {
+            return Some(self.state.lock());
+        }
+        match self.state.try_lock_for(LOCK_PATIENCE) {
+            Some(state) => Some(state),
+            None => log_io::aside(|| self.state.try_lock_for(STALL_PATIENCE)),
+        }
+    }
+
+    /// Whether a look at it would wait, for a disk presumably.
+    pub fn is_held_up(&self) -> bool {
+        let directory = self.directory.load();
+        directory.health().has_siblings() && self.state.try_lock_for(LOCK_PATIENCE).is_none()
+    }
+
+    pub fn subscribe(&self, subscription: Arc<Subscription>) {
+        // A fetch of many partitions does not wait for the disk of one. It finds out what is wrong with its next look.
+        if let Some(mut state) = self.lock_or_pass() {
+            state.subscribers.add(subscription);
+        }
+    }
+
+    pub fn unsubscribe(self: &Arc<Self>, subscription: &Arc<Subscription>) {
+        match self.lock_or_pass() {
+            Some(mut state) => state.subscribers.remove(subscription),
+            None => {
+                let (partition, subscription) = (self.clone(), subscription.clone());
+                self.directory().run(Urgency::Background, move || partition.lock().subscribers.remove(&subscription));
+            }
+        }
     }
 
     /// The log is there: the role that the tree named meanwhile begins.
     pub fn log_opened(self: &Arc<Self>, log: Box<Log>, now: MonotonicMs) {
         let mut wakes = Wakes::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if self.is_closed() {
             return;
         }
@@ -304,7 +388,7 @@ impl Partition {
     /// The log cannot be opened or written: the partition answers KAFKA_STORAGE_ERROR from now on.
     pub fn log_failed(&self) {
         let mut wakes = Wakes::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if let LogState::Open(log) = &mut state.log {
             log.abandon();
         }
@@ -314,7 +398,7 @@ impl Partition {
 
     /// [`Self::log_failed`] for a partition that has not failed yet; says whether it was one.
     pub fn fail_if_open(&self) -> bool {
-        let is_open = matches!(self.state.lock().log, LogState::Open(_));
+        let is_open = matches!(self.lock().log, LogState::Open(_));
         if is_open {
             self.log_failed();
         }
@@ -324,7 +408,7 @@ impl Partition {
     /// Ends the partition here. Gives the log back for whatever comes next (a rename, a removal).
     pub fn close(&self, outcome: ErrorCode) -> Option<Box<Log>> {
         let mut wakes = Wakes::default();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         self.closed.store(true, Ordering::Release);
         self.leave_role(&mut state, outcome, &mut wakes);
         match std::mem::replace(&mut state.log, LogState::Offline) {
@@ -335,7 +419,7 @@ impl Partition {
 
     /// The tree has a state for this partition: the role follows.
     pub fn assume(self: &Arc<Self>, assigned: &Arc<PartitionState>, now: MonotonicMs, wakes: &mut Wakes) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         self.assume_in(&mut state, assigned, now, wakes);
     }
 
@@ -347,6 +431,10 @@ impl Partition {
         wakes: &mut Wakes,
     ) {
         if self.is_closed() {
+            return;
+        }
+        // A state that waited for a stalled disk may come after a newer one.
+        if state.assigned.as_ref().is_some_and(|known| known.partition_epoch > assigned.partition_epoch) {
             return;
         }
         state.assigned = Some(assigned.clone());
@@ -452,7 +540,7 @@ impl Partition {
 
     /// The topic's configuration changed.
     pub fn set_rules(self: &Arc<Self>, rules: Arc<TopicRules>, now: MonotonicMs, wakes: &mut Wakes) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if let LogState::Open(log) = &mut state.log {
             log.set_config(rules.log.clone());
         }
@@ -510,7 +598,7 @@ impl Partition {
 
     /// Whom this replica follows, and from where it fetches; none if it does something else.
     pub fn following(&self) -> Option<(BrokerId, FollowerStep)> {
-        let state = self.state.lock();
+        let state = self.lock();
         match (&state.role, &state.log) {
             (Role::Follower(follower), LogState::Open(_)) => {
                 let step = follower.next_fetch().map_or(FollowerStep::BackOff, FollowerStep::Fetch);
@@ -522,20 +610,64 @@ impl Partition {
 
     /// The leader of the last state that the tree had for this partition.
     pub fn assigned_leader(&self) -> BrokerId {
-        self.state.lock().assigned.as_ref().map_or(BrokerId::NONE, |assigned| assigned.leader)
+        self.lock().assigned.as_ref().map_or(BrokerId::NONE, |assigned| assigned.leader)
     }
 
     /// A look at the open log.
     pub fn with_log<T>(&self, look: impl FnOnce(&mut Log) -> T) -> Option<T> {
-        match &mut self.state.lock().log {
+        match &mut self.lock().log {
             LogState::Open(log) => Some(look(log)),
             LogState::Opening | LogState::Offline => None,
         }
     }
 
+    /// Puts another log, in another directory, in the place of this one, as `finish` makes it. Nothing else happens to the partition
+    /// meanwhile; its role goes on, because the new log has what the old one had. None if there is no open log.
+    pub fn replace_log<E>(
+        &self,
+        to: &Arc<LogDir>,
+        finish: impl FnOnce(&mut Log) -> Result<Option<Box<Log>>, E>,
+    ) -> Option<Result<bool, E>> {
+        let mut state = self.lock();
+        if self.is_closed() {
+            return None;
+        }
+        let LogState::Open(log) = &mut state.log else { return None };
+        Some(finish(log).map(|made| match made {
+            Some(made) => {
+                *log = made;
+                self.directory.store(to.clone());
+                true
+            }
+            None => false,
+        }))
+    }
+
     /// An I/O error of this partition's directory: the first one takes the whole directory out of use.
     pub fn disk_failed(&self, error: &dyn std::fmt::Display) {
-        self.host.directory_failed(&self.directory, &format_args!("{}: {error}", self.name()));
+        self.host.directory_failed(&self.directory.load(), &format_args!("{}: {error}", self.name()));
+    }
+
+    /// The disk refused a write to `log` for `cause`. Out of room, nothing is lost and nothing was appended: the next write tries
+    /// again. With every other error the directory is out of use. Says which it was.
+    fn disk_refused(&self, log: &Log, error: &dyn std::fmt::Display, cause: Option<&std::io::Error>) -> DiskRefusal {
+        if log.is_offline() || !cause.is_some_and(ottla_storage::is_full) {
+            self.disk_failed(error);
+            return DiskRefusal::Failed;
+        }
+        self.out_of_room.store(true, Ordering::Release);
+        self.host.directory_full(&self.directory.load(), error);
+        DiskRefusal::Full
+    }
+
+    /// An append succeeded.
+    fn disk_took(&self) {
+        if self.out_of_room.load(Ordering::Relaxed) {
+            self.out_of_room.store(false, Ordering::Release);
+        }
+        if self.directory.load().health().has_room() {
+            tracing::info!(directory = %self.directory.load().path().display(), "the log directory has room again");
+        }
     }
 
     /// `topic-partition`, for people.

@@ -18,14 +18,14 @@ impl Partition {
     /// for the disk, briefly.
     pub fn delete_old_segments(&self, now: TimestampMs) -> Option<(DeletedFiles, i64)> {
         let mut wakes = Wakes::default();
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let state = &mut *guard;
         let high_watermark = state.high_watermark_now();
         let LogState::Open(log) = &mut state.log else { return None };
         // Producers that have not been heard of for `producer.id.expiration.ms` are forgotten too, or they would be kept for ever.
         log.remove_expired_producers(now);
         let start = log.log_start_offset();
-        let deleted = self.directory.health().writing(|| log.delete_old_segments(high_watermark, now));
+        let deleted = self.directory.load().health().clone().writing(|| log.delete_old_segments(high_watermark, now));
         let log_start = log.log_start_offset();
         let delay_ms = log.config().file_delete_delay_ms;
         if log_start > start {
@@ -55,7 +55,7 @@ impl Partition {
     /// # Errors
     /// Nothing was deleted; `ack` was not told.
     pub fn delete_records(&self, before: Offset, ack: AckWait<'_>, wakes: &mut Wakes) -> Result<(), ErrorCode> {
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let state = &mut *guard;
         let (leader, log) = leading(state)?;
         if !log.config().deletes {
@@ -79,7 +79,7 @@ impl Partition {
     /// The lowest log start of the replicas that live; [`Offset::UNKNOWN`] where this one does not lead, or one has not been heard
     /// of yet.
     pub fn low_watermark(&self) -> Offset {
-        match &self.state.lock().role {
+        match &self.lock().role {
             Role::Leader(leader) => leader.low_watermark(&|broker| self.host.eligible_epoch(broker)),
             _ => Offset::UNKNOWN,
         }

@@ -1,4 +1,4 @@
-//! The fetchers: one task for each broker that leads something which this broker follows.
+//! The fetchers: one task for each broker that leads something which this broker follows, and each log directory that it goes to.
 //!
 //! A fetcher holds one connection to its source and one incremental fetch session on it, so that quiet partitions cost
 //! nothing; the answer's records go from the frame to the log by one write. A change of leadership touches only the
@@ -87,11 +87,15 @@ pub struct Fetchers {
     state: Mutex<State>,
 }
 
+/// The broker that is fetched from, and the log directory here that it is written to: a disk that stalls holds up the fetcher of its own
+/// partitions, not those of other directories.
+type Source = (BrokerId, usize);
+
 #[derive(Default)]
 struct State {
-    fetchers: HashMap<BrokerId, Running>,
+    fetchers: HashMap<Source, Running>,
     /// Who fetches what.
-    sources: HashMap<TopicIdPartition, BrokerId>,
+    sources: HashMap<TopicIdPartition, Source>,
     stopped: bool,
 }
 
@@ -113,10 +117,10 @@ impl Fetchers {
         if state.stopped {
             return;
         }
-        let mut changes: HashMap<BrokerId, Vec<Change>> = HashMap::new();
+        let mut changes: HashMap<Source, Vec<Change>> = HashMap::new();
         for partition in partitions {
             let id = partition.id();
-            let source = partition.following().map(|(leader, _)| leader);
+            let source = partition.following().map(|(leader, _)| (leader, partition.directory().number()));
             let before = match source {
                 Some(leader) => state.sources.insert(id, leader),
                 None => state.sources.remove(&id),
@@ -135,8 +139,10 @@ impl Fetchers {
 
     /// A broker is reached elsewhere now, or is another incarnation.
     pub fn reconnect(&self, source: BrokerId) {
-        if let Some(running) = self.state.lock().fetchers.get(&source) {
-            running.mailbox.push([Change::Reconnect]);
+        for ((broker, _), running) in &self.state.lock().fetchers {
+            if *broker == source {
+                running.mailbox.push([Change::Reconnect]);
+            }
         }
     }
 
@@ -150,11 +156,16 @@ impl Fetchers {
         }
     }
 
-    fn tell(&self, state: &mut State, source: BrokerId, changes: Vec<Change>) {
+    fn tell(&self, state: &mut State, source: Source, changes: Vec<Change>) {
         let running = state.fetchers.entry(source).or_insert_with(|| {
             let mailbox = Arc::new(Mailbox::default());
-            let fetcher =
-                task::Fetcher::new(source, self.config, self.identity.clone(), self.metadata.clone(), mailbox.clone());
+            let fetcher = task::Fetcher::new(
+                source.0,
+                self.config,
+                self.identity.clone(),
+                self.metadata.clone(),
+                mailbox.clone(),
+            );
             Running { mailbox, task: self.runtime.spawn(fetcher.run()) }
         });
         running.mailbox.push(changes);

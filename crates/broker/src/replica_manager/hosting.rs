@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState, TopicImage};
 use ottla_model::{BrokerEpoch, ErrorCode, MonotonicMs, TopicIdPartition, TopicName, TopicPartition};
-use ottla_storage::RealEnv;
+use ottla_storage::{OpenError, RealEnv};
 
 use super::{Hosted, ReplicaManager, Taking};
 use crate::clock;
@@ -57,16 +57,18 @@ impl ReplicaManager {
     fn take_over(self: &Arc<Self>, taking: &mut Taking, image: &Image, now: MonotonicMs) {
         let mut work = Work::default();
         let mut hosted = Hosted::default();
+        taking.is_taking_over = true;
         for id in image.hosted_by(self.identity.id()) {
             let Some(topic) = image.topic_by_id(id.topic_id) else { continue };
             let Some(state) = topic.partition(id.partition) else { continue };
             self.host_new(taking, &mut hosted, &mut work, image, &topic.name, id, state, now);
         }
+        taking.is_taking_over = false;
         self.hosted.store(Arc::new(hosted));
         for (_, found) in std::mem::take(&mut taking.found) {
             self.set_aside(found);
         }
-        self.carry_out(work, now);
+        self.carry_out(work);
     }
 
     fn take_delta(self: &Arc<Self>, taking: &mut Taking, image: &Image, delta: &Delta, now: MonotonicMs) {
@@ -104,6 +106,7 @@ impl ReplicaManager {
             let Some(state) = change.new.as_ref().filter(|state| state.is_replica(local)) else { continue };
             let id = TopicIdPartition { topic_id: change.topic_id, partition: change.partition };
             match hosted.partitions.get(&id) {
+                Some(partition) if partition.is_held_up() => self.assume_later(partition, state),
                 Some(partition) => {
                     self.counting_leaders(partition, || partition.assume(state, now, &mut wakes));
                     work.changed.push(partition.clone());
@@ -115,13 +118,25 @@ impl ReplicaManager {
             self.hosted.store(Arc::new(hosted));
         }
         drop(wakes);
-        self.carry_out(work, now);
+        self.carry_out(work);
         for entity in &delta.configs {
             self.configure(taking, image, entity, now);
         }
         for change in &delta.brokers {
             self.broker_changed(image, change, now);
         }
+    }
+
+    /// The partition's lock may be held until its disk answers: nobody waits for it here.
+    fn assume_later(self: &Arc<Self>, partition: &Arc<Partition>, state: &Arc<PartitionState>) {
+        let (manager, partition, state) = (self.clone(), partition.clone(), state.clone());
+        let owner = partition.directory();
+        owner.run(Urgency::Urgent, move || {
+            let mut wakes = Wakes::default();
+            manager.counting_leaders(&partition, || partition.assume(&state, clock::monotonic(), &mut wakes));
+            drop(wakes);
+            manager.fetchers.update([&partition]);
+        });
     }
 
     /// A replica that had no place here: takes the log that the disk held, or gets a new one.
@@ -168,7 +183,20 @@ impl ReplicaManager {
             work.changed.push(partition);
             return;
         }
-        let Some(directory) = self.log_dirs.least_used() else {
+        // It may be where nobody can look: an empty log in its place would count for what it is not. Where an in-sync copy is
+        // elsewhere and this one does not count, it is fetched anew.
+        let local = self.identity.id();
+        let counts = state.in_isr(local) || state.elr.contains(&local) || !state.has_leader();
+        if let Some(missing) = self.log_dirs.missing().filter(|_| taking.is_taking_over && counts) {
+            let partition = self.new_partition(topic, id, missing, rules, ottla_model::Offset::ZERO);
+            partition.assume(state, now, &mut wakes);
+            partition.log_failed();
+            hosted.insert(partition);
+            return;
+        }
+        let config = self.live.current();
+        let cordoned: Vec<&str> = config.properties.text("cordoned.log.dirs").unwrap_or_default().split(',').collect();
+        let Some(directory) = self.log_dirs.least_used(&cordoned) else {
             tracing::error!(partition = %name, "no log directory is left for a new partition");
             return;
         };
@@ -195,33 +223,57 @@ impl ReplicaManager {
         partition
     }
 
-    fn carry_out(self: &Arc<Self>, work: Work, now: MonotonicMs) {
+    fn carry_out(self: &Arc<Self>, work: Work) {
         if !work.removed.is_empty() {
             self.remove(&work.removed);
         }
         self.fetchers.update(work.removed.iter().chain(&work.changed));
         let all_idle = work.created.iter().all(|partition| partition.directory().is_idle());
         if work.created.len() <= CREATED_INLINE_MAX && all_idle {
-            for partition in &work.created {
-                self.counting_leaders(partition, || create_log(partition, now));
-            }
-            self.fetchers.update(&work.created);
+            self.create_logs(&work.created);
             return;
         }
         // Those that lead first: nobody can use a partition whose leader has no log.
         let (leading, following): (Vec<_>, Vec<_>) =
             work.created.into_iter().partition(|partition| partition.assigned_leader() == self.identity.id());
         for directory in self.log_dirs.all() {
-            let here = |partition: &&Arc<Partition>| Arc::ptr_eq(partition.directory(), directory);
+            let here = |partition: &&Arc<Partition>| partition.is_in(directory);
             let created: Vec<_> = leading.iter().chain(&following).filter(here).cloned().collect();
             for chunk in created.chunks(CREATED_PER_JOB) {
                 let (manager, chunk) = (self.clone(), chunk.to_vec());
-                directory.run(Urgency::Urgent, move || {
-                    for partition in &chunk {
-                        manager.counting_leaders(partition, || create_log(partition, clock::monotonic()));
-                    }
-                    manager.fetchers.update(&chunk);
-                });
+                directory.run(Urgency::Urgent, move || manager.create_logs(&chunk));
+            }
+        }
+    }
+
+    /// Makes the logs of new partitions. Waits for the disk, briefly.
+    pub(super) fn create_logs(&self, partitions: &[Arc<Partition>]) {
+        for partition in partitions {
+            self.counting_leaders(partition, || self.create_log(partition));
+        }
+        self.fetchers.update(partitions);
+    }
+
+    fn create_log(&self, partition: &Arc<Partition>) {
+        if partition.is_closed() {
+            return;
+        }
+        let (name, owner) = (partition.topic_partition(), partition.directory());
+        let path = owner.partition_path(&name);
+        let config = partition.rules().log.clone();
+        let created = Log::create(RealEnv, path, name, partition.id().topic_id, config, clock::wall());
+        match created {
+            Ok(log) => partition.log_opened(Box::new(log), clock::monotonic()),
+            Err(error) => {
+                tracing::error!(partition = %partition.name(), %error, "a log is not created");
+                partition.log_failed();
+                let is_full = matches!(&error, OpenError::Io { error, .. } if ottla_storage::is_full(error));
+                if is_full {
+                    self.host.directory_full(&owner, &error);
+                    self.uncreated.lock().push(partition.clone());
+                } else {
+                    partition.disk_failed(&error);
+                }
             }
         }
     }
@@ -229,18 +281,26 @@ impl ReplicaManager {
     /// Ends replicas: their directories are renamed at once (before new ones may take the names) and removed later.
     fn remove(&self, removed: &[Arc<Partition>]) {
         for partition in removed {
-            self.counting_leaders(partition, || {
-                if let Some(mut log) = partition.close(ErrorCode::NotLeaderOrFollower) {
+            let ending = partition.clone();
+            let end = move || {
+                if let Some(mut log) = ending.close(ErrorCode::NotLeaderOrFollower) {
                     log.abandon();
                 }
-            });
+            };
+            let owner = partition.directory();
+            if partition.is_held_up() {
+                // Its lock may be held until the disk answers.
+                owner.run(Urgency::Urgent, end);
+            } else {
+                self.counting_leaders(partition, end);
+            }
             self.groups.unhost(partition);
             self.telemetry.partitions.add(-1);
             self.host.cleaner.forget(partition.id());
             partition.directory().unplace();
         }
         for directory in self.log_dirs.all() {
-            let here = |partition: &&Arc<Partition>| Arc::ptr_eq(partition.directory(), directory);
+            let here = |partition: &&Arc<Partition>| partition.is_in(directory);
             let names: Vec<_> = removed.iter().filter(here).map(|partition| partition.topic_partition()).collect();
             if names.is_empty() {
                 continue;
@@ -251,13 +311,13 @@ impl ReplicaManager {
                     let remover = owner.clone();
                     owner.run(Urgency::Background, move || remove_directories(&remover, &paths));
                 }
-                Err(error) => host.directory_failed(&owner, &error),
+                Err(error) => host.directory_refused(&owner, &error),
             });
         }
     }
 
     /// A directory of a topic that the cluster does not have: kept under another name, for people to look at.
-    fn set_aside(&self, found: FoundLog) {
+    pub(super) fn set_aside(&self, found: FoundLog) {
         tracing::warn!(
             partition = %found.partition, topic_id = ?found.topic_id, directory = %found.directory.path().display(),
             damaged = found.is_damaged, "not a log of a topic of this cluster, or a damaged one: its directory is set aside as -stray"
@@ -358,22 +418,4 @@ fn open_found(partition: &Arc<Partition>, found: FoundLog, rules: &TopicRules, n
         return;
     }
     partition.log_opened(log, now);
-}
-
-/// Makes the log of a new partition. Waits for the disk, briefly.
-fn create_log(partition: &Arc<Partition>, now: MonotonicMs) {
-    if partition.is_closed() {
-        return;
-    }
-    let name = partition.topic_partition();
-    let directory = partition.directory().partition_path(&name);
-    let config = partition.rules().log.clone();
-    match Log::create(RealEnv, directory, name, partition.id().topic_id, config, clock::wall()) {
-        Ok(log) => partition.log_opened(Box::new(log), now),
-        Err(error) => {
-            tracing::error!(partition = %partition.name(), %error, "a log is not created");
-            partition.log_failed();
-            partition.disk_failed(&error);
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! The partitions of this broker: found by name or id, made and unmade as the tree says, and looked after.
 //!
 //! - [`hosting`]: what a delta of the tree means for the partitions;
+//! - [`moves`]: replicas that go from one log directory to another;
 //! - [`retention`]: old segments go;
 //! - [`upkeep`]: timers, checkpoints, directories that stall or fail, the end.
 //!
@@ -8,6 +9,7 @@
 //! image has reached this broker's registration, because an older image may lack what the disk rightly holds.
 
 mod hosting;
+pub mod moves;
 pub mod retention;
 mod upkeep;
 
@@ -43,6 +45,7 @@ use crate::quorum_handle::QuorumHandle;
 use crate::replica_fetcher::{FetcherConfig, Fetchers};
 use crate::telemetry::Telemetry;
 use crate::topic_rules::TopicRules;
+use moves::Moves;
 
 pub use crate::log_dirs::LogDirsError as ReplicaManagerError;
 
@@ -73,6 +76,10 @@ pub struct ReplicaManager {
     taking: Mutex<Taking>,
     /// Partitions whose logs were not opened: they must not lead.
     unopened: Mutex<Vec<Arc<Partition>>>,
+    /// Partitions for whose logs a disk had no room.
+    uncreated: Mutex<Vec<Arc<Partition>>>,
+    last_directory_failed: Notify,
+    moves: Moves,
     stopping: AtomicBool,
 }
 
@@ -96,6 +103,8 @@ impl Hosted {
 struct Taking {
     /// The image has reached this broker's registration.
     is_current: bool,
+    /// The first image is being taken in: what has no log here may have one in a directory that is missing.
+    is_taking_over: bool,
     last_run: LastRun,
     /// What the disks held at the start and nobody has claimed.
     found: HashMap<TopicPartition, FoundLog>,
@@ -155,6 +164,9 @@ impl ReplicaManager {
             hosted: ArcSwap::from_pointee(Hosted::default()),
             taking: Mutex::default(),
             unopened: Mutex::default(),
+            uncreated: Mutex::default(),
+            last_directory_failed: Notify::new(),
+            moves: Moves::default(),
             stopping: AtomicBool::new(false),
         });
         data.spawn(isr_updates.run());
@@ -176,7 +188,8 @@ impl ReplicaManager {
         let mut taking = self.taking.lock();
         taking.last_run = last_run;
         for log in found {
-            taking.found.insert(log.partition.clone(), log);
+            let twin = taking.found.remove(&log.partition);
+            taking.found.insert(log.partition.clone(), self.newer_of(log, twin));
         }
         let LastRun { closed, whole_since } = last_run;
         tracing::info!(
@@ -189,6 +202,18 @@ impl ReplicaManager {
     /// This broker has registered as `epoch`: see [`LogDirs::remember_registration`]. Waits for the disk.
     pub fn remember_registration(&self, epoch: BrokerEpoch) {
         self.log_dirs.remember_registration(epoch);
+    }
+
+    /// Of two logs of one partition in two directories (a move that was cut off between its two renames, or a disk that came back) the
+    /// one whose last epoch is later, then the longer one; the other is set aside. By leader epochs the later log has what was
+    /// decided last, as in an election.
+    fn newer_of(&self, log: FoundLog, twin: Option<FoundLog>) -> FoundLog {
+        let Some(twin) = twin else { return log };
+        let reach =
+            |found: &FoundLog| found.log.as_ref().map(|log| (log.epoch_history().latest_epoch(), log.log_end_offset()));
+        let (kept, other) = if reach(&log) > reach(&twin) { (log, twin) } else { (twin, log) };
+        self.set_aside(other);
+        kept
     }
 
     /// Makes the directories this broker's, for good.

@@ -16,7 +16,7 @@ use super::{ReplicaManager, Taking};
 use crate::clock;
 use crate::log_dirs::checkpoints::Collected;
 use crate::log_dirs::{LogDir, LogDirsError};
-use crate::log_io::{StallWatch, Urgency};
+use crate::log_io::{DirectoryHealth, StallWatch, Urgency};
 use crate::partition::{Log, Partition};
 
 /// How often directories are looked at.
@@ -104,7 +104,7 @@ impl ReplicaManager {
         for kind in kinds {
             let written = directory.write_checkpoint(*kind, || offsets(&self.partitions_in(directory), *kind));
             if let Err(error) = written {
-                self.host.directory_failed(directory, &error);
+                self.host.directory_refused(directory, &error);
                 return;
             }
         }
@@ -112,7 +112,7 @@ impl ReplicaManager {
 
     pub(super) fn partitions_in(&self, directory: &Arc<LogDir>) -> Vec<Arc<Partition>> {
         let mut partitions = self.partitions();
-        partitions.retain(|partition| Arc::ptr_eq(partition.directory(), directory));
+        partitions.retain(|partition| partition.is_in(directory));
         partitions
     }
 
@@ -129,20 +129,32 @@ impl ReplicaManager {
                 return;
             }
             let unopened = self.unopened.lock().clone();
-            self.resign(&unopened).await;
+            self.give_up(&unopened, Loss::Unreadable).await;
+            self.create_what_found_no_room();
             for directory in self.log_dirs.all() {
                 if directory.health().is_failed() {
                     self.leave_failed(directory).await;
                     continue;
                 }
+                if directory.health().is_full() {
+                    let mut partitions = self.partitions_in(directory);
+                    partitions.retain(|partition| partition.is_out_of_room());
+                    self.give_up(&partitions, Loss::None).await;
+                }
                 let looks = watches.entry(directory.path().clone()).or_default().look(directory.health());
+                // First: what the tree then says of its partitions must not wait for it.
+                directory.health().set_stalled(looks >= STALLED_LOOKS);
                 if looks >= STALLED_LOOKS && looks.is_multiple_of(STALLED_LOOKS) {
                     tracing::error!(
                         directory = %directory.path().display(), seconds = looks,
                         "the log directory does not answer: its leaderships are given up"
                     );
-                    self.resign(&self.partitions_in(directory)).await;
+                    self.give_up(&self.partitions_in(directory), Loss::None).await;
                 }
+            }
+            self.show_directories();
+            if self.log_dirs.all_failed() {
+                self.last_directory_failed.notify_one();
             }
         }
     }
@@ -160,31 +172,57 @@ impl ReplicaManager {
         });
         // Others are asked to lead in any case.
         let _ = tokio::time::timeout(WATCH_INTERVAL, left).await;
-        self.resign(&self.partitions_in(directory)).await;
+        self.give_up(&self.partitions_in(directory), Loss::Failed).await;
+    }
+
+    fn show_directories(&self) {
+        let count = |is: fn(&DirectoryHealth) -> bool| {
+            let directories = self.log_dirs.all().iter().filter(|directory| is(directory.health()));
+            i64::try_from(directories.count()).unwrap_or(i64::MAX)
+        };
+        self.telemetry.log_directories_offline.set(count(DirectoryHealth::is_failed));
+        self.telemetry.log_directories_full.set(count(DirectoryHealth::is_full));
+        self.telemetry.log_directories_stalled.set(count(DirectoryHealth::is_stalled));
+    }
+
+    /// Completes when no log directory works any more: the broker has nothing left to serve from.
+    pub async fn last_directory_failed(&self) {
+        self.last_directory_failed.notified().await;
+    }
+
+    /// Tries again to make the logs for which a disk had no room.
+    fn create_what_found_no_room(self: &Arc<Self>) {
+        let waiting = std::mem::take(&mut *self.uncreated.lock());
+        for partition in waiting.into_iter().filter(|partition| !partition.is_closed()) {
+            let manager = self.clone();
+            partition.directory().run(Urgency::Urgent, move || manager.create_logs(&[partition]));
+        }
     }
 
     fn count_leaders(&self) -> i64 {
         i64::try_from(self.partitions().iter().filter(|partition| partition.leads()).count()).unwrap_or(i64::MAX)
     }
 
-    /// Asks the quorum to let others lead those of these partitions that this broker leads by the tree; asked again by the
-    /// next look.
-    async fn resign(&self, partitions: &[Arc<Partition>]) {
+    /// Asks the quorum to let others lead those of these partitions that this broker leads by the tree, and not to wait for it where it
+    /// only follows; asked again by the next look.
+    async fn give_up(&self, partitions: &[Arc<Partition>], loss: Loss) {
         let image = self.metadata.current();
         let local = self.identity.id();
-        let led: Vec<TopicIdPartition> = partitions
-            .iter()
-            .map(|partition| partition.id())
-            // Only where somebody else could take over: a sole member stays, and says so to its clients.
-            .filter(|id| image.partition(*id).is_some_and(|s| s.leader == local && !s.is_sole_member(local)))
-            .collect();
-        if led.is_empty() {
+        let counts = |id: &TopicIdPartition| {
+            let Some(state) = image.partition(*id) else { return false };
+            // A sole member stays, and says so to its clients, unless its copy is lost and the ELR has another.
+            let others = !state.is_sole_member(local) || (loss == Loss::Failed && !state.elr.is_empty());
+            let eligible = loss == Loss::Failed && state.elr.contains(&local);
+            ((state.leader == local || state.in_isr(local)) && others) || eligible
+        };
+        let given: Vec<TopicIdPartition> = partitions.iter().map(|partition| partition.id()).filter(counts).collect();
+        if given.is_empty() {
             return;
         }
-        let count = led.len();
-        match self.quorum.resign_leadership(led).await {
-            Ok(_) => tracing::warn!(partitions = count, "leaderships were given up"),
-            Err(error) => tracing::warn!(partitions = count, %error, "leaderships are not given up yet"),
+        let count = given.len();
+        match self.quorum.resign_leadership(given, loss == Loss::Failed).await {
+            Ok(_) => tracing::warn!(partitions = count, "places in ISRs were given up"),
+            Err(error) => tracing::warn!(partitions = count, %error, "places in ISRs are not given up yet"),
         }
     }
 
@@ -250,6 +288,17 @@ impl ReplicaManager {
         }
         Ok(())
     }
+}
+
+/// What has become of the copies that a place is given up for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Loss {
+    /// They are whole, and nobody can write to them now.
+    None,
+    /// They cannot be opened; people may repair them.
+    Unreadable,
+    /// Their disk failed: they speak for nothing.
+    Failed,
 }
 
 #[derive(Default)]

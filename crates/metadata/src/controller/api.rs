@@ -258,6 +258,8 @@ pub struct ResignLeadership {
     pub broker: BrokerId,
     pub epoch: BrokerEpoch,
     pub partitions: Vec<TopicIdPartition>,
+    /// The disk that held them failed: what this broker had of them speaks for nothing, neither in an ISR nor in an ELR.
+    pub lost: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -73,10 +73,15 @@ impl Controller {
             for partition in batch {
                 let Some(topic) = ahead.topic_by_id(partition.topic_id) else { continue };
                 let Some(state) = topic.partition(partition.partition) else { continue };
-                if state.leader != request.broker {
+                let counts = state.in_isr(request.broker) || state.elr.contains(&request.broker) && request.lost;
+                if state.leader != request.broker && !counts {
                     continue;
                 }
-                let change = PartitionChange::new(state).without(request.broker);
+                let change = PartitionChange::new(state);
+                let change = match request.lost {
+                    true => change.without_unclean(request.broker),
+                    false => change.without(request.broker),
+                };
                 let next = change.build(&self.electorate(topic), ahead.controller_epoch());
                 // A stalled leader is better than none: it may come round.
                 if let Some(next) = next.filter(|next| next.has_leader()) {

@@ -58,6 +58,7 @@ pub fn resign_leadership_from_proto(wire: cluster::ResignLeadershipRequest) -> R
         broker: BrokerId(wire.broker_id),
         epoch: BrokerEpoch(wire.broker_epoch),
         partitions: partitions.collect::<Result<_, _>>()?,
+        lost: wire.lost,
     })
 }
 

@@ -14,6 +14,7 @@ use ottla_replication::EpochStart;
 use super::{Log, Shared};
 use crate::checkpoint::leader_epochs;
 use crate::env::{Env, File, OpenMode};
+use crate::error::is_full;
 use crate::file_name::{self, path_of};
 use crate::segment::Place;
 
@@ -56,7 +57,8 @@ impl<E: Env> FlushWork<E> {
     /// Waits for the disk.
     ///
     /// # Errors
-    /// The log is offline from now on: what the disk holds is not known.
+    /// The log is offline from now on: what the disk holds is not known. But for a full disk ([`is_full`]) that took the records: then
+    /// [`Log::is_offline`] says no, and the flush is to be tried again.
     pub fn run(self) -> io::Result<Flushed> {
         if self.shared.closed.load(Ordering::Acquire) {
             return Ok(Flushed { up_to: Offset::ZERO, ..self.done });
@@ -64,8 +66,12 @@ impl<E: Env> FlushWork<E> {
         if self.shared.failed.load(Ordering::Acquire) {
             return Err(io::Error::other("an earlier sync of this log has failed"));
         }
-        match self.sync() {
+        let synced = self.sync();
+        // Written anew, not synced in place: a disk without room for it has lost nothing, and the next flush tries again.
+        let is_synced = synced.is_ok();
+        match synced.and_then(|()| self.write_epochs()) {
             Ok(()) => Ok(self.done),
+            Err(error) if is_synced && is_full(&error) => Err(error),
             // Renamed, removed or cut in the meantime: nobody waits for it.
             Err(_) if self.is_overtaken() => Ok(Flushed { up_to: Offset::ZERO, ..self.done }),
             Err(error) => {
@@ -108,6 +114,10 @@ impl<E: Env> FlushWork<E> {
         {
             self.env.sync_directory(parent)?;
         }
+        Ok(())
+    }
+
+    fn write_epochs(&self) -> io::Result<()> {
         write_epochs(&self.env, &self.directory, &self.shared, &self.epochs, self.epochs_version)
     }
 }
@@ -205,7 +215,7 @@ impl<E: Env> Log<E> {
     /// Flushes here and now.
     ///
     /// # Errors
-    /// The log is offline from now on.
+    /// As [`FlushWork::run`].
     pub fn flush(&mut self, now: MonotonicMs) -> io::Result<()> {
         if let Some(work) = self.flush_work() {
             let done = work.run()?;

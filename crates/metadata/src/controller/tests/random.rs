@@ -139,7 +139,8 @@ impl Run {
             13 => {
                 if let Some(broker) = known {
                     let partitions = self.cluster.image.in_sync_on(BrokerId(id)).collect();
-                    let resign = ResignLeadership { broker: BrokerId(id), epoch: broker.epoch, partitions };
+                    let lost = self.random.below(3) == 0;
+                    let resign = ResignLeadership { broker: BrokerId(id), epoch: broker.epoch, partitions, lost };
                     self.cluster.send(Request::ResignLeadership(resign));
                 }
             }

@@ -250,7 +250,7 @@ fn resigning_hands_over_where_somebody_can_take_it() {
     cluster.create("alone", &[&[1]], &[]);
     let me = cluster.member(1);
     let partitions = vec![cluster.id_of("t", 0), cluster.id_of("alone", 0)];
-    let resign = ResignLeadership { broker: me.broker, epoch: me.epoch, partitions };
+    let resign = ResignLeadership { broker: me.broker, epoch: me.epoch, partitions, lost: false };
     let Answer::ResignLeadership(resigned) = cluster.ask(Request::ResignLeadership(resign.clone())) else {
         panic!("not the answer")
     };
@@ -258,9 +258,39 @@ fn resigning_hands_over_where_somebody_can_take_it() {
     let state = cluster.state("t", 0);
     assert_eq!((state.leader, isr(&state)), (BrokerId(2), vec![2]));
     assert_eq!(cluster.state("alone", 0).leader, BrokerId(1));
+    // A follower whose disk does not answer holds nobody up either.
+    cluster.create("u", &[&[2, 1]], &[]);
+    let follows = ResignLeadership { partitions: vec![cluster.id_of("u", 0)], ..resign.clone() };
+    cluster.ask(Request::ResignLeadership(follows));
+    let state = cluster.state("u", 0);
+    assert_eq!((state.leader, isr(&state)), (BrokerId(2), vec![2]));
     let stale = ResignLeadership { epoch: BrokerEpoch(1), ..resign };
     let answer = cluster.ask(Request::ResignLeadership(stale));
     assert!(matches!(answer, Answer::ResignLeadership(Resigned { error: ErrorCode::StaleBrokerEpoch, .. })));
+}
+
+/// What a disk that failed held must not be counted on, however little is left.
+#[test]
+fn a_lost_copy_is_no_candidate() {
+    let mut cluster = Cluster::of(3);
+    cluster.create("t", &[&[1, 2, 3]], &[("min.insync.replicas", "3")]);
+    let give_up = |cluster: &mut Cluster, id: i32, lost: bool| {
+        let me = cluster.member(id);
+        let partitions = vec![cluster.id_of("t", 0)];
+        let resign = ResignLeadership { broker: me.broker, epoch: me.epoch, partitions, lost };
+        cluster.ask(Request::ResignLeadership(resign));
+        cluster.state("t", 0)
+    };
+    let state = give_up(&mut cluster, 2, false);
+    assert_eq!((isr(&state), state.elr.clone()), (vec![1, 3], vec![BrokerId(2)]));
+    let state = give_up(&mut cluster, 3, true);
+    assert_eq!((isr(&state), state.elr.clone()), (vec![1], vec![BrokerId(2)]));
+    // The last member's disk failed: the ELR has what is committed.
+    let state = give_up(&mut cluster, 1, true);
+    assert_eq!((state.leader, isr(&state), state.elr.clone()), (BrokerId(2), vec![2], vec![]));
+    // And an ELR member's.
+    let state = give_up(&mut cluster, 2, true);
+    assert_eq!((state.leader, isr(&state)), (BrokerId(2), vec![2]));
 }
 
 fn set_min_isr(cluster: &mut Cluster, entity: ConfigEntity, value: Option<&str>) {

@@ -1,0 +1,286 @@
+//! Disks that fill, stall, fail and are not there at the start (scenario 18), and replicas that move between directories.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use ottla_model::{ErrorCode, Offset};
+use ottla_protocol::kafka_protocol::messages::describe_log_dirs_response::DescribeLogDirsResult;
+use ottla_protocol::kafka_protocol::messages::{AlterReplicaLogDirsRequest, DescribeLogDirsRequest};
+use ottla_protocol::messages::TopicRef;
+use ottla_protocol::{decode_response, encode_request};
+
+use super::harness::*;
+use crate::handlers;
+
+const NEVER_MS: i32 = 60_000;
+const TWO_DIRECTORIES: &[(&str, &str)] = &[(SECOND_DIRECTORY, "")];
+
+/// A small file system; none where nobody may mount one.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: &Path, bytes: usize) -> Option<Self> {
+        std::fs::create_dir_all(path).unwrap();
+        let size = format!("size={bytes}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path).output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Self(path.to_owned()));
+        }
+        eprintln!("not tested: no file system can be mounted here");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Every record that was acknowledged is there before and after the disk had no room, and nothing has to be restarted.
+#[test]
+fn scenario_18_a_full_disk_refuses_and_recovers_by_itself() {
+    let cluster = Cluster::new(&[]);
+    let directory = cluster.log_directory(1);
+    let Some(_disk) = SmallDisk::mount(&directory, 4 << 20) else { return };
+    let ballast = directory.join("ballast");
+    std::fs::write(&ballast, vec![0; 2 << 20]).unwrap();
+    let mut brokers = cluster.start_all(&[1, 2]);
+    let (alone, both) = (topic_id(1), topic_id(2));
+    cluster.quorum.create_topic("alone", alone, 1, &[1], &[]);
+    cluster.quorum.create_topic("both", both, 1, &[1, 2], &[]);
+    let large = batch(&[&"x".repeat(64 << 10)]);
+    let mut acknowledged = 0;
+    let refused = loop {
+        let produced = brokers[0].produce(TopicRef::Id(alone), 0, &large, -1, NEVER_MS);
+        if produced.error != ErrorCode::None {
+            break produced.error;
+        }
+        acknowledged += 1;
+        assert!(acknowledged < 100, "the disk takes everything");
+    };
+    assert_eq!(refused, ErrorCode::KafkaStorageError);
+    assert_eq!(brokers[0].log_end(alone, 0), Offset(acknowledged));
+    let health = brokers[0].partition(alone, 0).directory().health().clone();
+    assert!(health.is_full() && !health.is_failed());
+    let metrics = || brokers[0].broker.telemetry.render();
+    eventually("the metrics tell", || metrics().contains("ottla_broker_log_directories_full 1"));
+
+    // What others can do without the full disk they do.
+    let refused = brokers[0].produce(TopicRef::Id(both), 0, &large, -1, NEVER_MS);
+    assert_eq!(refused.error, ErrorCode::KafkaStorageError);
+    eventually("another broker leads", || cluster.quorum.state("both", 0).leader.0 == 2);
+    let produced = brokers[1].produce(TopicRef::Id(both), 0, &large, -1, NEVER_MS);
+    assert_eq!((produced.error, produced.base_offset), (ErrorCode::None, Offset(0)));
+
+    std::fs::remove_file(&ballast).unwrap();
+    let produced = brokers[0].produce(TopicRef::Id(alone), 0, &large, -1, NEVER_MS);
+    assert_eq!((produced.error, produced.base_offset), (ErrorCode::None, Offset(acknowledged)));
+    eventually("it has caught up", || cluster.quorum.isr("both", 0).contains(&1));
+    assert!(!health.is_full());
+    assert_eq!(brokers[0].log_bytes(both, 0), brokers[1].log_bytes(both, 0));
+    let before = brokers[0].log_bytes(alone, 0);
+    brokers.remove(0).kill();
+    let back = cluster.start(1);
+    assert_eq!(back.log_bytes(alone, 0), before);
+}
+
+/// Heartbeats run elsewhere; here: the other directory's partitions go on, clients are told at once, leadership moves, and all comes
+/// back when the disk does.
+#[test]
+fn scenario_18_a_stalled_disk_holds_up_only_its_own_partitions() {
+    let cluster = Cluster::new(TWO_DIRECTORIES);
+    let brokers = cluster.start_all(&[1, 2]);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 2, &[1, 2], &[]);
+    for partition in [0, 1] {
+        let produced = brokers[0].produce(TopicRef::Id(id), partition, &batch(&["a"]), -1, NEVER_MS);
+        assert_eq!(produced.error, ErrorCode::None);
+    }
+    let stalled = brokers[0].partition(id, 0);
+    assert!(!stalled.is_in(&brokers[0].partition(id, 1).directory()));
+    let (disk_answers, answer) = mpsc::channel::<()>();
+    let (stalls, stalling) = mpsc::channel::<()>();
+    let writer = {
+        let partition = stalled.clone();
+        std::thread::spawn(move || {
+            let health = partition.directory().health().clone();
+            partition.with_log(|_| {
+                health.writing(|| {
+                    stalls.send(()).unwrap();
+                    answer.recv().unwrap();
+                });
+            });
+        })
+    };
+    stalling.recv().unwrap();
+    let goes_on = |value: &str| {
+        let produced = brokers[0].produce(TopicRef::Id(id), 1, &batch(&[value]), -1, NEVER_MS);
+        assert_eq!(produced.error, ErrorCode::None);
+    };
+    goes_on("b");
+    eventually("another broker leads", || cluster.quorum.state("t", 0).leader.0 == 2);
+    goes_on("c");
+    let produced = brokers[1].produce(TopicRef::Id(id), 0, &batch(&["b"]), -1, NEVER_MS);
+    assert_eq!((produced.error, produced.base_offset), (ErrorCode::None, Offset(1)));
+    let refused = brokers[0].produce(TopicRef::Id(id), 0, &batch(&["b"]), -1, NEVER_MS);
+    assert_eq!(refused.error, ErrorCode::KafkaStorageError);
+    assert!(brokers[0].broker.telemetry.render().contains("ottla_broker_log_directories_stalled 1"));
+    disk_answers.send(()).unwrap();
+    writer.join().unwrap();
+    eventually("it is in sync again", || cluster.quorum.isr("t", 0).contains(&1));
+    assert_eq!(brokers[0].log_bytes(id, 0), brokers[1].log_bytes(id, 0));
+    eventually("the metrics tell", || brokers[0].broker.telemetry.log_directories_stalled.get() == 0);
+}
+
+#[test]
+fn a_directory_that_fails_takes_only_its_own_replicas_away_and_the_last_one_ends_the_broker() {
+    let cluster = Cluster::new(TWO_DIRECTORIES);
+    let brokers = cluster.start_all(&[1, 2]);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 2, &[1, 2], &[]);
+    brokers[0].partition(id, 0).disk_failed(&"no such luck");
+    eventually("another broker leads", || cluster.quorum.state("t", 0).leader.0 == 2);
+    let produced = brokers[0].produce(TopicRef::Id(id), 1, &batch(&["a"]), -1, NEVER_MS);
+    assert_eq!(produced.error, ErrorCode::None);
+    assert_eq!(cluster.quorum.state("t", 1).leader.0, 1);
+    eventually("the metrics tell", || brokers[0].broker.telemetry.log_directories_offline.get() == 1);
+    let errors =
+        |brokers: &[TestBroker]| describe(&brokers[0]).iter().filter(|directory| directory.error_code == 56).count();
+    assert_eq!(errors(&brokers), 1);
+    // A new partition goes where there is a disk.
+    cluster.quorum.create_topic("new", topic_id(2), 1, &[1], &[]);
+    assert_eq!(brokers[0].produce(TopicRef::Id(topic_id(2)), 0, &batch(&["a"]), -1, NEVER_MS).error, ErrorCode::None);
+    brokers[0].partition(id, 1).disk_failed(&"nor this one");
+    let end = brokers[0].broker.replicas.last_directory_failed();
+    brokers[0].block_on(async { tokio::time::timeout(Duration::from_secs(10), end).await }).expect("it ends");
+}
+
+#[test]
+fn a_directory_that_is_missing_at_the_start_is_not_taken_for_an_empty_one() {
+    let cluster = Cluster::new(TWO_DIRECTORIES);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 2, &[1], &[]);
+    for partition in [0, 1] {
+        broker.produce(TopicRef::Id(id), partition, &batch(&["a", "b"]), -1, NEVER_MS);
+    }
+    let lost = (0..2)
+        .find(|partition| broker.partition(id, *partition).directory().path().to_string_lossy().ends_with("-second"));
+    let (lost, path) = (lost.unwrap(), broker.partition(id, lost.unwrap()).directory().path().clone());
+    broker.shut_down();
+    let hidden = path.with_extension("hidden");
+    std::fs::rename(&path, &hidden).unwrap();
+    std::fs::write(&path, "not a directory").unwrap();
+
+    let broker = cluster.start(1);
+    let refused = broker.produce(TopicRef::Id(id), lost, &batch(&["c"]), -1, NEVER_MS);
+    assert_eq!(refused.error, ErrorCode::KafkaStorageError);
+    assert_eq!(broker.produce(TopicRef::Id(id), 1 - lost, &batch(&["c"]), -1, NEVER_MS).error, ErrorCode::None);
+    broker.shut_down();
+
+    std::fs::remove_file(&path).unwrap();
+    std::fs::rename(&hidden, &path).unwrap();
+    let broker = cluster.start(1);
+    assert_eq!((broker.log_end(id, lost), broker.log_end(id, 1 - lost)), (Offset(2), Offset(3)));
+}
+
+fn describe(broker: &TestBroker) -> Vec<DescribeLogDirsResult> {
+    let frame = encode_request(4, 7, None, &DescribeLogDirsRequest::default().with_topics(None)).unwrap();
+    let answer = broker.ask(CLIENT, handlers::describe_log_dirs::handle, 4, &frame).frame();
+    decode_response::<DescribeLogDirsRequest>(4, answer).unwrap().1.results
+}
+
+/// The error of one partition's move.
+fn move_to(broker: &TestBroker, topic: &str, partition: i32, path: &Path) -> i16 {
+    use ottla_protocol::kafka_protocol::messages::TopicName;
+    use ottla_protocol::kafka_protocol::messages::alter_replica_log_dirs_request::{
+        AlterReplicaLogDir, AlterReplicaLogDirTopic,
+    };
+    let text = handlers::wire::text;
+    let topic = AlterReplicaLogDirTopic::default().with_name(TopicName(text(topic))).with_partitions(vec![partition]);
+    let dir = AlterReplicaLogDir::default().with_path(text(&path.display().to_string())).with_topics(vec![topic]);
+    let request = AlterReplicaLogDirsRequest::default().with_dirs(vec![dir]);
+    let frame = encode_request(2, 7, None, &request).unwrap();
+    let answer = broker.ask(CLIENT, handlers::alter_replica_log_dirs::handle, 2, &frame).frame();
+    decode_response::<AlterReplicaLogDirsRequest>(2, answer).unwrap().1.results[0].partitions[0].error_code
+}
+
+#[test]
+fn a_replica_moves_to_another_directory_while_it_is_written_to() {
+    let cluster = Cluster::new(TWO_DIRECTORIES);
+    let brokers = cluster.start_all(&[1, 2]);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1, 2], &[("segment.bytes", "1048576")]);
+    let large = "x".repeat(100 << 10);
+    let mut produced = 0;
+    let mut produce = |brokers: &[TestBroker]| {
+        let answer = brokers[0].produce(TopicRef::Id(id), 0, &batch(&[&large]), -1, NEVER_MS);
+        assert_eq!(answer.error, ErrorCode::None);
+        produced += 1;
+    };
+    for _ in 0..30 {
+        produce(&brokers);
+    }
+    let partition = brokers[0].partition(id, 0);
+    let from = partition.directory();
+    let to = brokers[0].broker.replicas.log_dirs().all().iter().find(|directory| !partition.is_in(directory)).cloned();
+    let to = to.unwrap();
+    assert_eq!(move_to(&brokers[0], "t", 0, Path::new("/nowhere")), ErrorCode::LogDirNotFound.code());
+    assert_eq!(move_to(&brokers[0], "nope", 0, to.path()), ErrorCode::UnknownTopicOrPartition.code());
+    assert_eq!(move_to(&brokers[0], "t", 0, from.path()), 0);
+    assert_eq!(move_to(&brokers[0], "t", 0, to.path()), 0);
+    eventually("it has moved", || {
+        produce(&brokers);
+        partition.is_in(&to)
+    });
+    produce(&brokers);
+    assert_eq!(cluster.quorum.state("t", 0).leader.0, 1);
+    assert_eq!(brokers[0].log_bytes(id, 0), brokers[1].log_bytes(id, 0));
+    assert_eq!(brokers[0].log_end(id, 0), Offset(produced));
+    let shown = |brokers: &[TestBroker], path: &Path| {
+        let directories = describe(&brokers[0]);
+        let found = directories.iter().find(|directory| directory.log_dir.as_str() == path.to_string_lossy());
+        found.map(|directory| (directory.topics.len(), directory.total_bytes > 0, directory.usable_bytes > 0))
+    };
+    assert_eq!(shown(&brokers, to.path()), Some((1, true, true)));
+    assert_eq!(shown(&brokers, from.path()), Some((0, true, true)));
+    eventually("what it left is removed", || {
+        let left = std::fs::read_dir(from.path()).unwrap();
+        left.filter_map(Result::ok).all(|entry| !entry.file_name().to_string_lossy().starts_with("t-0"))
+    });
+    let (from, to) = {
+        let (from_path, to_path) = (from.path().clone(), to.path().clone());
+        drop((from, to, partition));
+        (from_path, to_path)
+    };
+    let mut brokers = brokers;
+    let bytes = brokers[0].log_bytes(id, 0);
+    brokers.remove(0).kill();
+    // A crash between the two renames leaves both, and one that came before them a copy that was not finished.
+    copy_directory(&to.join("t-0"), &from.join("t-0"));
+    copy_directory(&to.join("t-0"), &from.join(format!("t-0.{}-future", "0".repeat(32))));
+    let back = cluster.start(1);
+    assert_eq!(back.log_bytes(id, 0), bytes);
+    eventually("one of the two is set aside and the copy is removed", || {
+        let names: Vec<String> = [&from, &to]
+            .iter()
+            .flat_map(|path| std::fs::read_dir(path).unwrap())
+            .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+            .filter(|name| name.starts_with("t-0"))
+            .collect();
+        names.iter().filter(|name| *name == "t-0").count() == 1
+            && names.iter().filter(|name| name.ends_with("-stray")).count() == 1
+            && names.len() == 2
+    });
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}

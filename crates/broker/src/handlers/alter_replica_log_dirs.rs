@@ -1,0 +1,54 @@
+//! AlterReplicaLogDirs (34): replicas are to move to other log directories of this broker. The answer says that they will; DescribeLogDirs
+//! shows how far they are.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_model::{ErrorCode, PartitionId, TopicName};
+use ottla_protocol::kafka_protocol::messages::alter_replica_log_dirs_response::{
+    AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult,
+};
+use ottla_protocol::kafka_protocol::messages::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse};
+use ottla_protocol::messages::TopicRef;
+use ottla_protocol::{RequestHeader, decode_request};
+
+use crate::broker::Broker;
+use crate::request_context::RequestContext;
+use crate::response::Answer;
+
+pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let request = match decode_request::<AlterReplicaLogDirsRequest>(header.api_version, body.freeze()) {
+        Ok(request) => request,
+        Err(error) => return Answer::close(error),
+    };
+    let mut results: BTreeMap<String, Vec<AlterReplicaLogDirPartitionResult>> = BTreeMap::new();
+    for directory in &request.dirs {
+        let path = PathBuf::from(directory.path.as_str());
+        for topic in &directory.topics {
+            for partition in &topic.partitions {
+                let moved = begin(broker, topic.name.as_str(), PartitionId(*partition), &path);
+                let code = moved.err().unwrap_or(ErrorCode::None).code();
+                let result = AlterReplicaLogDirPartitionResult::default();
+                let result = result.with_partition_index(*partition).with_error_code(code);
+                results.entry(topic.name.to_string()).or_default().push(result);
+            }
+        }
+    }
+    let results = results.into_iter().map(|(topic, partitions)| {
+        let name = ottla_protocol::kafka_protocol::messages::TopicName(super::wire::text(&topic));
+        AlterReplicaLogDirTopicResult::default().with_topic_name(name).with_partitions(partitions)
+    });
+    let response = AlterReplicaLogDirsResponse::default().with_results(results.collect());
+    Answer::encode::<AlterReplicaLogDirsRequest>(&header, &response)
+}
+
+fn begin(broker: &Broker, topic: &str, partition: PartitionId, path: &std::path::Path) -> Result<(), ErrorCode> {
+    TopicName::new(topic).map_err(|_| ErrorCode::InvalidTopicException)?;
+    if !path.is_absolute() {
+        return Err(ErrorCode::LogDirNotFound);
+    }
+    let partition = broker.replicas.find(&TopicRef::Name(topic.to_owned()), partition)?;
+    broker.replicas.move_replica(&partition, path)
+}

@@ -1,0 +1,117 @@
+//! DescribeLogDirs (35): the log directories of this broker, the room on their disks, and the replicas in them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_model::{ErrorCode, Offset, TopicName};
+use ottla_protocol::kafka_protocol::messages::describe_log_dirs_response::{
+    DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
+};
+use ottla_protocol::kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
+use ottla_protocol::{RequestHeader, decode_request};
+
+use super::wire;
+use crate::broker::Broker;
+use crate::log_dirs::LogDir;
+use crate::partition::Partition;
+use crate::request_context::RequestContext;
+use crate::response::{Answer, Response};
+
+/// The partitions that are asked for; none: all.
+type Wanted = Option<BTreeMap<String, BTreeSet<i32>>>;
+
+pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let request = match decode_request::<DescribeLogDirsRequest>(header.api_version, body.freeze()) {
+        Ok(request) => request,
+        Err(error) => return Answer::close(error),
+    };
+    let wanted = request.topics.map(|topics| {
+        let mut wanted: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
+        for topic in topics {
+            wanted.entry(topic.topic.to_string()).or_default().extend(topic.partitions);
+        }
+        wanted
+    });
+    let broker = Arc::clone(broker);
+    Answer::later(async move {
+        // Every log is looked at, and every file system asked: not on a thread that serves others.
+        let described = tokio::task::spawn_blocking(move || describe(&broker, &wanted)).await;
+        let response = match described {
+            Ok(results) => DescribeLogDirsResponse::default().with_results(results),
+            Err(_stopped) => DescribeLogDirsResponse::default().with_error_code(ErrorCode::UnknownServerError.code()),
+        };
+        Response::encode_or_close::<DescribeLogDirsRequest>(&header, &response)
+    })
+}
+
+fn describe(broker: &Broker, wanted: &Wanted) -> Vec<DescribeLogDirsResult> {
+    let is_wanted = |partition: &Partition| {
+        wanted.as_ref().is_none_or(|topics| {
+            let numbers = topics.get(partition.topic.as_str());
+            numbers.is_some_and(|numbers| numbers.contains(&partition.id().partition.0))
+        })
+    };
+    let mut partitions = broker.replicas.partitions();
+    partitions.retain(|partition| is_wanted(partition));
+    let mut futures = broker.replicas.future_replicas();
+    futures.retain(|future| is_wanted(&future.partition));
+    broker
+        .replicas
+        .log_dirs()
+        .all()
+        .iter()
+        .map(|directory| {
+            let result = DescribeLogDirsResult::default().with_log_dir(wire::text(&shown(directory)));
+            if directory.health().is_unusable() {
+                return result
+                    .with_error_code(ErrorCode::KafkaStorageError.code())
+                    .with_total_bytes(-1)
+                    .with_usable_bytes(-1);
+            }
+            let mut topics: BTreeMap<TopicName, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
+            for partition in partitions.iter().filter(|partition| partition.is_in(directory)) {
+                if let Some(found) = current(partition) {
+                    topics.entry(partition.topic.clone()).or_default().push(found);
+                }
+            }
+            for future in futures.iter().filter(|future| Arc::ptr_eq(&future.directory, directory)) {
+                let end = future.partition.with_log(|log| log.log_end_offset()).unwrap_or(future.end);
+                let found = DescribeLogDirsPartition::default()
+                    .with_partition_index(future.partition.id().partition.0)
+                    .with_partition_size(future.size_bytes)
+                    .with_offset_lag(lag(end, future.end))
+                    .with_is_future_key(true);
+                topics.entry(future.partition.topic.clone()).or_default().push(found);
+            }
+            let topics = topics.into_iter().map(|(topic, mut partitions)| {
+                partitions.sort_by_key(|partition| partition.partition_index);
+                DescribeLogDirsTopic::default().with_name(wire::topic_name(&topic)).with_partitions(partitions)
+            });
+            let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+            let (total, usable) = directory.space().map_or((-1, -1), |(total, usable)| (bytes(total), bytes(usable)));
+            result.with_topics(topics.collect()).with_total_bytes(total).with_usable_bytes(usable)
+        })
+        .collect()
+}
+
+fn current(partition: &Partition) -> Option<DescribeLogDirsPartition> {
+    let high_watermark = partition.high_watermark();
+    partition.with_log(|log| {
+        DescribeLogDirsPartition::default()
+            .with_partition_index(partition.id().partition.0)
+            .with_partition_size(i64::try_from(log.size_bytes()).unwrap_or(i64::MAX))
+            .with_offset_lag(lag(high_watermark, log.log_end_offset()))
+            .with_is_future_key(false)
+    })
+}
+
+fn lag(of: Offset, end: Offset) -> i64 {
+    of.0.saturating_sub(end.0).max(0)
+}
+
+/// As Kafka shows it: absolute.
+fn shown(directory: &LogDir) -> String {
+    let path = directory.path();
+    std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string()
+}

@@ -1,0 +1,340 @@
+//! Replicas on their way from one log directory to another (AlterReplicaLogDirs).
+//!
+//! A copy grows in the other directory under a name that ends in `-future`, chunk by chunk, without the partition's lock. When what is
+//! missing is small, the rest is copied under the lock, the copy is closed (which syncs it) and gets the partition's name, and the
+//! partition goes on with it; the old directory is renamed `-delete`.
+//!
+//! Crash safety: until the rename the old log is the partition's and the copy is dropped at the next start. Between the two renames
+//! both directories have a log of that name, with the same records: the next start takes the one that reaches further.
+//!
+//! One thread moves one replica at a time: several would wait for the same disks. It ends when nothing is left to move.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use ottla_model::{ErrorCode, LeaderEpoch, Offset, TopicIdPartition};
+use ottla_replication::epoch_history::Divergence;
+use ottla_storage::{AppendError, DirectoryError, OpenError, OpenOptions, ReadError, RealEnv};
+use parking_lot::Mutex;
+
+use super::ReplicaManager;
+use crate::clock;
+use crate::log_dirs::LogDir;
+use crate::log_io::Urgency;
+use crate::partition::{Log, Partition};
+
+/// Bytes that are copied at once, and at most under the partition's lock at the end.
+const CHUNK_BYTES: usize = 1 << 20;
+/// How long a move waits before it looks again at a disk without room, or at a log that is not open.
+const PAUSE: Duration = Duration::from_millis(500);
+/// No batch is of a later epoch.
+const ANY_EPOCH: LeaderEpoch = LeaderEpoch(i32::MAX);
+
+/// The moves that have not ended.
+#[derive(Default)]
+pub struct Moves(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    waiting: BTreeMap<TopicIdPartition, Arc<Move>>,
+    current: Option<Arc<Move>>,
+    is_running: bool,
+}
+
+struct Move {
+    partition: Arc<Partition>,
+    to: Arc<LogDir>,
+    /// How far the copy reaches; −1 before it begins.
+    end: AtomicI64,
+    size_bytes: AtomicI64,
+    cancelled: AtomicBool,
+}
+
+/// A copy that is under way, for DescribeLogDirs.
+pub struct FutureReplica {
+    pub partition: Arc<Partition>,
+    pub directory: Arc<LogDir>,
+    pub end: Offset,
+    pub size_bytes: i64,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum MoveError {
+    /// It was called off, the partition went, or the broker stops.
+    #[error("called off")]
+    CalledOff,
+    #[error("{0}")]
+    Directory(#[from] DirectoryError),
+    #[error("{0}")]
+    Open(#[from] OpenError),
+    #[error("{0}")]
+    Append(#[from] AppendError),
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl MoveError {
+    fn is_full(&self) -> bool {
+        let cause = match self {
+            Self::Io(error)
+            | Self::Append(AppendError::Io(error))
+            | Self::Read(ReadError::Io(error))
+            | Self::Open(OpenError::Io { error, .. }) => Some(error),
+            Self::Directory(error) => error.io(),
+            _ => None,
+        };
+        cause.is_some_and(ottla_storage::is_full)
+    }
+}
+
+/// What a look at the log under the partition's lock leads to.
+enum Next {
+    Copy(crate::response::RecordSlice),
+    /// The log was cut: the copy ends here.
+    CutTo(Offset),
+    /// The log starts here by now.
+    StartAt(Offset),
+    CaughtUp,
+}
+
+impl ReplicaManager {
+    /// Moves a replica to the directory at `path`, or calls its move off where it is there already.
+    ///
+    /// # Errors
+    /// LOG_DIR_NOT_FOUND for a path that is none of this broker's, KAFKA_STORAGE_ERROR for a directory that does not work.
+    pub fn move_replica(self: &Arc<Self>, partition: &Arc<Partition>, path: &std::path::Path) -> Result<(), ErrorCode> {
+        let to = self.log_dirs.find(path).ok_or(ErrorCode::LogDirNotFound)?;
+        if to.health().is_unusable() || partition.directory().health().is_failed() {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        let mut state = self.moves.0.lock();
+        let id = partition.id();
+        let known = state.waiting.get(&id).or(state.current.as_ref().filter(|current| current.partition.id() == id));
+        if known.is_some_and(|known| Arc::ptr_eq(&known.to, to) && !known.cancelled.load(Ordering::Acquire)) {
+            return Ok(());
+        }
+        if let Some(known) = known {
+            known.cancelled.store(true, Ordering::Release);
+        }
+        state.waiting.remove(&id);
+        if partition.is_in(to) {
+            return Ok(());
+        }
+        let (end, size_bytes) = (AtomicI64::new(-1), AtomicI64::new(0));
+        let one =
+            Move { partition: partition.clone(), to: to.clone(), end, size_bytes, cancelled: AtomicBool::default() };
+        state.waiting.insert(id, Arc::new(one));
+        if !std::mem::replace(&mut state.is_running, true) {
+            let manager = self.clone();
+            let spawned = std::thread::Builder::new().name("log-mover".to_owned()).spawn(move || manager.run_moves());
+            if let Err(error) = spawned {
+                tracing::error!(%error, "no thread for moves between log directories");
+                state.is_running = false;
+                state.waiting.remove(&id);
+                return Err(ErrorCode::KafkaStorageError);
+            }
+        }
+        Ok(())
+    }
+
+    /// The copies that are under way or wait.
+    pub fn future_replicas(&self) -> Vec<FutureReplica> {
+        let state = self.moves.0.lock();
+        let all = state.current.iter().chain(state.waiting.values());
+        let live = all.filter(|one| !one.cancelled.load(Ordering::Acquire));
+        live.map(|one| FutureReplica {
+            partition: one.partition.clone(),
+            directory: one.to.clone(),
+            end: Offset(one.end.load(Ordering::Acquire).max(0)),
+            size_bytes: one.size_bytes.load(Ordering::Acquire),
+        })
+        .collect()
+    }
+
+    fn run_moves(self: Arc<Self>) {
+        loop {
+            let one = {
+                let mut state = self.moves.0.lock();
+                state.current = state.waiting.pop_first().map(|(_, one)| one);
+                match &state.current {
+                    Some(one) => one.clone(),
+                    None => {
+                        state.is_running = false;
+                        return;
+                    }
+                }
+            };
+            let (from, name) = (one.partition.directory(), one.partition.name());
+            let (from, to) = (from.path().display(), one.to.path().display());
+            match self.run_move(&one) {
+                Ok(()) => tracing::info!(partition = name, %from, %to, "a replica has moved"),
+                Err(MoveError::CalledOff) => {
+                    tracing::info!(partition = name, %from, %to, "the move of a replica was called off")
+                }
+                Err(error) => tracing::error!(partition = name, %from, %to, %error, "a replica is not moved"),
+            }
+        }
+    }
+
+    fn run_move(&self, one: &Move) -> Result<(), MoveError> {
+        let name = one.partition.topic_partition();
+        let path = one.to.future_path(&name)?;
+        let moved = self.copy_and_replace(one, &path);
+        if moved.is_err() {
+            let (owner, path) = (one.to.clone(), path);
+            one.to.run(Urgency::Background, move || {
+                if let Err(error) = owner.remove(&path) {
+                    tracing::warn!(%error, "the copy of a move is not removed; the next start tries again");
+                }
+            });
+        }
+        moved
+    }
+
+    fn copy_and_replace(&self, one: &Move, path: &PathBuf) -> Result<(), MoveError> {
+        let partition = &one.partition;
+        let (name, topic_id) = (partition.topic_partition(), partition.id().topic_id);
+        let config = partition.rules().log.clone();
+        let mut copy = Log::create(RealEnv, path.clone(), name, topic_id, config, clock::wall())?;
+        loop {
+            let is_off = one.cancelled.load(Ordering::Acquire) || partition.is_closed() || self.is_stopping();
+            if is_off || one.to.health().is_failed() {
+                return Err(MoveError::CalledOff);
+            }
+            let Some(next) = partition.with_log(|log| next(log, &copy)) else { return Err(MoveError::CalledOff) };
+            let done = match next? {
+                Next::StartAt(offset) => copy.truncate_fully_and_start_at(offset, None).map_err(MoveError::from),
+                Next::CutTo(offset) => copy.truncate_to(offset, clock::wall()).map(|_| ()).map_err(MoveError::from),
+                Next::Copy(slice) => self.copy(&slice, &mut copy),
+                Next::CaughtUp => match self.replace(one, &mut copy, path)? {
+                    true => return Ok(()),
+                    false => Ok(()),
+                },
+            };
+            match done {
+                Ok(()) => {}
+                // Nothing is lost by waiting: the log goes on where it is.
+                Err(error) if error.is_full() => {
+                    one.to.health().filled();
+                    std::thread::sleep(PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+            one.end.store(copy.log_end_offset().0, Ordering::Release);
+            one.size_bytes.store(i64::try_from(copy.size_bytes()).unwrap_or(i64::MAX), Ordering::Release);
+        }
+    }
+
+    fn copy(&self, slice: &crate::response::RecordSlice, copy: &mut Log) -> Result<(), MoveError> {
+        let bytes = match slice.read() {
+            // Cut under the slice: the next look says how far.
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+            read => read?,
+        };
+        copy.append_as_follower(&bytes, ANY_EPOCH, clock::wall())?;
+        self.keep_pace(bytes.len());
+        Ok(())
+    }
+
+    /// `replica.alter.log.dirs.io.max.bytes.per.second`
+    fn keep_pace(&self, bytes: usize) {
+        const QUOTA: &str = "replica.alter.log.dirs.io.max.bytes.per.second";
+        let live = self.live.current();
+        let quota = live.properties.text(QUOTA).and_then(|text| text.parse::<u64>().ok()).filter(|quota| *quota > 0);
+        if let Some(quota) = quota {
+            let micros = (bytes as u64).saturating_mul(1_000_000) / quota;
+            // A look now and then whether the quota has been raised, or the move called off.
+            std::thread::sleep(Duration::from_micros(micros).min(Duration::from_secs(5)));
+        }
+    }
+
+    /// The last step, under the partition's lock. Says whether it was the last: more may have come than can be copied under a lock.
+    fn replace(&self, one: &Move, copy: &mut Log, path: &PathBuf) -> Result<bool, MoveError> {
+        let partition = &one.partition;
+        let (name, from) = (partition.topic_partition(), partition.directory());
+        let high_watermark = partition.high_watermark();
+        let replaced = partition.replace_log(&one.to, |log| {
+            match next(log, copy)? {
+                Next::CaughtUp => {}
+                Next::Copy(slice) if (log.log_end_offset().0 - copy.log_end_offset().0) <= i64::from(u16::MAX) => {
+                    self.copy(&slice, copy)?;
+                    if copy.log_end_offset() != log.log_end_offset() {
+                        return Ok(None);
+                    }
+                }
+                _ => return Ok(None),
+            }
+            copy.close(clock::monotonic())?;
+            let live_path = one.to.make_live(path, &name)?;
+            let options = OpenOptions {
+                clean_shutdown: true,
+                recovery_point: copy.log_end_offset(),
+                log_start: log.log_start_offset(),
+                high_watermark,
+                now: clock::wall(),
+                progress: None,
+            };
+            let opened = Log::open(RealEnv, live_path, name.clone(), partition.rules().log.clone(), options);
+            let opened = match opened {
+                Ok(opened) => opened.log,
+                Err(error) => {
+                    // The old log is the partition's as before.
+                    one.to.mark_deleted(std::slice::from_ref(&name))?;
+                    return Err(error.into());
+                }
+            };
+            log.abandon();
+            Ok(Some(Box::new(opened)))
+        });
+        match replaced {
+            None => Err(MoveError::CalledOff),
+            Some(Err(error)) => Err(error),
+            Some(Ok(false)) => Ok(false),
+            Some(Ok(true)) => {
+                self.after_move(one, &from);
+                Ok(true)
+            }
+        }
+    }
+
+    fn after_move(&self, one: &Move, from: &Arc<LogDir>) {
+        one.to.place();
+        from.unplace();
+        // It may be another directory's fetcher that brings its records now.
+        self.fetchers.update([&one.partition]);
+        let (owner, name) = (from.clone(), one.partition.topic_partition());
+        from.run(Urgency::Urgent, move || {
+            let removed = owner
+                .mark_deleted(std::slice::from_ref(&name))
+                .and_then(|paths| paths.iter().try_for_each(|path| owner.remove(path)));
+            if let Err(error) = removed {
+                tracing::warn!(partition = %name, %error, "what a replica has left is not removed");
+            }
+        });
+    }
+}
+
+/// What brings `copy` nearer to `log`.
+fn next(log: &mut Log, copy: &Log) -> Result<Next, MoveError> {
+    let (start, end) = (log.log_start_offset(), log.log_end_offset());
+    let (from, epoch) = (copy.log_end_offset(), copy.epoch_history().latest_epoch());
+    if from < start {
+        return Ok(Next::StartAt(start));
+    }
+    match log.epoch_history().divergence(epoch, from, start, end) {
+        Divergence::None if from <= end => {}
+        Divergence::At(point) if point.end_offset >= start && point.end_offset < from => {
+            return Ok(Next::CutTo(point.end_offset));
+        }
+        _ => return Ok(Next::StartAt(start)),
+    }
+    if from == end {
+        return Ok(Next::CaughtUp);
+    }
+    Ok(Next::Copy(log.read(from, CHUNK_BYTES, end, true)?))
+}

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::connection::{Connection, ConnectionShared};
+use crate::live_config::LiveConfig;
 use crate::request_context::{Principal, RequestContext};
 use crate::telemetry::logging::RateLimit;
 
@@ -108,6 +109,8 @@ pub struct AcceptOptions {
 /// Who is connected, by address.
 #[derive(Default)]
 pub struct Population {
+    /// Where the limits may change while the broker runs.
+    live: Option<Arc<LiveConfig>>,
     by_ip: Mutex<BTreeMap<IpAddr, usize>>,
     total: Mutex<usize>,
 }
@@ -119,14 +122,31 @@ struct Seat {
 }
 
 impl Population {
+    /// Whose limits are those of `live` at the time of each arrival, rather than those of the options.
+    pub fn following(live: Arc<LiveConfig>) -> Self {
+        Self { live: Some(live), ..Self::default() }
+    }
+
+    /// The most connections in all, and from one address.
+    fn limits(&self, options: &AcceptOptions) -> (usize, usize) {
+        match &self.live {
+            Some(live) => {
+                let config = live.current();
+                (config.max_connections, config.max_connections_per_ip)
+            }
+            None => (options.connections_max, options.connections_per_ip_max),
+        }
+    }
+
     fn enter(self: &Arc<Self>, ip: IpAddr, options: &AcceptOptions) -> Result<Seat, &'static str> {
+        let (connections_max, per_ip_max) = self.limits(options);
         let mut total = self.total.lock();
-        if *total >= options.connections_max {
+        if *total >= connections_max {
             return Err("max.connections is reached");
         }
         let mut by_ip = self.by_ip.lock();
         let from_ip = by_ip.entry(ip).or_insert(0);
-        if *from_ip >= options.connections_per_ip_max {
+        if *from_ip >= per_ip_max {
             return Err("max.connections.per.ip is reached");
         }
         *from_ip += 1;

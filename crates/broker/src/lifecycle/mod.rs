@@ -35,6 +35,7 @@ use crate::broker::{Broker, Identity};
 use crate::connection::ConnectionShared;
 use crate::group_host::offsets_topic::OffsetsTopic;
 use crate::listener::{self, AcceptOptions, BindError, BoundListener, Population};
+use crate::live_config::LiveConfig;
 use crate::metadata_cache::MetadataCache;
 use crate::quorum_handle::QuorumHandle;
 use crate::replica_manager::{OpenedLogs, ReplicaManager, ReplicaManagerError};
@@ -187,7 +188,7 @@ async fn live(
         Some(config.connections_max_idle),
     ));
     let endpoints = registration::endpoints(&config, &bound);
-    let (stop_accepting, accepting) = start_accepting(&config, bound, &connections, &data);
+    let (stop_accepting, accepting) = start_accepting(&config, bound, &connections, replicas.live_config(), &data);
     let parts = Parts { config, identity, metadata, telemetry, readiness, client, quorum, replicas, connections, data };
     let opened = open_logs(&parts, shutdown.as_mut()).await;
     let (result, opened_epoch) = match opened {
@@ -251,10 +252,11 @@ fn start_accepting(
     config: &BrokerConfig,
     bound: Vec<BoundListener>,
     connections: &Arc<ConnectionShared>,
+    live: &Arc<LiveConfig>,
     data: &Handle,
 ) -> (watch::Sender<bool>, JoinSet<()>) {
     let (stop, stopped) = watch::channel(false);
-    let population = Arc::new(Population::default());
+    let population = Arc::new(Population::following(Arc::clone(live)));
     let options = AcceptOptions {
         connections_max: config.max_connections,
         connections_per_ip_max: config.max_connections_per_ip,

@@ -161,6 +161,27 @@ fn a_sole_member_commits_at_once() {
     assert_eq!(story.append(1, 101).high_watermark, Some(Offset(101)));
 }
 
+/// Scenario 18: a follower whose disk is full is in sync up to the record that it cannot take.
+#[test]
+fn a_follower_that_gave_up_its_place_is_waited_for_only_when_it_has_everything() {
+    let mut story = Story::new(&[1, 2], 1, 100);
+    let _ = story.fetch(1, 2, 100);
+    let _ = story.append(2, 110);
+    assert_eq!(story.hw(), 100, "2 is a member");
+    let view = PartitionView {
+        leader_epoch: LeaderEpoch(5),
+        partition_epoch: PartitionEpoch(11),
+        replicas: &REPLICAS,
+        isr: &[member(1)],
+    };
+    let effects = story.leader.state_changed(at(3), view, &story.image);
+    assert_eq!(effects.high_watermark, Some(Offset(110)), "nobody waits for it");
+    let _ = story.append(4, 120);
+    assert_eq!(story.hw(), 120);
+    assert_eq!(story.fetch(5, 2, 100).alter, None);
+    assert!(story.fetch(6, 2, 120).alter.is_some(), "it has room again");
+}
+
 #[test]
 fn hw_waits_for_a_caught_up_follower_that_may_join() {
     let mut story = Story::new(&[1], 1, 100);

@@ -487,4 +487,25 @@ mod tests {
         assert_eq!((session.value.as_deref(), session.source), (Some("50000"), Source::StaticBroker));
         assert_eq!(entry(&entries, "share.isolation.level").source, Source::Default);
     }
+
+    #[test]
+    fn every_topic_configuration_that_is_set_is_shown_so() {
+        for key in TOPIC_CONFIGS {
+            let value = match key.kind {
+                ValueKind::Bool => "true".to_owned(),
+                ValueKind::Int { min, .. } => min.max(1).to_string(),
+                ValueKind::Long { min } => min.max(7).to_string(),
+                ValueKind::GzipLevel => "5".to_owned(),
+                ValueKind::Double { .. } => "0.25".to_owned(),
+                ValueKind::Text(accepted) | ValueKind::List(accepted) => accepted[0].to_owned(),
+                ValueKind::ThrottledReplicas => "0:1,1:2".to_owned(),
+                ValueKind::Short | ValueKind::AnyText | ValueKind::AnyList => "x".to_owned(),
+            };
+            let overrides = BTreeMap::from([(key.name.to_owned(), value.clone())]);
+            let shown = entry(&topic_entries(&live(&[]), &overrides), key.name);
+            assert_eq!((shown.value.as_deref(), shown.source), (Some(&*value), Source::Topic), "{}", key.name);
+            assert!(!shown.read_only && !shown.sensitive && shown.kind.is_some());
+            assert_eq!(names(&shown).first(), Some(&(key.name, Source::Topic)));
+        }
+    }
 }

@@ -116,4 +116,35 @@ mod tests {
         ];
         assert_eq!(refusal(&good), "");
     }
+
+    /// A text that the configuration refuses, and what Kafka says is accepted; none where every value of the type is.
+    fn refused(key: &TopicConfigKey) -> Option<(String, String)> {
+        let (text, accepted) = match key.kind {
+            ValueKind::Bool => ("perhaps".to_owned(), "either true or false".to_owned()),
+            ValueKind::Int { max, .. } if max < i64::from(i32::MAX) => {
+                ((max + 1).to_string(), format!("Value must be no more than {max}"))
+            }
+            ValueKind::Int { min, .. } => ((min - 1).to_string(), format!("Value must be at least {min}")),
+            ValueKind::Long { min: i64::MIN } => ("9223372036854775808".to_owned(), "number of type LONG".to_owned()),
+            ValueKind::Long { min } => ((min - 1).to_string(), format!("Value must be at least {min}")),
+            ValueKind::GzipLevel => ("10".to_owned(), "between 1 and 9 or equal to -1".to_owned()),
+            ValueKind::Double { max, .. } => ((max + 1.0).to_string(), format!("Value must be no more than {max}")),
+            ValueKind::Text(accepted) | ValueKind::List(accepted) => {
+                ("no.such".to_owned(), format!("String must be one of: {}", accepted.join(", ")))
+            }
+            ValueKind::ThrottledReplicas => ("7".to_owned(), "[partitionId]:[brokerId]".to_owned()),
+            ValueKind::Short | ValueKind::AnyText | ValueKind::AnyList => return None,
+        };
+        Some((text, accepted))
+    }
+
+    #[test]
+    fn every_configuration_refuses_a_bad_value_and_names_what_is_accepted() {
+        for key in TOPIC_CONFIGS {
+            let (text, accepted) = refused(key).expect("every topic configuration has a range");
+            let refusal = refusal(&[(key.name, &text)]);
+            assert!(refusal.contains(key.name) && refusal.contains(&accepted), "{}={text}: {refusal}", key.name);
+            assert_eq!(super::tests::refusal(&[(key.name, key.default)]), "", "{}", key.name);
+        }
+    }
 }

@@ -10,7 +10,7 @@
 //! One thread moves one replica at a time: several would wait for the same disks. It ends when nothing is left to move.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -107,7 +107,7 @@ impl ReplicaManager {
     ///
     /// # Errors
     /// LOG_DIR_NOT_FOUND for a path that is none of this broker's, KAFKA_STORAGE_ERROR for a directory that does not work.
-    pub fn move_replica(self: &Arc<Self>, partition: &Arc<Partition>, path: &std::path::Path) -> Result<(), ErrorCode> {
+    pub fn move_replica(self: &Arc<Self>, partition: &Arc<Partition>, path: &Path) -> Result<(), ErrorCode> {
         let to = self.log_dirs.find(path).ok_or(ErrorCode::LogDirNotFound)?;
         if to.health().is_unusable() || partition.directory().health().is_failed() {
             return Err(ErrorCode::KafkaStorageError);
@@ -196,11 +196,11 @@ impl ReplicaManager {
         moved
     }
 
-    fn copy_and_replace(&self, one: &Move, path: &PathBuf) -> Result<(), MoveError> {
+    fn copy_and_replace(&self, one: &Move, path: &Path) -> Result<(), MoveError> {
         let partition = &one.partition;
         let (name, topic_id) = (partition.topic_partition(), partition.id().topic_id);
         let config = partition.rules().log.clone();
-        let mut copy = Log::create(RealEnv, path.clone(), name, topic_id, config, clock::wall())?;
+        let mut copy = Log::create(RealEnv, path.to_owned(), name, topic_id, config, clock::wall())?;
         loop {
             let is_off = one.cancelled.load(Ordering::Acquire) || partition.is_closed() || self.is_stopping();
             if is_off || one.to.health().is_failed() {
@@ -254,7 +254,7 @@ impl ReplicaManager {
     }
 
     /// The last step, under the partition's lock. Says whether it was the last: more may have come than can be copied under a lock.
-    fn replace(&self, one: &Move, copy: &mut Log, path: &PathBuf) -> Result<bool, MoveError> {
+    fn replace(&self, one: &Move, copy: &mut Log, path: &Path) -> Result<bool, MoveError> {
         let partition = &one.partition;
         let (name, from) = (partition.topic_partition(), partition.directory());
         let high_watermark = partition.high_watermark();

@@ -27,7 +27,6 @@ fn take_in(frame: &Bytes) -> bool {
 }
 
 /// The parser that a broker uses for a body.
-
 fn decode(api: Api, version: i16, mut body: Bytes) -> bool {
     if bounds::check(api.key(), version, &body).is_err() {
         return false;

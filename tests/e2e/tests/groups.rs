@@ -293,9 +293,9 @@ fn live_through_kills(
         group.end()?;
     }
     for (group, ..) in &groups {
-        // Only librdkafka tells a loss from a revocation; and only of the classic protocols are the callbacks the hand-over itself.
+        // Only librdkafka tells a loss from a revocation.
         let is_librdkafkas = ["one-", "three-", "fifty-"].iter().any(|prefix| group.name.starts_with(prefix));
-        group.check(is_librdkafkas && !group.name.ends_with("consumer"))?;
+        group.check(is_librdkafkas)?;
         committed_everything(&all, &group.name)?;
     }
     Ok(())

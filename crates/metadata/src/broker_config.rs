@@ -236,8 +236,10 @@ mod tests {
 
     #[test]
     fn changes_are_refused_in_kafkas_words() {
+        /// What is set, whether for one broker, and what is said of it.
+        type Case = (&'static [(&'static str, &'static str)], bool, &'static str);
         // As Kafka 4.3's DynamicBrokerConfig.validateConfigs says it.
-        let cases: &[(&[(&str, &str)], bool, &str)] = &[
+        let cases: &[Case] = &[
             (
                 &[("log.dirs", "x"), ("broker.id", "7")],
                 true,

@@ -13,6 +13,9 @@ const MORE_PARTITIONS: i32 = 1_000;
 const REPLICAS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
 const IDLE_WINDOW: Duration = Duration::from_secs(20);
+/// Making directories takes ext4 a millisecond each for a minute after as many were removed (it passes over inodes that were
+/// freed a moment ago): rounds that follow each other see that.
+const DIRECTORIES_PATIENCE: Duration = Duration::from_secs(180);
 
 pub fn run(rounds: usize) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -68,7 +71,25 @@ fn brokers_bytes(cluster: &Cluster) -> Result<u64> {
     brokers.map(|node| Ok(cluster.resident_kib(node)? * 1024)).sum()
 }
 
+/// Waits until every replica has its directory.
+fn wait_for_directories(cluster: &Cluster, partitions: i32) -> Result<Duration> {
+    let expected = usize::try_from(partitions)?;
+    let started = Instant::now();
+    for node in cluster.nodes().into_iter().filter(|node| matches!(node, Node::Broker(_))) {
+        let folder = cluster.data_folder(node)?;
+        while std::fs::read_dir(&folder)?.filter_map(Result::ok).filter(|entry| entry.path().is_dir()).count()
+            < expected
+        {
+            ensure!(started.elapsed() < DIRECTORIES_PATIENCE, "{node:?} has not made its directories");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+    Ok(started.elapsed())
+}
+
 fn idle(cluster: &Cluster, partitions: i32) -> Result<()> {
+    let waited = wait_for_directories(cluster, partitions)?;
+    println!("directories of {partitions} partitions, after they were in sync: {:.2} s", waited.as_secs_f64());
     // What the creation left to do.
     std::thread::sleep(IDLE_WINDOW / 4);
     let cpu = || -> Result<Duration> { cluster.nodes().into_iter().map(|node| cluster.cpu_time(node)).sum() };

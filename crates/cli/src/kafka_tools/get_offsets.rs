@@ -186,9 +186,7 @@ mod tests {
     use super::*;
 
     fn planned(line: &str) -> Result<Plan, String> {
-        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let options = Options::parse(SPECS, &arguments).map_err(|error| error.to_string())?;
-        plan(&options).map_err(|error| error.to_string())
+        crate::kafka_tools::planned(SPECS, line, plan)
     }
 
     fn chosen(line: &str) -> Vec<String> {

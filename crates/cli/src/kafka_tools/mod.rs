@@ -83,6 +83,20 @@ where
     }
 }
 
+/// What a tool makes of a line of words, or what it says of it: for the tools' tests.
+#[cfg(test)]
+fn planned<P>(
+    specs: &'static [OptionSpec],
+    line: &str,
+    plan: impl FnOnce(&Options) -> Result<P, ToolError>,
+) -> Result<P, String> {
+    let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+    Options::parse(specs, &arguments)
+        .map_err(ToolError::from)
+        .and_then(|options| plan(&options))
+        .map_err(|error| error.to_string())
+}
+
 /// `--bootstrap-server`, or `--broker-list` as it was called before.
 pub fn bootstrap(options: &options::Options) -> Result<&str, OptionsError> {
     match options.get("bootstrap-server").or_else(|| options.get("broker-list")) {

@@ -4,4 +4,4 @@
 mod quorum;
 mod replication;
 mod rules;
-mod seeds;
+pub(crate) mod seeds;

@@ -11,6 +11,14 @@ const SEEDS: u64 = 2_500;
 
 #[test]
 fn seeds_hold() {
+    hold(SEEDS, |seed| {
+        let report = run(seed, Options::default());
+        report.failure.is_some().then(|| report.to_string())
+    });
+}
+
+/// Runs every seed below `seeds` on all cores; `failure` tells what went wrong with one, if anything did.
+pub(crate) fn hold(seeds: u64, failure: impl Fn(u64) -> Option<String> + Sync) {
     let next = AtomicU64::new(0);
     let failures = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -19,20 +27,18 @@ fn seeds_hold() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= SEEDS {
+                    if seed >= seeds {
                         break;
                     }
-                    let report = run(seed, Options::default());
-                    if report.failure.is_some() {
-                        failures.lock().push(report);
+                    if let Some(told) = failure(seed) {
+                        failures.lock().push(told);
                     }
                 }
             });
         }
     });
     let failures = failures.into_inner();
-    let list: Vec<_> = failures.iter().map(ToString::to_string).collect();
-    assert!(failures.is_empty(), "{}", list.join("\n\n"));
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
 #[test]

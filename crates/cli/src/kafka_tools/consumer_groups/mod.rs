@@ -221,11 +221,7 @@ mod tests {
     use super::*;
 
     fn action(line: &str) -> Result<Action, String> {
-        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        Options::parse(SPECS, &arguments)
-            .map_err(ToolError::from)
-            .and_then(|options| Action::of(&options))
-            .map_err(|error| error.to_string())
+        crate::kafka_tools::planned(SPECS, line, Action::of)
     }
 
     #[test]

@@ -1,36 +1,16 @@
 //! Some hundred seeds of groups, and the promise that a seed tells the same story every time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::Mutex;
-
 use crate::groups::runner::run;
+use crate::scenarios::seeds::hold;
 
 const SEEDS: u64 = 300;
 
 #[test]
 fn group_seeds_hold() {
-    let next = AtomicU64::new(0);
-    let failures = Mutex::new(Vec::new());
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= SEEDS {
-                        break;
-                    }
-                    let report = run(seed, false);
-                    if report.failure.is_some() {
-                        failures.lock().push(report.to_string());
-                    }
-                }
-            });
-        }
+    hold(SEEDS, |seed| {
+        let report = run(seed, false);
+        report.failure.is_some().then(|| report.to_string())
     });
-    let failures = failures.into_inner();
-    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
 #[test]

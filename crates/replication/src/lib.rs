@@ -13,6 +13,7 @@
 
 pub mod effects;
 pub mod epoch_history;
+pub mod fetch_order;
 pub mod follower;
 pub mod high_watermark;
 pub mod isr;
@@ -22,6 +23,7 @@ pub mod rules;
 
 pub use effects::{AckState, FetchRefused, FollowerAction, IsrOutcome, IsrProposal, LeaderEffects, Truncation};
 pub use epoch_history::{Divergence, EpochEnd, EpochHistory, EpochStart};
+pub use fetch_order::{AnswerBudget, FetchLimits, FetchOrder};
 pub use follower::{FetchAnswer, FetchPosition, Follower, LocalLog};
 pub use isr::{Isr, IsrMember};
 pub use leader::{Brokers, FollowerFetch, Leader, LeaderConfig, PartitionView, ReplicaProgress};

@@ -19,11 +19,13 @@ pub struct LogSlice<F> {
     pub position: u64,
     /// In bytes.
     pub len: usize,
+    /// Of an empty slice: about how much there is, of which not even the first batch fits. 0 if there is nothing.
+    pub left_out_bytes: usize,
 }
 
 impl<F> Clone for LogSlice<F> {
     fn clone(&self) -> Self {
-        Self { file: self.file.clone(), position: self.position, len: self.len }
+        Self { file: self.file.clone(), ..*self }
     }
 }
 
@@ -35,11 +37,16 @@ impl<F> std::fmt::Debug for LogSlice<F> {
 
 impl<F> LogSlice<F> {
     pub fn empty() -> Self {
-        Self { file: None, position: 0, len: 0 }
+        Self { file: None, position: 0, len: 0, left_out_bytes: 0 }
+    }
+
+    /// Empty because not even the first batch of so many bytes fits.
+    pub fn left_out(left_out_bytes: usize) -> Self {
+        Self { left_out_bytes, ..Self::empty() }
     }
 
     pub fn new(file: Arc<F>, position: u64, len: usize) -> Self {
-        Self { file: Some(file), position, len }
+        Self { file: Some(file), position, len, left_out_bytes: 0 }
     }
 
     pub fn is_empty(&self) -> bool {

@@ -96,13 +96,31 @@ fn reads_stay_below_the_upper_bound_and_within_a_segment() {
             && empty(50, 1000, 20, true)
             && empty(0, 0, 400, false)
     );
-    assert_eq!(log.read(Offset(0), 30, Offset(400), false).unwrap().len, 30, "without min_one the bytes are cut");
     let one = log.read(Offset(0), 30, Offset(400), true).unwrap();
     assert_eq!(offsets(&one.read().unwrap()), [(0, 9)]);
     assert!(matches!(log.read(Offset(401), 1, Offset(400), true), Err(ReadError::OutOfRange { .. })));
     log.advance_log_start(Offset(33));
     assert!(matches!(log.read(Offset(32), 1, Offset(400), true), Err(ReadError::OutOfRange { .. })));
     assert_eq!(offsets(&log.read(Offset(33), 1, Offset(400), true).unwrap().read().unwrap()), [(30, 39)]);
+}
+
+/// Scenario 39.
+#[test]
+fn a_first_batch_that_does_not_fit_is_left_out_whole() {
+    let env = MemoryEnv::new();
+    let mut log = create(&env, small_segments());
+    append_many(&mut log, 40, 5);
+    let one = log.read(Offset(0), 1, Offset(400), true).unwrap().len;
+    for max_bytes in [0, 1, 30, one - 1] {
+        let slice = log.read(Offset(0), max_bytes, Offset(400), false).unwrap();
+        assert!(slice.is_empty(), "{max_bytes} bytes of the {one} of a batch are of no use");
+        assert!(slice.left_out_bytes > 0, "but there is something");
+    }
+    for max_bytes in [one, one + 1, 2 * one - 1] {
+        let slice = log.read(Offset(0), max_bytes, Offset(400), false).unwrap();
+        assert_eq!((slice.len, slice.left_out_bytes), (max_bytes, 0), "a later batch may be cut");
+    }
+    assert_eq!(log.read(Offset(400), 1, Offset(400), false).unwrap().left_out_bytes, 0);
 }
 
 #[test]

@@ -160,9 +160,14 @@ fn an_answer_is_bounded_and_never_empty() {
     let whole = broker.log_bytes(topic_id(1), 0).len();
     let one = whole / 3;
     assert_eq!(sizes(i32::MAX, i32::MAX), [4_000, 0, 0], "fetch.max.bytes of the broker");
-    assert_eq!(sizes(i32::MAX, 1_000), [one, 1_000, 1_000], "the first batch is whole, however small the bound");
+    assert_eq!(
+        sizes(i32::MAX, 1_000),
+        [one, 0, 0],
+        "the first batch is whole, however small the bound, the others wait"
+    );
     assert_eq!(sizes(0, 0), [one, 0, 0], "something always comes");
-    assert_eq!(sizes(3_000, 2_000), [2_000, 1_000, 0]);
+    assert_eq!(sizes(3_000, 2_000), [2_000, 0, 0], "a part of a batch alone is of no use");
+    assert_eq!(sizes(3_700, 2_000), [2_000, 1_700, 0]);
 }
 
 #[test]

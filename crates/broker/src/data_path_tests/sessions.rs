@@ -1,8 +1,10 @@
 //! Fetch sessions, parked fetches, and who may fetch as what.
 
+use bytes::Bytes;
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionId};
 use ottla_protocol::messages::TopicRef;
-use ottla_protocol::messages::fetch::{FetchPartition, FetchRequest, ForgottenTopic};
+use ottla_protocol::messages::fetch::{FetchPartition, FetchRequest, FetchResponse, ForgottenTopic};
+use ottla_protocol::record_batch::Batches;
 
 use super::harness::{CLIENT, Cluster, INTERNAL, batch, fetch_of, only, partitions_of, topic_id, wanted};
 
@@ -160,4 +162,105 @@ fn only_registered_brokers_fetch_as_replicas_and_only_among_brokers() {
     assert_eq!(leader.partition(id, 0).high_watermark(), Offset(0));
     claim(INTERNAL, 2, epoch, 1);
     assert_eq!(leader.partition(id, 0).high_watermark(), Offset(1));
+}
+
+/// The partitions that got records, in the answer's order, each with the number of whole batches.
+fn served(response: &FetchResponse<Bytes>) -> Vec<(i32, usize)> {
+    let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+    partitions
+        .filter_map(|partition| {
+            let records = partition.records.as_ref().filter(|records| !records.is_empty())?;
+            Some((partition.partition.0, Batches::new(records).map_while(Result::ok).count()))
+        })
+        .collect()
+}
+
+/// Scenario 39: each request names the busy partitions anew, as every client does.
+#[test]
+fn every_partition_of_a_session_gets_its_turn() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 8, &[1], &[]);
+    let value = "x".repeat(4_000);
+    for partition in 0..8 {
+        for _ in 0..7 {
+            broker.produce(TopicRef::Id(id), partition, &batch(&[&value]), 1, NEVER_MS);
+        }
+    }
+    let (mut offsets, mut session) = ([0; 8], 0);
+    let mut named: Vec<i32> = (0..8).collect();
+    let mut turns = Vec::new();
+    for epoch in 0..8 {
+        let partitions =
+            named.iter().map(|at| FetchPartition { max_bytes: 5_000, ..wanted(*at, offsets[*at as usize]) }).collect();
+        let request =
+            FetchRequest { session_id: session, session_epoch: epoch, max_bytes: 10_000, ..fetch_of(id, partitions) };
+        let response = broker.fetch(&request);
+        session = response.session_id;
+        let served = served(&response);
+        assert!(served.iter().all(|(_, whole)| *whole > 0), "answer {epoch}: {served:?}");
+        served.iter().for_each(|(at, whole)| offsets[*at as usize] += *whole as i64);
+        named = served.into_iter().map(|(at, _)| at).collect();
+        turns.push(named.clone());
+    }
+    let round = [vec![0, 1], vec![2, 3], vec![4, 5], vec![6, 7]];
+    assert_eq!(turns, [round.clone(), round].concat());
+}
+
+/// Scenario 39: partition 1's next batch is larger than the fetch's limit for one partition while partition 0 always has data.
+#[test]
+fn a_large_batch_behind_a_busy_partition_is_fetched() {
+    let cluster = Cluster::new(&[]);
+    let leader = cluster.start(1);
+    let follower = cluster.start(2);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 2, &[1, 2], &[]);
+    let (small, large) = ("s".repeat(500), "l".repeat(9_000));
+    leader.produce(TopicRef::Id(id), 1, &batch(&[&large]), 1, NEVER_MS);
+    let epoch = cluster.quorum.epoch_of(2);
+    let replica = |session_epoch, session_id, partitions| {
+        let request = FetchRequest {
+            session_id,
+            session_epoch,
+            replica_id: BrokerId(2),
+            replica_epoch: epoch,
+            max_bytes: 100_000,
+            ..fetch_of(id, partitions)
+        };
+        leader.begin_fetch(INTERNAL, &request).fetched()
+    };
+    let at = |partition, offset| FetchPartition {
+        max_bytes: 1_000,
+        current_leader_epoch: cluster.quorum.state("t", partition).leader_epoch,
+        ..wanted(partition, offset)
+    };
+    drop(follower);
+    leader.produce(TopicRef::Id(id), 0, &batch(&[&small]), 1, NEVER_MS);
+    let opened = replica(0, 0, vec![at(0, 0), at(1, 0)]);
+    assert_eq!(served(&opened), [(0, 1)], "no part of the large batch");
+    leader.produce(TopicRef::Id(id), 0, &batch(&[&small]), 1, NEVER_MS);
+    let next = replica(1, opened.session_id, vec![at(0, 1)]);
+    assert_eq!(served(&next), [(1, 1), (0, 1)], "partition 0 has moved behind it");
+}
+
+/// What is there but does not fit makes an answer due, as in Kafka: waiting makes no room.
+#[test]
+fn a_fetch_does_not_wait_for_room() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 2, &[1], &[]);
+    for partition in 0..2 {
+        broker.produce(TopicRef::Id(id), partition, &batch(&[&"x".repeat(3_000)]), 1, NEVER_MS);
+    }
+    let request = FetchRequest {
+        max_bytes: 5_000,
+        min_bytes: 5_000,
+        max_wait_ms: NEVER_MS,
+        ..fetch_of(id, vec![wanted(0, 0), wanted(1, 0)])
+    };
+    let mut asked = broker.begin_fetch(CLIENT, &request);
+    assert!(asked.is_ready());
+    assert_eq!(served(&asked.fetched()), [(0, 1)]);
 }

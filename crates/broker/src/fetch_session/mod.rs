@@ -6,28 +6,29 @@
 //! goes the same way with a session of its own that lives for one request.
 //!
 //! Invariants:
-//! - a slot that has something to say is in `queue` (or in the signal's list); a partition that is left out of an incremental
-//!   answer is unchanged, never forgotten;
-//! - what was told last is remembered only once an answer that tells it has been made ([`Slots::commit`]);
+//! - a slot that has something to say is queued in `order` (or in the signal's list): one whose records found no room in an
+//!   answer stays queued; a partition that is left out of an incremental answer is unchanged, never forgotten;
+//! - what was reported last is remembered only once an answer that reports it has been made ([`Slots::commit`]);
 //! - a follower's progress is what its requests name: looking again because an append woke a parked fetch moves nothing.
 //!
 //! Lock order: session, then partition, then the signal.
 
 pub mod cache;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, PartitionId};
+use ottla_replication::{AnswerBudget, FetchOrder};
 use parking_lot::Mutex;
 
 use crate::partition::waiters::{FetchKind, FetchSignal, Subscription, Wakes};
 use crate::partition::{FetchRead, Partition, Reader};
-use crate::replica_manager::ReplicaManager;
 
 pub use cache::FetchSessionCache;
 /// A topic as a request names it: by name before version 13, then by id.
 pub use ottla_protocol::messages::TopicRef;
+pub use ottla_replication::FetchLimits;
 
 /// Partitions that all consumers' sessions together may remember, at some 200 bytes each. Beyond it fetches are answered without
 /// a session: what clients can make the broker keep between their requests is bounded. Followers are not counted.
@@ -73,7 +74,7 @@ impl Fetcher {
 
 /// What a request wants of one partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Wanted {
+pub struct FetchPartition {
     pub offset: Offset,
     /// The follower's log start; unknown for consumers.
     pub log_start: Offset,
@@ -84,23 +85,23 @@ pub struct Wanted {
     pub last_fetched_epoch: LeaderEpoch,
 }
 
-/// The bounds of one answer.
+/// How one fetch is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Bounds {
-    pub max_bytes: usize,
-    pub min_bytes: usize,
+pub struct FetchTerms {
+    pub limits: FetchLimits,
     pub read_committed: bool,
+    /// The answer reports every partition, not only those with news.
+    pub full: bool,
 }
 
 struct Slot {
     topic: Arc<TopicRef>,
     partition: PartitionId,
-    wanted: Wanted,
+    wanted: FetchPartition,
     hosted: Option<Hosted>,
-    /// High watermark and log start of the last answer; none after an error, so that its end is told.
-    told: Option<(Offset, Offset)>,
-    in_queue: bool,
-    /// The request in hand named it: a follower's progress.
+    /// High watermark and log start of the last answer; none after an error, so that its end is reported.
+    last_reported: Option<(Offset, Offset)>,
+    /// The current request named it: its offset is a follower's progress.
     named: bool,
 }
 
@@ -127,19 +128,31 @@ pub struct Entry {
 }
 
 /// What a look at the partitions found.
-#[derive(Default)]
-pub struct Evaluation {
+pub struct FetchResult {
     pub entries: Vec<Entry>,
-    pub bytes: usize,
+    budget: AnswerBudget,
     /// Something that must not wait: an error, a divergence.
-    pub urgent: bool,
+    is_urgent: bool,
 }
 
-impl Evaluation {
-    /// Whether an answer is due before the fetch's time has passed.
-    pub fn satisfies(&self, bounds: &Bounds) -> bool {
-        self.urgent || self.bytes >= bounds.min_bytes
+impl FetchResult {
+    fn new(limits: FetchLimits) -> Self {
+        Self { entries: Vec::new(), budget: AnswerBudget::new(limits), is_urgent: false }
     }
+
+    pub fn bytes(&self) -> usize {
+        self.budget.bytes()
+    }
+
+    /// Whether an answer is due before the fetch's time has passed.
+    pub fn is_due(&self) -> bool {
+        self.is_urgent || self.budget.is_due()
+    }
+}
+
+/// Where a broker's partitions are found.
+pub trait FindPartition {
+    fn find(&self, topic: &TopicRef, partition: PartitionId) -> Result<Arc<Partition>, ErrorCode>;
 }
 
 pub struct FetchSession {
@@ -160,7 +173,9 @@ pub struct Slots {
     free: Vec<u32>,
     /// Only in a session that lives on: a single fetch has nothing to look up.
     index: HashMap<(Arc<TopicRef>, PartitionId), u32>,
-    queue: VecDeque<u32>,
+    order: FetchOrder,
+    /// The slots of the current pass; kept for its memory.
+    pass: Vec<u32>,
     subscribes: bool,
 }
 
@@ -179,7 +194,8 @@ impl FetchSession {
                 slots: Vec::new(),
                 free: Vec::new(),
                 index: HashMap::new(),
-                queue: VecDeque::new(),
+                order: FetchOrder::default(),
+                pass: Vec::new(),
                 subscribes: remembered,
             }),
         }
@@ -206,21 +222,18 @@ impl FetchSession {
     }
 
     /// A request names a partition: adds it, or changes what is wanted of it.
-    pub fn want(&self, slots: &mut Slots, topic: &Arc<TopicRef>, partition: PartitionId, wanted: Wanted) {
+    pub fn want(&self, slots: &mut Slots, topic: &Arc<TopicRef>, partition: PartitionId, wanted: FetchPartition) {
         if self.is_remembered()
             && let Some(&at) = slots.index.get(&(topic.clone(), partition))
         {
             if let Some(slot) = slots.slots.get_mut(at as usize).and_then(Option::as_mut) {
                 slot.wanted = wanted;
                 slot.named = true;
-                if !std::mem::replace(&mut slot.in_queue, true) {
-                    slots.queue.push_back(at);
-                }
+                slots.order.queue(at);
             }
             return;
         }
-        let slot =
-            Slot { topic: topic.clone(), partition, wanted, hosted: None, told: None, in_queue: true, named: true };
+        let slot = Slot { topic: topic.clone(), partition, wanted, hosted: None, last_reported: None, named: true };
         let at = match slots.free.pop() {
             Some(at) => {
                 if let Some(place) = slots.slots.get_mut(at as usize) {
@@ -234,7 +247,7 @@ impl FetchSession {
                 u32::try_from(slots.slots.len() - 1).unwrap_or(u32::MAX)
             }
         };
-        slots.queue.push_back(at);
+        slots.order.insert(at);
         if self.is_remembered() {
             slots.index.insert((topic.clone(), partition), at);
         }
@@ -247,9 +260,7 @@ impl FetchSession {
             if let Some(hosted) = slot.hosted {
                 hosted.leave();
             }
-            if slot.in_queue {
-                slots.queue.retain(|queued| *queued != at);
-            }
+            slots.order.remove(at);
             slots.free.push(at);
         }
     }
@@ -272,34 +283,31 @@ impl FetchSession {
         Arc::new(Subscription::new(self.signal.clone(), at, self.fetcher.kind()))
     }
 
-    /// Looks at the partitions that may have something to say: all of them if `all`, else those with news and those that
-    /// the request named, first come first served within the answer's bounds. What is found must be given to
-    /// [`Slots::commit`] or [`Slots::put_back`].
+    /// Reads the partitions that may have something to say, in the session's order and within the answer's limits: all of
+    /// them for a full answer, else those with news, those that found no room last time and those that the request named.
+    /// The result goes to [`Slots::commit`] or [`Slots::put_back`].
     pub fn evaluate(
         &self,
         slots: &mut Slots,
-        replicas: &ReplicaManager,
-        bounds: &Bounds,
-        all: bool,
+        partitions: &impl FindPartition,
+        terms: &FetchTerms,
         now: MonotonicMs,
         wakes: &mut Wakes,
-    ) -> Evaluation {
-        let mut found = Evaluation::default();
-        if all {
-            // Every one is looked at in order, whatever its place in the queue: that is empty until the answer is made.
-            self.signal.drain(&mut Vec::new());
-            slots.queue.clear();
-            found.entries.reserve_exact(slots.len());
-            for at in 0..slots.slots.len() as u32 {
-                self.look(slots, at, replicas, bounds, true, now, wakes, &mut found);
-            }
-            return found;
-        }
+    ) -> FetchResult {
+        let mut found = FetchResult::new(terms.limits);
+        let mut pass = std::mem::take(&mut slots.pass);
         slots.take_news(&self.signal);
-        for _ in 0..slots.queue.len() {
-            let Some(at) = slots.queue.pop_front() else { break };
-            self.look(slots, at, replicas, bounds, false, now, wakes, &mut found);
+        slots.order.start_pass(&mut pass);
+        if terms.full {
+            // Slots are in the session's order until the first answer.
+            pass.clear();
+            pass.extend(0..slots.slots.len() as u32);
+            found.entries.reserve_exact(slots.len());
         }
+        for at in &pass {
+            self.look(slots, *at, partitions, terms, now, wakes, &mut found);
+        }
+        slots.pass = pass;
         found
     }
 
@@ -308,21 +316,17 @@ impl FetchSession {
         &self,
         slots: &mut Slots,
         at: u32,
-        replicas: &ReplicaManager,
-        bounds: &Bounds,
-        all: bool,
+        partitions: &impl FindPartition,
+        terms: &FetchTerms,
         now: MonotonicMs,
         wakes: &mut Wakes,
-        found: &mut Evaluation,
+        found: &mut FetchResult,
     ) {
         let subscribes = slots.subscribes;
         let Some(slot) = slots.slots.get_mut(at as usize).and_then(Option::as_mut) else { return };
-        slot.in_queue = false;
-        let room = bounds.max_bytes.saturating_sub(found.bytes);
-        if room == 0 && !all && !slot.named {
-            // Next time, before those that are served now.
-            slot.in_queue = true;
-            slots.queue.push_back(at);
+        if found.budget.is_full() && !terms.full && !slot.named {
+            // It keeps its place, before those that are served now.
+            slots.order.queue(at);
             return;
         }
         if slot.hosted.as_ref().is_some_and(|hosted| hosted.partition.is_closed())
@@ -332,30 +336,30 @@ impl FetchSession {
         }
         let wanted = slot.wanted;
         let progress = std::mem::take(&mut slot.named);
-        let read = match self.host(slot, at, subscribes, replicas) {
+        let read = match self.host(slot, at, subscribes, partitions) {
             Ok(hosted) => {
                 if let Some(subscription) = &hosted.subscription {
                     subscription.taken();
                 }
                 let reader = match self.fetcher {
-                    Fetcher::Consumer => Reader::Consumer { read_committed: bounds.read_committed },
+                    Fetcher::Consumer => Reader::Consumer { read_committed: terms.read_committed },
                     Fetcher::Replica { id, epoch } => Reader::Replica { id, epoch, progress },
                 };
-                let max_bytes = wanted.max_bytes.min(room);
-                hosted.partition.read(&wanted, reader, max_bytes, found.bytes == 0, now, wakes)
+                let (room, is_first) = (found.budget.room(wanted.max_bytes), found.budget.takes_large_batch());
+                hosted.partition.read(&wanted, reader, room, is_first, now, wakes)
             }
             Err(error) => FetchRead::error(error),
         };
-        if room == 0 && !all && !std::mem::replace(&mut slot.in_queue, true) {
-            // Its progress was taken in; what it has to read comes next time.
-            slots.queue.push_back(at);
+        if read.left_out_bytes > 0 {
+            slots.order.queue(at);
         }
         let Some(slot) = slots.slots.get(at as usize).and_then(Option::as_ref) else { return };
         let bytes = read.records_bytes();
-        let urgent = read.error != ErrorCode::None || read.diverging.is_some();
-        if all || bytes > 0 || urgent || slot.told != Some((read.high_watermark, read.log_start)) {
-            found.bytes += bytes;
-            found.urgent |= urgent;
+        found.budget.add(bytes, read.left_out_bytes, wanted.max_bytes);
+        let is_urgent = read.error != ErrorCode::None || read.diverging.is_some();
+        let has_news = slot.last_reported != Some((read.high_watermark, read.log_start));
+        if terms.full || bytes > 0 || is_urgent || has_news {
+            found.is_urgent |= is_urgent;
             found.entries.push(Entry { slot: at, topic: slot.topic.clone(), partition: slot.partition, read });
         }
     }
@@ -365,10 +369,10 @@ impl FetchSession {
         slot: &'a mut Slot,
         at: u32,
         subscribes: bool,
-        replicas: &ReplicaManager,
+        partitions: &impl FindPartition,
     ) -> Result<&'a Hosted, ErrorCode> {
         if slot.hosted.is_none() {
-            let partition = replicas.find(&slot.topic, slot.partition)?;
+            let partition = partitions.find(&slot.topic, slot.partition)?;
             let subscription = subscribes.then(|| {
                 let subscription = self.new_subscription(at);
                 partition.subscribe(subscription.clone());
@@ -390,42 +394,38 @@ impl Slots {
     }
 
     fn take_news(&mut self, signal: &FetchSignal) {
-        let before = self.queue.len();
-        signal.drain(&mut self.queue);
-        // Keep the first of each: a slot may be queued already for what it said last time.
-        let mut write = before;
-        for read in before..self.queue.len() {
-            let Some(&at) = self.queue.get(read) else { break };
-            let Some(slot) = self.slots.get_mut(at as usize).and_then(Option::as_mut) else { continue };
-            if !std::mem::replace(&mut slot.in_queue, true) {
-                self.queue.swap(write, read);
-                write += 1;
+        let mut news = std::mem::take(&mut self.pass);
+        news.clear();
+        signal.drain(&mut news);
+        for at in news.drain(..) {
+            // News of a slot that was forgotten meanwhile are nobody's.
+            if self.slots.get(at as usize).is_some_and(Option::is_some) {
+                self.order.queue(at);
             }
         }
-        self.queue.truncate(write);
+        self.pass = news;
     }
 
-    /// An answer with these entries has been made: what it tells is told, and what may have more to say, because it had
-    /// records or an error now, is looked at again with the next request, after all others.
+    /// An answer with these entries has been made. Records what was reported; partitions that returned records go to the end
+    /// of the session's order. These and partitions with errors are read again with the next request.
     pub fn commit(&mut self, entries: &[Entry]) {
         for entry in entries {
             let Some(slot) = self.slots.get_mut(entry.slot as usize).and_then(Option::as_mut) else { continue };
             let read = &entry.read;
-            slot.told = (read.error == ErrorCode::None).then_some((read.high_watermark, read.log_start));
-            let again = read.records_bytes() > 0 || read.error != ErrorCode::None || read.diverging.is_some();
-            if again && !std::mem::replace(&mut slot.in_queue, true) {
-                self.queue.push_back(entry.slot);
+            slot.last_reported = (read.error == ErrorCode::None).then_some((read.high_watermark, read.log_start));
+            if read.records_bytes() > 0 {
+                self.order.move_to_end(entry.slot);
+            }
+            if read.records_bytes() > 0 || read.error != ErrorCode::None || read.diverging.is_some() {
+                self.order.queue(entry.slot);
             }
         }
     }
 
-    /// No answer was made of these: they still have it to say.
+    /// No answer was made of these: they still have it to say, at their place.
     pub fn put_back(&mut self, entries: &[Entry]) {
         for entry in entries {
-            let Some(slot) = self.slots.get_mut(entry.slot as usize).and_then(Option::as_mut) else { continue };
-            if !std::mem::replace(&mut slot.in_queue, true) {
-                self.queue.push_back(entry.slot);
-            }
+            self.order.queue(entry.slot);
         }
     }
 }
@@ -455,7 +455,7 @@ mod tests {
     #[test]
     fn forgetting_frees_the_slot_and_leaves_the_others() {
         let session = FetchSession::new(SessionId(1), Fetcher::Consumer, true);
-        let wanted = Wanted {
+        let wanted = FetchPartition {
             offset: Offset(0),
             log_start: Offset::UNKNOWN,
             max_bytes: 1,
@@ -467,10 +467,12 @@ mod tests {
         for partition in 0..3 {
             session.want(&mut slots, &topic, PartitionId(partition), wanted);
         }
-        session.want(&mut slots, &topic, PartitionId(1), Wanted { offset: Offset(9), ..wanted });
-        assert_eq!((slots.len(), slots.queue.len()), (3, 3));
+        session.want(&mut slots, &topic, PartitionId(1), FetchPartition { offset: Offset(9), ..wanted });
+        assert_eq!(slots.len(), 3);
         session.forget(&mut slots, &topic, PartitionId(1));
-        assert_eq!((slots.len(), slots.queue.len()), (2, 2));
+        let mut queued = Vec::new();
+        slots.order.start_pass(&mut queued);
+        assert_eq!((slots.len(), queued), (2, vec![0, 2]));
         session.want(&mut slots, &topic, PartitionId(7), wanted);
         assert_eq!((slots.len(), slots.slots.len()), (3, 3));
     }

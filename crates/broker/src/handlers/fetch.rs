@@ -23,7 +23,8 @@ use super::leader_hint::{LeaderHints, names_leader};
 use crate::broker::Broker;
 use crate::clock;
 use crate::fetch_session::{
-    Bounds, Entry, Evaluation, FINAL_EPOCH, FetchSession, Fetcher, INITIAL_EPOCH, SessionId, Slots, Wanted, next_epoch,
+    Entry, FINAL_EPOCH, FetchLimits, FetchPartition, FetchResult, FetchSession, FetchTerms, Fetcher, INITIAL_EPOCH,
+    SessionId, Slots, next_epoch,
 };
 use crate::partition::waiters::Wakes;
 use crate::request_context::RequestContext;
@@ -48,18 +49,16 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Err(error) => return Answer::Ready(refuse(&header, error)),
     };
     let max_bytes = size(request.max_bytes).min(broker.config.fetch_max_bytes);
-    let bounds = Bounds {
-        max_bytes,
-        min_bytes: size(request.min_bytes).min(max_bytes),
-        read_committed: request.isolation_level == IsolationLevel::ReadCommitted,
-    };
+    let limits = FetchLimits { max_bytes, min_bytes: size(request.min_bytes).min(max_bytes) };
+    let read_committed = request.isolation_level == IsolationLevel::ReadCommitted;
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let mut wakes = Wakes::default();
     let opened = match open(broker, fetcher, &header, request, &mut wakes) {
         Ok(opened) => opened,
         Err(error) => return Answer::Ready(refuse(&header, error)),
     };
-    let fetch = OpenFetch { header, listener: context.listener.clone(), bounds, opened };
+    let terms = FetchTerms { limits, read_committed, full: opened.full };
+    let fetch = OpenFetch { header, listener: context.listener.clone(), terms, opened };
     match fetch.first_look(broker, max_wait, &mut wakes) {
         Some(response) => Answer::Ready(response),
         None => Answer::Later(Box::pin(ParkedFetch {
@@ -96,8 +95,8 @@ struct Opened {
     /// What the answer says: none also where the session ends with this request.
     answered_id: SessionId,
     turn: u64,
-    /// The answer tells every partition, not only those with news.
-    all: bool,
+    /// The answer reports every partition, not only those with news.
+    full: bool,
 }
 
 fn open(
@@ -122,7 +121,7 @@ fn open(
             .flatten()
             .unwrap_or_else(|| Arc::new(FetchSession::new(SessionId::NONE, fetcher, by_id)));
         take_in(&session, &mut session.slots.lock(), request);
-        return Ok(Opened { answered_id: session.id(), session, turn: 0, all: true });
+        return Ok(Opened { answered_id: session.id(), session, turn: 0, full: true });
     }
     let session = sessions.get(id, fetcher).ok_or(ErrorCode::FetchSessionIdNotFound)?;
     let mut slots = session.slots.lock();
@@ -141,14 +140,14 @@ fn open(
     drop(slots);
     // Where it does not live on, the next request starts anew.
     let answered_id = if sessions.touch(id, now, partitions) { id } else { SessionId::NONE };
-    Ok(Opened { session, answered_id, turn, all: false })
+    Ok(Opened { session, answered_id, turn, full: false })
 }
 
 fn take_in(session: &FetchSession, slots: &mut Slots, request: FetchRequest) {
     for topic in request.topics {
         let name = Arc::new(topic.topic);
         for partition in topic.partitions {
-            let wanted = Wanted {
+            let wanted = FetchPartition {
                 offset: partition.fetch_offset,
                 log_start: partition.log_start_offset,
                 max_bytes: size(partition.max_bytes),
@@ -169,17 +168,17 @@ fn take_in(session: &FetchSession, slots: &mut Slots, request: FetchRequest) {
 struct OpenFetch {
     header: RequestHeader,
     listener: ListenerName,
-    bounds: Bounds,
+    terms: FetchTerms,
     opened: Opened,
 }
 
 impl OpenFetch {
     /// Looks at the partitions; none if the fetch has to wait for something to happen.
     fn first_look(&self, broker: &Broker, max_wait: Duration, wakes: &mut Wakes) -> Option<Response> {
-        let Opened { session, all, .. } = &self.opened;
+        let Opened { session, .. } = &self.opened;
         let mut slots = session.slots.lock();
-        let found = session.evaluate(&mut slots, &broker.replicas, &self.bounds, *all, clock::monotonic(), wakes);
-        if max_wait.is_zero() || slots.is_empty() || found.satisfies(&self.bounds) {
+        let found = session.evaluate(&mut slots, &*broker.replicas, &self.terms, clock::monotonic(), wakes);
+        if max_wait.is_zero() || slots.is_empty() || found.is_due() {
             return Some(self.respond(broker, &mut slots, found));
         }
         slots.put_back(&found.entries);
@@ -189,8 +188,8 @@ impl OpenFetch {
         }
         session.subscribe(&mut slots);
         // What happened between the first look and the subscription woke nobody.
-        let found = session.evaluate(&mut slots, &broker.replicas, &self.bounds, *all, clock::monotonic(), wakes);
-        if found.satisfies(&self.bounds) {
+        let found = session.evaluate(&mut slots, &*broker.replicas, &self.terms, clock::monotonic(), wakes);
+        if found.is_due() {
             return Some(self.respond(broker, &mut slots, found));
         }
         slots.put_back(&found.entries);
@@ -200,22 +199,22 @@ impl OpenFetch {
     /// Looks again because something happened, or for the last time because the time is up.
     fn look_again(&self, broker: &Broker, time_is_up: bool) -> Option<Response> {
         let mut wakes = Wakes::default();
-        let Opened { session, turn, all, .. } = &self.opened;
+        let Opened { session, turn, .. } = &self.opened;
         let mut slots = session.slots.lock();
         if slots.turn != *turn {
             return Some(self.encode(broker, Vec::new()));
         }
-        let found = session.evaluate(&mut slots, &broker.replicas, &self.bounds, *all, clock::monotonic(), &mut wakes);
-        if time_is_up || found.satisfies(&self.bounds) {
+        let found = session.evaluate(&mut slots, &*broker.replicas, &self.terms, clock::monotonic(), &mut wakes);
+        if time_is_up || found.is_due() {
             return Some(self.respond(broker, &mut slots, found));
         }
         slots.put_back(&found.entries);
         None
     }
 
-    fn respond(&self, broker: &Broker, slots: &mut Slots, found: Evaluation) -> Response {
+    fn respond(&self, broker: &Broker, slots: &mut Slots, found: FetchResult) -> Response {
         slots.commit(&found.entries);
-        broker.telemetry.records_bytes_out.add(found.bytes as u64);
+        broker.telemetry.records_bytes_out.add(found.bytes() as u64);
         self.encode(broker, found.entries)
     }
 
@@ -225,7 +224,7 @@ impl OpenFetch {
         let names_any = entries.iter().any(|entry| names_leader(entry.read.error));
         let image = names_any.then(|| broker.metadata.current());
         let mut hints = image.as_deref().map(|image| LeaderHints::new(image, &self.listener));
-        let is_read_committed = self.bounds.read_committed;
+        let is_read_committed = self.terms.read_committed;
         for entry in entries {
             let current_leader = hints
                 .as_mut()

@@ -10,7 +10,7 @@ use ottla_replication::{Divergence, EpochEnd, FollowerFetch, IsrOutcome, Leader}
 use super::waiters::{PendingProduce, Wakes};
 use super::{DiskRefusal, FetchRead, Log, LogState, Partition, Reader, Role, State};
 use crate::error_map;
-use crate::fetch_session::Wanted;
+use crate::fetch_session::FetchPartition;
 use crate::response::RecordSlice;
 
 /// The place of a partition in a produce with acks=all.
@@ -250,7 +250,7 @@ impl Partition {
         let from = from.unwrap_or(Offset::ZERO).max(log.log_start_offset());
         let end = log.log_end_offset();
         let records = self.slice(log, from, max_bytes, end, true)?;
-        Ok(OwnRecords { from, end, records })
+        Ok(OwnRecords { from, end, records: Some(records).filter(|records| !records.is_empty()) })
     }
 
     /// Writes a batch to the leader's log and tells whoever waits for it.
@@ -309,7 +309,7 @@ impl Partition {
     /// then tells the new one.
     pub fn read(
         self: &Arc<Self>,
-        wanted: &Wanted,
+        wanted: &FetchPartition,
         reader: Reader,
         max_bytes: usize,
         first_in_answer: bool,
@@ -331,7 +331,7 @@ impl Partition {
     fn read_in(
         self: &Arc<Self>,
         state: &mut State,
-        wanted: &Wanted,
+        wanted: &FetchPartition,
         reader: Reader,
         max_bytes: usize,
         first_in_answer: bool,
@@ -382,14 +382,20 @@ impl Partition {
             Reader::Consumer { read_committed: false } => high_watermark,
             Reader::Replica { .. } => log_end,
         };
-        // The first records of an answer come whole, however large; others only where there is room.
-        let has_room = first_in_answer || max_bytes > 0;
-        let records = if diverging.is_none() && wanted.offset < upper && has_room {
+        let records = if diverging.is_none() && wanted.offset < upper {
             self.slice(log, wanted.offset, max_bytes, upper, first_in_answer)?
         } else {
-            None
+            RecordSlice::empty()
         };
-        Ok(FetchRead { error: ErrorCode::None, high_watermark, last_stable, log_start, diverging, records })
+        Ok(FetchRead {
+            error: ErrorCode::None,
+            high_watermark,
+            last_stable,
+            log_start,
+            diverging,
+            left_out_bytes: records.left_out_bytes,
+            records: Some(records).filter(|records| !records.is_empty()),
+        })
     }
 
     fn slice(
@@ -399,17 +405,14 @@ impl Partition {
         max_bytes: usize,
         upper: Offset,
         first_in_answer: bool,
-    ) -> Result<Option<RecordSlice>, ErrorCode> {
-        match log.read(from, max_bytes, upper, first_in_answer) {
-            Ok(slice) => Ok(Some(slice).filter(|slice| !slice.is_empty())),
-            Err(error) => {
-                let code = error_map::read_error(&error);
-                if code == ErrorCode::KafkaStorageError {
-                    tracing::error!(partition = %self.name(), %error, "a read failed");
-                }
-                Err(code)
+    ) -> Result<RecordSlice, ErrorCode> {
+        log.read(from, max_bytes, upper, first_in_answer).map_err(|error| {
+            let code = error_map::read_error(&error);
+            if code == ErrorCode::KafkaStorageError {
+                tracing::error!(partition = %self.name(), %error, "a read failed");
             }
-        }
+            code
+        })
     }
 
     /// ListOffsets. `sees_log_end`: a follower asks, for whom the high watermark is no bound.

@@ -129,6 +129,8 @@ pub struct FetchRead {
     /// Where the fetcher's log leaves this one.
     pub diverging: Option<EpochEnd>,
     pub records: Option<RecordSlice>,
+    /// About how much there is that found no room in the answer; 0 where `records` has some of it.
+    pub left_out_bytes: usize,
 }
 
 impl FetchRead {
@@ -140,6 +142,7 @@ impl FetchRead {
             log_start: Offset::UNKNOWN,
             diverging: None,
             records: None,
+            left_out_bytes: 0,
         }
     }
 

@@ -30,7 +30,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::broker::Identity;
-use crate::fetch_session::FetchSessionCache;
+use crate::fetch_session::{FetchSessionCache, FindPartition};
 use crate::group_host::GroupHost;
 use crate::handlers::leader_hint;
 use crate::isr_updates::IsrUpdates;
@@ -110,6 +110,12 @@ struct Taking {
     found: HashMap<TopicPartition, FoundLog>,
     /// The rules of each topic that has partitions here.
     rules: HashMap<TopicName, Arc<TopicRules>>,
+}
+
+impl FindPartition for ReplicaManager {
+    fn find(&self, topic: &TopicRef, partition: PartitionId) -> Result<Arc<Partition>, ErrorCode> {
+        Self::find(self, topic, partition)
+    }
 }
 
 impl ReplicaManager {

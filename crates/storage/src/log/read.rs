@@ -21,7 +21,9 @@ impl<E: Env> Log<E> {
     /// last stable offset, or for replicas the log's end) is in it: a batch that reaches there is left out.
     ///
     /// The first batch may begin before `from`; clients skip what they did not ask for. An empty slice says that there is
-    /// nothing (yet) between `from` and `upper`.
+    /// nothing (yet) between `from` and `upper`, or that the first batch is larger than `max_bytes`: then
+    /// [`LogSlice::left_out_bytes`] says how much there is. A part of the first batch would be of no use: Java's consumer
+    /// throws when that is all that it gets.
     ///
     /// # Errors
     /// [`ReadError::OutOfRange`] outside `log_start..=log_end`.
@@ -36,8 +38,12 @@ impl<E: Env> Log<E> {
             return Err(ReadError::OutOfRange { offset: from, log_start: self.log_start, log_end: self.log_end });
         }
         let upper = upper.min(self.log_end);
-        if from >= upper || max_bytes == 0 && !min_one {
+        if from >= upper {
             return Ok(LogSlice::empty());
+        }
+        if max_bytes == 0 && !min_one {
+            // How much there is does not matter where there is no room at all: no look at the files.
+            return Ok(LogSlice::left_out(1));
         }
         for number in self.segment_number(from)..self.segments.len() {
             let Some(segment) = self.segments.get(number) else { break };
@@ -56,6 +62,9 @@ impl<E: Env> Log<E> {
             let available = (end - first.position) as usize;
             let whole_first = (first.end - first.position) as usize;
             let wanted = if min_one { max_bytes.max(whole_first) } else { max_bytes };
+            if wanted < whole_first {
+                return Ok(LogSlice::left_out(available));
+            }
             let file = self.segment_file(number)?;
             return Ok(LogSlice::new(file, u64::from(first.position), available.min(wanted)));
         }

@@ -1,0 +1,223 @@
+//! Scenario 39: fetches of random sizes and limits, against a plain model of Kafka's rules (KIP-74, KIP-227).
+//!
+//! The model looks at every partition of the session for each request, as Kafka does. The session looks only at those that
+//! may have something to say. Both must return the same records of the same partitions in the same order.
+
+use ottla_replication::{AnswerBudget, FetchLimits, FetchOrder};
+use proptest::prelude::*;
+
+const PARTITIONS: usize = 6;
+
+/// Sizes of the batches; an offset is the number of a batch.
+type Batches = Vec<usize>;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Read {
+    bytes: usize,
+    /// Batches that are whole.
+    whole: usize,
+    left_out_bytes: usize,
+}
+
+/// What a log returns: at most `room`, the last batch possibly cut off, but never only a part of the first one.
+fn read(batches: &[usize], from: usize, room: usize, takes_large_batch: bool) -> Read {
+    let rest = batches.get(from..).unwrap_or_default();
+    let (available, first) = (rest.iter().sum::<usize>(), rest.first().copied().unwrap_or(0));
+    let room = if takes_large_batch { room.max(first) } else { room };
+    if room < first {
+        return Read { bytes: 0, whole: 0, left_out_bytes: available };
+    }
+    let bytes = available.min(room);
+    let mut end = 0;
+    let whole = rest
+        .iter()
+        .take_while(|size| {
+            end += **size;
+            end <= bytes
+        })
+        .count();
+    Read { bytes, whole, left_out_bytes: 0 }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    offset: usize,
+    max_bytes: usize,
+}
+
+type Returned = Vec<(usize, Read)>;
+
+#[derive(Default)]
+struct Kafka {
+    /// The session's order.
+    partitions: Vec<(usize, Wanted)>,
+}
+
+impl Kafka {
+    fn fetch(
+        &mut self,
+        logs: &[Batches],
+        named: &[(usize, Wanted)],
+        forgotten: &[usize],
+        max_bytes: usize,
+    ) -> Returned {
+        for (partition, wanted) in named {
+            match self.partitions.iter_mut().find(|(known, _)| known == partition) {
+                Some((_, known)) => *known = *wanted,
+                None => self.partitions.push((*partition, *wanted)),
+            }
+        }
+        self.partitions.retain(|(known, _)| !forgotten.contains(known));
+        let (mut limit, mut takes_large_batch) = (max_bytes, true);
+        let mut returned = Vec::new();
+        for (partition, wanted) in &self.partitions {
+            let read = read(&logs[*partition], wanted.offset, wanted.max_bytes.min(limit), takes_large_batch);
+            limit = limit.saturating_sub(read.bytes);
+            if read.bytes > 0 {
+                takes_large_batch = false;
+                returned.push((*partition, read));
+            }
+        }
+        for (partition, _) in &returned {
+            let at = self.partitions.iter().position(|(known, _)| known == partition).unwrap();
+            let served = self.partitions.remove(at);
+            self.partitions.push(served);
+        }
+        returned
+    }
+}
+
+/// A partition's slot number is its own number.
+#[derive(Default)]
+struct Session {
+    order: FetchOrder,
+    wanted: [Option<Wanted>; PARTITIONS],
+}
+
+impl Session {
+    fn appended(&mut self, partition: usize) {
+        if self.wanted[partition].is_some() {
+            self.order.queue(partition as u32);
+        }
+    }
+
+    fn fetch(
+        &mut self,
+        logs: &[Batches],
+        named: &[(usize, Wanted)],
+        forgotten: &[usize],
+        max_bytes: usize,
+    ) -> Returned {
+        for (partition, wanted) in named {
+            match self.wanted[*partition].replace(*wanted) {
+                Some(_) => self.order.queue(*partition as u32),
+                None => self.order.insert(*partition as u32),
+            }
+        }
+        for partition in forgotten {
+            self.wanted[*partition] = None;
+            self.order.remove(*partition as u32);
+        }
+        let mut budget = AnswerBudget::new(FetchLimits { max_bytes, min_bytes: 1 });
+        let (mut pass, mut returned) = (Vec::new(), Vec::new());
+        self.order.start_pass(&mut pass);
+        for slot in pass {
+            let partition = slot as usize;
+            let wanted = self.wanted[partition].expect("what was forgotten is not queued");
+            if budget.is_full() {
+                self.order.queue(slot);
+                continue;
+            }
+            let room = budget.room(wanted.max_bytes);
+            let read = read(&logs[partition], wanted.offset, room, budget.takes_large_batch());
+            budget.add(read.bytes, read.left_out_bytes, wanted.max_bytes);
+            if read.left_out_bytes > 0 {
+                self.order.queue(slot);
+            }
+            if read.bytes > 0 {
+                returned.push((partition, read));
+            }
+        }
+        for (partition, _) in &returned {
+            self.order.move_to_end(*partition as u32);
+            self.order.queue(*partition as u32);
+        }
+        returned
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append { partition: usize, size: usize },
+    Fetch { max_bytes: usize, takes: bool, adds: Vec<(usize, usize)>, forgets: Vec<usize> },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let append = (0..PARTITIONS, 1..40_usize).prop_map(|(partition, size)| Step::Append { partition, size });
+    let fetch = (
+        0..120_usize,
+        any::<bool>(),
+        prop::collection::vec((0..PARTITIONS, 0..60_usize), 0..4),
+        prop::collection::vec(0..PARTITIONS, 0..2),
+    )
+        .prop_map(|(max_bytes, takes, adds, forgets)| Step::Fetch { max_bytes, takes, adds, forgets });
+    prop::collection::vec(prop_oneof![2 => append, 3 => fetch], 1..80)
+}
+
+proptest! {
+    #[test]
+    fn a_session_returns_what_kafka_would(steps in steps()) {
+        let mut logs: Vec<Batches> = vec![Vec::new(); PARTITIONS];
+        let (mut kafka, mut session) = (Kafka::default(), Session::default());
+        // The client: where it reads each partition, and what the last answer brought.
+        let mut offsets = [0; PARTITIONS];
+        let mut sizes = [25; PARTITIONS];
+        let mut last: Vec<usize> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Append { partition, size } => {
+                    logs[partition].push(size);
+                    session.appended(partition);
+                }
+                Step::Fetch { max_bytes, takes, adds, forgets } => {
+                    let mut named: Vec<usize> = if takes { std::mem::take(&mut last) } else { Vec::new() };
+                    for (partition, size) in adds {
+                        sizes[partition] = size;
+                        named.push(partition);
+                    }
+                    named.dedup();
+                    let named: Vec<_> = named.into_iter().map(|partition| {
+                        (partition, Wanted { offset: offsets[partition], max_bytes: sizes[partition] })
+                    }).collect();
+                    let expected = kafka.fetch(&logs, &named, &forgets, max_bytes);
+                    let found = session.fetch(&logs, &named, &forgets, max_bytes);
+                    prop_assert_eq!(&found, &expected);
+                    for (number, (partition, read)) in found.iter().enumerate() {
+                        prop_assert!(read.whole > 0, "records without a whole batch");
+                        let total: usize = found[..=number].iter().map(|(_, read)| read.bytes).sum();
+                        prop_assert!(total <= max_bytes || number == 0);
+                        if takes {
+                            offsets[*partition] += read.whole;
+                        }
+                    }
+                    last = found.into_iter().map(|(partition, _)| partition).collect();
+                }
+            }
+        }
+    }
+}
+
+/// apache/kafka KIP-227's promise, and redpanda-data/redpanda#2949: each request names the busy partitions anew.
+#[test]
+fn partitions_that_are_named_anew_do_not_starve_the_others() {
+    let logs: Vec<Batches> = vec![vec![40; 9]; PARTITIONS];
+    let (mut session, mut offsets) = (Session::default(), [0; PARTITIONS]);
+    let mut named: Vec<usize> = (0..PARTITIONS).collect();
+    for turn in 0..9 {
+        let wanted: Vec<_> = named.iter().map(|at| (*at, Wanted { offset: offsets[*at], max_bytes: 50 })).collect();
+        named = session.fetch(&logs, &wanted, &[], 100).into_iter().map(|(partition, _)| partition).collect();
+        let first = turn * 2 % PARTITIONS;
+        assert_eq!(named, [first, first + 1], "answer {turn}");
+        named.iter().for_each(|at| offsets[*at] += 1);
+    }
+}

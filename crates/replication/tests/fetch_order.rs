@@ -3,6 +3,8 @@
 //! The model looks at every partition of the session for each request, as Kafka does. The session looks only at those that
 //! may have something to say. Both must return the same records of the same partitions in the same order.
 
+#![allow(clippy::unwrap_used)]
+
 use ottla_replication::{AnswerBudget, FetchLimits, FetchOrder};
 use proptest::prelude::*;
 

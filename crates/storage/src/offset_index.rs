@@ -40,11 +40,17 @@ pub(crate) fn relative_offset(base: Offset, offset: Offset) -> Option<u32> {
 }
 
 impl OffsetIndex {
-    /// Where to begin scanning for an offset.
-    pub fn position_for(&self, env: &impl Env, path: &Path, base: Offset, offset: Offset) -> io::Result<u32> {
+    /// The entry from whose position on to scan for an offset; none: from the start.
+    pub fn entry_for(
+        &self,
+        env: &impl Env,
+        path: &Path,
+        base: Offset,
+        offset: Offset,
+    ) -> io::Result<Option<OffsetEntry>> {
         let relative = offset.0.saturating_sub(base.0);
         let found = self.last_where(env, path, |entry| i64::from(entry.relative_offset) <= relative)?;
-        Ok(found.map_or(0, |(_, entry)| entry.position))
+        Ok(found.map(|(_, entry)| entry))
     }
 
     /// Drops the entries of batches that end at or beyond `end`.
@@ -96,7 +102,7 @@ mod tests {
         let offsets = || (0..60_000).step_by(7).chain([0, 1008, 1009, 1010]);
         for offset in offsets() {
             assert_eq!(
-                index.position_for(&env, path, base, Offset(offset)).expect("read"),
+                index.entry_for(&env, path, base, Offset(offset)).expect("read").map_or(0, |entry| entry.position),
                 expected(offset),
                 "{offset}"
             );
@@ -106,7 +112,7 @@ mod tests {
         let reread = OffsetIndex::of_size(size).expect("whole entries");
         for offset in offsets() {
             assert_eq!(
-                reread.position_for(&env, path, base, Offset(offset)).expect("read"),
+                reread.entry_for(&env, path, base, Offset(offset)).expect("read").map_or(0, |entry| entry.position),
                 expected(offset),
                 "{offset}"
             );

@@ -1,9 +1,14 @@
 //! One segment of a log: what is known of its three files. The files themselves are opened where they are needed.
 //!
-//! Invariants: `size_bytes` is the size of the valid part of the log file; every index entry speaks of a batch within it.
+//! Invariants: `size_bytes` is the size of the valid part of the log file; every index entry that this process wrote is of a
+//! batch within it. Entries that were read from a file are checked against their batches ([`lookup`]).
+
+mod lookup;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ottla_model::{Offset, TimestampMs};
 use ottla_protocol::record_batch::BatchHeader;
@@ -12,7 +17,7 @@ use crate::config::LogConfig;
 use crate::env::{Env, File, OpenMode};
 use crate::file_name::{self, path_of};
 use crate::offset_index::{OffsetEntry, OffsetIndex, relative_offset};
-use crate::scan::{BatchAt, HeaderScan, Step};
+use crate::scan::{HeaderScan, Step};
 use crate::time_index::{TimeEntry, TimeIndex};
 
 /// Where a log lives.
@@ -43,13 +48,27 @@ pub(crate) struct LargestTimestamp {
     pub offset: Offset,
 }
 
+impl LargestTimestamp {
+    /// Of a batch, if it counts for the time index.
+    fn of(header: &BatchHeader) -> Option<Self> {
+        speaks_of_time(header).then(|| Self { timestamp: header.max_timestamp, offset: header.last_offset() })
+    }
+
+    fn is_later_than(self, other: Option<Self>) -> bool {
+        other.is_none_or(|other| self.timestamp > other.timestamp)
+    }
+}
+
 pub(crate) struct Segment {
     pub base_offset: Offset,
     pub size_bytes: u32,
     pub offset_index: OffsetIndex,
     pub time_index: TimeIndex,
-    /// None where there is no batch with a timestamp, or (in segments that are not active) where it has not been read.
-    pub largest_timestamp: Option<LargestTimestamp>,
+    /// None inside where there is no batch with a timestamp; not set (in segments that are not active) where it has not been
+    /// read.
+    largest_timestamp: OnceLock<Option<LargestTimestamp>>,
+    /// An index entry was found that is not of its batch: the indexes want to be rebuilt.
+    index_is_damaged: AtomicBool,
     /// The largest timestamp of the first batch; rolling by time counts from it.
     pub first_timestamp: Option<TimestampMs>,
     /// When this process created or opened it; rolling by time counts from it where batches have no timestamps.
@@ -64,11 +83,17 @@ impl Segment {
             size_bytes: 0,
             offset_index: OffsetIndex::empty(),
             time_index: TimeIndex::empty(),
-            largest_timestamp: None,
+            largest_timestamp: OnceLock::from(None),
+            index_is_damaged: AtomicBool::new(false),
             first_timestamp: None,
             opened: now,
             bytes_since_index_entry: 0,
         }
+    }
+
+    /// A segment whose log file of this size was found, with nothing read of it yet.
+    pub fn found(base_offset: Offset, size_bytes: u32, now: TimestampMs) -> Self {
+        Self { size_bytes, largest_timestamp: OnceLock::new(), ..Self::new(base_offset, now) }
     }
 
     /// Creates the files, empty; left-overs of the same names lose their content.
@@ -87,7 +112,8 @@ impl Segment {
         }
         self.offset_index = OffsetIndex::empty();
         self.time_index = TimeIndex::empty();
-        self.largest_timestamp = None;
+        self.largest_timestamp = OnceLock::from(None);
+        self.index_is_damaged = AtomicBool::new(false);
         self.first_timestamp = None;
         self.bytes_since_index_entry = 0;
         Ok(())
@@ -107,11 +133,9 @@ impl Segment {
         if position == 0 {
             self.first_timestamp = Some(header.max_timestamp);
         }
-        if speaks_of_time(header)
-            && self.largest_timestamp.is_none_or(|largest| header.max_timestamp > largest.timestamp)
-        {
-            self.largest_timestamp =
-                Some(LargestTimestamp { timestamp: header.max_timestamp, offset: header.last_offset() });
+        let largest = LargestTimestamp::of(header);
+        if largest.is_some_and(|it| it.is_later_than(self.known_largest_timestamp())) {
+            self.largest_timestamp = OnceLock::from(largest);
         }
         if self.bytes_since_index_entry > index_interval_bytes
             && let Some(relative_offset) = relative_offset(self.base_offset, header.last_offset())
@@ -126,11 +150,20 @@ impl Segment {
 
     /// Closes the time index: the largest timestamp is its last entry.
     pub fn index_largest_timestamp(&mut self) {
-        if let Some(largest) = self.largest_timestamp
+        if let Some(largest) = self.known_largest_timestamp()
             && let Some(relative_offset) = relative_offset(self.base_offset, largest.offset)
         {
             self.time_index.push_if_later(TimeEntry { timestamp: largest.timestamp, relative_offset });
         }
+    }
+
+    fn known_largest_timestamp(&self) -> Option<LargestTimestamp> {
+        self.largest_timestamp.get().copied().flatten()
+    }
+
+    /// Whether an index was seen to be damaged, once for each time that it was.
+    pub fn take_index_damage(&self) -> bool {
+        self.index_is_damaged.swap(false, Ordering::Relaxed)
     }
 
     /// Whether so many index entries wait in memory that they should be written out.
@@ -193,121 +226,6 @@ impl Segment {
             || self.size_bytes > 0 && self.offset_index.is_full(config.index_size_max_bytes)
             || self.size_bytes > 0 && self.time_index.is_full(config.index_size_max_bytes)
             || relative_offset(self.base_offset, batches.last_offset).is_none()
-    }
-
-    /// Where a scan for `offset` may begin. An index that points beyond the segment is not believed.
-    fn scan_start<E: Env>(&self, place: Place<'_, E>, offset: Offset) -> io::Result<u32> {
-        let path = place.path(self.base_offset, file_name::OFFSET_INDEX);
-        let position = match self.offset_index.position_for(place.env, &path, self.base_offset, offset) {
-            Ok(position) => position,
-            // The log can be read without its index, only slower.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => 0,
-            Err(error) => return Err(error),
-        };
-        Ok(if position < self.size_bytes { position } else { 0 })
-    }
-
-    /// The first batch whose last offset is `offset` or later.
-    pub fn find<E: Env>(&self, place: Place<'_, E>, file: &E::File, offset: Offset) -> io::Result<Step<BatchAt>> {
-        self.find_from(file, offset, self.scan_start(place, offset)?)
-    }
-
-    fn find_from<F: File>(&self, file: &F, offset: Offset, start: u32) -> io::Result<Step<BatchAt>> {
-        let step = HeaderScan::new(file, start, self.size_bytes).find(offset)?;
-        // An index that lost its way points into the middle of a batch: from the start everything is found.
-        match step {
-            Step::Invalid { .. } if start > 0 => HeaderScan::new(file, 0, self.size_bytes).find(offset),
-            step => Ok(step),
-        }
-    }
-
-    /// A walk over headers that is sure to meet the first batch with a timestamp of `timestamp` or later at or behind
-    /// `from`, if the segment has one.
-    pub fn scan_for_timestamp<'f, E: Env>(
-        &self,
-        place: Place<'_, E>,
-        file: &'f E::File,
-        timestamp: TimestampMs,
-        from: Offset,
-    ) -> io::Result<HeaderScan<'f, E::File>> {
-        let path = place.path(self.base_offset, file_name::TIME_INDEX);
-        let before = match self.time_index.before(place.env, &path, timestamp) {
-            Ok(before) => before,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => None,
-            Err(error) => return Err(error),
-        };
-        let offset = before.map_or(self.base_offset, |entry| self.base_offset + i64::from(entry.relative_offset));
-        let start = self.scan_start(place, offset.max(from))?;
-        Ok(HeaderScan::new(file, start, self.size_bytes))
-    }
-
-    /// The largest timestamp in the segment, from memory or from its time index.
-    pub fn largest_timestamp<E: Env>(&self, place: Place<'_, E>) -> io::Result<Option<LargestTimestamp>> {
-        if self.largest_timestamp.is_some() {
-            return Ok(self.largest_timestamp);
-        }
-        let last = self.time_index.last(place.env, &place.path(self.base_offset, file_name::TIME_INDEX))?;
-        Ok(last.map(|entry| LargestTimestamp {
-            timestamp: entry.timestamp,
-            offset: self.base_offset + i64::from(entry.relative_offset),
-        }))
-    }
-
-    /// Makes a segment that was closed the active one: reads the ends of its indexes and walks what lies behind the
-    /// last entry. Returns the offset after its last batch, or None if its content or its indexes are not sound, so that
-    /// they must be rebuilt.
-    pub fn activate<E: Env>(&mut self, place: Place<'_, E>, file: &E::File) -> io::Result<Option<Offset>> {
-        let (offset_path, time_path) = (
-            place.path(self.base_offset, file_name::OFFSET_INDEX),
-            place.path(self.base_offset, file_name::TIME_INDEX),
-        );
-        for loaded in
-            [self.offset_index.load_last(place.env, &offset_path), self.time_index.load_last(place.env, &time_path)]
-        {
-            match loaded {
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
-                    return Ok(None);
-                }
-                other => other?,
-            }
-        }
-        let last_entry = self.offset_index.known_last();
-        let start = last_entry.map_or(0, |entry| entry.position);
-        if start > 0 && start >= self.size_bytes || start == 0 && last_entry.is_some() {
-            return Ok(None);
-        }
-        self.largest_timestamp = self.time_index.known_last().map(|entry| LargestTimestamp {
-            timestamp: entry.timestamp,
-            offset: self.base_offset + i64::from(entry.relative_offset),
-        });
-        let mut next_offset = self.base_offset;
-        let mut scan = HeaderScan::new(file, start, self.size_bytes);
-        loop {
-            match scan.next()? {
-                Step::Batch(batch) => {
-                    if batch.header.base_offset < next_offset {
-                        return Ok(None);
-                    }
-                    next_offset = batch.header.next_offset();
-                    if speaks_of_time(&batch.header)
-                        && self.largest_timestamp.is_none_or(|largest| batch.header.max_timestamp > largest.timestamp)
-                    {
-                        self.largest_timestamp = Some(LargestTimestamp {
-                            timestamp: batch.header.max_timestamp,
-                            offset: batch.header.last_offset(),
-                        });
-                    }
-                }
-                Step::End => break,
-                Step::Invalid { .. } => return Ok(None),
-            }
-        }
-        self.bytes_since_index_entry = self.size_bytes - start;
-        self.first_timestamp = match HeaderScan::new(file, 0, self.size_bytes).next()? {
-            Step::Batch(batch) => Some(batch.header.max_timestamp),
-            _ => None,
-        };
-        Ok(Some(next_offset))
     }
 
     /// Cuts the log file at `position`, where the batch at `end` began, and the indexes with it.

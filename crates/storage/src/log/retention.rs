@@ -24,6 +24,7 @@ impl<E: Env> Log<E> {
         if self.is_offline() {
             return Ok(DeletedFiles::default());
         }
+        self.repair_indexes()?;
         let mut count = self.before_log_start();
         if self.config.deletes {
             count = self.beyond_retention_bytes(count, high_watermark);
@@ -41,6 +42,20 @@ impl<E: Env> Log<E> {
             self.advance_log_start(first_kept);
         }
         self.delete_first_segments(count)
+    }
+
+    /// Rebuilds the indexes of closed segments in which a look-up found an entry that is not of its batch.
+    fn repair_indexes(&mut self) -> io::Result<()> {
+        let place = crate::segment::Place { env: &self.env, directory: &self.directory };
+        let interval = self.config.index_interval_bytes;
+        if let Some((_active, closed)) = self.segments.split_last_mut() {
+            for segment in closed.iter_mut().filter(|segment| segment.take_index_damage()) {
+                let path = place.path(segment.base_offset, file_name::LOG);
+                tracing::warn!(file = %path.display(), "rebuilding the segment's indexes: an entry was wrong");
+                segment.rebuild_indexes(place, &place.env.open(&path, crate::env::OpenMode::Read)?, interval)?;
+            }
+        }
+        Ok(())
     }
 
     /// How many segments end before the log's start.
@@ -70,7 +85,7 @@ impl<E: Env> Log<E> {
         count
     }
 
-    fn beyond_retention_ms(&mut self, mut count: usize, high_watermark: Offset, now: TimestampMs) -> io::Result<usize> {
+    fn beyond_retention_ms(&self, mut count: usize, high_watermark: Offset, now: TimestampMs) -> io::Result<usize> {
         if self.config.retention_ms < 0 {
             return Ok(count);
         }
@@ -83,17 +98,10 @@ impl<E: Env> Log<E> {
     }
 
     /// The time from which a segment's age counts.
-    fn newest_time(&mut self, number: usize, now: TimestampMs) -> io::Result<TimestampMs> {
-        let place = crate::segment::Place { env: &self.env, directory: &self.directory };
-        let Some(segment) = self.segments.get_mut(number) else { return Ok(now) };
-        let largest = match segment.largest_timestamp(place) {
-            Ok(largest) => largest,
-            // A lost index says nothing of the age.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => None,
-            Err(error) => return Err(error),
-        };
-        // Read once: the next look is from memory.
-        segment.largest_timestamp = largest;
+    fn newest_time(&self, number: usize, now: TimestampMs) -> io::Result<TimestampMs> {
+        let place = self.place();
+        let Some(segment) = self.segments.get(number) else { return Ok(now) };
+        let largest = segment.largest_timestamp(place)?;
         match largest {
             Some(largest) if largest.timestamp <= now => Ok(largest.timestamp),
             _ => {

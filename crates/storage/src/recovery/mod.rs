@@ -248,13 +248,12 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         let place = Place { env: &self.log.env, directory: &self.log.directory };
         let now = self.options.now;
         for (base_offset, size_bytes) in &listing.logs {
-            let mut segment = Segment::new(*base_offset, now);
-            segment.size_bytes =
+            let size =
                 u32::try_from(*size_bytes).ok().filter(|size| i32::try_from(*size).is_ok()).ok_or_else(|| {
                     let path = place.path(*base_offset, file_name::LOG);
                     io::Error::new(io::ErrorKind::InvalidData, format!("{}: larger than 2 GiB", path.display()))
                 })?;
-            self.log.segments.push(segment);
+            self.log.segments.push(Segment::found(*base_offset, size, now));
         }
         for (kind, offsets) in
             [(file_name::OFFSET_INDEX, &listing.offset_indexes), (file_name::TIME_INDEX, &listing.time_indexes)]
@@ -295,7 +294,8 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         Ok(())
     }
 
-    /// Gives the segments that are not examined their indexes: those on disk if their sizes are right, else new ones.
+    /// Gives the segments that are not examined their indexes: those on disk if their sizes are right and, after an unclean end,
+    /// their last entries; else new ones.
     fn complete_indexes(&mut self, listing: &Listing, examine_from: Option<usize>) -> Result<(), Fault> {
         let trusted = examine_from.unwrap_or(self.log.segments.len());
         let interval = self.log.config.index_interval_bytes;
@@ -305,13 +305,18 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
             let base = segment.base_offset;
             let offset_index = listing.offset_indexes.get(&base).and_then(|size| OffsetIndex::of_size(*size));
             let time_index = listing.time_indexes.get(&base).and_then(|size| TimeIndex::of_size(*size));
-            match (offset_index, time_index) {
-                (Some(offset_index), Some(time_index)) => {
-                    segment.offset_index = offset_index;
-                    segment.time_index = time_index;
+            let mut are_sound = false;
+            if let (Some(offset_index), Some(time_index)) = (offset_index, time_index) {
+                segment.offset_index = offset_index;
+                segment.time_index = time_index;
+                are_sound = self.options.clean_shutdown || segment.has_sound_indexes(place, interval)?;
+            }
+            match are_sound {
+                true => {}
+                false if segment.size_bytes == 0 => {
+                    segment.reset_indexes(place)?;
                 }
-                _ if segment.size_bytes == 0 => segment.replace_index_files(place)?,
-                _ => {
+                false => {
                     let path = place.path(base, file_name::LOG);
                     tracing::warn!(file = %path.display(), "rebuilding the segment's indexes");
                     let file = place.env.open(&path, OpenMode::Read)?;

@@ -14,7 +14,7 @@ endif
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
 export OTTLA_BIN_DIR := $(TARGET)/release
 
-# RocksDB takes eleven minutes of two cores. Every profile and every clone links the one archive in the cache.
+# RocksDB takes two minutes of two cores. Every profile and every clone links the one archive in the cache.
 ROCKSDB_VERSION := $(shell awk '/^name = "librocksdb-sys"/ { getline; gsub(/version = |"/, ""); print }' Cargo.lock)
 export ROCKSDB_LIB_DIR := $(OTTLA_CACHE)/rocksdb-$(ROCKSDB_VERSION)
 export ROCKSDB_STATIC := 1

@@ -53,16 +53,9 @@ packages_to_build() {
 # The archive alone: every later build links it, whatever its profile (see docs/adr/0001-one-rocksdb-archive.md).
 rocksdb() {
   [ -f "$ROCKSDB_LIB_DIR/librocksdb.a" ] && return
-  say "building RocksDB once: some twelve minutes on two cores; later builds and clones find it in $ROCKSDB_LIB_DIR"
-  local build="$OTTLA_CACHE/rocksdb-build" archive
-  env -u ROCKSDB_LIB_DIR -u ROCKSDB_STATIC cargo build --release --locked -p librocksdb-sys --target-dir "$build"
-  archive=$(find "$build/release/build" -path '*librocksdb-sys-*/out/librocksdb.a' -printf '%T@ %p\n' | sort -n | tail -1 | cut -d' ' -f2-)
-  [ -n "$archive" ] || { say "RocksDB's build left no archive in $build"; return 1; }
+  say "building RocksDB once: some two minutes on two cores; later builds and clones find it in $ROCKSDB_LIB_DIR"
   mkdir -p "$ROCKSDB_LIB_DIR"
-  # By a rename, so that an interrupted copy is never taken for the archive.
-  cp "$archive" "$ROCKSDB_LIB_DIR/.librocksdb.a.$$"
-  mv "$ROCKSDB_LIB_DIR/.librocksdb.a.$$" "$ROCKSDB_LIB_DIR/librocksdb.a"
-  rm -rf "$build"
+  deploy/rocksdb.sh "$ROCKSDB_LIB_DIR"
 }
 
 rust_components() {

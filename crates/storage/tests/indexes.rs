@@ -148,7 +148,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_index_files_hold_changes_nothing(
+    fn scenario_40_what_index_files_hold_changes_nothing(
         jitters in prop::collection::vec(-8..8_i64, 1..60),
         end in prop_oneof![Just(End::Closed), Just(End::KilledAfterFlush), Just(End::Killed)],
         damages in prop::collection::vec(damage(), 24),

@@ -106,7 +106,7 @@ fn reads_stay_below_the_upper_bound_and_within_a_segment() {
 
 /// Scenario 39.
 #[test]
-fn a_first_batch_that_does_not_fit_is_left_out_whole() {
+fn scenario_39_a_first_batch_that_does_not_fit_is_left_out_whole() {
     let env = MemoryEnv::new();
     let mut log = create(&env, small_segments());
     append_many(&mut log, 40, 5);

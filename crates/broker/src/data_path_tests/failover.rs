@@ -64,7 +64,7 @@ fn a_log_that_parted_is_cut_by_leader_epoch() {
 
 /// Scenario 3: each leads for a moment, and what they wrote differs in the middle.
 #[test]
-fn two_quick_leader_changes_leave_one_history() {
+fn scenario_03_two_quick_leader_changes_leave_one_history() {
     let cluster = Cluster::new(&[]);
     let mut brokers = cluster.start_all(&[1, 2]);
     let id = topic_id(1);
@@ -148,7 +148,7 @@ fn hundreds_of_partitions_are_soon_in_sync() {
 
 /// Scenario 12: the leader no longer has what the follower would need next.
 #[test]
-fn a_follower_behind_the_leaders_log_start_starts_over() {
+fn scenario_12_a_follower_behind_the_leaders_log_start_starts_over() {
     let cluster = Cluster::new(&[]);
     let mut brokers = cluster.start_all(&[1, 2]);
     let id = topic_id(1);

@@ -47,7 +47,7 @@ fn an_incremental_answer_tells_only_what_changed() {
 
 /// Scenario 17.
 #[test]
-fn sessions_are_not_mixed_up() {
+fn scenario_17_sessions_are_not_mixed_up() {
     let cluster = Cluster::new(&[]);
     let broker = cluster.start(1);
     let id = topic_id(1);
@@ -177,7 +177,7 @@ fn served(response: &FetchResponse<Bytes>) -> Vec<(i32, usize)> {
 
 /// Scenario 39: each request names the busy partitions anew, as every client does.
 #[test]
-fn every_partition_of_a_session_gets_its_turn() {
+fn scenario_39_every_partition_of_a_session_gets_its_turn() {
     let cluster = Cluster::new(&[]);
     let broker = cluster.start(1);
     let id = topic_id(1);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use ottla_model::{LeaderEpoch, Offset};
 use ottla_replication::producer_state::ProducerError;
+use rustix::io::Errno;
 
 /// An append that did not happen. The log is as before.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +15,7 @@ pub enum AppendError {
     Invalid { position: usize, reason: String },
     /// `RECORD_LIST_TOO_LARGE`: more bytes at once than a segment may hold.
     #[error("{size_bytes} bytes are more than a segment of {segment_bytes} bytes holds")]
-    LargerThanSegment { size_bytes: usize, segment_bytes: u32 },
+    LargerThanSegment { size_bytes: usize, segment_bytes: usize },
     /// The caller's leader epoch is older than one that the log has records of.
     #[error("leader epoch {epoch} is older than {latest}, which the log has seen")]
     StaleEpoch { epoch: LeaderEpoch, latest: LeaderEpoch },
@@ -93,8 +94,52 @@ pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// Whether the process or the machine has no descriptor to spare at the moment. It says nothing of the disk: what was written is
+/// there, and the same operation succeeds when others have closed theirs. No sync ends so.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// What an error of a disk says of its log directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DiskFault {
+    /// There is no room at the moment: the directory stays in use, and writes succeed again when space returns.
+    Full,
+    /// Not the disk's fault, and it passes: see [`is_out_of_descriptors`].
+    OutOfDescriptors,
+    /// Nobody knows what the disk holds: the directory is out of use.
+    Failed,
+}
+
+impl DiskFault {
+    /// By what the system said, if it was the system.
+    pub fn of(cause: Option<&io::Error>) -> Self {
+        match cause {
+            Some(error) if is_full(error) => Self::Full,
+            Some(error) if is_out_of_descriptors(error) => Self::OutOfDescriptors,
+            _ => Self::Failed,
+        }
+    }
+}
+
 impl From<Malformed> for io::Error {
     fn from(error: Malformed) -> Self {
         Self::new(io::ErrorKind::InvalidData, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn running_out_of_descriptors_is_no_fault_of_a_disk() {
+        let fault = |errno: Errno| DiskFault::of(Some(&errno.into()));
+        for errno in [Errno::MFILE, Errno::NFILE] {
+            assert_eq!(fault(errno), DiskFault::OutOfDescriptors);
+        }
+        assert_eq!((fault(Errno::NOSPC), fault(Errno::DQUOT)), (DiskFault::Full, DiskFault::Full));
+        assert_eq!((fault(Errno::IO), fault(Errno::ROFS)), (DiskFault::Failed, DiskFault::Failed));
+        assert_eq!(DiskFault::of(None), DiskFault::Failed);
     }
 }

@@ -28,7 +28,7 @@ mod time_index;
 pub use config::LogConfig;
 pub use directory::{CheckpointKind, DirectoryError, LogDirectory, PartitionDirectory};
 pub use env::{Env, Faults, FaultyEnv, File, MemoryEnv, RealEnv};
-pub use error::{AppendError, Malformed, OpenError, ReadError, is_full};
+pub use error::{AppendError, DiskFault, Malformed, OpenError, ReadError, is_full, is_out_of_descriptors};
 pub use log::{
     Appended, DeletedFiles, FlushWork, Flushed, Log, OpenOptions, Opened, RecoveryProgress, TimestampOffset,
 };

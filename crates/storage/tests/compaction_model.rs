@@ -468,7 +468,12 @@ impl World {
             _ => {
                 self.faulty = self.random.below(3) > 0;
                 let ppm = if self.faulty { 20_000 } else { 0 };
-                self.env.set_faults(Faults { io_error_ppm: ppm, no_space_ppm: ppm, sync_error_ppm: ppm / 4 });
+                self.env.set_faults(Faults {
+                    io_error_ppm: ppm,
+                    no_space_ppm: ppm,
+                    sync_error_ppm: ppm / 4,
+                    ..Faults::NONE
+                });
                 if self.log.is_offline() {
                     self.repair();
                 }

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use common::*;
 use ottla_model::{LeaderEpoch, MonotonicMs, Offset, ProducerId, TimestampMs};
 use ottla_protocol::record_batch::Batches;
-use ottla_storage::{AppendError, Env, Faults, FaultyEnv, File, Log, LogConfig, MemoryEnv, ReadError, RealEnv};
+use ottla_storage::{
+    AppendError, DiskFault, Env, Faults, FaultyEnv, File, Log, LogConfig, MemoryEnv, ReadError, RealEnv,
+    is_out_of_descriptors,
+};
 
 #[test]
 fn offsets_and_epochs_are_assigned_in_place_and_the_same_bytes_come_back() {
@@ -470,4 +473,55 @@ fn an_idle_log_holds_no_file() {
     log.close_idle_files();
     append_many(&mut log, 1, NOW.0);
     assert_eq!((log.log_end_offset(), log.open_files()), (end + 10, 1));
+}
+
+/// A leader's segments may be larger than the follower's `segment.bytes` was set to meanwhile, and an answer larger than both.
+#[test]
+fn a_follower_appends_more_than_a_segment_takes() {
+    let (env, of_leader) = (MemoryEnv::new(), MemoryEnv::new());
+    let mut leader = create(&of_leader, Arc::default());
+    append_many(&mut leader, 20, 5);
+    append(&mut leader, batch(&[5; 100], 30));
+    append_many(&mut leader, 3, 5);
+    let all = read_all(&leader, Offset(0), Offset::MAX, 1 << 20);
+    let config = small_segments();
+    let mut log = create(&env, config.clone());
+    let appended = log.append_as_follower(&all, EPOCH, NOW).unwrap();
+    assert_eq!((appended.first_offset, appended.log_end_offset), (Offset(0), leader.log_end_offset()));
+    assert_eq!((appended.size_bytes, appended.rolled), (all.len(), true));
+    assert_eq!(read_all(&log, Offset(0), Offset::MAX, 1 << 20), all);
+    assert!(log.segment_count() > 4);
+    let sizes = env.list(&directory()).unwrap().into_iter().filter(|entry| entry.name.ends_with(".log"));
+    let too_large = sizes.filter(|entry| entry.size_bytes > u64::from(config.segment_bytes)).count();
+    assert_eq!(too_large, 1, "the batch that is larger than a segment has one of its own");
+    log.close(TICK).unwrap();
+    assert_eq!(read_all(&open_clean(&env, config), Offset(0), Offset::MAX, 1 << 20), all);
+}
+
+/// Too many open files say nothing of the disk.
+#[test]
+fn for_want_of_descriptors_nothing_is_lost_and_the_next_try_succeeds() {
+    let env = FaultyEnv::new(1);
+    let mut log = create(&env, small_segments());
+    append_many(&mut log, 10, NOW.0);
+    log.flush(TICK).unwrap();
+    append_many(&mut log, 10, NOW.0);
+    let all = read_all(&log, Offset(0), Offset::MAX, 1 << 20);
+    let exhausted = Faults { no_descriptor_ppm: 1_000_000, ..Faults::NONE };
+    env.set_faults(exhausted);
+    log.close_idle_files();
+    log.close_idle_files();
+    assert!(is_out_of_descriptors(&log.flush(TICK).unwrap_err()));
+    let error = log.append_as_leader(&mut batch(&[NOW.0; 60], 20), EPOCH, NOW).unwrap_err();
+    assert_eq!(DiskFault::of(error.io()), DiskFault::OutOfDescriptors);
+    assert!(log.read(Offset(0), 10, Offset::MAX, true).is_err());
+    assert!(log.truncate_to(Offset(150), NOW).is_err());
+    assert!(log.truncate_fully_and_start_at(Offset(150), None).is_err());
+    assert!(!log.is_offline());
+    env.set_faults(Faults::NONE);
+    assert_eq!(read_all(&log, Offset(0), Offset::MAX, 1 << 20), all);
+    log.flush(TICK).unwrap();
+    assert_eq!(log.recovery_point(), Offset(200));
+    assert!(log.truncate_to(Offset(150), NOW).unwrap());
+    append_many(&mut log, 10, NOW.0);
 }

@@ -207,6 +207,39 @@ fn a_directory_of_another_topic_is_set_aside() {
     });
 }
 
+/// A disk comes back with the longer log of a topic that was deleted and made again on the other disk meanwhile.
+#[test]
+fn of_twin_directories_the_one_of_the_living_topic_is_served() {
+    let cluster = Cluster::new(&[(SECOND_DIRECTORY, "")]);
+    let (old, new) = (topic_id(1), topic_id(2));
+    let broker = cluster.start(1);
+    cluster.quorum.create_topic("t", old, 1, &[1], &[]);
+    for value in ["1", "2", "3"] {
+        broker.produce(TopicRef::Id(old), 0, &batch(&[value]), -1, NEVER_MS);
+    }
+    broker.kill();
+    let second = PathBuf::from(format!("{}-second", cluster.log_directory(1).display()));
+    let directories = [cluster.log_directory(1), second];
+    let of_old = directories.iter().position(|directory| directory.join("t-0").exists()).unwrap();
+    let away = directories[of_old].join("away");
+    std::fs::rename(directories[of_old].join("t-0"), &away).unwrap();
+    cluster.quorum.delete_topic("t", 1);
+    cluster.quorum.create_topic("t", new, 1, &[1], &[]);
+    let broker = cluster.start(1);
+    eventually("the new log is open", || broker.partition(new, 0).with_log(|_| ()).is_some());
+    assert_eq!(broker.produce(TopicRef::Id(new), 0, &batch(&["new"]), -1, NEVER_MS).error, ErrorCode::None);
+    broker.kill();
+    let of_new = directories.iter().position(|directory| directory.join("t-0").exists()).unwrap();
+    std::fs::rename(away, directories[1 - of_new].join("t-0")).unwrap();
+    let broker = cluster.start(1);
+    assert_eq!(broker.log_end(new, 0), Offset(1));
+    eventually("the old topic's log is kept under another name", || {
+        let names = std::fs::read_dir(&directories[1 - of_new]).unwrap();
+        names.map(|entry| entry.unwrap().file_name()).any(|name| name.to_string_lossy().ends_with("-stray"))
+    });
+    assert!(directories[of_new].join("t-0").exists());
+}
+
 #[test]
 fn scenario_14_a_damaged_log_is_fetched_anew_where_nobody_counts_on_it() {
     let cluster = Cluster::new(&[]);

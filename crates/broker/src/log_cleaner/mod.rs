@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use ottla_config::CleanerConfig;
 use ottla_model::{MonotonicMs, TopicIdPartition};
+use ottla_storage::DiskFault;
 use ottla_storage::compaction::{CleanError, CleanerLimits, CleaningStats, Dirt, NextLook};
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
@@ -239,7 +240,7 @@ impl LogCleaner {
         match partition.with_log(|log| log.dirt(checkpoint, stable, clock::wall()))? {
             Ok(dirt) => Some(dirt),
             Err(error) => {
-                partition.disk_failed(&error);
+                partition.disk_error(&error);
                 None
             }
         }
@@ -304,15 +305,13 @@ impl LogCleaner {
         match error {
             CleanError::Aborted => Some(self.in_a_while()),
             _ if partition.is_closed() => None,
-            CleanError::Io(error) if is_full(&error) => {
-                tracing::warn!(partition = %partition.name(), %error, "a log is not cleaned: the disk is full");
-                self.telemetry.cleaner.failures.add(1);
-                Some(self.in_a_while())
-            }
             CleanError::Io(error) => {
                 self.telemetry.cleaner.failures.add(1);
-                partition.disk_failed(&error);
-                None
+                tracing::warn!(partition = %partition.name(), %error, "a log is not cleaned");
+                match partition.disk_error(&error) {
+                    DiskFault::Full | DiskFault::OutOfDescriptors => Some(self.in_a_while()),
+                    DiskFault::Failed => None,
+                }
             }
             error => {
                 self.put_aside(partition, error.to_string());
@@ -340,10 +339,6 @@ impl LogCleaner {
             io_buffer_bytes: config.io_bytes_per_thread(),
         }
     }
-}
-
-fn is_full(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
 fn millis(duration: Duration) -> u64 {

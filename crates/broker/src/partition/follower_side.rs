@@ -6,10 +6,10 @@ use std::time::Duration;
 use ottla_model::{LeaderEpoch, MonotonicMs, Offset, TimestampMs};
 use ottla_protocol::record_batch::BatchHeader;
 use ottla_replication::{FetchAnswer, FetchPosition, Follower, FollowerAction, LocalLog, Truncation};
-use ottla_storage::AppendError;
+use ottla_storage::{AppendError, DiskFault, ReadError};
 
 use super::waiters::Wakes;
-use super::{DiskRefusal, Log, LogState, Partition, Role, State};
+use super::{Log, LogState, Partition, Role, State};
 use crate::clock;
 
 /// What the fetcher does next with a partition.
@@ -103,7 +103,7 @@ impl Partition {
         let now = clock::monotonic();
         if log.flush_due(now)
             && let Err(error) = self.directory.load().health().writing(|| log.flush(now))
-            && self.disk_refused(log, &error, Some(&error)) == DiskRefusal::Failed
+            && self.disk_refused(log, &error, Some(&error)) == DiskFault::Failed
         {
             return FollowerStep::Stop;
         }
@@ -131,8 +131,8 @@ impl Partition {
         match error {
             AppendError::Io(_) | AppendError::Offline => match self.disk_refused(log, error, error.io()) {
                 // Asked again after a pause; the leader waits for it no longer than the quorum takes.
-                DiskRefusal::Full => FollowerStep::BackOff,
-                DiskRefusal::Failed => FollowerStep::Stop,
+                DiskFault::Full | DiskFault::OutOfDescriptors => FollowerStep::BackOff,
+                DiskFault::Failed => FollowerStep::Stop,
             },
             // A damaged batch, or one that does not fit: nothing was appended, and asking again may bring a whole one.
             error => {
@@ -164,14 +164,18 @@ impl Partition {
         let Some((follower, log)) = following(state, leader_epoch) else { return FollowerStep::Stop };
         let before = log.log_end_offset();
         let cut = self.directory.load().health().writing(|| match truncation {
-            Truncation::To(offset) => log.truncate_to(offset, wall).map(|_| ()).map_err(|error| error.to_string()),
+            Truncation::To(offset) => log.truncate_to(offset, wall).map(|_| ()),
             Truncation::FullyAndStartAt(offset) => {
-                log.truncate_fully_and_start_at(offset, None).map_err(|error| error.to_string())
+                log.truncate_fully_and_start_at(offset, None).map_err(ReadError::from)
             }
         });
         if let Err(error) = cut {
-            self.disk_failed(&error);
-            return FollowerStep::Stop;
+            let cause = if let ReadError::Io(cause) = &error { Some(cause) } else { None };
+            return match self.disk_refused(log, &error, cause) {
+                // Nothing was cut.
+                DiskFault::Full | DiskFault::OutOfDescriptors => FollowerStep::BackOff,
+                DiskFault::Failed => FollowerStep::Stop,
+            };
         }
         let now = local(log);
         tracing::info!(
@@ -246,7 +250,7 @@ impl Partition {
             Err(error) => {
                 let refused = self.with_log(|log| self.disk_refused(log, &error, Some(&error)));
                 if refused.is_none() {
-                    self.disk_failed(&error);
+                    self.disk_error(&error);
                 }
             }
         }

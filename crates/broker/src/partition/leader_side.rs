@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs, TopicName};
-use ottla_protocol::record_batch::{self, InvalidBatch, TimestampType};
+use ottla_protocol::record_batch::{self, BatchHeader, InvalidBatch, TimestampType};
 use ottla_replication::{Divergence, EpochEnd, FollowerFetch, IsrOutcome, Leader};
+use ottla_storage::DiskFault;
 
 use super::waiters::{PendingProduce, Wakes};
-use super::{DiskRefusal, FetchRead, Log, LogState, Partition, Reader, Role, State};
+use super::{FetchRead, Log, LogState, Partition, Reader, Role, State};
 use crate::error_map;
 use crate::fetch_session::FetchPartition;
 use crate::response::RecordSlice;
@@ -156,23 +157,25 @@ impl Partition {
         let stamped = limits.timestamp_type == TimestampType::LogAppendTime;
         let recompressed = rules.recompress(records, &validated)?;
         let mut owned;
+        let mut header = validated.header;
         let records = match recompressed {
             Some(bytes) => {
                 owned = bytes;
+                header = BatchHeader::parse(&owned).map_err(|_| ErrorCode::CorruptMessage)?;
                 &mut owned[..]
             }
             None => records,
         };
-        if stamped {
-            record_batch::set_max_timestamp(records, TimestampType::LogAppendTime, wall);
-        } else {
-            record_batch::set_max_timestamp(records, TimestampType::CreateTime, validated.max_timestamp);
-        }
+        let (timestamp_type, max_timestamp) = match stamped {
+            true => (TimestampType::LogAppendTime, wall),
+            false => (TimestampType::CreateTime, validated.max_timestamp),
+        };
+        record_batch::set_max_timestamp_of(&mut header, records, timestamp_type, max_timestamp);
 
         let mut guard = self.lock();
         let state = &mut *guard;
         leading(state)?.0.check_append(ack.is_some())?;
-        let written = self.write(state, records, now, wall, wakes)?;
+        let written = self.write(state, records, Some(header), now, wall, wakes)?;
         let required = written.last_offset.next();
         if let Some(ack) = ack {
             // A retry of a batch that is not replicated yet waits as the original does (scenario 15).
@@ -219,7 +222,7 @@ impl Partition {
             return Err(ErrorCode::NotLeaderOrFollower);
         }
         leader.check_append(true)?;
-        let written = self.write(state, records, now, wall, wakes).map_err(|refused| refused.error)?;
+        let written = self.write(state, records, None, now, wall, wakes).map_err(|refused| refused.error)?;
         drop(guard);
         if written.rolled {
             self.rolled();
@@ -253,18 +256,23 @@ impl Partition {
         Ok(OwnRecords { from, end, records: Some(records).filter(|records| !records.is_empty()) })
     }
 
-    /// Writes a batch to the leader's log and tells whoever waits for it.
+    /// Writes a batch, of this header where it is known, to the leader's log and tells whoever waits for it.
     fn write(
         self: &Arc<Self>,
         state: &mut State,
         records: &mut [u8],
+        header: Option<BatchHeader>,
         now: MonotonicMs,
         wall: TimestampMs,
         wakes: &mut Wakes,
     ) -> Result<Written, AppendRefused> {
         let (leader, log) = leading(state)?;
         let health = self.directory.load().health().clone();
-        let written = health.writing(|| log.append_as_leader(records, leader.leader_epoch(), wall));
+        let epoch = leader.leader_epoch();
+        let written = health.writing(|| match header {
+            Some(header) => log.append_batch_as_leader(records, header, epoch, wall),
+            None => log.append_as_leader(records, epoch, wall),
+        });
         let written = match written {
             Ok(written) => {
                 self.disk_took();
@@ -283,7 +291,7 @@ impl Partition {
         // Whoever set flush.messages or flush.ms wants it on the disk before anybody is told of it.
         if log.flush_due(now)
             && let Err(error) = health.writing(|| log.flush(now))
-            && self.disk_refused(log, &error, Some(&error)) == DiskRefusal::Failed
+            && self.disk_refused(log, &error, Some(&error)) == DiskFault::Failed
         {
             return Err(ErrorCode::KafkaStorageError.into());
         }

@@ -28,7 +28,7 @@ use ottla_model::{
 use ottla_replication::{
     EpochEnd, Follower, IsrMember, Leader, LeaderConfig, LeaderEffects, LocalLog, PartitionView, Rules,
 };
-use ottla_storage::DirectoryError;
+use ottla_storage::DiskFault;
 use ottla_storage::env::RealEnv;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
@@ -101,22 +101,23 @@ impl PartitionHost {
         self.storage_failed.notify_one();
     }
 
-    /// [`Self::directory_full`] or [`Self::directory_failed`], as the error says.
-    pub fn directory_refused(&self, directory: &LogDir, error: &DirectoryError) {
-        match error.io().is_some_and(ottla_storage::is_full) {
-            true => self.directory_full(directory, error),
-            false => self.directory_failed(directory, error),
+    /// What the directory did not do because of `cause` is to be tried again, or the directory is out of use. Says which.
+    pub fn directory_refused(
+        &self,
+        directory: &LogDir,
+        error: &dyn std::fmt::Display,
+        cause: Option<&std::io::Error>,
+    ) -> DiskFault {
+        let fault = DiskFault::of(cause);
+        match fault {
+            DiskFault::Full => self.directory_full(directory, error),
+            DiskFault::OutOfDescriptors => {
+                tracing::warn!(directory = %directory.path().display(), %error, "out of descriptors: it is tried again");
+            }
+            DiskFault::Failed => self.directory_failed(directory, error),
         }
+        fault
     }
-}
-
-/// Why a disk refused a write.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum DiskRefusal {
-    /// There is no room at the moment.
-    Full,
-    /// The directory is out of use.
-    Failed,
 }
 
 /// What a look at a partition gives one fetch.
@@ -651,16 +652,22 @@ impl Partition {
         self.host.directory_failed(&self.directory.load(), &format_args!("{}: {error}", self.name()));
     }
 
-    /// The disk refused a write to `log` for `cause`. Out of room, nothing is lost and nothing was appended: the next write tries
-    /// again. With every other error the directory is out of use. Says which it was.
-    fn disk_refused(&self, log: &Log, error: &dyn std::fmt::Display, cause: Option<&std::io::Error>) -> DiskRefusal {
-        if log.is_offline() || !cause.is_some_and(ottla_storage::is_full) {
-            self.disk_failed(error);
-            return DiskRefusal::Failed;
+    /// The disk refused a change of `log` for `cause`. Out of room or of descriptors, nothing is lost and nothing was changed: the next
+    /// one tries again. With every other error the directory is out of use. Says which it was.
+    fn disk_refused(&self, log: &Log, error: &dyn std::fmt::Display, cause: Option<&std::io::Error>) -> DiskFault {
+        let cause = cause.filter(|_| !log.is_offline());
+        let error = format_args!("{}: {error}", self.name());
+        let fault = self.host.directory_refused(&self.directory.load(), &error, cause);
+        if fault == DiskFault::Full {
+            self.out_of_room.store(true, Ordering::Release);
         }
-        self.out_of_room.store(true, Ordering::Release);
-        self.host.directory_full(&self.directory.load(), error);
-        DiskRefusal::Full
+        fault
+    }
+
+    /// As [`Self::disk_refused`], without the log at hand.
+    pub fn disk_error(&self, error: &std::io::Error) -> DiskFault {
+        let text = format_args!("{}: {error}", self.name());
+        self.host.directory_refused(&self.directory.load(), &text, Some(error))
     }
 
     /// An append succeeded.

@@ -42,8 +42,10 @@ impl Partition {
             Ok(deleted) if deleted.is_empty() => None,
             Ok(deleted) => Some((deleted, delay_ms)),
             Err(error) => {
-                drop(guard);
-                self.disk_failed(&error);
+                // A full disk, or too few descriptors: the next round tries again.
+                if let LogState::Open(log) = &state.log {
+                    self.disk_refused(log, &error, Some(&error));
+                }
                 None
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState, TopicImage};
 use ottla_model::{BrokerEpoch, ErrorCode, MonotonicMs, TopicIdPartition, TopicName, TopicPartition};
-use ottla_storage::{OpenError, RealEnv};
+use ottla_storage::{DiskFault, OpenError, RealEnv};
 
 use super::{Hosted, ReplicaManager, Taking};
 use crate::clock;
@@ -65,7 +65,7 @@ impl ReplicaManager {
         }
         taking.is_taking_over = false;
         self.hosted.store(Arc::new(hosted));
-        for (_, found) in std::mem::take(&mut taking.found) {
+        for found in taking.found.take_rest() {
             self.set_aside(found);
         }
         self.carry_out(work);
@@ -158,12 +158,10 @@ impl ReplicaManager {
             .or_insert_with(|| Arc::new(self.rules_of(&image.topic_overrides(topic.as_str()))))
             .clone();
         let name = TopicPartition::new(topic.clone(), id.partition);
-        let found = match taking.found.remove(&name) {
-            // The name's former topic: its records are not this one's (KIP-516, scenario 11).
-            Some(found) if found.topic_id.is_some_and(|found| found != id.topic_id) => {
-                self.set_aside(found);
-                None
-            }
+        let claimed = taking.found.claim(&name, id.topic_id);
+        // Of the name's former topic (KIP-516, scenario 11), or older copies of this one.
+        claimed.others.into_iter().for_each(|other| self.set_aside(other));
+        let found = match claimed.log {
             // An in-sync copy is elsewhere, and this one is not counted on: it is fetched anew (scenario 14).
             Some(found) if found.is_damaged && state.has_leader() && !state.in_isr(self.identity.id()) => {
                 self.set_aside(found);
@@ -267,12 +265,9 @@ impl ReplicaManager {
             Err(error) => {
                 tracing::error!(partition = %partition.name(), %error, "a log is not created");
                 partition.log_failed();
-                let is_full = matches!(&error, OpenError::Io { error, .. } if ottla_storage::is_full(error));
-                if is_full {
-                    self.host.directory_full(&owner, &error);
+                let cause = if let OpenError::Io { error, .. } = &error { Some(error) } else { None };
+                if self.host.directory_refused(&owner, &error, cause) != DiskFault::Failed {
                     self.uncreated.lock().push(partition.clone());
-                } else {
-                    partition.disk_failed(&error);
                 }
             }
         }
@@ -311,7 +306,9 @@ impl ReplicaManager {
                     let remover = owner.clone();
                     owner.run(Urgency::Background, move || remove_directories(&remover, &paths));
                 }
-                Err(error) => host.directory_refused(&owner, &error),
+                Err(error) => {
+                    host.directory_refused(&owner, &error, error.io());
+                }
             });
         }
     }

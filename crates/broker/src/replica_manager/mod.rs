@@ -1,5 +1,6 @@
 //! The partitions of this broker: found by name or id, made and unmade as the tree says, and looked after.
 //!
+//! - [`found_logs`]: what the directories held at the start;
 //! - [`hosting`]: what a delta of the tree means for the partitions;
 //! - [`moves`]: replicas that go from one log directory to another;
 //! - [`retention`]: old segments go;
@@ -8,6 +9,7 @@
 //! Invariants: a look-up takes no lock; a delta costs what it touches; nothing is opened, made or set aside before the
 //! image has reached this broker's registration, because an older image may lack what the disk rightly holds.
 
+mod found_logs;
 mod hosting;
 pub mod moves;
 pub mod retention;
@@ -20,9 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use imbl::HashMap as SharedMap;
 use ottla_config::BrokerConfig;
-use ottla_model::{
-    BrokerEpoch, BrokerId, ClusterId, ErrorCode, PartitionId, TopicId, TopicIdPartition, TopicName, TopicPartition,
-};
+use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, PartitionId, TopicId, TopicIdPartition, TopicName};
 use ottla_protocol::messages::TopicRef;
 use ottla_storage::checkpoint::meta_properties::MetaProperties;
 use parking_lot::Mutex;
@@ -37,7 +37,7 @@ use crate::isr_updates::IsrUpdates;
 use crate::live_config::LiveConfig;
 use crate::log_cleaner::LogCleaner;
 use crate::log_dirs::opening::OpeningProgress;
-use crate::log_dirs::{FoundLog, LastRun, LogDirs, LogDirsError};
+use crate::log_dirs::{LastRun, LogDirs, LogDirsError};
 use crate::metadata_cache::MetadataCache;
 use crate::partition::{Partition, PartitionHost};
 use crate::producer_ids::ProducerIds;
@@ -45,6 +45,8 @@ use crate::quorum_handle::QuorumHandle;
 use crate::replica_fetcher::{FetcherConfig, Fetchers};
 use crate::telemetry::Telemetry;
 use crate::topic_rules::TopicRules;
+
+use found_logs::FoundLogs;
 use moves::Moves;
 
 pub use crate::log_dirs::LogDirsError as ReplicaManagerError;
@@ -107,7 +109,7 @@ struct Taking {
     is_taking_over: bool,
     last_run: LastRun,
     /// What the disks held at the start and nobody has claimed.
-    found: HashMap<TopicPartition, FoundLog>,
+    found: FoundLogs,
     /// The rules of each topic that has partitions here.
     rules: HashMap<TopicName, Arc<TopicRules>>,
 }
@@ -193,10 +195,7 @@ impl ReplicaManager {
         let (found, last_run) = self.log_dirs.open_logs(threads, &rules.log, progress)?;
         let mut taking = self.taking.lock();
         taking.last_run = last_run;
-        for log in found {
-            let twin = taking.found.remove(&log.partition);
-            taking.found.insert(log.partition.clone(), self.newer_of(log, twin));
-        }
+        found.into_iter().for_each(|log| taking.found.add(log));
         let LastRun { closed, whole_since } = last_run;
         tracing::info!(
             logs = taking.found.len(), clean = closed, whole_since = %whole_since, checked_bytes = progress.checked_bytes(),
@@ -208,18 +207,6 @@ impl ReplicaManager {
     /// This broker has registered as `epoch`: see [`LogDirs::remember_registration`]. Waits for the disk.
     pub fn remember_registration(&self, epoch: BrokerEpoch) {
         self.log_dirs.remember_registration(epoch);
-    }
-
-    /// Of two logs of one partition in two directories (a move that was cut off between its two renames, or a disk that came back) the
-    /// one whose last epoch is later, then the longer one; the other is set aside. By leader epochs the later log has what was
-    /// decided last, as in an election.
-    fn newer_of(&self, log: FoundLog, twin: Option<FoundLog>) -> FoundLog {
-        let Some(twin) = twin else { return log };
-        let reach =
-            |found: &FoundLog| found.log.as_ref().map(|log| (log.epoch_history().latest_epoch(), log.log_end_offset()));
-        let (kept, other) = if reach(&log) > reach(&twin) { (log, twin) } else { (twin, log) };
-        self.set_aside(other);
-        kept
     }
 
     /// Makes the directories this broker's, for good.

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use ottla_model::{ErrorCode, LeaderEpoch, Offset, TopicIdPartition};
 use ottla_replication::epoch_history::Divergence;
-use ottla_storage::{AppendError, DirectoryError, OpenError, OpenOptions, ReadError, RealEnv};
+use ottla_storage::{AppendError, DirectoryError, DiskFault, OpenError, OpenOptions, ReadError, RealEnv};
 use parking_lot::Mutex;
 
 use super::ReplicaManager;
@@ -79,7 +79,7 @@ enum MoveError {
 }
 
 impl MoveError {
-    fn is_full(&self) -> bool {
+    fn fault(&self) -> DiskFault {
         let cause = match self {
             Self::Io(error)
             | Self::Append(AppendError::Io(error))
@@ -88,7 +88,7 @@ impl MoveError {
             Self::Directory(error) => error.io(),
             _ => None,
         };
-        cause.is_some_and(ottla_storage::is_full)
+        DiskFault::of(cause)
     }
 }
 
@@ -219,8 +219,10 @@ impl ReplicaManager {
             match done {
                 Ok(()) => {}
                 // Nothing is lost by waiting: the log goes on where it is.
-                Err(error) if error.is_full() => {
-                    one.to.health().filled();
+                Err(error) if error.fault() != DiskFault::Failed => {
+                    if error.fault() == DiskFault::Full {
+                        one.to.health().filled();
+                    }
                     std::thread::sleep(PAUSE);
                 }
                 Err(error) => return Err(error),

@@ -104,7 +104,7 @@ impl ReplicaManager {
         for kind in kinds {
             let written = directory.write_checkpoint(*kind, || offsets(&self.partitions_in(directory), *kind));
             if let Err(error) = written {
-                self.host.directory_refused(directory, &error);
+                self.host.directory_refused(directory, &error, error.io());
                 return;
             }
         }
@@ -253,7 +253,7 @@ impl ReplicaManager {
 
     /// Nothing has been written: a start that came to nothing must not make the run before it an unclean one.
     fn leave_as_found(&self, taking: &mut Taking) -> Result<(), LogDirsError> {
-        taking.found.clear();
+        drop(taking.found.take_rest());
         for directory in self.log_dirs.all() {
             directory.stop_io();
             if taking.last_run.closed {

@@ -322,14 +322,27 @@ pub fn patch_offset_and_epoch(batch: &mut [u8], base_offset: Offset, leader_epoc
 
 /// Writes who stamps the records and the largest timestamp, and the CRC that follows from it. Does nothing when both are so already.
 pub fn set_max_timestamp(batch: &mut [u8], timestamp_type: TimestampType, max_timestamp: TimestampMs) {
-    let Ok(header) = BatchHeader::parse(batch) else { return };
+    if let Ok(mut header) = BatchHeader::parse(batch) {
+        set_max_timestamp_of(&mut header, batch, timestamp_type, max_timestamp);
+    }
+}
+
+/// [`set_max_timestamp`] of a batch whose header is known; it goes on being the batch's.
+pub fn set_max_timestamp_of(
+    header: &mut BatchHeader,
+    batch: &mut [u8],
+    timestamp_type: TimestampType,
+    max_timestamp: TimestampMs,
+) {
     if header.max_timestamp == max_timestamp && header.timestamp_type() == timestamp_type {
         return;
     }
-    put(batch, ATTRIBUTES_START, &header.attributes.with_timestamp_type(timestamp_type).0.to_be_bytes());
+    header.attributes = header.attributes.with_timestamp_type(timestamp_type);
+    header.max_timestamp = max_timestamp;
+    put(batch, ATTRIBUTES_START, &header.attributes.0.to_be_bytes());
     put(batch, MAX_TIMESTAMP_START, &max_timestamp.0.to_be_bytes());
-    let crc = crc_of(batch);
-    put_crc(batch, crc);
+    header.crc = crc_of(batch);
+    put_crc(batch, header.crc);
 }
 
 /// All that a leader changes in a batch that passed validation: offset, epoch, and the timestamps: `log_append_time` for a topic that

@@ -22,7 +22,8 @@ pub use decompress::{DecompressError, Decompressor, decompress};
 pub use filter::{Filtered, KeyedRecord, StoredRecords, empty_batch};
 pub use header::{
     Attributes, BatchHeader, Compression, HEADER_BYTES, HeaderError, LOG_OVERHEAD_BYTES, MAGIC, TimestampType,
-    UnknownCompression, crc_of, patch_offset_and_epoch, prepare_for_append, set_max_timestamp, verify_crc,
+    UnknownCompression, crc_of, patch_offset_and_epoch, prepare_for_append, set_max_timestamp, set_max_timestamp_of,
+    verify_crc,
 };
 pub use records::{Header, Record, Records, RecordsError};
 pub use validate::{InvalidBatch, Limits, RECORD_ERRORS_MAX, RecordFault, ValidatedBatch, validate};

@@ -22,10 +22,12 @@ pub struct Faults {
     pub no_space_ppm: u32,
     /// A sync ends with EIO, and what it should have made durable is not.
     pub sync_error_ppm: u32,
+    /// Opening a file, or a directory to sync it, ends with EMFILE.
+    pub no_descriptor_ppm: u32,
 }
 
 impl Faults {
-    pub const NONE: Self = Self { io_error_ppm: 0, no_space_ppm: 0, sync_error_ppm: 0 };
+    pub const NONE: Self = Self { io_error_ppm: 0, no_space_ppm: 0, sync_error_ppm: 0, no_descriptor_ppm: 0 };
 }
 
 /// A file system in memory that loses and refuses. Clones name the same one.
@@ -73,6 +75,11 @@ impl State {
             }
             None => Ok(()),
         }
+    }
+
+    fn take_descriptor(&mut self) -> io::Result<()> {
+        let ppm = self.faults.no_descriptor_ppm;
+        if self.happens(ppm) { Err(rustix::io::Errno::MFILE.into()) } else { Ok(()) }
     }
 
     fn happens(&mut self, ppm: u32) -> bool {
@@ -124,6 +131,7 @@ impl Env for FaultyEnv {
     type Lock = MemoryLock;
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<FaultyFile> {
+        self.state.lock().take_descriptor()?;
         if matches!(mode, OpenMode::Create | OpenMode::Truncate) {
             let mut state = self.state.lock();
             state.operate()?;
@@ -164,6 +172,7 @@ impl Env for FaultyEnv {
     }
 
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        self.state.lock().take_descriptor()?;
         let mut state = self.state.lock();
         state.operate()?;
         let ppm = state.faults.sync_error_ppm;

@@ -32,7 +32,20 @@ pub struct Appended {
     pub rolled: bool,
 }
 
+impl Appended {
+    fn and(self, next: &Self) -> Self {
+        Self {
+            first_offset: self.first_offset,
+            max_timestamp: self.max_timestamp.max(next.max_timestamp),
+            size_bytes: self.size_bytes + next.size_bytes,
+            rolled: self.rolled || next.rolled,
+            ..*next
+        }
+    }
+}
+
 /// What a set of batches comes to.
+#[derive(Clone, Copy)]
 struct Summary {
     first_offset: Offset,
     last_offset: Offset,
@@ -40,18 +53,80 @@ struct Summary {
     size_bytes: usize,
 }
 
-/// A position within a request's bytes and the header there.
-fn parse_at(bytes: &[u8], position: usize) -> Result<(BatchHeader, usize), AppendError> {
-    let invalid = |reason: String| AppendError::Invalid { position, reason };
-    let rest = bytes.get(position..).unwrap_or_default();
-    let header = BatchHeader::parse(rest).map_err(|error| invalid(error.to_string()))?;
-    if header.size_bytes() > rest.len() {
-        return Err(invalid("the batch is cut off".to_owned()));
+impl Summary {
+    fn of(header: &BatchHeader) -> Self {
+        Self {
+            first_offset: header.base_offset,
+            last_offset: header.last_offset(),
+            max_timestamp: header.max_timestamp,
+            size_bytes: header.size_bytes(),
+        }
     }
-    if header.last_offset_delta < 0 {
-        return Err(invalid(format!("last offset delta {}", header.last_offset_delta)));
+
+    fn and(self, next: &BatchHeader) -> Self {
+        Self {
+            last_offset: next.last_offset(),
+            max_timestamp: self.max_timestamp.max(next.max_timestamp),
+            size_bytes: self.size_bytes + next.size_bytes(),
+            ..self
+        }
     }
-    Ok((header, header.size_bytes()))
+
+    fn of_all(headers: &[BatchHeader]) -> Option<Self> {
+        let (first, rest) = headers.split_first()?;
+        Some(rest.iter().fold(Self::of(first), Self::and))
+    }
+}
+
+/// The headers of whole batches that fill `batches`.
+fn parse_all(batches: &[u8], headers: &mut Vec<BatchHeader>) -> Result<(), AppendError> {
+    let mut position = 0;
+    while position < batches.len() {
+        let invalid = |reason: String| AppendError::Invalid { position, reason };
+        let rest = batches.get(position..).unwrap_or_default();
+        let header = BatchHeader::parse(rest).map_err(|error| invalid(error.to_string()))?;
+        if header.size_bytes() > rest.len() {
+            return Err(invalid("the batch is cut off".to_owned()));
+        }
+        if header.last_offset_delta < 0 {
+            return Err(invalid(format!("last offset delta {}", header.last_offset_delta)));
+        }
+        headers.push(header);
+        position += header.size_bytes();
+    }
+    Ok(())
+}
+
+/// The headers of what a follower may append of an answer: see [`Log::append_as_follower`].
+fn check_fetched(batches: &[u8], leader_epoch: LeaderEpoch, headers: &mut Vec<BatchHeader>) -> Result<(), AppendError> {
+    let mut position = 0;
+    while let Some(rest) = batches.get(position..).filter(|rest| rest.len() >= HEADER_BYTES) {
+        let invalid = |reason: &str| AppendError::Invalid { position, reason: reason.to_owned() };
+        let header = BatchHeader::parse(rest).map_err(|error| invalid(&error.to_string()))?;
+        let Some(batch) = rest.get(..header.size_bytes()) else { break };
+        if header.partition_leader_epoch > leader_epoch {
+            break;
+        }
+        if !verify_crc(batch) {
+            return Err(invalid("the checksum does not match"));
+        }
+        let before = headers.last();
+        if header.last_offset_delta < 0
+            || before.is_some_and(|before| header.partition_leader_epoch < before.partition_leader_epoch)
+        {
+            return Err(invalid("offsets or leader epochs do not ascend"));
+        }
+        if let Some(before) = before.filter(|before| header.base_offset <= before.last_offset()) {
+            return Err(AppendError::UnexpectedOffset {
+                base: header.base_offset,
+                last: header.last_offset(),
+                log_end: before.next_offset(),
+            });
+        }
+        headers.push(header);
+        position += batch.len();
+    }
+    Ok(())
 }
 
 pub(crate) fn producer_batch(header: &BatchHeader) -> ProducerBatch {
@@ -82,20 +157,45 @@ impl<E: Env> Log<E> {
         leader_epoch: LeaderEpoch,
         now: TimestampMs,
     ) -> Result<Appended, AppendError> {
+        let mut headers = std::mem::take(&mut self.headers);
+        headers.clear();
+        let appended = parse_all(batches, &mut headers)
+            .and_then(|()| self.append_parsed_as_leader(batches, &mut headers, leader_epoch, now));
+        self.headers = headers;
+        appended
+    }
+
+    /// [`Self::append_as_leader`] of one batch whose header is known.
+    pub fn append_batch_as_leader(
+        &mut self,
+        batch: &mut [u8],
+        header: BatchHeader,
+        leader_epoch: LeaderEpoch,
+        now: TimestampMs,
+    ) -> Result<Appended, AppendError> {
+        if header.size_bytes() != batch.len() || header.last_offset_delta < 0 {
+            return Err(AppendError::Invalid { position: 0, reason: "the header is another batch's".to_owned() });
+        }
+        self.append_parsed_as_leader(batch, &mut [header], leader_epoch, now)
+    }
+
+    /// `headers` are those of `batches`, all of them.
+    fn append_parsed_as_leader(
+        &mut self,
+        batches: &mut [u8],
+        headers: &mut [BatchHeader],
+        leader_epoch: LeaderEpoch,
+        now: TimestampMs,
+    ) -> Result<Appended, AppendError> {
         self.refuse_if_offline()?;
         let latest = self.epochs.latest_epoch();
         if leader_epoch < latest {
             return Err(AppendError::StaleEpoch { epoch: leader_epoch, latest });
         }
         self.refuse_if_too_large(batches.len())?;
-        let mut next_offset = self.log_end;
-        let mut max_timestamp = TimestampMs::NONE;
-        let mut position = 0;
-        while position < batches.len() {
-            let (header, size) = parse_at(batches, position)?;
-            if !header.is_control()
-                && let ProducerCheck::Duplicate(original) =
-                    self.producers.check(&producer_batch(&header), BatchOrigin::Client)?
+        for header in headers.iter().filter(|header| !header.is_control()) {
+            if let ProducerCheck::Duplicate(original) =
+                self.producers.check(&producer_batch(header), BatchOrigin::Client)?
             {
                 return Ok(Appended {
                     first_offset: original.first_offset(),
@@ -107,35 +207,30 @@ impl<E: Env> Log<E> {
                     rolled: false,
                 });
             }
-            next_offset = next_offset + (i64::from(header.last_offset_delta) + 1);
-            max_timestamp = max_timestamp.max(header.max_timestamp);
-            position += size;
         }
-        let summary = Summary {
-            first_offset: self.log_end,
-            last_offset: next_offset - 1,
-            max_timestamp,
-            size_bytes: batches.len(),
-        };
-        if summary.size_bytes == 0 {
+        let mut next_offset = self.log_end;
+        for header in headers.iter_mut() {
+            header.base_offset = next_offset;
+            header.partition_leader_epoch = leader_epoch;
+            next_offset = header.next_offset();
+        }
+        let Some(summary) = Summary::of_all(headers) else {
             return Err(AppendError::Invalid { position: 0, reason: "no batch".to_owned() });
-        }
+        };
         let rolled = self.roll_if_needed(&summary, now)?;
-        let (mut position, mut offset) = (0, self.log_end);
-        while position < batches.len() {
-            let (header, size) = parse_at(batches, position)?;
-            let batch = batches.get_mut(position..position + size).unwrap_or_default();
-            patch_offset_and_epoch(batch, offset, leader_epoch);
-            offset = offset + (i64::from(header.last_offset_delta) + 1);
-            position += size;
+        let mut position = 0;
+        for header in headers.iter() {
+            let batch = batches.get_mut(position..position + header.size_bytes()).unwrap_or_default();
+            patch_offset_and_epoch(batch, header.base_offset, leader_epoch);
+            position += header.size_bytes();
         }
-        self.write(batches, &summary)?;
+        self.write(batches, headers, &summary)?;
         Ok(self.appended(&summary, rolled))
     }
 
     /// Appends what the leader sent, with its offsets and epochs. A batch that is cut off at the end is left out, so is
     /// everything from a batch of a later epoch than `leader_epoch` on, in which the follower fetched: that answer
-    /// belongs to another leader.
+    /// belongs to another leader. Where the batches are more than a segment takes, they go to several.
     ///
     /// The first batch may begin before the end of an empty log that starts within it (after
     /// [`Log::truncate_fully_and_start_at`] to a leader's log start).
@@ -149,55 +244,55 @@ impl<E: Env> Log<E> {
         now: TimestampMs,
     ) -> Result<Appended, AppendError> {
         self.refuse_if_offline()?;
-        let mut summary: Option<Summary> = None;
-        let mut position = 0;
-        let mut latest_epoch = LeaderEpoch::NONE;
-        while let Some(rest) = batches.get(position..).filter(|rest| rest.len() >= HEADER_BYTES) {
-            let invalid = |reason: &str| AppendError::Invalid { position, reason: reason.to_owned() };
-            let header = BatchHeader::parse(rest).map_err(|error| invalid(&error.to_string()))?;
-            let Some(batch) = rest.get(..header.size_bytes()) else { break };
-            if header.partition_leader_epoch > leader_epoch {
-                break;
-            }
-            if !verify_crc(batch) {
-                return Err(invalid("the checksum does not match"));
-            }
-            if header.last_offset_delta < 0 || header.partition_leader_epoch < latest_epoch {
-                return Err(invalid("offsets or leader epochs do not ascend"));
-            }
-            latest_epoch = header.partition_leader_epoch;
-            summary = Some(match summary {
-                None => {
-                    self.accept_first(&header)?;
-                    Summary {
-                        first_offset: header.base_offset,
-                        last_offset: header.last_offset(),
-                        max_timestamp: header.max_timestamp,
-                        size_bytes: batch.len(),
-                    }
+        let mut headers = std::mem::take(&mut self.headers);
+        headers.clear();
+        let appended = check_fetched(batches, leader_epoch, &mut headers)
+            .and_then(|()| self.append_fetched(batches, &headers, now));
+        self.headers = headers;
+        appended
+    }
+
+    fn append_fetched(
+        &mut self,
+        batches: &[u8],
+        headers: &[BatchHeader],
+        now: TimestampMs,
+    ) -> Result<Appended, AppendError> {
+        let Some(first) = headers.first() else { return Ok(self.nothing_appended()) };
+        self.accept_first(first)?;
+        self.start_within_first(first)?;
+        let mut all: Option<Appended> = None;
+        let (mut headers, mut batches) = (headers, batches);
+        while let Some(summary) = Summary::of_all(headers.get(..self.fitting(headers)).unwrap_or_default()) {
+            let (piece, rest) = headers.split_at(self.fitting(headers));
+            let (bytes, rest_bytes) = batches.split_at(summary.size_bytes.min(batches.len()));
+            let appended = self
+                .roll_if_needed(&summary, now)
+                .and_then(|rolled| self.write(bytes, piece, &summary).map(|()| self.appended(&summary, rolled)));
+            all = match (appended, all) {
+                (Ok(piece), Some(all)) => Some(all.and(&piece)),
+                (Ok(piece), None) => Some(piece),
+                // What is in the log stays there; the rest is asked for again, and refused again if it has to be.
+                (Err(error), Some(all)) => {
+                    tracing::warn!(directory = %self.directory.display(), %error, "a part of what was fetched is appended");
+                    return Ok(all);
                 }
-                Some(so_far) if header.base_offset <= so_far.last_offset => {
-                    return Err(AppendError::UnexpectedOffset {
-                        base: header.base_offset,
-                        last: header.last_offset(),
-                        log_end: so_far.last_offset.next(),
-                    });
-                }
-                Some(so_far) => Summary {
-                    last_offset: header.last_offset(),
-                    max_timestamp: so_far.max_timestamp.max(header.max_timestamp),
-                    size_bytes: so_far.size_bytes + batch.len(),
-                    ..so_far
-                },
-            });
-            position += batch.len();
+                (Err(error), None) => return Err(error),
+            };
+            (headers, batches) = (rest, rest_bytes);
         }
-        let Some(summary) = summary else { return Ok(self.nothing_appended()) };
-        self.refuse_if_too_large(summary.size_bytes)?;
-        self.start_within_first(&summary)?;
-        let rolled = self.roll_if_needed(&summary, now)?;
-        self.write(batches.get(..summary.size_bytes).unwrap_or_default(), &summary)?;
-        Ok(self.appended(&summary, rolled))
+        Ok(all.unwrap_or_else(|| self.nothing_appended()))
+    }
+
+    /// How many of these batches one segment takes; one at least, since the leader has it.
+    fn fitting(&self, headers: &[BatchHeader]) -> usize {
+        let mut left = self.segment_bytes_max();
+        let fit = headers.iter().take_while(|header| {
+            let fits = header.size_bytes() <= left;
+            left = left.saturating_sub(header.size_bytes());
+            fits
+        });
+        fit.count().max(1).min(headers.len())
     }
 
     /// The first batch of a fetched set must follow the log's end, or hold the start of a log that is empty; and no
@@ -224,10 +319,10 @@ impl<E: Env> Log<E> {
     }
 
     /// A log that was started over in the middle of a batch begins with that whole batch; its start stays where it is.
-    fn start_within_first(&mut self, summary: &Summary) -> io::Result<()> {
-        if summary.first_offset < self.log_end {
+    fn start_within_first(&mut self, first: &BatchHeader) -> io::Result<()> {
+        if first.base_offset < self.log_end {
             let log_start = self.log_start;
-            self.start_over(summary.first_offset, log_start)?;
+            self.start_over(first.base_offset, log_start)?;
         }
         Ok(())
     }
@@ -244,10 +339,14 @@ impl<E: Env> Log<E> {
         Ok(())
     }
 
-    fn refuse_if_too_large(&self, size_bytes: usize) -> Result<(), AppendError> {
+    fn segment_bytes_max(&self) -> usize {
         // Positions in the index are signed.
-        let segment_bytes = self.config.segment_bytes.min(i32::MAX as u32);
-        if size_bytes > segment_bytes as usize {
+        self.config.segment_bytes.min(i32::MAX as u32) as usize
+    }
+
+    fn refuse_if_too_large(&self, size_bytes: usize) -> Result<(), AppendError> {
+        let segment_bytes = self.segment_bytes_max();
+        if size_bytes > segment_bytes {
             return Err(AppendError::LargerThanSegment { size_bytes, segment_bytes });
         }
         Ok(())
@@ -278,7 +377,7 @@ impl<E: Env> Log<E> {
 
     /// The one write. After a failure, what it left behind the end is cut off, at the latest before the next append:
     /// otherwise a shorter one would leave half a batch behind itself.
-    fn write(&mut self, batches: &[u8], summary: &Summary) -> Result<(), AppendError> {
+    fn write(&mut self, batches: &[u8], headers: &[BatchHeader], summary: &Summary) -> Result<(), AppendError> {
         let start = self.active().size_bytes;
         let file = self.active_file()?;
         if let Err(error) = file.write_all_at(batches, u64::from(start)) {
@@ -287,18 +386,15 @@ impl<E: Env> Log<E> {
         }
         let interval = self.config.index_interval_bytes;
         let mut position = 0;
-        while let Ok((header, size)) = parse_at(batches, position) {
+        for header in headers {
             let at = start.saturating_add(u32::try_from(position).unwrap_or(u32::MAX));
             if let Some(active) = self.segments.last_mut() {
-                active.appended(&header, at, interval);
+                active.appended(header, at, interval);
             }
             self.recent.push(header.base_offset, header.last_offset(), at);
-            self.note_epoch(&header);
-            producer_replay::apply(&mut self.producers, &header, batches.get(position..).unwrap_or_default());
-            position += size;
-            if position >= batches.len() {
-                break;
-            }
+            self.note_epoch(header);
+            producer_replay::apply(&mut self.producers, header, batches.get(position..).unwrap_or_default());
+            position += header.size_bytes();
         }
         self.log_end = summary.last_offset.next();
         let place = crate::segment::Place { env: &self.env, directory: &self.directory };

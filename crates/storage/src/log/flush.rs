@@ -14,7 +14,7 @@ use ottla_replication::EpochStart;
 use super::{Log, Shared};
 use crate::checkpoint::leader_epochs;
 use crate::env::{Env, File, OpenMode};
-use crate::error::is_full;
+use crate::error::{is_full, is_out_of_descriptors};
 use crate::file_name::{self, path_of};
 use crate::segment::Place;
 
@@ -57,8 +57,8 @@ impl<E: Env> FlushWork<E> {
     /// Waits for the disk.
     ///
     /// # Errors
-    /// The log is offline from now on: what the disk holds is not known. But for a full disk ([`is_full`]) that took the records: then
-    /// [`Log::is_offline`] says no, and the flush is to be tried again.
+    /// The log is offline from now on: what the disk holds is not known. But for a full disk ([`is_full`]) that took the records, and for
+    /// want of descriptors ([`is_out_of_descriptors`]): then [`Log::is_offline`] says no, and the flush is to be tried again.
     pub fn run(self) -> io::Result<Flushed> {
         if self.shared.closed.load(Ordering::Acquire) {
             return Ok(Flushed { up_to: Offset::ZERO, ..self.done });
@@ -72,6 +72,8 @@ impl<E: Env> FlushWork<E> {
         match synced.and_then(|()| self.write_epochs()) {
             Ok(()) => Ok(self.done),
             Err(error) if is_synced && is_full(&error) => Err(error),
+            // A file could not be opened: nothing that was synced failed.
+            Err(error) if is_out_of_descriptors(&error) => Err(error),
             // Renamed, removed or cut in the meantime: nobody waits for it.
             Err(_) if self.is_overtaken() => Ok(Flushed { up_to: Offset::ZERO, ..self.done }),
             Err(error) => {

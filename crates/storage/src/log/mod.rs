@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ottla_model::{LeaderEpoch, MonotonicMs, Offset, TimestampMs, TopicId, TopicPartition};
+use ottla_protocol::record_batch::BatchHeader;
 use ottla_replication::{EpochHistory, ProducerStates};
 use parking_lot::Mutex;
 
@@ -71,6 +72,8 @@ pub struct Log<E: Env> {
     /// The offsets of the snapshot files, ascending.
     pub(crate) snapshots: Vec<Offset>,
     pub(crate) recent: RecentBatches,
+    /// The headers of one append; kept for its memory.
+    pub(crate) headers: Vec<BatchHeader>,
     /// A failed append may have left bytes behind the active segment's end; they must go before the next one.
     pub(crate) tail_is_dirty: bool,
     /// Counts the names that were created, and how far of that count a sync has come.
@@ -168,6 +171,7 @@ impl<E: Env> Log<E> {
             producers: ProducerStates::new(),
             snapshots: Vec::new(),
             recent: RecentBatches::default(),
+            headers: Vec::new(),
             tail_is_dirty: false,
             names_changes: 0,
             names_synced: 0,
@@ -292,6 +296,7 @@ impl<E: Env> Log<E> {
         if !std::mem::take(self.files_used.get_mut()) {
             self.active_file = OnceLock::new();
             *self.older_file.get_mut() = None;
+            self.headers = Vec::new();
         }
     }
 

@@ -4,12 +4,13 @@
 //! behind records that were written in its place.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use ottla_model::{Offset, TimestampMs};
 
 use super::Log;
-use crate::env::{Env, File};
+use crate::env::{Env, File, OpenMode};
 use crate::error::ReadError;
 use crate::file_name;
 use crate::producer_replay;
@@ -24,7 +25,7 @@ impl<E: Env> Log<E> {
     /// The recovery point falls with the end: the caller writes its checkpoint before it appends again.
     ///
     /// # Errors
-    /// The log is to be closed and opened again.
+    /// Nothing was cut, or the log is offline: to be closed and opened again.
     pub fn truncate_to(&mut self, offset: Offset, now: TimestampMs) -> Result<bool, ReadError> {
         if self.is_offline() {
             return Err(ReadError::Offline);
@@ -42,17 +43,43 @@ impl<E: Env> Log<E> {
             return Ok(true);
         }
         let (number, position, end) = self.batch_start(offset)?;
+        let file = self.writable_file(number)?;
+        let cut = self.cut_at(number, &file, position, end, now);
+        if cut.is_err() {
+            self.shared.failed.store(true, Ordering::Release);
+        }
+        cut.map(|()| true)
+    }
+
+    /// The file of the segment that will be the active one. It is opened before anything is cut: for want of a descriptor nothing
+    /// must be cut by half.
+    fn writable_file(&self, number: usize) -> io::Result<Arc<E::File>> {
+        if number + 1 == self.segments.len() {
+            return self.active_file().cloned();
+        }
+        let base = self.segments.get(number).map_or(Offset::ZERO, |segment| segment.base_offset);
+        Ok(Arc::new(self.env.open(&self.place().path(base, file_name::LOG), OpenMode::Write)?))
+    }
+
+    fn cut_at(
+        &mut self,
+        number: usize,
+        file: &Arc<E::File>,
+        position: u32,
+        end: Offset,
+        now: TimestampMs,
+    ) -> Result<(), ReadError> {
         self.shared.truncated();
         self.recovery_point = self.recovery_point.min(end);
         self.drop_segments_after(number)?;
-        let file = Arc::clone(self.active_file()?);
+        self.active_file = OnceLock::from(Arc::clone(file));
         let place = Place { env: &self.env, directory: &self.directory };
         let index_interval_bytes = self.config.index_interval_bytes;
         if let Some(active) = self.segments.last_mut() {
-            active.truncate(place, &file, position, end)?;
+            active.truncate(place, &**file, position, end)?;
             active.opened = now;
-            if active.activate(place, &*file)?.is_none() {
-                active.rebuild_indexes(place, &*file, index_interval_bytes)?;
+            if active.activate(place, &**file)?.is_none() {
+                active.rebuild_indexes(place, &**file, index_interval_bytes)?;
             }
         }
         file.sync_all()?;
@@ -67,7 +94,7 @@ impl<E: Env> Log<E> {
         self.remove_snapshots(|snapshot| snapshot > end)?;
         self.env.sync_directory(&self.directory)?;
         self.rebuild_producers(now)?;
-        Ok(true)
+        Ok(())
     }
 
     /// Forgets everything and starts over at `offset`: the leader's log no longer has what would follow this one's end
@@ -80,7 +107,13 @@ impl<E: Env> Log<E> {
         if self.is_offline() {
             return Err(io::Error::other("the log is offline"));
         }
-        self.start_over(offset, log_start.unwrap_or(offset).max(offset))
+        // Needs a descriptor, as all that follows: for want of one nothing must be cut by half.
+        self.env.sync_directory(&self.directory)?;
+        let started = self.start_over(offset, log_start.unwrap_or(offset).max(offset));
+        if started.is_err() {
+            self.shared.failed.store(true, Ordering::Release);
+        }
+        started
     }
 
     pub(crate) fn start_over(&mut self, offset: Offset, log_start: Offset) -> io::Result<()> {

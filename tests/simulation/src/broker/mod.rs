@@ -217,7 +217,7 @@ impl BrokerNode {
 
     /// So many operations in a million fail from now on.
     pub fn set_disk_faults(&mut self, ppm: u32) {
-        self.faults = Faults { io_error_ppm: ppm, no_space_ppm: ppm, sync_error_ppm: ppm };
+        self.faults = Faults { io_error_ppm: ppm, no_space_ppm: ppm, sync_error_ppm: ppm, ..Faults::NONE };
         self.env.set_faults(self.faults);
         if let Some(process) = &mut self.process {
             process.faults = self.faults;

@@ -16,6 +16,7 @@ use imbl::OrdMap;
 use ottla_model::Revision;
 use prost::Message;
 
+use crate::limits::MAX_PATH_BYTES;
 use crate::transaction::{Change, Transaction, TransactionRefused};
 
 /// An absolute path: `/` or `/name/name…`. Names are not empty, hold no `/` and no control character, and are neither
@@ -27,9 +28,6 @@ pub struct Path(Arc<str>);
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("not a path of the tree: {0:?}")]
 pub struct InvalidPath(pub String);
-
-/// Longer paths than any node kind needs (a topic name has at most 249 bytes) are refused.
-pub const MAX_PATH_BYTES: usize = 1024;
 
 impl Path {
     pub fn new(text: &str) -> Result<Self, InvalidPath> {
@@ -51,10 +49,11 @@ impl Path {
         Self("/".into())
     }
 
-    /// A path that the node kinds build from parts that were checked before (topic names, numbers).
+    /// A path that the node kinds build from parts that were checked before: topic names, numbers, names of entities
+    /// within [`crate::limits`]. Anything else gives the root, where no node can be created, set or deleted: a transaction
+    /// with it is refused where it is made, and is never proposed to members that could not read it (fault A1).
     pub(crate) fn built(text: String) -> Self {
-        debug_assert!(Self::new(&text).is_ok(), "node kinds build valid paths: {text:?}");
-        Self(text.into())
+        Self::new(&text).unwrap_or_else(|_| Self::root())
     }
 
     pub fn as_str(&self) -> &str {

@@ -4,11 +4,12 @@ use ottla_model::{BrokerId, ErrorCode, PartitionId, Revision, TopicId};
 
 use super::draft::Draft;
 use super::topics::{
-    MAX_PARTITIONS_PER_REQUEST, Repeated, check_assignment, count, duplicate_topic_name, first_state, number, outcome,
-    place, too_large,
+    Repeated, check_assignment, count, duplicate_topic_name, first_state, number, outcome, place, refused_unread,
+    too_large,
 };
 use super::{Answer, Controller, CreatePartitions, NewPartitions, Refusal, RequestId, TopicOutcome, TopicOutcomes};
 use crate::image::TopicImage;
+use crate::limits;
 use crate::nodes;
 use crate::nodes::topic::TopicNode;
 use crate::placement::Seeded;
@@ -17,29 +18,35 @@ impl Controller {
     pub(super) fn create_partitions(&mut self, id: RequestId, request: CreatePartitions, entropy: [u8; 16]) {
         let mut seeded = Seeded::new(entropy);
         let mut draft = Draft::default();
-        let mut room = MAX_PARTITIONS_PER_REQUEST;
+        let mut room = limits::MAX_ITEMS_PER_REQUEST;
         let names = Repeated::of(request.topics.iter().map(|topic| topic.topic.as_str()));
         let mut outcomes = Vec::with_capacity(request.topics.len());
+        if request.topics.len() > limits::MAX_ITEMS_PER_REQUEST {
+            let topics = request.topics.iter().map(|topic| refused_unread(&topic.topic)).collect();
+            return self.answer(id, Answer::CreatePartitions(TopicOutcomes { topics, revision: Revision(0) }));
+        }
         for topic in &request.topics {
             let planned = match names.contains(topic.topic.as_str()) {
                 true => Err(duplicate_topic_name()),
                 false => self.plan_partitions(topic, &mut room, &mut seeded),
             };
-            outcomes.push(match planned {
-                Ok((found, added)) => {
-                    if !request.validate_only {
-                        self.draft_partitions(&mut draft, &found, &added);
-                    }
-                    TopicOutcome {
-                        partitions: topic.total,
-                        replication_factor: number(found.replication_factor()),
-                        ..outcome(&topic.topic, found.id, None)
-                    }
-                }
+            let drafted =
+                planned.and_then(|(found, added)| match draft.append(self.draft_partitions(&found, &added)) {
+                    true => Ok(found),
+                    false => Err(too_large()),
+                });
+            outcomes.push(match drafted {
+                Ok(found) => TopicOutcome {
+                    partitions: topic.total,
+                    replication_factor: number(found.replication_factor()),
+                    ..outcome(&topic.topic, found.id, None)
+                },
                 Err(refusal) => outcome(&topic.topic, TopicId::ZERO, Some(refusal)),
             });
         }
-        self.propose(draft);
+        if !request.validate_only {
+            self.propose(draft);
+        }
         self.answer(id, Answer::CreatePartitions(TopicOutcomes { topics: outcomes, revision: Revision(0) }));
     }
 
@@ -85,7 +92,8 @@ impl Controller {
         Ok((found.clone(), topic.assignments.clone()))
     }
 
-    fn draft_partitions(&self, draft: &mut Draft, topic: &TopicImage, added: &[Vec<BrokerId>]) {
+    fn draft_partitions(&self, topic: &TopicImage, added: &[Vec<BrokerId>]) -> Draft {
+        let mut draft = Draft::default();
         let (ahead, tree) = (self.ledger.ahead(), self.ledger.ahead_tree());
         let added = (number(topic.partition_count())..).map(PartitionId).zip(added);
         let mut assignment = (*topic.assignment).clone();
@@ -96,5 +104,6 @@ impl Controller {
             let state = nodes::partition::encode(&first_state(ahead, replicas));
             draft.create(nodes::partition::path(&topic.name, partition), state);
         }
+        draft
     }
 }

@@ -9,6 +9,7 @@ use ottla_model::{
 };
 
 use crate::image::{Endpoint, IsrMember};
+use crate::limits;
 use crate::nodes::config::ConfigEntity;
 use crate::transaction::{Transaction, TransactionRefused};
 use crate::tree::NodeChange;
@@ -183,8 +184,9 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// The message may quote what a client sent: it is cut at [`limits::MAX_ERROR_TEXT_BYTES`].
     pub fn new(error: ErrorCode, message: impl Into<String>) -> Self {
-        Self { error, message: message.into() }
+        Self { error, message: limits::cut(message.into(), limits::MAX_ERROR_TEXT_BYTES) }
     }
 }
 

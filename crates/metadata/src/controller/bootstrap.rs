@@ -5,6 +5,7 @@ use ottla_model::ControllerEpoch;
 
 use super::draft::Draft;
 use super::{AdmitCoordinator, Answer, Controller, ControllerConfig, CoordinatorRefused, RequestId};
+use crate::limits;
 use crate::nodes;
 use crate::nodes::coordinator::CoordinatorNode;
 use crate::transaction::Transaction;
@@ -31,6 +32,7 @@ impl Controller {
     /// Scenario 20: the tree remembers which disk a coordinator voted with.
     pub(super) fn admit_coordinator(&mut self, id: RequestId, request: AdmitCoordinator) {
         let AdmitCoordinator { coordinator, disk, address } = request;
+        let address = limits::cut(address, limits::MAX_ADDRESS_BYTES);
         match self.ledger.ahead().coordinator_disk(coordinator) {
             Some(known) if known == disk => self.answer(id, Answer::AdmitCoordinator(Ok(()))),
             Some(known) => {

@@ -18,6 +18,7 @@ use crate::config_value;
 use crate::election::PartitionChange;
 use crate::group_config;
 use crate::image::{ConfigEntity, ConfigImage, ConfigKind};
+use crate::limits;
 use crate::nodes;
 use crate::nodes::config::DEFAULT_ENTITY;
 use crate::topic_config;
@@ -26,6 +27,11 @@ impl Controller {
     pub(super) fn alter_configs(&mut self, id: RequestId, request: AlterConfigs) {
         let repeated = Repeated::of(request.entities.iter().map(|alter| alter.entity.clone()));
         let mut entities = Vec::with_capacity(request.entities.len());
+        if request.entities.len() > limits::MAX_ITEMS_PER_REQUEST {
+            let refused = || Some(Refusal::new(ErrorCode::PolicyViolation, String::new()));
+            let entities = request.entities.into_iter().map(|alter| (alter.entity, refused())).collect();
+            return self.answer(id, Answer::AlterConfigs(ConfigOutcomes { entities, revision: Revision(0) }));
+        }
         for alter in &request.entities {
             let planned = match repeated.contains(&alter.entity) {
                 true => Err(Refusal::new(ErrorCode::InvalidRequest, "Duplicate resource.")),
@@ -44,6 +50,7 @@ impl Controller {
         let entity = self.check_entity(&alter.entity)?;
         let current = self.ledger.ahead().config(&entity).map(|config| config.entries.clone()).unwrap_or_default();
         let invalid = |error: &dyn std::fmt::Display| Refusal::new(ErrorCode::InvalidConfig, error.to_string());
+        let before = bytes_of(&current);
         let mut entries = if alter.replace_all { BTreeMap::new() } else { current };
         for (name, op) in &alter.changes {
             let listed = |change: fn(Option<&str>, &str) -> String, op: &str, value: &str| {
@@ -68,6 +75,7 @@ impl Controller {
                 ConfigOp::Delete => entries.remove(name),
             };
         }
+        check_size(&entries, before)?;
         match entity.kind {
             ConfigKind::Topics => topic_config::validate(&entries).map_err(|error| invalid(&error))?,
             ConfigKind::Groups => group_config::validate(&entries, |_| None).map_err(|error| invalid(&error))?,
@@ -89,6 +97,13 @@ impl Controller {
     /// The entity with its name as the tree has it (Kafka's empty name is the default entity).
     fn check_entity(&self, entity: &ConfigEntity) -> Result<ConfigEntity, Refusal> {
         let refuse = |text: &str| Err(Refusal::new(ErrorCode::InvalidRequest, text));
+        if entity.name.len() > limits::MAX_ENTITY_NAME_BYTES {
+            return refuse(&format!(
+                "The name of the resource has {} bytes; at most {} are possible.",
+                entity.name.len(),
+                limits::MAX_ENTITY_NAME_BYTES
+            ));
+        }
         let is_default = entity.name.is_empty() || entity.name == DEFAULT_ENTITY;
         match entity.kind {
             ConfigKind::Groups if is_default => refuse("Default group resources are not allowed."),
@@ -166,6 +181,33 @@ impl Controller {
         }
         draft
     }
+}
+
+fn bytes_of(entries: &BTreeMap<String, String>) -> usize {
+    entries.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
+/// Refuses what would make the entity's node too large. What makes it smaller than it was, `before`, passes: a tree of an
+/// earlier release may hold more.
+fn check_size(entries: &BTreeMap<String, String>, before: usize) -> Result<(), Refusal> {
+    let refuse = |text| Err(Refusal::new(ErrorCode::InvalidConfig, text));
+    let bytes = bytes_of(entries);
+    if bytes < before {
+        return Ok(());
+    }
+    if entries.len() > limits::MAX_CONFIGS_PER_ENTITY {
+        let most = limits::MAX_CONFIGS_PER_ENTITY;
+        return refuse(format!("The resource would have {} configs; at most {most} are possible.", entries.len()));
+    }
+    if let Some(name) = entries.keys().find(|name| name.len() > limits::MAX_CONFIG_NAME_BYTES) {
+        let most = limits::MAX_CONFIG_NAME_BYTES;
+        return refuse(format!("The name of a config has {} bytes; at most {most} are possible.", name.len()));
+    }
+    if bytes > limits::MAX_CONFIG_BYTES {
+        let most = limits::MAX_CONFIG_BYTES;
+        return refuse(format!("The configs of the resource would have {bytes} bytes; at most {most} are possible."));
+    }
+    Ok(())
 }
 
 /// What APPEND and SUBTRACT need to know of a configuration.

@@ -4,14 +4,21 @@ use bytes::Bytes;
 use ottla_model::TopicIdPartition;
 
 use crate::image::{Image, PartitionState};
+use crate::limits;
 use crate::nodes;
 use crate::transaction::{Change, Transaction};
 use crate::tree::{Path, Tree};
+
+/// What the entry form of a change adds to its path and payload: tags, lengths, kind and version.
+const CHANGE_OVERHEAD_BYTES: usize = 32;
 
 /// Changes for one transaction; each path at most once.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     changes: Vec<Change>,
+    /// At least what the entry will have.
+    bytes: usize,
+    largest_node: usize,
 }
 
 impl Draft {
@@ -19,17 +26,40 @@ impl Draft {
         self.changes.is_empty()
     }
 
+    /// Whether every member can take it as one entry.
+    pub fn is_within_limits(&self) -> bool {
+        self.bytes <= limits::MAX_TRANSACTION_BYTES && self.largest_node <= limits::MAX_NODE_BYTES
+    }
+
     pub fn push(&mut self, change: Change) {
+        let payload = match &change {
+            Change::Create { payload, .. } | Change::Set { payload, .. } => payload.len(),
+            Change::Delete { .. } | Change::Check { .. } => 0,
+        };
+        self.bytes += change.path().as_str().len() + payload + CHANGE_OVERHEAD_BYTES;
+        self.largest_node = self.largest_node.max(payload);
         self.changes.push(change);
     }
 
+    /// Adds the changes of `other`. False, and nothing is added, where both together are above the limits.
+    #[must_use]
+    pub fn append(&mut self, other: Self) -> bool {
+        if self.bytes + other.bytes > limits::MAX_TRANSACTION_BYTES || !other.is_within_limits() {
+            return false;
+        }
+        self.bytes += other.bytes;
+        self.largest_node = self.largest_node.max(other.largest_node);
+        self.changes.extend(other.changes);
+        true
+    }
+
     pub fn create(&mut self, path: Path, payload: Bytes) {
-        self.changes.push(Change::Create { path, payload });
+        self.push(Change::Create { path, payload });
     }
 
     /// Creates the node, or sets it at the version that it has.
     pub fn put(&mut self, tree: &Tree, path: Path, payload: Bytes) {
-        self.changes.push(match tree.get(&path) {
+        self.push(match tree.get(&path) {
             Some(node) => Change::Set { path, payload, expected: node.version },
             None => Change::Create { path, payload },
         });
@@ -38,7 +68,7 @@ impl Draft {
     /// Deletes the node where there is one.
     pub fn delete(&mut self, tree: &Tree, path: Path) {
         if let Some(node) = tree.get(&path) {
-            self.changes.push(Change::Delete { path, expected: node.version });
+            self.push(Change::Delete { path, expected: node.version });
         }
     }
 

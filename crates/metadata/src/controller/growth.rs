@@ -56,6 +56,9 @@ impl Controller {
         }
         let node = nodes::topic::encode(&TopicNode { id: topic.id, assignment, grows_to: topic.grows_to });
         draft.put(tree, nodes::topic::path(&topic.name), node);
+        if !draft.is_within_limits() {
+            return None;
+        }
         Some((draft, format!("{grown} partitions of {} get more replicas", topic.name)))
     }
 }

@@ -41,7 +41,6 @@ use ledger::Ledger;
 pub use producer_ids::PRODUCER_IDS_PER_BLOCK;
 use registration::Registrations;
 use shutdown::Shutdowns;
-pub use topics::MAX_PARTITIONS_PER_REQUEST;
 pub use work::{MAX_BATCHES_IN_FLIGHT, PARTITIONS_PER_TRANSACTION};
 
 use crate::image::{Image, TopicImage};
@@ -234,6 +233,11 @@ impl Controller {
     /// Proposes the draft, unless it is empty.
     fn propose(&mut self, draft: Draft) -> Option<EntryId> {
         if draft.is_empty() {
+            return None;
+        }
+        // Requests are checked before; this is for what none of their checks foresaw.
+        if !draft.is_within_limits() {
+            self.warn("a decision is larger than an entry may be and is not made".to_owned());
             return None;
         }
         let transaction = draft.into_transaction();

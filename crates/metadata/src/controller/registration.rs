@@ -13,6 +13,7 @@ use super::draft::Draft;
 use super::work::{Progress, Work};
 use super::{Answer, Controller, Effects, EntryId, Refusal, Register, Registered, RequestId};
 use crate::image::BrokerRegistration;
+use crate::limits;
 use crate::nodes;
 use crate::transaction::Change;
 use bytes::Bytes;
@@ -134,6 +135,20 @@ impl Controller {
         if register.broker < BrokerId::NONE {
             let text = format!("Broker id {} is neither −1 nor 0 or greater.", register.broker);
             return Err(Refusal::new(ErrorCode::InvalidRegistration, text));
+        }
+        let invalid = |text: String| Err(Refusal::new(ErrorCode::InvalidRegistration, text));
+        if register.endpoints.len() > limits::MAX_ENDPOINTS {
+            let (given, most) = (register.endpoints.len(), limits::MAX_ENDPOINTS);
+            return invalid(format!("The registration names {given} endpoints; at most {most} are possible."));
+        }
+        let texts = register.endpoints.iter().flat_map(|e| [e.listener.as_str(), &e.host, &e.security_protocol]);
+        if texts.chain(register.rack.as_deref()).any(|text| text.len() > limits::MAX_REGISTRATION_TEXT_BYTES) {
+            let most = limits::MAX_REGISTRATION_TEXT_BYTES;
+            return invalid(format!("A listener, host, security protocol or rack has more than {most} bytes."));
+        }
+        let ahead = self.ledger.ahead();
+        if ahead.broker(register.broker).is_none() && ahead.broker_count() >= limits::MAX_BROKERS {
+            return invalid(format!("{} brokers are registered: more are not possible.", limits::MAX_BROKERS));
         }
         let has_inter_broker = register.endpoints.iter().any(|e| e.listener == register.inter_broker_listener);
         if !has_inter_broker {

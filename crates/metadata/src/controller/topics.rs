@@ -10,14 +10,12 @@ use super::{
     Answer, Controller, CreateTopics, DeleteTopics, NewTopic, Refusal, RequestId, TopicOutcome, TopicOutcomes, TopicRef,
 };
 use crate::image::{ConfigEntity, Image, IsrMember, LeaderRecoveryState, PartitionState, TopicImage, metric_name};
+use crate::limits;
 use crate::nodes;
 use crate::nodes::topic::TopicNode;
 use crate::placement::{self, Seeded, UsableBroker};
 use crate::topic_config;
 use crate::transaction::Change;
-
-/// Kafka's bound on what one request may create (its 10,000 records), so that the Raft entry stays within a few MiB.
-pub const MAX_PARTITIONS_PER_REQUEST: usize = 10_000;
 
 /// A topic that passed every check.
 struct Plan {
@@ -32,29 +30,36 @@ impl Controller {
     pub(super) fn create_topics(&mut self, id: RequestId, request: CreateTopics, entropy: [u8; 16]) {
         let mut seeded = Seeded::new(entropy);
         let mut draft = Draft::default();
-        let mut room = MAX_PARTITIONS_PER_REQUEST;
+        let mut room = limits::MAX_ITEMS_PER_REQUEST;
         let names = Repeated::of(request.topics.iter().map(|topic| topic.name.as_str()));
         let mut planned_metrics = BTreeMap::new();
+        if request.topics.len() > limits::MAX_ITEMS_PER_REQUEST {
+            let topics = request.topics.iter().map(|topic| refused_unread(&topic.name)).collect();
+            return self.answer(id, Answer::CreateTopics(TopicOutcomes { topics, revision: Revision(0) }));
+        }
         let mut outcomes = Vec::with_capacity(request.topics.len());
         for topic in &request.topics {
             let plan = match names.contains(topic.name.as_str()) {
                 true => Err(duplicate_topic_name()),
                 false => self.plan_topic(topic, &request, &planned_metrics, &mut room, &mut seeded),
             };
-            outcomes.push(match plan {
+            let drafted = plan.and_then(|plan| match draft.append(self.draft_topic(&plan)) {
+                true => Ok(plan),
+                false => Err(too_large()),
+            });
+            outcomes.push(match drafted {
                 Ok(plan) => {
                     if let Some(metric) = metric_name(&plan.name) {
                         planned_metrics.insert(metric, plan.name.clone());
-                    }
-                    if !request.validate_only {
-                        self.draft_topic(&mut draft, &plan);
                     }
                     created(&plan, request.validate_only)
                 }
                 Err(refusal) => outcome(&topic.name, TopicId::ZERO, Some(refusal)),
             });
         }
-        self.propose(draft);
+        if !request.validate_only {
+            self.propose(draft);
+        }
         self.answer(id, Answer::CreateTopics(TopicOutcomes { topics: outcomes, revision: Revision(0) }));
     }
 
@@ -88,7 +93,8 @@ impl Controller {
             false => self.assigned(topic)?,
         };
         *room = room.checked_sub(replicas.len()).ok_or_else(too_large)?;
-        Ok(Plan { name, id: random_topic_id(seeded), replicas, configs, grows_to: topic.grows_to.max(0) })
+        let grows_to = topic.grows_to.clamp(0, limits::MAX_REPLICATION_FACTOR);
+        Ok(Plan { name, id: random_topic_id(seeded), replicas, configs, grows_to })
     }
 
     fn placed(
@@ -114,6 +120,10 @@ impl Controller {
         };
         if partitions > room {
             return Err(too_large());
+        }
+        if factor > count(limits::MAX_REPLICATION_FACTOR) {
+            let text = format!("Replication factor must not be larger than {}.", limits::MAX_REPLICATION_FACTOR);
+            return Err(Refusal::new(ErrorCode::InvalidReplicationFactor, text));
         }
         place(self.ledger.ahead(), partitions, factor, seeded)
     }
@@ -145,7 +155,8 @@ impl Controller {
         Ok(by_partition.into_values().collect())
     }
 
-    fn draft_topic(&self, draft: &mut Draft, plan: &Plan) {
+    fn draft_topic(&self, plan: &Plan) -> Draft {
+        let mut draft = Draft::default();
         let ahead = self.ledger.ahead();
         let assignment = (0..).map(PartitionId).zip(plan.replicas.iter().cloned()).collect();
         let node = nodes::topic::encode(&TopicNode { id: plan.id, assignment, grows_to: plan.grows_to });
@@ -157,6 +168,7 @@ impl Controller {
             let state = nodes::partition::encode(&first_state(ahead, replicas));
             draft.create(nodes::partition::path(&plan.name, partition), state);
         }
+        draft
     }
 
     pub(super) fn delete_topics(&mut self, id: RequestId, request: DeleteTopics) {
@@ -166,6 +178,10 @@ impl Controller {
         let ids = Repeated::of(request.topics.iter().filter_map(TopicRef::id));
         let mut gone = BTreeSet::new();
         let mut outcomes = Vec::with_capacity(request.topics.len());
+        if request.topics.len() > limits::MAX_ITEMS_PER_REQUEST {
+            let topics = request.topics.iter().map(|topic| refused_unread(topic.name().unwrap_or_default())).collect();
+            return self.answer(id, Answer::DeleteTopics(TopicOutcomes { topics, revision: Revision(0) }));
+        }
         for topic in &request.topics {
             let name = topic.name().unwrap_or_default();
             let topic_id = topic.id().unwrap_or(TopicId::ZERO);
@@ -190,14 +206,14 @@ impl Controller {
                     ErrorCode::InvalidRequest,
                     "The provided topic name maps to an ID that was already supplied.",
                 ),
-                (_, Some(found)) => {
-                    self.draft_deletion(&mut draft, &found, &mut room);
-                    TopicOutcome {
+                (_, Some(found)) => match draft.append(self.draft_deletion(&found, &mut room)) {
+                    true => TopicOutcome {
                         partitions: number(found.partition_count()),
                         replication_factor: number(found.replication_factor()),
                         ..outcome(found.name.as_str(), found.id, None)
-                    }
-                }
+                    },
+                    false => outcome(found.name.as_str(), found.id, Some(too_large())),
+                },
             });
         }
         self.propose(draft);
@@ -205,7 +221,8 @@ impl Controller {
     }
 
     /// The topic goes at once for everybody; the states of a large one are removed from the tree in pieces.
-    fn draft_deletion(&self, draft: &mut Draft, topic: &TopicImage, room: &mut usize) {
+    fn draft_deletion(&self, topic: &TopicImage, room: &mut usize) -> Draft {
+        let mut draft = Draft::default();
         let tree = self.ledger.ahead_tree();
         let path = nodes::topic::path(&topic.name);
         draft.delete(tree, ConfigEntity::topic(topic.name.as_str()).path());
@@ -219,6 +236,7 @@ impl Controller {
             None => draft.create(nodes::delete_topic::path(&topic.name), nodes::delete_topic::encode(topic.id)),
         }
         draft.delete(tree, path);
+        draft
     }
 }
 
@@ -261,6 +279,11 @@ pub(super) fn duplicate_topic_name() -> Refusal {
 
 pub(super) fn too_large() -> Refusal {
     Refusal::new(ErrorCode::PolicyViolation, "Unable to perform excessively large batch operation.")
+}
+
+/// Part of a request that names too many to be looked at. The text is Kafka's default one.
+pub(super) fn refused_unread(name: &str) -> TopicOutcome {
+    outcome(name, TopicId::ZERO, Some(Refusal::new(ErrorCode::PolicyViolation, String::new())))
 }
 
 pub(super) fn outcome(name: &str, id: TopicId, refusal: Option<Refusal>) -> TopicOutcome {
@@ -320,6 +343,12 @@ pub(super) fn check_assignment(
     let refuse = |text: String| Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, text));
     if replicas.is_empty() {
         return refuse("The manual partition assignment includes an empty replica list.".to_owned());
+    }
+    if replicas.len() > count(limits::MAX_REPLICATION_FACTOR) {
+        let (given, most) = (replicas.len(), limits::MAX_REPLICATION_FACTOR);
+        return refuse(format!(
+            "The manual partition assignment includes {given} replicas; at most {most} are possible."
+        ));
     }
     let mut seen = BTreeSet::new();
     let mut sorted = replicas.to_vec();

@@ -12,6 +12,7 @@ use ottla_model::{
 use crate::controller::*;
 use crate::delta::Delta;
 use crate::image::{Endpoint, Image, IsrMember, PartitionState};
+use crate::limits;
 use crate::liveness::Reached;
 use crate::transaction::Transaction;
 use crate::tree::Tree;
@@ -33,6 +34,8 @@ pub(super) struct Broker {
 pub(super) struct Cluster {
     pub config: ControllerConfig,
     pub tree: Tree,
+    /// A second member's: made of the bytes of the entries.
+    copy: Tree,
     pub image: Arc<Image>,
     pub controller: Controller,
     pub now: Now,
@@ -66,6 +69,7 @@ impl Cluster {
         let (controller, effects) = Controller::new(now, config.clone(), tree.clone(), image.clone(), Reached::new());
         let mut cluster = Self {
             config,
+            copy: tree.clone(),
             tree,
             image: Arc::new(image),
             controller,
@@ -99,7 +103,9 @@ impl Cluster {
 
     fn take(&mut self, effects: Effects) {
         for (_, transaction) in &effects.proposals {
-            assert_eq!(Transaction::decode(&transaction.encode()).as_ref(), Ok(transaction));
+            let bytes = transaction.encode();
+            assert!(bytes.len() <= limits::MAX_TRANSACTION_BYTES, "an entry of {} bytes", bytes.len());
+            assert_eq!(Transaction::decode(&bytes).as_ref(), Ok(transaction));
             self.transactions += 1;
             self.largest_transaction = self.largest_transaction.max(transaction.changes.len());
         }
@@ -129,6 +135,9 @@ impl Cluster {
         let revision = Revision(self.tree.revision().0 + 1);
         let result = self.tree.apply(revision, transaction);
         let changes: Arc<[_]> = result.clone().unwrap_or_default().into();
+        let read = Transaction::decode(&transaction.encode()).expect("another member can read it");
+        assert_eq!(self.copy.apply(revision, &read).err(), result.clone().err());
+        assert!(self.copy == self.tree, "two members' trees differ");
         if entry.is_some() {
             assert_eq!(result.as_ref().err(), None, "the controller's own proposals hold");
         }
@@ -355,6 +364,7 @@ impl Cluster {
         // The no-op of the new term.
         let revision = Revision(self.tree.revision().0 + 1);
         self.tree.advance(revision);
+        self.copy.advance(revision);
         self.image = Arc::new(self.image.apply(revision, &[]).0);
         let old = std::mem::replace(&mut self.next_id, 0);
         self.next_id = old + 1;

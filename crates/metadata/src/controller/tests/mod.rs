@@ -3,5 +3,6 @@
 mod admin;
 mod brokers;
 mod harness;
+mod hostile;
 mod random;
 mod replication;

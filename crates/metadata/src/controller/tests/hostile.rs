@@ -1,0 +1,276 @@
+//! Requests with random names, sizes and values (faults A1 and A6): every proposal survives its entry form, stays within
+//! the limits, and makes the same tree and image on a second member; every refusal is one of Kafka's.
+
+use ottla_model::{BrokerId, CoordinatorId, ErrorCode, IncarnationId, ListenerName, PartitionId, TopicId};
+
+use super::harness::*;
+use crate::controller::*;
+use crate::image::{ConfigEntity, ConfigKind, Endpoint};
+use crate::limits;
+use crate::placement::Seeded;
+
+const SEEDS: u64 = 30;
+const STEPS: usize = 60;
+
+struct Hostile {
+    cluster: Cluster,
+    random: Seeded,
+    refusals: usize,
+}
+
+impl Hostile {
+    fn new(seed: u64) -> Self {
+        let mut entropy = [0; 16];
+        entropy[..8].copy_from_slice(&seed.to_le_bytes());
+        let mut hostile = Self { cluster: Cluster::new(), random: Seeded::new(entropy), refusals: 0 };
+        for id in 1..=3 {
+            hostile.cluster.start(id);
+        }
+        hostile
+    }
+
+    /// Sizes around every limit, most of them small.
+    fn size(&mut self) -> usize {
+        const SIZES: [usize; 16] = [0, 1, 1, 2, 3, 7, 30, 249, 250, 299, 300, 301, 1_010, 1_025, 40_000, 1_100_000];
+        SIZES[self.random.below(SIZES.len())]
+    }
+
+    fn text(&mut self) -> String {
+        const WORDS: [&str; 12] = ["a", "g", "/", ".", "..", "ü", "\u{0}", "%", "<default>", " ", "\u{7f}", "0"];
+        let (word, size) = (WORDS[self.random.below(WORDS.len())], self.size());
+        word.repeat(size.div_ceil(word.len()))
+    }
+
+    fn number(&mut self) -> i32 {
+        const NUMBERS: [i32; 14] = [i32::MIN, -2, -1, 0, 1, 1, 2, 3, 4, 100, 9_999, 10_001, 1_000_000, i32::MAX];
+        NUMBERS[self.random.below(NUMBERS.len())]
+    }
+
+    fn few(&mut self) -> usize {
+        [0, 1, 1, 1, 2, 3, 40][self.random.below(7)]
+    }
+
+    fn name(&mut self) -> String {
+        match self.random.below(3) {
+            0 => self.text(),
+            1 => "t".repeat(1 + self.random.below(249)),
+            _ => format!("topic-{}", self.random.below(4)),
+        }
+    }
+
+    fn replicas(&mut self) -> Vec<BrokerId> {
+        let count = self.few();
+        (0..count)
+            .map(|_| BrokerId(if self.random.below(4) > 0 { 1 + self.random.below(3) as i32 } else { self.number() }))
+            .collect()
+    }
+
+    fn config(&mut self) -> (String, String) {
+        const KNOWN: [&str; 5] =
+            ["retention.ms", "min.insync.replicas", "consumer.session.timeout.ms", "cleanup.policy", "listeners"];
+        let name = match self.random.below(2) {
+            0 => KNOWN[self.random.below(KNOWN.len())].to_owned(),
+            _ => self.text(),
+        };
+        let value = match self.random.below(3) {
+            0 => self.text(),
+            1 => self.number().to_string(),
+            _ => "60000".to_owned(),
+        };
+        (name, value)
+    }
+
+    fn request(&mut self) -> Request {
+        match self.random.below(8) {
+            0 | 1 => self.create_topics(),
+            2 => self.create_partitions(),
+            3 => {
+                let count = self.few();
+                let topics = (0..count).map(|_| match self.random.below(3) {
+                    0 => TopicRef::Id(TopicId([self.random.below(3) as u8; 16])),
+                    _ => TopicRef::Name(self.name()),
+                });
+                Request::DeleteTopics(DeleteTopics { topics: topics.collect() })
+            }
+            4 | 5 => self.alter_configs(),
+            6 => self.register(),
+            _ => Request::AdmitCoordinator(AdmitCoordinator {
+                coordinator: CoordinatorId(u64::from(self.number().unsigned_abs())),
+                disk: IncarnationId([1; 16]),
+                address: self.text(),
+            }),
+        }
+    }
+
+    fn create_topics(&mut self) -> Request {
+        let count = self.few();
+        let topics = (0..count).map(|_| {
+            let assignments = match self.random.below(2) {
+                0 => Vec::new(),
+                _ => {
+                    let count = self.few();
+                    (0..).map(PartitionId).zip((0..count).map(|_| self.replicas()).collect::<Vec<_>>()).collect()
+                }
+            };
+            let configs = (0..self.few()).map(|_| self.config()).collect::<Vec<_>>();
+            NewTopic {
+                name: self.name(),
+                partitions: self.number(),
+                replication_factor: [1, 2, 3, -1, self.number()][self.random.below(5)],
+                grows_to: [0, 0, 3, self.number()][self.random.below(4)],
+                assignments,
+                configs: match self.random.below(2) {
+                    0 => vec![("retention.ms".to_owned(), Some("1000".to_owned()))],
+                    _ => configs.into_iter().map(|(name, value)| (name, Some(value))).collect(),
+                },
+            }
+        });
+        Request::CreateTopics(CreateTopics {
+            topics: topics.collect(),
+            validate_only: self.random.below(5) == 0,
+            default_partitions: self.number(),
+            default_replication_factor: self.number(),
+        })
+    }
+
+    fn create_partitions(&mut self) -> Request {
+        let count = self.few();
+        let topics = (0..count).map(|_| {
+            let count = self.few();
+            NewPartitions {
+                topic: self.name(),
+                total: self.number(),
+                assignments: (0..count).map(|_| self.replicas()).collect(),
+            }
+        });
+        Request::CreatePartitions(CreatePartitions { topics: topics.collect(), validate_only: false })
+    }
+
+    fn alter_configs(&mut self) -> Request {
+        let count = self.few();
+        let entities = (0..count).map(|_| {
+            let kind = ConfigKind::ALL[self.random.below(ConfigKind::ALL.len())];
+            let name = match (kind, self.random.below(2)) {
+                (ConfigKind::Brokers, 0) => self.number().to_string(),
+                (ConfigKind::Topics, 0) => self.name(),
+                _ => self.text(),
+            };
+            let changes = (0..self.few()).map(|_| {
+                let (name, value) = self.config();
+                let op = match self.random.below(4) {
+                    0 => ConfigOp::Delete,
+                    1 => ConfigOp::Append(value),
+                    2 => ConfigOp::Subtract(value),
+                    _ => ConfigOp::Set(value),
+                };
+                (name, op)
+            });
+            let changes = changes.collect();
+            AlterConfig { entity: ConfigEntity { kind, name }, changes, replace_all: self.random.below(2) == 0 }
+        });
+        Request::AlterConfigs(AlterConfigs { entities: entities.collect(), validate_only: false })
+    }
+
+    fn register(&mut self) -> Request {
+        let count = self.few();
+        let mut endpoints: Vec<_> = (0..count)
+            .map(|_| Endpoint {
+                listener: ListenerName::new(self.text()),
+                host: self.text(),
+                port: 9092,
+                security_protocol: self.text(),
+            })
+            .collect();
+        let mut register = self.cluster.registration(1, 9, ottla_model::BrokerEpoch::NONE);
+        if self.random.below(2) == 0 {
+            endpoints.append(&mut register.endpoints);
+        }
+        register.broker = BrokerId([-1, 4, self.number().max(-2)][self.random.below(3)]);
+        register.inter_broker_listener =
+            endpoints.last().map_or_else(|| ListenerName::new("X"), |endpoint| endpoint.listener.clone());
+        register.endpoints = endpoints;
+        register.incarnation = IncarnationId([self.random.below(200) as u8; 16]);
+        register.rack = (self.random.below(2) == 0).then(|| self.text());
+        register.min_insync_replicas = self.number();
+        Request::Register(register)
+    }
+
+    fn check(&mut self, response: Answer) {
+        let refusals: Vec<Refusal> = match response {
+            Answer::CreateTopics(outcomes) | Answer::DeleteTopics(outcomes) | Answer::CreatePartitions(outcomes) => {
+                outcomes.topics.into_iter().filter_map(|topic| topic.refusal).collect()
+            }
+            Answer::AlterConfigs(outcomes) => {
+                outcomes.entities.into_iter().filter_map(|(_, refusal)| refusal).collect()
+            }
+            Answer::Register(Err(refusal)) => vec![refusal],
+            Answer::Register(Ok(_)) | Answer::AdmitCoordinator(_) => Vec::new(),
+            other => panic!("not an answer to any of these: {other:?}"),
+        };
+        self.refusals += refusals.len();
+        for refusal in refusals {
+            let is_kafkas = !matches!(refusal.error, ErrorCode::None | ErrorCode::UnknownServerError);
+            assert!(is_kafkas && refusal.message.len() <= limits::MAX_ERROR_TEXT_BYTES, "{:?}", refusal.error);
+        }
+    }
+
+    fn run(&mut self) {
+        for _ in 0..STEPS {
+            let request = self.request();
+            let id = self.cluster.send(request);
+            self.cluster.commit_all();
+            // A registration may wait for the holder of its id.
+            while !self.cluster.answers.contains_key(&id) {
+                self.cluster.run(TICK_MS);
+            }
+            let response = self.cluster.answers.remove(&id).expect("there is one");
+            self.check(response);
+            (1..=3).for_each(|id| self.cluster.beat(id));
+        }
+        for (path, node) in self.cluster.tree.iter() {
+            assert!(node.payload.len() <= limits::MAX_NODE_BYTES, "{path} holds {} bytes", node.payload.len());
+        }
+    }
+}
+
+#[test]
+fn what_is_proposed_for_any_request_applies_on_every_member() {
+    let (mut refusals, mut decided) = (0, 0);
+    for seed in 0..SEEDS {
+        let mut hostile = Hostile::new(seed);
+        hostile.run();
+        refusals += hostile.refusals;
+        decided += hostile.cluster.transactions;
+    }
+    assert!(refusals > 1_000 && decided > 500, "{refusals} refusals, {decided} transactions");
+}
+
+/// Fault A1 as it was seen: `kafka-configs --alter --entity-type groups --entity-name <1,010 × g>`.
+#[test]
+fn a_group_whose_name_makes_no_path_is_refused() {
+    let mut cluster = Cluster::of(1);
+    let entity = ConfigEntity::group(&"g".repeat(1_010));
+    let changes = vec![("consumer.session.timeout.ms".to_owned(), ConfigOp::Set("45000".to_owned()))];
+    let entities = vec![AlterConfig { entity, changes, replace_all: false }];
+    let answer = cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
+    let Answer::AlterConfigs(outcomes) = answer else { panic!("not the answer: {answer:?}") };
+    let refusal = outcomes.entities[0].1.as_ref().expect("refused");
+    assert_eq!(refusal.error, ErrorCode::InvalidRequest);
+}
+
+/// Fault A6 as it was seen: IncrementalAlterConfigs of 3.9 MB each on one broker with unknown keys.
+#[test]
+fn configurations_of_one_broker_do_not_grow_past_what_a_watch_event_holds() {
+    let mut cluster = Cluster::of(1);
+    let mut refused = 0;
+    for at in 0..5 {
+        let changes = vec![(format!("plugin.{at}"), ConfigOp::Set("x".repeat(3_900_000)))];
+        let entities = vec![AlterConfig { entity: ConfigEntity::broker(BrokerId(1)), changes, replace_all: false }];
+        let answer = cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
+        let Answer::AlterConfigs(outcomes) = answer else { panic!("not the answer: {answer:?}") };
+        refused += usize::from(outcomes.entities[0].1.is_some());
+    }
+    assert_eq!(refused, 5);
+    let largest = cluster.tree.iter().map(|(_, node)| node.payload.len()).max();
+    assert!(largest.is_some_and(|bytes| bytes <= limits::MAX_NODE_BYTES));
+}

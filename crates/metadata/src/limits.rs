@@ -1,0 +1,100 @@
+//! The limits of what may come into the tree, one table. Whatever is above one of them is refused where it comes in, with
+//! one of Kafka's errors. `docs/limits.md` shows the same table for operators.
+//!
+//! The reasons meet in one: an entry that is proposed must be readable by every member, and every change must fit the
+//! messages by which it travels to other coordinators and to brokers (16 MiB).
+
+/// A Raft entry: half of the largest gRPC message, so that it fits with its frame, and as a watch event, which repeats
+/// each node's revisions.
+pub const MAX_TRANSACTION_BYTES: usize = 8 * 1024 * 1024;
+
+/// The payload of one node: half of a transaction, so that a node may change together with others. A topic of 100,000
+/// partitions with 3 replicas each has a node of 2 MiB.
+pub const MAX_NODE_BYTES: usize = 4 * 1024 * 1024;
+
+/// A path of the tree. The longest of a topic has 300 bytes; a configuration's name may be three times as long as its
+/// entity's, percent-encoded.
+pub const MAX_PATH_BYTES: usize = 1024;
+
+/// The name of a group, client, user or address that a configuration is for: percent-encoded and with its parents it still
+/// is a path.
+pub const MAX_ENTITY_NAME_BYTES: usize = 300;
+
+/// All configurations of one entity together. The longest that anybody needs is a list of throttled replicas: 100,000
+/// of them.
+pub const MAX_CONFIG_BYTES: usize = 1024 * 1024;
+
+/// The name of one configuration. Kafka's own have at most 60 bytes; plugins choose theirs.
+pub const MAX_CONFIG_NAME_BYTES: usize = 1024;
+
+/// Configurations of one entity. Kafka has fewer than 300 for a broker; the rest is for listeners and plugins.
+pub const MAX_CONFIGS_PER_ENTITY: usize = 2_000;
+
+/// Topics, partitions or entities that one request may name or make: Kafka's bound on the records of one operation.
+pub const MAX_ITEMS_PER_REQUEST: usize = 10_000;
+
+/// Replicas of one partition: the states of 500 partitions, which change in one entry when a broker is fenced, stay within
+/// [`MAX_TRANSACTION_BYTES`] with it.
+pub const MAX_REPLICATION_FACTOR: i32 = 256;
+
+/// Registered brokers, live or not: each is in every Metadata response.
+pub const MAX_BROKERS: usize = 10_000;
+
+/// Endpoints of one broker: one for each listener.
+pub const MAX_ENDPOINTS: usize = 64;
+
+/// The name of a listener, a host, a rack, a security protocol: host names have at most 253 bytes, and Kafka's strings at
+/// most 32,767, which a longer rack would break in every Metadata response.
+pub const MAX_REGISTRATION_TEXT_BYTES: usize = 255;
+
+/// The address that a coordinator shows for people to read; what is longer is cut.
+pub const MAX_ADDRESS_BYTES: usize = 300;
+
+/// The text of an error. It quotes what a client sent; a response must not be a multiple of its request.
+pub const MAX_ERROR_TEXT_BYTES: usize = 1024;
+
+/// The text, cut at a character where it is longer.
+pub fn cut(mut text: String, max_bytes: usize) -> String {
+    if text.len() > max_bytes {
+        let end = (0..=max_bytes).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_shows_every_limit() {
+        let document = include_str!("../../../docs/limits.md");
+        let limits = [
+            ("one entry", MAX_TRANSACTION_BYTES),
+            ("one node", MAX_NODE_BYTES),
+            ("path of a node", MAX_PATH_BYTES),
+            ("name of a group", MAX_ENTITY_NAME_BYTES),
+            ("configurations of one topic", MAX_CONFIG_BYTES),
+            ("name of a configuration", MAX_CONFIG_NAME_BYTES),
+            ("number of configurations", MAX_CONFIGS_PER_ENTITY),
+            ("topics, partitions or resources", MAX_ITEMS_PER_REQUEST),
+            ("replicas of one partition", usize::try_from(MAX_REPLICATION_FACTOR).unwrap_or(0)),
+            ("registered brokers", MAX_BROKERS),
+            ("endpoints", MAX_ENDPOINTS),
+            ("listener name", MAX_REGISTRATION_TEXT_BYTES),
+            ("address of a coordinator", MAX_ADDRESS_BYTES),
+            ("text of an error", MAX_ERROR_TEXT_BYTES),
+        ];
+        for (what, limit) in limits {
+            let row = document.lines().find(|line| line.starts_with(&format!("| {what}"))).expect("a row");
+            assert!(row.contains(&format!("| {limit} ")), "{row} does not say {limit}");
+        }
+    }
+
+    #[test]
+    fn texts_are_cut_at_a_character() {
+        assert_eq!(cut("abc".to_owned(), 3), "abc");
+        assert_eq!(cut("aüc".to_owned(), 2), "a");
+        assert_eq!(cut("ü".to_owned(), 0), "");
+    }
+}

@@ -20,7 +20,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, BytesMut};
 use ottla_model::ListenerName;
@@ -160,9 +160,17 @@ impl End {
 
 type Wait<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
 
-enum Pending {
+enum Outcome {
     Ready(Response),
     Waiting(Pin<Box<dyn Future<Output = Response> + Send>>),
+}
+
+/// A request whose response has not been handed to the writer.
+struct Pending {
+    /// None: no API that is served.
+    api: Option<Api>,
+    arrived: Instant,
+    outcome: Outcome,
 }
 
 pub struct Connection {
@@ -269,9 +277,9 @@ impl Connection {
     /// others cannot leave before it.
     fn resolve(&mut self, context: &mut Context<'_>) {
         while let Some(front) = self.pending.front_mut() {
-            let response = match front {
-                Pending::Ready(response) => std::mem::take(response),
-                Pending::Waiting(future) => match future.as_mut().poll(context) {
+            let response = match &mut front.outcome {
+                Outcome::Ready(response) => std::mem::take(response),
+                Outcome::Waiting(future) => match future.as_mut().poll(context) {
                     Poll::Ready(response) => {
                         self.pending_bytes += response.memory_bytes();
                         response
@@ -279,6 +287,9 @@ impl Connection {
                     Poll::Pending => return,
                 },
             };
+            if let Some(api) = front.api {
+                self.shared.telemetry.answered(api, front.arrived.elapsed());
+            }
             self.pending.pop_front();
             self.shared.pending.fetch_sub(1, Ordering::AcqRel);
             self.pending_bytes = self.pending_bytes.saturating_sub(response.memory_bytes());
@@ -373,6 +384,8 @@ impl Connection {
         if self.broker.is_none() {
             self.broker = self.shared.gate.broker();
         }
+        let arrived = Instant::now();
+        let api = frame.first_chunk().and_then(|key| Api::from_key(i16::from_be_bytes(*key)));
         let answer = match &self.broker {
             Some(broker) => dispatch(broker, &self.context, frame),
             None => match before_registration(&self.shared.gate.identity, &frame) {
@@ -384,17 +397,17 @@ impl Connection {
                 }
             },
         };
-        let pending = match answer {
+        let outcome = match answer {
             Answer::Ready(response) => {
                 self.pending_bytes += response.memory_bytes();
-                Pending::Ready(response)
+                Outcome::Ready(response)
             }
-            Answer::Later(future) => Pending::Waiting(future),
+            Answer::Later(future) => Outcome::Waiting(future),
             Answer::None => return Ok(()),
             Answer::Close(reason) => return Err(End::Refused(reason)),
         };
         self.shared.pending.fetch_add(1, Ordering::AcqRel);
-        self.pending.push_back(pending);
+        self.pending.push_back(Pending { api, arrived, outcome });
         Ok(())
     }
 

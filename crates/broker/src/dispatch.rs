@@ -24,7 +24,7 @@ pub fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: Bytes
     if let Err(error) = bounds::check(header.api_key, header.api_version, &frame) {
         return Answer::close(error);
     }
-    broker.telemetry.requests.count(api);
+    broker.telemetry.received(api);
     let handle = match api {
         Api::Produce => handlers::produce::handle,
         Api::Fetch => handlers::fetch::handle,

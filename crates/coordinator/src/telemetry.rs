@@ -1,6 +1,5 @@
 //! What a coordinator tells about itself: log lines, and /healthz, /readyz, /metrics on a port of their own.
 
-use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +11,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use ottla_config::{LoggingConfig, LoggingFormat};
 use ottla_consensus::{Role, RoleChange};
+use ottla_metrics::{Counter, Description, Gauge, Histogram, Registry};
 use ottla_model::{MonotonicMs, Revision};
 use tracing_subscriber::EnvFilter;
 
@@ -35,26 +35,39 @@ pub fn start_logging(config: &LoggingConfig) -> Result<(), String> {
     Ok(())
 }
 
-/// Numbers that the driver writes and everybody may read.
-#[derive(Debug, Default)]
+/// The metrics of a coordinator. The Raft driver writes them.
+#[derive(Debug)]
 pub struct Metrics {
+    registry: Registry,
     clock: Clock,
     last_tick_ms: AtomicU64,
-    term: AtomicU64,
-    /// 0: none known.
-    leader: AtomicU64,
-    is_leader: AtomicU64,
-    elections_won: AtomicU64,
-    committed: AtomicU64,
-    applied: AtomicU64,
-    proposals: AtomicU64,
-    syncs: AtomicU64,
-    sync_micros: AtomicU64,
+    term: Gauge,
+    leader: Gauge,
+    is_leader: Gauge,
+    elections_won: Counter,
+    committed: Gauge,
+    applied: Gauge,
+    proposals: Counter,
+    synced_writes: Histogram,
 }
 
 impl Metrics {
     pub fn new(clock: Clock) -> Arc<Self> {
-        Arc::new(Self { clock, ..Self::default() })
+        let registry = Registry::new("ottla_quorum");
+        Arc::new(Self {
+            clock,
+            last_tick_ms: AtomicU64::new(0),
+            term: registry.gauge("term", "Raft term that this coordinator knows"),
+            leader: registry.gauge("leader_id", "Id of the quorum leader; 0 while none is known"),
+            is_leader: registry.gauge("is_leader", "1 while this coordinator is the quorum leader, else 0"),
+            elections_won: registry.counter("elections_won_total", "Elections that this coordinator won"),
+            committed: registry.gauge("committed_revision", "Last revision that this coordinator knows as committed"),
+            applied: registry.gauge("applied_revision", "Last revision applied to this coordinator's tree"),
+            proposals: registry.counter("proposals_total", "Transactions proposed by this coordinator"),
+            synced_writes: registry
+                .durations("synced_write_seconds", "Time that a synced write of Raft's log and state took, in seconds"),
+            registry,
+        })
     }
 
     pub fn tick(&self, now: MonotonicMs) {
@@ -62,25 +75,28 @@ impl Metrics {
     }
 
     pub fn role(&self, role: RoleChange) {
-        self.term.store(role.term, Ordering::Relaxed);
-        self.leader.store(role.leader.map_or(0, |id| id.0), Ordering::Relaxed);
-        let leads = u64::from(role.role == Role::Leader);
-        let led = self.is_leader.swap(leads, Ordering::Relaxed);
-        self.elections_won.fetch_add(leads.saturating_sub(led), Ordering::Relaxed);
+        let shown = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.term.set(shown(role.term));
+        self.leader.set(role.leader.map_or(0, |id| shown(id.0)));
+        let leads = role.role == Role::Leader;
+        // Only the driver's thread writes.
+        if leads && self.is_leader.get() == 0 {
+            self.elections_won.add(1);
+        }
+        self.is_leader.set(i64::from(leads));
     }
 
     pub fn applied(&self, applied: Revision, committed: Revision) {
-        self.applied.store(applied.0, Ordering::Relaxed);
-        self.committed.store(committed.0, Ordering::Relaxed);
+        self.applied.set(i64::try_from(applied.0).unwrap_or(i64::MAX));
+        self.committed.set(i64::try_from(committed.0).unwrap_or(i64::MAX));
     }
 
     pub fn proposed(&self, entries: usize) {
-        self.proposals.fetch_add(entries as u64, Ordering::Relaxed);
+        self.proposals.add(entries as u64);
     }
 
     pub fn synced(&self, took: Duration) {
-        self.syncs.fetch_add(1, Ordering::Relaxed);
-        self.sync_micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.synced_writes.observe(took);
     }
 
     /// The driver is at work, or there is none yet: waiting for the others of a first start is no illness.
@@ -92,30 +108,19 @@ impl Metrics {
     /// A leader is known, and what it committed is applied here.
     pub fn is_ready(&self) -> bool {
         self.is_healthy()
-            && self.leader.load(Ordering::Relaxed) != 0
-            && self.applied.load(Ordering::Relaxed) > 0
-            && self.applied.load(Ordering::Relaxed) >= self.committed.load(Ordering::Relaxed)
+            && self.leader.get() != 0
+            && self.applied.get() > 0
+            && self.applied.get() >= self.committed.get()
     }
 
     /// Prometheus' text form.
     pub fn render(&self) -> String {
-        let mut text = String::new();
-        let mut line = |name: &str, kind: &str, help: &str, value: &dyn std::fmt::Display| {
-            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
-        };
-        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        line("ottla_quorum_term", "gauge", "The term that this coordinator knows.", &read(&self.term));
-        line("ottla_quorum_leader_id", "gauge", "The quorum leader; 0: none known.", &read(&self.leader));
-        line("ottla_quorum_is_leader", "gauge", "1 where this coordinator leads.", &read(&self.is_leader));
-        line("ottla_quorum_elections_won_total", "counter", "Elections won here.", &read(&self.elections_won));
-        line("ottla_quorum_committed_revision", "gauge", "Committed, as known here.", &read(&self.committed));
-        line("ottla_quorum_applied_revision", "gauge", "Applied to the tree here.", &read(&self.applied));
-        line("ottla_quorum_proposals_total", "counter", "Transactions proposed here.", &read(&self.proposals));
-        line("ottla_quorum_synced_writes_total", "counter", "Batches synced to the disk.", &read(&self.syncs));
-        #[allow(clippy::cast_precision_loss)]
-        let seconds = read(&self.sync_micros) as f64 / 1e6;
-        line("ottla_quorum_synced_write_seconds_total", "counter", "Time spent in them.", &seconds);
-        text
+        self.registry.render()
+    }
+
+    /// Every metric of a coordinator, for `docs/metrics.md`.
+    pub fn descriptions() -> Vec<Description> {
+        Self::new(Clock::default()).registry.descriptions()
     }
 }
 

@@ -12,6 +12,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Layer 0.
     ("model", &[]),
     ("protocol", &["model"]),
+    ("metrics", &[]),
     // Layer 1: synchronous cores.
     ("metadata", &["model"]),
     ("consensus", &["model"]),
@@ -24,12 +25,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client", &["model", "protocol"]),
     ("config", &["model"]),
     // Layer 3: binaries.
-    ("coordinator", &["model", "metadata", "consensus", "rpc", "config"]),
+    ("coordinator", &["model", "metrics", "metadata", "consensus", "rpc", "config"]),
     (
         "broker",
         &[
             "model",
             "protocol",
+            "metrics",
             "metadata",
             "replication",
             "group-coordinator",

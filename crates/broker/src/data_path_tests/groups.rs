@@ -182,7 +182,7 @@ fn members_come_by_the_clock_and_go_with_the_leadership() {
     assert_eq!(synced.error_code, 0);
     assert_eq!(heartbeat(&brokers[0], "g", &first.member_id, 1), 0);
     let page = brokers[0].broker.telemetry.render();
-    assert!(page.contains("ottla_broker_groups{type=\"classic\",state=\"Stable\"} 1"), "{page}");
+    assert!(page.contains("ottla_broker_groups{state=\"Stable\",type=\"classic\"} 1"), "{page}");
     // A second member waits for the first one, which does not come again.
     let mut second = begin_join(&brokers[0], "g", "");
     assert!(!second.is_ready());

@@ -1,63 +1,58 @@
-//! What this broker tells of the groups that it coordinates.
+//! Metrics of the groups that this broker coordinates.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use crate::telemetry::{Counter, Gauge};
+use ottla_metrics::{Counter, Gauge, Registry};
 
 /// How many groups there are, by type and state.
 pub type States = BTreeMap<(&'static str, &'static str), u64>;
 
-#[derive(Default)]
+type CountStates = Box<dyn Fn() -> States + Send + Sync>;
+
 pub struct GroupMetrics {
-    /// Partitions of `__consumer_offsets` whose groups are served here.
     pub partitions: Gauge,
     pub loads: Counter,
     pub load_ms: Counter,
     pub records: Counter,
-    /// Rounds of classic groups that got a leader.
     pub rebalances: Counter,
     pub commits: Counter,
-    /// Counts the groups when somebody looks: that costs a step for each, where counting all the time would cost every change one.
-    states: OnceLock<Box<dyn Fn() -> States + Send + Sync>>,
+    /// Counts the groups when a page is made: that costs a step for each group, where counting all the time would cost
+    /// every change one.
+    states: Arc<OnceLock<CountStates>>,
 }
 
 impl GroupMetrics {
+    pub fn new(registry: &Registry) -> Self {
+        let states: Arc<OnceLock<CountStates>> = Arc::default();
+        let counted = Arc::clone(&states);
+        registry.computed("groups", "Groups that this broker coordinates", &["type", "state"], move || {
+            let states = counted.get().map(|count| count()).unwrap_or_default();
+            let shown = |((group_type, state), count): ((&str, &str), u64)| {
+                #[expect(clippy::cast_precision_loss, reason = "no broker has 2^53 groups")]
+                let count = count as f64;
+                (vec![group_type.to_owned(), state.to_owned()], count)
+            };
+            states.into_iter().map(shown).collect()
+        });
+        Self {
+            partitions: registry
+                .gauge("group_partitions", "Partitions of __consumer_offsets whose groups are served by this broker"),
+            loads: registry.counter("group_loads_total", "Partitions of __consumer_offsets that were loaded"),
+            load_ms: registry.counter(
+                "group_load_milliseconds_total",
+                "Time from the beginning of leaderships until their groups were served",
+            ),
+            records: registry.counter("group_records_total", "Records of groups and their offsets that were appended"),
+            rebalances: registry.counter("group_rebalances_total", "Rebalances of classic groups that were completed"),
+            commits: registry.counter("offset_commits_total", "OffsetCommit requests that reached their group"),
+            states,
+        }
+    }
+
     /// Says how groups are counted. Once.
     pub fn count_by(&self, states: impl Fn() -> States + Send + Sync + 'static) {
         let _ = self.states.set(Box::new(states));
-    }
-
-    pub fn render(&self, page: &mut String) {
-        let counters = [
-            ("offset_commits_total", "OffsetCommit requests that a group was asked", self.commits.get()),
-            ("group_rebalances_total", "Rebalances of classic groups that were completed", self.rebalances.get()),
-            ("group_records_total", "Records of groups and their offsets that were appended", self.records.get()),
-            ("group_loads_total", "Partitions of __consumer_offsets that were loaded", self.loads.get()),
-            (
-                "group_load_milliseconds_total",
-                "Time from a leadership until its groups were served",
-                self.load_ms.get(),
-            ),
-        ];
-        for (name, help, value) in counters {
-            let _ = writeln!(
-                page,
-                "# HELP ottla_broker_{name} {help}\n# TYPE ottla_broker_{name} counter\nottla_broker_{name} {value}"
-            );
-        }
-        let partitions = self.partitions.get();
-        let _ = writeln!(
-            page,
-            "# HELP ottla_broker_group_partitions Partitions of __consumer_offsets whose groups are served here\n\
-             # TYPE ottla_broker_group_partitions gauge\nottla_broker_group_partitions {partitions}\n\
-             # HELP ottla_broker_groups Groups that are coordinated here\n# TYPE ottla_broker_groups gauge"
-        );
-        let states = self.states.get().map(|count| count()).unwrap_or_default();
-        for ((group_type, state), count) in states {
-            let _ = writeln!(page, "ottla_broker_groups{{type=\"{group_type}\",state=\"{state}\"}} {count}");
-        }
     }
 }
 

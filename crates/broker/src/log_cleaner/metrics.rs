@@ -1,10 +1,8 @@
-//! What the cleaner tells of itself.
+//! The log cleaner's metrics.
 
-use std::fmt::Write as _;
+use ottla_metrics::{Counter, Gauge, Registry};
 
-use crate::telemetry::{Counter, Gauge};
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct CleanerMetrics {
     pub runs: Counter,
     pub failures: Counter,
@@ -16,36 +14,22 @@ pub struct CleanerMetrics {
 }
 
 impl CleanerMetrics {
-    pub fn render(&self, page: &mut String) {
-        let all = [
-            ("runs_total", "counter", "Cleanings of a compacted log that were finished", self.runs.get() as i64),
-            ("failures_total", "counter", "Cleanings that ended with an error", self.failures.get() as i64),
-            (
-                "indexed_bytes_total",
-                "counter",
-                "Bytes read to find the last record of each key",
-                self.indexed_bytes.get() as i64,
-            ),
-            ("read_bytes_total", "counter", "Bytes of segments that were cleaned", self.read_bytes.get() as i64),
-            ("written_bytes_total", "counter", "Bytes that were left of them", self.written_bytes.get() as i64),
-            (
-                "uncleanable_partitions",
-                "gauge",
+    pub fn new(registry: &Registry) -> Self {
+        Self {
+            runs: registry.counter("cleaner_runs_total", "Cleanings of a compacted log that were finished"),
+            failures: registry.counter("cleaner_failures_total", "Cleanings that ended with an error"),
+            indexed_bytes: registry
+                .counter("cleaner_indexed_bytes_total", "Bytes read to find the last record of each key"),
+            read_bytes: registry.counter("cleaner_read_bytes_total", "Bytes of segments that were cleaned"),
+            written_bytes: registry.counter("cleaner_written_bytes_total", "Bytes that cleanings kept"),
+            uncleanable_partitions: registry.gauge(
+                "cleaner_uncleanable_partitions",
                 "Partitions that are not cleaned any more because of an error",
-                self.uncleanable_partitions.get(),
             ),
-            (
-                "max_dirty_percent",
-                "gauge",
-                "Dirty part of the filthiest log at the last look",
-                self.max_dirty_percent.get(),
+            max_dirty_percent: registry.gauge(
+                "cleaner_max_dirty_percent",
+                "Share of uncleaned bytes in the log with the largest such share, in percent",
             ),
-        ];
-        for (name, kind, help, value) in all {
-            let _ = writeln!(
-                page,
-                "# HELP ottla_broker_cleaner_{name} {help}\n# TYPE ottla_broker_cleaner_{name} {kind}\nottla_broker_cleaner_{name} {value}"
-            );
         }
     }
 }

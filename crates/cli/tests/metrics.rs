@@ -1,0 +1,80 @@
+//! `docs/metrics.md` is made from the registries of both services: run this with `OTTLA_WRITE_DOCS=1` to write it anew.
+
+use std::fmt::Write as _;
+
+use ottla_broker::telemetry::Telemetry;
+use ottla_coordinator::telemetry::Metrics;
+use ottla_metrics::Description;
+
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
+
+/// Metrics that Kafka has too: its MBean and attribute, and the name of ours.
+const KAFKA_NAMES: &[(&str, &str)] = &[
+    ("kafka.server:type=BrokerTopicMetrics,name=BytesInPerSec", "ottla_broker_records_bytes_in_total"),
+    ("kafka.server:type=BrokerTopicMetrics,name=BytesOutPerSec", "ottla_broker_records_bytes_out_total"),
+    ("kafka.network:type=RequestMetrics,name=RequestsPerSec,request=…", "ottla_broker_requests_total"),
+    ("kafka.network:type=RequestMetrics,name=TotalTimeMs,request=…", "ottla_broker_request_seconds"),
+    ("kafka.server:type=ReplicaManager,name=PartitionCount", "ottla_broker_partitions"),
+    ("kafka.server:type=ReplicaManager,name=LeaderCount", "ottla_broker_leader_partitions"),
+    ("kafka.server:type=ReplicaManager,name=UnderReplicatedPartitions", "ottla_broker_under_replicated_partitions"),
+    ("kafka.server:type=ReplicaManager,name=IsrShrinksPerSec", "ottla_broker_isr_shrinks_total"),
+    ("kafka.server:type=ReplicaManager,name=IsrExpandsPerSec", "ottla_broker_isr_expansions_total"),
+    ("kafka.log:type=LogManager,name=OfflineLogDirectoryCount", "ottla_broker_log_directories_offline"),
+    (
+        "kafka.log:type=LogCleanerManager,name=uncleanable-partitions-count",
+        "ottla_broker_cleaner_uncleanable_partitions",
+    ),
+    ("kafka.server:type=socket-server-metrics,name=connection-count", "ottla_broker_connections_open"),
+    ("kafka.server:type=raft-metrics,name=current-leader", "ottla_quorum_leader_id"),
+    ("kafka.server:type=raft-metrics,name=current-epoch", "ottla_quorum_term"),
+    ("kafka.server:type=raft-metrics,name=high-watermark", "ottla_quorum_committed_revision"),
+];
+
+fn all() -> (Vec<Description>, Vec<Description>) {
+    (Telemetry::default().descriptions(), Metrics::descriptions())
+}
+
+fn table(page: &mut String, title: &str, metrics: &[Description]) {
+    write!(page, "\n## {title}\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n")
+        .expect("a string takes all text");
+    for Description { name, kind, labels, help } in metrics {
+        writeln!(page, "| `{name}` | {kind} | {} | {help} |", labels.join(", ")).expect("a string takes all text");
+    }
+}
+
+fn page() -> String {
+    let mut page = "# Metrics\n\n\
+        Each process serves Prometheus' text form at `/metrics` on its HTTP port. This page is made from the registries of the\n\
+        services by `crates/cli/tests/metrics.rs`. A histogram has the series `_bucket` (label `le`, in seconds), `_sum` and `_count`.\n"
+        .to_owned();
+    let (broker, coordinator) = all();
+    table(&mut page, "Broker", &broker);
+    table(&mut page, "Coordinator", &coordinator);
+    page.push_str("\n## Kafka's names\n\n| Kafka's MBean | metric |\n|---|---|\n");
+    for (kafka, ours) in KAFKA_NAMES {
+        writeln!(page, "| `{kafka}` | `{ours}` |").expect("a string takes all text");
+    }
+    page
+}
+
+#[test]
+fn the_page_lists_every_metric() {
+    if std::env::var_os("OTTLA_WRITE_DOCS").is_some() {
+        std::fs::write(PATH, page()).expect("written");
+    }
+    let written = std::fs::read_to_string(PATH).unwrap_or_default();
+    assert!(written == page(), "docs/metrics.md is out of date: run this test with OTTLA_WRITE_DOCS=1");
+}
+
+#[test]
+fn names_are_unique_and_follow_prometheus() {
+    let (broker, coordinator) = all();
+    let names: Vec<&str> = broker.iter().chain(&coordinator).map(|metric| metric.name.as_str()).collect();
+    for metric in broker.iter().chain(&coordinator) {
+        assert_eq!(metric.kind == "counter", metric.name.ends_with("_total"), "{}", metric.name);
+        assert_eq!(metric.kind == "histogram", metric.name.ends_with("_seconds"), "{}", metric.name);
+    }
+    for (kafka, ours) in KAFKA_NAMES {
+        assert!(names.contains(ours), "{kafka} is mapped to {ours}, which no process has");
+    }
+}

@@ -1,0 +1,248 @@
+//! The metrics of a process: counters, gauges and histograms in one registry, which shows them to Prometheus and describes
+//! them for `docs/metrics.md`.
+//!
+//! A metric is made once, when the process starts, and is a cheap handle: to count costs one relaxed add, to time a
+//! request two. A page costs a step for each metric, never for each partition, and takes no lock that the data path takes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::core::{AtomicI64, AtomicU64, Collector, Desc, GenericCounter, GenericGauge};
+use prometheus::proto::MetricFamily;
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, TextEncoder};
+
+/// Upper bounds of the histograms of durations, in seconds: from a page-cache append to a stall that people notice. Four
+/// bounds per factor of ten; more would cost memory and lines for each API.
+const DURATION_BOUNDS_S: &[f64] =
+    &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// Only a bad name makes a metric fail, and names are constants: the test of `docs/metrics.md` makes every metric.
+const CONSTANT: &str = "metric names are constants of the program";
+
+/// A number that only grows.
+#[derive(Clone, Debug)]
+pub struct Counter(GenericCounter<AtomicU64>);
+
+impl Counter {
+    pub fn add(&self, count: u64) {
+        self.0.inc_by(count);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// A number that goes both ways.
+#[derive(Clone, Debug)]
+pub struct Gauge(GenericGauge<AtomicI64>);
+
+impl Gauge {
+    pub fn add(&self, count: i64) {
+        self.0.add(count);
+    }
+
+    pub fn set(&self, value: i64) {
+        self.0.set(value);
+    }
+
+    pub fn get(&self) -> i64 {
+        self.0.get()
+    }
+}
+
+/// How long things took.
+#[derive(Clone, Debug)]
+pub struct Histogram(prometheus::Histogram);
+
+impl Histogram {
+    pub fn observe(&self, took: Duration) {
+        self.0.observe(took.as_secs_f64());
+    }
+
+    pub fn count(&self) -> u64 {
+        self.0.get_sample_count()
+    }
+}
+
+/// What a metric is, for the documents.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Description {
+    pub name: String,
+    pub kind: &'static str,
+    pub labels: Vec<String>,
+    pub help: String,
+}
+
+/// All metrics of one process, under one prefix.
+pub struct Registry {
+    inner: prometheus::Registry,
+    prefix: &'static str,
+    descriptions: Mutex<BTreeMap<String, Description>>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// `prefix` stands before each name, with a `_` between.
+    pub fn new(prefix: &'static str) -> Self {
+        Self { inner: prometheus::Registry::new(), prefix, descriptions: Mutex::default() }
+    }
+
+    /// A counter; by Prometheus' convention its name ends with `_total`.
+    pub fn counter(&self, name: &str, help: &str) -> Counter {
+        let counter = GenericCounter::new(self.name(name), help).expect(CONSTANT);
+        self.register(name, "counter", &[], help, counter.clone());
+        Counter(counter)
+    }
+
+    /// One counter for each value of a label.
+    pub fn counters_by(&self, name: &str, help: &str, label: &str, values: &[&str]) -> Vec<Counter> {
+        let all = IntCounterVec::new(Opts::new(self.name(name), help), &[label]).expect(CONSTANT);
+        self.register(name, "counter", &[label], help, all.clone());
+        values.iter().map(|value| Counter(all.with_label_values(&[value]))).collect()
+    }
+
+    pub fn gauge(&self, name: &str, help: &str) -> Gauge {
+        let gauge = GenericGauge::new(self.name(name), help).expect(CONSTANT);
+        self.register(name, "gauge", &[], help, gauge.clone());
+        Gauge(gauge)
+    }
+
+    /// One histogram of durations for each value of a label; the name ends with `_seconds`.
+    pub fn durations_by(&self, name: &str, help: &str, label: &str, values: &[&str]) -> Vec<Histogram> {
+        let options = HistogramOpts::new(self.name(name), help).buckets(DURATION_BOUNDS_S.to_vec());
+        let all = HistogramVec::new(options, &[label]).expect(CONSTANT);
+        self.register(name, "histogram", &[label], help, all.clone());
+        values.iter().map(|value| Histogram(all.with_label_values(&[value]))).collect()
+    }
+
+    /// A histogram of durations; the name ends with `_seconds`.
+    pub fn durations(&self, name: &str, help: &str) -> Histogram {
+        let options = HistogramOpts::new(self.name(name), help).buckets(DURATION_BOUNDS_S.to_vec());
+        let histogram = prometheus::Histogram::with_opts(options).expect(CONSTANT);
+        self.register(name, "histogram", &[], help, histogram.clone());
+        Histogram(histogram)
+    }
+
+    /// A gauge that is computed when a page is made, for what would cost too much to count all the time. `compute` gives
+    /// the values of the labels with each number; it must not wait for a lock that a disk may hold.
+    pub fn computed(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        compute: impl Fn() -> Vec<(Vec<String>, f64)> + Send + Sync + 'static,
+    ) {
+        let options = Opts::new(self.name(name), help);
+        let gauges = prometheus::GaugeVec::new(options, labels).expect(CONSTANT);
+        self.register(name, "gauge", labels, help, Computed { gauges, compute: Box::new(compute) });
+    }
+
+    /// Prometheus' text form.
+    pub fn render(&self) -> String {
+        let mut page = String::with_capacity(16 * 1024);
+        // Writing to a string fails only for a family without metrics, which the registry does not gather.
+        let _ = TextEncoder::new().encode_utf8(&self.inner.gather(), &mut page);
+        page
+    }
+
+    /// Every metric, by name.
+    pub fn descriptions(&self) -> Vec<Description> {
+        self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{}_{name}", self.prefix)
+    }
+
+    /// A name that was taken before is a mistake of the program, which `docs/metrics.md`'s test finds: the second metric
+    /// counts and is not shown.
+    fn register(&self, name: &str, kind: &'static str, labels: &[&str], help: &str, metric: impl Collector + 'static) {
+        let is_new = self.inner.register(Box::new(metric)).is_ok();
+        debug_assert!(is_new, "metric {name} is registered twice or has a bad name");
+        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        let description = Description { name: self.name(name), kind, labels, help: help.to_owned() };
+        self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).insert(description.name.clone(), description);
+    }
+}
+
+type Compute = Box<dyn Fn() -> Vec<(Vec<String>, f64)> + Send + Sync>;
+
+struct Computed {
+    gauges: prometheus::GaugeVec,
+    compute: Compute,
+}
+
+impl Collector for Computed {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauges.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.gauges.reset();
+        for (labels, value) in (self.compute)() {
+            let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+            if let Ok(gauge) = self.gauges.get_metric_with_label_values(&labels) {
+                gauge.set(value);
+            }
+        }
+        self.gauges.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_shows_what_was_counted() {
+        let registry = Registry::new("ottla_test");
+        let counter = registry.counter("things_total", "Things that were counted");
+        let gauge = registry.gauge("open", "Things that are open");
+        let durations = registry.durations_by("took_seconds", "Time that a thing took", "api", &["Fetch", "Produce"]);
+        registry.computed("groups", "Groups by state", &["state"], || vec![(vec!["Stable".to_owned()], 3.0)]);
+        counter.add(2);
+        gauge.add(5);
+        gauge.add(-1);
+        durations[1].observe(Duration::from_micros(200));
+        let page = registry.render();
+        for line in [
+            "# HELP ottla_test_things_total Things that were counted",
+            "# TYPE ottla_test_things_total counter",
+            "ottla_test_things_total 2",
+            "ottla_test_open 4",
+            "ottla_test_took_seconds_bucket{api=\"Produce\",le=\"0.0001\"} 0",
+            "ottla_test_took_seconds_bucket{api=\"Produce\",le=\"0.00025\"} 1",
+            "ottla_test_took_seconds_count{api=\"Fetch\"} 0",
+            "ottla_test_groups{state=\"Stable\"} 3",
+        ] {
+            assert!(page.lines().any(|shown| shown == line), "{line} is missing in\n{page}");
+        }
+        let names: Vec<_> = registry.descriptions().into_iter().map(|description| description.name).collect();
+        assert_eq!(
+            names,
+            ["ottla_test_groups", "ottla_test_open", "ottla_test_things_total", "ottla_test_took_seconds"]
+        );
+    }
+
+    #[test]
+    fn a_computed_gauge_forgets_what_is_gone() {
+        let registry = Registry::new("ottla_test");
+        let states = std::sync::Arc::new(Mutex::new(vec!["Empty", "Stable"]));
+        let seen = std::sync::Arc::clone(&states);
+        registry.computed("groups", "Groups by state", &["state"], move || {
+            let states = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            states.iter().map(|state| (vec![(*state).to_owned()], 1.0)).collect()
+        });
+        assert!(registry.render().contains("state=\"Empty\""));
+        states.lock().expect("the test's lock").remove(0);
+        assert!(!registry.render().contains("state=\"Empty\""));
+    }
+}

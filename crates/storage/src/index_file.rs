@@ -7,7 +7,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::env::{Env, File, OpenMode};
+use crate::env::{Env, File, OpenMode, Waits, read_at};
 
 /// How many entries wait in memory before they are written out: at most 12 KiB per active segment and index.
 const BUFFERED_ENTRIES_MAX: usize = 1024;
@@ -23,6 +23,7 @@ pub(crate) trait Entry: Copy {
     fn decode(bytes: &[u8]) -> Self;
 }
 
+#[derive(Clone)]
 pub(crate) struct IndexFile<T> {
     /// Entries in the file.
     written: u32,
@@ -42,6 +43,11 @@ impl<T: Entry> IndexFile<T> {
         let size = usize::try_from(size_bytes).ok()?;
         let written = u32::try_from(size / T::BYTES).ok()?;
         (size % T::BYTES == 0).then_some(Self { written, waiting: Vec::new(), last: None })
+    }
+
+    /// The part that is in the file.
+    pub fn in_file(&self) -> Self {
+        Self { written: self.written, waiting: Vec::new(), last: None }
     }
 
     pub fn len(&self) -> u32 {
@@ -71,7 +77,7 @@ impl<T: Entry> IndexFile<T> {
         match (self.last, self.written) {
             (Some(last), _) => Ok(Some(last)),
             (None, 0) => Ok(None),
-            (None, written) => read_one(&env.open(path, OpenMode::Read)?, written - 1).map(Some),
+            (None, written) => read_one(&env.open(path, OpenMode::Read)?, written - 1, Waits::Yes).map(Some),
         }
     }
 
@@ -83,26 +89,40 @@ impl<T: Entry> IndexFile<T> {
 
     /// The last entry for which `holds`, which is true for a prefix of the entries, is true; and its number.
     pub fn last_where(&self, env: &impl Env, path: &Path, holds: impl Fn(&T) -> bool) -> io::Result<Option<(u32, T)>> {
+        match self.last_in_memory(&holds) {
+            Some(found) => Ok(found),
+            None => self.last_in_file(&env.open(path, OpenMode::Read)?, holds, Waits::Yes),
+        }
+    }
+
+    /// [`Self::last_where`] where the entries in memory tell; none where the file has to be read.
+    pub fn last_in_memory(&self, holds: impl Fn(&T) -> bool) -> Option<Option<(u32, T)>> {
         if let Some(last) = self.last
             && holds(&last)
         {
-            return Ok(Some((self.len().saturating_sub(1), last)));
+            return Some(Some((self.len().saturating_sub(1), last)));
         }
         if self.waiting.first().is_some_and(&holds) {
             let count = self.waiting.partition_point(&holds);
             let number = count.saturating_sub(1);
             let entry = self.waiting.get(number).copied();
-            return Ok(entry.map(|entry| (self.written + u32::try_from(number).unwrap_or(0), entry)));
+            return Some(entry.map(|entry| (self.written + u32::try_from(number).unwrap_or(0), entry)));
         }
-        if self.written == 0 {
-            return Ok(None);
-        }
-        let file = env.open(path, OpenMode::Read)?;
+        (self.written == 0).then_some(None)
+    }
+
+    /// [`Self::last_where`] among the entries in the file.
+    pub fn last_in_file(
+        &self,
+        file: &impl File,
+        holds: impl Fn(&T) -> bool,
+        waits: Waits,
+    ) -> io::Result<Option<(u32, T)>> {
         // The entry that is sought is before `high` and, if `found`, not before it.
         let (mut low, mut high, mut found) = (0, self.written, None);
         while high - low > BLOCK_ENTRIES {
             let middle = low + (high - low) / 2;
-            let entry = read_one(&file, middle)?;
+            let entry = read_one(file, middle, waits)?;
             if holds(&entry) {
                 found = Some((middle, entry));
                 low = middle + 1;
@@ -110,7 +130,7 @@ impl<T: Entry> IndexFile<T> {
                 high = middle;
             }
         }
-        let block: Vec<T> = read_many(&file, low, high - low)?;
+        let block: Vec<T> = read_many(file, low, high - low, waits)?;
         let count = block.partition_point(&holds);
         if let Some(number) = count.checked_sub(1)
             && let Some(entry) = block.get(number)
@@ -153,16 +173,23 @@ fn position_of<T: Entry>(number: u32) -> u64 {
     u64::from(number) * T::BYTES as u64
 }
 
-fn read_one<T: Entry>(file: &impl File, number: u32) -> io::Result<T> {
+fn read_one<T: Entry>(file: &impl File, number: u32, waits: Waits) -> io::Result<T> {
     // No entry is larger.
     let mut bytes = [0; 16];
     let bytes = bytes.get_mut(..T::BYTES).unwrap_or_default();
-    file.read_exact_at(bytes, position_of::<T>(number))?;
+    read_exact(file, bytes, position_of::<T>(number), waits)?;
     Ok(T::decode(bytes))
 }
 
-fn read_many<T: Entry>(file: &impl File, first: u32, count: u32) -> io::Result<Vec<T>> {
+fn read_many<T: Entry>(file: &impl File, first: u32, count: u32, waits: Waits) -> io::Result<Vec<T>> {
     let mut bytes = vec![0; usize::try_from(count).unwrap_or(0) * T::BYTES];
-    file.read_exact_at(&mut bytes, position_of::<T>(first))?;
+    read_exact(file, &mut bytes, position_of::<T>(first), waits)?;
     Ok(bytes.chunks_exact(T::BYTES).map(T::decode).collect())
+}
+
+fn read_exact(file: &impl File, buffer: &mut [u8], position: u64, waits: Waits) -> io::Result<()> {
+    if read_at(file, buffer, position, waits)? < buffer.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(())
 }

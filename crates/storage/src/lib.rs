@@ -17,6 +17,7 @@ pub mod file_name;
 mod index_file;
 pub mod log;
 mod offset_index;
+pub mod open_files;
 mod producer_replay;
 pub mod producer_snapshot;
 mod recovery;
@@ -30,6 +31,7 @@ pub use directory::{CheckpointKind, DirectoryError, LogDirectory, PartitionDirec
 pub use env::{Env, Faults, FaultyEnv, File, MemoryEnv, RealEnv};
 pub use error::{AppendError, DiskFault, Malformed, OpenError, ReadError, is_full, is_out_of_descriptors};
 pub use log::{
-    Appended, DeletedFiles, FlushWork, Flushed, Log, OpenOptions, Opened, RecoveryProgress, TimestampOffset,
+    Appended, ColdRead, DeletedFiles, FlushWork, Flushed, Log, OpenOptions, Opened, Read, RecoveryProgress, TimeSearch,
+    TimestampOffset,
 };
 pub use slice::LogSlice;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use ottla_model::Offset;
 
-use crate::env::Env;
+use crate::env::{Env, File, Waits};
 use crate::index_file::{Entry, IndexFile};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +39,11 @@ pub(crate) fn relative_offset(base: Offset, offset: Offset) -> Option<u32> {
     i32::try_from(offset.0.checked_sub(base.0)?).ok().and_then(|relative| u32::try_from(relative).ok())
 }
 
+fn not_after(base: Offset, offset: Offset) -> impl Fn(&OffsetEntry) -> bool {
+    let relative = offset.0.saturating_sub(base.0);
+    move |entry| i64::from(entry.relative_offset) <= relative
+}
+
 impl OffsetIndex {
     /// The entry from whose position on to scan for an offset; none: from the start.
     pub fn entry_for(
@@ -48,9 +53,24 @@ impl OffsetIndex {
         base: Offset,
         offset: Offset,
     ) -> io::Result<Option<OffsetEntry>> {
-        let relative = offset.0.saturating_sub(base.0);
-        let found = self.last_where(env, path, |entry| i64::from(entry.relative_offset) <= relative)?;
+        let found = self.last_where(env, path, not_after(base, offset))?;
         Ok(found.map(|(_, entry)| entry))
+    }
+
+    /// [`Self::entry_for`] without the file; none where it has to be read.
+    pub fn entry_in_memory(&self, base: Offset, offset: Offset) -> Option<Option<OffsetEntry>> {
+        self.last_in_memory(not_after(base, offset)).map(|found| found.map(|(_, entry)| entry))
+    }
+
+    /// [`Self::entry_for`] in the open file.
+    pub fn entry_in_file(
+        &self,
+        file: &impl File,
+        base: Offset,
+        offset: Offset,
+        waits: Waits,
+    ) -> io::Result<Option<OffsetEntry>> {
+        Ok(self.last_in_file(file, not_after(base, offset), waits)?.map(|(_, entry)| entry))
     }
 
     /// Drops the entries of batches that end at or beyond `end`.
@@ -72,7 +92,7 @@ impl OffsetIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env::{File, MemoryEnv, OpenMode};
+    use crate::env::{MemoryEnv, OpenMode};
 
     #[test]
     fn golden_bytes() {

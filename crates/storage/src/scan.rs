@@ -5,7 +5,7 @@ use std::io;
 use ottla_model::Offset;
 use ottla_protocol::record_batch::{BatchHeader, HEADER_BYTES, verify_crc};
 
-use crate::env::File;
+use crate::env::{File, Waits, read_at};
 
 /// How much a walk over headers reads at once: the distance between index entries, so that one read is usually enough.
 const HEADER_READ_BYTES: usize = 4096 + HEADER_BYTES;
@@ -44,6 +44,7 @@ pub(crate) enum Step<T> {
 /// Walks headers from a position that is known to begin a batch. Checksums are not looked at.
 pub(crate) struct HeaderScan<'f, F> {
     file: &'f F,
+    waits: Waits,
     position: u32,
     end: u32,
     buffer: Vec<u8>,
@@ -53,7 +54,12 @@ pub(crate) struct HeaderScan<'f, F> {
 
 impl<'f, F: File> HeaderScan<'f, F> {
     pub fn new(file: &'f F, position: u32, end: u32) -> Self {
-        Self { file, position, end, buffer: Vec::new(), buffer_at: position }
+        Self { file, waits: Waits::Yes, position, end, buffer: Vec::new(), buffer_at: position }
+    }
+
+    pub fn waiting(mut self, waits: Waits) -> Self {
+        self.waits = waits;
+        self
     }
 
     pub fn next(&mut self) -> io::Result<Step<BatchAt>> {
@@ -66,9 +72,10 @@ impl<'f, F: File> HeaderScan<'f, F> {
             None => {
                 let len = HEADER_READ_BYTES.min((self.end - position) as usize);
                 self.buffer.resize(len, 0);
-                let count = self.file.read_at(&mut self.buffer, u64::from(position))?;
-                self.buffer.truncate(count);
+                let read = read_at(self.file, &mut self.buffer, u64::from(position), self.waits);
+                self.buffer.truncate(*read.as_ref().unwrap_or(&0));
                 self.buffer_at = position;
+                read?;
                 BatchHeader::parse(&self.buffer).ok()
             }
         };

@@ -5,10 +5,12 @@
 
 mod lookup;
 
+pub(crate) use lookup::{Bounds, unless_lost};
+
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ottla_model::{Offset, TimestampMs};
 use ottla_protocol::record_batch::BatchHeader;
@@ -59,16 +61,24 @@ impl LargestTimestamp {
     }
 }
 
+/// What look-ups found out about a segment's files; shared with those that run elsewhere.
+#[derive(Default)]
+pub(crate) struct Notes {
+    /// None inside where there is no batch with a timestamp.
+    largest_timestamp: OnceLock<Option<LargestTimestamp>>,
+    /// An index entry was found that is not of its batch: the indexes want to be rebuilt.
+    index_is_damaged: AtomicBool,
+}
+
+#[derive(Clone)]
 pub(crate) struct Segment {
     pub base_offset: Offset,
     pub size_bytes: u32,
     pub offset_index: OffsetIndex,
     pub time_index: TimeIndex,
-    /// None inside where there is no batch with a timestamp; not set (in segments that are not active) where it has not been
-    /// read.
-    largest_timestamp: OnceLock<Option<LargestTimestamp>>,
-    /// An index entry was found that is not of its batch: the indexes want to be rebuilt.
-    index_is_damaged: AtomicBool,
+    /// Where every batch was seen by this process, the largest timestamp of them; otherwise `notes` may know it.
+    largest_timestamp: Option<Option<LargestTimestamp>>,
+    notes: Arc<Notes>,
     /// The largest timestamp of the first batch; rolling by time counts from it.
     pub first_timestamp: Option<TimestampMs>,
     /// When this process created or opened it; rolling by time counts from it where batches have no timestamps.
@@ -83,8 +93,8 @@ impl Segment {
             size_bytes: 0,
             offset_index: OffsetIndex::empty(),
             time_index: TimeIndex::empty(),
-            largest_timestamp: OnceLock::from(None),
-            index_is_damaged: AtomicBool::new(false),
+            largest_timestamp: Some(None),
+            notes: Arc::default(),
             first_timestamp: None,
             opened: now,
             bytes_since_index_entry: 0,
@@ -93,7 +103,7 @@ impl Segment {
 
     /// A segment whose log file of this size was found, with nothing read of it yet.
     pub fn found(base_offset: Offset, size_bytes: u32, now: TimestampMs) -> Self {
-        Self { size_bytes, largest_timestamp: OnceLock::new(), ..Self::new(base_offset, now) }
+        Self { size_bytes, largest_timestamp: None, ..Self::new(base_offset, now) }
     }
 
     /// Creates the files, empty; left-overs of the same names lose their content.
@@ -112,8 +122,8 @@ impl Segment {
         }
         self.offset_index = OffsetIndex::empty();
         self.time_index = TimeIndex::empty();
-        self.largest_timestamp = OnceLock::from(None);
-        self.index_is_damaged = AtomicBool::new(false);
+        self.largest_timestamp = Some(None);
+        self.notes = Arc::default();
         self.first_timestamp = None;
         self.bytes_since_index_entry = 0;
         Ok(())
@@ -135,7 +145,7 @@ impl Segment {
         }
         let largest = LargestTimestamp::of(header);
         if largest.is_some_and(|it| it.is_later_than(self.known_largest_timestamp())) {
-            self.largest_timestamp = OnceLock::from(largest);
+            self.largest_timestamp = Some(largest);
         }
         if self.bytes_since_index_entry > index_interval_bytes
             && let Some(relative_offset) = relative_offset(self.base_offset, header.last_offset())
@@ -158,12 +168,22 @@ impl Segment {
     }
 
     fn known_largest_timestamp(&self) -> Option<LargestTimestamp> {
-        self.largest_timestamp.get().copied().flatten()
+        self.largest_timestamp.or_else(|| self.notes.largest_timestamp.get().copied()).flatten()
+    }
+
+    /// Whether the largest timestamp is known without a look at the disk, and is older than this.
+    pub fn is_known_to_be_older_than(&self, timestamp: TimestampMs) -> bool {
+        let known = self.largest_timestamp.or_else(|| self.notes.largest_timestamp.get().copied());
+        known.is_some_and(|largest| largest.is_none_or(|largest| largest.timestamp < timestamp))
+    }
+
+    pub fn bounds(&self) -> Bounds {
+        Bounds { base_offset: self.base_offset, size_bytes: self.size_bytes, notes: Arc::clone(&self.notes) }
     }
 
     /// Whether an index was seen to be damaged, once for each time that it was.
     pub fn take_index_damage(&self) -> bool {
-        self.index_is_damaged.swap(false, Ordering::Relaxed)
+        self.notes.index_is_damaged.swap(false, Ordering::Relaxed)
     }
 
     /// Whether so many index entries wait in memory that they should be written out.

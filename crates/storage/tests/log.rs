@@ -9,7 +9,7 @@ use common::*;
 use ottla_model::{LeaderEpoch, MonotonicMs, Offset, ProducerId, TimestampMs};
 use ottla_protocol::record_batch::Batches;
 use ottla_storage::{
-    AppendError, DiskFault, Env, Faults, FaultyEnv, File, Log, LogConfig, MemoryEnv, ReadError, RealEnv,
+    AppendError, DiskFault, Env, Faults, FaultyEnv, File, Log, LogConfig, MemoryEnv, Read, ReadError, RealEnv,
     is_out_of_descriptors,
 };
 
@@ -463,9 +463,9 @@ fn an_idle_log_holds_no_file() {
     assert!(log.segment_count() > 2);
     let end = log.log_end_offset();
     let all = read_all(&log, Offset(0), end, 1 << 20);
-    assert_eq!(log.open_files(), 2, "the active segment, and the older one that was read last");
+    assert_eq!(log.open_files(), 3, "the active segment, and the older one that was read last with its index");
     log.close_idle_files();
-    assert_eq!(log.open_files(), 2, "both were used a moment ago");
+    assert_eq!(log.open_files(), 3, "all were used a moment ago");
     log.close_idle_files();
     assert_eq!(log.open_files(), 0);
     assert_eq!(read_all(&log, Offset(0), end, 1 << 20), all);
@@ -524,4 +524,53 @@ fn for_want_of_descriptors_nothing_is_lost_and_the_next_try_succeeds() {
     assert_eq!(log.recovery_point(), Offset(200));
     assert!(log.truncate_to(Offset(150), NOW).unwrap());
     append_many(&mut log, 10, NOW.0);
+}
+
+/// On a thread that serves others: what is not in memory or in open files is looked up elsewhere, without the log.
+#[test]
+fn reads_that_may_wait_for_the_disk_are_run_without_the_log() {
+    let env = MemoryEnv::new();
+    let mut log = create(&env, small_segments());
+    append_many(&mut log, 40, 5);
+    let end = log.log_end_offset();
+    let cold = |log: &Log<MemoryEnv>, from: i64| match log.read_if_cached(Offset(from), 700, end, true).unwrap() {
+        Read::Cold(cold) => cold,
+        Read::Done(_) => panic!("the files are closed"),
+    };
+    for from in (0..350).step_by(7) {
+        log.close_idle_files();
+        log.close_idle_files();
+        let read = cold(&log, from).run().unwrap().unwrap().read().unwrap();
+        let Read::Done(again) = log.read_if_cached(Offset(from), 700, end, true).unwrap() else {
+            panic!("the files are open now");
+        };
+        assert_eq!(again.read().unwrap(), read);
+        assert_eq!(offsets(&read).first(), Some(&(from / 10 * 10, from / 10 * 10 + 9)));
+    }
+    log.close_idle_files();
+    log.close_idle_files();
+    let (overtaken, of_removed) = (cold(&log, 300), cold(&log, 0));
+    log.advance_log_start(Offset(200));
+    log.delete_old_segments(end, NOW).unwrap().remove(&env).unwrap();
+    assert!(of_removed.run().unwrap().unwrap().is_empty(), "its segment is gone: to be asked anew");
+    log.truncate_to(Offset(250), NOW).unwrap();
+    append_many(&mut log, 15, 6);
+    assert!(overtaken.run().unwrap().unwrap().is_empty(), "other records may be there now");
+}
+
+#[test]
+fn a_search_by_time_looks_at_a_closed_segment_once() {
+    let env = FaultyEnv::new(1);
+    let mut log = create(&env, small_segments());
+    for number in 0..40 {
+        append(&mut log, batch(&[NOW.0 + number; 10], 20));
+    }
+    log.close(TICK).unwrap();
+    let log = open_clean(&env, small_segments());
+    assert!(log.segment_count() > 3);
+    let future = TimestampMs(NOW.0 + 1_000);
+    assert_eq!(log.offset_for_timestamp(future).unwrap(), None);
+    env.set_faults(Faults { no_descriptor_ppm: 1_000_000, ..Faults::NONE });
+    assert_eq!(log.offset_for_timestamp(future).unwrap(), None, "no file is opened again");
+    assert!(log.offset_for_timestamp(NOW).is_err());
 }

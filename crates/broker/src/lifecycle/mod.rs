@@ -26,6 +26,7 @@ use ottla_metadata::Image;
 use ottla_metadata::controller::{CreateTopics, NewTopic};
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, ListenerName};
 use ottla_rpc::{CallError, ClusterClient};
+use ottla_storage::RealEnv;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -130,6 +131,10 @@ fn raise_descriptor_limit() {
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "the limit of open files stays at {:?}", limit.current);
+    }
+    // The other half is for connections, and for files that are open for a moment.
+    if let Some(current) = getrlimit(Resource::Nofile).current {
+        RealEnv::set_kept_files_max(usize::try_from(current / 2).unwrap_or(usize::MAX));
     }
 }
 

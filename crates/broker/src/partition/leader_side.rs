@@ -6,12 +6,13 @@ use std::sync::Arc;
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs, TopicName};
 use ottla_protocol::record_batch::{self, BatchHeader, InvalidBatch, TimestampType};
 use ottla_replication::{Divergence, EpochEnd, FollowerFetch, IsrOutcome, Leader};
-use ottla_storage::DiskFault;
+use ottla_storage::{ColdRead, DiskFault, Read, ReadError, RealEnv};
 
 use super::waiters::{PendingProduce, Wakes};
 use super::{FetchRead, Log, LogState, Partition, Reader, Role, State};
 use crate::error_map;
 use crate::fetch_session::FetchPartition;
+use crate::log_io;
 use crate::response::RecordSlice;
 
 /// The place of a partition in a produce with acks=all.
@@ -89,6 +90,16 @@ impl AppendRefused {
         let message = "Produce requests must have at least one record batch per partition".to_owned();
         Self { message: Some(message), ..ErrorCode::InvalidRecord.into() }
     }
+}
+
+/// A read that may have to wait for the disk.
+struct Cold {
+    read: ColdRead<RealEnv>,
+    /// In which it began.
+    epoch: LeaderEpoch,
+    max_bytes: usize,
+    upper: Offset,
+    first_in_answer: bool,
 }
 
 /// What ListOffsets asks for.
@@ -329,9 +340,30 @@ impl Partition {
         }
         let Some(mut guard) = self.lock_or_pass() else { return FetchRead::error(ErrorCode::KafkaStorageError) };
         let state = &mut *guard;
-        match self.read_in(state, wanted, reader, max_bytes, first_in_answer, now, wakes) {
-            Ok(read) => read,
-            Err(error) => FetchRead::error(error),
+        let looked = self.read_in(state, wanted, reader, max_bytes, first_in_answer, now, wakes);
+        drop(guard);
+        let read = looked.and_then(|(read, cold)| match cold {
+            // The disk is not waited for with the lock, nor on a thread that serves others.
+            Some(cold) => Ok(read.with_records(self.read_cold(&cold)?)),
+            None => Ok(read),
+        });
+        read.unwrap_or_else(FetchRead::error)
+    }
+
+    fn read_cold(&self, cold: &Cold) -> Result<RecordSlice, ErrorCode> {
+        let found = log_io::aside(|| cold.read.run()).map_err(|error| self.read_failed(&error))?;
+        match (found, cold.read.next_offset()) {
+            (Some(records), _) => Ok(records),
+            (None, None) => Ok(RecordSlice::empty()),
+            // The rest of that segment was compacted away.
+            (None, Some(next)) => {
+                let mut guard = self.lock();
+                let (leader, log) = leading(&mut guard)?;
+                if leader.leader_epoch() != cold.epoch {
+                    return Err(ErrorCode::NotLeaderOrFollower);
+                }
+                self.slice(log, next, cold.max_bytes, cold.upper, cold.first_in_answer)
+            }
         }
     }
 
@@ -345,7 +377,7 @@ impl Partition {
         first_in_answer: bool,
         now: MonotonicMs,
         wakes: &mut Wakes,
-    ) -> Result<FetchRead, ErrorCode> {
+    ) -> Result<(FetchRead, Option<Cold>), ErrorCode> {
         let (leader, log) = leading(state)?;
         let brokers = |broker| self.host.eligible_epoch(broker);
         let fetch = match reader {
@@ -390,20 +422,25 @@ impl Partition {
             Reader::Consumer { read_committed: false } => high_watermark,
             Reader::Replica { .. } => log_end,
         };
-        let records = if diverging.is_none() && wanted.offset < upper {
-            self.slice(log, wanted.offset, max_bytes, upper, first_in_answer)?
-        } else {
-            RecordSlice::empty()
-        };
-        Ok(FetchRead {
-            error: ErrorCode::None,
-            high_watermark,
-            last_stable,
-            log_start,
-            diverging,
-            left_out_bytes: records.left_out_bytes,
-            records: Some(records).filter(|records| !records.is_empty()),
-        })
+        let epoch = leader.leader_epoch();
+        let read = FetchRead { high_watermark, last_stable, log_start, diverging, ..FetchRead::error(ErrorCode::None) };
+        if diverging.is_some() || wanted.offset >= upper {
+            return Ok((read, None));
+        }
+        let found = log.read_if_cached(wanted.offset, max_bytes, upper, first_in_answer);
+        match found.map_err(|error| self.read_failed(&error))? {
+            Read::Done(records) => Ok((read.with_records(records), None)),
+            Read::Cold(cold) => Ok((read, Some(Cold { read: cold, epoch, max_bytes, upper, first_in_answer }))),
+        }
+    }
+
+    /// What a fetch is answered when its partition cannot be read.
+    fn read_failed(&self, error: &ReadError) -> ErrorCode {
+        let code = error_map::read_error(error);
+        if code == ErrorCode::KafkaStorageError {
+            tracing::error!(partition = %self.name(), %error, "a read failed");
+        }
+        code
     }
 
     fn slice(
@@ -414,13 +451,7 @@ impl Partition {
         upper: Offset,
         first_in_answer: bool,
     ) -> Result<RecordSlice, ErrorCode> {
-        log.read(from, max_bytes, upper, first_in_answer).map_err(|error| {
-            let code = error_map::read_error(&error);
-            if code == ErrorCode::KafkaStorageError {
-                tracing::error!(partition = %self.name(), %error, "a read failed");
-            }
-            code
-        })
+        log.read(from, max_bytes, upper, first_in_answer).map_err(|error| self.read_failed(&error))
     }
 
     /// ListOffsets. `sees_log_end`: a follower asks, for whom the high watermark is no bound.
@@ -437,7 +468,7 @@ impl Partition {
         // A new leader's high watermark may be behind what its predecessor told: "latest" must not go back.
         let is_settled = sees_log_end || leader.are_offsets_available();
         let unsettled = || if is_settled { Ok(()) } else { Err(ErrorCode::OffsetNotAvailable) };
-        let found = match query {
+        let search = match query {
             OffsetQuery::Latest => {
                 unsettled()?;
                 return Ok(FoundOffset {
@@ -451,13 +482,24 @@ impl Partition {
                 let leader_epoch = log.epoch_history().epoch_for_offset(offset).unwrap_or(LeaderEpoch::NONE);
                 return Ok(FoundOffset { timestamp: TimestampMs::NONE, offset, leader_epoch });
             }
-            OffsetQuery::MaxTimestamp => log.offset_of_max_timestamp(),
-            OffsetQuery::At(timestamp) => log.offset_for_timestamp(timestamp),
+            OffsetQuery::MaxTimestamp => log.max_time_search(),
+            OffsetQuery::At(timestamp) => log.time_search(timestamp),
         };
-        let found = found.map_err(|error| {
-            tracing::error!(partition = %self.name(), %error, "a search by time failed");
-            error_map::read_error(&error)
-        })?;
+        let epoch = leader.leader_epoch();
+        drop(guard);
+        // It opens files and may unpack a batch.
+        let found = log_io::aside(|| search.run());
+        let mut guard = self.lock();
+        let (leader, log) = leading(&mut guard)?;
+        if leader.leader_epoch() != epoch {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        }
+        let found = match found {
+            // Retention took a segment out meanwhile: what is left is searched here and now.
+            Err(ReadError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => log.search_again(&search),
+            found => found,
+        };
+        let found = found.map_err(|error| self.read_failed(&error))?;
         match found {
             Some(found) if found.offset < upper => Ok(FoundOffset {
                 timestamp: found.timestamp,

@@ -147,6 +147,11 @@ impl FetchRead {
         }
     }
 
+    fn with_records(self, records: RecordSlice) -> Self {
+        let left_out_bytes = records.left_out_bytes;
+        Self { left_out_bytes, records: Some(records).filter(|records| !records.is_empty()), ..self }
+    }
+
     pub fn records_bytes(&self) -> usize {
         self.records.as_ref().map_or(0, |records| records.len)
     }

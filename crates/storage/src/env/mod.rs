@@ -13,6 +13,7 @@ pub mod real;
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 pub use faulty::{Faults, FaultyEnv};
 pub use memory::MemoryEnv;
@@ -20,6 +21,8 @@ pub use real::RealEnv;
 
 use bytes::Bytes;
 use ottla_model::TimestampMs;
+
+use crate::open_files::{Kept, OpenFiles};
 
 /// How to open a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +77,12 @@ pub trait Env: Clone + Send + Sync + 'static {
     /// Creates the file if needed and locks it for this process; [`io::ErrorKind::WouldBlock`] if another holds it.
     fn lock(&self, path: &Path) -> io::Result<Self::Lock>;
 
+    /// A log keeps this file open from now on, in this place of its open files. An environment with a bound of open files may close
+    /// there what was not used for longest.
+    fn opened(&self, files: &Arc<OpenFiles<Self::File>>, kept: Kept, file: &Arc<Self::File>) {
+        let _ = (files, kept, file);
+    }
+
     /// When a file's content last changed, by the wall clock of the machine; none where the file system does not know.
     fn modified(&self, path: &Path) -> io::Result<Option<TimestampMs>> {
         let _ = path;
@@ -113,6 +122,14 @@ pub trait Env: Clone + Send + Sync + 'static {
             None => Ok(()),
         }
     }
+}
+
+/// Whether a read may wait for the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Waits {
+    Yes,
+    /// A read that would have to ends with [`io::ErrorKind::WouldBlock`].
+    No,
 }
 
 /// An open file. Positions are absolute; there is no cursor, so many may read while one writes.
@@ -155,5 +172,13 @@ pub trait File: Send + Sync + 'static {
         let mut buffer = vec![0; len];
         self.read_exact_at(&mut buffer, position)?;
         Ok(Bytes::from(buffer))
+    }
+}
+
+/// Reads as `waits` says; fewer bytes than asked only at the end of the file.
+pub(crate) fn read_at(file: &impl File, buffer: &mut [u8], position: u64, waits: Waits) -> io::Result<usize> {
+    match waits {
+        Waits::Yes => file.read_at(buffer, position),
+        Waits::No => file.read_at_if_cached(buffer, position)?.ok_or_else(|| io::ErrorKind::WouldBlock.into()),
     }
 }

@@ -1,15 +1,19 @@
 //! The file system of the machine (Linux).
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Arc, Weak};
 
 use ottla_model::TimestampMs;
+use parking_lot::Mutex;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{DirectoryEntry, Env, File, OpenMode};
+use crate::open_files::{Kept, OpenFiles};
 
 /// The machine's file system. Holds nothing.
 #[derive(Clone, Copy, Default, Debug)]
@@ -23,6 +27,60 @@ pub struct RealFile(fs::File);
 #[derive(Debug)]
 pub struct RealLock {
     _file: fs::File,
+}
+
+/// The files that all logs of the process keep open, the one that was opened first in front. One that was used since it was looked at
+/// goes to the end: the others are closed where there are too many (the clock algorithm, which is nearly least recently used and costs a
+/// read nothing).
+struct KeptFiles {
+    files: VecDeque<KeptFile>,
+    max: usize,
+    /// Files that were opened since those that are closed by now were dropped.
+    opened: usize,
+}
+
+struct KeptFile {
+    file: Weak<RealFile>,
+    kept: Kept,
+    log: Weak<OpenFiles<RealFile>>,
+}
+
+static KEPT_FILES: Mutex<KeptFiles> = Mutex::new(KeptFiles { files: VecDeque::new(), max: usize::MAX, opened: 0 });
+
+impl KeptFiles {
+    fn opened(&mut self, file: KeptFile) {
+        self.files.push_back(file);
+        self.opened += 1;
+        if self.files.len() <= self.max {
+            return;
+        }
+        if self.opened > self.max / 4 {
+            self.opened = 0;
+            self.files.retain(|kept| kept.file.strong_count() > 0);
+        }
+        // Once round takes every mark away, so twice is enough.
+        for _ in 0..2 * self.files.len() {
+            if self.files.len() <= self.max {
+                break;
+            }
+            let Some(first) = self.files.pop_front() else { break };
+            if let (Some(file), Some(log)) = (first.file.upgrade(), first.log.upgrade()) {
+                if log.take_used(first.kept) {
+                    self.files.push_back(first);
+                } else {
+                    log.close_if(first.kept, &file);
+                }
+            }
+        }
+    }
+}
+
+impl RealEnv {
+    /// Bounds the files that logs keep open between their operations, over all logs of the process. Those that were not used for
+    /// longest are closed, and opened again when they are.
+    pub fn set_kept_files_max(max: usize) {
+        KEPT_FILES.lock().max = max;
+    }
 }
 
 impl AsFd for RealFile {
@@ -101,6 +159,11 @@ impl Env for RealEnv {
         fs::File::open(directory)?.sync_all()
     }
 
+    fn opened(&self, files: &Arc<OpenFiles<RealFile>>, kept: Kept, file: &Arc<RealFile>) {
+        let kept = KeptFile { file: Arc::downgrade(file), kept, log: Arc::downgrade(files) };
+        KEPT_FILES.lock().opened(kept);
+    }
+
     fn modified(&self, path: &Path) -> io::Result<Option<TimestampMs>> {
         let modified = fs::metadata(path)?.modified()?;
         let since_epoch = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -165,5 +228,38 @@ impl File for RealFile {
             }
         }
         Ok(Some(filled))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ottla_model::Offset;
+
+    #[test]
+    fn what_was_not_used_for_longest_is_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut kept_files = KeptFiles { files: VecDeque::new(), max: 3, opened: 0 };
+        let open = |kept_files: &mut KeptFiles, name: &str| {
+            let log = Arc::new(OpenFiles::default());
+            let file = Arc::new(RealEnv.open(&folder.path().join(name), OpenMode::Create).unwrap());
+            log.keep_if(Kept::Active, Offset(0), &file, || true);
+            let log_of_file = Arc::downgrade(&log);
+            kept_files.opened(KeptFile { file: Arc::downgrade(&file), kept: Kept::Active, log: log_of_file });
+            log
+        };
+        let logs: Vec<_> = ["a", "b", "c"].iter().map(|name| open(&mut kept_files, name)).collect();
+        // All were used when they were opened; the fourth takes their marks away and the place of the first.
+        let fourth = open(&mut kept_files, "d");
+        let open_logs = |logs: &[Arc<OpenFiles<RealFile>>]| logs.iter().map(|log| log.len()).collect::<Vec<_>>();
+        assert_eq!((open_logs(&logs), fourth.len()), (vec![0, 1, 1], 1));
+        assert!(logs[1].get(Kept::Active, Offset(0)).is_some());
+        let fifth = open(&mut kept_files, "e");
+        assert_eq!((open_logs(&logs), fourth.len(), fifth.len()), (vec![0, 1, 0], 1, 1));
+        // Closed by its log: it does not count.
+        fourth.close_all();
+        kept_files.opened = 3;
+        let sixth = open(&mut kept_files, "f");
+        assert_eq!((open_logs(&logs), fifth.len(), sixth.len()), (vec![0, 1, 0], 1, 1));
     }
 }

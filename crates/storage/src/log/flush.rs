@@ -16,6 +16,7 @@ use crate::checkpoint::leader_epochs;
 use crate::env::{Env, File, OpenMode};
 use crate::error::{is_full, is_out_of_descriptors};
 use crate::file_name::{self, path_of};
+use crate::open_files::Kept;
 use crate::segment::Place;
 
 /// What must be synced for the log to be durable up to its present end. Run it anywhere, without the partition's lock,
@@ -181,7 +182,7 @@ impl<E: Env> Log<E> {
         Some(FlushWork {
             env: self.env.clone(),
             directory: self.directory.clone(),
-            active_file: self.active_file.get().cloned(),
+            active_file: self.files.get(Kept::Active, self.active().base_offset),
             active_base: self.active().base_offset,
             segments: older.iter().map(|segment| segment.base_offset).collect(),
             snapshots: self.snapshots.iter().copied().filter(|offset| *offset >= self.recovery_point).collect(),
@@ -241,7 +242,7 @@ impl<E: Env> Log<E> {
             self.tail_is_dirty = false;
         }
         // Even if nothing is new: a failed append may have been cut off, and that must last.
-        if let Some(file) = self.active_file.get() {
+        if let Some(file) = self.files.get(Kept::Active, self.active().base_offset) {
             file.sync_data()?;
         }
         let place = Place { env: &self.env, directory: &self.directory };

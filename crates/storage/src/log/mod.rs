@@ -23,8 +23,8 @@ mod truncate;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use ottla_model::{LeaderEpoch, MonotonicMs, Offset, TimestampMs, TopicId, TopicPartition};
 use ottla_protocol::record_batch::BatchHeader;
@@ -34,8 +34,9 @@ use parking_lot::Mutex;
 pub use append::Appended;
 pub(crate) use append::producer_batch;
 pub use flush::{FlushWork, Flushed};
+pub use read::{ColdRead, Read};
 pub use segment_list::DeletedFiles;
-pub use timestamp::TimestampOffset;
+pub use timestamp::{TimeSearch, TimestampOffset};
 
 pub use crate::recovery::{OpenOptions, Opened, RecoveryProgress};
 
@@ -44,6 +45,7 @@ use crate::config::LogConfig;
 use crate::env::{Env, File, OpenMode};
 use crate::error::OpenError;
 use crate::file_name;
+use crate::open_files::{Kept, OpenFiles};
 use crate::segment::{Place, Segment};
 use recent::RecentBatches;
 
@@ -56,12 +58,7 @@ pub struct Log<E: Env> {
     pub(crate) config: Arc<LogConfig>,
     /// By base offset; never empty; the last one is active. A vector: a map's first node alone would cost kilobytes.
     pub(crate) segments: Vec<Segment>,
-    /// The active segment's log file, opened at its first use.
-    pub(crate) active_file: OnceLock<Arc<E::File>>,
-    /// The older segment that was read last: a consumer that catches up reads it many times. The only other open file.
-    pub(crate) older_file: Mutex<Option<(Offset, Arc<E::File>)>>,
-    /// A log file was asked for since [`Log::close_idle_files`] looked last.
-    pub(crate) files_used: AtomicBool,
+    pub(crate) files: Arc<OpenFiles<E::File>>,
     pub(crate) log_start: Offset,
     pub(crate) log_end: Offset,
     pub(crate) recovery_point: Offset,
@@ -160,9 +157,7 @@ impl<E: Env> Log<E> {
             topic_id: None,
             config,
             segments,
-            active_file: OnceLock::new(),
-            older_file: Mutex::new(None),
-            files_used: AtomicBool::new(false),
+            files: Arc::default(),
             log_start: Offset::ZERO,
             log_end: Offset::ZERO,
             recovery_point: Offset::ZERO,
@@ -286,23 +281,25 @@ impl<E: Env> Log<E> {
     /// under way does nothing. Reads that have begun go on.
     pub fn abandon(&mut self) {
         self.shared.closed.store(true, Ordering::Release);
-        self.active_file = OnceLock::new();
-        *self.older_file.lock() = None;
+        self.files.close_all();
     }
 
-    /// Closes the log files that nobody has used since the last call; they are opened again when somebody does. Between calls a log
-    /// holds two files at most, an idle one none (`docs/adr/0009-at-most-two-open-files-a-partition.md`).
+    /// Closes the files that were not used since the last call; their next use opens them again. Between calls a log holds three
+    /// files at most, an idle one none (`docs/adr/0009-at-most-three-open-files-a-partition.md`).
     pub fn close_idle_files(&mut self) {
-        if !std::mem::take(self.files_used.get_mut()) {
-            self.active_file = OnceLock::new();
-            *self.older_file.get_mut() = None;
-            self.headers = Vec::new();
+        for kept in Kept::ALL {
+            if !self.files.take_used(kept) {
+                self.files.close(kept);
+                if kept == Kept::Active {
+                    self.headers = Vec::new();
+                }
+            }
         }
     }
 
     /// The files that are open, for tests and benchmarks.
     pub fn open_files(&self) -> usize {
-        usize::from(self.active_file.get().is_some()) + usize::from(self.older_file.lock().is_some())
+        self.files.len()
     }
 
     pub(crate) fn place(&self) -> Place<'_, E> {
@@ -318,35 +315,31 @@ impl<E: Env> Log<E> {
         self.segments.partition_point(|segment| segment.base_offset <= offset).saturating_sub(1)
     }
 
-    pub(crate) fn active_file(&self) -> io::Result<&Arc<E::File>> {
-        // A load first: on a busy log the flag is set already.
-        if !self.files_used.load(Ordering::Relaxed) {
-            self.files_used.store(true, Ordering::Relaxed);
-        }
-        if let Some(file) = self.active_file.get() {
-            return Ok(file);
-        }
-        let path = self.place().path(self.active().base_offset, file_name::LOG);
-        let file = Arc::new(self.env.open(&path, OpenMode::Write)?);
-        Ok(self.active_file.get_or_init(|| file))
+    pub(crate) fn active_file(&self) -> io::Result<Arc<E::File>> {
+        self.kept(Kept::Active, self.active().base_offset, file_name::LOG, OpenMode::Write)
     }
 
     /// The log file of any segment.
     pub(crate) fn segment_file(&self, number: usize) -> io::Result<Arc<E::File>> {
         if number + 1 == self.segments.len() {
-            return self.active_file().cloned();
+            return self.active_file();
         }
-        let Some(segment) = self.segments.get(number) else { return Err(io::Error::from(io::ErrorKind::NotFound)) };
-        self.files_used.store(true, Ordering::Relaxed);
-        let mut older = self.older_file.lock();
-        if let Some((base, file)) = older.as_ref()
-            && *base == segment.base_offset
-        {
-            return Ok(Arc::clone(file));
+        let Some(segment) = self.segments.get(number) else { return Err(io::ErrorKind::NotFound.into()) };
+        self.kept(Kept::Older, segment.base_offset, file_name::LOG, OpenMode::Read)
+    }
+
+    /// An open file of the segment at `base`; opened and kept if need be.
+    fn kept(&self, kept: Kept, base: Offset, kind: &str, mode: OpenMode) -> io::Result<Arc<E::File>> {
+        if let Some(file) = self.files.get(kept, base) {
+            return Ok(file);
         }
-        let path = self.place().path(segment.base_offset, file_name::LOG);
-        let file = Arc::new(self.env.open(&path, OpenMode::Read)?);
-        *older = Some((segment.base_offset, Arc::clone(&file)));
+        let file = Arc::new(self.env.open(&self.place().path(base, kind), mode)?);
+        self.keep(kept, base, &file);
         Ok(file)
+    }
+
+    pub(crate) fn keep(&self, kept: Kept, base: Offset, file: &Arc<E::File>) {
+        self.files.keep_if(kept, base, file, || true);
+        self.env.opened(&self.files, kept, file);
     }
 }

@@ -1,13 +1,14 @@
 //! Beginning a new segment.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use ottla_model::{Offset, TimestampMs};
 
 use super::Log;
 use crate::env::{Env, File, OpenMode};
 use crate::file_name;
+use crate::open_files::Kept;
 use crate::producer_snapshot;
 use crate::segment::{Place, Segment};
 
@@ -35,11 +36,16 @@ impl<E: Env> Log<E> {
                 return Err(error);
             }
         };
-        let rolled_file = std::mem::replace(&mut self.active_file, OnceLock::from(Arc::new(file)));
-        if let Some(file) = rolled_file.into_inner() {
+        let rolled = self.active().base_offset;
+        if let Some(file) = self.files.get(Kept::Active, rolled) {
             // Readers just behind the end want it next.
-            *self.older_file.lock() = Some((self.active().base_offset, file));
+            self.keep(Kept::Older, rolled, &file);
         }
+        if rolled == base_offset {
+            // Another file has the name now.
+            self.files.close_of(rolled);
+        }
+        self.keep(Kept::Active, base_offset, &Arc::new(file));
         // A segment that never held a batch is replaced, not kept beside one of the same base offset.
         if self.active().base_offset == base_offset {
             self.segments.pop();

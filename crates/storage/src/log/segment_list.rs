@@ -77,7 +77,7 @@ impl<E: Env> Log<E> {
         for _ in 0..count {
             let Some(base) = self.segments.first().map(|segment| segment.base_offset) else { break };
             set_aside(&mut deleted, self.place(), base)?;
-            self.forget_open_file(base);
+            self.files.close_of(base);
             self.segments.remove(0);
             self.names_changes += 1;
         }
@@ -112,20 +112,12 @@ impl<E: Env> Log<E> {
         for number in numbers.clone() {
             let Some(base) = self.segments.get(number).map(|segment| segment.base_offset) else { break };
             set_aside(&mut deleted, self.place(), base)?;
-            self.forget_open_file(base);
+            self.files.close_of(base);
         }
         put_in_place(self.place())?;
         self.segments.splice(numbers, new);
         self.names_changes += 1;
         Ok(deleted)
-    }
-
-    /// The file of this name is another one from now on.
-    fn forget_open_file(&self, base: Offset) {
-        let mut older = self.older_file.lock();
-        if older.as_ref().is_some_and(|(open, _)| *open == base) {
-            *older = None;
-        }
     }
 }
 

@@ -1,14 +1,22 @@
 //! Finding offsets by time, for ListOffsets.
+//!
+//! A search opens files, walks headers and may unpack a batch: [`Log::time_search`] only takes down where to look, and
+//! [`TimeSearch::run`] does it without the partition's lock. What it learns of closed segments is remembered, so that the next
+//! search skips those that are too old without a look at the disk.
+
+use std::io;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use ottla_model::{LeaderEpoch, Offset, TimestampMs};
 use ottla_protocol::record_batch::Records;
 
 use super::Log;
-use crate::env::{Env, File};
+use crate::env::{Env, File, OpenMode};
 use crate::error::ReadError;
 use crate::file_name;
-use crate::scan::{BatchAt, Step};
+use crate::scan::{BatchAt, HeaderScan, Step};
+use crate::segment::{Place, Segment};
 
 /// How far a compressed batch is unpacked to find a record in it. Batches that grow beyond are answered by their first
 /// offset: earlier than the record that is sought, never later.
@@ -22,6 +30,24 @@ pub struct TimestampOffset {
     pub offset: Offset,
     /// [`LeaderEpoch::NONE`] where it is not known.
     pub leader_epoch: LeaderEpoch,
+}
+
+/// What a search is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sought {
+    /// The first record that is not older.
+    At(TimestampMs),
+    Largest,
+}
+
+/// A search by time; run it anywhere, without the partition's lock.
+pub struct TimeSearch<E: Env> {
+    env: E,
+    directory: PathBuf,
+    log_start: Offset,
+    sought: Sought,
+    /// Those that may hold it.
+    segments: Vec<Segment>,
 }
 
 impl<E: Env> Log<E> {
@@ -41,18 +67,83 @@ impl<E: Env> Log<E> {
         TimestampOffset { timestamp, offset, leader_epoch }
     }
 
-    /// The first record whose timestamp is `timestamp` or later. The caller compares its offset with the high watermark.
+    /// A search for the first record whose timestamp is `timestamp` or later. The caller compares its offset with the high
+    /// watermark.
+    pub fn time_search(&self, timestamp: TimestampMs) -> TimeSearch<E> {
+        self.search(Sought::At(timestamp), |segment| !segment.is_known_to_be_older_than(timestamp))
+    }
+
+    /// A search for the first record that has the largest timestamp of the log (timestamp −3).
+    pub fn max_time_search(&self) -> TimeSearch<E> {
+        self.search(Sought::Largest, |_| true)
+    }
+
+    fn search(&self, sought: Sought, may_hold: impl Fn(&Segment) -> bool) -> TimeSearch<E> {
+        let readable = self.segments.iter().skip(self.segment_number(self.log_start));
+        TimeSearch {
+            env: self.env.clone(),
+            directory: self.directory.clone(),
+            log_start: self.log_start,
+            sought,
+            segments: readable.filter(|segment| segment.size_bytes > 0 && may_hold(segment)).cloned().collect(),
+        }
+    }
+
+    /// The same search in the log as it is now, here and now.
+    pub fn search_again(&self, search: &TimeSearch<E>) -> Result<Option<TimestampOffset>, ReadError> {
+        match search.sought {
+            Sought::At(timestamp) => self.offset_for_timestamp(timestamp),
+            Sought::Largest => self.offset_of_max_timestamp(),
+        }
+    }
+
+    /// [`Self::time_search`], here and now.
     pub fn offset_for_timestamp(&self, timestamp: TimestampMs) -> Result<Option<TimestampOffset>, ReadError> {
-        for (number, segment) in self.segments.iter().enumerate().skip(self.segment_number(self.log_start)) {
-            let is_active = number + 1 == self.segments.len();
-            // A closed segment's largest timestamp is the last entry of its time index.
-            if segment.size_bytes == 0
-                || !is_active && segment.largest_timestamp(self.place())?.is_some_and(|it| it.timestamp < timestamp)
-            {
+        self.time_search(timestamp).run()
+    }
+
+    /// [`Self::max_time_search`], here and now.
+    pub fn offset_of_max_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
+        self.max_time_search().run()
+    }
+}
+
+impl<E: Env> TimeSearch<E> {
+    /// Waits for the disk.
+    pub fn run(&self) -> Result<Option<TimestampOffset>, ReadError> {
+        let timestamp = match self.sought {
+            Sought::At(timestamp) => timestamp,
+            Sought::Largest => {
+                let mut largest: Option<TimestampMs> = None;
+                for segment in &self.segments {
+                    largest = largest.max(segment.largest_timestamp(self.place())?.map(|it| it.timestamp));
+                }
+                let Some(largest) = largest else { return Ok(None) };
+                largest
+            }
+        };
+        match (self.first_at(timestamp)?, self.sought) {
+            // The record with the largest timestamp lies before the log's start, in the segment that holds the start.
+            (None, Sought::Largest) => self.largest_by_scan(),
+            (found, _) => Ok(found),
+        }
+    }
+
+    fn place(&self) -> Place<'_, E> {
+        Place { env: &self.env, directory: &self.directory }
+    }
+
+    fn open(&self, segment: &Segment) -> io::Result<E::File> {
+        self.env.open(&self.place().path(segment.base_offset, file_name::LOG), OpenMode::Read)
+    }
+
+    fn first_at(&self, timestamp: TimestampMs) -> Result<Option<TimestampOffset>, ReadError> {
+        for segment in &self.segments {
+            if segment.largest_timestamp(self.place())?.is_none_or(|it| it.timestamp < timestamp) {
                 continue;
             }
-            let file = self.segment_file(number)?;
-            let mut scan = segment.scan_for_timestamp(self.place(), &*file, timestamp, self.log_start)?;
+            let file = self.open(segment)?;
+            let mut scan = segment.scan_for_timestamp(self.place(), &file, timestamp, self.log_start)?;
             loop {
                 match scan.next()? {
                     Step::End => break,
@@ -61,7 +152,7 @@ impl<E: Env> Log<E> {
                         if batch.header.max_timestamp < timestamp || batch.header.last_offset() < self.log_start {
                             continue;
                         }
-                        if let Some(found) = self.first_record(&*file, &batch, timestamp)? {
+                        if let Some(found) = self.first_record(&file, &batch, timestamp)? {
                             return Ok(Some(found));
                         }
                     }
@@ -71,28 +162,11 @@ impl<E: Env> Log<E> {
         Ok(None)
     }
 
-    /// The first record that has the largest timestamp of the log (timestamp −3).
-    pub fn offset_of_max_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
-        let mut largest: Option<TimestampMs> = None;
-        for segment in self.segments.iter().skip(self.segment_number(self.log_start)) {
-            if let Some(in_segment) = segment.largest_timestamp(self.place())? {
-                largest = largest.max(Some(in_segment.timestamp));
-            }
-        }
-        let Some(largest) = largest else { return Ok(None) };
-        if let Some(found) = self.offset_for_timestamp(largest)? {
-            return Ok(Some(found));
-        }
-        // The record with the largest timestamp lies before the log's start, in the segment that holds the start.
-        self.largest_by_scan()
-    }
-
     fn largest_by_scan(&self) -> Result<Option<TimestampOffset>, ReadError> {
         let mut largest: Option<TimestampMs> = None;
-        for number in self.segment_number(self.log_start)..self.segments.len() {
-            let Some(segment) = self.segments.get(number) else { break };
-            let file = self.segment_file(number)?;
-            let mut scan = crate::scan::HeaderScan::new(&*file, 0, segment.size_bytes);
+        for segment in &self.segments {
+            let file = self.open(segment)?;
+            let mut scan = HeaderScan::new(&file, 0, segment.size_bytes);
             loop {
                 match scan.next()? {
                     Step::End => break,
@@ -101,14 +175,14 @@ impl<E: Env> Log<E> {
                     Step::Batch(batch) if batch.header.record_count == 0 => {}
                     Step::Batch(batch) if batch.header.base_offset < self.log_start => {
                         // Only some of its records, if any, count.
-                        largest = largest.max(self.largest_record_timestamp(&*file, &batch)?);
+                        largest = largest.max(self.largest_record_timestamp(&file, &batch)?);
                     }
                     Step::Batch(batch) => largest = largest.max(Some(batch.header.max_timestamp)),
                 }
             }
         }
         match largest {
-            Some(largest) => self.offset_for_timestamp(largest),
+            Some(largest) => self.first_at(largest),
             None => Ok(None),
         }
     }
@@ -125,8 +199,11 @@ impl<E: Env> Log<E> {
         timestamp: TimestampMs,
     ) -> Result<Option<TimestampOffset>, ReadError> {
         let Some(records) = self.records(file, batch)? else {
-            let offset = batch.header.base_offset.max(self.log_start);
-            return Ok(Some(self.answer(batch.header.max_timestamp, offset)));
+            return Ok(Some(TimestampOffset {
+                timestamp: batch.header.max_timestamp,
+                offset: batch.header.base_offset.max(self.log_start),
+                leader_epoch: batch.header.partition_leader_epoch,
+            }));
         };
         let found = records
             .map_while(Result::ok)

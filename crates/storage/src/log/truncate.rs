@@ -4,8 +4,8 @@
 //! behind records that were written in its place.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
 
 use ottla_model::{Offset, TimestampMs};
 
@@ -13,6 +13,7 @@ use super::Log;
 use crate::env::{Env, File, OpenMode};
 use crate::error::ReadError;
 use crate::file_name;
+use crate::open_files::Kept;
 use crate::producer_replay;
 use crate::producer_snapshot;
 use crate::scan::{BatchScan, Step};
@@ -55,7 +56,7 @@ impl<E: Env> Log<E> {
     /// must be cut by half.
     fn writable_file(&self, number: usize) -> io::Result<Arc<E::File>> {
         if number + 1 == self.segments.len() {
-            return self.active_file().cloned();
+            return self.active_file();
         }
         let base = self.segments.get(number).map_or(Offset::ZERO, |segment| segment.base_offset);
         Ok(Arc::new(self.env.open(&self.place().path(base, file_name::LOG), OpenMode::Write)?))
@@ -72,7 +73,7 @@ impl<E: Env> Log<E> {
         self.shared.truncated();
         self.recovery_point = self.recovery_point.min(end);
         self.drop_segments_after(number)?;
-        self.active_file = OnceLock::from(Arc::clone(file));
+        self.keep(Kept::Active, self.active().base_offset, file);
         let place = Place { env: &self.env, directory: &self.directory };
         let index_interval_bytes = self.config.index_interval_bytes;
         if let Some(active) = self.segments.last_mut() {
@@ -129,8 +130,8 @@ impl<E: Env> Log<E> {
             }
         }
         let (segment, file) = Segment::create(self.place(), offset, opened)?;
-        self.active_file = OnceLock::from(Arc::new(file));
-        *self.older_file.lock() = None;
+        self.files.close_all();
+        self.keep(Kept::Active, offset, &Arc::new(file));
         self.segments.clear();
         self.segments.push(segment);
         self.recent.clear();
@@ -158,8 +159,7 @@ impl<E: Env> Log<E> {
         if number + 1 == self.segments.len() {
             return Ok(());
         }
-        self.active_file = OnceLock::new();
-        *self.older_file.lock() = None;
+        self.files.close_all();
         self.recent.clear();
         while self.segments.len() > number + 1 {
             if let Some(last) = self.segments.last() {

@@ -26,6 +26,7 @@ use crate::error::OpenError;
 use crate::file_name;
 use crate::log::Log;
 use crate::offset_index::OffsetIndex;
+use crate::open_files::Kept;
 use crate::segment::{Place, Segment};
 use crate::time_index::TimeIndex;
 
@@ -264,7 +265,7 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         }
         if self.log.segments.is_empty() {
             let (segment, file) = Segment::create(place, self.options.log_start, now)?;
-            self.log.active_file = std::sync::OnceLock::from(Arc::new(file));
+            self.log.keep(Kept::Active, segment.base_offset, &Arc::new(file));
             self.log.segments.push(segment);
             self.log.names_changes += 1;
         }

@@ -8,46 +8,64 @@
 //! believed where it says that no earlier batch has a larger one.
 
 use std::io;
-use std::sync::OnceLock;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ottla_model::{Offset, TimestampMs};
 
-use super::{LargestTimestamp, Place, Segment};
-use crate::env::{Env, File, OpenMode};
+use super::{LargestTimestamp, Notes, Place, Segment};
+use crate::env::{Env, File, OpenMode, Waits};
 use crate::file_name;
 use crate::offset_index::OffsetEntry;
 use crate::scan::{BatchAt, HeaderScan, Step};
 use crate::time_index::TimeEntry;
 
 /// A look-up's result, without an index that is missing or cut off: the segment can be read without it.
-fn unless_lost<T>(found: io::Result<Option<T>>) -> io::Result<Option<T>> {
+pub(crate) fn unless_lost<T>(found: io::Result<Option<T>>) -> io::Result<Option<T>> {
     match found {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => Ok(None),
         found => found,
     }
 }
 
-impl Segment {
-    /// The first batch whose last offset is `offset` or later.
-    pub fn find<E: Env>(&self, place: Place<'_, E>, file: &E::File, offset: Offset) -> io::Result<Step<BatchAt>> {
-        let path = place.path(self.base_offset, file_name::OFFSET_INDEX);
-        let entry = unless_lost(self.offset_index.entry_for(place.env, &path, self.base_offset, offset))?;
+/// A segment as those see it who have its files open: a part of it that does not change any more.
+#[derive(Clone)]
+pub(crate) struct Bounds {
+    pub base_offset: Offset,
+    pub size_bytes: u32,
+    pub(super) notes: Arc<Notes>,
+}
+
+impl Bounds {
+    /// The first batch whose last offset is `offset` or later, from what the offset index has for it.
+    pub fn find<F: File>(
+        &self,
+        file: &F,
+        entry: Option<OffsetEntry>,
+        offset: Offset,
+        waits: Waits,
+    ) -> io::Result<Step<BatchAt>> {
         if let Some(entry) = entry
-            && let Some(found) = self.find_behind(file, entry, offset)?
+            && let Some(found) = self.find_behind(file, entry, offset, waits)?
         {
             return Ok(found);
         }
-        HeaderScan::new(file, 0, self.size_bytes).find(offset)
+        HeaderScan::new(file, 0, self.size_bytes).waiting(waits).find(offset)
     }
 
     /// [`Self::find`] from an index entry on; none where the entry is wrong.
-    fn find_behind<F: File>(&self, file: &F, entry: OffsetEntry, offset: Offset) -> io::Result<Option<Step<BatchAt>>> {
-        let mut scan = HeaderScan::new(file, entry.position, self.size_bytes);
+    fn find_behind<F: File>(
+        &self,
+        file: &F,
+        entry: OffsetEntry,
+        offset: Offset,
+        waits: Waits,
+    ) -> io::Result<Option<Step<BatchAt>>> {
+        let mut scan = HeaderScan::new(file, entry.position, self.size_bytes).waiting(waits);
         let first = match scan.next()? {
             Step::Batch(first) if self.is_of_batch(entry, &first) => first,
             _ => {
-                self.index_is_damaged.store(true, Ordering::Relaxed);
+                self.notes.index_is_damaged.store(true, Ordering::Relaxed);
                 return Ok(None);
             }
         };
@@ -62,6 +80,15 @@ impl Segment {
     fn is_of_batch(&self, entry: OffsetEntry, batch: &BatchAt) -> bool {
         let named = self.base_offset + i64::from(entry.relative_offset);
         entry.position > 0 && batch.header.base_offset > self.base_offset && batch.header.last_offset() <= named
+    }
+}
+
+impl Segment {
+    /// The first batch whose last offset is `offset` or later.
+    pub fn find<E: Env>(&self, place: Place<'_, E>, file: &E::File, offset: Offset) -> io::Result<Step<BatchAt>> {
+        let path = place.path(self.base_offset, file_name::OFFSET_INDEX);
+        let entry = unless_lost(self.offset_index.entry_for(place.env, &path, self.base_offset, offset))?;
+        self.bounds().find(file, entry, offset, Waits::Yes)
     }
 
     /// The batch that an entry of the time index names; none where the entry is wrong.
@@ -80,7 +107,7 @@ impl Segment {
                 Ok(Some(batch))
             }
             _ => {
-                self.index_is_damaged.store(true, Ordering::Relaxed);
+                self.notes.index_is_damaged.store(true, Ordering::Relaxed);
                 Ok(None)
             }
         }
@@ -111,8 +138,8 @@ impl Segment {
     /// The largest timestamp in the segment: from memory, or from the last entry of its time index and what lies behind the
     /// batch that it names.
     pub fn largest_timestamp<E: Env>(&self, place: Place<'_, E>) -> io::Result<Option<LargestTimestamp>> {
-        if let Some(known) = self.largest_timestamp.get() {
-            return Ok(*known);
+        if let Some(known) = self.largest_timestamp.or_else(|| self.notes.largest_timestamp.get().copied()) {
+            return Ok(known);
         }
         let largest = match self.size_bytes {
             0 => None,
@@ -121,7 +148,7 @@ impl Segment {
                 self.read_largest_timestamp(place, &file)?
             }
         };
-        Ok(*self.largest_timestamp.get_or_init(|| largest))
+        Ok(*self.notes.largest_timestamp.get_or_init(|| largest))
     }
 
     fn read_largest_timestamp<E: Env>(
@@ -142,7 +169,7 @@ impl Segment {
             largest = LargestTimestamp::of(&batch.header).filter(|it| it.is_later_than(largest)).or(largest);
         }
         if largest.is_some() && self.time_index.len() == 0 {
-            self.index_is_damaged.store(true, Ordering::Relaxed);
+            self.notes.index_is_damaged.store(true, Ordering::Relaxed);
         }
         Ok(largest)
     }
@@ -193,7 +220,7 @@ impl Segment {
         };
         let Some(entry) = last else { return Ok(Some(None)) };
         let first = HeaderScan::new(file, entry.position, self.size_bytes).next()?;
-        Ok(matches!(first, Step::Batch(batch) if self.is_of_batch(entry, &batch)).then_some(Some(entry)))
+        Ok(matches!(first, Step::Batch(batch) if self.bounds().is_of_batch(entry, &batch)).then_some(Some(entry)))
     }
 
     /// Makes a segment that was closed the active one: reads the ends of its indexes and walks what lies behind the
@@ -237,7 +264,7 @@ impl Segment {
                 Step::Invalid { .. } => return Ok(None),
             }
         }
-        self.largest_timestamp = OnceLock::from(largest);
+        self.largest_timestamp = Some(largest);
         self.bytes_since_index_entry = self.size_bytes - indexed;
         self.first_timestamp = match HeaderScan::new(file, 0, self.size_bytes).next()? {
             Step::Batch(batch) => Some(batch.header.max_timestamp),

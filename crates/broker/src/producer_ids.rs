@@ -140,7 +140,11 @@ mod tests {
         fn alter_partitions(&self, _: Vec<AlterPartition>) -> QuorumFuture<AlterPartitionsAnswer> {
             Box::pin(async { Err(QuorumError::NotRegistered) })
         }
-        fn resign_leadership(&self, _: Vec<TopicIdPartition>, _: bool) -> QuorumFuture<Revision> {
+        fn resign_leadership(
+            &self,
+            _: Vec<TopicIdPartition>,
+            _: ottla_metadata::controller::ResignReason,
+        ) -> QuorumFuture<Revision> {
             Box::pin(async { Err(QuorumError::NotRegistered) })
         }
         fn create_topics(&self, _: CreateTopics, _: Duration) -> QuorumFuture<TopicOutcomes> {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use ottla_metadata::controller::{
-    AlterConfigs, ConfigOutcomes, CreatePartitions, CreateTopics, DeleteTopics, TopicOutcomes,
+    AlterConfigs, ConfigOutcomes, CreatePartitions, CreateTopics, DeleteTopics, ResignReason, TopicOutcomes,
 };
 use ottla_model::{
     BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch, PartitionId, ProducerId, Revision, TopicId,
@@ -71,9 +71,8 @@ pub struct ProducerIdBlock {
 pub trait QuorumHandle: Send + Sync + 'static {
     /// Asks for ISR changes; they are compare-and-set, so asking again is safe.
     fn alter_partitions(&self, changes: Vec<AlterPartition>) -> QuorumFuture<AlterPartitionsAnswer>;
-    /// Gives up the leadership of some partitions, and the places in their ISRs (their directory stalls, is full or failed). `lost`: the
-    /// copies here speak for nothing any more.
-    fn resign_leadership(&self, partitions: Vec<TopicIdPartition>, lost: bool) -> QuorumFuture<Revision>;
+    /// Gives up the leadership of some partitions, and the places in their ISRs (their directory stalls, is full or failed).
+    fn resign_leadership(&self, partitions: Vec<TopicIdPartition>, reason: ResignReason) -> QuorumFuture<Revision>;
     fn allocate_producer_ids(&self) -> QuorumFuture<ProducerIdBlock>;
     /// What clients ask for; the outcomes are in the order of the request. Handles that only serve partitions have none of these.
     fn create_topics(&self, _command: CreateTopics, _timeout: Duration) -> QuorumFuture<TopicOutcomes> {

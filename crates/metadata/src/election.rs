@@ -9,6 +9,8 @@
 //! - Who leaves the ISR while it is below min.insync.replicas goes to the ELR; so does a last member that an ELR member
 //!   replaces. The ELR ends when the ISR has min.insync.replicas members again. Who comes back from an unclean shutdown
 //!   is in neither: an ELR member replaces it even as the last member of the ISR, live or not yet.
+//! - Nor is who cannot read its log (it is offline: its directory failed, or the log is damaged): it leads nothing before it
+//!   registers anew. Who has lost its log is marked where it is the last member, and leads in no later life either.
 //! - What min.insync.replicas is, is a matter of the partition's leader: the HW stands still by its configuration.
 
 use ottla_model::{BrokerEpoch, BrokerId, ControllerEpoch};
@@ -42,12 +44,22 @@ pub struct PartitionChange<'a> {
     leaving: Option<BrokerId>,
     unclean: Option<BrokerId>,
     unclean_sole_member_wins: bool,
+    offline: Option<IsrMember>,
+    lost: Option<BrokerId>,
 }
 
 impl<'a> PartitionChange<'a> {
     /// No change yet but an election, where the partition has no leader that may go on.
     pub fn new(state: &'a PartitionState) -> Self {
-        Self { state, isr: state.isr.clone(), leaving: None, unclean: None, unclean_sole_member_wins: false }
+        Self {
+            state,
+            isr: state.isr.clone(),
+            leaving: None,
+            unclean: None,
+            unclean_sole_member_wins: false,
+            offline: None,
+            lost: None,
+        }
     }
 
     /// The ISR that the leader wants.
@@ -73,6 +85,22 @@ impl<'a> PartitionChange<'a> {
         self
     }
 
+    /// The broker cannot read its log while it is in this epoch.
+    #[must_use]
+    pub fn without_offline(mut self, member: IsrMember) -> Self {
+        self = self.without_unclean(member.broker);
+        self.offline = Some(member);
+        self
+    }
+
+    /// The broker's log is gone: a new one will take its place.
+    #[must_use]
+    pub fn without_lost(mut self, broker: BrokerId) -> Self {
+        self = self.without_unclean(broker);
+        self.lost = Some(broker);
+        self
+    }
+
     /// A rule taken out, for simulations that must notice: see [`crate::controller::Rules`].
     #[must_use]
     pub(crate) fn letting_unclean_sole_member_win(mut self, wins: bool) -> Self {
@@ -86,6 +114,11 @@ impl<'a> PartitionChange<'a> {
         let is_unclean = |broker: &BrokerId| self.unclean == Some(*broker);
         let (leader, isr) = self.elect(electorate);
         let mut next = PartitionState { leader, isr, controller_epoch, ..state.clone() };
+        // What is in sync reads its log; a broker that says that it is offline says so for its epoch only.
+        let joins = |broker: BrokerId| next.in_isr(broker) && !state.in_isr(broker);
+        let is_replaced = |broker: BrokerId| self.offline.is_some_and(|member| member.broker == broker);
+        let stay = state.offline.iter().filter(|member| !joins(member.broker) && !is_replaced(member.broker));
+        next.offline = stay.copied().chain(self.offline).collect();
         // Without a leader nobody moves the HW; the last one's configuration says what the ISR was worth.
         let ruler = match (next.has_leader(), state.has_leader()) {
             (true, _) => leader,
@@ -99,7 +132,7 @@ impl<'a> PartitionChange<'a> {
             // A new leader reads the configuration before it reads that it leads. The old one may lag behind.
             let may_grow = leader != state.leader || electorate.knows_min_insync_replicas(leader, state);
             let out = |broker: &BrokerId| !next.in_isr(*broker);
-            let left = state.isr_ids().filter(|_| may_grow);
+            let left = state.isr.iter().filter(|member| may_grow && !member.is_lost()).map(|member| member.broker);
             let candidates: Vec<BrokerId> = ordered(state, state.elr.iter().copied().chain(left));
             let elr: Vec<_> = candidates.iter().copied().filter(|b| out(b) && !is_unclean(b)).collect();
             let known = state.last_known_elr.iter().copied().chain(candidates);
@@ -159,7 +192,15 @@ impl<'a> PartitionChange<'a> {
         let stand_in = elr().first().copied().filter(|_| self.unclean.is_some() && !self.unclean_sole_member_wins);
         match stand_in {
             Some(broker) => (BrokerId::NONE, vec![IsrMember { broker, epoch: BrokerEpoch::NONE }]),
-            None => (BrokerId::NONE, state.isr.clone()),
+            None => (BrokerId::NONE, state.isr.iter().map(|member| self.marked(*member)).collect()),
+        }
+    }
+
+    /// The last member, marked where its log is gone. What nobody else holds cannot be lost to anybody: there it may lead.
+    fn marked(&self, member: IsrMember) -> IsrMember {
+        match self.lost == Some(member.broker) && self.state.replicas.len() > 1 {
+            true => IsrMember::lost(member.broker),
+            false => member,
         }
     }
 }
@@ -225,6 +266,7 @@ mod tests {
             replicas: ids(&[1, 2, 3]),
             isr: members(isr),
             elr: ids(elr),
+            offline: vec![],
             last_known_elr: vec![],
             last_known_leader: BrokerId::NONE,
             leader_recovery_state: LeaderRecoveryState::Recovered,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ottla_metadata::controller::Rules as ControllerRules;
+use ottla_metadata::controller::BrokenRules as ControllerRules;
 use ottla_replication::Rules;
 
 use crate::clock::SimTime;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use ottla_config::{BrokerConfig, Sources};
-use ottla_metadata::controller::{CreatePartitions, CreateTopics, DeleteTopics, TopicOutcomes};
+use ottla_metadata::controller::{CreatePartitions, CreateTopics, DeleteTopics, ResignReason, TopicOutcomes};
 use ottla_metadata::image::{Endpoint, LeaderRecoveryState};
 use ottla_metadata::nodes::{self, topic::TopicNode};
 use ottla_metadata::{BrokerRegistration, ConfigEntity, Image, IsrMember, Node, NodeChange, PartitionState, Path};
@@ -190,6 +190,7 @@ impl Quorum {
             isr: brokers.iter().map(|id| IsrMember { broker: *id, epoch: self.epoch_of(id.0) }).collect(),
             replicas: brokers,
             elr: vec![],
+            offline: vec![],
             last_known_elr: vec![],
             last_known_leader: BrokerId::NONE,
             leader_recovery_state: LeaderRecoveryState::Recovered,
@@ -275,7 +276,7 @@ impl QuorumHandle for QuorumLink {
     }
 
     /// Whoever else is in the ISR goes on without this one, as leader if need be.
-    fn resign_leadership(&self, partitions: Vec<TopicIdPartition>, _: bool) -> QuorumFuture<Revision> {
+    fn resign_leadership(&self, partitions: Vec<TopicIdPartition>, _: ResignReason) -> QuorumFuture<Revision> {
         let (quorum, local) = (self.0.clone(), self.1);
         Box::pin(async move {
             let (revision, image) = quorum.image();
@@ -434,7 +435,6 @@ impl Cluster {
             rack: None,
             ready: true,
             shutting_down: false,
-            empty_disk: false,
             min_insync_replicas: 1,
             registered_at: TimestampMs(0),
         };

@@ -33,7 +33,6 @@ fn broker(id: i32, ready: bool) -> BrokerRegistration {
         rack: None,
         ready,
         shutting_down: false,
-        empty_disk: false,
         min_insync_replicas: 1,
         registered_at: TimestampMs(0),
     }
@@ -51,6 +50,7 @@ pub fn image() -> Image {
         replicas: replicas.clone(),
         isr: vec![member(1), member(2)],
         elr: vec![],
+        offline: vec![],
         last_known_elr: vec![],
         last_known_leader: BrokerId::NONE,
         leader_recovery_state: LeaderRecoveryState::Recovered,
@@ -59,6 +59,7 @@ pub fn image() -> Image {
         leader: BrokerId::NONE,
         isr: vec![member(3)],
         elr: vec![BrokerId(2)],
+        offline: vec![],
         last_known_leader: BrokerId(3),
         ..led.clone()
     };

@@ -38,7 +38,9 @@ pub fn reachable_leader(image: &Image, state: &PartitionState, listener: &Listen
     }
 }
 
-/// The replicas that a client of this listener cannot reach.
+/// The replicas that a client of this listener cannot reach, or that cannot read their log.
 pub fn offline_replicas(image: &Image, state: &PartitionState, listener: &ListenerName) -> Vec<BrokerId> {
-    state.replicas.iter().copied().filter(|id| live_endpoint(image, *id, listener).is_none()).collect()
+    let is_offline = |id: BrokerId| image.broker_epoch(id).is_some_and(|epoch| state.is_offline(id, epoch));
+    let is_unreachable = |id: &BrokerId| live_endpoint(image, *id, listener).is_none() || is_offline(*id);
+    state.replicas.iter().copied().filter(is_unreachable).collect()
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_metadata::controller::{
-    AlterConfigs, ConfigOutcomes, CreatePartitions, CreateTopics, DeleteTopics, Refusal, TopicOutcome, TopicOutcomes,
-    TopicRef,
+    AlterConfigs, ConfigOutcomes, CreatePartitions, CreateTopics, DeleteTopics, Refusal, ResignReason, TopicOutcome,
+    TopicOutcomes, TopicRef,
 };
 use ottla_model::{
     BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch, PartitionId, ProducerId, Revision, TopicId,
@@ -121,7 +121,7 @@ impl QuorumHandle for QuorumClient {
         })
     }
 
-    fn resign_leadership(&self, partitions: Vec<TopicIdPartition>, lost: bool) -> QuorumFuture<Revision> {
+    fn resign_leadership(&self, partitions: Vec<TopicIdPartition>, reason: ResignReason) -> QuorumFuture<Revision> {
         let (broker_id, broker_epoch) = match self.registered() {
             Ok(registered) => registered,
             Err(error) => return Box::pin(std::future::ready(Err(error))),
@@ -133,7 +133,8 @@ impl QuorumHandle for QuorumClient {
                 partition: partition.partition.0,
             })
             .collect();
-        let request = cluster::ResignLeadershipRequest { broker_id, broker_epoch, partitions, lost };
+        let reason = convert::resign_reason_to_proto(reason).into();
+        let request = cluster::ResignLeadershipRequest { broker_id, broker_epoch, partitions, reason };
         let client = self.client.clone();
         self.run(async move {
             let response = client.resign_leadership(request, CALL_TIMEOUT).await.map_err(error_of)?;

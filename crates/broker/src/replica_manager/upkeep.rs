@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ottla_metadata::controller::ResignReason;
 use ottla_model::{BrokerEpoch, ErrorCode, TopicIdPartition};
 use ottla_storage::CheckpointKind;
 use tokio::runtime::Handle;
@@ -129,7 +130,7 @@ impl ReplicaManager {
                 return;
             }
             let unopened = self.unopened.lock().clone();
-            self.give_up(&unopened, Loss::Unreadable).await;
+            self.give_up(&unopened, ResignReason::Offline).await;
             self.create_what_found_no_room();
             for directory in self.log_dirs.all() {
                 if directory.health().is_failed() {
@@ -139,7 +140,7 @@ impl ReplicaManager {
                 if directory.health().is_full() {
                     let mut partitions = self.partitions_in(directory);
                     partitions.retain(|partition| partition.is_out_of_room());
-                    self.give_up(&partitions, Loss::None).await;
+                    self.give_up(&partitions, ResignReason::Stalled).await;
                 }
                 let looks = watches.entry(directory.path().clone()).or_default().look(directory.health());
                 // First: what the tree then says of its partitions must not wait for it.
@@ -149,7 +150,7 @@ impl ReplicaManager {
                         directory = %directory.path().display(), seconds = looks,
                         "the log directory does not answer: its leaderships are given up"
                     );
-                    self.give_up(&self.partitions_in(directory), Loss::None).await;
+                    self.give_up(&self.partitions_in(directory), ResignReason::Stalled).await;
                 }
             }
             self.show_directories();
@@ -172,7 +173,7 @@ impl ReplicaManager {
         });
         // Others are asked to lead in any case.
         let _ = tokio::time::timeout(WATCH_INTERVAL, left).await;
-        self.give_up(&self.partitions_in(directory), Loss::Failed).await;
+        self.give_up(&self.partitions_in(directory), ResignReason::Offline).await;
     }
 
     fn show_directories(&self) {
@@ -203,24 +204,26 @@ impl ReplicaManager {
         i64::try_from(self.partitions().iter().filter(|partition| partition.leads()).count()).unwrap_or(i64::MAX)
     }
 
-    /// Asks the quorum to let others lead those of these partitions that this broker leads by the tree, and not to wait for it where it
-    /// only follows; asked again by the next look.
-    async fn give_up(&self, partitions: &[Arc<Partition>], loss: Loss) {
+    /// Asks the quorum to let others lead those of these partitions that this broker leads by the tree, and not to wait for it or count
+    /// on it where it only follows; asked again by the next look, until the image shows it.
+    async fn give_up(&self, partitions: &[Arc<Partition>], reason: ResignReason) {
         let image = self.metadata.current();
         let local = self.identity.id();
+        let epoch = image.broker_epoch(local).unwrap_or(BrokerEpoch::NONE);
         let counts = |id: &TopicIdPartition| {
             let Some(state) = image.partition(*id) else { return false };
-            // A sole member stays, and says so to its clients, unless its copy is lost and the ELR has another.
-            let others = !state.is_sole_member(local) || (loss == Loss::Failed && !state.elr.is_empty());
-            let eligible = loss == Loss::Failed && state.elr.contains(&local);
-            ((state.leader == local || state.in_isr(local)) && others) || eligible
+            match reason {
+                // A sole member stays, and says so to its clients.
+                ResignReason::Stalled => state.in_isr(local) && !state.is_sole_member(local),
+                ResignReason::Offline | ResignReason::Lost => state.leader == local || !state.is_offline(local, epoch),
+            }
         };
         let given: Vec<TopicIdPartition> = partitions.iter().map(|partition| partition.id()).filter(counts).collect();
         if given.is_empty() {
             return;
         }
         let count = given.len();
-        match self.quorum.resign_leadership(given, loss == Loss::Failed).await {
+        match self.quorum.resign_leadership(given, reason).await {
             Ok(_) => tracing::warn!(partitions = count, "places in ISRs were given up"),
             Err(error) => tracing::warn!(partitions = count, %error, "places in ISRs are not given up yet"),
         }
@@ -288,17 +291,6 @@ impl ReplicaManager {
         }
         Ok(())
     }
-}
-
-/// What has become of the copies that a place is given up for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Loss {
-    /// They are whole, and nobody can write to them now.
-    None,
-    /// They cannot be opened; people may repair them.
-    Unreadable,
-    /// Their disk failed: they speak for nothing.
-    Failed,
 }
 
 #[derive(Default)]

@@ -253,15 +253,27 @@ pub struct AlteredPartition {
     pub isr: Vec<BrokerId>,
 }
 
-/// A broker gives up leaderships but stays: a directory of its stalls. Where the ISR has another member, it leaves the
+/// A broker gives up leaderships but stays: a directory of its stalls or failed. Where the ISR has another member, it leaves the
 /// ISR too, so that nothing waits for the stalled log.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ResignLeadership {
     pub broker: BrokerId,
     pub epoch: BrokerEpoch,
     pub partitions: Vec<TopicIdPartition>,
-    /// The disk that held them failed: what this broker had of them speaks for nothing, neither in an ISR nor in an ELR.
-    pub lost: bool,
+    pub reason: ResignReason,
+}
+
+/// Why a broker gives up its places.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum ResignReason {
+    /// Its logs are whole, and it cannot write to them now. As a last member it stays the leader: it may come round.
+    #[default]
+    Stalled,
+    /// It cannot read its logs in this life: their directory failed, or they are damaged. They speak for nothing in an ISR or
+    /// ELR; a last member stays named, without leading, until it registers anew.
+    Offline,
+    /// Its logs are gone, and it is going to make new ones in their place. To be decided before it does.
+    Lost,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -446,7 +458,7 @@ pub struct ControllerConfig {
     pub tick_interval: Duration,
     /// The quorum gives ids above this one.
     pub reserved_broker_max_id: i32,
-    pub rules: Rules,
+    pub rules: BrokenRules,
 }
 
 impl ControllerConfig {
@@ -458,14 +470,14 @@ impl ControllerConfig {
             reconnect_grace: Duration::from_secs(1),
             tick_interval: Duration::from_millis(50),
             reserved_broker_max_id: 1000,
-            rules: Rules::default(),
+            rules: BrokenRules::default(),
         }
     }
 }
 
 /// Rules that a simulation takes out to see that its checks notice. All hold by default; nothing but tests sets them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Rules {
+pub struct BrokenRules {
     /// A fenced broker stays electable, and stays in the ISRs that it did not lead.
     pub fenced_stays_electable: bool,
     /// An ISR member of any broker epoch is taken for the broker that is registered now (KIP-903 taken out).
@@ -474,4 +486,8 @@ pub struct Rules {
     pub unclean_counts_as_clean: bool,
     /// A sole ISR member that returns from an unclean shutdown wins over the ELR.
     pub unclean_sole_member_wins: bool,
+    /// A last member whose log is gone leads again (scenario 33 taken out).
+    pub lost_log_may_lead: bool,
+    /// A log that cannot be read counts: its replica stays in the ELR, and leads as the last member (faults A4, A9).
+    pub offline_log_may_lead: bool,
 }

@@ -2,7 +2,7 @@
 
 use ottla_model::{BrokerEpoch, BrokerId, Revision};
 
-use super::Rules;
+use super::BrokenRules;
 use crate::election::Electorate;
 use crate::image::{ConfigEntity, Image, IsrMember, PartitionState, TopicImage};
 use crate::liveness::Liveness;
@@ -15,7 +15,7 @@ pub(super) struct TopicElectorate<'a> {
     pub image: &'a Image,
     pub liveness: &'a Liveness,
     pub topic: &'a TopicImage,
-    pub rules: Rules,
+    pub rules: BrokenRules,
 }
 
 impl TopicElectorate<'_> {
@@ -48,14 +48,13 @@ impl Electorate for TopicElectorate<'_> {
             return memory.map(|memory| memory.epoch);
         };
         let is_trusted = match state.isr_member(broker) {
-            // As the last member it may return in a new life; not with another disk, if others have a log to lose.
-            Some(member) if member.epoch != registration.epoch => {
-                let may_return = !registration.empty_disk || state.replicas.len() == 1;
-                state.is_sole_member(broker) && may_return
-            }
+            Some(member) if member.is_lost() => state.replicas.len() == 1 || self.rules.lost_log_may_lead,
+            // As the last member it may return in a new life.
+            Some(member) if member.epoch != registration.epoch => state.is_sole_member(broker),
             _ => true,
         };
-        (registration.is_active() && is_trusted).then_some(registration.epoch)
+        let is_readable = self.rules.offline_log_may_lead || !state.is_offline(broker, registration.epoch);
+        (registration.is_active() && is_trusted && is_readable).then_some(registration.epoch)
     }
 
     fn lives(&self, member: &IsrMember) -> bool {

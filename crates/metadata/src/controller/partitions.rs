@@ -6,10 +6,10 @@ use super::draft::Draft;
 use super::work::PARTITIONS_PER_TRANSACTION;
 use super::{
     AlterPartition, AlterPartitions, AlteredPartition, AlteredPartitions, Answer, Controller, RequestId,
-    ResignLeadership, Resigned,
+    ResignLeadership, ResignReason, Resigned,
 };
 use crate::election::PartitionChange;
-use crate::image::PartitionState;
+use crate::image::{IsrMember, PartitionState, TopicImage};
 use crate::isr_change::{self, IsrDecision};
 
 impl Controller {
@@ -64,6 +64,7 @@ impl Controller {
         if let Err(error) = self.check_epoch(request.broker, request.epoch) {
             return self.answer(id, resigned(error));
         }
+        let member = IsrMember { broker: request.broker, epoch: request.epoch };
         let mut partitions = request.partitions;
         partitions.sort();
         partitions.dedup();
@@ -73,24 +74,43 @@ impl Controller {
             for partition in batch {
                 let Some(topic) = ahead.topic_by_id(partition.topic_id) else { continue };
                 let Some(state) = topic.partition(partition.partition) else { continue };
-                let counts = state.in_isr(request.broker) || state.elr.contains(&request.broker) && request.lost;
-                if state.leader != request.broker && !counts {
-                    continue;
-                }
-                let change = PartitionChange::new(state);
-                let change = match request.lost {
-                    true => change.without_unclean(request.broker),
-                    false => change.without(request.broker),
-                };
-                let next = change.build(&self.electorate(topic), ahead.controller_epoch());
-                // A stalled leader is better than none: it may come round.
-                if let Some(next) = next.filter(|next| next.has_leader()) {
+                if let Some(next) = self.resigned(topic, state, member, request.reason) {
                     draft.partition(self.ledger.ahead_tree(), ahead, *partition, &next);
                 }
             }
             self.propose(draft);
         }
         self.answer(id, resigned(ErrorCode::None));
+    }
+}
+
+impl Controller {
+    /// The state without the member's place; none where nothing changes.
+    fn resigned(
+        &self,
+        topic: &TopicImage,
+        state: &PartitionState,
+        member: IsrMember,
+        reason: ResignReason,
+    ) -> Option<PartitionState> {
+        let broker = member.broker;
+        let is_offline_again = state.is_offline(broker, member.epoch) && state.leader != broker;
+        let change = PartitionChange::new(state);
+        let change = match reason {
+            ResignReason::Stalled if state.in_isr(broker) => change.without(broker),
+            ResignReason::Offline if state.is_replica(broker) && !is_offline_again => change.without_offline(member),
+            ResignReason::Lost if state.in_isr(broker) || state.elr.contains(&broker) => change.without_lost(broker),
+            _ => return None,
+        };
+        let next = change.build(&self.electorate(topic), self.ledger.ahead().controller_epoch())?;
+        // A stalled leader is better than none, and a new log better than no log where it is the only one. Logs that cannot be
+        // read or are gone serve nobody: even if nobody else leads yet, the ELR must not count on them (faults A4, A9).
+        let needs_leader = match reason {
+            ResignReason::Stalled => true,
+            ResignReason::Offline => self.config.rules.offline_log_may_lead,
+            ResignReason::Lost => state.replicas.len() == 1 || self.config.rules.offline_log_may_lead,
+        };
+        (next.has_leader() || !needs_leader).then_some(next)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Before it gets an epoch: who else has its id is gone; no ISR with another member holds its predecessor; and if its
 //! last end was unclean, it is out of every ELR, and out of the ISRs in which an ELR member can stand in for it
-//! (KIP-966). All of it is found in the tree, so a registration that is asked again goes on where the last one stopped.
+//! (KIP-966). If its disk is not the one that the ISRs mean, those that name it as the last member say so from then on. All of it is found in the tree, so a registration that is asked again goes on where the last one stopped.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -207,13 +207,18 @@ impl Controller {
             if self.work.contains(Work::Fence(broker)) {
                 return Some(pending);
             }
-            if self.is_unclean(&pending.register) {
+            if self.has_empty_disk(&pending.register) {
+                self.work.push(Progress::new(Work::Lost(broker)));
+                self.warn(format!(
+                    "broker {broker} comes back with an empty disk: it will not lead what others also hold"
+                ));
+            } else if self.is_unclean(&pending.register) {
                 self.work.push(Progress::new(Work::Unclean(broker)));
                 self.note(format!("broker {broker} comes back from an unclean shutdown"));
             }
             pending.stage = Stage::Cleaning;
         }
-        if self.work.contains(Work::Unclean(broker)) {
+        if self.work.contains(Work::Unclean(broker)) || self.work.contains(Work::Lost(broker)) {
             return Some(pending);
         }
         self.create_registration(pending);
@@ -230,6 +235,12 @@ impl Controller {
             })
     }
 
+    /// Whether it is a new process of a known id on a disk that knows no cluster.
+    fn has_empty_disk(&self, register: &Register) -> bool {
+        let memory = self.ledger.ahead().broker_memory(register.broker);
+        register.cluster_id.is_none() && memory.is_some_and(|memory| memory.incarnation != register.incarnation)
+    }
+
     fn create_registration(&mut self, pending: Pending) {
         let register = pending.register;
         let mut draft = Draft::default();
@@ -237,8 +248,6 @@ impl Controller {
             BrokerId::NONE => self.draft_next_id(&mut draft),
             broker => broker,
         };
-        let ahead = self.ledger.ahead();
-        let is_new_life = ahead.broker_memory(broker).is_some_and(|m| m.incarnation != register.incarnation);
         let registration = BrokerRegistration {
             id: broker,
             epoch: BrokerEpoch::NONE,
@@ -248,16 +257,9 @@ impl Controller {
             rack: register.rack,
             ready: false,
             shutting_down: false,
-            empty_disk: is_new_life && register.cluster_id.is_none(),
             min_insync_replicas: register.min_insync_replicas.max(1),
             registered_at: self.now.wall,
         };
-        if registration.empty_disk {
-            self.effects.notes.push(super::Note {
-                is_warning: true,
-                text: format!("broker {broker} comes back with an empty disk: it will not lead what others also hold"),
-            });
-        }
         draft.create(nodes::broker::path(broker), nodes::broker::encode(&registration));
         if self.ledger.ahead().controller().is_none() {
             self.draft_controller(&mut draft, Some(broker));

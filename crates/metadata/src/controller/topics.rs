@@ -392,6 +392,7 @@ pub(super) fn first_state(image: &Image, replicas: &[BrokerId]) -> PartitionStat
         replicas: replicas.to_vec(),
         isr,
         elr: Vec::new(),
+        offline: Vec::new(),
         last_known_elr: Vec::new(),
         last_known_leader: BrokerId::NONE,
         leader_recovery_state: LeaderRecoveryState::Recovered,

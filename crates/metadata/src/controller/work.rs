@@ -28,6 +28,8 @@ pub(super) enum Work {
     Fence(BrokerId),
     /// It comes back from an unclean shutdown: out of the ELRs, and out of the ISRs that the ELR can replace it in.
     Unclean(BrokerId),
+    /// It comes back with an empty disk: as [`Work::Unclean`], and where it stays the last member, it is marked as lost.
+    Lost(BrokerId),
     /// It is ready: what has no leader and may be led by it is.
     Elect(BrokerId),
     /// The same for whatever has no leader, at the beginning of a term.
@@ -61,7 +63,7 @@ impl Progress {
     fn next_stage(&mut self) -> bool {
         self.after = None;
         match (self.work, self.stage) {
-            (Work::Unclean(_) | Work::Elect(_), Stage::InSync) => {
+            (Work::Unclean(_) | Work::Lost(_) | Work::Elect(_), Stage::InSync) => {
                 self.stage = Stage::Eligible;
                 true
             }
@@ -160,10 +162,11 @@ impl Controller {
             (Work::Elect(broker), Stage::InSync) => Box::new(index.in_sync_after(broker, after).filter(is_leaderless)),
             (Work::Elect(broker), _) => Box::new(index.eligible_after(broker, after).filter(is_leaderless)),
             (Work::ElectAll, _) => Box::new(index.leaderless_after(after)),
-            (Work::Fence(broker) | Work::Unclean(broker) | Work::Shutdown(broker), Stage::InSync) => {
-                Box::new(index.in_sync_after(broker, after))
-            }
-            (Work::Fence(broker) | Work::Unclean(broker) | Work::Shutdown(broker), _) => {
+            (
+                Work::Fence(broker) | Work::Unclean(broker) | Work::Lost(broker) | Work::Shutdown(broker),
+                Stage::InSync,
+            ) => Box::new(index.in_sync_after(broker, after)),
+            (Work::Fence(broker) | Work::Unclean(broker) | Work::Lost(broker) | Work::Shutdown(broker), _) => {
                 Box::new(index.eligible_after(broker, after))
             }
         }
@@ -182,6 +185,7 @@ impl Controller {
                 .without_unclean(broker)
                 .letting_unclean_sole_member_win(self.config.rules.unclean_sole_member_wins)
                 .build(&electorate, epoch),
+            Work::Lost(broker) => change.without_lost(broker).build(&electorate, epoch),
             Work::Elect(_) | Work::ElectAll => change.build(&electorate, epoch),
             // While the broker runs, nothing loses its leader, nor what the leader has and the HW does not: only who is in
             // sync takes over. The ELR is for when it is gone.

@@ -26,8 +26,6 @@ pub struct BrokerRegistration {
     pub ready: bool,
     /// It has asked for a controlled shutdown: it gets no leadership and joins no ISR any more.
     pub shutting_down: bool,
-    /// It registered without a `meta.properties` under an id that was known: its disk is not the one that the ISRs mean.
-    pub empty_disk: bool,
     /// Its own `min.insync.replicas`, at least 1; bounds the ELR of what it leads.
     pub min_insync_replicas: i32,
     pub registered_at: TimestampMs,

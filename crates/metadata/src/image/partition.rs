@@ -9,6 +9,21 @@ pub struct IsrMember {
     pub epoch: BrokerEpoch,
 }
 
+/// The epoch of a last ISR member whose log is gone (its disk was replaced, or it made a new log in the place of a damaged
+/// one). No registration ever has it, so the member leads in no later life either (scenario 33, fault A3).
+const LOST: BrokerEpoch = BrokerEpoch(-2);
+
+impl IsrMember {
+    /// The last member, of whom nothing is left but that it was last.
+    pub fn lost(broker: BrokerId) -> Self {
+        Self { broker, epoch: LOST }
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.epoch == LOST
+    }
+}
+
 /// Whether the leader's log is what was acknowledged, or what an unclean election left of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum LeaderRecoveryState {
@@ -34,6 +49,9 @@ pub struct PartitionState {
     pub isr: Vec<IsrMember>,
     /// KIP-966: not in the ISR, but holds everything up to the HW, because the HW stood still since it left.
     pub elr: Vec<BrokerId>,
+    /// Replicas that cannot read their log, each with the broker epoch in which it said so: they lead nothing before they
+    /// register anew. Their directory failed, or the log is damaged.
+    pub offline: Vec<IsrMember>,
     /// Members of the ISR or ELR since the ISR fell below min.insync.replicas that came back from an unclean shutdown.
     pub last_known_elr: Vec<BrokerId>,
     /// Who led before the partition lost its leader; [`BrokerId::NONE`] while it has one.
@@ -56,6 +74,11 @@ impl PartitionState {
 
     pub fn isr_member(&self, broker: BrokerId) -> Option<&IsrMember> {
         self.isr.iter().find(|member| member.broker == broker)
+    }
+
+    /// Whether this broker, in this epoch, cannot read its log.
+    pub fn is_offline(&self, broker: BrokerId, epoch: BrokerEpoch) -> bool {
+        self.offline.contains(&IsrMember { broker, epoch })
     }
 
     pub fn is_replica(&self, broker: BrokerId) -> bool {

@@ -36,8 +36,6 @@ struct BrokerPayload {
     ready: bool,
     #[prost(bool, tag = "6")]
     shutting_down: bool,
-    #[prost(bool, tag = "7")]
-    empty_disk: bool,
     #[prost(int32, tag = "8")]
     min_insync_replicas: i32,
     #[prost(int64, tag = "9")]
@@ -62,7 +60,6 @@ pub fn encode(broker: &BrokerRegistration) -> Bytes {
         rack: broker.rack.clone(),
         ready: broker.ready,
         shutting_down: broker.shutting_down,
-        empty_disk: broker.empty_disk,
         min_insync_replicas: broker.min_insync_replicas,
         registered_at_ms: broker.registered_at.0,
     }
@@ -91,7 +88,6 @@ pub fn decode(id: BrokerId, node: &Node) -> Result<BrokerRegistration, NodeError
         rack: payload.rack,
         ready: payload.ready,
         shutting_down: payload.shutting_down,
-        empty_disk: payload.empty_disk,
         min_insync_replicas: payload.min_insync_replicas.max(1),
         registered_at: TimestampMs(payload.registered_at_ms),
     })
@@ -155,7 +151,6 @@ mod tests {
             rack: None,
             ready: true,
             shutting_down: false,
-            empty_disk: false,
             min_insync_replicas: 2,
             registered_at: TimestampMs(1795250319983),
         };

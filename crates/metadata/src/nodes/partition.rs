@@ -34,6 +34,11 @@ struct StatePayload {
     last_known_leader: Option<i32>,
     #[prost(int32, tag = "10")]
     leader_recovery_state: i32,
+    #[prost(int32, repeated, tag = "11")]
+    offline: Vec<i32>,
+    /// Beside `offline`, member by member.
+    #[prost(sint64, repeated, tag = "12")]
+    offline_broker_epochs: Vec<i64>,
 }
 
 pub fn path(topic: &TopicName, partition: PartitionId) -> Path {
@@ -61,6 +66,8 @@ pub fn encode(state: &PartitionState) -> Bytes {
             LeaderRecoveryState::Recovered => 0,
             LeaderRecoveryState::Recovering => 1,
         },
+        offline: state.offline.iter().map(|member| member.broker.0).collect(),
+        offline_broker_epochs: state.offline.iter().map(|member| member.epoch.0).collect(),
     }
     .encode_to_vec()
     .into()
@@ -68,10 +75,14 @@ pub fn encode(state: &PartitionState) -> Bytes {
 
 pub fn decode(payload: &Bytes, replicas: &[BrokerId]) -> Result<PartitionState, NodeError> {
     let payload = StatePayload::decode(payload.clone())?;
-    if payload.isr.len() != payload.isr_broker_epochs.len() {
-        return Err(NodeError::field("isr_broker_epochs", payload.isr_broker_epochs));
-    }
-    let members = payload.isr.iter().zip(&payload.isr_broker_epochs);
+    let members = |field, brokers: &[i32], epochs: &[i64]| match brokers.len() == epochs.len() {
+        true => Ok(brokers
+            .iter()
+            .zip(epochs)
+            .map(|(broker, epoch)| IsrMember { broker: BrokerId(*broker), epoch: BrokerEpoch(*epoch) })
+            .collect()),
+        false => Err(NodeError::field(field, epochs)),
+    };
     let ids = |brokers: Vec<i32>| brokers.into_iter().map(BrokerId).collect();
     Ok(PartitionState {
         leader: BrokerId(payload.leader),
@@ -79,10 +90,9 @@ pub fn decode(payload: &Bytes, replicas: &[BrokerId]) -> Result<PartitionState, 
         partition_epoch: PartitionEpoch(payload.partition_epoch),
         controller_epoch: ControllerEpoch(payload.controller_epoch),
         replicas: replicas.to_vec(),
-        isr: members
-            .map(|(broker, epoch)| IsrMember { broker: BrokerId(*broker), epoch: BrokerEpoch(*epoch) })
-            .collect(),
+        isr: members("isr_broker_epochs", &payload.isr, &payload.isr_broker_epochs)?,
         elr: ids(payload.elr),
+        offline: members("offline_broker_epochs", &payload.offline, &payload.offline_broker_epochs)?,
         last_known_elr: ids(payload.last_known_elr),
         last_known_leader: payload.last_known_leader.map_or(BrokerId::NONE, BrokerId),
         leader_recovery_state: match payload.leader_recovery_state {
@@ -109,6 +119,8 @@ struct Shown {
     last_known_elr: Vec<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_known_leader: Option<i32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    offline: Vec<i32>,
 }
 
 pub fn json(payload: &Bytes) -> Result<String, NodeError> {
@@ -124,6 +136,7 @@ pub fn json(payload: &Bytes) -> Result<String, NodeError> {
         elr: ids(&state.elr),
         last_known_elr: ids(&state.last_known_elr),
         last_known_leader: (state.last_known_leader != BrokerId::NONE).then_some(state.last_known_leader.0),
+        offline: state.offline.iter().map(|member| member.broker.0).collect(),
     })
 }
 
@@ -142,6 +155,7 @@ mod tests {
             replicas: replicas.to_vec(),
             isr: replicas.map(|broker| IsrMember { broker, epoch: BrokerEpoch(40 + i64::from(broker.0)) }).to_vec(),
             elr: vec![],
+            offline: vec![],
             last_known_elr: vec![],
             last_known_leader: BrokerId::NONE,
             leader_recovery_state: LeaderRecoveryState::Recovered,
@@ -155,9 +169,13 @@ mod tests {
         state.elr = vec![BrokerId(2)];
         state.last_known_elr = vec![BrokerId(1)];
         state.last_known_leader = BrokerId(3);
+        state.offline = vec![IsrMember { broker: BrokerId(3), epoch: BrokerEpoch(43) }];
         assert_eq!(decode(&encode(&state), &replicas), Ok(state.clone()));
         let shown = json(&encode(&state)).expect("shows");
-        assert!(shown.ends_with(r#""isr":[3],"elr":[2],"last_known_elr":[1],"last_known_leader":3}"#), "{shown}");
+        assert!(
+            shown.ends_with(r#""isr":[3],"elr":[2],"last_known_elr":[1],"last_known_leader":3,"offline":[3]}"#),
+            "{shown}"
+        );
     }
 
     #[test]

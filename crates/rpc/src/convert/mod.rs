@@ -15,7 +15,8 @@ pub use configs::{
     alter_configs_from_proto, alter_configs_to_proto, config_outcomes_from_proto, config_outcomes_to_proto,
 };
 pub use partitions::{
-    alter_partitions_from_proto, altered_partitions_to_proto, resign_leadership_from_proto, resigned_to_proto,
+    alter_partitions_from_proto, altered_partitions_to_proto, resign_leadership_from_proto, resign_reason_to_proto,
+    resigned_to_proto,
 };
 pub use topics::{
     create_partitions_from_proto, create_topics_from_proto, delete_topics_from_proto, partitions_outcomes_to_proto,

@@ -1,7 +1,7 @@
 //! ISR changes and resignations.
 
 use ottla_metadata::controller::{
-    AlterPartition, AlterPartitions, AlteredPartition, AlteredPartitions, ResignLeadership, Resigned,
+    AlterPartition, AlterPartitions, AlteredPartition, AlteredPartitions, ResignLeadership, ResignReason, Resigned,
 };
 use ottla_metadata::image::IsrMember;
 use ottla_model::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, PartitionId, TopicIdPartition};
@@ -58,8 +58,25 @@ pub fn resign_leadership_from_proto(wire: cluster::ResignLeadershipRequest) -> R
         broker: BrokerId(wire.broker_id),
         epoch: BrokerEpoch(wire.broker_epoch),
         partitions: partitions.collect::<Result<_, _>>()?,
-        lost: wire.lost,
+        reason: resign_reason(wire.reason)?,
     })
+}
+
+fn resign_reason(wire: i32) -> Result<ResignReason, InvalidField> {
+    match cluster::ResignReason::try_from(wire) {
+        Ok(cluster::ResignReason::Stalled) => Ok(ResignReason::Stalled),
+        Ok(cluster::ResignReason::Offline) => Ok(ResignReason::Offline),
+        Ok(cluster::ResignReason::Lost) => Ok(ResignReason::Lost),
+        Err(_) => Err(InvalidField::new("reason", format!("unknown reason {wire}"))),
+    }
+}
+
+pub fn resign_reason_to_proto(reason: ResignReason) -> cluster::ResignReason {
+    match reason {
+        ResignReason::Stalled => cluster::ResignReason::Stalled,
+        ResignReason::Offline => cluster::ResignReason::Offline,
+        ResignReason::Lost => cluster::ResignReason::Lost,
+    }
 }
 
 pub fn resigned_to_proto(answer: &Resigned) -> cluster::ResignLeadershipResponse {

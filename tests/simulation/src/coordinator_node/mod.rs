@@ -6,7 +6,7 @@ mod process;
 use std::collections::{BTreeMap, VecDeque};
 
 use ottla_consensus::{LogStore, Member, MemberConfig, Membership, MemoryStore, Role};
-use ottla_metadata::controller::{AdmitCoordinator, ProbeResult, Rules};
+use ottla_metadata::controller::{AdmitCoordinator, BrokenRules as Rules, ProbeResult};
 use ottla_metadata::liveness::Reached;
 use ottla_metadata::{Image, Input, Now, Tree};
 use ottla_model::{BrokerId, CoordinatorId, IncarnationId, Revision};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ottla_consensus::snapshot::{Encoder, Pairs};
 use ottla_consensus::{Committed, LogStore, Member, MemoryStore, Outgoing, Role, Snapshot, SnapshotMetadata};
-use ottla_metadata::controller::{AdmitCoordinator, Beat, Probe, Rules, StreamId};
+use ottla_metadata::controller::{AdmitCoordinator, Beat, BrokenRules as Rules, Probe, StreamId};
 use ottla_metadata::liveness::Reached;
 use ottla_metadata::{
     Controller, ControllerConfig, Effects, EntryId, Image, Input, Node, NodeChange, Now, Path, Request, RequestId,

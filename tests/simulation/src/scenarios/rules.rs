@@ -1,6 +1,6 @@
 //! The simulation can fail: with a rule taken out, some seed of a bounded number must notice.
 
-use ottla_metadata::controller::Rules as ControllerRules;
+use ottla_metadata::controller::BrokenRules as ControllerRules;
 use ottla_replication::Rules;
 
 use crate::faults::{FaultPlan, Kind};

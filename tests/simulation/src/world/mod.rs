@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_metadata::controller::{
-    AdmitCoordinator, CreateTopics, DeleteTopics, NewTopic, Probe, ProbeResult, Rules as ControllerRules, TopicRef,
+    AdmitCoordinator, BrokenRules as ControllerRules, CreateTopics, DeleteTopics, NewTopic, Probe, ProbeResult,
+    TopicRef,
 };
 use ottla_metadata::{Answer, Image, Request};
 use ottla_model::{BrokerEpoch, BrokerId, CoordinatorId, IncarnationId, Revision, TopicIdPartition};

@@ -139,8 +139,12 @@ impl Run {
             13 => {
                 if let Some(broker) = known {
                     let partitions = self.cluster.image.in_sync_on(BrokerId(id)).collect();
-                    let lost = self.random.below(3) == 0;
-                    let resign = ResignLeadership { broker: BrokerId(id), epoch: broker.epoch, partitions, lost };
+                    let reason = match self.random.below(6) {
+                        0 => ResignReason::Lost,
+                        1 => ResignReason::Offline,
+                        _ => ResignReason::Stalled,
+                    };
+                    let resign = ResignLeadership { broker: BrokerId(id), epoch: broker.epoch, partitions, reason };
                     self.cluster.send(Request::ResignLeadership(resign));
                 }
             }
@@ -194,7 +198,15 @@ impl Run {
         assert_eq!(self.cluster.image.broker_count(), BROKERS);
         assert!(self.cluster.image.brokers().all(|broker| broker.ready));
         assert_eq!(self.cluster.controller.in_flight(), 0);
-        assert_eq!(self.cluster.image.leaderless().count(), 0, "everybody is back and something does not lead");
+        let image = &self.cluster.image;
+        for id in image.leaderless() {
+            let state = image.partition(id).expect("it is indexed");
+            let cannot_lead = |member: &IsrMember| {
+                let epoch = image.broker_epoch(member.broker).unwrap_or(BrokerEpoch::NONE);
+                member.is_lost() || state.is_offline(member.broker, epoch)
+            };
+            assert!(state.isr.iter().all(cannot_lead), "everybody is back and {id:?} has no leader: {state:?}");
+        }
         assert_eq!(self.cluster.image.deleting().count(), 0);
     }
 }

@@ -131,8 +131,8 @@ fn scenario_6_cousin_the_elr_wins_over_an_unclean_last_member() {
 #[test]
 fn scenario_6_cousin_without_its_rules_loses_the_record() {
     for taken_out in [
-        Rules { unclean_counts_as_clean: true, ..Rules::default() },
-        Rules { unclean_sole_member_wins: true, ..Rules::default() },
+        BrokenRules { unclean_counts_as_clean: true, ..BrokenRules::default() },
+        BrokenRules { unclean_sole_member_wins: true, ..BrokenRules::default() },
     ] {
         let mut cluster = cousin(Cluster::with(|config| config.rules = taken_out));
         cluster.start(1);
@@ -174,9 +174,50 @@ fn a_replaced_disk_does_not_lead_what_others_hold_too() {
     let Answer::Register(Ok(registered)) = cluster.ask(Request::Register(empty)) else { panic!("refused") };
     cluster.joined(&registered, 99);
     cluster.beat(1);
-    assert!(cluster.image.broker(BrokerId(1)).is_some_and(|broker| broker.ready && broker.empty_disk));
+    assert!(cluster.image.broker(BrokerId(1)).is_some_and(|broker| broker.ready));
     assert_eq!(cluster.state("t", 0).leader, BrokerId::NONE);
     assert_eq!(cluster.state("alone", 0).leader, BrokerId(1));
+}
+
+/// ISR {1}, both dead; 1 comes back with an empty disk, and is ready.
+fn wiped(mut cluster: Cluster) -> Cluster {
+    cluster.start(1);
+    cluster.start(2);
+    cluster.create("t", &[&[1, 2]], &[("min.insync.replicas", "1")]);
+    cluster.create("alone", &[&[1]], &[]);
+    cluster.kill(2);
+    cluster.kill(1);
+    let empty = Register { cluster_id: None, ..cluster.registration(1, 99, BrokerEpoch::NONE) };
+    let Answer::Register(Ok(registered)) = cluster.ask(Request::Register(empty)) else { panic!("refused") };
+    cluster.joined(&registered, 99);
+    cluster.beat(1);
+    assert_eq!(cluster.state("alone", 0).leader, BrokerId(1), "nobody else holds it");
+    cluster
+}
+
+/// Scenario 33 (fault A3): the disk was replaced, and the broker restarts, stops cleanly, or is fenced and returns.
+#[test]
+fn scenario_33_a_replaced_disk_does_not_lead_after_another_restart_either() {
+    let leader = |cluster: &Cluster| cluster.state("t", 0).leader;
+    let mut cluster = wiped(Cluster::new());
+    assert_eq!(leader(&cluster), BrokerId::NONE);
+    // Killed and started again: by now its disk knows the cluster.
+    cluster.kill(1);
+    let epoch = cluster.start(1);
+    assert_eq!(leader(&cluster), BrokerId::NONE, "after a second restart");
+    // Stopped cleanly.
+    cluster.kill(1);
+    cluster.start_after(1, epoch);
+    assert_eq!(leader(&cluster), BrokerId::NONE, "after a clean stop");
+    // Fenced while it lived, by two quorum leaders: the same process registers again.
+    cluster.change_leader();
+    cluster.commit_all();
+    cluster.kill(1);
+    let same = cluster.brokers[&1].incarnation.0[0];
+    cluster.register(1, same, BrokerEpoch::NONE).expect("registers");
+    cluster.beat(1);
+    assert_eq!(leader(&cluster), BrokerId::NONE, "after it was fenced");
+    assert!(cluster.state("t", 0).is_sole_member(BrokerId(1)), "what it was in is remembered");
 }
 
 /// Scenario 7: a leader's ISR change is refused with an error that lets it tell what to do.
@@ -250,7 +291,7 @@ fn resigning_hands_over_where_somebody_can_take_it() {
     cluster.create("alone", &[&[1]], &[]);
     let me = cluster.member(1);
     let partitions = vec![cluster.id_of("t", 0), cluster.id_of("alone", 0)];
-    let resign = ResignLeadership { broker: me.broker, epoch: me.epoch, partitions, lost: false };
+    let resign = ResignLeadership { broker: me.broker, epoch: me.epoch, partitions, reason: ResignReason::Stalled };
     let Answer::ResignLeadership(resigned) = cluster.ask(Request::ResignLeadership(resign.clone())) else {
         panic!("not the answer")
     };
@@ -274,23 +315,112 @@ fn resigning_hands_over_where_somebody_can_take_it() {
 fn a_lost_copy_is_no_candidate() {
     let mut cluster = Cluster::of(3);
     cluster.create("t", &[&[1, 2, 3]], &[("min.insync.replicas", "3")]);
-    let give_up = |cluster: &mut Cluster, id: i32, lost: bool| {
+    let give_up = |cluster: &mut Cluster, id: i32, reason: ResignReason| {
         let me = cluster.member(id);
         let partitions = vec![cluster.id_of("t", 0)];
-        let resign = ResignLeadership { broker: me.broker, epoch: me.epoch, partitions, lost };
+        let resign = ResignLeadership { broker: me.broker, epoch: me.epoch, partitions, reason };
         cluster.ask(Request::ResignLeadership(resign));
         cluster.state("t", 0)
     };
-    let state = give_up(&mut cluster, 2, false);
+    let state = give_up(&mut cluster, 2, ResignReason::Stalled);
     assert_eq!((isr(&state), state.elr.clone()), (vec![1, 3], vec![BrokerId(2)]));
-    let state = give_up(&mut cluster, 3, true);
+    let state = give_up(&mut cluster, 3, ResignReason::Offline);
     assert_eq!((isr(&state), state.elr.clone()), (vec![1], vec![BrokerId(2)]));
     // The last member's disk failed: the ELR has what is committed.
-    let state = give_up(&mut cluster, 1, true);
+    let state = give_up(&mut cluster, 1, ResignReason::Offline);
     assert_eq!((state.leader, isr(&state), state.elr.clone()), (BrokerId(2), vec![2], vec![]));
-    // And an ELR member's.
-    let state = give_up(&mut cluster, 2, true);
-    assert_eq!((state.leader, isr(&state)), (BrokerId(2), vec![2]));
+    // And what it leads alone: it stays named, and nobody leads, until it comes back (fault B4).
+    let state = give_up(&mut cluster, 2, ResignReason::Offline);
+    assert_eq!((state.leader, isr(&state)), (BrokerId::NONE, vec![2]));
+    assert!(state.is_offline(BrokerId(2), cluster.member(2).epoch));
+    cluster.change_leader();
+    cluster.commit_all();
+    cluster.run(500);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId::NONE, "a new quorum leader knows it too");
+    let epoch = cluster.member(2).epoch;
+    cluster.kill(2);
+    cluster.start_after(2, epoch);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(2), "its directory is back");
+}
+
+/// Two replicas, both dead; 1 was last, 2 is in the ELR. The ELR member finds its log damaged (fault A4).
+#[test]
+fn an_elr_member_with_a_damaged_log_leaves_the_elr_before_it_makes_a_new_one() {
+    let mut cluster = acknowledged_by_both_then_one_alone();
+    let clean = cluster.brokers[&2].epoch;
+    let last = cluster.brokers[&1].epoch;
+    cluster.start_after(2, clean);
+    // 2 leads by the ELR as soon as it is back: what is damaged is said at once.
+    let state = resign(&mut cluster, 2, ResignReason::Lost);
+    assert_eq!((state.leader, state.elr.clone()), (BrokerId::NONE, vec![]));
+    assert_eq!(isr(&state), [1], "the one that was last");
+    cluster.start_after(1, last);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(1));
+}
+
+/// ISR {1}, ELR {2}: 1 cannot read its log. With 2 alive it yields at once; else as soon as 2 is back (fault A9).
+#[test]
+fn a_last_member_that_cannot_read_its_log_yields_to_the_elr() {
+    for is_alive in [true, false] {
+        let mut cluster = acknowledged_by_both_then_one_alone();
+        let (one, two) = (cluster.brokers[&1].epoch, cluster.brokers[&2].epoch);
+        cluster.start_after(1, one);
+        assert_eq!(cluster.state("t", 0).leader, BrokerId(1));
+        if is_alive {
+            cluster.start_after(2, two);
+        }
+        let state = resign(&mut cluster, 1, ResignReason::Offline);
+        assert_eq!(state.has_leader(), is_alive);
+        if !is_alive {
+            cluster.start_after(2, two);
+        }
+        assert_eq!(cluster.state("t", 0).leader, BrokerId(2));
+    }
+}
+
+fn resign(cluster: &mut Cluster, id: i32, reason: ResignReason) -> std::sync::Arc<crate::image::PartitionState> {
+    let IsrMember { broker, epoch } = cluster.member(id);
+    let partitions = vec![cluster.id_of("t", 0)];
+    cluster.ask(Request::ResignLeadership(ResignLeadership { broker, epoch, partitions, reason }));
+    cluster.state("t", 0)
+}
+
+/// A log that is gone leads in no later life, where others hold the partition too; one that nobody else holds does.
+#[test]
+fn a_last_member_that_lost_its_log_does_not_lead() {
+    let mut cluster = Cluster::of(2);
+    cluster.create("t", &[&[1, 2]], &[("min.insync.replicas", "1")]);
+    cluster.create("alone", &[&[1]], &[]);
+    cluster.kill(2);
+    let state = resign(&mut cluster, 1, ResignReason::Lost);
+    assert_eq!((state.leader, isr(&state)), (BrokerId::NONE, vec![1]));
+    let IsrMember { broker, epoch } = cluster.member(1);
+    let partitions = vec![cluster.id_of("alone", 0)];
+    let lost = ResignLeadership { broker, epoch, partitions, reason: ResignReason::Lost };
+    cluster.ask(Request::ResignLeadership(lost));
+    assert_eq!(cluster.state("alone", 0).leader, BrokerId(1));
+    cluster.kill(1);
+    cluster.start_after(1, epoch);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId::NONE);
+    assert_eq!(cluster.state("alone", 0).leader, BrokerId(1));
+}
+
+/// With its rule taken out, scenario 33 is noticed.
+#[test]
+fn scenario_33_without_its_rule_lets_the_empty_log_lead() {
+    let cluster = wiped(Cluster::with(|config| config.rules.lost_log_may_lead = true));
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(1));
+}
+
+/// With their rule taken out, the damaged ELR member leads on (fault A4), and the last member does not yield (A9).
+#[test]
+fn without_its_rule_a_log_that_cannot_be_read_leads_on() {
+    let mut broken = Cluster::with(|config| config.rules.offline_log_may_lead = true);
+    broken.start(1);
+    broken.start(2);
+    broken.create("t", &[&[1, 2]], &[]);
+    broken.kill(2);
+    assert_eq!(resign(&mut broken, 1, ResignReason::Offline).leader, BrokerId(1));
 }
 
 fn set_min_isr(cluster: &mut Cluster, entity: ConfigEntity, value: Option<&str>) {

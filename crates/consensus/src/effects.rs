@@ -11,15 +11,63 @@
 use bytes::Bytes;
 use ottla_model::{CoordinatorId, Revision};
 
+use protobuf::{CodedOutputStream, Message as _};
+use raft::eraftpb::{Message, MessageType};
+
 use crate::log_store::{Entry, HardState, Snapshot};
 
 /// A message for another member, opaque to whoever carries it. Messages may be lost, repeated and reordered.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Outgoing {
     pub to: CoordinatorId,
-    pub bytes: Bytes,
-    /// It carries a snapshot: its fate must be told by [`crate::Member::report_snapshot`].
-    pub is_snapshot: bool,
+    /// The message, but for the data of a snapshot, with which it ends.
+    pub head: Bytes,
+    /// The data of the snapshot that it carries, shared with whoever else gets it. Its fate must be told by
+    /// [`crate::Member::report_snapshot`].
+    pub snapshot_data: Option<Bytes>,
+}
+
+/// Fields of Raft's protobuf messages, with the wire type of bytes.
+const MESSAGE_SNAPSHOT: u32 = 9 << 3 | 2;
+const SNAPSHOT_DATA: u32 = 1 << 3 | 2;
+
+impl Outgoing {
+    /// None where the message cannot be written.
+    pub(crate) fn new(mut message: Message) -> Option<Self> {
+        let to = CoordinatorId(message.to);
+        if message.get_msg_type() != MessageType::MsgSnapshot {
+            return Some(Self { to, head: message.write_to_bytes().ok()?.into(), snapshot_data: None });
+        }
+        // The data comes last, so that it need not be copied.
+        let mut snapshot = message.take_snapshot();
+        let data = std::mem::take(&mut snapshot.data);
+        let metadata = snapshot.write_to_bytes().ok()?;
+        let mut data_head = Vec::new();
+        let mut stream = CodedOutputStream::vec(&mut data_head);
+        stream.write_raw_varint32(SNAPSHOT_DATA).ok()?;
+        stream.write_raw_varint64(data.len() as u64).ok()?;
+        stream.flush().ok()?;
+        let mut head = message.write_to_bytes().ok()?;
+        let mut stream = CodedOutputStream::vec(&mut head);
+        stream.write_raw_varint32(MESSAGE_SNAPSHOT).ok()?;
+        stream.write_raw_varint64((metadata.len() + data_head.len() + data.len()) as u64).ok()?;
+        stream.flush().ok()?;
+        head.extend_from_slice(&metadata);
+        head.extend_from_slice(&data_head);
+        Some(Self { to, head: head.into(), snapshot_data: Some(data) })
+    }
+
+    pub fn is_snapshot(&self) -> bool {
+        self.snapshot_data.is_some()
+    }
+
+    /// The whole message in one piece.
+    pub fn to_bytes(&self) -> Bytes {
+        match &self.snapshot_data {
+            None => self.head.clone(),
+            Some(data) => [&self.head[..], data].concat().into(),
+        }
+    }
 }
 
 /// One batch for the log store.
@@ -82,4 +130,25 @@ pub struct Effects {
     pub reads: Vec<ReadConfirmed>,
     /// Where the role, the leader or the term changed.
     pub role: Option<RoleChange>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_in_two_pieces_is_the_same_message() {
+        for data in [&b""[..], &[7; 300_000]] {
+            let mut message = Message::default();
+            message.set_msg_type(MessageType::MsgSnapshot);
+            (message.to, message.from, message.term, message.priority) = (2, 1, 9, 3);
+            message.mut_snapshot().data = Bytes::copy_from_slice(data);
+            message.mut_snapshot().mut_metadata().index = 70;
+            message.mut_snapshot().mut_metadata().mut_conf_state().voters = vec![1, 2, 3];
+            let outgoing = Outgoing::new(message.clone()).expect("written");
+            assert!(outgoing.is_snapshot());
+            let read = Message::parse_from_carllerche_bytes(&outgoing.to_bytes()).expect("readable");
+            assert_eq!(read, message);
+        }
+    }
 }

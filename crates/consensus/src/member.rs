@@ -6,11 +6,11 @@
 
 use bytes::Bytes;
 use ottla_model::{CoordinatorId, Revision};
-use protobuf::Message as _;
 use raft::eraftpb::{Entry, Message, MessageType};
 use raft::{RawNode, Ready, SnapshotStatus, StateRole};
 
 use crate::effects::{Committed, Effects, Outgoing, Persist, ReadConfirmed, Role, RoleChange};
+use crate::incoming::{self, Incoming, RefusedMessage};
 use crate::jitter::Jitter;
 use crate::log_store::{Bridge, LogStore, StoreError};
 use crate::membership::Membership;
@@ -73,12 +73,8 @@ pub enum MemberError {
     NoMembership,
     #[error("coordinator {id} is not one of the voters {voters:?}")]
     NotAVoter { id: CoordinatorId, voters: Vec<u64> },
-    #[error("the message cannot be read")]
-    MalformedMessage,
-    #[error("the message is for coordinator {to}, not for {me}")]
-    NotForMe { to: u64, me: CoordinatorId },
-    #[error("the message is from {from}, which is no voter")]
-    Stranger { from: u64 },
+    #[error("a peer's message was not taken: {0}")]
+    Refused(#[from] RefusedMessage),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("raft: {0}")]
@@ -235,20 +231,19 @@ impl<S: LogStore> Member<S> {
 
     /// A message from another member came.
     pub fn step(&mut self, message: &Bytes) -> Result<(), MemberError> {
+        self.receive(Incoming::parse(message)?)
+    }
+
+    /// Whether [`Self::receive`] would take the message now.
+    pub fn check(&self, incoming: &Incoming) -> Result<(), RefusedMessage> {
+        incoming::check(&self.node.raft, &self.membership, &incoming.message)
+    }
+
+    /// A message from another member came, and its snapshot, if it carries one, can become the state machine.
+    pub fn receive(&mut self, incoming: Incoming) -> Result<(), MemberError> {
         self.assert_nothing_pending();
-        let message = Message::parse_from_carllerche_bytes(message).map_err(|_| MemberError::MalformedMessage)?;
-        let me = self.node.raft.id;
-        if message.to != me {
-            return Err(MemberError::NotForMe { to: message.to, me: CoordinatorId(me) });
-        }
-        if message.from == me || !self.membership.contains(CoordinatorId(message.from)) {
-            return Err(MemberError::Stranger { from: message.from });
-        }
-        // A follower's proposals are not forwarded here, and a stranger to that rule might send an empty one, which panics.
-        if message.get_msg_type() == MessageType::MsgPropose {
-            return Err(MemberError::MalformedMessage);
-        }
-        let result = self.node.step(message);
+        self.check(&incoming)?;
+        let result = self.node.step(incoming.message);
         self.redraw();
         match result {
             // Answers that come late, for nobody; nothing is wrong.
@@ -457,18 +452,8 @@ impl<S: LogStore> Member<S> {
 }
 
 fn outgoing(messages: Vec<Message>) -> Vec<Outgoing> {
-    let mut outgoing: Vec<Outgoing> = messages
-        .into_iter()
-        .filter_map(|message| {
-            // Writing to memory fails only for a message above 2 GiB, which the limits above exclude.
-            let bytes = message.write_to_bytes().ok()?;
-            Some(Outgoing {
-                to: CoordinatorId(message.to),
-                bytes: bytes.into(),
-                is_snapshot: message.get_msg_type() == MessageType::MsgSnapshot,
-            })
-        })
-        .collect();
+    // Writing to memory fails only for a message above 2 GiB, which the limits above exclude.
+    let mut outgoing: Vec<Outgoing> = messages.into_iter().filter_map(Outgoing::new).collect();
     // The library walks a hash map of members: their order differs from run to run, that of one member's messages does not.
     outgoing.sort_by_key(|message| message.to);
     outgoing

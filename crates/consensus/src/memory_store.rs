@@ -95,12 +95,33 @@ impl MemoryStore {
         self.snapshot = Some(snapshot);
     }
 
+    pub fn forget_snapshot(&mut self) {
+        self.snapshot = None;
+    }
+
     pub fn hard_state(&self) -> &HardState {
         &self.current.hard_state
     }
 
     pub fn conf_state(&self) -> &ConfState {
         &self.current.conf_state
+    }
+
+    /// Bytes of the entries that the log holds.
+    pub fn log_bytes(&self) -> u64 {
+        self.current.entries.values().map(entry_bytes).sum()
+    }
+
+    /// The greatest index that can be forgotten so that at least `keep_bytes` of entries stay.
+    pub fn index_with_tail(&self, keep_bytes: u64) -> u64 {
+        let mut kept = 0;
+        for (index, entry) in self.current.entries.iter().rev() {
+            if kept >= keep_bytes {
+                return *index;
+            }
+            kept += entry_bytes(entry);
+        }
+        self.current.compacted_index
     }
 
     /// Of the hard state that a crash now would leave.
@@ -112,6 +133,10 @@ impl MemoryStore {
     pub fn durable_last_index(&self) -> u64 {
         self.durable.last_index()
     }
+}
+
+fn entry_bytes(entry: &Entry) -> u64 {
+    u64::from(protobuf::Message::compute_size(entry))
 }
 
 impl LogStore for MemoryStore {
@@ -129,7 +154,7 @@ impl LogStore for MemoryStore {
         let mut taken = Vec::new();
         let mut bytes = 0u64;
         for (_, entry) in self.current.entries.range(low..high.max(low)) {
-            bytes += u64::from(protobuf::Message::compute_size(entry));
+            bytes += entry_bytes(entry);
             if bytes > max_bytes && !taken.is_empty() {
                 break;
             }

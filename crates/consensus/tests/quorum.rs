@@ -124,10 +124,10 @@ impl Net {
             let cut = self.cut.iter().any(|&(a, b)| (a, b) == (from, to) || (b, a) == (from, to));
             let delivered = !lost && !cut && self.nodes.get(&to).is_some_and(Option::is_some);
             if delivered {
-                self.node(to).member.step(&message.bytes).expect("a message of a member");
+                self.node(to).member.step(&message.to_bytes()).expect("a message of a member");
                 self.settle(to);
             }
-            if message.is_snapshot && self.nodes.get(&from).is_some_and(Option::is_some) {
+            if message.is_snapshot() && self.nodes.get(&from).is_some_and(Option::is_some) {
                 self.node(from).member.report_snapshot(message.to, delivered);
                 self.settle(from);
             }
@@ -266,7 +266,7 @@ fn a_seed_replays() {
                 }
                 let Some(message) = wire.pop_front() else { break };
                 let at = usize::try_from(message.to.0 - 1).expect("small");
-                members[at].member.step(&message.bytes).expect("a message");
+                members[at].member.step(&message.to_bytes()).expect("a message");
             }
         }
         history
@@ -419,7 +419,7 @@ fn nothing_is_promised_before_it_is_persisted() {
     let to_followers = net.node(leader).member.effects().expect("something to send");
     let append = to_followers.messages.iter().find(|message| message.to.0 == follower).expect("an append");
     let node = net.node(follower);
-    node.member.step(&append.bytes).expect("an append");
+    node.member.step(&append.to_bytes()).expect("an append");
     let effects = node.member.effects().expect("something to persist");
     assert_eq!(effects.persist.entries.len(), 1);
     assert!(effects.persist.must_sync);
@@ -459,7 +459,7 @@ fn a_vote_is_on_the_disk_before_it_is_cast() {
             return;
         }
         while let Some(message) = queue.pop_front() {
-            net.node(message.to.0).member.step(&message.bytes).expect("a message");
+            net.node(message.to.0).member.step(&message.to_bytes()).expect("a message");
         }
     }
     panic!("no votes were cast");
@@ -538,7 +538,7 @@ fn refuses_messages_that_are_not_for_it() {
         .find(|message| message.to.0 == 2)
         .expect("to 2")
         .clone();
-    assert!(net.node(3).member.step(&to_two.bytes).is_err(), "for another");
+    assert!(net.node(3).member.step(&to_two.to_bytes()).is_err(), "for another");
     assert!(net.node(3).member.step(&Bytes::from_static(b"\xff\xff\xff")).is_err(), "not a message");
-    assert!(net.node(2).member.step(&to_two.bytes).is_ok());
+    assert!(net.node(2).member.step(&to_two.to_bytes()).is_ok());
 }

@@ -3,6 +3,7 @@
 use ottla_consensus::membership::InvalidMembership;
 use ottla_consensus::{MemberError, StoreError};
 use ottla_model::CoordinatorId;
+use ottla_quorum_node::NodeError;
 use ottla_rpc::CallError;
 
 use crate::identify::Conflict;
@@ -36,6 +37,8 @@ pub enum CoordinatorError {
     Store(#[source] StoreError),
     #[error("raft: {0}")]
     Member(#[from] MemberError),
+    #[error(transparent)]
+    Node(#[from] NodeError),
     #[error("the server failed: {0}")]
     Server(#[from] tonic::transport::Error),
     #[error("the driver ended unexpectedly: see the lines before")]

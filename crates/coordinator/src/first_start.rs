@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use ottla_consensus::{LogStore as _, Membership};
 use ottla_model::CoordinatorId;
+use ottla_quorum_node::Voter;
 use ottla_rpc::coordinators::{channel, describe};
 use ottla_rpc::quorum::Recognition;
 use tokio::sync::mpsc;
@@ -19,7 +20,6 @@ use tonic::transport::Channel;
 
 use crate::error::CoordinatorError;
 use crate::identify::{self, Conflict, Identified};
-use crate::rocksdb_store::raft_state::Voter;
 use crate::rocksdb_store::{Identity, RocksDbStore};
 use crate::shared::Shared;
 

@@ -1,9 +1,9 @@
 //! The metadata quorum's service: one member of the Raft quorum, the tree on its disk, and what brokers, the other members and
 //! people ask of it.
 //!
-//! - [`driver`]: the one thread that owns member, disk, tree and, while it leads, the controller.
+//! - [`driver`]: the one thread that runs the node of [`ottla_quorum_node`], which decides everything.
 //! - [`rocksdb_store`]: the disk. [`first_start`]: how an empty one comes to vote.
-//! - [`peers`]: the streams to the other members. [`service`]: what is served. [`watch`]: who follows the tree.
+//! - [`peers`]: the streams to the other members. [`service`]: what is served.
 //! - [`probe`]: dials brokers. [`telemetry`]: logs, health, metrics.
 //!
 //! [`run`] is the whole of it, for the binary and for processes that host a coordinator beside other things.
@@ -20,8 +20,6 @@ pub mod rocksdb_store;
 mod service;
 mod shared;
 pub mod telemetry;
-mod view;
-mod watch;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -31,7 +29,9 @@ use std::time::Duration;
 
 use ottla_config::CoordinatorConfig;
 use ottla_consensus::{Member, MemberConfig};
+use ottla_metadata::controller::ControllerConfig;
 use ottla_model::{ClusterId, CoordinatorId, IncarnationId, Revision};
+use ottla_quorum_node::{BrokenRules, HistoryLimits, NodeConfig};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use clock::Clock;
-use driver::{DriverConfig, DriverHandle, Event, Liveness};
+use driver::{DriverConfig, DriverHandle, Input};
 pub use error::CoordinatorError;
 use first_start::Way;
 use rocksdb_store::{Disk, Identity, RocksDbStore};
@@ -171,11 +171,8 @@ impl Coordinator {
                 Ok(Ok(())) | Err(_) => Err(CoordinatorError::Stopped),
             },
         };
-        let _ = started.handle.send(Event::Stop).await;
+        let _ = started.handle.send(Input::Stop).await;
         let _ = tokio::time::timeout(DRIVER_END_TIMEOUT, started.ended).await;
-        if let Some(formed) = shared.formed() {
-            formed.feed.close();
-        }
         stopped
     }
 
@@ -200,7 +197,7 @@ struct HaltOnDrop(DriverHandle);
 
 impl Drop for HaltOnDrop {
     fn drop(&mut self) {
-        let _ = self.0.try_send(Event::Halt);
+        let _ = self.0.try_send(Input::Halt);
     }
 }
 
@@ -228,21 +225,15 @@ fn start_driver(
         queues.push(peers::Peer { id, address: voter.address.clone(), queue });
     }
     let (applied, _) = store.disk().applied()?;
+    let mut store = store;
+    store.set_metrics(metrics.clone());
     let member = Member::new(&member_config(config, identity.id, Revision(applied)), store)?;
     let heartbeat_ticks = u32::try_from(ticks(config, config.raft_heartbeat)).unwrap_or(1);
     let driver = DriverConfig {
         id: identity.id,
-        voters: identity.voters.clone(),
+        node: node_config(config, identity, heartbeat_ticks),
         tick: config.raft_tick,
         heartbeat_ticks,
-        compact_bytes: config.snapshot_bytes,
-        liveness: Liveness {
-            session_timeout: config.broker_session_timeout,
-            reconnect_grace: config.broker_stream_grace,
-            tick_interval: config.raft_tick * heartbeat_ticks,
-            reserved_broker_max_id: config.reserved_broker_max_id,
-        },
-        cluster_id: config.cluster_id.clone().unwrap_or_else(random_cluster_id),
         clock,
         metrics,
         peers,
@@ -251,7 +242,7 @@ fn start_driver(
     let running = driver::start(driver, member)?;
     shared.set_formed(Formed {
         driver: running.handle.clone(),
-        feed: running.feed,
+        view: running.view,
         role: running.role,
         voters: identity.voters.clone(),
     });
@@ -259,6 +250,24 @@ fn start_driver(
         tasks.spawn(peers::run(peer, shared.clone(), running.handle.clone(), fatal.clone()));
     }
     Ok(Started { handle: running.handle, ended: running.ended })
+}
+
+fn node_config(config: &CoordinatorConfig, identity: &Identity, heartbeat_ticks: u32) -> NodeConfig {
+    let cluster_id = config.cluster_id.clone().unwrap_or_else(random_cluster_id);
+    NodeConfig {
+        voters: identity.voters.clone(),
+        controller: ControllerConfig {
+            session_timeout: config.broker_session_timeout,
+            reconnect_grace: config.broker_stream_grace,
+            tick_interval: config.raft_tick * heartbeat_ticks,
+            reserved_broker_max_id: config.reserved_broker_max_id,
+            ..ControllerConfig::new(cluster_id)
+        },
+        compact_bytes: config.snapshot_bytes,
+        history: HistoryLimits::default(),
+        nonce: rand::random(),
+        broken_rules: BrokenRules::default(),
+    }
 }
 
 fn member_config(config: &CoordinatorConfig, id: CoordinatorId, applied: Revision) -> MemberConfig {

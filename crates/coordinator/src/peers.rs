@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ottla_consensus::Outgoing;
 use ottla_model::CoordinatorId;
+use ottla_quorum_node::Event;
 use ottla_rpc::coordinators::{channel, describe};
 use ottla_rpc::quorum::RaftFrame;
 use tokio::sync::mpsc;
@@ -18,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::driver::{DriverHandle, Event};
+use crate::driver::DriverHandle;
 use crate::error::CoordinatorError;
 use crate::identify::{self, Conflict};
 use crate::shared::Shared;
@@ -101,7 +102,7 @@ pub async fn run(
 /// What waits was meant for a stream that is gone; Raft has been told, and sends what is still true.
 async fn forget_queued(peer: &mut Peer, driver: &DriverHandle) {
     while let Ok(message) = peer.queue.try_recv() {
-        if message.is_snapshot {
+        if message.is_snapshot() {
             let _ = driver.send(Event::SnapshotSent { to: peer.id, sent: false }).await;
         }
     }
@@ -149,8 +150,8 @@ async fn connect(
             }),
             message = peer.queue.recv() => {
                 let Some(message) = message else { return End::Stopped };
-                let (to, is_snapshot) = (message.to, message.is_snapshot);
-                let sending = send(shared, &frames, message.bytes);
+                let (to, is_snapshot) = (message.to, message.is_snapshot());
+                let sending = send(shared, &frames, message);
                 let sent = tokio::select! {
                     sent = sending => sent,
                     ended = &mut stream => Err(ended.err().unwrap_or_else(|| Status::unavailable("closed"))),
@@ -167,10 +168,15 @@ async fn connect(
 }
 
 /// Waits for room: what cannot be sent now fills the queue behind, which drops.
-async fn send(shared: &Shared, frames: &mpsc::Sender<RaftFrame>, mut message: Bytes) -> Result<(), Status> {
+async fn send(shared: &Shared, frames: &mpsc::Sender<RaftFrame>, message: Outgoing) -> Result<(), Status> {
+    // The data of a snapshot is shared with the ways to the other peers: frames are parts of it, not copies.
+    let (mut part, mut data) = (message.head, message.snapshot_data.unwrap_or_default());
     loop {
-        let payload = message.split_to(message.len().min(FRAME_BYTES_MAX));
-        let last = message.is_empty();
+        if part.is_empty() {
+            part = std::mem::take(&mut data);
+        }
+        let payload = part.split_to(part.len().min(FRAME_BYTES_MAX));
+        let last = part.is_empty() && data.is_empty();
         let disk_id = Bytes::copy_from_slice(shared.disk.as_bytes());
         let frame = RaftFrame { from: shared.id.0, disk_id, payload, last };
         if frames.send(frame).await.is_err() {

@@ -7,10 +7,11 @@ use std::io::ErrorKind;
 
 use ottla_metadata::controller::{PROBE_TIMEOUT, Probe, ProbeResult};
 use ottla_model::IncarnationId;
+use ottla_quorum_node::Event;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::driver::{DriverHandle, Event};
+use crate::driver::DriverHandle;
 
 /// Of an ApiVersions response, the tag under which a broker puts the 16 bytes of its incarnation. Kafka's own tags count from 0.
 pub const INCARNATION_TAG: u32 = 10_001;

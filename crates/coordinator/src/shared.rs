@@ -5,22 +5,25 @@ use std::sync::{Arc, OnceLock};
 
 use ottla_consensus::{Role, RoleChange};
 use ottla_model::{CoordinatorId, IncarnationId};
+use ottla_quorum_node::{Voter, disks};
 use ottla_rpc::quorum::{IdentifyResponse, Recognition, Voter as WireVoter};
 use ottla_rpc::{LeaderHint, NotLeader};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tonic::Status;
 
-use crate::driver::DriverHandle;
-use crate::rocksdb_store::raft_state::Voter;
-use crate::watch::Feed;
+use crate::driver::{CurrentView, DriverHandle};
 
 /// Addresses that one broker's list may have; the rest is not asked.
 pub const CONNECT_LIST_MAX: usize = 16;
 
+/// Watch streams of all clients together: brokers have one each.
+const WATCHES_MAX: usize = 1_024;
+
 /// A coordinator that belongs to a quorum.
 pub struct Formed {
     pub driver: DriverHandle,
-    pub feed: Feed,
+    pub view: CurrentView,
     pub role: watch::Receiver<RoleChange>,
     /// As the disk remembers them.
     pub voters: BTreeMap<CoordinatorId, Voter>,
@@ -36,6 +39,7 @@ pub struct Shared {
     voters: Mutex<BTreeMap<CoordinatorId, String>>,
     /// Addresses that somebody said coordinators are at, for one that was told no list.
     connect_lists: mpsc::Sender<Vec<String>>,
+    watches: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -53,6 +57,7 @@ impl Shared {
             formed: OnceLock::new(),
             voters: Mutex::new(voters),
             connect_lists,
+            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
         })
     }
 
@@ -82,13 +87,20 @@ impl Shared {
         }
     }
 
+    /// Leave to watch, until it is dropped.
+    pub fn watch_permit(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let refused =
+            |_| Status::resource_exhausted(format!("{WATCHES_MAX} watches are open: ask another coordinator"));
+        self.watches.clone().try_acquire_owned().map_err(refused)
+    }
+
     /// The disk that `id` is known to have voted with.
     pub fn known_disk(&self, id: CoordinatorId) -> Option<IncarnationId> {
         if id == self.id {
             return Some(self.disk);
         }
         let formed = self.formed()?;
-        formed.feed.view().image.coordinator_disk(id).or_else(|| formed.voters.get(&id)?.disk)
+        disks::known_disk(&formed.view.get().image, &formed.voters, id)
     }
 
     pub fn leads(&self) -> bool {
@@ -106,7 +118,7 @@ impl Shared {
 
     /// The cluster's id: as the tree has it, or, before there is one, as it was configured.
     pub fn cluster_id(&self) -> Option<String> {
-        let known = self.formed().and_then(|formed| Some(formed.feed.view().image.cluster_id()?.to_string()));
+        let known = self.formed().and_then(|formed| Some(formed.view.get().image.cluster_id()?.to_string()));
         known.or_else(|| self.configured_cluster_id.clone())
     }
 

@@ -86,13 +86,13 @@ impl Metrics {
         self.is_leader.set(i64::from(leads));
     }
 
-    pub fn applied(&self, applied: Revision, committed: Revision) {
+    pub fn progress(&self, applied: Revision, committed: Revision) {
         self.applied.set(i64::try_from(applied.0).unwrap_or(i64::MAX));
         self.committed.set(i64::try_from(committed.0).unwrap_or(i64::MAX));
     }
 
-    pub fn proposed(&self, entries: usize) {
-        self.proposals.add(entries as u64);
+    pub fn proposed(&self, entries: u64) {
+        self.proposals.add(entries);
     }
 
     pub fn synced(&self, took: Duration) {
@@ -176,9 +176,9 @@ mod tests {
         metrics.tick(MonotonicMs(0));
         assert!(metrics.is_healthy() && !metrics.is_ready());
         metrics.role(RoleChange { role: Role::Leader, leader: Some(CoordinatorId(2)), term: 3 });
-        metrics.applied(Revision(4), Revision(5));
+        metrics.progress(Revision(4), Revision(5));
         assert!(!metrics.is_ready());
-        metrics.applied(Revision(5), Revision(5));
+        metrics.progress(Revision(5), Revision(5));
         assert!(metrics.is_ready());
         let text = metrics.render();
         assert!(text.contains("\nottla_quorum_is_leader 1\n") && text.contains("\nottla_quorum_term 3\n"), "{text}");

@@ -47,6 +47,9 @@ pub enum TransactionRefused {
     Missing { path: Path },
     #[error("{path} is at version {found}, not {expected}")]
     Version { path: Path, expected: i32, found: i32 },
+    /// The entry that was to carry it holds no transaction.
+    #[error("the entry cannot be read")]
+    Unreadable,
 }
 
 /// Bytes that are no transaction of a release that this one knows.

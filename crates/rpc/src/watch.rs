@@ -42,6 +42,8 @@ pub struct WatchStream {
     revision: Revision,
     /// The chunks of a snapshot that is not complete.
     snapshot: Vec<(Path, Node)>,
+    /// The parts of a revision that is not complete.
+    changes: Vec<NodeChange>,
 }
 
 pub(crate) async fn open(
@@ -74,6 +76,7 @@ pub(crate) async fn open(
                         address: target.address.clone(),
                         revision: from,
                         snapshot: Vec::new(),
+                        changes: Vec::new(),
                     });
                 }
                 Ok(Err(status)) => last = format!("{}: {}", target.address, describe(&status)),
@@ -113,15 +116,16 @@ impl WatchStream {
                         return Ok(WatchUpdate::Snapshot { revision, nodes: std::mem::take(&mut self.snapshot) });
                     }
                 }
-                Some(Event::Changes(changes)) => {
-                    let revision = self.advance(Revision(changes.revision), false)?;
-                    let changes = changes
-                        .changes
-                        .into_iter()
-                        .map(convert::change_from_proto)
-                        .collect::<Result<_, _>>()
-                        .map_err(|error| self.malformed(error.to_string()))?;
-                    return Ok(WatchUpdate::Changes { revision, changes });
+                Some(Event::Changes(part)) => {
+                    for change in part.changes {
+                        let change =
+                            convert::change_from_proto(change).map_err(|error| self.malformed(error.to_string()))?;
+                        self.changes.push(change);
+                    }
+                    if !part.more {
+                        let revision = self.advance(Revision(part.revision), false)?;
+                        return Ok(WatchUpdate::Changes { revision, changes: std::mem::take(&mut self.changes) });
+                    }
                 }
                 // An event of a later release: nothing of the tree can hide in it.
                 None => {}

@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Layer 1: synchronous cores.
     ("metadata", &["model"]),
     ("consensus", &["model"]),
+    ("quorum-node", &["model", "metadata", "consensus"]),
     ("replication", &["model"]),
     ("group-coordinator", &["model", "protocol"]),
     ("transaction-coordinator", &["model", "protocol"]),
@@ -25,7 +26,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client", &["model", "protocol"]),
     ("config", &["model"]),
     // Layer 3: binaries.
-    ("coordinator", &["model", "metrics", "metadata", "consensus", "rpc", "config"]),
+    ("coordinator", &["model", "metrics", "metadata", "consensus", "quorum-node", "rpc", "config"]),
     (
         "broker",
         &[
@@ -47,7 +48,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// The synchronous cores: a seed must replay a run to the byte.
-const CORES: &[&str] = &["metadata", "consensus", "replication", "group-coordinator", "transaction-coordinator"];
+const CORES: &[&str] =
+    &["metadata", "consensus", "quorum-node", "replication", "group-coordinator", "transaction-coordinator"];
 
 /// What would bring a clock, a thread, entropy, a socket or a file into a core.
 const NOT_IN_A_CORE: &[&str] = &[

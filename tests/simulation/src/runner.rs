@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ottla_metadata::controller::BrokenRules as ControllerRules;
+use ottla_quorum_node::BrokenRules as NodeRules;
 use ottla_replication::Rules;
 
 use crate::clock::SimTime;
@@ -26,6 +27,7 @@ pub struct Options {
     pub prints: bool,
     pub rules: Rules,
     pub controller_rules: ControllerRules,
+    pub node_rules: NodeRules,
 }
 
 /// What a run came to.
@@ -74,6 +76,7 @@ pub fn run(seed: u64, options: Options) -> Report {
     let config = WorldConfig {
         rules: options.rules,
         controller_rules: options.controller_rules,
+        node_rules: options.node_rules,
         ..WorldConfig::draw(&mut random)
     };
     let plan = FaultPlan::draw(&mut random);

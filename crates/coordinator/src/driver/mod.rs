@@ -1,64 +1,49 @@
-//! The one thread that owns the member, the disk, the tree, and, while this coordinator leads, the controller.
+//! The one thread that runs the node ([`ottla_quorum_node`]) over the disk.
 //!
-//! Everything reaches it through one bounded queue ([`event`]). It takes all that has arrived before it looks at the clock: a
-//! coordinator that stalled must not judge others by messages that it merely has not read yet. Requests that arrive together become
-//! one proposal, one synced write, one round trip.
+//! Everything reaches it through one bounded queue ([`handle`]). It takes all that has arrived before it looks at the clock: a
+//! coordinator that stalled must not judge others by messages that it merely has not read yet. What the node wants done goes to
+//! [`shell`], which never waits.
 //!
 //! A disk that fails ends the process: a member that goes on after a lost write may break what it promised.
 
-mod apply;
-pub mod event;
-pub mod leadership;
+pub mod handle;
+mod shell;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use ottla_consensus::{Effects, Member, MemberError, Outgoing, Reads, Role, RoleChange};
-use ottla_metadata::controller::{AdmitCoordinator, Input, Now, Probe, Request};
-use ottla_metadata::image::{BrokerRegistration, Image};
-use ottla_metadata::liveness::{LEARN_INTERVAL, Reached};
-use ottla_metadata::tree::Tree;
-use ottla_model::{ClusterId, CoordinatorId, IncarnationId};
-use ottla_rpc::{LeaderHint, NotLeader};
-use tokio::sync::{mpsc, oneshot, watch};
+use ottla_consensus::{Member, Outgoing, RoleChange};
+use ottla_metadata::controller::Now;
+use ottla_model::CoordinatorId;
+use ottla_quorum_node::{Event, Node, NodeConfig, NodeError, View};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
 
-pub use event::{DriverHandle, Event, Outcome, Stopped};
-use leadership::Leadership;
-pub use leadership::Liveness;
+pub use handle::{DriverHandle, Input, Outcome, RequestError, Stopped};
+use shell::Shell;
+pub use watch::Watching;
 
 use crate::clock::Clock;
-use crate::probe;
-use crate::rocksdb_store::raft_state::Voter;
-use crate::rocksdb_store::{Disk, DiskError, RocksDbStore};
+use crate::rocksdb_store::{DiskError, RocksDbStore};
 use crate::telemetry::Metrics;
-use crate::view::View;
-use crate::watch::Feed;
 
 /// How long a stopping leader waits for another to take over.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(300);
-/// Events that are taken before Raft gets its turn: bounds how long a flood delays a heartbeat.
-const EVENTS_AT_ONCE_MAX: usize = 1_024;
+/// Inputs that are taken before Raft gets its turn: bounds how long a flood delays a heartbeat.
+const INPUTS_AT_ONCE_MAX: usize = 1_024;
 /// A tick that comes this late is worth a line in the log.
 const STALL_WORTH_TELLING: Duration = Duration::from_secs(1);
-/// Of the log, what stays after a compaction, as a part of what triggers it: so that a member that was away for a moment need not
-/// have a snapshot.
-const LOG_TAIL_DIVISOR: u64 = 4;
 
 /// What a driver is made of.
 pub struct DriverConfig {
     pub id: CoordinatorId,
-    /// Every voter, this one included.
-    pub voters: BTreeMap<CoordinatorId, Voter>,
+    pub node: NodeConfig,
     pub tick: Duration,
     /// While there is a leader nothing happens in between, so the driver sleeps for this many ticks at once.
     pub heartbeat_ticks: u32,
-    /// Bytes of log after which its beginning is dropped.
-    pub compact_bytes: u64,
-    pub liveness: Liveness,
-    /// Of a cluster that has no id yet.
-    pub cluster_id: ClusterId,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     /// Outgoing messages, a bounded queue for each peer.
@@ -67,12 +52,26 @@ pub struct DriverConfig {
     pub runtime: tokio::runtime::Handle,
 }
 
+/// The state as last applied, for everybody who only reads.
+#[derive(Clone)]
+pub struct CurrentView(Arc<Mutex<Arc<View>>>);
+
+impl CurrentView {
+    pub fn get(&self) -> Arc<View> {
+        self.0.lock().clone()
+    }
+
+    fn set(&self, view: Arc<View>) {
+        *self.0.lock() = view;
+    }
+}
+
 /// Everything that the rest of the process needs of a running driver.
 pub struct Running {
     pub handle: DriverHandle,
-    pub feed: Feed,
+    pub view: CurrentView,
     /// Role, leader and term, as they change.
-    pub role: watch::Receiver<RoleChange>,
+    pub role: tokio::sync::watch::Receiver<RoleChange>,
     /// Resolves when the thread has ended.
     pub ended: oneshot::Receiver<()>,
 }
@@ -82,384 +81,176 @@ pub struct Running {
 enum Fatal {
     #[error("the disk failed: {0}")]
     Disk(#[from] DiskError),
-    #[error("raft: {0}")]
-    Raft(#[from] MemberError),
-    #[error("entry {revision} cannot be applied by this release: {problem}")]
-    Entry { revision: u64, problem: String },
-}
-
-impl From<ottla_consensus::StoreError> for Fatal {
-    fn from(error: ottla_consensus::StoreError) -> Self {
-        Self::Raft(error.into())
-    }
+    #[error(transparent)]
+    Node(#[from] NodeError),
 }
 
 struct Driver {
-    config: DriverConfig,
-    member: Member<RocksDbStore>,
-    disk: Disk,
-    tree: Tree,
-    image: Image,
-    /// Index and term of the last applied entry.
-    applied: (u64, u64),
-    leadership: Option<Leadership>,
-    /// The brokers that this coordinator has reached; lent to the controller while there is one.
-    reached: Reached,
-    /// When to dial again those that it has not.
-    learn_at: Instant,
-    reads: Reads<oneshot::Sender<Arc<View>>>,
-    feed: Feed,
-    role: watch::Sender<RoleChange>,
-    handle: DriverHandle,
-    snapshot_in_work: bool,
+    node: Node<RocksDbStore>,
+    shell: Shell,
+    tick: Duration,
+    heartbeat_ticks: u32,
+    clock: Clock,
+    metrics: Arc<Metrics>,
     halted: bool,
-    /// Set by [`Event::Stop`]: when to stop waiting for an heir.
+    /// Set by [`Input::Stop`]: when to stop waiting for an heir.
     stop_at: Option<Instant>,
 }
 
 /// Starts the thread.
-pub fn start(config: DriverConfig, member: Member<RocksDbStore>) -> Result<Running, DiskError> {
+pub fn start(config: DriverConfig, member: Member<RocksDbStore>) -> Result<Running, NodeError> {
     let disk = member.store().disk().clone();
-    let tree = disk.tree()?;
-    let applied = disk.applied()?;
-    let image = Image::from_tree(&tree);
-    let feed = Feed::new(View::new(tree.clone(), image.clone()));
-    let (sender, events) = sync_channel(event::QUEUED_EVENTS_MAX);
+    let conf_state = member.membership().to_conf_state();
+    let node = Node::new(config.node.clone(), member)?;
+    let view = CurrentView(Arc::new(Mutex::new(node.view().clone())));
+    let (sender, inputs) = sync_channel(handle::QUEUED_INPUTS_MAX);
     let handle = DriverHandle::new(sender);
-    let (role, role_receiver) = watch::channel(member.role());
+    let (role, role_receiver) = tokio::sync::watch::channel(node.role());
     let (ended_sender, ended) = oneshot::channel();
-    let reads = Reads::new(config.id, rand::random());
     let driver = Driver {
-        config,
-        member,
-        disk,
-        tree,
-        image,
-        applied,
-        leadership: None,
-        reached: Reached::new(),
-        learn_at: Instant::now(),
-        reads,
-        feed: feed.clone(),
-        role,
-        handle: handle.clone(),
-        snapshot_in_work: false,
+        node,
+        tick: config.tick,
+        heartbeat_ticks: config.heartbeat_ticks,
+        clock: config.clock,
+        metrics: config.metrics.clone(),
+        shell: Shell::new(config, handle.clone(), disk, conf_state, view.clone(), role),
         halted: false,
         stop_at: None,
     };
     let thread = std::thread::Builder::new().name("driver".to_owned());
     let spawned = thread.spawn(move || {
-        if let Err(error) = driver.run(&events) {
+        if let Err(error) = driver.run(&inputs) {
             tracing::error!("{error}: this coordinator stops here");
             // Not an exit: nothing may be written any more, not even on the way out.
             std::process::abort();
         }
         let _ = ended_sender.send(());
     });
-    if let Err(error) = spawned {
-        return Err(DiskError::Corrupt { what: "the driver's thread", problem: error.to_string() });
-    }
-    Ok(Running { handle, feed, role: role_receiver, ended })
+    spawned.map_err(|error| NodeError::Store(ottla_consensus::StoreError::failed(error)))?;
+    Ok(Running { handle, view, role: role_receiver, ended })
 }
 
 impl Driver {
-    fn run(mut self, events: &Receiver<Event>) -> Result<(), Fatal> {
-        // A quorum of one has nobody to wait for.
-        if self.member.membership().len() == 1 {
-            self.member.campaign()?;
-        }
-        self.pump()?;
+    fn run(mut self, inputs: &Receiver<Input>) -> Result<(), Fatal> {
+        self.node.start()?;
+        self.flush()?;
         let mut ticks = 1;
-        let mut next_tick = Instant::now() + self.config.tick;
+        let mut next_tick = Instant::now() + self.tick;
         loop {
             let mut taken = 0;
             let wait = next_tick.saturating_duration_since(Instant::now());
-            let mut next = match events.recv_timeout(wait) {
-                Ok(event) => Some(event),
+            let mut next = match inputs.recv_timeout(wait) {
+                Ok(input) => Some(input),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
-            while let Some(event) = next {
-                self.handle(event)?;
+            while let Some(input) = next {
+                self.handle(input)?;
                 taken += 1;
-                next = if taken < EVENTS_AT_ONCE_MAX { events.try_recv().ok() } else { None };
+                next = if taken < INPUTS_AT_ONCE_MAX { inputs.try_recv().ok() } else { None };
             }
             if self.halted {
                 return Ok(());
             }
             let now = Instant::now();
             // Not while input waits: it may hold the very message whose absence the tick would judge.
-            if now >= next_tick && taken < EVENTS_AT_ONCE_MAX {
+            if now >= next_tick && taken < INPUTS_AT_ONCE_MAX {
                 let late = now.duration_since(next_tick);
                 if late >= STALL_WORTH_TELLING {
                     tracing::warn!("stalled for {} ms", late.as_millis());
                 }
                 // As many ticks as were slept for, however late: the time in which this coordinator was not there is nobody's silence.
-                self.tick(ticks);
-                let start = if late < self.config.tick { next_tick } else { now };
+                self.tick(ticks)?;
+                let start = if late < self.tick { next_tick } else { now };
                 ticks = self.ticks_at_once();
-                next_tick = start + self.config.tick * ticks;
+                next_tick = start + self.tick * ticks;
             }
-            self.pump()?;
+            self.flush()?;
             if ticks > self.ticks_at_once() {
                 // The leader was lost in the meantime: the next tick matters.
                 ticks = self.ticks_at_once();
-                next_tick = next_tick.min(now + self.config.tick * ticks);
+                next_tick = next_tick.min(now + self.tick * ticks);
             }
-            if self.stop_at.is_some_and(|deadline| !self.member.is_leader() || now >= deadline) {
-                self.end_leadership();
+            if self.stop_at.is_some_and(|deadline| !self.node.is_leader() || now >= deadline) {
+                self.node.end_leadership(&mut self.shell);
                 return Ok(());
             }
         }
     }
 
     fn now(&self) -> Now {
-        self.config.clock.now()
+        self.clock.now()
     }
 
     fn ticks_at_once(&self) -> u32 {
-        let may_sleep =
-            self.member.role().leader.is_some() && !self.leadership.as_ref().is_some_and(Leadership::is_unsettled);
-        if may_sleep { self.config.heartbeat_ticks.max(1) } else { 1 }
+        if self.node.may_sleep() { self.heartbeat_ticks.max(1) } else { 1 }
     }
 
-    fn tick(&mut self, ticks: u32) {
-        for _ in 0..ticks {
-            self.member.tick();
+    fn tick(&mut self, ticks: u32) -> Result<(), Fatal> {
+        for event in self.shell.gone() {
+            self.step(event)?;
         }
-        let now = self.now();
-        if let Some(leadership) = &mut self.leadership {
-            leadership.tick(now);
-        }
-        self.reads.retain(|read| !read.is_closed());
-        if Instant::now() >= self.learn_at {
-            self.learn_at = Instant::now() + LEARN_INTERVAL;
-            self.probe_unreached();
-        }
-        self.config.metrics.tick(self.config.clock.monotonic());
+        self.node.tick(self.now(), ticks, &mut self.shell);
+        self.metrics.tick(self.clock.monotonic());
+        Ok(())
     }
 
-    fn handle(&mut self, event: Event) -> Result<(), Fatal> {
-        match event {
-            Event::Raft(message) => match self.member.step(&message) {
-                Ok(()) => {}
-                Err(error @ (MemberError::Store(_) | MemberError::Raft(_))) => return Err(error.into()),
-                Err(refused) => tracing::warn!("a peer's message was not taken: {refused}"),
-            },
-            Event::PeerUnreachable(peer) => self.member.report_unreachable(peer),
-            Event::PeerGone(peer) => {
-                if self.member.role().leader == Some(peer) {
-                    tracing::info!("the quorum leader, coordinator {peer}, is gone: not waiting for its silence");
+    fn step(&mut self, event: Event) -> Result<(), Fatal> {
+        Ok(self.node.step(self.now(), event, &mut self.shell)?)
+    }
+
+    fn handle(&mut self, input: Input) -> Result<(), Fatal> {
+        match input {
+            Input::Event(event) => {
+                if let Event::StreamClosed { stream } = &event {
+                    self.shell.forget_stream(*stream);
                 }
-                self.member.leader_gone(peer);
+                self.step(event)
             }
-            Event::SnapshotSent { to, sent } => {
-                self.member.report_snapshot(to, sent);
-                if sent {
-                    self.member.store_mut().forget_snapshot();
-                }
+            Input::Request { request, reply } => {
+                let call = self.shell.call(reply);
+                self.step(Event::Request { call, request, entropy: rand::random() })
             }
-            Event::SnapshotMade(made) => {
-                self.snapshot_in_work = false;
-                self.member.store_mut().set_snapshot(made?);
+            Input::OpenStream { stream, beat, responses } => {
+                self.shell.stream(stream, responses);
+                self.step(Event::StreamOpened { stream, beat })
             }
-            Event::PeerIdentified { id, disk } => self.peer_identified(id, disk),
-            Event::Request { request, answer } => self.request(request, answer),
-            Event::StreamOpened { stream, beat, answers } => {
-                let now = self.now();
-                match &mut self.leadership {
-                    Some(leadership) => {
-                        leadership.stream_opened(stream, answers);
-                        leadership.step(now, Input::StreamOpened { stream, beat });
-                    }
-                    None => {
-                        let _ = answers.try_send(Err(self.not_leader()));
-                    }
-                }
+            Input::Read(reply) => {
+                let read = self.shell.read(reply);
+                self.step(Event::Read(read))
             }
-            Event::StreamBeat { stream, beat } => {
-                let now = self.now();
-                if let Some(leadership) = self.leadership.as_mut().filter(|held| held.has_stream(stream)) {
-                    leadership.step(now, Input::StreamBeat { stream, beat });
-                }
+            Input::Watch { from, updates } => {
+                let watcher = self.shell.watcher(updates);
+                self.step(Event::WatchOpened { watcher, from })
             }
-            Event::StreamClosed { stream } => {
-                let now = self.now();
-                if let Some(leadership) = self.leadership.as_mut().filter(|held| held.has_stream(stream)) {
-                    leadership.stream_closed(stream);
-                    leadership.step(now, Input::StreamClosed { stream });
-                }
+            Input::Status(reply) => {
+                let _ = reply.send(self.node.status());
+                Ok(())
             }
-            Event::Probed { broker, incarnation, result } => {
-                let now = self.now();
-                match self.leadership.as_mut().filter(|held| held.is_deciding()) {
-                    Some(leadership) => leadership.step(now, Input::Probed { broker, incarnation, result }),
-                    None => self.reached.note(broker, incarnation, result),
-                }
+            Input::SnapshotMade(made) => self.step(Event::SnapshotMade(made?)),
+            Input::Halt => {
+                self.halted = true;
+                Ok(())
             }
-            Event::Read(answer) => self.reads.push(answer),
-            Event::Status(answer) => {
-                let _ = answer.send(self.member.status());
-            }
-            Event::Halt => self.halted = true,
-            Event::Stop => {
+            Input::Stop => {
                 self.stop_at = Some(Instant::now() + HAND_OVER_TIMEOUT);
-                match self.member.transfer_leadership() {
+                match self.node.hand_over() {
                     Some(heir) => tracing::info!("stopping: coordinator {heir} takes over the quorum"),
                     // Nobody to hand over to, or nothing to hand over.
                     None => self.stop_at = Some(Instant::now()),
                 }
+                Ok(())
             }
         }
+    }
+
+    fn flush(&mut self) -> Result<(), Fatal> {
+        self.node.flush(self.now(), &mut self.shell)?;
+        for event in self.shell.take_events() {
+            self.step(event)?;
+        }
+        self.metrics.progress(self.node.view().revision, self.node.committed());
+        self.metrics.proposed(self.node.take_proposals());
         Ok(())
-    }
-
-    /// A member that does not lead may have to, and must by then know which brokers it can reach.
-    fn probe_unreached(&self) {
-        if self.leadership.is_some() {
-            return;
-        }
-        for broker in self.image.brokers() {
-            if !self.reached.has(broker.id, broker.incarnation) {
-                self.probe_broker(broker);
-            }
-        }
-    }
-
-    fn probe_broker(&self, broker: &BrokerRegistration) {
-        let Some(endpoint) = broker.inter_broker_endpoint() else { return };
-        let probe = Probe { broker: broker.id, incarnation: broker.incarnation, endpoint: endpoint.clone() };
-        self.config.runtime.spawn(probe::run(probe, self.handle.clone()));
-    }
-
-    fn request(&mut self, request: Request, answer: oneshot::Sender<Outcome>) {
-        let now = self.now();
-        match &mut self.leadership {
-            Some(leadership) => leadership.request(now, request, rand::random(), answer),
-            None => {
-                let _ = answer.send(Err(self.not_leader()));
-            }
-        }
-    }
-
-    /// The tree remembers every voter's disk, so that one that lost it is known when it comes back.
-    fn peer_identified(&mut self, id: CoordinatorId, disk: IncarnationId) {
-        let Some(voter) = self.config.voters.get_mut(&id) else { return };
-        if voter.disk.is_none() {
-            voter.disk = Some(disk);
-        }
-        let address = voter.address.clone();
-        if self.image.coordinator_disk(id).is_none() && self.leadership.is_some() {
-            let (answer, _) = oneshot::channel();
-            self.request(Request::AdmitCoordinator(AdmitCoordinator { coordinator: id, disk, address }), answer);
-        }
-    }
-
-    fn not_leader(&self) -> NotLeader {
-        let leader = self.member.role().leader.filter(|leader| *leader != self.config.id).and_then(|id| {
-            let voter = self.config.voters.get(&id)?;
-            Some(LeaderHint { id, address: voter.address.clone() })
-        });
-        NotLeader { answered_by: self.config.id, leader }
-    }
-
-    /// Carries out effects until there are none.
-    fn pump(&mut self) -> Result<(), Fatal> {
-        loop {
-            if let Some(leadership) = &mut self.leadership {
-                let proposed = leadership.propose(&mut self.member);
-                self.config.metrics.proposed(proposed);
-                for probe in std::mem::take(&mut leadership.probes) {
-                    let handle = self.handle.clone();
-                    self.config.runtime.spawn(probe::run(probe, handle));
-                }
-            }
-            if let Some(question) = self.reads.question(self.config.clock.monotonic()) {
-                self.member.read_index(question);
-            }
-            let Some(effects) = self.member.effects() else { break };
-            self.carry_out(effects)?;
-        }
-        if self.member.take_snapshot_wanted() {
-            self.make_snapshot();
-        }
-        Ok(())
-    }
-
-    /// See [`ottla_consensus::effects`] for the order.
-    fn carry_out(&mut self, effects: Effects) -> Result<(), Fatal> {
-        self.send(effects.messages);
-        let started = Instant::now();
-        self.member.store_mut().persist_ready(&effects.persist)?;
-        if effects.persist.must_sync {
-            self.config.metrics.synced(started.elapsed());
-        }
-        let after = self.member.persisted();
-        self.send(after.messages);
-        self.send(effects.messages_after_persist);
-        if let Some(role) = effects.role {
-            self.role_changed(role);
-        }
-        if let Some(role) = after.role {
-            self.role_changed(role);
-        }
-        if effects.persist.snapshot.is_some() {
-            self.reload()?;
-        }
-        for read in &effects.reads {
-            self.reads.confirmed(read);
-        }
-        let mut committed = effects.committed;
-        committed.extend(after.committed);
-        self.apply(committed)?;
-        for read in self.reads.complete_up_to(self.tree.revision()) {
-            let _ = read.send(self.feed.view());
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, messages: Vec<Outgoing>) {
-        for message in messages {
-            let Some(peer) = self.config.peers.get(&message.to) else { continue };
-            let (to, is_snapshot) = (message.to, message.is_snapshot);
-            if peer.try_send(message).is_err() {
-                // Raft bears the loss, but must know of it, or it would go on as if the peer had it. Reported as an event: Raft may
-                // not be touched while its effects are being carried out. A queue that is full of events may lose even that.
-                let lost =
-                    if is_snapshot { Event::SnapshotSent { to, sent: false } } else { Event::PeerUnreachable(to) };
-                let _ = self.handle.try_send(lost);
-            }
-        }
-    }
-
-    fn role_changed(&mut self, role: RoleChange) {
-        let before = self.role.send_replace(role);
-        self.config.metrics.role(role);
-        if role.role == Role::Leader {
-            if self.leadership.as_ref().is_none_or(|leadership| leadership.term != role.term) {
-                self.end_leadership();
-                tracing::info!("leads the quorum in term {}", role.term);
-                self.leadership = Some(Leadership::new(role.term));
-            }
-            return;
-        }
-        if self.leadership.is_some() {
-            tracing::info!("leads the quorum no more (term {})", role.term);
-            self.end_leadership();
-        }
-        if let Some(leader) = role.leader
-            && before.leader != Some(leader)
-        {
-            tracing::info!("follows coordinator {leader} in term {}", role.term);
-        }
-    }
-
-    fn end_leadership(&mut self) {
-        let not_leader = self.not_leader();
-        if let Some(leadership) = self.leadership.take()
-            && let Some(reached) = leadership.end(&not_leader)
-        {
-            self.reached = reached;
-        }
     }
 }

@@ -1,11 +1,18 @@
 //! The disk as consensus sees it.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use ottla_consensus::log_store::{ConfState, InitialState, LogStore, StoreError};
 use ottla_consensus::{Entry, Persist, Snapshot};
+use ottla_metadata::tree::{NodeChange, Tree};
+use ottla_model::Revision;
+use ottla_quorum_node::{AppliedPlace, QuorumStore};
 use rocksdb::WriteBatch;
 
 use super::raft_log::RaftLog;
 use super::{Disk, DiskError};
+use crate::telemetry::Metrics;
 
 /// The log with its disk. The driver's thread owns it.
 pub struct RocksDbStore {
@@ -14,6 +21,7 @@ pub struct RocksDbStore {
     conf_state: ConfState,
     /// Made on request, by another thread; kept until the log has left it behind.
     snapshot: Option<Snapshot>,
+    metrics: Option<Arc<Metrics>>,
 }
 
 fn failed(error: DiskError) -> StoreError {
@@ -24,38 +32,19 @@ impl RocksDbStore {
     pub fn open(disk: Disk) -> Result<Self, DiskError> {
         let log = RaftLog::open(&disk, disk.compacted()?)?;
         let conf_state = disk.conf_state()?;
-        Ok(Self { disk, log, conf_state, snapshot: None })
+        Ok(Self { disk, log, conf_state, snapshot: None, metrics: None })
     }
 
     pub fn disk(&self) -> &Disk {
         &self.disk
     }
 
-    pub fn conf_state(&self) -> &ConfState {
-        &self.conf_state
+    /// Synced writes are counted there from now on.
+    pub fn set_metrics(&mut self, metrics: Arc<Metrics>) {
+        self.metrics = Some(metrics);
     }
 
-    /// Stored bytes of the log.
-    pub fn log_bytes(&self) -> u64 {
-        self.log.total_bytes()
-    }
-
-    /// See [`RaftLog::index_with_tail`].
-    pub fn index_with_tail(&self, keep_bytes: u64) -> u64 {
-        self.log.index_with_tail(keep_bytes)
-    }
-
-    pub fn set_snapshot(&mut self, snapshot: Snapshot) {
-        self.snapshot = Some(snapshot);
-    }
-
-    /// A peer has it: no need to keep it in memory. Who else needs one asks again.
-    pub fn forget_snapshot(&mut self) {
-        self.snapshot = None;
-    }
-
-    /// As [`LogStore::persist`], with the disk's own error.
-    pub fn persist_ready(&mut self, persist: &Persist) -> Result<(), DiskError> {
+    fn write(&mut self, persist: &Persist) -> Result<(), DiskError> {
         let mut batch = WriteBatch::default();
         if let Some(snapshot) = &persist.snapshot {
             let metadata = snapshot.get_metadata();
@@ -116,7 +105,12 @@ impl LogStore for RocksDbStore {
     }
 
     fn persist(&mut self, persist: &Persist) -> Result<(), StoreError> {
-        self.persist_ready(persist).map_err(failed)
+        let started = Instant::now();
+        self.write(persist).map_err(failed)?;
+        if let Some(metrics) = self.metrics.as_ref().filter(|_| persist.must_sync) {
+            metrics.synced(started.elapsed());
+        }
+        Ok(())
     }
 
     fn bootstrap(&mut self, conf_state: ConfState) -> Result<(), StoreError> {
@@ -139,6 +133,45 @@ impl LogStore for RocksDbStore {
             self.snapshot = None;
         }
         self.disk.write(batch, false).map_err(failed)
+    }
+}
+
+impl QuorumStore for RocksDbStore {
+    fn tree(&self) -> Result<Tree, StoreError> {
+        self.disk.tree().map_err(failed)
+    }
+
+    fn applied(&self) -> Result<AppliedPlace, StoreError> {
+        let (index, term) = self.disk.applied().map_err(failed)?;
+        Ok(AppliedPlace { revision: Revision(index), term })
+    }
+
+    fn apply<'a>(
+        &mut self,
+        changes: impl Iterator<Item = &'a NodeChange>,
+        applied: AppliedPlace,
+    ) -> Result<(), StoreError> {
+        self.disk.apply(changes, (applied.revision.0, applied.term)).map_err(failed)
+    }
+
+    fn conf_state(&self) -> &ConfState {
+        &self.conf_state
+    }
+
+    fn log_bytes(&self) -> u64 {
+        self.log.total_bytes()
+    }
+
+    fn index_with_tail(&self, keep_bytes: u64) -> u64 {
+        self.log.index_with_tail(keep_bytes)
+    }
+
+    fn set_snapshot(&mut self, snapshot: Snapshot) {
+        self.snapshot = Some(snapshot);
+    }
+
+    fn forget_snapshot(&mut self) {
+        self.snapshot = None;
     }
 }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use ottla_consensus::log_store::{ConfState, HardState};
 use ottla_model::{CoordinatorId, IncarnationId};
+use ottla_quorum_node::Voter;
 use prost::Message as _;
 use protobuf::Message as _;
 use rocksdb::WriteBatch;
@@ -32,12 +33,6 @@ pub struct Identity {
     pub disk: IncarnationId,
     /// The quorum that it was formed with: address and, where it was seen, disk of every voter. Empty: not formed.
     pub voters: BTreeMap<CoordinatorId, Voter>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Voter {
-    pub address: String,
-    pub disk: Option<IncarnationId>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

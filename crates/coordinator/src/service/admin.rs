@@ -12,6 +12,7 @@ use ottla_metadata::image::{Image, TopicImage};
 use ottla_metadata::nodes;
 use ottla_metadata::tree::{Path, Tree};
 use ottla_model::{BrokerId, ErrorCode, Revision};
+use ottla_quorum_node::{Changes, View, WatchUpdate};
 use ottla_rpc::admin::admin_client::AdminClient;
 use ottla_rpc::admin::admin_server::Admin;
 use ottla_rpc::admin::{
@@ -27,10 +28,11 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use super::EVENT_BYTES_MAX;
 use super::requests::{mismatch, stopping};
+use super::watching::deliver;
+use crate::driver::Watching;
 use crate::shared::Shared;
-use crate::view::View;
-use crate::watch::{Applied, Start};
 
 /// A linearizable read waits this long for the quorum.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,7 +55,7 @@ impl AdminService {
     }
 
     fn view(&self) -> Result<Arc<View>, Status> {
-        Ok(self.shared.require_formed()?.feed.view())
+        Ok(self.shared.require_formed()?.view.get())
     }
 
     async fn view_for(&self, linearizable: bool) -> Result<Arc<View>, Status> {
@@ -253,7 +255,7 @@ impl Admin for AdminService {
             address: voter.address.clone(),
             matched_revision: matched(id),
         });
-        let cluster_id = formed.feed.view().image.cluster_id().map(ToString::to_string);
+        let cluster_id = formed.view.get().image.cluster_id().map(ToString::to_string);
         Ok(Response::new(QuorumStatusResponse {
             coordinator_id: self.shared.id.0,
             leader_id: status.role.leader.map_or(0, |leader| leader.0),
@@ -299,61 +301,70 @@ impl Admin for AdminService {
     ) -> Result<Response<Self::WatchNodesStream>, Status> {
         let request = request.into_inner();
         let prefix = path(&request.prefix)?;
-        let feed = self.shared.require_formed()?.feed.clone();
+        let formed = self.shared.require_formed()?;
+        let permit = self.shared.watch_permit()?;
         let from = match request.from_revision {
-            0 => feed.view().revision,
+            0 => formed.view.get().revision,
             from => Revision(from),
         };
-        let (start, applied) = feed.subscribe(from);
-        let Start::Resume(missed) = start else {
-            return Err(Status::out_of_range(format!("what changed since revision {from:?} is no longer known")));
-        };
+        let watching = formed.driver.watch(from).await.map_err(|_| stopping())?;
         let (events, receiver) = mpsc::channel(EVENTS_IN_TRANSIT_MAX);
-        tokio::spawn(forward_events(prefix, from, missed, applied, events));
+        tokio::spawn(async move {
+            forward_events(prefix, from, watching, events).await;
+            drop(permit);
+        });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
 
-async fn forward_events(
-    prefix: Path,
-    from: Revision,
-    missed: Vec<Applied>,
-    mut applied: mpsc::Receiver<Applied>,
-    events: mpsc::Sender<Result<WatchNodesResponse, Status>>,
-) {
-    let mut reached = from;
-    let mut missed = missed.into_iter();
+type NodeEvents = mpsc::Sender<Result<WatchNodesResponse, Status>>;
+
+async fn forward_events(prefix: Path, from: Revision, mut watching: Watching, events: NodeEvents) {
     loop {
-        let item = match missed.next() {
-            Some(item) => Some(item),
-            None => tokio::select! {
-                () = events.closed() => return,
-                item = applied.recv() => item,
-            },
+        let update = tokio::select! {
+            () = events.closed() => return,
+            update = watching.next() => update,
         };
-        let Some(item) = item else {
-            let _ = events.send(Err(Status::aborted("too slow, or overtaken by a snapshot: watch again"))).await;
-            return;
+        let ended = match update {
+            Some(WatchUpdate::Changes(item)) => {
+                for response in node_events(&prefix, &item) {
+                    if !deliver(&events, Ok(response)).await {
+                        return;
+                    }
+                }
+                continue;
+            }
+            Some(WatchUpdate::Snapshot(_)) => {
+                Status::out_of_range(format!("what changed since revision {from} is no longer known"))
+            }
+            None => Status::aborted("too slow: watch again"),
         };
-        if item.revision <= reached {
-            continue;
-        }
-        reached = item.revision;
-        let changed = item.changes.iter().filter(|change| is_at_or_below(&change.path, &prefix));
-        let found: Vec<NodeEvent> = changed
-            .map(|change| NodeEvent {
-                path: change.path.as_str().to_owned(),
-                deleted: change.node.is_none(),
-                json: change.node.as_ref().and_then(|node| nodes::json(&change.path, node)).unwrap_or_default(),
-            })
-            .collect();
-        if !found.is_empty() {
-            let event = WatchNodesResponse { revision: item.revision.0, events: found };
-            if events.send(Ok(event)).await.is_err() {
-                return;
+        deliver(&events, Err(ended)).await;
+        return;
+    }
+}
+
+/// What one revision changed at or below `prefix`, in messages of bounded size; none where nothing did.
+fn node_events(prefix: &Path, item: &Changes) -> Vec<WatchNodesResponse> {
+    let mut responses: Vec<WatchNodesResponse> = Vec::new();
+    let mut bytes = 0;
+    for change in item.changes.iter().filter(|change| is_at_or_below(&change.path, prefix)) {
+        let event = NodeEvent {
+            path: change.path.as_str().to_owned(),
+            deleted: change.node.is_none(),
+            json: change.node.as_ref().and_then(|node| nodes::json(&change.path, node)).unwrap_or_default(),
+        };
+        let size = event.path.len() + event.json.len();
+        match responses.last_mut().filter(|_| bytes + size <= EVENT_BYTES_MAX) {
+            Some(response) => response.events.push(event),
+            None => {
+                bytes = 0;
+                responses.push(WatchNodesResponse { revision: item.revision.0, events: vec![event] });
             }
         }
+        bytes += size;
     }
+    responses
 }
 
 fn is_at_or_below(path: &Path, prefix: &Path) -> bool {

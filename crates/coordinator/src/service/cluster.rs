@@ -7,33 +7,28 @@ use std::time::Duration;
 use futures::Stream;
 use ottla_metadata::controller::{Answer, Beat, Request as Decision};
 use ottla_model::Revision;
+use ottla_quorum_node::Event;
 use ottla_rpc::cluster::cluster_server::Cluster;
 use ottla_rpc::cluster::{
     AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterConfigsRequest, AlterConfigsResponse,
-    AlterPartitionsRequest, AlterPartitionsResponse, Changes, ControlledShutdownRequest, ControlledShutdownResponse,
+    AlterPartitionsRequest, AlterPartitionsResponse, ControlledShutdownRequest, ControlledShutdownResponse,
     CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
     DeleteTopicsResponse, HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse,
-    ResignLeadershipRequest, ResignLeadershipResponse, SnapshotChunk, WatchEvent, WatchRequest, watch_event,
+    ResignLeadershipRequest, ResignLeadershipResponse, WatchEvent, WatchRequest,
 };
 use ottla_rpc::{NotLeader, convert};
-use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::requests::{mismatch, stopping};
-use crate::driver::{DriverHandle, Event};
+use super::watching;
+use crate::driver::{DriverHandle, Input};
 use crate::shared::Shared;
-use crate::view::View;
-use crate::watch::{Applied, Start};
 
-/// Of a snapshot of the tree.
-const SNAPSHOT_CHUNK_BYTES: usize = 512 * 1024;
-/// Events between a watcher's task and its connection.
-const EVENTS_IN_TRANSIT_MAX: usize = 16;
 /// Heartbeat answers that a broker has not read.
-const BEAT_ANSWERS_MAX: usize = 4;
+const BEAT_RESPONSES_MAX: usize = 4;
 /// The first heartbeat comes with the stream.
 const FIRST_BEAT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -83,8 +78,8 @@ impl Cluster for ClusterService {
         let first = first.ok_or_else(|| Status::invalid_argument("a heartbeat stream without heartbeat"))?;
         let beat = convert::beat_from_proto(&first)?;
         let stream = driver.next_stream();
-        let (answers, receiver) = mpsc::channel(BEAT_ANSWERS_MAX);
-        driver.send(Event::StreamOpened { stream, beat, answers }).await.map_err(|_| stopping())?;
+        let (responses, receiver) = mpsc::channel(BEAT_RESPONSES_MAX);
+        driver.send(Input::OpenStream { stream, beat, responses }).await.map_err(|_| stopping())?;
         tokio::spawn(async move {
             forward_beats(&driver, stream, beat, &mut beats).await;
             let _ = driver.send(Event::StreamClosed { stream }).await;
@@ -97,13 +92,10 @@ impl Cluster for ClusterService {
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let feed = self.shared.require_formed()?.feed.clone();
-        let request = request.into_inner();
-        let from = Revision(request.from_revision);
-        let (start, applied) = feed.subscribe(from);
-        let (events, receiver) = mpsc::channel(EVENTS_IN_TRANSIT_MAX);
-        tokio::spawn(forward_tree(start, from, applied, events));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        let driver = &self.shared.require_formed()?.driver;
+        let permit = self.shared.watch_permit()?;
+        let watching = driver.watch(Revision(request.into_inner().from_revision)).await.map_err(|_| stopping())?;
+        Ok(Response::new(watching::serve(watching, permit)))
     }
 
     async fn alter_partitions(
@@ -187,69 +179,4 @@ async fn forward_beats(
             return;
         }
     }
-}
-
-type Events = mpsc::Sender<Result<WatchEvent, Status>>;
-
-/// The start, then every revision behind it and behind `from`. Ends when the watcher is gone or was cut.
-async fn forward_tree(start: Start, from: Revision, mut applied: mpsc::Receiver<Applied>, events: Events) {
-    let mut reached = from;
-    match start {
-        Start::Snapshot(view) => {
-            reached = view.revision;
-            if !send_snapshot(&view, &events).await {
-                return;
-            }
-        }
-        Start::Resume(missed) => {
-            for item in missed {
-                reached = item.revision;
-                if events.send(Ok(changes(&item))).await.is_err() {
-                    return;
-                }
-            }
-        }
-    }
-    loop {
-        let item = tokio::select! {
-            () = events.closed() => return,
-            item = applied.recv() => item,
-        };
-        let Some(item) = item else {
-            let _ = events.send(Err(Status::aborted("too slow, or overtaken by a snapshot: watch again"))).await;
-            return;
-        };
-        // The start may have had it; a watcher that was ahead of this coordinator has it too.
-        if item.revision > reached && events.send(Ok(changes(&item))).await.is_err() {
-            return;
-        }
-    }
-}
-
-fn changes(item: &Applied) -> WatchEvent {
-    let changes = item.changes.iter().map(convert::change_to_proto).collect();
-    WatchEvent { event: Some(watch_event::Event::Changes(Changes { revision: item.revision.0, changes })) }
-}
-
-/// False where the watcher is gone.
-async fn send_snapshot(view: &View, events: &Events) -> bool {
-    let revision = view.revision.0;
-    let chunk = |nodes, last| {
-        let event = watch_event::Event::Snapshot(SnapshotChunk { revision, nodes, last });
-        Ok(WatchEvent { event: Some(event) })
-    };
-    let mut nodes = Vec::new();
-    let mut bytes = 0;
-    for (path, node) in view.tree.iter() {
-        let node = convert::node_to_proto(path, node);
-        bytes += node.encoded_len();
-        nodes.push(node);
-        if bytes >= SNAPSHOT_CHUNK_BYTES {
-            bytes = 0;
-            if events.send(chunk(std::mem::take(&mut nodes), false)).await.is_err() {
-                return false;
-            }
-        }
-    }
-    events.send(chunk(nodes, true)).await.is_ok()
 }

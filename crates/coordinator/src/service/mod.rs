@@ -4,6 +4,7 @@ mod admin;
 mod cluster;
 mod quorum;
 mod requests;
+mod watching;
 
 use std::sync::Arc;
 
@@ -14,6 +15,9 @@ use ottla_rpc::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES_MAX};
 use tonic::service::{Routes, RoutesBuilder};
 
 use crate::shared::Shared;
+
+/// About as much of one revision as a watcher is told at once: far below [`MESSAGE_BYTES_MAX`], with room for a node of any size.
+const EVENT_BYTES_MAX: usize = 1024 * 1024;
 
 /// The routes of every port: brokers' and coordinators' services, people's, reflection and health.
 pub fn routes(shared: &Arc<Shared>) -> Routes {

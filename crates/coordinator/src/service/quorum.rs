@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use ottla_model::{CoordinatorId, IncarnationId};
+use ottla_quorum_node::{Event, disks};
 use ottla_rpc::quorum::quorum_server::Quorum;
 use ottla_rpc::quorum::{IdentifyRequest, IdentifyResponse, RaftClosed, RaftFrame, Recognition};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::requests::stopping;
-use crate::driver::Event;
 use crate::identify;
 use crate::shared::{Formed, Shared};
 
@@ -49,22 +49,16 @@ impl QuorumService {
     }
 
     /// A stream's sender must be a voter, with the disk that it always voted with.
-    fn check_sender(&self, formed: &Formed, frame: &RaftFrame) -> Result<(), Status> {
-        let from = CoordinatorId(frame.from);
-        if !formed.voters.contains_key(&from) || from == self.shared.id {
-            return Err(Status::permission_denied(format!("coordinator {from} is no member of this quorum")));
-        }
-        let shown = IncarnationId::from_slice(&frame.disk_id).unwrap_or_default();
-        match self.shared.known_disk(from) {
-            Some(known) if known != shown => {
-                let why = format!(
-                    "coordinator {from} voted with disk {known} before and comes with disk {shown} now: a member that lost its disk must not vote"
-                );
-                tracing::warn!("refused: {why}");
-                Err(Status::permission_denied(why))
-            }
-            _ => Ok(()),
-        }
+    fn check_sender(&self, formed: &Formed, frame: &RaftFrame) -> Result<(CoordinatorId, IncarnationId), Status> {
+        let sender = CoordinatorId(frame.from);
+        let disk = IncarnationId::from_slice(&frame.disk_id).unwrap_or_default();
+        disks::check_sender(&formed.view.get().image, &formed.voters, self.shared.id, sender, disk).map_err(
+            |error| {
+                tracing::warn!("refused: {error}");
+                Status::permission_denied(error.to_string())
+            },
+        )?;
+        Ok((sender, disk))
     }
 }
 
@@ -106,17 +100,20 @@ impl Quorum for QuorumService {
         };
         let mut frames = request.into_inner();
         let mut assembly = Assembly::default();
-        let mut sender = None;
-        while let Some(frame) = frames.message().await? {
-            if sender != Some(frame.from) {
-                self.check_sender(formed, &frame)?;
-                sender = Some(frame.from);
+        let Some(mut frame) = frames.message().await? else { return Ok(Response::new(RaftClosed {})) };
+        let (sender, disk) = self.check_sender(formed, &frame)?;
+        loop {
+            if frame.from != sender.0 {
+                return Err(Status::invalid_argument("one stream has one sender"));
             }
             if let Some(message) = assembly.push(frame)? {
-                formed.driver.send(Event::Raft(message)).await.map_err(|_| stopping())?;
+                formed.driver.send(Event::Raft { sender, disk, message }).await.map_err(|_| stopping())?;
+            }
+            match frames.message().await? {
+                Some(next) => frame = next,
+                None => return Ok(Response::new(RaftClosed {})),
             }
         }
-        Ok(Response::new(RaftClosed {}))
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ottla_metadata::controller::{Answer, Request};
 use tonic::Status;
 
+use crate::driver::RequestError;
 use crate::shared::{Formed, Shared};
 
 /// The controller decided nothing (an entry of another got in its way) and may be asked again at once; this often.
@@ -31,10 +32,11 @@ impl Shared {
     pub async fn decide(&self, request: Request) -> Result<Answer, Status> {
         let formed = self.require_leader()?;
         for _ in 0..ATTEMPTS_MAX {
-            match formed.driver.request(request.clone()).await {
+            match formed.driver.submit(request.clone()).await {
                 Ok(Ok(Answer::Unavailable)) => tokio::time::sleep(ATTEMPT_PAUSE).await,
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(not_leader)) => return Err(not_leader.into_status()),
+                Ok(Err(RequestError::NotLeader(not_leader))) => return Err(not_leader.into_status()),
+                Ok(Err(RequestError::Refused(why))) => return Err(Status::invalid_argument(why)),
                 Err(_) => return Err(stopping()),
             }
         }

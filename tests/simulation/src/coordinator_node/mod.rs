@@ -1,15 +1,16 @@
-//! One coordinator: a host with a disk, and the process on it, which drives a [`Member`], the tree and, while it leads, the
-//! controller. Carries out effects in the order that `ottla_consensus::effects` prescribes, and may die between any two steps.
+//! One coordinator: a host with a disk, and the process on it, which runs the node that ships. Everything is decided there; this is
+//! what a driver thread, RocksDB and gRPC do around it.
 
 mod process;
+mod store;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use ottla_consensus::{LogStore, Member, MemberConfig, Membership, MemoryStore, Role};
-use ottla_metadata::controller::{AdmitCoordinator, BrokenRules as Rules, ProbeResult};
-use ottla_metadata::liveness::Reached;
-use ottla_metadata::{Image, Input, Now, Tree};
-use ottla_model::{BrokerId, CoordinatorId, IncarnationId, Revision};
+use ottla_consensus::{LogStore as _, Member, MemberConfig, Membership, Role};
+use ottla_metadata::controller::{AdmitCoordinator, BrokenRules as ControllerRules, ProbeResult};
+use ottla_metadata::{ControllerConfig, Image, Now, Tree};
+use ottla_model::{BrokerId, ClusterId, CoordinatorId, IncarnationId, Revision};
+use ottla_quorum_node::{BrokenRules, Event, HistoryLimits, Node, NodeConfig, QuorumStore as _, Voter};
 
 use crate::clock::{HostClock, SimTime};
 use crate::message::Message;
@@ -17,40 +18,37 @@ use crate::network::NodeId;
 use crate::outbox::Outbox;
 use crate::random::Random;
 use process::Process;
+use store::SimulatedStore;
 
 /// The driver's clock: one Raft tick.
 pub const TICK_MS: u64 = 50;
 
-/// Entries that stay in the log before a snapshot takes their place: few, so that snapshots are sent often.
-const LOG_ENTRIES_MAX: u64 = 120;
+/// Bytes of log before its beginning is dropped: few, so that snapshots are sent often.
+const COMPACT_BYTES: u64 = 12 * 1024;
 
 /// Changes that a watcher may be behind before it gets a snapshot.
-const HISTORY_REVISIONS: usize = 40;
+const HISTORY_LIMITS: HistoryLimits = HistoryLimits { revisions: 40, bytes: 1024 * 1024 };
+
+/// Of a hundred ticks, how many bring a linearizable read.
+const READS_PERCENT: u32 = 5;
 
 /// What survives a process, and in part a loss of power.
 pub struct CoordinatorDisk {
     pub id: IncarnationId,
-    store: MemoryStore,
-    /// As written; lost back to `durable_tree` with the power.
-    tree: Tree,
-    durable_tree: Tree,
+    store: SimulatedStore,
 }
 
 impl CoordinatorDisk {
     fn empty(random: &mut Random) -> Self {
-        Self {
-            id: IncarnationId(random.bytes_16()),
-            store: MemoryStore::new(),
-            tree: Tree::default(),
-            durable_tree: Tree::default(),
-        }
+        Self { id: IncarnationId(random.bytes_16()), store: SimulatedStore::default() }
     }
 }
 
 /// A host of the quorum.
 pub struct CoordinatorNode {
     pub id: CoordinatorId,
-    rules: Rules,
+    rules: ControllerRules,
+    node_rules: BrokenRules,
     pub clock: HostClock,
     random: Random,
     /// Taken by the process while one runs.
@@ -58,29 +56,38 @@ pub struct CoordinatorNode {
     process: Option<Process>,
     /// Has held a membership: an empty disk now is a lost one.
     was_member: bool,
-    /// The members' disks at the first start.
-    disks: Vec<AdmitCoordinator>,
+    /// The members, with their disks at the first start.
+    voters: BTreeMap<CoordinatorId, Voter>,
 }
 
-/// What a coordinator applied in a turn, for the invariants.
+/// What a coordinator did in a turn, for the invariants.
 #[derive(Clone, Debug)]
-pub struct AppliedEntry {
-    pub revision: Revision,
-    pub digest: u64,
+pub enum Observed {
+    Applied {
+        revision: Revision,
+        digest: u64,
+        /// Why the entry changed nothing, though it was to.
+        problem: Option<String>,
+    },
+    /// A linearizable read was answered with `revision`; when it was asked, `asked_at` was applied somewhere.
+    Read { asked_at: Revision, revision: Revision },
+    /// A watcher that had `reached` was told of `revision`.
+    Watched { reached: Revision, revision: Revision },
 }
 
 impl CoordinatorNode {
-    pub fn new(id: CoordinatorId, rules: Rules, mut random: Random) -> Self {
+    pub fn new(id: CoordinatorId, rules: ControllerRules, node_rules: BrokenRules, mut random: Random) -> Self {
         let disk = CoordinatorDisk::empty(&mut random);
         Self {
             id,
             rules,
+            node_rules,
             clock: HostClock::default(),
             random,
             disk: Some(disk),
             process: None,
             was_member: false,
-            disks: Vec::new(),
+            voters: BTreeMap::new(),
         }
     }
 
@@ -89,7 +96,7 @@ impl CoordinatorNode {
     }
 
     pub fn lost_its_disk(&self) -> bool {
-        self.was_member && self.disk.as_ref().is_some_and(|disk| disk.store.conf_state().voters.is_empty())
+        self.was_member && self.disk.as_ref().is_some_and(|disk| !disk.store.was_bootstrapped())
     }
 
     pub fn disk_id(&self) -> Option<IncarnationId> {
@@ -98,10 +105,12 @@ impl CoordinatorNode {
 
     /// The first start of a quorum: every disk is empty, and every member says so.
     pub fn bootstrap(&mut self, disks: &[AdmitCoordinator]) -> anyhow::Result<()> {
-        self.disks = disks.to_vec();
-        let voters = disks.iter().map(|disk| disk.coordinator);
+        let voter = |disk: &AdmitCoordinator| {
+            (disk.coordinator, Voter { address: disk.address.clone(), disk: Some(disk.disk) })
+        };
+        self.voters = disks.iter().map(voter).collect();
         if let Some(disk) = &mut self.disk {
-            disk.store.bootstrap(Membership::new(voters)?.to_conf_state())?;
+            disk.store.bootstrap(Membership::new(self.voters.keys().copied())?.to_conf_state())?;
             self.was_member = true;
         }
         Ok(())
@@ -110,42 +119,33 @@ impl CoordinatorNode {
     /// Starts the process. One whose disk holds no membership, though the quorum has been formed, stays out (scenario 20).
     pub fn start(&mut self) -> anyhow::Result<()> {
         let Some(disk) = self.disk.take() else { return Ok(()) };
-        if disk.store.conf_state().voters.is_empty() {
+        if !disk.store.was_bootstrapped() {
             self.disk = Some(disk);
             return Ok(());
         }
-        let mut config = MemberConfig::new(self.id, self.random.next_u64());
-        config.applied = disk.tree.revision();
-        let CoordinatorDisk { id: disk_id, store, tree, durable_tree } = disk;
-        let member = Member::new(&config, store)?;
-        let image = Image::from_tree(&tree);
-        self.process = Some(Process {
-            rules: self.rules,
-            disks: self.disks.clone(),
-            member,
-            disk_id,
-            tree,
-            durable_tree,
-            image,
-            controller: None,
-            reached: Reached::new(),
-            proposed: BTreeMap::new(),
-            requests: BTreeMap::new(),
-            next_request: 0,
-            beats: BTreeMap::new(),
-            next_stream: 0,
-            watchers: BTreeMap::new(),
-            history: VecDeque::new(),
-            dies_after: None,
-        });
+        let mut member_config = MemberConfig::new(self.id, self.random.next_u64());
+        member_config.applied = disk.store.applied()?.revision;
+        let config = NodeConfig {
+            voters: self.voters.clone(),
+            controller: ControllerConfig { rules: self.rules, ..ControllerConfig::new(ClusterId::new("simulation")) },
+            compact_bytes: COMPACT_BYTES,
+            history: HISTORY_LIMITS,
+            nonce: self.random.next_u64(),
+            broken_rules: self.node_rules,
+        };
+        let mut node = Node::new(config, Member::new(&member_config, disk.store)?)?;
+        node.start()?;
+        self.process = Some(Process::new(node, disk.id));
         Ok(())
     }
 
     /// `kill -9`: what was written stays.
     pub fn kill(&mut self) {
         if let Some(process) = self.process.take() {
-            let Process { member, disk_id, tree, durable_tree, .. } = process;
-            self.disk = Some(CoordinatorDisk { id: disk_id, store: member.into_store(), tree, durable_tree });
+            let Process { node, disk_id, .. } = process;
+            let mut store = node.into_store();
+            store.disarm();
+            self.disk = Some(CoordinatorDisk { id: disk_id, store });
         }
     }
 
@@ -153,8 +153,7 @@ impl CoordinatorNode {
     pub fn lose_power(&mut self) {
         self.kill();
         if let Some(disk) = &mut self.disk {
-            disk.store.crash();
-            disk.tree = disk.durable_tree.clone();
+            disk.store.lose_power();
         }
     }
 
@@ -163,59 +162,49 @@ impl CoordinatorNode {
         self.disk = Some(CoordinatorDisk::empty(&mut self.random));
     }
 
-    /// The next effects are carried out only in part.
+    /// The process dies at one of its next writes.
     pub fn arm_crash(&mut self, after_steps: u32) {
         if let Some(process) = &mut self.process {
-            process.dies_after = Some(after_steps);
+            process.node.store_mut().arm_crash(after_steps + 1);
         }
     }
 
     pub fn is_leading(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| process.controller.is_some())
+        self.process.as_ref().is_some_and(|process| process.node.is_deciding())
     }
 
     pub fn term_if_leader(&self) -> Option<u64> {
-        let role = self.process.as_ref()?.member.role();
+        let role = self.process.as_ref()?.node.role();
         (role.role == Role::Leader).then_some(role.term)
     }
 
     pub fn tree(&self) -> Option<&Tree> {
-        self.process.as_ref().map(|process| &process.tree)
+        self.process.as_ref().map(|process| &process.node.view().tree)
     }
 
     pub fn image(&self) -> Option<&Image> {
-        self.process.as_ref().map(|process| &process.image)
+        self.process.as_ref().map(|process| &process.node.view().image)
     }
 
     fn now(&self, at: SimTime) -> Now {
         Now { monotonic: self.clock.monotonic(at), wall: self.clock.wall(at) }
     }
 
-    pub fn tick(&mut self, at: SimTime, out: &mut Outbox) -> Vec<AppliedEntry> {
+    /// `newest` is the newest revision that was applied anywhere.
+    pub fn tick(&mut self, at: SimTime, newest: Revision, out: &mut Outbox) -> Vec<Observed> {
         let now = self.now(at);
+        let reads = self.random.percent(READS_PERCENT);
         let Some(process) = &mut self.process else { return Vec::new() };
-        process.member.tick();
-        if let Some(controller) = &mut process.controller {
-            let effects = controller.tick(now);
-            process.carry_out(effects, now, out);
-        }
-        process.settle(now, self.id, out)
+        let events = if reads { vec![process.read(newest)] } else { Vec::new() };
+        process.turn(now, events, 1, out)
     }
 
-    pub fn receive(&mut self, at: SimTime, from: NodeId, message: Message, out: &mut Outbox) -> Vec<AppliedEntry> {
+    pub fn receive(&mut self, at: SimTime, from: NodeId, message: Message, out: &mut Outbox) -> Vec<Observed> {
         let now = self.now(at);
         let entropy = self.random.bytes_16();
         let Some(process) = &mut self.process else { return Vec::new() };
-        match message {
-            Message::Raft { disk, bytes } => process.raft(from, disk, &bytes, out),
-            Message::Cluster { call, request } => process.request(now, from, call, &request, entropy, out),
-            Message::BeatOpen { connection, beat } => process.beat(now, from, connection, beat, true, out),
-            Message::Beat { connection, beat } => process.beat(now, from, connection, beat, false, out),
-            Message::Watch { stream, from: revision } => process.watch(from, stream, revision, out),
-            Message::ConnectionLost => process.connection_lost(now, from, out),
-            _ => {}
-        }
-        process.settle(now, self.id, out)
+        let events = process.received(from, message, entropy, out);
+        process.turn(now, events, 0, out)
     }
 
     /// The end of a dial.
@@ -226,20 +215,16 @@ impl CoordinatorNode {
         incarnation: IncarnationId,
         result: ProbeResult,
         out: &mut Outbox,
-    ) -> Vec<AppliedEntry> {
+    ) -> Vec<Observed> {
         let now = self.now(at);
         let Some(process) = &mut self.process else { return Vec::new() };
-        process.reached.note(broker, incarnation, result);
-        process.input(now, Input::Probed { broker, incarnation, result }, out);
-        process.settle(now, self.id, out)
+        process.turn(now, vec![Event::Probed { broker, incarnation, result }], 0, out)
     }
-}
 
-impl CoordinatorNode {
     /// A message of a watch could not be sent: the stream is over.
     pub fn watch_broken(&mut self, watcher: NodeId) {
         if let Some(process) = &mut self.process {
-            process.watchers.remove(&watcher);
+            process.watch_broken(watcher);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The simulation can fail: with a rule taken out, some seed of a bounded number must notice.
 
 use ottla_metadata::controller::BrokenRules as ControllerRules;
+use ottla_quorum_node::BrokenRules as NodeRules;
 use ottla_replication::Rules;
 
 use crate::faults::{FaultPlan, Kind};
@@ -15,6 +16,7 @@ fn hunt(options: Options, kinds: &[Kind], outage_ms: (u64, u64), seeds_max: u64)
         let config = WorldConfig {
             rules: options.rules,
             controller_rules: options.controller_rules,
+            node_rules: options.node_rules,
             ..WorldConfig::draw(&mut random)
         };
         let plan = FaultPlan::of(kinds, (30, 400), outage_ms);
@@ -44,7 +46,7 @@ fn a_high_watermark_over_the_committed_isr_only_is_noticed() {
         Options { rules, ..Options::default() },
         &[Kind::KillBroker, Kind::Weather, Kind::CutLink, Kind::PauseBroker],
         (10, 1_200),
-        200,
+        1_000,
     );
     assert!(what(&report).contains("without the record") || what(&report).contains("two records"), "{report}");
 }
@@ -83,4 +85,46 @@ fn an_unclean_sole_member_that_wins_over_the_elr_is_noticed() {
         300,
     );
     assert!(what(&report).contains("without the record"), "{report}");
+}
+
+fn hunt_node(node_rules: NodeRules, kinds: &[Kind], seeds_max: u64) -> Report {
+    hunt(Options { node_rules, ..Options::default() }, kinds, (20, 1_500), seeds_max)
+}
+
+#[test]
+fn votes_and_acknowledgements_before_the_disk_has_them_are_noticed() {
+    let rules = NodeRules { sends_before_persist: true, ..NodeRules::default() };
+    let report = hunt_node(rules, &[Kind::CrashCoordinatorMidway, Kind::KillCoordinator, Kind::CutLink], 200);
+    assert!(!what(&report).is_empty(), "{report}");
+}
+
+#[test]
+fn a_controller_before_its_own_first_entry_is_noticed() {
+    let rules = NodeRules { decides_before_own_entry: true, ..NodeRules::default() };
+    let kinds = [Kind::CrashCoordinatorMidway, Kind::KillCoordinator, Kind::KillBroker, Kind::Weather];
+    let report = hunt_node(rules, &kinds, 1_000);
+    assert!(what(&report).contains("does not apply"), "{report}");
+}
+
+#[test]
+fn a_read_without_the_quorum_is_noticed() {
+    let rules = NodeRules { reads_skip_the_quorum: true, ..NodeRules::default() };
+    let report = hunt_node(rules, &[Kind::KillBroker], 20);
+    assert!(what(&report).contains("though"), "{report}");
+}
+
+#[test]
+fn a_watch_that_goes_back_is_noticed() {
+    let rules = NodeRules { watch_goes_back: true, ..NodeRules::default() };
+    let kinds = [Kind::IsolateNode, Kind::PauseCoordinator, Kind::KillCoordinator, Kind::KillBroker];
+    let report = hunt_node(rules, &kinds, 300);
+    assert!(what(&report).contains("went back"), "{report}");
+}
+
+#[test]
+fn an_answer_before_the_commit_is_noticed() {
+    let rules = NodeRules { answers_before_commit: true, ..NodeRules::default() };
+    let kinds = [Kind::CrashCoordinatorMidway, Kind::KillCoordinator, Kind::KillBroker, Kind::Weather];
+    let report = hunt_node(rules, &kinds, 300);
+    assert!(!what(&report).is_empty(), "{report}");
 }

@@ -3,15 +3,34 @@
 use super::*;
 
 impl World {
-    pub(super) fn check_coordinator(&mut self, id: u64, applied: &[AppliedEntry]) -> Result<(), Violation> {
-        for entry in applied {
-            self.invariants.tree_applied(id, entry.revision, entry.digest)?;
+    pub(super) fn check_coordinator(&mut self, id: u64, observed: &[Observed]) -> Result<(), Violation> {
+        for seen in observed {
+            match seen {
+                Observed::Applied { revision, digest, problem } => {
+                    if let Some(problem) = problem {
+                        return Err(Violation(format!("what was proposed does not apply on c{id}: {problem}")));
+                    }
+                    self.invariants.tree_applied(id, *revision, *digest)?;
+                }
+                Observed::Read { asked_at, revision } if revision < asked_at => {
+                    return Err(Violation(format!(
+                        "a read of c{id} is answered with revision {revision}, though {asked_at} was applied before it"
+                    )));
+                }
+                Observed::Watched { reached, revision } if revision <= reached && reached.0 > 0 => {
+                    return Err(Violation(format!(
+                        "the watch of c{id} went back: who had revision {reached} was told of {revision}"
+                    )));
+                }
+                Observed::Read { .. } | Observed::Watched { .. } => self.invariants.checks += 1,
+            }
         }
+        let applied = observed.iter().any(|seen| matches!(seen, Observed::Applied { .. }));
         let Some(node) = self.coordinators.get(&id) else { return Ok(()) };
         if let Some(term) = node.term_if_leader() {
             self.invariants.quorum_leads(id, term)?;
         }
-        let Some(image) = node.image().filter(|_| !applied.is_empty()) else { return Ok(()) };
+        let Some(image) = node.image().filter(|_| applied) else { return Ok(()) };
         if image.revision() > self.image.revision() {
             self.image = image.clone();
         }

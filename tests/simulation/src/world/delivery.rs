@@ -16,11 +16,11 @@ impl World {
         *self.deliveries.entry(message.name()).or_default() += 1;
         self.trace.message(self.now, format_args!("{to} <- {from} {}", message.name()));
         let mut out = Outbox::default();
-        let mut applied = Vec::new();
+        let mut observed = Vec::new();
         match to {
             NodeId::Coordinator(id) => {
                 if let Some(coordinator) = self.coordinators.get_mut(&id) {
-                    applied = coordinator.receive(self.now, from, message, &mut out);
+                    observed = coordinator.receive(self.now, from, message, &mut out);
                 }
             }
             NodeId::Broker(id) => {
@@ -32,7 +32,7 @@ impl World {
             NodeId::Client(0) => self.admin_answered(message),
             NodeId::Client(id) => self.client_receives(id, from, message, &mut out)?,
         }
-        self.finish_turn(to, out, applied)
+        self.finish_turn(to, out, observed)
     }
 
     pub(super) fn client_receives(
@@ -96,12 +96,7 @@ impl World {
         }
     }
 
-    pub(super) fn finish_turn(
-        &mut self,
-        node: NodeId,
-        out: Outbox,
-        applied: Vec<AppliedEntry>,
-    ) -> Result<(), Violation> {
+    pub(super) fn finish_turn(&mut self, node: NodeId, out: Outbox, observed: Vec<Observed>) -> Result<(), Violation> {
         let Outbox { sends, probes, facts, notes, dies } = out;
         for note in &notes {
             self.trace.line(self.now, format_args!("{node} {note}"));
@@ -110,7 +105,7 @@ impl World {
             self.check_fact(node, fact)?;
         }
         match node {
-            NodeId::Coordinator(id) => self.check_coordinator(id, &applied)?,
+            NodeId::Coordinator(id) => self.check_coordinator(id, &observed)?,
             NodeId::Broker(id) => self.check_image(id)?,
             NodeId::Client(_) => {}
         }

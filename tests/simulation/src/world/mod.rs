@@ -18,13 +18,14 @@ use ottla_metadata::controller::{
 };
 use ottla_metadata::{Answer, Image, Request};
 use ottla_model::{BrokerEpoch, BrokerId, CoordinatorId, IncarnationId, Revision, TopicIdPartition};
+use ottla_quorum_node::BrokenRules as NodeRules;
 use ottla_replication::Rules;
 use ottla_storage::LogConfig;
 
 use crate::broker::{self, BrokerNode, BrokerSettings};
 use crate::client::{self, Consumer, Producer};
 use crate::clock::SimTime;
-use crate::coordinator_node::{self, AppliedEntry, CoordinatorNode};
+use crate::coordinator_node::{self, CoordinatorNode, Observed};
 use crate::facts::Fact;
 use crate::invariants::{Invariants, Replica, Violation};
 use crate::message::{CallId, Message};
@@ -57,6 +58,7 @@ pub struct WorldConfig {
     pub consumers: u32,
     pub rules: Rules,
     pub controller_rules: ControllerRules,
+    pub node_rules: NodeRules,
 }
 
 impl WorldConfig {
@@ -75,6 +77,7 @@ impl WorldConfig {
             consumers: 0,
             rules: Rules::default(),
             controller_rules: ControllerRules::default(),
+            node_rules: NodeRules::default(),
         }
     }
 
@@ -93,6 +96,7 @@ impl WorldConfig {
             consumers: u32::try_from(random.between(0, 1)).unwrap_or(0),
             rules: Rules::default(),
             controller_rules: ControllerRules::default(),
+            node_rules: NodeRules::default(),
         }
     }
 }
@@ -199,7 +203,9 @@ impl World {
             min_insync_replicas: 1,
         });
         let coordinators = (1..=config.coordinators)
-            .map(|id| (id, CoordinatorNode::new(CoordinatorId(id), config.controller_rules, random.fork())))
+            .map(|id| {
+                (id, CoordinatorNode::new(CoordinatorId(id), config.controller_rules, config.node_rules, random.fork()))
+            })
             .collect();
         let brokers = (1..=config.brokers)
             .map(|id| (id, BrokerNode::new(BrokerId(id), settings.clone(), random.fork())))
@@ -346,11 +352,11 @@ impl World {
                 }
                 self.trace.line(self.now, format_args!("c{to} dialled b{broker}: {result:?}"));
                 let mut out = Outbox::default();
-                let applied = match self.coordinators.get_mut(&to) {
+                let observed = match self.coordinators.get_mut(&to) {
                     Some(node) => node.probed(self.now, broker, incarnation, result, &mut out),
                     None => Vec::new(),
                 };
-                self.finish_turn(NodeId::Coordinator(to), out, applied)
+                self.finish_turn(NodeId::Coordinator(to), out, observed)
             }
             Event::Start(node) => self.start(node),
             Event::Resume(node) => {
@@ -377,11 +383,12 @@ impl World {
             return Ok(());
         }
         let mut out = Outbox::default();
-        let mut applied = Vec::new();
+        let mut observed = Vec::new();
         let interval_ms = match node {
             NodeId::Coordinator(id) => {
+                let newest = self.newest_revision();
                 if let Some(coordinator) = self.coordinators.get_mut(&id) {
-                    applied = coordinator.tick(self.now, &mut out);
+                    observed = coordinator.tick(self.now, newest, &mut out);
                 }
                 coordinator_node::TICK_MS
             }
@@ -406,6 +413,6 @@ impl World {
             }
         };
         self.schedule(self.now.plus_ms(interval_ms), Event::Tick { node, life });
-        self.finish_turn(node, out, applied)
+        self.finish_turn(node, out, observed)
     }
 }

@@ -1,0 +1,234 @@
+//! What a peer's message must satisfy before Raft sees it.
+//!
+//! The Raft library trusts its peers: a term near 2^64, a commit index behind the end of the log, entries with a hole, a snapshot
+//! of another membership make it panic, and what it keeps of such a message (the term) makes it panic again after every restart.
+//! Each condition below excludes one of those panics. What a member of the quorum would never send is refused; what comes late,
+//! twice or out of order passes.
+
+use bytes::Bytes;
+use ottla_model::CoordinatorId;
+use protobuf::Message as _;
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use raft::{Raft, Storage};
+
+use crate::log_store::Snapshot;
+use crate::membership::Membership;
+
+/// A term may be ahead of this member's by as many elections as an ensemble without rest holds in three months. An attacker would
+/// have to send 2^38 messages, each of which is written to the disk, to come near the greatest term.
+const TERM_JUMP_MAX: u64 = 1 << 24;
+/// Terms are added to; the greatest one leaves room.
+const TERM_MAX: u64 = 1 << 62;
+/// Indexes are added to; a log never gets there.
+const INDEX_MAX: u64 = 1 << 60;
+/// A question's context has 24 bytes, a campaign's name fewer.
+const CONTEXT_BYTES_MAX: usize = 256;
+/// Questions of peers that a leader has not answered. A peer asks again after a while, so that more are a peer gone wrong.
+const PENDING_READS_MAX: usize = 4_096;
+
+/// Why a peer's message was not taken.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RefusedMessage {
+    #[error("it cannot be read")]
+    Malformed,
+    #[error("it is for coordinator {to}")]
+    NotForMe { to: u64 },
+    #[error("its sender, coordinator {from}, is no other voter")]
+    Stranger { from: u64 },
+    #[error("{0} is nothing that one member says to another")]
+    Kind(&'static str),
+    #[error("its term {term} cannot be: this member is in term {known}")]
+    Term { term: u64, known: u64 },
+    #[error("its index {index} lies behind the end of the log, {last}")]
+    Index { index: u64, last: u64 },
+    #[error("its commit index {commit} lies behind the end of the log, {last}")]
+    Commit { commit: u64, last: u64 },
+    #[error("its entries do not follow each other")]
+    Entries,
+    #[error("its snapshot is none of this quorum's: {0}")]
+    Snapshot(&'static str),
+    #[error("its context cannot be one")]
+    Context,
+    #[error("too many questions wait already")]
+    TooManyReads,
+    #[error("entries from before it are not on the disk yet")]
+    Early,
+}
+
+/// A message of a peer, read but not checked.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Incoming {
+    pub(crate) message: Message,
+}
+
+impl Incoming {
+    pub fn parse(bytes: &Bytes) -> Result<Self, RefusedMessage> {
+        let message = Message::parse_from_carllerche_bytes(bytes).map_err(|_| RefusedMessage::Malformed)?;
+        Ok(Self { message })
+    }
+
+    pub fn from(&self) -> CoordinatorId {
+        CoordinatorId(self.message.from)
+    }
+
+    /// The snapshot that it carries: the owner reads it before [`crate::Member::receive`], because a snapshot that cannot be read
+    /// must not become the state machine.
+    pub fn snapshot(&self) -> Option<&Snapshot> {
+        (self.message.get_msg_type() == MessageType::MsgSnapshot).then(|| self.message.get_snapshot())
+    }
+}
+
+/// Everything that would make the library panic, or keep what no member sends.
+pub(crate) fn check<S: Storage>(
+    raft: &Raft<S>,
+    membership: &Membership,
+    message: &Message,
+) -> Result<(), RefusedMessage> {
+    if message.to != raft.id {
+        return Err(RefusedMessage::NotForMe { to: message.to });
+    }
+    if message.from == raft.id || !membership.contains(CoordinatorId(message.from)) {
+        return Err(RefusedMessage::Stranger { from: message.from });
+    }
+    if message.context.len() > CONTEXT_BYTES_MAX {
+        return Err(RefusedMessage::Context);
+    }
+    check_kind(message.get_msg_type())?;
+    check_term(raft, message)?;
+    // The library answers these without looking at what they say, or forgets them.
+    if message.term != 0 && message.term < raft.term {
+        return Ok(());
+    }
+    let last = raft.raft_log.last_index();
+    match message.get_msg_type() {
+        MessageType::MsgAppend => check_append(message),
+        MessageType::MsgHeartbeat if message.commit > last => {
+            Err(RefusedMessage::Commit { commit: message.commit, last })
+        }
+        MessageType::MsgSnapshot => check_snapshot(raft, membership, message),
+        MessageType::MsgAppendResponse => check_append_response(raft, message),
+        MessageType::MsgReadIndex => check_read(raft, message),
+        MessageType::MsgReadIndexResp if message.get_entries().len() != 1 => Err(RefusedMessage::Context),
+        // Who wins an election must have its whole log on the disk; the library asserts it.
+        MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse | MessageType::MsgTimeoutNow
+            if last != raft.raft_log.persisted =>
+        {
+            Err(RefusedMessage::Early)
+        }
+        MessageType::MsgTimeoutNow if message.term != raft.term || message.from != raft.leader_id => {
+            Err(RefusedMessage::Kind("a hand-over by somebody who does not lead"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a member says to itself, or asks of its own library, is never on the wire.
+fn check_kind(kind: MessageType) -> Result<(), RefusedMessage> {
+    match kind {
+        MessageType::MsgAppend
+        | MessageType::MsgAppendResponse
+        | MessageType::MsgSnapshot
+        | MessageType::MsgHeartbeat
+        | MessageType::MsgHeartbeatResponse
+        | MessageType::MsgReadIndex
+        | MessageType::MsgReadIndexResp
+        | MessageType::MsgTimeoutNow
+        | MessageType::MsgRequestVote
+        | MessageType::MsgRequestVoteResponse
+        | MessageType::MsgRequestPreVote
+        | MessageType::MsgRequestPreVoteResponse => Ok(()),
+        MessageType::MsgPropose => Err(RefusedMessage::Kind("a proposal")),
+        MessageType::MsgTransferLeader => Err(RefusedMessage::Kind("a wish for another leader")),
+        MessageType::MsgHup
+        | MessageType::MsgBeat
+        | MessageType::MsgUnreachable
+        | MessageType::MsgSnapStatus
+        | MessageType::MsgCheckQuorum => Err(RefusedMessage::Kind("a member's message to itself")),
+    }
+}
+
+/// Term 0 marks what a member says to itself: only questions travel with it, because they are passed on as they are.
+fn check_term<S: Storage>(raft: &Raft<S>, message: &Message) -> Result<(), RefusedMessage> {
+    let term = message.term;
+    let fits = if message.get_msg_type() == MessageType::MsgReadIndex {
+        term == 0
+    } else {
+        term != 0 && term <= TERM_MAX && term <= raft.term.saturating_add(TERM_JUMP_MAX)
+    };
+    if fits { Ok(()) } else { Err(RefusedMessage::Term { term, known: raft.term }) }
+}
+
+/// The place before the entries exists (only index 0 has term 0: the library takes an index outside the log for one of term 0, and
+/// would go on from there), and they follow it and each other, in terms that do not fall and are not above the sender's.
+fn check_append(message: &Message) -> Result<(), RefusedMessage> {
+    if (message.index == 0) != (message.log_term == 0) || message.index > INDEX_MAX || message.log_term > message.term {
+        return Err(RefusedMessage::Entries);
+    }
+    let (mut index, mut term) = (message.index, message.log_term);
+    for entry in message.get_entries() {
+        index += 1;
+        let is_next = entry.index == index && entry.term >= term.max(1) && entry.term <= message.term;
+        if !is_next || !is_plain(entry) {
+            return Err(RefusedMessage::Entries);
+        }
+        term = entry.term;
+    }
+    Ok(())
+}
+
+/// The membership is for good: an entry that would change it is none of this quorum's.
+fn is_plain(entry: &Entry) -> bool {
+    entry.get_entry_type() == EntryType::EntryNormal
+}
+
+fn check_append_response<S: Storage>(raft: &Raft<S>, message: &Message) -> Result<(), RefusedMessage> {
+    // Elsewhere, and for another term, it only tells of a term.
+    if raft.state != raft::StateRole::Leader || message.term != raft.term {
+        return Ok(());
+    }
+    let last = raft.raft_log.last_index();
+    // A follower has nothing that its leader does not have, and none of ours asks for a snapshot.
+    let index = message.index.max(if message.reject { message.reject_hint } else { 0 });
+    if index > last || message.request_snapshot != raft::INVALID_INDEX {
+        return Err(RefusedMessage::Index { index, last });
+    }
+    Ok(())
+}
+
+fn check_read<S: Storage>(raft: &Raft<S>, message: &Message) -> Result<(), RefusedMessage> {
+    let context = match message.get_entries() {
+        [entry] => entry.data.len(),
+        _ => return Err(RefusedMessage::Context),
+    };
+    if context == 0 || context > CONTEXT_BYTES_MAX {
+        return Err(RefusedMessage::Context);
+    }
+    if raft.pending_read_count() >= PENDING_READS_MAX {
+        return Err(RefusedMessage::TooManyReads);
+    }
+    Ok(())
+}
+
+fn check_snapshot<S: Storage>(
+    raft: &Raft<S>,
+    membership: &Membership,
+    message: &Message,
+) -> Result<(), RefusedMessage> {
+    let metadata = message.get_snapshot().get_metadata();
+    let members = metadata.get_conf_state();
+    if Membership::from_conf_state(members).as_ref() != Some(membership)
+        || !members.learners_next.is_empty()
+        || members.auto_leave
+    {
+        return Err(RefusedMessage::Snapshot("other members"));
+    }
+    let (index, term) = (metadata.index, metadata.term);
+    if index == 0 || index > INDEX_MAX || term == 0 || term > message.term {
+        return Err(RefusedMessage::Snapshot("an impossible place"));
+    }
+    // What is committed never changes.
+    if index == raft.raft_log.committed && raft.raft_log.term(index).ok() != Some(term) {
+        return Err(RefusedMessage::Snapshot("another history"));
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! What reaches the driver, and the bounded way in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::time::Duration;
+
+use ottla_consensus::{Snapshot, Status};
+use ottla_metadata::controller::{Answer, Beat, BeatAnswer, Request, StreamId};
+use ottla_model::Revision;
+use ottla_quorum_node::{Event, View};
+use ottla_rpc::NotLeader;
+use tokio::sync::{mpsc, oneshot};
+
+use super::watch::{self, WatchSender, Watching};
+use crate::rocksdb_store::DiskError;
+
+/// Inputs that may wait for the driver: some milliseconds of its work.
+pub const QUEUED_INPUTS_MAX: usize = 4_096;
+/// How long a task waits before it tries a full queue again.
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(2);
+
+/// Why a request has no answer.
+#[derive(Clone, Debug)]
+pub enum RequestError {
+    NotLeader(NotLeader),
+    /// What was decided cannot be proposed; asking again would not help.
+    Refused(String),
+}
+
+/// How a request ended.
+pub type Outcome = Result<Answer, RequestError>;
+
+/// Where a broker's heartbeats are answered.
+pub type BeatSender = mpsc::Sender<Result<BeatAnswer, NotLeader>>;
+
+pub enum Input {
+    /// What the node takes as it is.
+    Event(Event),
+    Request {
+        request: Request,
+        reply: oneshot::Sender<Outcome>,
+    },
+    OpenStream {
+        stream: StreamId,
+        beat: Beat,
+        responses: BeatSender,
+    },
+    Read(oneshot::Sender<Arc<View>>),
+    Watch {
+        from: Revision,
+        updates: WatchSender,
+    },
+    Status(oneshot::Sender<Status>),
+    SnapshotMade(Result<Snapshot, DiskError>),
+    /// Hand over what can be handed over and stop.
+    Stop,
+    /// Stop as a killed process would: nothing is handed over.
+    Halt,
+}
+
+impl From<Event> for Input {
+    fn from(event: Event) -> Self {
+        Self::Event(event)
+    }
+}
+
+/// The driver has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the coordinator is stopping")]
+pub struct Stopped;
+
+/// The way in. Cheap to clone.
+#[derive(Clone)]
+pub struct DriverHandle {
+    inputs: SyncSender<Input>,
+    streams: Arc<AtomicU64>,
+}
+
+impl DriverHandle {
+    pub(super) fn new(inputs: SyncSender<Input>) -> Self {
+        Self { inputs, streams: Arc::default() }
+    }
+
+    /// Waits, without blocking the thread, while the queue is full.
+    pub async fn send(&self, input: impl Into<Input>) -> Result<(), Stopped> {
+        let mut input = input.into();
+        loop {
+            match self.inputs.try_send(input) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Disconnected(_)) => return Err(Stopped),
+                Err(TrySendError::Full(back)) => input = back,
+            }
+            tokio::time::sleep(FULL_QUEUE_PAUSE).await;
+        }
+    }
+
+    /// Loses the input where the queue is full.
+    pub fn try_send(&self, input: impl Into<Input>) -> Result<(), Stopped> {
+        match self.inputs.try_send(input.into()) {
+            Ok(()) | Err(TrySendError::Full(_)) => Ok(()),
+            Err(TrySendError::Disconnected(_)) => Err(Stopped),
+        }
+    }
+
+    /// For a thread of its own.
+    pub fn send_blocking(&self, input: impl Into<Input>) -> Result<(), Stopped> {
+        self.inputs.send(input.into()).map_err(|_| Stopped)
+    }
+
+    /// Submits a request to the controller.
+    pub async fn submit(&self, request: Request) -> Result<Outcome, Stopped> {
+        let (reply, outcome) = oneshot::channel();
+        self.send(Input::Request { request, reply }).await?;
+        outcome.await.map_err(|_| Stopped)
+    }
+
+    /// A state that holds everything that was committed before the call. Waits for a quorum; the caller bounds it.
+    pub async fn linearizable_view(&self) -> Result<Arc<View>, Stopped> {
+        let (reply, view) = oneshot::channel();
+        self.send(Input::Read(reply)).await?;
+        view.await.map_err(|_| Stopped)
+    }
+
+    /// Follows the tree from the revision that the caller has; 0: none.
+    pub async fn watch(&self, from: Revision) -> Result<Watching, Stopped> {
+        let (updates, watching) = watch::channel();
+        self.send(Input::Watch { from, updates }).await?;
+        Ok(watching)
+    }
+
+    pub async fn status(&self) -> Result<Status, Stopped> {
+        let (reply, status) = oneshot::channel();
+        self.send(Input::Status(reply)).await?;
+        status.await.map_err(|_| Stopped)
+    }
+
+    /// Never the same twice within this process.
+    pub fn next_stream(&self) -> StreamId {
+        StreamId(self.streams.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}

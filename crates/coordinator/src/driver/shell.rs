@@ -1,0 +1,192 @@
+//! What the node wants done: queues to peers, waiting callers, watchers, dials, metrics. Nothing here waits, and nothing decides.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ottla_consensus::log_store::ConfState;
+use ottla_consensus::{Outgoing, RoleChange};
+use ottla_metadata::controller::StreamId;
+use ottla_model::CoordinatorId;
+use ottla_quorum_node::{self as quorum_node, CallId, Event, Output, ReadId, Sink, View, Voter, WatcherId};
+use ottla_rpc::{LeaderHint, NotLeader};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::handle::{BeatSender, DriverHandle, Input, Outcome, RequestError};
+use super::watch::WatchSender;
+use super::{CurrentView, DriverConfig};
+use crate::probe;
+use crate::rocksdb_store::Disk;
+use crate::telemetry::Metrics;
+
+pub(super) struct Shell {
+    id: CoordinatorId,
+    voters: BTreeMap<CoordinatorId, Voter>,
+    /// Outgoing messages, a bounded queue for each peer.
+    peers: BTreeMap<CoordinatorId, mpsc::Sender<Outgoing>>,
+    /// Where probes are dialled.
+    runtime: tokio::runtime::Handle,
+    metrics: Arc<Metrics>,
+    handle: DriverHandle,
+    disk: Disk,
+    conf_state: ConfState,
+    view: CurrentView,
+    role: watch::Sender<RoleChange>,
+    last_name: u64,
+    calls: BTreeMap<CallId, oneshot::Sender<Outcome>>,
+    streams: BTreeMap<StreamId, BeatSender>,
+    reads: BTreeMap<ReadId, oneshot::Sender<Arc<View>>>,
+    watchers: BTreeMap<WatcherId, WatchSender>,
+    /// What the node has to know of how this went.
+    events: Vec<Event>,
+}
+
+impl Shell {
+    pub fn new(
+        config: DriverConfig,
+        handle: DriverHandle,
+        disk: Disk,
+        conf_state: ConfState,
+        view: CurrentView,
+        role: watch::Sender<RoleChange>,
+    ) -> Self {
+        Self {
+            id: config.id,
+            voters: config.node.voters,
+            peers: config.peers,
+            runtime: config.runtime,
+            metrics: config.metrics,
+            handle,
+            disk,
+            conf_state,
+            view,
+            role,
+            last_name: 0,
+            calls: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            watchers: BTreeMap::new(),
+            events: Vec::new(),
+        }
+    }
+
+    fn name(&mut self) -> u64 {
+        self.last_name += 1;
+        self.last_name
+    }
+
+    pub fn call(&mut self, reply: oneshot::Sender<Outcome>) -> CallId {
+        let call = CallId(self.name());
+        self.calls.insert(call, reply);
+        call
+    }
+
+    pub fn stream(&mut self, stream: StreamId, responses: BeatSender) {
+        self.streams.insert(stream, responses);
+    }
+
+    pub fn forget_stream(&mut self, stream: StreamId) {
+        self.streams.remove(&stream);
+    }
+
+    pub fn read(&mut self, reply: oneshot::Sender<Arc<View>>) -> ReadId {
+        let read = ReadId(self.name());
+        self.reads.insert(read, reply);
+        read
+    }
+
+    pub fn watcher(&mut self, updates: WatchSender) -> WatcherId {
+        let watcher = WatcherId(self.name());
+        self.watchers.insert(watcher, updates);
+        watcher
+    }
+
+    /// What has happened here since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Forgets those that went away without a word.
+    pub fn gone(&mut self) -> Vec<Event> {
+        let reads = self.reads.extract_if(.., |_, reply| reply.is_closed());
+        let reads = reads.map(|(read, _)| Event::ReadClosed(read));
+        let watchers = self.watchers.extract_if(.., |_, updates| updates.is_closed());
+        reads.chain(watchers.map(|(watcher, _)| Event::WatchClosed(watcher))).collect()
+    }
+
+    fn not_leader(&self, leader: Option<CoordinatorId>) -> NotLeader {
+        let leader = leader.and_then(|id| Some(LeaderHint { id, address: self.voters.get(&id)?.address.clone() }));
+        NotLeader { answered_by: self.id, leader }
+    }
+
+    fn respond(&mut self, call: CallId, outcome: quorum_node::Outcome) {
+        let Some(reply) = self.calls.remove(&call) else { return };
+        let outcome = outcome.map_err(|error| match error {
+            quorum_node::RequestError::NotLeader { leader } => RequestError::NotLeader(self.not_leader(leader)),
+            quorum_node::RequestError::Refused(why) => RequestError::Refused(why),
+        });
+        // Whoever asked may have gone away.
+        let _ = reply.send(outcome);
+    }
+
+    /// On a thread of its own: the tree may be large, and heartbeats must not wait for it.
+    fn make_snapshot(&mut self) {
+        let (disk, conf_state, handle) = (self.disk.clone(), self.conf_state.clone(), self.handle.clone());
+        let thread = std::thread::Builder::new().name("snapshot".to_owned());
+        let spawned = thread.spawn(move || {
+            let _ = handle.send_blocking(Input::SnapshotMade(disk.make_snapshot(conf_state)));
+        });
+        if let Err(error) = spawned {
+            tracing::warn!("no thread for a snapshot: {error}");
+            self.events.push(Event::SnapshotFailed);
+        }
+    }
+}
+
+impl Sink for Shell {
+    fn send(&mut self, message: Outgoing) -> bool {
+        self.peers.get(&message.to).is_none_or(|peer| peer.try_send(message).is_ok())
+    }
+
+    fn put(&mut self, output: Output) {
+        match output {
+            Output::Respond { call, outcome } => self.respond(call, outcome),
+            Output::Beat { stream, response } => {
+                if let Some(responses) = self.streams.get(&stream) {
+                    // A broker that does not read its answers gets the next one.
+                    let _ = responses.try_send(Ok(response));
+                }
+            }
+            Output::EndStream { stream, leader } => {
+                if let Some(responses) = self.streams.remove(&stream) {
+                    let _ = responses.try_send(Err(self.not_leader(leader)));
+                }
+            }
+            Output::Read(read) => {
+                if let Some(reply) = self.reads.remove(&read) {
+                    let _ = reply.send(self.view.get());
+                }
+            }
+            Output::Probe(probe) => {
+                self.runtime.spawn(probe::run(probe, self.handle.clone()));
+            }
+            Output::Applied(entry) => {
+                tracing::trace!(revision = entry.revision.0, "applied");
+            }
+            Output::Published(view) => self.view.set(view),
+            Output::Watch { watcher, update } => {
+                if self.watchers.get(&watcher).is_some_and(|updates| !updates.send(update)) {
+                    tracing::warn!("a watcher is too slow, or gone: it has to start over");
+                    self.watchers.remove(&watcher);
+                    self.events.push(Event::WatchClosed(watcher));
+                }
+            }
+            Output::MakeSnapshot => self.make_snapshot(),
+            Output::Role(role) => {
+                self.role.send_replace(role);
+                self.metrics.role(role);
+            }
+            Output::Note(note) if note.is_warning => tracing::warn!("{}", note.text),
+            Output::Note(note) => tracing::info!("{}", note.text),
+        }
+    }
+}

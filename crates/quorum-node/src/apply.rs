@@ -1,0 +1,186 @@
+//! Committed entries → tree, image, store, watchers, controller; in this order.
+
+use std::sync::Arc;
+
+use ottla_consensus::{Committed, Role};
+use ottla_metadata::controller::{AdmitCoordinator, ControllerConfig, Now};
+use ottla_metadata::image::Image;
+use ottla_metadata::transaction::{Transaction, TransactionRefused};
+use ottla_metadata::tree::{NodeChange, Tree};
+use ottla_model::Revision;
+
+use crate::event::{AppliedEntry, Output, Sink, note};
+use crate::leadership::Applied;
+use crate::node::{Node, NodeError};
+use crate::snapshot;
+use crate::store::{AppliedPlace, QuorumStore};
+use crate::view::View;
+use crate::watchers::Changes;
+
+/// Of the log, what stays after a compaction, as a part of what triggers it: so that a member that was away for a moment need not
+/// have a snapshot.
+const LOG_TAIL_DIVISOR: u64 = 4;
+
+/// How one entry went.
+struct Step {
+    revision: Revision,
+    term: u64,
+    is_empty: bool,
+    result: Result<(), TransactionRefused>,
+    changes: Arc<[NodeChange]>,
+    tree: Tree,
+    image: Image,
+}
+
+impl<S: QuorumStore> Node<S> {
+    pub(crate) fn apply(&mut self, now: Now, committed: Vec<Committed>, out: &mut impl Sink) -> Result<(), NodeError> {
+        let Some(last) = committed.last().map(|entry| AppliedPlace { revision: entry.revision, term: entry.term })
+        else {
+            return Ok(());
+        };
+        let mut steps = Vec::with_capacity(committed.len());
+        for entry in committed {
+            // After a crash the log may hand out again what the tree on the disk already has.
+            if entry.revision > self.applied.revision {
+                steps.push(self.apply_entry(entry, out));
+            }
+        }
+        self.applied = self.applied.max(last);
+        self.member.store_mut().apply(steps.iter().flat_map(|step| step.changes.iter()), self.applied)?;
+        self.member.applied(self.applied.revision);
+        self.publish(out);
+        for step in &steps {
+            let changes = Changes { revision: step.revision, changes: step.changes.clone() };
+            self.watchers.publish(changes, out);
+        }
+        for step in steps {
+            self.tell_controller(now, step, out);
+        }
+        self.compact()
+    }
+
+    /// An entry that cannot be read or does not apply changes nothing but the revision: every member decides the same from the same
+    /// bytes, and none may end by what another proposed.
+    fn apply_entry(&mut self, entry: Committed, out: &mut impl Sink) -> Step {
+        let revision = entry.revision;
+        let is_empty = entry.data.is_empty();
+        let mut problem = None;
+        let mut result = Ok(());
+        let mut changes = Vec::new();
+        if is_empty {
+            self.tree.advance(revision);
+        } else {
+            let applied = match Transaction::decode(&entry.data) {
+                Ok(transaction) => self.tree.apply(revision, &transaction),
+                Err(error) => {
+                    self.tree.advance(revision);
+                    problem = Some(format!("entry {revision} cannot be read and is skipped: {error}"));
+                    Err(TransactionRefused::Unreadable)
+                }
+            };
+            match applied {
+                Ok(made) => changes = made,
+                Err(refused) => {
+                    problem.get_or_insert_with(|| format!("entry {revision} changes nothing: {refused}"));
+                    result = Err(refused);
+                }
+            }
+        }
+        if let Some(text) = &problem {
+            note(out, true, text.clone());
+        }
+        let changes: Arc<[NodeChange]> = changes.into();
+        let (image, delta) = self.image.apply(revision, &changes);
+        self.image = image;
+        if self.leadership.is_none() {
+            // A member that does not lead may have to, and must by then know which brokers it can reach.
+            for new in delta.brokers.iter().filter_map(|change| change.new.as_ref()) {
+                self.probe_unreached(new, out);
+            }
+        }
+        for path in &delta.undecodable {
+            note(out, true, format!("{path} cannot be read by this release"));
+        }
+        out.put(Output::Applied(AppliedEntry { revision, tree: self.tree.clone(), problem }));
+        Step {
+            revision,
+            term: entry.term,
+            is_empty,
+            result,
+            changes,
+            tree: self.tree.clone(),
+            image: self.image.clone(),
+        }
+    }
+
+    fn publish(&mut self, out: &mut impl Sink) {
+        self.view = Arc::new(View::new(self.tree.clone(), self.image.clone()));
+        out.put(Output::Published(self.view.clone()));
+    }
+
+    fn tell_controller(&mut self, now: Now, step: Step, out: &mut impl Sink) {
+        let Some(leadership) = &mut self.leadership else { return };
+        let Step { revision, result, changes, tree, image, .. } = step;
+        if leadership.is_deciding() {
+            leadership.applied(now, Applied { revision, result, changes }, &tree, &image, out);
+        } else if step.is_empty && step.term == leadership.term && self.member.role().role == Role::Leader {
+            // This leader's own first entry: the tree now has everything that was ever committed. Later entries of the same batch
+            // cannot exist, because only this controller would have proposed them.
+            self.begin_deciding(now, out);
+        }
+    }
+
+    pub(crate) fn begin_deciding(&mut self, now: Now, out: &mut impl Sink) {
+        let config = self.controller_config();
+        let state = (self.tree.clone(), self.image.clone());
+        let reached = std::mem::take(&mut self.reached);
+        if let Some(leadership) = &mut self.leadership {
+            leadership.begin(now, config, state, reached, out);
+        }
+    }
+
+    fn controller_config(&self) -> ControllerConfig {
+        let coordinators = self.config.voters.iter().filter_map(|(&coordinator, voter)| {
+            Some(AdmitCoordinator { coordinator, disk: voter.disk?, address: voter.address.clone() })
+        });
+        ControllerConfig { coordinators: coordinators.collect(), ..self.config.controller.clone() }
+    }
+
+    /// A snapshot replaced what was on the disk.
+    pub(crate) fn install(&mut self, tree: Tree, term: u64, out: &mut impl Sink) {
+        self.applied = AppliedPlace { revision: tree.revision(), term };
+        self.image = Image::from_tree(&tree);
+        self.tree = tree;
+        let text = format!("installed a snapshot at revision {}, {} nodes", self.applied.revision, self.tree.len());
+        note(out, false, text);
+        out.put(Output::Applied(AppliedEntry {
+            revision: self.applied.revision,
+            tree: self.tree.clone(),
+            problem: None,
+        }));
+        self.publish(out);
+        self.watchers.reset(&self.view, out);
+    }
+
+    /// The tree of a snapshot that Raft wants written: read when it came, or, if another came since, once more.
+    pub(crate) fn snapshot_tree(&mut self, snapshot: &ottla_consensus::Snapshot) -> Result<Tree, NodeError> {
+        let metadata = snapshot.get_metadata();
+        if let Some((index, term, tree)) = self.received_snapshot.take()
+            && (index, term) == (metadata.index, metadata.term)
+        {
+            return Ok(tree);
+        }
+        Ok(snapshot::decode(Revision(metadata.index), snapshot.data.clone())?)
+    }
+
+    /// The tree on the disk stands for everything that was applied: the log need not keep it.
+    fn compact(&mut self) -> Result<(), NodeError> {
+        let limit = self.config.compact_bytes;
+        let store = self.member.store_mut();
+        if store.log_bytes() <= limit {
+            return Ok(());
+        }
+        let through = store.index_with_tail(limit / LOG_TAIL_DIVISOR).min(self.applied.revision.0);
+        Ok(store.compact(through)?)
+    }
+}

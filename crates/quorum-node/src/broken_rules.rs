@@ -1,0 +1,15 @@
+//! Rules that a simulation takes out to see that its checks notice. All hold by default; nothing but tests sets them.
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BrokenRules {
+    /// Votes and acknowledgements leave before what they promise is on the disk.
+    pub sends_before_persist: bool,
+    /// The controller begins with the election, before everything of earlier terms is applied.
+    pub decides_before_own_entry: bool,
+    /// A linearizable read is answered without asking the quorum.
+    pub reads_skip_the_quorum: bool,
+    /// A watcher that is ahead of this node gets a snapshot of the past.
+    pub watch_goes_back: bool,
+    /// Requests are answered when they are decided, not when the decision is committed.
+    pub answers_before_commit: bool,
+}

@@ -1,0 +1,171 @@
+//! What goes into a node and what comes out of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_consensus::{Outgoing, RoleChange, Snapshot};
+use ottla_metadata::controller::{Answer, Beat, BeatAnswer, Probe, ProbeResult, Request, StreamId};
+use ottla_metadata::tree::Tree;
+use ottla_model::{BrokerId, CoordinatorId, IncarnationId, Revision};
+
+use crate::view::View;
+use crate::watchers::Changes;
+
+/// Names a request until it is answered; chosen by the caller, unique among the unanswered.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct CallId(pub u64);
+
+/// Names a linearizable read; as [`CallId`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ReadId(pub u64);
+
+/// Names a watcher of the tree; never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct WatcherId(pub u64);
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A whole Raft message of a peer, which shows this disk.
+    Raft {
+        sender: CoordinatorId,
+        disk: IncarnationId,
+        message: Bytes,
+    },
+    /// What was on its way to this peer is probably lost.
+    PeerUnreachable(CoordinatorId),
+    /// Nobody listens at this peer's address any more.
+    PeerGone(CoordinatorId),
+    /// A snapshot left for this peer, or did not.
+    SnapshotSent {
+        to: CoordinatorId,
+        sent: bool,
+    },
+    /// The answer to [`Output::MakeSnapshot`].
+    SnapshotMade(Snapshot),
+    SnapshotFailed,
+    /// A peer answered as this disk.
+    PeerIdentified {
+        id: CoordinatorId,
+        disk: IncarnationId,
+    },
+    /// The caller's random bytes decide ids and placement.
+    Request {
+        call: CallId,
+        request: Request,
+        entropy: [u8; 16],
+    },
+    StreamOpened {
+        stream: StreamId,
+        beat: Beat,
+    },
+    StreamBeat {
+        stream: StreamId,
+        beat: Beat,
+    },
+    StreamClosed {
+        stream: StreamId,
+    },
+    Probed {
+        broker: BrokerId,
+        incarnation: IncarnationId,
+        result: ProbeResult,
+    },
+    /// A linearizable read: answered with a state that has everything that was committed before.
+    Read(ReadId),
+    /// Whoever asked went away.
+    ReadClosed(ReadId),
+    /// Follows the tree from the revision that it has; 0: none.
+    WatchOpened {
+        watcher: WatcherId,
+        from: Revision,
+    },
+    /// It went away, or is too slow.
+    WatchClosed(WatcherId),
+}
+
+/// Why a request was not answered by the controller.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RequestError {
+    /// This node does not lead, or leads no more. What was asked may have been decided, or may still be.
+    #[error("this coordinator does not lead the quorum")]
+    NotLeader { leader: Option<CoordinatorId> },
+    /// What was decided cannot be proposed: asking again would not help.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// How a request ended.
+pub type Outcome = Result<Answer, RequestError>;
+
+/// What a watcher is told.
+#[derive(Clone, Debug)]
+pub enum WatchUpdate {
+    /// The whole tree; replaces what the watcher had.
+    Snapshot(Arc<View>),
+    /// What one revision changed.
+    Changes(Changes),
+}
+
+/// An entry that was applied here.
+#[derive(Clone, Debug)]
+pub struct AppliedEntry {
+    pub revision: Revision,
+    /// As the entry left it.
+    pub tree: Tree,
+    /// Why it changed nothing, though it was to.
+    pub problem: Option<String>,
+}
+
+/// A line for the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Note {
+    pub is_warning: bool,
+    pub text: String,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub enum Output {
+    Respond {
+        call: CallId,
+        outcome: Outcome,
+    },
+    Beat {
+        stream: StreamId,
+        response: BeatAnswer,
+    },
+    /// This node does not lead: the stream's broker is to go elsewhere.
+    EndStream {
+        stream: StreamId,
+        leader: Option<CoordinatorId>,
+    },
+    /// The read may be answered, with the state published last.
+    Read(ReadId),
+    /// Dial a broker; ends in [`Event::Probed`].
+    Probe(Probe),
+    Applied(AppliedEntry),
+    /// The state after everything that was applied so far.
+    Published(Arc<View>),
+    Watch {
+        watcher: WatcherId,
+        update: WatchUpdate,
+    },
+    /// Make a snapshot of the tree in the store; ends in [`Event::SnapshotMade`].
+    MakeSnapshot,
+    /// The role, the leader or the term changed.
+    Role(RoleChange),
+    Note(Note),
+}
+
+/// Takes what a node wants done, in this order and at once: a message handed to [`Sink::send`] may leave before the node's next write.
+pub trait Sink {
+    /// Hands the message to the way to its peer, without waiting. False where there is no room for it: it is lost.
+    fn send(&mut self, message: Outgoing) -> bool;
+
+    fn put(&mut self, output: Output);
+}
+
+pub(crate) fn note(out: &mut impl Sink, is_warning: bool, text: String) {
+    out.put(Output::Note(Note { is_warning, text }));
+}

@@ -1,0 +1,241 @@
+//! What exists only while this member leads: the controller, its proposals on their way, and everybody who waits for an answer.
+//! Thrown away as a whole when the leadership ends; what is in flight then may commit or not, and nobody is told so here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ottla_consensus::{LogStore, Member};
+use ottla_metadata::controller::{
+    Answer, Controller, ControllerConfig, Effects, EntryId, Input, Now, Request, RequestId, StreamId,
+};
+use ottla_metadata::image::Image;
+use ottla_metadata::liveness::Reached;
+use ottla_metadata::transaction::TransactionRefused;
+use ottla_metadata::tree::{NodeChange, Tree};
+use ottla_model::{CoordinatorId, Revision};
+
+use crate::broken_rules::BrokenRules;
+use crate::event::{CallId, Output, RequestError, Sink, note};
+use crate::proposals::{ProposalError, Proposals};
+
+/// Requests that may wait for the controller to be ready or for their decision. More are told to ask again.
+const WAITING_REQUESTS_MAX: usize = 16_384;
+/// A refused proposal may make the controller decide anew, and that may be refused too. This often at once; then with the next tick.
+const REFUSAL_ROUNDS_MAX: usize = 4;
+
+/// The controller and what it needs; none until the first entry of the term is applied.
+struct Deciding {
+    controller: Controller,
+    proposals: Proposals,
+    /// Refused, and not yet told to the controller.
+    refused: Vec<EntryId>,
+}
+
+/// What became of an entry.
+pub(crate) struct Applied {
+    pub revision: Revision,
+    pub result: Result<(), TransactionRefused>,
+    pub changes: Arc<[NodeChange]>,
+}
+
+pub(crate) struct Leadership {
+    pub term: u64,
+    deciding: Option<Deciding>,
+    /// What came before there was a controller, in order.
+    early: Vec<Input>,
+    calls: BTreeMap<RequestId, CallId>,
+    last_request: u64,
+    streams: BTreeSet<StreamId>,
+    /// The rule that a simulation takes out.
+    answers_early: bool,
+}
+
+impl Leadership {
+    pub fn new(term: u64, rules: BrokenRules) -> Self {
+        Self {
+            term,
+            deciding: None,
+            early: Vec::new(),
+            calls: BTreeMap::new(),
+            last_request: 0,
+            streams: BTreeSet::new(),
+            answers_early: rules.answers_before_commit,
+        }
+    }
+
+    pub fn is_unsettled(&self) -> bool {
+        self.deciding.as_ref().is_some_and(|deciding| deciding.controller.is_unsettled())
+    }
+
+    pub fn is_deciding(&self) -> bool {
+        self.deciding.is_some()
+    }
+
+    /// The first entry of this term is applied: `tree` and `image` are as it left them.
+    pub fn begin(
+        &mut self,
+        now: Now,
+        config: ControllerConfig,
+        (tree, image): (Tree, Image),
+        reached: Reached,
+        out: &mut impl Sink,
+    ) {
+        let proposals = Proposals::new(tree.clone(), image.clone());
+        let (controller, effects) = Controller::new(now, config, tree, image, reached);
+        self.deciding = Some(Deciding { controller, proposals, refused: Vec::new() });
+        self.execute(now, effects, None, out);
+        for input in std::mem::take(&mut self.early) {
+            self.step(now, input, out);
+        }
+    }
+
+    pub fn step(&mut self, now: Now, input: Input, out: &mut impl Sink) {
+        let request = match &input {
+            Input::Request { id, .. } => Some(*id),
+            _ => None,
+        };
+        match &mut self.deciding {
+            Some(deciding) => {
+                let effects = deciding.controller.step(now, input);
+                self.execute(now, effects, request, out);
+            }
+            None => self.early.push(input),
+        }
+    }
+
+    pub fn tick(&mut self, now: Now, out: &mut impl Sink) {
+        let Some(deciding) = &mut self.deciding else { return };
+        let effects = deciding.controller.tick(now);
+        self.execute(now, effects, None, out);
+    }
+
+    /// `call` is none for what this node asks itself.
+    pub fn request(
+        &mut self,
+        now: Now,
+        call: Option<CallId>,
+        request: Request,
+        entropy: [u8; 16],
+        out: &mut impl Sink,
+    ) {
+        self.last_request += 1;
+        let id = RequestId(self.last_request);
+        if let Some(call) = call {
+            if self.calls.len() >= WAITING_REQUESTS_MAX {
+                out.put(Output::Respond { call, outcome: Ok(Answer::Unavailable) });
+                return;
+            }
+            self.calls.insert(id, call);
+        }
+        self.step(now, Input::Request { id, request, entropy }, out);
+    }
+
+    pub fn stream_opened(&mut self, stream: StreamId) {
+        self.streams.insert(stream);
+    }
+
+    pub fn has_stream(&self, stream: StreamId) -> bool {
+        self.streams.contains(&stream)
+    }
+
+    pub fn stream_closed(&mut self, stream: StreamId) {
+        self.streams.remove(&stream);
+    }
+
+    /// Executes the controller's effects. A proposal that the guard refuses answers the request that it was made for, and the
+    /// controller learns that it will never be applied.
+    fn execute(&mut self, now: Now, effects: Effects, mut request: Option<RequestId>, out: &mut impl Sink) {
+        let mut refused = self.execute_once(now, effects, out);
+        for _ in 0..REFUSAL_ROUNDS_MAX {
+            if let Some((_, error)) = refused.first()
+                && let Some(call) = request.take().and_then(|id| self.calls.remove(&id))
+            {
+                out.put(Output::Respond { call, outcome: Err(RequestError::Refused(error.to_string())) });
+            }
+            let mut entries: Vec<EntryId> = refused.into_iter().map(|(entry, _)| entry).collect();
+            if let Some(deciding) = &mut self.deciding {
+                entries.splice(0..0, std::mem::take(&mut deciding.refused));
+            }
+            refused = Vec::new();
+            for entry in entries {
+                if let Some(deciding) = &mut self.deciding {
+                    let effects = deciding.controller.step(now, Input::Dropped { entry });
+                    refused.extend(self.execute_once(now, effects, out));
+                }
+            }
+            if refused.is_empty() {
+                return;
+            }
+        }
+        if let Some(deciding) = &mut self.deciding {
+            deciding.refused.extend(refused.into_iter().map(|(entry, _)| entry));
+        }
+    }
+
+    fn execute_once(&mut self, now: Now, effects: Effects, out: &mut impl Sink) -> Vec<(EntryId, ProposalError)> {
+        let mut refused = Vec::new();
+        let Some(deciding) = &mut self.deciding else { return refused };
+        let mut answered_early = Vec::new();
+        for (entry, transaction) in effects.proposals {
+            match deciding.proposals.push(entry, &transaction) {
+                Ok(changes) if self.answers_early => {
+                    let revision = deciding.proposals.last_revision();
+                    let input = Input::Applied { entry: Some(entry), revision, result: Ok(()), changes };
+                    answered_early.push(deciding.controller.step(now, input));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    note(out, true, format!("a decision is not proposed: {error}"));
+                    refused.push((entry, error));
+                }
+            }
+        }
+        for (request, answer) in effects.answers {
+            if let Some(call) = self.calls.remove(&request) {
+                out.put(Output::Respond { call, outcome: Ok(answer) });
+            }
+        }
+        for (stream, response) in effects.heartbeats {
+            if self.streams.contains(&stream) {
+                out.put(Output::Beat { stream, response });
+            }
+        }
+        for probe in effects.probes {
+            out.put(Output::Probe(probe));
+        }
+        for told in effects.notes {
+            note(out, told.is_warning, told.text);
+        }
+        for effects in answered_early {
+            refused.extend(self.execute_once(now, effects, out));
+        }
+        refused
+    }
+
+    /// See [`Proposals::propose`].
+    pub fn propose<S: LogStore>(&mut self, member: &mut Member<S>) -> u64 {
+        self.deciding.as_mut().map_or(0, |deciding| deciding.proposals.propose(member))
+    }
+
+    /// An entry was applied, and left `tree` and `image`.
+    pub fn applied(&mut self, now: Now, applied: Applied, tree: &Tree, image: &Image, out: &mut impl Sink) {
+        let Some(deciding) = &mut self.deciding else { return };
+        let Applied { revision, result, changes } = applied;
+        let entry = deciding.proposals.applied(revision, tree, image);
+        if !(self.answers_early && entry.is_some()) {
+            self.step(now, Input::Applied { entry, revision, result, changes }, out);
+        }
+    }
+
+    /// The leadership is lost: everybody is told to go elsewhere. What was learned about reachable brokers is kept; none where nothing
+    /// was decided.
+    pub fn end(self, leader: Option<CoordinatorId>, out: &mut impl Sink) -> Option<Reached> {
+        for call in self.calls.into_values() {
+            out.put(Output::Respond { call, outcome: Err(RequestError::NotLeader { leader }) });
+        }
+        for stream in self.streams {
+            out.put(Output::EndStream { stream, leader });
+        }
+        self.deciding.map(|deciding| deciding.controller.into_reached())
+    }
+}

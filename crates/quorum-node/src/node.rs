@@ -1,0 +1,469 @@
+//! The node: events in, outputs out, in an order that no crash can make wrong.
+//!
+//! [`Node::step`] takes one event; [`Node::flush`] then proposes what was decided and executes what Raft wants. The owner takes all
+//! events that have arrived before it flushes: requests that arrive together become one proposal, one synced write, one round trip.
+//!
+//! A store that fails ends the node: a member that goes on after a lost write may break what it promised.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ottla_consensus::{
+    Effects, Incoming, Member, MemberError, Outgoing, Reads, RefusedMessage, Role, RoleChange, Status, StoreError,
+};
+use ottla_metadata::controller::{AdmitCoordinator, ControllerConfig, Input, Now, Probe, Request};
+use ottla_metadata::image::{BrokerRegistration, Image};
+use ottla_metadata::liveness::{LEARN_INTERVAL, Reached};
+use ottla_metadata::tree::Tree;
+use ottla_model::{CoordinatorId, IncarnationId, MonotonicMs, Revision};
+
+use crate::broken_rules::BrokenRules;
+use crate::disks::{self, SenderError, Voter};
+use crate::event::{Event, Output, RequestError, Sink, note};
+use crate::leadership::Leadership;
+use crate::snapshot::{self, SnapshotError};
+use crate::store::{AppliedPlace, QuorumStore};
+use crate::view::View;
+use crate::watchers::{HistoryLimits, Watchers};
+
+/// The log gets one line about messages that are not taken, and their number, this often.
+const REFUSALS_NOTED_EVERY: Duration = Duration::from_secs(10);
+
+/// What a node is made of.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Every voter, this one included.
+    pub voters: BTreeMap<CoordinatorId, Voter>,
+    /// `coordinators` is filled in from `voters`.
+    pub controller: ControllerConfig,
+    /// Bytes of log after which its beginning is dropped.
+    pub compact_bytes: u64,
+    pub history: HistoryLimits,
+    /// Another one for each life of the process: see [`Reads::new`].
+    pub nonce: u64,
+    pub broken_rules: BrokenRules,
+}
+
+/// Why a node cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("raft: {0}")]
+    Member(#[from] MemberError),
+    #[error("a snapshot cannot be read: {0}")]
+    Snapshot(#[from] SnapshotError),
+}
+
+/// Why a peer's message was not taken; for the log.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    Sender(#[from] SenderError),
+    #[error("it speaks for coordinator {0}")]
+    OtherSender(CoordinatorId),
+    #[error(transparent)]
+    Message(#[from] RefusedMessage),
+    #[error("its snapshot cannot be read: {0}")]
+    Snapshot(#[from] SnapshotError),
+}
+
+/// See the module.
+pub struct Node<S: QuorumStore> {
+    pub(crate) config: NodeConfig,
+    pub(crate) member: Member<S>,
+    pub(crate) tree: Tree,
+    pub(crate) image: Image,
+    /// The last entry that `tree` holds.
+    pub(crate) applied: AppliedPlace,
+    pub(crate) view: Arc<View>,
+    pub(crate) leadership: Option<Leadership>,
+    /// The brokers that this coordinator has reached; lent to the controller while there is one.
+    pub(crate) reached: Reached,
+    /// When to dial again those that it has not.
+    learn_at: MonotonicMs,
+    reads: Reads<crate::ReadId>,
+    pub(crate) watchers: Watchers,
+    role: RoleChange,
+    /// The tree of the snapshot that came last, with its place, until Raft wants it written.
+    pub(crate) received_snapshot: Option<(u64, u64, Tree)>,
+    is_snapshot_in_work: bool,
+    /// Messages that had no room on their way. Raft may not be touched while its effects are being executed, but must know of it, or
+    /// it would go on as if the peer had them.
+    lost: Vec<(CoordinatorId, bool)>,
+    /// Peers' messages that were not taken since the log was told.
+    refused_messages: u64,
+    refusals_noted_at: MonotonicMs,
+    proposals: u64,
+}
+
+impl<S: QuorumStore> Node<S> {
+    /// Goes on from what the member's store holds.
+    pub fn new(config: NodeConfig, member: Member<S>) -> Result<Self, NodeError> {
+        let tree = member.store().tree()?;
+        let applied = member.store().applied()?;
+        let image = Image::from_tree(&tree);
+        Ok(Self {
+            reads: Reads::new(member.id(), config.nonce),
+            watchers: Watchers::new(config.history, config.broken_rules.watch_goes_back),
+            role: member.role(),
+            view: Arc::new(View::new(tree.clone(), image.clone())),
+            config,
+            member,
+            tree,
+            image,
+            applied,
+            leadership: None,
+            reached: Reached::new(),
+            learn_at: MonotonicMs(0),
+            received_snapshot: None,
+            is_snapshot_in_work: false,
+            lost: Vec::new(),
+            refused_messages: 0,
+            refusals_noted_at: MonotonicMs(0),
+            proposals: 0,
+        })
+    }
+
+    /// To be called once, before the first event.
+    pub fn start(&mut self) -> Result<(), NodeError> {
+        // A quorum of one has nobody to wait for.
+        if self.member.membership().len() == 1 {
+            self.member.campaign()?;
+        }
+        Ok(())
+    }
+
+    /// `ticks` of Raft's clock passed. To be called after the events that have arrived: they may hold the very message whose absence
+    /// the tick would judge.
+    pub fn tick(&mut self, now: Now, ticks: u32, out: &mut impl Sink) {
+        for _ in 0..ticks {
+            self.member.tick();
+        }
+        if let Some(leadership) = &mut self.leadership {
+            leadership.tick(now, out);
+        }
+        if now.monotonic >= self.learn_at {
+            self.learn_at = now.monotonic + LEARN_INTERVAL;
+            self.probe_all_unreached(out);
+        }
+        if now.monotonic >= self.refusals_noted_at + REFUSALS_NOTED_EVERY {
+            self.refusals_noted_at = now.monotonic;
+            if self.refused_messages > 1 {
+                note(out, true, format!("{} more messages of peers were not taken", self.refused_messages - 1));
+            }
+            self.refused_messages = 0;
+        }
+    }
+
+    /// Whether nothing happens between two heartbeats of Raft, so that the owner may sleep through the ticks between them.
+    pub fn may_sleep(&self) -> bool {
+        self.member.role().leader.is_some() && !self.leadership.as_ref().is_some_and(Leadership::is_unsettled)
+    }
+
+    /// Takes one event. What follows from it is done by [`Self::flush`].
+    pub fn step(&mut self, now: Now, event: Event, out: &mut impl Sink) -> Result<(), NodeError> {
+        match event {
+            Event::Raft { sender, disk, message } => self.receive(sender, disk, &message, out)?,
+            Event::PeerUnreachable(peer) => self.member.report_unreachable(peer),
+            Event::PeerGone(peer) => {
+                if self.member.role().leader == Some(peer) {
+                    let text = format!("the quorum leader, coordinator {peer}, is gone: not waiting for its silence");
+                    note(out, false, text);
+                }
+                self.member.leader_gone(peer);
+            }
+            Event::SnapshotSent { to, sent } => {
+                self.member.report_snapshot(to, sent);
+                if sent {
+                    self.member.store_mut().forget_snapshot();
+                }
+            }
+            Event::SnapshotMade(made) => {
+                self.is_snapshot_in_work = false;
+                self.member.store_mut().set_snapshot(made);
+            }
+            // Raft asks again with the next heartbeat.
+            Event::SnapshotFailed => self.is_snapshot_in_work = false,
+            Event::PeerIdentified { id, disk } => self.peer_identified(now, id, disk, out),
+            Event::Request { call, request, entropy } => match &mut self.leadership {
+                Some(leadership) => leadership.request(now, Some(call), request, entropy, out),
+                None => {
+                    let leader = self.other_leader();
+                    out.put(Output::Respond { call, outcome: Err(RequestError::NotLeader { leader }) });
+                }
+            },
+            Event::StreamOpened { stream, beat } => match &mut self.leadership {
+                Some(leadership) => {
+                    leadership.stream_opened(stream);
+                    leadership.step(now, Input::StreamOpened { stream, beat }, out);
+                }
+                None => out.put(Output::EndStream { stream, leader: self.other_leader() }),
+            },
+            Event::StreamBeat { stream, beat } => {
+                if let Some(leadership) = self.leadership.as_mut().filter(|held| held.has_stream(stream)) {
+                    leadership.step(now, Input::StreamBeat { stream, beat }, out);
+                }
+            }
+            Event::StreamClosed { stream } => {
+                if let Some(leadership) = self.leadership.as_mut().filter(|held| held.has_stream(stream)) {
+                    leadership.stream_closed(stream);
+                    leadership.step(now, Input::StreamClosed { stream }, out);
+                }
+            }
+            Event::Probed { broker, incarnation, result } => {
+                match self.leadership.as_mut().filter(|held| held.is_deciding()) {
+                    Some(leadership) => leadership.step(now, Input::Probed { broker, incarnation, result }, out),
+                    None => self.reached.note(broker, incarnation, result),
+                }
+            }
+            Event::Read(read) if self.config.broken_rules.reads_skip_the_quorum => out.put(Output::Read(read)),
+            Event::Read(read) => self.reads.push(read),
+            Event::ReadClosed(closed) => self.reads.retain(|read| *read != closed),
+            Event::WatchOpened { watcher, from } => self.watchers.open(watcher, from, &self.view, out),
+            Event::WatchClosed(watcher) => self.watchers.close(watcher),
+        }
+        Ok(())
+    }
+
+    /// A peer's message that is not taken is dropped and noted: it ends nothing here.
+    fn receive(
+        &mut self,
+        sender: CoordinatorId,
+        disk: IncarnationId,
+        message: &Bytes,
+        out: &mut impl Sink,
+    ) -> Result<(), NodeError> {
+        let refused = match self.check_message(sender, disk, message) {
+            Ok(incoming) => match self.member.receive(incoming) {
+                Ok(()) => return Ok(()),
+                Err(MemberError::Refused(refused)) => Refused::Message(refused),
+                Err(error) => return Err(error.into()),
+            },
+            Err(refused) => refused,
+        };
+        if self.refused_messages == 0 {
+            note(out, true, format!("a message of coordinator {sender} was not taken: {refused}"));
+        }
+        self.refused_messages += 1;
+        Ok(())
+    }
+
+    fn check_message(
+        &mut self,
+        sender: CoordinatorId,
+        disk: IncarnationId,
+        message: &Bytes,
+    ) -> Result<Incoming, Refused> {
+        disks::check_sender(&self.image, &self.config.voters, self.member.id(), sender, disk)?;
+        let incoming = Incoming::parse(message)?;
+        if incoming.from() != sender {
+            return Err(Refused::OtherSender(incoming.from()));
+        }
+        self.member.check(&incoming)?;
+        // What cannot become the tree must not get as far as the disk. A snapshot of what is committed here is not taken anyway.
+        if let Some(snapshot) = incoming.snapshot()
+            && snapshot.get_metadata().index > self.member.committed().0
+        {
+            let metadata = snapshot.get_metadata();
+            let tree = snapshot::decode(Revision(metadata.index), snapshot.data.clone())?;
+            self.received_snapshot = Some((metadata.index, metadata.term, tree));
+        }
+        Ok(incoming)
+    }
+
+    /// The tree remembers every voter's disk, so that one that lost it is known when it comes back.
+    fn peer_identified(&mut self, now: Now, id: CoordinatorId, disk: IncarnationId, out: &mut impl Sink) {
+        let Some(voter) = self.config.voters.get_mut(&id) else { return };
+        if voter.disk.is_none() {
+            voter.disk = Some(disk);
+        }
+        let address = voter.address.clone();
+        if self.image.coordinator_disk(id).is_none()
+            && let Some(leadership) = &mut self.leadership
+        {
+            let admit = Request::AdmitCoordinator(AdmitCoordinator { coordinator: id, disk, address });
+            leadership.request(now, None, admit, [0; 16], out);
+        }
+    }
+
+    /// Dials a broker that this node has not reached: only then does a refused connection prove anything later.
+    pub(crate) fn probe_unreached(&self, broker: &BrokerRegistration, out: &mut impl Sink) {
+        if self.reached.has(broker.id, broker.incarnation) {
+            return;
+        }
+        if let Some(endpoint) = broker.inter_broker_endpoint() {
+            let (broker, incarnation, endpoint) = (broker.id, broker.incarnation, endpoint.clone());
+            out.put(Output::Probe(Probe { broker, incarnation, endpoint }));
+        }
+    }
+
+    fn probe_all_unreached(&self, out: &mut impl Sink) {
+        if self.leadership.is_none() {
+            for broker in self.image.brokers() {
+                self.probe_unreached(broker, out);
+            }
+        }
+    }
+
+    /// Proposes what was decided, and executes Raft's effects until there are none.
+    pub fn flush(&mut self, now: Now, out: &mut impl Sink) -> Result<(), NodeError> {
+        loop {
+            if let Some(leadership) = &mut self.leadership {
+                self.proposals += leadership.propose(&mut self.member);
+            }
+            if let Some(question) = self.reads.question(now.monotonic) {
+                self.member.read_index(question);
+            }
+            for (to, is_snapshot) in std::mem::take(&mut self.lost) {
+                match is_snapshot {
+                    true => self.member.report_snapshot(to, false),
+                    false => self.member.report_unreachable(to),
+                }
+            }
+            let Some(effects) = self.member.effects() else { break };
+            self.execute(now, effects, out)?;
+        }
+        if self.member.take_snapshot_wanted() && !self.is_snapshot_in_work {
+            self.is_snapshot_in_work = true;
+            out.put(Output::MakeSnapshot);
+        }
+        Ok(())
+    }
+
+    /// See [`ottla_consensus::effects`] for the order.
+    fn execute(&mut self, now: Now, mut effects: Effects, out: &mut impl Sink) -> Result<(), NodeError> {
+        self.send(effects.messages, out);
+        if self.config.broken_rules.sends_before_persist {
+            self.send(std::mem::take(&mut effects.messages_after_persist), out);
+        }
+        let installed = match &effects.persist.snapshot {
+            Some(snapshot) => Some((self.snapshot_tree(snapshot)?, snapshot.get_metadata().term)),
+            None => None,
+        };
+        self.member.store_mut().persist(&effects.persist)?;
+        let after = self.member.persisted();
+        self.send(after.messages, out);
+        self.send(effects.messages_after_persist, out);
+        for role in effects.role.into_iter().chain(after.role) {
+            self.role_changed(now, role, out);
+        }
+        if let Some((tree, term)) = installed {
+            self.install(tree, term, out);
+        }
+        for read in &effects.reads {
+            self.reads.confirmed(read);
+        }
+        let mut committed = effects.committed;
+        committed.extend(after.committed);
+        self.apply(now, committed, out)?;
+        for read in self.reads.complete_up_to(self.tree.revision()) {
+            out.put(Output::Read(read));
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, messages: Vec<Outgoing>, out: &mut impl Sink) {
+        for message in messages {
+            let (to, is_snapshot) = (message.to, message.is_snapshot());
+            if !out.send(message) {
+                self.lost.push((to, is_snapshot));
+            }
+        }
+    }
+
+    fn role_changed(&mut self, now: Now, role: RoleChange, out: &mut impl Sink) {
+        let before = std::mem::replace(&mut self.role, role);
+        out.put(Output::Role(role));
+        if role.role == Role::Leader {
+            if self.leadership.as_ref().is_none_or(|leadership| leadership.term != role.term) {
+                self.end_leadership(out);
+                note(out, false, format!("leads the quorum in term {}", role.term));
+                self.leadership = Some(Leadership::new(role.term, self.config.broken_rules));
+                if self.config.broken_rules.decides_before_own_entry {
+                    self.begin_deciding(now, out);
+                }
+            }
+            return;
+        }
+        if self.leadership.is_some() {
+            note(out, false, format!("leads the quorum no more (term {})", role.term));
+            self.end_leadership(out);
+        }
+        if let Some(leader) = role.leader
+            && before.leader != Some(leader)
+        {
+            note(out, false, format!("follows coordinator {leader} in term {}", role.term));
+        }
+    }
+
+    /// Whoever waits is sent elsewhere.
+    pub fn end_leadership(&mut self, out: &mut impl Sink) {
+        let leader = self.other_leader();
+        if let Some(leadership) = self.leadership.take()
+            && let Some(reached) = leadership.end(leader, out)
+        {
+            self.reached = reached;
+        }
+    }
+
+    /// Hands the leadership over. None where there is nothing to hand over, or nobody to take it.
+    pub fn hand_over(&mut self) -> Option<CoordinatorId> {
+        self.member.transfer_leadership()
+    }
+
+    /// Who leads, unless it is this node.
+    fn other_leader(&self) -> Option<CoordinatorId> {
+        self.member.role().leader.filter(|leader| *leader != self.member.id())
+    }
+
+    pub fn id(&self) -> CoordinatorId {
+        self.member.id()
+    }
+
+    pub fn role(&self) -> RoleChange {
+        self.member.role()
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.member.is_leader()
+    }
+
+    /// Whether the controller is at work here.
+    pub fn is_deciding(&self) -> bool {
+        self.leadership.as_ref().is_some_and(Leadership::is_deciding)
+    }
+
+    pub fn status(&self) -> Status {
+        self.member.status()
+    }
+
+    pub fn committed(&self) -> Revision {
+        self.member.committed()
+    }
+
+    /// The state after everything that was applied.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Transactions that were proposed here since the last call.
+    pub fn take_proposals(&mut self) -> u64 {
+        std::mem::take(&mut self.proposals)
+    }
+
+    pub fn store(&self) -> &S {
+        self.member.store()
+    }
+
+    pub fn store_mut(&mut self) -> &mut S {
+        self.member.store_mut()
+    }
+
+    /// Gives the store back.
+    pub fn into_store(self) -> S {
+        self.member.into_store()
+    }
+}

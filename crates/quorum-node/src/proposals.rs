@@ -1,0 +1,130 @@
+//! What was decided and is on its way through Raft, and the guard before it.
+//!
+//! Every member must be able to apply what any member proposes. So each transaction is decoded from its encoding and applied to a copy
+//! of the tree and the image, ahead of what is committed, before it is proposed: what does not survive this is refused here, where
+//! somebody waits for an answer, and not on every member for good.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_consensus::{LogStore, Member};
+use ottla_metadata::controller::EntryId;
+use ottla_metadata::image::Image;
+use ottla_metadata::limits::{MAX_NODE_BYTES, MAX_TRANSACTION_BYTES};
+use ottla_metadata::transaction::{Change, Transaction, TransactionRefused};
+use ottla_metadata::tree::{NodeChange, Path, Tree};
+use ottla_model::Revision;
+
+/// Bytes of transactions in one proposal; a group commit larger than this only delays its first.
+const PROPOSAL_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Where revisions are not known yet; a Raft log never gets there.
+const PROVISIONAL: Revision = Revision(1 << 62);
+
+/// Why a transaction is not proposed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ProposalError {
+    #[error("the change has {bytes} bytes, more than the {MAX_TRANSACTION_BYTES} that one entry may have")]
+    EntryTooLarge { bytes: usize },
+    #[error("{path} would have {bytes} bytes, more than the {MAX_NODE_BYTES} that a node may have")]
+    NodeTooLarge { path: Path, bytes: usize },
+    #[error("the change could not be read back: {0}")]
+    Unreadable(String),
+    #[error("the change does not apply: {0}")]
+    Inapplicable(TransactionRefused),
+    #[error("what it writes to {0} could not be read")]
+    UnreadableNode(Path),
+}
+
+pub(crate) struct Proposals {
+    /// Decided, not yet proposed.
+    queue: VecDeque<(EntryId, Bytes)>,
+    /// Proposed, by revision.
+    in_flight: BTreeMap<u64, EntryId>,
+    /// What is committed, with everything above applied.
+    tree: Tree,
+    image: Image,
+    /// The revision of the next entry.
+    next: u64,
+}
+
+impl Proposals {
+    pub fn new(tree: Tree, image: Image) -> Self {
+        let next = tree.revision().0 + 1;
+        Self { queue: VecDeque::new(), in_flight: BTreeMap::new(), tree, image, next }
+    }
+
+    /// Queues the transaction, if every member will be able to apply it. Returns what it will change.
+    pub fn push(&mut self, entry: EntryId, transaction: &Transaction) -> Result<Arc<[NodeChange]>, ProposalError> {
+        let bytes: Bytes = transaction.encode().into();
+        let changes = self.check(transaction, &bytes)?;
+        self.queue.push_back((entry, bytes));
+        self.next += 1;
+        Ok(changes.into())
+    }
+
+    /// The revision that the entry pushed last will have: while a controller decides, nobody else proposes.
+    pub fn last_revision(&self) -> Revision {
+        Revision(self.next - 1)
+    }
+
+    fn check(&mut self, transaction: &Transaction, bytes: &Bytes) -> Result<Vec<NodeChange>, ProposalError> {
+        if bytes.len() > MAX_TRANSACTION_BYTES {
+            return Err(ProposalError::EntryTooLarge { bytes: bytes.len() });
+        }
+        for change in &transaction.changes {
+            if let Change::Create { path, payload } | Change::Set { path, payload, .. } = change
+                && payload.len() > MAX_NODE_BYTES
+            {
+                return Err(ProposalError::NodeTooLarge { path: path.clone(), bytes: payload.len() });
+            }
+        }
+        let read = Transaction::decode(bytes).map_err(|error| ProposalError::Unreadable(error.to_string()))?;
+        if read != *transaction {
+            return Err(ProposalError::Unreadable("it comes back as another".to_owned()));
+        }
+        let mut tree = self.tree.clone();
+        let changes = tree.apply(PROVISIONAL, &read).map_err(ProposalError::Inapplicable)?;
+        let (image, delta) = self.image.apply(PROVISIONAL, &changes);
+        if let Some(path) = delta.undecodable.into_iter().next() {
+            return Err(ProposalError::UnreadableNode(path));
+        }
+        (self.tree, self.image) = (tree, image);
+        Ok(changes)
+    }
+
+    /// Proposes what was decided, many entries at once. What Raft does not take now (the leadership is being handed over) waits.
+    /// Returns how many entries were proposed.
+    pub fn propose<S: LogStore>(&mut self, member: &mut Member<S>) -> u64 {
+        let mut proposed_entries = 0;
+        while !self.queue.is_empty() {
+            let mut bytes = 0;
+            let batch: Vec<Bytes> = self
+                .queue
+                .iter()
+                .map(|(_, data)| data.clone())
+                .take_while(|data| {
+                    let fits = bytes == 0 || bytes + data.len() <= PROPOSAL_BYTES_MAX;
+                    bytes += data.len();
+                    fits
+                })
+                .collect();
+            let count = batch.len();
+            let Ok(proposed) = member.propose(batch) else { break };
+            for (revision, (entry, _)) in (proposed.first.0..).zip(self.queue.drain(..count)) {
+                self.in_flight.insert(revision, entry);
+            }
+            proposed_entries += count as u64;
+        }
+        proposed_entries
+    }
+
+    /// The entry at `revision` is applied, and left `tree` and `image`; its name, if this controller proposed it.
+    pub fn applied(&mut self, revision: Revision, tree: &Tree, image: &Image) -> Option<EntryId> {
+        let entry = self.in_flight.remove(&revision.0);
+        if self.in_flight.is_empty() && self.queue.is_empty() {
+            (self.tree, self.image) = (tree.clone(), image.clone());
+        }
+        entry
+    }
+}

@@ -1,0 +1,45 @@
+//! What a node needs of its disk: the Raft log with the tree beside it.
+
+use ottla_consensus::log_store::ConfState;
+use ottla_consensus::{LogStore, Snapshot, StoreError};
+use ottla_metadata::tree::{NodeChange, Tree};
+use ottla_model::Revision;
+
+/// The last entry that the tree on the disk holds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub struct AppliedPlace {
+    pub revision: Revision,
+    pub term: u64,
+}
+
+/// A log store whose state machine is the tree.
+///
+/// A snapshot in [`LogStore::persist`] replaces the tree in the same batch. All writes go through one write-ahead log: a crash leaves a
+/// prefix of them, and a synced write takes every earlier one with it.
+pub trait QuorumStore: LogStore {
+    /// The whole tree, at the applied place's revision.
+    fn tree(&self) -> Result<Tree, StoreError>;
+
+    fn applied(&self) -> Result<AppliedPlace, StoreError>;
+
+    /// Writes what one or several entries changed, and the place of the last one, in one batch. Not synced: the log can do it again.
+    fn apply<'a>(
+        &mut self,
+        changes: impl Iterator<Item = &'a NodeChange>,
+        applied: AppliedPlace,
+    ) -> Result<(), StoreError>;
+
+    fn conf_state(&self) -> &ConfState;
+
+    /// Stored bytes of the log.
+    fn log_bytes(&self) -> u64;
+
+    /// The greatest index that can be forgotten so that at least `keep_bytes` of entries stay.
+    fn index_with_tail(&self, keep_bytes: u64) -> u64;
+
+    /// A snapshot of the tree was made: [`LogStore::snapshot`] hands it out.
+    fn set_snapshot(&mut self, snapshot: Snapshot);
+
+    /// A peer has the snapshot: no need to keep it in memory. Whoever else needs one asks again.
+    fn forget_snapshot(&mut self);
+}

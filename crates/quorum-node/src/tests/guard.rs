@@ -1,0 +1,141 @@
+//! What cannot be applied is not proposed; what was proposed nevertheless, by whomever, ends nobody.
+
+use bytes::Bytes;
+use ottla_consensus::log_store::HardState;
+use ottla_consensus::{Entry, LogStore as _, Persist, Snapshot};
+use ottla_metadata::controller::{AlterConfig, AlterConfigs, Answer, ConfigOp, EntryId, Request};
+use ottla_metadata::image::{ConfigEntity, Image};
+use ottla_metadata::limits::{MAX_NODE_BYTES, MAX_TRANSACTION_BYTES};
+use ottla_metadata::transaction::{Change, Transaction, TransactionRefused};
+use ottla_metadata::tree::{Path, Tree};
+use ottla_model::{CoordinatorId, Revision};
+
+use super::store::Store;
+use super::{Outputs, disk, leader, node, now, step};
+use crate::proposals::{ProposalError, Proposals};
+use crate::{CallId, Event, Outcome, Output, RequestError};
+
+fn create(path: &str, bytes: usize) -> Change {
+    Change::Create { path: Path::new(path).expect("a path"), payload: vec![7; bytes].into() }
+}
+
+fn push(changes: Vec<Change>) -> Result<(), ProposalError> {
+    let mut proposals = Proposals::new(Tree::new(), Image::empty());
+    proposals.push(EntryId(1), &Transaction { changes }).map(drop)
+}
+
+#[test]
+fn what_members_could_not_apply_is_not_queued() {
+    assert_eq!(push(vec![create("/x", 1), create("/y", MAX_NODE_BYTES)]), Ok(()));
+    let path = Path::new("/x").expect("a path");
+    assert_eq!(
+        push(vec![create("/x", MAX_NODE_BYTES + 1)]),
+        Err(ProposalError::NodeTooLarge { path: path.clone(), bytes: MAX_NODE_BYTES + 1 })
+    );
+    let many = (0..3).map(|at| create(&format!("/{at}"), MAX_NODE_BYTES)).collect();
+    assert!(matches!(push(many), Err(ProposalError::EntryTooLarge { bytes }) if bytes > MAX_TRANSACTION_BYTES));
+    assert_eq!(
+        push(vec![create("/x", 1), create("/x", 1)]),
+        Err(ProposalError::Inapplicable(TransactionRefused::Exists { path }))
+    );
+    let broker = Path::new("/brokers/ids/1").expect("a path");
+    assert_eq!(push(vec![create("/brokers/ids/1", 3)]), Err(ProposalError::UnreadableNode(broker)));
+}
+
+/// Each is checked with everything that was queued before it.
+#[test]
+fn what_depends_on_a_refused_change_is_refused() {
+    let mut proposals = Proposals::new(Tree::new(), Image::empty());
+    let set = Change::Set { path: Path::new("/x").expect("a path"), payload: Bytes::new(), expected: 0 };
+    let first = Transaction { changes: vec![create("/x", MAX_NODE_BYTES + 1)] };
+    assert!(proposals.push(EntryId(1), &first).is_err());
+    assert!(proposals.push(EntryId(2), &Transaction { changes: vec![set.clone()] }).is_err());
+    assert!(proposals.push(EntryId(3), &Transaction { changes: vec![create("/x", 1)] }).is_ok());
+    assert!(proposals.push(EntryId(4), &Transaction { changes: vec![set] }).is_ok());
+}
+
+fn outcome(out: &Outputs, of: CallId) -> Outcome {
+    let found = out.all.iter().find_map(|output| match output {
+        Output::Respond { call, outcome } if *call == of => Some(outcome.clone()),
+        _ => None,
+    });
+    found.expect("an outcome")
+}
+
+fn alter(call: u64, entity: ConfigEntity, name: &str, value: String) -> Event {
+    let change = (name.to_owned(), ConfigOp::Set(value));
+    let alter = AlterConfig { entity, changes: vec![change], replace_all: false };
+    let request = Request::AlterConfigs(AlterConfigs { entities: vec![alter], validate_only: false });
+    Event::Request { call: CallId(call), request, entropy: [1; 16] }
+}
+
+/// A6: a change above the limit of one message was committed, and froze every watcher.
+#[test]
+fn a_change_that_is_too_large_has_a_definite_error_and_nothing_else_suffers() {
+    let mut out = Outputs::default();
+    let mut node = leader(&mut out);
+    let revision = node.view().revision;
+    let brokers = ConfigEntity::default_broker();
+    step(&mut node, alter(1, brokers.clone(), "unknown.key", "v".repeat(MAX_NODE_BYTES)), &mut out);
+    match outcome(&out, CallId(1)) {
+        Err(RequestError::Refused(_)) => {}
+        // The controller's own limits may be lower.
+        Ok(Answer::AlterConfigs(outcomes)) => assert!(outcomes.entities.iter().all(|(_, refusal)| refusal.is_some())),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(node.view().revision, revision, "nothing was proposed");
+    step(&mut node, alter(2, brokers, "unknown.key", "v".to_owned()), &mut out);
+    assert!(matches!(outcome(&out, CallId(2)), Ok(Answer::AlterConfigs(_))));
+    assert!(node.view().revision > revision);
+}
+
+/// A1: an entry that nobody could decode ended every member, at each start again.
+#[test]
+fn an_entry_that_cannot_be_read_is_skipped() {
+    let mut store = Store::default();
+    let good = Transaction { changes: vec![create("/good", 1)] };
+    let entry = |index, data: Vec<u8>| Entry { index, term: 1, data: data.into(), ..Entry::default() };
+    let entries = vec![entry(1, vec![0xFF; 9]), entry(2, good.encode())];
+    let hard_state = HardState { term: 1, commit: 2, ..HardState::default() };
+    let persist = Persist { entries, hard_state: Some(hard_state), must_sync: true, ..Persist::default() };
+    let membership = ottla_consensus::Membership::new([CoordinatorId(1)]).expect("one");
+    store.bootstrap(membership.to_conf_state()).expect("memory");
+    store.persist(&persist).expect("memory");
+    let mut out = Outputs::default();
+    let mut node = node(1, 1, store);
+    node.flush(now(0), &mut out).expect("it goes on");
+    assert!(node.view().tree.get_str("/good").is_some());
+    assert!(node.is_deciding());
+    assert!(out.notes().iter().any(|note| note.contains("entry 1 cannot be read and is skipped")), "{:?}", out.notes());
+}
+
+#[test]
+fn peers_speak_for_themselves_with_their_own_disk_and_readable_snapshots() {
+    use protobuf::Message as _;
+    use raft::eraftpb::{Message, MessageType};
+
+    let mut out = Outputs::default();
+    let mut node = node(1, 3, Store::default());
+    let mut message = Message::default();
+    message.set_msg_type(MessageType::MsgHeartbeat);
+    (message.from, message.to, message.term) = (2, 1, 1);
+    let raft = |sender, shown, message: &Message| Event::Raft {
+        sender: CoordinatorId(sender),
+        disk: disk(shown),
+        message: message.write_to_bytes().expect("written").into(),
+    };
+    for (sender, shown) in [(2, 3), (3, 3), (4, 4), (1, 1)] {
+        step(&mut node, raft(sender, shown, &message), &mut out);
+        assert_eq!(node.role().term, 0, "{sender} with disk {shown}");
+    }
+    step(&mut node, raft(2, 2, &message), &mut out);
+    assert_eq!(node.role().term, 1);
+
+    let mut snapshot = Snapshot { data: Bytes::from_static(&[1, 2, 3]), ..Snapshot::default() };
+    (snapshot.mut_metadata().index, snapshot.mut_metadata().term) = (9, 1);
+    snapshot.mut_metadata().mut_conf_state().voters = vec![1, 2, 3];
+    message.set_msg_type(MessageType::MsgSnapshot);
+    message.set_snapshot(snapshot);
+    step(&mut node, raft(2, 2, &message), &mut out);
+    assert_eq!(node.view().revision, Revision(0), "what cannot become the tree does not get to the disk");
+}

@@ -1,0 +1,98 @@
+//! Three nodes that hand each other their messages.
+
+use ottla_consensus::LogStore as _;
+use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp, Request};
+use ottla_metadata::image::ConfigEntity;
+use ottla_model::CoordinatorId;
+
+use super::store::Store;
+use super::{Outputs, disk, node, now};
+use crate::{CallId, Event, Node, Output};
+
+struct Peers {
+    nodes: Vec<Node<Store>>,
+    outputs: Vec<Outputs>,
+    ms: u64,
+}
+
+impl Peers {
+    fn new() -> Self {
+        let nodes = (1..=3).map(|id| node(id, 3, Store::default())).collect();
+        Self { nodes, outputs: (0..3).map(|_| Outputs::default()).collect(), ms: 0 }
+    }
+
+    fn step(&mut self, at: usize, event: Event) {
+        let now = now(self.ms);
+        self.nodes[at].step(now, event, &mut self.outputs[at]).expect("taken");
+        self.nodes[at].flush(now, &mut self.outputs[at]).expect("memory");
+    }
+
+    /// A tick of everybody who is not away, and all that follows.
+    fn tick(&mut self, away: Option<usize>) {
+        self.ms += 50;
+        for at in (0..3).filter(|at| Some(*at) != away) {
+            self.nodes[at].tick(now(self.ms), 1, &mut self.outputs[at]);
+            self.nodes[at].flush(now(self.ms), &mut self.outputs[at]).expect("memory");
+        }
+        loop {
+            let mut is_quiet = true;
+            for from in (0..3).filter(|at| Some(*at) != away) {
+                for message in std::mem::take(&mut self.outputs[from].sent) {
+                    is_quiet = false;
+                    let to = usize::try_from(message.to.0).expect("small") - 1;
+                    if message.is_snapshot() {
+                        self.step(from, Event::SnapshotSent { to: message.to, sent: true });
+                    }
+                    if Some(to) != away {
+                        let id = from as u64 + 1;
+                        let message = message.to_bytes();
+                        self.step(to, Event::Raft { sender: CoordinatorId(id), disk: disk(id), message });
+                    }
+                }
+                if self.outputs[from].all.iter().any(|output| matches!(output, Output::MakeSnapshot)) {
+                    self.outputs[from].all.clear();
+                    let made = self.nodes[from].store().make_snapshot();
+                    self.step(from, Event::SnapshotMade(made));
+                }
+            }
+            if is_quiet {
+                return;
+            }
+        }
+    }
+
+    fn leader(&self) -> Option<usize> {
+        self.nodes.iter().position(Node::is_deciding)
+    }
+}
+
+/// D: with the way to a peer full, the loss of a snapshot itself was lost, and the peer waited for it until the next election.
+#[test]
+fn a_snapshot_that_finds_no_room_is_sent_again() {
+    let mut peers = Peers::new();
+    let leader = (0..200)
+        .find_map(|_| {
+            peers.tick(None);
+            peers.leader()
+        })
+        .expect("an election");
+    let away = (leader + 1) % 3;
+    // So much happens without it that the log does not reach back.
+    for call in 0..100 {
+        let change = ("unknown.key".to_owned(), ConfigOp::Set(call.to_string()));
+        let alter = AlterConfig { entity: ConfigEntity::default_broker(), changes: vec![change], replace_all: false };
+        let request = Request::AlterConfigs(AlterConfigs { entities: vec![alter], validate_only: false });
+        peers.step(leader, Event::Request { call: CallId(call), request, entropy: [1; 16] });
+        peers.tick(Some(away));
+    }
+    let (has, needs) = (peers.nodes[away].store().last_index(), peers.nodes[leader].store().first_index());
+    assert!(has + 1 < needs, "it needs a snapshot: {has}, {needs}");
+    assert_eq!(peers.leader(), Some(leader));
+    peers.outputs[leader].lost_snapshots = 2;
+    for _ in 0..60 {
+        peers.tick(None);
+    }
+    assert_eq!(peers.outputs[leader].lost_snapshots, 0);
+    assert_eq!(peers.leader(), Some(leader), "no election was needed");
+    assert_eq!(peers.nodes[away].view().revision, peers.nodes[leader].view().revision);
+}

@@ -1,0 +1,90 @@
+//! What a watcher at a revision gets.
+
+use std::sync::Arc;
+
+use ottla_metadata::image::Image;
+use ottla_metadata::tree::Tree;
+use ottla_model::Revision;
+
+use super::Outputs;
+use crate::watchers::{Changes, HistoryLimits, Watchers};
+use crate::{Output, View, WatchUpdate, WatcherId};
+
+fn view(revision: u64) -> Arc<View> {
+    let tree = Tree::restore(Revision(revision), []);
+    Arc::new(View::new(tree.clone(), Image::from_tree(&tree)))
+}
+
+/// A history of revisions 11 to 20.
+fn watchers() -> Watchers {
+    let mut watchers = Watchers::new(HistoryLimits { revisions: 10, bytes: 1 << 20 }, false);
+    for revision in 1..=20 {
+        publish(&mut watchers, revision, &mut Outputs::default());
+    }
+    watchers
+}
+
+fn publish(watchers: &mut Watchers, revision: u64, out: &mut Outputs) {
+    watchers.publish(Changes { revision: Revision(revision), changes: [].into() }, out);
+}
+
+/// Revisions that the watcher was told of; a snapshot counts a thousand more.
+fn told(out: &Outputs, of: u64) -> Vec<u64> {
+    let revision = |output: &Output| match output {
+        Output::Watch { watcher, update } if watcher.0 == of => Some(match update {
+            WatchUpdate::Snapshot(view) => 1_000 + view.revision.0,
+            WatchUpdate::Changes(item) => item.revision.0,
+        }),
+        _ => None,
+    };
+    out.all.iter().filter_map(revision).collect()
+}
+
+#[test]
+fn a_watcher_goes_on_where_it_was() {
+    let cases: [(u64, Vec<u64>); 7] = [
+        (0, vec![1_020]),
+        (9, vec![1_020]),
+        (10, (11..=20).collect()),
+        (18, vec![19, 20]),
+        (20, vec![]),
+        (21, vec![]),
+        (25, vec![]),
+    ];
+    for (from, expected) in cases {
+        let (mut watchers, mut out) = (watchers(), Outputs::default());
+        watchers.open(WatcherId(1), Revision(from), &view(20), &mut out);
+        assert_eq!(told(&out, 1), expected, "from {from}");
+        for revision in 21..=26 {
+            publish(&mut watchers, revision, &mut out);
+        }
+        let later: Vec<u64> = (from.max(20) + 1..=26).collect();
+        assert_eq!(told(&out, 1)[expected.len()..], later, "from {from}: nothing twice, nothing missing");
+    }
+}
+
+#[test]
+fn an_installed_snapshot_reaches_those_that_lack_it() {
+    let (mut watchers, mut out) = (watchers(), Outputs::default());
+    watchers.open(WatcherId(1), Revision(20), &view(20), &mut out);
+    watchers.open(WatcherId(2), Revision(95), &view(20), &mut out);
+    watchers.open(WatcherId(3), Revision(20), &view(20), &mut out);
+    watchers.close(WatcherId(3));
+    watchers.reset(&view(90), &mut out);
+    publish(&mut watchers, 91, &mut out);
+    publish(&mut watchers, 96, &mut out);
+    assert_eq!(told(&out, 1), [1_090, 91, 96]);
+    assert_eq!(told(&out, 2), [96], "it was ahead");
+    assert_eq!(told(&out, 3), [] as [u64; 0]);
+    watchers.open(WatcherId(4), Revision(20), &view(96), &mut out);
+    assert_eq!(told(&out, 4), [1_096], "the history begins anew");
+}
+
+#[test]
+fn the_history_is_bounded_by_bytes() {
+    let mut watchers = Watchers::new(HistoryLimits { revisions: 100, bytes: 0 }, false);
+    let mut out = Outputs::default();
+    publish(&mut watchers, 1, &mut out);
+    watchers.open(WatcherId(1), Revision(0), &view(1), &mut out);
+    assert_eq!(told(&out, 1), [1_001]);
+}

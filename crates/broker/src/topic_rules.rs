@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_metadata::topic_config::{CompressionType, TimestampType as ConfiguredTimestampType, TopicConfig};
 use ottla_model::{ErrorCode, TimestampMs};
-use ottla_protocol::record_batch::{self, Compression, InvalidBatch, Limits, Packing, TimestampType, ValidatedBatch};
+use ottla_protocol::record_batch::{
+    self, Compression, Limits, Packing, RecompressError, TimestampType, ValidatedBatch,
+};
 use ottla_storage::LogConfig;
 
 use crate::partition::AppendRefused;
@@ -105,12 +107,14 @@ impl TopicRules {
             return Ok(None);
         }
         let max = self.limits.max_message_bytes;
-        match record_batch::recompress(batch, target, self.limits.unpacked_max_bytes) {
-            // It passed as it came; what is kept counts as well.
-            Ok(batch) if batch.len() > max => Err(InvalidBatch::TooLarge { size: batch.len(), max }.into()),
-            Ok(batch) => Ok(Some(batch)),
-            Err(error) => Err(AppendRefused { message: Some(error.to_string()), ..ErrorCode::InvalidRecord.into() }),
-        }
+        // It passed as it came; what is kept counts as well.
+        record_batch::recompress(batch, target, self.limits.unpacked_max_bytes, max).map(Some).map_err(|error| {
+            let code = match error {
+                RecompressError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+                RecompressError::Unpack(_) => ErrorCode::InvalidRecord,
+            };
+            AppendRefused { message: Some(error.to_string()), ..code.into() }
+        })
     }
 }
 

@@ -70,7 +70,7 @@ fn records_spoilt_before_they_are_packed_neither_panic_nor_grow() {
         let random = &mut Random::new(seed);
         let spoilt = repaired(mutate(random, &plain, HEADER_BYTES));
         for &codec in Compression::ALL {
-            if let Ok(packed) = recompress(&spoilt, codec, 1 << 20) {
+            if let Ok(packed) = recompress(&spoilt, codec, 1 << 20, 1 << 20) {
                 run(&packed.freeze(), &format!("{} seed {seed}", codec.name()));
             }
         }
@@ -83,7 +83,7 @@ fn bombs_of_every_codec_end_early() {
     builder.push(TimestampMs(1_700_000_000_000), None, Some(&vec![0; 200 * 1024 * 1024]), &[]);
     let bomb = builder.build().unwrap();
     for &codec in &Compression::ALL[1..] {
-        let packed: BytesMut = recompress(&bomb, codec, u64::MAX).unwrap();
+        let packed: BytesMut = recompress(&bomb, codec, u64::MAX, usize::MAX).unwrap();
         let limits = Limits { max_message_bytes: packed.len(), ..limits() };
         let (result, growth) = measure(|| validate(&packed, &limits));
         assert!(result.is_err(), "{}", codec.name());

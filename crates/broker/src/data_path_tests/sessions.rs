@@ -264,3 +264,23 @@ fn a_fetch_does_not_wait_for_room() {
     assert!(asked.is_ready());
     assert_eq!(served(&asked.fetched()), [(0, 1)]);
 }
+
+/// What parked fetches hold is bounded, and whoever finds no room is told to wait before the next one.
+#[test]
+fn a_fetch_that_finds_no_room_to_park_is_answered_at_once() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    let id = topic_id(1);
+    cluster.quorum.create_topic("t", id, 1, &[1], &[]);
+    let waiting = FetchRequest { max_wait_ms: NEVER_MS, ..fetch_of(id, vec![wanted(0, 0)]) };
+    let sessions = broker.broker.replicas.fetch_sessions();
+    let taken: Vec<_> = std::iter::repeat_with(|| sessions.park(1)).map_while(|room| room).collect();
+    let answered = broker.fetch(&waiting);
+    assert_eq!((answered.error, only(&answered).error), (ErrorCode::None, ErrorCode::None));
+    assert!(answered.throttle_time_ms > 0);
+    drop(taken);
+    let mut parked = broker.begin_fetch(CLIENT, &waiting);
+    assert!(!parked.is_ready());
+    broker.produce(TopicRef::Id(id), 0, &batch(&["a"]), 1, NEVER_MS);
+    assert_eq!(parked.fetched().throttle_time_ms, 0);
+}

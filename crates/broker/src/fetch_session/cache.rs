@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ottla_model::MonotonicMs;
@@ -16,8 +17,16 @@ use super::{CONSUMER_PARTITIONS_MAX, FetchSession, Fetcher, SessionId};
 /// A session that is younger keeps its slot (Kafka's `min.incremental.fetch.session.eviction.ms`).
 pub const EVICTION_AGE: Duration = Duration::from_secs(120);
 
+/// What parked fetches without a session may hold, over all connections: some 300,000 partitions. A fetch that finds no room is answered at
+/// once with what there is, and its client told to wait before it asks again.
+pub const PARKED_BYTES_MAX: usize = 128 << 20;
+/// What a parked fetch holds for itself, and for each of its partitions: slot, subscription, its place at the partition.
+const PARKED_FETCH_BYTES: usize = 1024;
+const PARKED_PARTITION_BYTES: usize = 400;
+
 pub struct FetchSessionCache {
     slots: usize,
+    parked_bytes: Arc<AtomicUsize>,
     state: Mutex<State>,
 }
 
@@ -47,7 +56,7 @@ impl Entry {
 
 impl FetchSessionCache {
     pub fn new(slots: usize) -> Self {
-        Self { slots, state: Mutex::default() }
+        Self { slots, parked_bytes: Arc::default(), state: Mutex::default() }
     }
 
     /// The session with this id, if it is this fetcher's. Somebody else's session must not be found: a consumer that
@@ -132,12 +141,33 @@ impl FetchSessionCache {
         }
     }
 
+    /// Room for a fetch of so many partitions to park; none if there is none.
+    pub fn park(&self, partitions: usize) -> Option<ParkedRoom> {
+        let bytes = partitions.saturating_mul(PARKED_PARTITION_BYTES).saturating_add(PARKED_FETCH_BYTES);
+        let taken = self.parked_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |parked| {
+            parked.checked_add(bytes).filter(|parked| *parked <= PARKED_BYTES_MAX)
+        });
+        taken.ok().map(|_| ParkedRoom { bytes, parked_bytes: Arc::clone(&self.parked_bytes) })
+    }
+
     pub fn len(&self) -> usize {
         self.state.lock().sessions.len()
     }
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// A parked fetch's part of [`PARKED_BYTES_MAX`], until it is dropped.
+pub struct ParkedRoom {
+    bytes: usize,
+    parked_bytes: Arc<AtomicUsize>,
+}
+
+impl Drop for ParkedRoom {
+    fn drop(&mut self) {
+        self.parked_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -225,6 +255,17 @@ mod tests {
         assert!(cache.touch(second, MonotonicMs(3), half + 1));
         assert!(!cache.touch(second, MonotonicMs(4), 0), "nothing is left of it");
         assert_eq!(cache.len(), 1);
+    }
+
+    #[test]
+    fn parked_fetches_have_a_budget() {
+        let cache = FetchSessionCache::new(1);
+        let rooms: Vec<_> = std::iter::repeat_with(|| cache.park(1_000)).take(1_000).flatten().collect();
+        let held = rooms.len() * 1_000 * PARKED_PARTITION_BYTES;
+        assert!(held <= PARKED_BYTES_MAX && held > PARKED_BYTES_MAX * 9 / 10, "{} fetches", rooms.len());
+        assert!(cache.park(1_000).is_none() && cache.park(usize::MAX).is_none());
+        drop(rooms);
+        assert!(cache.park(1_000).is_some());
     }
 
     #[test]

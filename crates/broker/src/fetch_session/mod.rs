@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use crate::partition::waiters::{FetchKind, FetchSignal, Subscription, Wakes};
 use crate::partition::{FetchRead, Partition, Reader};
 
-pub use cache::FetchSessionCache;
+pub use cache::{FetchSessionCache, ParkedRoom};
 /// A topic as a request names it: by name before version 13, then by id.
 pub use ottla_protocol::messages::TopicRef;
 pub use ottla_replication::FetchLimits;

@@ -24,7 +24,7 @@ use crate::broker::Broker;
 use crate::clock;
 use crate::fetch_session::{
     Entry, FINAL_EPOCH, FetchLimits, FetchPartition, FetchResult, FetchSession, FetchTerms, Fetcher, INITIAL_EPOCH,
-    SessionId, Slots, next_epoch,
+    ParkedRoom, SessionId, Slots, next_epoch,
 };
 use crate::partition::waiters::Wakes;
 use crate::request_context::RequestContext;
@@ -32,6 +32,12 @@ use crate::response::{Answer, RecordSlice, Response};
 
 /// The first version with topic ids.
 const TOPIC_IDS_FROM: i16 = 13;
+
+/// The longest that a fetch waits, whatever it asks for: half of the default `connections.max.idle.ms`. Consumers ask for half a second.
+const MAX_WAIT: Duration = Duration::from_secs(300);
+
+/// How long a client is told to wait before its next fetch where there was no room for this one to park.
+const NO_ROOM_THROTTLE_MS: i32 = 100;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match fetch::parse(header.api_version, &body, 0) {
@@ -51,7 +57,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let max_bytes = size(request.max_bytes).min(broker.config.fetch_max_bytes);
     let limits = FetchLimits { max_bytes, min_bytes: size(request.min_bytes).min(max_bytes) };
     let read_committed = request.isolation_level == IsolationLevel::ReadCommitted;
-    let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+    let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_WAIT);
     let mut wakes = Wakes::default();
     let opened = match open(broker, fetcher, &header, request, &mut wakes) {
         Ok(opened) => opened,
@@ -60,13 +66,20 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let terms = FetchTerms { limits, read_committed, full: opened.full };
     let fetch = OpenFetch { header, listener: context.listener.clone(), terms, opened };
     match fetch.first_look(broker, max_wait, &mut wakes) {
-        Some(response) => Answer::Ready(response),
-        None => Answer::Later(Box::pin(ParkedFetch {
+        FirstLook::Answered(response) => Answer::Ready(response),
+        FirstLook::Parks(room) => Answer::Later(Box::pin(ParkedFetch {
             broker: broker.clone(),
             fetch,
             timeout: Box::pin(tokio::time::sleep(max_wait)),
+            _room: room,
         })),
     }
+}
+
+enum FirstLook {
+    Answered(Response),
+    /// It has to wait for something to happen. A session's fetch needs no room: there is one of each session.
+    Parks(Option<ParkedRoom>),
 }
 
 fn size(bytes: i32) -> usize {
@@ -173,27 +186,30 @@ struct OpenFetch {
 }
 
 impl OpenFetch {
-    /// Looks at the partitions; none if the fetch has to wait for something to happen.
-    fn first_look(&self, broker: &Broker, max_wait: Duration, wakes: &mut Wakes) -> Option<Response> {
+    fn first_look(&self, broker: &Broker, max_wait: Duration, wakes: &mut Wakes) -> FirstLook {
         let Opened { session, .. } = &self.opened;
         let mut slots = session.slots.lock();
         let found = session.evaluate(&mut slots, &*broker.replicas, &self.terms, clock::monotonic(), wakes);
         if max_wait.is_zero() || slots.is_empty() || found.is_due() {
-            return Some(self.respond(broker, &mut slots, found));
+            return FirstLook::Answered(self.respond(broker, &mut slots, found, 0));
         }
-        slots.put_back(&found.entries);
         if session.id() != SessionId::NONE {
+            slots.put_back(&found.entries);
             // It was subscribed before it looked.
-            return None;
+            return FirstLook::Parks(None);
         }
+        let Some(room) = broker.replicas.fetch_sessions().park(slots.len()) else {
+            return FirstLook::Answered(self.respond(broker, &mut slots, found, NO_ROOM_THROTTLE_MS));
+        };
+        slots.put_back(&found.entries);
         session.subscribe(&mut slots);
         // What happened between the first look and the subscription woke nobody.
         let found = session.evaluate(&mut slots, &*broker.replicas, &self.terms, clock::monotonic(), wakes);
         if found.is_due() {
-            return Some(self.respond(broker, &mut slots, found));
+            return FirstLook::Answered(self.respond(broker, &mut slots, found, 0));
         }
         slots.put_back(&found.entries);
-        None
+        FirstLook::Parks(Some(room))
     }
 
     /// Looks again because something happened, or for the last time because the time is up.
@@ -202,25 +218,25 @@ impl OpenFetch {
         let Opened { session, turn, .. } = &self.opened;
         let mut slots = session.slots.lock();
         if slots.turn != *turn {
-            return Some(self.encode(broker, Vec::new()));
+            return Some(self.encode(broker, Vec::new(), 0));
         }
         let found = session.evaluate(&mut slots, &*broker.replicas, &self.terms, clock::monotonic(), &mut wakes);
         if time_is_up || found.is_due() {
-            return Some(self.respond(broker, &mut slots, found));
+            return Some(self.respond(broker, &mut slots, found, 0));
         }
         slots.put_back(&found.entries);
         None
     }
 
-    fn respond(&self, broker: &Broker, slots: &mut Slots, found: FetchResult) -> Response {
+    fn respond(&self, broker: &Broker, slots: &mut Slots, found: FetchResult, throttle_time_ms: i32) -> Response {
         slots.commit(&found.entries);
         broker.telemetry.records_bytes_out.add(found.bytes() as u64);
-        self.encode(broker, found.entries)
+        self.encode(broker, found.entries, throttle_time_ms)
     }
 
-    fn encode(&self, broker: &Broker, entries: Vec<Entry>) -> Response {
-        let mut response =
-            FetchResponse::<RecordSlice> { session_id: self.opened.answered_id.0, ..FetchResponse::default() };
+    fn encode(&self, broker: &Broker, entries: Vec<Entry>, throttle_time_ms: i32) -> Response {
+        let session_id = self.opened.answered_id.0;
+        let mut response = FetchResponse::<RecordSlice> { session_id, throttle_time_ms, ..FetchResponse::default() };
         let names_any = entries.iter().any(|entry| names_leader(entry.read.error));
         let image = names_any.then(|| broker.metadata.current());
         let mut hints = image.as_deref().map(|image| LeaderHints::new(image, &self.listener));
@@ -273,6 +289,7 @@ struct ParkedFetch {
     broker: Arc<Broker>,
     fetch: OpenFetch,
     timeout: Pin<Box<Sleep>>,
+    _room: Option<ParkedRoom>,
 }
 
 impl Future for ParkedFetch {

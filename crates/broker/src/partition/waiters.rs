@@ -104,11 +104,13 @@ pub struct Subscription {
     kind: FetchKind,
     /// The slot is in the signal's list, or the session has it in hand: one entry is enough.
     queued: AtomicBool,
+    /// Its place among the partition's subscribers, under the partition's lock: who leaves does not search.
+    place: AtomicUsize,
 }
 
 impl Subscription {
     pub fn new(signal: Arc<FetchSignal>, slot: u32, kind: FetchKind) -> Self {
-        Self { signal, slot, kind, queued: AtomicBool::new(false) }
+        Self { signal, slot, kind, queued: AtomicBool::new(false), place: AtomicUsize::new(usize::MAX) }
     }
 
     /// The session is about to look at the partition: what happens from now on is news again.
@@ -129,12 +131,17 @@ pub struct Subscribers(Vec<Arc<Subscription>>);
 
 impl Subscribers {
     pub fn add(&mut self, subscription: Arc<Subscription>) {
+        subscription.place.store(self.0.len(), Ordering::Relaxed);
         self.0.push(subscription);
     }
 
     pub fn remove(&mut self, subscription: &Arc<Subscription>) {
-        if let Some(at) = self.0.iter().position(|known| Arc::ptr_eq(known, subscription)) {
+        let at = subscription.place.load(Ordering::Relaxed);
+        if self.0.get(at).is_some_and(|known| Arc::ptr_eq(known, subscription)) {
             self.0.swap_remove(at);
+            if let Some(moved) = self.0.get(at) {
+                moved.place.store(at, Ordering::Relaxed);
+            }
         }
     }
 
@@ -318,6 +325,23 @@ mod tests {
             waiters.push(Offset(position), pending, 0);
         }
         assert!(waiters.len() <= SWEEP_WAITERS_MIN);
+    }
+
+    #[test]
+    fn subscribers_leave_in_any_order() {
+        let mut subscribers = Subscribers::default();
+        let signal = Arc::new(FetchSignal::default());
+        let all: Vec<_> = (0..7)
+            .map(|slot| Arc::new(Subscription::new(signal.clone(), slot, FetchKind::Consumer)))
+            .inspect(|subscription| subscribers.add(subscription.clone()))
+            .collect();
+        for (left, slot) in [3_usize, 6, 0, 5, 5, 1, 2, 4].into_iter().enumerate() {
+            subscribers.remove(&all[slot]);
+            let mut known: Vec<_> = subscribers.0.iter().map(|subscription| subscription.slot).collect();
+            known.sort_unstable();
+            assert!(!known.contains(&(slot as u32)), "after {left} others");
+        }
+        assert!(subscribers.is_empty());
     }
 
     #[test]

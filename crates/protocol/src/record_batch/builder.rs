@@ -5,8 +5,8 @@ use std::io;
 use bytes::{BufMut, BytesMut};
 use ottla_model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs};
 
-use super::compress::{Packing, compress};
-use super::decompress::{DecompressError, decompress};
+use super::compress::{Packing, compress_from};
+use super::decompress::{AtMost, DecompressError, Decompressor};
 use super::header::{
     Attributes, BatchHeader, Compression, HEADER_BYTES, LOG_OVERHEAD_BYTES, MAGIC, TimestampType, crc_of,
 };
@@ -191,14 +191,24 @@ fn put_field(out: &mut Vec<u8>, field: Option<&[u8]>) {
 }
 
 /// Packs records behind a header whose length and CRC follow from them.
-pub(super) fn assemble(mut header: BatchHeader, packing: Packing, records: &[u8]) -> io::Result<BytesMut> {
-    let mut body = Vec::with_capacity(HEADER_BYTES + records.len());
-    body.resize(HEADER_BYTES, 0);
-    compress(packing, records, &mut body)?;
+pub(super) fn assemble(header: BatchHeader, packing: Packing, records: &[u8]) -> io::Result<BytesMut> {
+    assemble_from(header, packing, &mut &*records, HEADER_BYTES + records.len(), usize::MAX)
+}
+
+/// [`assemble`] of records that come piece by piece; an error once the batch is larger than `batch_max_bytes`.
+fn assemble_from(
+    mut header: BatchHeader,
+    packing: Packing,
+    records: &mut impl io::Read,
+    capacity: usize,
+    batch_max_bytes: usize,
+) -> io::Result<BytesMut> {
+    let mut batch = BytesMut::with_capacity(capacity);
+    batch.put_bytes(0, HEADER_BYTES);
+    compress_from(packing, records, Bounded { batch: &mut batch, max_bytes: batch_max_bytes })?;
     header.attributes = header.attributes.with_compression(packing.compression);
-    header.batch_length = i32::try_from(body.len() - LOG_OVERHEAD_BYTES)
+    header.batch_length = i32::try_from(batch.len() - LOG_OVERHEAD_BYTES)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a batch of more than 2 GiB"))?;
-    let mut batch = BytesMut::from(body.as_slice());
     for with_crc in [false, true] {
         if with_crc {
             header.crc = crc_of(&batch);
@@ -210,13 +220,59 @@ pub(super) fn assemble(mut header: BatchHeader, packing: Packing, records: &[u8]
     Ok(batch)
 }
 
+/// A batch that grows to a bound.
+struct Bounded<'b> {
+    batch: &'b mut BytesMut,
+    max_bytes: usize,
+}
+
+impl io::Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.max_bytes.saturating_sub(self.batch.len()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, RecompressError::TooLarge { max: self.max_bytes }));
+        }
+        self.batch.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A batch that cannot be packed anew.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RecompressError {
+    #[error(transparent)]
+    Unpack(#[from] DecompressError),
+    #[error("The record batch is larger than {max} bytes once it is packed as the topic says")]
+    TooLarge { max: usize },
+}
+
+impl RecompressError {
+    fn from_io(error: &io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()) {
+            Some(own) => own.clone(),
+            None => DecompressError::from_io(error).into(),
+        }
+    }
+}
+
 /// The same batch packed with another codec, for topics whose `compression.type` is not the producer's. Offsets, timestamps and producer
-/// fields stay. `batch` has passed validation; `max_bytes` bounds what is unpacked.
-pub fn recompress(batch: &[u8], target: impl Into<Packing>, max_bytes: u64) -> Result<BytesMut, DecompressError> {
+/// fields stay. `batch` has passed validation. The records go through piece by piece: neither more than `unpacked_max_bytes` of them nor a
+/// batch of more than `batch_max_bytes` is ever held.
+pub fn recompress(
+    batch: &[u8],
+    target: impl Into<Packing>,
+    unpacked_max_bytes: u64,
+    batch_max_bytes: usize,
+) -> Result<BytesMut, RecompressError> {
     let corrupt = |error: &dyn std::fmt::Display| DecompressError::Corrupt(error.to_string());
     let header = BatchHeader::parse(batch).map_err(|error| corrupt(&error))?;
     let source = header.compression().map_err(|error| corrupt(&error))?;
     let packed = batch.get(HEADER_BYTES..).unwrap_or_default();
-    let records = decompress(source, packed, max_bytes)?;
-    assemble(header, target.into(), &records).map_err(|error| corrupt(&error))
+    let records = Decompressor::new(source, packed).map_err(|error| DecompressError::from_io(&error))?;
+    let mut records = AtMost::new(records, unpacked_max_bytes);
+    assemble_from(header, target.into(), &mut records, batch.len(), batch_max_bytes)
+        .map_err(|error| RecompressError::from_io(&error))
 }

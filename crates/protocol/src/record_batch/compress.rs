@@ -1,6 +1,6 @@
 //! Packing records as Kafka's clients expect them: gzip, snappy in Java's framing, LZ4 frames of independent blocks, zstd.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use flate2::write::GzEncoder;
 use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
@@ -30,32 +30,41 @@ impl From<Compression> for Packing {
 
 /// Appends the packed form of `plain` to `out`.
 pub fn compress(packing: Packing, plain: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    compress_from(packing, &mut &*plain, out)
+}
+
+/// Writes the packed form of what `plain` yields to `out`, piece by piece.
+pub(super) fn compress_from(packing: Packing, plain: &mut impl Read, mut out: impl Write) -> io::Result<()> {
     match packing.compression {
-        Compression::None => out.extend_from_slice(plain),
+        Compression::None => {
+            io::copy(plain, &mut out)?;
+        }
         Compression::Gzip => {
             let mut encoder = GzEncoder::new(out, gzip_level(packing.level));
-            encoder.write_all(plain)?;
+            io::copy(plain, &mut encoder)?;
             encoder.finish()?;
         }
         Compression::Snappy => {
-            out.extend_from_slice(&XERIAL_HEADER);
+            out.write_all(&XERIAL_HEADER)?;
             let mut encoder = snap::raw::Encoder::new();
-            for block in plain.chunks(SNAPPY_BLOCK_BYTES) {
-                let packed = encoder.compress_vec(block)?;
+            let mut block = Vec::with_capacity(SNAPPY_BLOCK_BYTES);
+            while plain.take(SNAPPY_BLOCK_BYTES as u64).read_to_end(&mut block)? > 0 {
+                let packed = encoder.compress_vec(&block)?;
                 // A block of 32 KiB packs to little more than itself.
-                out.extend_from_slice(&(packed.len() as u32).to_be_bytes());
-                out.extend_from_slice(&packed);
+                out.write_all(&(packed.len() as u32).to_be_bytes())?;
+                out.write_all(&packed)?;
+                block.clear();
             }
         }
         Compression::Lz4 => {
             let info = FrameInfo::new().block_mode(BlockMode::Independent).block_size(BlockSize::Max64KB);
             let mut encoder = FrameEncoder::with_frame_info(info, out);
-            encoder.write_all(plain)?;
+            io::copy(plain, &mut encoder)?;
             encoder.finish().map_err(io::Error::other)?;
         }
         Compression::Zstd => {
             let mut encoder = zstd::stream::write::Encoder::new(out, packing.level.unwrap_or(ZSTD_LEVEL))?;
-            encoder.write_all(plain)?;
+            io::copy(plain, &mut encoder)?;
             encoder.finish()?;
         }
     }

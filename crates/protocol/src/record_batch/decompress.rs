@@ -83,6 +83,32 @@ impl Read for Decompressor<'_> {
     }
 }
 
+/// A stream that ends with [`DecompressError::TooLarge`] once it has yielded more than `left` bytes.
+pub(super) struct AtMost<R> {
+    inner: R,
+    left: u64,
+    max: u64,
+}
+
+impl<R> AtMost<R> {
+    pub fn new(inner: R, max: u64) -> Self {
+        Self { inner, left: max, max }
+    }
+}
+
+impl<R: Read> Read for AtMost<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(out)?;
+        match self.left.checked_sub(count as u64) {
+            Some(left) => self.left = left,
+            None => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, DecompressError::TooLarge { max: self.max }));
+            }
+        }
+        Ok(count)
+    }
+}
+
 /// Unpacks all of `packed`, at most `max_bytes`.
 pub fn decompress(compression: Compression, packed: &[u8], max_bytes: u64) -> Result<Vec<u8>, DecompressError> {
     let mut decompressor = Decompressor::new(compression, packed).map_err(|error| DecompressError::from_io(&error))?;

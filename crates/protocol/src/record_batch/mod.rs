@@ -16,7 +16,7 @@ mod validate_tests;
 mod walk;
 
 pub use batches::{Batch, Batches};
-pub use builder::{BatchBuilder, recompress};
+pub use builder::{BatchBuilder, RecompressError, recompress};
 pub use compress::{Packing, compress};
 pub use decompress::{DecompressError, Decompressor, decompress};
 pub use filter::{Filtered, KeyedRecord, StoredRecords, empty_batch};

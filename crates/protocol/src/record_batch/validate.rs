@@ -58,11 +58,13 @@ impl Limits {
         }
     }
 
-    /// 32 MiB, or 32 times `max.message.bytes` if that is more. Kafka has no bound, and spends seconds on a bomb; producers bound what
-    /// they pack by their own `max.request.size`, 1 MiB by default.
+    /// 32 MiB, or 32 times `max.message.bytes` if that is more; at most 256 MiB, however large a batch the topic allows, for 30 KB can
+    /// unpack to a gigabyte. Kafka has no bound, and spends seconds on a bomb; producers bound what they pack by their own
+    /// `max.request.size`, 1 MiB by default.
     pub fn unpacked_max_bytes_for(max_message_bytes: usize) -> u64 {
-        const FLOOR_BYTES: u64 = 32 * 1024 * 1024;
-        (max_message_bytes as u64).saturating_mul(32).max(FLOOR_BYTES)
+        const FLOOR_BYTES: u64 = 32 << 20;
+        const CEILING_BYTES: u64 = 256 << 20;
+        (max_message_bytes as u64).saturating_mul(32).clamp(FLOOR_BYTES, CEILING_BYTES)
     }
 }
 

@@ -69,7 +69,7 @@ fn every_codec_passes_and_reads_back() {
         assert_eq!((records[3].offset, records[3].value.as_deref()), (Offset(3), Some(&large[..])));
         assert_eq!(records[3].headers, headers);
         for &target in Compression::ALL {
-            let other = recompress(&batch, target, u64::MAX).unwrap();
+            let other = recompress(&batch, target, u64::MAX, usize::MAX).unwrap();
             let again = validate(&other, &limits()).unwrap();
             assert_eq!(again.header.compression(), Ok(target));
             assert_eq!((again.records_bytes, again.header.base_sequence), (valid.records_bytes, 40));
@@ -82,11 +82,12 @@ fn a_higher_level_packs_tighter_and_unpacks_the_same() {
     let text: String = (0..20_000).map(|number| format!("{} ", number * number % 7_919)).collect();
     let batch = BatchBuilder::new().record(NOW, None, Some(text.as_bytes())).build().unwrap();
     for (compression, low, high) in [(Compression::Gzip, 1, 9), (Compression::Zstd, -5, 19)] {
-        let packed = |level| recompress(&batch, Packing { compression, level: Some(level) }, u64::MAX).unwrap();
+        let packed =
+            |level| recompress(&batch, Packing { compression, level: Some(level) }, u64::MAX, usize::MAX).unwrap();
         let (loose, tight) = (packed(low), packed(high));
         assert!(tight.len() < loose.len(), "{compression:?}: {} and {} bytes", tight.len(), loose.len());
         for packed in [loose, tight] {
-            assert_eq!(recompress(&packed, Compression::None, u64::MAX).unwrap(), batch);
+            assert_eq!(recompress(&packed, Compression::None, u64::MAX, usize::MAX).unwrap(), batch);
         }
     }
 }
@@ -437,12 +438,27 @@ fn bombs_end_in_an_error() {
     builder.push(NOW, None, Some(&vec![0; 64 * 1024 * 1024]), &[]);
     let bomb = builder.build().unwrap();
     for &codec in &Compression::ALL[1..] {
-        let packed = recompress(&bomb, codec, u64::MAX).unwrap();
+        let packed = recompress(&bomb, codec, u64::MAX, usize::MAX).unwrap();
         let limits = Limits { max_message_bytes: packed.len(), ..limits() };
         let error = validate(&packed, &limits).unwrap_err();
         assert_eq!(error.error_code(), ErrorCode::MessageTooLarge, "{codec:?}: {error}");
+        for &target in Compression::ALL.iter().filter(|target| **target != codec) {
+            let bounded = recompress(&packed, target, 1_000_000, usize::MAX);
+            let error = RecompressError::Unpack(DecompressError::TooLarge { max: 1_000_000 });
+            assert_eq!(bounded, Err(error), "{codec:?} to {target:?}");
+        }
+        let grown = recompress(&packed, Compression::None, u64::MAX, 1 << 20);
+        assert_eq!(grown, Err(RecompressError::TooLarge { max: 1 << 20 }), "{codec:?}");
         assert!(Records::new(&packed.freeze(), 1_000_000).is_err());
     }
+}
+
+/// 30 KB of gzip once took two gigabytes and three seconds, for a topic that allows batches of 2 GiB.
+#[test]
+fn however_large_a_batch_may_be_what_it_unpacks_to_has_a_ceiling() {
+    assert_eq!(Limits::unpacked_max_bytes_for(1_000), 32 << 20);
+    assert_eq!(Limits::unpacked_max_bytes_for(2 << 20), 64 << 20);
+    assert_eq!(Limits::unpacked_max_bytes_for(i32::MAX as usize), 256 << 20);
 }
 
 #[test]

@@ -22,6 +22,11 @@ export ROCKSDB_STATIC := 1
 DATA ?= data
 SEEDS ?= 1000
 FROM ?= 0
+# How long `make fuzz` lasts, at least, for each of its tests; how many seeds `make soak` takes.
+FUZZ_SECS ?= 60
+SOAK_SEEDS ?= 20000
+# Tests add a line each when they are skipped; `make test` prints them at its end.
+export OTTLA_SKIPPED := $(TARGET)/skipped-tests
 OTTLA := $(OTTLA_BIN_DIR)/ottla
 # Kafka's names for the same binary.
 TOOLS := kafka-topics kafka-console-producer kafka-console-consumer kafka-consumer-groups kafka-get-offsets kafka-delete-records \
@@ -34,7 +39,10 @@ help:
 	@echo "make test         everything that can be tested on this machine"
 	@echo "make build        release binaries in $(OTTLA_BIN_DIR)"
 	@echo "make lint         formatting and clippy"
-	@echo "make sim SEEDS=n  n seeds of the simulation; SEED=n replays one, step by step"
+	@echo "make sim SEEDS=n  n seeds of the simulation, from FROM=n; SEED=n replays one, step by step"
+	@echo "make fuzz         hostile bytes and requests for FUZZ_SECS=n seconds a test"
+	@echo "make soak         long: SOAK_SEEDS=n seeds, seeded tests with ten times their runs, faults under load"
+	@echo "make mutants      which changes of the cores no test notices (docs/mutants.md); ONLY=regex picks some"
 	@echo "make bench        every layer beside what this machine can do"
 	@echo "make up, down     the same cluster in containers"
 
@@ -42,9 +50,18 @@ help:
 prepare:
 	@deploy/prepare.sh build
 
+# The broker does not need RocksDB: on a fresh machine it is built while the archive is. The same packages are named both
+# times, so that cargo chooses the same features of their dependencies; --bin says which of them are built.
+PRODUCT := -p ottla-cli -p ottla-coordinator -p ottla-broker
+
 .PHONY: build
-build: prepare
-	cargo build --release --locked -p ottla-cli -p ottla-coordinator -p ottla-broker
+build:
+	@deploy/prepare.sh toolchain
+	@if [ -f "$(ROCKSDB_LIB_DIR)/librocksdb.a" ]; then exit; fi; \
+	  deploy/prepare.sh rocksdb & archive=$$!; \
+	  result=0; cargo build --release --locked $(PRODUCT) --bin ottla-broker || result=$$?; \
+	  wait $$archive; exit $$result
+	cargo build --release --locked $(PRODUCT)
 	@for tool in $(TOOLS); do ln -sf ottla "$(OTTLA_BIN_DIR)/$$tool"; done
 
 .PHONY: run
@@ -72,12 +89,39 @@ lint: fmt-check clippy
 .PHONY: test
 test: fmt-check build clippy
 	@deploy/prepare.sh test
-	. "$(OTTLA_CACHE)/test.env" && cargo test --workspace --locked --no-fail-fast
-	@deploy/advisories.sh
+	@rm -f "$(OTTLA_SKIPPED)"
+	@result=0; . "$(OTTLA_CACHE)/test.env"; \
+	  cargo test --workspace --locked --no-fail-fast || result=$$?; \
+	  FUZZ_SECS=20 cargo test --locked $(FUZZED) || result=$$?; \
+	  deploy/advisories.sh || result=$$?; \
+	  if [ -s "$(OTTLA_SKIPPED)" ]; then echo "ottla: skipped on this machine:"; sort -u "$(OTTLA_SKIPPED)" | sed 's/^/  /'; fi; \
+	  exit $$result
 
+# SEED and SEEDS are for the simulation alone here; in the environment of `cargo test` they choose the seeds of every seeded test.
 .PHONY: sim
-sim: prepare
+sim:
+	@deploy/prepare.sh toolchain
 	cargo run --release --locked -p ottla-simulation -- $(if $(SEED),--seed $(SEED) --steps,--seeds $(SEEDS) --from $(FROM))
+
+# Tests whose input is random bytes or random requests; with FUZZ_SECS each goes on with further seeds for that long.
+FUZZED := -p ottla-fuzz
+
+.PHONY: fuzz
+fuzz:
+	@deploy/prepare.sh toolchain
+	FUZZ_SECS=$(FUZZ_SECS) cargo test --release --locked $(FUZZED)
+
+.PHONY: soak
+soak: build
+	@deploy/prepare.sh test
+	cargo run --release --locked -p ottla-simulation -- --seeds $(SOAK_SEEDS) --from $(FROM)
+	PROPTEST_CASES=5000 SEEDS=1500 cargo test --release --locked -p ottla-consensus -p ottla-metadata -p ottla-storage -p ottla-group-coordinator
+	. "$(OTTLA_CACHE)/test.env"; for round in 1 2 3 4 5; do cargo test --locked -p ottla-chaos; done
+
+.PHONY: mutants
+mutants:
+	@deploy/prepare.sh toolchain
+	@deploy/mutants.sh $(ONLY)
 
 .PHONY: bench
 bench: build

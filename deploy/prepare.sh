@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# prepare.sh build | lint | test: brings what a fresh Debian machine with Rust lacks. Quick when nothing is missing.
-# build: a C compiler, libclang, RocksDB's archive. lint: rustfmt, clippy. test: also kcat and a virtual environment with Kafka clients, named in
-# $OTTLA_CACHE/test.env.
+# prepare.sh toolchain | rocksdb | build | lint | test: brings what a fresh Debian machine with Rust lacks. Quick when
+# nothing is missing. toolchain: a C compiler, libclang. rocksdb: RocksDB's archive. build: both. lint: rustfmt, clippy.
+# test: kcat and a virtual environment with Kafka clients, named in $OTTLA_CACHE/test.env.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${OTTLA_CACHE:=$HOME/.cache/ottla}" "${ROCKSDB_LIB_DIR:?run it through make}"
@@ -95,6 +95,12 @@ kafka_jars() {
 }
 
 case "${1:-}" in
+  toolchain)
+    packages_to_build
+    ;;
+  rocksdb)
+    rocksdb
+    ;;
   build)
     packages_to_build
     rocksdb
@@ -112,7 +118,7 @@ case "${1:-}" in
     mv "$OTTLA_CACHE/test.env.new" "$OTTLA_CACHE/test.env"
     ;;
   *)
-    echo "prepare.sh build | lint | test" >&2
+    echo "prepare.sh toolchain | rocksdb | build | lint | test" >&2
     exit 2
     ;;
 esac

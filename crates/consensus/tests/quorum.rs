@@ -277,7 +277,7 @@ fn a_seed_replays() {
 
 #[test]
 fn a_new_leader_has_what_was_committed() {
-    for seed in 0..20 {
+    ottla_test_support::each_seed(0..20, |seed| {
         let mut net = Net::new(seed);
         let leader = net.elect();
         net.propose(leader, &["kept"]);
@@ -289,7 +289,7 @@ fn a_new_leader_has_what_was_committed() {
         net.restart(leader);
         net.assert_converged();
         assert_eq!(net.node(leader).applied.values().collect::<Vec<_>>(), ["kept", "more"]);
-    }
+    });
 }
 
 #[test]
@@ -356,7 +356,7 @@ fn a_member_that_lags_gets_a_snapshot() {
 
 #[test]
 fn survives_lost_messages() {
-    for seed in 0..30 {
+    ottla_test_support::each_seed(0..30, |seed| {
         let mut net = Net::new(seed);
         let leader = net.elect();
         net.loss = Some((Jitter::new(seed), 30));
@@ -384,7 +384,7 @@ fn survives_lost_messages() {
         for (revision, text) in acknowledged {
             assert_eq!(net.node(1).applied.get(&revision).map(|data| &data[..]), Some(text.as_bytes()), "seed {seed}");
         }
-    }
+    });
 }
 
 #[test]
@@ -498,7 +498,7 @@ fn leadership_moves_when_asked() {
 /// A process that is known to be gone is not waited for; and a false alarm deposes nobody.
 #[test]
 fn a_leader_that_is_gone_is_replaced_at_once() {
-    for seed in 0..20 {
+    ottla_test_support::each_seed(0..20, |seed| {
         let mut net = Net::new(seed);
         let leader = net.elect();
         net.propose(leader, &["x"]);
@@ -512,7 +512,7 @@ fn a_leader_that_is_gone_is_replaced_at_once() {
             ticks += 1;
             assert!(ticks <= 10, "seed {seed}: an election that nobody had to wait for took {ticks} ticks");
         }
-    }
+    });
     let mut net = Net::new(99);
     let leader = net.elect();
     let term = net.node(leader).member.role().term;

@@ -2,7 +2,7 @@
 //!
 //! A record may be missing only if the cleaner was allowed to take it out: below what was cleaned, with a later record of its key
 //! there, or a tombstone whose time was over, or without a key. Everything else is there, in order, unchanged, whatever the
-//! files went through; every index answers as a scan does. A failure prints its seed: `OTTLA_SEED=… cargo test` replays it alone.
+//! files went through; every index answers as a scan does. A failure prints its seed: `SEED=… cargo test` replays it alone.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -17,7 +17,7 @@ use ottla_storage::compaction::{CleanError, CleanerLimits};
 use ottla_storage::env::OpenMode;
 use ottla_storage::{Env, Faults, FaultyEnv, File, Log, LogConfig, OpenError, OpenOptions};
 
-/// Runs of one test; `OTTLA_RUNS` asks for more.
+/// Runs of one test; `SEEDS` asks for more.
 const RUNS: u64 = 150;
 const OPERATIONS: usize = 60;
 const DELETE_RETENTION_MS: i64 = 1_000;
@@ -36,29 +36,6 @@ impl Random {
 
     fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
-    }
-}
-
-/// Says which seed it was when a run panics.
-struct Replay(u64);
-
-impl Drop for Replay {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("replay with OTTLA_SEED={}", self.0);
-        }
-    }
-}
-
-fn for_each_seed(run: impl Fn(u64)) {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seeds = match number("OTTLA_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("OTTLA_RUNS").unwrap_or(RUNS),
-    };
-    for seed in seeds {
-        let _replay = Replay(seed);
-        run(seed);
     }
 }
 
@@ -426,7 +403,7 @@ impl World {
 
     fn step(&mut self) {
         let operation = self.random.below(40);
-        if std::env::var_os("OTTLA_SEED").is_some() {
+        if ottla_test_support::is_replay() {
             let (start, end, clean, touched) = (self.start, self.end, self.clean, self.touched);
             eprintln!("{start}..{end}, clean below {clean:?}, touched below {touched}: {operation}");
         }
@@ -539,7 +516,7 @@ fn records_of(bytes: &[u8]) -> Vec<Record> {
 
 #[test]
 fn a_compacted_log_loses_only_what_it_may() {
-    for_each_seed(|seed| {
+    ottla_test_support::each_seed(0..RUNS, |seed| {
         let mut world = World::new(seed);
         for _ in 0..OPERATIONS {
             world.step();

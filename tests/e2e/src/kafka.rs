@@ -16,7 +16,7 @@ use crate::cluster::{PATIENCE, free_ports, listens};
 pub fn broker_jars() -> Option<PathBuf> {
     let jars = std::env::var_os("OTTLA_KAFKA_BROKER_JARS").map(PathBuf::from);
     if jars.is_none() {
-        eprintln!("skipped: OTTLA_KAFKA_BROKER_JARS names no folder with the jars of Apache Kafka's broker");
+        ottla_test_support::skipped("OTTLA_KAFKA_BROKER_JARS names no folder with the jars of Apache Kafka's broker");
     }
     jars
 }

@@ -73,7 +73,7 @@ fn kcat_round_trips_with_every_codec() -> Result<()> {
 #[test]
 fn kafkas_own_tools_round_trip() -> Result<()> {
     if std::env::var_os("OTTLA_KAFKA_JARS").is_none() {
-        eprintln!("skipped: OTTLA_KAFKA_JARS names no folder with Apache Kafka's jars");
+        ottla_test_support::skipped("OTTLA_KAFKA_JARS names no folder with Apache Kafka's jars");
         return Ok(());
     }
     let cluster = cluster()?;

@@ -27,7 +27,7 @@ fn docker(arguments: &[&str]) -> Result<String> {
 #[test]
 fn images_serve_and_hold_the_tools() -> Result<()> {
     if !have("docker") || docker(&["version"]).is_err() {
-        eprintln!("skipped: no container engine answers");
+        ottla_test_support::skipped("no container engine answers");
         return Ok(());
     }
     let tag = format!("test-{}", std::process::id());

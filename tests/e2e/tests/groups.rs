@@ -400,7 +400,7 @@ fn kafkas_group_tool_and_ours_agree() -> Result<()> {
     const TOPIC: &str = "described";
     const CLASS: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
     if clients::java(CLASS, &[]).is_none() {
-        eprintln!("skipped: OTTLA_KAFKA_JARS names no folder with Apache Kafka's jars");
+        ottla_test_support::skipped("OTTLA_KAFKA_JARS names no folder with Apache Kafka's jars");
         return Ok(());
     }
     let cluster = Cluster::start_with(options())?;

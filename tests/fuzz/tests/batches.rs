@@ -50,23 +50,23 @@ fn run(batch: &Bytes, name: &str) {
 
 #[test]
 fn spoilt_batches_neither_panic_nor_grow() {
-    for &codec in Compression::ALL {
-        let valid = corpus::batch(codec);
-        assert!(validate(&valid, &limits()).is_ok());
-        for seed in 0..6_000 {
+    let valid: Vec<_> = Compression::ALL.iter().map(|&codec| (codec, corpus::batch(codec))).collect();
+    assert!(valid.iter().all(|(_, batch)| validate(batch, &limits()).is_ok()));
+    ottla_test_support::each_seed(0..6_000, |seed| {
+        for (codec, valid) in &valid {
             let random = &mut Random::new(seed);
             let keep = if seed % 4 == 0 { 0 } else { HEADER_BYTES };
-            let spoilt = mutate(random, &valid, keep);
+            let spoilt = mutate(random, valid, keep);
             let spoilt = if seed % 5 == 0 { spoilt } else { repaired(spoilt) };
             run(&Bytes::from(spoilt), &format!("{} seed {seed}", codec.name()));
         }
-    }
+    });
 }
 
 #[test]
 fn records_spoilt_before_they_are_packed_neither_panic_nor_grow() {
     let plain = corpus::batch(Compression::None);
-    for seed in 0..3_000 {
+    ottla_test_support::each_seed(0..3_000, |seed| {
         let random = &mut Random::new(seed);
         let spoilt = repaired(mutate(random, &plain, HEADER_BYTES));
         for &codec in Compression::ALL {
@@ -74,7 +74,7 @@ fn records_spoilt_before_they_are_packed_neither_panic_nor_grow() {
                 run(&packed.freeze(), &format!("{} seed {seed}", codec.name()));
             }
         }
-    }
+    });
 }
 
 #[test]

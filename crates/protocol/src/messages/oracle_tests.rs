@@ -90,7 +90,7 @@ fn endpoints(random: &mut Random) -> Vec<NodeEndpoint> {
 #[test]
 fn produce_requests() {
     for version in 3..=13 {
-        for seed in 0..ROUNDS {
+        ottla_test_support::each_seed(0..ROUNDS, |seed| {
             let random = &mut Random::new(seed);
             let call = ProduceCall {
                 transactional_id: random.coin().then(|| random.text()),
@@ -144,7 +144,7 @@ fn produce_requests() {
             for end in start..expected.len() {
                 assert!(produce::parse(version, &expected[..end], start).is_err(), "version {version} cut at {end}");
             }
-        }
+        });
     }
 }
 
@@ -170,7 +170,7 @@ fn produce_requests_with_null_records_and_unknown_tags() {
 #[test]
 fn produce_responses() {
     for version in 3..=13 {
-        for seed in 0..ROUNDS {
+        ottla_test_support::each_seed(0..ROUNDS, |seed| {
             let random = &mut Random::new(seed + 1_000);
             let response = produce::ProduceResponse {
                 throttle_time_ms: random.i32(),
@@ -211,7 +211,7 @@ fn produce_responses() {
                 Ok((9, response)),
                 "version {version} seed {seed}"
             );
-        }
+        });
     }
 }
 
@@ -350,7 +350,7 @@ fn their_fetch_request(request: &fetch::FetchRequest, version: i16) -> theirs::F
 #[test]
 fn fetch_requests() {
     for version in 4..=18 {
-        for seed in 0..ROUNDS {
+        ottla_test_support::each_seed(0..ROUNDS, |seed| {
             let random = &mut Random::new(seed + 2_000);
             let request = fetch_request(random, version);
             let expected = their_request(ApiKey::Fetch, version, 3, None, &their_fetch_request(&request, version));
@@ -361,7 +361,7 @@ fn fetch_requests() {
             for end in start..expected.len() {
                 assert!(fetch::parse(version, &expected[..end], start).is_err(), "version {version} cut at {end}");
             }
-        }
+        });
     }
 }
 
@@ -463,7 +463,7 @@ fn their_fetch_partition(partition: &fetch::FetchPartitionResponse<Bytes>) -> th
 #[test]
 fn fetch_responses() {
     for version in 4..=18 {
-        for seed in 0..ROUNDS {
+        ottla_test_support::each_seed(0..ROUNDS, |seed| {
             let random = &mut Random::new(seed + 3_000);
             let response = fetch_response(random, version);
             let expected = their_response(ApiKey::Fetch, version, 5, &their_fetch_response(&response));
@@ -481,7 +481,7 @@ fn fetch_responses() {
             }
             assert_eq!(without_length(&joined), expected, "version {version} seed {seed}");
             assert_eq!(fetch::decode_response(version, &expected), Ok((5, response)), "version {version} seed {seed}");
-        }
+        });
     }
 }
 

@@ -466,7 +466,7 @@ fn mutated_batches_are_judged_without_a_panic() {
     // With the CRC repaired, so that the walk itself is what is tested: it may accept, but never panic or run away.
     for &codec in Compression::ALL {
         let valid = plain().compression(codec).build().unwrap();
-        for seed in 0..2_000 {
+        ottla_test_support::each_seed(0..2_000, |seed| {
             let random = &mut Random::new(seed);
             let mut batch = valid.clone();
             for _ in 0..=random.below(3) {
@@ -478,6 +478,6 @@ fn mutated_batches_are_judged_without_a_panic() {
                 assert_eq!(valid.header.last_offset_delta, valid.header.record_count - 1);
                 assert_eq!(valid.header.size_bytes(), batch.len());
             }
-        }
+        });
     }
 }

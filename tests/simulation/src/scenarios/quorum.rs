@@ -62,9 +62,9 @@ fn scenario_21_snapshots_with_crashes_in_the_middle() {
         script.run_ms(2_000)?;
         script.converge()
     };
-    for seed in 21..24 {
+    ottla_test_support::each_seed(21..24, |seed| {
         story(seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-    }
+    });
 }
 
 #[test]

@@ -38,9 +38,9 @@ fn truncation_story(seed: u64, rules: Rules) -> Step {
 
 #[test]
 fn scenario_01_truncating_to_the_high_watermark() {
-    for seed in 0..5 {
+    ottla_test_support::each_seed(0..5, |seed| {
         truncation_story(seed, Rules::default()).expect("acknowledged records stay");
-    }
+    });
     let broken = Rules { truncate_to_high_watermark: true, ..Rules::default() };
     let Violation(what) = truncation_story(0, broken).expect_err("the rule is taken out");
     assert!(what.contains("leads partition"), "{what}");
@@ -72,9 +72,9 @@ fn scenario_02_same_offset_different_records() {
         script.write_hastily(first, 5)?;
         script.converge()
     };
-    for seed in 0..12 {
+    ottla_test_support::each_seed(0..12, |seed| {
         story(seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-    }
+    });
 }
 
 #[test]
@@ -189,9 +189,9 @@ fn scenario_06_an_eligible_replica_wins_over_a_sole_member_that_lost_its_tail() 
         assert!(script.end_of(follower)? >= Offset(20));
         Ok(())
     };
-    for seed in 0..8 {
+    ottla_test_support::each_seed(0..8, |seed| {
         story(seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-    }
+    });
 }
 
 #[test]
@@ -350,9 +350,9 @@ fn scenario_13_checkpoints_ahead_of_the_log() {
         script.write(5)?;
         script.converge()
     };
-    for seed in 0..8 {
+    ottla_test_support::each_seed(0..8, |seed| {
         story(seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-    }
+    });
 }
 
 #[test]

@@ -17,9 +17,10 @@ fn seeds_hold() {
     });
 }
 
-/// Runs every seed below `seeds` on all cores; `failure` tells what went wrong with one, if anything did.
-pub(crate) fn hold(seeds: u64, failure: impl Fn(u64) -> Option<String> + Sync) {
-    let next = AtomicU64::new(0);
+/// Runs every seed below `count` on all cores, or those that `SEED` and `SEEDS` name; `failure` tells what went wrong with one.
+pub(crate) fn hold(count: u64, failure: impl Fn(u64) -> Option<String> + Sync) {
+    let seeds = ottla_test_support::seeds(0..count);
+    let next = AtomicU64::new(seeds.start);
     let failures = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
@@ -27,7 +28,7 @@ pub(crate) fn hold(seeds: u64, failure: impl Fn(u64) -> Option<String> + Sync) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds {
+                    if seed >= seeds.end {
                         break;
                     }
                     if let Some(told) = failure(seed) {

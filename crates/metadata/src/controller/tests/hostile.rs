@@ -236,13 +236,16 @@ impl Hostile {
 #[test]
 fn what_is_proposed_for_any_request_applies_on_every_member() {
     let (mut refusals, mut decided) = (0, 0);
-    for seed in 0..SEEDS {
+    ottla_test_support::each_seed(0..SEEDS, |seed| {
         let mut hostile = Hostile::new(seed);
         hostile.run();
         refusals += hostile.refusals;
         decided += hostile.cluster.transactions;
-    }
-    assert!(refusals > 1_000 && decided > 500, "{refusals} refusals, {decided} transactions");
+    });
+    assert!(
+        !ottla_test_support::runs_at_least(SEEDS) || refusals > 1_000 && decided > 500,
+        "{refusals} refusals, {decided} transactions"
+    );
 }
 
 /// Fault A1 as it was seen: `kafka-configs --alter --entity-type groups --entity-name <1,010 × g>`.

@@ -214,21 +214,20 @@ impl Run {
 #[test]
 fn random_inputs_keep_every_invariant_and_everything_comes_to_rest() {
     let (mut elections, mut states_with_elr) = (0, 0);
-    for seed in 0..60 {
-        let outcome = std::panic::catch_unwind(|| {
-            let mut run = Run { cluster: Cluster::new(), random: seeded(seed), incarnations: 0 };
-            for _ in 0..STEPS {
-                run.step();
-            }
-            run.heal();
-            (run.cluster.elections, run.cluster.states_with_elr)
-        });
-        let Ok(seen) = outcome else { panic!("seed {seed} fails: see above") };
-        elections += seen.0;
-        states_with_elr += seen.1;
-    }
+    ottla_test_support::each_seed(0..60, |seed| {
+        let mut run = Run { cluster: Cluster::new(), random: seeded(seed), incarnations: 0 };
+        for _ in 0..STEPS {
+            run.step();
+        }
+        run.heal();
+        elections += run.cluster.elections;
+        states_with_elr += run.cluster.states_with_elr;
+    });
     // The runs reach what they are meant to look at.
-    assert!(elections > 1_000 && states_with_elr > 500, "{elections} elections, {states_with_elr} states with an ELR");
+    assert!(
+        !ottla_test_support::runs_at_least(60) || elections > 1_000 && states_with_elr > 500,
+        "{elections} elections, {states_with_elr} states with an ELR"
+    );
 }
 
 /// The same seed gives the same proposals, to the byte.

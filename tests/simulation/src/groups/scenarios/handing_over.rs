@@ -25,7 +25,7 @@ fn scenario_29_a_partition_is_handed_over_after_it_was_let_go() {
 
 #[test]
 fn scenario_29_the_confirmation_survives_a_fail_over() {
-    for seed in 0..10 {
+    ottla_test_support::each_seed(0..10, |seed| {
         let mut stage = Stage::new(seed);
         let all = stage.all();
         let first = stage.add_consumer("a", REVOCATION_MS);
@@ -40,7 +40,7 @@ fn scenario_29_the_confirmation_survives_a_fail_over() {
             let (one, two) = (stage.owned(first), stage.owned(second));
             one.len() == 2 && two.len() == 2 && one.is_disjoint(&two)
         });
-    }
+    });
 }
 
 #[test]

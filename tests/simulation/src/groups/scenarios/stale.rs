@@ -48,7 +48,7 @@ fn scenario_28_a_consumer_member_that_stood_still_commits_nothing() {
 
 #[test]
 fn scenario_28_neither_do_they_after_a_fail_over() {
-    for seed in 0..4 {
+    ottla_test_support::each_seed(0..4, |seed| {
         let mut stage = Stage::new(seed);
         let (stopped, other) = if seed % 2 == 0 {
             (stage.add_classic("a"), stage.add_classic("b"))
@@ -61,5 +61,5 @@ fn scenario_28_neither_do_they_after_a_fail_over() {
         stage.world.kill_broker(leader);
         stage.world.start_broker_after_ms(leader, 100);
         stopped_member(stage, stopped, other);
-    }
+    });
 }

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# mutants.sh [REGEX]: changes the cores one place at a time and reports the changes that neither the simulation nor the unit
+# tests notice (docs/mutants.md). REGEX picks mutants by name, such as replication/src/isr.rs. Results: target/mutants/mutants.out.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+: "${OTTLA_CACHE:=$HOME/.cache/ottla}"
+only=${1:-}
+version=27.1.0
+tools="$OTTLA_CACHE/cargo-mutants-$version"
+if [ ! -x "$tools/bin/cargo-mutants" ]; then
+  echo "ottla: building cargo-mutants $version once" >&2
+  cargo install --quiet --locked --root "$tools" --version "$version" cargo-mutants
+fi
+
+# What is mutated: the synchronous cores of replication and of the quorum.
+cores=(partition replica-fetcher broker-session quorum-node replication)
+arguments=()
+for core in "${cores[@]}"; do
+  [ -d "crates/$core" ] || continue
+  arguments+=(--file "crates/$core/src/**/*.rs" --test-package "ottla-$core")
+done
+arguments+=(--file 'crates/metadata/src/election.rs' --file 'crates/metadata/src/controller/**/*.rs')
+# Who judges: the tests of the crates themselves, and the simulation.
+arguments+=(--test-package ottla-metadata --test-package ottla-simulation)
+# A mutant's name begins with its file.
+[ -z "$only" ] || arguments+=(--re "$only")
+
+# Fewer seeds than `make test`: a change that matters is noticed within some hundred, and each mutant runs them all.
+export SEEDS=${SEEDS:-200}
+# Debug builds are incremental; a mutant that makes a loop endless ends at the time limit.
+exec "$tools/bin/cargo-mutants" mutants --jobs 1 --output target/mutants --minimum-test-timeout 300 --no-shuffle \
+  --exclude '**/tests/**' --exclude '**/tests.rs' --exclude '**/*_tests.rs' "${arguments[@]}" -- --locked

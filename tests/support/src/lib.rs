@@ -1,0 +1,104 @@
+//! What all tests share: the seeds that a test runs, and the report of a test that is skipped.
+//!
+//! Variables of the environment, the same for every seeded test:
+//!
+//! - `SEED=n` runs that seed alone, `SEEDS=n` so many instead of the test's own number;
+//! - `FUZZ_SECS=n` goes on with further seeds until that time is over (only tests that call [`each_seed`]);
+//! - `OTTLA_SKIPPED=file` collects the tests that were skipped; `make test` prints them at its end.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    let number = text.trim().parse();
+    Some(number.unwrap_or_else(|_| panic!("{name}={text} is no whole number")))
+}
+
+/// Whether one seed is replayed: a test may tell more then.
+pub fn is_replay() -> bool {
+    std::env::var_os("SEED").is_some()
+}
+
+/// The seeds to run: `default`, unless `SEED` or `SEEDS` say otherwise.
+pub fn seeds(default: Range<u64>) -> Range<u64> {
+    match (number("SEED"), number("SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, Some(count)) => default.start..default.start + count,
+        (None, None) => default,
+    }
+}
+
+/// Whether at least `count` seeds run: a test that counts what its seeds reached can do so only then.
+pub fn runs_at_least(count: u64) -> bool {
+    let seeds = seeds(0..count);
+    seeds.end - seeds.start >= count
+}
+
+/// Runs `test` with every seed to run; when it panics, says how to replay it.
+pub fn each_seed(default: Range<u64>, mut test: impl FnMut(u64)) {
+    let seeds = seeds(default);
+    let fuzzing = number("FUZZ_SECS").filter(|_| !is_replay()).map(Duration::from_secs);
+    let begun = Instant::now();
+    let mut seed = seeds.start;
+    while seed < seeds.end || fuzzing.is_some_and(|time| begun.elapsed() < time) {
+        let _replay = Replay(seed);
+        test(seed);
+        seed += 1;
+    }
+}
+
+/// The line that replays `seed` of the running test.
+pub fn replay(seed: u64) -> String {
+    let package = std::env::var("CARGO_PKG_NAME").map(|name| format!(" -p {name}")).unwrap_or_default();
+    let test = std::thread::current().name().map(|name| format!(" {name}")).unwrap_or_default();
+    format!("replay: SEED={seed} cargo test{package}{test}")
+}
+
+/// Says which seed it was when a test panics.
+struct Replay(u64);
+
+impl Drop for Replay {
+    #[allow(clippy::print_stderr, reason = "a test's output")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", replay(self.0));
+        }
+    }
+}
+
+/// Reports that the running test is skipped, and why.
+#[allow(clippy::print_stderr, reason = "a test's output")]
+pub fn skipped(reason: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    eprintln!("skipped: {reason}");
+    let Some(file) = std::env::var_os("OTTLA_SKIPPED") else { return };
+    let written = OpenOptions::new().append(true).create(true).open(&file);
+    let written = written.and_then(|mut file| writeln!(file, "{test}: {reason}"));
+    if let Err(error) = written {
+        panic!("OTTLA_SKIPPED={}: {error}", file.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_variables_a_test_runs_its_own_seeds() {
+        if number("SEED").or(number("SEEDS")).or(number("FUZZ_SECS")).is_some() {
+            return;
+        }
+        assert_eq!(seeds(3..9), 3..9);
+        let mut seen = Vec::new();
+        each_seed(2..5, |seed| seen.push(seed));
+        assert_eq!(seen, [2, 3, 4]);
+    }
+
+    #[test]
+    fn a_line_replays_the_test() {
+        assert_eq!(replay(7), "replay: SEED=7 cargo test -p ottla-test-support tests::a_line_replays_the_test");
+    }
+}

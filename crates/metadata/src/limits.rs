@@ -50,6 +50,13 @@ pub const MAX_REGISTRATION_TEXT_BYTES: usize = 255;
 /// The address that a coordinator shows for people to read; what is longer is cut.
 pub const MAX_ADDRESS_BYTES: usize = 300;
 
+/// Decided admin requests that the tree remembers, so that a retry is answered as the first try: a thousand a minute would be
+/// many, and each is asked for again within seconds.
+pub const MAX_REMEMBERED_REQUESTS: usize = 256;
+
+/// All of these together. The largest single one, of 10,000 topics deleted by their ids, has 3 MB.
+pub const MAX_REMEMBERED_BYTES: usize = 1024 * 1024;
+
 /// The text of an error. It quotes what a client sent; a response must not be a multiple of its request.
 pub const MAX_ERROR_TEXT_BYTES: usize = 1024;
 
@@ -83,6 +90,8 @@ mod tests {
             ("endpoints", MAX_ENDPOINTS),
             ("listener name", MAX_REGISTRATION_TEXT_BYTES),
             ("address of a coordinator", MAX_ADDRESS_BYTES),
+            ("admin requests", MAX_REMEMBERED_REQUESTS),
+            ("outcomes of admin requests", MAX_REMEMBERED_BYTES),
             ("text of an error", MAX_ERROR_TEXT_BYTES),
         ];
         for (what, limit) in limits {

@@ -51,21 +51,24 @@ fn answer(
             return refused(ErrorCode::UnsupportedEndpointType, &format!("Unsupported endpoint type {other}"));
         }
     }
-    let brokers = image
-        .brokers()
-        .filter(|broker| broker.ready || request.include_fenced_brokers)
-        .filter_map(|broker| {
-            let endpoint = broker.endpoint(listener)?;
+    let live = image.brokers().map(|b| (b.id, b.endpoint(listener), b.rack.as_deref(), !b.ready));
+    let down = image.fenced_brokers().map(|b| (b.id, b.endpoint(listener), b.rack.as_deref(), true));
+    let mut brokers: Vec<_> = live
+        .chain(down)
+        .filter(|(.., is_fenced)| !is_fenced || request.include_fenced_brokers)
+        .filter_map(|(id, endpoint, rack, is_fenced)| {
+            let endpoint = endpoint?;
             Some(
                 DescribeClusterBroker::default()
-                    .with_broker_id(wire::broker_id(broker.id))
+                    .with_broker_id(wire::broker_id(id))
                     .with_host(wire::text(&endpoint.host))
                     .with_port(i32::from(endpoint.port))
-                    .with_rack(broker.rack.as_deref().map(wire::text))
-                    .with_is_fenced(!broker.ready),
+                    .with_rack(rack.map(wire::text))
+                    .with_is_fenced(is_fenced),
             )
         })
         .collect();
+    brokers.sort_by_key(|broker| broker.broker_id);
     let operations = if request.include_cluster_authorized_operations {
         wire::CLUSTER_OPERATIONS
     } else {

@@ -30,8 +30,11 @@ pub async fn move_leaderships(client: &ClusterClient, identity: &Identity) {
             tracing::warn!("leaderships did not move in time; stopping all the same");
             return;
         }
-        let request =
-            cluster::ControlledShutdownRequest { broker_id: identity.id().0, broker_epoch: identity.epoch().0 };
+        let request = cluster::ControlledShutdownRequest {
+            broker_id: identity.id().0,
+            broker_epoch: identity.epoch().0,
+            incarnation_id: bytes::Bytes::copy_from_slice(identity.incarnation().as_bytes()),
+        };
         match client.controlled_shutdown(request, remaining.min(SILENCE_MAX)).await {
             Ok(response) => {
                 let error = i16::try_from(response.error_code).ok().and_then(ErrorCode::from_code);

@@ -227,19 +227,22 @@ impl Admin for AdminService {
     async fn list_brokers(&self, _: Request<ListBrokersRequest>) -> Result<Response<ListBrokersResponse>, Status> {
         let view = self.view()?;
         let image = &view.image;
-        let brokers = image.brokers().map(|broker| Broker {
-            id: broker.id.0,
-            epoch: broker.epoch.0,
-            rack: broker.rack.clone().unwrap_or_default(),
-            endpoints: broker
-                .endpoints
+        let live = image.brokers().map(|b| (b.id, b.epoch, &b.rack, &b.endpoints, !b.ready));
+        let down = image.fenced_brokers().map(|b| (b.id, b.epoch, &b.rack, &b.endpoints, true));
+        let brokers = live.chain(down).map(|(id, epoch, rack, endpoints, fenced)| Broker {
+            id: id.0,
+            epoch: epoch.0,
+            rack: rack.clone().unwrap_or_default(),
+            endpoints: endpoints
                 .iter()
                 .map(|endpoint| format!("{}://{}:{}", endpoint.listener, endpoint.host, endpoint.port))
                 .collect(),
-            incarnation_id: broker.incarnation.to_string(),
+            fenced,
         });
+        let mut brokers: Vec<_> = brokers.collect();
+        brokers.sort_by_key(|broker| broker.id);
         Ok(Response::new(ListBrokersResponse {
-            brokers: brokers.collect(),
+            brokers,
             controller_id: image.controller().unwrap_or(BrokerId::NONE).0,
             cluster_id: image.cluster_id().map(ToString::to_string).unwrap_or_default(),
             revision: view.revision.0,

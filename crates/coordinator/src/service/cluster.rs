@@ -118,7 +118,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<ControlledShutdownRequest>,
     ) -> Result<Response<ControlledShutdownResponse>, Status> {
-        let request = convert::controlled_shutdown_from_proto(&request.into_inner());
+        let request = convert::controlled_shutdown_from_proto(&request.into_inner())?;
         Ok(Response::new(convert::shutdown_progress_to_proto(&decide!(self, ControlledShutdown, request))))
     }
 

@@ -7,15 +7,27 @@ use super::topics::{
     Repeated, check_assignment, count, duplicate_topic_name, first_state, number, outcome, place, refused_unread,
     too_large,
 };
-use super::{Answer, Controller, CreatePartitions, NewPartitions, Refusal, RequestId, TopicOutcome, TopicOutcomes};
+use super::{
+    Answer, Controller, CreatePartitions, IdempotencyKey, NewPartitions, Refusal, RequestId, TopicOutcome,
+    TopicOutcomes,
+};
 use crate::image::TopicImage;
 use crate::limits;
 use crate::nodes;
 use crate::nodes::topic::TopicNode;
 use crate::placement::Seeded;
 
+/// The topics in which a hash over the number of partitions says where a key is. Another number orphans what they hold.
+const PARTITIONED_BY_HASH: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
+
 impl Controller {
-    pub(super) fn create_partitions(&mut self, id: RequestId, request: CreatePartitions, entropy: [u8; 16]) {
+    pub(super) fn create_partitions(
+        &mut self,
+        id: RequestId,
+        request: CreatePartitions,
+        entropy: [u8; 16],
+        key: Option<IdempotencyKey>,
+    ) {
         let mut seeded = Seeded::new(entropy);
         let mut draft = Draft::default();
         let mut room = limits::MAX_ITEMS_PER_REQUEST;
@@ -44,10 +56,12 @@ impl Controller {
                 Err(refusal) => outcome(&topic.topic, TopicId::ZERO, Some(refusal)),
             });
         }
+        let response = Answer::CreatePartitions(TopicOutcomes { topics: outcomes, revision: Revision(0) });
         if !request.validate_only {
+            self.remember(&mut draft, key, &response);
             self.propose(draft);
         }
-        self.answer(id, Answer::CreatePartitions(TopicOutcomes { topics: outcomes, revision: Revision(0) }));
+        self.answer(id, response);
     }
 
     #[allow(clippy::type_complexity)]
@@ -62,6 +76,11 @@ impl Controller {
             let text = "This server does not host this topic-partition.";
             return Err(Refusal::new(ErrorCode::UnknownTopicOrPartition, text));
         };
+        // Which partition a group or a transactional id belongs to follows from their number (fault F8).
+        if PARTITIONED_BY_HASH.contains(&topic.topic.as_str()) {
+            let text = format!("The number of partitions of {} is fixed: what it holds is found by it.", topic.topic);
+            return Err(Refusal::new(ErrorCode::InvalidPartitions, text));
+        }
         let current = found.partition_count();
         let invalid = |text| Err(Refusal::new(ErrorCode::InvalidPartitions, text));
         if count(topic.total) == current {
@@ -84,10 +103,10 @@ impl Controller {
         *room = room.checked_sub(additional).ok_or_else(too_large)?;
         let factor = found.replication_factor();
         if topic.assignments.is_empty() {
-            return Ok((found.clone(), place(ahead, additional, factor, seeded)?));
+            return Ok((found.clone(), place(ahead, additional, factor, seeded, self.config.rules)?));
         }
         for (partition, replicas) in (number(current)..).map(PartitionId).zip(&topic.assignments) {
-            check_assignment(ahead, partition, replicas, Some(factor))?;
+            check_assignment(ahead, partition, replicas, Some(factor), self.config.rules)?;
         }
         Ok((found.clone(), topic.assignments.clone()))
     }

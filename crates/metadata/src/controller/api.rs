@@ -143,6 +143,10 @@ pub struct Probe {
 /// than the grace after which the broker would be fenced anyway.
 pub const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Names an admin request over all its tries: 16 random bytes of whoever sends it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct IdempotencyKey(pub [u8; 16]);
+
 /// What the controller is asked.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Request {
@@ -156,6 +160,9 @@ pub enum Request {
     CreatePartitions(CreatePartitions),
     AlterConfigs(AlterConfigs),
     AdmitCoordinator(AdmitCoordinator),
+    UnregisterBroker(UnregisterBroker),
+    /// The request, decided at most once under its key: a retry is answered as the try that was decided.
+    Once(IdempotencyKey, Box<Request>),
 }
 
 /// The answer to the request of the same name.
@@ -171,6 +178,7 @@ pub enum Answer {
     CreatePartitions(TopicOutcomes),
     AlterConfigs(ConfigOutcomes),
     AdmitCoordinator(Result<(), CoordinatorRefused>),
+    UnregisterBroker(Result<Unregistered, Refusal>),
     /// It could not be decided, or what was decided on it did not come to be for sure. It is to be sent again.
     Unavailable,
 }
@@ -212,6 +220,17 @@ pub struct Registered {
     pub broker: BrokerId,
     pub epoch: BrokerEpoch,
     pub cluster_id: ClusterId,
+    pub revision: Revision,
+}
+
+/// A broker leaves the cluster for good: it counts no more where replicas are placed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnregisterBroker {
+    pub broker: BrokerId,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unregistered {
     pub revision: Revision,
 }
 
@@ -287,6 +306,8 @@ pub struct Resigned {
 pub struct ControlledShutdown {
     pub broker: BrokerId,
     pub epoch: BrokerEpoch,
+    /// Shows that it is the broker that asks: ids and epochs are public (fault G2).
+    pub incarnation: IncarnationId,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -490,4 +511,6 @@ pub struct BrokenRules {
     pub lost_log_may_lead: bool,
     /// A log that cannot be read counts: its replica stays in the ELR, and leads as the last member (faults A4, A9).
     pub offline_log_may_lead: bool,
+    /// A broker that is down is placed on no more, and may not be named in assignments (fault A10).
+    pub fenced_broker_is_gone: bool,
 }

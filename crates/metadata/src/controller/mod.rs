@@ -8,7 +8,7 @@
 //!
 //! Files: [`registration`] (a broker comes), [`sessions`] (it lives, it is fenced), [`shutdown`] (it goes),
 //! [`partitions`] (ISR changes, resignations), [`topics`], [`added_partitions`], [`configs`], [`producer_ids`],
-//! [`bootstrap`], [`work`] (batches), [`growth`] (replicas for new brokers).
+//! [`bootstrap`], [`idempotency`] (retries), [`work`] (batches), [`growth`] (replicas for new brokers).
 
 mod added_partitions;
 mod api;
@@ -17,6 +17,7 @@ mod configs;
 mod draft;
 mod electorate;
 mod growth;
+mod idempotency;
 mod ledger;
 mod partitions;
 mod producer_ids;
@@ -177,16 +178,28 @@ impl Controller {
 
     fn request(&mut self, id: RequestId, request: Request, entropy: [u8; 16]) {
         match request {
+            Request::Once(key, request) => match self.remembered(key, &request) {
+                Some(response) => self.answer(id, response),
+                None => self.decide(id, *request, entropy, Some(key)),
+            },
+            request => self.decide(id, request, entropy, None),
+        }
+    }
+
+    fn decide(&mut self, id: RequestId, request: Request, entropy: [u8; 16], key: Option<IdempotencyKey>) {
+        match request {
             Request::Register(register) => self.register(id, register),
             Request::AlterPartitions(alter) => self.alter_partitions(id, alter),
             Request::ResignLeadership(resign) => self.resign_leadership(id, resign),
             Request::ControlledShutdown(shutdown) => self.controlled_shutdown(id, shutdown),
             Request::AllocateProducerIds(allocate) => self.allocate_producer_ids(id, allocate),
-            Request::CreateTopics(create) => self.create_topics(id, create, entropy),
-            Request::DeleteTopics(delete) => self.delete_topics(id, delete),
-            Request::CreatePartitions(create) => self.create_partitions(id, create, entropy),
+            Request::CreateTopics(create) => self.create_topics(id, create, entropy, key),
+            Request::DeleteTopics(delete) => self.delete_topics(id, delete, key),
+            Request::CreatePartitions(create) => self.create_partitions(id, create, entropy, key),
             Request::AlterConfigs(alter) => self.alter_configs(id, alter),
             Request::AdmitCoordinator(admit) => self.admit_coordinator(id, admit),
+            Request::UnregisterBroker(unregister) => self.unregister_broker(id, unregister, key),
+            Request::Once(..) => self.answer(id, Answer::Unavailable),
         }
     }
 
@@ -308,7 +321,12 @@ impl Answer {
                 outcomes.revision = at;
             }
             Self::AlterConfigs(outcomes) => outcomes.revision = at,
-            Self::Register(Err(_)) | Self::AllocateProducerIds(_) | Self::AdmitCoordinator(_) | Self::Unavailable => {}
+            Self::UnregisterBroker(Ok(unregistered)) => unregistered.revision = at,
+            Self::UnregisterBroker(Err(_))
+            | Self::Register(Err(_))
+            | Self::AllocateProducerIds(_)
+            | Self::AdmitCoordinator(_)
+            | Self::Unavailable => {}
         }
     }
 }

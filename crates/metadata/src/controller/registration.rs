@@ -147,7 +147,8 @@ impl Controller {
             return invalid(format!("A listener, host, security protocol or rack has more than {most} bytes."));
         }
         let ahead = self.ledger.ahead();
-        if ahead.broker(register.broker).is_none() && ahead.broker_count() >= limits::MAX_BROKERS {
+        let registered = ahead.broker_count() + ahead.fenced_brokers().count();
+        if !ahead.is_registered(register.broker) && registered >= limits::MAX_BROKERS {
             return invalid(format!("{} brokers are registered: more are not possible.", limits::MAX_BROKERS));
         }
         let has_inter_broker = register.endpoints.iter().any(|e| e.listener == register.inter_broker_listener);

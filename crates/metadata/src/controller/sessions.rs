@@ -25,6 +25,7 @@ impl Controller {
         self.effects.heartbeats.push((stream, answer));
         if is_known {
             self.make_ready(&beat);
+            self.end_stale_shutdown(&beat);
         }
     }
 
@@ -87,6 +88,9 @@ impl Controller {
             incarnation: registration.incarnation,
             min_insync_replicas: registration.min_insync_replicas,
             fenced_at: self.now.wall,
+            endpoints: registration.endpoints.clone(),
+            rack: registration.rack.clone(),
+            unregistered: false,
         };
         draft.put(tree, nodes::broker_memory::path(broker), nodes::broker_memory::encode(&memory));
         let mut epoch = ahead.controller_epoch();

@@ -8,13 +8,20 @@ use ottla_model::{BrokerId, ErrorCode, MonotonicMs, Revision};
 use super::draft::Draft;
 use super::sessions::next_controller;
 use super::work::{Progress, Work};
-use super::{Answer, ControlledShutdown, Controller, EntryId, RequestId, ShutdownProgress};
-use crate::image::BrokerRegistration;
+use super::{
+    Answer, Beat, ControlledShutdown, Controller, EntryId, IdempotencyKey, Refusal, RequestId, ShutdownProgress,
+    UnregisterBroker, Unregistered,
+};
+use crate::image::{BrokerMemory, BrokerRegistration};
 use crate::nodes;
 
 /// How long a request is held for the last changes to commit and for the other brokers' images to catch up. Then it is
 /// answered as not done, and the broker asks again.
 const HOLD: Duration = Duration::from_secs(1);
+
+/// How long a broker may go on beating after it last asked for its shutdown. It moves leaderships for 3 s and then closes its
+/// logs; the most that takes a minute has too many.
+const GOES_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 struct Waiting {
@@ -30,6 +37,8 @@ pub(super) struct Shutdowns {
     waiting: BTreeMap<RequestId, Waiting>,
     /// Of the last change that was made for each broker's shutdown, as far as this controller knows.
     moved_at: BTreeMap<BrokerId, Revision>,
+    /// When each broker that shuts down last asked for it, as far as this controller knows.
+    asked_at: BTreeMap<BrokerId, MonotonicMs>,
 }
 
 impl Shutdowns {
@@ -40,11 +49,15 @@ impl Shutdowns {
 
 impl Controller {
     pub(super) fn controlled_shutdown(&mut self, id: RequestId, request: ControlledShutdown) {
-        let ControlledShutdown { broker, epoch } = request;
+        let ControlledShutdown { broker, epoch, incarnation } = request;
         if let Err(error) = self.check_epoch(broker, epoch) {
             return self.answer(id, progress(error, 0, false));
         }
         let ahead = self.ledger.ahead();
+        if ahead.broker(broker).is_none_or(|registration| registration.incarnation != incarnation) {
+            return self.answer(id, progress(ErrorCode::StaleBrokerEpoch, 0, false));
+        }
+        self.shutdowns.asked_at.insert(broker, self.now.monotonic);
         if let Some(registration) = ahead.broker(broker).filter(|registration| !registration.shutting_down) {
             let leaving = BrokerRegistration { shutting_down: true, ..(**registration).clone() };
             let mut draft = Draft::default();
@@ -65,9 +78,40 @@ impl Controller {
         self.shutdowns.waiting.insert(id, Waiting { broker, deadline, after: None, is_moved: false });
     }
 
+    /// A broker leaves the cluster for good. One that lives is fenced first, and may register anew.
+    pub(super) fn unregister_broker(&mut self, id: RequestId, request: UnregisterBroker, key: Option<IdempotencyKey>) {
+        let broker = request.broker;
+        if !self.ledger.ahead().is_registered(broker) {
+            let text = format!("Broker ID {broker} is not currently registered");
+            let refusal = Refusal::new(ErrorCode::BrokerIdNotRegistered, text);
+            return self.answer(id, Answer::UnregisterBroker(Err(refusal)));
+        }
+        self.fence(broker, "it was unregistered");
+        let (ahead, tree) = (self.ledger.ahead(), self.ledger.ahead_tree());
+        // Its registration is in flight: it has no session yet that could be ended.
+        let memory = ahead.broker_memory(broker).filter(|_| ahead.broker(broker).is_none()).cloned();
+        let Some(memory) = memory else { return self.answer(id, Answer::Unavailable) };
+        let mut draft = Draft::default();
+        let is_named = ahead.in_sync_on(broker).chain(ahead.eligible_on(broker)).next().is_some();
+        match is_named {
+            true => {
+                let unregistered = BrokerMemory { unregistered: true, ..(*memory).clone() };
+                let payload = nodes::broker_memory::encode(&unregistered);
+                draft.put(tree, nodes::broker_memory::path(broker), payload);
+            }
+            false => draft.delete(tree, nodes::broker_memory::path(broker)),
+        }
+        let response = Answer::UnregisterBroker(Ok(Unregistered { revision: Revision(0) }));
+        self.remember(&mut draft, key, &response);
+        self.propose(draft);
+        self.note(format!("broker {broker} is unregistered"));
+        self.answer(id, response);
+    }
+
     /// The broker is out of the tree: whoever still asks for it is of the past.
     pub(super) fn end_shutdowns_of(&mut self, broker: BrokerId) {
         self.shutdowns.moved_at.remove(&broker);
+        self.shutdowns.asked_at.remove(&broker);
         let of_broker = |waiting: &Waiting| waiting.broker == broker;
         let ended: Vec<_> =
             self.shutdowns.waiting.iter().filter(|(_, waiting)| of_broker(waiting)).map(|(id, _)| *id).collect();
@@ -75,6 +119,29 @@ impl Controller {
             self.shutdowns.waiting.remove(&id);
             self.answer(id, progress(ErrorCode::StaleBrokerEpoch, 0, false));
         }
+    }
+
+    /// A broker that wanted to go and goes on beating does not go: it may lead again.
+    pub(super) fn end_stale_shutdown(&mut self, beat: &Beat) {
+        let ahead = self.ledger.ahead();
+        let leaving = |broker: &&std::sync::Arc<BrokerRegistration>| broker.epoch == beat.epoch && broker.shutting_down;
+        let Some(registration) = ahead.broker(beat.broker).filter(leaving).cloned() else { return };
+        let asked_at = *self.shutdowns.asked_at.entry(beat.broker).or_insert(self.now.monotonic);
+        if self.now.monotonic.since(asked_at) < GOES_WITHIN {
+            return;
+        }
+        self.shutdowns.asked_at.remove(&beat.broker);
+        self.shutdowns.moved_at.remove(&beat.broker);
+        self.work.remove(Work::Shutdown(beat.broker));
+        if let Some(session) = self.liveness.session_mut(beat.broker) {
+            session.is_leaving = false;
+        }
+        let staying = BrokerRegistration { shutting_down: false, ..(*registration).clone() };
+        let mut draft = Draft::default();
+        draft.put(self.ledger.ahead_tree(), nodes::broker::path(beat.broker), nodes::broker::encode(&staying));
+        self.propose(draft);
+        self.work.push(Progress::new(Work::Elect(beat.broker)));
+        self.warn(format!("broker {} asked for a shutdown and goes on: it counts again", beat.broker));
     }
 
     /// The work queue was emptied: what is asked for is queued again.

@@ -7,7 +7,8 @@ use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch, PartitionId,
 use super::draft::Draft;
 use super::work::PARTITIONS_PER_TRANSACTION;
 use super::{
-    Answer, Controller, CreateTopics, DeleteTopics, NewTopic, Refusal, RequestId, TopicOutcome, TopicOutcomes, TopicRef,
+    Answer, BrokenRules, Controller, CreateTopics, DeleteTopics, IdempotencyKey, NewTopic, Refusal, RequestId,
+    TopicOutcome, TopicOutcomes, TopicRef,
 };
 use crate::image::{ConfigEntity, Image, IsrMember, LeaderRecoveryState, PartitionState, TopicImage, metric_name};
 use crate::limits;
@@ -27,7 +28,13 @@ struct Plan {
 }
 
 impl Controller {
-    pub(super) fn create_topics(&mut self, id: RequestId, request: CreateTopics, entropy: [u8; 16]) {
+    pub(super) fn create_topics(
+        &mut self,
+        id: RequestId,
+        request: CreateTopics,
+        entropy: [u8; 16],
+        key: Option<IdempotencyKey>,
+    ) {
         let mut seeded = Seeded::new(entropy);
         let mut draft = Draft::default();
         let mut room = limits::MAX_ITEMS_PER_REQUEST;
@@ -57,10 +64,12 @@ impl Controller {
                 Err(refusal) => outcome(&topic.name, TopicId::ZERO, Some(refusal)),
             });
         }
+        let response = Answer::CreateTopics(TopicOutcomes { topics: outcomes, revision: Revision(0) });
         if !request.validate_only {
+            self.remember(&mut draft, key, &response);
             self.propose(draft);
         }
-        self.answer(id, Answer::CreateTopics(TopicOutcomes { topics: outcomes, revision: Revision(0) }));
+        self.answer(id, response);
     }
 
     fn plan_topic(
@@ -116,7 +125,7 @@ impl Controller {
         let partitions = count(or_default(topic.partitions, request.default_partitions));
         let factor = match topic.grows_to {
             ..=0 => count(or_default(topic.replication_factor, request.default_replication_factor)),
-            most => count(most).min(self.ledger.ahead().broker_count()).max(1),
+            most => count(most).min(usable_brokers(self.ledger.ahead(), self.config.rules).count()).max(1),
         };
         if partitions > room {
             return Err(too_large());
@@ -125,7 +134,7 @@ impl Controller {
             let text = format!("Replication factor must not be larger than {}.", limits::MAX_REPLICATION_FACTOR);
             return Err(Refusal::new(ErrorCode::InvalidReplicationFactor, text));
         }
-        place(self.ledger.ahead(), partitions, factor, seeded)
+        place(self.ledger.ahead(), partitions, factor, seeded, self.config.rules)
     }
 
     /// The replicas that the request itself assigns.
@@ -144,7 +153,7 @@ impl Controller {
             if by_partition.contains_key(partition) {
                 return refuse(format!("Found multiple manual partition assignments for partition {partition}"));
             }
-            check_assignment(self.ledger.ahead(), *partition, replicas, factor)?;
+            check_assignment(self.ledger.ahead(), *partition, replicas, factor, self.config.rules)?;
             factor = Some(replicas.len());
             by_partition.insert(*partition, replicas.clone());
         }
@@ -171,7 +180,7 @@ impl Controller {
         draft
     }
 
-    pub(super) fn delete_topics(&mut self, id: RequestId, request: DeleteTopics) {
+    pub(super) fn delete_topics(&mut self, id: RequestId, request: DeleteTopics, key: Option<IdempotencyKey>) {
         let mut draft = Draft::default();
         let mut room = PARTITIONS_PER_TRANSACTION;
         let names = Repeated::of(request.topics.iter().filter_map(TopicRef::name));
@@ -216,8 +225,10 @@ impl Controller {
                 },
             });
         }
+        let response = Answer::DeleteTopics(TopicOutcomes { topics: outcomes, revision: Revision(0) });
+        self.remember(&mut draft, key, &response);
         self.propose(draft);
-        self.answer(id, Answer::DeleteTopics(TopicOutcomes { topics: outcomes, revision: Revision(0) }));
+        self.answer(id, response);
     }
 
     /// The topic goes at once for everybody; the states of a large one are removed from the tree in pieces.
@@ -315,19 +326,31 @@ fn overrides(configs: &[(String, Option<String>)]) -> Result<BTreeMap<String, St
     Ok(configs.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect())
 }
 
+/// The brokers that replicas may be placed on: all that are registered, but those in controlled shutdown. One that is down, or
+/// not ready yet, gets replicas outside the ISR (Kafka's "fenced").
+fn usable_brokers(image: &Image, rules: BrokenRules) -> impl Iterator<Item = UsableBroker> + '_ {
+    let live = image.brokers().filter(|broker| !broker.shutting_down).map(|broker| UsableBroker {
+        id: broker.id,
+        rack: broker.rack.clone(),
+        is_active: broker.is_active(),
+    });
+    let fenced = image.fenced_brokers().filter(move |_| !rules.fenced_broker_is_gone).map(|broker| UsableBroker {
+        id: broker.id,
+        rack: broker.rack.clone(),
+        is_active: false,
+    });
+    live.chain(fenced)
+}
+
 /// Places replicas on the registered brokers.
 pub(super) fn place(
     image: &Image,
     partitions: usize,
     replication_factor: usize,
     seeded: &mut Seeded,
+    rules: BrokenRules,
 ) -> Result<Vec<Vec<BrokerId>>, Refusal> {
-    let usable = image.brokers().map(|broker| UsableBroker {
-        id: broker.id,
-        rack: broker.rack.clone(),
-        is_active: broker.is_active(),
-    });
-    placement::place(usable, partitions, replication_factor, seeded).map_err(|error| {
+    placement::place(usable_brokers(image, rules), partitions, replication_factor, seeded).map_err(|error| {
         let text = format!("Unable to replicate the partition {replication_factor} time(s): {error}");
         Refusal::new(ErrorCode::InvalidReplicationFactor, text)
     })
@@ -339,6 +362,7 @@ pub(super) fn check_assignment(
     partition: PartitionId,
     replicas: &[BrokerId],
     factor: Option<usize>,
+    rules: BrokenRules,
 ) -> Result<(), Refusal> {
     let refuse = |text: String| Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, text));
     if replicas.is_empty() {
@@ -354,7 +378,8 @@ pub(super) fn check_assignment(
     let mut sorted = replicas.to_vec();
     sorted.sort();
     for broker in sorted {
-        if image.broker(broker).is_none() {
+        let is_gone = rules.fenced_broker_is_gone && image.broker(broker).is_none();
+        if is_gone || !image.is_registered(broker) {
             return refuse(format!(
                 "The manual partition assignment includes broker {broker}, but no such broker is registered."
             ));

@@ -47,7 +47,8 @@ impl BrokerRegistration {
     }
 }
 
-/// The last session of a broker that ended: `/ottla/brokers/N`.
+/// A broker by its last session that ended: `/ottla/brokers/N`. While it is down, it stays registered by this (Kafka calls it
+/// fenced): replicas may be placed on it, outside the ISR, until somebody unregisters it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BrokerMemory {
     pub id: BrokerId,
@@ -56,4 +57,15 @@ pub struct BrokerMemory {
     pub incarnation: IncarnationId,
     pub min_insync_replicas: i32,
     pub fenced_at: TimestampMs,
+    pub endpoints: Vec<Endpoint>,
+    pub rack: Option<String>,
+    /// Somebody took it out of the cluster (UnregisterBroker). It is remembered only because some ISR or ELR still names it:
+    /// should it come back, what it says of its log is compared with this.
+    pub unregistered: bool,
+}
+
+impl BrokerMemory {
+    pub fn endpoint(&self, listener: &ListenerName) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.listener == *listener)
+    }
 }

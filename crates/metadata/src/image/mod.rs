@@ -105,7 +105,7 @@ impl Image {
         self.controller_epoch
     }
 
-    /// The registered brokers by id; among them some that are not [ready](BrokerRegistration::ready) yet.
+    /// The live brokers by id; among them some that are not [ready](BrokerRegistration::ready) yet.
     pub fn brokers(&self) -> impl Iterator<Item = &Arc<BrokerRegistration>> {
         self.brokers.values()
     }
@@ -118,7 +118,17 @@ impl Image {
         self.brokers.get(&id)
     }
 
-    /// The registered epoch of a broker.
+    /// The brokers that are down and stay registered, by id.
+    pub fn fenced_brokers(&self) -> impl Iterator<Item = &Arc<BrokerMemory>> {
+        self.memories.values().filter(|memory| !memory.unregistered && !self.brokers.contains_key(&memory.id))
+    }
+
+    /// Whether the broker belongs to the cluster, live or down.
+    pub fn is_registered(&self, id: BrokerId) -> bool {
+        self.brokers.contains_key(&id) || self.memories.get(&id).is_some_and(|memory| !memory.unregistered)
+    }
+
+    /// The registered epoch of a live broker.
     pub fn broker_epoch(&self, id: BrokerId) -> Option<BrokerEpoch> {
         self.broker(id).map(|broker| broker.epoch)
     }

@@ -11,7 +11,7 @@ use crate::image::{BrokerRegistration, Endpoint};
 use crate::tree::{Node, Path};
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct EndpointPayload {
+pub(super) struct EndpointPayload {
     #[prost(string, tag = "1")]
     listener: String,
     #[prost(string, tag = "2")]
@@ -42,20 +42,36 @@ struct BrokerPayload {
     registered_at_ms: i64,
 }
 
+pub(super) fn encode_endpoints(endpoints: &[Endpoint]) -> Vec<EndpointPayload> {
+    let payload = |endpoint: &Endpoint| EndpointPayload {
+        listener: endpoint.listener.as_str().to_owned(),
+        host: endpoint.host.clone(),
+        port: endpoint.port.into(),
+        security_protocol: endpoint.security_protocol.clone(),
+    };
+    endpoints.iter().map(payload).collect()
+}
+
+pub(super) fn decode_endpoints(payload: Vec<EndpointPayload>) -> Result<Vec<Endpoint>, NodeError> {
+    let endpoint = |payload: EndpointPayload| {
+        Ok(Endpoint {
+            listener: ListenerName::new(payload.listener),
+            host: payload.host,
+            port: u16::try_from(payload.port).map_err(|_| NodeError::field("port", payload.port))?,
+            security_protocol: payload.security_protocol,
+        })
+    };
+    payload.into_iter().map(endpoint).collect()
+}
+
 pub fn path(id: BrokerId) -> Path {
     Path::built(format!("/brokers/ids/{id}"))
 }
 
 pub fn encode(broker: &BrokerRegistration) -> Bytes {
-    let endpoints = broker.endpoints.iter().map(|endpoint| EndpointPayload {
-        listener: endpoint.listener.as_str().to_owned(),
-        host: endpoint.host.clone(),
-        port: endpoint.port.into(),
-        security_protocol: endpoint.security_protocol.clone(),
-    });
     BrokerPayload {
         incarnation: Bytes::copy_from_slice(broker.incarnation.as_bytes()),
-        endpoints: endpoints.collect(),
+        endpoints: encode_endpoints(&broker.endpoints),
         inter_broker_listener: broker.inter_broker_listener.as_str().to_owned(),
         rack: broker.rack.clone(),
         ready: broker.ready,
@@ -70,20 +86,12 @@ pub fn encode(broker: &BrokerRegistration) -> Bytes {
 /// The node's creation gives the broker epoch.
 pub fn decode(id: BrokerId, node: &Node) -> Result<BrokerRegistration, NodeError> {
     let payload = BrokerPayload::decode(node.payload.clone())?;
-    let endpoints = payload.endpoints.into_iter().map(|endpoint| {
-        Ok(Endpoint {
-            listener: ListenerName::new(endpoint.listener),
-            host: endpoint.host,
-            port: u16::try_from(endpoint.port).map_err(|_| NodeError::field("port", endpoint.port))?,
-            security_protocol: endpoint.security_protocol,
-        })
-    });
     Ok(BrokerRegistration {
         id,
         epoch: node.created.into(),
         incarnation: IncarnationId::from_slice(&payload.incarnation)
             .ok_or_else(|| NodeError::field("incarnation", &payload.incarnation))?,
-        endpoints: endpoints.collect::<Result<_, NodeError>>()?,
+        endpoints: decode_endpoints(payload.endpoints)?,
         inter_broker_listener: ListenerName::new(payload.inter_broker_listener),
         rack: payload.rack,
         ready: payload.ready,

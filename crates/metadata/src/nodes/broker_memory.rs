@@ -1,11 +1,12 @@
-//! `/ottla/brokers/N`: what must outlive a broker's session: the epoch and incarnation of the last one that ended, by
-//! which its next registration shows whether its log is whole.
+//! `/ottla/brokers/N`: what must outlive a broker's session: that it is registered, where it was reached, and the epoch and
+//! incarnation of the last one that ended, by which its next registration shows whether its log is whole.
 
 use bytes::Bytes;
 use ottla_model::{BrokerEpoch, BrokerId, IncarnationId, TimestampMs};
 use prost::Message;
 use serde::Serialize;
 
+use super::broker::{EndpointPayload, decode_endpoints, encode_endpoints};
 use super::{NodeError, to_json};
 use crate::image::BrokerMemory;
 use crate::tree::Path;
@@ -20,6 +21,12 @@ struct MemoryPayload {
     min_insync_replicas: i32,
     #[prost(int64, tag = "4")]
     fenced_at_ms: i64,
+    #[prost(message, repeated, tag = "5")]
+    endpoints: Vec<EndpointPayload>,
+    #[prost(string, optional, tag = "6")]
+    rack: Option<String>,
+    #[prost(bool, tag = "7")]
+    unregistered: bool,
 }
 
 pub fn path(id: BrokerId) -> Path {
@@ -32,6 +39,9 @@ pub fn encode(memory: &BrokerMemory) -> Bytes {
         incarnation: Bytes::copy_from_slice(memory.incarnation.as_bytes()),
         min_insync_replicas: memory.min_insync_replicas,
         fenced_at_ms: memory.fenced_at.0,
+        endpoints: encode_endpoints(&memory.endpoints),
+        rack: memory.rack.clone(),
+        unregistered: memory.unregistered,
     }
     .encode_to_vec()
     .into()
@@ -46,6 +56,9 @@ pub fn decode(id: BrokerId, payload: &Bytes) -> Result<BrokerMemory, NodeError> 
             .ok_or_else(|| NodeError::field("incarnation", &payload.incarnation))?,
         min_insync_replicas: payload.min_insync_replicas.max(1),
         fenced_at: TimestampMs(payload.fenced_at_ms),
+        endpoints: decode_endpoints(payload.endpoints)?,
+        rack: payload.rack,
+        unregistered: payload.unregistered,
     })
 }
 
@@ -53,9 +66,13 @@ pub fn decode(id: BrokerId, payload: &Bytes) -> Result<BrokerMemory, NodeError> 
 struct Shown {
     version: u8,
     epoch: i64,
-    incarnation: String,
+    endpoints: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rack: Option<String>,
     min_insync_replicas: i32,
     fenced_at: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unregistered: bool,
 }
 
 pub fn json(id: BrokerId, payload: &Bytes) -> Result<String, NodeError> {
@@ -63,9 +80,11 @@ pub fn json(id: BrokerId, payload: &Bytes) -> Result<String, NodeError> {
     to_json(&Shown {
         version: 1,
         epoch: memory.epoch.0,
-        incarnation: memory.incarnation.to_string(),
+        endpoints: memory.endpoints.iter().map(|e| format!("{}://{}:{}", e.listener, e.host, e.port)).collect(),
+        rack: memory.rack.clone(),
         min_insync_replicas: memory.min_insync_replicas,
         fenced_at: memory.fenced_at.to_string(),
+        unregistered: memory.unregistered,
     })
 }
 
@@ -81,6 +100,14 @@ mod tests {
             incarnation: IncarnationId([1; 16]),
             min_insync_replicas: 2,
             fenced_at: TimestampMs(5),
+            endpoints: vec![crate::image::Endpoint {
+                listener: ottla_model::ListenerName::new("INTERNAL"),
+                host: "10.0.0.1".to_owned(),
+                port: 9092,
+                security_protocol: "PLAINTEXT".to_owned(),
+            }],
+            rack: Some("a".to_owned()),
+            unregistered: true,
         };
         assert_eq!(decode(BrokerId(3), &encode(&memory)), Ok(memory.clone()));
         let shown = json(BrokerId(3), &encode(&memory)).expect("shows");

@@ -8,6 +8,7 @@ pub mod config;
 pub mod controller;
 pub mod controller_epoch;
 pub mod coordinator;
+pub mod decided_request;
 pub mod delete_topic;
 pub mod feature;
 pub mod partition;
@@ -136,6 +137,7 @@ pub const EMPTY_PARENTS: &[&str] = &[
     "/ottla",
     "/ottla/brokers",
     "/ottla/coordinators",
+    "/ottla/requests",
 ];
 
 fn to_json(value: &impl Serialize) -> Result<String, NodeError> {

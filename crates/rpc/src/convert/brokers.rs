@@ -84,8 +84,14 @@ pub fn beat_answer_to_proto(answer: &BeatAnswer) -> cluster::HeartbeatResponse {
     }
 }
 
-pub fn controlled_shutdown_from_proto(wire: &cluster::ControlledShutdownRequest) -> ControlledShutdown {
-    ControlledShutdown { broker: BrokerId(wire.broker_id), epoch: BrokerEpoch(wire.broker_epoch) }
+pub fn controlled_shutdown_from_proto(
+    wire: &cluster::ControlledShutdownRequest,
+) -> Result<ControlledShutdown, InvalidField> {
+    Ok(ControlledShutdown {
+        broker: BrokerId(wire.broker_id),
+        epoch: BrokerEpoch(wire.broker_epoch),
+        incarnation: incarnation(&wire.incarnation_id)?,
+    })
 }
 
 pub fn shutdown_progress_to_proto(answer: &ShutdownProgress) -> cluster::ControlledShutdownResponse {

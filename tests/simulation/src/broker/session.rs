@@ -346,7 +346,11 @@ impl Process {
             && let Some(epoch) = epoch
         {
             self.session.shutdown_asked = now;
-            let request = Request::ControlledShutdown(ControlledShutdown { broker: self.id, epoch });
+            let request = Request::ControlledShutdown(ControlledShutdown {
+                broker: self.id,
+                epoch,
+                incarnation: self.incarnation,
+            });
             let call = self.call_id();
             self.calls.insert(call, (now, Call::Shutdown));
             out.send(self.session.leader_node(), Message::Cluster { call, request: Arc::new(request) });

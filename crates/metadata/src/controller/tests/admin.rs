@@ -405,3 +405,72 @@ fn a_topic_that_grows_gets_replicas_as_brokers_join_and_elections_do_not_stop_it
     let members = [1, 2, 3].map(|id| cluster.member(id)).to_vec();
     assert_eq!(cluster.alter_isr(TOPIC, members), ErrorCode::None);
 }
+
+/// Fault B12: what a client sends again after a change of quorum leader was decided already.
+#[test]
+fn a_retry_is_answered_as_the_try_that_was_decided() {
+    let mut cluster = Cluster::of(2);
+    let mut key = 0;
+    let outcome = |answer: Answer| match answer {
+        Answer::CreateTopics(o) | Answer::DeleteTopics(o) | Answer::CreatePartitions(o) => o
+            .topics
+            .into_iter()
+            .map(|topic| (topic.name, topic.id, topic.refusal.map(|refusal| refusal.error), topic.partitions))
+            .collect::<Vec<_>>(),
+        other => panic!("not an answer about topics: {other:?}"),
+    };
+    let mut twice = |cluster: &mut Cluster, request: Request| {
+        key += 1;
+        let once = Request::Once(IdempotencyKey([key; 16]), Box::new(request));
+        // The second while the first is in flight, the third after it was committed, by another quorum leader.
+        let ids = [cluster.send(once.clone()), cluster.send(once.clone())];
+        cluster.commit_all();
+        let [first, second] = ids.map(|id| cluster.answers.remove(&id).expect("answered"));
+        assert_eq!(outcome(first.clone()), outcome(second));
+        cluster.change_leader();
+        cluster.commit_all();
+        (first, cluster.ask(once))
+    };
+    let topics = vec![new_topic("t", &[&[1, 2]], &[]), new_topic("?", &[], &[])];
+    let create = CreateTopics { topics, validate_only: false, default_partitions: 1, default_replication_factor: 1 };
+    let (first, again) = twice(&mut cluster, Request::CreateTopics(create.clone()));
+    let (first, again) = (outcome(first), outcome(again));
+    assert_eq!(first[0], again[0]);
+    assert_eq!(again[1].2, Some(ErrorCode::InvalidTopicException));
+    assert_eq!(cluster.image.topic("t").map(|topic| topic.id), Some(again[0].1));
+    cluster.beat(1);
+    cluster.beat(2);
+    let grown = vec![NewPartitions { topic: "t".to_owned(), total: 2, assignments: vec![] }];
+    let grow = Request::CreatePartitions(CreatePartitions { topics: grown, validate_only: false });
+    let (first, again) = twice(&mut cluster, grow);
+    assert_eq!(outcome(first), outcome(again));
+    assert_eq!(cluster.image.topic("t").map(|topic| topic.partition_count()), Some(2));
+    // Deleted, and created by somebody else before the retry: that one stays.
+    let delete = Request::DeleteTopics(DeleteTopics { topics: vec![TopicRef::Name("t".to_owned())] });
+    let once = Request::Once(IdempotencyKey([99; 16]), Box::new(delete.clone()));
+    let first = outcome(cluster.ask(once.clone()));
+    cluster.create("t", &[&[1, 2]], &[]);
+    assert_eq!(outcome(cluster.ask(once)), first);
+    assert!(cluster.image.topic("t").is_some());
+    // Without a key it is another request.
+    assert_eq!(outcome(cluster.ask(delete))[0].2, None);
+    assert!(cluster.image.topic("t").is_none());
+}
+
+#[test]
+fn what_is_remembered_is_bounded() {
+    let mut cluster = Cluster::of(1);
+    let remembered = |cluster: &Cluster| cluster.tree.below(&crate::nodes::decided_request::parent_path()).count();
+    for key in 0..300_u128 {
+        let topics = vec![new_topic(&format!("t{key}"), &[&[1]], &[])];
+        let create =
+            CreateTopics { topics, validate_only: false, default_partitions: 1, default_replication_factor: 1 };
+        let once = Request::Once(IdempotencyKey(key.to_be_bytes()), Box::new(Request::CreateTopics(create)));
+        cluster.ask(once);
+    }
+    assert_eq!(remembered(&cluster), crate::limits::MAX_REMEMBERED_REQUESTS);
+    cluster.now.wall.0 += 601_000;
+    let delete = Request::DeleteTopics(DeleteTopics { topics: vec![TopicRef::Name("t7".to_owned())] });
+    cluster.ask(Request::Once(IdempotencyKey([1; 16]), Box::new(delete)));
+    assert_eq!(remembered(&cluster), 1);
+}

@@ -263,7 +263,11 @@ fn a_broker_that_shut_down_is_fenced_as_its_stream_ends() {
     cluster.reachable = false;
     cluster.create("t", &[&[1, 2, 3], &[2, 3, 1]], &[]);
     let epoch = cluster.brokers[&1].epoch;
-    let shutdown = Request::ControlledShutdown(ControlledShutdown { broker: BrokerId(1), epoch });
+    let shutdown = Request::ControlledShutdown(ControlledShutdown {
+        broker: BrokerId(1),
+        epoch,
+        incarnation: cluster.brokers[&1].incarnation,
+    });
     let id = cluster.send(shutdown.clone());
     cluster.commit_all();
     let state = cluster.state("t", 0);
@@ -297,7 +301,11 @@ fn a_shutdown_waits_for_a_replica_that_may_catch_up_and_hands_over_as_it_joins()
     let one = vec![cluster.member(1)];
     assert_eq!(cluster.alter_isr("t", one), ErrorCode::None);
     let epoch = cluster.brokers[&1].epoch;
-    let shutdown = Request::ControlledShutdown(ControlledShutdown { broker: BrokerId(1), epoch });
+    let shutdown = Request::ControlledShutdown(ControlledShutdown {
+        broker: BrokerId(1),
+        epoch,
+        incarnation: cluster.brokers[&1].incarnation,
+    });
     let ask = |cluster: &mut Cluster| {
         let id = cluster.send(shutdown.clone());
         cluster.run(1_100);
@@ -316,4 +324,29 @@ fn a_shutdown_waits_for_a_replica_that_may_catch_up_and_hands_over_as_it_joins()
     assert_eq!(ask(&mut cluster), (1, true));
     assert_eq!(isr(&cluster.state("t", 0)), [2]);
     assert_eq!(cluster.state("alone", 0).leader, BrokerId(1));
+}
+
+/// Fault G2: ids and epochs are public; and a broker that does not go after all counts again.
+#[test]
+fn a_shutdown_is_asked_for_by_the_broker_itself_and_ends_where_it_stays() {
+    let mut cluster = Cluster::of(2);
+    cluster.create("t", &[&[1, 2]], &[("min.insync.replicas", "1")]);
+    let (epoch, incarnation) = (cluster.brokers[&1].epoch, cluster.brokers[&1].incarnation);
+    let forged = ControlledShutdown { broker: BrokerId(1), epoch, incarnation: IncarnationId([0xee; 16]) };
+    let Answer::ControlledShutdown(refused) = cluster.ask(Request::ControlledShutdown(forged.clone())) else {
+        panic!()
+    };
+    assert_eq!(refused.error, ErrorCode::StaleBrokerEpoch);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(1));
+    cluster.send(Request::ControlledShutdown(ControlledShutdown { incarnation, ..forged }));
+    cluster.run(30_000);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(2));
+    assert!(cluster.image.broker(BrokerId(1)).is_some_and(|broker| broker.shutting_down));
+    // Asked again: it has its time again, whoever leads the quorum.
+    cluster.change_leader();
+    cluster.commit_all();
+    cluster.run(59_000);
+    assert!(cluster.image.broker(BrokerId(1)).is_some_and(|broker| broker.shutting_down));
+    cluster.run(2_000);
+    assert!(cluster.image.broker(BrokerId(1)).is_some_and(|broker| broker.is_active()));
 }

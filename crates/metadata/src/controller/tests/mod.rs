@@ -2,6 +2,7 @@
 
 mod admin;
 mod brokers;
+mod fenced;
 mod harness;
 mod hostile;
 mod random;

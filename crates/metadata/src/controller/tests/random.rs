@@ -132,7 +132,11 @@ impl Run {
             }
             12 => {
                 if let Some(broker) = known {
-                    let shutdown = ControlledShutdown { broker: BrokerId(id), epoch: broker.epoch };
+                    let shutdown = ControlledShutdown {
+                        broker: BrokerId(id),
+                        epoch: broker.epoch,
+                        incarnation: broker.incarnation,
+                    };
                     self.cluster.send(Request::ControlledShutdown(shutdown));
                 }
             }

@@ -59,7 +59,11 @@ fn scenario_5_fenced_leaving_and_unready_replicas_are_ineligible() {
     let unready = IsrMember { broker: BrokerId(2), epoch };
     assert_eq!(cluster.alter_isr("t", vec![all[0], unready]), ErrorCode::IneligibleReplica);
     let leaving = all[2];
-    cluster.send(Request::ControlledShutdown(ControlledShutdown { broker: leaving.broker, epoch: leaving.epoch }));
+    cluster.send(Request::ControlledShutdown(ControlledShutdown {
+        broker: leaving.broker,
+        epoch: leaving.epoch,
+        incarnation: cluster.brokers[&leaving.broker.0].incarnation,
+    }));
     assert_eq!(cluster.alter_isr("t", vec![all[0], leaving]), ErrorCode::IneligibleReplica);
     assert_eq!(isr(&cluster.state("t", 0)), [1]);
 }

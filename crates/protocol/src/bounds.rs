@@ -2,12 +2,15 @@
 //!
 //! `kafka_protocol` hands array lengths from the wire to `Vec::with_capacity`: four bytes can ask for 144 GiB. So each body
 //! is first walked here by a description of its schema, without allocating: every array must fit into the bytes that
-//! are there, all arrays together stay under [`ELEMENTS_MAX`], all tagged fields under [`TAGGED_FIELDS_TOTAL_MAX`], strings
-//! are UTF-8. A body that passes grows, decoded, by less than 64 MiB. Produce, Fetch, OffsetCommit and
+//! are there, all arrays together stay under [`ELEMENTS_MAX`], all tagged fields under [`TAGGED_FIELDS_TOTAL_MAX`]. A body that passes grows, decoded, by less than 64 MiB. Produce, Fetch, OffsetCommit and
 //! OffsetFetch have parsers of their own ([`crate::messages`]) that hold the same bounds themselves.
 
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+
 use crate::api::Api;
-use crate::wire::{Reader, WireError};
+use crate::wire::{self, Reader, WireError};
 
 /// The most array elements in one request, nested ones counted. A decoded element takes 24 to 150 bytes, so that a quarter
 /// of a million stays below 40 MiB; a list of all partitions of the largest cluster has 100,000.
@@ -203,8 +206,27 @@ fn schema(api: Api) -> Option<&'static [Field]> {
     })
 }
 
-/// Judges the body of a request before a decoder sees it. Bytes after the last field are accepted, as Kafka does.
+/// Checks the body of a request before a decoder sees it. Bytes after the last field are accepted, as Kafka does.
 pub fn check(api_key: i16, version: i16, body: &[u8]) -> Result<(), BoundsError> {
+    walk(api_key, version, body).map(|_| ())
+}
+
+/// As [`check`]; returns the body with what is not UTF-8 in its strings replaced (see [`wire::text`]), because the schema's
+/// decoders refuse such strings. A body of good strings, nearly all, comes back as it is.
+pub fn check_and_repair(api_key: i16, version: i16, body: Bytes) -> Result<Bytes, BoundsError> {
+    let not_utf8 = walk(api_key, version, &body)?;
+    if not_utf8.is_empty() {
+        return Ok(body);
+    }
+    let mut repaired = BytesMut::from(&body[..]);
+    for range in not_utf8 {
+        wire::replace_not_utf8(&mut repaired[range]);
+    }
+    Ok(repaired.freeze())
+}
+
+/// Where the body has strings that are not UTF-8.
+fn walk(api_key: i16, version: i16, body: &[u8]) -> Result<Vec<Range<usize>>, BoundsError> {
     let api = Api::from_key(api_key).ok_or(BoundsError::UnknownApi(api_key))?;
     if !api.served().contains(version) {
         return Err(BoundsError::UnsupportedVersion { api, version });
@@ -213,15 +235,17 @@ pub fn check(api_key: i16, version: i16, body: &[u8]) -> Result<(), BoundsError>
     if body.len() > max {
         return Err(BoundsError::TooLarge { api, size: body.len(), max });
     }
-    let Some(fields) = schema(api) else { return Ok(()) };
+    let Some(fields) = schema(api) else { return Ok(Vec::new()) };
     let mut walk = Walk {
         reader: Reader::new(body, 0),
         version,
         flexible: api.is_flexible(version),
         elements: ELEMENTS_MAX,
         tagged_fields: TAGGED_FIELDS_TOTAL_MAX,
+        not_utf8: Vec::new(),
     };
-    walk.structure(fields).map_err(|error| BoundsError::Malformed { api, version, error })
+    walk.structure(fields).map_err(|error| BoundsError::Malformed { api, version, error })?;
+    Ok(walk.not_utf8)
 }
 
 struct Walk<'a> {
@@ -231,6 +255,7 @@ struct Walk<'a> {
     /// How many elements and tagged fields may still come.
     elements: u32,
     tagged_fields: u32,
+    not_utf8: Vec<Range<usize>>,
 }
 
 impl Walk<'_> {
@@ -256,17 +281,17 @@ impl Walk<'_> {
                 self.reader.take(*bytes)?;
             }
             Field::Text(versions) if here(versions) => {
-                self.reader.string(self.flexible)?;
+                self.text()?.ok_or(WireError::InvalidLength(-1))?;
             }
             Field::NullableText(versions) if here(versions) => {
-                self.reader.nullable_string(self.flexible)?;
+                self.text()?;
             }
             Field::Bytes(versions) if here(versions) => {
                 self.reader.nullable_bytes(self.flexible)?.ok_or(WireError::InvalidLength(-1))?;
             }
             Field::Texts(versions) if here(versions) => {
                 for _ in 0..self.array(1)? {
-                    self.reader.string(self.flexible)?;
+                    self.text()?.ok_or(WireError::InvalidLength(-1))?;
                 }
             }
             Field::Numbers(bytes, versions) if here(versions) => {
@@ -282,6 +307,16 @@ impl Walk<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// A string's length; none for null.
+    fn text(&mut self) -> Result<Option<usize>, WireError> {
+        let Some(bytes) = self.reader.nullable_string_bytes(self.flexible)? else { return Ok(None) };
+        if std::str::from_utf8(bytes).is_err() {
+            let end = self.reader.position();
+            self.not_utf8.push(end - bytes.len()..end);
+        }
+        Ok(Some(bytes.len()))
     }
 
     fn optional_structure(&mut self, fields: &[Field]) -> Result<(), WireError> {

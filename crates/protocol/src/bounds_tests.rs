@@ -86,12 +86,11 @@ fn many_tagged_fields_spread_over_elements_are_bounded() {
 }
 
 #[test]
-fn names_that_are_not_utf8_are_refused() {
-    let body = [0, 0, 0, 1, 0, 2, 0xc3, 0x28, 1];
-    assert!(matches!(
-        bounds::check(Api::Metadata.key(), 4, &body),
-        Err(BoundsError::Malformed { error: WireError::NotUtf8, .. })
-    ));
+fn names_that_are_not_utf8_are_repaired() {
+    let body = bytes::Bytes::from_static(&[0, 0, 0, 1, 0, 2, 0xc3, 0x28, 1]);
+    assert_eq!(bounds::check(Api::Metadata.key(), 4, &body), Ok(()));
+    let repaired = bounds::check_and_repair(Api::Metadata.key(), 4, body).unwrap();
+    assert_eq!(&repaired[..], [0, 0, 0, 1, 0, 2, b'?', 0x28, 1]);
 }
 
 #[test]

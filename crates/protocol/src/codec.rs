@@ -29,9 +29,9 @@ fn api_of<R: Request>() -> Result<Api, CodecError> {
 
 /// Decodes the body of a request: `decode_request::<MetadataRequest>(header.api_version, body)`. `body` begins where
 /// [`frame::parse_header`] said.
-pub fn decode_request<R: Request>(version: i16, mut body: Bytes) -> Result<R, CodecError> {
+pub fn decode_request<R: Request>(version: i16, body: Bytes) -> Result<R, CodecError> {
     let api = api_of::<R>()?;
-    bounds::check(api.key(), version, &body)?;
+    let mut body = bounds::check_and_repair(api.key(), version, body)?;
     R::decode(&mut body, api.schema_version(version)).map_err(|error| decode_error(api, version, &error))
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: whatever the bytes, the parsers return; a header is accepted only for an API and version that is served.
 
 use bytes::{BufMut, BytesMut};
+use std::borrow::Cow;
 
 use crate::api::Api;
 use crate::wire::{self, Reader, WireError};
@@ -92,7 +93,7 @@ pub fn parse_header(frame: &[u8]) -> Result<(RequestHeader, usize), FrameError> 
         return Err(FrameError::UnsupportedVersion { api, header });
     }
     // The client id keeps its old form in every header version, so that any broker can parse an ApiVersions header.
-    header.client_id = reader.nullable_string(false)?.map(str::to_owned);
+    header.client_id = reader.nullable_string(false)?.map(Cow::into_owned);
     if api.request_header_version(api_version) >= 2 {
         reader.skip_tagged_fields()?;
     }
@@ -179,7 +180,7 @@ mod tests {
         assert_eq!(header(&[0, 1, b'x']).unwrap().0.client_id.as_deref(), Some("x"));
         assert_eq!(header(&(-7_530_i16).to_be_bytes()), Err(FrameError::Header(WireError::InvalidLength(-7_530))));
         assert_eq!(header(&[0, 9, b'x']), Err(FrameError::Header(WireError::Truncated)));
-        assert_eq!(header(&[0, 1, 0xff]), Err(FrameError::Header(WireError::NotUtf8)));
+        assert_eq!(header(&[0, 1, 0xff]).unwrap().0.client_id.as_deref(), Some("?"));
         assert_eq!(header(&[]), Err(FrameError::Header(WireError::Truncated)));
     }
 

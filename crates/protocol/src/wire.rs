@@ -3,6 +3,7 @@
 //! Every length that comes from the wire is compared with the bytes that remain before it is used; a reader that
 //! returned an error is not used further.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::{BufMut, BytesMut};
@@ -16,8 +17,6 @@ pub enum WireError {
     InvalidLength(i64),
     #[error("a variable-length number is too long")]
     VarintTooLong,
-    #[error("a string is not UTF-8")]
-    NotUtf8,
     #[error("too many elements: {count} where at most {max} are accepted")]
     TooManyElements { count: u64, max: u64 },
     #[error("too many tagged fields: {count} where at most {max} are accepted")]
@@ -30,6 +29,31 @@ pub enum WireError {
 
 /// At most this many tagged fields at one place, as Kafka 4.4 has it. No schema defines more than a handful.
 pub const TAGGED_FIELDS_MAX: u32 = 10_000;
+
+/// The text of a string's bytes. Kafka's broker decodes leniently, and clients rely on it: client ids in Latin-1, blobs in
+/// the metadata of commits. Each byte that is not UTF-8 is read as `?`, so that a string keeps its length and a frame can be
+/// repaired in place ([`replace_not_utf8`]); Kafka puts U+FFFD there.
+pub fn text(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => {
+            let mut bytes = bytes.to_vec();
+            replace_not_utf8(&mut bytes);
+            Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+        }
+    }
+}
+
+/// Puts `?` in the place of each byte that is not part of a UTF-8 character.
+pub fn replace_not_utf8(mut bytes: &mut [u8]) {
+    while let Err(error) = std::str::from_utf8(bytes) {
+        let start = error.valid_up_to();
+        let end = error.error_len().map_or(bytes.len(), |length| start + length);
+        let (bad, rest) = bytes.split_at_mut(end);
+        bad[start..].fill(b'?');
+        bytes = rest;
+    }
+}
 
 /// Reads primitives from a slice. Positions are those of the slice, so that a range can name bytes of the frame.
 #[derive(Clone, Debug)]
@@ -145,8 +169,13 @@ impl<'a> Reader<'a> {
         self.length(length)
     }
 
-    /// A string; none for null.
-    pub fn nullable_string(&mut self, flexible: bool) -> Result<Option<&'a str>, WireError> {
+    /// A string; none for null. Bytes that are not UTF-8 are read as `?` (see [`text`]).
+    pub fn nullable_string(&mut self, flexible: bool) -> Result<Option<Cow<'a, str>>, WireError> {
+        Ok(self.nullable_string_bytes(flexible)?.map(text))
+    }
+
+    /// The bytes of a string; none for null.
+    pub(crate) fn nullable_string_bytes(&mut self, flexible: bool) -> Result<Option<&'a [u8]>, WireError> {
         let length = if flexible {
             self.compact_length()?
         } else {
@@ -160,13 +189,13 @@ impl<'a> Reader<'a> {
                 if length > i16::MAX as usize {
                     return Err(WireError::InvalidLength(length as i64));
                 }
-                std::str::from_utf8(self.take(length)?).map(Some).map_err(|_| WireError::NotUtf8)
+                self.take(length).map(Some)
             }
         }
     }
 
     /// A string that is not null.
-    pub fn string(&mut self, flexible: bool) -> Result<&'a str, WireError> {
+    pub fn string(&mut self, flexible: bool) -> Result<Cow<'a, str>, WireError> {
         self.nullable_string(flexible)?.ok_or(WireError::InvalidLength(-1))
     }
 
@@ -380,8 +409,23 @@ mod tests {
             Reader::new(&[3, 0, 0], 0).array_length(true, 1, 1),
             Err(WireError::TooManyElements { count: 2, max: 1 })
         );
-        assert_eq!(Reader::new(&[3, 0xc3, 0x28], 0).string(true), Err(WireError::NotUtf8));
+        assert_eq!(Reader::new(&[3, 0xc3, 0x28], 0).string(true).as_deref(), Ok("?("));
         assert_eq!(Reader::new(&[], 9).i8(), Err(WireError::Truncated));
+    }
+
+    #[test]
+    fn what_is_not_utf8_keeps_its_length() {
+        for (bytes, expected) in [
+            (&b"plain"[..], "plain"),
+            ("mümmel".as_bytes(), "mümmel"),
+            (b"m\xfcmmel", "m?mmel"),
+            (b"\xff\xfe\x00", "??\0"),
+            (b"cut \xe2\x82", "cut ??"),
+            (b"\x80a\x80", "?a?"),
+        ] {
+            assert_eq!(text(bytes), expected);
+            assert!(text(bytes).len() == bytes.len());
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use ottla_model::PartitionId;
 use ottla_protocol::wire::{self, Reader, WireError};
+use std::borrow::Cow;
 
 /// The protocol type of classic groups that embed this protocol.
 pub(crate) const PROTOCOL_TYPE: &str = "consumer";
@@ -48,13 +49,13 @@ impl Subscription {
         let mut reader = Reader::new(bytes, 0);
         let version = version(&mut reader)?;
         let count = reader.array_length(false, STRING_MIN_BYTES, usize::MAX)?;
-        let topics = (0..count).map(|_| reader.string(false).map(str::to_owned)).collect::<Result<_, _>>()?;
+        let topics = (0..count).map(|_| reader.string(false).map(Cow::into_owned)).collect::<Result<_, _>>()?;
         reader.nullable_bytes(false)?;
         let owned = if version >= 1 { read_partitions(&mut reader)? } else { Vec::new() };
         if version >= 2 {
             let _generation = reader.i32()?;
         }
-        let rack = if version >= 3 { reader.nullable_string(false)?.map(str::to_owned) } else { None };
+        let rack = if version >= 3 { reader.nullable_string(false)?.map(Cow::into_owned) } else { None };
         Ok(Self { version, topics, owned, rack })
     }
 }
@@ -87,7 +88,7 @@ fn read_partitions(reader: &mut Reader<'_>) -> Result<NamedPartitions, WireError
     let count = reader.array_length(false, TOPIC_MIN_BYTES, usize::MAX)?;
     (0..count)
         .map(|_| {
-            let topic = reader.string(false)?.to_owned();
+            let topic = reader.string(false)?.into_owned();
             let count = reader.array_length(false, 4, usize::MAX)?;
             let partitions = (0..count).map(|_| reader.i32().map(PartitionId)).collect::<Result<_, _>>()?;
             Ok((topic, partitions))

@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use ottla_model::{InstanceId, MemberId, TimestampMs};
 use ottla_protocol::wire::{self, Reader, WireError};
+use std::borrow::Cow;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClassicGroupMetadata {
@@ -65,9 +66,9 @@ impl ClassicGroupMetadata {
             return Err(WireError::UnknownVersion(version));
         }
         let flexible = version >= FLEXIBLE_VERSION;
-        let protocol_type = reader.string(flexible)?.to_owned();
+        let protocol_type = reader.string(flexible)?.into_owned();
         let generation = reader.i32()?;
-        let protocol = reader.nullable_string(flexible)?.map(str::to_owned);
+        let protocol = reader.nullable_string(flexible)?.map(Cow::into_owned);
         let leader = reader.nullable_string(flexible)?.map(MemberId::new);
         let current_state_timestamp = match version {
             0 | 1 => None,
@@ -86,8 +87,8 @@ fn read_member(reader: &mut Reader<'_>, version: i16) -> Result<ClassicGroupMemb
     let flexible = version >= FLEXIBLE_VERSION;
     let member = MemberId::new(reader.string(flexible)?);
     let instance = if version >= 3 { super::read_instance(reader, flexible)? } else { None };
-    let client_id = reader.string(flexible)?.to_owned();
-    let client_host = reader.string(flexible)?.to_owned();
+    let client_id = reader.string(flexible)?.into_owned();
+    let client_host = reader.string(flexible)?.into_owned();
     let rebalance_timeout_ms = if version >= 1 { Some(reader.i32()?) } else { None };
     let session_timeout_ms = reader.i32()?;
     let read = ClassicGroupMember {

@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use ottla_model::InstanceId;
 use ottla_protocol::wire::{self, Reader, WireError};
+use std::borrow::Cow;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConsumerMemberMetadata {
@@ -55,13 +56,13 @@ impl ConsumerMemberMetadata {
         super::only_version_0(version)?;
         let mut read = Self {
             instance: super::read_instance(reader, true)?,
-            rack: reader.nullable_string(true)?.map(str::to_owned),
-            client_id: reader.string(true)?.to_owned(),
-            client_host: reader.string(true)?.to_owned(),
+            rack: reader.nullable_string(true)?.map(Cow::into_owned),
+            client_id: reader.string(true)?.into_owned(),
+            client_host: reader.string(true)?.into_owned(),
             subscribed_topics: super::read_strings(reader)?,
-            subscribed_regex: reader.nullable_string(true)?.map(str::to_owned),
+            subscribed_regex: reader.nullable_string(true)?.map(Cow::into_owned),
             rebalance_timeout_ms: reader.i32()?,
-            server_assignor: reader.nullable_string(true)?.map(str::to_owned),
+            server_assignor: reader.nullable_string(true)?.map(Cow::into_owned),
             classic: Some(ClassicMemberMetadata::default()),
         };
         reader.tagged_fields(|tag, field| {
@@ -98,7 +99,7 @@ impl ClassicMemberMetadata {
         let count = reader.array_length(true, PROTOCOL_MIN_BYTES, usize::MAX)?;
         let protocols = (0..count)
             .map(|_| {
-                let read = (reader.string(true)?.to_owned(), super::read_bytes(reader, true)?);
+                let read = (reader.string(true)?.into_owned(), super::read_bytes(reader, true)?);
                 reader.skip_tagged_fields()?;
                 Ok(read)
             })

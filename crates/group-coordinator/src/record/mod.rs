@@ -20,6 +20,7 @@ mod topic_partitions;
 use bytes::{BufMut, Bytes, BytesMut};
 use ottla_model::{GroupId, InstanceId, MemberId};
 use ottla_protocol::wire::{self, Reader, WireError};
+use std::borrow::Cow;
 
 pub use classic_group::{ClassicGroupMember, ClassicGroupMetadata};
 pub use consumer_group::ConsumerGroupMetadata;
@@ -193,7 +194,7 @@ fn decode_type(record_type: i16, key: &mut Reader<'_>, value: Option<&[u8]>) -> 
         },
         record_type::REGULAR_EXPRESSION => Record::RegularExpression {
             group: read_group(key)?,
-            expression: key.string(false)?.to_owned(),
+            expression: key.string(false)?.into_owned(),
             value: read_value(value, ResolvedExpression::read)?,
         },
         _ => return Ok(None),
@@ -256,7 +257,7 @@ fn put_byte_string(out: &mut BytesMut, flexible: bool, bytes: &[u8]) {
 /// An array of compact strings.
 fn read_strings(reader: &mut Reader<'_>) -> Result<Vec<String>, WireError> {
     let count = reader.array_length(true, 1, usize::MAX)?;
-    (0..count).map(|_| reader.string(true).map(str::to_owned)).collect()
+    (0..count).map(|_| reader.string(true).map(Cow::into_owned)).collect()
 }
 
 fn put_strings(out: &mut BytesMut, strings: &[String]) {

@@ -45,7 +45,7 @@ impl OffsetKey {
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
         Ok(Self {
             group: super::read_group(reader)?,
-            topic: reader.string(false)?.to_owned(),
+            topic: reader.string(false)?.into_owned(),
             partition: PartitionId(reader.i32()?),
         })
     }
@@ -82,7 +82,7 @@ impl OffsetValue {
         let flexible = version >= VERSION;
         let offset = Offset(reader.i64()?);
         let leader_epoch = if version >= LEADER_EPOCH_VERSION { LeaderEpoch(reader.i32()?) } else { LeaderEpoch::NONE };
-        let metadata = reader.string(flexible)?.to_owned();
+        let metadata = reader.string(flexible)?.into_owned();
         let commit_timestamp = TimestampMs(reader.i64()?);
         let expire_timestamp = match version {
             EXPIRING_VERSION => Some(TimestampMs(reader.i64()?)).filter(|at| *at != TimestampMs::NONE),

@@ -53,7 +53,7 @@ pub(super) fn read(reader: &mut Reader<'_>, version: i16) -> Result<Vec<TopicMet
 }
 
 fn read_topic(reader: &mut Reader<'_>) -> Result<TopicMetadata, WireError> {
-    let (id, name, partitions) = (TopicId(reader.uuid()?), reader.string(true)?.to_owned(), reader.i32()?);
+    let (id, name, partitions) = (TopicId(reader.uuid()?), reader.string(true)?.into_owned(), reader.i32()?);
     let count = reader.array_length(true, PARTITION_MIN_BYTES, usize::MAX)?;
     let racks = (0..count)
         .map(|_| {

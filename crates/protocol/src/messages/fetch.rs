@@ -5,6 +5,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionId, ProducerId};
+use std::borrow::Cow;
 
 use super::{CurrentLeader, NodeEndpoint, TopicRef};
 use crate::api::Api;
@@ -168,12 +169,12 @@ pub fn parse(version: i16, frame: &[u8], body_start: usize) -> Result<FetchReque
         }
     }
     if version >= 11 {
-        request.rack_id = reader.string(flexible)?.to_owned();
+        request.rack_id = reader.string(flexible)?.into_owned();
     }
     if flexible {
         reader.tagged_fields(|tag, field| {
             match tag {
-                0 => request.cluster_id = field.nullable_string(true)?.map(str::to_owned),
+                0 => request.cluster_id = field.nullable_string(true)?.map(Cow::into_owned),
                 1 if version >= REPLICA_STATE_FROM => {
                     request.replica_id = BrokerId(field.i32()?);
                     request.replica_epoch = BrokerEpoch(field.i64()?);

@@ -10,6 +10,7 @@ pub mod produce;
 
 use bytes::{BufMut, BytesMut};
 use ottla_model::{BrokerId, LeaderEpoch, TopicId};
+use std::borrow::Cow;
 
 use crate::wire::{self, Reader, WireError};
 
@@ -23,7 +24,11 @@ pub enum TopicRef {
 
 impl TopicRef {
     fn parse(reader: &mut Reader<'_>, flexible: bool, by_id: bool) -> Result<Self, WireError> {
-        if by_id { Ok(Self::Id(TopicId(reader.uuid()?))) } else { Ok(Self::Name(reader.string(flexible)?.to_owned())) }
+        if by_id {
+            Ok(Self::Id(TopicId(reader.uuid()?)))
+        } else {
+            Ok(Self::Name(reader.string(flexible)?.into_owned()))
+        }
     }
 
     /// Writes the form that the version has; a reference of the other form is written as "none".
@@ -94,9 +99,9 @@ fn parse_node_endpoints(reader: &mut Reader<'_>) -> Result<Vec<NodeEndpoint>, Wi
     let mut endpoints = Vec::with_capacity(count);
     for _ in 0..count {
         let node_id = BrokerId(reader.i32()?);
-        let host = reader.string(true)?.to_owned();
+        let host = reader.string(true)?.into_owned();
         let port = reader.i32()?;
-        let rack = reader.nullable_string(true)?.map(str::to_owned);
+        let rack = reader.nullable_string(true)?.map(Cow::into_owned);
         reader.skip_tagged_fields()?;
         endpoints.push(NodeEndpoint { node_id, host, port, rack });
     }

@@ -2,6 +2,7 @@
 //! consumer that commits one by one sends most.
 
 use ottla_model::{LeaderEpoch, Offset, PartitionId};
+use std::borrow::Cow;
 
 use super::TopicRef;
 use crate::bounds::ELEMENTS_MAX;
@@ -44,10 +45,10 @@ pub struct OffsetCommitPartition {
 pub fn parse(version: i16, frame: &[u8], start: usize) -> Result<OffsetCommitRequest, WireError> {
     let flexible = version >= FLEXIBLE_FROM;
     let mut reader = Reader::new(frame, start);
-    let group = reader.string(flexible)?.to_owned();
+    let group = reader.string(flexible)?.into_owned();
     let generation_or_epoch = reader.i32()?;
-    let member = reader.string(flexible)?.to_owned();
-    let instance = if version >= INSTANCE_FROM { reader.nullable_string(flexible)?.map(str::to_owned) } else { None };
+    let member = reader.string(flexible)?.into_owned();
+    let instance = if version >= INSTANCE_FROM { reader.nullable_string(flexible)?.map(Cow::into_owned) } else { None };
     let retention_ms = if RETENTION_IN.contains(&version) { Some(reader.i64()?).filter(|ms| *ms >= 0) } else { None };
     let mut left = ELEMENTS_MAX as usize;
     let topic_count = reader.array_length(flexible, 3, left)?;
@@ -63,7 +64,7 @@ pub fn parse(version: i16, frame: &[u8], start: usize) -> Result<OffsetCommitReq
             let offset = Offset(reader.i64()?);
             let leader_epoch =
                 if version >= LEADER_EPOCH_FROM { LeaderEpoch(reader.i32()?) } else { LeaderEpoch::NONE };
-            let metadata = reader.nullable_string(flexible)?.map(str::to_owned);
+            let metadata = reader.nullable_string(flexible)?.map(Cow::into_owned);
             skip_tags(&mut reader, flexible)?;
             partitions.push(OffsetCommitPartition { partition, offset, leader_epoch, metadata });
         }

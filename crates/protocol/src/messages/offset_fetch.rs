@@ -2,6 +2,7 @@
 //! version 10 names topics (KIP-848).
 
 use ottla_model::PartitionId;
+use std::borrow::Cow;
 
 use super::TopicRef;
 use crate::bounds::ELEMENTS_MAX;
@@ -42,9 +43,9 @@ pub fn parse(version: i16, frame: &[u8], start: usize) -> Result<OffsetFetchRequ
         left -= count;
         groups.reserve(count);
         for _ in 0..count {
-            let group = reader.string(flexible)?.to_owned();
+            let group = reader.string(flexible)?.into_owned();
             let (member, member_epoch) = if version >= MEMBER_FROM {
-                (reader.nullable_string(flexible)?.map(str::to_owned), reader.i32()?)
+                (reader.nullable_string(flexible)?.map(Cow::into_owned), reader.i32()?)
             } else {
                 (None, -1)
             };
@@ -53,7 +54,7 @@ pub fn parse(version: i16, frame: &[u8], start: usize) -> Result<OffsetFetchRequ
             groups.push(OffsetFetchGroup { group, member, member_epoch, topics });
         }
     } else {
-        let group = reader.string(flexible)?.to_owned();
+        let group = reader.string(flexible)?.into_owned();
         let topics = topics(&mut reader, version, &mut left)?;
         groups.push(OffsetFetchGroup { group, member: None, member_epoch: -1, topics });
     }

@@ -3,6 +3,7 @@
 //! The request's records stay where they are: the parser returns ranges of the frame, in which the broker patches offsets
 //! before it writes the very bytes that came.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::{BufMut, Bytes};
@@ -58,7 +59,7 @@ pub fn parse(version: i16, frame: &[u8], body_start: usize) -> Result<ProduceReq
     known(version)?;
     let flexible = version >= FLEXIBLE_FROM;
     let mut reader = Reader::new(frame, body_start);
-    let transactional_id = reader.nullable_string(flexible)?.map(str::to_owned);
+    let transactional_id = reader.nullable_string(flexible)?.map(Cow::into_owned);
     let acks = reader.i16()?;
     let timeout_ms = reader.i32()?;
     let topic_count = reader.array_length(flexible, 3, PARTITIONS_MAX)?;
@@ -274,13 +275,13 @@ fn decode_partition(version: i16, reader: &mut Reader<'_>) -> Result<PartitionPr
     if version >= RECORD_ERRORS_FROM {
         for _ in 0..reader.array_length(flexible, 5, RECORD_ERRORS_MAX)? {
             let batch_index = reader.i32()?;
-            let message = reader.nullable_string(flexible)?.map(str::to_owned);
+            let message = reader.nullable_string(flexible)?.map(Cow::into_owned);
             if flexible {
                 reader.skip_tagged_fields()?;
             }
             record_errors.push(RecordError { batch_index, message });
         }
-        error_message = reader.nullable_string(flexible)?.map(str::to_owned);
+        error_message = reader.nullable_string(flexible)?.map(Cow::into_owned);
     }
     let mut current_leader = None;
     if flexible {

@@ -1,5 +1,6 @@
 //! What a classic group tells others of itself: descriptions, subscriptions, how its offsets grow old.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -94,5 +95,5 @@ fn subscribed_topics(metadata: &Bytes) -> Option<Vec<String>> {
         return None;
     }
     let count = reader.array_length(false, 2, usize::MAX).ok()?;
-    (0..count).map(|_| reader.string(false).ok().map(str::to_owned)).collect()
+    (0..count).map(|_| reader.string(false).ok().map(Cow::into_owned)).collect()
 }

@@ -58,6 +58,15 @@ pub fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: Bytes
         Api::OffsetDelete => handlers::offset_delete::handle,
         Api::OffsetFetch => handlers::offset_fetch::handle,
         Api::SyncGroup => handlers::sync_group::handle,
+        Api::DescribeAcls => handlers::describe_acls::handle,
+        Api::CreateAcls => handlers::create_acls::handle,
+        Api::DeleteAcls => handlers::delete_acls::handle,
+        Api::ListPartitionReassignments => handlers::list_partition_reassignments::handle,
+        Api::SaslHandshake => handlers::sasl_handshake::handle,
+        Api::DescribeClientQuotas => handlers::describe_client_quotas::handle,
+        Api::AlterClientQuotas => handlers::alter_client_quotas::handle,
+        Api::UpdateFeatures => handlers::update_features::handle,
+        Api::DescribeProducers => handlers::describe_producers::handle,
     };
     handle(broker, context, header, frame)
 }

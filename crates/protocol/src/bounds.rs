@@ -199,6 +199,56 @@ fn schema(api: Api) -> Option<&'static [Field]> {
                 ]
             }
         }
+        Api::SaslHandshake => const { &[Text(ALL)] },
+        Api::DescribeAcls => {
+            const { &[Fixed(1, ALL), NullableText(ALL), Fixed(1, ALL), NullableText(ALL), NullableText(ALL), Fixed(2, ALL)] }
+        }
+        Api::CreateAcls => {
+            const { &[Structs(&[Fixed(1, ALL), Text(ALL), Fixed(1, ALL), Text(ALL), Text(ALL), Fixed(2, ALL)], ALL)] }
+        }
+        Api::DeleteAcls => {
+            const {
+                &[Structs(
+                    &[
+                        Fixed(1, ALL),
+                        NullableText(ALL),
+                        Fixed(1, ALL),
+                        NullableText(ALL),
+                        NullableText(ALL),
+                        Fixed(2, ALL),
+                    ],
+                    ALL,
+                )]
+            }
+        }
+        Api::ListPartitionReassignments => const { &[Fixed(4, ALL), Structs(&[Text(ALL), Numbers(4, ALL)], ALL)] },
+        Api::DescribeClientQuotas => {
+            const { &[Structs(&[Text(ALL), Fixed(1, ALL), NullableText(ALL)], ALL), Fixed(1, ALL)] }
+        }
+        Api::AlterClientQuotas => {
+            const {
+                &[
+                    Structs(
+                        &[
+                            Structs(&[Text(ALL), NullableText(ALL)], ALL),
+                            Structs(&[Text(ALL), Fixed(8, ALL), Fixed(1, ALL)], ALL),
+                        ],
+                        ALL,
+                    ),
+                    Fixed(1, ALL),
+                ]
+            }
+        }
+        Api::UpdateFeatures => {
+            const {
+                &[
+                    Fixed(4, ALL),
+                    Structs(&[Text(ALL), Fixed(2, ALL), Fixed(1, 0..=0), Fixed(1, since(1))], ALL),
+                    Fixed(1, since(1)),
+                ]
+            }
+        }
+        Api::DescribeProducers => const { &[Structs(&[Text(ALL), Numbers(4, ALL)], ALL)] },
         Api::DescribeCluster => const { &[Fixed(1, ALL), Fixed(1, since(1)), Fixed(1, since(2))] },
         Api::DescribeTopicPartitions => {
             const { &[Structs(&[Text(ALL)], ALL), Fixed(4, ALL), OptionalStruct(&[Text(ALL), Fixed(4, ALL)])] }

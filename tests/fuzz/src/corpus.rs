@@ -318,6 +318,53 @@ pub fn body(api: Api, version: i16) -> Bytes {
             let other = CreatePartitionsTopic::default().with_assignments(None);
             encoded(&CreatePartitionsRequest::default().with_topics(vec![topic, other]), schema)
         }
+        Api::SaslHandshake => encoded(&SaslHandshakeRequest::default().with_mechanism(text("PLAIN")), schema),
+        Api::DescribeAcls => {
+            let request = DescribeAclsRequest::default().with_resource_name_filter(Some(text("logs")));
+            encoded(&request.with_principal_filter(Some(text("User:a"))), schema)
+        }
+        Api::CreateAcls => {
+            let creation = create_acls_request::AclCreation::default()
+                .with_resource_name(text("logs"))
+                .with_principal(text("User:a"))
+                .with_host(text("*"));
+            encoded(&CreateAclsRequest::default().with_creations(vec![creation; 3]), schema)
+        }
+        Api::DeleteAcls => {
+            let filter = delete_acls_request::DeleteAclsFilter::default().with_resource_name_filter(Some(text("logs")));
+            encoded(&DeleteAclsRequest::default().with_filters(vec![filter; 3]), schema)
+        }
+        Api::ListPartitionReassignments => {
+            let topic = list_partition_reassignments_request::ListPartitionReassignmentsTopics::default()
+                .with_name(topic("logs"))
+                .with_partition_indexes(vec![0, 1]);
+            encoded(&ListPartitionReassignmentsRequest::default().with_topics(Some(vec![topic; 2])), schema)
+        }
+        Api::DescribeClientQuotas => {
+            let component = describe_client_quotas_request::ComponentData::default()
+                .with_entity_type(text("user"))
+                .with_match(Some(text("a")));
+            encoded(&DescribeClientQuotasRequest::default().with_components(vec![component; 2]), schema)
+        }
+        Api::AlterClientQuotas => {
+            use alter_client_quotas_request::{EntityData, EntryData, OpData};
+            let entity = EntityData::default().with_entity_type(text("user")).with_entity_name(Some(text("a")));
+            let op = OpData::default().with_key(text("producer_byte_rate")).with_value(1e6);
+            let entry = EntryData::default().with_entity(vec![entity; 2]).with_ops(vec![op; 2]);
+            encoded(&AlterClientQuotasRequest::default().with_entries(vec![entry; 2]), schema)
+        }
+        Api::UpdateFeatures => {
+            let update = update_features_request::FeatureUpdateKey::default()
+                .with_feature(text("metadata.version"))
+                .with_max_version_level(30);
+            encoded(&UpdateFeaturesRequest::default().with_feature_updates(vec![update; 2]), schema)
+        }
+        Api::DescribeProducers => {
+            let topic = describe_producers_request::TopicRequest::default()
+                .with_name(topic("logs"))
+                .with_partition_indexes(vec![0, 1]);
+            encoded(&DescribeProducersRequest::default().with_topics(vec![topic; 2]), schema)
+        }
         Api::DescribeCluster => encoded(&DescribeClusterRequest::default(), schema),
         Api::DescribeTopicPartitions => {
             let topics = vec![describe_topic_partitions_request::TopicRequest::default().with_name(topic("logs")); 2];

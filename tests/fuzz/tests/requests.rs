@@ -178,6 +178,22 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
         Api::CreatePartitions if flexible => &[1, 0, 0, 0, 1, 1, 0],
         Api::CreatePartitions => &[0; 10],
         Api::DescribeTopicPartitions => &[1, 0],
+        Api::CreateAcls if flexible => &[0, 1, 0, 1, 1, 0, 0, 0],
+        Api::DeleteAcls if flexible => &[0; 8],
+        Api::CreateAcls | Api::DeleteAcls => &[0; 10],
+        Api::ListPartitionReassignments => {
+            out.put_i32(1_000);
+            &[1, 1, 0]
+        }
+        Api::DescribeClientQuotas if flexible => &[1, 0, 0, 0],
+        Api::DescribeClientQuotas => &[0; 5],
+        Api::AlterClientQuotas if flexible => &[1, 1, 0],
+        Api::AlterClientQuotas => &[0; 8],
+        Api::UpdateFeatures => {
+            out.put_i32(1_000);
+            &[1, 0, 0, 0, 0]
+        }
+        Api::DescribeProducers => &[1, 1, 0],
         Api::OffsetForLeaderEpoch => {
             if version >= 3 {
                 out.put_i32(-1);
@@ -265,6 +281,7 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
             &[1]
         }
         Api::Heartbeat | Api::ListGroups | Api::ListConfigResources => return None,
+        Api::SaslHandshake | Api::DescribeAcls => return None,
         Api::FindCoordinator | Api::ApiVersions | Api::InitProducerId | Api::DescribeCluster => return None,
     };
     if flexible {

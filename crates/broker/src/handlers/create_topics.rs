@@ -107,6 +107,7 @@ fn new_topic(topic: &CreatableTopic) -> NewTopic {
 
 fn success(broker: &Broker, version: i16, topic: &CreatableTopic, outcome: &TopicOutcome) -> CreatableTopicResult {
     let result = CreatableTopicResult::default()
+        .with_error_message(None)
         .with_name(topic.name.clone())
         .with_topic_id(wire::uuid(outcome.id))
         .with_num_partitions(outcome.partitions)

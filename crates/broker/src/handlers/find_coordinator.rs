@@ -1,5 +1,5 @@
-//! FindCoordinator (10), versions 0 to 6: which broker looks after a group. Transactions and share groups have nobody yet; their clients
-//! are told to ask again.
+//! FindCoordinator (10), versions 0 to 6: which broker coordinates a group. Transactions and share groups are not built; their
+//! clients get a definite error.
 //!
 //! Where there is no coordinator at the moment (the topic is being created, its broker has just died) the answer waits a little: a client
 //! that is told "nobody" waits much longer before it asks again.
@@ -109,8 +109,9 @@ fn find(image: &Image, listener: &ListenerName, version: i16, key_type: i8, key:
             let endpoint = topology::live_endpoint(image, state.leader, listener).ok_or_else(missing)?;
             Ok(Place { id: state.leader, host: endpoint.host.clone(), port: endpoint.port })
         }
-        1 => Err((ErrorCode::CoordinatorNotAvailable, UNAVAILABLE.to_owned())),
-        2 if version >= SHARE_FROM => Err((ErrorCode::CoordinatorNotAvailable, UNAVAILABLE.to_owned())),
+        // Definite: a retriable error would keep `initTransactions()` waiting for its whole time-out.
+        1 => Err((ErrorCode::InvalidRequest, "Transactions are not supported.".to_owned())),
+        2 if version >= SHARE_FROM => Err((ErrorCode::InvalidRequest, "Share groups are not supported.".to_owned())),
         _ => Err((ErrorCode::InvalidRequest, "The key type is not known.".to_owned())),
     }
 }
@@ -184,9 +185,9 @@ mod tests {
             FindCoordinatorRequest::default().with_key_type(key_type).with_coordinator_keys(vec![wire::text("x")])
         };
         let code = |version, key_type| ask(version, &of(key_type)).remove(0).expect_err("nobody").0;
-        assert_eq!(code(6, 1), ErrorCode::CoordinatorNotAvailable);
+        assert_eq!(code(6, 1), ErrorCode::InvalidRequest);
         assert_eq!(code(5, 2), ErrorCode::InvalidRequest);
-        assert_eq!(code(6, 2), ErrorCode::CoordinatorNotAvailable);
+        assert_eq!(code(6, 2), ErrorCode::InvalidRequest);
         assert_eq!(code(6, 3), ErrorCode::InvalidRequest);
         assert!(!ask(6, &of(1)).iter().any(may_come), "nobody waits for them");
     }

@@ -46,7 +46,8 @@ pub fn owned(text: &StrBytes) -> String {
 pub fn client(context: &RequestContext, header: &RequestHeader) -> ClientInfo {
     ClientInfo {
         client_id: header.client_id.clone().unwrap_or_default(),
-        client_host: format!("/{}", context.peer.ip()),
+        // A dual-stack listener sees IPv4 clients under mapped addresses; Kafka shows the IPv4 one.
+        client_host: format!("/{}", context.peer.ip().to_canonical()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs, TopicName};
 use ottla_protocol::record_batch::{self, BatchHeader, InvalidBatch, TimestampType};
-use ottla_replication::{Divergence, EpochEnd, FollowerFetch, IsrOutcome, Leader};
+use ottla_replication::{Divergence, EpochEnd, FollowerFetch, IsrOutcome, Leader, ProducerSnapshot};
 use ottla_storage::{ColdRead, DiskFault, Read, ReadError, RealEnv};
 
 use super::waiters::{PendingProduce, Wakes};
@@ -519,6 +519,13 @@ impl Partition {
         let (leader, log) = leading(&mut guard)?;
         leader.check_leader_epoch(current).map_err(|refused| refused.error_code())?;
         Ok(log.epoch_history().end_offset_for(epoch, log.log_end_offset()))
+    }
+
+    /// The idempotent producers that the leader's log remembers.
+    pub fn producers(&self) -> Result<Vec<ProducerSnapshot>, ErrorCode> {
+        let mut guard = self.lock();
+        let (_, log) = leading(&mut guard)?;
+        Ok(log.producers().snapshot().collect())
     }
 
     /// What became of an ISR proposal. Returns when the leader wants to be ticked, if soon.

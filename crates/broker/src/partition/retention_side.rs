@@ -60,7 +60,8 @@ impl Partition {
         let mut guard = self.lock();
         let state = &mut *guard;
         let (leader, log) = leading(state)?;
-        if !log.config().deletes {
+        // As Kafka: a log that is only compacted keeps its records; one without any policy may lose them.
+        if log.config().compact && !log.config().deletes {
             return Err(ErrorCode::PolicyViolation);
         }
         let high_watermark = leader.high_watermark();

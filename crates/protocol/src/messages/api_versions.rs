@@ -2,7 +2,7 @@
 //!
 //! The incarnation rides in a tagged field that Kafka's schema does not have; clients skip tags they do not know.
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 use ottla_model::{ErrorCode, IncarnationId};
 
 use crate::api::{Api, VersionRange};
@@ -11,6 +11,30 @@ use crate::wire::{self, Reader, WireError};
 
 /// The tagged field that carries the 16 bytes of the broker's incarnation, far from the tags that Kafka gives out.
 pub const INCARNATION_TAG: u32 = 10_001;
+
+/// A feature of Kafka's, with the levels that this release works with and the level that clusters of it are at (KIP-584).
+/// Tools derive the cluster's version from `metadata.version`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Feature {
+    pub name: &'static str,
+    pub min_level: i16,
+    pub max_level: i16,
+    /// The level in force. 0: off.
+    pub finalized_level: i16,
+}
+
+/// Levels by Kafka 4.3: 7 of `metadata.version` is 3.3-IV3 (the lowest that Kafka 4 supports), 30 is 4.3-IV0; 1 of
+/// `group.version` is KIP-848. What is not built here (transactions, share groups) is not named.
+pub const FEATURES: &[Feature] = &[
+    Feature { name: "group.version", min_level: 0, max_level: 1, finalized_level: 1 },
+    Feature { name: "metadata.version", min_level: 7, max_level: 30, finalized_level: 30 },
+];
+
+/// Levels are part of the release and never change while it runs, so that the epoch of the finalized ones stands still.
+const FINALIZED_FEATURES_EPOCH: i64 = 0;
+
+/// The first version whose clients understand supported features with a minimum of 0 (KIP-1022).
+const ZERO_LEVELS_FROM: i16 = 4;
 
 /// The first version with tagged fields.
 const FLEXIBLE_FROM: i16 = 3;
@@ -73,14 +97,16 @@ impl ApiVersionsResponse {
             out.put_i32(self.throttle_time_ms);
         }
         if flexible {
-            match &self.incarnation {
-                Some(incarnation) => {
-                    wire::put_unsigned_varint(&mut out, 1);
-                    wire::put_unsigned_varint(&mut out, INCARNATION_TAG);
-                    wire::put_unsigned_varint(&mut out, 16);
-                    out.put_slice(incarnation.as_bytes());
-                }
-                None => wire::put_unsigned_varint(&mut out, 0),
+            let is_good = self.error == ErrorCode::None;
+            let features = if is_good { 3 } else { 0 };
+            wire::put_unsigned_varint(&mut out, features + u32::from(self.incarnation.is_some()));
+            if is_good {
+                put_features(&mut out, version);
+            }
+            if let Some(incarnation) = &self.incarnation {
+                wire::put_unsigned_varint(&mut out, INCARNATION_TAG);
+                wire::put_unsigned_varint(&mut out, 16);
+                out.put_slice(incarnation.as_bytes());
             }
         }
         frame::finish(&mut out, 0);
@@ -130,6 +156,33 @@ impl ApiVersionsResponse {
     }
 }
 
+/// The tagged fields 0 to 2: supported features, the epoch of the finalized ones, finalized features.
+fn put_features(out: &mut BytesMut, version: i16) {
+    let supported = FEATURES.iter().filter(|feature| version >= ZERO_LEVELS_FROM || feature.min_level > 0);
+    put_levels(out, 0, supported.map(|feature| (feature.name, feature.min_level, feature.max_level)));
+    wire::put_unsigned_varint(out, 1);
+    wire::put_unsigned_varint(out, 8);
+    out.put_i64(FINALIZED_FEATURES_EPOCH);
+    let finalized = FEATURES.iter().filter(|feature| feature.finalized_level > 0);
+    put_levels(out, 2, finalized.map(|feature| (feature.name, feature.finalized_level, feature.finalized_level)));
+}
+
+/// One tagged field with an array of names and two levels each.
+fn put_levels(out: &mut BytesMut, tag: u32, levels: impl Iterator<Item = (&'static str, i16, i16)>) {
+    let levels: Vec<_> = levels.collect();
+    let mut field = BytesMut::new();
+    wire::put_array(&mut field, true, levels.len());
+    for (name, first, second) in levels {
+        wire::put_string(&mut field, true, name);
+        field.put_i16(first);
+        field.put_i16(second);
+        wire::put_no_tagged_fields(&mut field, true);
+    }
+    wire::put_unsigned_varint(out, tag);
+    wire::put_unsigned_varint(out, u32::try_from(field.len()).unwrap_or(u32::MAX));
+    out.put_slice(&field);
+}
+
 #[cfg(test)]
 mod tests {
     use kafka_protocol::messages::ApiVersionsRequest;
@@ -156,6 +209,22 @@ mod tests {
             let mut body = request.slice(4 + start..);
             ApiVersionsRequest::decode(&mut body, version).unwrap();
             assert!(body.is_empty());
+        }
+    }
+
+    #[test]
+    fn features_are_those_of_the_schema() {
+        for version in 3..=4 {
+            let bytes = ApiVersionsResponse::of_this_broker(None).encode(version, 1);
+            let (_, theirs) = codec::decode_response::<ApiVersionsRequest>(version, bytes.slice(4..)).unwrap();
+            let supported: Vec<_> =
+                theirs.supported_features.iter().map(|f| (f.name.as_str(), f.min_version, f.max_version)).collect();
+            let expected = [("group.version", 0, 1), ("metadata.version", 7, 30)];
+            assert_eq!(supported, if version >= 4 { &expected[..] } else { &expected[1..] });
+            let finalized: Vec<_> =
+                theirs.finalized_features.iter().map(|f| (f.name.as_str(), f.max_version_level)).collect();
+            assert_eq!(finalized, [("group.version", 1), ("metadata.version", 30)]);
+            assert_eq!(theirs.finalized_features_epoch, 0);
         }
     }
 

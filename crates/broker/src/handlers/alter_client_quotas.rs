@@ -1,0 +1,50 @@
+//! AlterClientQuotas (49): quotas are not enforced yet, so that none is accepted.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_model::ErrorCode;
+use ottla_protocol::kafka_protocol::messages::alter_client_quotas_response::{EntityData, EntryData};
+use ottla_protocol::kafka_protocol::messages::{AlterClientQuotasRequest, AlterClientQuotasResponse};
+use ottla_protocol::{RequestHeader, decode_request};
+
+use super::wire;
+use crate::broker::Broker;
+use crate::request_context::RequestContext;
+use crate::response::Answer;
+
+pub fn handle(_: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    match decode_request::<AlterClientQuotasRequest>(header.api_version, body.freeze()) {
+        Ok(request) => Answer::encode::<AlterClientQuotasRequest>(&header, &answer(&request)),
+        Err(error) => Answer::close(error),
+    }
+}
+
+fn answer(request: &AlterClientQuotasRequest) -> AlterClientQuotasResponse {
+    let entity = |entity: &ottla_protocol::kafka_protocol::messages::alter_client_quotas_request::EntityData| {
+        EntityData::default().with_entity_type(entity.entity_type.clone()).with_entity_name(entity.entity_name.clone())
+    };
+    let refused = request.entries.iter().map(|entry| {
+        EntryData::default()
+            .with_error_code(ErrorCode::UnsupportedVersion.code())
+            .with_error_message(Some(wire::text("Client quotas are not supported.")))
+            .with_entity(entry.entity.iter().map(entity).collect())
+    });
+    AlterClientQuotasResponse::default().with_entries(refused.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_protocol::kafka_protocol::messages::alter_client_quotas_request;
+
+    use super::*;
+
+    #[test]
+    fn a_quota_is_refused_by_its_entity() {
+        let user = alter_client_quotas_request::EntityData::default().with_entity_type(wire::text("user"));
+        let entry = alter_client_quotas_request::EntryData::default().with_entity(vec![user]);
+        let response = answer(&AlterClientQuotasRequest::default().with_entries(vec![entry]));
+        assert_eq!(response.entries[0].error_code, ErrorCode::UnsupportedVersion.code());
+        assert_eq!(response.entries[0].entity[0].entity_type.as_str(), "user");
+    }
+}

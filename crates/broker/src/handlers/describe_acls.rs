@@ -1,0 +1,29 @@
+//! DescribeAcls (29): no authorizer is configured, as Kafka says it.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_model::ErrorCode;
+use ottla_protocol::kafka_protocol::messages::{DescribeAclsRequest, DescribeAclsResponse};
+use ottla_protocol::{RequestHeader, decode_request};
+
+use super::wire;
+use crate::broker::Broker;
+use crate::request_context::RequestContext;
+use crate::response::Answer;
+
+/// Kafka's text where it runs without an authorizer.
+pub const NO_AUTHORIZER: &str = "No Authorizer is configured.";
+
+pub fn handle(_: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    match decode_request::<DescribeAclsRequest>(header.api_version, body.freeze()) {
+        Ok(request) => Answer::encode::<DescribeAclsRequest>(&header, &answer(&request)),
+        Err(error) => Answer::close(error),
+    }
+}
+
+fn answer(_: &DescribeAclsRequest) -> DescribeAclsResponse {
+    DescribeAclsResponse::default()
+        .with_error_code(ErrorCode::SecurityDisabled.code())
+        .with_error_message(Some(wire::text(NO_AUTHORIZER)))
+}

@@ -1,0 +1,21 @@
+//! DescribeClientQuotas (48): there are no quotas, since [`alter_client_quotas`](super::alter_client_quotas) takes none.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_protocol::kafka_protocol::messages::{DescribeClientQuotasRequest, DescribeClientQuotasResponse};
+use ottla_protocol::{RequestHeader, decode_request};
+
+use crate::broker::Broker;
+use crate::request_context::RequestContext;
+use crate::response::Answer;
+
+pub fn handle(_: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    match decode_request::<DescribeClientQuotasRequest>(header.api_version, body.freeze()) {
+        Ok(_) => {
+            let none = DescribeClientQuotasResponse::default().with_entries(Some(Vec::new()));
+            Answer::encode::<DescribeClientQuotasRequest>(&header, &none)
+        }
+        Err(error) => Answer::close(error),
+    }
+}

@@ -1,0 +1,52 @@
+//! DescribeProducers (61): the idempotent producers that a partition's leader remembers.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_model::{ErrorCode, PartitionId};
+use ottla_protocol::kafka_protocol::messages::describe_producers_response::{
+    PartitionResponse, ProducerState, TopicResponse,
+};
+use ottla_protocol::kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
+use ottla_protocol::messages::TopicRef;
+use ottla_protocol::{RequestHeader, decode_request};
+use ottla_replication::ProducerSnapshot;
+
+use crate::broker::Broker;
+use crate::request_context::RequestContext;
+use crate::response::Answer;
+
+pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let request = match decode_request::<DescribeProducersRequest>(header.api_version, body.freeze()) {
+        Ok(request) => request,
+        Err(error) => return Answer::close(error),
+    };
+    let topics = request.topics.into_iter().map(|topic| {
+        let name = TopicRef::Name(topic.name.0.to_string());
+        let partitions = topic.partition_indexes.iter().map(|index| {
+            let producers = broker.replicas.find(&name, PartitionId(*index)).and_then(|found| found.producers());
+            partition(*index, producers)
+        });
+        TopicResponse::default().with_partitions(partitions.collect()).with_name(topic.name.clone())
+    });
+    let response = DescribeProducersResponse::default().with_topics(topics.collect());
+    Answer::encode::<DescribeProducersRequest>(&header, &response)
+}
+
+fn partition(index: i32, producers: Result<Vec<ProducerSnapshot>, ErrorCode>) -> PartitionResponse {
+    let response = PartitionResponse::default().with_partition_index(index);
+    match producers {
+        Ok(producers) => response.with_active_producers(producers.iter().map(state).collect()),
+        Err(error) => response.with_error_code(error.code()),
+    }
+}
+
+fn state(producer: &ProducerSnapshot) -> ProducerState {
+    ProducerState::default()
+        .with_producer_id(ProducerId(producer.producer_id.0))
+        .with_producer_epoch(i32::from(producer.producer_epoch.0))
+        .with_last_sequence(producer.last_sequence)
+        .with_last_timestamp(producer.timestamp.0)
+        .with_coordinator_epoch(producer.coordinator_epoch)
+        .with_current_txn_start_offset(producer.current_transaction_first_offset.0)
+}

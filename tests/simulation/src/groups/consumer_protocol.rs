@@ -1,5 +1,6 @@
 //! What consumers embed in the classic protocol: subscriptions and assignments, version 1.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -22,7 +23,7 @@ pub fn subscription(topics: &BTreeSet<String>) -> Bytes {
 pub fn read_subscription(bytes: &[u8]) -> Result<BTreeSet<String>, WireError> {
     let mut reader = Reader::new(bytes, 2);
     let count = reader.array_length(false, 2, 1_000)?;
-    (0..count).map(|_| reader.string(false).map(str::to_owned)).collect()
+    (0..count).map(|_| reader.string(false).map(Cow::into_owned)).collect()
 }
 
 pub fn assignment(partitions: &BTreeSet<Tp>) -> Bytes {
@@ -50,7 +51,7 @@ pub fn read_assignment(bytes: &[u8]) -> Result<BTreeSet<Tp>, WireError> {
     }
     let mut reader = Reader::new(bytes, 2);
     for _ in 0..reader.array_length(false, 6, 1_000)? {
-        let topic = reader.string(false)?.to_owned();
+        let topic = reader.string(false)?.into_owned();
         for _ in 0..reader.array_length(false, 4, 1_000)? {
             owned.insert((topic.clone(), reader.i32()?));
         }

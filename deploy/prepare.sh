@@ -114,6 +114,7 @@ case "${1:-}" in
     {
       kafka_jars kafka-tools.xml kafka-jars-4.3.0 OTTLA_KAFKA_JARS
       kafka_jars kafka-broker.xml kafka-broker-jars-3.9.2 OTTLA_KAFKA_BROKER_JARS
+      kafka_jars kafka-broker-4.xml kafka-broker-jars-4.3.0 OTTLA_KAFKA_BROKER_4_JARS
     } | { grep '^export' || true; } >> "$OTTLA_CACHE/test.env.new"
     mv "$OTTLA_CACHE/test.env.new" "$OTTLA_CACHE/test.env"
     ;;

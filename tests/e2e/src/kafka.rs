@@ -1,4 +1,4 @@
-//! Apache Kafka 3.9 itself, where the machine has its jars: its look at log files, and a broker that writes some.
+//! Apache Kafka itself, 3.9 and 4.3, where the machine has its jars: its look at log files, and a broker that writes some.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -12,11 +12,21 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::clients;
 use crate::cluster::{PATIENCE, free_ports, listens};
 
-/// The folder with the jars of Kafka's broker (`OTTLA_KAFKA_BROKER_JARS`); says so where there is none.
+/// The folder with the jars of Kafka 3.9's broker (`OTTLA_KAFKA_BROKER_JARS`); says so where there is none.
 pub fn broker_jars() -> Option<PathBuf> {
-    let jars = std::env::var_os("OTTLA_KAFKA_BROKER_JARS").map(PathBuf::from);
+    jars("OTTLA_KAFKA_BROKER_JARS")
+}
+
+/// The folder with the jars of Kafka 4.3's broker (`OTTLA_KAFKA_BROKER_4_JARS`); says so where there is none.
+pub fn broker_4_jars() -> Option<PathBuf> {
+    jars("OTTLA_KAFKA_BROKER_4_JARS")
+}
+
+fn jars(variable: &str) -> Option<PathBuf> {
+    let jars = std::env::var_os(variable).map(PathBuf::from);
     if jars.is_none() {
-        ottla_test_support::skipped("OTTLA_KAFKA_BROKER_JARS names no folder with the jars of Apache Kafka's broker");
+        let reason = format!("{variable} names no folder with the jars of Apache Kafka's broker");
+        ottla_test_support::skipped(&reason);
     }
     jars
 }
@@ -158,6 +168,13 @@ impl KafkaBroker {
 
     pub fn log_text(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// Ends it in the middle of its work.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// Ends it as an operator would.

@@ -1,18 +1,22 @@
-//! Files: Apache Kafka's DumpLogSegments over what clients, retention and compaction left here; a directory that Kafka wrote, here.
+//! Files: Apache Kafka's DumpLogSegments over what clients, retention and compaction left here; directories that Kafka wrote, here, also
+//! those of a Kafka that was killed.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use ottla_e2e::clients::run_script;
+use ottla_e2e::clients::{run_script, start_script};
 use ottla_e2e::cluster::{Cluster, ClusterOptions, Node, PATIENCE};
 use ottla_e2e::kafka::{self, KafkaBroker};
-use ottla_model::{MonotonicMs, PartitionId, TimestampMs, TopicName, TopicPartition};
+use ottla_model::{MonotonicMs, Offset, PartitionId, TimestampMs, TopicName, TopicPartition};
 use ottla_protocol::record_batch::{Batches, Compression, Record, Records};
+use ottla_storage::checkpoint::offsets;
 use ottla_storage::compaction::CleanerLimits;
 use ottla_storage::{Log, LogConfig, OpenOptions, RealEnv};
 use rustix::process::Signal;
@@ -227,4 +231,121 @@ fn a_directory_that_kafka_wrote_opens_here() -> Result<()> {
         ensure!(dumped.contains(&format!("compresscodec: {}", codec.name())), "{topic}: packed otherwise");
     }
     Ok(())
+}
+
+/// `written_until_killed.py`: what it wrote and Kafka acknowledged.
+struct Load(Child);
+
+impl Load {
+    fn start(bootstrap: &str, topic: &str, codec: &str, config: &[&str]) -> Result<Self> {
+        let arguments = [&[bootstrap, topic, codec], config].concat();
+        let mut child = start_script("written_until_killed.py", &arguments)?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().context("its output is a pipe")?).read_line(&mut line)?;
+        ensure!(line.trim() == "ready", "the producer said {line:?}");
+        Ok(Self(child))
+    }
+
+    /// The numbers of the records by their offsets.
+    fn stop(mut self) -> Result<BTreeMap<Offset, u64>> {
+        writeln!(self.0.stdin.take().context("its input is a pipe")?, "stop")?;
+        let mut out = String::new();
+        self.0.stdout.take().context("its output is a pipe")?.read_to_string(&mut out)?;
+        ensure!(self.0.wait()?.success(), "the producer failed: {out}");
+        let acknowledged: BTreeMap<String, u64> = serde_json::from_str(out.trim())?;
+        acknowledged.into_iter().map(|(offset, number)| Ok((Offset(offset.parse()?), number))).collect()
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn number_of(record: &Record) -> Result<u64> {
+    let value = record.value.as_deref().context("a value")?;
+    Ok(String::from_utf8_lossy(value).split(':').next().unwrap_or_default().parse()?)
+}
+
+/// Opens a log as a broker does after an unclean end, with what Kafka's checkpoints say.
+fn open_after_a_kill(data: &Path, topic: &str) -> Result<Log<RealEnv>> {
+    let partition = TopicPartition::new(TopicName::new(topic)?, PartitionId(0));
+    let checkpoint = |name: &str| -> Result<Offset> {
+        let content = std::fs::read(data.join(name)).unwrap_or_else(|_| b"0\n0\n".to_vec());
+        Ok(offsets::decode(name, &content)?.get(&partition).copied().unwrap_or(Offset::ZERO))
+    };
+    let options = OpenOptions {
+        recovery_point: checkpoint("recovery-point-offset-checkpoint")?,
+        log_start: checkpoint("log-start-offset-checkpoint")?,
+        ..OpenOptions::unclean(TimestampMs(1))
+    };
+    let config = LogConfig { compact: true, may_have_gaps: true, segment_bytes: 1 << 20, ..LogConfig::default() };
+    let directory = data.join(format!("{topic}-0"));
+    Ok(Log::open(RealEnv, directory, partition, Arc::new(config), options)?.log)
+}
+
+/// Every record that Kafka acknowledged is there (in a compacted log: it, or a later one of its key), and every index answers as a scan.
+fn check_after_a_kill(log: &Log<RealEnv>, acknowledged: &BTreeMap<Offset, u64>, compacted: bool) -> Result<()> {
+    let records = read(log)?;
+    ensure!(records.is_sorted_by_key(|record| record.offset), "in order");
+    let (mut by_offset, mut by_key) = (BTreeMap::new(), BTreeMap::new());
+    for record in &records {
+        let number = number_of(record)?;
+        by_offset.insert(record.offset, number);
+        by_key.insert(number % 23, number);
+    }
+    for (offset, number) in acknowledged {
+        let is_there = by_offset.get(offset) == Some(number);
+        let is_replaced = compacted && by_key.get(&(number % 23)).is_some_and(|last| last > number);
+        ensure!(is_there || is_replaced, "record {number} at {offset} is lost");
+    }
+    for wanted in records.iter().step_by(53) {
+        let found = log.offset_for_timestamp(wanted.timestamp)?.context("a record that is not older")?;
+        let first = records.iter().find(|record| record.timestamp >= wanted.timestamp).context("itself")?;
+        ensure!(found.offset == first.offset, "{} instead of {}", found.offset, first.offset);
+    }
+    Ok(())
+}
+
+/// Kafka's index files are padded when it is killed, and its cleaner leaves files of work that was under way.
+fn directories_of_a_killed_kafka_open(jars: &Path) -> Result<()> {
+    let folder = tempfile::TempDir::with_prefix("ottla-e2e-kafka-")?;
+    let properties = ["log.cleaner.backoff.ms=50", "log.cleaner.dedupe.buffer.size=4000000", "log.roll.ms=600000"];
+    let kafka = KafkaBroker::start(jars, folder.path(), &properties)?;
+    let (bootstrap, data) = (kafka.bootstrap(), kafka.data());
+    // The smallest segments that Kafka 4.3 lets a topic have.
+    let compact = ["cleanup.policy=compact", "segment.bytes=1048576", "min.cleanable.dirty.ratio=0.01"];
+    let plain = Load::start(&bootstrap, "plain", "none", &["segment.bytes=1048576"])?;
+    let compacted = Load::start(&bootstrap, "compacted", "none", &compact)?;
+    let segments = |topic: &str| kafka::files(&data.join(format!("{topic}-0")), &["log"]).map(|files| files.len());
+    eventually("one has segments, the other was cleaned", || {
+        let cleaned = std::fs::read_to_string(data.join("cleaner-offset-checkpoint")).unwrap_or_default();
+        Ok(segments("plain")? > 5 && cleaned.contains("compacted 0 "))
+    })?;
+    kafka.kill()?;
+    let active: Option<PathBuf> = kafka::files(&data.join("plain-0"), &["index"])?.pop();
+    let padded = std::fs::metadata(active.context("an index")?)?.len();
+    ensure!(padded > 1_000_000, "the active segment's index has {padded} bytes: Kafka did not pad it");
+    for (topic, load) in [("plain", plain), ("compacted", compacted)] {
+        let acknowledged = load.stop()?;
+        ensure!(acknowledged.len() > 100, "{topic}: {} records were acknowledged", acknowledged.len());
+        let log = open_after_a_kill(&data, topic)?;
+        ensure!(log.topic_id().is_some(), "{topic}: its id is known");
+        check_after_a_kill(&log, &acknowledged, topic == "compacted").context(topic)?;
+        let left: Vec<_> = kafka::files(&data.join(format!("{topic}-0")), &["cleaned", "swap", "deleted"])?;
+        ensure!(left.is_empty(), "{topic}: {left:?} are left");
+    }
+    Ok(())
+}
+
+#[test]
+fn directories_of_a_kafka_3_9_that_was_killed_open_here() -> Result<()> {
+    kafka::broker_jars().map_or(Ok(()), |jars| directories_of_a_killed_kafka_open(&jars))
+}
+
+#[test]
+fn directories_of_a_kafka_4_3_that_was_killed_open_here() -> Result<()> {
+    kafka::broker_4_jars().map_or(Ok(()), |jars| directories_of_a_killed_kafka_open(&jars))
 }

@@ -143,6 +143,11 @@ impl BrokerNode {
         Ok((boot.parse() == Ok(self.boot)).then_some(BrokerEpoch(epoch.parse()?)))
     }
 
+    /// The disk is replaced by an empty one. The process must have ended.
+    pub fn replace_disk(&mut self, seed: u64) {
+        self.env = FaultyEnv::new(seed);
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.end_process();

@@ -2,6 +2,7 @@
 //! Others of the same list are tests of the crates whose rule they concern, under the same names.
 
 mod quorum;
+mod registration;
 mod replication;
 mod rules;
 pub(crate) mod seeds;

@@ -137,6 +137,18 @@ impl World {
         }
     }
 
+    /// A broker's process ends, and its disk is replaced by an empty one.
+    pub fn replace_disk(&mut self, id: i32) {
+        let node = NodeId::Broker(id);
+        self.note_power_loss(id);
+        self.kill(node);
+        self.trace.line(self.now, format_args!("{node} gets an empty disk"));
+        let seed = self.random.next_u64();
+        if let Some(broker) = self.brokers.get_mut(&id) {
+            broker.replace_disk(seed);
+        }
+    }
+
     pub fn start_after(&mut self, node: NodeId, ms: u64) {
         self.schedule(self.now.plus_ms(ms), Event::Start(node));
     }

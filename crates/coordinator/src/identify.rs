@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ottla_model::{CoordinatorId, IncarnationId};
 use ottla_rpc::MESSAGE_BYTES_MAX;
+use ottla_rpc::coordinators::channel;
 use ottla_rpc::quorum::quorum_client::QuorumClient;
 use ottla_rpc::quorum::{IdentifyRequest, Recognition};
 use tonic::Status;
@@ -28,6 +30,8 @@ pub struct Identified {
     /// What it remembers of the one who asked.
     pub recognition: Recognition,
     pub known_disk: Option<IncarnationId>,
+    /// The Raft stream that was asked about is its own.
+    pub stream_confirmed: bool,
 }
 
 pub fn client(channel: Channel) -> QuorumClient<Channel> {
@@ -35,7 +39,28 @@ pub fn client(channel: Channel) -> QuorumClient<Channel> {
 }
 
 pub async fn identify(shared: &Shared, channel: Channel) -> Result<Identified, Status> {
+    ask(shared, channel, Bytes::new()).await
+}
+
+/// Asks the coordinator at a member's own address whether it opened the Raft stream that came in its name. Ids of coordinators and disks
+/// are no secrets; that the answer comes from that address is what a stranger cannot arrange.
+pub async fn confirm_stream(
+    shared: &Shared,
+    address: &str,
+    (id, disk): (CoordinatorId, IncarnationId),
+    token: Bytes,
+) -> Result<(), Status> {
+    let channel = channel(address).map_err(|error| Status::unavailable(error.to_string()))?;
+    let found = ask(shared, channel, token).await?;
+    if found.stream_confirmed && (found.id, found.disk) == (id, disk) {
+        return Ok(());
+    }
+    Err(Status::permission_denied(format!("coordinator {id} at {address} says that this stream is not its own")))
+}
+
+async fn ask(shared: &Shared, channel: Channel, stream_token: Bytes) -> Result<Identified, Status> {
     let request = IdentifyRequest {
+        stream_token,
         coordinator_id: shared.id.0,
         disk_id: shared.disk.0.to_vec().into(),
         voters: wire_voters(&shared.voters()),
@@ -53,6 +78,7 @@ pub async fn identify(shared: &Shared, channel: Channel) -> Result<Identified, S
         cluster_id: Some(answer.cluster_id).filter(|id| !id.is_empty()),
         recognition,
         known_disk: IncarnationId::from_slice(&answer.known_disk_id),
+        stream_confirmed: answer.stream_confirmed,
     })
 }
 

@@ -120,12 +120,17 @@ impl Coordinator {
             self.identity.disk,
             self.config.data_dir.display()
         );
-        let listeners = [Some(self.client), self.peer.take()];
-        for listener in listeners.into_iter().flatten() {
+        // Where peers have a port of their own, by the list that all have, what only they say is taken there alone.
+        let own = self.config.servers.iter().find(|server| server.id == self.identity.id);
+        let peers_use_client_port =
+            self.peer.is_none() || own.is_none_or(|own| own.address.port == self.config.client_port);
+        let listeners = [(Some(self.client), peers_use_client_port), (self.peer.take(), true)];
+        for (listener, takes_raft) in listeners {
+            let Some(listener) = listener else { continue };
             let server = Server::builder()
                 .http2_keepalive_interval(Some(CLIENT_KEEP_ALIVE))
                 .http2_keepalive_timeout(Some(CLIENT_KEEP_ALIVE))
-                .add_routes(service::routes(&shared));
+                .add_routes(service::routes(&shared, takes_raft));
             let incoming = listener::connections(listener, stop.clone());
             tasks.spawn(async move { server.serve_with_incoming(incoming).await.map_err(CoordinatorError::from) });
         }

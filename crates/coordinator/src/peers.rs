@@ -136,6 +136,7 @@ async fn connect(
     if driver.send(Event::PeerIdentified { id: peer.id, disk: found.disk }).await.is_err() {
         return End::Stopped;
     }
+    let token = shared.open_stream(peer.id);
     let (frames, receiver) = mpsc::channel(FRAMES_IN_TRANSIT_MAX);
     let mut client = identify::client(channel.clone());
     let stream = client.raft(ReceiverStream::new(receiver));
@@ -151,7 +152,7 @@ async fn connect(
             message = peer.queue.recv() => {
                 let Some(message) = message else { return End::Stopped };
                 let (to, is_snapshot) = (message.to, message.is_snapshot());
-                let sending = send(shared, &frames, message);
+                let sending = send(shared, &frames, &token, message);
                 let sent = tokio::select! {
                     sent = sending => sent,
                     ended = &mut stream => Err(ended.err().unwrap_or_else(|| Status::unavailable("closed"))),
@@ -168,7 +169,12 @@ async fn connect(
 }
 
 /// Waits for room: what cannot be sent now fills the queue behind, which drops.
-async fn send(shared: &Shared, frames: &mpsc::Sender<RaftFrame>, message: Outgoing) -> Result<(), Status> {
+async fn send(
+    shared: &Shared,
+    frames: &mpsc::Sender<RaftFrame>,
+    token: &Bytes,
+    message: Outgoing,
+) -> Result<(), Status> {
     // The data of a snapshot is shared with the ways to the other peers: frames are parts of it, not copies.
     let (mut part, mut data) = (message.head, message.snapshot_data.unwrap_or_default());
     loop {
@@ -178,7 +184,7 @@ async fn send(shared: &Shared, frames: &mpsc::Sender<RaftFrame>, message: Outgoi
         let payload = part.split_to(part.len().min(FRAME_BYTES_MAX));
         let last = part.is_empty() && data.is_empty();
         let disk_id = Bytes::copy_from_slice(shared.disk.as_bytes());
-        let frame = RaftFrame { from: shared.id.0, disk_id, payload, last };
+        let frame = RaftFrame { from: shared.id.0, disk_id, payload, last, token: token.clone() };
         if frames.send(frame).await.is_err() {
             return Err(Status::unavailable("the stream was closed"));
         }

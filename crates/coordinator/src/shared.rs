@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use ottla_consensus::{Role, RoleChange};
 use ottla_model::{CoordinatorId, IncarnationId};
 use ottla_quorum_node::{Voter, disks};
@@ -10,6 +11,7 @@ use ottla_rpc::quorum::{IdentifyResponse, Recognition, Voter as WireVoter};
 use ottla_rpc::{LeaderHint, NotLeader};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::driver::{CurrentView, DriverHandle};
@@ -40,6 +42,16 @@ pub struct Shared {
     /// Addresses that somebody said coordinators are at, for one that was told no list.
     connect_lists: mpsc::Sender<Vec<String>>,
     watches: Arc<Semaphore>,
+    raft_streams: Mutex<RaftStreams>,
+}
+
+/// The Raft streams between this member and the others, at most one each way with each.
+#[derive(Default)]
+struct RaftStreams {
+    /// Opened here: what confirms each to its receiver.
+    outgoing: BTreeMap<CoordinatorId, Bytes>,
+    /// Confirmed by their senders; ended by the next one of the same sender.
+    incoming: BTreeMap<CoordinatorId, CancellationToken>,
 }
 
 impl Shared {
@@ -58,6 +70,7 @@ impl Shared {
             voters: Mutex::new(voters),
             connect_lists,
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            raft_streams: Mutex::default(),
         })
     }
 
@@ -122,8 +135,28 @@ impl Shared {
         known.or_else(|| self.configured_cluster_id.clone())
     }
 
+    /// A Raft stream to `peer` is being opened: its first frame shows this token.
+    pub fn open_stream(&self, peer: CoordinatorId) -> Bytes {
+        let token = Bytes::copy_from_slice(&rand::random::<[u8; 16]>());
+        self.raft_streams.lock().outgoing.insert(peer, token.clone());
+        token
+    }
+
+    /// A Raft stream of `sender` begins, and its former one ends. The stream ends when the token that comes back is cancelled.
+    pub fn begin_stream(&self, sender: CoordinatorId) -> CancellationToken {
+        let token = CancellationToken::new();
+        if let Some(former) = self.raft_streams.lock().incoming.insert(sender, token.clone()) {
+            former.cancel();
+        }
+        token
+    }
+
+    fn has_stream(&self, peer: CoordinatorId, token: &[u8]) -> bool {
+        !token.is_empty() && self.raft_streams.lock().outgoing.get(&peer).is_some_and(|open| *open == token)
+    }
+
     /// The answer to `asker`, who shows this disk.
-    pub fn identify(&self, asker: CoordinatorId, asker_disk: &[u8]) -> IdentifyResponse {
+    pub fn identify(&self, asker: CoordinatorId, asker_disk: &[u8], stream_token: &[u8]) -> IdentifyResponse {
         let known = self.known_disk(asker);
         let recognition = match known {
             None => Recognition::Unspecified,
@@ -138,6 +171,7 @@ impl Shared {
             voters: wire_voters(&self.voters()),
             asker: recognition.into(),
             known_disk_id: known.map(|disk| disk.0.to_vec().into()).unwrap_or_default(),
+            stream_confirmed: self.has_stream(asker, stream_token),
         }
     }
 }

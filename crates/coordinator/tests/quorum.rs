@@ -13,10 +13,13 @@ use ottla_rpc::admin::{CreateTopicRequest, GetNodeRequest, QuorumStatusRequest, 
 use ottla_rpc::cluster::{
     CreateTopicsRequest, Endpoint, HeartbeatRequest, NewTopic, RegisterRequest, RegisterResponse,
 };
+use ottla_rpc::quorum::quorum_client::QuorumClient;
+use ottla_rpc::quorum::{IdentifyRequest, RaftFrame};
 use ottla_rpc::{AdminClient, ClusterClient, WatchStream, WatchUpdate};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tonic::Code;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -524,4 +527,33 @@ async fn another_clusters_coordinator_at_a_members_address_harms_nobody() {
     quorum.start(gone).await;
     let committed = quorum.status_of(quorum.leader().await).await.expect("a status").committed_revision;
     quorum.caught_up(gone, committed).await;
+}
+
+/// G1: ids of coordinators and disks are told to whoever asks; they did let a stranger speak as a member, and end the quorum for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_cannot_speak_for_a_member() {
+    let mut quorum = Quorum::new(3);
+    quorum.start_all().await;
+    let leader = quorum.leader().await;
+    let (victim, claimed) = (leader, leader % 3 + 1);
+    let connect = |id| QuorumClient::connect(format!("http://127.0.0.1:{}", quorum.port(id)));
+    let asked = IdentifyRequest { coordinator_id: victim, ..IdentifyRequest::default() };
+    let told = connect(claimed).await.expect("listens").identify(asked).await.expect("told").into_inner();
+    let term = quorum.status_of(victim).await.expect("a status").term;
+    for token in [Bytes::new(), Bytes::from_static(&[7; 16])] {
+        // A heartbeat of a later term, in protobuf: type, to, from, term.
+        let payload = vec![8, 8, 16, victim as u8, 24, claimed as u8, 32, term as u8 + 40];
+        let frame = RaftFrame {
+            from: claimed,
+            disk_id: told.disk_id.clone(),
+            payload: payload.into(),
+            last: true,
+            token: token.clone(),
+        };
+        let refused = connect(victim).await.expect("listens").raft(tokio_stream::iter([frame])).await;
+        assert_eq!(refused.expect_err("refused").code(), Code::PermissionDenied, "{token:?}");
+    }
+    let status = quorum.status_of(victim).await.expect("a status");
+    assert_eq!((status.term, status.leader_id), (term, leader));
+    register(&quorum.client(), 1).await;
 }

@@ -20,12 +20,12 @@ use crate::shared::Shared;
 const EVENT_BYTES_MAX: usize = 1024 * 1024;
 
 /// The routes of every port: brokers' and coordinators' services, people's, reflection and health.
-pub fn routes(shared: &Arc<Shared>) -> Routes {
+pub fn routes(shared: &Arc<Shared>, takes_raft: bool) -> Routes {
     let mut routes = RoutesBuilder::default();
     let cluster = ClusterServer::new(cluster::ClusterService::new(shared.clone()));
     routes
         .add_service(cluster.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX));
-    let quorum = QuorumServer::new(quorum::QuorumService::new(shared.clone()));
+    let quorum = QuorumServer::new(quorum::QuorumService::new(shared.clone(), takes_raft));
     routes
         .add_service(quorum.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX));
     let admin = AdminServer::new(admin::AdminService::new(shared.clone()));

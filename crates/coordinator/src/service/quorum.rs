@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ottla_model::{CoordinatorId, IncarnationId};
@@ -14,16 +15,20 @@ use super::requests::stopping;
 use crate::identify;
 use crate::shared::{Formed, Shared};
 
-/// The largest Raft message: a snapshot of more than a million partitions.
-const ASSEMBLED_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// The largest Raft message: a snapshot of more than a million partitions. One stream of each other member may hold as much.
+const ASSEMBLED_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// The first frame comes with the first message, at the latest with a heartbeat or a vote; who sends none is no member.
+const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub struct QuorumService {
     shared: Arc<Shared>,
+    /// Peers talk over this port.
+    takes_raft: bool,
 }
 
 impl QuorumService {
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub fn new(shared: Arc<Shared>, takes_raft: bool) -> Self {
+        Self { shared, takes_raft }
     }
 
     /// The asker finds out by itself, and stops; who reads the log on this side should know why.
@@ -88,20 +93,29 @@ impl Quorum for QuorumService {
         let id = CoordinatorId(asker.coordinator_id);
         let listed: BTreeMap<_, _> =
             asker.voters.into_iter().map(|voter| (CoordinatorId(voter.coordinator_id), voter.address)).collect();
-        let answer = self.shared.identify(id, &asker.disk_id);
+        let answer = self.shared.identify(id, &asker.disk_id, &asker.stream_token);
         self.tell_of_conflict(id, &listed, &answer);
         self.shared.heard_of(listed.into_values().collect());
         Ok(Response::new(answer))
     }
 
     async fn raft(&self, request: Request<Streaming<RaftFrame>>) -> Result<Response<RaftClosed>, Status> {
+        if !self.takes_raft {
+            return Err(Status::permission_denied("members talk over the peer port"));
+        }
         let Some(formed) = self.shared.formed() else {
             return Err(Status::unavailable("the first start is not finished"));
         };
         let mut frames = request.into_inner();
         let mut assembly = Assembly::default();
-        let Some(mut frame) = frames.message().await? else { return Ok(Response::new(RaftClosed {})) };
+        let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, frames.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no first frame"))??;
+        let Some(mut frame) = first else { return Ok(Response::new(RaftClosed {})) };
         let (sender, disk) = self.check_sender(formed, &frame)?;
+        let Some(voter) = formed.voters.get(&sender) else { return Err(Status::permission_denied("no member")) };
+        let token = std::mem::take(&mut frame.token);
+        identify::confirm_stream(&self.shared, &voter.address, (sender, disk), token).await?;
+        let ended = self.shared.begin_stream(sender);
         loop {
             if frame.from != sender.0 {
                 return Err(Status::invalid_argument("one stream has one sender"));
@@ -109,7 +123,11 @@ impl Quorum for QuorumService {
             if let Some(message) = assembly.push(frame)? {
                 formed.driver.send(Event::Raft { sender, disk, message }).await.map_err(|_| stopping())?;
             }
-            match frames.message().await? {
+            let next = tokio::select! {
+                () = ended.cancelled() => return Err(Status::aborted("another stream of this sender has begun")),
+                next = frames.message() => next?,
+            };
+            match next {
                 Some(next) => frame = next,
                 None => return Ok(Response::new(RaftClosed {})),
             }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use ottla_metadata::controller::Register;
-use ottla_metadata::{Answer, Request};
+use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp, Register};
+use ottla_metadata::{Answer, ConfigEntity, ConfigKind, Request};
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, ListenerName};
 
 use crate::message::{CallId, Message};
@@ -190,4 +190,47 @@ fn scenario_26_many_leaderships_at_once_and_a_quorum_change_in_the_middle() {
         script.converge()
     };
     story().expect("none is forgotten");
+}
+
+/// A1, A6: a group's name that makes no path, and changes above what a node, an entry or a message may have.
+#[test]
+fn scenario_38_what_no_member_could_apply_is_refused_and_harms_nobody() {
+    let story = || -> Step {
+        let mut script = Script::new(38, WorldConfig::small())?;
+        let group = |name: String| ConfigEntity { kind: ConfigKind::Groups, name };
+        let interval = ("consumer.session.timeout.ms".to_owned(), ConfigOp::Set("45000".to_owned()));
+        let large = |mib: usize| ("unknown.key".to_owned(), ConfigOp::Set("v".repeat(mib << 20)));
+        let requests = [
+            (group("g".repeat(1_010)), interval),
+            (ConfigEntity::default_broker(), large(3)),
+            (ConfigEntity::default_broker(), large(20)),
+        ];
+        let leader = NodeId::Coordinator(script.quorum_leader()?);
+        for (call, (entity, change)) in (38_000..).zip(requests) {
+            let alter = AlterConfig { entity, changes: vec![change], replace_all: false };
+            let request = Request::AlterConfigs(AlterConfigs { entities: vec![alter], validate_only: false });
+            let call = CallId(call);
+            script.world.send(SCRIPT, leader, Message::Cluster { call, request: Arc::new(request) });
+        }
+        script.run_ms(2_000)?;
+        let mut answered = 0;
+        for (_, message) in &script.world.inbox {
+            if let Message::ClusterAnswer { call: CallId(38_000..38_003), answer, .. } = message {
+                answered += 1;
+                // Refused by the controller's limits, or by the guard before the proposal.
+                if let Some(Answer::AlterConfigs(outcomes)) = answer.as_deref() {
+                    assert!(outcomes.entities.iter().all(|(_, refusal)| refusal.is_some()), "{outcomes:?}");
+                }
+            }
+        }
+        assert_eq!(answered, 3);
+        for id in 1..=3 {
+            script.world.kill(NodeId::Coordinator(id));
+            script.world.start_after(NodeId::Coordinator(id), 100);
+        }
+        script.run_ms(3_000)?;
+        script.converge()?;
+        script.write(2)
+    };
+    story().expect("every member goes on, also after a restart");
 }

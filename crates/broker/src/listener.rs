@@ -28,8 +28,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Why a listener could not be bound; one line names it.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    #[error("listeners={listener}://{host}:{port}: the port is in use")]
-    InUse { listener: ListenerName, host: String, port: u16 },
+    #[error("listeners={listener}://{host}:{port}: the port is in use{holder}")]
+    InUse { listener: ListenerName, host: String, port: u16, holder: String },
     #[error("listeners={listener}://{host}:{port}: {source}")]
     Other { listener: ListenerName, host: String, port: u16, source: io::Error },
 }
@@ -52,7 +52,10 @@ pub fn bind(
     backlog: i32,
 ) -> Result<BoundListener, BindError> {
     let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse { listener: name.clone(), host: host.to_owned(), port },
+        io::ErrorKind::AddrInUse => {
+            let holder = ottla_rpc::ports::holder(port).map(|holder| format!(": {holder}")).unwrap_or_default();
+            BindError::InUse { listener: name.clone(), host: host.to_owned(), port, holder }
+        }
         _ => BindError::Other { listener: name.clone(), host: host.to_owned(), port, source },
     };
     let addresses: Vec<SocketAddr> = if host.is_empty() {
@@ -127,19 +130,20 @@ impl Population {
         Self { live: Some(live), ..Self::default() }
     }
 
-    /// The most connections in all, and from one address.
-    fn limits(&self, options: &AcceptOptions) -> (usize, usize) {
+    /// The most connections in all, and from this address.
+    fn limits(&self, ip: IpAddr, options: &AcceptOptions) -> (usize, usize) {
         match &self.live {
             Some(live) => {
                 let config = live.current();
-                (config.max_connections, config.max_connections_per_ip)
+                let own = config.max_connections_per_ip_overrides.get(&ip).copied();
+                (config.max_connections, own.unwrap_or(config.max_connections_per_ip))
             }
             None => (options.connections_max, options.connections_per_ip_max),
         }
     }
 
     fn enter(self: &Arc<Self>, ip: IpAddr, options: &AcceptOptions) -> Result<Seat, &'static str> {
-        let (connections_max, per_ip_max) = self.limits(options);
+        let (connections_max, per_ip_max) = self.limits(ip, options);
         let mut total = self.total.lock();
         if *total >= connections_max {
             return Err("max.connections is reached");
@@ -292,7 +296,9 @@ mod tests {
         let bound = bind(&name, "127.0.0.1", 0, true, 16).expect("a free port");
         let port = bound.address.port();
         let error = bind(&name, "127.0.0.1", port, true, 16).expect_err("in use");
-        assert_eq!(error.to_string(), format!("listeners=PLAINTEXT://127.0.0.1:{port}: the port is in use"));
+        let error = error.to_string();
+        let expected = format!("listeners=PLAINTEXT://127.0.0.1:{port}: the port is in use: process ");
+        assert!(error.starts_with(&expected), "{error}");
         assert!(matches!(bind(&name, "no.such.host.invalid", 0, true, 16), Err(BindError::Other { .. })));
     }
 

@@ -1,6 +1,7 @@
 //! A broker's configuration.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +13,9 @@ use crate::environment::broker_entries;
 use crate::error::ConfigError;
 use crate::groups::GroupsConfig;
 use crate::host::Host;
-use crate::known::{BROKER_ALIASES, BROKER_CONFIGS, broker_config_names, broker_knows};
+use crate::known::{
+    BROKER_ALIASES, BROKER_CONFIGS, broker_config_names, broker_knows, refuse_fail_open, warn_of_unread,
+};
 use crate::listeners::{self, Listener};
 use crate::logging::LoggingConfig;
 use crate::nearest::nearest;
@@ -46,7 +49,6 @@ pub struct BrokerConfig {
     pub log_flush_offset_checkpoint_interval: Duration,
     pub log_flush_start_offset_checkpoint_interval: Duration,
     pub log_retention_check_interval: Duration,
-    pub log_segment_delete_delay: Duration,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration: Duration,
     pub log_cleaner: CleanerConfig,
@@ -56,12 +58,9 @@ pub struct BrokerConfig {
     pub num_partitions: i32,
     pub default_replication_factor: i16,
     pub min_insync_replicas: i32,
-    pub unclean_leader_election_enable: bool,
     pub message_max_bytes: usize,
 
     pub num_network_threads: usize,
-    pub num_io_threads: usize,
-    pub queued_max_requests: usize,
     /// `queued.max.request.bytes`; none (−1): the broker's own bound.
     pub queued_max_request_bytes: Option<u64>,
     pub socket_request_max_bytes: usize,
@@ -73,12 +72,13 @@ pub struct BrokerConfig {
     pub connections_max_idle: Duration,
     pub max_connections: usize,
     pub max_connections_per_ip: usize,
+    /// `max.connections.per.ip.overrides`: the limits of single addresses.
+    pub max_connections_per_ip_overrides: BTreeMap<IpAddr, usize>,
     pub fetch_max_bytes: usize,
     pub max_incremental_fetch_session_cache_slots: usize,
     pub max_request_partition_size_limit: usize,
     pub request_timeout: Duration,
 
-    pub num_replica_fetchers: usize,
     pub replica_lag_time_max: Duration,
     pub replica_fetch_max_bytes: usize,
     pub replica_fetch_response_max_bytes: usize,
@@ -94,10 +94,7 @@ pub struct BrokerConfig {
     /// how long a refused registration is tried again.
     pub broker_session_timeout: Duration,
     pub broker_heartbeat_interval: Duration,
-    pub initial_broker_registration_timeout: Duration,
     pub controlled_shutdown_enable: bool,
-    pub controlled_shutdown_retry_backoff: Duration,
-    pub controlled_shutdown_max_retries: u32,
 
     /// Groups, and the topic that keeps them.
     pub groups: GroupsConfig,
@@ -141,6 +138,8 @@ impl BrokerConfig {
         let mut properties = merge(defaults, sources, |variables| broker_entries(variables))?;
         warn_of_unknown(&properties, &mut warnings);
         resolve_aliases(&mut properties)?;
+        refuse_fail_open(&properties)?;
+        warn_of_unread(&properties, &mut warnings);
         let listeners = listeners::resolve(&properties, host, &mut warnings)?;
         let config = Self::read(properties, listeners, &mut warnings)?;
         check_replica_lag(&config, &mut warnings);
@@ -182,7 +181,7 @@ impl BrokerConfig {
     ) -> Result<Self, ConfigError> {
         let reader = Reader::new(&properties);
         let config = Self {
-            broker_id: reader.optional("broker.id", -1..=i32::MAX)?.filter(|id| *id >= 0).map(BrokerId),
+            broker_id: broker_id(&reader)?,
             cluster_id: reader.text("cluster.id").map(ClusterId::new),
             rack: reader.text("broker.rack").map(str::to_owned),
             coordinator_connect: coordinator_connect(&reader, warnings)?,
@@ -197,7 +196,6 @@ impl BrokerConfig {
             log_flush_start_offset_checkpoint_interval: reader
                 .duration_ms("log.flush.start.offset.checkpoint.interval.ms", 0)?,
             log_retention_check_interval: reader.duration_ms("log.retention.check.interval.ms", 1)?,
-            log_segment_delete_delay: reader.duration_ms("log.segment.delete.delay.ms", 0)?,
             producer_id_expiration: reader.duration_ms("producer.id.expiration.ms", 1)?,
             log_cleaner: CleanerConfig::read(&reader)?,
 
@@ -206,12 +204,9 @@ impl BrokerConfig {
             num_partitions: reader.number("num.partitions", 1..=i32::MAX)?,
             default_replication_factor: reader.number("default.replication.factor", 1..=i16::MAX)?,
             min_insync_replicas: reader.number("min.insync.replicas", 1..=i32::MAX)?,
-            unclean_leader_election_enable: reader.boolean("unclean.leader.election.enable")?,
             message_max_bytes: bytes(&reader, "message.max.bytes", 0)?,
 
             num_network_threads: count(&reader, "num.network.threads")?,
-            num_io_threads: count(&reader, "num.io.threads")?,
-            queued_max_requests: count(&reader, "queued.max.requests")?,
             queued_max_request_bytes: reader
                 .optional("queued.max.request.bytes", -1..=i64::MAX)?
                 .and_then(|bytes| u64::try_from(bytes).ok()),
@@ -222,12 +217,12 @@ impl BrokerConfig {
             connections_max_idle: idle(&reader, "connections.max.idle.ms")?,
             max_connections: bytes(&reader, "max.connections", 0)?,
             max_connections_per_ip: bytes(&reader, "max.connections.per.ip", 0)?,
+            max_connections_per_ip_overrides: per_ip_overrides(&reader)?,
             fetch_max_bytes: bytes(&reader, "fetch.max.bytes", 1024)?,
             max_incremental_fetch_session_cache_slots: bytes(&reader, "max.incremental.fetch.session.cache.slots", 0)?,
             max_request_partition_size_limit: count(&reader, "max.request.partition.size.limit")?,
             request_timeout: reader.duration_ms("request.timeout.ms", 1)?,
 
-            num_replica_fetchers: count(&reader, "num.replica.fetchers")?,
             replica_lag_time_max: reader.duration_ms("replica.lag.time.max.ms", 1)?,
             replica_fetch_max_bytes: bytes(&reader, "replica.fetch.max.bytes", 0)?,
             replica_fetch_response_max_bytes: bytes(&reader, "replica.fetch.response.max.bytes", 0)?,
@@ -241,10 +236,7 @@ impl BrokerConfig {
 
             broker_session_timeout: reader.duration_ms("broker.session.timeout.ms", 1)?,
             broker_heartbeat_interval: reader.duration_ms("broker.heartbeat.interval.ms", 1)?,
-            initial_broker_registration_timeout: reader.duration_ms("initial.broker.registration.timeout.ms", 0)?,
             controlled_shutdown_enable: reader.boolean("controlled.shutdown.enable")?,
-            controlled_shutdown_retry_backoff: reader.duration_ms("controlled.shutdown.retry.backoff.ms", 0)?,
-            controlled_shutdown_max_retries: reader.number("controlled.shutdown.max.retries", 0..=u32::MAX)?,
 
             groups: GroupsConfig::read(&reader)?,
 
@@ -290,6 +282,14 @@ fn resolve_aliases(properties: &mut Properties) -> Result<(), ConfigError> {
         properties.remove(alias);
     }
     Ok(())
+}
+
+fn broker_id(reader: &Reader<'_>) -> Result<Option<BrokerId>, ConfigError> {
+    let id = reader.optional("broker.id", -1..=i32::MAX)?.filter(|id| *id >= 0).map(BrokerId);
+    if id.is_none() && !reader.boolean("broker.id.generation.enable")? {
+        return Err(ConfigError::missing("broker.id", "a number, since broker.id.generation.enable is false"));
+    }
+    Ok(id)
 }
 
 fn coordinator_connect(reader: &Reader<'_>, warnings: &mut Vec<String>) -> Result<Vec<HostPort>, ConfigError> {
@@ -351,6 +351,22 @@ fn create_topics(reader: &Reader<'_>) -> Result<Vec<TopicToCreate>, ConfigError>
             Ok(TopicToCreate { name, partitions: i32::from(partitions), replication_factor, cleanup_policy })
         })
         .collect()
+}
+
+/// `address:count[,address:count…]`; a host name stands for all its addresses.
+fn per_ip_overrides(reader: &Reader<'_>) -> Result<BTreeMap<IpAddr, usize>, ConfigError> {
+    const KEY: &str = "max.connections.per.ip.overrides";
+    let Some(property) = reader.property(KEY) else { return Ok(BTreeMap::new()) };
+    let invalid = |problem: String| ConfigError::invalid(KEY, property, problem, "address:connections[,…]");
+    let mut overrides = BTreeMap::new();
+    for item in crate::reader::items(&property.value) {
+        let (host, count) = item.rsplit_once(':').ok_or_else(|| invalid(format!("`{item}` has no `:`")))?;
+        let count = count.trim().parse().map_err(|_| invalid(format!("`{count}` is no whole number")))?;
+        let host = host.trim().trim_matches(['[', ']']);
+        let addresses = (host, 0).to_socket_addrs().map_err(|error| invalid(format!("`{host}`: {error}")))?;
+        overrides.extend(addresses.map(|address| (address.ip().to_canonical(), count)));
+    }
+    Ok(overrides)
 }
 
 pub(crate) fn http(reader: &Reader<'_>) -> Result<Option<HostPort>, ConfigError> {
@@ -416,7 +432,10 @@ fn check_choices(properties: &Properties) -> Result<(), ConfigError> {
             return Err(ConfigError::invalid(name, property, "would delete everything", "-1, or 1 and more"));
         }
     }
-    reader.boolean("log.preallocate")?;
+    for name in ["log.preallocate", "unclean.leader.election.enable"] {
+        reader.boolean(name)?;
+    }
+    reader.duration_ms("log.segment.delete.delay.ms", 0)?;
     Ok(())
 }
 

@@ -102,7 +102,17 @@ fn three_brokers_and_a_host_listener() {
                     ("KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR", "1"),
                     ("KAFKA_TRANSACTION_STATE_LOG_MIN_ISR", "1"),
                 ],
-                &Expected { id: Some(n), connect, listeners, advertised, inter_broker: "PLAINTEXT", warnings: &[] },
+                &Expected {
+                    id: Some(n),
+                    connect,
+                    listeners,
+                    advertised,
+                    inter_broker: "PLAINTEXT",
+                    // Nothing reads them before transactions are built.
+                    warnings: &[
+                        "transaction.state.log.min.isr, transaction.state.log.replication.factor have no effect",
+                    ],
+                },
             );
             assert_eq!(config.properties.text("offsets.topic.replication.factor"), Some("3"));
             assert_eq!(config.properties.text("transaction.state.log.min.isr"), Some("1"));

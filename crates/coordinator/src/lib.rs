@@ -32,6 +32,7 @@ use ottla_consensus::{Member, MemberConfig};
 use ottla_metadata::controller::ControllerConfig;
 use ottla_model::{ClusterId, CoordinatorId, IncarnationId, Revision};
 use ottla_quorum_node::{BrokenRules, HistoryLimits, NodeConfig};
+use ottla_rpc::ports;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -302,9 +303,19 @@ fn random_cluster_id() -> ClusterId {
 }
 
 async fn bind(key: &'static str, host: &str, port: u16) -> Result<TcpListener, CoordinatorError> {
-    TcpListener::bind((host, port)).await.map_err(|error| {
+    let retry = ports::Retry::new(port);
+    let bound = loop {
+        match TcpListener::bind((host, port)).await {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && retry.wait().await => {}
+            result => break result,
+        }
+    };
+    bound.map_err(|error| {
         let problem = match error.kind() {
-            std::io::ErrorKind::AddrInUse => format!("the port is in use on {host}; accepted: a free one"),
+            std::io::ErrorKind::AddrInUse => {
+                let holder = ports::holder(port).map(|holder| format!(": {holder}")).unwrap_or_default();
+                format!("the port is in use on {host}{holder}; accepted: a free one")
+            }
             _ => format!("cannot listen on {host}: {error}"),
         };
         CoordinatorError::Setting { key, value: port.to_string(), problem }

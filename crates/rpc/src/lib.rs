@@ -15,6 +15,7 @@ pub mod convert;
 pub mod coordinators;
 pub mod heartbeat;
 pub mod leader_hint;
+pub mod ports;
 pub mod watch;
 
 /// `ottla.cluster.v1`: between brokers and the quorum.

@@ -25,7 +25,7 @@ use ottla_config::{BrokerConfig, HostPort};
 use ottla_metadata::Image;
 use ottla_metadata::controller::{CreateTopics, NewTopic};
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, ListenerName};
-use ottla_rpc::{CallError, ClusterClient};
+use ottla_rpc::{CallError, ClusterClient, ports};
 use ottla_storage::RealEnv;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Notify, watch};
@@ -158,7 +158,7 @@ async fn live(
     mut shutdown: Pin<&mut impl Future<Output = ()>>,
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), RunError> {
-    let bound = bind(&config)?;
+    let bound = bind(&config).await?;
     let addresses: Vec<_> = bound.iter().map(|listener| (listener.name.clone(), listener.address)).collect();
     for (name, address) in &addresses {
         tracing::info!(listener = %name, %address, "listening");
@@ -222,16 +222,23 @@ enum Continue {
     Stop,
 }
 
-fn bind(config: &BrokerConfig) -> Result<Vec<BoundListener>, RunError> {
-    config
-        .listeners
-        .iter()
-        .map(|listener| {
-            let is_inter_broker = listener.name == config.inter_broker_listener;
-            let backlog = config.socket_listen_backlog_size;
-            Ok(listener::bind(&listener.name, &listener.host, listener.port, is_inter_broker, backlog)?)
-        })
-        .collect()
+async fn bind(config: &BrokerConfig) -> Result<Vec<BoundListener>, RunError> {
+    let mut bound = Vec::with_capacity(config.listeners.len());
+    for listener in &config.listeners {
+        let is_inter_broker = listener.name == config.inter_broker_listener;
+        let backlog = config.socket_listen_backlog_size;
+        let retry = ports::Retry::new(listener.port);
+        loop {
+            match listener::bind(&listener.name, &listener.host, listener.port, is_inter_broker, backlog) {
+                Err(BindError::InUse { .. }) if retry.wait().await => {}
+                result => {
+                    bound.push(result?);
+                    break;
+                }
+            }
+        }
+    }
+    Ok(bound)
 }
 
 async fn serve_http(

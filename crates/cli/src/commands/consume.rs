@@ -82,7 +82,7 @@ async fn print(formatter: &Formatter, source: &mut Source, mut left: u64) -> Res
         };
         let Some(incoming) = next else { break };
         line.clear();
-        formatter.write(&incoming?, &mut line);
+        formatter.write(&incoming?, &mut line)?;
         output::bytes(&line);
         left -= 1;
     }

@@ -14,7 +14,11 @@ use crate::{err, out};
 
 static SPECS: &[OptionSpec] = &[
     value("bootstrap-server", "String: server(s) to use for bootstrapping", "REQUIRED: The server to connect to."),
-    value("command-config", "String: command config property file", "Accepted and not used."),
+    value(
+        "command-config",
+        "String: command config property file",
+        "A file with a client's properties; security.protocol can only be PLAINTEXT.",
+    ),
     flag("help", "Print usage information."),
     flag("version", "Display the version."),
 ];

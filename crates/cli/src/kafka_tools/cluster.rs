@@ -2,14 +2,19 @@
 
 use std::process::ExitCode;
 
+use super::client_properties;
 use super::options::{OptionSpec, Options, value};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
 static SPECS: &[OptionSpec] = &[
     value("bootstrap-server", "BOOTSTRAP_SERVER", "A list of host/port pairs to connect to."),
-    value("config", "CONFIG", "Accepted and not used."),
-    value("command-config", "COMMAND_CONFIG", "Accepted and not used."),
+    value("config", "CONFIG", "A file with a client's properties; security.protocol can only be PLAINTEXT."),
+    value(
+        "command-config",
+        "COMMAND_CONFIG",
+        "A file with a client's properties; security.protocol can only be PLAINTEXT.",
+    ),
 ];
 
 const USAGE: &str = "usage: kafka-cluster cluster-id --bootstrap-server BOOTSTRAP_SERVER";
@@ -37,6 +42,10 @@ pub async fn run(arguments: &[String]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if let Err(error) = client_properties(&options, &["config", "command-config"], &[]) {
+        err!("{USAGE}\nkafka-cluster: error: {error}");
+        return ExitCode::FAILURE;
+    }
     let Some(bootstrap) = options.get("bootstrap-server") else {
         err!("{USAGE}\nkafka-cluster: error: the argument --bootstrap-server/-b is required");
         return ExitCode::FAILURE;

@@ -22,7 +22,11 @@ static SPECS: &[OptionSpec] = &[
     value("bootstrap-server", "String: server to connect to", "The Kafka servers to connect to."),
     value("broker", "String", "The broker's ID."),
     flag("broker-defaults", "The config defaults for all brokers."),
-    value("command-config", "String: command config property file", "Accepted and not used."),
+    value(
+        "command-config",
+        "String: command config property file",
+        "A file with a client's properties; security.protocol can only be PLAINTEXT.",
+    ),
     value("delete-config", "String", "Config keys to remove: 'k1,k2'."),
     flag("describe", "List configs for the given entity."),
     flag("entity-default", "The defaults of all brokers."),
@@ -111,7 +115,7 @@ pub async fn run(arguments: &[String]) -> ExitCode {
         out!("{} (Ottla)", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
-    let plan = match plan(&options) {
+    let plan = match super::client_properties(&options, &["command-config"], &[]).and_then(|_| plan(&options)) {
         Ok(plan) => plan,
         // Kafka's tool shows the usage for one of its mistakes only.
         Err(ToolError::Argument(text)) => {

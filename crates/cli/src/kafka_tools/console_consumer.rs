@@ -10,7 +10,7 @@ use ottla_protocol::messages::fetch::IsolationLevel;
 
 use super::format::Formatter;
 use super::options::{OptionSpec, Options, flag, value};
-use super::{ToolError, bootstrap, exceptions, log, run_tool};
+use super::{ToolError, bootstrap, client_properties, exceptions, file_properties, log, run_tool};
 use crate::consumer::{From, Settings, Source};
 use crate::group_consumer::GroupSettings;
 use crate::kafka::Kafka;
@@ -19,7 +19,7 @@ use crate::{err, output};
 static SPECS: &[OptionSpec] = &[
     value("bootstrap-server", "String: server to connect to", "REQUIRED: The server(s) to connect to."),
     value("broker-list", "String: server to connect to", "The older name of --bootstrap-server."),
-    value("command-config", "String: config file", "Accepted and not used."),
+    value("command-config", "String: config file", "A file with properties as --command-property has them."),
     value(
         "command-property",
         "String: consumer_prop",
@@ -30,16 +30,20 @@ static SPECS: &[OptionSpec] = &[
         "String: consumer_prop",
         "auto.offset.reset, enable.auto.commit, group.id, isolation.level and the group's timeouts are used.",
     ),
-    value("consumer.config", "String: config file", "Accepted and not used."),
-    flag("enable-systest-events", "Accepted and not used."),
-    value("formatter", "String: class", "Accepted and not used."),
-    value("formatter-config", "String: config file", "Accepted and not used."),
+    value("consumer.config", "String: config file", "The older name of --command-config."),
+    flag("enable-systest-events", "Refused: there is no log of events."),
+    value(
+        "formatter",
+        "String: class",
+        "The class that formats messages: Kafka's DefaultMessageFormatter (default) or NoOpMessageFormatter.",
+    ),
+    value("formatter-config", "String: config file", "A file with properties of the formatter."),
     value("formatter-property", "String: prop", "The newer name of --property."),
     flag("from-beginning", "Start with the earliest message present in the log rather than the latest message."),
     value("group", "String: consumer group id", "The consumer group id of the consumer."),
     flag("help", "Print usage information."),
     value("isolation-level", "String", "read_committed or read_uncommitted (default)."),
-    value("key-deserializer", "String: deserializer for key", "Accepted and not used."),
+    value("key-deserializer", "String: deserializer for key", "One of Kafka's own, such as LongDeserializer."),
     value("max-messages", "Integer: num_messages", "The maximum number of messages to consume before exiting."),
     value(
         "offset",
@@ -52,14 +56,14 @@ static SPECS: &[OptionSpec] = &[
         "String: prop",
         "A property of the formatter: print.key, print.value, print.timestamp, print.offset, print.partition, print.headers, key.separator, …",
     ),
-    flag("skip-message-on-error", "Accepted and not used."),
+    flag("skip-message-on-error", "Go on with the next message when one cannot be read."),
     value(
         "timeout-ms",
         "Integer: timeout_ms",
         "If specified, exit if no message is available for consumption for the specified interval.",
     ),
     value("topic", "String: topic", "REQUIRED: The topic to consume on."),
-    value("value-deserializer", "String: deserializer for values", "Accepted and not used."),
+    value("value-deserializer", "String: deserializer for values", "One of Kafka's own, such as LongDeserializer."),
     flag("version", "Display the version."),
 ];
 
@@ -69,7 +73,9 @@ struct Plan {
     bootstrap: String,
     topic: String,
     settings: Settings,
-    formatter: Formatter,
+    /// None: nothing is printed.
+    formatter: Option<Formatter>,
+    skip_on_error: bool,
     max_messages: Option<u64>,
     timeout: Option<Duration>,
 }
@@ -90,8 +96,8 @@ pub async fn run(arguments: &[String]) -> ExitCode {
 }
 
 fn plan(options: &Options) -> Result<Plan, ToolError> {
-    let mut properties = options.pairs("consumer-property")?;
-    properties.extend(options.pairs("command-property")?);
+    let properties =
+        client_properties(options, &["consumer.config", "command-config"], &["consumer-property", "command-property"])?;
     let property = |name: &str| properties.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let partition: Option<i32> = options.number("partition")?;
     if options.has("offset") && partition.is_none() {
@@ -120,16 +126,41 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
             return Err(ToolError::Usage(format!("--isolation-level {other}: read_committed or read_uncommitted")));
         }
     };
-    let mut formatter = options.pairs("property")?;
-    formatter.extend(options.pairs("formatter-property")?);
+    if options.has("enable-systest-events") {
+        return Err(ToolError::Argument("--enable-systest-events: there is no log of events".to_owned()));
+    }
+    let formatter = formatter(options)?;
     Ok(Plan {
         bootstrap: bootstrap(options)?.to_owned(),
         topic: options.required("topic")?.to_owned(),
         settings: Settings { partition, from, exit_at_end: false, isolation_level, group: group(options, &property)? },
-        formatter: Formatter::of(&formatter),
+        formatter,
+        skip_on_error: options.has("skip-message-on-error"),
         max_messages: options.number::<i64>("max-messages")?.and_then(|count| u64::try_from(count).ok()),
         timeout: options.number::<i64>("timeout-ms")?.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis),
     })
+}
+
+/// How messages are printed; none where they are not.
+fn formatter(options: &Options) -> Result<Option<Formatter>, ToolError> {
+    let mut properties = file_properties(options, &["formatter-config"])?;
+    properties.extend(options.pairs("property")?);
+    properties.extend(options.pairs("formatter-property")?);
+    for (option, name) in [("key-deserializer", "key.deserializer"), ("value-deserializer", "value.deserializer")] {
+        if let Some(class) = options.get(option) {
+            properties.push((name.to_owned(), class.to_owned()));
+        }
+    }
+    match options.get("formatter") {
+        None
+        | Some("kafka.tools.DefaultMessageFormatter" | "org.apache.kafka.tools.consumer.DefaultMessageFormatter") => {
+            Formatter::of(&properties).map(Some).map_err(|error| ToolError::Argument(error.to_string()))
+        }
+        Some("kafka.tools.NoOpMessageFormatter" | "org.apache.kafka.tools.consumer.NoOpMessageFormatter") => Ok(None),
+        Some(class) => Err(ToolError::Argument(format!(
+            "--formatter {class} cannot be loaded: DefaultMessageFormatter and NoOpMessageFormatter are there"
+        ))),
+    }
 }
 
 /// The group to read in, and how, if there is one.
@@ -198,9 +229,20 @@ async fn print(plan: &Plan, source: &mut Source, printed: &mut u64) -> Result<Ex
         };
         let Some(incoming) = next else { break };
         line.clear();
-        plan.formatter.write(&incoming?, &mut line);
-        output::bytes(&line);
+        let incoming = incoming?;
+        // As Kafka's tool: what cannot be read counts, too.
         *printed += 1;
+        match plan.formatter.as_ref().map_or(Ok(()), |formatter| formatter.write(&incoming, &mut line)) {
+            Ok(()) => output::bytes(&line),
+            Err(error) if plan.skip_on_error => {
+                let place = format!("partition {} offset {}", incoming.partition, incoming.record.offset);
+                log("ERROR", &format!("Error processing message, skipping this message: {place}: {error}"), LOGGER);
+            }
+            Err(error) => {
+                err!("org.apache.kafka.common.errors.SerializationException: {error}");
+                return Ok(ExitCode::FAILURE);
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -230,7 +272,9 @@ mod tests {
             planned("--topic t --bootstrap-server k --max-messages 4 --timeout-ms 8000 --property print.key=true")
                 .expect("a plan");
         assert_eq!((plan.max_messages, plan.timeout), (Some(4), Some(Duration::from_secs(8))));
-        assert!(plan.formatter.print_key);
+        assert!(plan.formatter.is_some_and(|formatter| formatter.print_key));
+        assert!(planned("--topic t --bootstrap-server k --value-deserializer org.example.Avro").is_err());
+        assert!(planned("--topic t --bootstrap-server k --formatter org.example.Pretty").is_err());
         assert_eq!(from("--bootstrap-server k"), Err("Missing required argument \"[topic]\"".into()));
     }
 }

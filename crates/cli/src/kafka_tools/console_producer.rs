@@ -7,7 +7,7 @@ use ottla_protocol::record_batch::Compression;
 
 use super::format::LineReader;
 use super::options::{OptionSpec, Options, Takes, flag, value};
-use super::{ToolError, bootstrap, exceptions, log, run_tool};
+use super::{ToolError, bootstrap, client_properties, exceptions, file_properties, log, run_tool};
 use crate::kafka::Kafka;
 use crate::producer::{Producer, Settings};
 use crate::{err, lines};
@@ -16,7 +16,7 @@ static SPECS: &[OptionSpec] = &[
     value("batch-size", "Integer: size", "Accepted and not used: what has arrived is sent together."),
     value("bootstrap-server", "String: server to connect to", "REQUIRED: The server(s) to connect to."),
     value("broker-list", "String: broker-list", "The older name of --bootstrap-server."),
-    value("command-config", "String: config file", "Accepted and not used."),
+    value("command-config", "String: config file", "A file with properties as --command-property has them."),
     value("command-property", "String: producer_prop", "acks and compression.type are used."),
     OptionSpec {
         name: "compression-codec",
@@ -25,20 +25,20 @@ static SPECS: &[OptionSpec] = &[
         help: "The compression codec: either 'none', 'gzip', 'snappy', 'lz4', or 'zstd'. If specified without value, then it defaults to 'gzip'.",
     },
     flag("help", "Print usage information."),
-    value("line-reader", "String: reader_class", "Accepted and not used."),
+    value("line-reader", "String: reader_class", "LineMessageReader (default); there is no other."),
     value("max-block-ms", "Long: max block on send", "Accepted and not used."),
     value("max-memory-bytes", "Long: total memory in bytes", "Accepted and not used."),
     value("max-partition-memory-bytes", "Integer: memory in bytes per partition", "Accepted and not used."),
     value("message-send-max-retries", "Integer", "Accepted and not used."),
     value("metadata-expiry-ms", "Long: metadata expiration interval", "Accepted and not used."),
     value("producer-property", "String: producer_prop", "acks and compression.type are used."),
-    value("producer.config", "String: config file", "Accepted and not used."),
+    value("producer.config", "String: config file", "The older name of --command-config."),
     value(
         "property",
         "String: prop",
         "A property of the line reader: parse.key, key.separator, parse.headers, ignore.error, null.marker, …",
     ),
-    value("reader-config", "String: config file", "Accepted and not used."),
+    value("reader-config", "String: config file", "A file with properties of the line reader."),
     value("reader-property", "String: prop", "The newer name of --property."),
     value(
         "request-required-acks",
@@ -54,6 +54,9 @@ static SPECS: &[OptionSpec] = &[
     flag("version", "Display the version."),
 ];
 
+/// Kafka's reader of lines, by its names of two releases.
+const LINE_READERS: &[&str] =
+    &["kafka.tools.ConsoleProducer$LineMessageReader", "org.apache.kafka.tools.LineMessageReader"];
 const LOGGER: &str = "org.apache.kafka.clients.producer.internals.ErrorLoggingCallback";
 
 struct Plan {
@@ -74,8 +77,8 @@ pub async fn run(arguments: &[String]) -> ExitCode {
 }
 
 fn plan(options: &Options) -> Result<Plan, ToolError> {
-    let mut properties = options.pairs("producer-property")?;
-    properties.extend(options.pairs("command-property")?);
+    let properties =
+        client_properties(options, &["producer.config", "command-config"], &["producer-property", "command-property"])?;
     let property = |name: &str| properties.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let acks = match options.get("request-required-acks").or_else(|| property("acks")).unwrap_or("all") {
         "all" | "-1" => -1,
@@ -98,7 +101,11 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
     if let Some(timeout_ms) = options.number("request-timeout-ms")? {
         settings.timeout = Duration::from_millis(timeout_ms);
     }
-    let mut reader = options.pairs("property")?;
+    if let Some(class) = options.get("line-reader").filter(|class| !LINE_READERS.contains(class)) {
+        return Err(ToolError::Argument(format!("--line-reader {class} cannot be loaded: LineMessageReader is there")));
+    }
+    let mut reader = file_properties(options, &["reader-config"])?;
+    reader.extend(options.pairs("property")?);
     reader.extend(options.pairs("reader-property")?);
     Ok(Plan {
         bootstrap: bootstrap(options)?.to_owned(),

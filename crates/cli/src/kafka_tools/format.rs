@@ -5,6 +5,7 @@ use bytes::Bytes;
 use ottla_protocol::record_batch::{Header, TimestampType};
 
 use crate::consumer::Incoming;
+use crate::kafka_tools::deserializer::{DeserializeError, Deserializer, UnknownDeserializer};
 use crate::producer::Outgoing;
 
 /// `print.key=true` and its like.
@@ -20,6 +21,9 @@ pub struct Formatter {
     pub line_separator: Vec<u8>,
     pub headers_separator: Vec<u8>,
     pub null_literal: Vec<u8>,
+    pub key: Deserializer,
+    pub value: Deserializer,
+    pub header: Deserializer,
 }
 
 impl Default for Formatter {
@@ -35,6 +39,9 @@ impl Default for Formatter {
             line_separator: b"\n".to_vec(),
             headers_separator: b",".to_vec(),
             null_literal: b"null".to_vec(),
+            key: Deserializer::default(),
+            value: Deserializer::default(),
+            header: Deserializer::default(),
         }
     }
 }
@@ -44,8 +51,8 @@ fn is_true(value: &str) -> bool {
 }
 
 impl Formatter {
-    /// Properties that mean nothing here (deserializers) are passed over, as Kafka's formatter does.
-    pub fn of(properties: &[(String, String)]) -> Self {
+    /// Unknown properties are passed over, as Kafka's formatter does.
+    pub fn of(properties: &[(String, String)]) -> Result<Self, UnknownDeserializer> {
         let mut formatter = Self::default();
         for (name, value) in properties {
             let bytes = || value.clone().into_bytes();
@@ -60,13 +67,17 @@ impl Formatter {
                 "line.separator" => formatter.line_separator = bytes(),
                 "headers.separator" => formatter.headers_separator = bytes(),
                 "null.literal" => formatter.null_literal = bytes(),
+                "key.deserializer" => formatter.key = Deserializer::of_class(value)?,
+                "value.deserializer" => formatter.value = Deserializer::of_class(value)?,
+                "headers.deserializer" => formatter.header = Deserializer::of_class(value)?,
                 _ => {}
             }
         }
-        formatter
+        Ok(formatter)
     }
 
-    pub fn write(&self, incoming: &Incoming, out: &mut Vec<u8>) {
+    /// Appends the record's line; nothing where it cannot be read.
+    pub fn write(&self, incoming: &Incoming, out: &mut Vec<u8>) -> Result<(), DeserializeError> {
         let mut fields: Vec<Vec<u8>> = Vec::new();
         if self.print_timestamp {
             let kind = match incoming.timestamp_type {
@@ -82,31 +93,33 @@ impl Formatter {
             fields.push(format!("Offset:{}", incoming.record.offset).into_bytes());
         }
         if self.print_headers {
-            fields.push(self.headers(&incoming.record.headers));
+            fields.push(self.headers(&incoming.record.headers)?);
         }
         if self.print_key {
-            fields.push(self.field(incoming.record.key.as_ref()));
+            fields.push(self.field(self.key, incoming.record.key.as_ref())?);
         }
         if self.print_value {
-            fields.push(self.field(incoming.record.value.as_ref()));
+            fields.push(self.field(self.value, incoming.record.value.as_ref())?);
         }
         out.extend_from_slice(&fields.join(self.key_separator.as_slice()));
         out.extend_from_slice(&self.line_separator);
+        Ok(())
     }
 
-    fn field(&self, field: Option<&Bytes>) -> Vec<u8> {
-        field.map_or_else(|| self.null_literal.clone(), |bytes| bytes.to_vec())
+    fn field(&self, deserializer: Deserializer, field: Option<&Bytes>) -> Result<Vec<u8>, DeserializeError> {
+        field.map_or_else(|| Ok(self.null_literal.clone()), |bytes| deserializer.text(bytes))
     }
 
-    fn headers(&self, headers: &[Header]) -> Vec<u8> {
+    fn headers(&self, headers: &[Header]) -> Result<Vec<u8>, DeserializeError> {
         if headers.is_empty() {
-            return b"NO_HEADERS".to_vec();
+            return Ok(b"NO_HEADERS".to_vec());
         }
-        let shown: Vec<Vec<u8>> = headers
-            .iter()
-            .map(|header| [header.key.as_bytes(), b":", &self.field(header.value.as_ref())].concat())
-            .collect();
-        shown.join(self.headers_separator.as_slice())
+        let shown = |header: &Header| {
+            let value = self.field(self.header, header.value.as_ref())?;
+            Ok([header.key.as_bytes(), b":", &value].concat())
+        };
+        let shown: Vec<Vec<u8>> = headers.iter().map(shown).collect::<Result<_, _>>()?;
+        Ok(shown.join(self.headers_separator.as_slice()))
     }
 }
 
@@ -119,6 +132,8 @@ pub enum LineError {
     HeadersDelimiter(u64, String),
     #[error("No header key separator found in pair '{1}' on line number {0}")]
     HeaderKeySeparator(u64, String),
+    #[error("Header keys should not be equal to the null marker '{0}' as they can't be null")]
+    NullHeaderKey(String),
 }
 
 /// `parse.key=true` and its like.
@@ -210,13 +225,24 @@ impl LineReader {
             return Ok(Vec::new());
         }
         let text = String::from_utf8_lossy(text);
-        text.split(self.headers_separator.as_str())
-            .filter_map(|pair| match pair.split_once(self.headers_key_separator.as_str()) {
-                Some((key, value)) => Some(Ok(Header { key: key.to_owned(), value: self.field(value.as_bytes()) })),
-                None if self.ignore_error => None,
-                None => Some(Err(LineError::HeaderKeySeparator(self.line, pair.to_owned()))),
-            })
-            .collect()
+        let mut pairs: Vec<&str> = text.split(self.headers_separator.as_str()).collect();
+        // Java's split drops what is empty at the end, unless there is nothing else.
+        while pairs.len() > 1 && pairs.last().is_some_and(|pair| pair.is_empty()) {
+            pairs.pop();
+        }
+        pairs.into_iter().map(|pair| self.header(pair)).collect()
+    }
+
+    fn header(&self, pair: &str) -> Result<Header, LineError> {
+        let (key, value) = match pair.split_once(self.headers_key_separator.as_str()) {
+            Some((key, value)) => (key, self.field(value.as_bytes())),
+            None if self.ignore_error => (pair, None),
+            None => return Err(LineError::HeaderKeySeparator(self.line, pair.to_owned())),
+        };
+        match &self.null_marker {
+            Some(marker) if marker == key => Err(LineError::NullHeaderKey(marker.clone())),
+            _ => Ok(Header { key: key.to_owned(), value }),
+        }
     }
 }
 
@@ -249,7 +275,7 @@ mod tests {
         };
         let incoming = Incoming { partition: PartitionId(2), record, timestamp_type: TimestampType::CreateTime };
         let mut out = Vec::new();
-        Formatter::of(&properties(list)).write(&incoming, &mut out);
+        Formatter::of(&properties(list)).expect("known classes").write(&incoming, &mut out).expect("readable");
         String::from_utf8(out).expect("text")
     }
 
@@ -292,6 +318,15 @@ mod tests {
         let record = headers.read(b"a:1,b:NULL\tNULL").expect("a record");
         assert_eq!((record.headers.len(), record.value), (2, None));
         assert!(headers.read(b"a\tv").is_err() && headers.read(b"v").is_err());
+        let null_key = headers.read(b"NULL:x\tv").expect_err("a null key").to_string();
+        assert_eq!(null_key, "Header keys should not be equal to the null marker 'NULL' as they can't be null");
+        let trailing = headers.read(b"a:1,\tv").expect("a record");
+        assert_eq!(trailing.headers.len(), 1);
+        let mut lenient = LineReader::of(&properties(&[("parse.headers", "true"), ("ignore.error", "true")]));
+        let record = lenient.read(b"h1:v1,broken\tv").expect("a record");
+        let shown: Vec<_> =
+            record.headers.iter().map(|header| (header.key.to_string(), header.value.is_some())).collect();
+        assert_eq!(shown, [("h1".to_owned(), true), ("broken".to_owned(), false)]);
         let plain = LineReader::default().read(b"").expect("a record");
         assert_eq!(plain.value.as_deref(), Some(&b""[..]));
     }

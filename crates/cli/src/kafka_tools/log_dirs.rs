@@ -23,7 +23,11 @@ static SPECS: &[OptionSpec] = &[
         "String: Broker list",
         "The list of brokers to be queried in the form \"0,1,2\". All brokers in the cluster will be queried if no broker list is specified.",
     ),
-    value("command-config", "String: Admin client property file", "Accepted and not used."),
+    value(
+        "command-config",
+        "String: Admin client property file",
+        "A file with a client's properties; security.protocol can only be PLAINTEXT.",
+    ),
     flag("describe", "Describe the specified log directories on the specified brokers."),
     flag("help", "Print usage information."),
     value(

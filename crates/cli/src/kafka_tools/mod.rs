@@ -7,6 +7,7 @@ pub mod console_consumer;
 pub mod console_producer;
 pub mod consumer_groups;
 pub mod delete_records;
+pub mod deserializer;
 pub mod exceptions;
 pub mod format;
 pub mod get_offsets;
@@ -77,7 +78,9 @@ where
         out!("{} (Ottla)", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
-    match plan(&options) {
+    // A tool that is told to use TLS or SASL must not go on without.
+    let planned = client_properties(&options, &["command-config"], &[]).and_then(|_| plan(&options));
+    match planned {
         Ok(plan) => carry_out(plan).await,
         Err(error) => refuse_options(&error, specs),
     }
@@ -103,6 +106,41 @@ pub fn bootstrap(options: &options::Options) -> Result<&str, OptionsError> {
         Some(servers) => Ok(servers),
         None => Err(OptionsError::Missing("bootstrap-server")),
     }
+}
+
+/// The properties of a client: those of the files that `files` name, then those of `pairs`, which win. A client here speaks
+/// plaintext; whoever asks for more must not get less without a word.
+pub fn client_properties(
+    options: &options::Options,
+    files: &[&'static str],
+    pairs: &[&'static str],
+) -> Result<Vec<(String, String)>, ToolError> {
+    let mut properties = file_properties(options, files)?;
+    for name in pairs {
+        properties.extend(options.pairs(name)?);
+    }
+    let protocol = properties.iter().rev().find(|(name, _)| name == "security.protocol");
+    match protocol {
+        Some((_, value)) if value != "PLAINTEXT" => {
+            Err(ToolError::Argument(format!("security.protocol={value} is not supported: PLAINTEXT is")))
+        }
+        _ => Ok(properties),
+    }
+}
+
+/// The `key=value` lines of the files that options name.
+pub fn file_properties(options: &options::Options, files: &[&'static str]) -> Result<Vec<(String, String)>, ToolError> {
+    let mut properties = Vec::new();
+    for path in files.iter().filter_map(|name| options.get(name)) {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ToolError::Argument(format!("Unable to read file {path}: {error}")))?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', '!']));
+        properties.extend(lines.map(|line| {
+            let (name, value) = line.split_once('=').unwrap_or((line, ""));
+            (name.trim().to_owned(), value.trim().to_owned())
+        }));
+    }
+    Ok(properties)
 }
 
 /// What a tool that failed on its command line prints: the reason, and the usage unless the option is unknown.

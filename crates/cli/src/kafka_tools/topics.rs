@@ -18,7 +18,11 @@ static SPECS: &[OptionSpec] = &[
     ),
     value("bootstrap-server", "String: server to connect to", "REQUIRED: The server to connect to."),
     value("broker-list", "String: server to connect to", "The older name of --bootstrap-server."),
-    value("command-config", "String: command config property file", "Accepted and not used."),
+    value(
+        "command-config",
+        "String: command config property file",
+        "A file with a client's properties; security.protocol can only be PLAINTEXT.",
+    ),
     value("config", "String: name=value", "A topic configuration for the topic being created."),
     flag("create", "Create a new topic."),
     flag("delete", "Delete a topic."),

@@ -32,7 +32,11 @@ pub async fn start(layout: &Layout, names: &[String]) -> Result<()> {
             started.push((member, process::spawn(layout, member)?));
         }
     }
-    wait_ready(layout, &mut started, &mut progress).await?;
+    if let Err(error) = wait_ready(layout, &mut started, &mut progress).await {
+        progress.clear();
+        let ended = end(started);
+        bail!("{error:#}\n{ended}");
+    }
     progress.clear();
     let names: Vec<String> = started.iter().map(|(member, _)| member.to_string()).collect();
     if !names.is_empty() {
@@ -40,6 +44,18 @@ pub async fn start(layout: &Layout, names: &[String]) -> Result<()> {
         out!("{} ready in {:.2} s{from}", names.join(", "), progress.elapsed().as_secs_f64());
     }
     Ok(())
+}
+
+/// Ends the members that this start began, so that a failed one leaves nothing behind; says which.
+fn end(started: Vec<(Member, Child)>) -> String {
+    let names: Vec<String> = started.iter().map(|(member, _)| member.to_string()).collect();
+    for (member, mut child) in started {
+        // One that ended by itself is reaped by the wait.
+        if let Err(error) = child.kill().and_then(|()| child.wait().map(drop)) {
+            return format!("{member} could not be ended and still runs: {error}");
+        }
+    }
+    format!("ended again: {}", names.join(", "))
 }
 
 /// Waits until each broker that was started is in the Metadata of all brokers that run, and each coordinator listens.

@@ -322,7 +322,12 @@ pub static BROKER_CONFIGS: &[KnownConfig] = &[
     known("max.connection.creation.rate", Int, Some("2147483647"), ""),
     known("max.connections", Int, Some("2147483647"), "The most connections of the broker."),
     known("max.connections.per.ip", Int, Some("2147483647"), "The most connections from one address."),
-    known("max.connections.per.ip.overrides", String, Some(""), ""),
+    known(
+        "max.connections.per.ip.overrides",
+        String,
+        Some(""),
+        "Limits of single addresses: address:connections, separated by commas.",
+    ),
     known("max.incremental.fetch.session.cache.slots", Int, Some("1000"), "The most fetch sessions kept at once."),
     known(
         "max.request.partition.size.limit",

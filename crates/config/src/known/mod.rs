@@ -2,8 +2,11 @@
 //! in a configuration without meaning anything here.
 
 mod broker;
+mod unread;
 
 pub use broker::BROKER_CONFIGS;
+pub use unread::{Unread, unread};
+pub(crate) use unread::{refuse_fail_open, warn_of_unread};
 
 /// Kafka's types of configurations, as DescribeConfigs tells them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,8 +82,8 @@ pub(crate) const BROKER_ALIASES: &[(&str, &str)] = &[
     ("metrics.port", "http.port"),
 ];
 
-/// Names of Kafka's ZooKeeper era, of its JVM and of Confluent's images that stand in many configurations and need
-/// nothing here.
+/// Names of Kafka's ZooKeeper era, of its JVM and of Confluent's images that stand in many configurations and that no
+/// table of Kafka's has. [`unread`] says why each has no effect.
 const BROKER_QUIET: &[&str] = &[
     "jmx.port",
     "jmx.hostname",
@@ -217,6 +220,24 @@ mod tests {
         }
         assert_eq!(broker_config("log.retention.hours").and_then(|config| config.default), Some("168"));
         assert!(broker_config("no.such.config").is_none());
+    }
+
+    #[test]
+    fn what_is_quiet_says_why() {
+        for name in BROKER_QUIET.iter().chain(BROKER_QUIET_PREFIXES) {
+            assert!(unread(name).is_some(), "{name}");
+        }
+        let is_known = |pattern: &str| {
+            BROKER_CONFIGS
+                .iter()
+                .map(|config| config.name)
+                .chain(BROKER_QUIET.iter().copied())
+                .any(|name| name == pattern || (pattern.ends_with('.') && name.starts_with(pattern)))
+                || BROKER_QUIET_PREFIXES.contains(&pattern)
+        };
+        for (pattern, _) in unread::UNREAD {
+            assert!(is_known(pattern), "{pattern} stands for nothing");
+        }
     }
 
     #[test]

@@ -24,7 +24,11 @@ static SPECS: &[OptionSpec] = &[
         "String: duration",
         "Reset offsets to offset by duration from current timestamp. Format: 'PnDTnHnMnS'",
     ),
-    value("command-config", "String: command config property file", "Accepted and not used."),
+    value(
+        "command-config",
+        "String: command config property file",
+        "A file with a client's properties; security.protocol can only be PLAINTEXT.",
+    ),
     flag("delete", "Pass in groups to delete: their offsets go with them. For instance --group g1 --group g2"),
     flag(
         "delete-offsets",

@@ -1,0 +1,180 @@
+//! Configurations that are known and have no effect, with the reason. Setting one is said once at start, so that nobody
+//! relies on it; those that guard something end the start instead.
+
+use std::collections::BTreeMap;
+
+use super::{BROKER_QUIET, BROKER_QUIET_PREFIXES, broker_config};
+use crate::error::ConfigError;
+use crate::properties::Properties;
+
+/// Why a configuration has no effect.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Unread {
+    /// It belongs to something that is not built yet.
+    NotBuilt(&'static str),
+    /// It is for Kafka's Java process.
+    Jvm,
+    /// It is for ZooKeeper or its client, which is not used.
+    ZooKeeper,
+    /// It is for Kafka's own quorum of controllers; here coordinators form the quorum.
+    KRaft,
+    /// What it adjusts is done in another way.
+    Otherwise(&'static str),
+}
+
+impl std::fmt::Display for Unread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotBuilt(what) => write!(f, "not built yet: {what}"),
+            Self::Jvm => f.write_str("it is for a Java process"),
+            Self::ZooKeeper => f.write_str("it is for ZooKeeper's client"),
+            Self::KRaft => f.write_str("it is for KRaft controllers; coordinators form the quorum"),
+            Self::Otherwise(how) => f.write_str(how),
+        }
+    }
+}
+
+const QUOTAS: Unread = Unread::NotBuilt("quotas");
+const TRANSACTIONS: Unread = Unread::NotBuilt("transactions");
+const SASL: Unread = Unread::NotBuilt("SASL");
+const TLS: Unread = Unread::NotBuilt("TLS");
+const TIERED: Unread = Unread::NotBuilt("tiered storage");
+const SHARE: Unread = Unread::NotBuilt("share groups");
+const STREAMS: Unread = Unread::NotBuilt("streams groups");
+const THREADS: Unread = Unread::Otherwise("the number of threads follows from the cores and the log directories");
+const PURGATORY: Unread = Unread::Otherwise("waiting requests are removed when they end, not at intervals");
+const LINGER: Unread = Unread::Otherwise("records of groups are appended in the step of their request");
+const REBALANCE: Unread = Unread::NotBuilt("leaders are not moved back to preferred replicas by themselves");
+const METRICS: Unread = Unread::Otherwise("metrics are served at http.port");
+const ASSIGNMENT: Unread = Unread::Otherwise("assignments are computed when a group changes");
+const CONTROLLED: Unread = Unread::Otherwise("a broker waits for its leaders to move, within its session time-out");
+
+/// Names, and beginnings of names (with a dot at the end), that nothing reads. The longest that fits counts.
+pub(crate) const UNREAD: &[(&str, Unread)] = &[
+    ("add.partitions.to.txn.", TRANSACTIONS),
+    ("alter.log.dirs.replication.quota.", QUOTAS),
+    ("auto.include.jmx.reporter", Unread::Jvm),
+    ("auto.leader.rebalance.enable", REBALANCE),
+    ("background.threads", THREADS),
+    ("client.quota.callback.class", QUOTAS),
+    ("config.providers", Unread::NotBuilt("configuration providers: values are taken as they stand")),
+    ("confluent.", Unread::Jvm),
+    ("connection.failed.authentication.delay.ms", SASL),
+    ("connections.max.reauth.ms", SASL),
+    ("controlled.shutdown.max.retries", CONTROLLED),
+    ("controlled.shutdown.retries", CONTROLLED),
+    ("controlled.shutdown.retry.backoff.ms", CONTROLLED),
+    ("controller.", Unread::KRaft),
+    ("controller.quota.", QUOTAS),
+    ("delegation.token.", SASL),
+    ("delete.records.purgatory.purge.interval.requests", PURGATORY),
+    ("early.start.listeners", Unread::NotBuilt("an authorizer that other listeners wait for")),
+    ("enable.zookeeper", Unread::ZooKeeper),
+    ("fetch.purgatory.purge.interval.requests", PURGATORY),
+    ("follower.fetch.last.tiered.offset.enable", TIERED),
+    ("gc.log.opts", Unread::Jvm),
+    ("group.consumer.assignment.interval.ms", ASSIGNMENT),
+    ("group.consumer.max.assignment.interval.ms", ASSIGNMENT),
+    ("group.consumer.min.assignment.interval.ms", ASSIGNMENT),
+    ("group.coordinator.", LINGER),
+    ("group.coordinator.rebalance.protocols", Unread::Otherwise("both protocols of consumer groups are served")),
+    ("group.share.", SHARE),
+    ("group.streams.", STREAMS),
+    ("heap.opts", Unread::Jvm),
+    ("home", Unread::Jvm),
+    (
+        "initial.broker.registration.timeout.ms",
+        Unread::Otherwise("a broker waits for its registration until it has it"),
+    ),
+    ("inter.broker.protocol.version", Unread::Otherwise("brokers of one release talk to each other")),
+    ("jmx.", Unread::Jvm),
+    ("kafka.metrics.", METRICS),
+    ("leader.imbalance.", REBALANCE),
+    ("listener.name.", Unread::NotBuilt("settings of single listeners")),
+    ("log.dir.failure.timeout.ms", Unread::Otherwise("a failed directory is reported until the quorum has it")),
+    ("log.local.", TIERED),
+    ("log.message.downconversion.enable", Unread::Otherwise("records are never converted to older formats")),
+    ("log.message.format.version", Unread::Otherwise("records have the format of Kafka 0.11 and later")),
+    ("log.message.timestamp.difference.max.ms", Unread::Otherwise("log.message.timestamp.{before,after}.max.ms count")),
+    ("log.preallocate", Unread::NotBuilt("segments grow as records arrive")),
+    ("log4j.opts", Unread::Jvm),
+    ("max.connection.creation.rate", QUOTAS),
+    ("metadata.", Unread::KRaft),
+    ("metric.reporters", METRICS),
+    ("metric.reporters.", METRICS),
+    ("metrics.num.samples", METRICS),
+    ("metrics.recording.level", METRICS),
+    ("metrics.sample.window.ms", METRICS),
+    ("num.io.threads", THREADS),
+    ("num.replica.alter.log.dirs.threads", THREADS),
+    ("num.replica.fetchers", Unread::Otherwise("one fetcher serves each broker that is fetched from")),
+    ("offsets.topic.compression.codec", Unread::Otherwise("records of __consumer_offsets are not compressed")),
+    ("opts", Unread::Jvm),
+    ("password.encoder.", Unread::ZooKeeper),
+    ("principal.builder.class", SASL),
+    ("process.roles", Unread::KRaft),
+    ("producer.purgatory.purge.interval.requests", PURGATORY),
+    ("queued.max.requests", Unread::Otherwise("requests in work are bounded by queued.max.request.bytes")),
+    ("quota.", QUOTAS),
+    ("remote.", TIERED),
+    ("reserved.broker.max.id", Unread::Otherwise("coordinators give ids, by their own setting")),
+    ("replica.selector.class", Unread::NotBuilt("fetching from the nearest replica")),
+    ("replication.quota.", QUOTAS),
+    ("rlmm.config.", TIERED),
+    ("rsm.config.", TIERED),
+    ("sasl.", SASL),
+    ("security.providers", Unread::Jvm),
+    ("share.", SHARE),
+    ("socket.connection.setup.", Unread::Otherwise("replica.socket.timeout.ms bounds it")),
+    ("ssl.", TLS),
+    ("telemetry.", METRICS),
+    ("transaction.", TRANSACTIONS),
+    ("transactional.", TRANSACTIONS),
+    ("unclean.leader.election.enable", Unread::NotBuilt("only replicas that have every committed record lead")),
+    ("unstable.", Unread::KRaft),
+    ("version", Unread::Jvm),
+    ("zookeeper.", Unread::ZooKeeper),
+];
+
+/// Classes that decide what a client may do. A start without them would be open where it is meant to be closed.
+pub(crate) const FAIL_OPEN: &[&str] =
+    &["alter.config.policy.class.name", "authorizer.class.name", "create.topic.policy.class.name"];
+
+/// Why the configuration of this name has no effect; none: it has one.
+pub fn unread(name: &str) -> Option<Unread> {
+    let fits = |pattern: &str| name == pattern || (pattern.ends_with('.') && name.starts_with(pattern));
+    UNREAD.iter().filter(|(pattern, _)| fits(pattern)).max_by_key(|(pattern, _)| pattern.len()).map(|(_, why)| *why)
+}
+
+/// An error where a class is set that guards something; there are no classes to load.
+pub(crate) fn refuse_fail_open(properties: &Properties) -> Result<(), ConfigError> {
+    for name in FAIL_OPEN {
+        if let Some(property) = properties.explicit(name).filter(|property| !property.value.is_empty()) {
+            let problem = "there is no such class here, and without it clients could do what it is there to refuse";
+            return Err(ConfigError::invalid(name, property, problem, "no value"));
+        }
+    }
+    Ok(())
+}
+
+/// One line for each reason, with the keys that somebody set to something else than their default.
+pub(crate) fn warn_of_unread(properties: &Properties, warnings: &mut Vec<String>) {
+    let mut keys: BTreeMap<Unread, Vec<&str>> = BTreeMap::new();
+    for (name, property) in properties.iter() {
+        let known = broker_config(name);
+        let is_default = known.is_some_and(|known| known.default.unwrap_or_default() == property.value);
+        let is_known = known.is_some()
+            || BROKER_QUIET.contains(&name)
+            || BROKER_QUIET_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        if !is_known || is_default || properties.explicit(name).is_none() {
+            continue;
+        }
+        if let Some(why) = unread(name) {
+            keys.entry(why).or_default().push(name);
+        }
+    }
+    for (why, names) in keys {
+        let has = if names.len() == 1 { "has" } else { "have" };
+        warnings.push(format!("{} {has} no effect: {why}", names.join(", ")));
+    }
+}

@@ -1,0 +1,130 @@
+//! The table of known configurations against the code: whatever can be set has an effect or says why it has none.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ottla_config::known::{BROKER_CONFIGS, unread};
+use ottla_config::{BrokerConfig, Loaded, Sources};
+
+fn sources_below(directory: &Path, texts: &mut Vec<(PathBuf, String)>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources_below(&path, texts);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            // Tests at the end of a file read nothing.
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
+            texts.push((path, code));
+        }
+    }
+}
+
+fn crates() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// All code that may read a configuration by its name.
+fn readers() -> Vec<(PathBuf, String)> {
+    let mut texts = Vec::new();
+    sources_below(&crates().join("config/src"), &mut texts);
+    texts.retain(|(path, _)| !path.parent().is_some_and(|folder| folder.ends_with("known")));
+    let mut services = Vec::new();
+    sources_below(&crates().join("broker/src"), &mut services);
+    for (path, text) in services {
+        // Elsewhere a name is shown or compared; these read its value.
+        let reads: Vec<&str> = ["properties.text(", "properties.explicit(", "properties.get("]
+            .iter()
+            .flat_map(|call| text.split(call).skip(1).filter_map(|rest| rest.split(')').next()))
+            .collect();
+        texts.push((path, reads.join("\n")));
+    }
+    texts
+}
+
+#[test]
+fn every_known_key_is_read_or_says_why_not() {
+    // Another name of broker.id.
+    const OTHERWISE: &[&str] = &["node.id"];
+    let readers = readers();
+    let mut silent = Vec::new();
+    for config in BROKER_CONFIGS {
+        let quoted = format!("\"{}\"", config.name);
+        let is_read = readers.iter().any(|(_, text)| text.contains(&quoted)) || OTHERWISE.contains(&config.name);
+        let is_refused = ["authorizer.class.name", "create.topic.policy.class.name", "alter.config.policy.class.name"]
+            .contains(&config.name);
+        if !is_read && !is_refused && unread(config.name).is_none() {
+            silent.push(config.name);
+        }
+    }
+    assert!(silent.is_empty(), "nothing reads these, and known/unread.rs does not say why: {silent:#?}");
+}
+
+#[test]
+fn every_field_is_used() {
+    let text = fs::read_to_string(crates().join("config/src/broker.rs")).unwrap();
+    let fields: Vec<&str> = text
+        .split("pub struct BrokerConfig {")
+        .nth(1)
+        .and_then(|rest| rest.split("\n}").next())
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("pub ")?.split(':').next())
+        .collect();
+    assert!(fields.len() > 40, "{fields:?}");
+    let mut code = Vec::new();
+    for service in ["broker", "cli", "coordinator", "network", "replica-manager"] {
+        let directory = crates().join(service).join("src");
+        if directory.exists() {
+            sources_below(&directory, &mut code);
+        }
+    }
+    for field in fields {
+        let used = format!(".{field}");
+        assert!(code.iter().any(|(_, text)| text.contains(&used)), "nothing reads BrokerConfig::{field}");
+    }
+}
+
+fn load(flags: &[(&str, &str)]) -> Result<Loaded<BrokerConfig>, String> {
+    let mut all = vec![("coordinator.connect".to_owned(), "localhost".to_owned())];
+    all.extend(flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    BrokerConfig::load(&Sources { flags: all, ..Sources::default() }).map_err(|error| error.to_string())
+}
+
+#[test]
+fn classes_that_guard_something_end_the_start() {
+    for key in ["authorizer.class.name", "create.topic.policy.class.name", "alter.config.policy.class.name"] {
+        let error = load(&[(key, "org.example.Guard")]).unwrap_err();
+        assert!(error.starts_with(key) && !error.contains('\n'), "{error}");
+        assert!(load(&[(key, "")]).is_ok(), "no value is no class");
+    }
+}
+
+#[test]
+fn keys_without_effect_are_named_once() {
+    let warnings = load(&[
+        ("num.io.threads", "16"),
+        ("background.threads", "20"),
+        ("heap.opts", "-Xmx1G"),
+        ("log.preallocate", "false"),
+        ("num.partitions", "3"),
+    ])
+    .unwrap()
+    .warnings;
+    let warnings: Vec<_> = warnings.into_iter().filter(|warning| warning.contains("no effect")).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:#?}");
+    assert!(warnings[0].contains("heap.opts has no effect"), "{warnings:#?}");
+    assert!(warnings[1].contains("background.threads, num.io.threads have no effect"), "{warnings:#?}");
+}
+
+#[test]
+fn addresses_have_limits_of_their_own() {
+    let config = load(&[("max.connections.per.ip.overrides", "127.0.0.1:3, [::1]:4")]).unwrap().config;
+    let limits: Vec<_> = config.max_connections_per_ip_overrides.into_iter().collect();
+    assert_eq!(limits, [("127.0.0.1".parse().unwrap(), 3), ("::1".parse().unwrap(), 4)]);
+    for bad in ["127.0.0.1", "127.0.0.1:x"] {
+        let error = load(&[("max.connections.per.ip.overrides", bad)]).unwrap_err();
+        assert!(error.contains("max.connections.per.ip.overrides"), "{error}");
+    }
+}

@@ -1,0 +1,136 @@
+//! Ports that are promised in a configuration and taken: whose they are, and when trying again may help.
+//!
+//! The system gives outgoing connections any free port of its range (32768 and up on Linux), among them ports that a
+//! listener was promised. Such a connection goes away by itself, so that binding is tried again for a while; a listener
+//! of another process does not.
+
+use std::fmt;
+use std::fs;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a port that only connections have is tried again.
+const PATIENCE: Duration = Duration::from_secs(30);
+const INTERVAL: Duration = Duration::from_millis(100);
+/// `TCP_LISTEN` in `/proc/net/tcp`.
+const LISTENING: &str = "0A";
+
+/// Who has a port.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PortHolder {
+    pub is_listening: bool,
+    /// Process id and command, where this process may see them.
+    process: Option<(u32, String)>,
+}
+
+impl fmt::Display for PortHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let purpose = if self.is_listening { "which listens" } else { "for a connection" };
+        match &self.process {
+            Some((id, command)) => write!(f, "process {id} ({command}) has it, {purpose}"),
+            None => write!(f, "a process that cannot be seen from here has it, {purpose}"),
+        }
+    }
+}
+
+/// Who has this local TCP port; a listener first.
+pub fn holder(port: u16) -> Option<PortHolder> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    let mut sockets: Vec<(bool, String)> =
+        tables.iter().flat_map(|table| table.lines().filter_map(|line| socket_on(line, port))).collect();
+    sockets.sort_by_key(|(is_listening, _)| !is_listening);
+    let (is_listening, inode) = sockets.into_iter().next()?;
+    Some(PortHolder { is_listening, process: process_of(&inode) })
+}
+
+/// Whether the socket of a line of `/proc/net/tcp` listens, and its inode, if it is bound to this port.
+fn socket_on(line: &str, port: u16) -> Option<(bool, String)> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let (_, bound) = fields.get(1)?.rsplit_once(':')?;
+    if u16::from_str_radix(bound, 16).ok()? != port {
+        return None;
+    }
+    Some((*fields.get(3)? == LISTENING, (*fields.get(9)?).to_owned()))
+}
+
+/// The process that has a descriptor of this socket.
+fn process_of(inode: &str) -> Option<(u32, String)> {
+    let wanted = format!("socket:[{inode}]");
+    for process in fs::read_dir("/proc").ok()?.flatten() {
+        let Ok(id) = process.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else { continue };
+        let has_it = descriptors
+            .flatten()
+            .any(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|link| link.as_os_str() == wanted.as_str()));
+        if has_it {
+            let command = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            return Some((id, command.trim().to_owned()));
+        }
+    }
+    None
+}
+
+/// How long a port in use is tried again.
+pub struct Retry {
+    port: u16,
+    begun: Instant,
+}
+
+impl Retry {
+    pub fn new(port: u16) -> Self {
+        Self { port, begun: Instant::now() }
+    }
+
+    /// After a try that found the port in use: waits a little and says whether to try again. Not where a listener has it, and not for
+    /// ever.
+    pub async fn wait(&self) -> bool {
+        let is_over = self.begun.elapsed() >= PATIENCE;
+        if is_over || holder(self.port).is_some_and(|holder| holder.is_listening) {
+            return false;
+        }
+        tokio::time::sleep(INTERVAL).await;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, ErrorKind};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+    use super::*;
+
+    fn listen(port: u16) -> io::Result<TcpListener> {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+    }
+
+    #[tokio::test]
+    async fn a_listener_is_named_and_not_waited_for() {
+        let listener = listen(0).expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        assert_eq!(listen(port).expect_err("in use").kind(), ErrorKind::AddrInUse);
+        assert!(!Retry::new(port).wait().await);
+        let shown = holder(port).expect("there is one").to_string();
+        let expected = format!("process {} (", std::process::id());
+        assert!(shown.starts_with(&expected) && shown.ends_with("which listens"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_connection_is_waited_for() {
+        let server = listen(0).expect("a free port");
+        let stream = TcpStream::connect(server.local_addr().expect("bound")).expect("connected");
+        let port = stream.local_addr().expect("connected").port();
+        assert_eq!(listen(port).expect_err("in use").kind(), ErrorKind::AddrInUse);
+        let shown = holder(port).expect("there is one");
+        assert!(!shown.is_listening && shown.to_string().ends_with("for a connection"), "{shown}");
+        let retry = Retry::new(port);
+        assert!(retry.wait().await);
+        // Closed by the server first, the connection leaves no waiting state on this port.
+        drop(server.accept());
+        drop(stream);
+        while let Err(error) = listen(port) {
+            assert!(error.kind() == ErrorKind::AddrInUse && retry.wait().await, "{error}");
+        }
+    }
+}

@@ -26,6 +26,8 @@ pub struct GroupsConfig {
     pub consumer_min_session_timeout_ms: i32,
     pub consumer_max_session_timeout_ms: i32,
     pub consumer_heartbeat_interval_ms: i32,
+    /// Somebody set it: members are told this, and no shorter interval.
+    pub consumer_heartbeat_interval_is_set: bool,
     pub consumer_max_size: i32,
     /// At least one of `uniform` and `range`, the default first.
     pub consumer_assignors: Vec<&'static str>,
@@ -62,7 +64,7 @@ impl GroupsConfig {
         let any = |name| reader.number(name, i32::MIN..=i32::MAX);
         let positive = |name| reader.number(name, 1..=i32::MAX);
         let factor = reader.number(REPLICATION, 1..=i16::MAX)?;
-        let is_set = reader.property(REPLICATION).is_some_and(|property| property.origin.is_static());
+        let is_set = |name| reader.property(name).is_some_and(|property| property.origin.is_static());
         let config = Self {
             group_min_session_timeout_ms: any("group.min.session.timeout.ms")?,
             group_max_session_timeout_ms: any("group.max.session.timeout.ms")?,
@@ -74,7 +76,7 @@ impl GroupsConfig {
             offsets_commit_timeout: reader.duration_ms("offsets.commit.timeout.ms", 1)?,
             offsets_load_buffer_bytes: usize::try_from(positive("offsets.load.buffer.size")?).unwrap_or(usize::MAX),
             offsets_topic_num_partitions: positive("offsets.topic.num.partitions")?,
-            offsets_topic_replication_factor: match is_set {
+            offsets_topic_replication_factor: match is_set(REPLICATION) {
                 true => OffsetsReplication::Exactly(factor),
                 false => OffsetsReplication::UpTo(factor),
             },
@@ -83,6 +85,7 @@ impl GroupsConfig {
             consumer_min_session_timeout_ms: positive("group.consumer.min.session.timeout.ms")?,
             consumer_max_session_timeout_ms: positive("group.consumer.max.session.timeout.ms")?,
             consumer_heartbeat_interval_ms: positive("group.consumer.heartbeat.interval.ms")?,
+            consumer_heartbeat_interval_is_set: is_set("group.consumer.heartbeat.interval.ms"),
             consumer_max_size: positive("group.consumer.max.size")?,
             consumer_assignors: assignors(reader)?,
             consumer_migration_policy: migration_policy(reader)?,

@@ -22,6 +22,8 @@ pub struct GroupConfig {
     pub consumer_max_session_timeout_ms: i32,
     /// The longest interval that members of consumer groups are told; small and unsettled groups are told less (see the ADR).
     pub consumer_heartbeat_interval_ms: i32,
+    /// The interval was set by somebody: it is what members are told.
+    pub consumer_heartbeat_interval_is_set: bool,
     pub consumer_max_size: i32,
     /// `group.consumer.assignors`: names of assignors that run here; the first is the default.
     pub consumer_assignors: Vec<String>,
@@ -48,10 +50,11 @@ impl GroupConfig {
         })
     }
 
-    /// The longest interval that members of a consumer group are told.
-    pub fn consumer_heartbeat_interval_of(&self, group: &GroupId) -> i32 {
+    /// The interval that was set for a consumer group, or for all of them; none: the coordinator chooses, up to
+    /// `consumer_heartbeat_interval_ms`.
+    pub fn consumer_heartbeat_interval_of(&self, group: &GroupId) -> Option<i32> {
         let own = self.overrides.get(group).and_then(|own| own.consumer_heartbeat_interval_ms);
-        own.unwrap_or(self.consumer_heartbeat_interval_ms)
+        own.or(self.consumer_heartbeat_interval_is_set.then_some(self.consumer_heartbeat_interval_ms))
     }
 }
 
@@ -81,6 +84,7 @@ impl Default for GroupConfig {
             consumer_min_session_timeout_ms: 45_000,
             consumer_max_session_timeout_ms: 60_000,
             consumer_heartbeat_interval_ms: 5_000,
+            consumer_heartbeat_interval_is_set: false,
             consumer_max_size: i32::MAX,
             consumer_assignors: vec!["uniform".to_owned(), "range".to_owned()],
             consumer_migration_policy: MigrationPolicy::Bidirectional,

@@ -30,6 +30,8 @@ type Key = (GroupId, Timer);
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     deadlines: BTreeMap<Key, MonotonicMs>,
+    /// Timers that were put off once and not set again since.
+    postponed: BTreeSet<Key>,
     queue: BTreeSet<(MonotonicMs, Key)>,
 }
 
@@ -37,6 +39,7 @@ impl Timers {
     /// Sets the timer; one that runs already is moved.
     pub(crate) fn schedule(&mut self, group: &GroupId, timer: Timer, at: MonotonicMs) {
         let key = (group.clone(), timer);
+        self.postponed.remove(&key);
         if let Some(before) = self.deadlines.insert(key.clone(), at) {
             if before == at {
                 return;
@@ -46,8 +49,19 @@ impl Timers {
         self.queue.insert((at, key));
     }
 
+    /// Sets a timer that was due to `at` instead, once. Returns false if that was done before.
+    pub(crate) fn postpone(&mut self, group: &GroupId, timer: Timer, at: MonotonicMs) -> bool {
+        let key = (group.clone(), timer);
+        if self.postponed.remove(&key) {
+            return false;
+        }
+        self.schedule(group, key.1.clone(), at);
+        self.postponed.insert(key)
+    }
+
     pub(crate) fn cancel(&mut self, group: &GroupId, timer: Timer) {
         let key = (group.clone(), timer);
+        self.postponed.remove(&key);
         if let Some(at) = self.deadlines.remove(&key) {
             self.queue.remove(&(at, key));
         }
@@ -68,6 +82,7 @@ impl Timers {
             .cloned()
             .collect();
         for key in keys {
+            self.postponed.remove(&key);
             if let Some(at) = self.deadlines.remove(&key) {
                 self.queue.remove(&(at, key));
             }

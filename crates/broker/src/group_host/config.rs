@@ -26,6 +26,7 @@ pub fn group_config(config: &BrokerConfig, image: &Image) -> GroupConfig {
         consumer_min_session_timeout_ms: groups.consumer_min_session_timeout_ms,
         consumer_max_session_timeout_ms: groups.consumer_max_session_timeout_ms,
         consumer_heartbeat_interval_ms: groups.consumer_heartbeat_interval_ms,
+        consumer_heartbeat_interval_is_set: groups.consumer_heartbeat_interval_is_set,
         consumer_max_size: groups.consumer_max_size,
         consumer_assignors: groups.consumer_assignors.iter().map(|name| (*name).to_owned()).collect(),
         consumer_migration_policy: match groups.consumer_migration_policy {

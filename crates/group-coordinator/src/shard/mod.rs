@@ -40,7 +40,7 @@ use crate::timer::{Timer, Timers};
 use crate::topics::Topics;
 
 /// A tick that comes later than this was held up (a stopped process, a starved machine), and so were the heartbeats that
-/// wait behind it: whose session ended meanwhile gets the grace to be heard.
+/// wait behind it: a member whose session ended meanwhile gets this grace, once, to be heard.
 const LATE_TICK: Duration = Duration::from_millis(500);
 const SESSION_GRACE: Duration = Duration::from_secs(2);
 
@@ -121,8 +121,8 @@ impl Shard {
     pub fn tick(&mut self, now: Now, topics: &dyn Topics) -> Effects {
         let mut effects = Effects::default();
         while let Some((due, group, timer)) = self.timers.pop_due(now.monotonic) {
-            if matches!(timer, Timer::Session(_)) && now.monotonic.since(due) > LATE_TICK {
-                self.timers.schedule(&group, timer, now.monotonic + SESSION_GRACE);
+            let is_late = matches!(timer, Timer::Session(_)) && now.monotonic.since(due) > LATE_TICK;
+            if is_late && self.timers.postpone(&group, timer.clone(), now.monotonic + SESSION_GRACE) {
                 continue;
             }
             effects.extend(self.on_group(now, topics, &group, |found, cx| expired(found, cx, timer)));

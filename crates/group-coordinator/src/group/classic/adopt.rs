@@ -8,13 +8,21 @@ use crate::group::embedded;
 use crate::shard::Decision;
 
 impl ClassicGroup {
-    /// A group of consumers that have their assignments.
+    /// A group of consumers that have their assignments and shall join a round.
+    ///
+    /// The record says the generation after theirs: a coordinator that loads it before they have heard of the round would find a stable
+    /// group, and nobody would read what the members that left have had. There they learn ILLEGAL_GENERATION and join.
     pub(crate) fn adopted(
         now: TimestampMs,
         generation: i32,
         members: impl Iterator<Item = (MemberId, Member)>,
     ) -> Self {
-        let mut group = Self { state: State::Stable, generation, ..Self::new(now) };
+        let mut group = Self {
+            state: State::Stable,
+            generation,
+            recorded_generation: generation.saturating_add(1),
+            ..Self::new(now)
+        };
         for (id, member) in members {
             group.add(id, embedded::PROTOCOL_TYPE, member);
         }

@@ -45,6 +45,8 @@ pub(crate) struct ClassicGroup {
     /// When the group came into its state.
     since: Option<TimestampMs>,
     generation: i32,
+    /// The generation of the record where that is higher than the members', see [`ClassicGroup::adopted`]; 0 otherwise.
+    recorded_generation: i32,
     /// None: nobody ever joined.
     protocol_type: Option<String>,
     /// What the members of this generation agreed on.
@@ -87,6 +89,7 @@ impl ClassicGroup {
             previous: State::Empty,
             since: None,
             generation: 0,
+            recorded_generation: 0,
             protocol_type: None,
             protocol: None,
             leader: None,

@@ -117,7 +117,8 @@ impl ClassicGroup {
 
     fn begin_generation(&mut self, cx: &Context<'_>) {
         // A group would need two thousand million rounds; it starts over rather than stop.
-        self.generation = self.generation.checked_add(1).unwrap_or(1);
+        let last = self.generation.max(std::mem::take(&mut self.recorded_generation));
+        self.generation = last.checked_add(1).unwrap_or(1);
         self.pending_sync.clear();
         if self.members.is_empty() {
             self.protocol = None;

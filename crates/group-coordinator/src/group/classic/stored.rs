@@ -21,7 +21,7 @@ impl ClassicGroup {
         let members = self.protocol.is_some().then_some(&self.members);
         let value = ClassicGroupMetadata {
             protocol_type: self.protocol_type.clone().filter(|_| self.generation > 0).unwrap_or_default(),
-            generation: self.generation,
+            generation: self.generation.max(self.recorded_generation),
             protocol: self.protocol.clone(),
             leader: self.leader.clone().filter(|_| members.is_some()),
             current_state_timestamp: self.since,

@@ -36,6 +36,7 @@ impl ConsumerGroup {
                 leaving.epoch = LEFT_FOR_A_WHILE;
                 // It has stopped reading: what it had to give up is given up. What it has is kept for it.
                 leaving.pending_revocation = Owned::new();
+                cx.cancel(Timer::Rebalance(id.clone()));
                 let mut records = Vec::new();
                 self.write(&mut records, leaving.assignment_record(cx.group, id));
                 return Ok((Decision { records, ..Decision::default() }, answer));

@@ -52,6 +52,8 @@ impl ConsumerGroup {
         let joins = request.member_epoch == JOINING;
         let replaced = match &request.instance {
             None => self.admit_dynamic(cx, &id, request.member_epoch, claimed).map(|()| None)?,
+            // It holds the instance id itself and joins again.
+            Some(instance) if joins && self.statics.get(instance) == Some(&id) => None,
             Some(instance) if joins => self.admit_static(&id, instance)?,
             Some(instance) => {
                 let member = self.known_static(&id, instance)?;
@@ -236,11 +238,15 @@ impl ConsumerGroup {
     }
 }
 
-/// A member that sends another epoch than its own is fenced, but for the one before when it may not have heard of its own yet.
+/// A member that sends another epoch than its own is fenced, with two exceptions: the epoch before its own, when it may not have heard
+/// of its own yet, and epoch 0. A member that was fenced joins again under the same id, with nothing (KAFKA-19233).
 fn check_epoch(member: &Member, epoch: i32, claimed: Claimed<'_>) -> Result<(), Refusal> {
     let what = if epoch > member.epoch {
         "greater"
-    } else if epoch == member.epoch || (epoch == member.previous_epoch && owns_no_more(member, claimed)) {
+    } else if epoch == JOINING
+        || epoch == member.epoch
+        || (epoch == member.previous_epoch && owns_no_more(member, claimed))
+    {
         return Ok(());
     } else {
         "smaller"

@@ -2,7 +2,8 @@
 //!
 //! A member hears of a change only in the answer to its next heartbeat, so the interval is what a rebalance takes. It follows how many
 //! members the shard has, so that all their heartbeats together stay below [`AT_REST_PER_SECOND`], and below
-//! [`SETTLING_PER_SECOND`] while a group is on its way to a new assignment; `group.consumer.heartbeat.interval.ms` is the longest.
+//! [`SETTLING_PER_SECOND`] while a group is on its way to a new assignment. The default of `group.consumer.heartbeat.interval.ms` is the
+//! longest; where somebody set an interval, for all groups or for one, that is what members are told.
 
 use super::ConsumerGroup;
 use crate::shard::Context;
@@ -23,7 +24,9 @@ fn share_ms(members: usize, per_second: usize) -> i32 {
 
 impl ConsumerGroup {
     pub(super) fn heartbeat_interval_ms(&self, cx: &Context<'_>) -> i32 {
-        let longest = cx.config.consumer_heartbeat_interval_of(cx.group);
+        if let Some(interval_ms) = cx.config.consumer_heartbeat_interval_of(cx.group) {
+            return interval_ms;
+        }
         // Each member of the shard has a timer, of whichever protocol it is.
         let members = cx.timers.len();
         let settling = self.soft.moved_within(cx.now.monotonic, SETTLING_MAX_MS)
@@ -34,6 +37,6 @@ impl ConsumerGroup {
         } else {
             (AT_REST_MIN_MS, share_ms(members, AT_REST_PER_SECOND))
         };
-        share.max(least).min(longest)
+        share.max(least).min(cx.config.consumer_heartbeat_interval_ms)
     }
 }

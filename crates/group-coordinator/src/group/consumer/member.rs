@@ -72,9 +72,9 @@ impl Member {
         self.state == MemberState::Stable && self.epoch == assignment_epoch
     }
 
-    /// It was told to give something up and has not said that it did.
+    /// It was told to give something up and has not said that it did. A static member that has left for a while reads nothing.
     pub(super) fn must_give_up(&self) -> bool {
-        self.state == MemberState::UnrevokedPartitions && !self.is_classic()
+        self.state == MemberState::UnrevokedPartitions && !self.is_classic() && self.epoch != LEFT_FOR_A_WHILE
     }
 
     pub(super) fn session_timeout_ms(&self, cx: &Context<'_>) -> i32 {

@@ -8,11 +8,12 @@
 
 use std::collections::BTreeSet;
 
-use ottla_model::{ErrorCode, MemberId};
+use ottla_model::{ErrorCode, MemberId, PartitionId, TopicId};
 
 use super::classic_members::{by_id, by_name};
 use super::heartbeat::decided;
 use super::member::{JOINING, Member, Owned};
+use super::reconcile::partitions_of;
 use super::validate::validate;
 use super::{ConsumerGroup, Refusal, timestamp};
 use crate::answer::ConsumerHeartbeatAnswer;
@@ -20,7 +21,7 @@ use crate::config::MigrationPolicy;
 use crate::effects::RequestId;
 use crate::group::Group;
 use crate::group::classic::{self, ClassicGroup};
-use crate::group::embedded::{self, Assignment, Subscription};
+use crate::group::embedded::{self, Assignment, NamedPartitions, Subscription};
 use crate::record::{
     ClassicMemberMetadata, ConsumerGroupMetadata, MemberState, Record, TargetAssignment, TopicPartitions,
 };
@@ -109,6 +110,7 @@ impl ConsumerGroup {
         for (id, member) in classic.members() {
             members.push((id.clone(), converted_member(member, classic.protocol(), epoch, cx)?));
         }
+        keep_what_is_still_read(&mut members);
         let mut group = Self::default();
         let mut records = vec![ClassicGroup::tombstone(cx.group)];
         for (id, member) in &members {
@@ -217,12 +219,15 @@ fn converted_member(
     if assignment.has_user_data && !protocol.is_some_and(|name| PLAIN_ASSIGNORS.contains(&name)) {
         return Err(Unconvertible::UserData);
     }
-    let mut assigned = Owned::new();
-    for (topic, partitions) in by_id(&assignment.partitions, cx.topics) {
-        if !partitions.is_empty() {
-            assigned.entry(topic).or_default().extend(partitions.into_iter().map(|partition| (partition, epoch)));
+    let owned = |partitions: &NamedPartitions| {
+        let mut owned = Owned::new();
+        for (topic, partitions) in by_id(partitions, cx.topics) {
+            if !partitions.is_empty() {
+                owned.entry(topic).or_default().extend(partitions.into_iter().map(|partition| (partition, epoch)));
+            }
         }
-    }
+        owned
+    };
     Ok(Member {
         epoch,
         previous_epoch: epoch,
@@ -238,9 +243,25 @@ fn converted_member(
             session_timeout_ms: member.session_timeout_ms,
             protocols: member.protocols.clone(),
         }),
-        assigned,
-        pending_revocation: Owned::new(),
+        assigned: owned(&assignment.partitions),
+        pending_revocation: owned(&subscription.owned),
     })
+}
+
+/// A cooperative member reads what it said to own when it joined, until it has heard that this is not assigned to it any more: that is
+/// left to it as what it must give up, unless its leader has given it to somebody.
+fn keep_what_is_still_read(members: &mut [(MemberId, Member)]) {
+    let assigned = members.iter().flat_map(|(_, member)| partitions_of(&member.assigned));
+    let mut taken: BTreeSet<(TopicId, PartitionId)> = assigned.collect();
+    for (_, member) in members {
+        for (topic, partitions) in &mut member.pending_revocation {
+            partitions.retain(|partition, _| taken.insert((*topic, *partition)));
+        }
+        member.pending_revocation.retain(|_, partitions| !partitions.is_empty());
+        if !member.pending_revocation.is_empty() {
+            member.state = MemberState::UnrevokedPartitions;
+        }
+    }
 }
 
 fn may_downgrade(cx: &Context<'_>, members: usize) -> bool {

@@ -23,6 +23,10 @@ use crate::shard::Context;
 /// after, does not own it.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// A client that says everything in every heartbeat cannot be told from one whose answers are lost, but by how often it does. After so
+/// many in a row since it was told to give something up, what it says counts.
+const FULL_IN_A_ROW: u8 = 4;
+
 /// What a member last said that it owns. Kept by this coordinator only: members say everything to the next one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Report {
@@ -31,6 +35,8 @@ pub(super) struct Report {
     is_fresh: bool,
     /// When it was told to give something up.
     told: Option<MonotonicMs>,
+    /// How many heartbeats in a row have said everything since then.
+    full_since_told: u8,
 }
 
 /// How a member speaks of what it owns.
@@ -66,7 +72,7 @@ pub(super) fn refuse_unknown_state(member: &Member, claimed: Claimed<'_>) -> Res
     Ok(())
 }
 
-fn partitions_of(owned: &Owned) -> impl Iterator<Item = (TopicId, PartitionId)> {
+pub(super) fn partitions_of(owned: &Owned) -> impl Iterator<Item = (TopicId, PartitionId)> {
     owned.iter().flat_map(|(topic, partitions)| partitions.keys().map(|partition| (*topic, *partition)))
 }
 
@@ -97,7 +103,8 @@ impl ConsumerGroup {
     fn has_let_go(&self, cx: &Context<'_>, id: &MemberId, member: &Member, claimed: Claimed<'_>, voice: Voice) -> bool {
         let pending = &member.pending_revocation;
         if claimed.is_some() {
-            return !claims_any(claimed, pending) && (voice != Voice::Unsure || self.has_said_to_own(id, pending));
+            let counts = voice != Voice::Unsure || self.has_said_to_own(id, pending) || self.is_always_full(id);
+            return counts && !claims_any(claimed, pending);
         }
         // It is as it said last.
         self.soft.reports.get(id).is_some_and(|report| {
@@ -105,6 +112,11 @@ impl ConsumerGroup {
                 && report.told.is_some_and(|told| cx.now.monotonic >= told + QUIET)
                 && partitions_of(pending).all(|partition| !report.owned.contains(&partition))
         })
+    }
+
+    /// Whether the member has said everything in every heartbeat since it was told to give something up.
+    fn is_always_full(&self, id: &MemberId) -> bool {
+        self.soft.reports.get(id).is_some_and(|report| report.full_since_told >= FULL_IN_A_ROW)
     }
 
     /// Whether a member that has not been told to give these up has done so.
@@ -134,8 +146,13 @@ impl ConsumerGroup {
             report.is_fresh = true;
         }
         report.is_fresh &= !is_given;
+        let is_full = voice == Voice::Unsure;
+        report.full_since_told = match report.told {
+            Some(_) if is_full && must_give_up => report.full_since_told.saturating_add(1),
+            _ => 0,
+        };
         // One that is unsure may not have heard what it was told before: it is told now.
-        let told = report.told.filter(|_| voice != Voice::Unsure).unwrap_or(cx.now.monotonic);
+        let told = report.told.filter(|_| !is_full).unwrap_or(cx.now.monotonic);
         report.told = must_give_up.then_some(told);
     }
 

@@ -122,7 +122,9 @@ fn wrong_epochs_are_fenced() {
     assert_eq!(world.beat(owns("a", 1, &[(t, &[0])])).member_epoch, 2);
     assert_eq!(world.refused(owns("a", 1, &[(t, &[0, 1])])).0, ErrorCode::FencedMemberEpoch);
     assert_eq!(world.refused(beat("a", 1)).0, ErrorCode::FencedMemberEpoch);
-    assert_eq!(world.refused(join("a", &["t"])).0, ErrorCode::FencedMemberEpoch);
+    // A member that was fenced joins again under its id and is told all that it shall own.
+    let rejoined = world.beat(join("a", &["t"]));
+    assert_eq!((rejoined.member_epoch, rejoined.assignment), (2, Some(partitions(&[(t, &[0])]))));
     assert!(world.refused(beat("a", 0x7fff_ffff)).1.contains("greater"));
 }
 
@@ -281,4 +283,74 @@ fn intervals_follow_the_number_of_members_and_the_configured_one_bounds_them() {
     let config = std::sync::Arc::clone(&world.host.config);
     world.host.shard.set_config(config);
     assert_eq!(world.beat(beat("n", answer.member_epoch)).heartbeat_interval_ms, 300);
+}
+
+/// A member whose leave was lost, or which is known to a new coordinator only, and a static one of the same id, join again.
+#[test]
+fn a_known_member_joins_again_with_epoch_0() {
+    let mut world = World::new(&[("t", 2)]);
+    let t = world.cluster.id("t");
+    world.beat(join("a", &["t"]));
+    world.beat(owns("a", 1, &[(t, &[0, 1])]));
+    world.host.fail_over(usize::MAX);
+    let again = world.beat(join("a", &["t"]));
+    assert_eq!((again.member_epoch, again.assignment), (1, Some(partitions(&[(t, &[0, 1])]))));
+    // It begins with nothing: what it was told to give up is given up.
+    world.beat(owns("a", 1, &[(t, &[0, 1])]));
+    world.beat(join_static("b", "i", &["t"]));
+    assert_eq!(world.beat(beat("a", 1)).assignment, Some(partitions(&[(t, &[0])])));
+    assert_eq!(world.beat(join("a", &["t"])).assignment, Some(partitions(&[(t, &[0])])));
+    let joined = world.beat(join_static("b", "i", &["t"]));
+    assert_eq!((joined.member_epoch, joined.assignment), (2, Some(partitions(&[(t, &[1])]))));
+    assert_eq!(world.state(), "Stable");
+    world.check_replay();
+}
+
+#[test]
+fn a_static_member_that_left_for_a_while_has_its_session_to_come_back() {
+    let mut world = World::new(&[("t", 2)]);
+    let mine = |request| ConsumerGroupHeartbeat { instance: Some(InstanceId::new("i")), ..request };
+    world.beat(ConsumerGroupHeartbeat { rebalance_timeout_ms: 5_000, ..join_static("a", "i", &["t"]) });
+    world.beat(join("b", &["t"]));
+    // It is told to give up a half, and leaves instead.
+    world.beat(mine(beat("a", 1)));
+    world.beat(mine(beat("a", -2)));
+    world.host.pass(10_000);
+    assert_eq!(world.describe().members.len(), 2, "its session has not ended");
+    world.host.fail_over(usize::MAX);
+    world.host.pass(10_000);
+    assert_eq!(world.describe().members.len(), 2, "nor at the next coordinator");
+}
+
+#[test]
+fn the_grace_of_a_late_tick_is_given_once() {
+    let mut world = World::new(&[("t", 2)]);
+    world.beat(join("a", &["t"]));
+    world.host.stand_still(SESSION_MS + 1_000);
+    world.host.pass(0);
+    assert_eq!(world.describe().members.len(), 1, "its heartbeats may have been held up");
+    world.host.stand_still(3_000);
+    world.host.pass(0);
+    assert_eq!(world.state(), "Empty");
+    world.host.stand_still(600_000);
+    // Whoever was heard in between gets it again.
+    world.beat(join("a", &["t"]));
+    for _ in 0..3 {
+        world.host.stand_still(SESSION_MS + 1_000);
+        world.host.pass(0);
+        assert_eq!(world.beat(join("a", &["t"])).error, ErrorCode::None);
+    }
+}
+
+#[test]
+fn a_heartbeat_interval_that_was_set_is_what_members_are_told() {
+    let set = GroupConfig { consumer_heartbeat_interval_is_set: true, ..GroupConfig::default() };
+    let mut world = World::with(&[("t", 2)], set.clone());
+    assert_eq!(world.beat(join("a", &["t"])).heartbeat_interval_ms, 5_000);
+    assert_eq!(world.beat(join("b", &["t"])).heartbeat_interval_ms, 5_000, "while partitions move, too");
+    let own = GroupOverrides { consumer_session_timeout_ms: None, consumer_heartbeat_interval_ms: Some(7_000) };
+    for config in [set, GroupConfig::default()] {
+        let mut world = World::with(&[("t", 2)], GroupConfig { overrides: [(group(), own)].into(), ..config });
+        assert_eq!(world.beat(join("a", &["t"])).heartbeat_interval_ms, 7_000);
+    }
 }

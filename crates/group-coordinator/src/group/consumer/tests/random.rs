@@ -32,6 +32,8 @@ struct Consumer {
     takes: Option<Read>,
     /// It does not know what became of its last heartbeat: the next one says everything.
     is_unsure: bool,
+    /// How many answers in a row were lost.
+    lost: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +57,10 @@ pub(super) enum Event {
 pub(super) const CONSUMERS: usize = 5;
 /// These two are static members.
 const STATICS: usize = 2;
+/// Says everything in every heartbeat, and joins again under the same id when it was fenced, as franz-go does.
+const ALWAYS_FULL: usize = 2;
+/// More answers than these are not lost in a row: nobody could tell such a member from one that always says everything.
+const LOST_IN_A_ROW: usize = 3;
 const TOPICS: [&str; 2] = ["t", "u"];
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -112,12 +118,13 @@ impl Run {
             for (topic, partition) in &consumer.owns {
                 owned.entry(*topic).or_default().push(*partition);
             }
-            let base = if consumer.is_unsure {
+            let is_full = consumer.is_unsure || number == ALWAYS_FULL;
+            let base = if is_full {
                 ConsumerGroupHeartbeat { member_epoch: consumer.epoch, ..join(&id, &Self::topics(number)) }
             } else {
                 beat(&id, consumer.epoch)
             };
-            let says = consumer.is_unsure || consumer.said.as_ref() != Some(&consumer.owns);
+            let says = is_full || consumer.said.as_ref() != Some(&consumer.owns);
             ConsumerGroupHeartbeat { owned: says.then(|| owned.into_iter().collect()), ..base }
         } else {
             join(&id, &Self::topics(number))
@@ -125,6 +132,8 @@ impl Run {
         request.instance = Self::instance(number);
         let answer = self.world.beat(request);
         let consumer = &mut self.consumers[number];
+        let is_lost = is_lost && consumer.lost < LOST_IN_A_ROW;
+        consumer.lost = if is_lost { consumer.lost + 1 } else { 0 };
         consumer.is_unsure = is_lost;
         consumer.said = Some(consumer.owns.clone());
         if is_lost {
@@ -141,6 +150,10 @@ impl Run {
                         .collect();
                     consumer.told = Some(told).filter(|told| consumer.takes.is_some() || *told != consumer.owns);
                 }
+            }
+            ErrorCode::FencedMemberEpoch if number == ALWAYS_FULL => {
+                let lives = consumer.lives;
+                *consumer = Consumer { lives, ..Consumer::default() };
             }
             ErrorCode::FencedMemberEpoch | ErrorCode::UnknownMemberId | ErrorCode::GroupIdNotFound => self.stop(number),
             // A static member whose former life has not been given up on.

@@ -259,3 +259,27 @@ fn a_refused_write_takes_the_group_back() {
     assert_eq!(world.describe().members.len(), 1);
     world.check_replay();
 }
+
+#[test]
+fn a_member_that_always_says_everything_lets_go_of_what_it_never_had() {
+    let mut world = World::new(&[("t", 2)]);
+    let t = world.cluster.id("t");
+    let full = |epoch, owned: &[i32]| ConsumerGroupHeartbeat {
+        member_epoch: epoch,
+        owned: Some(partitions(&[(t, owned)])),
+        ..join("a", &["t"])
+    };
+    // Its answer is lost, and what it was given is wanted elsewhere by the next heartbeat.
+    world.beat(join("a", &["t"]));
+    world.beat(join("b", &["t"]));
+    assert_eq!(world.beat(full(1, &[])).assignment, Some(partitions(&[(t, &[0])])));
+    for _ in 0..4 {
+        world.host.pass(250);
+        let answer = world.beat(full(1, &[0]));
+        assert_eq!((answer.error, answer.member_epoch), (ErrorCode::None, 1));
+        assert_eq!(world.beat(beat("b", 2)).assignment, None, "it may be about to take both");
+    }
+    world.host.pass(250);
+    assert_eq!(world.beat(full(1, &[0])).member_epoch, 2);
+    assert_eq!(world.beat(beat("b", 2)).assignment, Some(partitions(&[(t, &[1])])));
+}

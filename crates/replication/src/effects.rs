@@ -1,8 +1,9 @@
 //! What the caller has to carry out, and what it is told: the outputs of [`Leader`](crate::Leader) and
 //! [`Follower`](crate::Follower).
 
-use ottla_model::{BrokerEpoch, ErrorCode, LeaderEpoch, Offset, PartitionEpoch};
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionEpoch};
 
+use crate::follower::FetchPosition;
 use crate::isr::IsrMember;
 
 /// What a step of a leader led to. Empty for most steps; making one allocates nothing unless an ISR change is proposed.
@@ -117,4 +118,26 @@ pub enum FollowerAction {
     AwaitNewEpoch,
     /// The answer belongs to a state that has passed: drop it.
     Ignore,
+}
+
+/// What a fetcher does next with a partition, once the log has done what the [`FollowerAction`] asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum FollowerStep {
+    /// Fetch from here.
+    Fetch(FetchPosition),
+    /// Ask the leader where its log starts and ends, then come back with the answer.
+    AskLeaderBounds,
+    /// Look again after a pause.
+    BackOff,
+    /// The follower of this leader epoch does not go on; a new role begins with a change of the partition's state.
+    Stop,
+}
+
+/// That a partition follows, and what comes next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Following {
+    pub leader: BrokerId,
+    pub leader_epoch: LeaderEpoch,
+    pub step: FollowerStep,
 }

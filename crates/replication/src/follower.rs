@@ -9,7 +9,7 @@
 
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 
-use crate::effects::{FollowerAction, Truncation};
+use crate::effects::{FollowerAction, FollowerStep, Following, Truncation};
 use crate::epoch_history::{EpochEnd, EpochHistory};
 use crate::high_watermark::HighWatermark;
 use crate::rules::Rules;
@@ -91,6 +91,23 @@ impl Follower {
             last_fetched_epoch: self.log.latest_epoch,
             log_start: self.log.start,
         })
+    }
+
+    /// What a fetcher does with this partition now. Says so again for as long as it is so: whoever takes the partition over, or lost
+    /// an answer, finds the question that is still open.
+    pub fn next_step(&self) -> FollowerStep {
+        match (self.next_fetch(), self.state) {
+            (Some(position), _) => FollowerStep::Fetch(position),
+            (None, State::AskingBounds) => FollowerStep::AskLeaderBounds,
+            (None, State::Fenced) => FollowerStep::Stop,
+            // The log is being cut: what comes next is not known yet.
+            (None, _) => FollowerStep::BackOff,
+        }
+    }
+
+    /// Whom it follows, and what comes next.
+    pub fn following(&self) -> Following {
+        Following { leader: self.leader, leader_epoch: self.leader_epoch, step: self.next_step() }
     }
 
     /// What to do with the answer to `asked`. `epochs` is this follower's own history.

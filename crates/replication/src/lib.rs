@@ -21,7 +21,9 @@ pub mod leader;
 pub mod producer_state;
 pub mod rules;
 
-pub use effects::{AckState, FetchRefused, FollowerAction, IsrOutcome, IsrProposal, LeaderEffects, Truncation};
+pub use effects::{
+    AckState, FetchRefused, FollowerAction, FollowerStep, Following, IsrOutcome, IsrProposal, LeaderEffects, Truncation,
+};
 pub use epoch_history::{Divergence, EpochEnd, EpochHistory, EpochStart};
 pub use fetch_order::{AnswerBudget, FetchLimits, FetchOrder};
 pub use follower::{FetchAnswer, FetchPosition, Follower, LocalLog};

@@ -18,6 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("consensus", &["model"]),
     ("quorum-node", &["model", "metadata", "consensus"]),
     ("replication", &["model"]),
+    ("replica-fetcher", &["model", "replication"]),
     ("group-coordinator", &["model", "protocol"]),
     ("transaction-coordinator", &["model", "protocol"]),
     // Layer 2.
@@ -35,6 +36,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "metrics",
             "metadata",
             "replication",
+            "replica-fetcher",
             "group-coordinator",
             "transaction-coordinator",
             "storage",
@@ -48,8 +50,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// The synchronous cores: a seed must replay a run to the byte.
-const CORES: &[&str] =
-    &["metadata", "consensus", "quorum-node", "replication", "group-coordinator", "transaction-coordinator"];
+const CORES: &[&str] = &[
+    "metadata",
+    "consensus",
+    "quorum-node",
+    "replication",
+    "replica-fetcher",
+    "group-coordinator",
+    "transaction-coordinator",
+];
 
 /// What would bring a clock, a thread, entropy, a socket or a file into a core.
 const NOT_IN_A_CORE: &[&str] = &[

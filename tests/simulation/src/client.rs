@@ -10,7 +10,7 @@ use ottla_replication::FetchPosition;
 
 use crate::clock::{SimTime, WALL_START_MS};
 use crate::content::{Content, RecordId};
-use crate::message::{CallId, Fetch, FetchedPartition, Message, Produce, ProduceAnswer};
+use crate::message::{CallId, Fetch, FetchedPartition, Message, Produce, ProduceAnswer, SessionRef};
 use crate::network::NodeId;
 use crate::outbox::Outbox;
 use crate::random::Random;
@@ -323,7 +323,13 @@ impl Consumer {
                 last_fetched_epoch: LeaderEpoch::NONE,
                 log_start: Offset::UNKNOWN,
             };
-            let fetch = Fetch { replica: None, partitions: vec![(partition, position)], max_wait_ms: 300 };
+            let fetch = Fetch {
+                replica: None,
+                session: SessionRef::NONE,
+                partitions: vec![(partition, position)],
+                forgotten: Vec::new(),
+                max_wait_ms: 300,
+            };
             out.send(NodeId::Broker(reading.broker), Message::Fetch { call, fetch });
         }
     }

@@ -24,6 +24,8 @@ pub enum Kind {
     /// Some reads, writes and syncs of a broker's disk fail.
     DiskErrors,
     DeleteRecords,
+    /// Leaders answer late where their logs start and end: changes arrive between the question and its answer.
+    LateBounds,
     RecreateTopic,
     /// Everything at once: `kill -9` of all.
     KillAll,
@@ -47,6 +49,7 @@ impl Kind {
         Self::SetWallClock,
         Self::DiskErrors,
         Self::DeleteRecords,
+        Self::LateBounds,
         Self::RecreateTopic,
         Self::KillAll,
     ];
@@ -58,7 +61,7 @@ impl Kind {
             Self::IsolateNode | Self::PauseBroker | Self::ShutDownBroker | Self::Weather => 6,
             Self::KillCoordinator | Self::CrashCoordinatorMidway | Self::PauseCoordinator => 5,
             Self::PowerLossOfCoordinator | Self::FreezeClock => 4,
-            Self::SetWallClock | Self::DeleteRecords | Self::DiskErrors => 3,
+            Self::SetWallClock | Self::DeleteRecords | Self::LateBounds | Self::DiskErrors => 3,
             Self::DiskLossOfCoordinator | Self::RecreateTopic | Self::KillAll => 1,
         }
     }

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ottla_metadata::controller::{Beat, BeatAnswer};
 use ottla_metadata::{Answer, Node, NodeChange, Path, Request};
-use ottla_model::{
-    BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, LeaderEpoch, Offset, Revision, TopicIdPartition,
-};
+use ottla_model::{BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, Offset, Revision, TopicIdPartition};
+use ottla_replica_fetcher::BoundsQuestion;
 use ottla_replication::{EpochEnd, FetchPosition};
 
-use crate::network::Delivery;
+use crate::network::{Delivery, NodeId};
 
 /// Numbers a request of one process, for its answer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -70,8 +69,7 @@ pub enum Message {
     },
     Bounds {
         call: CallId,
-        partition: TopicIdPartition,
-        leader_epoch: LeaderEpoch,
+        question: BoundsQuestion,
     },
 
     // From brokers.
@@ -81,12 +79,15 @@ pub enum Message {
     },
     FetchAnswer {
         call: CallId,
+        /// Of the fetch as a whole.
+        error: ErrorCode,
+        session_id: i32,
         partitions: Vec<(TopicIdPartition, FetchedPartition)>,
     },
     BoundsAnswer {
         call: CallId,
-        partition: TopicIdPartition,
-        bounds: Option<(Offset, Offset)>,
+        /// None: the broker does not lead.
+        offset: Option<Offset>,
     },
 
     /// The other end's process died, or does not listen.
@@ -122,8 +123,22 @@ pub struct ProduceAnswer {
 #[derive(Clone, Debug)]
 pub struct Fetch {
     pub replica: Option<(BrokerId, BrokerEpoch)>,
+    pub session: SessionRef,
     pub partitions: Vec<(TopicIdPartition, FetchPosition)>,
+    /// What the session is to leave out from now on.
+    pub forgotten: Vec<TopicIdPartition>,
     pub max_wait_ms: u64,
+}
+
+/// The fetch session that a request belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SessionRef {
+    pub id: i32,
+    pub epoch: i32,
+}
+
+impl SessionRef {
+    pub const NONE: Self = Self { id: 0, epoch: -1 };
 }
 
 #[derive(Clone, Debug)]
@@ -138,8 +153,10 @@ pub struct FetchedPartition {
 }
 
 impl Message {
-    pub fn delivery(&self) -> Delivery {
+    pub fn delivery(&self, from: NodeId, to: NodeId) -> Delivery {
         match self {
+            // On one connection for each follower and leader.
+            _ if matches!((from, to), (NodeId::Broker(_), NodeId::Broker(_))) => Delivery::Ordered,
             Self::Raft { .. }
             | Self::Cluster { .. }
             | Self::ClusterAnswer { .. }

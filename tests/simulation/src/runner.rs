@@ -4,6 +4,7 @@ use std::fmt;
 
 use ottla_metadata::controller::BrokenRules as ControllerRules;
 use ottla_quorum_node::BrokenRules as NodeRules;
+use ottla_replica_fetcher::BrokenRules as FetcherRules;
 use ottla_replication::Rules;
 
 use crate::clock::SimTime;
@@ -26,6 +27,7 @@ pub struct Options {
     /// Print every step.
     pub prints: bool,
     pub rules: Rules,
+    pub fetcher_rules: FetcherRules,
     pub controller_rules: ControllerRules,
     pub node_rules: NodeRules,
 }
@@ -75,6 +77,7 @@ pub fn run(seed: u64, options: Options) -> Report {
     let mut random = Random::new(seed ^ 0x5EED_0F0F_A017_5EED);
     let config = WorldConfig {
         rules: options.rules,
+        fetcher_rules: options.fetcher_rules,
         controller_rules: options.controller_rules,
         node_rules: options.node_rules,
         ..WorldConfig::draw(&mut random)
@@ -326,6 +329,10 @@ impl Run<'_> {
                     let percent = self.random.between(10, 100);
                     self.world.delete_records(partition, percent)?;
                 }
+            }
+            Kind::LateBounds => {
+                self.world.trace.line(self.world.now, format_args!("bounds are answered late for {outage} ms"));
+                self.world.late_bounds_until = self.world.now.plus_ms(outage);
             }
             Kind::RecreateTopic => {
                 if self.world.is_admin_done() {

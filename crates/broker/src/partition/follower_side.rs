@@ -5,25 +5,12 @@ use std::time::Duration;
 
 use ottla_model::{LeaderEpoch, MonotonicMs, Offset, TimestampMs};
 use ottla_protocol::record_batch::BatchHeader;
-use ottla_replication::{FetchAnswer, FetchPosition, Follower, FollowerAction, LocalLog, Truncation};
+use ottla_replication::{FetchAnswer, FetchPosition, Follower, FollowerAction, FollowerStep, LocalLog, Truncation};
 use ottla_storage::{AppendError, DiskFault, ReadError};
 
 use super::waiters::Wakes;
 use super::{Log, LogState, Partition, Role, State};
 use crate::clock;
-
-/// What the fetcher does next with a partition.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FollowerStep {
-    /// Fetch from here.
-    Fetch(FetchPosition),
-    /// Ask the leader where its log starts and ends, then come back with the answer.
-    AskLeaderBounds,
-    /// Try again after a pause.
-    BackOff,
-    /// This leader epoch is over here; the tree will say what comes next.
-    Stop,
-}
 
 /// The follower of `leader_epoch` and its log; none if the partition does something else by now.
 fn following(state: &mut State, leader_epoch: LeaderEpoch) -> Option<(&mut Follower, &mut Log)> {
@@ -43,15 +30,11 @@ pub(super) fn local(log: &Log) -> LocalLog {
     }
 }
 
-fn next(follower: &Follower) -> FollowerStep {
-    follower.next_fetch().map_or(FollowerStep::BackOff, FollowerStep::Fetch)
-}
-
 impl Partition {
-    /// Where to fetch from in `leader_epoch`.
-    pub fn next_fetch(&self, leader_epoch: LeaderEpoch) -> FollowerStep {
+    /// What a fetcher does with this follower of `leader_epoch` now.
+    pub fn next_step(&self, leader_epoch: LeaderEpoch) -> FollowerStep {
         let mut state = self.lock();
-        following(&mut state, leader_epoch).map_or(FollowerStep::Stop, |(follower, _)| next(follower))
+        following(&mut state, leader_epoch).map_or(FollowerStep::Stop, |(follower, _)| follower.next_step())
     }
 
     /// The leader's answer to `asked`.
@@ -70,16 +53,16 @@ impl Partition {
             FollowerAction::Append => {}
             FollowerAction::Truncate(truncation) => return self.truncate(state, truncation, asked.leader_epoch, wall),
             FollowerAction::AskLeaderBounds => return FollowerStep::AskLeaderBounds,
-            FollowerAction::FetchAgain => return next(follower),
+            FollowerAction::FetchAgain => return follower.next_step(),
             FollowerAction::BackOff => return FollowerStep::BackOff,
             FollowerAction::AwaitNewEpoch => return FollowerStep::Stop,
-            FollowerAction::Ignore => return next(follower),
+            FollowerAction::Ignore => return follower.next_step(),
         }
         let mut rolled = false;
         if !records.is_empty() {
             // An answer to an earlier request than `asked` says brings what is here already.
             if BatchHeader::parse(records).is_ok_and(|first| first.next_offset() <= log.log_end_offset()) {
-                return next(follower);
+                return follower.next_step();
             }
             let health = self.directory.load().health().clone();
             match health.writing(|| log.append_as_follower(records, asked.leader_epoch, wall)) {
@@ -115,7 +98,7 @@ impl Partition {
             follower.log_start_moved(local(log));
         }
         let moved = follower.appended(local(log), answer);
-        let step = next(follower);
+        let step = follower.next_step();
         if let Some(high_watermark) = moved {
             self.publish(high_watermark);
             state.subscribers.high_watermark_moved(&mut wakes);
@@ -150,7 +133,7 @@ impl Partition {
         match follower.leader_bounds(bounds) {
             FollowerAction::Truncate(truncation) => self.truncate(state, truncation, leader_epoch, clock::wall()),
             FollowerAction::BackOff => FollowerStep::BackOff,
-            _ => next(follower),
+            _ => follower.next_step(),
         }
     }
 
@@ -183,7 +166,7 @@ impl Partition {
             "truncated to what the leader has"
         );
         follower.truncated(now);
-        let (step, high_watermark) = (next(follower), follower.high_watermark());
+        let (step, high_watermark) = (follower.next_step(), follower.high_watermark());
         self.publish(high_watermark);
         self.recovery_point_fell(log.recovery_point());
         step

@@ -26,7 +26,7 @@ use ottla_model::{
     BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, TopicIdPartition, TopicName, TopicPartition,
 };
 use ottla_replication::{
-    EpochEnd, Follower, IsrMember, Leader, LeaderConfig, LeaderEffects, LocalLog, PartitionView, Rules,
+    EpochEnd, Follower, Following, IsrMember, Leader, LeaderConfig, LeaderEffects, LocalLog, PartitionView, Rules,
 };
 use ottla_storage::DiskFault;
 use ottla_storage::env::RealEnv;
@@ -45,7 +45,6 @@ use crate::response::RecordSlice;
 use crate::telemetry::Telemetry;
 use crate::topic_rules::TopicRules;
 
-pub use follower_side::FollowerStep;
 pub use leader_side::{AckWait, AppendRefused, Appended, FoundOffset, OffsetQuery, OwnRecords};
 use waiters::{ProduceWaiters, Subscribers, Subscription, Wakes, Watcher};
 
@@ -605,14 +604,11 @@ impl Partition {
         }
     }
 
-    /// Whom this replica follows, and from where it fetches; none if it does something else.
-    pub fn following(&self) -> Option<(BrokerId, FollowerStep)> {
+    /// Whom this replica follows, and what comes next; none if it does something else.
+    pub fn following(&self) -> Option<Following> {
         let state = self.lock();
         match (&state.role, &state.log) {
-            (Role::Follower(follower), LogState::Open(_)) => {
-                let step = follower.next_fetch().map_or(FollowerStep::BackOff, FollowerStep::Fetch);
-                Some((follower.leader(), step))
-            }
+            (Role::Follower(follower), LogState::Open(_)) => Some(follower.following()),
             _ => None,
         }
     }

@@ -7,7 +7,6 @@
 //!
 //! `num.replica.fetchers` is taken as 1: one connection keeps up with a disk.
 
-mod slots;
 mod stream;
 mod task;
 
@@ -16,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_model::{BrokerId, TopicIdPartition};
+use ottla_replica_fetcher::{Assignments, Reassigned};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -24,7 +24,7 @@ use crate::broker::Identity;
 use crate::metadata_cache::MetadataCache;
 use crate::partition::Partition;
 
-/// How fetchers ask.
+/// How the fetchers of a broker ask.
 #[derive(Clone, Copy, Debug)]
 pub struct FetcherConfig {
     /// `replica.fetch.wait.max.ms`
@@ -39,28 +39,21 @@ pub struct FetcherConfig {
     pub socket_timeout: Duration,
     /// `replica.socket.receive.buffer.bytes`
     pub receive_buffer_bytes: Option<usize>,
-    /// The longest pause after an error of one partition (`replica.fetch.backoff.ms`); the first is [`BACKOFF_MIN`].
+    /// The longest pause after an error of one partition (`replica.fetch.backoff.ms`); the first is
+    /// [`ottla_replica_fetcher::BACKOFF_MIN`].
     pub backoff_max: Duration,
 }
 
-/// The first pause after an error of one partition: most are a leader that has not heard of its leadership yet, and does
-/// within milliseconds. Kafka waits a second.
-pub const BACKOFF_MIN: Duration = Duration::from_millis(10);
-
-/// The first and the longest pause between attempts to connect: a leader that restarts should find its followers waiting.
-pub const RECONNECT_MIN: Duration = Duration::from_millis(20);
-pub const RECONNECT_MAX: Duration = Duration::from_millis(250);
-
-/// What a fetcher is told.
+/// What a fetcher's task is sent.
 enum Change {
-    /// As long as it follows this fetcher's source.
-    Follow(Arc<Partition>),
+    /// The role of this partition may have changed.
+    RoleChanged(Arc<Partition>),
     Leave(TopicIdPartition),
     /// The source registered again: connect anew.
     Reconnect,
 }
 
-/// The way to one fetcher's task. What it is told waits here, bounded by the partitions of the broker; the task takes all of it at once.
+/// The way to one fetcher's task. Changes wait here, bounded by the partitions of the broker; the task takes all of them at once.
 #[derive(Default)]
 struct Mailbox {
     changes: Mutex<Vec<Change>>,
@@ -94,8 +87,7 @@ type Source = (BrokerId, usize);
 #[derive(Default)]
 struct State {
     fetchers: HashMap<Source, Running>,
-    /// Who fetches what.
-    sources: HashMap<TopicIdPartition, Source>,
+    assignments: Assignments<Source>,
     stopped: bool,
 }
 
@@ -110,8 +102,8 @@ impl Fetchers {
         Self { config, identity, metadata, runtime, state: Mutex::default() }
     }
 
-    /// The roles of these partitions may have changed: each is fetched from whom it follows now, or not at all. What counts is what
-    /// the partition says when this looks, so that calls may come in any order.
+    /// The roles of these partitions may have changed: each is fetched from the broker that it follows now, or not at all. What counts
+    /// is what the partition says when this asks it, so that calls may come in any order.
     pub fn update<'a>(&self, partitions: impl IntoIterator<Item = &'a Arc<Partition>>) {
         let mut state = self.state.lock();
         if state.stopped {
@@ -119,21 +111,17 @@ impl Fetchers {
         }
         let mut changes: HashMap<Source, Vec<Change>> = HashMap::new();
         for partition in partitions {
-            let id = partition.id();
-            let source = partition.following().map(|(leader, _)| (leader, partition.directory().number()));
-            let before = match source {
-                Some(leader) => state.sources.insert(id, leader),
-                None => state.sources.remove(&id),
-            };
-            if let Some(before) = before.filter(|before| Some(*before) != source) {
-                changes.entry(before).or_default().push(Change::Leave(id));
+            let source = partition.following().map(|following| (following.leader, partition.directory().number()));
+            let Reassigned { from, to } = state.assignments.assign(partition.id(), source);
+            if let Some(from) = from {
+                changes.entry(from).or_default().push(Change::Leave(partition.id()));
             }
-            if let Some(leader) = source {
-                changes.entry(leader).or_default().push(Change::Follow(partition.clone()));
+            if let Some(to) = to {
+                changes.entry(to).or_default().push(Change::RoleChanged(partition.clone()));
             }
         }
         for (source, changes) in changes {
-            self.tell(&mut state, source, changes);
+            self.send(&mut state, source, changes);
         }
     }
 
@@ -150,16 +138,16 @@ impl Fetchers {
     pub fn stop(&self) {
         let mut state = self.state.lock();
         state.stopped = true;
-        state.sources.clear();
+        state.assignments.clear();
         for (_, running) in state.fetchers.drain() {
             running.task.abort();
         }
     }
 
-    fn tell(&self, state: &mut State, source: Source, changes: Vec<Change>) {
+    fn send(&self, state: &mut State, source: Source, changes: Vec<Change>) {
         let running = state.fetchers.entry(source).or_insert_with(|| {
             let mailbox = Arc::new(Mailbox::default());
-            let fetcher = task::Fetcher::new(
+            let fetcher = task::FetcherTask::new(
                 source.0,
                 self.config,
                 self.identity.clone(),

@@ -1,205 +1,332 @@
-//! What a broker fetches as a follower: from each leader's broker one fetch at a time, for all partitions that it leads.
+//! What a broker fetches as a follower: [`ottla_replica_fetcher`] decides; here its effects become messages.
 
-use ottla_model::{BrokerId, MonotonicMs, Offset, TimestampMs, TopicIdPartition};
-use ottla_replication::{FetchAnswer, FollowerAction};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs, TopicIdPartition};
+use ottla_replica_fetcher::{
+    Assignments, BrokenRules, Effect, FetchRequest, FetchResponse, Fetcher, FetcherConfig, Followers, Reassigned,
+    RequestNumber,
+};
+use ottla_replication::{FetchAnswer, FetchPosition, FollowerAction, FollowerStep};
 use ottla_storage::AppendError;
 
 use super::process::Process;
 use super::replica::{DiskFailed, Role};
-use crate::message::{CallId, Fetch, FetchedPartition, Message};
+use crate::message::{CallId, Fetch, FetchedPartition, Message, SessionRef};
 use crate::network::NodeId;
 use crate::outbox::Outbox;
 
-const MAX_WAIT_MS: u64 = 500;
-/// An answer that does not come within this time is not waited for.
-const ANSWER_MS: u64 = 1_500;
-/// After an error. Kafka: 1 s.
-const BACKOFF_MS: u64 = 100;
-
-/// The fetches from one broker.
-#[derive(Default)]
-pub(super) struct Fetcher {
-    outstanding: Option<(CallId, MonotonicMs)>,
-    retry_at: MonotonicMs,
-    /// A partition was added: what is on its way does not ask for it.
-    pub has_news: bool,
+fn config(rules: BrokenRules) -> FetcherConfig {
+    FetcherConfig {
+        max_wait: Duration::from_millis(500),
+        socket_timeout: Duration::from_millis(1_000),
+        backoff_max: Duration::from_millis(100),
+        rules,
+    }
 }
 
-impl Fetcher {
-    pub fn lost(&mut self, now: MonotonicMs) {
-        self.outstanding = None;
-        self.retry_at = MonotonicMs(now.0 + BACKOFF_MS);
+/// A request without an answer yet.
+#[derive(Clone, Copy)]
+enum Underway {
+    Fetch(RequestNumber),
+    Bounds(RequestNumber),
+}
+
+/// An answer as it came.
+pub(super) enum Received {
+    Fetch { error: ErrorCode, session_id: i32, partitions: Vec<(TopicIdPartition, FetchedPartition)> },
+    Bounds(Option<Offset>),
+}
+
+/// The fetches from one broker, and what is under way on the connection to it.
+struct Source {
+    core: Fetcher<TopicIdPartition>,
+    /// Answers leave a connection in the order of the requests: one that comes earlier waits for those before it.
+    underway: VecDeque<(CallId, Underway, Option<Received>)>,
+}
+
+/// What the fetcher of a partition's leader does with it.
+#[derive(Clone, Copy, Default)]
+pub struct FetcherState {
+    /// It has the partition, if only to pause it or to ask about it.
+    pub is_held: bool,
+    /// It asks for records.
+    pub is_fetching: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Fetchers {
+    assignments: Assignments<BrokerId>,
+    sources: BTreeMap<BrokerId, Source>,
+    /// Partitions whose role may have changed in this turn.
+    pub changed: Vec<TopicIdPartition>,
+}
+
+impl Fetchers {
+    /// The source registered again.
+    pub fn reconnect(&mut self, now: MonotonicMs, broker: BrokerId) {
+        if let Some(source) = self.sources.get_mut(&broker) {
+            source.core.reconnect(now);
+        }
+    }
+
+    pub fn lost(&mut self, now: MonotonicMs, broker: BrokerId) {
+        if let Some(source) = self.sources.get_mut(&broker)
+            && !source.underway.is_empty()
+        {
+            source.underway.clear();
+            source.core.disconnected(now);
+        }
+    }
+
+    pub fn state_of(&self, leader: BrokerId, partition: &TopicIdPartition) -> FetcherState {
+        self.sources.get(&leader).map_or(FetcherState::default(), |source| FetcherState {
+            is_held: source.core.handle(partition).is_some(),
+            is_fetching: source.core.is_fetching(partition),
+        })
+    }
+}
+
+/// The followers of a process, for the fetcher's core.
+struct LocalFollowers<'a> {
+    process: &'a mut Process,
+    wall: TimestampMs,
+    out: &'a mut Outbox,
+}
+
+impl LocalFollowers<'_> {
+    fn died(&mut self, error: &DiskFailed) -> FollowerStep {
+        self.process.die(error, self.out);
+        FollowerStep::Stop
+    }
+}
+
+impl Followers for LocalFollowers<'_> {
+    type Handle = TopicIdPartition;
+
+    fn next_step(&mut self, id: &TopicIdPartition, leader_epoch: LeaderEpoch) -> FollowerStep {
+        let follower = self.process.replicas.get(id).and_then(|replica| replica.follower());
+        follower
+            .filter(|follower| follower.leader_epoch() == leader_epoch)
+            .map_or(FollowerStep::Stop, |follower| follower.next_step())
+    }
+
+    fn fetched(
+        &mut self,
+        id: &TopicIdPartition,
+        asked: FetchPosition,
+        answer: &FetchAnswer,
+        records: &[u8],
+    ) -> FollowerStep {
+        match self.process.follower_answered(*id, asked, answer, records, self.wall, self.out) {
+            Ok(Some(step)) => step,
+            Ok(None) => self.next_step(id, asked.leader_epoch),
+            Err(error) => self.died(&error),
+        }
+    }
+
+    fn leader_bounds(
+        &mut self,
+        id: &TopicIdPartition,
+        leader_epoch: LeaderEpoch,
+        bounds: Option<(Offset, Offset)>,
+    ) -> FollowerStep {
+        let Some(replica) = self.process.replicas.get_mut(id) else { return FollowerStep::Stop };
+        let Role::Follower(follower) = &mut replica.role else { return FollowerStep::Stop };
+        if follower.leader_epoch() != leader_epoch {
+            return FollowerStep::Stop;
+        }
+        match follower.leader_bounds(bounds) {
+            FollowerAction::Truncate(truncation) => {
+                if let Err(error) = replica.truncate(truncation, self.wall, self.out) {
+                    return self.died(&error);
+                }
+                self.process.write_recovery_points(self.out);
+                self.next_step(id, leader_epoch)
+            }
+            FollowerAction::BackOff => FollowerStep::BackOff,
+            _ => self.next_step(id, leader_epoch),
+        }
     }
 }
 
 impl Process {
-    /// Sends what is due.
-    pub(super) fn send_fetches(&mut self, now: MonotonicMs, out: &mut Outbox) {
-        let Some(epoch) = self.session.epoch() else { return };
-        let leaders: Vec<_> = self.fetchers.keys().copied().collect();
-        for leader in leaders {
-            let Some(fetcher) = self.fetchers.get(&leader) else { continue };
-            let waits = fetcher.outstanding.is_some_and(|(_, sent)| now.0.saturating_sub(sent.0) < ANSWER_MS);
-            if now < fetcher.retry_at || waits && !fetcher.has_news {
-                continue;
-            }
-            let partitions: Vec<_> = self
-                .replicas
-                .iter()
-                .filter(|(_, replica)| now >= replica.retry_at)
-                .filter_map(|(id, replica)| {
-                    let follower = replica.follower().filter(|follower| follower.leader() == leader)?;
-                    Some((*id, follower.next_fetch()?))
-                })
-                .collect();
-            if partitions.is_empty() {
-                if !self.replicas.values().any(|replica| replica.follower().is_some_and(|f| f.leader() == leader)) {
-                    self.fetchers.remove(&leader);
-                }
-                continue;
-            }
-            let call = self.call_id();
-            let Some(fetcher) = self.fetchers.get_mut(&leader) else { continue };
-            fetcher.outstanding = Some((call, now));
-            fetcher.has_news = false;
-            let fetch = Fetch { replica: Some((self.id, epoch)), partitions, max_wait_ms: MAX_WAIT_MS };
-            out.send(NodeId::Broker(leader.0), Message::Fetch { call, fetch });
+    /// Tells the fetchers of changed roles, then sends what is due.
+    pub(super) fn run_fetchers(&mut self, now: MonotonicMs, wall: TimestampMs, out: &mut Outbox) {
+        for id in std::mem::take(&mut self.fetchers.changed) {
+            self.role_changed(now, id);
+        }
+        let sources: Vec<_> = self.fetchers.sources.keys().copied().collect();
+        for broker in sources {
+            self.with_source(broker, |process, source| process.run_fetcher(now, wall, source, out));
         }
     }
 
-    /// An answer; one that comes late or twice is looked at like any other: the follower knows what it asked for.
-    pub(super) fn fetched(
+    fn role_changed(&mut self, now: MonotonicMs, id: TopicIdPartition) {
+        let following = self.replicas.get(&id).and_then(|replica| replica.follower()).map(|f| f.following());
+        let leader = following.map(|following| following.leader);
+        let Reassigned { from, to } = self.fetchers.assignments.assign(id, leader);
+        if let Some(source) = from.and_then(|from| self.fetchers.sources.get_mut(&from)) {
+            source.core.leave(now, id);
+        }
+        let Some(to) = to else { return };
+        let rules = self.settings.fetcher_rules;
+        let source = self
+            .fetchers
+            .sources
+            .entry(to)
+            .or_insert_with(|| Source { core: Fetcher::new(to, config(rules)), underway: VecDeque::new() });
+        source.core.role_changed(now, id, id, following);
+    }
+
+    /// The source is out of its map meanwhile, because the core asks the process for its followers.
+    fn with_source(&mut self, broker: BrokerId, run: impl FnOnce(&mut Self, &mut Source)) {
+        let Some(mut source) = self.fetchers.sources.remove(&broker) else { return };
+        run(self, &mut source);
+        self.fetchers.sources.insert(broker, source);
+    }
+
+    fn run_fetcher(&mut self, now: MonotonicMs, wall: TimestampMs, source: &mut Source, out: &mut Outbox) {
+        loop {
+            let effects = source.core.tick(now, &mut LocalFollowers { process: self, wall, out });
+            if effects.is_empty() {
+                return;
+            }
+            for effect in effects {
+                self.execute_fetcher_effect(now, source, effect, out);
+            }
+        }
+    }
+
+    fn execute_fetcher_effect(&mut self, now: MonotonicMs, source: &mut Source, effect: Effect, out: &mut Outbox) {
+        let broker = source.core.source();
+        let to = NodeId::Broker(broker.0);
+        match effect {
+            Effect::Connect if self.image.broker(broker).is_some() => source.core.connected(now),
+            Effect::Connect => source.core.disconnected(now),
+            Effect::Disconnect(_) => source.underway.clear(),
+            Effect::AskBounds(question) => {
+                let call = self.call_id();
+                source.underway.push_back((call, Underway::Bounds(question.number), None));
+                out.send(to, Message::Bounds { call, question });
+            }
+            Effect::Fetch(FetchRequest { number, session_id, session_epoch, max_wait, partitions, forgotten }) => {
+                let call = self.call_id();
+                source.underway.push_back((call, Underway::Fetch(number), None));
+                let fetch = Fetch {
+                    replica: Some((self.id, self.session.whole_since())),
+                    session: SessionRef { id: session_id, epoch: session_epoch },
+                    partitions,
+                    forgotten,
+                    max_wait_ms: u64::try_from(max_wait.as_millis()).unwrap_or(0),
+                };
+                out.send(to, Message::Fetch { call, fetch });
+            }
+        }
+    }
+
+    pub(super) fn source_answered(
         &mut self,
         now: MonotonicMs,
         wall: TimestampMs,
         from: NodeId,
         call: CallId,
-        partitions: Vec<(TopicIdPartition, FetchedPartition)>,
+        received: Received,
         out: &mut Outbox,
     ) {
-        let NodeId::Broker(leader) = from else { return };
-        if let Some(fetcher) = self.fetchers.get_mut(&BrokerId(leader))
-            && fetcher.outstanding.is_some_and(|(expected, _)| expected == call)
-        {
-            fetcher.outstanding = None;
-        }
-        for (id, answer) in partitions {
-            if let Err(error) = self.fetched_partition(now, wall, from, id, &answer, out) {
-                return self.die(&error, out);
+        let NodeId::Broker(broker) = from else { return };
+        self.with_source(BrokerId(broker), |process, source| {
+            let Some(place) = source.underway.iter_mut().find(|(underway, ..)| *underway == call) else { return };
+            place.2 = Some(received);
+            while let Some((_, underway, received @ Some(_))) = source.underway.front_mut() {
+                let (underway, received) = (*underway, received.take());
+                source.underway.pop_front();
+                let mut followers = LocalFollowers { process, wall, out };
+                match (underway, received) {
+                    (Underway::Fetch(number), Some(Received::Fetch { error, session_id, partitions })) => {
+                        let response = FetchResponse { error, session_id };
+                        let partitions = partitions.into_iter().map(|(id, fetched)| typed(id, fetched));
+                        source.core.fetched(now, number, response, partitions, &mut followers);
+                    }
+                    (Underway::Bounds(number), Some(Received::Bounds(offset))) => {
+                        source.core.bounds_answered(now, number, offset, &mut followers);
+                    }
+                    _ => {}
+                }
             }
-        }
+        });
     }
 
-    fn fetched_partition(
+    /// What the follower makes of an answer; none: what its state says now.
+    fn follower_answered(
         &mut self,
-        now: MonotonicMs,
-        wall: TimestampMs,
-        from: NodeId,
         id: TopicIdPartition,
-        fetched: &FetchedPartition,
+        asked: FetchPosition,
+        answer: &FetchAnswer,
+        records: &[u8],
+        wall: TimestampMs,
         out: &mut Outbox,
-    ) -> Result<(), DiskFailed> {
-        let Some(replica) = self.replicas.get_mut(&id) else { return Ok(()) };
-        let Role::Follower(follower) = &mut replica.role else { return Ok(()) };
-        if NodeId::Broker(follower.leader().0) != from {
-            return Ok(());
+    ) -> Result<Option<FollowerStep>, DiskFailed> {
+        let Some(replica) = self.replicas.get_mut(&id) else { return Ok(Some(FollowerStep::Stop)) };
+        let Role::Follower(follower) = &mut replica.role else { return Ok(Some(FollowerStep::Stop)) };
+        if follower.leader_epoch() != asked.leader_epoch {
+            return Ok(Some(FollowerStep::Stop));
         }
-        let answer = FetchAnswer {
-            error: fetched.error,
-            diverging: fetched.diverging,
-            high_watermark: fetched.high_watermark,
-            log_start: fetched.log_start,
-        };
-        let action = follower.fetched(fetched.position, &answer, replica.log.epoch_history());
-        match action {
-            FollowerAction::Append => {
-                let before = replica.log.log_end_offset();
-                let leader_epoch = follower.leader_epoch();
-                if !fetched.records.is_empty() {
-                    match replica.log.append_as_follower(&fetched.records, leader_epoch, wall) {
-                        Ok(_) => {}
-                        Err(error @ (AppendError::Io(_) | AppendError::Offline)) => {
-                            return Err(DiskFailed(error.to_string()));
-                        }
-                        Err(error) => {
-                            out.note(format_args!("{}: the leader's records do not fit: {error}", replica.name));
-                            if matches!(error, AppendError::UnexpectedOffset { .. })
-                                && let FollowerAction::Truncate(truncation) = follower.records_do_not_follow(&answer)
-                            {
-                                replica.truncate(truncation, wall, out)?;
-                                self.write_recovery_points(out);
-                                return Ok(());
-                            }
-                            replica.retry_at = MonotonicMs(now.0 + BACKOFF_MS);
-                            return Ok(());
-                        }
-                    }
-                }
-                if answer.log_start > replica.log.log_start_offset() {
-                    replica.log.advance_log_start(answer.log_start);
-                }
-                let local = replica.local_log();
-                let Role::Follower(follower) = &mut replica.role else { return Ok(()) };
-                let moved = follower.appended(local, &answer);
-                if local.end > before {
-                    replica.appended(before, &self.env, self.faults, out);
-                }
-                if let Some(high_watermark) = moved {
-                    replica.follower_moved(high_watermark, out);
-                }
-            }
+        match follower.fetched(asked, answer, replica.log.epoch_history()) {
+            FollowerAction::Append => {}
             FollowerAction::Truncate(truncation) => {
                 replica.truncate(truncation, wall, out)?;
                 self.write_recovery_points(out);
+                return Ok(None);
             }
-            FollowerAction::AskLeaderBounds => self.ask_bounds(now, id, out),
-            FollowerAction::BackOff => replica.retry_at = MonotonicMs(now.0 + BACKOFF_MS),
-            FollowerAction::FetchAgain | FollowerAction::AwaitNewEpoch | FollowerAction::Ignore => {}
+            FollowerAction::BackOff => return Ok(Some(FollowerStep::BackOff)),
+            FollowerAction::AskLeaderBounds
+            | FollowerAction::FetchAgain
+            | FollowerAction::AwaitNewEpoch
+            | FollowerAction::Ignore => return Ok(None),
         }
-        Ok(())
-    }
-
-    /// Gives up questions for bounds that were not answered.
-    pub(super) fn tick_bounds(&mut self, now: MonotonicMs) {
-        for replica in self.replicas.values_mut() {
-            if let Role::Follower(follower) = &mut replica.role
-                && follower.awaits_bounds()
-                && now.0.saturating_sub(replica.asked_bounds_at.0) >= ANSWER_MS
-            {
-                let _ = follower.leader_bounds(None);
-            }
-        }
-    }
-
-    fn ask_bounds(&mut self, now: MonotonicMs, id: TopicIdPartition, out: &mut Outbox) {
-        let call = self.call_id();
-        if let Some(replica) = self.replicas.get_mut(&id) {
-            replica.asked_bounds_at = now;
-        }
-        let Some(follower) = self.replicas.get(&id).and_then(|replica| replica.follower()) else { return };
-        let message = Message::Bounds { call, partition: id, leader_epoch: follower.leader_epoch() };
-        out.send(NodeId::Broker(follower.leader().0), message);
-    }
-
-    pub(super) fn bounds_answered(
-        &mut self,
-        now: MonotonicMs,
-        wall: TimestampMs,
-        id: TopicIdPartition,
-        bounds: Option<(Offset, Offset)>,
-        out: &mut Outbox,
-    ) {
-        let Some(replica) = self.replicas.get_mut(&id) else { return };
-        let Role::Follower(follower) = &mut replica.role else { return };
-        match follower.leader_bounds(bounds) {
-            FollowerAction::Truncate(truncation) => {
-                if let Err(error) = replica.truncate(truncation, wall, out) {
-                    return self.die(&error, out);
+        let before = replica.log.log_end_offset();
+        if !records.is_empty() {
+            match replica.log.append_as_follower(records, asked.leader_epoch, wall) {
+                Ok(_) => {}
+                Err(error @ (AppendError::Io(_) | AppendError::Offline)) => return Err(DiskFailed(error.to_string())),
+                Err(error) => {
+                    out.note(format_args!("{}: the leader's records do not fit: {error}", replica.name));
+                    if matches!(error, AppendError::UnexpectedOffset { .. })
+                        && let FollowerAction::Truncate(truncation) = follower.records_do_not_follow(answer)
+                    {
+                        replica.truncate(truncation, wall, out)?;
+                        self.write_recovery_points(out);
+                        return Ok(None);
+                    }
+                    return Ok(Some(FollowerStep::BackOff));
                 }
-                self.write_recovery_points(out);
             }
-            FollowerAction::BackOff => replica.retry_at = MonotonicMs(now.0 + BACKOFF_MS),
-            _ => {}
         }
+        if answer.log_start > replica.log.log_start_offset() {
+            replica.log.advance_log_start(answer.log_start);
+        }
+        let local = replica.local_log();
+        let Role::Follower(follower) = &mut replica.role else { return Ok(Some(FollowerStep::Stop)) };
+        let moved = follower.appended(local, answer);
+        if local.end > before {
+            replica.appended(before, &self.env, self.faults, out);
+        }
+        if let Some(high_watermark) = moved {
+            replica.follower_moved(high_watermark, out);
+        }
+        Ok(None)
     }
+}
+
+fn typed(id: TopicIdPartition, fetched: FetchedPartition) -> (TopicIdPartition, FetchAnswer, Bytes) {
+    let answer = FetchAnswer {
+        error: fetched.error,
+        diverging: fetched.diverging,
+        high_watermark: fetched.high_watermark,
+        log_start: fetched.log_start,
+    };
+    (id, answer, fetched.records)
 }

@@ -5,7 +5,7 @@
 //! - [`disk`]: opening, syncing, checkpoints.
 //! - [`replica`]: one partition's log and role.
 //! - [`serving`]: what clients and followers ask.
-//! - [`fetching`]: what a follower does.
+//! - [`fetching`]: what a follower does. [`sessions`]: the fetch sessions that followers have here.
 
 mod disk;
 mod fetching;
@@ -13,6 +13,7 @@ mod process;
 pub mod replica;
 mod serving;
 mod session;
+mod sessions;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use ottla_metadata::Image;
 use ottla_model::{BrokerEpoch, BrokerId, IncarnationId, TopicIdPartition};
+use ottla_replica_fetcher::BrokenRules as FetcherRules;
 use ottla_replication::Rules;
 use ottla_storage::LogConfig;
 use ottla_storage::checkpoint::clean_shutdown;
@@ -32,6 +34,7 @@ use crate::message::Message;
 use crate::network::NodeId;
 use crate::outbox::Outbox;
 use crate::random::Random;
+use fetching::FetcherState;
 use process::Process;
 use replica::Replica;
 
@@ -54,6 +57,7 @@ pub struct BrokerSettings {
     pub coordinators: Vec<u64>,
     pub replica_lag_time_max: Duration,
     pub rules: Rules,
+    pub fetcher_rules: FetcherRules,
     pub log_config: Arc<LogConfig>,
     /// The brokers' own `min.insync.replicas`.
     pub min_insync_replicas: i32,
@@ -208,6 +212,18 @@ impl BrokerNode {
 
     pub fn replicas(&self) -> impl Iterator<Item = (&TopicIdPartition, &Replica)> {
         self.process.iter().flat_map(|process| process.replicas.iter())
+    }
+
+    /// The partitions that this broker follows and may fetch, with the broker that it follows.
+    pub fn may_fetch(&self) -> impl Iterator<Item = (TopicIdPartition, BrokerId)> {
+        self.replicas().filter_map(|(id, replica)| {
+            let follower = replica.follower().filter(|follower| !follower.is_fenced())?;
+            Some((*id, follower.leader()))
+        })
+    }
+
+    pub fn fetcher_state(&self, leader: BrokerId, partition: TopicIdPartition) -> FetcherState {
+        self.process.as_ref().map_or(FetcherState::default(), |process| process.fetchers.state_of(leader, &partition))
     }
 
     /// What a log held when the former process ended.

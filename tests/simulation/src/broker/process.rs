@@ -12,10 +12,11 @@ use ottla_model::{
 use ottla_replication::{IsrOutcome, IsrProposal, LeaderConfig, LeaderEffects};
 use ottla_storage::env::{Env, Faults, FaultyEnv};
 
-use super::fetching::Fetcher;
+use super::fetching::{Fetchers, Received};
 use super::replica::{DiskFailed, Replica, Role, Waiter};
 use super::serving::ParkedFetch;
 use super::session::Session;
+use super::sessions::FetchSessions;
 use super::{BrokerSettings, path};
 use crate::facts::Fact;
 use crate::message::{CallId, Message, ProduceAnswer};
@@ -51,7 +52,8 @@ pub(super) struct Process {
     pub replicas: BTreeMap<TopicIdPartition, Replica>,
     /// Logs that cannot be opened. They give way to a copy of the leader's, but never to an empty log that leads.
     pub damaged: BTreeSet<TopicPartition>,
-    pub fetchers: BTreeMap<BrokerId, Fetcher>,
+    pub fetchers: Fetchers,
+    pub fetch_sessions: FetchSessions,
     pub parked: Vec<ParkedFetch>,
     /// Partitions with news for parked fetches.
     pub news: BTreeSet<TopicIdPartition>,
@@ -86,7 +88,8 @@ impl Process {
             session,
             replicas: BTreeMap::new(),
             damaged: BTreeSet::new(),
-            fetchers: BTreeMap::new(),
+            fetchers: Fetchers::default(),
+            fetch_sessions: FetchSessions::default(),
             parked: Vec::new(),
             news: BTreeSet::new(),
             calls: BTreeMap::new(),
@@ -114,13 +117,12 @@ impl Process {
         }
         self.tick_calls(now, out);
         self.tick_replicas(now, out);
-        self.tick_bounds(now);
         self.tick_shutdown(now, wall, out);
         if now >= self.checkpoint_at {
             self.checkpoint_at = MonotonicMs(now.0 + CHECKPOINT_MS);
             self.write_checkpoints(now, out);
         }
-        self.end_turn(now, out);
+        self.end_turn(now, wall, out);
     }
 
     pub fn receive(&mut self, now: MonotonicMs, wall: TimestampMs, from: NodeId, message: Message, out: &mut Outbox) {
@@ -132,21 +134,26 @@ impl Process {
             Message::WatchEvent { stream, event } => self.watched(now, wall, stream, event, out),
             Message::Produce { call, produce } => self.produce(now, wall, from, call, &produce, out),
             Message::Fetch { call, fetch } => self.fetch(now, from, call, fetch, out),
-            Message::Bounds { call, partition, leader_epoch } => {
-                let bounds = self.bounds(partition, leader_epoch);
-                out.send(from, Message::BoundsAnswer { call, partition, bounds });
+            Message::Bounds { call, question } => {
+                let offset = self.bound(&question);
+                out.send(from, Message::BoundsAnswer { call, offset });
             }
-            Message::FetchAnswer { call, partitions } => self.fetched(now, wall, from, call, partitions, out),
-            Message::BoundsAnswer { partition, bounds, .. } => self.bounds_answered(now, wall, partition, bounds, out),
+            Message::FetchAnswer { call, error, session_id, partitions } => {
+                let received = Received::Fetch { error, session_id, partitions };
+                self.source_answered(now, wall, from, call, received, out);
+            }
+            Message::BoundsAnswer { call, offset } => {
+                self.source_answered(now, wall, from, call, Received::Bounds(offset), out);
+            }
             Message::ConnectionLost => self.connection_lost(now, from),
             _ => {}
         }
-        self.end_turn(now, out);
+        self.end_turn(now, wall, out);
     }
 
-    fn end_turn(&mut self, now: MonotonicMs, out: &mut Outbox) {
+    fn end_turn(&mut self, now: MonotonicMs, wall: TimestampMs, out: &mut Outbox) {
         self.serve_parked(now, out);
-        self.send_fetches(now, out);
+        self.run_fetchers(now, wall, out);
     }
 
     pub fn die(&mut self, error: &DiskFailed, out: &mut Outbox) {
@@ -161,6 +168,13 @@ impl Process {
         for topic in &delta.topics_deleted {
             for (partition, _) in topic.partitions() {
                 self.remove_replica(TopicIdPartition { topic_id: topic.id, partition }, out);
+            }
+        }
+        for change in &delta.brokers {
+            let is_other =
+                change.new.as_ref().is_some_and(|new| change.old.as_ref().is_none_or(|old| old.epoch != new.epoch));
+            if is_other {
+                self.fetchers.reconnect(now, change.id);
             }
         }
         let was_active = self.is_active;
@@ -203,6 +217,7 @@ impl Process {
         if matches!(replica.role, Role::Leader(_)) && state.leader_epoch > replica.leader_epoch {
             let failed = replica.idle(state);
             self.news.insert(id);
+            self.fetchers.changed.push(id);
             fail(&failed, ErrorCode::NotLeaderOrFollower, state.leader, out);
         }
     }
@@ -223,6 +238,7 @@ impl Process {
     fn remove_replica(&mut self, id: TopicIdPartition, out: &mut Outbox) {
         let Some(mut replica) = self.replicas.remove(&id) else { return };
         replica.log.abandon();
+        self.fetchers.changed.push(id);
         out.note(format_args!("removes {}", replica.name));
         out.facts.push(Fact::Removed { partition: id });
         if let Role::Leader(leading) = &mut replica.role {
@@ -293,11 +309,11 @@ impl Process {
                 Ok(failed) => fail(&failed, ErrorCode::NotLeaderOrFollower, state.leader, out),
                 Err(error) => return self.die(&error, out),
             }
-            self.fetchers.entry(state.leader).or_default().has_news = true;
         } else {
             let failed = replica.idle(state);
             fail(&failed, ErrorCode::NotLeaderOrFollower, BrokerId::NONE, out);
         }
+        self.fetchers.changed.push(id);
         if self.replicas.get(&id).is_some_and(|replica| replica.log.recovery_point() == Offset::ZERO) {
             self.write_recovery_points(out);
         }

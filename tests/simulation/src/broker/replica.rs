@@ -52,10 +52,6 @@ pub struct Replica {
     pub partition_epoch: PartitionEpoch,
     /// While there is no role; a role knows better.
     idle_high_watermark: Offset,
-    /// A follower does not fetch before.
-    pub retry_at: MonotonicMs,
-    /// When the leader was asked for its bounds.
-    pub asked_bounds_at: MonotonicMs,
 }
 
 /// The disk failed: the process goes.
@@ -81,8 +77,6 @@ impl Replica {
             leader_epoch: LeaderEpoch::NONE,
             partition_epoch: PartitionEpoch(-1),
             idle_high_watermark: high_watermark,
-            retry_at: MonotonicMs(0),
-            asked_bounds_at: MonotonicMs(0),
         }
     }
 
@@ -259,7 +253,6 @@ impl Replica {
             follower.high_watermark()
         ));
         self.role = Role::Follower(Box::new(follower));
-        self.retry_at = MonotonicMs(0);
         if let Some(FollowerAction::Truncate(truncation)) = first {
             self.truncate(truncation, wall, out)?;
         }

@@ -1,12 +1,14 @@
 //! What a broker answers to producers, consumers and followers.
 
 use bytes::Bytes;
-use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs, TopicIdPartition};
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, MonotonicMs, Offset, TimestampMs, TopicIdPartition};
+use ottla_replica_fetcher::{BoundsQuestion, LogEnd};
 use ottla_replication::{Divergence, FetchPosition, FollowerFetch};
 use ottla_storage::AppendError;
 
 use super::process::{Process, eligible_epoch};
 use super::replica::{DiskFailed, Role, Waiter};
+use super::sessions::Resolved;
 use crate::facts::Fact;
 use crate::message::{CallId, Fetch, FetchedPartition, Message, Produce, ProduceAnswer};
 use crate::network::NodeId;
@@ -22,7 +24,8 @@ const PARKED_MAX: usize = 64;
 pub(super) struct ParkedFetch {
     from: NodeId,
     call: CallId,
-    fetch: Fetch,
+    replica: Option<(BrokerId, BrokerEpoch)>,
+    about: Resolved,
     deadline: MonotonicMs,
 }
 
@@ -112,15 +115,41 @@ impl Process {
     }
 
     pub(super) fn fetch(&mut self, now: MonotonicMs, from: NodeId, call: CallId, fetch: Fetch, out: &mut Outbox) {
-        // A fetcher has one fetch at a time; a newer one takes its place.
-        self.parked.retain(|parked| parked.from != from);
-        let (answers, is_ready) = self.look(now, &fetch, true, out);
-        if is_ready || self.parked.len() >= PARKED_MAX {
-            out.send(from, Message::FetchAnswer { call, partitions: answers });
-        } else {
-            let deadline = MonotonicMs(now.0 + fetch.max_wait_ms);
-            self.parked.push(ParkedFetch { from, call, fetch, deadline });
+        // A fetcher has one fetch parked at a time; the next one ends it.
+        for parked in std::mem::take(&mut self.parked) {
+            if parked.from == from {
+                self.answer_fetch(&parked, Vec::new(), out);
+            } else {
+                self.parked.push(parked);
+            }
         }
+        let about = match self.fetch_sessions.resolve(from, &fetch) {
+            Ok(about) => about,
+            Err(error) => {
+                let answer = Message::FetchAnswer { call, error, session_id: 0, partitions: Vec::new() };
+                return out.send(from, answer);
+            }
+        };
+        let deadline = MonotonicMs(now.0 + fetch.max_wait_ms);
+        let parked = ParkedFetch { from, call, replica: fetch.replica, about, deadline };
+        let (answers, is_ready) = self.look(now, &parked, true, out);
+        if is_ready || fetch.max_wait_ms == 0 || self.parked.len() >= PARKED_MAX {
+            self.answer_fetch(&parked, answers, out);
+        } else {
+            self.parked.push(parked);
+        }
+    }
+
+    fn answer_fetch(
+        &mut self,
+        parked: &ParkedFetch,
+        mut partitions: Vec<(TopicIdPartition, FetchedPartition)>,
+        out: &mut Outbox,
+    ) {
+        let session_id = parked.about.session_id;
+        self.fetch_sessions.report(parked.from, session_id, &mut partitions);
+        let answer = Message::FetchAnswer { call: parked.call, error: ErrorCode::None, session_id, partitions };
+        out.send(parked.from, answer);
     }
 
     /// Looks again at fetches whose partitions have news, or whose time is up.
@@ -128,14 +157,14 @@ impl Process {
         let news = std::mem::take(&mut self.news);
         for parked in std::mem::take(&mut self.parked) {
             let is_late = now >= parked.deadline;
-            let concerned = parked.fetch.partitions.iter().any(|(id, _)| news.contains(id));
+            let concerned = parked.about.partitions.iter().any(|(id, _)| news.contains(id));
             if !is_late && !concerned {
                 self.parked.push(parked);
                 continue;
             }
-            let (answers, is_ready) = self.look(now, &parked.fetch, false, out);
+            let (answers, is_ready) = self.look(now, &parked, false, out);
             if is_late || is_ready {
-                out.send(parked.from, Message::FetchAnswer { call: parked.call, partitions: answers });
+                self.answer_fetch(&parked, answers, out);
             } else {
                 self.parked.push(parked);
             }
@@ -146,22 +175,24 @@ impl Process {
     fn look(
         &mut self,
         now: MonotonicMs,
-        fetch: &Fetch,
+        fetch: &ParkedFetch,
         is_first: bool,
         out: &mut Outbox,
     ) -> (Vec<(TopicIdPartition, FetchedPartition)>, bool) {
         let mut answers = Vec::new();
         let mut is_ready = false;
-        for (id, position) in &fetch.partitions {
-            let answer =
-                self.look_at(now, fetch, *id, *position, is_first, out).unwrap_or_else(|error| FetchedPartition {
+        for (id, position) in &fetch.about.partitions {
+            let counts = is_first && fetch.about.named.contains(id);
+            let answer = self.look_at(now, fetch.replica, *id, *position, counts, out).unwrap_or_else(|error| {
+                FetchedPartition {
                     error,
                     diverging: None,
                     high_watermark: Offset::UNKNOWN,
                     log_start: self.replicas.get(id).map_or(Offset::UNKNOWN, |replica| replica.log.log_start_offset()),
                     records: Bytes::new(),
                     position: *position,
-                });
+                }
+            });
             is_ready |= !answer.error.is_ok() || answer.diverging.is_some() || !answer.records.is_empty();
             answers.push((*id, answer));
         }
@@ -171,17 +202,17 @@ impl Process {
     fn look_at(
         &mut self,
         now: MonotonicMs,
-        fetch: &Fetch,
+        replica_of: Option<(BrokerId, BrokerEpoch)>,
         id: TopicIdPartition,
         position: FetchPosition,
-        is_first: bool,
+        counts: bool,
         out: &mut Outbox,
     ) -> Result<FetchedPartition, ErrorCode> {
         let image = &self.image;
         let brokers = |broker| eligible_epoch(image, broker);
         let replica = self.replicas.get_mut(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         let Role::Leader(leading) = &mut replica.role else { return Err(ErrorCode::NotLeaderOrFollower) };
-        let follower_fetch = fetch.replica.map(|(replica, broker_epoch)| FollowerFetch {
+        let follower_fetch = replica_of.map(|(replica, broker_epoch)| FollowerFetch {
             replica,
             broker_epoch,
             leader_epoch: position.leader_epoch,
@@ -204,7 +235,7 @@ impl Process {
         };
         let mut effects = None;
         if diverging.is_none()
-            && is_first
+            && counts
             && let Some(follower) = &follower_fetch
         {
             let step = leading.leader.follower_fetched(now, follower, &brokers);
@@ -215,7 +246,7 @@ impl Process {
         }
         let replica = self.replicas.get(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         let high_watermark = replica.high_watermark();
-        let upper = if fetch.replica.is_some() { end } else { high_watermark };
+        let upper = if replica_of.is_some() { end } else { high_watermark };
         let records = if diverging.is_none() && position.offset < upper {
             let slice = replica.log.read(position.offset, FETCH_MAX_BYTES, upper, true);
             slice.map_err(|_| ErrorCode::KafkaStorageError)?.read().map_err(|_| ErrorCode::KafkaStorageError)?
@@ -225,11 +256,13 @@ impl Process {
         Ok(FetchedPartition { error: ErrorCode::None, diverging, high_watermark, log_start: start, records, position })
     }
 
-    /// Where a leader's log starts and ends; none where this broker does not lead.
-    pub(super) fn bounds(&self, id: TopicIdPartition, leader_epoch: LeaderEpoch) -> Option<(Offset, Offset)> {
-        let replica = self.replicas.get(&id)?;
-        let leader = replica.leader()?;
-        leader.check_leader_epoch(leader_epoch).ok()?;
-        Some((replica.log.log_start_offset(), replica.log.log_end_offset()))
+    /// One end of a leader's log; none where this broker does not lead.
+    pub(super) fn bound(&self, question: &BoundsQuestion) -> Option<Offset> {
+        let replica = self.replicas.get(&question.partition)?;
+        replica.leader()?.check_leader_epoch(question.leader_epoch).ok()?;
+        Some(match question.end {
+            LogEnd::Earliest => replica.log.log_start_offset(),
+            LogEnd::Latest => replica.log.log_end_offset(),
+        })
     }
 }

@@ -319,10 +319,8 @@ impl Process {
         if from == NodeId::Coordinator(self.session.watch_from) {
             self.session.is_watching = false;
         }
-        if let NodeId::Broker(id) = from
-            && let Some(fetcher) = self.fetchers.get_mut(&ottla_model::BrokerId(id))
-        {
-            fetcher.lost(now);
+        if let NodeId::Broker(id) = from {
+            self.fetchers.lost(now, ottla_model::BrokerId(id));
         }
     }
 

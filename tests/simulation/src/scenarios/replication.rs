@@ -1,10 +1,13 @@
 //! Scenarios 1–16: leaders and followers.
 
+use std::time::Duration;
+
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, Offset};
-use ottla_replication::{FetchPosition, Rules};
+use ottla_replica_fetcher::BrokenRules as FetcherRules;
+use ottla_replication::{FetchPosition, Follower, Rules};
 
 use crate::invariants::Violation;
-use crate::message::{CallId, Fetch, Message};
+use crate::message::{CallId, Fetch, Message, SessionRef};
 use crate::network::NodeId;
 use crate::script::{Script, Step};
 use crate::world::{SCRIPT, WorldConfig};
@@ -104,13 +107,15 @@ fn scenario_04_stale_follower_does_not_join_the_isr() {
         };
         let fetch = Fetch {
             replica: old_epoch.map(|epoch| (BrokerId(follower), epoch)),
+            session: SessionRef::NONE,
             partitions: vec![(partition, position)],
+            forgotten: Vec::new(),
             max_wait_ms: 100,
         };
         script.world.send(SCRIPT, NodeId::Broker(leader), Message::Fetch { call: CallId(4_000), fetch });
         script.run_ms(500)?;
         let answer = script.world.inbox.iter().find_map(|(_, message)| match message {
-            Message::FetchAnswer { call: CallId(4_000), partitions } => {
+            Message::FetchAnswer { call: CallId(4_000), partitions, .. } => {
                 partitions.first().map(|(_, answer)| answer.error)
             }
             _ => None,
@@ -441,4 +446,48 @@ fn scenario_19_wall_clocks_jump() {
         script.converge()
     };
     story().expect("a wall clock moves nothing");
+}
+
+/// The story of scenario 37 under `rules`: another replica's ISR change arrives between a follower's question for its leader's bounds
+/// and the answers.
+fn news_between_question_and_answer(seed: u64, fetcher_rules: FetcherRules) -> Step {
+    let replica_lag_time_max = Duration::from_secs(1);
+    let config = WorldConfig { fetcher_rules, replica_lag_time_max, min_isr: 1, ..WorldConfig::small() };
+    let mut script = Script::new(seed, config)?;
+    script.write(5)?;
+    let (leader, followers) = (script.leader()?, script.followers()?);
+    let (behind, other) = (followers[0], followers[1]);
+    script.cut_brokers(leader, behind);
+    let partition = script.partition()?;
+    script.write_hastily(leader, 1)?;
+    script.wait("the ISR to shrink", move |world| {
+        let state = world.newest_image().and_then(|image| image.partition(partition));
+        state.is_some_and(|state| !state.in_isr(BrokerId(behind)))
+    })?;
+    script.write(5)?;
+    script.run_ms(500)?;
+    script.world.delete_records(partition, 100)?;
+    script.world.late_bounds_until = script.world.now.plus_ms(60_000);
+    script.world.network.heal();
+    script.wait("the follower to ask for bounds", move |world| {
+        let replica = world.brokers.get(&behind).and_then(|node| node.replica(partition));
+        replica.and_then(|replica| replica.follower()).is_some_and(Follower::awaits_bounds)
+    })?;
+    script.kill(other);
+    script.wait_fenced(other)?;
+    script.run_ms(2_500)?;
+    script.start(other);
+    script.heal();
+    script.converge()
+}
+
+#[test]
+fn scenario_37_news_between_a_question_and_its_answer() {
+    for seed in 0..10 {
+        news_between_question_and_answer(seed, FetcherRules::default()).expect("the follower fetches again");
+    }
+    let broken = FetcherRules { change_drops_waiting: true, ..FetcherRules::default() };
+    let noticed = (0..10).find_map(|seed| news_between_question_and_answer(seed, broken).err());
+    let Violation(what) = noticed.expect("the rule is taken out");
+    assert!(what.contains("does not fetch it any more"), "{what}");
 }

@@ -2,6 +2,7 @@
 
 use ottla_metadata::controller::BrokenRules as ControllerRules;
 use ottla_quorum_node::BrokenRules as NodeRules;
+use ottla_replica_fetcher::BrokenRules as FetcherRules;
 use ottla_replication::Rules;
 
 use crate::faults::{FaultPlan, Kind};
@@ -15,6 +16,7 @@ fn hunt(options: Options, kinds: &[Kind], outage_ms: (u64, u64), seeds_max: u64)
         let mut random = Random::new(seed ^ 0x0B0E);
         let config = WorldConfig {
             rules: options.rules,
+            fetcher_rules: options.fetcher_rules,
             controller_rules: options.controller_rules,
             node_rules: options.node_rules,
             ..WorldConfig::draw(&mut random)
@@ -127,4 +129,28 @@ fn an_answer_before_the_commit_is_noticed() {
     let kinds = [Kind::CrashCoordinatorMidway, Kind::KillCoordinator, Kind::KillBroker, Kind::Weather];
     let report = hunt_node(rules, &kinds, 300);
     assert!(!what(&report).is_empty(), "{report}");
+}
+
+#[test]
+fn a_change_that_drops_a_waiting_partition_is_noticed() {
+    let fetcher_rules = FetcherRules { change_drops_waiting: true, ..FetcherRules::default() };
+    let report = hunt(
+        Options { fetcher_rules, ..Options::default() },
+        &[Kind::DeleteRecords, Kind::LateBounds, Kind::CutLink, Kind::KillBroker],
+        (500, 4_000),
+        100,
+    );
+    assert!(what(&report).contains("does not fetch it any more"), "{report}");
+}
+
+#[test]
+fn questions_that_a_broken_connection_takes_along_are_noticed() {
+    let fetcher_rules = FetcherRules { forget_questions_of_broken_connection: true, ..FetcherRules::default() };
+    let report = hunt(
+        Options { fetcher_rules, ..Options::default() },
+        &[Kind::DeleteRecords, Kind::LateBounds, Kind::CutLink],
+        (1_000, 6_000),
+        300,
+    );
+    assert!(what(&report).contains("may fetch"), "{report}");
 }

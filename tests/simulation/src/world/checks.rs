@@ -48,6 +48,22 @@ impl World {
         Ok(())
     }
 
+    /// A follower that may fetch is in the fetcher of its leader (scenario 37). That it fetches again is asked when everything is
+    /// healed: [`World::what_is_missing`].
+    pub(super) fn check_fetchers(&mut self, id: i32) -> Result<(), Violation> {
+        let Some(broker) = self.brokers.get(&id) else { return Ok(()) };
+        for (partition, leader) in broker.may_fetch() {
+            self.invariants.checks += 1;
+            if !broker.fetcher_state(leader, partition).is_held {
+                return Err(Violation(format!(
+                    "b{id} follows b{leader} in partition {}, and does not fetch it any more",
+                    partition.partition
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// An image never goes back (scenario 22).
     pub(super) fn check_image(&mut self, id: i32) -> Result<(), Violation> {
         let life = self.life(NodeId::Broker(id));

@@ -57,7 +57,7 @@ impl World {
             }
         } else if let Some(consumer) = self.consumers.get_mut(&id) {
             match (message, from) {
-                (Message::FetchAnswer { call, partitions }, _) => {
+                (Message::FetchAnswer { call, partitions, .. }, _) => {
                     seen.extend(consumer.answered(self.now, call, &partitions));
                 }
                 (Message::ConnectionLost, NodeId::Broker(broker)) => consumer.connection_lost(self.now, broker),
@@ -82,7 +82,7 @@ impl World {
             return;
         }
         let to_life = self.life(to);
-        let arrivals = self.network.arrivals(self.now, from, to, message.delivery());
+        let arrivals = self.network.arrivals(self.now, from, to, message.delivery(from, to));
         if arrivals == [None, None] && matches!(message, Message::WatchEvent { .. }) {
             // A stream with a hole is no stream: this end notices.
             if let NodeId::Coordinator(id) = from
@@ -91,7 +91,9 @@ impl World {
                 coordinator.watch_broken(to);
             }
         }
-        for at in arrivals.into_iter().flatten() {
+        let is_late = matches!(message, Message::BoundsAnswer { .. }) && self.now < self.late_bounds_until;
+        let late_ms = if is_late { self.random.between(LATE_BOUNDS_MS.0, LATE_BOUNDS_MS.1) } else { 0 };
+        for at in arrivals.into_iter().flatten().map(|at| at.plus_ms(late_ms)) {
             self.schedule(at, Event::Deliver { from, to, to_life, message: message.clone() });
         }
     }
@@ -106,6 +108,10 @@ impl World {
         }
         match node {
             NodeId::Coordinator(id) => self.check_coordinator(id, &observed)?,
+            NodeId::Broker(id) if !dies => {
+                self.check_image(id)?;
+                self.check_fetchers(id)?;
+            }
             NodeId::Broker(id) => self.check_image(id)?,
             NodeId::Client(_) => {}
         }

@@ -55,6 +55,11 @@ impl World {
             if broker.active_epoch().is_none() {
                 return Some(format!("b{id} is not registered"));
             }
+            if let Some((partition, leader)) =
+                broker.may_fetch().find(|(partition, leader)| !broker.fetcher_state(*leader, *partition).is_fetching)
+            {
+                return Some(format!("b{id} may fetch partition {} from b{leader} and does not", partition.partition));
+            }
         }
         if !self.admin.is_empty() {
             return Some("the admin waits".to_owned());

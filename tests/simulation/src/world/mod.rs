@@ -19,6 +19,7 @@ use ottla_metadata::controller::{
 use ottla_metadata::{Answer, Image, Request};
 use ottla_model::{BrokerEpoch, BrokerId, CoordinatorId, IncarnationId, Revision, TopicIdPartition};
 use ottla_quorum_node::BrokenRules as NodeRules;
+use ottla_replica_fetcher::BrokenRules as FetcherRules;
 use ottla_replication::Rules;
 use ottla_storage::LogConfig;
 
@@ -40,6 +41,9 @@ pub const SCRIPT: NodeId = NodeId::Client(999);
 /// The admin asks again after this long.
 const ADMIN_RETRY_MS: u64 = 700;
 
+/// How late a late answer is: some come after the fetcher has given its connection up.
+const LATE_BOUNDS_MS: (u64, u64) = (100, 1_800);
+
 /// A dial is given up after this long.
 const DIAL_MS: u64 = 500;
 
@@ -57,6 +61,7 @@ pub struct WorldConfig {
     pub hasty_producers: u32,
     pub consumers: u32,
     pub rules: Rules,
+    pub fetcher_rules: FetcherRules,
     pub controller_rules: ControllerRules,
     pub node_rules: NodeRules,
 }
@@ -76,6 +81,7 @@ impl WorldConfig {
             hasty_producers: 0,
             consumers: 0,
             rules: Rules::default(),
+            fetcher_rules: FetcherRules::default(),
             controller_rules: ControllerRules::default(),
             node_rules: NodeRules::default(),
         }
@@ -95,6 +101,7 @@ impl WorldConfig {
             hasty_producers: u32::try_from(random.between(0, 1)).unwrap_or(0),
             consumers: u32::try_from(random.between(0, 1)).unwrap_or(0),
             rules: Rules::default(),
+            fetcher_rules: FetcherRules::default(),
             controller_rules: ControllerRules::default(),
             node_rules: NodeRules::default(),
         }
@@ -184,6 +191,8 @@ pub struct World {
     pub inbox: Vec<(NodeId, Message)>,
     /// The revision that each broker's image had last, by its life: it never goes back.
     image_revisions: BTreeMap<i32, (u32, Revision)>,
+    /// Until then answers about the bounds of a log take up to [`LATE_BOUNDS_MS`].
+    pub late_bounds_until: SimTime,
     pub deliveries: BTreeMap<&'static str, u64>,
 }
 
@@ -195,6 +204,7 @@ impl World {
             coordinators: (1..=config.coordinators).collect(),
             replica_lag_time_max: config.replica_lag_time_max,
             rules: config.rules,
+            fetcher_rules: config.fetcher_rules,
             log_config: Arc::new(LogConfig {
                 segment_bytes: config.segment_bytes,
                 index_interval_bytes: 200,
@@ -247,6 +257,7 @@ impl World {
             restarts: true,
             inbox: Vec::new(),
             image_revisions: BTreeMap::new(),
+            late_bounds_until: SimTime(0),
             deliveries: BTreeMap::new(),
         };
         world.begin();

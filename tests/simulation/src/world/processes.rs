@@ -265,6 +265,7 @@ impl World {
     pub fn heal(&mut self) {
         self.trace.line(self.now, format_args!("everything is healed"));
         self.network.heal();
+        self.late_bounds_until = SimTime(0);
         self.network.set_weather(crate::network::Weather::CALM);
         let nodes: Vec<_> = self.all_servers().collect();
         for node in nodes {

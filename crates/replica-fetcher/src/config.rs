@@ -1,0 +1,40 @@
+//! Limits and pauses.
+
+use std::time::Duration;
+
+/// The first pause after an error of one partition: most are a leader that has not heard of its leadership yet, and does so within
+/// milliseconds. Kafka waits a second.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(10);
+
+/// The first and the longest pause between attempts to connect: a leader that restarts should find its followers waiting.
+pub const RECONNECT_MIN: Duration = Duration::from_millis(20);
+pub const RECONNECT_MAX: Duration = Duration::from_millis(250);
+
+/// The pause after the source refused a request as a whole: its image does not have this broker's registration yet, or its sessions
+/// are used up.
+pub const REFUSED_PAUSE: Duration = Duration::from_millis(20);
+
+/// Fetches under way at a time: one that the source holds, one that ends it because it names partitions that came or went.
+pub const FETCHES_UNDERWAY_MAX: usize = 2;
+
+/// How a fetcher asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FetcherConfig {
+    /// `replica.fetch.wait.max.ms`
+    pub max_wait: Duration,
+    /// `replica.socket.timeout.ms`: without an answer for this long beyond `max_wait`, the connection is given up.
+    pub socket_timeout: Duration,
+    /// `replica.fetch.backoff.ms`: the longest pause after an error of one partition; the first is [`BACKOFF_MIN`].
+    pub backoff_max: Duration,
+    pub rules: BrokenRules,
+}
+
+/// Switches for the simulation, which proves that it would notice a rule's absence. Everything else uses the default, in which every
+/// rule holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BrokenRules {
+    /// Broken: a change of a partition that waits for its leader's bounds, or for the end of a pause, drops the partition.
+    pub change_drops_waiting: bool,
+    /// Broken: questions that a broken connection leaves without an answer are not asked again.
+    pub forget_questions_of_broken_connection: bool,
+}

@@ -1,0 +1,27 @@
+//! What a broker fetches as a follower: from one source broker, which partitions, from which positions, when, and what becomes of each
+//! answer.
+//!
+//! Layer 1: synchronous, no I/O. [`Fetcher`] is the state of the fetches from one source: connect and back off, one incremental fetch
+//! session, the questions for the leader's log bounds, the pauses of partitions after errors. The caller connects, sends and receives
+//! what [`Fetcher::tick`] returns, and reaches the partitions through [`Followers`]. [`Assignments`] says which fetcher has a partition.
+//!
+//! Invariants:
+//! - a partition that follows the source is in exactly one of three states: named in the source's session or about to be, paused until
+//!   a time, or asking for the leader's bounds. A change of its role keeps that state or restarts it; nothing but the end of its role
+//!   drops it (scenario 37);
+//! - an answer is applied to the position that its own request named for the partition.
+
+mod assignments;
+mod config;
+mod fetcher;
+mod session;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+pub use assignments::{Assignments, Reassigned};
+pub use config::{
+    BACKOFF_MIN, BrokenRules, FETCHES_UNDERWAY_MAX, FetcherConfig, RECONNECT_MAX, RECONNECT_MIN, REFUSED_PAUSE,
+};
+pub use fetcher::{BoundsQuestion, Disconnect, Effect, FetchRequest, FetchResponse, Fetcher, Followers, LogEnd};
+pub use slots::RequestNumber;

@@ -1,0 +1,295 @@
+//! The partitions of one fetcher, and what its source has been told of each.
+//!
+//! Invariant: a partition that has changed since the source was told of it is in `unsent`; one that the source must forget is in
+//! `forgotten`. So a request costs what changed, however many partitions there are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ottla_model::{LeaderEpoch, MonotonicMs, Offset, TopicIdPartition};
+use ottla_replication::FetchPosition;
+
+/// Numbers the requests of a connection.
+pub type RequestNumber = u64;
+
+/// One of the two questions for a leader's bounds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Question {
+    /// To be sent.
+    Due,
+    Asked(RequestNumber),
+    /// None: the leader answered with an error.
+    Answered(Option<Offset>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Activity {
+    /// The next request asks from here.
+    Fetching(FetchPosition),
+    Paused {
+        until: MonotonicMs,
+    },
+    /// The leader is asked where its log starts and ends.
+    AskingBounds {
+        start: Question,
+        end: Question,
+    },
+}
+
+pub struct Slot<H> {
+    pub handle: H,
+    pub leader_epoch: LeaderEpoch,
+    activity: Activity,
+    /// What the source's session has of it, since which request; and what it had before, which an answer to an earlier request speaks
+    /// of.
+    sent: Option<(FetchPosition, RequestNumber)>,
+    sent_before: Option<FetchPosition>,
+    is_unsent: bool,
+    /// Errors in a row.
+    failures: u32,
+    /// The request whose answer brought records last: partitions that got none for longer come first in a request.
+    served_by: RequestNumber,
+}
+
+impl<H> Slot<H> {
+    pub fn activity(&self) -> Activity {
+        self.activity
+    }
+
+    /// What the source was asked for by the request with this number.
+    pub fn asked(&self, request: RequestNumber) -> Option<FetchPosition> {
+        match self.sent {
+            Some((position, since)) if request >= since => Some(position),
+            _ => self.sent_before,
+        }
+    }
+
+    pub fn served(&mut self, request: RequestNumber) {
+        self.served_by = request;
+    }
+}
+
+/// What the next request says.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct News {
+    pub partitions: Vec<(TopicIdPartition, FetchPosition)>,
+    pub forgotten: Vec<TopicIdPartition>,
+}
+
+pub struct Slots<H> {
+    slots: BTreeMap<TopicIdPartition, Slot<H>>,
+    unsent: Vec<TopicIdPartition>,
+    forgotten: Vec<TopicIdPartition>,
+    paused: BTreeSet<(MonotonicMs, TopicIdPartition)>,
+    asking: BTreeSet<TopicIdPartition>,
+}
+
+impl<H> Default for Slots<H> {
+    fn default() -> Self {
+        Self {
+            slots: BTreeMap::new(),
+            unsent: Vec::new(),
+            forgotten: Vec::new(),
+            paused: BTreeSet::new(),
+            asking: BTreeSet::new(),
+        }
+    }
+}
+
+impl<H> Slots<H> {
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether there is a partition to fetch now.
+    pub fn has_active(&self) -> bool {
+        self.slots.len() > self.paused.len() + self.asking.len()
+    }
+
+    /// Whether the next request has something to say.
+    pub fn has_news(&self) -> bool {
+        !self.unsent.is_empty() || !self.forgotten.is_empty()
+    }
+
+    pub fn get(&self, id: &TopicIdPartition) -> Option<&Slot<H>> {
+        self.slots.get(id)
+    }
+
+    pub fn get_mut(&mut self, id: &TopicIdPartition) -> Option<&mut Slot<H>> {
+        self.slots.get_mut(id)
+    }
+
+    /// Adds a partition in this leader epoch; what was known of it in another one is over. It is paused until now: the caller says what
+    /// comes next.
+    pub fn insert(&mut self, id: TopicIdPartition, handle: H, leader_epoch: LeaderEpoch, now: MonotonicMs) {
+        self.leave_activity(id);
+        let slot = Slot {
+            handle,
+            leader_epoch,
+            activity: Activity::Paused { until: now },
+            // The session may have it from an earlier leader epoch: naming it again replaces that.
+            sent: None,
+            sent_before: None,
+            is_unsent: false,
+            failures: 0,
+            served_by: 0,
+        };
+        self.paused.insert((now, id));
+        if self.slots.insert(id, slot).is_some_and(|before| before.sent.is_some()) {
+            self.forgotten.push(id);
+        }
+    }
+
+    /// Does not fetch the partition any more.
+    pub fn remove(&mut self, id: TopicIdPartition) {
+        self.leave_activity(id);
+        if self.slots.remove(&id).is_some_and(|slot| slot.sent.is_some()) {
+            self.forgotten.push(id);
+        }
+    }
+
+    /// The source speaks of a partition that is not fetched (any more): it is told so.
+    pub fn forget(&mut self, id: TopicIdPartition) {
+        self.forgotten.push(id);
+    }
+
+    fn leave_activity(&mut self, id: TopicIdPartition) {
+        match self.slots.get(&id).map(|slot| slot.activity) {
+            Some(Activity::Paused { until }) => {
+                self.paused.remove(&(until, id));
+            }
+            Some(Activity::AskingBounds { .. }) => {
+                self.asking.remove(&id);
+            }
+            Some(Activity::Fetching(_)) | None => {}
+        }
+    }
+
+    /// The next request asks for `position`.
+    pub fn fetch(&mut self, id: TopicIdPartition, position: FetchPosition) {
+        self.leave_activity(id);
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        slot.activity = Activity::Fetching(position);
+        let is_known = slot.sent.is_some_and(|(sent, _)| sent == position);
+        if !is_known && !std::mem::replace(&mut slot.is_unsent, true) {
+            self.unsent.push(id);
+        }
+    }
+
+    /// An answer let the partition go on: its next error is the first one again.
+    pub fn recovered(&mut self, id: TopicIdPartition) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.failures = 0;
+        }
+    }
+
+    /// One more error in a row; returns how many there were before.
+    pub fn failed(&mut self, id: TopicIdPartition) -> u32 {
+        let Some(slot) = self.slots.get_mut(&id) else { return 0 };
+        let before = slot.failures;
+        slot.failures = before.saturating_add(1);
+        before
+    }
+
+    /// Leaves the partition out until `until`.
+    pub fn pause(&mut self, id: TopicIdPartition, until: MonotonicMs) {
+        if self.leave_out(id, Activity::Paused { until }) {
+            self.paused.insert((until, id));
+        }
+    }
+
+    /// Leaves the partition out until the leader's bounds are known.
+    pub fn ask_bounds(&mut self, id: TopicIdPartition) {
+        if self.leave_out(id, Activity::AskingBounds { start: Question::Due, end: Question::Due }) {
+            self.asking.insert(id);
+        }
+    }
+
+    /// The source forgets the partition meanwhile, or it would answer at once for ever.
+    fn leave_out(&mut self, id: TopicIdPartition, activity: Activity) -> bool {
+        self.leave_activity(id);
+        let Some(slot) = self.slots.get_mut(&id) else { return false };
+        slot.activity = activity;
+        slot.is_unsent = false;
+        slot.sent_before = None;
+        if slot.sent.take().is_some() {
+            self.forgotten.push(id);
+        }
+        true
+    }
+
+    /// The partitions that wait for their leader's bounds.
+    pub fn asking(&self) -> Vec<TopicIdPartition> {
+        self.asking.iter().copied().collect()
+    }
+
+    pub fn is_asking(&self) -> bool {
+        !self.asking.is_empty()
+    }
+
+    /// Both questions of a partition, if it asks.
+    pub fn questions_mut(&mut self, id: &TopicIdPartition) -> Option<(&mut Question, &mut Question)> {
+        match &mut self.slots.get_mut(id)?.activity {
+            Activity::AskingBounds { start, end } => Some((start, end)),
+            _ => None,
+        }
+    }
+
+    /// The connection broke: what was asked over it is to be asked again.
+    pub fn ask_again(&mut self) {
+        for id in self.asking() {
+            if let Some((start, end)) = self.questions_mut(&id) {
+                (*start, *end) = (Question::Due, Question::Due);
+            }
+        }
+    }
+
+    /// When the first pause ends.
+    pub fn next_resume(&self) -> Option<MonotonicMs> {
+        self.paused.first().map(|(until, _)| *until)
+    }
+
+    /// The partitions whose pause is over.
+    pub fn due(&self, now: MonotonicMs) -> Vec<TopicIdPartition> {
+        self.paused.iter().take_while(|(until, _)| *until <= now).map(|(_, id)| *id).collect()
+    }
+
+    /// The source knows nothing (any more): the next request names everything.
+    pub fn forget_sent(&mut self) {
+        self.forgotten.clear();
+        self.unsent.clear();
+        for (id, slot) in &mut self.slots {
+            slot.sent = None;
+            slot.sent_before = None;
+            slot.is_unsent = matches!(slot.activity, Activity::Fetching(_));
+            if slot.is_unsent {
+                self.unsent.push(*id);
+            }
+        }
+    }
+
+    /// What the request with this number says: the partitions that are new or have moved, and those to forget. Partitions that got
+    /// records least lately come first: the source fills its answer in this order, and those that always have data must not keep
+    /// the others out.
+    pub fn take_news(&mut self, number: RequestNumber) -> News {
+        let mut unsent = std::mem::take(&mut self.unsent);
+        let mut forgotten = std::mem::take(&mut self.forgotten);
+        // The request names each partition once.
+        unsent.sort_by_cached_key(|id| (self.slots.get(id).map_or(0, |slot| slot.served_by), *id));
+        unsent.dedup();
+        forgotten.sort_unstable();
+        forgotten.dedup();
+        let mut news = News::default();
+        for id in unsent {
+            let Some(slot) = self.slots.get_mut(&id) else { continue };
+            slot.is_unsent = false;
+            let Activity::Fetching(position) = slot.activity else { continue };
+            slot.sent_before = slot.sent.map(|(position, _)| position);
+            slot.sent = Some((position, number));
+            news.partitions.push((id, position));
+        }
+        // Named again meanwhile: a source takes in what is named first, then forgets.
+        forgotten.retain(|id| self.slots.get(id).is_none_or(|slot| slot.sent.is_none()));
+        news.forgotten = forgotten;
+        news
+    }
+}

@@ -8,6 +8,7 @@
 //! Kafka's wire types stop at [`handlers`], [`replica_fetcher`] and [`error_map`]; protobuf types stop at the `rpc` crate and at
 //! [`lifecycle`], which speaks to it.
 
+pub mod alter_partition;
 pub mod auto_creation;
 pub mod broker;
 pub mod clock;
@@ -17,7 +18,6 @@ pub mod error_map;
 pub mod fetch_session;
 pub mod group_host;
 pub mod handlers;
-pub mod isr_updates;
 pub mod lifecycle;
 pub mod listener;
 pub mod live_config;
@@ -34,7 +34,7 @@ pub mod request_context;
 pub mod response;
 pub mod signals;
 pub mod telemetry;
-pub mod topic_rules;
+pub mod topic_settings;
 pub mod watch;
 
 #[cfg(test)]

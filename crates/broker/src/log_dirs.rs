@@ -319,8 +319,24 @@ impl LogDirs {
         Ok(first)
     }
 
-    /// Makes all directories this broker's in this cluster.
+    /// Whether a directory is new while others are not: logs may have been lost with its predecessor.
+    pub fn has_replaced(&self) -> bool {
+        let is_claimed = |directory: &Arc<LogDir>| {
+            let storage = directory.storage.read();
+            storage.as_ref().map(|storage| storage.meta().is_some())
+        };
+        let claimed: Vec<bool> = self.directories.iter().filter_map(is_claimed).collect();
+        claimed.contains(&true) && claimed.contains(&false)
+    }
+
+    /// Makes all directories this broker's in this cluster, but for replaced ones: while those are not claimed, every start finds
+    /// that they are new ([`Self::claim_replaced`]).
     pub fn claim(&self, broker: BrokerId, cluster: &ClusterId) -> Result<(), LogDirsError> {
+        if self.has_replaced() { Ok(()) } else { self.claim_replaced(broker, cluster) }
+    }
+
+    /// The quorum knows what was lost with the predecessors of replaced directories: all are this broker's now.
+    pub fn claim_replaced(&self, broker: BrokerId, cluster: &ClusterId) -> Result<(), LogDirsError> {
         self.each_usable(|directory| match &mut *directory.storage.write() {
             Some(storage) => storage.claim(broker, cluster),
             None => Ok(()),

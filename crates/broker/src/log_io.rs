@@ -92,7 +92,7 @@ impl DirectoryHealth {
     pub fn writing<T>(&self, write: impl FnOnce() -> T) -> T {
         let before = self.writes_started.fetch_add(1, Ordering::Relaxed);
         let is_alone = !self.has_siblings || before == self.writes_finished.load(Ordering::Relaxed);
-        let outcome = if is_alone { write() } else { aside(write) };
+        let outcome = if is_alone { write() } else { run_blocking(write) };
         self.writes_finished.fetch_add(1, Ordering::Release);
         outcome
     }
@@ -126,7 +126,7 @@ impl StallWatch {
 }
 
 /// Does what may block for long so that the runtime's other tasks go on, on another thread.
-pub fn aside<T>(work: impl FnOnce() -> T) -> T {
+pub fn run_blocking<T>(work: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),

@@ -23,6 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("transaction-coordinator", &["model", "protocol"]),
     // Layer 2.
     ("storage", &["model", "protocol", "replication"]),
+    ("partition", &["model", "protocol", "metadata", "replication", "storage"]),
     ("rpc", &["model", "metadata"]),
     ("client", &["model", "protocol"]),
     ("config", &["model"]),
@@ -40,6 +41,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "group-coordinator",
             "transaction-coordinator",
             "storage",
+            "partition",
             "rpc",
             "client",
             "config",
@@ -58,6 +60,7 @@ const CORES: &[&str] = &[
     "replica-fetcher",
     "group-coordinator",
     "transaction-coordinator",
+    "partition",
 ];
 
 /// What would bring a clock, a thread, entropy, a socket or a file into a core.

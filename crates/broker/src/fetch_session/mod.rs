@@ -23,7 +23,7 @@ use ottla_replication::{AnswerBudget, FetchOrder};
 use parking_lot::Mutex;
 
 use crate::partition::waiters::{FetchKind, FetchSignal, Subscription, Wakes};
-use crate::partition::{FetchRead, Partition, Reader};
+use crate::partition::{Fetch, FetchRead, Partition, Reader};
 
 pub use cache::{FetchSessionCache, ParkedRoom};
 /// A topic as a request names it: by name before version 13, then by id.
@@ -83,6 +83,20 @@ pub struct FetchPartition {
     pub current_leader_epoch: LeaderEpoch,
     /// Of the fetcher's last record; none: it does not say.
     pub last_fetched_epoch: LeaderEpoch,
+}
+
+impl FetchPartition {
+    fn fetch(&self, reader: Reader, max_bytes: usize, min_one: bool) -> Fetch {
+        Fetch {
+            reader,
+            offset: self.offset,
+            log_start: self.log_start,
+            current_leader_epoch: self.current_leader_epoch,
+            last_fetched_epoch: self.last_fetched_epoch,
+            max_bytes,
+            min_one,
+        }
+    }
 }
 
 /// How one fetch is answered.
@@ -346,7 +360,7 @@ impl FetchSession {
                     Fetcher::Replica { id, epoch } => Reader::Replica { id, epoch, progress },
                 };
                 let (room, is_first) = (found.budget.room(wanted.max_bytes), found.budget.takes_large_batch());
-                hosted.partition.read(&wanted, reader, room, is_first, now, wakes)
+                hosted.partition.fetch(&wanted.fetch(reader, room, is_first), now, wakes)
             }
             Err(error) => FetchRead::error(error),
         };

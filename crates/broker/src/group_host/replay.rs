@@ -50,7 +50,7 @@ pub(super) fn replay(
     config: Arc<GroupConfig>,
     buffer_bytes: usize,
 ) -> Result<Replayed, ReplayError> {
-    let unpacked_max_bytes = partition.rules().max_message_bytes() as u64 * UNPACKED_PER_MESSAGE_BYTES;
+    let unpacked_max_bytes = partition.settings().max_message_bytes() as u64 * UNPACKED_PER_MESSAGE_BYTES;
     let mut reader = Reader {
         replayed: Replayed { shard: Shard::new(config), end: Offset::ZERO, records: 0, unreadable: 0 },
         partition: partition.name(),

@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 
 use super::wire::is_internal;
 use crate::broker::Broker;
-use crate::partition::waiters::{PendingProduce, Wakes};
+use crate::partition::waiters::{PendingAcks, Wakes};
 use crate::partition::{AckWait, Partition};
 use crate::request_context::RequestContext;
 use crate::response::{Answer, Response};
@@ -33,7 +33,7 @@ struct Asked {
 struct Deletion {
     header: RequestHeader,
     topics: Vec<(TopicName, Vec<Asked>)>,
-    pending: Arc<PendingProduce>,
+    pending: Arc<PendingAcks>,
 }
 
 pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
@@ -52,7 +52,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
 fn begin(broker: &Broker, header: RequestHeader, request: DeleteRecordsRequest) -> Deletion {
     let mut wakes = Wakes::default();
     let count = request.topics.iter().map(|topic| topic.partitions.len()).sum();
-    let pending = Arc::new(PendingProduce::new(count));
+    let pending = Arc::new(PendingAcks::new(count));
     let mut place = 0;
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {

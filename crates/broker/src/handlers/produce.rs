@@ -20,7 +20,7 @@ use super::leader_hint::{LeaderHints, names_leader};
 use super::wire;
 use crate::broker::Broker;
 use crate::clock;
-use crate::partition::waiters::{PendingProduce, Wakes};
+use crate::partition::waiters::{PendingAcks, Wakes};
 use crate::partition::{AckWait, AppendRefused, Appended};
 use crate::request_context::RequestContext;
 use crate::response::{Answer, Response};
@@ -58,7 +58,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         }
     };
     let count: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
-    let pending = (acks == Acks::All).then(|| Arc::new(PendingProduce::new(count)));
+    let pending = (acks == Acks::All).then(|| Arc::new(PendingAcks::new(count)));
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let producer =
         Producer { version: header.api_version, is_admin: header.client_id.as_deref() == Some(ADMIN_CLIENT_ID) };
@@ -99,7 +99,7 @@ fn append_all(
     producer: Producer,
     request: ProduceRequest,
     body: &mut [u8],
-    pending: Option<&Arc<PendingProduce>>,
+    pending: Option<&Arc<PendingAcks>>,
 ) -> ProduceResponse {
     // Wakes whoever waited for these records once all of them are there: one answer may tell of several.
     let mut wakes = Wakes::default();
@@ -182,7 +182,7 @@ fn finish(
     listener: &ListenerName,
     header: &RequestHeader,
     mut response: ProduceResponse,
-    pending: Option<&PendingProduce>,
+    pending: Option<&PendingAcks>,
 ) -> Response {
     let mut names_any = false;
     for (place, partition) in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions).enumerate() {
@@ -222,7 +222,7 @@ struct WaitingProduce {
     listener: ListenerName,
     header: RequestHeader,
     response: ProduceResponse,
-    pending: Arc<PendingProduce>,
+    pending: Arc<PendingAcks>,
     timeout: Pin<Box<Sleep>>,
 }
 

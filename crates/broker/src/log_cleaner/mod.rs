@@ -229,7 +229,7 @@ impl LogCleaner {
 
     fn may_clean(&self, partition: &Partition) -> bool {
         !partition.is_closed()
-            && partition.rules().log.compact
+            && partition.settings().log.compact
             && !partition.directory().health().is_failed()
             && !self.uncleanable.lock().contains_key(&partition.id())
     }

@@ -1,24 +1,23 @@
-//! What a partition does as its leader: takes records from producers, serves consumers and followers, answers where offsets
-//! are, and lets the ISR follow its followers.
+//! The leader's side of a partition's handle: checks what producers send, waits for the disk without the lock, and words errors.
 
 use std::sync::Arc;
 
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs, TopicName};
+use ottla_partition::{Appended as LogAppended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, ReadError};
 use ottla_protocol::record_batch::{self, BatchHeader, InvalidBatch, TimestampType};
-use ottla_replication::{Divergence, EpochEnd, FollowerFetch, IsrOutcome, Leader, ProducerSnapshot};
-use ottla_storage::{ColdRead, DiskFault, Read, ReadError, RealEnv};
+use ottla_replication::{EpochEnd, IsrOutcome, ProducerSnapshot};
+use ottla_storage::{ColdRead, Read, RealEnv};
 
-use super::waiters::{PendingProduce, Wakes};
-use super::{FetchRead, Log, LogState, Partition, Reader, Role, State};
+use super::waiters::{PendingAck, PendingAcks, Wakes};
+use super::{FetchRead, Partition, State};
 use crate::error_map;
-use crate::fetch_session::FetchPartition;
 use crate::log_io;
 use crate::response::RecordSlice;
 
 /// The place of a partition in a produce with acks=all.
 #[derive(Clone, Copy)]
 pub struct AckWait<'a> {
-    pub pending: &'a Arc<PendingProduce>,
+    pub pending: &'a Arc<PendingAcks>,
     pub place: usize,
 }
 
@@ -29,15 +28,6 @@ pub struct Appended {
     /// None where the records carry their producer's times.
     pub log_append_time: TimestampMs,
     pub log_start: Offset,
-}
-
-/// A batch that is in the log.
-struct Written {
-    first_offset: Offset,
-    last_offset: Offset,
-    log_end: Offset,
-    log_start: Offset,
-    rolled: bool,
 }
 
 /// A piece of the leader's own log.
@@ -92,50 +82,6 @@ impl AppendRefused {
     }
 }
 
-/// A read that may have to wait for the disk.
-struct Cold {
-    read: ColdRead<RealEnv>,
-    /// In which it began.
-    epoch: LeaderEpoch,
-    max_bytes: usize,
-    upper: Offset,
-    first_in_answer: bool,
-}
-
-/// What ListOffsets asks for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum OffsetQuery {
-    Earliest,
-    Latest,
-    /// The record with the largest timestamp.
-    MaxTimestamp,
-    /// The first record that is not older.
-    At(TimestampMs),
-}
-
-/// What ListOffsets answers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FoundOffset {
-    pub timestamp: TimestampMs,
-    pub offset: Offset,
-    pub leader_epoch: LeaderEpoch,
-}
-
-impl FoundOffset {
-    /// There is no such record.
-    pub const NONE: Self =
-        Self { timestamp: TimestampMs::NONE, offset: Offset::UNKNOWN, leader_epoch: LeaderEpoch::NONE };
-}
-
-/// The leader and its log, or the error that a request for the leader is answered with.
-pub(super) fn leading(state: &mut State) -> Result<(&mut Leader, &mut Log), ErrorCode> {
-    match (&mut state.role, &mut state.log) {
-        (_, LogState::Offline) => Err(ErrorCode::KafkaStorageError),
-        (Role::Leader(leader), LogState::Open(log)) => Ok((leader, log)),
-        _ => Err(ErrorCode::NotLeaderOrFollower),
-    }
-}
-
 impl Partition {
     /// Appends one producer's batch: checks it, assigns offsets in place and writes these bytes. With `ack` the outcome of the
     /// produce's place is told there, when the high watermark has passed the records or is known not to.
@@ -151,22 +97,22 @@ impl Partition {
         wall: TimestampMs,
         wakes: &mut Wakes,
     ) -> Result<Appended, AppendRefused> {
-        let rules = self.rules.load();
+        let settings = self.settings.load();
         if self.directory.load().health().is_unusable() {
             return Err(ErrorCode::KafkaStorageError.into());
         }
         if !self.leads() {
             // The log may still be opening: the lock tells more.
-            leading(&mut self.lock())?;
+            self.lock().replica.leading()?;
         }
         // Before the lock: checking a batch costs more than writing it.
-        let limits = rules.limits(produce_version, wall);
+        let limits = settings.limits(produce_version, wall);
         let validated = record_batch::validate(records, &limits)?;
         if validated.header.is_transactional() {
             return Err(AppendRefused::transactional());
         }
         let stamped = limits.timestamp_type == TimestampType::LogAppendTime;
-        let recompressed = rules.recompress(records, &validated)?;
+        let recompressed = settings.recompress(records, &validated)?;
         let mut owned;
         let mut header = validated.header;
         let records = match recompressed {
@@ -185,16 +131,11 @@ impl Partition {
 
         let mut guard = self.lock();
         let state = &mut *guard;
-        leading(state)?.0.check_append(ack.is_some())?;
-        let written = self.write(state, records, Some(header), now, wall, wakes)?;
-        let required = written.last_offset.next();
-        if let Some(ack) = ack {
-            // A retry of a batch that is not replicated yet waits as the original does (scenario 15).
-            if state.high_watermark_now() >= required {
-                ack.pending.complete(ack.place, ErrorCode::None, wakes);
-            } else {
-                state.produce.push(required, ack.pending.clone(), ack.place);
-            }
+        let written = self.write(state, records, Some(header), ack.is_some(), now, wall, wakes)?;
+        if let Some(ack) = ack
+            && state.replica.wait_for_replicas(written.next_offset, || ack.answer())
+        {
+            ack.pending.complete(ack.place, ErrorCode::None, wakes);
         }
         drop(guard);
         if written.rolled {
@@ -223,17 +164,13 @@ impl Partition {
         if self.directory.load().health().is_unusable() {
             return Err(ErrorCode::KafkaStorageError);
         }
-        if records.len() > self.rules.load().max_message_bytes() {
+        if records.len() > self.settings.load().max_message_bytes() {
             return Err(ErrorCode::RecordListTooLarge);
         }
         let mut guard = self.lock();
         let state = &mut *guard;
-        let (leader, _) = leading(state)?;
-        if leader.leader_epoch() != epoch {
-            return Err(ErrorCode::NotLeaderOrFollower);
-        }
-        leader.check_append(true)?;
-        let written = self.write(state, records, None, now, wall, wakes).map_err(|refused| refused.error)?;
+        state.replica.leading_in(epoch)?;
+        let written = self.write(state, records, None, true, now, wall, wakes).map_err(|refused| refused.error)?;
         drop(guard);
         if written.rolled {
             self.rolled();
@@ -243,9 +180,8 @@ impl Partition {
 
     /// Whether [`Self::append_own`] would be let in now, as far as the replicas are concerned.
     pub fn takes_own(&self, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
-        let mut guard = self.state.lock();
-        let (leader, _) = leading(&mut guard)?;
-        if leader.leader_epoch() == epoch { leader.check_append(true) } else { Err(ErrorCode::NotLeaderOrFollower) }
+        let guard = self.state.lock();
+        guard.replica.leading_in(epoch)?.0.check_append(true)
     }
 
     /// What this leader of `epoch` holds from `from` on, about `max_bytes` of it and never less than a batch, and where its log ends;
@@ -256,202 +192,117 @@ impl Partition {
         max_bytes: usize,
         epoch: LeaderEpoch,
     ) -> Result<OwnRecords, ErrorCode> {
-        let mut guard = self.lock();
-        let (leader, log) = leading(&mut guard)?;
-        if leader.leader_epoch() != epoch {
-            return Err(ErrorCode::NotLeaderOrFollower);
-        }
+        let guard = self.lock();
+        let (_, log) = guard.replica.leading_in(epoch)?;
         let from = from.unwrap_or(Offset::ZERO).max(log.log_start_offset());
         let end = log.log_end_offset();
-        let records = self.slice(log, from, max_bytes, end, true)?;
+        let records = log.read(from, max_bytes, end, true).map_err(|error| self.read_failed(&error.into()))?;
         Ok(OwnRecords { from, end, records: Some(records).filter(|records| !records.is_empty()) })
     }
 
-    /// Writes a batch, of this header where it is known, to the leader's log and tells whoever waits for it.
+    /// Writes to the leader's log, and wakes what waits for it.
+    #[expect(clippy::too_many_arguments, reason = "one append of either kind")]
     fn write(
         self: &Arc<Self>,
         state: &mut State,
         records: &mut [u8],
         header: Option<BatchHeader>,
+        acks_all: bool,
         now: MonotonicMs,
         wall: TimestampMs,
         wakes: &mut Wakes,
-    ) -> Result<Written, AppendRefused> {
-        let (leader, log) = leading(state)?;
+    ) -> Result<LogAppended, AppendRefused> {
         let health = self.directory.load().health().clone();
-        let epoch = leader.leader_epoch();
-        let written = health.writing(|| match header {
-            Some(header) => log.append_batch_as_leader(records, header, epoch, wall),
-            None => log.append_as_leader(records, epoch, wall),
-        });
-        let written = match written {
-            Ok(written) => {
-                self.disk_took();
-                written
-            }
-            Err(error) => {
-                let refused = error_map::append_refused(&error);
-                let log_start = Some(log.log_start_offset());
-                if refused.error == ErrorCode::KafkaStorageError {
-                    self.disk_refused(log, &error, error.io());
+        let brokers = |broker| self.context.eligible_epoch(broker);
+        let replica = &mut state.replica;
+        match health.writing(|| replica.append(records, header, acks_all, now, wall, &brokers)) {
+            Ok((written, effects)) => {
+                self.append_succeeded();
+                self.execute(state, effects, wakes);
+                let flush_ms = state.replica.log().map_or(i64::MAX, |log| log.config().flush_ms);
+                if flush_ms < i64::MAX {
+                    self.start_flush_timer(flush_ms);
                 }
-                return Err(AppendRefused { log_start, ..refused });
+                Ok(written)
             }
-        };
-        let log_start = log.log_start_offset();
-        // Whoever set flush.messages or flush.ms wants it on the disk before anybody is told of it.
-        if log.flush_due(now)
-            && let Err(error) = health.writing(|| log.flush(now))
-            && self.disk_refused(log, &error, Some(&error)) == DiskFault::Failed
-        {
-            return Err(ErrorCode::KafkaStorageError.into());
+            Err(error) => Err(self.append_refused(&state.replica, &error)),
         }
-        if log.config().flush_ms < i64::MAX {
-            self.start_flush_timer(log.config().flush_ms);
-        }
-        if !written.is_duplicate {
-            let brokers = |broker| self.host.eligible_epoch(broker);
-            let effects = leader.appended(now, written.log_end_offset, &brokers);
-            state.subscribers.appended(wakes);
-            self.carry_out(state, effects, wakes);
-        }
-        Ok(Written {
-            first_offset: written.first_offset,
-            last_offset: written.last_offset,
-            log_end: written.log_end_offset,
-            log_start,
-            rolled: written.rolled,
-        })
     }
 
-    /// Looks at what is there for one fetch. A follower's news move its progress, and by it the high watermark, first: the answer
-    /// then tells the new one.
-    pub fn read(
-        self: &Arc<Self>,
-        wanted: &FetchPartition,
-        reader: Reader,
-        max_bytes: usize,
-        first_in_answer: bool,
-        now: MonotonicMs,
-        wakes: &mut Wakes,
-    ) -> FetchRead {
+    fn append_refused(&self, replica: &super::Replica, error: &ottla_partition::AppendError) -> AppendRefused {
+        use ottla_partition::AppendError;
+        let refused = match error {
+            AppendError::Refused(error) => return (*error).into(),
+            AppendError::Log(error) => error_map::append_refused(error),
+            AppendError::Sync(_) => ErrorCode::KafkaStorageError.into(),
+        };
+        if refused.error == ErrorCode::KafkaStorageError {
+            let cause = match error {
+                AppendError::Log(error) => error.io(),
+                AppendError::Sync(error) => Some(error),
+                AppendError::Refused(_) => None,
+            };
+            self.disk_refused(replica, error, cause);
+        }
+        AppendRefused { log_start: replica.log().map(|log| log.log_start_offset()), ..refused }
+    }
+
+    /// Serves one fetch. What is not in memory is read without the lock, and not on a thread that serves others.
+    pub fn fetch(&self, fetch: &Fetch, now: MonotonicMs, wakes: &mut Wakes) -> FetchRead {
         if self.directory.load().health().is_unusable() {
             return FetchRead::error(ErrorCode::KafkaStorageError);
         }
         let Some(mut guard) = self.lock_or_pass() else { return FetchRead::error(ErrorCode::KafkaStorageError) };
         let state = &mut *guard;
-        let looked = self.read_in(state, wanted, reader, max_bytes, first_in_answer, now, wakes);
+        let brokers = |broker| self.context.eligible_epoch(broker);
+        let (effects, fetched) = state.replica.fetch(fetch, now, &brokers);
+        self.execute(state, effects, wakes);
         drop(guard);
-        let read = looked.and_then(|(read, cold)| match cold {
-            // The disk is not waited for with the lock, nor on a thread that serves others.
-            Some(cold) => Ok(read.with_records(self.read_cold(&cold)?)),
-            None => Ok(read),
-        });
-        read.unwrap_or_else(FetchRead::error)
+        let read = fetched.and_then(|fetched| self.finish_read(fetch, fetched));
+        read.unwrap_or_else(|error| FetchRead::error(self.read_failed(&error)))
     }
 
-    fn read_cold(&self, cold: &Cold) -> Result<RecordSlice, ErrorCode> {
-        let found = log_io::aside(|| cold.read.run()).map_err(|error| self.read_failed(&error))?;
-        match (found, cold.read.next_offset()) {
+    fn finish_read(&self, fetch: &Fetch, fetched: Fetched<RealEnv>) -> Result<FetchRead, ReadError> {
+        let records = match fetched.records {
+            None => RecordSlice::empty(),
+            Some(Read::Done(records)) => records,
+            Some(Read::Cold(cold)) => self.read_cold(fetch, &cold, fetched.leader_epoch, fetched.upper)?,
+        };
+        Ok(FetchRead {
+            error: ErrorCode::None,
+            high_watermark: fetched.high_watermark,
+            last_stable: fetched.last_stable,
+            log_start: fetched.log_start,
+            diverging: fetched.diverging,
+            left_out_bytes: records.left_out_bytes,
+            records: Some(records).filter(|records| !records.is_empty()),
+        })
+    }
+
+    fn read_cold(
+        &self,
+        fetch: &Fetch,
+        cold: &ColdRead<RealEnv>,
+        leader_epoch: LeaderEpoch,
+        upper: Offset,
+    ) -> Result<RecordSlice, ReadError> {
+        match (log_io::run_blocking(|| cold.run())?, cold.next_offset()) {
             (Some(records), _) => Ok(records),
             (None, None) => Ok(RecordSlice::empty()),
             // The rest of that segment was compacted away.
             (None, Some(next)) => {
-                let mut guard = self.lock();
-                let (leader, log) = leading(&mut guard)?;
-                if leader.leader_epoch() != cold.epoch {
-                    return Err(ErrorCode::NotLeaderOrFollower);
-                }
-                self.slice(log, next, cold.max_bytes, cold.upper, cold.first_in_answer)
+                self.lock().replica.read_on(leader_epoch, next, fetch.max_bytes, upper, fetch.min_one)
             }
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the inside of `read`")]
-    fn read_in(
-        self: &Arc<Self>,
-        state: &mut State,
-        wanted: &FetchPartition,
-        reader: Reader,
-        max_bytes: usize,
-        first_in_answer: bool,
-        now: MonotonicMs,
-        wakes: &mut Wakes,
-    ) -> Result<(FetchRead, Option<Cold>), ErrorCode> {
-        let (leader, log) = leading(state)?;
-        let brokers = |broker| self.host.eligible_epoch(broker);
-        let fetch = match reader {
-            Reader::Consumer { .. } => {
-                leader.check_leader_epoch(wanted.current_leader_epoch).map_err(|refused| refused.error_code())?;
-                None
-            }
-            Reader::Replica { id, epoch, progress } => {
-                let fetch = FollowerFetch {
-                    replica: id,
-                    broker_epoch: epoch,
-                    leader_epoch: wanted.current_leader_epoch,
-                    fetch_offset: wanted.offset,
-                    log_start_offset: wanted.log_start,
-                };
-                leader.check_fetch(&fetch, &brokers).map_err(|refused| refused.error_code())?;
-                progress.then_some(fetch)
-            }
-        };
-        let (log_start, log_end) = (log.log_start_offset(), log.log_end_offset());
-        let diverging =
-            match log.epoch_history().divergence(wanted.last_fetched_epoch, wanted.offset, log_start, log_end) {
-                Divergence::None => None,
-                Divergence::At(end) => Some(end),
-                Divergence::OutOfRange => return Err(ErrorCode::OffsetOutOfRange),
-            };
-        if diverging.is_none() && (wanted.offset < log_start || wanted.offset > log_end) {
-            return Err(ErrorCode::OffsetOutOfRange);
-        }
-        if let Some(fetch) = fetch.filter(|_| diverging.is_none()) {
-            let effects = leader.follower_fetched(now, &fetch, &brokers).map_err(|refused| refused.error_code())?;
-            if !effects.is_empty() {
-                self.carry_out(state, effects, wakes);
-            }
-            self.complete_deletions(state, wakes);
-        }
-        let (leader, log) = leading(state)?;
-        let high_watermark = leader.high_watermark();
-        let last_stable = leader.last_stable_offset();
-        let upper = match reader {
-            Reader::Consumer { read_committed: true } => last_stable,
-            Reader::Consumer { read_committed: false } => high_watermark,
-            Reader::Replica { .. } => log_end,
-        };
-        let epoch = leader.leader_epoch();
-        let read = FetchRead { high_watermark, last_stable, log_start, diverging, ..FetchRead::error(ErrorCode::None) };
-        if diverging.is_some() || wanted.offset >= upper {
-            return Ok((read, None));
-        }
-        let found = log.read_if_cached(wanted.offset, max_bytes, upper, first_in_answer);
-        match found.map_err(|error| self.read_failed(&error))? {
-            Read::Done(records) => Ok((read.with_records(records), None)),
-            Read::Cold(cold) => Ok((read, Some(Cold { read: cold, epoch, max_bytes, upper, first_in_answer }))),
         }
     }
 
     /// What a fetch is answered when its partition cannot be read.
     fn read_failed(&self, error: &ReadError) -> ErrorCode {
-        let code = error_map::read_error(error);
-        if code == ErrorCode::KafkaStorageError {
+        let code = error.error_code();
+        if let (ErrorCode::KafkaStorageError, ReadError::Log(error)) = (code, error) {
             tracing::error!(partition = %self.name(), %error, "a read failed");
         }
         code
-    }
-
-    fn slice(
-        &self,
-        log: &Log,
-        from: Offset,
-        max_bytes: usize,
-        upper: Offset,
-        first_in_answer: bool,
-    ) -> Result<RecordSlice, ErrorCode> {
-        log.read(from, max_bytes, upper, first_in_answer).map_err(|error| self.read_failed(&error))
     }
 
     /// ListOffsets. `sees_log_end`: a follower asks, for whom the high watermark is no bound.
@@ -461,105 +312,57 @@ impl Partition {
         leader_epoch: LeaderEpoch,
         sees_log_end: bool,
     ) -> Result<FoundOffset, ErrorCode> {
-        let mut guard = self.lock();
-        let (leader, log) = leading(&mut guard)?;
-        leader.check_leader_epoch(leader_epoch).map_err(|refused| refused.error_code())?;
-        let upper = if sees_log_end { log.log_end_offset() } else { leader.last_stable_offset() };
-        // A new leader's high watermark may be behind what its predecessor told: "latest" must not go back.
-        let is_settled = sees_log_end || leader.are_offsets_available();
-        let unsettled = || if is_settled { Ok(()) } else { Err(ErrorCode::OffsetNotAvailable) };
-        let search = match query {
-            OffsetQuery::Latest => {
-                unsettled()?;
-                return Ok(FoundOffset {
-                    timestamp: TimestampMs::NONE,
-                    offset: upper,
-                    leader_epoch: leader.leader_epoch(),
-                });
-            }
-            OffsetQuery::Earliest => {
-                let offset = log.log_start_offset();
-                let leader_epoch = log.epoch_history().epoch_for_offset(offset).unwrap_or(LeaderEpoch::NONE);
-                return Ok(FoundOffset { timestamp: TimestampMs::NONE, offset, leader_epoch });
-            }
-            OffsetQuery::MaxTimestamp => log.max_time_search(),
-            OffsetQuery::At(timestamp) => log.time_search(timestamp),
+        let search = match self.lock().replica.find_offset(query, leader_epoch, sees_log_end)? {
+            OffsetLookup::Found(found) => return Ok(found),
+            OffsetLookup::Search(search) => search,
         };
-        let epoch = leader.leader_epoch();
-        drop(guard);
         // It opens files and may unpack a batch.
-        let found = log_io::aside(|| search.run());
-        let mut guard = self.lock();
-        let (leader, log) = leading(&mut guard)?;
-        if leader.leader_epoch() != epoch {
-            return Err(ErrorCode::NotLeaderOrFollower);
-        }
-        let found = match found {
-            // Retention took a segment out meanwhile: what is left is searched here and now.
-            Err(ReadError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => log.search_again(&search),
-            found => found,
-        };
-        let found = found.map_err(|error| self.read_failed(&error))?;
-        match found {
-            Some(found) if found.offset < upper => Ok(FoundOffset {
-                timestamp: found.timestamp,
-                offset: found.offset,
-                leader_epoch: log.epoch_history().epoch_for_offset(found.offset).unwrap_or(LeaderEpoch::NONE),
-            }),
-            _ => {
-                unsettled()?;
-                Ok(FoundOffset::NONE)
-            }
-        }
+        let found = log_io::run_blocking(|| search.run());
+        self.lock().replica.offset_found(&search, found).map_err(|error| self.read_failed(&error))
     }
 
     /// OffsetForLeaderEpoch: the largest epoch not above `epoch` and where it ends; none if the log knows no such.
     pub fn epoch_end(&self, epoch: LeaderEpoch, current: LeaderEpoch) -> Result<Option<EpochEnd>, ErrorCode> {
-        let mut guard = self.lock();
-        let (leader, log) = leading(&mut guard)?;
-        leader.check_leader_epoch(current).map_err(|refused| refused.error_code())?;
-        Ok(log.epoch_history().end_offset_for(epoch, log.log_end_offset()))
+        self.lock().replica.epoch_end(epoch, current)
     }
 
     /// The idempotent producers that the leader's log remembers.
     pub fn producers(&self) -> Result<Vec<ProducerSnapshot>, ErrorCode> {
-        let mut guard = self.lock();
-        let (_, log) = leading(&mut guard)?;
+        let guard = self.lock();
+        let (_, log) = guard.replica.leading()?;
         Ok(log.producers().snapshot().collect())
     }
 
-    /// What became of an ISR proposal. Returns when the leader wants to be ticked, if soon.
-    pub fn isr_decided(self: &Arc<Self>, now: MonotonicMs, number: u32, outcome: &IsrOutcome) -> Option<MonotonicMs> {
+    /// What became of an ISR proposal.
+    pub fn isr_decided(&self, now: MonotonicMs, number: u32, outcome: &IsrOutcome) {
         let mut wakes = Wakes::default();
         let mut state = self.lock();
-        let Role::Leader(leader) = &mut state.role else { return None };
-        let brokers = |broker| self.host.eligible_epoch(broker);
-        let effects = leader.isr_decided(now, number, outcome, &brokers);
-        if effects.isr_changed {
-            self.count_isr(&mut state);
-        }
+        let brokers = |broker| self.context.eligible_epoch(broker);
+        let (effects, tick_at) = state.replica.isr_decided(now, number, outcome, &brokers);
         if effects.isr_changed
-            && let Role::Leader(leader) = &state.role
+            && let Some(leader) = state.replica.leader()
         {
             let isr: Vec<i32> = leader.isr().committed().iter().map(|member| member.broker.0).collect();
             tracing::debug!(partition = %self.name(), ?isr, "ISR changed");
         }
-        let decided = matches!(outcome, IsrOutcome::Decided { .. });
-        let retry_at = if decided { None } else { Some(now + ottla_replication::leader::ISR_RETRY_BACKOFF) };
-        self.carry_out(&mut state, effects, &mut wakes);
-        retry_at
+        self.execute(&mut state, effects, &mut wakes);
+        if let Some(at) = tick_at {
+            self.context.alter_partition.tick_at(self.id, at);
+        }
     }
 
     /// Time passed, or a broker's registration changed: followers may have to leave or join the ISR.
-    pub fn tick(self: &Arc<Self>, now: MonotonicMs) {
+    pub fn tick(&self, now: MonotonicMs) {
         let mut wakes = Wakes::default();
         let Some(mut state) = self.lock_or_pass() else { return };
-        let Role::Leader(leader) = &mut state.role else { return };
-        let brokers = |broker| self.host.eligible_epoch(broker);
-        let effects = leader.tick(now, &brokers);
-        if !effects.is_empty() {
-            self.carry_out(&mut state, effects, &mut wakes);
-        }
-        self.complete_deletions(&mut state, &mut wakes);
+        let brokers = |broker| self.context.eligible_epoch(broker);
+        let effects = state.replica.tick(now, &brokers);
+        self.execute(&mut state, effects, &mut wakes);
+    }
+}
+
+impl AckWait<'_> {
+    pub(super) fn answer(&self) -> PendingAck {
+        PendingAck { pending: self.pending.clone(), place: self.place }
     }
 }

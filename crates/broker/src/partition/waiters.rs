@@ -4,14 +4,15 @@
 //! their wakers in [`Wakes`], which fire when that lock is free again: a task woken on another core must not run into the lock
 //! that woke it.
 //!
-//! Locks are leaves: nothing is locked while [`FetchSignal`]'s or [`PendingProduce`]'s lock is held.
+//! Locks are leaves: nothing is locked while [`FetchSignal`]'s or [`PendingAcks`]'s lock is held.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use futures::task::AtomicWaker;
-use ottla_model::{Deferred, ErrorCode, Offset};
+use ottla_model::ErrorCode;
+use ottla_partition::Ack;
 use parking_lot::Mutex;
 
 /// Whoever acts on a partition's role and high watermark at once, in the thread that moved them.
@@ -182,7 +183,7 @@ impl Subscribers {
 
 /// A produce request with acks=all whose partitions wait for their high watermarks; or a DeleteRecords, for their low ones.
 #[derive(Debug)]
-pub struct PendingProduce {
+pub struct PendingAcks {
     remaining: AtomicUsize,
     /// By the partition's place in the request; none: still waits.
     outcomes: Mutex<Vec<Option<ErrorCode>>>,
@@ -191,7 +192,7 @@ pub struct PendingProduce {
     abandoned: AtomicBool,
 }
 
-impl PendingProduce {
+impl PendingAcks {
     /// For a request with `partitions` partitions, all of which wait at first.
     pub fn new(partitions: usize) -> Self {
         Self {
@@ -238,57 +239,23 @@ impl PendingProduce {
     }
 }
 
-/// The answers that wait for one partition: of produces for its high watermark, of DeleteRecords for its low watermark.
-#[derive(Default, Debug)]
-pub struct ProduceWaiters {
-    deferred: Deferred<Offset, (Arc<PendingProduce>, usize)>,
-    /// Look for given-up waiters when there are this many.
-    sweep_at: usize,
+/// One partition's part of a request that waits.
+#[derive(Clone, Debug)]
+pub struct PendingAck {
+    pub pending: Arc<PendingAcks>,
+    /// The partition's place in the request.
+    pub place: usize,
 }
 
-/// Below this many waiters nobody looks for those that timed out: they go when the high watermark passes them.
-const SWEEP_WAITERS_MIN: usize = 1_024;
-
-impl ProduceWaiters {
-    /// `pending`'s partition at `place` completes when the high watermark reaches `position`.
-    pub fn push(&mut self, position: Offset, pending: Arc<PendingProduce>, place: usize) {
-        if self.deferred.len() >= self.sweep_at.max(SWEEP_WAITERS_MIN) {
-            self.sweep();
-        }
-        self.deferred.push(position, (pending, place));
+impl PendingAck {
+    pub fn complete(&self, outcome: ErrorCode, wakes: &mut Wakes) {
+        self.pending.complete(self.place, outcome, wakes);
     }
+}
 
-    /// A leader that is cut off keeps a waiter for every request that timed out meanwhile: drops those whose request
-    /// nobody waits for any more, in amortised constant time.
-    fn sweep(&mut self) {
-        self.deferred.retain(|(pending, _)| !pending.abandoned.load(Ordering::Acquire));
-        self.sweep_at = self.deferred.len() * 2;
-    }
-
-    pub fn complete_up_to(&mut self, high_watermark: Offset, wakes: &mut Wakes) {
-        if self.deferred.is_empty() {
-            return;
-        }
-        for (pending, place) in self.deferred.complete_up_to(high_watermark) {
-            pending.complete(place, ErrorCode::None, wakes);
-        }
-    }
-
-    pub fn fail_all(&mut self, outcome: ErrorCode, wakes: &mut Wakes) {
-        if self.deferred.is_empty() {
-            return;
-        }
-        for (pending, place) in self.deferred.fail_all() {
-            pending.complete(place, outcome, wakes);
-        }
-    }
-
-    pub fn len(&self) -> usize {
-        self.deferred.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.deferred.is_empty()
+impl Ack for PendingAck {
+    fn is_abandoned(&self) -> bool {
+        self.pending.abandoned.load(Ordering::Acquire)
     }
 }
 
@@ -302,29 +269,18 @@ mod tests {
 
     #[test]
     fn a_request_completes_when_its_last_partition_does() {
-        let pending = Arc::new(PendingProduce::new(3));
+        let pending = Arc::new(PendingAcks::new(3));
         pending.complete(1, ErrorCode::InvalidRecord, &mut Wakes::default());
-        let mut waiters = ProduceWaiters::default();
-        waiters.push(Offset(5), pending.clone(), 0);
-        waiters.push(Offset(7), pending.clone(), 2);
-        waiters.complete_up_to(Offset(6), &mut Wakes::default());
+        let ack = |place| PendingAck { pending: pending.clone(), place };
+        ack(0).complete(ErrorCode::None, &mut Wakes::default());
         assert!(pending.poll_complete(&mut context()).is_pending());
-        waiters.fail_all(ErrorCode::NotLeaderOrFollower, &mut Wakes::default());
+        ack(2).complete(ErrorCode::NotLeaderOrFollower, &mut Wakes::default());
+        // An answer is given once.
+        ack(0).complete(ErrorCode::NotLeaderOrFollower, &mut Wakes::default());
         assert!(pending.poll_complete(&mut context()).is_ready());
         assert_eq!(pending.outcome(0), Some(ErrorCode::None));
         assert_eq!(pending.outcome(1), Some(ErrorCode::InvalidRecord));
         assert_eq!(pending.outcome(2), Some(ErrorCode::NotLeaderOrFollower));
-    }
-
-    #[test]
-    fn waiters_that_nobody_waits_for_are_swept() {
-        let mut waiters = ProduceWaiters::default();
-        for position in 0..10_000 {
-            let pending = Arc::new(PendingProduce::new(1));
-            pending.abandon();
-            waiters.push(Offset(position), pending, 0);
-        }
-        assert!(waiters.len() <= SWEEP_WAITERS_MIN);
     }
 
     #[test]

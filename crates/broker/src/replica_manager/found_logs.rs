@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use ottla_model::{TopicId, TopicPartition};
+use ottla_partition::{BrokenRules, choose_log};
 
 use crate::log_dirs::FoundLog;
 
@@ -31,23 +32,12 @@ impl FoundLogs {
         self.0.len()
     }
 
-    /// The log of a partition of the topic with this id. Of several the one whose last epoch is later, then the longer one: by
-    /// leader epochs the later log has what was decided last, as in an election. A log without a topic id (Kafka wrote none
-    /// before 2.8) counts where there is none with the right one.
+    /// The log of a partition of the topic with this id, and the others of its name: see [`choose_log`].
     pub fn claim(&mut self, name: &TopicPartition, topic_id: TopicId) -> Claimed {
-        let mut claimed = Claimed::default();
-        for log in self.0.remove(name).unwrap_or_default() {
-            if log.topic_id.is_some_and(|found| found != topic_id) {
-                claimed.others.push(log);
-                continue;
-            }
-            let rank = |found: &FoundLog| (found.topic_id.is_some(), reach(found));
-            match &mut claimed.log {
-                Some(kept) if rank(kept) >= rank(&log) => claimed.others.push(log),
-                kept => claimed.others.extend(kept.replace(log)),
-            }
-        }
-        claimed
+        let mut others = self.0.remove(name).unwrap_or_default();
+        let facts: Vec<_> = others.iter().map(facts_of).collect();
+        let log = choose_log(&facts, topic_id, BrokenRules::default()).map(|place| others.swap_remove(place));
+        Claimed { log, others }
     }
 
     /// What nobody claimed.
@@ -56,6 +46,11 @@ impl FoundLogs {
     }
 }
 
-fn reach(found: &FoundLog) -> Option<(ottla_model::LeaderEpoch, ottla_model::Offset)> {
-    found.log.as_ref().map(|log| (log.epoch_history().latest_epoch(), log.log_end_offset()))
+/// What decides about a log that was found.
+pub(super) fn facts_of(found: &FoundLog) -> ottla_partition::FoundLog {
+    ottla_partition::FoundLog {
+        topic_id: found.topic_id,
+        reach: found.log.as_ref().map(|log| (log.epoch_history().latest_epoch(), log.log_end_offset())),
+        is_damaged: found.is_damaged,
+    }
 }

@@ -4,17 +4,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState, TopicImage};
-use ottla_model::{BrokerEpoch, ErrorCode, MonotonicMs, TopicIdPartition, TopicName, TopicPartition};
+use ottla_model::{BrokerEpoch, ErrorCode, MonotonicMs, Offset, TopicIdPartition, TopicName, TopicPartition};
+use ottla_partition::{AbsentLog, BrokenRules, Hosting};
 use ottla_storage::{DiskFault, OpenError, RealEnv};
 
-use super::{Hosted, ReplicaManager, Taking};
+use super::found_logs::facts_of;
+use super::{DeltaState, Hosted, ReplicaManager, Unopened};
 use crate::clock;
 use crate::group_host::OFFSETS_TOPIC;
 use crate::log_dirs::{FoundLog, LogDir};
 use crate::log_io::Urgency;
 use crate::partition::waiters::Wakes;
 use crate::partition::{Log, Partition};
-use crate::topic_rules::TopicRules;
+use crate::topic_settings::TopicSettings;
 
 /// So many new logs are made at once while a delta is taken in, so that a topic can be written to when its creation is
 /// announced. More go to the I/O threads: they would hold up everything else.
@@ -36,49 +38,49 @@ struct Work {
 impl ReplicaManager {
     /// Takes in what changed on the way to `image`, the current one. Deltas come in the order of their revisions.
     pub fn apply(self: &Arc<Self>, image: &Arc<Image>, delta: &Delta) {
-        let mut taking = self.taking.lock();
+        let mut delta_state = self.delta_state.lock();
         if self.is_stopping() {
             return;
         }
         // Before the partitions: groups that are loaded with this image see its topics.
         self.groups.topics_changed(image, delta);
         let now = clock::monotonic();
-        if taking.is_current {
-            self.take_delta(&mut taking, image, delta, now);
+        if delta_state.is_current {
+            self.apply_delta(&mut delta_state, image, delta, now);
         } else if self.identity.epoch().is_known() && BrokerEpoch::from(image.revision()) >= self.identity.epoch() {
-            taking.is_current = true;
+            delta_state.is_current = true;
             self.live.follow(image, self.identity.id());
             self.groups.configure(&self.live.current(), image);
-            self.take_over(&mut taking, image, now);
+            self.load_image(&mut delta_state, image, now);
         }
     }
 
     /// The first image that is as new as this broker's registration: everything that the tree places here.
-    fn take_over(self: &Arc<Self>, taking: &mut Taking, image: &Image, now: MonotonicMs) {
+    fn load_image(self: &Arc<Self>, delta_state: &mut DeltaState, image: &Image, now: MonotonicMs) {
         let mut work = Work::default();
         let mut hosted = Hosted::default();
-        taking.is_taking_over = true;
+        delta_state.is_loading_image = true;
         for id in image.hosted_by(self.identity.id()) {
             let Some(topic) = image.topic_by_id(id.topic_id) else { continue };
             let Some(state) = topic.partition(id.partition) else { continue };
-            self.host_new(taking, &mut hosted, &mut work, image, &topic.name, id, state, now);
+            self.host_new(delta_state, &mut hosted, &mut work, image, &topic.name, id, state, now);
         }
-        taking.is_taking_over = false;
+        delta_state.is_loading_image = false;
         self.hosted.store(Arc::new(hosted));
-        for found in taking.found.take_rest() {
+        for found in delta_state.found.take_rest() {
             self.set_aside(found);
         }
-        self.carry_out(work);
+        self.execute(work);
     }
 
-    fn take_delta(self: &Arc<Self>, taking: &mut Taking, image: &Image, delta: &Delta, now: MonotonicMs) {
+    fn apply_delta(self: &Arc<Self>, delta_state: &mut DeltaState, image: &Image, delta: &Delta, now: MonotonicMs) {
         let local = self.identity.id();
         let mut work = Work::default();
         // Before the topics that come with it.
         let own = [ConfigEntity::broker(local), ConfigEntity::default_broker()];
         if delta.configs.iter().any(|entity| own.contains(entity)) && self.live.follow(image, local) {
-            self.configure_all(taking, image, now);
-            self.host.cleaner.reconfigured();
+            self.configure_all(delta_state, image, now);
+            self.context.cleaner.reconfigured();
             self.groups.configure(&self.live.current(), image);
         }
         if delta.configs.iter().any(|entity| entity.kind == ConfigKind::Groups) {
@@ -97,7 +99,7 @@ impl ReplicaManager {
             }
         }
         for topic in &delta.topics_deleted {
-            taking.rules.remove(&topic.name);
+            delta_state.settings.remove(&topic.name);
             if hosted.topics.get(&topic.name) == Some(&topic.id) {
                 hosted.topics.remove(&topic.name);
             }
@@ -110,17 +112,18 @@ impl ReplicaManager {
                 Some(partition) => {
                     self.counting_leaders(partition, || partition.assume(state, now, &mut wakes));
                     work.changed.push(partition.clone());
+                    self.reconsider(&mut work, partition, state);
                 }
-                None => self.host_new(taking, &mut hosted, &mut work, image, &change.topic, id, state, now),
+                None => self.host_new(delta_state, &mut hosted, &mut work, image, &change.topic, id, state, now),
             }
         }
         if !work.removed.is_empty() || !work.created.is_empty() {
             self.hosted.store(Arc::new(hosted));
         }
         drop(wakes);
-        self.carry_out(work);
+        self.execute(work);
         for entity in &delta.configs {
-            self.configure(taking, image, entity, now);
+            self.configure(delta_state, image, entity, now);
         }
         for change in &delta.brokers {
             self.broker_changed(image, change, now);
@@ -143,7 +146,7 @@ impl ReplicaManager {
     #[expect(clippy::too_many_arguments, reason = "the body of two loops")]
     fn host_new(
         self: &Arc<Self>,
-        taking: &mut Taking,
+        delta_state: &mut DeltaState,
         hosted: &mut Hosted,
         work: &mut Work,
         image: &Image,
@@ -152,56 +155,93 @@ impl ReplicaManager {
         state: &Arc<PartitionState>,
         now: MonotonicMs,
     ) {
-        let rules = taking
-            .rules
+        let settings = delta_state
+            .settings
             .entry(topic.clone())
-            .or_insert_with(|| Arc::new(self.rules_of(&image.topic_overrides(topic.as_str()))))
+            .or_insert_with(|| Arc::new(self.settings_of(&image.topic_overrides(topic.as_str()))))
             .clone();
         let name = TopicPartition::new(topic.clone(), id.partition);
-        let claimed = taking.found.claim(&name, id.topic_id);
+        let claimed = delta_state.found.claim(&name, id.topic_id);
         // Of the name's former topic (KIP-516, scenario 11), or older copies of this one.
         claimed.others.into_iter().for_each(|other| self.set_aside(other));
-        let found = match claimed.log {
-            // An in-sync copy is elsewhere, and this one is not counted on: it is fetched anew (scenario 14).
-            Some(found) if found.is_damaged && state.has_leader() && !state.in_isr(self.identity.id()) => {
-                self.set_aside(found);
-                None
-            }
-            found => found,
+        let absent = self.absent_log(delta_state);
+        let decision = self.decide(state, claimed.log.as_ref(), absent);
+        let directory = match (&claimed.log, decision) {
+            (Some(found), Hosting::Take | Hosting::StayOffline) => Some(found.directory.clone()),
+            (None, Hosting::StayOffline) if absent == AbsentLog::DirectoryMissing => self.log_dirs.missing().cloned(),
+            _ => self.directory_for_new_log(),
         };
-        let mut wakes = Wakes::default();
-        if let Some(found) = found {
-            let partition = self.new_partition(topic, id, &found.directory, rules.clone(), found.high_watermark);
-            partition.assume(state, now, &mut wakes);
-            if found.log.is_none() {
-                self.unopened.lock().push(partition.clone());
-            }
-            self.counting_leaders(&partition, || open_found(&partition, found, &rules, now));
-            hosted.insert(partition.clone());
-            work.changed.push(partition);
-            return;
-        }
-        // It may be where nobody can look: an empty log in its place would count for what it is not. Where an in-sync copy is
-        // elsewhere and this one does not count, it is fetched anew.
-        let local = self.identity.id();
-        let counts = state.in_isr(local) || state.elr.contains(&local) || !state.has_leader();
-        if let Some(missing) = self.log_dirs.missing().filter(|_| taking.is_taking_over && counts) {
-            let partition = self.new_partition(topic, id, missing, rules, ottla_model::Offset::ZERO);
-            partition.assume(state, now, &mut wakes);
-            partition.log_failed();
-            hosted.insert(partition);
-            return;
-        }
-        let config = self.live.current();
-        let cordoned: Vec<&str> = config.properties.text("cordoned.log.dirs").unwrap_or_default().split(',').collect();
-        let Some(directory) = self.log_dirs.least_used(&cordoned) else {
+        let Some(directory) = directory else {
             tracing::error!(partition = %name, "no log directory is left for a new partition");
             return;
         };
-        let partition = self.new_partition(topic, id, directory, rules, ottla_model::Offset::ZERO);
+        let high_watermark = match (&claimed.log, decision) {
+            (Some(found), Hosting::Take) => found.high_watermark,
+            _ => Offset::ZERO,
+        };
+        let partition = self.new_partition(topic, id, &directory, settings.clone(), high_watermark);
+        let mut wakes = Wakes::default();
         partition.assume(state, now, &mut wakes);
-        hosted.insert(partition.clone());
-        work.created.push(partition);
+        match (decision, claimed.log) {
+            (Hosting::Take, Some(found)) => {
+                self.counting_leaders(&partition, || open_found(&partition, found, &settings, now));
+                work.changed.push(partition.clone());
+            }
+            (Hosting::StayOffline, found) => {
+                partition.log_failed();
+                self.unopened.lock().push(Unopened { partition: partition.clone(), found, absent });
+                self.context.storage_failed.notify_one();
+            }
+            (Hosting::Take | Hosting::StartOver, found) => {
+                found.into_iter().for_each(|found| self.set_aside(found));
+                work.created.push(partition.clone());
+            }
+        }
+        hosted.insert(partition);
+    }
+
+    fn decide(&self, state: &PartitionState, found: Option<&FoundLog>, absent: AbsentLog) -> Hosting {
+        let (local, epoch) = (self.identity.id(), self.identity.epoch());
+        ottla_partition::host(local, epoch, state, found.map(facts_of), absent, BrokenRules::default())
+    }
+
+    /// Why a replica may have no log here.
+    fn absent_log(&self, delta_state: &DeltaState) -> AbsentLog {
+        if !delta_state.is_loading_image {
+            // It was placed here while this process runs.
+            AbsentLog::NeverMade
+        } else if self.log_dirs.missing().is_some() {
+            AbsentLog::DirectoryMissing
+        } else if self.log_dirs.has_replaced() {
+            AbsentLog::DirectoryReplaced
+        } else {
+            AbsentLog::NeverMade
+        }
+    }
+
+    fn directory_for_new_log(&self) -> Option<Arc<LogDir>> {
+        let config = self.live.current();
+        let cordoned: Vec<&str> = config.properties.text("cordoned.log.dirs").unwrap_or_default().split(',').collect();
+        self.log_dirs.least_used(&cordoned).cloned()
+    }
+
+    /// A replica without an open log has a new state: it may start over now.
+    fn reconsider(&self, work: &mut Work, partition: &Arc<Partition>, state: &PartitionState) {
+        let mut unopened = self.unopened.lock();
+        let Some(place) = unopened.iter().position(|unopened| Arc::ptr_eq(&unopened.partition, partition)) else {
+            return;
+        };
+        let Some(known) = unopened.get(place) else { return };
+        if self.decide(state, known.found.as_ref(), known.absent) != Hosting::StartOver
+            || known.absent == AbsentLog::DirectoryMissing
+        {
+            return;
+        }
+        let known = unopened.swap_remove(place);
+        tracing::warn!(partition = %partition.name(), "the quorum does not count on this replica any more: it starts over");
+        known.found.into_iter().for_each(|found| self.set_aside(found));
+        partition.begin_opening();
+        work.created.push(partition.clone());
     }
 
     fn new_partition(
@@ -209,19 +249,20 @@ impl ReplicaManager {
         topic: &TopicName,
         id: TopicIdPartition,
         directory: &Arc<LogDir>,
-        rules: Arc<TopicRules>,
-        high_watermark: ottla_model::Offset,
+        settings: Arc<TopicSettings>,
+        high_watermark: Offset,
     ) -> Arc<Partition> {
         directory.place();
         self.telemetry.partitions.add(1);
-        let partition = Partition::new(topic.clone(), id, self.host.clone(), directory.clone(), rules, high_watermark);
+        let partition =
+            Partition::new(topic.clone(), id, self.context.clone(), directory.clone(), settings, high_watermark);
         if topic.as_str() == OFFSETS_TOPIC {
             self.groups.host(&partition);
         }
         partition
     }
 
-    fn carry_out(self: &Arc<Self>, work: Work) {
+    fn execute(self: &Arc<Self>, work: Work) {
         if !work.removed.is_empty() {
             self.remove(&work.removed);
         }
@@ -258,7 +299,7 @@ impl ReplicaManager {
         }
         let (name, owner) = (partition.topic_partition(), partition.directory());
         let path = owner.partition_path(&name);
-        let config = partition.rules().log.clone();
+        let config = partition.settings().log.clone();
         let created = Log::create(RealEnv, path, name, partition.id().topic_id, config, clock::wall());
         match created {
             Ok(log) => partition.log_opened(Box::new(log), clock::monotonic()),
@@ -266,7 +307,7 @@ impl ReplicaManager {
                 tracing::error!(partition = %partition.name(), %error, "a log is not created");
                 partition.log_failed();
                 let cause = if let OpenError::Io { error, .. } = &error { Some(error) } else { None };
-                if self.host.directory_refused(&owner, &error, cause) != DiskFault::Failed {
+                if self.context.directory_refused(&owner, &error, cause) != DiskFault::Failed {
                     self.uncreated.lock().push(partition.clone());
                 }
             }
@@ -291,7 +332,7 @@ impl ReplicaManager {
             }
             self.groups.unhost(partition);
             self.telemetry.partitions.add(-1);
-            self.host.cleaner.forget(partition.id());
+            self.context.cleaner.forget(partition.id());
             partition.directory().unplace();
         }
         for directory in self.log_dirs.all() {
@@ -300,7 +341,7 @@ impl ReplicaManager {
             if names.is_empty() {
                 continue;
             }
-            let (owner, host) = (directory.clone(), self.host.clone());
+            let (owner, host) = (directory.clone(), self.context.clone());
             directory.run(Urgency::Urgent, move || match owner.mark_deleted(&names) {
                 Ok(paths) => {
                     let remover = owner.clone();
@@ -331,35 +372,48 @@ impl ReplicaManager {
         });
     }
 
-    fn configure(self: &Arc<Self>, taking: &mut Taking, image: &Image, entity: &ConfigEntity, now: MonotonicMs) {
+    fn configure(
+        self: &Arc<Self>,
+        delta_state: &mut DeltaState,
+        image: &Image,
+        entity: &ConfigEntity,
+        now: MonotonicMs,
+    ) {
         if entity.kind != ConfigKind::Topics {
             return;
         }
-        let Some(topic) = image.topic(&entity.name).filter(|topic| taking.rules.contains_key(&topic.name)) else {
+        let Some(topic) = image.topic(&entity.name).filter(|topic| delta_state.settings.contains_key(&topic.name))
+        else {
             return;
         };
-        self.configure_topic(taking, image, topic, now);
+        self.configure_topic(delta_state, image, topic, now);
     }
 
     /// What holds where topics set nothing has changed: every topic here is judged anew.
-    fn configure_all(self: &Arc<Self>, taking: &mut Taking, image: &Image, now: MonotonicMs) {
-        for name in taking.rules.keys().cloned().collect::<Vec<_>>() {
+    fn configure_all(self: &Arc<Self>, delta_state: &mut DeltaState, image: &Image, now: MonotonicMs) {
+        for name in delta_state.settings.keys().cloned().collect::<Vec<_>>() {
             match image.topic(name.as_str()) {
-                Some(topic) => self.configure_topic(taking, image, topic, now),
+                Some(topic) => self.configure_topic(delta_state, image, topic, now),
                 None => {
-                    taking.rules.remove(&name);
+                    delta_state.settings.remove(&name);
                 }
             }
         }
     }
 
-    fn configure_topic(self: &Arc<Self>, taking: &mut Taking, image: &Image, topic: &TopicImage, now: MonotonicMs) {
-        let rules = Arc::new(self.rules_of(&image.topic_overrides(topic.name.as_str())));
-        taking.rules.insert(topic.name.clone(), rules.clone());
+    fn configure_topic(
+        self: &Arc<Self>,
+        delta_state: &mut DeltaState,
+        image: &Image,
+        topic: &TopicImage,
+        now: MonotonicMs,
+    ) {
+        let settings = Arc::new(self.settings_of(&image.topic_overrides(topic.name.as_str())));
+        delta_state.settings.insert(topic.name.clone(), settings.clone());
         let mut wakes = Wakes::default();
         for (partition, _) in topic.partitions() {
             if let Some(partition) = self.partition(TopicIdPartition { topic_id: topic.id, partition }) {
-                partition.set_rules(rules.clone(), now, &mut wakes);
+                partition.set_settings(settings.clone(), now, &mut wakes);
             }
         }
     }
@@ -401,12 +455,12 @@ fn remove_directories(directory: &LogDir, paths: &[PathBuf]) {
     }
 }
 
-fn open_found(partition: &Arc<Partition>, found: FoundLog, rules: &TopicRules, now: MonotonicMs) {
+fn open_found(partition: &Arc<Partition>, found: FoundLog, settings: &TopicSettings, now: MonotonicMs) {
     let Some(mut log) = found.log else {
         partition.log_failed();
         return;
     };
-    log.set_config(rules.log.clone());
+    log.set_config(settings.log.clone());
     if found.topic_id.is_none()
         && let Err(error) = log.set_topic_id(partition.id().topic_id)
     {

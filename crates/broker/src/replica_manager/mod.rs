@@ -16,35 +16,40 @@ pub mod retention;
 mod upkeep;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use imbl::HashMap as SharedMap;
 use ottla_config::BrokerConfig;
-use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, PartitionId, TopicId, TopicIdPartition, TopicName};
+use ottla_model::{
+    BrokerEpoch, BrokerId, ClusterId, ErrorCode, MonotonicMs, PartitionId, TopicId, TopicIdPartition, TopicName,
+};
+use ottla_partition::AbsentLog;
 use ottla_protocol::messages::TopicRef;
+use ottla_replication::IsrOutcome;
 use ottla_storage::checkpoint::meta_properties::MetaProperties;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use crate::alter_partition::{AlterPartitionManager, Leaders};
 use crate::broker::Identity;
+use crate::clock;
 use crate::fetch_session::{FetchSessionCache, FindPartition};
 use crate::group_host::GroupHost;
 use crate::handlers::leader_hint;
-use crate::isr_updates::IsrUpdates;
 use crate::live_config::LiveConfig;
 use crate::log_cleaner::LogCleaner;
 use crate::log_dirs::opening::OpeningProgress;
-use crate::log_dirs::{LastRun, LogDirs, LogDirsError};
+use crate::log_dirs::{FoundLog, LastRun, LogDirs, LogDirsError};
 use crate::metadata_cache::MetadataCache;
-use crate::partition::{Partition, PartitionHost};
+use crate::partition::{Partition, PartitionContext};
 use crate::producer_ids::ProducerIds;
 use crate::quorum_handle::QuorumHandle;
 use crate::replica_fetcher::{FetcherConfig, Fetchers};
 use crate::telemetry::Telemetry;
-use crate::topic_rules::TopicRules;
+use crate::topic_settings::TopicSettings;
 
 use found_logs::FoundLogs;
 use moves::Moves;
@@ -68,16 +73,16 @@ pub struct ReplicaManager {
     quorum: Arc<dyn QuorumHandle>,
     telemetry: Arc<Telemetry>,
     log_dirs: LogDirs,
-    host: Arc<PartitionHost>,
+    context: Arc<PartitionContext>,
     fetchers: Fetchers,
     sessions: FetchSessionCache,
     producer_ids: Arc<ProducerIds>,
     groups: GroupHost,
     hosted: ArcSwap<Hosted>,
     /// One delta at a time.
-    taking: Mutex<Taking>,
-    /// Partitions whose logs were not opened: they must not lead.
-    unopened: Mutex<Vec<Arc<Partition>>>,
+    delta_state: Mutex<DeltaState>,
+    /// Partitions without an open log that the quorum may still count on.
+    unopened: Mutex<Vec<Unopened>>,
     /// Partitions for whose logs a disk had no room.
     uncreated: Mutex<Vec<Arc<Partition>>>,
     last_directory_failed: Notify,
@@ -100,23 +105,55 @@ impl Hosted {
     }
 }
 
+/// A replica whose log could not be opened, or was lost.
+struct Unopened {
+    partition: Arc<Partition>,
+    found: Option<FoundLog>,
+    absent: AbsentLog,
+}
+
+impl Unopened {
+    /// Its log went with its directory.
+    fn is_lost(&self) -> bool {
+        self.absent == AbsentLog::DirectoryReplaced && self.found.is_none()
+    }
+}
+
 /// What only those who take in deltas touch.
 #[derive(Default)]
-struct Taking {
+struct DeltaState {
     /// The image has reached this broker's registration.
     is_current: bool,
-    /// The first image is being taken in: what has no log here may have one in a directory that is missing.
-    is_taking_over: bool,
+    /// The first image is being loaded: a replica without a log may have had one in a directory that is missing or was replaced.
+    is_loading_image: bool,
     last_run: LastRun,
     /// What the disks held at the start and nobody has claimed.
     found: FoundLogs,
-    /// The rules of each topic that has partitions here.
-    rules: HashMap<TopicName, Arc<TopicRules>>,
+    /// The settings of each topic that has partitions here.
+    settings: HashMap<TopicName, Arc<TopicSettings>>,
 }
 
 impl FindPartition for ReplicaManager {
     fn find(&self, topic: &TopicRef, partition: PartitionId) -> Result<Arc<Partition>, ErrorCode> {
         Self::find(self, topic, partition)
+    }
+}
+
+impl Leaders for ReplicaManager {
+    fn isr_decided(&self, partition: TopicIdPartition, number: u32, outcome: IsrOutcome) {
+        let Some(partition) = self.partition(partition) else { return };
+        if partition.is_held_up() {
+            // Its disk does not answer: the others do not wait for it.
+            tokio::task::spawn_blocking(move || partition.isr_decided(clock::monotonic(), number, &outcome));
+        } else {
+            partition.isr_decided(clock::monotonic(), number, &outcome);
+        }
+    }
+
+    fn tick(&self, partition: TopicIdPartition, now: MonotonicMs) {
+        if let Some(partition) = self.partition(partition) {
+            partition.tick(now);
+        }
     }
 }
 
@@ -133,11 +170,11 @@ impl ReplicaManager {
     ) -> Result<Arc<Self>, ReplicaManagerError> {
         let log_dirs = LogDirs::open(&config)?;
         let live = Arc::new(LiveConfig::new(config.clone()));
-        let isr_updates = IsrUpdates::new(quorum.clone());
-        let host = Arc::new(PartitionHost {
+        let alter_partition = AlterPartitionManager::new(quorum.clone());
+        let context = Arc::new(PartitionContext {
             identity: identity.clone(),
             metadata: metadata.clone(),
-            isr_updates: isr_updates.clone(),
+            alter_partition: alter_partition.clone(),
             cleaner: LogCleaner::start(live.clone(), telemetry.clone(), data.clone()),
             replica_lag_time_max: config.replica_lag_time_max,
             telemetry: telemetry.clone(),
@@ -168,16 +205,17 @@ impl ReplicaManager {
             quorum,
             telemetry,
             log_dirs,
-            host,
+            context,
             hosted: ArcSwap::from_pointee(Hosted::default()),
-            taking: Mutex::default(),
+            delta_state: Mutex::default(),
             unopened: Mutex::default(),
             uncreated: Mutex::default(),
             last_directory_failed: Notify::new(),
             moves: Moves::default(),
             stopping: AtomicBool::new(false),
         });
-        data.spawn(isr_updates.run());
+        let leaders: Weak<Self> = Arc::downgrade(&manager);
+        data.spawn(alter_partition.run(leaders));
         let counted = Arc::downgrade(&manager);
         manager
             .telemetry
@@ -190,15 +228,15 @@ impl ReplicaManager {
     /// Opens every log that the directories hold. Blocks: recovery after a kill reads what was not synced.
     /// `progress` tells others how far it is.
     pub fn open_logs(&self, progress: &OpeningProgress) -> Result<OpenedLogs, LogDirsError> {
-        let rules = self.rules_of(&BTreeMap::new());
+        let settings = self.settings_of(&BTreeMap::new());
         let threads = self.config.num_recovery_threads_per_data_dir;
-        let (found, last_run) = self.log_dirs.open_logs(threads, &rules.log, progress)?;
-        let mut taking = self.taking.lock();
-        taking.last_run = last_run;
-        found.into_iter().for_each(|log| taking.found.add(log));
+        let (found, last_run) = self.log_dirs.open_logs(threads, &settings.log, progress)?;
+        let mut delta_state = self.delta_state.lock();
+        delta_state.last_run = last_run;
+        found.into_iter().for_each(|log| delta_state.found.add(log));
         let LastRun { closed, whole_since } = last_run;
         tracing::info!(
-            logs = taking.found.len(), clean = closed, whole_since = %whole_since, checked_bytes = progress.checked_bytes(),
+            logs = delta_state.found.len(), clean = closed, whole_since = %whole_since, checked_bytes = progress.checked_bytes(),
             "logs opened"
         );
         Ok(OpenedLogs { meta: self.log_dirs.meta()?, clean_shutdown_epoch: whole_since })
@@ -263,10 +301,10 @@ impl ReplicaManager {
         &self.producer_ids
     }
 
-    fn rules_of(&self, overrides: &BTreeMap<String, String>) -> TopicRules {
+    fn settings_of(&self, overrides: &BTreeMap<String, String>) -> TopicSettings {
         let layers = self.live.layers();
         let expiration_ms = i64::try_from(layers.config.producer_id_expiration.as_millis()).unwrap_or(i64::MAX);
-        TopicRules::new(overrides, &layers.topic_defaults, expiration_ms)
+        TopicSettings::new(overrides, &layers.topic_defaults, expiration_ms)
     }
 
     fn is_stopping(&self) -> bool {

@@ -199,7 +199,7 @@ impl ReplicaManager {
     fn copy_and_replace(&self, one: &Move, path: &Path) -> Result<(), MoveError> {
         let partition = &one.partition;
         let (name, topic_id) = (partition.topic_partition(), partition.id().topic_id);
-        let config = partition.rules().log.clone();
+        let config = partition.settings().log.clone();
         let mut copy = Log::create(RealEnv, path.to_owned(), name, topic_id, config, clock::wall())?;
         loop {
             let is_off = one.cancelled.load(Ordering::Acquire) || partition.is_closed() || self.is_stopping();
@@ -281,7 +281,7 @@ impl ReplicaManager {
                 now: clock::wall(),
                 progress: None,
             };
-            let opened = Log::open(RealEnv, live_path, name.clone(), partition.rules().log.clone(), options);
+            let opened = Log::open(RealEnv, live_path, name.clone(), partition.settings().log.clone(), options);
             let opened = match opened {
                 Ok(opened) => opened.log,
                 Err(error) => {

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ottla_metadata::controller::ResignReason;
 use ottla_model::{BrokerEpoch, ErrorCode, TopicIdPartition};
+use ottla_partition::{Impairment, resignation};
 use ottla_storage::CheckpointKind;
 use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
 
-use super::{ReplicaManager, Taking};
+use super::{DeltaState, ReplicaManager, Unopened};
 use crate::clock;
 use crate::log_dirs::checkpoints::Collected;
 use crate::log_dirs::{LogDir, LogDirsError};
@@ -60,7 +60,7 @@ impl ReplicaManager {
         loop {
             let kinds = tokio::select! {
                 _ = high_watermarks.tick() => {
-                    if !self.host.high_watermarks_moved.swap(false, Ordering::AcqRel) {
+                    if !self.context.high_watermarks_moved.swap(false, Ordering::AcqRel) {
                         continue;
                     }
                     &[CheckpointKind::HighWatermark][..]
@@ -70,13 +70,13 @@ impl ReplicaManager {
                     &[CheckpointKind::RecoveryPoint][..]
                 }
                 // A segment is on the disk: should the process be killed, it need not be read again.
-                () = self.host.segment_flushed.notified() => {
+                () = self.context.segment_flushed.notified() => {
                     tokio::time::sleep(GATHERING_PAUSE).await;
                     &[CheckpointKind::RecoveryPoint][..]
                 }
                 _ = log_starts.tick() => &[CheckpointKind::LogStart][..],
                 // What somebody deleted should stay so, also after a crash.
-                () = self.host.log_start_moved.notified() => {
+                () = self.context.log_start_moved.notified() => {
                     tokio::time::sleep(GATHERING_PAUSE).await;
                     &[CheckpointKind::LogStart][..]
                 }
@@ -99,13 +99,13 @@ impl ReplicaManager {
 
     /// Writes checkpoints of one directory. Waits for the disk.
     fn checkpoint(&self, directory: &Arc<LogDir>, kinds: &[CheckpointKind]) {
-        if directory.health().is_failed() || !self.taking.lock().is_current {
+        if directory.health().is_failed() || !self.delta_state.lock().is_current {
             return;
         }
         for kind in kinds {
             let written = directory.write_checkpoint(*kind, || offsets(&self.partitions_in(directory), *kind));
             if let Err(error) = written {
-                self.host.directory_refused(directory, &error, error.io());
+                self.context.directory_refused(directory, &error, error.io());
                 return;
             }
         }
@@ -124,13 +124,12 @@ impl ReplicaManager {
         loop {
             tokio::select! {
                 _ = interval.tick() => {}
-                () = self.host.storage_failed.notified() => {}
+                () = self.context.storage_failed.notified() => {}
             }
             if self.is_stopping() {
                 return;
             }
-            let unopened = self.unopened.lock().clone();
-            self.give_up(&unopened, ResignReason::Offline).await;
+            self.give_up_unopened().await;
             self.create_what_found_no_room();
             for directory in self.log_dirs.all() {
                 if directory.health().is_failed() {
@@ -140,7 +139,7 @@ impl ReplicaManager {
                 if directory.health().is_full() {
                     let mut partitions = self.partitions_in(directory);
                     partitions.retain(|partition| partition.is_out_of_room());
-                    self.give_up(&partitions, ResignReason::Stalled).await;
+                    self.give_up(&partitions, Impairment::Unwritable).await;
                 }
                 let looks = watches.entry(directory.path().clone()).or_default().look(directory.health());
                 // First: what the tree then says of its partitions must not wait for it.
@@ -150,7 +149,7 @@ impl ReplicaManager {
                         directory = %directory.path().display(), seconds = looks,
                         "the log directory does not answer: its leaderships are given up"
                     );
-                    self.give_up(&self.partitions_in(directory), ResignReason::Stalled).await;
+                    self.give_up(&self.partitions_in(directory), Impairment::Unwritable).await;
                 }
             }
             self.show_directories();
@@ -173,7 +172,7 @@ impl ReplicaManager {
         });
         // Others are asked to lead in any case.
         let _ = tokio::time::timeout(WATCH_INTERVAL, left).await;
-        self.give_up(&self.partitions_in(directory), ResignReason::Offline).await;
+        self.give_up(&self.partitions_in(directory), Impairment::Unreadable).await;
     }
 
     fn show_directories(&self) {
@@ -204,45 +203,75 @@ impl ReplicaManager {
         i64::try_from(self.partitions().iter().filter(|partition| partition.leads()).count()).unwrap_or(i64::MAX)
     }
 
-    /// Asks the quorum to let others lead those of these partitions that this broker leads by the tree, and not to wait for it or count
-    /// on it where it only follows; asked again by the next look, until the image shows it.
-    async fn give_up(&self, partitions: &[Arc<Partition>], reason: ResignReason) {
+    /// Partitions whose logs were not opened, or are gone.
+    async fn give_up_unopened(&self) {
+        let (lost, unreadable): (Vec<_>, Vec<_>) = {
+            let mut unopened = self.unopened.lock();
+            unopened.retain(|unopened| !unopened.partition.is_closed());
+            let (lost, unreadable): (Vec<_>, Vec<_>) = unopened.iter().partition(|it| it.is_lost());
+            let partitions = |unopened: Vec<&Unopened>| unopened.into_iter().map(|it| it.partition.clone()).collect();
+            (partitions(lost), partitions(unreadable))
+        };
+        self.give_up(&lost, Impairment::Lost).await;
+        self.give_up(&unreadable, Impairment::Unreadable).await;
+        self.claim_replaced_directories();
+    }
+
+    /// Once the quorum counts on nothing that was lost with a replaced directory, that directory is an ordinary one. Until then every
+    /// start finds that it is new (scenario 33).
+    fn claim_replaced_directories(&self) {
+        if !self.log_dirs.has_replaced() {
+            return;
+        }
+        // No image is being loaded meanwhile, which could find more that was lost.
+        let delta_state = self.delta_state.lock();
+        if !delta_state.is_current || self.unopened.lock().iter().any(Unopened::is_lost) {
+            return;
+        }
+        let Some(meta) = self.log_dirs.meta().ok().flatten() else { return };
+        let Some(cluster_id) = &meta.cluster_id else { return };
+        if let Err(error) = self.log_dirs.claim_replaced(meta.broker_id, cluster_id) {
+            tracing::warn!(%error, "a replaced log directory is not claimed yet");
+        }
+    }
+
+    /// Asks the quorum not to count on these partitions' replicas here, each for the reason that [`resignation`] finds; asked again by
+    /// the next look, until the image shows it.
+    async fn give_up(&self, partitions: &[Arc<Partition>], impairment: Impairment) {
         let image = self.metadata.current();
         let local = self.identity.id();
         let epoch = image.broker_epoch(local).unwrap_or(BrokerEpoch::NONE);
-        let counts = |id: &TopicIdPartition| {
-            let Some(state) = image.partition(*id) else { return false };
-            match reason {
-                // A sole member stays, and says so to its clients.
-                ResignReason::Stalled => state.in_isr(local) && !state.is_sole_member(local),
-                ResignReason::Offline | ResignReason::Lost => state.leader == local || !state.is_offline(local, epoch),
+        let mut reason = None;
+        let mut given: Vec<TopicIdPartition> = Vec::new();
+        for id in partitions.iter().map(|partition| partition.id()) {
+            let Some(state) = image.partition(id) else { continue };
+            if let Some(why) = resignation(local, epoch, state, impairment) {
+                reason = Some(why);
+                given.push(id);
             }
-        };
-        let given: Vec<TopicIdPartition> = partitions.iter().map(|partition| partition.id()).filter(counts).collect();
-        if given.is_empty() {
-            return;
         }
+        let Some(reason) = reason else { return };
         let count = given.len();
         match self.quorum.resign_leadership(given, reason).await {
-            Ok(_) => tracing::warn!(partitions = count, "places in ISRs were given up"),
-            Err(error) => tracing::warn!(partitions = count, %error, "places in ISRs are not given up yet"),
+            Ok(_) => tracing::warn!(partitions = count, ?reason, "places in ISRs were given up"),
+            Err(error) => tracing::warn!(partitions = count, ?reason, %error, "places in ISRs are not given up yet"),
         }
     }
 
     /// From now on nothing is taken from the tree and nothing is fetched; what leads goes on until it is closed.
     pub fn begin_shutdown(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.host.cleaner.begin_stop();
+        self.context.cleaner.begin_stop();
         self.fetchers.stop();
     }
 
     /// Closes every log and says so on disk, so that the next start trusts what it finds. Blocks.
     pub fn shutdown_clean(&self, epoch: BrokerEpoch) -> Result<(), LogDirsError> {
         self.begin_shutdown();
-        self.host.cleaner.stop();
-        let mut taking = self.taking.lock();
-        if !taking.is_current {
-            return self.leave_as_found(&mut taking);
+        self.context.cleaner.stop();
+        let mut delta_state = self.delta_state.lock();
+        if !delta_state.is_current {
+            return self.leave_as_found(&mut delta_state);
         }
         let mut result = Ok(());
         for directory in self.log_dirs.all() {
@@ -255,12 +284,12 @@ impl ReplicaManager {
     }
 
     /// Nothing has been written: a start that came to nothing must not make the run before it an unclean one.
-    fn leave_as_found(&self, taking: &mut Taking) -> Result<(), LogDirsError> {
-        drop(taking.found.take_rest());
+    fn leave_as_found(&self, delta_state: &mut DeltaState) -> Result<(), LogDirsError> {
+        drop(delta_state.found.take_rest());
         for directory in self.log_dirs.all() {
             directory.stop_io();
-            if taking.last_run.closed {
-                directory.write_clean_shutdown(taking.last_run.whole_since)?;
+            if delta_state.last_run.closed {
+                directory.write_clean_shutdown(delta_state.last_run.whole_since)?;
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ use crate::partition::AppendRefused;
 
 /// The part of a topic's configuration that its replicas act by.
 #[derive(Clone, Debug)]
-pub struct TopicRules {
+pub struct TopicSettings {
     /// `min.insync.replicas`, at least 1.
     pub min_insync_replicas: usize,
     pub log: Arc<LogConfig>,
@@ -24,7 +24,7 @@ pub struct TopicRules {
     packing: Option<Packing>,
 }
 
-impl TopicRules {
+impl TopicSettings {
     /// From what is set on the topic and what the broker has for the rest.
     pub fn new(
         overrides: &BTreeMap<String, String>,
@@ -126,8 +126,8 @@ mod tests {
     fn a_topics_own_values_win_over_the_brokers() {
         let entry = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let defaults = BTreeMap::from([entry("min.insync.replicas", "2"), entry("segment.bytes", "1048576")]);
-        let rules = TopicRules::new(&BTreeMap::from([entry("min.insync.replicas", "3")]), &defaults, 1_000);
+        let rules = TopicSettings::new(&BTreeMap::from([entry("min.insync.replicas", "3")]), &defaults, 1_000);
         assert_eq!((rules.min_insync_replicas, rules.log.segment_bytes), (3, 1_048_576));
-        assert_eq!(TopicRules::new(&BTreeMap::new(), &defaults, 1_000).min_insync_replicas, 2);
+        assert_eq!(TopicSettings::new(&BTreeMap::new(), &defaults, 1_000).min_insync_replicas, 2);
     }
 }

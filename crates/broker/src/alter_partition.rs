@@ -1,11 +1,11 @@
-//! ISR changes on their way to the quorum: what the leaders of this broker propose is sent in batches, one request at a time,
-//! and each answer goes back to the partition that asked.
+//! ISR changes on their way to the quorum: the proposals of this broker's leaders are sent in batches, one request at a time,
+//! and each outcome goes back to the leader that proposed.
 //!
-//! A leader has at most one change under way and says itself when it wants to be asked again (an outcome that is not known,
-//! a refusal that may pass): see `ottla_replication::Leader`. Here is only the waiting.
+//! A leader has at most one change under way and says itself when it wants to be ticked again (an outcome that is not known,
+//! a refusal that may pass): see `ottla_replication::Leader`. Only the sending and the waiting are here.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Weak};
 
 use ottla_model::{ErrorCode, MonotonicMs, TopicIdPartition};
 use ottla_replication::{IsrMember, IsrOutcome, IsrProposal};
@@ -13,50 +13,63 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::clock;
-use crate::partition::Partition;
 use crate::quorum_handle::{AlterPartition, AlterPartitionsAnswer, AlteredPartition, QuorumError, QuorumHandle};
 
 /// Changes in one request: a broker's death concerns thousands of partitions at once, and each answer should come soon.
 const BATCH_MAX: usize = 1_000;
 
+/// The leaders of this broker, as far as their ISRs are concerned.
+pub trait Leaders: Send + Sync {
+    /// What became of proposal `number`.
+    fn isr_decided(&self, partition: TopicIdPartition, number: u32, outcome: IsrOutcome);
+    /// A leader asked to be ticked by now.
+    fn tick(&self, partition: TopicIdPartition, now: MonotonicMs);
+}
+
 /// The proposals of this broker's leaders.
-pub struct IsrUpdates {
+pub struct AlterPartitionManager {
     quorum: Arc<dyn QuorumHandle>,
     /// The latest of each partition: a proposal that was not sent yet gives way to its successor.
-    proposals: Mutex<HashMap<TopicIdPartition, (Arc<Partition>, IsrProposal)>>,
+    proposals: Mutex<HashMap<TopicIdPartition, IsrProposal>>,
     /// Leaders that want to be ticked before the next round of all.
-    deadlines: Mutex<BTreeMap<(MonotonicMs, u64), Arc<Partition>>>,
+    deadlines: Mutex<BTreeSet<(MonotonicMs, TopicIdPartition)>>,
     changed: Notify,
 }
 
-impl IsrUpdates {
+impl AlterPartitionManager {
     pub fn new(quorum: Arc<dyn QuorumHandle>) -> Arc<Self> {
         Arc::new(Self { quorum, proposals: Mutex::default(), deadlines: Mutex::default(), changed: Notify::new() })
     }
 
     /// Sends `proposal` with the next request.
-    pub fn propose(&self, partition: Arc<Partition>, proposal: IsrProposal) {
-        self.proposals.lock().insert(partition.id(), (partition, proposal));
+    pub fn submit(&self, partition: TopicIdPartition, proposal: IsrProposal) {
+        self.proposals.lock().insert(partition, proposal);
         self.changed.notify_one();
     }
 
-    /// Sends proposals and wakes leaders, until it is dropped. Runs once per broker.
-    pub async fn run(self: Arc<Self>) {
-        let mut sequence = 0_u64;
+    /// Ticks this leader at `at`.
+    pub fn tick_at(&self, partition: TopicIdPartition, at: MonotonicMs) {
+        self.deadlines.lock().insert((at, partition));
+        self.changed.notify_one();
+    }
+
+    /// Sends proposals and ticks leaders, until they are gone. Runs once per broker.
+    pub async fn run(self: Arc<Self>, leaders: Weak<dyn Leaders>) {
         loop {
             let batch = self.take_batch();
             if batch.is_empty() {
-                let next = self.deadlines.lock().keys().next().map(|(at, _)| *at);
+                let next = self.deadlines.lock().first().map(|(at, _)| *at);
                 match next {
                     Some(at) => {
                         let _ = tokio::time::timeout_at(clock::instant(at), self.changed.notified()).await;
-                        self.tick_due();
+                        let Some(leaders) = leaders.upgrade() else { return };
+                        self.tick_due(&*leaders);
                     }
                     None => self.changed.notified().await,
                 }
                 continue;
             }
-            let changes = batch.iter().map(|(partition, proposal)| request_of(partition, proposal)).collect();
+            let changes = batch.iter().map(|(partition, proposal)| request_of(*partition, proposal)).collect();
             let answer = self.quorum.alter_partitions(changes).await;
             if let Err(error) = &answer {
                 tracing::warn!(%error, partitions = batch.len(), "ISR changes without an answer; they are sent again");
@@ -67,50 +80,35 @@ impl IsrUpdates {
             if decided > 0 {
                 tracing::info!(partitions = decided, refused = batch.len() - decided, "ISRs changed");
             }
+            let Some(leaders) = leaders.upgrade() else { return };
             for (partition, proposal) in batch {
-                let is_held_up = partition.is_held_up();
-                let outcome = outcomes.of_partition(partition.id(), &proposal);
-                sequence += 1;
-                let (updates, number) = (self.clone(), sequence);
-                let tell = move || {
-                    let retry_at = partition.isr_decided(clock::monotonic(), proposal.number, &outcome);
-                    if let Some(at) = retry_at {
-                        updates.deadlines.lock().insert((at, number), partition);
-                    }
-                };
-                match is_held_up {
-                    // Its disk does not answer: the others do not wait for it.
-                    true => drop(tokio::task::spawn_blocking(tell)),
-                    false => tell(),
-                }
+                leaders.isr_decided(partition, proposal.number, outcomes.of_partition(partition, &proposal));
             }
         }
     }
 
-    fn take_batch(&self) -> Vec<(Arc<Partition>, IsrProposal)> {
+    fn take_batch(&self) -> Vec<(TopicIdPartition, IsrProposal)> {
         let mut proposals = self.proposals.lock();
         if proposals.len() <= BATCH_MAX {
-            return proposals.drain().map(|(_, waiting)| waiting).collect();
+            return proposals.drain().collect();
         }
         let ids: Vec<_> = proposals.keys().take(BATCH_MAX).copied().collect();
-        ids.iter().filter_map(|id| proposals.remove(id)).collect()
+        ids.iter().filter_map(|id| proposals.remove_entry(id)).collect()
     }
 
-    fn tick_due(&self) {
+    fn tick_due(&self, leaders: &dyn Leaders) {
         let now = clock::monotonic();
-        let due: Vec<_> = {
+        loop {
             let mut deadlines = self.deadlines.lock();
-            let later = deadlines.split_off(&(MonotonicMs(now.0.saturating_add(1)), 0));
-            std::mem::replace(&mut *deadlines, later).into_values().collect()
-        };
-        for partition in due {
-            partition.tick(now);
+            let Some((_, partition)) = deadlines.first().copied().filter(|(at, _)| *at <= now) else { return };
+            deadlines.pop_first();
+            drop(deadlines);
+            leaders.tick(partition, now);
         }
     }
 }
 
-fn request_of(partition: &Partition, proposal: &IsrProposal) -> AlterPartition {
-    let id = partition.id();
+fn request_of(id: TopicIdPartition, proposal: &IsrProposal) -> AlterPartition {
     AlterPartition {
         topic_id: id.topic_id,
         partition: id.partition,

@@ -1,0 +1,82 @@
+//! What all partitions of a broker share.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use ottla_model::{BrokerEpoch, BrokerId};
+use ottla_storage::DiskFault;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use crate::alter_partition::AlterPartitionManager;
+use crate::broker::Identity;
+use crate::log_cleaner::LogCleaner;
+use crate::log_dirs::LogDir;
+use crate::metadata_cache::MetadataCache;
+use crate::telemetry::Telemetry;
+
+pub struct PartitionContext {
+    pub identity: Arc<Identity>,
+    pub metadata: Arc<MetadataCache>,
+    pub alter_partition: Arc<AlterPartitionManager>,
+    pub cleaner: Arc<LogCleaner>,
+    pub replica_lag_time_max: Duration,
+    pub telemetry: Arc<Telemetry>,
+    /// Where what waits for a time runs.
+    pub data: Handle,
+    /// Some high watermark moved since the last checkpoint.
+    pub high_watermarks_moved: AtomicBool,
+    /// Somebody deleted records: the log starts want to be written down soon.
+    pub log_start_moved: Notify,
+    /// A segment was closed and is on the disk: the recovery point wants to be written down soon.
+    pub segment_flushed: Notify,
+    /// A directory's disk failed.
+    pub storage_failed: Notify,
+}
+
+impl PartitionContext {
+    /// Which brokers may be in an ISR, by the current image; looked up only when asked.
+    pub fn eligible_epoch(&self, broker: BrokerId) -> Option<BrokerEpoch> {
+        let image = self.metadata.peek();
+        image.broker(broker).filter(|broker| broker.is_active()).map(|broker| broker.epoch)
+    }
+
+    /// A directory's disk refused: it is out of use until the process starts again.
+    pub fn directory_failed(&self, directory: &LogDir, error: &dyn std::fmt::Display) {
+        if directory.health().fail() {
+            tracing::error!(directory = %directory.path().display(), %error, "the log directory is out of use until a restart");
+        }
+        self.storage_failed.notify_one();
+    }
+
+    /// A directory's disk has no room: it goes on being used.
+    pub fn directory_full(&self, directory: &LogDir, error: &dyn std::fmt::Display) {
+        if directory.health().filled() {
+            tracing::error!(directory = %directory.path().display(), %error, "the log directory is full: writes are refused until there is room");
+        }
+        self.storage_failed.notify_one();
+    }
+
+    /// The directory did not do something because of `cause`. Says what that means for it.
+    pub fn directory_refused(
+        &self,
+        directory: &LogDir,
+        error: &dyn std::fmt::Display,
+        cause: Option<&std::io::Error>,
+    ) -> DiskFault {
+        let fault = DiskFault::of(cause);
+        self.directory_fault(directory, error, fault);
+        fault
+    }
+
+    pub fn directory_fault(&self, directory: &LogDir, error: &dyn std::fmt::Display, fault: DiskFault) {
+        match fault {
+            DiskFault::Full => self.directory_full(directory, error),
+            DiskFault::OutOfDescriptors => {
+                tracing::warn!(directory = %directory.path().display(), %error, "out of descriptors: it is tried again");
+            }
+            DiskFault::Failed => self.directory_failed(directory, error),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Answers that wait for one partition: of Produce for its high watermark, of DeleteRecords for its low watermark.
+
+use ottla_model::{Deferred, Offset};
+
+/// An answer that waits.
+pub trait Ack {
+    /// Nobody waits for the answer any more: the request timed out, or its connection ended.
+    fn is_abandoned(&self) -> bool;
+}
+
+/// Below this many, abandoned answers are not looked for: they go when the watermark passes them.
+const SWEEP_MIN: usize = 1_024;
+
+#[derive(Debug)]
+pub struct AckWaiters<A> {
+    deferred: Deferred<Offset, A>,
+    /// Abandoned answers are dropped when there are this many.
+    sweep_at: usize,
+}
+
+impl<A> Default for AckWaiters<A> {
+    fn default() -> Self {
+        Self { deferred: Deferred::default(), sweep_at: 0 }
+    }
+}
+
+impl<A: Ack> AckWaiters<A> {
+    /// `ack` completes when the watermark reaches `position`.
+    pub fn push(&mut self, position: Offset, ack: A) {
+        if self.deferred.len() >= self.sweep_at.max(SWEEP_MIN) {
+            self.drop_abandoned();
+        }
+        self.deferred.push(position, ack);
+    }
+
+    /// A leader that is cut off keeps a waiter for every request that timed out meanwhile. Amortised constant time.
+    fn drop_abandoned(&mut self) {
+        self.deferred.retain(|ack| !ack.is_abandoned());
+        self.sweep_at = self.deferred.len() * 2;
+    }
+
+    pub fn complete_up_to(&mut self, watermark: Offset) -> Vec<A> {
+        if self.deferred.is_empty() { Vec::new() } else { self.deferred.complete_up_to(watermark) }
+    }
+
+    pub fn take_all(&mut self) -> Vec<A> {
+        if self.deferred.is_empty() { Vec::new() } else { self.deferred.fail_all() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.deferred.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.deferred.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Abandoned;
+
+    impl Ack for Abandoned {
+        fn is_abandoned(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn abandoned_waiters_are_dropped() {
+        let mut waiters = AckWaiters::default();
+        for position in 0..10_000 {
+            waiters.push(Offset(position), Abandoned);
+        }
+        assert!(waiters.len() <= SWEEP_MIN);
+    }
+}

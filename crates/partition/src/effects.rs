@@ -1,0 +1,113 @@
+//! What the caller has to carry out after a step.
+
+use std::io;
+
+use ottla_model::{ErrorCode, Offset};
+use ottla_replication::{FollowerStep, IsrProposal};
+
+/// What a step of a replica led to. Making an empty one allocates nothing.
+#[derive(Debug)]
+#[must_use]
+pub struct Effects<A> {
+    /// Publish this high watermark, and wake the fetches that wait for it.
+    pub high_watermark: Option<Offset>,
+    /// The log has grown: wake followers' fetches.
+    pub appended: bool,
+    /// The leadership or the log's start changed: every fetch looks again.
+    pub changed: bool,
+    /// A role began or ended.
+    pub role_changed: bool,
+    /// Answers that are complete.
+    pub acknowledged: Vec<A>,
+    /// Answers of what will not be complete here, and why.
+    pub failed: Vec<(A, ErrorCode)>,
+    /// Send this to the quorum and report the outcome to [`Replica::isr_decided`](crate::Replica::isr_decided).
+    pub proposal: Option<IsrProposal>,
+    /// The committed ISR is another than before.
+    pub isr_changed: bool,
+    /// A sync of the log failed. The step went on where the log did not take harm.
+    pub sync_error: Option<io::Error>,
+    /// The log was cut.
+    pub truncated: Option<Truncated>,
+}
+
+impl<A> Default for Effects<A> {
+    fn default() -> Self {
+        Self {
+            high_watermark: None,
+            appended: false,
+            changed: false,
+            role_changed: false,
+            acknowledged: Vec::new(),
+            failed: Vec::new(),
+            proposal: None,
+            isr_changed: false,
+            sync_error: None,
+            truncated: None,
+        }
+    }
+}
+
+impl<A> Effects<A> {
+    pub(crate) fn fail(&mut self, acks: Vec<A>, error: ErrorCode) {
+        self.failed.extend(acks.into_iter().map(|ack| (ack, error)));
+    }
+
+    pub(crate) fn acknowledge(&mut self, mut acks: Vec<A>) {
+        if self.acknowledged.is_empty() {
+            self.acknowledged = acks;
+        } else {
+            self.acknowledged.append(&mut acks);
+        }
+    }
+}
+
+/// A log was cut: what its checkpoint says must not be more than is left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Truncated {
+    pub from: Offset,
+    pub to: Offset,
+    pub log_start: Offset,
+    pub recovery_point: Offset,
+}
+
+/// What became of a leader's answer.
+#[derive(Debug)]
+#[must_use]
+pub struct FollowerEffects {
+    /// What the fetcher does next.
+    pub step: FollowerStep,
+    /// Publish this high watermark.
+    pub high_watermark: Option<Offset>,
+    /// Records were appended.
+    pub appended: bool,
+    /// The log began a segment.
+    pub rolled: bool,
+    pub truncated: Option<Truncated>,
+    /// The disk refused.
+    pub disk_error: Option<DiskError>,
+    /// The log did not take records of the leader that are damaged or do not fit.
+    pub refused: Option<ottla_storage::AppendError>,
+}
+
+/// An error of the disk, and what people are told of it.
+#[derive(Debug)]
+pub struct DiskError {
+    pub text: String,
+    /// None where the log itself is out of use.
+    pub cause: Option<io::Error>,
+}
+
+impl FollowerEffects {
+    pub(crate) fn only(step: FollowerStep) -> Self {
+        Self {
+            step,
+            high_watermark: None,
+            appended: false,
+            rolled: false,
+            truncated: None,
+            disk_error: None,
+            refused: None,
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What a replica does as a follower: takes what its leader's log has, and cuts what it has not.
+
+use std::io;
+
+use ottla_model::{LeaderEpoch, MonotonicMs, Offset, TimestampMs};
+use ottla_protocol::record_batch::BatchHeader;
+use ottla_replication::{FetchAnswer, FetchPosition, Follower, FollowerAction, FollowerStep, Truncation};
+use ottla_storage::{AppendError, DiskFault, Env, Log, ReadError};
+
+use crate::ack_waiters::Ack;
+use crate::effects::{DiskError, FollowerEffects, Truncated};
+use crate::replica::{LogState, Replica, Role, disk_fault, local_log};
+
+impl<E: Env, A: Ack> Replica<E, A> {
+    /// The follower of `leader_epoch` and its log; none if the replica does something else by now.
+    fn follower_of(&mut self, leader_epoch: LeaderEpoch) -> Option<(&mut Follower, &mut Log<E>)> {
+        match (&mut self.role, &mut self.log) {
+            (Role::Follower(follower), LogState::Open(log)) if follower.leader_epoch() == leader_epoch => {
+                Some((follower, log))
+            }
+            _ => None,
+        }
+    }
+
+    /// What a fetcher does with the follower of this leader epoch now.
+    pub fn next_step(&self, leader_epoch: LeaderEpoch) -> FollowerStep {
+        let follower = self.follower().filter(|follower| follower.leader_epoch() == leader_epoch);
+        follower.map_or(FollowerStep::Stop, Follower::next_step)
+    }
+
+    /// The leader's answer to `asked`.
+    pub fn leader_answered(
+        &mut self,
+        asked: FetchPosition,
+        answer: &FetchAnswer,
+        records: &[u8],
+        now: MonotonicMs,
+        wall: TimestampMs,
+    ) -> FollowerEffects {
+        let Some((follower, log)) = self.follower_of(asked.leader_epoch) else {
+            return FollowerEffects::only(FollowerStep::Stop);
+        };
+        match follower.fetched(asked, answer, log.epoch_history()) {
+            FollowerAction::Append => append(log, follower, answer, records, now, wall),
+            FollowerAction::Truncate(truncation) => truncate(log, follower, truncation, wall),
+            FollowerAction::AskLeaderBounds => FollowerEffects::only(FollowerStep::AskLeaderBounds),
+            FollowerAction::FetchAgain | FollowerAction::Ignore => FollowerEffects::only(follower.next_step()),
+            FollowerAction::BackOff => FollowerEffects::only(FollowerStep::BackOff),
+            FollowerAction::AwaitNewEpoch => FollowerEffects::only(FollowerStep::Stop),
+        }
+    }
+
+    /// The answer to [`FollowerStep::AskLeaderBounds`]; none if the leader gave none.
+    pub fn leader_bounds(
+        &mut self,
+        leader_epoch: LeaderEpoch,
+        bounds: Option<(Offset, Offset)>,
+        wall: TimestampMs,
+    ) -> FollowerEffects {
+        let Some((follower, log)) = self.follower_of(leader_epoch) else {
+            return FollowerEffects::only(FollowerStep::Stop);
+        };
+        match follower.leader_bounds(bounds) {
+            FollowerAction::Truncate(truncation) => truncate(log, follower, truncation, wall),
+            FollowerAction::BackOff => FollowerEffects::only(FollowerStep::BackOff),
+            _ => FollowerEffects::only(follower.next_step()),
+        }
+    }
+}
+
+fn append<E: Env>(
+    log: &mut Log<E>,
+    follower: &mut Follower,
+    answer: &FetchAnswer,
+    records: &[u8],
+    now: MonotonicMs,
+    wall: TimestampMs,
+) -> FollowerEffects {
+    let mut effects = FollowerEffects::only(FollowerStep::BackOff);
+    if !records.is_empty() {
+        // An answer to an earlier request than `asked` brings what is here already.
+        if BatchHeader::parse(records).is_ok_and(|first| first.next_offset() <= log.log_end_offset()) {
+            return FollowerEffects::only(follower.next_step());
+        }
+        match log.append_as_follower(records, follower.leader_epoch(), wall) {
+            Ok(appended) => (effects.appended, effects.rolled) = (true, appended.rolled),
+            // The leader's log may start within its first batch, in the middle of which this one ends.
+            Err(error @ AppendError::UnexpectedOffset { .. }) => {
+                return match follower.records_do_not_follow(answer) {
+                    FollowerAction::Truncate(truncation) => truncate(log, follower, truncation, wall),
+                    _ => refused(log, error),
+                };
+            }
+            Err(error) => return refused(log, error),
+        }
+    }
+    // Before the next fetch says to the leader that the records are here.
+    if log.flush_due(now)
+        && let Err(error) = log.flush(now)
+    {
+        let fault = disk_fault(log, Some(&error));
+        effects.disk_error = Some(DiskError { text: error.to_string(), cause: Some(error) });
+        if fault == DiskFault::Failed {
+            effects.step = FollowerStep::Stop;
+            return effects;
+        }
+    }
+    // The leader's log start: what lies before is not part of the partition any more.
+    if answer.log_start > log.log_start_offset() && log.advance_log_start(answer.log_start) {
+        follower.log_start_moved(local_log(log));
+    }
+    effects.high_watermark = follower.appended(local_log(log), answer);
+    effects.step = follower.next_step();
+    effects
+}
+
+/// Nothing was appended.
+fn refused<E: Env>(log: &Log<E>, error: AppendError) -> FollowerEffects {
+    let text = error.to_string();
+    match error {
+        AppendError::Io(cause) => disk_refused(log, text, Some(cause)),
+        AppendError::Offline => disk_refused(log, text, None),
+        // A damaged batch, or one that does not fit: asking again may bring a whole one.
+        error => FollowerEffects { refused: Some(error), ..FollowerEffects::only(FollowerStep::BackOff) },
+    }
+}
+
+/// The log is unchanged. What passes is tried again after a pause; the leader waits for it no longer than the quorum takes.
+fn disk_refused<E: Env>(log: &Log<E>, text: String, cause: Option<io::Error>) -> FollowerEffects {
+    let step = match disk_fault(log, cause.as_ref()) {
+        DiskFault::Full | DiskFault::OutOfDescriptors => FollowerStep::BackOff,
+        DiskFault::Failed => FollowerStep::Stop,
+    };
+    FollowerEffects { disk_error: Some(DiskError { text, cause }), ..FollowerEffects::only(step) }
+}
+
+fn truncate<E: Env>(
+    log: &mut Log<E>,
+    follower: &mut Follower,
+    truncation: Truncation,
+    wall: TimestampMs,
+) -> FollowerEffects {
+    match cut(log, follower, truncation, wall) {
+        Ok(truncated) => FollowerEffects {
+            truncated: Some(truncated),
+            high_watermark: Some(follower.high_watermark()),
+            ..FollowerEffects::only(follower.next_step())
+        },
+        Err(error) => {
+            let text = error.to_string();
+            let cause = if let ReadError::Io(cause) = error { Some(cause) } else { None };
+            disk_refused(log, text, cause)
+        }
+    }
+}
+
+pub(crate) fn cut<E: Env>(
+    log: &mut Log<E>,
+    follower: &mut Follower,
+    truncation: Truncation,
+    wall: TimestampMs,
+) -> Result<Truncated, ReadError> {
+    let from = log.log_end_offset();
+    match truncation {
+        Truncation::To(offset) => {
+            log.truncate_to(offset, wall)?;
+        }
+        Truncation::FullyAndStartAt(offset) => log.truncate_fully_and_start_at(offset, None)?,
+    }
+    let now = local_log(log);
+    follower.truncated(now);
+    Ok(Truncated { from, to: now.end, log_start: now.start, recovery_point: log.recovery_point() })
+}

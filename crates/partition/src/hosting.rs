@@ -1,0 +1,207 @@
+//! What becomes of a log that was found at the start, and of a replica that has none.
+//!
+//! A new, empty log must never stand in for one that the quorum counts on: as the last ISR member or from the ELR it would be
+//! elected, and the others would truncate to it. So a log that cannot be read, and one that was lost with its directory, is given up
+//! to the quorum first ([`crate::resignation`]); when the tree does not count on this replica any more, it starts over.
+
+use ottla_metadata::PartitionState;
+use ottla_model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId};
+
+use crate::rules::BrokenRules;
+
+/// A log of the partition's name that was found at the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FoundLog {
+    /// None in what Kafka wrote before 2.8.
+    pub topic_id: Option<TopicId>,
+    /// Its last leader epoch and its end; none if it cannot be opened.
+    pub reach: Option<(LeaderEpoch, Offset)>,
+    /// It cannot be opened because of what is in it: damaged records, or the id of its topic is lost.
+    pub is_damaged: bool,
+}
+
+/// Of several logs of one name, the place of the one that is the partition's; all others are set aside. Topic ids come first: a log of
+/// a deleted topic of the same name may well be longer (scenario 35). Then the later leader epoch, then the length: by leader epochs
+/// the later log has what was decided last, as in an election.
+pub fn choose_log(found: &[FoundLog], topic_id: TopicId, rules: BrokenRules) -> Option<usize> {
+    let is_of_topic = |log: &FoundLog| log.topic_id.is_none_or(|id| id == topic_id);
+    let rank = |log: &FoundLog| (log.topic_id.is_some(), log.reach);
+    let mut chosen: Option<(usize, &FoundLog)> = None;
+    for (place, log) in found.iter().enumerate().filter(|(_, log)| rules.longest_log_wins || is_of_topic(log)) {
+        if chosen.is_none_or(|(_, known)| rank(log) > rank(known)) {
+            chosen = Some((place, log));
+        }
+    }
+    chosen.map(|(place, _)| place).filter(|place| found.get(*place).is_some_and(is_of_topic))
+}
+
+/// Why there may be no log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AbsentLog {
+    /// Every directory is the one that it was: the log was never made, or its end, back to its beginning, was lost with the host's
+    /// power.
+    NeverMade,
+    /// A directory could not be opened: the log may be there.
+    DirectoryMissing,
+    /// A directory is new, though the broker is not: the log may have been in its predecessor.
+    DirectoryReplaced,
+}
+
+/// What to do with a replica that has no open log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hosting {
+    /// Open the log that was found.
+    Take,
+    /// Set aside the log that was found, if any, and make a new one.
+    StartOver,
+    /// Serve nothing, and tell the quorum. Decided again with each new state.
+    StayOffline,
+}
+
+/// The log that was found (see [`choose_log`]) and the tree's state decide.
+pub fn host(
+    local: BrokerId,
+    local_epoch: BrokerEpoch,
+    state: &PartitionState,
+    found: Option<FoundLog>,
+    absent: AbsentLog,
+    rules: BrokenRules,
+) -> Hosting {
+    match found {
+        Some(log) if log.reach.is_some() => Hosting::Take,
+        // Its disk may answer again after a restart.
+        Some(log) if !log.is_damaged => Hosting::StayOffline,
+        Some(_) => match may_start_over(local, state, rules.damaged_log_starts_over) {
+            true => Hosting::StartOver,
+            false => Hosting::StayOffline,
+        },
+        None => match absent {
+            AbsentLog::NeverMade => Hosting::StartOver,
+            AbsentLog::DirectoryMissing if counts_on(local, state) || !state.has_leader() => Hosting::StayOffline,
+            AbsentLog::DirectoryReplaced if counts_on_former_life(local, local_epoch, state, rules) => {
+                Hosting::StayOffline
+            }
+            AbsentLog::DirectoryMissing | AbsentLog::DirectoryReplaced => Hosting::StartOver,
+        },
+    }
+}
+
+/// Whether the quorum may elect this replica for what its log holds.
+fn counts_on(local: BrokerId, state: &PartitionState) -> bool {
+    state.isr_member(local).is_some_and(|member| !member.is_lost()) || state.elr.contains(&local)
+}
+
+/// A damaged log gives way only where a copy of the leader's takes its place. Without a leader it stays: people may repair it.
+fn may_start_over(local: BrokerId, state: &PartitionState, elr_may: bool) -> bool {
+    let is_in_elr = state.elr.contains(&local) && !elr_may;
+    state.has_leader() && state.leader != local && !state.in_isr(local) && !is_in_elr
+}
+
+/// Whether the tree means a log that this broker had in an earlier registration. What joined under this one has its log here.
+fn counts_on_former_life(
+    local: BrokerId,
+    local_epoch: BrokerEpoch,
+    state: &PartitionState,
+    rules: BrokenRules,
+) -> bool {
+    let in_isr = state.isr_member(local).is_some_and(|member| !member.is_lost() && member.epoch != local_epoch);
+    (in_isr || state.elr.contains(&local)) && !rules.lost_log_starts_over
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_metadata::IsrMember;
+    use ottla_metadata::image::LeaderRecoveryState;
+    use ottla_model::{ControllerEpoch, PartitionEpoch};
+
+    use super::*;
+
+    const LOCAL: BrokerId = BrokerId(3);
+    const EPOCH: BrokerEpoch = BrokerEpoch(30);
+
+    fn state(leader: i32, isr: &[(i32, i64)], elr: &[i32]) -> PartitionState {
+        PartitionState {
+            leader: BrokerId(leader),
+            leader_epoch: LeaderEpoch(4),
+            partition_epoch: PartitionEpoch(9),
+            controller_epoch: ControllerEpoch(1),
+            replicas: [1, 2, 3].map(BrokerId).to_vec(),
+            isr: isr
+                .iter()
+                .map(|(id, epoch)| IsrMember { broker: BrokerId(*id), epoch: BrokerEpoch(*epoch) })
+                .collect(),
+            elr: elr.iter().copied().map(BrokerId).collect(),
+            offline: vec![],
+            last_known_elr: vec![],
+            last_known_leader: BrokerId::NONE,
+            leader_recovery_state: LeaderRecoveryState::Recovered,
+        }
+    }
+
+    fn log(topic: u8, reach: Option<(i32, i64)>) -> FoundLog {
+        FoundLog {
+            topic_id: Some(TopicId([topic; 16])),
+            reach: reach.map(|(epoch, end)| (LeaderEpoch(epoch), Offset(end))),
+            is_damaged: reach.is_none(),
+        }
+    }
+
+    fn decide(state: &PartitionState, found: Option<FoundLog>, absent: AbsentLog) -> Hosting {
+        host(LOCAL, EPOCH, state, found, absent, BrokenRules::default())
+    }
+
+    #[test]
+    fn scenario_33_a_log_that_was_lost_with_its_directory_is_given_up_first() {
+        let of_former_life = state(-1, &[(3, 20)], &[]);
+        assert_eq!(decide(&of_former_life, None, AbsentLog::DirectoryReplaced), Hosting::StayOffline);
+        assert_eq!(decide(&state(1, &[(1, 10)], &[3]), None, AbsentLog::DirectoryReplaced), Hosting::StayOffline);
+        // The quorum knows.
+        let mut marked = of_former_life.clone();
+        marked.isr = vec![IsrMember::lost(LOCAL)];
+        assert_eq!(decide(&marked, None, AbsentLog::DirectoryReplaced), Hosting::StartOver);
+        // It was created in this life.
+        assert_eq!(decide(&state(3, &[(3, 30)], &[]), None, AbsentLog::DirectoryReplaced), Hosting::StartOver);
+        let broken = BrokenRules { lost_log_starts_over: true, ..BrokenRules::default() };
+        let decision = host(LOCAL, EPOCH, &of_former_life, None, AbsentLog::DirectoryReplaced, broken);
+        assert_eq!(decision, Hosting::StartOver);
+    }
+
+    #[test]
+    fn scenario_34_a_damaged_log_leaves_the_elr_before_a_new_one_is_made() {
+        let damaged = Some(log(7, None));
+        let eligible = state(1, &[(1, 10)], &[3]);
+        assert_eq!(decide(&eligible, damaged, AbsentLog::NeverMade), Hosting::StayOffline);
+        assert_eq!(decide(&state(1, &[(1, 10)], &[]), damaged, AbsentLog::NeverMade), Hosting::StartOver);
+        let broken = BrokenRules { damaged_log_starts_over: true, ..BrokenRules::default() };
+        assert_eq!(host(LOCAL, EPOCH, &eligible, damaged, AbsentLog::NeverMade, broken), Hosting::StartOver);
+    }
+
+    #[test]
+    fn scenario_35_topic_ids_come_before_epoch_and_length() {
+        let twins = [log(1, Some((9, 1_000))), log(2, Some((0, 5)))];
+        assert_eq!(choose_log(&twins, TopicId([2; 16]), BrokenRules::default()), Some(1));
+        let broken = BrokenRules { longest_log_wins: true, ..BrokenRules::default() };
+        assert_eq!(choose_log(&twins, TopicId([2; 16]), broken), None);
+        let copies = [log(2, Some((3, 50))), log(2, Some((4, 40))), log(2, None)];
+        assert_eq!(choose_log(&copies, TopicId([2; 16]), BrokenRules::default()), Some(1));
+    }
+
+    #[test]
+    fn scenario_36_a_last_member_with_a_damaged_log_waits_for_another_leader() {
+        let damaged = Some(log(7, None));
+        for still_counted in [state(3, &[(3, 30)], &[1]), state(-1, &[(3, 20)], &[]), state(-1, &[(1, 10)], &[])] {
+            assert_eq!(decide(&still_counted, damaged, AbsentLog::NeverMade), Hosting::StayOffline);
+        }
+        assert_eq!(decide(&state(1, &[(1, 10)], &[]), damaged, AbsentLog::NeverMade), Hosting::StartOver);
+    }
+
+    #[test]
+    fn a_log_may_be_in_a_directory_that_is_missing() {
+        let missing = AbsentLog::DirectoryMissing;
+        assert_eq!(decide(&state(1, &[(1, 10)], &[3]), None, missing), Hosting::StayOffline);
+        assert_eq!(decide(&state(-1, &[(1, 10)], &[]), None, missing), Hosting::StayOffline);
+        assert_eq!(decide(&state(1, &[(1, 10)], &[]), None, missing), Hosting::StartOver);
+        let unreadable = FoundLog { is_damaged: false, ..log(7, None) };
+        assert_eq!(decide(&state(1, &[(1, 10)], &[]), Some(unreadable), AbsentLog::NeverMade), Hosting::StayOffline);
+    }
+}

@@ -1,0 +1,457 @@
+//! What a replica does as the leader: takes records, serves consumers and followers, answers where offsets are, and lets the ISR
+//! follow its followers.
+
+use std::io;
+
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs};
+use ottla_protocol::record_batch::BatchHeader;
+use ottla_replication::leader::ISR_RETRY_BACKOFF;
+use ottla_replication::{Brokers, Divergence, EpochEnd, FollowerFetch, IsrOutcome, Leader};
+use ottla_storage::{DiskFault, Env, Log, LogSlice, Read, TimeSearch, TimestampOffset};
+
+use crate::ack_waiters::Ack;
+use crate::effects::Effects;
+use crate::replica::{LogState, Replica, Role, disk_fault};
+
+/// Records that are in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appended {
+    pub first_offset: Offset,
+    /// The offset after the last record.
+    pub next_offset: Offset,
+    pub log_end: Offset,
+    pub log_start: Offset,
+    /// A retry: the records were there already.
+    pub is_duplicate: bool,
+    /// The log began a segment.
+    pub rolled: bool,
+}
+
+/// Records that are not acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Nothing was appended: this replica does not lead, or has too few followers.
+    #[error("refused with {0:?}")]
+    Refused(ErrorCode),
+    /// Nothing was appended: the log refused it.
+    #[error(transparent)]
+    Log(#[from] ottla_storage::AppendError),
+    /// Appended, but the sync that the topic asks for failed: nobody knows what the disk holds.
+    #[error("cannot sync: {0}")]
+    Sync(io::Error),
+}
+
+impl From<ErrorCode> for AppendError {
+    fn from(error: ErrorCode) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// Who reads, which decides how far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reader {
+    Consumer {
+        read_committed: bool,
+    },
+    /// `progress`: the fetch's offset is news from the follower, not a second look for the same request.
+    Replica {
+        id: BrokerId,
+        epoch: BrokerEpoch,
+        progress: bool,
+    },
+}
+
+/// What a fetch wants of one partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fetch {
+    pub reader: Reader,
+    pub offset: Offset,
+    pub log_start: Offset,
+    /// [`LeaderEpoch::NONE`] where the fetcher does not say.
+    pub current_leader_epoch: LeaderEpoch,
+    pub last_fetched_epoch: LeaderEpoch,
+    pub max_bytes: usize,
+    /// Return at least one whole batch, however large.
+    pub min_one: bool,
+}
+
+/// What there is for a fetch.
+pub struct Fetched<E: Env> {
+    pub leader_epoch: LeaderEpoch,
+    pub high_watermark: Offset,
+    pub last_stable: Offset,
+    pub log_start: Offset,
+    /// Where the fetcher's log leaves this one.
+    pub diverging: Option<EpochEnd>,
+    /// Up to here the reader may read.
+    pub upper: Offset,
+    /// None where there is nothing to read.
+    pub records: Option<Read<E>>,
+}
+
+/// Why a fetch is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("refused with {0:?}")]
+    Refused(ErrorCode),
+    #[error(transparent)]
+    Log(#[from] ottla_storage::ReadError),
+}
+
+impl From<ErrorCode> for ReadError {
+    fn from(error: ErrorCode) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl ReadError {
+    pub fn error_code(&self) -> ErrorCode {
+        match self {
+            Self::Refused(error) => *error,
+            Self::Log(ottla_storage::ReadError::OutOfRange { .. }) => ErrorCode::OffsetOutOfRange,
+            Self::Log(_) => ErrorCode::KafkaStorageError,
+        }
+    }
+}
+
+/// What ListOffsets asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OffsetQuery {
+    Earliest,
+    Latest,
+    /// The record with the largest timestamp.
+    MaxTimestamp,
+    /// The first record that is not older.
+    At(TimestampMs),
+}
+
+/// What ListOffsets answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FoundOffset {
+    pub timestamp: TimestampMs,
+    pub offset: Offset,
+    pub leader_epoch: LeaderEpoch,
+}
+
+impl FoundOffset {
+    /// There is no such record.
+    pub const NONE: Self =
+        Self { timestamp: TimestampMs::NONE, offset: Offset::UNKNOWN, leader_epoch: LeaderEpoch::NONE };
+}
+
+/// A look-up of an offset.
+pub enum OffsetLookup<E: Env> {
+    Found(FoundOffset),
+    /// Run it without the replica's lock, then report to [`Replica::offset_found`].
+    Search(OffsetSearch<E>),
+}
+
+/// A search by time, of one leader epoch.
+pub struct OffsetSearch<E: Env> {
+    search: TimeSearch<E>,
+    leader_epoch: LeaderEpoch,
+    sees_log_end: bool,
+}
+
+impl<E: Env> OffsetSearch<E> {
+    /// Waits for the disk.
+    pub fn run(&self) -> Result<Option<TimestampOffset>, ottla_storage::ReadError> {
+        self.search.run()
+    }
+}
+
+impl<E: Env, A: Ack> Replica<E, A> {
+    /// The leader and its log, or the error that a request for the leader is answered with.
+    pub fn leading(&self) -> Result<(&Leader, &Log<E>), ErrorCode> {
+        match (&self.role, &self.log) {
+            (_, LogState::Offline) => Err(ErrorCode::KafkaStorageError),
+            (Role::Leader(leader), LogState::Open(log)) => Ok((leader, log)),
+            _ => Err(ErrorCode::NotLeaderOrFollower),
+        }
+    }
+
+    fn leading_mut(&mut self) -> Result<(&mut Leader, &mut Log<E>), ErrorCode> {
+        match (&mut self.role, &mut self.log) {
+            (_, LogState::Offline) => Err(ErrorCode::KafkaStorageError),
+            (Role::Leader(leader), LogState::Open(log)) => Ok((leader, log)),
+            _ => Err(ErrorCode::NotLeaderOrFollower),
+        }
+    }
+
+    /// As [`Self::leading`], in this very leader epoch.
+    pub fn leading_in(&self, epoch: LeaderEpoch) -> Result<(&Leader, &Log<E>), ErrorCode> {
+        let (leader, log) = self.leading()?;
+        if leader.leader_epoch() == epoch { Ok((leader, log)) } else { Err(ErrorCode::NotLeaderOrFollower) }
+    }
+
+    /// Appends valid batches: assigns offsets in place and writes these bytes. `header` is that of the only batch, where it is known.
+    /// Waits for the disk where the topic wants every batch synced.
+    ///
+    /// # Errors
+    /// Nothing is acknowledged. See [`AppendError`] for what the log holds.
+    pub fn append(
+        &mut self,
+        records: &mut [u8],
+        header: Option<BatchHeader>,
+        acks_all: bool,
+        now: MonotonicMs,
+        wall: TimestampMs,
+        brokers: &impl Brokers,
+    ) -> Result<(Appended, Effects<A>), AppendError> {
+        let (leader, log) = self.leading_mut()?;
+        leader.check_append(acks_all)?;
+        let epoch = leader.leader_epoch();
+        let written = match header {
+            Some(header) => log.append_batch_as_leader(records, header, epoch, wall)?,
+            None => log.append_as_leader(records, epoch, wall)?,
+        };
+        let mut effects = Effects::default();
+        // Who sets flush.messages or flush.ms wants a batch on the disk before anybody reads it.
+        if log.flush_due(now)
+            && let Err(error) = log.flush(now)
+        {
+            if disk_fault(log, Some(&error)) == DiskFault::Failed {
+                return Err(AppendError::Sync(error));
+            }
+            effects.sync_error = Some(error);
+        }
+        let appended = Appended {
+            first_offset: written.first_offset,
+            next_offset: written.last_offset.next(),
+            log_end: written.log_end_offset,
+            log_start: log.log_start_offset(),
+            is_duplicate: written.is_duplicate,
+            rolled: written.rolled,
+        };
+        if !written.is_duplicate {
+            effects.appended = true;
+            let led = leader.appended(now, written.log_end_offset, brokers);
+            self.absorb(now, led, brokers, &mut effects);
+        }
+        Ok((appended, effects))
+    }
+
+    /// Whether everything below `next_offset` is replicated. If not, the answer that `ack` makes waits for it: a retry of a batch that
+    /// is not replicated yet waits as the original does (scenario 15).
+    pub fn wait_for_replicas(&mut self, next_offset: Offset, ack: impl FnOnce() -> A) -> bool {
+        let is_replicated = self.high_watermark() >= next_offset;
+        if !is_replicated {
+            self.produces.push(next_offset, ack());
+        }
+        is_replicated
+    }
+
+    /// The number of produces that wait.
+    pub fn waiting_produces(&self) -> usize {
+        self.produces.len()
+    }
+
+    /// Serves a fetch. A follower's news move its progress, and by it the high watermark, before the log is read: the answer then
+    /// carries the new one. The effects count also where the read fails.
+    pub fn fetch(
+        &mut self,
+        fetch: &Fetch,
+        now: MonotonicMs,
+        brokers: &impl Brokers,
+    ) -> (Effects<A>, Result<Fetched<E>, ReadError>) {
+        let diverging = match self.check_fetch(fetch, brokers) {
+            Ok(diverging) => diverging,
+            Err(error) => return (Effects::default(), Err(error.into())),
+        };
+        let effects = match self.follower_fetched(fetch, diverging, now, brokers) {
+            Ok(effects) => effects,
+            Err(error) => return (Effects::default(), Err(error.into())),
+        };
+        (effects, self.read(fetch, diverging))
+    }
+
+    /// Whether the fetch may be served; where the fetcher's log parts from this one.
+    fn check_fetch(&self, fetch: &Fetch, brokers: &impl Brokers) -> Result<Option<EpochEnd>, ErrorCode> {
+        let (leader, log) = self.leading()?;
+        match fetch.follower_fetch() {
+            Some(follower) => leader.check_fetch(&follower, brokers),
+            None => leader.check_leader_epoch(fetch.current_leader_epoch),
+        }
+        .map_err(|refused| refused.error_code())?;
+        let (start, end) = (log.log_start_offset(), log.log_end_offset());
+        match log.epoch_history().divergence(fetch.last_fetched_epoch, fetch.offset, start, end) {
+            Divergence::At(end) => Ok(Some(end)),
+            Divergence::None if (start..=end).contains(&fetch.offset) => Ok(None),
+            Divergence::None | Divergence::OutOfRange => Err(ErrorCode::OffsetOutOfRange),
+        }
+    }
+
+    /// Counts a follower's progress. A log that has parted from this one proves nothing by its length.
+    fn follower_fetched(
+        &mut self,
+        fetch: &Fetch,
+        diverging: Option<EpochEnd>,
+        now: MonotonicMs,
+        brokers: &impl Brokers,
+    ) -> Result<Effects<A>, ErrorCode> {
+        let counts = diverging.is_none() || self.rules.diverging_fetch_counts;
+        let Some(follower) = fetch.follower_fetch().filter(|_| fetch.is_progress() && counts) else {
+            return Ok(Effects::default());
+        };
+        let (leader, _) = self.leading_mut()?;
+        let led = leader.follower_fetched(now, &follower, brokers).map_err(|refused| refused.error_code())?;
+        let mut effects = Effects::default();
+        if !led.is_empty() {
+            self.absorb(now, led, brokers, &mut effects);
+        }
+        self.complete_deletions(brokers, &mut effects);
+        Ok(effects)
+    }
+
+    /// Reads for a fetch that has passed its checks.
+    fn read(&self, fetch: &Fetch, diverging: Option<EpochEnd>) -> Result<Fetched<E>, ReadError> {
+        let (leader, log) = self.leading()?;
+        let upper = match fetch.reader {
+            Reader::Consumer { read_committed: true } => leader.last_stable_offset(),
+            Reader::Consumer { read_committed: false } => leader.high_watermark(),
+            Reader::Replica { .. } => log.log_end_offset(),
+        };
+        let records = if diverging.is_none() && fetch.offset < upper {
+            Some(log.read_if_cached(fetch.offset, fetch.max_bytes, upper, fetch.min_one)?)
+        } else {
+            None
+        };
+        Ok(Fetched {
+            leader_epoch: leader.leader_epoch(),
+            high_watermark: leader.high_watermark(),
+            last_stable: leader.last_stable_offset(),
+            log_start: log.log_start_offset(),
+            diverging,
+            upper,
+            records,
+        })
+    }
+
+    /// Goes on with a read that began in `leader_epoch` and found that a segment had nothing more. Waits for the disk.
+    pub fn read_on(
+        &self,
+        leader_epoch: LeaderEpoch,
+        from: Offset,
+        max_bytes: usize,
+        upper: Offset,
+        min_one: bool,
+    ) -> Result<LogSlice<E::File>, ReadError> {
+        let (_, log) = self.leading_in(leader_epoch)?;
+        Ok(log.read(from, max_bytes, upper, min_one)?)
+    }
+
+    /// ListOffsets. `sees_log_end`: a follower asks, for whom the high watermark is no bound.
+    pub fn find_offset(
+        &self,
+        query: OffsetQuery,
+        leader_epoch: LeaderEpoch,
+        sees_log_end: bool,
+    ) -> Result<OffsetLookup<E>, ErrorCode> {
+        let (leader, log) = self.leading()?;
+        leader.check_leader_epoch(leader_epoch).map_err(|refused| refused.error_code())?;
+        let search = match query {
+            OffsetQuery::Latest => {
+                check_settled(leader, sees_log_end)?;
+                return Ok(OffsetLookup::Found(FoundOffset {
+                    timestamp: TimestampMs::NONE,
+                    offset: readable_end(leader, log, sees_log_end),
+                    leader_epoch: leader.leader_epoch(),
+                }));
+            }
+            OffsetQuery::Earliest => {
+                let offset = log.log_start_offset();
+                let leader_epoch = log.epoch_history().epoch_for_offset(offset).unwrap_or(LeaderEpoch::NONE);
+                return Ok(OffsetLookup::Found(FoundOffset { timestamp: TimestampMs::NONE, offset, leader_epoch }));
+            }
+            OffsetQuery::MaxTimestamp => log.max_time_search(),
+            OffsetQuery::At(timestamp) => log.time_search(timestamp),
+        };
+        Ok(OffsetLookup::Search(OffsetSearch { search, leader_epoch: leader.leader_epoch(), sees_log_end }))
+    }
+
+    /// What a search by time found, as an answer of the leader that began it.
+    pub fn offset_found(
+        &self,
+        search: &OffsetSearch<E>,
+        found: Result<Option<TimestampOffset>, ottla_storage::ReadError>,
+    ) -> Result<FoundOffset, ReadError> {
+        let (leader, log) = self.leading_in(search.leader_epoch)?;
+        let found = match found {
+            // Retention took a segment out meanwhile: what is left is searched here and now.
+            Err(ottla_storage::ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                log.search_again(&search.search)?
+            }
+            found => found?,
+        };
+        match found.filter(|found| found.offset < readable_end(leader, log, search.sees_log_end)) {
+            Some(found) => Ok(FoundOffset {
+                timestamp: found.timestamp,
+                offset: found.offset,
+                leader_epoch: log.epoch_history().epoch_for_offset(found.offset).unwrap_or(LeaderEpoch::NONE),
+            }),
+            None => {
+                check_settled(leader, search.sees_log_end)?;
+                Ok(FoundOffset::NONE)
+            }
+        }
+    }
+
+    /// OffsetForLeaderEpoch: the largest epoch not above `epoch` and where it ends; none if the log knows no such.
+    pub fn epoch_end(&self, epoch: LeaderEpoch, current: LeaderEpoch) -> Result<Option<EpochEnd>, ErrorCode> {
+        let (leader, log) = self.leading()?;
+        leader.check_leader_epoch(current).map_err(|refused| refused.error_code())?;
+        Ok(log.epoch_history().end_offset_for(epoch, log.log_end_offset()))
+    }
+
+    /// What became of an ISR proposal. Also returns when the leader wants to be ticked, if soon.
+    pub fn isr_decided(
+        &mut self,
+        now: MonotonicMs,
+        number: u32,
+        outcome: &IsrOutcome,
+        brokers: &impl Brokers,
+    ) -> (Effects<A>, Option<MonotonicMs>) {
+        let Role::Leader(leader) = &mut self.role else { return (Effects::default(), None) };
+        let led = leader.isr_decided(now, number, outcome, brokers);
+        let effects = self.led(now, led, brokers);
+        let is_decided = matches!(outcome, IsrOutcome::Decided { .. });
+        (effects, (!is_decided).then(|| now + ISR_RETRY_BACKOFF))
+    }
+
+    /// Time passed, or a broker's registration changed: followers may have to leave or join the ISR.
+    pub fn tick(&mut self, now: MonotonicMs, brokers: &impl Brokers) -> Effects<A> {
+        let Role::Leader(leader) = &mut self.role else { return Effects::default() };
+        let led = leader.tick(now, brokers);
+        let mut effects = self.led(now, led, brokers);
+        self.complete_deletions(brokers, &mut effects);
+        effects
+    }
+}
+
+impl Fetch {
+    fn follower_fetch(&self) -> Option<FollowerFetch> {
+        match self.reader {
+            Reader::Consumer { .. } => None,
+            Reader::Replica { id, epoch, .. } => Some(FollowerFetch {
+                replica: id,
+                broker_epoch: epoch,
+                leader_epoch: self.current_leader_epoch,
+                fetch_offset: self.offset,
+                log_start_offset: self.log_start,
+            }),
+        }
+    }
+
+    fn is_progress(&self) -> bool {
+        matches!(self.reader, Reader::Replica { progress: true, .. })
+    }
+}
+
+fn readable_end<E: Env>(leader: &Leader, log: &Log<E>, sees_log_end: bool) -> Offset {
+    if sees_log_end { log.log_end_offset() } else { leader.last_stable_offset() }
+}
+
+/// A new leader's high watermark may be behind what its predecessor answered: "latest" must not go back.
+fn check_settled(leader: &Leader, sees_log_end: bool) -> Result<(), ErrorCode> {
+    if sees_log_end || leader.are_offsets_available() { Ok(()) } else { Err(ErrorCode::OffsetNotAvailable) }
+}

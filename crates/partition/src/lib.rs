@@ -1,0 +1,33 @@
+//! One replica of a partition: its log, its role, and the acknowledgements that wait for it.
+//!
+//! Layer 2: synchronous, generic over the file system. The broker puts a [`Replica`] behind a lock and carries out what comes back
+//! ([`Effects`], [`FollowerEffects`]): wake fetches, answer producers, send ISR proposals. `tests/simulation` runs the same code on a
+//! disk that loses what was not synced. Start with [`Replica`].
+//!
+//! Where things are decided:
+//! - [`replica`]: which role a replica takes when the tree has a new state;
+//! - [`leading`]: what a leader appends, how far it serves, when an acknowledgement is complete, what it proposes as the ISR;
+//! - [`following`]: what a follower does with its leader's answers;
+//! - [`retention`]: what is deleted;
+//! - [`hosting`]: what becomes of a log that was found at the start, and of a replica without one;
+//! - [`resignation`]: when a replica asks the quorum not to count on it.
+
+pub mod ack_waiters;
+pub mod effects;
+pub mod following;
+pub mod hosting;
+pub mod leading;
+pub mod replica;
+pub mod resignation;
+pub mod retention;
+pub mod rules;
+
+pub use ack_waiters::{Ack, AckWaiters};
+pub use effects::{Effects, FollowerEffects, Truncated};
+pub use hosting::{AbsentLog, FoundLog, Hosting, choose_log, host};
+pub use leading::{
+    AppendError, Appended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, OffsetSearch, ReadError, Reader,
+};
+pub use replica::{LogState, Replica, ReplicaConfig};
+pub use resignation::{Impairment, resignation};
+pub use rules::BrokenRules;

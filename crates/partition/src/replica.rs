@@ -1,0 +1,393 @@
+//! The state of one replica, and how its role follows the tree.
+//!
+//! Invariants:
+//! - the role follows the tree: leader and follower exist only for the leader epoch that the tree named last, and only with an open
+//!   log; everything that waited in an earlier leader epoch has ended;
+//! - a state is taken up only if its partition epoch is not older than the last one.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_metadata::PartitionState;
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs};
+use ottla_replication::{
+    Brokers, Follower, FollowerAction, Following, IsrMember, Leader, LeaderConfig, LeaderEffects, LocalLog,
+    PartitionView,
+};
+use ottla_storage::{DiskFault, Env, Log, LogConfig};
+
+use crate::ack_waiters::{Ack, AckWaiters};
+use crate::effects::Effects;
+use crate::rules::BrokenRules;
+
+/// Whether there is a log to work with.
+pub enum LogState<E: Env> {
+    /// It is being opened or created.
+    Opening,
+    Open(Box<Log<E>>),
+    /// Its directory failed, or it cannot be read.
+    Offline,
+}
+
+pub(crate) enum Role {
+    Idle,
+    Leader(Box<Leader>),
+    Follower(Box<Follower>),
+}
+
+/// What a broker says of itself when a replica takes a role.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReplicaConfig {
+    pub local: BrokerId,
+    pub local_epoch: BrokerEpoch,
+    /// `replica.lag.time.max.ms`
+    pub replica_lag_time_max: Duration,
+    /// The topic's `min.insync.replicas`.
+    pub min_insync_replicas: usize,
+    pub rules: BrokenRules,
+}
+
+/// One replica of a partition: see the [crate]. `A` is an answer that waits here.
+pub struct Replica<E: Env, A> {
+    pub(crate) log: LogState<E>,
+    pub(crate) role: Role,
+    /// The newest state that the tree had.
+    assigned: Option<Arc<PartitionState>>,
+    /// The last known high watermark while there is no role.
+    idle_high_watermark: Offset,
+    /// Produces with acks=all.
+    pub(crate) produces: AckWaiters<A>,
+    /// DeleteRecords.
+    pub(crate) deletions: AckWaiters<A>,
+    pub(crate) rules: BrokenRules,
+}
+
+/// What a log says of itself to the replication core.
+pub(crate) fn local_log<E: Env>(log: &Log<E>) -> LocalLog {
+    LocalLog {
+        start: log.log_start_offset(),
+        end: log.log_end_offset(),
+        latest_epoch: log.epoch_history().latest_epoch(),
+    }
+}
+
+/// What an error says of the disk. A log that is offline is so because of an earlier error.
+pub(crate) fn disk_fault<E: Env>(log: &Log<E>, cause: Option<&io::Error>) -> DiskFault {
+    DiskFault::of(cause.filter(|_| !log.is_offline()))
+}
+
+impl<E: Env, A: Ack> Replica<E, A> {
+    /// A replica whose log is being opened; `high_watermark` is what the checkpoint says.
+    pub fn new(high_watermark: Offset) -> Self {
+        Self {
+            log: LogState::Opening,
+            role: Role::Idle,
+            assigned: None,
+            idle_high_watermark: high_watermark,
+            produces: AckWaiters::default(),
+            deletions: AckWaiters::default(),
+            rules: BrokenRules::default(),
+        }
+    }
+
+    // ---- what it is
+
+    pub fn log(&self) -> Option<&Log<E>> {
+        if let LogState::Open(log) = &self.log { Some(log) } else { None }
+    }
+
+    pub fn log_mut(&mut self) -> Option<&mut Log<E>> {
+        if let LogState::Open(log) = &mut self.log { Some(log) } else { None }
+    }
+
+    /// Whether its log failed or could not be opened.
+    pub fn is_offline(&self) -> bool {
+        matches!(self.log, LogState::Offline)
+    }
+
+    pub fn leader(&self) -> Option<&Leader> {
+        if let Role::Leader(leader) = &self.role { Some(leader) } else { None }
+    }
+
+    pub fn follower(&self) -> Option<&Follower> {
+        if let Role::Follower(follower) = &self.role { Some(follower) } else { None }
+    }
+
+    /// Whom it follows, and what comes next; none if it does something else.
+    pub fn following(&self) -> Option<Following> {
+        self.follower().map(Follower::following)
+    }
+
+    /// The newest state that the tree had.
+    pub fn assigned(&self) -> Option<&Arc<PartitionState>> {
+        self.assigned.as_ref()
+    }
+
+    /// The leader epoch in which it leads, or none.
+    pub fn leading_epoch(&self) -> LeaderEpoch {
+        self.leader().map_or(LeaderEpoch::NONE, Leader::leader_epoch)
+    }
+
+    pub fn high_watermark(&self) -> Offset {
+        match &self.role {
+            Role::Leader(leader) => leader.high_watermark(),
+            Role::Follower(follower) => follower.high_watermark(),
+            Role::Idle => self.idle_high_watermark,
+        }
+    }
+
+    /// What an error of this replica's disk means.
+    pub fn disk_fault(&self, cause: Option<&io::Error>) -> DiskFault {
+        match &self.log {
+            LogState::Open(log) => disk_fault(log, cause),
+            LogState::Opening | LogState::Offline => DiskFault::of(cause),
+        }
+    }
+
+    // ---- its log
+
+    /// The log is open: the role that the tree named meanwhile begins.
+    pub fn log_opened(
+        &mut self,
+        log: Box<Log<E>>,
+        now: MonotonicMs,
+        wall: TimestampMs,
+        config: &ReplicaConfig,
+        brokers: &impl Brokers,
+    ) -> Effects<A> {
+        let high_watermark = self.idle_high_watermark.max(log.log_start_offset()).min(log.log_end_offset());
+        self.idle_high_watermark = high_watermark;
+        self.log = LogState::Open(log);
+        let mut effects = match self.assigned.clone() {
+            Some(assigned) => self.take_role(&assigned, now, wall, config, brokers),
+            None => Effects::default(),
+        };
+        effects.high_watermark = effects.high_watermark.or(Some(high_watermark));
+        effects
+    }
+
+    /// The log cannot be opened or written: every request is answered with KAFKA_STORAGE_ERROR from now on.
+    pub fn log_failed(&mut self) -> Effects<A> {
+        if let LogState::Open(log) = &mut self.log {
+            log.abandon();
+        }
+        self.log = LogState::Offline;
+        self.leave_role(ErrorCode::KafkaStorageError)
+    }
+
+    /// The replica's place is given up; gives the log back for what comes next.
+    pub fn close(&mut self, outcome: ErrorCode) -> (Option<Box<Log<E>>>, Effects<A>) {
+        let effects = self.leave_role(outcome);
+        match std::mem::replace(&mut self.log, LogState::Offline) {
+            LogState::Open(log) => (Some(log), effects),
+            LogState::Opening | LogState::Offline => (None, effects),
+        }
+    }
+
+    /// A new log is going to be made in the place of one that could not be read.
+    pub fn begin_opening(&mut self) {
+        if self.is_offline() {
+            self.log = LogState::Opening;
+            self.idle_high_watermark = Offset::ZERO;
+        }
+    }
+
+    /// The topic's configuration changed.
+    pub fn set_config(
+        &mut self,
+        now: MonotonicMs,
+        log_config: &Arc<LogConfig>,
+        min_insync_replicas: usize,
+        brokers: &impl Brokers,
+    ) -> Effects<A> {
+        if let LogState::Open(log) = &mut self.log {
+            log.set_config(log_config.clone());
+        }
+        match &mut self.role {
+            Role::Leader(leader) => {
+                let led = leader.set_min_insync_replicas(now, min_insync_replicas, brokers);
+                self.led(now, led, brokers)
+            }
+            Role::Follower(_) | Role::Idle => Effects::default(),
+        }
+    }
+
+    // ---- its role
+
+    /// The tree has a state for this partition: the role follows. A state that is older than the last one is ignored: it may have
+    /// waited for a disk that stalled.
+    pub fn assume(
+        &mut self,
+        state: &Arc<PartitionState>,
+        now: MonotonicMs,
+        wall: TimestampMs,
+        config: &ReplicaConfig,
+        brokers: &impl Brokers,
+    ) -> Effects<A> {
+        if self.assigned.as_ref().is_some_and(|known| known.partition_epoch > state.partition_epoch) {
+            return Effects::default();
+        }
+        self.assigned = Some(state.clone());
+        self.take_role(state, now, wall, config, brokers)
+    }
+
+    fn take_role(
+        &mut self,
+        state: &PartitionState,
+        now: MonotonicMs,
+        wall: TimestampMs,
+        config: &ReplicaConfig,
+        brokers: &impl Brokers,
+    ) -> Effects<A> {
+        self.rules = config.rules;
+        if !matches!(self.log, LogState::Open(_)) {
+            return Effects::default();
+        }
+        if state.leader == config.local {
+            self.lead(state, now, config, brokers)
+        } else {
+            self.follow_or_idle(state, wall, config)
+        }
+    }
+
+    fn lead(
+        &mut self,
+        state: &PartitionState,
+        now: MonotonicMs,
+        config: &ReplicaConfig,
+        brokers: &impl Brokers,
+    ) -> Effects<A> {
+        let isr = isr_of(state);
+        let view = PartitionView {
+            leader_epoch: state.leader_epoch,
+            partition_epoch: state.partition_epoch,
+            replicas: &state.replicas,
+            isr: &isr,
+        };
+        if let Role::Leader(leader) = &mut self.role
+            && leader.leader_epoch() == state.leader_epoch
+        {
+            let led = leader.state_changed(now, view, brokers);
+            let mut effects = self.led(now, led, brokers);
+            self.complete_deletions(brokers, &mut effects);
+            return effects;
+        }
+        let high_watermark = self.high_watermark();
+        let mut effects = self.leave_role(ErrorCode::NotLeaderOrFollower);
+        let LogState::Open(log) = &mut self.log else { return effects };
+        log.begin_leader_epoch(state.leader_epoch);
+        let leader_config = LeaderConfig {
+            local: config.local,
+            local_epoch: config.local_epoch,
+            replica_lag_time_max: config.replica_lag_time_max,
+            min_insync_replicas: config.min_insync_replicas,
+            rules: config.rules.replication,
+        };
+        let (start, end) = (log.log_start_offset(), log.log_end_offset());
+        let (leader, led) = Leader::new(now, leader_config, view, start, end, high_watermark, brokers);
+        self.role = Role::Leader(Box::new(leader));
+        effects.role_changed = true;
+        self.absorb(now, led, brokers, &mut effects);
+        effects
+    }
+
+    fn follow_or_idle(&mut self, state: &PartitionState, wall: TimestampMs, config: &ReplicaConfig) -> Effects<A> {
+        if let Role::Follower(follower) = &self.role
+            && follower.leader_epoch() == state.leader_epoch
+            && follower.leader() == state.leader
+        {
+            return Effects::default();
+        }
+        let high_watermark = self.high_watermark();
+        let mut effects = self.leave_role(ErrorCode::NotLeaderOrFollower);
+        let LogState::Open(log) = &mut self.log else { return effects };
+        if !state.has_leader() || !state.is_replica(config.local) {
+            return effects;
+        }
+        let known = local_log(log);
+        let rules = config.rules.replication;
+        let (mut follower, first) = Follower::new(state.leader, state.leader_epoch, known, high_watermark, rules);
+        // The rules that hold never ask for anything before the first fetch.
+        if let Some(FollowerAction::Truncate(truncation)) = first {
+            match crate::following::cut(log, &mut follower, truncation, wall) {
+                Ok(truncated) => effects.truncated = Some(truncated),
+                Err(error) => effects.sync_error = Some(io::Error::other(error.to_string())),
+            }
+        }
+        self.role = Role::Follower(Box::new(follower));
+        effects
+    }
+
+    /// Ends the role, and everything that waits for it.
+    pub(crate) fn leave_role(&mut self, outcome: ErrorCode) -> Effects<A> {
+        let mut effects = Effects { changed: true, role_changed: true, ..Effects::default() };
+        self.idle_high_watermark = self.high_watermark();
+        self.role = Role::Idle;
+        if !self.rules.acks_outlive_leadership {
+            let produces = self.produces.take_all();
+            effects.fail(produces, outcome);
+        }
+        let deletions = self.deletions.take_all();
+        effects.fail(deletions, outcome);
+        effects
+    }
+
+    // ---- what a step of the leader led to
+
+    pub(crate) fn led(&mut self, now: MonotonicMs, led: LeaderEffects, brokers: &impl Brokers) -> Effects<A> {
+        let mut effects = Effects::default();
+        self.absorb(now, led, brokers, &mut effects);
+        effects
+    }
+
+    /// Adds what a step of the leader led to.
+    pub(crate) fn absorb(
+        &mut self,
+        now: MonotonicMs,
+        led: LeaderEffects,
+        brokers: &impl Brokers,
+        effects: &mut Effects<A>,
+    ) {
+        if let Some(high_watermark) = led.high_watermark {
+            self.leaders_high_watermark_moved(high_watermark, effects);
+        }
+        effects.proposal = led.alter.or(effects.proposal.take());
+        if !led.isr_changed {
+            return;
+        }
+        effects.isr_changed = true;
+        let Role::Leader(leader) = &mut self.role else { return };
+        if leader.is_under_min_isr() {
+            let produces = self.produces.take_all();
+            effects.fail(produces, ErrorCode::NotEnoughReplicasAfterAppend);
+        }
+        // Another follower may have caught up while this change was under way. It has nothing more to fetch, so it will not be
+        // heard of again by itself.
+        let next = leader.tick(now, brokers);
+        effects.proposal = effects.proposal.take().or(next.alter);
+        if let Some(high_watermark) = next.high_watermark {
+            self.leaders_high_watermark_moved(high_watermark, effects);
+        }
+    }
+
+    fn leaders_high_watermark_moved(&mut self, high_watermark: Offset, effects: &mut Effects<A>) {
+        effects.high_watermark = Some(high_watermark);
+        effects.acknowledge(self.produces.complete_up_to(high_watermark));
+    }
+
+    /// A log start, or who lives, may have changed.
+    pub(crate) fn complete_deletions(&mut self, brokers: &impl Brokers, effects: &mut Effects<A>) {
+        if self.deletions.is_empty() {
+            return;
+        }
+        if let Role::Leader(leader) = &self.role {
+            effects.acknowledge(self.deletions.complete_up_to(leader.low_watermark(brokers)));
+        }
+    }
+}
+
+/// The image's ISR as the replication core wants it.
+fn isr_of(state: &PartitionState) -> Vec<IsrMember> {
+    state.isr.iter().map(|member| IsrMember { broker: member.broker, epoch: member.epoch }).collect()
+}

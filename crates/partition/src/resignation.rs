@@ -1,0 +1,39 @@
+//! When a replica asks the quorum not to count on it.
+
+use ottla_metadata::PartitionState;
+use ottla_metadata::controller::ResignReason;
+use ottla_model::{BrokerEpoch, BrokerId};
+
+/// What keeps a replica from serving.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Impairment {
+    /// Its log is whole, and cannot be written to now: the disk is full or does not answer.
+    Unwritable,
+    /// Its log cannot be read: the directory failed, or the log is damaged.
+    Unreadable,
+    /// Its log was lost with its directory; a new one is not made before the quorum knows.
+    Lost,
+}
+
+/// Why this replica gives up its place in the tree's state, to be asked until the image shows it; none while it keeps the place.
+pub fn resignation(
+    local: BrokerId,
+    local_epoch: BrokerEpoch,
+    state: &PartitionState,
+    impairment: Impairment,
+) -> Option<ResignReason> {
+    match impairment {
+        // A last member stays, and says so to its clients: it may come round.
+        Impairment::Unwritable => {
+            (state.in_isr(local) && !state.is_sole_member(local)).then_some(ResignReason::Stalled)
+        }
+        // Also where it counts for nothing: clients are shown which replicas are offline.
+        Impairment::Unreadable => {
+            (state.leader == local || !state.is_offline(local, local_epoch)).then_some(ResignReason::Offline)
+        }
+        Impairment::Lost => {
+            let in_isr = state.isr_member(local).is_some_and(|member| !member.is_lost());
+            (in_isr || state.elr.contains(&local)).then_some(ResignReason::Lost)
+        }
+    }
+}

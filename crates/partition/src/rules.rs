@@ -1,0 +1,18 @@
+//! Which of the rules that keep data safe are in force.
+
+/// Switches for the simulation, which proves that it would notice a rule's absence. Everything else uses the default, in which every
+/// rule holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BrokenRules {
+    pub replication: ottla_replication::Rules,
+    /// Broken: a producer goes on waiting for the high watermark when its leader loses the leadership.
+    pub acks_outlive_leadership: bool,
+    /// Broken: a follower's fetch counts as progress although its log has parted from the leader's.
+    pub diverging_fetch_counts: bool,
+    /// Broken: a damaged log gives way to a new one although the quorum still counts on it (fault A4).
+    pub damaged_log_starts_over: bool,
+    /// Broken: of several logs of one name the longest wins, whatever topic it is of (fault A5).
+    pub longest_log_wins: bool,
+    /// Broken: a replica that has lost its log with a replaced directory begins an empty one and says nothing (fault A3).
+    pub lost_log_starts_over: bool,
+}

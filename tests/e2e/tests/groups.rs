@@ -14,8 +14,6 @@ fn options() -> ClusterOptions {
         .with("group.initial.rebalance.delay.ms", "500")
         .with("group.consumer.min.session.timeout.ms", "6000")
         .with("group.consumer.session.timeout.ms", "6000")
-        .with("group.consumer.min.heartbeat.interval.ms", "500")
-        .with("group.consumer.heartbeat.interval.ms", "1000")
 }
 
 fn members(library: &str, protocol: &str, bootstrap: &str, group: &str, topic: &str, count: usize) -> Group {

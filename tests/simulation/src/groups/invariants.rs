@@ -30,6 +30,11 @@ macro_rules! violated {
 #[derive(Clone, Debug, Default)]
 pub struct GroupView {
     pub classic: Option<(i32, BTreeSet<MemberId>)>,
+    /// The epoch that a consumer group had when it became this classic one: its record says the next generation, and its members are in
+    /// this one until they have joined a round.
+    adopted_in: Option<i32>,
+    /// The epoch of the consumer group that the batch at hand has ended.
+    ended_in: Option<i32>,
     pub epoch: Option<i32>,
     assignment_epoch: i32,
     pub members: BTreeMap<MemberId, MemberView>,
@@ -124,6 +129,7 @@ impl Invariants {
         }
         for id in groups {
             if let Some(view) = self.views.get_mut(&id) {
+                view.ended_in = None;
                 view.hold(&id, before.get(&id))?;
             }
             self.believe(&id)?;
@@ -144,7 +150,8 @@ impl Invariants {
             return Ok(());
         }
         if let Some((generation, members)) = &view.classic {
-            if generation != generation_or_epoch || !members.contains(member) {
+            let is_theirs = generation == generation_or_epoch || view.adopted_in == Some(*generation_or_epoch);
+            if !is_theirs || !members.contains(member) {
                 violated!(
                     "commit {number} of {member} in generation {generation_or_epoch} was let pass in generation {generation} \
                      of {members:?}"
@@ -181,11 +188,13 @@ impl Invariants {
                 };
             }
             Record::ClassicGroup { value, .. } => {
+                view.adopted_in = view.ended_in.take().filter(|_| value.is_some());
                 view.classic = value
                     .map(|group| (group.generation, group.members.into_iter().map(|member| member.member).collect()));
                 view.forget_if_gone();
             }
             Record::ConsumerGroup { value, .. } => {
+                view.ended_in = view.epoch.filter(|_| value.is_none());
                 view.epoch = value.map(|group| group.epoch);
                 view.forget_if_gone();
             }
@@ -245,7 +254,10 @@ impl Invariants {
         let mut owners: BTreeMap<&Tp, (u32, &Belief)> = BTreeMap::new();
         for (client, belief) in beliefs {
             let counts = match &view.classic {
-                Some((generation, members)) => *generation == belief.generation && members.contains(&belief.member),
+                Some((generation, members)) => {
+                    (*generation == belief.generation || view.adopted_in == Some(belief.generation))
+                        && members.contains(&belief.member)
+                }
                 None => view.members.contains_key(&belief.member),
             };
             if !counts {

@@ -314,6 +314,24 @@ impl Group {
         })
     }
 
+    /// As [`Self::wait_settled`], and every member owns as many partitions as the others, or one more: on the way there every
+    /// partition may be owned while some have not moved yet.
+    pub fn wait_balanced(&mut self, partitions: i32, members: usize) -> Result<()> {
+        self.wait_settled(partitions, members)?;
+        let what = format!("{}: {members} members own equal shares of {partitions} partitions", self.name);
+        wait_for(&what, || {
+            self.all_run()?;
+            let owners = self.owners();
+            let mut shares: BTreeMap<&String, usize> = BTreeMap::new();
+            owners.values().for_each(|owner| *shares.entry(owner).or_default() += 1);
+            let (least, most) = (shares.values().min().copied(), shares.values().max().copied());
+            match (least, most) {
+                (Some(least), Some(most)) if shares.len() == members && most - least <= 1 => Ok(()),
+                _ => bail!("the shares are {:?}", shares.values()),
+            }
+        })
+    }
+
     fn read(&self) -> BTreeMap<i32, BTreeSet<i64>> {
         let mut read: BTreeMap<i32, BTreeSet<i64>> = BTreeMap::new();
         for said in self.ledger.lock().unwrap_or_else(PoisonError::into_inner).iter() {

@@ -324,15 +324,15 @@ fn cooperative_members_keep_what_they_need_not_give_up() -> Result<()> {
         for _ in 0..3 {
             group.join()?;
         }
-        group.wait_settled(12, 3)?;
+        group.wait_balanced(12, 3)?;
         let before = moment();
         group.join()?;
-        group.wait_settled(12, 4)?;
+        group.wait_balanced(12, 4)?;
         let moved = group.revoked_since(before);
         ensure!(moved == 3, "{protocol}: {moved} of 12 partitions moved when a fourth member joined three");
         let (before, owners) = (moment(), group.owners());
         group.leave()?;
-        group.wait_settled(12, 3)?;
+        group.wait_balanced(12, 3)?;
         let leaver = group.revoked_since(before);
         ensure!(leaver <= 3, "{protocol}: {leaver} partitions were revoked when a member with three left");
         let after = group.owners();

@@ -1,9 +1,7 @@
 //! The log directories of this broker: found, locked and opened at the start, checkpointed while it runs, closed at the end.
 //!
-//! - [`checkpoints`]: the offsets that are kept beside the logs;
 //! - [`opening`]: the start.
 
-pub mod checkpoints;
 pub mod opening;
 
 use std::path::PathBuf;
@@ -12,15 +10,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ottla_config::BrokerConfig;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, Offset, TopicId, TopicPartition};
+use ottla_partition::Found;
 use ottla_storage::checkpoint::meta_properties::MetaProperties;
 use ottla_storage::checkpoint::registration::Registration;
-use ottla_storage::{CheckpointKind, DirectoryError, LogConfig, LogDirectory, RealEnv};
+use ottla_storage::{
+    CheckpointKind, Checkpoints, Collected, DirectoryError, LastRun, LeftBy, LogConfig, LogDirectory, RealEnv,
+};
 use parking_lot::{Mutex, RwLock};
 
 use crate::log_io::{DirectoryHealth, DirectoryIo, Urgency};
 use crate::partition::Log;
-use checkpoints::{Checkpoints, Collected};
-use opening::{LeftBy, OpeningProgress, open_directory};
+use opening::{OpeningProgress, open_directory};
 
 /// Why the log directories cannot be used; one line for people.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,20 @@ pub struct FoundLog {
     /// It cannot be opened because of what is in it: damaged records, or the id of its topic is lost.
     pub is_damaged: bool,
     pub high_watermark: Offset,
+}
+
+impl Found for FoundLog {
+    fn partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    fn facts(&self) -> ottla_partition::FoundLog {
+        ottla_partition::FoundLog {
+            topic_id: self.topic_id,
+            reach: self.log.as_ref().map(|log| (log.epoch_history().latest_epoch(), log.log_end_offset())),
+            is_damaged: self.is_damaged,
+        }
+    }
 }
 
 impl LogDir {
@@ -223,35 +237,6 @@ struct Remembered {
     distrusted: bool,
 }
 
-/// How the last run left the logs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LastRun {
-    /// Everywhere.
-    pub closed: bool,
-    /// The epoch up to which nothing is lost in any directory; [`BrokerEpoch::NONE`] where nobody can tell.
-    pub whole_since: BrokerEpoch,
-}
-
-impl Default for LastRun {
-    fn default() -> Self {
-        Self { closed: false, whole_since: BrokerEpoch::NONE }
-    }
-}
-
-impl LastRun {
-    /// One directory that is new, or tells of another run, makes the whole unclean.
-    fn of(directories: &[LeftBy]) -> Self {
-        let whole_since = match directories.split_first() {
-            Some((first, rest)) if rest.iter().all(|other| other.whole_since == first.whole_since) => first.whole_since,
-            _ => None,
-        };
-        Self {
-            closed: directories.iter().all(|directory| directory.closed),
-            whole_since: whole_since.unwrap_or(BrokerEpoch::NONE),
-        }
-    }
-}
-
 impl LogDirs {
     /// Locks the directories and reads whose they are.
     pub fn open(config: &BrokerConfig) -> Result<Self, LogDirsError> {
@@ -325,8 +310,7 @@ impl LogDirs {
             let storage = directory.storage.read();
             storage.as_ref().map(|storage| storage.meta().is_some())
         };
-        let claimed: Vec<bool> = self.directories.iter().filter_map(is_claimed).collect();
-        claimed.contains(&true) && claimed.contains(&false)
+        ottla_storage::has_replaced(self.directories.iter().filter_map(is_claimed))
     }
 
     /// Makes all directories this broker's in this cluster, but for replaced ones: while those are not claimed, every start finds
@@ -383,7 +367,7 @@ impl LogDirs {
             None => Ok(()),
         })?;
         // Nobody knows how the last run left what cannot be read.
-        left_by.resize(self.directories.len(), LeftBy { closed: false, whole_since: None });
+        left_by.resize(self.directories.len(), LeftBy::UNKNOWN);
         Ok((found, LastRun::of(&left_by)))
     }
 

@@ -9,6 +9,7 @@
 //! - [`leading`]: what a leader appends, how far it serves, when an acknowledgement is complete, what it proposes as the ISR;
 //! - [`following`]: what a follower does with its leader's answers;
 //! - [`retention`]: what is deleted;
+//! - [`placement`]: which replicas a broker has, and in which order they come and go;
 //! - [`hosting`]: what becomes of a log that was found at the start, and of a replica without one;
 //! - [`resignation`]: when a replica asks the quorum not to count on it.
 
@@ -17,6 +18,7 @@ pub mod effects;
 pub mod following;
 pub mod hosting;
 pub mod leading;
+pub mod placement;
 pub mod replica;
 pub mod resignation;
 pub mod retention;
@@ -28,6 +30,7 @@ pub use hosting::{AbsentLog, FoundLog, Hosting, choose_log, host};
 pub use leading::{
     AppendError, Appended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, OffsetSearch, ReadError, Reader,
 };
+pub use placement::{Found, Local, Place, Placement, Replicas};
 pub use replica::{LogState, Replica, ReplicaConfig};
-pub use resignation::{Impairment, resignation};
+pub use resignation::{Impairment, places_to_give_up, resignation};
 pub use rules::BrokenRules;

@@ -1,8 +1,8 @@
 //! When a replica asks the quorum not to count on it.
 
-use ottla_metadata::PartitionState;
 use ottla_metadata::controller::ResignReason;
-use ottla_model::{BrokerEpoch, BrokerId};
+use ottla_metadata::{Image, PartitionState};
+use ottla_model::{BrokerEpoch, BrokerId, TopicIdPartition};
 
 /// What keeps a replica from serving.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,4 +36,23 @@ pub fn resignation(
             (in_isr || state.elr.contains(&local)).then_some(ResignReason::Lost)
         }
     }
+}
+
+/// Which of these replicas here give up their places for this impairment, and why; by the image, until it shows it.
+pub fn places_to_give_up(
+    local: BrokerId,
+    image: &Image,
+    replicas: impl IntoIterator<Item = TopicIdPartition>,
+    impairment: Impairment,
+) -> Option<(ResignReason, Vec<TopicIdPartition>)> {
+    let epoch = image.broker_epoch(local).unwrap_or(BrokerEpoch::NONE);
+    let mut reason = None;
+    let mut given = Vec::new();
+    for id in replicas {
+        if let Some(why) = image.partition(id).and_then(|state| resignation(local, epoch, state, impairment)) {
+            reason = Some(why);
+            given.push(id);
+        }
+    }
+    reason.map(|reason| (reason, given))
 }

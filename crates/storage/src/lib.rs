@@ -15,6 +15,8 @@ pub mod env;
 pub mod error;
 pub mod file_name;
 mod index_file;
+pub mod kept_offsets;
+pub mod last_run;
 pub mod log;
 mod offset_index;
 pub mod open_files;
@@ -30,6 +32,8 @@ pub use config::LogConfig;
 pub use directory::{CheckpointKind, DirectoryError, LogDirectory, PartitionDirectory};
 pub use env::{Env, Faults, FaultyEnv, File, MemoryEnv, RealEnv};
 pub use error::{AppendError, DiskFault, Malformed, OpenError, ReadError, is_full, is_out_of_descriptors};
+pub use kept_offsets::{Checkpoints, Collected};
+pub use last_run::{LastRun, LeftBy, has_replaced};
 pub use log::{
     Appended, ColdRead, DeletedFiles, FlushWork, Flushed, Log, OpenOptions, Opened, Read, RecoveryProgress, TimeSearch,
     TimestampOffset,

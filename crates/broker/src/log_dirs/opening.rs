@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use ottla_model::{BrokerEpoch, Offset};
+use ottla_model::Offset;
 use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::{
-    CheckpointKind, DirectoryError, LogConfig, LogDirectory, OpenError, OpenOptions, PartitionDirectory, RealEnv,
+    CheckpointKind, DirectoryError, LeftBy, LogConfig, OpenError, OpenOptions, PartitionDirectory, RealEnv,
     RecoveryProgress,
 };
 use parking_lot::Mutex;
@@ -48,24 +48,6 @@ impl std::fmt::Display for OpeningProgress {
     }
 }
 
-/// How the last process left a directory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LeftBy {
-    /// Every log was closed: their files are complete.
-    pub closed: bool,
-    /// Nothing that was written up to this registration is lost: all logs were closed, or the machine has been running since.
-    pub whole_since: Option<BrokerEpoch>,
-}
-
-/// How the last process left `storage`, by its clean-shutdown file, or by its last registration if that was in this boot.
-fn left_by(storage: &LogDirectory<RealEnv>, boot_id: Option<&str>) -> Result<LeftBy, DirectoryError> {
-    if let Some(epoch) = storage.take_clean_shutdown(boot_id)? {
-        return Ok(LeftBy { closed: true, whole_since: Some(epoch) });
-    }
-    let last = storage.registration()?.filter(|last| Some(last.boot_id.as_str()) == boot_id);
-    Ok(LeftBy { closed: false, whole_since: last.map(|last| last.broker_epoch) })
-}
-
 /// Opens every log of a directory, `threads` at a time; a thread that has finished one takes the next, because one may be
 /// large and the others not. Removes what an earlier run had marked as deleted.
 pub(super) fn open_directory(
@@ -76,7 +58,7 @@ pub(super) fn open_directory(
     progress: &OpeningProgress,
 ) -> Result<(Vec<FoundLog>, LeftBy), DirectoryError> {
     let (left_by, partitions) =
-        directory.with_storage(|storage| Ok((left_by(storage, boot_id)?, storage.partitions()?)))?;
+        directory.with_storage(|storage| Ok((LeftBy::of(storage, boot_id)?, storage.partitions()?)))?;
     let mut live = Vec::new();
     for partition in partitions {
         match partition.kind {

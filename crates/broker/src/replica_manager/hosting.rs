@@ -4,12 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState, TopicImage};
-use ottla_model::{BrokerEpoch, ErrorCode, MonotonicMs, Offset, TopicIdPartition, TopicName, TopicPartition};
-use ottla_partition::{AbsentLog, BrokenRules, Hosting};
+use ottla_model::{ErrorCode, MonotonicMs, Offset, TopicIdPartition, TopicName};
+use ottla_partition::{AbsentLog, BrokenRules, Local, Place, Placement};
 use ottla_storage::{DiskFault, OpenError, RealEnv};
 
-use super::found_logs::facts_of;
-use super::{DeltaState, Hosted, ReplicaManager, Unopened};
+use super::{DeltaState, Hosted, ReplicaManager};
 use crate::clock;
 use crate::group_host::OFFSETS_TOPIC;
 use crate::log_dirs::{FoundLog, LogDir};
@@ -45,40 +44,45 @@ impl ReplicaManager {
         // Before the partitions: groups that are loaded with this image see its topics.
         self.groups.topics_changed(image, delta);
         let now = clock::monotonic();
-        if delta_state.is_current {
-            self.apply_delta(&mut delta_state, image, delta, now);
-        } else if self.identity.epoch().is_known() && BrokerEpoch::from(image.revision()) >= self.identity.epoch() {
-            delta_state.is_current = true;
-            self.live.follow(image, self.identity.id());
+        let local = Local {
+            id: self.identity.id(),
+            epoch: self.identity.epoch(),
+            absent: self.absent_log(),
+            rules: BrokenRules::default(),
+        };
+        let (was_current, loads) = {
+            let replicas = self.replicas.lock();
+            (replicas.is_current(), replicas.loads(local.epoch, image))
+        };
+        if loads {
+            self.live.follow(image, local.id);
             self.groups.configure(&self.live.current(), image);
-            self.load_image(&mut delta_state, image, now);
+        } else if was_current {
+            // Before the topics that come with it.
+            self.configure_broker(&mut delta_state, image, delta, now);
+        }
+        let placed = self.replicas.lock().image_moved(&local, image, delta);
+        self.place(&mut delta_state, image, &delta.topics_deleted, placed, now);
+        if was_current {
+            for entity in &delta.configs {
+                self.configure(&mut delta_state, image, entity, now);
+            }
+            for change in &delta.brokers {
+                self.broker_changed(image, change, now);
+            }
         }
     }
 
-    /// The first image that is as new as this broker's registration: everything that the tree places here.
-    fn load_image(self: &Arc<Self>, delta_state: &mut DeltaState, image: &Image, now: MonotonicMs) {
-        let mut work = Work::default();
-        let mut hosted = Hosted::default();
-        delta_state.is_loading_image = true;
-        for id in image.hosted_by(self.identity.id()) {
-            let Some(topic) = image.topic_by_id(id.topic_id) else { continue };
-            let Some(state) = topic.partition(id.partition) else { continue };
-            self.host_new(delta_state, &mut hosted, &mut work, image, &topic.name, id, state, now);
-        }
-        delta_state.is_loading_image = false;
-        self.hosted.store(Arc::new(hosted));
-        for found in delta_state.found.take_rest() {
-            self.set_aside(found);
-        }
-        self.execute(work);
-    }
-
-    fn apply_delta(self: &Arc<Self>, delta_state: &mut DeltaState, image: &Image, delta: &Delta, now: MonotonicMs) {
-        let local = self.identity.id();
-        let mut work = Work::default();
-        // Before the topics that come with it.
-        let own = [ConfigEntity::broker(local), ConfigEntity::default_broker()];
-        if delta.configs.iter().any(|entity| own.contains(entity)) && self.live.follow(image, local) {
+    /// Configurations of this broker, of all brokers and of groups.
+    fn configure_broker(
+        self: &Arc<Self>,
+        delta_state: &mut DeltaState,
+        image: &Image,
+        delta: &Delta,
+        now: MonotonicMs,
+    ) {
+        let own = [ConfigEntity::broker(self.identity.id()), ConfigEntity::default_broker()];
+        if delta.configs.iter().any(|entity| own.contains(entity)) && self.live.follow(image, self.identity.id()) {
             self.configure_all(delta_state, image, now);
             self.context.cleaner.reconfigured();
             self.groups.configure(&self.live.current(), image);
@@ -86,48 +90,70 @@ impl ReplicaManager {
         if delta.configs.iter().any(|entity| entity.kind == ConfigKind::Groups) {
             self.groups.configure(&self.live.current(), image);
         }
-        let mut wakes = Wakes::default();
-        let mut hosted: Hosted = (**self.hosted.load()).clone();
-        // What goes gives its name free first: a topic that was deleted and made again is in one delta.
-        for change in &delta.partitions {
-            if change.new.as_ref().is_some_and(|state| state.is_replica(local)) {
-                continue;
-            }
-            let id = TopicIdPartition { topic_id: change.topic_id, partition: change.partition };
-            if let Some(partition) = hosted.partitions.remove(&id) {
-                work.removed.push(partition);
-            }
-        }
         for topic in &delta.topics_deleted {
             delta_state.settings.remove(&topic.name);
+        }
+    }
+
+    /// Carries out what the image means for the replicas here.
+    fn place(
+        self: &Arc<Self>,
+        delta_state: &mut DeltaState,
+        image: &Image,
+        deleted: &[Arc<TopicImage>],
+        placed: Vec<Placement<FoundLog>>,
+        now: MonotonicMs,
+    ) {
+        let mut work = Work::default();
+        let mut wakes = Wakes::default();
+        let mut hosted: Hosted = (**self.hosted.load()).clone();
+        let mut has_new = false;
+        for topic in deleted {
             if hosted.topics.get(&topic.name) == Some(&topic.id) {
                 hosted.topics.remove(&topic.name);
             }
         }
-        for change in &delta.partitions {
-            let Some(state) = change.new.as_ref().filter(|state| state.is_replica(local)) else { continue };
-            let id = TopicIdPartition { topic_id: change.topic_id, partition: change.partition };
-            match hosted.partitions.get(&id) {
-                Some(partition) if partition.is_held_up() => self.assume_later(partition, state),
-                Some(partition) => {
-                    self.counting_leaders(partition, || partition.assume(state, now, &mut wakes));
-                    work.changed.push(partition.clone());
-                    self.reconsider(&mut work, partition, state);
+        for placement in placed {
+            match placement {
+                Placement::Remove(id) => work.removed.extend(hosted.partitions.remove(&id)),
+                Placement::SetAside(found) => self.set_aside(found),
+                Placement::Assume { id, state } => {
+                    let Some(partition) = hosted.partitions.get(&id) else { continue };
+                    if partition.is_held_up() {
+                        self.assume_later(partition, &state);
+                    } else {
+                        self.counting_leaders(partition, || partition.assume(&state, now, &mut wakes));
+                        work.changed.push(partition.clone());
+                    }
                 }
-                None => self.host_new(delta_state, &mut hosted, &mut work, image, &change.topic, id, state, now),
+                Placement::StartOver(id) => {
+                    let Some(partition) = hosted.partitions.get(&id) else { continue };
+                    tracing::warn!(
+                        partition = %partition.name(),
+                        "the quorum does not count on this replica any more: it starts over"
+                    );
+                    partition.begin_opening();
+                    work.created.push(partition.clone());
+                }
+                Placement::Place { id, topic, state, log } => {
+                    let settings = self.topic_settings(delta_state, image, &topic);
+                    if let Some(partition) = self.place_new(&mut work, &topic, id, &state, log, settings, now) {
+                        hosted.insert(partition);
+                        has_new = true;
+                    }
+                }
             }
         }
-        if !work.removed.is_empty() || !work.created.is_empty() {
+        if has_new || !work.removed.is_empty() {
             self.hosted.store(Arc::new(hosted));
         }
         drop(wakes);
         self.execute(work);
-        for entity in &delta.configs {
-            self.configure(delta_state, image, entity, now);
-        }
-        for change in &delta.brokers {
-            self.broker_changed(image, change, now);
-        }
+    }
+
+    fn topic_settings(&self, delta_state: &mut DeltaState, image: &Image, topic: &TopicName) -> Arc<TopicSettings> {
+        let make = || Arc::new(self.settings_of(&image.topic_overrides(topic.as_str())));
+        delta_state.settings.entry(topic.clone()).or_insert_with(make).clone()
     }
 
     /// The partition's lock may be held until its disk answers: nobody waits for it here.
@@ -143,74 +169,54 @@ impl ReplicaManager {
     }
 
     /// A replica that had no place here: takes the log that the disk held, or gets a new one.
-    #[expect(clippy::too_many_arguments, reason = "the body of two loops")]
-    fn host_new(
+    #[expect(clippy::too_many_arguments, reason = "the body of a loop")]
+    fn place_new(
         self: &Arc<Self>,
-        delta_state: &mut DeltaState,
-        hosted: &mut Hosted,
         work: &mut Work,
-        image: &Image,
         topic: &TopicName,
         id: TopicIdPartition,
         state: &Arc<PartitionState>,
+        log: Place<FoundLog>,
+        settings: Arc<TopicSettings>,
         now: MonotonicMs,
-    ) {
-        let settings = delta_state
-            .settings
-            .entry(topic.clone())
-            .or_insert_with(|| Arc::new(self.settings_of(&image.topic_overrides(topic.as_str()))))
-            .clone();
-        let name = TopicPartition::new(topic.clone(), id.partition);
-        let claimed = delta_state.found.claim(&name, id.topic_id);
-        // Of the name's former topic (KIP-516, scenario 11), or older copies of this one.
-        claimed.others.into_iter().for_each(|other| self.set_aside(other));
-        let absent = self.absent_log(delta_state);
-        let decision = self.decide(state, claimed.log.as_ref(), absent);
-        let directory = match (&claimed.log, decision) {
-            (Some(found), Hosting::Take | Hosting::StayOffline) => Some(found.directory.clone()),
-            (None, Hosting::StayOffline) if absent == AbsentLog::DirectoryMissing => self.log_dirs.missing().cloned(),
-            _ => self.directory_for_new_log(),
+    ) -> Option<Arc<Partition>> {
+        let directory = match &log {
+            Place::Found(found) => Some(found.directory.clone()),
+            Place::New => self.directory_for_new_log(),
+            Place::Offline(absent) => self.directory_of_unopened(id, *absent),
         };
         let Some(directory) = directory else {
-            tracing::error!(partition = %name, "no log directory is left for a new partition");
-            return;
+            tracing::error!(%topic, partition = %id.partition, "no log directory is left for a new partition");
+            return None;
         };
-        let high_watermark = match (&claimed.log, decision) {
-            (Some(found), Hosting::Take) => found.high_watermark,
-            _ => Offset::ZERO,
-        };
+        let high_watermark = if let Place::Found(found) = &log { found.high_watermark } else { Offset::ZERO };
         let partition = self.new_partition(topic, id, &directory, settings.clone(), high_watermark);
         let mut wakes = Wakes::default();
         partition.assume(state, now, &mut wakes);
-        match (decision, claimed.log) {
-            (Hosting::Take, Some(found)) => {
+        match log {
+            Place::Found(found) => {
                 self.counting_leaders(&partition, || open_found(&partition, found, &settings, now));
                 work.changed.push(partition.clone());
             }
-            (Hosting::StayOffline, found) => {
+            Place::New => work.created.push(partition.clone()),
+            Place::Offline(_) => {
                 partition.log_failed();
-                self.unopened.lock().push(Unopened { partition: partition.clone(), found, absent });
                 self.context.storage_failed.notify_one();
             }
-            (Hosting::Take | Hosting::StartOver, found) => {
-                found.into_iter().for_each(|found| self.set_aside(found));
-                work.created.push(partition.clone());
-            }
         }
-        hosted.insert(partition);
+        Some(partition)
     }
 
-    fn decide(&self, state: &PartitionState, found: Option<&FoundLog>, absent: AbsentLog) -> Hosting {
-        let (local, epoch) = (self.identity.id(), self.identity.epoch());
-        ottla_partition::host(local, epoch, state, found.map(facts_of), absent, BrokenRules::default())
+    /// Where a log is that cannot be opened, or was before its directory went missing.
+    fn directory_of_unopened(&self, id: TopicIdPartition, absent: AbsentLog) -> Option<Arc<LogDir>> {
+        let found = self.replicas.lock().unopened(&id).map(|found| found.directory.clone());
+        let missing = || self.log_dirs.missing().filter(|_| absent == AbsentLog::DirectoryMissing).cloned();
+        found.or_else(missing).or_else(|| self.directory_for_new_log())
     }
 
-    /// Why a replica may have no log here.
-    fn absent_log(&self, delta_state: &DeltaState) -> AbsentLog {
-        if !delta_state.is_loading_image {
-            // It was placed here while this process runs.
-            AbsentLog::NeverMade
-        } else if self.log_dirs.missing().is_some() {
+    /// Why a replica may have no log here when the image is loaded.
+    fn absent_log(&self) -> AbsentLog {
+        if self.log_dirs.missing().is_some() {
             AbsentLog::DirectoryMissing
         } else if self.log_dirs.has_replaced() {
             AbsentLog::DirectoryReplaced
@@ -223,25 +229,6 @@ impl ReplicaManager {
         let config = self.live.current();
         let cordoned: Vec<&str> = config.properties.text("cordoned.log.dirs").unwrap_or_default().split(',').collect();
         self.log_dirs.least_used(&cordoned).cloned()
-    }
-
-    /// A replica without an open log has a new state: it may start over now.
-    fn reconsider(&self, work: &mut Work, partition: &Arc<Partition>, state: &PartitionState) {
-        let mut unopened = self.unopened.lock();
-        let Some(place) = unopened.iter().position(|unopened| Arc::ptr_eq(&unopened.partition, partition)) else {
-            return;
-        };
-        let Some(known) = unopened.get(place) else { return };
-        if self.decide(state, known.found.as_ref(), known.absent) != Hosting::StartOver
-            || known.absent == AbsentLog::DirectoryMissing
-        {
-            return;
-        }
-        let known = unopened.swap_remove(place);
-        tracing::warn!(partition = %partition.name(), "the quorum does not count on this replica any more: it starts over");
-        known.found.into_iter().for_each(|found| self.set_aside(found));
-        partition.begin_opening();
-        work.created.push(partition.clone());
     }
 
     fn new_partition(

@@ -1,6 +1,5 @@
 //! The partitions of this broker: found by name or id, made and unmade as the tree says, and looked after.
 //!
-//! - [`found_logs`]: what the directories held at the start;
 //! - [`hosting`]: what a delta of the tree means for the partitions;
 //! - [`moves`]: replicas that go from one log directory to another;
 //! - [`retention`]: old segments go;
@@ -9,7 +8,6 @@
 //! Invariants: a look-up takes no lock; a delta costs what it touches; nothing is opened, made or set aside before the
 //! image has reached this broker's registration, because an older image may lack what the disk rightly holds.
 
-mod found_logs;
 mod hosting;
 pub mod moves;
 pub mod retention;
@@ -25,9 +23,10 @@ use ottla_config::BrokerConfig;
 use ottla_model::{
     BrokerEpoch, BrokerId, ClusterId, ErrorCode, MonotonicMs, PartitionId, TopicId, TopicIdPartition, TopicName,
 };
-use ottla_partition::AbsentLog;
+use ottla_partition::Replicas;
 use ottla_protocol::messages::TopicRef;
 use ottla_replication::IsrOutcome;
+use ottla_storage::LastRun;
 use ottla_storage::checkpoint::meta_properties::MetaProperties;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -42,7 +41,7 @@ use crate::handlers::leader_hint;
 use crate::live_config::LiveConfig;
 use crate::log_cleaner::LogCleaner;
 use crate::log_dirs::opening::OpeningProgress;
-use crate::log_dirs::{FoundLog, LastRun, LogDirs, LogDirsError};
+use crate::log_dirs::{FoundLog, LogDirs, LogDirsError};
 use crate::metadata_cache::MetadataCache;
 use crate::partition::{Partition, PartitionContext};
 use crate::producer_ids::ProducerIds;
@@ -51,7 +50,6 @@ use crate::replica_fetcher::{FetcherConfig, Fetchers};
 use crate::telemetry::Telemetry;
 use crate::topic_settings::TopicSettings;
 
-use found_logs::FoundLogs;
 use moves::Moves;
 
 pub use crate::log_dirs::LogDirsError as ReplicaManagerError;
@@ -81,8 +79,8 @@ pub struct ReplicaManager {
     hosted: ArcSwap<Hosted>,
     /// One delta at a time.
     delta_state: Mutex<DeltaState>,
-    /// Partitions without an open log that the quorum may still count on.
-    unopened: Mutex<Vec<Unopened>>,
+    /// Which replicas the tree places here, and what the disks held at the start. Held for decisions only, never for the disk.
+    replicas: Mutex<Replicas<FoundLog>>,
     /// Partitions for whose logs a disk had no room.
     uncreated: Mutex<Vec<Arc<Partition>>>,
     last_directory_failed: Notify,
@@ -105,30 +103,10 @@ impl Hosted {
     }
 }
 
-/// A replica whose log could not be opened, or was lost.
-struct Unopened {
-    partition: Arc<Partition>,
-    found: Option<FoundLog>,
-    absent: AbsentLog,
-}
-
-impl Unopened {
-    /// Its log went with its directory.
-    fn is_lost(&self) -> bool {
-        self.absent == AbsentLog::DirectoryReplaced && self.found.is_none()
-    }
-}
-
 /// What only those who take in deltas touch.
 #[derive(Default)]
 struct DeltaState {
-    /// The image has reached this broker's registration.
-    is_current: bool,
-    /// The first image is being loaded: a replica without a log may have had one in a directory that is missing or was replaced.
-    is_loading_image: bool,
     last_run: LastRun,
-    /// What the disks held at the start and nobody has claimed.
-    found: FoundLogs,
     /// The settings of each topic that has partitions here.
     settings: HashMap<TopicName, Arc<TopicSettings>>,
 }
@@ -208,7 +186,7 @@ impl ReplicaManager {
             context,
             hosted: ArcSwap::from_pointee(Hosted::default()),
             delta_state: Mutex::default(),
-            unopened: Mutex::default(),
+            replicas: Mutex::default(),
             uncreated: Mutex::default(),
             last_directory_failed: Notify::new(),
             moves: Moves::default(),
@@ -231,12 +209,12 @@ impl ReplicaManager {
         let settings = self.settings_of(&BTreeMap::new());
         let threads = self.config.num_recovery_threads_per_data_dir;
         let (found, last_run) = self.log_dirs.open_logs(threads, &settings.log, progress)?;
-        let mut delta_state = self.delta_state.lock();
-        delta_state.last_run = last_run;
-        found.into_iter().for_each(|log| delta_state.found.add(log));
+        self.delta_state.lock().last_run = last_run;
+        let mut replicas = self.replicas.lock();
+        found.into_iter().for_each(|log| replicas.add_found(log));
         let LastRun { closed, whole_since } = last_run;
         tracing::info!(
-            logs = delta_state.found.len(), clean = closed, whole_since = %whole_since, checked_bytes = progress.checked_bytes(),
+            logs = replicas.found_len(), clean = closed, whole_since = %whole_since, checked_bytes = progress.checked_bytes(),
             "logs opened"
         );
         Ok(OpenedLogs { meta: self.log_dirs.meta()?, clean_shutdown_epoch: whole_since })

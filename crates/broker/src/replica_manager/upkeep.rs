@@ -8,14 +8,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ottla_model::{BrokerEpoch, ErrorCode, TopicIdPartition};
-use ottla_partition::{Impairment, resignation};
-use ottla_storage::CheckpointKind;
+use ottla_partition::{Impairment, places_to_give_up};
+use ottla_storage::{CheckpointKind, Collected};
 use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
 
-use super::{DeltaState, ReplicaManager, Unopened};
+use super::{DeltaState, ReplicaManager};
 use crate::clock;
-use crate::log_dirs::checkpoints::Collected;
 use crate::log_dirs::{LogDir, LogDirsError};
 use crate::log_io::{DirectoryHealth, StallWatch, Urgency};
 use crate::partition::{Log, Partition};
@@ -99,7 +98,7 @@ impl ReplicaManager {
 
     /// Writes checkpoints of one directory. Waits for the disk.
     fn checkpoint(&self, directory: &Arc<LogDir>, kinds: &[CheckpointKind]) {
-        if directory.health().is_failed() || !self.delta_state.lock().is_current {
+        if directory.health().is_failed() || !self.replicas.lock().is_current() {
             return;
         }
         for kind in kinds {
@@ -139,7 +138,7 @@ impl ReplicaManager {
                 if directory.health().is_full() {
                     let mut partitions = self.partitions_in(directory);
                     partitions.retain(|partition| partition.is_out_of_room());
-                    self.give_up(&partitions, Impairment::Unwritable).await;
+                    self.give_up(ids(&partitions), Impairment::Unwritable).await;
                 }
                 let looks = watches.entry(directory.path().clone()).or_default().look(directory.health());
                 // First: what the tree then says of its partitions must not wait for it.
@@ -149,7 +148,7 @@ impl ReplicaManager {
                         directory = %directory.path().display(), seconds = looks,
                         "the log directory does not answer: its leaderships are given up"
                     );
-                    self.give_up(&self.partitions_in(directory), Impairment::Unwritable).await;
+                    self.give_up(ids(&self.partitions_in(directory)), Impairment::Unwritable).await;
                 }
             }
             self.show_directories();
@@ -172,7 +171,7 @@ impl ReplicaManager {
         });
         // Others are asked to lead in any case.
         let _ = tokio::time::timeout(WATCH_INTERVAL, left).await;
-        self.give_up(&self.partitions_in(directory), Impairment::Unreadable).await;
+        self.give_up(ids(&self.partitions_in(directory)), Impairment::Unreadable).await;
     }
 
     fn show_directories(&self) {
@@ -205,27 +204,16 @@ impl ReplicaManager {
 
     /// Partitions whose logs were not opened, or are gone.
     async fn give_up_unopened(&self) {
-        let (lost, unreadable): (Vec<_>, Vec<_>) = {
-            let mut unopened = self.unopened.lock();
-            unopened.retain(|unopened| !unopened.partition.is_closed());
-            let (lost, unreadable): (Vec<_>, Vec<_>) = unopened.iter().partition(|it| it.is_lost());
-            let partitions = |unopened: Vec<&Unopened>| unopened.into_iter().map(|it| it.partition.clone()).collect();
-            (partitions(lost), partitions(unreadable))
-        };
-        self.give_up(&lost, Impairment::Lost).await;
-        self.give_up(&unreadable, Impairment::Unreadable).await;
+        for impairment in [Impairment::Lost, Impairment::Unreadable] {
+            let impaired = self.replicas.lock().impaired(impairment);
+            self.give_up(impaired, impairment).await;
+        }
         self.claim_replaced_directories();
     }
 
-    /// Once the quorum counts on nothing that was lost with a replaced directory, that directory is an ordinary one. Until then every
-    /// start finds that it is new (scenario 33).
+    /// Once the quorum counts on nothing that was lost with a replaced directory, that directory is an ordinary one.
     fn claim_replaced_directories(&self) {
-        if !self.log_dirs.has_replaced() {
-            return;
-        }
-        // No image is being loaded meanwhile, which could find more that was lost.
-        let delta_state = self.delta_state.lock();
-        if !delta_state.is_current || self.unopened.lock().iter().any(Unopened::is_lost) {
+        if !self.log_dirs.has_replaced() || !self.replicas.lock().may_claim_replaced() {
             return;
         }
         let Some(meta) = self.log_dirs.meta().ok().flatten() else { return };
@@ -235,22 +223,13 @@ impl ReplicaManager {
         }
     }
 
-    /// Asks the quorum not to count on these partitions' replicas here, each for the reason that [`resignation`] finds; asked again by
-    /// the next look, until the image shows it.
-    async fn give_up(&self, partitions: &[Arc<Partition>], impairment: Impairment) {
+    /// Asks the quorum not to count on these partitions' replicas here, each for the reason that [`places_to_give_up`] finds; asked
+    /// again by the next look, until the image shows it.
+    async fn give_up(&self, partitions: Vec<TopicIdPartition>, impairment: Impairment) {
         let image = self.metadata.current();
-        let local = self.identity.id();
-        let epoch = image.broker_epoch(local).unwrap_or(BrokerEpoch::NONE);
-        let mut reason = None;
-        let mut given: Vec<TopicIdPartition> = Vec::new();
-        for id in partitions.iter().map(|partition| partition.id()) {
-            let Some(state) = image.partition(id) else { continue };
-            if let Some(why) = resignation(local, epoch, state, impairment) {
-                reason = Some(why);
-                given.push(id);
-            }
-        }
-        let Some(reason) = reason else { return };
+        let Some((reason, given)) = places_to_give_up(self.identity.id(), &image, partitions, impairment) else {
+            return;
+        };
         let count = given.len();
         match self.quorum.resign_leadership(given, reason).await {
             Ok(_) => tracing::warn!(partitions = count, ?reason, "places in ISRs were given up"),
@@ -269,9 +248,9 @@ impl ReplicaManager {
     pub fn shutdown_clean(&self, epoch: BrokerEpoch) -> Result<(), LogDirsError> {
         self.begin_shutdown();
         self.context.cleaner.stop();
-        let mut delta_state = self.delta_state.lock();
-        if !delta_state.is_current {
-            return self.leave_as_found(&mut delta_state);
+        let delta_state = self.delta_state.lock();
+        if !self.replicas.lock().is_current() {
+            return self.leave_as_found(&delta_state);
         }
         let mut result = Ok(());
         for directory in self.log_dirs.all() {
@@ -284,8 +263,8 @@ impl ReplicaManager {
     }
 
     /// Nothing has been written: a start that came to nothing must not make the run before it an unclean one.
-    fn leave_as_found(&self, delta_state: &mut DeltaState) -> Result<(), LogDirsError> {
-        drop(delta_state.found.take_rest());
+    fn leave_as_found(&self, delta_state: &DeltaState) -> Result<(), LogDirsError> {
+        drop(self.replicas.lock().take_found());
         for directory in self.log_dirs.all() {
             directory.stop_io();
             if delta_state.last_run.closed {
@@ -345,6 +324,10 @@ fn close_all(partitions: &[Arc<Partition>]) -> Closed {
         closed.log_starts.push((name, Some(log.log_start_offset())));
     }
     closed
+}
+
+fn ids(partitions: &[Arc<Partition>]) -> Vec<TopicIdPartition> {
+    partitions.iter().map(|partition| partition.id()).collect()
 }
 
 fn offsets(partitions: &[Arc<Partition>], kind: CheckpointKind) -> Collected {

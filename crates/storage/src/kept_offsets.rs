@@ -4,9 +4,11 @@
 //! the same name begins with nothing); a recovery point on disk is never above what a truncation has left.
 
 use ottla_model::{Offset, TopicPartition};
-use ottla_storage::checkpoint::offsets::Offsets;
-use ottla_storage::{CheckpointKind, DirectoryError, LogDirectory, RealEnv};
 use parking_lot::Mutex;
+
+use crate::checkpoint::offsets::Offsets;
+use crate::directory::{CheckpointKind, DirectoryError, LogDirectory};
+use crate::env::Env;
 
 /// What is known of a partition's offset; none where its log cannot be asked now: what is on disk stays.
 pub type Collected = Vec<(TopicPartition, Option<Offset>)>;
@@ -35,7 +37,7 @@ impl State {
         }
     }
 
-    fn write(&mut self, kind: CheckpointKind, storage: &LogDirectory<RealEnv>) -> Result<(), DirectoryError> {
+    fn write(&mut self, kind: CheckpointKind, storage: &LogDirectory<impl Env>) -> Result<(), DirectoryError> {
         storage.write_checkpoint(kind, self.of(kind).iter().map(|(partition, offset)| (partition, *offset)))
     }
 }
@@ -45,7 +47,7 @@ impl Checkpoints {
     /// renaming of a directory and [`Self::forget`] left it there. A file that is not readable counts as empty. Waits for the disk.
     pub fn load(
         &self,
-        storage: &LogDirectory<RealEnv>,
+        storage: &LogDirectory<impl Env>,
         lives: impl Fn(&TopicPartition) -> bool,
     ) -> Result<(), DirectoryError> {
         let mut state = self.0.lock();
@@ -79,7 +81,7 @@ impl Checkpoints {
     pub fn set(
         &self,
         kind: CheckpointKind,
-        storage: &LogDirectory<RealEnv>,
+        storage: &LogDirectory<impl Env>,
         partition: &TopicPartition,
         offset: Offset,
     ) -> Result<(), DirectoryError> {
@@ -94,7 +96,7 @@ impl Checkpoints {
     pub fn write(
         &self,
         kind: CheckpointKind,
-        storage: &LogDirectory<RealEnv>,
+        storage: &LogDirectory<impl Env>,
         collect: impl Fn() -> Collected,
     ) -> Result<(), DirectoryError> {
         loop {
@@ -130,7 +132,7 @@ impl Checkpoints {
     /// been written in the place of those that went. Rare: only what was synced can have such a point. Nor is more clean than is left.
     pub fn log_was_cut(
         &self,
-        storage: &LogDirectory<RealEnv>,
+        storage: &LogDirectory<impl Env>,
         partition: &TopicPartition,
         to: Offset,
     ) -> Result<(), DirectoryError> {
@@ -148,7 +150,7 @@ impl Checkpoints {
     /// These partitions have left: a log that takes one of the names later must not begin with their offsets. Waits for the disk.
     pub fn forget<'p>(
         &self,
-        storage: &LogDirectory<RealEnv>,
+        storage: &LogDirectory<impl Env>,
         partitions: impl Iterator<Item = &'p TopicPartition> + Clone,
     ) -> Result<(), DirectoryError> {
         let mut state = self.0.lock();
@@ -171,6 +173,7 @@ mod tests {
     use ottla_model::{PartitionId, TopicName};
 
     use super::*;
+    use crate::env::RealEnv;
 
     fn partition(number: i32) -> TopicPartition {
         TopicPartition::new(TopicName::new("t").unwrap(), PartitionId(number))

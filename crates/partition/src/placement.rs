@@ -1,0 +1,239 @@
+//! Which replicas a broker has, by its image: what a change of the tree means for them, and for the logs that were found at the start.
+//!
+//! Invariants:
+//! - nothing is taken, made or set aside before the image has reached this broker's registration: an older image may lack what the disk
+//!   rightly holds;
+//! - the image is loaded once for each process. A broker that is fenced and registers again has lost nothing, and goes on with deltas;
+//! - what leaves gives its name free before something new takes it: a topic that was deleted and made again may be in one delta.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ottla_metadata::{Delta, Image, PartitionState};
+use ottla_model::{BrokerEpoch, BrokerId, TopicId, TopicIdPartition, TopicName, TopicPartition};
+
+use crate::hosting::{AbsentLog, FoundLog, Hosting, choose_log, host};
+use crate::resignation::Impairment;
+use crate::rules::BrokenRules;
+
+/// A log that a directory held at the start.
+pub trait Found {
+    fn partition(&self) -> &TopicPartition;
+    /// What decides about it.
+    fn facts(&self) -> FoundLog;
+}
+
+/// What is to be done with the replicas of this broker, in this order.
+#[derive(Debug)]
+pub enum Placement<L> {
+    /// The tree has no place for it here any more.
+    Remove(TopicIdPartition),
+    /// A replica that is here has a new state.
+    Assume { id: TopicIdPartition, state: Arc<PartitionState> },
+    /// The log is no partition's: it is kept under another name.
+    SetAside(L),
+    /// A new replica.
+    Place { id: TopicIdPartition, topic: TopicName, state: Arc<PartitionState>, log: Place<L> },
+    /// A replica without an open log begins a new one, after its state was assumed.
+    StartOver(TopicIdPartition),
+}
+
+/// What a new replica begins with.
+#[derive(Debug)]
+pub enum Place<L> {
+    /// The log that was found.
+    Found(L),
+    /// A new log.
+    New,
+    /// Nothing: the log cannot be opened, or may be in a directory that is missing. [`Replicas::unopened`] has what was found.
+    Offline(AbsentLog),
+}
+
+/// A replica whose log could not be opened, or was lost.
+#[derive(Debug)]
+struct Unopened<L> {
+    found: Option<L>,
+    absent: AbsentLog,
+}
+
+impl<L> Unopened<L> {
+    fn impairment(&self) -> Impairment {
+        // Its log went with its directory.
+        let is_lost = self.absent == AbsentLog::DirectoryReplaced && self.found.is_none();
+        if is_lost { Impairment::Lost } else { Impairment::Unreadable }
+    }
+}
+
+/// The broker, as it is registered now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Local {
+    pub id: BrokerId,
+    pub epoch: BrokerEpoch,
+    /// Why a replica may have no log here when the image is loaded.
+    pub absent: AbsentLog,
+    pub rules: BrokenRules,
+}
+
+/// The replicas of one broker. `L` is a log that was found.
+pub struct Replicas<L> {
+    /// The image has reached this broker's registration.
+    is_current: bool,
+    /// What the disks held at the start, until the image says whose it is.
+    found: BTreeMap<TopicPartition, Vec<L>>,
+    hosted: BTreeMap<TopicIdPartition, Option<Unopened<L>>>,
+}
+
+impl<L> Default for Replicas<L> {
+    fn default() -> Self {
+        Self { is_current: false, found: BTreeMap::new(), hosted: BTreeMap::new() }
+    }
+}
+
+impl<L: Found> Replicas<L> {
+    /// Before the first image.
+    pub fn add_found(&mut self, log: L) {
+        self.found.entry(log.partition().clone()).or_default().push(log);
+    }
+
+    /// The number of partitions that logs were found of and that nobody has claimed.
+    pub fn found_len(&self) -> usize {
+        self.found.len()
+    }
+
+    /// What nobody claimed: for a process that ends before its image was loaded.
+    pub fn take_found(&mut self) -> Vec<L> {
+        std::mem::take(&mut self.found).into_values().flatten().collect()
+    }
+
+    /// Whether the image has been loaded.
+    pub fn is_current(&self) -> bool {
+        self.is_current
+    }
+
+    /// Whether the next image is to be loaded whole.
+    pub fn loads(&self, local: BrokerEpoch, image: &Image) -> bool {
+        !self.is_current && local.is_known() && BrokerEpoch::from(image.revision()) >= local
+    }
+
+    /// The image moved by `delta`. Deltas come in the order of their revisions.
+    pub fn image_moved(&mut self, local: &Local, image: &Image, delta: &Delta) -> Vec<Placement<L>> {
+        if self.is_current {
+            self.apply(local, delta)
+        } else if self.loads(local.epoch, image) {
+            self.load(local, image)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// The first image that is as new as this broker's registration: everything that the tree places here.
+    fn load(&mut self, local: &Local, image: &Image) -> Vec<Placement<L>> {
+        self.is_current = true;
+        let mut placed = Vec::new();
+        for id in image.hosted_by(local.id) {
+            let Some(topic) = image.topic_by_id(id.topic_id) else { continue };
+            let Some(state) = topic.partition(id.partition) else { continue };
+            self.place(local, local.absent, id, &topic.name, state, &mut placed);
+        }
+        placed.extend(self.take_found().into_iter().map(Placement::SetAside));
+        placed
+    }
+
+    fn apply(&mut self, local: &Local, delta: &Delta) -> Vec<Placement<L>> {
+        let mut placed = Vec::new();
+        for change in &delta.partitions {
+            let id = TopicIdPartition { topic_id: change.topic_id, partition: change.partition };
+            let stays = change.new.as_ref().is_some_and(|state| state.is_replica(local.id));
+            if !stays && self.hosted.remove(&id).is_some() {
+                placed.push(Placement::Remove(id));
+            }
+        }
+        for change in &delta.partitions {
+            let Some(state) = change.new.as_ref().filter(|state| state.is_replica(local.id)) else { continue };
+            let id = TopicIdPartition { topic_id: change.topic_id, partition: change.partition };
+            if self.hosted.contains_key(&id) {
+                placed.push(Placement::Assume { id, state: state.clone() });
+                self.reconsider(local, id, state, &mut placed);
+            } else {
+                // It was placed here while this process runs.
+                self.place(local, AbsentLog::NeverMade, id, &change.topic, state, &mut placed);
+            }
+        }
+        placed
+    }
+
+    /// A replica that had no place here: takes the log that the disk held, or gets a new one.
+    fn place(
+        &mut self,
+        local: &Local,
+        absent: AbsentLog,
+        id: TopicIdPartition,
+        topic: &TopicName,
+        state: &Arc<PartitionState>,
+        placed: &mut Vec<Placement<L>>,
+    ) {
+        let (found, others) = self.claim(&TopicPartition::new(topic.clone(), id.partition), id.topic_id, local.rules);
+        // Of the name's former topic (KIP-516, scenario 11), or older copies of this one.
+        placed.extend(others.into_iter().map(Placement::SetAside));
+        let decision = host(local.id, local.epoch, state, found.as_ref().map(L::facts), absent, local.rules);
+        let mut unopened = None;
+        let log = match (decision, found) {
+            (Hosting::Take, Some(found)) => Place::Found(found),
+            (Hosting::StayOffline, found) => {
+                unopened = Some(Unopened { found, absent });
+                Place::Offline(absent)
+            }
+            (Hosting::Take | Hosting::StartOver, found) => {
+                placed.extend(found.map(Placement::SetAside));
+                Place::New
+            }
+        };
+        self.hosted.insert(id, unopened);
+        placed.push(Placement::Place { id, topic: topic.clone(), state: state.clone(), log });
+    }
+
+    /// The log of a partition of the topic with this id, and the others of its name.
+    fn claim(&mut self, name: &TopicPartition, topic_id: TopicId, rules: BrokenRules) -> (Option<L>, Vec<L>) {
+        let mut others = self.found.remove(name).unwrap_or_default();
+        let facts: Vec<_> = others.iter().map(L::facts).collect();
+        let log = choose_log(&facts, topic_id, rules).map(|place| others.swap_remove(place));
+        (log, others)
+    }
+
+    /// A replica without an open log has a new state: it may start over now.
+    fn reconsider(
+        &mut self,
+        local: &Local,
+        id: TopicIdPartition,
+        state: &PartitionState,
+        placed: &mut Vec<Placement<L>>,
+    ) {
+        let Some(Some(unopened)) = self.hosted.get(&id) else { return };
+        let (found, absent) = (unopened.found.as_ref().map(L::facts), unopened.absent);
+        if absent == AbsentLog::DirectoryMissing
+            || host(local.id, local.epoch, state, found, absent, local.rules) != Hosting::StartOver
+        {
+            return;
+        }
+        let found = self.hosted.insert(id, None).flatten().and_then(|unopened| unopened.found);
+        placed.extend(found.map(Placement::SetAside));
+        placed.push(Placement::StartOver(id));
+    }
+
+    /// The log that was found of a replica that could not open it.
+    pub fn unopened(&self, id: &TopicIdPartition) -> Option<&L> {
+        self.hosted.get(id)?.as_ref()?.found.as_ref()
+    }
+
+    /// Replicas without an open log whose places are to be given up for this reason, if the tree still counts on them.
+    pub fn impaired(&self, impairment: Impairment) -> Vec<TopicIdPartition> {
+        let unopened = self.hosted.iter().filter_map(|(id, unopened)| Some((id, unopened.as_ref()?)));
+        unopened.filter(|(_, unopened)| unopened.impairment() == impairment).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether directories that were replaced may become ordinary ones: the quorum counts on nothing that was lost with them. Until
+    /// then every start finds that they are new (scenario 33).
+    pub fn may_claim_replaced(&self) -> bool {
+        self.is_current && self.impaired(Impairment::Lost).is_empty()
+    }
+}

@@ -3,7 +3,7 @@
 use ottla_model::{ErrorCode, InstanceId, MemberId};
 
 use super::member::{JOINING, LEFT, LEFT_FOR_A_WHILE, Member, Owned};
-use super::reconcile::{Claimed, Voice, refuse_unknown_state};
+use super::reconcile::{Answered, Claimed, Voice, refuse_unknown_state};
 use super::validate::validate;
 use super::{ConsumerGroup, Refusal, regex};
 use crate::answer::{Answer, ConsumerHeartbeatAnswer};
@@ -153,10 +153,12 @@ impl ConsumerGroup {
         claimed: Claimed<'_>,
         voice: Voice,
     ) {
-        let mut is_given = false;
+        let mut answered = Answered::default();
         if let Some(next) = self.reconciled(cx, id, claimed, voice) {
-            let before = self.members.get(id).map(|member| &member.assigned);
-            is_given = !before.is_some_and(|before| is_part(&next.assigned, before));
+            let before = self.members.get(id);
+            answered.is_given = !before.is_some_and(|before| is_part(&next.assigned, &before.assigned));
+            answered.must_give_up_more =
+                !before.is_some_and(|before| is_part(&next.pending_revocation, &before.pending_revocation));
             self.write(records, next.assignment_record(cx.group, id));
             if next.must_give_up() {
                 cx.schedule(Timer::Rebalance(id.clone()), next.rebalance_timeout_ms);
@@ -164,7 +166,7 @@ impl ConsumerGroup {
                 cx.cancel(Timer::Rebalance(id.clone()));
             }
         }
-        self.heard(cx, id, claimed, voice, is_given);
+        self.heard(cx, id, claimed, voice, answered);
     }
 
     pub(super) fn refuse_if_full(&self, cx: &Context<'_>, id: &MemberId) -> Result<(), Refusal> {

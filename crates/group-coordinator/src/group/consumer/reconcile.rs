@@ -24,7 +24,8 @@ use crate::shard::Context;
 const QUIET: Duration = Duration::from_secs(1);
 
 /// A client that says everything in every heartbeat cannot be told from one whose answers are lost, but by how often it does. After so
-/// many in a row since it was told to give something up, what it says counts.
+/// many in a row since it was told to give something up, it has heard of it. `QUIET` later it has also finished taking what it was
+/// given before, and what it says counts.
 const FULL_IN_A_ROW: u8 = 4;
 
 /// What a member last said that it owns. Kept by this coordinator only: members say everything to the next one.
@@ -37,6 +38,17 @@ pub(super) struct Report {
     told: Option<MonotonicMs>,
     /// How many heartbeats in a row have said everything since then.
     full_since_told: u8,
+    /// When these became `FULL_IN_A_ROW`.
+    always_full_since: Option<MonotonicMs>,
+}
+
+/// What the answer to a heartbeat changes for its member.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Answered {
+    /// It gets partitions that it did not have.
+    pub(super) is_given: bool,
+    /// It has to give up partitions that it had not been told to give up.
+    pub(super) must_give_up_more: bool,
 }
 
 /// How a member speaks of what it owns.
@@ -103,7 +115,7 @@ impl ConsumerGroup {
     fn has_let_go(&self, cx: &Context<'_>, id: &MemberId, member: &Member, claimed: Claimed<'_>, voice: Voice) -> bool {
         let pending = &member.pending_revocation;
         if claimed.is_some() {
-            let counts = voice != Voice::Unsure || self.has_said_to_own(id, pending) || self.is_always_full(id);
+            let counts = voice != Voice::Unsure || self.has_said_to_own(id, pending) || self.is_always_full(cx, id);
             return counts && !claims_any(claimed, pending);
         }
         // It is as it said last.
@@ -114,9 +126,11 @@ impl ConsumerGroup {
         })
     }
 
-    /// Whether the member has said everything in every heartbeat since it was told to give something up.
-    fn is_always_full(&self, id: &MemberId) -> bool {
-        self.soft.reports.get(id).is_some_and(|report| report.full_since_told >= FULL_IN_A_ROW)
+    /// Whether the member has said everything in every heartbeat since it was told to give something up, and takes nothing that
+    /// it was given before.
+    fn is_always_full(&self, cx: &Context<'_>, id: &MemberId) -> bool {
+        let since = self.soft.reports.get(id).and_then(|report| report.always_full_since);
+        since.is_some_and(|since| cx.now.monotonic >= since + QUIET)
     }
 
     /// Whether a member that has not been told to give these up has done so.
@@ -136,7 +150,7 @@ impl ConsumerGroup {
         id: &MemberId,
         claimed: Claimed<'_>,
         voice: Voice,
-        is_given: bool,
+        answered: Answered,
     ) {
         let Some(member) = self.members.get(id) else { return };
         let must_give_up = member.must_give_up();
@@ -145,14 +159,19 @@ impl ConsumerGroup {
             report.owned = claimed.iter().flat_map(|(topic, of)| of.iter().map(|of| (*topic, *of))).collect();
             report.is_fresh = true;
         }
-        report.is_fresh &= !is_given;
+        report.is_fresh &= !answered.is_given;
         let is_full = voice == Voice::Unsure;
         report.full_since_told = match report.told {
-            Some(_) if is_full && must_give_up => report.full_since_told.saturating_add(1),
+            Some(_) if is_full && must_give_up && !answered.must_give_up_more => {
+                report.full_since_told.saturating_add(1)
+            }
             _ => 0,
         };
-        // One that is unsure may not have heard what it was told before: it is told now.
-        let told = report.told.filter(|_| !is_full).unwrap_or(cx.now.monotonic);
+        let is_always_full = report.full_since_told >= FULL_IN_A_ROW;
+        report.always_full_since = is_always_full.then(|| report.always_full_since.unwrap_or(cx.now.monotonic));
+        // A member that is unsure may not have heard what it was told before: it is told now. So is a member that has to
+        // give up something else than before: when it was told of the former says nothing about the latter.
+        let told = report.told.filter(|_| !is_full && !answered.must_give_up_more).unwrap_or(cx.now.monotonic);
         report.told = must_give_up.then_some(told);
     }
 

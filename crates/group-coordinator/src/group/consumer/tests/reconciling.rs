@@ -273,7 +273,7 @@ fn a_member_that_always_says_everything_lets_go_of_what_it_never_had() {
     world.beat(join("a", &["t"]));
     world.beat(join("b", &["t"]));
     assert_eq!(world.beat(full(1, &[])).assignment, Some(partitions(&[(t, &[0])])));
-    for _ in 0..4 {
+    for _ in 0..7 {
         world.host.pass(250);
         let answer = world.beat(full(1, &[0]));
         assert_eq!((answer.error, answer.member_epoch), (ErrorCode::None, 1));

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ottla_config::BrokerConfig;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, Offset, TopicId, TopicPartition};
-use ottla_partition::Found;
+use ottla_partition::{DirectoryUse, Found, directory_for_new_log};
 use ottla_storage::checkpoint::meta_properties::MetaProperties;
 use ottla_storage::checkpoint::registration::Registration;
 use ottla_storage::{
@@ -408,14 +408,15 @@ impl LogDirs {
         }
     }
 
-    /// Where a new partition goes: the directory that works and holds the fewest; one that is full or cordoned (KIP-1066) only if
-    /// there is no other.
+    /// Where a new partition's log goes. `cordoned`: paths, or `*` for all.
     pub fn least_used(&self, cordoned: &[&str]) -> Option<&Arc<LogDir>> {
-        let working = self.directories.iter().filter(|directory| !directory.health().is_failed());
-        working.min_by_key(|directory| {
-            let is_cordoned = cordoned.iter().any(|name| *name == "*" || directory.path().as_os_str() == *name);
-            (is_cordoned, directory.health().is_full(), directory.partitions.load(Ordering::Relaxed))
-        })
+        let uses = self.directories.iter().map(|directory| DirectoryUse {
+            is_failed: directory.health().is_failed(),
+            is_full: directory.health().is_full(),
+            is_cordoned: cordoned.iter().any(|name| *name == "*" || directory.path().as_os_str() == *name),
+            partitions: directory.partitions.load(Ordering::Relaxed),
+        });
+        self.directories.get(directory_for_new_log(uses)?)
     }
 
     /// The directory of this path.

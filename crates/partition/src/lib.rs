@@ -30,7 +30,9 @@ pub use hosting::{AbsentLog, FoundLog, Hosting, choose_log, host};
 pub use leading::{
     AppendError, Appended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, OffsetSearch, ReadError, Reader,
 };
-pub use placement::{Found, Local, Place, Placement, Replicas};
+pub use placement::{
+    BrokerNews, DirectoryUse, Found, Local, Place, Placement, Replicas, directory_for_new_log, eligible_epoch,
+};
 pub use replica::{LogState, Replica, ReplicaConfig};
-pub use resignation::{Impairment, places_to_give_up, resignation};
+pub use resignation::{DirectoryState, Impairment, places_to_give_up, resignation};
 pub use rules::BrokenRules;

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ottla_metadata::{Delta, Image, PartitionState};
+use ottla_metadata::{BrokerChange, Delta, Image, PartitionState};
 use ottla_model::{BrokerEpoch, BrokerId, TopicId, TopicIdPartition, TopicName, TopicPartition};
 
 use crate::hosting::{AbsentLog, FoundLog, Hosting, choose_log, host};
@@ -47,6 +47,52 @@ pub enum Place<L> {
     New,
     /// Nothing: the log cannot be opened, or may be in a directory that is missing. [`Replicas::unopened`] has what was found.
     Offline(AbsentLog),
+}
+
+/// The epoch under which a broker may be in an ISR.
+pub fn eligible_epoch(image: &Image, broker: BrokerId) -> Option<BrokerEpoch> {
+    image.broker(broker).filter(|broker| broker.is_active()).map(|broker| broker.epoch)
+}
+
+/// What a change of a broker's registration means for the replicas here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BrokerNews {
+    /// Its process or its address is another: connections to it are begun anew.
+    pub is_other: bool,
+    /// Its replicas may have caught up while they were not eligible, and say nothing more: their leaders here are ticked.
+    pub became_active: bool,
+}
+
+impl BrokerNews {
+    pub fn of(local: BrokerId, change: &BrokerChange) -> Self {
+        let Some(new) = change.new.as_ref().filter(|_| change.id != local) else {
+            return Self { is_other: false, became_active: false };
+        };
+        let old = change.old.as_ref();
+        let is_other =
+            old.is_none_or(|old| old.epoch != new.epoch || old.inter_broker_endpoint() != new.inter_broker_endpoint());
+        let became_active = new.is_active() && old.is_none_or(|old| old.epoch != new.epoch || !old.is_active());
+        Self { is_other, became_active }
+    }
+}
+
+/// What decides where a new log goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DirectoryUse {
+    pub is_failed: bool,
+    pub is_full: bool,
+    /// KIP-1066: `cordoned.log.dirs` names it.
+    pub is_cordoned: bool,
+    /// Partitions that have their logs there.
+    pub partitions: usize,
+}
+
+/// The place of the directory where a new log goes: the one that works and holds the fewest; one that is full or cordoned only if there
+/// is no other. None if none works.
+pub fn directory_for_new_log(directories: impl Iterator<Item = DirectoryUse>) -> Option<usize> {
+    let working = directories.enumerate().filter(|(_, directory)| !directory.is_failed);
+    let cost = |directory: &DirectoryUse| (directory.is_cordoned, directory.is_full, directory.partitions);
+    working.min_by_key(|(_, directory)| cost(directory)).map(|(place, _)| place)
 }
 
 /// A replica whose log could not be opened, or was lost.

@@ -15,6 +15,30 @@ pub enum Impairment {
     Lost,
 }
 
+/// What is known of a log directory's disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DirectoryState {
+    /// Out of use until the process starts again.
+    pub is_failed: bool,
+    /// A write found no room.
+    pub is_full: bool,
+    /// Writes do not come back.
+    pub is_stalled: bool,
+}
+
+impl DirectoryState {
+    /// What keeps the replicas of the directory from serving. `is_out_of_room`: the last append of this one found no room.
+    pub fn impairment(self, is_out_of_room: bool) -> Option<Impairment> {
+        if self.is_failed {
+            Some(Impairment::Unreadable)
+        } else if self.is_stalled || self.is_full && is_out_of_room {
+            Some(Impairment::Unwritable)
+        } else {
+            None
+        }
+    }
+}
+
 /// Why this replica gives up its place in the tree's state, to be asked until the image shows it; none while it keeps the place.
 pub fn resignation(
     local: BrokerId,

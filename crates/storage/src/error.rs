@@ -73,6 +73,13 @@ pub enum OpenError {
     Io { directory: PathBuf, error: io::Error },
 }
 
+impl OpenError {
+    /// Whether it is the log's content that keeps it from being opened: opening it again will not help.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::CorruptMiddle { .. } | Self::UnknownTopic { .. })
+    }
+}
+
 /// A file whose content is not of its format.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{what}: {reason}")]

@@ -2,6 +2,8 @@
 
 use ottla_model::{LeaderEpoch, Offset, TopicIdPartition};
 
+use crate::content::{Content, RecordId};
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fact {
     /// This broker leads from now on.
@@ -11,9 +13,17 @@ pub enum Fact {
     /// The log holds new records from here on.
     Appended { partition: TopicIdPartition, from: Offset },
     /// A produce with acks=all and min.insync.replicas of at least 2 was answered.
-    Acknowledged { partition: TopicIdPartition, leader_epoch: LeaderEpoch, first: Offset, next: Offset, min_isr: usize },
-    /// A log was opened by a new process.
-    Opened { partition: TopicIdPartition },
+    /// `record` is the first one, as it was appended.
+    Acknowledged {
+        partition: TopicIdPartition,
+        leader_epoch: LeaderEpoch,
+        first: Offset,
+        next: Offset,
+        record: Option<RecordId>,
+        min_isr: usize,
+    },
+    /// A new process opened a log that held this. Its role may have begun with a truncation since.
+    Opened { partition: TopicIdPartition, content: Content },
     /// The replica is gone: its topic was deleted.
     Removed { partition: TopicIdPartition },
     /// Something is wrong that no fault explains.

@@ -265,28 +265,26 @@ impl Invariants {
         })
     }
 
-    /// A new process opened a log; `before` is what the former one had.
+    /// A new process opened a log; `before` is what the former one had, if its host has kept its power and its disk.
     pub fn opened(
         &mut self,
         id: TopicIdPartition,
         replica: Replica<'_>,
         before: Option<&Content>,
-        after_power_loss: bool,
     ) -> Result<(), Violation> {
-        let Some(before) = before else { return Ok(()) };
-        let lost = before
-            .iter_from(before.start().max(replica.content.start()))
-            .any(|(offset, record)| replica.content.get(offset) != Some(record));
-        if lost && !after_power_loss {
-            violated!(
-                "b{} was killed and lost records of partition {}: {}..{} became {}..{}",
-                replica.broker,
-                id.partition,
-                before.start(),
-                before.end(),
-                replica.content.start(),
-                replica.content.end()
-            );
+        if let Some(before) = before {
+            let kept = before.start().max(replica.content.start());
+            if before.iter_from(kept).any(|(offset, record)| replica.content.get(offset) != Some(record)) {
+                violated!(
+                    "b{} was killed and lost records of partition {}: {}..{} became {}..{}",
+                    replica.broker,
+                    id.partition,
+                    before.start(),
+                    before.end(),
+                    replica.content.start(),
+                    replica.content.end()
+                );
+            }
         }
         self.appended(id, replica, replica.content.start())
     }

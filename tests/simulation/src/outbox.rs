@@ -3,9 +3,10 @@
 use std::fmt;
 
 use ottla_metadata::controller::Probe;
+use ottla_model::{BrokerId, ErrorCode, Offset};
 
 use crate::facts::Fact;
-use crate::message::Message;
+use crate::message::{CallId, Message, ProduceAnswer};
 use crate::network::NodeId;
 
 /// Collected during one turn of one process.
@@ -24,6 +25,15 @@ pub struct Outbox {
 impl Outbox {
     pub fn send(&mut self, to: NodeId, message: Message) {
         self.sends.push((to, message));
+    }
+
+    /// The answer to a produce: where its first record is, or the error and who leads.
+    pub fn answer_produce(&mut self, to: NodeId, call: CallId, result: Result<Offset, ErrorCode>, leader: BrokerId) {
+        let (error, base_offset) = match result {
+            Ok(first) => (ErrorCode::None, first),
+            Err(error) => (error, Offset::UNKNOWN),
+        };
+        self.send(to, Message::ProduceAnswer { call, answer: ProduceAnswer { error, base_offset, leader } });
     }
 
     pub fn note(&mut self, what: fmt::Arguments<'_>) {

@@ -3,10 +3,13 @@
 use std::fmt;
 
 use ottla_metadata::controller::BrokenRules as ControllerRules;
+use ottla_partition::BrokenRules;
 use ottla_quorum_node::BrokenRules as NodeRules;
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
-use ottla_replication::Rules;
 
+use ottla_storage::env::Faults;
+
+use crate::broker::BrokerNode;
 use crate::clock::SimTime;
 use crate::faults::{FaultPlan, Kind};
 use crate::invariants::Violation;
@@ -26,7 +29,7 @@ const CONVERGENCE_MS: u64 = 60_000;
 pub struct Options {
     /// Print every step.
     pub prints: bool,
-    pub rules: Rules,
+    pub rules: BrokenRules,
     pub fetcher_rules: FetcherRules,
     pub controller_rules: ControllerRules,
     pub node_rules: NodeRules,
@@ -158,7 +161,7 @@ impl Run<'_> {
     /// After a loss of power a log may be refused (scenario 14). A copy takes its place, unless it is the last in-sync one: that is
     /// for people.
     fn is_for_people(&self) -> bool {
-        self.world.brokers.values().any(|broker| broker.has_damaged_log())
+        self.world.brokers.values().any(|broker| broker.has_offline_log())
     }
 
     fn converge(&mut self) -> Result<(), Violation> {
@@ -209,6 +212,11 @@ impl Run<'_> {
             return leader;
         }
         self.a_broker()
+    }
+
+    fn a_disk(&mut self, broker: i32) -> usize {
+        let disks = self.world.brokers.get(&broker).map_or(1, BrokerNode::disks);
+        usize::try_from(self.random.below(disks as u64)).unwrap_or(0)
     }
 
     fn a_coordinator(&mut self) -> u64 {
@@ -321,7 +329,9 @@ impl Run<'_> {
             Kind::DiskErrors => {
                 let id = self.an_important_broker();
                 let ppm = u32::try_from(self.random.between(500, 30_000)).unwrap_or(0);
-                self.world.break_disk(id, ppm, outage);
+                let faults = Faults { io_error_ppm: ppm, no_space_ppm: ppm, sync_error_ppm: ppm, ..Faults::NONE };
+                let directory = self.a_disk(id);
+                self.world.break_disk(id, directory, faults, outage);
             }
             Kind::DeleteRecords => {
                 let partitions = self.world.partitions();

@@ -108,7 +108,7 @@ impl Script {
     }
 
     pub fn end_of(&self, id: i32) -> Step<Offset> {
-        Ok(self.replica(id)?.log.log_end_offset())
+        Ok(self.replica(id)?.log_end())
     }
 
     pub fn hw_of(&self, id: i32) -> Step<Offset> {

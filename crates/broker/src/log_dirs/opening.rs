@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use ottla_model::Offset;
 use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::{
-    CheckpointKind, DirectoryError, LeftBy, LogConfig, OpenError, OpenOptions, PartitionDirectory, RealEnv,
-    RecoveryProgress,
+    CheckpointKind, DirectoryError, LeftBy, LogConfig, OpenOptions, PartitionDirectory, RealEnv, RecoveryProgress,
 };
 use parking_lot::Mutex;
 
@@ -129,8 +128,7 @@ fn open(
         Ok(opened) => (Some(Box::new(opened.log)), opened.high_watermark, false),
         Err(error) => {
             tracing::error!(%error, "a log is not opened");
-            let is_damaged = matches!(error, OpenError::CorruptMiddle { .. } | OpenError::UnknownTopic { .. });
-            (None, Offset::ZERO, is_damaged)
+            (None, Offset::ZERO, error.is_damage())
         }
     };
     FoundLog {

@@ -38,8 +38,7 @@ pub struct PartitionContext {
 impl PartitionContext {
     /// Which brokers may be in an ISR, by the current image; looked up only when asked.
     pub fn eligible_epoch(&self, broker: BrokerId) -> Option<BrokerEpoch> {
-        let image = self.metadata.peek();
-        image.broker(broker).filter(|broker| broker.is_active()).map(|broker| broker.epoch)
+        ottla_partition::eligible_epoch(&self.metadata.peek(), broker)
     }
 
     /// A directory's disk refused: it is out of use until the process starts again.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState, TopicImage};
 use ottla_model::{ErrorCode, MonotonicMs, Offset, TopicIdPartition, TopicName};
-use ottla_partition::{AbsentLog, BrokenRules, Local, Place, Placement};
+use ottla_partition::{AbsentLog, BrokenRules, BrokerNews, Local, Place, Placement};
 use ottla_storage::{DiskFault, OpenError, RealEnv};
 
 use super::{DeltaState, Hosted, ReplicaManager};
@@ -406,18 +406,11 @@ impl ReplicaManager {
     }
 
     fn broker_changed(&self, image: &Image, change: &BrokerChange, now: MonotonicMs) {
-        let Some(new) = change.new.as_ref().filter(|_| change.id != self.identity.id()) else { return };
-        let is_other = change
-            .old
-            .as_ref()
-            .is_none_or(|old| old.epoch != new.epoch || old.inter_broker_endpoint() != new.inter_broker_endpoint());
-        if is_other {
+        let news = BrokerNews::of(self.identity.id(), change);
+        if news.is_other {
             self.fetchers.reconnect(change.id);
         }
-        let became_active =
-            new.is_active() && change.old.as_ref().is_none_or(|old| old.epoch != new.epoch || !old.is_active());
-        if became_active {
-            // Its replicas may have caught up while they were not eligible, and say nothing more.
+        if news.became_active {
             for id in image.hosted_by(change.id) {
                 if let Some(partition) = self.partition(id).filter(|partition| partition.leads()) {
                     partition.tick(now);

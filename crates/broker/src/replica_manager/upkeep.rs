@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ottla_model::{BrokerEpoch, ErrorCode, TopicIdPartition};
-use ottla_partition::{Impairment, places_to_give_up};
+use ottla_partition::{DirectoryState, Impairment, places_to_give_up};
 use ottla_storage::{CheckpointKind, Collected};
 use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
@@ -133,23 +133,21 @@ impl ReplicaManager {
             for directory in self.log_dirs.all() {
                 if directory.health().is_failed() {
                     self.leave_failed(directory).await;
+                    self.give_up_impaired(directory, false).await;
                     continue;
-                }
-                if directory.health().is_full() {
-                    let mut partitions = self.partitions_in(directory);
-                    partitions.retain(|partition| partition.is_out_of_room());
-                    self.give_up(ids(&partitions), Impairment::Unwritable).await;
                 }
                 let looks = watches.entry(directory.path().clone()).or_default().look(directory.health());
                 // First: what the tree then says of its partitions must not wait for it.
                 directory.health().set_stalled(looks >= STALLED_LOOKS);
-                if looks >= STALLED_LOOKS && looks.is_multiple_of(STALLED_LOOKS) {
+                // The quorum is asked again only as often as that.
+                let gives_up = looks >= STALLED_LOOKS && looks.is_multiple_of(STALLED_LOOKS);
+                if gives_up {
                     tracing::error!(
                         directory = %directory.path().display(), seconds = looks,
                         "the log directory does not answer: its leaderships are given up"
                     );
-                    self.give_up(ids(&self.partitions_in(directory)), Impairment::Unwritable).await;
                 }
+                self.give_up_impaired(directory, gives_up).await;
             }
             self.show_directories();
             if self.log_dirs.all_failed() {
@@ -171,7 +169,22 @@ impl ReplicaManager {
         });
         // Others are asked to lead in any case.
         let _ = tokio::time::timeout(WATCH_INTERVAL, left).await;
-        self.give_up(ids(&self.partitions_in(directory)), Impairment::Unreadable).await;
+    }
+
+    /// Gives up the places of replicas that the directory's disk keeps from serving.
+    async fn give_up_impaired(&self, directory: &Arc<LogDir>, is_stalled: bool) {
+        let health = directory.health();
+        let state = DirectoryState { is_failed: health.is_failed(), is_full: health.is_full(), is_stalled };
+        if state == DirectoryState::default() {
+            return;
+        }
+        let partitions = self.partitions_in(directory);
+        for impairment in [Impairment::Unreadable, Impairment::Unwritable] {
+            let is_impaired =
+                |partition: &&Arc<Partition>| state.impairment(partition.is_out_of_room()) == Some(impairment);
+            self.give_up(partitions.iter().filter(is_impaired).map(|partition| partition.id()).collect(), impairment)
+                .await;
+        }
     }
 
     fn show_directories(&self) {
@@ -324,10 +337,6 @@ fn close_all(partitions: &[Arc<Partition>]) -> Closed {
         closed.log_starts.push((name, Some(log.log_start_offset())));
     }
     closed
-}
-
-fn ids(partitions: &[Arc<Partition>]) -> Vec<TopicIdPartition> {
-    partitions.iter().map(|partition| partition.id()).collect()
 }
 
 fn offsets(partitions: &[Arc<Partition>], kind: CheckpointKind) -> Collected {

@@ -106,6 +106,14 @@ impl FaultyEnv {
         self.state.lock().faults = faults;
     }
 
+    /// Does something that no fault concerns: looks of a test.
+    pub fn without_faults<T>(&self, act: impl FnOnce() -> T) -> T {
+        let faults = std::mem::replace(&mut self.state.lock().faults, Faults::NONE);
+        let result = act();
+        self.state.lock().faults = faults;
+        result
+    }
+
     /// Lets the process die after this many operations that change something: from then on each is an error, and changes
     /// nothing, until [`Self::kill`] or [`Self::lose_power`] begins the next life.
     pub fn die_after(&self, operations: u64) {

@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs, TopicIdPartition};
+use ottla_partition::FollowerEffects;
 use ottla_replica_fetcher::{
     Assignments, BrokenRules, Effect, FetchRequest, FetchResponse, Fetcher, FetcherConfig, Followers, Reassigned,
     RequestNumber,
 };
-use ottla_replication::{FetchAnswer, FetchPosition, FollowerAction, FollowerStep};
-use ottla_storage::AppendError;
+use ottla_replication::{FetchAnswer, FetchPosition, FollowerStep};
 
 use super::process::Process;
-use super::replica::{DiskFailed, Role};
 use crate::message::{CallId, Fetch, FetchedPartition, Message, SessionRef};
 use crate::network::NodeId;
 use crate::outbox::Outbox;
@@ -92,25 +91,16 @@ impl Fetchers {
 /// The followers of a process, for the fetcher's core.
 struct LocalFollowers<'a> {
     process: &'a mut Process,
+    now: MonotonicMs,
     wall: TimestampMs,
     out: &'a mut Outbox,
-}
-
-impl LocalFollowers<'_> {
-    fn died(&mut self, error: &DiskFailed) -> FollowerStep {
-        self.process.die(error, self.out);
-        FollowerStep::Stop
-    }
 }
 
 impl Followers for LocalFollowers<'_> {
     type Handle = TopicIdPartition;
 
     fn next_step(&mut self, id: &TopicIdPartition, leader_epoch: LeaderEpoch) -> FollowerStep {
-        let follower = self.process.replicas.get(id).and_then(|replica| replica.follower());
-        follower
-            .filter(|follower| follower.leader_epoch() == leader_epoch)
-            .map_or(FollowerStep::Stop, |follower| follower.next_step())
+        self.process.replicas.get(id).map_or(FollowerStep::Stop, |replica| replica.core.next_step(leader_epoch))
     }
 
     fn fetched(
@@ -120,11 +110,9 @@ impl Followers for LocalFollowers<'_> {
         answer: &FetchAnswer,
         records: &[u8],
     ) -> FollowerStep {
-        match self.process.follower_answered(*id, asked, answer, records, self.wall, self.out) {
-            Ok(Some(step)) => step,
-            Ok(None) => self.next_step(id, asked.leader_epoch),
-            Err(error) => self.died(&error),
-        }
+        let Some(replica) = self.process.replicas.get_mut(id) else { return FollowerStep::Stop };
+        let effects = replica.core.leader_answered(asked, answer, records, self.now, self.wall);
+        self.process.execute_follower(*id, effects, self.out)
     }
 
     fn leader_bounds(
@@ -134,21 +122,8 @@ impl Followers for LocalFollowers<'_> {
         bounds: Option<(Offset, Offset)>,
     ) -> FollowerStep {
         let Some(replica) = self.process.replicas.get_mut(id) else { return FollowerStep::Stop };
-        let Role::Follower(follower) = &mut replica.role else { return FollowerStep::Stop };
-        if follower.leader_epoch() != leader_epoch {
-            return FollowerStep::Stop;
-        }
-        match follower.leader_bounds(bounds) {
-            FollowerAction::Truncate(truncation) => {
-                if let Err(error) = replica.truncate(truncation, self.wall, self.out) {
-                    return self.died(&error);
-                }
-                self.process.write_recovery_points(self.out);
-                self.next_step(id, leader_epoch)
-            }
-            FollowerAction::BackOff => FollowerStep::BackOff,
-            _ => self.next_step(id, leader_epoch),
-        }
+        let effects = replica.core.leader_bounds(leader_epoch, bounds, self.wall);
+        self.process.execute_follower(*id, effects, self.out)
     }
 }
 
@@ -165,7 +140,7 @@ impl Process {
     }
 
     fn role_changed(&mut self, now: MonotonicMs, id: TopicIdPartition) {
-        let following = self.replicas.get(&id).and_then(|replica| replica.follower()).map(|f| f.following());
+        let following = self.replicas.get(&id).and_then(|replica| replica.core.following());
         let leader = following.map(|following| following.leader);
         let Reassigned { from, to } = self.fetchers.assignments.assign(id, leader);
         if let Some(source) = from.and_then(|from| self.fetchers.sources.get_mut(&from)) {
@@ -190,7 +165,7 @@ impl Process {
 
     fn run_fetcher(&mut self, now: MonotonicMs, wall: TimestampMs, source: &mut Source, out: &mut Outbox) {
         loop {
-            let effects = source.core.tick(now, &mut LocalFollowers { process: self, wall, out });
+            let effects = source.core.tick(now, &mut LocalFollowers { process: self, now, wall, out });
             if effects.is_empty() {
                 return;
             }
@@ -243,7 +218,7 @@ impl Process {
             while let Some((_, underway, received @ Some(_))) = source.underway.front_mut() {
                 let (underway, received) = (*underway, received.take());
                 source.underway.pop_front();
-                let mut followers = LocalFollowers { process, wall, out };
+                let mut followers = LocalFollowers { process, now, wall, out };
                 match (underway, received) {
                     (Underway::Fetch(number), Some(Received::Fetch { error, session_id, partitions })) => {
                         let response = FetchResponse { error, session_id };
@@ -259,65 +234,31 @@ impl Process {
         });
     }
 
-    /// What the follower makes of an answer; none: what its state says now.
-    fn follower_answered(
-        &mut self,
-        id: TopicIdPartition,
-        asked: FetchPosition,
-        answer: &FetchAnswer,
-        records: &[u8],
-        wall: TimestampMs,
-        out: &mut Outbox,
-    ) -> Result<Option<FollowerStep>, DiskFailed> {
-        let Some(replica) = self.replicas.get_mut(&id) else { return Ok(Some(FollowerStep::Stop)) };
-        let Role::Follower(follower) = &mut replica.role else { return Ok(Some(FollowerStep::Stop)) };
-        if follower.leader_epoch() != asked.leader_epoch {
-            return Ok(Some(FollowerStep::Stop));
+    /// Carries out what became of a leader's answer.
+    fn execute_follower(&mut self, id: TopicIdPartition, effects: FollowerEffects, out: &mut Outbox) -> FollowerStep {
+        let Some(replica) = self.replicas.get_mut(&id) else { return FollowerStep::Stop };
+        if let Some(cut) = &effects.truncated {
+            replica.was_cut(cut, out);
         }
-        match follower.fetched(asked, answer, replica.log.epoch_history()) {
-            FollowerAction::Append => {}
-            FollowerAction::Truncate(truncation) => {
-                replica.truncate(truncation, wall, out)?;
-                self.write_recovery_points(out);
-                return Ok(None);
-            }
-            FollowerAction::BackOff => return Ok(Some(FollowerStep::BackOff)),
-            FollowerAction::AskLeaderBounds
-            | FollowerAction::FetchAgain
-            | FollowerAction::AwaitNewEpoch
-            | FollowerAction::Ignore => return Ok(None),
+        if effects.appended {
+            replica.appended(out);
         }
-        let before = replica.log.log_end_offset();
-        if !records.is_empty() {
-            match replica.log.append_as_follower(records, asked.leader_epoch, wall) {
-                Ok(_) => {}
-                Err(error @ (AppendError::Io(_) | AppendError::Offline)) => return Err(DiskFailed(error.to_string())),
-                Err(error) => {
-                    out.note(format_args!("{}: the leader's records do not fit: {error}", replica.name));
-                    if matches!(error, AppendError::UnexpectedOffset { .. })
-                        && let FollowerAction::Truncate(truncation) = follower.records_do_not_follow(answer)
-                    {
-                        replica.truncate(truncation, wall, out)?;
-                        self.write_recovery_points(out);
-                        return Ok(None);
-                    }
-                    return Ok(Some(FollowerStep::BackOff));
-                }
-            }
+        if let Some(high_watermark) = effects.high_watermark {
+            replica.publish(high_watermark, out);
         }
-        if answer.log_start > replica.log.log_start_offset() {
-            replica.log.advance_log_start(answer.log_start);
+        if let Some(error) = &effects.refused {
+            out.note(format_args!("{}: the leader's records do not fit: {error}", replica.name));
         }
-        let local = replica.local_log();
-        let Role::Follower(follower) = &mut replica.role else { return Ok(Some(FollowerStep::Stop)) };
-        let moved = follower.appended(local, answer);
-        if local.end > before {
-            replica.appended(before, &self.env, self.faults, out);
+        if effects.appended {
+            self.append_succeeded(id);
         }
-        if let Some(high_watermark) = moved {
-            replica.follower_moved(high_watermark, out);
+        if let Some(cut) = effects.truncated {
+            self.log_was_cut(id, cut.recovery_point, out);
         }
-        Ok(None)
+        if let Some(error) = effects.disk_error {
+            self.disk_refused(id, &error.text, error.cause.as_ref(), out);
+        }
+        effects.step
     }
 }
 

@@ -1,9 +1,10 @@
-//! One broker: a host with a disk that loses what was not synced, and the process on it. The process is a small shell around
-//! the same cores as the real broker's: the image, `Leader` and `Follower`, and the log.
+//! One broker: a host with disks that lose what was not synced, and the process on it. The process is a shell around the same cores as
+//! the real broker's; it carries out what they decide.
 //!
 //! - [`session`]: registration, heartbeats, the watch, controlled shutdown.
-//! - [`disk`]: opening, syncing, checkpoints.
-//! - [`replica`]: one partition's log and role.
+//! - [`disk`]: log directories: opening, checkpoints, failures, the end.
+//! - [`process`]: its turns, and what the image means for its replicas.
+//! - [`replica`]: one partition's replica, and what its log holds.
 //! - [`serving`]: what clients and followers ask.
 //! - [`fetching`]: what a follower does. [`sessions`]: the fetch sessions that followers have here.
 
@@ -16,17 +17,16 @@ mod session;
 mod sessions;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_metadata::Image;
 use ottla_model::{BrokerEpoch, BrokerId, IncarnationId, TopicIdPartition};
+use ottla_partition::BrokenRules;
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
-use ottla_replication::Rules;
 use ottla_storage::LogConfig;
-use ottla_storage::checkpoint::clean_shutdown;
-use ottla_storage::env::{Env, Faults, FaultyEnv};
+use ottla_storage::env::{Faults, FaultyEnv};
 
 use crate::clock::{HostClock, SimTime};
 use crate::content::Content;
@@ -47,20 +47,18 @@ fn data() -> &'static Path {
     Path::new(DATA)
 }
 
-fn path(name: &str) -> PathBuf {
-    data().join(name)
-}
-
 /// What all brokers of a run share.
 #[derive(Clone, Debug)]
 pub struct BrokerSettings {
     pub coordinators: Vec<u64>,
     pub replica_lag_time_max: Duration,
-    pub rules: Rules,
+    pub rules: BrokenRules,
     pub fetcher_rules: FetcherRules,
     pub log_config: Arc<LogConfig>,
     /// The brokers' own `min.insync.replicas`.
     pub min_insync_replicas: i32,
+    /// Log directories of each broker, every one a disk of its own.
+    pub log_dirs: usize,
 }
 
 /// A host of the cluster.
@@ -69,25 +67,25 @@ pub struct BrokerNode {
     pub clock: HostClock,
     settings: Arc<BrokerSettings>,
     random: Random,
-    env: FaultyEnv,
-    faults: Faults,
+    /// The disk of each log directory.
+    disks: Vec<FaultyEnv>,
     process: Option<Process>,
     /// Which boot of the host this is: while it lasts, the page cache does.
     boot: u64,
-    /// What the logs held when the last process ended, for the comparison with what came back.
-    last_contents: BTreeMap<TopicIdPartition, Content>,
+    /// What the logs of each directory held when the last process ended, for the comparison with what comes back. A loss of power, or of
+    /// the disk, ends it.
+    last_contents: BTreeMap<TopicIdPartition, (usize, Content)>,
 }
 
 impl BrokerNode {
     pub fn new(id: BrokerId, settings: Arc<BrokerSettings>, mut random: Random) -> Self {
-        let env = FaultyEnv::new(random.next_u64());
+        let disks = (0..settings.log_dirs).map(|_| FaultyEnv::new(random.next_u64())).collect();
         Self {
             id,
             clock: HostClock::default(),
             settings,
             random,
-            env,
-            faults: Faults::NONE,
+            disks,
             process: None,
             boot: 0,
             last_contents: BTreeMap::new(),
@@ -101,73 +99,47 @@ impl BrokerNode {
     /// Starts a process: opens the logs, then asks for a registration.
     pub fn start(&mut self, at: SimTime, out: &mut Outbox) {
         let incarnation = IncarnationId(self.random.bytes_16());
-        let read = || -> anyhow::Result<_> { Ok((self.take_clean_shutdown()?, self.whole_since()?)) };
-        let (clean_epoch, whole_since) = match read() {
-            Ok(epochs) => epochs,
-            Err(error) => {
-                out.note(format_args!("cannot start: {error}"));
-                out.dies = true;
-                return;
-            }
-        };
-        let mut process = Process::new(
-            self.id,
-            incarnation,
-            self.boot,
-            clean_epoch.or(whole_since).unwrap_or(BrokerEpoch::NONE),
-            self.settings.clone(),
-            self.env.clone(),
-            self.random.fork(),
-        );
-        process.faults = self.faults;
-        process.open_logs(self.clock.wall(at), clean_epoch.is_some(), out);
-        self.process = Some(process);
-    }
-
-    /// The clean-shutdown file speaks of the last end only: it goes before anything is written.
-    fn take_clean_shutdown(&self) -> anyhow::Result<Option<BrokerEpoch>> {
-        self.env.create_directory(data())?;
-        self.env.sync_directory(Path::new("/"))?;
-        let file = path(clean_shutdown::FILE_NAME);
-        if !self.env.exists(&file)? {
-            return Ok(None);
+        let opened = disk::open_logs(&self.disks, self.boot, &self.settings, self.clock.wall(at), out);
+        if opened.directories.iter().all(disk::Directory::is_failed) {
+            out.note(format_args!("cannot start: no log directory can be opened"));
+            out.dies = true;
+            return;
         }
-        let epoch = clean_shutdown::decode(&self.env.read_file(&file)?);
-        self.env.remove_file(&file)?;
-        self.env.sync_directory(data())?;
-        Ok(Some(epoch))
+        let settings = self.settings.clone();
+        self.process = Some(Process::new(self.id, incarnation, self.boot, opened, settings, self.random.fork()));
     }
 
-    /// The epoch of the last registration, if the host has not lost its page cache since: a process that was killed has lost
-    /// no record, and says so, or several processes that die at once could not be told from machines that lose power.
-    fn whole_since(&self) -> anyhow::Result<Option<BrokerEpoch>> {
-        let Some(bytes) = disk::read_small(&self.env, disk::LIFE)? else { return Ok(None) };
-        let text = String::from_utf8(bytes)?;
-        let Some((boot, epoch)) = text.split_once(' ') else { return Ok(None) };
-        Ok((boot.parse() == Ok(self.boot)).then_some(BrokerEpoch(epoch.parse()?)))
+    /// The disk of a log directory is replaced by an empty one. The process must have ended.
+    pub fn replace_disk(&mut self, directory: usize, seed: u64) {
+        if let Some(disk) = self.disks.get_mut(directory) {
+            *disk = FaultyEnv::new(seed);
+            self.last_contents.retain(|_, (held, _)| *held != directory);
+        }
     }
 
-    /// The disk is replaced by an empty one. The process must have ended.
-    pub fn replace_disk(&mut self, seed: u64) {
-        self.env = FaultyEnv::new(seed);
+    pub fn disks(&self) -> usize {
+        self.disks.len()
     }
 
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.end_process();
-        self.env.kill();
+        self.disks.iter().for_each(FaultyEnv::kill);
     }
 
     pub fn lose_power(&mut self) {
         self.end_process();
+        self.last_contents.clear();
         self.boot += 1;
-        self.env.lose_power();
+        self.disks.iter().for_each(FaultyEnv::lose_power);
     }
 
     fn end_process(&mut self) {
         if let Some(process) = self.process.take() {
-            self.last_contents =
-                process.replicas.into_iter().map(|(partition, replica)| (partition, replica.content)).collect();
+            // A replica that the process has not placed again yet keeps what it had.
+            self.last_contents.retain(|id, _| !process.forgotten.contains(id));
+            let open = process.replicas.into_iter().filter(|(_, replica)| !replica.is_offline());
+            self.last_contents.extend(open.map(|(id, replica)| (id, (replica.directory, replica.content))));
         }
     }
 
@@ -228,7 +200,7 @@ impl BrokerNode {
 
     /// What a log held when the former process ended.
     pub fn last_content(&self, partition: TopicIdPartition) -> Option<&Content> {
-        self.last_contents.get(&partition)
+        self.last_contents.get(&partition).map(|(_, content)| content)
     }
 
     /// The epoch of the registration, once the image shows it.
@@ -236,12 +208,10 @@ impl BrokerNode {
         self.process.as_ref()?.active_epoch()
     }
 
-    /// So many operations in a million fail from now on.
-    pub fn set_disk_faults(&mut self, ppm: u32) {
-        self.faults = Faults { io_error_ppm: ppm, no_space_ppm: ppm, sync_error_ppm: ppm, ..Faults::NONE };
-        self.env.set_faults(self.faults);
-        if let Some(process) = &mut self.process {
-            process.faults = self.faults;
+    /// Operations on a directory's disk fail so often from now on.
+    pub fn set_disk_faults(&mut self, directory: usize, faults: Faults) {
+        if let Some(disk) = self.disks.get(directory) {
+            disk.set_faults(faults);
         }
     }
 
@@ -250,18 +220,20 @@ impl BrokerNode {
         let now = self.clock.monotonic(at);
         if let Some(process) = &mut self.process {
             process.sync(now, 100, out);
+            process.write_recovery_points(out);
         }
     }
 
-    /// Whether some log could not be opened, and no copy has taken its place.
-    pub fn has_damaged_log(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| !process.damaged.is_empty())
+    /// Whether some log cannot be read in this life of the process, and no copy has taken its place.
+    pub fn has_offline_log(&self) -> bool {
+        self.replicas().any(|(_, replica)| replica.is_offline())
     }
 
-    /// DeleteRecords, on the partition's leader: its log starts here from now on.
-    pub fn delete_records(&mut self, partition: TopicIdPartition, before_percent: u64, out: &mut Outbox) {
-        if let Some(replica) = self.replica_mut(partition) {
-            replica.delete_records(before_percent, out);
+    /// DeleteRecords, on the partition's leader: its log starts so far on the way to the high watermark from now on.
+    pub fn delete_records(&mut self, at: SimTime, partition: TopicIdPartition, percent: u64, out: &mut Outbox) {
+        let now = self.clock.monotonic(at);
+        if let Some(process) = &mut self.process {
+            process.delete_records(now, partition, percent, out);
         }
     }
 }

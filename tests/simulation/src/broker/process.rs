@@ -1,25 +1,30 @@
-//! The process of a broker: its state, its turns, and how the image becomes roles.
+//! The process of a broker: its state, its turns, and how the image becomes replicas and roles.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
-use ottla_metadata::controller::{AlterPartition, AlterPartitions};
-use ottla_metadata::{Answer, Delta, Image, IsrMember, PartitionState, Request};
+use ottla_metadata::controller::{AlterPartition, AlterPartitions, ResignLeadership, ResignReason};
+use ottla_metadata::{Answer, Delta, Image, IsrMember, Request};
 use ottla_model::{
     BrokerEpoch, BrokerId, ErrorCode, IncarnationId, MonotonicMs, Offset, TimestampMs, TopicIdPartition, TopicName,
     TopicPartition,
 };
-use ottla_replication::{IsrOutcome, IsrProposal, LeaderConfig, LeaderEffects};
-use ottla_storage::env::{Env, Faults, FaultyEnv};
+use ottla_partition::{
+    AbsentLog, BrokerNews, Effects, Local, Place, Placement, ReplicaConfig, Replicas, eligible_epoch,
+};
+use ottla_replication::{IsrOutcome, IsrProposal};
+use ottla_storage::{DiskFault, LastRun, OpenError};
 
+use super::disk::{Directory, FoundLog, OpenedLogs};
 use super::fetching::{Fetchers, Received};
-use super::replica::{DiskFailed, Replica, Role, Waiter};
+use super::replica::{DiskFailed, Log, Replica, Waiter, WaitingProduce};
 use super::serving::ParkedFetch;
 use super::session::Session;
 use super::sessions::FetchSessions;
-use super::{BrokerSettings, path};
+use super::{BrokerSettings, data};
 use crate::facts::Fact;
-use crate::message::{CallId, Message, ProduceAnswer};
+use crate::message::{CallId, Message};
 use crate::network::NodeId;
 use crate::outbox::Outbox;
 use crate::random::Random;
@@ -34,6 +39,7 @@ pub(super) const CALL_TIMEOUT_MS: u64 = 1_000;
 pub(super) enum Call {
     Register,
     Shutdown,
+    Resign,
     Alter { partition: TopicIdPartition, proposal: IsrProposal },
 }
 
@@ -42,16 +48,23 @@ pub(super) struct Process {
     pub incarnation: IncarnationId,
     pub boot: u64,
     pub settings: Arc<BrokerSettings>,
-    pub env: FaultyEnv,
-    pub faults: Faults,
     pub random: Random,
     pub image: Image,
-    /// The image has shown this process's registration, and roles follow it.
-    pub is_active: bool,
     pub session: Session,
+    /// The epoch of the last registration of this process.
+    pub identity: BrokerEpoch,
+    pub directories: Vec<Directory>,
+    pub last_run: LastRun,
+    /// A disk has failed: this process's registration does not speak for its logs any more.
+    pub is_distrusted: bool,
+    pub watch_at: MonotonicMs,
+    /// Which replicas the tree places here.
+    pub placement: Replicas<FoundLog>,
     pub replicas: BTreeMap<TopicIdPartition, Replica>,
-    /// Logs that cannot be opened. They give way to a copy of the leader's, but never to an empty log that leads.
-    pub damaged: BTreeSet<TopicPartition>,
+    /// Replicas for whose logs a disk had no room.
+    pub uncreated: BTreeSet<TopicIdPartition>,
+    /// Replicas that ended or began anew in this process: what they held is not looked for again.
+    pub forgotten: BTreeSet<TopicIdPartition>,
     pub fetchers: Fetchers,
     pub fetch_sessions: FetchSessions,
     pub parked: Vec<ParkedFetch>,
@@ -60,6 +73,12 @@ pub(super) struct Process {
     pub calls: BTreeMap<CallId, (MonotonicMs, Call)>,
     next_call: u64,
     checkpoint_at: MonotonicMs,
+    /// All leaders are ticked.
+    round_at: MonotonicMs,
+    /// Leaders that want to be ticked before that.
+    ticks: BTreeSet<(MonotonicMs, TopicIdPartition)>,
+    /// Produces by their deadlines.
+    pub produces: BTreeMap<(MonotonicMs, u64), Rc<WaitingProduce>>,
 }
 
 impl Process {
@@ -67,27 +86,32 @@ impl Process {
         id: BrokerId,
         incarnation: IncarnationId,
         boot: u64,
-        clean_epoch: BrokerEpoch,
+        opened: OpenedLogs,
         settings: Arc<BrokerSettings>,
-        env: FaultyEnv,
         mut random: Random,
     ) -> Self {
         // Answers to a former life's calls are nobody's.
         let next_call = random.next_u64() >> 1;
-        let session = Session::new(&settings.coordinators, clean_epoch, &mut random);
+        let session = Session::new(&settings.coordinators, opened.last_run.whole_since, &mut random);
+        let mut placement = Replicas::default();
+        opened.found.into_iter().for_each(|log| placement.add_found(log));
         Self {
             id,
             incarnation,
             boot,
             settings,
-            env,
-            faults: Faults::NONE,
             random,
             image: Image::empty(),
-            is_active: false,
             session,
+            identity: BrokerEpoch::NONE,
+            directories: opened.directories,
+            last_run: opened.last_run,
+            is_distrusted: false,
+            watch_at: MonotonicMs(0),
+            placement,
             replicas: BTreeMap::new(),
-            damaged: BTreeSet::new(),
+            uncreated: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
             fetchers: Fetchers::default(),
             fetch_sessions: FetchSessions::default(),
             parked: Vec::new(),
@@ -95,6 +119,9 @@ impl Process {
             calls: BTreeMap::new(),
             next_call,
             checkpoint_at: MonotonicMs(0),
+            round_at: MonotonicMs(0),
+            ticks: BTreeSet::new(),
+            produces: BTreeMap::new(),
         }
     }
 
@@ -112,11 +139,14 @@ impl Process {
     pub fn tick(&mut self, now: MonotonicMs, wall: TimestampMs, out: &mut Outbox) {
         self.tick_session(now, out);
         // The image may have shown the registration before its answer came.
-        if !self.is_active && self.active_epoch().is_some() {
+        self.remember_identity();
+        if self.placement.loads(self.identity, &self.image) {
             self.image_moved(now, wall, &Delta::default(), out);
         }
         self.tick_calls(now, out);
-        self.tick_replicas(now, out);
+        self.tick_leaders(now, out);
+        self.time_out_produces(now, out);
+        self.watch_directories(now, wall, out);
         self.tick_shutdown(now, wall, out);
         if now >= self.checkpoint_at {
             self.checkpoint_at = MonotonicMs(now.0 + CHECKPOINT_MS);
@@ -152,6 +182,7 @@ impl Process {
     }
 
     fn end_turn(&mut self, now: MonotonicMs, wall: TimestampMs, out: &mut Outbox) {
+        self.leave_failed_directories(now, out);
         self.serve_parked(now, out);
         self.run_fetchers(now, wall, out);
     }
@@ -161,93 +192,176 @@ impl Process {
         out.dies = true;
     }
 
-    // ---- from the image to roles
+    fn remember_identity(&mut self) {
+        if let Some(epoch) = self.session.epoch() {
+            self.identity = epoch;
+        }
+    }
+
+    // ---- from the image to replicas and roles
 
     /// The image moved by `delta`.
     pub fn image_moved(&mut self, now: MonotonicMs, wall: TimestampMs, delta: &Delta, out: &mut Outbox) {
-        for topic in &delta.topics_deleted {
-            for (partition, _) in topic.partitions() {
-                self.remove_replica(TopicIdPartition { topic_id: topic.id, partition }, out);
-            }
+        self.remember_identity();
+        let was_current = self.placement.is_current();
+        let local = Local { id: self.id, epoch: self.identity, absent: self.absent_log(), rules: self.settings.rules };
+        for placement in self.placement.image_moved(&local, &self.image, delta) {
+            self.place(now, wall, placement, out);
         }
-        for change in &delta.brokers {
-            let is_other =
-                change.new.as_ref().is_some_and(|new| change.old.as_ref().is_none_or(|old| old.epoch != new.epoch));
-            if is_other {
+        for change in delta.brokers.iter().filter(|_| was_current) {
+            let news = BrokerNews::of(self.id, change);
+            if news.is_other {
                 self.fetchers.reconnect(now, change.id);
             }
-        }
-        let was_active = self.is_active;
-        self.is_active = self.active_epoch().is_some();
-        if !self.is_active {
-            // An image from before the registration speaks of a former life of this broker. What leads goes on until the
-            // image says something else of it: it may be cut off, and must not know better than a zombie does.
-            for change in &delta.partitions {
-                let id = TopicIdPartition { topic_id: change.topic_id, partition: change.partition };
-                if let Some(state) = change.new.as_ref().filter(|state| state.leader != self.id) {
-                    self.step_down(id, state, out);
-                }
+            if news.became_active {
+                let hosted: Vec<_> = self.image.hosted_by(change.id).collect();
+                hosted.into_iter().for_each(|id| self.tick_leader(now, id, out));
             }
-            return;
-        }
-        if was_active {
-            for change in &delta.partitions {
-                if let Some(state) = &change.new {
-                    let id = TopicIdPartition { topic_id: change.topic_id, partition: change.partition };
-                    self.assume(now, wall, id, &change.topic, &state.clone(), out);
-                }
-            }
-        } else {
-            self.remove_strays(out);
-            let hosted: Vec<_> = self.image.hosted_by(self.id).collect();
-            for id in hosted {
-                let Some(topic) = self.image.topic_by_id(id.topic_id).cloned() else { continue };
-                if let Some(state) = topic.partition(id.partition) {
-                    self.assume(now, wall, id, &topic.name, &state.clone(), out);
-                }
-            }
-        }
-        if !delta.brokers.is_empty() {
-            self.tick_replicas(now, out);
         }
     }
 
-    fn step_down(&mut self, id: TopicIdPartition, state: &PartitionState, out: &mut Outbox) {
+    fn place(&mut self, now: MonotonicMs, wall: TimestampMs, placement: Placement<FoundLog>, out: &mut Outbox) {
+        match placement {
+            Placement::Remove(id) => self.remove_replica(now, id, out),
+            Placement::SetAside(found) => self.set_aside(found, out),
+            Placement::Assume { id, state } => self.assume(now, wall, id, &state, out),
+            Placement::StartOver(id) => {
+                self.forgotten.insert(id);
+                let Some(replica) = self.replicas.get_mut(&id) else { return };
+                out.note(format_args!("starts {} over", replica.name));
+                replica.core.begin_opening();
+                self.create_log(now, wall, id, out);
+            }
+            Placement::Place { id, topic, state, log } => {
+                let directory = match &log {
+                    Place::Found(found) => Some(found.directory),
+                    Place::New => self.directory_for_new_log(),
+                    Place::Offline(absent) => self.directory_of_unopened(id, *absent),
+                };
+                let Some(directory) = directory else { return };
+                let Some(env) = self.directories.get(directory).map(|directory| directory.env.clone()) else { return };
+                let high_watermark = if let Place::Found(found) = &log { found.high_watermark } else { Offset::ZERO };
+                let name = TopicPartition::new(topic, id.partition);
+                self.replicas.insert(id, Replica::new(id, name, directory, env, high_watermark));
+                self.assume(now, wall, id, &state, out);
+                self.begin(now, wall, id, log, out);
+            }
+        }
+    }
+
+    /// Where a log is that cannot be opened, or was before its directory went missing.
+    fn directory_of_unopened(&self, id: TopicIdPartition, absent: AbsentLog) -> Option<usize> {
+        let found = self.placement.unopened(&id).map(|found| found.directory);
+        let missing = || self.missing_directory().filter(|_| absent == AbsentLog::DirectoryMissing);
+        found.or_else(missing).or_else(|| self.directory_for_new_log())
+    }
+
+    /// A new replica has its log, or none.
+    fn begin(
+        &mut self,
+        now: MonotonicMs,
+        wall: TimestampMs,
+        id: TopicIdPartition,
+        log: Place<FoundLog>,
+        out: &mut Outbox,
+    ) {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
-        if matches!(replica.role, Role::Leader(_)) && state.leader_epoch > replica.leader_epoch {
-            let failed = replica.idle(state);
-            self.news.insert(id);
-            self.fetchers.changed.push(id);
-            fail(&failed, ErrorCode::NotLeaderOrFollower, state.leader, out);
+        match log {
+            Place::Found(FoundLog { log: Some(log), .. }) => {
+                match replica.read_found(&log) {
+                    Ok(()) => out.facts.push(Fact::Opened { partition: id, content: replica.content.clone() }),
+                    Err(what) => out.facts.push(Fact::Broken { what: format!("{}: {what}", replica.name) }),
+                }
+                self.log_opened(now, wall, id, log, out);
+            }
+            Place::New => {
+                self.forgotten.insert(id);
+                self.create_log(now, wall, id, out);
+            }
+            Place::Found(_) | Place::Offline(_) => {
+                out.note(format_args!("has no log of {} that it can open", replica.name));
+                let effects = replica.core.log_failed();
+                self.execute(now, id, effects, out);
+            }
         }
     }
 
-    /// Logs of topics that are gone, or of which this broker is no replica any more.
-    fn remove_strays(&mut self, out: &mut Outbox) {
-        let strays: Vec<_> = self
-            .replicas
-            .keys()
-            .filter(|id| self.image.partition(**id).is_none_or(|state| !state.is_replica(self.id)))
-            .copied()
-            .collect();
-        for id in strays {
-            self.remove_replica(id, out);
-        }
-    }
-
-    fn remove_replica(&mut self, id: TopicIdPartition, out: &mut Outbox) {
-        let Some(mut replica) = self.replicas.remove(&id) else { return };
-        replica.log.abandon();
+    fn log_opened(
+        &mut self,
+        now: MonotonicMs,
+        wall: TimestampMs,
+        id: TopicIdPartition,
+        log: Box<Log>,
+        out: &mut Outbox,
+    ) {
+        let config = self.replica_config(id);
+        let image = &self.image;
+        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        let effects = replica.core.log_opened(log, now, wall, &config, &|broker| eligible_epoch(image, broker));
+        self.execute(now, id, effects, out);
         self.fetchers.changed.push(id);
-        out.note(format_args!("removes {}", replica.name));
-        out.facts.push(Fact::Removed { partition: id });
-        if let Role::Leader(leading) = &mut replica.role {
-            fail(&leading.waiters.fail_all(), ErrorCode::UnknownTopicOrPartition, BrokerId::NONE, out);
+    }
+
+    pub(super) fn create_log(&mut self, now: MonotonicMs, wall: TimestampMs, id: TopicIdPartition, out: &mut Outbox) {
+        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        let number = replica.directory;
+        let Some(directory) = self.directories.get(number) else { return };
+        let (name, path) = (replica.name.clone(), data().join(replica.name.to_string()));
+        let config = self.settings.log_config.clone();
+        match Log::create(directory.env.clone(), path, name, id.topic_id, config, wall) {
+            Ok(log) => {
+                replica.content.restart(log.log_start_offset());
+                self.log_opened(now, wall, id, Box::new(log), out);
+            }
+            Err(error) => {
+                let effects = replica.core.log_failed();
+                self.execute(now, id, effects, out);
+                let cause = if let OpenError::Io { error, .. } = &error { Some(error) } else { None };
+                let fault = DiskFault::of(cause);
+                self.directory_fault(number, &error, fault, out);
+                if fault != DiskFault::Failed {
+                    self.uncreated.insert(id);
+                }
+            }
         }
-        let _ = self.env.remove_directory(&path(&replica.name.to_string()));
-        self.news.insert(id);
-        // Another topic of the same name must not be opened with what was known of this one.
-        self.write_all_checkpoints(out);
+    }
+
+    /// Another topic of the same name must not be opened with what was known of this one.
+    fn remove_replica(&mut self, now: MonotonicMs, id: TopicIdPartition, out: &mut Outbox) {
+        self.forgotten.insert(id);
+        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        let (number, name) = (replica.directory, replica.name.clone());
+        out.note(format_args!("removes {name}"));
+        out.facts.push(Fact::Removed { partition: id });
+        let (log, effects) = replica.core.close(ErrorCode::NotLeaderOrFollower);
+        if let Some(mut log) = log {
+            log.abandon();
+        }
+        self.execute(now, id, effects, out);
+        self.replicas.remove(&id);
+        self.uncreated.remove(&id);
+        let unique = self.random.bytes_16();
+        self.in_directory(number, out, |storage, checkpoints| {
+            // It is not there where its log could not be made.
+            let renamed = storage.mark_deleted(&name, unique);
+            storage.sync()?;
+            checkpoints.forget(storage, std::iter::once(&name))?;
+            renamed.map_or(Ok(()), |path| storage.remove(&path))
+        });
+    }
+
+    /// A log of a topic that the cluster does not have, a damaged one, or an older copy.
+    fn set_aside(&mut self, found: FoundLog, out: &mut Outbox) {
+        out.note(format_args!("sets {} in directory {} aside", found.partition, found.directory));
+        if let Some(mut log) = found.log {
+            log.abandon();
+        }
+        let unique = self.random.bytes_16();
+        self.in_directory(found.directory, out, |storage, checkpoints| {
+            storage.mark_stray(&found.partition, unique)?;
+            storage.sync()?;
+            checkpoints.forget(storage, std::iter::once(&found.partition))
+        });
     }
 
     fn assume(
@@ -255,67 +369,25 @@ impl Process {
         now: MonotonicMs,
         wall: TimestampMs,
         id: TopicIdPartition,
-        topic: &TopicName,
-        state: &PartitionState,
+        state: &Arc<ottla_metadata::PartitionState>,
         out: &mut Outbox,
     ) {
-        if !state.is_replica(self.id) {
-            return;
-        }
-        if !self.replicas.contains_key(&id) {
-            // A log of the same name that is left is another topic's (scenario 11).
-            let name = TopicPartition::new(topic.clone(), id.partition);
-            if self.damaged.contains(&name) {
-                if !state.has_leader() || state.leader == self.id || state.in_isr(self.id) {
-                    return;
-                }
-                out.note(format_args!("takes a copy of {name} in the place of the damaged log"));
-                self.damaged.remove(&name);
-                let _ = self.env.remove_directory(&path(&name.to_string()));
-            }
-            let former: Vec<_> =
-                self.replicas.iter().filter(|(_, replica)| replica.name == name).map(|(id, _)| *id).collect();
-            for former in former {
-                self.remove_replica(former, out);
-            }
-            let config = self.settings.log_config.clone();
-            match Replica::create(self.env.clone(), id, name, config, wall) {
-                Ok(replica) => {
-                    self.replicas.insert(id, replica);
-                }
-                Err(error) => return self.die(&error, out),
-            }
-        }
-        let config = LeaderConfig {
-            local: self.id,
-            local_epoch: self.session.epoch().unwrap_or(BrokerEpoch::NONE),
-            replica_lag_time_max: self.settings.replica_lag_time_max,
-            min_insync_replicas: self.min_isr(topic),
-            rules: self.settings.rules,
-        };
+        let config = self.replica_config(id);
         let image = &self.image;
-        let brokers = |broker| eligible_epoch(image, broker);
         let Some(replica) = self.replicas.get_mut(&id) else { return };
-        if state.partition_epoch < replica.partition_epoch || state.leader_epoch < replica.leader_epoch {
-            return;
-        }
-        self.news.insert(id);
-        if state.leader == self.id {
-            let (failed, effects) = replica.lead(now, config, state, &brokers, out);
-            fail(&failed, ErrorCode::NotLeaderOrFollower, state.leader, out);
-            self.led(now, id, effects, out);
-        } else if state.has_leader() {
-            match replica.follow(state, self.settings.rules, wall, out) {
-                Ok(failed) => fail(&failed, ErrorCode::NotLeaderOrFollower, state.leader, out),
-                Err(error) => return self.die(&error, out),
-            }
-        } else {
-            let failed = replica.idle(state);
-            fail(&failed, ErrorCode::NotLeaderOrFollower, BrokerId::NONE, out);
-        }
+        let effects = replica.core.assume(state, now, wall, &config, &|broker| eligible_epoch(image, broker));
+        self.execute(now, id, effects, out);
         self.fetchers.changed.push(id);
-        if self.replicas.get(&id).is_some_and(|replica| replica.log.recovery_point() == Offset::ZERO) {
-            self.write_recovery_points(out);
+    }
+
+    fn replica_config(&self, id: TopicIdPartition) -> ReplicaConfig {
+        let topic = self.image.topic_by_id(id.topic_id).map(|topic| topic.name.clone());
+        ReplicaConfig {
+            local: self.id,
+            local_epoch: self.identity,
+            replica_lag_time_max: self.settings.replica_lag_time_max,
+            min_insync_replicas: topic.map_or(1, |topic| self.min_isr(&topic)),
+            rules: self.settings.rules,
         }
     }
 
@@ -327,27 +399,135 @@ impl Process {
             .unwrap_or(1)
     }
 
-    // ---- leaders
+    // ---- replicas
 
-    /// A step of a leader led to this.
-    pub fn led(&mut self, now: MonotonicMs, id: TopicIdPartition, effects: LeaderEffects, out: &mut Outbox) {
-        if effects.high_watermark.is_some() {
+    /// Carries out what a step of a replica led to.
+    pub fn execute(&mut self, now: MonotonicMs, id: TopicIdPartition, effects: Effects<Waiter>, out: &mut Outbox) {
+        let local = self.id;
+        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        if effects.appended {
+            replica.appended(out);
+        }
+        if let Some(cut) = &effects.truncated {
+            replica.was_cut(cut, out);
+        }
+        if effects.role_changed {
+            replica.tell_role(out);
+        }
+        if let Some(high_watermark) = effects.high_watermark {
+            replica.publish(high_watermark, out);
+        }
+        if effects.appended || effects.changed || effects.high_watermark.is_some() {
             self.news.insert(id);
         }
-        let Some(replica) = self.replicas.get_mut(&id) else { return };
-        let done = replica.leader_moved(&effects, out);
-        for waiter in done {
-            self.acknowledge(id, &waiter, out);
+        for ack in &effects.acknowledged {
+            if let Waiter::Produce(produce) = ack {
+                replica.acknowledge(produce, local, out);
+            }
         }
-        if effects.isr_changed
-            && let Some(replica) = self.replicas.get(&id)
-            && let Some(leader) = replica.leader()
-        {
-            out.note(format_args!("{} has ISR {:?}", replica.name, leader.isr().committed()));
+        if effects.isr_changed {
+            replica.tell_isr(out);
         }
-        if let Some(proposal) = effects.alter {
+        self.fail_all(&effects.failed, self.leader_of(id), out);
+        if let Some(proposal) = effects.proposal {
             self.send_proposal(now, id, proposal, out);
         }
+        if let Some(cut) = effects.truncated {
+            self.log_was_cut(id, cut.recovery_point, out);
+        }
+        if let Some(error) = effects.sync_error {
+            self.disk_refused(id, &error, Some(&error), out);
+        }
+    }
+
+    /// Tells producers that wait that they will not get what they wait for.
+    pub fn fail_all(&self, failed: &[(Waiter, ErrorCode)], leader: BrokerId, out: &mut Outbox) {
+        for (waiter, error) in failed {
+            if let Waiter::Produce(produce) = waiter
+                && !produce.is_answered.replace(true)
+            {
+                out.answer_produce(produce.to, produce.call, Err(*error), leader);
+            }
+        }
+    }
+
+    pub(super) fn log_was_cut(&mut self, id: TopicIdPartition, to: Offset, out: &mut Outbox) {
+        let Some(replica) = self.replicas.get(&id) else { return };
+        let (number, name) = (replica.directory, replica.name.clone());
+        self.in_directory(number, out, |storage, checkpoints| checkpoints.log_was_cut(storage, &name, to));
+    }
+
+    /// The disk refused a change of the replica's log.
+    pub(super) fn disk_refused(
+        &mut self,
+        id: TopicIdPartition,
+        error: &dyn std::fmt::Display,
+        cause: Option<&std::io::Error>,
+        out: &mut Outbox,
+    ) {
+        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        let (fault, number) = (replica.core.disk_fault(cause), replica.directory);
+        replica.is_out_of_room |= fault == DiskFault::Full;
+        replica.may_have_been_cut();
+        self.directory_fault(number, error, fault, out);
+    }
+
+    /// An append succeeded: there is room.
+    pub(super) fn append_succeeded(&mut self, id: TopicIdPartition) {
+        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        replica.is_out_of_room = false;
+        if let Some(directory) = self.directories.get_mut(replica.directory) {
+            directory.state.is_full = false;
+        }
+    }
+
+    // ---- leaders
+
+    fn tick_leaders(&mut self, now: MonotonicMs, out: &mut Outbox) {
+        if now >= self.round_at {
+            let half = u64::try_from(self.settings.replica_lag_time_max.as_millis() / 2).unwrap_or(1);
+            self.round_at = MonotonicMs(now.0 + half);
+            let ids: Vec<_> = self.replicas.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.tick_leader(now, id, out));
+        }
+        while let Some((at, id)) = self.ticks.first().copied().filter(|(at, _)| *at <= now) {
+            self.ticks.remove(&(at, id));
+            self.tick_leader(now, id, out);
+        }
+    }
+
+    fn tick_leader(&mut self, now: MonotonicMs, id: TopicIdPartition, out: &mut Outbox) {
+        let image = &self.image;
+        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        let effects = replica.core.tick(now, &|broker| eligible_epoch(image, broker));
+        self.execute(now, id, effects, out);
+    }
+
+    fn time_out_produces(&mut self, now: MonotonicMs, out: &mut Outbox) {
+        while let Some(entry) = self.produces.first_entry().filter(|entry| entry.key().0 <= now) {
+            let produce = entry.remove();
+            if !produce.is_answered.replace(true) {
+                out.answer_produce(produce.to, produce.call, Err(ErrorCode::RequestTimedOut), self.id);
+            }
+        }
+    }
+
+    pub fn resign(
+        &mut self,
+        now: MonotonicMs,
+        partitions: Vec<TopicIdPartition>,
+        reason: ResignReason,
+        out: &mut Outbox,
+    ) {
+        let Some(epoch) = self.session.epoch() else { return };
+        if self.calls.values().any(|(_, call)| matches!(call, Call::Resign)) {
+            return;
+        }
+        out.note(format_args!("gives up {} places: {reason:?}", partitions.len()));
+        let request = Request::ResignLeadership(ResignLeadership { broker: self.id, epoch, partitions, reason });
+        let call = self.call_id();
+        self.calls.insert(call, (now, Call::Resign));
+        out.send(self.session.leader_node(), Message::Cluster { call, request: Arc::new(request) });
     }
 
     fn send_proposal(&mut self, now: MonotonicMs, id: TopicIdPartition, proposal: IsrProposal, out: &mut Outbox) {
@@ -388,32 +568,11 @@ impl Process {
         out: &mut Outbox,
     ) {
         let image = &self.image;
-        let brokers = |broker| eligible_epoch(image, broker);
-        let Some(Role::Leader(leading)) = self.replicas.get_mut(&id).map(|replica| &mut replica.role) else { return };
-        let effects = leading.leader.isr_decided(now, number, outcome, &brokers);
-        self.led(now, id, effects, out);
-    }
-
-    fn tick_replicas(&mut self, now: MonotonicMs, out: &mut Outbox) {
-        let ids: Vec<_> = self.replicas.keys().copied().collect();
-        for id in ids {
-            let image = &self.image;
-            let brokers = |broker| eligible_epoch(image, broker);
-            let Some(Role::Leader(leading)) = self.replicas.get_mut(&id).map(|replica| &mut replica.role) else {
-                continue;
-            };
-            let mut late = Vec::new();
-            leading.waiters.retain(|waiter| {
-                let is_late = now >= waiter.deadline;
-                if is_late {
-                    late.push(*waiter);
-                }
-                !is_late
-            });
-            let effects = leading.leader.tick(now, &brokers);
-            fail(&late, ErrorCode::RequestTimedOut, self.id, out);
-            self.led(now, id, effects, out);
-        }
+        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        let (effects, tick_at) =
+            replica.core.isr_decided(now, number, outcome, &|broker| eligible_epoch(image, broker));
+        self.execute(now, id, effects, out);
+        self.ticks.extend(tick_at.map(|at| (at, id)));
     }
 
     fn tick_calls(&mut self, now: MonotonicMs, out: &mut Outbox) {
@@ -434,7 +593,7 @@ impl Process {
     fn unanswered(&mut self, now: MonotonicMs, what: Call, out: &mut Outbox) {
         match what {
             Call::Register => self.session.registration_failed(now),
-            Call::Shutdown => {}
+            Call::Shutdown | Call::Resign => {}
             Call::Alter { partition, proposal } => {
                 self.decided(now, partition, proposal.number, &IsrOutcome::Unknown, out);
             }
@@ -476,34 +635,6 @@ impl Process {
             (what, _) => self.unanswered(now, what, out),
         }
     }
-
-    /// Answers a produce that waited: its records are below the high watermark.
-    pub fn acknowledge(&mut self, id: TopicIdPartition, waiter: &Waiter, out: &mut Outbox) {
-        let Some(replica) = self.replicas.get(&id) else { return };
-        let Some(leader) = replica.leader() else { return };
-        let error = match leader.ack_state(waiter.next) {
-            ottla_replication::AckState::Acknowledged => ErrorCode::None,
-            ottla_replication::AckState::NotEnoughReplicas => ErrorCode::NotEnoughReplicasAfterAppend,
-            ottla_replication::AckState::Waiting => ErrorCode::UnknownServerError,
-        };
-        if error.is_ok() {
-            out.facts.push(Fact::Acknowledged {
-                partition: id,
-                leader_epoch: leader.leader_epoch(),
-                first: waiter.first,
-                next: waiter.next,
-                min_isr: leader.effective_min_isr(),
-            });
-        }
-        let base_offset = if error.is_ok() { waiter.first } else { Offset::UNKNOWN };
-        let answer = ProduceAnswer { error, base_offset, leader: self.id };
-        out.send(waiter.to, Message::ProduceAnswer { call: waiter.call, answer });
-    }
-}
-
-/// The epoch under which a broker may be in an ISR.
-pub(super) fn eligible_epoch(image: &Image, broker: BrokerId) -> Option<BrokerEpoch> {
-    image.broker(broker).filter(|registration| registration.is_active()).map(|registration| registration.epoch)
 }
 
 /// The answer names brokers alone; their epochs are those that were asked for.
@@ -514,12 +645,4 @@ fn member_of(broker: BrokerId, proposal: &IsrProposal) -> ottla_replication::Isr
         .copied()
         .find(|member| member.broker == broker)
         .unwrap_or(ottla_replication::IsrMember { broker, epoch: BrokerEpoch::NONE })
-}
-
-/// Tells producers that wait that they will not get what they wait for.
-pub(super) fn fail(waiters: &[Waiter], error: ErrorCode, leader: BrokerId, out: &mut Outbox) {
-    for waiter in waiters {
-        let answer = ProduceAnswer { error, base_offset: Offset::UNKNOWN, leader };
-        out.send(waiter.to, Message::ProduceAnswer { call: waiter.call, answer });
-    }
 }

@@ -1,16 +1,21 @@
 //! What a broker answers to producers, consumers and followers.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use bytes::Bytes;
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, MonotonicMs, Offset, TimestampMs, TopicIdPartition};
+use ottla_partition::{AppendError, Fetched, OffsetLookup, OffsetQuery, Reader, eligible_epoch};
 use ottla_replica_fetcher::{BoundsQuestion, LogEnd};
-use ottla_replication::{Divergence, FetchPosition, FollowerFetch};
-use ottla_storage::AppendError;
+use ottla_replication::FetchPosition;
+use ottla_storage::Read;
+use ottla_storage::env::FaultyEnv;
 
-use super::process::{Process, eligible_epoch};
-use super::replica::{DiskFailed, Role, Waiter};
+use super::process::Process;
+use super::replica::{Replica, Waiter, WaitingProduce};
 use super::sessions::Resolved;
 use crate::facts::Fact;
-use crate::message::{CallId, Fetch, FetchedPartition, Message, Produce, ProduceAnswer};
+use crate::message::{CallId, Fetch, FetchedPartition, Message, Produce};
 use crate::network::NodeId;
 use crate::outbox::Outbox;
 
@@ -30,7 +35,7 @@ pub(super) struct ParkedFetch {
 }
 
 impl Process {
-    fn leader_of(&self, id: TopicIdPartition) -> BrokerId {
+    pub(super) fn leader_of(&self, id: TopicIdPartition) -> BrokerId {
         self.image.partition(id).map_or(BrokerId::NONE, |state| state.leader)
     }
 
@@ -45,8 +50,7 @@ impl Process {
     ) {
         if let Err(error) = self.try_produce(now, wall, from, call, produce, out) {
             let leader = self.leader_of(produce.partition);
-            let answer = ProduceAnswer { error, base_offset: Offset::UNKNOWN, leader };
-            out.send(from, Message::ProduceAnswer { call, answer });
+            out.answer_produce(from, call, Err(error), leader);
         }
     }
 
@@ -63,55 +67,58 @@ impl Process {
         let image = &self.image;
         let brokers = |broker| eligible_epoch(image, broker);
         let replica = self.replicas.get_mut(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        let Role::Leader(leading) = &mut replica.role else { return Err(ErrorCode::NotLeaderOrFollower) };
+        if self.directories.get(replica.directory).is_some_and(|directory| directory.is_failed()) {
+            return Err(ErrorCode::KafkaStorageError);
+        }
         let acks_all = produce.acks == -1;
-        leading.leader.check_append(acks_all)?;
         let mut batch = produce.batch.to_vec();
-        let before = replica.log.log_end_offset();
-        let appended = match replica.log.append_as_leader(&mut batch, leading.leader.leader_epoch(), wall) {
-            Ok(appended) => appended,
-            Err(AppendError::Producer(error)) => {
-                out.note(format_args!("{error}"));
-                return Err(error.error_code());
-            }
-            Err(error @ (AppendError::Io(_) | AppendError::Offline)) => {
-                self.die(&DiskFailed(error.to_string()), out);
-                return Err(ErrorCode::KafkaStorageError);
-            }
-            Err(error) => {
-                out.facts.push(Fact::Broken { what: format!("a good batch was refused: {error}") });
-                return Err(ErrorCode::UnknownServerError);
-            }
+        let (appended, effects) = match replica.core.append(&mut batch, None, acks_all, now, wall, &brokers) {
+            Ok(done) => done,
+            Err(error) => return Err(self.append_refused(id, &error, out)),
         };
-        let waiter = Waiter {
+        self.append_succeeded(id);
+        self.execute(now, id, effects, out);
+        let local = self.id;
+        let replica = self.replicas.get_mut(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        if !acks_all {
+            out.answer_produce(from, call, Ok(appended.first_offset), local);
+            return Ok(());
+        }
+        let waiting = Rc::new(WaitingProduce {
             to: from,
             call,
             first: appended.first_offset,
-            next: appended.last_offset.next(),
+            next: appended.next_offset,
+            record: replica.content.get(appended.first_offset).copied(),
             deadline: MonotonicMs(now.0 + produce.timeout_ms),
-        };
-        let mut effects = None;
-        if !appended.is_duplicate {
-            effects = Some(leading.leader.appended(now, appended.log_end_offset, &brokers));
-        }
-        let done = leading.leader.high_watermark() >= waiter.next;
-        if acks_all && !done {
-            leading.waiters.push(waiter.next, waiter);
-        }
-        if !appended.is_duplicate {
-            replica.appended(before, &self.env, self.faults, out);
-            self.news.insert(id);
-        }
-        if let Some(effects) = effects {
-            self.led(now, id, effects, out);
-        }
-        if acks_all && done {
-            self.acknowledge(id, &waiter, out);
-        } else if !acks_all {
-            let answer = ProduceAnswer { error: ErrorCode::None, base_offset: waiter.first, leader: self.id };
-            out.send(from, Message::ProduceAnswer { call, answer });
+            is_answered: Cell::new(false),
+        });
+        if replica.core.wait_for_replicas(appended.next_offset, || Waiter::Produce(waiting.clone())) {
+            replica.acknowledge(&waiting, local, out);
+        } else {
+            let number = self.call_id().0;
+            self.produces.insert((waiting.deadline, number), waiting);
         }
         Ok(())
+    }
+
+    fn append_refused(&mut self, id: TopicIdPartition, error: &AppendError, out: &mut Outbox) -> ErrorCode {
+        use ottla_storage::AppendError as LogError;
+        let cause = match error {
+            AppendError::Refused(error) => return *error,
+            AppendError::Log(LogError::Producer(refused)) => {
+                out.note(format_args!("{refused}"));
+                return refused.error_code();
+            }
+            AppendError::Log(LogError::Io(cause)) | AppendError::Sync(cause) => Some(cause),
+            AppendError::Log(LogError::Offline) => None,
+            AppendError::Log(error) => {
+                out.facts.push(Fact::Broken { what: format!("a good batch was refused: {error}") });
+                return ErrorCode::UnknownServerError;
+            }
+        };
+        self.disk_refused(id, error, cause, out);
+        ErrorCode::KafkaStorageError
     }
 
     pub(super) fn fetch(&mut self, now: MonotonicMs, from: NodeId, call: CallId, fetch: Fetch, out: &mut Outbox) {
@@ -188,7 +195,7 @@ impl Process {
                     error,
                     diverging: None,
                     high_watermark: Offset::UNKNOWN,
-                    log_start: self.replicas.get(id).map_or(Offset::UNKNOWN, |replica| replica.log.log_start_offset()),
+                    log_start: self.replicas.get(id).map_or(Offset::UNKNOWN, Replica::log_start),
                     records: Bytes::new(),
                     position: *position,
                 }
@@ -208,61 +215,73 @@ impl Process {
         counts: bool,
         out: &mut Outbox,
     ) -> Result<FetchedPartition, ErrorCode> {
+        let reader = match replica_of {
+            Some((id, epoch)) => Reader::Replica { id, epoch, progress: counts },
+            None => Reader::Consumer { read_committed: false },
+        };
+        let fetch = ottla_partition::Fetch {
+            reader,
+            offset: position.offset,
+            log_start: position.log_start,
+            current_leader_epoch: position.leader_epoch,
+            last_fetched_epoch: position.last_fetched_epoch,
+            max_bytes: FETCH_MAX_BYTES,
+            min_one: true,
+        };
+        let image = &self.image;
+        let replica = self.replicas.get_mut(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        if self.directories.get(replica.directory).is_some_and(|directory| directory.is_failed()) {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        let (effects, fetched) = replica.core.fetch(&fetch, now, &|broker| eligible_epoch(image, broker));
+        self.execute(now, id, effects, out);
+        let fetched = fetched.map_err(|error| error.error_code())?;
+        let records = read_records(&fetched).map_err(|_| ErrorCode::KafkaStorageError)?;
+        Ok(FetchedPartition {
+            error: ErrorCode::None,
+            diverging: fetched.diverging,
+            high_watermark: fetched.high_watermark,
+            log_start: fetched.log_start,
+            records,
+            position,
+        })
+    }
+
+    /// DeleteRecords up to a part of the way to the high watermark.
+    pub fn delete_records(&mut self, now: MonotonicMs, id: TopicIdPartition, percent: u64, out: &mut Outbox) {
         let image = &self.image;
         let brokers = |broker| eligible_epoch(image, broker);
-        let replica = self.replicas.get_mut(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        let Role::Leader(leading) = &mut replica.role else { return Err(ErrorCode::NotLeaderOrFollower) };
-        let follower_fetch = replica_of.map(|(replica, broker_epoch)| FollowerFetch {
-            replica,
-            broker_epoch,
-            leader_epoch: position.leader_epoch,
-            fetch_offset: position.offset,
-            log_start_offset: position.log_start,
-        });
-        match &follower_fetch {
-            Some(follower) => leading.leader.check_fetch(follower, &brokers).map_err(|error| error.error_code())?,
-            None => leading.leader.check_leader_epoch(position.leader_epoch).map_err(|error| error.error_code())?,
+        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        let span = replica.high_watermark().distance_from(replica.log_start()) * percent / 100;
+        let to = replica.log_start() + i64::try_from(span).unwrap_or(0);
+        if let Ok((effects, _)) = replica.core.delete_records(to, || Waiter::Deletion, &brokers) {
+            out.note(format_args!("{} starts at {to} from now on", replica.name));
+            self.execute(now, id, effects, out);
         }
-        let (start, end) = (replica.log.log_start_offset(), replica.log.log_end_offset());
-        let history = replica.log.epoch_history();
-        let diverging = match history.divergence(position.last_fetched_epoch, position.offset, start, end) {
-            Divergence::None if position.offset < start || position.offset > end => {
-                return Err(ErrorCode::OffsetOutOfRange);
-            }
-            Divergence::None => None,
-            Divergence::At(at) => Some(at),
-            Divergence::OutOfRange => return Err(ErrorCode::OffsetOutOfRange),
-        };
-        let mut effects = None;
-        if diverging.is_none()
-            && counts
-            && let Some(follower) = &follower_fetch
-        {
-            let step = leading.leader.follower_fetched(now, follower, &brokers);
-            effects = Some(step.map_err(|error| error.error_code())?);
-        }
-        if let Some(effects) = effects {
-            self.led(now, id, effects, out);
-        }
-        let replica = self.replicas.get(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        let high_watermark = replica.high_watermark();
-        let upper = if replica_of.is_some() { end } else { high_watermark };
-        let records = if diverging.is_none() && position.offset < upper {
-            let slice = replica.log.read(position.offset, FETCH_MAX_BYTES, upper, true);
-            slice.map_err(|_| ErrorCode::KafkaStorageError)?.read().map_err(|_| ErrorCode::KafkaStorageError)?
-        } else {
-            Bytes::new()
-        };
-        Ok(FetchedPartition { error: ErrorCode::None, diverging, high_watermark, log_start: start, records, position })
     }
 
     /// One end of a leader's log; none where this broker does not lead.
     pub(super) fn bound(&self, question: &BoundsQuestion) -> Option<Offset> {
+        let query = match question.end {
+            LogEnd::Earliest => OffsetQuery::Earliest,
+            LogEnd::Latest => OffsetQuery::Latest,
+        };
         let replica = self.replicas.get(&question.partition)?;
-        replica.leader()?.check_leader_epoch(question.leader_epoch).ok()?;
-        Some(match question.end {
-            LogEnd::Earliest => replica.log.log_start_offset(),
-            LogEnd::Latest => replica.log.log_end_offset(),
-        })
+        match replica.core.find_offset(query, question.leader_epoch, true).ok()? {
+            OffsetLookup::Found(found) => Some(found.offset),
+            OffsetLookup::Search(_) => None,
+        }
+    }
+}
+
+/// What is not in memory is there at once, too.
+fn read_records(fetched: &Fetched<FaultyEnv>) -> std::io::Result<Bytes> {
+    match &fetched.records {
+        None => Ok(Bytes::new()),
+        Some(Read::Done(slice)) => slice.read(),
+        Some(Read::Cold(cold)) => match cold.run().map_err(std::io::Error::other)? {
+            Some(slice) => slice.read(),
+            None => Ok(Bytes::new()),
+        },
     }
 }

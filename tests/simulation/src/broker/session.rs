@@ -254,7 +254,6 @@ impl Process {
             }
             self.session.close_beats(now);
             self.session.register_at = now;
-            self.is_active = false;
         }
     }
 

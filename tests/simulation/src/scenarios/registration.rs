@@ -21,7 +21,7 @@ fn empty_disk_story(seed: u64, controller_rules: ControllerRules) -> Step {
         script.kill(*follower);
         script.wait_fenced(*follower)?;
     }
-    script.world.replace_disk(leader);
+    script.world.replace_disks(leader, None);
     script.wait_fenced(leader)?;
     (1..=3).for_each(|id| script.start(id));
     for life in ["with an empty disk", "after a restart", "after another"] {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, Offset};
+use ottla_partition::BrokenRules;
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
 use ottla_replication::{FetchPosition, Follower, Rules};
 
@@ -15,7 +16,10 @@ use crate::world::{SCRIPT, WorldConfig};
 /// The story of scenario 1 under `rules`: two leaders die one after the other before a follower, whose high watermark is behind,
 /// has fetched from the second.
 fn truncation_story(seed: u64, rules: Rules) -> Step {
-    let mut script = Script::new(seed, WorldConfig { rules, ..WorldConfig::small() })?;
+    let mut script = Script::new(
+        seed,
+        WorldConfig { rules: BrokenRules { replication: rules, ..BrokenRules::default() }, ..WorldConfig::small() },
+    )?;
     script.write(10)?;
     let (leader, followers) = (script.leader()?, script.followers()?);
     script.cut_brokers(followers[0], followers[1]);
@@ -328,14 +332,14 @@ fn scenario_12_follower_behind_the_leaders_log_start() {
         script.write(10)?;
         let partition = script.partition()?;
         script.world.delete_records(partition, 100)?;
-        let start = script.replica(script.leader()?)?.log.log_start_offset();
+        let start = script.replica(script.leader()?)?.log_start();
         assert_eq!(start, Offset(26));
         script.write(3)?;
         script.start(away);
         script.converge()?;
         let replica = script.replica(away)?;
-        assert_eq!(replica.log.log_start_offset(), start);
-        assert_eq!(replica.log.log_end_offset(), Offset(32));
+        assert_eq!(replica.log_start(), start);
+        assert_eq!(replica.log_end(), Offset(32));
         Ok(())
     };
     story().expect("it starts over at the leader's log start");

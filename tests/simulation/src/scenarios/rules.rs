@@ -1,6 +1,7 @@
 //! The simulation can fail: with a rule taken out, some seed of a bounded number must notice.
 
 use ottla_metadata::controller::BrokenRules as ControllerRules;
+use ottla_partition::BrokenRules;
 use ottla_quorum_node::BrokenRules as NodeRules;
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
 use ottla_replication::Rules;
@@ -37,7 +38,12 @@ fn what(report: &Report) -> &str {
 #[test]
 fn truncating_to_the_high_watermark_is_noticed() {
     let rules = Rules { truncate_to_high_watermark: true, ..Rules::default() };
-    let report = hunt(Options { rules, ..Options::default() }, &[Kind::KillBroker, Kind::Weather], (10, 600), 60);
+    let report = hunt(
+        Options { rules: BrokenRules { replication: rules, ..BrokenRules::default() }, ..Options::default() },
+        &[Kind::KillBroker, Kind::Weather],
+        (10, 600),
+        60,
+    );
     assert!(what(&report).contains("without the record"), "{report}");
 }
 
@@ -45,7 +51,7 @@ fn truncating_to_the_high_watermark_is_noticed() {
 fn a_high_watermark_over_the_committed_isr_only_is_noticed() {
     let rules = Rules { hw_over_committed_isr_only: true, ..Rules::default() };
     let report = hunt(
-        Options { rules, ..Options::default() },
+        Options { rules: BrokenRules { replication: rules, ..BrokenRules::default() }, ..Options::default() },
         &[Kind::KillBroker, Kind::Weather, Kind::CutLink, Kind::PauseBroker],
         (10, 1_200),
         1_000,

@@ -98,19 +98,23 @@ impl World {
                 Some(replica) => self.invariants.appended(*partition, replica, *from),
                 None => Ok(()),
             },
-            Fact::Acknowledged { partition, leader_epoch, first, next, min_isr } => match view(partition) {
+            Fact::Acknowledged { partition, leader_epoch, first, next, record, min_isr } => match view(partition) {
                 Some(replica) => {
+                    if replica.content.get(*first) != record.as_ref() {
+                        return Err(Violation(format!(
+                            "b{id} acknowledged the record at {first} of partition {}, and its log has another there: {:?}, not {record:?}",
+                            partition.partition,
+                            replica.content.get(*first)
+                        )));
+                    }
                     self.invariants.acknowledged(*partition, *leader_epoch, *first..*next, *min_isr, replica)
                 }
                 None => Ok(()),
             },
-            Fact::Opened { partition } => match view(partition) {
-                Some(replica) => {
-                    let after_power_loss = self.lost_power.contains(&BrokerId(id));
-                    self.invariants.opened(*partition, replica, broker.last_content(*partition), after_power_loss)
-                }
-                None => Ok(()),
-            },
+            Fact::Opened { partition, content } => {
+                let replica = Replica { broker: BrokerId(id), life, content };
+                self.invariants.opened(*partition, replica, broker.last_content(*partition))
+            }
             Fact::Removed { .. } => Ok(()),
             Fact::Broken { what } => Err(Violation(format!("b{id}: {what}"))),
         }

@@ -93,17 +93,17 @@ impl World {
         if leading.leader().is_none() {
             return Some(format!("b{leader} does not lead"));
         }
-        let end = leading.log.log_end_offset();
+        let end = leading.log_end();
         for &broker in replicas {
             let Some(replica) = of(broker) else { return Some(format!("b{broker} has no replica")) };
-            if replica.log.log_end_offset() != end {
-                return Some(format!("b{broker} ends at {} of {end}", replica.log.log_end_offset()));
+            if replica.log_end() != end {
+                return Some(format!("b{broker} ends at {} of {end}", replica.log_end()));
             }
             if replica.high_watermark() != end {
                 return Some(format!("b{broker} has HW {} of {end}", replica.high_watermark()));
             }
             // What lies before is deleted at one of them.
-            let from = replica.log.log_start_offset().max(leading.log.log_start_offset());
+            let from = replica.log_start().max(leading.log_start());
             if !replica.content.iter_from(from).eq(leading.content.iter_from(from)) {
                 return Some(format!("b{broker} holds other records than b{leader}"));
             }

@@ -18,9 +18,9 @@ use ottla_metadata::controller::{
 };
 use ottla_metadata::{Answer, Image, Request};
 use ottla_model::{BrokerEpoch, BrokerId, CoordinatorId, IncarnationId, Revision, TopicIdPartition};
+use ottla_partition::BrokenRules;
 use ottla_quorum_node::BrokenRules as NodeRules;
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
-use ottla_replication::Rules;
 use ottla_storage::LogConfig;
 
 use crate::broker::{self, BrokerNode, BrokerSettings};
@@ -57,10 +57,12 @@ pub struct WorldConfig {
     pub min_isr: usize,
     pub replica_lag_time_max: Duration,
     pub segment_bytes: u32,
+    /// Log directories of each broker.
+    pub log_dirs: usize,
     pub idempotent_producers: u32,
     pub hasty_producers: u32,
     pub consumers: u32,
-    pub rules: Rules,
+    pub rules: BrokenRules,
     pub fetcher_rules: FetcherRules,
     pub controller_rules: ControllerRules,
     pub node_rules: NodeRules,
@@ -77,10 +79,11 @@ impl WorldConfig {
             min_isr: 2,
             replica_lag_time_max: Duration::from_secs(10),
             segment_bytes: 1 << 20,
+            log_dirs: 1,
             idempotent_producers: 0,
             hasty_producers: 0,
             consumers: 0,
-            rules: Rules::default(),
+            rules: BrokenRules::default(),
             fetcher_rules: FetcherRules::default(),
             controller_rules: ControllerRules::default(),
             node_rules: NodeRules::default(),
@@ -97,10 +100,11 @@ impl WorldConfig {
             min_isr: if random.percent(75) { 2 } else { 1 },
             replica_lag_time_max: Duration::from_millis(random.between(800, 8_000)),
             segment_bytes: u32::try_from(random.between(600, 20_000)).unwrap_or(20_000),
+            log_dirs: if random.percent(30) { 2 } else { 1 },
             idempotent_producers: u32::try_from(random.between(1, 2)).unwrap_or(1),
             hasty_producers: u32::try_from(random.between(0, 1)).unwrap_or(0),
             consumers: u32::try_from(random.between(0, 1)).unwrap_or(0),
-            rules: Rules::default(),
+            rules: BrokenRules::default(),
             fetcher_rules: FetcherRules::default(),
             controller_rules: ControllerRules::default(),
             node_rules: NodeRules::default(),
@@ -134,7 +138,7 @@ enum Event {
     Start(NodeId),
     Resume(NodeId),
     Thaw(NodeId),
-    RepairDisk(i32),
+    RepairDisk(i32, usize),
     /// Both directions between the two are open again.
     Mend(NodeId, NodeId),
 }
@@ -174,7 +178,6 @@ pub struct World {
     paused: BTreeMap<NodeId, Vec<Event>>,
     /// Hosts without power: nothing answers there, not even a refusal.
     dark: BTreeSet<NodeId>,
-    lost_power: BTreeSet<BrokerId>,
     admin: Vec<AdminTask>,
     admin_sent: SimTime,
     admin_target: u64,
@@ -211,6 +214,7 @@ impl World {
                 ..LogConfig::default()
             }),
             min_insync_replicas: 1,
+            log_dirs: config.log_dirs,
         });
         let coordinators = (1..=config.coordinators)
             .map(|id| {
@@ -245,7 +249,6 @@ impl World {
             lives: BTreeMap::new(),
             paused: BTreeMap::new(),
             dark: BTreeSet::new(),
-            lost_power: BTreeSet::new(),
             admin: Vec::new(),
             admin_sent: SimTime(0),
             admin_target: 1,
@@ -378,8 +381,8 @@ impl World {
                 self.thaw(node);
                 Ok(())
             }
-            Event::RepairDisk(id) => {
-                self.repair_disk(id);
+            Event::RepairDisk(id, directory) => {
+                self.repair_disk(id, directory);
                 Ok(())
             }
             Event::Mend(one, other) => {

@@ -1,5 +1,7 @@
 //! Processes and hosts: how they start, end and suffer.
 
+use ottla_storage::env::Faults;
+
 use super::*;
 
 impl World {
@@ -29,13 +31,7 @@ impl World {
         }
         let phase = self.random.between(0, 20_000);
         self.schedule(self.now.plus_us(phase), Event::Tick { node, life });
-        self.finish_turn(node, out, Vec::new())?;
-        if let NodeId::Broker(id) = node
-            && self.is_running(node)
-        {
-            self.lost_power.remove(&BrokerId(id));
-        }
-        Ok(())
+        self.finish_turn(node, out, Vec::new())
     }
 
     /// `kill -9`. The other ends of its connections notice.
@@ -111,7 +107,6 @@ impl World {
             .unwrap_or(BrokerEpoch(i64::try_from(self.newest_revision().0).unwrap_or(0)));
         let hosted: Vec<_> = self.hosted(id).map(|partition| (partition, self.effective_min_isr())).collect();
         self.invariants.lost_power(BrokerId(id), epoch, &hosted);
-        self.lost_power.insert(BrokerId(id));
     }
 
     /// Whether the promise about acknowledged records would survive it.
@@ -137,15 +132,18 @@ impl World {
         }
     }
 
-    /// A broker's process ends, and its disk is replaced by an empty one.
-    pub fn replace_disk(&mut self, id: i32) {
+    /// A broker's process ends, and the disk of a log directory, or of all, is replaced by an empty one.
+    pub fn replace_disks(&mut self, id: i32, directory: Option<usize>) {
         let node = NodeId::Broker(id);
         self.note_power_loss(id);
         self.kill(node);
-        self.trace.line(self.now, format_args!("{node} gets an empty disk"));
-        let seed = self.random.next_u64();
-        if let Some(broker) = self.brokers.get_mut(&id) {
-            broker.replace_disk(seed);
+        self.trace.line(self.now, format_args!("{node} gets an empty disk: {directory:?}"));
+        let disks = self.brokers.get(&id).map_or(0, BrokerNode::disks);
+        for number in (0..disks).filter(|number| directory.is_none_or(|directory| directory == *number)) {
+            let seed = self.random.next_u64();
+            if let Some(broker) = self.brokers.get_mut(&id) {
+                broker.replace_disk(number, seed);
+            }
         }
     }
 
@@ -174,18 +172,18 @@ impl World {
         }
     }
 
-    /// Of the operations on a broker's disk, so many in a million fail.
-    pub fn break_disk(&mut self, id: i32, ppm: u32, ms: u64) {
-        self.trace.line(self.now, format_args!("the disk of b{id} fails {ppm} times in a million for {ms} ms"));
+    /// The disk of a broker's log directory fails so often, for `ms`.
+    pub fn break_disk(&mut self, id: i32, directory: usize, faults: Faults, ms: u64) {
+        self.trace.line(self.now, format_args!("disk {directory} of b{id}: {faults:?} for {ms} ms"));
         if let Some(broker) = self.brokers.get_mut(&id) {
-            broker.set_disk_faults(ppm);
+            broker.set_disk_faults(directory, faults);
         }
-        self.schedule(self.now.plus_ms(ms), Event::RepairDisk(id));
+        self.schedule(self.now.plus_ms(ms), Event::RepairDisk(id, directory));
     }
 
-    pub(super) fn repair_disk(&mut self, id: i32) {
+    pub(super) fn repair_disk(&mut self, id: i32, directory: usize) {
         if let Some(broker) = self.brokers.get_mut(&id) {
-            broker.set_disk_faults(0);
+            broker.set_disk_faults(directory, Faults::NONE);
         }
     }
 
@@ -251,11 +249,11 @@ impl World {
 
     pub fn delete_records(&mut self, partition: TopicIdPartition, percent: u64) -> Result<(), Violation> {
         let Some(leader) = self.leader_of(partition) else { return Ok(()) };
-        let mut out = Outbox::default();
+        let (now, mut out) = (self.now, Outbox::default());
         let Some(broker) = self.brokers.get_mut(&leader) else { return Ok(()) };
-        broker.delete_records(partition, percent, &mut out);
+        broker.delete_records(now, partition, percent, &mut out);
         if let Some(replica) = broker.replica(partition) {
-            let start = replica.log.log_start_offset();
+            let start = replica.log_start();
             self.invariants.records_deleted(partition, start);
         }
         self.finish_turn(NodeId::Broker(leader), out, Vec::new())
@@ -272,7 +270,8 @@ impl World {
             self.thaw(node);
             self.resume(node);
             if let NodeId::Broker(id) = node {
-                self.repair_disk(id);
+                let disks = self.brokers.get(&id).map_or(0, BrokerNode::disks);
+                (0..disks).for_each(|directory| self.repair_disk(id, directory));
             }
             if !self.is_running(node) {
                 self.schedule(self.now.plus_ms(10), Event::Start(node));

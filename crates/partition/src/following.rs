@@ -147,6 +147,7 @@ fn truncate<E: Env>(
             ..FollowerEffects::only(follower.next_step())
         },
         Err(error) => {
+            follower.not_truncated();
             let text = error.to_string();
             let cause = if let ReadError::Io(cause) = error { Some(cause) } else { None };
             disk_refused(log, text, cause)

@@ -256,8 +256,11 @@ impl<L: Found> Replicas<L> {
     ) {
         let Some(Some(unopened)) = self.hosted.get(&id) else { return };
         let (found, absent) = (unopened.found.as_ref().map(L::facts), unopened.absent);
+        // An ISR entry of this very registration does not say that the log was made in this life: a last member that registers again
+        // is elected under its new epoch, before it could say that its log is gone.
+        let epoch = BrokerEpoch::NONE;
         if absent == AbsentLog::DirectoryMissing
-            || host(local.id, local.epoch, state, found, absent, local.rules) != Hosting::StartOver
+            || host(local.id, epoch, state, found, absent, local.rules) != Hosting::StartOver
         {
             return;
         }
@@ -283,3 +286,7 @@ impl<L: Found> Replicas<L> {
         self.is_current && self.impaired(Impairment::Lost).is_empty()
     }
 }
+
+#[cfg(test)]
+#[path = "placement_tests.rs"]
+mod tests;

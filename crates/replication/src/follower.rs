@@ -190,6 +190,13 @@ impl Follower {
         }
     }
 
+    /// The log could not be cut, and is as it was: the next fetch leads here again.
+    pub fn not_truncated(&mut self) {
+        if self.state == State::Truncating {
+            self.state = State::Fetching;
+        }
+    }
+
     /// The records of an answer are in the log, which is now this (also when the answer held none). Returns the HW if it
     /// moved: the leader's as the answer said it, but at most this log's end.
     pub fn appended(&mut self, log: LocalLog, answer: &FetchAnswer) -> Option<Offset> {

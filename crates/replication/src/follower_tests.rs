@@ -282,3 +282,18 @@ fn out_of_range_beyond_the_leaders_end_cuts_there() {
     let mut idle = follow(&log, 0);
     assert_eq!(idle.leader_bounds(Some((Offset(0), Offset(1)))), FollowerAction::Ignore, "nobody asked");
 }
+
+/// Its disk was full, or out of descriptors: it would ask nothing for the rest of the leader epoch otherwise.
+#[test]
+fn a_follower_whose_log_was_not_cut_fetches_again() {
+    let log = Log::new(&[(1, 0), (2, 40)], 60);
+    let mut follower = follow(&log, 0);
+    let asked = follower.next_fetch().expect("fetches");
+    let diverging = answer(ErrorCode::None, Some((1, 50)), 0);
+    let action = follower.fetched(asked, &diverging, &log.epochs);
+    assert!(matches!(action, FollowerAction::Truncate(_)), "{action:?}");
+    assert_eq!(follower.next_step(), FollowerStep::BackOff, "while the log is being cut");
+    follower.not_truncated();
+    assert_eq!(follower.next_fetch(), Some(asked));
+    assert_eq!(follower.fetched(asked, &diverging, &log.epochs), action, "and is told the same");
+}

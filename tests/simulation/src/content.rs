@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use ottla_model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
-use ottla_protocol::record_batch::Batches;
+use ottla_protocol::record_batch::{Batches, verify_crc};
 
 /// One record, by what makes it this record.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -64,12 +64,25 @@ impl Content {
         self.start = start;
     }
 
-    /// Takes in the batches that follow the end; those before it are skipped. A gap is an error.
+    /// Takes in the batches that follow the end; those before it are skipped. A gap is an error, and so is a checksum that is wrong.
     pub fn extend(&mut self, bytes: &[u8]) -> Result<(), String> {
+        match self.extend_damaged(bytes)? {
+            Some(offset) => Err(format!("the checksum of the batch at {offset} is wrong")),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Self::extend`] from a disk that may have changed what it holds: where the first damaged batch is.
+    pub fn extend_damaged(&mut self, bytes: &[u8]) -> Result<Option<Offset>, String> {
+        let mut damaged = None;
         for batch in Batches::new(bytes) {
-            let header = batch.map_err(|error| format!("the log holds what is no batch: {error}"))?.header;
+            let batch = batch.map_err(|error| format!("the log holds what is no batch: {error}"))?;
+            let header = batch.header;
             if header.last_offset() < self.end() {
                 continue;
+            }
+            if !verify_crc(batch.bytes) {
+                damaged = damaged.or(Some(header.base_offset));
             }
             if header.base_offset != self.end() {
                 if !self.records.is_empty() || header.base_offset > self.start {
@@ -93,6 +106,6 @@ impl Content {
                 });
             }
         }
-        Ok(())
+        Ok(damaged)
     }
 }

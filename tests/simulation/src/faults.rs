@@ -23,6 +23,15 @@ pub enum Kind {
     SetWallClock,
     /// Some reads, writes and syncs of a broker's disk fail.
     DiskErrors,
+    /// A log directory fails altogether; sometimes its broker starts without it.
+    FailDirectory,
+    FillDisk,
+    /// A broker comes back with an empty disk, or with one of several.
+    ReplaceDisk,
+    /// A broker comes back from a loss of power with a log in which a byte is another.
+    FlipByte,
+    /// The quorum loses sight of a broker, and it of the quorum, for longer than a session.
+    FenceBroker,
     DeleteRecords,
     /// Leaders answer late where their logs start and end: changes arrive between the question and its answer.
     LateBounds,
@@ -48,6 +57,11 @@ impl Kind {
         Self::FreezeClock,
         Self::SetWallClock,
         Self::DiskErrors,
+        Self::FailDirectory,
+        Self::FillDisk,
+        Self::ReplaceDisk,
+        Self::FlipByte,
+        Self::FenceBroker,
         Self::DeleteRecords,
         Self::LateBounds,
         Self::RecreateTopic,
@@ -61,7 +75,9 @@ impl Kind {
             Self::IsolateNode | Self::PauseBroker | Self::ShutDownBroker | Self::Weather => 6,
             Self::KillCoordinator | Self::CrashCoordinatorMidway | Self::PauseCoordinator => 5,
             Self::PowerLossOfCoordinator | Self::FreezeClock => 4,
+            Self::FenceBroker => 4,
             Self::SetWallClock | Self::DeleteRecords | Self::LateBounds | Self::DiskErrors => 3,
+            Self::FailDirectory | Self::FillDisk | Self::ReplaceDisk | Self::FlipByte => 2,
             Self::DiskLossOfCoordinator | Self::RecreateTopic | Self::KillAll => 1,
         }
     }

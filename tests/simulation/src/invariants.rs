@@ -307,6 +307,13 @@ impl Invariants {
         partition.deleted_up_to = partition.deleted_up_to.max(up_to);
     }
 
+    /// Whether a log holds every record that was committed, as far as something is promised.
+    pub fn holds_committed(&self, id: TopicIdPartition, content: &Content) -> bool {
+        let Some(partition) = self.partitions.get(&id).filter(|partition| !partition.is_exempt) else { return true };
+        let mut kept = partition.committed.range(content.start().max(partition.deleted_up_to)..);
+        kept.all(|(offset, committed)| content.get(*offset) == Some(&committed.record))
+    }
+
     pub fn is_exempt(&self, id: TopicIdPartition) -> bool {
         self.partitions.get(&id).is_some_and(|partition| partition.is_exempt)
     }

@@ -21,6 +21,8 @@ use crate::world::{World, WorldConfig};
 const FAULTS_SECS: (u64, u64) = (6, 16);
 /// Producers go on after the healing, for this long at least, until each has an answer.
 const CALM_MS: u64 = 1_500;
+/// Longer than a session of a broker.
+const FENCED_MS: u64 = 4_000;
 /// Everything has come together by then.
 const CONVERGENCE_MS: u64 = 60_000;
 
@@ -141,7 +143,7 @@ impl Run<'_> {
             if now.zip(&before).all(|(now, before)| now > *before) {
                 break;
             }
-            if self.world.now >= end && !self.is_for_people() {
+            if self.world.now >= end && self.world.for_people() == 0 {
                 let missing = self.world.what_is_missing().unwrap_or_default();
                 return Err(Violation(format!(
                     "{} s after the last fault nothing is acknowledged ({missing})",
@@ -149,19 +151,13 @@ impl Run<'_> {
                 )));
             }
             if self.world.now >= end {
-                return Ok(());
+                break;
             }
         }
         for producer in self.world.producers.values_mut() {
             producer.is_stopping = true;
         }
         self.converge()
-    }
-
-    /// After a loss of power a log may be refused (scenario 14). A copy takes its place, unless it is the last in-sync one: that is
-    /// for people.
-    fn is_for_people(&self) -> bool {
-        self.world.brokers.values().any(|broker| broker.has_offline_log())
     }
 
     fn converge(&mut self) -> Result<(), Violation> {
@@ -172,11 +168,13 @@ impl Run<'_> {
             let busy = self.world.producers.values().find(|producer| !producer.is_idle());
             match self.world.what_is_missing() {
                 Some(what) => missing = what,
+                // What only people can mend shows only in the end: it may be on its way.
+                None if self.world.for_people() > 0 => missing.clear(),
                 None if busy.is_some() => "a producer has no answer".clone_into(&mut missing),
                 None => return self.finish(),
             }
         }
-        if self.is_for_people() {
+        if missing.is_empty() {
             return Ok(());
         }
         Err(Violation(format!("{} s after the last fault: {missing}", CONVERGENCE_MS / 1_000)))
@@ -328,10 +326,55 @@ impl Run<'_> {
             }
             Kind::DiskErrors => {
                 let id = self.an_important_broker();
+                if self.plan.keeps_promise && !self.world.may_lose_power(id) {
+                    return Ok(());
+                }
                 let ppm = u32::try_from(self.random.between(500, 30_000)).unwrap_or(0);
                 let faults = Faults { io_error_ppm: ppm, no_space_ppm: ppm, sync_error_ppm: ppm, ..Faults::NONE };
                 let directory = self.a_disk(id);
                 self.world.break_disk(id, directory, faults, outage);
+            }
+            Kind::FailDirectory => {
+                let id = self.an_important_broker();
+                if self.plan.keeps_promise && !self.world.may_lose_power(id) {
+                    return Ok(());
+                }
+                let directory = self.a_disk(id);
+                let faults = Faults { io_error_ppm: 1_000_000, sync_error_ppm: 1_000_000, ..Faults::NONE };
+                self.world.break_disk(id, directory, faults, outage);
+                if self.random.percent(50) {
+                    self.world.kill(NodeId::Broker(id));
+                    self.world.start_after(NodeId::Broker(id), outage / 4);
+                }
+            }
+            Kind::FillDisk => {
+                let id = self.an_important_broker();
+                let directory = self.a_disk(id);
+                let faults = Faults { no_space_ppm: 1_000_000, ..Faults::NONE };
+                self.world.break_disk(id, directory, faults, outage);
+            }
+            Kind::ReplaceDisk => {
+                let id = self.an_important_broker();
+                if !self.plan.keeps_promise || self.world.may_lose_power(id) {
+                    let directory = self.random.percent(60).then(|| self.a_disk(id));
+                    self.world.replace_disks(id, directory);
+                    self.world.start_after(NodeId::Broker(id), outage);
+                }
+            }
+            Kind::FlipByte => {
+                let id = self.an_important_broker();
+                if self.world.is_running(NodeId::Broker(id))
+                    && (!self.plan.keeps_promise || self.world.may_lose_power(id))
+                {
+                    self.world.flip_byte(id);
+                    self.world.start_after(NodeId::Broker(id), outage);
+                }
+            }
+            Kind::FenceBroker => {
+                let node = NodeId::Broker(self.an_important_broker());
+                for id in 1..=self.world.config.coordinators {
+                    self.world.cut(node, NodeId::Coordinator(id), true, outage.max(FENCED_MS));
+                }
             }
             Kind::DeleteRecords => {
                 let partitions = self.world.partitions();

@@ -114,6 +114,11 @@ impl FaultyEnv {
         result
     }
 
+    /// A disk that does not give back what was written: the bits of `mask` are others at `position` of this file from now on.
+    pub fn flip(&self, path: &Path, position: usize, mask: u8) -> io::Result<()> {
+        self.inner.disk.lock().flip(path, position, mask)
+    }
+
     /// Lets the process die after this many operations that change something: from then on each is an error, and changes
     /// nothing, until [`Self::kill`] or [`Self::lose_power`] begins the next life.
     pub fn die_after(&self, operations: u64) {

@@ -222,6 +222,18 @@ impl Disk {
         self.forget_if_unused(node);
     }
 
+    /// The disk no longer holds what was written to it: the bits of `mask` are others at `position`.
+    pub(super) fn flip(&mut self, path: &Path, position: usize, mask: u8) -> io::Result<()> {
+        let node = self.find(path)?;
+        let Some(Node::File(file)) = self.nodes.get_mut(&node) else { return Err(not_found(path)) };
+        for bytes in [&mut file.content, &mut file.durable] {
+            if let Some(byte) = bytes.get_mut(position) {
+                *byte ^= mask;
+            }
+        }
+        Ok(())
+    }
+
     /// The end of every process: handles and locks are void, the page cache stays.
     pub(super) fn restart(&mut self) {
         self.life += 1;

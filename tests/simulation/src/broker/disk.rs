@@ -43,6 +43,13 @@ pub(super) struct FoundLog {
     pub high_watermark: Offset,
 }
 
+impl FoundLog {
+    /// Its disk refused; it may not do so the next time.
+    pub fn may_open(&self) -> bool {
+        self.log.is_none() && !self.is_damaged
+    }
+}
+
 impl Found for FoundLog {
     fn partition(&self) -> &TopicPartition {
         &self.partition

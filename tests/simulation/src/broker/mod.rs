@@ -17,16 +17,17 @@ mod session;
 mod sessions;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_metadata::Image;
 use ottla_model::{BrokerEpoch, BrokerId, IncarnationId, TopicIdPartition};
 use ottla_partition::BrokenRules;
+use ottla_protocol::record_batch::{Batches, HEADER_BYTES};
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
 use ottla_storage::LogConfig;
-use ottla_storage::env::{Faults, FaultyEnv};
+use ottla_storage::env::{Env as _, Faults, FaultyEnv};
 
 use crate::clock::{HostClock, SimTime};
 use crate::content::Content;
@@ -138,8 +139,13 @@ impl BrokerNode {
         if let Some(process) = self.process.take() {
             // A replica that the process has not placed again yet keeps what it had.
             self.last_contents.retain(|id, _| !process.forgotten.contains(id));
-            let open = process.replicas.into_iter().filter(|(_, replica)| !replica.is_offline());
-            self.last_contents.extend(open.map(|(id, replica)| (id, (replica.directory, replica.content))));
+            for (id, replica) in process.replicas {
+                if replica.is_offline() {
+                    self.last_contents.remove(&id);
+                } else {
+                    self.last_contents.insert(id, (replica.directory, replica.content));
+                }
+            }
         }
     }
 
@@ -224,9 +230,29 @@ impl BrokerNode {
         }
     }
 
-    /// Whether some log cannot be read in this life of the process, and no copy has taken its place.
-    pub fn has_offline_log(&self) -> bool {
-        self.replicas().any(|(_, replica)| replica.is_offline())
+    /// Whether a disk kept a log from being used until the process starts again.
+    pub fn needs_restart(&self) -> bool {
+        self.process
+            .as_ref()
+            .is_some_and(|process| process.could_not_open || process.directories.iter().any(disk::Directory::is_failed))
+    }
+
+    /// The registration up to which the process knows that nothing was lost.
+    pub fn whole_since(&self) -> BrokerEpoch {
+        self.process.as_ref().map_or(BrokerEpoch::NONE, |process| process.last_run.whole_since)
+    }
+
+    /// A byte of some record of some log changes on a disk, while no process runs. Says where.
+    pub fn flip_byte(&mut self) -> Option<String> {
+        let disk = self.random.pick(&self.disks)?.clone();
+        let files = disk.without_faults(|| log_files(&disk)).ok()?;
+        let (path, content) = self.random.pick(&files)?;
+        let batches: Vec<_> = Batches::new(content).map_while(Result::ok).collect();
+        let batch = self.random.pick(&batches)?;
+        let bytes = self.random.below((batch.bytes.len() - HEADER_BYTES) as u64);
+        let position = batch.position + HEADER_BYTES + usize::try_from(bytes).unwrap_or(0);
+        disk.flip(path, position, 0x10).ok()?;
+        Some(format!("{} at {position}, in the batch at {}", path.display(), batch.header.base_offset))
     }
 
     /// DeleteRecords, on the partition's leader: its log starts so far on the way to the high watermark from now on.
@@ -236,4 +262,18 @@ impl BrokerNode {
             process.delete_records(now, partition, percent, out);
         }
     }
+}
+
+/// The segments of every log on a disk, with what they hold.
+fn log_files(disk: &FaultyEnv) -> std::io::Result<Vec<(PathBuf, Vec<u8>)>> {
+    let mut files = Vec::new();
+    for log in disk.list(data())?.iter().filter(|entry| entry.is_directory) {
+        let directory = data().join(&log.name);
+        for file in disk.list(&directory)?.iter().filter(|entry| entry.name.ends_with(".log") && entry.size_bytes > 0) {
+            let path = directory.join(&file.name);
+            let content = disk.read_file(&path)?;
+            files.push((path, content));
+        }
+    }
+    Ok(files)
 }

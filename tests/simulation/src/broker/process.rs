@@ -61,6 +61,8 @@ pub(super) struct Process {
     /// Which replicas the tree places here.
     pub placement: Replicas<FoundLog>,
     pub replicas: BTreeMap<TopicIdPartition, Replica>,
+    /// A disk refused to open a log at the start.
+    pub could_not_open: bool,
     /// Replicas for whose logs a disk had no room.
     pub uncreated: BTreeSet<TopicIdPartition>,
     /// Replicas that ended or began anew in this process: what they held is not looked for again.
@@ -93,6 +95,7 @@ impl Process {
         // Answers to a former life's calls are nobody's.
         let next_call = random.next_u64() >> 1;
         let session = Session::new(&settings.coordinators, opened.last_run.whole_since, &mut random);
+        let could_not_open = opened.found.iter().any(FoundLog::may_open);
         let mut placement = Replicas::default();
         opened.found.into_iter().for_each(|log| placement.add_found(log));
         Self {
@@ -110,6 +113,7 @@ impl Process {
             watch_at: MonotonicMs(0),
             placement,
             replicas: BTreeMap::new(),
+            could_not_open,
             uncreated: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             fetchers: Fetchers::default(),
@@ -229,6 +233,7 @@ impl Process {
                 self.forgotten.insert(id);
                 let Some(replica) = self.replicas.get_mut(&id) else { return };
                 out.note(format_args!("starts {} over", replica.name));
+                replica.rot = None;
                 replica.core.begin_opening();
                 self.create_log(now, wall, id, out);
             }
@@ -468,7 +473,6 @@ impl Process {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         let (fault, number) = (replica.core.disk_fault(cause), replica.directory);
         replica.is_out_of_room |= fault == DiskFault::Full;
-        replica.may_have_been_cut();
         self.directory_fault(number, error, fault, out);
     }
 

@@ -51,6 +51,8 @@ pub struct Replica {
     pub directory: usize,
     pub core: Core,
     pub content: Content,
+    /// Where its disk holds other bytes than were written, and nobody has noticed: it was synced before.
+    pub rot: Option<Offset>,
     /// The last append found no room.
     pub is_out_of_room: bool,
     env: FaultyEnv,
@@ -70,13 +72,14 @@ impl Replica {
         high_watermark: Offset,
     ) -> Self {
         let core = Core::new(high_watermark);
-        Self { id, name, directory, core, content: Content::default(), is_out_of_room: false, env }
+        Self { id, name, directory, core, content: Content::default(), rot: None, is_out_of_room: false, env }
     }
 
     /// Reads what a log that was found holds.
     pub fn read_found(&mut self, log: &Log) -> Result<(), String> {
         self.content.restart(log.log_start_offset());
-        self.env.without_faults(|| read_content(log, &mut self.content))
+        self.rot = self.env.without_faults(|| read_content(log, &mut self.content))?;
+        Ok(())
     }
 
     pub fn log_start(&self) -> Offset {
@@ -146,13 +149,17 @@ impl Replica {
         let Some(log) = self.core.log() else { return };
         let from = self.content.end();
         match self.env.without_faults(|| read_content(log, &mut self.content)) {
-            Ok(()) => out.facts.push(Fact::Appended { partition: self.id, from }),
+            Ok(None) => out.facts.push(Fact::Appended { partition: self.id, from }),
+            Ok(Some(offset)) => out
+                .facts
+                .push(Fact::Broken { what: format!("{} took a batch at {offset} whose checksum is wrong", self.name) }),
             Err(what) => out.facts.push(Fact::Broken { what: format!("{}: {what}", self.name) }),
         }
     }
 
     pub fn was_cut(&mut self, cut: &Truncated, out: &mut Outbox) {
         out.note(format_args!("truncates {} from {} to {}, start {}", self.name, cut.from, cut.to, cut.log_start));
+        self.rot = self.rot.filter(|rot| *rot < cut.to && cut.log_start < cut.to);
         if cut.log_start >= cut.to || cut.log_start < self.content.start() {
             self.content.restart(cut.to);
         } else {
@@ -160,7 +167,7 @@ impl Replica {
         }
     }
 
-    /// The disk refused something, perhaps in the middle of a truncation: what is not committed is not counted on any more.
+    /// The disk failed, perhaps in the middle of a truncation: what is not committed is not counted on any more.
     pub fn may_have_been_cut(&mut self) {
         let high_watermark = self.high_watermark().max(self.content.start());
         self.content.truncate(high_watermark);
@@ -190,18 +197,19 @@ impl Replica {
     }
 }
 
-/// Reads what the log holds beyond the known content.
-fn read_content(log: &Log, content: &mut Content) -> Result<(), String> {
+/// Reads what the log holds beyond the known content. Says where the first batch is whose checksum is wrong.
+fn read_content(log: &Log, content: &mut Content) -> Result<Option<Offset>, String> {
+    let mut damaged = None;
     let end = log.log_end_offset();
     while content.end() < end {
         let before = content.end();
         let from = before.max(log.log_start_offset());
         let slice = log.read(from, usize::MAX, end, true).map_err(|error| error.to_string())?;
         let bytes = slice.read().map_err(|error| error.to_string())?;
-        content.extend(&bytes)?;
+        damaged = damaged.or(content.extend_damaged(&bytes)?);
         if content.end() == before {
             return Err(format!("the log ends at {end}, but nothing can be read at {before}"));
         }
     }
-    Ok(())
+    Ok(damaged)
 }

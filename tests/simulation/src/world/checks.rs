@@ -70,6 +70,9 @@ impl World {
         let Some(revision) = self.brokers.get(&id).and_then(BrokerNode::image).map(Image::revision) else {
             return Ok(());
         };
+        if let Some(epoch) = self.brokers.get(&id).and_then(BrokerNode::active_epoch) {
+            self.registrations.insert(id, epoch);
+        }
         match self.image_revisions.insert(id, (life, revision)) {
             Some((former, known)) if former == life && known > revision => {
                 Err(Violation(format!("the image of b{id} went back from {known} to {revision}")))

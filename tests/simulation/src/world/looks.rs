@@ -1,5 +1,7 @@
 //! Looks at the whole cluster.
 
+use ottla_metadata::PartitionState;
+
 use super::*;
 
 impl World {
@@ -55,9 +57,9 @@ impl World {
             if broker.active_epoch().is_none() {
                 return Some(format!("b{id} is not registered"));
             }
-            if let Some((partition, leader)) =
-                broker.may_fetch().find(|(partition, leader)| !broker.fetcher_state(*leader, *partition).is_fetching)
-            {
+            if let Some((partition, leader)) = broker.may_fetch().find(|(partition, leader)| {
+                !broker.fetcher_state(*leader, *partition).is_fetching && !self.has_rot(*leader, *partition)
+            }) {
                 return Some(format!("b{id} may fetch partition {} from b{leader} and does not", partition.partition));
             }
         }
@@ -67,6 +69,9 @@ impl World {
         for topic in image.topics() {
             for (number, state) in topic.partitions() {
                 let partition = TopicIdPartition { topic_id: topic.id, partition: number };
+                if self.is_for_people(partition, state) {
+                    continue;
+                }
                 let name = format!("{}-{number}", topic.name);
                 if !state.has_leader() {
                     return Some(format!("{name} has no leader: {state:?}"));
@@ -80,6 +85,35 @@ impl World {
             }
         }
         None
+    }
+
+    /// Partitions that nobody can lead without losing records (unclean election is not built), or whose leader's disk holds other bytes
+    /// than were written: its followers refuse them.
+    pub fn for_people(&self) -> usize {
+        let Some(image) = self.newest_image() else { return 0 };
+        let partitions = self.partitions();
+        let states = partitions.iter().filter_map(|id| image.partition(*id).map(|state| (*id, state)));
+        states.filter(|(id, state)| self.is_for_people(*id, state)).count()
+    }
+
+    fn has_rot(&self, broker: BrokerId, partition: TopicIdPartition) -> bool {
+        let replica = self.brokers.get(&broker.0).and_then(|node| node.replica(partition));
+        replica.is_some_and(|replica| replica.rot.is_some())
+    }
+
+    fn is_for_people(&self, partition: TopicIdPartition, state: &PartitionState) -> bool {
+        let replica = |broker: BrokerId| self.brokers.get(&broker.0)?.replica(partition);
+        if state.has_leader() {
+            return self.has_rot(state.leader, partition);
+        }
+        // The tree counts on it, it can be read, and it has everything: it must be elected.
+        let may_lead = |broker: BrokerId| {
+            replica(broker).is_some_and(|replica| {
+                !replica.is_offline() && self.invariants.holds_committed(partition, &replica.content)
+            })
+        };
+        let members = state.isr.iter().filter(|member| !member.is_lost()).map(|member| member.broker);
+        !members.chain(state.elr.iter().copied()).any(may_lead)
     }
 
     pub(super) fn replica_differs(

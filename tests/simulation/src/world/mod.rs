@@ -194,6 +194,8 @@ pub struct World {
     pub inbox: Vec<(NodeId, Message)>,
     /// The revision that each broker's image had last, by its life: it never goes back.
     image_revisions: BTreeMap<i32, (u32, Revision)>,
+    /// The last registration that each broker's own image showed.
+    registrations: BTreeMap<i32, BrokerEpoch>,
     /// Until then answers about the bounds of a log take up to [`LATE_BOUNDS_MS`].
     pub late_bounds_until: SimTime,
     pub deliveries: BTreeMap<&'static str, u64>,
@@ -260,6 +262,7 @@ impl World {
             restarts: true,
             inbox: Vec::new(),
             image_revisions: BTreeMap::new(),
+            registrations: BTreeMap::new(),
             late_bounds_until: SimTime(0),
             deliveries: BTreeMap::new(),
         };

@@ -31,6 +31,13 @@ impl World {
         }
         let phase = self.random.between(0, 20_000);
         self.schedule(self.now.plus_us(phase), Event::Tick { node, life });
+        if let NodeId::Broker(id) = node
+            && let Some(broker) = self.brokers.get(&id)
+            && self.registrations.get(&id).is_some_and(|last| broker.whole_since() < *last)
+        {
+            // The process cannot tell that nothing was lost (its host lost its power, or a disk failed): to the quorum it is so.
+            self.note_power_loss(id);
+        }
         self.finish_turn(node, out, Vec::new())
     }
 
@@ -145,6 +152,13 @@ impl World {
                 broker.replace_disk(number, seed);
             }
         }
+    }
+
+    /// The host of a broker loses its power, and its disk holds another byte when it is back.
+    pub fn flip_byte(&mut self, id: i32) {
+        self.lose_power(NodeId::Broker(id));
+        let flipped = self.brokers.get_mut(&id).and_then(BrokerNode::flip_byte);
+        self.trace.line(self.now, format_args!("a byte of b{id} changes: {flipped:?}"));
     }
 
     pub fn start_after(&mut self, node: NodeId, ms: u64) {
@@ -272,6 +286,10 @@ impl World {
             if let NodeId::Broker(id) = node {
                 let disks = self.brokers.get(&id).map_or(0, BrokerNode::disks);
                 (0..disks).for_each(|directory| self.repair_disk(id, directory));
+                if self.brokers.get(&id).is_some_and(BrokerNode::needs_restart) {
+                    // People have repaired the disk, and start the broker again.
+                    self.kill(node);
+                }
             }
             if !self.is_running(node) {
                 self.schedule(self.now.plus_ms(10), Event::Start(node));

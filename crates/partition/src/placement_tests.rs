@@ -1,0 +1,159 @@
+//! What a broker does with its replicas as its image moves.
+
+use ottla_metadata::image::LeaderRecoveryState;
+use ottla_metadata::{IsrMember, PartitionChange};
+use ottla_model::{ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, PartitionId};
+
+use super::*;
+
+const LOCAL: BrokerId = BrokerId(3);
+const EPOCH: BrokerEpoch = BrokerEpoch(30);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct TestLog(TopicPartition, FoundLog);
+
+impl Found for TestLog {
+    fn partition(&self) -> &TopicPartition {
+        &self.0
+    }
+
+    fn facts(&self) -> FoundLog {
+        self.1
+    }
+}
+
+fn name() -> TopicName {
+    TopicName::new("t").expect("a name")
+}
+
+fn id(topic: u8) -> TopicIdPartition {
+    TopicIdPartition { topic_id: TopicId([topic; 16]), partition: PartitionId(0) }
+}
+
+fn log(topic: u8, end: Option<i64>) -> TestLog {
+    let reach = end.map(|end| (LeaderEpoch(1), Offset(end)));
+    let facts = FoundLog { topic_id: Some(TopicId([topic; 16])), reach, is_damaged: end.is_none() };
+    TestLog(TopicPartition::new(name(), PartitionId(0)), facts)
+}
+
+fn local(absent: AbsentLog) -> Local {
+    Local { id: LOCAL, epoch: EPOCH, absent, rules: BrokenRules::default() }
+}
+
+fn state(leader: i32, isr: &[IsrMember], elr: &[i32]) -> Arc<PartitionState> {
+    Arc::new(PartitionState {
+        leader: BrokerId(leader),
+        leader_epoch: LeaderEpoch(4),
+        partition_epoch: PartitionEpoch(9),
+        controller_epoch: ControllerEpoch(1),
+        replicas: [1, 2, 3].map(BrokerId).to_vec(),
+        isr: isr.to_vec(),
+        elr: elr.iter().copied().map(BrokerId).collect(),
+        offline: vec![],
+        last_known_elr: vec![],
+        last_known_leader: BrokerId::NONE,
+        leader_recovery_state: LeaderRecoveryState::Recovered,
+    })
+}
+
+fn member(broker: i32, epoch: i64) -> IsrMember {
+    IsrMember { broker: BrokerId(broker), epoch: BrokerEpoch(epoch) }
+}
+
+fn change(topic: u8, new: Option<&Arc<PartitionState>>) -> PartitionChange {
+    let id = id(topic);
+    PartitionChange { topic: name(), topic_id: id.topic_id, partition: id.partition, old: None, new: new.cloned() }
+}
+
+fn delta(partitions: Vec<PartitionChange>) -> Delta {
+    Delta { partitions, ..Delta::default() }
+}
+
+/// A broker that has loaded its image, with one replica in this state.
+fn placed(
+    absent: AbsentLog,
+    found: Vec<TestLog>,
+    state: &Arc<PartitionState>,
+) -> (Replicas<TestLog>, Vec<Placement<TestLog>>) {
+    let mut replicas = Replicas::default();
+    found.into_iter().for_each(|log| replicas.add_found(log));
+    replicas.is_current = true;
+    let mut placed = Vec::new();
+    replicas.place(&local(absent), absent, id(1), &name(), state, &mut placed);
+    (replicas, placed)
+}
+
+#[test]
+fn scenario_33_a_last_member_that_is_elected_again_does_not_begin_an_empty_log() {
+    let absent = AbsentLog::DirectoryReplaced;
+    let (mut replicas, _) = placed(absent, vec![], &state(-1, &[member(3, 20)], &[]));
+    assert_eq!(replicas.impaired(Impairment::Lost), [id(1)]);
+    // The controller elected it as the last member, under its new registration.
+    let elected = replicas.apply(&local(absent), &delta(vec![change(1, Some(&state(3, &[member(3, 30)], &[])))]));
+    assert!(matches!(&elected[..], [Placement::Assume { .. }]), "{elected:?}");
+    assert!(!replicas.may_claim_replaced(), "a start from now on finds it so again");
+    let marked =
+        replicas.apply(&local(absent), &delta(vec![change(1, Some(&state(-1, &[IsrMember::lost(LOCAL)], &[])))]));
+    assert!(
+        matches!(&marked[..], [Placement::Assume { .. }, Placement::StartOver(over)] if *over == id(1)),
+        "{marked:?}"
+    );
+    assert!(replicas.may_claim_replaced());
+}
+
+#[test]
+fn scenario_34_a_damaged_log_is_set_aside_once_the_quorum_does_not_count_on_it() {
+    let absent = AbsentLog::NeverMade;
+    let (mut replicas, _) = placed(absent, vec![log(1, None)], &state(1, &[member(1, 10)], &[3]));
+    assert_eq!(
+        (replicas.impaired(Impairment::Unreadable), replicas.unopened(&id(1))),
+        (vec![id(1)], Some(&log(1, None)))
+    );
+    let over = replicas.apply(&local(absent), &delta(vec![change(1, Some(&state(1, &[member(1, 10)], &[])))]));
+    let expected = |placed: &[Placement<TestLog>]| matches!(placed, [Placement::Assume { .. }, Placement::SetAside(aside), Placement::StartOver(_)] if *aside == log(1, None));
+    assert!(expected(&over), "{over:?}");
+    assert!(replicas.impaired(Impairment::Unreadable).is_empty());
+}
+
+#[test]
+fn scenario_35_the_log_of_another_topic_is_set_aside() {
+    let (_, placed) =
+        placed(AbsentLog::NeverMade, vec![log(2, Some(900)), log(1, Some(5))], &state(1, &[member(1, 10)], &[]));
+    let expected = |placed: &[Placement<TestLog>]| {
+        matches!(placed, [Placement::SetAside(other), Placement::Place { log: Place::Found(own), .. }]
+            if *other == log(2, Some(900)) && *own == log(1, Some(5)))
+    };
+    assert!(expected(&placed), "{placed:?}");
+}
+
+#[test]
+fn scenario_11_what_leaves_gives_its_name_free_first() {
+    let absent = AbsentLog::NeverMade;
+    let led = state(1, &[member(1, 10)], &[]);
+    let (mut replicas, _) = placed(absent, vec![], &led);
+    let made_again = replicas.apply(&local(absent), &delta(vec![change(0, Some(&led)), change(1, None)]));
+    let expected = |placed: &[Placement<TestLog>]| {
+        matches!(placed, [Placement::Remove(gone), Placement::Place { id: made, log: Place::New, .. }]
+            if *gone == id(1) && *made == id(0))
+    };
+    assert!(expected(&made_again), "{made_again:?}");
+}
+
+#[test]
+fn an_image_from_before_the_registration_places_nothing() {
+    let mut replicas = Replicas::default();
+    replicas.add_found(log(1, Some(5)));
+    let placed = replicas.image_moved(&local(AbsentLog::NeverMade), &Image::empty(), &Delta::default());
+    assert_eq!((placed.len(), replicas.found_len(), replicas.is_current()), (0, 1, false));
+}
+
+#[test]
+fn new_logs_go_where_there_is_room() {
+    let empty = DirectoryUse { is_failed: false, is_full: false, is_cordoned: false, partitions: 0 };
+    let full = DirectoryUse { is_full: true, ..empty };
+    let failed = DirectoryUse { is_failed: true, ..empty };
+    let used = DirectoryUse { partitions: 7, ..empty };
+    assert_eq!(directory_for_new_log([full, failed, used].into_iter()), Some(2));
+    assert_eq!(directory_for_new_log([failed, full].into_iter()), Some(1));
+    assert_eq!(directory_for_new_log([failed].into_iter()), None);
+}

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ottla_model::{BrokerId, LeaderEpoch, Offset, PartitionId, TimestampMs, TopicIdPartition};
+use ottla_model::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicIdPartition};
 use ottla_protocol::kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla_protocol::kafka_protocol::messages::{
     BrokerId as WireBrokerId, ListOffsetsRequest, TopicName as WireTopicName,
@@ -82,15 +82,7 @@ impl Connection {
 }
 
 /// The partitions of this broker, for the fetcher.
-struct LocalFollowers {
-    wall: TimestampMs,
-}
-
-impl LocalFollowers {
-    fn now() -> Self {
-        Self { wall: clock::wall() }
-    }
-}
+struct LocalFollowers;
 
 impl Followers for LocalFollowers {
     type Handle = Arc<Partition>;
@@ -106,7 +98,7 @@ impl Followers for LocalFollowers {
         answer: &FetchAnswer,
         records: &[u8],
     ) -> FollowerStep {
-        partition.follower_answered(asked, answer, records, self.wall)
+        partition.follower_answered(asked, answer, records, clock::wall())
     }
 
     fn leader_bounds(
@@ -142,17 +134,7 @@ impl FetcherTask {
     pub async fn run(mut self) {
         loop {
             self.take_changes();
-            loop {
-                let effects = self.core.tick(clock::monotonic(), &mut LocalFollowers::now());
-                if effects.is_empty() {
-                    break;
-                }
-                for effect in effects {
-                    if let Err(error) = self.execute(effect).await {
-                        self.disconnected(&error);
-                    }
-                }
-            }
+            while self.execute_due().await {}
             let deadline = self.core.deadline();
             let timer = async {
                 match deadline {
@@ -179,6 +161,20 @@ impl FetcherTask {
                 self.disconnected(&error);
             }
         }
+    }
+
+    /// Executes what is due, and returns whether more may be due: a connection was made or has ended. A fetch that was sent makes
+    /// nothing else due.
+    async fn execute_due(&mut self) -> bool {
+        let mut connection_changed = false;
+        for effect in self.core.tick(clock::monotonic(), &mut LocalFollowers) {
+            connection_changed |= matches!(effect, Effect::Connect | Effect::Disconnect(_));
+            if let Err(error) = self.execute(effect).await {
+                self.disconnected(&error);
+                connection_changed = true;
+            }
+        }
+        connection_changed
     }
 
     fn take_changes(&mut self) {
@@ -268,7 +264,7 @@ impl FetcherTask {
         let underway = self.connection.as_mut().and_then(|connection| connection.underway.pop_front());
         let (correlation, underway) = underway.ok_or(ConnectionError::OutOfOrder)?;
         let now = clock::monotonic();
-        let mut followers = LocalFollowers::now();
+        let mut followers = LocalFollowers;
         match underway {
             Underway::Fetch(number) => {
                 let (answered, response) = fetch::decode_response(FETCH_VERSION, &frame)?;

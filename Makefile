@@ -1,20 +1,20 @@
-# Ottla's way in. `make run` needs a Debian machine with Rust and root (or sudo) and nothing else; see README.md.
+# The targets to build, run and test Ottla. `make run` needs only a Debian machine with Rust and root (or sudo); see README.md.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-# What is expensive to make and independent of the clone: RocksDB's archive, the clients' virtual environment.
+# Expensive build results that do not depend on the clone: RocksDB's archive, the virtual environment of the test clients.
 export OTTLA_CACHE ?= $(HOME)/.cache/ottla
 
-# A fresh clone in CI compiles into the cache, so that the next run starts warm.
+# In CI every run has a fresh clone. It compiles into the cache, so that the next run reuses the results.
 ifeq ($(CI),true)
 export CARGO_TARGET_DIR ?= $(OTTLA_CACHE)/target
 endif
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
 export OTTLA_BIN_DIR := $(TARGET)/release
 
-# RocksDB takes two minutes of two cores. Every profile and every clone links the one archive in the cache.
+# Compiling RocksDB takes two minutes on two cores. Every profile and every clone links the one archive in the cache.
 ROCKSDB_VERSION := $(shell awk '/^name = "librocksdb-sys"/ { getline; gsub(/version = |"/, ""); print }' Cargo.lock)
 export ROCKSDB_LIB_DIR := $(OTTLA_CACHE)/rocksdb-$(ROCKSDB_VERSION)
 export ROCKSDB_STATIC := 1
@@ -22,36 +22,36 @@ export ROCKSDB_STATIC := 1
 DATA ?= data
 SEEDS ?= 1000
 FROM ?= 0
-# How long `make fuzz` lasts, at least, for each of its tests; how many seeds `make soak` takes.
+# FUZZ_SECS: minimum time of each test in `make fuzz`. SOAK_SEEDS: number of seeds in `make soak`.
 FUZZ_SECS ?= 60
 SOAK_SEEDS ?= 20000
-# Tests add a line each when they are skipped; `make test` prints them at its end.
+# A skipped test adds a line to this file; `make test` prints the file at its end.
 export OTTLA_SKIPPED := $(TARGET)/skipped-tests
 OTTLA := $(OTTLA_BIN_DIR)/ottla
-# Kafka's names for the same binary.
-TOOLS := kafka-topics kafka-console-producer kafka-console-consumer kafka-consumer-groups kafka-get-offsets kafka-delete-records \
-  kafka-configs kafka-log-dirs kafka-broker-api-versions kafka-cluster
+# Kafka's tool names: links to the binary `ottla`.
+TOOLS := kafka-topics kafka-console-producer kafka-console-consumer kafka-consumer-groups kafka-get-offsets \
+  kafka-delete-records kafka-configs kafka-log-dirs kafka-broker-api-versions kafka-cluster
 
 .PHONY: help
 help:
-	@echo "make run          build, start three coordinators and three brokers here, show what they do"
-	@echo "make stop         end them (their data stays in $(DATA)/)"
-	@echo "make test         everything that can be tested on this machine"
+	@echo "make run          build, start three coordinators and three brokers on this machine, run a short demonstration"
+	@echo "make stop         stop them (their data stays in $(DATA)/)"
+	@echo "make test         all tests that this machine can run"
 	@echo "make build        release binaries in $(OTTLA_BIN_DIR)"
 	@echo "make lint         formatting and clippy"
 	@echo "make sim SEEDS=n  n seeds of the simulation, from FROM=n; SEED=n replays one, step by step"
-	@echo "make fuzz         hostile bytes and requests for FUZZ_SECS=n seconds a test"
+	@echo "make fuzz         hostile bytes and requests for FUZZ_SECS=n seconds per test"
 	@echo "make soak         long: SOAK_SEEDS=n seeds, seeded tests with ten times their runs, faults under load"
-	@echo "make mutants      which changes of the cores no test notices (docs/mutants.md); ONLY=regex picks some"
-	@echo "make bench        every layer beside what this machine can do"
-	@echo "make up, down     the same cluster in containers"
+	@echo "make mutants      changes of the cores that no test detects (docs/mutants.md); ONLY=regex selects some"
+	@echo "make bench        measures every layer and compares it with the machine's limit"
+	@echo "make up, down     start or stop the same cluster in containers"
 
 .PHONY: prepare
 prepare:
 	@deploy/prepare.sh build
 
-# The broker does not need RocksDB: on a fresh machine it is built while the archive is. The same packages are named both
-# times, so that cargo chooses the same features of their dependencies; --bin says which of them are built.
+# The broker does not need RocksDB: on a fresh machine both are compiled at the same time. Both cargo calls name the same
+# packages, so that cargo selects the same features of their dependencies; --bin selects the binary.
 PRODUCT := -p ottla-cli -p ottla-coordinator -p ottla-broker
 
 .PHONY: build
@@ -85,7 +85,7 @@ clippy: prepare
 .PHONY: lint
 lint: fmt-check clippy
 
-# The slow, the cheap and the certain to fail first: format, lints, then tests, which start real processes.
+# Cheap checks first: format, then build and lints, then tests, which start real processes.
 .PHONY: test
 test: fmt-check build clippy
 	@deploy/prepare.sh test
@@ -97,13 +97,15 @@ test: fmt-check build clippy
 	  if [ -s "$(OTTLA_SKIPPED)" ]; then echo "ottla: skipped on this machine:"; sort -u "$(OTTLA_SKIPPED)" | sed 's/^/  /'; fi; \
 	  exit $$result
 
-# SEED and SEEDS are for the simulation alone here; in the environment of `cargo test` they choose the seeds of every seeded test.
+# Here SEED and SEEDS apply only to the simulation. In the environment of `cargo test` they select the seeds of every
+# seeded test.
 .PHONY: sim
 sim:
 	@deploy/prepare.sh toolchain
-	cargo run --release --locked -p ottla-simulation -- $(if $(SEED),--seed $(SEED) --steps,--seeds $(SEEDS) --from $(FROM))
+	cargo run --release --locked -p ottla-simulation -- \
+	  $(if $(SEED),--seed $(SEED) --steps,--seeds $(SEEDS) --from $(FROM))
 
-# Tests whose input is random bytes or random requests; with FUZZ_SECS each goes on with further seeds for that long.
+# Tests whose input is random bytes or random requests. With FUZZ_SECS each test runs further seeds for that time.
 FUZZED := -p ottla-fuzz
 
 .PHONY: fuzz
@@ -115,7 +117,8 @@ fuzz:
 soak: build
 	@deploy/prepare.sh test
 	cargo run --release --locked -p ottla-simulation -- --seeds $(SOAK_SEEDS) --from $(FROM)
-	PROPTEST_CASES=5000 SEEDS=1500 cargo test --release --locked -p ottla-consensus -p ottla-metadata -p ottla-storage -p ottla-group-coordinator
+	PROPTEST_CASES=5000 SEEDS=1500 cargo test --release --locked \
+	  -p ottla-consensus -p ottla-metadata -p ottla-storage -p ottla-group-coordinator
 	. "$(OTTLA_CACHE)/test.env"; for round in 1 2 3 4 5; do cargo test --locked -p ottla-chaos; done
 
 .PHONY: mutants

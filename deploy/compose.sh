@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# compose.sh up | down: the cluster of compose/docker-compose.yml.
+# compose.sh up | down: starts or stops the cluster of compose/docker-compose.yml.
 set -euo pipefail
 cd "$(dirname "$0")/../compose"
 if docker compose version >/dev/null 2>&1; then
@@ -14,11 +14,11 @@ compose+=(-p ottla)
 case "${1:-}" in
   up)
     "${compose[@]}" up -d
-    # A command right after the start waits for the cluster rather than fail.
+    # The tool waits for the cluster, so it can run right after the start.
     "${compose[@]}" exec -T kafka-1 kafka-topics --bootstrap-server kafka-1:9092 --create --if-not-exists \
       --topic my-topic --partitions 2 --replication-factor 3
     "${compose[@]}" exec -T kafka-1 kafka-topics --bootstrap-server kafka-1:9092 --describe --topic my-topic
-    echo "brokers: localhost:29092, localhost:39092, localhost:49092; 'make down' ends them, their volumes stay"
+    echo "brokers: localhost:29092, localhost:39092, localhost:49092; 'make down' stops them and keeps their volumes"
     ;;
   down) "${compose[@]}" down ;;
   *)

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Starts the broker of this container: a mounted properties file, where there is one, below the environment.
+# Starts the broker of this container. The environment overrides the mounted properties file, if there is one.
 file=/mnt/shared/config/server.properties
 export KAFKA_LOG_DIRS="${KAFKA_LOG_DIRS:-/var/lib/kafka/data}"
 if [ -f "$file" ]; then exec ottla-broker "$file" "$@"; fi

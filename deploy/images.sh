@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# images.sh: makes ottla/coordinator and ottla/broker from the release binaries and this machine's files, without a base image
-# or a registry (docs/adr/0003-images-without-a-registry.md).
+# images.sh: makes the images ottla/coordinator and ottla/broker from the release binaries and this machine's files, without
+# a base image or a registry (docs/adr/0003-images-without-a-registry.md).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${OTTLA_BIN_DIR:?run it through make}
@@ -8,19 +8,19 @@ version=${OTTLA_VERSION:-latest}
 docker=${DOCKER:-docker}
 
 "$docker" version >/dev/null 2>&1 || {
-  echo "ottla: no container engine answers; install docker.io and start dockerd" >&2
+  echo "ottla: no container engine is running; install docker.io and start dockerd" >&2
   exit 1
 }
 
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 
-# A file with the shared libraries that it needs, at the paths where the loader looks for them.
+# Copies a file and the shared libraries that it needs, to the paths where the loader looks for them.
 add() {
   local file=$1 to=$2 library
   mkdir -p "$root$(dirname "$to")"
   cp -L "$file" "$root$to"
-  # Line tables are for those who build; they are most of a binary's size.
+  # Debug information is most of a binary's size and not needed in an image.
   strip --strip-debug "$root$to" 2>/dev/null || true
   { ldd "$file" 2>/dev/null | grep -o '/[^ ]*' || true; } | while read -r library; do
     if [ ! -e "$root$library" ]; then
@@ -30,13 +30,15 @@ add() {
   done
 }
 
-# What people type in `docker exec`; the shell and no more than what diagnosing takes.
-commands="bash sh cat cp date df du echo env find grep head hostname id kill ls mkdir mv ps pwd rm sed seq sleep sort stat tail test touch tr wc"
+# The commands that users need in `docker exec` to diagnose a problem.
+commands="bash sh cat cp date df du echo env find grep head hostname id kill ls mkdir mv ps pwd rm sed seq sleep sort stat"
+commands+=" tail test touch tr wc"
 for command in $commands; do
   path=$(type -P "$command") || continue
   add "$path" "/usr/bin/$command"
 done
-mkdir -p "$root"/{tmp,etc,proc,sys,dev,root,mnt/shared/config,var/lib/kafka/data,var/lib/zookeeper/data,var/lib/zookeeper/log}
+mkdir -p "$root"/{tmp,etc,proc,sys,dev,root,mnt/shared/config} \
+  "$root"/var/lib/{kafka/data,zookeeper/data,zookeeper/log}
 chmod 1777 "$root/tmp"
 ln -s usr/bin "$root/bin"
 [ -e "$root/lib" ] || ln -s usr/lib "$root/lib"
@@ -46,7 +48,7 @@ printf 'hosts: files dns\n' > "$root/etc/nsswitch.conf"
 cp LICENSE "$root/LICENSE"
 
 add "$bin/ottla" /usr/bin/ottla
-# The names that `make build` made beside it.
+# The links with Kafka's tool names that `make build` made.
 for link in "$bin"/kafka-*; do
   [ -L "$link" ] || continue
   tool=${link##*/}
@@ -60,7 +62,8 @@ import() { # name binary options…
   add "$bin/$binary" "/usr/bin/$binary"
   install -m 755 "deploy/entrypoint-$name.sh" "$root/usr/bin/entrypoint"
   tar -C "$root" --owner=0 --group=0 --numeric-owner -c . |
-    "$docker" import -c 'ENTRYPOINT ["/usr/bin/entrypoint"]' -c 'ENV PATH=/usr/bin' "$@" - "ottla/$name:$version" >/dev/null
+    "$docker" import -c 'ENTRYPOINT ["/usr/bin/entrypoint"]' -c 'ENV PATH=/usr/bin' "$@" - \
+      "ottla/$name:$version" >/dev/null
   rm "$root/usr/bin/$binary"
   echo "ottla: made ottla/$name:$version"
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# mutants.sh [REGEX]: changes the cores one place at a time and reports the changes that neither the simulation nor the unit
-# tests notice (docs/mutants.md). REGEX picks mutants by name, such as replication/src/isr.rs. Results: target/mutants/mutants.out.
+# mutants.sh [REGEX]: changes the cores one place at a time and reports the changes that neither the simulation nor the
+# unit tests detect (docs/mutants.md). REGEX selects mutants by name, such as replication/src/isr.rs.
+# Results: target/mutants/mutants.out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${OTTLA_CACHE:=$HOME/.cache/ottla}"
@@ -12,7 +13,7 @@ if [ ! -x "$tools/bin/cargo-mutants" ]; then
   cargo install --quiet --locked --root "$tools" --version "$version" cargo-mutants
 fi
 
-# What is mutated: the synchronous cores of replication and of the quorum.
+# The mutated code: the synchronous cores of replication and of the quorum.
 cores=(partition replica-fetcher broker-session quorum-node replication)
 arguments=()
 for core in "${cores[@]}"; do
@@ -20,13 +21,13 @@ for core in "${cores[@]}"; do
   arguments+=(--file "crates/$core/src/**/*.rs" --test-package "ottla-$core")
 done
 arguments+=(--file 'crates/metadata/src/election.rs' --file 'crates/metadata/src/controller/**/*.rs')
-# Who judges: the tests of the crates themselves, and the simulation.
+# The tests that run for each mutant: those of the crates themselves, and the simulation.
 arguments+=(--test-package ottla-metadata --test-package ottla-simulation)
 # A mutant's name begins with its file.
 [ -z "$only" ] || arguments+=(--re "$only")
 
-# Fewer seeds than `make test`: a change that matters is noticed within some hundred, and each mutant runs them all.
+# Fewer seeds than in `make test`: each mutant runs all of them, and a few hundred seeds detect nearly every relevant change.
 export SEEDS=${SEEDS:-200}
-# Debug builds are incremental; a mutant that makes a loop endless ends at the time limit.
+# Debug builds are incremental. The time limit ends a mutant with an endless loop.
 exec "$tools/bin/cargo-mutants" mutants --jobs 1 --output target/mutants --minimum-test-timeout 300 --no-shuffle \
   --exclude '**/tests/**' --exclude '**/tests.rs' --exclude '**/*_tests.rs' "${arguments[@]}" -- --locked

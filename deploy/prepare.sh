@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# prepare.sh toolchain | rocksdb | build | lint | test: brings what a fresh Debian machine with Rust lacks. Quick when
+# prepare.sh toolchain | rocksdb | build | lint | test: installs what a fresh Debian machine with Rust lacks; quick if
 # nothing is missing. toolchain: a C compiler, libclang. rocksdb: RocksDB's archive. build: both. lint: rustfmt, clippy.
-# test: kcat and a virtual environment with Kafka clients, named in $OTTLA_CACHE/test.env.
+# test: kcat and a virtual environment with Kafka clients; their paths go to $OTTLA_CACHE/test.env.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${OTTLA_CACHE:=$HOME/.cache/ottla}" "${ROCKSDB_LIB_DIR:?run it through make}"
@@ -19,7 +19,7 @@ as_root() {
 updated=
 install() {
   if ! command -v apt-get >/dev/null; then
-    say "this is no Debian; please install what corresponds to: $*"
+    say "apt-get was not found (this is not Debian); please install the equivalents of: $*"
     return 1
   fi
   say "installing $*"
@@ -31,7 +31,10 @@ install() {
 }
 
 # bindgen loads libclang at run time and needs its headers, not the compiler.
-have_libclang() { compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null && compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' >/dev/null; }
+have_libclang() {
+  compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null &&
+    compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' >/dev/null
+}
 
 libclang_packages() {
   local version
@@ -50,10 +53,10 @@ packages_to_build() {
   fi
 }
 
-# The archive alone: every later build links it, whatever its profile (see docs/adr/0001-one-rocksdb-archive.md).
+# The archive alone. Later builds of every profile link it (docs/adr/0001-one-rocksdb-archive.md).
 rocksdb() {
   [ -f "$ROCKSDB_LIB_DIR/librocksdb.a" ] && return
-  say "building RocksDB once: some two minutes on two cores; later builds and clones find it in $ROCKSDB_LIB_DIR"
+  say "building RocksDB once: about two minutes on two cores; later builds and clones use $ROCKSDB_LIB_DIR"
   mkdir -p "$ROCKSDB_LIB_DIR"
   deploy/rocksdb.sh "$ROCKSDB_LIB_DIR"
 }
@@ -78,15 +81,15 @@ python_clients() {
   echo "export OTTLA_PYTHON='$venv/bin/python'"
 }
 
-# kafka_jars POM FOLDER VARIABLE: Kafka's own tools and Java producer, or its broker and DumpLogSegments, where the machine has Java and
-# Maven anyway.
+# kafka_jars POM FOLDER VARIABLE: fetches Kafka's own tools and Java producer, or its broker and DumpLogSegments, if the
+# machine already has Java and Maven.
 kafka_jars() {
   local pom=$1 jars="$OTTLA_CACHE/$2"
   if [ ! -f "$jars/ready" ]; then
     command -v java >/dev/null && command -v mvn >/dev/null || return 0
     say "fetching Apache Kafka: $2"
     mvn -q -f "tests/e2e/clients/$pom" dependency:copy-dependencies -DoutputDirectory="$jars" >/dev/null 2>&1 || {
-      say "Maven could not bring Apache Kafka's $pom: its tests are skipped"
+      say "Maven could not fetch the Kafka jars of $pom: their tests are skipped"
       return 0
     }
     touch "$jars/ready"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# run.sh DATA: what `make run` shows once the binaries are there.
+# run.sh DATA: the demonstration of `make run`, after the build.
 set -euo pipefail
 data=$1
 bin=${OTTLA_BIN_DIR:?run it through make}
@@ -19,28 +19,28 @@ echo "$started"
 step "A topic with two partitions, each on three brokers"
 "$ottla" topic create my-topic --partitions 2 --replication-factor 3 --if-not-exists --bootstrap-server "$brokers"
 
-step "Two records in"
+step "Writing two records"
 records=$'hello\nthis is producer'
 echo "$records"
 "$ottla" produce my-topic --bootstrap-server "$brokers" <<< "$records"
 
-step "Everything out"
+step "Reading all records"
 "$ottla" consume my-topic --from-beginning --exit-at-end --bootstrap-server "$brokers"
 
-step "Who has it"
+step "Where the records are"
 "$ottla" topic describe my-topic --bootstrap-server "$brokers"
 
 step "Try next"
 cat <<X
   kcat -b 127.0.0.1:29092 -L                 any Kafka client works; brokers are on 29092, 39092 and 49092
-  kill -9 \$(cat $data/broker-2/pid)           a broker dies; see $shown/ottla topic describe my-topic
+  kill -9 \$(cat $data/broker-2/pid)           kills a broker; then run $shown/ottla topic describe my-topic
   $shown/ottla local start broker-2 --dir $data
   $shown/ottla local status --dir $data
   $shown/ottla tree ls /                     the cluster's state, as ZooKeeper would show it
   $shown/kafka-topics --list --bootstrap-server 127.0.0.1:29092
-  make stop                                  ends it; the data stays in $data/
+  make stop                                  stops all processes; the data stays in $data/
 X
 
-step "What they cost while nothing happens"
+step "CPU and memory while idle"
 "$ottla" local status --dir "$data" --measure 5
 grep ' ready in ' <<< "$started" || true

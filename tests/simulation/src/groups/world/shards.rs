@@ -85,11 +85,14 @@ impl World {
         if self.brokers.get(&id).is_none_or(|broker| !broker.is_running) {
             return Ok(());
         }
-        // Followers ask again and again; what one missed while a process stood still it gets now.
-        let lagging = self
-            .partitions
-            .iter()
-            .filter(|partition| partition.leader == Some(id) && partition.high_watermark() < partition.end_of(id));
+        // Followers fetch again and again: a follower that missed something while a process stood still gets it now, and a
+        // follower outside the ISR comes back into it even when nothing new is appended.
+        let lagging = self.partitions.iter().filter(|partition| {
+            let has_followers_outside = self.brokers.keys().any(|member| {
+                !partition.isr.contains(member) && self.is_up(*member) && !self.is_out(partition.index, *member)
+            });
+            partition.leader == Some(id) && (partition.high_watermark() < partition.end_of(id) || has_followers_outside)
+        });
         let lagging: Vec<i32> = lagging.map(|partition| partition.index).collect();
         for index in lagging {
             if self.random.percent(2) {
@@ -192,6 +195,11 @@ impl World {
     pub(super) fn catch_up(&mut self, index: i32, follower: i32) -> Result<(), Violation> {
         let Some(leader) = self.leader_of(index) else { return Ok(()) };
         if !self.is_up(leader) || !self.is_up(follower) || self.is_out(index, follower) {
+            return Ok(());
+        }
+        // A broker that has a shard believes that it leads, and fetches from nobody before it learns better. Otherwise its log
+        // would lose records that its shard has in memory.
+        if self.brokers.get(&follower).is_some_and(|broker| broker.shards.contains_key(&index)) {
             return Ok(());
         }
         let Some(partition) = self.partition_mut(index) else { return Ok(()) };

@@ -7,13 +7,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 
-use ottla_model::{ErrorCode, MonotonicMs, TopicIdPartition};
+use ottla_metadata::controller::{AlterPartition, AlteredPartition, AlteredPartitions};
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, MonotonicMs, TopicIdPartition};
 use ottla_replication::{IsrMember, IsrOutcome, IsrProposal};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::clock;
-use crate::quorum_handle::{AlterPartition, AlterPartitionsAnswer, AlteredPartition, QuorumError, QuorumHandle};
+use crate::quorum_handle::{QuorumError, QuorumHandle};
 
 /// Changes in one request: a broker's death concerns thousands of partitions at once, and each answer should come soon.
 const BATCH_MAX: usize = 1_000;
@@ -110,11 +111,10 @@ impl AlterPartitionManager {
 
 fn request_of(id: TopicIdPartition, proposal: &IsrProposal) -> AlterPartition {
     AlterPartition {
-        topic_id: id.topic_id,
-        partition: id.partition,
+        partition: id,
         leader_epoch: proposal.leader_epoch,
         partition_epoch: proposal.partition_epoch,
-        isr: proposal.isr.iter().map(|member| (member.broker, member.epoch)).collect(),
+        isr: proposal.isr.clone(),
     }
 }
 
@@ -122,7 +122,7 @@ fn request_of(id: TopicIdPartition, proposal: &IsrProposal) -> AlterPartition {
 struct Outcomes(HashMap<TopicIdPartition, AlteredPartition>);
 
 impl Outcomes {
-    fn of(answer: Result<AlterPartitionsAnswer, QuorumError>) -> Self {
+    fn of(answer: Result<AlteredPartitions, QuorumError>) -> Self {
         let partitions = match answer {
             Ok(answer) if answer.error == ErrorCode::None => answer.partitions,
             Ok(answer) => {
@@ -131,12 +131,7 @@ impl Outcomes {
             }
             Err(_) => Vec::new(),
         };
-        Self(
-            partitions
-                .into_iter()
-                .map(|altered| (TopicIdPartition { topic_id: altered.topic_id, partition: altered.partition }, altered))
-                .collect(),
-        )
+        Self(partitions.into_iter().map(|altered| (altered.partition, altered)).collect())
     }
 
     /// A partition that the answer leaves out, or that had no answer at all, may have been changed or not.
@@ -154,11 +149,11 @@ impl Outcomes {
 }
 
 /// The answer names brokers alone; their epochs are those of the proposal, which is what was decided.
-fn member_of(broker: ottla_model::BrokerId, proposal: &IsrProposal) -> IsrMember {
+fn member_of(broker: BrokerId, proposal: &IsrProposal) -> IsrMember {
     proposal
         .isr
         .iter()
         .copied()
         .find(|member| member.broker == broker)
-        .unwrap_or(IsrMember { broker, epoch: ottla_model::BrokerEpoch::NONE })
+        .unwrap_or(IsrMember { broker, epoch: BrokerEpoch::NONE })
 }

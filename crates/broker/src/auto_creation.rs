@@ -51,7 +51,7 @@ impl AutoCreation {
             default_partitions: broker.config.num_partitions,
             default_replication_factor: i32::from(broker.config.default_replication_factor),
         };
-        let decision = broker.quorum.create_topics(command, TIMEOUT);
+        let decision = broker.quorum.submit(command, TIMEOUT);
         let broker = Arc::clone(broker);
         tokio::spawn(async move {
             match decision.await {

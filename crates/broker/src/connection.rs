@@ -33,7 +33,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use crate::broker::{Broker, Identity};
 use crate::dispatch::dispatch;
 use crate::handlers::api_versions;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
 use crate::response::{Answer, Response};
 use crate::telemetry::Telemetry;
 use frame_reader::FrameReader;

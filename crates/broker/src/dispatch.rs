@@ -7,7 +7,7 @@ use ottla_protocol::{Api, FrameError, bounds, frame};
 
 use crate::broker::Broker;
 use crate::handlers;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
 use crate::response::Answer;
 
 /// Handles one frame (without its length prefix). Synchronous: what can be done at once (an append) is done when this returns,

@@ -5,13 +5,14 @@
 //! the partitions through [`metadata_cache`] and [`replica_manager`], what data needs of the quorum goes through
 //! [`quorum_handle`].
 //!
-//! Kafka's wire types stop at [`handlers`], [`replica_fetcher`] and [`error_map`]; protobuf types stop at the `rpc` crate and at
-//! [`lifecycle`], which speaks to it.
+//! Kafka's wire types stop at [`handlers`], [`replica_fetcher`] and [`error_map`]; protobuf types stop at the `rpc` crate, which
+//! speaks the controller's own types.
 
 pub mod alter_partition;
 pub mod auto_creation;
 pub mod broker;
 pub mod clock;
+pub mod configs;
 pub mod connection;
 pub mod dispatch;
 pub mod error_map;
@@ -30,7 +31,7 @@ pub mod producer_ids;
 pub mod quorum_handle;
 pub mod replica_fetcher;
 pub mod replica_manager;
-pub mod request_context;
+pub mod request;
 pub mod response;
 pub mod signals;
 pub mod telemetry;

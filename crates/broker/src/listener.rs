@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::connection::{Connection, ConnectionShared};
 use crate::live_config::LiveConfig;
-use crate::request_context::{Principal, RequestContext};
+use crate::request::{Principal, RequestContext};
 use crate::telemetry::logging::RateLimit;
 
 /// Waits after an accept that failed for want of descriptors or memory: closing connections give them back.

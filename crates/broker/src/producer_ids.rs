@@ -6,11 +6,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use ottla_metadata::controller::AllocatedProducerIds;
 use ottla_model::ProducerId;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::quorum_handle::{ProducerIdBlock, QuorumError, QuorumHandle};
+use crate::quorum_handle::{QuorumError, QuorumHandle};
 
 /// Ask for the next block when less than this share of the current one is left (as Kafka does).
 const PREFETCH_BELOW_PERCENT: i64 = 10;
@@ -26,7 +27,7 @@ pub struct ProducerIds {
 #[derive(Default)]
 struct State {
     current: Option<Remaining>,
-    next: Option<ProducerIdBlock>,
+    next: Option<AllocatedProducerIds>,
     asking: bool,
     waiting: VecDeque<oneshot::Sender<ProducerId>>,
 }
@@ -42,11 +43,8 @@ impl State {
         if self.current.as_ref().is_none_or(|block| block.next >= block.end) {
             let block = self.next.take()?;
             let length = i64::from(block.count.max(0));
-            self.current = Some(Remaining {
-                next: block.first.0,
-                end: block.first.0.saturating_add(length),
-                block_length: length,
-            });
+            self.current =
+                Some(Remaining { next: block.first, end: block.first.saturating_add(length), block_length: length });
         }
         let block = self.current.as_mut()?;
         if block.next >= block.end {
@@ -127,9 +125,9 @@ fn log_refusal(error: &QuorumError) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quorum_handle::{AlterPartition, AlterPartitionsAnswer, QuorumFuture};
-    use ottla_metadata::controller::{CreatePartitions, CreateTopics, DeleteTopics, TopicOutcomes};
-    use ottla_model::{Revision, TopicIdPartition};
+    use crate::quorum_handle::QuorumFuture;
+    use ottla_metadata::controller::{Answer, Request};
+    use ottla_model::{BrokerEpoch, BrokerId};
     use std::sync::atomic::{AtomicI64, Ordering};
     use std::time::Duration;
 
@@ -137,28 +135,15 @@ mod tests {
     struct Blocks(AtomicI64);
 
     impl QuorumHandle for Blocks {
-        fn alter_partitions(&self, _: Vec<AlterPartition>) -> QuorumFuture<AlterPartitionsAnswer> {
-            Box::pin(async { Err(QuorumError::NotRegistered) })
+        fn registration(&self) -> Result<(BrokerId, BrokerEpoch), QuorumError> {
+            Ok((BrokerId(1), BrokerEpoch(1)))
         }
-        fn resign_leadership(
-            &self,
-            _: Vec<TopicIdPartition>,
-            _: ottla_metadata::controller::ResignReason,
-        ) -> QuorumFuture<Revision> {
-            Box::pin(async { Err(QuorumError::NotRegistered) })
-        }
-        fn create_topics(&self, _: CreateTopics, _: Duration) -> QuorumFuture<TopicOutcomes> {
-            Box::pin(async { Err(QuorumError::NotRegistered) })
-        }
-        fn delete_topics(&self, _: DeleteTopics, _: Duration) -> QuorumFuture<TopicOutcomes> {
-            Box::pin(async { Err(QuorumError::NotRegistered) })
-        }
-        fn create_partitions(&self, _: CreatePartitions, _: Duration) -> QuorumFuture<TopicOutcomes> {
-            Box::pin(async { Err(QuorumError::NotRegistered) })
-        }
-        fn allocate_producer_ids(&self) -> QuorumFuture<ProducerIdBlock> {
+
+        fn decide(&self, request: Request, _: Duration) -> QuorumFuture<Answer> {
+            assert!(matches!(request, Request::AllocateProducerIds(_)), "{request:?}");
             let first = self.0.fetch_add(100, Ordering::Relaxed);
-            Box::pin(async move { Ok(ProducerIdBlock { first: ProducerId(first), count: 100 }) })
+            let block = AllocatedProducerIds { first, count: 100 };
+            Box::pin(async move { Ok(Answer::AllocateProducerIds(Ok(block))) })
         }
     }
 

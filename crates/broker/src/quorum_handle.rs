@@ -6,12 +6,10 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use ottla_metadata::controller::{
-    AlterConfigs, ConfigOutcomes, CreatePartitions, CreateTopics, DeleteTopics, ResignReason, TopicOutcomes,
+    AllocateProducerIds, AllocatedProducerIds, AlterPartition, AlterPartitions, AlteredPartitions, Answer, Decision,
+    Request, ResignLeadership, ResignReason,
 };
-use ottla_model::{
-    BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch, PartitionId, ProducerId, Revision, TopicId,
-    TopicIdPartition,
-};
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, Revision, TopicIdPartition};
 
 pub type QuorumFuture<T> = Pin<Box<dyn Future<Output = Result<T, QuorumError>> + Send>>;
 
@@ -29,69 +27,62 @@ pub enum QuorumError {
     NotRegistered,
 }
 
-/// One ISR change, made from `partition_epoch`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AlterPartition {
-    pub topic_id: TopicId,
-    pub partition: PartitionId,
-    pub leader_epoch: LeaderEpoch,
-    pub partition_epoch: PartitionEpoch,
-    /// The wanted ISR with the broker epochs that the followers' fetches carried.
-    pub isr: Vec<(BrokerId, BrokerEpoch)>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AlteredPartition {
-    pub topic_id: TopicId,
-    pub partition: PartitionId,
-    /// `None`, or why it was refused: INVALID_UPDATE_VERSION, FENCED_LEADER_EPOCH, INELIGIBLE_REPLICA, …
-    pub error: ErrorCode,
-    pub leader: BrokerId,
-    pub leader_epoch: LeaderEpoch,
-    pub partition_epoch: PartitionEpoch,
-    pub isr: Vec<BrokerId>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AlterPartitionsAnswer {
-    /// Of the request as a whole: STALE_BROKER_EPOCH when this broker was fenced meanwhile.
-    pub error: ErrorCode,
-    pub partitions: Vec<AlteredPartition>,
-    pub revision: Revision,
-}
-
-/// `count` producer ids from `first`, this broker's alone for ever.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ProducerIdBlock {
-    pub first: ProducerId,
-    pub count: i32,
-}
-
 /// The quorum as the data side sees it.
 pub trait QuorumHandle: Send + Sync + 'static {
+    /// This broker as it is registered: its own requests carry the epoch.
+    fn registration(&self) -> Result<(BrokerId, BrokerEpoch), QuorumError>;
+    /// Asks the controller.
+    fn decide(&self, request: Request, timeout: Duration) -> QuorumFuture<Answer>;
+}
+
+/// How long a request of the broker's own may take, retries included. An ISR change that takes longer is sent again by the partition.
+const OWN_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl dyn QuorumHandle {
+    /// As [`QuorumHandle::decide`], for one kind of request.
+    pub fn submit<D: Decision>(&self, decision: D, timeout: Duration) -> QuorumFuture<D::Answer> {
+        let answer = self.decide(decision.into_request(), timeout);
+        Box::pin(async move {
+            let other = || QuorumError::Unknown("an answer of another kind".to_owned());
+            D::take_answer(answer.await?).ok_or_else(other)
+        })
+    }
+
     /// Asks for ISR changes; they are compare-and-set, so asking again is safe.
-    fn alter_partitions(&self, changes: Vec<AlterPartition>) -> QuorumFuture<AlterPartitionsAnswer>;
+    pub fn alter_partitions(&self, partitions: Vec<AlterPartition>) -> QuorumFuture<AlteredPartitions> {
+        self.submit_own(|broker, epoch| AlterPartitions { broker, epoch, partitions })
+    }
+
     /// Gives up the leadership of some partitions, and the places in their ISRs (their directory stalls, is full or failed).
-    fn resign_leadership(&self, partitions: Vec<TopicIdPartition>, reason: ResignReason) -> QuorumFuture<Revision>;
-    fn allocate_producer_ids(&self) -> QuorumFuture<ProducerIdBlock>;
-    /// What clients ask for; the outcomes are in the order of the request. Handles that only serve partitions have none of these.
-    fn create_topics(&self, _command: CreateTopics, _timeout: Duration) -> QuorumFuture<TopicOutcomes> {
-        not_here()
+    pub fn resign_leadership(&self, partitions: Vec<TopicIdPartition>, reason: ResignReason) -> QuorumFuture<Revision> {
+        let answer = self.submit_own(|broker, epoch| ResignLeadership { broker, epoch, partitions, reason });
+        Box::pin(async move {
+            let resigned = answer.await?;
+            match resigned.error {
+                ErrorCode::None => Ok(resigned.revision),
+                refused => Err(own_request_refused(refused)),
+            }
+        })
     }
-    fn delete_topics(&self, _command: DeleteTopics, _timeout: Duration) -> QuorumFuture<TopicOutcomes> {
-        not_here()
+
+    /// A block of producer ids, this broker's alone for ever.
+    pub fn allocate_producer_ids(&self) -> QuorumFuture<AllocatedProducerIds> {
+        let answer = self.submit_own(|broker, epoch| AllocateProducerIds { broker, epoch });
+        Box::pin(async move { answer.await?.map_err(own_request_refused) })
     }
-    fn alter_configs(&self, _command: AlterConfigs, _timeout: Duration) -> QuorumFuture<ConfigOutcomes> {
-        not_here()
-    }
-    fn create_partitions(&self, _command: CreatePartitions, _timeout: Duration) -> QuorumFuture<TopicOutcomes> {
-        not_here()
+
+    fn submit_own<D: Decision>(&self, make: impl FnOnce(BrokerId, BrokerEpoch) -> D) -> QuorumFuture<D::Answer> {
+        match self.registration() {
+            Ok((broker, epoch)) => self.submit(make(broker, epoch), OWN_REQUEST_TIMEOUT),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
     }
 }
 
-fn not_here<T: Send + 'static>() -> QuorumFuture<T> {
-    Box::pin(std::future::ready(Err(QuorumError::NotRegistered)))
+/// The quorum fenced this broker meanwhile, or cannot do it now.
+fn own_request_refused(error: ErrorCode) -> QuorumError {
+    match error {
+        ErrorCode::StaleBrokerEpoch => QuorumError::NotRegistered,
+        other => QuorumError::Unavailable(format!("{other:?}")),
+    }
 }
-
-/// How long one call may take by default, retries included. An ISR change that takes longer is sent again by the partition.
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);

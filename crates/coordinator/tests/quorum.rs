@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ottla_config::{CoordinatorConfig, Sources};
 use ottla_coordinator::{Coordinator, CoordinatorError};
-use ottla_model::{BrokerId, Revision};
+use ottla_metadata::controller::{Beat, CreateTopics, NewTopic, Register, Registered};
+use ottla_metadata::image::Endpoint;
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, ListenerName, Revision};
 use ottla_rpc::admin::{CreateTopicRequest, GetNodeRequest, QuorumStatusRequest, QuorumStatusResponse};
-use ottla_rpc::cluster::{
-    CreateTopicsRequest, Endpoint, HeartbeatRequest, NewTopic, RegisterRequest, RegisterResponse,
-};
 use ottla_rpc::quorum::quorum_client::QuorumClient;
 use ottla_rpc::quorum::{IdentifyRequest, RaftFrame};
 use ottla_rpc::{AdminClient, ClusterClient, WatchStream, WatchUpdate};
@@ -154,28 +153,27 @@ async fn bind(config: CoordinatorConfig) -> Coordinator {
     }
 }
 
-fn incarnation(broker: i32) -> Bytes {
-    vec![u8::try_from(broker).expect("small"); 16].into()
+fn incarnation(broker: i32) -> IncarnationId {
+    IncarnationId([u8::try_from(broker).expect("small"); 16])
 }
 
-async fn register(client: &ClusterClient, broker: i32) -> RegisterResponse {
-    let request = RegisterRequest {
-        broker_id: broker,
-        incarnation_id: incarnation(broker),
+async fn register(client: &ClusterClient, broker: i32) -> Registered {
+    let request = Register {
+        broker: BrokerId(broker),
+        incarnation: incarnation(broker),
+        cluster_id: None,
         endpoints: vec![Endpoint {
-            listener: "PLAINTEXT".into(),
+            listener: ListenerName::new("PLAINTEXT"),
             host: "192.0.2.1".into(),
             port: 9092,
             security_protocol: "PLAINTEXT".into(),
         }],
-        inter_broker_listener: "PLAINTEXT".into(),
-        clean_shutdown_epoch: -1,
+        inter_broker_listener: ListenerName::new("PLAINTEXT"),
+        rack: None,
+        clean_shutdown_epoch: BrokerEpoch::NONE,
         min_insync_replicas: 1,
-        ..RegisterRequest::default()
     };
-    let registered = client.register(request, PATIENCE).await.expect("an answer");
-    assert_eq!(registered.error_code, 0, "{}", registered.error_message);
-    registered
+    client.submit(request, PATIENCE).await.expect("an answer").expect("registered")
 }
 
 /// A broker that lives as long as this: registered, with heartbeats from an image that is always the newest.
@@ -187,10 +185,10 @@ impl TestBroker {
     async fn start(client: &ClusterClient, broker: i32) -> Self {
         let registered = register(client, broker).await;
         let client = client.clone();
-        let beat = move |revision| HeartbeatRequest {
-            broker_id: broker,
-            broker_epoch: registered.broker_epoch,
-            incarnation_id: incarnation(broker),
+        let beat = move |revision| Beat {
+            broker: BrokerId(broker),
+            epoch: registered.epoch,
+            incarnation: incarnation(broker),
             image_revision: revision,
         };
         let mut known = registered.revision;
@@ -204,7 +202,7 @@ impl TestBroker {
                             Err(_) => break,
                         },
                         () = tokio::time::sleep(Duration::from_millis(50)) => {
-                            stream.beat(beat(known));
+                            stream.beat(&beat(known));
                         }
                     }
                 }
@@ -220,28 +218,32 @@ impl Drop for TestBroker {
     }
 }
 
-fn create(name: &str) -> CreateTopicsRequest {
-    let topic = NewTopic { name: name.to_owned(), partitions: 2, replication_factor: 1, ..NewTopic::default() };
-    CreateTopicsRequest {
-        topics: vec![topic],
-        validate_only: false,
-        default_partitions: 1,
-        default_replication_factor: 1,
-    }
+fn create(name: &str) -> CreateTopics {
+    let topic = NewTopic {
+        name: name.to_owned(),
+        partitions: 2,
+        replication_factor: 1,
+        grows_to: 0,
+        assignments: Vec::new(),
+        configs: Vec::new(),
+    };
+    CreateTopics { topics: vec![topic], validate_only: false, default_partitions: 1, default_replication_factor: 1 }
 }
 
 /// Creates a topic as soon as some broker can take it.
 async fn create_topic(client: &ClusterClient, name: &str) -> u64 {
     let start = Instant::now();
     loop {
-        let response = client.create_topics(create(name), PATIENCE).await.expect("an answer");
-        match response.topics[0].error_code {
-            0 => return response.revision,
-            // INVALID_REPLICATION_FACTOR: no broker is ready yet.
-            38 => tokio::time::sleep(Duration::from_millis(20)).await,
+        let mut outcomes = client.submit(create(name), PATIENCE).await.expect("an answer");
+        match outcomes.topics.remove(0).refusal {
+            None => return outcomes.revision.0,
+            // No broker is ready yet.
+            Some(refusal) if refusal.error == ErrorCode::InvalidReplicationFactor => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             // A try before this one was decided, and its answer lost.
-            36 => return response.revision,
-            other => panic!("{other}: {}", response.topics[0].error_message),
+            Some(refusal) if refusal.error == ErrorCode::TopicAlreadyExists => return outcomes.revision.0,
+            Some(other) => panic!("{other}"),
         }
         assert!(start.elapsed() < PATIENCE, "no topic");
     }

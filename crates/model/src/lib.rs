@@ -7,6 +7,7 @@ pub mod deferred;
 pub mod epoch;
 pub mod error_code;
 pub mod ids;
+pub mod isr_member;
 pub mod offset;
 pub mod time;
 
@@ -17,5 +18,6 @@ pub use ids::{
     BrokerId, ClusterId, CoordinatorId, GroupId, IncarnationId, InstanceId, InvalidTopicName, ListenerName, MemberId,
     PartitionId, ProducerId, TopicId, TopicIdPartition, TopicName, TopicPartition,
 };
+pub use isr_member::IsrMember;
 pub use offset::Offset;
 pub use time::{MonotonicMs, TimestampMs};

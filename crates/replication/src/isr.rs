@@ -8,22 +8,8 @@
 //! The *maximal* ISR is what the quorum may hold it to be at worst: a member being added already counts, a member being
 //! removed still counts (KIP-497, scenario 7).
 
-use ottla_model::{BrokerEpoch, BrokerId};
-
-/// A member of an ISR, by the registration under which it joined.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct IsrMember {
-    pub broker: BrokerId,
-    /// [`BrokerEpoch::NONE`] where it is not known, which matches any.
-    pub epoch: BrokerEpoch,
-}
-
-impl IsrMember {
-    /// Whether progress reported under `epoch` is this member's.
-    pub fn is_incarnation(&self, epoch: BrokerEpoch) -> bool {
-        !self.epoch.is_known() || self.epoch == epoch
-    }
-}
+use ottla_model::BrokerId;
+pub use ottla_model::IsrMember;
 
 /// A change that has been proposed and not decided.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -127,6 +113,8 @@ impl Isr {
 
 #[cfg(test)]
 mod tests {
+    use ottla_model::BrokerEpoch;
+
     use super::*;
 
     fn member(broker: i32) -> IsrMember {

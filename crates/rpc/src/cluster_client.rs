@@ -2,22 +2,15 @@
 
 use std::time::Duration;
 
+use ottla_metadata::controller::{Answer, Beat, Decision, IdempotencyKey, Request};
 use ottla_model::{BrokerId, Revision};
 use tonic::transport::Channel;
-use tonic::{Response, Status};
 
-use crate::MESSAGE_BYTES_MAX;
 use crate::cluster::cluster_client::ClusterClient as Generated;
-use crate::cluster::{
-    AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterConfigsRequest, AlterConfigsResponse,
-    AlterPartitionsRequest, AlterPartitionsResponse, ControlledShutdownRequest, ControlledShutdownResponse,
-    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse, HeartbeatRequest, RegisterRequest, RegisterResponse, ResignLeadershipRequest,
-    ResignLeadershipResponse,
-};
 use crate::coordinators::{CallError, Coordinators, Repeat};
 use crate::heartbeat::{self, HeartbeatStream};
 use crate::watch::{self, WatchStream};
+use crate::{MESSAGE_BYTES_MAX, convert};
 
 /// Cheap to clone; all clones share connections and what they know of the leader. Must be made within a tokio runtime.
 #[derive(Clone, Debug)]
@@ -29,19 +22,28 @@ pub(crate) fn generated(channel: Channel) -> Generated<Channel> {
     Generated::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-macro_rules! leader_call {
-    ($(#[$doc:meta])* $name:ident($request:ty) -> $response:ty, $repeat:expr) => {
-        $(#[$doc])*
-        ///
-        /// Asks until a leader answered or `timeout` has passed. Kafka's errors are inside the response.
-        pub async fn $name(&self, request: $request, timeout: Duration) -> Result<$response, CallError> {
-            let attempt = |channel: Channel| {
-                let request = request.clone();
-                async move { generated(channel).$name(request).await }
-            };
-            self.call(stringify!($name), timeout, $repeat, attempt).await
+/// How a request is sent: under a key where doing it twice would not be doing it once, so that every request but AlterConfigs
+/// may be repeated while an earlier try may still take effect.
+fn prepare(request: Request) -> (Request, Repeat) {
+    match request {
+        Request::CreateTopics(_)
+        | Request::DeleteTopics(_)
+        | Request::CreatePartitions(_)
+        | Request::UnregisterBroker(_) => {
+            let key = IdempotencyKey(*uuid::Uuid::new_v4().as_bytes());
+            (Request::Once(key, Box::new(request)), Repeat::Freely)
         }
-    };
+        // A late second try could undo what another client has set meanwhile.
+        Request::AlterConfigs(_) => (request, Repeat::WhenAnswered),
+        // Compare-and-set, or wanted again with the same result; a repeated allocation wastes a block of ids, and nothing else.
+        Request::Register(_)
+        | Request::AlterPartitions(_)
+        | Request::ResignLeadership(_)
+        | Request::ControlledShutdown(_)
+        | Request::AllocateProducerIds(_)
+        | Request::AdmitCoordinator(_)
+        | Request::Once(..) => (request, Repeat::Freely),
+    }
 }
 
 impl ClusterClient {
@@ -54,74 +56,41 @@ impl ClusterClient {
         &self.coordinators
     }
 
-    async fn call<R, F, Fut>(
-        &self,
-        operation: &'static str,
-        timeout: Duration,
-        repeat: Repeat,
-        attempt: F,
-    ) -> Result<R, CallError>
-    where
-        F: Fn(Channel) -> Fut,
-        Fut: Future<Output = Result<Response<R>, Status>>,
-    {
-        self.coordinators.call(operation, timeout, repeat, attempt).await.map(|(response, _)| response)
-    }
-
-    /// Registers this incarnation of a broker. Hands the list of coordinators over with it, so that an ensemble that was never
-    /// told its members can form.
+    /// Asks until the quorum leader has decided or `timeout` has passed. Kafka's errors are inside the answer.
     ///
-    /// A refusal (a living broker has the id, another cluster) is `error_code` and `error_message` of the response.
-    pub async fn register(
-        &self,
-        mut request: RegisterRequest,
-        timeout: Duration,
-    ) -> Result<RegisterResponse, CallError> {
-        request.coordinator_connect = self.coordinators.addresses();
+    /// A registration hands the list of coordinators over, so that an ensemble that was never told its members can form.
+    pub async fn decide(&self, request: Request, timeout: Duration) -> Result<Answer, CallError> {
+        let operation = request.name();
+        let is_registration = matches!(request, Request::Register(_));
+        let (request, repeat) = prepare(request);
+        let mut message = convert::request_to_proto(request);
+        if is_registration {
+            message.coordinator_connect = self.coordinators.addresses();
+        }
         let attempt = |channel: Channel| {
-            let request = request.clone();
-            async move { generated(channel).register(request).await }
+            let message = message.clone();
+            async move { generated(channel).decide(message).await }
         };
-        self.call("register", timeout, Repeat::Freely, attempt).await
+        let (response, target) = self.coordinators.call(operation, timeout, repeat, attempt).await?;
+        let malformed = |reason| CallError::Malformed { operation, address: target.address, reason };
+        convert::answer_from_proto(response).map_err(|error| malformed(error.to_string()))
     }
 
-    leader_call! {
-        /// Changes ISRs. A change that is already the state succeeds again.
-        alter_partitions(AlterPartitionsRequest) -> AlterPartitionsResponse, Repeat::Freely
-    }
-    leader_call! {
-        /// Gives up the leadership of some partitions.
-        resign_leadership(ResignLeadershipRequest) -> ResignLeadershipResponse, Repeat::Freely
-    }
-    leader_call! {
-        /// Moves this broker's leaderships away; asked again until the response says `done`.
-        controlled_shutdown(ControlledShutdownRequest) -> ControlledShutdownResponse, Repeat::Freely
-    }
-    leader_call! {
-        /// A block of producer ids. A repeated call wastes a block, and nothing else.
-        allocate_producer_ids(AllocateProducerIdsRequest) -> AllocateProducerIdsResponse, Repeat::Freely
-    }
-    leader_call! {
-        /// Creates topics. After a broken connection the call is repeated: a topic may then be reported as existing that this very
-        /// call created.
-        create_topics(CreateTopicsRequest) -> CreateTopicsResponse, Repeat::WhenAnswered
-    }
-    leader_call! {
-        /// Deletes topics.
-        delete_topics(DeleteTopicsRequest) -> DeleteTopicsResponse, Repeat::WhenAnswered
-    }
-    leader_call! {
-        /// Adds partitions to topics.
-        create_partitions(CreatePartitionsRequest) -> CreatePartitionsResponse, Repeat::WhenAnswered
-    }
-    leader_call! {
-        /// Changes configurations of topics, brokers, clients and users.
-        alter_configs(AlterConfigsRequest) -> AlterConfigsResponse, Repeat::WhenAnswered
+    /// As [`ClusterClient::decide`], for one kind of request.
+    pub async fn submit<D: Decision>(&self, decision: D, timeout: Duration) -> Result<D::Answer, CallError> {
+        let request = decision.into_request();
+        let operation = request.name();
+        let answer = self.decide(request, timeout).await?;
+        D::take_answer(answer).ok_or_else(|| CallError::Malformed {
+            operation,
+            address: self.coordinators.leader_guess().address,
+            reason: "an answer of another kind".to_owned(),
+        })
     }
 
     /// Opens the heartbeat stream with the quorum leader and sends `first` on it. Following hints and waiting for a leader count
     /// against `timeout`; opening again after the stream ended is the caller's loop.
-    pub async fn heartbeat(&self, first: HeartbeatRequest, timeout: Duration) -> Result<HeartbeatStream, CallError> {
+    pub async fn heartbeat(&self, first: Beat, timeout: Duration) -> Result<HeartbeatStream, CallError> {
         heartbeat::open(&self.coordinators, first, timeout).await
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ottla_metadata::controller::{Beat, BeatAnswer};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -9,6 +10,7 @@ use tonic::transport::Channel;
 
 use crate::cluster::{HeartbeatRequest, HeartbeatResponse};
 use crate::cluster_client::generated;
+use crate::convert;
 use crate::coordinators::{CallError, Coordinators, Repeat, Target, describe};
 use crate::leader_hint::NotLeader;
 
@@ -27,12 +29,12 @@ pub struct HeartbeatStream {
 
 pub(crate) async fn open(
     coordinators: &Coordinators,
-    first: HeartbeatRequest,
+    first: Beat,
     timeout: Duration,
 ) -> Result<HeartbeatStream, CallError> {
     let attempt = |channel: Channel| {
         let (sender, receiver) = mpsc::channel(QUEUED_BEATS_MAX);
-        let first = first.clone();
+        let first = convert::beat_to_proto(&first);
         async move {
             // The channel is new and empty: this cannot fail or wait.
             let _ = sender.send(first).await;
@@ -52,21 +54,16 @@ impl HeartbeatStream {
 
     /// Queues a beat. False where the stream has ended or the transport took none of the last few: the caller goes on to
     /// [`HeartbeatStream::next`], which says why, or opens another.
-    pub fn beat(&self, beat: HeartbeatRequest) -> bool {
-        self.sender.try_send(beat).is_ok()
-    }
-
-    /// A handle that beats from another task.
-    pub fn sender(&self) -> mpsc::Sender<HeartbeatRequest> {
-        self.sender.clone()
+    pub fn beat(&self, beat: &Beat) -> bool {
+        self.sender.try_send(convert::beat_to_proto(beat)).is_ok()
     }
 
     /// The next answer. An error ends the stream; where the coordinator named another leader, the next call goes there.
     ///
     /// Cancel safe.
-    pub async fn next(&mut self) -> Result<HeartbeatResponse, CallError> {
+    pub async fn next(&mut self) -> Result<BeatAnswer, CallError> {
         let reason = match self.responses.message().await {
-            Ok(Some(response)) => return Ok(response),
+            Ok(Some(response)) => return Ok(convert::beat_answer_from_proto(&response)),
             Ok(None) => "closed".to_owned(),
             Err(status) => {
                 if let Some(said) = NotLeader::from_status(&status) {

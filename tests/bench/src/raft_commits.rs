@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use ottla_e2e::{Cluster, ClusterOptions};
+use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp};
+use ottla_metadata::{ConfigEntity, ConfigKind};
 use ottla_rpc::ClusterClient;
-use ottla_rpc::cluster::{AlterConfig, AlterConfigsRequest, ConfigChange, ConfigEntity};
 use tempfile::TempDir;
 
 use crate::baseline;
@@ -46,20 +47,17 @@ async fn commits_per_s(client: &ClusterClient, callers: usize, round: usize) -> 
                 let mut value = 0u64;
                 while started.elapsed() < ROUND {
                     value += 1;
-                    let request = AlterConfigsRequest {
+                    let threads = 1 + (value + round as u64) % 9;
+                    let request = AlterConfigs {
                         entities: vec![AlterConfig {
-                            entity: Some(ConfigEntity { kind: "brokers".into(), name: (1 + caller).to_string() }),
-                            changes: vec![ConfigChange {
-                                name: "log.cleaner.threads".into(),
-                                value: Some((1 + (value + round as u64) % 9).to_string()),
-                                ..ConfigChange::default()
-                            }],
+                            entity: ConfigEntity { kind: ConfigKind::Brokers, name: (1 + caller).to_string() },
+                            changes: vec![("log.cleaner.threads".into(), ConfigOp::Set(threads.to_string()))],
                             replace_all: false,
                         }],
                         validate_only: false,
                     };
-                    let answer = client.alter_configs(request, CALL_TIMEOUT).await?;
-                    ensure!(answer.entities.iter().all(|entity| entity.error_code == 0), "{answer:?}");
+                    let answer = client.submit(request, CALL_TIMEOUT).await?;
+                    ensure!(answer.entities.iter().all(|(_, refusal)| refusal.is_none()), "{answer:?}");
                     count.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(())

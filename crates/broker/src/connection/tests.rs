@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::request_context::Principal;
+use crate::request::Principal;
 
 const FRAME_BYTES_MAX: usize = 1024 * 1024;
 const INCARNATION: IncarnationId = IncarnationId([7; 16]);

@@ -199,7 +199,7 @@ fn move_to(broker: &TestBroker, topic: &str, partition: i32, path: &Path) -> i16
     use ottla_protocol::kafka_protocol::messages::alter_replica_log_dirs_request::{
         AlterReplicaLogDir, AlterReplicaLogDirTopic,
     };
-    let text = handlers::wire::text;
+    let text = crate::request::wire::text;
     let topic = AlterReplicaLogDirTopic::default().with_name(TopicName(text(topic))).with_partitions(vec![partition]);
     let dir = AlterReplicaLogDir::default().with_path(text(&path.display().to_string())).with_topics(vec![topic]);
     let request = AlterReplicaLogDirsRequest::default().with_dirs(vec![dir]);

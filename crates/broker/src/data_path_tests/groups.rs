@@ -23,7 +23,7 @@ use super::harness::{Asked, CLIENT, Cluster, TestBroker, batch, eventually, topi
 use crate::broker::Broker;
 use crate::group_host::OFFSETS_TOPIC;
 use crate::handlers;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
 use crate::response::Answer;
 
 /// `__consumer_offsets`, and a topic whose offsets are committed.

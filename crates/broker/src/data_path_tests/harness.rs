@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use ottla_config::{BrokerConfig, Sources};
-use ottla_metadata::controller::{CreatePartitions, CreateTopics, DeleteTopics, ResignReason, TopicOutcomes};
+use ottla_metadata::controller::{
+    AllocatedProducerIds, AlterPartition, AlteredPartition, AlteredPartitions, Answer as Decided, Request, Resigned,
+};
 use ottla_metadata::image::{Endpoint, LeaderRecoveryState};
 use ottla_metadata::nodes::{self, topic::TopicNode};
 use ottla_metadata::{BrokerRegistration, ConfigEntity, Image, IsrMember, Node, NodeChange, PartitionState, Path};
@@ -37,11 +39,9 @@ use crate::listener::{self, AcceptOptions, Population};
 use crate::log_dirs::opening::OpeningProgress;
 use crate::metadata_cache::MetadataCache;
 use crate::partition::Partition;
-use crate::quorum_handle::{
-    AlterPartition, AlterPartitionsAnswer, AlteredPartition, ProducerIdBlock, QuorumError, QuorumFuture, QuorumHandle,
-};
+use crate::quorum_handle::{QuorumError, QuorumFuture, QuorumHandle};
 use crate::replica_manager::{OpenedLogs, ReplicaManager};
-use crate::request_context::{Principal, RequestContext};
+use crate::request::{Principal, RequestContext};
 use crate::response::{Answer, Part, Response};
 use crate::telemetry::Telemetry;
 
@@ -216,22 +216,21 @@ impl Quorum {
         self.commit(changes);
     }
 
-    fn alter(&self, changes: &[AlterPartition]) -> AlterPartitionsAnswer {
+    fn alter(&self, changes: &[AlterPartition]) -> AlteredPartitions {
         let (_, image) = self.image();
         let mut partitions = Vec::new();
         for change in changes {
-            let id = TopicIdPartition { topic_id: change.topic_id, partition: change.partition };
+            let id = change.partition;
             let mut answer = AlteredPartition {
-                topic_id: change.topic_id,
-                partition: change.partition,
+                partition: id,
                 error: ErrorCode::UnknownTopicId,
                 leader: BrokerId::NONE,
                 leader_epoch: LeaderEpoch::NONE,
                 partition_epoch: PartitionEpoch(-1),
                 isr: Vec::new(),
             };
-            if let (Some(topic), Some(state)) = (image.topic_by_id(change.topic_id), image.partition(id)) {
-                let eligible = change.isr.iter().all(|(id, epoch)| image.broker_epoch(*id) == Some(*epoch));
+            if let (Some(topic), Some(state)) = (image.topic_by_id(id.topic_id), image.partition(id)) {
+                let eligible = change.isr.iter().all(|member| image.broker_epoch(member.broker) == Some(member.epoch));
                 answer.error = if state.leader_epoch != change.leader_epoch {
                     ErrorCode::FencedLeaderEpoch
                 } else if state.partition_epoch != change.partition_epoch {
@@ -242,9 +241,8 @@ impl Quorum {
                     ErrorCode::None
                 };
                 if answer.error == ErrorCode::None {
-                    let isr = change.isr.iter().map(|(broker, epoch)| IsrMember { broker: *broker, epoch: *epoch });
                     let next = PartitionState {
-                        isr: isr.collect(),
+                        isr: change.isr.clone(),
                         partition_epoch: state.partition_epoch.next(),
                         ..(**state).clone()
                     };
@@ -252,12 +250,36 @@ impl Quorum {
                     answer.leader_epoch = next.leader_epoch;
                     answer.partition_epoch = next.partition_epoch;
                     answer.isr = next.isr_ids().collect();
-                    self.set_state(topic.name.as_str(), change.partition.0, &next);
+                    self.set_state(topic.name.as_str(), id.partition.0, &next);
                 }
             }
             partitions.push(answer);
         }
-        AlterPartitionsAnswer { error: ErrorCode::None, partitions, revision: Revision(0) }
+        AlteredPartitions { error: ErrorCode::None, partitions, revision: Revision(0) }
+    }
+
+    /// Whoever else is in the ISR goes on without this one, as leader if need be.
+    fn resign(&self, local: i32, partitions: &[TopicIdPartition]) -> Resigned {
+        let (revision, image) = self.image();
+        for id in partitions {
+            let (Some(topic), Some(state)) = (image.topic_by_id(id.topic_id), image.partition(*id)) else { continue };
+            let others: Vec<i32> = state.isr_ids().map(|broker| broker.0).filter(|id| *id != local).collect();
+            match others.first() {
+                Some(next) if state.leader.0 == local => {
+                    self.elect(topic.name.as_str(), id.partition.0, *next, &others);
+                }
+                Some(_) => self.set_isr(topic.name.as_str(), id.partition.0, &others),
+                None => {}
+            }
+        }
+        Resigned { error: ErrorCode::None, revision }
+    }
+
+    fn allocate_producer_ids(&self) -> AllocatedProducerIds {
+        let mut tree = self.tree.lock();
+        let first = tree.next_producer_id;
+        tree.next_producer_id += 1_000;
+        AllocatedProducerIds { first, count: 1_000 }
     }
 }
 
@@ -265,55 +287,25 @@ impl Quorum {
 struct QuorumLink(Arc<Quorum>, i32);
 
 impl QuorumHandle for QuorumLink {
-    fn alter_partitions(&self, changes: Vec<AlterPartition>) -> QuorumFuture<AlterPartitionsAnswer> {
-        let quorum = self.0.clone();
-        Box::pin(async move {
-            if quorum.silent.load(std::sync::atomic::Ordering::Acquire) {
-                return Err(QuorumError::Unknown("nobody answers".to_owned()));
-            }
-            Ok(quorum.alter(&changes))
-        })
+    fn registration(&self) -> Result<(BrokerId, BrokerEpoch), QuorumError> {
+        Ok((BrokerId(self.1), self.0.epoch_of(self.1)))
     }
 
-    /// Whoever else is in the ISR goes on without this one, as leader if need be.
-    fn resign_leadership(&self, partitions: Vec<TopicIdPartition>, _: ResignReason) -> QuorumFuture<Revision> {
+    fn decide(&self, request: Request, _: Duration) -> QuorumFuture<Decided> {
         let (quorum, local) = (self.0.clone(), self.1);
         Box::pin(async move {
-            let (revision, image) = quorum.image();
-            for id in partitions {
-                let (Some(topic), Some(state)) = (image.topic_by_id(id.topic_id), image.partition(id)) else {
-                    continue;
-                };
-                let others: Vec<i32> = state.isr_ids().map(|broker| broker.0).filter(|id| *id != local).collect();
-                match others.first() {
-                    Some(next) if state.leader.0 == local => {
-                        quorum.elect(topic.name.as_str(), id.partition.0, *next, &others);
-                    }
-                    Some(_) => quorum.set_isr(topic.name.as_str(), id.partition.0, &others),
-                    None => {}
+            match request {
+                Request::AlterPartitions(_) if quorum.silent.load(std::sync::atomic::Ordering::Acquire) => {
+                    Err(QuorumError::Unknown("nobody answers".to_owned()))
                 }
+                Request::AlterPartitions(alter) => Ok(Decided::AlterPartitions(quorum.alter(&alter.partitions))),
+                Request::ResignLeadership(resign) => {
+                    Ok(Decided::ResignLeadership(quorum.resign(local, &resign.partitions)))
+                }
+                Request::AllocateProducerIds(_) => Ok(Decided::AllocateProducerIds(Ok(quorum.allocate_producer_ids()))),
+                _ => Err(QuorumError::NotRegistered),
             }
-            Ok(revision)
         })
-    }
-
-    fn create_topics(&self, _: CreateTopics, _: Duration) -> QuorumFuture<TopicOutcomes> {
-        Box::pin(async { Err(QuorumError::NotRegistered) })
-    }
-
-    fn delete_topics(&self, _: DeleteTopics, _: Duration) -> QuorumFuture<TopicOutcomes> {
-        Box::pin(async { Err(QuorumError::NotRegistered) })
-    }
-
-    fn create_partitions(&self, _: CreatePartitions, _: Duration) -> QuorumFuture<TopicOutcomes> {
-        Box::pin(async { Err(QuorumError::NotRegistered) })
-    }
-
-    fn allocate_producer_ids(&self) -> QuorumFuture<ProducerIdBlock> {
-        let mut tree = self.0.tree.lock();
-        let first = tree.next_producer_id;
-        tree.next_producer_id += 1_000;
-        Box::pin(async move { Ok(ProducerIdBlock { first: ProducerId(first), count: 1_000 }) })
     }
 }
 

@@ -48,7 +48,7 @@ impl OffsetsTopic {
             }
             state.under_way = true;
         }
-        let decision = broker.quorum.create_topics(command(&broker.config.groups), TIMEOUT);
+        let decision = broker.quorum.submit(command(&broker.config.groups), TIMEOUT);
         let broker = Arc::clone(broker);
         tokio::spawn(async move {
             let outcome = match decision.await {

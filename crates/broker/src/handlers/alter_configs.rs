@@ -17,22 +17,14 @@ use ottla_protocol::kafka_protocol::messages::{
 };
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::admin::{self, Patience};
-use super::wire;
 use crate::broker::Broker;
+use crate::configs::resource_type;
 use crate::live_config::LiveConfig;
 use crate::quorum_handle::QuorumError;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::admin::{self, Patience};
+use crate::request::wire;
 use crate::response::{Answer, Response};
-
-/// `ConfigResource.Type`.
-pub mod resource_type {
-    pub const TOPIC: i8 = 2;
-    pub const BROKER: i8 = 4;
-    pub const BROKER_LOGGER: i8 = 8;
-    pub const CLIENT_METRICS: i8 = 16;
-    pub const GROUP: i8 = 32;
-}
 
 /// One resource of either request.
 #[derive(Debug)]
@@ -152,8 +144,8 @@ fn alter(
         .collect();
     let entities: Vec<AlterConfig> = checked.iter().filter_map(|checked| checked.as_ref().ok()?.clone()).collect();
     let asked = entities.len();
-    let decision = (asked > 0)
-        .then(|| broker.quorum.alter_configs(AlterConfigs { entities, validate_only }, patience.remaining()));
+    let decision =
+        (asked > 0).then(|| broker.quorum.submit(AlterConfigs { entities, validate_only }, patience.remaining()));
     async move {
         let mut decided = Vec::new().into_iter();
         if let Some(decision) = decision {

@@ -15,7 +15,7 @@ use ottla_protocol::messages::TopicRef;
 use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
 use crate::response::Answer;
 
 pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
@@ -37,7 +37,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         }
     }
     let results = results.into_iter().map(|(topic, partitions)| {
-        let name = ottla_protocol::kafka_protocol::messages::TopicName(super::wire::text(&topic));
+        let name = ottla_protocol::kafka_protocol::messages::TopicName(crate::request::wire::text(&topic));
         AlterReplicaLogDirTopicResult::default().with_topic_name(name).with_partitions(partitions)
     });
     let response = AlterReplicaLogDirsResponse::default().with_results(results.collect());

@@ -9,7 +9,7 @@ use ottla_protocol::messages::api_versions::ApiVersionsResponse;
 use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::{Broker, Identity};
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
 use crate::response::{Answer, Response};
 
 /// The first version whose request says which client asks (KIP-511).

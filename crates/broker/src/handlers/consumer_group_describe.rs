@@ -14,10 +14,10 @@ use ottla_protocol::kafka_protocol::messages::{
 };
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::{group, wire};
 use crate::broker::Broker;
 use crate::group_host::Asked;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::{group, wire};
 use crate::response::Answer;
 
 /// The first version that tells members of the classic protocol from the others.

@@ -11,9 +11,9 @@ use ottla_protocol::kafka_protocol::messages::consumer_group_heartbeat_response:
 use ottla_protocol::kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::{group, wire};
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::{group, wire};
 use crate::response::Answer;
 
 /// From here on members choose their own ids (KIP-1082).

@@ -11,10 +11,10 @@ use ottla_protocol::kafka_protocol::messages::create_partitions_response::Create
 use ottla_protocol::kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::admin::{self, Patience};
-use super::wire;
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::admin::{self, Patience};
+use crate::request::wire;
 use crate::response::{Answer, Response};
 
 pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
@@ -27,7 +27,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
     let (once, twice) = sort_out(request.topics);
     let command =
         CreatePartitions { topics: once.iter().map(new_partitions).collect(), validate_only: request.validate_only };
-    let decision = (!once.is_empty()).then(|| broker.quorum.create_partitions(command, patience.remaining()));
+    let decision = (!once.is_empty()).then(|| broker.quorum.submit(command, patience.remaining()));
     Answer::later(async move {
         let duplicate = Refusal::new(ErrorCode::InvalidRequest, "Duplicate topic name.");
         let mut results: Vec<_> = twice.iter().map(|topic| result(topic, Some(&duplicate))).collect();

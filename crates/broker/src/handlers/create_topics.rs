@@ -11,10 +11,11 @@ use ottla_protocol::kafka_protocol::messages::create_topics_response::{Creatable
 use ottla_protocol::kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::admin::{self, Patience};
-use super::{describe_configs, wire};
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::configs;
+use crate::request::RequestContext;
+use crate::request::admin::{self, Patience};
+use crate::request::wire;
 use crate::response::{Answer, Response};
 
 /// The first version whose answer shows the topic's configuration (KIP-525).
@@ -36,7 +37,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         default_partitions: broker.config.num_partitions,
         default_replication_factor: i32::from(broker.config.default_replication_factor),
     };
-    let decision = broker.quorum.create_topics(command, patience.remaining());
+    let decision = broker.quorum.submit(command, patience.remaining());
     Answer::later(async move {
         let (mut outcomes, revision) =
             admin::outcomes(decision.await, request.topics.len() - count_refused(&request.topics, &refused));
@@ -120,7 +121,7 @@ fn success(broker: &Broker, version: i16, topic: &CreatableTopic, outcome: &Topi
         .iter()
         .filter_map(|config| Some((config.name.to_string(), config.value.as_ref()?.to_string())))
         .collect();
-    let configs = describe_configs::topic_entries(broker.replicas.live_config(), &overrides)
+    let configs = configs::topic_entries(broker.replicas.live_config(), &overrides)
         .into_iter()
         .map(|entry| {
             CreatableTopicConfigs::default()

@@ -9,9 +9,9 @@ use ottla_protocol::kafka_protocol::messages::{DeleteAclsRequest, DeleteAclsResp
 use ottla_protocol::{RequestHeader, decode_request};
 
 use super::describe_acls::NO_AUTHORIZER;
-use super::wire;
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::wire;
 use crate::response::Answer;
 
 pub fn handle(_: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {

@@ -9,9 +9,9 @@ use ottla_protocol::kafka_protocol::messages::delete_groups_response::DeletableG
 use ottla_protocol::kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::group;
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::group;
 use crate::response::Answer;
 
 pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {

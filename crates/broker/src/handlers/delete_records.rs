@@ -17,11 +17,11 @@ use ottla_protocol::messages::TopicRef;
 use ottla_protocol::{RequestHeader, decode_request};
 use tokio::time::Sleep;
 
-use super::wire::is_internal;
 use crate::broker::Broker;
 use crate::partition::waiters::{PendingAcks, Wakes};
 use crate::partition::{AckWait, Partition};
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::wire::is_internal;
 use crate::response::{Answer, Response};
 
 /// One partition of the request, and what is known of it so far.

@@ -10,10 +10,10 @@ use ottla_protocol::kafka_protocol::messages::delete_topics_response::DeletableT
 use ottla_protocol::kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::admin::{self, Patience};
-use super::wire;
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::admin::{self, Patience};
+use crate::request::wire;
 use crate::response::{Answer, Response};
 
 /// The first version that can say that deletion is disabled.
@@ -42,7 +42,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
     let patience = Patience::of_request(request.timeout_ms);
     let (mut responses, topics) = sort_out(asked);
     let decision = (!topics.is_empty())
-        .then(|| broker.quorum.delete_topics(DeleteTopics { topics: topics.clone() }, patience.remaining()));
+        .then(|| broker.quorum.submit(DeleteTopics { topics: topics.clone() }, patience.remaining()));
     Answer::later(async move {
         if let Some(decision) = decision {
             let image = broker.metadata.current();

@@ -7,9 +7,9 @@ use ottla_model::ErrorCode;
 use ottla_protocol::kafka_protocol::messages::{DescribeAclsRequest, DescribeAclsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::wire;
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::wire;
 use crate::response::Answer;
 
 /// Kafka's text where it runs without an authorizer.

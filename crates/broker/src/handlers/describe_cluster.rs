@@ -9,9 +9,9 @@ use ottla_protocol::kafka_protocol::messages::describe_cluster_response::Describ
 use ottla_protocol::kafka_protocol::messages::{DescribeClusterRequest, DescribeClusterResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::{topology, wire};
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::{topology, wire};
 use crate::response::Answer;
 
 /// Endpoint types (KIP-919). Clients of brokers ask for the first.
@@ -84,7 +84,7 @@ fn answer(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handlers::test_image::{CLIENT, image};
+    use crate::request::test_image::{CLIENT, image};
 
     #[test]
     fn names_live_brokers_by_the_listener_that_asked() {

@@ -10,9 +10,9 @@ use ottla_protocol::kafka_protocol::messages::describe_groups_response::{Describ
 use ottla_protocol::kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::{group, wire};
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::{group, wire};
 use crate::response::Answer;
 
 /// The first version that tells a group that is not there from one without members.

@@ -11,11 +11,11 @@ use ottla_protocol::kafka_protocol::messages::describe_log_dirs_response::{
 use ottla_protocol::kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::wire;
 use crate::broker::Broker;
 use crate::log_dirs::LogDir;
 use crate::partition::Partition;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::wire;
 use crate::response::{Answer, Response};
 
 /// The partitions that are asked for; none: all.

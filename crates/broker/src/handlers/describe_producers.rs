@@ -13,7 +13,7 @@ use ottla_protocol::{RequestHeader, decode_request};
 use ottla_replication::ProducerSnapshot;
 
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
 use crate::response::Answer;
 
 pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {

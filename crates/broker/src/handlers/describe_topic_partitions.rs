@@ -13,9 +13,9 @@ use ottla_protocol::kafka_protocol::messages::describe_topic_partitions_response
 use ottla_protocol::kafka_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::{topology, wire};
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::{topology, wire};
 use crate::response::Answer;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
@@ -143,7 +143,7 @@ mod tests {
     use ottla_protocol::kafka_protocol::messages::describe_topic_partitions_request as request;
 
     use super::*;
-    use crate::handlers::test_image::{CLIENT, image};
+    use crate::request::test_image::{CLIENT, image};
 
     fn ask(request: &DescribeTopicPartitionsRequest) -> Result<DescribeTopicPartitionsResponse, ErrorCode> {
         answer(&image(), &ListenerName::new(CLIENT), 2000, request)

@@ -19,7 +19,6 @@ use ottla_protocol::messages::fetch::{
 };
 use tokio::time::Sleep;
 
-use super::leader_hint::{LeaderHints, names_leader};
 use crate::broker::Broker;
 use crate::clock;
 use crate::fetch_session::{
@@ -27,7 +26,8 @@ use crate::fetch_session::{
     ParkedRoom, SessionId, Slots, next_epoch,
 };
 use crate::partition::waiters::Wakes;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::leader_hint::{LeaderHints, names_leader};
 use crate::response::{Answer, RecordSlice, Response};
 
 /// The first version with topic ids.

@@ -15,10 +15,10 @@ use ottla_protocol::kafka_protocol::messages::{FindCoordinatorRequest, FindCoord
 use ottla_protocol::kafka_protocol::protocol::StrBytes;
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::{topology, wire};
 use crate::broker::Broker;
 use crate::group_host::{OFFSETS_TOPIC, coordinator_partition};
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::{topology, wire};
 use crate::response::{Answer, Response};
 
 /// The first version that asks for several keys.
@@ -148,7 +148,7 @@ fn response(version: i16, request: &FindCoordinatorRequest, places: Vec<Found>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handlers::test_image::{CLIENT, image};
+    use crate::request::test_image::{CLIENT, image};
 
     fn ask(version: i16, request: &FindCoordinatorRequest) -> Vec<Found> {
         find_all(&image(), &ListenerName::new(CLIENT), version, request)

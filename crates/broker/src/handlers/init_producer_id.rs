@@ -11,7 +11,7 @@ use ottla_protocol::kafka_protocol::messages::{
 use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
 use crate::response::{Answer, Response};
 
 pub fn handle(broker: &Arc<Broker>, _context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {

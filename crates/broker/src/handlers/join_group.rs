@@ -11,9 +11,9 @@ use ottla_protocol::kafka_protocol::messages::join_group_response::JoinGroupResp
 use ottla_protocol::kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::{group, wire};
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::{group, wire};
 use crate::response::Answer;
 
 /// Before it the rebalance timeout is the session timeout.

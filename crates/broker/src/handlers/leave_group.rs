@@ -10,9 +10,9 @@ use ottla_protocol::kafka_protocol::messages::leave_group_response::MemberRespon
 use ottla_protocol::kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::{group, wire};
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::{group, wire};
 use crate::response::Answer;
 
 /// The first version with a list of members; before it there is one, whose error is the answer's.

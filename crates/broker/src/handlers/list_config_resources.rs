@@ -11,10 +11,10 @@ use ottla_protocol::kafka_protocol::messages::list_config_resources_response::Co
 use ottla_protocol::kafka_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::alter_configs::resource_type::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
-use super::wire;
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::configs::resource_type::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
+use crate::request::RequestContext;
+use crate::request::wire;
 use crate::response::Answer;
 
 const ALL: [i8; 5] = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
@@ -59,7 +59,7 @@ fn list(image: &Image, wanted: &BTreeSet<i8>) -> Vec<(i8, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handlers::test_image::image;
+    use crate::request::test_image::image;
 
     #[test]
     fn topics_and_brokers_are_there_by_name() {

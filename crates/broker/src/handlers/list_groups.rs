@@ -10,9 +10,9 @@ use ottla_protocol::kafka_protocol::messages::list_groups_response::ListedGroup;
 use ottla_protocol::kafka_protocol::messages::{ListGroupsRequest, ListGroupsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::{group, wire};
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::{group, wire};
 use crate::response::Answer;
 
 /// The first version with states.

@@ -14,7 +14,7 @@ use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
 use crate::partition::{FoundOffset, OffsetQuery};
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
 use crate::response::Answer;
 
 /// Before this version OFFSET_NOT_AVAILABLE was not known (KIP-207).

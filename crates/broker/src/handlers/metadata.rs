@@ -14,9 +14,9 @@ use ottla_protocol::kafka_protocol::messages::metadata_response::{
 use ottla_protocol::kafka_protocol::messages::{MetadataRequest, MetadataResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::{topology, wire};
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::{topology, wire};
 use crate::response::Answer;
 
 /// The first version in which topics may be asked for by id.
@@ -205,7 +205,7 @@ fn refused(asked: &[MetadataRequestTopic]) -> MetadataResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handlers::test_image::{CLIENT, INTERNAL, image};
+    use crate::request::test_image::{CLIENT, INTERNAL, image};
 
     fn ask(version: i16, listener: &str, request: &MetadataRequest) -> (MetadataResponse, Vec<TopicName>) {
         answer(&image(), "cluster", &ListenerName::new(listener), version, request)

@@ -1,8 +1,7 @@
 //! One file per API: from the request's bytes to an [`Answer`](crate::response::Answer). All have the form
 //! `handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer`, with the
-//! body after the header; they run in the connection's task and never block.
+//! body after the header; they run in the connection's task and never block. What they share is in [`request`](crate::request).
 
-pub mod admin;
 pub mod alter_client_quotas;
 pub mod alter_configs;
 pub mod alter_replica_log_dirs;
@@ -26,11 +25,9 @@ pub mod describe_producers;
 pub mod describe_topic_partitions;
 pub mod fetch;
 pub mod find_coordinator;
-pub mod group;
 pub mod heartbeat;
 pub mod init_producer_id;
 pub mod join_group;
-pub mod leader_hint;
 pub mod leave_group;
 pub mod list_config_resources;
 pub mod list_groups;
@@ -44,8 +41,4 @@ pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod sasl_handshake;
 pub mod sync_group;
-#[cfg(test)]
-mod test_image;
-pub mod topology;
 pub mod update_features;
-pub mod wire;

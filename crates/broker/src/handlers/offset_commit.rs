@@ -17,10 +17,10 @@ use ottla_protocol::kafka_protocol::messages::{
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::offset_commit::{self, OffsetCommitTopic, TOPIC_IDS_FROM};
 
-use super::{group, wire};
 use crate::broker::Broker;
 use crate::group_host::Asked;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::{group, wire};
 use crate::response::Answer;
 
 /// From here on clients know STALE_MEMBER_EPOCH and GROUP_ID_NOT_FOUND.

@@ -12,9 +12,9 @@ use ottla_protocol::kafka_protocol::messages::offset_delete_response::{
 use ottla_protocol::kafka_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse, TopicName as WireTopicName};
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::{group, wire};
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::{group, wire};
 use crate::response::Answer;
 
 pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {

@@ -19,9 +19,9 @@ use ottla_protocol::kafka_protocol::messages::{
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::offset_fetch::{self, GROUPS_FROM, OffsetFetchGroup, TOPIC_IDS_FROM};
 
-use super::{group, wire};
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::{group, wire};
 use crate::response::Answer;
 
 /// From here on an answer has an error of its own.

@@ -14,7 +14,7 @@ use ottla_protocol::{RequestHeader, decode_request};
 use ottla_replication::EpochEnd;
 
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
 use crate::response::Answer;
 
 pub fn handle(broker: &Arc<Broker>, _context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {

@@ -16,13 +16,13 @@ use ottla_protocol::messages::produce::{
 };
 use tokio::time::Sleep;
 
-use super::leader_hint::{LeaderHints, names_leader};
-use super::wire;
 use crate::broker::Broker;
 use crate::clock;
 use crate::partition::waiters::{PendingAcks, Wakes};
 use crate::partition::{AckWait, AppendRefused, Appended};
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::leader_hint::{LeaderHints, names_leader};
+use crate::request::wire;
 use crate::response::{Answer, Response};
 
 /// The client id by which Kafka lets a producer write to the topics that brokers keep for themselves.

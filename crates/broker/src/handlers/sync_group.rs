@@ -9,10 +9,10 @@ use ottla_model::ErrorCode;
 use ottla_protocol::kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::{group, wire};
 use crate::broker::Broker;
 use crate::group_host::Asked;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::{group, wire};
 use crate::response::Answer;
 
 /// From here on the request has to say which protocol it is about.

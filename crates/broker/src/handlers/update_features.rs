@@ -11,9 +11,9 @@ use ottla_protocol::kafka_protocol::messages::{UpdateFeaturesRequest, UpdateFeat
 use ottla_protocol::messages::api_versions::FEATURES;
 use ottla_protocol::{RequestHeader, decode_request};
 
-use super::wire;
 use crate::broker::Broker;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
+use crate::request::wire;
 use crate::response::Answer;
 
 /// From this version on a response has one outcome for all updates.

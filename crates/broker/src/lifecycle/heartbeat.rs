@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use ottla_metadata::controller::Beat;
 use ottla_model::{BrokerEpoch, Revision};
-use ottla_rpc::{ClusterClient, HeartbeatStream, cluster};
+use ottla_rpc::{ClusterClient, HeartbeatStream};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -82,12 +82,12 @@ impl Session {
         }
     }
 
-    fn beat(&self) -> cluster::HeartbeatRequest {
-        cluster::HeartbeatRequest {
-            broker_id: self.identity.id().0,
-            broker_epoch: self.identity.epoch().0,
-            incarnation_id: Bytes::copy_from_slice(self.identity.incarnation().as_bytes()),
-            image_revision: self.metadata.effective_revision().0,
+    fn beat(&self) -> Beat {
+        Beat {
+            broker: self.identity.id(),
+            epoch: self.identity.epoch(),
+            incarnation: self.identity.incarnation(),
+            image_revision: self.metadata.effective_revision(),
         }
     }
 
@@ -104,11 +104,11 @@ impl Session {
             tokio::select! {
                 response = stream.next() => match response {
                     Ok(response) if response.fenced => return StreamEnd::Fenced,
-                    Ok(response) => self.look_at_lag(&mut lag, Revision(response.committed_revision)),
+                    Ok(response) => self.look_at_lag(&mut lag, response.committed_revision),
                     Err(error) => return StreamEnd::Broken(error.to_string()),
                 },
                 _ = beats.tick() => {
-                    stream.beat(self.beat());
+                    stream.beat(&self.beat());
                     (last_beat, moved) = (Instant::now(), false);
                 }
                 changed = revisions.changed(), if !moved => {
@@ -118,7 +118,7 @@ impl Session {
                     moved = true;
                 }
                 () = tokio::time::sleep_until(last_beat + BEAT_DISTANCE_MIN), if moved => {
-                    stream.beat(self.beat());
+                    stream.beat(&self.beat());
                     (last_beat, moved) = (Instant::now(), false);
                     beats.reset();
                 }
@@ -150,7 +150,7 @@ impl Session {
         self.application.clean_shutdown_epoch = self.identity.epoch();
         let registered = registration::register(&self.client, &self.identity, &self.application).await?;
         (self.remember)(registered.epoch);
-        self.identity.registered(registered.id, registered.epoch);
+        self.identity.registered(registered.broker, registered.epoch);
         self.telemetry.broker_epoch.set(registered.epoch.0);
         tracing::info!(epoch = %registered.epoch, "registered again");
         Ok(())

@@ -23,7 +23,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use ottla_config::{BrokerConfig, HostPort};
 use ottla_metadata::Image;
-use ottla_metadata::controller::{CreateTopics, NewTopic};
+use ottla_metadata::controller::{CreateTopics, NewTopic, Registered};
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, ListenerName};
 use ottla_rpc::{CallError, ClusterClient, ports};
 use ottla_storage::RealEnv;
@@ -45,7 +45,7 @@ use crate::telemetry::http::{self, Readiness};
 use crate::watch::Watcher;
 use heartbeat::Session;
 use quorum_client::QuorumClient;
-use registration::{Application, Registered};
+use registration::Application;
 
 /// Bytes of large frames that are being read at a time, of all connections, where `queued.max.request.bytes` says nothing. Two frames of
 /// the greatest size that is accepted, or 256 of a megabyte.
@@ -320,7 +320,7 @@ async fn open_logs(
 fn application(
     config: &BrokerConfig,
     opened: &OpenedLogs,
-    endpoints: Vec<ottla_rpc::cluster::Endpoint>,
+    endpoints: Vec<ottla_metadata::Endpoint>,
 ) -> Result<Application, RunError> {
     let stored_id = opened.meta.as_ref().map(|meta| meta.broker_id);
     if let (Some(configured), Some(stored)) = (config.broker_id, stored_id)
@@ -354,7 +354,7 @@ impl Parts {
     async fn serve(
         &self,
         opened: &OpenedLogs,
-        endpoints: Vec<ottla_rpc::cluster::Endpoint>,
+        endpoints: Vec<ottla_metadata::Endpoint>,
         mut shutdown: Pin<&mut impl Future<Output = ()>>,
         on_ready: impl FnOnce(BrokerId),
     ) -> Result<(), RunError> {
@@ -370,7 +370,7 @@ impl Parts {
         let serving = async {
             self.await_ready(&registered).await;
             self.open_gate(&registered);
-            on_ready(registered.id);
+            on_ready(registered.broker);
             self.create_configured_topics();
             std::future::pending::<()>().await;
         };
@@ -394,12 +394,12 @@ impl Parts {
     }
 
     fn accept_registration(&self, registered: &Registered) -> Result<(), RunError> {
-        self.replicas.write_meta_properties(registered.id, &registered.cluster_id)?;
+        self.replicas.write_meta_properties(registered.broker, &registered.cluster_id)?;
         self.replicas.remember_registration(registered.epoch);
-        self.identity.registered(registered.id, registered.epoch);
+        self.identity.registered(registered.broker, registered.epoch);
         self.telemetry.broker_epoch.set(registered.epoch.0);
         tracing::info!(
-            id = %registered.id,
+            id = %registered.broker,
             epoch = %registered.epoch,
             cluster = %registered.cluster_id,
             revision = %registered.revision,
@@ -463,7 +463,7 @@ impl Parts {
             let ready = self
                 .metadata
                 .peek()
-                .broker(registered.id)
+                .broker(registered.broker)
                 .is_some_and(|broker| broker.ready && broker.incarnation == self.identity.incarnation());
             if ready {
                 return;
@@ -549,7 +549,7 @@ async fn create_topics(quorum: Arc<dyn QuorumHandle>, mut command: CreateTopics)
     const PAUSE: Duration = Duration::from_millis(500);
     const ATTEMPTS: u32 = 120;
     for _ in 0..ATTEMPTS {
-        if let Ok(outcomes) = quorum.create_topics(command.clone(), PROGRESS_INTERVAL).await {
+        if let Ok(outcomes) = quorum.submit(command.clone(), PROGRESS_INTERVAL).await {
             let refused = |name: &str| {
                 let outcome = outcomes.topics.iter().find(|outcome| outcome.name == name)?;
                 outcome.refusal.clone().filter(|refusal| refusal.error != ErrorCode::TopicAlreadyExists)

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use ottla_config::BrokerConfig;
+use ottla_metadata::Endpoint;
+use ottla_metadata::controller::{Register, Registered};
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, ListenerName, Revision};
-use ottla_rpc::{ClusterClient, WatchUpdate, cluster};
+use ottla_rpc::{ClusterClient, WatchUpdate};
 use tokio::time::Instant;
 
 use super::RunError;
@@ -30,7 +31,7 @@ pub struct Application {
     pub stored_cluster_id: Option<ClusterId>,
     /// `cluster.id`: what the cluster must be called.
     pub wanted_cluster_id: Option<ClusterId>,
-    pub endpoints: Vec<cluster::Endpoint>,
+    pub endpoints: Vec<Endpoint>,
     pub inter_broker_listener: ListenerName,
     pub rack: Option<String>,
     /// The epoch up to which this broker's log is known to be whole: of the clean-shutdown file, or, while the process lives, its own.
@@ -39,16 +40,8 @@ pub struct Application {
     pub session_timeout: Duration,
 }
 
-#[derive(Clone, Debug)]
-pub struct Registered {
-    pub id: BrokerId,
-    pub epoch: BrokerEpoch,
-    pub cluster_id: ClusterId,
-    pub revision: Revision,
-}
-
 /// The advertised endpoints; a port that the system chose is told as chosen.
-pub fn endpoints(config: &BrokerConfig, bound: &[BoundListener]) -> Vec<cluster::Endpoint> {
+pub fn endpoints(config: &BrokerConfig, bound: &[BoundListener]) -> Vec<Endpoint> {
     config
         .advertised_listeners
         .iter()
@@ -58,10 +51,10 @@ pub fn endpoints(config: &BrokerConfig, bound: &[BoundListener]) -> Vec<cluster:
                 (0, Some(listener)) => listener.address.port(),
                 (port, _) => port,
             };
-            cluster::Endpoint {
-                listener: advertised.name.as_str().to_owned(),
+            Endpoint {
+                listener: advertised.name.clone(),
                 host: advertised.host.clone(),
-                port: u32::from(port),
+                port,
                 security_protocol: advertised.protocol.name().to_owned(),
             }
         })
@@ -77,22 +70,22 @@ pub async fn register(
     if let (Some(wanted), None) = (&application.wanted_cluster_id, &application.stored_cluster_id) {
         check_cluster(client, wanted).await?;
     }
-    let request = cluster::RegisterRequest {
-        broker_id: application.id.0,
-        incarnation_id: Bytes::copy_from_slice(identity.incarnation().as_bytes()),
-        cluster_id: application.stored_cluster_id.as_ref().map(ClusterId::to_string).unwrap_or_default(),
+    let request = Register {
+        broker: application.id,
+        incarnation: identity.incarnation(),
+        cluster_id: application.stored_cluster_id.clone(),
         endpoints: application.endpoints.clone(),
-        inter_broker_listener: application.inter_broker_listener.as_str().to_owned(),
+        inter_broker_listener: application.inter_broker_listener.clone(),
         rack: application.rack.clone(),
-        clean_shutdown_epoch: application.clean_shutdown_epoch.0,
+        clean_shutdown_epoch: application.clean_shutdown_epoch,
         min_insync_replicas: application.min_insync_replicas,
-        ..cluster::RegisterRequest::default()
     };
     let mut refused_since: Option<Instant> = None;
     let mut said = false;
     loop {
-        let response = match client.register(request.clone(), ATTEMPT).await {
-            Ok(response) => response,
+        let refusal = match client.submit(request.clone(), ATTEMPT).await {
+            Ok(Ok(registered)) => return accepted(application, registered),
+            Ok(Err(refusal)) => refusal,
             Err(error) => {
                 tracing::info!(%error, "waiting for the coordinators");
                 // A refusal of the call itself comes at once.
@@ -100,24 +93,19 @@ pub async fn register(
                 continue;
             }
         };
-        let error = i16::try_from(response.error_code)
-            .ok()
-            .and_then(ErrorCode::from_code)
-            .unwrap_or(ErrorCode::UnknownServerError);
-        match error {
-            ErrorCode::None => return accepted(application, response),
+        match refusal.error {
             ErrorCode::DuplicateBrokerRegistration => {
                 let since = *refused_since.get_or_insert_with(Instant::now);
                 let patience = application.session_timeout + DUPLICATE_MARGIN;
                 if since.elapsed() >= patience {
-                    let message = response.error_message;
+                    let message = refusal.message;
                     return Err(RunError::DuplicateId { id: application.id, message });
                 }
                 if !std::mem::replace(&mut said, true) {
                     tracing::warn!(
                         id = %application.id,
                         "the id belongs to a broker that lives ({}); trying for {} s",
-                        response.error_message,
+                        refusal.message,
                         patience.as_secs()
                     );
                 }
@@ -125,32 +113,27 @@ pub async fn register(
             }
             ErrorCode::InconsistentClusterId => {
                 let asked = client.coordinators().addresses().join(",");
-                let message = format!("coordinator.connect={asked}: {}", response.error_message);
+                let message = format!("coordinator.connect={asked}: {}", refusal.message);
                 return Err(RunError::OtherCluster { message });
             }
             error if error.is_retriable() => {
-                tracing::info!(?error, message = response.error_message, "registration is put off");
+                tracing::info!(?error, message = refusal.message, "registration is put off");
                 tokio::time::sleep(RETRY).await;
             }
-            error => return Err(RunError::Refused { error, message: response.error_message }),
+            error => return Err(RunError::Refused { error, message: refusal.message }),
         }
     }
 }
 
-fn accepted(application: &Application, response: cluster::RegisterResponse) -> Result<Registered, RunError> {
-    let cluster_id = ClusterId::new(response.cluster_id);
+fn accepted(application: &Application, registered: Registered) -> Result<Registered, RunError> {
+    let cluster_id = &registered.cluster_id;
     for known in [&application.stored_cluster_id, &application.wanted_cluster_id].into_iter().flatten() {
-        if *known != cluster_id {
+        if known != cluster_id {
             let message = format!("the coordinators belong to cluster {cluster_id}, this broker to {known}");
             return Err(RunError::OtherCluster { message });
         }
     }
-    Ok(Registered {
-        id: BrokerId(response.broker_id),
-        epoch: BrokerEpoch(response.broker_epoch),
-        cluster_id,
-        revision: Revision(response.revision),
-    })
+    Ok(registered)
 }
 
 /// A broker on a new disk that was told which cluster it belongs to must not show up in another one, not even for a moment.

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use ottla_metadata::controller::ControlledShutdown;
 use ottla_model::ErrorCode;
-use ottla_rpc::{ClusterClient, cluster};
+use ottla_rpc::ClusterClient;
 use tokio::time::Instant;
 
 use crate::broker::Identity;
@@ -30,15 +31,12 @@ pub async fn move_leaderships(client: &ClusterClient, identity: &Identity) {
             tracing::warn!("leaderships did not move in time; stopping all the same");
             return;
         }
-        let request = cluster::ControlledShutdownRequest {
-            broker_id: identity.id().0,
-            broker_epoch: identity.epoch().0,
-            incarnation_id: bytes::Bytes::copy_from_slice(identity.incarnation().as_bytes()),
-        };
-        match client.controlled_shutdown(request, remaining.min(SILENCE_MAX)).await {
+        let request =
+            ControlledShutdown { broker: identity.id(), epoch: identity.epoch(), incarnation: identity.incarnation() };
+        match client.submit(request, remaining.min(SILENCE_MAX)).await {
             Ok(response) => {
-                let error = i16::try_from(response.error_code).ok().and_then(ErrorCode::from_code);
-                if error != Some(ErrorCode::None) {
+                if response.error != ErrorCode::None {
+                    let error = response.error;
                     tracing::warn!(?error, "the quorum does not move this broker's leaderships; stopping all the same");
                     return;
                 }

@@ -40,6 +40,23 @@ struct Script {
     shutdown_rounds: Mutex<u32>,
 }
 
+impl Script {
+    fn register(&self, request: RegisterRequest) -> decide_response::Response {
+        self.registered.lock().push(request);
+        let mut answers = self.registers.lock();
+        let answer = if answers.len() > 1 { answers.remove(0) } else { answers.first().cloned().unwrap_or_default() };
+        decide_response::Response::Register(answer)
+    }
+
+    fn controlled_shutdown(&self) -> decide_response::Response {
+        let mut rounds = self.shutdown_rounds.lock();
+        let done = *rounds == 0;
+        *rounds = rounds.saturating_sub(1);
+        let progress = ControlledShutdownResponse { done, ..ControlledShutdownResponse::default() };
+        decide_response::Response::ControlledShutdown(progress)
+    }
+}
+
 #[derive(Clone)]
 struct Quorum(Arc<Script>);
 
@@ -48,11 +65,13 @@ impl Cluster for Quorum {
     type HeartbeatStream = Responses<HeartbeatResponse>;
     type WatchStream = Responses<WatchEvent>;
 
-    async fn register(&self, request: Request<RegisterRequest>) -> Reply<RegisterResponse> {
-        self.0.registered.lock().push(request.into_inner());
-        let mut answers = self.0.registers.lock();
-        let answer = if answers.len() > 1 { answers.remove(0) } else { answers.first().cloned().unwrap_or_default() };
-        Ok(Response::new(answer))
+    async fn decide(&self, request: Request<DecideRequest>) -> Reply<DecideResponse> {
+        let response = match request.into_inner().request {
+            Some(decide_request::Request::Register(request)) => self.0.register(request),
+            Some(decide_request::Request::ControlledShutdown(_)) => self.0.controlled_shutdown(),
+            _ => return Err(Status::unimplemented("")),
+        };
+        Ok(Response::new(DecideResponse { response: Some(response) }))
     }
 
     async fn heartbeat(&self, request: Request<Streaming<HeartbeatRequest>>) -> Reply<Self::HeartbeatStream> {
@@ -74,38 +93,6 @@ impl Cluster for Quorum {
 
     async fn watch(&self, _: Request<WatchRequest>) -> Reply<Self::WatchStream> {
         Err(Status::unavailable("not in this test"))
-    }
-
-    async fn controlled_shutdown(&self, _: Request<ControlledShutdownRequest>) -> Reply<ControlledShutdownResponse> {
-        let mut rounds = self.0.shutdown_rounds.lock();
-        let done = *rounds == 0;
-        *rounds = rounds.saturating_sub(1);
-        Ok(Response::new(ControlledShutdownResponse { done, ..ControlledShutdownResponse::default() }))
-    }
-
-    async fn alter_partitions(&self, _: Request<AlterPartitionsRequest>) -> Reply<AlterPartitionsResponse> {
-        Err(Status::unimplemented(""))
-    }
-    async fn resign_leadership(&self, _: Request<ResignLeadershipRequest>) -> Reply<ResignLeadershipResponse> {
-        Err(Status::unimplemented(""))
-    }
-    async fn allocate_producer_ids(
-        &self,
-        _: Request<AllocateProducerIdsRequest>,
-    ) -> Reply<AllocateProducerIdsResponse> {
-        Err(Status::unimplemented(""))
-    }
-    async fn create_topics(&self, _: Request<CreateTopicsRequest>) -> Reply<CreateTopicsResponse> {
-        Err(Status::unimplemented(""))
-    }
-    async fn delete_topics(&self, _: Request<DeleteTopicsRequest>) -> Reply<DeleteTopicsResponse> {
-        Err(Status::unimplemented(""))
-    }
-    async fn create_partitions(&self, _: Request<CreatePartitionsRequest>) -> Reply<CreatePartitionsResponse> {
-        Err(Status::unimplemented(""))
-    }
-    async fn alter_configs(&self, _: Request<AlterConfigsRequest>) -> Reply<AlterConfigsResponse> {
-        Err(Status::unimplemented(""))
     }
 }
 

@@ -37,7 +37,6 @@ use crate::broker::Identity;
 use crate::clock;
 use crate::fetch_session::{FetchSessionCache, FindPartition};
 use crate::group_host::GroupHost;
-use crate::handlers::leader_hint;
 use crate::live_config::LiveConfig;
 use crate::log_cleaner::LogCleaner;
 use crate::log_dirs::opening::OpeningProgress;
@@ -47,6 +46,7 @@ use crate::partition::{Partition, PartitionContext};
 use crate::producer_ids::ProducerIds;
 use crate::quorum_handle::QuorumHandle;
 use crate::replica_fetcher::{FetcherConfig, Fetchers};
+use crate::request::leader_hint;
 use crate::telemetry::Telemetry;
 use crate::topic_settings::TopicSettings;
 

@@ -5,9 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_metadata::controller::{
-    Answer, CreateTopics, DeleteTopics, NewTopic, Request as Decision, TopicOutcomes, TopicRef,
-};
+use ottla_metadata::controller::{CreateTopics, DeleteTopics, NewTopic, TopicOutcomes, TopicRef};
 use ottla_metadata::image::{Image, TopicImage};
 use ottla_metadata::nodes;
 use ottla_metadata::tree::{Path, Tree};
@@ -29,7 +27,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::EVENT_BYTES_MAX;
-use super::requests::{mismatch, stopping};
+use super::requests::stopping;
 use super::watching::deliver;
 use crate::driver::Watching;
 use crate::shared::Shared;
@@ -95,7 +93,7 @@ fn forwarded<T>(request: T) -> Request<T> {
 /// The only outcome of a request about one topic, as a status where it was refused.
 fn only_outcome(outcomes: TopicOutcomes) -> Result<Revision, Status> {
     let revision = outcomes.revision;
-    let outcome = outcomes.topics.into_iter().next().ok_or_else(mismatch)?;
+    let outcome = outcomes.topics.into_iter().next().ok_or_else(|| Status::internal("no outcome"))?;
     let Some(refusal) = outcome.refusal else { return Ok(revision) };
     let text = if refusal.message.is_empty() { format!("{:?}", refusal.error) } else { refusal.message };
     Err(match refusal.error {
@@ -178,10 +176,7 @@ impl Admin for AdminService {
             default_partitions: 1,
             default_replication_factor: 1,
         };
-        let Answer::CreateTopics(outcomes) = self.shared.decide(Decision::CreateTopics(create)).await? else {
-            return Err(mismatch());
-        };
-        let revision = only_outcome(outcomes)?;
+        let revision = only_outcome(self.shared.submit(create).await?)?;
         let view = self.view()?;
         let topic = view.image.topic(&request.name).map(|found| topic(&view.image, found));
         Ok(Response::new(CreateTopicResponse { topic, revision: revision.0 }))
@@ -195,10 +190,8 @@ impl Admin for AdminService {
             return leader.delete_topic(forwarded(request.into_inner())).await;
         }
         let delete = DeleteTopics { topics: vec![TopicRef::Name(request.into_inner().name)] };
-        let Answer::DeleteTopics(outcomes) = self.shared.decide(Decision::DeleteTopics(delete)).await? else {
-            return Err(mismatch());
-        };
-        Ok(Response::new(DeleteTopicResponse { revision: only_outcome(outcomes)?.0 }))
+        let revision = only_outcome(self.shared.submit(delete).await?)?;
+        Ok(Response::new(DeleteTopicResponse { revision: revision.0 }))
     }
 
     async fn list_topics(&self, _: Request<ListTopicsRequest>) -> Result<Response<ListTopicsResponse>, Status> {

@@ -5,16 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
-use ottla_metadata::controller::{Answer, Beat, Request as Decision};
+use ottla_metadata::controller::{Beat, StreamId};
 use ottla_model::Revision;
 use ottla_quorum_node::Event;
 use ottla_rpc::cluster::cluster_server::Cluster;
 use ottla_rpc::cluster::{
-    AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterConfigsRequest, AlterConfigsResponse,
-    AlterPartitionsRequest, AlterPartitionsResponse, ControlledShutdownRequest, ControlledShutdownResponse,
-    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse, HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse,
-    ResignLeadershipRequest, ResignLeadershipResponse, WatchEvent, WatchRequest,
+    DecideRequest, DecideResponse, HeartbeatRequest, HeartbeatResponse, WatchEvent, WatchRequest,
 };
 use ottla_rpc::{NotLeader, convert};
 use tokio::sync::mpsc;
@@ -22,7 +18,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::requests::{mismatch, stopping};
+use super::requests::stopping;
 use super::watching;
 use crate::driver::{DriverHandle, Input};
 use crate::shared::Shared;
@@ -44,27 +40,16 @@ impl ClusterService {
 
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// Asks the controller, and takes the answer of the same kind.
-macro_rules! decide {
-    ($service:expr, $kind:ident, $request:expr) => {
-        match $service.shared.decide(Decision::$kind($request)).await? {
-            Answer::$kind(answer) => answer,
-            _ => return Err(mismatch()),
-        }
-    };
-}
-
 #[tonic::async_trait]
 impl Cluster for ClusterService {
     type HeartbeatStream = ResponseStream<HeartbeatResponse>;
     type WatchStream = ReceiverStream<Result<WatchEvent, Status>>;
 
-    async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
+    async fn decide(&self, request: Request<DecideRequest>) -> Result<Response<DecideResponse>, Status> {
         let mut request = request.into_inner();
         self.shared.heard_of(std::mem::take(&mut request.coordinator_connect));
-        let request = convert::register_from_proto(request)?;
-        let answer = decide!(self, Register, request);
-        Ok(Response::new(convert::registered_to_proto(answer)))
+        let answer = self.shared.decide(convert::request_from_proto(request)?).await?;
+        Ok(Response::new(convert::answer_to_proto(answer)))
     }
 
     async fn heartbeat(
@@ -97,79 +82,10 @@ impl Cluster for ClusterService {
         let watching = driver.watch(Revision(request.into_inner().from_revision)).await.map_err(|_| stopping())?;
         Ok(Response::new(watching::serve(watching, permit)))
     }
-
-    async fn alter_partitions(
-        &self,
-        request: Request<AlterPartitionsRequest>,
-    ) -> Result<Response<AlterPartitionsResponse>, Status> {
-        let request = convert::alter_partitions_from_proto(request.into_inner())?;
-        Ok(Response::new(convert::altered_partitions_to_proto(decide!(self, AlterPartitions, request))))
-    }
-
-    async fn resign_leadership(
-        &self,
-        request: Request<ResignLeadershipRequest>,
-    ) -> Result<Response<ResignLeadershipResponse>, Status> {
-        let request = convert::resign_leadership_from_proto(request.into_inner())?;
-        Ok(Response::new(convert::resigned_to_proto(&decide!(self, ResignLeadership, request))))
-    }
-
-    async fn controlled_shutdown(
-        &self,
-        request: Request<ControlledShutdownRequest>,
-    ) -> Result<Response<ControlledShutdownResponse>, Status> {
-        let request = convert::controlled_shutdown_from_proto(&request.into_inner())?;
-        Ok(Response::new(convert::shutdown_progress_to_proto(&decide!(self, ControlledShutdown, request))))
-    }
-
-    async fn allocate_producer_ids(
-        &self,
-        request: Request<AllocateProducerIdsRequest>,
-    ) -> Result<Response<AllocateProducerIdsResponse>, Status> {
-        let request = convert::allocate_producer_ids_from_proto(&request.into_inner());
-        Ok(Response::new(convert::allocated_producer_ids_to_proto(&decide!(self, AllocateProducerIds, request))))
-    }
-
-    async fn create_topics(
-        &self,
-        request: Request<CreateTopicsRequest>,
-    ) -> Result<Response<CreateTopicsResponse>, Status> {
-        let request = convert::create_topics_from_proto(request.into_inner());
-        Ok(Response::new(convert::topics_created_to_proto(decide!(self, CreateTopics, request))))
-    }
-
-    async fn delete_topics(
-        &self,
-        request: Request<DeleteTopicsRequest>,
-    ) -> Result<Response<DeleteTopicsResponse>, Status> {
-        let request = convert::delete_topics_from_proto(request.into_inner())?;
-        Ok(Response::new(convert::topics_deleted_to_proto(decide!(self, DeleteTopics, request))))
-    }
-
-    async fn create_partitions(
-        &self,
-        request: Request<CreatePartitionsRequest>,
-    ) -> Result<Response<CreatePartitionsResponse>, Status> {
-        let request = convert::create_partitions_from_proto(request.into_inner());
-        Ok(Response::new(convert::partitions_outcomes_to_proto(decide!(self, CreatePartitions, request))))
-    }
-
-    async fn alter_configs(
-        &self,
-        request: Request<AlterConfigsRequest>,
-    ) -> Result<Response<AlterConfigsResponse>, Status> {
-        let request = convert::alter_configs_from_proto(request.into_inner())?;
-        Ok(Response::new(convert::config_outcomes_to_proto(decide!(self, AlterConfigs, request))))
-    }
 }
 
 /// Until the stream ends, the driver does, or a beat speaks for another broker than the first one did.
-async fn forward_beats(
-    driver: &DriverHandle,
-    stream: ottla_metadata::controller::StreamId,
-    first: Beat,
-    beats: &mut Streaming<HeartbeatRequest>,
-) {
+async fn forward_beats(driver: &DriverHandle, stream: StreamId, first: Beat, beats: &mut Streaming<HeartbeatRequest>) {
     while let Ok(Some(beat)) = beats.message().await {
         let Ok(beat) = convert::beat_from_proto(&beat) else { return };
         if (beat.broker, beat.incarnation) != (first.broker, first.incarnation) {

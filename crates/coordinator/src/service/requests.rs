@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ottla_metadata::controller::{Answer, Request};
+use ottla_metadata::controller::{Answer, Decision, Request};
 use tonic::Status;
 
 use crate::driver::RequestError;
@@ -42,9 +42,11 @@ impl Shared {
         }
         Err(Status::unavailable("the quorum leader is too busy to decide"))
     }
-}
 
-/// The controller answered another question than was asked: impossible, and not worth a panic.
-pub fn mismatch() -> Status {
-    Status::internal("the controller's answer is of another kind than the request")
+    /// As [`Shared::decide`], for one kind of request.
+    pub async fn submit<D: Decision>(&self, decision: D) -> Result<D::Answer, Status> {
+        // Impossible, and not worth a panic.
+        let mismatch = || Status::internal("the controller's answer is of another kind than the request");
+        D::take_answer(self.decide(decision.into_request()).await?).ok_or_else(mismatch)
+    }
 }

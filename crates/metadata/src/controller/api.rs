@@ -147,40 +147,74 @@ pub const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IdempotencyKey(pub [u8; 16]);
 
-/// What the controller is asked.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Request {
-    Register(Register),
-    AlterPartitions(AlterPartitions),
-    ResignLeadership(ResignLeadership),
-    ControlledShutdown(ControlledShutdown),
-    AllocateProducerIds(AllocateProducerIds),
-    CreateTopics(CreateTopics),
-    DeleteTopics(DeleteTopics),
-    CreatePartitions(CreatePartitions),
-    AlterConfigs(AlterConfigs),
-    AdmitCoordinator(AdmitCoordinator),
-    UnregisterBroker(UnregisterBroker),
-    /// The request, decided at most once under its key: a retry is answered as the try that was decided.
-    Once(IdempotencyKey, Box<Request>),
+/// What the controller decides on request: `Request::X(X)` is answered by `Answer::X` with the type behind the arrow.
+macro_rules! decisions {
+    ($($name:ident => $answer:ty,)+) => {
+        /// What the controller is asked.
+        #[derive(Clone, PartialEq, Debug)]
+        pub enum Request {
+            $($name($name),)+
+            /// The request, decided at most once under its key: a retry is answered as the try that was decided.
+            Once(IdempotencyKey, Box<Request>),
+        }
+
+        /// The answer to the request of the same name.
+        #[derive(Clone, PartialEq, Debug)]
+        pub enum Answer {
+            $($name($answer),)+
+            /// It could not be decided, or what was decided on it did not come to be for sure. It is to be sent again.
+            Unavailable,
+        }
+
+        impl Request {
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$name(_) => stringify!($name),)+
+                    Self::Once(_, request) => request.name(),
+                }
+            }
+        }
+
+        $(
+            impl Decision for $name {
+                type Answer = $answer;
+
+                fn into_request(self) -> Request {
+                    Request::$name(self)
+                }
+
+                fn take_answer(answer: Answer) -> Option<Self::Answer> {
+                    match answer {
+                        Answer::$name(answer) => Some(answer),
+                        _ => None,
+                    }
+                }
+            }
+        )+
+    };
 }
 
-/// The answer to the request of the same name.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Answer {
-    Register(Result<Registered, Refusal>),
-    AlterPartitions(AlteredPartitions),
-    ResignLeadership(Resigned),
-    ControlledShutdown(ShutdownProgress),
-    AllocateProducerIds(Result<AllocatedProducerIds, ErrorCode>),
-    CreateTopics(TopicOutcomes),
-    DeleteTopics(TopicOutcomes),
-    CreatePartitions(TopicOutcomes),
-    AlterConfigs(ConfigOutcomes),
-    AdmitCoordinator(Result<(), CoordinatorRefused>),
-    UnregisterBroker(Result<Unregistered, Refusal>),
-    /// It could not be decided, or what was decided on it did not come to be for sure. It is to be sent again.
-    Unavailable,
+decisions! {
+    Register => Result<Registered, Refusal>,
+    AlterPartitions => AlteredPartitions,
+    ResignLeadership => Resigned,
+    ControlledShutdown => ShutdownProgress,
+    AllocateProducerIds => Result<AllocatedProducerIds, ErrorCode>,
+    CreateTopics => TopicOutcomes,
+    DeleteTopics => TopicOutcomes,
+    CreatePartitions => TopicOutcomes,
+    AlterConfigs => ConfigOutcomes,
+    AdmitCoordinator => Result<(), CoordinatorRefused>,
+    UnregisterBroker => Result<Unregistered, Refusal>,
+}
+
+/// One kind of request with its kind of answer.
+pub trait Decision: Sized + Send + 'static {
+    type Answer: Send + 'static;
+
+    fn into_request(self) -> Request;
+    /// None where the answer is of another kind, or [`Answer::Unavailable`].
+    fn take_answer(answer: Answer) -> Option<Self::Answer>;
 }
 
 /// A Kafka error with its text; an empty text means Kafka's default one.

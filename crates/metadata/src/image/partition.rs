@@ -2,27 +2,7 @@
 
 use ottla_model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch};
 
-/// A member of an ISR with the broker epoch it joined in (KIP-903): another incarnation of it is no member.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct IsrMember {
-    pub broker: BrokerId,
-    pub epoch: BrokerEpoch,
-}
-
-/// The epoch of a last ISR member whose log is gone (its disk was replaced, or it made a new log in the place of a damaged
-/// one). No registration ever has it, so the member leads in no later life either (scenario 33, fault A3).
-const LOST: BrokerEpoch = BrokerEpoch(-2);
-
-impl IsrMember {
-    /// The last member, of whom nothing is left but that it was last.
-    pub fn lost(broker: BrokerId) -> Self {
-        Self { broker, epoch: LOST }
-    }
-
-    pub fn is_lost(&self) -> bool {
-        self.epoch == LOST
-    }
-}
+pub use ottla_model::IsrMember;
 
 /// Whether the leader's log is what was acknowledged, or what an unclean election left of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

@@ -1,78 +1,127 @@
 //! What concerns a broker's own life: registration, heartbeats, shutdown, producer ids.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use ottla_metadata::controller::{
     AllocateProducerIds, AllocatedProducerIds, Beat, BeatAnswer, ControlledShutdown, Refusal, Register, Registered,
-    ShutdownProgress,
+    ShutdownProgress, UnregisterBroker, Unregistered,
 };
 use ottla_metadata::image::Endpoint;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, ListenerName, Revision};
 
-use super::{InvalidField, code, id_16};
+use super::{InvalidField, Wire, code, error, id_16, refusal_from_proto, refusal_to_proto};
 use crate::cluster;
 
 fn incarnation(bytes: &[u8]) -> Result<IncarnationId, InvalidField> {
     id_16("incarnation_id", bytes).map(IncarnationId)
 }
 
-pub fn endpoint_to_proto(endpoint: &Endpoint) -> cluster::Endpoint {
+fn incarnation_to_proto(incarnation: IncarnationId) -> Bytes {
+    Bytes::copy_from_slice(incarnation.as_bytes())
+}
+
+fn endpoint_to_proto(endpoint: Endpoint) -> cluster::Endpoint {
     cluster::Endpoint {
         listener: endpoint.listener.as_str().to_owned(),
-        host: endpoint.host.clone(),
+        host: endpoint.host,
         port: u32::from(endpoint.port),
-        security_protocol: endpoint.security_protocol.clone(),
+        security_protocol: endpoint.security_protocol,
     }
 }
 
-fn endpoint_from_proto(wire: cluster::Endpoint) -> Result<Endpoint, InvalidField> {
-    let port = u16::try_from(wire.port)
-        .map_err(|_| InvalidField::new("endpoints.port", format!("{} is no port", wire.port)))?;
+fn endpoint_from_proto(message: cluster::Endpoint) -> Result<Endpoint, InvalidField> {
+    let port = u16::try_from(message.port)
+        .map_err(|_| InvalidField::new("endpoints.port", format!("{} is no port", message.port)))?;
     Ok(Endpoint {
-        listener: ListenerName::new(wire.listener),
-        host: wire.host,
+        listener: ListenerName::new(message.listener),
+        host: message.host,
         port,
-        security_protocol: wire.security_protocol,
+        security_protocol: message.security_protocol,
     })
 }
 
-pub fn register_from_proto(wire: cluster::RegisterRequest) -> Result<Register, InvalidField> {
-    Ok(Register {
-        broker: BrokerId(wire.broker_id),
-        incarnation: incarnation(&wire.incarnation_id)?,
-        cluster_id: Some(wire.cluster_id).filter(|id| !id.is_empty()).map(ClusterId::new),
-        endpoints: wire.endpoints.into_iter().map(endpoint_from_proto).collect::<Result<_, _>>()?,
-        inter_broker_listener: ListenerName::new(wire.inter_broker_listener),
-        rack: wire.rack,
-        clean_shutdown_epoch: BrokerEpoch(wire.clean_shutdown_epoch),
-        min_insync_replicas: wire.min_insync_replicas,
-    })
-}
+impl Wire for Register {
+    type Message = cluster::RegisterRequest;
 
-pub fn registered_to_proto(answer: Result<Registered, Refusal>) -> cluster::RegisterResponse {
-    match answer {
-        Ok(registered) => cluster::RegisterResponse {
-            broker_id: registered.broker.0,
-            broker_epoch: registered.epoch.0,
-            cluster_id: registered.cluster_id.as_str().to_owned(),
-            revision: registered.revision.0,
-            error_code: 0,
-            error_message: String::new(),
-        },
-        Err(refusal) => cluster::RegisterResponse {
-            broker_id: BrokerId::NONE.0,
-            broker_epoch: BrokerEpoch::NONE.0,
-            error_code: code(refusal.error),
-            error_message: refusal.message,
-            ..cluster::RegisterResponse::default()
-        },
+    fn into_proto(self) -> Self::Message {
+        cluster::RegisterRequest {
+            broker_id: self.broker.0,
+            incarnation_id: incarnation_to_proto(self.incarnation),
+            cluster_id: self.cluster_id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
+            endpoints: self.endpoints.into_iter().map(endpoint_to_proto).collect(),
+            inter_broker_listener: self.inter_broker_listener.as_str().to_owned(),
+            rack: self.rack,
+            clean_shutdown_epoch: self.clean_shutdown_epoch.0,
+            min_insync_replicas: self.min_insync_replicas,
+        }
+    }
+
+    fn from_proto(message: Self::Message) -> Result<Self, InvalidField> {
+        Ok(Self {
+            broker: BrokerId(message.broker_id),
+            incarnation: incarnation(&message.incarnation_id)?,
+            cluster_id: Some(message.cluster_id).filter(|id| !id.is_empty()).map(ClusterId::new),
+            endpoints: message.endpoints.into_iter().map(endpoint_from_proto).collect::<Result<_, _>>()?,
+            inter_broker_listener: ListenerName::new(message.inter_broker_listener),
+            rack: message.rack,
+            clean_shutdown_epoch: BrokerEpoch(message.clean_shutdown_epoch),
+            min_insync_replicas: message.min_insync_replicas,
+        })
     }
 }
 
-pub fn beat_from_proto(wire: &cluster::HeartbeatRequest) -> Result<Beat, InvalidField> {
+impl Wire for Result<Registered, Refusal> {
+    type Message = cluster::RegisterResponse;
+
+    fn into_proto(self) -> Self::Message {
+        match self {
+            Ok(registered) => cluster::RegisterResponse {
+                broker_id: registered.broker.0,
+                broker_epoch: registered.epoch.0,
+                cluster_id: registered.cluster_id.as_str().to_owned(),
+                revision: registered.revision.0,
+                error_code: 0,
+                error_message: String::new(),
+            },
+            Err(refusal) => cluster::RegisterResponse {
+                broker_id: BrokerId::NONE.0,
+                broker_epoch: BrokerEpoch::NONE.0,
+                error_code: code(refusal.error),
+                error_message: refusal.message,
+                ..cluster::RegisterResponse::default()
+            },
+        }
+    }
+
+    fn from_proto(message: Self::Message) -> Result<Self, InvalidField> {
+        if let Some(refusal) = refusal_from_proto(message.error_code, message.error_message) {
+            return Ok(Err(refusal));
+        }
+        Ok(Ok(Registered {
+            broker: BrokerId(message.broker_id),
+            epoch: BrokerEpoch(message.broker_epoch),
+            cluster_id: ClusterId::new(message.cluster_id),
+            revision: Revision(message.revision),
+        }))
+    }
+}
+
+pub fn beat_to_proto(beat: &Beat) -> cluster::HeartbeatRequest {
+    cluster::HeartbeatRequest {
+        broker_id: beat.broker.0,
+        broker_epoch: beat.epoch.0,
+        incarnation_id: incarnation_to_proto(beat.incarnation),
+        image_revision: beat.image_revision.0,
+    }
+}
+
+pub fn beat_from_proto(message: &cluster::HeartbeatRequest) -> Result<Beat, InvalidField> {
     Ok(Beat {
-        broker: BrokerId(wire.broker_id),
-        epoch: BrokerEpoch(wire.broker_epoch),
-        incarnation: incarnation(&wire.incarnation_id)?,
-        image_revision: Revision(wire.image_revision),
+        broker: BrokerId(message.broker_id),
+        epoch: BrokerEpoch(message.broker_epoch),
+        incarnation: incarnation(&message.incarnation_id)?,
+        image_revision: Revision(message.image_revision),
     })
 }
 
@@ -84,39 +133,120 @@ pub fn beat_answer_to_proto(answer: &BeatAnswer) -> cluster::HeartbeatResponse {
     }
 }
 
-pub fn controlled_shutdown_from_proto(
-    wire: &cluster::ControlledShutdownRequest,
-) -> Result<ControlledShutdown, InvalidField> {
-    Ok(ControlledShutdown {
-        broker: BrokerId(wire.broker_id),
-        epoch: BrokerEpoch(wire.broker_epoch),
-        incarnation: incarnation(&wire.incarnation_id)?,
-    })
-}
-
-pub fn shutdown_progress_to_proto(answer: &ShutdownProgress) -> cluster::ControlledShutdownResponse {
-    cluster::ControlledShutdownResponse {
-        error_code: code(answer.error),
-        remaining_leaderships: answer.remaining_leaderships,
-        revision: answer.revision.0,
-        done: answer.done,
+pub fn beat_answer_from_proto(message: &cluster::HeartbeatResponse) -> BeatAnswer {
+    BeatAnswer {
+        committed_revision: Revision(message.committed_revision),
+        fenced: message.fenced,
+        session_timeout: Duration::from_millis(u64::from(message.session_timeout_ms)),
     }
 }
 
-pub fn allocate_producer_ids_from_proto(wire: &cluster::AllocateProducerIdsRequest) -> AllocateProducerIds {
-    AllocateProducerIds { broker: BrokerId(wire.broker_id), epoch: BrokerEpoch(wire.broker_epoch) }
+impl Wire for ControlledShutdown {
+    type Message = cluster::ControlledShutdownRequest;
+
+    fn into_proto(self) -> Self::Message {
+        cluster::ControlledShutdownRequest {
+            broker_id: self.broker.0,
+            broker_epoch: self.epoch.0,
+            incarnation_id: incarnation_to_proto(self.incarnation),
+        }
+    }
+
+    fn from_proto(message: Self::Message) -> Result<Self, InvalidField> {
+        Ok(Self {
+            broker: BrokerId(message.broker_id),
+            epoch: BrokerEpoch(message.broker_epoch),
+            incarnation: incarnation(&message.incarnation_id)?,
+        })
+    }
 }
 
-pub fn allocated_producer_ids_to_proto(
-    answer: &Result<AllocatedProducerIds, ErrorCode>,
-) -> cluster::AllocateProducerIdsResponse {
-    match answer {
-        Ok(block) => {
-            cluster::AllocateProducerIdsResponse { error_code: 0, first_producer_id: block.first, count: block.count }
+impl Wire for UnregisterBroker {
+    type Message = cluster::UnregisterBrokerRequest;
+
+    fn into_proto(self) -> Self::Message {
+        cluster::UnregisterBrokerRequest { broker_id: self.broker.0 }
+    }
+
+    fn from_proto(message: Self::Message) -> Result<Self, InvalidField> {
+        Ok(Self { broker: BrokerId(message.broker_id) })
+    }
+}
+
+impl Wire for Result<Unregistered, Refusal> {
+    type Message = cluster::UnregisterBrokerResponse;
+
+    fn into_proto(self) -> Self::Message {
+        let (revision, refusal) = match self {
+            Ok(unregistered) => (unregistered.revision, None),
+            Err(refusal) => (Revision::default(), Some(refusal)),
+        };
+        let (error_code, error_message) = refusal_to_proto(refusal);
+        cluster::UnregisterBrokerResponse { error_code, error_message, revision: revision.0 }
+    }
+
+    fn from_proto(message: Self::Message) -> Result<Self, InvalidField> {
+        let revision = Revision(message.revision);
+        let refusal = refusal_from_proto(message.error_code, message.error_message);
+        Ok(refusal.map_or(Ok(Unregistered { revision }), Err))
+    }
+}
+
+impl Wire for ShutdownProgress {
+    type Message = cluster::ControlledShutdownResponse;
+
+    fn into_proto(self) -> Self::Message {
+        cluster::ControlledShutdownResponse {
+            error_code: code(self.error),
+            remaining_leaderships: self.remaining_leaderships,
+            revision: self.revision.0,
+            done: self.done,
         }
-        Err(error) => {
-            cluster::AllocateProducerIdsResponse { error_code: code(*error), first_producer_id: -1, count: 0 }
+    }
+
+    fn from_proto(message: Self::Message) -> Result<Self, InvalidField> {
+        Ok(Self {
+            error: error(message.error_code),
+            remaining_leaderships: message.remaining_leaderships,
+            revision: Revision(message.revision),
+            done: message.done,
+        })
+    }
+}
+
+impl Wire for AllocateProducerIds {
+    type Message = cluster::AllocateProducerIdsRequest;
+
+    fn into_proto(self) -> Self::Message {
+        cluster::AllocateProducerIdsRequest { broker_id: self.broker.0, broker_epoch: self.epoch.0 }
+    }
+
+    fn from_proto(message: Self::Message) -> Result<Self, InvalidField> {
+        Ok(Self { broker: BrokerId(message.broker_id), epoch: BrokerEpoch(message.broker_epoch) })
+    }
+}
+
+impl Wire for Result<AllocatedProducerIds, ErrorCode> {
+    type Message = cluster::AllocateProducerIdsResponse;
+
+    fn into_proto(self) -> Self::Message {
+        match self {
+            Ok(block) => cluster::AllocateProducerIdsResponse {
+                error_code: 0,
+                first_producer_id: block.first,
+                count: block.count,
+            },
+            Err(error) => {
+                cluster::AllocateProducerIdsResponse { error_code: code(error), first_producer_id: -1, count: 0 }
+            }
         }
+    }
+
+    fn from_proto(message: Self::Message) -> Result<Self, InvalidField> {
+        Ok(match message.error_code {
+            0 => Ok(AllocatedProducerIds { first: message.first_producer_id, count: message.count }),
+            refused => Err(error(refused)),
+        })
     }
 }
 
@@ -126,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_registration_is_read() {
-        let wire = cluster::RegisterRequest {
+        let message = cluster::RegisterRequest {
             broker_id: -1,
             incarnation_id: vec![7; 16].into(),
             endpoints: vec![cluster::Endpoint {
@@ -139,14 +269,14 @@ mod tests {
             clean_shutdown_epoch: -1,
             ..cluster::RegisterRequest::default()
         };
-        let read = register_from_proto(wire.clone()).expect("well formed");
-        assert_eq!((read.broker, read.cluster_id, read.rack), (BrokerId::NONE, None, None));
-        assert_eq!(endpoint_to_proto(&read.endpoints[0]), wire.endpoints[0]);
-        let mut bad = wire.clone();
+        let read = Register::from_proto(message.clone()).expect("well formed");
+        assert_eq!((read.broker, &read.cluster_id, &read.rack), (BrokerId::NONE, &None, &None));
+        assert_eq!(read.into_proto(), message);
+        let mut bad = message.clone();
         bad.incarnation_id = vec![7; 15].into();
-        assert!(register_from_proto(bad).is_err());
-        let mut bad = wire;
+        assert!(Register::from_proto(bad).is_err());
+        let mut bad = message;
         bad.endpoints[0].port = 65_536;
-        assert!(register_from_proto(bad).is_err());
+        assert!(Register::from_proto(bad).is_err());
     }
 }

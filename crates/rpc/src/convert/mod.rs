@@ -1,33 +1,23 @@
-//! Between the wire and the words of the house: tree nodes, and every request of `ottla.cluster.v1` with its answer.
+//! Between the wire and the controller's types: tree nodes, heartbeats, and every request that the controller decides with its answer.
+//!
+//! A request that brokers send is two [`Wire`] conversions in the file of its subject and one line in [`decisions`].
 
 mod brokers;
 mod configs;
+mod decisions;
 mod partitions;
 mod topics;
 mod tree;
 
-pub use brokers::{
-    allocate_producer_ids_from_proto, allocated_producer_ids_to_proto, beat_answer_to_proto, beat_from_proto,
-    controlled_shutdown_from_proto, endpoint_to_proto, register_from_proto, registered_to_proto,
-    shutdown_progress_to_proto,
-};
-pub use configs::{
-    alter_configs_from_proto, alter_configs_to_proto, config_outcomes_from_proto, config_outcomes_to_proto,
-};
-pub use partitions::{
-    alter_partitions_from_proto, altered_partitions_to_proto, resign_leadership_from_proto, resign_reason_to_proto,
-    resigned_to_proto,
-};
-pub use topics::{
-    create_partitions_from_proto, create_topics_from_proto, delete_topics_from_proto, partitions_outcomes_to_proto,
-    topics_created_to_proto, topics_deleted_to_proto,
-};
+pub use brokers::{beat_answer_from_proto, beat_answer_to_proto, beat_from_proto, beat_to_proto};
+pub use decisions::{answer_from_proto, answer_to_proto, request_from_proto, request_to_proto};
 pub use tree::{InvalidNode, change_from_proto, change_to_proto, node_from_proto, node_to_proto};
 
+use bytes::Bytes;
 use ottla_metadata::controller::Refusal;
 use ottla_model::{ErrorCode, TopicId};
 
-/// A request with a field that cannot be meant.
+/// A message with a field that cannot be meant.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct InvalidField {
@@ -47,6 +37,14 @@ impl From<InvalidField> for tonic::Status {
     }
 }
 
+/// A request or an answer of the controller with its message.
+trait Wire: Sized {
+    type Message;
+
+    fn into_proto(self) -> Self::Message;
+    fn from_proto(message: Self::Message) -> Result<Self, InvalidField>;
+}
+
 fn id_16(field: &'static str, bytes: &[u8]) -> Result<[u8; 16], InvalidField> {
     bytes.try_into().map_err(|_| InvalidField::new(field, format!("{} bytes where an id has 16", bytes.len())))
 }
@@ -55,14 +53,24 @@ fn topic_id(bytes: &[u8]) -> Result<TopicId, InvalidField> {
     id_16("topic_id", bytes).map(TopicId)
 }
 
+fn topic_id_to_proto(id: TopicId) -> Bytes {
+    Bytes::copy_from_slice(id.as_bytes())
+}
+
 fn code(error: ErrorCode) -> i32 {
     i32::from(error.code())
 }
 
+/// A code of a later release is an error that this one has no name for.
+fn error(code: i32) -> ErrorCode {
+    i16::try_from(code).ok().and_then(ErrorCode::from_code).unwrap_or(ErrorCode::UnknownServerError)
+}
+
 /// Code and text of what may have been refused; 0 and empty where it was not.
-fn refusal_parts(refusal: Option<&Refusal>) -> (i32, String) {
-    match refusal {
-        Some(refusal) => (code(refusal.error), refusal.message.clone()),
-        None => (0, String::new()),
-    }
+fn refusal_to_proto(refusal: Option<Refusal>) -> (i32, String) {
+    refusal.map_or((0, String::new()), |refusal| (code(refusal.error), refusal.message))
+}
+
+fn refusal_from_proto(error_code: i32, message: String) -> Option<Refusal> {
+    (error_code != 0).then(|| Refusal::new(error(error_code), message))
 }

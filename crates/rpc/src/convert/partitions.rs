@@ -4,74 +4,123 @@ use ottla_metadata::controller::{
     AlterPartition, AlterPartitions, AlteredPartition, AlteredPartitions, ResignLeadership, ResignReason, Resigned,
 };
 use ottla_metadata::image::IsrMember;
-use ottla_model::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, PartitionId, TopicIdPartition};
+use ottla_model::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, PartitionId, Revision, TopicIdPartition};
 
-use super::{InvalidField, code, topic_id};
+use super::{InvalidField, Wire, code, error, topic_id, topic_id_to_proto};
 use crate::cluster;
 
-pub fn alter_partitions_from_proto(wire: cluster::AlterPartitionsRequest) -> Result<AlterPartitions, InvalidField> {
-    let partitions = wire.partitions.into_iter().map(|partition| {
-        Ok(AlterPartition {
-            partition: TopicIdPartition {
-                topic_id: topic_id(&partition.topic_id)?,
-                partition: PartitionId(partition.partition),
-            },
-            leader_epoch: LeaderEpoch(partition.leader_epoch),
-            partition_epoch: PartitionEpoch(partition.partition_epoch),
-            isr: partition
-                .isr
-                .into_iter()
-                .map(|member| IsrMember { broker: BrokerId(member.broker_id), epoch: BrokerEpoch(member.broker_epoch) })
-                .collect(),
-        })
-    });
-    Ok(AlterPartitions {
-        broker: BrokerId(wire.broker_id),
-        epoch: BrokerEpoch(wire.broker_epoch),
-        partitions: partitions.collect::<Result<_, _>>()?,
-    })
-}
+impl Wire for AlterPartition {
+    type Message = cluster::AlterPartition;
 
-pub fn altered_partitions_to_proto(answer: AlteredPartitions) -> cluster::AlterPartitionsResponse {
-    let result = |partition: AlteredPartition| cluster::AlterPartitionResult {
-        topic_id: partition.partition.topic_id.0.to_vec().into(),
-        partition: partition.partition.partition.0,
-        error_code: code(partition.error),
-        leader: partition.leader.0,
-        leader_epoch: partition.leader_epoch.0,
-        partition_epoch: partition.partition_epoch.0,
-        isr: partition.isr.into_iter().map(|broker| broker.0).collect(),
-    };
-    cluster::AlterPartitionsResponse {
-        error_code: code(answer.error),
-        partitions: answer.partitions.into_iter().map(result).collect(),
-        revision: answer.revision.0,
+    fn into_proto(self) -> Self::Message {
+        let member =
+            |member: IsrMember| cluster::IsrMember { broker_id: member.broker.0, broker_epoch: member.epoch.0 };
+        cluster::AlterPartition {
+            topic_id: topic_id_to_proto(self.partition.topic_id),
+            partition: self.partition.partition.0,
+            leader_epoch: self.leader_epoch.0,
+            partition_epoch: self.partition_epoch.0,
+            isr: self.isr.into_iter().map(member).collect(),
+        }
+    }
+
+    fn from_proto(message: Self::Message) -> Result<Self, InvalidField> {
+        let member = |member: cluster::IsrMember| IsrMember {
+            broker: BrokerId(member.broker_id),
+            epoch: BrokerEpoch(member.broker_epoch),
+        };
+        Ok(Self {
+            partition: TopicIdPartition {
+                topic_id: topic_id(&message.topic_id)?,
+                partition: PartitionId(message.partition),
+            },
+            leader_epoch: LeaderEpoch(message.leader_epoch),
+            partition_epoch: PartitionEpoch(message.partition_epoch),
+            isr: message.isr.into_iter().map(member).collect(),
+        })
     }
 }
 
-pub fn resign_leadership_from_proto(wire: cluster::ResignLeadershipRequest) -> Result<ResignLeadership, InvalidField> {
-    let partitions = wire.partitions.into_iter().map(|partition| {
-        let topic_id = topic_id(&partition.topic_id)?;
-        Ok(TopicIdPartition { topic_id, partition: PartitionId(partition.partition) })
-    });
-    Ok(ResignLeadership {
-        broker: BrokerId(wire.broker_id),
-        epoch: BrokerEpoch(wire.broker_epoch),
-        partitions: partitions.collect::<Result<_, _>>()?,
-        reason: resign_reason(wire.reason)?,
-    })
+impl Wire for AlterPartitions {
+    type Message = cluster::AlterPartitionsRequest;
+
+    fn into_proto(self) -> Self::Message {
+        cluster::AlterPartitionsRequest {
+            broker_id: self.broker.0,
+            broker_epoch: self.epoch.0,
+            partitions: self.partitions.into_iter().map(Wire::into_proto).collect(),
+        }
+    }
+
+    fn from_proto(message: Self::Message) -> Result<Self, InvalidField> {
+        Ok(Self {
+            broker: BrokerId(message.broker_id),
+            epoch: BrokerEpoch(message.broker_epoch),
+            partitions: message.partitions.into_iter().map(Wire::from_proto).collect::<Result<_, _>>()?,
+        })
+    }
 }
 
-fn resign_reason(wire: i32) -> Result<ResignReason, InvalidField> {
-    match cluster::ResignReason::try_from(wire) {
+impl Wire for AlteredPartition {
+    type Message = cluster::AlterPartitionResult;
+
+    fn into_proto(self) -> Self::Message {
+        cluster::AlterPartitionResult {
+            topic_id: topic_id_to_proto(self.partition.topic_id),
+            partition: self.partition.partition.0,
+            error_code: code(self.error),
+            leader: self.leader.0,
+            leader_epoch: self.leader_epoch.0,
+            partition_epoch: self.partition_epoch.0,
+            isr: self.isr.into_iter().map(|broker| broker.0).collect(),
+        }
+    }
+
+    fn from_proto(message: Self::Message) -> Result<Self, InvalidField> {
+        Ok(Self {
+            partition: TopicIdPartition {
+                topic_id: topic_id(&message.topic_id)?,
+                partition: PartitionId(message.partition),
+            },
+            error: error(message.error_code),
+            leader: BrokerId(message.leader),
+            leader_epoch: LeaderEpoch(message.leader_epoch),
+            partition_epoch: PartitionEpoch(message.partition_epoch),
+            isr: message.isr.into_iter().map(BrokerId).collect(),
+        })
+    }
+}
+
+impl Wire for AlteredPartitions {
+    type Message = cluster::AlterPartitionsResponse;
+
+    fn into_proto(self) -> Self::Message {
+        cluster::AlterPartitionsResponse {
+            error_code: code(self.error),
+            partitions: self.partitions.into_iter().map(Wire::into_proto).collect(),
+            revision: self.revision.0,
+        }
+    }
+
+    fn from_proto(message: Self::Message) -> Result<Self, InvalidField> {
+        Ok(Self {
+            error: error(message.error_code),
+            partitions: message.partitions.into_iter().map(Wire::from_proto).collect::<Result<_, _>>()?,
+            revision: Revision(message.revision),
+        })
+    }
+}
+
+fn reason_from_proto(message: i32) -> Result<ResignReason, InvalidField> {
+    match cluster::ResignReason::try_from(message) {
         Ok(cluster::ResignReason::Stalled) => Ok(ResignReason::Stalled),
         Ok(cluster::ResignReason::Offline) => Ok(ResignReason::Offline),
         Ok(cluster::ResignReason::Lost) => Ok(ResignReason::Lost),
-        Err(_) => Err(InvalidField::new("reason", format!("unknown reason {wire}"))),
+        Err(_) => Err(InvalidField::new("reason", format!("unknown reason {message}"))),
     }
 }
 
-pub fn resign_reason_to_proto(reason: ResignReason) -> cluster::ResignReason {
+fn reason_to_proto(reason: ResignReason) -> cluster::ResignReason {
     match reason {
         ResignReason::Stalled => cluster::ResignReason::Stalled,
         ResignReason::Offline => cluster::ResignReason::Offline,
@@ -79,6 +128,44 @@ pub fn resign_reason_to_proto(reason: ResignReason) -> cluster::ResignReason {
     }
 }
 
-pub fn resigned_to_proto(answer: &Resigned) -> cluster::ResignLeadershipResponse {
-    cluster::ResignLeadershipResponse { error_code: code(answer.error), revision: answer.revision.0 }
+impl Wire for ResignLeadership {
+    type Message = cluster::ResignLeadershipRequest;
+
+    fn into_proto(self) -> Self::Message {
+        let partition = |partition: TopicIdPartition| cluster::TopicIdPartition {
+            topic_id: topic_id_to_proto(partition.topic_id),
+            partition: partition.partition.0,
+        };
+        cluster::ResignLeadershipRequest {
+            broker_id: self.broker.0,
+            broker_epoch: self.epoch.0,
+            partitions: self.partitions.into_iter().map(partition).collect(),
+            reason: reason_to_proto(self.reason).into(),
+        }
+    }
+
+    fn from_proto(message: Self::Message) -> Result<Self, InvalidField> {
+        let partitions = message.partitions.into_iter().map(|partition| {
+            let topic_id = topic_id(&partition.topic_id)?;
+            Ok(TopicIdPartition { topic_id, partition: PartitionId(partition.partition) })
+        });
+        Ok(Self {
+            broker: BrokerId(message.broker_id),
+            epoch: BrokerEpoch(message.broker_epoch),
+            partitions: partitions.collect::<Result<_, _>>()?,
+            reason: reason_from_proto(message.reason)?,
+        })
+    }
+}
+
+impl Wire for Resigned {
+    type Message = cluster::ResignLeadershipResponse;
+
+    fn into_proto(self) -> Self::Message {
+        cluster::ResignLeadershipResponse { error_code: code(self.error), revision: self.revision.0 }
+    }
+
+    fn from_proto(message: Self::Message) -> Result<Self, InvalidField> {
+        Ok(Self { error: error(message.error_code), revision: Revision(message.revision) })
+    }
 }

@@ -23,3 +23,29 @@ pub struct RequestContext {
     /// Unique within the process; for the log.
     pub connection_id: u64,
 }
+
+impl RequestContext {
+    /// The client's address as Kafka shows it. A listener for both families sees IPv4 peers as IPv6 ones.
+    pub fn client_host(&self) -> String {
+        format!("/{}", self.peer.ip().to_canonical())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_shown_in_their_own_family() {
+        let host = |peer: &str| {
+            let peer = peer.parse().expect("an address");
+            let listener = ListenerName::new("CLIENT");
+            let principal = Principal::Anonymous;
+            RequestContext { listener, is_inter_broker_listener: false, principal, peer, connection_id: 1 }
+                .client_host()
+        };
+        assert_eq!(host("[::ffff:10.0.0.5]:4242"), "/10.0.0.5");
+        assert_eq!(host("10.0.0.5:4242"), "/10.0.0.5");
+        assert_eq!(host("[2001:db8::1]:4242"), "/2001:db8::1");
+    }
+}

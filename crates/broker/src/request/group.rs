@@ -15,7 +15,7 @@ use ottla_protocol::messages::TopicRef;
 use super::wire;
 use crate::broker::Broker;
 use crate::group_host::Asked;
-use crate::request_context::RequestContext;
+use crate::request::RequestContext;
 use crate::response::{Answer, Response};
 
 pub fn group_id(id: &messages::GroupId) -> GroupId {
@@ -44,11 +44,7 @@ pub fn owned(text: &StrBytes) -> String {
 
 /// Who asks, in Kafka's words.
 pub fn client(context: &RequestContext, header: &RequestHeader) -> ClientInfo {
-    ClientInfo {
-        client_id: header.client_id.clone().unwrap_or_default(),
-        // A dual-stack listener sees IPv4 clients under mapped addresses; Kafka shows the IPv4 one.
-        client_host: format!("/{}", context.peer.ip().to_canonical()),
-    }
+    ClientInfo { client_id: header.client_id.clone().unwrap_or_default(), client_host: context.client_host() }
 }
 
 /// Text that no member ever had.
@@ -128,7 +124,7 @@ pub fn topic(image: &Image, topic: &TopicRef) -> Option<GroupTopic> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handlers::test_image::image;
+    use crate::request::test_image::image;
 
     #[test]
     fn topics_are_found_by_either_name() {

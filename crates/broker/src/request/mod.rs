@@ -1,0 +1,13 @@
+//! What the handlers share: who asks, admin changes on their way to the quorum, groups, brokers and leaders as clients are told of them,
+//! and the model's types on the wire.
+
+pub mod admin;
+pub mod context;
+pub mod group;
+pub mod leader_hint;
+#[cfg(test)]
+pub mod test_image;
+pub mod topology;
+pub mod wire;
+
+pub use context::{Principal, RequestContext};

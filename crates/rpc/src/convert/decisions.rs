@@ -1,0 +1,90 @@
+//! What brokers ask the controller for, by kind.
+
+use bytes::Bytes;
+use ottla_metadata::controller::{Answer, IdempotencyKey, Request};
+
+use super::{InvalidField, Wire, id_16};
+use crate::cluster::{DecideRequest, DecideResponse, decide_request, decide_response};
+
+macro_rules! decisions {
+    ($($name:ident,)+) => {
+        pub fn request_to_proto(request: Request) -> DecideRequest {
+            let request = match request {
+                $(Request::$name(request) => Some(decide_request::Request::$name(request.into_proto())),)+
+                Request::Once(key, request) => {
+                    let message = request_to_proto(*request);
+                    return DecideRequest { idempotency_key: Bytes::copy_from_slice(&key.0), ..message };
+                }
+                // Between coordinators, which ask their own controller.
+                Request::AdmitCoordinator(_) => None,
+            };
+            DecideRequest { request, ..DecideRequest::default() }
+        }
+
+        pub fn request_from_proto(message: DecideRequest) -> Result<Request, InvalidField> {
+            let request = match message.request {
+                $(Some(decide_request::Request::$name(request)) => Wire::from_proto(request).map(Request::$name),)+
+                None => Err(InvalidField::new("request", "none that this release knows")),
+            }?;
+            if message.idempotency_key.is_empty() {
+                return Ok(request);
+            }
+            let key = IdempotencyKey(id_16("idempotency_key", &message.idempotency_key)?);
+            Ok(Request::Once(key, Box::new(request)))
+        }
+
+        pub fn answer_to_proto(answer: Answer) -> DecideResponse {
+            let response = match answer {
+                $(Answer::$name(answer) => Some(decide_response::Response::$name(answer.into_proto())),)+
+                Answer::AdmitCoordinator(_) | Answer::Unavailable => None,
+            };
+            DecideResponse { response }
+        }
+
+        pub fn answer_from_proto(message: DecideResponse) -> Result<Answer, InvalidField> {
+            match message.response {
+                $(Some(decide_response::Response::$name(answer)) => Wire::from_proto(answer).map(Answer::$name),)+
+                None => Err(InvalidField::new("response", "none that this release knows")),
+            }
+        }
+    };
+}
+
+decisions! {
+    Register,
+    AlterPartitions,
+    ResignLeadership,
+    ControlledShutdown,
+    AllocateProducerIds,
+    CreateTopics,
+    DeleteTopics,
+    CreatePartitions,
+    AlterConfigs,
+    UnregisterBroker,
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_metadata::controller::{DeleteTopics, TopicRef, UnregisterBroker};
+    use ottla_model::{BrokerId, TopicId};
+
+    use super::*;
+
+    #[test]
+    fn requests_and_their_keys_travel() {
+        let topics = vec![TopicRef::Name("a".to_owned()), TopicRef::Id(TopicId([7; 16]))];
+        let delete = Request::DeleteTopics(DeleteTopics { topics });
+        let unregister = unregister_3();
+        let once = Request::Once(IdempotencyKey([9; 16]), Box::new(delete.clone()));
+        for request in [delete, unregister, once] {
+            assert_eq!(request_from_proto(request_to_proto(request.clone())), Ok(request));
+        }
+        let message = DecideRequest { idempotency_key: vec![1; 15].into(), ..request_to_proto(unregister_3()) };
+        assert_eq!(request_from_proto(message).map_err(|error| error.field), Err("idempotency_key"));
+        assert!(request_from_proto(DecideRequest::default()).is_err());
+    }
+
+    fn unregister_3() -> Request {
+        Request::UnregisterBroker(UnregisterBroker { broker: BrokerId(3) })
+    }
+}

@@ -31,7 +31,7 @@ pub use leading::{
     AppendError, Appended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, OffsetSearch, ReadError, Reader,
 };
 pub use placement::{
-    BrokerNews, DirectoryUse, Found, Local, Place, Placement, Replicas, directory_for_new_log, eligible_epoch,
+    BrokerNews, DirectoryUse, Found, Local, Place, Placement, Replicas, adopt, directory_for_new_log, eligible_epoch,
 };
 pub use replica::{LogState, Replica, ReplicaConfig};
 pub use resignation::{DirectoryState, Impairment, places_to_give_up, resignation};

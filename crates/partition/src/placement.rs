@@ -12,6 +12,8 @@ use std::sync::Arc;
 use ottla_metadata::{BrokerChange, Delta, Image, PartitionState};
 use ottla_model::{BrokerEpoch, BrokerId, TopicId, TopicIdPartition, TopicName, TopicPartition};
 
+use ottla_storage::{Env, Log, LogConfig};
+
 use crate::hosting::{AbsentLog, FoundLog, Hosting, choose_log, host};
 use crate::resignation::Impairment;
 use crate::rules::BrokenRules;
@@ -47,6 +49,13 @@ pub enum Place<L> {
     New,
     /// Nothing: the log cannot be opened, or may be in a directory that is missing. [`Replicas::unopened`] has what was found.
     Offline(AbsentLog),
+}
+
+/// Makes a log that was found a log of this topic. One that knows no topic is empty, or of a release of Kafka before 2.8; without the id
+/// its records would belong to nobody after the next start.
+pub fn adopt<E: Env>(log: &mut Log<E>, topic_id: TopicId, config: Arc<LogConfig>) -> std::io::Result<()> {
+    log.set_config(config);
+    if log.topic_id().is_none() { log.set_topic_id(topic_id) } else { Ok(()) }
 }
 
 /// The epoch under which a broker may be in an ISR.

@@ -4,6 +4,8 @@ use ottla_metadata::controller::ResignReason;
 use ottla_metadata::{Image, PartitionState};
 use ottla_model::{BrokerEpoch, BrokerId, TopicIdPartition};
 
+use crate::rules::BrokenRules;
+
 /// What keeps a replica from serving.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Impairment {
@@ -45,8 +47,10 @@ pub fn resignation(
     local_epoch: BrokerEpoch,
     state: &PartitionState,
     impairment: Impairment,
+    rules: BrokenRules,
 ) -> Option<ResignReason> {
     match impairment {
+        Impairment::Unreadable if rules.unreadable_last_member_stays && state.is_sole_member(local) => None,
         // A last member stays, and says so to its clients: it may come round.
         Impairment::Unwritable => {
             (state.in_isr(local) && !state.is_sole_member(local)).then_some(ResignReason::Stalled)
@@ -68,12 +72,13 @@ pub fn places_to_give_up(
     image: &Image,
     replicas: impl IntoIterator<Item = TopicIdPartition>,
     impairment: Impairment,
+    rules: BrokenRules,
 ) -> Option<(ResignReason, Vec<TopicIdPartition>)> {
     let epoch = image.broker_epoch(local).unwrap_or(BrokerEpoch::NONE);
     let mut reason = None;
     let mut given = Vec::new();
     for id in replicas {
-        if let Some(why) = image.partition(id).and_then(|state| resignation(local, epoch, state, impairment)) {
+        if let Some(why) = image.partition(id).and_then(|state| resignation(local, epoch, state, impairment, rules)) {
             reason = Some(why);
             given.push(id);
         }

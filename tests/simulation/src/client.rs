@@ -66,6 +66,7 @@ struct Lane {
 pub struct Producer {
     pub id: u32,
     acks: i16,
+    timeout_ms: u64,
     lanes: Vec<Lane>,
     brokers: Vec<i32>,
     next_call: u64,
@@ -80,10 +81,11 @@ pub struct Producer {
 }
 
 impl Producer {
-    pub fn new(id: u32, acks: i16, brokers: Vec<i32>, random: Random) -> Self {
+    pub fn new(id: u32, acks: i16, timeout_ms: u64, brokers: Vec<i32>, random: Random) -> Self {
         Self {
             id,
             acks,
+            timeout_ms,
             lanes: Vec::new(),
             brokers,
             next_call: 0,
@@ -185,7 +187,7 @@ impl Producer {
                 partition: lane.partition,
                 acks: self.acks,
                 batch: sent.batch.clone(),
-                timeout_ms: RESEND_MS,
+                timeout_ms: self.timeout_ms,
             };
             out.send(NodeId::Broker(lane.broker), Message::Produce { call: sent.call, produce });
         }

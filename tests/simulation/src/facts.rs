@@ -24,6 +24,8 @@ pub enum Fact {
     },
     /// A new process opened a log that held this. Its role may have begun with a truncation since.
     Opened { partition: TopicIdPartition, content: Content },
+    /// A replica began a new, empty log.
+    Began { partition: TopicIdPartition },
     /// The replica is gone: its topic was deleted.
     Removed { partition: TopicIdPartition },
     /// Something is wrong that no fault explains.

@@ -44,6 +44,9 @@ struct Partition {
     /// Replicas whose hosts lost their power, with the broker epoch they had, until they are in the ISR again. Whether the disk
     /// had everything by luck, nobody but the host can tell: to the quorum it is one that came back from an unclean shutdown.
     lossy: BTreeMap<BrokerId, BrokerEpoch>,
+    /// Replicas whose logs went with their disks, with the broker epoch they had, until they are in the ISR again beside others. One that
+    /// is the last member may not lead with what it begins anew, whatever else is lost (scenario 33).
+    wiped: BTreeMap<BrokerId, BrokerEpoch>,
     /// As many replicas as min ISR have lost data: nothing is promised any more.
     is_exempt: bool,
     /// Records before are not kept for ever: DeleteRecords.
@@ -126,6 +129,16 @@ impl Invariants {
                 known.1,
                 me.0,
                 me.1,
+                id.partition
+            );
+        }
+        let lacks = partition.committed.range(replica.content.start().max(partition.deleted_up_to)..);
+        let lacks = lacks.filter(|(offset, _)| replica.content.get(**offset).is_none()).count();
+        if partition.wiped.contains_key(&replica.broker) && lacks > 0 {
+            violated!(
+                "b{} leads partition {} in epoch {leader_epoch} with a log that it began in the place of one that is lost: {lacks} \
+                 committed records are not in it",
+                replica.broker,
                 id.partition
             );
         }
@@ -257,6 +270,11 @@ impl Invariants {
         }
     }
 
+    /// The disk of a broker's log is gone.
+    pub fn wiped(&mut self, broker: BrokerId, epoch: BrokerEpoch, id: TopicIdPartition) {
+        self.partition(id).wiped.insert(broker, epoch);
+    }
+
     /// Whether another replica may lose its power without an end to all promises.
     pub fn may_lose(&self, broker: BrokerId, id: TopicIdPartition, min_isr: usize) -> bool {
         self.partitions.get(&id).is_none_or(|partition| {
@@ -291,15 +309,16 @@ impl Invariants {
 
     /// The quorum holds `broker` in the ISR under `epoch`.
     pub fn in_sync(&mut self, id: TopicIdPartition, broker: BrokerId, epoch: BrokerEpoch) {
-        if let Some(partition) = self.partitions.get_mut(&id)
-            && partition.lossy.get(&broker).is_some_and(|lost| epoch > *lost)
-        {
-            partition.lossy.remove(&broker);
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        for marked in [&mut partition.lossy, &mut partition.wiped] {
+            if marked.get(&broker).is_some_and(|lost| epoch > *lost) {
+                marked.remove(&broker);
+            }
         }
     }
 
     pub fn has_lossy(&self) -> bool {
-        self.partitions.values().any(|partition| !partition.lossy.is_empty())
+        self.partitions.values().any(|partition| !partition.lossy.is_empty() || !partition.wiped.is_empty())
     }
 
     pub fn records_deleted(&mut self, id: TopicIdPartition, up_to: Offset) {

@@ -366,14 +366,18 @@ impl Run<'_> {
                 if self.world.is_running(NodeId::Broker(id))
                     && (!self.plan.keeps_promise || self.world.may_lose_power(id))
                 {
-                    self.world.flip_byte(id);
+                    let loses_power = self.random.percent(50);
+                    self.world.flip_byte(id, loses_power);
                     self.world.start_after(NodeId::Broker(id), outage);
                 }
             }
             Kind::FenceBroker => {
                 let node = NodeId::Broker(self.an_important_broker());
+                // Sometimes the quorum still hears the broker, whose ISR changes are decided then; it does not learn of them.
+                let is_deaf = self.random.percent(40);
+                let ms = if is_deaf { outage } else { outage.max(FENCED_MS) };
                 for id in 1..=self.world.config.coordinators {
-                    self.world.cut(node, NodeId::Coordinator(id), true, outage.max(FENCED_MS));
+                    self.world.cut(NodeId::Coordinator(id), node, !is_deaf, ms);
                 }
             }
             Kind::DeleteRecords => {

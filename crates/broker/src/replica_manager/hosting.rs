@@ -440,10 +440,7 @@ fn open_found(partition: &Arc<Partition>, found: FoundLog, settings: &TopicSetti
         partition.log_failed();
         return;
     };
-    log.set_config(settings.log.clone());
-    if found.topic_id.is_none()
-        && let Err(error) = log.set_topic_id(partition.id().topic_id)
-    {
+    if let Err(error) = ottla_partition::adopt(&mut log, partition.id().topic_id, settings.log.clone()) {
         tracing::error!(partition = %partition.name(), %error, "the log does not take its topic's id");
         partition.log_failed();
         return;

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ottla_model::{BrokerEpoch, ErrorCode, TopicIdPartition};
-use ottla_partition::{DirectoryState, Impairment, places_to_give_up};
+use ottla_partition::{BrokenRules, DirectoryState, Impairment, places_to_give_up};
 use ottla_storage::{CheckpointKind, Collected};
 use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
@@ -240,9 +240,8 @@ impl ReplicaManager {
     /// again by the next look, until the image shows it.
     async fn give_up(&self, partitions: Vec<TopicIdPartition>, impairment: Impairment) {
         let image = self.metadata.current();
-        let Some((reason, given)) = places_to_give_up(self.identity.id(), &image, partitions, impairment) else {
-            return;
-        };
+        let (local, rules) = (self.identity.id(), BrokenRules::default());
+        let Some((reason, given)) = places_to_give_up(local, &image, partitions, impairment, rules) else { return };
         let count = given.len();
         match self.quorum.resign_leadership(given, reason).await {
             Ok(_) => tracing::warn!(partitions = count, ?reason, "places in ISRs were given up"),

@@ -367,7 +367,9 @@ impl Process {
         impairment: Impairment,
         out: &mut Outbox,
     ) {
-        if let Some((reason, partitions)) = places_to_give_up(self.id, &self.image, replicas, impairment) {
+        if let Some((reason, partitions)) =
+            places_to_give_up(self.id, &self.image, replicas, impairment, self.settings.rules)
+        {
             self.resign(now, partitions, reason, out);
         }
     }

@@ -204,9 +204,25 @@ impl BrokerNode {
         self.process.as_ref().map_or(FetcherState::default(), |process| process.fetchers.state_of(leader, &partition))
     }
 
-    /// What a log held when the former process ended.
-    pub fn last_content(&self, partition: TopicIdPartition) -> Option<&Content> {
-        self.last_contents.get(&partition).map(|(_, content)| content)
+    /// The partitions that a directory, or any, held when the last process ended.
+    pub fn held_in(&self, directory: Option<usize>) -> impl Iterator<Item = TopicIdPartition> {
+        let held = self.last_contents.iter();
+        held.filter(move |(_, (number, _))| directory.is_none_or(|directory| directory == *number)).map(|(id, _)| *id)
+    }
+
+    /// Whether a directory that can be used now held records of the partition when the last process ended: its log must be there.
+    pub fn must_hold(&self, partition: TopicIdPartition) -> bool {
+        let is_usable = |number: usize| {
+            let directory = self.process.as_ref().and_then(|process| process.directories.get(number));
+            directory.is_some_and(|directory| !directory.is_failed())
+        };
+        let held = self.last_contents.get(&partition);
+        held.is_some_and(|(number, content)| is_usable(*number) && content.end() > content.start())
+    }
+
+    /// What a log in this directory held when the former process ended.
+    pub fn last_content(&self, partition: TopicIdPartition, directory: usize) -> Option<&Content> {
+        self.last_contents.get(&partition).filter(|(held, _)| *held == directory).map(|(_, content)| content)
     }
 
     /// The epoch of the registration, once the image shows it.
@@ -242,16 +258,21 @@ impl BrokerNode {
         self.process.as_ref().map_or(BrokerEpoch::NONE, |process| process.last_run.whole_since)
     }
 
-    /// A byte of some record of some log changes on a disk, while no process runs. Says where.
-    pub fn flip_byte(&mut self) -> Option<String> {
+    /// A byte of some record of some log changes on a disk, while no process runs. Says where. `in_last`: also in the last batch of a
+    /// segment, where it looks as a write does that was cut off.
+    pub fn flip_byte(&mut self, in_last: bool) -> Option<String> {
         let disk = self.random.pick(&self.disks)?.clone();
         let files = disk.without_faults(|| log_files(&disk)).ok()?;
         let (path, content) = self.random.pick(&files)?;
-        let batches: Vec<_> = Batches::new(content).map_while(Result::ok).collect();
+        let mut batches: Vec<_> = Batches::new(content).map_while(Result::ok).collect();
+        if !in_last {
+            batches.pop();
+        }
         let batch = self.random.pick(&batches)?;
         let bytes = self.random.below((batch.bytes.len() - HEADER_BYTES) as u64);
         let position = batch.position + HEADER_BYTES + usize::try_from(bytes).unwrap_or(0);
         disk.flip(path, position, 0x10).ok()?;
+        self.last_contents.clear();
         Some(format!("{} at {position}, in the batch at {}", path.display(), batch.header.base_offset))
     }
 

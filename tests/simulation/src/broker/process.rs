@@ -11,7 +11,7 @@ use ottla_model::{
     TopicPartition,
 };
 use ottla_partition::{
-    AbsentLog, BrokerNews, Effects, Local, Place, Placement, ReplicaConfig, Replicas, eligible_epoch,
+    AbsentLog, BrokerNews, Effects, Local, Place, Placement, ReplicaConfig, Replicas, adopt, eligible_epoch,
 };
 use ottla_replication::{IsrOutcome, IsrProposal};
 use ottla_storage::{DiskFault, LastRun, OpenError};
@@ -230,7 +230,6 @@ impl Process {
             Placement::SetAside(found) => self.set_aside(found, out),
             Placement::Assume { id, state } => self.assume(now, wall, id, &state, out),
             Placement::StartOver(id) => {
-                self.forgotten.insert(id);
                 let Some(replica) = self.replicas.get_mut(&id) else { return };
                 out.note(format_args!("starts {} over", replica.name));
                 replica.rot = None;
@@ -272,7 +271,12 @@ impl Process {
     ) {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         match log {
-            Place::Found(FoundLog { log: Some(log), .. }) => {
+            Place::Found(FoundLog { log: Some(mut log), .. }) => {
+                if let Err(error) = adopt(&mut log, id.topic_id, self.settings.log_config.clone()) {
+                    out.note(format_args!("the log does not take its topic's id: {error}"));
+                    let effects = replica.core.log_failed();
+                    return self.execute(now, id, effects, out);
+                }
                 match replica.read_found(&log) {
                     Ok(()) => out.facts.push(Fact::Opened { partition: id, content: replica.content.clone() }),
                     Err(what) => out.facts.push(Fact::Broken { what: format!("{}: {what}", replica.name) }),
@@ -280,7 +284,6 @@ impl Process {
                 self.log_opened(now, wall, id, log, out);
             }
             Place::New => {
-                self.forgotten.insert(id);
                 self.create_log(now, wall, id, out);
             }
             Place::Found(_) | Place::Offline(_) => {
@@ -316,6 +319,7 @@ impl Process {
         match Log::create(directory.env.clone(), path, name, id.topic_id, config, wall) {
             Ok(log) => {
                 replica.content.restart(log.log_start_offset());
+                out.facts.push(Fact::Began { partition: id });
                 self.log_opened(now, wall, id, Box::new(log), out);
             }
             Err(error) => {

@@ -1,6 +1,7 @@
 //! Scenarios that have cost others data, step by step. A scenario states what must hold; the invariants watch meanwhile.
 //! Others of the same list are tests of the crates whose rule they concern, under the same names.
 
+mod disks;
 mod quorum;
 mod registration;
 mod replication;

@@ -11,8 +11,30 @@ use crate::random::Random;
 use crate::runner::{Options, Report, run_with};
 use crate::world::WorldConfig;
 
-/// Faults that come often, of the kinds that concern the rule: as a seed of the great number would have them by luck.
-fn hunt(options: Options, kinds: &[Kind], outage_ms: (u64, u64), seeds_max: u64) -> Report {
+/// Faults that come often, of the kinds that concern the rule: as a seed of the great number would have them by luck. Some seed must be
+/// noticed by the invariant that says `named`.
+fn hunt(options: Options, kinds: &[Kind], outage_ms: (u64, u64), seeds_max: u64, named: &[&str]) -> Report {
+    hunt_in(options, |config| config, &FaultPlan::of(kinds, GAP_MS, outage_ms), seeds_max, named)
+}
+
+/// Between two faults.
+const GAP_MS: (u64, u64) = (30, 400);
+
+/// These kinds, more of them than records are promised to survive.
+fn beyond_promise(kinds: &[Kind], outage_ms: (u64, u64)) -> FaultPlan {
+    let mut plan = FaultPlan::of(kinds, GAP_MS, outage_ms);
+    plan.keeps_promise = false;
+    plan
+}
+
+/// As [`hunt`], in a cluster that `fit` makes fit for the rule.
+fn hunt_in(
+    options: Options,
+    fit: impl Fn(WorldConfig) -> WorldConfig,
+    plan: &FaultPlan,
+    seeds_max: u64,
+    named: &[&str],
+) -> Report {
     for seed in 0..seeds_max {
         let mut random = Random::new(seed ^ 0x0B0E);
         let config = WorldConfig {
@@ -22,141 +44,186 @@ fn hunt(options: Options, kinds: &[Kind], outage_ms: (u64, u64), seeds_max: u64)
             node_rules: options.node_rules,
             ..WorldConfig::draw(&mut random)
         };
-        let plan = FaultPlan::of(kinds, (30, 400), outage_ms);
-        let report = run_with(seed, config, &plan, random, false);
-        if report.failure.is_some() {
+        let report = run_with(seed, fit(config), plan, random, false);
+        if let Some(failure) = &report.failure
+            && named.iter().any(|named| failure.what.contains(named))
+        {
             return report;
         }
     }
     panic!("{seeds_max} seeds noticed nothing");
 }
 
-fn what(report: &Report) -> &str {
-    report.failure.as_ref().map_or("", |failure| failure.what.as_str())
+const LOST: &[&str] = &["without the record", "two records"];
+
+fn replication(replication: Rules) -> Options {
+    partition(BrokenRules { replication, ..BrokenRules::default() })
 }
+
+fn partition(rules: BrokenRules) -> Options {
+    Options { rules, ..Options::default() }
+}
+
+fn controller(controller_rules: ControllerRules) -> Options {
+    Options { controller_rules, ..Options::default() }
+}
+
+fn node(node_rules: NodeRules) -> Options {
+    Options { node_rules, ..Options::default() }
+}
+
+fn fetcher(fetcher_rules: FetcherRules) -> Options {
+    Options { fetcher_rules, ..Options::default() }
+}
+
+// ---- one partition
 
 #[test]
 fn truncating_to_the_high_watermark_is_noticed() {
     let rules = Rules { truncate_to_high_watermark: true, ..Rules::default() };
-    let report = hunt(
-        Options { rules: BrokenRules { replication: rules, ..BrokenRules::default() }, ..Options::default() },
-        &[Kind::KillBroker, Kind::Weather],
-        (10, 600),
-        60,
-    );
-    assert!(what(&report).contains("without the record"), "{report}");
+    hunt(replication(rules), &[Kind::KillBroker, Kind::Weather], (10, 600), 60, LOST);
 }
 
 #[test]
 fn a_high_watermark_over_the_committed_isr_only_is_noticed() {
     let rules = Rules { hw_over_committed_isr_only: true, ..Rules::default() };
-    let report = hunt(
-        Options { rules: BrokenRules { replication: rules, ..BrokenRules::default() }, ..Options::default() },
-        &[Kind::KillBroker, Kind::Weather, Kind::CutLink, Kind::PauseBroker],
-        (10, 1_200),
-        1_000,
-    );
-    assert!(what(&report).contains("without the record") || what(&report).contains("two records"), "{report}");
+    let kinds = [Kind::FenceBroker, Kind::KillBroker, Kind::CutLink, Kind::Weather, Kind::PauseBroker];
+    let hasty = |config| WorldConfig { hasty_producers: 1, ..config };
+    hunt_in(replication(rules), hasty, &FaultPlan::of(&kinds, GAP_MS, (100, 1_000)), 300, LOST);
 }
 
 #[test]
+fn an_acknowledgement_that_outlives_its_leader_is_noticed() {
+    let rules = BrokenRules { acks_outlive_leadership: true, ..BrokenRules::default() };
+    let kinds = [Kind::FenceBroker, Kind::CutLink];
+    hunt(partition(rules), &kinds, (500, 4_000), 150, &["acknowledged the record"]);
+}
+
+#[test]
+fn progress_of_a_log_that_has_parted_is_noticed() {
+    let rules = BrokenRules { diverging_fetch_counts: true, ..BrokenRules::default() };
+    let hasty = |config| WorldConfig { hasty_producers: 1, ..config };
+    let kinds = [Kind::KillBroker, Kind::Weather, Kind::CutLink];
+    hunt_in(partition(rules), hasty, &FaultPlan::of(&kinds, GAP_MS, (10, 400)), 200, LOST);
+}
+
+#[test]
+fn a_damaged_log_that_gives_way_too_early_is_noticed() {
+    let rules = BrokenRules { damaged_log_starts_over: true, ..BrokenRules::default() };
+    hunt(partition(rules), &[Kind::FlipByte, Kind::KillBroker, Kind::FenceBroker], (500, 5_000), 200, LOST);
+}
+
+#[test]
+fn a_longer_log_of_another_topic_is_noticed() {
+    let rules = BrokenRules { longest_log_wins: true, ..BrokenRules::default() };
+    let two_disks = |config| WorldConfig { log_dirs: 2, ..config };
+    let kinds = [Kind::FailDirectory, Kind::RecreateTopic, Kind::KillBroker, Kind::ShutDownBroker];
+    let plan = FaultPlan::of(&kinds, GAP_MS, (1_500, 5_000));
+    hunt_in(partition(rules), two_disks, &plan, 200, &["begins an empty log"]);
+}
+
+#[test]
+fn a_last_member_that_cannot_read_its_log_and_stays_is_noticed() {
+    let rules = BrokenRules { unreadable_last_member_stays: true, ..BrokenRules::default() };
+    let plan = beyond_promise(&[Kind::FlipByte, Kind::KillBroker], (500, 5_000));
+    hunt_in(partition(rules), |config| config, &plan, 200, &["s after the last fault"]);
+}
+
+#[test]
+fn an_empty_log_in_the_place_of_a_lost_one_is_noticed() {
+    let rules = BrokenRules { lost_log_starts_over: true, ..BrokenRules::default() };
+    let two_disks = |config| WorldConfig { log_dirs: 2, ..config };
+    let kinds = [Kind::ReplaceDisk, Kind::KillBroker];
+    let plan = beyond_promise(&kinds, (500, 5_000));
+    hunt_in(partition(rules), two_disks, &plan, 200, &["in the place of one that is lost"]);
+}
+
+// ---- the fetchers
+
+#[test]
+fn a_change_that_drops_a_waiting_partition_is_noticed() {
+    let rules = FetcherRules { change_drops_waiting: true, ..FetcherRules::default() };
+    let kinds = [Kind::DeleteRecords, Kind::LateBounds, Kind::CutLink, Kind::KillBroker];
+    hunt(fetcher(rules), &kinds, (500, 4_000), 100, &["does not fetch it any more"]);
+}
+
+#[test]
+fn questions_that_a_broken_connection_takes_along_are_noticed() {
+    let rules = FetcherRules { forget_questions_of_broken_connection: true, ..FetcherRules::default() };
+    let kinds = [Kind::DeleteRecords, Kind::LateBounds, Kind::CutLink];
+    hunt(fetcher(rules), &kinds, (1_000, 6_000), 300, &["may fetch"]);
+}
+
+// ---- the controller
+
+#[test]
 fn a_fenced_broker_that_stays_electable_is_noticed() {
-    let controller_rules = ControllerRules { fenced_stays_electable: true, ..ControllerRules::default() };
-    let report = hunt(
-        Options { controller_rules, ..Options::default() },
-        &[Kind::KillBroker, Kind::IsolateNode, Kind::PowerLossOfBroker],
-        (500, 5_000),
-        60,
-    );
-    assert!(!what(&report).is_empty(), "{report}");
+    let rules = ControllerRules { fenced_stays_electable: true, ..ControllerRules::default() };
+    let kinds = [Kind::KillBroker, Kind::IsolateNode, Kind::PowerLossOfBroker];
+    hunt(controller(rules), &kinds, (500, 5_000), 60, &["s after the last fault", "both lead"]);
 }
 
 #[test]
 fn an_unclean_shutdown_that_counts_as_clean_is_noticed() {
-    let controller_rules = ControllerRules { unclean_counts_as_clean: true, ..ControllerRules::default() };
-    let report = hunt(
-        Options { controller_rules, ..Options::default() },
-        &[Kind::PowerLossOfBroker, Kind::KillBroker, Kind::IsolateNode],
-        (20, 3_000),
-        200,
-    );
-    assert!(what(&report).contains("without the record"), "{report}");
+    let rules = ControllerRules { unclean_counts_as_clean: true, ..ControllerRules::default() };
+    let kinds = [Kind::PowerLossOfBroker, Kind::KillBroker, Kind::IsolateNode];
+    hunt(controller(rules), &kinds, (20, 3_000), 200, LOST);
 }
 
 #[test]
 fn an_unclean_sole_member_that_wins_over_the_elr_is_noticed() {
-    let controller_rules = ControllerRules { unclean_sole_member_wins: true, ..ControllerRules::default() };
-    let report = hunt(
-        Options { controller_rules, ..Options::default() },
-        &[Kind::PowerLossOfBroker, Kind::KillBroker, Kind::IsolateNode],
-        (20, 3_000),
-        300,
-    );
-    assert!(what(&report).contains("without the record"), "{report}");
+    let rules = ControllerRules { unclean_sole_member_wins: true, ..ControllerRules::default() };
+    let kinds = [Kind::PowerLossOfBroker, Kind::KillBroker, Kind::IsolateNode];
+    hunt(controller(rules), &kinds, (20, 3_000), 300, LOST);
 }
 
-fn hunt_node(node_rules: NodeRules, kinds: &[Kind], seeds_max: u64) -> Report {
-    hunt(Options { node_rules, ..Options::default() }, kinds, (20, 1_500), seeds_max)
+#[test]
+fn a_leader_whose_log_was_lost_is_noticed() {
+    let rules = ControllerRules { lost_log_may_lead: true, ..ControllerRules::default() };
+    let kinds = [Kind::ReplaceDisk, Kind::KillBroker];
+    let plan = beyond_promise(&kinds, (500, 5_000));
+    hunt_in(controller(rules), |config| config, &plan, 200, &["in the place of one that is lost"]);
 }
+
+#[test]
+fn a_leader_that_cannot_read_its_log_is_noticed() {
+    let rules = ControllerRules { offline_log_may_lead: true, ..ControllerRules::default() };
+    let kinds = [Kind::FlipByte, Kind::KillBroker];
+    let plan = beyond_promise(&kinds, (500, 5_000));
+    hunt_in(controller(rules), |config| config, &plan, 200, &["s after the last fault"]);
+}
+
+// ---- the quorum
 
 #[test]
 fn votes_and_acknowledgements_before_the_disk_has_them_are_noticed() {
     let rules = NodeRules { sends_before_persist: true, ..NodeRules::default() };
-    let report = hunt_node(rules, &[Kind::CrashCoordinatorMidway, Kind::KillCoordinator, Kind::CutLink], 200);
-    assert!(!what(&report).is_empty(), "{report}");
+    let kinds = [Kind::CrashCoordinatorMidway, Kind::KillCoordinator, Kind::CutLink];
+    hunt(node(rules), &kinds, (20, 1_500), 600, &["both lead term", "is another on coordinator"]);
 }
 
 #[test]
 fn a_controller_before_its_own_first_entry_is_noticed() {
     let rules = NodeRules { decides_before_own_entry: true, ..NodeRules::default() };
     let kinds = [Kind::CrashCoordinatorMidway, Kind::KillCoordinator, Kind::KillBroker, Kind::Weather];
-    let report = hunt_node(rules, &kinds, 1_000);
-    assert!(what(&report).contains("does not apply"), "{report}");
+    hunt(node(rules), &kinds, (20, 1_500), 1_000, &["does not apply"]);
 }
 
 #[test]
 fn a_read_without_the_quorum_is_noticed() {
     let rules = NodeRules { reads_skip_the_quorum: true, ..NodeRules::default() };
-    let report = hunt_node(rules, &[Kind::KillBroker], 20);
-    assert!(what(&report).contains("though"), "{report}");
+    hunt(node(rules), &[Kind::KillBroker], (20, 1_500), 20, &["though"]);
 }
 
 #[test]
 fn a_watch_that_goes_back_is_noticed() {
     let rules = NodeRules { watch_goes_back: true, ..NodeRules::default() };
     let kinds = [Kind::IsolateNode, Kind::PauseCoordinator, Kind::KillCoordinator, Kind::KillBroker];
-    let report = hunt_node(rules, &kinds, 300);
-    assert!(what(&report).contains("went back"), "{report}");
+    hunt(node(rules), &kinds, (20, 1_500), 300, &["went back"]);
 }
 
 #[test]
 fn an_answer_before_the_commit_is_noticed() {
     let rules = NodeRules { answers_before_commit: true, ..NodeRules::default() };
-    let kinds = [Kind::CrashCoordinatorMidway, Kind::KillCoordinator, Kind::KillBroker, Kind::Weather];
-    let report = hunt_node(rules, &kinds, 300);
-    assert!(!what(&report).is_empty(), "{report}");
-}
-
-#[test]
-fn a_change_that_drops_a_waiting_partition_is_noticed() {
-    let fetcher_rules = FetcherRules { change_drops_waiting: true, ..FetcherRules::default() };
-    let report = hunt(
-        Options { fetcher_rules, ..Options::default() },
-        &[Kind::DeleteRecords, Kind::LateBounds, Kind::CutLink, Kind::KillBroker],
-        (500, 4_000),
-        100,
-    );
-    assert!(what(&report).contains("does not fetch it any more"), "{report}");
-}
-
-#[test]
-fn questions_that_a_broken_connection_takes_along_are_noticed() {
-    let fetcher_rules = FetcherRules { forget_questions_of_broken_connection: true, ..FetcherRules::default() };
-    let report = hunt(
-        Options { fetcher_rules, ..Options::default() },
-        &[Kind::DeleteRecords, Kind::LateBounds, Kind::CutLink],
-        (1_000, 6_000),
-        300,
-    );
-    assert!(what(&report).contains("may fetch"), "{report}");
+    hunt(node(rules), &[Kind::KillCoordinator, Kind::KillBroker], (20, 1_500), 20, &["what it has not applied"]);
 }

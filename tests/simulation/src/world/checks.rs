@@ -48,6 +48,32 @@ impl World {
         Ok(())
     }
 
+    /// What the quorum answers is decided: the coordinator that says so has applied it.
+    pub(super) fn check_answers(&mut self, id: u64, sends: &[(NodeId, Message)]) -> Result<(), Violation> {
+        let answers = sends.iter().filter_map(|(_, message)| match message {
+            Message::ClusterAnswer { answer, .. } => answer.as_deref(),
+            _ => None,
+        });
+        for answer in answers {
+            self.invariants.checks += 1;
+            let image = self.coordinators.get(&id).and_then(|node| node.image());
+            let is_applied = match answer {
+                Answer::Register(Ok(registered)) => {
+                    image.is_some_and(|image| BrokerEpoch::from(image.revision()) >= registered.epoch)
+                }
+                Answer::AlterPartitions(altered) => altered.partitions.iter().all(|altered| {
+                    let state = image.and_then(|image| image.partition(altered.partition));
+                    state.is_none_or(|state| state.partition_epoch >= altered.partition_epoch)
+                }),
+                _ => true,
+            };
+            if !is_applied {
+                return Err(Violation(format!("c{id} answers with what it has not applied: {answer:?}")));
+            }
+        }
+        Ok(())
+    }
+
     /// A follower that may fetch is in the fetcher of its leader (scenario 37). That it fetches again is asked when everything is
     /// healed: [`World::what_is_missing`].
     pub(super) fn check_fetchers(&mut self, id: i32) -> Result<(), Violation> {
@@ -116,9 +142,14 @@ impl World {
             },
             Fact::Opened { partition, content } => {
                 let replica = Replica { broker: BrokerId(id), life, content };
-                self.invariants.opened(*partition, replica, broker.last_content(*partition))
+                let directory = broker.replica(*partition).map_or(0, |replica| replica.directory);
+                self.invariants.opened(*partition, replica, broker.last_content(*partition, directory))
             }
-            Fact::Removed { .. } => Ok(()),
+            Fact::Began { partition } if broker.must_hold(*partition) => Err(Violation(format!(
+                "b{id} begins an empty log of partition {}, though a disk of it holds one",
+                partition.partition
+            ))),
+            Fact::Removed { .. } | Fact::Began { .. } => Ok(()),
             Fact::Broken { what } => Err(Violation(format!("b{id}: {what}"))),
         }
     }

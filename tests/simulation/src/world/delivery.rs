@@ -107,7 +107,10 @@ impl World {
             self.check_fact(node, fact)?;
         }
         match node {
-            NodeId::Coordinator(id) => self.check_coordinator(id, &observed)?,
+            NodeId::Coordinator(id) => {
+                self.check_coordinator(id, &observed)?;
+                self.check_answers(id, &sends)?;
+            }
             NodeId::Broker(id) if !dies => {
                 self.check_image(id)?;
                 self.check_fetchers(id)?;

@@ -59,6 +59,8 @@ pub struct WorldConfig {
     pub segment_bytes: u32,
     /// Log directories of each broker.
     pub log_dirs: usize,
+    /// How long a leader waits for followers before it answers a produce.
+    pub produce_timeout_ms: u64,
     pub idempotent_producers: u32,
     pub hasty_producers: u32,
     pub consumers: u32,
@@ -80,6 +82,7 @@ impl WorldConfig {
             replica_lag_time_max: Duration::from_secs(10),
             segment_bytes: 1 << 20,
             log_dirs: 1,
+            produce_timeout_ms: 2_000,
             idempotent_producers: 0,
             hasty_producers: 0,
             consumers: 0,
@@ -101,6 +104,7 @@ impl WorldConfig {
             replica_lag_time_max: Duration::from_millis(random.between(800, 8_000)),
             segment_bytes: u32::try_from(random.between(600, 20_000)).unwrap_or(20_000),
             log_dirs: if random.percent(30) { 2 } else { 1 },
+            produce_timeout_ms: random.between(1_500, 12_000),
             idempotent_producers: u32::try_from(random.between(1, 2)).unwrap_or(1),
             hasty_producers: u32::try_from(random.between(0, 1)).unwrap_or(0),
             consumers: u32::try_from(random.between(0, 1)).unwrap_or(0),
@@ -231,7 +235,10 @@ impl World {
         let hasty = (1..=config.hasty_producers).map(|id| (config.idempotent_producers + id, 1));
         let producers: BTreeMap<_, _> = idempotent
             .chain(hasty)
-            .map(|(id, acks)| (id, Producer::new(id, acks, ids.clone(), random.fork())))
+            .map(|(id, acks)| {
+                let random = random.fork();
+                (id, Producer::new(id, acks, config.produce_timeout_ms, ids.clone(), random))
+            })
             .collect();
         let consumers =
             (1..=config.consumers).map(|id| (100 + id, Consumer::new(100 + id, ids.clone(), random.fork()))).collect();

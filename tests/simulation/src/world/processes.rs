@@ -145,6 +145,12 @@ impl World {
         self.note_power_loss(id);
         self.kill(node);
         self.trace.line(self.now, format_args!("{node} gets an empty disk: {directory:?}"));
+        if let Some(broker) = self.brokers.get(&id) {
+            let epoch = self.registrations.get(&id).copied().unwrap_or(BrokerEpoch::NONE);
+            for partition in broker.held_in(directory) {
+                self.invariants.wiped(BrokerId(id), epoch, partition);
+            }
+        }
         let disks = self.brokers.get(&id).map_or(0, BrokerNode::disks);
         for number in (0..disks).filter(|number| directory.is_none_or(|directory| directory == *number)) {
             let seed = self.random.next_u64();
@@ -154,10 +160,15 @@ impl World {
         }
     }
 
-    /// The host of a broker loses its power, and its disk holds another byte when it is back.
-    pub fn flip_byte(&mut self, id: i32) {
-        self.lose_power(NodeId::Broker(id));
-        let flipped = self.brokers.get_mut(&id).and_then(BrokerNode::flip_byte);
+    /// A broker ends, by the loss of its power or of its process alone, and its disk holds another byte when it is back.
+    pub fn flip_byte(&mut self, id: i32, loses_power: bool) {
+        if loses_power {
+            self.lose_power(NodeId::Broker(id));
+        } else {
+            self.note_power_loss(id);
+            self.kill(NodeId::Broker(id));
+        }
+        let flipped = self.brokers.get_mut(&id).and_then(|broker| broker.flip_byte(loses_power));
         self.trace.line(self.now, format_args!("a byte of b{id} changes: {flipped:?}"));
     }
 

@@ -1,0 +1,166 @@
+//! Scenarios 33–36: logs that are lost, damaged, or of another topic.
+
+use ottla_metadata::controller::BrokenRules as ControllerRules;
+use ottla_model::{BrokerId, Offset};
+use ottla_partition::BrokenRules;
+use ottla_storage::env::Faults;
+
+use crate::invariants::Violation;
+use crate::script::{Script, Step};
+use crate::world::WorldConfig;
+
+/// Long enough for a broker to register, become ready and be elected, or to give its places up.
+const SETTLES_MS: u64 = 3_000;
+
+fn fails(step: Step) -> String {
+    let Violation(what) = step.expect_err("the rule is taken out");
+    what
+}
+
+/// The last ISR member comes back with one of its two disks replaced, that which held the log, and restarts twice more.
+fn replaced_disk_story(seed: u64, rules: BrokenRules, controller_rules: ControllerRules) -> Step {
+    let config =
+        WorldConfig { min_isr: 1, log_dirs: 2, partitions: 2, rules, controller_rules, ..WorldConfig::small() };
+    let mut script = Script::new(seed, config)?;
+    script.write(10)?;
+    let (leader, followers) = (script.leader()?, script.followers()?);
+    let directory = script.replica(leader)?.directory;
+    for follower in &followers {
+        script.kill(*follower);
+        script.wait_fenced(*follower)?;
+    }
+    script.world.replace_disks(leader, Some(directory));
+    script.wait_fenced(leader)?;
+    (1..=3).for_each(|id| script.start(id));
+    for life in ["with a new disk", "after a restart", "after another"] {
+        script.run_ms(SETTLES_MS)?;
+        let state = script.state()?;
+        if state.has_leader() {
+            return Err(Violation(format!("b{} leads {life}: {state:?}", state.leader.0)));
+        }
+        script.kill(leader);
+        script.wait_fenced(leader)?;
+        script.start(leader);
+    }
+    script.run_ms(SETTLES_MS)?;
+    for follower in followers {
+        assert_eq!(script.end_of(follower)?, Offset(20), "what the others hold stays");
+    }
+    Ok(())
+}
+
+#[test]
+fn scenario_33_one_of_several_disks_is_replaced() {
+    ottla_test_support::each_seed(0..5, |seed| {
+        replaced_disk_story(seed, BrokenRules::default(), ControllerRules::default())
+            .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    });
+    let rules = BrokenRules { lost_log_starts_over: true, ..BrokenRules::default() };
+    let what = fails(replaced_disk_story(0, rules, ControllerRules::default()));
+    assert!(what.contains("in the place of one that is lost"), "{what}");
+    let controller_rules = ControllerRules { lost_log_may_lead: true, ..ControllerRules::default() };
+    let what = fails(replaced_disk_story(0, BrokenRules::default(), controller_rules));
+    assert!(what.contains("in the place of one that is lost"), "{what}");
+}
+
+/// An ELR member comes back with a damaged log, cannot fetch, and the leader dies.
+fn damaged_elr_member_story(seed: u64, rules: BrokenRules) -> Step {
+    let config = WorldConfig { brokers: 2, replication_factor: 2, rules, ..WorldConfig::small() };
+    let mut script = Script::new(seed, config)?;
+    script.write(10)?;
+    let (leader, follower) = (script.leader()?, script.followers()?[0]);
+    script.world.flip_byte(follower, false);
+    script.wait_fenced(follower)?;
+    assert_eq!(script.state()?.elr, [BrokerId(follower)], "it had everything up to the high watermark");
+    script.cut_brokers(leader, follower);
+    script.start(follower);
+    script.run_ms(SETTLES_MS)?;
+    script.kill(leader);
+    script.run_ms(SETTLES_MS)?;
+    let state = script.state()?;
+    assert!(!state.has_leader() && state.elr.is_empty(), "{state:?}");
+    script.start(leader);
+    script.heal();
+    script.converge()?;
+    assert_eq!(script.end_of(follower)?, Offset(20), "it has a copy again");
+    Ok(())
+}
+
+#[test]
+fn scenario_34_an_elr_member_with_a_damaged_log() {
+    // Seeds in which the byte is above the recovery point: below it a start does not look.
+    for seed in 0..5 {
+        damaged_elr_member_story(seed, BrokenRules::default()).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+    let rules = BrokenRules { damaged_log_starts_over: true, ..BrokenRules::default() };
+    let what = fails(damaged_elr_member_story(0, rules));
+    assert!(what.contains("without the record"), "{what}");
+}
+
+/// A disk fails with a log; the topic is deleted and made again; the disk comes back.
+fn twin_directories_story(seed: u64, rules: BrokenRules) -> Step {
+    let mut script = Script::new(seed, WorldConfig { log_dirs: 2, rules, ..WorldConfig::small() })?;
+    script.write(10)?;
+    let away = script.followers()?[0];
+    let directory = script.replica(away)?.directory;
+    script.kill(away);
+    script.wait_fenced(away)?;
+    let dead = Faults { io_error_ppm: 1_000_000, sync_error_ppm: 1_000_000, ..Faults::NONE };
+    script.world.break_disk(away, directory, dead, 60_000);
+    script.start(away);
+    script.world.delete_topic("t");
+    script.wait("the deletion", |world| world.is_admin_done() && world.partitions().is_empty())?;
+    script.world.create_topic("t");
+    script.wait("the creation", |world| world.is_admin_done() && !world.partitions().is_empty())?;
+    script.converge()?;
+    script.write(2)?;
+    script.converge()?;
+    assert_ne!(script.replica(away)?.directory, directory);
+    script.kill(away);
+    script.world.break_disk(away, directory, Faults::NONE, 0);
+    script.start(away);
+    script.converge()?;
+    assert_eq!(script.end_of(away)?, Offset(4), "the log of the topic that there is");
+    Ok(())
+}
+
+#[test]
+fn scenario_35_twin_directories_of_different_topics() {
+    ottla_test_support::each_seed(0..5, |seed| {
+        twin_directories_story(seed, BrokenRules::default()).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    });
+    let rules = BrokenRules { longest_log_wins: true, ..BrokenRules::default() };
+    let what = fails(twin_directories_story(0, rules));
+    assert!(what.contains("begins an empty log"), "{what}");
+}
+
+/// The only ISR member comes back with a damaged log, then an ELR member with everything.
+fn unreadable_last_member_story(seed: u64, rules: BrokenRules) -> Step {
+    let config = WorldConfig { brokers: 2, replication_factor: 2, rules, ..WorldConfig::small() };
+    let mut script = Script::new(seed, config)?;
+    script.write(10)?;
+    let (leader, follower) = (script.leader()?, script.followers()?[0]);
+    script.kill(follower);
+    script.wait_fenced(follower)?;
+    assert_eq!(script.state()?.elr, [BrokerId(follower)]);
+    script.world.flip_byte(leader, false);
+    script.wait_fenced(leader)?;
+    script.start(leader);
+    script.run_ms(SETTLES_MS)?;
+    script.start(follower);
+    script.wait_leads(follower)?;
+    script.converge()?;
+    assert_eq!(script.end_of(leader)?, Offset(20), "it has a copy again");
+    Ok(())
+}
+
+#[test]
+fn scenario_36_a_last_member_that_cannot_serve_yields() {
+    for seed in 0..5 {
+        unreadable_last_member_story(seed, BrokenRules::default())
+            .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+    let rules = BrokenRules { unreadable_last_member_stays: true, ..BrokenRules::default() };
+    let what = fails(unreadable_last_member_story(0, rules));
+    assert!(what.contains("waited in vain for"), "{what}");
+}

@@ -7,9 +7,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 
-use ottla_metadata::controller::{AlterPartition, AlteredPartition, AlteredPartitions};
-use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, MonotonicMs, TopicIdPartition};
-use ottla_replication::{IsrMember, IsrOutcome, IsrProposal};
+use ottla_metadata::controller::{AlteredPartition, AlteredPartitions};
+use ottla_model::{ErrorCode, MonotonicMs, TopicIdPartition};
+use ottla_partition::isr_changes::{outcome_of, request_of};
+use ottla_replication::{IsrOutcome, IsrProposal};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -83,7 +84,7 @@ impl AlterPartitionManager {
             }
             let Some(leaders) = leaders.upgrade() else { return };
             for (partition, proposal) in batch {
-                leaders.isr_decided(partition, proposal.number, outcomes.of_partition(partition, &proposal));
+                leaders.isr_decided(partition, proposal.number, outcome_of(outcomes.0.get(&partition), &proposal));
             }
         }
     }
@@ -109,15 +110,6 @@ impl AlterPartitionManager {
     }
 }
 
-fn request_of(id: TopicIdPartition, proposal: &IsrProposal) -> AlterPartition {
-    AlterPartition {
-        partition: id,
-        leader_epoch: proposal.leader_epoch,
-        partition_epoch: proposal.partition_epoch,
-        isr: proposal.isr.clone(),
-    }
-}
-
 /// The answers of one request, by partition.
 struct Outcomes(HashMap<TopicIdPartition, AlteredPartition>);
 
@@ -133,27 +125,4 @@ impl Outcomes {
         };
         Self(partitions.into_iter().map(|altered| (altered.partition, altered)).collect())
     }
-
-    /// A partition that the answer leaves out, or that had no answer at all, may have been changed or not.
-    fn of_partition(&self, id: TopicIdPartition, proposal: &IsrProposal) -> IsrOutcome {
-        match self.0.get(&id) {
-            None => IsrOutcome::Unknown,
-            Some(altered) if altered.error == ErrorCode::None => IsrOutcome::Decided {
-                leader_epoch: altered.leader_epoch,
-                partition_epoch: altered.partition_epoch,
-                isr: altered.isr.iter().map(|broker| member_of(*broker, proposal)).collect(),
-            },
-            Some(altered) => IsrOutcome::Refused(altered.error),
-        }
-    }
-}
-
-/// The answer names brokers alone; their epochs are those of the proposal, which is what was decided.
-fn member_of(broker: BrokerId, proposal: &IsrProposal) -> IsrMember {
-    proposal
-        .isr
-        .iter()
-        .copied()
-        .find(|member| member.broker == broker)
-        .unwrap_or(IsrMember { broker, epoch: BrokerEpoch::NONE })
 }

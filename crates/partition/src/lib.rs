@@ -7,6 +7,7 @@
 //! Where things are decided:
 //! - [`replica`]: which role a replica takes when the tree has a new state;
 //! - [`leading`]: what a leader appends, how far it serves, when an acknowledgement is complete, what it proposes as the ISR;
+//! - [`isr_changes`]: how a proposal is put to the quorum, and what its answer means;
 //! - [`following`]: what a follower does with its leader's answers;
 //! - [`retention`]: what is deleted;
 //! - [`placement`]: which replicas a broker has, and in which order they come and go;
@@ -17,6 +18,7 @@ pub mod ack_waiters;
 pub mod effects;
 pub mod following;
 pub mod hosting;
+pub mod isr_changes;
 pub mod leading;
 pub mod placement;
 pub mod replica;

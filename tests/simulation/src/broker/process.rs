@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ottla_metadata::controller::{AlterPartition, AlterPartitions, ResignLeadership, ResignReason};
-use ottla_metadata::{Answer, Delta, Image, IsrMember, Request};
+use ottla_metadata::controller::{AlterPartitions, ResignLeadership, ResignReason};
+use ottla_metadata::{Answer, Delta, Image, Request};
 use ottla_model::{
     BrokerEpoch, BrokerId, ErrorCode, IncarnationId, MonotonicMs, Offset, TimestampMs, TopicIdPartition, TopicName,
     TopicPartition,
 };
+use ottla_partition::isr_changes::{outcome_of, request_of};
 use ottla_partition::{
     AbsentLog, BrokerNews, Effects, Local, Place, Placement, ReplicaConfig, Replicas, adopt, eligible_epoch,
 };
@@ -551,16 +552,7 @@ impl Process {
         let request = Request::AlterPartitions(AlterPartitions {
             broker: self.id,
             epoch,
-            partitions: vec![AlterPartition {
-                partition: id,
-                leader_epoch: proposal.leader_epoch,
-                partition_epoch: proposal.partition_epoch,
-                isr: proposal
-                    .isr
-                    .iter()
-                    .map(|member| IsrMember { broker: member.broker, epoch: member.epoch })
-                    .collect(),
-            }],
+            partitions: vec![request_of(id, &proposal)],
         });
         let call = self.call_id();
         self.calls.insert(call, (now, Call::Alter { partition: id, proposal }));
@@ -625,32 +617,13 @@ impl Process {
             (Call::Register, Answer::Register(result)) => self.registered(now, result, out),
             (Call::Shutdown, Answer::ControlledShutdown(progress)) => self.session.shutdown_progress(&progress),
             (Call::Alter { partition, proposal }, Answer::AlterPartitions(altered)) => {
-                let outcome = match altered.partitions.first() {
-                    Some(state) if altered.error.is_ok() && state.error.is_ok() => {
-                        let isr = state.isr.iter().map(|broker| member_of(*broker, &proposal)).collect();
-                        IsrOutcome::Decided {
-                            leader_epoch: state.leader_epoch,
-                            partition_epoch: state.partition_epoch,
-                            isr,
-                        }
-                    }
-                    Some(state) if altered.error.is_ok() => IsrOutcome::Refused(state.error),
-                    _ => IsrOutcome::Unknown,
-                };
+                // The broker's whole request was refused where there are none.
+                let of_partition = altered.partitions.first().filter(|_| altered.error.is_ok());
+                let outcome = outcome_of(of_partition, &proposal);
                 out.note(format_args!("partition {}: ISR change {outcome:?}", partition.partition));
                 self.decided(now, partition, proposal.number, &outcome, out);
             }
             (what, _) => self.unanswered(now, what, out),
         }
     }
-}
-
-/// The answer names brokers alone; their epochs are those that were asked for.
-fn member_of(broker: BrokerId, proposal: &IsrProposal) -> ottla_replication::IsrMember {
-    proposal
-        .isr
-        .iter()
-        .copied()
-        .find(|member| member.broker == broker)
-        .unwrap_or(ottla_replication::IsrMember { broker, epoch: BrokerEpoch::NONE })
 }

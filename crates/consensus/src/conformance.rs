@@ -1,4 +1,5 @@
-//! What every [`LogStore`] must do. A store's own tests call [`run`]; it panics where the store is wrong.
+//! The contract of [`LogStore`] as tests. A store's own tests call [`run`], which panics if the store violates the
+//! contract.
 
 use bytes::Bytes;
 
@@ -7,7 +8,7 @@ use crate::log_store::{ConfState, Entry, HardState, LogStore, Snapshot, StoreErr
 use crate::membership::Membership;
 use ottla_model::CoordinatorId;
 
-/// `fresh` makes an empty store, `reopen` closes one and opens it again from what it wrote.
+/// `fresh` creates an empty store; `reopen` closes a store and opens it again from its files.
 pub fn run<S: LogStore>(mut fresh: impl FnMut() -> S, mut reopen: impl FnMut(S) -> S) {
     starts_empty(fresh());
     remembers_membership_and_hard_state(fresh(), &mut reopen);

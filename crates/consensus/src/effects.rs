@@ -1,9 +1,9 @@
-//! What the owner of a member must do, and in which order:
+//! The steps that the owner of a member must execute, in this order:
 //!
 //! 1. send `messages`;
-//! 2. write `persist` in one batch, synced where it says so;
+//! 2. write `persist` in one batch, and sync it if it asks for that;
 //! 3. call [`crate::Member::persisted`], which gives more messages and committed entries;
-//! 4. only now send `messages_after_persist`: they promise what was persisted;
+//! 4. only then send `messages_after_persist`: they promise that the batch is on the disk;
 //! 5. apply `committed` of both, in order, and call [`crate::Member::applied`].
 //!
 //! A crash between any two of these steps is safe; a message of step 4 that leaves before step 2 is not.
@@ -16,14 +16,14 @@ use raft::eraftpb::{Message, MessageType};
 
 use crate::log_store::{Entry, HardState, Snapshot};
 
-/// A message for another member, opaque to whoever carries it. Messages may be lost, repeated and reordered.
+/// A message for another member, opaque to the transport. Messages may be lost, repeated and reordered.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Outgoing {
     pub to: CoordinatorId,
-    /// The message, but for the data of a snapshot, with which it ends.
+    /// The encoded message without the snapshot data, which is its last field.
     pub head: Bytes,
-    /// The data of the snapshot that it carries, shared with whoever else gets it. Its fate must be told by
-    /// [`crate::Member::report_snapshot`].
+    /// The snapshot data of the message, shared with other messages that carry the same snapshot. The owner must report
+    /// the outcome with [`crate::Member::report_snapshot`].
     pub snapshot_data: Option<Bytes>,
 }
 
@@ -32,7 +32,7 @@ const MESSAGE_SNAPSHOT: u32 = 9 << 3 | 2;
 const SNAPSHOT_DATA: u32 = 1 << 3 | 2;
 
 impl Outgoing {
-    /// None where the message cannot be written.
+    /// None if the message cannot be encoded.
     pub(crate) fn new(mut message: Message) -> Option<Self> {
         let to = CoordinatorId(message.to);
         if message.get_msg_type() != MessageType::MsgSnapshot {
@@ -75,7 +75,7 @@ impl Outgoing {
 pub struct Persist {
     /// Replaces the log and the state machine, before the entries.
     pub snapshot: Option<Snapshot>,
-    /// Follow each other; replace what the log holds from the first one's index on.
+    /// Consecutive entries; they replace the log from the index of the first one.
     pub entries: Vec<Entry>,
     pub hard_state: Option<HardState>,
     /// Promises depend on it: it must be on the disk before they leave.
@@ -107,12 +107,12 @@ pub struct ReadConfirmed {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
     Follower,
-    /// Asks for votes, or whether it would get them.
+    /// Candidate or pre-candidate: the member asks for votes.
     Candidate,
     Leader,
 }
 
-/// What this member is, and who leads as far as it knows.
+/// This member's role, and the leader that it knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RoleChange {
     pub role: Role,

@@ -1,9 +1,9 @@
-//! What a peer's message must satisfy before Raft sees it.
+//! Checks of a peer's message before Raft sees it.
 //!
-//! The Raft library trusts its peers: a term near 2^64, a commit index behind the end of the log, entries with a hole, a snapshot
-//! of another membership make it panic, and what it keeps of such a message (the term) makes it panic again after every restart.
-//! Each condition below excludes one of those panics. What a member of the quorum would never send is refused; what comes late,
-//! twice or out of order passes.
+//! The Raft library trusts its peers. A term near 2^64, a commit index beyond the end of the log, entries with a gap,
+//! or a snapshot of another membership makes it panic, and since it persists the term of such a message, it panics
+//! again after every restart. Each condition below excludes one of those panics. Messages that no correct member sends
+//! are refused; late, repeated and reordered messages pass.
 
 use bytes::Bytes;
 use ottla_model::CoordinatorId;
@@ -23,7 +23,8 @@ const TERM_MAX: u64 = 1 << 62;
 const INDEX_MAX: u64 = 1 << 60;
 /// A question's context has 24 bytes, a campaign's name fewer.
 const CONTEXT_BYTES_MAX: usize = 256;
-/// Questions of peers that a leader has not answered. A peer asks again after a while, so that more are a peer gone wrong.
+/// Bound of the reads of peers that a leader has not answered. A peer repeats a read after a while, so more of them
+/// come from a faulty peer.
 const PENDING_READS_MAX: usize = 4_096;
 
 /// Why a peer's message was not taken.
@@ -78,7 +79,7 @@ impl Incoming {
     }
 }
 
-/// Everything that would make the library panic, or keep what no member sends.
+/// Refuses every message that would make the library panic or store something that no correct member sends.
 pub(crate) fn check<S: Storage>(
     raft: &Raft<S>,
     membership: &Membership,
@@ -95,7 +96,7 @@ pub(crate) fn check<S: Storage>(
     }
     check_kind(message.get_msg_type())?;
     check_term(raft, message)?;
-    // The library answers these without looking at what they say, or forgets them.
+    // The library answers these without reading their content, or drops them.
     if message.term != 0 && message.term < raft.term {
         return Ok(());
     }
@@ -109,7 +110,7 @@ pub(crate) fn check<S: Storage>(
         MessageType::MsgAppendResponse => check_append_response(raft, message),
         MessageType::MsgReadIndex => check_read(raft, message),
         MessageType::MsgReadIndexResp if message.get_entries().len() != 1 => Err(RefusedMessage::Context),
-        // Who wins an election must have its whole log on the disk; the library asserts it.
+        // A member that wins an election must have its whole log on the disk; the library asserts this.
         MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse | MessageType::MsgTimeoutNow
             if last != raft.raft_log.persisted =>
         {
@@ -122,7 +123,7 @@ pub(crate) fn check<S: Storage>(
     }
 }
 
-/// What a member says to itself, or asks of its own library, is never on the wire.
+/// Messages that a member sends to itself, or to its own library, are never on the wire.
 fn check_kind(kind: MessageType) -> Result<(), RefusedMessage> {
     match kind {
         MessageType::MsgAppend
@@ -147,7 +148,8 @@ fn check_kind(kind: MessageType) -> Result<(), RefusedMessage> {
     }
 }
 
-/// Term 0 marks what a member says to itself: only questions travel with it, because they are passed on as they are.
+/// Term 0 marks local messages. Of the messages on the wire only forwarded read requests have it, because they are
+/// forwarded unchanged.
 fn check_term<S: Storage>(raft: &Raft<S>, message: &Message) -> Result<(), RefusedMessage> {
     let term = message.term;
     let fits = if message.get_msg_type() == MessageType::MsgReadIndex {
@@ -158,8 +160,9 @@ fn check_term<S: Storage>(raft: &Raft<S>, message: &Message) -> Result<(), Refus
     if fits { Ok(()) } else { Err(RefusedMessage::Term { term, known: raft.term }) }
 }
 
-/// The place before the entries exists (only index 0 has term 0: the library takes an index outside the log for one of term 0, and
-/// would go on from there), and they follow it and each other, in terms that do not fall and are not above the sender's.
+/// The entries must follow the position `(index, log_term)` and each other, with terms that do not fall and are not
+/// above the sender's. The position must exist: only index 0 has term 0, but the library treats an index outside the
+/// log as one with term 0 and would append there.
 fn check_append(message: &Message) -> Result<(), RefusedMessage> {
     if (message.index == 0) != (message.log_term == 0) || message.index > INDEX_MAX || message.log_term > message.term {
         return Err(RefusedMessage::Entries);
@@ -176,18 +179,18 @@ fn check_append(message: &Message) -> Result<(), RefusedMessage> {
     Ok(())
 }
 
-/// The membership is for good: an entry that would change it is none of this quorum's.
+/// The membership never changes: an entry that would change it does not come from this quorum.
 fn is_plain(entry: &Entry) -> bool {
     entry.get_entry_type() == EntryType::EntryNormal
 }
 
 fn check_append_response<S: Storage>(raft: &Raft<S>, message: &Message) -> Result<(), RefusedMessage> {
-    // Elsewhere, and for another term, it only tells of a term.
+    // If this member is not the leader, or for another term, the library reads only the term.
     if raft.state != raft::StateRole::Leader || message.term != raft.term {
         return Ok(());
     }
     let last = raft.raft_log.last_index();
-    // A follower has nothing that its leader does not have, and none of ours asks for a snapshot.
+    // A follower has no entry that its leader lacks, and no member requests a snapshot.
     let index = message.index.max(if message.reject { message.reject_hint } else { 0 });
     if index > last || message.request_snapshot != raft::INVALID_INDEX {
         return Err(RefusedMessage::Index { index, last });
@@ -226,7 +229,7 @@ fn check_snapshot<S: Storage>(
     if index == 0 || index > INDEX_MAX || term == 0 || term > message.term {
         return Err(RefusedMessage::Snapshot("an impossible place"));
     }
-    // What is committed never changes.
+    // Committed entries never change.
     if index == raft.raft_log.committed && raft.raft_log.term(index).ok() != Some(term) {
         return Err(RefusedMessage::Snapshot("another history"));
     }

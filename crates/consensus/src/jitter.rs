@@ -1,4 +1,5 @@
-//! The jitter of election time-outs, from a seed: the Raft library would ask the thread's entropy, and a run could not be replayed.
+//! The jitter of election timeouts, from a seed: the Raft library would use the thread's entropy, and a run could not
+//! be replayed.
 
 /// SplitMix64: a full period over 64 bits, and good enough to keep three members from timing out together.
 #[derive(Clone, Debug)]

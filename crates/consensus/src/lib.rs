@@ -1,11 +1,12 @@
 //! One member of the metadata quorum, without I/O: tikv's Raft behind the verbs of the house.
 //!
 //! - [`member`]: tick, step, propose, read → effects.
-//! - [`effects`]: what the owner must send, persist, apply, in which order.
-//! - [`log_store`]: what the owner's storage must offer; [`memory_store`] is the one for tests and simulation, which can lose what
-//!   was not synced; [`conformance`] holds for every implementation.
-//! - [`incoming`]: what a peer's message must satisfy before Raft sees it.
-//! - [`membership`]: who votes. [`read_index`]: linearizable reads that wait. [`snapshot`]: the form of a snapshot's data.
+//! - [`effects`]: what the owner must send, persist and apply, and in which order.
+//! - [`log_store`]: the storage trait; [`memory_store`] implements it for tests and the simulation and can lose
+//!   unsynced writes; [`conformance`] tests every implementation.
+//! - [`incoming`]: checks of a peer's message before Raft sees it.
+//! - [`membership`]: the voters. [`read_index`]: linearizable reads that wait. [`snapshot`]: the format of a snapshot's
+//!   data.
 //!
 //! Layer 1: state + input → effects. No clock, thread, file, socket or entropy in here; time is counted in ticks, and the
 //! jitter of elections comes from a seed that the owner gives.

@@ -1,4 +1,4 @@
-//! What a member needs of its storage, and the bridge to the Raft library's own trait.
+//! The storage trait of a member, and its adapter to the Raft library's own trait.
 
 use std::cell::Cell;
 
@@ -11,13 +11,14 @@ use crate::effects::Persist;
 /// Why the store cannot answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The index lies before the log's first one: a snapshot stands in its place.
+    /// The index is before the first entry of the log: a snapshot replaced it.
     #[error("compacted")]
     Compacted,
     /// The index lies behind the log's last one.
     #[error("unavailable")]
     Unavailable,
-    /// The medium failed, or holds what cannot be. The process must stop: a member that goes on after it may break its promises.
+    /// The medium failed, or its content is invalid. The process must stop: a member that continues may break its
+    /// promises.
     #[error("the log store failed: {0}")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -28,7 +29,7 @@ impl StoreError {
     }
 }
 
-/// What a member starts from.
+/// The state from which a member starts.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct InitialState {
     pub hard_state: HardState,
@@ -55,11 +56,12 @@ pub trait LogStore {
     /// `first_index() - 1` for an empty log.
     fn last_index(&self) -> u64;
 
-    /// A snapshot at `at_least` or later, and not before `first_index() - 1`. None while there is none: the owner is told by
-    /// [`crate::Member::take_snapshot_wanted`] and makes one.
+    /// A snapshot at `at_least` or later, and not before `first_index() - 1`. None if there is none yet:
+    /// [`crate::Member::take_snapshot_wanted`] then tells the owner to make one.
     fn snapshot(&self, at_least: u64) -> Result<Option<Snapshot>, StoreError>;
 
-    /// Writes one batch: all of it, or, after a crash, none. Entries replace whatever follows the first one's index.
+    /// Writes one batch atomically: after a crash either all of it is there or none. The entries replace the log from
+    /// the index of the first one.
     fn persist(&mut self, persist: &Persist) -> Result<(), StoreError>;
 
     /// Gives an empty store its membership.
@@ -72,9 +74,9 @@ pub trait LogStore {
 /// The Raft library's view of a [`LogStore`].
 pub(crate) struct Bridge<S> {
     pub(crate) store: S,
-    /// Raft asked for a snapshot and there was none.
+    /// Raft requested a snapshot, and the store had none.
     pub(crate) snapshot_wanted: Cell<bool>,
-    /// What the state machine had applied at the start.
+    /// The last revision that the state machine had applied at the start.
     applied: Revision,
 }
 
@@ -97,7 +99,7 @@ impl<S: LogStore> raft::Storage for Bridge<S> {
     fn initial_state(&self) -> raft::Result<RaftState> {
         let initial = self.store.initial_state().map_err(to_raft)?;
         let mut hard_state = initial.hard_state;
-        // What was applied was committed; the commit index itself need not have been written before.
+        // Applied entries were committed, but the commit index itself may not have been written yet.
         hard_state.commit = hard_state.commit.max(self.applied.0);
         Ok(RaftState { hard_state, conf_state: initial.conf_state })
     }

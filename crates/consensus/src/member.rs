@@ -18,17 +18,18 @@ use crate::membership::Membership;
 /// How many ticks at most a member waits before it campaigns once it *knows* that there is no leader: a few, so that the members do
 /// not all campaign in the same instant.
 const LEADER_GONE_TICKS_MAX: usize = 4;
-/// How often it then campaigns in such a hurry: the votes may be split, and the others may not know yet.
+/// Number of these short-timeout campaigns: the votes may be split, and the other members may not know yet that the
+/// leader is gone.
 const HURRIED_CAMPAIGNS_MAX: u32 = 4;
 
-/// What a member is made of. Times are in ticks, whose length is the owner's.
+/// The configuration of a member. Times are in ticks; the owner defines their length.
 #[derive(Clone, Debug)]
 pub struct MemberConfig {
     pub id: CoordinatorId,
-    /// A leader shows itself this often.
+    /// The leader sends a heartbeat after this number of ticks.
     pub heartbeat_ticks: usize,
-    /// Without a leader for this long, a member campaigns: a number of `election_ticks + 1..=election_ticks_max`, drawn anew for each
-    /// term. Also the time after which a leader without a majority steps down.
+    /// A member without a leader campaigns after a number of ticks in `election_ticks + 1..=election_ticks_max`, drawn
+    /// again for each term. A leader without a majority steps down after `election_ticks`.
     pub election_ticks: usize,
     pub election_ticks_max: usize,
     /// Entries of one append message, in bytes.
@@ -37,12 +38,12 @@ pub struct MemberConfig {
     pub inflight_messages_max: usize,
     /// Entries that were proposed and not committed, in bytes: more are refused.
     pub uncommitted_bytes_max: u64,
-    /// What the state machine has applied.
+    /// The last revision that the state machine has applied.
     pub applied: Revision,
     /// Of the election jitter: two members must not share it.
     pub jitter_seed: u64,
-    /// A member that starts knows of no leader, and asks for votes sooner than one that has just lost its own: an ensemble that starts
-    /// together need not wait. Where there is a leader, pre-vote keeps it in place.
+    /// A member that starts campaigns sooner than one that has just lost its leader, so that a quorum that starts as a
+    /// whole has a leader quickly. If a leader exists, pre-vote protects it.
     pub hurry_at_start: bool,
     /// The Raft library's own log.
     pub logger: slog::Logger,
@@ -135,7 +136,7 @@ pub struct Member<S: LogStore> {
 }
 
 impl<S: LogStore> Member<S> {
-    /// Goes on from what `store` holds. A store that was never bootstrapped is refused.
+    /// Continues from the state in `store`. A store that was never bootstrapped is refused.
     pub fn new(config: &MemberConfig, store: S) -> Result<Self, MemberError> {
         let initial = store.initial_state()?;
         let membership = Membership::from_conf_state(&initial.conf_state).ok_or(MemberError::NoMembership)?;
@@ -246,7 +247,7 @@ impl<S: LogStore> Member<S> {
         let result = self.node.step(incoming.message);
         self.redraw();
         match result {
-            // Answers that come late, for nobody; nothing is wrong.
+            // Late messages without a receiver; not an error.
             Err(raft::Error::StepPeerNotFound | raft::Error::ProposalDropped) => Ok(()),
             other => Ok(other?),
         }
@@ -274,8 +275,9 @@ impl<S: LogStore> Member<S> {
         }
     }
 
-    /// Asks for the revision that a linearizable read must see. The answer comes as an effect, or, without a leader or before its
-    /// first entry committed, never: the caller asks again. `context` must differ from every other member's and every other life's.
+    /// Requests the revision that a linearizable read must see. The answer is an effect. Without a leader, or before
+    /// the leader's first entry is committed, there is no answer, and the caller must repeat the request. `context`
+    /// must be unique among all members and all their incarnations.
     pub fn read_index(&mut self, context: Vec<u8>) {
         self.assert_nothing_pending();
         self.node.read_index(context);
@@ -289,8 +291,9 @@ impl<S: LogStore> Member<S> {
         Ok(())
     }
 
-    /// The owner knows that this coordinator's process is gone (nobody listens at its address any more). If it led, the election need
-    /// not wait for its time-out. A false alarm costs a pre-vote that the others, who still hear the leader, do not grant.
+    /// The owner knows that this coordinator's process has ended (its address refuses connections). If it was the
+    /// leader, the election does not wait for its timeout. A false alarm costs one pre-vote, which the other members
+    /// refuse because they still hear the leader.
     pub fn leader_gone(&mut self, id: CoordinatorId) {
         self.assert_nothing_pending();
         let raft = &mut self.node.raft;
@@ -303,7 +306,8 @@ impl<S: LogStore> Member<S> {
         self.redraw();
     }
 
-    /// Hands the leadership to the voter that has most of the log. None where this member does not lead, or nobody else answers.
+    /// Transfers the leadership to the voter with the most complete log. None if this member does not lead, or no other
+    /// voter answers.
     pub fn transfer_leadership(&mut self) -> Option<CoordinatorId> {
         self.assert_nothing_pending();
         let me = self.id();
@@ -329,7 +333,8 @@ impl<S: LogStore> Member<S> {
         self.node.report_snapshot(id.0, if sent { SnapshotStatus::Finish } else { SnapshotStatus::Failure });
     }
 
-    /// Whether a member asked for a snapshot that the store did not have. The owner makes one; Raft asks again by itself.
+    /// Whether Raft needs a snapshot for a member that the store did not have. The owner makes one; Raft requests it
+    /// again by itself.
     pub fn take_snapshot_wanted(&mut self) -> bool {
         self.node.mut_store().snapshot_wanted.take()
     }
@@ -338,7 +343,7 @@ impl<S: LogStore> Member<S> {
         self.node.has_ready()
     }
 
-    /// What has to be done now; none where there is nothing. [`Member::persisted`] must follow.
+    /// The effects to execute now; none if there are none. The owner must call [`Member::persisted`] afterwards.
     pub fn effects(&mut self) -> Option<Effects> {
         self.assert_nothing_pending();
         if !self.node.has_ready() {

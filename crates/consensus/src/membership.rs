@@ -1,4 +1,4 @@
-//! Who votes. Voters are the configured list, the same for every member and for good (live changes have their own issue).
+//! The voters: the configured list, the same on every member and for the whole life of the quorum.
 
 use std::collections::BTreeSet;
 
@@ -58,7 +58,7 @@ impl Membership {
         ConfState { voters: self.voters.iter().map(|id| id.0).collect(), ..ConfState::default() }
     }
 
-    /// None where the state holds no voters, learners, or an id that cannot be.
+    /// None if the state has no voters, has learners, or has an invalid id.
     pub fn from_conf_state(state: &ConfState) -> Option<Self> {
         if !state.learners.is_empty() || !state.voters_outgoing.is_empty() {
             return None;

@@ -64,7 +64,7 @@ pub struct MemoryStore {
     current: State,
     durable: State,
     unsynced: Vec<Write>,
-    /// What [`LogStore::snapshot`] hands out; the owner puts it here.
+    /// The result of [`LogStore::snapshot`]; the owner stores it here.
     snapshot: Option<Snapshot>,
 }
 

@@ -1,7 +1,7 @@
 //! Linearizable reads that wait: first for a revision that the quorum confirms, then until it is applied here.
 //!
-//! Reads that come while a question is on its way share the next question. Raft drops questions silently (no leader, a leader before
-//! its first commit, a lost message), so an old one is asked again, under a new context.
+//! Reads that arrive while a request is in flight share the next request. Raft drops requests silently (no leader, a
+//! leader before its first commit, a lost message), so an old request is repeated under a new context.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,19 +10,19 @@ use ottla_model::{CoordinatorId, Deferred, MonotonicMs, Revision};
 
 use crate::effects::ReadConfirmed;
 
-/// A question without an answer is repeated after this long: a few round trips, and less than an election.
+/// A request without an answer is repeated after this time: a few round trips, and less than an election.
 pub const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// `T` is a read that waits: whatever its owner needs to answer it.
+/// `T` is a waiting read: the data that its owner needs to answer it.
 #[derive(Debug)]
 pub struct Reads<T> {
     id: CoordinatorId,
     /// Of this life of the process: contexts must never repeat, or an old answer would confirm a new read.
     nonce: u64,
     questions: u64,
-    /// Came since the last question was asked.
+    /// Reads that arrived after the last request.
     fresh: Vec<T>,
-    /// By the number of the question, with the time at which it was asked.
+    /// Reads by the number of their request, with the time of the request.
     asked: BTreeMap<u64, (MonotonicMs, Vec<T>)>,
     confirmed: Deferred<Revision, T>,
 }
@@ -36,7 +36,7 @@ impl<T> Reads<T> {
         self.fresh.push(read);
     }
 
-    /// The question to ask now, if any. Old questions are given up, and their reads ask anew.
+    /// The context of the request to send now, if any. Old requests are dropped, and their reads join the new one.
     pub fn question(&mut self, now: MonotonicMs) -> Option<Vec<u8>> {
         let old: Vec<u64> = self
             .asked

@@ -1,5 +1,5 @@
-//! The form of a snapshot's data: a version byte, then pairs of key and value, each with its length before it (LEB128), in the
-//! order of the keys. What the pairs mean is the state machine's affair.
+//! The format of a snapshot's data: a version byte, then pairs of key and value in the order of the keys, each with a
+//! LEB128 length before it. The state machine defines the meaning of the pairs.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

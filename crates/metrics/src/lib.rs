@@ -67,7 +67,7 @@ impl Histogram {
     }
 }
 
-/// What a metric is, for the documents.
+/// The description of a metric, for the documents.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Description {
     pub name: String,
@@ -90,7 +90,7 @@ impl fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// `prefix` stands before each name, with a `_` between.
+    /// Each name is `prefix`, `_`, and the name of the metric.
     pub fn new(prefix: &'static str) -> Self {
         Self { inner: prometheus::Registry::new(), prefix, descriptions: Mutex::default() }
     }
@@ -131,8 +131,9 @@ impl Registry {
         Histogram(histogram)
     }
 
-    /// A gauge that is computed when a page is made, for what would cost too much to count all the time. `compute` gives
-    /// the values of the labels with each number; it must not wait for a lock that a disk may hold.
+    /// A gauge whose values are computed for each page, because counting them continuously would cost too much.
+    /// `compute` returns a value for each combination of labels. It must not wait for a lock that may be held during
+    /// disk I/O.
     pub fn computed(
         &self,
         name: &str,

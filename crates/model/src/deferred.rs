@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-/// What waits, in order of the position that each waits for. Positions that are equal complete in the order in which they came.
+/// Waiting items, ordered by the position that each waits for. Items with the same position complete in the order of
+/// arrival.
 #[derive(Debug)]
 pub struct Deferred<P, T> {
     waiting: BTreeMap<P, Vec<T>>,
@@ -41,7 +42,7 @@ impl<P: Ord + Copy, T> Deferred<P, T> {
         std::mem::take(&mut self.waiting).into_values().flatten().collect()
     }
 
-    /// Drops what nobody waits for any more.
+    /// Keeps only the items for which `keep` returns true, for example those whose request has not timed out.
     pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
         self.waiting.retain(|_, answers| {
             answers.retain(&mut keep);

@@ -1,4 +1,4 @@
-//! Epochs: counters that only grow and let a stale actor be told from a current one.
+//! Epochs: counters that only grow and identify stale actors.
 
 macro_rules! epoch {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -48,7 +48,7 @@ epoch! {
 }
 
 impl LeaderEpoch {
-    /// What the wire and the log say where no epoch is known.
+    /// The value on the wire and in the log for an unknown epoch.
     pub const NONE: Self = Self(-1);
     pub const ZERO: Self = Self(0);
 
@@ -58,7 +58,7 @@ impl LeaderEpoch {
 }
 
 impl BrokerEpoch {
-    /// What the wire says where no broker epoch is known: an ordinary consumer, or a clean-shutdown file that is not there.
+    /// The value on the wire for an unknown broker epoch: a consumer's fetch, or a missing clean-shutdown file.
     pub const NONE: Self = Self(-1);
 
     pub fn is_known(self) -> bool {

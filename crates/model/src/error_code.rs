@@ -1,4 +1,4 @@
-//! Kafka's error codes: what every answer on the wire carries.
+//! Kafka's error codes, as every response carries them.
 
 /// A Kafka error code, by its protocol name. The numbers are the protocol's and never change.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -42,12 +42,12 @@ number_id! {
     PartitionId(i32)
 }
 number_id! {
-    /// Names an idempotent or transactional producer; −1 is none.
+    /// The id of an idempotent or transactional producer; −1: none.
     ProducerId(i64)
 }
 
 impl BrokerId {
-    /// What the wire says where there is no broker: no leader, no controller, an ordinary consumer.
+    /// The value on the wire for "no broker": no leader, no controller, an ordinary consumer.
     pub const NONE: Self = Self(-1);
 }
 
@@ -107,11 +107,11 @@ macro_rules! uuid_id {
 pub struct InvalidUuid;
 
 uuid_id! {
-    /// Tells a topic from every other topic that ever had its name (KIP-516).
+    /// Distinguishes a topic from all former topics of the same name (KIP-516).
     TopicId
 }
 uuid_id! {
-    /// Tells one start of a process, or one life of a disk, from every other.
+    /// Distinguishes one start of a process, or one initialization of a disk, from every other.
     IncarnationId
 }
 
@@ -148,7 +148,7 @@ macro_rules! text_id {
 }
 
 text_id! {
-    /// Names a cluster for good; written to every `meta.properties`.
+    /// The permanent id of a cluster; stored in every `meta.properties`.
     ClusterId
 }
 text_id! {
@@ -184,7 +184,7 @@ impl MemberId {
         Self(text.into())
     }
 
-    /// What a member that has no id yet sends.
+    /// Whether this is the id that a member sends before it has one.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

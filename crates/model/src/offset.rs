@@ -3,13 +3,13 @@
 use std::fmt;
 use std::ops::{Add, Sub};
 
-/// The offset of a record in its partition: 0 or greater, but for the wire's special values.
+/// The offset of a record in its partition: 0 or greater, except for the special values of the wire.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Offset(pub i64);
 
 impl Offset {
     pub const ZERO: Self = Self(0);
-    /// What the wire says where an offset is not known.
+    /// The value on the wire for an unknown offset.
     pub const UNKNOWN: Self = Self(-1);
     pub const MAX: Self = Self(i64::MAX);
 

@@ -4,8 +4,8 @@ use std::fmt;
 use std::ops::Add;
 use std::time::Duration;
 
-/// Milliseconds on a monotonic clock since an arbitrary start. Elections, sessions and lags are judged by it,
-/// never by the wall clock, which jumps.
+/// Milliseconds on a monotonic clock since an arbitrary start. Elections, sessions and lags use it, never the wall
+/// clock, which jumps.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct MonotonicMs(pub u64);
 

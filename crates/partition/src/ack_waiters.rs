@@ -4,7 +4,7 @@ use ottla_model::{Deferred, Offset};
 
 /// An answer that waits.
 pub trait Ack {
-    /// Nobody waits for the answer any more: the request timed out, or its connection ended.
+    /// The response is no longer needed: the request timed out, or its connection ended.
     fn is_abandoned(&self) -> bool;
 }
 

@@ -1,11 +1,11 @@
-//! What the caller has to carry out after a step.
+//! The actions that the caller must execute after a step.
 
 use std::io;
 
 use ottla_model::{ErrorCode, Offset};
 use ottla_replication::{FollowerStep, IsrProposal};
 
-/// What a step of a replica led to. Making an empty one allocates nothing.
+/// The effects of a step of a replica. Creating an empty one allocates nothing.
 #[derive(Debug)]
 #[must_use]
 pub struct Effects<A> {
@@ -19,13 +19,13 @@ pub struct Effects<A> {
     pub role_changed: bool,
     /// Answers that are complete.
     pub acknowledged: Vec<A>,
-    /// Answers of what will not be complete here, and why.
+    /// Requests that this replica cannot complete, with the error of each.
     pub failed: Vec<(A, ErrorCode)>,
     /// Send this to the quorum and report the outcome to [`Replica::isr_decided`](crate::Replica::isr_decided).
     pub proposal: Option<IsrProposal>,
     /// The committed ISR is another than before.
     pub isr_changed: bool,
-    /// A sync of the log failed. The step went on where the log did not take harm.
+    /// A sync of the log failed. The step continued where the log itself is intact.
     pub sync_error: Option<io::Error>,
     /// The log was cut.
     pub truncated: Option<Truncated>,
@@ -62,7 +62,7 @@ impl<A> Effects<A> {
     }
 }
 
-/// A log was cut: what its checkpoint says must not be more than is left.
+/// A log was truncated: its checkpoints must not exceed the new end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Truncated {
     pub from: Offset,
@@ -71,11 +71,11 @@ pub struct Truncated {
     pub recovery_point: Offset,
 }
 
-/// What became of a leader's answer.
+/// The result of a leader's response.
 #[derive(Debug)]
 #[must_use]
 pub struct FollowerEffects {
-    /// What the fetcher does next.
+    /// The next action of the fetcher.
     pub step: FollowerStep,
     /// Publish this high watermark.
     pub high_watermark: Option<Offset>,
@@ -90,11 +90,11 @@ pub struct FollowerEffects {
     pub refused: Option<ottla_storage::AppendError>,
 }
 
-/// An error of the disk, and what people are told of it.
+/// A disk error, and its text for operators.
 #[derive(Debug)]
 pub struct DiskError {
     pub text: String,
-    /// None where the log itself is out of use.
+    /// None if the log itself is offline.
     pub cause: Option<io::Error>,
 }
 

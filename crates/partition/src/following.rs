@@ -1,4 +1,4 @@
-//! What a replica does as a follower: takes what its leader's log has, and cuts what it has not.
+//! A replica as a follower: appends the records of its leader's log, and truncates where the logs differ.
 
 use std::io;
 
@@ -22,13 +22,13 @@ impl<E: Env, A: Ack> Replica<E, A> {
         }
     }
 
-    /// What a fetcher does with the follower of this leader epoch now.
+    /// The action of a fetcher for the follower of this leader epoch now.
     pub fn next_step(&self, leader_epoch: LeaderEpoch) -> FollowerStep {
         let follower = self.follower().filter(|follower| follower.leader_epoch() == leader_epoch);
         follower.map_or(FollowerStep::Stop, Follower::next_step)
     }
 
-    /// The leader's answer to `asked`.
+    /// The leader's response to `asked`.
     pub fn leader_answered(
         &mut self,
         asked: FetchPosition,
@@ -78,7 +78,7 @@ fn append<E: Env>(
 ) -> FollowerEffects {
     let mut effects = FollowerEffects::only(FollowerStep::BackOff);
     if !records.is_empty() {
-        // An answer to an earlier request than `asked` brings what is here already.
+        // The response to an earlier request than `asked` contains records that this log already has.
         if BatchHeader::parse(records).is_ok_and(|first| first.next_offset() <= log.log_end_offset()) {
             return FollowerEffects::only(follower.next_step());
         }
@@ -105,7 +105,7 @@ fn append<E: Env>(
             return effects;
         }
     }
-    // The leader's log start: what lies before is not part of the partition any more.
+    // The leader's log start: records below it no longer belong to the partition.
     if answer.log_start > log.log_start_offset() && log.advance_log_start(answer.log_start) {
         follower.log_start_moved(local_log(log));
     }
@@ -125,7 +125,8 @@ fn refused<E: Env>(log: &Log<E>, error: AppendError) -> FollowerEffects {
     }
 }
 
-/// The log is unchanged. What passes is tried again after a pause; the leader waits for it no longer than the quorum takes.
+/// The log is unchanged. A temporary error is retried after a pause; the leader waits for this replica only until the
+/// quorum removes it from the ISR.
 fn disk_refused<E: Env>(log: &Log<E>, text: String, cause: Option<io::Error>) -> FollowerEffects {
     let step = match disk_fault(log, cause.as_ref()) {
         DiskFault::Full | DiskFault::OutOfDescriptors => FollowerStep::BackOff,

@@ -1,8 +1,9 @@
-//! What becomes of a log that was found at the start, and of a replica that has none.
+//! Decides what to do with a log that was found at the start, and with a replica that has none.
 //!
-//! A new, empty log must never stand in for one that the quorum counts on: as the last ISR member or from the ELR it would be
-//! elected, and the others would truncate to it. So a log that cannot be read, and one that was lost with its directory, is given up
-//! to the quorum first ([`crate::resignation`]); when the tree does not count on this replica any more, it starts over.
+//! A new, empty log must never replace one that the quorum counts on: as the last ISR member or from the ELR it would
+//! be elected, and the other replicas would truncate to it. Therefore a log that cannot be read, or was lost with its
+//! directory, is first resigned to the quorum ([`crate::resignation`]). When the tree no longer counts on this replica,
+//! it starts with an empty log.
 
 use ottla_metadata::PartitionState;
 use ottla_model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId};
@@ -12,17 +13,18 @@ use crate::rules::BrokenRules;
 /// A log of the partition's name that was found at the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FoundLog {
-    /// None in what Kafka wrote before 2.8.
+    /// None in directories that Kafka wrote before 2.8.
     pub topic_id: Option<TopicId>,
     /// Its last leader epoch and its end; none if it cannot be opened.
     pub reach: Option<(LeaderEpoch, Offset)>,
-    /// It cannot be opened because of what is in it: damaged records, or the id of its topic is lost.
+    /// The log cannot be opened because of its content: damaged records, or a missing topic id.
     pub is_damaged: bool,
 }
 
-/// Of several logs of one name, the place of the one that is the partition's; all others are set aside. Topic ids come first: a log of
-/// a deleted topic of the same name may well be longer (scenario 35). Then the later leader epoch, then the length: by leader epochs
-/// the later log has what was decided last, as in an election.
+/// Of several logs with one name, the index of the one that belongs to the partition; all others are renamed to
+/// `-stray`. Topic ids decide first: a log of a deleted topic of the same name may be longer (scenario 35). Then the
+/// later leader epoch decides, then the length: the log with the later epoch has the most recent committed records, as
+/// in an election.
 pub fn choose_log(found: &[FoundLog], topic_id: TopicId, rules: BrokenRules) -> Option<usize> {
     let is_of_topic = |log: &FoundLog| log.topic_id.is_none_or(|id| id == topic_id);
     let rank = |log: &FoundLog| (log.topic_id.is_some(), log.reach);
@@ -47,14 +49,14 @@ pub enum AbsentLog {
     DirectoryReplaced,
 }
 
-/// What to do with a replica that has no open log.
+/// The action for a replica that has no open log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hosting {
     /// Open the log that was found.
     Take,
-    /// Set aside the log that was found, if any, and make a new one.
+    /// Rename the log that was found, if any, to `-stray`, and create a new one.
     StartOver,
-    /// Serve nothing, and tell the quorum. Decided again with each new state.
+    /// Serve nothing, and resign to the quorum. Decided again with each new state.
     StayOffline,
 }
 
@@ -86,7 +88,7 @@ pub fn host(
     }
 }
 
-/// Whether the quorum may elect this replica for what its log holds.
+/// Whether the quorum may elect this replica because of its log.
 fn counts_on(local: BrokerId, state: &PartitionState) -> bool {
     state.isr_member(local).is_some_and(|member| !member.is_lost()) || state.elr.contains(&local)
 }
@@ -97,7 +99,8 @@ fn may_start_over(local: BrokerId, state: &PartitionState, elr_may: bool) -> boo
     state.has_leader() && state.leader != local && !state.in_isr(local) && !is_in_elr
 }
 
-/// Whether the tree means a log that this broker had in an earlier registration. What joined under this one has its log here.
+/// Whether the tree counts on a log that this broker had in an earlier registration. An entry that joined under the
+/// current registration has its log here.
 fn counts_on_former_life(
     local: BrokerId,
     local_epoch: BrokerEpoch,

@@ -1,5 +1,5 @@
-//! What a replica does as the leader: takes records, serves consumers and followers, answers where offsets are, and lets the ISR
-//! follow its followers.
+//! A replica as the leader: appends records, serves consumers and followers, finds offsets, and proposes ISR changes
+//! from the progress of its followers.
 
 use std::io;
 
@@ -36,7 +36,7 @@ pub enum AppendError {
     /// Nothing was appended: the log refused it.
     #[error(transparent)]
     Log(#[from] ottla_storage::AppendError),
-    /// Appended, but the sync that the topic asks for failed: nobody knows what the disk holds.
+    /// Appended, but the sync that the topic requires failed: the content of the disk is unknown.
     #[error("cannot sync: {0}")]
     Sync(io::Error),
 }
@@ -47,7 +47,7 @@ impl From<ErrorCode> for AppendError {
     }
 }
 
-/// Who reads, which decides how far.
+/// The kind of reader, which bounds the offsets that it may read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reader {
     Consumer {
@@ -61,7 +61,7 @@ pub enum Reader {
     },
 }
 
-/// What a fetch wants of one partition.
+/// The request of a fetch for one partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fetch {
     pub reader: Reader,
@@ -75,7 +75,7 @@ pub struct Fetch {
     pub min_one: bool,
 }
 
-/// What there is for a fetch.
+/// The result of a fetch for one partition.
 pub struct Fetched<E: Env> {
     pub leader_epoch: LeaderEpoch,
     pub high_watermark: Offset,
@@ -85,7 +85,7 @@ pub struct Fetched<E: Env> {
     pub diverging: Option<EpochEnd>,
     /// Up to here the reader may read.
     pub upper: Offset,
-    /// None where there is nothing to read.
+    /// None if there are no records to read.
     pub records: Option<Read<E>>,
 }
 
@@ -114,7 +114,7 @@ impl ReadError {
     }
 }
 
-/// What ListOffsets asks for.
+/// The request of ListOffsets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OffsetQuery {
     Earliest,
@@ -125,7 +125,7 @@ pub enum OffsetQuery {
     At(TimestampMs),
 }
 
-/// What ListOffsets answers.
+/// The result of ListOffsets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FoundOffset {
     pub timestamp: TimestampMs,
@@ -184,11 +184,11 @@ impl<E: Env, A: Ack> Replica<E, A> {
         if leader.leader_epoch() == epoch { Ok((leader, log)) } else { Err(ErrorCode::NotLeaderOrFollower) }
     }
 
-    /// Appends valid batches: assigns offsets in place and writes these bytes. `header` is that of the only batch, where it is known.
-    /// Waits for the disk where the topic wants every batch synced.
+    /// Appends valid batches: assigns offsets in place and writes these bytes. `header` is the header of the only
+    /// batch, if it is known. Waits for the disk if the topic requires a sync of every batch.
     ///
     /// # Errors
-    /// Nothing is acknowledged. See [`AppendError`] for what the log holds.
+    /// Nothing is acknowledged. [`AppendError`] describes the state of the log.
     pub fn append(
         &mut self,
         records: &mut [u8],
@@ -206,7 +206,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
             None => log.append_as_leader(records, epoch, wall)?,
         };
         let mut effects = Effects::default();
-        // Who sets flush.messages or flush.ms wants a batch on the disk before anybody reads it.
+        // With flush.messages or flush.ms a batch must be on the disk before it is readable.
         if log.flush_due(now)
             && let Err(error) = log.flush(now)
         {
@@ -327,7 +327,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         })
     }
 
-    /// Goes on with a read that began in `leader_epoch` and found that a segment had nothing more. Waits for the disk.
+    /// Continues a read that began in `leader_epoch` and found no more records in its segment. Waits for the disk.
     pub fn read_on(
         &self,
         leader_epoch: LeaderEpoch,
@@ -340,7 +340,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         Ok(log.read(from, max_bytes, upper, min_one)?)
     }
 
-    /// ListOffsets. `sees_log_end`: a follower asks, for whom the high watermark is no bound.
+    /// ListOffsets. `sees_log_end`: the request comes from a follower, which is not bounded by the high watermark.
     pub fn find_offset(
         &self,
         query: OffsetQuery,
@@ -369,7 +369,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         Ok(OffsetLookup::Search(OffsetSearch { search, leader_epoch: leader.leader_epoch(), sees_log_end }))
     }
 
-    /// What a search by time found, as an answer of the leader that began it.
+    /// Converts the result of a search by time; only valid for the leader that began it.
     pub fn offset_found(
         &self,
         search: &OffsetSearch<E>,
@@ -377,7 +377,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
     ) -> Result<FoundOffset, ReadError> {
         let (leader, log) = self.leading_in(search.leader_epoch)?;
         let found = match found {
-            // Retention took a segment out meanwhile: what is left is searched here and now.
+            // Retention removed a segment during the search: the remaining segments are searched at once.
             Err(ottla_storage::ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
                 log.search_again(&search.search)?
             }
@@ -403,7 +403,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         Ok(log.epoch_history().end_offset_for(epoch, log.log_end_offset()))
     }
 
-    /// What became of an ISR proposal. Also returns when the leader wants to be ticked, if soon.
+    /// The outcome of an ISR proposal. Also returns the time of the leader's next tick, if it is soon.
     pub fn isr_decided(
         &mut self,
         now: MonotonicMs,
@@ -451,7 +451,7 @@ fn readable_end<E: Env>(leader: &Leader, log: &Log<E>, sees_log_end: bool) -> Of
     if sees_log_end { log.log_end_offset() } else { leader.last_stable_offset() }
 }
 
-/// A new leader's high watermark may be behind what its predecessor answered: "latest" must not go back.
+/// A new leader's high watermark may be below the one that its predecessor returned: "latest" must not go back.
 fn check_settled(leader: &Leader, sees_log_end: bool) -> Result<(), ErrorCode> {
     if sees_log_end || leader.are_offsets_available() { Ok(()) } else { Err(ErrorCode::OffsetNotAvailable) }
 }

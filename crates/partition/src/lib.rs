@@ -1,8 +1,8 @@
 //! One replica of a partition: its log, its role, and the acknowledgements that wait for it.
 //!
-//! Layer 2: synchronous, generic over the file system. The broker puts a [`Replica`] behind a lock and carries out what comes back
-//! ([`Effects`], [`FollowerEffects`]): wake fetches, answer producers, send ISR proposals. `tests/simulation` runs the same code on a
-//! disk that loses what was not synced. Start with [`Replica`].
+//! Layer 2: synchronous, generic over the file system. The broker puts a [`Replica`] behind a lock and executes the
+//! effects ([`Effects`], [`FollowerEffects`]): wake fetches, answer producers, send ISR proposals. `tests/simulation`
+//! runs the same code on a disk that loses unsynced writes. Start with [`Replica`].
 //!
 //! Where things are decided:
 //! - [`replica`]: which role a replica takes when the tree has a new state;
@@ -11,8 +11,8 @@
 //! - [`following`]: what a follower does with its leader's answers;
 //! - [`retention`]: what is deleted;
 //! - [`placement`]: which replicas a broker has, and in which order they come and go;
-//! - [`hosting`]: what becomes of a log that was found at the start, and of a replica without one;
-//! - [`resignation`]: when a replica asks the quorum not to count on it.
+//! - [`hosting`]: the decision about a log that was found at the start, and about a replica without one;
+//! - [`resignation`]: when a replica asks the quorum to remove it from ISR and ELR.
 
 pub mod ack_waiters;
 pub mod effects;

@@ -1,10 +1,12 @@
-//! Which replicas a broker has, by its image: what a change of the tree means for them, and for the logs that were found at the start.
+//! Decides which replicas a broker has, from its image: the effect of each change of the tree on the replicas, and on
+//! the logs that were found at the start.
 //!
 //! Invariants:
-//! - nothing is taken, made or set aside before the image has reached this broker's registration: an older image may lack what the disk
-//!   rightly holds;
-//! - the image is loaded once for each process. A broker that is fenced and registers again has lost nothing, and goes on with deltas;
-//! - what leaves gives its name free before something new takes it: a topic that was deleted and made again may be in one delta.
+//! - no log is opened, created or renamed before the image has reached this broker's registration: an older image may
+//!   lack partitions that the disk rightly has;
+//! - the image is loaded once per process. A broker that is fenced and registers again has lost nothing, and continues
+//!   with deltas;
+//! - a replica that leaves frees its name before a new one uses it: one delta may delete a topic and create it again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,11 +23,11 @@ use crate::rules::BrokenRules;
 /// A log that a directory held at the start.
 pub trait Found {
     fn partition(&self) -> &TopicPartition;
-    /// What decides about it.
+    /// The facts for the decision.
     fn facts(&self) -> FoundLog;
 }
 
-/// What is to be done with the replicas of this broker, in this order.
+/// The actions for the replicas of this broker, in this order.
 #[derive(Debug)]
 pub enum Placement<L> {
     /// The tree has no place for it here any more.
@@ -40,14 +42,15 @@ pub enum Placement<L> {
     StartOver(TopicIdPartition),
 }
 
-/// What a new replica begins with.
+/// The origin of a new replica's log.
 #[derive(Debug)]
 pub enum Place<L> {
     /// The log that was found.
     Found(L),
     /// A new log.
     New,
-    /// Nothing: the log cannot be opened, or may be in a directory that is missing. [`Replicas::unopened`] has what was found.
+    /// No log: it cannot be opened, or may be in a missing directory. [`Replicas::unopened`] has the logs that were
+    /// found.
     Offline(AbsentLog),
 }
 
@@ -63,10 +66,10 @@ pub fn eligible_epoch(image: &Image, broker: BrokerId) -> Option<BrokerEpoch> {
     image.broker(broker).filter(|broker| broker.is_active()).map(|broker| broker.epoch)
 }
 
-/// What a change of a broker's registration means for the replicas here.
+/// The effect of a change of a broker's registration on the replicas here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BrokerNews {
-    /// Its process or its address is another: connections to it are begun anew.
+    /// The process or the address is new: connections to it must be opened again.
     pub is_other: bool,
     /// Its replicas may have caught up while they were not eligible, and say nothing more: their leaders here are ticked.
     pub became_active: bool,
@@ -85,7 +88,7 @@ impl BrokerNews {
     }
 }
 
-/// What decides where a new log goes.
+/// The facts that decide the directory of a new log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DirectoryUse {
     pub is_failed: bool,
@@ -133,7 +136,7 @@ pub struct Local {
 pub struct Replicas<L> {
     /// The image has reached this broker's registration.
     is_current: bool,
-    /// What the disks held at the start, until the image says whose it is.
+    /// The logs that were found at the start, until the image assigns them.
     found: BTreeMap<TopicPartition, Vec<L>>,
     hosted: BTreeMap<TopicIdPartition, Option<Unopened<L>>>,
 }
@@ -150,12 +153,12 @@ impl<L: Found> Replicas<L> {
         self.found.entry(log.partition().clone()).or_default().push(log);
     }
 
-    /// The number of partitions that logs were found of and that nobody has claimed.
+    /// The number of partitions with found logs that the image has not assigned.
     pub fn found_len(&self) -> usize {
         self.found.len()
     }
 
-    /// What nobody claimed: for a process that ends before its image was loaded.
+    /// The logs that were not assigned, for a process that ends before its image was loaded.
     pub fn take_found(&mut self) -> Vec<L> {
         std::mem::take(&mut self.found).into_values().flatten().collect()
     }

@@ -36,7 +36,7 @@ pub(crate) enum Role {
     Follower(Box<Follower>),
 }
 
-/// What a broker says of itself when a replica takes a role.
+/// Facts about the broker that a replica needs when it assumes a role.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReplicaConfig {
     pub local: BrokerId,
@@ -63,7 +63,7 @@ pub struct Replica<E: Env, A> {
     pub(crate) rules: BrokenRules,
 }
 
-/// What a log says of itself to the replication core.
+/// The facts about a log that the replication core needs.
 pub(crate) fn local_log<E: Env>(log: &Log<E>) -> LocalLog {
     LocalLog {
         start: log.log_start_offset(),
@@ -72,13 +72,13 @@ pub(crate) fn local_log<E: Env>(log: &Log<E>) -> LocalLog {
     }
 }
 
-/// What an error says of the disk. A log that is offline is so because of an earlier error.
+/// The meaning of an error for the log directory. An offline log is offline because of an earlier error.
 pub(crate) fn disk_fault<E: Env>(log: &Log<E>, cause: Option<&io::Error>) -> DiskFault {
     DiskFault::of(cause.filter(|_| !log.is_offline()))
 }
 
 impl<E: Env, A: Ack> Replica<E, A> {
-    /// A replica whose log is being opened; `high_watermark` is what the checkpoint says.
+    /// A replica whose log is being opened; `high_watermark` comes from the checkpoint.
     pub fn new(high_watermark: Offset) -> Self {
         Self {
             log: LogState::Opening,
@@ -91,7 +91,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         }
     }
 
-    // ---- what it is
+    // ---- queries
 
     pub fn log(&self) -> Option<&Log<E>> {
         if let LogState::Open(log) = &self.log { Some(log) } else { None }
@@ -114,7 +114,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         if let Role::Follower(follower) = &self.role { Some(follower) } else { None }
     }
 
-    /// Whom it follows, and what comes next; none if it does something else.
+    /// The leader that this replica follows, and the next step; none if it does not follow.
     pub fn following(&self) -> Option<Following> {
         self.follower().map(Follower::following)
     }
@@ -137,7 +137,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         }
     }
 
-    /// What an error of this replica's disk means.
+    /// The meaning of an error of this replica's disk.
     pub fn disk_fault(&self, cause: Option<&io::Error>) -> DiskFault {
         match &self.log {
             LogState::Open(log) => disk_fault(log, cause),
@@ -176,7 +176,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         self.leave_role(ErrorCode::KafkaStorageError)
     }
 
-    /// The replica's place is given up; gives the log back for what comes next.
+    /// The replica ends; returns the log for its next use.
     pub fn close(&mut self, outcome: ErrorCode) -> (Option<Box<Log<E>>>, Effects<A>) {
         let effects = self.leave_role(outcome);
         match std::mem::replace(&mut self.log, LogState::Offline) {
@@ -308,7 +308,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         let known = local_log(log);
         let rules = config.rules.replication;
         let (mut follower, first) = Follower::new(state.leader, state.leader_epoch, known, high_watermark, rules);
-        // The rules that hold never ask for anything before the first fetch.
+        // With unbroken rules there is never an action before the first fetch.
         if let Some(FollowerAction::Truncate(truncation)) = first {
             match crate::following::cut(log, &mut follower, truncation, wall) {
                 Ok(truncated) => effects.truncated = Some(truncated),
@@ -333,7 +333,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         effects
     }
 
-    // ---- what a step of the leader led to
+    // ---- effects of the leader's steps
 
     pub(crate) fn led(&mut self, now: MonotonicMs, led: LeaderEffects, brokers: &impl Brokers) -> Effects<A> {
         let mut effects = Effects::default();
@@ -341,7 +341,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         effects
     }
 
-    /// Adds what a step of the leader led to.
+    /// Adds the effects of a step of the leader.
     pub(crate) fn absorb(
         &mut self,
         now: MonotonicMs,
@@ -362,8 +362,8 @@ impl<E: Env, A: Ack> Replica<E, A> {
             let produces = self.produces.take_all();
             effects.fail(produces, ErrorCode::NotEnoughReplicasAfterAppend);
         }
-        // Another follower may have caught up while this change was under way. It has nothing more to fetch, so it will not be
-        // heard of again by itself.
+        // Another follower may have caught up while this change was in flight. It has nothing more to fetch, so no
+        // fetch of it would trigger the next proposal.
         let next = leader.tick(now, brokers);
         effects.proposal = effects.proposal.take().or(next.alter);
         if let Some(high_watermark) = next.high_watermark {
@@ -376,7 +376,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         effects.acknowledge(self.produces.complete_up_to(high_watermark));
     }
 
-    /// A log start, or who lives, may have changed.
+    /// A log start, or the set of live brokers, may have changed.
     pub(crate) fn complete_deletions(&mut self, brokers: &impl Brokers, effects: &mut Effects<A>) {
         if self.deletions.is_empty() {
             return;
@@ -387,7 +387,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
     }
 }
 
-/// The image's ISR as the replication core wants it.
+/// The image's ISR in the form of the replication core.
 fn isr_of(state: &PartitionState) -> Vec<IsrMember> {
     state.isr.iter().map(|member| IsrMember { broker: member.broker, epoch: member.epoch }).collect()
 }

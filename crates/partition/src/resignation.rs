@@ -1,4 +1,4 @@
-//! When a replica asks the quorum not to count on it.
+//! Decides when a replica asks the quorum to remove it from ISR and ELR.
 
 use ottla_metadata::controller::ResignReason;
 use ottla_metadata::{Image, PartitionState};
@@ -17,7 +17,7 @@ pub enum Impairment {
     Lost,
 }
 
-/// What is known of a log directory's disk.
+/// The known state of a log directory's disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DirectoryState {
     /// Out of use until the process starts again.
@@ -29,7 +29,8 @@ pub struct DirectoryState {
 }
 
 impl DirectoryState {
-    /// What keeps the replicas of the directory from serving. `is_out_of_room`: the last append of this one found no room.
+    /// Why the replicas of the directory cannot serve. `is_out_of_room`: the last append of this replica found no
+    /// space.
     pub fn impairment(self, is_out_of_room: bool) -> Option<Impairment> {
         if self.is_failed {
             Some(Impairment::Unreadable)
@@ -41,7 +42,7 @@ impl DirectoryState {
     }
 }
 
-/// Why this replica gives up its place in the tree's state, to be asked until the image shows it; none while it keeps the place.
+/// The reason to resign, to be sent until the image shows the result; none if the replica stays.
 pub fn resignation(
     local: BrokerId,
     local_epoch: BrokerEpoch,

@@ -1,4 +1,4 @@
-//! What a replica deletes: old segments, and records that DeleteRecords names.
+//! Deletion of old segments, and of records by DeleteRecords.
 //!
 //! Both move the log's start. A leader's followers learn it with their next answer; their fetches are woken, so that the space is
 //! given up soon. DeleteRecords waits for the *low watermark*, the lowest log start of all replicas that live.
@@ -16,7 +16,7 @@ use crate::replica::{LogState, Replica, Role, local_log};
 /// DeleteRecords' name for the high watermark.
 const HIGH_WATERMARK: Offset = Offset(-1);
 
-/// What one pass of retention did.
+/// The result of one retention pass.
 pub struct Retained<A> {
     pub effects: Effects<A>,
     /// The log's start before and after.
@@ -83,8 +83,8 @@ impl<E: Env, A: Ack> Replica<E, A> {
         Ok((effects, has_moved))
     }
 
-    /// The lowest log start of the replicas that live; [`Offset::UNKNOWN`] where this one does not lead, or one has not been heard of
-    /// yet.
+    /// The lowest log start offset of the live replicas; [`Offset::UNKNOWN`] if this replica does not lead, or has not
+    /// yet heard from one of them.
     pub fn low_watermark(&self, brokers: &impl Brokers) -> Offset {
         self.leader().map_or(Offset::UNKNOWN, |leader| leader.low_watermark(brokers))
     }

@@ -5,13 +5,13 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BrokenRules {
     pub replication: ottla_replication::Rules,
-    /// Broken: a producer goes on waiting for the high watermark when its leader loses the leadership.
+    /// Broken: a producer keeps waiting for the high watermark after its leader lost the leadership.
     pub acks_outlive_leadership: bool,
     /// Broken: a follower's fetch counts as progress although its log has parted from the leader's.
     pub diverging_fetch_counts: bool,
     /// Broken: a damaged log gives way to a new one although the quorum still counts on it (fault A4).
     pub damaged_log_starts_over: bool,
-    /// Broken: of several logs of one name the longest wins, whatever topic it is of (fault A5).
+    /// Broken: of several logs with one name the longest wins, even if it belongs to another topic (fault A5).
     pub longest_log_wins: bool,
     /// Broken: a last ISR member that cannot read its log keeps its place, and with it the leadership (fault A9).
     pub unreadable_last_member_stays: bool,

@@ -17,8 +17,8 @@ use crate::store::{AppliedPlace, QuorumStore};
 use crate::view::View;
 use crate::watchers::Changes;
 
-/// Of the log, what stays after a compaction, as a part of what triggers it: so that a member that was away for a moment need not
-/// have a snapshot.
+/// The part of the log that a compaction keeps, as a fraction of the size that triggers it: a member that was away for
+/// a short time then needs no snapshot.
 const LOG_TAIL_DIVISOR: u64 = 4;
 
 /// How one entry went.
@@ -40,7 +40,7 @@ impl<S: QuorumStore> Node<S> {
         };
         let mut steps = Vec::with_capacity(committed.len());
         for entry in committed {
-            // After a crash the log may hand out again what the tree on the disk already has.
+            // After a crash the log may return entries again that the tree on the disk already contains.
             if entry.revision > self.applied.revision {
                 steps.push(self.apply_entry(entry, out));
             }
@@ -59,8 +59,8 @@ impl<S: QuorumStore> Node<S> {
         self.compact()
     }
 
-    /// An entry that cannot be read or does not apply changes nothing but the revision: every member decides the same from the same
-    /// bytes, and none may end by what another proposed.
+    /// An entry that cannot be decoded or applied changes only the revision. Every member decides this from the same
+    /// bytes, and no member may end because of another member's proposal.
     fn apply_entry(&mut self, entry: Committed, out: &mut impl Sink) -> Step {
         let revision = entry.revision;
         let is_empty = entry.data.is_empty();
@@ -146,7 +146,7 @@ impl<S: QuorumStore> Node<S> {
         ControllerConfig { coordinators: coordinators.collect(), ..self.config.controller.clone() }
     }
 
-    /// A snapshot replaced what was on the disk.
+    /// A snapshot replaced the state on the disk.
     pub(crate) fn install(&mut self, tree: Tree, term: u64, out: &mut impl Sink) {
         self.applied = AppliedPlace { revision: tree.revision(), term };
         self.image = Image::from_tree(&tree);
@@ -162,7 +162,8 @@ impl<S: QuorumStore> Node<S> {
         self.watchers.reset(&self.view, out);
     }
 
-    /// The tree of a snapshot that Raft wants written: read when it came, or, if another came since, once more.
+    /// The tree of a snapshot that Raft wants to write. It was decoded when the snapshot arrived; if another snapshot
+    /// arrived since, it is decoded again.
     pub(crate) fn snapshot_tree(&mut self, snapshot: &ottla_consensus::Snapshot) -> Result<Tree, NodeError> {
         let metadata = snapshot.get_metadata();
         if let Some((index, term, tree)) = self.received_snapshot.take()
@@ -173,7 +174,7 @@ impl<S: QuorumStore> Node<S> {
         Ok(snapshot::decode(Revision(metadata.index), snapshot.data.clone())?)
     }
 
-    /// The tree on the disk stands for everything that was applied: the log need not keep it.
+    /// The tree on the disk contains all applied entries: the log can drop them.
     fn compact(&mut self) -> Result<(), NodeError> {
         let limit = self.config.compact_bytes;
         let store = self.member.store_mut();

@@ -2,7 +2,7 @@
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BrokenRules {
-    /// Votes and acknowledgements leave before what they promise is on the disk.
+    /// Votes and acknowledgements are sent before the state that they promise is on the disk.
     pub sends_before_persist: bool,
     /// The controller begins with the election, before everything of earlier terms is applied.
     pub decides_before_own_entry: bool,

@@ -1,4 +1,5 @@
-//! Which disk may speak for which coordinator. An id that comes with another disk than the one it voted with has forgotten its votes.
+//! Checks which disk may act for which coordinator. A coordinator id that comes with another disk than the one with
+//! which it voted has lost its votes.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +10,11 @@ use ottla_model::{CoordinatorId, IncarnationId};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Voter {
     pub address: String,
-    /// None where it was never seen.
+    /// None if this node has never seen the voter's disk.
     pub disk: Option<IncarnationId>,
 }
 
-/// The disk that `id` is known to have voted with: as the tree has it, or else as it was seen at the first start.
+/// The disk with which `id` has voted: from the tree, else from the first start.
 pub fn known_disk(image: &Image, voters: &BTreeMap<CoordinatorId, Voter>, id: CoordinatorId) -> Option<IncarnationId> {
     image.coordinator_disk(id).or_else(|| voters.get(&id)?.disk)
 }

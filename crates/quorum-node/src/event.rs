@@ -1,4 +1,4 @@
-//! What goes into a node and what comes out of it.
+//! The inputs and outputs of a node.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub struct ReadId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct WatcherId(pub u64);
 
-/// What happened.
+/// An input of the node.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A whole Raft message of a peer, which shows this disk.
@@ -32,9 +32,9 @@ pub enum Event {
         disk: IncarnationId,
         message: Bytes,
     },
-    /// What was on its way to this peer is probably lost.
+    /// Messages in flight to this peer are probably lost.
     PeerUnreachable(CoordinatorId),
-    /// Nobody listens at this peer's address any more.
+    /// The peer's address refuses connections: its process has ended.
     PeerGone(CoordinatorId),
     /// A snapshot left for this peer, or did not.
     SnapshotSent {
@@ -73,7 +73,7 @@ pub enum Event {
     },
     /// A linearizable read: answered with a state that has everything that was committed before.
     Read(ReadId),
-    /// Whoever asked went away.
+    /// The caller of the read is gone.
     ReadClosed(ReadId),
     /// Follows the tree from the revision that it has; 0: none.
     WatchOpened {
@@ -87,10 +87,10 @@ pub enum Event {
 /// Why a request was not answered by the controller.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RequestError {
-    /// This node does not lead, or leads no more. What was asked may have been decided, or may still be.
+    /// This node does not lead, or no longer leads. The request may have been decided, or may still be.
     #[error("this coordinator does not lead the quorum")]
     NotLeader { leader: Option<CoordinatorId> },
-    /// What was decided cannot be proposed: asking again would not help.
+    /// The decision cannot be proposed: a retry would not help.
     #[error("{0}")]
     Refused(String),
 }
@@ -98,12 +98,12 @@ pub enum RequestError {
 /// How a request ended.
 pub type Outcome = Result<Answer, RequestError>;
 
-/// What a watcher is told.
+/// An update for a watcher.
 #[derive(Clone, Debug)]
 pub enum WatchUpdate {
-    /// The whole tree; replaces what the watcher had.
+    /// The whole tree; replaces the watcher's state.
     Snapshot(Arc<View>),
-    /// What one revision changed.
+    /// The changes of one revision.
     Changes(Changes),
 }
 
@@ -124,7 +124,7 @@ pub struct Note {
     pub text: String,
 }
 
-/// What is to be done.
+/// An action that the owner must execute.
 #[derive(Clone, Debug)]
 pub enum Output {
     Respond {
@@ -135,7 +135,7 @@ pub enum Output {
         stream: StreamId,
         response: BeatAnswer,
     },
-    /// This node does not lead: the stream's broker is to go elsewhere.
+    /// This node does not lead: the stream's broker must connect to the leader.
     EndStream {
         stream: StreamId,
         leader: Option<CoordinatorId>,
@@ -158,7 +158,8 @@ pub enum Output {
     Note(Note),
 }
 
-/// Takes what a node wants done, in this order and at once: a message handed to [`Sink::send`] may leave before the node's next write.
+/// Executes a node's outputs, in this order and immediately: a message passed to [`Sink::send`] may leave before the
+/// node's next write.
 pub trait Sink {
     /// Hands the message to the way to its peer, without waiting. False where there is no room for it: it is lost.
     fn send(&mut self, message: Outgoing) -> bool;

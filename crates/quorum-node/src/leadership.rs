@@ -1,5 +1,6 @@
-//! What exists only while this member leads: the controller, its proposals on their way, and everybody who waits for an answer.
-//! Thrown away as a whole when the leadership ends; what is in flight then may commit or not, and nobody is told so here.
+//! The state that exists only while this member leads: the controller, its proposals in flight, and the requests that
+//! wait for a response. It is dropped as a whole when the leadership ends. Proposals in flight may or may not be
+//! committed then; this module does not learn which.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,20 +19,22 @@ use crate::broken_rules::BrokenRules;
 use crate::event::{CallId, Output, RequestError, Sink, note};
 use crate::proposals::{ProposalError, Proposals};
 
-/// Requests that may wait for the controller to be ready or for their decision. More are told to ask again.
+/// Bound of the requests that wait for the controller to become ready or for their decision. Further requests get an
+/// error that asks for a retry.
 const WAITING_REQUESTS_MAX: usize = 16_384;
-/// A refused proposal may make the controller decide anew, and that may be refused too. This often at once; then with the next tick.
+/// A refused proposal may make the controller decide again, and that decision may be refused too. After this number of
+/// rounds the next round waits for the next tick.
 const REFUSAL_ROUNDS_MAX: usize = 4;
 
-/// The controller and what it needs; none until the first entry of the term is applied.
+/// The controller and its inputs; none until the first entry of the term is applied.
 struct Deciding {
     controller: Controller,
     proposals: Proposals,
-    /// Refused, and not yet told to the controller.
+    /// Proposals that were refused, and that the controller does not know of yet.
     refused: Vec<EntryId>,
 }
 
-/// What became of an entry.
+/// The outcome of an entry.
 pub(crate) struct Applied {
     pub revision: Revision,
     pub result: Result<(), TransactionRefused>,
@@ -41,7 +44,7 @@ pub(crate) struct Applied {
 pub(crate) struct Leadership {
     pub term: u64,
     deciding: Option<Deciding>,
-    /// What came before there was a controller, in order.
+    /// Inputs that arrived before the controller existed, in order.
     early: Vec<Input>,
     calls: BTreeMap<RequestId, CallId>,
     last_request: u64,
@@ -109,7 +112,7 @@ impl Leadership {
         self.execute(now, effects, None, out);
     }
 
-    /// `call` is none for what this node asks itself.
+    /// `call` is none for requests of this node itself.
     pub fn request(
         &mut self,
         now: Now,
@@ -227,8 +230,8 @@ impl Leadership {
         }
     }
 
-    /// The leadership is lost: everybody is told to go elsewhere. What was learned about reachable brokers is kept; none where nothing
-    /// was decided.
+    /// The leadership is lost: all waiting requests are answered with the new leader. Returns the brokers that the
+    /// controller has reached; none if it never started.
     pub fn end(self, leader: Option<CoordinatorId>, out: &mut impl Sink) -> Option<Reached> {
         for call in self.calls.into_values() {
             out.put(Output::Respond { call, outcome: Err(RequestError::NotLeader { leader }) });

@@ -1,13 +1,15 @@
-//! One node of the metadata quorum: the Raft member, the tree that it applies entries to, the controller while it leads, linearizable
-//! reads, and what watchers are told. Everything that a coordinator decides; the service around it waits, locks and does I/O.
+//! One node of the metadata quorum: the Raft member, the tree to which it applies entries, the controller while it
+//! leads, linearizable reads, and the updates of watchers. It makes every decision of a coordinator; the service around
+//! it waits, locks and does I/O.
 //!
 //! - [`node`]: event → outputs, and the order in which Raft's effects are executed.
-//! - `leadership`: what exists only while this member leads: the controller, its waiting requests and heartbeat streams.
+//! - `leadership`: the state that exists only while this member leads: the controller, waiting requests and heartbeat
+//!   streams.
 //! - `proposals`: the guard before each proposal, and group commit.
 //! - `apply`: committed entries → tree, image, store, watchers, controller. When the log is compacted.
-//! - [`watchers`]: the history, and what a watcher at a revision gets.
-//! - [`disks`]: which disk may speak for which coordinator. [`snapshot`]: the tree as a snapshot's data.
-//! - [`store`]: what the disk must offer. [`event`]: what goes in and what comes out.
+//! - [`watchers`]: the history, and the updates of a watcher from a revision.
+//! - [`disks`]: checks which disk may act for which coordinator. [`snapshot`]: the tree as a snapshot's data.
+//! - [`store`]: the storage trait. [`event`]: inputs and outputs.
 //!
 //! Layer 1: synchronous and deterministic. The simulation runs exactly this with a simulated store.
 

@@ -1,9 +1,10 @@
 //! The node: events in, outputs out, in an order that no crash can make wrong.
 //!
-//! [`Node::step`] takes one event; [`Node::flush`] then proposes what was decided and executes what Raft wants. The owner takes all
-//! events that have arrived before it flushes: requests that arrive together become one proposal, one synced write, one round trip.
+//! [`Node::step`] accepts one event; [`Node::flush`] then proposes the decisions and executes Raft's effects. The owner
+//! passes all events that have arrived before it flushes: requests that arrive together become one proposal, one synced
+//! write, one round trip.
 //!
-//! A store that fails ends the node: a member that goes on after a lost write may break what it promised.
+//! A failed store ends the node: a member that continues after a lost write may break its promises.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,10 +29,10 @@ use crate::store::{AppliedPlace, QuorumStore};
 use crate::view::View;
 use crate::watchers::{HistoryLimits, Watchers};
 
-/// The log gets one line about messages that are not taken, and their number, this often.
+/// Interval of the log line with the number of refused messages.
 const REFUSALS_NOTED_EVERY: Duration = Duration::from_secs(10);
 
-/// What a node is made of.
+/// The configuration of a node.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
     /// Every voter, this one included.
@@ -46,7 +47,7 @@ pub struct NodeConfig {
     pub broken_rules: BrokenRules,
 }
 
-/// Why a node cannot go on.
+/// Why a node must stop.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     #[error(transparent)]
@@ -87,20 +88,20 @@ pub struct Node<S: QuorumStore> {
     reads: Reads<crate::ReadId>,
     pub(crate) watchers: Watchers,
     role: RoleChange,
-    /// The tree of the snapshot that came last, with its place, until Raft wants it written.
+    /// The tree of the last received snapshot, with its index and term, until Raft wants it written.
     pub(crate) received_snapshot: Option<(u64, u64, Tree)>,
     is_snapshot_in_work: bool,
-    /// Messages that had no room on their way. Raft may not be touched while its effects are being executed, but must know of it, or
-    /// it would go on as if the peer had them.
+    /// Messages that the sink had no room for. Raft cannot be called while its effects are executed, but must learn of
+    /// the loss, or it would assume that the peer has them.
     lost: Vec<(CoordinatorId, bool)>,
-    /// Peers' messages that were not taken since the log was told.
+    /// Number of peers' messages that were refused since the last log line.
     refused_messages: u64,
     refusals_noted_at: MonotonicMs,
     proposals: u64,
 }
 
 impl<S: QuorumStore> Node<S> {
-    /// Goes on from what the member's store holds.
+    /// Continues from the state in the member's store.
     pub fn new(config: NodeConfig, member: Member<S>) -> Result<Self, NodeError> {
         let tree = member.store().tree()?;
         let applied = member.store().applied()?;
@@ -129,15 +130,15 @@ impl<S: QuorumStore> Node<S> {
 
     /// To be called once, before the first event.
     pub fn start(&mut self) -> Result<(), NodeError> {
-        // A quorum of one has nobody to wait for.
+        // A quorum of one can campaign at once.
         if self.member.membership().len() == 1 {
             self.member.campaign()?;
         }
         Ok(())
     }
 
-    /// `ticks` of Raft's clock passed. To be called after the events that have arrived: they may hold the very message whose absence
-    /// the tick would judge.
+    /// `ticks` of Raft's clock have passed. Call this after all events that have arrived: one of them may be the
+    /// message whose absence the tick would detect.
     pub fn tick(&mut self, now: Now, ticks: u32, out: &mut impl Sink) {
         for _ in 0..ticks {
             self.member.tick();
@@ -163,7 +164,7 @@ impl<S: QuorumStore> Node<S> {
         self.member.role().leader.is_some() && !self.leadership.as_ref().is_some_and(Leadership::is_unsettled)
     }
 
-    /// Takes one event. What follows from it is done by [`Self::flush`].
+    /// Accepts one event. [`Self::flush`] executes its consequences.
     pub fn step(&mut self, now: Now, event: Event, out: &mut impl Sink) -> Result<(), NodeError> {
         match event {
             Event::Raft { sender, disk, message } => self.receive(sender, disk, &message, out)?,
@@ -185,7 +186,7 @@ impl<S: QuorumStore> Node<S> {
                 self.is_snapshot_in_work = false;
                 self.member.store_mut().set_snapshot(made);
             }
-            // Raft asks again with the next heartbeat.
+            // Raft requests the snapshot again with the next heartbeat.
             Event::SnapshotFailed => self.is_snapshot_in_work = false,
             Event::PeerIdentified { id, disk } => self.peer_identified(now, id, disk, out),
             Event::Request { call, request, entropy } => match &mut self.leadership {
@@ -263,7 +264,8 @@ impl<S: QuorumStore> Node<S> {
             return Err(Refused::OtherSender(incoming.from()));
         }
         self.member.check(&incoming)?;
-        // What cannot become the tree must not get as far as the disk. A snapshot of what is committed here is not taken anyway.
+        // A snapshot that is not a valid tree must not reach the disk. Raft ignores a snapshot of already committed
+        // entries anyway.
         if let Some(snapshot) = incoming.snapshot()
             && snapshot.get_metadata().index > self.member.committed().0
         {
@@ -308,7 +310,7 @@ impl<S: QuorumStore> Node<S> {
         }
     }
 
-    /// Proposes what was decided, and executes Raft's effects until there are none.
+    /// Proposes the decisions, and executes Raft's effects until there are none.
     pub fn flush(&mut self, now: Now, out: &mut impl Sink) -> Result<(), NodeError> {
         loop {
             if let Some(leadership) = &mut self.leadership {
@@ -399,7 +401,7 @@ impl<S: QuorumStore> Node<S> {
         }
     }
 
-    /// Whoever waits is sent elsewhere.
+    /// Answers all waiting requests with the new leader.
     pub fn end_leadership(&mut self, out: &mut impl Sink) {
         let leader = self.other_leader();
         if let Some(leadership) = self.leadership.take()
@@ -409,12 +411,12 @@ impl<S: QuorumStore> Node<S> {
         }
     }
 
-    /// Hands the leadership over. None where there is nothing to hand over, or nobody to take it.
+    /// Transfers the leadership. None if this node does not lead, or if no other member can lead.
     pub fn hand_over(&mut self) -> Option<CoordinatorId> {
         self.member.transfer_leadership()
     }
 
-    /// Who leads, unless it is this node.
+    /// The leader, unless it is this node.
     fn other_leader(&self) -> Option<CoordinatorId> {
         self.member.role().leader.filter(|leader| *leader != self.member.id())
     }

@@ -1,8 +1,8 @@
-//! What was decided and is on its way through Raft, and the guard before it.
+//! Decisions on their way through Raft, and the checks before they are proposed.
 //!
-//! Every member must be able to apply what any member proposes. So each transaction is decoded from its encoding and applied to a copy
-//! of the tree and the image, ahead of what is committed, before it is proposed: what does not survive this is refused here, where
-//! somebody waits for an answer, and not on every member for good.
+//! Every member must be able to apply every proposal. Therefore each transaction is decoded from its encoding and
+//! applied to a copy of the tree and the image, ahead of the committed state, before it is proposed. A transaction that
+//! fails this is refused here, where its caller gets an error; after a commit it would fail on every member.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub(crate) struct Proposals {
     queue: VecDeque<(EntryId, Bytes)>,
     /// Proposed, by revision.
     in_flight: BTreeMap<u64, EntryId>,
-    /// What is committed, with everything above applied.
+    /// The committed tree with all transactions above applied.
     tree: Tree,
     image: Image,
     /// The revision of the next entry.
@@ -54,7 +54,7 @@ impl Proposals {
         Self { queue: VecDeque::new(), in_flight: BTreeMap::new(), tree, image, next }
     }
 
-    /// Queues the transaction, if every member will be able to apply it. Returns what it will change.
+    /// Queues the transaction if every member will be able to apply it. Returns its changes.
     pub fn push(&mut self, entry: EntryId, transaction: &Transaction) -> Result<Arc<[NodeChange]>, ProposalError> {
         let bytes: Bytes = transaction.encode().into();
         let changes = self.check(transaction, &bytes)?;
@@ -63,7 +63,7 @@ impl Proposals {
         Ok(changes.into())
     }
 
-    /// The revision that the entry pushed last will have: while a controller decides, nobody else proposes.
+    /// The revision that the last queued entry will have: while a controller decides, no other proposals exist.
     pub fn last_revision(&self) -> Revision {
         Revision(self.next - 1)
     }
@@ -93,8 +93,8 @@ impl Proposals {
         Ok(changes)
     }
 
-    /// Proposes what was decided, many entries at once. What Raft does not take now (the leadership is being handed over) waits.
-    /// Returns how many entries were proposed.
+    /// Proposes the queued transactions, many entries at once. If Raft refuses them now (a leadership transfer is under
+    /// way), they stay queued. Returns the number of proposed entries.
     pub fn propose<S: LogStore>(&mut self, member: &mut Member<S>) -> u64 {
         let mut proposed_entries = 0;
         while !self.queue.is_empty() {

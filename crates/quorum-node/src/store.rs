@@ -1,4 +1,4 @@
-//! What a node needs of its disk: the Raft log with the tree beside it.
+//! The storage trait of a node: the Raft log and the tree.
 
 use ottla_consensus::log_store::ConfState;
 use ottla_consensus::{LogStore, Snapshot, StoreError};
@@ -22,7 +22,8 @@ pub trait QuorumStore: LogStore {
 
     fn applied(&self) -> Result<AppliedPlace, StoreError>;
 
-    /// Writes what one or several entries changed, and the place of the last one, in one batch. Not synced: the log can do it again.
+    /// Writes the changes of one or several entries and the position of the last one in one batch. The batch is not
+    /// synced: after a crash the log applies the entries again.
     fn apply<'a>(
         &mut self,
         changes: impl Iterator<Item = &'a NodeChange>,
@@ -40,6 +41,6 @@ pub trait QuorumStore: LogStore {
     /// A snapshot of the tree was made: [`LogStore::snapshot`] hands it out.
     fn set_snapshot(&mut self, snapshot: Snapshot);
 
-    /// A peer has the snapshot: no need to keep it in memory. Whoever else needs one asks again.
+    /// A peer has the snapshot: the store may free its memory. Another peer that needs a snapshot requests it again.
     fn forget_snapshot(&mut self);
 }

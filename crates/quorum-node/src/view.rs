@@ -1,4 +1,4 @@
-//! The state as this node has applied it, for everybody who only reads.
+//! The state that this node has applied, for readers.
 
 use ottla_metadata::image::Image;
 use ottla_metadata::tree::Tree;

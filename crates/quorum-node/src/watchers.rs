@@ -1,7 +1,7 @@
-//! Who follows the tree, and what of its past is kept for those that come back.
+//! The watchers of the tree, and the history for watchers that reconnect.
 //!
-//! Invariants: a watcher gets every revision after its start, in order, or a snapshot that covers what it missed; it never gets a
-//! revision that it has, so that one that is ahead of this node waits.
+//! Invariants: a watcher gets every revision after its start, in order, or a snapshot that covers the missing ones. It
+//! never gets a revision that it already has: a watcher that is ahead of this node waits.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use ottla_model::Revision;
 use crate::event::{Output, Sink, WatchUpdate, WatcherId};
 use crate::view::View;
 
-/// What one revision changed; empty where an entry changed nothing.
+/// The changes of one revision; empty if the entry changed nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Changes {
     pub revision: Revision,
@@ -93,7 +93,7 @@ impl Watchers {
         }
     }
 
-    /// A snapshot was installed: what lies between is not known here.
+    /// A snapshot was installed: the revisions between are not known on this node.
     pub fn reset(&mut self, view: &Arc<View>, out: &mut impl Sink) {
         self.history.clear();
         self.history_bytes = 0;

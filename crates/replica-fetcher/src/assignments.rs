@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ottla_model::TopicIdPartition;
 
-/// The fetcher of each partition. `K` names a fetcher: the source broker, and whatever else keeps fetchers apart.
+/// The fetcher of each partition. `K` identifies a fetcher: the source broker, and any further key.
 #[derive(Clone, Debug)]
 pub struct Assignments<K> {
     fetchers: BTreeMap<TopicIdPartition, K>,
@@ -16,7 +16,7 @@ impl<K> Default for Assignments<K> {
     }
 }
 
-/// Which fetchers have to be told of a partition's change.
+/// The fetchers that must learn of a partition's change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reassigned<K> {
     /// Drops the partition.

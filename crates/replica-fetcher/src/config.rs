@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// The first pause after an error of one partition: most are a leader that has not heard of its leadership yet, and does so within
-/// milliseconds. Kafka waits a second.
+/// The first pause after an error of one partition. Most such errors come from a leader that does not know of its
+/// leadership yet, and learns of it within milliseconds. Kafka waits one second.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(10);
 
 /// The first and the longest pause between attempts to connect: a leader that restarts should find its followers waiting.
@@ -17,12 +17,12 @@ pub const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 /// Fetches under way at a time: one that the source holds, one that ends it because it names partitions that came or went.
 pub const FETCHES_UNDERWAY_MAX: usize = 2;
 
-/// How a fetcher asks.
+/// The configuration of a fetcher's requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FetcherConfig {
     /// `replica.fetch.wait.max.ms`
     pub max_wait: Duration,
-    /// `replica.socket.timeout.ms`: without an answer for this long beyond `max_wait`, the connection is given up.
+    /// `replica.socket.timeout.ms`: the connection is closed if a response is late by more than this beyond `max_wait`.
     pub socket_timeout: Duration,
     /// `replica.fetch.backoff.ms`: the longest pause after an error of one partition; the first is [`BACKOFF_MIN`].
     pub backoff_max: Duration,
@@ -35,6 +35,6 @@ pub struct FetcherConfig {
 pub struct BrokenRules {
     /// Broken: a change of a partition that waits for its leader's bounds, or for the end of a pause, drops the partition.
     pub change_drops_waiting: bool,
-    /// Broken: questions that a broken connection leaves without an answer are not asked again.
+    /// Broken: requests for log bounds that a broken connection left unanswered are not repeated.
     pub forget_questions_of_broken_connection: bool,
 }

@@ -14,10 +14,11 @@ use crate::slots::{Activity, News, Question, RequestNumber, Slots};
 pub trait Followers {
     type Handle;
 
-    /// What the follower of this leader epoch does next; [`FollowerStep::Stop`] where the partition does something else by now.
+    /// The next step of the follower of this leader epoch; [`FollowerStep::Stop`] if the partition has another role
+    /// now.
     fn next_step(&mut self, handle: &Self::Handle, leader_epoch: LeaderEpoch) -> FollowerStep;
 
-    /// The leader's answer to `asked`.
+    /// The leader's response to `asked`.
     fn fetched(
         &mut self,
         handle: &Self::Handle,
@@ -35,7 +36,7 @@ pub trait Followers {
     ) -> FollowerStep;
 }
 
-/// What the caller has to do, in this order.
+/// The actions that the caller must execute, in this order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
     /// Connect to the source, and report [`Fetcher::connected`] or [`Fetcher::disconnected`].
@@ -63,7 +64,7 @@ pub enum LogEnd {
     Latest,
 }
 
-/// Asks the leader of a partition for one end of its log.
+/// Requests one end of the leader's log of a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BoundsQuestion {
     pub number: RequestNumber,
@@ -161,14 +162,14 @@ impl<H> Fetcher<H> {
         self.slots.get(partition).map(|slot| &slot.handle)
     }
 
-    /// Whether records of this partition are asked for: it is not paused, and no question about it is open.
+    /// Whether the next fetch includes this partition: it is not paused, and no request for its bounds is pending.
     pub fn is_fetching(&self, partition: &TopicIdPartition) -> bool {
         self.slots.get(partition).is_some_and(|slot| matches!(slot.activity(), Activity::Fetching(_)))
     }
 
     // ---- changes of roles
 
-    /// The role of a partition may have changed; `following` is what it is now.
+    /// The role of a partition may have changed; `following` is its current one.
     pub fn role_changed(
         &mut self,
         now: MonotonicMs,
@@ -187,7 +188,7 @@ impl<H> Fetcher<H> {
         if !is_known {
             self.slots.insert(partition, handle, following.leader_epoch, now);
         } else if let Some(slot) = self.slots.get_mut(&partition) {
-            // The same partition, perhaps hosted anew.
+            // The same partition; its replica object may be new.
             slot.handle = handle;
         }
         self.execute(now, partition, following.step);
@@ -239,7 +240,7 @@ impl<H> Fetcher<H> {
 
     // ---- answers
 
-    /// The answer to the fetch with this number, and what it says of partitions.
+    /// The response to the fetch with this number, with its result per partition.
     pub fn fetched<F: Followers<Handle = H>, R: AsRef<[u8]>>(
         &mut self,
         now: MonotonicMs,
@@ -315,7 +316,7 @@ impl<H> Fetcher<H> {
         let (Question::Answered(start), Question::Answered(end)) = (*start, *end) else { return };
         let Some(slot) = self.slots.get(&partition) else { return };
         let step = followers.leader_bounds(&slot.handle, slot.leader_epoch, start.zip(end));
-        // Answered: should the follower want to know again, it is a new question.
+        // Answered: if the follower needs the bounds again, it sends a new request.
         self.slots.pause(partition, now);
         self.execute(now, partition, step);
     }
@@ -342,9 +343,9 @@ impl<H> Fetcher<H> {
         self.slots.pause(partition, now + pause);
     }
 
-    // ---- what is due
+    // ---- timers
 
-    /// What is to be done now.
+    /// The actions that are due now.
     pub fn tick<F: Followers<Handle = H>>(&mut self, now: MonotonicMs, followers: &mut F) -> Vec<Effect> {
         for partition in self.slots.due(now) {
             let Some(slot) = self.slots.get(&partition) else { continue };

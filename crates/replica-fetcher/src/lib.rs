@@ -1,9 +1,10 @@
-//! What a broker fetches as a follower: from one source broker, which partitions, from which positions, when, and what becomes of each
-//! answer.
+//! A broker's fetches as a follower from one source broker: partitions, positions, timing, and the handling of each
+//! response.
 //!
-//! Layer 1: synchronous, no I/O. [`Fetcher`] is the state of the fetches from one source: connect and back off, one incremental fetch
-//! session, the questions for the leader's log bounds, the pauses of partitions after errors. The caller connects, sends and receives
-//! what [`Fetcher::tick`] returns, and reaches the partitions through [`Followers`]. [`Assignments`] says which fetcher has a partition.
+//! Layer 1: synchronous, no I/O. [`Fetcher`] is the state of the fetches from one source: connect and back off, one
+//! incremental fetch session, the requests for the leader's log bounds, the pauses of partitions after errors. The
+//! caller connects, sends and receives as [`Fetcher::tick`] returns it, and reaches the partitions through
+//! [`Followers`]. [`Assignments`] maps each partition to its fetcher.
 //!
 //! Invariants:
 //! - a partition that follows the source is in exactly one of three states: named in the source's session or about to be, paused until

@@ -2,7 +2,7 @@
 
 use crate::slots::RequestNumber;
 
-/// The epoch that asks for a new session.
+/// The epoch that requests a new session.
 const INITIAL_EPOCH: i32 = 0;
 
 /// One session on one connection.
@@ -10,9 +10,9 @@ const INITIAL_EPOCH: i32 = 0;
 pub struct Session {
     /// 0 until the source has given one.
     id: i32,
-    /// What the next request carries.
+    /// The epoch of the next request.
     epoch: i32,
-    /// The first request of the session: answers to earlier ones speak of another.
+    /// The first request of the session: responses to earlier requests belong to another session.
     since: RequestNumber,
     /// The source gives no session: every request names everything.
     is_refused: bool,
@@ -32,7 +32,7 @@ impl Session {
     pub fn next(&mut self, number: RequestNumber) -> (i32, i32) {
         let named = (self.id, self.epoch);
         if self.is_established() {
-            // Wraps to 1: 0 would ask for a new session.
+            // Wraps to 1: epoch 0 would request a new session.
             self.epoch = self.epoch.checked_add(1).unwrap_or(1);
         } else {
             self.since = number;
@@ -40,12 +40,13 @@ impl Session {
         named
     }
 
-    /// Whether an answer to this request speaks of this session.
+    /// Whether a response to this request belongs to this session.
     pub fn covers(&self, number: RequestNumber) -> bool {
         number >= self.since
     }
 
-    /// The answer to the request with this number names a session. False if the source has another one than this: start anew.
+    /// The response to the request with this number names a session. False if the source has another session: restart
+    /// it.
     #[must_use]
     pub fn answered(&mut self, number: RequestNumber, id: i32) -> bool {
         if number == self.since && !self.is_established() {
@@ -60,7 +61,7 @@ impl Session {
         id == self.id
     }
 
-    /// The next request, which will have this number, asks for a new session.
+    /// The next request, which will have this number, requests a new session.
     pub fn restart(&mut self, next: RequestNumber) {
         *self = Self { since: next, is_refused: self.is_refused, ..Self::default() };
     }

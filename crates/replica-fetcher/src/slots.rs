@@ -1,7 +1,7 @@
-//! The partitions of one fetcher, and what its source has been told of each.
+//! The partitions of one fetcher, and the positions that its source knows.
 //!
-//! Invariant: a partition that has changed since the source was told of it is in `unsent`; one that the source must forget is in
-//! `forgotten`. So a request costs what changed, however many partitions there are.
+//! Invariant: a partition that has changed since it was last sent to the source is in `unsent`; one that the source
+//! must forget is in `forgotten`. So the cost of a request depends on the changes, not on the number of partitions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,12 +23,12 @@ pub enum Question {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Activity {
-    /// The next request asks from here.
+    /// The position of the next request.
     Fetching(FetchPosition),
     Paused {
         until: MonotonicMs,
     },
-    /// The leader is asked where its log starts and ends.
+    /// A request for the leader's log start and end is pending.
     AskingBounds {
         start: Question,
         end: Question,
@@ -39,8 +39,8 @@ pub struct Slot<H> {
     pub handle: H,
     pub leader_epoch: LeaderEpoch,
     activity: Activity,
-    /// What the source's session has of it, since which request; and what it had before, which an answer to an earlier request speaks
-    /// of.
+    /// The position in the source's session and the request that sent it; and the position before, to which responses
+    /// to earlier requests refer.
     sent: Option<(FetchPosition, RequestNumber)>,
     sent_before: Option<FetchPosition>,
     is_unsent: bool,
@@ -55,7 +55,7 @@ impl<H> Slot<H> {
         self.activity
     }
 
-    /// What the source was asked for by the request with this number.
+    /// The position that the request with this number sent.
     pub fn asked(&self, request: RequestNumber) -> Option<FetchPosition> {
         match self.sent {
             Some((position, since)) if request >= since => Some(position),
@@ -68,7 +68,7 @@ impl<H> Slot<H> {
     }
 }
 
-/// What the next request says.
+/// The changes that the next request must send.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct News {
     pub partitions: Vec<(TopicIdPartition, FetchPosition)>,
@@ -118,8 +118,8 @@ impl<H> Slots<H> {
         self.slots.get_mut(id)
     }
 
-    /// Adds a partition in this leader epoch; what was known of it in another one is over. It is paused until now: the caller says what
-    /// comes next.
+    /// Adds a partition in this leader epoch; its state of another epoch is dropped. It is paused until now; the caller
+    /// sets the next step.
     pub fn insert(&mut self, id: TopicIdPartition, handle: H, leader_epoch: LeaderEpoch, now: MonotonicMs) {
         self.leave_activity(id);
         let slot = Slot {

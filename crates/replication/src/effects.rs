@@ -65,10 +65,10 @@ pub enum FetchRefused {
     FencedLeaderEpoch { asked: LeaderEpoch, current: LeaderEpoch },
     #[error("the fetch says leader epoch {asked}, this leader only knows {current}")]
     UnknownLeaderEpoch { asked: LeaderEpoch, current: LeaderEpoch },
-    /// Perhaps a new assignment that this leader has not seen yet: the follower asks again.
+    /// This leader may not know a new assignment yet: the follower retries.
     #[error("the broker is not among the partition's replicas")]
     NotAReplica { with_leader_epoch: bool },
-    /// A fetch of a former life of the broker, still in flight (KIP-903, scenario 4).
+    /// A fetch of a former incarnation of the broker, still in flight (KIP-903, scenario 4).
     #[error("the fetch carries broker epoch {fetched}, the broker is registered with {registered}")]
     StaleBrokerEpoch { fetched: BrokerEpoch, registered: BrokerEpoch },
 }
@@ -94,47 +94,47 @@ pub enum Truncation {
     /// Remove every record from this offset on.
     To(Offset),
     /// Remove everything and start the log here, with empty epoch history and producer states: the leader no longer has
-    /// what lies before (scenario 12).
+    /// the records below (scenario 12).
     FullyAndStartAt(Offset),
 }
 
-/// What a follower has to do with an answer.
+/// A follower's action after a response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum FollowerAction {
-    /// Append the records (if any) to the log, then call [`Follower::appended`](crate::Follower::appended) with what the
-    /// log says.
+    /// Append the records (if any) to the log, then call [`Follower::appended`](crate::Follower::appended) with the
+    /// state of the log.
     Append,
     /// Cut the log; the records of this answer, if any, are not used.
     Truncate(Truncation),
-    /// Ask the leader where its log starts and ends (`ListOffsets` earliest and latest, under the same leader epoch), and
-    /// report to [`Follower::leader_bounds`](crate::Follower::leader_bounds).
+    /// Request the leader's log start and end (`ListOffsets` earliest and latest, under the same leader epoch), and
+    /// pass them to [`Follower::leader_bounds`](crate::Follower::leader_bounds).
     AskLeaderBounds,
     /// Fetch again from where the follower is, without waiting.
     FetchAgain,
     /// The leader cannot serve this now, or a batch came damaged: fetch again after `replica.fetch.backoff.ms`.
     BackOff,
-    /// The leader leads a later epoch than this follower knows: stop until the image says so too.
+    /// The leader is in a later epoch than this follower knows: stop until the image has that epoch.
     AwaitNewEpoch,
     /// The answer belongs to a state that has passed: drop it.
     Ignore,
 }
 
-/// What a fetcher does next with a partition, once the log has done what the [`FollowerAction`] asked for.
+/// The next action of a fetcher for a partition, after the log has executed the [`FollowerAction`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum FollowerStep {
     /// Fetch from here.
     Fetch(FetchPosition),
-    /// Ask the leader where its log starts and ends, then come back with the answer.
+    /// Request the leader's log start and end, and pass the response back.
     AskLeaderBounds,
     /// Look again after a pause.
     BackOff,
-    /// The follower of this leader epoch does not go on; a new role begins with a change of the partition's state.
+    /// The follower of this leader epoch has ended; a new role begins with a change of the partition's state.
     Stop,
 }
 
-/// That a partition follows, and what comes next.
+/// The leader that a partition follows, and the next step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Following {
     pub leader: BrokerId,

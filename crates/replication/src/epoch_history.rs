@@ -23,11 +23,11 @@ pub struct EpochEnd {
 /// How a follower's log relates to this one, by the epoch of its last record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Divergence {
-    /// Everything below the asked offset is the same in both logs.
+    /// Both logs are equal below the requested offset.
     None,
-    /// They part no later than here: the follower truncates and asks again.
+    /// The logs diverge at this offset or before: the follower truncates and asks again.
     At(EpochEnd),
-    /// The epoch is not known here, or the offset is before the log's start: the follower asks for the log's bounds
+    /// The epoch is unknown here, or the offset is below the log start: the follower requests the log's bounds
     /// (`OFFSET_OUT_OF_RANGE`).
     OutOfRange,
 }
@@ -53,9 +53,9 @@ impl EpochHistory {
         history
     }
 
-    /// `epoch` begins at `start_offset`. A no-op for the latest epoch unless the start is earlier than known; entries at
-    /// or beyond either number give way, because what was written under them is no longer in the log.
-    /// Tells whether anything changed, that is, whether the checkpoint must be written again.
+    /// `epoch` begins at `start_offset`. No change for the latest epoch unless the start is earlier than known. Entries
+    /// at or above either number are removed, because their records are no longer in the log. Returns whether anything
+    /// changed, that is, whether the checkpoint must be written again.
     pub fn assign(&mut self, epoch: LeaderEpoch, start_offset: Offset) -> bool {
         if epoch.0 < 0 || start_offset.0 < 0 {
             return false;
@@ -109,7 +109,7 @@ impl EpochHistory {
         let higher = self.entries.get(higher_at)?;
         let epoch = match higher_at.checked_sub(1).and_then(|at| self.entries.get(at)) {
             Some(floor) => floor.epoch,
-            // Whatever the epoch held has been removed from this log: nothing below its start can be compared.
+            // All records of the epoch were removed from this log: offsets below its start cannot be compared.
             None => requested,
         };
         Some(EpochEnd { epoch, end_offset: higher.start_offset })
@@ -145,7 +145,7 @@ impl EpochHistory {
         after.checked_sub(1).and_then(|at| self.entries.get(at)).map(|entry| entry.epoch)
     }
 
-    /// The log now ends at `log_end`: epochs that began there or later are gone. Tells whether anything changed.
+    /// The log now ends at `log_end`: epochs that began there or later are removed. Returns whether anything changed.
     pub fn truncate_from_end(&mut self, log_end: Offset) -> bool {
         let keep = self.entries.partition_point(|entry| entry.start_offset < log_end);
         let changed = keep < self.entries.len();
@@ -153,8 +153,8 @@ impl EpochHistory {
         changed
     }
 
-    /// The log now starts at `log_start`: the epoch that holds it starts there, earlier ones are gone. Tells whether
-    /// anything changed.
+    /// The log now starts at `log_start`: the epoch that contains it starts there, earlier ones are removed. Returns
+    /// whether anything changed.
     pub fn truncate_from_start(&mut self, log_start: Offset) -> bool {
         let at_or_below = self.entries.partition_point(|entry| entry.start_offset <= log_start);
         let Some(holding) = at_or_below.checked_sub(1) else { return false };
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(ask(3, 80), Divergence::None);
         assert_eq!(ask(1, 50), Divergence::None);
         assert_eq!(ask(-1, 0), Divergence::None);
-        // Scenario 2: the same offset, but written by a leader this log never heard of.
+        // Scenario 2: the same offset, but written by a leader that this log does not know.
         assert_eq!(ask(2, 60), Divergence::At(EpochEnd { epoch: LeaderEpoch(1), end_offset: Offset(50) }));
         assert_eq!(ask(1, 60), Divergence::At(EpochEnd { epoch: LeaderEpoch(1), end_offset: Offset(50) }));
         assert_eq!(ask(3, 90), Divergence::At(EpochEnd { epoch: LeaderEpoch(3), end_offset: Offset(80) }));

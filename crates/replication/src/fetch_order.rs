@@ -1,10 +1,10 @@
 //! Which partitions of a fetch get their turn, in which order, and how many bytes each may add to the answer.
 //!
-//! Kafka's rules (KIP-74, KIP-227): partitions are served in the session's order; one whose records were returned moves
-//! to the end of it, every other one keeps its place, also when a request names it again. The first records of an answer
-//! include one whole batch, however large; after that a batch that does not fit is left out whole, so that no fetcher
-//! is sent a part of a batch only. Kafka looks at every partition of a session for each request. Here only those are
-//! looked at that may have something to say, in the same order.
+//! Kafka's rules (KIP-74, KIP-227): partitions are served in the session's order. A partition whose records were
+//! returned moves to the end; every other one keeps its place, even if a request names it again. The first records of a
+//! response include one whole batch, however large; after that a batch that does not fit is left out as a whole, so
+//! that no fetcher gets only a part of a batch. Kafka checks every partition of a session for each request. Here only
+//! partitions that may have news are checked, in the same order.
 //!
 //! The caller owns the partitions and names them by slot numbers; it reads the logs between [`FetchOrder::start_pass`]
 //! and the answer.
@@ -35,7 +35,8 @@ impl AnswerBudget {
         self.bytes
     }
 
-    /// How much of a partition's records the answer takes, where its fetcher wants at most `partition_max_bytes`.
+    /// The number of bytes of a partition's records that the response accepts, if its fetcher wants at most
+    /// `partition_max_bytes`.
     pub fn room(&self, partition_max_bytes: usize) -> usize {
         partition_max_bytes.min(self.limits.max_bytes.saturating_sub(self.bytes))
     }
@@ -56,8 +57,8 @@ impl AnswerBudget {
         self.left_out_bytes = self.left_out_bytes.saturating_add(left_out_bytes.min(partition_max_bytes));
     }
 
-    /// Whether the answer is due before the fetch's time has passed. What found no room counts too (as in Kafka's
-    /// `DelayedFetch`): waiting longer would not make more room.
+    /// Whether the response must be sent before the fetch's wait time has passed. Records that found no room count too
+    /// (as in Kafka's `DelayedFetch`): waiting longer would not make room.
     pub fn is_due(&self) -> bool {
         self.bytes.saturating_add(self.left_out_bytes) >= self.limits.min_bytes
     }

@@ -1,11 +1,11 @@
 //! A follower of one partition: where it fetches next, and how it makes its log a copy of the leader's.
 //!
-//! Owns the fetch position, what the follower knows of the high watermark (HW), and whether it waits for something, for
-//! one leader epoch; a new leader epoch begins with a new [`Follower`]. The log is the caller's.
+//! Owns the fetch position, the follower's high watermark (HW), and pending requests, for one leader epoch; a new
+//! leader epoch begins with a new [`Follower`]. The caller owns the log.
 //!
-//! Invariants: the fetch position is the log's end; the log is cut only where the leader's epochs say that the two logs
-//! part (KIP-101, KIP-279), or where the leader no longer has what comes before; an answer counts only if it answers the
-//! fetch that the follower would send now.
+//! Invariants: the fetch position is the log's end. The log is truncated only where the leader's epochs show that the
+//! two logs diverge (KIP-101, KIP-279), or where the leader no longer has the earlier records. A response counts only
+//! if it answers the fetch that the follower would send now.
 
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 
@@ -14,7 +14,7 @@ use crate::epoch_history::{EpochEnd, EpochHistory};
 use crate::high_watermark::HighWatermark;
 use crate::rules::Rules;
 
-/// What a follower's own log says.
+/// The state of a follower's own log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LocalLog {
     pub start: Offset,
@@ -23,7 +23,7 @@ pub struct LocalLog {
     pub latest_epoch: LeaderEpoch,
 }
 
-/// What a follower asks its leader for.
+/// The position of a follower's fetch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FetchPosition {
     pub leader_epoch: LeaderEpoch,
@@ -52,7 +52,7 @@ enum State {
     Truncating,
     /// Waits for [`Follower::leader_bounds`].
     AskingBounds,
-    /// The leader is at a later epoch: only a new [`Follower`] goes on.
+    /// The leader is in a later epoch: the follower needs to be replaced by a new [`Follower`].
     Fenced,
 }
 
@@ -67,8 +67,8 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Follows `leader` in `leader_epoch`. `high_watermark` is what this replica knew last. The action, if any, comes
-    /// before the first fetch; the correct rules never ask for one.
+    /// Follows `leader` in `leader_epoch`. `high_watermark` is the last one that this replica knew. The action, if any,
+    /// comes before the first fetch; unbroken rules never require one.
     pub fn new(
         leader: BrokerId,
         leader_epoch: LeaderEpoch,
@@ -93,28 +93,29 @@ impl Follower {
         })
     }
 
-    /// What a fetcher does with this partition now. Says so again for as long as it is so: whoever takes the partition over, or lost
-    /// an answer, finds the question that is still open.
+    /// The action of a fetcher for this partition now. It stays the same until it is done: a fetcher that takes the
+    /// partition over, or lost a response, finds the pending request.
     pub fn next_step(&self) -> FollowerStep {
         match (self.next_fetch(), self.state) {
             (Some(position), _) => FollowerStep::Fetch(position),
             (None, State::AskingBounds) => FollowerStep::AskLeaderBounds,
             (None, State::Fenced) => FollowerStep::Stop,
-            // The log is being cut: what comes next is not known yet.
+            // The log is being truncated: the next step is not known yet.
             (None, _) => FollowerStep::BackOff,
         }
     }
 
-    /// Whom it follows, and what comes next.
+    /// The leader that it follows, and the next step.
     pub fn following(&self) -> Following {
         Following { leader: self.leader, leader_epoch: self.leader_epoch, step: self.next_step() }
     }
 
-    /// What to do with the answer to `asked`. `epochs` is this follower's own history.
+    /// The action for the response to `asked`. `epochs` is this follower's own history.
     pub fn fetched(&mut self, asked: FetchPosition, answer: &FetchAnswer, epochs: &EpochHistory) -> FollowerAction {
-        // Truncated, restarted or led by another meanwhile: the answer speaks of a log that no longer is. The epoch of the last
-        // record counts too: a log that was cut and has grown to the same end again is another, and a late answer about the
-        // former one would cut what is committed by now.
+        // The log was truncated or restarted, or the leader changed, since this request: the response refers to a
+        // former log. The epoch of the last record is compared too: a log that was truncated and has grown to the same
+        // end is a different log, and a late response about the former one would truncate records that are committed
+        // now.
         let is_of = |now: FetchPosition| {
             (now.leader_epoch, now.offset, now.last_fetched_epoch)
                 == (asked.leader_epoch, asked.offset, asked.last_fetched_epoch)
@@ -124,8 +125,8 @@ impl Follower {
         }
         match answer.error {
             ErrorCode::None => match answer.diverging {
-                // The HW of this answer is not looked at: it speaks of the leader's log, and until the cut is made this
-                // one is another.
+                // The HW of this response is ignored: it refers to the leader's log, and this log differs until it is
+                // truncated.
                 Some(end) => self.diverged(end, epochs),
                 None => FollowerAction::Append,
             },
@@ -141,15 +142,15 @@ impl Follower {
         }
     }
 
-    /// Kafka's `AbstractFetcherThread.getOffsetTruncationState`, but for its way out by the HW.
+    /// Kafka's `AbstractFetcherThread.getOffsetTruncationState`, without its fallback to the HW.
     fn diverged(&mut self, leader_end: EpochEnd, epochs: &EpochHistory) -> FollowerAction {
         if leader_end.end_offset < Offset::ZERO {
             self.state = State::AskingBounds;
             return FollowerAction::AskLeaderBounds;
         }
         let offset = match epochs.end_offset_for(leader_end.epoch, self.log.end) {
-            // The leader's epoch is not in this log: only what is older than it can be common. The next fetch says the
-            // epoch that is then the last, and the leader answers about that one (scenario 3).
+            // The leader's epoch is not in this log: only older epochs can be common. The next fetch sends the epoch
+            // that is then the last one, and the leader answers for that one (scenario 3).
             Some(own) if own.epoch != leader_end.epoch => own.end_offset,
             Some(own) => own.end_offset.min(leader_end.end_offset),
             // This log knows no epoch as old as that.
@@ -190,15 +191,15 @@ impl Follower {
         }
     }
 
-    /// The log could not be cut, and is as it was: the next fetch leads here again.
+    /// The log could not be truncated and is unchanged: the next fetch leads here again.
     pub fn not_truncated(&mut self) {
         if self.state == State::Truncating {
             self.state = State::Fetching;
         }
     }
 
-    /// The records of an answer are in the log, which is now this (also when the answer held none). Returns the HW if it
-    /// moved: the leader's as the answer said it, but at most this log's end.
+    /// The records of a response are in the log, whose state is `log` (also if the response had no records). Returns
+    /// the HW if it moved: the leader's HW from the response, but at most this log's end.
     pub fn appended(&mut self, log: LocalLog, answer: &FetchAnswer) -> Option<Offset> {
         self.log = log;
         self.high_watermark.clamp(log.start, log.end);
@@ -207,9 +208,9 @@ impl Follower {
 
     /// The log refused the records of an answer to the current position: they do not begin at its end.
     ///
-    /// That is so for good where the leader's log starts within a batch (DeleteRecords) and this one ends there, with a batch
-    /// that the leader never had: nobody can tell any more that the two logs part before. All that this log holds is deleted at
-    /// the leader, so it starts over.
+    /// This never ends if the leader's log starts within a batch (DeleteRecords), and this log ends there with a batch
+    /// that the leader never had: the point where the two logs diverge can no longer be found. All records of this log
+    /// are deleted at the leader, so the follower starts again at the leader's log start.
     pub fn records_do_not_follow(&mut self, answer: &FetchAnswer) -> FollowerAction {
         if self.state == State::Fetching && answer.log_start >= self.log.end && self.log.start < self.log.end {
             self.truncate(Truncation::FullyAndStartAt(answer.log_start))

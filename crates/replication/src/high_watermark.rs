@@ -7,8 +7,8 @@ use ottla_model::Offset;
 pub struct HighWatermark(Offset);
 
 impl HighWatermark {
-    /// A replica starts with what it knew last, which may be more than its log kept after a crash, or less than its log
-    /// start after retention (scenario 13).
+    /// A replica starts with the HW that it knew last, which may be above the end of its log after a crash, or below
+    /// its log start after retention (scenario 13).
     pub fn known(high_watermark: Offset, log_start: Offset, log_end: Offset) -> Self {
         Self(high_watermark.max(log_start).min(log_end))
     }

@@ -5,8 +5,8 @@
 //! ([`Isr::expand`], [`Isr::shrink`]) → committed, by the quorum's decision or newer metadata ([`Isr::commit`]), or back
 //! by a definite refusal ([`Isr::revert`]).
 //!
-//! The *maximal* ISR is what the quorum may hold it to be at worst: a member being added already counts, a member being
-//! removed still counts (KIP-497, scenario 7).
+//! The *maximal* ISR contains every member that the quorum may have committed: a member that is being added already
+//! counts, a member that is being removed still counts (KIP-497, scenario 7).
 
 use ottla_model::BrokerId;
 pub use ottla_model::IsrMember;
@@ -71,7 +71,7 @@ impl Isr {
         self.committed.len() + usize::from(adding)
     }
 
-    /// The members that the pending change asks for; the committed ones without a change.
+    /// The members of the pending change, or the committed members if there is none.
     pub fn proposed(&self) -> Vec<IsrMember> {
         let mut members = self.committed.to_vec();
         match self.pending.as_deref().map(|pending| &pending.kind) {
@@ -95,7 +95,7 @@ impl Isr {
         self.pending = Some(Box::new(PendingChange { number, kind, is_uncertain: false, awaits_metadata: false }));
     }
 
-    /// The quorum's decision, or newer metadata, replaces everything. Tells whether the committed members differ.
+    /// The quorum's decision, or newer metadata, replaces both sets. Returns whether the committed members changed.
     pub fn commit(&mut self, members: &[IsrMember]) -> bool {
         self.pending = None;
         let changed = *self.committed != *members;

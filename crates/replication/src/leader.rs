@@ -8,8 +8,8 @@
 //!   `Partition.maybeIncrementLeaderHW`); it never falls, and does not move while the committed ISR is smaller than the
 //!   effective min ISR (KIP-966);
 //! - an ISR member's progress counts only under the broker epoch of its ISR entry (KIP-903). This is stricter than
-//!   Kafka's check against the image, which may be behind: a member that has been restarted holds the HW until the
-//!   metadata says what became of it;
+//!   Kafka's check against the image, which may be stale: a member that has been restarted holds the HW until the
+//!   metadata shows the new state;
 //! - at most one ISR proposal is undecided.
 
 use std::time::Duration;
@@ -21,11 +21,11 @@ use crate::high_watermark::HighWatermark;
 use crate::isr::{ChangeKind, Isr, IsrMember};
 use crate::rules::Rules;
 
-/// How long a leader waits before it sends an ISR proposal again whose outcome is unknown, or proposes anew after a
-/// refusal: long enough not to flood a quorum that elects (500–1,000 ms), short beside `replica.lag.time.max.ms`.
+/// The pause before a leader repeats an ISR proposal with an unknown outcome, or proposes again after a refusal: long
+/// enough not to flood a quorum that elects (500–1,000 ms), short compared with `replica.lag.time.max.ms`.
 pub const ISR_RETRY_BACKOFF: Duration = Duration::from_millis(100);
 
-/// What the image says of brokers at the time of a call.
+/// The image's facts about brokers at the time of a call.
 pub trait Brokers {
     /// The epoch under which the broker is registered, if it may be in an ISR: registered, not fenced, not shutting
     /// down. None otherwise. An epoch that has once been replaced never comes back.
@@ -38,7 +38,7 @@ impl<F: Fn(BrokerId) -> Option<BrokerEpoch>> Brokers for F {
     }
 }
 
-/// What does not change while a leader leads, but for the min ISR.
+/// The settings of a leader; only the min ISR changes while it leads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LeaderConfig {
     pub local: BrokerId,
@@ -51,7 +51,7 @@ pub struct LeaderConfig {
     pub rules: Rules,
 }
 
-/// What the image says of the partition.
+/// The image's state of the partition.
 #[derive(Clone, Copy, Debug)]
 pub struct PartitionView<'a> {
     pub leader_epoch: LeaderEpoch,
@@ -61,7 +61,7 @@ pub struct PartitionView<'a> {
     pub isr: &'a [IsrMember],
 }
 
-/// A follower's fetch, as far as the leader judges by it.
+/// The fields of a follower's fetch that the leader uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FollowerFetch {
     pub replica: BrokerId,
@@ -87,8 +87,9 @@ pub struct ReplicaProgress {
     last_fetch: Option<MonotonicMs>,
     /// The leader's log end at the time of the last fetch.
     last_fetch_leader_end: Offset,
-    /// It gave up its place in the ISR by itself: before it has fetched up to here, the leader's log end at that time, nobody waits for
-    /// it. Else a follower without room on its disk, which is in sync up to the record that it cannot take, would be let in at once.
+    /// The follower resigned from the ISR: it may rejoin only after it has fetched up to this offset, the leader's log
+    /// end at that time. Otherwise a follower with a full disk, which is in sync up to the record that it cannot store,
+    /// would rejoin at once.
     must_reach: Offset,
 }
 
@@ -111,12 +112,12 @@ impl ReplicaProgress {
         self.log_end == leader_end || (is_recent && self.log_end >= self.must_reach)
     }
 
-    /// Kafka's `Replica.updateFetchStateOrThrow`: a follower that always fetches up to where the leader was at its
-    /// previous fetch is in sync, though it never sees the very end of a log that grows all the time.
+    /// Kafka's `Replica.updateFetchStateOrThrow`: a follower that always fetches up to the log end of its previous
+    /// fetch is in sync, although it never reaches the current end of a log that grows all the time.
     fn fetched(&mut self, now: MonotonicMs, fetch: &FollowerFetch, leader_end: Offset) {
         if self.broker_epoch != fetch.broker_epoch {
-            // Another life of the broker: what the former one had says nothing about this one. Before the first fetch
-            // of a leader epoch the time granted at the election stays.
+            // Another incarnation of the broker: the former one's progress does not count. Before the first fetch of a
+            // leader epoch the time granted at the election stays.
             let granted = if self.broker_epoch.is_known() { None } else { self.last_caught_up };
             *self = Self::new(self.broker, granted);
             self.broker_epoch = fetch.broker_epoch;
@@ -153,7 +154,8 @@ pub struct Leader {
 }
 
 impl Leader {
-    /// Takes over `view.leader_epoch`. The log spans `log_start..log_end`, `high_watermark` is what this replica knew last.
+    /// Begins to lead in `view.leader_epoch`. The log spans `log_start..log_end`; `high_watermark` is the last one that
+    /// this replica knew.
     ///
     /// The caller has assigned `log_end` to the new epoch in the log's [`EpochHistory`](crate::EpochHistory) before it
     /// answers any fetch: a follower may ask about epochs later than any record here (scenario 3).
@@ -180,7 +182,7 @@ impl Leader {
             proposal_not_before: MonotonicMs(0),
         };
         leader.set_replicas(view.replicas, Some(now));
-        // A sole member need not wait for anybody.
+        // A leader that is the only member need not wait for a fetch.
         let high_watermark = leader.advance_high_watermark(now, brokers);
         (leader, LeaderEffects { high_watermark, ..LeaderEffects::default() })
     }
@@ -237,8 +239,8 @@ impl Leader {
     /// The log now ends at `log_end`.
     pub fn appended(&mut self, now: MonotonicMs, log_end: Offset, brokers: &impl Brokers) -> LeaderEffects {
         debug_assert!(log_end >= self.log_end, "a leader's log never shrinks");
-        // Whoever had everything until now was caught up until now, also where a fetch session kept quiet because there was
-        // nothing to say about this partition.
+        // A follower that had all records until now counts as caught up until now. Its fetch session may have been
+        // silent because this partition had no news.
         if log_end > self.log_end {
             for follower in self.followers.iter_mut().filter(|follower| follower.log_end == self.log_end) {
                 follower.last_caught_up = follower.last_caught_up.max(Some(now));
@@ -253,7 +255,7 @@ impl Leader {
         self.log_start = self.log_start.max(log_start.min(self.high_watermark.get()));
     }
 
-    /// Whether a fetch may be served and counted. To be asked before the caller reads the log or compares epochs.
+    /// Whether a fetch may be served and counted. Call it before reading the log or comparing epochs.
     ///
     /// # Errors
     /// The fetch is answered with [`FetchRefused::error_code`].
@@ -273,7 +275,7 @@ impl Leader {
     /// Compares the leader epoch that a request carries with this one; a request without one always passes.
     ///
     /// # Errors
-    /// The request speaks of another leader epoch.
+    /// The request names another leader epoch.
     pub fn check_leader_epoch(&self, asked: LeaderEpoch) -> Result<(), FetchRefused> {
         let current = self.leader_epoch;
         match asked {
@@ -301,7 +303,8 @@ impl Leader {
         let progress =
             self.followers.iter_mut().find(|progress| progress.broker == fetch.replica).ok_or(not_a_replica)?;
         if fetch.broker_epoch < progress.broker_epoch || fetch.fetch_offset > log_end {
-            // A fetch of a former life, delayed until the new one had fetched already; or one that no leader's log backs.
+            // A delayed fetch of a former incarnation, after the new one has fetched; or a fetch that no leader's log
+            // contains.
             return Ok(LeaderEffects::default());
         }
         let (former_end, former_epoch) = (progress.log_end, progress.broker_epoch);
@@ -313,8 +316,8 @@ impl Leader {
         Ok(LeaderEffects { high_watermark, alter, isr_changed: false })
     }
 
-    /// Proposes `follower` for the ISR if it has everything that is committed: up to the HW, and, because the HW of a new
-    /// leader may lag behind what was acknowledged before it, up to the start of this leader epoch.
+    /// Proposes `follower` for the ISR if it has all committed records: up to the HW, and up to the start of this
+    /// leader epoch, because the HW of a new leader may be below records that were acknowledged before.
     fn expansion_by(
         &mut self,
         now: MonotonicMs,
@@ -337,8 +340,8 @@ impl Leader {
         self.proposal()
     }
 
-    /// Time passed: proposes to drop followers that have not caught up for `replica.lag.time.max.ms`, repeats a proposal
-    /// whose outcome is unknown, and lets go of followers that the HW waited for without need.
+    /// Time passed: proposes to remove followers that have not caught up for `replica.lag.time.max.ms`, repeats a
+    /// proposal whose outcome is unknown, and stops holding the HW for followers that no longer need it.
     pub fn tick(&mut self, now: MonotonicMs, brokers: &impl Brokers) -> LeaderEffects {
         let high_watermark = self.advance_high_watermark(now, brokers);
         let mut effects = LeaderEffects { high_watermark, ..LeaderEffects::default() };
@@ -374,8 +377,8 @@ impl Leader {
         effects
     }
 
-    /// When [`Self::tick`] has something to do after `now` if nothing else happens; none while the partition is idle and in
-    /// sync. A change in what `brokers` say is worth a tick as well.
+    /// The time when [`Self::tick`] has something to do after `now` if nothing else happens; none while the partition
+    /// is idle and in sync. Also call `tick` after a change in `brokers`.
     pub fn next_deadline(&self, now: MonotonicMs) -> Option<MonotonicMs> {
         if self.isr.pending().is_some() {
             return (self.proposal_not_before != MonotonicMs(0)).then_some(self.proposal_not_before);
@@ -423,7 +426,7 @@ impl Leader {
         })
     }
 
-    /// What became of proposal `number`. Answers to proposals that newer metadata has overtaken are ignored.
+    /// The outcome of proposal `number`. Outcomes of proposals that newer metadata has overtaken are ignored.
     pub fn isr_decided(
         &mut self,
         now: MonotonicMs,
@@ -468,7 +471,7 @@ impl Leader {
                     self.proposal_not_before = now + ISR_RETRY_BACKOFF;
                 }
             }
-            // The quorum knows a later state than this leader: whether the proposal is part of it, the image will tell.
+            // The quorum has a later state than this leader: the image will show whether it includes the proposal.
             ErrorCode::UnknownTopicOrPartition
             | ErrorCode::UnknownTopicId
             | ErrorCode::FencedLeaderEpoch
@@ -484,9 +487,9 @@ impl Leader {
         }
     }
 
-    /// An earlier attempt at the same proposal, whose answer never came, may reach the quorum after this refusal (a stalled
-    /// connection). To count on its failure would let the HW pass a follower that is in the ISR after all. It can no longer
-    /// succeed once the incarnation that it would add is gone for good.
+    /// An earlier attempt at the same proposal, without a response, may reach the quorum after this refusal (a stalled
+    /// connection). If the leader treated it as failed, the HW could pass a follower that is in the ISR. The attempt
+    /// can no longer succeed once the incarnation that it would add has ended.
     fn may_still_happen(&self, brokers: &impl Brokers) -> bool {
         self.isr.pending().is_some_and(|pending| {
             pending.is_uncertain
@@ -531,7 +534,7 @@ impl Leader {
     /// Whether a produce may be appended.
     ///
     /// # Errors
-    /// `NOT_ENOUGH_REPLICAS`: acks=all is asked for and the committed ISR is below `min.insync.replicas`.
+    /// `NOT_ENOUGH_REPLICAS`: acks=all is required and the committed ISR is below `min.insync.replicas`.
     pub fn check_append(&self, acks_all: bool) -> Result<(), ErrorCode> {
         if acks_all && self.is_under_min_isr() { Err(ErrorCode::NotEnoughReplicas) } else { Ok(()) }
     }
@@ -566,8 +569,8 @@ impl Leader {
         self.high_watermark.get()
     }
 
-    /// The lowest log start of this replica and of the others that live: what lies before is on none of them any more.
-    /// [`Offset::UNKNOWN`] while a live one has not been heard of in this leader epoch (Kafka's `lowWatermarkIfLeader`).
+    /// The lowest log start offset of this replica and the other live ones: no live replica has records below it.
+    /// [`Offset::UNKNOWN`] while a live one has not fetched in this leader epoch (Kafka's `lowWatermarkIfLeader`).
     pub fn low_watermark(&self, brokers: &impl Brokers) -> Offset {
         let alive = self.followers.iter().filter(|follower| brokers.eligible_epoch(follower.broker).is_some());
         alive.map(|follower| follower.log_start).fold(self.log_start, Offset::min)

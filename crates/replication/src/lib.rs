@@ -1,14 +1,14 @@
-//! What one partition's leader and followers decide: in-sync replicas, high watermark, leader epochs and truncation,
-//! and the sequence numbers of idempotent producers.
+//! The decisions of one partition's leader and followers: in-sync replicas, high watermark, leader epochs and
+//! truncation, and the sequence numbers of idempotent producers.
 //!
-//! Layer 1: synchronous, no I/O. The log itself is the caller's: it passes log ends and the [`EpochHistory`] in, and
-//! carries out what comes back ([`LeaderEffects`], [`FollowerAction`]). Start with [`Leader`] and [`Follower`].
+//! Layer 1: synchronous, no I/O. The caller owns the log: it passes log ends and the [`EpochHistory`] in, and executes
+//! the results ([`LeaderEffects`], [`FollowerAction`]). Start with [`Leader`] and [`Follower`].
 //!
 //! Invariants that this crate keeps:
 //! - the high watermark (HW) is the smallest log end over the *maximal* ISR (committed and pending), never falls while a
 //!   leader leads, and does not move while the committed ISR is below `min.insync.replicas` (KIP-966);
-//! - a follower's progress counts for an ISR member only when it was reported under the very broker epoch that the ISR
-//!   entry carries (KIP-903);
+//! - a follower's progress counts for an ISR member only if it was reported under the broker epoch of that ISR entry
+//!   (KIP-903);
 //! - a log is truncated by leader epoch, never to the HW (KIP-101, KIP-279).
 
 pub mod effects;

@@ -1,5 +1,5 @@
-//! What a log knows of each idempotent producer: epoch and last sequences, so that a retry is recognised and a gap is
-//! refused. Kafka's rules (`ProducerStateManager`, `ProducerAppendInfo`).
+//! The state of each idempotent producer in a log: epoch and last sequences, to detect retries and refuse gaps. Kafka's
+//! rules (`ProducerStateManager`, `ProducerAppendInfo`).
 //!
 //! Owns one entry per producer id with its last five batches ([`RETAINED_BATCHES`], the number of requests that a Kafka
 //! producer has in flight). Invariants: cached batches are of the entry's epoch and in the order of the log;
@@ -15,10 +15,10 @@ use ottla_model::{ErrorCode, Offset, ProducerEpoch, ProducerId, TimestampMs};
 /// How many batches of each producer are remembered: Kafka's producers have at most five requests in flight.
 pub const RETAINED_BATCHES: usize = 5;
 
-/// No sequence number: what a batch without a producer, or a state without batches, says.
+/// The value for "no sequence": a batch without a producer, or a state without batches.
 pub const NO_SEQUENCE: i32 = -1;
 
-/// Who appends, which decides what is checked.
+/// The origin of a batch, which decides the checks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BatchOrigin {
     /// A producer: epoch and sequence are checked.
@@ -97,12 +97,12 @@ impl CachedBatch {
     }
 }
 
-/// What a producer's batch turned out to be.
+/// The classification of a producer's batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProducerCheck {
     /// The next batch of its producer, or the first that is known of it.
     New,
-    /// Already in the log. It is answered like the original: with its offsets, and not before the high watermark has
+    /// Already in the log. The response is that of the original: its offsets, and not before the high watermark has
     /// passed it (scenario 15).
     Duplicate(CachedBatch),
 }
@@ -141,8 +141,8 @@ impl ProducerError {
     }
 }
 
-/// One line of a producer snapshot file (version 1): the fields, in the file's order. A snapshot keeps each producer's
-/// last batch only; `last_sequence` is −1 where there is none.
+/// One entry of a producer snapshot file (version 1): the fields in the file's order. A snapshot keeps each producer's
+/// last batch only; `last_sequence` is −1 if there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ProducerSnapshot {
     pub producer_id: ProducerId,
@@ -218,7 +218,7 @@ impl ProducerStates {
         Self::default()
     }
 
-    /// Replaces everything by what a snapshot says, which was taken when the log ended at `end_offset`. Producers that
+    /// Replaces all states by those of a snapshot that was taken when the log ended at `end_offset`. Producers that
     /// have been idle for longer than `expiration_ms` at `now` are left out.
     pub fn load(
         &mut self,
@@ -250,7 +250,7 @@ impl ProducerStates {
         }
     }
 
-    /// What a snapshot of the log's end at [`Self::end_offset`] holds, by producer id.
+    /// The content of a snapshot at [`Self::end_offset`], by producer id.
     pub fn snapshot(&self) -> impl Iterator<Item = ProducerSnapshot> + '_ {
         self.producers.iter().map(|(&producer_id, producer)| {
             let last = producer.batches().last().copied().unwrap_or(CachedBatch::EMPTY);
@@ -267,7 +267,7 @@ impl ProducerStates {
         })
     }
 
-    /// Judges a batch before it is appended; offsets of `batch` are not looked at. A batch without a producer id is
+    /// Checks a batch before it is appended; the offsets of `batch` are ignored. A batch without a producer id is
     /// always new.
     ///
     /// # Errors
@@ -277,8 +277,8 @@ impl ProducerStates {
             return Ok(ProducerCheck::New);
         }
         let Some(producer) = self.producers.get(&batch.producer_id) else {
-            // Nothing is known of this producer, perhaps because its records have been removed or it has been idle for
-            // too long: any sequence is accepted, and nobody gets UNKNOWN_PRODUCER_ID any more (KIP-360).
+            // This producer is unknown; its records may have been removed, or it was idle for too long. Any sequence is
+            // accepted, and UNKNOWN_PRODUCER_ID is not used any more (KIP-360).
             return Ok(ProducerCheck::New);
         };
         if batch.producer_epoch == producer.epoch
@@ -338,7 +338,7 @@ impl ProducerStates {
         self.end_offset
     }
 
-    /// The log's end moved by records that no producer state speaks of (or the log starts over there).
+    /// The log's end moved by records without a producer (or the log restarts there).
     pub fn set_end_offset(&mut self, end_offset: Offset) {
         self.end_offset = end_offset;
     }
@@ -507,7 +507,7 @@ mod tests {
         let mut known = states(&[batch(0, 0, 5, 0), batch(1, 0, 1, 5)]);
         assert_eq!(known.cached_batches(ProducerId(7)).len(), 1);
         assert_eq!(known.last_of(ProducerId(7)), Some((ProducerEpoch(1), 0)));
-        // What the leader has accepted is followed, whatever it is.
+        // A follower accepts every batch that the leader accepted.
         let odd = batch(0, 77, 1, 6);
         assert_eq!(known.check(&odd, BatchOrigin::Replication), Ok(ProducerCheck::New));
         known.apply(&odd);

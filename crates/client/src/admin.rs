@@ -1,7 +1,8 @@
-//! What an administrator does: create, delete, enlarge and describe. Every broker accepts these; the one that Metadata names is asked first.
+//! Administration of topics: create, delete, enlarge and describe. Every broker accepts these requests; the controller
+//! in Metadata gets them first.
 //!
-//! They are tried again only while nothing was sent: a creation whose answer was lost may have happened, and the caller decides what
-//! "already exists" then means.
+//! They are retried only if nothing was sent: a creation whose response was lost may have happened, and the caller
+//! decides what "already exists" then means.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,17 +48,17 @@ pub struct NewPartitions {
     pub assignments: Vec<Vec<BrokerId>>,
 }
 
-/// What became of one topic of an admin request.
+/// The outcome of one topic of an admin request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicOutcome {
     pub name: String,
     pub error: ErrorCode,
     pub message: Option<String>,
-    /// All zero where the answer does not tell.
+    /// All zero if the response does not contain it.
     pub topic_id: TopicId,
-    /// −1 where the answer does not tell.
+    /// −1 if the response does not contain it.
     pub partition_count: i32,
-    /// −1 where the answer does not tell.
+    /// −1 if the response does not contain it.
     pub replication_factor: i16,
 }
 
@@ -91,9 +92,9 @@ pub struct DescribedPartition {
     pub replicas: Vec<BrokerId>,
     pub isr: Vec<BrokerId>,
     pub offline_replicas: Vec<BrokerId>,
-    /// None where the broker does not tell.
+    /// None if the broker does not send it.
     pub elr: Option<Vec<BrokerId>>,
-    /// None where the broker does not tell.
+    /// None if the broker does not send it.
     pub last_known_elr: Option<Vec<BrokerId>>,
 }
 
@@ -116,7 +117,7 @@ pub(crate) fn only_unsent(error: &ClientError) -> bool {
 }
 
 impl Client {
-    /// Creates topics; with `validate_only` it is only said what would happen. One outcome for each topic.
+    /// Creates topics; `validate_only` only checks whether they could be created. One outcome for each topic.
     pub async fn create_topics(
         &self,
         topics: &[NewTopic],
@@ -249,9 +250,10 @@ impl Client {
         self.retry(None, |_| true, attempt).await
     }
 
-    /// Page by page: an answer carries at most as many partitions as the broker allows, and says where to go on.
+    /// Page by page: a response contains at most as many partitions as the broker allows, and the position of the next
+    /// page.
     async fn describe_by_partitions(&self, names: &[String]) -> Result<Vec<DescribedTopic>, ClientError> {
-        /// How many pages are asked for at most, so that a broker whose cursor never moves cannot hold us.
+        /// Bound of the number of pages: a broker whose cursor never moves must not block the client for ever.
         const PAGES_MAX: usize = 10_000;
         let mut described: Vec<DescribedTopic> = Vec::new();
         let mut cursor: Option<Cursor> = None;

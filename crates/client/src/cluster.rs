@@ -1,4 +1,4 @@
-//! A cluster as a client sees it: connections to its brokers, the versions each speaks, a view of its topics, and retries.
+//! A client of a cluster: connections to its brokers, the versions of each, a view of its topics, and retries.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,7 +49,7 @@ fn with_port(address: &str) -> String {
     if after_host.contains(':') { address.to_owned() } else { format!("{address}:9092") }
 }
 
-/// A connection with what its broker speaks.
+/// A connection, with the broker's APIs and versions.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) connection: Connection,
@@ -63,7 +63,7 @@ impl Link {
         Ok(Arc::new(Self { connection, versions }))
     }
 
-    /// The newest version that both sides speak.
+    /// The newest version that both sides support.
     pub(crate) fn version(&self, api: Api) -> Result<i16, ClientError> {
         Ok(self.connection.newest(&self.versions, api)?.max)
     }
@@ -98,13 +98,14 @@ fn api_of<R: Request>() -> Result<Api, ClientError> {
 struct State {
     view: ClusterView,
     links: BTreeMap<BrokerId, Arc<Link>>,
-    /// Topics whose leaders are to be asked for before they are used again.
+    /// Topics whose leaders must be requested before their next use.
     stale: BTreeSet<String>,
     /// Topics of which a refusal named a newer leader: the next try need not wait.
     learnt: BTreeSet<String>,
-    /// Which broker hosts which group, as FindCoordinator last said.
+    /// The coordinator of each group, from the last FindCoordinator.
     coordinators: BTreeMap<String, BrokerId>,
-    /// The connection over which metadata were last asked for, while brokers' own addresses are not known or not reachable.
+    /// The last connection that was used for Metadata, as long as the brokers' own addresses are unknown or
+    /// unreachable.
     bootstrap: Option<Arc<Link>>,
 }
 
@@ -113,7 +114,7 @@ struct Inner {
     state: Mutex<State>,
 }
 
-/// A client of a cluster. Clones share connections and what is known of the cluster.
+/// A client of a cluster. Clones share connections and the view of the cluster.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -140,7 +141,7 @@ impl Client {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The cluster as the latest answers showed it; nothing is asked.
+    /// The cluster as of the latest responses; sends no request.
     pub fn view(&self) -> ClusterView {
         self.state().view.clone()
     }
@@ -159,7 +160,8 @@ impl Client {
         }
     }
 
-    /// Asks for the cluster's brokers and for these topics, or for all of them; the answer is also remembered. Topics are never created by it.
+    /// Requests the cluster's brokers and these topics, or all topics; the response updates the view. It never creates
+    /// topics.
     pub async fn metadata(&self, topics: Option<&[&str]>) -> Result<ClusterView, ClientError> {
         self.metadata_with(topics, false).await
     }
@@ -179,7 +181,7 @@ impl Client {
         let response = link.call(&request).await?;
         let mut state = self.state();
         if topics.is_none() {
-            // What is not in the list of all topics is no more.
+            // A topic that is missing in the list of all topics does not exist any more.
             let names: Vec<String> =
                 response.topics.iter().filter_map(|topic| topic.name.as_ref()).map(|name| name.0.to_string()).collect();
             state.view.topics.retain(|name, _| names.contains(name));
@@ -264,20 +266,20 @@ impl Client {
         }
     }
 
-    /// Which broker hosts a group, as far as this client has heard.
+    /// The coordinator of a group, if this client knows it.
     pub(crate) fn known_coordinator(&self, group: &str) -> Option<BrokerAddress> {
         let state = self.state();
         state.coordinators.get(group).and_then(|id| state.view.brokers.get(id)).cloned()
     }
 
-    /// Takes in what FindCoordinator said.
+    /// Stores the result of FindCoordinator.
     pub(crate) fn learn_coordinator(&self, group: &str, broker: BrokerAddress) {
         let mut state = self.state();
         state.coordinators.insert(group.to_owned(), broker.id);
         state.view.brokers.insert(broker.id, broker);
     }
 
-    /// Has a group's coordinator asked for again before it is next used.
+    /// Causes a new FindCoordinator for a group before its coordinator is used again.
     pub(crate) fn forget_coordinator(&self, group: &str) {
         self.state().coordinators.remove(group);
     }
@@ -297,11 +299,11 @@ impl Client {
         if topic.error.is_ok() { Ok(topic) } else { Err(ClientError::refused(topic.error)) }
     }
 
-    /// Who leads a partition: the view's answer if it names anybody, else the cluster's.
+    /// The leader of a partition: from the view if it has one, else from the cluster.
     pub async fn leader(&self, topic: &str, partition: PartitionId) -> Result<BrokerId, ClientError> {
         let mut view = self.topic(topic).await?;
         if !view.partitions.contains_key(&partition) {
-            // The topic may have grown since it was last asked for.
+            // The topic may have grown since the last request.
             self.forget(topic);
             view = self.topic(topic).await?;
         }
@@ -314,13 +316,14 @@ impl Client {
         Ok(found.leader)
     }
 
-    /// Has a topic's leaders asked for again before they are next used.
+    /// Causes a new Metadata request for a topic before its leaders are used again.
     pub fn forget(&self, topic: &str) {
         self.state().stale.insert(topic.to_owned());
     }
 
-    /// Runs `attempt` until it succeeds, fails for good, or the retry time-out is over; between two tries it waits, and has `topic`'s
-    /// leaders asked for again, unless the refusal itself named a newer one.
+    /// Runs `attempt` until it succeeds, fails with a definite error, or the retry timeout is over. Between two
+    /// attempts it waits, and requests `topic`'s leaders again, unless the error response itself contained a newer
+    /// leader.
     pub(crate) async fn retry<T, F>(
         &self,
         topic: Option<&str>,

@@ -1,4 +1,4 @@
-//! Configuration of topics, brokers, groups: what is set, and changes to it.
+//! Configurations of topics, brokers and groups: the current values, and changes.
 
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
@@ -14,9 +14,9 @@ use crate::error::{ClientError, Outcome};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ConfigResource {
     Topic(String),
-    /// One broker. It is asked itself: only it knows its static settings.
+    /// One broker. The request goes to that broker: only it knows its static settings.
     Broker(BrokerId),
-    /// What holds for every broker that sets nothing of its own.
+    /// The default for every broker without an own value.
     AllBrokers,
     Group(String),
 }
@@ -133,7 +133,7 @@ impl Client {
                 }
             }
         };
-        // Setting what is set already does no harm, but another's later change must not be undone by a repetition.
+        // Setting the same value again is harmless, but a retry must not undo a later change by another client.
         self.retry(None, |error| error.outcome() != Outcome::Unknown, attempt).await
     }
 

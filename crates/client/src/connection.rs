@@ -1,9 +1,9 @@
 //! One TCP connection to one broker.
 //!
-//! Requests are written under a lock, in the order of their correlation ids; a reader task hands answers to who waits for them, in the
-//! same order, as Kafka's brokers send them. Whatever goes wrong ends the connection: an answer that came late could otherwise be taken for
-//! another's. A request whose caller goes away while it waits does no harm; one whose caller goes away in the middle of writing ends
-//! the connection.
+//! Requests are written under a lock, in the order of their correlation ids. A reader task passes responses to the
+//! waiting callers in the same order, in which Kafka's brokers send them. Any error ends the connection: a late
+//! response could otherwise be matched with the wrong request. A caller that is dropped while it waits is harmless; one
+//! that is dropped in the middle of a write ends the connection.
 
 use std::collections::VecDeque;
 use std::io;
@@ -29,14 +29,14 @@ use crate::error::ClientError;
 /// How a connection behaves.
 #[derive(Clone, Debug)]
 pub struct ConnectionConfig {
-    /// What brokers log as the client's name.
+    /// The client id in brokers' logs.
     pub client_id: Option<String>,
     pub connect_timeout: Duration,
     /// How long an answer may take, counted from when the request was written; its own waiting time (a fetch's `max_wait_ms`) included.
     pub request_timeout: Duration,
     /// How many requests may wait for answers; more wait to be sent.
     pub in_flight_max: usize,
-    /// The largest answer that is accepted. A broker never sends more than was asked for and one batch.
+    /// The largest accepted response. A broker never sends more than the requested size and one batch.
     pub response_max_bytes: usize,
 }
 
@@ -52,14 +52,14 @@ impl Default for ConnectionConfig {
     }
 }
 
-/// Small answers are read together into one buffer of this size; what is larger is read straight into a buffer of its own.
+/// Small responses are read together into one buffer of this size; larger ones are read directly into their own buffer.
 const READ_AHEAD_BYTES: usize = 16 * 1024;
 
-/// Who waits for the next answers, in order.
+/// The callers that wait for the next responses, in order.
 struct Pending {
     correlation_id: i32,
     answer: oneshot::Sender<Result<Bytes, ClientError>>,
-    /// Given back when the answer is there: bounds what is in flight.
+    /// Returned with the response: bounds the requests in flight.
     _permit: OwnedSemaphorePermit,
 }
 
@@ -98,7 +98,7 @@ impl Shared {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Ends the connection: everyone who waits gets the error.
+    /// Ends the connection: all waiting callers get the error.
     fn close(&self, error: &ClientError) {
         self.closed.store(true, Ordering::Release);
         let waiting = std::mem::take(&mut *self.pending.lock());
@@ -181,7 +181,7 @@ impl Connection {
         })
     }
 
-    /// The address as it was given.
+    /// The configured address.
     pub fn address(&self) -> &str {
         &self.shared.address
     }
@@ -208,7 +208,7 @@ impl Connection {
     ) -> Result<Bytes, ClientError> {
         let waiting = async {
             let answer = self.write(encode).await?;
-            // The reader never drops a waiter without an answer, but for the runtime's end.
+            // The reader drops a waiting caller without a response only at the end of the runtime.
             answer.await.map_err(|_| self.shared.lost(io::ErrorKind::ConnectionAborted.into()))?
         };
         match tokio::time::timeout(timeout, waiting).await {
@@ -239,7 +239,7 @@ impl Connection {
         };
         let (answer, waiting) = oneshot::channel();
         self.shared.pending.lock().push_back(Pending { correlation_id, answer, _permit: permit });
-        // Closed between the check and the push: nobody would take this waiter off again.
+        // Closed between the check and the push: the reader would never remove this caller again.
         if self.shared.is_closed() {
             self.shared.close(&self.shared.closed_error());
         }
@@ -314,7 +314,8 @@ impl Connection {
         Ok(response)
     }
 
-    /// What the broker speaks, and which incarnation of it answers. A broker that does not know our newest version says so in a form that is understood.
+    /// The broker's APIs and versions, and its incarnation. A broker that does not support our newest version of
+    /// ApiVersions answers in version 0.
     pub async fn api_versions(&self) -> Result<ApiVersionsResponse, ClientError> {
         let client_id = self.config.client_id.as_deref();
         let mut version = Api::ApiVersions.served().max;
@@ -356,14 +357,14 @@ impl Connection {
         Ok(Some(produce::decode_response(version, &frame)?.1))
     }
 
-    /// The newest version of an API that both sides speak, from the broker's own list.
+    /// The newest version of an API that both sides support, from the broker's list.
     pub fn newest(&self, versions: &ApiVersionsResponse, api: Api) -> Result<VersionRange, ClientError> {
         let none = || ClientError::NoCommonVersion { address: self.shared.address.clone(), api };
         versions.common(api).ok_or_else(none)
     }
 }
 
-/// Reads answers until the connection ends, and gives each to the first who waits.
+/// Reads responses until the connection ends, and passes each to the first waiting caller.
 async fn read_answers(half: OwnedReadHalf, shared: Arc<Shared>, response_max_bytes: usize) {
     let mut frames = FrameReader::new(half);
     let error = loop {
@@ -379,7 +380,7 @@ async fn read_answers(half: OwnedReadHalf, shared: Arc<Shared>, response_max_byt
         let next = shared.pending.lock().pop_front();
         match next {
             Some(pending) if pending.correlation_id == correlation_id => {
-                // Who asked may have gone.
+                // The caller may be gone.
                 let _ = pending.answer.send(Ok(frame));
             }
             other => {

@@ -43,7 +43,7 @@ pub(crate) fn from_wire(ids: &[WireBrokerId]) -> Vec<BrokerId> {
     ids.iter().map(|id| BrokerId(id.0)).collect()
 }
 
-/// Milliseconds as the wire has them; what is longer than 24 days is 24 days.
+/// Milliseconds as a wire integer; durations above 24 days become 24 days.
 pub(crate) fn millis(duration: Duration) -> i32 {
     i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
 }

@@ -39,7 +39,8 @@ impl Client {
         Ok(broker)
     }
 
-    /// Runs `attempt` with a connection to the group's coordinator until it succeeds, fails for good, or the retry time-out is over.
+    /// Runs `attempt` with a connection to the group's coordinator until it succeeds, fails with a definite error, or
+    /// the retry timeout is over.
     pub(crate) async fn at_coordinator<T, F>(
         &self,
         group: &str,

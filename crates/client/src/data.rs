@@ -22,7 +22,7 @@ use crate::metadata::TopicView;
 /// From here on Produce and Fetch name topics by id.
 const TOPIC_IDS_FROM: i16 = 13;
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Produced {
     /// The first record's offset; [`Offset::UNKNOWN`] with acks 0.
@@ -32,11 +32,11 @@ pub struct Produced {
     pub log_start_offset: Offset,
 }
 
-/// How much a fetch asks for, and how long it waits.
+/// The size and wait time of a fetch.
 #[derive(Clone, Debug)]
 pub struct FetchOptions {
     pub max_wait: Duration,
-    /// The broker waits until so many bytes are there.
+    /// The broker waits until this number of bytes is available.
     pub min_bytes: i32,
     pub max_bytes: i32,
     pub isolation_level: IsolationLevel,
@@ -53,7 +53,7 @@ impl Default for FetchOptions {
     }
 }
 
-/// An offset that was asked for by time.
+/// The result of a look-up of an offset by time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FoundOffset {
     /// [`Offset::UNKNOWN`] if no record is that late.
@@ -63,7 +63,7 @@ pub struct FoundOffset {
     pub leader_epoch: LeaderEpoch,
 }
 
-/// The version to use for a topic: a broker that did not tell the topic's id is asked by name.
+/// The request version for a topic: without a topic id it is a version that uses names.
 fn with_topic(version: i16, topic: &TopicView) -> (i16, TopicRef) {
     if version < TOPIC_IDS_FROM || topic.id.is_zero() {
         (version.min(TOPIC_IDS_FROM - 1), TopicRef::Name(topic.name.clone()))

@@ -1,4 +1,5 @@
-//! What can go wrong, by what it means for the request: nothing happened, it was refused, or nobody knows.
+//! The client's errors, by their meaning for the request: it was not executed, it was refused, or its outcome is
+//! unknown.
 
 use std::io;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use ottla_model::ErrorCode;
 use ottla_protocol::{Api, CodecError, FrameError, WireError};
 
-/// What is certain about a request that failed.
+/// The certain knowledge about a failed request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// It was never sent as a whole: doing it again is safe.
@@ -66,7 +67,7 @@ impl ClientError {
         Self::Refused { code, message: None }
     }
 
-    /// What is certain about the request.
+    /// The certain knowledge about the request.
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Connect { .. }

@@ -1,4 +1,4 @@
-//! Groups as an administrator sees them: which there are, who is in them, and their end.
+//! Administration of groups: list, describe and delete.
 
 use std::collections::BTreeMap;
 
@@ -21,9 +21,9 @@ pub struct ListedGroup {
     pub group: String,
     /// `consumer` for groups of consumers; empty for one that only ever committed offsets.
     pub protocol_type: String,
-    /// As Kafka spells it (`Stable`); empty where the broker does not tell.
+    /// In Kafka's spelling (`Stable`); empty if the broker does not send it.
     pub state: String,
-    /// `classic` or `consumer`, as the broker spells it; empty where it does not tell.
+    /// `classic` or `consumer`, in the broker's spelling; empty if the broker does not send it.
     pub kind: String,
 }
 
@@ -36,7 +36,7 @@ pub struct GroupDescription {
     pub state: String,
     /// Whether it is one of KIP-848.
     pub is_consumer_protocol: bool,
-    /// The assignor, or the protocol that the members of a classic group agreed on; empty where there is none.
+    /// The assignor, or the protocol that the members of a classic group agreed on; empty if there is none.
     pub assignor: String,
     /// −1 in classic groups.
     pub group_epoch: i32,
@@ -53,11 +53,12 @@ pub struct GroupMember {
     /// As brokers show it: `/10.0.0.7`.
     pub host: String,
     pub assignment: Vec<TopicPartition>,
-    /// What it shall have in the end; none in classic groups.
+    /// The target assignment; none in classic groups.
     pub target_assignment: Option<Vec<TopicPartition>>,
     /// None in classic groups.
     pub epoch: Option<i32>,
-    /// Whether it speaks the consumer protocol: false for a classic member of a group of KIP-848, none in classic groups and where the broker does not tell.
+    /// Whether the member uses the consumer protocol: false for a classic member of a KIP-848 group, none in classic
+    /// groups and if the broker does not send it.
     pub is_upgraded: Option<bool>,
 }
 
@@ -88,8 +89,8 @@ impl Client {
         Ok(groups.into_values().collect())
     }
 
-    /// A group with its members, whichever protocol it speaks. One that does not exist is refused with GROUP_ID_NOT_FOUND, or, by older brokers,
-    /// shown as `Dead`.
+    /// A group with its members, with either protocol. For a group that does not exist the result is
+    /// GROUP_ID_NOT_FOUND, or, from older brokers, the state `Dead`.
     pub async fn describe_group(&self, group: &str) -> Result<GroupDescription, ClientError> {
         let attempt = |link: std::sync::Arc<crate::cluster::Link>| async move {
             let coordinator = self.coordinator(group).await?;

@@ -1,4 +1,4 @@
-//! What lies in the brokers' log directories, and the deletion of records from its beginning.
+//! The content of the brokers' log directories, and deletion of records from the beginning of a log.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,9 +18,9 @@ pub struct LogDir {
     pub path: String,
     pub error: ErrorCode,
     pub replicas: Vec<LogDirReplica>,
-    /// −1 where the broker does not tell.
+    /// −1 if the broker does not send it.
     pub total_bytes: i64,
-    /// −1 where the broker does not tell.
+    /// −1 if the broker does not send it.
     pub usable_bytes: i64,
 }
 
@@ -67,7 +67,8 @@ impl Client {
         dirs.collect()
     }
 
-    /// Deletes the records of a partition below an offset; −1 stands for its high watermark. The answer is the log's new start.
+    /// Deletes the records of a partition below an offset; −1 stands for its high watermark. Returns the log's new
+    /// start offset.
     pub async fn delete_records(
         &self,
         at: &TopicPartition,
@@ -87,7 +88,7 @@ impl Client {
             checked(answer.error_code)?;
             Ok(Offset(answer.low_watermark))
         };
-        // What is deleted stays deleted, however often it is asked for.
+        // A repetition is harmless: deleted records stay deleted.
         self.retry(Some(topic), |_| true, attempt).await
     }
 

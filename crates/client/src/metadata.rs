@@ -1,5 +1,5 @@
-//! What the client knows of the cluster: brokers, topics, leaders. An answer replaces what it speaks of; a leader that a broker names along with
-//! a refusal (KIP-951) replaces an older one at once.
+//! The client's view of the cluster: brokers, topics, leaders. A response replaces the topics that it contains; a
+//! leader in an error response (KIP-951) replaces an older one at once.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ impl BrokerAddress {
 pub struct PartitionView {
     pub partition: PartitionId,
     pub error: ErrorCode,
-    /// [`BrokerId::NONE`] where nobody leads.
+    /// [`BrokerId::NONE`] if there is no leader.
     pub leader: BrokerId,
     pub leader_epoch: LeaderEpoch,
     pub replicas: Vec<BrokerId>,
@@ -46,7 +46,7 @@ pub struct PartitionView {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicView {
     pub name: String,
-    /// All zero where the broker does not tell.
+    /// All zero if the broker does not send it.
     pub id: TopicId,
     pub error: ErrorCode,
     pub is_internal: bool,
@@ -57,7 +57,7 @@ pub struct TopicView {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ClusterView {
     pub cluster_id: Option<String>,
-    /// Whom admin requests go to; none if nobody is named.
+    /// The receiver of admin requests; none if Metadata has no controller.
     pub controller: Option<BrokerId>,
     pub brokers: BTreeMap<BrokerId, BrokerAddress>,
     pub topics: BTreeMap<String, TopicView>,
@@ -100,7 +100,7 @@ impl ClusterView {
                 is_internal: topic.is_internal,
                 partitions: partitions.collect(),
             };
-            // Without an id a topic may have been deleted and created anew, and count its epochs from 0.
+            // Without an id the topic may have been deleted and created again, with epochs from 0.
             let is_same = |known: &&TopicView| known.id == view.id && !known.id.is_zero();
             if let Some(known) = self.topics.get(&name).filter(is_same) {
                 view.keep_newer_leaders(known);

@@ -18,14 +18,14 @@ use crate::error::{ClientError, Outcome};
 
 /// Later versions of OffsetCommit and OffsetFetch name topics by id alone.
 const NAMES_UP_TO: i16 = 9;
-/// From here on OffsetFetch asks for several groups.
+/// The first version of OffsetFetch for several groups.
 const SEVERAL_GROUPS_FROM: i16 = 8;
 
 /// A position that a group committed: the next record to read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommittedOffset {
     pub offset: Offset,
-    /// The epoch of the record before it; none where the committer did not tell.
+    /// The epoch of the record before it; none if the committer did not send it.
     pub leader_epoch: Option<LeaderEpoch>,
     pub metadata: String,
 }
@@ -36,7 +36,7 @@ impl From<Offset> for CommittedOffset {
     }
 }
 
-/// Who commits.
+/// The member that commits.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Committer {
     pub member: String,
@@ -45,15 +45,15 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// Nobody in particular: accepted while the group has no members.
+    /// No member: accepted while the group has no members.
     pub fn nobody() -> Self {
         Self { member: String::new(), generation: -1, instance: None }
     }
 }
 
 impl Client {
-    /// What a group committed: for these partitions, or for all. Partitions without a committed offset are left out.
-    /// `require_stable` waits for transactions that commit offsets.
+    /// The committed offsets of a group, for these partitions or for all. Partitions without a committed offset are
+    /// left out. `require_stable` waits for transactions that commit offsets.
     pub async fn committed_offsets(
         &self,
         group: &str,
@@ -67,7 +67,8 @@ impl Client {
         self.at_coordinator(group, |_| true, attempt).await
     }
 
-    /// Commits offsets. What became of each partition; an error that concerns the coordinator as a whole is this call's, after retries.
+    /// Commits offsets. Returns the outcome of each partition; an error of the coordinator as a whole is returned after
+    /// retries.
     pub async fn commit_offsets(
         &self,
         group: &str,
@@ -78,7 +79,7 @@ impl Client {
         self.at_coordinator(group, |_| true, |link| async move { commit(&link, group, committer, offsets).await }).await
     }
 
-    /// Deletes committed offsets. What became of each partition.
+    /// Deletes committed offsets. Returns the outcome of each partition.
     pub async fn delete_offsets(
         &self,
         group: &str,

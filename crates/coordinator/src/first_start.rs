@@ -25,7 +25,7 @@ use crate::shared::Shared;
 
 /// Between two rounds of questions.
 const ROUND_PAUSE: Duration = Duration::from_millis(50);
-/// Waiting is said again this often.
+/// Interval of the log line while this coordinator waits.
 const REMIND_AFTER: Duration = Duration::from_secs(10);
 
 /// How this coordinator finds its quorum.
@@ -33,7 +33,7 @@ const REMIND_AFTER: Duration = Duration::from_secs(10);
 pub enum Way {
     /// Alone, at once.
     Alone { address: String },
-    /// By the configured list; with `bootstrap` without asking anybody.
+    /// From the configured list; with `bootstrap` without asking the peers.
     Listed { bootstrap: bool },
     /// By the list that a broker hands over.
     Told,
@@ -41,7 +41,7 @@ pub enum Way {
 
 type Voters = BTreeMap<CoordinatorId, Voter>;
 
-/// Waits until this disk may vote, and writes down with whom.
+/// Waits until this disk may vote, and stores the list of voters.
 pub async fn form(
     way: Way,
     shared: &Shared,
@@ -64,7 +64,7 @@ pub async fn form(
         }
     };
     let membership = Membership::new(voters.keys().copied())?;
-    // The membership first: a crash in between leaves a disk that asks again, and has still not voted.
+    // The membership first: after a crash in between the disk asks again, and has still not voted.
     store.bootstrap(membership.to_conf_state()).map_err(CoordinatorError::Store)?;
     identity.voters = voters;
     store.disk().write_identity(identity)?;
@@ -101,7 +101,7 @@ async fn agree(shared: &Shared) -> Result<Voters, CoordinatorError> {
                 Err(status) => missing.push(format!("{} at {} ({})", peer.id, peer.address, describe(&status))),
             }
         }
-        // A quorum that remembers this disk was formed with it: the others need not be asked.
+        // A quorum that knows this disk was formed with it: no other answers are needed.
         if missing.is_empty() || is_remembered {
             let voter = |(id, address): (CoordinatorId, String)| {
                 let disk = disks.get(&id).copied().flatten();
@@ -145,7 +145,7 @@ enum NotYet {
     Conflict(Conflict),
 }
 
-/// Who is behind a list of addresses, by id.
+/// The members behind a list of addresses, by id.
 async fn members_at(shared: &Shared, addresses: &[String]) -> Result<BTreeMap<CoordinatorId, String>, NotYet> {
     let ask = |address: &String| {
         let address = address.clone();

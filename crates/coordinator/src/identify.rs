@@ -1,4 +1,4 @@
-//! Asking another coordinator who it is.
+//! Requests another coordinator's identity.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::shared::{Shared, wire_voters};
 /// A coordinator answers this from memory.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Who answered.
+/// The identity of the coordinator that answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identified {
     pub id: CoordinatorId,
@@ -27,10 +27,10 @@ pub struct Identified {
     pub voters: BTreeMap<CoordinatorId, String>,
     /// None while its cluster has no id yet.
     pub cluster_id: Option<String>,
-    /// What it remembers of the one who asked.
+    /// Whether it knows this coordinator's disk.
     pub recognition: Recognition,
     pub known_disk: Option<IncarnationId>,
-    /// The Raft stream that was asked about is its own.
+    /// It opened the Raft stream with the token of the request.
     pub stream_confirmed: bool,
 }
 
@@ -42,8 +42,8 @@ pub async fn identify(shared: &Shared, channel: Channel) -> Result<Identified, S
     ask(shared, channel, Bytes::new()).await
 }
 
-/// Asks the coordinator at a member's own address whether it opened the Raft stream that came in its name. Ids of coordinators and disks
-/// are no secrets; that the answer comes from that address is what a stranger cannot arrange.
+/// Asks the coordinator at a member's configured address whether it opened the Raft stream that names it as the sender.
+/// Ids of coordinators and disks are public, but a stranger cannot answer from that address.
 pub async fn confirm_stream(
     shared: &Shared,
     address: &str,
@@ -103,11 +103,11 @@ pub fn names(voters: &BTreeMap<CoordinatorId, String>) -> String {
     voters.iter().map(|(id, address)| format!("{id}@{address}")).collect::<Vec<_>>().join(",")
 }
 
-/// Looks for what is wrong with an answer of the coordinator that is listed as `expected`. Lists are compared by ids: one quorum may
-/// be reached by different addresses.
+/// Checks the answer of the coordinator that is listed as `expected`. Lists are compared by ids: one quorum may have
+/// several addresses per member.
 pub fn check(shared: &Shared, address: &str, expected: CoordinatorId, found: &Identified) -> Result<(), Conflict> {
     let address = address.to_owned();
-    // First: what another cluster remembers or lists says nothing about this one.
+    // First: the disks and lists of another cluster are irrelevant for this one.
     if let (Some(ours), Some(theirs)) = (shared.cluster_id(), &found.cluster_id)
         && ours != *theirs
     {

@@ -1,9 +1,9 @@
-//! The metadata quorum's service: one member of the Raft quorum, the tree on its disk, and what brokers, the other members and
-//! people ask of it.
+//! The service of the metadata quorum: one member of the Raft quorum, the tree on its disk, and the gRPC services for
+//! brokers, other members and tools.
 //!
 //! - [`driver`]: the one thread that runs the node of [`ottla_quorum_node`], which decides everything.
 //! - [`rocksdb_store`]: the disk. [`first_start`]: how an empty one comes to vote.
-//! - [`peers`]: the streams to the other members. [`service`]: what is served.
+//! - [`peers`]: the streams to the other members. [`service`]: the gRPC services.
 //! - [`probe`]: dials brokers. [`telemetry`]: logs, health, metrics.
 //!
 //! [`run`] is the whole of it, for the binary and for processes that host a coordinator beside other things.
@@ -47,14 +47,15 @@ use rocksdb_store::{Disk, Identity, RocksDbStore};
 use shared::{Formed, Shared};
 use telemetry::Metrics;
 
-/// A client that is gone without a word is noticed after twice this, if its heartbeats did not tell before.
+/// A client that disappears without closing its connection is detected after twice this time, if its heartbeats did not
+/// show it before.
 const CLIENT_KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// The id of a coordinator that was given none: it is alone.
 const ONLY_ID: CoordinatorId = CoordinatorId(1);
 /// How long a stopping coordinator waits for its driver, beyond the driver's own bound for handing over.
 const DRIVER_END_TIMEOUT: Duration = Duration::from_millis(600);
 
-/// Runs one coordinator until `shutdown` resolves or it cannot go on. Must be called within a tokio runtime.
+/// Runs one coordinator until `shutdown` resolves or an error ends it. Must be called within a tokio runtime.
 pub async fn run(config: CoordinatorConfig, shutdown: impl Future<Output = ()>) -> Result<(), CoordinatorError> {
     Coordinator::bind(config).await?.run(shutdown).await
 }
@@ -121,7 +122,7 @@ impl Coordinator {
             self.identity.disk,
             self.config.data_dir.display()
         );
-        // Where peers have a port of their own, by the list that all have, what only they say is taken there alone.
+        // If the common list has a separate peer port, messages of peers are accepted only there.
         let own = self.config.servers.iter().find(|server| server.id == self.identity.id);
         let peers_use_client_port =
             self.peer.is_none() || own.is_none_or(|own| own.address.port == self.config.client_port);
@@ -182,7 +183,7 @@ impl Coordinator {
         stopped
     }
 
-    /// What others are told to connect to.
+    /// The address to which others connect.
     fn own_address(&self) -> String {
         if let Some(advertised) = &self.config.advertised_address {
             return advertised.to_string();
@@ -198,7 +199,7 @@ impl Coordinator {
     }
 }
 
-/// The driver ends when whoever hosts it is dropped, also in the middle of it.
+/// Stops the driver when its owner is dropped, even in the middle of an await.
 struct HaltOnDrop(DriverHandle);
 
 impl Drop for HaltOnDrop {
@@ -292,7 +293,7 @@ fn ticks(config: &CoordinatorConfig, duration: Duration) -> usize {
     usize::try_from(ticks).unwrap_or(usize::MAX).max(1)
 }
 
-/// Kafka's form: 22 characters of URL-safe base64, not beginning with a dash, which tools would take for a flag.
+/// Kafka's form: 22 characters of URL-safe base64, not beginning with a dash, which tools would treat as an option.
 fn random_cluster_id() -> ClusterId {
     loop {
         let text = IncarnationId(rand::random()).to_string();
@@ -360,7 +361,7 @@ fn take_configured_addresses(config: &CoordinatorConfig, identity: &mut Identity
     Ok(())
 }
 
-/// As ZooKeeper's images keep it, so that the volume alone tells who this is.
+/// As in ZooKeeper's images, so that the volume alone identifies the member.
 fn write_myid(config: &CoordinatorConfig, id: CoordinatorId) {
     let path = config.data_dir.join("myid");
     if !path.exists()

@@ -1,4 +1,4 @@
-//! The ports: bound before anything else is done, and guarded against those who speak another protocol.
+//! The ports: bound before any other step, and protected against clients with another protocol.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,17 +13,17 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// What every HTTP/2 client says first.
+/// The first bytes of every HTTP/2 client.
 const PREFACE: &[u8] = b"PRI ";
-/// A client that has said nothing for this long is left to the server, which has its own time-outs.
+/// A client that sends nothing for this time is passed to the server, which has its own timeouts.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections that wait for the server.
 const ACCEPTED_MAX: usize = 64;
 /// After a failed accept (no file descriptors left), before the next one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The connections of one port that speak HTTP/2. Ends when the receiver is dropped; each connection ends with `stop`, whatever
-/// streams are still open on it.
+/// The connections of one port that use HTTP/2. Ends when the receiver is dropped; each connection ends with `stop`,
+/// even if streams are still open on it.
 pub fn connections(listener: TcpListener, stop: CancellationToken) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(ACCEPTED_MAX);
     tokio::spawn(async move {
@@ -70,8 +70,8 @@ async fn speaks_http2(stream: TcpStream, peer: SocketAddr) -> Option<TcpStream> 
     None
 }
 
-/// A connection that reads as ended once the coordinator stops. The server itself would wait for open streams to end, and the other
-/// side would go on talking to nobody.
+/// A connection that reads as ended once the coordinator stops. Otherwise the server would wait for open streams to
+/// end, while the other side keeps sending to a stopped coordinator.
 pub struct Connection {
     stream: TcpStream,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,

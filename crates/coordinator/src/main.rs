@@ -8,11 +8,11 @@ use ottla_config::{CoordinatorConfig, Loaded, Sources};
 use ottla_coordinator::{CoordinatorError, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Frees what it can back to the system, and reserves lazily.
+/// Returns free memory to the system, and reserves address space without touching it.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// The driver has a thread of its own; what remains waits for sockets.
+/// The driver has its own thread; everything else waits for sockets.
 const WORKER_THREADS: usize = 1;
 
 /// One member of Ottla's metadata quorum. Configured by COORDINATOR_* (and cp-zookeeper's ZOOKEEPER_*) variables, a properties file,

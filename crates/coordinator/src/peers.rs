@@ -1,8 +1,8 @@
-//! The way to each other member: one stream of frames, dialled anew when it breaks.
+//! The connections to the other members: one stream of frames each, dialled again when it breaks.
 //!
-//! Raft bears lost, late and repeated messages, so nothing waits here: a queue that is full drops, a broken stream is reported, and
-//! what was queued for it is forgotten. Before each stream the peer is asked who it is, so that neither a wrong address nor a lost
-//! disk goes unnoticed.
+//! Raft tolerates lost, late and repeated messages, so nothing waits here: a full queue drops messages, a broken stream
+//! is reported, and its queued messages are dropped. Before each stream the peer's identity is checked, so that a wrong
+//! address or a lost disk is detected.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::error::CoordinatorError;
 use crate::identify::{self, Conflict};
 use crate::shared::Shared;
 
-/// Messages that may wait for one peer: what Raft has in flight at most, and its heartbeats.
+/// Bound of the messages that wait for one peer: the most that Raft has in flight, and its heartbeats.
 pub const QUEUED_MESSAGES_MAX: usize = 256;
 /// Larger messages are cut into frames of this size, so that a snapshot does not hold up a heartbeat's connection for long.
 const FRAME_BYTES_MAX: usize = 1024 * 1024;
@@ -49,7 +49,7 @@ enum End {
     Conflict(Conflict),
 }
 
-/// Runs until the driver drops the queue. What makes this coordinator unfit for its quorum is told to `fatal`.
+/// Runs until the driver drops the queue. An error that makes this coordinator unfit for its quorum goes to `fatal`.
 pub async fn run(
     mut peer: Peer,
     shared: Arc<Shared>,
@@ -78,7 +78,7 @@ pub async fn run(
                 let _ = fatal.send(conflict.into()).await;
                 return Ok(());
             }
-            // The other one is wrong, or both: the quorum goes on without it, and says so.
+            // The other member is misconfigured, or both are: the quorum continues without it, and logs the conflict.
             End::Conflict(conflict) => {
                 pause = REFUSED_PAUSE;
                 conflict.to_string()
@@ -99,7 +99,7 @@ pub async fn run(
     }
 }
 
-/// What waits was meant for a stream that is gone; Raft has been told, and sends what is still true.
+/// The waiting messages were for a stream that has ended; Raft knows of the loss, and sends current messages.
 async fn forget_queued(peer: &mut Peer, driver: &DriverHandle) {
     while let Ok(message) = peer.queue.try_recv() {
         if message.is_snapshot() {
@@ -168,7 +168,7 @@ async fn connect(
     }
 }
 
-/// Waits for room: what cannot be sent now fills the queue behind, which drops.
+/// Waits for room: messages that cannot be sent now fill the queue, which then drops.
 async fn send(
     shared: &Shared,
     frames: &mpsc::Sender<RaftFrame>,
@@ -194,7 +194,7 @@ async fn send(
     }
 }
 
-/// Whether nobody listens at the address: the process is gone, not merely slow.
+/// Whether the connection was refused: the process has ended, and is not merely slow.
 fn is_refused_connection(status: &Status) -> bool {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {

@@ -1,7 +1,7 @@
-//! Dials a broker and asks which incarnation it is: Kafka's ApiVersions, whose answer a broker of ours extends by a tagged field.
+//! Dials a broker and requests its incarnation with Kafka's ApiVersions, whose response has it in a tagged field.
 //!
-//! Only two answers prove anything: a refused connection (nobody listens there), and an incarnation. Everything else, from a missing
-//! route to an answer by something that is no broker of ours, is "unknown".
+//! Only two results prove something: a refused connection (no process listens), and an incarnation. Everything else,
+//! from a missing route to a response of another kind of server, is "unknown".
 
 use std::io::ErrorKind;
 
@@ -20,12 +20,12 @@ const ANSWER_BYTES_MAX: u32 = 64 * 1024;
 /// ApiVersions v3, correlation id 1, no client id; client software `ottla-coordinator`, version `1`.
 const REQUEST: &[u8] = b"\x00\x00\x00\x20\x00\x12\x00\x03\x00\x00\x00\x01\xff\xff\x00\x12ottla-coordinator\x021\x00";
 
-/// Dials once and tells the driver, within [`PROBE_TIMEOUT`].
+/// Dials once and sends the result to the driver, within [`PROBE_TIMEOUT`].
 pub async fn run(probe: Probe, driver: DriverHandle) {
     let Probe { broker, incarnation, endpoint } = probe;
     let result = dial(&endpoint.host, endpoint.port).await;
     tracing::debug!(%broker, host = endpoint.host, port = endpoint.port, ?result, "probed");
-    // A driver that has stopped wants to know nothing.
+    // A stopped driver needs no result.
     let _ = driver.send(Event::Probed { broker, incarnation, result }).await;
 }
 
@@ -50,7 +50,7 @@ async fn ask(host: &str, port: u16) -> std::io::Result<Option<IncarnationId>> {
         stream.read_exact(&mut answer).await?;
         Ok::<_, std::io::Error>(incarnation(&answer))
     };
-    // Somebody accepted: whatever goes wrong from here on is no refusal.
+    // The connection was accepted: a later error is not a refusal.
     Ok(answered.await.unwrap_or(None))
 }
 

@@ -1,4 +1,4 @@
-//! What the services and the peers' tasks of one coordinator share.
+//! The state that the services and the peers' tasks of one coordinator share.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -16,7 +16,7 @@ use tonic::Status;
 
 use crate::driver::{CurrentView, DriverHandle};
 
-/// Addresses that one broker's list may have; the rest is not asked.
+/// Bound of the addresses in one broker's list; further ones are ignored.
 pub const CONNECT_LIST_MAX: usize = 16;
 
 /// Watch streams of all clients together: brokers have one each.
@@ -39,7 +39,7 @@ pub struct Shared {
     formed: OnceLock<Formed>,
     /// The list that this coordinator was configured with, or agreed on while forming.
     voters: Mutex<BTreeMap<CoordinatorId, String>>,
-    /// Addresses that somebody said coordinators are at, for one that was told no list.
+    /// Addresses of coordinators that brokers sent, for a coordinator without a configured list.
     connect_lists: mpsc::Sender<Vec<String>>,
     watches: Arc<Semaphore>,
     raft_streams: Mutex<RaftStreams>,
@@ -48,7 +48,7 @@ pub struct Shared {
 /// The Raft streams between this member and the others, at most one each way with each.
 #[derive(Default)]
 struct RaftStreams {
-    /// Opened here: what confirms each to its receiver.
+    /// The tokens of streams that this coordinator opened, with which it confirms them to their receivers.
     outgoing: BTreeMap<CoordinatorId, Bytes>,
     /// Confirmed by their senders; ended by the next one of the same sender.
     incoming: BTreeMap<CoordinatorId, CancellationToken>,
@@ -80,7 +80,7 @@ impl Shared {
 
     pub fn set_formed(&self, formed: Formed) {
         *self.voters.lock() = formed.voters.iter().map(|(id, voter)| (*id, voter.address.clone())).collect();
-        // A second quorum on one disk cannot be: whoever calls this has just made the only one.
+        // A second quorum on one disk is impossible: the caller has just formed the only one.
         let _ = self.formed.set(formed);
     }
 
@@ -92,7 +92,8 @@ impl Shared {
         self.voters.lock().clone()
     }
 
-    /// Somebody told where coordinators are. Lost where nobody waits for it, or while an earlier one is looked at.
+    /// A broker sent addresses of coordinators. They are dropped if this coordinator does not wait for them, or while
+    /// it checks earlier ones.
     pub fn heard_of(&self, mut addresses: Vec<String>) {
         if self.formed.get().is_none() && !addresses.is_empty() {
             addresses.truncate(CONNECT_LIST_MAX);
@@ -120,7 +121,7 @@ impl Shared {
         self.formed().is_some_and(|formed| formed.role.borrow().role == Role::Leader)
     }
 
-    /// What a client is told that asks this coordinator for a decision while another leads.
+    /// The response to a client that requests a decision while another coordinator leads.
     pub fn not_leader(&self) -> NotLeader {
         let leader = self.formed().and_then(|formed| {
             let id = formed.role.borrow().leader.filter(|leader| *leader != self.id)?;
@@ -129,7 +130,7 @@ impl Shared {
         NotLeader { answered_by: self.id, leader }
     }
 
-    /// The cluster's id: as the tree has it, or, before there is one, as it was configured.
+    /// The cluster's id: from the tree, else from the configuration.
     pub fn cluster_id(&self) -> Option<String> {
         let known = self.formed().and_then(|formed| Some(formed.view.get().image.cluster_id()?.to_string()));
         known.or_else(|| self.configured_cluster_id.clone())
@@ -155,7 +156,7 @@ impl Shared {
         !token.is_empty() && self.raft_streams.lock().outgoing.get(&peer).is_some_and(|open| *open == token)
     }
 
-    /// The answer to `asker`, who shows this disk.
+    /// The response to `asker`, whose disk is `asker_disk`.
     pub fn identify(&self, asker: CoordinatorId, asker_disk: &[u8], stream_token: &[u8]) -> IdentifyResponse {
         let known = self.known_disk(asker);
         let recognition = match known {

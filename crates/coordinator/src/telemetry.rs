@@ -1,4 +1,4 @@
-//! What a coordinator tells about itself: log lines, and /healthz, /readyz, /metrics on a port of their own.
+//! Monitoring of a coordinator: log lines, and /healthz, /readyz, /metrics on a separate port.
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::clock::Clock;
 
-/// A driver that has not looked at the clock for this long is not healthy: it ticks 20 times a second.
+/// A driver that has not read the clock for this time is unhealthy: it ticks 20 times a second.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
 
 /// Sets up logging for the process. A second call changes nothing.
@@ -99,13 +99,13 @@ impl Metrics {
         self.synced_writes.observe(took);
     }
 
-    /// The driver is at work, or there is none yet: waiting for the others of a first start is no illness.
+    /// The driver runs, or does not exist yet: a coordinator that waits for the others at the first start is healthy.
     pub fn is_healthy(&self) -> bool {
         let last = MonotonicMs(self.last_tick_ms.load(Ordering::Relaxed));
         last.0 == 0 || self.clock.monotonic().since(last) < STALLED_AFTER
     }
 
-    /// A leader is known, and what it committed is applied here.
+    /// A leader is known, and its committed entries are applied here.
     pub fn is_ready(&self) -> bool {
         self.is_healthy()
             && self.leader.get() != 0
@@ -147,7 +147,7 @@ fn verdict(good: bool, otherwise: &'static str) -> (StatusCode, &'static str) {
     if good { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, otherwise) }
 }
 
-/// Raft's own log lines, at the levels that fit ours: what it calls info is for those who debug it.
+/// Raft's log lines, at matching levels: its info lines become debug lines.
 pub struct RaftLog;
 
 impl slog::Drain for RaftLog {

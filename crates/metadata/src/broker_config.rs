@@ -1,11 +1,12 @@
-//! The broker configurations that change while brokers run: which of them Kafka 4.3 lets change, for one broker or for all,
-//! and what each accepts (`DynamicBrokerConfig`, `DynamicConfig`). A name that is in no table (of a plugin, say) is kept as it is.
+//! The broker configurations that can change while brokers run: those of Kafka 4.3, for one broker or for all, with the
+//! accepted values (`DynamicBrokerConfig`, `DynamicConfig`). An unknown name (of a plugin, for example) is kept
+//! unchanged.
 
 use std::collections::BTreeMap;
 
 use crate::config_value::{InvalidValue, ValueKind};
 
-/// For whom a configuration may be set.
+/// The scope for which a configuration may be set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum UpdateMode {
     /// For one broker, named by its id.
@@ -182,13 +183,13 @@ pub fn find(name: &str) -> Option<&'static DynamicConfig> {
     DYNAMIC_CONFIGS.binary_search_by_key(&name, |config| config.name).ok().and_then(|at| DYNAMIC_CONFIGS.get(at))
 }
 
-/// The name without `listener.name.NAME.`, if it has such a prefix.
+/// The name without `listener.name.NAME.`, if it has that prefix.
 pub fn without_listener(name: &str) -> Option<&str> {
     name.strip_prefix("listener.name.")?.split_once('.').map(|(_, base)| base)
 }
 
-/// Checks the values that a change sets, for one broker or (`!per_broker`) for all. `is_known` tells the configurations that a
-/// broker has and that may not change.
+/// Checks the values that a change sets, for one broker or (`!per_broker`) for all. `is_known` returns whether a broker
+/// has a configuration that cannot change at run time.
 pub fn validate(
     values: &BTreeMap<&str, &str>,
     per_broker: bool,
@@ -236,7 +237,7 @@ mod tests {
 
     #[test]
     fn changes_are_refused_in_kafkas_words() {
-        /// What is set, whether for one broker, and what is said of it.
+        /// The entries, whether they are for one broker, and the expected error text.
         type Case = (&'static [(&'static str, &'static str)], bool, &'static str);
         // As Kafka 4.3's DynamicBrokerConfig.validateConfigs says it.
         let cases: &[Case] = &[

@@ -1,7 +1,7 @@
 //! How a configuration's text becomes a value, and in which words it is refused (Kafka's `ConfigDef`): shared by the
 //! configurations of topics, brokers and groups.
 
-/// The type of a configuration, with what it accepts beyond the type.
+/// The type of a configuration, with its range.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum ValueKind {
     Bool,
@@ -24,7 +24,7 @@ pub enum ValueKind {
     Short,
     /// One of these texts.
     Text(&'static [&'static str]),
-    /// Any text; what it means is checked, if at all, by whoever uses it.
+    /// Any text; the code that uses it checks the value, if at all.
     AnyText,
     /// A comma-separated list of any texts.
     AnyList,
@@ -45,7 +45,7 @@ pub enum Value {
     List(Vec<String>),
 }
 
-/// A text that is no value of its configuration; the words are Kafka's, and name what is accepted.
+/// A text that is not a valid value of its configuration; the error text is Kafka's and names the accepted values.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("Invalid value {value} for configuration {name}: {reason}")]
 pub struct InvalidValue {

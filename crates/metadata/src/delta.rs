@@ -1,4 +1,4 @@
-//! What one revision (or the way from one image to another) changed. Lists only what differs, with both sides.
+//! The changes of one revision (or between two images): only the differences, with both sides.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub struct Delta {
     pub configs: Vec<ConfigEntity>,
     /// `/controller` names another broker, or none, or one for the first time.
     pub controller_changed: bool,
-    /// Nodes whose payload this release cannot read: they are left out of the image. Somebody should log them.
+    /// Nodes whose payload this release cannot decode. They are missing in the image; the caller should log them.
     pub undecodable: Vec<Path>,
 }
 

@@ -1,37 +1,41 @@
 //! How the state of one partition changes: its ISR, ELR and leader together (Kafka's `PartitionChangeBuilder`, KIP-966).
 //!
 //! Rules:
-//! - A leader that is in the ISR and active leads on. Otherwise the first replica, in order of preference, that is in the ISR and active.
-//!   Otherwise a leader that is about to shut down, while it lives. Otherwise the first active one of the ELR: the HW stood still since it left the ISR, so it holds all that is committed.
-//!   Otherwise nobody: the leader epoch moves on all the same, so that the old leader is fenced.
-//! - The ISR never becomes empty. Its last member stays while nobody can be elected in its place. Unlike Kafka, which
-//!   lets the ISR run empty, the last member stays named: that it was last, and in which epoch, is what the next election needs.
-//! - Who leaves the ISR while it is below min.insync.replicas goes to the ELR; so does a last member that an ELR member
-//!   replaces. The ELR ends when the ISR has min.insync.replicas members again. Who comes back from an unclean shutdown
-//!   is in neither: an ELR member replaces it even as the last member of the ISR, live or not yet.
-//! - Nor is who cannot read its log (it is offline: its directory failed, or the log is damaged): it leads nothing before it
-//!   registers anew. Who has lost its log is marked where it is the last member, and leads in no later life either.
-//! - What min.insync.replicas is, is a matter of the partition's leader: the HW stands still by its configuration.
+//! - A leader that is in the ISR and active stays the leader. Otherwise the first replica, in order of preference, that
+//!   is in the ISR and active. Otherwise the current leader, if it is shutting down but alive. Otherwise the first
+//!   active replica of the ELR: the HW has not moved since it left the ISR, so it has all committed records. Otherwise
+//!   there is no leader; the leader epoch grows nevertheless, so that the old leader is fenced.
+//! - The ISR never becomes empty. Its last member stays while no other replica can be elected. Unlike Kafka, which lets
+//!   the ISR become empty, the tree keeps the last member and its epoch: the next election needs both.
+//! - A replica that leaves the ISR while the ISR is below min.insync.replicas joins the ELR; so does a last member that
+//!   an ELR member replaces. The ELR is cleared when the ISR has min.insync.replicas members again. A replica that
+//!   returns from an unclean shutdown is in neither: an ELR member replaces it even as the last member of the ISR,
+//!   whether that member is live yet or not.
+//! - Neither is a replica that cannot read its log (offline: its directory failed, or the log is damaged): it leads
+//!   nothing before it registers again. A last member that has lost its log is marked, and does not lead in a later
+//!   incarnation either.
+//! - The effective min.insync.replicas is that of the partition's leader, whose configuration decides when the HW
+//!   moves.
 
 use ottla_model::{BrokerEpoch, BrokerId, ControllerEpoch};
 
 use crate::image::{IsrMember, PartitionState};
 
-/// What an election needs to know of the cluster.
+/// The facts about the cluster that an election needs.
 pub trait Electorate {
-    /// The epoch of a broker that may be given this partition: registered, ready, not shutting down, and with a log
-    /// that its place in the ISR or ELR speaks for.
+    /// The epoch of a broker that may lead this partition: registered, ready, not shutting down, and with the log that
+    /// its ISR or ELR entry refers to.
     fn acceptable(&self, broker: BrokerId, state: &PartitionState) -> Option<BrokerEpoch>;
 
-    /// Whether this very incarnation of an ISR member still runs: it may lead on while nobody else can, even if it is
-    /// about to shut down.
+    /// Whether this incarnation of an ISR member still runs: it may stay the leader while no other replica can lead,
+    /// even if it is shutting down.
     fn lives(&self, member: &IsrMember) -> bool;
 
     /// The effective min ISR (at least 1, at most the replicas) where `leader` leads.
     fn min_insync_replicas(&self, leader: BrokerId, state: &PartitionState) -> usize;
 
-    /// Whether `leader` is known to work with the min ISR that is configured now. While it may still work with a lower
-    /// one, its HW may move with fewer members than we think, and who leaves its ISR proves nothing.
+    /// Whether `leader` is known to use the configured min ISR. While it may still use a lower one, its HW may move
+    /// with fewer members than expected, and a replica that leaves its ISR may lack committed records.
     fn knows_min_insync_replicas(&self, leader: BrokerId, state: &PartitionState) -> bool;
 }
 
@@ -40,7 +44,7 @@ pub trait Electorate {
 pub struct PartitionChange<'a> {
     state: &'a PartitionState,
     isr: Vec<IsrMember>,
-    /// Not to lead, whatever the electorate says.
+    /// Must not lead, whatever the electorate returns.
     leaving: Option<BrokerId>,
     unclean: Option<BrokerId>,
     unclean_sole_member_wins: bool,
@@ -49,7 +53,7 @@ pub struct PartitionChange<'a> {
 }
 
 impl<'a> PartitionChange<'a> {
-    /// No change yet but an election, where the partition has no leader that may go on.
+    /// Only an election, if the partition has no leader that may stay.
     pub fn new(state: &'a PartitionState) -> Self {
         Self {
             state,
@@ -62,7 +66,7 @@ impl<'a> PartitionChange<'a> {
         }
     }
 
-    /// The ISR that the leader wants.
+    /// The ISR that the leader proposes.
     #[must_use]
     pub fn with_isr(mut self, isr: Vec<IsrMember>) -> Self {
         self.isr = isr;
@@ -108,18 +112,18 @@ impl<'a> PartitionChange<'a> {
         self
     }
 
-    /// The next state; none where nothing changes.
+    /// The next state; none if nothing changes.
     pub fn build(self, electorate: &dyn Electorate, controller_epoch: ControllerEpoch) -> Option<PartitionState> {
         let state = self.state;
         let is_unclean = |broker: &BrokerId| self.unclean == Some(*broker);
         let (leader, isr) = self.elect(electorate);
         let mut next = PartitionState { leader, isr, controller_epoch, ..state.clone() };
-        // What is in sync reads its log; a broker that says that it is offline says so for its epoch only.
+        // An in-sync replica reads its log; an offline mark applies only to the epoch in which the broker reported it.
         let joins = |broker: BrokerId| next.in_isr(broker) && !state.in_isr(broker);
         let is_replaced = |broker: BrokerId| self.offline.is_some_and(|member| member.broker == broker);
         let stay = state.offline.iter().filter(|member| !joins(member.broker) && !is_replaced(member.broker));
         next.offline = stay.copied().chain(self.offline).collect();
-        // Without a leader nobody moves the HW; the last one's configuration says what the ISR was worth.
+        // Without a leader the HW does not move; the last leader's configuration defines the guarantee of the ISR.
         let ruler = match (next.has_leader(), state.has_leader()) {
             (true, _) => leader,
             (false, true) => state.leader,
@@ -187,8 +191,8 @@ impl<'a> PartitionChange<'a> {
         if !self.isr.is_empty() {
             return (BrokerId::NONE, self.isr.clone());
         }
-        // The last member goes. If its log may have lost its end, an ELR member that has not come back yet stands in for
-        // it; its epoch is not known, so only a new incarnation of it will lead.
+        // The last member leaves. If its log may have lost its end, an ELR member that has not returned yet replaces
+        // it. The epoch of that member is unknown, so only a new incarnation of it will lead.
         let stand_in = elr().first().copied().filter(|_| self.unclean.is_some() && !self.unclean_sole_member_wins);
         match stand_in {
             Some(broker) => (BrokerId::NONE, vec![IsrMember { broker, epoch: BrokerEpoch::NONE }]),
@@ -196,7 +200,7 @@ impl<'a> PartitionChange<'a> {
         }
     }
 
-    /// The last member, marked where its log is gone. What nobody else holds cannot be lost to anybody: there it may lead.
+    /// The last member, marked if its log is gone. If no other replica has the records either, it may lead there.
     fn marked(&self, member: IsrMember) -> IsrMember {
         match self.lost == Some(member.broker) && self.state.replicas.len() > 1 {
             true => IsrMember::lost(member.broker),
@@ -324,7 +328,7 @@ mod tests {
         let next = build(PartitionChange::new(&before).without_unclean(BrokerId(1)), &live(&[2, 3]));
         assert_eq!((next.leader, next.isr, next.elr), (BrokerId(2), members(&[2]), vec![]));
         assert_eq!(next.last_known_elr, ids(&[1]));
-        // Not back yet: it stands in, and leads once it is.
+        // Not back yet: it replaces the last member, and leads when it returns.
         let waits = build(PartitionChange::new(&before).without_unclean(BrokerId(1)), &live(&[3]));
         assert_eq!((waits.leader, waits.elr.clone()), (BrokerId::NONE, vec![]));
         assert!(waits.is_sole_member(BrokerId(2)) && waits.leader_epoch == LeaderEpoch(5));

@@ -1,5 +1,5 @@
-//! The configurations of a group (KIP-848 and its successors): names, types and ranges of Kafka 4.3 (`GroupConfig`), and the
-//! texts with which Kafka refuses a value. What a group does not set, its broker's `group.*` property decides.
+//! The configurations of a group (KIP-848 and its successors): names, types and ranges of Kafka 4.3 (`GroupConfig`),
+//! and Kafka's error texts. A value that is not set on a group comes from its broker's `group.*` property.
 
 use std::collections::BTreeMap;
 
@@ -187,8 +187,8 @@ pub fn find(name: &str) -> Option<&'static GroupConfigKey> {
     GROUP_CONFIGS.binary_search_by_key(&name, |key| key.name).ok().and_then(|at| GROUP_CONFIGS.get(at))
 }
 
-/// Checks what is set on a group as a whole. `of_broker` is the value of a broker's property; where nobody knows it (the quorum
-/// has no such properties), names, types and ranges alone are judged.
+/// Checks all entries of a group together. `of_broker` returns the value of a broker's property; if it is unknown (the
+/// quorum has no such properties), only names, types and ranges are checked.
 pub fn validate(
     set: &BTreeMap<String, String>,
     of_broker: impl Fn(&str) -> Option<String>,

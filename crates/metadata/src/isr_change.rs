@@ -1,12 +1,12 @@
-//! What a leader's request to change an ISR is worth: a compare-and-set on leader epoch and partition epoch, with
-//! Kafka's error codes, and a look at every member that is wanted (KIP-841, KIP-903).
+//! Checks a leader's request to change an ISR: a compare-and-set on leader epoch and partition epoch, with Kafka's
+//! error codes, and a check of every requested member (KIP-841, KIP-903).
 
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode};
 
 use crate::controller::AlterPartition;
 use crate::image::{Image, IsrMember, PartitionState};
 
-/// What is to be done with the request.
+/// The decision on the request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum IsrDecision {
     /// The ISR becomes this, each member in the epoch that it is registered with.
@@ -16,7 +16,7 @@ pub enum IsrDecision {
     Refused(ErrorCode),
 }
 
-/// Judges one partition's part of a request that `leader` made (its broker epoch was checked before).
+/// Checks one partition of a request of `leader`, whose broker epoch was checked before.
 ///
 /// `any_epoch_joins` takes the rule of KIP-903 out, for simulations that must notice.
 pub fn judge(
@@ -61,7 +61,7 @@ pub fn judge(
     }
 }
 
-/// Whether the ISR is what the request wants, in the incarnations that it means.
+/// Whether the ISR already equals the requested one, with the same incarnations.
 fn is_target(state: &PartitionState, request: &AlterPartition) -> bool {
     let is_member = |wanted: &IsrMember| {
         state.isr_member(wanted.broker).is_some_and(|m| !wanted.epoch.is_known() || m.epoch == wanted.epoch)
@@ -69,8 +69,8 @@ fn is_target(state: &PartitionState, request: &AlterPartition) -> bool {
     state.isr.len() == request.isr.len() && request.isr.iter().all(is_member)
 }
 
-/// The epoch in which a broker may be a member; none where it may not: fenced, not ready, shutting down (but for the
-/// leader, who stays until somebody takes over), or another incarnation than the leader saw.
+/// The epoch in which a broker may be a member; none if it may not: fenced, not ready, shutting down (except the
+/// leader, which stays until another replica takes over), or another incarnation than the one that the leader saw.
 fn eligible_epoch(
     image: &Image,
     state: &PartitionState,
@@ -80,8 +80,8 @@ fn eligible_epoch(
 ) -> Option<BrokerEpoch> {
     let registration = image.broker(wanted.broker)?;
     let may_be = registration.ready && (!registration.shutting_down || wanted.broker == leader);
-    // Kafka lets any replica in where the leader knows no epoch. Here only who is in already: a newcomer without an
-    // epoch may be the life before (scenario 4).
+    // Kafka accepts any replica if the leader does not know its epoch. Here only a current member is accepted: a new
+    // one without an epoch may be a former incarnation (scenario 4).
     let is_meant = match wanted.epoch.is_known() {
         true => wanted.epoch == registration.epoch,
         false => state.isr_member(wanted.broker).is_some_and(|member| member.epoch == registration.epoch),

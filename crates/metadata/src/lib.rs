@@ -1,11 +1,11 @@
-//! The cluster's state and the decisions about it: the [`tree`] as ZooKeeper would hold it, the typed [`image`] of it,
-//! and the [`controller`], which turns what happens to the cluster into transactions of the tree.
+//! The cluster's state and the decisions about it: the [`tree`] with ZooKeeper's paths, the typed [`image`] of it, and
+//! the [`controller`], which turns cluster events into transactions of the tree.
 //!
 //! Layer 1: synchronous and deterministic. Time, wall clock and entropy come in with each input; collections are
 //! ordered; nothing here does I/O. Protobuf types stop at [`nodes`].
 //!
-//! The way in: [`tree::Tree::apply`] (what every coordinator does with a committed entry), [`image::Image::apply`]
-//! (what every coordinator and broker does with the changes), [`controller::Controller`] (what only the quorum leader has).
+//! Start with [`tree::Tree::apply`] (every coordinator, for a committed entry), [`image::Image::apply`] (every
+//! coordinator and broker, for the changes), [`controller::Controller`] (only the quorum leader).
 
 pub mod broker_config;
 pub mod config_value;

@@ -1,5 +1,5 @@
-//! The limits of what may come into the tree, one table. Whatever is above one of them is refused where it comes in, with
-//! one of Kafka's errors. `docs/limits.md` shows the same table for operators.
+//! The limits of the tree's content, in one table. A request above a limit is refused on arrival, with one of Kafka's
+//! errors. `docs/limits.md` shows the same table for operators.
 //!
 //! The reasons meet in one: an entry that is proposed must be readable by every member, and every change must fit the
 //! messages by which it travels to other coordinators and to brokers (16 MiB).
@@ -20,8 +20,8 @@ pub const MAX_PATH_BYTES: usize = 1024;
 /// is a path.
 pub const MAX_ENTITY_NAME_BYTES: usize = 300;
 
-/// All configurations of one entity together. The longest that anybody needs is a list of throttled replicas: 100,000
-/// of them.
+/// All configurations of one entity together. The longest useful value is a list of throttled replicas: 100,000 of
+/// them.
 pub const MAX_CONFIG_BYTES: usize = 1024 * 1024;
 
 /// The name of one configuration. Kafka's own have at most 60 bytes; plugins choose theirs.
@@ -47,17 +47,17 @@ pub const MAX_ENDPOINTS: usize = 64;
 /// most 32,767, which a longer rack would break in every Metadata response.
 pub const MAX_REGISTRATION_TEXT_BYTES: usize = 255;
 
-/// The address that a coordinator shows for people to read; what is longer is cut.
+/// The address that a coordinator shows to operators; a longer one is cut.
 pub const MAX_ADDRESS_BYTES: usize = 300;
 
-/// Decided admin requests that the tree remembers, so that a retry is answered as the first try: a thousand a minute would be
-/// many, and each is asked for again within seconds.
+/// Decided admin requests that the tree keeps, so that a retry gets the first response. A thousand requests per minute
+/// would be many, and a retry follows within seconds.
 pub const MAX_REMEMBERED_REQUESTS: usize = 256;
 
 /// All of these together. The largest single one, of 10,000 topics deleted by their ids, has 3 MB.
 pub const MAX_REMEMBERED_BYTES: usize = 1024 * 1024;
 
-/// The text of an error. It quotes what a client sent; a response must not be a multiple of its request.
+/// The text of an error. It quotes a client's input, and a response must not be a multiple of its request.
 pub const MAX_ERROR_TEXT_BYTES: usize = 1024;
 
 /// The text, cut at a character where it is longer.

@@ -1,8 +1,8 @@
 //! Sessions: which registered brokers live. Soft state of the quorum leader, lost and rebuilt with leadership.
 //!
-//! Three ways out, fastest first: a stream that ends is probed where the broker was reached before; a stream that stays
-//! away for the grace; silence for the session timeout. Time is counted from when this controller could listen, and
-//! stands still while it could not: a gap between two calls that is longer than the tick interval by L lengthens every
+//! A session ends in one of three ways, fastest first: its stream ends, and a probe of an address that was reached
+//! before is refused; its stream is missing for the grace period; it is silent for the session timeout. Only time in
+//! which this controller could listen counts: a gap between two calls that exceeds the tick interval by L extends every
 //! session by L (scenario 23).
 
 use std::collections::BTreeMap;
@@ -12,8 +12,8 @@ use ottla_model::{BrokerEpoch, BrokerId, IncarnationId, MonotonicMs, Revision};
 
 use crate::controller::{Beat, ProbeResult, StreamId};
 
-/// After this long a new quorum leader dials the brokers that have not opened a stream to it. Brokers reconnect within
-/// 100 ms; three times that is silence worth a look.
+/// After this time a new quorum leader dials the brokers that have not opened a stream to it. Brokers reconnect within
+/// 100 ms; three times that justifies a probe.
 pub const FIRST_PROBE_DELAY: Duration = Duration::from_millis(300);
 
 /// How often an incarnation that was never reached is dialled again, so that its end will be seen at once.
@@ -45,11 +45,11 @@ impl Reached {
     }
 }
 
-/// What a probe's end says about the broker.
+/// The meaning of a probe's result for the broker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     Alive,
-    /// Nobody listens any more, or another incarnation does, where this one was reached before.
+    /// The address was reached before, and now refuses connections or answers with another incarnation.
     Gone,
     Unknown,
 }
@@ -64,10 +64,10 @@ pub struct Session {
     stream: Option<StreamId>,
     /// Since when there is no stream; none while there is one or there never was.
     stream_lost: Option<MonotonicMs>,
-    /// When to dial, unless a stream opens before; none where nothing is to be learned.
+    /// The time of the next probe, unless a stream opens before; none if a probe would prove nothing.
     probe_at: Option<MonotonicMs>,
     is_probed: bool,
-    /// The newest revision that its heartbeats told of.
+    /// The newest revision in its heartbeats.
     pub image_revision: Revision,
     /// Its controlled shutdown was granted: the end of its stream is its end.
     pub is_leaving: bool,
@@ -118,7 +118,7 @@ impl Liveness {
         self.last_call = self.last_call.max(now);
     }
 
-    /// The sessions' clock: the monotonic one less the time in which nobody listened.
+    /// The sessions' clock: the monotonic clock minus the time in which this controller could not listen.
     fn clock(&self) -> MonotonicMs {
         MonotonicMs(self.last_call.0.saturating_sub(u64::try_from(self.stalled.as_millis()).unwrap_or(u64::MAX)))
     }
@@ -246,7 +246,8 @@ impl Liveness {
         }
     }
 
-    /// Whether a broker's stream has ended and nobody knows yet what became of the broker: each tick counts.
+    /// Whether a broker's stream has ended and the broker's state is still unknown: then the owner must tick at full
+    /// rate.
     pub fn is_unsettled(&self) -> bool {
         self.sessions.values().any(|session| session.stream_lost.is_some())
     }
@@ -313,11 +314,11 @@ mod tests {
         assert_eq!(liveness.expired().len(), 1);
         run(&mut reopened, 2_000);
         assert_eq!(reopened.expired(), []);
-        // The old stream's end, told late, means nothing.
+        // A late end of an older stream is ignored.
         assert_eq!(reopened.stream_closed(StreamId(1)), None);
     }
 
-    /// Scenario 23: a leader that stalls fences nobody for the time it did not listen.
+    /// Scenario 23: a leader that stalls does not fence a broker for time in which it could not listen.
     #[test]
     fn a_stall_lengthens_every_session() {
         let mut liveness = liveness();

@@ -141,7 +141,7 @@ pub fn place(
     let mut placed = Vec::with_capacity(partitions);
     for round in 1..=partitions {
         // After as many partitions as there are brokers the pattern would repeat: the same brokers would always follow
-        // the same leaders. Deal anew.
+        // the same leaders. Therefore the order is shuffled again.
         if since_dealt == active && active > 1 {
             seeded.shuffle(&mut racks);
             for rack in &mut racks {

@@ -1,4 +1,4 @@
-//! Transactions of the tree: what a Raft entry carries.
+//! Transactions of the tree: the content of a Raft entry.
 //!
 //! A transaction holds decided values and expected versions, never an instruction to compute: members on different
 //! releases cannot diverge, and an entry that is applied twice is refused the second time.
@@ -8,7 +8,7 @@ use prost::Message;
 
 use crate::tree::{InvalidPath, Path};
 
-/// One change of a transaction. Changes apply in order; a later one sees what an earlier one wrote.
+/// One change of a transaction. Changes apply in order; a later change sees the result of earlier ones.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
     /// The node must not exist.

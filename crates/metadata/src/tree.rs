@@ -2,8 +2,8 @@
 //!
 //! Invariants: a node's version counts the writes since its creation, from 0; `created ≤ modified ≤` the tree's
 //! revision; the revision only grows. A parent path need not exist as a node: `/brokers/topics/T/partitions` is shown
-//! because a state lies below it. Applying the same transactions at the same revisions gives the same tree everywhere.
-//! Cloning a tree is cheap (persistent map), which is what makes snapshots and speculation cheap.
+//! because a state exists below it. The same transactions at the same revisions give the same tree on every member.
+//! Cloning a tree is cheap (persistent map), which makes snapshots and speculation cheap.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,7 +75,7 @@ impl Path {
         }
     }
 
-    /// What every path below this one begins with.
+    /// The common prefix of all paths below this one.
     fn prefix(&self) -> String {
         if &*self.0 == "/" { "/".to_owned() } else { format!("{}/", self.0) }
     }
@@ -99,14 +99,14 @@ impl Borrow<str> for Path {
     }
 }
 
-/// What the tree holds at a path.
+/// A node of the tree.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Node {
     /// The protobuf form of the node's kind (see [`crate::nodes`]); empty where the kind has none.
     pub payload: Bytes,
     pub created: Revision,
     pub modified: Revision,
-    /// Writes since the creation, from 0; what transactions expect.
+    /// Number of writes since the creation, from 0; transactions compare it.
     pub version: i32,
 }
 
@@ -145,7 +145,7 @@ impl Node {
     }
 }
 
-/// What a transaction made of one path: the node as it is now, or none where it was deleted.
+/// The result of a transaction at one path: the new node, or none if it was deleted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeChange {
     pub path: Path,
@@ -210,8 +210,8 @@ impl Tree {
             .take_while(move |(path, _)| path.as_str().starts_with(&prefix))
     }
 
-    /// The names below `path` as ZooKeeper's `ls` shows them, sorted: also of parents that are no nodes themselves.
-    /// Costs a look-up a name, not a walk of what lies below.
+    /// The names below `path` as ZooKeeper's `ls` shows them, sorted; also of parents that are not nodes themselves.
+    /// Costs one look-up per name, not a scan of everything below.
     pub fn children(&self, path: &Path) -> Vec<String> {
         let prefix = path.prefix();
         let mut names = BTreeSet::new();
@@ -227,7 +227,7 @@ impl Tree {
                 }
                 Some((name, _)) => {
                     names.insert(name.to_owned());
-                    // '0' is the character after '/': the rest of what lies below this name is skipped.
+                    // '0' is the character after '/': skips everything below this name.
                     Bound::Included(format!("{prefix}{name}0"))
                 }
             };
@@ -265,7 +265,7 @@ impl Tree {
         Ok(touched.into_iter().map(|(path, node)| NodeChange { path, node }).collect())
     }
 
-    /// What one change makes of its path; none for a check that holds.
+    /// The new node of a change; none for a successful version check.
     #[allow(clippy::type_complexity)]
     fn changed<'a>(
         nodes: &OrdMap<Path, Node>,

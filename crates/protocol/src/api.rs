@@ -1,7 +1,7 @@
 //! The table of APIs: keys, names, the versions that are served and advertised, where flexible versions begin, and how
 //! large a body may be.
 //!
-//! Only what exists is in the table: a client may trust that an advertised version is answered.
+//! The table contains only implemented versions: every advertised version is answered.
 
 use std::fmt;
 
@@ -64,7 +64,7 @@ impl VersionRange {
         (self.min..=self.max).contains(&version)
     }
 
-    /// What both ranges have; none if they have nothing in common.
+    /// The intersection of both ranges; none if it is empty.
     pub fn intersect(self, other: Self) -> Option<Self> {
         let (min, max) = (self.min.max(other.min), self.max.min(other.max));
         (min <= max).then_some(Self { min, max })
@@ -134,8 +134,8 @@ impl Api {
     ];
 
     /// Versions are those of Kafka 4.3. Body sizes: a Produce is bounded by `socket.request.max.bytes` alone; lists of
-    /// topics and partitions get room for some 100,000 entries; what members bring along ends in records of at most a MiB, of which a
-    /// SyncGroup has many members'; the rest carries a name or two.
+    /// topics and partitions get room for about 100,000 entries; data of group members ends in records of at most 1
+    /// MiB, and a SyncGroup has the data of many members; the others contain one or two names.
     fn spec(self) -> Spec {
         let spec = |name, served, flexible_from, body_max_bytes| Spec { name, served, flexible_from, body_max_bytes };
         match self {
@@ -221,7 +221,7 @@ impl Api {
         if self.is_flexible(version) { 2 } else { 1 }
     }
 
-    /// 1 (with tagged fields) or 0. ApiVersions answers with 0 always: its client does not yet know what the broker speaks.
+    /// 1 (with tagged fields) or 0. ApiVersions always uses 0: its client does not know the broker's versions yet.
     pub fn response_header_version(self, version: i16) -> i16 {
         i16::from(self != Self::ApiVersions && self.is_flexible(version))
     }

@@ -1,9 +1,10 @@
-//! What a request body may ask a decoder to allocate, judged before one runs.
+//! Checks how much a decoder would allocate for a request body, before it runs.
 //!
-//! `kafka_protocol` hands array lengths from the wire to `Vec::with_capacity`: four bytes can ask for 144 GiB. So each body
-//! is first walked here by a description of its schema, without allocating: every array must fit into the bytes that
-//! are there, all arrays together stay under [`ELEMENTS_MAX`], all tagged fields under [`TAGGED_FIELDS_TOTAL_MAX`]. A body that passes grows, decoded, by less than 64 MiB. Produce, Fetch, OffsetCommit and
-//! OffsetFetch have parsers of their own ([`crate::messages`]) that hold the same bounds themselves.
+//! `kafka_protocol` passes array lengths from the wire to `Vec::with_capacity`: four bytes can request 144 GiB. So each
+//! body is first walked here by a description of its schema, without allocating: every array must fit into the
+//! remaining bytes, all arrays together must be below [`ELEMENTS_MAX`], all tagged fields below
+//! [`TAGGED_FIELDS_TOTAL_MAX`]. Decoding a body that passes adds less than 64 MiB. Produce, Fetch, OffsetCommit and
+//! OffsetFetch have their own parsers ([`crate::messages`]) with the same bounds.
 
 use std::ops::Range;
 
@@ -261,8 +262,8 @@ pub fn check(api_key: i16, version: i16, body: &[u8]) -> Result<(), BoundsError>
     walk(api_key, version, body).map(|_| ())
 }
 
-/// As [`check`]; returns the body with what is not UTF-8 in its strings replaced (see [`wire::text`]), because the schema's
-/// decoders refuse such strings. A body of good strings, nearly all, comes back as it is.
+/// As [`check`]; returns the body with invalid UTF-8 in its strings replaced (see [`wire::text`]), because the schema's
+/// decoders refuse such strings. A body with valid strings, the usual case, is returned unchanged.
 pub fn check_and_repair(api_key: i16, version: i16, body: Bytes) -> Result<Bytes, BoundsError> {
     let not_utf8 = walk(api_key, version, &body)?;
     if not_utf8.is_empty() {
@@ -376,7 +377,7 @@ impl Walk<'_> {
         self.structure(fields)
     }
 
-    /// The number of elements of an array, 0 for null, taken from what may still come.
+    /// The number of elements of an array, 0 for null, subtracted from the remaining allowance.
     fn array(&mut self, element_min_bytes: usize) -> Result<usize, WireError> {
         let count = self.reader.nullable_array(self.flexible, element_min_bytes, usize::MAX)?.unwrap_or(0);
         let left = u32::try_from(count).ok().and_then(|count| self.elements.checked_sub(count));

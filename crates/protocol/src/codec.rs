@@ -28,7 +28,7 @@ fn api_of<R: Request>() -> Result<Api, CodecError> {
 }
 
 /// Decodes the body of a request: `decode_request::<MetadataRequest>(header.api_version, body)`. `body` begins where
-/// [`frame::parse_header`] said.
+/// [`frame::parse_header`] ended.
 pub fn decode_request<R: Request>(version: i16, body: Bytes) -> Result<R, CodecError> {
     let api = api_of::<R>()?;
     let mut body = bounds::check_and_repair(api.key(), version, body)?;

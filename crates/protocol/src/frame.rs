@@ -1,6 +1,6 @@
 //! The outside of every message: four bytes of length, then a header.
 //!
-//! Invariant: whatever the bytes, the parsers return; a header is accepted only for an API and version that is served.
+//! Invariant: the parsers return for any input; a header is accepted only for a supported API and version.
 
 use bytes::{BufMut, BytesMut};
 use std::borrow::Cow;
@@ -32,7 +32,8 @@ pub enum FrameError {
 }
 
 impl FrameError {
-    /// The header to answer with version 0 of ApiVersions and `UNSUPPORTED_VERSION`; none where the connection is to be closed.
+    /// The header for a response with version 0 of ApiVersions and `UNSUPPORTED_VERSION`; none if the connection must
+    /// be closed.
     pub fn answerable(&self) -> Option<&RequestHeader> {
         match self {
             Self::UnsupportedVersion { api: Api::ApiVersions, header } => Some(header),
@@ -41,7 +42,7 @@ impl FrameError {
     }
 }
 
-/// What every request begins with.
+/// The header of every request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RequestHeader {
     pub api_key: i16,

@@ -2,10 +2,10 @@
 //!
 //! - [`frame`]: the length prefix and the request header.
 //! - [`api`]: the APIs that are served, their version ranges and header versions.
-//! - [`bounds`]: what a body may ask a decoder to allocate, judged before one runs.
+//! - [`bounds`]: checks how much a decoder would allocate for a body, before it runs.
 //! - [`codec`]: every API but those of [`messages`], through the `kafka_protocol` crate.
-//! - [`messages`]: Produce and Fetch, with their own parsers and encoders so that records are never copied; ApiVersions; what the
-//!   crate does not know.
+//! - [`messages`]: Produce and Fetch, with own parsers and encoders so that records are never copied; ApiVersions;
+//!   versions that `kafka_protocol` lacks.
 //! - [`record_batch`]: the batch header, validation as Kafka's brokers do it, compression, building and reading.
 //!
 //! Invariants: nothing here panics or allocates more than a small multiple of a named bound on any input; nothing

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use bytes::{BufMut, BytesMut};
 
-/// Why bytes are not what the schema says.
+/// Why bytes do not match the schema.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum WireError {
     #[error("the message ends too early")]
@@ -150,7 +150,7 @@ impl<'a> Reader<'a> {
         Err(WireError::VarintTooLong)
     }
 
-    /// A length of at most what remains; none for null.
+    /// A length of at most the remaining bytes; none for null.
     fn length(&mut self, length: i64) -> Result<Option<usize>, WireError> {
         match length {
             -1 => Ok(None),
@@ -214,8 +214,8 @@ impl<'a> Reader<'a> {
         }))
     }
 
-    /// The number of elements of an array; none for null. Refused when they cannot fit into what remains at
-    /// `element_min_bytes` each (1 or more), or are more than `max`.
+    /// The number of elements of an array; none for null. Refused if they cannot fit into the remaining bytes at
+    /// `element_min_bytes` each (1 or more), or if there are more than `max`.
     pub fn nullable_array(
         &mut self,
         flexible: bool,
@@ -306,7 +306,7 @@ pub fn unsigned_varint_bytes(value: u32) -> usize {
     (38 - value.leading_zeros() as usize) / 7 + usize::from(value == 0)
 }
 
-/// A length or count as the wire carries it; what does not fit becomes the largest, which no frame can hold anyway.
+/// A length or count in wire form; a value that does not fit becomes the largest one, which no frame can hold anyway.
 fn wire_length(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX - 1)
 }

@@ -147,7 +147,7 @@ impl<H> Slots<H> {
         }
     }
 
-    /// The source speaks of a partition that is not fetched (any more): it is told so.
+    /// A response names a partition that is not fetched (any more): the source must forget it.
     pub fn forget(&mut self, id: TopicIdPartition) {
         self.forgotten.push(id);
     }
@@ -164,7 +164,7 @@ impl<H> Slots<H> {
         }
     }
 
-    /// The next request asks for `position`.
+    /// The next request starts at `position`.
     pub fn fetch(&mut self, id: TopicIdPartition, position: FetchPosition) {
         self.leave_activity(id);
         let Some(slot) = self.slots.get_mut(&id) else { return };
@@ -175,7 +175,7 @@ impl<H> Slots<H> {
         }
     }
 
-    /// An answer let the partition go on: its next error is the first one again.
+    /// A response succeeded: the pause after the next error is the first one again.
     pub fn recovered(&mut self, id: TopicIdPartition) {
         if let Some(slot) = self.slots.get_mut(&id) {
             slot.failures = 0;
@@ -226,7 +226,7 @@ impl<H> Slots<H> {
         !self.asking.is_empty()
     }
 
-    /// Both questions of a partition, if it asks.
+    /// The two requests for a partition's bounds, if it waits for them.
     pub fn questions_mut(&mut self, id: &TopicIdPartition) -> Option<(&mut Question, &mut Question)> {
         match &mut self.slots.get_mut(id)?.activity {
             Activity::AskingBounds { start, end } => Some((start, end)),
@@ -234,7 +234,7 @@ impl<H> Slots<H> {
         }
     }
 
-    /// The connection broke: what was asked over it is to be asked again.
+    /// The connection broke: requests without a response must be sent again.
     pub fn ask_again(&mut self) {
         for id in self.asking() {
             if let Some((start, end)) = self.questions_mut(&id) {
@@ -267,9 +267,9 @@ impl<H> Slots<H> {
         }
     }
 
-    /// What the request with this number says: the partitions that are new or have moved, and those to forget. Partitions that got
-    /// records least lately come first: the source fills its answer in this order, and those that always have data must not keep
-    /// the others out.
+    /// The content of the request with this number: the partitions that are new or have moved, and those to forget.
+    /// Partitions that have waited longest for records come first: the source fills its response in this order, and
+    /// partitions that always have data must not exclude the others.
     pub fn take_news(&mut self, number: RequestNumber) -> News {
         let mut unsent = std::mem::take(&mut self.unsent);
         let mut forgotten = std::mem::take(&mut self.forgotten);
@@ -287,7 +287,7 @@ impl<H> Slots<H> {
             slot.sent = Some((position, number));
             news.partitions.push((id, position));
         }
-        // Named again meanwhile: a source takes in what is named first, then forgets.
+        // Added again meanwhile: a source first adds the listed partitions, then forgets.
         forgotten.retain(|id| self.slots.get(id).is_none_or(|slot| slot.sent.is_none()));
         news.forgotten = forgotten;
         news

@@ -1,16 +1,17 @@
-//! What the caller has to carry out, and what it is told: the outputs of [`Leader`](crate::Leader) and
-//! [`Follower`](crate::Follower).
+//! The outputs of [`Leader`](crate::Leader) and [`Follower`](crate::Follower), which the caller must execute, and their
+//! inputs.
 
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionEpoch};
 
 use crate::follower::FetchPosition;
 use crate::isr::IsrMember;
 
-/// What a step of a leader led to. Empty for most steps; making one allocates nothing unless an ISR change is proposed.
+/// The effects of a step of a leader. Empty for most steps; creating one allocates nothing unless an ISR change is
+/// proposed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[must_use]
 pub struct LeaderEffects {
-    /// The high watermark moved here: publish it, complete what waited for it, wake fetchers.
+    /// The high watermark moved to this offset: publish it, complete waiting requests, wake fetchers.
     pub high_watermark: Option<Offset>,
     /// Send this to the quorum and report the answer to [`Leader::isr_decided`](crate::Leader::isr_decided).
     pub alter: Option<IsrProposal>,
@@ -24,10 +25,10 @@ impl LeaderEffects {
     }
 }
 
-/// An ISR that a leader asks the quorum for, by compare-and-set on the partition epoch.
+/// An ISR that a leader proposes to the quorum, by compare-and-set on the partition epoch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IsrProposal {
-    /// Tells this proposal's answers from those of an earlier one; a retry carries the same number.
+    /// Distinguishes this proposal's outcome from that of an earlier one; a retry has the same number.
     pub number: u32,
     pub leader_epoch: LeaderEpoch,
     /// The partition epoch that the change is based on.
@@ -36,7 +37,7 @@ pub struct IsrProposal {
     pub isr: Vec<IsrMember>,
 }
 
-/// What became of an ISR proposal.
+/// The outcome of an ISR proposal.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum IsrOutcome {
     /// This is the partition's state now (also when it already was before this attempt).

@@ -15,9 +15,9 @@ pub struct LogConfig {
     pub index_size_max_bytes: u32,
     /// `flush.messages`: [`crate::Log::flush_due`] after this many records. `i64::MAX` leaves it to the system.
     pub flush_messages: i64,
-    /// `flush.ms`: [`crate::Log::flush_due`] after this long. `i64::MAX` leaves it to the system.
+    /// `flush.ms`: [`crate::Log::flush_due`] returns true after this time. `i64::MAX` leaves flushing to the system.
     pub flush_ms: i64,
-    /// `producer.id.expiration.ms`: producers idle for this long are not taken over from a snapshot.
+    /// `producer.id.expiration.ms`: producers that were idle for this time are not loaded from a snapshot.
     pub producer_id_expiration_ms: i64,
     /// `cleanup.policy` has `delete`: `retention_ms` and `retention_bytes` count.
     pub deletes: bool,
@@ -35,7 +35,8 @@ pub struct LogConfig {
     pub min_cleanable_dirty_ppm: u32,
     /// `min.compaction.lag.ms`: segments with younger records are not cleaned. 0 is no lag.
     pub min_compaction_lag_ms: i64,
-    /// `max.compaction.lag.ms`: a record that waited longer is cleaned whatever the ratio. `i64::MAX` is no bound.
+    /// `max.compaction.lag.ms`: a log with a record that has waited longer is cleaned at any dirty ratio. `i64::MAX` is
+    /// no bound.
     pub max_compaction_lag_ms: i64,
     /// Whether compaction may have left gaps between the offsets of neighbouring segments. Where it cannot have,
     /// recovery takes a gap for lost records and refuses the log.

@@ -1,8 +1,8 @@
-//! One entry of `log.dirs`: whose it is, which partitions it holds, and what is remembered of them between runs.
+//! One entry of `log.dirs`: its owner, its partitions, and the state that is kept between runs.
 //!
-//! Invariants: one process at a time (`.lock`); one cluster and one broker for good (`meta.properties`); the
-//! clean-shutdown file is gone before any log is changed; a directory of a partition that is to go is renamed first and
-//! removed later, a stray one is never removed by itself.
+//! Invariants: one process at a time (`.lock`); one cluster and one broker permanently (`meta.properties`); the
+//! clean-shutdown file is removed before any log changes; a partition's directory is renamed first and removed later; a
+//! stray one is never removed automatically.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,7 +22,7 @@ const LOCK_FILE_NAME: &str = ".lock";
 const DELETED_SUFFIX: &str = "-delete";
 const STRAY_SUFFIX: &str = "-stray";
 const FUTURE_SUFFIX: &str = "-future";
-/// What file systems allow.
+/// The limit of file systems.
 const FILE_NAME_MAX_BYTES: usize = 255;
 
 /// Why a log directory cannot be used.
@@ -43,7 +43,7 @@ pub enum DirectoryError {
 }
 
 impl DirectoryError {
-    /// What the disk said, where it was the disk.
+    /// The I/O error, if the disk caused the error.
     pub fn io(&self) -> Option<&io::Error> {
         match self {
             Self::ReadOnly { error, .. } | Self::Io { error, .. } => Some(error),
@@ -75,7 +75,7 @@ impl CheckpointKind {
     }
 }
 
-/// What a subdirectory is.
+/// The kind of a subdirectory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PartitionDirectoryKind {
     /// `topic-partition`
@@ -92,7 +92,7 @@ pub enum PartitionDirectoryKind {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PartitionDirectory {
     pub path: PathBuf,
-    /// For one that was renamed, as far as its name still tells: long topic names are cut.
+    /// For a renamed directory, as far as its name still shows it: long topic names are cut.
     pub partition: TopicPartition,
     pub kind: PartitionDirectoryKind,
     /// From `partition.metadata`, if it is there and readable.
@@ -148,7 +148,7 @@ impl<E: Env> LogDirectory<E> {
         self.meta.as_ref()
     }
 
-    /// Refuses a directory of another broker. A new one is anybody's.
+    /// Refuses a directory of another broker. A new directory has no owner yet.
     pub fn check_broker(&self, broker_id: BrokerId) -> Result<(), DirectoryError> {
         match &self.meta {
             Some(meta) if meta.broker_id != broker_id => {
@@ -221,7 +221,7 @@ impl<E: Env> LogDirectory<E> {
         self.write(registration::FILE_NAME, &registration::encode(registration))
     }
 
-    /// Forgets the last registration, durably: what was written since may be lost though the machine runs on.
+    /// Removes the last registration, durably: later writes may be lost although the machine keeps running.
     pub fn forget_registration(&self) -> Result<(), DirectoryError> {
         let forgotten = self.env.remove_file_if_there(&self.path.join(registration::FILE_NAME));
         forgotten.and_then(|()| self.env.sync_directory(&self.path)).map_err(|error| unusable(&self.path, error))
@@ -254,8 +254,8 @@ impl<E: Env> LogDirectory<E> {
         Ok(found)
     }
 
-    /// Renames a live partition's directory to be removed later, durable after [`Self::sync`]; `unique` tells it from earlier ones of
-    /// the name. Abandon the log first ([`crate::Log::abandon`]). Returns the new path.
+    /// Renames a live partition's directory for a later removal, durable after [`Self::sync`]; `unique` distinguishes
+    /// it from earlier ones of the same name. Abandon the log first ([`crate::Log::abandon`]). Returns the new path.
     pub fn mark_deleted(&self, partition: &TopicPartition, unique: [u8; 16]) -> Result<PathBuf, DirectoryError> {
         self.rename_partition(partition, unique, DELETED_SUFFIX)
     }
@@ -276,7 +276,7 @@ impl<E: Env> LogDirectory<E> {
         Ok(to)
     }
 
-    /// Where a move to this directory gathers its copy; `unique` tells it from earlier ones.
+    /// The directory for the copy of a partition that moves here; `unique` distinguishes it from earlier ones.
     pub fn future_path(&self, partition: &TopicPartition, unique: [u8; 16]) -> PathBuf {
         self.path.join(renamed(partition, unique, FUTURE_SUFFIX))
     }
@@ -318,8 +318,8 @@ impl<E: Env> LogDirectory<E> {
     /// A checkpoint's offsets; none if it was never written.
     ///
     /// # Errors
-    /// [`DirectoryError::Malformed`]: the caller may go on without (offset 0 is always safe for all three kinds, but for
-    /// [`CheckpointKind::LogStart`] it shows records again that had been deleted).
+    /// [`DirectoryError::Malformed`]: the caller may continue without the file (offset 0 is always safe for all three
+    /// kinds, but for [`CheckpointKind::LogStart`] it makes deleted records visible again).
     pub fn read_checkpoint(&self, kind: CheckpointKind) -> Result<Offsets, DirectoryError> {
         match self.env.read_file(&self.path.join(kind.file_name())) {
             Ok(bytes) => offsets::decode(kind.file_name(), &bytes)

@@ -1,4 +1,4 @@
-//! What can go wrong with a log, by operation.
+//! The errors of a log, by operation.
 
 use std::io;
 use std::path::PathBuf;
@@ -19,22 +19,22 @@ pub enum AppendError {
     /// The caller's leader epoch is older than one that the log has records of.
     #[error("leader epoch {epoch} is older than {latest}, which the log has seen")]
     StaleEpoch { epoch: LeaderEpoch, latest: LeaderEpoch },
-    /// A follower got a batch whose offsets do not follow the end of its log: it must ask for the leader's bounds.
+    /// A follower received a batch whose offsets do not follow the end of its log: it must request the leader's bounds.
     #[error("a batch of offsets {base}..={last} does not follow the log's end {log_end}")]
     UnexpectedOffset { base: Offset, last: Offset, log_end: Offset },
     /// An idempotent producer's epoch or sequence is wrong; the inner error has Kafka's text and code.
     #[error(transparent)]
     Producer(#[from] ProducerError),
-    /// The disk refused; what was written of the batch is not part of the log.
+    /// The disk returned an error; the written part of the batch does not belong to the log.
     #[error("cannot append: {0}")]
     Io(#[from] io::Error),
-    /// A sync has failed before (what the disk holds is not known any more), or the log is closed.
+    /// A sync failed before (the content of the disk is unknown), or the log is closed.
     #[error("the log is offline")]
     Offline,
 }
 
 impl AppendError {
-    /// What the disk said, where it was the disk.
+    /// The I/O error, if the disk caused the error.
     pub fn io(&self) -> Option<&io::Error> {
         match self {
             Self::Io(error) => Some(error),
@@ -49,7 +49,7 @@ pub enum ReadError {
     /// `OFFSET_OUT_OF_RANGE`
     #[error("offset {offset} is not within {log_start}..={log_end}")]
     OutOfRange { offset: Offset, log_start: Offset, log_end: Offset },
-    /// The file does not hold what was once written to it.
+    /// The file does not contain the data that were written to it.
     #[error("{file}: not a record batch at byte {position}")]
     Corrupt { file: PathBuf, position: u64 },
     #[error("cannot read: {0}")]
@@ -95,31 +95,31 @@ impl Malformed {
     }
 }
 
-/// Whether the disk, or its owner's share of it, has no room: what was written before is there, and writes succeed again when space
-/// returns. Every other error leaves it open what the disk holds.
+/// Whether the disk, or its owner's quota, has no space. Earlier writes are intact, and writes succeed again when there
+/// is space. After any other error the content of the disk is unknown.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Whether the process or the machine has no descriptor to spare at the moment. It says nothing of the disk: what was written is
-/// there, and the same operation succeeds when others have closed theirs. No sync ends so.
+/// Whether the process or the machine has no free file descriptor at the moment. This is not a disk fault: earlier
+/// writes are intact, and the same operation succeeds when other descriptors were closed. A sync never fails so.
 pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
-/// What an error of a disk says of its log directory.
+/// The meaning of a disk error for its log directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DiskFault {
     /// There is no room at the moment: the directory stays in use, and writes succeed again when space returns.
     Full,
     /// Not the disk's fault, and it passes: see [`is_out_of_descriptors`].
     OutOfDescriptors,
-    /// Nobody knows what the disk holds: the directory is out of use.
+    /// The content of the disk is unknown: the directory goes offline.
     Failed,
 }
 
 impl DiskFault {
-    /// By what the system said, if it was the system.
+    /// From the system's error, if the system caused it.
     pub fn of(cause: Option<&io::Error>) -> Self {
         match cause {
             Some(error) if is_full(error) => Self::Full,

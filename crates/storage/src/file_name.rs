@@ -1,4 +1,4 @@
-//! The names of a log's files: the base offset in twenty digits, and what it is.
+//! The names of a log's files: the base offset in twenty digits, and a suffix for the kind.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! What offset and time index have in common: a file of fixed-size entries that ascend.
+//! The common part of offset index and time index: a file of fixed-size entries in ascending order.
 //!
 //! The newest entries wait in memory and are written out in batches, so that an append costs no system call for its
 //! index and an empty partition no disk. The file holds the rest; a look-up reads it block by block, without a mapping.
@@ -95,7 +95,7 @@ impl<T: Entry> IndexFile<T> {
         }
     }
 
-    /// [`Self::last_where`] where the entries in memory tell; none where the file has to be read.
+    /// [`Self::last_where`] if the entries in memory suffice; none if the file must be read.
     pub fn last_in_memory(&self, holds: impl Fn(&T) -> bool) -> Option<Option<(u32, T)>> {
         if let Some(last) = self.last
             && holds(&last)
@@ -140,7 +140,7 @@ impl<T: Entry> IndexFile<T> {
         Ok(found)
     }
 
-    /// Appends what waits to the file.
+    /// Appends the waiting entries to the file.
     pub fn write_out(&mut self, env: &impl Env, path: &Path) -> io::Result<()> {
         if self.waiting.is_empty() {
             return Ok(());

@@ -1,7 +1,8 @@
 //! The offsets that a log directory keeps beside its logs: high watermarks, recovery points, log starts, how far logs are clean.
 //!
-//! Invariants: a file names no partition that has left the directory, not even for a moment after its name is free again (a topic of
-//! the same name begins with nothing); a recovery point on disk is never above what a truncation has left.
+//! Invariants: a file never names a partition that has left the directory, not even for a moment after its name is free
+//! again (a topic of the same name must start without checkpoints); a recovery point on disk is never above the end
+//! that a truncation left.
 
 use ottla_model::{Offset, TopicPartition};
 use parking_lot::Mutex;
@@ -10,10 +11,10 @@ use crate::checkpoint::offsets::Offsets;
 use crate::directory::{CheckpointKind, DirectoryError, LogDirectory};
 use crate::env::Env;
 
-/// What is known of a partition's offset; none where its log cannot be asked now: what is on disk stays.
+/// The offset of a partition; none if its log cannot be read now: then the value on disk stays.
 pub type Collected = Vec<(TopicPartition, Option<Offset>)>;
 
-/// What the files say, and who may replace them.
+/// The content of the files, and the right to replace them.
 #[derive(Default)]
 pub struct Checkpoints(Mutex<State>);
 
@@ -23,7 +24,7 @@ struct State {
     recovery_points: Offsets,
     log_starts: Offsets,
     cleaned: Offsets,
-    /// Counts partitions that left and points that fell: what was collected before must not be written after.
+    /// Counts removed partitions and lowered points: offsets that were collected before must not be written afterwards.
     revisions: u64,
 }
 
@@ -43,8 +44,9 @@ impl State {
 }
 
 impl Checkpoints {
-    /// Reads the files, and takes out of them what `lives` says has no directory any more: a process that ended between the
-    /// renaming of a directory and [`Self::forget`] left it there. A file that is not readable counts as empty. Waits for the disk.
+    /// Reads the files, and removes partitions that have no directory any more according to `lives`: a process that
+    /// ended between the rename of a directory and [`Self::forget`] left them. A file that cannot be read counts as
+    /// empty. Waits for the disk.
     pub fn load(
         &self,
         storage: &LogDirectory<impl Env>,
@@ -67,17 +69,17 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// What is on disk of one partition; 0 if nothing is.
+    /// The offset on disk of one partition; 0 if there is none.
     pub fn get(&self, kind: CheckpointKind, partition: &TopicPartition) -> Offset {
         self.find(kind, partition).unwrap_or_default()
     }
 
-    /// What is on disk of one partition.
+    /// The offset on disk of one partition.
     pub fn find(&self, kind: CheckpointKind, partition: &TopicPartition) -> Option<Offset> {
         self.0.lock().of(kind).get(partition).copied()
     }
 
-    /// Replaces what is on disk of one partition, unless it is that. Waits for the disk.
+    /// Replaces the offset on disk of one partition, unless it is equal. Waits for the disk.
     pub fn set(
         &self,
         kind: CheckpointKind,
@@ -92,7 +94,7 @@ impl Checkpoints {
         }
     }
 
-    /// Replaces a file by what `collect` finds, unless it says that already. Waits for the disk.
+    /// Replaces a file by the result of `collect`, unless it is equal. Waits for the disk.
     pub fn write(
         &self,
         kind: CheckpointKind,
@@ -101,7 +103,7 @@ impl Checkpoints {
     ) -> Result<(), DirectoryError> {
         loop {
             let revisions = self.0.lock().revisions;
-            // Without the lock: a partition that is being cut holds its own, and wants this one.
+            // Without the lock: a partition that is being truncated holds its own lock, and waits for this one.
             let collected = collect();
             let mut state = self.0.lock();
             if state.revisions != revisions {
@@ -128,8 +130,9 @@ impl Checkpoints {
         }
     }
 
-    /// A log was cut: a recovery point above its new end must not be believed after a loss of power, once other records have
-    /// been written in the place of those that went. Rare: only what was synced can have such a point. Nor is more clean than is left.
+    /// A log was truncated: after a power loss a recovery point above its new end would be wrong, once other records
+    /// were written there. Rare: only synced records can be below such a point. The clean offset must not exceed the
+    /// new end either.
     pub fn log_was_cut(
         &self,
         storage: &LogDirectory<impl Env>,

@@ -15,7 +15,7 @@ pub struct LeftBy {
 }
 
 impl LeftBy {
-    /// Nobody knows.
+    /// Unknown.
     pub const UNKNOWN: Self = Self { closed: false, whole_since: None };
 
     /// By the directory's clean-shutdown file, which is gone then, or by its last registration if that was in this boot.
@@ -33,7 +33,7 @@ impl LeftBy {
 pub struct LastRun {
     /// Everywhere.
     pub closed: bool,
-    /// The epoch up to which nothing is lost in any directory; [`BrokerEpoch::NONE`] where nobody can tell.
+    /// The epoch up to which no directory has lost anything; [`BrokerEpoch::NONE`] if that is unknown.
     pub whole_since: BrokerEpoch,
 }
 
@@ -44,7 +44,7 @@ impl Default for LastRun {
 }
 
 impl LastRun {
-    /// One directory that is new, or tells of another run, makes the whole unclean.
+    /// One directory that is new, or was written by another run, makes all of them unclean.
     pub fn of(directories: &[LeftBy]) -> Self {
         let whole_since = match directories.split_first() {
             Some((first, rest)) if rest.iter().all(|other| other.whole_since == first.whole_since) => first.whole_since,

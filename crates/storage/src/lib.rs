@@ -1,10 +1,10 @@
 //! The partition log on disk, in Kafka's file formats.
 //!
-//! Start with [`Log`] (one partition) and [`LogDirectory`] (one entry of `log.dirs`). Both are generic over an
-//! [`Env`]: the machine's file system, one in memory, and a faulty one that loses what was not synced.
+//! Start with [`Log`] (one partition) and [`LogDirectory`] (one entry of `log.dirs`). Both are generic over an [`Env`]:
+//! the machine's file system, one in memory, and a faulty one that loses unsynced writes.
 //!
-//! Nothing here keeps time, spawns threads or locks a partition: the caller does. What may wait for the disk is named in
-//! [`Log`]'s description.
+//! This crate has no timers, threads or partition locks: the caller has them. [`Log`]'s description lists the
+//! operations that may wait for the disk.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod checkpoint;

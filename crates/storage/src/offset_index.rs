@@ -57,7 +57,7 @@ impl OffsetIndex {
         Ok(found.map(|(_, entry)| entry))
     }
 
-    /// [`Self::entry_for`] without the file; none where it has to be read.
+    /// [`Self::entry_for`] without the file; none if the file must be read.
     pub fn entry_in_memory(&self, base: Offset, offset: Offset) -> Option<Option<OffsetEntry>> {
         self.last_in_memory(not_after(base, offset)).map(|found| found.map(|(_, entry)| entry))
     }

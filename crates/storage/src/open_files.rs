@@ -1,7 +1,7 @@
 //! The files that a log keeps open between its operations, each in a place of its own.
 //!
-//! They are shared with reads that run without the partition's lock, and with whoever bounds the open files of the whole
-//! process ([`Env::opened`](crate::Env::opened)): a file may be closed at any time, and is opened again by its next use.
+//! They are shared with reads that run without the partition's lock, and with the bound of the process's open files
+//! ([`Env::opened`](crate::Env::opened)): a file may be closed at any time, and its next use opens it again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +27,7 @@ impl Kept {
 struct Place<F> {
     /// The segment's base offset and the file.
     file: Mutex<Option<(Offset, Arc<F>)>>,
-    /// It was used since somebody looked last.
+    /// It was used since the last check.
     used: AtomicBool,
 }
 
@@ -83,7 +83,7 @@ impl<F> OpenFiles<F> {
         keeps
     }
 
-    /// Closes the file that has the place; readers that have it go on.
+    /// Closes the file in this place; reads in progress keep it.
     pub fn close(&self, kept: Kept) {
         *self.place(kept).file.lock() = None;
     }
@@ -100,7 +100,7 @@ impl<F> OpenFiles<F> {
         Kept::ALL.into_iter().for_each(|kept| self.close(kept));
     }
 
-    /// Closes what is open of the segment at `base`.
+    /// Closes the open files of the segment at `base`.
     pub fn close_of(&self, base: Offset) {
         for kept in Kept::ALL {
             let mut file = self.place(kept).file.lock();

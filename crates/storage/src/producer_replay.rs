@@ -1,4 +1,4 @@
-//! What a batch in the log means to the producer states.
+//! Applies a batch in the log to the producer states.
 
 use bytes::{Buf, Bytes};
 use ottla_protocol::record_batch::{BatchHeader, Records};

@@ -101,7 +101,7 @@ mod tests {
         ]
         .concat();
         assert_eq!(bytes, expected);
-        // What Kafka 3.9 writes for a log without producers: computed over the four bytes of the count.
+        // Kafka 3.9's file for a log without producers: the CRC covers the four bytes of the count.
         assert_eq!(encode(std::iter::empty()), [0, 1, 0x48, 0x67, 0x4B, 0xC7, 0, 0, 0, 0]);
     }
 

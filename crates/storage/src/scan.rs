@@ -10,7 +10,7 @@ use crate::env::{File, Waits, read_at};
 /// How much a walk over headers reads at once: the distance between index entries, so that one read is usually enough.
 const HEADER_READ_BYTES: usize = 4096 + HEADER_BYTES;
 
-/// How much a walk over whole batches reads at once: big sequential pieces, as disks like them.
+/// The size of one read in a scan of whole batches: large sequential reads, which suit disks.
 const BATCH_READ_BYTES: usize = 1 << 20;
 
 /// A batch in a segment file.
@@ -30,7 +30,7 @@ impl BatchAt {
     }
 }
 
-/// What a walk comes to.
+/// The result of a step of the scan.
 pub(crate) enum Step<T> {
     Batch(T),
     /// Exactly at the end of the range.
@@ -41,7 +41,7 @@ pub(crate) enum Step<T> {
     },
 }
 
-/// Walks headers from a position that is known to begin a batch. Checksums are not looked at.
+/// Reads headers from a position at which a batch is known to begin. Checksums are not checked.
 pub(crate) struct HeaderScan<'f, F> {
     file: &'f F,
     waits: Waits,

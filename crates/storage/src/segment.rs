@@ -1,4 +1,4 @@
-//! One segment of a log: what is known of its three files. The files themselves are opened where they are needed.
+//! One segment of a log: the facts about its three files. The files themselves are opened when needed.
 //!
 //! Invariants: `size_bytes` is the size of the valid part of the log file; every index entry that this process wrote is of a
 //! batch within it. Entries that were read from a file are checked against their batches ([`lookup`]).
@@ -28,7 +28,7 @@ pub(crate) struct Place<'a, E> {
     pub directory: &'a Path,
 }
 
-// Derived, both would ask the same of `E`.
+// A derived implementation would require the trait of `E` too.
 impl<E> Clone for Place<'_, E> {
     fn clone(&self) -> Self {
         *self
@@ -61,12 +61,12 @@ impl LargestTimestamp {
     }
 }
 
-/// What look-ups found out about a segment's files; shared with those that run elsewhere.
+/// Facts about a segment's files that look-ups found; shared with look-ups on other threads.
 #[derive(Default)]
 pub(crate) struct Notes {
     /// None inside where there is no batch with a timestamp.
     largest_timestamp: OnceLock<Option<LargestTimestamp>>,
-    /// An index entry was found that is not of its batch: the indexes want to be rebuilt.
+    /// An index entry does not match its batch: the indexes must be rebuilt.
     index_is_damaged: AtomicBool,
 }
 
@@ -129,7 +129,7 @@ impl Segment {
         Ok(())
     }
 
-    /// Removes the files. Whoever has them open keeps reading.
+    /// Removes the files. Readers that have them open can continue.
     pub fn remove_files<E: Env>(&self, place: Place<'_, E>) -> io::Result<()> {
         for kind in file_name::SEGMENT_KINDS {
             place.env.remove_file_if_there(&place.path(self.base_offset, kind))?;
@@ -186,12 +186,12 @@ impl Segment {
         self.notes.index_is_damaged.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether so many index entries wait in memory that they should be written out.
+    /// Whether so many index entries wait in memory that they should be written to the file.
     pub fn has_many_entries(&self) -> bool {
         self.offset_index.should_write_out() || self.time_index.should_write_out()
     }
 
-    /// Writes index entries out when enough of them wait. A failure costs nothing but memory: they go on waiting.
+    /// Writes index entries to the file if enough of them wait. A failure costs only memory: they stay waiting.
     pub fn write_out_if_many<E: Env>(&mut self, place: Place<'_, E>) {
         if !self.has_many_entries() {
             return;
@@ -258,7 +258,7 @@ impl Segment {
     ) -> io::Result<()> {
         let offset_path = place.path(self.base_offset, file_name::OFFSET_INDEX);
         let time_path = place.path(self.base_offset, file_name::TIME_INDEX);
-        // The indexes first: they must never speak of what is not there.
+        // The indexes first: they must never refer to removed batches.
         self.offset_index.truncate_to(place.env, &offset_path, self.base_offset, end)?;
         self.time_index.truncate_to(place.env, &time_path, self.base_offset, end)?;
         file.set_len(u64::from(position))?;
@@ -268,7 +268,7 @@ impl Segment {
 }
 
 impl Segment {
-    /// Writes both indexes anew from the log file, whose content is known to be sound. Returns the offset after the last
+    /// Rewrites both indexes from the log file, whose content is known to be valid. Returns the offset after the last
     /// batch.
     pub fn rebuild_indexes<E: Env>(
         &mut self,
@@ -290,13 +290,13 @@ impl Segment {
     }
 }
 
-/// Whether a batch counts for the time index. What compaction leaves of a batch without records says what its largest
-/// timestamp was, but nobody could find it.
+/// Whether a batch counts for the time index. A batch that compaction left without records still has its largest
+/// timestamp, but no record with it.
 fn speaks_of_time(header: &BatchHeader) -> bool {
     header.max_timestamp.0 >= 0 && header.record_count > 0
 }
 
-/// What is about to be appended, as far as rolling looks at it.
+/// The facts about the next append that decide whether to roll.
 pub(crate) struct Incoming {
     pub size_bytes: u64,
     pub last_offset: Offset,

@@ -9,9 +9,9 @@ use crate::env::File;
 
 /// Contiguous bytes of one segment that begin with a whole batch and may end within one.
 ///
-/// Holds the file open: rolling or deleting the segment does not touch the slice. A truncation of the log can cut the
-/// file under it: what was read above the high watermark may then be short ([`io::ErrorKind::UnexpectedEof`], or a
-/// `sendfile` that returns 0) and the answer must be dropped with its connection.
+/// Keeps the file open: rolling or deleting the segment does not affect the slice. A truncation of the log can cut the
+/// file under it: a read above the high watermark may then be short ([`io::ErrorKind::UnexpectedEof`], or a `sendfile`
+/// that returns 0), and the response must be dropped with its connection.
 pub struct LogSlice<F> {
     /// None if empty.
     file: Option<Arc<F>>,
@@ -40,7 +40,7 @@ impl<F> LogSlice<F> {
         Self { file: None, position: 0, len: 0, left_out_bytes: 0 }
     }
 
-    /// Empty because not even the first batch of so many bytes fits.
+    /// Empty because not even the first batch, of this size, fits.
     pub fn left_out(left_out_bytes: usize) -> Self {
         Self { left_out_bytes, ..Self::empty() }
     }
@@ -87,7 +87,8 @@ impl<F: File> LogSlice<F> {
         result
     }
 
-    /// Appends the bytes to `buffer` and tells so, or leaves it alone where the disk would have to be waited for.
+    /// Appends the bytes to `buffer` and returns true, or returns false and leaves `buffer` unchanged if it would have
+    /// to wait for the disk.
     pub fn read_into_if_cached(&self, buffer: &mut Vec<u8>) -> io::Result<bool> {
         let Some(file) = &self.file else { return Ok(true) };
         let start = buffer.len();

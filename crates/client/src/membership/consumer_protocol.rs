@@ -1,5 +1,6 @@
-//! What members of a classic consumer group tell each other through the coordinator: subscriptions and assignments, each after
-//! two bytes of version. Every version begins with the fields of the one before, so that older ones read newer ones.
+//! The data that members of a classic consumer group exchange through the group coordinator: subscriptions and
+//! assignments, each after a version of two bytes. Every version begins with the fields of the one before, so that old
+//! members can read new versions.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use kafka_protocol::messages::consumer_protocol_assignment::TopicPartition as WireAssigned;
@@ -30,7 +31,7 @@ fn decode<M: Decodable>(mut bytes: Bytes) -> Result<M, ClientError> {
     M::decode(&mut bytes, version).map_err(|error| failed(error.to_string()))
 }
 
-/// The topics that a member wants, for its JoinGroup.
+/// A member's subscription, for its JoinGroup.
 pub(super) fn subscription(topics: &[String]) -> Result<Bytes, ClientError> {
     let message = ConsumerProtocolSubscription::default().with_topics(topics.iter().map(|topic| text(topic)).collect());
     let mut out = BytesMut::new();
@@ -39,7 +40,7 @@ pub(super) fn subscription(topics: &[String]) -> Result<Bytes, ClientError> {
     Ok(out.freeze())
 }
 
-/// The topics that a member said it wants.
+/// The topics of a member's subscription.
 pub(super) fn subscribed(bytes: &Bytes) -> Result<Vec<String>, ClientError> {
     let message: ConsumerProtocolSubscription = decode(bytes.clone())?;
     Ok(message.topics.iter().map(ToString::to_string).collect())

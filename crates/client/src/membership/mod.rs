@@ -1,9 +1,10 @@
-//! A member of a classic consumer group: joins with the range assignor, is told its share, beats, commits, leaves.
+//! A member of a classic consumer group: joins with the range assignor, gets its share, sends heartbeats, commits,
+//! leaves.
 //!
-//! The caller drives it: [`Membership::join`] until there is a share, then [`Membership::heartbeat`] when it is due, and, when that says so, joins again
-//! after it has committed what it read. Its requests have a connection of their own, for a JoinGroup waits in the broker for the other members,
-//! and whatever is behind it on the same connection waits with it. Nothing here is retried without an end but `join`, as Kafka's consumers do;
-//! who does not want to wait drops the future.
+//! The caller drives it: [`Membership::join`] until there is a share, then [`Membership::heartbeat`] when it is due; if
+//! the heartbeat requires a rejoin, the caller commits its positions and joins again. Its requests use a separate
+//! connection, because a JoinGroup waits in the broker for the other members and blocks later requests on the same
+//! connection. As in Kafka's consumers, only `join` retries without an end; to stop waiting, drop the future.
 
 mod consumer_protocol;
 mod range;
@@ -29,12 +30,12 @@ use range::Candidate;
 
 pub(crate) use consumer_protocol::assigned;
 
-/// What consumers call the kind of their groups.
+/// The protocol type of consumer groups.
 const PROTOCOL_TYPE: &str = "consumer";
 const RANGE: &str = "range";
 /// From here on LeaveGroup names several members, and a static one could be named.
 const LEAVE_SEVERAL_FROM: i16 = 3;
-/// What a JoinGroup may take beyond the rebalance timeout that the coordinator counts itself.
+/// How much longer a JoinGroup may take than the rebalance timeout that the coordinator counts.
 const JOIN_SLACK: Duration = Duration::from_secs(10);
 /// How long leaving may take before the session timeout is left to do it.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
@@ -66,14 +67,14 @@ impl MembershipConfig {
     }
 }
 
-/// What a heartbeat found.
+/// The result of a heartbeat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Beat {
-    /// The share stands.
+    /// The share is unchanged.
     Steady,
     /// Others join or leave: commit, then join again.
     Rejoin,
-    /// The group went on without this member: what it had may be another's. Join again, and commit nothing.
+    /// The group continued without this member: its partitions may have other owners. Join again, and commit nothing.
     Lost,
 }
 
@@ -85,7 +86,8 @@ pub struct Membership {
     config: MembershipConfig,
     identity: Committer,
     link: Option<Arc<Link>>,
-    /// When the coordinator was last heard of: after a session timeout without a word it has forgotten this member.
+    /// The time of the coordinator's last response: after a session timeout without one the coordinator has removed
+    /// this member.
     heard: Instant,
     due: Instant,
     /// The partition counts that this member assigned by, if it led the group; they may grow.
@@ -140,7 +142,8 @@ impl Membership {
         self.due
     }
 
-    /// Joins, or joins again, and returns this member's share, sorted. It tries until the group lets it in or refuses it for good.
+    /// Joins, or rejoins, and returns this member's share, sorted. It retries until the group accepts it or refuses it
+    /// with a definite error.
     pub async fn join(&mut self) -> Result<Vec<TopicPartition>, ClientError> {
         loop {
             match self.join_once().await {
@@ -200,7 +203,7 @@ impl Membership {
         Ok(assigned(&synced.assignment)?)
     }
 
-    /// What an error of JoinGroup or SyncGroup means for the next try.
+    /// The consequence of an error of JoinGroup or SyncGroup for the next attempt.
     fn may_go_on(&mut self, code: i16) -> Result<(), Again> {
         match error_of(code) {
             ErrorCode::None => Ok(()),
@@ -217,7 +220,7 @@ impl Membership {
         self.identity = Committer { instance: self.config.instance.clone(), ..Committer::nobody() };
     }
 
-    /// The leader's part: who gets what.
+    /// The leader's part: the share of each member.
     async fn shares(&mut self, joined: &JoinGroupResponse) -> Result<Vec<SyncGroupRequestAssignment>, ClientError> {
         let members = joined.members.iter().map(|member| {
             Ok(Candidate {
@@ -246,8 +249,8 @@ impl Membership {
         Ok(known.filter_map(|topic| Some((TopicName::new(&topic.name).ok()?, topic.partitions.len()))).collect())
     }
 
-    /// Whether topics have grown, come or gone since this member assigned them; always false for one that did not assign. A leader
-    /// asks now and then, and joins again where it is so.
+    /// Whether topics have grown, appeared or disappeared since this member assigned them; always false for a member
+    /// that did not assign. A leader calls it periodically, and rejoins if it returns true.
     pub async fn topics_changed(&self) -> Result<bool, ClientError> {
         let Some(led_by) = &self.led_by else { return Ok(false) };
         let topics: Vec<&str> =
@@ -255,8 +258,8 @@ impl Membership {
         Ok(self.counts(&topics).await? != *led_by)
     }
 
-    /// Tells the coordinator that this member lives. A coordinator that cannot be reached is looked for again with the next beat, until
-    /// the session must be over.
+    /// Sends a heartbeat. If the coordinator cannot be reached, the next heartbeat looks for it again, until the
+    /// session must have ended.
     pub async fn heartbeat(&mut self) -> Result<Beat, ClientError> {
         self.due = Instant::now() + self.config.heartbeat_interval;
         match self.beat().await {
@@ -297,8 +300,8 @@ impl Membership {
         Ok(Beat::Lost)
     }
 
-    /// Commits as this member, once. REBALANCE_IN_PROGRESS, ILLEGAL_GENERATION and their like say that it is not its turn any more; the next
-    /// heartbeat will tell what to do.
+    /// Commits as this member, once. REBALANCE_IN_PROGRESS, ILLEGAL_GENERATION and similar errors mean that the member
+    /// may not commit any more; the next heartbeat returns the required action.
     pub async fn commit(&mut self, offsets: &BTreeMap<TopicPartition, CommittedOffset>) -> Result<(), ClientError> {
         if offsets.is_empty() {
             return Ok(());
@@ -318,7 +321,8 @@ impl Membership {
         }
     }
 
-    /// Leaves, so that the others need not wait for the session to end. A static member stays: that is what it is for.
+    /// Leaves, so that the others need not wait for the session to end. A static member does not leave: its partitions
+    /// wait for its return (KIP-345).
     pub async fn leave(mut self) -> Result<(), ClientError> {
         if self.identity.member.is_empty() || self.config.instance.is_some() {
             return Ok(());
@@ -334,7 +338,7 @@ impl Membership {
             };
             checked(link.call(&request).await?.error_code)
         };
-        // Who is gone without a word is missed after a session timeout.
+        // If the request is lost, the session timeout removes the member.
         tokio::time::timeout(LEAVE_PATIENCE, leaving).await.unwrap_or(Ok(()))
     }
 

@@ -22,7 +22,7 @@ impl Candidate {
     }
 }
 
-/// Who gets what; every member has an entry. `counts` has the partitions of each topic that exists.
+/// The share of each member; every member has an entry. `counts` has the number of partitions of each existing topic.
 pub(super) fn assign(
     mut members: Vec<Candidate>,
     counts: &BTreeMap<TopicName, usize>,

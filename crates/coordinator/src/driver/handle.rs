@@ -1,4 +1,4 @@
-//! What reaches the driver, and the bounded way in.
+//! The inputs of the driver, and the bounded queue for them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,7 @@ const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(2);
 #[derive(Clone, Debug)]
 pub enum RequestError {
     NotLeader(NotLeader),
-    /// What was decided cannot be proposed; asking again would not help.
+    /// The decision cannot be proposed; a retry would not help.
     Refused(String),
 }
 
@@ -35,7 +35,7 @@ pub type Outcome = Result<Answer, RequestError>;
 pub type BeatSender = mpsc::Sender<Result<BeatAnswer, NotLeader>>;
 
 pub enum Input {
-    /// What the node takes as it is.
+    /// An input that the node accepts unchanged.
     Event(Event),
     Request {
         request: Request,
@@ -53,7 +53,7 @@ pub enum Input {
     },
     Status(oneshot::Sender<Status>),
     SnapshotMade(Result<Snapshot, DiskError>),
-    /// Hand over what can be handed over and stop.
+    /// Transfer the leadership if possible, and stop.
     Stop,
     /// Stop as a killed process would: nothing is handed over.
     Halt,

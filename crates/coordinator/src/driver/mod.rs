@@ -1,10 +1,10 @@
 //! The one thread that runs the node ([`ottla_quorum_node`]) over the disk.
 //!
-//! Everything reaches it through one bounded queue ([`handle`]). It takes all that has arrived before it looks at the clock: a
-//! coordinator that stalled must not judge others by messages that it merely has not read yet. What the node wants done goes to
-//! [`shell`], which never waits.
+//! All inputs come through one bounded queue ([`handle`]). The driver takes all that have arrived before it reads the
+//! clock: after a stall a coordinator must not time out others whose messages it has not read yet. The node's outputs
+//! go to [`shell`], which never waits.
 //!
-//! A disk that fails ends the process: a member that goes on after a lost write may break what it promised.
+//! A disk error ends the process: a member that continues after a lost write may break its promises.
 
 pub mod handle;
 mod shell;
@@ -37,7 +37,7 @@ const INPUTS_AT_ONCE_MAX: usize = 1_024;
 /// A tick that comes this late is worth a line in the log.
 const STALL_WORTH_TELLING: Duration = Duration::from_secs(1);
 
-/// What a driver is made of.
+/// The parts of a driver.
 pub struct DriverConfig {
     pub id: CoordinatorId,
     pub node: NodeConfig,
@@ -52,7 +52,7 @@ pub struct DriverConfig {
     pub runtime: tokio::runtime::Handle,
 }
 
-/// The state as last applied, for everybody who only reads.
+/// The state as last applied, for readers.
 #[derive(Clone)]
 pub struct CurrentView(Arc<Mutex<Arc<View>>>);
 
@@ -76,7 +76,7 @@ pub struct Running {
     pub ended: oneshot::Receiver<()>,
 }
 
-/// Why the driver cannot go on.
+/// Why the driver must stop.
 #[derive(Debug, thiserror::Error)]
 enum Fatal {
     #[error("the disk failed: {0}")]
@@ -153,13 +153,14 @@ impl Driver {
                 return Ok(());
             }
             let now = Instant::now();
-            // Not while input waits: it may hold the very message whose absence the tick would judge.
+            // Not while inputs wait: one of them may be the message whose absence the tick would detect.
             if now >= next_tick && taken < INPUTS_AT_ONCE_MAX {
                 let late = now.duration_since(next_tick);
                 if late >= STALL_WORTH_TELLING {
                     tracing::warn!("stalled for {} ms", late.as_millis());
                 }
-                // As many ticks as were slept for, however late: the time in which this coordinator was not there is nobody's silence.
+                // Exactly the ticks of the planned sleep, even if it took longer: time in which this coordinator did
+                // not run is not silence of the others.
                 self.tick(ticks)?;
                 let start = if late < self.tick { next_tick } else { now };
                 ticks = self.ticks_at_once();
@@ -236,7 +237,7 @@ impl Driver {
                 self.stop_at = Some(Instant::now() + HAND_OVER_TIMEOUT);
                 match self.node.hand_over() {
                     Some(heir) => tracing::info!("stopping: coordinator {heir} takes over the quorum"),
-                    // Nobody to hand over to, or nothing to hand over.
+                    // There is no other member, or no leadership, to transfer.
                     None => self.stop_at = Some(Instant::now()),
                 }
                 Ok(())

@@ -1,4 +1,5 @@
-//! What the node wants done: queues to peers, waiting callers, watchers, dials, metrics. Nothing here waits, and nothing decides.
+//! Executes the node's outputs: queues to peers, waiting callers, watchers, dials, metrics. Nothing here waits or
+//! decides.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ pub(super) struct Shell {
     streams: BTreeMap<StreamId, BeatSender>,
     reads: BTreeMap<ReadId, oneshot::Sender<Arc<View>>>,
     watchers: BTreeMap<WatcherId, WatchSender>,
-    /// What the node has to know of how this went.
+    /// Results that the node must learn.
     events: Vec<Event>,
 }
 
@@ -100,7 +101,7 @@ impl Shell {
         watcher
     }
 
-    /// What has happened here since the last call.
+    /// The results since the last call.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }
@@ -124,7 +125,7 @@ impl Shell {
             quorum_node::RequestError::NotLeader { leader } => RequestError::NotLeader(self.not_leader(leader)),
             quorum_node::RequestError::Refused(why) => RequestError::Refused(why),
         });
-        // Whoever asked may have gone away.
+        // The caller may be gone.
         let _ = reply.send(outcome);
     }
 

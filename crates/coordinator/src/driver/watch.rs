@@ -28,7 +28,7 @@ pub fn channel() -> (WatchSender, Watching) {
     (WatchSender { updates: sender, queued_bytes: queued_bytes.clone() }, Watching { updates: receiver, queued_bytes })
 }
 
-/// A snapshot is a state that is shared with everybody who reads.
+/// A snapshot is a state that all readers share.
 fn bytes(update: &WatchUpdate) -> usize {
     match update {
         WatchUpdate::Snapshot(_) => 0,

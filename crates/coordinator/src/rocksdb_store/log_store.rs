@@ -212,7 +212,7 @@ mod tests {
         assert!((1_490..=1_510).contains(&through), "{through}");
         store.compact(through).expect("compacted");
         assert!((500_000..=510_000).contains(&store.log_bytes()), "{}", store.log_bytes());
-        // Older than what memory holds, and across both.
+        // Older than the entries in memory, and across both.
         assert_eq!(store.entries(through + 1, 2_001, u64::MAX).expect("all").len() as u64, 2_000 - through);
         assert_eq!(store.entries(1_990, 2_001, u64::MAX).expect("cached").len(), 11);
         assert_eq!(store.index_with_tail(u64::MAX), through);

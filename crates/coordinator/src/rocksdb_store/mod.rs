@@ -1,11 +1,11 @@
 //! The disk of a coordinator: one RocksDB with a column family each for the log, the state of Raft, and the tree.
 //!
-//! Invariants: what one Raft ready wants written is one batch, synced where Raft says so; what an apply changes and the revision
-//! that it reached are one batch, which need not be synced, because it can be made again from the log. All families share one
-//! write-ahead log, so that whatever a crash leaves is a prefix of what was written.
+//! Invariants: all writes of one Raft ready are one batch, synced if Raft requires it; the changes of an apply and its
+//! revision are one batch, which need not be synced, because the log can repeat it. All families share one write-ahead
+//! log, so that a crash leaves a prefix of the writes.
 //!
 //! - [`raft_log`]: index → entry, and how many bytes that is.
-//! - [`raft_state`]: hard state, membership, applied revision, and who this disk is.
+//! - [`raft_state`]: hard state, membership, applied revision, and the disk's identity.
 //! - [`tree`]: path → node.
 //! - [`log_store`]: the three together as consensus sees them.
 
@@ -25,19 +25,19 @@ use rocksdb::{
 pub use log_store::RocksDbStore;
 pub use raft_state::Identity;
 
-/// What a family may hold in memory before it is flushed; four families at most twice that much. The tree of ten thousand
-/// partitions is a few megabytes, and a coordinator should weigh no more than that.
+/// The memory of a family before it is flushed; four families use at most twice that. The tree of ten thousand
+/// partitions is a few megabytes, and a coordinator should use no more than that.
 const WRITE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// Over all families.
 const WRITE_BUFFERS_BYTES: usize = 12 * 1024 * 1024;
 /// Of write-ahead log, before the oldest family is flushed.
 const WAL_BYTES_MAX: u64 = 32 * 1024 * 1024;
-/// Reads come from memory, but for starts and snapshots.
+/// Reads come from memory, except at the start and for snapshots.
 const BLOCK_CACHE_BYTES: usize = 1024 * 1024;
 /// RocksDB's own diary.
 const INFO_LOG_BYTES: usize = 1024 * 1024;
 
-/// The disk failed, or holds what no release wrote. Whoever sees it stops the process.
+/// The disk failed, or contains data that no release wrote. The process must stop.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     #[error("{0}")]

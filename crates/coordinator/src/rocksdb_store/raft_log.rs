@@ -16,7 +16,7 @@ pub(super) const FAMILY: &str = "raft_log";
 /// Of entries kept in memory.
 const CACHE_BYTES_MAX: usize = 512 * 1024;
 
-/// What the family holds, without reading it.
+/// The index range and size of the family, without reading it.
 #[derive(Debug, Default)]
 pub struct RaftLog {
     /// The index before the first entry, and the term of the entry that was there.
@@ -72,7 +72,8 @@ impl RaftLog {
         self.total_bytes
     }
 
-    /// Adds the writes for `entries`, which replace whatever follows the first one's index. The caller writes the batch.
+    /// Adds the writes for `entries`, which replace the log from the index of the first one. The caller writes the
+    /// batch.
     pub fn append(&mut self, disk: &Disk, batch: &mut WriteBatch, entries: &[Entry]) -> Result<(), DiskError> {
         let Some(first) = entries.first() else { return Ok(()) };
         let family = disk.family(FAMILY);
@@ -112,7 +113,7 @@ impl RaftLog {
         }
     }
 
-    /// Adds the writes that forget every entry; the log goes on behind `compacted`.
+    /// Adds the writes that remove every entry; the log continues after `compacted`.
     pub fn reset(&mut self, disk: &Disk, batch: &mut WriteBatch, compacted: (u64, u64)) {
         batch.delete_range_cf(&disk.family(FAMILY), key(0), key(u64::MAX));
         *self = Self { compacted, ..Self::default() };

@@ -25,7 +25,7 @@ const COMPACTED: &[u8] = b"compacted";
 const APPLIED: &[u8] = b"applied";
 const IDENTITY: &[u8] = b"identity";
 
-/// Who this disk is. Written before the coordinator says a word to anybody.
+/// The identity of this disk. Written before the coordinator sends its first message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
     pub id: CoordinatorId,

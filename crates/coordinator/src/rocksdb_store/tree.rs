@@ -35,7 +35,8 @@ impl Disk {
         Ok(Tree::restore(Revision(revision), nodes))
     }
 
-    /// Writes what one or several entries changed, and the place of the last one. Not synced: the log can do it again.
+    /// Writes the changes of one or several entries, and the position of the last one. Not synced: the log can repeat
+    /// it.
     pub fn apply<'a>(
         &self,
         changes: impl IntoIterator<Item = &'a NodeChange>,

@@ -1,5 +1,5 @@
-//! `ottla.admin.v1`: what people ask. Any coordinator answers reads; it passes changes on to the quorum leader itself, so that a person
-//! need not know who leads.
+//! `ottla.admin.v1`: the requests of tools. Any coordinator answers reads; it forwards changes to the quorum leader, so
+//! that a user need not know the leader.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,11 +32,11 @@ use super::watching::deliver;
 use crate::driver::Watching;
 use crate::shared::Shared;
 
-/// A linearizable read waits this long for the quorum.
+/// Timeout of a linearizable read.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// A change that was passed on waits this long for the leader.
+/// Timeout of a forwarded change.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Marks what was passed on: it is not passed on again.
+/// Marks a forwarded request: it is not forwarded again.
 const FORWARDED: &str = "ottla-forwarded";
 /// Names that one answer lists at most: some megabytes.
 const NAMES_MAX: usize = 50_000;
@@ -146,7 +146,7 @@ fn node(tree: &Tree, path: &Path) -> Option<Node> {
             version: found.version,
             children,
         }),
-        // A parent of nodes that is none itself, as ZooKeeper would show it.
+        // A parent path without a node, as ZooKeeper would show it.
         None => tree.exists(path).then(|| Node { path: path.as_str().to_owned(), children, ..Node::default() }),
     }
 }
@@ -340,7 +340,7 @@ async fn forward_events(prefix: Path, from: Revision, mut watching: Watching, ev
     }
 }
 
-/// What one revision changed at or below `prefix`, in messages of bounded size; none where nothing did.
+/// The changes of one revision at or below `prefix`, in messages of bounded size; none if there are none.
 fn node_events(prefix: &Path, item: &Changes) -> Vec<WatchNodesResponse> {
     let mut responses: Vec<WatchNodesResponse> = Vec::new();
     let mut bytes = 0;

@@ -1,4 +1,4 @@
-//! `ottla.cluster.v1`: what brokers ask.
+//! `ottla.cluster.v1`: the requests of brokers.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What a coordinator serves, one file per service; all of them on each of its ports.
+//! The gRPC services of a coordinator, one file per service; each port serves all of them.
 
 mod admin;
 mod cluster;
@@ -16,7 +16,8 @@ use tonic::service::{Routes, RoutesBuilder};
 
 use crate::shared::Shared;
 
-/// About as much of one revision as a watcher is told at once: far below [`MESSAGE_BYTES_MAX`], with room for a node of any size.
+/// Approximate size of one event with the changes of a revision: far below [`MESSAGE_BYTES_MAX`], with room for a node
+/// of any size.
 const EVENT_BYTES_MAX: usize = 1024 * 1024;
 
 /// The routes of every port: brokers' and coordinators' services, people's, reflection and health.

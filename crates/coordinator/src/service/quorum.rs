@@ -1,4 +1,4 @@
-//! `ottla.quorum.v1`: what the other members say.
+//! `ottla.quorum.v1`: the requests of the other members.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use crate::shared::{Formed, Shared};
 
 /// The largest Raft message: a snapshot of more than a million partitions. One stream of each other member may hold as much.
 const ASSEMBLED_BYTES_MAX: usize = 512 * 1024 * 1024;
-/// The first frame comes with the first message, at the latest with a heartbeat or a vote; who sends none is no member.
+/// The first frame comes with the first message, at the latest with a heartbeat or a vote; a client that sends none is
+/// not a member.
 const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub struct QuorumService {
@@ -31,7 +32,7 @@ impl QuorumService {
         Self { shared, takes_raft }
     }
 
-    /// The asker finds out by itself, and stops; who reads the log on this side should know why.
+    /// The asking coordinator detects the conflict itself, and stops; this log line tells the operator of this one why.
     fn tell_of_conflict(
         &self,
         asker: CoordinatorId,

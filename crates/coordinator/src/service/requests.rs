@@ -8,7 +8,7 @@ use tonic::Status;
 use crate::driver::RequestError;
 use crate::shared::{Formed, Shared};
 
-/// The controller decided nothing (an entry of another got in its way) and may be asked again at once; this often.
+/// Number of attempts: the controller decided nothing (another entry interfered), and a retry may succeed at once.
 const ATTEMPTS_MAX: u32 = 5;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(10);
 
@@ -17,7 +17,7 @@ pub fn stopping() -> Status {
 }
 
 impl Shared {
-    /// The quorum, or the answer to who asks before there is one.
+    /// The quorum, or the error for requests before it is formed.
     pub fn require_formed(&self) -> Result<&Formed, Status> {
         self.formed().ok_or_else(|| self.not_leader().into_status())
     }
@@ -28,7 +28,7 @@ impl Shared {
         if self.leads() { Ok(formed) } else { Err(self.not_leader().into_status()) }
     }
 
-    /// Asks the controller.
+    /// Sends a request to the controller.
     pub async fn decide(&self, request: Request) -> Result<Answer, Status> {
         let formed = self.require_leader()?;
         for _ in 0..ATTEMPTS_MAX {

@@ -13,12 +13,12 @@ use tonic::Status;
 use super::EVENT_BYTES_MAX;
 use crate::driver::Watching;
 
-/// Of a snapshot of the tree: what a watcher that reads nothing makes this process hold is a few of these. The nodes themselves are
-/// shared with the tree.
+/// Size of a chunk of a snapshot of the tree: a watcher that does not read makes this process hold a few of them. The
+/// nodes themselves are shared with the tree.
 const SNAPSHOT_CHUNK_BYTES: usize = 64 * 1024;
 /// Events between a watcher's task and its connection.
 const EVENTS_IN_TRANSIT_MAX: usize = 2;
-/// A watcher that takes nothing for this long is dropped: it comes back with the revision that it has.
+/// A watcher that accepts nothing for this time is dropped: it reconnects with the revision that it has.
 const WATCHER_STALLS_MAX: Duration = Duration::from_secs(30);
 
 type Event = Result<WatchEvent, Status>;

@@ -17,7 +17,8 @@ use crate::nodes;
 use crate::nodes::topic::TopicNode;
 use crate::placement::Seeded;
 
-/// The topics in which a hash over the number of partitions says where a key is. Another number orphans what they hold.
+/// The topics in which a hash modulo the number of partitions maps a key to its partition. Another number of partitions
+/// would make existing keys unreachable.
 const PARTITIONED_BY_HASH: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
 
 impl Controller {

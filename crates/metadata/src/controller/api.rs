@@ -1,4 +1,4 @@
-//! What goes into the controller and what comes out: plain values, no wire types.
+//! The inputs and outputs of the controller: plain values, no wire types.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::nodes::config::ConfigEntity;
 use crate::transaction::{Transaction, TransactionRefused};
 use crate::tree::NodeChange;
 
-/// Both clocks at the moment of an input. Sessions are judged by the first, nodes are stamped with the second.
+/// Both clocks at the time of an input. Sessions use the monotonic clock, timestamps in nodes use the wall clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Now {
     pub monotonic: MonotonicMs,
@@ -33,7 +33,7 @@ pub struct EntryId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct StreamId(pub u64);
 
-/// What happened.
+/// An input of the controller.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Input {
     /// `entropy`: 16 random bytes, from which topic ids and the placement of replicas are made.
@@ -67,16 +67,16 @@ pub enum Input {
         entry: Option<EntryId>,
         revision: Revision,
         result: Result<(), TransactionRefused>,
-        /// What the entry changed; empty where it was refused or changes nothing.
+        /// The changes of the entry; empty if it was refused or changed nothing.
         changes: Arc<[NodeChange]>,
     },
-    /// Raft did not take a proposal and will never apply it, while leadership goes on.
+    /// Raft refused a proposal and will never apply it, although the leadership continues.
     Dropped {
         entry: EntryId,
     },
 }
 
-/// What a broker's heartbeat says.
+/// The content of a broker's heartbeat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Beat {
     pub broker: BrokerId,
@@ -86,18 +86,18 @@ pub struct Beat {
     pub image_revision: Revision,
 }
 
-/// What a probe found at a broker's inter-broker endpoint.
+/// The result of a probe of a broker's inter-broker endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProbeResult {
-    /// Somebody answered as this incarnation.
+    /// A broker answered with this incarnation.
     Answered(IncarnationId),
-    /// Connection refused: nobody listens there.
+    /// Connection refused: no process listens there.
     Refused,
     /// No route, a time-out, a reset, an answer that names no incarnation: proves nothing.
     Unknown,
 }
 
-/// What is to be done now, in this order: propose, answer, probe.
+/// The actions to execute now, in this order: propose, answer, probe.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Effects {
     /// To be proposed to Raft in this order.
@@ -106,7 +106,7 @@ pub struct Effects {
     pub heartbeats: Vec<(StreamId, BeatAnswer)>,
     /// Endpoints to dial; each ends in an [`Input::Probed`].
     pub probes: Vec<Probe>,
-    /// What people should read about it, one line each: fencings, refusals, elections in numbers.
+    /// Lines for the log: fencings, refusals, numbers of elections.
     pub notes: Vec<Note>,
 }
 
@@ -131,7 +131,7 @@ pub struct BeatAnswer {
     pub session_timeout: Duration,
 }
 
-/// Dial this endpoint and ask for its incarnation.
+/// Dial this endpoint and request its incarnation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Probe {
     pub broker: BrokerId,
@@ -143,7 +143,7 @@ pub struct Probe {
 /// than the grace after which the broker would be fenced anyway.
 pub const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Names an admin request over all its tries: 16 random bytes of whoever sends it.
+/// Identifies an admin request in all its attempts: 16 random bytes of the sender.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IdempotencyKey(pub [u8; 16]);
 
@@ -226,26 +226,27 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The message may quote what a client sent: it is cut at [`limits::MAX_ERROR_TEXT_BYTES`].
+    /// The message may quote a client's input: it is cut at [`limits::MAX_ERROR_TEXT_BYTES`].
     pub fn new(error: ErrorCode, message: impl Into<String>) -> Self {
         Self { error, message: limits::cut(message.into(), limits::MAX_ERROR_TEXT_BYTES) }
     }
 }
 
-/// A broker's new incarnation asks for its epoch.
+/// A broker's new incarnation registers and requests its broker epoch.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Register {
     /// [`BrokerId::NONE`]: the quorum gives one.
     pub broker: BrokerId,
     pub incarnation: IncarnationId,
-    /// Of `meta.properties`; none where the disk has none yet.
+    /// From `meta.properties`; none if the disk has no cluster id yet.
     pub cluster_id: Option<ClusterId>,
     pub endpoints: Vec<Endpoint>,
     pub inter_broker_listener: ListenerName,
     pub rack: Option<String>,
     /// The broker epoch of the last clean shutdown; [`BrokerEpoch::NONE`] after any other end.
     pub clean_shutdown_epoch: BrokerEpoch,
-    /// The broker's own `min.insync.replicas`. Less than 1 counts as 1, which keeps no ELR for what it leads.
+    /// The broker's own `min.insync.replicas`. A value below 1 counts as 1, which keeps no ELR for the partitions that
+    /// it leads.
     pub min_insync_replicas: i32,
 }
 
@@ -257,7 +258,7 @@ pub struct Registered {
     pub revision: Revision,
 }
 
-/// A broker leaves the cluster for good: it counts no more where replicas are placed.
+/// A broker leaves the cluster permanently: no new replicas are placed on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnregisterBroker {
     pub broker: BrokerId,
@@ -322,8 +323,8 @@ pub enum ResignReason {
     /// Its logs are whole, and it cannot write to them now. As a last member it stays the leader: it may come round.
     #[default]
     Stalled,
-    /// It cannot read its logs in this life: their directory failed, or they are damaged. They speak for nothing in an ISR or
-    /// ELR; a last member stays named, without leading, until it registers anew.
+    /// Its logs cannot be read in this incarnation: their directory failed, or they are damaged. They do not count in
+    /// an ISR or ELR; a last member stays in the ISR, without leading, until it registers again.
     Offline,
     /// Its logs are gone, and it is going to make new ones in their place. To be decided before it does.
     Lost,
@@ -340,7 +341,7 @@ pub struct Resigned {
 pub struct ControlledShutdown {
     pub broker: BrokerId,
     pub epoch: BrokerEpoch,
-    /// Shows that it is the broker that asks: ids and epochs are public (fault G2).
+    /// Proves that the broker itself sent the request: ids and epochs are public (fault G2).
     pub incarnation: IncarnationId,
 }
 
@@ -371,7 +372,7 @@ pub struct AllocatedProducerIds {
 pub struct CreateTopics {
     pub topics: Vec<NewTopic>,
     pub validate_only: bool,
-    /// What −1 means in a topic, on the broker that asks.
+    /// The value of −1 in a topic, from the configuration of the broker that sends the request.
     pub default_partitions: i32,
     pub default_replication_factor: i32,
 }
@@ -404,7 +405,7 @@ pub struct TopicOutcomes {
 pub struct TopicOutcome {
     /// Empty where a topic was named by an id that is not known.
     pub name: String,
-    /// Zero where there is none.
+    /// Zero if there is none.
     pub id: TopicId,
     /// None: it succeeded.
     pub refusal: Option<Refusal>,
@@ -449,11 +450,12 @@ pub struct AlterConfig {
     pub entity: ConfigEntity,
     /// In order; a name comes once.
     pub changes: Vec<(String, ConfigOp)>,
-    /// What is not among the changes goes (AlterConfigs rather than IncrementalAlterConfigs).
+    /// Entries that are not among the changes are removed (AlterConfigs, not IncrementalAlterConfigs).
     pub replace_all: bool,
 }
 
-/// What a change does to one entry. Lists are changed where it is decided, so that no two changes lose each other.
+/// The operation on one entry. The quorum leader computes new list values, so that concurrent changes do not overwrite
+/// each other.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ConfigOp {
     Set(String),
@@ -498,7 +500,7 @@ pub struct CoordinatorRefused {
     pub shown: IncarnationId,
 }
 
-/// What a controller is given for its term.
+/// The settings of a controller for its term.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ControllerConfig {
     /// Written by the first leader's first transaction, where the tree has none yet.
@@ -535,9 +537,9 @@ impl ControllerConfig {
 pub struct BrokenRules {
     /// A fenced broker stays electable, and stays in the ISRs that it did not lead.
     pub fenced_stays_electable: bool,
-    /// An ISR member of any broker epoch is taken for the broker that is registered now (KIP-903 taken out).
+    /// The broker epoch of an ISR member is ignored (KIP-903 is switched off).
     pub any_broker_epoch_joins: bool,
-    /// An unclean shutdown is taken for a clean one (KIP-966 taken out).
+    /// An unclean shutdown counts as a clean one (KIP-966 is switched off).
     pub unclean_counts_as_clean: bool,
     /// A sole ISR member that returns from an unclean shutdown wins over the ELR.
     pub unclean_sole_member_wins: bool,

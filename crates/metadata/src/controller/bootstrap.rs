@@ -11,7 +11,7 @@ use crate::nodes::coordinator::CoordinatorNode;
 use crate::transaction::Transaction;
 use crate::tree::Path;
 
-/// What the first leader writes: the cluster id, the coordinators' disks, the counters, the empty parents.
+/// The first transaction of a quorum: the cluster id, the coordinators' disks, the counters, the empty parents.
 pub fn first_transaction(config: &ControllerConfig) -> Transaction {
     let mut draft = Draft::default();
     for parent in nodes::EMPTY_PARENTS {

@@ -1,7 +1,8 @@
 //! Configurations are altered at run time.
 //!
-//! A change that lowers min.insync.replicas ends ELRs: from then on the HW moves with fewer members, and who is not
-//! among them may lack what is committed. The ELRs end no later than the change, in the same or earlier transactions.
+//! A change that lowers min.insync.replicas clears ELRs: afterwards the HW moves with fewer members, and a former
+//! member may lack committed records. The ELRs are cleared no later than the change, in the same or earlier
+//! transactions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -79,7 +80,7 @@ impl Controller {
         match entity.kind {
             ConfigKind::Topics => topic_config::validate(&entries).map_err(|error| invalid(&error))?,
             ConfigKind::Groups => group_config::validate(&entries, |_| None).map_err(|error| invalid(&error))?,
-            // Brokers check what depends on their own properties before they ask.
+            // Values that depend on a broker's own properties are checked by the broker before it sends the request.
             ConfigKind::Brokers => {
                 let changed = alter.changes.iter().filter_map(|(name, _)| entries.get_key_value(name));
                 let changed = changed.map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -135,8 +136,8 @@ impl Controller {
 
     fn write_config(&mut self, entity: &ConfigEntity, entries: &BTreeMap<String, String>) {
         let current = self.ledger.ahead().config(entity);
-        // A broker's is written even if it is the same, so that brokers read again what the entries point at
-        // (KAFKA-14136).
+        // A broker's configuration is written even if it is unchanged, so that brokers read the files again to which
+        // its entries point (KAFKA-14136).
         if current.is_some_and(|config| config.entries == *entries) && entity.kind != ConfigKind::Brokers {
             return;
         }
@@ -187,8 +188,8 @@ fn bytes_of(entries: &BTreeMap<String, String>) -> usize {
     entries.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
-/// Refuses what would make the entity's node too large. What makes it smaller than it was, `before`, passes: a tree of an
-/// earlier release may hold more.
+/// Refuses a change that would make the entity's node too large. A change that makes it smaller than `before` passes: a
+/// tree of an earlier release may exceed the limit.
 fn check_size(entries: &BTreeMap<String, String>, before: usize) -> Result<(), Refusal> {
     let refuse = |text| Err(Refusal::new(ErrorCode::InvalidConfig, text));
     let bytes = bytes_of(entries);
@@ -210,10 +211,11 @@ fn check_size(entries: &BTreeMap<String, String>, before: usize) -> Result<(), R
     Ok(())
 }
 
-/// What APPEND and SUBTRACT need to know of a configuration.
+/// The properties of a configuration that APPEND and SUBTRACT need.
 struct List {
     is_list: bool,
-    /// Where such a change begins if nothing is set. Kafka has it so for topics; a broker's static value is not known here.
+    /// The value on which such a change is based if nothing is set. Kafka defines it for topics; a broker's static
+    /// value is not known here.
     default: Option<&'static str>,
 }
 

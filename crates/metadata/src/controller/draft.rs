@@ -9,14 +9,14 @@ use crate::nodes;
 use crate::transaction::{Change, Transaction};
 use crate::tree::{Path, Tree};
 
-/// What the entry form of a change adds to its path and payload: tags, lengths, kind and version.
+/// The bytes that the entry adds to the path and payload of a change: tags, lengths, kind and version.
 const CHANGE_OVERHEAD_BYTES: usize = 32;
 
 /// Changes for one transaction; each path at most once.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     changes: Vec<Change>,
-    /// At least what the entry will have.
+    /// A lower bound of the entry's size.
     bytes: usize,
     largest_node: usize,
 }
@@ -26,7 +26,7 @@ impl Draft {
         self.changes.is_empty()
     }
 
-    /// Whether every member can take it as one entry.
+    /// Whether every member can accept it as one entry.
     pub fn is_within_limits(&self) -> bool {
         self.bytes <= limits::MAX_TRANSACTION_BYTES && self.largest_node <= limits::MAX_NODE_BYTES
     }

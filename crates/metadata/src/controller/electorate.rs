@@ -1,4 +1,4 @@
-//! Who may lead a topic's partitions, and which min.insync.replicas holds for them.
+//! Which brokers may lead a topic's partitions, and the effective min.insync.replicas.
 
 use ottla_model::{BrokerEpoch, BrokerId, Revision};
 
@@ -33,7 +33,7 @@ impl TopicElectorate<'_> {
     }
 }
 
-/// The entry among others; none where it is not set.
+/// The value in `entries`; none if it is not set.
 pub(super) fn min_insync_replicas_of(entries: &std::collections::BTreeMap<String, String>) -> Option<i32> {
     match topic_config::key(MIN_INSYNC_REPLICAS)?.parse(entries.get(MIN_INSYNC_REPLICAS)?) {
         Ok(Value::Int(value)) => Some(value),
@@ -66,13 +66,13 @@ impl Electorate for TopicElectorate<'_> {
     }
 
     fn knows_min_insync_replicas(&self, leader: BrokerId, _: &PartitionState) -> bool {
-        // Nobody leads: nobody moves the HW.
+        // Without a leader the HW does not move.
         let Some(registration) = self.image.broker(leader) else { return leader == BrokerId::NONE };
         let registered = u64::try_from(registration.epoch.0).unwrap_or(0);
         let heard = self.liveness.session(leader).map_or(Revision(0), |session| session.image_revision);
         let known = heard.max(Revision(if registration.ready { registered } else { 0 }));
         let is_known = |entity: &ConfigEntity| {
-            // What the topic was created with came along with the topic.
+            // The configuration that a topic was created with was known together with the topic.
             self.image.config(entity).is_none_or(|config| {
                 config.modified <= known
                     || (config.modified == self.topic.created && entity.name == self.topic.name.as_str())

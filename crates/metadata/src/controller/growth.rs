@@ -1,7 +1,7 @@
 //! Topics that get more replicas as brokers join: those that a cluster keeps for itself were made when it may have had one broker.
 //!
-//! What remains to be done is in the tree (a topic's `grows_to` and its replicas), so nothing is lost with a controller. A new replica
-//! is a follower like any other: it fetches, and joins the ISR when it has caught up.
+//! The remaining work is in the tree (a topic's `grows_to` and its replicas), so a change of controller loses nothing.
+//! A new replica is an ordinary follower: it fetches, and joins the ISR when it has caught up.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,11 @@ use crate::image::{Image, PartitionState, TopicImage};
 use crate::nodes;
 use crate::nodes::topic::TopicNode;
 
-/// The topics that may grow; looked up by name, so that nobody walks all topics for them.
+/// The topics that may grow; looked up by name, to avoid a scan of all topics.
 const GROWING_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
 
 impl Controller {
-    /// The next batch of replicas to add; none where nothing is to be done.
+    /// The next batch of replicas to add; none if there is nothing to do.
     pub(super) fn next_growth(&mut self) -> Option<Draft> {
         if !self.may_grow {
             return None;

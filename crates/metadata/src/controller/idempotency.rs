@@ -62,7 +62,7 @@ impl Controller {
         })
     }
 
-    /// Adds to a decision what a retry of its request is to be answered. A draft that changes nothing remembers nothing.
+    /// Adds the response to a decision, for a retry of its request. A draft without changes stores nothing.
     pub(super) fn remember(&self, draft: &mut Draft, key: Option<IdempotencyKey>, response: &Answer) {
         let Some(key) = key.filter(|_| !draft.is_empty()) else { return };
         let (kind, outcomes): (_, &[TopicOutcome]) = match response {
@@ -85,7 +85,7 @@ impl Controller {
         let _ = draft.append(memory);
     }
 
-    /// Makes room for `bytes` more, and takes out what no client asks for any more.
+    /// Frees `bytes` and removes responses that no client will request again.
     fn forget_oldest(&self, draft: &mut Draft, bytes: usize) {
         let tree = self.ledger.ahead_tree();
         let parent = decided_request::parent_path();
@@ -123,7 +123,7 @@ fn item(outcome: &TopicOutcome, keeps_name: bool) -> DecidedItem {
     }
 }
 
-/// As it was first; an error has Kafka's default text.
+/// The first response again; an error has Kafka's default text.
 fn outcome(name: &str, item: DecidedItem) -> TopicOutcome {
     let refusal = (item.error != ottla_model::ErrorCode::None).then(|| Refusal::new(item.error, String::new()));
     TopicOutcome {

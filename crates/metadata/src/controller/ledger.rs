@@ -1,10 +1,10 @@
-//! What is committed, and what this controller has proposed on top of it.
+//! The committed state, and this controller's proposals on top of it.
 //!
-//! Decisions are made on the image ahead: the committed one with every proposal in flight applied. A proposal's revision
-//! is not known before Raft has placed it, so nodes ahead carry a provisional one (far above any real one) until their
-//! entry is applied. What depends on a revision, a broker epoch above all, is therefore never decided on before it is
-//! committed: a broker whose registration is in flight is not ready, and a configuration in flight is newer than
-//! anything that a leader can know.
+//! Decisions are based on the image ahead: the committed one with every proposal in flight applied. The revision of a
+//! proposal is unknown until Raft has placed it, so nodes ahead carry a provisional revision (far above any real one)
+//! until their entry is applied. A decision that depends on a revision, above all on a broker epoch, therefore waits
+//! until it is committed: a broker whose registration is in flight is not ready, and a configuration in flight is newer
+//! than any that a leader can know.
 
 use std::collections::VecDeque;
 
@@ -25,11 +25,11 @@ struct InFlight {
     transaction: Transaction,
 }
 
-/// How the entry that was applied stands to the proposals.
+/// The relation of an applied entry to the proposals.
 #[derive(Debug)]
 pub(super) struct AppliedEntry {
     pub delta: Delta,
-    /// A proposal was refused or lost: nothing that was decided after it stands for sure.
+    /// A proposal was refused or lost: decisions that were made after it may be invalid.
     pub is_broken: bool,
 }
 
@@ -55,12 +55,12 @@ impl Ledger {
         }
     }
 
-    /// What is committed.
+    /// The committed state.
     pub fn image(&self) -> &Image {
         &self.image
     }
 
-    /// What decisions are made on.
+    /// The state on which decisions are based.
     pub fn ahead(&self) -> &Image {
         &self.ahead_image
     }
@@ -82,7 +82,8 @@ impl Ledger {
         self.in_flight.back().map(|in_flight| in_flight.entry)
     }
 
-    /// Applies the transaction ahead and gives it its id. A refusal means that it was not built on what is ahead.
+    /// Applies the transaction to the image ahead and assigns its id. A refusal means that it was not based on that
+    /// image.
     pub fn propose(&mut self, transaction: Transaction) -> Result<EntryId, TransactionRefused> {
         let entry = EntryId(self.next_entry);
         self.apply_ahead(entry, &transaction)?;
@@ -97,7 +98,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// An entry was applied: this controller's own or somebody else's.
+    /// An entry was applied: this controller's own or another's.
     pub fn applied(
         &mut self,
         entry: Option<EntryId>,
@@ -110,7 +111,7 @@ impl Ledger {
         self.image = image;
         let mut is_broken = is_refused;
         match entry {
-            // Raft keeps the order: whatever was proposed before and was not applied will not be.
+            // Raft keeps the order: earlier proposals that were not applied will never be applied.
             Some(entry) => {
                 while let Some(front) = self.in_flight.front().filter(|front| front.entry <= entry) {
                     is_broken |= front.entry < entry;
@@ -139,7 +140,7 @@ impl Ledger {
         self.ahead_image = self.image.clone();
     }
 
-    /// Puts real revisions in the place of the provisional ones of an entry that was applied as it was proposed.
+    /// Replaces the provisional revisions of an entry that was applied as it was proposed.
     fn settle(&mut self, entry: EntryId, changes: &[NodeChange]) {
         let provisional = provisional(entry);
         let settled: Vec<NodeChange> = changes
@@ -160,7 +161,7 @@ impl Ledger {
         (self.ahead_image, _) = self.ahead_image.apply(Revision(0), &settled);
     }
 
-    /// Starts over from what is committed. A proposal that does not fit any more will be refused when it is applied.
+    /// Restarts from the committed state. A proposal that no longer fits will be refused when it is applied.
     fn rebuild(&mut self) {
         self.catch_up();
         let in_flight = std::mem::take(&mut self.in_flight);

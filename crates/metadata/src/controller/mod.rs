@@ -1,10 +1,10 @@
-//! The controller: what happens to the cluster comes in, transactions of the tree go out.
+//! The controller: cluster events in, transactions of the tree out.
 //!
-//! It exists on the quorum leader only, from the leader's own no-op on (so that every entry of earlier terms is in its
-//! image), and is thrown away with leadership. It decides on what is committed plus its own proposals in flight
-//! ([`ledger`]). An answer leaves when every proposal that its decision may rest on has been applied. Large work (fencing
-//! a broker with 10,000 leaderships) goes in bounded batches; what remains of it is derived from the tree, so the next
-//! controller goes on where this one stopped.
+//! It exists only on the quorum leader, from the leader's own no-op on (so that its image contains every entry of
+//! earlier terms), and is dropped with the leadership. It bases decisions on the committed state plus its own proposals
+//! in flight ([`ledger`]). A response is sent when every proposal on which its decision may depend has been applied.
+//! Large work (fencing a broker with 10,000 leaderships) is done in bounded batches. The remaining work is derived from
+//! the tree, so the next controller continues where this one stopped.
 //!
 //! Files: [`registration`] (a broker comes), [`sessions`] (it lives, it is fenced), [`shutdown`] (it goes),
 //! [`partitions`] (ISR changes, resignations), [`topics`], [`added_partitions`], [`configs`], [`producer_ids`],
@@ -54,7 +54,7 @@ use work::WorkQueue;
 struct Waiting {
     request: RequestId,
     answer: Answer,
-    /// The entry creates the registration that the answer tells of: its revision is the broker epoch.
+    /// The entry creates the registration in the response: its revision is the broker epoch.
     is_registration: bool,
 }
 
@@ -76,7 +76,7 @@ pub struct Controller {
 
 impl Controller {
     /// Begins a term: `tree` and `image` are those at this leader's own no-op. Every registered broker gets a fresh
-    /// session. `reached` is what this coordinator has learned by probing, also as a follower.
+    /// session. `reached` contains the brokers that this coordinator has reached by probing, also as a follower.
     pub fn new(now: Now, config: ControllerConfig, tree: Tree, image: Image, reached: Reached) -> (Self, Effects) {
         let times = (config.session_timeout, config.reconnect_grace, config.tick_interval);
         let mut controller = Self {
@@ -141,12 +141,12 @@ impl Controller {
         self.liveness.is_unsettled()
     }
 
-    /// Ends the term; what was learned about reachable brokers stays with the coordinator.
+    /// Ends the term; the coordinator keeps the set of reached brokers.
     pub fn into_reached(self) -> Reached {
         self.liveness.into_reached()
     }
 
-    /// What is committed, as this controller has seen it.
+    /// The committed state, as this controller has seen it.
     pub fn image(&self) -> &Image {
         self.ledger.image()
     }
@@ -161,7 +161,7 @@ impl Controller {
         self.liveness.observe(now.monotonic);
     }
 
-    /// What follows from whatever has just happened, and the effects of all of it.
+    /// Executes the consequences of the last input, and returns all effects.
     fn finish(&mut self) -> Effects {
         self.advance_registrations();
         self.run_work();
@@ -248,7 +248,7 @@ impl Controller {
         if draft.is_empty() {
             return None;
         }
-        // Requests are checked before; this is for what none of their checks foresaw.
+        // Requests were checked before; this catches cases that none of their checks covered.
         if !draft.is_within_limits() {
             self.warn("a decision is larger than an entry may be and is not made".to_owned());
             return None;
@@ -291,7 +291,7 @@ impl Controller {
         self.effects.notes.push(Note { is_warning: true, text });
     }
 
-    /// Kafka's check of a broker's own requests: only the registered incarnation may ask.
+    /// Kafka's check of a broker's own requests: only the registered incarnation may send them.
     fn check_epoch(&self, broker: BrokerId, epoch: BrokerEpoch) -> Result<(), ErrorCode> {
         match self.ledger.ahead().broker_epoch(broker) == Some(epoch) {
             true => Ok(()),
@@ -305,7 +305,7 @@ impl Controller {
 }
 
 impl Answer {
-    /// Fills in the revision at which everything that it tells of is in the tree.
+    /// Sets the revision at which the tree contains everything in the response.
     fn stamp(&mut self, at: Revision, is_registration: bool) {
         match self {
             Self::Register(Ok(registered)) => {

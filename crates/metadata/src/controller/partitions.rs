@@ -22,7 +22,8 @@ impl Controller {
         for batch in request.partitions.chunks(PARTITIONS_PER_TRANSACTION) {
             let mut draft = Draft::default();
             for (at, change) in batch.iter().enumerate() {
-                // The same partition twice: the second is judged by the state that the first one asked for.
+                // The same partition twice: the second change is checked against the state that the first one
+                // requested.
                 let is_repeated = batch.iter().take(at).any(|earlier| earlier.partition == change.partition);
                 partitions.push(match is_repeated {
                     true => outcome(change, ErrorCode::InvalidUpdateVersion, None),
@@ -52,7 +53,7 @@ impl Controller {
                 let next = PartitionChange::new(state).with_isr(isr).build(&electorate, ahead.controller_epoch());
                 let Some(next) = next else { return outcome(change, ErrorCode::None, Some(state)) };
                 draft.partition(self.ledger.ahead_tree(), ahead, change.partition, &next);
-                // A leader that shuts down hands over with the very change that brings somebody in.
+                // A leader in controlled shutdown hands over in the same change that adds a member.
                 let error = if next.leader == leader { ErrorCode::None } else { ErrorCode::NewLeaderElected };
                 outcome(change, error, Some(&next))
             }
@@ -85,7 +86,7 @@ impl Controller {
 }
 
 impl Controller {
-    /// The state without the member's place; none where nothing changes.
+    /// The state without the member; none if nothing changes.
     fn resigned(
         &self,
         topic: &TopicImage,
@@ -103,8 +104,9 @@ impl Controller {
             _ => return None,
         };
         let next = change.build(&self.electorate(topic), self.ledger.ahead().controller_epoch())?;
-        // A stalled leader is better than none, and a new log better than no log where it is the only one. Logs that cannot be
-        // read or are gone serve nobody: even if nobody else leads yet, the ELR must not count on them (faults A4, A9).
+        // A stalled leader is better than none, and an empty log is better than none if it is the only one. Logs that
+        // cannot be read, or are gone, cannot serve: the ELR must not count on them even if no other replica leads yet
+        // (faults A4, A9).
         let needs_leader = match reason {
             ResignReason::Stalled => true,
             ResignReason::Offline => self.config.rules.offline_log_may_lead,

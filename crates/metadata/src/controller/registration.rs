@@ -1,8 +1,10 @@
 //! A broker's new incarnation comes.
 //!
-//! Before it gets an epoch: who else has its id is gone; no ISR with another member holds its predecessor; and if its
-//! last end was unclean, it is out of every ELR, and out of the ISRs in which an ELR member can stand in for it
-//! (KIP-966). If its disk is not the one that the ISRs mean, those that name it as the last member say so from then on. All of it is found in the tree, so a registration that is asked again goes on where the last one stopped.
+//! A registration gets its epoch only after three conditions hold: any other holder of its id has ended; no ISR with
+//! another member contains its predecessor; and after an unclean shutdown the broker is in no ELR, nor in an ISR in
+//! which an ELR member can replace it (KIP-966). If its disk is not the one that an ISR refers to, the partitions in
+//! which it is the last member are marked. All of this is derived from the tree, so a repeated registration continues
+//! where the last one stopped.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,8 +20,8 @@ use crate::nodes;
 use crate::transaction::Change;
 use bytes::Bytes;
 
-/// How long a registration waits for the holder of its id to be found dead: a probe's time-out and a round trip. Then it
-/// is refused, and the broker asks again.
+/// How long a registration waits for a probe of the current holder of its id: a probe's timeout and a round trip. Then
+/// it is refused, and the broker retries.
 const CHALLENGE_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,13 +30,13 @@ enum Stage {
     Challenging { deadline: MonotonicMs },
     /// The predecessor is still being taken out of its partitions.
     Clearing,
-    /// The unclean shutdown is being told to its partitions.
+    /// The unclean shutdown is being applied to its partitions.
     Cleaning,
 }
 
 #[derive(Debug)]
 struct Pending {
-    /// Who asked; more than one where the broker asked again.
+    /// The requests that wait; more than one if the broker has retried.
     requests: Vec<RequestId>,
     register: Register,
     stage: Stage,
@@ -52,7 +54,7 @@ impl Registrations {
         self.pending.iter().flat_map(|pending| pending.requests.iter().copied())
     }
 
-    /// The holder of the id lives: whoever challenges it is to be refused at the next chance.
+    /// The holder of the id is alive: its challenger is refused at the next opportunity.
     pub fn holder_answered(&mut self, broker: BrokerId, incarnation: IncarnationId) {
         for pending in &mut self.pending {
             let is_other = pending.register.broker == broker && pending.register.incarnation != incarnation;
@@ -62,7 +64,7 @@ impl Registrations {
         }
     }
 
-    /// What was in flight is lost: nobody registers by it.
+    /// Proposals in flight are lost: no registration results from them.
     pub fn give_up_creating(&mut self, effects: &mut Effects) {
         self.creating.clear();
         for request in std::mem::take(&mut self.pending).into_iter().flat_map(|pending| pending.requests) {
@@ -70,7 +72,7 @@ impl Registrations {
         }
     }
 
-    /// The work queue was emptied: what was queued is queued again.
+    /// The work queue was cleared: queue the work again.
     pub fn start_over(&mut self) {
         for pending in &mut self.pending {
             if pending.stage == Stage::Cleaning {
@@ -281,7 +283,7 @@ impl Controller {
         self.note(format!("broker {broker} registers as incarnation {}", registration.incarnation));
     }
 
-    /// The next id that nobody has or had, counted by the version of `/brokers/seqid` as ZooKeeper did.
+    /// The next id that was never used, counted by the version of `/brokers/seqid` as ZooKeeper did.
     fn draft_next_id(&self, draft: &mut Draft) -> BrokerId {
         let ahead = self.ledger.ahead();
         let mut version = self.ledger.ahead_tree().get(&nodes::sequence_id::path()).map_or(0, |node| node.version);

@@ -29,8 +29,9 @@ impl Controller {
         }
     }
 
-    /// Its image has reached its registration: it knows what it may not lead any more. From now on it may lead and
-    /// join ISRs. No ISR holds its predecessor (but as the last member): registration waited for that.
+    /// The broker's image has reached its registration: it knows which partitions it no longer leads. From now on it
+    /// may lead and join ISRs. No ISR contains its predecessor (except as the last member): registration waited for
+    /// that.
     fn make_ready(&mut self, beat: &Beat) {
         let ahead = self.ledger.ahead();
         let Some(broker) = ahead.broker(beat.broker).filter(|broker| broker.epoch == beat.epoch && !broker.ready)
@@ -79,8 +80,8 @@ impl Controller {
         let Some(registration) = ahead.broker(broker).filter(|broker| broker.epoch == epoch).cloned() else { return };
         let mut draft = Draft::default();
         draft.delete(tree, nodes::broker::path(broker));
-        // A session that was never ready led nothing and joined no ISR, and the broker may never have heard of it (its answer was
-        // lost, and the process with it): what the next life must match is the last session that was ready.
+        // A session that was never ready led nothing and joined no ISR, and the broker may not know of it (the response
+        // was lost, and the process ended). The next incarnation is compared with the last session that was ready.
         let former = ahead.broker_memory(broker).filter(|_| !registration.ready);
         let memory = BrokerMemory {
             id: broker,
@@ -115,7 +116,7 @@ impl Controller {
         ));
     }
 
-    /// `/controller` names this broker from now on, or nobody.
+    /// `/controller` names this broker from now on, or none.
     pub(super) fn draft_controller(&self, draft: &mut Draft, broker: Option<BrokerId>) {
         let tree = self.ledger.ahead_tree();
         let Some(broker) = broker else { return draft.delete(tree, nodes::controller::path()) };
@@ -125,8 +126,8 @@ impl Controller {
         draft.put(tree, nodes::controller_epoch::path(), nodes::controller_epoch::encode(epoch));
     }
 
-    /// Heals a `/controller` that names nobody alive. The fencing transaction moves it; this is for trees that come
-    /// from elsewhere.
+    /// Repairs a `/controller` without a live broker. The fencing transaction moves it; this is for trees of another
+    /// origin.
     pub(super) fn ensure_controller(&mut self) {
         let ahead = self.ledger.ahead();
         if ahead.controller().is_some_and(|broker| ahead.broker(broker).is_some()) {

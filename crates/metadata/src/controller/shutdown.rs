@@ -15,12 +15,12 @@ use super::{
 use crate::image::{BrokerMemory, BrokerRegistration};
 use crate::nodes;
 
-/// How long a request is held for the last changes to commit and for the other brokers' images to catch up. Then it is
-/// answered as not done, and the broker asks again.
+/// How long a request waits for the last changes to commit and for the other brokers' images to catch up. Then it is
+/// answered as not done, and the broker retries.
 const HOLD: Duration = Duration::from_secs(1);
 
-/// How long a broker may go on beating after it last asked for its shutdown. It moves leaderships for 3 s and then closes its
-/// logs; the most that takes a minute has too many.
+/// How long a broker may keep sending heartbeats after its last shutdown request. It moves leaderships for 3 s and then
+/// closes its logs; a shutdown with very many logs may take a minute.
 const GOES_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) struct Shutdowns {
     waiting: BTreeMap<RequestId, Waiting>,
     /// Of the last change that was made for each broker's shutdown, as far as this controller knows.
     moved_at: BTreeMap<BrokerId, Revision>,
-    /// When each broker that shuts down last asked for it, as far as this controller knows.
+    /// The time of each broker's last shutdown request, as far as this controller knows.
     asked_at: BTreeMap<BrokerId, MonotonicMs>,
 }
 
@@ -78,7 +78,7 @@ impl Controller {
         self.shutdowns.waiting.insert(id, Waiting { broker, deadline, after: None, is_moved: false });
     }
 
-    /// A broker leaves the cluster for good. One that lives is fenced first, and may register anew.
+    /// A broker leaves the cluster permanently. A live one is fenced first, and may register again.
     pub(super) fn unregister_broker(&mut self, id: RequestId, request: UnregisterBroker, key: Option<IdempotencyKey>) {
         let broker = request.broker;
         if !self.ledger.ahead().is_registered(broker) {
@@ -108,7 +108,7 @@ impl Controller {
         self.answer(id, response);
     }
 
-    /// The broker is out of the tree: whoever still asks for it is of the past.
+    /// The broker is out of the tree: its waiting shutdown requests are obsolete.
     pub(super) fn end_shutdowns_of(&mut self, broker: BrokerId) {
         self.shutdowns.moved_at.remove(&broker);
         self.shutdowns.asked_at.remove(&broker);
@@ -121,7 +121,7 @@ impl Controller {
         }
     }
 
-    /// A broker that wanted to go and goes on beating does not go: it may lead again.
+    /// A broker that requested its shutdown but keeps sending heartbeats does not shut down: it may lead again.
     pub(super) fn end_stale_shutdown(&mut self, beat: &Beat) {
         let ahead = self.ledger.ahead();
         let leaving = |broker: &&std::sync::Arc<BrokerRegistration>| broker.epoch == beat.epoch && broker.shutting_down;
@@ -144,7 +144,7 @@ impl Controller {
         self.warn(format!("broker {} asked for a shutdown and goes on: it counts again", beat.broker));
     }
 
-    /// The work queue was emptied: what is asked for is queued again.
+    /// The work queue was cleared: queue requested work again.
     pub(super) fn resume_shutdowns(&mut self) {
         for waiting in self.shutdowns.waiting.values_mut() {
             (waiting.after, waiting.is_moved) = (None, false);
@@ -168,7 +168,7 @@ impl Controller {
                 let at = self.ledger.image().revision();
                 self.shutdowns.moved_at.insert(broker, at);
             }
-            // After a change of quorum leader nobody knows when it was: what is committed now is late enough.
+            // After a change of quorum leader the time is unknown: the current commit index is late enough.
             let committed = self.ledger.image().revision();
             let is_known = is_committed && {
                 let moved_at = *self.shutdowns.moved_at.entry(broker).or_insert(committed);
@@ -201,7 +201,8 @@ impl Controller {
         )
     }
 
-    /// What the broker leads still, and whether any of it could move once another replica has caught up.
+    /// The number of partitions that the broker still leads, and whether any of them could move once another replica
+    /// has caught up.
     fn remaining_leaderships(&self, broker: BrokerId) -> (u32, bool) {
         let ahead = self.ledger.ahead();
         let (mut remaining, mut may_move) = (0_u32, false);

@@ -231,7 +231,7 @@ impl Controller {
         self.answer(id, response);
     }
 
-    /// The topic goes at once for everybody; the states of a large one are removed from the tree in pieces.
+    /// The topic disappears for all clients at once; the states of a large topic are removed from the tree in batches.
     fn draft_deletion(&self, topic: &TopicImage, room: &mut usize) -> Draft {
         let mut draft = Draft::default();
         let tree = self.ledger.ahead_tree();
@@ -267,7 +267,7 @@ impl TopicRef {
     }
 }
 
-/// What a request names more than once.
+/// The names that a request contains more than once.
 pub(super) struct Repeated<T>(BTreeSet<T>);
 
 impl<T: Ord + Clone> Repeated<T> {
@@ -292,7 +292,7 @@ pub(super) fn too_large() -> Refusal {
     Refusal::new(ErrorCode::PolicyViolation, "Unable to perform excessively large batch operation.")
 }
 
-/// Part of a request that names too many to be looked at. The text is Kafka's default one.
+/// The result for items of a request that has too many of them. The text is Kafka's default one.
 pub(super) fn refused_unread(name: &str) -> TopicOutcome {
     outcome(name, TopicId::ZERO, Some(Refusal::new(ErrorCode::PolicyViolation, String::new())))
 }
@@ -356,7 +356,7 @@ pub(super) fn place(
     })
 }
 
-/// A replica list that somebody wrote by hand.
+/// A replica list from the request.
 pub(super) fn check_assignment(
     image: &Image,
     partition: PartitionId,
@@ -424,7 +424,7 @@ pub(super) fn first_state(image: &Image, replicas: &[BrokerId]) -> PartitionStat
     }
 }
 
-/// A random (version 4) id; like Kafka's, none whose text begins with a dash, which tools would take for an option.
+/// A random (version 4) id. Like Kafka's, its text never begins with a dash, which tools would treat as an option.
 fn random_topic_id(seeded: &mut Seeded) -> TopicId {
     loop {
         let mut bytes = [0; 16];

@@ -1,7 +1,7 @@
 //! Work on many partitions, in bounded batches: each batch is one transaction and a consistent step by itself.
 //!
-//! A queued piece of work is only a cursor into the image's indexes. Losing it loses nothing: [`Controller::resume_work`]
-//! finds what remains in the tree.
+//! A queued work item is only a cursor into the image's indexes. Its loss is harmless: [`Controller::resume_work`]
+//! finds the remaining work in the tree.
 
 use std::collections::VecDeque;
 
@@ -21,20 +21,20 @@ pub const PARTITIONS_PER_TRANSACTION: usize = 500;
 /// comes in between does not wait for the whole of a large fencing.
 pub const MAX_BATCHES_IN_FLIGHT: usize = 8;
 
-/// What is to be done with the partitions of a broker.
+/// The work on the partitions of a broker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Work {
-    /// It is out of the tree: out of every ISR that has another member; where it led, somebody else leads.
+    /// The broker is fenced: it leaves every ISR that has another member; other replicas lead its partitions.
     Fence(BrokerId),
     /// It comes back from an unclean shutdown: out of the ELRs, and out of the ISRs that the ELR can replace it in.
     Unclean(BrokerId),
     /// It comes back with an empty disk: as [`Work::Unclean`], and where it stays the last member, it is marked as lost.
     Lost(BrokerId),
-    /// It is ready: what has no leader and may be led by it is.
+    /// The broker is ready: it may lead partitions without a leader.
     Elect(BrokerId),
-    /// The same for whatever has no leader, at the beginning of a term.
+    /// The same for all partitions without a leader, at the beginning of a term.
     ElectAll,
-    /// It wants to go: as [`Work::Fence`], but nothing loses its leader.
+    /// The broker shuts down: as [`Work::Fence`], but no partition loses its leader.
     Shutdown(BrokerId),
 }
 
@@ -59,7 +59,7 @@ impl Progress {
         Self { work, stage, after: None }
     }
 
-    /// The next index; false where there is none.
+    /// The next index; false if there is none.
     fn next_stage(&mut self) -> bool {
         self.after = None;
         match (self.work, self.stage) {
@@ -93,7 +93,7 @@ impl WorkQueue {
 }
 
 impl Controller {
-    /// Finds in the tree what is left to do: at the beginning of a term, and after a decision did not hold.
+    /// Finds the remaining work in the tree: at the beginning of a term, and after a decision was lost.
     pub(super) fn resume_work(&mut self) {
         self.work = WorkQueue::default();
         self.may_grow = true;
@@ -172,7 +172,7 @@ impl Controller {
         }
     }
 
-    /// What the work makes of one partition; none where it changes nothing.
+    /// The new state of one partition; none if nothing changes.
     fn next_state(&self, work: Work, partition: TopicIdPartition, epoch: ControllerEpoch) -> Option<PartitionState> {
         let topic = self.ledger.ahead().topic_by_id(partition.topic_id)?;
         let state = topic.partition(partition.partition)?;
@@ -187,8 +187,8 @@ impl Controller {
                 .build(&electorate, epoch),
             Work::Lost(broker) => change.without_lost(broker).build(&electorate, epoch),
             Work::Elect(_) | Work::ElectAll => change.build(&electorate, epoch),
-            // While the broker runs, nothing loses its leader, nor what the leader has and the HW does not: only who is in
-            // sync takes over. The ELR is for when it is gone.
+            // While the broker runs, no partition may lose its leader, or records that the leader has above the HW:
+            // only an in-sync replica takes over. The ELR is used when the broker is gone.
             Work::Shutdown(broker) => {
                 change.without(broker).build(&electorate, epoch).filter(|next| state.in_isr(next.leader))
             }

@@ -73,7 +73,7 @@ fn apply_node(
     match kind {
         NodePath::Broker(id) => {
             touched.brokers.entry(id).or_insert_with(|| next.brokers.get(&id).cloned());
-            // Out first: a registration that cannot be read is none.
+            // Remove it first: a registration that cannot be decoded does not count.
             next.brokers.remove(&id);
             if let Some(node) = node {
                 let registration = nodes::broker::decode(id, node)?;
@@ -146,7 +146,7 @@ fn apply_topic(
     let decoded = node.map(|node| nodes::topic::decode(&node.payload)).transpose();
     let new_id = decoded.as_ref().ok().and_then(|topic| topic.as_ref()).map(|topic| topic.id);
     let old = next.topic(name.as_str()).cloned();
-    // Deleted, or deleted and created again under the same name (KIP-516): what the old id had is gone.
+    // Deleted, or deleted and created again under the same name (KIP-516): the state of the old id is gone.
     if let Some(old) = old.as_ref().filter(|old| Some(old.id) != new_id) {
         for (partition, state) in old.partitions() {
             let id = TopicIdPartition { topic_id: old.id, partition };
@@ -205,7 +205,7 @@ fn apply_state(
     partition: PartitionId,
     node: Option<&Node>,
 ) -> Result<(), nodes::NodeError> {
-    // Without its topic it is what a large deletion has still to remove.
+    // A state without its topic belongs to a large deletion that is still under way.
     let Some(topic) = next.topic(name.as_str()).cloned() else { return Ok(()) };
     let id = TopicIdPartition { topic_id: topic.id, partition };
     let old = topic.partition(partition).cloned();
@@ -227,7 +227,7 @@ fn apply_state(
     Ok(())
 }
 
-/// Both images whole, side by side; shared parts are skipped by pointer where the maps can tell.
+/// Compares both images completely; shared parts are skipped if the maps share their pointers.
 pub(crate) fn diff(old: &Image, new: &Image) -> Delta {
     use imbl::ordmap::DiffItem;
 

@@ -1,4 +1,4 @@
-//! A broker as it registered, and what is remembered of it after its session has ended.
+//! A broker's registration, and the record of it that outlives its session.
 
 use ottla_model::{BrokerEpoch, BrokerId, IncarnationId, ListenerName, TimestampMs};
 
@@ -22,11 +22,11 @@ pub struct BrokerRegistration {
     pub endpoints: Vec<Endpoint>,
     pub inter_broker_listener: ListenerName,
     pub rack: Option<String>,
-    /// Its image has reached its registration: it may lead and join ISRs, and clients may be told of it (Kafka's "unfenced").
+    /// Its image has reached its registration: it may lead and join ISRs, and clients see it (Kafka's "unfenced").
     pub ready: bool,
-    /// It has asked for a controlled shutdown: it gets no leadership and joins no ISR any more.
+    /// It has requested a controlled shutdown: it gets no leadership and joins no ISR any more.
     pub shutting_down: bool,
-    /// Its own `min.insync.replicas`, at least 1; bounds the ELR of what it leads.
+    /// Its own `min.insync.replicas`, at least 1; bounds the ELR of the partitions that it leads.
     pub min_insync_replicas: i32,
     pub registered_at: TimestampMs,
 }
@@ -47,8 +47,8 @@ impl BrokerRegistration {
     }
 }
 
-/// A broker by its last session that ended: `/ottla/brokers/N`. While it is down, it stays registered by this (Kafka calls it
-/// fenced): replicas may be placed on it, outside the ISR, until somebody unregisters it.
+/// A broker's last session that ended: `/ottla/brokers/N`. While the broker is down, this keeps it registered (Kafka
+/// calls it fenced): replicas may be placed on it, outside the ISR, until it is unregistered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BrokerMemory {
     pub id: BrokerId,
@@ -59,8 +59,8 @@ pub struct BrokerMemory {
     pub fenced_at: TimestampMs,
     pub endpoints: Vec<Endpoint>,
     pub rack: Option<String>,
-    /// Somebody took it out of the cluster (UnregisterBroker). It is remembered only because some ISR or ELR still names it:
-    /// should it come back, what it says of its log is compared with this.
+    /// The broker was unregistered (UnregisterBroker). The record stays only because an ISR or ELR still refers to it:
+    /// if the broker returns, its log is checked against this record.
     pub unregistered: bool,
 }
 

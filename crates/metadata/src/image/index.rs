@@ -1,4 +1,5 @@
-//! Which partitions concern a broker: kept with every change, so that fencing one costs what it hosts.
+//! The partitions of each broker, updated with every change, so that the cost of fencing a broker depends only on its
+//! own partitions.
 
 use std::ops::Bound;
 

@@ -1,7 +1,8 @@
 //! The image: a typed, immutable view of the tree at one revision, cheap to clone and to change.
 //!
-//! Invariants: an image is a function of the tree alone (`Image::from_tree` of the same tree gives an equal image);
-//! every change costs what it touches, never a walk of all partitions; the indexes by broker agree with the partitions.
+//! Invariants: an image is a function of the tree alone (`Image::from_tree` of the same tree gives an equal image); the
+//! cost of a change depends on the changed nodes, never on the number of partitions; the indexes by broker agree with
+//! the partitions.
 
 mod apply;
 mod broker;
@@ -81,8 +82,8 @@ impl Image {
         Self::empty().apply(revision, &changes)
     }
 
-    /// The image after `changes`, and what they changed. An image never goes back: a revision that is not newer
-    /// keeps this image's revision.
+    /// The image after `changes`, and the delta. An image never goes back: a revision that is not newer keeps this
+    /// image's revision.
     pub fn apply(&self, revision: Revision, changes: &[NodeChange]) -> (Self, Delta) {
         apply::apply(self, revision, changes)
     }
@@ -133,7 +134,7 @@ impl Image {
         self.broker(id).map(|broker| broker.epoch)
     }
 
-    /// What is remembered of a broker's last session that ended.
+    /// The record of a broker's last session that ended.
     pub fn broker_memory(&self, id: BrokerId) -> Option<&Arc<BrokerMemory>> {
         self.memories.get(&id)
     }
@@ -163,12 +164,12 @@ impl Image {
         self.topic(topic)?.partition(partition)
     }
 
-    /// The configuration of an entity; none where nothing was ever set.
+    /// The configuration of an entity; none if nothing was ever set.
     pub fn config(&self, entity: &ConfigEntity) -> Option<&Arc<ConfigImage>> {
         self.configs.get(entity)
     }
 
-    /// The entries that are set on a topic itself; empty where there are none.
+    /// The entries that are set on the topic itself; empty if there are none.
     pub fn topic_overrides(&self, topic: &str) -> BTreeMap<String, String> {
         self.config(&ConfigEntity::topic(topic)).map(|config| config.entries.clone()).unwrap_or_default()
     }
@@ -212,14 +213,14 @@ impl Image {
         self.index.leaderless()
     }
 
-    /// Another topic that metrics could not tell from `name`.
+    /// Another topic whose metric name would equal that of `name`.
     pub(crate) fn colliding_topic(&self, name: &TopicName) -> Option<&TopicName> {
         self.metric_names.get(&metric_name(name)?).filter(|other| other.collides_with(name))
     }
 }
 
-/// The name as metrics show it; none where nothing would be replaced and no other topic's would become it but by the
-/// other's own replacement (Kafka compares only names that hold `.` or `_`).
+/// The name in metrics; none if nothing would be replaced and no other topic's name could become it (Kafka compares
+/// only names with `.` or `_`).
 pub(crate) fn metric_name(name: &TopicName) -> Option<String> {
     name.as_str().contains(['.', '_']).then(|| name.as_str().replace('.', "_"))
 }

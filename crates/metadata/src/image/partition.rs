@@ -1,10 +1,10 @@
-//! The state of one partition: who leads, who is in sync, who may be elected.
+//! The state of one partition: its leader, ISR and ELR.
 
 use ottla_model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch};
 
 pub use ottla_model::IsrMember;
 
-/// Whether the leader's log is what was acknowledged, or what an unclean election left of it.
+/// Whether the leader's log has all acknowledged records, or an unclean election may have lost some.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum LeaderRecoveryState {
     #[default]
@@ -29,12 +29,12 @@ pub struct PartitionState {
     pub isr: Vec<IsrMember>,
     /// KIP-966: not in the ISR, but holds everything up to the HW, because the HW stood still since it left.
     pub elr: Vec<BrokerId>,
-    /// Replicas that cannot read their log, each with the broker epoch in which it said so: they lead nothing before they
-    /// register anew. Their directory failed, or the log is damaged.
+    /// Replicas that cannot read their log, each with the broker epoch of its report: they lead nothing before they
+    /// register again. Their directory failed, or the log is damaged.
     pub offline: Vec<IsrMember>,
     /// Members of the ISR or ELR since the ISR fell below min.insync.replicas that came back from an unclean shutdown.
     pub last_known_elr: Vec<BrokerId>,
-    /// Who led before the partition lost its leader; [`BrokerId::NONE`] while it has one.
+    /// The last leader, while the partition has none; [`BrokerId::NONE`] while it has one.
     pub last_known_leader: BrokerId,
     pub leader_recovery_state: LeaderRecoveryState,
 }

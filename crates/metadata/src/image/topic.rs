@@ -37,7 +37,7 @@ impl TopicImage {
         self.partitions.len()
     }
 
-    /// Of the first partition; 0 where there is none.
+    /// The replication factor of the first partition; 0 if there is none.
     pub fn replication_factor(&self) -> usize {
         self.partitions.get_min().map_or(0, |(_, state)| state.replicas.len())
     }

@@ -1,5 +1,5 @@
-//! `/ottla/brokers/N`: what must outlive a broker's session: that it is registered, where it was reached, and the epoch and
-//! incarnation of the last one that ended, by which its next registration shows whether its log is whole.
+//! `/ottla/brokers/N`: the record that outlives a broker's session: its registration, its address, and the epoch and
+//! incarnation of the last session that ended, against which the next registration proves that its log is complete.
 
 use bytes::Bytes;
 use ottla_model::{BrokerEpoch, BrokerId, IncarnationId, TimestampMs};

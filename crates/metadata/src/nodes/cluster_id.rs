@@ -1,4 +1,4 @@
-//! `/cluster/id`: names the cluster for good.
+//! `/cluster/id`: the permanent id of the cluster.
 
 use bytes::Bytes;
 use ottla_model::ClusterId;

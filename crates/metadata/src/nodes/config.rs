@@ -1,4 +1,4 @@
-//! `/config/KIND/ENTITY`: what was configured at run time for a topic, a broker, all brokers, a group, a client, a user, an
+//! `/config/KIND/ENTITY`: the run-time configuration of a topic, a broker, all brokers, a group, a client, a user, an
 //! address.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{NodeError, to_json};
 use crate::tree::Path;
 
-/// What kind of thing a configuration is for, by the name of its parent node.
+/// The kind of entity of a configuration, which is the name of its parent node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ConfigKind {
     Topics,

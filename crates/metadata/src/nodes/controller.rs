@@ -1,4 +1,4 @@
-//! `/controller`: the live broker that clients are told of as the controller.
+//! `/controller`: the live broker that clients see as the controller.
 
 use bytes::Bytes;
 use ottla_model::{BrokerId, TimestampMs};
@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{NodeError, to_json};
 use crate::tree::Path;
 
-/// Who holds it, and since when.
+/// The broker, and the time of its election.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ControllerNode {
     pub broker: BrokerId,

@@ -8,7 +8,7 @@ use super::NodeError;
 use crate::controller::IdempotencyKey;
 use crate::tree::Path;
 
-/// What became of one item of the request, in its order.
+/// The outcome of each item of the request, in its order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DecidedItem {
     pub error: ErrorCode,

@@ -1,5 +1,5 @@
-//! The node kinds: for each its path, its payload (a protobuf message that stays in its file), and the JSON that
-//! ZooKeeper would hold there (Kafka 3.9, `kafka.zk.ZkData`). What Kafka 4 adds are further fields of the payload.
+//! The node kinds: for each its path, its payload (a protobuf message, private to its file), and its JSON in ZooKeeper
+//! (Kafka 3.9, `kafka.zk.ZkData`). Additions of Kafka 4 are further fields of the payload.
 
 pub mod broker;
 pub mod broker_memory;
@@ -40,7 +40,7 @@ impl NodeError {
     }
 }
 
-/// What a path means.
+/// The meaning of a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum NodePath {
     Broker(BrokerId),
@@ -89,8 +89,8 @@ pub fn classify(path: &Path) -> NodePath {
     }
 }
 
-/// The node as ZooKeeper would show it to `get`: JSON for most kinds, plain text for some; none where the node holds
-/// nothing (`null` in ZooKeeper's shell), or nothing that this release can read.
+/// The node as ZooKeeper would return it to `get`: JSON for most kinds, plain text for some; none if the node has no
+/// payload (`null` in ZooKeeper's shell), or one that this release cannot decode.
 pub fn json(path: &Path, node: &Node) -> Option<String> {
     let payload = &node.payload;
     let shown = match classify(path) {
@@ -110,7 +110,7 @@ pub fn json(path: &Path, node: &Node) -> Option<String> {
     shown.ok().filter(|text| !text.is_empty())
 }
 
-/// [`json`] of the node at a path of the tree; none where there is no node.
+/// [`json`] of the node at a path of the tree; none if there is no node.
 pub fn json_at(tree: &Tree, path: &Path) -> Option<String> {
     json(path, tree.get(path)?)
 }

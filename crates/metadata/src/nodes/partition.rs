@@ -1,5 +1,5 @@
-//! `/brokers/topics/T/partitions/P/state`: who leads a partition and who is in sync. The replicas are the topic's node's.
-//! Beside Kafka's fields it holds what Kafka 4 added: the ISR's broker epochs, the ELR, the last known leader.
+//! `/brokers/topics/T/partitions/P/state`: the leader and the ISR of a partition. The replicas are in the topic's node.
+//! Beside Kafka's fields it has the additions of Kafka 4: the ISR's broker epochs, the ELR, the last known leader.
 
 use bytes::Bytes;
 use ottla_model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, PartitionId, TopicName};
@@ -103,7 +103,7 @@ pub fn decode(payload: &Bytes, replicas: &[BrokerId]) -> Result<PartitionState, 
     })
 }
 
-/// Kafka's version 1 of it; the recovery state and what Kafka 4 adds are shown where there is any.
+/// Kafka's version 1 of it; the recovery state and the additions of Kafka 4 appear only if they are set.
 #[derive(Serialize)]
 struct Shown {
     controller_epoch: i32,

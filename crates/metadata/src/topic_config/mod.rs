@@ -117,7 +117,8 @@ mod tests {
         assert_eq!(refusal(&good), "");
     }
 
-    /// A text that the configuration refuses, and what Kafka says is accepted; none where every value of the type is.
+    /// An invalid text for the configuration, and Kafka's description of valid values; none if every value of the type
+    /// is valid.
     fn refused(key: &TopicConfigKey) -> Option<(String, String)> {
         let (text, accepted) = match key.kind {
             ValueKind::Bool => ("perhaps".to_owned(), "either true or false".to_owned()),

@@ -9,7 +9,7 @@ pub struct TopicConfigKey {
     pub kind: ValueKind,
     /// Kafka's default, as DescribeConfigs shows it.
     pub default: &'static str,
-    /// The broker property that DescribeConfigs names as its synonym. Others may stand before it (`log.retention.hours`).
+    /// The broker property that DescribeConfigs shows as its synonym. Others may precede it (`log.retention.hours`).
     pub synonym: Option<&'static str>,
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::table::find;
 use crate::config_value::Value;
 
-/// What a topic's batches are compressed with.
+/// The compression of a topic's batches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum CompressionType {
     Uncompressed,
@@ -26,8 +26,8 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
-/// Every configuration of a topic, resolved. Milliseconds and bytes where the names say so; −1 means "no bound" where
-/// Kafka has it so.
+/// Every configuration of a topic, resolved. The names contain the units; −1 means "no bound" for the same
+/// configurations as in Kafka.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TopicConfig {
     pub compact: bool,
@@ -54,7 +54,7 @@ pub struct TopicConfig {
     pub message_timestamp_type: TimestampType,
     pub min_cleanable_dirty_ratio: f64,
     pub min_compaction_lag_ms: i64,
-    /// As configured; what holds for a partition is never more than its replicas.
+    /// As configured; the effective value of a partition is at most its number of replicas.
     pub min_insync_replicas: i32,
     pub preallocate: bool,
     pub remote_log_copy_disable: bool,
@@ -76,12 +76,12 @@ impl Default for TopicConfig {
     }
 }
 
-/// The layers of a topic's configuration, asked by name.
+/// The layers of a topic's configuration, looked up by name.
 struct Layers<'a>([&'a BTreeMap<String, String>; 2]);
 
 impl Layers<'_> {
-    /// The first layer's value that is valid; Kafka's default where there is none. Values are validated before they are
-    /// written; one that a later release wrote must not stop this one from opening the log.
+    /// The first valid value of the layers; else Kafka's default. Values are validated before they are written; a value
+    /// that a later release wrote must not prevent this one from opening the log.
     fn value(&self, name: &str) -> Option<Value> {
         let key = find(name)?;
         let set = self.0.iter().filter_map(|layer| layer.get(name)).find_map(|text| key.parse(text).ok());

@@ -1,4 +1,4 @@
-//! ApiVersions: what a broker speaks, and, for coordinators that probe it, which start of the process answers.
+//! ApiVersions: a broker's APIs and versions, and, for coordinators that probe it, its incarnation.
 //!
 //! The incarnation rides in a tagged field that Kafka's schema does not have; clients skip tags they do not know.
 
@@ -24,13 +24,13 @@ pub struct Feature {
 }
 
 /// Levels by Kafka 4.3: 7 of `metadata.version` is 3.3-IV3 (the lowest that Kafka 4 supports), 30 is 4.3-IV0; 1 of
-/// `group.version` is KIP-848. What is not built here (transactions, share groups) is not named.
+/// `group.version` is KIP-848. Features that are not implemented (transactions, share groups) are not listed.
 pub const FEATURES: &[Feature] = &[
     Feature { name: "group.version", min_level: 0, max_level: 1, finalized_level: 1 },
     Feature { name: "metadata.version", min_level: 7, max_level: 30, finalized_level: 30 },
 ];
 
-/// Levels are part of the release and never change while it runs, so that the epoch of the finalized ones stands still.
+/// Levels are part of the release and never change at run time, so the epoch of the finalized ones is constant.
 const FINALIZED_FEATURES_EPOCH: i64 = 0;
 
 /// The first version whose clients understand supported features with a minimum of 0 (KIP-1022).
@@ -42,7 +42,7 @@ const FLEXIBLE_FROM: i16 = 3;
 /// The most APIs that a decoder takes from one response.
 const APIS_MAX: usize = 10_000;
 
-/// What an ApiVersions response says.
+/// The content of an ApiVersions response.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ApiVersionsResponse {
     pub error: ErrorCode,
@@ -54,7 +54,7 @@ pub struct ApiVersionsResponse {
 }
 
 impl ApiVersionsResponse {
-    /// What this release answers.
+    /// The response of this release.
     pub fn of_this_broker(incarnation: Option<IncarnationId>) -> Self {
         Self {
             error: ErrorCode::None,
@@ -64,8 +64,8 @@ impl ApiVersionsResponse {
         }
     }
 
-    /// The answer to a version that is not served: encode it with version 0. It names ApiVersions alone, as Kafka's does, so that
-    /// the client can ask again (KIP-511).
+    /// The response to an unsupported version: encode it with version 0. It lists only ApiVersions, as Kafka's does, so
+    /// that the client can retry with a supported version (KIP-511).
     pub fn unsupported_version() -> Self {
         Self {
             error: ErrorCode::UnsupportedVersion,
@@ -75,7 +75,7 @@ impl ApiVersionsResponse {
         }
     }
 
-    /// The versions of an API that both sides speak; none if there is no such version.
+    /// The versions of an API that both sides support; none if there is no such version.
     pub fn common(&self, api: Api) -> Option<VersionRange> {
         let (_, theirs) = self.apis.iter().find(|(key, _)| *key == api.key())?;
         api.served().intersect(*theirs)

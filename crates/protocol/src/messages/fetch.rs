@@ -1,7 +1,8 @@
-//! Fetch, versions 4 to 18: what consumers and follower replicas ask, and answers whose records stay outside of memory.
+//! Fetch, versions 4 to 18: requests of consumers and follower replicas, and responses whose records stay outside of
+//! memory.
 //!
-//! [`encode`] returns the pieces of one frame: all bytes between two partitions' records lie in one [`Bytes`], and the records are
-//! whatever the caller hands in, a slice of a file for instance. Records are never copied here.
+//! [`encode`] returns the pieces of one frame: all bytes between two partitions' records are one [`Bytes`]; the records
+//! are any type of the caller, for example a slice of a file. Records are never copied here.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionId, ProducerId};
@@ -27,7 +28,7 @@ const NODE_ENDPOINTS_FROM: i16 = 16;
 const DIRECTORY_ID_FROM: i16 = 17;
 const HIGH_WATERMARK_FROM: i16 = 18;
 
-/// Which records a consumer wants to see.
+/// The isolation level of a consumer (KIP-98).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum IsolationLevel {
     /// Up to the high watermark.
@@ -41,7 +42,7 @@ pub enum IsolationLevel {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FetchRequest {
     pub cluster_id: Option<String>,
-    /// The follower that asks, or [`BrokerId::NONE`] for a consumer.
+    /// The follower that sends the request, or [`BrokerId::NONE`] for a consumer.
     pub replica_id: BrokerId,
     /// The follower's broker epoch; from version 15, else [`BrokerEpoch::NONE`].
     pub replica_epoch: BrokerEpoch,

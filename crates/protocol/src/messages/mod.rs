@@ -1,4 +1,4 @@
-//! The messages with parsers and encoders of their own, and what they have in common.
+//! The messages with own parsers and encoders, and their common types.
 
 pub mod api_versions;
 pub mod fetch;
@@ -17,7 +17,7 @@ use crate::wire::{self, Reader, WireError};
 /// How a request names a topic: by name, or by id from Produce 13, Fetch 13, OffsetCommit 10 and OffsetFetch 10 on (KIP-516).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum TopicRef {
-    /// As it came: not yet held to what Kafka accepts as a name.
+    /// The name from the wire: not yet validated as a topic name.
     Name(String),
     Id(TopicId),
 }
@@ -42,7 +42,7 @@ impl TopicRef {
     }
 }
 
-/// Who leads now, told to a client that asked the wrong broker or with an old epoch (KIP-951).
+/// The current leader, in a response to a client that used the wrong broker or an old epoch (KIP-951).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CurrentLeader {
     pub leader_id: BrokerId,

@@ -1,5 +1,5 @@
-//! OffsetCommit requests, versions 2 to 10: `kafka_protocol` does not know how version 10 names topics (KIP-848), and this is what a
-//! consumer that commits one by one sends most.
+//! OffsetCommit requests, versions 2 to 10: `kafka_protocol` does not know the topic ids of version 10 (KIP-848), and
+//! this is the most frequent request of a consumer that commits each record.
 
 use ottla_model::{LeaderEpoch, Offset, PartitionId};
 use std::borrow::Cow;

@@ -11,7 +11,7 @@ use crate::wire::{Reader, WireError};
 const FLEXIBLE_FROM: i16 = 6;
 /// Topics are named by id from here on.
 pub const TOPIC_IDS_FROM: i16 = 10;
-/// Several groups may be asked for from here on.
+/// The first version that can fetch several groups.
 pub const GROUPS_FROM: i16 = 8;
 const MEMBER_FROM: i16 = 9;
 const REQUIRE_STABLE_FROM: i16 = 7;

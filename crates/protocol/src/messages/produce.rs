@@ -1,7 +1,7 @@
 //! Produce, versions 3 to 13.
 //!
-//! The request's records stay where they are: the parser returns ranges of the frame, in which the broker patches offsets
-//! before it writes the very bytes that came.
+//! The request's records stay in place: the parser returns ranges of the frame, in which the broker patches offsets
+//! before it writes these bytes to the log.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -125,7 +125,7 @@ pub fn encode_request(version: i16, correlation_id: i32, client_id: Option<&str>
     out.freeze()
 }
 
-/// What became of a request.
+/// The response to a Produce request.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ProduceResponse {
     pub topics: Vec<TopicProduceResponse>,

@@ -240,7 +240,7 @@ impl io::Write for Bounded<'_> {
     }
 }
 
-/// A batch that cannot be packed anew.
+/// A batch that cannot be recompressed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RecompressError {
     #[error(transparent)]

@@ -33,7 +33,7 @@ pub fn compress(packing: Packing, plain: &[u8], out: &mut Vec<u8>) -> io::Result
     compress_from(packing, &mut &*plain, out)
 }
 
-/// Writes the packed form of what `plain` yields to `out`, piece by piece.
+/// Compresses the output of `plain` to `out`, piece by piece.
 pub(super) fn compress_from(packing: Packing, plain: &mut impl Read, mut out: impl Write) -> io::Result<()> {
     match packing.compression {
         Compression::None => {

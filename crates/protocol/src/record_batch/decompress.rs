@@ -1,4 +1,5 @@
-//! The four codecs as streams of bytes, with bounds: what a few bytes unpack to is never believed, and never allocated, beforehand.
+//! The four codecs as streams of bytes, with bounds: the size that a batch claims to decompress to is never trusted or
+//! allocated beforehand.
 
 use std::cell::RefCell;
 use std::io::{self, Read};
@@ -16,8 +17,8 @@ const SNAPPY_BLOCK_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// No valid snappy block unpacks to more than this many times its size: a copy of 64 bytes takes three.
 const SNAPPY_RATIO_MAX: usize = 22;
 
-/// The largest window that a zstd frame may ask for, as a power of two: what level 22 asks for. The memory behind it is only touched as
-/// far as data are unpacked, and that is bounded by the caller.
+/// The largest window of a zstd frame, as a power of two: that of level 22. Its memory is only touched as far as data
+/// are decompressed, and the caller bounds that.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// A decoder that unpacked more than this is not kept for the next batch: its window may have grown.
@@ -33,7 +34,7 @@ pub enum DecompressError {
 }
 
 impl DecompressError {
-    /// What a [`Decompressor`] means by an error of `read`.
+    /// The meaning of an error of [`Decompressor`]'s `read`.
     pub fn from_io(error: &io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()) {
             Some(own) => own.clone(),
@@ -58,8 +59,8 @@ enum Codec<'a> {
 }
 
 impl<'a> Decompressor<'a> {
-    /// Unpacks `packed`. Allocates windows and blocks of at most 32 MiB whatever the input says; how much it yields is for the
-    /// reader to bound.
+    /// Decompresses `packed`. Allocates windows and blocks of at most 32 MiB for any input; the reader must bound the
+    /// output.
     pub fn new(compression: Compression, packed: &'a [u8]) -> io::Result<Self> {
         Ok(Self(match compression {
             Compression::None => Codec::None(packed),
@@ -113,7 +114,7 @@ impl<R: Read> Read for AtMost<R> {
 pub fn decompress(compression: Compression, packed: &[u8], max_bytes: u64) -> Result<Vec<u8>, DecompressError> {
     let mut decompressor = Decompressor::new(compression, packed).map_err(|error| DecompressError::from_io(&error))?;
     let mut out = Vec::new();
-    // One more than allowed tells "exactly full" from "too much".
+    // One byte more than allowed distinguishes "exactly full" from "too much".
     (&mut decompressor)
         .take(max_bytes.saturating_add(1))
         .read_to_end(&mut out)
@@ -153,7 +154,7 @@ impl<'a> Snappy<'a> {
         Ok(head)
     }
 
-    /// Unpacks the next block; false where there is none.
+    /// Decompresses the next block; false if there is none.
     fn next_block(&mut self) -> io::Result<bool> {
         // A stream may be several streams in a row.
         while self.framed && self.packed.starts_with(XERIAL_MAGIC) {

@@ -1,8 +1,8 @@
 //! Taking records out of a stored batch, for compaction.
 //!
-//! What stays is copied byte for byte: offsets, timestamps and sequences are told relative to the batch's header, which keeps
-//! its base, and headers of records are never taken apart. Only where a delete horizon takes the place of the base timestamp are
-//! the records' timestamp deltas written anew (KIP-534). A packed batch is packed again with its own codec.
+//! Kept records are copied byte for byte: offsets, timestamps and sequences are relative to the batch's header, which
+//! keeps its base, and headers of records are never parsed. Only if a delete horizon replaces the base timestamp, the
+//! records' timestamp deltas are rewritten (KIP-534). A compressed batch is compressed again with its own codec.
 
 use std::borrow::Cow;
 use std::io;
@@ -19,7 +19,7 @@ use super::header::{
 use super::records::{RecordsError, field};
 use crate::wire::{self, Reader, WireError};
 
-/// What compaction asks of a record.
+/// The fields of a record that compaction needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KeyedRecord<'a> {
     pub offset: Offset,
@@ -46,7 +46,7 @@ struct RawRecord<'a> {
     rest: &'a [u8],
 }
 
-/// What a batch came to.
+/// The result of filtering a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Filtered {
     /// Every record stays, and so does the batch, byte for byte.
@@ -65,7 +65,7 @@ impl<'a> StoredRecords<'a> {
         let compression = header.compression()?;
         let records = match compression {
             Compression::None => Cow::Borrowed(packed),
-            // An empty batch is nothing to unpack, whatever its codec.
+            // An empty batch has nothing to decompress, whatever its codec.
             _ if header.record_count == 0 => Cow::Borrowed(&[][..]),
             codec => Cow::Owned(decompress(codec, packed, unpacked_max_bytes)?),
         };
@@ -106,8 +106,8 @@ impl<'a> StoredRecords<'a> {
         Ok(RawRecord { view: KeyedRecord { offset, key, has_value }, bytes, attributes, timestamp_delta, rest })
     }
 
-    /// Keeps the records that `keep` wants. A batch with a tombstone that stays, or with `is_to_expire`, gets `delete_horizon`
-    /// unless it has one: the time after which what it marks may go.
+    /// Keeps the records for which `keep` returns true. A batch with a remaining tombstone, or with `is_to_expire`,
+    /// gets `delete_horizon` unless it has one: the time after which the tombstones or the marker may be removed.
     pub fn filter(
         &self,
         delete_horizon: TimestampMs,
@@ -164,8 +164,8 @@ impl<'a> StoredRecords<'a> {
     }
 }
 
-/// A batch of `header`'s offsets, producer and sequences without any record: it keeps the end of the log, and what is known of
-/// its producer (Kafka's `writeEmptyHeader`).
+/// A batch with the offsets, producer and sequences of `header`, without records: it keeps the end of the log, and the
+/// state of its producer (Kafka's `writeEmptyHeader`).
 pub fn empty_batch(header: &BatchHeader) -> [u8; HEADER_BYTES] {
     let attributes =
         Attributes::new(Compression::None, header.timestamp_type(), header.is_transactional(), header.is_control());

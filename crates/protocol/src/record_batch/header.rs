@@ -1,8 +1,8 @@
 //! The 61 bytes before a batch's records, and the few of them that a leader may change in place.
 //!
-//! Layout (big endian): base offset 0..8, length of what follows 8..12, leader epoch 12..16, magic 16, CRC-32C 17..21 over everything from
-//! 21, attributes 21..23, last offset delta 23..27, base timestamp 27..35, max timestamp 35..43, producer id 43..51, producer epoch
-//! 51..53, base sequence 53..57, record count 57..61.
+//! Layout (big endian): base offset 0..8, length of the rest 8..12, leader epoch 12..16, magic 16, CRC-32C 17..21 over
+//! everything from 21, attributes 21..23, last offset delta 23..27, base timestamp 27..35, max timestamp 35..43,
+//! producer id 43..51, producer epoch 51..53, base sequence 53..57, record count 57..61.
 
 use crc_fast::CrcAlgorithm;
 use ottla_model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs};
@@ -11,7 +11,7 @@ use crate::wire::Reader;
 
 /// The size of a batch without records.
 pub const HEADER_BYTES: usize = 61;
-/// Base offset and length: what the length field does not count.
+/// Base offset and length: the bytes that the length field does not count.
 pub const LOG_OVERHEAD_BYTES: usize = 12;
 /// The only format that is read and written. Kafka 4 refuses 0 and 1 as well.
 pub const MAGIC: i8 = 2;
@@ -21,7 +21,7 @@ const CRC_COVERS_FROM: usize = 21;
 const ATTRIBUTES_START: usize = 21;
 const MAX_TIMESTAMP_START: usize = 35;
 
-/// Who stamps records.
+/// Whether the producer or the broker sets the timestamps of records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TimestampType {
     #[default]
@@ -277,7 +277,7 @@ impl BatchHeader {
         self.producer_id.0 > ProducerId::NONE.0
     }
 
-    /// The last record's sequence number: after 2³¹−1 comes 0. −1 where there is none.
+    /// The last record's sequence number; 0 follows 2³¹−1. −1 if there is none.
     pub fn last_sequence(&self) -> i32 {
         if self.base_sequence < 0 {
             return -1;
@@ -320,14 +320,15 @@ pub fn patch_offset_and_epoch(batch: &mut [u8], base_offset: Offset, leader_epoc
     put(batch, 12, &leader_epoch.0.to_be_bytes());
 }
 
-/// Writes who stamps the records and the largest timestamp, and the CRC that follows from it. Does nothing when both are so already.
+/// Writes the timestamp type, the largest timestamp and the resulting CRC. Does nothing if both have these values
+/// already.
 pub fn set_max_timestamp(batch: &mut [u8], timestamp_type: TimestampType, max_timestamp: TimestampMs) {
     if let Ok(mut header) = BatchHeader::parse(batch) {
         set_max_timestamp_of(&mut header, batch, timestamp_type, max_timestamp);
     }
 }
 
-/// [`set_max_timestamp`] of a batch whose header is known; it goes on being the batch's.
+/// [`set_max_timestamp`] for a batch whose header is known; updates `header` too.
 pub fn set_max_timestamp_of(
     header: &mut BatchHeader,
     batch: &mut [u8],

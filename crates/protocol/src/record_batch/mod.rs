@@ -1,7 +1,8 @@
-//! Record batches of format 2: the 61-byte header, what a broker checks before it appends, compression, building and reading.
+//! Record batches of format 2: the 61-byte header, a broker's validation before an append, compression, building and
+//! reading.
 //!
-//! A batch is the same bytes from the producer through every log to the consumer. A leader changes only the base offset and the
-//! leader epoch, which the CRC does not cover, and, where the topic says so, the timestamps.
+//! A batch is the same bytes from the producer through every log to the consumer. A leader changes only the base offset
+//! and the leader epoch, which the CRC does not cover, and, if the topic requires it, the timestamps.
 
 mod batches;
 mod builder;

@@ -1,9 +1,9 @@
-//! What a leader checks in a producer's batch before it appends it: Kafka's `ProduceRequest.validateRecords`,
+//! A leader's validation of a producer's batch before the append: Kafka's `ProduceRequest.validateRecords`,
 //! `UnifiedLog.analyzeAndValidateRecords` and `LogValidator`, in that order and with their error codes.
 //!
-//! One pass. Uncompressed records are walked where they lie and nothing is allocated; compressed ones run through a window of 64 KiB.
-//! Stricter than Kafka in four places: bytes after the batch are refused, not cut off; so are offset deltas that are
-//! not consecutive, which Kafka rewrites; a producer id needs an epoch; and what is unpacked has a bound.
+//! One pass. Uncompressed records are read in place without allocations; compressed ones run through a window of 64
+//! KiB. Stricter than Kafka in four points: bytes after the batch are refused, not cut off; offset deltas that are not
+//! consecutive are refused, not rewritten; a producer id needs an epoch; and the decompressed size has a bound.
 
 use ottla_model::{ErrorCode, TimestampMs};
 
@@ -21,7 +21,7 @@ const LEGACY_OVERHEAD_BYTES: i32 = 14;
 /// The first version of Produce in which zstd is understood (KIP-110).
 const ZSTD_FROM_PRODUCE: i16 = 7;
 
-/// What a batch is held to.
+/// The limits of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// The version of the Produce request that brought it.
@@ -30,7 +30,7 @@ pub struct Limits {
     pub max_message_bytes: usize,
     /// The broker's wall clock.
     pub now: TimestampMs,
-    /// `message.timestamp.type`. With [`TimestampType::LogAppendTime`] the records' own timestamps are not judged.
+    /// `message.timestamp.type`. With [`TimestampType::LogAppendTime`] the records' own timestamps are not validated.
     pub timestamp_type: TimestampType,
     /// `message.timestamp.before.max.ms`.
     pub timestamp_before_max_ms: i64,
@@ -58,9 +58,9 @@ impl Limits {
         }
     }
 
-    /// 32 MiB, or 32 times `max.message.bytes` if that is more; at most 256 MiB, however large a batch the topic allows, for 30 KB can
-    /// unpack to a gigabyte. Kafka has no bound, and spends seconds on a bomb; producers bound what they pack by their own
-    /// `max.request.size`, 1 MiB by default.
+    /// 32 MiB, or 32 times `max.message.bytes` if that is more; at most 256 MiB for any topic, because 30 KB can
+    /// decompress to a gigabyte. Kafka has no bound, and spends seconds on such a batch; producers bound their
+    /// uncompressed batches by their own `max.request.size`, 1 MiB by default.
     pub fn unpacked_max_bytes_for(max_message_bytes: usize) -> u64 {
         const FLOOR_BYTES: u64 = 32 << 20;
         const CEILING_BYTES: u64 = 256 << 20;
@@ -68,11 +68,12 @@ impl Limits {
     }
 }
 
-/// A batch that may be appended, and what the log needs to know of it.
+/// A batch that may be appended, and the facts that the log needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ValidatedBatch {
     pub header: BatchHeader,
-    /// The largest timestamp of the records, which the header may not tell; [`TimestampMs::NONE`] if no record has one.
+    /// The largest timestamp of the records, which may differ from the header's; [`TimestampMs::NONE`] if no record has
+    /// one.
     pub max_timestamp: TimestampMs,
     /// The first record with that timestamp, as its distance from the base offset.
     pub offset_delta_of_max_timestamp: i32,
@@ -180,7 +181,7 @@ impl InvalidBatch {
     }
 }
 
-/// Checks what a producer sent for one partition: exactly one batch, and everything within it.
+/// Validates a producer's records for one partition: exactly one batch, and everything within it.
 pub fn validate(records: &[u8], limits: &Limits) -> Result<ValidatedBatch, InvalidBatch> {
     let header = check_envelope(records, limits)?;
     let compression = check_header(&header, limits)?;
@@ -248,7 +249,7 @@ fn check_envelope(records: &[u8], limits: &Limits) -> Result<BatchHeader, Invali
     BatchHeader::parse(records).map_err(|_| InvalidBatch::NoRoomForHeader(size))
 }
 
-/// What the header alone tells, before the CRC is computed.
+/// The checks that need only the header, before the CRC is computed.
 fn check_header(header: &BatchHeader, limits: &Limits) -> Result<Compression, InvalidBatch> {
     let compression = header.compression().map_err(|unknown| InvalidBatch::UnknownCompression(unknown.0))?;
     if compression == Compression::Zstd && limits.produce_version < ZSTD_FROM_PRODUCE {
@@ -260,7 +261,7 @@ fn check_header(header: &BatchHeader, limits: &Limits) -> Result<Compression, In
     Ok(compression)
 }
 
-/// What a client may not claim of a batch.
+/// The header fields that a client must not set.
 fn check_batch(header: &BatchHeader) -> Result<(), InvalidBatch> {
     let (base, last) = (header.base_offset.0, header.last_offset().0);
     if header.last_offset_delta < 0 {

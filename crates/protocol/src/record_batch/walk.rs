@@ -44,7 +44,7 @@ impl From<WireError> for WalkError {
     }
 }
 
-/// What validation wants to know of a record.
+/// The facts about a record that validation needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct RecordFacts {
     pub timestamp_delta: i64,
@@ -149,7 +149,7 @@ thread_local! {
 pub(super) struct Stream<'a, R> {
     input: R,
     window: &'a mut [u8],
-    /// What of the window is not yet consumed.
+    /// The start of the unconsumed part of the window.
     start: usize,
     end: usize,
     /// Bytes consumed before the window's start.
@@ -157,7 +157,7 @@ pub(super) struct Stream<'a, R> {
     max_bytes: u64,
 }
 
-/// Runs `walk` over what `input` yields, at most `max_bytes` of it.
+/// Runs `walk` over the output of `input`, at most `max_bytes` of it.
 pub(super) fn with_stream<R: Read, T>(
     input: R,
     max_bytes: u64,

@@ -9,8 +9,8 @@ pub fn encode(broker_epoch: BrokerEpoch) -> Vec<u8> {
     format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}").into_bytes()
 }
 
-/// The epoch, or [`BrokerEpoch::NONE`] if the content does not tell it. The shutdown was clean either way: the file's
-/// presence says so.
+/// The epoch, or [`BrokerEpoch::NONE`] if the content has none. The shutdown was clean in both cases: the presence of
+/// the file proves it.
 pub fn decode(bytes: &[u8]) -> BrokerEpoch {
     let Ok(content) = serde_json::from_slice::<serde_json::Value>(bytes) else { return BrokerEpoch::NONE };
     content.get("brokerEpoch").and_then(serde_json::Value::as_i64).map_or(BrokerEpoch::NONE, BrokerEpoch)

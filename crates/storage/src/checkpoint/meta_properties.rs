@@ -21,9 +21,9 @@ pub const FILE_NAME: &str = "meta.properties";
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MetaProperties {
     pub broker_id: BrokerId,
-    /// None in what very old Kafkas wrote.
+    /// None in files of very old Kafka releases.
     pub cluster_id: Option<ClusterId>,
-    /// Whatever else the file said (`directory.id`): kept as it is.
+    /// Further entries of the file (`directory.id`), kept unchanged.
     pub others: BTreeMap<String, String>,
 }
 

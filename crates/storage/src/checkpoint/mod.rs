@@ -1,5 +1,4 @@
-//! The small files beside the logs: each has a layout, an encoder, a decoder that refuses what it does not know, and
-//! is replaced atomically.
+//! The small files beside the logs. Each has a layout, an encoder and a strict decoder, and is replaced atomically.
 
 pub mod clean_shutdown;
 pub mod leader_epochs;

@@ -1,5 +1,4 @@
-//! `partition.metadata`: the id of the topic that the directory belongs to, which a name alone does not tell
-//! (scenario 11).
+//! `partition.metadata`: the topic id of the directory, which the name alone does not identify (scenario 11).
 //!
 //! ```text
 //! version: 0

@@ -1,8 +1,8 @@
 //! `.ottla_registration`: in which boot of the machine, and as which broker epoch, the broker that owns the directory registered
 //! last: `{"version":0,"bootId":"…","brokerEpoch":42}`.
 //!
-//! While the machine runs on, a process that was killed has lost nothing that it wrote: the page cache is the kernel's. With
-//! this file the next process can say so to the quorum, which could not tell a kill from a loss of power otherwise.
+//! While the machine runs, a killed process loses none of its writes: the page cache belongs to the kernel. With this
+//! file the next process can prove that to the quorum, which otherwise cannot distinguish a kill from a power loss.
 
 use ottla_model::BrokerEpoch;
 
@@ -13,7 +13,7 @@ pub const FILE_NAME: &str = ".ottla_registration";
 /// A registration and the boot that it happened in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Registration {
-    /// What the kernel calls this boot: `/proc/sys/kernel/random/boot_id`.
+    /// The kernel's id of this boot: `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
     pub broker_epoch: BrokerEpoch,
 }

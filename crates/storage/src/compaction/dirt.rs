@@ -1,4 +1,4 @@
-//! What there is to clean in a log (Kafka's `LogCleanerManager.cleanableOffsets`).
+//! The cleanable part of a log (Kafka's `LogCleanerManager.cleanableOffsets`).
 
 use std::io;
 
@@ -41,7 +41,7 @@ pub struct Dirt {
     pub cleanable_bytes: u64,
     /// A record has waited for longer than `max.compaction.lag.ms`.
     pub is_overdue: bool,
-    /// What was said to be clean cannot be: below the log's start, or above its end.
+    /// The checkpoint was impossible: below the log's start, or above its end.
     pub checkpoint_was_wrong: bool,
     /// If nothing is to be done now.
     pub next_look: NextLook,
@@ -62,8 +62,8 @@ impl Dirt {
 }
 
 impl<E: Env> Log<E> {
-    /// What there is to clean, if everything below `clean_up_to` (the checkpoint) was cleaned before, and nothing from
-    /// `stable` on (the high watermark, the last stable offset) may be touched.
+    /// The cleanable part, if everything below `clean_up_to` (the checkpoint) was cleaned before, and nothing from
+    /// `stable` on (the high watermark, the last stable offset) may be changed.
     pub fn dirt(&mut self, clean_up_to: Option<Offset>, stable: Offset, now: TimestampMs) -> io::Result<Dirt> {
         let checkpoint = clean_up_to.unwrap_or(self.log_start);
         let checkpoint_was_wrong = checkpoint < self.log_start || checkpoint > self.log_end;
@@ -72,7 +72,7 @@ impl<E: Env> Log<E> {
         let first = self.segment_number(first_dirty).min(active);
         let mut next_look = NextLook::AfterRoll;
 
-        // What is not on disk yet is not rewritten: the sync that is under way wants these very files.
+        // Unsynced segments are not rewritten: a sync in progress needs these files.
         let limit = stable.min(self.recovery_point).min(self.log_end);
         let mut end = self.segment_number(limit).min(active).max(first);
         if self.segments.get(active).is_some_and(|segment| segment.base_offset <= limit) {

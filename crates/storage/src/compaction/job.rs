@@ -20,7 +20,7 @@ use crate::offset_index::relative_offset;
 use crate::scan::{BatchScan, Step};
 use crate::segment::{Place, Segment};
 
-/// A segment that is cleaned, as it was when the cleaning began.
+/// A segment to be cleaned, as it was when the cleaning began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Source {
     pub base_offset: Offset,
@@ -32,7 +32,7 @@ pub(super) struct Source {
     pub end: Offset,
 }
 
-/// What a cleaning works on. Made under the partition's lock; everything else goes without.
+/// The input of a cleaning. Created under the partition's lock; all other steps run without it.
 pub struct CleanJob<E: Env> {
     pub(super) env: E,
     pub(super) directory: PathBuf,
@@ -45,18 +45,18 @@ pub struct CleanJob<E: Env> {
     /// Likewise, of [`Shared::cuts`].
     cuts: u64,
     sources: Vec<Source>,
-    /// Of all segments, for what was aborted.
+    /// The base offsets of all segments, to find aborted transactions.
     bases: Vec<Offset>,
     first_dirty: Offset,
 }
 
-/// What one cleaning came to.
+/// The result of one cleaning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CleaningStats {
     /// Read to find the keys.
     pub indexed_bytes: u64,
     pub keys: u64,
-    /// Read to be cleaned, and what was written of it.
+    /// Bytes read for cleaning, and bytes written.
     pub read_bytes: u64,
     pub written_bytes: u64,
     pub read_records: u64,
@@ -70,7 +70,7 @@ pub struct Cleaning<E: Env> {
     pub(super) transactions: Transactions,
     pub(super) limits: CleanerLimits,
     pub(super) stats: CleaningStats,
-    /// What is left to do, the next group last.
+    /// The remaining groups, the next one last.
     groups: Vec<Vec<Source>>,
     swapped: bool,
 }
@@ -86,7 +86,7 @@ pub struct Cleaned {
 }
 
 impl<E: Env> Log<E> {
-    /// Begins to clean what `dirt` says; none if there is nothing, or the log is offline.
+    /// Begins to clean the part in `dirt`; none if there is nothing to clean, or the log is offline.
     pub fn begin_cleaning(&self, dirt: &Dirt, now: TimestampMs) -> Option<CleanJob<E>> {
         if self.is_offline() || dirt.first_dirty >= dirt.uncleanable {
             return None;
@@ -130,7 +130,8 @@ impl<E: Env> CleanJob<E> {
         if self.is_overtaken() { Err(CleanError::Aborted) } else { Ok(()) }
     }
 
-    /// An error of a log that was closed, renamed or cut meanwhile is none; nor is a segment that retention took out.
+    /// If the log was closed, renamed or truncated meanwhile, its errors do not count; neither do those of a segment
+    /// that retention removed.
     pub(super) fn judge(&self, error: CleanError) -> CleanError {
         let is_gone = matches!(&error, CleanError::Io(error) if error.kind() == std::io::ErrorKind::NotFound)
             && self.shared.cuts.load(Ordering::Acquire) != self.cuts;
@@ -289,7 +290,7 @@ impl<E: Env> Cleaning<E> {
         self.stats
     }
 
-    /// Makes what was swapped in durable, and says how far the log is clean: the cleaner's checkpoint.
+    /// Syncs the replaced segments, and returns the offset up to which the log is clean: the cleaner's checkpoint.
     pub fn finish(self) -> Result<Offset, CleanError> {
         self.job.check()?;
         if self.swapped {

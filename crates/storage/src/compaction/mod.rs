@@ -1,16 +1,17 @@
 //! Compaction: of every key the last record stays (`cleanup.policy=compact`), by Kafka's rules.
 //!
-//! The order of things, and who holds the partition's lock:
-//! 1. [`Log::dirt`] says what there is to clean (lock);
+//! The order of steps, and which of them hold the partition's lock:
+//! 1. [`Log::dirt`] finds the cleanable part (lock);
 //! 2. [`Log::begin_cleaning`] takes note of the segments (lock);
 //! 3. [`CleanJob::index`] reads the dirty part and remembers the last offset of every key (no lock);
-//! 4. [`Cleaning::next`] writes what stays of a group of segments to `.cleaned` files, and syncs them (no lock);
-//! 5. [`Log::swap_in`] puts them in the place of the segments that they were made of (lock; it only renames);
+//! 4. [`Cleaning::next`] writes the remaining records of a group of segments to `.cleaned` files, and syncs them (no
+//!    lock);
+//! 5. [`Log::swap_in`] replaces the old segments by the new one (lock; it only renames);
 //! 6. [`Cleaning::finish`] makes the names durable and says how far the log is clean (no lock).
 //!
 //! Invariants:
-//! - only segments that are closed, below the high watermark and on disk are touched; the log keeps its end, and every
-//!   segment its own, by an empty batch where no record is left: segments go on where the one before ends;
+//! - only segments that are closed, below the high watermark and on disk are cleaned; the log and every segment keep
+//!   their end, by an empty batch if no record is left: every segment begins where the one before ends;
 //! - a batch of which everything stays is kept byte for byte, else see `record_batch::StoredRecords::filter`;
 //! - the last batch of an active producer stays, empty if need be, so that its sequences are known after a restart;
 //! - a crash at any point leaves the old segments or the new one ([`crate::recovery`] finishes a swap);
@@ -34,7 +35,7 @@ use ottla_protocol::record_batch::RecordsError;
 pub use dirt::{Dirt, NextLook};
 pub use job::{CleanJob, Cleaned, Cleaning, CleaningStats};
 
-/// What one cleaning may use.
+/// The limits of one cleaning.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct CleanerLimits {
     /// `log.cleaner.dedupe.buffer.size`, for one thread.
@@ -51,10 +52,10 @@ impl Default for CleanerLimits {
     }
 }
 
-/// Hears of every piece of input and output, in bytes: it may wait (a throttle), or end the cleaning.
+/// Called with the number of bytes of every read and write: it may wait (a throttle), or end the cleaning.
 pub type Pacing<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 
-/// Why a cleaning ended. Nothing is lost: what was swapped in stays, the rest is as before.
+/// Why a cleaning ended. Nothing is lost: swapped segments stay, the others are unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanError {
     /// The log was closed, cut or lost segments, or the caller wanted no more. It may be tried again.

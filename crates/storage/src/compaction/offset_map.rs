@@ -1,7 +1,8 @@
 //! The last offset of every key in the dirty part of a log, within a bound of memory.
 //!
-//! A slot takes 24 bytes: 128 bits of the key's hash and the offset. Two keys with the same hash would count as one, and the
-//! older record would be lost; both halves are keyed with random numbers, so that nobody can look for such keys.
+//! A slot takes 24 bytes: 128 bits of the key's hash and the offset. Two keys with the same hash would count as one,
+//! and the older record would be lost; both halves are keyed with random numbers, so that a client cannot construct
+//! such keys.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -12,7 +13,7 @@ type Slot = [u64; 3];
 
 pub(crate) const SLOT_BYTES: usize = size_of::<Slot>();
 
-/// What a map begins with at most; it grows when it has more keys. 96 KiB.
+/// The largest initial number of slots (96 KiB); a map with more keys grows.
 const FIRST_SLOTS_MAX: usize = 4096;
 
 /// The map has as many keys as its memory allows.
@@ -30,7 +31,7 @@ pub(crate) struct OffsetMap {
 }
 
 impl OffsetMap {
-    /// A map of at most `max_bytes`, of which `load_factor` is used. It takes what it needs, not all of it at once.
+    /// A map of at most `max_bytes`, of which `load_factor` is used. It allocates as needed, not all of it at once.
     pub fn new(max_bytes: usize, load_factor: f64) -> Self {
         let slots_max = (max_bytes / SLOT_BYTES).max(2);
         // Three quarters, and a third of that again and again: a table and the one that it grows to are the bound together.

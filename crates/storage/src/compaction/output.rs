@@ -17,9 +17,9 @@ pub(super) struct Output<E: Env> {
     index_interval_bytes: u32,
     file: E::File,
     segment: Segment,
-    /// What is not in the file yet.
+    /// Bytes that are not in the file yet.
     buffer: Vec<u8>,
-    /// What is.
+    /// Bytes that are.
     written_bytes: u64,
     buffer_bytes: usize,
 }
@@ -112,7 +112,7 @@ impl<E: Env> Output<E> {
         with_suffix(place.path(self.segment.base_offset, kind), CLEANED_SUFFIX)
     }
 
-    /// Removes what was written. What cannot be removed goes when the log is opened, or is written over.
+    /// Removes the written files. A file that cannot be removed is removed when the log is opened, or overwritten.
     pub fn discard(self) {
         discard(Place { env: &self.env, directory: &self.directory }, &self.segment);
     }

@@ -12,7 +12,7 @@ use super::transactions::Transactions;
 /// How far a batch is unpacked. Producers' batches are bounded by 22 times `max.message.bytes` when they are appended.
 pub(super) const UNPACKED_MAX_BYTES: u64 = 1 << 30;
 
-/// The last batch of each active producer: it tells its epoch and sequence after a restart.
+/// The last batch of each active producer, from which its epoch and sequence are restored after a restart.
 pub(super) struct LastBatches(HashMap<ProducerId, (ProducerEpoch, Option<Offset>)>);
 
 impl LastBatches {
@@ -34,7 +34,7 @@ impl LastBatches {
     }
 }
 
-/// What stays of a batch.
+/// The remaining part of a batch.
 pub(super) enum Kept {
     Nothing,
     /// The batch as it is.
@@ -51,7 +51,7 @@ pub(super) struct Retention<'a> {
 }
 
 impl Retention<'_> {
-    /// What stays of the batch at the start of `bytes`. `ends_group`: the segment must keep its end.
+    /// The remaining part of the batch at the start of `bytes`. `ends_group`: the segment must keep its end.
     pub fn keep(
         &self,
         header: &BatchHeader,
@@ -95,7 +95,7 @@ impl Retention<'_> {
         if record.offset > self.map.latest() {
             return true;
         }
-        // A topic that was not always compacted may hold records without keys; nobody could ever replace them.
+        // A topic that was not always compacted may have records without keys; no later record could replace them.
         let Some(key) = record.key else { return false };
         let is_latest = self.map.get(key).is_none_or(|latest| record.offset >= latest);
         is_latest && (record.has_value || !has_horizon || !horizon_passed)

@@ -1,9 +1,9 @@
-//! Putting a cleaned segment in the place of those that it was made of.
+//! Replaces segments by the cleaned one.
 //!
-//! Four steps, of renames only: the new files from `.cleaned` to `.swap`, the old ones to `.deleted`, the new ones to their
-//! own names. Names become durable in the order in which they were changed, so that a crash leaves a prefix of the steps: before
-//! the last `.swap` the old segments are whole and the new files are dropped, after it the new segment is, and
-//! [`crate::recovery`] goes on from there (Kafka's `LocalLog.replaceSegments`).
+//! Four steps, of renames only: the new files from `.cleaned` to `.swap`, the old ones to `.deleted`, the new ones to
+//! their own names. Renames become durable in their order, so that a crash leaves a prefix of the steps: before the
+//! last `.swap` the old segments are complete and the new files are dropped; after it the new segment is complete, and
+//! [`crate::recovery`] finishes the swap (Kafka's `LocalLog.replaceSegments`).
 
 use std::io;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::file_name::{self, CLEANED_SUFFIX, SWAP_SUFFIX, with_suffix};
 use crate::log::{DeletedFiles, Log};
 
 impl<E: Env> Log<E> {
-    /// Swaps a cleaned segment in. Readers that are under way keep what they have open: the old files are to be removed
-    /// `file.delete.delay.ms` later.
+    /// Swaps a cleaned segment in. Reads in progress keep their open files: the caller removes the old files after
+    /// `file.delete.delay.ms`.
     ///
     /// # Errors
     /// [`CleanError::Aborted`]: the log was cut, closed or lost segments meanwhile; nothing has changed. After

@@ -1,9 +1,9 @@
 //! Which transactions were aborted, while the cleaner walks a log: their records go at once, their markers when no record of
 //! them is left (Kafka's `CleanedTransactionMetadata`).
 //!
-//! `BASE.txnindex` lists the aborted transactions whose markers are in the segment, 34 bytes each: version i16, producer id
-//! i64, first offset i64, last offset i64, last stable offset i64. Nothing here writes transactions yet but what Kafka wrote
-//! is kept right.
+//! `BASE.txnindex` lists the aborted transactions whose markers are in the segment, 34 bytes each: version i16,
+//! producer id i64, first offset i64, last offset i64, last stable offset i64. Ottla does not write transactions yet,
+//! but keeps files that Kafka wrote correct.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -104,7 +104,7 @@ impl Transactions {
         std::mem::take(&mut self.kept)
     }
 
-    /// A batch of records. Whether its transaction was aborted, so that nobody may read it.
+    /// A batch of records. Returns whether its transaction was aborted, so that its records must not be read.
     pub fn is_aborted(&mut self, header: &BatchHeader) -> bool {
         self.begin_up_to(header.last_offset());
         if !header.is_transactional() {
@@ -118,7 +118,7 @@ impl Transactions {
         false
     }
 
-    /// A control batch. Whether nothing is left of what it ends.
+    /// A control batch. Returns whether all records of its transaction are gone.
     pub fn is_obsolete(&mut self, records: &StoredRecords<'_>) -> Result<bool, RecordsError> {
         let header = *records.header();
         self.begin_up_to(header.last_offset());
@@ -135,7 +135,7 @@ impl Transactions {
             std::ops::ControlFlow::Break(())
         })?;
         Ok(match kind {
-            // What it held was removed before.
+            // The records of the transaction were removed before.
             None => is_empty,
             Some(0) => match self.ongoing_aborted.remove(&header.producer_id) {
                 Some(Ongoing { transaction, has_batches: true }) => {

@@ -1,8 +1,8 @@
 //! A disk that misbehaves on purpose, the same way for the same seed.
 //!
-//! [`FaultyEnv::lose_power`] drops what was not synced: of every file and every directory a prefix of the unsynced
-//! changes survives, and the write after it in part. [`FaultyEnv::set_faults`] makes operations fail with EIO or
-//! ENOSPC, and writes stop half-way.
+//! [`FaultyEnv::lose_power`] drops unsynced changes: of every file and every directory a prefix of them survives, and a
+//! part of the next write. [`FaultyEnv::set_faults`] makes operations fail with EIO or ENOSPC, and writes stop
+//! half-way.
 
 use std::io;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub struct Faults {
     pub io_error_ppm: u32,
     /// A write, or the creation of a file, ends with ENOSPC; the write may have been done in part.
     pub no_space_ppm: u32,
-    /// A sync ends with EIO, and what it should have made durable is not.
+    /// A sync ends with EIO, and its writes are not durable.
     pub sync_error_ppm: u32,
     /// Opening a file, or a directory to sync it, ends with EMFILE.
     pub no_descriptor_ppm: u32,
@@ -114,7 +114,8 @@ impl FaultyEnv {
         result
     }
 
-    /// A disk that does not give back what was written: the bits of `mask` are others at `position` of this file from now on.
+    /// Simulates a disk that returns wrong data: the bits of `mask` are inverted at `position` of this file from now
+    /// on.
     pub fn flip(&self, path: &Path, position: usize, mask: u8) -> io::Result<()> {
         self.inner.disk.lock().flip(path, position, mask)
     }
@@ -125,7 +126,7 @@ impl FaultyEnv {
         self.state.lock().operations_left = Some(operations);
     }
 
-    /// The loss of power: handles and locks are void, and what was not synced is gone, at least in part.
+    /// A power loss: handles and locks become invalid, and unsynced changes are lost, at least in part.
     pub fn lose_power(&self) {
         let mut state = self.state.lock();
         state.operations_left = None;

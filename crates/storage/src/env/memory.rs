@@ -1,4 +1,4 @@
-//! A file system in memory, and the bookkeeping of what would survive a loss of power.
+//! A file system in memory, which tracks the changes that would survive a power loss.
 //!
 //! Every file holds its content as processes see it and, for the faulty environment, the content as the disk has it
 //! with the changes since then in order; likewise every directory its names. Without that tracking nothing but the
@@ -43,7 +43,7 @@ pub(super) struct Disk {
     nodes: BTreeMap<NodeId, Node>,
     next_node: NodeId,
     life: u64,
-    /// Whether to remember what is durable.
+    /// Whether to track durability.
     tracked: bool,
     locked: Vec<NodeId>,
 }
@@ -222,7 +222,7 @@ impl Disk {
         self.forget_if_unused(node);
     }
 
-    /// The disk no longer holds what was written to it: the bits of `mask` are others at `position`.
+    /// The disk returns wrong data: the bits of `mask` are inverted at `position`.
     pub(super) fn flip(&mut self, path: &Path, position: usize, mask: u8) -> io::Result<()> {
         let node = self.find(path)?;
         let Some(Node::File(file)) = self.nodes.get_mut(&node) else { return Err(not_found(path)) };
@@ -275,7 +275,7 @@ impl Disk {
         self.sweep();
     }
 
-    /// Drops what no name reaches.
+    /// Drops files without a name.
     fn sweep(&mut self) {
         let mut reached = BTreeMap::from([(ROOT, 1_usize)]);
         let mut waiting = vec![ROOT];
@@ -301,7 +301,7 @@ impl MemoryEnv {
         Self::default()
     }
 
-    /// A file system that remembers what is durable.
+    /// A file system that tracks durability.
     pub(super) fn tracked() -> Self {
         Self { disk: Arc::new(Mutex::new(Disk::new(true))) }
     }

@@ -1,7 +1,8 @@
-//! The file system as the log sees it, so that the same log runs on a disk, in memory, and on a disk that
-//! forgets what was not synced.
+//! The file system as the log sees it, so that the same log runs on a disk, in memory, and on a disk that loses
+//! unsynced writes.
 //!
-//! What an environment promises, and all that the log relies on (the same as POSIX on a journaling file system):
+//! The promises of an environment. The log relies on nothing else (they are those of POSIX on a journaling file
+//! system):
 //! - a write is visible to every later read at once, and durable only after [`File::sync_data`];
 //! - creating, renaming or removing a name is atomic, and durable only after [`Env::sync_directory`] of its parent;
 //! - names under one directory become durable in the order in which they were changed;
@@ -57,7 +58,7 @@ pub trait Env: Clone + Send + Sync + 'static {
     /// The entries of a directory, in the order of their names. Names that are no UTF-8 are left out.
     fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>>;
 
-    /// Whether the name exists, whatever it is.
+    /// Whether the name exists, as a file or a directory.
     fn exists(&self, path: &Path) -> io::Result<bool>;
 
     /// Replaces a file of the new name in one step.
@@ -77,13 +78,14 @@ pub trait Env: Clone + Send + Sync + 'static {
     /// Creates the file if needed and locks it for this process; [`io::ErrorKind::WouldBlock`] if another holds it.
     fn lock(&self, path: &Path) -> io::Result<Self::Lock>;
 
-    /// A log keeps this file open from now on, in this place of its open files. An environment with a bound of open files may close
-    /// there what was not used for longest.
+    /// A log keeps this file open from now on, in this place of its open files. An environment with a bound may then
+    /// close the least recently used files.
     fn opened(&self, files: &Arc<OpenFiles<Self::File>>, kept: Kept, file: &Arc<Self::File>) {
         let _ = (files, kept, file);
     }
 
-    /// When a file's content last changed, by the wall clock of the machine; none where the file system does not know.
+    /// The time of the last change of a file's content, by the machine's wall clock; none if the file system does not
+    /// know it.
     fn modified(&self, path: &Path) -> io::Result<Option<TimestampMs>> {
         let _ = path;
         Ok(None)
@@ -132,9 +134,9 @@ pub(crate) enum Waits {
     No,
 }
 
-/// An open file. Positions are absolute; there is no cursor, so many may read while one writes.
+/// An open file. Positions are absolute; there is no cursor, so reads can run beside one writer.
 pub trait File: Send + Sync + 'static {
-    /// Fewer bytes than asked only at the end of the file.
+    /// Returns fewer bytes than requested only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
 
     /// All bytes or an error; after an error any part of them may be in the file.
@@ -175,7 +177,8 @@ pub trait File: Send + Sync + 'static {
     }
 }
 
-/// Reads as `waits` says; fewer bytes than asked only at the end of the file.
+/// Reads, waiting for the disk or not as `waits` specifies; returns fewer bytes than requested only at the end of the
+/// file.
 pub(crate) fn read_at(file: &impl File, buffer: &mut [u8], position: u64, waits: Waits) -> io::Result<usize> {
     match waits {
         Waits::Yes => file.read_at(buffer, position),

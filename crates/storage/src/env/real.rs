@@ -23,15 +23,15 @@ pub struct RealEnv;
 #[derive(Debug)]
 pub struct RealFile(fs::File);
 
-/// Keeps `flock` on its file until dropped; the kernel lets go of it when the process dies.
+/// Keeps `flock` on its file until dropped; the kernel releases it when the process ends.
 #[derive(Debug)]
 pub struct RealLock {
     _file: fs::File,
 }
 
-/// The files that all logs of the process keep open, the one that was opened first in front. One that was used since it was looked at
-/// goes to the end: the others are closed where there are too many (the clock algorithm, which is nearly least recently used and costs a
-/// read nothing).
+/// The files that all logs of the process keep open, the oldest first. If there are too many, files from the front are
+/// closed; one that was used since the last check moves to the end instead (the clock algorithm: nearly least recently
+/// used, at no cost for a read).
 struct KeptFiles {
     files: VecDeque<KeptFile>,
     max: usize,

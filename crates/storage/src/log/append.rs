@@ -13,7 +13,7 @@ use crate::offset_index::relative_offset;
 use crate::producer_replay;
 use crate::segment::Incoming;
 
-/// What an append did.
+/// The result of an append.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Appended {
     /// Of the first batch; of the original for a duplicate.
@@ -24,7 +24,7 @@ pub struct Appended {
     pub log_end_offset: Offset,
     /// Of all batches.
     pub max_timestamp: TimestampMs,
-    /// What was appended; 0 for a duplicate, and where nothing in the bytes was new and whole.
+    /// The appended bytes; 0 for a duplicate, and if the bytes contain no new complete batch.
     pub size_bytes: usize,
     /// An idempotent producer's retry: nothing was appended.
     pub is_duplicate: bool,
@@ -44,7 +44,7 @@ impl Appended {
     }
 }
 
-/// What a set of batches comes to.
+/// The totals of a set of batches.
 #[derive(Clone, Copy)]
 struct Summary {
     first_offset: Offset,
@@ -97,7 +97,7 @@ fn parse_all(batches: &[u8], headers: &mut Vec<BatchHeader>) -> Result<(), Appen
     Ok(())
 }
 
-/// The headers of what a follower may append of an answer: see [`Log::append_as_follower`].
+/// The headers of the batches in a response that a follower may append: see [`Log::append_as_follower`].
 fn check_fetched(batches: &[u8], leader_epoch: LeaderEpoch, headers: &mut Vec<BatchHeader>) -> Result<(), AppendError> {
     let mut position = 0;
     while let Some(rest) = batches.get(position..).filter(|rest| rest.len() >= HEADER_BYTES) {
@@ -143,7 +143,7 @@ pub(crate) fn producer_batch(header: &BatchHeader) -> ProducerBatch {
 }
 
 impl<E: Env> Log<E> {
-    /// Appends what a producer sent, or what this broker itself writes, as the partition's leader.
+    /// Appends records of a producer, or of this broker itself, as the partition's leader.
     ///
     /// `batches` are whole batches that have passed `ottla_protocol::record_batch::validate`; their base offsets and
     /// leader epochs are assigned in place, and these very bytes are written with one call. A retry of a remembered
@@ -228,9 +228,9 @@ impl<E: Env> Log<E> {
         Ok(self.appended(&summary, rolled))
     }
 
-    /// Appends what the leader sent, with its offsets and epochs. A batch that is cut off at the end is left out, so is
-    /// everything from a batch of a later epoch than `leader_epoch` on, in which the follower fetched: that answer
-    /// belongs to another leader. Where the batches are more than a segment takes, they go to several.
+    /// Appends the leader's records, with its offsets and epochs. An incomplete batch at the end is left out; so is
+    /// everything from the first batch of a later epoch than `leader_epoch`, in which the follower fetched: that
+    /// response belongs to another leader. If the batches are more than one segment takes, they go to several.
     ///
     /// The first batch may begin before the end of an empty log that starts within it (after
     /// [`Log::truncate_fully_and_start_at`] to a leader's log start).
@@ -272,7 +272,7 @@ impl<E: Env> Log<E> {
             all = match (appended, all) {
                 (Ok(piece), Some(all)) => Some(all.and(&piece)),
                 (Ok(piece), None) => Some(piece),
-                // What is in the log stays there; the rest is asked for again, and refused again if it has to be.
+                // Batches that are in the log stay there; the rest is fetched again, and refused again if need be.
                 (Err(error), Some(all)) => {
                     tracing::warn!(directory = %self.directory.display(), %error, "a part of what was fetched is appended");
                     return Ok(all);
@@ -361,8 +361,8 @@ impl<E: Env> Log<E> {
         if !self.active().must_roll(&self.config, &incoming, now, self.roll_jitter_ms()) {
             return Ok(false);
         }
-        // At the log's end even if the leader's batches begin later, since it has compacted what was between: where segments
-        // go on from each other, a gap between two says that records were lost.
+        // The segment begins at the log's end, even if the leader's batches begin later because it has compacted the
+        // offsets between: a gap between two segments would mean lost records.
         let bases = [self.log_end, summary.first_offset];
         let base = bases.into_iter().find(|base| relative_offset(*base, summary.last_offset).is_some());
         let Some(base) = base else {
@@ -375,8 +375,8 @@ impl<E: Env> Log<E> {
         Ok(true)
     }
 
-    /// The one write. After a failure, what it left behind the end is cut off, at the latest before the next append:
-    /// otherwise a shorter one would leave half a batch behind itself.
+    /// The one write. The remains of a failed write are cut off at the latest before the next append: otherwise a
+    /// shorter batch would leave half of the failed one behind it.
     fn write(&mut self, batches: &[u8], headers: &[BatchHeader], summary: &Summary) -> Result<(), AppendError> {
         let start = self.active().size_bytes;
         let file = self.active_file()?;
@@ -410,7 +410,7 @@ impl<E: Env> Log<E> {
         if epoch == self.epochs.latest_epoch() {
             return;
         }
-        // An epoch without records gives way to what was written in its place.
+        // An epoch without records is replaced by the epoch that was written at its offset.
         let mut changed = epoch < self.epochs.latest_epoch() && self.epochs.truncate_from_end(header.base_offset);
         if epoch > self.epochs.latest_epoch() {
             changed |= self.epochs.assign(epoch, header.base_offset);

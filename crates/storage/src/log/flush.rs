@@ -1,7 +1,7 @@
 //! Making the log durable, and closing it.
 //!
 //! The order matters: records, indexes, producer snapshots, names and leader epochs are on disk before the recovery
-//! point says so.
+//! point covers them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,8 @@ use crate::file_name::{self, path_of};
 use crate::open_files::Kept;
 use crate::segment::Place;
 
-/// What must be synced for the log to be durable up to its present end. Run it anywhere, without the partition's lock,
-/// then hand the result to [`Log::flushed`].
+/// The files to sync so that the log is durable up to its present end. Run it on any thread, without the partition's
+/// lock, then pass the result to [`Log::flushed`].
 pub struct FlushWork<E: Env> {
     env: E,
     directory: PathBuf,
@@ -58,8 +58,9 @@ impl<E: Env> FlushWork<E> {
     /// Waits for the disk.
     ///
     /// # Errors
-    /// The log is offline from now on: what the disk holds is not known. But for a full disk ([`is_full`]) that took the records, and for
-    /// want of descriptors ([`is_out_of_descriptors`]): then [`Log::is_offline`] says no, and the flush is to be tried again.
+    /// The log is offline from now on: the content of the disk is unknown. Exceptions: a full disk ([`is_full`]) that
+    /// has stored the records, and missing descriptors ([`is_out_of_descriptors`]). Then [`Log::is_offline`] returns
+    /// false, and the flush must be retried.
     pub fn run(self) -> io::Result<Flushed> {
         if self.shared.closed.load(Ordering::Acquire) {
             return Ok(Flushed { up_to: Offset::ZERO, ..self.done });
@@ -68,14 +69,15 @@ impl<E: Env> FlushWork<E> {
             return Err(io::Error::other("an earlier sync of this log has failed"));
         }
         let synced = self.sync();
-        // Written anew, not synced in place: a disk without room for it has lost nothing, and the next flush tries again.
+        // Rewritten as a new file, not synced in place: if the disk has no space for it, nothing is lost, and the next
+        // flush retries.
         let is_synced = synced.is_ok();
         match synced.and_then(|()| self.write_epochs()) {
             Ok(()) => Ok(self.done),
             Err(error) if is_synced && is_full(&error) => Err(error),
             // A file could not be opened: nothing that was synced failed.
             Err(error) if is_out_of_descriptors(&error) => Err(error),
-            // Renamed, removed or cut in the meantime: nobody waits for it.
+            // Renamed, removed or truncated in the meantime: no sync is needed.
             Err(_) if self.is_overtaken() => Ok(Flushed { up_to: Offset::ZERO, ..self.done }),
             Err(error) => {
                 self.shared.failed.store(true, Ordering::Release);
@@ -89,7 +91,7 @@ impl<E: Env> FlushWork<E> {
     }
 
     fn sync(&self) -> io::Result<()> {
-        // The topic's id before the records that it tells from another topic's.
+        // The topic's id, before the records that need it.
         if self.sync_directory {
             sync_topic_id(&self.env, &self.directory)?;
         }
@@ -155,7 +157,7 @@ fn write_epochs<E: Env>(
 }
 
 impl<E: Env> Log<E> {
-    /// Whether `flush.messages` or `flush.ms` asks for a flush.
+    /// Whether `flush.messages` or `flush.ms` requires a flush.
     pub fn flush_due(&mut self, now: MonotonicMs) -> bool {
         let unflushed = self.log_end.distance_from(self.recovery_point);
         if unflushed == 0 {
@@ -166,7 +168,7 @@ impl<E: Env> Log<E> {
             || now.since(last).as_millis() >= u128::try_from(self.config.flush_ms).unwrap_or(0)
     }
 
-    /// What is left to sync up to the log's end; none if everything is.
+    /// The unsynced part up to the log's end; none if everything is synced.
     pub fn flush_work(&self) -> Option<FlushWork<E>> {
         let epochs_unwritten = *self.shared.epochs_on_disk.lock() < self.epochs_version;
         let names_unsynced = self.names_synced < self.names_changes || self.directory_unsynced;
@@ -250,7 +252,7 @@ impl<E: Env> Log<E> {
         if let Some(active) = self.segments.last_mut() {
             active.complete_indexes(place)?;
         }
-        // An empty state at offset 0 tells nothing.
+        // An empty state at offset 0 needs no snapshot.
         if self.log_end > self.log_start || !self.producers.is_empty() {
             self.write_producer_snapshot(true)?;
         }
@@ -263,7 +265,7 @@ impl<E: Env> Log<E> {
         Ok(())
     }
 
-    /// Writes the leader epochs now: after a truncation the file must not speak of what is gone.
+    /// Writes the leader epochs now: after a truncation the file must not contain removed epochs.
     pub(crate) fn write_epochs_now(&self) -> io::Result<()> {
         write_epochs(&self.env, &self.directory, &self.shared, self.epochs.entries(), self.epochs_version)
     }

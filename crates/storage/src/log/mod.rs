@@ -1,4 +1,4 @@
-//! The log of one partition: batches in segments, and what follows from them (leader epochs, producer states).
+//! The log of one partition: batches in segments, and the state derived from them (leader epochs, producer states).
 //!
 //! Owns the partition's directory. Not synchronised: the partition's lock is the caller's. Nothing here waits for the
 //! disk but reads that miss the page cache, [`Log::close`], truncation, and [`FlushWork::run`], which is made to be run
@@ -82,17 +82,17 @@ pub struct Log<E: Env> {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// What the log shares with flush work that runs elsewhere.
+/// The part of the log that flush work on other threads shares.
 #[derive(Default)]
 pub(crate) struct Shared {
-    /// After a failed sync nobody knows what is on the disk: the kernel may have dropped the pages and call the next
-    /// sync a success.
+    /// After a failed sync the content of the disk is unknown: the kernel may have dropped the pages, and the next sync
+    /// may succeed nevertheless.
     pub failed: AtomicBool,
     /// The directory may be renamed or gone.
     pub closed: AtomicBool,
     /// Counts truncations, and segments that were taken out: a flush that began before one proves nothing, and may miss files.
     pub cuts: AtomicU64,
-    /// Counts truncations alone: what the cleaner has read before one may not be part of the log any more.
+    /// Counts only truncations: records that the cleaner read before a truncation may not be part of the log any more.
     pub truncations: AtomicU64,
     /// The version of the leader epochs that is in the checkpoint file; older ones must not replace it.
     pub epochs_on_disk: Mutex<u64>,
@@ -113,10 +113,9 @@ impl Shared {
 impl<E: Env> Log<E> {
     /// Creates the log of a partition that this directory never held, starting at offset 0.
     ///
-    /// The topic id is written before the log file exists and is durable before any record is: should records survive
-    /// without it, the log is refused ([`OpenError::UnknownTopic`]), so that records of a topic cannot be taken for those of
-    /// another with the same name. Nothing is synced here: thousands of logs are made at once, and each sync would wait
-    /// for the disk.
+    /// The topic id is written before the log file exists and is durable before any record: if records survive without
+    /// it, the log is refused ([`OpenError::UnknownTopic`]), so that they cannot be attributed to another topic of the
+    /// same name. Nothing is synced here: thousands of logs are created at once, and each sync would wait for the disk.
     pub fn create(
         env: E,
         directory: PathBuf,
@@ -216,7 +215,7 @@ impl<E: Env> Log<E> {
         self.log_end
     }
 
-    /// Records below are on disk, whatever happens. The broker writes it to `recovery-point-offset-checkpoint`.
+    /// Records below this offset are on disk, in any case. The broker writes it to `recovery-point-offset-checkpoint`.
     pub fn recovery_point(&self) -> Offset {
         self.recovery_point
     }
@@ -248,8 +247,8 @@ impl<E: Env> Log<E> {
         self.active().base_offset
     }
 
-    /// A sync has failed, or the log is closed: it takes no appends, and its recovery point stands still. After a failed
-    /// sync only opening the directory again tells what survived.
+    /// A sync has failed, or the log is closed: it refuses appends, and its recovery point does not move. After a
+    /// failed sync only reopening the directory shows which records survived.
     pub fn is_offline(&self) -> bool {
         self.shared.is_offline()
     }
@@ -277,8 +276,8 @@ impl<E: Env> Log<E> {
         true
     }
 
-    /// The directory is about to be renamed or removed: the log takes no appends any more, and flush work that is still
-    /// under way does nothing. Reads that have begun go on.
+    /// The directory is about to be renamed or removed: the log refuses appends, and flush work that is still in
+    /// progress does nothing. Reads that have begun continue.
     pub fn abandon(&mut self) {
         self.shared.closed.store(true, Ordering::Release);
         self.files.close_all();

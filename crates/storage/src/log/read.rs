@@ -21,7 +21,7 @@ use crate::scan::Step;
 use crate::segment::{Bounds, Segment, unless_lost};
 use crate::slice::LogSlice;
 
-/// What a read without waiting came to.
+/// The result of a read that does not wait.
 pub enum Read<E: Env> {
     Done(LogSlice<E::File>),
     /// The disk may have to be waited for.
@@ -35,7 +35,7 @@ struct Located {
     end: u32,
 }
 
-/// How much a read wants.
+/// The bounds of a read.
 #[derive(Clone, Copy)]
 struct Wanted {
     max_bytes: usize,
@@ -43,7 +43,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// What of the batches from `first` to `end`.
+    /// The slice of the batches from `first` to `end`.
     fn slice<F>(self, file: Arc<F>, first: Located, end: u32) -> LogSlice<F> {
         if end <= first.position {
             return LogSlice::empty();
@@ -61,7 +61,7 @@ impl Wanted {
 /// Where the look-up of an offset begins.
 #[derive(Clone, Copy)]
 enum Lookup {
-    /// The entries in memory told.
+    /// The entries in memory had the answer.
     From(Option<OffsetEntry>),
     /// The index file has to be read.
     InFile,
@@ -88,7 +88,7 @@ pub struct ColdRead<E: Env> {
     first: Result<Located, Lookup>,
     until: Until,
     wanted: Wanted,
-    /// Where the log goes on.
+    /// The base offset of the next segment.
     next_base: Option<Offset>,
     files: Arc<OpenFiles<E::File>>,
     shared: Arc<Shared>,
@@ -98,9 +98,9 @@ pub struct ColdRead<E: Env> {
 }
 
 impl<E: Env> ColdRead<E> {
-    /// Waits for the disk. None if the segment has nothing at or behind the offset that was asked for:
-    /// [`Self::next_offset`] is then where to read on. An empty slice where the log was cut meanwhile, or the segment taken out:
-    /// what is there now is to be asked for anew.
+    /// Waits for the disk. None if the segment has nothing at or after the requested offset: continue at
+    /// [`Self::next_offset`]. An empty slice if the log was truncated meanwhile, or the segment removed: read again
+    /// from the current log.
     pub fn run(&self) -> Result<Option<LogSlice<E::File>>, ReadError> {
         let slice = self.slice(Waits::Yes);
         let is_gone = matches!(&slice, Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound);
@@ -185,10 +185,10 @@ impl<E: Env> Log<E> {
     /// off; with `min_one` at least one whole batch, however large. Nothing at or above `upper` (the high watermark, the
     /// last stable offset, or for replicas the log's end) is in it: a batch that reaches there is left out.
     ///
-    /// The first batch may begin before `from`; clients skip what they did not ask for. An empty slice says that there is
-    /// nothing (yet) between `from` and `upper`, or that the first batch is larger than `max_bytes`: then
-    /// [`LogSlice::left_out_bytes`] says how much there is. A part of the first batch would be of no use: Java's consumer
-    /// throws when that is all that it gets.
+    /// The first batch may begin before `from`; clients skip records that they did not request. An empty slice means
+    /// that there is nothing (yet) between `from` and `upper`, or that the first batch is larger than `max_bytes`: then
+    /// [`LogSlice::left_out_bytes`] is its size. A part of the first batch would be useless: Java's consumer throws an
+    /// exception if it gets nothing else.
     ///
     /// Waits for the disk.
     ///
@@ -266,7 +266,7 @@ impl<E: Env> Log<E> {
             };
             match read.slice(Waits::No) {
                 Ok(Some(slice)) => return Ok(Read::Done(slice)),
-                // Nothing behind `from` is left of it; the next segment goes on.
+                // The segment has nothing after `from`; continue in the next one.
                 Ok(None) => from = read.next_base.unwrap_or(from),
                 Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Read::Cold(read)),
                 Err(error) => return Err(error),
@@ -275,7 +275,7 @@ impl<E: Env> Log<E> {
         Ok(Read::Done(LogSlice::empty()))
     }
 
-    /// What is known without the disk of where a read in this segment begins and ends.
+    /// The start and end of a read in this segment, as far as they are known without the disk.
     fn places(
         &self,
         number: usize,
@@ -303,7 +303,7 @@ impl<E: Env> Log<E> {
         (in_memory(from).ok_or_else(|| lookup(from)), until)
     }
 
-    /// The base offset of the batch that holds `offset`, or the offset itself where there is none.
+    /// The base offset of the batch that contains `offset`, or the offset itself if there is none.
     pub(crate) fn batch_start(&self, offset: Offset) -> Result<(usize, u32, Offset), ReadError> {
         let number = self.segment_number(offset);
         let Some(segment) = self.segments.get(number) else { return Ok((number, 0, offset)) };

@@ -37,8 +37,8 @@ impl RecentBatches {
         self.batches.push_back(RecentBatch { last_offset, position });
     }
 
-    /// The position of the first batch whose last offset is `offset` or later, and of its end (None where the active
-    /// segment ends). None if it is not among the remembered.
+    /// The position of the first batch whose last offset is `offset` or later, and of its end (None if the active
+    /// segment ends there). None if it is not among the recent batches.
     pub fn find(&self, offset: Offset) -> Option<(u32, Option<u32>)> {
         if offset < self.start {
             return None;
@@ -48,7 +48,7 @@ impl RecentBatches {
         Some((batch.position, self.batches.get(number + 1).map(|next| next.position)))
     }
 
-    /// Forgets what ends at or beyond `end`.
+    /// Drops batches that end at or beyond `end`.
     pub fn truncate_to(&mut self, end: Offset) {
         while self.batches.back().is_some_and(|batch| batch.last_offset >= end) {
             self.batches.pop_back();

@@ -1,9 +1,9 @@
 //! Which segments a log gives up: those before its start, those beyond `retention.bytes`, those older than `retention.ms`.
 //!
 //! Kafka's rules (`UnifiedLog.deleteOldSegments`): oldest first, nothing at or above the high watermark, and the active
-//! segment only when all of it has expired: a new one is begun then. One difference, recorded in
-//! `docs/adr/0008-retention-and-timestamps-in-the-future.md`: a segment whose largest timestamp lies in the future is judged by the
-//! time of its last write, or one wrong timestamp would keep it for ever (scenario 19).
+//! segment only when all of it has expired: then a new one begins. One difference, recorded in
+//! `docs/adr/0008-retention-and-timestamps-in-the-future.md`: if the largest timestamp of a segment lies in the future,
+//! its age counts from its last write; otherwise one wrong timestamp would keep it for ever (scenario 19).
 
 use std::io;
 
@@ -14,12 +14,12 @@ use crate::env::Env;
 use crate::file_name;
 
 impl<E: Env> Log<E> {
-    /// Takes out the segments that the log no longer keeps, and moves its start behind them. What `cleanup.policy` says decides
-    /// whether size and age count; segments before the log's start always go. The files keep until the caller removes
-    /// them, `file.delete.delay.ms` later.
+    /// Removes old segments from the log, and moves its start behind them. `cleanup.policy` decides whether size and
+    /// age count; segments before the log start are always removed. The files stay until the caller removes them,
+    /// `file.delete.delay.ms` later.
     ///
     /// # Errors
-    /// The disk refused; what was taken out before that is out.
+    /// The disk returned an error; segments that were removed before it stay removed.
     pub fn delete_old_segments(&mut self, high_watermark: Offset, now: TimestampMs) -> io::Result<DeletedFiles> {
         if self.is_offline() {
             return Ok(DeletedFiles::default());

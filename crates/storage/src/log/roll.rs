@@ -25,8 +25,8 @@ impl<E: Env> Log<E> {
         let (segment, file) = match Segment::create(place, base_offset, now) {
             Ok(created) => created,
             Err(error) => {
-                // Appends may go on in the old segment, beyond the offset that an empty file would stand for. If it cannot
-                // be removed now, opening the log does it.
+                // Appends may continue in the old segment, beyond the base offset of an empty new file. If that file
+                // cannot be removed now, the next opening of the log removes it.
                 let left_over = Segment::new(base_offset, now);
                 if base_offset != self.active().base_offset
                     && let Err(error) = left_over.remove_files(place)
@@ -38,7 +38,7 @@ impl<E: Env> Log<E> {
         };
         let rolled = self.active().base_offset;
         if let Some(file) = self.files.get(Kept::Active, rolled) {
-            // Readers just behind the end want it next.
+            // Readers just before the end need it next.
             self.keep(Kept::Older, rolled, &file);
         }
         if rolled == base_offset {

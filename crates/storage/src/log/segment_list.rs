@@ -1,13 +1,14 @@
 //! Taking segments out of a log, and putting others in their place: the one way for retention, for a log start that
 //! moved, and for compaction.
 //!
-//! How compaction uses it: it reads closed segments without the partition's lock, writes the new ones beside them under
-//! names of its own and syncs them; then, with the lock, it looks their numbers up again by base offset (retention may have
-//! taken some out meanwhile: then it starts over) and calls [`Log::replace_segments`], whose `put_in_place` renames the new
-//! files. The [`DeletedFiles`] that come back go to whoever waits `file.delete.delay.ms`.
+//! How compaction uses it: it reads closed segments without the partition's lock, and writes and syncs the new ones
+//! beside them under temporary names. Then, with the lock, it looks up the segments by base offset (if retention
+//! removed some meanwhile, it starts again) and calls [`Log::replace_segments`], whose `put_in_place` renames the new
+//! files. The returned [`DeletedFiles`] are removed after `file.delete.delay.ms`.
 //!
-//! Invariants: the active segment is never taken out; readers that hold a segment's file open go on reading; a file that goes
-//! keeps its content under the suffix `.deleted` until [`DeletedFiles::remove`], or the next opening of the log, removes it.
+//! Invariants: the active segment is never removed; readers that have a segment's file open can continue; a removed
+//! file keeps its content under the suffix `.deleted` until [`DeletedFiles::remove`], or the next opening of the log,
+//! deletes it.
 
 use std::io;
 use std::ops::Range;
@@ -66,7 +67,7 @@ impl<E: Env> Log<E> {
     /// needs any more. The caller has moved the log's start behind them. At most all but the active segment go.
     ///
     /// # Errors
-    /// The segments before the one that could not be renamed are gone; the log stays as sound as it was.
+    /// The segments before the one that could not be renamed are removed; the log is still consistent.
     pub(crate) fn delete_first_segments(&mut self, count: usize) -> io::Result<DeletedFiles> {
         let mut deleted = DeletedFiles::default();
         let count = count.min(self.segments.len().saturating_sub(1));
@@ -97,7 +98,7 @@ impl<E: Env> Log<E> {
     /// their names, after the old ones have given them up.
     ///
     /// # Errors
-    /// What is on the disk and what is known of it may differ: the log is to be closed and opened again.
+    /// The disk and the state in memory may differ: the log must be closed and opened again.
     pub(crate) fn replace_segments(
         &mut self,
         numbers: Range<usize>,

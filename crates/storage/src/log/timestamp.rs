@@ -1,8 +1,8 @@
 //! Finding offsets by time, for ListOffsets.
 //!
-//! A search opens files, walks headers and may unpack a batch: [`Log::time_search`] only takes down where to look, and
-//! [`TimeSearch::run`] does it without the partition's lock. What it learns of closed segments is remembered, so that the next
-//! search skips those that are too old without a look at the disk.
+//! A search opens files, reads headers and may decompress a batch: [`Log::time_search`] only records where to search,
+//! and [`TimeSearch::run`] does it without the partition's lock. Its facts about closed segments are kept, so that the
+//! next search skips segments that are too old without reading the disk.
 
 use std::io;
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ pub struct TimestampOffset {
     pub leader_epoch: LeaderEpoch,
 }
 
-/// What a search is for.
+/// The target of a search.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Sought {
     /// The first record that is not older.
@@ -56,7 +56,7 @@ impl<E: Env> Log<E> {
         self.answer(TimestampMs::NONE, self.log_start)
     }
 
-    /// The log's end (timestamp −1, for those who may read that far).
+    /// The log's end (timestamp −1, for readers that may read that far).
     pub fn latest(&self) -> TimestampOffset {
         let leader_epoch = self.epochs.latest_epoch();
         TimestampOffset { timestamp: TimestampMs::NONE, offset: self.log_end, leader_epoch }
@@ -171,7 +171,7 @@ impl<E: Env> TimeSearch<E> {
                 match scan.next()? {
                     Step::End => break,
                     Step::Invalid { position } => return Err(self.corrupt(segment.base_offset, position)),
-                    // What compaction left of a batch says what its largest timestamp was, but has no such record.
+                    // Compaction left the batch's largest timestamp in the header, but removed the record.
                     Step::Batch(batch) if batch.header.record_count == 0 => {}
                     Step::Batch(batch) if batch.header.base_offset < self.log_start => {
                         // Only some of its records, if any, count.

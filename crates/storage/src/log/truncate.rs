@@ -1,7 +1,7 @@
-//! Cutting a log back to what its leader has.
+//! Truncates a log to the part that its leader has.
 //!
-//! Truncation is rare and done at once and durably, with syncs: what was cut must not come back after a loss of power
-//! behind records that were written in its place.
+//! Truncation is rare, immediate and durable, with syncs: after a power loss truncated records must not reappear behind
+//! records that were written in their place.
 
 use std::io;
 use std::sync::Arc;
@@ -52,8 +52,8 @@ impl<E: Env> Log<E> {
         cut.map(|()| true)
     }
 
-    /// The file of the segment that will be the active one. It is opened before anything is cut: for want of a descriptor nothing
-    /// must be cut by half.
+    /// The file of the future active segment. It is opened before anything is truncated: a missing descriptor must not
+    /// leave a half-truncated log.
     fn writable_file(&self, number: usize) -> io::Result<Arc<E::File>> {
         if number + 1 == self.segments.len() {
             return self.active_file();
@@ -98,9 +98,9 @@ impl<E: Env> Log<E> {
         Ok(())
     }
 
-    /// Forgets everything and starts over at `offset`: the leader's log no longer has what would follow this one's end
-    /// (scenario 12). `log_start` is the first readable offset, by default `offset`; it is later where `offset` begins a
-    /// batch that only ends in readable records.
+    /// Removes everything and restarts at `offset`: the leader's log no longer has the records after this one's end
+    /// (scenario 12). `log_start` is the first readable offset, by default `offset`; it is later if `offset` begins a
+    /// batch of which only the end is readable.
     ///
     /// # Errors
     /// The log is to be closed and opened again.
@@ -108,7 +108,7 @@ impl<E: Env> Log<E> {
         if self.is_offline() {
             return Err(io::Error::other("the log is offline"));
         }
-        // Needs a descriptor, as all that follows: for want of one nothing must be cut by half.
+        // Needs a descriptor, like all later steps: a missing descriptor must not leave a half-truncated log.
         self.env.sync_directory(&self.directory)?;
         let started = self.start_over(offset, log_start.unwrap_or(offset).max(offset));
         if started.is_err() {

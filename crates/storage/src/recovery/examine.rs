@@ -1,4 +1,4 @@
-//! Reading the part of a log that was not synced: what is whole stays, a torn tail is cut, anything else is refused.
+//! Checks the unsynced part of a log: complete batches stay, a torn tail is cut off, anything else is refused.
 
 use std::io;
 
@@ -13,7 +13,7 @@ use crate::producer_replay;
 use crate::scan::{BatchScan, Step};
 use crate::segment::{Place, Segment};
 
-/// How often [`super::OpenOptions::progress`] hears of a long recovery: several times a second on a slow disk.
+/// Interval of calls of [`super::OpenOptions::progress`], in bytes: several times a second on a slow disk.
 const PROGRESS_BYTES: u64 = 32 << 20;
 
 /// How much is read at once in search of a valid batch behind a damaged one.
@@ -22,7 +22,7 @@ const SEARCH_READ_BYTES: usize = 1 << 20;
 /// Where the format's number is in a batch.
 const MAGIC_AT: usize = 16;
 
-/// What a segment turned out to be.
+/// The result of checking a segment.
 struct Examined {
     segment: Segment,
     /// The offset after the last valid batch.
@@ -60,7 +60,7 @@ impl<E: Env> Opening<'_, '_, E> {
             if let Some(position) = examined.invalid_at
                 && self.next_records_at(number) == Some(end)
             {
-                // No offset is missing: an append failed, and what cut it off again before the roll did not last.
+                // No offset is missing: an append failed, and its truncation before the roll was not durable.
                 self.cut_file(number, position)?;
             } else if let Some(position) = examined.invalid_at {
                 let in_this = self.valid_batch_follows(number, position.saturating_add(1), end)?;
@@ -78,8 +78,8 @@ impl<E: Env> Opening<'_, '_, E> {
         Ok(())
     }
 
-    /// Removes an empty segment that begins before the end of the one before it: a roll that failed left it behind, and
-    /// appends went on without it.
+    /// Removes an empty segment that begins before the end of the one before it: a failed roll left it, and appends
+    /// continued without it.
     fn remove_left_over(&mut self, number: usize, end: Offset) -> Result<bool, Fault> {
         let is_left_over =
             self.log.segments.get(number).is_some_and(|segment| segment.size_bytes == 0 && segment.base_offset < end);
@@ -116,7 +116,8 @@ impl<E: Env> Opening<'_, '_, E> {
         later.find(|segment| segment.size_bytes > 0).map(|segment| segment.base_offset)
     }
 
-    /// Checks every batch of a segment, up to the offset where the next one takes over, and builds in memory what follows from them.
+    /// Checks every batch of a segment, up to the offset where the next one begins, and rebuilds the derived state in
+    /// memory.
     fn examine(&mut self, number: usize) -> Result<Examined, Fault> {
         let (base, size) = self
             .log
@@ -159,7 +160,7 @@ impl<E: Env> Opening<'_, '_, E> {
         let is_active = number + 1 == self.log.segments.len();
         let place = Place { env: &self.log.env, directory: &self.log.directory };
         if is_active {
-            // It will be appended to: only what a closed segment has besides is left out.
+            // It will be appended to: only the files of closed segments are missing.
             examined.create_index_files(place)?;
         } else {
             examined.replace_index_files(place)?;
@@ -170,7 +171,7 @@ impl<E: Env> Opening<'_, '_, E> {
         Ok(())
     }
 
-    /// Cuts a torn tail, durably: it must not come back behind what will be written in its place.
+    /// Cuts off a torn tail, durably: it must not reappear behind records that are written in its place.
     fn cut(&mut self, number: usize, position: u32) -> Result<(), Fault> {
         self.drop_segments_from(number + 1)?;
         self.cut_file(number, position)
@@ -242,7 +243,7 @@ impl<E: Env> Opening<'_, '_, E> {
     }
 }
 
-/// Looks at every byte of `position..size` for the beginning of a valid batch. The header tells quickly where none is.
+/// Searches every byte position in `position..size` for a valid batch. The header excludes most positions quickly.
 fn search(file: &impl File, position: u32, size: u32, end: Offset) -> io::Result<bool> {
     let mut window = Vec::new();
     let mut at = position;

@@ -1,7 +1,7 @@
 //! Opening a log: trusting its files after a clean shutdown, examining them after any other end.
 //!
-//! After an unclean end everything from the recovery point on is read and checked, batch by batch; indexes, leader
-//! epochs and producer states are built anew from it. What is cut, and what is refused:
+//! After an unclean end everything from the recovery point is read and checked, batch by batch; indexes, leader epochs
+//! and producer states are rebuilt from it. Cases that are cut off, and cases that are refused:
 //! - a torn tail, behind which nothing valid follows in this segment or a later one, is cut: it was never synced;
 //! - a damaged batch with a valid one behind it is refused ([`OpenError::CorruptMiddle`]): it may have been
 //!   acknowledged, another replica may have it, and records must not vanish silently (scenario 14). A loss of power that
@@ -30,7 +30,7 @@ use crate::open_files::Kept;
 use crate::segment::{Place, Segment};
 use crate::time_index::TimeIndex;
 
-/// What is known of a log before it is opened: the log directory's checkpoints.
+/// The facts about a log before it is opened: the log directory's checkpoints.
 pub struct OpenOptions<'p> {
     /// The last process closed the log: `.kafka_cleanshutdown` was there.
     pub clean_shutdown: bool,
@@ -42,7 +42,7 @@ pub struct OpenOptions<'p> {
     pub high_watermark: Offset,
     /// The wall clock.
     pub now: TimestampMs,
-    /// Hears how far a recovery has come.
+    /// Called with the progress of a recovery.
     pub progress: Option<&'p mut dyn FnMut(RecoveryProgress)>,
 }
 
@@ -64,11 +64,11 @@ impl OpenOptions<'_> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RecoveryProgress {
     pub scanned_bytes: u64,
-    /// What will be scanned in all.
+    /// The bytes that will be scanned in total.
     pub total_bytes: u64,
 }
 
-/// A log, and what opening it came to.
+/// A log, and the result of opening it.
 pub struct Opened<E: Env> {
     pub log: Log<E>,
     /// The checkpoint's, but not outside the log.
@@ -104,8 +104,8 @@ struct Listing {
 }
 
 impl<E: Env> Log<E> {
-    /// Opens the log in `directory`. Takes as long as the disk needs to read what lies above the recovery point, unless
-    /// the shutdown was clean.
+    /// Opens the log in `directory`. Takes the time to read everything above the recovery point, unless the shutdown
+    /// was clean.
     pub fn open(
         env: E,
         directory: PathBuf,
@@ -152,7 +152,7 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         } else if !self.options.clean_shutdown {
             // The segment before the recovery point too: when the point was reached, its indexes may not have been synced.
             let number = self.log.segment_number(self.options.recovery_point - 1);
-            // From one that holds records, for an empty one may be what a roll left behind that failed.
+            // From a segment with records, because an empty one may be left from a failed roll.
             Some(
                 (0..=number)
                     .rev()
@@ -342,7 +342,7 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         let end = segment.activate(place, &file)?;
         match end {
             None => tracing::warn!(file = %path.display(), "examining a segment that should have been closed cleanly"),
-            // What a roll left behind that failed: the segment before went on beyond it.
+            // Left from a failed roll: the segment before continued beyond it.
             Some(end) if is_empty && end > base => {
                 if let Some(left_over) = self.log.segments.pop() {
                     left_over.remove_files(place)?;
@@ -354,7 +354,7 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         Ok(end)
     }
 
-    /// Takes checkpoints that are ahead of the log back to it, and completes what follows from the records.
+    /// Lowers checkpoints that are ahead of the log to its end, and completes the derived state from the records.
     fn clamp(&mut self, examined: bool) -> Result<(), Fault> {
         let log = &mut *self.log;
         if log.log_start > log.log_end {

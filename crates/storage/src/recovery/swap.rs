@@ -1,8 +1,8 @@
 //! Finishing, or taking back, a compaction that was interrupted while it swapped segments (Kafka's `LogLoader.load`).
 //!
-//! `.cleaned` files are worth nothing. A `.swap` counts only if no `.cleaned` of its offset or an earlier one is left: files
-//! are renamed in the order log, index, time index, and later segments first. What counts takes the place of all
-//! segments from its base offset to its end.
+//! `.cleaned` files are incomplete and dropped. A `.swap` is complete only if no `.cleaned` file of its offset or an
+//! earlier one is left: files are renamed in the order log, index, time index, and later segments first. A complete one
+//! replaces all segments from its base offset to its end.
 
 use std::io;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::error::OpenError;
 use crate::file_name::{self, CLEANED_SUFFIX, DELETED_SUFFIX, SWAP_SUFFIX};
 use crate::scan::{HeaderScan, Step};
 
-/// Removes what is worth nothing, and finishes a swap.
+/// Removes incomplete files, and finishes a swap.
 pub(super) fn finish<E: Env>(env: &E, directory: &Path) -> Result<(), Fault> {
     let names: Vec<String> = files(env, directory)?;
     let with = |suffix: &'static str| {
@@ -61,7 +61,7 @@ fn files<E: Env>(env: &E, directory: &Path) -> io::Result<Vec<String>> {
     Ok(entries.map(|DirectoryEntry { name, .. }| name).collect())
 }
 
-/// The end of what the swapped log files hold. [`Offset::ZERO`] if only indexes are left to be renamed, none if nothing is.
+/// The end of the swapped log files. [`Offset::ZERO`] if only indexes are left to be renamed, none if nothing is.
 fn end_of<E: Env>(env: &E, directory: &Path, swaps: &[(Offset, std::path::PathBuf)]) -> Result<Option<Offset>, Fault> {
     let mut end = (!swaps.is_empty()).then_some(Offset::ZERO);
     for (base, path) in swaps {
@@ -77,7 +77,7 @@ fn end_of<E: Env>(env: &E, directory: &Path, swaps: &[(Offset, std::path::PathBu
             match scan.next()? {
                 Step::Batch(batch) => next = batch.header.next_offset(),
                 Step::End => break,
-                // It was synced before it got this name: the disk does not hold what it was given.
+                // It was synced before it got this name: the disk does not return the written data.
                 Step::Invalid { position } => {
                     let position = u64::from(position);
                     return Err(Fault::Refused(OpenError::CorruptMiddle { file: path.clone(), position }));

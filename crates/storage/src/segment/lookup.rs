@@ -28,7 +28,7 @@ pub(crate) fn unless_lost<T>(found: io::Result<Option<T>>) -> io::Result<Option<
     }
 }
 
-/// A segment as those see it who have its files open: a part of it that does not change any more.
+/// A segment as seen by readers with open files: a part of it that no longer changes.
 #[derive(Clone)]
 pub(crate) struct Bounds {
     pub base_offset: Offset,
@@ -37,7 +37,7 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    /// The first batch whose last offset is `offset` or later, from what the offset index has for it.
+    /// The first batch whose last offset is `offset` or later, starting from the offset index entry.
     pub fn find<F: File>(
         &self,
         file: &F,
@@ -53,7 +53,7 @@ impl Bounds {
         HeaderScan::new(file, 0, self.size_bytes).waiting(waits).find(offset)
     }
 
-    /// [`Self::find`] from an index entry on; none where the entry is wrong.
+    /// [`Self::find`] from an index entry; none if the entry is wrong.
     fn find_behind<F: File>(
         &self,
         file: &F,
@@ -91,7 +91,7 @@ impl Segment {
         self.bounds().find(file, entry, offset, Waits::Yes)
     }
 
-    /// The batch that an entry of the time index names; none where the entry is wrong.
+    /// The batch that an entry of the time index refers to; none if the entry is wrong.
     fn batch_of_time<E: Env>(
         &self,
         place: Place<'_, E>,
@@ -135,8 +135,8 @@ impl Segment {
         Ok(HeaderScan::new(file, start, self.size_bytes))
     }
 
-    /// The largest timestamp in the segment: from memory, or from the last entry of its time index and what lies behind the
-    /// batch that it names.
+    /// The largest timestamp in the segment: from memory, or from the last entry of its time index and the batches
+    /// after it.
     pub fn largest_timestamp<E: Env>(&self, place: Place<'_, E>) -> io::Result<Option<LargestTimestamp>> {
         if let Some(known) = self.largest_timestamp.or_else(|| self.notes.largest_timestamp.get().copied()) {
             return Ok(known);
@@ -223,8 +223,8 @@ impl Segment {
         Ok(matches!(first, Step::Batch(batch) if self.bounds().is_of_batch(entry, &batch)).then_some(Some(entry)))
     }
 
-    /// Makes a segment that was closed the active one: reads the ends of its indexes and walks what lies behind the
-    /// last entries. Returns the offset after its last batch, or None if its content or its indexes are not sound, so that
+    /// Turns a closed segment into the active one: reads the ends of its indexes and the batches after the last
+    /// entries. Returns the offset after its last batch, or None if its content or its indexes are invalid, so that
     /// they must be rebuilt.
     pub fn activate<E: Env>(&mut self, place: Place<'_, E>, file: &E::File) -> io::Result<Option<Offset>> {
         let offset_path = place.path(self.base_offset, file_name::OFFSET_INDEX);
@@ -241,7 +241,8 @@ impl Segment {
         }
         let Some(last_entry) = self.last_offset_entry(place, file)? else { return Ok(None) };
         let indexed = last_entry.map_or(0, |entry| entry.position);
-        // From the last entry of either index on: what the time index lost would not be missed otherwise.
+        // Start at the earlier of both indexes' last entries: otherwise a loss of time index entries would go
+        // unnoticed.
         let mut largest = None;
         let mut start = 0;
         if let Some(entry) = self.time_index.known_last() {

@@ -17,7 +17,7 @@ pub fn civil(days: u64) -> (i64, i64, i64) {
     (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
-/// Days since 1970-01-01; none where there is no such date. Years 0 to 9999.
+/// Days since 1970-01-01; none if there is no such date. Years 0 to 9999.
 fn days_of(year: i64, month: i64, day: i64) -> Option<i64> {
     if !(0..=9_999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;

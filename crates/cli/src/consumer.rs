@@ -1,4 +1,4 @@
-//! Records of a topic, as they come: what `ottla consume` and `kafka-console-consumer` share.
+//! Records of a topic, as they arrive: the common part of `ottla consume` and `kafka-console-consumer`.
 //!
 //! Either every partition is read from where the caller says, and nothing is committed; or this is a member of a group
 //! ([`crate::group_consumer`]).
@@ -56,7 +56,7 @@ pub struct Incoming {
 const WORKERS_MAX: usize = 16;
 /// How long a broker may hold a fetch that finds nothing.
 const WAIT: Duration = Duration::from_millis(500);
-/// What one fetch asks for.
+/// The size of one fetch.
 const FETCH_BYTES: i32 = 4 * 1_024 * 1_024;
 /// The greatest size that a compressed batch may unpack to.
 const UNPACKED_BYTES_MAX: u64 = 1 << 30;
@@ -70,7 +70,7 @@ pub struct Position {
     pub next: Offset,
     /// Where to stop.
     pub end: Option<Offset>,
-    /// Where to go on if the log does not have `next`.
+    /// Where to continue if the log does not have `next`.
     reset: TimestampMs,
 }
 
@@ -158,7 +158,7 @@ impl Source {
         }
     }
 
-    /// The next record; none at the end. Whoever stops waiting loses nothing.
+    /// The next record; none at the end. The future can be dropped without losing records.
     pub async fn next(&mut self) -> Option<Result<Incoming, KafkaError>> {
         match self {
             Self::Alone(reading) => reading.records.recv().await,
@@ -166,7 +166,7 @@ impl Source {
         }
     }
 
-    /// Ends reading: a member commits what it handed out, and leaves.
+    /// Ends reading: a member commits the positions of the returned records, and leaves.
     pub async fn close(self) -> Result<(), KafkaError> {
         match self {
             Self::Alone(_) => Ok(()),
@@ -182,7 +182,7 @@ async fn read(
     isolation_level: IsolationLevel,
     sender: mpsc::Sender<Result<Incoming, KafkaError>>,
 ) {
-    // A worker's client has no view of its own yet, and asks once.
+    // A worker's client has no view of the cluster yet, and requests it once.
     let mut idle = true;
     loop {
         share.retain(|position| position.end.is_none_or(|end| position.next < end));
@@ -206,7 +206,7 @@ async fn read(
     }
 }
 
-/// Reads on; the number of records, or none where nobody receives any more.
+/// Reads on; the number of records, or none if the receiver is gone.
 async fn fetch(
     client: &Client,
     topic: &str,
@@ -233,7 +233,7 @@ async fn fetch(
             let records = Records::new(&batch, UNPACKED_BYTES_MAX).map_err(|error| corrupt(topic, position, &error))?;
             for record in records {
                 let record = record.map_err(|error| corrupt(topic, position, &error))?;
-                // A batch may begin before the offset that was asked for.
+                // A batch may begin before the requested offset.
                 if record.offset < position.next || position.end.is_some_and(|end| record.offset >= end) {
                     continue;
                 }

@@ -1,7 +1,8 @@
-//! `ottla dev`: one coordinator and one broker in this process, for people who want only that.
+//! `ottla dev`: one coordinator and one broker in one process, for trying Ottla out.
 //!
-//! The one user of both services in this crate (`docs/adr/0002-the-cli-holds-both-services.md`). The broker's control runtime
-//! takes the main thread, the coordinator a thread of its own; the broker stops first, because it needs somebody to let it go.
+//! The only file of this crate that uses both services (`docs/adr/0002-the-cli-holds-both-services.md`). The broker's
+//! control runtime takes the main thread, the coordinator has its own thread. The broker stops first, because its
+//! controlled shutdown needs the coordinator.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -18,13 +19,13 @@ use crate::out;
 
 #[derive(Args)]
 pub struct DevArguments {
-    /// Where the data is kept
+    /// The data directory
     #[arg(long, default_value = "data-dev")]
     dir: PathBuf,
     /// The port for Kafka clients; 0: any free one
     #[arg(long, short, default_value_t = 9092)]
     port: u16,
-    /// The coordinator's port, for `ottla tree` and its like; 0: any free one
+    /// The coordinator's port, for `ottla tree` and similar commands; 0: any free one
     #[arg(long, default_value_t = 2181)]
     coordinator_port: u16,
     /// A property of the broker; KAFKA_* variables work as well
@@ -48,7 +49,7 @@ pub fn run(arguments: &DevArguments) -> Result<()> {
 
 fn broker_config(arguments: &DevArguments, coordinator: &HostPort) -> Result<BrokerConfig> {
     let mut sources = Sources::of_process(None, &arguments.overrides)?;
-    // What makes it this process's broker, whatever the environment says; --override still wins.
+    // These settings override the environment, because the broker belongs to this process; --override still wins.
     let own = [
         ("broker.id", "1".to_owned()),
         ("coordinator.connect", coordinator.to_string()),
@@ -66,7 +67,7 @@ fn broker_config(arguments: &DevArguments, coordinator: &HostPort) -> Result<Bro
     Ok(loaded.config)
 }
 
-/// The coordinator, on a runtime of its own.
+/// The coordinator, on its own runtime.
 struct CoordinatorThread {
     address: HostPort,
     stop: oneshot::Sender<()>,
@@ -91,7 +92,7 @@ impl CoordinatorThread {
             let result = runtime.block_on(async {
                 let coordinator = Coordinator::bind(config).await?;
                 let address = coordinator.client_address().context("the coordinator's address")?;
-                // Who started this waits for the address.
+                // The caller waits for the address.
                 let _ = bound.send(address);
                 // A sender that is gone ends the coordinator too: its broker has ended.
                 coordinator.run(async { drop(stopped.await) }).await?;

@@ -1,8 +1,9 @@
 //! A member of a consumer group that reads one topic: begins at the committed positions, commits every few seconds, before it gives its share
 //! up, and at the end.
 //!
-//! What is committed is what the caller was handed: a record counts as read when the next one is asked for. With one partition by
-//! name it is no member, as with Kafka's consumers: it reads that partition and commits in the group's name.
+//! The committed position covers the records that were returned to the caller: a record counts as read when the next
+//! one is requested. With a named partition the consumer is no member, as with Kafka's consumers: it reads that
+//! partition and commits its offset for the group.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -54,7 +55,7 @@ pub struct GroupConsumer {
     topic: String,
     settings: Settings,
     group: GroupSettings,
-    /// None where one partition was named.
+    /// None if a partition was named.
     membership: Option<Membership>,
     /// None between two shares.
     reading: Option<Reading>,
@@ -62,14 +63,14 @@ pub struct GroupConsumer {
     is_idle: bool,
     /// How far the caller has read.
     positions: BTreeMap<TopicPartition, Offset>,
-    /// What the group has of that.
+    /// The committed part of these positions.
     committed: BTreeMap<TopicPartition, Offset>,
     next_commit: Instant,
     next_look: Instant,
 }
 
 impl GroupConsumer {
-    /// It joins with the first record that is asked for.
+    /// It joins when the first record is requested.
     pub fn open(kafka: &Kafka, topic: &str, settings: Settings) -> Self {
         let group = settings.group.clone().unwrap_or_else(|| GroupSettings::new(""));
         let membership = settings.partition.is_none().then(|| {
@@ -162,7 +163,7 @@ impl GroupConsumer {
         self.positions.clear();
         let mut positions = Vec::new();
         for at in share {
-            // An offset that was asked for by name wins over the committed one.
+            // An explicit start offset wins over the committed one.
             let next = match self.settings.from {
                 crate::consumer::From::At(_) => None,
                 _ => self.committed.get(&at).copied(),
@@ -179,7 +180,7 @@ impl GroupConsumer {
         Ok(())
     }
 
-    /// The group's leader may have heard of new partitions from a broker that is ahead of those that this member asks.
+    /// The group's leader may know of new partitions from a broker that is ahead of this member's brokers.
     async fn wait_known(&self, share: &[TopicPartition]) -> Result<(), KafkaError> {
         let began = Instant::now();
         loop {
@@ -191,7 +192,7 @@ impl GroupConsumer {
         }
     }
 
-    /// What is due besides records: commits, and a member's heartbeats.
+    /// Tasks that are due besides records: commits, and a member's heartbeats.
     async fn upkeep(&mut self) -> Result<(), KafkaError> {
         let now = Instant::now();
         if self.group.commit_every.is_some() && now >= self.next_commit {
@@ -204,7 +205,7 @@ impl GroupConsumer {
         let mut beat = membership.heartbeat().await?;
         if beat == Beat::Steady && now >= self.next_look {
             self.next_look = now + LOOK_EVERY;
-            // A cluster that does not answer just now is asked again later.
+            // If the cluster does not answer now, the next check repeats the question.
             if membership.topics_changed().await.unwrap_or(false) {
                 beat = Beat::Rejoin;
             }
@@ -268,7 +269,7 @@ impl GroupConsumer {
             tokio::time::sleep(PAUSE).await;
         }
         if let Some(membership) = self.membership.take() {
-            // Who cannot say good-bye is missed after the session timeout.
+            // If the leave request is lost, the session timeout removes the member.
             let _ = membership.leave().await;
         }
         match result {

@@ -15,13 +15,13 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// How long brokers may take over an admin request; Kafka's tools allow as much.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Kafka's `ConfigSource` of a value that nobody set.
+/// Kafka's `ConfigSource` of a value that is not set.
 const SOURCE_DEFAULT: i8 = 5;
 
-/// Why an operation failed, as a person wants to read it.
+/// Why an operation failed, as text for users.
 #[derive(Debug, thiserror::Error)]
 pub enum KafkaError {
-    /// A broker said no.
+    /// A broker returned an error.
     #[error("{message}")]
     Refused { code: ErrorCode, message: String },
     #[error("{0}")]
@@ -41,7 +41,7 @@ impl KafkaError {
 impl From<ClientError> for KafkaError {
     fn from(error: ClientError) -> Self {
         match error {
-            // What was refused until patience ended is refused.
+            // An operation that was refused until its timeout counts as refused.
             ClientError::GaveUp { ref last, .. } if last.code().is_some() => ClientError::clone(last).into(),
             ClientError::Refused { code, message } => {
                 let message = message.filter(|text| !text.is_empty()).unwrap_or_else(|| exceptions::message(code));
@@ -73,7 +73,7 @@ pub struct TopicDescription {
     pub topic_id: String,
     /// By number.
     pub partitions: Vec<PartitionDescription>,
-    /// What is not a default, in the broker's order.
+    /// Values that are not the default, in the broker's order.
     pub configs: Vec<(String, String)>,
     pub min_insync_replicas: usize,
 }
@@ -84,7 +84,7 @@ pub struct PartitionDescription {
     pub leader: Option<i32>,
     pub replicas: Vec<i32>,
     pub isr: Vec<i32>,
-    /// None where the broker does not tell.
+    /// None if the broker does not send it.
     pub elr: Option<Vec<i32>>,
     pub last_known_elr: Option<Vec<i32>>,
 }
@@ -96,7 +96,7 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// Waits, with a line that says so, until one of the brokers answers.
+    /// Waits, with a progress line, until one of the brokers answers.
     pub async fn connect(bootstrap: &str) -> Result<Self, KafkaError> {
         let mut progress = Progress::new(Duration::from_secs(1));
         let client = Client::new(ClientConfig::new(bootstrap));

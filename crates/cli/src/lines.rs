@@ -8,7 +8,7 @@ use crate::output;
 use crate::producer::{Outgoing, QUEUE_RECORDS};
 
 /// Reads standard input to its end and makes a record of each line. The channel ends with the input, or after the first
-/// line that `read` refuses, which is then told. On a terminal a prompt is shown before each line.
+/// line that `read` refuses, whose error is sent. On a terminal a prompt is shown before each line.
 pub fn records<E: Send + 'static>(
     mut read: impl FnMut(&[u8]) -> Result<Outgoing, E> + Send + 'static,
 ) -> (mpsc::Receiver<Outgoing>, std::thread::JoinHandle<Result<(), E>>) {

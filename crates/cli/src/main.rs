@@ -46,7 +46,7 @@ fn run() -> anyhow::Result<ExitCode> {
         let code = runtime.block_on(kafka_tools::run(&called, &arguments));
         // A thread that waits for standard input must not hold the end.
         runtime.shutdown_background();
-        return code.ok_or_else(|| anyhow::anyhow!("{called} is none of the tools that there are"));
+        return code.ok_or_else(|| anyhow::anyhow!("{called} is not the name of a tool"));
     }
     let arguments = commands::Arguments::parse();
     if let Some(dev) = arguments.dev() {

@@ -1,4 +1,4 @@
-//! What the tools print. A reader that went away (`| head`) ends the program quietly instead of a panic.
+//! The output of the tools. If the reader is gone (`| head`), the program ends quietly instead of with a panic.
 
 use std::fmt::Arguments;
 use std::io::{self, Write as _};
@@ -15,19 +15,19 @@ pub fn bytes(bytes: &[u8]) {
     ended(io::stdout().lock().write_all(bytes));
 }
 
-/// Sends on what standard output has buffered.
+/// Writes the buffered output.
 pub fn flush() {
     ended(io::stdout().lock().flush());
 }
 
 fn ended(result: io::Result<()>) {
     if result.is_err() {
-        // Nobody reads any more (or the disk behind a redirection is full): there is nobody to tell.
+        // The reader is gone (or the disk behind a redirection is full): an error message has no receiver.
         std::process::exit(i32::from(!result.is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe)));
     }
 }
 
-/// Writes a line to standard error; its loss is nobody's.
+/// Writes a line to standard error; a failure is ignored.
 pub fn error_line(text: Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! Lines in, records out: what `ottla produce` and `kafka-console-producer` share.
+//! Lines in, records out: the common part of `ottla produce` and `kafka-console-producer`.
 //!
 //! The producer is idempotent where it acknowledges at all: a batch that is sent again after a lost answer is appended once.
 //! Batches of one partition go one after the other, those of different partitions together.
@@ -54,7 +54,7 @@ const BATCH_BYTES_MAX: usize = 512 * 1_024;
 /// Records that wait between the reader and the sender.
 pub const QUEUE_RECORDS: usize = 10_000;
 
-/// What happened to a batch that was not appended.
+/// The error of a batch that was not appended.
 #[derive(Debug)]
 pub struct Lost {
     pub records: Vec<Outgoing>,
@@ -83,7 +83,7 @@ impl Producer {
         Ok(Self { client, topic: topic.to_owned(), partitions, settings, identity, sequences: BTreeMap::new() })
     }
 
-    /// Sends what comes through `records` until it ends; `lost` is told of what could not be appended, and says whether to go on.
+    /// Sends the records of the channel until it ends; `lost` receives failed batches, and returns whether to continue.
     pub async fn run(
         mut self,
         records: &mut mpsc::Receiver<Outgoing>,
@@ -92,7 +92,8 @@ impl Producer {
         while let Some(first) = records.recv().await {
             let mut size = first.size_bytes();
             let mut round = vec![first];
-            // What has arrived in the meantime goes along: a slow writer gets small batches at once, a fast one full batches.
+            // Adds records that have arrived in the meantime: a slow input gets small batches at once, a fast one full
+            // batches.
             while size < BATCH_BYTES_MAX {
                 let Ok(next) = records.try_recv() else { break };
                 size += next.size_bytes();
@@ -136,7 +137,7 @@ impl Producer {
             }
         }
         if !failed.is_empty() && self.identity.is_some() {
-            // The sequence numbers of what was lost are missing now: begin again as another producer.
+            // The sequence numbers of the lost batch are missing now: begin again with a new producer id.
             self.identity = Some(self.client.init_producer_id(None, Duration::from_secs(60)).await?);
             self.sequences.clear();
         }

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-/// Written to standard error, so that what a command prints stays clean.
+/// Written to standard error, so that a command's output contains only its results.
 pub struct Progress {
     started: Instant,
     shown: String,

@@ -1,4 +1,4 @@
-//! What the tools ask of the coordinators.
+//! The tools' requests to the coordinators.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use tokio::task::JoinSet;
 /// How long a person waits for the quorum: an election and a half.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The status as the quorum leader tells it, who knows how far the others are; else as any coordinator does.
+/// The status from the quorum leader, which knows the progress of the others; else from any coordinator.
 pub async fn status(coordinators: &[String], timeout: Duration) -> Result<QuorumStatusResponse> {
     let mut asking = JoinSet::new();
     for address in coordinators {
-        // Each is asked for itself: a client of all would be content with the first that answers.
+        // Each one is asked separately: a client of all of them would use the first that answers.
         let client = AdminClient::new(&[address])?;
         asking.spawn(async move { client.quorum_status(QuorumStatusRequest {}, timeout).await });
     }

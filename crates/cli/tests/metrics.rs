@@ -1,4 +1,5 @@
-//! `docs/metrics.md` is made from the registries of both services: run this with `OTTLA_WRITE_DOCS=1` to write it anew.
+//! `docs/metrics.md` is generated from the registries of both services: run this with `OTTLA_WRITE_DOCS=1` to
+//! regenerate it.
 
 use std::fmt::Write as _;
 

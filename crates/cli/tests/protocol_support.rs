@@ -1,4 +1,4 @@
-//! `docs/protocol-support.md` is made from the table of APIs: run this with `OTTLA_WRITE_DOCS=1` to write it anew.
+//! `docs/protocol-support.md` is generated from the table of APIs: run this with `OTTLA_WRITE_DOCS=1` to regenerate it.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use ottla_protocol::Api;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/protocol-support.md");
 
-/// What is to be known about an API beside its versions.
+/// Remarks on an API beside its versions.
 fn remark(api: Api) -> &'static str {
     match api {
         Api::Produce => {

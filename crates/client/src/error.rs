@@ -28,17 +28,17 @@ pub enum ClientError {
     ConnectTimeout { address: String, timeout: Duration },
     #[error("the connection to {address} was closed before the request was sent")]
     Closed { address: String },
-    #[error("the connection to {address} was lost before the answer came: {reason}")]
+    #[error("the connection to {address} was lost before the response arrived: {reason}")]
     Lost { address: String, reason: Arc<io::Error> },
     #[error("no answer from {address} within {timeout:?}")]
     TimedOut { address: String, timeout: Duration },
     #[error("{address} sent an invalid frame: {reason}")]
     Frame { address: String, reason: FrameError },
-    #[error("an answer does not decode: {0}")]
+    #[error("a response cannot be decoded: {0}")]
     Decode(CodecError),
-    #[error("a request does not encode: {0}")]
+    #[error("a request cannot be encoded: {0}")]
     Encode(CodecError),
-    #[error("{address} speaks no version of {api} that this client speaks")]
+    #[error("{address} and this client have no common version of {api}")]
     NoCommonVersion { address: String, api: Api },
     #[error("{}", refused_text(*.code, message.as_deref()))]
     Refused { code: ErrorCode, message: Option<String> },
@@ -48,7 +48,7 @@ pub enum ClientError {
     NoBootstrap,
     #[error("the partition {topic}-{partition} does not exist")]
     NoSuchPartition { topic: String, partition: i32 },
-    #[error("the answer of {0} lacks what was asked for")]
+    #[error("the response of {0} lacks the requested data")]
     Incomplete(Api),
     #[error("gave up after {waited:?}: {last}")]
     GaveUp { waited: Duration, last: Arc<ClientError> },

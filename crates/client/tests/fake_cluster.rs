@@ -22,7 +22,7 @@ use ottla_protocol::{Api, RequestHeader, parse_header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What a fake broker answers: a whole frame, or none to hang up.
+/// The response of a fake broker: a whole frame, or none to close the connection.
 type Answer = Arc<dyn Fn(&RequestHeader, &[u8], usize) -> Option<Bytes> + Send + Sync>;
 
 async fn serve(listener: TcpListener, answer: Answer) {

@@ -30,29 +30,29 @@ const PENDING_READS_MAX: usize = 4_096;
 /// Why a peer's message was not taken.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RefusedMessage {
-    #[error("it cannot be read")]
+    #[error("it cannot be decoded")]
     Malformed,
     #[error("it is for coordinator {to}")]
     NotForMe { to: u64 },
-    #[error("its sender, coordinator {from}, is no other voter")]
+    #[error("its sender, coordinator {from}, is not another voter")]
     Stranger { from: u64 },
-    #[error("{0} is nothing that one member says to another")]
+    #[error("{0} is not a message between members")]
     Kind(&'static str),
-    #[error("its term {term} cannot be: this member is in term {known}")]
+    #[error("its term {term} is impossible: this member is in term {known}")]
     Term { term: u64, known: u64 },
-    #[error("its index {index} lies behind the end of the log, {last}")]
+    #[error("its index {index} is beyond the end of the log, {last}")]
     Index { index: u64, last: u64 },
-    #[error("its commit index {commit} lies behind the end of the log, {last}")]
+    #[error("its commit index {commit} is beyond the end of the log, {last}")]
     Commit { commit: u64, last: u64 },
-    #[error("its entries do not follow each other")]
+    #[error("its entries are not consecutive")]
     Entries,
-    #[error("its snapshot is none of this quorum's: {0}")]
+    #[error("its snapshot does not belong to this quorum: {0}")]
     Snapshot(&'static str),
-    #[error("its context cannot be one")]
+    #[error("its context is invalid")]
     Context,
-    #[error("too many questions wait already")]
+    #[error("too many reads are waiting")]
     TooManyReads,
-    #[error("entries from before it are not on the disk yet")]
+    #[error("earlier entries are not on the disk yet")]
     Early,
 }
 
@@ -117,7 +117,7 @@ pub(crate) fn check<S: Storage>(
             Err(RefusedMessage::Early)
         }
         MessageType::MsgTimeoutNow if message.term != raft.term || message.from != raft.leader_id => {
-            Err(RefusedMessage::Kind("a hand-over by somebody who does not lead"))
+            Err(RefusedMessage::Kind("a leadership transfer by a coordinator that is not the leader"))
         }
         _ => Ok(()),
     }
@@ -139,7 +139,7 @@ fn check_kind(kind: MessageType) -> Result<(), RefusedMessage> {
         | MessageType::MsgRequestPreVote
         | MessageType::MsgRequestPreVoteResponse => Ok(()),
         MessageType::MsgPropose => Err(RefusedMessage::Kind("a proposal")),
-        MessageType::MsgTransferLeader => Err(RefusedMessage::Kind("a wish for another leader")),
+        MessageType::MsgTransferLeader => Err(RefusedMessage::Kind("a request for another leader")),
         MessageType::MsgHup
         | MessageType::MsgBeat
         | MessageType::MsgUnreachable

@@ -70,11 +70,11 @@ impl MemberConfig {
 
 #[derive(Debug, thiserror::Error)]
 pub enum MemberError {
-    #[error("the store was never given a membership")]
+    #[error("the store has no membership")]
     NoMembership,
     #[error("coordinator {id} is not one of the voters {voters:?}")]
     NotAVoter { id: CoordinatorId, voters: Vec<u64> },
-    #[error("a peer's message was not taken: {0}")]
+    #[error("a peer's message was refused: {0}")]
     Refused(#[from] RefusedMessage),
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -87,7 +87,7 @@ pub enum MemberError {
 pub enum ProposalRefused {
     #[error("this member does not lead")]
     NotLeader,
-    #[error("the leadership is being handed over, or too much is in flight")]
+    #[error("a leadership transfer is in progress, or too many proposals are in flight")]
     Busy,
 }
 

@@ -1,5 +1,5 @@
-//! Messages that no member would send, made from those that members did send: no member panics, and a member that was not reached by
-//! any goes on.
+//! Mutated messages of members, which no member would send: no member panics, and members that received none of them
+//! continue.
 //!
 //! `OTTLA_FUZZ_MESSAGES` sets how many (20,000 without it), `OTTLA_SEED` replays the round that a failure names.
 
@@ -207,7 +207,7 @@ impl Round {
         let at = usize::try_from(to).expect("small") - 1;
         match self.nodes[at].member.step(bytes) {
             Ok(()) => {}
-            // What one member was told falsely it may pass on; only the other direction is promised.
+            // A member that accepted a false statement may pass it on; only the other direction is guaranteed.
             Err(MemberError::Refused(_)) => self.refused += 1,
             Err(error) => panic!("{} message: {error}", if is_hostile { "a hostile" } else { "a real" }),
         }

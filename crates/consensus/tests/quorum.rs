@@ -10,14 +10,14 @@ use ottla_consensus::{
 };
 use ottla_model::{CoordinatorId, Revision};
 
-/// A member with its state machine: what was applied, by revision.
+/// A member with its state machine: the applied entries, by revision.
 struct Node {
     member: Member<MemoryStore>,
     applied: BTreeMap<u64, Bytes>,
     applied_revision: u64,
     applied_term: u64,
     confirmed_reads: Vec<(Vec<u8>, u64)>,
-    /// Every `(revision, term)` that this node was told to apply; a state machine that survives a crash must not see one twice.
+    /// Every `(revision, term)` that this node applied; a state machine that survives a crash must not see one twice.
     steps: Vec<(u64, u64)>,
 }
 
@@ -173,12 +173,12 @@ impl Net {
         proposed.first.0
     }
 
-    /// The machine loses power: what was not synced is gone.
+    /// The machine loses power: unsynced writes are lost.
     fn crash(&mut self, id: u64) {
         let node = self.nodes.insert(id, None).flatten().expect("a living node");
         let mut store = node.member.into_store();
         store.crash();
-        // The state machine is as durable as the log: both are in one store, and it loses what the log lost.
+        // The state machine is as durable as the log: both are in one store, and lose the same writes.
         self.stores.insert(id, (store, BTreeMap::new(), 0, 0));
     }
 
@@ -237,7 +237,7 @@ fn many_entries_are_one_batch() {
     assert_eq!(effects.messages.len(), 2, "one message a follower");
 }
 
-/// The same seed gives the same run to the byte: nothing in the core asks anybody else for chance.
+/// The same seed gives the same run to the byte: the core uses no other randomness.
 #[test]
 fn a_seed_replays() {
     fn run(seed: u64) -> Vec<(u64, Vec<Effects>)> {
@@ -342,7 +342,7 @@ fn a_member_that_lags_gets_a_snapshot() {
     assert_eq!(net.node(lagging).applied.len(), 50);
     let first = net.node(lagging).member.store().first_index();
     assert!(first > 50, "it came by snapshot, not by entries: {first}");
-    // It goes on from there, also after a crash right behind the snapshot.
+    // It continues from there, also after a crash right after the snapshot.
     net.crash(lagging);
     let (store, ..) = net.stores.remove(&lagging).expect("crashed");
     let revision = store.first_index() - 1;
@@ -495,7 +495,7 @@ fn leadership_moves_when_asked() {
     assert_eq!(net.node(heir.0).member.transfer_leadership().map(|id| id != heir), Some(true));
 }
 
-/// A process that is known to be gone is not waited for; and a false alarm deposes nobody.
+/// A process that is known to have ended is replaced without waiting; and a false alarm deposes no leader.
 #[test]
 fn a_leader_that_is_gone_is_replaced_at_once() {
     ottla_test_support::each_seed(0..20, |seed| {

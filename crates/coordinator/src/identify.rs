@@ -68,7 +68,7 @@ async fn ask(shared: &Shared, channel: Channel, stream_token: Bytes) -> Result<I
     let answered = tokio::time::timeout(IDENTIFY_TIMEOUT, client(channel).identify(request)).await;
     let answer = answered.map_err(|_| Status::deadline_exceeded("silent"))??.into_inner();
     let disk = IncarnationId::from_slice(&answer.disk_id)
-        .ok_or_else(|| Status::internal("the answer names no disk: is that a coordinator?"))?;
+        .ok_or_else(|| Status::internal("the response has no disk id: is that a coordinator?"))?;
     let recognition = answer.asker();
     Ok(Identified {
         id: CoordinatorId(answer.coordinator_id),
@@ -85,7 +85,7 @@ async fn ask(shared: &Shared, channel: Channel, stream_token: Bytes) -> Result<I
 /// Why another coordinator and this one cannot be in one quorum; for people, in one line.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Conflict {
-    #[error("coordinator {id} is at {address} too, with another disk: every coordinator needs an id of its own")]
+    #[error("coordinator {id} is at {address} too, with another disk: every coordinator needs its own id")]
     DuplicateId { id: CoordinatorId, address: String },
     #[error("the list of servers says that {address} is coordinator {expected}, but coordinator {found} answers there")]
     OtherId { address: String, expected: CoordinatorId, found: CoordinatorId },

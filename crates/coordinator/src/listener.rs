@@ -62,11 +62,11 @@ async fn speaks_http2(stream: TcpStream, peer: SocketAddr) -> Option<TcpStream> 
     }
     // ZooKeeper's clients begin with the length of their first packet, its four-letter words with a letter.
     let guess = if first[0] == 0 || first.iter().all(u8::is_ascii_lowercase) {
-        "it looks like a ZooKeeper client: brokers of ours need coordinator.connect, people `ottla tree`"
+        "it looks like a ZooKeeper client: Ottla's brokers use coordinator.connect, users `ottla tree`"
     } else {
-        "gRPC is spoken here, not HTTP/1"
+        "this port accepts gRPC (HTTP/2), not HTTP/1"
     };
-    tracing::warn!("{peer} was turned away: {guess}");
+    tracing::warn!("refused a connection of {peer}: {guess}");
     None
 }
 

@@ -88,7 +88,7 @@ pub async fn run(
             return Ok(());
         }
         if was_connected || said != last_said {
-            tracing::info!("no way to coordinator {} at {}: {said}", peer.id, peer.address);
+            tracing::info!("cannot reach coordinator {} at {}: {said}", peer.id, peer.address);
             last_said = said;
         }
         // A stream that broke is dialled again at once: whether the peer is gone is worth knowing soon.

@@ -136,7 +136,7 @@ pub fn routes(metrics: Arc<Metrics>) -> Router {
         .route(
             "/readyz",
             get(|State(metrics): State<Arc<Metrics>>| async move {
-                verdict(metrics.is_ready(), "no quorum leader, or behind it")
+                verdict(metrics.is_ready(), "no quorum leader is known, or this coordinator lags behind it")
             }),
         )
         .route("/metrics", get(|State(metrics): State<Arc<Metrics>>| async move { metrics.render() }))

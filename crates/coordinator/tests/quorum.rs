@@ -92,7 +92,7 @@ impl Quorum {
         }
     }
 
-    /// As a process that is asked to end.
+    /// Like a process that receives SIGTERM.
     async fn stop(&mut self, id: u64) {
         let mut process = self.processes.remove(&id).expect("running");
         let _ = process.stop.take().map(|stop| stop.send(()));
@@ -141,7 +141,7 @@ impl Quorum {
     }
 }
 
-/// A port may still be held for a moment by what ran before.
+/// The port may still be in use by the former process for a moment.
 async fn bind(config: CoordinatorConfig) -> Coordinator {
     let start = Instant::now();
     loop {
@@ -230,7 +230,7 @@ fn create(name: &str) -> CreateTopics {
     CreateTopics { topics: vec![topic], validate_only: false, default_partitions: 1, default_replication_factor: 1 }
 }
 
-/// Creates a topic as soon as some broker can take it.
+/// Creates a topic as soon as a broker is available.
 async fn create_topic(client: &ClusterClient, name: &str) -> u64 {
     let start = Instant::now();
     loop {
@@ -299,13 +299,13 @@ async fn three_decide_and_go_on_after_their_leader_is_killed() {
     assert!(second > first);
     let next = quorum.leader().await;
     assert_ne!(next, leader);
-    // The watch of a surviving member went on, without a gap.
+    // The watch of a surviving member continued, without a gap.
     let seen = until_revision(&mut watch, second).await;
     assert!(seen.iter().all(|update| matches!(update, WatchUpdate::Changes { .. })));
 
     quorum.start(leader).await;
     quorum.caught_up(leader, second).await;
-    // Who knows a revision goes on from it, also elsewhere.
+    // A watcher continues from its revision, also on another member.
     let back = ClusterClient::new(&[format!("127.0.0.1:{}", quorum.port(leader))]).expect("an address");
     let mut watch = back.watch(Revision(second), BrokerId(1), None, PATIENCE).await.expect("watched");
     let third = create_topic(&client, "later").await;
@@ -376,7 +376,7 @@ async fn a_member_that_lags_takes_a_snapshot() {
     let WatchUpdate::Snapshot { nodes, .. } = &seen[0] else { panic!("a snapshot comes first") };
     let topics = nodes.iter().filter(|(path, _)| path.as_str().contains("topic-")).count();
     assert!(topics >= 40 * 3, "each topic and its two partitions: {topics}");
-    // And goes on from it.
+    // It continues from there.
     let revision = create_topic(&client, "afterwards").await;
     quorum.caught_up(lagging, revision).await;
 }
@@ -408,7 +408,7 @@ async fn differing_lists_and_duplicate_ids_are_refused_by_name() {
     let two = format!("1@127.0.0.1:{},2@127.0.0.1:{}", quorum.port(1), quorum.port(2));
     quorum.start(1).await;
     quorum.start_with(2, Some(two)).await;
-    // Whoever asks first stops; the other says so in its log and goes on waiting.
+    // The coordinator that asks first stops; the other one logs the conflict and keeps waiting.
     let one = quorum.processes.remove(&1).expect("started");
     let two = quorum.processes.remove(&2).expect("started");
     let (error, _, _) =
@@ -431,7 +431,7 @@ async fn differing_lists_and_duplicate_ids_are_refused_by_name() {
     assert!(line.contains("coordinator 1 is at") || line.contains("but coordinator 1 answers there"), "{line}");
 }
 
-/// An ensemble that was told no list, as old compose files have it: the first broker hands its own over.
+/// Coordinators without a configured list, as in old compose files: the first broker sends its own list.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_untold_ensemble_forms_by_the_first_brokers_list() {
     let mut quorum = Quorum::new(3);
@@ -483,7 +483,7 @@ async fn what_is_taken_is_named() {
     assert!(error.starts_with("id=7") && error.contains("coordinator 1"), "{error}");
 }
 
-/// Any coordinator takes a change, whoever leads.
+/// Any coordinator accepts a change and forwards it to the leader.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn people_need_not_know_who_leads() {
     let mut quorum = Quorum::new(3);
@@ -507,7 +507,7 @@ async fn people_need_not_know_who_leads() {
     }
 }
 
-/// Whatever another cluster's coordinator says at a member's address, this cluster's members go on.
+/// If a coordinator of another cluster answers at a member's address, the members of this cluster continue.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_clusters_coordinator_at_a_members_address_harms_nobody() {
     let mut quorum = Quorum::new(3);
@@ -531,7 +531,8 @@ async fn another_clusters_coordinator_at_a_members_address_harms_nobody() {
     quorum.caught_up(gone, committed).await;
 }
 
-/// G1: ids of coordinators and disks are told to whoever asks; they did let a stranger speak as a member, and end the quorum for good.
+/// G1: ids of coordinators and disks are public; with them a stranger could pose as a member, and end the quorum for
+/// good.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stranger_cannot_speak_for_a_member() {
     let mut quorum = Quorum::new(3);

@@ -57,7 +57,7 @@ pub static GROUP_CONFIGS: &[GroupConfigKey] = &[
         "1000",
         Some("group.consumer.assignment.interval.ms"),
         (Some("group.consumer.min.assignment.interval.ms"), Some("group.consumer.max.assignment.interval.ms")),
-        "The least time between two assignments of the group.",
+        "The minimum time between two assignments of the group.",
     ),
     key(
         "consumer.heartbeat.interval.ms",
@@ -65,7 +65,7 @@ pub static GROUP_CONFIGS: &[GroupConfigKey] = &[
         "5000",
         Some("group.consumer.heartbeat.interval.ms"),
         (Some("group.consumer.min.heartbeat.interval.ms"), Some("group.consumer.max.heartbeat.interval.ms")),
-        "How often a member of the group sends its heartbeat.",
+        "The interval of a member's heartbeats.",
     ),
     key(
         "consumer.session.timeout.ms",
@@ -73,7 +73,7 @@ pub static GROUP_CONFIGS: &[GroupConfigKey] = &[
         "45000",
         Some("group.consumer.session.timeout.ms"),
         (Some("group.consumer.min.session.timeout.ms"), Some("group.consumer.max.session.timeout.ms")),
-        "How long a member of the group may be silent before it is taken out.",
+        "The time after which a silent member is removed from the group.",
     ),
     key(
         "share.assignment.interval.ms",

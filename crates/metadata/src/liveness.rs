@@ -260,7 +260,8 @@ impl Liveness {
                 return Some("it was silent for the session timeout");
             }
             let lost = session.stream_lost?;
-            (clock.since(lost) >= self.reconnect_grace).then_some("its heartbeat stream ended and did not come back")
+            (clock.since(lost) >= self.reconnect_grace)
+                .then_some("its heartbeat stream ended, and no new one was opened")
         };
         self.sessions.iter().filter_map(|(broker, session)| Some((*broker, reason(session)?))).collect()
     }

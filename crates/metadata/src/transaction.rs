@@ -48,7 +48,7 @@ pub enum TransactionRefused {
     #[error("{path} is at version {found}, not {expected}")]
     Version { path: Path, expected: i32, found: i32 },
     /// The entry that was to carry it holds no transaction.
-    #[error("the entry cannot be read")]
+    #[error("the entry cannot be decoded")]
     Unreadable,
 }
 
@@ -61,7 +61,7 @@ pub enum TransactionDecodeError {
     Path(#[from] InvalidPath),
     #[error("unknown kind of change {0}")]
     UnknownChange(i32),
-    #[error("a change that needs an expected version has none")]
+    #[error("a change lacks its expected version")]
     NoExpectedVersion,
 }
 

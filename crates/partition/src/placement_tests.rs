@@ -1,4 +1,4 @@
-//! What a broker does with its replicas as its image moves.
+//! The effects of a moving image on a broker's replicas.
 
 use ottla_metadata::image::LeaderRecoveryState;
 use ottla_metadata::{IsrMember, PartitionChange};

@@ -1,4 +1,5 @@
-//! Bodies that ask for too much. That the schemas agree with `kafka_protocol`'s is tested where its messages are mutated, in `tests/fuzz`.
+//! Bodies that request too much. `tests/fuzz` mutates the messages of `kafka_protocol` and thereby tests that both
+//! schemas agree.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::*;

@@ -74,7 +74,7 @@ impl<S: QuorumStore> Node<S> {
                 Ok(transaction) => self.tree.apply(revision, &transaction),
                 Err(error) => {
                     self.tree.advance(revision);
-                    problem = Some(format!("entry {revision} cannot be read and is skipped: {error}"));
+                    problem = Some(format!("entry {revision} cannot be decoded and is skipped: {error}"));
                     Err(TransactionRefused::Unreadable)
                 }
             };
@@ -99,7 +99,7 @@ impl<S: QuorumStore> Node<S> {
             }
         }
         for path in &delta.undecodable {
-            note(out, true, format!("{path} cannot be read by this release"));
+            note(out, true, format!("{path} cannot be decoded by this release"));
         }
         out.put(Output::Applied(AppliedEntry { revision, tree: self.tree.clone(), problem }));
         Step {

@@ -22,7 +22,7 @@ pub fn known_disk(image: &Image, voters: &BTreeMap<CoordinatorId, Voter>, id: Co
 /// Why a message is not listened to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SenderError {
-    #[error("coordinator {0} is no member of this quorum")]
+    #[error("coordinator {0} is not a member of this quorum")]
     Stranger(CoordinatorId),
     #[error(
         "coordinator {id} voted with disk {known} before and comes with disk {shown} now: a member that lost its disk must not vote"

@@ -63,7 +63,7 @@ pub enum NodeError {
 enum Refused {
     #[error(transparent)]
     Sender(#[from] SenderError),
-    #[error("it speaks for coordinator {0}")]
+    #[error("it names coordinator {0} as its sender")]
     OtherSender(CoordinatorId),
     #[error(transparent)]
     Message(#[from] RefusedMessage),
@@ -153,7 +153,7 @@ impl<S: QuorumStore> Node<S> {
         if now.monotonic >= self.refusals_noted_at + REFUSALS_NOTED_EVERY {
             self.refusals_noted_at = now.monotonic;
             if self.refused_messages > 1 {
-                note(out, true, format!("{} more messages of peers were not taken", self.refused_messages - 1));
+                note(out, true, format!("{} more messages of peers were refused", self.refused_messages - 1));
             }
             self.refused_messages = 0;
         }
@@ -171,7 +171,8 @@ impl<S: QuorumStore> Node<S> {
             Event::PeerUnreachable(peer) => self.member.report_unreachable(peer),
             Event::PeerGone(peer) => {
                 if self.member.role().leader == Some(peer) {
-                    let text = format!("the quorum leader, coordinator {peer}, is gone: not waiting for its silence");
+                    let text =
+                        format!("the quorum leader, coordinator {peer}, has ended: starting an election at once");
                     note(out, false, text);
                 }
                 self.member.leader_gone(peer);
@@ -246,7 +247,7 @@ impl<S: QuorumStore> Node<S> {
             Err(refused) => refused,
         };
         if self.refused_messages == 0 {
-            note(out, true, format!("a message of coordinator {sender} was not taken: {refused}"));
+            note(out, true, format!("a message of coordinator {sender} was refused: {refused}"));
         }
         self.refused_messages += 1;
         Ok(())
@@ -391,7 +392,7 @@ impl<S: QuorumStore> Node<S> {
             return;
         }
         if self.leadership.is_some() {
-            note(out, false, format!("leads the quorum no more (term {})", role.term));
+            note(out, false, format!("no longer leads the quorum (term {})", role.term));
             self.end_leadership(out);
         }
         if let Some(leader) = role.leader

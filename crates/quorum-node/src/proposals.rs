@@ -28,11 +28,11 @@ pub enum ProposalError {
     EntryTooLarge { bytes: usize },
     #[error("{path} would have {bytes} bytes, more than the {MAX_NODE_BYTES} that a node may have")]
     NodeTooLarge { path: Path, bytes: usize },
-    #[error("the change could not be read back: {0}")]
+    #[error("the change cannot be decoded again: {0}")]
     Unreadable(String),
     #[error("the change does not apply: {0}")]
     Inapplicable(TransactionRefused),
-    #[error("what it writes to {0} could not be read")]
+    #[error("the payload for {0} could not be decoded")]
     UnreadableNode(Path),
 }
 

@@ -10,9 +10,9 @@ use ottla_model::Revision;
 pub enum SnapshotError {
     #[error(transparent)]
     Form(#[from] InvalidSnapshot),
-    #[error("a path that is none")]
+    #[error("an invalid path")]
     Path,
-    #[error("the node at {0} cannot be read")]
+    #[error("the node at {0} cannot be decoded")]
     Node(Path),
 }
 

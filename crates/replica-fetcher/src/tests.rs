@@ -40,7 +40,7 @@ fn answer(error: ErrorCode) -> FetchAnswer {
     FetchAnswer { error, diverging: None, high_watermark: Offset(0), log_start: Offset(0) }
 }
 
-/// Followers that say what the test wants; remembers what they were given.
+/// Followers that return scripted steps, and record their inputs.
 #[derive(Default)]
 struct Script {
     steps: BTreeMap<i32, FollowerStep>,
@@ -164,7 +164,7 @@ fn a_new_partition_overtakes_the_fetch_that_is_held_back() {
 fn an_answer_counts_for_the_position_that_its_request_named() {
     let mut bench = Bench::fetching(&[1]);
     let held = bench.fetch(1);
-    // Truncated meanwhile, and named anew by a second request.
+    // Truncated meanwhile, and listed again by a second request.
     bench.change(1, fetch_from(4));
     let second = bench.fetch(2);
     assert_eq!(second.partitions, [(partition(1), position(1, 4))]);
@@ -247,7 +247,7 @@ fn pauses_grow_with_errors_and_the_source_forgets_the_partition_meanwhile() {
         let again = bench.fetch(now);
         assert_eq!(again.partitions, [(partition(1), position(1, 0))]);
         bench.answered(now, held.number, &[]);
-        // The script says "go on" only to the look after the pause.
+        // The script returns "fetch" only at the check after the pause.
         bench.followers.steps.insert(1, FollowerStep::BackOff);
         bench.answered(now, again.number, &[]);
     }

@@ -62,15 +62,15 @@ pub enum AckState {
 /// A follower's fetch that must not be served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FetchRefused {
-    #[error("the fetch says leader epoch {asked}, this leader leads {current}")]
+    #[error("the fetch has leader epoch {asked}, this leader has {current}")]
     FencedLeaderEpoch { asked: LeaderEpoch, current: LeaderEpoch },
-    #[error("the fetch says leader epoch {asked}, this leader only knows {current}")]
+    #[error("the fetch has leader epoch {asked}, this leader knows only {current}")]
     UnknownLeaderEpoch { asked: LeaderEpoch, current: LeaderEpoch },
     /// This leader may not know a new assignment yet: the follower retries.
     #[error("the broker is not among the partition's replicas")]
     NotAReplica { with_leader_epoch: bool },
     /// A fetch of a former incarnation of the broker, still in flight (KIP-903, scenario 4).
-    #[error("the fetch carries broker epoch {fetched}, the broker is registered with {registered}")]
+    #[error("the fetch has broker epoch {fetched}, the broker is registered with {registered}")]
     StaleBrokerEpoch { fetched: BrokerEpoch, registered: BrokerEpoch },
 }
 

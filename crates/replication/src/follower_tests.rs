@@ -263,7 +263,7 @@ fn scenario_12_a_log_that_ends_within_the_leaders_first_batch_starts_over() {
     assert_eq!(follower.fetched(ask, &said, &log.epochs), FollowerAction::Append);
     let action = follower.records_do_not_follow(&said);
     assert_eq!(action, FollowerAction::Truncate(Truncation::FullyAndStartAt(Offset(147))));
-    // A leader that has what this log holds must have sent something damaged: it is asked again.
+    // The leader has these records, so it must have sent a damaged batch: the follower fetches again.
     let mut other = follow(&log, 135);
     assert_eq!(other.records_do_not_follow(&answer(ErrorCode::None, None, 169)), FollowerAction::BackOff);
 }
@@ -283,7 +283,7 @@ fn out_of_range_beyond_the_leaders_end_cuts_there() {
     assert_eq!(idle.leader_bounds(Some((Offset(0), Offset(1)))), FollowerAction::Ignore, "nobody asked");
 }
 
-/// Its disk was full, or out of descriptors: it would ask nothing for the rest of the leader epoch otherwise.
+/// The disk was full, or out of descriptors: otherwise the follower would not fetch for the rest of the leader epoch.
 #[test]
 fn a_follower_whose_log_was_not_cut_fetches_again() {
     let log = Log::new(&[(1, 0), (2, 40)], 60);

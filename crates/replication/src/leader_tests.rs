@@ -1,4 +1,4 @@
-//! The rules of [`Leader`], each by its own small story. Broker n is registered with epoch 100 + n unless a story says so.
+//! The rules of [`Leader`], one short story for each. Broker n is registered with epoch 100 + n unless a story differs.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -228,7 +228,7 @@ fn acks_all_are_answered_by_hw_and_min_isr() {
 
 #[test]
 fn expansion_needs_the_hw_and_the_start_of_the_epoch() {
-    // The HW of a new leader may lag behind what was acknowledged before it: 100 is the start of the epoch.
+    // The HW of a new leader may be below records that were acknowledged before: 100 is the start of the epoch.
     let mut story = Story::new(&[1, 3], 1, 40);
     assert_eq!(story.fetch(1, 2, 99).alter, None);
     assert_eq!(brokers_of(&story.fetch(2, 2, 100).alter.expect("at the epoch's start")), [1, 2, 3]);
@@ -280,7 +280,7 @@ fn members_that_never_show_up_leave_after_the_lag_time_since_election() {
 
 #[test]
 fn scenario_07_hw_counts_the_larger_of_committed_and_pending() {
-    // A shrink that is not decided frees nobody.
+    // An undecided shrink releases no member.
     let mut story = Story::new(&[1, 2], 1, 100);
     let _ = story.append(1, 110);
     let shrink = story.tick(LAG_MAX_MS + 2).alter.expect("2 stands still");
@@ -329,7 +329,7 @@ fn scenario_05_a_refused_replica_is_neither_counted_nor_waited_for() {
     story.image.remove(2);
     assert_eq!(story.append(3, 110).high_watermark, Some(Offset(110)));
     assert_eq!(story.fetch(4, 2, 110).alter, None);
-    // Registered anew, and refused meanwhile for a moment: proposed again, but not in a tight loop.
+    // Registered again, and refused for a moment: proposed again, but not in a tight loop.
     story.image.set(2, 200);
     let epoch = BrokerEpoch(200);
     assert_eq!(story.try_fetch(50, 2, epoch, 110).expect("good").alter, None);
@@ -362,7 +362,7 @@ fn scenario_08_a_refusal_after_an_unknown_outcome_proves_nothing_while_the_repli
     let _ = story.decide(700, &proposal, IsrOutcome::Refused(ErrorCode::IneligibleReplica));
     assert_eq!(story.leader.isr().maximal_len(), 2, "the first attempt may still arrive");
     assert_eq!(story.append(701, 110).high_watermark, None);
-    // Its incarnation is gone for good: now the first attempt cannot succeed any more.
+    // Its incarnation has ended: now the first attempt cannot succeed any more.
     story.image.set(2, 200);
     assert!(story.tick(800).alter.is_some());
     let effects = story.decide(900, &proposal, IsrOutcome::Refused(ErrorCode::IneligibleReplica));
@@ -417,8 +417,8 @@ fn scenario_04_a_fetch_of_a_former_life_does_not_count() {
     assert_eq!(error.error_code(), ErrorCode::NotLeaderOrFollower);
     assert!(story.leader.progress(BrokerId(2)).is_some_and(|progress| progress.log_end == Offset::UNKNOWN));
 
-    // The image does not know it yet, but the new life has fetched: what the former one said is not believed again, and
-    // does not let the new one in.
+    // The image does not know it yet, but the new incarnation has fetched: the former one's progress no longer counts,
+    // and does not let the new one join.
     let mut story = Story::new(&[1, 3], 1, 60);
     let new_life = BrokerEpoch(200);
     assert_eq!(story.try_fetch(1, 2, new_life, 0).expect("good").alter, None);

@@ -1,7 +1,7 @@
 //! Scenario 39: fetches of random sizes and limits, against a plain model of Kafka's rules (KIP-74, KIP-227).
 //!
-//! The model looks at every partition of the session for each request, as Kafka does. The session looks only at those that
-//! may have something to say. Both must return the same records of the same partitions in the same order.
+//! The model checks every partition of the session for each request, as Kafka does. The session checks only those that
+//! may have news. Both must return the same records of the same partitions in the same order.
 
 #![allow(clippy::unwrap_used)]
 
@@ -21,7 +21,7 @@ struct Read {
     left_out_bytes: usize,
 }
 
-/// What a log returns: at most `room`, the last batch possibly cut off, but never only a part of the first one.
+/// A log's read: at most `room`, the last batch possibly cut off, but never only a part of the first one.
 fn read(batches: &[usize], from: usize, room: usize, takes_large_batch: bool) -> Read {
     let rest = batches.get(from..).unwrap_or_default();
     let (available, first) = (rest.iter().sum::<usize>(), rest.first().copied().unwrap_or(0));
@@ -171,7 +171,7 @@ proptest! {
     fn a_session_returns_what_kafka_would(steps in steps()) {
         let mut logs: Vec<Batches> = vec![Vec::new(); PARTITIONS];
         let (mut kafka, mut session) = (Kafka::default(), Session::default());
-        // The client: where it reads each partition, and what the last answer brought.
+        // The client: its position in each partition, and the content of the last response.
         let mut offsets = [0; PARTITIONS];
         let mut sizes = [25; PARTITIONS];
         let mut last: Vec<usize> = Vec::new();
@@ -209,7 +209,7 @@ proptest! {
     }
 }
 
-/// apache/kafka KIP-227's promise, and redpanda-data/redpanda#2949: each request names the busy partitions anew.
+/// The promise of apache/kafka KIP-227, and redpanda-data/redpanda#2949: each request lists the busy partitions again.
 #[test]
 fn partitions_that_are_named_anew_do_not_starve_the_others() {
     let logs: Vec<Batches> = vec![vec![40; 9]; PARTITIONS];

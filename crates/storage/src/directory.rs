@@ -209,7 +209,9 @@ impl<E: Env> LogDirectory<E> {
     pub fn registration(&self) -> Result<Option<Registration>, DirectoryError> {
         match self.env.read_file(&self.path.join(registration::FILE_NAME)) {
             Ok(content) => Ok(registration::decode(&content)
-                .inspect_err(|error| tracing::warn!(directory = %self.path.display(), %error, "of no use"))
+                .inspect_err(
+                    |error| tracing::warn!(directory = %self.path.display(), %error, "ignoring an invalid file"),
+                )
                 .ok()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.io(error)),
@@ -240,7 +242,7 @@ impl<E: Env> LogDirectory<E> {
                 continue;
             }
             let Some((partition, kind)) = parse_name(&entry.name) else {
-                tracing::warn!(directory = %self.path.display(), name = entry.name, "not a partition's directory");
+                tracing::warn!(directory = %self.path.display(), name = entry.name, "ignoring a directory that is not a partition's");
                 continue;
             };
             let path = self.path.join(entry.name);

@@ -67,7 +67,7 @@ pub enum OpenError {
     CorruptMiddle { file: PathBuf, position: u64 },
     /// There are records, and the id of the topic that they belong to did not survive. They may be of a topic that was
     /// deleted and made again under the same name since.
-    #[error("{directory}: the topic's id is lost ({reason}), so nobody knows whose records these are")]
+    #[error("{directory}: the topic's id is lost ({reason}): the records cannot be attributed to a topic")]
     UnknownTopic { directory: PathBuf, reason: String },
     #[error("cannot open the log in {directory}: {error}")]
     Io { directory: PathBuf, error: io::Error },

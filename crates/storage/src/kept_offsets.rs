@@ -55,7 +55,7 @@ impl Checkpoints {
         let mut state = self.0.lock();
         for kind in CheckpointKind::ALL {
             let mut offsets = storage.read_checkpoint(kind).unwrap_or_else(|error| {
-                tracing::warn!(%error, "a checkpoint is not readable: going on without it");
+                tracing::warn!(%error, "a checkpoint cannot be read: continuing without it");
                 Offsets::new()
             });
             let before = offsets.len();

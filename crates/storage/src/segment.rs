@@ -197,7 +197,7 @@ impl Segment {
             return;
         }
         if let Err(error) = self.write_out(place) {
-            tracing::warn!(directory = %place.directory.display(), %error, "cannot write index entries out");
+            tracing::warn!(directory = %place.directory.display(), %error, "cannot write index entries");
         }
     }
 

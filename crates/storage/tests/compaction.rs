@@ -1,4 +1,5 @@
-//! Compaction: what stays, what goes and when, and that a crash anywhere leaves either state.
+//! Compaction: which records stay, which are removed and when, and that a crash at any point leaves one of the two
+//! states.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -61,7 +62,7 @@ fn of_every_key_the_last_record_stays() {
     let below: Vec<_> = after.iter().filter(|record| record.offset < active).collect();
     assert_eq!(below.len(), 10, "of each key one");
     assert!(below.iter().all(|record| before.contains(record)), "unchanged");
-    // Groups are made by the size before: what one cleaning leaves small, the next one puts together.
+    // Groups are formed by the sizes before a cleaning: the next cleaning merges the small results of the last one.
     clean(&env, &mut log, Some(Offset(0)), NOW);
     assert!(log.segment_count() < segments, "small segments become one");
     assert_eq!(records(&log, Offset(0)), after);

@@ -28,7 +28,7 @@ fn append_record<E: Env>(log: &mut Log<E>, number: usize) {
     append(log, keyed(&[(&key, value)], NOW.0).build().unwrap().to_vec());
 }
 
-/// What somebody knows who has read these records: the value of each key.
+/// The state of a reader of these records: the value of each key.
 fn table<'r>(records: impl IntoIterator<Item = &'r Record>) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut table = BTreeMap::new();
     for record in records {
@@ -96,7 +96,7 @@ fn scenario_32_a_reader_through_a_cleaned_range_misses_no_last_value() {
         for (next, seen) in &readers {
             assert_eq!(*next, log.log_end_offset());
             assert!(seen.is_sorted_by_key(|record| record.offset), "in order, none twice");
-            // Tombstones live for a day: whoever is at most that late knows what the log says.
+            // Tombstones are kept for a day: a reader that is at most that late has the state of the log.
             assert_eq!(table(seen), table(&all));
         }
     }
@@ -116,7 +116,7 @@ fn dirty_log(env: &FaultyEnv) -> Log<FaultyEnv> {
 
 #[test]
 fn scenario_32_a_crash_in_the_swap_leaves_either_state() {
-    // Twice: the second cleaning merges what the first one left small, and lets tombstones go.
+    // Twice: the second cleaning merges the small results of the first one, and removes tombstones.
     let rounds = [NOW, TimestampMs(NOW.0 + 2 * DAY_MS)];
     for power_is_lost in [false, true] {
         let mut operations = 0;
@@ -132,7 +132,7 @@ fn scenario_32_a_crash_in_the_swap_leaves_either_state() {
             });
             let survived = run.is_ok();
             drop(log);
-            // The life after: the same operations without a crash tell which states there are.
+            // After a restart: the same operations without a crash give the allowed states.
             {
                 let env = FaultyEnv::new(operations);
                 let mut log = dirty_log(&env);
@@ -154,7 +154,7 @@ fn scenario_32_a_crash_in_the_swap_leaves_either_state() {
             let names = file_names(&env);
             let left_over = |name: &String| [".cleaned", ".swap", ".deleted"].iter().any(|it| name.ends_with(it));
             assert!(!names.iter().any(left_over), "{names:?}");
-            // Every index answers as a scan would, and life goes on.
+            // Every index answers as a scan would, and the log accepts appends.
             let all = records(&log, Offset(0));
             for from in (0..end.0).step_by(3).map(Offset) {
                 let first = records(&log, from).into_iter().find(|record| record.offset >= from);

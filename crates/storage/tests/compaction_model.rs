@@ -1,8 +1,9 @@
 //! Random operations on a compacted log on a faulty disk, against a plain list of the records that were ever appended.
 //!
-//! A record may be missing only if the cleaner was allowed to take it out: below what was cleaned, with a later record of its key
-//! there, or a tombstone whose time was over, or without a key. Everything else is there, in order, unchanged, whatever the
-//! files went through; every index answers as a scan does. A failure prints its seed: `SEED=… cargo test` replays it alone.
+//! A record may be missing only if the cleaner was allowed to remove it: below the cleaned offset, with a later record
+//! of its key, or an expired tombstone, or without a key. All other records are there, in order, unchanged, after any
+//! operation on the files; every index answers as a scan does. A failure prints its seed: `SEED=… cargo test` replays
+//! it alone.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -17,7 +18,7 @@ use ottla_storage::compaction::{CleanError, CleanerLimits};
 use ottla_storage::env::OpenMode;
 use ottla_storage::{Env, Faults, FaultyEnv, File, Log, LogConfig, OpenError, OpenOptions};
 
-/// Runs of one test; `SEEDS` asks for more.
+/// Runs of one test; `SEEDS` sets another number.
 const RUNS: u64 = 150;
 const OPERATIONS: usize = 60;
 const DELETE_RETENTION_MS: i64 = 1_000;
@@ -44,7 +45,7 @@ struct World {
     env: FaultyEnv,
     config: Arc<LogConfig>,
     log: Log<FaultyEnv>,
-    /// Every record of the log's history, by offset; what a truncation or a crash took is out.
+    /// Every record of the log's history, by offset, without those that a truncation or a crash removed.
     records: BTreeMap<i64, Record>,
     /// Appends that ended with an error: a crash can bring one back.
     unknown: Vec<Record>,
@@ -52,7 +53,7 @@ struct World {
     start: Offset,
     /// The cleaner's checkpoint.
     clean: Option<Offset>,
-    /// Below, the cleaner was at work; maybe in vain.
+    /// The cleaner has worked below this offset, maybe without success.
     touched: Offset,
     /// When a tombstone was first in a range that was cleaned.
     tombstone_seen: BTreeMap<i64, i64>,
@@ -151,7 +152,7 @@ impl World {
         }
     }
 
-    /// What the leader's log has from this one's end on; offsets may be missing, since it has been compacted.
+    /// The records of the leader's log after this one's end; offsets may be missing, because that log was compacted.
     fn follow(&mut self) {
         let base = self.end + self.random.below(5) as i64;
         let sequences = self.sequences;
@@ -231,7 +232,8 @@ impl World {
     }
 
     fn truncate(&mut self) {
-        // Never below the high watermark, up to which the log may have been cleaned: what replaced a record stays with it.
+        // Never below the high watermark, up to which the log may have been cleaned: a record and its replacement stay
+        // together.
         let offset = Offset(self.end.0 - self.random.below(40) as i64).max(self.start).max(self.touched);
         match self.log.truncate_to(offset, self.now()) {
             Ok(_) => self.cut(),
@@ -242,7 +244,7 @@ impl World {
         }
     }
 
-    /// The log has lost what lies beyond its end.
+    /// The log has lost everything beyond its end.
     fn cut(&mut self) {
         self.end = self.log.log_end_offset();
         self.start = self.log.log_start_offset();
@@ -344,7 +346,7 @@ impl World {
         (self.touched, self.clean) = (Offset::ZERO, None);
     }
 
-    /// Takes over what the log came back with: an end that may be earlier, appends that were thought to have failed.
+    /// Accepts the state after the recovery: the end may be earlier, and appends that returned an error may be there.
     fn adopt(&mut self) {
         let back = records(&self.log, self.log.log_start_offset());
         let first_other = back.iter().find(|record| self.records.get(&record.offset.0) != Some(*record));
@@ -370,7 +372,7 @@ impl World {
         let Some(last) = all.len().checked_sub(1) else { return };
         let number = self.random.below(all.len());
         let batch = &all[number];
-        // What the checksum covers: offset and leader epoch are nobody's to check.
+        // The part that the checksum covers: it does not cover offset and leader epoch.
         let position = 16 + self.random.below(batch.len() - 16);
         for name in file_names(&self.env).iter().filter(|name| name.ends_with(".log")) {
             let path = directory().join(name);
@@ -395,7 +397,7 @@ impl World {
         match self.open(false) {
             Err(OpenError::CorruptMiddle { .. }) => assert!(number < last, "only the last batch was damaged"),
             Err(error) => panic!("{error}"),
-            // Nothing tells a damaged last batch from a torn one.
+            // A damaged last batch cannot be distinguished from a torn one.
             Ok(()) => assert!(number == last, "batch {number} of {last} was damaged, and nobody noticed"),
         }
         self.start_anew();

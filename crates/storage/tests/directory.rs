@@ -1,4 +1,4 @@
-//! A log directory: whose it is, what it holds, what it remembers.
+//! A log directory: its owner, its content, its stored state.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,5 +1,5 @@
-//! Scenario 40: index files that lie (zeros, cut tails, entries out of order, of another segment, from the future) change
-//! neither what a log answers nor what retention removes.
+//! Scenario 40: wrong index files (zeros, cut tails, entries out of order, of another segment, newer than the log)
+//! change neither the result of a read nor the segments that retention removes.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -27,7 +27,7 @@ fn timestamp(number: usize, jitter: i64) -> i64 {
     NOW.0 - 40_000 + 100 * (number + jitter) + number
 }
 
-/// What the process that wrote the log did last.
+/// How the process that wrote the log ended.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Closed,
@@ -116,7 +116,8 @@ fn open(env: &MemoryEnv, config: &Arc<LogConfig>, end: End, recovery_point: Offs
     Log::open(env.clone(), directory(), partition(), config.clone(), options).unwrap().log
 }
 
-/// What a log answers: for each offset the batches that a read returns, for times the records, and the record of the largest.
+/// The results of a log: for each offset the batches of a read, for times the records, and the record with the largest
+/// timestamp.
 #[derive(PartialEq, Eq, Debug)]
 struct Answers {
     log_start: Offset,
@@ -227,8 +228,8 @@ fn indexes_that_were_seen_to_lie_are_rebuilt() {
     assert_eq!(env.read_file(&path(name)).unwrap(), sound.read_file(&path(name)).unwrap());
 }
 
-/// What Kafka leaves when it is killed: the active segment's index files in their full size, and files of work that was
-/// under way.
+/// The files of a killed Kafka: the active segment's index files in their full size, and temporary files of unfinished
+/// work.
 #[test]
 fn a_directory_that_kafka_left_in_the_middle_of_its_work_opens_with_nothing_lost() {
     let env = MemoryEnv::new();

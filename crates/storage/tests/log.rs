@@ -337,7 +337,7 @@ fn a_follower_keeps_offsets_and_epochs() {
     let stale = log.append_as_follower(&at(5, 1, &[1]), LeaderEpoch(6), NOW);
     assert!(matches!(stale, Err(AppendError::StaleEpoch { .. })));
     assert_eq!(log.log_end_offset(), Offset(5));
-    // A gap is what compaction leaves.
+    // Compaction leaves gaps.
     assert_eq!(log.append_as_follower(&at(9, 6, &[1]), LeaderEpoch(6), NOW).unwrap().log_end_offset, Offset(10));
     assert_eq!(offsets(&read_all(&log, Offset(5), Offset(10), 100)), [(9, 9)]);
 }
@@ -526,7 +526,7 @@ fn for_want_of_descriptors_nothing_is_lost_and_the_next_try_succeeds() {
     append_many(&mut log, 10, NOW.0);
 }
 
-/// On a thread that serves others: what is not in memory or in open files is looked up elsewhere, without the log.
+/// On a thread that serves other requests: a read that may wait for the disk runs elsewhere, without the log.
 #[test]
 fn reads_that_may_wait_for_the_disk_are_run_without_the_log() {
     let env = MemoryEnv::new();

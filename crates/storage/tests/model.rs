@@ -1,7 +1,7 @@
 //! Random operations on a log on a faulty disk, against a plain list of batches.
 //!
-//! What must hold after each: the same offsets, bytes, epochs and producer states as the list, whatever the files went
-//! through; after a loss of power, a prefix of the list that is no shorter than what was flushed, or a refusal where
+//! The invariant after each step: the same offsets, bytes, epochs and producer states as the list, after any operation
+//! on the files; after a power loss, a prefix of the list that is no shorter than the flushed part, or a refusal if
 //! more than one segment was unsynced.
 #![allow(clippy::unwrap_used)]
 
@@ -77,11 +77,11 @@ struct World {
     unknown: Vec<Vec<u8>>,
     /// The furthest that the start ever was: epochs before are forgotten, even if the start's checkpoint was older.
     furthest_log_start: Offset,
-    /// Leader epochs never go back, whatever becomes of the log.
+    /// Leader epochs never decrease, after any failure of the log.
     epoch: LeaderEpoch,
     /// Where the log ends if it has no batches.
     base: Offset,
-    /// What the log directory's checkpoints say.
+    /// The content of the log directory's checkpoints.
     recovery_point_checkpoint: Offset,
     log_start_checkpoint: Offset,
     faulty: bool,
@@ -208,7 +208,7 @@ impl World {
                 self.log_start = self.log_start.min(self.log_end());
                 self.checkpoint();
             }
-            // A truncation that failed half-way is finished by whoever opens the log again.
+            // A truncation that failed half-way is finished by the next opening of the log.
             Err(error) => {
                 assert!(self.faulty, "{error}");
                 self.repair();
@@ -218,7 +218,7 @@ impl World {
 
     fn start_over(&mut self, ahead: i64) {
         let offset = self.log_end() + ahead;
-        // The broker says so first: a crash in the middle must not end in an older life.
+        // The broker reports it first: a crash in the middle must not restore an older state.
         match self.log.truncate_fully_and_start_at(offset, None) {
             Ok(()) => {
                 self.batches.clear();
@@ -233,7 +233,7 @@ impl World {
         }
     }
 
-    /// After an error that leaves the log to be opened again: take over whatever prefix is there.
+    /// After an error that requires reopening the log: accept any prefix.
     fn repair(&mut self) {
         self.faulty = false;
         self.env.set_faults(Faults::NONE);
@@ -241,7 +241,7 @@ impl World {
         self.recovery_point_checkpoint = Offset::ZERO;
         self.reopen(false).unwrap();
         self.adopt_prefix(Offset::ZERO);
-        // What was cut is not durably so until now.
+        // The truncation is durable only from here on.
         self.log.flush(TICK).unwrap();
     }
 
@@ -267,7 +267,7 @@ impl World {
         Ok(())
     }
 
-    /// What the log came back with must be a prefix of the list, no shorter than `at_least`.
+    /// The recovered log must be a prefix of the list, no shorter than `at_least`.
     fn adopt_prefix(&mut self, at_least: Offset) {
         let end = self.log.log_end_offset();
         assert!(end >= at_least, "flushed up to {at_least}, back with {end}");
@@ -285,7 +285,7 @@ impl World {
         self.log_start = self.log.log_start_offset();
     }
 
-    /// After a loss of power: what ends the log may be an append that was answered with an error.
+    /// After a power loss: the log may end with an append that returned an error.
     fn adopt_unknown(&mut self) {
         let from = self.log.log_start_offset();
         let bytes = read_all(&self.log, from, Offset::MAX, 1 << 20);

@@ -65,7 +65,8 @@ fn everything_is_rebuilt_from_the_log_alone() {
     assert_eq!(log.recovery_point(), log.log_end_offset());
 }
 
-/// What the broker does: a roll is followed by a flush. However large the log is, a kill costs a scan of the active segment.
+/// As in the broker: a roll is followed by a flush. For a log of any size, a kill costs a scan of the active segment
+/// only.
 #[test]
 fn after_a_flush_behind_a_roll_only_the_active_segment_is_read() {
     let env = MemoryEnv::new();

@@ -1,4 +1,4 @@
-//! What a log gives up, when, and what stays of it.
+//! The segments that a log deletes, when, and the state afterwards.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -17,7 +17,7 @@ fn config(change: impl FnOnce(&mut LogConfig)) -> Arc<LogConfig> {
     Arc::new(config)
 }
 
-/// Segments of the same content but for the timestamps, one list for each; the last one is active.
+/// Segments that differ only in their timestamps, one list for each; the last one is active.
 fn with_segments<E: Env>(env: &E, config: &Arc<LogConfig>, timestamps: &[i64]) -> Log<E> {
     let mut log = create(env, config.clone());
     for timestamp in timestamps {
@@ -45,7 +45,7 @@ fn old_segments_go_and_the_start_moves() {
     assert_eq!((log.segment_count(), log.log_start_offset()), (2, Offset(20)));
     assert!(log.read(Offset(19), 1, end, true).is_err());
     assert_eq!(offsets(&read_all(&log, Offset(20), end, 1 << 20)), [(20, 29), (30, 39)]);
-    // Kafka's names, and what is kept until the delay has passed.
+    // Kafka's names, and the files that stay until the delay has passed.
     let names = file_names(&env);
     for kind in ["log", "index", "timeindex"] {
         assert!(names.contains(&format!("00000000000000000010.{kind}.deleted")), "{names:?}");

@@ -1,4 +1,4 @@
-//! What the machine itself can do: synced RocksDB batches, plain file writes, sendfile and loopback TCP.
+//! The machine's own limits: synced RocksDB batches, plain file writes, sendfile and loopback TCP.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 
-/// Bytes per write, read and send: what a full batch of a busy producer comes to.
+/// Bytes per write, read and send: the size of a full batch of a busy producer.
 pub const PIECE_BYTES: usize = 1024 * 1024;
 
 /// Write batches of one 256-byte entry, each synced, by one thread; per second.

@@ -1,5 +1,5 @@
-//! Groups through real connections: commits of one client one after the other, and the time until a group of 500 stands, beside what the same
-//! client does without a group.
+//! Groups through real connections: sequential commits of one client, and the time until a group of 500 is stable,
+//! compared with the same client without a group.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ const TOPIC: &str = "bench-groups";
 const ROUND: Duration = Duration::from_secs(2);
 const MEMBERS: usize = 500;
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often members of the large group ask: they learn of others only so.
+/// Interval of the heartbeats of a large group's members, which learn of changes only from their responses.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
 pub fn run(rounds: usize) -> Result<()> {
-    // A group forms from its first member on: the delay that gathers members would be most of what is measured.
+    // The group forms with its first member: otherwise the delay that gathers members would dominate the measurement.
     let options = ClusterOptions::default().with("group.initial.rebalance.delay.ms", "0");
     let cluster = Cluster::start_with(options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -55,7 +55,7 @@ pub fn run(rounds: usize) -> Result<()> {
 
 /// How often an operation is done, one after the other.
 async fn per_second<F: Future<Output = Result<()>>>(operation: impl Fn() -> F) -> Result<f64> {
-    // What has to be found first (leaders, the coordinator) is not what is measured.
+    // The first look-ups (leaders, the coordinator) are not measured.
     operation().await?;
     let (started, mut count) = (Instant::now(), 0_u64);
     while started.elapsed() < ROUND {
@@ -93,7 +93,7 @@ async fn connections(bootstrap: &str) -> Result<Duration> {
     Ok(started.elapsed())
 }
 
-/// What a member has: its generation and how many partitions. None while it joins.
+/// The state of a member: its generation and number of partitions. None while it joins.
 type Standing = Option<(i32, usize)>;
 
 /// From the first JoinGroup until all members are in one generation and share all partitions.

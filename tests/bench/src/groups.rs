@@ -150,7 +150,7 @@ fn group() -> GroupId {
     GroupId::new("bench")
 }
 
-/// What a consumer of the topic embeds in the classic protocol.
+/// The subscription that a consumer of the topic embeds in the classic protocol.
 fn subscription() -> Bytes {
     let mut out = BytesMut::new();
     out.put_i16(0);
@@ -181,7 +181,7 @@ fn classic() -> Result<(Duration, Duration)> {
     };
     let begun = Instant::now();
     let joins: Vec<RequestId> = (0..MEMBERS).map(|at| host.ask(join(at))).collect();
-    // The initial delay passes in a moment here: what is measured is what the coordinator computes.
+    // The initial delay passes at once here: the measurement covers the coordinator's computation.
     for _ in 0..ROUNDS_MAX {
         if joins.first().is_some_and(|first| host.answers.contains_key(first)) {
             break;
@@ -225,7 +225,7 @@ fn classic() -> Result<(Duration, Duration)> {
     Ok((settled, begun.elapsed()))
 }
 
-/// One member of a consumer group, which does at once what it is told.
+/// A member of a consumer group that follows every assignment at once.
 #[derive(Default)]
 struct Member {
     epoch: i32,

@@ -1,5 +1,5 @@
-//! `make bench`: one figure per layer, each beside what the machine itself can do, measured in turn in one run. Machines are
-//! shared and noisy: quote the ratios, not the figures.
+//! `make bench`: one figure per layer, compared with the machine's own limit, measured alternately in one run. Machines
+//! are shared and noisy: quote the ratios, not the figures.
 
 mod baseline;
 mod client_io;

@@ -1,5 +1,5 @@
-//! Many partitions: appends and reads that go round, beside plain files that are written and read the same way; and what a log
-//! costs that nobody uses.
+//! Many partitions: round-robin appends and reads, compared with plain files that are written and read the same way;
+//! and the cost of an unused log.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::log_io::{NOW, RealLog, batch, new_log};
 use crate::report::{self, Round};
 
-/// What one partition of many gets at a time: batches are smaller where records go to more partitions.
+/// The size of one append to one of many partitions: batches are smaller if records go to more partitions.
 const BATCH_BYTES: usize = 64 * 1024;
 
 pub fn run(rounds: usize, mib: usize) -> Result<()> {

@@ -1,4 +1,4 @@
-//! A cluster with thousands of partitions: how long until they are in sync, and what they cost while nobody uses them.
+//! A cluster with thousands of partitions: the time until they are in sync, and their cost while idle.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use ottla_e2e::{Cluster, Node};
 use ottla_model::ErrorCode;
 
 const PARTITIONS: i32 = 3_000;
-/// More are added before the idle cluster is looked at.
+/// More partitions are added before the idle cluster is measured.
 const MORE_PARTITIONS: i32 = 1_000;
 const REPLICAS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -90,7 +90,7 @@ fn wait_for_directories(cluster: &Cluster, partitions: i32) -> Result<Duration> 
 fn idle(cluster: &Cluster, partitions: i32) -> Result<()> {
     let waited = wait_for_directories(cluster, partitions)?;
     println!("directories of {partitions} partitions, after they were in sync: {:.2} s", waited.as_secs_f64());
-    // What the creation left to do.
+    // Lets work of the creation finish.
     std::thread::sleep(IDLE_WINDOW / 4);
     let cpu = || -> Result<Duration> { cluster.nodes().into_iter().map(|node| cluster.cpu_time(node)).sum() };
     let (before, started) = (cpu()?, Instant::now());

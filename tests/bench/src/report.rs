@@ -1,4 +1,4 @@
-//! Rows: what was measured, what the machine can do, and the ratio of the two, round by round.
+//! Rows: the measured value, the machine's limit, and the ratio of both, round by round.
 
 /// One figure of ours and the machine's own, taken in the same round.
 #[derive(Clone, Copy)]

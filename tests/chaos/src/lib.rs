@@ -1,5 +1,5 @@
-//! Faults against a cluster of processes while a real producer writes with acks=all to every partition. What must hold:
-//! nothing acknowledged is missing, nothing is twice there or out of order, and the client sees no error.
+//! Faults against a cluster of processes while a real producer writes with acks=all to every partition. Checks: no
+//! acknowledged record is missing, duplicated or out of order, and the client gets no error.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdout};
@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use ottla_e2e::Cluster;
 use ottla_e2e::clients;
 
-/// What the producer saw: see `clients/steady_producer.py` in `tests/e2e`.
+/// The producer's observations: see `clients/steady_producer.py` in `tests/e2e`.
 #[derive(Debug)]
 pub struct Report {
     pub acknowledged: u64,
@@ -20,7 +20,7 @@ pub struct Report {
     pub longest_s: f64,
 }
 
-/// A producer that writes until it is told to stop.
+/// A producer that writes until it is stopped.
 pub struct SteadyProducer {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -75,7 +75,7 @@ impl Drop for SteadyProducer {
 }
 
 impl Report {
-    /// What every fault must leave true.
+    /// The checks after every fault.
     pub fn check(&self) -> Result<()> {
         ensure!(self.acknowledged > 0, "nothing was acknowledged: {self:?}");
         ensure!(self.missing == 0 && self.duplicates == 0 && self.out_of_order == 0, "records went wrong: {self:?}");

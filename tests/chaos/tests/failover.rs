@@ -9,7 +9,7 @@ use ottla_e2e::{Cluster, Node};
 use rustix::process::Signal;
 
 const PARTITIONS: u32 = 6;
-/// Writing goes on for this long before and after a fault.
+/// Time of writing before and after a fault.
 const CALM: Duration = Duration::from_secs(2);
 
 fn under_load(topic: &str, faults: impl FnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
@@ -60,7 +60,7 @@ fn each_coordinator_is_killed_in_turn() -> Result<()> {
     })
 }
 
-/// Whichever coordinator leads, one of the three rounds takes it away together with a broker that leads.
+/// For any leader, one of the three rounds kills it together with a broker that leads.
 #[test]
 fn a_coordinator_and_a_broker_are_killed_together() -> Result<()> {
     under_load("killed-pairs", |cluster| {

@@ -89,7 +89,8 @@ def main():
         [NewTopic(t, 3, 3, config={"min.insync.replicas": "2"}) for t in topics]
     ).values():
         future.result(30)
-    # With acks=0 nobody hears of a leader that has not opened the partition yet, with Kafka as well: wait for all of them.
+    # With acks=0 an error of a leader that has not opened the partition yet is not reported, in Kafka neither: wait for
+    # all leaders.
     consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "unused"})
     for topic in topics:
         for p in range(3):

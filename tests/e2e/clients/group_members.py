@@ -169,7 +169,7 @@ def guarded(member, number):
     try:
         member(number)
     except BaseException:
-        # A member that ends with an error must not be taken for one that was told to leave.
+        # A member that ends with an error must not look like one that left on request.
         sys.excepthook(*sys.exc_info())
         os._exit(3)
 

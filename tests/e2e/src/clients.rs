@@ -13,7 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// A script that takes longer than this hangs.
 const SCRIPT_PATIENCE: Duration = Duration::from_secs(180);
 
-/// One request by hand: what `body` says, to `address`; the answer's frame without its size.
+/// One request by hand: `body` goes to `address`; returns the frame of the response without its size.
 pub fn call(address: SocketAddr, api_key: i16, version: i16, body: &[u8]) -> Result<Vec<u8>> {
     let mut stream = connect(address)?;
     stream.write_all(&request_frame(api_key, version, 7, body))?;
@@ -134,7 +134,7 @@ pub fn tool(name: &str, bootstrap: &str, arguments: &[&str]) -> Result<Command> 
     Ok(command)
 }
 
-/// A tool or client of Apache Kafka's by its class; none where the Makefile could not bring its jars (`OTTLA_KAFKA_JARS`).
+/// A tool or client of Apache Kafka by its class; none if the Makefile could not fetch its jars (`OTTLA_KAFKA_JARS`).
 pub fn java(class: &str, arguments: &[&str]) -> Option<Command> {
     let jars = std::env::var_os("OTTLA_KAFKA_JARS")?;
     let mut command = Command::new("java");

@@ -32,7 +32,7 @@ impl std::fmt::Display for Node {
     }
 }
 
-/// What to start, and with which properties beside the defaults of a test.
+/// The processes to start, and their properties beside a test's defaults.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
     pub coordinators: u64,
@@ -184,7 +184,7 @@ impl Cluster {
         self.members.keys().copied().collect()
     }
 
-    /// What a client is told: the client listeners of all brokers.
+    /// The bootstrap list of clients: the client listeners of all brokers.
     pub fn bootstrap(&self) -> String {
         self.client_ports.values().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
     }
@@ -218,7 +218,7 @@ impl Cluster {
 
     /// The processor time that a running process has used.
     pub fn cpu_time(&self, node: Node) -> Result<std::time::Duration> {
-        /// What Linux counts in, whatever its own clock does.
+        /// The unit of Linux's CPU times, independent of its timer.
         const TICKS_PER_S: u64 = 100;
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid(node)?))?;
         // The name, in brackets, may hold anything.
@@ -326,7 +326,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Runs a process that is expected to end by itself, and returns its status with what it printed.
+/// Runs a process that is expected to end by itself, and returns its status with its output.
 pub fn run_to_end(name: &str, environment: &BTreeMap<String, String>) -> Result<(ExitStatus, String)> {
     let folder = TempDir::with_prefix("ottla-e2e-run-")?;
     let path = folder.path().join("out");
@@ -376,7 +376,7 @@ fn spawn_from_keeper(command: Command) -> Result<Child> {
     Ok(child.recv()??)
 }
 
-/// Whether somebody listens there.
+/// Whether a process listens there.
 pub fn listens(address: SocketAddr) -> bool {
     TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok()
 }

@@ -1,9 +1,9 @@
-//! Groups of other people's consumers: crews of members as processes, what they tell, and what must be true of it.
+//! Groups of third-party consumers: crews of members as processes, their reports, and the checks of these reports.
 //!
-//! - Every record of the topic is read by somebody of each group.
-//! - Nothing is read twice from a committed position: who is given a partition reads from the last offset whose commit was
-//!   acknowledged before, or further.
-//! - A partition has one owner at a time, as far as the members' own callbacks tell.
+//! - Each group reads every record of the topic.
+//! - No record is read twice from a committed position: the owner of a partition starts at the last offset whose commit
+//!   was acknowledged before, or later.
+//! - A partition has one owner at a time, as far as the members' own callbacks show.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// How a crew tells what it does.
+/// The format of a crew's reports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tongue {
     /// `group_members.py`.
@@ -28,7 +28,7 @@ pub enum Tongue {
     Offsets,
 }
 
-/// What a member said, and when: seconds since 1970 by its own clock, which is this machine's.
+/// A report of a member, and its time: seconds since 1970 by its own clock, which is this machine's.
 #[derive(Clone, Debug)]
 struct Said {
     at: f64,
@@ -40,7 +40,7 @@ struct Said {
 enum What {
     Assigned(Vec<i32>),
     Revoked(Vec<i32>),
-    /// Taken away without being asked: the group had gone on.
+    /// Lost without a revocation: the group had continued without the member.
     Lost(Vec<i32>),
     Left,
     Read(Vec<(i32, i64)>),
@@ -100,7 +100,7 @@ impl Crew {
         Ok(())
     }
 
-    /// Asks it to leave the group and to end.
+    /// Makes it leave the group and end.
     fn ask_to_leave(&mut self, tongue: Tongue) -> Result<()> {
         self.input = None;
         if tongue != Tongue::Members {
@@ -236,7 +236,7 @@ impl Group {
         crew.wait(self.tongue).with_context(|| self.name.clone())
     }
 
-    /// Everybody leaves.
+    /// All members leave.
     pub fn end(&mut self) -> Result<()> {
         for crew in &mut self.crews {
             crew.ask_to_leave(self.tongue)?;
@@ -247,7 +247,7 @@ impl Group {
         Ok(())
     }
 
-    /// Whether all crews are still there; one that ended by itself is told with what it complained of.
+    /// Whether all crews still run; the error contains the output of a crew that ended by itself.
     fn all_run(&mut self) -> Result<()> {
         for at in 0..self.crews.len() {
             let Some(crew) = self.crews.get_mut(at) else { break };
@@ -259,7 +259,7 @@ impl Group {
         Ok(())
     }
 
-    /// What was said, in order of time, as far as `wanted` says yes.
+    /// The reports that match `wanted`, in order of time.
     fn said(&self, wanted: impl Fn(&Said) -> bool) -> Vec<Said> {
         let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let mut said: Vec<Said> = ledger.iter().filter(|said| wanted(said)).cloned().collect();
@@ -267,7 +267,7 @@ impl Group {
         said
     }
 
-    /// Who owns which partition now, by what members said.
+    /// The current owner of each partition, by the members' reports.
     pub fn owners(&self) -> BTreeMap<i32, String> {
         let mut owners = BTreeMap::new();
         for said in self.said(|said| !matches!(said.what, What::Read(_) | What::Committed(_))) {
@@ -294,8 +294,8 @@ impl Group {
         self.said(|said| said.at > moment).into_iter().map(count).sum()
     }
 
-    /// Waits until every partition has an owner and `members` members own some, or as many as there are partitions. Always true of groups
-    /// that do not tell.
+    /// Waits until every partition has an owner and `members` members own some, or as many as there are partitions.
+    /// Always true of groups without reports.
     pub fn wait_settled(&mut self, partitions: i32, members: usize) -> Result<()> {
         if self.tongue == Tongue::Offsets {
             return Ok(());
@@ -362,7 +362,7 @@ impl Group {
         })
     }
 
-    /// What must be true of everything that was said; with `one_owner` also that nobody owned what another had not given up.
+    /// The checks of all reports; with `one_owner` also that no member owned a partition that another had not revoked.
     pub fn check(&self, one_owner: bool) -> Result<()> {
         let mut committed: BTreeMap<i32, i64> = BTreeMap::new();
         // By member and partition: from where it may read.
@@ -400,7 +400,7 @@ impl Group {
                 }
                 What::Revoked(gone) => owners.retain(|at, owner| *owner != member || !gone.contains(at)),
                 What::Lost(gone) => {
-                    // It hears late that the group went on without it.
+                    // A member learns late that the group continued without it.
                     overlaps.retain(|(before, at), _| *before != member || !gone.contains(at));
                     owners.retain(|at, owner| *owner != member || !gone.contains(at));
                 }
@@ -413,7 +413,7 @@ impl Group {
         Ok(())
     }
 
-    /// What was said about who owns a partition, for people.
+    /// The reports about the owners of a partition, for an error message.
     fn history(&self, at: i32) -> String {
         let mut lines = String::new();
         for said in self.said(|said| !matches!(said.what, What::Read(_) | What::Committed(_))) {
@@ -447,7 +447,7 @@ pub fn moment() -> f64 {
 /// How long anything may take before a test gives up. Generous: CI machines are shared.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Waits until `is_so`; its last error is told if it never is.
+/// Waits until `is_so` succeeds; its last error is reported if it never does.
 pub fn wait_for(what: &str, mut is_so: impl FnMut() -> Result<()>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -12,12 +12,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::clients;
 use crate::cluster::{PATIENCE, free_ports, listens};
 
-/// The folder with the jars of Kafka 3.9's broker (`OTTLA_KAFKA_BROKER_JARS`); says so where there is none.
+/// The folder with the jars of Kafka 3.9's broker (`OTTLA_KAFKA_BROKER_JARS`); reports a skipped test if there is none.
 pub fn broker_jars() -> Option<PathBuf> {
     jars("OTTLA_KAFKA_BROKER_JARS")
 }
 
-/// The folder with the jars of Kafka 4.3's broker (`OTTLA_KAFKA_BROKER_4_JARS`); says so where there is none.
+/// The folder with the jars of Kafka 4.3's broker (`OTTLA_KAFKA_BROKER_4_JARS`); reports a skipped test if there is
+/// none.
 pub fn broker_4_jars() -> Option<PathBuf> {
     jars("OTTLA_KAFKA_BROKER_4_JARS")
 }
@@ -31,7 +32,7 @@ fn jars(variable: &str) -> Option<PathBuf> {
     jars
 }
 
-/// A program of Kafka's; what it says of faults, on its standard error, goes to its output.
+/// A program of Kafka; its standard error goes to its output.
 fn java(jars: &Path, class: &str) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", "exec java \"$@\" 2>&1", "java"]);
@@ -52,8 +53,8 @@ pub fn files(directory: &Path, endings: &[&str]) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Has DumpLogSegments read every segment and check every index of these directories; what it printed of each one's segments.
-/// Offsets may be missing only where a directory's name begins with `compacted`.
+/// Runs DumpLogSegments over every segment and index of these directories; returns its output for each directory's
+/// segments. Offsets may be missing only if a directory's name begins with `compacted`.
 pub fn dump(jars: &Path, directories: &[PathBuf]) -> Result<Vec<String>> {
     let list = |endings: &[&str]| -> Result<String> {
         let mut all = Vec::new();
@@ -110,7 +111,7 @@ pub struct KafkaBroker {
 }
 
 impl KafkaBroker {
-    /// Starts one in `folder`, with these properties beside what it needs, and waits until it listens.
+    /// Starts a broker in `folder`, with these properties beside the required ones, and waits until it listens.
     pub fn start(jars: &Path, folder: &Path, properties: &[&str]) -> Result<Self> {
         let [port, controller] = free_ports(2)?[..] else { bail!("two ports") };
         let data = folder.join("data");

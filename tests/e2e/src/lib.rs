@@ -1,5 +1,5 @@
-//! Real clusters for tests: the release binaries as processes on free loopback ports, with their data in a folder
-//! that goes away with the [`Cluster`]. Nothing outlives a test: each process dies with its parent, whatever ends it.
+//! Real clusters for tests: the release binaries as processes on free loopback ports, with their data in a folder that
+//! is removed with the [`Cluster`]. No process outlives a test: each one ends with its parent.
 
 pub mod clients;
 pub mod cluster;

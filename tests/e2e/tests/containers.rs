@@ -1,5 +1,5 @@
-//! The images, where a container engine runs: one coordinator and one broker on a network of their own, used by the tools
-//! inside. Without an engine there is nothing to test, and the test says so.
+//! The images, if a container engine runs: one coordinator and one broker on their own network, used by the tools
+//! inside. Without an engine the test is skipped, and reports that.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use ottla_e2e::clients::{have, run};
 use ottla_e2e::cluster::binary;
 
-/// Removes what the test made, whatever ends it.
+/// Removes everything that the test made, on success and failure.
 struct Cleanup {
     names: [String; 3],
 }

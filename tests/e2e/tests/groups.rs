@@ -1,4 +1,5 @@
-//! Groups of everybody's consumers on a real cluster: brokers die and come back under them, members crash, leave and join, topics grow.
+//! Groups of many kinds of consumers on a real cluster: brokers are killed and return, members crash, leave and join,
+//! topics grow.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -8,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use ottla_e2e::groups::{Group, Tongue, moment, wait_for};
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
 
-/// Sessions as short as classic members ask for, so that a crash is noticed while a test waits.
+/// Sessions as short as classic members request, so that a crash is detected within a test.
 fn options() -> ClusterOptions {
     ClusterOptions::default()
         .with("group.initial.rebalance.delay.ms", "500")
@@ -51,7 +52,7 @@ fn java_members(protocol: &str, bootstrap: &str, group: &str, topic: &str, setti
         clients::java("org.apache.kafka.tools.VerifiableConsumer", &arguments)
     };
     command()?;
-    // Asked once already: the jars are there.
+    // Checked before: the jars exist.
     Some(Group::new(group, Tongue::Verifiable, move || command().unwrap_or_else(|| Command::new("java"))))
 }
 
@@ -121,7 +122,7 @@ fn kcat_members(bootstrap: &str, group: &str, topic: &str) -> Group {
     })
 }
 
-/// `steady_producer.py`, until it is told to stop.
+/// `steady_producer.py`, until it is stopped.
 struct Writer(Child);
 
 impl Writer {
@@ -291,7 +292,7 @@ fn live_through_kills(
         group.end()?;
     }
     for (group, ..) in &groups {
-        // Only librdkafka tells a loss from a revocation.
+        // Only librdkafka distinguishes a loss from a revocation.
         let is_librdkafkas = ["one-", "three-", "fifty-"].iter().any(|prefix| group.name.starts_with(prefix));
         group.check(is_librdkafkas)?;
         committed_everything(&all, &group.name)?;
@@ -299,7 +300,7 @@ fn live_through_kills(
     Ok(())
 }
 
-/// Members that left have committed what they read: nothing lags.
+/// Members that left have committed their positions: there is no lag.
 fn committed_everything(bootstrap: &str, group: &str) -> Result<()> {
     let table = run_tool("kafka-consumer-groups", bootstrap, &["--describe", "--group", group])?;
     let mut rows = 0;
@@ -312,7 +313,7 @@ fn committed_everything(bootstrap: &str, group: &str) -> Result<()> {
     Ok(())
 }
 
-/// Who need not give a partition up keeps it while others come and go.
+/// A member keeps the partitions that it need not revoke while others join and leave.
 #[test]
 fn cooperative_members_keep_what_they_need_not_give_up() -> Result<()> {
     const TOPIC: &str = "kept";
@@ -344,7 +345,7 @@ fn cooperative_members_keep_what_they_need_not_give_up() -> Result<()> {
     Ok(())
 }
 
-/// A static member that comes back within its session gets what it had, and nobody else notices.
+/// A static member that returns within its session gets its former partitions, and the other members are not affected.
 #[test]
 fn static_members_come_back_to_what_they_had() -> Result<()> {
     const TOPIC: &str = "fixed";
@@ -458,7 +459,7 @@ fn kafkas_group_tool_and_ours_agree() -> Result<()> {
     formatted(&all)
 }
 
-/// What the cluster keeps of groups is in Kafka's formats: Kafka's console consumer reads it.
+/// The cluster's group data is in Kafka's formats: Kafka's console consumer reads it.
 fn formatted(all: &str) -> Result<()> {
     for (formatter, wanted) in [
         (

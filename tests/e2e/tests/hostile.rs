@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
 
-/// What one broker's resident memory may grow by through everything that a test sends.
+/// Bound of the growth of one broker's resident memory over everything that a test sends.
 const MEMORY_GROWTH_KIB: u64 = 64 * 1024;
 
 struct Target {
@@ -26,8 +26,8 @@ impl Target {
         clients::connect(self.cluster.broker_address(1))
     }
 
-    /// Sends bytes on a connection of their own. Whatever comes back is fine; silence for longer than the socket's
-    /// time-out is not looked for.
+    /// Sends bytes on a separate connection. Any response is allowed; the test waits no longer than the socket's
+    /// timeout.
     fn send(&self, bytes: &[u8]) -> Result<()> {
         let mut stream = self.connect()?;
         // The broker may close while we write: that is one of the right answers.
@@ -127,7 +127,7 @@ fn api_versions_of_the_future_is_answered() -> Result<()> {
     target.check()
 }
 
-/// A frame that trickles in one byte at a time is served, and holds nobody else up.
+/// A frame that arrives one byte at a time is served, and delays no other client.
 #[test]
 fn a_slow_writer() -> Result<()> {
     let target = Target::start()?;

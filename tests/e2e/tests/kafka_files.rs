@@ -1,5 +1,5 @@
-//! Files: Apache Kafka's DumpLogSegments over what clients, retention and compaction left here; directories that Kafka wrote, here, also
-//! those of a Kafka that was killed.
+//! Files: Apache Kafka's DumpLogSegments over the files of clients, retention and compaction; and directories that
+//! Kafka wrote, also those of a killed Kafka.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -33,7 +33,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()>
     Ok(())
 }
 
-/// Writes to a topic; what a reader must end up with: the length of each key's value.
+/// Writes to a topic; returns the state that a reader must end with: the length of each key's value.
 fn write(
     bootstrap: &str,
     topic: &str,
@@ -199,7 +199,7 @@ fn a_directory_that_kafka_wrote_opens_here() -> Result<()> {
             ensure!(found.offset == first.offset, "{topic}: {} instead of {}", found.offset, first.offset);
         }
         drop(log);
-        // As after a kill: everything is read and checked, the indexes are made anew. Then it is cleaned, by us.
+        // As after a kill: everything is read and checked, and the indexes are rebuilt. Then Ottla's cleaner cleans it.
         let mut log = open(directory, topic, false)?;
         ensure!(log.log_end_offset() == end && read(&log)? == records, "{topic}: another log after recovery");
         log.flush(MonotonicMs(1))?;
@@ -233,7 +233,7 @@ fn a_directory_that_kafka_wrote_opens_here() -> Result<()> {
     Ok(())
 }
 
-/// `written_until_killed.py`: what it wrote and Kafka acknowledged.
+/// `written_until_killed.py`: the records that it wrote and Kafka acknowledged.
 struct Load(Child);
 
 impl Load {
@@ -269,7 +269,7 @@ fn number_of(record: &Record) -> Result<u64> {
     Ok(String::from_utf8_lossy(value).split(':').next().unwrap_or_default().parse()?)
 }
 
-/// Opens a log as a broker does after an unclean end, with what Kafka's checkpoints say.
+/// Opens a log as a broker does after an unclean end, with Kafka's checkpoints.
 fn open_after_a_kill(data: &Path, topic: &str) -> Result<Log<RealEnv>> {
     let partition = TopicPartition::new(TopicName::new(topic)?, PartitionId(0));
     let checkpoint = |name: &str| -> Result<Offset> {

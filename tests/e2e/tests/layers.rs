@@ -63,7 +63,7 @@ const CORES: &[&str] = &[
     "partition",
 ];
 
-/// What would bring a clock, a thread, entropy, a socket or a file into a core.
+/// Names that would bring a clock, a thread, entropy, a socket or a file into a core.
 const NOT_IN_A_CORE: &[&str] = &[
     "tokio",
     "tonic",
@@ -90,7 +90,7 @@ fn metadata() -> Result<Value> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// Every crate under `crates/` with what it needs to be built and to run (not to be tested).
+/// Every crate under `crates/` with its build and run dependencies (not those of tests).
 fn imports() -> Result<BTreeMap<String, BTreeSet<String>>> {
     let metadata = metadata()?;
     let mut imports = BTreeMap::new();

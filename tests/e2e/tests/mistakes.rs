@@ -121,7 +121,7 @@ fn a_data_directory_in_use() -> Result<()> {
     check_mentions(&refusal("ottla-coordinator", &environment)?, &[&taken])
 }
 
-/// A folder that cannot be written: below a plain file for root, to whom permissions mean nothing.
+/// A folder that cannot be written: for root, to whom permissions do not apply, a path below a plain file.
 #[test]
 fn a_directory_that_cannot_be_written() -> Result<()> {
     let cluster = small_cluster()?;
@@ -133,7 +133,7 @@ fn a_directory_that_cannot_be_written() -> Result<()> {
     environment.insert("KAFKA_LOG_DIRS".into(), path.clone());
     check_mentions(&refusal("ottla-broker", &environment)?, &["log.dirs", &path])?;
 
-    // /proc refuses new folders to everybody, as a read-only file system does.
+    // /proc refuses new folders even to root, as a read-only file system does.
     let mut environment = cluster.environment(Node::Coordinator(1))?;
     environment.insert("COORDINATOR_DATA_DIR".into(), "/proc/ottla".into());
     check_mentions(&refusal("ottla-coordinator", &environment)?, &["/proc/ottla"])

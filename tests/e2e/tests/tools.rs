@@ -1,4 +1,5 @@
-//! The tools under Kafka's names against a real cluster: what they print is what Apache Kafka's print, line by line.
+//! The tools under Kafka's names against a real cluster: their output equals that of Apache Kafka's tools, line by
+//! line.
 
 use std::process::Output;
 

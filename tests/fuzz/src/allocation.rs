@@ -1,14 +1,14 @@
 //! How much one call allocates at most, counted by the allocator itself.
 //!
-//! The counters are per thread, so that tests beside each other do not disturb one another. What is counted is what is *asked for*:
-//! stricter than what becomes resident, for jemalloc reserves lazily.
+//! The counters are per thread, so that parallel tests do not disturb one another. They count *requested* bytes:
+//! stricter than resident memory, because jemalloc reserves lazily.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 
 use tikv_jemallocator::Jemalloc;
 
-/// The most that any input may make a decoder ask for. It is also what `hostile-input` promises of a whole broker.
+/// The largest allocation of a decoder for any input. `hostile-input` tests the same bound for a whole broker.
 pub const GROWTH_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 thread_local! {
@@ -50,7 +50,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Runs `work`; returns what it returned, and by how many bytes its allocations rose above where they began, at the highest.
+/// Runs `work`; returns its result, and the highest growth of its allocated bytes.
 pub fn measure<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = LIVE.with(Cell::get);
     PEAK.with(|peak| peak.set(before));

@@ -17,7 +17,7 @@ fn limits() -> Limits {
     Limits::new(TimestampMs(1_700_000_000_000))
 }
 
-/// Makes length, magic and CRC true again, so that what lies deeper is reached.
+/// Repairs length, magic and CRC, so that the checks behind them are reached.
 fn repaired(mut batch: Vec<u8>) -> Vec<u8> {
     if batch.len() >= HEADER_BYTES {
         let length = (batch.len() - LOG_OVERHEAD_BYTES) as u32;
@@ -29,7 +29,7 @@ fn repaired(mut batch: Vec<u8>) -> Vec<u8> {
     batch
 }
 
-/// What a broker and then a consumer do with a batch. What validation accepts must read back whole.
+/// Processes a batch as a broker and then as a consumer. A batch that passes validation must be readable as a whole.
 fn run(batch: &Bytes, name: &str) {
     let (judged, growth) = measure(|| validate(batch, &limits()));
     // A block of snappy is the most that is held at once.

@@ -15,7 +15,7 @@ use ottla_protocol::{Api, bounds, parse_header};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What a broker does with a frame before a handler sees it; true if a handler would.
+/// Processes a frame as a broker does before the handler; true if it would reach a handler.
 fn take_in(frame: &Bytes) -> bool {
     let Ok((header, body_start)) = parse_header(frame) else { return false };
     let Some(api) = header.api() else { return false };

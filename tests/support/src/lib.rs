@@ -1,9 +1,9 @@
-//! What all tests share: the seeds that a test runs, and the report of a test that is skipped.
+//! Helpers of all tests: the seeds that a test runs, and the report of a skipped test.
 //!
 //! Variables of the environment, the same for every seeded test:
 //!
-//! - `SEED=n` runs that seed alone, `SEEDS=n` so many instead of the test's own number;
-//! - `FUZZ_SECS=n` goes on with further seeds until that time is over (only tests that call [`each_seed`]);
+//! - `SEED=n` runs only that seed, `SEEDS=n` runs n seeds instead of the test's own number;
+//! - `FUZZ_SECS=n` runs further seeds until that time is over (only in tests that call [`each_seed`]);
 //! - `OTTLA_SKIPPED=file` collects the tests that were skipped; `make test` prints them at its end.
 
 use std::fs::OpenOptions;
@@ -17,7 +17,7 @@ fn number(name: &str) -> Option<u64> {
     Some(number.unwrap_or_else(|_| panic!("{name}={text} is no whole number")))
 }
 
-/// Whether one seed is replayed: a test may tell more then.
+/// Whether one seed is replayed: a test may then print more.
 pub fn is_replay() -> bool {
     std::env::var_os("SEED").is_some()
 }
@@ -31,7 +31,7 @@ pub fn seeds(default: Range<u64>) -> Range<u64> {
     }
 }
 
-/// Whether at least `count` seeds run: a test that counts what its seeds reached can do so only then.
+/// Whether at least `count` seeds run: only then can a test check what its seeds reached.
 pub fn runs_at_least(count: u64) -> bool {
     let seeds = seeds(0..count);
     seeds.end - seeds.start >= count

@@ -13,7 +13,7 @@ use crate::quorum;
 
 #[derive(Args)]
 pub struct BrokersArguments {
-    /// Wait until so many brokers are there
+    /// Wait until this number of brokers is registered
     #[arg(long, value_name = "N")]
     wait: Option<usize>,
     #[command(flatten)]

@@ -14,13 +14,13 @@ use crate::output;
 #[derive(Args)]
 pub struct ConsumeArguments {
     topic: String,
-    /// Begin with the oldest record rather than with the next that is written; in a group, where it has committed nothing
+    /// Begin with the oldest record instead of the next new one; in a group, only for partitions without a commit
     #[arg(long, short = 'f')]
     from_beginning: bool,
-    /// Stop after so many records
+    /// Stop after this number of records
     #[arg(long, short = 'n', value_name = "N")]
     max_messages: Option<u64>,
-    /// Stop at the end that each partition has now
+    /// Stop at the current end of each partition
     #[arg(long, short)]
     exit_at_end: bool,
     /// Only this partition
@@ -29,7 +29,7 @@ pub struct ConsumeArguments {
     /// Begin at this offset of the partition
     #[arg(long, short, requires = "partition", conflicts_with = "from_beginning")]
     offset: Option<i64>,
-    /// Read as a member of this group: from where it committed, sharing the partitions with its other members
+    /// Read as a member of this group, from its committed offsets, sharing partitions with other members
     #[arg(long, short)]
     group: Option<String>,
     /// Print keys too, separated by this text
@@ -61,7 +61,7 @@ pub async fn run(arguments: ConsumeArguments) -> Result<()> {
     let mut source = Source::open(&kafka, &arguments.topic, settings).await?;
     let read = tokio::select! {
         read = print(&formatter, &mut source, arguments.max_messages.unwrap_or(u64::MAX)) => read,
-        // The group is told before the end.
+        // The group gets the member's leave request before the end.
         _ = tokio::signal::ctrl_c() => Ok(()),
     };
     output::flush();
@@ -75,7 +75,7 @@ async fn print(formatter: &Formatter, source: &mut Source, mut left: u64) -> Res
         let next = match source.try_next() {
             Some(next) => Some(next),
             None => {
-                // What is there is shown before there is any wait.
+                // Available records are shown before any wait.
                 output::flush();
                 source.next().await
             }

@@ -1,4 +1,4 @@
-//! What `ottla` can do, a file for each group of commands.
+//! The commands of `ottla`, one file for each group of commands.
 
 mod cluster;
 mod consume;
@@ -17,7 +17,7 @@ use crate::{dev, local};
 const LOCAL_BROKERS: &str = "127.0.0.1:29092,127.0.0.1:39092,127.0.0.1:49092";
 const LOCAL_COORDINATORS: &str = "127.0.0.1:22181,127.0.0.1:32181,127.0.0.1:42181";
 
-/// Ottla: a replicated log that Kafka clients use unchanged.
+/// Ottla: a replicated log for unchanged Kafka clients.
 #[derive(Parser)]
 #[command(name = "ottla", version, arg_required_else_help = true)]
 pub struct Arguments {
@@ -43,13 +43,13 @@ enum Command {
     Brokers(cluster::BrokersArguments),
     /// The coordinators of the cluster
     Quorum(Coordinators),
-    /// The cluster's state, as ZooKeeper would show it
+    /// The cluster's metadata, with ZooKeeper's paths
     #[command(subcommand)]
     Tree(tree::TreeCommand),
 }
 
 impl Arguments {
-    /// `ottla dev` runs runtimes of its own and must not be called within one.
+    /// `ottla dev` starts its own runtimes and must not be called within one.
     pub fn dev(&self) -> Option<&dev::DevArguments> {
         match &self.command {
             Command::Dev(arguments) => Some(arguments),
@@ -58,7 +58,7 @@ impl Arguments {
     }
 }
 
-/// Which brokers to ask first.
+/// The bootstrap brokers.
 #[derive(Args)]
 pub struct Bootstrap {
     /// host:port[,host:port…] of some brokers; else OTTLA_BOOTSTRAP, else those of `ottla local`
@@ -73,7 +73,7 @@ impl Bootstrap {
     }
 }
 
-/// Which coordinators to ask.
+/// The coordinators.
 #[derive(Args)]
 pub struct Coordinators {
     /// host:port[,host:port…] of coordinators; else OTTLA_COORDINATORS, else those of `ottla local`
@@ -108,6 +108,6 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
-        _ => Err("wanted is key=value".to_owned()),
+        _ => Err("expected key=value".to_owned()),
     }
 }

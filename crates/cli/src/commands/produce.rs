@@ -15,10 +15,11 @@ use crate::{err, lines};
 #[derive(Args)]
 pub struct ProduceArguments {
     topic: String,
-    /// What stands between key and value on a line; without it lines have no keys
+    /// The separator between key and value of a line; without it lines have no keys
     #[arg(long, short, value_name = "TEXT")]
     key_separator: Option<String>,
-    /// Who must have a record before it counts as written: all in-sync replicas, the leader (1), or nobody (0)
+    /// The replicas that must have a record before the write succeeds: all in-sync replicas (all), the leader (1), or
+    /// none (0)
     #[arg(long, default_value = "all", value_parser = ["all", "-1", "1", "0"], allow_hyphen_values = true)]
     acks: String,
     /// none, gzip, snappy, lz4 or zstd
@@ -29,7 +30,7 @@ pub struct ProduceArguments {
 }
 
 fn compression(text: &str) -> Result<Compression, String> {
-    Compression::from_name(text).ok_or_else(|| "wanted is none, gzip, snappy, lz4 or zstd".to_owned())
+    Compression::from_name(text).ok_or_else(|| "expected none, gzip, snappy, lz4 or zstd".to_owned())
 }
 
 pub async fn run(arguments: ProduceArguments) -> Result<ExitCode> {
@@ -52,7 +53,7 @@ pub async fn run(arguments: ProduceArguments) -> Result<ExitCode> {
         .run(&mut records, |lost| {
             err!("ottla: {} records were not written: {}", lost.records.len(), lost.error);
             failed = true;
-            // What follows would leave a gap: whoever feeds us should know.
+            // Later records would leave a gap: the caller must know of the error.
             false
         })
         .await?;
@@ -62,6 +63,6 @@ pub async fn run(arguments: ProduceArguments) -> Result<ExitCode> {
     }
     match thread.join() {
         Ok(read) => read.map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from),
-        Err(_) => Err(anyhow!("standard input could not be read")),
+        Err(_) => Err(anyhow!("cannot read standard input")),
     }
 }

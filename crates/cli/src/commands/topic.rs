@@ -14,16 +14,16 @@ pub enum TopicCommand {
     /// Create a topic
     Create {
         name: String,
-        /// The cluster's default where it is left out
+        /// Default: the cluster's
         #[arg(long, short)]
         partitions: Option<i32>,
-        /// The cluster's default where it is left out
+        /// Default: the cluster's
         #[arg(long, short)]
         replication_factor: Option<i16>,
         /// A configuration of the topic, such as min.insync.replicas=2
         #[arg(long = "config", value_name = "KEY=VALUE", value_parser = pair)]
         configs: Vec<(String, String)>,
-        /// Succeed where the topic is there already
+        /// Succeed if the topic already exists
         #[arg(long)]
         if_not_exists: bool,
         #[command(flatten)]
@@ -34,9 +34,9 @@ pub enum TopicCommand {
         #[command(flatten)]
         at: Bootstrap,
     },
-    /// Describe topics: who leads, who has copies, who is in sync
+    /// Describe topics: leader, replicas and in-sync replicas of each partition
     Describe {
-        /// All topics where none is named
+        /// Default: all topics
         names: Vec<String>,
         #[command(flatten)]
         at: Bootstrap,
@@ -45,7 +45,7 @@ pub enum TopicCommand {
     Delete {
         #[arg(required = true)]
         names: Vec<String>,
-        /// Succeed where a topic is not there
+        /// Succeed if a topic does not exist
         #[arg(long)]
         if_exists: bool,
         #[command(flatten)]

@@ -15,7 +15,7 @@ pub enum TreeCommand {
     Ls {
         #[arg(default_value = "/")]
         path: String,
-        /// All nodes below, by their whole paths
+        /// All nodes below, with full paths
         #[arg(long, short)]
         recursive: bool,
         #[command(flatten)]
@@ -24,7 +24,7 @@ pub enum TreeCommand {
     /// Show the payload of a node
     Get {
         path: String,
-        /// Also when it was made and changed
+        /// Also show its revisions and version
         #[arg(long, short)]
         stat: bool,
         #[command(flatten)]

@@ -22,7 +22,7 @@ impl Member {
         }
     }
 
-    /// The port that people use: Kafka clients on a broker, gRPC on a coordinator.
+    /// The port for clients: Kafka's protocol on a broker, gRPC on a coordinator.
     pub fn port(self) -> u16 {
         match self {
             Self::Coordinator(n) => spread(n, 2_181),
@@ -45,10 +45,10 @@ fn spread(n: u16, port: u16) -> u16 {
     if n <= 4 { (n + 1) * 10_000 + port } else { 50_000 + port + (n - 4) * 10 }
 }
 
-/// The greatest number of a member of each kind: `spread` stays within the ports there are.
+/// The largest number of a member of each kind: `spread` stays within the valid ports.
 pub const MEMBERS_MAX: u16 = 500;
 
-/// Brokers talk to each other over 19091, 19092, …
+/// The inter-broker ports: 19091, 19092, …
 fn inter_broker_port(n: u16) -> u16 {
     19_090 + n
 }
@@ -72,12 +72,12 @@ impl FromStr for Member {
         } else if let Some(n) = text.strip_prefix("broker-").and_then(number) {
             Ok(Self::Broker(n))
         } else {
-            bail!("{text} is no member of a local cluster: those are coordinator-1, … and broker-1, …")
+            bail!("{text} is not a member of a local cluster: members are coordinator-1, … and broker-1, …")
         }
     }
 }
 
-/// How many of each, and where.
+/// The members of a local cluster, and its directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Layout {
     /// Absolute.
@@ -86,11 +86,11 @@ pub struct Layout {
     pub brokers: u16,
 }
 
-/// The file of a local cluster's directory that says how many members it has.
+/// The file in a local cluster's directory with the number of its members.
 const SIZE_FILE: &str = "cluster.json";
 
 impl Layout {
-    /// The cluster in `dir`: as many members as asked for, else as many as it had, else three and three.
+    /// The cluster in `dir`: the requested number of members, else the existing number, else three and three.
     pub fn open(dir: &Path, coordinators: Option<u16>, brokers: Option<u16>) -> Result<Self> {
         let dir = std::path::absolute(dir).with_context(|| format!("the directory {}", dir.display()))?;
         let stored = std::fs::read(dir.join(SIZE_FILE))
@@ -105,7 +105,7 @@ impl Layout {
             && asked != had
         {
             bail!(
-                "{} holds a quorum of {had}: its members are set for good; use another --dir for {asked}",
+                "{} holds a quorum of {had}: its members cannot change; use another --dir for {asked}",
                 dir.display()
             );
         }
@@ -125,7 +125,7 @@ impl Layout {
         self.dir.join(SIZE_FILE).exists()
     }
 
-    /// Makes the directory and writes down how many members there are.
+    /// Creates the directory and stores the number of members.
     pub fn save(&self) -> Result<()> {
         std::fs::create_dir_all(&self.dir).with_context(|| format!("make {}", self.dir.display()))?;
         let size = serde_json::json!({ "coordinators": self.coordinators, "brokers": self.brokers });
@@ -172,8 +172,8 @@ impl Layout {
         (1..=self.coordinators).map(|n| format!("127.0.0.1:{}", Member::Coordinator(n).port())).collect()
     }
 
-    /// The environment of a member: what `inherited` has of `KAFKA_*` and `COORDINATOR_*`, the local cluster's own defaults
-    /// where it says nothing, and, whatever it says, who and where the member is.
+    /// The environment of a member: `KAFKA_*` and `COORDINATOR_*` from `inherited`, then the local cluster's defaults
+    /// for names that are missing, and, in any case, the id and addresses of the member.
     pub fn environment(&self, member: Member, inherited: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let mut environment: BTreeMap<String, String> = inherited
             .iter()
@@ -193,7 +193,7 @@ impl Layout {
         };
         match member {
             Member::Coordinator(_) => {
-                // What brokers are told and the quorum decides by: said once, it should hold in both.
+                // Settings that both brokers and the quorum use: a value that is set for one applies to both.
                 for (coordinators, brokers) in [
                     ("COORDINATOR_BROKER_SESSION_TIMEOUT_MS", "KAFKA_BROKER_SESSION_TIMEOUT_MS"),
                     ("COORDINATOR_BROKER_SESSION_TIMEOUT_MS", "KAFKA_ZOOKEEPER_SESSION_TIMEOUT_MS"),
@@ -242,7 +242,7 @@ impl Layout {
                     ("KAFKA_INTER_BROKER_LISTENER_NAME".to_owned(), "INTERNAL".to_owned()),
                     ("KAFKA_LOG_DIRS".to_owned(), data),
                 ]);
-                // Aliases of what is set above would contradict it.
+                // Aliases of the settings above would contradict them.
                 for alias in ["KAFKA_NODE_ID", "KAFKA_ZOOKEEPER_CONNECT", "KAFKA_LOG_DIR"] {
                     environment.remove(alias);
                 }
@@ -252,13 +252,13 @@ impl Layout {
         environment
     }
 
-    /// Two where there are three brokers: an acknowledged record is then on two of them.
+    /// 2 with three or more brokers: an acknowledged record is then on two of them.
     fn min_insync_replicas(&self) -> String {
         if self.brokers >= 3 { "2" } else { "1" }.to_owned()
     }
 }
 
-/// The variable by which a running process is known to be a member of a local cluster: its folder.
+/// The environment variable that marks a running process as a member of a local cluster: its folder.
 pub const MARK: &str = "OTTLA_LOCAL_MEMBER";
 
 #[cfg(test)]

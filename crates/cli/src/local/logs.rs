@@ -17,7 +17,7 @@ pub async fn logs(layout: &Layout, names: &[String], lines: usize, follow: bool)
     let several = chosen.len() > 1;
     let mut seen = Vec::new();
     for &member in &chosen {
-        // What is added between these two lines is shown twice rather than never.
+        // Output that is added between these two lines is shown twice rather than never.
         seen.push(length(layout, member));
         let text = process::last_log_lines(layout, member, lines);
         if several {

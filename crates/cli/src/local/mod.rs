@@ -1,7 +1,7 @@
 //! `ottla local`: a cluster of processes on this machine, for people and for `make run`.
 //!
-//! `DIR/NAME/{pid,log,data}` for each member; `DIR/cluster.json` says how many there are. Members go on when this
-//! program ends, and are found again by their pid files.
+//! `DIR/NAME/{pid,log,data}` for each member; `DIR/cluster.json` has the number of members. Members keep running when
+//! this program ends, and are found again by their pid files.
 
 mod layout;
 mod logs;
@@ -19,16 +19,16 @@ pub use layout::Layout;
 
 #[derive(Subcommand)]
 pub enum LocalCommand {
-    /// Start members (all, where none is named) and wait until they are ready.
+    /// Start members (default: all) and wait until they are ready.
     Start {
         #[command(flatten)]
         at: At,
         /// Members: coordinator-1, broker-2, …
         names: Vec<String>,
-        /// Brokers of the cluster (3 where it is new).
+        /// Brokers of the cluster (3 if it is new).
         #[arg(long)]
         brokers: Option<u16>,
-        /// Coordinators of the cluster (3 where it is new; set for good by the first start).
+        /// Coordinators of the cluster (3 if it is new; fixed by the first start).
         #[arg(long)]
         coordinators: Option<u16>,
     },
@@ -38,7 +38,7 @@ pub enum LocalCommand {
         at: At,
         names: Vec<String>,
     },
-    /// Show what runs, and what it costs.
+    /// Show the running members, and their CPU and memory use.
     Status {
         #[command(flatten)]
         at: At,
@@ -51,10 +51,10 @@ pub enum LocalCommand {
         #[command(flatten)]
         at: At,
         names: Vec<String>,
-        /// Lines of each, from the end.
+        /// Number of last lines of each.
         #[arg(long, default_value_t = 100)]
         lines: usize,
-        /// Go on showing what is added.
+        /// Keep showing new output.
         #[arg(long, short)]
         follow: bool,
     },

@@ -1,7 +1,7 @@
 //! Processes by their pid files: starting, recognising, signalling and measuring them.
 //!
-//! A pid file may outlive its process, and its number may belong to another by then: a process counts as a member only
-//! where its own environment says so.
+//! A pid file may outlive its process, and another process may have its number: a process counts as a member only if
+//! its own environment names that member.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal};
 
 use super::layout::{Layout, MARK, Member};
 
-/// Starts a member in a process group of its own, so that neither Ctrl-C nor the end of the terminal reaches it.
+/// Starts a member in its own process group, so that Ctrl-C and the end of the terminal do not affect it.
 pub fn spawn(layout: &Layout, member: Member) -> Result<Child> {
     use std::os::unix::process::CommandExt as _;
 
@@ -46,9 +46,9 @@ pub fn spawn(layout: &Layout, member: Member) -> Result<Child> {
 /// A binary that was built with this one.
 fn beside_this(name: &str) -> Result<std::path::PathBuf> {
     let this = std::env::current_exe()?.canonicalize()?;
-    let path = this.parent().context("this program lies in a directory")?.join(name);
+    let path = this.parent().context("this program is in a directory")?.join(name);
     if !path.exists() {
-        bail!("{} is not there: it is built with this program by `make build`", path.display());
+        bail!("{} does not exist: `make build` builds it together with this program", path.display());
     }
     Ok(path)
 }
@@ -68,7 +68,7 @@ fn is_member(pid: Pid, folder: &Path) -> bool {
     environment.split(|&byte| byte == 0).any(|entry| entry == wanted.as_bytes())
 }
 
-/// Sends a signal; a process that is gone already is no error.
+/// Sends a signal; it is not an error if the process has already ended.
 pub fn signal(pid: Pid, signal: Signal) -> Result<()> {
     match rustix::process::kill_process(pid, signal) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),

@@ -11,11 +11,11 @@ use crate::kafka;
 use crate::out;
 use crate::progress::Progress;
 
-/// Longer than any start here takes, and short enough to be waited for: a start of six takes a second.
+/// Longer than any start of a local cluster, and short enough to wait for: a start of six members takes a second.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often a member that is not ready is asked again.
+/// Interval of the requests to a member that is not ready.
 const POLL: Duration = Duration::from_millis(10);
-/// How long a member may take to answer one question.
+/// Timeout of one request to a member.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub async fn start(layout: &Layout, names: &[String]) -> Result<()> {
@@ -46,13 +46,13 @@ pub async fn start(layout: &Layout, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Ends the members that this start began, so that a failed one leaves nothing behind; says which.
+/// Stops the members that this start began, so that a failed start leaves no process; returns their names.
 fn end(started: Vec<(Member, Child)>) -> String {
     let names: Vec<String> = started.iter().map(|(member, _)| member.to_string()).collect();
     for (member, mut child) in started {
         // One that ended by itself is reaped by the wait.
         if let Err(error) = child.kill().and_then(|()| child.wait().map(drop)) {
-            return format!("{member} could not be ended and still runs: {error}");
+            return format!("{member} could not be stopped and still runs: {error}");
         }
     }
     format!("ended again: {}", names.join(", "))

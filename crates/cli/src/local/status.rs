@@ -1,4 +1,4 @@
-//! What runs, in which role, and what it costs.
+//! The running members, their roles, and their CPU and memory use.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::layout::{Layout, Member};
 use super::process;
 use crate::{kafka, out, quorum};
 
-/// How long the roles may take to be found out: a cluster that is half down should still show its status at once.
+/// Timeout for finding the roles: a cluster that is half down should still show its status at once.
 const ROLE_TIMEOUT: Duration = Duration::from_millis(500);
 
 struct Row {

@@ -10,7 +10,7 @@ use super::process;
 use crate::out;
 use crate::progress::Progress;
 
-/// A controlled shutdown is bounded below this; whoever takes longer hangs.
+/// A controlled shutdown is bounded below this time; a member that takes longer hangs.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
 
@@ -19,14 +19,14 @@ pub async fn stop(layout: &Layout, names: &[String]) -> Result<()> {
     let running: Vec<(Member, Pid)> =
         chosen.iter().filter_map(|member| Some((*member, process::running(layout, *member)?))).collect();
     if running.is_empty() {
-        out!("nothing of {} runs", layout.dir.display());
+        out!("no member of {} runs", layout.dir.display());
         return Ok(());
     }
     let (coordinators, brokers): (Vec<_>, Vec<_>) =
         running.into_iter().partition(|(member, _)| matches!(member, Member::Coordinator(_)));
     let mut progress = Progress::new(Duration::from_millis(300));
     let mut hung = Vec::new();
-    // Brokers first: to go cleanly they need somebody who moves their leaderships.
+    // Brokers first: their controlled shutdown needs the coordinators, which move their leaderships.
     for group in [brokers, coordinators] {
         for (_, pid) in &group {
             process::signal(*pid, Signal::TERM)?;
@@ -41,7 +41,7 @@ pub async fn stop(layout: &Layout, names: &[String]) -> Result<()> {
     bail!("{} did not end within {} s and had to be killed", hung.join(", "), STOP_TIMEOUT.as_secs())
 }
 
-/// Waits until all are gone; kills and names those that do not go.
+/// Waits until all have ended; kills those that do not end, and returns their names.
 async fn wait_gone(layout: &Layout, group: &[(Member, Pid)], progress: &mut Progress) -> Result<Vec<String>> {
     let deadline = tokio::time::Instant::now() + STOP_TIMEOUT;
     loop {

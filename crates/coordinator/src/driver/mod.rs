@@ -120,7 +120,7 @@ pub fn start(config: DriverConfig, member: Member<RocksDbStore>) -> Result<Runni
     let thread = std::thread::Builder::new().name("driver".to_owned());
     let spawned = thread.spawn(move || {
         if let Err(error) = driver.run(&inputs) {
-            tracing::error!("{error}: this coordinator stops here");
+            tracing::error!("{error}: this coordinator stops");
             // Not an exit: nothing may be written any more, not even on the way out.
             std::process::abort();
         }

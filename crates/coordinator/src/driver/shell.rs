@@ -137,7 +137,7 @@ impl Shell {
             let _ = handle.send_blocking(Input::SnapshotMade(disk.make_snapshot(conf_state)));
         });
         if let Err(error) = spawned {
-            tracing::warn!("no thread for a snapshot: {error}");
+            tracing::warn!("cannot start a thread for a snapshot: {error}");
             self.events.push(Event::SnapshotFailed);
         }
     }
@@ -176,7 +176,7 @@ impl Sink for Shell {
             Output::Published(view) => self.view.set(view),
             Output::Watch { watcher, update } => {
                 if self.watchers.get(&watcher).is_some_and(|updates| !updates.send(update)) {
-                    tracing::warn!("a watcher is too slow, or gone: it has to start over");
+                    tracing::warn!("a watcher is too slow, or gone: its stream ends");
                     self.watchers.remove(&watcher);
                     self.events.push(Event::WatchClosed(watcher));
                 }

@@ -331,7 +331,7 @@ async fn forward_events(prefix: Path, from: Revision, mut watching: Watching, ev
                 continue;
             }
             Some(WatchUpdate::Snapshot(_)) => {
-                Status::out_of_range(format!("what changed since revision {from} is no longer known"))
+                Status::out_of_range(format!("the changes since revision {from} are no longer available"))
             }
             None => Status::aborted("too slow: watch again"),
         };

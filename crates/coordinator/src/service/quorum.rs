@@ -80,7 +80,7 @@ impl Assembly {
             return Ok(Some(frame.payload));
         }
         if self.parts.len() + frame.payload.len() > ASSEMBLED_BYTES_MAX {
-            return Err(Status::resource_exhausted("a raft message that never ends"));
+            return Err(Status::resource_exhausted("a raft message is too long"));
         }
         self.parts.extend_from_slice(&frame.payload);
         Ok(frame.last.then(|| std::mem::take(&mut self.parts).freeze()))
@@ -102,7 +102,7 @@ impl Quorum for QuorumService {
 
     async fn raft(&self, request: Request<Streaming<RaftFrame>>) -> Result<Response<RaftClosed>, Status> {
         if !self.takes_raft {
-            return Err(Status::permission_denied("members talk over the peer port"));
+            return Err(Status::permission_denied("members must use the peer port"));
         }
         let Some(formed) = self.shared.formed() else {
             return Err(Status::unavailable("the first start is not finished"));

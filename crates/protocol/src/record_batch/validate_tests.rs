@@ -1,4 +1,4 @@
-//! Batches that must pass and batches that must not, by the names of what is wrong with them.
+//! Batches that must pass and batches that must be refused, by the name of the error.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ottla_model::{ErrorCode, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs};
@@ -463,7 +463,8 @@ fn however_large_a_batch_may_be_what_it_unpacks_to_has_a_ceiling() {
 
 #[test]
 fn mutated_batches_are_judged_without_a_panic() {
-    // With the CRC repaired, so that the walk itself is what is tested: it may accept, but never panic or run away.
+    // With a repaired CRC, so that the records are parsed: the parser may accept them, but must not panic or run
+    // without end.
     for &codec in Compression::ALL {
         let valid = plain().compression(codec).build().unwrap();
         ottla_test_support::each_seed(0..2_000, |seed| {

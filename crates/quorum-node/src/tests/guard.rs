@@ -1,4 +1,4 @@
-//! What cannot be applied is not proposed; what was proposed nevertheless, by whomever, ends nobody.
+//! A transaction that cannot be applied is not proposed; a committed one that cannot be applied ends no member.
 
 use bytes::Bytes;
 use ottla_consensus::log_store::HardState;
@@ -89,7 +89,7 @@ fn a_change_that_is_too_large_has_a_definite_error_and_nothing_else_suffers() {
     assert!(node.view().revision > revision);
 }
 
-/// A1: an entry that nobody could decode ended every member, at each start again.
+/// A1: an entry that could not be decoded ended every member, at each restart again.
 #[test]
 fn an_entry_that_cannot_be_read_is_skipped() {
     let mut store = Store::default();

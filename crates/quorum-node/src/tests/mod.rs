@@ -1,4 +1,4 @@
-//! The node over a store in memory, alone in its quorum: what it takes commits at once.
+//! The node over a store in memory, alone in its quorum: every proposal commits at once.
 
 mod guard;
 mod peers;
@@ -14,12 +14,12 @@ use ottla_model::{ClusterId, CoordinatorId, IncarnationId, MonotonicMs, Timestam
 use crate::{BrokenRules, Event, HistoryLimits, Node, NodeConfig, Output, Sink, Voter};
 use store::Store;
 
-/// Keeps everything that a node wants.
+/// Keeps all outputs of a node.
 #[derive(Default)]
 struct Outputs {
     all: Vec<Output>,
     sent: Vec<Outgoing>,
-    /// So many snapshots find no room on their way.
+    /// This number of snapshots is dropped by the full queue.
     lost_snapshots: u32,
 }
 

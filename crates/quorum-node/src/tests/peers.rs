@@ -27,7 +27,7 @@ impl Peers {
         self.nodes[at].flush(now, &mut self.outputs[at]).expect("memory");
     }
 
-    /// A tick of everybody who is not away, and all that follows.
+    /// A tick of every member that is not away, and all its consequences.
     fn tick(&mut self, away: Option<usize>) {
         self.ms += 50;
         for at in (0..3).filter(|at| Some(*at) != away) {

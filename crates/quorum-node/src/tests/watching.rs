@@ -1,4 +1,4 @@
-//! What a watcher at a revision gets.
+//! The updates of a watcher from a revision.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ fn publish(watchers: &mut Watchers, revision: u64, out: &mut Outputs) {
     watchers.publish(Changes { revision: Revision(revision), changes: [].into() }, out);
 }
 
-/// Revisions that the watcher was told of; a snapshot counts a thousand more.
+/// Revisions that the watcher received; a snapshot counts a thousand more.
 fn told(out: &Outputs, of: u64) -> Vec<u64> {
     let revision = |output: &Output| match output {
         Output::Watch { watcher, update } if watcher.0 == of => Some(match update {

@@ -59,7 +59,7 @@ pub type Pacing<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 #[derive(Debug, thiserror::Error)]
 pub enum CleanError {
     /// The log was closed, cut or lost segments, or the caller wanted no more. It may be tried again.
-    #[error("the cleaning was given up")]
+    #[error("the cleaning was cancelled")]
     Aborted,
     #[error("{file}: not a record batch at byte {position}")]
     Corrupt { file: PathBuf, position: u64 },

@@ -161,10 +161,7 @@ pub trait File: Send + Sync + 'static {
     fn read_exact_at(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
         let read = self.read_at(buffer, position)?;
         if read < buffer.len() {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the file ends before the bytes that were asked for",
-            ));
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends before the requested bytes"));
         }
         Ok(())
     }

@@ -174,7 +174,7 @@ impl<E: Env> Log<E> {
         now: TimestampMs,
     ) -> Result<Appended, AppendError> {
         if header.size_bytes() != batch.len() || header.last_offset_delta < 0 {
-            return Err(AppendError::Invalid { position: 0, reason: "the header is another batch's".to_owned() });
+            return Err(AppendError::Invalid { position: 0, reason: "the header belongs to another batch".to_owned() });
         }
         self.append_parsed_as_leader(batch, &mut [header], leader_epoch, now)
     }
@@ -274,7 +274,7 @@ impl<E: Env> Log<E> {
                 (Ok(piece), None) => Some(piece),
                 // Batches that are in the log stay there; the rest is fetched again, and refused again if need be.
                 (Err(error), Some(all)) => {
-                    tracing::warn!(directory = %self.directory.display(), %error, "a part of what was fetched is appended");
+                    tracing::warn!(directory = %self.directory.display(), %error, "only a part of the fetched records is appended");
                     return Ok(all);
                 }
                 (Err(error), None) => return Err(error),

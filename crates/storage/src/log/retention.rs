@@ -51,7 +51,7 @@ impl<E: Env> Log<E> {
         if let Some((_active, closed)) = self.segments.split_last_mut() {
             for segment in closed.iter_mut().filter(|segment| segment.take_index_damage()) {
                 let path = place.path(segment.base_offset, file_name::LOG);
-                tracing::warn!(file = %path.display(), "rebuilding the segment's indexes: an entry was wrong");
+                tracing::warn!(file = %path.display(), "rebuilding the segment's indexes: an entry is wrong");
                 segment.rebuild_indexes(place, &place.env.open(&path, crate::env::OpenMode::Read)?, interval)?;
             }
         }

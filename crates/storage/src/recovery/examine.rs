@@ -182,7 +182,7 @@ impl<E: Env> Opening<'_, '_, E> {
         let path = self.log.place().path(segment.base_offset, file_name::LOG);
         tracing::warn!(
             file = %path.display(), position, cut_bytes = segment.size_bytes.saturating_sub(position),
-            "cutting what was left of an append"
+            "cutting off the remains of an append"
         );
         self.cut_bytes += u64::from(segment.size_bytes.saturating_sub(position));
         let file = self.log.env.open(&path, OpenMode::Write)?;

@@ -341,7 +341,7 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         let file = place.env.open(&path, OpenMode::Read)?;
         let end = segment.activate(place, &file)?;
         match end {
-            None => tracing::warn!(file = %path.display(), "examining a segment that should have been closed cleanly"),
+            None => tracing::warn!(file = %path.display(), "checking a segment that should have been closed cleanly"),
             // Left from a failed roll: the segment before continued beyond it.
             Some(end) if is_empty && end > base => {
                 if let Some(left_over) = self.log.segments.pop() {
@@ -360,7 +360,7 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         if log.log_start > log.log_end {
             tracing::warn!(
                 directory = %log.directory.display(), log_start = %log.log_start, log_end = %log.log_end,
-                "the log ends before its start's checkpoint: starting over there"
+                "the log ends before its log start checkpoint: restarting it there"
             );
             let log_start = log.log_start;
             log.start_over(log_start, log_start)?;

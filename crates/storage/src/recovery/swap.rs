@@ -39,7 +39,7 @@ pub(super) fn finish<E: Env>(env: &E, directory: &Path) -> Result<(), Fault> {
         env.remove_file_if_there(&path)?;
     }
     let (Some(first), Some(end)) = (swaps.iter().map(|(offset, _)| *offset).min(), end) else { return Ok(()) };
-    tracing::info!(directory = %directory.display(), %first, %end, "finishing a compaction that was interrupted");
+    tracing::info!(directory = %directory.display(), %first, %end, "finishing an interrupted compaction");
     for name in &names {
         if let Some((offset, kind)) = file_name::parse(name)
             && file_name::SEGMENT_KINDS.contains(&kind)

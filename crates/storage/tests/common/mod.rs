@@ -1,4 +1,4 @@
-//! What the tests of the log share.
+//! Helpers of the tests of the log.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::ops::ControlFlow;
@@ -105,8 +105,8 @@ pub fn file_names<E: Env>(env: &E) -> Vec<String> {
     env.list(&directory()).unwrap().into_iter().map(|entry| entry.name).collect()
 }
 
-/// Cleans what may be cleaned below `stable`, whatever the ratio, within these limits; returns the cleaner's checkpoint and
-/// what came of it. Old files are removed at once.
+/// Cleans everything cleanable below `stable`, at any dirty ratio, within these limits; returns the cleaner's
+/// checkpoint and its result. Old files are removed at once.
 pub fn clean_within<E: Env>(
     env: &E,
     log: &mut Log<E>,
@@ -132,7 +132,7 @@ pub fn clean<E: Env>(env: &E, log: &mut Log<E>, checkpoint: Option<Offset>, now:
     clean_within(env, log, checkpoint, end, now, CleanerLimits::default()).unwrap().0
 }
 
-/// Records of keys and values; a value of None is a tombstone.
+/// Records with keys and values; a value of None is a tombstone.
 pub fn keyed(records: &[(&str, Option<&str>)], timestamp: i64) -> BatchBuilder {
     records.iter().fold(BatchBuilder::new(), |builder, (key, value)| {
         builder.record(TimestampMs(timestamp), Some(key.as_bytes()), value.map(str::as_bytes))

@@ -382,7 +382,7 @@ fn a_topic_that_grows_gets_replicas_as_brokers_join_and_elections_do_not_stop_it
     assert_eq!(created.topics[0].replication_factor, 1);
     cluster.start(2);
     assert_eq!(cluster.image.topic(TOPIC).expect("is there").replication_factor(), 2);
-    // A leader that was elected between two brokers finds what is left to do.
+    // A leader that was elected between two brokers finds the remaining work.
     cluster.change_leader();
     cluster.start(3);
     cluster.start(4);
@@ -401,12 +401,12 @@ fn a_topic_that_grows_gets_replicas_as_brokers_join_and_elections_do_not_stop_it
     }
     assert!(preferred.len() > 1, "{preferred:?}");
     assert_eq!(cluster.image.topic("fixed").expect("is there").replication_factor(), 1);
-    // What follows joins as anybody does.
+    // The new replicas join like any other.
     let members = [1, 2, 3].map(|id| cluster.member(id)).to_vec();
     assert_eq!(cluster.alter_isr(TOPIC, members), ErrorCode::None);
 }
 
-/// Fault B12: what a client sends again after a change of quorum leader was decided already.
+/// Fault B12: the request that a client repeats after a change of quorum leader was decided already.
 #[test]
 fn a_retry_is_answered_as_the_try_that_was_decided() {
     let mut cluster = Cluster::of(2);
@@ -445,7 +445,7 @@ fn a_retry_is_answered_as_the_try_that_was_decided() {
     let (first, again) = twice(&mut cluster, grow);
     assert_eq!(outcome(first), outcome(again));
     assert_eq!(cluster.image.topic("t").map(|topic| topic.partition_count()), Some(2));
-    // Deleted, and created by somebody else before the retry: that one stays.
+    // Deleted, and created by another client before the retry: the new topic stays.
     let delete = Request::DeleteTopics(DeleteTopics { topics: vec![TopicRef::Name("t".to_owned())] });
     let once = Request::Once(IdempotencyKey([99; 16]), Box::new(delete.clone()));
     let first = outcome(cluster.ask(once.clone()));

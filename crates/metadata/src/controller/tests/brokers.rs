@@ -66,7 +66,7 @@ fn ids_are_given_from_1001_on_and_a_retry_gets_the_same() {
     assert_eq!(first.epoch, BrokerEpoch::from(first.revision));
     let again = cluster.register(-1, 1, BrokerEpoch::NONE).expect("registers");
     assert_eq!((again.broker, again.epoch), (first.broker, first.epoch));
-    // An id that somebody chose by hand is not given out.
+    // An id that was configured by hand is not assigned.
     cluster.start(1002);
     assert_eq!(cluster.register(-1, 2, BrokerEpoch::NONE).expect("registers").broker, BrokerId(1003));
 }
@@ -111,7 +111,7 @@ fn a_dead_holder_that_was_reached_gives_way_at_once() {
     let mut cluster = Cluster::of(2);
     cluster.stop_running(1);
     cluster.probes.clear();
-    // The stream is away, the grace runs: the new process is looked at before it is refused.
+    // The stream is missing, the grace period runs: the holder is probed before the new process is refused.
     let register = Request::Register(cluster.registration(1, 200, BrokerEpoch::NONE));
     let id = cluster.send(register);
     assert!(!cluster.answers.contains_key(&id));
@@ -156,7 +156,7 @@ fn a_holder_that_cannot_be_reached_keeps_its_id_until_its_session_ends() {
     // The grace of a lost stream ends first; with it the challenge is won.
     cluster.run(200);
     assert!(matches!(cluster.answers.get(&id), Some(Answer::Register(Ok(_)))), "{:?}", cluster.answers.get(&id));
-    // A holder without any stream yet is waited for: the challenger is refused and asks again.
+    // A holder that has not opened a stream yet gets time: the challenger is refused and retries.
     let id = cluster.send(Request::Register(cluster.registration(1, 201, BrokerEpoch::NONE)));
     cluster.run(1_100);
     let refused = cluster.answers.remove(&id);
@@ -185,7 +185,7 @@ fn a_dead_process_is_fenced_within_milliseconds_and_controller_moves_with_it() {
     assert_eq!((cluster.image.controller(), cluster.image.controller_epoch().0), (Some(BrokerId(1)), 1));
     cluster.stop_running(1);
     cluster.answer_probes();
-    // One transaction takes it out and moves /controller.
+    // One transaction fences it and moves /controller.
     assert_eq!(cluster.proposals.len(), 1);
     cluster.commit_all();
     assert!(cluster.image.broker(BrokerId(1)).is_none());
@@ -211,7 +211,8 @@ fn a_fenced_incarnation_is_told_so() {
     assert_eq!(cluster.heartbeats[&stream].committed_revision, cluster.image.revision());
 }
 
-/// Scenario 23: a new quorum leader judges nobody by the time before it; a stalled one by none of its stall.
+/// Scenario 23: a new quorum leader fences no broker for time before its election, and a stalled one none for its
+/// stall.
 #[test]
 fn scenario_23_nobody_is_fenced_for_a_leaders_own_silence() {
     let mut cluster = Cluster::of(2);
@@ -225,7 +226,7 @@ fn scenario_23_nobody_is_fenced_for_a_leaders_own_silence() {
     cluster.commit_all();
     cluster.run(2_900);
     assert_eq!(cluster.image.broker_count(), 2, "a fresh timeout each");
-    // The leader stands still for a minute; its first input afterwards is a tick.
+    // The leader stalls for a minute; its first input afterwards is a tick.
     cluster.now.monotonic.0 += 60_000;
     cluster.run(50);
     assert_eq!(cluster.image.broker_count(), 2);
@@ -274,7 +275,7 @@ fn a_broker_that_shut_down_is_fenced_as_its_stream_ends() {
     assert_eq!((state.leader, isr(&state)), (BrokerId(2), vec![2, 3]));
     assert_eq!(isr(&cluster.state("t", 1)), [2, 3]);
     assert_eq!(cluster.image.controller(), Some(BrokerId(2)));
-    // The others have yet to hear of it.
+    // The other brokers' images have not reached it yet.
     assert!(!cluster.answers.contains_key(&id));
     cluster.beat(2);
     cluster.beat(3);
@@ -297,7 +298,7 @@ fn a_shutdown_waits_for_a_replica_that_may_catch_up_and_hands_over_as_it_joins()
     let mut cluster = Cluster::of(2);
     cluster.create("t", &[&[1, 2]], &[]);
     cluster.create("alone", &[&[1]], &[]);
-    // The follower goes to the ELR, but it may lack what the leader alone has: it is not handed over to.
+    // The follower joins the ELR, but it may lack records that only the leader has: it does not get the leadership.
     let one = vec![cluster.member(1)];
     assert_eq!(cluster.alter_isr("t", one), ErrorCode::None);
     let epoch = cluster.brokers[&1].epoch;
@@ -320,7 +321,7 @@ fn a_shutdown_waits_for_a_replica_that_may_catch_up_and_hands_over_as_it_joins()
     let both = vec![cluster.member(1), cluster.member(2)];
     assert_eq!(cluster.alter_isr("t", both), ErrorCode::NewLeaderElected);
     assert_eq!(cluster.state("t", 0).leader, BrokerId(2));
-    // What nobody else has stays; nothing more will move.
+    // Partitions without another replica stay; nothing more will move.
     assert_eq!(ask(&mut cluster), (1, true));
     assert_eq!(isr(&cluster.state("t", 0)), [2]);
     assert_eq!(cluster.state("alone", 0).leader, BrokerId(1));
@@ -342,7 +343,7 @@ fn a_shutdown_is_asked_for_by_the_broker_itself_and_ends_where_it_stays() {
     cluster.run(30_000);
     assert_eq!(cluster.state("t", 0).leader, BrokerId(2));
     assert!(cluster.image.broker(BrokerId(1)).is_some_and(|broker| broker.shutting_down));
-    // Asked again: it has its time again, whoever leads the quorum.
+    // A repeated request gets its time again, on any quorum leader.
     cluster.change_leader();
     cluster.commit_all();
     cluster.run(59_000);

@@ -43,7 +43,7 @@ fn topics_are_created_and_grow_while_a_broker_is_down() {
     let Answer::CreatePartitions(outcomes) = answer else { panic!("not the answer") };
     assert_eq!(outcomes.topics[0].refusal, None);
     assert_eq!(cluster.state("t", 6).replicas.len(), 3);
-    // By hand as well; with nobody alive among them as Kafka refuses it.
+    // With manual assignments too; one without a live broker is refused, as in Kafka.
     assert_eq!(create(&mut cluster, new_topic("named", &[&[3, 1, 2]], &[])), None);
     assert_eq!(cluster.state("named", 0).leader, BrokerId(1));
     let refusal = create(&mut cluster, new_topic("dead", &[&[3]], &[])).expect("refused");
@@ -96,7 +96,7 @@ fn an_unregistered_broker_is_gone_until_it_registers_again() {
     assert_eq!(create(&mut cluster, placed("t", 1)), None);
 }
 
-/// What an ISR still names is remembered: an unclean return is known as one after UnregisterBroker too.
+/// A record that an ISR still refers to is kept: an unclean return is detected after UnregisterBroker too.
 #[test]
 fn unregistering_forgets_nothing_that_an_isr_rests_on() {
     let mut cluster = Cluster::of(2);

@@ -1,5 +1,5 @@
-//! A controller with a tree that applies what it proposes, and brokers that are nothing but their heartbeats. After
-//! every entry the image is compared with one that is built from the tree, and the invariants are checked.
+//! A controller with a tree that applies its proposals, and brokers that only send heartbeats. After every entry the
+//! image is compared with one that is built from the tree, and the invariants are checked.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(super) struct Broker {
 pub(super) struct Cluster {
     pub config: ControllerConfig,
     pub tree: Tree,
-    /// A second member's: made of the bytes of the entries.
+    /// A second member's tree, built from the bytes of the entries.
     copy: Tree,
     pub image: Arc<Image>,
     pub controller: Controller,
@@ -117,7 +117,7 @@ impl Cluster {
         self.probes.extend(effects.probes);
     }
 
-    /// One input, without committing what follows.
+    /// One input, without committing its proposals.
     pub fn step(&mut self, input: Input) {
         let effects = self.controller.step(self.now, input);
         self.take(effects);
@@ -222,7 +222,7 @@ impl Cluster {
         self.answers.remove(&id).unwrap_or_else(|| panic!("{id:?} is not answered"))
     }
 
-    /// Sends a request that is answered as soon as what is in flight now is committed, and no more than that.
+    /// Sends a request that is answered as soon as the entries in flight are committed, without committing later ones.
     pub fn ask_uncommitted(&mut self, request: Request) -> Answer {
         let id = self.send(request);
         while !self.answers.contains_key(&id) && self.commit_one() {}
@@ -288,7 +288,7 @@ impl Cluster {
         registered.epoch
     }
 
-    /// The broker beats, with its image as far as it follows, and answers what it is probed for.
+    /// The broker sends a heartbeat, with its image as far as it follows, and answers probes.
     pub fn beat(&mut self, id: i32) {
         let revision = self.image.revision();
         let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.runs) else { return };
@@ -356,7 +356,7 @@ impl Cluster {
         self.step(Input::StreamClosed { stream });
     }
 
-    /// Another coordinator becomes quorum leader: what was proposed and not committed is lost.
+    /// Another coordinator becomes quorum leader: uncommitted proposals are lost.
     pub fn change_leader(&mut self) {
         self.proposals.clear();
         self.answers.clear();
@@ -406,7 +406,7 @@ impl Cluster {
         IsrMember { broker: BrokerId(id), epoch }
     }
 
-    /// What a partition's leader asks for, by the state as it is.
+    /// An ISR change of a partition's leader, based on the current state.
     pub fn isr_request(&self, topic: &str, isr: Vec<IsrMember>) -> AlterPartitions {
         let state = self.state(topic, 0);
         let change = AlterPartition {
@@ -426,7 +426,7 @@ impl Cluster {
         }
     }
 
-    /// The error of an ISR change that the leader asks for.
+    /// The error of an ISR change of the leader.
     pub fn alter_isr(&mut self, topic: &str, isr: Vec<IsrMember>) -> ErrorCode {
         let request = self.isr_request(topic, isr);
         let (error, result) = self.alter(request);

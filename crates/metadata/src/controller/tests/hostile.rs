@@ -248,7 +248,7 @@ fn what_is_proposed_for_any_request_applies_on_every_member() {
     );
 }
 
-/// Fault A1 as it was seen: `kafka-configs --alter --entity-type groups --entity-name <1,010 × g>`.
+/// Fault A1 as it was observed: `kafka-configs --alter --entity-type groups --entity-name <1,010 × g>`.
 #[test]
 fn a_group_whose_name_makes_no_path_is_refused() {
     let mut cluster = Cluster::of(1);
@@ -261,7 +261,7 @@ fn a_group_whose_name_makes_no_path_is_refused() {
     assert_eq!(refusal.error, ErrorCode::InvalidRequest);
 }
 
-/// Fault A6 as it was seen: IncrementalAlterConfigs of 3.9 MB each on one broker with unknown keys.
+/// Fault A6 as it was observed: IncrementalAlterConfigs of 3.9 MB each on one broker with unknown keys.
 #[test]
 fn configurations_of_one_broker_do_not_grow_past_what_a_watch_event_holds() {
     let mut cluster = Cluster::of(1);

@@ -33,7 +33,7 @@ impl Run {
         format!("topic-{}", self.random.below(TOPICS))
     }
 
-    /// Some of the registered brokers' registrations that were asked for are answered; those brokers run then.
+    /// Some of the pending registrations are answered; those brokers then run.
     fn collect_registrations(&mut self) {
         let answers = std::mem::take(&mut self.cluster.answers);
         for answer in answers.into_values() {
@@ -173,14 +173,15 @@ impl Run {
         self.collect_registrations();
     }
 
-    /// Everybody comes back, cleanly where the process still runs; then every partition whose ISR or ELR is alive leads.
+    /// All brokers return, cleanly if their process still runs; then every partition with a live ISR or ELR member has
+    /// a leader.
     fn heal(&mut self) {
         self.cluster.commit_all();
         self.cluster.reachable = true;
         for broker in self.cluster.brokers.values_mut() {
             broker.follows = true;
         }
-        // Whoever does not run is silent for a session.
+        // Brokers that do not run are silent for a session.
         self.cluster.run(4_500);
         self.collect_registrations();
         for id in 1..=i32::try_from(BROKERS).expect("small") {
@@ -227,7 +228,7 @@ fn random_inputs_keep_every_invariant_and_everything_comes_to_rest() {
         elections += run.cluster.elections;
         states_with_elr += run.cluster.states_with_elr;
     });
-    // The runs reach what they are meant to look at.
+    // The runs must reach the states that the test is about.
     assert!(
         !ottla_test_support::runs_at_least(60) || elections > 1_000 && states_with_elr > 500,
         "{elections} elections, {states_with_elr} states with an ELR"

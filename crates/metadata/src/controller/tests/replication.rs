@@ -1,4 +1,4 @@
-//! ISR changes, elections, and what an unclean shutdown is worth.
+//! ISR changes, elections, and the effects of an unclean shutdown.
 
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch};
 
@@ -6,7 +6,7 @@ use super::harness::*;
 use crate::controller::*;
 use crate::image::{ConfigEntity, IsrMember};
 
-/// Scenario 4: a follower's fetches of its former life make it look caught up.
+/// Scenario 4: fetches of a follower's former incarnation make it look caught up.
 #[test]
 fn scenario_4_a_former_life_does_not_join_the_isr() {
     let mut cluster = Cluster::of(2);
@@ -17,13 +17,13 @@ fn scenario_4_a_former_life_does_not_join_the_isr() {
     cluster.start(2);
     let leader = cluster.member(1);
     assert_eq!(cluster.alter_isr("t", vec![leader, former]), ErrorCode::IneligibleReplica);
-    // Nor a newcomer of whom the leader knows no epoch.
+    // Nor a new member whose epoch the leader does not know.
     let unknown = IsrMember { epoch: BrokerEpoch::NONE, ..former };
     assert_eq!(cluster.alter_isr("t", vec![leader, unknown]), ErrorCode::IneligibleReplica);
     let current = cluster.member(2);
     assert_eq!(cluster.alter_isr("t", vec![leader, current]), ErrorCode::None);
     assert_eq!(cluster.state("t", 0).isr, [leader, current]);
-    // Who is in already may stay without.
+    // A current member may stay without an epoch.
     let unknown = vec![leader, unknown];
     assert_eq!(cluster.alter_isr("t", unknown), ErrorCode::None);
     assert_eq!(cluster.state("t", 0).isr, [leader, current]);
@@ -68,7 +68,8 @@ fn scenario_5_fenced_leaving_and_unready_replicas_are_ineligible() {
     assert_eq!(isr(&cluster.state("t", 0)), [1]);
 }
 
-/// Scenario 6: the last in-sync replica crashes and returns; it alone may lead, for nobody has more.
+/// Scenario 6: the last in-sync replica crashes and returns; only it may lead, because no other replica has more
+/// records.
 #[test]
 fn scenario_6_the_last_replica_standing_returns() {
     let mut cluster = Cluster::of(2);
@@ -224,7 +225,7 @@ fn scenario_33_a_replaced_disk_does_not_lead_after_another_restart_either() {
     assert!(cluster.state("t", 0).is_sole_member(BrokerId(1)), "what it was in is remembered");
 }
 
-/// Scenario 7: a leader's ISR change is refused with an error that lets it tell what to do.
+/// Scenario 7: an ISR change is refused with an error that tells the leader its next action.
 #[test]
 fn scenario_7_isr_changes_are_refused_with_kafkas_errors() {
     let mut cluster = Cluster::of(3);
@@ -303,7 +304,7 @@ fn resigning_hands_over_where_somebody_can_take_it() {
     let state = cluster.state("t", 0);
     assert_eq!((state.leader, isr(&state)), (BrokerId(2), vec![2]));
     assert_eq!(cluster.state("alone", 0).leader, BrokerId(1));
-    // A follower whose disk does not answer holds nobody up either.
+    // A follower whose disk does not answer delays no acknowledgement either.
     cluster.create("u", &[&[2, 1]], &[]);
     let follows = ResignLeadership { partitions: vec![cluster.id_of("u", 0)], ..resign.clone() };
     cluster.ask(Request::ResignLeadership(follows));
@@ -314,7 +315,7 @@ fn resigning_hands_over_where_somebody_can_take_it() {
     assert!(matches!(answer, Answer::ResignLeadership(Resigned { error: ErrorCode::StaleBrokerEpoch, .. })));
 }
 
-/// What a disk that failed held must not be counted on, however little is left.
+/// The log on a failed disk must not count, however few replicas are left.
 #[test]
 fn a_lost_copy_is_no_candidate() {
     let mut cluster = Cluster::of(3);
@@ -330,10 +331,10 @@ fn a_lost_copy_is_no_candidate() {
     assert_eq!((isr(&state), state.elr.clone()), (vec![1, 3], vec![BrokerId(2)]));
     let state = give_up(&mut cluster, 3, ResignReason::Offline);
     assert_eq!((isr(&state), state.elr.clone()), (vec![1], vec![BrokerId(2)]));
-    // The last member's disk failed: the ELR has what is committed.
+    // The last member's disk failed: the ELR has all committed records.
     let state = give_up(&mut cluster, 1, ResignReason::Offline);
     assert_eq!((state.leader, isr(&state), state.elr.clone()), (BrokerId(2), vec![2], vec![]));
-    // And what it leads alone: it stays named, and nobody leads, until it comes back (fault B4).
+    // The partitions that it leads alone: it stays in the ISR, without a leader, until it returns (fault B4).
     let state = give_up(&mut cluster, 2, ResignReason::Offline);
     assert_eq!((state.leader, isr(&state)), (BrokerId::NONE, vec![2]));
     assert!(state.is_offline(BrokerId(2), cluster.member(2).epoch));
@@ -354,7 +355,7 @@ fn an_elr_member_with_a_damaged_log_leaves_the_elr_before_it_makes_a_new_one() {
     let clean = cluster.brokers[&2].epoch;
     let last = cluster.brokers[&1].epoch;
     cluster.start_after(2, clean);
-    // 2 leads by the ELR as soon as it is back: what is damaged is said at once.
+    // Broker 2 leads from the ELR as soon as it is back, and reports its damaged log at once.
     let state = resign(&mut cluster, 2, ResignReason::Lost);
     assert_eq!((state.leader, state.elr.clone()), (BrokerId::NONE, vec![]));
     assert_eq!(isr(&state), [1], "the one that was last");
@@ -389,7 +390,8 @@ fn resign(cluster: &mut Cluster, id: i32, reason: ResignReason) -> std::sync::Ar
     cluster.state("t", 0)
 }
 
-/// A log that is gone leads in no later life, where others hold the partition too; one that nobody else holds does.
+/// If others hold the partition too, a replica with a lost log leads in no later incarnation; if it is the only one, it
+/// leads.
 #[test]
 fn a_last_member_that_lost_its_log_does_not_lead() {
     let mut cluster = Cluster::of(2);
@@ -435,7 +437,7 @@ fn set_min_isr(cluster: &mut Cluster, entity: ConfigEntity, value: Option<&str>)
     assert_eq!(outcomes.entities[0].1, None);
 }
 
-/// From the change on the HW moves with one member: who is not it may lack what is committed then.
+/// From the change on the HW moves with one member: other replicas may lack records that are committed then.
 #[test]
 fn a_lower_min_isr_ends_the_elr() {
     for entity in [ConfigEntity::topic("t"), ConfigEntity::default_broker(), ConfigEntity::broker(BrokerId(1))] {
@@ -544,7 +546,7 @@ fn a_new_leader_elects_what_the_old_one_left() {
     assert_eq!(cluster.state("t", 0).leader, BrokerId(1));
 }
 
-/// Scenario 25: another's entry comes in between; what does not hold any more is not answered as if it did.
+/// Scenario 25: another entry comes in between; a decision that became invalid must not be answered as a success.
 #[test]
 fn scenario_25_a_refused_proposal_answers_nobody_with_success() {
     let mut cluster = Cluster::of(1);
@@ -557,7 +559,7 @@ fn scenario_25_a_refused_proposal_answers_nobody_with_success() {
     cluster.step(Input::Dropped { entry });
     assert_eq!(cluster.answers.remove(&first), Some(Answer::Unavailable));
     assert_eq!(cluster.answers.remove(&second), Some(Answer::Unavailable));
-    // The second expects what the first would have written, and is refused by every member.
+    // The second one expects the result of the first one, and is refused by every member.
     let (entry, transaction) = cluster.proposals.pop_front().expect("proposed");
     let revision = ottla_model::Revision(cluster.tree.revision().0 + 1);
     let refused = cluster.tree.apply(revision, &transaction).expect_err("does not fit");

@@ -1,4 +1,5 @@
-//! Dates of the proleptic Gregorian calendar and days since 1970-01-01, in UTC; times and durations as Kafka's tools take them.
+//! Dates of the proleptic Gregorian calendar and days since 1970-01-01, in UTC; times and durations as Kafka's tools
+//! take them.
 
 /// Counted from 0000-03-01, so that a leap day is the last of its year.
 const DAYS_BEFORE_EPOCH: i64 = 719_468;
@@ -34,7 +35,8 @@ fn days_of(year: i64, month: i64, day: i64) -> Option<i64> {
     }
 }
 
-/// Milliseconds since 1970 of `2026-11-21T09:16:58.656`, with `Z`, `+01`, `+0100` or `+01:00` behind it; without, it is UTC.
+/// Milliseconds since 1970 of `2026-11-21T09:16:58.656`, with `Z`, `+01`, `+0100` or `+01:00` behind it; without, it is
+/// UTC.
 pub fn timestamp_ms(text: &str) -> Option<i64> {
     let (date, rest) = text.split_once('T')?;
     let (time, offset_ms) = match rest.find(['+', '-', 'Z']) {

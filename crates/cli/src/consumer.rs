@@ -116,7 +116,8 @@ impl Reading {
         }
         let mut running = JoinSet::new();
         for share in shares {
-            // Answers of one connection come in order, so a fetch that waits would hold up the others: each worker has its own.
+            // Answers of one connection come in order, so a fetch that waits would hold up the others: each worker has
+            // its own.
             let client = Client::new(kafka.client().config().clone());
             running.spawn(read(client, topic.to_owned(), share, isolation_level, sender.clone()));
         }

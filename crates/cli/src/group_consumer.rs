@@ -1,5 +1,5 @@
-//! A member of a consumer group that reads one topic: begins at the committed positions, commits every few seconds, before it gives its share
-//! up, and at the end.
+//! A member of a consumer group that reads one topic: begins at the committed positions, commits every few seconds,
+//! before it gives its share up, and at the end.
 //!
 //! The committed position covers the records that were returned to the caller: a record counts as read when the next
 //! one is requested. With a named partition the consumer is no member, as with Kafka's consumers: it reads that

@@ -199,8 +199,8 @@ impl Kafka {
         Ok(descriptions)
     }
 
-    /// The partitions of a topic, which is created where it does not exist and the brokers allow it; each has a leader, or
-    /// had none for as long as the client tries.
+    /// The partitions of a topic, which is created where it does not exist and the brokers allow it; each has a leader,
+    /// or had none for as long as the client tries.
     pub async fn partitions(&self, topic: &str) -> Result<Vec<PartitionId>, KafkaError> {
         let patience = self.client.config().retry_timeout;
         let mut progress = Progress::new(Duration::from_secs(1));

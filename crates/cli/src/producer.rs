@@ -1,7 +1,7 @@
 //! Lines in, records out: the common part of `ottla produce` and `kafka-console-producer`.
 //!
-//! The producer is idempotent where it acknowledges at all: a batch that is sent again after a lost answer is appended once.
-//! Batches of one partition go one after the other, those of different partitions together.
+//! The producer is idempotent where it acknowledges at all: a batch that is sent again after a lost answer is appended
+//! once. Batches of one partition go one after the other, those of different partitions together.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -49,7 +49,8 @@ impl Default for Settings {
     }
 }
 
-/// Records of one round that go to one partition are sent as one batch up to this size: below the 1 MiB that brokers take.
+/// Records of one round that go to one partition are sent as one batch up to this size: below the 1 MiB that brokers
+/// take.
 const BATCH_BYTES_MAX: usize = 512 * 1_024;
 /// Records that wait between the reader and the sender.
 pub const QUEUE_RECORDS: usize = 10_000;

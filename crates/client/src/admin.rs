@@ -230,8 +230,8 @@ impl Client {
         Ok(view.topics.into_values().collect())
     }
 
-    /// Describes topics, or all of them, with their ELRs where the broker knows DescribeTopicPartitions. Topics that do not exist come back with
-    /// their error.
+    /// Describes topics, or all of them, with their ELRs where the broker knows DescribeTopicPartitions. Topics that do
+    /// not exist come back with their error.
     pub async fn describe_topics(&self, topics: Option<&[&str]>) -> Result<Vec<DescribedTopic>, ClientError> {
         let names: Vec<String> = match topics {
             Some(topics) => topics.iter().map(|topic| (*topic).to_owned()).collect(),

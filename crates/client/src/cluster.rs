@@ -31,7 +31,8 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
-    /// The defaults for a comma-separated list of bootstrap addresses; blanks around commas are ignored, a missing port is 9092.
+    /// The defaults for a comma-separated list of bootstrap addresses; blanks around commas are ignored, a missing port
+    /// is 9092.
     pub fn new(bootstrap: &str) -> Self {
         let addresses = bootstrap.split(',').map(str::trim).filter(|address| !address.is_empty());
         Self {

@@ -32,7 +32,8 @@ pub struct ConnectionConfig {
     /// The client id in brokers' logs.
     pub client_id: Option<String>,
     pub connect_timeout: Duration,
-    /// How long an answer may take, counted from when the request was written; its own waiting time (a fetch's `max_wait_ms`) included.
+    /// How long an answer may take, counted from when the request was written; its own waiting time (a fetch's
+    /// `max_wait_ms`) included.
     pub request_timeout: Duration,
     /// How many requests may wait for answers; more wait to be sent.
     pub in_flight_max: usize,
@@ -142,7 +143,8 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Connects to `host:port`; every address of the name is tried. Needs a tokio runtime, on which it spawns its reader.
+    /// Connects to `host:port`; every address of the name is tried. Needs a tokio runtime, on which it spawns its
+    /// reader.
     pub async fn connect(address: &str, config: ConnectionConfig) -> Result<Self, ClientError> {
         let connecting = tokio::time::timeout(config.connect_timeout, TcpStream::connect(address)).await;
         let stream = match connecting {
@@ -195,7 +197,8 @@ impl Connection {
         self.shared.is_closed()
     }
 
-    /// Sends the frame that `encode` makes for a correlation id (length prefix included) and returns the answer's frame (without it).
+    /// Sends the frame that `encode` makes for a correlation id (length prefix included) and returns the answer's frame
+    /// (without it).
     pub async fn send(&self, encode: impl FnOnce(i32) -> Result<Bytes, CodecError>) -> Result<Bytes, ClientError> {
         self.send_within(self.config.request_timeout, encode).await
     }
@@ -334,8 +337,8 @@ impl Connection {
         }
     }
 
-    /// Fetches; the records of the answer are slices of its frame. `replica_timeout` semantics are the caller's: the broker may take
-    /// `max_wait_ms` of the request before it answers.
+    /// Fetches; the records of the answer are slices of its frame. `replica_timeout` semantics are the caller's: the
+    /// broker may take `max_wait_ms` of the request before it answers.
     pub async fn fetch(&self, version: i16, request: &FetchRequest) -> Result<FetchResponse<Bytes>, ClientError> {
         let client_id = self.config.client_id.as_deref();
         let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));

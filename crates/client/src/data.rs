@@ -73,8 +73,9 @@ fn with_topic(version: i16, topic: &TopicView) -> (i16, TopicRef) {
 }
 
 impl Client {
-    /// Appends one batch to a partition. `acks` is −1, 0 or 1; `timeout` is how long the leader may wait for replicas. Tries again after errors
-    /// that pass; after an unknown outcome only if the batch is a producer's with sequence numbers, which brokers do not append twice.
+    /// Appends one batch to a partition. `acks` is −1, 0 or 1; `timeout` is how long the leader may wait for replicas.
+    /// Tries again after errors that pass; after an unknown outcome only if the batch is a producer's with sequence
+    /// numbers, which brokers do not append twice.
     pub async fn produce(
         &self,
         topic: &str,
@@ -137,7 +138,8 @@ impl Client {
         }
     }
 
-    /// Reads records from `offset` on. No records is an answer too: nothing came within `max_wait`. The first batch may begin before `offset`.
+    /// Reads records from `offset` on. No records is an answer too: nothing came within `max_wait`. The first batch may
+    /// begin before `offset`.
     pub async fn fetch(
         &self,
         topic: &str,
@@ -195,7 +197,8 @@ impl Client {
         Err(ClientError::refused(answer.error))
     }
 
-    /// The first offset at or after a time. Kafka's special times: −1 the end (high watermark), −2 the start, −3 the largest timestamp.
+    /// The first offset at or after a time. Kafka's special times: −1 the end (high watermark), −2 the start, −3 the
+    /// largest timestamp.
     pub async fn list_offsets(
         &self,
         topic: &str,

@@ -77,7 +77,8 @@ impl ClientError {
             | Self::NoCommonVersion { .. }
             | Self::NoBootstrap
             | Self::NoSuchPartition { .. } => Outcome::NotSent,
-            // The broker decides whether it was done in time; it says only that it took too long (after an append, for instance).
+            // The broker decides whether it was done in time; it says only that it took too long (after an append, for
+            // instance).
             Self::Refused {
                 code:
                     ErrorCode::RequestTimedOut
@@ -94,7 +95,8 @@ impl ClientError {
         }
     }
 
-    /// Whether the same request may succeed later. It says nothing about whether sending it twice is harmless: see [`ClientError::outcome`].
+    /// Whether the same request may succeed later. It says nothing about whether sending it twice is harmless: see
+    /// [`ClientError::outcome`].
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Connect { .. }

@@ -63,7 +63,8 @@ pub struct GroupMember {
 }
 
 impl Client {
-    /// All groups, by name, of which the brokers know; with states or types, only those. Names are Kafka's (`Stable`, `classic`), in any case.
+    /// All groups, by name, of which the brokers know; with states or types, only those. Names are Kafka's (`Stable`,
+    /// `classic`), in any case.
     pub async fn list_groups(&self, states: &[String], types: &[String]) -> Result<Vec<ListedGroup>, ClientError> {
         let request = ListGroupsRequest::default()
             .with_states_filter(states.iter().map(|state| text(state)).collect())

@@ -1,8 +1,9 @@
 //! A small async Kafka client.
 //!
-//! - [`Connection`]: one TCP connection to one broker; correlation ids, pipelining with a bound, time-outs. Replica fetching uses it directly.
-//! - [`Client`]: a cluster by its bootstrap addresses; versions negotiated, leaders cached and refreshed, requests retried where a
-//!   retry is safe. The command-line tools and the end-to-end tests use it.
+//! - [`Connection`]: one TCP connection to one broker; correlation ids, pipelining with a bound, time-outs. Replica
+//!   fetching uses it directly.
+//! - [`Client`]: a cluster by its bootstrap addresses; versions negotiated, leaders cached and refreshed, requests
+//!   retried where a retry is safe. The command-line tools and the end-to-end tests use it.
 //! - [`Membership`]: a member of a consumer group; and administration of groups, offsets, configurations and log
 //!   directories.
 //! - [`ClientError`]: distinguishes requests that certainly were not executed from those that may have been.

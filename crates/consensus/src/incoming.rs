@@ -14,8 +14,8 @@ use raft::{Raft, Storage};
 use crate::log_store::Snapshot;
 use crate::membership::Membership;
 
-/// A term may be ahead of this member's by as many elections as an ensemble without rest holds in three months. An attacker would
-/// have to send 2^38 messages, each of which is written to the disk, to come near the greatest term.
+/// A term may be ahead of this member's by as many elections as an ensemble without rest holds in three months. An
+/// attacker would have to send 2^38 messages, each of which is written to the disk, to come near the greatest term.
 const TERM_JUMP_MAX: u64 = 1 << 24;
 /// Terms are added to; the greatest one leaves room.
 const TERM_MAX: u64 = 1 << 62;
@@ -72,8 +72,8 @@ impl Incoming {
         CoordinatorId(self.message.from)
     }
 
-    /// The snapshot that it carries: the owner reads it before [`crate::Member::receive`], because a snapshot that cannot be read
-    /// must not become the state machine.
+    /// The snapshot that it carries: the owner reads it before [`crate::Member::receive`], because a snapshot that
+    /// cannot be read must not become the state machine.
     pub fn snapshot(&self) -> Option<&Snapshot> {
         (self.message.get_msg_type() == MessageType::MsgSnapshot).then(|| self.message.get_snapshot())
     }

@@ -8,8 +8,8 @@
 //! - [`membership`]: the voters. [`read_index`]: linearizable reads that wait. [`snapshot`]: the format of a snapshot's
 //!   data.
 //!
-//! Layer 1: state + input → effects. No clock, thread, file, socket or entropy in here; time is counted in ticks, and the
-//! jitter of elections comes from a seed that the owner gives.
+//! Layer 1: state + input → effects. No clock, thread, file, socket or entropy in here; time is counted in ticks, and
+//! the jitter of elections comes from a seed that the owner gives.
 
 pub mod conformance;
 pub mod effects;

@@ -1,8 +1,9 @@
-//! One member of the quorum: input → [`Effects`]. See [`crate::effects`] for the order in which the owner carries them out.
+//! One member of the quorum: input → [`Effects`]. See [`crate::effects`] for the order in which the owner carries them
+//! out.
 //!
-//! Invariants: nothing is put in between [`Member::effects`] and [`Member::persisted`]; pre-vote and check-quorum are on, so that a
-//! member that was cut off neither deposes a leader when it comes back nor leads on alone; every number that Raft would draw from
-//! the thread's entropy comes from the seed instead.
+//! Invariants: nothing is put in between [`Member::effects`] and [`Member::persisted`]; pre-vote and check-quorum are
+//! on, so that a member that was cut off neither deposes a leader when it comes back nor leads on alone; every number
+//! that Raft would draw from the thread's entropy comes from the seed instead.
 
 use bytes::Bytes;
 use ottla_model::{CoordinatorId, Revision};
@@ -15,8 +16,8 @@ use crate::jitter::Jitter;
 use crate::log_store::{Bridge, LogStore, StoreError};
 use crate::membership::Membership;
 
-/// How many ticks at most a member waits before it campaigns once it *knows* that there is no leader: a few, so that the members do
-/// not all campaign in the same instant.
+/// How many ticks at most a member waits before it campaigns once it *knows* that there is no leader: a few, so that
+/// the members do not all campaign in the same instant.
 const LEADER_GONE_TICKS_MAX: usize = 4;
 /// Number of these short-timeout campaigns: the votes may be split, and the other members may not know yet that the
 /// leader is gone.
@@ -91,7 +92,8 @@ pub enum ProposalRefused {
     Busy,
 }
 
-/// Where the proposed entries will be, if they commit: an entry of another term at one of these revisions means that they did not.
+/// Where the proposed entries will be, if they commit: an entry of another term at one of these revisions means that
+/// they did not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Proposed {
     pub term: u64,
@@ -221,7 +223,8 @@ impl<S: LogStore> Member<S> {
             raft.election_elapsed = 0;
             // As the library does on its own time-out; it refuses only where it already leads.
             let _ = self.node.campaign();
-            // Also where the role stays the same (a second campaign in the same term): a split vote must not repeat itself.
+            // Also where the role stays the same (a second campaign in the same term): a split vote must not repeat
+            // itself.
             self.drawn_for = None;
             self.hurried_campaigns = self.hurried_campaigns.saturating_sub(1);
         } else {
@@ -253,7 +256,8 @@ impl<S: LogStore> Member<S> {
         }
     }
 
-    /// Proposes `entries`, in order, as one message: they commit together or, after a change of leader, from some point on not at all.
+    /// Proposes `entries`, in order, as one message: they commit together or, after a change of leader, from some point
+    /// on not at all.
     pub fn propose(&mut self, entries: Vec<Bytes>) -> Result<Proposed, ProposalRefused> {
         self.assert_nothing_pending();
         if !self.is_leader() {
@@ -459,7 +463,8 @@ impl<S: LogStore> Member<S> {
 fn outgoing(messages: Vec<Message>) -> Vec<Outgoing> {
     // Writing to memory fails only for a message above 2 GiB, which the limits above exclude.
     let mut outgoing: Vec<Outgoing> = messages.into_iter().filter_map(Outgoing::new).collect();
-    // The library walks a hash map of members: their order differs from run to run, that of one member's messages does not.
+    // The library walks a hash map of members: their order differs from run to run, that of one member's messages does
+    // not.
     outgoing.sort_by_key(|message| message.to);
     outgoing
 }

@@ -1,5 +1,5 @@
-//! A log store in memory, for tests and simulation. It knows which writes were synced: [`MemoryStore::crash`] loses the others, as a
-//! machine without power would.
+//! A log store in memory, for tests and simulation. It knows which writes were synced: [`MemoryStore::crash`] loses the
+//! others, as a machine without power would.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Three members on a network in memory: election, replication, restart, snapshots, losses, and the order of persistence and promises.
+//! Three members on a network in memory: election, replication, restart, snapshots, losses, and the order of
+//! persistence and promises.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,8 +1,9 @@
 //! How an empty disk comes to vote.
 //!
-//! A disk that never voted has no memory that it might have lost. So it may join the quorum of its first start when every other
-//! configured member says that its disk is empty too, or when one of them, formed already, remembers this very disk from then. A
-//! disk that a formed member does not know, under an id that it does know, has replaced one that voted: it is refused by name.
+//! A disk that never voted has no memory that it might have lost. So it may join the quorum of its first start when
+//! every other configured member says that its disk is empty too, or when one of them, formed already, remembers this
+//! very disk from then. A disk that a formed member does not know, under an id that it does know, has replaced one that
+//! voted: it is refused by name.
 //!
 //! Where no list was configured: without an id, a quorum of one; with one, the first broker hands over its list.
 

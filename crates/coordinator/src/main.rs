@@ -15,8 +15,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// The driver has its own thread; everything else waits for sockets.
 const WORKER_THREADS: usize = 1;
 
-/// One member of Ottla's metadata quorum. Configured by COORDINATOR_* (and cp-zookeeper's ZOOKEEPER_*) variables, a properties file,
-/// or key=value flags; later ones win in the order file, environment, flags.
+/// One member of Ottla's metadata quorum. Configured by COORDINATOR_* (and cp-zookeeper's ZOOKEEPER_*) variables, a
+/// properties file, or key=value flags; later ones win in the order file, environment, flags.
 #[derive(Parser, Debug)]
 #[command(name = "ottla-coordinator", version)]
 struct Arguments {

@@ -26,7 +26,8 @@ use crate::shared::Shared;
 
 /// Bound of the messages that wait for one peer: the most that Raft has in flight, and its heartbeats.
 pub const QUEUED_MESSAGES_MAX: usize = 256;
-/// Larger messages are cut into frames of this size, so that a snapshot does not hold up a heartbeat's connection for long.
+/// Larger messages are cut into frames of this size, so that a snapshot does not hold up a heartbeat's connection for
+/// long.
 const FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// Frames between the queue and the transport: few, so that the queue is where messages wait.
 const FRAMES_IN_TRANSIT_MAX: usize = 8;

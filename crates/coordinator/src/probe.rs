@@ -13,7 +13,8 @@ use tokio::net::TcpStream;
 
 use crate::driver::DriverHandle;
 
-/// Of an ApiVersions response, the tag under which a broker puts the 16 bytes of its incarnation. Kafka's own tags count from 0.
+/// Of an ApiVersions response, the tag under which a broker puts the 16 bytes of its incarnation. Kafka's own tags
+/// count from 0.
 pub const INCARNATION_TAG: u32 = 10_001;
 /// A broker that serves every API of Kafka answers in 2 KiB.
 const ANSWER_BYTES_MAX: u32 = 64 * 1024;

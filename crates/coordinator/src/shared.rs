@@ -143,7 +143,8 @@ impl Shared {
         token
     }
 
-    /// A Raft stream of `sender` begins, and its former one ends. The stream ends when the token that comes back is cancelled.
+    /// A Raft stream of `sender` begins, and its former one ends. The stream ends when the token that comes back is
+    /// cancelled.
     pub fn begin_stream(&self, sender: CoordinatorId) -> CancellationToken {
         let token = CancellationToken::new();
         if let Some(former) = self.raft_streams.lock().incoming.insert(sender, token.clone()) {

@@ -1,4 +1,5 @@
-//! Coordinators in one process, on loopback, with their own disks: elections, decisions, restarts, snapshots, lost disks.
+//! Coordinators in one process, on loopback, with their own disks: elections, decisions, restarts, snapshots, lost
+//! disks.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;

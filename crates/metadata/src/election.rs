@@ -1,4 +1,5 @@
-//! How the state of one partition changes: its ISR, ELR and leader together (Kafka's `PartitionChangeBuilder`, KIP-966).
+//! How the state of one partition changes: its ISR, ELR and leader together (Kafka's `PartitionChangeBuilder`,
+//! KIP-966).
 //!
 //! Rules:
 //! - A leader that is in the ISR and active stays the leader. Otherwise the first replica, in order of preference, that

@@ -16,8 +16,8 @@ pub const MAX_NODE_BYTES: usize = 4 * 1024 * 1024;
 /// entity's, percent-encoded.
 pub const MAX_PATH_BYTES: usize = 1024;
 
-/// The name of a group, client, user or address that a configuration is for: percent-encoded and with its parents it still
-/// is a path.
+/// The name of a group, client, user or address that a configuration is for: percent-encoded and with its parents it
+/// still is a path.
 pub const MAX_ENTITY_NAME_BYTES: usize = 300;
 
 /// All configurations of one entity together. The longest useful value is a list of throttled replicas: 100,000 of
@@ -33,8 +33,8 @@ pub const MAX_CONFIGS_PER_ENTITY: usize = 2_000;
 /// Topics, partitions or entities that one request may name or make: Kafka's bound on the records of one operation.
 pub const MAX_ITEMS_PER_REQUEST: usize = 10_000;
 
-/// Replicas of one partition: the states of 500 partitions, which change in one entry when a broker is fenced, stay within
-/// [`MAX_TRANSACTION_BYTES`] with it.
+/// Replicas of one partition: the states of 500 partitions, which change in one entry when a broker is fenced, stay
+/// within [`MAX_TRANSACTION_BYTES`] with it.
 pub const MAX_REPLICATION_FACTOR: i32 = 256;
 
 /// Registered brokers, live or not: each is in every Metadata response.
@@ -43,8 +43,8 @@ pub const MAX_BROKERS: usize = 10_000;
 /// Endpoints of one broker: one for each listener.
 pub const MAX_ENDPOINTS: usize = 64;
 
-/// The name of a listener, a host, a rack, a security protocol: host names have at most 253 bytes, and Kafka's strings at
-/// most 32,767, which a longer rack would break in every Metadata response.
+/// The name of a listener, a host, a rack, a security protocol: host names have at most 253 bytes, and Kafka's strings
+/// at most 32,767, which a longer rack would break in every Metadata response.
 pub const MAX_REGISTRATION_TEXT_BYTES: usize = 255;
 
 /// The address that a coordinator shows to operators; a longer one is cut.

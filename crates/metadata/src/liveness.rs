@@ -19,8 +19,9 @@ pub const FIRST_PROBE_DELAY: Duration = Duration::from_millis(300);
 /// How often an incarnation that was never reached is dialled again, so that its end will be seen at once.
 pub const LEARN_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often a broker is dialled whose stream has ended while its address proves nothing. A process that is being killed
-/// closes one socket after the other: its listener may still take a connection, and reset it, after the stream has ended.
+/// How often a broker is dialled whose stream has ended while its address proves nothing. A process that is being
+/// killed closes one socket after the other: its listener may still take a connection, and reset it, after the stream
+/// has ended.
 pub const REPROBE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The incarnations that this coordinator has reached by dialling: only for these does a refused connection prove

@@ -68,7 +68,8 @@ struct Turns {
     start: usize,
     taken: usize,
     round: usize,
-    /// Whose turn it is to lead, counted apart: racks lead every few rounds only, and their brokers must still alternate.
+    /// Whose turn it is to lead, counted apart: racks lead every few rounds only, and their brokers must still
+    /// alternate.
     lead: usize,
 }
 

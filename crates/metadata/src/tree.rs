@@ -50,8 +50,9 @@ impl Path {
     }
 
     /// A path that the node kinds build from parts that were checked before: topic names, numbers, names of entities
-    /// within [`crate::limits`]. Anything else gives the root, where no node can be created, set or deleted: a transaction
-    /// with it is refused where it is made, and is never proposed to members that could not read it (fault A1).
+    /// within [`crate::limits`]. Anything else gives the root, where no node can be created, set or deleted: a
+    /// transaction with it is refused where it is made, and is never proposed to members that could not read it (fault
+    /// A1).
     pub(crate) fn built(text: String) -> Self {
         Self::new(&text).unwrap_or_else(|_| Self::root())
     }

@@ -1,8 +1,9 @@
-//! The metrics of a process: counters, gauges and histograms in one registry, which shows them to Prometheus and describes
-//! them for `docs/metrics.md`.
+//! The metrics of a process: counters, gauges and histograms in one registry, which shows them to Prometheus and
+//! describes them for `docs/metrics.md`.
 //!
 //! A metric is made once, when the process starts, and is a cheap handle: to count costs one relaxed add, to time a
-//! request two. A page costs a step for each metric, never for each partition, and takes no lock that the data path takes.
+//! request two. A page costs a step for each metric, never for each partition, and takes no lock that the data path
+//! takes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,8 +14,8 @@ use prometheus::core::{AtomicI64, AtomicU64, Collector, Desc, GenericCounter, Ge
 use prometheus::proto::MetricFamily;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, TextEncoder};
 
-/// Upper bounds of the histograms of durations, in seconds: from a page-cache append to a stall that people notice. Four
-/// bounds per factor of ten; more would cost memory and lines for each API.
+/// Upper bounds of the histograms of durations, in seconds: from a page-cache append to a stall that people notice.
+/// Four bounds per factor of ten; more would cost memory and lines for each API.
 const DURATION_BOUNDS_S: &[f64] =
     &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
@@ -163,8 +164,8 @@ impl Registry {
         format!("{}_{name}", self.prefix)
     }
 
-    /// A name that was taken before is a mistake of the program, which `docs/metrics.md`'s test finds: the second metric
-    /// counts and is not shown.
+    /// A name that was taken before is a mistake of the program, which `docs/metrics.md`'s test finds: the second
+    /// metric counts and is not shown.
     fn register(&self, name: &str, kind: &'static str, labels: &[&str], help: &str, metric: impl Collector + 'static) {
         let is_new = self.inner.register(Box::new(metric)).is_ok();
         debug_assert!(is_new, "metric {name} is registered twice or has a bad name");

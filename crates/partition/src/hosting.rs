@@ -40,8 +40,8 @@ pub fn choose_log(found: &[FoundLog], topic_id: TopicId, rules: BrokenRules) -> 
 /// Why there may be no log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AbsentLog {
-    /// Every directory is the one that it was: the log was never made, or its end, back to its beginning, was lost with the host's
-    /// power.
+    /// Every directory is the one that it was: the log was never made, or its end, back to its beginning, was lost with
+    /// the host's power.
     NeverMade,
     /// A directory could not be opened: the log may be there.
     DirectoryMissing,
@@ -93,7 +93,8 @@ fn counts_on(local: BrokerId, state: &PartitionState) -> bool {
     state.isr_member(local).is_some_and(|member| !member.is_lost()) || state.elr.contains(&local)
 }
 
-/// A damaged log gives way only where a copy of the leader's takes its place. Without a leader it stays: people may repair it.
+/// A damaged log gives way only where a copy of the leader's takes its place. Without a leader it stays: people may
+/// repair it.
 fn may_start_over(local: BrokerId, state: &PartitionState, elr_may: bool) -> bool {
     let is_in_elr = state.elr.contains(&local) && !elr_may;
     state.has_leader() && state.leader != local && !state.in_isr(local) && !is_in_elr

@@ -231,8 +231,8 @@ impl<E: Env, A: Ack> Replica<E, A> {
         Ok((appended, effects))
     }
 
-    /// Whether everything below `next_offset` is replicated. If not, the answer that `ack` makes waits for it: a retry of a batch that
-    /// is not replicated yet waits as the original does (scenario 15).
+    /// Whether everything below `next_offset` is replicated. If not, the answer that `ack` makes waits for it: a retry
+    /// of a batch that is not replicated yet waits as the original does (scenario 15).
     pub fn wait_for_replicas(&mut self, next_offset: Offset, ack: impl FnOnce() -> A) -> bool {
         let is_replicated = self.high_watermark() >= next_offset;
         if !is_replicated {
@@ -246,8 +246,8 @@ impl<E: Env, A: Ack> Replica<E, A> {
         self.produces.len()
     }
 
-    /// Serves a fetch. A follower's news move its progress, and by it the high watermark, before the log is read: the answer then
-    /// carries the new one. The effects count also where the read fails.
+    /// Serves a fetch. A follower's news move its progress, and by it the high watermark, before the log is read: the
+    /// answer then carries the new one. The effects count also where the read fails.
     pub fn fetch(
         &mut self,
         fetch: &Fetch,

@@ -71,7 +71,8 @@ pub fn eligible_epoch(image: &Image, broker: BrokerId) -> Option<BrokerEpoch> {
 pub struct BrokerNews {
     /// The process or the address is new: connections to it must be opened again.
     pub is_other: bool,
-    /// Its replicas may have caught up while they were not eligible, and say nothing more: their leaders here are ticked.
+    /// Its replicas may have caught up while they were not eligible, and say nothing more: their leaders here are
+    /// ticked.
     pub became_active: bool,
 }
 
@@ -99,8 +100,8 @@ pub struct DirectoryUse {
     pub partitions: usize,
 }
 
-/// The place of the directory where a new log goes: the one that works and holds the fewest; one that is full or cordoned only if there
-/// is no other. None if none works.
+/// The place of the directory where a new log goes: the one that works and holds the fewest; one that is full or
+/// cordoned only if there is no other. None if none works.
 pub fn directory_for_new_log(directories: impl Iterator<Item = DirectoryUse>) -> Option<usize> {
     let working = directories.enumerate().filter(|(_, directory)| !directory.is_failed);
     let cost = |directory: &DirectoryUse| (directory.is_cordoned, directory.is_full, directory.partitions);
@@ -268,8 +269,8 @@ impl<L: Found> Replicas<L> {
     ) {
         let Some(Some(unopened)) = self.hosted.get(&id) else { return };
         let (found, absent) = (unopened.found.as_ref().map(L::facts), unopened.absent);
-        // An ISR entry of this very registration does not say that the log was made in this life: a last member that registers again
-        // is elected under its new epoch, before it could say that its log is gone.
+        // An ISR entry of this very registration does not say that the log was made in this life: a last member that
+        // registers again is elected under its new epoch, before it could say that its log is gone.
         let epoch = BrokerEpoch::NONE;
         if absent == AbsentLog::DirectoryMissing
             || host(local.id, epoch, state, found, absent, local.rules) != Hosting::StartOver
@@ -292,8 +293,8 @@ impl<L: Found> Replicas<L> {
         unopened.filter(|(_, unopened)| unopened.impairment() == impairment).map(|(id, _)| *id).collect()
     }
 
-    /// Whether directories that were replaced may become ordinary ones: the quorum counts on nothing that was lost with them. Until
-    /// then every start finds that they are new (scenario 33).
+    /// Whether directories that were replaced may become ordinary ones: the quorum counts on nothing that was lost with
+    /// them. Until then every start finds that they are new (scenario 33).
     pub fn may_claim_replaced(&self) -> bool {
         self.is_current && self.impaired(Impairment::Lost).is_empty()
     }

@@ -1,8 +1,8 @@
 //! The state of one replica, and how its role follows the tree.
 //!
 //! Invariants:
-//! - the role follows the tree: leader and follower exist only for the leader epoch that the tree named last, and only with an open
-//!   log; everything that waited in an earlier leader epoch has ended;
+//! - the role follows the tree: leader and follower exist only for the leader epoch that the tree named last, and only
+//!   with an open log; everything that waited in an earlier leader epoch has ended;
 //! - a state is taken up only if its partition epoch is not older than the last one.
 
 use std::io;
@@ -215,8 +215,8 @@ impl<E: Env, A: Ack> Replica<E, A> {
 
     // ---- its role
 
-    /// The tree has a state for this partition: the role follows. A state that is older than the last one is ignored: it may have
-    /// waited for a disk that stalled.
+    /// The tree has a state for this partition: the role follows. A state that is older than the last one is ignored:
+    /// it may have waited for a disk that stalled.
     pub fn assume(
         &mut self,
         state: &Arc<PartitionState>,

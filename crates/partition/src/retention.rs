@@ -1,7 +1,8 @@
 //! Deletion of old segments, and of records by DeleteRecords.
 //!
-//! Both move the log's start. A leader's followers learn it with their next answer; their fetches are woken, so that the space is
-//! given up soon. DeleteRecords waits for the *low watermark*, the lowest log start of all replicas that live.
+//! Both move the log's start. A leader's followers learn it with their next answer; their fetches are woken, so that
+//! the space is given up soon. DeleteRecords waits for the *low watermark*, the lowest log start of all replicas that
+//! live.
 
 use std::io;
 
@@ -49,8 +50,8 @@ impl<E: Env, A: Ack> Replica<E, A> {
         Some(Retained { effects, log_start: (before, after), files, delay_ms })
     }
 
-    /// DeleteRecords: the log starts at `before` from now on, or at the high watermark for −1. The answer that `ack` makes is complete
-    /// when every live replica starts there. Also says whether the log's start moved.
+    /// DeleteRecords: the log starts at `before` from now on, or at the high watermark for −1. The answer that `ack`
+    /// makes is complete when every live replica starts there. Also says whether the log's start moved.
     ///
     /// # Errors
     /// Nothing was deleted, and `ack` was not called.

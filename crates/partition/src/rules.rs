@@ -1,7 +1,7 @@
 //! Which of the rules that keep data safe are in force.
 
-/// Switches for the simulation, which proves that it would notice a rule's absence. Everything else uses the default, in which every
-/// rule holds.
+/// Switches for the simulation, which proves that it would notice a rule's absence. Everything else uses the default,
+/// in which every rule holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BrokenRules {
     pub replication: ottla_replication::Rules,

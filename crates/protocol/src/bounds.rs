@@ -13,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use crate::api::Api;
 use crate::wire::{self, Reader, WireError};
 
-/// The most array elements in one request, nested ones counted. A decoded element takes 24 to 150 bytes, so that a quarter
-/// of a million stays below 40 MiB; a list of all partitions of the largest cluster has 100,000.
+/// The most array elements in one request, nested ones counted. A decoded element takes 24 to 150 bytes, so that a
+/// quarter of a million stays below 40 MiB; a list of all partitions of the largest cluster has 100,000.
 pub const ELEMENTS_MAX: u32 = 250_000;
 
 /// The most tagged fields in one request. Each unknown one costs a map node of half a KiB.

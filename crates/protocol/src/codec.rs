@@ -67,8 +67,8 @@ pub fn encode_request<R: Request>(
     Ok(out.freeze())
 }
 
-/// Decodes a response frame (without its length prefix); returns the correlation id with it. The peer is a broker of the
-/// cluster: its arrays are not held to [`bounds`].
+/// Decodes a response frame (without its length prefix); returns the correlation id with it. The peer is a broker of
+/// the cluster: its arrays are not held to [`bounds`].
 pub fn decode_response<R: Request>(version: i16, frame: Bytes) -> Result<(i32, R::Response), CodecError> {
     let api = api_of::<R>()?;
     let (correlation_id, start) = frame::parse_response_header(api, version, &frame)?;

@@ -58,7 +58,8 @@ impl RequestHeader {
     }
 }
 
-/// Reads the length prefix: how many bytes follow, at most `max_bytes`. An empty frame cannot hold a header and is refused.
+/// Reads the length prefix: how many bytes follow, at most `max_bytes`. An empty frame cannot hold a header and is
+/// refused.
 pub fn parse_length(prefix: [u8; LENGTH_BYTES], max_bytes: usize) -> Result<usize, FrameError> {
     let size = i32::from_be_bytes(prefix);
     let too_large = u32::try_from(size).map_or(true, |size| size as usize > max_bytes);
@@ -128,7 +129,8 @@ pub fn begin_request(
     out
 }
 
-/// Writes the length of a frame that a `begin_` function began. `extra_bytes` are sent after these and belong to the frame.
+/// Writes the length of a frame that a `begin_` function began. `extra_bytes` are sent after these and belong to the
+/// frame.
 pub fn finish(out: &mut BytesMut, extra_bytes: usize) {
     let length = (out.len() + extra_bytes).saturating_sub(LENGTH_BYTES);
     // No caller builds a frame beyond 2 GiB: fetch sizes and request sizes are 32-bit and bounded far below.
@@ -138,8 +140,8 @@ pub fn finish(out: &mut BytesMut, extra_bytes: usize) {
     }
 }
 
-/// Reads the correlation id and steps over the header of a response frame (without its length prefix); returns it with the
-/// position at which the body begins.
+/// Reads the correlation id and steps over the header of a response frame (without its length prefix); returns it with
+/// the position at which the body begins.
 pub fn parse_response_header(api: Api, version: i16, frame: &[u8]) -> Result<(i32, usize), WireError> {
     let mut reader = Reader::new(frame, 0);
     let correlation_id = reader.i32()?;

@@ -30,9 +30,9 @@ pub enum WireError {
 /// At most this many tagged fields at one place, as Kafka 4.4 has it. No schema defines more than a handful.
 pub const TAGGED_FIELDS_MAX: u32 = 10_000;
 
-/// The text of a string's bytes. Kafka's broker decodes leniently, and clients rely on it: client ids in Latin-1, blobs in
-/// the metadata of commits. Each byte that is not UTF-8 is read as `?`, so that a string keeps its length and a frame can be
-/// repaired in place ([`replace_not_utf8`]); Kafka puts U+FFFD there.
+/// The text of a string's bytes. Kafka's broker decodes leniently, and clients rely on it: client ids in Latin-1, blobs
+/// in the metadata of commits. Each byte that is not UTF-8 is read as `?`, so that a string keeps its length and a
+/// frame can be repaired in place ([`replace_not_utf8`]); Kafka puts U+FFFD there.
 pub fn text(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Cow::Borrowed(text),
@@ -241,7 +241,8 @@ impl<'a> Reader<'a> {
         self.nullable_array(flexible, element_min_bytes, max)?.ok_or(WireError::InvalidLength(-1))
     }
 
-    /// Walks the tagged fields at this place; `field` gets each tag and a reader over its bytes alone. Returns how many there were.
+    /// Walks the tagged fields at this place; `field` gets each tag and a reader over its bytes alone. Returns how many
+    /// there were.
     pub fn tagged_fields(
         &mut self,
         mut field: impl FnMut(u32, &mut Reader<'a>) -> Result<(), WireError>,

@@ -124,8 +124,8 @@ impl<S: QuorumStore> Node<S> {
         if leadership.is_deciding() {
             leadership.applied(now, Applied { revision, result, changes }, &tree, &image, out);
         } else if step.is_empty && step.term == leadership.term && self.member.role().role == Role::Leader {
-            // This leader's own first entry: the tree now has everything that was ever committed. Later entries of the same batch
-            // cannot exist, because only this controller would have proposed them.
+            // This leader's own first entry: the tree now has everything that was ever committed. Later entries of the
+            // same batch cannot exist, because only this controller would have proposed them.
             self.begin_deciding(now, out);
         }
     }

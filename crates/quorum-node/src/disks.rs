@@ -30,7 +30,8 @@ pub enum SenderError {
     OtherDisk { id: CoordinatorId, known: IncarnationId, shown: IncarnationId },
 }
 
-/// A sender must be another voter, with the disk that it always voted with. Of a voter that was never seen nothing is known yet.
+/// A sender must be another voter, with the disk that it always voted with. Of a voter that was never seen nothing is
+/// known yet.
 pub fn check_sender(
     image: &Image,
     voters: &BTreeMap<CoordinatorId, Voter>,

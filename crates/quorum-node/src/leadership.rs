@@ -145,8 +145,8 @@ impl Leadership {
         self.streams.remove(&stream);
     }
 
-    /// Executes the controller's effects. A proposal that the guard refuses answers the request that it was made for, and the
-    /// controller learns that it will never be applied.
+    /// Executes the controller's effects. A proposal that the guard refuses answers the request that it was made for,
+    /// and the controller learns that it will never be applied.
     fn execute(&mut self, now: Now, effects: Effects, mut request: Option<RequestId>, out: &mut impl Sink) {
         let mut refused = self.execute_once(now, effects, out);
         for _ in 0..REFUSAL_ROUNDS_MAX {

@@ -159,7 +159,8 @@ impl<S: QuorumStore> Node<S> {
         }
     }
 
-    /// Whether nothing happens between two heartbeats of Raft, so that the owner may sleep through the ticks between them.
+    /// Whether nothing happens between two heartbeats of Raft, so that the owner may sleep through the ticks between
+    /// them.
     pub fn may_sleep(&self) -> bool {
         self.member.role().leader.is_some() && !self.leadership.as_ref().is_some_and(Leadership::is_unsettled)
     }

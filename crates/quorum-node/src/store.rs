@@ -14,8 +14,8 @@ pub struct AppliedPlace {
 
 /// A log store whose state machine is the tree.
 ///
-/// A snapshot in [`LogStore::persist`] replaces the tree in the same batch. All writes go through one write-ahead log: a crash leaves a
-/// prefix of them, and a synced write takes every earlier one with it.
+/// A snapshot in [`LogStore::persist`] replaces the tree in the same batch. All writes go through one write-ahead log:
+/// a crash leaves a prefix of them, and a synced write takes every earlier one with it.
 pub trait QuorumStore: LogStore {
     /// The whole tree, at the applied place's revision.
     fn tree(&self) -> Result<Tree, StoreError>;

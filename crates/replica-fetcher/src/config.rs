@@ -6,15 +6,17 @@ use std::time::Duration;
 /// leadership yet, and learns of it within milliseconds. Kafka waits one second.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(10);
 
-/// The first and the longest pause between attempts to connect: a leader that restarts should find its followers waiting.
+/// The first and the longest pause between attempts to connect: a leader that restarts should find its followers
+/// waiting.
 pub const RECONNECT_MIN: Duration = Duration::from_millis(20);
 pub const RECONNECT_MAX: Duration = Duration::from_millis(250);
 
-/// The pause after the source refused a request as a whole: its image does not have this broker's registration yet, or its sessions
-/// are used up.
+/// The pause after the source refused a request as a whole: its image does not have this broker's registration yet, or
+/// its sessions are used up.
 pub const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 
-/// Fetches under way at a time: one that the source holds, one that ends it because it names partitions that came or went.
+/// Fetches under way at a time: one that the source holds, one that ends it because it names partitions that came or
+/// went.
 pub const FETCHES_UNDERWAY_MAX: usize = 2;
 
 /// The configuration of a fetcher's requests.
@@ -29,11 +31,12 @@ pub struct FetcherConfig {
     pub rules: BrokenRules,
 }
 
-/// Switches for the simulation, which proves that it would notice a rule's absence. Everything else uses the default, in which every
-/// rule holds.
+/// Switches for the simulation, which proves that it would notice a rule's absence. Everything else uses the default,
+/// in which every rule holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BrokenRules {
-    /// Broken: a change of a partition that waits for its leader's bounds, or for the end of a pause, drops the partition.
+    /// Broken: a change of a partition that waits for its leader's bounds, or for the end of a pause, drops the
+    /// partition.
     pub change_drops_waiting: bool,
     /// Broken: requests for log bounds that a broken connection left unanswered are not repeated.
     pub forget_questions_of_broken_connection: bool,

@@ -125,7 +125,8 @@ impl Link {
     }
 }
 
-/// Fetches from one source: see the [crate]. After every input call [`Fetcher::tick`], and again at [`Fetcher::deadline`].
+/// Fetches from one source: see the [crate]. After every input call [`Fetcher::tick`], and again at
+/// [`Fetcher::deadline`].
 pub struct Fetcher<H> {
     source: BrokerId,
     config: FetcherConfig,

@@ -7,9 +7,9 @@
 //! [`Followers`]. [`Assignments`] maps each partition to its fetcher.
 //!
 //! Invariants:
-//! - a partition that follows the source is in exactly one of three states: named in the source's session or about to be, paused until
-//!   a time, or asking for the leader's bounds. A change of its role keeps that state or restarts it; nothing but the end of its role
-//!   drops it (scenario 37);
+//! - a partition that follows the source is in exactly one of three states: named in the source's session or about to
+//!   be, paused until a time, or asking for the leader's bounds. A change of its role keeps that state or restarts it;
+//!   nothing but the end of its role drops it (scenario 37);
 //! - an answer is applied to the position that its own request named for the partition.
 
 mod assignments;

@@ -23,7 +23,8 @@ impl Session {
         self.id != 0
     }
 
-    /// Whether the source may hold the next request back: not the first of a session, because others can follow only its answer.
+    /// Whether the source may hold the next request back: not the first of a session, because others can follow only
+    /// its answer.
     pub fn may_wait(&self) -> bool {
         self.is_established() || self.is_refused
     }

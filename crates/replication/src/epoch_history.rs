@@ -95,8 +95,8 @@ impl EpochHistory {
     }
 
     /// The largest epoch that is not above `requested`, and where it ended: at the start of the next one, or at
-    /// `log_end` for the latest. An epoch older than all that are known ends where the oldest known one starts. None for
-    /// an epoch above all that are known, or for no epoch (Kafka's `LeaderEpochFileCache.endOffsetFor`).
+    /// `log_end` for the latest. An epoch older than all that are known ends where the oldest known one starts. None
+    /// for an epoch above all that are known, or for no epoch (Kafka's `LeaderEpochFileCache.endOffsetFor`).
     pub fn end_offset_for(&self, requested: LeaderEpoch, log_end: Offset) -> Option<EpochEnd> {
         let latest = self.latest()?;
         if !requested.is_known() || requested > latest.epoch {

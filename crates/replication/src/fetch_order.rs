@@ -46,7 +46,8 @@ impl AnswerBudget {
         self.bytes >= self.limits.max_bytes && !self.takes_large_batch()
     }
 
-    /// The next records may exceed every limit by one batch: without it a fetcher would never pass a batch that is larger.
+    /// The next records may exceed every limit by one batch: without it a fetcher would never pass a batch that is
+    /// larger.
     pub fn takes_large_batch(&self) -> bool {
         self.bytes == 0
     }

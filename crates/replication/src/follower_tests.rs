@@ -97,7 +97,8 @@ fn scenario_01_a_restarted_follower_keeps_what_is_above_its_hw() {
 
 #[test]
 fn scenario_02_the_same_offset_with_other_records_is_found() {
-    // Both lost their tails; the one with less (50) led epoch 1 and wrote up to 80. The other comes back with 80 of epoch 0.
+    // Both lost their tails; the one with less (50) led epoch 1 and wrote up to 80. The other comes back with 80 of
+    // epoch 0.
     let leads = Log::new(&[(0, 0), (1, 50)], 80);
     let mut own = Log::new(&[(0, 0)], 80);
     assert_eq!(reconcile(&leads, &mut own), [50]);
@@ -201,7 +202,8 @@ fn answers_to_a_former_position_are_dropped() {
     assert_eq!(follower.fetched(elsewhere, &answer(ErrorCode::None, None, 80), &log.epochs), FollowerAction::Ignore);
 }
 
-/// Found by the simulation: the same diverging answer twice, the second one after the log had grown to the same end again.
+/// Found by the simulation: the same diverging answer twice, the second one after the log had grown to the same end
+/// again.
 #[test]
 fn a_late_diverging_answer_does_not_cut_a_log_that_grew_to_the_same_end() {
     let mut log = Log::new(&[(0, 0), (1, 13)], 16);
@@ -253,7 +255,8 @@ fn scenario_12_a_follower_behind_the_leaders_log_start_starts_over_there() {
     assert_eq!(follower.high_watermark(), Offset(500), "the HW is never below the log's start");
 }
 
-/// Found by the simulation: the leader's log starts at 147 within its batch 145..=148; this one ends there, with another batch.
+/// Found by the simulation: the leader's log starts at 147 within its batch 145..=148; this one ends there, with
+/// another batch.
 #[test]
 fn scenario_12_a_log_that_ends_within_the_leaders_first_batch_starts_over() {
     let log = Log::new(&[(3, 0)], 147);

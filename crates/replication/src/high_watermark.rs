@@ -1,4 +1,5 @@
-//! The high watermark (HW): the offset below which every record is on all in-sync replicas, so that no election loses it.
+//! The high watermark (HW): the offset below which every record is on all in-sync replicas, so that no election loses
+//! it.
 
 use ottla_model::Offset;
 

@@ -2,8 +2,8 @@
 //! quorum.
 //!
 //! Owns the committed ISR and at most one proposal. Transitions: committed → pending expand or pending shrink
-//! ([`Isr::expand`], [`Isr::shrink`]) → committed, by the quorum's decision or newer metadata ([`Isr::commit`]), or back
-//! by a definite refusal ([`Isr::revert`]).
+//! ([`Isr::expand`], [`Isr::shrink`]) → committed, by the quorum's decision or newer metadata ([`Isr::commit`]), or
+//! back by a definite refusal ([`Isr::revert`]).
 //!
 //! The *maximal* ISR contains every member that the quorum may have committed: a member that is being added already
 //! counts, a member that is being removed still counts (KIP-497, scenario 7).

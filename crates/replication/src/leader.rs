@@ -1,7 +1,7 @@
 //! The leader of one partition: how far its followers are, which of them are in sync, and the high watermark (HW).
 //!
-//! Owns the progress of each follower, the ISR ([`Isr`]) and the HW for one leader epoch; a new leader epoch begins with a
-//! new [`Leader`]. The log is the caller's: it appends, then reports the log's end.
+//! Owns the progress of each follower, the ISR ([`Isr`]) and the HW for one leader epoch; a new leader epoch begins
+//! with a new [`Leader`]. The log is the caller's: it appends, then reports the log's end.
 //!
 //! Invariants:
 //! - HW = min log end over the maximal ISR and over caught-up followers that may join it (Kafka's
@@ -559,8 +559,8 @@ impl Leader {
         self.isr.committed().len() < self.effective_min_isr()
     }
 
-    /// Whether the HW has reached the start of this leader epoch. Before that a "latest" offset would go back behind one
-    /// that was answered by the former leader (`OFFSET_NOT_AVAILABLE`).
+    /// Whether the HW has reached the start of this leader epoch. Before that a "latest" offset would go back behind
+    /// one that was answered by the former leader (`OFFSET_NOT_AVAILABLE`).
     pub fn are_offsets_available(&self) -> bool {
         self.high_watermark.get() >= self.epoch_start
     }

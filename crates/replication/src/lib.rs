@@ -5,8 +5,8 @@
 //! the results ([`LeaderEffects`], [`FollowerAction`]). Start with [`Leader`] and [`Follower`].
 //!
 //! Invariants that this crate keeps:
-//! - the high watermark (HW) is the smallest log end over the *maximal* ISR (committed and pending), never falls while a
-//!   leader leads, and does not move while the committed ISR is below `min.insync.replicas` (KIP-966);
+//! - the high watermark (HW) is the smallest log end over the *maximal* ISR (committed and pending), never falls while
+//!   a leader leads, and does not move while the committed ISR is below `min.insync.replicas` (KIP-966);
 //! - a follower's progress counts for an ISR member only if it was reported under the broker epoch of that ISR entry
 //!   (KIP-903);
 //! - a log is truncated by leader epoch, never to the HW (KIP-101, KIP-279).

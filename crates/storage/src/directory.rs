@@ -180,10 +180,10 @@ impl<E: Env> LogDirectory<E> {
         Ok(())
     }
 
-    /// Reads and removes the clean-shutdown file: the broker epoch of the process that left it
-    /// ([`BrokerEpoch::NONE`] where it does not say), or none after an unclean end. It is gone from the disk before this
-    /// returns, so that no crash from now on looks clean. With `boot_id` the epoch is remembered as that of a registration in this
-    /// boot first: a start that is killed before it registers has lost nothing either.
+    /// Reads and removes the clean-shutdown file: the broker epoch of the process that left it ([`BrokerEpoch::NONE`]
+    /// where it does not say), or none after an unclean end. It is gone from the disk before this returns, so that no
+    /// crash from now on looks clean. With `boot_id` the epoch is remembered as that of a registration in this boot
+    /// first: a start that is killed before it registers has lost nothing either.
     pub fn take_clean_shutdown(&self, boot_id: Option<&str>) -> Result<Option<BrokerEpoch>, DirectoryError> {
         let path = self.path.join(clean_shutdown::FILE_NAME);
         let content = match self.env.read_file(&path) {
@@ -262,7 +262,8 @@ impl<E: Env> LogDirectory<E> {
         self.rename_partition(partition, unique, DELETED_SUFFIX)
     }
 
-    /// Renames the directory of a partition that the cluster does not know, durable after [`Self::sync`]. It is never removed.
+    /// Renames the directory of a partition that the cluster does not know, durable after [`Self::sync`]. It is never
+    /// removed.
     pub fn mark_stray(&self, partition: &TopicPartition, unique: [u8; 16]) -> Result<PathBuf, DirectoryError> {
         self.rename_partition(partition, unique, STRAY_SUFFIX)
     }

@@ -1,4 +1,5 @@
-//! The offsets that a log directory keeps beside its logs: high watermarks, recovery points, log starts, how far logs are clean.
+//! The offsets that a log directory keeps beside its logs: high watermarks, recovery points, log starts, how far logs
+//! are clean.
 //!
 //! Invariants: a file never names a partition that has left the directory, not even for a moment after its name is free
 //! again (a topic of the same name must start without checkpoints); a recovery point on disk is never above the end
@@ -150,7 +151,8 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// These partitions have left: a log that takes one of the names later must not begin with their offsets. Waits for the disk.
+    /// These partitions have left: a log that takes one of the names later must not begin with their offsets. Waits for
+    /// the disk.
     pub fn forget<'p>(
         &self,
         storage: &LogDirectory<impl Env>,

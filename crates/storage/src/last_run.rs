@@ -10,7 +10,8 @@ use crate::env::Env;
 pub struct LeftBy {
     /// Every log was closed: their files are complete.
     pub closed: bool,
-    /// Nothing that was written up to this registration is lost: all logs were closed, or the machine has been running since.
+    /// Nothing that was written up to this registration is lost: all logs were closed, or the machine has been running
+    /// since.
     pub whole_since: Option<BrokerEpoch>,
 }
 
@@ -18,7 +19,8 @@ impl LeftBy {
     /// Unknown.
     pub const UNKNOWN: Self = Self { closed: false, whole_since: None };
 
-    /// By the directory's clean-shutdown file, which is gone then, or by its last registration if that was in this boot.
+    /// By the directory's clean-shutdown file, which is gone then, or by its last registration if that was in this
+    /// boot.
     pub fn of(storage: &LogDirectory<impl Env>, boot_id: Option<&str>) -> Result<Self, DirectoryError> {
         if let Some(epoch) = storage.take_clean_shutdown(boot_id)? {
             return Ok(Self { closed: true, whole_since: Some(epoch) });
@@ -57,8 +59,8 @@ impl LastRun {
     }
 }
 
-/// Whether a directory is new while others are not: logs may have been lost with its predecessor. `claimed`: of each directory that could
-/// be opened, whether it is a broker's already.
+/// Whether a directory is new while others are not: logs may have been lost with its predecessor. `claimed`: of each
+/// directory that could be opened, whether it is a broker's already.
 pub fn has_replaced(claimed: impl Iterator<Item = bool> + Clone) -> bool {
     claimed.clone().any(|is_claimed| is_claimed) && claimed.clone().any(|is_claimed| !is_claimed)
 }

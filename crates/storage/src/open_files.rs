@@ -71,7 +71,8 @@ impl<F> OpenFiles<F> {
         Some(Arc::clone(file))
     }
 
-    /// Keeps a file open, in the place of another one, if `still` holds while the place is locked. Says whether it does.
+    /// Keeps a file open, in the place of another one, if `still` holds while the place is locked. Says whether it
+    /// does.
     pub fn keep_if(&self, kept: Kept, base: Offset, file: &Arc<F>, still: impl FnOnce() -> bool) -> bool {
         let place = self.place(kept);
         let mut known = place.file.lock();

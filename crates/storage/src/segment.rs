@@ -1,7 +1,7 @@
 //! One segment of a log: the facts about its three files. The files themselves are opened when needed.
 //!
-//! Invariants: `size_bytes` is the size of the valid part of the log file; every index entry that this process wrote is of a
-//! batch within it. Entries that were read from a file are checked against their batches ([`lookup`]).
+//! Invariants: `size_bytes` is the size of the valid part of the log file; every index entry that this process wrote is
+//! of a batch within it. Entries that were read from a file are checked against their batches ([`lookup`]).
 
 mod lookup;
 

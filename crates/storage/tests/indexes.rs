@@ -196,7 +196,8 @@ proptest! {
     }
 }
 
-/// apache/kafka#8936 (KAFKA-10207): zeros at the end of a time index made retention delete records that were seconds old.
+/// apache/kafka#8936 (KAFKA-10207): zeros at the end of a time index made retention delete records that were seconds
+/// old.
 #[test]
 fn zeros_behind_a_time_index_do_not_age_its_segment() {
     for end in [End::Closed, End::KilledAfterFlush] {

@@ -475,7 +475,8 @@ fn an_idle_log_holds_no_file() {
     assert_eq!((log.log_end_offset(), log.open_files()), (end + 10, 1));
 }
 
-/// A leader's segments may be larger than the follower's `segment.bytes` was set to meanwhile, and an answer larger than both.
+/// A leader's segments may be larger than the follower's `segment.bytes` was set to meanwhile, and an answer larger
+/// than both.
 #[test]
 fn a_follower_appends_more_than_a_segment_takes() {
     let (env, of_leader) = (MemoryEnv::new(), MemoryEnv::new());

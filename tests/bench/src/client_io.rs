@@ -34,7 +34,8 @@ mod real {
         for acks in ["1", "all"] {
             let (mut produced, mut consumed) = (Vec::new(), Vec::new());
             for round in 0..rounds {
-                // A cluster a round: its files go with it, so that every round finds memory that the host has backed already.
+                // A cluster a round: its files go with it, so that every round finds memory that the host has backed
+                // already.
                 let cluster = Cluster::start()?;
                 let topic = format!("bench-{acks}-{round}");
                 clients::run_script("create_topic.py", &[&cluster.bootstrap(), &topic, &PARTITIONS.to_string()])?;

@@ -1,5 +1,6 @@
-//! Groups at the level of their core: how long a coordinator computes until a group of 500 has settled, beside a round of heartbeats
-//! of the settled group; and how fast committed offsets are loaded, beside an ordered map of the same entries.
+//! Groups at the level of their core: how long a coordinator computes until a group of 500 has settled, beside a round
+//! of heartbeats of the settled group; and how fast committed offsets are loaded, beside an ordered map of the same
+//! entries.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -265,7 +266,8 @@ impl Member {
     }
 }
 
-/// From the first heartbeat until nothing changes any more and every partition has its owner; and the round of heartbeats after that.
+/// From the first heartbeat until nothing changes any more and every partition has its owner; and the round of
+/// heartbeats after that.
 fn consumer() -> Result<(Duration, Duration)> {
     let mut host = Host::new()?;
     let mut members: Vec<Member> = (0..MEMBERS).map(|_| Member::default()).collect();

@@ -21,7 +21,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[derive(Parser)]
 #[command(about = "Ottla's layers beside what this machine can do")]
 struct Arguments {
-    /// Layers to measure: raft, log, logs (many of them), recovery, partitions (of an idle cluster), groups, client, group-clients.
+    /// Layers to measure: raft, log, logs (many of them), recovery, partitions (of an idle cluster), groups, client,
+    /// group-clients.
     #[arg(
         long,
         value_delimiter = ',',

@@ -13,8 +13,8 @@ const MORE_PARTITIONS: i32 = 1_000;
 const REPLICAS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
 const IDLE_WINDOW: Duration = Duration::from_secs(20);
-/// Making directories takes ext4 a millisecond each for a minute after as many were removed (it passes over inodes that were
-/// freed a moment ago): rounds that follow each other see that.
+/// Making directories takes ext4 a millisecond each for a minute after as many were removed (it passes over inodes that
+/// were freed a moment ago): rounds that follow each other see that.
 const DIRECTORIES_PATIENCE: Duration = Duration::from_secs(180);
 
 pub fn run(rounds: usize) -> Result<()> {

@@ -1,5 +1,5 @@
-//! Opening a log that was never closed and never synced, every byte of which is checked, beside reading its files front to back; and
-//! beside that the usual case, in which the recovery point has passed all but the active segment.
+//! Opening a log that was never closed and never synced, every byte of which is checked, beside reading its files front
+//! to back; and beside that the usual case, in which the recovery point has passed all but the active segment.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -27,8 +27,8 @@ pub struct SteadyProducer {
 }
 
 impl SteadyProducer {
-    /// Creates a topic with replication factor 3 and min.insync.replicas 2 and writes to all its partitions; returns when all
-    /// of them acknowledge.
+    /// Creates a topic with replication factor 3 and min.insync.replicas 2 and writes to all its partitions; returns
+    /// when all of them acknowledge.
     pub fn start(cluster: &Cluster, topic: &str, partitions: u32) -> Result<Self> {
         let bootstrap = cluster.bootstrap();
         clients::run_script("create_topic.py", &[&bootstrap, topic, &partitions.to_string()])?;

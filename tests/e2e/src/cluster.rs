@@ -13,7 +13,8 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// How long a cluster may take to be ready, or a process to end, before a test gives up. Generous: CI machines are shared.
+/// How long a cluster may take to be ready, or a process to end, before a test gives up. Generous: CI machines are
+/// shared.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One process of a cluster.
@@ -357,8 +358,8 @@ fn wait_bounded(child: &mut Child) -> Result<ExitStatus> {
     }
 }
 
-/// Starts a process from a thread that lives as long as this program: the death signal follows the thread that started a
-/// process, and a test's own thread ends with the test.
+/// Starts a process from a thread that lives as long as this program: the death signal follows the thread that started
+/// a process, and a test's own thread ends with the test.
 fn spawn_from_keeper(command: Command) -> Result<Child> {
     type Job = (Command, mpsc::Sender<std::io::Result<Child>>);
     static KEEPER: OnceLock<mpsc::Sender<Job>> = OnceLock::new();

@@ -314,8 +314,8 @@ impl Group {
         })
     }
 
-    /// As [`Self::wait_settled`], and every member owns as many partitions as the others, or one more: on the way there every
-    /// partition may be owned while some have not moved yet.
+    /// As [`Self::wait_settled`], and every member owns as many partitions as the others, or one more: on the way there
+    /// every partition may be owned while some have not moved yet.
     pub fn wait_balanced(&mut self, partitions: i32, members: usize) -> Result<()> {
         self.wait_settled(partitions, members)?;
         let what = format!("{}: {members} members own equal shares of {partitions} partitions", self.name);

@@ -1,4 +1,5 @@
-//! Apache Kafka itself, 3.9 and 4.3, where the machine has its jars: its look at log files, and a broker that writes some.
+//! Apache Kafka itself, 3.9 and 4.3, where the machine has its jars: its look at log files, and a broker that writes
+//! some.
 
 use std::fs;
 use std::net::SocketAddr;

@@ -186,8 +186,8 @@ fn wait_in_sync(bootstrap: &str) -> Result<()> {
 /// A group with how many crews of how many members it has.
 type Crewed = (Group, usize, usize);
 
-/// Every client's groups at once, of 1, 3 and 50 members, while each broker in turn, and with it the coordinators of some groups, is killed and
-/// comes back; members crash, leave and join in between, and the topic gets more partitions.
+/// Every client's groups at once, of 1, 3 and 50 members, while each broker in turn, and with it the coordinators of
+/// some groups, is killed and comes back; members crash, leave and join in between, and the topic gets more partitions.
 #[test]
 fn groups_of_every_client_live_through_kills() -> Result<()> {
     live_through_kills("soak", 48, 2, |cluster, topic| {
@@ -217,7 +217,8 @@ fn groups_of_every_client_live_through_kills() -> Result<()> {
     })
 }
 
-/// The same for kafka-python alone, whose members do not always find back into their group when a topic grows on a machine that is busy.
+/// The same for kafka-python alone, whose members do not always find back into their group when a topic grows on a
+/// machine that is busy.
 #[test]
 fn kafka_pythons_groups_live_through_kills() -> Result<()> {
     live_through_kills("soak-python", 12, 0, |cluster, topic| {

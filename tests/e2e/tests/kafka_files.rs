@@ -286,7 +286,8 @@ fn open_after_a_kill(data: &Path, topic: &str) -> Result<Log<RealEnv>> {
     Ok(Log::open(RealEnv, directory, partition, Arc::new(config), options)?.log)
 }
 
-/// Every record that Kafka acknowledged is there (in a compacted log: it, or a later one of its key), and every index answers as a scan.
+/// Every record that Kafka acknowledged is there (in a compacted log: it, or a later one of its key), and every index
+/// answers as a scan.
 fn check_after_a_kill(log: &Log<RealEnv>, acknowledged: &BTreeMap<Offset, u64>, compacted: bool) -> Result<()> {
     let records = read(log)?;
     ensure!(records.is_sorted_by_key(|record| record.offset), "in order");

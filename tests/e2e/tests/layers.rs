@@ -6,8 +6,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-/// Each crate of the product, without its prefix, and the crates it may import. A crate that is not listed here has no place
-/// in the house yet: give it one.
+/// Each crate of the product, without its prefix, and the crates it may import. A crate that is not listed here has no
+/// place in the house yet: give it one.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Layer 0.
     ("model", &[]),

@@ -30,8 +30,8 @@ impl Member {
         }
     }
 
-    /// /metrics, /healthz and /readyz. Below 32,768, where Linux begins to give ports to outgoing connections: one of those
-    /// could hold the port when the process starts.
+    /// /metrics, /healthz and /readyz. Below 32,768, where Linux begins to give ports to outgoing connections: one of
+    /// those could hold the port when the process starts.
     pub fn http_port(self) -> u16 {
         match self {
             Self::Coordinator(n) => 21_000 + n,

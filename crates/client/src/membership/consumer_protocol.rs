@@ -12,7 +12,8 @@ use ottla_protocol::{Api, CodecError};
 use crate::convert::{by_topic, partition, text, topic_name};
 use crate::error::ClientError;
 
-/// The version that is written: this member gives everything up before it joins again, so it names nothing that it owns.
+/// The version that is written: this member gives everything up before it joins again, so it names nothing that it
+/// owns.
 const WRITTEN: i16 = 0;
 /// The newest version that is understood as a whole.
 const READ_UP_TO: i16 = 3;
@@ -60,7 +61,8 @@ pub(super) fn assignment(partitions: &[TopicPartition]) -> Result<Bytes, ClientE
     Ok(out.freeze())
 }
 
-/// The partitions of a share. No bytes at all are no partitions: so coordinators answer a member that the leader passed over.
+/// The partitions of a share. No bytes at all are no partitions: so coordinators answer a member that the leader passed
+/// over.
 pub(crate) fn assigned(bytes: &Bytes) -> Result<Vec<TopicPartition>, ClientError> {
     if bytes.is_empty() {
         return Ok(Vec::new());

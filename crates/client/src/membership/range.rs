@@ -1,5 +1,5 @@
-//! Kafka's range assignor: of each topic, members in order get ranges of partitions in order, the first ones one more where it does
-//! not divide.
+//! Kafka's range assignor: of each topic, members in order get ranges of partitions in order, the first ones one more
+//! where it does not divide.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! The queue between the driver and one watcher. The driver never waits for a watcher: one that is too far behind is dropped, and comes
-//! back with the revision that it has.
+//! The queue between the driver and one watcher. The driver never waits for a watcher: one that is too far behind is
+//! dropped, and comes back with the revision that it has.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,6 +1,8 @@
-//! Family `raft_log`: index (8 bytes, big-endian, so that entries lie in order) → the entry in Raft's own protobuf form.
+//! Family `raft_log`: index (8 bytes, big-endian, so that entries lie in order) → the entry in Raft's own protobuf
+//! form.
 //!
-//! The newest entries also stay in memory: Raft reads each one twice right after it was written, to send it and to apply it.
+//! The newest entries also stay in memory: Raft reads each one twice right after it was written, to send it and to
+//! apply it.
 
 use std::collections::VecDeque;
 

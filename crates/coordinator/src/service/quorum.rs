@@ -15,7 +15,8 @@ use super::requests::stopping;
 use crate::identify;
 use crate::shared::{Formed, Shared};
 
-/// The largest Raft message: a snapshot of more than a million partitions. One stream of each other member may hold as much.
+/// The largest Raft message: a snapshot of more than a million partitions. One stream of each other member may hold as
+/// much.
 const ASSEMBLED_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// The first frame comes with the first message, at the latest with a heartbeat or a vote; a client that sends none is
 /// not a member.

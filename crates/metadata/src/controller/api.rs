@@ -307,8 +307,8 @@ pub struct AlteredPartition {
     pub isr: Vec<BrokerId>,
 }
 
-/// A broker gives up leaderships but stays: a directory of its stalls or failed. Where the ISR has another member, it leaves the
-/// ISR too, so that nothing waits for the stalled log.
+/// A broker gives up leaderships but stays: a directory of its stalls or failed. Where the ISR has another member, it
+/// leaves the ISR too, so that nothing waits for the stalled log.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ResignLeadership {
     pub broker: BrokerId,
@@ -384,8 +384,8 @@ pub struct NewTopic {
     pub partitions: i32,
     /// −1: the default, or as the assignments have it.
     pub replication_factor: i32,
-    /// As many replicas as there are brokers, up to this, and more as they join: for the topics that a cluster keeps for itself and
-    /// that have to be there from its first broker on. 0: `replication_factor` holds.
+    /// As many replicas as there are brokers, up to this, and more as they join: for the topics that a cluster keeps
+    /// for itself and that have to be there from its first broker on. 0: `replication_factor` holds.
     pub grows_to: i32,
     /// Replicas in order of preference, by partition; empty: the controller places them.
     pub assignments: Vec<(PartitionId, Vec<BrokerId>)>,
@@ -505,7 +505,8 @@ pub struct CoordinatorRefused {
 pub struct ControllerConfig {
     /// Written by the first leader's first transaction, where the tree has none yet.
     pub cluster_id: ClusterId,
-    /// The members' disks, as this coordinator knows them: recorded by the first transaction where the tree does not know them.
+    /// The members' disks, as this coordinator knows them: recorded by the first transaction where the tree does not
+    /// know them.
     pub coordinators: Vec<AdmitCoordinator>,
     /// Silence after which a broker is fenced.
     pub session_timeout: Duration,

@@ -1,4 +1,5 @@
-//! Topics that get more replicas as brokers join: those that a cluster keeps for itself were made when it may have had one broker.
+//! Topics that get more replicas as brokers join: those that a cluster keeps for itself were made when it may have had
+//! one broker.
 //!
 //! The remaining work is in the tree (a topic's `grows_to` and its replicas), so a change of controller loses nothing.
 //! A new replica is an ordinary follower: it fetches, and joins the ISR when it has caught up.
@@ -75,7 +76,8 @@ fn load_of(image: &Image, topic: &TopicImage) -> BTreeMap<BrokerId, usize> {
     load
 }
 
-/// Adds the brokers that hold least, from racks that the partition is not in where there are such. Says whether there was one.
+/// Adds the brokers that hold least, from racks that the partition is not in where there are such. Says whether there
+/// was one.
 fn add_replicas(
     image: &Image,
     load: &mut BTreeMap<BrokerId, usize>,
@@ -100,7 +102,8 @@ fn add_replicas(
     if replicas.len() == before {
         return false;
     }
-    // The first of them is preferred as leader: all partitions were made on the same few brokers, and should not stay there.
+    // The first of them is preferred as leader: all partitions were made on the same few brokers, and should not stay
+    // there.
     let turn = usize::try_from(partition.0).unwrap_or(0) % replicas.len();
     replicas.rotate_left(turn);
     true

@@ -1,9 +1,9 @@
 //! A retry of an admin request whose first try was decided is answered as the first one (fault B12): the tree remembers
 //! the outcome, in the transaction that decided it, under a key that the client's side gave to the request.
 //!
-//! Without it, a retry after a change of quorum leader would find its own topic and call it a duplicate, or delete a topic
-//! that was created in between. Requests that changed nothing are decided again. AlterConfigs is not remembered: it sets
-//! values, and doing so twice is doing so once.
+//! Without it, a retry after a change of quorum leader would find its own topic and call it a duplicate, or delete a
+//! topic that was created in between. Requests that changed nothing are decided again. AlterConfigs is not remembered:
+//! it sets values, and doing so twice is doing so once.
 
 use std::time::Duration;
 

@@ -228,8 +228,8 @@ impl Controller {
         None
     }
 
-    /// Whether its log may have lost its end: not if it is the same process as before, nor if it is whole since the last epoch
-    /// in which it was ready, or a later one.
+    /// Whether its log may have lost its end: not if it is the same process as before, nor if it is whole since the
+    /// last epoch in which it was ready, or a later one.
     fn is_unclean(&self, register: &Register) -> bool {
         let memory = self.ledger.ahead().broker_memory(register.broker);
         !self.config.rules.unclean_counts_as_clean

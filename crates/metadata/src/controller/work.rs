@@ -17,8 +17,8 @@ use crate::transaction::Change;
 /// Partition changes in one transaction: about 100 KiB of Raft entry, applied in a millisecond or two.
 pub const PARTITIONS_PER_TRANSACTION: usize = 500;
 
-/// Batches that may be proposed and not yet applied: enough to keep Raft's pipeline full, few enough that a request that
-/// comes in between does not wait for the whole of a large fencing.
+/// Batches that may be proposed and not yet applied: enough to keep Raft's pipeline full, few enough that a request
+/// that comes in between does not wait for the whole of a large fencing.
 pub const MAX_BATCHES_IN_FLIGHT: usize = 8;
 
 /// The work on the partitions of a broker.
@@ -28,7 +28,8 @@ pub(super) enum Work {
     Fence(BrokerId),
     /// It comes back from an unclean shutdown: out of the ELRs, and out of the ISRs that the ELR can replace it in.
     Unclean(BrokerId),
-    /// It comes back with an empty disk: as [`Work::Unclean`], and where it stays the last member, it is marked as lost.
+    /// It comes back with an empty disk: as [`Work::Unclean`], and where it stays the last member, it is marked as
+    /// lost.
     Lost(BrokerId),
     /// The broker is ready: it may lead partitions without a leader.
     Elect(BrokerId),

@@ -1,4 +1,5 @@
-//! `/ottla/requests/KEY`: an admin request that was decided, with its outcome, for as long as its client may send it again.
+//! `/ottla/requests/KEY`: an admin request that was decided, with its outcome, for as long as its client may send it
+//! again.
 
 use bytes::Bytes;
 use ottla_model::{ErrorCode, TimestampMs, TopicId};

@@ -12,8 +12,8 @@ use crate::wire::{self, Reader, WireError};
 /// The tagged field that carries the 16 bytes of the broker's incarnation, far from the tags that Kafka gives out.
 pub const INCARNATION_TAG: u32 = 10_001;
 
-/// A feature of Kafka's, with the levels that this release works with and the level that clusters of it are at (KIP-584).
-/// Tools derive the cluster's version from `metadata.version`.
+/// A feature of Kafka's, with the levels that this release works with and the level that clusters of it are at
+/// (KIP-584). Tools derive the cluster's version from `metadata.version`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Feature {
     pub name: &'static str,

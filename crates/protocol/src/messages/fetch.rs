@@ -13,8 +13,8 @@ use crate::api::Api;
 use crate::frame;
 use crate::wire::{self, Reader, WireError};
 
-/// The most partitions, fetched and forgotten together, in one request or response. A cluster has 100,000; a parsed one takes
-/// 80 bytes at most, so that a frame cannot grow beyond 20 MiB.
+/// The most partitions, fetched and forgotten together, in one request or response. A cluster has 100,000; a parsed one
+/// takes 80 bytes at most, so that a frame cannot grow beyond 20 MiB.
 pub const PARTITIONS_MAX: usize = 250_000;
 
 /// The most aborted transactions that a decoder takes from one response.
@@ -519,7 +519,8 @@ fn put_response_partition_tags<S>(version: i16, out: &mut BytesMut, partition: &
     }
 }
 
-/// Decodes a response frame (without its length prefix); returns the correlation id with it. Records are slices of the frame.
+/// Decodes a response frame (without its length prefix); returns the correlation id with it. Records are slices of the
+/// frame.
 pub fn decode_response(version: i16, response: &Bytes) -> Result<(i32, FetchResponse<Bytes>), WireError> {
     known(version)?;
     let flexible = version >= FLEXIBLE_FROM;

@@ -14,7 +14,8 @@ use std::borrow::Cow;
 
 use crate::wire::{self, Reader, WireError};
 
-/// How a request names a topic: by name, or by id from Produce 13, Fetch 13, OffsetCommit 10 and OffsetFetch 10 on (KIP-516).
+/// How a request names a topic: by name, or by id from Produce 13, Fetch 13, OffsetCommit 10 and OffsetFetch 10 on
+/// (KIP-516).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum TopicRef {
     /// The name from the wire: not yet validated as a topic name.

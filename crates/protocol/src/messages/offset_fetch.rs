@@ -1,5 +1,5 @@
-//! OffsetFetch requests, versions 1 to 10, in one form: one group below version 8 is a list of one. `kafka_protocol` does not know how
-//! version 10 names topics (KIP-848).
+//! OffsetFetch requests, versions 1 to 10, in one form: one group below version 8 is a list of one. `kafka_protocol`
+//! does not know how version 10 names topics (KIP-848).
 
 use ottla_model::PartitionId;
 use std::borrow::Cow;

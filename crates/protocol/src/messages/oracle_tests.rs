@@ -1,5 +1,5 @@
-//! Produce and Fetch against the encoders and decoders that `kafka_protocol` generates from Kafka's schemas, byte for byte, in every
-//! version that is served.
+//! Produce and Fetch against the encoders and decoders that `kafka_protocol` generates from Kafka's schemas, byte for
+//! byte, in every version that is served.
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages as theirs;

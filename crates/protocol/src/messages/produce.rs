@@ -14,8 +14,8 @@ use crate::api::Api;
 use crate::frame;
 use crate::wire::{self, Reader, WireError};
 
-/// The most topics, and the most partitions of all topics together, in one request. The cluster has 100,000 partitions at most;
-/// a parsed one takes 32 bytes, so that the smallest of elements cannot grow a frame beyond 12 MiB.
+/// The most topics, and the most partitions of all topics together, in one request. The cluster has 100,000 partitions
+/// at most; a parsed one takes 32 bytes, so that the smallest of elements cannot grow a frame beyond 12 MiB.
 pub const PARTITIONS_MAX: usize = 100_000;
 
 /// The most record errors that a decoder takes from one response.

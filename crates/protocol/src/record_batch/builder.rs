@@ -258,9 +258,9 @@ impl RecompressError {
     }
 }
 
-/// The same batch packed with another codec, for topics whose `compression.type` is not the producer's. Offsets, timestamps and producer
-/// fields stay. `batch` has passed validation. The records go through piece by piece: neither more than `unpacked_max_bytes` of them nor a
-/// batch of more than `batch_max_bytes` is ever held.
+/// The same batch packed with another codec, for topics whose `compression.type` is not the producer's. Offsets,
+/// timestamps and producer fields stay. `batch` has passed validation. The records go through piece by piece: neither
+/// more than `unpacked_max_bytes` of them nor a batch of more than `batch_max_bytes` is ever held.
 pub fn recompress(
     batch: &[u8],
     target: impl Into<Packing>,

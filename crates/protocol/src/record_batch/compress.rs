@@ -1,4 +1,5 @@
-//! Packing records as Kafka's clients expect them: gzip, snappy in Java's framing, LZ4 frames of independent blocks, zstd.
+//! Packing records as Kafka's clients expect them: gzip, snappy in Java's framing, LZ4 frames of independent blocks,
+//! zstd.
 
 use std::io::{self, Read, Write};
 
@@ -18,7 +19,8 @@ const ZSTD_LEVEL: i32 = 3;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Packing {
     pub compression: Compression,
-    /// Of gzip 1 to 9, of zstd −131,072 to 22; none is the codec's own choice. Snappy has no levels, and the LZ4 that is used here has one.
+    /// Of gzip 1 to 9, of zstd −131,072 to 22; none is the codec's own choice. Snappy has no levels, and the LZ4 that
+    /// is used here has one.
     pub level: Option<i32>,
 }
 

@@ -10,8 +10,8 @@ use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, Operation};
 
 use super::header::Compression;
 
-/// The largest snappy block that is unpacked. Snappy unpacks a block at once; Java's clients write blocks of 32 KiB, librdkafka writes a
-/// batch as one block. A batch of `max.message.bytes` cannot unpack to more than 22 times its size.
+/// The largest snappy block that is unpacked. Snappy unpacks a block at once; Java's clients write blocks of 32 KiB,
+/// librdkafka writes a batch as one block. A batch of `max.message.bytes` cannot unpack to more than 22 times its size.
 const SNAPPY_BLOCK_MAX_BYTES: usize = 32 * 1024 * 1024;
 
 /// No valid snappy block unpacks to more than this many times its size: a copy of 64 bytes takes three.

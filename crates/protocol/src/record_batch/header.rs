@@ -346,8 +346,8 @@ pub fn set_max_timestamp_of(
     put_crc(batch, header.crc);
 }
 
-/// All that a leader changes in a batch that passed validation: offset, epoch, and the timestamps: `log_append_time` for a topic that
-/// is stamped by the broker, else the largest of the records (a producer may have declared another).
+/// All that a leader changes in a batch that passed validation: offset, epoch, and the timestamps: `log_append_time`
+/// for a topic that is stamped by the broker, else the largest of the records (a producer may have declared another).
 pub fn prepare_for_append(
     batch: &mut [u8],
     base_offset: Offset,

@@ -1,4 +1,5 @@
-//! One pass over the records of a batch, over bytes in place or out of a decompressor: lengths only, nothing is copied or kept.
+//! One pass over the records of a batch, over bytes in place or out of a decompressor: lengths only, nothing is copied
+//! or kept.
 
 use std::cell::RefCell;
 use std::io::{self, Read};
@@ -137,7 +138,8 @@ impl Source for Reader<'_> {
     }
 }
 
-/// How much decompressed data is held at once. Large enough that a read costs little, small enough to stay in the cache.
+/// How much decompressed data is held at once. Large enough that a read costs little, small enough to stay in the
+/// cache.
 const WINDOW_BYTES: usize = 64 * 1024;
 
 thread_local! {

@@ -66,7 +66,8 @@ impl Peers {
     }
 }
 
-/// D: with the way to a peer full, the loss of a snapshot itself was lost, and the peer waited for it until the next election.
+/// D: with the way to a peer full, the loss of a snapshot itself was lost, and the peer waited for it until the next
+/// election.
 #[test]
 fn a_snapshot_that_finds_no_room_is_sent_again() {
     let mut peers = Peers::new();

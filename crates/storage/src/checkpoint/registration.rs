@@ -1,5 +1,5 @@
-//! `.ottla_registration`: in which boot of the machine, and as which broker epoch, the broker that owns the directory registered
-//! last: `{"version":0,"bootId":"…","brokerEpoch":42}`.
+//! `.ottla_registration`: in which boot of the machine, and as which broker epoch, the broker that owns the directory
+//! registered last: `{"version":0,"bootId":"…","brokerEpoch":42}`.
 //!
 //! While the machine runs, a killed process loses none of its writes: the page cache belongs to the kernel. With this
 //! file the next process can prove that to the quorum, which otherwise cannot distinguish a kill from a power loss.

@@ -34,7 +34,8 @@ impl OffsetMap {
     /// A map of at most `max_bytes`, of which `load_factor` is used. It allocates as needed, not all of it at once.
     pub fn new(max_bytes: usize, load_factor: f64) -> Self {
         let slots_max = (max_bytes / SLOT_BYTES).max(2);
-        // Three quarters, and a third of that again and again: a table and the one that it grows to are the bound together.
+        // Three quarters, and a third of that again and again: a table and the one that it grows to are the bound
+        // together.
         let mut first = slots_max;
         if slots_max > FIRST_SLOTS_MAX {
             first = slots_max / 4 * 3;

@@ -1,5 +1,5 @@
-//! Which transactions were aborted, while the cleaner walks a log: their records go at once, their markers when no record of
-//! them is left (Kafka's `CleanedTransactionMetadata`).
+//! Which transactions were aborted, while the cleaner walks a log: their records go at once, their markers when no
+//! record of them is left (Kafka's `CleanedTransactionMetadata`).
 //!
 //! `BASE.txnindex` lists the aborted transactions whose markers are in the segment, 34 bytes each: version i16,
 //! producer id i64, first offset i64, last offset i64, last stable offset i64. Ottla does not write transactions yet,

@@ -120,8 +120,8 @@ impl FaultyEnv {
         self.inner.disk.lock().flip(path, position, mask)
     }
 
-    /// Lets the process die after this many operations that change something: from then on each is an error, and changes
-    /// nothing, until [`Self::kill`] or [`Self::lose_power`] begins the next life.
+    /// Lets the process die after this many operations that change something: from then on each is an error, and
+    /// changes nothing, until [`Self::kill`] or [`Self::lose_power`] begins the next life.
     pub fn die_after(&self, operations: u64) {
         self.state.lock().operations_left = Some(operations);
     }

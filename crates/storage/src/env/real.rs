@@ -76,8 +76,8 @@ impl KeptFiles {
 }
 
 impl RealEnv {
-    /// Bounds the files that logs keep open between their operations, over all logs of the process. Those that were not used for
-    /// longest are closed, and opened again when they are.
+    /// Bounds the files that logs keep open between their operations, over all logs of the process. Those that were not
+    /// used for longest are closed, and opened again when they are.
     pub fn set_kept_files_max(max: usize) {
         KEPT_FILES.lock().max = max;
     }
@@ -222,7 +222,8 @@ impl File for RealFile {
                 Ok(count) => filled += count,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(None),
-                // A file system without RWF_NOWAIT (tmpfs of older kernels, overlays): nothing better is known than to read.
+                // A file system without RWF_NOWAIT (tmpfs of older kernels, overlays): nothing better is known than to
+                // read.
                 Err(Errno::OPNOTSUPP | Errno::INVAL) => return self.read_at(buffer, position).map(Some),
                 Err(errno) => return Err(errno.into()),
             }

@@ -303,7 +303,8 @@ impl<E: Env> Log<E> {
         if base < self.log_end && !begins_log {
             return Err(AppendError::UnexpectedOffset { base, last, log_end: self.log_end });
         }
-        // An epoch that began at the log's end has no records here: another leader may have written others in its place.
+        // An epoch that began at the log's end has no records here: another leader may have written others in its
+        // place.
         let with_records = self.epochs.entries().iter().rev().find(|entry| entry.start_offset < self.log_end);
         match with_records {
             Some(entry) if header.partition_leader_epoch < entry.epoch => {

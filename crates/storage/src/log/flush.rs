@@ -137,8 +137,8 @@ pub(super) fn sync_topic_id<E: Env>(env: &E, directory: &Path) -> io::Result<()>
     }
 }
 
-/// Writes the checkpoint unless it holds this version or a later one. Writers take turns: a flush that was slow must not
-/// put epochs back that a truncation has removed since.
+/// Writes the checkpoint unless it holds this version or a later one. Writers take turns: a flush that was slow must
+/// not put epochs back that a truncation has removed since.
 fn write_epochs<E: Env>(
     env: &E,
     directory: &Path,

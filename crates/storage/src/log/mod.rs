@@ -90,7 +90,8 @@ pub(crate) struct Shared {
     pub failed: AtomicBool,
     /// The directory may be renamed or gone.
     pub closed: AtomicBool,
-    /// Counts truncations, and segments that were taken out: a flush that began before one proves nothing, and may miss files.
+    /// Counts truncations, and segments that were taken out: a flush that began before one proves nothing, and may miss
+    /// files.
     pub cuts: AtomicU64,
     /// Counts only truncations: records that the cleaner read before a truncation may not be part of the log any more.
     pub truncations: AtomicU64,
@@ -283,8 +284,8 @@ impl<E: Env> Log<E> {
         self.files.close_all();
     }
 
-    /// Closes the files that were not used since the last call; their next use opens them again. Between calls a log holds three
-    /// files at most, an idle one none (`docs/adr/0009-at-most-three-open-files-a-partition.md`).
+    /// Closes the files that were not used since the last call; their next use opens them again. Between calls a log
+    /// holds three files at most, an idle one none (`docs/adr/0009-at-most-three-open-files-a-partition.md`).
     pub fn close_idle_files(&mut self) {
         for kept in Kept::ALL {
             if !self.files.take_used(kept) {

@@ -1,8 +1,8 @@
 //! Reading: which bytes of which segment answer a fetch.
 //!
-//! A fetcher that is close to the end is served from memory. Behind that the offset index and the headers of a segment have to
-//! be read, which may wait for the disk: [`Log::read_if_cached`] does not, and gives the look-up to its caller to be run without
-//! the partition's lock.
+//! A fetcher that is close to the end is served from memory. Behind that the offset index and the headers of a segment
+//! have to be read, which may wait for the disk: [`Log::read_if_cached`] does not, and gives the look-up to its caller
+//! to be run without the partition's lock.
 
 use std::io;
 use std::path::PathBuf;
@@ -182,8 +182,8 @@ impl<E: Env> ColdRead<E> {
 
 impl<E: Env> Log<E> {
     /// The batches from the one that holds `from` on, of one segment: at most `max_bytes`, the last one possibly cut
-    /// off; with `min_one` at least one whole batch, however large. Nothing at or above `upper` (the high watermark, the
-    /// last stable offset, or for replicas the log's end) is in it: a batch that reaches there is left out.
+    /// off; with `min_one` at least one whole batch, however large. Nothing at or above `upper` (the high watermark,
+    /// the last stable offset, or for replicas the log's end) is in it: a batch that reaches there is left out.
     ///
     /// The first batch may begin before `from`; clients skip records that they did not request. An empty slice means
     /// that there is nothing (yet) between `from` and `upper`, or that the first batch is larger than `max_bytes`: then

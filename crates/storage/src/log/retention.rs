@@ -1,4 +1,5 @@
-//! Which segments a log gives up: those before its start, those beyond `retention.bytes`, those older than `retention.ms`.
+//! Which segments a log gives up: those before its start, those beyond `retention.bytes`, those older than
+//! `retention.ms`.
 //!
 //! Kafka's rules (`UnifiedLog.deleteOldSegments`): oldest first, nothing at or above the high watermark, and the active
 //! segment only when all of it has expired: then a new one begins. One difference, recorded in

@@ -43,8 +43,8 @@ impl DeletedFiles {
         self.paths.append(&mut other.paths);
     }
 
-    /// Removes the files, `file.delete.delay.ms` after they were taken out. Waits for the disk. One that is gone already (the
-    /// partition's directory was removed) is no error.
+    /// Removes the files, `file.delete.delay.ms` after they were taken out. Waits for the disk. One that is gone
+    /// already (the partition's directory was removed) is no error.
     pub fn remove<E: Env>(self, env: &E) -> io::Result<()> {
         self.paths.iter().try_for_each(|path| env.remove_file_if_there(path))
     }
@@ -63,8 +63,8 @@ impl DeletedFiles {
 }
 
 impl<E: Env> Log<E> {
-    /// Takes the first `count` segments out of the log: renames their files, and with them the producer snapshots that nothing
-    /// needs any more. The caller has moved the log's start behind them. At most all but the active segment go.
+    /// Takes the first `count` segments out of the log: renames their files, and with them the producer snapshots that
+    /// nothing needs any more. The caller has moved the log's start behind them. At most all but the active segment go.
     ///
     /// # Errors
     /// The segments before the one that could not be renamed are removed; the log is still consistent.
@@ -94,8 +94,8 @@ impl<E: Env> Log<E> {
         Ok(deleted)
     }
 
-    /// Puts `new`, ascending, in the place of the closed segments with these numbers. `put_in_place` gives the new segments' files
-    /// their names, after the old ones have given them up.
+    /// Puts `new`, ascending, in the place of the closed segments with these numbers. `put_in_place` gives the new
+    /// segments' files their names, after the old ones have given them up.
     ///
     /// # Errors
     /// The disk and the state in memory may differ: the log must be closed and opened again.

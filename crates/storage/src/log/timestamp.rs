@@ -67,8 +67,8 @@ impl<E: Env> Log<E> {
         TimestampOffset { timestamp, offset, leader_epoch }
     }
 
-    /// A search for the first record whose timestamp is `timestamp` or later. The caller compares its offset with the high
-    /// watermark.
+    /// A search for the first record whose timestamp is `timestamp` or later. The caller compares its offset with the
+    /// high watermark.
     pub fn time_search(&self, timestamp: TimestampMs) -> TimeSearch<E> {
         self.search(Sought::At(timestamp), |segment| !segment.is_known_to_be_older_than(timestamp))
     }

@@ -122,7 +122,8 @@ impl<E: Env> Log<E> {
         self.recovery_point = self.recovery_point.min(offset);
         let opened = self.active().opened;
         // Snapshots first: none may outlive the records that it was taken of. Then segments, newest first: a crash in
-        // between leaves a log that is shorter, not one with a hole. Without any the log opens at its start's checkpoint.
+        // between leaves a log that is shorter, not one with a hole. Without any the log opens at its start's
+        // checkpoint.
         self.remove_snapshots(|_| true)?;
         for number in (0..self.segments.len()).rev() {
             if let Some(segment) = self.segments.get(number) {

@@ -4,8 +4,8 @@
 //! and producer states are rebuilt from it. Cases that are cut off, and cases that are refused:
 //! - a torn tail, behind which nothing valid follows in this segment or a later one, is cut: it was never synced;
 //! - a damaged batch with a valid one behind it is refused ([`OpenError::CorruptMiddle`]): it may have been
-//!   acknowledged, another replica may have it, and records must not vanish silently (scenario 14). A loss of power that
-//!   persisted later pages of unsynced writes before earlier ones looks the same, and is refused too;
+//!   acknowledged, another replica may have it, and records must not vanish silently (scenario 14). A loss of power
+//!   that persisted later pages of unsynced writes before earlier ones looks the same, and is refused too;
 //! - checkpoints that are ahead of the log are taken back to it (scenario 13).
 
 mod examine;
@@ -150,7 +150,8 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         let mut examine_from = if !epochs_are_known {
             Some(0)
         } else if !self.options.clean_shutdown {
-            // The segment before the recovery point too: when the point was reached, its indexes may not have been synced.
+            // The segment before the recovery point too: when the point was reached, its indexes may not have been
+            // synced.
             let number = self.log.segment_number(self.options.recovery_point - 1);
             // From a segment with records, because an empty one may be left from a failed roll.
             Some(
@@ -295,8 +296,8 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         Ok(())
     }
 
-    /// Gives the segments that are not examined their indexes: those on disk if their sizes are right and, after an unclean end,
-    /// their last entries; else new ones.
+    /// Gives the segments that are not examined their indexes: those on disk if their sizes are right and, after an
+    /// unclean end, their last entries; else new ones.
     fn complete_indexes(&mut self, listing: &Listing, examine_from: Option<usize>) -> Result<(), Fault> {
         let trusted = examine_from.unwrap_or(self.log.segments.len());
         let interval = self.log.config.index_interval_bytes;

@@ -1,11 +1,11 @@
 //! Finding batches in a segment through its index files, which are never trusted.
 //!
-//! A crash, a full disk or a copy of a volume damages index files first: zeros at the end (Kafka preallocates its own), a
-//! tail that was cut off, entries of another life of the log. Kafka checks sizes only, and KAFKA-10207 let zeros at the end of a
-//! time index delete live records. Here every entry that a look-up uses is compared with the batch that it names. One
-//! that does not match is ignored: the segment is read from its start, which is slower and finds the same, and
-//! [`Segment::take_index_damage`] lets the log rebuild its indexes. A time entry whose batch has exactly its timestamp is
-//! believed where it says that no earlier batch has a larger one.
+//! A crash, a full disk or a copy of a volume damages index files first: zeros at the end (Kafka preallocates its own),
+//! a tail that was cut off, entries of another life of the log. Kafka checks sizes only, and KAFKA-10207 let zeros at
+//! the end of a time index delete live records. Here every entry that a look-up uses is compared with the batch that it
+//! names. One that does not match is ignored: the segment is read from its start, which is slower and finds the same,
+//! and [`Segment::take_index_damage`] lets the log rebuild its indexes. A time entry whose batch has exactly its
+//! timestamp is believed where it says that no earlier batch has a larger one.
 
 use std::io;
 use std::sync::Arc;
@@ -75,8 +75,9 @@ impl Bounds {
         Ok(Some(scan.find(offset)?).filter(|step| !matches!(step, Step::Invalid { .. })))
     }
 
-    /// Whether an entry of the offset index can be of this batch, which is at its position. Kafka names the last offset of all
-    /// batches that one append wrote, and the position of the first of them. No entry is of a segment's first batch.
+    /// Whether an entry of the offset index can be of this batch, which is at its position. Kafka names the last offset
+    /// of all batches that one append wrote, and the position of the first of them. No entry is of a segment's first
+    /// batch.
     fn is_of_batch(&self, entry: OffsetEntry, batch: &BatchAt) -> bool {
         let named = self.base_offset + i64::from(entry.relative_offset);
         entry.position > 0 && batch.header.base_offset > self.base_offset && batch.header.last_offset() <= named

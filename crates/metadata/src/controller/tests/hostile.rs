@@ -1,5 +1,5 @@
-//! Requests with random names, sizes and values (faults A1 and A6): every proposal survives its entry form, stays within
-//! the limits, and makes the same tree and image on a second member; every refusal is one of Kafka's.
+//! Requests with random names, sizes and values (faults A1 and A6): every proposal survives its entry form, stays
+//! within the limits, and makes the same tree and image on a second member; every refusal is one of Kafka's.
 
 use ottla_model::{BrokerId, CoordinatorId, ErrorCode, IncarnationId, ListenerName, PartitionId, TopicId};
 

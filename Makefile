@@ -1,10 +1,11 @@
-# The targets to build, run and test Ottla. `make run` needs only a Debian machine with Rust and root (or sudo); see README.md.
+# The targets to build, run and test Ottla. `make run` needs only a Debian machine with Rust and root (or sudo); see
+# README.md.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-# Expensive build results that do not depend on the clone: RocksDB's archive, the virtual environment of the test clients.
+# Expensive build results that do not depend on the clone: RocksDB's archive, the test clients' virtual environment.
 export OTTLA_CACHE ?= $(HOME)/.cache/ottla
 
 # In CI every run has a fresh clone. It compiles into the cache, so that the next run reuses the results.
@@ -50,8 +51,8 @@ help:
 prepare:
 	@deploy/prepare.sh build
 
-# The broker does not need RocksDB: on a fresh machine both are compiled at the same time. Both cargo calls name the same
-# packages, so that cargo selects the same features of their dependencies; --bin selects the binary.
+# The broker does not need RocksDB: on a fresh machine both are compiled at the same time. Both cargo calls name the
+# same packages, so that cargo selects the same features of their dependencies; --bin selects the binary.
 PRODUCT := -p ottla-cli -p ottla-coordinator -p ottla-broker
 
 .PHONY: build
@@ -94,7 +95,9 @@ test: fmt-check build clippy
 	  cargo test --workspace --locked --no-fail-fast || result=$$?; \
 	  FUZZ_SECS=20 cargo test --locked $(FUZZED) || result=$$?; \
 	  deploy/advisories.sh || result=$$?; \
-	  if [ -s "$(OTTLA_SKIPPED)" ]; then echo "ottla: skipped on this machine:"; sort -u "$(OTTLA_SKIPPED)" | sed 's/^/  /'; fi; \
+	  if [ -s "$(OTTLA_SKIPPED)" ]; then \
+	    echo "ottla: skipped on this machine:"; sort -u "$(OTTLA_SKIPPED)" | sed 's/^/  /'; \
+	  fi; \
 	  exit $$result
 
 # Here SEED and SEEDS apply only to the simulation. In the environment of `cargo test` they select the seeds of every

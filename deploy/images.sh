@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# images.sh: makes the images ottla/coordinator and ottla/broker from the release binaries and this machine's files, without
-# a base image or a registry (docs/adr/0003-images-without-a-registry.md).
+# images.sh: makes the images ottla/coordinator and ottla/broker from the release binaries and this machine's files,
+# without a base image or a registry (docs/adr/0003-images-without-a-registry.md).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${OTTLA_BIN_DIR:?run it through make}
@@ -31,8 +31,8 @@ add() {
 }
 
 # The commands that users need in `docker exec` to diagnose a problem.
-commands="bash sh cat cp date df du echo env find grep head hostname id kill ls mkdir mv ps pwd rm sed seq sleep sort stat"
-commands+=" tail test touch tr wc"
+commands="bash sh cat cp date df du echo env find grep head hostname id kill ls mkdir mv ps pwd rm sed seq sleep sort"
+commands+=" stat tail test touch tr wc"
 for command in $commands; do
   path=$(type -P "$command") || continue
   add "$path" "/usr/bin/$command"

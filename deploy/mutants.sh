@@ -26,7 +26,8 @@ arguments+=(--test-package ottla-metadata --test-package ottla-simulation)
 # A mutant's name begins with its file.
 [ -z "$only" ] || arguments+=(--re "$only")
 
-# Fewer seeds than in `make test`: each mutant runs all of them, and a few hundred seeds detect nearly every relevant change.
+# Fewer seeds than in `make test`: each mutant runs all of them, and a few hundred seeds detect nearly every relevant
+# change.
 export SEEDS=${SEEDS:-200}
 # Debug builds are incremental. The time limit ends a mutant with an endless loop.
 exec "$tools/bin/cargo-mutants" mutants --jobs 1 --output target/mutants --minimum-test-timeout 300 --no-shuffle \

@@ -45,8 +45,9 @@ fn table(page: &mut String, title: &str, metrics: &[Description]) {
 
 fn page() -> String {
     let mut page = "# Metrics\n\n\
-        Each process serves Prometheus' text form at `/metrics` on its HTTP port. This page is made from the registries of the\n\
-        services by `crates/cli/tests/metrics.rs`. A histogram has the series `_bucket` (label `le`, in seconds), `_sum` and `_count`.\n"
+        Each process serves Prometheus' text format at `/metrics` on its HTTP port. `crates/cli/tests/metrics.rs`\n\
+        generates this page from the registries of the services. A histogram has the series `_bucket` (label `le`,\n\
+        in seconds), `_sum` and `_count`.\n"
         .to_owned();
     let (broker, coordinator) = all();
     table(&mut page, "Broker", &broker);

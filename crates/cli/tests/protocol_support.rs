@@ -26,7 +26,8 @@ fn remark(api: Api) -> &'static str {
 
 fn page() -> String {
     let mut page = "# What is served of Kafka's protocol\n\n\
-        Made from the table in `crates/protocol/src/api.rs` by `crates/cli/tests/protocol_support.rs`; versions are those of Kafka 4.3.\n\n\
+        `crates/cli/tests/protocol_support.rs` generates this page from the table in `crates/protocol/src/api.rs`.\n\
+        Versions are those of Kafka 4.3.\n\n\
         | key | API | versions | |\n|---|---|---|---|\n"
         .to_owned();
     for &api in Api::ALL {

@@ -2,8 +2,8 @@
 
 use crate::{BrokerEpoch, BrokerId};
 
-/// The epoch of a last ISR member whose log is gone (its disk was replaced, or it made a new log in the place of a damaged
-/// one). No registration ever has it, so the member leads in no later life either (scenario 33, fault A3).
+/// The epoch of a last ISR member whose log is gone (its disk was replaced, or it made a new log in the place of a
+/// damaged one). No registration ever has it, so the member leads in no later life either (scenario 33, fault A3).
 const LOST: BrokerEpoch = BrokerEpoch(-2);
 
 /// A member of an ISR with the broker epoch it joined in (KIP-903): another incarnation of it is no member.

@@ -14,7 +14,8 @@ pub fn request_of(id: TopicIdPartition, proposal: &IsrProposal) -> AlterPartitio
     }
 }
 
-/// What became of a proposal. A partition that the answer leaves out, or that had no answer at all, may have been changed or not.
+/// What became of a proposal. A partition that the answer leaves out, or that had no answer at all, may have been
+/// changed or not.
 pub fn outcome_of(altered: Option<&AlteredPartition>, proposal: &IsrProposal) -> IsrOutcome {
     match altered {
         None => IsrOutcome::Unknown,

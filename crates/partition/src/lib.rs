@@ -6,7 +6,8 @@
 //!
 //! Where things are decided:
 //! - [`replica`]: which role a replica takes when the tree has a new state;
-//! - [`leading`]: what a leader appends, how far it serves, when an acknowledgement is complete, what it proposes as the ISR;
+//! - [`leading`]: what a leader appends, how far it serves, when an acknowledgement is complete, what it proposes as
+//!   the ISR;
 //! - [`isr_changes`]: how a proposal is put to the quorum, and what its answer means;
 //! - [`following`]: what a follower does with its leader's answers;
 //! - [`retention`]: what is deleted;

@@ -54,8 +54,8 @@ pub enum Place<L> {
     Offline(AbsentLog),
 }
 
-/// Makes a log that was found a log of this topic. One that knows no topic is empty, or of a release of Kafka before 2.8; without the id
-/// its records would belong to nobody after the next start.
+/// Makes a log that was found a log of this topic. One that knows no topic is empty, or of a release of Kafka before
+/// 2.8; without the id its records would belong to nobody after the next start.
 pub fn adopt<E: Env>(log: &mut Log<E>, topic_id: TopicId, config: Arc<LogConfig>) -> std::io::Result<()> {
     log.set_config(config);
     if log.topic_id().is_none() { log.set_topic_id(topic_id) } else { Ok(()) }

@@ -110,7 +110,12 @@ fn scenario_34_a_damaged_log_is_set_aside_once_the_quorum_does_not_count_on_it()
         (vec![id(1)], Some(&log(1, None)))
     );
     let over = replicas.apply(&local(absent), &delta(vec![change(1, Some(&state(1, &[member(1, 10)], &[])))]));
-    let expected = |placed: &[Placement<TestLog>]| matches!(placed, [Placement::Assume { .. }, Placement::SetAside(aside), Placement::StartOver(_)] if *aside == log(1, None));
+    let expected = |placed: &[Placement<TestLog>]| {
+        matches!(
+            placed,
+            [Placement::Assume { .. }, Placement::SetAside(aside), Placement::StartOver(_)] if *aside == log(1, None)
+        )
+    };
     assert!(expected(&over), "{over:?}");
     assert!(replicas.impaired(Impairment::Unreadable).is_empty());
 }

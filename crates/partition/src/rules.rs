@@ -15,6 +15,7 @@ pub struct BrokenRules {
     pub longest_log_wins: bool,
     /// Broken: a last ISR member that cannot read its log keeps its place, and with it the leadership (fault A9).
     pub unreadable_last_member_stays: bool,
-    /// Broken: a replica that has lost its log with a replaced directory begins an empty one and says nothing (fault A3).
+    /// Broken: a replica that has lost its log with a replaced directory begins an empty one and says nothing (fault
+    /// A3).
     pub lost_log_starts_over: bool,
 }

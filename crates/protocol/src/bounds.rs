@@ -101,7 +101,10 @@ fn schema(api: Api) -> Option<&'static [Field]> {
         }
         Api::Heartbeat => const { &[Text(ALL), Fixed(4, ALL), Text(ALL), NullableText(since(3))] },
         Api::LeaveGroup => {
-            const { &[Text(ALL), Text(0..=2), Structs(&[Text(ALL), NullableText(ALL), NullableText(since(5))], since(3))] }
+            const {
+                const MEMBER: &[Field] = &[Text(ALL), NullableText(ALL), NullableText(since(5))];
+                &[Text(ALL), Text(0..=2), Structs(MEMBER, since(3))]
+            }
         }
         Api::SyncGroup => {
             const {
@@ -202,7 +205,10 @@ fn schema(api: Api) -> Option<&'static [Field]> {
         }
         Api::SaslHandshake => const { &[Text(ALL)] },
         Api::DescribeAcls => {
-            const { &[Fixed(1, ALL), NullableText(ALL), Fixed(1, ALL), NullableText(ALL), NullableText(ALL), Fixed(2, ALL)] }
+            const {
+                const NAME: Field = NullableText(ALL);
+                &[Fixed(1, ALL), NAME, Fixed(1, ALL), NAME, NAME, Fixed(2, ALL)]
+            }
         }
         Api::CreateAcls => {
             const { &[Structs(&[Fixed(1, ALL), Text(ALL), Fixed(1, ALL), Text(ALL), Text(ALL), Fixed(2, ALL)], ALL)] }

@@ -242,7 +242,7 @@ impl<E: Env> LogDirectory<E> {
                 continue;
             }
             let Some((partition, kind)) = parse_name(&entry.name) else {
-                tracing::warn!(directory = %self.path.display(), name = entry.name, "ignoring a directory that is not a partition's");
+                tracing::warn!(directory = %self.path.display(), name = entry.name, "ignoring an unknown directory");
                 continue;
             };
             let path = self.path.join(entry.name);

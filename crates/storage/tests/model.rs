@@ -36,10 +36,14 @@ enum Operation {
 fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         12 => (1..6_usize, 0..120_usize, 0..1_000_i64, proptest::option::of(0..3_i64)).prop_map(
-            |(records, value_bytes, timestamp, producer)| Operation::Append { records, value_bytes, timestamp, producer }
+            |(records, value_bytes, timestamp, producer)| {
+                Operation::Append { records, value_bytes, timestamp, producer }
+            }
         ),
         5 => (1..4_usize, 1..5_usize, 0..1_000_i64, 0..90_usize).prop_map(
-            |(batches, records, timestamp, torn_bytes)| Operation::FollowerAppend { batches, records, timestamp, torn_bytes }
+            |(batches, records, timestamp, torn_bytes)| {
+                Operation::FollowerAppend { batches, records, timestamp, torn_bytes }
+            }
         ),
         2 => (1..3_i32).prop_map(|step| Operation::LeaderEpoch { step }),
         2 => Just(Operation::Flush),
@@ -509,7 +513,10 @@ proptest! {
     }
 
     #[test]
-    fn a_failing_disk_loses_nothing(seed: u64, operations in proptest::collection::vec(operation_with_faults(), 1..80)) {
+    fn a_failing_disk_loses_nothing(
+        seed: u64,
+        operations in proptest::collection::vec(operation_with_faults(), 1..80),
+    ) {
         run(seed, &operations);
     }
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""confluent_roundtrip.py BOOTSTRAP: librdkafka's Python client writes and reads every codec, acks level and idempotence."""
+"""confluent_roundtrip.py BOOTSTRAP: librdkafka's Python client writes and reads with every codec, every acks level, and
+idempotence."""
 import sys
 import time
 

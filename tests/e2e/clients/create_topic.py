@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""create_topic.py BOOTSTRAP TOPIC PARTITIONS [REPLICAS]: replication factor 3 and min.insync.replicas 2 where nothing else is said;
-waits until every ISR is full."""
+"""create_topic.py BOOTSTRAP TOPIC PARTITIONS [REPLICAS]: creates a topic, by default with replication factor 3 and
+min.insync.replicas 2, and waits until every ISR has all replicas."""
 import sys
 import time
 
@@ -9,7 +9,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 bootstrap, topic, partitions = sys.argv[1], sys.argv[2], int(sys.argv[3])
 replicas = int(sys.argv[4]) if len(sys.argv) > 4 else 3
 admin = AdminClient({"bootstrap.servers": bootstrap})
-admin.create_topics([NewTopic(topic, partitions, replicas, config={"min.insync.replicas": str(min(2, replicas))})])[topic].result(30)
+new_topic = NewTopic(topic, partitions, replicas, config={"min.insync.replicas": str(min(2, replicas))})
+admin.create_topics([new_topic])[topic].result(30)
 deadline = time.monotonic() + 30
 while time.monotonic() < deadline:
     found = admin.list_topics(topic, timeout=10).topics[topic].partitions

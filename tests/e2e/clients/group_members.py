@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""group_members.py LIBRARY PROTOCOL BOOTSTRAP GROUP TOPIC COUNT [key=value…]: members of one consumer group, each in a thread (aiokafka: a
-task), until standard input ends. LIBRARY is confluent, kafka-python or aiokafka; PROTOCOL is classic (eager), cooperative or consumer; further
-settings go to confluent's consumers as they are, where `{n}` stands for the member's number.
+"""group_members.py LIBRARY PROTOCOL BOOTSTRAP GROUP TOPIC COUNT [key=value…]: members of one consumer group, each in a
+thread (aiokafka: a task), until standard input ends. LIBRARY is confluent, kafka-python or aiokafka; PROTOCOL is
+classic (eager), cooperative or consumer; further settings go to confluent's consumers, where `{n}` becomes the
+member's number.
 
-Each member commits after every poll that returned records, and waits for the answer. What happens is told in lines of JSON with the time in
-seconds: {"t", "m": member, "e": "assigned" | "revoked" | "lost", "p": [partition…]}, {"e": "read" | "committed", "o": [[partition, offset]…]}, where a committed
-offset is the next one to read, and {"e": "left"}. The end of input is the end of the members: they leave. SIGKILL is a crash."""
+Each member commits after every poll that returned records, and waits for the response. Each event is one line of JSON
+with the time in seconds: {"t", "m": member, "e": "assigned" | "revoked" | "lost", "p": [partition…]},
+{"e": "read" | "committed", "o": [[partition, offset]…]}, where a committed offset is the next one to read, and
+{"e": "left"}. At the end of input all members leave. SIGKILL simulates a crash."""
 import asyncio
 import json
 import os
@@ -113,7 +115,8 @@ def kafka_python(number):
             batches = consumer.poll(200)
             if not batches:
                 continue
-            tell(number, "read", o=[[at.partition, record.offset] for at, records in batches.items() for record in records])
+            positions = [[at.partition, record.offset] for at, records in batches.items() for record in records]
+            tell(number, "read", o=positions)
             offsets = {at: records[-1].offset + 1 for at, records in batches.items()}
             consumer.commit()
         except (KafkaError, OSError):
@@ -151,7 +154,8 @@ async def aio(number):
             batches = await consumer.getmany(timeout_ms=200)
             if not batches:
                 continue
-            tell(number, "read", o=[[at.partition, record.offset] for at, records in batches.items() for record in records])
+            positions = [[at.partition, record.offset] for at, records in batches.items() for record in records]
+            tell(number, "read", o=positions)
             offsets = {at: records[-1].offset + 1 for at, records in batches.items()}
             await consumer.commit(offsets)
         except KafkaError:

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""keyed_records.py BOOTSTRAP TOPIC CODEC RECORDS VALUE_BYTES CONFIG…: makes a topic of one partition with these configurations
-(name=value), writes records of few keys (headers with a key that repeats, tombstones, an idempotent producer), and prints what a
-reader must end up with: one JSON object of key and length of the last value, without the keys whose last record is a tombstone."""
+"""keyed_records.py BOOTSTRAP TOPIC CODEC RECORDS VALUE_BYTES CONFIG…: creates a topic with one partition and these
+configurations (name=value), writes records with few keys (repeated header keys, tombstones, an idempotent producer),
+and prints the final state of a reader: one JSON object of key and length of the last value, without the keys whose last
+record is a tombstone."""
 import hashlib
 import json
 import sys

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""steady_producer.py BOOTSTRAP TOPIC PARTITIONS [PAUSE_S [FIRST]]: writes numbered records with acks=all to every partition, from FIRST (0) on, with a pause
-(20 ms) between two rounds, until a line comes on standard input, then reads everything back. Prints `ready` once all partitions have acknowledged, and at the end one JSON
-line: what was acknowledged, which errors the client saw, what is missing, twice there, or out of order, and the longest time
-that any partition went without an acknowledgement (for people; tests assert no times)."""
+"""steady_producer.py BOOTSTRAP TOPIC PARTITIONS [PAUSE_S [FIRST]]: writes numbered records with acks=all to every
+partition, from number FIRST (0), with a pause (20 ms) between two rounds, until a line arrives on standard input, then
+reads everything back. Prints `ready` when all partitions have acknowledged a record, and at the end one JSON line: the
+acknowledged records, the client's errors, the missing, duplicated or reordered records, and the longest time that a
+partition had no acknowledgement (for information; tests assert no times)."""
 import json
 import sys
 import threading

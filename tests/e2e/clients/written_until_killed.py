@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""written_until_killed.py BOOTSTRAP TOPIC CODEC CONFIG…: makes a topic of one partition with these configurations (name=value) and writes
-numbered records of few keys with acks=all, as fast as they are acknowledged, until a line comes on standard input; the broker may be
-gone by then. Prints `ready` at the first acknowledgement, and at the end one JSON object of offset and number of what was acknowledged."""
+"""written_until_killed.py BOOTSTRAP TOPIC CODEC CONFIG…: creates a topic with one partition and these configurations
+(name=value) and writes numbered records with few keys and acks=all, as fast as they are acknowledged, until a line
+arrives on standard input; the broker may have been killed by then. Prints `ready` at the first acknowledgement, and at
+the end one JSON object of offset and number of the acknowledged records."""
 import json
 import sys
 import threading

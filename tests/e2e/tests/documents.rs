@@ -1,4 +1,4 @@
-//! Documents that name things of the code are checked against it.
+//! Checks of the documents against the code, and of the width of lines.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -91,6 +91,76 @@ fn every_decision_is_in_the_index() -> Result<()> {
             name == "README.md" || index.contains(&format!("]({name})")),
             "docs/adr/README.md does not list {name}"
         );
+    }
+    Ok(())
+}
+
+/// The width of rustfmt.toml, for comments and documents too: two files fit beside each other on a screen.
+const COLUMNS_MAX: usize = 120;
+
+/// Folders and files that may still have wider lines.
+const STILL_WIDER: &[&str] = &[
+    "CHANGELOG.md",
+    "crates/broker/",
+    "crates/broker-session/",
+    "crates/cli/src/kafka_tools/",
+    "crates/config/",
+    "crates/group-coordinator/",
+    "crates/network/",
+    "crates/replica-manager/",
+    "crates/rpc/",
+    "tests/simulation/",
+];
+
+/// All source and text files below `directory`, without build results, test data and hidden folders.
+fn text_files(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with('.') || ["target", "data", "testdata"].contains(&name.as_str()) {
+            continue;
+        }
+        if path.is_dir() {
+            text_files(&path, files)?;
+        } else if name == "Makefile"
+            || path.extension().is_some_and(|extension| {
+                ["rs", "md", "proto", "sh", "py", "toml", "yml", "java", "xml"].iter().any(|known| *known == extension)
+            })
+        {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Lines that cannot be broken: tables of Markdown, and lines of code with a text (Kafka's texts stay whole, so that a
+/// search finds them).
+fn may_be_wide(path: &Path, line: &str) -> bool {
+    let line = line.trim_start();
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("md") => line.starts_with('|'),
+        Some("rs") => (line.contains('"') || line.ends_with('\\')) && !line.starts_with("//"),
+        _ => false,
+    }
+}
+
+#[test]
+fn no_line_is_wider_than_a_screen() -> Result<()> {
+    let mut files = Vec::new();
+    text_files(&root(), &mut files)?;
+    for path in &files {
+        let name = path.strip_prefix(root())?.to_string_lossy();
+        if STILL_WIDER.iter().any(|wider| name.starts_with(wider)) {
+            continue;
+        }
+        let text = fs::read_to_string(path)?;
+        for (index, line) in text.lines().enumerate() {
+            ensure!(
+                line.chars().count() <= COLUMNS_MAX || may_be_wide(path, line),
+                "{name}:{} is wider than {COLUMNS_MAX} columns",
+                index + 1
+            );
+        }
     }
     Ok(())
 }

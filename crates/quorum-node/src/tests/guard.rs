@@ -106,7 +106,11 @@ fn an_entry_that_cannot_be_read_is_skipped() {
     node.flush(now(0), &mut out).expect("it goes on");
     assert!(node.view().tree.get_str("/good").is_some());
     assert!(node.is_deciding());
-    assert!(out.notes().iter().any(|note| note.contains("entry 1 cannot be read and is skipped")), "{:?}", out.notes());
+    assert!(
+        out.notes().iter().any(|note| note.contains("entry 1 cannot be decoded and is skipped")),
+        "{:?}",
+        out.notes()
+    );
 }
 
 #[test]

@@ -274,7 +274,7 @@ impl<E: Env> Log<E> {
                 (Ok(piece), None) => Some(piece),
                 // Batches that are in the log stay there; the rest is fetched again, and refused again if need be.
                 (Err(error), Some(all)) => {
-                    tracing::warn!(directory = %self.directory.display(), %error, "only a part of the fetched records is appended");
+                    tracing::warn!(directory = %self.directory.display(), %error, "appending only a part of the fetched records");
                     return Ok(all);
                 }
                 (Err(error), None) => return Err(error),

@@ -89,6 +89,37 @@ pub struct PartitionDescription {
     pub last_known_elr: Option<Vec<i32>>,
 }
 
+/// Where a cluster is, and how it is spoken to; what is none is the client's default.
+#[derive(Clone, Debug, Default)]
+pub struct Connecting {
+    pub bootstrap: String,
+    /// How many times a request is tried again at most.
+    pub retries_max: Option<u32>,
+    /// The first pause between two tries.
+    pub backoff: Option<Duration>,
+    /// How many partitions one answer may describe.
+    pub partitions_per_response: Option<i32>,
+}
+
+impl Connecting {
+    pub fn to(bootstrap: &str) -> Self {
+        Self { bootstrap: bootstrap.to_owned(), ..Self::default() }
+    }
+
+    fn client_config(self) -> ClientConfig {
+        let mut config = ClientConfig::new(&self.bootstrap);
+        config.retries_max = self.retries_max;
+        if let Some(backoff) = self.backoff {
+            config.backoff = backoff;
+            config.backoff_max = config.backoff_max.max(backoff);
+        }
+        if let Some(most) = self.partitions_per_response {
+            config.partitions_per_response = most;
+        }
+        config
+    }
+}
+
 /// A cluster that answered.
 #[derive(Clone)]
 pub struct Kafka {
@@ -98,8 +129,14 @@ pub struct Kafka {
 impl Kafka {
     /// Waits, with a progress line, until one of the brokers answers.
     pub async fn connect(bootstrap: &str) -> Result<Self, KafkaError> {
+        Self::connect_with(Connecting::to(bootstrap)).await
+    }
+
+    /// As `connect`.
+    pub async fn connect_with(how: Connecting) -> Result<Self, KafkaError> {
+        let bootstrap = how.bootstrap.clone();
         let mut progress = Progress::new(Duration::from_secs(1));
-        let client = Client::new(ClientConfig::new(bootstrap));
+        let client = Client::new(how.client_config());
         loop {
             let error = match client.metadata(Some(&[])).await {
                 Ok(_) => {
@@ -147,8 +184,15 @@ impl Kafka {
         each(outcomes)
     }
 
-    pub async fn grow_topic(&self, name: &str, total: i32) -> Result<(), KafkaError> {
-        let wanted = ottla_client::NewPartitions { topic: name.to_owned(), total, assignments: Vec::new() };
+    /// `assignments` are the brokers of each partition, those that there are included; empty: the cluster chooses.
+    pub async fn grow_topic(&self, name: &str, total: i32, assignments: &[Vec<i32>]) -> Result<(), KafkaError> {
+        let existing = match assignments {
+            [] => 0,
+            _ => self.partitions(name).await?.len(),
+        };
+        let brokers = |ids: &Vec<i32>| ids.iter().copied().map(BrokerId).collect();
+        let assignments = assignments.iter().skip(existing).map(brokers).collect();
+        let wanted = ottla_client::NewPartitions { topic: name.to_owned(), total, assignments };
         each(self.client.create_partitions(&[wanted], ADMIN_TIMEOUT, false).await?)
     }
 

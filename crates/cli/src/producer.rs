@@ -13,6 +13,7 @@ use ottla_model::{PartitionId, ProducerEpoch, ProducerId, TimestampMs};
 use ottla_protocol::record_batch::{BatchBuilder, Compression, Header};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::kafka::{Kafka, KafkaError};
 use crate::murmur2::partition_of;
@@ -41,16 +42,28 @@ pub struct Settings {
     pub acks: i16,
     pub compression: Compression,
     pub timeout: Duration,
+    /// How long a record may wait for others of its batch.
+    pub linger: Duration,
+    /// Records of one round that go to one partition are sent as one batch up to this size.
+    pub batch_bytes: usize,
+    /// Each record is sent alone, after the one before was acknowledged.
+    pub is_sync: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { acks: -1, compression: Compression::None, timeout: Duration::from_secs(30) }
+        Self {
+            acks: -1,
+            compression: Compression::None,
+            timeout: Duration::from_secs(30),
+            linger: Duration::ZERO,
+            batch_bytes: BATCH_BYTES_MAX,
+            is_sync: false,
+        }
     }
 }
 
-/// Records of one round that go to one partition are sent as one batch up to this size: below the 1 MiB that brokers
-/// take.
+/// Below the 1 MiB that brokers take.
 const BATCH_BYTES_MAX: usize = 512 * 1_024;
 /// Records that wait between the reader and the sender.
 pub const QUEUE_RECORDS: usize = 10_000;
@@ -93,10 +106,18 @@ impl Producer {
         while let Some(first) = records.recv().await {
             let mut size = first.size_bytes();
             let mut round = vec![first];
+            let until = Instant::now() + self.settings.linger;
             // Adds records that have arrived in the meantime: a slow input gets small batches at once, a fast one full
             // batches.
-            while size < BATCH_BYTES_MAX {
-                let Ok(next) = records.try_recv() else { break };
+            while !self.settings.is_sync && size < self.settings.batch_bytes {
+                let next = match records.try_recv() {
+                    Ok(next) => next,
+                    Err(_) if self.settings.linger.is_zero() => break,
+                    Err(_) => match tokio::time::timeout_at(until, records.recv()).await {
+                        Ok(Some(next)) => next,
+                        Ok(None) | Err(_) => break,
+                    },
+                };
                 size += next.size_bytes();
                 round.push(next);
             }

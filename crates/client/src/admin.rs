@@ -261,7 +261,7 @@ impl Client {
             let topics = names.iter().map(|topic| TopicRequest::default().with_name(topic_name(topic)));
             let request = DescribeTopicPartitionsRequest::default()
                 .with_topics(topics.collect())
-                .with_response_partition_limit(2_000)
+                .with_response_partition_limit(self.config().partitions_per_response)
                 .with_cursor(cursor.take());
             let response = self.any_link().await?.call(&request).await?;
             for topic in response.topics {
@@ -331,7 +331,15 @@ impl Client {
 
     /// The cluster's id and brokers.
     pub async fn describe_cluster(&self) -> Result<ClusterDescription, ClientError> {
-        let request = DescribeClusterRequest::default();
+        self.describe_cluster_with(DescribeClusterRequest::default()).await
+    }
+
+    /// As `describe_cluster`, with the brokers that are down.
+    pub async fn describe_cluster_with_fenced(&self) -> Result<ClusterDescription, ClientError> {
+        self.describe_cluster_with(DescribeClusterRequest::default().with_include_fenced_brokers(true)).await
+    }
+
+    async fn describe_cluster_with(&self, request: DescribeClusterRequest) -> Result<ClusterDescription, ClientError> {
         let attempt = || async {
             let response = self.any_link().await?.call(&request).await?;
             match error_of(response.error_code) {

@@ -28,6 +28,10 @@ pub struct ClientConfig {
     /// The first pause between two tries; each is twice the one before, up to `backoff_max`.
     pub backoff: Duration,
     pub backoff_max: Duration,
+    /// How many times an operation is tried again within that time; none is as often as it allows.
+    pub retries_max: Option<u32>,
+    /// How many partitions one answer of DescribeTopicPartitions may hold.
+    pub partitions_per_response: i32,
 }
 
 impl ClientConfig {
@@ -41,6 +45,8 @@ impl ClientConfig {
             retry_timeout: Duration::from_secs(30),
             backoff: Duration::from_millis(25),
             backoff_max: Duration::from_millis(500),
+            retries_max: None,
+            partitions_per_response: 2_000,
         }
     }
 }
@@ -337,6 +343,7 @@ impl Client {
         let began = Instant::now();
         let config = &self.inner.config;
         let mut pause = config.backoff;
+        let mut retries = 0;
         loop {
             let error = match attempt().await {
                 Ok(done) => return Ok(done),
@@ -346,9 +353,11 @@ impl Client {
                 return Err(error);
             }
             let waited = began.elapsed();
-            if waited + pause > config.retry_timeout {
+            let is_last = config.retries_max.is_some_and(|most| retries >= most);
+            if is_last || waited + pause > config.retry_timeout {
                 return Err(ClientError::GaveUp { waited, last: Arc::new(error) });
             }
+            retries += 1;
             tracing::debug!(%error, ?pause, "trying again");
             // Each time it must be a newer epoch than the one before, so that brokers cannot send us in a circle.
             if topic.is_some_and(|topic| self.state().learnt.remove(topic)) {

@@ -12,7 +12,7 @@ use super::{ToolError, bootstrap, run_tool};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
-static SPECS: &[OptionSpec] = &[
+pub(super) static SPECS: &[OptionSpec] = &[
     value("bootstrap-server", "String: server(s) to use for bootstrapping", "REQUIRED: The server to connect to."),
     value(
         "command-config",

@@ -5,12 +5,15 @@ use std::process::ExitCode;
 use ottla_client::{ConfigChange, ConfigEntry, ConfigResource};
 use ottla_model::{BrokerId, ErrorCode, TopicName};
 
-use super::options::{OptionSpec, Options, flag, value};
+use super::options::{OptionSpec, Options, Takes, flag, refused, value};
 use super::{ToolError, bootstrap, exceptions, refuse_options};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
-static SPECS: &[OptionSpec] = &[
+const NO_QUOTAS: &str = "there are no quotas";
+const NOT_SERVED: &str = "only topics, brokers and groups have configurations";
+
+pub(super) static SPECS: &[OptionSpec] = &[
     value(
         "add-config",
         "String",
@@ -19,9 +22,14 @@ static SPECS: &[OptionSpec] = &[
     value("add-config-file", "String", "Path to a properties file with configs to add."),
     flag("all", "List all configs for the given entity, including static configs if available."),
     flag("alter", "Alter the configuration for the entity."),
+    refused("bootstrap-controller", Takes::Value, "there are no KRaft controllers"),
     value("bootstrap-server", "String: server to connect to", "The Kafka servers to connect to."),
     value("broker", "String", "The broker's ID."),
     flag("broker-defaults", "The config defaults for all brokers."),
+    refused("broker-logger", Takes::Value, NOT_SERVED),
+    refused("client", Takes::Value, NO_QUOTAS),
+    refused("client-defaults", Takes::Nothing, NO_QUOTAS),
+    refused("client-metrics", Takes::Value, NOT_SERVED),
     value(
         "command-config",
         "String: command config property file",
@@ -32,10 +40,13 @@ static SPECS: &[OptionSpec] = &[
     flag("entity-default", "The defaults of all brokers."),
     value("entity-name", "String", "Name of entity (topic name/broker id/group id)."),
     value("entity-type", "String", "Type of entity (topics/brokers/groups)."),
-    flag("force", "Accepted and not used."),
     value("group", "String", "The group's ID."),
     flag("help", "Print usage information."),
+    refused("ip", Takes::Value, NO_QUOTAS),
+    refused("ip-defaults", Takes::Nothing, NO_QUOTAS),
     value("topic", "String", "The topic's name."),
+    refused("user", Takes::Value, NO_QUOTAS),
+    refused("user-defaults", Takes::Nothing, NO_QUOTAS),
     flag("version", "Display the version."),
 ];
 

@@ -9,14 +9,14 @@ use std::time::Duration;
 use ottla_protocol::messages::fetch::IsolationLevel;
 
 use super::format::Formatter;
-use super::options::{OptionSpec, Options, flag, value};
-use super::{ToolError, bootstrap, client_properties, exceptions, file_properties, log, run_tool};
+use super::options::{OptionSpec, Options, Takes, flag, refused, value};
+use super::{ToolError, bootstrap, client_properties, exceptions, file_properties, log, run_tool, warn_unused};
 use crate::consumer::{From, Settings, Source};
 use crate::group_consumer::GroupSettings;
 use crate::kafka::Kafka;
 use crate::{err, output};
 
-static SPECS: &[OptionSpec] = &[
+pub(super) static SPECS: &[OptionSpec] = &[
     value("bootstrap-server", "String: server to connect to", "REQUIRED: The server(s) to connect to."),
     value("broker-list", "String: server to connect to", "The older name of --bootstrap-server."),
     value("command-config", "String: config file", "A file with properties as --command-property has them."),
@@ -31,7 +31,7 @@ static SPECS: &[OptionSpec] = &[
         "auto.offset.reset, enable.auto.commit, group.id, isolation.level and the group's timeouts are used.",
     ),
     value("consumer.config", "String: config file", "The older name of --command-config."),
-    flag("enable-systest-events", "Refused: there is no log of events."),
+    refused("enable-systest-events", Takes::Nothing, "there is no log of events"),
     value(
         "formatter",
         "String: class",
@@ -42,6 +42,7 @@ static SPECS: &[OptionSpec] = &[
     flag("from-beginning", "Start with the earliest message present in the log rather than the latest message."),
     value("group", "String: consumer group id", "The consumer group id of the consumer."),
     flag("help", "Print usage information."),
+    refused("include", Takes::Value, "--topic names the one topic that is read"),
     value("isolation-level", "String", "read_committed or read_uncommitted (default)."),
     value("key-deserializer", "String: deserializer for key", "One of Kafka's own, such as LongDeserializer."),
     value("max-messages", "Integer: num_messages", "The maximum number of messages to consume before exiting."),
@@ -65,6 +66,20 @@ static SPECS: &[OptionSpec] = &[
     value("topic", "String: topic", "REQUIRED: The topic to consume on."),
     value("value-deserializer", "String: deserializer for values", "One of Kafka's own, such as LongDeserializer."),
     flag("version", "Display the version."),
+];
+
+/// The properties of a consumer that have an effect; a warning names the others.
+const PROPERTIES: &[&str] = &[
+    "auto.commit.interval.ms",
+    "auto.offset.reset",
+    "enable.auto.commit",
+    "group.id",
+    "group.instance.id",
+    "heartbeat.interval.ms",
+    "isolation.level",
+    "max.poll.interval.ms",
+    "security.protocol",
+    "session.timeout.ms",
 ];
 
 const LOGGER: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
@@ -126,9 +141,7 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
             return Err(ToolError::Usage(format!("--isolation-level {other}: read_committed or read_uncommitted")));
         }
     };
-    if options.has("enable-systest-events") {
-        return Err(ToolError::Argument("--enable-systest-events: there is no log of events".to_owned()));
-    }
+    warn_unused(&properties, PROPERTIES, "org.apache.kafka.clients.consumer.ConsumerConfig");
     let formatter = formatter(options)?;
     Ok(Plan {
         bootstrap: bootstrap(options)?.to_owned(),

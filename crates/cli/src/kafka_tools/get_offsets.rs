@@ -11,7 +11,7 @@ use super::{ToolError, bootstrap, run_tool};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
-static SPECS: &[OptionSpec] = &[
+pub(super) static SPECS: &[OptionSpec] = &[
     value("bootstrap-server", "String: HOST1:PORT1,...,HOST3:PORT3", "REQUIRED. The server(s) to connect to."),
     value("broker-list", "String: HOST1:PORT1,...,HOST3:PORT3", "The older name of --bootstrap-server."),
     value(

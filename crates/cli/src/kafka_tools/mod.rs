@@ -15,6 +15,10 @@ pub mod log_dirs;
 pub mod options;
 pub mod topics;
 
+#[cfg(test)]
+mod option_tests;
+
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -128,6 +132,16 @@ pub fn client_properties(
     }
 }
 
+/// Names the properties that have no effect, as Kafka's clients do.
+pub fn warn_unused(properties: &[(String, String)], used: &[&str], logger: &str) {
+    let unused: BTreeSet<&str> =
+        properties.iter().map(|(name, _)| name.as_str()).filter(|name| !used.contains(name)).collect();
+    if !unused.is_empty() {
+        let names = unused.into_iter().collect::<Vec<_>>().join(", ");
+        log("WARN", &format!("These configurations '[{names}]' were supplied but are not used yet."), logger);
+    }
+}
+
 /// The `key=value` lines of the files that options name.
 pub fn file_properties(options: &options::Options, files: &[&'static str]) -> Result<Vec<(String, String)>, ToolError> {
     let mut properties = Vec::new();
@@ -150,6 +164,7 @@ pub fn refuse_options(error: &ToolError, specs: &[OptionSpec]) -> ExitCode {
         ToolError::Options(OptionsError::Unrecognized(_)) => {
             err!("joptsimple.UnrecognizedOptionException: {error}\n");
         }
+        ToolError::Options(OptionsError::Refused(..)) => {}
         _ => err!("{}", options::usage(specs).trim_end()),
     }
     ExitCode::FAILURE

@@ -19,14 +19,26 @@ pub struct OptionSpec {
     /// What the usage says after the name.
     pub value: &'static str,
     pub help: &'static str,
+    /// Kafka's tool has the option and this one does not, for the reason that `help` gives.
+    pub is_refused: bool,
 }
 
 pub const fn flag(name: &'static str, help: &'static str) -> OptionSpec {
-    OptionSpec { name, takes: Takes::Nothing, value: "", help }
+    OptionSpec { name, takes: Takes::Nothing, value: "", help, is_refused: false }
 }
 
 pub const fn value(name: &'static str, value: &'static str, help: &'static str) -> OptionSpec {
-    OptionSpec { name, takes: Takes::Value, value, help }
+    OptionSpec { name, takes: Takes::Value, value, help, is_refused: false }
+}
+
+/// An option whose value may be left out.
+pub const fn maybe_value(name: &'static str, value: &'static str, help: &'static str) -> OptionSpec {
+    OptionSpec { name, takes: Takes::MaybeValue, value, help, is_refused: false }
+}
+
+/// An option that is known and refused, with the reason.
+pub const fn refused(name: &'static str, takes: Takes, reason: &'static str) -> OptionSpec {
+    OptionSpec { name, takes, value: "refused", help: reason, is_refused: true }
 }
 
 /// A command line that a tool cannot use. The texts are those of Kafka's tools.
@@ -44,6 +56,11 @@ pub enum OptionsError {
     Missing(&'static str),
     #[error("Cannot parse argument '{1}' of option {0}")]
     Unparsable(&'static str, String),
+    #[error("Option \"[{0}]\" can't be used with option \"[{1}]\"")]
+    Conflict(&'static str, &'static str),
+    /// Kafka's tool has it.
+    #[error("Option {0} is not supported: {1}")]
+    Refused(&'static str, &'static str),
 }
 
 /// What a command line says.
@@ -65,6 +82,9 @@ impl Options {
                 None => (text, None),
             };
             let spec = find(specs, name)?;
+            if spec.is_refused {
+                return Err(OptionsError::Refused(spec.name, spec.help));
+            }
             let values = given.entry(spec.name).or_default();
             match (spec.takes, inline) {
                 (Takes::Nothing, None) => {}
@@ -99,6 +119,22 @@ impl Options {
 
     pub fn required(&self, name: &'static str) -> Result<&str, OptionsError> {
         self.get(name).ok_or(OptionsError::Missing(name))
+    }
+
+    /// Checks that each option of the table that was given stands beside one of its actions. `actions` are all that the
+    /// tool has.
+    pub fn check_actions(
+        &self,
+        actions: &[&'static str],
+        table: &[(&'static str, &[&'static str])],
+    ) -> Result<(), OptionsError> {
+        for (option, wanted) in table.iter().filter(|(option, _)| self.has(option)) {
+            let action = actions.iter().copied().find(|action| self.has(action) && !wanted.contains(action));
+            if let Some(action) = action {
+                return Err(OptionsError::Conflict(option, action));
+            }
+        }
+        Ok(())
     }
 
     /// A number, if the option is there.
@@ -146,12 +182,13 @@ pub fn usage(specs: &[OptionSpec]) -> String {
     let mut sorted: Vec<_> = specs.iter().collect();
     sorted.sort_by_key(|spec| spec.name);
     for spec in sorted {
+        let help = if spec.is_refused { format!("Not supported: {}.", spec.help) } else { spec.help.to_owned() };
         let left = match spec.takes {
             Takes::Nothing => format!("--{}", spec.name),
             Takes::Value => format!("--{} <{}>", spec.name, spec.value),
             Takes::MaybeValue => format!("--{} [{}]", spec.name, spec.value),
         };
-        let (left, right) = (wrap(&left, NAME_COLUMNS - 1), wrap(spec.help, HELP_COLUMNS));
+        let (left, right) = (wrap(&left, NAME_COLUMNS - 1), wrap(&help, HELP_COLUMNS));
         for at in 0..left.len().max(right.len()) {
             text += &row(left.get(at).map_or("", String::as_str), right.get(at).map_or("", String::as_str));
         }
@@ -185,7 +222,8 @@ mod tests {
         value("topic-id", "String: id", "The id."),
         value("partitions", "Integer: # of partitions", "How many."),
         value("config", "String: name=value", "A configuration."),
-        OptionSpec { name: "codec", takes: Takes::MaybeValue, value: "String", help: "" },
+        maybe_value("codec", "String", ""),
+        refused("warp", Takes::Value, "there is no drive"),
     ];
 
     fn parse(line: &str) -> Result<Options, OptionsError> {
@@ -209,6 +247,8 @@ mod tests {
     fn wrong_lines_are_named() {
         let text = |line| parse(line).expect_err("wrong").to_string();
         assert_eq!(text("--frobnicate"), "frobnicate is not a recognized option");
+        assert_eq!(text("--warp 9"), "Option warp is not supported: there is no drive");
+        assert_eq!(text("--wa=9"), "Option warp is not supported: there is no drive");
         assert_eq!(text("--create --topic"), "Option topic requires an argument");
         assert_eq!(text("--c"), "c is an ambiguous option: it may be create, config, codec");
         assert_eq!(text("--create=x"), "Option create does not take an argument");

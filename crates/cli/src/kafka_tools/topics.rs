@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use regex_lite::Regex;
 
-use super::options::{OptionSpec, Options, flag, value};
+use super::options::{OptionSpec, Options, OptionsError, Takes, flag, refused, value};
 use super::{ToolError, bootstrap, exceptions, log_error, run_tool};
 use crate::describe::{self, Shown};
-use crate::kafka::{Kafka, NewTopic};
+use crate::kafka::{Connecting, Kafka, NewTopic};
 use crate::out;
 
-static SPECS: &[OptionSpec] = &[
+pub(super) static SPECS: &[OptionSpec] = &[
     flag("alter", "Alter the number of partitions."),
     flag(
         "at-min-isr-partitions",
@@ -26,6 +26,11 @@ static SPECS: &[OptionSpec] = &[
     value("config", "String: name=value", "A topic configuration for the topic being created."),
     flag("create", "Create a new topic."),
     flag("delete", "Delete a topic."),
+    refused(
+        "delete-config",
+        Takes::Value,
+        "kafka-configs --alter --delete-config removes the configuration of a topic",
+    ),
     flag("describe", "List details for the given topics."),
     flag("exclude-internal", "Exclude internal topics when listing or describing."),
     flag("help", "Print usage information."),
@@ -42,7 +47,7 @@ static SPECS: &[OptionSpec] = &[
     value(
         "partition-size-limit-per-response",
         "Integer: maximum partition size per response",
-        "Accepted and not used.",
+        "How many partitions a broker describes in one answer at most.",
     ),
     value(
         "replica-assignment",
@@ -71,6 +76,24 @@ static SPECS: &[OptionSpec] = &[
     ),
     flag("under-replicated-partitions", "If set when describing topics, only show under replicated partitions."),
     flag("version", "Display the version."),
+];
+
+const ACTIONS: &[&str] = &["list", "describe", "create", "alter", "delete"];
+/// The actions beside which an option means something.
+const OPTIONS_OF_ACTIONS: &[(&str, &[&str])] = &[
+    ("config", &["create"]),
+    ("partitions", &["alter", "create"]),
+    ("replication-factor", &["create"]),
+    ("replica-assignment", &["alter", "create"]),
+    ("under-replicated-partitions", &["describe"]),
+    ("under-min-isr-partitions", &["describe"]),
+    ("at-min-isr-partitions", &["describe"]),
+    ("unavailable-partitions", &["describe"]),
+    ("topics-with-overrides", &["describe"]),
+    ("topic-id", &["describe"]),
+    ("if-exists", &["alter", "delete", "describe"]),
+    ("if-not-exists", &["create"]),
+    ("exclude-internal", &["list", "describe"]),
 ];
 
 const LOGGER: &str = "org.apache.kafka.tools.TopicCommand";
@@ -121,24 +144,25 @@ impl Action {
             ));
         };
         bootstrap(options)?;
+        options.check_actions(ACTIONS, OPTIONS_OF_ACTIONS)?;
         if matches!(action, Self::Create | Self::Alter | Self::Delete) {
             options.required("topic")?;
         }
         if *action == Self::Alter {
             options.required("partitions")?;
         }
-        if options.has("replica-assignment") && (options.has("partitions") || options.has("replication-factor")) {
-            return Err(ToolError::Usage(
-                "Option \"[replica-assignment]\" can't be used with option \"[partitions]\" or \"[replication-factor]\""
-                    .to_owned(),
-            ));
+        for other in ["partitions", "replication-factor"] {
+            if *action == Self::Create && options.has("replica-assignment") && options.has(other) {
+                return Err(OptionsError::Conflict("replica-assignment", other).into());
+            }
         }
         Ok(*action)
     }
 }
 
 async fn connect(options: &Options) -> Result<Kafka, ToolError> {
-    Ok(Kafka::connect(bootstrap(options)?).await?)
+    let partitions_per_response = options.number("partition-size-limit-per-response")?;
+    Ok(Kafka::connect_with(Connecting { partitions_per_response, ..Connecting::to(bootstrap(options)?) }).await?)
 }
 
 async fn create(options: &Options) -> Result<(), ToolError> {
@@ -194,7 +218,10 @@ async fn list(options: &Options) -> Result<(), ToolError> {
 
 async fn describe(options: &Options) -> Result<(), ToolError> {
     let kafka = connect(options).await?;
-    let names = existing(&kafka, options).await?;
+    let names = match options.get("topic-id") {
+        Some(id) => vec![name_of(&kafka, id).await?],
+        None => existing(&kafka, options).await?,
+    };
     let shown = Shown {
         under_replicated: options.has("under-replicated-partitions"),
         unavailable: options.has("unavailable-partitions"),
@@ -211,8 +238,9 @@ async fn describe(options: &Options) -> Result<(), ToolError> {
 async fn alter(options: &Options) -> Result<(), ToolError> {
     let kafka = connect(options).await?;
     let total: i32 = options.number("partitions")?.unwrap_or_default();
+    let assignments = assignments(options)?;
     for name in existing(&kafka, options).await? {
-        kafka.grow_topic(&name, total).await?;
+        kafka.grow_topic(&name, total, &assignments).await?;
     }
     Ok(())
 }
@@ -238,6 +266,15 @@ async fn matching(kafka: &Kafka, options: &Options) -> Result<Vec<String>, ToolE
         .collect();
     names.sort();
     Ok(names)
+}
+
+/// The topic with this id.
+async fn name_of(kafka: &Kafka, id: &str) -> Result<String, ToolError> {
+    let topics = kafka.client().list_topics().await.map_err(crate::kafka::KafkaError::from)?;
+    let found = topics.into_iter().find(|topic| topic.id.to_string() == id);
+    found
+        .map(|topic| topic.name)
+        .ok_or_else(|| ToolError::Argument(format!("TopicId '{id}' does not exist as expected")))
 }
 
 /// As `matching`; a topic that is named and not there is an error unless `--if-exists`.
@@ -283,6 +320,16 @@ mod tests {
         assert!(
             action("--list --describe --bootstrap-server k:1").is_err_and(|text| text.contains("exactly one action"))
         );
+        let conflict =
+            |line: &str| action(&format!("--bootstrap-server k:1 --topic t {line}")).expect_err("a conflict");
+        let text = |first: &str, second: &str| format!("Option \"[{first}]\" can't be used with option \"[{second}]\"");
+        assert_eq!(conflict("--alter --partitions 3 --config a=1"), text("config", "alter"));
+        assert_eq!(conflict("--delete --if-not-exists"), text("if-not-exists", "delete"));
+        assert_eq!(
+            conflict("--create --replica-assignment 1 --partitions 1"),
+            text("replica-assignment", "partitions")
+        );
+        assert!(conflict("--alter --delete-config a").contains("delete-config is not supported"));
         assert_eq!(action("--frobnicate"), Err("frobnicate is not a recognized option".into()));
     }
 

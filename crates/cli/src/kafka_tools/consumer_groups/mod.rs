@@ -10,12 +10,12 @@ mod reset;
 
 use std::process::ExitCode;
 
-use super::options::{OptionSpec, Options, OptionsError, Takes, flag, usage, value};
+use super::options::{OptionSpec, Options, OptionsError, flag, maybe_value, usage, value};
 use super::{ToolError, bootstrap, exceptions, run_tool};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
-static SPECS: &[OptionSpec] = &[
+pub(super) static SPECS: &[OptionSpec] = &[
     flag("all-groups", "Apply to all consumer groups."),
     flag("all-topics", "Consider all topics assigned to a group in the `reset-offsets` process."),
     value("bootstrap-server", "String: server to connect to", "REQUIRED: The server(s) to connect to."),
@@ -53,12 +53,11 @@ static SPECS: &[OptionSpec] = &[
         "Long: number-of-offsets",
         "Reset offsets shifting current offset by 'n', which can be negative.",
     ),
-    OptionSpec {
-        name: "state",
-        takes: Takes::MaybeValue,
-        value: "String",
-        help: "With --describe: the state of the group. With --list: the states of all groups, or those in the given states (stable,empty).",
-    },
+    maybe_value(
+        "state",
+        "String",
+        "With --describe: the state of the group. With --list: the states of all groups, or those in the given states (stable,empty).",
+    ),
     value("timeout", "Long: timeout (ms)", "How long to go on while a coordinator is not available."),
     flag("to-current", "Reset offsets to current offset."),
     value(
@@ -74,14 +73,26 @@ static SPECS: &[OptionSpec] = &[
         "String: topic",
         "The topic whose offsets are reset or deleted; `topic1:0,1,2` for some of its partitions. May be repeated.",
     ),
-    OptionSpec {
-        name: "type",
-        takes: Takes::MaybeValue,
-        value: "String",
-        help: "With --list: the types of all groups, or those of the given types (classic,consumer).",
-    },
+    maybe_value(
+        "type",
+        "String",
+        "With --list: the types of all groups, or those of the given types (classic,consumer).",
+    ),
+    value(
+        "validate-regex",
+        "String: regex",
+        "Say whether a regular expression is one that members can subscribe with.",
+    ),
     flag("verbose", "Provide additional information, if any, when describing the group."),
     flag("version", "Display the version."),
+];
+
+const ACTIONS: &[&str] = &["list", "describe", "delete", "reset-offsets", "delete-offsets"];
+/// The actions beside which an option means something.
+const OPTIONS_OF_ACTIONS: &[(&str, &[&str])] = &[
+    ("group", &["describe", "delete", "reset-offsets", "delete-offsets"]),
+    // `Action::of` has an answer of its own for --delete.
+    ("topic", &["delete", "reset-offsets", "delete-offsets"]),
 ];
 
 /// Where offsets are reset to.
@@ -95,6 +106,7 @@ enum Action {
     Delete,
     ResetOffsets,
     DeleteOffsets,
+    ValidateRegex,
 }
 
 pub async fn run(arguments: &[String]) -> ExitCode {
@@ -106,6 +118,7 @@ pub async fn run(arguments: &[String]) -> ExitCode {
             Action::Delete => delete::groups(&options).await,
             Action::ResetOffsets => reset::run(&options).await,
             Action::DeleteOffsets => delete::offsets(&options).await,
+            Action::ValidateRegex => validate_regex(&options),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
@@ -128,7 +141,9 @@ impl Action {
     fn of(options: &Options) -> Result<Self, ToolError> {
         let usage = |text: String| Err(ToolError::Usage(text));
         let scope = options.has("group") || options.has("all-groups");
-        bootstrap(options)?;
+        if !options.has("validate-regex") {
+            bootstrap(options)?;
+        }
         for (action, is_scoped) in [("describe", true), ("delete", true), ("reset-offsets", true)] {
             if is_scoped && options.has(action) && !scope {
                 return usage(format!("Option [{action}] takes one of these options: [all-groups], [group]"));
@@ -181,17 +196,31 @@ impl Action {
             ("delete", Self::Delete),
             ("reset-offsets", Self::ResetOffsets),
             ("delete-offsets", Self::DeleteOffsets),
+            ("validate-regex", Self::ValidateRegex),
         ]
         .into_iter()
         .filter_map(|(name, action)| options.has(name).then_some(action))
         .collect();
         match named.as_slice() {
-            [action] => Ok(*action),
+            [action] => {
+                options.check_actions(ACTIONS, OPTIONS_OF_ACTIONS)?;
+                Ok(*action)
+            }
             _ => usage(
-                "Command must include exactly one action: --list, --describe, --delete, --reset-offsets, --delete-offsets".into(),
+                "Command must include exactly one action: --list, --describe, --delete, --reset-offsets, --delete-offsets, --validate-regex".into(),
             ),
         }
     }
+}
+
+/// The syntax that the group coordinator has, which is RE2's.
+fn validate_regex(options: &Options) -> Result<(), ToolError> {
+    let text = options.required("validate-regex")?;
+    match regex::Regex::new(text) {
+        Ok(_) => out!("The regular expression `{text}` is valid."),
+        Err(error) => out!("The regular expression `{text}` is invalid: {error}."),
+    }
+    Ok(())
 }
 
 async fn connect(options: &Options) -> Result<Kafka, ToolError> {
@@ -247,6 +276,12 @@ mod tests {
     fn contradictions_are_named() {
         let server = "--bootstrap-server k:9092";
         let wrong = |line: &str| action(&format!("{server} {line}")).expect_err(line);
+        assert_eq!(action("--validate-regex a.*"), Ok(Action::ValidateRegex));
+        assert_eq!(wrong("--list --group g"), "Option \"[group]\" can't be used with option \"[list]\"");
+        assert_eq!(
+            wrong("--describe --group g --topic t"),
+            "Option \"[topic]\" can't be used with option \"[describe]\""
+        );
         assert_eq!(action("--list"), Err("Missing required argument \"[bootstrap-server]\"".into()));
         assert_eq!(wrong("--describe"), "Option [describe] takes one of these options: [all-groups], [group]");
         assert!(wrong("--list --delete-offsets --group g --topic t").contains("exactly one action"));

@@ -1,7 +1,7 @@
 //! The steps that the owner of a member must execute, in this order:
 //!
 //! 1. send `messages`;
-//! 2. write `persist` in one batch, and sync it if it asks for that;
+//! 2. write `persist` in one batch, and sync it if `must_sync` is set;
 //! 3. call [`crate::Member::persisted`], which gives more messages and committed entries;
 //! 4. only then send `messages_after_persist`: they promise that the batch is on the disk;
 //! 5. apply `committed` of both, in order, and call [`crate::Member::applied`].
@@ -78,7 +78,7 @@ pub struct Persist {
     /// Consecutive entries; they replace the log from the index of the first one.
     pub entries: Vec<Entry>,
     pub hard_state: Option<HardState>,
-    /// Promises depend on it: it must be on the disk before they leave.
+    /// Messages depend on it: the batch must be on the disk before they are sent.
     pub must_sync: bool,
 }
 
@@ -128,7 +128,7 @@ pub struct Effects {
     pub messages_after_persist: Vec<Outgoing>,
     pub committed: Vec<Committed>,
     pub reads: Vec<ReadConfirmed>,
-    /// Where the role, the leader or the term changed.
+    /// Set if the role, the leader or the term changed.
     pub role: Option<RoleChange>,
 }
 

@@ -12,7 +12,7 @@ impl Jitter {
         Self { state: seed }
     }
 
-    /// A number of `low..=high`; `low` where the range is empty.
+    /// A number in `low..=high`; `low` if the range is empty.
     pub fn draw(&mut self, low: usize, high: usize) -> usize {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.state;

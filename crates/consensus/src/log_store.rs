@@ -43,7 +43,7 @@ pub struct InitialState {
 pub trait LogStore {
     fn initial_state(&self) -> Result<InitialState, StoreError>;
 
-    /// Entries `low..high`: at least one where the range has any, and no more than `max_bytes` together.
+    /// Entries `low..high`: at least one if the range has any, and at most `max_bytes` together otherwise.
     /// [`StoreError::Compacted`] below the first index, [`StoreError::Unavailable`] above the last.
     fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, StoreError>;
 

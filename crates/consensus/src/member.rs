@@ -1,8 +1,8 @@
 //! One member of the quorum: input → [`Effects`]. See [`crate::effects`] for the order in which the owner carries them
 //! out.
 //!
-//! Invariants: nothing is put in between [`Member::effects`] and [`Member::persisted`]; pre-vote and check-quorum are
-//! on, so that a member that was cut off neither deposes a leader when it comes back nor leads on alone; every number
+//! Invariants: no input between [`Member::effects`] and [`Member::persisted`]; pre-vote and check-quorum are on, so
+//! that a member that was cut off neither deposes a leader when it returns nor stays the leader alone; every number
 //! that Raft would draw from the thread's entropy comes from the seed instead.
 
 use bytes::Bytes;
@@ -33,7 +33,7 @@ pub struct MemberConfig {
     /// again for each term. A leader without a majority steps down after `election_ticks`.
     pub election_ticks: usize,
     pub election_ticks_max: usize,
-    /// Entries of one append message, in bytes.
+    /// Bytes of the entries in one append message.
     pub message_bytes_max: u64,
     /// Append messages to one member that are on their way.
     pub inflight_messages_max: usize,
@@ -92,8 +92,8 @@ pub enum ProposalRefused {
     Busy,
 }
 
-/// Where the proposed entries will be, if they commit: an entry of another term at one of these revisions means that
-/// they did not.
+/// The revisions of the proposed entries, if they commit. An entry of another term at one of these revisions proves
+/// that they did not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Proposed {
     pub term: u64,
@@ -197,7 +197,7 @@ impl<S: LogStore> Member<S> {
         self.node.raft.r.raft_log.store.store
     }
 
-    /// Draws another election time-out where the role, the leader or the term has changed.
+    /// Draws another election timeout if the role, the leader or the term has changed.
     fn redraw(&mut self) {
         let role = self.role();
         if role.leader.is_some() {
@@ -221,9 +221,9 @@ impl<S: LogStore> Member<S> {
         let raft = &mut self.node.raft;
         if raft.state != StateRole::Leader && raft.election_elapsed + 1 >= self.election_timeout {
             raft.election_elapsed = 0;
-            // As the library does on its own time-out; it refuses only where it already leads.
+            // As the library does on its own timeout; it refuses only if this member already leads.
             let _ = self.node.campaign();
-            // Also where the role stays the same (a second campaign in the same term): a split vote must not repeat
+            // Also if the role stays the same (a second campaign in the same term): a split vote must not repeat
             // itself.
             self.drawn_for = None;
             self.hurried_campaigns = self.hurried_campaigns.saturating_sub(1);
@@ -256,8 +256,8 @@ impl<S: LogStore> Member<S> {
         }
     }
 
-    /// Proposes `entries`, in order, as one message: they commit together or, after a change of leader, from some point
-    /// on not at all.
+    /// Proposes `entries`, in order, as one message: they commit together, or, after a change of leader, only a prefix
+    /// of them commits.
     pub fn propose(&mut self, entries: Vec<Bytes>) -> Result<Proposed, ProposalRefused> {
         self.assert_nothing_pending();
         if !self.is_leader() {
@@ -372,7 +372,7 @@ impl<S: LogStore> Member<S> {
         Some(effects)
     }
 
-    /// The last effects' batch is written, and synced where it had to be; a snapshot in it is the state machine now.
+    /// The last effects' batch is written, and synced if required; a snapshot in it has replaced the state machine.
     pub fn persisted(&mut self) -> Effects {
         let Some(ready) = self.pending.take() else {
             return Effects::default();
@@ -454,7 +454,7 @@ impl<S: LogStore> Member<S> {
         Revision(self.node.raft.raft_log.committed)
     }
 
-    /// Whether an entry of this leader's own term is committed: before, it must not decide anything.
+    /// Whether an entry of this leader's own term is committed: before that, it must not decide anything.
     pub fn has_committed_in_term(&self) -> bool {
         self.is_leader() && self.node.raft.commit_to_current_term()
     }
@@ -463,8 +463,8 @@ impl<S: LogStore> Member<S> {
 fn outgoing(messages: Vec<Message>) -> Vec<Outgoing> {
     // Writing to memory fails only for a message above 2 GiB, which the limits above exclude.
     let mut outgoing: Vec<Outgoing> = messages.into_iter().filter_map(Outgoing::new).collect();
-    // The library walks a hash map of members: their order differs from run to run, that of one member's messages does
-    // not.
+    // The library iterates over a hash map of members: the order of members differs from run to run, the order of one
+    // member's messages does not.
     outgoing.sort_by_key(|message| message.to);
     outgoing
 }

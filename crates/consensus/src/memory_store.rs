@@ -10,7 +10,7 @@ use crate::log_store::{ConfState, Entry, HardState, InitialState, LogStore, Snap
 struct State {
     hard_state: HardState,
     conf_state: ConfState,
-    /// The place of the snapshot that the log begins behind.
+    /// The index of the snapshot before the first entry.
     compacted_index: u64,
     compacted_term: u64,
     entries: BTreeMap<u64, Entry>,

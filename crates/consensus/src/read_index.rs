@@ -17,7 +17,7 @@ pub const RETRY_AFTER: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Reads<T> {
     id: CoordinatorId,
-    /// Of this life of the process: contexts must never repeat, or an old answer would confirm a new read.
+    /// Unique for each start of the process: contexts must never repeat, or an old answer would confirm a new read.
     nonce: u64,
     questions: u64,
     /// Reads that arrived after the last request.

@@ -1,11 +1,11 @@
 //! How an empty disk comes to vote.
 //!
-//! A disk that never voted has no memory that it might have lost. So it may join the quorum of its first start when
-//! every other configured member says that its disk is empty too, or when one of them, formed already, remembers this
-//! very disk from then. A disk that a formed member does not know, under an id that it does know, has replaced one that
-//! voted: it is refused by name.
+//! A disk that never voted cannot have lost a vote. It may therefore join the quorum of its first start in two cases:
+//! every other configured member reports that its disk is empty too; or one of them has already formed the quorum and
+//! knows this disk from that time. A disk that a formed member does not know, under an id that it does know, has
+//! replaced a disk that voted: it is refused, and the error names it.
 //!
-//! Where no list was configured: without an id, a quorum of one; with one, the first broker hands over its list.
+//! If no list is configured: without an id, a quorum of one; with an id, the first broker sends its list.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -60,7 +60,7 @@ pub async fn run(config: CoordinatorConfig, shutdown: impl Future<Output = ()>) 
     Coordinator::bind(config).await?.run(shutdown).await
 }
 
-/// A coordinator whose data directory and ports are taken, and that does nothing yet.
+/// A coordinator that owns its data directory and ports, but does not run yet.
 pub struct Coordinator {
     config: CoordinatorConfig,
     disk: Disk,

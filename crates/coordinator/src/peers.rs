@@ -33,7 +33,7 @@ const FRAME_BYTES_MAX: usize = 1024 * 1024;
 const FRAMES_IN_TRANSIT_MAX: usize = 8;
 /// Between two attempts to dial.
 const REDIAL_PAUSE: Duration = Duration::from_millis(75);
-/// After a refusal that will not change by itself soon.
+/// The pause after a refusal whose cause will not change soon.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 pub struct Peer {
@@ -92,7 +92,7 @@ pub async fn run(
             tracing::info!("cannot reach coordinator {} at {}: {said}", peer.id, peer.address);
             last_said = said;
         }
-        // A stream that broke is dialled again at once: whether the peer is gone is worth knowing soon.
+        // A broken stream is dialled again at once: a refused connection shows quickly that the peer has ended.
         if !std::mem::take(&mut was_connected) {
             tokio::time::sleep(pause).await;
         }

@@ -143,7 +143,7 @@ impl Shared {
         token
     }
 
-    /// A Raft stream of `sender` begins, and its former one ends. The stream ends when the token that comes back is
+    /// A Raft stream of `sender` begins, and its former one ends. The stream must end when the returned token is
     /// cancelled.
     pub fn begin_stream(&self, sender: CoordinatorId) -> CancellationToken {
         let token = CancellationToken::new();

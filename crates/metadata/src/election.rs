@@ -40,7 +40,7 @@ pub trait Electorate {
     fn knows_min_insync_replicas(&self, leader: BrokerId, state: &PartitionState) -> bool;
 }
 
-/// A change of one partition in the making.
+/// A change of one partition that is being computed.
 #[derive(Debug)]
 pub struct PartitionChange<'a> {
     state: &'a PartitionState,
@@ -74,7 +74,7 @@ impl<'a> PartitionChange<'a> {
         self
     }
 
-    /// The broker goes: out of the ISR where that has another member, and never leader.
+    /// The broker leaves: it leaves the ISR if that has another member, and does not lead.
     #[must_use]
     pub fn without(mut self, broker: BrokerId) -> Self {
         self.isr.retain(|member| member.broker != broker);
@@ -90,7 +90,7 @@ impl<'a> PartitionChange<'a> {
         self
     }
 
-    /// The broker cannot read its log while it is in this epoch.
+    /// The broker cannot read its log while it has this epoch.
     #[must_use]
     pub fn without_offline(mut self, member: IsrMember) -> Self {
         self = self.without_unclean(member.broker);
@@ -98,7 +98,7 @@ impl<'a> PartitionChange<'a> {
         self
     }
 
-    /// The broker's log is gone: a new one will take its place.
+    /// The broker's log is gone: it will create a new one.
     #[must_use]
     pub fn without_lost(mut self, broker: BrokerId) -> Self {
         self = self.without_unclean(broker);
@@ -106,7 +106,7 @@ impl<'a> PartitionChange<'a> {
         self
     }
 
-    /// A rule taken out, for simulations that must notice: see [`crate::controller::Rules`].
+    /// Switches a rule off, to test that simulations detect it: see [`crate::controller::Rules`].
     #[must_use]
     pub(crate) fn letting_unclean_sole_member_win(mut self, wins: bool) -> Self {
         self.unclean_sole_member_wins = wins;
@@ -170,7 +170,7 @@ impl<'a> PartitionChange<'a> {
         if let Some((leader, epoch)) =
             preferred.filter(in_isr).find_map(|broker| acceptable(broker).map(|epoch| (broker, epoch)))
         {
-            // A last member that comes back leads in its new incarnation.
+            // A last member that returns leads in its new incarnation.
             let renew = |member: &IsrMember| match member.broker == leader {
                 true => IsrMember { epoch, ..*member },
                 false => *member,

@@ -12,7 +12,7 @@ pub struct GroupConfigKey {
     pub kind: ValueKind,
     /// Kafka's default.
     pub default: &'static str,
-    /// The broker property that decides where the group sets nothing, if there is one.
+    /// The broker property that supplies the value if the group sets none, if there is one.
     pub synonym: Option<&'static str>,
     /// The broker properties that bound it: least and most.
     pub bounds: (Option<&'static str>, Option<&'static str>),

@@ -30,7 +30,7 @@ pub const MAX_CONFIG_NAME_BYTES: usize = 1024;
 /// Configurations of one entity. Kafka has fewer than 300 for a broker; the rest is for listeners and plugins.
 pub const MAX_CONFIGS_PER_ENTITY: usize = 2_000;
 
-/// Topics, partitions or entities that one request may name or make: Kafka's bound on the records of one operation.
+/// Topics, partitions or entities in one request: Kafka's bound on the records of one operation.
 pub const MAX_ITEMS_PER_REQUEST: usize = 10_000;
 
 /// Replicas of one partition: the states of 500 partitions, which change in one entry when a broker is fenced, stay
@@ -60,7 +60,7 @@ pub const MAX_REMEMBERED_BYTES: usize = 1024 * 1024;
 /// The text of an error. It quotes a client's input, and a response must not be a multiple of its request.
 pub const MAX_ERROR_TEXT_BYTES: usize = 1024;
 
-/// The text, cut at a character where it is longer.
+/// The text, cut at a character boundary if it is longer.
 pub fn cut(mut text: String, max_bytes: usize) -> String {
     if text.len() > max_bytes {
         let end = (0..=max_bytes).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);

@@ -60,7 +60,7 @@ pub enum Verdict {
 pub struct Session {
     pub epoch: BrokerEpoch,
     pub incarnation: IncarnationId,
-    /// The last sign of life, on the sessions' clock.
+    /// The time of the last message, on the sessions' clock.
     heard: MonotonicMs,
     stream: Option<StreamId>,
     /// Since when there is no stream; none while there is one or there never was.
@@ -186,7 +186,7 @@ impl Liveness {
                 self.streams.remove(&old);
             }
             self.streams.insert(stream, beat.broker);
-            // Dial it while it lives, so that a refused connection will prove something.
+            // Dial it while it is alive, so that a refused connection proves something later.
             session.probe_at = (!reached).then_some(clock);
         }
         true
@@ -199,7 +199,7 @@ impl Liveness {
         let session = self.sessions.get_mut(&broker).filter(|session| session.stream == Some(stream))?;
         session.stream = None;
         session.stream_lost = Some(clock);
-        // At once; where it was never reached, the answer may still be that it is.
+        // At once; even if it was never reached, the probe may show that it is alive.
         session.probe_at = Some(clock);
         Some(broker)
     }
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(liveness.probed(BROKER, INCARNATION, ProbeResult::Refused), Verdict::Unknown, "its stream is open");
     }
 
-    /// The stream of a killed process ends before its listener is gone: the first probe is accepted and reset.
+    /// The stream of a killed process ends before its listener closes: the first probe is accepted and reset.
     #[test]
     fn an_address_that_proves_nothing_is_dialled_again_while_the_stream_is_away() {
         let mut liveness = liveness();

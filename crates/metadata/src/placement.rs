@@ -1,8 +1,8 @@
-//! Where the replicas of new partitions go: evenly over brokers, leaders too, and over racks.
+//! Placement of the replicas of new partitions: evenly over brokers, leaders, and racks.
 //!
-//! Kafka's striped placement: racks take turns, within a rack its brokers do, and the start is drawn at random, so that
-//! many topics of one partition do not all land on the first broker. The first replica of a partition (its preferred
-//! leader) is always an active broker; brokers that are not active come last.
+//! Kafka's striped placement: racks alternate, within a rack its brokers do, and the start is drawn at random, so that
+//! topics with one partition are not all placed on the first broker. The first replica of a partition (its preferred
+//! leader) is always an active broker; inactive brokers come last.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ impl Seeded {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`; 0 where the bound is 0.
+    /// A number below `bound`; 0 if the bound is 0.
     pub fn below(&mut self, bound: usize) -> usize {
         let bound = u64::try_from(bound).unwrap_or(u64::MAX);
         usize::try_from(self.next_u64().checked_rem(bound).unwrap_or(0)).unwrap_or(0)

@@ -32,7 +32,7 @@ impl Change {
     }
 }
 
-/// Changes of which all apply, or none.
+/// A list of changes: all of them apply, or none.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Transaction {
     pub changes: Vec<Change>,

@@ -49,10 +49,9 @@ impl Path {
         Self("/".into())
     }
 
-    /// A path that the node kinds build from parts that were checked before: topic names, numbers, names of entities
-    /// within [`crate::limits`]. Anything else gives the root, where no node can be created, set or deleted: a
-    /// transaction with it is refused where it is made, and is never proposed to members that could not read it (fault
-    /// A1).
+    /// A path that the node kinds build from checked parts: topic names, numbers, names of entities within
+    /// [`crate::limits`]. An invalid path becomes the root, where no node can be created, set or deleted: a transaction
+    /// with it is refused when it is decided, and is never proposed to members that could not decode it (fault A1).
     pub(crate) fn built(text: String) -> Self {
         Self::new(&text).unwrap_or_else(|_| Self::root())
     }
@@ -103,7 +102,7 @@ impl Borrow<str> for Path {
 /// A node of the tree.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Node {
-    /// The protobuf form of the node's kind (see [`crate::nodes`]); empty where the kind has none.
+    /// The protobuf form of the node's kind (see [`crate::nodes`]); empty if the kind has none.
     pub payload: Bytes,
     pub created: Revision,
     pub modified: Revision,
@@ -241,8 +240,8 @@ impl Tree {
         path.as_str() == "/" || self.get(path).is_some() || self.below(path).next().is_some()
     }
 
-    /// Applies the transaction at `revision`: all of its changes, or none. The revision moves either way. The changes
-    /// come back by path, one a path.
+    /// Applies the transaction at `revision`: all of its changes, or none. The revision moves in both cases. Returns
+    /// the changes by path, one per path.
     pub fn apply(
         &mut self,
         revision: Revision,
@@ -317,7 +316,7 @@ impl Tree {
         }
     }
 
-    /// Moves the revision over an entry that changes nothing (a leader's no-op). It never goes back.
+    /// Moves the revision over an entry without changes (a leader's no-op). It never goes back.
     pub fn advance(&mut self, revision: Revision) {
         self.revision = self.revision.max(revision);
     }

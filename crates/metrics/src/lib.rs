@@ -36,7 +36,7 @@ impl Counter {
     }
 }
 
-/// A number that goes both ways.
+/// A number that can grow and shrink.
 #[derive(Clone, Debug)]
 pub struct Gauge(GenericGauge<AtomicI64>);
 

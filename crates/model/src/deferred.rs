@@ -36,7 +36,7 @@ impl<P: Ord + Copy, T> Deferred<P, T> {
         done
     }
 
-    /// Everything that waits, in order: the position will not be reached here.
+    /// All waiting items, in order: the position will not be reached here.
     pub fn fail_all(&mut self) -> Vec<T> {
         self.len = 0;
         std::mem::take(&mut self.waiting).into_values().flatten().collect()

@@ -165,11 +165,11 @@ text_id! {
     GroupId
 }
 text_id! {
-    /// Names one life of one member of a group.
+    /// Identifies one membership of a group member.
     MemberId
 }
 text_id! {
-    /// `group.instance.id`: names a static member across its lives (KIP-345).
+    /// `group.instance.id`: identifies a static member across restarts (KIP-345).
     InstanceId
 }
 

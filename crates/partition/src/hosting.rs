@@ -93,8 +93,8 @@ fn counts_on(local: BrokerId, state: &PartitionState) -> bool {
     state.isr_member(local).is_some_and(|member| !member.is_lost()) || state.elr.contains(&local)
 }
 
-/// A damaged log gives way only where a copy of the leader's takes its place. Without a leader it stays: people may
-/// repair it.
+/// A damaged log is replaced only if a copy of the leader's can take its place. Without a leader it stays: an operator
+/// may repair it.
 fn may_start_over(local: BrokerId, state: &PartitionState, elr_may: bool) -> bool {
     let is_in_elr = state.elr.contains(&local) && !elr_may;
     state.has_leader() && state.leader != local && !state.in_isr(local) && !is_in_elr
@@ -163,7 +163,7 @@ mod tests {
         let mut marked = of_former_life.clone();
         marked.isr = vec![IsrMember::lost(LOCAL)];
         assert_eq!(decide(&marked, None, AbsentLog::DirectoryReplaced), Hosting::StartOver);
-        // It was created in this life.
+        // It was created in this incarnation.
         assert_eq!(decide(&state(3, &[(3, 30)], &[]), None, AbsentLog::DirectoryReplaced), Hosting::StartOver);
         let broken = BrokenRules { lost_log_starts_over: true, ..BrokenRules::default() };
         let decision = host(LOCAL, EPOCH, &of_former_life, None, AbsentLog::DirectoryReplaced, broken);

@@ -67,7 +67,7 @@ pub struct Fetch {
     pub reader: Reader,
     pub offset: Offset,
     pub log_start: Offset,
-    /// [`LeaderEpoch::NONE`] where the fetcher does not say.
+    /// [`LeaderEpoch::NONE`] if the fetcher does not send it.
     pub current_leader_epoch: LeaderEpoch,
     pub last_fetched_epoch: LeaderEpoch,
     pub max_bytes: usize,
@@ -81,7 +81,7 @@ pub struct Fetched<E: Env> {
     pub high_watermark: Offset,
     pub last_stable: Offset,
     pub log_start: Offset,
-    /// Where the fetcher's log leaves this one.
+    /// The point where the fetcher's log diverges from this one.
     pub diverging: Option<EpochEnd>,
     /// Up to here the reader may read.
     pub upper: Offset,
@@ -246,8 +246,8 @@ impl<E: Env, A: Ack> Replica<E, A> {
         self.produces.len()
     }
 
-    /// Serves a fetch. A follower's news move its progress, and by it the high watermark, before the log is read: the
-    /// answer then carries the new one. The effects count also where the read fails.
+    /// Serves a fetch. A follower's fetch first moves its progress, and thereby the high watermark, before the log is
+    /// read: the response then carries the new one. The effects apply even if the read fails.
     pub fn fetch(
         &mut self,
         fetch: &Fetch,
@@ -265,7 +265,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         (effects, self.read(fetch, diverging))
     }
 
-    /// Whether the fetch may be served; where the fetcher's log parts from this one.
+    /// Whether the fetch may be served; the point where the fetcher's log diverges from this one.
     fn check_fetch(&self, fetch: &Fetch, brokers: &impl Brokers) -> Result<Option<EpochEnd>, ErrorCode> {
         let (leader, log) = self.leading()?;
         match fetch.follower_fetch() {
@@ -396,7 +396,8 @@ impl<E: Env, A: Ack> Replica<E, A> {
         }
     }
 
-    /// OffsetForLeaderEpoch: the largest epoch not above `epoch` and where it ends; none if the log knows no such.
+    /// OffsetForLeaderEpoch: the largest epoch not above `epoch`, and its end offset; none if the log has no such
+    /// epoch.
     pub fn epoch_end(&self, epoch: LeaderEpoch, current: LeaderEpoch) -> Result<Option<EpochEnd>, ErrorCode> {
         let (leader, log) = self.leading()?;
         leader.check_leader_epoch(current).map_err(|refused| refused.error_code())?;

@@ -1,9 +1,9 @@
-//! The state of one replica, and how its role follows the tree.
+//! The state of one replica; its role follows the tree.
 //!
 //! Invariants:
 //! - the role follows the tree: leader and follower exist only for the leader epoch that the tree named last, and only
 //!   with an open log; everything that waited in an earlier leader epoch has ended;
-//! - a state is taken up only if its partition epoch is not older than the last one.
+//! - a state is applied only if its partition epoch is not older than the last one.
 
 use std::io;
 use std::sync::Arc;
@@ -185,7 +185,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         }
     }
 
-    /// A new log is going to be made in the place of one that could not be read.
+    /// A new log will be created instead of one that could not be read.
     pub fn begin_opening(&mut self) {
         if self.is_offline() {
             self.log = LogState::Opening;
@@ -216,7 +216,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
     // ---- its role
 
     /// The tree has a state for this partition: the role follows. A state that is older than the last one is ignored:
-    /// it may have waited for a disk that stalled.
+    /// it may have waited for a stalled disk.
     pub fn assume(
         &mut self,
         state: &Arc<PartitionState>,

@@ -161,7 +161,7 @@ pub enum Output {
 /// Executes a node's outputs, in this order and immediately: a message passed to [`Sink::send`] may leave before the
 /// node's next write.
 pub trait Sink {
-    /// Hands the message to the way to its peer, without waiting. False where there is no room for it: it is lost.
+    /// Passes the message on to its peer, without waiting. False if there is no room: the message is lost.
     fn send(&mut self, message: Outgoing) -> bool;
 
     fn put(&mut self, output: Output);

@@ -42,7 +42,7 @@ pub struct NodeConfig {
     /// Bytes of log after which its beginning is dropped.
     pub compact_bytes: u64,
     pub history: HistoryLimits,
-    /// Another one for each life of the process: see [`Reads::new`].
+    /// A new one for each start of the process: see [`Reads::new`].
     pub nonce: u64,
     pub broken_rules: BrokenRules,
 }
@@ -83,7 +83,7 @@ pub struct Node<S: QuorumStore> {
     pub(crate) leadership: Option<Leadership>,
     /// The brokers that this coordinator has reached; lent to the controller while there is one.
     pub(crate) reached: Reached,
-    /// When to dial again those that it has not.
+    /// The time to dial again the brokers that were not reached.
     learn_at: MonotonicMs,
     reads: Reads<crate::ReadId>,
     pub(crate) watchers: Watchers,
@@ -278,7 +278,7 @@ impl<S: QuorumStore> Node<S> {
         Ok(incoming)
     }
 
-    /// The tree remembers every voter's disk, so that one that lost it is known when it comes back.
+    /// The tree records every voter's disk, so that a member that lost its disk is detected when it returns.
     fn peer_identified(&mut self, now: Now, id: CoordinatorId, disk: IncarnationId, out: &mut impl Sink) {
         let Some(voter) = self.config.voters.get_mut(&id) else { return };
         if voter.disk.is_none() {

@@ -17,7 +17,7 @@ pub struct AppliedPlace {
 /// A snapshot in [`LogStore::persist`] replaces the tree in the same batch. All writes go through one write-ahead log:
 /// a crash leaves a prefix of them, and a synced write takes every earlier one with it.
 pub trait QuorumStore: LogStore {
-    /// The whole tree, at the applied place's revision.
+    /// The whole tree, at the applied revision.
     fn tree(&self) -> Result<Tree, StoreError>;
 
     fn applied(&self) -> Result<AppliedPlace, StoreError>;

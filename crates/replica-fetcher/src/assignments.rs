@@ -21,7 +21,7 @@ impl<K> Default for Assignments<K> {
 pub struct Reassigned<K> {
     /// Drops the partition.
     pub from: Option<K>,
-    /// Has it from now on, or has it still.
+    /// The fetcher that has it now; it may be the same as before.
     pub to: Option<K>,
 }
 

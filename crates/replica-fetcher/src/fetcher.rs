@@ -27,7 +27,7 @@ pub trait Followers {
         records: &[u8],
     ) -> FollowerStep;
 
-    /// Where the leader's log starts and ends; none if the leader did not say.
+    /// The leader's log start and end; none if the leader did not answer.
     fn leader_bounds(
         &mut self,
         handle: &Self::Handle,
@@ -158,7 +158,7 @@ impl<H> Fetcher<H> {
         self.slots.is_empty()
     }
 
-    /// The caller's way to a partition, while this fetcher has it.
+    /// The caller's handle of a partition, while this fetcher has it.
     pub fn handle(&self, partition: &TopicIdPartition) -> Option<&H> {
         self.slots.get(partition).map(|slot| &slot.handle)
     }

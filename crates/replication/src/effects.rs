@@ -111,7 +111,7 @@ pub enum FollowerAction {
     /// Request the leader's log start and end (`ListOffsets` earliest and latest, under the same leader epoch), and
     /// pass them to [`Follower::leader_bounds`](crate::Follower::leader_bounds).
     AskLeaderBounds,
-    /// Fetch again from where the follower is, without waiting.
+    /// Fetch again from the current position, without waiting.
     FetchAgain,
     /// The leader cannot serve this now, or a batch came damaged: fetch again after `replica.fetch.backoff.ms`.
     BackOff,

@@ -32,7 +32,7 @@ pub enum Divergence {
     OutOfRange,
 }
 
-/// The epochs of one log, oldest first. Empty for a log that never held a record of a known epoch.
+/// The epochs of one log, oldest first. Empty for a log that never had a record with a known epoch.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct EpochHistory {
     entries: Vec<EpochStart>,
@@ -94,9 +94,9 @@ impl EpochHistory {
         self.entries.first().copied()
     }
 
-    /// The largest epoch that is not above `requested`, and where it ended: at the start of the next one, or at
-    /// `log_end` for the latest. An epoch older than all that are known ends where the oldest known one starts. None
-    /// for an epoch above all that are known, or for no epoch (Kafka's `LeaderEpochFileCache.endOffsetFor`).
+    /// The largest epoch that is not above `requested`, and its end: the start of the next one, or `log_end` for the
+    /// latest. An epoch older than all known ones ends where the oldest known one starts. None for an epoch above all
+    /// known ones, or for no epoch (Kafka's `LeaderEpochFileCache.endOffsetFor`).
     pub fn end_offset_for(&self, requested: LeaderEpoch, log_end: Offset) -> Option<EpochEnd> {
         let latest = self.latest()?;
         if !requested.is_known() || requested > latest.epoch {

@@ -41,7 +41,7 @@ impl AnswerBudget {
         partition_max_bytes.min(self.limits.max_bytes.saturating_sub(self.bytes))
     }
 
-    /// No more records are taken.
+    /// No more records are accepted.
     pub fn is_full(&self) -> bool {
         self.bytes >= self.limits.max_bytes && !self.takes_large_batch()
     }
@@ -99,7 +99,7 @@ impl FetchOrder {
         }
     }
 
-    /// The partition may have something to say: the next pass includes it, at its place.
+    /// The partition may have news: the next pass includes it, at its place.
     pub fn queue(&mut self, slot: u32) {
         let Some(place) = self.places.get_mut(slot as usize) else { return };
         place.is_queued = true;

@@ -1,4 +1,4 @@
-//! A follower of one partition: where it fetches next, and how it makes its log a copy of the leader's.
+//! A follower of one partition: its fetch position, and how its log becomes a copy of the leader's.
 //!
 //! Owns the fetch position, the follower's high watermark (HW), and pending requests, for one leader epoch; a new
 //! leader epoch begins with a new [`Follower`]. The caller owns the log.
@@ -37,7 +37,7 @@ pub struct FetchPosition {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FetchAnswer {
     pub error: ErrorCode,
-    /// Where the logs part, if they do.
+    /// The point where the logs diverge, if they do.
     pub diverging: Option<EpochEnd>,
     /// −1 with an error.
     pub high_watermark: Offset,

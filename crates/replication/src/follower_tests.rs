@@ -49,8 +49,8 @@ fn follow(log: &Log, high_watermark: i64) -> Follower {
     follower
 }
 
-/// Lets a follower with `own` talk to a leader with `leads` until they agree; returns where the follower's log was cut
-/// to, question by question.
+/// Runs a follower with `own` against a leader with `leads` until they agree; returns the offsets to which the
+/// follower's log was truncated, request by request.
 fn reconcile(leads: &Log, own: &mut Log) -> Vec<i64> {
     let mut follower = follow(own, 0);
     let mut cuts = Vec::new();
@@ -97,8 +97,7 @@ fn scenario_01_a_restarted_follower_keeps_what_is_above_its_hw() {
 
 #[test]
 fn scenario_02_the_same_offset_with_other_records_is_found() {
-    // Both lost their tails; the one with less (50) led epoch 1 and wrote up to 80. The other comes back with 80 of
-    // epoch 0.
+    // Both lost their tails; the shorter one (50) led epoch 1 and wrote up to 80. The other returns with 80 of epoch 0.
     let leads = Log::new(&[(0, 0), (1, 50)], 80);
     let mut own = Log::new(&[(0, 0)], 80);
     assert_eq!(reconcile(&leads, &mut own), [50]);

@@ -1,5 +1,4 @@
-//! The in-sync replicas of one partition, as its leader sees them: committed, or with one change on its way to the
-//! quorum.
+//! The in-sync replicas of one partition, as its leader sees them: committed, or with one pending change.
 //!
 //! Owns the committed ISR and at most one proposal. Transitions: committed → pending expand or pending shrink
 //! ([`Isr::expand`], [`Isr::shrink`]) → committed, by the quorum's decision or newer metadata ([`Isr::commit`]), or

@@ -1,4 +1,4 @@
-//! The leader of one partition: how far its followers are, which of them are in sync, and the high watermark (HW).
+//! The leader of one partition: the progress of its followers, the in-sync replicas, and the high watermark (HW).
 //!
 //! Owns the progress of each follower, the ISR ([`Isr`]) and the HW for one leader epoch; a new leader epoch begins
 //! with a new [`Leader`]. The log is the caller's: it appends, then reports the log's end.
@@ -27,8 +27,8 @@ pub const ISR_RETRY_BACKOFF: Duration = Duration::from_millis(100);
 
 /// The image's facts about brokers at the time of a call.
 pub trait Brokers {
-    /// The epoch under which the broker is registered, if it may be in an ISR: registered, not fenced, not shutting
-    /// down. None otherwise. An epoch that has once been replaced never comes back.
+    /// The epoch of the broker's registration, if it may be in an ISR: registered, not fenced, not shutting down. None
+    /// otherwise. A replaced epoch never returns.
     fn eligible_epoch(&self, broker: BrokerId) -> Option<BrokerEpoch>;
 }
 
@@ -140,7 +140,7 @@ pub struct Leader {
     config: LeaderConfig,
     leader_epoch: LeaderEpoch,
     partition_epoch: PartitionEpoch,
-    /// Where the log ended when this leader was elected.
+    /// The log end when this leader was elected.
     epoch_start: Offset,
     log_start: Offset,
     log_end: Offset,
@@ -194,7 +194,7 @@ impl Leader {
             .filter(|&&broker| broker != self.config.local)
             .map(|&broker| {
                 known.iter().find(|progress| progress.broker == broker).copied().unwrap_or_else(|| {
-                    // Members of the ISR get time to show up; others must first prove that they are there.
+                    // ISR members get time to fetch for the first time; others must first fetch.
                     ReplicaProgress::new(broker, granted.filter(|_| self.isr.committed_member(broker).is_some()))
                 })
             })
@@ -516,7 +516,8 @@ impl Leader {
                     }
                     if member.is_incarnation(follower.broker_epoch) { follower.log_end } else { Offset::UNKNOWN }
                 }
-                // One that is about to join is waited for, or a log that grows all the time would never let it in.
+                // A follower that is about to join holds the HW: otherwise a log that grows all the time would never
+                // let it join.
                 None if !self.config.rules.hw_over_committed_isr_only
                     && follower.log_end < lowest
                     && follower.is_caught_up(self.log_end, now, self.config.replica_lag_time_max)
@@ -593,7 +594,7 @@ impl Leader {
         self.partition_epoch
     }
 
-    /// Where the log ended when this leader was elected.
+    /// The log end when this leader was elected.
     pub fn epoch_start(&self) -> Offset {
         self.epoch_start
     }

@@ -410,7 +410,7 @@ fn older_metadata_is_ignored() {
 
 #[test]
 fn scenario_04_a_fetch_of_a_former_life_does_not_count() {
-    // The image knows the new life: refused.
+    // The image knows the new incarnation: refused.
     let mut story = Story::new(&[1], 1, 60);
     story.image.set(2, 200);
     let error = story.try_fetch(1, 2, epoch_of(2), 100).expect_err("stale");
@@ -433,7 +433,7 @@ fn scenario_04_a_fetch_of_a_former_life_does_not_count() {
 fn scenario_04_a_member_that_was_restarted_holds_the_hw_until_metadata_speaks() {
     let mut story = Story::new(&[1, 2], 2, 100);
     let _ = story.append(1, 110);
-    // A new life of 2 fetches, under a registration that this leader's image has not seen.
+    // A new incarnation of 2 fetches, under a registration that this leader's image has not seen.
     assert_eq!(story.try_fetch(2, 2, BrokerEpoch(200), 110).expect("good").high_watermark, None);
     assert_eq!(story.hw(), 100, "the ISR says 2 with its former epoch");
     let joined = IsrMember { broker: BrokerId(2), epoch: BrokerEpoch(200) };

@@ -322,8 +322,8 @@ impl ProducerStates {
         }
     }
 
-    /// A marker that ends the producer's transaction is in the log. Returns where the transaction began, if it held
-    /// records.
+    /// A marker that ends the producer's transaction is in the log. Returns the offset where the transaction began, if
+    /// it had records.
     pub fn apply_marker(&mut self, marker: &TransactionMarker) -> Option<Offset> {
         self.end_offset = marker.offset.next();
         let producer = self.producers.entry(marker.producer_id).or_insert_with(|| Producer::new(marker.producer_epoch));

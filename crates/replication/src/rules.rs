@@ -6,6 +6,6 @@
 pub struct Rules {
     /// Broken: a new follower first truncates to its high watermark, as Kafka did before KIP-101.
     pub truncate_to_high_watermark: bool,
-    /// Broken: the high watermark is taken over the committed ISR; a member that is being added is not waited for.
+    /// Broken: the high watermark is computed over the committed ISR; a member that is being added does not hold it.
     pub hw_over_committed_isr_only: bool,
 }

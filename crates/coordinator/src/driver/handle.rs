@@ -31,7 +31,7 @@ pub enum RequestError {
 /// How a request ended.
 pub type Outcome = Result<Answer, RequestError>;
 
-/// Where a broker's heartbeats are answered.
+/// The channel for the responses to a broker's heartbeats.
 pub type BeatSender = mpsc::Sender<Result<BeatAnswer, NotLeader>>;
 
 pub enum Input {
@@ -95,7 +95,7 @@ impl DriverHandle {
         }
     }
 
-    /// Loses the input where the queue is full.
+    /// Drops the input if the queue is full.
     pub fn try_send(&self, input: impl Into<Input>) -> Result<(), Stopped> {
         match self.inputs.try_send(input.into()) {
             Ok(()) | Err(TrySendError::Full(_)) => Ok(()),
@@ -103,7 +103,7 @@ impl DriverHandle {
         }
     }
 
-    /// For a thread of its own.
+    /// For use outside the runtime.
     pub fn send_blocking(&self, input: impl Into<Input>) -> Result<(), Stopped> {
         self.inputs.send(input.into()).map_err(|_| Stopped)
     }

@@ -32,7 +32,7 @@ use crate::telemetry::Metrics;
 
 /// How long a stopping leader waits for another to take over.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(300);
-/// Inputs that are taken before Raft gets its turn: bounds how long a flood delays a heartbeat.
+/// Inputs that are accepted before Raft runs: bounds how long a flood delays a heartbeat.
 const INPUTS_AT_ONCE_MAX: usize = 1_024;
 /// A tick that comes this late is worth a line in the log.
 const STALL_WORTH_TELLING: Duration = Duration::from_secs(1);

@@ -129,7 +129,7 @@ impl Shell {
         let _ = reply.send(outcome);
     }
 
-    /// On a thread of its own: the tree may be large, and heartbeats must not wait for it.
+    /// On a separate thread: the tree may be large, and heartbeats must not wait for it.
     fn make_snapshot(&mut self) {
         let (disk, conf_state, handle) = (self.disk.clone(), self.conf_state.clone(), self.handle.clone());
         let thread = std::thread::Builder::new().name("snapshot".to_owned());

@@ -1,5 +1,5 @@
 //! The queue between the driver and one watcher. The driver never waits for a watcher: one that is too far behind is
-//! dropped, and comes back with the revision that it has.
+//! dropped, and reconnects with the revision that it has.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,7 +37,7 @@ fn bytes(update: &WatchUpdate) -> usize {
 }
 
 impl WatchSender {
-    /// False where the watcher is gone or too slow.
+    /// False if the watcher is gone or too slow.
     pub fn send(&self, update: WatchUpdate) -> bool {
         let bytes = bytes(&update);
         let queued = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);

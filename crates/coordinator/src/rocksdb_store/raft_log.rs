@@ -1,4 +1,4 @@
-//! Family `raft_log`: index (8 bytes, big-endian, so that entries lie in order) → the entry in Raft's own protobuf
+//! Family `raft_log`: index (8 bytes, big-endian, so that entries are in order) → the entry in Raft's own protobuf
 //! form.
 //!
 //! The newest entries also stay in memory: Raft reads each one twice right after it was written, to send it and to
@@ -149,7 +149,7 @@ impl RaftLog {
         through
     }
 
-    /// Entries `low..high`, both within the log; at least one where there is any, and about `bytes_max` at most.
+    /// Entries `low..high`, both within the log; at least one if there is any, and about `bytes_max` at most.
     pub fn read(&self, disk: &Disk, low: u64, high: u64, bytes_max: u64) -> Result<Vec<Entry>, DiskError> {
         let mut taken = Vec::new();
         let mut bytes = 0u64;

@@ -31,7 +31,7 @@ pub struct Identity {
     pub id: CoordinatorId,
     /// New with every empty disk.
     pub disk: IncarnationId,
-    /// The quorum that it was formed with: address and, where it was seen, disk of every voter. Empty: not formed.
+    /// The quorum of this disk: the address and, if it was seen, the disk of every voter. Empty: not formed.
     pub voters: BTreeMap<CoordinatorId, Voter>,
 }
 

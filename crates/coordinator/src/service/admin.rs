@@ -90,7 +90,7 @@ fn forwarded<T>(request: T) -> Request<T> {
     request
 }
 
-/// The only outcome of a request about one topic, as a status where it was refused.
+/// The only outcome of a request for one topic; a status if it was refused.
 fn only_outcome(outcomes: TopicOutcomes) -> Result<Revision, Status> {
     let revision = outcomes.revision;
     let outcome = outcomes.topics.into_iter().next().ok_or_else(|| Status::internal("no outcome"))?;

@@ -84,7 +84,7 @@ impl Cluster for ClusterService {
     }
 }
 
-/// Until the stream ends, the driver does, or a beat speaks for another broker than the first one did.
+/// Runs until the stream or the driver ends, or a heartbeat names another broker than the first one did.
 async fn forward_beats(driver: &DriverHandle, stream: StreamId, first: Beat, beats: &mut Streaming<HeartbeatRequest>) {
     while let Ok(Some(beat)) = beats.message().await {
         let Ok(beat) = convert::beat_from_proto(&beat) else { return };

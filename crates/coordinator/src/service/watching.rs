@@ -23,7 +23,7 @@ const WATCHER_STALLS_MAX: Duration = Duration::from_secs(30);
 
 type Event = Result<WatchEvent, Status>;
 
-/// Serves a watcher until it goes away, or is too slow. `permit` is given back then.
+/// Serves a watcher until it is gone or too slow. Releases `permit` then.
 pub fn serve(watching: Watching, permit: OwnedSemaphorePermit) -> ReceiverStream<Event> {
     let (events, receiver) = mpsc::channel(EVENTS_IN_TRANSIT_MAX);
     tokio::spawn(async move {
@@ -53,7 +53,7 @@ async fn forward(mut watching: Watching, events: &mpsc::Sender<Event>) {
     }
 }
 
-/// False where the receiver is gone, or takes nothing.
+/// False if the receiver is gone, or does not read.
 pub async fn deliver<T>(events: &mpsc::Sender<T>, event: T) -> bool {
     matches!(tokio::time::timeout(WATCHER_STALLS_MAX, events.send(event)).await, Ok(Ok(())))
 }

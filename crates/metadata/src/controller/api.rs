@@ -62,7 +62,7 @@ pub enum Input {
         incarnation: IncarnationId,
         result: ProbeResult,
     },
-    /// Every entry that is applied while this controller exists, in order; `entry` names those that it proposed.
+    /// Every entry that is applied while this controller exists, in order; `entry` is set for its own proposals.
     Applied {
         entry: Option<EntryId>,
         revision: Revision,
@@ -126,7 +126,7 @@ pub struct Note {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BeatAnswer {
     pub committed_revision: Revision,
-    /// This incarnation is out of the tree: it must register again.
+    /// This incarnation has no session any more: it must register again.
     pub fenced: bool,
     pub session_timeout: Duration,
 }
@@ -147,10 +147,10 @@ pub const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IdempotencyKey(pub [u8; 16]);
 
-/// What the controller decides on request: `Request::X(X)` is answered by `Answer::X` with the type behind the arrow.
+/// The requests that the controller decides: `Request::X(X)` is answered by `Answer::X` with the type behind the arrow.
 macro_rules! decisions {
     ($($name:ident => $answer:ty,)+) => {
-        /// What the controller is asked.
+        /// A request to the controller.
         #[derive(Clone, PartialEq, Debug)]
         pub enum Request {
             $($name($name),)+
@@ -162,7 +162,8 @@ macro_rules! decisions {
         #[derive(Clone, PartialEq, Debug)]
         pub enum Answer {
             $($name($answer),)+
-            /// It could not be decided, or what was decided on it did not come to be for sure. It is to be sent again.
+            /// The request could not be decided, or it is not certain that its decision was committed. The caller must
+            /// retry.
             Unavailable,
         }
 
@@ -213,7 +214,7 @@ pub trait Decision: Sized + Send + 'static {
     type Answer: Send + 'static;
 
     fn into_request(self) -> Request;
-    /// None where the answer is of another kind, or [`Answer::Unavailable`].
+    /// None if the answer is of another kind, or [`Answer::Unavailable`].
     fn take_answer(answer: Answer) -> Option<Self::Answer>;
 }
 
@@ -291,7 +292,7 @@ pub struct AlterPartition {
 pub struct AlteredPartitions {
     /// Of the request as a whole: STALE_BROKER_EPOCH.
     pub error: ErrorCode,
-    /// In the order of the request; empty where the request as a whole failed.
+    /// In the order of the request; empty if the whole request failed.
     pub partitions: Vec<AlteredPartition>,
     pub revision: Revision,
 }
@@ -300,15 +301,15 @@ pub struct AlteredPartitions {
 pub struct AlteredPartition {
     pub partition: TopicIdPartition,
     pub error: ErrorCode,
-    /// The state as it is now; −1, 0 and empty where the partition is not known.
+    /// The current state; −1, 0 and empty if the partition is unknown.
     pub leader: BrokerId,
     pub leader_epoch: LeaderEpoch,
     pub partition_epoch: PartitionEpoch,
     pub isr: Vec<BrokerId>,
 }
 
-/// A broker gives up leaderships but stays: a directory of its stalls or failed. Where the ISR has another member, it
-/// leaves the ISR too, so that nothing waits for the stalled log.
+/// A broker resigns leaderships but stays registered: one of its directories stalls or failed. If the ISR has another
+/// member, the broker leaves the ISR too, so that no acknowledgement waits for the stalled log.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ResignLeadership {
     pub broker: BrokerId,
@@ -317,16 +318,16 @@ pub struct ResignLeadership {
     pub reason: ResignReason,
 }
 
-/// Why a broker gives up its places.
+/// Why a broker leaves ISRs and ELRs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum ResignReason {
-    /// Its logs are whole, and it cannot write to them now. As a last member it stays the leader: it may come round.
+    /// Its logs are intact, but cannot be written now. As a last member it stays the leader: the disk may recover.
     #[default]
     Stalled,
     /// Its logs cannot be read in this incarnation: their directory failed, or they are damaged. They do not count in
     /// an ISR or ELR; a last member stays in the ISR, without leading, until it registers again.
     Offline,
-    /// Its logs are gone, and it is going to make new ones in their place. To be decided before it does.
+    /// Its logs are gone, and it will create new ones. The decision must be committed before it does.
     Lost,
 }
 
@@ -336,7 +337,7 @@ pub struct Resigned {
     pub revision: Revision,
 }
 
-/// A broker that goes. Its leaderships move, it leaves every ISR that has another member.
+/// A broker shuts down. Its leaderships move, and it leaves every ISR that has another member.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ControlledShutdown {
     pub broker: BrokerId,
@@ -403,7 +404,7 @@ pub struct TopicOutcomes {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicOutcome {
-    /// Empty where a topic was named by an id that is not known.
+    /// Empty if a topic was requested by an unknown id.
     pub name: String,
     /// Zero if there is none.
     pub id: TopicId,
@@ -448,7 +449,7 @@ pub struct AlterConfigs {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AlterConfig {
     pub entity: ConfigEntity,
-    /// In order; a name comes once.
+    /// In order; each name at most once.
     pub changes: Vec<(String, ConfigOp)>,
     /// Entries that are not among the changes are removed (AlterConfigs, not IncrementalAlterConfigs).
     pub replace_all: bool,
@@ -489,7 +490,7 @@ pub struct AdmitCoordinator {
     pub address: String,
 }
 
-/// Scenario 20: an id that comes back with another disk has forgotten its votes.
+/// Scenario 20: an id that returns with another disk has lost its votes.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "coordinator {coordinator} voted with disk {known} before and comes with disk {shown} now: a member that lost its disk must not vote"
@@ -503,10 +504,10 @@ pub struct CoordinatorRefused {
 /// The settings of a controller for its term.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ControllerConfig {
-    /// Written by the first leader's first transaction, where the tree has none yet.
+    /// Written by the first leader's first transaction, if the tree has none yet.
     pub cluster_id: ClusterId,
-    /// The members' disks, as this coordinator knows them: recorded by the first transaction where the tree does not
-    /// know them.
+    /// The members' disks, as this coordinator knows them: the first transaction records those that the tree does not
+    /// have.
     pub coordinators: Vec<AdmitCoordinator>,
     /// Silence after which a broker is fenced.
     pub session_timeout: Duration,
@@ -544,7 +545,7 @@ pub struct BrokenRules {
     pub unclean_counts_as_clean: bool,
     /// A sole ISR member that returns from an unclean shutdown wins over the ELR.
     pub unclean_sole_member_wins: bool,
-    /// A last member whose log is gone leads again (scenario 33 taken out).
+    /// A last member whose log is gone leads again (the rule of scenario 33 is switched off).
     pub lost_log_may_lead: bool,
     /// A log that cannot be read counts: its replica stays in the ELR, and leads as the last member (faults A4, A9).
     pub offline_log_may_lead: bool,

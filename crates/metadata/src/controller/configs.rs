@@ -46,7 +46,7 @@ impl Controller {
         self.answer(id, Answer::AlterConfigs(ConfigOutcomes { entities, revision: Revision(0) }));
     }
 
-    /// The entries as they will be, where the change is a good one.
+    /// The new entries, if the change is valid.
     fn plan_config(&self, alter: &AlterConfig) -> Result<(ConfigEntity, BTreeMap<String, String>), Refusal> {
         let entity = self.check_entity(&alter.entity)?;
         let current = self.ledger.ahead().config(&entity).map(|config| config.entries.clone()).unwrap_or_default();
@@ -95,7 +95,7 @@ impl Controller {
         Ok((entity, entries))
     }
 
-    /// The entity with its name as the tree has it (Kafka's empty name is the default entity).
+    /// The entity with its name in the tree (Kafka's empty name is the default entity).
     fn check_entity(&self, entity: &ConfigEntity) -> Result<ConfigEntity, Refusal> {
         let refuse = |text: &str| Err(Refusal::new(ErrorCode::InvalidRequest, text));
         if entity.name.len() > limits::MAX_ENTITY_NAME_BYTES {
@@ -150,7 +150,8 @@ impl Controller {
         self.propose(draft);
     }
 
-    /// Ends the ELRs that the new entries make worthless. The last batch comes back, to go with the change itself.
+    /// Clears the ELRs that the new entries invalidate. Returns the last batch, which goes into the same transaction as
+    /// the change itself.
     fn end_elrs(&mut self, entity: &ConfigEntity, entries: &BTreeMap<String, String>) -> Draft {
         let ahead = self.ledger.ahead();
         let mut after = ahead.clone();

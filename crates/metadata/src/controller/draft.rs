@@ -57,7 +57,7 @@ impl Draft {
         self.push(Change::Create { path, payload });
     }
 
-    /// Creates the node, or sets it at the version that it has.
+    /// Creates the node, or sets it at its current version.
     pub fn put(&mut self, tree: &Tree, path: Path, payload: Bytes) {
         self.push(match tree.get(&path) {
             Some(node) => Change::Set { path, payload, expected: node.version },
@@ -65,7 +65,7 @@ impl Draft {
         });
     }
 
-    /// Deletes the node where there is one.
+    /// Deletes the node if it exists.
     pub fn delete(&mut self, tree: &Tree, path: Path) {
         if let Some(node) = tree.get(&path) {
             self.push(Change::Delete { path, expected: node.version });

@@ -49,7 +49,7 @@ impl Electorate for TopicElectorate<'_> {
         };
         let is_trusted = match state.isr_member(broker) {
             Some(member) if member.is_lost() => state.replicas.len() == 1 || self.rules.lost_log_may_lead,
-            // As the last member it may return in a new life.
+            // As the last member it may return in a new incarnation.
             Some(member) if member.epoch != registration.epoch => state.is_sole_member(broker),
             _ => true,
         };

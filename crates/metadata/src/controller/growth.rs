@@ -1,5 +1,4 @@
-//! Topics that get more replicas as brokers join: those that a cluster keeps for itself were made when it may have had
-//! one broker.
+//! Internal topics that get more replicas as brokers join: they may have been created when the cluster had one broker.
 //!
 //! The remaining work is in the tree (a topic's `grows_to` and its replicas), so a change of controller loses nothing.
 //! A new replica is an ordinary follower: it fetches, and joins the ISR when it has caught up.
@@ -76,8 +75,8 @@ fn load_of(image: &Image, topic: &TopicImage) -> BTreeMap<BrokerId, usize> {
     load
 }
 
-/// Adds the brokers that hold least, from racks that the partition is not in where there are such. Says whether there
-/// was one.
+/// Adds the brokers with the fewest replicas, from racks that the partition does not use yet if there are any. Returns
+/// whether it added one.
 fn add_replicas(
     image: &Image,
     load: &mut BTreeMap<BrokerId, usize>,

@@ -81,7 +81,7 @@ impl Controller {
         let mut memory = Draft::default();
         self.forget_oldest(&mut memory, decided.len());
         memory.put(self.ledger.ahead_tree(), decided_request::path(key), decided);
-        // A decision that fills its entry goes without: it is made all the same.
+        // If the entry is full, the decision is made without the stored response.
         let _ = draft.append(memory);
     }
 
@@ -112,7 +112,7 @@ fn name_of(topic: &TopicRef) -> &str {
     }
 }
 
-/// With the name only where the request may have given an id in its place.
+/// With the name only if the request may have used an id instead.
 fn item(outcome: &TopicOutcome, keeps_name: bool) -> DecidedItem {
     DecidedItem {
         error: outcome.refusal.as_ref().map_or(ottla_model::ErrorCode::None, |refusal| refusal.error),

@@ -6,9 +6,10 @@
 //! Large work (fencing a broker with 10,000 leaderships) is done in bounded batches. The remaining work is derived from
 //! the tree, so the next controller continues where this one stopped.
 //!
-//! Files: [`registration`] (a broker comes), [`sessions`] (it lives, it is fenced), [`shutdown`] (it goes),
-//! [`partitions`] (ISR changes, resignations), [`topics`], [`added_partitions`], [`configs`], [`producer_ids`],
-//! [`bootstrap`], [`idempotency`] (retries), [`work`] (batches), [`growth`] (replicas for new brokers).
+//! Files: [`registration`] (a broker registers), [`sessions`] (heartbeats, fencing), [`shutdown`] (controlled
+//! shutdown), [`partitions`] (ISR changes, resignations), [`topics`], [`added_partitions`], [`configs`],
+//! [`producer_ids`], [`bootstrap`], [`idempotency`] (retries), [`work`] (batches), [`growth`] (replicas for new
+//! brokers).
 
 mod added_partitions;
 mod api;

@@ -1,4 +1,4 @@
-//! Blocks of producer ids: each id is given out once in the life of the cluster.
+//! Blocks of producer ids: each id is assigned only once in the life of the cluster.
 
 use ottla_model::ErrorCode;
 

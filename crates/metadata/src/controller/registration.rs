@@ -28,7 +28,7 @@ const CHALLENGE_TIMEOUT: Duration = Duration::from_secs(1);
 enum Stage {
     /// Another incarnation holds the id and has no stream: it is being dialled.
     Challenging { deadline: MonotonicMs },
-    /// The predecessor is still being taken out of its partitions.
+    /// The predecessor is being removed from its partitions.
     Clearing,
     /// The unclean shutdown is being applied to its partitions.
     Cleaning,
@@ -184,7 +184,7 @@ impl Controller {
         Answer::Register(Ok(Registered { broker, epoch, cluster_id, revision: Revision(0) }))
     }
 
-    /// Moves every pending registration on as far as it goes.
+    /// Advances every pending registration as far as possible.
     pub(super) fn advance_registrations(&mut self) {
         for pending in std::mem::take(&mut self.registrations.pending) {
             if let Some(pending) = self.advance_registration(pending) {

@@ -1,4 +1,4 @@
-//! A broker lives, becomes ready, and is fenced.
+//! A broker's session: heartbeats, readiness, fencing.
 
 use ottla_model::{BrokerId, IncarnationId};
 
@@ -71,7 +71,7 @@ impl Controller {
         }
     }
 
-    /// Takes the broker out of the tree, and out of its partitions as far as one transaction goes; the rest follows.
+    /// Removes the broker from the tree, and from as many partitions as fit into one transaction; the rest follows.
     pub(super) fn fence(&mut self, broker: BrokerId, reason: &str) {
         let (ahead, tree) = (self.ledger.ahead(), self.ledger.ahead_tree());
         // The session is of the committed registration. Its fencing may be in flight already, and with it the next
@@ -142,7 +142,7 @@ impl Controller {
     }
 }
 
-/// The live broker that `/controller` goes to: the lowest id among the active ones, else among all.
+/// The next broker for `/controller`: the lowest id among the active ones, else among all live ones.
 pub(super) fn next_controller(image: &Image, leaving: BrokerId) -> Option<BrokerId> {
     let others = || image.brokers().filter(|broker| broker.id != leaving);
     let active = others().find(|broker| broker.is_active());

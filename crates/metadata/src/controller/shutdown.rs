@@ -1,4 +1,4 @@
-//! A broker goes: its leaderships move first, and the others know of it before it stops to answer.
+//! Controlled shutdown: a broker's leaderships move first, and the other brokers learn of it before it stops answering.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,7 +27,7 @@ const GOES_WITHIN: Duration = Duration::from_secs(60);
 struct Waiting {
     broker: BrokerId,
     deadline: MonotonicMs,
-    /// The last proposal made for it; none while there are more to come, or where there was nothing to do.
+    /// The last proposal for this shutdown; none while more will follow, or if there was nothing to do.
     after: Option<EntryId>,
     is_moved: bool,
 }
@@ -62,7 +62,7 @@ impl Controller {
             let leaving = BrokerRegistration { shutting_down: true, ..(**registration).clone() };
             let mut draft = Draft::default();
             draft.put(self.ledger.ahead_tree(), nodes::broker::path(broker), nodes::broker::encode(&leaving));
-            // Clients should not be sent to a broker that goes.
+            // Clients should not use a broker that shuts down as the controller.
             if ahead.controller() == Some(broker)
                 && let Some(next) = next_controller(ahead, broker)
             {
@@ -88,7 +88,7 @@ impl Controller {
         }
         self.fence(broker, "it was unregistered");
         let (ahead, tree) = (self.ledger.ahead(), self.ledger.ahead_tree());
-        // Its registration is in flight: it has no session yet that could be ended.
+        // Its registration is in flight: there is no session yet that could end.
         let memory = ahead.broker_memory(broker).filter(|_| ahead.broker(broker).is_none()).cloned();
         let Some(memory) = memory else { return self.answer(id, Answer::Unavailable) };
         let mut draft = Draft::default();
@@ -190,8 +190,8 @@ impl Controller {
         }
     }
 
-    /// Whether every other broker that listens and stays has an image of this revision, so that none sends clients or
-    /// fetchers to the one that goes.
+    /// Whether every other live broker that is not shutting down has an image of this revision, so that none sends
+    /// clients or fetchers to the leaving one.
     fn others_have_reached(&self, leaving: BrokerId, revision: Revision) -> bool {
         let image = self.ledger.image();
         self.liveness.sessions().filter(|(broker, session)| *broker != leaving && session.has_stream()).all(

@@ -172,7 +172,7 @@ impl Controller {
         let node = nodes::topic::encode(&TopicNode { id: plan.id, assignment, grows_to: plan.grows_to });
         draft.create(nodes::topic::path(&plan.name), node);
         let tree = self.ledger.ahead_tree();
-        // A configuration that an earlier topic of the name left behind goes with this one's.
+        // A configuration that an earlier topic of this name left is deleted with this one's.
         draft.put(tree, ConfigEntity::topic(plan.name.as_str()).path(), nodes::config::encode(&plan.configs));
         for (partition, replicas) in (0..).map(PartitionId).zip(&plan.replicas) {
             let state = nodes::partition::encode(&first_state(ahead, replicas));

@@ -1,4 +1,4 @@
-//! Work on many partitions, in bounded batches: each batch is one transaction and a consistent step by itself.
+//! Work on many partitions, in bounded batches: each batch is one transaction and a consistent step.
 //!
 //! A queued work item is only a cursor into the image's indexes. Its loss is harmless: [`Controller::resume_work`]
 //! finds the remaining work in the tree.
@@ -26,10 +26,9 @@ pub const MAX_BATCHES_IN_FLIGHT: usize = 8;
 pub(super) enum Work {
     /// The broker is fenced: it leaves every ISR that has another member; other replicas lead its partitions.
     Fence(BrokerId),
-    /// It comes back from an unclean shutdown: out of the ELRs, and out of the ISRs that the ELR can replace it in.
+    /// It returns from an unclean shutdown: it leaves the ELRs, and the ISRs in which an ELR member can replace it.
     Unclean(BrokerId),
-    /// It comes back with an empty disk: as [`Work::Unclean`], and where it stays the last member, it is marked as
-    /// lost.
+    /// It returns with an empty disk: as [`Work::Unclean`], and where it stays the last member, it is marked as lost.
     Lost(BrokerId),
     /// The broker is ready: it may lead partitions without a leader.
     Elect(BrokerId),

@@ -2,7 +2,7 @@
 
 use ottla_model::{BrokerEpoch, BrokerId, IncarnationId, ListenerName, TimestampMs};
 
-/// Where a broker can be reached by one of its listeners.
+/// The address of a broker on one of its listeners.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Endpoint {
     pub listener: ListenerName,
@@ -41,7 +41,7 @@ impl BrokerRegistration {
         self.endpoint(&self.inter_broker_listener)
     }
 
-    /// Whether it may be given leaderships and ISR memberships.
+    /// Whether it may get leaderships and ISR memberships.
     pub fn is_active(&self) -> bool {
         self.ready && !self.shutting_down
     }

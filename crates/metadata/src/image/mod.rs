@@ -198,12 +198,12 @@ impl Image {
         self.index.hosted(broker)
     }
 
-    /// The partitions whose ISR holds a broker, in order. Leaderships are among them.
+    /// The partitions whose ISR contains a broker, in order, including those that it leads.
     pub fn in_sync_on(&self, broker: BrokerId) -> impl Iterator<Item = TopicIdPartition> + '_ {
         self.index.in_sync(broker)
     }
 
-    /// The partitions whose ELR holds a broker, in order.
+    /// The partitions whose ELR contains a broker, in order.
     pub fn eligible_on(&self, broker: BrokerId) -> impl Iterator<Item = TopicIdPartition> + '_ {
         self.index.eligible(broker)
     }

@@ -17,7 +17,7 @@ pub struct TopicImage {
     /// Replicas that its partitions get as brokers join; 0: as many as they have.
     pub grows_to: i32,
     pub(crate) partitions: OrdMap<PartitionId, Arc<PartitionState>>,
-    /// As the topic's node has it: the states join it with theirs.
+    /// From the topic's node: all states of the topic share it.
     pub(crate) assignment: Arc<Vec<(PartitionId, Vec<BrokerId>)>>,
 }
 

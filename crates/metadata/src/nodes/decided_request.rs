@@ -14,7 +14,7 @@ use crate::tree::Path;
 pub struct DecidedItem {
     pub error: ErrorCode,
     pub id: TopicId,
-    /// Where the request named it by its id; empty elsewhere.
+    /// Set if the request used the topic's id; empty otherwise.
     pub name: String,
     pub partitions: i32,
     pub replication_factor: i32,
@@ -22,7 +22,7 @@ pub struct DecidedItem {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DecidedRequest {
-    /// Which of the requests it was: a key is of one request.
+    /// The kind of the request: a key belongs to one request.
     pub kind: u32,
     pub decided_at: TimestampMs,
     pub items: Vec<DecidedItem>,

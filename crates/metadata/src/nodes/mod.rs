@@ -60,7 +60,7 @@ pub enum NodePath {
     Other,
 }
 
-/// The kind of node that lives at a path.
+/// The kind of node at a path.
 pub fn classify(path: &Path) -> NodePath {
     fn number<T: std::str::FromStr>(text: &str, make: impl FnOnce(T) -> NodePath) -> NodePath {
         text.parse().map_or(NodePath::Other, make)

@@ -44,7 +44,7 @@ struct Shown {
     block_end: String,
 }
 
-/// Empty where no block was given out.
+/// Empty if no block was assigned.
 pub fn json(payload: &Bytes) -> Result<String, NodeError> {
     let Some(block) = decode(payload)? else { return Ok(String::new()) };
     to_json(&Shown {
@@ -67,7 +67,7 @@ mod tests {
         let golden = r#"{"version":1,"broker":3,"block_start":"1000","block_end":"1999"}"#;
         assert_eq!(json(&encode(block)).as_deref(), Ok(golden));
         assert_eq!(decode(&Bytes::new()), Ok(None));
-        // The first block of all, of broker 0, would be a block all of defaults: it must not look empty.
+        // The very first block, of broker 0, has only default values: its encoding must not look like an empty node.
         let first = ProducerIdBlock { broker: BrokerId(0), first: 0, last: 999 };
         assert_eq!(decode(&encode(first)), Ok(Some(first)));
     }

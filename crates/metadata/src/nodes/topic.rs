@@ -8,13 +8,13 @@ use serde::Serialize;
 use super::{NodeError, Ordered, to_json};
 use crate::tree::Path;
 
-/// A topic as its node has it.
+/// The content of a topic's node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicNode {
     pub id: TopicId,
     /// Replicas in order of preference, by partition, ascending.
     pub assignment: Vec<(PartitionId, Vec<BrokerId>)>,
-    /// Replicas that each partition gets as brokers join; 0: as many as it has.
+    /// Target number of replicas as brokers join; 0: the current number.
     pub grows_to: i32,
 }
 

@@ -69,7 +69,7 @@ fn alter(call: u64, entity: ConfigEntity, name: &str, value: String) -> Event {
     Event::Request { call: CallId(call), request, entropy: [1; 16] }
 }
 
-/// A6: a change above the limit of one message was committed, and froze every watcher.
+/// A6: a change above the limit of one message was committed, and blocked every watcher.
 #[test]
 fn a_change_that_is_too_large_has_a_definite_error_and_nothing_else_suffers() {
     let mut out = Outputs::default();

@@ -114,7 +114,7 @@ fn unregistering_forgets_nothing_that_an_isr_rests_on() {
     assert_eq!(cluster.state("t", 0).leader, BrokerId::NONE, "its disk is empty");
 }
 
-/// With the rule taken out, the fault is seen.
+/// With the rule switched off, the fault shows.
 #[test]
 fn without_its_rule_a_broker_that_is_down_counts_as_gone() {
     let mut cluster = Cluster::with(|config| config.rules.fenced_broker_is_gone = true);

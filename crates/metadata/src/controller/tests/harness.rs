@@ -24,9 +24,9 @@ pub(super) struct Broker {
     pub epoch: BrokerEpoch,
     pub incarnation: IncarnationId,
     pub stream: StreamId,
-    /// Beats and answers probes.
+    /// Sends heartbeats and answers probes.
     pub runs: bool,
-    /// Its image follows; otherwise it stays where it is.
+    /// Its image follows the tree; otherwise it does not move.
     pub follows: bool,
     pub image_revision: Revision,
 }
@@ -319,7 +319,7 @@ impl Cluster {
         }
     }
 
-    /// Time passes in ticks; running brokers beat every 500 ms, everything commits.
+    /// Time passes in ticks; running brokers send a heartbeat every 500 ms, every proposal commits.
     pub fn run(&mut self, ms: u64) {
         for passed in (0..ms).step_by(usize::try_from(TICK_MS).expect("small")) {
             self.now.monotonic.0 += TICK_MS;

@@ -1,4 +1,5 @@
-//! The controller's rules, on a small cluster: a controller, a tree that applies its proposals, brokers that beat.
+//! The controller's rules, on a small cluster: a controller, a tree that applies its proposals, brokers that send
+//! heartbeats.
 
 mod admin;
 mod brokers;

@@ -29,7 +29,7 @@ fn scenario_4_a_former_life_does_not_join_the_isr() {
     assert_eq!(cluster.state("t", 0).isr, [leader, current]);
 }
 
-/// Scenario 4 with its rule taken out is noticed.
+/// Scenario 4 with its rule switched off is detected.
 #[test]
 fn scenario_4_without_its_rule_lets_the_former_life_in() {
     let mut cluster = Cluster::with(|config| config.rules.any_broker_epoch_joins = true);
@@ -93,7 +93,7 @@ fn acknowledged_by_both_then_one_alone() -> Cluster {
     cousin(Cluster::new())
 }
 
-/// ISR {1,2}; 2 is fenced and goes to the ELR; 1 dies with its page cache.
+/// ISR {1,2}; 2 is fenced and joins the ELR; 1 fails with its page cache.
 fn cousin(mut cluster: Cluster) -> Cluster {
     for id in 1..=3 {
         cluster.start(id);
@@ -132,7 +132,7 @@ fn scenario_6_cousin_the_elr_wins_over_an_unclean_last_member() {
     assert_eq!((state.leader, isr(&state), state.elr.clone()), (BrokerId(2), vec![2], vec![]));
 }
 
-/// The cousin with its rules taken out: the unclean one leads, and the record is lost.
+/// The variant with its rules switched off: the unclean broker leads, and the record is lost.
 #[test]
 fn scenario_6_cousin_without_its_rules_loses_the_record() {
     for taken_out in [
@@ -156,7 +156,7 @@ fn the_same_incarnation_returns_as_clean() {
     assert_eq!((state.leader, isr(&state), state.elr.clone()), (BrokerId(1), vec![1], ids(&[2])));
 }
 
-/// Both members are dead; the ELR member comes back unclean: only the last member may lead.
+/// Both members are down; the ELR member returns unclean: only the last ISR member may lead.
 #[test]
 fn an_unclean_elr_member_waits_for_the_last_member() {
     let mut cluster = acknowledged_by_both_then_one_alone();
@@ -184,7 +184,7 @@ fn a_replaced_disk_does_not_lead_what_others_hold_too() {
     assert_eq!(cluster.state("alone", 0).leader, BrokerId(1));
 }
 
-/// ISR {1}, both dead; 1 comes back with an empty disk, and is ready.
+/// ISR {1}, both down; 1 returns with an empty disk, and is ready.
 fn wiped(mut cluster: Cluster) -> Cluster {
     cluster.start(1);
     cluster.start(2);
@@ -411,14 +411,15 @@ fn a_last_member_that_lost_its_log_does_not_lead() {
     assert_eq!(cluster.state("alone", 0).leader, BrokerId(1));
 }
 
-/// With its rule taken out, scenario 33 is noticed.
+/// With its rule switched off, scenario 33 is detected.
 #[test]
 fn scenario_33_without_its_rule_lets_the_empty_log_lead() {
     let cluster = wiped(Cluster::with(|config| config.rules.lost_log_may_lead = true));
     assert_eq!(cluster.state("t", 0).leader, BrokerId(1));
 }
 
-/// With their rule taken out, the damaged ELR member leads on (fault A4), and the last member does not yield (A9).
+/// With their rule switched off, the damaged ELR member stays the leader (fault A4), and the last member does not leave
+/// (A9).
 #[test]
 fn without_its_rule_a_log_that_cannot_be_read_leads_on() {
     let mut broken = Cluster::with(|config| config.rules.offline_log_may_lead = true);
@@ -465,7 +466,7 @@ fn a_higher_min_isr_feeds_the_elr_once_the_leader_knows_it() {
     }
 }
 
-/// With its rule taken out a fenced broker is given leaderships, and the harness of a simulation must notice.
+/// With its rule switched off a fenced broker becomes a leader, and a simulation's invariants must detect it.
 #[test]
 fn a_fenced_broker_that_stays_electable_is_elected() {
     let mut cluster = Cluster::with(|config| config.rules.fenced_stays_electable = true);

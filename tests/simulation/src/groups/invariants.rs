@@ -33,6 +33,9 @@ pub struct GroupView {
     /// The epoch that a consumer group had when it became this classic one: its record says the next generation, and its members are in
     /// this one until they have joined a round.
     adopted_in: Option<i32>,
+    /// The generation of the classic group that this consumer group was upgraded from. A classic member that missed later rounds
+    /// may believe in an earlier generation: it is fenced when it next speaks, and its belief counts no more than before the upgrade.
+    upgraded_from: i32,
     /// The epoch of the consumer group that the batch at hand has ended.
     ended_in: Option<i32>,
     pub epoch: Option<i32>,
@@ -189,6 +192,8 @@ impl Invariants {
             }
             Record::ClassicGroup { value, .. } => {
                 view.adopted_in = view.ended_in.take().filter(|_| value.is_some());
+                let ended = view.classic.take().map(|(generation, _)| generation);
+                view.upgraded_from = ended.filter(|_| value.is_none()).unwrap_or(0);
                 view.classic = value
                     .map(|group| (group.generation, group.members.into_iter().map(|member| member.member).collect()));
                 view.forget_if_gone();
@@ -258,7 +263,7 @@ impl Invariants {
                     (*generation == belief.generation || view.adopted_in == Some(belief.generation))
                         && members.contains(&belief.member)
                 }
-                None => view.members.contains_key(&belief.member),
+                None => belief.generation >= view.upgraded_from && view.members.contains_key(&belief.member),
             };
             if !counts {
                 continue;
@@ -335,6 +340,7 @@ impl GroupView {
     /// What holds at the end of a batch.
     fn hold(&mut self, id: &GroupId, before: Option<&Self>) -> Result<(), Violation> {
         if self.is_gone() {
+            self.upgraded_from = 0;
             return Ok(());
         }
         let generation = self.classic.as_ref().map_or(0, |(generation, _)| *generation);

@@ -29,6 +29,24 @@ pub struct Batch {
     pub records: Vec<RawRecord>,
 }
 
+/// What a batch may need besides its records' keys and values: the header, and per record its length, deltas and lengths.
+pub(crate) const BATCH_OVERHEAD_BYTES: usize = 128;
+const RECORD_OVERHEAD_BYTES: usize = 32;
+
+impl RawRecord {
+    /// At most so many bytes in a batch.
+    pub(crate) fn size_bytes(&self) -> usize {
+        RECORD_OVERHEAD_BYTES + self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+impl Batch {
+    /// At most so many bytes in the log.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.records.iter().fold(BATCH_OVERHEAD_BYTES, |sum, record| sum.saturating_add(record.size_bytes()))
+    }
+}
+
 /// What the host carries out, in this order.
 #[derive(Clone, PartialEq, Debug, Default)]
 #[must_use]

@@ -20,6 +20,24 @@ pub enum Request {
     ConsumerGroupDescribe(GroupId),
 }
 
+impl Request {
+    /// The group that is asked; none for a request to all of them.
+    pub fn group(&self) -> Option<&GroupId> {
+        match self {
+            Self::JoinGroup(request) => Some(&request.group),
+            Self::SyncGroup(request) => Some(&request.group),
+            Self::Heartbeat(request) => Some(&request.group),
+            Self::LeaveGroup(request) => Some(&request.group),
+            Self::CommitOffsets(request) => Some(&request.group),
+            Self::FetchOffsets(request) => Some(&request.group),
+            Self::DeleteOffsets(request) => Some(&request.group),
+            Self::ConsumerGroupHeartbeat(request) => Some(&request.group),
+            Self::DescribeGroup(group) | Self::DeleteGroup(group) | Self::ConsumerGroupDescribe(group) => Some(group),
+            Self::ListGroups(_) => None,
+        }
+    }
+}
+
 /// Who speaks.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ClientInfo {

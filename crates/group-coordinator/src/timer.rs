@@ -26,6 +26,9 @@ pub(crate) enum Timer {
 
 type Key = (GroupId, Timer);
 
+/// What the timers of one group were.
+pub(crate) struct GroupTimers(Vec<(Timer, MonotonicMs, bool)>);
+
 /// The timers of one shard.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
@@ -85,6 +88,23 @@ impl Timers {
             self.postponed.remove(&key);
             if let Some(at) = self.deadlines.remove(&key) {
                 self.queue.remove(&(at, key));
+            }
+        }
+    }
+
+    /// The timers of a group.
+    pub(crate) fn of_group(&self, group: &GroupId) -> GroupTimers {
+        let keys = self.deadlines.range((group.clone(), Timer::Join)..).take_while(|((of, _), _)| of == group);
+        GroupTimers(keys.map(|(key, at)| (key.1.clone(), *at, self.postponed.contains(key))).collect())
+    }
+
+    /// Puts a group's timers back to what they were.
+    pub(crate) fn restore_group(&mut self, group: &GroupId, timers: GroupTimers) {
+        self.cancel_group(group);
+        for (timer, at, is_postponed) in timers.0 {
+            self.schedule(group, timer.clone(), at);
+            if is_postponed {
+                self.postponed.insert((group.clone(), timer));
             }
         }
     }

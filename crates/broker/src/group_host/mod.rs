@@ -132,24 +132,22 @@ impl GroupHost {
     /// The configuration of the broker, or of groups, is another one from now on.
     pub fn configure(&self, config: &BrokerConfig, image: &Image) {
         let config = Arc::new(group_config(config, image));
-        self.common.config.store(Arc::clone(&config));
+        self.common.config.store(config);
         for shard in self.all() {
-            shard.set_config(&config);
+            shard.config_changed();
         }
     }
 
-    /// The groups see the topics of `image` from now on; those that a change concerns look at it.
+    /// The groups see the topics of `image` from now on: each group looks at them with its next heartbeat.
     pub fn topics_changed(&self, image: &Arc<Image>, delta: &Delta) {
-        let next = self.common.topics.load().next(image, delta);
-        let is_changed = next.version() != self.common.topics.load().version();
-        self.common.topics.store(Arc::new(next));
-        if !is_changed {
+        self.common.topics.store(Arc::new(self.common.topics.load().next(image, delta)));
+        if delta.topics_deleted.is_empty() {
             return;
         }
         // A topic that was deleted and made again in one step is gone all the same: what was committed was for the other one.
-        let deleted: Vec<TopicName> = delta.topics_deleted.iter().map(|topic| topic.name.clone()).collect();
+        let deleted: Arc<[TopicName]> = delta.topics_deleted.iter().map(|topic| topic.name.clone()).collect();
         for shard in self.all() {
-            shard.topics_changed(&deleted);
+            shard.topics_deleted(&deleted);
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use ottla_group_coordinator::shard::Shard;
-use ottla_group_coordinator::{Answer, Batch, Effects, GroupConfig, Now, Request, RequestId};
+use ottla_group_coordinator::{Answer, Batch, Effects, Now, Request, RequestId};
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, PartitionId, TopicName};
 use ottla_protocol::record_batch::BatchBuilder;
 use parking_lot::Mutex;
@@ -54,6 +54,10 @@ struct State {
     sweep_at: usize,
     /// When the timer will tick this partition.
     ticks_at: Option<MonotonicMs>,
+    /// The log refused records when it was last asked to take some: the groups are told before each step, until it takes them again.
+    log_refuses: bool,
+    /// Topics that were deleted while the log was read: what was committed for them goes when the groups are served.
+    deleted_topics: Vec<TopicName>,
 }
 
 /// What leaves when the lock is free; the answers first.
@@ -71,6 +75,8 @@ pub(super) struct HostedShard {
     /// The partition's role or high watermark moved since somebody looked.
     news: AtomicBool,
     state: Mutex<State>,
+    /// The groups by state when they were last counted.
+    last_states: Mutex<States>,
 }
 
 impl Watcher for HostedShard {
@@ -78,12 +84,6 @@ impl Watcher for HostedShard {
         self.news.store(true, Ordering::SeqCst);
         self.take_news();
     }
-}
-
-/// Whether the request nearly always leads to a record without which its group cannot go on. Where the log is known to refuse it for
-/// want of replicas the group is not asked: it would have to be read again, with all others of its partition, at every attempt.
-fn changes_members(request: &Request) -> bool {
-    matches!(request, Request::JoinGroup(_) | Request::SyncGroup(_) | Request::LeaveGroup(_))
 }
 
 fn now() -> Now {
@@ -99,8 +99,16 @@ impl HostedShard {
             waiting: HashMap::new(),
             sweep_at: SWEEP_WAITING_MIN,
             ticks_at: None,
+            log_refuses: false,
+            deleted_topics: Vec::new(),
         };
-        Arc::new(Self { common, partition, news: AtomicBool::new(false), state: Mutex::new(state) })
+        Arc::new(Self {
+            common,
+            partition,
+            news: AtomicBool::new(false),
+            state: Mutex::new(state),
+            last_states: Mutex::default(),
+        })
     }
 
     pub fn number(&self) -> PartitionId {
@@ -119,6 +127,7 @@ impl HostedShard {
     /// Lets the groups take a request.
     pub fn ask(self: &Arc<Self>, request: Request) -> Asked {
         self.locked(|state, outbox| {
+            self.look_at_log(state, Some(&request));
             let shard = match &mut state.stage {
                 Stage::Away | Stage::Failed => return Asked::Answered(Answer::Failed(ErrorCode::NotCoordinator)),
                 Stage::Loading { .. } | Stage::Replayed { .. } => {
@@ -126,9 +135,6 @@ impl HostedShard {
                 }
                 Stage::Serving(shard) => shard,
             };
-            if changes_members(&request) && self.partition.takes_own(state.epoch) == Err(ErrorCode::NotEnoughReplicas) {
-                return Asked::Answered(Answer::Failed(ErrorCode::CoordinatorNotAvailable));
-            }
             state.requests += 1;
             let id = RequestId(state.requests);
             let effects = shard.step(now(), &**self.common.topics.load(), id, request);
@@ -151,6 +157,7 @@ impl HostedShard {
             if state.ticks_at == Some(at) {
                 state.ticks_at = None;
             }
+            self.look_at_log(state, None);
             if let Stage::Serving(shard) = &mut state.stage {
                 let effects = shard.tick(now(), &**self.common.topics.load());
                 self.carry_out(state, None, effects, outbox);
@@ -158,32 +165,65 @@ impl HostedShard {
         });
     }
 
-    pub fn topics_changed(self: &Arc<Self>, deleted: &[TopicName]) {
+    /// Topics are gone. What was committed for them goes on an I/O thread of the log's directory: that writes, and the disk may
+    /// stall, while the caller takes in metadata and waits for no disk.
+    pub fn topics_deleted(self: &Arc<Self>, deleted: &Arc<[TopicName]>) {
+        if !self.leads() {
+            return;
+        }
+        let (shard, deleted) = (Arc::clone(self), Arc::clone(deleted));
+        self.partition.directory().run(Urgency::Urgent, move || shard.forget_topics(&deleted));
+    }
+
+    fn forget_topics(self: &Arc<Self>, deleted: &[TopicName]) {
         self.locked(|state, outbox| {
-            if let Stage::Serving(shard) = &mut state.stage {
-                let effects = shard.topics_changed(now(), &**self.common.topics.load(), deleted);
-                self.carry_out(state, None, effects, outbox);
-            }
-        });
-    }
-
-    /// Adds the number of groups in each state.
-    pub fn count_states(self: &Arc<Self>, into: &mut States) {
-        self.locked(|state, _| {
-            if let Stage::Serving(shard) = &state.stage {
-                for (kind, count) in shard.states() {
-                    *into.entry(kind).or_default() += count;
+            self.look_at_log(state, None);
+            match &mut state.stage {
+                Stage::Serving(shard) => {
+                    let effects = shard.topics_deleted(now(), &**self.common.topics.load(), deleted);
+                    self.carry_out(state, None, effects, outbox);
                 }
+                Stage::Loading { .. } | Stage::Replayed { .. } => state.deleted_topics.extend_from_slice(deleted),
+                Stage::Away | Stage::Failed => {}
             }
         });
     }
 
-    pub fn set_config(self: &Arc<Self>, config: &Arc<GroupConfig>) {
-        self.locked(|state, _| {
-            if let Stage::Serving(shard) | Stage::Replayed { shard, .. } = &mut state.stage {
-                shard.set_config(Arc::clone(config));
-            }
-        });
+    /// Tells the groups whether the log takes records. The partition is asked when it refused the last ones, when the request is
+    /// likely to lead to records, and before timers and deletions (no request).
+    fn look_at_log(&self, state: &mut State, request: Option<&Request>) {
+        let Stage::Serving(shard) = &mut state.stage else { return };
+        if !state.log_refuses && request.is_some_and(|request| !shard.may_write(&**self.common.topics.load(), request))
+        {
+            return;
+        }
+        let log = self.partition.takes_own(state.epoch);
+        state.log_refuses = log.is_err();
+        shard.set_log_state(log);
+    }
+
+    /// Adds the number of groups in each state. While a step holds the lock, perhaps until a disk answers, the numbers are those
+    /// of last time: a scrape waits for no disk.
+    pub fn count_states(self: &Arc<Self>, into: &mut States) {
+        let mut last = self.last_states.lock();
+        if let Some(state) = self.state.try_lock() {
+            *last = match &state.stage {
+                Stage::Serving(shard) => shard.states(),
+                _ => States::new(),
+            };
+        }
+        for (kind, count) in &*last {
+            *into.entry(*kind).or_default() += count;
+        }
+        drop(last);
+        // News that came while the lock was held is looked at by its holder, which was this call.
+        self.take_news();
+    }
+
+    /// The configuration is another one. The groups take it from the shared place when somebody next looks.
+    pub fn config_changed(self: &Arc<Self>) {
+        self.news.store(true, Ordering::SeqCst);
+        self.take_news();
     }
 
     /// Does something under the lock; what follows from it leaves when the lock is free again.
@@ -229,6 +269,7 @@ impl HostedShard {
         }
         match &mut state.stage {
             Stage::Serving(shard) => {
+                shard.set_config(self.common.config.load_full());
                 let effects = shard.committed_up_to(now(), high_watermark);
                 self.carry_out(state, None, effects, outbox);
             }
@@ -245,6 +286,7 @@ impl HostedShard {
             let effects = shard.resign(ErrorCode::NotCoordinator);
             state.answer(effects.answers, None, outbox);
         }
+        state.deleted_topics.clear();
         // Nobody waits in vain, whatever the shard forgot.
         let left = std::mem::take(&mut state.waiting);
         outbox.answers.extend(left.into_values().map(|waiter| (waiter, Answer::Failed(ErrorCode::NotCoordinator))));
@@ -311,7 +353,12 @@ impl HostedShard {
         match std::mem::replace(&mut state.stage, Stage::Failed) {
             Stage::Replayed { mut shard, since, .. } => {
                 shard.set_config(self.common.config.load_full());
-                let effects = shard.loaded(now(), &**self.common.topics.load());
+                let topics = self.common.topics.load();
+                let mut effects = shard.loaded(now(), &**topics);
+                let deleted = std::mem::take(&mut state.deleted_topics);
+                if !deleted.is_empty() {
+                    effects.extend(shard.topics_deleted(now(), &**topics, &deleted));
+                }
                 let telemetry = &self.common.telemetry;
                 telemetry.groups.partitions.add(1);
                 telemetry.groups.loads.add(1);
@@ -344,7 +391,10 @@ impl HostedShard {
                 let number = batch.number;
                 further.extend(match self.append(batch, state.epoch, outbox) {
                     Ok(end) => shard.appended(number, end),
-                    Err(error) => shard.append_refused(now(), number, error),
+                    Err(error) => {
+                        state.log_refuses = true;
+                        shard.append_refused(now(), number, error)
+                    }
                 });
                 // What follows a refused change would be written without it.
                 if further.reload {

@@ -30,10 +30,6 @@ impl ImageTopics {
             identity: Arc::clone(&self.identity),
         }
     }
-
-    pub fn version(&self) -> u64 {
-        self.version
-    }
 }
 
 fn view(topic: &TopicImage) -> TopicView {

@@ -178,8 +178,11 @@ impl Partition {
         Ok(written.log_end)
     }
 
-    /// Whether [`Self::append_own`] would be let in now, as far as the replicas are concerned.
+    /// Whether [`Self::append_own`] would be let in now, as far as the replicas and the directory are concerned.
     pub fn takes_own(&self, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
+        if self.directory.load().health().is_unusable() {
+            return Err(ErrorCode::KafkaStorageError);
+        }
         let guard = self.state.lock();
         guard.replica.leading_in(epoch)?.0.check_append(true)
     }

@@ -1,8 +1,8 @@
 //! The groups of one partition of `__consumer_offsets`, while its broker leads it.
 //!
 //! Inputs: replayed records while loading, then requests, the time, and what became of batches. Outputs: [`Effects`].
-//! - Groups change at once; the answers that promise the change wait in [`in_flight`] for the high watermark. A batch that the log
-//!   refuses takes the changes of its group back by `reload`: the shard is dropped and loaded again.
+//! - Groups change at once; the answers that promise the change wait in [`in_flight`] for the high watermark. A step whose records
+//!   the log would refuse is undone ([`refused`]). After a refusal that was not foreseen the shard is dropped and loaded again.
 //! - Committed offsets reach the offset store only from below the high watermark, so what OffsetFetch answers needs no way back.
 //! - A step costs what its own group costs; nothing here grows with the number of groups but listing them and the sweep for
 //!   expired offsets, which goes in pieces.
@@ -10,6 +10,7 @@
 mod decision;
 mod dispatch;
 mod in_flight;
+mod refused;
 mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -53,6 +54,12 @@ pub struct Shard {
     timers: Timers,
     in_flight: InFlight,
     sweep: Sweep,
+    /// The error with which the log refuses records now.
+    log_refuses: Option<ErrorCode>,
+    /// Nothing is ticked before, because the log refuses records.
+    quiet_until: Option<MonotonicMs>,
+    /// Topics whose deletion could not be written down yet.
+    missed_topics: Vec<TopicName>,
 }
 
 impl Shard {
@@ -64,6 +71,9 @@ impl Shard {
             timers: Timers::default(),
             in_flight: InFlight::default(),
             sweep: Sweep::default(),
+            log_refuses: None,
+            quiet_until: None,
+            missed_topics: Vec::new(),
         }
     }
 
@@ -114,18 +124,25 @@ impl Shard {
 
     /// One request. Its answer is among the effects of this step or of a later one.
     pub fn step(&mut self, now: Now, topics: &dyn Topics, id: RequestId, request: Request) -> Effects {
-        self.dispatch(now, topics, id, request)
+        self.step_or_undo(now, topics, id, request)
     }
 
     /// Does what is due.
     pub fn tick(&mut self, now: Now, topics: &dyn Topics) -> Effects {
+        if self.is_paused(now) {
+            return Effects::default();
+        }
         let mut effects = Effects::default();
+        let deleted = self.take_missed_topics();
+        if !deleted.is_empty() {
+            effects.extend(self.topics_deleted(now, topics, &deleted));
+        }
         while let Some((due, group, timer)) = self.timers.pop_due(now.monotonic) {
             let is_late = matches!(timer, Timer::Session(_)) && now.monotonic.since(due) > LATE_TICK;
             if is_late && self.timers.postpone(&group, timer.clone(), now.monotonic + SESSION_GRACE) {
                 continue;
             }
-            effects.extend(self.on_group(now, topics, &group, |found, cx| expired(found, cx, timer)));
+            effects.extend(self.expire_or_undo(now, topics, &group, timer));
         }
         effects.extend(self.sweep_expired_offsets(now));
         effects
@@ -142,7 +159,7 @@ impl Shard {
 
     /// When `tick` has something to do.
     pub fn next_deadline(&self) -> Option<MonotonicMs> {
-        [self.timers.next(), self.sweep.next()].into_iter().flatten().min()
+        self.not_before([self.timers.next(), self.sweep.next()].into_iter().flatten().min())
     }
 
     /// The host has appended a batch; `end` is the log end offset after it.
@@ -189,25 +206,15 @@ impl Shard {
         effects
     }
 
-    /// The cluster's topics changed. `deleted` names the topics that are gone: what was committed for them goes too.
-    pub fn topics_changed(&mut self, now: Now, topics: &dyn Topics, deleted: &[TopicName]) -> Effects {
-        let mut effects = Effects::default();
-        if !deleted.is_empty() {
-            for (group, tombstones) in self.offsets.delete_topics(topics, deleted) {
-                effects.extend(self.append_in_pieces(now, &group, tombstones));
-            }
+    /// Topics are gone: what was committed for them goes too. Other changes of topics are found by each group's next heartbeat.
+    pub fn topics_deleted(&mut self, now: Now, topics: &dyn Topics, deleted: &[TopicName]) -> Effects {
+        if self.is_paused(now) {
+            self.miss_topics(deleted);
+            return Effects::default();
         }
-        let consumer_groups: Vec<GroupId> = self
-            .groups
-            .iter()
-            .filter(|(_, group)| matches!(group, Group::Consumer(_)))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for group in consumer_groups {
-            effects.extend(self.on_group(now, topics, &group, |found, cx| match found {
-                Group::Classic(_) => Decision::default(),
-                Group::Consumer(consumer) => consumer.topics_changed(cx),
-            }));
+        let mut effects = Effects::default();
+        for (group, tombstones) in self.offsets.delete_topics(topics, deleted) {
+            effects.extend(self.append_in_pieces(now, &group, tombstones));
         }
         effects
     }

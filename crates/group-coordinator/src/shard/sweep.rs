@@ -11,14 +11,11 @@ use ottla_model::{GroupId, MonotonicMs};
 use super::{Effects, Shard};
 use crate::Now;
 use crate::config::GroupConfig;
-use crate::effects::Batch;
+use crate::effects::{BATCH_OVERHEAD_BYTES, Batch};
 use crate::record::Record;
 
 /// Groups that one piece of the sweep looks at: well under a millisecond for groups of a few topics.
 const GROUPS_PER_PIECE: usize = 256;
-/// What a batch may need besides its records' keys and values: the header, and per record its length, deltas and lengths.
-const BATCH_OVERHEAD_BYTES: usize = 128;
-const RECORD_OVERHEAD_BYTES: usize = 32;
 
 /// Where the sweep stands.
 #[derive(Debug, Default)]
@@ -80,8 +77,7 @@ impl Shard {
         let mut batches: Vec<Batch> = Vec::new();
         let (mut piece, mut bytes) = (Vec::new(), BATCH_OVERHEAD_BYTES);
         for record in records {
-            let raw = record.encode();
-            let size = RECORD_OVERHEAD_BYTES + raw.key.len() + raw.value.as_ref().map_or(0, |value| value.len());
+            let size = record.encode().size_bytes();
             if bytes + size > limit && !piece.is_empty() {
                 batches.push(self.batch(now, group, std::mem::take(&mut piece), Vec::new()));
                 bytes = BATCH_OVERHEAD_BYTES;

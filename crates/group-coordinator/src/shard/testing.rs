@@ -50,6 +50,8 @@ pub(crate) struct Host {
     pub(crate) stalled: bool,
     /// While set, the log refuses every batch.
     pub(crate) refusing: Option<ErrorCode>,
+    /// The host looks at the log's state before each step, as the broker does; otherwise every refusal comes unforeseen.
+    pub(crate) foresees: bool,
     /// How often the shard asked to be loaded again.
     pub(crate) reloads: usize,
     pub(crate) answers: BTreeMap<RequestId, Answer>,
@@ -70,6 +72,7 @@ impl Host {
             high_watermark: 0,
             stalled: false,
             refusing: None,
+            foresees: false,
             reloads: 0,
             answers: BTreeMap::new(),
             now,
@@ -99,10 +102,16 @@ impl Host {
         self.carry_out(effects);
     }
 
+    pub(crate) fn look_at_log(&mut self) {
+        let refusing = self.refusing.filter(|_| self.foresees);
+        self.shard.set_log_state(refusing.map_or(Ok(()), Err));
+    }
+
     /// Asks and lets the log have what comes of it.
     pub(crate) fn ask(&mut self, request: Request) -> RequestId {
         self.requests += 1;
         let id = RequestId(self.requests);
+        self.look_at_log();
         let effects = self.shard.step(self.now, &*self.topics, id, request);
         self.carry_out(effects);
         id
@@ -131,6 +140,7 @@ impl Host {
             let next = self.shard.next_deadline().unwrap_or(until).clamp(self.now.monotonic, until);
             self.now.wall.0 += i64::try_from(next.0 - self.now.monotonic.0).expect("small");
             self.now.monotonic = next;
+            self.look_at_log();
             let effects = self.shard.tick(self.now, &*self.topics);
             self.carry_out(effects);
             if next == until && self.shard.next_deadline().is_none_or(|deadline| deadline > until) {

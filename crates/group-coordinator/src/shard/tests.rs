@@ -40,6 +40,8 @@ enum Act {
     Stall,
     Replicate,
     Refuse,
+    /// The host knows that the log refuses.
+    Foresee(bool),
     Accept,
     /// Another coordinator, with so many of the records that are not replicated.
     FailOver(usize),
@@ -61,6 +63,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Stall),
         4 => Just(Act::Replicate),
         1 => Just(Act::Refuse),
+        1 => any::<bool>().prop_map(Act::Foresee),
         6 => Just(Act::Accept),
         1 => (0..4_usize).prop_map(Act::FailOver),
     ]
@@ -171,6 +174,7 @@ impl World {
                 self.host.replicate();
             }
             Act::Refuse => self.host.refusing = Some(ErrorCode::NotEnoughReplicas),
+            Act::Foresee(foresees) => self.host.foresees = foresees,
             Act::Accept => self.host.refusing = None,
             Act::FailOver(more) => {
                 let keeps = self.host.high_watermark + more;

@@ -67,6 +67,11 @@ impl Partition {
         self.high_watermark
     }
 
+    /// The error with which an append would be refused now.
+    pub fn refusal(&self, broker: i32, epoch: i32) -> Option<ErrorCode> {
+        (self.is_led_by(broker, epoch) && self.isr.len() < MIN_ISR).then_some(ErrorCode::NotEnoughReplicas)
+    }
+
     /// Appends to the broker's own log; returns the end after it. One that is no longer the leader, and does not know, can do that too.
     pub fn append(
         &mut self,
@@ -75,8 +80,8 @@ impl Partition {
         timestamp: TimestampMs,
         records: Vec<RawRecord>,
     ) -> Result<i64, ErrorCode> {
-        if self.is_led_by(broker, epoch) && self.isr.len() < MIN_ISR {
-            return Err(ErrorCode::NotEnoughReplicas);
+        if let Some(error) = self.refusal(broker, epoch) {
+            return Err(error);
         }
         let base = self.end_of(broker);
         let copy = self.copies.entry(broker).or_default();

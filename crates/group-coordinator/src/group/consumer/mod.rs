@@ -129,6 +129,14 @@ impl State {
 }
 
 impl ConsumerGroup {
+    /// Whether the member has what it shall have, nothing waits to be assigned, and the group has looked at the topics of this
+    /// version: the member's next quiet heartbeat changes nothing.
+    pub(crate) fn is_settled(&self, member: &MemberId, topics_version: u64) -> bool {
+        self.assignment_epoch == self.epoch
+            && self.soft.seen_topics == Some(topics_version)
+            && self.members.get(member).is_some_and(|member| member.is_reconciled_to(self.assignment_epoch))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
@@ -177,11 +185,6 @@ impl ConsumerGroup {
                 cx.schedule(Timer::Rebalance(id.clone()), member.rebalance_timeout_ms);
             }
         }
-        Decision::default()
-    }
-
-    /// Nothing is done for all groups at once: the next heartbeat of each finds that the topics' version is another one.
-    pub(crate) fn topics_changed(&mut self, _cx: &mut Context<'_>) -> Decision {
         Decision::default()
     }
 

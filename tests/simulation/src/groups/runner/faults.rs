@@ -129,7 +129,7 @@ impl Run<'_> {
             (Fault::AddPartition, _) => {
                 let names = self.world.topics.all_names();
                 if let Some(name) = self.random.pick(&names) {
-                    self.world.add_partition(name)?;
+                    self.world.add_partition(name);
                 }
             }
             (Fault::CrashMember | Fault::PauseMember | Fault::LeaveMember, None) => {}

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ottla_group_coordinator::{Answer, BatchNumber, Effects, Request, RequestId};
-use ottla_model::{ErrorCode, Offset, TopicName};
+use ottla_model::{ErrorCode, Offset};
 
 use super::{Event, World};
 use crate::groups::broker::{Hosted, Waiter};
@@ -115,6 +115,7 @@ impl World {
             .map(|(index, _)| *index)
             .collect();
         for index in due {
+            self.look_at_log(id, index);
             let Some(hosted) = self.brokers.get_mut(&id).and_then(|broker| broker.shards.get_mut(&index)) else {
                 continue;
             };
@@ -123,24 +124,6 @@ impl World {
                 return Err(Violation(format!("b{id}: partition {index} is due again at once, and does nothing")));
             }
             self.carry_out(id, index, effects)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn topics_changed(&mut self, deleted: &[TopicName]) -> Result<(), Violation> {
-        let now = self.clocks();
-        let hosts: Vec<(i32, i32)> = self
-            .brokers
-            .iter()
-            .flat_map(|(id, broker)| broker.shards.iter().map(|(index, hosted)| (*id, *index, hosted.is_loaded)))
-            .filter(|(_, _, is_loaded)| *is_loaded)
-            .map(|(id, index, _)| (id, index))
-            .collect();
-        for (id, index) in hosts {
-            if let Some(hosted) = self.brokers.get_mut(&id).and_then(|broker| broker.shards.get_mut(&index)) {
-                let effects = hosted.shard.topics_changed(now, &self.topics, deleted);
-                self.carry_out(id, index, effects)?;
-            }
         }
         Ok(())
     }
@@ -188,8 +171,23 @@ impl World {
         };
         let Some(hosted) = broker.shards.get_mut(&index) else { return Ok(()) };
         hosted.waiting.insert(request_id, waiter);
+        self.look_at_log(id, index);
+        let Some(hosted) = self.brokers.get_mut(&id).and_then(|broker| broker.shards.get_mut(&index)) else {
+            return Ok(());
+        };
         let effects = hosted.shard.step(now, &self.topics, request_id, request);
         self.carry_out(id, index, effects)
+    }
+
+    /// The shard is told whether its log takes records, as the broker tells it. Half of the refusals come unforeseen.
+    fn look_at_log(&mut self, id: i32, index: i32) {
+        let epoch =
+            self.brokers.get(&id).and_then(|broker| broker.shards.get(&index)).map_or(-1, |hosted| hosted.epoch);
+        let refused = self.partition(index).and_then(|partition| partition.refusal(id, epoch));
+        let refused = refused.filter(|_| self.random.percent(50));
+        if let Some(hosted) = self.brokers.get_mut(&id).and_then(|broker| broker.shards.get_mut(&index)) {
+            hosted.shard.set_log_state(refused.map_or(Ok(()), Err));
+        }
     }
 
     pub(super) fn catch_up(&mut self, index: i32, follower: i32) -> Result<(), Violation> {

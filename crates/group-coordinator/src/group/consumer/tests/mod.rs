@@ -6,6 +6,7 @@ mod migration;
 mod mixed;
 mod random;
 mod reconciling;
+mod refused;
 mod subscribing;
 
 use std::collections::BTreeMap;
@@ -107,8 +108,6 @@ impl World {
     pub(super) fn change(&mut self, change: impl FnOnce(&mut Cluster)) {
         change(&mut self.cluster);
         self.host.topics = Box::new(self.cluster.clone());
-        let effects = self.host.shard.topics_changed(self.host.now, &self.cluster, &[]);
-        self.host.carry_out(effects);
     }
 
     pub(super) fn beat(&mut self, request: ConsumerGroupHeartbeat) -> ConsumerHeartbeatAnswer {

@@ -1,0 +1,82 @@
+//! Steps whose records the log refuses: only the one step is undone.
+
+use super::*;
+
+fn foreseeing(config: GroupConfig) -> World {
+    let mut world = World::with(&[("t", 4)], config);
+    world.host.foresees = true;
+    world
+}
+
+#[test]
+fn while_the_log_refuses_members_read_on_and_only_what_would_be_written_fails() {
+    let mut world = foreseeing(GroupConfig::default());
+    let given = world.beat(join("a", &["t"])).assignment;
+    let owns = ConsumerGroupHeartbeat { owned: given.clone(), ..beat("a", 1) };
+    assert_eq!(world.beat(owns).error, ErrorCode::None);
+    world.host.refusing = Some(ErrorCode::NotEnoughReplicas);
+
+    let joining = world.host.call(Request::ConsumerGroupHeartbeat(join("b", &["t"])));
+    assert_eq!(joining, Answer::Failed(ErrorCode::CoordinatorNotAvailable));
+    assert_eq!(world.beat(beat("a", 1)).error, ErrorCode::None, "nothing is written for it");
+    let leaving = world.host.call(Request::ConsumerGroupHeartbeat(beat("a", -1)));
+    assert_eq!(leaving, Answer::Failed(ErrorCode::CoordinatorNotAvailable));
+    assert_eq!(world.describe().members.len(), 1);
+    assert_eq!(world.host.reloads, 0);
+
+    world.host.refusing = None;
+    assert_eq!(world.beat(join("b", &["t"])).error, ErrorCode::None);
+    assert_eq!(world.describe().members.len(), 2);
+}
+
+#[test]
+fn timers_and_deletions_wait_until_the_log_takes_records_again() {
+    let mut world = foreseeing(GroupConfig::default());
+    world.beat(join("a", &["t"]));
+    let commit = crate::request::CommitPartition {
+        partition: PartitionId(0),
+        offset: ottla_model::Offset(7),
+        leader_epoch: ottla_model::LeaderEpoch(0),
+        metadata: None,
+        timestamp: None,
+        refused: None,
+    };
+    world.host.ask(Request::CommitOffsets(crate::request::CommitOffsets {
+        group: group(),
+        member: MemberId::new("a"),
+        instance: None,
+        generation_or_epoch: 1,
+        knows_member_epochs: true,
+        retention_ms: None,
+        topics: vec![(crate::request::GroupTopic { name: "u".to_owned(), id: TopicId::ZERO }, vec![commit])],
+    }));
+    world.host.refusing = Some(ErrorCode::KafkaStorageError);
+    world.host.look_at_log();
+    let written = world.host.log.len();
+    let deleted = [TopicName::new("u").unwrap()];
+    let effects = world.host.shard.topics_deleted(world.host.now, &*world.host.topics, &deleted);
+    world.host.carry_out(effects);
+    world.host.pass(10 * SESSION_MS);
+    assert_eq!(world.describe().members.len(), 1, "its session cannot be ended");
+    assert_eq!((world.host.reloads, world.host.log.len()), (0, written));
+
+    world.host.refusing = None;
+    world.host.pass(1_000);
+    assert_eq!(world.host.log.len(), written + 1, "the tombstone of the commit");
+    world.host.pass(10_000);
+    assert_eq!(world.state(), "Empty");
+    world.check_replay();
+}
+
+#[test]
+fn a_batch_that_is_too_large_undoes_one_step() {
+    let mut world = foreseeing(GroupConfig { max_batch_bytes: 2_000, ..GroupConfig::default() });
+    world.beat(join("a", &["t"]));
+    let names: Vec<String> = (0..200).map(|number| format!("topic-{number:010}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let too_large = world.host.call(Request::ConsumerGroupHeartbeat(join("b", &names)));
+    assert_eq!(too_large, Answer::Failed(ErrorCode::UnknownServerError));
+    assert_eq!((world.host.reloads, world.describe().members.len()), (0, 1));
+    assert_eq!(world.beat(join("c", &["t"])).error, ErrorCode::None);
+    world.check_replay();
+}

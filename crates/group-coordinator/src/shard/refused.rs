@@ -1,0 +1,169 @@
+//! Steps whose records the log would refuse: they are undone before anything is appended, and only their own group is concerned.
+//!
+//! The log refuses records while its ISR is too small or its directory is offline (the host says so), and a batch above
+//! `max_batch_bytes` (the shard sees that itself). A copy of the group is taken before each step that may write much, or that may
+//! write while the log refuses; it takes the group's place when the records are refused. Kafka does the same with a timeline of
+//! snapshots. A refusal that nobody foresaw is left to [`Shard::append_refused`], which loads the shard again.
+
+use std::time::Duration;
+
+use ottla_model::{ErrorCode, GroupId, MonotonicMs, TopicName};
+
+use super::{Effects, Shard, refusal};
+use crate::Now;
+use crate::answer::Answer;
+use crate::effects::{Batch, RequestId};
+use crate::group::Group;
+use crate::request::{ConsumerGroupHeartbeat, Request};
+use crate::timer::{GroupTimers, Timer};
+use crate::topics::Topics;
+
+/// How long timers wait while the log refuses writes. Sessions that end meanwhile get their grace afterwards: their tick is late.
+const PAUSE_WHILE_REFUSED: Duration = Duration::from_millis(500);
+/// How long a timer waits whose step would write a batch that is too large: what is too large now will mostly be so in a moment.
+const PAUSE_AFTER_TOO_LARGE: Duration = Duration::from_secs(10);
+
+/// What a group was before a step.
+pub(super) struct Before {
+    id: GroupId,
+    group: Option<Group>,
+    timers: GroupTimers,
+}
+
+impl Shard {
+    /// Whether the log takes records now, as far as the host knows; it says so before a step, a tick or the deletion of topics.
+    pub fn set_log_state(&mut self, log: Result<(), ErrorCode>) {
+        self.log_refuses = log.err();
+        // Missed deletions are written down by the tick for which the timer is set already.
+        if self.log_refuses.is_none() && self.missed_topics.is_empty() {
+            self.quiet_until = None;
+        }
+    }
+
+    /// Whether a request is likely to lead to records that change its group. The host need not look at the log's state for others.
+    pub fn may_write(&self, topics: &dyn Topics, request: &Request) -> bool {
+        match request {
+            Request::JoinGroup(_) | Request::SyncGroup(_) | Request::LeaveGroup(_) | Request::DeleteGroup(_) => true,
+            Request::ConsumerGroupHeartbeat(beat) => {
+                let is_settled = matches!(self.groups.get(&beat.group), Some(Group::Consumer(group))
+                    if group.is_settled(&beat.member, topics.version()));
+                !is_settled || writes_whole_group(beat)
+            }
+            Request::Heartbeat(_)
+            | Request::CommitOffsets(_)
+            | Request::FetchOffsets(_)
+            | Request::DeleteOffsets(_)
+            | Request::DescribeGroup(_)
+            | Request::ListGroups(_)
+            | Request::ConsumerGroupDescribe(_) => false,
+        }
+    }
+
+    /// Takes a step that is undone if its records are refused.
+    pub(super) fn step_or_undo(&mut self, now: Now, topics: &dyn Topics, id: RequestId, request: Request) -> Effects {
+        // A round of a classic group would end in a record, and its timers stand still: members are told at once.
+        if let Some(error) = self.log_refuses
+            && matches!(request, Request::JoinGroup(_) | Request::SyncGroup(_) | Request::LeaveGroup(_))
+        {
+            return Effects { answers: vec![(id, Answer::Failed(refusal(error, false)))], ..Effects::default() };
+        }
+        let is_guarded =
+            self.may_write(topics, &request) && (self.log_refuses.is_some() || self.writes_whole_group(&request));
+        let before = request.group().filter(|_| is_guarded).map(|group| self.before(group));
+        let effects = self.dispatch(now, topics, id, request);
+        match (before, self.refusal_of(&effects.batches)) {
+            (Some(before), Some(error)) => {
+                self.undo(before, &effects);
+                Effects { answers: vec![(id, Answer::Failed(refusal(error, false)))], ..Effects::default() }
+            }
+            _ => effects,
+        }
+    }
+
+    /// Whether the step costs as much as a copy of the group anyway.
+    fn writes_whole_group(&self, request: &Request) -> bool {
+        match request {
+            Request::SyncGroup(_) => true,
+            Request::ConsumerGroupHeartbeat(beat) => writes_whole_group(beat),
+            Request::JoinGroup(join) => matches!(self.groups.get(&join.group), Some(Group::Consumer(_))),
+            Request::LeaveGroup(leave) => matches!(self.groups.get(&leave.group), Some(Group::Consumer(_))),
+            _ => false,
+        }
+    }
+
+    /// Lets a timer of a group run out; if what follows is refused, the timer runs out later.
+    pub(super) fn expire_or_undo(&mut self, now: Now, topics: &dyn Topics, group: &GroupId, timer: Timer) -> Effects {
+        let before = matches!(self.groups.get(group), Some(Group::Consumer(_))).then(|| self.before(group));
+        let effects = self.on_group(now, topics, group, |found, cx| super::expired(found, cx, timer.clone()));
+        match (before, self.refusal_of(&effects.batches)) {
+            (Some(before), Some(_)) => {
+                self.undo(before, &effects);
+                self.timers.schedule(group, timer, now.monotonic + PAUSE_AFTER_TOO_LARGE);
+                Effects::default()
+            }
+            _ => effects,
+        }
+    }
+
+    /// Whether nothing is ticked now because the log refuses what would follow.
+    pub(super) fn is_paused(&mut self, now: Now) -> bool {
+        if self.log_refuses.is_some() {
+            self.quiet_until = Some(now.monotonic + PAUSE_WHILE_REFUSED);
+        }
+        self.log_refuses.is_some()
+    }
+
+    /// Remembers deleted topics for when the log takes records again.
+    pub(super) fn miss_topics(&mut self, deleted: &[TopicName]) {
+        self.missed_topics.extend_from_slice(deleted);
+    }
+
+    /// The deletions that were missed.
+    pub(super) fn take_missed_topics(&mut self) -> Vec<TopicName> {
+        self.quiet_until = None;
+        std::mem::take(&mut self.missed_topics)
+    }
+
+    /// When the shard looks again at what it could not write.
+    pub(super) fn not_before(&self, deadline: Option<MonotonicMs>) -> Option<MonotonicMs> {
+        match self.quiet_until {
+            Some(until) if !self.missed_topics.is_empty() => Some(until),
+            Some(until) => deadline.map(|at| at.max(until)),
+            None => deadline,
+        }
+    }
+
+    fn before(&self, group: &GroupId) -> Before {
+        Before { id: group.clone(), group: self.groups.get(group).cloned(), timers: self.timers.of_group(group) }
+    }
+
+    fn undo(&mut self, before: Before, effects: &Effects) {
+        for batch in &effects.batches {
+            if let Some(pending) = self.in_flight.take(batch.number) {
+                for record in &pending.offsets {
+                    self.offsets.withdraw(record);
+                }
+            }
+        }
+        match before.group {
+            Some(group) => drop(self.groups.insert(before.id.clone(), group)),
+            None => drop(self.groups.remove(&before.id)),
+        }
+        self.timers.restore_group(&before.id, before.timers);
+    }
+
+    /// The error with which the log would refuse one of these.
+    fn refusal_of(&self, batches: &[Batch]) -> Option<ErrorCode> {
+        if batches.is_empty() {
+            return None;
+        }
+        let limit = usize::try_from(self.config.max_batch_bytes).unwrap_or(0);
+        let is_too_large = batches.iter().any(|batch| batch.size_bytes() > limit);
+        self.log_refuses.or(is_too_large.then_some(ErrorCode::RecordListTooLarge))
+    }
+}
+
+/// Whether a member comes, goes or changes what it reads: everybody's target is computed anew.
+fn writes_whole_group(beat: &ConsumerGroupHeartbeat) -> bool {
+    beat.member_epoch <= 0 || beat.subscribed_topics.is_some() || beat.subscribed_regex.is_some()
+}

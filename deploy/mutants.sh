@@ -29,6 +29,8 @@ arguments+=(--test-package ottla-metadata --test-package ottla-simulation)
 # Fewer seeds than in `make test`: each mutant runs all of them, and a few hundred seeds detect nearly every relevant
 # change.
 export SEEDS=${SEEDS:-200}
+# cargo-mutants makes the last folder of the path alone.
+mkdir -p target
 # Debug builds are incremental. The time limit ends a mutant with an endless loop.
 exec "$tools/bin/cargo-mutants" mutants --jobs 1 --output target/mutants --minimum-test-timeout 300 --no-shuffle \
   --exclude '**/tests/**' --exclude '**/tests.rs' --exclude '**/*_tests.rs' "${arguments[@]}" -- --locked

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# images.sh: makes the images ottla/coordinator and ottla/broker from the release binaries and this machine's files,
-# without a base image or a registry (docs/adr/0003-images-without-a-registry.md).
+# images.sh: makes ottla/coordinator and ottla/broker from the release binary and this machine's files, without a base
+# image or a registry (docs/adr/0003-images-without-a-registry.md). Both have the same one layer; only what they start
+# differs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${OTTLA_BIN_DIR:?run it through make}
@@ -8,19 +9,20 @@ version=${OTTLA_VERSION:-latest}
 docker=${DOCKER:-docker}
 
 "$docker" version >/dev/null 2>&1 || {
-  echo "ottla: no container engine is running; install docker.io and start dockerd" >&2
+  echo "ottla: no container engine answers; install docker.io and start dockerd" >&2
   exit 1
 }
 
-root=$(mktemp -d)
-trap 'rm -rf "$root"' EXIT
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+root=$work/root
 
-# Copies a file and the shared libraries that it needs, to the paths where the loader looks for them.
+# A file with the shared libraries that it needs, at the paths where the loader looks for them.
 add() {
   local file=$1 to=$2 library
   mkdir -p "$root$(dirname "$to")"
   cp -L "$file" "$root$to"
-  # Debug information is most of a binary's size and not needed in an image.
+  # Line tables are for those who build; they are most of a binary's size.
   strip --strip-debug "$root$to" 2>/dev/null || true
   { ldd "$file" 2>/dev/null | grep -o '/[^ ]*' || true; } | while read -r library; do
     if [ ! -e "$root$library" ]; then
@@ -30,47 +32,68 @@ add() {
   done
 }
 
-# The commands that users need in `docker exec` to diagnose a problem.
-commands="bash sh cat cp date df du echo env find grep head hostname id kill ls mkdir mv ps pwd rm sed seq sleep sort"
-commands+=" stat tail test touch tr wc"
+# A directory that whichever user a container runs as may write to; a fresh volume on it is made like it.
+open_directory() {
+  mkdir -p "$root$1"
+  chmod 777 "$root$1"
+}
+
+# What people type in `docker exec` and write into commands and health checks.
+commands="awk base64 basename bash cat chmod chown cp cut date df dirname du echo env expr false find grep
+  head hostname id kill ln ls mkdir mktemp mv nproc printenv printf ps pwd readlink rm sed seq sh
+  sleep sort stat tail tee test timeout touch tr true uname uniq wc which whoami xargs yes"
 for command in $commands; do
   path=$(type -P "$command") || continue
   add "$path" "/usr/bin/$command"
 done
-mkdir -p "$root"/{tmp,etc,proc,sys,dev,root,mnt/shared/config} \
-  "$root"/var/lib/{kafka/data,zookeeper/data,zookeeper/log}
-chmod 1777 "$root/tmp"
+mkdir -p "$root"/{etc/kafka/secrets,etc/zookeeper/secrets,proc,sys,dev,root,mnt/shared/config} \
+  "$root"/{home/appuser,usr/local/bin}
 ln -s usr/bin "$root/bin"
 [ -e "$root/lib" ] || ln -s usr/lib "$root/lib"
-printf 'root:x:0:0:root:/root:/bin/bash\n' > "$root/etc/passwd"
-printf 'root:x:0:\n' > "$root/etc/group"
+printf '%s\n' root:x:0:0:root:/root:/bin/bash appuser:x:1000:1000::/home/appuser:/bin/bash \
+  kafka:x:1001:1001::/:/bin/bash > "$root/etc/passwd"
+printf 'root:x:0:\nappuser:x:1000:\nkafka:x:1001:\n' > "$root/etc/group"
 printf 'hosts: files dns\n' > "$root/etc/nsswitch.conf"
 cp LICENSE "$root/LICENSE"
-
-add "$bin/ottla" /usr/bin/ottla
-# The links with Kafka's tool names that `make build` made.
-for link in "$bin"/kafka-*; do
-  [ -L "$link" ] || continue
-  tool=${link##*/}
-  ln -s ottla "$root/usr/bin/$tool"
-  ln -s ottla "$root/usr/bin/$tool.sh"
+open_directory /tmp
+chmod 1777 "$root/tmp"
+for directory in /var/lib/kafka/data /var/lib/kafka/log /var/lib/zookeeper/data /var/lib/zookeeper/log \
+  /bitnami/kafka /bitnami/zookeeper /kafka /kafka/data /zookeeper/data /data; do
+  open_directory "$directory"
 done
 
-import() { # name binary options…
-  local name=$1 binary=$2
-  shift 2
-  add "$bin/$binary" "/usr/bin/$binary"
-  install -m 755 "deploy/entrypoint-$name.sh" "$root/usr/bin/entrypoint"
-  tar -C "$root" --owner=0 --group=0 --numeric-owner -c . |
-    "$docker" import -c 'ENTRYPOINT ["/usr/bin/entrypoint"]' -c 'ENV PATH=/usr/bin' "$@" - \
-      "ottla/$name:$version" >/dev/null
-  rm "$root/usr/bin/$binary"
+# Programs under the names, and at the places, that the images have which these replace.
+add "$bin/ottla" /usr/bin/ottla
+tools="$(cd "$bin" && for link in kafka-*; do [ -L "$link" ] && echo "$link"; done)"
+tools="$tools kafka-server-start zookeeper-server-start kafka-storage zookeeper-shell"
+mkdir -p "$root/opt/kafka/bin" "$root/kafka/bin" "$root/opt/bitnami" "$root/opt/zookeeper/bin"
+for tool in $tools; do
+  ln -sf ottla "$root/usr/bin/$tool"
+  ln -sf ottla "$root/usr/bin/$tool.sh"
+  for place in opt/kafka kafka; do ln -sf /usr/bin/ottla "$root/$place/bin/$tool.sh"; done
+done
+for program in cub ub dub nc start-kafka.sh zkCli.sh; do ln -sf ottla "$root/usr/bin/$program"; done
+ln -s /opt/kafka "$root/opt/bitnami/kafka"
+ln -s /opt/zookeeper "$root/opt/bitnami/zookeeper"
+ln -s /usr/bin/ottla "$root/opt/zookeeper/bin/zkCli.sh"
+cp -r deploy/image/. "$root/"
+# Start scripts are changed in place by some deployments, by whichever user.
+chmod -R a+rwX "$root"/etc/confluent "$root"/etc/kafka "$root"/opt/kafka/config
+find "$root"/etc/confluent "$root"/etc/kafka/docker "$root"/opt/bitnami/scripts "$root"/usr/bin/entrypoint \
+  -type f -exec chmod a+rx {} +
+
+tar -C "$root" --owner=0 --group=0 --numeric-owner --sort=name -c . > "$work/layer.tar"
+
+import() { # name options…
+  local name=$1
+  shift
+  "$docker" import -c 'ENTRYPOINT ["/usr/bin/entrypoint"]' -c 'WORKDIR /opt/kafka' \
+    -c 'ENV PATH=/usr/local/bin:/usr/bin:/opt/kafka/bin' -c 'ENV LANG=C.UTF-8' -c 'ENV OTTLA_USER=1000' \
+    -c "ENV OTTLA_SERVICE=$name" \
+    -c 'HEALTHCHECK --interval=10s --timeout=6s --start-period=30s --retries=3 CMD ["ottla","ready"]' \
+    "$@" "$work/layer.tar" "ottla/$name:$version" >/dev/null
   echo "ottla: made ottla/$name:$version"
 }
 
-import coordinator ottla-coordinator \
-  -c 'ENV COORDINATOR_HTTP_PORT=9405' -c 'EXPOSE 2181 2888 9405' \
-  -c 'VOLUME ["/var/lib/zookeeper/data"]'
-import broker ottla-broker \
-  -c 'ENV KAFKA_HTTP_PORT=9404 OTTLA_BOOTSTRAP=localhost:9092' -c 'EXPOSE 9092 9404' \
-  -c 'VOLUME ["/var/lib/kafka/data"]'
+import coordinator -c 'EXPOSE 2181 2888 9405' -c 'VOLUME ["/var/lib/zookeeper/data"]'
+import broker -c 'ENV OTTLA_BOOTSTRAP=localhost:9092' -c 'EXPOSE 9092 9404' -c 'VOLUME ["/var/lib/kafka/data"]'

@@ -48,6 +48,11 @@ fn main() -> ExitCode {
 fn start(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let sources = Sources::of_process(arguments.file, &arguments.overrides)?;
     let loaded = BrokerConfig::load(&sources)?;
+    if let Some(roles) = loaded.config.properties.text("process.roles").filter(|roles| roles.contains("controller")) {
+        let problem =
+            format!("process.roles={roles}: this program is a broker alone; accepted: broker, or `ottla start`");
+        return Err(problem.into());
+    }
     logging::install(&loaded.config.logging);
     for warning in loaded.warnings {
         tracing::warn!("{warning}");

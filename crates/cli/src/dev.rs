@@ -1,20 +1,16 @@
 //! `ottla dev`: one coordinator and one broker in one process, for trying Ottla out.
 //!
-//! The only file of this crate that uses both services (`docs/adr/0002-the-cli-holds-both-services.md`). The broker's
-//! control runtime takes the main thread, the coordinator has its own thread. The broker stops first, because its
-//! controlled shutdown needs the coordinator.
+//! Like `ottla start` of a node that is told nothing, on the loopback address and in a directory of one's own.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::Result;
 use clap::Args;
 use ottla_broker::signals;
 use ottla_broker::telemetry::logging;
 use ottla_config::{BrokerConfig, CoordinatorConfig, HostPort, Sources};
-use ottla_coordinator::Coordinator;
-use tokio::sync::oneshot;
 
+use crate::node::coordinator_thread::CoordinatorThread;
 use crate::out;
 
 #[derive(Args)]
@@ -34,7 +30,7 @@ pub struct DevArguments {
 }
 
 pub fn run(arguments: &DevArguments) -> Result<()> {
-    let coordinator = CoordinatorThread::start(&arguments.dir, arguments.coordinator_port)?;
+    let coordinator = CoordinatorThread::start(coordinator_config(&arguments.dir, arguments.coordinator_port)?)?;
     let broker = broker_config(arguments, &coordinator.address)?;
     let address = coordinator.address.clone();
     let ran = ottla_broker::run(broker, signals::stop_asked()?, |ready| {
@@ -67,53 +63,14 @@ fn broker_config(arguments: &DevArguments, coordinator: &HostPort) -> Result<Bro
     Ok(loaded.config)
 }
 
-/// The coordinator, on its own runtime.
-struct CoordinatorThread {
-    address: HostPort,
-    stop: oneshot::Sender<()>,
-    thread: std::thread::JoinHandle<Result<()>>,
-}
-
-impl CoordinatorThread {
-    fn start(dir: &Path, port: u16) -> Result<Self> {
-        let mut sources = Sources::of_process(None, &[])?;
-        // Neither id nor servers: a quorum of one at once.
-        sources.environment.retain(|(name, _)| !matches!(name.as_str(), "ZOOKEEPER_SERVER_ID" | "ZOOKEEPER_SERVERS"));
-        sources.flags = vec![
-            ("client.host".to_owned(), "127.0.0.1".to_owned()),
-            ("client.port".to_owned(), port.to_string()),
-            ("data.dir".to_owned(), dir.join("coordinator").display().to_string()),
-        ];
-        let config = CoordinatorConfig::load(&sources)?.config;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (bound, address) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("coordinator".to_owned()).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let result = runtime.block_on(async {
-                let coordinator = Coordinator::bind(config).await?;
-                let address = coordinator.client_address().context("the coordinator's address")?;
-                // The caller waits for the address.
-                let _ = bound.send(address);
-                // A sender that is gone ends the coordinator too: its broker has ended.
-                coordinator.run(async { drop(stopped.await) }).await?;
-                Ok(())
-            });
-            runtime.shutdown_background();
-            result
-        })?;
-        match address.recv() {
-            Ok(address) => Ok(Self { address: HostPort::new(address.ip().to_string(), address.port()), stop, thread }),
-            // It ended before it was bound, and says why.
-            Err(_) => Err(joined(thread).err().unwrap_or_else(|| anyhow!("the coordinator ended"))),
-        }
-    }
-
-    fn stop(self) -> Result<()> {
-        let _ = self.stop.send(());
-        joined(self.thread)
-    }
-}
-
-fn joined(thread: std::thread::JoinHandle<Result<()>>) -> Result<()> {
-    thread.join().unwrap_or_else(|_| Err(anyhow!("the coordinator's thread panicked")))
+fn coordinator_config(dir: &Path, port: u16) -> Result<CoordinatorConfig> {
+    let mut sources = Sources::of_process(None, &[])?;
+    // Neither id nor servers: a quorum of one at once.
+    sources.environment.retain(|(name, _)| name.starts_with("COORDINATOR_"));
+    sources.flags = vec![
+        ("client.host".to_owned(), "127.0.0.1".to_owned()),
+        ("client.port".to_owned(), port.to_string()),
+        ("data.dir".to_owned(), dir.join("coordinator").display().to_string()),
+    ];
+    Ok(CoordinatorConfig::load(&sources)?.config)
 }

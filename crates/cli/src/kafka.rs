@@ -1,7 +1,7 @@
 //! The cluster as the tools use it: the client crate, with messages for people and patience at the start.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ottla_client::{Client, ClientConfig, ClientError};
 use ottla_model::{BrokerId, ErrorCode, PartitionId};
@@ -11,6 +11,9 @@ use crate::progress::Progress;
 
 /// How long a tool waits for brokers that do not answer yet: a command right after the start of a cluster should wait.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a tool waits for brokers that a new topic needs and that have not registered yet. Scripts rely on the
+/// seconds that a tool of Java takes to start: they create topics as soon as one broker of a new cluster answers.
+const REGISTRATION_PATIENCE: Duration = Duration::from_secs(3);
 /// Between two tries to connect.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// How long brokers may take over an admin request; Kafka's tools allow as much.
@@ -180,8 +183,16 @@ impl Kafka {
             assignments,
             configs: topic.configs.iter().cloned().collect(),
         };
-        let outcomes = self.client.create_topics(&[wanted], ADMIN_TIMEOUT, false).await?;
-        each(outcomes)
+        let end = Instant::now() + REGISTRATION_PATIENCE;
+        loop {
+            let outcome = each(self.client.create_topics(std::slice::from_ref(&wanted), ADMIN_TIMEOUT, false).await?);
+            match outcome {
+                Err(error) if error.is(ErrorCode::InvalidReplicationFactor) && Instant::now() < end => {
+                    tokio::time::sleep(CONNECT_PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// `assignments` are the brokers of each partition, those that there are included; empty: the cluster chooses.

@@ -6,11 +6,13 @@ mod consumer;
 mod describe;
 mod dev;
 mod group_consumer;
+mod image;
 mod kafka;
 mod kafka_tools;
 mod lines;
 mod local;
 mod murmur2;
+mod node;
 mod output;
 mod producer;
 mod progress;
@@ -35,13 +37,20 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<ExitCode> {
-    let mut line = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
-    let called = line.next().unwrap_or_default();
+    let mut line = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).peekable();
+    let mut called = line.next().unwrap_or_default();
+    // `ottla as NAME …` is what a link of that name does.
+    if line.next_if(|word| word == "as").is_some() {
+        called = line.next().unwrap_or_default();
+    }
     let called = Path::new(&called).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     // One thread is enough for a tool, and starts fastest.
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let arguments: Vec<String> = line.collect();
+    if let Some(code) = image::run(&called, &arguments) {
+        return code;
+    }
     if called.starts_with("kafka-") {
-        let arguments: Vec<String> = line.collect();
         let runtime = runtime()?;
         let code = runtime.block_on(kafka_tools::run(&called, &arguments));
         // A thread that waits for standard input must not hold the end.
@@ -49,8 +58,8 @@ fn run() -> anyhow::Result<ExitCode> {
         return code.ok_or_else(|| anyhow::anyhow!("{called} is not the name of a tool"));
     }
     let arguments = commands::Arguments::parse();
-    if let Some(dev) = arguments.dev() {
-        return dev::run(dev).map(|()| ExitCode::SUCCESS);
+    if let Some(ended) = arguments.run_services() {
+        return ended.map(|()| ExitCode::SUCCESS);
     }
     let runtime = runtime()?;
     let result = runtime.block_on(commands::run(arguments));

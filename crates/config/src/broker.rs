@@ -9,7 +9,7 @@ use ottla_model::{BrokerId, ClusterId, ListenerName, TopicName};
 
 use crate::address::HostPort;
 use crate::cleaner::CleanerConfig;
-use crate::environment::broker_entries;
+use crate::environment;
 use crate::error::ConfigError;
 use crate::groups::GroupsConfig;
 use crate::host::Host;
@@ -21,7 +21,7 @@ use crate::logging::LoggingConfig;
 use crate::nearest::nearest;
 use crate::properties::{Origin, Properties, Property, Sources, merge};
 use crate::reader::Reader;
-use crate::{Loaded, topic_defaults};
+use crate::{Loaded, node, topic_defaults};
 
 /// Everything a broker is configured with. A field is named after its Kafka property; a duration drops the unit that
 /// the property's name ends with. Bounds and defaults are Kafka's but where `known::BROKER_CONFIGS` says otherwise.
@@ -135,9 +135,10 @@ impl BrokerConfig {
     pub fn load_on(sources: &Sources, host: &Host) -> Result<Loaded<Self>, ConfigError> {
         let mut warnings = Vec::new();
         let defaults = BROKER_CONFIGS.iter().filter_map(|known| Some((known.name, known.default?)));
-        let mut properties = merge(defaults, sources, |variables| broker_entries(variables))?;
+        let mut properties = merge(defaults, sources, environment::of_broker, &mut warnings)?;
         warn_of_unknown(&properties, &mut warnings);
         resolve_aliases(&mut properties)?;
+        node::connect_by_voters(&mut properties)?;
         refuse_fail_open(&properties)?;
         warn_of_unread(&properties, &mut warnings);
         let listeners = listeners::resolve(&properties, host, &mut warnings)?;
@@ -240,7 +241,7 @@ impl BrokerConfig {
 
             groups: GroupsConfig::read(&reader)?,
 
-            create_topics: create_topics(&reader)?,
+            create_topics: create_topics(&reader, warnings),
             http: http(&reader)?,
             logging: LoggingConfig::read(&reader)?,
             topic_defaults: topic_defaults::effective(&properties)?,
@@ -268,7 +269,7 @@ fn warn_of_unknown(properties: &Properties, warnings: &mut Vec<String>) {
 
 /// Moves the value of an alias to the name that it stands for. Two names that say different things are an error where
 /// the result would be another broker; elsewhere the name wins.
-fn resolve_aliases(properties: &mut Properties) -> Result<(), ConfigError> {
+pub(crate) fn resolve_aliases(properties: &mut Properties) -> Result<(), ConfigError> {
     for (alias, name) in BROKER_ALIASES {
         let Some(aliased) = properties.explicit(alias).cloned() else { continue };
         match properties.explicit(name) {
@@ -330,27 +331,36 @@ fn log_dirs(reader: &Reader<'_>) -> Result<Vec<PathBuf>, ConfigError> {
     Ok(directories)
 }
 
-fn create_topics(reader: &Reader<'_>) -> Result<Vec<TopicToCreate>, ConfigError> {
+/// Topics to be made at the start. An entry that cannot be read costs that topic, not the broker: in the images that the property
+/// comes from a tool makes them once the broker runs.
+fn create_topics(reader: &Reader<'_>, warnings: &mut Vec<String>) -> Vec<TopicToCreate> {
     const KEY: &str = "create.topics";
-    let Some(property) = reader.property(KEY) else { return Ok(Vec::new()) };
-    let accepted = "name:partitions:replicas[:cleanup.policy][,…]";
-    let invalid = |problem: String| ConfigError::invalid(KEY, property, problem, accepted);
-    crate::reader::items(&property.value)
-        .into_iter()
-        .map(|item| {
-            let mut parts = item.split(':').map(str::trim);
-            let name = TopicName::new(parts.next().unwrap_or_default()).map_err(|error| invalid(error.to_string()))?;
-            let number = |text: Option<&str>| {
-                text.and_then(|text| text.parse::<i16>().ok())
-                    .filter(|number| *number >= 1)
-                    .ok_or_else(|| invalid(format!("`{item}` lacks its numbers of partitions and replicas")))
-            };
-            let (partitions, replication_factor) = (number(parts.next())?, number(parts.next())?);
-            // wurstmeister's form leaves the policy empty, or out, or follows it by another colon.
-            let cleanup_policy = parts.next().filter(|policy| !policy.is_empty()).map(str::to_owned);
-            Ok(TopicToCreate { name, partitions: i32::from(partitions), replication_factor, cleanup_policy })
+    let Some(property) = reader.property(KEY) else { return Vec::new() };
+    let mut topics = Vec::new();
+    for item in crate::reader::items(&property.value) {
+        match topic_to_create(item) {
+            Ok(topic) => topics.push(topic),
+            Err(problem) => warnings.push(format!(
+                "{KEY} ({}): {problem}: this topic is not made; accepted: name:partitions:replicas[:cleanup.policy][,…]",
+                property.origin
+            )),
+        }
+    }
+    topics
+}
+
+fn topic_to_create(item: &str) -> Result<TopicToCreate, String> {
+    let mut parts = item.split(':').map(str::trim);
+    let name = TopicName::new(parts.next().unwrap_or_default()).map_err(|error| error.to_string())?;
+    let number = |text: Option<&str>| {
+        text.and_then(|text| text.parse::<i16>().ok()).filter(|number| *number >= 1).ok_or_else(|| {
+            format!("`{}` lacks its numbers of partitions and replicas", item.replace(char::is_control, " "))
         })
-        .collect()
+    };
+    let (partitions, replication_factor) = (number(parts.next())?, number(parts.next())?);
+    // wurstmeister's form leaves the policy empty, or out, or follows it by another colon or by options of the tool.
+    let cleanup_policy = parts.next().and_then(|policy| policy.split_whitespace().next()).map(str::to_owned);
+    Ok(TopicToCreate { name, partitions: i32::from(partitions), replication_factor, cleanup_policy })
 }
 
 /// `address:count[,address:count…]`; a host name stands for all its addresses.

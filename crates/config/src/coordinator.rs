@@ -8,8 +8,9 @@ use ottla_model::{ClusterId, CoordinatorId};
 use crate::Loaded;
 use crate::address::HostPort;
 use crate::broker::http;
-use crate::environment::coordinator_entries;
+use crate::environment;
 use crate::error::ConfigError;
+use crate::host::Host;
 use crate::known::{COORDINATOR_ALIASES, COORDINATOR_CONFIGS, coordinator_knows};
 use crate::logging::LoggingConfig;
 use crate::nearest::nearest;
@@ -77,16 +78,22 @@ pub struct CoordinatorConfig {
 const SERVERS: &str = "servers";
 const ZOOKEEPER_SERVERS: &str = "zookeeper.servers";
 const ACCEPTED_SERVERS: &str = "id@host:port[,id@host:port…]";
-const ACCEPTED_ZOOKEEPER_SERVERS: &str = "host:2888:3888[;host:2888:3888…]";
+const ACCEPTED_ZOOKEEPER_SERVERS: &str =
+    "host:2888:3888[;host:2888:3888…], server.1=host:2888:3888[;2181] …, or host:2888:3888::1,…";
 /// ZooKeeper's port between members.
 const PEER_PORT: u16 = 2888;
 
 impl CoordinatorConfig {
-    /// Reads a configuration. Looks for `myid` in the data directory where no id is set.
+    /// Reads a configuration for this machine. Looks for `myid` in the data directory where no id is set.
     pub fn load(sources: &Sources) -> Result<Loaded<Self>, ConfigError> {
+        Self::load_on(sources, &Host::this())
+    }
+
+    /// Reads a configuration as if on `host`.
+    pub fn load_on(sources: &Sources, host: &Host) -> Result<Loaded<Self>, ConfigError> {
         let mut warnings = Vec::new();
         let defaults = COORDINATOR_CONFIGS.iter().filter_map(|(name, default)| Some((*name, (*default)?)));
-        let mut properties = merge(defaults, sources, |variables| coordinator_entries(variables))?;
+        let mut properties = merge(defaults, sources, environment::of_coordinator, &mut warnings)?;
         warn_of_unknown(&properties, &mut warnings);
         for (alias, name) in COORDINATOR_ALIASES {
             if let Some(aliased) = properties.remove(alias)
@@ -96,7 +103,7 @@ impl CoordinatorConfig {
             }
         }
         let reader = Reader::new(&properties);
-        let servers = servers(&properties)?;
+        let servers = servers(&properties, host)?;
         let data_dir = PathBuf::from(reader.text("data.dir").unwrap_or("/var/lib/zookeeper/data"));
         let id = match reader.optional("id", 1..=u64::MAX)? {
             Some(id) => Some(CoordinatorId(id)),
@@ -181,7 +188,7 @@ fn warn_of_unknown(properties: &Properties, warnings: &mut Vec<String>) {
 }
 
 /// `servers`, else `zookeeper.servers`, else the `server.N` lines of a `zoo.cfg`.
-fn servers(properties: &Properties) -> Result<Vec<QuorumServer>, ConfigError> {
+fn servers(properties: &Properties, host: &Host) -> Result<Vec<QuorumServer>, ConfigError> {
     let reader = Reader::new(properties);
     let mut servers = Vec::new();
     if let Some(property) = reader.property(SERVERS) {
@@ -195,10 +202,14 @@ fn servers(properties: &Properties) -> Result<Vec<QuorumServer>, ConfigError> {
     } else if let Some(property) = reader.property(ZOOKEEPER_SERVERS) {
         let invalid =
             |problem: String| ConfigError::invalid(ZOOKEEPER_SERVERS, property, problem, ACCEPTED_ZOOKEEPER_SERVERS);
-        let items = property.value.split([';', ',']).map(str::trim).filter(|item| !item.is_empty());
-        for (at, item) in items.enumerate() {
-            let id = CoordinatorId(u64::try_from(at).unwrap_or_default() + 1);
-            let address = zookeeper_address(item).map_err(invalid)?;
+        for (at, item) in zookeeper_items(&property.value).into_iter().enumerate() {
+            let (id, address) =
+                match (item.strip_prefix("server.").and_then(|rest| rest.split_once('=')), item.rsplit_once("::")) {
+                    (Some((id, address)), _) => (server_id(id).map_err(invalid)?, address),
+                    (None, Some((address, id))) => (server_id(id).map_err(invalid)?, address),
+                    (None, None) => (CoordinatorId(u64::try_from(at).unwrap_or_default() + 1), item),
+                };
+            let address = zookeeper_address(address, host).map_err(invalid)?;
             push(&mut servers, QuorumServer { id, address }).map_err(invalid)?;
         }
     } else {
@@ -208,7 +219,7 @@ fn servers(properties: &Properties) -> Result<Vec<QuorumServer>, ConfigError> {
             };
             let invalid = |problem: String| ConfigError::invalid(name, property, problem, "host:2888:3888");
             let id = server_id(id).map_err(invalid)?;
-            let address = zookeeper_address(&property.value).map_err(invalid)?;
+            let address = zookeeper_address(&property.value, host).map_err(invalid)?;
             push(&mut servers, QuorumServer { id, address }).map_err(invalid)?;
         }
     }
@@ -234,8 +245,34 @@ fn server_id(text: &str) -> Result<CoordinatorId, String> {
     }
 }
 
-/// `host:2888:3888[:role][;clientPort]`: the first port is where peers talk; ZooKeeper's election port is not needed.
-fn zookeeper_address(item: &str) -> Result<HostPort, String> {
+/// The entries of a list: separated by semicolons, commas or blanks. What follows the semicolon of a `server.N=` entry, down to the
+/// next blank, is that server's client port.
+fn zookeeper_items(list: &str) -> Vec<&str> {
+    let words = list.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
+    let mut items = Vec::new();
+    for word in words {
+        let is_client_port = |part: &str| {
+            part.rsplit(':').next().is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()))
+                && part.matches(':').count() <= 1
+        };
+        let mut parts = word.split(';').filter(|part| !part.is_empty());
+        items.extend(parts.next());
+        items.extend(parts.filter(|part| !(word.starts_with("server.") && is_client_port(part))));
+    }
+    items
+}
+
+/// `host:2888:3888[:role][;clientPort]`: the first port is where peers talk; ZooKeeper's election port is not needed. `0.0.0.0`, which
+/// only a server's own entry can mean, is this machine.
+fn zookeeper_address(item: &str, host: &Host) -> Result<HostPort, String> {
+    let mut address = server_address(item)?;
+    if address.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+        host.name().clone_into(&mut address.host);
+    }
+    Ok(address)
+}
+
+fn server_address(item: &str) -> Result<HostPort, String> {
     let item = item.split(';').next().unwrap_or_default().trim();
     let (host, rest) = match item.strip_prefix('[') {
         Some(bracketed) => {

@@ -1,5 +1,6 @@
 //! What is wrong with a configuration: always one line that names the key, the value and what is accepted.
 
+use crate::known;
 use crate::properties::Property;
 
 /// A configuration that cannot be used. A binary prints it on one line and exits with 1.
@@ -11,6 +12,8 @@ pub enum ConfigError {
     Missing { key: String, accepted: String },
     #[error("{path}: {problem}; accepted: a readable file of `key=value` lines")]
     File { path: String, problem: String },
+    #[error("{variable}: {problem}; accepted: {accepted}")]
+    Variable { variable: String, problem: String, accepted: String },
     #[error("{flag}: not a setting; accepted: key=value")]
     Flag { flag: String },
 }
@@ -24,7 +27,7 @@ impl ConfigError {
     ) -> Self {
         Self::Invalid {
             key: key.to_owned(),
-            value: one_line(&property.value),
+            value: one_line(known::shown(key, &property.value)),
             origin: property.origin.to_string(),
             problem: one_line(&problem.into()),
             accepted: accepted.into(),

@@ -21,6 +21,7 @@ pub mod known;
 mod listeners;
 mod logging;
 mod nearest;
+mod node;
 mod properties;
 mod reader;
 mod topic_defaults;
@@ -29,13 +30,14 @@ pub use address::HostPort;
 pub use broker::{BrokerConfig, TopicToCreate};
 pub use cleaner::CleanerConfig;
 pub use coordinator::{CoordinatorConfig, QuorumServer};
-pub use environment::property_name;
+pub use environment::{BROKER_FAMILIES, COORDINATOR_FAMILIES, Effect, Family, Row, property_name};
 pub use error::ConfigError;
 pub use groups::{GroupsConfig, MigrationPolicy, OffsetsReplication};
 pub use host::Host;
 pub use listeners::{Listener, SecurityProtocol};
 pub use logging::{LoggingConfig, LoggingFormat};
-pub use properties::{Origin, Properties, Property, Sources};
+pub use node::{Node, NodeDefaults, Service};
+pub use properties::{Derived, Origin, Properties, Property, Sources};
 pub use topic_defaults::{TOPIC_SYNONYMS, TopicSynonym};
 
 /// A configuration and what should be said about it once logging works.

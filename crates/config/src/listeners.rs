@@ -90,6 +90,7 @@ const LISTENERS: &str = "listeners";
 const ADVERTISED: &str = "advertised.listeners";
 const MAP: &str = "listener.security.protocol.map";
 const MAP_VARIABLE: &str = "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP";
+const CONTROLLER_NAMES: &str = "controller.listener.names";
 const INTER_BROKER: &str = "inter.broker.listener.name";
 const INTER_BROKER_PROTOCOL: &str = "security.inter.broker.protocol";
 const ACCEPTED_LISTENERS: &str = "NAME://[host]:port[,NAME://[host]:port…]";
@@ -110,16 +111,25 @@ pub(crate) fn resolve(
     warnings: &mut Vec<String>,
 ) -> Result<Listeners, ConfigError> {
     let reader = Reader::new(properties);
+    let controllers = controller_names(properties);
+    let is_brokers = |entry: &Entry| !controllers.contains(&entry.name);
     let advertised_property = advertised_property(properties, warnings)?;
     let listeners_property = listeners_property(properties, warnings)?;
     let advertised = match &advertised_property {
-        Some(property) => Some(parse(ADVERTISED, property, warnings)?),
+        Some(property) => {
+            let mut entries = parse(ADVERTISED, property, warnings)?;
+            entries.retain(is_brokers);
+            advertise_this_machine(&mut entries, host);
+            Some(entries)
+        }
         None => None,
     };
     // Whose text the listeners were read from, for messages about them.
     let (key, source, listeners) = match (&listeners_property, &advertised, &advertised_property) {
         (Some(property), _, _) => {
-            (LISTENERS, property.clone(), bind_where_we_are(parse(LISTENERS, property, warnings)?, host, warnings))
+            let mut entries = bind_where_we_are(parse(LISTENERS, property, warnings)?, host, warnings);
+            entries.retain(is_brokers);
+            (LISTENERS, property.clone(), entries)
         }
         (None, Some(entries), Some(property)) => (ADVERTISED, property.clone(), derive(entries)),
         _ => {
@@ -149,6 +159,36 @@ pub(crate) fn resolve(
     };
     let inter_broker = inter_broker(properties, &advertised, warnings)?;
     Ok(Listeners { listeners, advertised, inter_broker })
+}
+
+/// The names of listeners that are the quorum's and not the broker's.
+fn controller_names(properties: &Properties) -> Vec<String> {
+    let names = Reader::new(properties).list(CONTROLLER_NAMES);
+    names.into_iter().map(str::to_ascii_uppercase).collect()
+}
+
+/// Where a node's part of the quorum listens: its host (empty: every address) and port. None where no listener of
+/// `controller.listener.names` is among the listeners.
+pub(crate) fn controller_listener(properties: &Properties) -> Result<Option<HostPort>, ConfigError> {
+    let Some(property) = properties.explicit(LISTENERS).filter(|property| !property.value.is_empty()) else {
+        return Ok(None);
+    };
+    let names = controller_names(properties);
+    let entries = parse(LISTENERS, property, &mut Vec::new())?;
+    let Some(entry) = entries.into_iter().find(|entry| names.contains(&entry.name)) else { return Ok(None) };
+    let protocol = Protocols::read(&Reader::new(properties))?.of(&entry.name).unwrap_or(SecurityProtocol::Plaintext);
+    if protocol != SecurityProtocol::Plaintext {
+        let problem = format!("{} speaks {protocol}, which is not served yet", entry.name);
+        return Err(ConfigError::invalid(LISTENERS, property, problem, "a controller listener that maps to PLAINTEXT"));
+    }
+    Ok(Some(HostPort::new(entry.host, entry.port)))
+}
+
+/// `PLAINTEXT://:9092` advertised: this machine's name.
+fn advertise_this_machine(entries: &mut [Entry], host: &Host) {
+    for entry in entries.iter_mut().filter(|entry| entry.host.is_empty()) {
+        entry.host = host.name().to_owned();
+    }
 }
 
 /// `advertised.listeners`, or what the two properties that came before it say.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
+use crate::environment::ReadEnvironment;
 use crate::error::ConfigError;
 use crate::file;
 
@@ -22,6 +23,23 @@ pub struct Sources {
     pub environment: Vec<(String, String)>,
     /// `key=value` from the command line.
     pub flags: Vec<(String, String)>,
+    /// What follows from other settings where nobody said it: below the file, above the defaults.
+    pub derived: Vec<Derived>,
+}
+
+/// A property that follows from others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Derived {
+    pub name: String,
+    pub value: String,
+    /// For people: what it follows from.
+    pub from: String,
+}
+
+impl Derived {
+    pub fn new(name: &str, value: impl Into<String>, from: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), value: value.into(), from: from.into() }
+    }
 }
 
 impl Sources {
@@ -37,7 +55,7 @@ impl Sources {
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        Ok(Self { file, environment, flags })
+        Ok(Self { file, environment, flags, derived: Vec::new() })
     }
 
     /// Variables only: what a container is given.
@@ -51,6 +69,8 @@ impl Sources {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Origin {
     Default,
+    /// Nobody said it; it follows from this.
+    Derived(String),
     File(PathBuf),
     /// The variable's name.
     Environment(String),
@@ -72,6 +92,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
+            Self::Derived(from) => f.write_str(from),
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Environment(variable) => f.write_str(variable),
             Self::Flag => f.write_str("command line"),
@@ -122,37 +143,49 @@ impl Properties {
     }
 }
 
-type Entries = Vec<(String, String, String)>;
-
-/// Merges the layers: `defaults` are (name, value), `variables` makes (name, value, variable) of an environment.
+/// Merges the layers: `defaults` are (name, value). What is to be said of the environment is added to `warnings`.
 pub(crate) fn merge<'a>(
     defaults: impl IntoIterator<Item = (&'a str, &'a str)>,
     sources: &Sources,
-    variables: fn(Vec<(&str, &str)>) -> Entries,
+    read_environment: ReadEnvironment,
+    warnings: &mut Vec<String>,
 ) -> Result<Properties, ConfigError> {
     let mut figment = Figment::new().merge(Layer::new(
         "default",
         None,
         defaults.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())),
     ));
+    let derived = sources.derived.iter().map(|derived| (derived.name.clone(), derived.value.clone()));
+    figment = figment.merge(Layer::new("derived", None, derived));
     if let Some(path) = &sources.file {
         figment = figment.merge(Layer::new("file", Some(path), read_file(path)?));
     }
-    let environment = sources.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let environment = variables(environment);
+    let environment = read_environment(&sources.environment)?;
+    warnings.extend(environment.warnings);
     // The variable that each property came from: figment knows the layer, the message should name the variable.
     let mut named = BTreeMap::new();
-    for (property, _, variable) in &environment {
-        named.insert(property.clone(), variable.clone());
+    for entry in &environment.entries {
+        named.insert(entry.property.clone(), entry.variable.clone());
     }
-    figment = figment
-        .merge(Layer::new("environment", None, environment.into_iter().map(|(name, value, _)| (name, value))))
-        .merge(Layer::new("flag", None, sources.flags.iter().cloned()));
+    let entries = environment.entries.into_iter().map(|entry| (entry.property, entry.value));
+    figment = figment.merge(Layer::new("environment", None, entries)).merge(Layer::new(
+        "flag",
+        None,
+        sources.flags.iter().cloned(),
+    ));
     let mut properties = Properties::default();
     let data = figment.data().unwrap_or_default();
     for (name, value) in data.into_values().flatten() {
         let layer = figment.get_metadata(value.tag()).map_or("default", |metadata| metadata.name.as_ref());
         let origin = match layer {
+            "derived" => Origin::Derived(
+                sources
+                    .derived
+                    .iter()
+                    .rev()
+                    .find(|derived| derived.name == name)
+                    .map_or_else(String::new, |d| d.from.clone()),
+            ),
             "file" => Origin::File(sources.file.clone().unwrap_or_default()),
             "environment" => Origin::Environment(named.remove(&name).unwrap_or_default()),
             "flag" => Origin::Flag,
@@ -213,8 +246,9 @@ mod tests {
             file: Some(path.clone()),
             environment: vec![("KAFKA_B".into(), "env".into()), ("KAFKA_C".into(), "env".into())],
             flags: vec![("c".into(), "flag".into())],
+            derived: vec![Derived::new("e", "derived", "because"), Derived::new("a", "derived", "because")],
         };
-        let merged = merge([("a", "default"), ("d", "default")], &sources, |v| environment::broker_entries(v))
+        let merged = merge([("a", "default"), ("d", "default")], &sources, environment::of_broker, &mut Vec::new())
             .expect("mergeable");
         let flat: Vec<_> = merged.iter().map(|(k, p)| format!("{k}={} {}", p.value, p.origin)).collect();
         let path = path.display();
@@ -227,6 +261,7 @@ mod tests {
                 format!("broker.id.generation.enable=true {path}"),
                 "c=flag command line".into(),
                 "d=default default".into(),
+                "e=derived because".into(),
             ]
         );
         assert!(merged.explicit("d").is_none() && merged.explicit("a").is_some());
@@ -235,7 +270,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_one_line() {
         let sources = Sources { file: Some("/no/such/file".into()), ..Sources::default() };
-        let error = merge([], &sources, |v| environment::broker_entries(v)).expect_err("no file").to_string();
+        let error = merge([], &sources, environment::of_broker, &mut Vec::new()).expect_err("no file").to_string();
         assert!(error.starts_with("/no/such/file: ") && !error.contains('\n'), "{error}");
     }
 }

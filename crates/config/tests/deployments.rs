@@ -315,8 +315,20 @@ fn what_people_get_wrong_is_one_line() {
     refused(&[base, ("KAFKA_COMPRESSION_TYPE", "zesty")], &["compression.type=zesty", "did you mean zstd?"]);
     refused(&[base, ("KAFKA_LOG_RETENTION_MS", "0")], &["would delete everything"]);
     refused(&[base, ("KAFKA_AUTO_CREATE_TOPICS_ENABLE", "yes")], &["accepted: true, false"]);
-    refused(&[base, ("KAFKA_CREATE_TOPICS", "a:b:c")], &["create.topics=a:b:c"]);
     refused(&[base, ("KAFKA_RACK", "x"), ("KAFKA_NUM_PARTITIONS", "1\n2")], &["num.partitions=1 2"]);
+}
+
+/// In the images that know it, a tool makes the topics once the broker runs: what it cannot read costs no broker.
+#[test]
+fn a_topic_that_cannot_be_read_costs_that_topic() {
+    let base = ("KAFKA_COORDINATOR_CONNECT", "c:2181");
+    let Loaded { config, warnings } =
+        broker(&[base, ("KAFKA_CREATE_TOPICS", "events,a:b:c,ok:2:1:compact --config=x=1")]).expect("usable");
+    let made: Vec<_> = config.create_topics.iter().map(|topic| (topic.name.as_str(), topic.partitions)).collect();
+    assert_eq!(made, [("ok", 2)]);
+    assert_eq!(config.create_topics[0].cleanup_policy.as_deref(), Some("compact"));
+    let about = |name: &str| warnings.iter().any(|warning| warning.contains("create.topics") && warning.contains(name));
+    assert!(about("`events`") && about("`a:b:c`"), "{warnings:?}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod clock;
 pub mod driver;
 mod error;
 mod first_start;
+mod four_letter_words;
 mod identify;
 mod listener;
 mod peers;
@@ -126,6 +127,7 @@ impl Coordinator {
         let own = self.config.servers.iter().find(|server| server.id == self.identity.id);
         let peers_use_client_port =
             self.peer.is_none() || own.is_none_or(|own| own.address.port == self.config.client_port);
+        let words = Arc::new(four_letter_words::Words::new(shared.clone(), self.config.clone()));
         let listeners = [(Some(self.client), peers_use_client_port), (self.peer.take(), true)];
         for (listener, takes_raft) in listeners {
             let Some(listener) = listener else { continue };
@@ -133,7 +135,7 @@ impl Coordinator {
                 .http2_keepalive_interval(Some(CLIENT_KEEP_ALIVE))
                 .http2_keepalive_timeout(Some(CLIENT_KEEP_ALIVE))
                 .add_routes(service::routes(&shared, takes_raft));
-            let incoming = listener::connections(listener, stop.clone());
+            let incoming = listener::connections(listener, stop.clone(), words.clone());
             tasks.spawn(async move { server.serve_with_incoming(incoming).await.map_err(CoordinatorError::from) });
         }
         if let Some(listener) = self.http.take() {

@@ -3,20 +3,27 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use crate::four_letter_words::Words;
+
 /// The first bytes of every HTTP/2 client.
 const PREFACE: &[u8] = b"PRI ";
 /// A client that sends nothing for this time is passed to the server, which has its own timeouts.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two looks at a connection whose first bytes have come in part.
+const PEEK_PAUSE: Duration = Duration::from_millis(5);
+/// A four-letter word and its line end, with room for what else people send.
+const WORD_BYTES_MAX: usize = 64;
 /// Connections that wait for the server.
 const ACCEPTED_MAX: usize = 64;
 /// After a failed accept (no file descriptors left), before the next one.
@@ -24,7 +31,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The connections of one port that use HTTP/2. Ends when the receiver is dropped; each connection ends with `stop`,
 /// even if streams are still open on it.
-pub fn connections(listener: TcpListener, stop: CancellationToken) -> ReceiverStream<io::Result<Connection>> {
+pub fn connections(
+    listener: TcpListener,
+    stop: CancellationToken,
+    words: Arc<Words>,
+) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(ACCEPTED_MAX);
     tokio::spawn(async move {
         loop {
@@ -34,8 +45,9 @@ pub fn connections(listener: TcpListener, stop: CancellationToken) -> ReceiverSt
                     Ok((stream, peer)) => {
                         let sender = sender.clone();
                         let stopped = stop.clone().cancelled_owned();
+                        let words = words.clone();
                         tokio::spawn(async move {
-                            if let Some(stream) = speaks_http2(stream, peer).await {
+                            if let Some(stream) = speaks_http2(stream, peer, &words).await {
                                 let _ = sender.send(Ok(Connection { stream, stopped: Box::pin(stopped) })).await;
                             }
                         });
@@ -51,14 +63,19 @@ pub fn connections(listener: TcpListener, stop: CancellationToken) -> ReceiverSt
     ReceiverStream::new(receiver)
 }
 
-async fn speaks_http2(stream: TcpStream, peer: SocketAddr) -> Option<TcpStream> {
+async fn speaks_http2(mut stream: TcpStream, peer: SocketAddr, words: &Words) -> Option<TcpStream> {
     stream.set_nodelay(true).ok()?;
     let mut first = [0; PREFACE.len()];
-    match tokio::time::timeout(PREFACE_TIMEOUT, stream.peek(&mut first)).await {
-        Ok(Ok(0) | Err(_)) => return None,
+    match tokio::time::timeout(PREFACE_TIMEOUT, peek_whole(&stream, &mut first)).await {
+        Ok(None) => return None,
         Err(_) => return Some(stream),
-        Ok(Ok(count)) if PREFACE.starts_with(&first[..count]) => return Some(stream),
-        Ok(Ok(_)) => {}
+        Ok(Some(count)) if PREFACE.starts_with(&first[..count]) => return Some(stream),
+        Ok(Some(_)) => {}
+    }
+    if let Some(answer) = words.answer(first, peer) {
+        // A client that does not read its answer in time has gone.
+        let _ = tokio::time::timeout(PREFACE_TIMEOUT, tell(&mut stream, &answer)).await;
+        return None;
     }
     // ZooKeeper's clients begin with the length of their first packet, its four-letter words with a letter.
     let guess = if first[0] == 0 || first.iter().all(u8::is_ascii_lowercase) {
@@ -68,6 +85,32 @@ async fn speaks_http2(stream: TcpStream, peer: SocketAddr) -> Option<TcpStream> 
     };
     tracing::warn!("refused a connection of {peer}: {guess}");
     None
+}
+
+/// Looks at the first bytes without taking them, until all have come or they are not the beginning of anything known.
+/// None: the connection has ended.
+async fn peek_whole(stream: &TcpStream, first: &mut [u8; PREFACE.len()]) -> Option<usize> {
+    loop {
+        let count = stream.peek(first).await.ok().filter(|count| *count > 0)?;
+        let may_be_word = first[..count].iter().all(u8::is_ascii_lowercase);
+        if count == first.len() || !(PREFACE.starts_with(&first[..count]) || may_be_word) {
+            return Some(count);
+        }
+        // Peeking again returns at once with what is there already.
+        tokio::time::sleep(PEEK_PAUSE).await;
+    }
+}
+
+async fn tell(stream: &mut TcpStream, answer: &str) -> io::Result<()> {
+    // What was peeked at must be read: a connection that is closed with unread bytes is reset, and its answer may be
+    // lost.
+    let mut said = [0; WORD_BYTES_MAX];
+    let _ = stream.read(&mut said).await?;
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    // Until the client has closed its side too; it says nothing more.
+    while stream.read(&mut said).await? > 0 {}
+    Ok(())
 }
 
 /// A connection that reads as ended once the coordinator stops. Otherwise the server would wait for open streams to

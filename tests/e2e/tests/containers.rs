@@ -2,8 +2,9 @@
 //! inside. Without an engine the test is skipped, and reports that.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use ottla_e2e::clients::{have, run};
 use ottla_e2e::cluster::binary;
 
@@ -24,18 +25,158 @@ fn docker(arguments: &[&str]) -> Result<String> {
     run(Command::new("docker").args(arguments))
 }
 
-#[test]
-fn images_serve_and_hold_the_tools() -> Result<()> {
-    if !have("docker") || docker(&["version"]).is_err() {
-        ottla_test_support::skipped("no container engine answers");
-        return Ok(());
-    }
-    let tag = format!("test-{}", std::process::id());
+fn make_images(tag: &str) -> Result<()> {
     let bin = binary("ottla")?;
     let bin = bin.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/images.sh");
-    run(Command::new("bash").arg(script).env("OTTLA_BIN_DIR", bin).env("OTTLA_VERSION", &tag))?;
+    run(Command::new("bash").arg(script).env("OTTLA_BIN_DIR", bin).env("OTTLA_VERSION", tag))?;
+    Ok(())
+}
 
+fn has_engine() -> bool {
+    let answers = have("docker") && docker(&["version"]).is_ok();
+    if !answers {
+        ottla_test_support::skipped("no container engine answers");
+    }
+    answers
+}
+
+/// A service, a command in its container, and a text that its output must have.
+type Check = (&'static str, &'static str, &'static str);
+
+/// Deployments in the manner of other people's images (`compose/*.yml`), and what must be true of each when it is up: a
+/// command in a container, and a text in its output.
+const DEPLOYMENTS: &[(&str, &[Check])] = &[
+    (
+        "confluent-zookeeper",
+        &[
+            ("zookeeper", "zookeeper-shell localhost:32181 ls /brokers/ids", "[1001]"),
+            ("kafka", "kafka-topics --describe --topic made --bootstrap-server kafka:29092", "PartitionCount: 8"),
+            ("kafka", "id -u", "12345"),
+            ("kafka", "ottla ready", "ready"),
+        ],
+    ),
+    (
+        "wurstmeister",
+        &[
+            (
+                "kafka-1",
+                "kafka-topics.sh --describe --topic made --bootstrap-server kafka-2:9092",
+                "ReplicationFactor: 2",
+            ),
+            ("kafka-2", "kafka-broker-api-versions.sh --bootstrap-server localhost:9095", "localhost:9094 (id: 1"),
+        ],
+    ),
+    (
+        "apache-combined",
+        &[
+            (
+                "broker04",
+                "/opt/kafka/bin/kafka-topics.sh --create --if-not-exists --topic t --partitions 4 \
+                 --replication-factor 3 --bootstrap-server broker01:9090 && \
+                 /opt/kafka/bin/kafka-broker-api-versions.sh --bootstrap-server broker04:9090 | grep -c '(id: '",
+                "4",
+            ),
+            ("broker02", "ottla ready", "coordinator at 127.0.0.1:9091: ready"),
+            ("broker03", "kafka-cluster cluster-id --bootstrap-server broker02:9090", "TjY4RkQzM0ZBMkMzNDU2Nw"),
+        ],
+    ),
+    (
+        "bitnami",
+        &[
+            (
+                "kafka",
+                "/opt/bitnami/kafka/bin/kafka-topics.sh --create --if-not-exists --topic t --bootstrap-server kafka:9092 && echo made",
+                "made",
+            ),
+            ("kafka", "ls /bitnami/kafka/data", "t-0"),
+            ("kafka", "grep '^Uid:' /proc/1/status", "1000"),
+            ("kafka", "ottla config explain", "a cluster of one node"),
+        ],
+    ),
+    (
+        "scripts",
+        &[
+            ("kafka", "echo ruok | nc -w 2 localhost 2181", "imok"),
+            ("kafka", "kafka-topics --list --bootstrap-server localhost:9093 && echo listed", "listed"),
+            ("strimzi", "kafka-topics.sh --list --bootstrap-server strimzi:9092 && echo listed", "listed"),
+        ],
+    ),
+    (
+        "nothing",
+        &[
+            ("kafka", "kafka-topics --list && echo listed", "listed"),
+            ("kafka", "nc -z localhost 9092 && echo open", "open"),
+        ],
+    ),
+];
+
+/// How long a deployment may take to become what it should be, on a machine that has other things to do.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A deployment that is up; taken down whatever happens.
+struct Deployment {
+    project: String,
+    file: String,
+    tag: String,
+}
+
+impl Deployment {
+    fn compose(&self, arguments: &[&str]) -> Result<String> {
+        run(Command::new("docker-compose")
+            .args(["-p", &self.project, "-f", &self.file])
+            .args(arguments)
+            .env("OTTLA_VERSION", &self.tag))
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        let _ = self.compose(&["down", "-v", "-t", "10"]);
+    }
+}
+
+#[test]
+fn deployments_of_other_images_come_up() -> Result<()> {
+    if !has_engine() {
+        return Ok(());
+    }
+    if !have("docker-compose") {
+        ottla_test_support::skipped("docker-compose is not installed");
+        return Ok(());
+    }
+    let tag = format!("compose-{}", std::process::id());
+    make_images(&tag)?;
+    for (name, checks) in DEPLOYMENTS {
+        let file = format!("{}/compose/{name}.yml", env!("CARGO_MANIFEST_DIR"));
+        let deployment = Deployment { project: format!("ottla-{name}-{tag}"), file, tag: tag.clone() };
+        deployment.compose(&["up", "-d"])?;
+        let end = Instant::now() + PATIENCE;
+        for (service, command, expected) in *checks {
+            loop {
+                let said = deployment.compose(&["exec", "-T", service, "sh", "-c", command]);
+                if said.as_ref().is_ok_and(|text| text.contains(expected)) {
+                    break;
+                }
+                if Instant::now() > end {
+                    let logs = deployment.compose(&["logs", "--tail", "20"]).unwrap_or_default();
+                    bail!("{name}: {service}: {command}: lacks {expected:?}: {said:?}\n{logs}");
+                }
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+    }
+    docker(&["rmi", &format!("ottla/coordinator:{tag}"), &format!("ottla/broker:{tag}")])?;
+    Ok(())
+}
+
+#[test]
+fn images_serve_and_hold_the_tools() -> Result<()> {
+    if !has_engine() {
+        return Ok(());
+    }
+    let tag = format!("test-{}", std::process::id());
+    make_images(&tag)?;
     let name = |what: &str| format!("ottla-{what}-{tag}");
     let cleanup = Cleanup { names: [name("coordinator"), name("broker"), name("network")] };
     let [coordinator, broker, network] = &cleanup.names;

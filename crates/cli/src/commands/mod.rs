@@ -11,6 +11,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
+use crate::node::explain::ExplainArguments;
+use crate::node::{self, NodeArguments};
 use crate::{dev, local};
 
 /// The cluster of processes that `ottla local` starts by default.
@@ -32,6 +34,13 @@ enum Command {
     Local(local::LocalCommand),
     /// One coordinator and one broker in a single process
     Dev(dev::DevArguments),
+    /// A broker, a coordinator or both, as the settings have it: what a container runs
+    Start(NodeArguments),
+    /// Whether the services that the settings name serve on this machine
+    Ready(NodeArguments),
+    /// The settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Topics
     #[command(subcommand)]
     Topic(topic::TopicCommand),
@@ -48,11 +57,18 @@ enum Command {
     Tree(tree::TreeCommand),
 }
 
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// What the environment, FILE and overrides come to, and where each value came from
+    Explain(ExplainArguments),
+}
+
 impl Arguments {
-    /// `ottla dev` starts its own runtimes and must not be called within one.
-    pub fn dev(&self) -> Option<&dev::DevArguments> {
+    /// Runs what has runtimes of its own and must not be called within one; none where the command is another.
+    pub fn run_services(&self) -> Option<Result<()>> {
         match &self.command {
-            Command::Dev(arguments) => Some(arguments),
+            Command::Dev(arguments) => Some(dev::run(arguments)),
+            Command::Start(arguments) => Some(node::start(arguments)),
             _ => None,
         }
     }
@@ -93,7 +109,9 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
         Command::Local(command) => local::run(command).await?,
         // Handled before there is a runtime.
-        Command::Dev(_) => {}
+        Command::Dev(_) | Command::Start(_) => {}
+        Command::Ready(arguments) => node::ready::run(&arguments).await?,
+        Command::Config(ConfigCommand::Explain(arguments)) => node::explain::run(&arguments)?,
         Command::Topic(command) => topic::run(command).await?,
         Command::Produce(arguments) => return produce::run(arguments).await,
         Command::Consume(arguments) => consume::run(arguments).await?,

@@ -74,6 +74,11 @@ impl Options {
         let mut given: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
         let mut rest = arguments.iter().peekable();
         while let Some(argument) = rest.next() {
+            if !argument.starts_with('-') {
+                // Kafka's parser passes over words that belong to no option: health checks in exec form end with `||
+                // exit 1`.
+                continue;
+            }
             let Some(text) = argument.strip_prefix("--").filter(|text| !text.is_empty()) else {
                 return Err(OptionsError::Unrecognized(argument.trim_start_matches('-').to_owned()));
             };
@@ -244,6 +249,12 @@ mod tests {
     }
 
     #[test]
+    fn words_of_no_option_are_passed_over() {
+        let options = parse("--create --topic t || exit 1").expect("readable");
+        assert!(options.has("create") && options.get("topic") == Some("t"));
+    }
+
+    #[test]
     fn wrong_lines_are_named() {
         let text = |line| parse(line).expect_err("wrong").to_string();
         assert_eq!(text("--frobnicate"), "frobnicate is not a recognized option");
@@ -252,7 +263,7 @@ mod tests {
         assert_eq!(text("--create --topic"), "Option topic requires an argument");
         assert_eq!(text("--c"), "c is an ambiguous option: it may be create, config, codec");
         assert_eq!(text("--create=x"), "Option create does not take an argument");
-        assert_eq!(text("loose"), "loose is not a recognized option");
+        assert_eq!(text("-loose"), "loose is not a recognized option");
         let missing = parse("--create").expect("readable").required("topic").expect_err("missing").to_string();
         assert_eq!(missing, "Missing required argument \"[topic]\"");
         let bad = parse("--partitions x").expect("readable").number::<i32>("partitions").expect_err("no number");

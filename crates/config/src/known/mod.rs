@@ -70,6 +70,18 @@ pub fn broker_config(name: &str) -> Option<&'static KnownConfig> {
     BROKER_CONFIGS.binary_search_by(|config| config.name.cmp(name)).ok().map(|at| &BROKER_CONFIGS[at])
 }
 
+/// Whether the value of this configuration is never shown: by the table, or by its name.
+pub fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    broker_config(&name).is_some_and(|known| known.sensitive)
+        || ["password", "secret", "jaas.config", "credentials"].iter().any(|part| name.contains(part))
+}
+
+/// A value as it may be printed.
+pub fn shown<'a>(name: &str, value: &'a str) -> &'a str {
+    if is_secret(name) && !value.is_empty() { "[hidden]" } else { value }
+}
+
 pub fn broker_config_names() -> impl Iterator<Item = &'static str> {
     BROKER_CONFIGS.iter().map(|config| config.name)
 }

@@ -112,7 +112,6 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
     ("opts", Unread::Jvm),
     ("password.encoder.", Unread::ZooKeeper),
     ("principal.builder.class", SASL),
-    ("process.roles", Unread::KRaft),
     ("producer.purgatory.purge.interval.requests", PURGATORY),
     ("queued.max.requests", Unread::Otherwise("requests in work are bounded by queued.max.request.bytes")),
     ("quota.", QUOTAS),
@@ -140,8 +139,15 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
 pub(crate) const FAIL_OPEN: &[&str] =
     &["alter.config.policy.class.name", "authorizer.class.name", "create.topic.policy.class.name"];
 
+/// Of the quorum's names, those that say what a node runs and whom it connects to.
+const READ_BY_NODES: &[&str] =
+    &["controller.listener.names", "controller.quorum.bootstrap.servers", "controller.quorum.voters"];
+
 /// Why the configuration of this name has no effect; none: it has one.
 pub fn unread(name: &str) -> Option<Unread> {
+    if READ_BY_NODES.contains(&name) {
+        return None;
+    }
     let fits = |pattern: &str| name == pattern || (pattern.ends_with('.') && name.starts_with(pattern));
     UNREAD.iter().filter(|(pattern, _)| fits(pattern)).max_by_key(|(pattern, _)| pattern.len()).map(|(_, why)| *why)
 }

@@ -1,0 +1,43 @@
+//! The small programs of other people's images: start scripts, checks and what their init containers call, under their
+//! names.
+
+mod cub;
+mod nc;
+mod storage;
+mod zookeeper_shell;
+
+use std::process::ExitCode;
+
+use ottla_config::Service;
+
+use crate::err;
+use crate::node::{self, NodeArguments};
+
+/// Runs the program of this name (a trailing `.sh` does not matter); none where the name is no program's.
+pub fn run(name: &str, arguments: &[String]) -> Option<anyhow::Result<ExitCode>> {
+    let done = |result: anyhow::Result<()>| result.map(|()| ExitCode::SUCCESS);
+    Some(match name.strip_suffix(".sh").unwrap_or(name) {
+        "kafka-server-start" | "start-kafka" => {
+            done(node::start(&NodeArguments::of_script(Service::Broker, arguments)))
+        }
+        "zookeeper-server-start" => done(node::start(&NodeArguments::of_script(Service::Coordinator, arguments))),
+        "nc" => Ok(nc::run(arguments)),
+        "cub" | "ub" | "dub" => blocking(cub::run(arguments)),
+        "kafka-storage" => Ok(storage::run(arguments)),
+        "zookeeper-shell" | "zkCli" => blocking(zookeeper_shell::run(arguments)),
+        _ => return None,
+    })
+}
+
+fn blocking(program: impl Future<Output = ExitCode>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let code = runtime.block_on(program);
+    runtime.shutdown_background();
+    Ok(code)
+}
+
+/// What every program here says of a line that it cannot carry out.
+fn usage(text: &str) -> ExitCode {
+    err!("usage: {text}");
+    ExitCode::from(2)
+}

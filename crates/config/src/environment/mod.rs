@@ -1,0 +1,230 @@
+//! Environment variables as properties, by the rules of the images that people come from ([`tables`]).
+//!
+//! `KAFKA_FOO_BAR` is `foo.bar`: `___` is `-`, `__` is `_`, `_` is `.` (apache/kafka and cp-kafka agree in code, whatever
+//! the latter's documents say). `NAME_FILE` names a file that holds the value of `NAME`.
+
+mod commands;
+mod tables;
+
+pub use tables::{BROKER_FAMILIES, COORDINATOR_FAMILIES, Effect, Family, Row};
+
+use crate::error::ConfigError;
+use crate::nearest::nearest;
+
+/// The property that the rest of a variable's name (after its prefix) stands for.
+///
+/// ```
+/// assert_eq!(ottla_config::property_name("LOG_RETENTION_MS"), "log.retention.ms");
+/// assert_eq!(ottla_config::property_name("A__B___C"), "a_b-c");
+/// ```
+pub fn property_name(rest: &str) -> String {
+    // Kafka's wrapper replaces in this order; the dots of the first step are what the next two see.
+    rest.to_lowercase().replace('_', ".").replace("...", "-").replace("..", "_")
+}
+
+/// One property out of the environment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Entry {
+    pub property: String,
+    pub value: String,
+    pub variable: String,
+}
+
+/// What the environment says; later entries win.
+#[derive(Default, Debug)]
+pub(crate) struct Environment {
+    pub entries: Vec<Entry>,
+    pub warnings: Vec<String>,
+}
+
+/// How one binary reads its environment.
+pub(crate) type ReadEnvironment = fn(&[(String, String)]) -> Result<Environment, ConfigError>;
+
+/// A broker's properties out of the environment.
+pub(crate) fn of_broker(variables: &[(String, String)]) -> Result<Environment, ConfigError> {
+    let variables = commands::resolve(with_files(variables, &["KAFKA_"], BROKER_FAMILIES)?)?;
+    let mut environment = read(&variables, BROKER_FAMILIES)?;
+    separate_topics(&mut environment.entries, &variables);
+    Ok(environment)
+}
+
+/// A coordinator's properties out of the environment.
+pub(crate) fn of_coordinator(variables: &[(String, String)]) -> Result<Environment, ConfigError> {
+    let prefixes = ["COORDINATOR_", "ZOOKEEPER_", "ZOO_"];
+    let variables = with_files(variables, &prefixes, COORDINATOR_FAMILIES)?;
+    let mut environment = read(&variables, COORDINATOR_FAMILIES)?;
+    let rows = || COORDINATOR_FAMILIES.iter().flat_map(|family| family.rows);
+    for (name, _) in &variables {
+        if !["ZOOKEEPER_", "ZOO_"].iter().any(|prefix| name.starts_with(prefix)) || rows().any(|row| row.fits(name)) {
+            continue;
+        }
+        let hint = match nearest(name, rows().map(|row| row.variable)) {
+            Some(near) => format!("; did you mean {near}?"),
+            None => String::new(),
+        };
+        environment.warnings.push(format!("{name} is unknown and not used{hint}"));
+    }
+    Ok(environment)
+}
+
+fn read(variables: &[(String, String)], families: &[Family]) -> Result<Environment, ConfigError> {
+    let mut environment = Environment::default();
+    let spelled_out = |name: &str| families.iter().flat_map(|family| family.rows).any(|row| row.fits(name));
+    // Longer prefixes are other families': KAFKA_CFG_X is not Kafka's `cfg.x`.
+    let longest = |name: &str| {
+        let prefixes = families.iter().flat_map(|family| family.prefixes);
+        prefixes
+            .filter(|prefix| name.len() > prefix.len() && name.starts_with(**prefix))
+            .max_by_key(|p| p.len())
+            .copied()
+    };
+    for family in families {
+        for (name, value) in variables {
+            let row = family.rows.iter().find(|row| row.fits(name));
+            let property = match row.map(|row| row.effect) {
+                Some(Effect::Property(property)) => property.to_owned(),
+                Some(Effect::Refused(what)) if !matches!(value.as_str(), "" | "no" | "false") => {
+                    return Err(ConfigError::Variable {
+                        variable: name.clone(),
+                        problem: what.to_owned(),
+                        accepted: "a start without it".to_owned(),
+                    });
+                }
+                Some(_) => continue,
+                None => match longest(name).filter(|prefix| family.prefixes.contains(prefix)) {
+                    Some(prefix) if !spelled_out(name) => property_name(&name[prefix.len()..]),
+                    _ => continue,
+                },
+            };
+            environment.entries.push(Entry { property, value: value.clone(), variable: name.clone() });
+        }
+    }
+    Ok(environment)
+}
+
+/// The variables, with those that name a file (`NAME_FILE`) replaced by what it holds.
+fn with_files(
+    variables: &[(String, String)],
+    prefixes: &[&str],
+    families: &[Family],
+) -> Result<Vec<(String, String)>, ConfigError> {
+    let is_row = |name: &str| families.iter().flat_map(|family| family.rows).any(|row| row.fits(name));
+    variables
+        .iter()
+        .map(|(name, value)| {
+            let meant = name.strip_suffix("_FILE").filter(|_| {
+                prefixes.iter().any(|prefix| name.starts_with(prefix)) && !value.is_empty() && !is_row(name)
+            });
+            let Some(meant) = meant else { return Ok((name.clone(), value.clone())) };
+            let text = std::fs::read_to_string(value).map_err(|error| ConfigError::Variable {
+                variable: name.clone(),
+                problem: format!("{value}: {error}"),
+                accepted: format!("a readable file that holds the value of {meant}"),
+            })?;
+            Ok((meant.to_owned(), text.trim_end_matches(['\n', '\r']).to_owned()))
+        })
+        .collect()
+}
+
+/// wurstmeister's separator for KAFKA_CREATE_TOPICS, which may be a line break.
+fn separate_topics(entries: &mut [Entry], variables: &[(String, String)]) {
+    let separator = variables.iter().find(|(name, value)| name == "KAFKA_CREATE_TOPICS_SEPARATOR" && !value.is_empty());
+    let Some((_, separator)) = separator else { return };
+    let separator = separator.replace("$'\\n'", "\n").replace("\\n", "\n");
+    for entry in entries.iter_mut().filter(|entry| entry.property == "create.topics") {
+        entry.value = entry.value.replace(&separator, ",");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owned(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn flat(environment: &Environment) -> Vec<String> {
+        environment.entries.iter().map(|entry| format!("{}={}", entry.property, entry.value)).collect()
+    }
+
+    #[test]
+    fn variables_become_properties() {
+        let environment = of_broker(&owned(&[
+            ("KAFKA_ADVERTISED_LISTENERS", "PLAINTEXT://a:1"),
+            ("KAFKA_HEAP_OPTS", "-Xmx1G"),
+            ("KAFKA_CLUSTERS_0_NAME", "local"),
+            ("KAFKA_CREATE_TOPICS_SEPARATOR", "\\n"),
+            ("KAFKA_CREATE_TOPICS", "a:1:1\nb:2:1"),
+            ("PATH", "/bin"),
+            ("CLUSTER_ID", "x"),
+            ("KAFKA_CFG_NODE_ID", "3"),
+            ("KAFKA_CFG_", "nothing"),
+            ("ZOOKEEPER_CONNECT", "z:2181"),
+        ]))
+        .expect("usable");
+        assert_eq!(
+            flat(&environment),
+            [
+                "zookeeper.connect=z:2181",
+                "advertised.listeners=PLAINTEXT://a:1",
+                "create.topics=a:1:1,b:2:1",
+                "cluster.id=x",
+                "cfg.=nothing",
+                "node.id=3",
+            ]
+        );
+    }
+
+    #[test]
+    fn zookeepers_variables_are_aliases_and_lose() {
+        let environment = of_coordinator(&owned(&[
+            ("COORDINATOR_CLIENT_PORT", "2182"),
+            ("ZOOKEEPER_CLIENT_PORT", "2181"),
+            ("ZOOKEEPER_MAX_CLIENT_CNXNS", "60"),
+            ("ZOO_MY_ID", "2"),
+            ("ZOOKEEPER_CLIENT_PROT", "1"),
+        ]))
+        .expect("usable");
+        assert_eq!(flat(&environment), ["client.port=2181", "id=2", "client.port=2182"]);
+        let warning = "ZOOKEEPER_CLIENT_PROT is unknown and not used; did you mean ZOOKEEPER_CLIENT_PORT?";
+        assert_eq!(environment.warnings, [warning]);
+    }
+
+    #[test]
+    fn a_file_holds_a_value() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("id");
+        std::fs::write(&path, "7\n").expect("written");
+        let path = path.display().to_string();
+        let environment = of_broker(&owned(&[("KAFKA_BROKER_ID_FILE", &path)])).expect("usable");
+        assert_eq!(flat(&environment), ["broker.id=7"]);
+        let error = of_broker(&owned(&[("KAFKA_BROKER_ID_FILE", "/no/such")])).expect_err("no file").to_string();
+        assert!(error.starts_with("KAFKA_BROKER_ID_FILE: /no/such: ") && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn what_guards_is_refused_where_it_is_not_there() {
+        let error = of_broker(&owned(&[("KAFKA_CLIENT_USERS", "user")])).expect_err("refused").to_string();
+        assert_eq!(error, "KAFKA_CLIENT_USERS: SASL is not built yet; accepted: a start without it");
+        assert!(of_coordinator(&owned(&[("ZOO_ENABLE_AUTH", "no")])).is_ok());
+        assert!(of_coordinator(&owned(&[("ZOO_ENABLE_AUTH", "yes")])).is_err());
+    }
+
+    #[test]
+    fn commands_are_run_and_their_words_filled_in() {
+        let environment = of_broker(&owned(&[
+            ("HOSTNAME_COMMAND", "echo here"),
+            ("PORT_COMMAND", "echo 9094"),
+            ("BROKER_ID_COMMAND", "echo 5"),
+            ("RACK_COMMAND", "echo r1"),
+            ("KAFKA_ADVERTISED_LISTENERS", "OUT://_{HOSTNAME_COMMAND}:_{PORT_COMMAND}"),
+        ]))
+        .expect("usable");
+        assert_eq!(flat(&environment), ["advertised.listeners=OUT://here:9094", "broker.id=5", "broker.rack=r1"]);
+        let alone = of_broker(&owned(&[("HOSTNAME_COMMAND", "echo here")])).expect("usable");
+        assert_eq!(flat(&alone), ["advertised.host.name=here"]);
+        let error = of_broker(&owned(&[("RACK_COMMAND", "false")])).expect_err("failed").to_string();
+        assert!(error.starts_with("RACK_COMMAND: ") && !error.contains('\n'), "{error}");
+    }
+}

@@ -1,0 +1,64 @@
+//! `docs/environment.md` is made from the tables of variables: run this with `OTTLA_WRITE_DOCS=1` to write it anew.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use ottla_config::{BROKER_FAMILIES, COORDINATOR_FAMILIES, Effect, Family};
+
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/environment.md");
+
+fn page() -> String {
+    let mut page = "# Environment variables\n\n\
+        Images of Ottla understand the variables of the images that they replace. This page is made from the tables\n\
+        that the services read them by (`crates/config/tests/environment.rs`). `ottla config explain` prints what a\n\
+        given environment comes to, and where each value came from.\n\n\
+        Three rules hold for all: `NAME_FILE` names a file that holds the value of `NAME`. Of two families that set one\n\
+        property, the one further down wins. A variable that is spelled like one of these and is none of them is said at\n\
+        the start, with the nearest that there is.\n"
+        .to_owned();
+    section(&mut page, "Brokers", BROKER_FAMILIES);
+    section(&mut page, "Coordinators", COORDINATOR_FAMILIES);
+    page
+}
+
+fn section(page: &mut String, title: &str, families: &[Family]) {
+    write!(page, "\n## {title}\n").expect("a string takes all text");
+    for family in families {
+        write!(page, "\n### {}\n\n", family.name).expect("a string takes all text");
+        for prefix in family.prefixes {
+            write!(
+                page,
+                "`{prefix}FOO_BAR` is the property `foo.bar`: `_` is `.`, `__` is `_`, `___` is `-`. Besides:\n\n"
+            )
+            .expect("a string takes all text");
+        }
+        page.push_str("| variable | what it does |\n|---|---|\n");
+        for row in family.rows {
+            let effect = match row.effect {
+                Effect::Property(property) => format!("property `{property}`"),
+                Effect::Acts(how) => how.to_owned(),
+                Effect::Unused(why) => format!("not used: {why}"),
+                Effect::Refused(what) => format!("ends the start: {what}"),
+            };
+            writeln!(page, "| `{}` | {effect} |", row.variable.replace('*', "…")).expect("a string takes all text");
+        }
+    }
+}
+
+#[test]
+fn the_page_is_what_the_tables_say() {
+    let page = page();
+    if std::env::var_os("OTTLA_WRITE_DOCS").is_some() {
+        std::fs::write(PATH, &page).expect("the page can be written");
+    }
+    let written = std::fs::read_to_string(PATH).expect("the page is there");
+    assert_eq!(written, page, "docs/environment.md is old: run this test with OTTLA_WRITE_DOCS=1");
+}
+
+#[test]
+fn every_variable_stands_once_in_its_family() {
+    for family in BROKER_FAMILIES.iter().chain(COORDINATOR_FAMILIES) {
+        let names: BTreeSet<_> = family.rows.iter().map(|row| row.variable).collect();
+        assert_eq!(names.len(), family.rows.len(), "{}", family.name);
+    }
+}

@@ -1,0 +1,159 @@
+//! ZooKeeper's four-letter words, for the health checks and monitors that speak nothing else. A word is all that such a
+//! client sends; the answer is a text, and the connection ends.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ottla_config::CoordinatorConfig;
+use ottla_consensus::{Role, RoleChange};
+use ottla_model::Revision;
+
+use crate::shared::Shared;
+
+/// Tools read the number to know which lines to expect: the last ZooKeeper whose output these are.
+const VERSION: &str = concat!("3.9.2-ottla-", env!("CARGO_PKG_VERSION"));
+const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";
+
+/// Answers the words of one coordinator.
+pub struct Words {
+    shared: Arc<Shared>,
+    config: CoordinatorConfig,
+    asked: AtomicU64,
+}
+
+/// What the words tell, at one moment.
+struct State {
+    mode: &'static str,
+    revision: Revision,
+    nodes: usize,
+    ephemerals: usize,
+    data_bytes: usize,
+    followers: usize,
+}
+
+impl Words {
+    pub fn new(shared: Arc<Shared>, config: CoordinatorConfig) -> Self {
+        Self { shared, config, asked: AtomicU64::new(0) }
+    }
+
+    /// The answer to a word; none where it is none of ZooKeeper's that are answered.
+    pub fn answer(&self, word: [u8; 4], peer: SocketAddr) -> Option<String> {
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        let serving = |text: fn(&Self, &State, u64, SocketAddr) -> String| match self.state() {
+            Some(state) => text(self, &state, asked, peer),
+            None => NOT_SERVING.to_owned(),
+        };
+        Some(match &word {
+            // Also before the quorum is formed: brokers that wait for this answer hand over the list that forms it.
+            b"ruok" => "imok".to_owned(),
+            b"srvr" => serving(|words, state, asked, _| words.server(state, asked)),
+            b"stat" => serving(|words, state, asked, peer| words.statistics(state, asked, peer)),
+            b"mntr" => serving(|_, state, asked, _| monitor(state, asked)),
+            b"isro" => self.state().map_or("null", |_| "rw").to_owned(),
+            b"conf" => self.configuration(),
+            b"envi" => environment(),
+            b"cons" => format!("{}\n", connection(peer)),
+            b"dirs" => {
+                "datadir_size: 0\nlogdir_size: 0\n".replace('0', &directory_bytes(&self.config.data_dir).to_string())
+            }
+            b"wchs" => "0 connections watching 0 paths\nTotal watches:0\n".to_owned(),
+            _ => return None,
+        })
+    }
+
+    /// None while no leader is known: ZooKeeper answers nothing then either.
+    fn state(&self) -> Option<State> {
+        let formed = self.shared.formed()?;
+        let role: RoleChange = *formed.role.borrow();
+        role.leader?;
+        let leads = role.role == Role::Leader;
+        let view = formed.view.get();
+        let mode = match (formed.voters.len(), leads) {
+            (1, _) => "standalone",
+            (_, true) => "leader",
+            (_, false) => "follower",
+        };
+        Some(State {
+            mode,
+            revision: view.revision,
+            nodes: view.tree.len(),
+            ephemerals: view.tree.iter().filter(|(path, _)| path.as_str().starts_with("/brokers/ids/")).count(),
+            data_bytes: view.tree.iter().map(|(path, _)| path.as_str().len()).sum(),
+            followers: if leads { formed.voters.len() - 1 } else { 0 },
+        })
+    }
+
+    fn server(&self, state: &State, asked: u64) -> String {
+        format!("Zookeeper version: {VERSION}, built on an unknown day\n{}", summary(state, asked))
+    }
+
+    fn statistics(&self, state: &State, asked: u64, peer: SocketAddr) -> String {
+        let version = format!("Zookeeper version: {VERSION}, built on an unknown day\n");
+        format!("{version}Clients:\n{}\n{}", connection(peer), summary(state, asked))
+    }
+
+    fn configuration(&self) -> String {
+        let config = &self.config;
+        let directory = config.data_dir.display();
+        let tick = config.sync_timeout.as_millis().min(2_000);
+        let mut text = format!(
+            "clientPort={}\nsecureClientPort=-1\ndataDir={directory}\ndataLogDir={directory}\ntickTime={tick}\nserverId={}\n",
+            config.client_port, self.shared.id
+        );
+        for (id, address) in self.shared.voters() {
+            // A string takes all text.
+            let _ = writeln!(text, "server.{id}={address}:participant");
+        }
+        text
+    }
+}
+
+/// No ZooKeeper client is served, so nothing was slow and nothing waits.
+fn summary(state: &State, asked: u64) -> String {
+    format!(
+        "Latency min/avg/max: 0/0.0/0\nReceived: {asked}\nSent: {}\nConnections: 1\nOutstanding: 0\nZxid: {:#x}\nMode: {}\nNode count: {}\n",
+        asked.saturating_sub(1),
+        state.revision.0,
+        state.mode,
+        state.nodes
+    )
+}
+
+fn monitor(state: &State, asked: u64) -> String {
+    let mut text = format!("zk_version\t{VERSION}, built on an unknown day\nzk_server_state\t{}\n", state.mode);
+    let mut add = |name: &str, value: u64| {
+        // A string takes all text.
+        let _ = writeln!(text, "zk_{name}\t{value}");
+    };
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    add("packets_received", asked);
+    add("packets_sent", asked.saturating_sub(1));
+    add("num_alive_connections", 1);
+    add("outstanding_requests", 0);
+    add("znode_count", count(state.nodes));
+    add("watch_count", 0);
+    add("ephemerals_count", count(state.ephemerals));
+    add("approximate_data_size", count(state.data_bytes));
+    if state.mode == "leader" {
+        add("followers", count(state.followers));
+        add("synced_followers", count(state.followers));
+    }
+    text
+}
+
+fn connection(peer: SocketAddr) -> String {
+    format!(" /{peer}[0](queued=0,recved=1,sent=0)\n")
+}
+
+fn environment() -> String {
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    format!("Environment:\nzookeeper.version={VERSION}, built on an unknown day\nos.name={os}\nos.arch={arch}\n")
+}
+
+/// Of the files directly in a directory, as far as they can be read.
+fn directory_bytes(directory: &std::path::Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|metadata| metadata.len()).sum()
+}

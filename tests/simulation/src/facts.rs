@@ -24,6 +24,8 @@ pub enum Fact {
     },
     /// A new process opened a log that held this. Its role may have begun with a truncation since.
     Opened { partition: TopicIdPartition, content: Content },
+    /// Logs of this broker cannot be read in this life: the quorum is not to count on them.
+    LogsOffline,
     /// A replica began a new, empty log.
     Began { partition: TopicIdPartition },
     /// The replica is gone: its topic was deleted.

@@ -270,6 +270,11 @@ impl Invariants {
         }
     }
 
+    /// A replica has a new, empty log.
+    pub fn began(&mut self, id: TopicIdPartition, broker: BrokerId) {
+        self.partition(id).high_watermarks.remove(&broker);
+    }
+
     /// The disk of a broker's log is gone.
     pub fn wiped(&mut self, broker: BrokerId, epoch: BrokerEpoch, id: TopicIdPartition) {
         self.partition(id).wiped.insert(broker, epoch);

@@ -17,6 +17,7 @@ use ottla_storage::{
 use super::process::Process;
 use super::replica::{DiskFailed, Log, Replica};
 use super::{BrokerSettings, data};
+use crate::facts::Fact;
 use crate::outbox::Outbox;
 
 /// How often directories are looked at: as the broker does.
@@ -297,6 +298,7 @@ impl Process {
             if !directory.is_failed() || std::mem::replace(&mut directory.is_left, true) {
                 continue;
             }
+            out.facts.push(Fact::LogsOffline);
             self.distrust_registration();
             for id in self.replicas_in(number) {
                 let Some(replica) = self.replicas.get_mut(&id) else { continue };

@@ -31,6 +31,7 @@ use ottla_storage::env::{Env as _, Faults, FaultyEnv};
 
 use crate::clock::{HostClock, SimTime};
 use crate::content::Content;
+use crate::facts::Fact;
 use crate::message::Message;
 use crate::network::NodeId;
 use crate::outbox::Outbox;
@@ -105,6 +106,9 @@ impl BrokerNode {
             out.note(format_args!("cannot start: no log directory can be opened"));
             out.dies = true;
             return;
+        }
+        if opened.found.iter().any(|found| found.log.is_none()) {
+            out.facts.push(Fact::LogsOffline);
         }
         let settings = self.settings.clone();
         self.process = Some(Process::new(self.id, incarnation, self.boot, opened, settings, self.random.fork()));

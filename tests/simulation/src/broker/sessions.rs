@@ -62,6 +62,10 @@ impl FetchSessions {
         }
         session.next_epoch += 1;
         session.positions.extend(fetch.partitions.iter().copied());
+        // A follower that names a partition may have ignored what it was told of a former position.
+        for (id, _) in &fetch.partitions {
+            session.last_reported.remove(id);
+        }
         for id in &fetch.forgotten {
             session.positions.remove(id);
             session.last_reported.remove(id);

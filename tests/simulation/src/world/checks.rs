@@ -149,7 +149,15 @@ impl World {
                 "b{id} begins an empty log of partition {}, though a disk of it holds one",
                 partition.partition
             ))),
-            Fact::Removed { .. } | Fact::Began { .. } => Ok(()),
+            Fact::Began { partition } => {
+                self.invariants.began(*partition, BrokerId(id));
+                Ok(())
+            }
+            Fact::LogsOffline => {
+                self.note_power_loss(id);
+                Ok(())
+            }
+            Fact::Removed { .. } => Ok(()),
             Fact::Broken { what } => Err(Violation(format!("b{id}: {what}"))),
         }
     }

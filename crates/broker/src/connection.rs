@@ -30,9 +30,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::broker::{Broker, Identity};
+use crate::broker::Broker;
 use crate::dispatch::dispatch;
 use crate::handlers::api_versions;
+use crate::identity::Identity;
 use crate::request::RequestContext;
 use crate::response::{Answer, Response};
 use crate::telemetry::Telemetry;

@@ -3,7 +3,7 @@
 use ottla_model::ErrorCode;
 use ottla_storage::{AppendError, ReadError};
 
-use crate::partition::AppendRefused;
+use crate::partition::append_refused::AppendRefused;
 
 /// What a producer is told of an append that the log refused.
 pub fn append_refused(error: &AppendError) -> AppendRefused {

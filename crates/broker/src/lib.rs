@@ -19,6 +19,7 @@ pub mod error_map;
 pub mod fetch_session;
 pub mod group_host;
 pub mod handlers;
+pub mod identity;
 pub mod lifecycle;
 pub mod listener;
 pub mod live_config;
@@ -41,5 +42,6 @@ pub mod watch;
 #[cfg(test)]
 mod data_path_tests;
 
-pub use broker::{Broker, Identity};
+pub use broker::Broker;
+pub use identity::Identity;
 pub use lifecycle::{Ready, RunError, run};

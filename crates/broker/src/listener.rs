@@ -287,7 +287,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::broker::Identity;
+    use crate::identity::Identity;
     use crate::telemetry::Telemetry;
 
     #[test]

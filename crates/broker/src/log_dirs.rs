@@ -19,8 +19,11 @@ use ottla_storage::{
 use parking_lot::{Mutex, RwLock};
 
 use crate::log_io::{DirectoryHealth, DirectoryIo, Urgency};
-use crate::partition::Log;
+
 use opening::{OpeningProgress, open_directory};
+
+/// The log of a replica, on a disk.
+pub type Log = ottla_storage::Log<RealEnv>;
 
 /// Why the log directories cannot be used; one line for people.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use ottla_protocol::record_batch::{
 };
 use ottla_storage::LogConfig;
 
-use crate::partition::AppendRefused;
+use crate::partition::append_refused::AppendRefused;
 
 /// The part of a topic's configuration that its replicas act by.
 #[derive(Clone, Debug)]

@@ -31,10 +31,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use crate::auto_creation::AutoCreation;
-use crate::broker::{Broker, Identity};
+use crate::broker::Broker;
 use crate::connection::ConnectionShared;
 use crate::group_host::offsets_topic::OffsetsTopic;
 use crate::handlers;
+use crate::identity::Identity;
 use crate::listener::{self, AcceptOptions, Population};
 use crate::log_dirs::opening::OpeningProgress;
 use crate::metadata_cache::MetadataCache;

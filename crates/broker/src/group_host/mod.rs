@@ -33,7 +33,7 @@ use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::broker::Identity;
+use crate::identity::Identity;
 use crate::partition::Partition;
 use crate::partition::waiters::Watcher;
 use crate::telemetry::Telemetry;

@@ -8,7 +8,8 @@ use ottla_protocol::kafka_protocol::messages::ApiVersionsRequest;
 use ottla_protocol::messages::api_versions::ApiVersionsResponse;
 use ottla_protocol::{RequestHeader, decode_request};
 
-use crate::broker::{Broker, Identity};
+use crate::broker::Broker;
+use crate::identity::Identity;
 use crate::request::RequestContext;
 use crate::response::{Answer, Response};
 

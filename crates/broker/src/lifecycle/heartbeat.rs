@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::RunError;
 use super::registration::{self, Application};
-use crate::broker::Identity;
+use crate::identity::Identity;
 use crate::metadata_cache::MetadataCache;
 use crate::telemetry::Telemetry;
 use crate::telemetry::logging::RateLimit;

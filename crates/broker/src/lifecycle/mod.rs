@@ -32,9 +32,10 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::auto_creation::AutoCreation;
-use crate::broker::{Broker, Identity};
+use crate::broker::Broker;
 use crate::connection::ConnectionShared;
 use crate::group_host::offsets_topic::OffsetsTopic;
+use crate::identity::Identity;
 use crate::listener::{self, AcceptOptions, BindError, BoundListener, Population};
 use crate::live_config::LiveConfig;
 use crate::metadata_cache::MetadataCache;

@@ -8,7 +8,7 @@ use ottla_model::{BrokerEpoch, BrokerId};
 use ottla_rpc::{CallError, ClusterClient};
 use tokio::runtime::Handle;
 
-use crate::broker::Identity;
+use crate::identity::Identity;
 use crate::quorum_handle::{QuorumError, QuorumFuture, QuorumHandle};
 
 pub struct QuorumClient {

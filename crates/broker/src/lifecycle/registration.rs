@@ -12,7 +12,7 @@ use ottla_rpc::{ClusterClient, WatchUpdate};
 use tokio::time::Instant;
 
 use super::RunError;
-use crate::broker::Identity;
+use crate::identity::Identity;
 use crate::listener::BoundListener;
 
 /// How long one attempt may take; they go on for ever.

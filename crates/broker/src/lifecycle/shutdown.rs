@@ -8,8 +8,8 @@ use ottla_model::ErrorCode;
 use ottla_rpc::ClusterClient;
 use tokio::time::Instant;
 
-use crate::broker::Identity;
 use crate::connection::ConnectionShared;
+use crate::identity::Identity;
 
 /// For moving leaders away. A thousand leaderships take a fraction of it; what has not moved by then has nowhere to go.
 const CONTROLLED_MAX: Duration = Duration::from_secs(3);

@@ -20,7 +20,7 @@ use super::RunError;
 use super::heartbeat::Session;
 use super::registration::{self, Application};
 use super::shutdown;
-use crate::broker::Identity;
+use crate::identity::Identity;
 use crate::metadata_cache::MetadataCache;
 use crate::telemetry::Telemetry;
 

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use super::{FoundLog, LogDir};
 use crate::clock;
+use crate::log_dirs::Log;
 use crate::log_io::Urgency;
-use crate::partition::Log;
 
 /// How far the opening of the logs has come, of all directories. For people: `/readyz`, and a line now and then.
 #[derive(Default, Debug)]

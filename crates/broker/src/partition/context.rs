@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::alter_partition::AlterPartitionManager;
-use crate::broker::Identity;
+use crate::identity::Identity;
 use crate::log_cleaner::LogCleaner;
 use crate::log_dirs::LogDir;
 use crate::metadata_cache::MetadataCache;

@@ -9,6 +9,7 @@
 //!
 //! Lock order: fetch session, partition, leaves (wait lists, ISR proposals).
 
+pub mod append_refused;
 mod context;
 mod follower_side;
 mod leader_side;
@@ -29,18 +30,17 @@ use ottla_storage::env::RealEnv;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock;
-use crate::log_dirs::LogDir;
+use crate::log_dirs::{Log, LogDir};
 use crate::log_io::{self, Urgency};
 use crate::response::RecordSlice;
 use crate::topic_settings::TopicSettings;
 
+pub use append_refused::AppendRefused;
 pub use context::PartitionContext;
-pub use leader_side::{AckWait, AppendRefused, Appended, OwnRecords};
+pub use leader_side::{AckWait, Appended, OwnRecords};
 pub use ottla_partition::{Fetch, FoundOffset, OffsetQuery, Reader};
 pub use ottla_replication::FollowerStep;
 use waiters::{PendingAck, Subscribers, Subscription, Wakes, Watcher};
-
-pub type Log = ottla_storage::Log<RealEnv>;
 
 type Replica = ottla_partition::Replica<RealEnv, PendingAck>;
 

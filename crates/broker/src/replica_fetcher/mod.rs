@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use crate::broker::Identity;
+use crate::identity::Identity;
 use crate::metadata_cache::MetadataCache;
 use crate::partition::Partition;
 

@@ -23,8 +23,8 @@ use ottla_replication::{EpochEnd, FetchAnswer, FetchPosition, FollowerStep};
 
 use super::stream::FetchStream;
 use super::{Change, FetcherConfig, Mailbox};
-use crate::broker::Identity;
 use crate::clock;
+use crate::identity::Identity;
 use crate::metadata_cache::MetadataCache;
 use crate::partition::Partition;
 

@@ -11,10 +11,11 @@ use ottla_storage::{DiskFault, OpenError, RealEnv};
 use super::{DeltaState, Hosted, ReplicaManager};
 use crate::clock;
 use crate::group_host::OFFSETS_TOPIC;
+use crate::log_dirs::Log;
 use crate::log_dirs::{FoundLog, LogDir};
 use crate::log_io::Urgency;
+use crate::partition::Partition;
 use crate::partition::waiters::Wakes;
-use crate::partition::{Log, Partition};
 use crate::topic_settings::TopicSettings;
 
 /// So many new logs are made at once while a delta is taken in, so that a topic can be written to when its creation is

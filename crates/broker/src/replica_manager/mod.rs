@@ -33,10 +33,10 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::alter_partition::{AlterPartitionManager, Leaders};
-use crate::broker::Identity;
 use crate::clock;
 use crate::fetch_session::{FetchSessionCache, FindPartition};
 use crate::group_host::GroupHost;
+use crate::identity::Identity;
 use crate::live_config::LiveConfig;
 use crate::log_cleaner::LogCleaner;
 use crate::log_dirs::opening::OpeningProgress;

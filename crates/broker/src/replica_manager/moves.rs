@@ -22,9 +22,10 @@ use parking_lot::Mutex;
 
 use super::ReplicaManager;
 use crate::clock;
+use crate::log_dirs::Log;
 use crate::log_dirs::LogDir;
 use crate::log_io::Urgency;
-use crate::partition::{Log, Partition};
+use crate::partition::Partition;
 
 /// Bytes that are copied at once, and at most under the partition's lock at the end.
 const CHUNK_BYTES: usize = 1 << 20;

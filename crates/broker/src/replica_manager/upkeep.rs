@@ -15,9 +15,10 @@ use tokio::time::MissedTickBehavior;
 
 use super::{DeltaState, ReplicaManager};
 use crate::clock;
+use crate::log_dirs::Log;
 use crate::log_dirs::{LogDir, LogDirsError};
 use crate::log_io::{DirectoryHealth, StallWatch, Urgency};
-use crate::partition::{Log, Partition};
+use crate::partition::Partition;
 
 /// How often directories are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,6 +1,7 @@
 //! Imports go down only: the table of rooms in `docs/ARCHITECTURE.md`, held over `cargo metadata`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -136,4 +137,137 @@ fn the_cores_decide_and_do_not_wait() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Files of one crate that import each other, directly or around a corner. Three are a small family that is read together.
+const CIRCLE_FILES_MAX: usize = 3;
+
+/// The files of a crate by their modules' paths: `["log_dirs", "opening"]` for `src/log_dirs/opening.rs`.
+type Modules = BTreeMap<Vec<String>, String>;
+
+fn modules(folder: &Path, above: &[String], found: &mut Modules) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let stem = path.file_stem().context("a name")?.to_string_lossy().into_owned();
+        let mut module = above.to_vec();
+        if path.is_dir() {
+            module.push(stem);
+            modules(&path, &module, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            if !["mod", "lib", "main"].contains(&stem.as_str()) {
+                module.push(stem);
+            }
+            found.insert(module, std::fs::read_to_string(&path)?);
+        }
+    }
+    Ok(())
+}
+
+/// The source without its comments and its tests.
+fn shipped(source: &str) -> String {
+    let source = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    source.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+/// The paths of a `use` tree: `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn paths(tree: &str, prefix: &str, into: &mut Vec<String>) {
+    let (mut depth, mut start) = (0_usize, 0);
+    for (at, character) in tree.char_indices().chain([(tree.len(), ',')]) {
+        match character {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                let item = tree[start..at].trim();
+                start = at + 1;
+                match item.split_once('{') {
+                    Some((head, rest)) => {
+                        paths(rest.strip_suffix('}').unwrap_or(rest), &format!("{prefix}{head}"), into);
+                    }
+                    None => into.push(format!("{prefix}{item}")),
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What a module imports of its own crate by `use crate::` and `use super::`. A parent that names its children is no import: they are
+/// its parts.
+fn imported(module: &[String], source: &str, known: &Modules) -> BTreeSet<Vec<String>> {
+    let mut trees = Vec::new();
+    for statement in shipped(source).split(';') {
+        let Some((_, tree)) = statement.rsplit_once("use ") else { continue };
+        paths(tree.trim(), "", &mut trees);
+    }
+    let absolute = trees.iter().filter_map(|path| {
+        let mut parts = path.split("::").map(str::trim).peekable();
+        let mut at = module.to_vec();
+        match parts.next()? {
+            "crate" => at.clear(),
+            "super" => {
+                at.pop();
+            }
+            _ => return None,
+        }
+        while parts.next_if_eq(&"super").is_some() {
+            at.pop();
+        }
+        at.extend(parts.map(str::to_owned));
+        Some(at)
+    });
+    let files = absolute.filter_map(|mut path| {
+        while !path.is_empty() && !known.contains_key(&path) {
+            path.pop();
+        }
+        Some(path).filter(|path| !path.is_empty() && path != module)
+    });
+    files.collect()
+}
+
+fn reached(from: &[String], imports: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> BTreeSet<Vec<String>> {
+    let mut reached = BTreeSet::new();
+    let mut next: Vec<Vec<String>> = imports.get(from).into_iter().flatten().cloned().collect();
+    while let Some(module) = next.pop() {
+        next.extend(imports.get(&module).into_iter().flatten().filter(|more| !reached.contains(*more)).cloned());
+        reached.insert(module);
+    }
+    reached
+}
+
+/// The circles among the files of a crate, each as a sorted list of modules.
+fn circles(known: &Modules) -> BTreeSet<Vec<String>> {
+    let imports: BTreeMap<_, _> =
+        known.iter().map(|(module, source)| (module.clone(), imported(module, source, known))).collect();
+    let reach: BTreeMap<_, _> = known.keys().map(|module| (module.clone(), reached(module, &imports))).collect();
+    let of = |module: &Vec<String>| {
+        let back = |other: &&Vec<String>| reach.get(*other).is_some_and(|there| there.contains(module));
+        reach[module].iter().filter(back).map(|other| other.join("::")).collect::<Vec<_>>()
+    };
+    known.keys().map(of).filter(|circle| circle.len() > 1).collect()
+}
+
+#[test]
+fn files_of_a_crate_form_no_large_circle() -> Result<()> {
+    for room in imports()?.keys() {
+        let mut known = Modules::new();
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates").join(room).join("src");
+        modules(&sources, &[], &mut known)?;
+        for circle in circles(&known) {
+            ensure!(circle.len() <= CIRCLE_FILES_MAX, "crates/{room}: these files import each other: {circle:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_circle_is_found_through_groups_and_parents() {
+    let file = |module: &str, source: &str| (module.split("::").map(str::to_owned).collect(), source.to_owned());
+    let known = Modules::from([
+        file("a", "use crate::{b::B, other};\nuse crate::d;"),
+        file("b", "//! Text; with a stop.\nuse std::fmt;\npub(crate) use crate::c::{self, inner::{C}};"),
+        file("c", "use crate::nothing;"),
+        file("c::inner", "use super::super::a::A;"),
+        file("d", "// use crate::a;\n#[cfg(test)]\nmod tests {\nuse crate::a;\n}"),
+    ]);
+    assert_eq!(circles(&known), BTreeSet::from([["a", "b", "c::inner"].map(str::to_owned).to_vec()]));
 }

@@ -139,7 +139,8 @@ fn the_cores_decide_and_do_not_wait() -> Result<()> {
     Ok(())
 }
 
-/// Files of one crate that import each other, directly or around a corner. Three are a small family that is read together.
+/// How many files of one crate may import each other, directly or through other files. A reader can still hold three at
+/// once.
 const CIRCLE_FILES_MAX: usize = 3;
 
 /// The files of a crate by their modules' paths: `["log_dirs", "opening"]` for `src/log_dirs/opening.rs`.
@@ -191,8 +192,8 @@ fn paths(tree: &str, prefix: &str, into: &mut Vec<String>) {
     }
 }
 
-/// What a module imports of its own crate by `use crate::` and `use super::`. A parent that names its children is no import: they are
-/// its parts.
+/// What a module imports of its own crate by `use crate::` and `use super::`. A parent that names its children is not
+/// counted: they are its parts.
 fn imported(module: &[String], source: &str, known: &Modules) -> BTreeSet<Vec<String>> {
     let mut trees = Vec::new();
     for statement in shipped(source).split(';') {

@@ -21,7 +21,7 @@ pub fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: Bytes
         return Answer::close("an API that is not served");
     };
     frame.advance(body_start);
-    if let Err(error) = bounds::check(header.api_key, header.api_version, &frame) {
+    if let Err(error) = bounds::check_size(api, header.api_version, frame.len()) {
         return Answer::close(error);
     }
     broker.telemetry.received(api);
@@ -67,6 +67,7 @@ pub fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: Bytes
         Api::AlterClientQuotas => handlers::alter_client_quotas::handle,
         Api::UpdateFeatures => handlers::update_features::handle,
         Api::DescribeProducers => handlers::describe_producers::handle,
+        Api::UnregisterBroker => handlers::unregister_broker::handle,
     };
     handle(broker, context, header, frame)
 }

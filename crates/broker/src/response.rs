@@ -6,10 +6,10 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use ottla_protocol::kafka_protocol::protocol::Request;
 use ottla_protocol::messages::fetch;
-use ottla_protocol::{CodecError, RequestHeader, encode_response};
+use ottla_protocol::{CodecError, RequestHeader, decode_request, encode_response};
 use ottla_storage::env::File as _;
 use ottla_storage::env::real::RealFile;
 
@@ -39,6 +39,15 @@ impl Answer {
 
     pub fn close(reason: impl fmt::Display) -> Self {
         Self::Close(reason.to_string())
+    }
+
+    /// Decodes a request and encodes the response that is made of it at once. A body that does not decode ends the
+    /// connection.
+    pub fn respond<R: Request>(header: &RequestHeader, body: BytesMut, make: impl FnOnce(&R) -> R::Response) -> Self {
+        match decode_request::<R>(header.api_version, body.freeze()) {
+            Ok(request) => Self::encode::<R>(header, &make(&request)),
+            Err(error) => Self::close(error),
+        }
     }
 
     /// A response through the codec. One that does not encode is a fault of this broker: the connection ends, and says so.

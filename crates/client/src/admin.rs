@@ -15,7 +15,7 @@ use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
 use kafka_protocol::messages::{
     CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-    DescribeTopicPartitionsRequest,
+    DescribeTopicPartitionsRequest, UnregisterBrokerRequest,
 };
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, TopicId};
 use ottla_protocol::Api;
@@ -24,6 +24,9 @@ use crate::cluster::Client;
 use crate::convert::{error_of, from_wire, millis, text, to_wire, topic_name};
 use crate::error::{ClientError, Outcome};
 use crate::metadata::{BrokerAddress, TopicView};
+
+/// The first version of DescribeCluster that can name brokers that are down.
+const FENCED_BROKERS_FROM: i16 = 2;
 
 /// A topic to create.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -329,19 +332,37 @@ impl Client {
         Ok(topics.collect())
     }
 
-    /// The cluster's id and brokers.
+    /// Removes the registration of a broker that will not come back.
+    pub async fn unregister_broker(&self, broker: BrokerId) -> Result<(), ClientError> {
+        let request = UnregisterBrokerRequest::default().with_broker_id(broker.0.into());
+        let attempt = || async { self.admin_link().await?.call(&request).await };
+        let response = self.retry(None, only_unsent, attempt).await?;
+        match error_of(response.error_code) {
+            ErrorCode::None => Ok(()),
+            code => {
+                Err(ClientError::Refused { code, message: response.error_message.map(|message| message.to_string()) })
+            }
+        }
+    }
+
+    /// The cluster's id and the brokers that live.
     pub async fn describe_cluster(&self) -> Result<ClusterDescription, ClientError> {
-        self.describe_cluster_with(DescribeClusterRequest::default()).await
+        self.describe_cluster_with(false).await
     }
 
-    /// As `describe_cluster`, with the brokers that are down.
+    /// The cluster's id and all registered brokers, those that are down included.
     pub async fn describe_cluster_with_fenced(&self) -> Result<ClusterDescription, ClientError> {
-        self.describe_cluster_with(DescribeClusterRequest::default().with_include_fenced_brokers(true)).await
+        self.describe_cluster_with(true).await
     }
 
-    async fn describe_cluster_with(&self, request: DescribeClusterRequest) -> Result<ClusterDescription, ClientError> {
+    async fn describe_cluster_with(&self, include_fenced: bool) -> Result<ClusterDescription, ClientError> {
         let attempt = || async {
-            let response = self.any_link().await?.call(&request).await?;
+            let link = self.any_link().await?;
+            if include_fenced && link.version(Api::DescribeCluster)? < FENCED_BROKERS_FROM {
+                return Err(ClientError::Refused { code: ErrorCode::UnsupportedVersion, message: None });
+            }
+            let request = DescribeClusterRequest::default().with_include_fenced_brokers(include_fenced);
+            let response = link.call(&request).await?;
             match error_of(response.error_code) {
                 ErrorCode::None => Ok(response),
                 code => Err(ClientError::Refused {

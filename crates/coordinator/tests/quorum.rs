@@ -4,18 +4,23 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ottla_config::{CoordinatorConfig, Sources};
 use ottla_coordinator::{Coordinator, CoordinatorError};
-use ottla_metadata::controller::{Beat, CreateTopics, NewTopic, Register, Registered};
+use ottla_metadata::controller::{
+    Beat, CreatePartitions, CreateTopics, DeleteTopics, NewPartitions, NewTopic, Register, Registered, TopicOutcomes,
+    TopicRef,
+};
 use ottla_metadata::image::Endpoint;
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, ListenerName, Revision};
 use ottla_rpc::admin::{CreateTopicRequest, GetNodeRequest, QuorumStatusRequest, QuorumStatusResponse};
 use ottla_rpc::quorum::quorum_client::QuorumClient;
 use ottla_rpc::quorum::{IdentifyRequest, RaftFrame};
-use ottla_rpc::{AdminClient, ClusterClient, WatchStream, WatchUpdate};
+use ottla_rpc::{AdminClient, CallError, ClusterClient, WatchStream, WatchUpdate};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -312,6 +317,64 @@ async fn three_decide_and_go_on_after_their_leader_is_killed() {
     let third = create_topic(&client, "later").await;
     let seen = until_revision(&mut watch, third).await;
     assert!(seen.iter().all(|update| update.revision().0 > second));
+}
+
+/// Fault B12: a request whose first try was decided by a leader that was then killed is answered as decided.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_after_the_leader_was_killed_finds_its_own_work_done() {
+    let mut quorum = Quorum::new(3);
+    quorum.start_all().await;
+    let client = quorum.client();
+    let _broker = TestBroker::start(&client, 1).await;
+    create_topic(&client, "first").await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let workers: Vec<_> =
+        (0..4).map(|worker| tokio::spawn(create_grow_delete(client.clone(), worker, Arc::clone(&stop)))).collect();
+    for _ in 0..5 {
+        let leader = quorum.leader().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        quorum.kill(leader).await;
+        quorum.start(leader).await;
+    }
+    quorum.leader().await;
+    stop.store(true, Ordering::Release);
+    for worker in workers {
+        assert!(worker.await.expect("no refusal") > 0);
+    }
+}
+
+/// Topics of its own, each created, enlarged and deleted. Nobody else touches them, so any refusal of an existing or a
+/// missing topic would be of the worker's own earlier try. Returns how many it made.
+async fn create_grow_delete(client: ClusterClient, worker: usize, stop: Arc<AtomicBool>) -> usize {
+    let mut made = 0;
+    while !stop.load(Ordering::Acquire) {
+        let name = format!("topic-{worker}-{made}");
+        until_taken(|| client.submit(create(&name), PATIENCE)).await;
+        let grown = NewPartitions { topic: name.clone(), total: 3, assignments: Vec::new() };
+        let grow = CreatePartitions { topics: vec![grown], validate_only: false };
+        until_taken(|| client.submit(grow.clone(), PATIENCE)).await;
+        let delete = DeleteTopics { topics: vec![TopicRef::Name(name.clone())] };
+        until_taken(|| client.submit(delete.clone(), PATIENCE)).await;
+        made += 1;
+    }
+    made
+}
+
+/// A new request for as long as the quorum refuses it because the only broker is not ready after an election.
+async fn until_taken<F>(request: impl Fn() -> F)
+where
+    F: Future<Output = Result<TopicOutcomes, CallError>>,
+{
+    loop {
+        let mut outcomes = request().await.expect("decided within the deadline");
+        match outcomes.topics.remove(0).refusal {
+            None => return,
+            Some(refusal) if refusal.error == ErrorCode::InvalidReplicationFactor => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Some(refusal) => panic!("{refusal}"),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -46,6 +46,7 @@ pub enum Api {
     UpdateFeatures = 57,
     DescribeCluster = 60,
     DescribeProducers = 61,
+    UnregisterBroker = 64,
     ConsumerGroupHeartbeat = 68,
     ConsumerGroupDescribe = 69,
     ListConfigResources = 74,
@@ -87,6 +88,20 @@ struct Spec {
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
+/// The largest key of the table, and one.
+const KEYS: usize = Api::DescribeTopicPartitions as usize + 1;
+
+/// The APIs by their keys: every request is looked up here.
+const BY_KEY: [Option<Api>; KEYS] = {
+    let mut by_key = [None; KEYS];
+    let mut at = 0;
+    while at < Api::ALL.len() {
+        by_key[Api::ALL[at] as usize] = Some(Api::ALL[at]);
+        at += 1;
+    }
+    by_key
+};
+
 impl Api {
     /// Every API of the table, ascending by key.
     pub const ALL: &'static [Self] = &[
@@ -127,6 +142,7 @@ impl Api {
         Self::UpdateFeatures,
         Self::DescribeCluster,
         Self::DescribeProducers,
+        Self::UnregisterBroker,
         Self::ConsumerGroupHeartbeat,
         Self::ConsumerGroupDescribe,
         Self::ListConfigResources,
@@ -175,6 +191,7 @@ impl Api {
             Self::AlterClientQuotas => spec("AlterClientQuotas", (0, 1), 1, 4 * MIB),
             Self::UpdateFeatures => spec("UpdateFeatures", (0, 2), 0, 64 * KIB),
             Self::DescribeProducers => spec("DescribeProducers", (0, 0), 0, 4 * MIB),
+            Self::UnregisterBroker => spec("UnregisterBroker", (0, 0), 0, 64 * KIB),
             Self::DescribeCluster => spec("DescribeCluster", (0, 2), 0, 64 * KIB),
             Self::ConsumerGroupHeartbeat => spec("ConsumerGroupHeartbeat", (0, 1), 0, 4 * MIB),
             Self::ConsumerGroupDescribe => spec("ConsumerGroupDescribe", (0, 1), 0, 4 * MIB),
@@ -189,7 +206,7 @@ impl Api {
 
     /// The API with this key; none if it is not served.
     pub fn from_key(key: i16) -> Option<Self> {
-        Self::ALL.iter().copied().find(|api| api.key() == key)
+        BY_KEY.get(usize::try_from(key).ok()?).copied().flatten()
     }
 
     pub fn name(self) -> &'static str {
@@ -271,7 +288,9 @@ mod tests {
                 );
             }
         }
-        assert_eq!(Api::from_key(4), None);
+        for key in [4, -1, i16::MIN, i16::MAX, KEYS as i16] {
+            assert_eq!(Api::from_key(key), None);
+        }
         assert_eq!(Api::Produce.advertised(), VersionRange { min: 0, max: 13 });
     }
 }

@@ -256,6 +256,7 @@ fn schema(api: Api) -> Option<&'static [Field]> {
             }
         }
         Api::DescribeProducers => const { &[Structs(&[Text(ALL), Numbers(4, ALL)], ALL)] },
+        Api::UnregisterBroker => const { &[Fixed(4, ALL)] },
         Api::DescribeCluster => const { &[Fixed(1, ALL), Fixed(1, since(1)), Fixed(1, since(2))] },
         Api::DescribeTopicPartitions => {
             const { &[Structs(&[Text(ALL)], ALL), Fixed(4, ALL), OptionalStruct(&[Text(ALL), Fixed(4, ALL)])] }
@@ -282,16 +283,23 @@ pub fn check_and_repair(api_key: i16, version: i16, body: Bytes) -> Result<Bytes
     Ok(repaired.freeze())
 }
 
-/// Where the body has strings that are not UTF-8.
-fn walk(api_key: i16, version: i16, body: &[u8]) -> Result<Vec<Range<usize>>, BoundsError> {
-    let api = Api::from_key(api_key).ok_or(BoundsError::UnknownApi(api_key))?;
+/// Checks the version and the size of a body, without reading it: [`check_and_repair`] and the parsers of
+/// [`crate::messages`] check the rest, once.
+pub fn check_size(api: Api, version: i16, size: usize) -> Result<(), BoundsError> {
     if !api.served().contains(version) {
         return Err(BoundsError::UnsupportedVersion { api, version });
     }
     let max = api.body_max_bytes();
-    if body.len() > max {
-        return Err(BoundsError::TooLarge { api, size: body.len(), max });
+    if size > max {
+        return Err(BoundsError::TooLarge { api, size, max });
     }
+    Ok(())
+}
+
+/// Where the body has strings that are not UTF-8.
+fn walk(api_key: i16, version: i16, body: &[u8]) -> Result<Vec<Range<usize>>, BoundsError> {
+    let api = Api::from_key(api_key).ok_or(BoundsError::UnknownApi(api_key))?;
+    check_size(api, version, body.len())?;
     let Some(fields) = schema(api) else { return Ok(Vec::new()) };
     let mut walk = Walk {
         reader: Reader::new(body, 0),

@@ -154,6 +154,11 @@ fn the_cluster_and_its_versions_are_shown() -> Result<()> {
     let output = clients::tool("kafka-cluster", &at, &["cluster-id"])?.output()?;
     let id = String::from_utf8(output.stdout)?;
     ensure!(id.starts_with("Cluster ID: ") && id.trim_end().len() == "Cluster ID: ".len() + 22, "{id}");
+    let (out, _, ok) = told("kafka-cluster", &at, &["list-endpoints"])?;
+    ensure!(ok && out.lines().count() == 2 && out.contains("unfenced   broker"), "{out}");
+    let (_, error, ok) = told("kafka-cluster", &at, &["unregister", "--id", "99"])?;
+    let class = "org.apache.kafka.common.errors.BrokerIdNotRegisteredException";
+    ensure!(!ok && error == format!("{class}: Broker ID 99 is not currently registered\n"), "{error}");
     let (out, _, ok) = told("kafka-broker-api-versions", &at, &[])?;
     ensure!(ok && out.starts_with(&format!("{at} (id: 1 rack: null isFenced: false) -> (\n")), "{out}");
     for line in ["\tFetch(1): 4 to 18 [usable: 18],", "\tJoinGroup(11): 0 to 9 [usable: 9],", "\tVote"] {

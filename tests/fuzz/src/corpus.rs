@@ -365,6 +365,7 @@ pub fn body(api: Api, version: i16) -> Bytes {
                 .with_partition_indexes(vec![0, 1]);
             encoded(&DescribeProducersRequest::default().with_topics(vec![topic; 2]), schema)
         }
+        Api::UnregisterBroker => encoded(&UnregisterBrokerRequest::default(), schema),
         Api::DescribeCluster => encoded(&DescribeClusterRequest::default(), schema),
         Api::DescribeTopicPartitions => {
             let topics = vec![describe_topic_partitions_request::TopicRequest::default().with_name(topic("logs")); 2];

@@ -281,7 +281,7 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
             &[1]
         }
         Api::Heartbeat | Api::ListGroups | Api::ListConfigResources => return None,
-        Api::SaslHandshake | Api::DescribeAcls => return None,
+        Api::SaslHandshake | Api::DescribeAcls | Api::UnregisterBroker => return None,
         Api::FindCoordinator | Api::ApiVersions | Api::InitProducerId | Api::DescribeCluster => return None,
     };
     if flexible {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::ErrorCode;
+use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::alter_client_quotas_response::{EntityData, EntryData};
 use ottla_protocol::kafka_protocol::messages::{AlterClientQuotasRequest, AlterClientQuotasResponse};
-use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
 use crate::request::RequestContext;
@@ -14,10 +14,7 @@ use crate::request::wire;
 use crate::response::Answer;
 
 pub fn handle(_: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
-    match decode_request::<AlterClientQuotasRequest>(header.api_version, body.freeze()) {
-        Ok(request) => Answer::encode::<AlterClientQuotasRequest>(&header, &answer(&request)),
-        Err(error) => Answer::close(error),
-    }
+    Answer::respond(&header, body, answer)
 }
 
 fn answer(request: &AlterClientQuotasRequest) -> AlterClientQuotasResponse {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::ErrorCode;
+use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::create_acls_response::AclCreationResult;
 use ottla_protocol::kafka_protocol::messages::{CreateAclsRequest, CreateAclsResponse};
-use ottla_protocol::{RequestHeader, decode_request};
 
 use super::describe_acls::NO_AUTHORIZER;
 use crate::broker::Broker;
@@ -15,10 +15,7 @@ use crate::request::wire;
 use crate::response::Answer;
 
 pub fn handle(_: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
-    match decode_request::<CreateAclsRequest>(header.api_version, body.freeze()) {
-        Ok(request) => Answer::encode::<CreateAclsRequest>(&header, &answer(&request)),
-        Err(error) => Answer::close(error),
-    }
+    Answer::respond(&header, body, answer)
 }
 
 fn answer(request: &CreateAclsRequest) -> CreateAclsResponse {

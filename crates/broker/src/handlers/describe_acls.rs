@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::ErrorCode;
+use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::{DescribeAclsRequest, DescribeAclsResponse};
-use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
 use crate::request::RequestContext;
@@ -16,10 +16,7 @@ use crate::response::Answer;
 pub const NO_AUTHORIZER: &str = "No Authorizer is configured.";
 
 pub fn handle(_: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
-    match decode_request::<DescribeAclsRequest>(header.api_version, body.freeze()) {
-        Ok(request) => Answer::encode::<DescribeAclsRequest>(&header, &answer(&request)),
-        Err(error) => Answer::close(error),
-    }
+    Answer::respond(&header, body, answer)
 }
 
 fn answer(_: &DescribeAclsRequest) -> DescribeAclsResponse {

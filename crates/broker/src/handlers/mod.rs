@@ -41,4 +41,5 @@ pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod sasl_handshake;
 pub mod sync_group;
+pub mod unregister_broker;
 pub mod update_features;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::ErrorCode;
+use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use ottla_protocol::kafka_protocol::messages::update_features_response::UpdatableFeatureResult;
 use ottla_protocol::kafka_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 use ottla_protocol::messages::api_versions::FEATURES;
-use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
 use crate::request::RequestContext;
@@ -20,10 +20,7 @@ use crate::response::Answer;
 const ONE_OUTCOME_FROM: i16 = 2;
 
 pub fn handle(_: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
-    match decode_request::<UpdateFeaturesRequest>(header.api_version, body.freeze()) {
-        Ok(request) => Answer::encode::<UpdateFeaturesRequest>(&header, &answer(header.api_version, &request)),
-        Err(error) => Answer::close(error),
-    }
+    Answer::respond::<UpdateFeaturesRequest>(&header, body, |request| answer(header.api_version, request))
 }
 
 fn answer(version: i16, request: &UpdateFeaturesRequest) -> UpdateFeaturesResponse {

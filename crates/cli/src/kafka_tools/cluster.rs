@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
+use ottla_model::BrokerId;
+
 use super::options::{OptionSpec, Options, OptionsError, Takes, flag, refused, usage, value};
-use super::{ToolError, bootstrap, client_properties};
+use super::{ToolError, bootstrap, client_properties, exceptions};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
@@ -15,7 +17,7 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value("command-config", "COMMAND_CONFIG", CLIENT_PROPERTIES),
     value("config", "CONFIG", CLIENT_PROPERTIES),
     flag("help", "Show this message."),
-    refused("id", Takes::Value, "brokers are not unregistered by this tool"),
+    value("id", "ID", "unregister: the id of the broker."),
     flag("include-fenced-brokers", "list-endpoints: the brokers that are down as well."),
 ];
 
@@ -28,11 +30,12 @@ const LETTERS: &[(&str, &str)] = &[
     ("-i", "--id"),
 ];
 
-const USAGE: &str = "usage: kafka-cluster {cluster-id,list-endpoints} --bootstrap-server BOOTSTRAP_SERVER";
+const USAGE: &str = "usage: kafka-cluster {cluster-id,unregister,list-endpoints} --bootstrap-server BOOTSTRAP_SERVER";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Command {
     ClusterId,
+    Unregister(BrokerId),
     ListEndpoints { with_fenced: bool },
 }
 
@@ -55,7 +58,7 @@ pub async fn run(arguments: &[String]) -> ExitCode {
     match carry_out(command, &options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            err!("{error}");
+            err!("{}: {error}", exceptions::class(&error));
             ExitCode::FAILURE
         }
     }
@@ -80,9 +83,21 @@ fn plan(arguments: &[String]) -> Result<Option<(Command, Options)>, ToolError> {
         Some("cluster-id") if options.has("include-fenced-brokers") => {
             return Err(OptionsError::Conflict("include-fenced-brokers", "cluster-id").into());
         }
+        Some("unregister") if options.has("include-fenced-brokers") => {
+            return Err(OptionsError::Conflict("include-fenced-brokers", "unregister").into());
+        }
+        Some("cluster-id") if options.has("id") => return Err(OptionsError::Conflict("id", "cluster-id").into()),
+        Some("list-endpoints") if options.has("id") => {
+            return Err(OptionsError::Conflict("id", "list-endpoints").into());
+        }
+        Some("unregister") => {
+            let id = options.get("id").ok_or(OptionsError::Missing("id"))?;
+            let unparsable = |_| OptionsError::Unparsable("id", id.to_owned());
+            Command::Unregister(BrokerId(id.parse().map_err(unparsable)?))
+        }
         Some("cluster-id") => Command::ClusterId,
         Some("list-endpoints") => Command::ListEndpoints { with_fenced: options.has("include-fenced-brokers") },
-        _ => return Err(ToolError::Usage("the command is cluster-id or list-endpoints".to_owned())),
+        _ => return Err(ToolError::Usage("the command is cluster-id, unregister or list-endpoints".to_owned())),
     };
     client_properties(&options, &["config", "command-config"], &[])?;
     bootstrap(&options)?;
@@ -96,6 +111,10 @@ async fn carry_out(command: Command, options: &Options) -> Result<(), ToolError>
         Command::ClusterId => {
             let cluster = client.describe_cluster().await.map_err(KafkaError::from)?;
             out!("Cluster ID: {}", cluster.cluster_id);
+        }
+        Command::Unregister(broker) => {
+            client.unregister_broker(broker).await.map_err(KafkaError::from)?;
+            out!("Broker {broker} is no longer registered.");
         }
         Command::ListEndpoints { with_fenced } => {
             let cluster = match with_fenced {
@@ -142,7 +161,10 @@ mod tests {
         assert_eq!(command("list-endpoints --bootstrap-server k --include-fenced"), listed);
         assert_eq!(command("--help"), Ok(None));
         assert_eq!(command("cluster-id -h"), Ok(None));
-        assert!(command("unregister -b k -i 3").is_err_and(|text| text.contains("Option id is not supported")));
+        assert_eq!(command("unregister -b k -i 3"), Ok(Some(Command::Unregister(BrokerId(3)))));
+        assert!(command("unregister -b k").is_err_and(|text| text.contains("id")));
+        assert!(command("unregister -b k -i x").is_err_and(|text| text.contains("Cannot parse")));
+        assert!(command("cluster-id -b k -i 3").is_err());
         assert!(command("cluster-id -C k:9093").is_err_and(|text| text.contains("bootstrap-controller")));
         assert!(command("cluster-id").is_err_and(|text| text.contains("bootstrap-server")));
     }

@@ -168,6 +168,10 @@ macro_rules! decisions {
         }
 
         impl Request {
+            /// The names of all requests.
+            #[cfg(test)]
+            pub(crate) const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+
             pub fn name(&self) -> &'static str {
                 match self {
                     $(Self::$name(_) => stringify!($name),)+

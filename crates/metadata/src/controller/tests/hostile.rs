@@ -1,11 +1,16 @@
 //! Requests with random names, sizes and values (faults A1 and A6): every proposal survives its entry form, stays
 //! within the limits, and makes the same tree and image on a second member; every refusal is one of Kafka's.
 
-use ottla_model::{BrokerId, CoordinatorId, ErrorCode, IncarnationId, ListenerName, PartitionId, TopicId};
+use std::collections::BTreeSet;
+
+use ottla_model::{
+    BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, LeaderEpoch, ListenerName, PartitionEpoch,
+    PartitionId, TopicId, TopicIdPartition,
+};
 
 use super::harness::*;
 use crate::controller::*;
-use crate::image::{ConfigEntity, ConfigKind, Endpoint};
+use crate::image::{ConfigEntity, ConfigKind, Endpoint, IsrMember};
 use crate::limits;
 use crate::placement::Seeded;
 
@@ -13,6 +18,7 @@ const SEEDS: u64 = 30;
 const STEPS: usize = 60;
 
 struct Hostile {
+    sent: BTreeSet<&'static str>,
     cluster: Cluster,
     random: Seeded,
     refusals: usize,
@@ -22,7 +28,8 @@ impl Hostile {
     fn new(seed: u64) -> Self {
         let mut entropy = [0; 16];
         entropy[..8].copy_from_slice(&seed.to_le_bytes());
-        let mut hostile = Self { cluster: Cluster::new(), random: Seeded::new(entropy), refusals: 0 };
+        let mut hostile =
+            Self { sent: BTreeSet::new(), cluster: Cluster::new(), random: Seeded::new(entropy), refusals: 0 };
         for id in 1..=3 {
             hostile.cluster.start(id);
         }
@@ -81,7 +88,7 @@ impl Hostile {
     }
 
     fn request(&mut self) -> Request {
-        match self.random.below(8) {
+        match self.random.below(13) {
             0 | 1 => self.create_topics(),
             2 => self.create_partitions(),
             3 => {
@@ -94,12 +101,65 @@ impl Hostile {
             }
             4 | 5 => self.alter_configs(),
             6 => self.register(),
+            7 => Request::UnregisterBroker(UnregisterBroker { broker: self.broker() }),
+            8 => self.alter_partitions(),
+            9 => Request::ResignLeadership(ResignLeadership {
+                broker: self.broker(),
+                epoch: self.epoch(),
+                partitions: self.partitions(),
+                reason: [ResignReason::Stalled, ResignReason::Offline, ResignReason::Lost][self.random.below(3)],
+            }),
+            10 => {
+                let broker = self.broker();
+                let known = self.cluster.brokers.get(&broker.0).map(|broker| broker.incarnation);
+                let incarnation = known.unwrap_or(IncarnationId([1; 16]));
+                Request::ControlledShutdown(ControlledShutdown { broker, epoch: self.epoch(), incarnation })
+            }
+            11 => Request::AllocateProducerIds(AllocateProducerIds { broker: self.broker(), epoch: self.epoch() }),
             _ => Request::AdmitCoordinator(AdmitCoordinator {
                 coordinator: CoordinatorId(u64::from(self.number().unsigned_abs())),
                 disk: IncarnationId([1; 16]),
                 address: self.text(),
             }),
         }
+    }
+
+    /// Mostly one that is not among the three that beat: an unregistered broker beats no more.
+    fn broker(&mut self) -> BrokerId {
+        BrokerId([4, 4, 1 + self.random.below(3) as i32, self.number()][self.random.below(4)])
+    }
+
+    fn epoch(&mut self) -> BrokerEpoch {
+        let id = BrokerId(1 + self.random.below(3) as i32);
+        match self.random.below(3) {
+            0 => BrokerEpoch(i64::from(self.number())),
+            _ => self.cluster.image.broker(id).map_or(BrokerEpoch::NONE, |broker| broker.epoch),
+        }
+    }
+
+    fn partitions(&mut self) -> Vec<TopicIdPartition> {
+        let known: Vec<TopicId> = self.cluster.image.topics().map(|topic| topic.id).collect();
+        let count = self.few();
+        (0..count)
+            .map(|_| TopicIdPartition {
+                topic_id: match known.is_empty() || self.random.below(3) == 0 {
+                    true => TopicId([self.random.below(3) as u8; 16]),
+                    false => known[self.random.below(known.len())],
+                },
+                partition: PartitionId([0, 0, 1, self.number()][self.random.below(4)]),
+            })
+            .collect()
+    }
+
+    fn alter_partitions(&mut self) -> Request {
+        let partitions = self.partitions().into_iter().map(|partition| AlterPartition {
+            partition,
+            leader_epoch: LeaderEpoch(self.random.below(3) as i32),
+            partition_epoch: PartitionEpoch(self.random.below(3) as i32),
+            isr: self.replicas().into_iter().map(|broker| IsrMember { broker, epoch: self.epoch() }).collect(),
+        });
+        let partitions = partitions.collect();
+        Request::AlterPartitions(AlterPartitions { broker: self.broker(), epoch: self.epoch(), partitions })
     }
 
     fn create_topics(&mut self) -> Request {
@@ -203,9 +263,19 @@ impl Hostile {
             Answer::AlterConfigs(outcomes) => {
                 outcomes.entities.into_iter().filter_map(|(_, refusal)| refusal).collect()
             }
-            Answer::Register(Err(refusal)) => vec![refusal],
-            Answer::Register(Ok(_)) | Answer::AdmitCoordinator(_) => Vec::new(),
-            other => panic!("not an answer to any of these: {other:?}"),
+            Answer::Register(Err(refusal)) | Answer::UnregisterBroker(Err(refusal)) => vec![refusal],
+            Answer::AlterPartitions(altered) => {
+                let errors = altered.partitions.into_iter().map(|partition| partition.error).chain([altered.error]);
+                errors.filter_map(refusal_of).collect()
+            }
+            Answer::ResignLeadership(resigned) => refusal_of(resigned.error).into_iter().collect(),
+            Answer::ControlledShutdown(progress) => refusal_of(progress.error).into_iter().collect(),
+            Answer::AllocateProducerIds(Err(error)) => refusal_of(error).into_iter().collect(),
+            Answer::Register(Ok(_))
+            | Answer::UnregisterBroker(Ok(_))
+            | Answer::AllocateProducerIds(Ok(_))
+            | Answer::AdmitCoordinator(_) => Vec::new(),
+            Answer::Unavailable => panic!("nothing is lost here, and it is not decided"),
         };
         self.refusals += refusals.len();
         for refusal in refusals {
@@ -217,6 +287,12 @@ impl Hostile {
     fn run(&mut self) {
         for _ in 0..STEPS {
             let request = self.request();
+            self.sent.insert(request.name());
+            // Some under a key, and some of the keys twice.
+            let request = match self.random.below(4) {
+                0 => Request::Once(IdempotencyKey([self.random.below(20) as u8; 16]), Box::new(request)),
+                _ => request,
+            };
             let id = self.cluster.send(request);
             self.cluster.commit_all();
             // A registration may wait for the holder of its id.
@@ -233,19 +309,28 @@ impl Hostile {
     }
 }
 
+fn refusal_of(error: ErrorCode) -> Option<Refusal> {
+    (error != ErrorCode::None).then(|| Refusal::new(error, String::new()))
+}
+
 #[test]
 fn what_is_proposed_for_any_request_applies_on_every_member() {
     let (mut refusals, mut decided) = (0, 0);
+    let mut sent = BTreeSet::new();
     ottla_test_support::each_seed(0..SEEDS, |seed| {
         let mut hostile = Hostile::new(seed);
         hostile.run();
         refusals += hostile.refusals;
+        sent.append(&mut hostile.sent);
         decided += hostile.cluster.transactions;
     });
     assert!(
         !ottla_test_support::runs_at_least(SEEDS) || refusals > 1_000 && decided > 500,
         "{refusals} refusals, {decided} transactions"
     );
+    // A request that is new in the controller has to be sent here too.
+    let all: BTreeSet<&str> = Request::NAMES.iter().copied().collect();
+    assert!(!ottla_test_support::runs_at_least(SEEDS) || sent == all, "only {sent:?} of {all:?}");
 }
 
 /// Fault A1 as it was observed: `kafka-configs --alter --entity-type groups --entity-name <1,010 × g>`.

@@ -1,0 +1,66 @@
+//! UnregisterBroker (64): removes the registration of a broker that will not come back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use ottla_metadata::controller::{Refusal, UnregisterBroker};
+use ottla_model::BrokerId;
+use ottla_protocol::kafka_protocol::messages::{UnregisterBrokerRequest, UnregisterBrokerResponse};
+use ottla_protocol::{RequestHeader, decode_request};
+
+use crate::broker::Broker;
+use crate::request::RequestContext;
+use crate::request::admin::{self, Patience};
+use crate::request::wire;
+use crate::response::{Answer, Response};
+
+/// The request has no timeout of its own; Kafka's clients wait for 30 s.
+const TIMEOUT: Duration = Duration::from_secs(25);
+
+pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let request = match decode_request::<UnregisterBrokerRequest>(header.api_version, body.freeze()) {
+        Ok(request) => request,
+        Err(error) => return Answer::close(error),
+    };
+    let broker = Arc::clone(broker);
+    let patience = Patience::of(TIMEOUT);
+    let unregister = UnregisterBroker { broker: BrokerId(request.broker_id.0) };
+    let decision = broker.quorum.submit(unregister, patience.remaining());
+    Answer::later(async move {
+        let outcome = match decision.await {
+            Ok(Ok(unregistered)) => {
+                patience.await_image(&broker.metadata, unregistered.revision).await;
+                Ok(())
+            }
+            Ok(Err(refusal)) => Err(refusal),
+            Err(error) => Err(admin::no_answer(&error)),
+        };
+        Response::encode_or_close::<UnregisterBrokerRequest>(&header, &response(outcome.err()))
+    })
+}
+
+fn response(refusal: Option<Refusal>) -> UnregisterBrokerResponse {
+    let response = UnregisterBrokerResponse::default().with_error_message(None);
+    match refusal {
+        None => response,
+        Some(refusal) => response
+            .with_error_code(refusal.error.code())
+            .with_error_message(admin::message(&refusal).as_deref().map(wire::text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_model::ErrorCode;
+
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_has_a_message() {
+        assert_eq!(response(None), UnregisterBrokerResponse::default().with_error_message(None));
+        let refused = response(Some(Refusal::new(ErrorCode::BrokerIdNotRegistered, "Broker ID 9 is not registered")));
+        assert_eq!(refused.error_code, ErrorCode::BrokerIdNotRegistered.code());
+        assert_eq!(refused.error_message.as_deref(), Some("Broker ID 9 is not registered"));
+    }
+}

@@ -105,7 +105,7 @@ const DEPLOYMENTS: &[(&str, &[Check])] = &[
     (
         "nothing",
         &[
-            ("kafka", "kafka-topics --list && echo listed", "listed"),
+            ("kafka", "kafka-topics --list --bootstrap-server localhost:9092 && echo listed", "listed"),
             ("kafka", "nc -z localhost 9092 && echo open", "open"),
         ],
     ),

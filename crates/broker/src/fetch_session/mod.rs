@@ -243,6 +243,10 @@ impl FetchSession {
             if let Some(slot) = slots.slots.get_mut(at as usize).and_then(Option::as_mut) {
                 slot.wanted = wanted;
                 slot.named = true;
+                // A follower that names a partition again may have ignored what it was told of a former position.
+                if matches!(self.fetcher, Fetcher::Replica { .. }) {
+                    slot.last_reported = None;
+                }
                 slots.order.queue(at);
             }
             return;

@@ -120,6 +120,7 @@ fn kcat_members(bootstrap: &str, group: &str, topic: &str) -> Group {
         command.args(&arguments);
         command
     })
+    .committing_unprinted()
 }
 
 /// `steady_producer.py`, until it is stopped.

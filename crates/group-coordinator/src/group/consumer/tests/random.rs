@@ -338,3 +338,29 @@ fn a_member_that_always_says_everything_may_still_be_taking() {
     use Event::*;
     replay([Beat(2), Beat(0), Beat(3), LetGo(2), Beat(2), Beat(2), Beat(2), Lost(2), Beat(2), Beat(2)]);
 }
+
+/// The same, found in CI: its answers were not lost, and members joined and left while it was taking.
+#[test]
+fn a_member_that_always_says_everything_takes_while_others_come_and_go() {
+    use Event::*;
+    replay([
+        Recreate(0),
+        Beat(2),
+        Beat(0),
+        Beat(1),
+        Beat(2),
+        Beat(3),
+        Beat(2),
+        Beat(2),
+        LetGo(2),
+        Beat(2),
+        Leave(3),
+        Beat(2),
+        Beat(2),
+        Beat(2),
+        Beat(1),
+        Beat(0),
+        Beat(0),
+        Beat(0),
+    ]);
+}

@@ -133,7 +133,7 @@ impl Crew {
 }
 
 /// How long members may take to say good-bye.
-const LEAVING: Duration = Duration::from_secs(30);
+const LEAVING: Duration = Duration::from_secs(120);
 
 fn understood(tongue: Tongue, line: &str, crew: &str) -> Option<Said> {
     match tongue {

@@ -217,9 +217,10 @@ impl Group {
         Self { name, tongue, recruit, crews: Vec::new(), ledger: Ledger::default(), unprinted: None }
     }
 
-    /// A member of this group may commit the last record that it received without printing it: one record for each member
-    /// that left or was killed. kcat is such a client: librdkafka stores the offset when it hands the record over, and kcat
-    /// drops the record if a signal came meanwhile (`consume_cb` begins with `if (!conf.run) return`), then commits on close.
+    /// A member of this group may commit the last record that it received without printing it: one record for each
+    /// member that left or was killed. kcat is such a client: librdkafka stores the offset when it hands the record
+    /// over, and kcat drops the record if a signal came meanwhile (`consume_cb` begins with `if (!conf.run) return`),
+    /// then commits on close.
     pub fn committing_unprinted(mut self) -> Self {
         self.unprinted = Some(0);
         self

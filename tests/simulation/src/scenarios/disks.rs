@@ -5,6 +5,7 @@ use ottla_model::{BrokerId, Offset};
 use ottla_partition::BrokenRules;
 use ottla_storage::env::Faults;
 
+use super::registration::replaced_disk_story;
 use crate::invariants::Violation;
 use crate::script::{Script, Step};
 use crate::world::WorldConfig;
@@ -18,48 +19,26 @@ fn fails(step: Step) -> String {
 }
 
 /// The last ISR member comes back with one of its two disks replaced, that which held the log, and restarts twice more.
-fn replaced_disk_story(seed: u64, rules: BrokenRules, controller_rules: ControllerRules) -> Step {
+fn one_replaced_disk_story(seed: u64, rules: BrokenRules, controller_rules: ControllerRules) -> Step {
     let config =
         WorldConfig { min_isr: 1, log_dirs: 2, partitions: 2, rules, controller_rules, ..WorldConfig::small() };
-    let mut script = Script::new(seed, config)?;
-    script.write(10)?;
-    let (leader, followers) = (script.leader()?, script.followers()?);
-    let directory = script.replica(leader)?.directory;
-    for follower in &followers {
-        script.kill(*follower);
-        script.wait_fenced(*follower)?;
-    }
-    script.world.replace_disks(leader, Some(directory));
-    script.wait_fenced(leader)?;
-    (1..=3).for_each(|id| script.start(id));
-    for life in ["with a new disk", "after a restart", "after another"] {
-        script.run_ms(SETTLES_MS)?;
-        let state = script.state()?;
-        if state.has_leader() {
-            return Err(Violation(format!("b{} leads {life}: {state:?}", state.leader.0)));
-        }
-        script.kill(leader);
-        script.wait_fenced(leader)?;
-        script.start(leader);
-    }
-    script.run_ms(SETTLES_MS)?;
-    for follower in followers {
-        assert_eq!(script.end_of(follower)?, Offset(20), "what the others hold stays");
-    }
-    Ok(())
+    replaced_disk_story(seed, config, |script| {
+        let leader = script.leader()?;
+        Ok(Some(script.replica(leader)?.directory))
+    })
 }
 
 #[test]
 fn scenario_33_one_of_several_disks_is_replaced() {
     ottla_test_support::each_seed(0..5, |seed| {
-        replaced_disk_story(seed, BrokenRules::default(), ControllerRules::default())
+        one_replaced_disk_story(seed, BrokenRules::default(), ControllerRules::default())
             .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     });
     let rules = BrokenRules { lost_log_starts_over: true, ..BrokenRules::default() };
-    let what = fails(replaced_disk_story(0, rules, ControllerRules::default()));
+    let what = fails(one_replaced_disk_story(0, rules, ControllerRules::default()));
     assert!(what.contains("in the place of one that is lost"), "{what}");
     let controller_rules = ControllerRules { lost_log_may_lead: true, ..ControllerRules::default() };
-    let what = fails(replaced_disk_story(0, BrokenRules::default(), controller_rules));
+    let what = fails(one_replaced_disk_story(0, BrokenRules::default(), controller_rules));
     assert!(what.contains("in the place of one that is lost"), "{what}");
 }
 

@@ -14,14 +14,25 @@ const SETTLES_MS: u64 = 3_000;
 /// The last ISR member comes back with an empty disk, and restarts once more.
 fn empty_disk_story(seed: u64, controller_rules: ControllerRules) -> Step {
     let config = WorldConfig { min_isr: 1, controller_rules, ..WorldConfig::small() };
+    replaced_disk_story(seed, config, |_| Ok(None))
+}
+
+/// The last ISR member comes back with an empty disk in the place of `replaced` (none: of all), and restarts twice more. It
+/// never leads, and the others keep what they hold.
+pub(super) fn replaced_disk_story(
+    seed: u64,
+    config: WorldConfig,
+    replaced: impl FnOnce(&mut Script) -> Result<Option<usize>, Violation>,
+) -> Step {
     let mut script = Script::new(seed, config)?;
     script.write(10)?;
     let (leader, followers) = (script.leader()?, script.followers()?);
+    let replaced = replaced(&mut script)?;
     for follower in &followers {
         script.kill(*follower);
         script.wait_fenced(*follower)?;
     }
-    script.world.replace_disks(leader, None);
+    script.world.replace_disks(leader, replaced);
     script.wait_fenced(leader)?;
     (1..=3).for_each(|id| script.start(id));
     for life in ["with an empty disk", "after a restart", "after another"] {

@@ -68,7 +68,7 @@ impl Shard {
             return Effects { answers: vec![(id, Answer::Failed(refusal(error, false)))], ..Effects::default() };
         }
         let is_guarded =
-            self.may_write(topics, &request) && (self.log_refuses.is_some() || self.writes_whole_group(&request));
+            self.writes_whole_group(&request) || (self.log_refuses.is_some() && self.may_write(topics, &request));
         let before = request.group().filter(|_| is_guarded).map(|group| self.before(group));
         let effects = self.dispatch(now, topics, id, request);
         match (before, self.refusal_of(&effects.batches)) {

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - Requests are handled in the order of their arrival, each before the next is looked at: an append is done when
-//!   [`dispatch`] returns. Answers leave in the same order; later requests are read while earlier answers wait.
+//!   [`dispatch`] returns. Answers leave in the same order; later requests are read while earlier answers wait, except
+//!   where an earlier write is not done: a request sees what its own connection wrote before.
 //! - What one connection can hold is bounded: requests without an answer by [`PENDING_MAX`], responses in memory by
 //!   [`RESPONSE_BYTES_MAX`], a frame under way by what has arrived of it and by the broker's budget. At a bound the task stops reading, nothing is dropped.
 //! - Before the broker has registered only ApiVersions is answered, which lets a coordinator that dials recognise the
@@ -184,7 +185,7 @@ pub struct Connection {
     permit: Option<OwnedSemaphorePermit>,
     permit_wait: Wait<Option<OwnedSemaphorePermit>>,
     gate_wait: Wait<()>,
-    /// A frame that came before the gate opened.
+    /// A frame that came before the gate opened, or that waits for earlier writes of this connection.
     held: Option<BytesMut>,
     pending: VecDeque<Pending>,
     /// Memory of the ready responses in `pending`.
@@ -317,6 +318,11 @@ impl Connection {
             self.gate_wait = None;
         }
         if let Some(frame) = self.held.take() {
+            if self.waits_for_writes(&frame) {
+                // `resolve` has polled what it waits for.
+                self.held = Some(frame);
+                return Ok(Poll::Pending);
+            }
             self.handle(frame)?;
             return Ok(Poll::Ready(()));
         }
@@ -325,8 +331,12 @@ impl Connection {
             let Some(frame) = self.reader.next_frame()? else { break };
             self.permit = None;
             self.arrived_at_check = 0;
-            self.handle(frame)?;
             handled = true;
+            if self.waits_for_writes(&frame) {
+                self.held = Some(frame);
+                break;
+            }
+            self.handle(frame)?;
         }
         if handled {
             return Ok(Poll::Ready(()));
@@ -381,12 +391,19 @@ impl Connection {
         Poll::Ready(())
     }
 
+    /// Whether a request has to see the effects of writes that this connection asked for before and that are not done.
+    fn waits_for_writes(&self, frame: &BytesMut) -> bool {
+        let next = api_of(frame);
+        let mut unfinished = self.pending.iter().filter(|pending| matches!(pending.outcome, Outcome::Waiting(_)));
+        unfinished.any(|pending| pending.api.is_some_and(|earlier| waits_for(next, earlier)))
+    }
+
     fn handle(&mut self, frame: BytesMut) -> Result<(), End> {
         if self.broker.is_none() {
             self.broker = self.shared.gate.broker();
         }
         let arrived = Instant::now();
-        let api = frame.first_chunk().and_then(|key| Api::from_key(i16::from_be_bytes(*key)));
+        let api = api_of(&frame);
         let answer = match &self.broker {
             Some(broker) => dispatch(broker, &self.context, frame),
             None => match before_registration(&self.shared.gate.identity, &frame) {
@@ -441,6 +458,37 @@ impl Drop for Connection {
         let waiting = i64::try_from(self.pending.len()).unwrap_or(i64::MAX);
         self.shared.pending.fetch_sub(waiting, Ordering::AcqRel);
     }
+}
+
+fn api_of(frame: &BytesMut) -> Option<Api> {
+    frame.first_chunk().and_then(|key| Api::from_key(i16::from_be_bytes(*key)))
+}
+
+/// Whether a request must wait until an earlier request of its connection is done. Kafka handles one request of a
+/// connection at a time. Here only writes are waited for, and a Produce does not wait for a Produce: producers pipeline.
+fn waits_for(next: Option<Api>, earlier: Api) -> bool {
+    match (earlier, next) {
+        (_, Some(Api::ApiVersions)) | (Api::Produce, Some(Api::Produce)) => false,
+        _ => is_write(earlier),
+    }
+}
+
+fn is_write(api: Api) -> bool {
+    matches!(
+        api,
+        Api::Produce
+            | Api::OffsetCommit
+            | Api::OffsetDelete
+            | Api::DeleteRecords
+            | Api::DeleteGroups
+            | Api::CreateTopics
+            | Api::DeleteTopics
+            | Api::CreatePartitions
+            | Api::AlterConfigs
+            | Api::IncrementalAlterConfigs
+            | Api::AlterReplicaLogDirs
+            | Api::UnregisterBroker
+    )
 }
 
 /// What is answered before the broker has registered: ApiVersions, and what must be refused anyway.

@@ -60,6 +60,71 @@ async fn end_after(bytes: &[u8]) -> End {
     ended(task).await
 }
 
+/// A commit is seen by the OffsetFetch behind it, an acknowledged append by ListOffsets; producers still pipeline.
+#[test]
+fn requests_wait_for_the_writes_of_their_own_connection() {
+    for (earlier, next) in [
+        (Api::OffsetCommit, Api::OffsetFetch),
+        (Api::Produce, Api::ListOffsets),
+        (Api::Produce, Api::Fetch),
+        (Api::DeleteRecords, Api::ListOffsets),
+        (Api::CreateTopics, Api::Metadata),
+        (Api::IncrementalAlterConfigs, Api::DescribeConfigs),
+        (Api::OffsetCommit, Api::Produce),
+    ] {
+        assert!(waits_for(Some(next), earlier), "{next:?} after {earlier:?}");
+    }
+    assert!(waits_for(None, Api::Produce), "what is not known here is refused in its turn");
+    for (earlier, next) in [
+        (Api::Produce, Api::Produce),
+        (Api::Fetch, Api::OffsetCommit),
+        (Api::JoinGroup, Api::Heartbeat),
+        (Api::ListOffsets, Api::Produce),
+        (Api::Produce, Api::ApiVersions),
+    ] {
+        assert!(!waits_for(Some(next), earlier), "{next:?} after {earlier:?}");
+    }
+}
+
+fn frame_of(api: Api) -> BytesMut {
+    BytesMut::from(&(api as i16).to_be_bytes()[..])
+}
+
+#[tokio::test]
+async fn a_read_is_held_until_the_write_before_it_is_done() {
+    let (_client, server) = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address: SocketAddr = listener.local_addr().expect("bound");
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (client.expect("connected"), accepted.expect("accepted"))
+    };
+    let context = RequestContext {
+        listener: ListenerName::new("TEST"),
+        is_inter_broker_listener: false,
+        principal: Principal::Anonymous,
+        peer: server.1,
+        connection_id: 0,
+    };
+    let mut connection = Connection::new(server.0, context, shared());
+    let (done, wait) = tokio::sync::oneshot::channel::<()>();
+    let future = Box::pin(async move {
+        let _ = wait.await;
+        Response::default()
+    });
+    let pending = Pending { api: Some(Api::OffsetCommit), arrived: Instant::now(), outcome: Outcome::Waiting(future) };
+    connection.pending.push_back(pending);
+    connection.shared.pending.fetch_add(1, Ordering::AcqRel);
+    assert!(connection.waits_for_writes(&frame_of(Api::OffsetFetch)));
+    assert!(!connection.waits_for_writes(&frame_of(Api::ApiVersions)));
+    done.send(()).expect("it waits");
+    poll_fn(|context| {
+        connection.resolve(context);
+        if connection.pending.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    assert!(!connection.waits_for_writes(&frame_of(Api::OffsetFetch)));
+}
+
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order_however_they_are_cut() {
     let mut wire = Vec::new();

@@ -589,6 +589,13 @@ impl TestBroker {
     pub fn fetch(&self, request: &FetchRequest) -> FetchResponse<Bytes> {
         self.begin_fetch(CLIENT, request).fetched()
     }
+
+    /// The response to a fetch of a version that names topics, which old clients send.
+    pub fn fetch_at_version(&self, version: i16, request: &FetchRequest) -> FetchResponse<Bytes> {
+        let frame = fetch::encode_request(version, 7, None, request);
+        let response = self.ask(CLIENT, handlers::fetch::handle, version, &frame).frame();
+        fetch::decode_response(version, &response).expect("a fetch response").1
+    }
 }
 
 impl Drop for TestBroker {

@@ -72,6 +72,24 @@ fn a_topic_keeps_batches_in_its_own_packing() {
 }
 
 #[test]
+fn clients_that_cannot_read_zstd_are_told_so() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    cluster.quorum.create_topic("t", topic_id(1), 1, &[1], &[("compression.type", "zstd")]);
+    let now = clock::wall().0;
+    let sent = batch(&[now], b"a", Compression::None);
+    assert_eq!(broker.produce(TopicRef::Id(topic_id(1)), 0, &sent, -1, NEVER_MS).error, ErrorCode::None);
+    let mut request = fetch_of(topic_id(1), vec![wanted(0, 0)]);
+    request.topics[0].topic = TopicRef::Name("t".to_owned());
+    let refused = broker.fetch_at_version(9, &request);
+    assert_eq!(only(&refused).error, ErrorCode::UnsupportedCompressionType);
+    assert!(only(&refused).records.as_ref().is_none_or(Bytes::is_empty));
+    let read = broker.fetch_at_version(10, &request);
+    assert_eq!(only(&read).error, ErrorCode::None);
+    assert!(only(&read).records.as_ref().is_some_and(|records| !records.is_empty()));
+}
+
+#[test]
 fn the_leaders_clock_may_stamp_the_records() {
     let cluster = Cluster::new(&[]);
     let broker = cluster.start(1);

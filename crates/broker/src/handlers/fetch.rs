@@ -25,11 +25,16 @@ use crate::fetch_session::{
     Entry, FINAL_EPOCH, FetchLimits, FetchPartition, FetchResult, FetchSession, FetchTerms, Fetcher, INITIAL_EPOCH,
     ParkedRoom, SessionId, Slots, next_epoch,
 };
+use crate::partition::FetchRead;
 use crate::partition::waiters::Wakes;
 use crate::request::RequestContext;
 use crate::request::leader_hint::{LeaderHints, names_leader};
 use crate::response::{Answer, RecordSlice, Response};
 
+/// The first version whose clients read zstd.
+const ZSTD_FROM: i16 = 10;
+/// The first version whose clients know KAFKA_STORAGE_ERROR.
+const STORAGE_ERROR_FROM: i16 = 6;
 /// The first version with topic ids.
 const TOPIC_IDS_FROM: i16 = 13;
 
@@ -80,6 +85,25 @@ enum FirstLook {
     Answered(Response),
     /// It has to wait for something to happen. A session's fetch needs no room: there is one of each session.
     Parks(Option<ParkedRoom>),
+}
+
+/// Whether a topic keeps its records as zstd, which Kafka decides by its configuration.
+fn stores_zstd(broker: &Broker, topic: &TopicRef) -> bool {
+    const KEY: &str = "compression.type";
+    let TopicRef::Name(name) = topic else { return false };
+    let layers = broker.replicas.live_config().layers();
+    let image = broker.metadata.current();
+    let overrides = image.topic_overrides(name);
+    let value = overrides.get(KEY).or_else(|| layers.config.topic_defaults.get(KEY));
+    value.is_some_and(|value| value.trim().eq_ignore_ascii_case("zstd"))
+}
+
+/// The error as clients of a version know it: those before KAFKA_STORAGE_ERROR look for another leader, as they should.
+fn known_error(version: i16, error: ErrorCode) -> ErrorCode {
+    match error {
+        ErrorCode::KafkaStorageError if version < STORAGE_ERROR_FROM => ErrorCode::NotLeaderOrFollower,
+        error => error,
+    }
 }
 
 fn size(bytes: i32) -> usize {
@@ -241,7 +265,11 @@ impl OpenFetch {
         let image = names_any.then(|| broker.metadata.current());
         let mut hints = image.as_deref().map(|image| LeaderHints::new(image, &self.listener));
         let is_read_committed = self.terms.read_committed;
-        for entry in entries {
+        let version = self.header.api_version;
+        for mut entry in entries {
+            if version < ZSTD_FROM && stores_zstd(broker, &entry.topic) {
+                entry.read = FetchRead::error(ErrorCode::UnsupportedCompressionType);
+            }
             let current_leader = hints
                 .as_mut()
                 .filter(|_| names_leader(entry.read.error))
@@ -249,7 +277,7 @@ impl OpenFetch {
             let read = entry.read;
             let partition = FetchPartitionResponse {
                 partition: entry.partition,
-                error: read.error,
+                error: known_error(version, read.error),
                 high_watermark: read.high_watermark,
                 last_stable_offset: read.last_stable,
                 log_start_offset: read.log_start,
@@ -307,5 +335,17 @@ impl Future for ParkedFetch {
                 return Poll::Ready(response);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_clients_look_for_another_leader_when_a_disk_fails() {
+        assert_eq!(known_error(5, ErrorCode::KafkaStorageError), ErrorCode::NotLeaderOrFollower);
+        assert_eq!(known_error(6, ErrorCode::KafkaStorageError), ErrorCode::KafkaStorageError);
+        assert_eq!(known_error(4, ErrorCode::OffsetOutOfRange), ErrorCode::OffsetOutOfRange);
     }
 }

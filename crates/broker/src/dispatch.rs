@@ -1,21 +1,39 @@
-//! From a frame to the handler of its API.
+//! From a frame to the handler of its API: the broker as the [`Service`] of its connections.
 
 use std::sync::Arc;
 
 use bytes::{Buf as _, BytesMut};
+use ottla_network::{Answer, RequestContext, Service};
 use ottla_protocol::{Api, FrameError, bounds, frame};
 
 use crate::broker::Broker;
-use crate::handlers;
-use crate::request::RequestContext;
-use crate::response::Answer;
+use crate::handlers::{self, api_versions};
+use crate::identity::Identity;
 
-/// Handles one frame (without its length prefix). Synchronous: what can be done at once (an append) is done when this returns,
-/// in the order of the frames of a connection; what has to wait is the answer's future.
-pub fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut) -> Answer {
+impl Service for Broker {
+    type Identity = Identity;
+
+    fn handle(self: &Arc<Self>, context: &RequestContext, frame: BytesMut) -> Answer {
+        dispatch(self, context, frame)
+    }
+
+    /// Before the broker has registered, ApiVersions is answered, by which a coordinator that dials recognises the
+    /// incarnation, and what must be refused anyway.
+    fn handle_early(identity: &Identity, frame: &BytesMut) -> Option<Answer> {
+        match frame::parse_header(frame) {
+            Ok((header, body_start)) if header.api() == Some(Api::ApiVersions) => {
+                Some(api_versions::answer(identity, &header, frame.get(body_start..).unwrap_or_default()))
+            }
+            Ok(_) => None,
+            Err(error) => Some(refuse(identity, &error)),
+        }
+    }
+}
+
+fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut) -> Answer {
     let (header, body_start) = match frame::parse_header(&frame) {
         Ok(parsed) => parsed,
-        Err(error) => return refuse(broker, &error),
+        Err(error) => return refuse(&broker.identity, &error),
     };
     let Some(api) = header.api() else {
         return Answer::close("an API that is not served");
@@ -24,7 +42,7 @@ pub fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: Bytes
     if let Err(error) = bounds::check_size(api, header.api_version, frame.len()) {
         return Answer::close(error);
     }
-    broker.telemetry.received(api);
+    broker.telemetry.network.received(api);
     let handle = match api {
         Api::Produce => handlers::produce::handle,
         Api::Fetch => handlers::fetch::handle,
@@ -73,9 +91,63 @@ pub fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: Bytes
 }
 
 /// Only ApiVersions of an unknown version has an answer: its sender cannot know yet what this broker speaks.
-fn refuse(broker: &Arc<Broker>, error: &FrameError) -> Answer {
+fn refuse(identity: &Identity, error: &FrameError) -> Answer {
     match error.answerable() {
-        Some(header) => handlers::api_versions::unsupported_version(&broker.identity, header),
+        Some(header) => api_versions::unsupported_version(identity, header),
         None => Answer::close(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_model::{BrokerId, ErrorCode, IncarnationId};
+    use ottla_network::Part;
+    use ottla_protocol::messages::api_versions::ApiVersionsResponse;
+
+    use super::*;
+
+    fn early(frame: &[u8]) -> Option<Answer> {
+        Broker::handle_early(&Identity::new(IncarnationId([7; 16]), BrokerId(1)), &BytesMut::from(frame))
+    }
+
+    #[test]
+    fn headers_that_cannot_be_served_end_the_connection() {
+        let frame = |key: i16, version: i16, rest: &[u8]| {
+            let mut frame = key.to_be_bytes().to_vec();
+            frame.extend(version.to_be_bytes());
+            frame.extend(1i32.to_be_bytes());
+            frame.extend(rest);
+            frame
+        };
+        let no_client = (-1i16).to_be_bytes();
+        for bytes in [
+            frame(9_999, 0, &no_client),
+            frame(-1, 0, &no_client),
+            frame(0, 100, &no_client),
+            frame(0, 2, &no_client),
+            frame(3, -1, &no_client),
+            frame(18, 0, &(-7530i16).to_be_bytes()),
+            frame(18, 0, &100i16.to_be_bytes()),
+            frame(18, 0, &[]),
+        ] {
+            assert!(matches!(early(&bytes), Some(Answer::Close(_))), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
+        let mut unknown = ApiVersionsResponse::encode_request(4, 5, Some("future")).to_vec();
+        unknown[6..8].copy_from_slice(&77i16.to_be_bytes());
+        let Some(Answer::Ready(response)) = early(&unknown[4..]) else { panic!("no answer") };
+        let [Part::Bytes(bytes)] = response.parts.as_slice() else { panic!("{} parts", response.parts.len()) };
+        let (id, said) = ApiVersionsResponse::decode(0, &bytes[4..]).expect("version 0");
+        assert_eq!((id, said.error), (5, ErrorCode::UnsupportedVersion));
+        assert_eq!(said.apis.len(), 1);
+    }
+
+    #[test]
+    fn other_requests_wait_for_the_registration() {
+        let metadata = [0, 3, 0, 1, 0, 0, 0, 9, 255, 255, 0, 0, 0, 0];
+        assert!(early(&metadata).is_none());
     }
 }

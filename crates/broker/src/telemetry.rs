@@ -3,56 +3,19 @@
 pub mod http;
 pub mod logging;
 
-use std::time::Duration;
+use std::sync::Arc;
 
-pub use ottla_metrics::{Counter, Description, Gauge, Histogram, Registry};
-use ottla_protocol::Api;
+pub use ottla_metrics::{Counter, Description, Gauge, Registry};
+use ottla_network::NetworkMetrics;
 
 use crate::group_host::metrics::GroupMetrics;
 use crate::log_cleaner::metrics::CleanerMetrics;
-
-/// API keys end below this; a test holds it.
-const API_KEYS: usize = 96;
-
-/// One metric for each API that is served, found by the API's key without a search.
-#[derive(Debug)]
-struct ByApi<T> {
-    metrics: Vec<T>,
-    /// The place in `metrics` of each API key.
-    places: [Option<u8>; API_KEYS],
-}
-
-impl<T> ByApi<T> {
-    fn new(make: impl FnOnce(&[&str]) -> Vec<T>) -> Self {
-        let names: Vec<String> = Api::ALL.iter().map(ToString::to_string).collect();
-        let metrics = make(&names.iter().map(String::as_str).collect::<Vec<_>>());
-        let mut places = [None; API_KEYS];
-        for (place, api) in (0..).zip(Api::ALL) {
-            if let Some(slot) = usize::try_from(api.key()).ok().and_then(|key| places.get_mut(key)) {
-                *slot = Some(place);
-            }
-        }
-        Self { metrics, places }
-    }
-
-    fn get(&self, api: Api) -> Option<&T> {
-        let place = (*self.places.get(usize::try_from(api.key()).ok()?)?)?;
-        self.metrics.get(usize::from(place))
-    }
-}
 
 /// The metrics of a broker.
 #[derive(Debug)]
 pub struct Telemetry {
     registry: Registry,
-    requests: ByApi<Counter>,
-    request_durations: ByApi<Histogram>,
-    pub connections_accepted: Counter,
-    pub connections_refused: Counter,
-    pub connections_open: Gauge,
-    pub connections_broken: Counter,
-    pub bytes_received: Counter,
-    pub bytes_sent: Counter,
+    pub network: Arc<NetworkMetrics>,
     pub records_bytes_in: Counter,
     pub records_bytes_out: Counter,
     pub batches_in: Counter,
@@ -73,21 +36,8 @@ pub struct Telemetry {
 impl Default for Telemetry {
     fn default() -> Self {
         let registry = Registry::new("ottla_broker");
-        let by_api = |name, help| ByApi::new(|apis| registry.counters_by(name, help, "api", apis));
-        let durations = |name, help| ByApi::new(|apis| registry.durations_by(name, help, "api", apis));
         Self {
-            requests: by_api("requests_total", "Requests received"),
-            request_durations: durations(
-                "request_seconds",
-                "Time from a request's last byte until its response is complete, in seconds",
-            ),
-            connections_accepted: registry.counter("connections_accepted_total", "Connections accepted"),
-            connections_refused: registry.counter("connections_refused_total", "Connections refused by a limit"),
-            connections_open: registry.gauge("connections_open", "Connections open now"),
-            connections_broken: registry
-                .counter("connections_broken_total", "Connections closed because of what the client sent"),
-            bytes_received: registry.counter("bytes_received_total", "Bytes read from clients and other brokers"),
-            bytes_sent: registry.counter("bytes_sent_total", "Bytes written to clients and other brokers"),
+            network: Arc::new(NetworkMetrics::new(&registry)),
             records_bytes_in: registry
                 .counter("records_bytes_in_total", "Bytes of record batches appended for producers"),
             records_bytes_out: registry.counter("records_bytes_out_total", "Bytes of record batches sent in fetches"),
@@ -115,20 +65,6 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
-    /// A request arrived.
-    pub fn received(&self, api: Api) {
-        if let Some(requests) = self.requests.get(api) {
-            requests.add(1);
-        }
-    }
-
-    /// The response to a request is complete, `took` after the request arrived.
-    pub fn answered(&self, api: Api, took: Duration) {
-        if let Some(durations) = self.request_durations.get(api) {
-            durations.observe(took);
-        }
-    }
-
     /// Prometheus' text form. O(metrics) and O(groups), never O(partitions).
     pub fn render(&self) -> String {
         self.registry.render()
@@ -137,25 +73,5 @@ impl Telemetry {
     /// Every metric of a broker, for `docs/metrics.md`.
     pub fn descriptions(&self) -> Vec<Description> {
         self.registry.descriptions()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_api_is_counted_and_timed() {
-        let telemetry = Telemetry::default();
-        for &api in Api::ALL {
-            telemetry.received(api);
-            telemetry.answered(api, Duration::from_micros(300));
-        }
-        let page = telemetry.render();
-        for api in Api::ALL {
-            assert!(page.contains(&format!("ottla_broker_requests_total{{api=\"{api}\"}} 1\n")), "{api}: {page}");
-            let bucket = format!("ottla_broker_request_seconds_bucket{{api=\"{api}\",le=\"0.0005\"}} 1\n");
-            assert!(page.contains(&bucket), "{api}: {page}");
-        }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_metadata::{Delta, Image};
+use ottla_metrics::RateLimit;
 use ottla_model::{BrokerId, Revision};
 use ottla_rpc::{CallError, ClusterClient, WatchStream, WatchUpdate};
 use tokio::runtime::Handle;
@@ -15,7 +16,6 @@ use tokio::sync::Notify;
 use crate::metadata_cache::MetadataCache;
 use crate::replica_manager::ReplicaManager;
 use crate::telemetry::Telemetry;
-use crate::telemetry::logging::RateLimit;
 
 /// How long one attempt to find a coordinator to watch may take; they go on for ever.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,9 +1,11 @@
 //! The metrics of a process: counters, gauges and histograms in one registry, which shows them to Prometheus and
-//! describes them for `docs/metrics.md`.
+//! describes them for `docs/metrics.md`; and [`RateLimit`], which bounds the log lines of one kind.
 //!
 //! A metric is made once, when the process starts, and is a cheap handle: to count costs one relaxed add, to time a
 //! request two. A page costs a step for each metric, never for each partition, and takes no lock that the data path
 //! takes.
+
+mod rate_limit;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +15,8 @@ use std::time::Duration;
 use prometheus::core::{AtomicI64, AtomicU64, Collector, Desc, GenericCounter, GenericGauge};
 use prometheus::proto::MetricFamily;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, TextEncoder};
+
+pub use rate_limit::RateLimit;
 
 /// Upper bounds of the histograms of durations, in seconds: from a page-cache append to a stall that people notice.
 /// Four bounds per factor of ten; more would cost memory and lines for each API.

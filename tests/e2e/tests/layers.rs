@@ -28,6 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("rpc", &["model", "metadata"]),
     ("client", &["model", "protocol"]),
     ("config", &["model"]),
+    ("network", &["model", "protocol", "metrics", "storage"]),
     // Layer 3: binaries.
     ("coordinator", &["model", "metrics", "metadata", "consensus", "quorum-node", "rpc", "config"]),
     (
@@ -43,6 +44,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "transaction-coordinator",
             "storage",
             "partition",
+            "network",
             "rpc",
             "client",
             "config",

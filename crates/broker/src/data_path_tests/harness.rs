@@ -19,6 +19,7 @@ use ottla_model::{
     PartitionEpoch, PartitionId, ProducerEpoch, ProducerId, Revision, TimestampMs, TopicId, TopicIdPartition,
     TopicName,
 };
+use ottla_network::{AcceptOptions, ConnectionLimits, ConnectionShared, Limits};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{
@@ -32,11 +33,9 @@ use tokio::sync::watch;
 
 use crate::auto_creation::AutoCreation;
 use crate::broker::Broker;
-use crate::connection::ConnectionShared;
 use crate::group_host::offsets_topic::OffsetsTopic;
 use crate::handlers;
 use crate::identity::Identity;
-use crate::listener::{self, AcceptOptions, Population};
 use crate::log_dirs::opening::OpeningProgress;
 use crate::metadata_cache::MetadataCache;
 use crate::partition::Partition;
@@ -396,21 +395,17 @@ impl Cluster {
         let opened = replicas.open_logs(&OpeningProgress::default()).expect("the logs open");
         let shared = Arc::new(ConnectionShared::new(
             identity.clone(),
-            telemetry.clone(),
+            telemetry.network.clone(),
             config.socket_request_max_bytes,
             1 << 28,
             None,
         ));
-        let bound = listener::bind(&ListenerName::new(INTERNAL), "127.0.0.1", 0, true, 50).expect("a free port");
+        let bound = ottla_network::bind(&ListenerName::new(INTERNAL), "127.0.0.1", 0, true, 50).expect("a free port");
         let port = bound.address.port();
-        let options = AcceptOptions {
-            connections_max: 100,
-            connections_per_ip_max: 100,
-            send_buffer_bytes: None,
-            receive_buffer_bytes: None,
-        };
+        let options = AcceptOptions { send_buffer_bytes: None, receive_buffer_bytes: None };
+        let limits = Arc::new(ConnectionLimits::new(|_| Limits { total: 100, per_ip: 100 }));
         let (stop, stopped) = watch::channel(false);
-        runtime.spawn(listener::accept(bound, shared.clone(), Arc::new(Population::default()), options, stopped));
+        runtime.spawn(ottla_network::accept(bound, shared.clone(), limits, options, stopped));
 
         let registration = BrokerRegistration {
             id: BrokerId(id),

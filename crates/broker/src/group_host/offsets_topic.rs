@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use ottla_config::{GroupsConfig, OffsetsReplication};
 use ottla_metadata::controller::{CreateTopics, NewTopic};
+use ottla_metrics::RateLimit;
 use ottla_model::ErrorCode;
 use parking_lot::Mutex;
 
 use super::OFFSETS_TOPIC;
 use crate::broker::Broker;
-use crate::telemetry::logging::RateLimit;
 
 /// After it the creation may be tried again.
 const TIMEOUT: Duration = Duration::from_secs(10);

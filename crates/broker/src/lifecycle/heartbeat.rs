@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_metadata::controller::Beat;
+use ottla_metrics::RateLimit;
 use ottla_model::{BrokerEpoch, Revision};
 use ottla_rpc::{ClusterClient, HeartbeatStream};
 use tokio::sync::Notify;
@@ -15,7 +16,6 @@ use super::registration::{self, Application};
 use crate::identity::Identity;
 use crate::metadata_cache::MetadataCache;
 use crate::telemetry::Telemetry;
-use crate::telemetry::logging::RateLimit;
 
 /// A broken stream is opened again within this.
 const REOPEN_PAUSE: Duration = Duration::from_millis(20);

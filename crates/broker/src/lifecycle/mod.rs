@@ -25,6 +25,7 @@ use ottla_config::{BrokerConfig, HostPort};
 use ottla_metadata::Image;
 use ottla_metadata::controller::{CreateTopics, NewTopic, Registered};
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, ListenerName};
+use ottla_network::{AcceptOptions, BindError, BoundListener, ConnectionLimits, ConnectionShared, Limits};
 use ottla_rpc::{CallError, ClusterClient, ports};
 use ottla_storage::RealEnv;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -33,10 +34,8 @@ use tokio::task::JoinSet;
 
 use crate::auto_creation::AutoCreation;
 use crate::broker::Broker;
-use crate::connection::ConnectionShared;
 use crate::group_host::offsets_topic::OffsetsTopic;
 use crate::identity::Identity;
-use crate::listener::{self, AcceptOptions, BindError, BoundListener, Population};
 use crate::live_config::LiveConfig;
 use crate::metadata_cache::MetadataCache;
 use crate::quorum_handle::QuorumHandle;
@@ -149,7 +148,7 @@ struct Parts {
     client: ClusterClient,
     quorum: Arc<dyn QuorumHandle>,
     replicas: Arc<ReplicaManager>,
-    connections: Arc<ConnectionShared>,
+    connections: Arc<ConnectionShared<Broker>>,
     data: Handle,
 }
 
@@ -188,7 +187,7 @@ async fn live(
         .map_or(FRAME_BUDGET_BYTES, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let connections = Arc::new(ConnectionShared::new(
         Arc::clone(&identity),
-        Arc::clone(&telemetry),
+        Arc::clone(&telemetry.network),
         config.socket_request_max_bytes,
         budget,
         Some(config.connections_max_idle),
@@ -230,10 +229,11 @@ async fn bind(config: &BrokerConfig) -> Result<Vec<BoundListener>, RunError> {
         let backlog = config.socket_listen_backlog_size;
         let retry = ports::Retry::new(listener.port);
         loop {
-            match listener::bind(&listener.name, &listener.host, listener.port, is_inter_broker, backlog) {
+            match ottla_network::bind(&listener.name, &listener.host, listener.port, is_inter_broker, backlog) {
                 Err(BindError::InUse { .. }) if retry.wait().await => {}
-                result => {
-                    bound.push(result?);
+                Err(error) => return Err(error.held_by(ports::holder(listener.port)).into()),
+                Ok(listener) => {
+                    bound.push(listener);
                     break;
                 }
             }
@@ -264,22 +264,25 @@ async fn serve_http(
 fn start_accepting(
     config: &BrokerConfig,
     bound: Vec<BoundListener>,
-    connections: &Arc<ConnectionShared>,
+    connections: &Arc<ConnectionShared<Broker>>,
     live: &Arc<LiveConfig>,
     data: &Handle,
 ) -> (watch::Sender<bool>, JoinSet<()>) {
     let (stop, stopped) = watch::channel(false);
-    let population = Arc::new(Population::following(Arc::clone(live)));
+    let live = Arc::clone(live);
+    let limits = Arc::new(ConnectionLimits::new(move |ip| {
+        let config = live.current();
+        let own = config.max_connections_per_ip_overrides.get(&ip).copied();
+        Limits { total: config.max_connections, per_ip: own.unwrap_or(config.max_connections_per_ip) }
+    }));
     let options = AcceptOptions {
-        connections_max: config.max_connections,
-        connections_per_ip_max: config.max_connections_per_ip,
         send_buffer_bytes: config.socket_send_buffer_bytes,
         receive_buffer_bytes: config.socket_receive_buffer_bytes,
     };
     let mut tasks = JoinSet::new();
     for listener in bound {
-        let accept =
-            listener::accept(listener, Arc::clone(connections), Arc::clone(&population), options, stopped.clone());
+        let (connections, limits) = (Arc::clone(connections), Arc::clone(&limits));
+        let accept = ottla_network::accept(listener, connections, limits, options, stopped.clone());
         tasks.spawn_on(
             async move {
                 if let Err(error) = accept.await {

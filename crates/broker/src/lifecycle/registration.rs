@@ -8,12 +8,12 @@ use ottla_config::BrokerConfig;
 use ottla_metadata::Endpoint;
 use ottla_metadata::controller::{Register, Registered};
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, ListenerName, Revision};
+use ottla_network::BoundListener;
 use ottla_rpc::{ClusterClient, WatchUpdate};
 use tokio::time::Instant;
 
 use super::RunError;
 use crate::identity::Identity;
-use crate::listener::BoundListener;
 
 /// How long one attempt may take; they go on for ever.
 const ATTEMPT: Duration = Duration::from_secs(5);

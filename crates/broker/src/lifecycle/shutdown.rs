@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use ottla_metadata::controller::ControlledShutdown;
 use ottla_model::ErrorCode;
+use ottla_network::ConnectionShared;
 use ottla_rpc::ClusterClient;
 use tokio::time::Instant;
 
-use crate::connection::ConnectionShared;
+use crate::broker::Broker;
 use crate::identity::Identity;
 
 /// For moving leaders away. A thousand leaderships take a fraction of it; what has not moved by then has nowhere to go.
@@ -56,7 +57,7 @@ pub async fn move_leaderships(client: &ClusterClient, identity: &Identity) {
 }
 
 /// Lets the connections answer what they have read; says how many answers were left.
-pub async fn drain(connections: &ConnectionShared) -> i64 {
+pub async fn drain(connections: &ConnectionShared<Broker>) -> i64 {
     connections.drain();
     let deadline = Instant::now() + DRAIN_MAX;
     while connections.pending() > 0 && Instant::now() < deadline {

@@ -2,7 +2,6 @@
 //! and the model's types on the wire.
 
 pub mod admin;
-pub mod context;
 pub mod group;
 pub mod leader_hint;
 #[cfg(test)]
@@ -10,4 +9,4 @@ pub mod test_image;
 pub mod topology;
 pub mod wire;
 
-pub use context::{Principal, RequestContext};
+pub use ottla_network::{Principal, RequestContext};

@@ -2,17 +2,15 @@
 //!
 //! Invariants:
 //! - Requests are handled in the order of their arrival, each before the next is looked at: an append is done when
-//!   [`dispatch`] returns. Answers leave in the same order; later requests are read while earlier answers wait, except
-//!   where an earlier write is not done: a request sees what its own connection wrote before.
+//!   [`Service::handle`] returns. Answers leave in the same order; later requests are read while earlier answers wait,
+//!   except where an earlier write is not done: a request sees what its own connection wrote before.
 //! - What one connection can hold is bounded: requests without an answer by [`PENDING_MAX`], responses in memory by
 //!   [`RESPONSE_BYTES_MAX`], a frame under way by what has arrived of it and by the broker's budget. At a bound the task stops reading, nothing is dropped.
-//! - Before the broker has registered only ApiVersions is answered, which lets a coordinator that dials recognise the
-//!   incarnation; everything else waits.
+//! - Before the gate has opened (the broker has registered) only what [`Service::handle_early`] takes is answered;
+//!   everything else waits.
 
-mod frame_reader;
-mod response_writer;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -25,21 +23,18 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, BytesMut};
 use ottla_model::ListenerName;
-use ottla_protocol::{Api, FrameError, frame};
+use ottla_protocol::{Api, FrameError};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::broker::Broker;
-use crate::dispatch::dispatch;
-use crate::handlers::api_versions;
-use crate::identity::Identity;
-use crate::request::RequestContext;
+use crate::context::RequestContext;
+use crate::frame_reader::FrameReader;
+use crate::metrics::NetworkMetrics;
 use crate::response::{Answer, Response};
-use crate::telemetry::Telemetry;
-use frame_reader::FrameReader;
-use response_writer::ResponseWriter;
+use crate::response_writer::ResponseWriter;
+use crate::service::Service;
 
 /// Requests of one connection that have no answer yet. Kafka's producers keep 5 under way, librdkafka up to 1,000,000; beyond this
 /// many the answers are what a client should wait for.
@@ -57,9 +52,9 @@ const GRANTED_BYTES_PER_CHECK_MIN: usize = 1024 * 1024;
 const BUDGET_UNIT_BYTES: usize = 1024;
 
 /// What all connections of a broker share.
-pub struct ConnectionShared {
-    pub gate: Gate,
-    pub telemetry: Arc<Telemetry>,
+pub struct ConnectionShared<S: Service> {
+    pub gate: Gate<S>,
+    pub metrics: Arc<NetworkMetrics>,
     pub frame_bytes_max: usize,
     /// `connections.max.idle.ms`; none: never.
     pub idle_timeout: Option<Duration>,
@@ -70,11 +65,11 @@ pub struct ConnectionShared {
     pending: AtomicI64,
 }
 
-impl ConnectionShared {
+impl<S: Service> ConnectionShared<S> {
     /// `budget_bytes` bounds the large frames of all connections that are being read.
     pub fn new(
-        identity: Arc<Identity>,
-        telemetry: Arc<Telemetry>,
+        identity: Arc<S::Identity>,
+        metrics: Arc<NetworkMetrics>,
         frame_bytes_max: usize,
         budget_bytes: usize,
         idle_timeout: Option<Duration>,
@@ -82,7 +77,7 @@ impl ConnectionShared {
         let units = (budget_bytes / BUDGET_UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         Self {
             gate: Gate::new(identity),
-            telemetry,
+            metrics,
             frame_bytes_max,
             idle_timeout,
             budget: Arc::new(Semaphore::new(units)),
@@ -108,28 +103,28 @@ impl ConnectionShared {
 }
 
 /// Closed until the broker has registered and its image has reached the registration.
-pub struct Gate {
-    pub identity: Arc<Identity>,
-    broker: watch::Sender<Option<Arc<Broker>>>,
+pub struct Gate<S: Service> {
+    pub identity: Arc<S::Identity>,
+    service: watch::Sender<Option<Arc<S>>>,
 }
 
-impl Gate {
-    fn new(identity: Arc<Identity>) -> Self {
-        Self { identity, broker: watch::channel(None).0 }
+impl<S: Service> Gate<S> {
+    fn new(identity: Arc<S::Identity>) -> Self {
+        Self { identity, service: watch::channel(None).0 }
     }
 
-    pub fn open(&self, broker: Arc<Broker>) {
-        self.broker.send_replace(Some(broker));
+    pub fn open(&self, service: Arc<S>) {
+        self.service.send_replace(Some(service));
     }
 
-    fn broker(&self) -> Option<Arc<Broker>> {
-        self.broker.borrow().clone()
+    fn service(&self) -> Option<Arc<S>> {
+        self.service.borrow().clone()
     }
 
-    fn opened(&self) -> impl Future<Output = ()> + Send + 'static {
-        let mut broker = self.broker.subscribe();
+    fn opened(&self) -> impl Future<Output = ()> + Send + use<S> {
+        let mut service = self.service.subscribe();
         async move {
-            let _ = broker.wait_for(Option::is_some).await;
+            let _ = service.wait_for(Option::is_some).await;
         }
     }
 }
@@ -175,11 +170,11 @@ struct Pending {
     outcome: Outcome,
 }
 
-pub struct Connection {
+pub struct Connection<S: Service> {
     stream: TcpStream,
     context: RequestContext,
-    shared: Arc<ConnectionShared>,
-    broker: Option<Arc<Broker>>,
+    shared: Arc<ConnectionShared<S>>,
+    service: Option<Arc<S>>,
     reader: FrameReader,
     /// The broker's grant for the frame under way.
     permit: Option<OwnedSemaphorePermit>,
@@ -199,15 +194,15 @@ pub struct Connection {
     arrived_at_check: usize,
 }
 
-impl Connection {
-    pub fn new(stream: TcpStream, context: RequestContext, shared: Arc<ConnectionShared>) -> Self {
+impl<S: Service> Connection<S> {
+    pub fn new(stream: TcpStream, context: RequestContext, shared: Arc<ConnectionShared<S>>) -> Self {
         let mut checks = tokio::time::interval(CHECK_INTERVAL);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         checks.reset();
         Self {
             stream,
             context,
-            broker: shared.gate.broker(),
+            service: shared.gate.service(),
             reader: FrameReader::new(shared.frame_bytes_max),
             shared,
             permit: None,
@@ -245,7 +240,7 @@ impl Connection {
             let sent = self.writer.take_sent_bytes();
             if sent > 0 {
                 self.active = true;
-                self.shared.telemetry.bytes_sent.add(sent);
+                self.shared.metrics.bytes_sent.add(sent);
             }
             let answered = flushed && self.pending.is_empty();
             if answered && self.close_after_write {
@@ -290,7 +285,7 @@ impl Connection {
                 },
             };
             if let Some(api) = front.api {
-                self.shared.telemetry.answered(api, front.arrived.elapsed());
+                self.shared.metrics.answered(api, front.arrived.elapsed());
             }
             self.pending.pop_front();
             self.shared.pending.fetch_sub(1, Ordering::AcqRel);
@@ -364,7 +359,7 @@ impl Connection {
             Poll::Ready(Ok(0)) => Err(End::Closed),
             Poll::Ready(Ok(count)) => {
                 self.active = true;
-                self.shared.telemetry.bytes_received.add(count as u64);
+                self.shared.metrics.bytes_received.add(count as u64);
                 Ok(Poll::Ready(()))
             }
             Poll::Ready(Err(error)) => Err(End::Io(error)),
@@ -399,14 +394,14 @@ impl Connection {
     }
 
     fn handle(&mut self, frame: BytesMut) -> Result<(), End> {
-        if self.broker.is_none() {
-            self.broker = self.shared.gate.broker();
+        if self.service.is_none() {
+            self.service = self.shared.gate.service();
         }
         let arrived = Instant::now();
         let api = api_of(&frame);
-        let answer = match &self.broker {
-            Some(broker) => dispatch(broker, &self.context, frame),
-            None => match before_registration(&self.shared.gate.identity, &frame) {
+        let answer = match &self.service {
+            Some(service) => service.handle(&self.context, frame),
+            None => match S::handle_early(&self.shared.gate.identity, &frame) {
                 Some(answer) => answer,
                 None => {
                     self.held = Some(frame);
@@ -453,7 +448,7 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl<S: Service> Drop for Connection<S> {
     fn drop(&mut self) {
         let waiting = i64::try_from(self.pending.len()).unwrap_or(i64::MAX);
         self.shared.pending.fetch_sub(waiting, Ordering::AcqRel);
@@ -489,18 +484,4 @@ fn is_write(api: Api) -> bool {
             | Api::AlterReplicaLogDirs
             | Api::UnregisterBroker
     )
-}
-
-/// What is answered before the broker has registered: ApiVersions, and what must be refused anyway.
-fn before_registration(identity: &Identity, frame: &BytesMut) -> Option<Answer> {
-    match frame::parse_header(frame) {
-        Ok((header, body_start)) if header.api() == Some(Api::ApiVersions) => {
-            Some(api_versions::answer(identity, &header, frame.get(body_start..).unwrap_or_default()))
-        }
-        Ok(_) => None,
-        Err(error) => Some(match error.answerable() {
-            Some(header) => api_versions::unsupported_version(identity, header),
-            None => Answer::close(error),
-        }),
-    }
 }

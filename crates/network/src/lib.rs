@@ -1,0 +1,26 @@
+//! Kafka's connections: listening sockets, frames in, responses out. Generic over the [`Service`] that answers, so that
+//! a request costs no dynamic call.
+//!
+//! - [`listener`]: sockets that listen, and the task of each connection;
+//! - [`limits`]: how many connections there may be;
+//! - [`connection`]: one connection's requests and responses, in order;
+//! - [`response`]: what a service gives back;
+//! - [`metrics`]: what is counted.
+
+pub mod connection;
+pub mod context;
+mod frame_reader;
+pub mod limits;
+pub mod listener;
+pub mod metrics;
+pub mod response;
+mod response_writer;
+mod service;
+
+pub use connection::{Connection, ConnectionShared, End, Gate};
+pub use context::{Principal, RequestContext};
+pub use limits::{ConnectionLimits, Limits};
+pub use listener::{AcceptOptions, BindError, BoundListener, accept, bind};
+pub use metrics::NetworkMetrics;
+pub use response::{Answer, Part, RecordSlice, Response, SliceAccess};
+pub use service::Service;

@@ -1,0 +1,89 @@
+//! How many connections there may be, in all and from one address.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// The most connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// `max.connections`.
+    pub total: usize,
+    /// `max.connections.per.ip`, for the address that was asked for.
+    pub per_ip: usize,
+}
+
+/// Counts the connections by address, and refuses those above the limits.
+pub struct ConnectionLimits {
+    /// The limits for an address at this time: they may change while the broker runs.
+    limits: Box<dyn Fn(IpAddr) -> Limits + Send + Sync>,
+    connected: Mutex<Connected>,
+}
+
+#[derive(Default)]
+struct Connected {
+    total: usize,
+    by_ip: BTreeMap<IpAddr, usize>,
+}
+
+/// One connection's place; given back when dropped.
+pub(crate) struct ConnectionPermit {
+    limits: Arc<ConnectionLimits>,
+    ip: IpAddr,
+}
+
+impl ConnectionLimits {
+    pub fn new(limits: impl Fn(IpAddr) -> Limits + Send + Sync + 'static) -> Self {
+        Self { limits: Box::new(limits), connected: Mutex::default() }
+    }
+
+    pub(crate) fn enter(self: &Arc<Self>, ip: IpAddr) -> Result<ConnectionPermit, &'static str> {
+        let limits = (self.limits)(ip);
+        let mut connected = self.connected.lock();
+        if connected.total >= limits.total {
+            return Err("max.connections is reached");
+        }
+        let from_ip = connected.by_ip.entry(ip).or_insert(0);
+        if *from_ip >= limits.per_ip {
+            return Err("max.connections.per.ip is reached");
+        }
+        *from_ip += 1;
+        connected.total += 1;
+        Ok(ConnectionPermit { limits: Arc::clone(self), ip })
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        let mut connected = self.limits.connected.lock();
+        connected.total = connected.total.saturating_sub(1);
+        if let Some(count) = connected.by_ip.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                connected.by_ip.remove(&self.ip);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_by_address_and_given_back() {
+        let own: IpAddr = [10, 0, 0, 2].into();
+        let per_ip = move |ip| if ip == own { 2 } else { 1 };
+        let limits = Arc::new(ConnectionLimits::new(move |ip| Limits { total: 3, per_ip: per_ip(ip) }));
+        let other: IpAddr = [10, 0, 0, 3].into();
+        let first = limits.enter(other).ok();
+        assert!(first.is_some() && limits.enter(other).is_err());
+        let more: Vec<_> = (0..2).map(|_| limits.enter(own).ok()).collect();
+        assert!(more.iter().all(Option::is_some));
+        assert_eq!(limits.enter([10, 0, 0, 4].into()).err(), Some("max.connections is reached"));
+        drop(first);
+        assert!(limits.enter(other).is_ok());
+    }
+}

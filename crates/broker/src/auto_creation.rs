@@ -11,7 +11,7 @@ use ottla_model::{ErrorCode, TopicName};
 use parking_lot::Mutex;
 
 use crate::broker::Broker;
-use crate::group_host::OFFSETS_TOPIC;
+use crate::groups::OFFSETS_TOPIC;
 
 /// Names on their way to the quorum at once. Beyond it the next request for the name tries again: a client that asks for a
 /// million names creates them no faster than the quorum takes them.

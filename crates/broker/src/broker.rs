@@ -12,7 +12,7 @@ use ottla_config::BrokerConfig;
 use ottla_model::ClusterId;
 
 use crate::auto_creation::AutoCreation;
-use crate::group_host::offsets_topic::OffsetsTopic;
+use crate::groups::offsets_topic::OffsetsTopic;
 use crate::identity::Identity;
 use crate::metadata_cache::MetadataCache;
 use crate::quorum_handle::QuorumHandle;

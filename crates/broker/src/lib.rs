@@ -16,7 +16,7 @@ pub mod configs;
 pub mod dispatch;
 pub mod error_map;
 pub mod fetch_session;
-pub mod group_host;
+pub mod groups;
 pub mod handlers;
 pub mod identity;
 pub mod lifecycle;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub use ottla_metrics::{Counter, Description, Gauge, Registry};
 use ottla_network::NetworkMetrics;
 
-use crate::group_host::metrics::GroupMetrics;
+use crate::groups::metrics::GroupMetrics;
 use crate::log_cleaner::metrics::CleanerMetrics;
 
 /// The metrics of a broker.

@@ -1,11 +1,13 @@
 //! Consumer groups as a synchronous core: groups, members, assignments, committed offsets.
 //!
-//! A [`Shard`] is one partition of `__consumer_offsets` for as long as its broker leads that partition. Its host replays the
-//! partition's records into it ([`Shard::apply`]), then feeds it requests and the time; what comes out are [`Effects`]:
-//! records to append, and answers that may leave.
+//! An [`OffsetsPartition`](offsets_partition::OffsetsPartition) is one partition of `__consumer_offsets` on one broker. It
+//! loads the partition's log into a [`Shard`] when its broker becomes the leader, and drops the shard when it is no longer
+//! the leader. The shard is given requests and the time; what comes out are [`Effects`]: records to append, and answers
+//! that may leave.
 //!
+//! - [`offsets_partition`]: loading, serving and leaving, on the partition's log; what the broker and the simulation run.
 //! - [`request`], [`answer`]: what clients ask and are told, without wire types.
-//! - [`shard`]: the groups of one partition; batches in flight; answers that wait for the high watermark.
+//! - [`shard`]: the groups of one leadership; batches in flight; answers that wait for the high watermark.
 //! - [`group`]: classic groups and KIP-848 consumer groups, and the way from one to the other.
 //! - [`offsets`]: committed offsets and their expiry.
 //! - [`assignor`]: the assignors that run here (KIP-848).
@@ -22,6 +24,7 @@ pub mod config;
 pub mod effects;
 mod group;
 mod offsets;
+pub mod offsets_partition;
 pub mod record;
 pub mod request;
 pub mod shard;

@@ -21,7 +21,7 @@ use ottla_protocol::messages::TopicRef;
 
 use super::harness::{Asked, CLIENT, Cluster, TestBroker, batch, eventually, topic_id};
 use crate::broker::Broker;
-use crate::group_host::OFFSETS_TOPIC;
+use crate::groups::OFFSETS_TOPIC;
 use crate::handlers;
 use crate::request::RequestContext;
 use crate::response::Answer;

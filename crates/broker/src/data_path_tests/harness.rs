@@ -33,7 +33,7 @@ use tokio::sync::watch;
 
 use crate::auto_creation::AutoCreation;
 use crate::broker::Broker;
-use crate::group_host::offsets_topic::OffsetsTopic;
+use crate::groups::offsets_topic::OffsetsTopic;
 use crate::handlers;
 use crate::identity::Identity;
 use crate::log_dirs::opening::OpeningProgress;

@@ -15,7 +15,7 @@ use ottla_protocol::kafka_protocol::messages::{
 use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
-use crate::group_host::Asked;
+use crate::groups::PendingAnswer;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
 use crate::response::Answer;
@@ -38,8 +38,8 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         .map(|id| {
             let id = group::group_id(id);
             let asked = match id.as_str() {
-                "" => Asked::Answered(GroupAnswer::Failed(ErrorCode::InvalidGroupId)),
-                _ => group::ask(broker, &id, GroupRequest::ConsumerGroupDescribe(id.clone())),
+                "" => PendingAnswer::Ready(GroupAnswer::Failed(ErrorCode::InvalidGroupId)),
+                _ => group::submit(broker, &id, GroupRequest::ConsumerGroupDescribe(id.clone())),
             };
             (id, asked)
         })

@@ -52,7 +52,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
             .as_ref()
             .map(|owned| owned.iter().map(|one| (wire::topic_id(one.topic_id), numbers(&one.partitions))).collect()),
     };
-    let asked = group::ask(broker, &group_id, GroupRequest::ConsumerGroupHeartbeat(heartbeat));
+    let asked = group::submit(broker, &group_id, GroupRequest::ConsumerGroupHeartbeat(heartbeat));
     let patience = Some(broker.replicas.groups().commit_timeout());
     group::respond::<ConsumerGroupHeartbeatRequest>(header, asked, patience, response)
 }

@@ -26,7 +26,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         .map(group::group_id)
         .filter(|id| seen.insert(id.clone()))
         .map(|id| {
-            let asked = group::ask(broker, &id, GroupRequest::DeleteGroup(id.clone()));
+            let asked = group::submit(broker, &id, GroupRequest::DeleteGroup(id.clone()));
             (id, asked)
         })
         .collect();

@@ -25,14 +25,14 @@ use crate::request::wire::is_internal;
 use crate::response::{Answer, Response};
 
 /// One partition of the request, and what is known of it so far.
-struct Asked {
+struct PendingAnswer {
     number: PartitionId,
     started: Result<Arc<Partition>, ErrorCode>,
 }
 
 struct Deletion {
     header: RequestHeader,
-    topics: Vec<(TopicName, Vec<Asked>)>,
+    topics: Vec<(TopicName, Vec<PendingAnswer>)>,
     pending: Arc<PendingAcks>,
 }
 
@@ -70,7 +70,7 @@ fn begin(broker: &Broker, header: RequestHeader, request: DeleteRecordsRequest) 
             if let Err(error) = started {
                 pending.complete(place, error, &mut wakes);
             }
-            partitions.push(Asked { number, started });
+            partitions.push(PendingAnswer { number, started });
             place += 1;
         }
         topics.push((topic.name, partitions));

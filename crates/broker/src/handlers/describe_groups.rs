@@ -30,7 +30,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         .iter()
         .map(|id| {
             let id = group::group_id(id);
-            let asked = group::ask(broker, &id, GroupRequest::DescribeGroup(id.clone()));
+            let asked = group::submit(broker, &id, GroupRequest::DescribeGroup(id.clone()));
             (id, asked)
         })
         .collect();

@@ -16,7 +16,7 @@ use ottla_protocol::kafka_protocol::protocol::StrBytes;
 use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
-use crate::group_host::{OFFSETS_TOPIC, coordinator_partition};
+use crate::groups::{OFFSETS_TOPIC, coordinator_partition};
 use crate::request::RequestContext;
 use crate::request::{topology, wire};
 use crate::response::{Answer, Response};

@@ -26,7 +26,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         member: group::member_id(&request.member_id),
         instance: group::instance_id(request.group_instance_id.as_ref()),
     };
-    let asked = group::ask(broker, &group_id, GroupRequest::Heartbeat(heartbeat));
+    let asked = group::submit(broker, &group_id, GroupRequest::Heartbeat(heartbeat));
     let patience = Some(broker.replicas.groups().commit_timeout());
     group::respond::<HeartbeatRequest>(header, asked, patience, |answer| {
         let error = match answer {

@@ -50,7 +50,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         supports_skip_assignment: version >= SKIP_ASSIGNMENT_FROM,
         reason: request.reason.as_ref().map(group::owned),
     };
-    let asked = group::ask(broker, &group_id, GroupRequest::JoinGroup(join));
+    let asked = group::submit(broker, &group_id, GroupRequest::JoinGroup(join));
     let telemetry = Arc::clone(&broker.telemetry);
     group::respond::<JoinGroupRequest>(header, asked, None, move |answer| {
         if let GroupAnswer::JoinGroup(joined) = &answer

@@ -18,7 +18,7 @@ use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::offset_commit::{self, OffsetCommitTopic, TOPIC_IDS_FROM};
 
 use crate::broker::Broker;
-use crate::group_host::Asked;
+use crate::groups::PendingAnswer;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
 use crate::response::Answer;
@@ -59,7 +59,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         topics,
     };
     let groups = broker.replicas.groups();
-    let asked: Asked = groups.ask(&image, &group_id, GroupRequest::CommitOffsets(commit));
+    let asked: PendingAnswer = groups.submit(&image, &group_id, GroupRequest::CommitOffsets(commit));
     drop(image);
     let telemetry = Arc::clone(&broker.telemetry);
     group::respond::<WireRequest>(header, asked, Some(groups.commit_timeout()), move |answer| {

@@ -51,7 +51,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         .into_iter()
         .map(|one| {
             let (question, fetch) = question(&image, version, request.require_stable, one);
-            let asked = groups.ask(&image, &question.group, GroupRequest::FetchOffsets(fetch));
+            let asked = groups.submit(&image, &question.group, GroupRequest::FetchOffsets(fetch));
             (question, asked)
         })
         .collect();

@@ -10,7 +10,7 @@ use ottla_protocol::kafka_protocol::messages::{SyncGroupRequest, SyncGroupRespon
 use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
-use crate::group_host::Asked;
+use crate::groups::PendingAnswer;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
 use crate::response::Answer;
@@ -25,7 +25,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
     };
     let lacks_protocol = request.protocol_type.is_none() || request.protocol_name.is_none();
     let asked = if header.api_version >= PROTOCOL_FROM && lacks_protocol {
-        Asked::Answered(GroupAnswer::Failed(ErrorCode::InconsistentGroupProtocol))
+        PendingAnswer::Ready(GroupAnswer::Failed(ErrorCode::InconsistentGroupProtocol))
     } else {
         let group_id = group::group_id(&request.group_id);
         let sync = SyncGroup {
@@ -41,7 +41,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
                 .map(|one| (group::member_id(&one.member_id), one.assignment))
                 .collect(),
         };
-        group::ask(broker, &group_id, GroupRequest::SyncGroup(sync))
+        group::submit(broker, &group_id, GroupRequest::SyncGroup(sync))
     };
     group::respond::<SyncGroupRequest>(header, asked, None, |answer| match answer {
         GroupAnswer::SyncGroup(synced) => SyncGroupResponse::default()

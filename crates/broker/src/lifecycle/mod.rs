@@ -34,7 +34,7 @@ use tokio::task::JoinSet;
 
 use crate::auto_creation::AutoCreation;
 use crate::broker::Broker;
-use crate::group_host::offsets_topic::OffsetsTopic;
+use crate::groups::offsets_topic::OffsetsTopic;
 use crate::identity::Identity;
 use crate::live_config::LiveConfig;
 use crate::metadata_cache::MetadataCache;

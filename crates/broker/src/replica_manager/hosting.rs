@@ -10,7 +10,7 @@ use ottla_storage::{DiskFault, OpenError, RealEnv};
 
 use super::{DeltaState, Hosted, ReplicaManager};
 use crate::clock;
-use crate::group_host::OFFSETS_TOPIC;
+use crate::groups::OFFSETS_TOPIC;
 use crate::log_dirs::Log;
 use crate::log_dirs::{FoundLog, LogDir};
 use crate::log_io::Urgency;
@@ -245,7 +245,7 @@ impl ReplicaManager {
         let partition =
             Partition::new(topic.clone(), id, self.context.clone(), directory.clone(), settings, high_watermark);
         if topic.as_str() == OFFSETS_TOPIC {
-            self.groups.host(&partition);
+            self.groups.add(&partition);
         }
         partition
     }
@@ -318,7 +318,7 @@ impl ReplicaManager {
             } else {
                 self.counting_leaders(partition, end);
             }
-            self.groups.unhost(partition);
+            self.groups.remove(partition);
             self.telemetry.partitions.add(-1);
             self.context.cleaner.forget(partition.id());
             partition.directory().unplace();

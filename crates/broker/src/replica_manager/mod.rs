@@ -35,7 +35,7 @@ use tokio::sync::Notify;
 use crate::alter_partition::{AlterPartitionManager, Leaders};
 use crate::clock;
 use crate::fetch_session::{FetchSessionCache, FindPartition};
-use crate::group_host::GroupHost;
+use crate::groups::GroupCoordinators;
 use crate::identity::Identity;
 use crate::live_config::LiveConfig;
 use crate::log_cleaner::LogCleaner;
@@ -75,7 +75,7 @@ pub struct ReplicaManager {
     fetchers: Fetchers,
     sessions: FetchSessionCache,
     producer_ids: Arc<ProducerIds>,
-    groups: GroupHost,
+    groups: GroupCoordinators,
     hosted: ArcSwap<Hosted>,
     /// One delta at a time.
     delta_state: Mutex<DeltaState>,
@@ -176,7 +176,7 @@ impl ReplicaManager {
             fetchers: Fetchers::new(fetcher_config, identity.clone(), metadata.clone(), data.clone()),
             sessions: FetchSessionCache::new(config.max_incremental_fetch_session_cache_slots),
             producer_ids: ProducerIds::new(quorum.clone()),
-            groups: GroupHost::new(&config, &identity, telemetry.clone(), &data),
+            groups: GroupCoordinators::new(&config, &identity, telemetry.clone(), &data),
             config,
             identity,
             metadata,
@@ -271,7 +271,7 @@ impl ReplicaManager {
     }
 
     /// The groups of the partitions of `__consumer_offsets` that are here.
-    pub fn groups(&self) -> &GroupHost {
+    pub fn groups(&self) -> &GroupCoordinators {
         &self.groups
     }
 

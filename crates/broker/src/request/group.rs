@@ -14,7 +14,7 @@ use ottla_protocol::messages::TopicRef;
 
 use super::wire;
 use crate::broker::Broker;
-use crate::group_host::Asked;
+use crate::groups::PendingAnswer;
 use crate::request::RequestContext;
 use crate::response::{Answer, Response};
 
@@ -53,19 +53,19 @@ pub fn fresh_id() -> String {
 }
 
 /// Asks the group's coordinator, which has to be this broker.
-pub fn ask(broker: &Arc<Broker>, group: &GroupId, request: GroupRequest) -> Asked {
-    broker.replicas.groups().ask(&broker.metadata.peek(), group, request)
+pub fn submit(broker: &Arc<Broker>, group: &GroupId, request: GroupRequest) -> PendingAnswer {
+    broker.replicas.groups().submit(&broker.metadata.peek(), group, request)
 }
 
 /// One group's answer as its API has it. `patience`: how long the answer may wait for replicas; none where it waits for members.
 pub fn respond<R: Request>(
     header: RequestHeader,
-    asked: Asked,
+    asked: PendingAnswer,
     patience: Option<Duration>,
     make: impl FnOnce(GroupAnswer) -> R::Response + Send + 'static,
 ) -> Answer {
     match asked {
-        Asked::Answered(answer) => Answer::encode::<R>(&header, &make(answer)),
+        PendingAnswer::Ready(answer) => Answer::encode::<R>(&header, &make(answer)),
         waiting => Answer::later(async move {
             let answer = match patience {
                 Some(patience) => waiting.answer_within(patience).await,
@@ -79,14 +79,14 @@ pub fn respond<R: Request>(
 /// The answers of several groups, in the order in which they were asked.
 pub fn respond_all<R: Request, T: Send + 'static>(
     header: RequestHeader,
-    asked: Vec<(T, Asked)>,
+    asked: Vec<(T, PendingAnswer)>,
     patience: Duration,
     make: impl FnOnce(Vec<(T, GroupAnswer)>) -> R::Response + Send + 'static,
 ) -> Answer {
-    if asked.iter().all(|(_, asked)| matches!(asked, Asked::Answered(_))) {
+    if asked.iter().all(|(_, asked)| matches!(asked, PendingAnswer::Ready(_))) {
         let answers = asked.into_iter().filter_map(|(of, asked)| match asked {
-            Asked::Answered(answer) => Some((of, answer)),
-            Asked::Waiting(_) => None,
+            PendingAnswer::Ready(answer) => Some((of, answer)),
+            PendingAnswer::Waiting(_) => None,
         });
         return Answer::encode::<R>(&header, &make(answers.collect()));
     }

@@ -1,34 +1,33 @@
-//! A broker as far as groups are concerned: it hosts the shards of the partitions that it believes to lead.
+//! A broker as far as groups are concerned: the partitions of `__consumer_offsets` with their groups, as the service runs
+//! them, and the state that the service would hold around them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
+use ottla_group_coordinator::offsets_partition::{Loader, OffsetsPartition, Waiter};
 use ottla_group_coordinator::request::FetchOffsets;
-use ottla_group_coordinator::{GroupConfig, RequestId, Shard};
+use ottla_model::MonotonicMs;
 
-/// Who waits for an answer.
+/// The client that waits for an answer.
 #[derive(Clone, Debug)]
-pub struct Waiter {
+pub struct Caller {
     pub client: u32,
     pub call: u64,
-    /// What an answer is held against.
+    /// The request, which the invariants compare with its answer.
     pub fetch: Option<FetchOffsets>,
     pub commit: Option<u64>,
 }
 
-#[derive(Debug)]
-pub struct Hosted {
-    pub epoch: i32,
-    pub shard: Shard,
-    /// Requests are let in.
-    pub is_loaded: bool,
-    pub waiting: BTreeMap<RequestId, Waiter>,
+impl Waiter for Caller {
+    fn is_gone(&self) -> bool {
+        false
+    }
 }
 
-impl Hosted {
-    pub fn new(epoch: i32, config: Arc<GroupConfig>) -> Self {
-        Self { epoch, shard: Shard::new(config), is_loaded: false, waiting: BTreeMap::new() }
-    }
+/// What a broker knows of a partition that it leads, or believes to lead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leadership {
+    pub epoch: i32,
+    pub high_watermark: i64,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +35,18 @@ pub struct Broker {
     /// Grows with every start.
     pub life: u32,
     pub is_running: bool,
-    /// By partition.
-    pub shards: BTreeMap<i32, Hosted>,
-    pub next_request: u64,
+    /// By partition, like everything below.
+    pub partitions: BTreeMap<i32, OffsetsPartition<Caller>>,
+    pub leads: BTreeMap<i32, Leadership>,
+    /// When each partition is ticked.
+    pub timers: BTreeMap<i32, MonotonicMs>,
+    /// Logs that are being read, by partition and leader epoch.
+    pub loaders: BTreeMap<(i32, i32), Loader>,
+}
+
+impl Broker {
+    /// The process ends.
+    pub fn stop(&mut self) {
+        *self = Self { life: self.life + 1, ..Self::default() };
+    }
 }

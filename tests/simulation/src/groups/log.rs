@@ -6,8 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
+use ottla_group_coordinator::Batch;
 use ottla_group_coordinator::effects::RawRecord;
-use ottla_model::{ErrorCode, TimestampMs};
+use ottla_model::{ErrorCode, LeaderEpoch, Offset};
+use ottla_protocol::record_batch::patch_offset_and_epoch;
 
 const MIN_ISR: usize = 2;
 
@@ -15,8 +18,9 @@ const MIN_ISR: usize = 2;
 pub struct StoredBatch {
     pub epoch: i32,
     pub base: i64,
-    pub timestamp: TimestampMs,
     pub records: Vec<RawRecord>,
+    /// As the log holds it.
+    bytes: Bytes,
 }
 
 impl StoredBatch {
@@ -73,22 +77,26 @@ impl Partition {
     }
 
     /// Appends to the broker's own log; returns the end after it. One that is no longer the leader, and does not know, can do that too.
-    pub fn append(
-        &mut self,
-        broker: i32,
-        epoch: i32,
-        timestamp: TimestampMs,
-        records: Vec<RawRecord>,
-    ) -> Result<i64, ErrorCode> {
+    pub fn append(&mut self, broker: i32, epoch: i32, batch: &Batch) -> Result<i64, ErrorCode> {
         if let Some(error) = self.refusal(broker, epoch) {
             return Err(error);
         }
         let base = self.end_of(broker);
-        let copy = self.copies.entry(broker).or_default();
-        let batch = Arc::new(StoredBatch { epoch, base, timestamp, records });
+        let mut bytes = batch.encode().map_err(|_| ErrorCode::UnknownServerError)?;
+        patch_offset_and_epoch(&mut bytes, Offset(base), LeaderEpoch(epoch));
+        let batch = Arc::new(StoredBatch { epoch, base, records: batch.records.clone(), bytes: bytes.freeze() });
         let end = batch.end();
-        copy.push(batch);
+        self.copies.entry(broker).or_default().push(batch);
         Ok(end)
+    }
+
+    /// Up to `batches` batches of the broker's log that end after `from`; none at its end.
+    pub fn read(&self, broker: i32, from: i64, batches: usize) -> Option<Bytes> {
+        let mut bytes = BytesMut::new();
+        for batch in self.copy(broker).iter().filter(|batch| batch.end() > from).take(batches) {
+            bytes.extend_from_slice(&batch.bytes);
+        }
+        (!bytes.is_empty()).then(|| bytes.freeze())
     }
 
     /// The follower takes over the leader's log, and is in the ISR.

@@ -2,10 +2,11 @@
 
 mod faults;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ottla_group_coordinator::GroupConfig;
+use ottla_group_coordinator::offsets_partition::BrokenRules;
 use ottla_model::{GroupId, InstanceId, MemberId};
 
 use faults::{FAULTS, Fault};
@@ -14,6 +15,7 @@ use super::admin::Admin;
 use super::classic_member::ClassicMember;
 use super::client::Behaviour;
 use super::consumer_member::ConsumerMember;
+use super::topics::Tp;
 use super::world::{Kind, World};
 use crate::clock::SimTime;
 use crate::invariants::Violation;
@@ -26,6 +28,9 @@ const FAULTS_SECS: (u64, u64) = (10, 40);
 const SETTLING_MS: u64 = 60_000;
 /// And does nothing but heartbeats for so long.
 const CALM_MS: u64 = 8_000;
+/// Once faults have stopped, a partition that live members of a group subscribe to is not without a reader for longer: sessions
+/// and rebalances end within a few seconds each, a log that could not be read is read again within ten.
+const UNREAD_MAX_MS: u64 = 30_000;
 
 const BROKERS: i32 = 3;
 
@@ -81,10 +86,16 @@ struct GroupPlan {
 }
 
 pub fn run(seed: u64, prints: bool) -> Report {
+    run_with(seed, BrokenRules::default(), prints)
+}
+
+/// As [`run`], with rules switched off.
+pub fn run_with(seed: u64, rules: BrokenRules, prints: bool) -> Report {
     let mut random = Random::new(seed ^ 0x6A09_E667_F3BC_C908);
     let config = draw_config(&mut random);
     let partitions = i32::try_from(random.between(1, 2)).unwrap_or(1);
     let mut world = World::new(seed, BROKERS, partitions, config, prints);
+    world.rules = rules;
     let result = Run::new(&mut world, &mut random).all();
     Report {
         seed,
@@ -214,8 +225,10 @@ impl<'a> Run<'a> {
     fn settle(&mut self) -> Result<(), Violation> {
         let end = self.world.now.plus_ms(SETTLING_MS);
         let mut settled: Option<(SimTime, Generations)> = None;
+        let mut unread = BTreeMap::new();
         loop {
             self.world.run_for_ms(250)?;
+            self.check_unread(&mut unread)?;
             let (now, generations) = (self.world.now, self.generations());
             let unsettled = self.unsettled();
             match &settled {
@@ -232,6 +245,40 @@ impl<'a> Run<'a> {
                 return Err(Violation(format!("{} s after the last fault {what}", SETTLING_MS / 1_000)));
             }
         }
+    }
+
+    /// Which partitions have had no reader since when, and that none of them has had none for too long.
+    fn check_unread(&self, since: &mut BTreeMap<(GroupId, Tp), SimTime>) -> Result<(), Violation> {
+        let now = self.world.now;
+        let unread: BTreeSet<(GroupId, Tp)> = self
+            .groups
+            .iter()
+            .flat_map(|plan| {
+                let (wanted, owned) = self.wanted_and_owned(&plan.id);
+                wanted.into_iter().filter(move |tp| !owned.contains(tp)).map(|tp| (plan.id.clone(), tp))
+            })
+            .collect();
+        since.retain(|at, _| unread.contains(at));
+        for at in unread {
+            let begun = *since.entry(at.clone()).or_insert(now);
+            if now >= begun.plus_ms(UNREAD_MAX_MS) {
+                let (group, tp) = at;
+                return Err(Violation(format!(
+                    "{tp:?} of {group} is unread since {begun} though the group has members"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the live members of a group subscribe to, and what they own.
+    fn wanted_and_owned(&self, group: &GroupId) -> (BTreeSet<Tp>, BTreeSet<Tp>) {
+        let (mut wanted, mut owned) = (BTreeSet::new(), BTreeSet::new());
+        for client in self.world.clients.values().filter(|client| client.group() == group && client.is_member()) {
+            wanted.extend(self.world.subscription_of(client));
+            owned.extend(client.owned().into_iter().flatten().cloned());
+        }
+        (wanted, owned)
     }
 
     fn generations(&self) -> Generations {
@@ -256,22 +303,16 @@ impl<'a> Run<'a> {
                 if self.world.is_client_paused(*number) {
                     return Some(format!("client {number} stands still"));
                 }
-                let (is_stable, behaviour, member) = match &client.kind {
-                    Kind::Classic(member) => (member.is_stable(), &member.behaviour, &member.member),
-                    Kind::Consumer(member) => (member.is_stable(), &member.behaviour, &member.member),
+                let (is_stable, member) = match &client.kind {
+                    Kind::Classic(member) => (member.is_stable(), &member.member),
+                    Kind::Consumer(member) => (member.is_stable(), &member.member),
                     Kind::Admin(_) | Kind::Script { .. } => continue,
                 };
                 if !is_stable {
                     return Some(format!("client {number} is not stable: {:?}", client.kind));
                 }
                 ids.insert(member.clone());
-                let reads_all = behaviour.regex.is_some() && matches!(client.kind, Kind::Consumer(_));
-                let all = self.world.topics.all_names();
-                wanted.extend(if reads_all {
-                    self.world.topics.partitions_of(&all)
-                } else {
-                    self.world.topics.partitions_of(&behaviour.topics)
-                });
+                wanted.extend(self.world.subscription_of(client));
                 for tp in client.owned().into_iter().flatten() {
                     if !owned.insert(tp.clone()) {
                         return Some(format!("{tp:?} of {id} has two owners"));

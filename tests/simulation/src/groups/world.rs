@@ -1,12 +1,13 @@
 //! Brokers, logs, members and the queue of what happens when.
 
 mod clients;
+mod coordinators;
 mod hosts;
-mod shards;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ottla_group_coordinator::offsets_partition::BrokenRules;
 use ottla_group_coordinator::{Answer, GroupConfig, Now, Request, partition_for};
 use ottla_model::{GroupId, MonotonicMs, TimestampMs};
 
@@ -104,6 +105,19 @@ pub(super) enum Event {
         client: u32,
         call: u64,
     },
+    /// A broker reads the next piece of a log.
+    Load {
+        broker: i32,
+        life: u32,
+        partition: i32,
+        epoch: i32,
+    },
+    TickPartition {
+        broker: i32,
+        life: u32,
+        partition: i32,
+        at: MonotonicMs,
+    },
     StartBroker(i32),
     ResumeBroker(i32),
     ResumeClient(u32),
@@ -122,11 +136,18 @@ pub struct Weather {
     pub replication_us: (u64, u64),
     /// From an election to a broker's hearing of it.
     pub image_lag_us: (u64, u64),
+    /// How long one piece of a log is read.
+    pub load_us: (u64, u64),
 }
 
 impl Weather {
-    pub const CALM: Self =
-        Self { latency_us: (50, 500), lost_ppm: 0, replication_us: (200, 2_000), image_lag_us: (500, 20_000) };
+    pub const CALM: Self = Self {
+        latency_us: (50, 500),
+        lost_ppm: 0,
+        replication_us: (200, 2_000),
+        image_lag_us: (500, 20_000),
+        load_us: (50, 500),
+    };
 }
 
 pub struct World {
@@ -143,6 +164,10 @@ pub struct World {
     pub events: u64,
     /// Appends that are refused for no reason, this often in a million.
     pub refused_ppm: u32,
+    /// Reads of a log that fail, this often in a million.
+    pub unreadable_ppm: u32,
+    /// Rules that are switched off, to see that an invariant notices. Set it before time passes.
+    pub rules: BrokenRules,
     queue: BTreeMap<(SimTime, u64), Event>,
     next_event: u64,
     paused_brokers: BTreeMap<i32, Vec<Event>>,
@@ -171,6 +196,8 @@ impl World {
             random: Random::new(seed),
             events: 0,
             refused_ppm: 0,
+            unreadable_ppm: 0,
+            rules: BrokenRules::default(),
             queue: BTreeMap::new(),
             next_event: 0,
             paused_brokers: BTreeMap::new(),
@@ -208,6 +235,20 @@ impl World {
         let delay = self.random.between(0, 30_000);
         self.schedule_us(delay, Event::TickClient(id));
         id
+    }
+
+    /// The partitions that a member subscribes to, as the topics are now.
+    pub fn subscription_of(&self, client: &Client) -> BTreeSet<Tp> {
+        let (behaviour, knows_regex) = match &client.kind {
+            Kind::Classic(member) => (&member.behaviour, false),
+            Kind::Consumer(member) => (&member.behaviour, true),
+            Kind::Admin(_) | Kind::Script { .. } => return BTreeSet::new(),
+        };
+        if behaviour.regex.is_some() && knows_regex {
+            self.topics.partitions_of(&self.topics.all_names())
+        } else {
+            self.topics.partitions_of(&behaviour.topics)
+        }
     }
 
     pub fn partition_of(&self, group: &GroupId) -> i32 {
@@ -262,7 +303,11 @@ impl World {
 
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
         match &event {
-            Event::TickBroker(id) | Event::Learn { broker: id, .. } | Event::Arrive { broker: id, .. } => {
+            Event::TickBroker(id)
+            | Event::Learn { broker: id, .. }
+            | Event::Load { broker: id, .. }
+            | Event::TickPartition { broker: id, .. }
+            | Event::Arrive { broker: id, .. } => {
                 if let Some(backlog) = self.paused_brokers.get_mut(id) {
                     backlog.push(event);
                     return Ok(());
@@ -279,8 +324,11 @@ impl World {
         match event {
             Event::TickBroker(id) => {
                 self.schedule_us(TICK_MS * 1_000, Event::TickBroker(id));
-                self.tick_broker(id)
+                self.tick_broker(id);
+                Ok(())
             }
+            Event::Load { broker, life, partition, epoch } => self.load(broker, life, partition, epoch),
+            Event::TickPartition { broker, life, partition, at } => self.tick_partition(broker, life, partition, at),
             Event::TickClient(id) => {
                 self.schedule_us(TICK_MS * 1_000, Event::TickClient(id));
                 self.with_client(id, |kind, turn| match kind {

@@ -12,6 +12,7 @@ pub(super) enum Fault {
     MoveLeader,
     ShrinkIsr,
     RefuseAppends,
+    FailReads,
     CrashMember,
     PauseMember,
     LeaveMember,
@@ -26,6 +27,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::MoveLeader,
     Fault::ShrinkIsr,
     Fault::RefuseAppends,
+    Fault::FailReads,
     Fault::CrashMember,
     Fault::PauseMember,
     Fault::LeaveMember,
@@ -71,6 +73,7 @@ impl Run<'_> {
                         lost_ppm: u32::try_from(self.random.between(0, 100_000)).unwrap_or(0),
                         replication_us: (200, self.random.between(1_000, 800_000)),
                         image_lag_us: (500, self.random.between(1_000, 600_000)),
+                        load_us: (50, self.random.between(500, 300_000)),
                     }
                 };
                 let weather = self.world.weather;
@@ -102,6 +105,12 @@ impl Run<'_> {
                 self.world.refused_ppm = u32::try_from(self.random.below(150_000)).unwrap_or(0);
                 if self.random.percent(50) {
                     self.world.refused_ppm = 0;
+                }
+            }
+            (Fault::FailReads, _) => {
+                self.world.unreadable_ppm = u32::try_from(self.random.below(400_000)).unwrap_or(0);
+                if self.random.percent(50) {
+                    self.world.unreadable_ppm = 0;
                 }
             }
             (Fault::CrashMember, Some(id)) => {
@@ -141,6 +150,7 @@ impl Run<'_> {
         self.world.note(format_args!("faults are over"));
         self.world.weather = Weather::CALM;
         self.world.refused_ppm = 0;
+        self.world.unreadable_ppm = 0;
         for id in 1..=BROKERS {
             self.world.start_broker_after_ms(id, 0);
         }

@@ -7,9 +7,7 @@ impl World {
     pub fn kill_broker(&mut self, id: i32) {
         self.note(format_args!("b{id} is killed"));
         let Some(broker) = self.brokers.get_mut(&id) else { return };
-        broker.is_running = false;
-        broker.life += 1;
-        broker.shards.clear();
+        broker.stop();
         self.paused_brokers.remove(&id);
         // Its connections break: whoever waits there learns of it.
         let waiting: Vec<(u64, u32)> =

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
+use ottla_group_coordinator::offsets_partition::TimerChange;
 use ottla_model::{MonotonicMs, PartitionId};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::shard::HostedShard;
+use super::partition::GroupPartition;
 use crate::clock;
 
 /// Shared by all partitions.
@@ -16,21 +17,22 @@ pub(super) struct Timer(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    due: Mutex<BTreeMap<(MonotonicMs, PartitionId), Weak<HostedShard>>>,
-    /// The first deadline is another one.
+    due: Mutex<BTreeMap<(MonotonicMs, PartitionId), Weak<GroupPartition>>>,
+    /// The first deadline has changed.
     sooner: Notify,
 }
 
 impl Timer {
-    /// Ticks `shard` at `at`, instead of at `instead_of`.
-    pub fn set(&self, shard: &Arc<HostedShard>, at: MonotonicMs, instead_of: Option<MonotonicMs>) {
-        let partition = shard.number();
+    /// Changes when `partition` is ticked.
+    pub fn set(&self, partition: &Arc<GroupPartition>, change: TimerChange) {
+        let TimerChange { at, instead_of } = change;
+        let number = partition.number();
         let mut due = self.0.due.lock();
         if let Some(former) = instead_of {
-            due.remove(&(former, partition));
+            due.remove(&(former, number));
         }
         let is_first = due.keys().next().is_none_or(|(first, _)| at < *first);
-        due.insert((at, partition), Arc::downgrade(shard));
+        due.insert((at, number), Arc::downgrade(partition));
         drop(due);
         if is_first {
             self.0.sooner.notify_one();
@@ -62,9 +64,9 @@ impl Timer {
             let later = all.split_off(&(MonotonicMs(now.0 + 1), PartitionId(i32::MIN)));
             std::mem::replace(&mut *all, later)
         };
-        for ((at, _), shard) in due {
-            if let Some(shard) = shard.upgrade() {
-                shard.tick(at);
+        for partition in due.into_values() {
+            if let Some(partition) = partition.upgrade() {
+                partition.tick();
             }
         }
     }

@@ -1,0 +1,195 @@
+//! Group coordinators: the partitions of `__consumer_offsets` that this broker leads, each with its groups.
+//!
+//! - [`partition`]: one partition's groups behind one lock; `ottla_group_coordinator::offsets_partition` decides.
+//! - [`topics`]: what groups see of the cluster's topics.
+//! - [`metrics`]: the metrics of groups.
+//! - [`timer`]: one timer for all partitions; it sleeps while no group waits for a time.
+//! - [`config`]: the configuration of groups.
+//! - [`offsets_topic`]: the creation of `__consumer_offsets`.
+//! - [`load_permits`]: how many partitions are loaded at a time.
+//!
+//! Locks: group partition, then partition; a thread that holds a partition's lock never waits for a group partition.
+
+mod config;
+mod load_permits;
+pub mod metrics;
+pub mod offsets_topic;
+mod partition;
+mod timer;
+mod topics;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ottla_config::BrokerConfig;
+use ottla_group_coordinator::{Answer, GroupConfig, Request, partition_for};
+use ottla_metadata::{Delta, Image};
+use ottla_model::{ErrorCode, GroupId, PartitionId, TopicName};
+use parking_lot::RwLock;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::identity::Identity;
+use crate::partition::Partition;
+use crate::partition::waiters::Watcher;
+use crate::telemetry::Telemetry;
+use config::group_config;
+use load_permits::LoadPermits;
+use metrics::States;
+use partition::GroupPartition;
+use timer::Timer;
+use topics::ImageTopics;
+
+/// The topic that holds groups and their offsets.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// What all partitions share.
+struct Common {
+    config: ArcSwap<GroupConfig>,
+    /// Bytes of a log that are read at a time while loading.
+    load_buffer_bytes: usize,
+    load_permits: LoadPermits,
+    data: Handle,
+    topics: ArcSwap<ImageTopics>,
+    timer: Timer,
+    telemetry: Arc<Telemetry>,
+}
+
+pub struct GroupCoordinators {
+    common: Arc<Common>,
+    /// How long a request may wait for its records to be replicated.
+    commit_timeout: Duration,
+    /// The partitions with a replica here, whether this broker leads them or not.
+    partitions: RwLock<BTreeMap<PartitionId, Arc<GroupPartition>>>,
+}
+
+/// The answer to a request that was submitted.
+pub enum PendingAnswer {
+    Ready(Answer),
+    /// Ends without an answer only with the process.
+    Waiting(oneshot::Receiver<Answer>),
+}
+
+impl PendingAnswer {
+    /// The answer, however long it takes. The future may be dropped at any time.
+    pub async fn answer(self) -> Answer {
+        match self {
+            Self::Ready(answer) => answer,
+            Self::Waiting(receiver) => receiver.await.unwrap_or(Answer::Failed(ErrorCode::NotCoordinator)),
+        }
+    }
+
+    /// The answer, or after `timeout` the error that Kafka returns when records are not replicated in time.
+    pub async fn answer_within(self, timeout: Duration) -> Answer {
+        match self {
+            Self::Ready(answer) => answer,
+            waiting => tokio::time::timeout(timeout, waiting.answer())
+                .await
+                .unwrap_or(Answer::Failed(ErrorCode::CoordinatorNotAvailable)),
+        }
+    }
+}
+
+impl GroupCoordinators {
+    /// Without partitions. The timer runs on `data`, where the partitions are.
+    pub fn new(config: &BrokerConfig, identity: &Arc<Identity>, telemetry: Arc<Telemetry>, data: &Handle) -> Self {
+        let timer = Timer::default();
+        data.spawn(timer.clone().run());
+        let common = Arc::new(Common {
+            config: ArcSwap::from_pointee(group_config(config, &Image::empty())),
+            load_buffer_bytes: config.groups.offsets_load_buffer_bytes,
+            load_permits: LoadPermits::default(),
+            data: data.clone(),
+            topics: ArcSwap::from_pointee(ImageTopics::new(Arc::clone(identity))),
+            timer,
+            telemetry,
+        });
+        Self { common, commit_timeout: config.groups.offsets_commit_timeout, partitions: RwLock::default() }
+    }
+
+    /// A partition of [`OFFSETS_TOPIC`] has a replica here. Its groups are loaded when this broker leads it.
+    pub fn add(&self, partition: &Arc<Partition>) {
+        let group_partition = GroupPartition::new(Arc::clone(&self.common), Arc::clone(partition));
+        let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&group_partition) as Arc<dyn Watcher>));
+        partition.watch(watcher);
+        // The partition of a deleted topic with the same number is closed by now, or will be.
+        self.partitions.write().insert(partition.id().partition, group_partition);
+    }
+
+    /// The partition has no replica here any more.
+    pub fn remove(&self, partition: &Arc<Partition>) {
+        let mut partitions = self.partitions.write();
+        let number = partition.id().partition;
+        if partitions.get(&number).is_some_and(|found| found.is_of(partition)) {
+            partitions.remove(&number);
+        }
+    }
+
+    /// How long a request may wait for its records to be replicated.
+    pub fn commit_timeout(&self) -> Duration {
+        self.commit_timeout
+    }
+
+    /// The configuration of the broker, or of groups, has changed.
+    pub fn configure(&self, config: &BrokerConfig, image: &Image) {
+        let config = Arc::new(group_config(config, image));
+        self.common.config.store(config);
+        for partition in self.all() {
+            partition.config_changed();
+        }
+    }
+
+    /// The groups see the topics of `image` from now on: each group compares them at its next heartbeat.
+    pub fn topics_changed(&self, image: &Arc<Image>, delta: &Delta) {
+        self.common.topics.store(Arc::new(self.common.topics.load().next(image, delta)));
+        if delta.topics_deleted.is_empty() {
+            return;
+        }
+        // The offsets of a topic that was deleted and created again in one step were committed for the deleted one.
+        let deleted: Arc<[TopicName]> = delta.topics_deleted.iter().map(|topic| topic.name.clone()).collect();
+        for partition in self.all() {
+            partition.topics_deleted(&deleted);
+        }
+    }
+
+    /// How many groups there are in each state. Goes through all of them.
+    pub fn states(&self) -> States {
+        let mut states = States::new();
+        self.all().iter().for_each(|partition| partition.count_states(&mut states));
+        states
+    }
+
+    /// Submits a request to the group's partition. The step is taken when this returns, in the order of the calls.
+    pub fn submit(&self, image: &Image, group: &GroupId, request: Request) -> PendingAnswer {
+        match self.partition_of(image, group) {
+            Some(partition) => partition.submit(request),
+            None => PendingAnswer::Ready(Answer::Failed(ErrorCode::NotCoordinator)),
+        }
+    }
+
+    /// Submits a request to every partition that this broker leads.
+    pub fn submit_all(&self, request: &Request) -> Vec<PendingAnswer> {
+        self.all()
+            .into_iter()
+            .filter(|partition| partition.leads())
+            .map(|partition| partition.submit(request.clone()))
+            .collect()
+    }
+
+    fn partition_of(&self, image: &Image, group: &GroupId) -> Option<Arc<GroupPartition>> {
+        let partition = coordinator_partition(image, group.as_str())?;
+        self.partitions.read().get(&partition).cloned()
+    }
+
+    fn all(&self) -> Vec<Arc<GroupPartition>> {
+        self.partitions.read().values().cloned().collect()
+    }
+}
+
+/// The partition of [`OFFSETS_TOPIC`] that a group belongs to; none before there is one.
+pub fn coordinator_partition(image: &Image, group: &str) -> Option<PartitionId> {
+    let partitions = i32::try_from(image.topic(OFFSETS_TOPIC)?.partition_count()).ok().filter(|count| *count > 0)?;
+    Some(PartitionId(partition_for(group, partitions)))
+}

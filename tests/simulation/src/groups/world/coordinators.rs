@@ -1,0 +1,337 @@
+//! Brokers as group coordinators: the inputs of their partitions, and what follows from them.
+
+use std::collections::btree_map::Entry;
+
+use ottla_group_coordinator::offsets_partition::{
+    Environment, Event as Told, GroupLog, LoadError, Loader, OffsetsPartition, Outputs, TimerChange,
+};
+use ottla_group_coordinator::{Answer, Batch, Request};
+use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset};
+
+use super::{Event, World};
+use crate::groups::broker::{Caller, Leadership};
+use crate::groups::client::error_of;
+use crate::groups::log::Partition;
+use crate::invariants::Violation;
+use crate::random::Random;
+
+/// What `max.message.bytes` of `__consumer_offsets` is.
+const MAX_MESSAGE_BYTES: usize = 1_048_588;
+
+/// The log of one partition on one broker, during one input.
+struct ReplicaLog<'a> {
+    broker: i32,
+    partition: &'a mut Partition,
+    leadership: Option<Leadership>,
+    /// The broker sees that the log would refuse an append; otherwise the refusal comes unforeseen.
+    foresees: bool,
+    refused_ppm: u32,
+    random: &'a mut Random,
+    /// What became of appends, for the trace.
+    appends: Vec<Result<i64, ErrorCode>>,
+}
+
+impl GroupLog for ReplicaLog<'_> {
+    fn leading_epoch(&self) -> LeaderEpoch {
+        self.leadership.map_or(LeaderEpoch::NONE, |leadership| LeaderEpoch(leadership.epoch))
+    }
+
+    fn high_watermark(&self) -> Offset {
+        Offset(self.leadership.map_or(0, |leadership| leadership.high_watermark))
+    }
+
+    fn end_if_empty(&self, _: LeaderEpoch) -> Option<Offset> {
+        (self.partition.end_of(self.broker) == 0).then_some(Offset::ZERO)
+    }
+
+    fn check_append(&self, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
+        self.partition.refusal(self.broker, epoch.0).filter(|_| self.foresees).map_or(Ok(()), Err)
+    }
+
+    fn append(&mut self, epoch: LeaderEpoch, batch: &Batch) -> Result<Offset, ErrorCode> {
+        let result = if self.random.happens(self.refused_ppm) {
+            Err(ErrorCode::NotEnoughReplicas)
+        } else {
+            self.partition.append(self.broker, epoch.0, batch)
+        };
+        self.appends.push(result);
+        result.map(Offset)
+    }
+}
+
+impl World {
+    /// Gives one of a broker's partitions an input, and carries out what follows.
+    fn input(
+        &mut self,
+        id: i32,
+        index: i32,
+        input: impl FnOnce(&mut OffsetsPartition<Caller>, &mut Environment<'_>) -> Outputs<Caller>,
+    ) -> Result<(), Violation> {
+        let now = self.clocks();
+        let foresees = self.random.percent(50);
+        let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.is_running) else { return Ok(()) };
+        let Some(partition) = usize::try_from(index).ok().and_then(|index| self.partitions.get_mut(index)) else {
+            return Ok(());
+        };
+        let leadership = broker.leads.get(&index).copied();
+        let core = match broker.partitions.entry(index) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(OffsetsPartition::new(self.config.clone(), self.rules)),
+        };
+        let mut log = ReplicaLog {
+            broker: id,
+            partition,
+            leadership,
+            foresees,
+            refused_ppm: self.refused_ppm,
+            random: &mut self.random,
+            appends: Vec::new(),
+        };
+        let outputs = input(core, &mut Environment { now, topics: &self.topics, log: &mut log });
+        let appends = log.appends;
+        for result in &appends {
+            match result {
+                Ok(end) => {
+                    self.trace.message(self.now, format_args!("b{id} appended to partition {index} up to {end}"))
+                }
+                Err(error) => {
+                    self.trace.line(self.now, format_args!("b{id} could not append to partition {index}: {error:?}"));
+                }
+            }
+        }
+        if appends.iter().any(Result::is_ok) {
+            self.replicate(index);
+        }
+        self.carry_out(id, index, outputs)
+    }
+
+    fn carry_out(&mut self, id: i32, index: i32, outputs: Outputs<Caller>) -> Result<(), Violation> {
+        let Outputs { events, answers, load, timer } = outputs;
+        for event in events {
+            match event {
+                Told::NobodyWaits => {
+                    return Err(Violation(format!("b{id} answered a request of partition {index} twice")));
+                }
+                Told::Forgotten(requests) => {
+                    return Err(Violation(format!("b{id} left partition {index} and forgot {requests} requests")));
+                }
+                Told::Loaded { unreadable, .. } if unreadable.count > 0 => {
+                    return Err(Violation(format!("b{id} cannot read records of partition {index}: {unreadable:?}")));
+                }
+                event => self.note(format_args!("b{id}, partition {index}: {event:?}")),
+            }
+        }
+        for (caller, answer) in answers {
+            self.answer(id, index, &caller, answer)?;
+        }
+        let Some(broker) = self.brokers.get_mut(&id) else { return Ok(()) };
+        let life = broker.life;
+        if let Some(epoch) = load {
+            broker.loaders.insert((index, epoch.0), Loader::new(self.config.clone(), MAX_MESSAGE_BYTES));
+            let delay = self.draw_us(self.weather.load_us);
+            self.schedule_us(delay, Event::Load { broker: id, life, partition: index, epoch: epoch.0 });
+        }
+        if let Some(TimerChange { at, .. }) = timer {
+            if let Some(broker) = self.brokers.get_mut(&id) {
+                broker.timers.insert(index, at);
+            }
+            let delay = (at.0 * 1_000).saturating_sub(self.now.0);
+            self.schedule_us(delay, Event::TickPartition { broker: id, life, partition: index, at });
+        }
+        Ok(())
+    }
+
+    /// The broker hears who leads the partition.
+    pub(super) fn learn(&mut self, id: i32, index: i32) -> Result<(), Violation> {
+        let Some(found) = self.partition(index) else { return Ok(()) };
+        let leads = found.leader == Some(id);
+        let leadership = Leadership { epoch: found.epoch, high_watermark: found.high_watermark() };
+        let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.is_running) else { return Ok(()) };
+        if leads {
+            broker.leads.insert(index, leadership);
+        } else {
+            broker.leads.remove(&index);
+        }
+        self.poll(id, index)
+    }
+
+    /// The role or the high watermark of a broker's partition may have changed.
+    fn poll(&mut self, id: i32, index: i32) -> Result<(), Violation> {
+        self.input(id, index, |core, environment| core.poll(environment))
+    }
+
+    /// The next piece of a log is read.
+    pub(super) fn load(&mut self, id: i32, life: u32, index: i32, epoch: i32) -> Result<(), Violation> {
+        let read_fails = self.random.happens(self.unreadable_ppm);
+        let batches = usize::try_from(self.random.between(1, 20)).unwrap_or(1);
+        let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.is_running && broker.life == life) else {
+            return Ok(());
+        };
+        let Some(mut loader) = broker.loaders.remove(&(index, epoch)) else { return Ok(()) };
+        let leads = broker.leads.get(&index).is_some_and(|leadership| leadership.epoch == epoch);
+        let Some(partition) = usize::try_from(index).ok().and_then(|index| self.partitions.get(index)) else {
+            return Ok(());
+        };
+        let from = loader.next().unwrap_or(Offset::ZERO);
+        let result = if !leads {
+            Err(LoadError::Refused(ErrorCode::NotLeaderOrFollower))
+        } else if read_fails {
+            Err(LoadError::Io { at: from, source: std::io::Error::other("the disk answers no more") })
+        } else if let Some(piece) = partition.read(id, from.0, batches) {
+            match loader.take(from, &piece) {
+                Ok(()) => {
+                    broker.loaders.insert((index, epoch), loader);
+                    let delay = self.draw_us(self.weather.load_us);
+                    self.schedule_us(delay, Event::Load { broker: id, life, partition: index, epoch });
+                    return Ok(());
+                }
+                Err(error) => return Err(Violation(format!("b{id} cannot load partition {index}: {error}"))),
+            }
+        } else {
+            Ok(loader.finish(Offset(partition.end_of(id))))
+        };
+        self.input(id, index, |core, environment| core.loaded(environment, LeaderEpoch(epoch), result))
+    }
+
+    /// The time has come for which a partition had set the timer.
+    pub(super) fn tick_partition(&mut self, id: i32, life: u32, index: i32, at: MonotonicMs) -> Result<(), Violation> {
+        let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.life == life) else { return Ok(()) };
+        if broker.timers.get(&index) != Some(&at) {
+            return Ok(());
+        }
+        broker.timers.remove(&index);
+        let now = self.clocks().monotonic;
+        let mut spins = false;
+        self.input(id, index, |core, environment| {
+            let outputs = core.tick(environment);
+            spins = outputs.timer.is_some_and(|timer| timer.at <= now);
+            outputs
+        })?;
+        if spins {
+            return Err(Violation(format!("b{id}: partition {index} is due again at once")));
+        }
+        Ok(())
+    }
+
+    /// What brokers do from time to time: followers fetch, and a last member of an ISR that is back leads again.
+    pub(super) fn tick_broker(&mut self, id: i32) {
+        if self.brokers.get(&id).is_none_or(|broker| !broker.is_running) {
+            return;
+        }
+        // Followers fetch again and again: a follower that missed something while a process stood still gets it now, and a
+        // follower outside the ISR comes back into it even when nothing new is appended.
+        let lagging = self.partitions.iter().filter(|partition| {
+            let has_followers_outside = self.brokers.keys().any(|member| {
+                !partition.isr.contains(member) && self.is_up(*member) && !self.is_out(partition.index, *member)
+            });
+            partition.leader == Some(id) && (partition.high_watermark() < partition.end_of(id) || has_followers_outside)
+        });
+        let lagging: Vec<i32> = lagging.map(|partition| partition.index).collect();
+        for index in lagging {
+            if self.random.percent(2) {
+                self.replicate(index);
+            }
+        }
+        // One that was the last in the ISR is back.
+        let leaderless = self.partitions.iter().filter(|found| found.leader.is_none() && found.isr.contains(&id));
+        let leaderless: Vec<i32> = leaderless.map(|partition| partition.index).collect();
+        for index in leaderless {
+            self.elect(index, None);
+        }
+    }
+
+    pub(super) fn arrive(
+        &mut self,
+        id: i32,
+        life: u32,
+        client: u32,
+        call: u64,
+        request: Request,
+    ) -> Result<(), Violation> {
+        let index = self.clients.get(&client).map_or(0, |client| self.partition_of(client.group()));
+        self.trace.message(self.now, format_args!("b{id} from client {client}, call {call}: {request:?}"));
+        if self.brokers.get(&id).is_none_or(|broker| !broker.is_running || broker.life != life) {
+            self.schedule_us(100, Event::Lost { client, call });
+            return Ok(());
+        }
+        let caller = Caller {
+            client,
+            call,
+            fetch: match &request {
+                Request::FetchOffsets(fetch) => Some(fetch.clone()),
+                _ => None,
+            },
+            commit: match &request {
+                Request::CommitOffsets(commit) => {
+                    let first = commit.topics.first().and_then(|(_, partitions)| partitions.first());
+                    first.and_then(|partition| u64::try_from(partition.offset.0).ok())
+                }
+                _ => None,
+            },
+        };
+        let mut own = None;
+        self.input(id, index, |core, environment| {
+            let (answer, outputs) = core.request(environment, request, || caller.clone());
+            own = answer;
+            outputs
+        })?;
+        match own {
+            Some(answer) => self.answer(id, index, &caller, answer),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn catch_up(&mut self, index: i32, follower: i32) -> Result<(), Violation> {
+        let Some(leader) = self.leader_of(index) else { return Ok(()) };
+        if !self.is_up(leader) || !self.is_up(follower) || self.is_out(index, follower) {
+            return Ok(());
+        }
+        // A broker that believes that it leads fetches from nobody before it learns better. Otherwise its log would lose records
+        // that its groups have in memory.
+        if self.brokers.get(&follower).is_some_and(|broker| broker.leads.contains_key(&index)) {
+            return Ok(());
+        }
+        let Some(partition) = self.partition_mut(index) else { return Ok(()) };
+        partition.catch_up(follower);
+        self.advance(index)
+    }
+
+    /// The high watermark moves: the invariants read what is committed, then the leader hears of it.
+    fn advance(&mut self, index: i32) -> Result<(), Violation> {
+        let Some(partition) = self.partition_mut(index) else { return Ok(()) };
+        let fresh = partition.advance();
+        let (leader, epoch, high_watermark) = (partition.leader, partition.epoch, partition.high_watermark());
+        for batch in &fresh {
+            self.invariants.commit(batch)?;
+        }
+        let Some(leader) = leader else { return Ok(()) };
+        let Some(leadership) = self.brokers.get_mut(&leader).and_then(|broker| broker.leads.get_mut(&index)) else {
+            return Ok(());
+        };
+        if leadership.epoch != epoch || leadership.high_watermark == high_watermark {
+            return Ok(());
+        }
+        leadership.high_watermark = high_watermark;
+        self.poll(leader, index)
+    }
+
+    fn answer(&mut self, id: i32, index: i32, caller: &Caller, answer: Answer) -> Result<(), Violation> {
+        match (&answer, caller.commit) {
+            (Answer::CommitOffsets(_), Some(number)) if error_of(&answer) == ErrorCode::None => {
+                self.invariants.acknowledge(number)?;
+            }
+            (_, Some(_)) => self.invariants.refused_commits += 1,
+            _ => {}
+        }
+        // A leader that was replaced and does not know it answers from what it has, as with Kafka.
+        let leadership = self.brokers.get(&id).and_then(|broker| broker.leads.get(&index));
+        let leads = leadership.is_some_and(|leadership| {
+            self.partition(index).is_some_and(|partition| partition.is_led_by(id, leadership.epoch))
+        });
+        if let (Answer::FetchOffsets(fetched), Some(asked), true) = (&answer, &caller.fetch, leads) {
+            self.invariants.fetched(asked, fetched)?;
+        }
+        self.reply(caller.client, caller.call, answer);
+        Ok(())
+    }
+}

@@ -12,9 +12,13 @@ use ottla_config::BrokerConfig;
 use ottla_model::ClusterId;
 
 use crate::auto_creation::AutoCreation;
+use crate::fetch_session::FetchSessionCache;
+use crate::groups::GroupCoordinators;
 use crate::groups::offsets_topic::OffsetsTopic;
 use crate::identity::Identity;
+use crate::live_config::LiveConfig;
 use crate::metadata_cache::MetadataCache;
+use crate::producer_ids::ProducerIds;
 use crate::quorum_handle::QuorumHandle;
 use crate::replica_manager::ReplicaManager;
 use crate::telemetry::Telemetry;
@@ -22,10 +26,16 @@ use crate::telemetry::Telemetry;
 /// Shared by everything that serves clients. Complete only once the broker has registered: no connection is accepted before.
 pub struct Broker {
     pub config: Arc<BrokerConfig>,
+    /// The configuration as it holds now.
+    pub live_config: Arc<LiveConfig>,
     pub identity: Arc<Identity>,
     pub cluster_id: ClusterId,
     pub metadata: Arc<MetadataCache>,
     pub replicas: Arc<ReplicaManager>,
+    pub fetch_sessions: FetchSessionCache,
+    /// The groups of the partitions of `__consumer_offsets` that are here.
+    pub groups: Arc<GroupCoordinators>,
+    pub producer_ids: Arc<ProducerIds>,
     pub quorum: Arc<dyn QuorumHandle>,
     pub telemetry: Arc<Telemetry>,
     pub auto_creation: AutoCreation,

@@ -132,7 +132,7 @@ fn scenario_18_a_stalled_disk_holds_up_only_its_own_partitions() {
     writer.join().unwrap();
     eventually("it is in sync again", || cluster.quorum.isr("t", 0).contains(&1));
     assert_eq!(brokers[0].log_bytes(id, 0), brokers[1].log_bytes(id, 0));
-    eventually("the metrics tell", || brokers[0].broker.telemetry.log_directories_stalled.get() == 0);
+    eventually("the metrics tell", || brokers[0].broker.telemetry.replicas.log_directories_stalled.get() == 0);
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_directory_that_fails_takes_only_its_own_replicas_away_and_the_last_one_ends
     let produced = brokers[0].produce(TopicRef::Id(id), 1, &batch(&["a"]), -1, NEVER_MS);
     assert_eq!(produced.error, ErrorCode::None);
     assert_eq!(cluster.quorum.state("t", 1).leader.0, 1);
-    eventually("the metrics tell", || brokers[0].broker.telemetry.log_directories_offline.get() == 1);
+    eventually("the metrics tell", || brokers[0].broker.telemetry.replicas.log_directories_offline.get() == 1);
     let errors =
         |brokers: &[TestBroker]| describe(&brokers[0]).iter().filter(|directory| directory.error_code == 56).count();
     assert_eq!(errors(&brokers), 1);

@@ -196,9 +196,13 @@ fn metrics_follow_the_isr() {
     cluster.quorum.create_topic("t", id, 2, &[1, 2], &[]);
     let counts = |brokers: &[super::harness::TestBroker]| {
         let telemetry = &brokers[0].broker.telemetry;
-        (telemetry.under_replicated_partitions.get(), telemetry.isr_shrinks.get(), telemetry.isr_expansions.get())
+        (
+            telemetry.replicas.under_replicated_partitions.get(),
+            telemetry.replicas.isr_shrinks.get(),
+            telemetry.replicas.isr_expansions.get(),
+        )
     };
-    eventually("both lead", || brokers[0].broker.telemetry.leader_partitions.get() == 2);
+    eventually("both lead", || brokers[0].broker.telemetry.replicas.leader_partitions.get() == 2);
     assert_eq!(counts(&brokers), (0, 0, 0));
     brokers.remove(1).kill();
     // While it counts as registered, a leader may propose it for the ISR again: it has everything.

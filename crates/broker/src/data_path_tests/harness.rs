@@ -33,12 +33,16 @@ use tokio::sync::watch;
 
 use crate::auto_creation::AutoCreation;
 use crate::broker::Broker;
+use crate::fetch_session::FetchSessionCache;
+use crate::groups::GroupCoordinators;
 use crate::groups::offsets_topic::OffsetsTopic;
 use crate::handlers;
 use crate::identity::Identity;
+use crate::live_config::LiveConfig;
 use crate::log_dirs::opening::OpeningProgress;
 use crate::metadata_cache::MetadataCache;
 use crate::partition::Partition;
+use crate::producer_ids::ProducerIds;
 use crate::quorum_handle::{QuorumError, QuorumFuture, QuorumHandle};
 use crate::replica_manager::{OpenedLogs, ReplicaManager};
 use crate::request::{Principal, RequestContext};
@@ -360,12 +364,17 @@ impl Cluster {
     pub fn start_without_a_tree(&self, id: i32) {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let _inside = runtime.enter();
+        let live_config = Arc::new(LiveConfig::new(self.config(id)));
+        let identity = Arc::new(Identity::new(IncarnationId([9; 16]), BrokerId(id)));
+        let telemetry = Arc::new(Telemetry::default());
+        let groups = GroupCoordinators::new(live_config.fixed(), &identity, telemetry.clone(), runtime.handle());
         let replicas = ReplicaManager::new(
-            self.config(id),
-            Arc::new(Identity::new(IncarnationId([9; 16]), BrokerId(id))),
+            live_config,
+            identity,
             Arc::new(MetadataCache::new(Arc::new(Image::empty()))),
             Arc::new(QuorumLink(self.quorum.clone(), id)),
-            Arc::new(Telemetry::default()),
+            groups,
+            telemetry.replicas.clone(),
             runtime.handle().clone(),
         )
         .expect("the directory can be used");
@@ -383,12 +392,15 @@ impl Cluster {
         let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty())));
         let telemetry = Arc::new(Telemetry::default());
         let quorum: Arc<dyn QuorumHandle> = Arc::new(QuorumLink(self.quorum.clone(), id));
+        let live_config = Arc::new(LiveConfig::new(config.clone()));
+        let groups = GroupCoordinators::new(&config, &identity, telemetry.clone(), runtime.handle());
         let replicas = ReplicaManager::new(
-            config.clone(),
+            live_config.clone(),
             identity.clone(),
             metadata.clone(),
             quorum.clone(),
-            telemetry.clone(),
+            groups.clone(),
+            telemetry.replicas.clone(),
             runtime.handle().clone(),
         )
         .expect("the directory can be used");
@@ -435,11 +447,15 @@ impl Cluster {
         replicas.remember_registration(BrokerEpoch::from(revision));
         identity.registered(BrokerId(id), BrokerEpoch::from(revision));
         let broker = Arc::new(Broker {
-            config,
+            live_config,
             identity,
             cluster_id,
             metadata: metadata.clone(),
             replicas: replicas.clone(),
+            fetch_sessions: FetchSessionCache::new(config.max_incremental_fetch_session_cache_slots),
+            groups,
+            producer_ids: ProducerIds::new(quorum.clone()),
+            config,
             quorum,
             telemetry,
             auto_creation: AutoCreation::default(),

@@ -273,7 +273,7 @@ fn a_fetch_that_finds_no_room_to_park_is_answered_at_once() {
     let id = topic_id(1);
     cluster.quorum.create_topic("t", id, 1, &[1], &[]);
     let waiting = FetchRequest { max_wait_ms: NEVER_MS, ..fetch_of(id, vec![wanted(0, 0)]) };
-    let sessions = broker.broker.replicas.fetch_sessions();
+    let sessions = &broker.broker.fetch_sessions;
     let taken: Vec<_> = std::iter::repeat_with(|| sessions.park(1)).map_while(|room| room).collect();
     let answered = broker.fetch(&waiting);
     assert_eq!((answered.error, only(&answered).error), (ErrorCode::None, ErrorCode::None));

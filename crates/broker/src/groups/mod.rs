@@ -34,6 +34,7 @@ use tokio::sync::oneshot;
 use crate::identity::Identity;
 use crate::partition::Partition;
 use crate::partition::waiters::Watcher;
+use crate::replica_manager::Coordinators;
 use crate::telemetry::Telemetry;
 use config::group_config;
 use load_permits::LoadPermits;
@@ -94,7 +95,7 @@ impl PendingAnswer {
 
 impl GroupCoordinators {
     /// Without partitions. The timer runs on `data`, where the partitions are.
-    pub fn new(config: &BrokerConfig, identity: &Arc<Identity>, telemetry: Arc<Telemetry>, data: &Handle) -> Self {
+    pub fn new(config: &BrokerConfig, identity: &Arc<Identity>, telemetry: Arc<Telemetry>, data: &Handle) -> Arc<Self> {
         let timer = Timer::default();
         data.spawn(timer.clone().run());
         let common = Arc::new(Common {
@@ -106,52 +107,17 @@ impl GroupCoordinators {
             timer,
             telemetry,
         });
-        Self { common, commit_timeout: config.groups.offsets_commit_timeout, partitions: RwLock::default() }
-    }
-
-    /// A partition of [`OFFSETS_TOPIC`] has a replica here. Its groups are loaded when this broker leads it.
-    pub fn add(&self, partition: &Arc<Partition>) {
-        let group_partition = GroupPartition::new(Arc::clone(&self.common), Arc::clone(partition));
-        let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&group_partition) as Arc<dyn Watcher>));
-        partition.watch(watcher);
-        // The partition of a deleted topic with the same number is closed by now, or will be.
-        self.partitions.write().insert(partition.id().partition, group_partition);
-    }
-
-    /// The partition has no replica here any more.
-    pub fn remove(&self, partition: &Arc<Partition>) {
-        let mut partitions = self.partitions.write();
-        let number = partition.id().partition;
-        if partitions.get(&number).is_some_and(|found| found.is_of(partition)) {
-            partitions.remove(&number);
-        }
+        let commit_timeout = config.groups.offsets_commit_timeout;
+        let groups = Arc::new(Self { common, commit_timeout, partitions: RwLock::default() });
+        let counted = Arc::downgrade(&groups);
+        let states = move || counted.upgrade().map(|groups| groups.states()).unwrap_or_default();
+        groups.common.telemetry.groups.count_by(states);
+        groups
     }
 
     /// How long a request may wait for its records to be replicated.
     pub fn commit_timeout(&self) -> Duration {
         self.commit_timeout
-    }
-
-    /// The configuration of the broker, or of groups, has changed.
-    pub fn configure(&self, config: &BrokerConfig, image: &Image) {
-        let config = Arc::new(group_config(config, image));
-        self.common.config.store(config);
-        for partition in self.all() {
-            partition.config_changed();
-        }
-    }
-
-    /// The groups see the topics of `image` from now on: each group compares them at its next heartbeat.
-    pub fn topics_changed(&self, image: &Arc<Image>, delta: &Delta) {
-        self.common.topics.store(Arc::new(self.common.topics.load().next(image, delta)));
-        if delta.topics_deleted.is_empty() {
-            return;
-        }
-        // The offsets of a topic that was deleted and created again in one step were committed for the deleted one.
-        let deleted: Arc<[TopicName]> = delta.topics_deleted.iter().map(|topic| topic.name.clone()).collect();
-        for partition in self.all() {
-            partition.topics_deleted(&deleted);
-        }
     }
 
     /// How many groups there are in each state. Goes through all of them.
@@ -185,6 +151,52 @@ impl GroupCoordinators {
 
     fn all(&self) -> Vec<Arc<GroupPartition>> {
         self.partitions.read().values().cloned().collect()
+    }
+}
+
+impl Coordinators for GroupCoordinators {
+    /// The groups see the topics of `image` from now on: each group compares them at its next heartbeat.
+    fn image_moved(&self, image: &Arc<Image>, delta: &Delta) {
+        self.common.topics.store(Arc::new(self.common.topics.load().next(image, delta)));
+        if delta.topics_deleted.is_empty() {
+            return;
+        }
+        // The offsets of a topic that was deleted and created again in one step were committed for the deleted one.
+        let deleted: Arc<[TopicName]> = delta.topics_deleted.iter().map(|topic| topic.name.clone()).collect();
+        for partition in self.all() {
+            partition.topics_deleted(&deleted);
+        }
+    }
+
+    fn configured(&self, config: &BrokerConfig, image: &Image) {
+        let config = Arc::new(group_config(config, image));
+        self.common.config.store(config);
+        for partition in self.all() {
+            partition.config_changed();
+        }
+    }
+
+    /// Its groups are loaded when this broker leads it.
+    fn placed(&self, partition: &Arc<Partition>) {
+        if partition.topic.as_str() != OFFSETS_TOPIC {
+            return;
+        }
+        let group_partition = GroupPartition::new(Arc::clone(&self.common), Arc::clone(partition));
+        let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&group_partition) as Arc<dyn Watcher>));
+        partition.watch(watcher);
+        // The partition of a deleted topic with the same number is closed by now, or will be.
+        self.partitions.write().insert(partition.id().partition, group_partition);
+    }
+
+    fn removed(&self, partition: &Arc<Partition>) {
+        if partition.topic.as_str() != OFFSETS_TOPIC {
+            return;
+        }
+        let mut partitions = self.partitions.write();
+        let number = partition.id().partition;
+        if partitions.get(&number).is_some_and(|found| found.is_of(partition)) {
+            partitions.remove(&number);
+        }
     }
 }
 

@@ -256,7 +256,7 @@ fn check(broker: &Broker, image: &Image, resource: &Resource) -> Result<Option<A
             ConfigOp::Append(_) | ConfigOp::Subtract(_) => continue,
         };
     }
-    let live = broker.replicas.live_config();
+    let live = &broker.live_config;
     match kind {
         ConfigKind::Brokers => check_broker(live, &entries, &changes, !entity.name.is_empty())?,
         ConfigKind::Groups => {

@@ -53,7 +53,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
             .map(|owned| owned.iter().map(|one| (wire::topic_id(one.topic_id), numbers(&one.partitions))).collect()),
     };
     let asked = group::submit(broker, &group_id, GroupRequest::ConsumerGroupHeartbeat(heartbeat));
-    let patience = Some(broker.replicas.groups().commit_timeout());
+    let patience = Some(broker.groups.commit_timeout());
     group::respond::<ConsumerGroupHeartbeatRequest>(header, asked, patience, response)
 }
 

@@ -121,7 +121,7 @@ fn success(broker: &Broker, version: i16, topic: &CreatableTopic, outcome: &Topi
         .iter()
         .filter_map(|config| Some((config.name.to_string(), config.value.as_ref()?.to_string())))
         .collect();
-    let configs = configs::topic_entries(broker.replicas.live_config(), &overrides)
+    let configs = configs::topic_entries(&broker.live_config, &overrides)
         .into_iter()
         .map(|entry| {
             CreatableTopicConfigs::default()

@@ -30,7 +30,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
             (id, asked)
         })
         .collect();
-    let patience = broker.replicas.groups().commit_timeout();
+    let patience = broker.groups.commit_timeout();
     group::respond_all::<DeleteGroupsRequest, _>(header, asked, patience, |answers| {
         let results = answers.into_iter().map(|(id, answer)| {
             let error = match answer {

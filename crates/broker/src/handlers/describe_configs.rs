@@ -30,7 +30,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         .resources
         .iter()
         .map(|resource| {
-            let found = describe(&image, broker.replicas.live_config(), broker.identity.id(), resource);
+            let found = describe(&image, &broker.live_config, broker.identity.id(), resource);
             result(&request, resource, found)
         })
         .collect();

@@ -34,7 +34,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
             (id, asked)
         })
         .collect();
-    let patience = broker.replicas.groups().commit_timeout();
+    let patience = broker.groups.commit_timeout();
     group::respond_all::<DescribeGroupsRequest, _>(header, asked, patience, move |answers| {
         let groups = answers.into_iter().map(|(id, answer)| described(version, &id, with_operations, answer));
         DescribeGroupsResponse::default().with_groups(groups.collect())

@@ -91,7 +91,7 @@ enum FirstLook {
 fn stores_zstd(broker: &Broker, topic: &TopicRef) -> bool {
     const KEY: &str = "compression.type";
     let TopicRef::Name(name) = topic else { return false };
-    let layers = broker.replicas.live_config().layers();
+    let layers = broker.live_config.layers();
     let image = broker.metadata.current();
     let overrides = image.topic_overrides(name);
     let value = overrides.get(KEY).or_else(|| layers.config.topic_defaults.get(KEY));
@@ -143,7 +143,7 @@ fn open(
     request: FetchRequest,
     wakes: &mut Wakes,
 ) -> Result<Opened, ErrorCode> {
-    let sessions = broker.replicas.fetch_sessions();
+    let sessions = &broker.fetch_sessions;
     let id = SessionId(request.session_id);
     let by_id = header.api_version >= TOPIC_IDS_FROM;
     let now = clock::monotonic();
@@ -222,7 +222,7 @@ impl OpenFetch {
             // It was subscribed before it looked.
             return FirstLook::Parks(None);
         }
-        let Some(room) = broker.replicas.fetch_sessions().park(slots.len()) else {
+        let Some(room) = broker.fetch_sessions.park(slots.len()) else {
             return FirstLook::Answered(self.respond(broker, &mut slots, found, NO_ROOM_THROTTLE_MS));
         };
         slots.put_back(&found.entries);

@@ -27,7 +27,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         instance: group::instance_id(request.group_instance_id.as_ref()),
     };
     let asked = group::submit(broker, &group_id, GroupRequest::Heartbeat(heartbeat));
-    let patience = Some(broker.replicas.groups().commit_timeout());
+    let patience = Some(broker.groups.commit_timeout());
     group::respond::<HeartbeatRequest>(header, asked, patience, |answer| {
         let error = match answer {
             GroupAnswer::Heartbeat(error) => error,

@@ -24,7 +24,7 @@ pub fn handle(broker: &Arc<Broker>, _context: &RequestContext, header: RequestHe
             if transactional_id.is_empty() { ErrorCode::InvalidRequest } else { ErrorCode::CoordinatorNotAvailable };
         return Answer::encode::<InitProducerIdRequest>(&header, &answer(Err(error)));
     }
-    match broker.replicas.producer_ids().take() {
+    match broker.producer_ids.take() {
         Ok(id) => Answer::encode::<InitProducerIdRequest>(&header, &answer(Ok(id))),
         Err(receiver) => Answer::later(async move {
             // Without a block from the quorum the producer asks again.

@@ -39,7 +39,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
     let group_id = group::group_id(&request.group_id);
     let leave = LeaveGroup { group: group_id.clone(), members };
     let asked = group::submit(broker, &group_id, GroupRequest::LeaveGroup(leave));
-    let patience = Some(broker.replicas.groups().commit_timeout());
+    let patience = Some(broker.groups.commit_timeout());
     group::respond::<LeaveGroupRequest>(header, asked, patience, move |answer| response(version, answer))
 }
 

@@ -58,7 +58,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         retention_ms: request.retention_ms,
         topics,
     };
-    let groups = broker.replicas.groups();
+    let groups = &broker.groups;
     let asked: PendingAnswer = groups.submit(&image, &group_id, GroupRequest::CommitOffsets(commit));
     drop(image);
     let telemetry = Arc::clone(&broker.telemetry);

@@ -42,7 +42,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
     let group_id = group::group_id(&request.group_id);
     let delete = DeleteOffsets { group: group_id.clone(), topics };
     let asked = group::submit(broker, &group_id, GroupRequest::DeleteOffsets(delete));
-    let patience = Some(broker.replicas.groups().commit_timeout());
+    let patience = Some(broker.groups.commit_timeout());
     group::respond::<OffsetDeleteRequest>(header, asked, patience, move |answer| {
         let (error, topics) = match answer {
             GroupAnswer::DeleteOffsets(deleted) => (deleted.error, deleted.topics),

@@ -45,7 +45,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         Err(error) => return Answer::close(format_args!("OffsetFetch: {error}")),
     };
     let image = broker.metadata.current();
-    let groups = broker.replicas.groups();
+    let groups = &broker.groups;
     let asked = request
         .groups
         .into_iter()

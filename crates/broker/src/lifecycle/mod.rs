@@ -34,12 +34,15 @@ use tokio::task::JoinSet;
 
 use crate::auto_creation::AutoCreation;
 use crate::broker::Broker;
+use crate::fetch_session::FetchSessionCache;
+use crate::groups::GroupCoordinators;
 use crate::groups::offsets_topic::OffsetsTopic;
 use crate::identity::Identity;
 use crate::live_config::LiveConfig;
 use crate::metadata_cache::MetadataCache;
+use crate::producer_ids::ProducerIds;
 use crate::quorum_handle::QuorumHandle;
-use crate::replica_manager::{OpenedLogs, ReplicaManager, ReplicaManagerError};
+use crate::replica_manager::{Coordinators, OpenedLogs, ReplicaManager, ReplicaManagerError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::http::{self, Readiness};
 use crate::watch::Watcher;
@@ -147,7 +150,9 @@ struct Parts {
     readiness: Arc<Readiness>,
     client: ClusterClient,
     quorum: Arc<dyn QuorumHandle>,
+    live_config: Arc<LiveConfig>,
     replicas: Arc<ReplicaManager>,
+    groups: Arc<GroupCoordinators>,
     connections: Arc<ConnectionShared<Broker>>,
     data: Handle,
 }
@@ -174,12 +179,16 @@ async fn live(
     let quorum: Arc<dyn QuorumHandle> =
         Arc::new(QuorumClient::new(client.clone(), Handle::current(), Arc::clone(&identity)));
     let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty())));
+    let live_config = Arc::new(LiveConfig::new(Arc::clone(&config)));
+    let groups = GroupCoordinators::new(&config, &identity, Arc::clone(&telemetry), &data);
+    let coordinators: Arc<dyn Coordinators> = Arc::clone(&groups) as _;
     let replicas = ReplicaManager::new(
-        Arc::clone(&config),
+        Arc::clone(&live_config),
         Arc::clone(&identity),
         Arc::clone(&metadata),
         Arc::clone(&quorum),
-        Arc::clone(&telemetry),
+        coordinators,
+        Arc::clone(&telemetry.replicas),
         data.clone(),
     )?;
     let budget = config
@@ -193,8 +202,21 @@ async fn live(
         Some(config.connections_max_idle),
     ));
     let endpoints = registration::endpoints(&config, &bound);
-    let (stop_accepting, accepting) = start_accepting(&config, bound, &connections, replicas.live_config(), &data);
-    let parts = Parts { config, identity, metadata, telemetry, readiness, client, quorum, replicas, connections, data };
+    let (stop_accepting, accepting) = start_accepting(&config, bound, &connections, &live_config, &data);
+    let parts = Parts {
+        config,
+        identity,
+        metadata,
+        telemetry,
+        readiness,
+        client,
+        quorum,
+        live_config,
+        replicas,
+        groups,
+        connections,
+        data,
+    };
     let opened = open_logs(&parts, shutdown.as_mut()).await;
     let (result, opened_epoch) = match opened {
         Ok((opened, Continue::Run)) => {
@@ -481,10 +503,14 @@ impl Parts {
     fn open_gate(&self, registered: &Registered) {
         let broker = Broker {
             config: Arc::clone(&self.config),
+            live_config: Arc::clone(&self.live_config),
             identity: Arc::clone(&self.identity),
             cluster_id: registered.cluster_id.clone(),
             metadata: Arc::clone(&self.metadata),
             replicas: Arc::clone(&self.replicas),
+            fetch_sessions: FetchSessionCache::new(self.config.max_incremental_fetch_session_cache_slots),
+            groups: Arc::clone(&self.groups),
+            producer_ids: ProducerIds::new(Arc::clone(&self.quorum)),
             quorum: Arc::clone(&self.quorum),
             telemetry: Arc::clone(&self.telemetry),
             auto_creation: AutoCreation::default(),

@@ -35,13 +35,13 @@ use tokio::runtime::Handle;
 use crate::clock;
 use crate::live_config::LiveConfig;
 use crate::partition::Partition;
-use crate::telemetry::Telemetry;
+use crate::replica_manager::metrics::ReplicaMetrics;
 use queue::Queue;
 use throttle::Throttle;
 
 pub struct LogCleaner {
     live: Arc<LiveConfig>,
-    telemetry: Arc<Telemetry>,
+    metrics: Arc<ReplicaMetrics>,
     queue: Mutex<Queue>,
     /// The queue, the configuration or the end of the broker is news.
     wake: Condvar,
@@ -64,10 +64,10 @@ struct Choice {
 
 impl LogCleaner {
     /// Starts the threads.
-    pub fn start(live: Arc<LiveConfig>, telemetry: Arc<Telemetry>, timers: Handle) -> Arc<Self> {
+    pub fn start(live: Arc<LiveConfig>, metrics: Arc<ReplicaMetrics>, timers: Handle) -> Arc<Self> {
         let cleaner = Arc::new(Self {
             live,
-            telemetry,
+            metrics,
             queue: Mutex::default(),
             wake: Condvar::new(),
             choosing: Mutex::new(()),
@@ -124,7 +124,7 @@ impl LogCleaner {
     pub fn may_be_cleanable_again(&self, partition: TopicIdPartition) {
         let mut uncleanable = self.uncleanable.lock();
         if uncleanable.remove(&partition).is_some() {
-            self.telemetry.cleaner.uncleanable_partitions.set(uncleanable.len() as i64);
+            self.metrics.cleaner.uncleanable_partitions.set(uncleanable.len() as i64);
         }
     }
 
@@ -220,7 +220,7 @@ impl LogCleaner {
                 self.wake.notify_one();
             }
         }
-        self.telemetry.cleaner.max_dirty_percent.set((filthiest * 100.0) as i64);
+        self.metrics.cleaner.max_dirty_percent.set((filthiest * 100.0) as i64);
         if let Some(choice) = &best {
             self.queue.lock().begin(choice.partition.id());
         }
@@ -287,7 +287,7 @@ impl LogCleaner {
     }
 
     fn cleaned(&self, choice: &Choice, stats: CleaningStats, started: MonotonicMs) {
-        let metrics = &self.telemetry.cleaner;
+        let metrics = &self.metrics.cleaner;
         metrics.runs.add(1);
         metrics.indexed_bytes.add(stats.indexed_bytes);
         metrics.read_bytes.add(stats.read_bytes);
@@ -306,7 +306,7 @@ impl LogCleaner {
             CleanError::Aborted => Some(self.in_a_while()),
             _ if partition.is_closed() => None,
             CleanError::Io(error) => {
-                self.telemetry.cleaner.failures.add(1);
+                self.metrics.cleaner.failures.add(1);
                 tracing::warn!(partition = %partition.name(), %error, "a log is not cleaned");
                 match partition.disk_error(&error) {
                     DiskFault::Full | DiskFault::OutOfDescriptors => Some(self.in_a_while()),
@@ -325,10 +325,10 @@ impl LogCleaner {
             partition = %partition.name(), reason,
             "a log cannot be cleaned: it is left as it is until it is opened or configured anew"
         );
-        self.telemetry.cleaner.failures.add(1);
+        self.metrics.cleaner.failures.add(1);
         let mut uncleanable = self.uncleanable.lock();
         uncleanable.insert(partition.id(), reason);
-        self.telemetry.cleaner.uncleanable_partitions.set(uncleanable.len() as i64);
+        self.metrics.cleaner.uncleanable_partitions.set(uncleanable.len() as i64);
     }
 
     fn limits(&self) -> CleanerLimits {

@@ -14,7 +14,7 @@ use crate::identity::Identity;
 use crate::log_cleaner::LogCleaner;
 use crate::log_dirs::LogDir;
 use crate::metadata_cache::MetadataCache;
-use crate::telemetry::Telemetry;
+use crate::replica_manager::metrics::ReplicaMetrics;
 
 pub struct PartitionContext {
     pub identity: Arc<Identity>,
@@ -22,7 +22,7 @@ pub struct PartitionContext {
     pub alter_partition: Arc<AlterPartitionManager>,
     pub cleaner: Arc<LogCleaner>,
     pub replica_lag_time_max: Duration,
-    pub telemetry: Arc<Telemetry>,
+    pub metrics: Arc<ReplicaMetrics>,
     /// Where what waits for a time runs.
     pub data: Handle,
     /// Some high watermark moved since the last checkpoint.

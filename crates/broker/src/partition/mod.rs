@@ -376,16 +376,16 @@ impl Partition {
             None => CountedIsr::default(),
         };
         state.counted = now;
-        let telemetry = &self.context.telemetry;
+        let metrics = &self.context.metrics;
         let change = i64::from(now.is_under_replicated) - i64::from(before.is_under_replicated);
         if change != 0 {
-            telemetry.under_replicated_partitions.add(change);
+            metrics.under_replicated_partitions.add(change);
         }
         if before.members > 0 && now.members > before.members {
-            telemetry.isr_expansions.add(1);
+            metrics.isr_expansions.add(1);
         }
         if before.members > now.members && now.members > 0 {
-            telemetry.isr_shrinks.add(1);
+            metrics.isr_shrinks.add(1);
         }
     }
 

@@ -10,7 +10,6 @@ use ottla_storage::{DiskFault, OpenError, RealEnv};
 
 use super::{DeltaState, Hosted, ReplicaManager};
 use crate::clock;
-use crate::groups::OFFSETS_TOPIC;
 use crate::log_dirs::Log;
 use crate::log_dirs::{FoundLog, LogDir};
 use crate::log_io::Urgency;
@@ -42,8 +41,7 @@ impl ReplicaManager {
         if self.is_stopping() {
             return;
         }
-        // Before the partitions: groups that are loaded with this image see its topics.
-        self.groups.topics_changed(image, delta);
+        self.coordinators.image_moved(image, delta);
         let now = clock::monotonic();
         let local = Local {
             id: self.identity.id(),
@@ -57,7 +55,7 @@ impl ReplicaManager {
         };
         if loads {
             self.live.follow(image, local.id);
-            self.groups.configure(&self.live.current(), image);
+            self.coordinators.configured(&self.live.current(), image);
         } else if was_current {
             // Before the topics that come with it.
             self.configure_broker(&mut delta_state, image, delta, now);
@@ -86,10 +84,10 @@ impl ReplicaManager {
         if delta.configs.iter().any(|entity| own.contains(entity)) && self.live.follow(image, self.identity.id()) {
             self.configure_all(delta_state, image, now);
             self.context.cleaner.reconfigured();
-            self.groups.configure(&self.live.current(), image);
+            self.coordinators.configured(&self.live.current(), image);
         }
         if delta.configs.iter().any(|entity| entity.kind == ConfigKind::Groups) {
-            self.groups.configure(&self.live.current(), image);
+            self.coordinators.configured(&self.live.current(), image);
         }
         for topic in &delta.topics_deleted {
             delta_state.settings.remove(&topic.name);
@@ -241,12 +239,10 @@ impl ReplicaManager {
         high_watermark: Offset,
     ) -> Arc<Partition> {
         directory.place();
-        self.telemetry.partitions.add(1);
+        self.metrics.partitions.add(1);
         let partition =
             Partition::new(topic.clone(), id, self.context.clone(), directory.clone(), settings, high_watermark);
-        if topic.as_str() == OFFSETS_TOPIC {
-            self.groups.add(&partition);
-        }
+        self.coordinators.placed(&partition);
         partition
     }
 
@@ -318,8 +314,8 @@ impl ReplicaManager {
             } else {
                 self.counting_leaders(partition, end);
             }
-            self.groups.remove(partition);
-            self.telemetry.partitions.add(-1);
+            self.coordinators.removed(partition);
+            self.metrics.partitions.add(-1);
             self.context.cleaner.forget(partition.id());
             partition.directory().unplace();
         }
@@ -423,7 +419,7 @@ impl ReplicaManager {
     fn counting_leaders<T>(&self, partition: &Partition, change: impl FnOnce() -> T) -> T {
         let before = partition.leads();
         let result = change();
-        self.telemetry.leader_partitions.add(i64::from(partition.leads()) - i64::from(before));
+        self.metrics.leader_partitions.add(i64::from(partition.leads()) - i64::from(before));
         result
     }
 }

@@ -8,7 +8,9 @@
 //! Invariants: a look-up takes no lock; a delta costs what it touches; nothing is opened, made or set aside before the
 //! image has reached this broker's registration, because an older image may lack what the disk rightly holds.
 
+mod coordinators;
 mod hosting;
+pub mod metrics;
 pub mod moves;
 pub mod retention;
 mod upkeep;
@@ -20,6 +22,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use imbl::HashMap as SharedMap;
 use ottla_config::BrokerConfig;
+use ottla_metadata::Image;
 use ottla_model::{
     BrokerEpoch, BrokerId, ClusterId, ErrorCode, MonotonicMs, PartitionId, TopicId, TopicIdPartition, TopicName,
 };
@@ -34,8 +37,7 @@ use tokio::sync::Notify;
 
 use crate::alter_partition::{AlterPartitionManager, Leaders};
 use crate::clock;
-use crate::fetch_session::{FetchSessionCache, FindPartition};
-use crate::groups::GroupCoordinators;
+use crate::fetch_session::FindPartition;
 use crate::identity::Identity;
 use crate::live_config::LiveConfig;
 use crate::log_cleaner::LogCleaner;
@@ -43,16 +45,15 @@ use crate::log_dirs::opening::OpeningProgress;
 use crate::log_dirs::{FoundLog, LogDirs, LogDirsError};
 use crate::metadata_cache::MetadataCache;
 use crate::partition::{Partition, PartitionContext};
-use crate::producer_ids::ProducerIds;
 use crate::quorum_handle::QuorumHandle;
 use crate::replica_fetcher::{FetcherConfig, Fetchers};
-use crate::request::leader_hint;
-use crate::telemetry::Telemetry;
 use crate::topic_settings::TopicSettings;
 
+use metrics::ReplicaMetrics;
 use moves::Moves;
 
 pub use crate::log_dirs::LogDirsError as ReplicaManagerError;
+pub use coordinators::Coordinators;
 
 /// What the log directories held at the start.
 pub struct OpenedLogs {
@@ -69,13 +70,11 @@ pub struct ReplicaManager {
     identity: Arc<Identity>,
     metadata: Arc<MetadataCache>,
     quorum: Arc<dyn QuorumHandle>,
-    telemetry: Arc<Telemetry>,
+    coordinators: Arc<dyn Coordinators>,
+    metrics: Arc<ReplicaMetrics>,
     log_dirs: LogDirs,
     context: Arc<PartitionContext>,
     fetchers: Fetchers,
-    sessions: FetchSessionCache,
-    producer_ids: Arc<ProducerIds>,
-    groups: GroupCoordinators,
     hosted: ArcSwap<Hosted>,
     /// One delta at a time.
     delta_state: Mutex<DeltaState>,
@@ -139,23 +138,24 @@ impl ReplicaManager {
     /// Locks the log directories and starts what runs beside the partitions: on `data` what touches them, on the calling
     /// runtime what must go on when a disk holds `data` up.
     pub fn new(
-        config: Arc<BrokerConfig>,
+        live: Arc<LiveConfig>,
         identity: Arc<Identity>,
         metadata: Arc<MetadataCache>,
         quorum: Arc<dyn QuorumHandle>,
-        telemetry: Arc<Telemetry>,
+        coordinators: Arc<dyn Coordinators>,
+        metrics: Arc<ReplicaMetrics>,
         data: Handle,
     ) -> Result<Arc<Self>, ReplicaManagerError> {
+        let config = live.fixed().clone();
         let log_dirs = LogDirs::open(&config)?;
-        let live = Arc::new(LiveConfig::new(config.clone()));
         let alter_partition = AlterPartitionManager::new(quorum.clone());
         let context = Arc::new(PartitionContext {
             identity: identity.clone(),
             metadata: metadata.clone(),
             alter_partition: alter_partition.clone(),
-            cleaner: LogCleaner::start(live.clone(), telemetry.clone(), data.clone()),
+            cleaner: LogCleaner::start(live.clone(), metrics.clone(), data.clone()),
             replica_lag_time_max: config.replica_lag_time_max,
-            telemetry: telemetry.clone(),
+            metrics: metrics.clone(),
             data: data.clone(),
             high_watermarks_moved: AtomicBool::new(false),
             log_start_moved: Notify::new(),
@@ -174,14 +174,12 @@ impl ReplicaManager {
         let manager = Arc::new(Self {
             live,
             fetchers: Fetchers::new(fetcher_config, identity.clone(), metadata.clone(), data.clone()),
-            sessions: FetchSessionCache::new(config.max_incremental_fetch_session_cache_slots),
-            producer_ids: ProducerIds::new(quorum.clone()),
-            groups: GroupCoordinators::new(&config, &identity, telemetry.clone(), &data),
             config,
             identity,
             metadata,
             quorum,
-            telemetry,
+            coordinators,
+            metrics,
             log_dirs,
             context,
             hosted: ArcSwap::from_pointee(Hosted::default()),
@@ -194,11 +192,6 @@ impl ReplicaManager {
         });
         let leaders: Weak<Self> = Arc::downgrade(&manager);
         data.spawn(alter_partition.run(leaders));
-        let counted = Arc::downgrade(&manager);
-        manager
-            .telemetry
-            .groups
-            .count_by(move || counted.upgrade().map(|manager| manager.groups.states()).unwrap_or_default());
         manager.start_upkeep(&data);
         Ok(manager)
     }
@@ -244,7 +237,7 @@ impl ReplicaManager {
         topic_id
             .and_then(|topic_id| hosted.partitions.get(&TopicIdPartition { topic_id, partition }))
             .cloned()
-            .ok_or_else(|| leader_hint::missing(&self.metadata.peek(), topic, partition))
+            .ok_or_else(|| missing(&self.metadata.peek(), topic, partition))
     }
 
     /// By id, if it is here.
@@ -261,24 +254,6 @@ impl ReplicaManager {
         &self.log_dirs
     }
 
-    pub fn fetch_sessions(&self) -> &FetchSessionCache {
-        &self.sessions
-    }
-
-    /// The configuration as it holds now.
-    pub fn live_config(&self) -> &Arc<LiveConfig> {
-        &self.live
-    }
-
-    /// The groups of the partitions of `__consumer_offsets` that are here.
-    pub fn groups(&self) -> &GroupCoordinators {
-        &self.groups
-    }
-
-    pub fn producer_ids(&self) -> &Arc<ProducerIds> {
-        &self.producer_ids
-    }
-
     fn settings_of(&self, overrides: &BTreeMap<String, String>) -> TopicSettings {
         let layers = self.live.layers();
         let expiration_ms = i64::try_from(layers.config.producer_id_expiration.as_millis()).unwrap_or(i64::MAX);
@@ -287,5 +262,19 @@ impl ReplicaManager {
 
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+}
+
+/// Why a partition that has no replica here cannot be served: it is elsewhere, or nowhere.
+fn missing(image: &Image, topic: &TopicRef, partition: PartitionId) -> ErrorCode {
+    let (topic, unknown) = match topic {
+        TopicRef::Name(name) => (image.topic(name), ErrorCode::UnknownTopicOrPartition),
+        TopicRef::Id(id) if *id == TopicId::ZERO => (None, ErrorCode::UnknownTopicId),
+        TopicRef::Id(id) => (image.topic_by_id(*id), ErrorCode::UnknownTopicId),
+    };
+    match topic {
+        None => unknown,
+        Some(topic) if topic.partition(partition).is_some() => ErrorCode::NotLeaderOrFollower,
+        Some(_) => ErrorCode::UnknownTopicOrPartition,
     }
 }

@@ -164,7 +164,7 @@ impl ReplicaManager {
             manager.log_dirs.distrust_registration();
             let partitions = manager.partitions_in(&owner);
             if partitions.iter().filter(|partition| partition.fail_if_open()).count() > 0 {
-                manager.telemetry.leader_partitions.set(manager.count_leaders());
+                manager.metrics.leader_partitions.set(manager.count_leaders());
             }
             manager.fetchers.update(&partitions);
         });
@@ -193,9 +193,9 @@ impl ReplicaManager {
             let directories = self.log_dirs.all().iter().filter(|directory| is(directory.health()));
             i64::try_from(directories.count()).unwrap_or(i64::MAX)
         };
-        self.telemetry.log_directories_offline.set(count(DirectoryHealth::is_failed));
-        self.telemetry.log_directories_full.set(count(DirectoryHealth::is_full));
-        self.telemetry.log_directories_stalled.set(count(DirectoryHealth::is_stalled));
+        self.metrics.log_directories_offline.set(count(DirectoryHealth::is_failed));
+        self.metrics.log_directories_full.set(count(DirectoryHealth::is_full));
+        self.metrics.log_directories_stalled.set(count(DirectoryHealth::is_stalled));
     }
 
     /// Completes when no log directory works any more: the broker has nothing left to serve from.

@@ -54,7 +54,7 @@ pub fn fresh_id() -> String {
 
 /// Asks the group's coordinator, which has to be this broker.
 pub fn submit(broker: &Arc<Broker>, group: &GroupId, request: GroupRequest) -> PendingAnswer {
-    broker.replicas.groups().submit(&broker.metadata.peek(), group, request)
+    broker.groups.submit(&broker.metadata.peek(), group, request)
 }
 
 /// One group's answer as its API has it. `patience`: how long the answer may wait for replicas; none where it waits for members.

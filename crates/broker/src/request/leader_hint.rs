@@ -2,7 +2,7 @@
 //! Metadata first.
 
 use ottla_metadata::Image;
-use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId, TopicId};
+use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId};
 use ottla_protocol::messages::{CurrentLeader, NodeEndpoint, TopicRef};
 
 /// The leaders named in one answer, each endpoint once.
@@ -48,19 +48,5 @@ impl<'a> LeaderHints<'a> {
             port: i32::from(endpoint.port),
             rack: broker.rack.clone(),
         });
-    }
-}
-
-/// Why a partition that is not hosted here cannot be served: it is elsewhere, or nowhere.
-pub fn missing(image: &Image, topic: &TopicRef, partition: PartitionId) -> ErrorCode {
-    let (topic, unknown) = match topic {
-        TopicRef::Name(name) => (image.topic(name), ErrorCode::UnknownTopicOrPartition),
-        TopicRef::Id(id) if *id == TopicId::ZERO => (None, ErrorCode::UnknownTopicId),
-        TopicRef::Id(id) => (image.topic_by_id(*id), ErrorCode::UnknownTopicId),
-    };
-    match topic {
-        None => unknown,
-        Some(topic) if topic.partition(partition).is_some() => ErrorCode::NotLeaderOrFollower,
-        Some(_) => ErrorCode::UnknownTopicOrPartition,
     }
 }

@@ -21,6 +21,8 @@ use crate::metadata_cache::MetadataCache;
 use crate::producer_ids::ProducerIds;
 use crate::quorum_handle::QuorumHandle;
 use crate::replica_manager::ReplicaManager;
+use crate::request::ResponseBudget;
+use crate::request::budget::RESPONSE_BYTES_MAX;
 use crate::telemetry::Telemetry;
 
 /// Shared by everything that serves clients. Complete only once the broker has registered: no connection is accepted before.
@@ -40,4 +42,11 @@ pub struct Broker {
     pub telemetry: Arc<Telemetry>,
     pub auto_creation: AutoCreation,
     pub offsets_topic: OffsetsTopic,
+}
+
+impl Broker {
+    /// What the response to one request may take.
+    pub fn response_budget(&self) -> ResponseBudget {
+        ResponseBudget::new(RESPONSE_BYTES_MAX)
+    }
 }

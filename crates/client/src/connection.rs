@@ -342,7 +342,7 @@ impl Connection {
     pub async fn fetch(&self, version: i16, request: &FetchRequest) -> Result<FetchResponse<Bytes>, ClientError> {
         let client_id = self.config.client_id.as_deref();
         let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
-        let encode = |id| Ok(fetch::encode_request(version, id, client_id, request));
+        let encode = |id| fetch::encode_request(version, id, client_id, request).map_err(CodecError::from);
         let frame = self.send_within(self.config.request_timeout + wait, encode).await?;
         Ok(fetch::decode_response(version, &frame)?.1)
     }
@@ -350,7 +350,7 @@ impl Connection {
     /// Produces; none for acks 0, which is not answered.
     pub async fn produce(&self, version: i16, call: &ProduceCall) -> Result<Option<ProduceResponse>, ClientError> {
         let client_id = self.config.client_id.as_deref();
-        let encode = |id| Ok(produce::encode_request(version, id, client_id, call));
+        let encode = |id| produce::encode_request(version, id, client_id, call).map_err(CodecError::from);
         if call.acks == 0 {
             self.send_without_answer(encode).await?;
             return Ok(None);

@@ -93,7 +93,7 @@ fn produced(header: &RequestHeader, frame: &[u8], body: usize, error: ErrorCode,
         })
         .into_iter()
         .collect();
-    produce::encode_response(header.api_version, header.correlation_id, &response)
+    produce::encode_response(header.api_version, header.correlation_id, &response).expect("a small frame")
 }
 
 fn batch(builder: BatchBuilder) -> Bytes {
@@ -176,7 +176,7 @@ async fn records_come_back_and_refusals_for_good_are_not_repeated() {
             };
             let topic = FetchTopicResponse { topic: request.topics[0].topic.clone(), partitions: vec![partition] };
             let response = FetchResponse { topics: vec![topic], ..FetchResponse::default() };
-            let parts = fetch::encode(header.api_version, header.correlation_id, &response);
+            let parts = fetch::encode(header.api_version, header.correlation_id, &response).expect("a small frame");
             let bytes = parts.iter().flat_map(|part| match part {
                 Part::Bytes(bytes) | Part::Records(bytes) => bytes.to_vec(),
             });

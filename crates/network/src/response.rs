@@ -93,7 +93,12 @@ impl Response {
 
     /// As [`Response::encode`], where there is no answer left but to end the connection.
     pub fn encode_or_close<R: Request>(header: &RequestHeader, response: &R::Response) -> Self {
-        Self::encode::<R>(header, response).unwrap_or_else(|error| {
+        Self::or_close(Self::encode::<R>(header, response))
+    }
+
+    /// The response, or the end of the connection if it could not be encoded.
+    pub fn or_close(encoded: Result<Self, impl fmt::Display>) -> Self {
+        encoded.unwrap_or_else(|error| {
             tracing::error!(%error, "a response does not encode; the connection is closed");
             Self { parts: Vec::new(), close_after: true }
         })

@@ -5,7 +5,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, Request};
 
 use crate::api::Api;
 use crate::bounds::{self, BoundsError};
-use crate::frame;
+use crate::frame::{self, FRAME_BYTES_MAX, FrameOverflow};
 use crate::wire::WireError;
 
 /// A message that does not go through the codec.
@@ -17,6 +17,8 @@ pub enum CodecError {
     Bounds(#[from] BoundsError),
     #[error(transparent)]
     Wire(#[from] WireError),
+    #[error(transparent)]
+    Overflow(#[from] FrameOverflow),
     #[error("{api} version {version} does not decode: {reason}")]
     Decode { api: Api, version: i16, reason: String },
     #[error("{api} version {version} does not encode: {reason}")]
@@ -45,9 +47,10 @@ pub fn encode_response<R: Request>(
     let api = api_of::<R>()?;
     let schema = api.schema_version(version);
     let size = response.compute_size(schema).map_err(|error| encode_error(api, version, &error))?;
+    check_size(size)?;
     let mut out = frame::begin_response(api, version, correlation_id, size);
     response.encode(&mut out, schema).map_err(|error| encode_error(api, version, &error))?;
-    frame::finish(&mut out, 0);
+    frame::finish(&mut out, 0)?;
     Ok(out.freeze())
 }
 
@@ -61,9 +64,10 @@ pub fn encode_request<R: Request>(
     let api = api_of::<R>()?;
     let schema = api.schema_version(version);
     let size = request.compute_size(schema).map_err(|error| encode_error(api, version, &error))?;
+    check_size(size)?;
     let mut out: BytesMut = frame::begin_request(api, version, correlation_id, client_id, size);
     request.encode(&mut out, schema).map_err(|error| encode_error(api, version, &error))?;
-    frame::finish(&mut out, 0);
+    frame::finish(&mut out, 0)?;
     Ok(out.freeze())
 }
 
@@ -76,6 +80,11 @@ pub fn decode_response<R: Request>(version: i16, frame: Bytes) -> Result<(i32, R
     let response = R::Response::decode(&mut body, api.schema_version(version))
         .map_err(|error| decode_error(api, version, &error))?;
     Ok((correlation_id, response))
+}
+
+/// Before memory is allocated for a frame that could not be sent.
+fn check_size(body_bytes: usize) -> Result<(), FrameOverflow> {
+    if body_bytes > FRAME_BYTES_MAX { Err(FrameOverflow(body_bytes)) } else { Ok(()) }
 }
 
 fn encode_error(api: Api, version: i16, reason: &dyn std::fmt::Display) -> CodecError {

@@ -11,6 +11,14 @@ use crate::wire::{self, Reader, WireError};
 /// How many bytes the length prefix has.
 pub const LENGTH_BYTES: usize = 4;
 
+/// The most bytes of a frame after its length prefix, which is a signed 32-bit number.
+pub const FRAME_BYTES_MAX: usize = i32::MAX as usize;
+
+/// A frame whose length its prefix cannot express. It must not be sent: the peer would read a negative length.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a frame of {0} bytes: its length prefix expresses at most {FRAME_BYTES_MAX}")]
+pub struct FrameOverflow(pub usize);
+
 /// A frame whose header cannot be served. Every case but one closes the connection, as Kafka does; an
 /// [`FrameError::UnsupportedVersion`] of ApiVersions is answered with version 0 and `UNSUPPORTED_VERSION`.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -131,13 +139,19 @@ pub fn begin_request(
 
 /// Writes the length of a frame that a `begin_` function began. `extra_bytes` are sent after these and belong to the
 /// frame.
-pub fn finish(out: &mut BytesMut, extra_bytes: usize) {
-    let length = (out.len() + extra_bytes).saturating_sub(LENGTH_BYTES);
-    // No caller builds a frame beyond 2 GiB: fetch sizes and request sizes are 32-bit and bounded far below.
-    let length = u32::try_from(length).unwrap_or(u32::MAX);
+pub fn finish(out: &mut BytesMut, extra_bytes: usize) -> Result<(), FrameOverflow> {
+    let length = out.len().saturating_add(extra_bytes).saturating_sub(LENGTH_BYTES);
+    let prefix_value = i32::try_from(length).map_err(|_| FrameOverflow(length))?;
     if let Some(prefix) = out.first_chunk_mut::<LENGTH_BYTES>() {
-        *prefix = length.to_be_bytes();
+        *prefix = prefix_value.to_be_bytes();
     }
+    Ok(())
+}
+
+/// As [`finish`], for frames without a list whose length the peer chooses: they end far below the bound.
+pub fn finish_short(out: &mut BytesMut) {
+    let finished = finish(out, 0);
+    debug_assert!(finished.is_ok(), "{finished:?}");
 }
 
 /// Reads the correlation id and steps over the header of a response frame (without its length prefix); returns it with
@@ -172,6 +186,19 @@ mod tests {
     }
 
     #[test]
+    fn a_length_that_the_prefix_cannot_express_is_refused() {
+        let frame = || begin_response(Api::OffsetFetch, 8, 7, 0);
+        let header_bytes = frame().len() - LENGTH_BYTES;
+        let mut largest = frame();
+        assert_eq!(finish(&mut largest, FRAME_BYTES_MAX - header_bytes), Ok(()));
+        assert_eq!(largest[..LENGTH_BYTES], i32::MAX.to_be_bytes());
+        for beyond in [1, 1 << 31, usize::MAX - FRAME_BYTES_MAX] {
+            let overflow = finish(&mut frame(), FRAME_BYTES_MAX - header_bytes + beyond);
+            assert!(matches!(overflow, Err(FrameOverflow(bytes)) if bytes > FRAME_BYTES_MAX), "{overflow:?}");
+        }
+    }
+
+    #[test]
     fn client_ids_null_negative_and_too_long() {
         let header = |client_id: &[u8]| {
             let mut frame = vec![0, 3, 0, 1, 0, 0, 0, 7];
@@ -190,7 +217,7 @@ mod tests {
     #[test]
     fn a_frame_cut_at_every_position_is_refused() {
         let mut frame = begin_request(Api::Metadata, 12, 5, Some("client"), 0);
-        finish(&mut frame, 0);
+        finish(&mut frame, 0).unwrap();
         let frame = &frame[LENGTH_BYTES..];
         for end in 0..frame.len() {
             assert!(parse_header(&frame[..end]).is_err(), "{end}");

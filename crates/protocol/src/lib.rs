@@ -27,6 +27,6 @@ pub mod wire;
 
 pub use api::{Api, VersionRange};
 pub use codec::{CodecError, decode_request, decode_response, encode_request, encode_response};
-pub use frame::{FrameError, RequestHeader, parse_header};
+pub use frame::{FrameError, FrameOverflow, RequestHeader, parse_header};
 pub use kafka_protocol;
 pub use wire::WireError;

@@ -36,7 +36,7 @@ pub fn request(api: Api, version: i16) -> Bytes {
                 timeout_ms: 1_000,
                 topics: vec![(topic(13), partitions), (topic(13), Vec::new())],
             };
-            produce::encode_request(version, 1, Some("fuzz"), &call)
+            produce::encode_request(version, 1, Some("fuzz"), &call).expect("a small frame")
         }
         Api::Fetch => {
             let partition = FetchPartition {
@@ -58,13 +58,13 @@ pub fn request(api: Api, version: i16) -> Bytes {
                 rack_id: "rack".to_owned(),
                 ..fetch::FetchRequest::default()
             };
-            fetch::encode_request(version, 1, Some("fuzz"), &request)
+            fetch::encode_request(version, 1, Some("fuzz"), &request).expect("a small frame")
         }
         api => {
             let body = body(api, version);
             let mut frame = ottla_protocol::frame::begin_request(api, version, 1, Some("fuzz"), body.len());
             frame.extend_from_slice(&body);
-            ottla_protocol::frame::finish(&mut frame, 0);
+            ottla_protocol::frame::finish(&mut frame, 0).expect("a small frame");
             frame.freeze()
         }
     };

@@ -19,7 +19,7 @@ use ottla_model::{
     PartitionEpoch, PartitionId, ProducerEpoch, ProducerId, Revision, TimestampMs, TopicId, TopicIdPartition,
     TopicName,
 };
-use ottla_network::{AcceptOptions, ConnectionLimits, ConnectionShared, Limits};
+use ottla_network::{AcceptOptions, ConnectionLimits, ConnectionShared, Limits, Service};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{
@@ -562,6 +562,13 @@ impl TestBroker {
         Asked { broker: self, answer }
     }
 
+    /// Hands a whole frame to the handler of its API.
+    pub fn dispatch(&self, listener: &str, frame: &[u8]) -> Asked<'_> {
+        let _inside = self.runtime().enter();
+        let answer = Service::handle(&self.broker, &self.context(listener), BytesMut::from(&frame[4..]));
+        Asked { broker: self, answer }
+    }
+
     pub fn produce(
         &self,
         topic: TopicRef,
@@ -588,12 +595,12 @@ impl TestBroker {
             timeout_ms,
             topics: vec![(topic, vec![(PartitionId(partition), Bytes::copy_from_slice(batch))])],
         };
-        let frame = produce::encode_request(version, 7, None, &call);
+        let frame = produce::encode_request(version, 7, None, &call).expect("a small frame");
         self.ask(CLIENT, handlers::produce::handle, version, &frame)
     }
 
     pub fn begin_fetch(&self, listener: &str, request: &FetchRequest) -> Asked<'_> {
-        let frame = fetch::encode_request(FETCH_VERSION, 7, None, request);
+        let frame = fetch::encode_request(FETCH_VERSION, 7, None, request).expect("a small frame");
         self.ask(listener, handlers::fetch::handle, FETCH_VERSION, &frame)
     }
 
@@ -603,7 +610,7 @@ impl TestBroker {
 
     /// The response to a fetch of a version that names topics, which old clients send.
     pub fn fetch_at_version(&self, version: i16, request: &FetchRequest) -> FetchResponse<Bytes> {
-        let frame = fetch::encode_request(version, 7, None, request);
+        let frame = fetch::encode_request(version, 7, None, request).expect("a small frame");
         let response = self.ask(CLIENT, handlers::fetch::handle, version, &frame).frame();
         fetch::decode_response(version, &response).expect("a fetch response").1
     }
@@ -656,6 +663,14 @@ impl Asked<'_> {
             }
         }
         frame.freeze().slice(4..)
+    }
+
+    /// The bytes that the answer puts on the wire: none if the connection is closed or nothing is answered.
+    pub fn wire_bytes(self) -> usize {
+        match self.answer {
+            Answer::Close(_) | Answer::None => 0,
+            _ => self.response().size_bytes(),
+        }
     }
 
     pub fn closes(&self) -> bool {

@@ -2,6 +2,7 @@
 //! idempotence, restarts, compaction.
 #![allow(clippy::unwrap_used)]
 
+mod amplification;
 mod compaction;
 mod disks;
 mod failover;

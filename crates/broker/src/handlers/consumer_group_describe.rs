@@ -1,5 +1,6 @@
 //! ConsumerGroupDescribe (69), versions 0 and 1: consumer groups (KIP-848) with their members.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -32,20 +33,17 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         Err(error) => return Answer::close(error),
     };
     let with_operations = request.include_authorized_operations;
-    let asked = request
-        .group_ids
-        .iter()
-        .map(|id| {
-            let id = group::group_id(id);
-            let asked = match id.as_str() {
-                "" => PendingAnswer::Ready(GroupAnswer::Failed(ErrorCode::InvalidGroupId)),
-                _ => group::submit(broker, &id, GroupRequest::ConsumerGroupDescribe(id.clone())),
-            };
-            (id, asked)
-        })
-        .collect();
+    let mut seen = BTreeSet::new();
+    let asked = request.group_ids.iter().map(group::group_id).filter(|id| seen.insert(id.clone())).map(|id| {
+        let asked = match id.as_str() {
+            "" => PendingAnswer::Ready(GroupAnswer::Failed(ErrorCode::InvalidGroupId)),
+            _ => group::submit(broker, &id, GroupRequest::ConsumerGroupDescribe(id.clone())),
+        };
+        (id, asked)
+    });
     let patience = broker.groups.commit_timeout();
-    group::respond_all::<ConsumerGroupDescribeRequest, _>(header, asked, patience, move |answers| {
+    let budget = broker.response_budget();
+    group::respond_all::<ConsumerGroupDescribeRequest, _>(header, asked, budget, patience, move |answers| {
         let groups = answers.into_iter().map(|(id, answer)| described(version, &id, with_operations, answer));
         ConsumerGroupDescribeResponse::default().with_groups(groups.collect())
     })

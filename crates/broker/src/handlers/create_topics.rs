@@ -13,9 +13,9 @@ use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
 use crate::configs;
-use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
 use crate::request::wire;
+use crate::request::{RequestContext, ResponseBudget};
 use crate::response::{Answer, Response};
 
 /// The first version whose answer shows the topic's configuration (KIP-525).
@@ -45,6 +45,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
             patience.await_image(&broker.metadata, revision).await;
         }
         let mut outcomes = outcomes.drain(..);
+        let mut budget = broker.response_budget();
         let mut told = BTreeSet::new();
         let mut topics = Vec::with_capacity(request.topics.len());
         for topic in &request.topics {
@@ -56,7 +57,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
                     }
                 }
                 None => topics.push(match outcomes.next() {
-                    Some(Ok(outcome)) => success(&broker, header.api_version, topic, &outcome),
+                    Some(Ok(outcome)) => success(&broker, header.api_version, topic, &outcome, &mut budget),
                     Some(Err(refusal)) => failure(topic, &refusal),
                     None => failure(topic, &Refusal::new(ErrorCode::UnknownServerError, "")),
                 }),
@@ -106,7 +107,13 @@ fn new_topic(topic: &CreatableTopic) -> NewTopic {
     }
 }
 
-fn success(broker: &Broker, version: i16, topic: &CreatableTopic, outcome: &TopicOutcome) -> CreatableTopicResult {
+fn success(
+    broker: &Broker,
+    version: i16,
+    topic: &CreatableTopic,
+    outcome: &TopicOutcome,
+    budget: &mut ResponseBudget,
+) -> CreatableTopicResult {
     let result = CreatableTopicResult::default()
         .with_error_message(None)
         .with_name(topic.name.clone())
@@ -121,7 +128,12 @@ fn success(broker: &Broker, version: i16, topic: &CreatableTopic, outcome: &Topi
         .iter()
         .filter_map(|config| Some((config.name.to_string(), config.value.as_ref()?.to_string())))
         .collect();
-    let configs = configs::topic_entries(&broker.live_config, &overrides)
+    let entries = configs::topic_entries(&broker.live_config, &overrides);
+    let bytes = entries.iter().map(|entry| entry.name.len() + entry.value.as_ref().map_or(0, String::len) + 8).sum();
+    if !budget.take(bytes) {
+        return result.with_configs(None).with_topic_config_error_code(ErrorCode::PolicyViolation.code());
+    }
+    let configs = entries
         .into_iter()
         .map(|entry| {
             CreatableTopicConfigs::default()

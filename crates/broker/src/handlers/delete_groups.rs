@@ -20,18 +20,12 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         Err(error) => return Answer::close(error),
     };
     let mut seen = BTreeSet::new();
-    let asked = request
-        .groups_names
-        .iter()
-        .map(group::group_id)
-        .filter(|id| seen.insert(id.clone()))
-        .map(|id| {
-            let asked = group::submit(broker, &id, GroupRequest::DeleteGroup(id.clone()));
-            (id, asked)
-        })
-        .collect();
+    let asked = request.groups_names.iter().map(group::group_id).filter(|id| seen.insert(id.clone())).map(|id| {
+        let asked = group::submit(broker, &id, GroupRequest::DeleteGroup(id.clone()));
+        (id, asked)
+    });
     let patience = broker.groups.commit_timeout();
-    group::respond_all::<DeleteGroupsRequest, _>(header, asked, patience, |answers| {
+    group::respond_all::<DeleteGroupsRequest, _>(header, asked, broker.response_budget(), patience, |answers| {
         let results = answers.into_iter().map(|(id, answer)| {
             let error = match answer {
                 GroupAnswer::DeleteGroup(error) => error,

@@ -1,5 +1,6 @@
 //! DescribeConfigs (32): every configuration of a topic, a group or of this broker, with where its value comes from.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -17,7 +18,8 @@ use crate::broker::Broker;
 use crate::configs::resource_type::{BROKER, BROKER_LOGGER, GROUP, TOPIC};
 use crate::configs::{self, Entry};
 use crate::live_config::LiveConfig;
-use crate::request::{RequestContext, wire};
+use crate::request::budget::TOO_LARGE;
+use crate::request::{RequestContext, ResponseBudget, wire};
 use crate::response::Answer;
 
 pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
@@ -26,15 +28,61 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         Err(error) => return Answer::close(error),
     };
     let image = broker.metadata.current();
-    let results = request
-        .resources
-        .iter()
-        .map(|resource| {
+    let mut budget = broker.response_budget();
+    let results = distinct(&request.resources)
+        .into_iter()
+        .map(|(resource, wanted)| {
             let found = describe(&image, &broker.live_config, broker.identity.id(), resource);
-            result(&request, resource, found)
+            let found = found.map(|mut entries| {
+                entries.retain(|entry| wanted.as_ref().is_none_or(|wanted| wanted.contains(&*entry.name)));
+                entries
+            });
+            result(&request, resource, found.and_then(|entries| within(&mut budget, &request, entries)))
         })
         .collect();
     Answer::encode::<DescribeConfigsRequest>(&header, &DescribeConfigsResponse::default().with_results(results))
+}
+
+/// The names that are wanted of a resource; none: all.
+type WantedNames<'a> = Option<BTreeSet<&'a str>>;
+
+/// Each resource once, in the order of the request, with all names that are wanted of it: a broker's configurations
+/// with their documentation take 36 KB, a resource in a request takes 8 bytes.
+fn distinct(resources: &[DescribeConfigsResource]) -> Vec<(&DescribeConfigsResource, WantedNames<'_>)> {
+    let mut places = BTreeMap::new();
+    let mut distinct: Vec<(&DescribeConfigsResource, WantedNames<'_>)> = Vec::new();
+    for resource in resources {
+        // Null and empty both mean all.
+        let keys = resource.configuration_keys.as_deref().filter(|keys| !keys.is_empty());
+        let wanted: WantedNames<'_> = keys.map(|keys| keys.iter().map(|key| key.as_str()).collect());
+        let place = *places.entry((resource.resource_type, resource.resource_name.as_str())).or_insert(distinct.len());
+        match distinct.get_mut(place) {
+            None => distinct.push((resource, wanted)),
+            Some((_, known)) => match (&mut *known, wanted) {
+                (Some(known), Some(more)) => known.extend(more),
+                (known, _) => *known = None,
+            },
+        }
+    }
+    distinct
+}
+
+/// The entries, if the response has room for them.
+fn within(
+    budget: &mut ResponseBudget,
+    request: &DescribeConfigsRequest,
+    entries: Vec<Entry>,
+) -> Result<Vec<Entry>, Refused> {
+    let bytes = |entry: &Entry| {
+        let synonyms = entry.synonyms.iter().map(|one| one.name.len() + one.value.as_ref().map_or(0, String::len) + 8);
+        let synonyms = if request.include_synonyms { synonyms.sum() } else { 0 };
+        let documentation = if request.include_documentation { entry.documentation.len() } else { 0 };
+        entry.name.len() + entry.value.as_ref().map_or(0, String::len) + synonyms + documentation + 16
+    };
+    match budget.take(entries.iter().map(bytes).sum()) {
+        true => Ok(entries),
+        false => Err((ErrorCode::InvalidRequest, Some(TOO_LARGE.to_owned()))),
+    }
 }
 
 type Refused = (ErrorCode, Option<String>);
@@ -88,14 +136,7 @@ fn result(
             return result.with_error_code(error.code()).with_error_message(message.as_deref().map(wire::text));
         }
     };
-    // Null and empty both mean all.
-    let wanted = resource.configuration_keys.as_deref().filter(|keys| !keys.is_empty());
-    let configs = entries
-        .into_iter()
-        .filter(|entry| wanted.is_none_or(|keys| keys.iter().any(|key| key.as_str() == &*entry.name)))
-        .map(|entry| wire_entry(request, entry))
-        .collect();
-    result.with_configs(configs)
+    result.with_configs(entries.into_iter().map(|entry| wire_entry(request, entry)).collect())
 }
 
 fn wire_entry(request: &DescribeConfigsRequest, entry: Entry) -> DescribeConfigsResourceResult {
@@ -126,6 +167,38 @@ mod tests {
     use super::*;
     use crate::configs::test_live::live;
     use crate::request::test_image::image;
+
+    #[test]
+    fn a_repeated_resource_is_described_once_with_all_names_that_are_wanted() {
+        let resource = |name: &'static str, keys: Option<&[&'static str]>| {
+            DescribeConfigsResource::default()
+                .with_resource_type(TOPIC)
+                .with_resource_name(wire::text(name))
+                .with_configuration_keys(keys.map(|keys| keys.iter().map(|key| wire::text(key)).collect()))
+        };
+        let asked = [
+            resource("a", Some(&["x"])),
+            resource("b", Some(&["x"])),
+            resource("a", Some(&["y", "x"])),
+            resource("b", None),
+            resource("b", Some(&["y"])),
+        ];
+        let distinct = distinct(&asked);
+        let names: Vec<_> = distinct.iter().map(|(resource, _)| resource.resource_name.as_str()).collect();
+        let wanted: Vec<_> = distinct.iter().map(|(_, wanted)| wanted.clone()).collect();
+        assert_eq!((names, wanted), (vec!["a", "b"], vec![Some(BTreeSet::from(["x", "y"])), None]));
+    }
+
+    #[test]
+    fn resources_that_do_not_fit_are_refused() {
+        let image = image();
+        let resource = DescribeConfigsResource::default().with_resource_type(TOPIC).with_resource_name(wire::text("t"));
+        let entries = || describe(&image, &live(&[]), BrokerId(1), &resource).expect("the topic exists");
+        let request = DescribeConfigsRequest::default();
+        let mut budget = ResponseBudget::new(4_000);
+        let fits: Vec<bool> = (0..3).map(|_| within(&mut budget, &request, entries()).is_ok()).collect();
+        assert_eq!((fits[0], fits[2]), (true, false), "a topic's entries take about 2 KB");
+    }
 
     #[test]
     fn resources_that_are_not_here_are_refused_in_kafkas_words() {

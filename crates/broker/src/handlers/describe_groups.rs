@@ -1,5 +1,6 @@
 //! DescribeGroups (15), versions 0 to 6: classic groups with their members.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -25,17 +26,14 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         Err(error) => return Answer::close(error),
     };
     let with_operations = request.include_authorized_operations;
-    let asked = request
-        .groups
-        .iter()
-        .map(|id| {
-            let id = group::group_id(id);
-            let asked = group::submit(broker, &id, GroupRequest::DescribeGroup(id.clone()));
-            (id, asked)
-        })
-        .collect();
+    let mut seen = BTreeSet::new();
+    let asked = request.groups.iter().map(group::group_id).filter(|id| seen.insert(id.clone())).map(|id| {
+        let asked = group::submit(broker, &id, GroupRequest::DescribeGroup(id.clone()));
+        (id, asked)
+    });
     let patience = broker.groups.commit_timeout();
-    group::respond_all::<DescribeGroupsRequest, _>(header, asked, patience, move |answers| {
+    let budget = broker.response_budget();
+    group::respond_all::<DescribeGroupsRequest, _>(header, asked, budget, patience, move |answers| {
         let groups = answers.into_iter().map(|(id, answer)| described(version, &id, with_operations, answer));
         DescribeGroupsResponse::default().with_groups(groups.collect())
     })

@@ -1,5 +1,6 @@
 //! DescribeProducers (61): the idempotent producers that a partition's leader remembers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -16,15 +17,26 @@ use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::response::Answer;
 
+/// A producer in a response.
+const PRODUCER_BYTES: usize = 37;
+
 pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<DescribeProducersRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    let mut budget = broker.response_budget();
+    let mut seen = BTreeSet::new();
     let topics = request.topics.into_iter().map(|topic| {
         let name = TopicRef::Name(topic.name.0.to_string());
-        let partitions = topic.partition_indexes.iter().map(|index| {
+        // A partition may have a hundred thousand producers: it is answered once.
+        let indexes = topic.partition_indexes.iter().filter(|index| seen.insert((topic.name.clone(), **index)));
+        let partitions = indexes.map(|index| {
             let producers = broker.replicas.find(&name, PartitionId(*index)).and_then(|found| found.producers());
+            let producers = producers.and_then(|producers| match budget.take(producers.len() * PRODUCER_BYTES) {
+                true => Ok(producers),
+                false => Err(ErrorCode::InvalidRequest),
+            });
             partition(*index, producers)
         });
         TopicResponse::default().with_partitions(partitions.collect()).with_name(topic.name.clone())

@@ -309,7 +309,7 @@ fn refuse(header: &RequestHeader, error: ErrorCode) -> Response {
 }
 
 fn encode(header: &RequestHeader, response: &FetchResponse<RecordSlice>) -> Response {
-    Response::new(fetch::encode(header.api_version, header.correlation_id, response))
+    Response::or_close(fetch::encode(header.api_version, header.correlation_id, response).map(Response::new))
 }
 
 /// A fetch that waits for records, for its time to pass, or for the next request of its session.

@@ -4,6 +4,7 @@
 //! Where there is no coordinator at the moment (the topic is being created, its broker has just died) the answer waits a little: a client
 //! that is told "nobody" waits much longer before it asks again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,10 +43,13 @@ struct Place {
 type Found = Result<Place, (ErrorCode, String)>;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
-    let request = match decode_request::<FindCoordinatorRequest>(header.api_version, body.freeze()) {
+    let mut request = match decode_request::<FindCoordinatorRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    // A key takes two bytes in the request, its coordinator's host up to 255 in the response: each is answered once.
+    let mut seen = BTreeSet::new();
+    request.coordinator_keys.retain(|key| seen.insert(key.clone()));
     let listener = context.listener.clone();
     let places = find_all(&broker.metadata.peek(), &listener, header.api_version, &request);
     if !places.iter().any(may_come) {

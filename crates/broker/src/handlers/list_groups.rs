@@ -31,8 +31,9 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         types: request.types_filter.iter().map(group::owned).collect(),
     };
     let groups = &broker.groups;
-    let asked = groups.submit_all(&GroupRequest::ListGroups(list)).into_iter().map(|asked| ((), asked)).collect();
-    group::respond_all::<ListGroupsRequest, _>(header, asked, groups.commit_timeout(), move |answers| {
+    let asked = groups.submit_all(&GroupRequest::ListGroups(list)).into_iter().map(|asked| ((), asked));
+    let budget = broker.response_budget();
+    group::respond_all::<ListGroupsRequest, _>(header, asked, budget, groups.commit_timeout(), move |answers| {
         response(version, answers.into_iter().map(|((), answer)| answer))
     })
 }

@@ -1,5 +1,6 @@
 //! OffsetFetch (9), versions 1 to 10: what groups have committed; several groups from version 8 on.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -46,22 +47,59 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
     };
     let image = broker.metadata.current();
     let groups = &broker.groups;
-    let asked = request
-        .groups
-        .into_iter()
-        .map(|one| {
-            let (question, fetch) = question(&image, version, request.require_stable, one);
-            let asked = groups.submit(&image, &question.group, GroupRequest::FetchOffsets(fetch));
-            (question, asked)
-        })
-        .collect();
-    group::respond_all::<WireRequest, _>(header, asked, groups.commit_timeout(), move |answers| {
+    let distinct = distinct(request.groups);
+    let asked = distinct.into_iter().map(|one| {
+        let (question, fetch) = question(&image, version, request.require_stable, one);
+        let asked = groups.submit(&image, &question.group, GroupRequest::FetchOffsets(fetch));
+        (question, asked)
+    });
+    let budget = broker.response_budget();
+    let image = Arc::clone(&image);
+    group::respond_all::<WireRequest, _>(header, asked, budget, groups.commit_timeout(), move |answers| {
         let fetched = answers.into_iter().map(|(question, answer)| {
             let (error, topics) = outcome(version, &image, question.asked, question.refused, answer);
             (question.group, error, topics)
         });
         response(version, fetched.collect())
     })
+}
+
+/// Each group once, and of each group every topic and partition once: a key that is repeated in a small request would
+/// repeat its offsets and their metadata in the response.
+fn distinct(groups: Vec<OffsetFetchGroup>) -> Vec<OffsetFetchGroup> {
+    let mut places = BTreeMap::new();
+    let mut distinct: Vec<OffsetFetchGroup> = Vec::new();
+    for one in groups {
+        let place = *places.entry(one.group.clone()).or_insert(distinct.len());
+        match distinct.get_mut(place) {
+            None => distinct.push(one),
+            Some(first) => match (&mut first.topics, one.topics) {
+                (Some(topics), Some(more)) => topics.extend(more),
+                (topics, _) => *topics = None,
+            },
+        }
+    }
+    for group in &mut distinct {
+        group.topics = group.topics.take().map(distinct_topics);
+    }
+    distinct
+}
+
+fn distinct_topics(topics: Vec<(TopicRef, Vec<PartitionId>)>) -> Vec<(TopicRef, Vec<PartitionId>)> {
+    let mut places = BTreeMap::new();
+    let mut distinct: Vec<(TopicRef, Vec<PartitionId>)> = Vec::new();
+    let mut seen: Vec<BTreeSet<PartitionId>> = Vec::new();
+    for (topic, partitions) in topics {
+        let place = *places.entry(topic.clone()).or_insert(distinct.len());
+        if place == distinct.len() {
+            distinct.push((topic, Vec::new()));
+            seen.push(BTreeSet::new());
+        }
+        if let (Some((_, known)), Some(seen)) = (distinct.get_mut(place), seen.get_mut(place)) {
+            known.extend(partitions.into_iter().filter(|partition| seen.insert(*partition)));
+        }
+    }
+    distinct
 }
 
 fn question(image: &Image, version: i16, require_stable: bool, one: OffsetFetchGroup) -> (Question, FetchOffsets) {
@@ -176,6 +214,28 @@ fn batched_topic(version: i16, topic: &GroupTopic, offsets: Vec<FetchedOffset>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_asked_twice_is_asked_once() {
+        let topic = |name: &str, partitions: &[i32]| {
+            (TopicRef::Name(name.to_owned()), partitions.iter().map(|number| PartitionId(*number)).collect::<Vec<_>>())
+        };
+        let group = |name: &str, topics: Option<Vec<_>>| OffsetFetchGroup {
+            group: name.to_owned(),
+            member: None,
+            member_epoch: -1,
+            topics,
+        };
+        let asked = vec![
+            group("g", Some(vec![topic("b", &[1, 1, 0]), topic("a", &[0])])),
+            group("h", Some(vec![topic("a", &[0])])),
+            group("g", Some(vec![topic("b", &[2, 1])])),
+            group("h", None),
+            group("h", Some(vec![topic("a", &[1])])),
+        ];
+        let expected = [group("g", Some(vec![topic("b", &[1, 0, 2]), topic("a", &[0])])), group("h", None)];
+        assert_eq!(distinct(asked), expected);
+    }
 
     #[test]
     fn every_version_can_say_an_error() {

@@ -14,6 +14,7 @@ use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::produce::{
     self, PartitionProduceResponse, ProduceRequest, ProduceResponse, RecordError, TopicProduceResponse,
 };
+use ottla_protocol::record_batch::RECORD_ERRORS_MAX;
 use tokio::time::Sleep;
 
 use crate::broker::Broker;
@@ -105,6 +106,8 @@ fn append_all(
     let mut wakes = Wakes::default();
     let is_transactional = request.transactional_id.is_some();
     let mut place = 0;
+    // Of the whole response: a compressed batch of 100 bytes can have a thousand invalid records, each with its text.
+    let mut record_errors_left = RECORD_ERRORS_MAX;
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
@@ -123,7 +126,7 @@ fn append_all(
                     if let Some(pending) = pending {
                         pending.complete(place, refused.error, &mut wakes);
                     }
-                    failed(wanted.partition, refused)
+                    failed(wanted.partition, refused, &mut record_errors_left)
                 }
             });
             place += 1;
@@ -162,12 +165,14 @@ fn succeeded(partition: PartitionId, appended: &Appended) -> PartitionProduceRes
     }
 }
 
-fn failed(partition: PartitionId, refused: AppendRefused) -> PartitionProduceResponse {
-    let record_errors = refused
+fn failed(partition: PartitionId, refused: AppendRefused, record_errors_left: &mut usize) -> PartitionProduceResponse {
+    let record_errors: Vec<_> = refused
         .records
         .into_iter()
+        .take(*record_errors_left)
         .map(|(batch_index, message)| RecordError { batch_index, message: Some(message) })
         .collect();
+    *record_errors_left -= record_errors.len();
     PartitionProduceResponse {
         record_errors,
         error_message: refused.message,
@@ -213,7 +218,9 @@ fn finish(
 }
 
 fn encode(header: &RequestHeader, response: &ProduceResponse) -> Response {
-    Response::bytes(produce::encode_response(header.api_version, header.correlation_id, response))
+    Response::or_close(
+        produce::encode_response(header.api_version, header.correlation_id, response).map(Response::bytes),
+    )
 }
 
 /// A produce with acks=all until every partition's high watermark has passed its records, or they failed, or the time is up.

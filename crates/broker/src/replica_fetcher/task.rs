@@ -257,7 +257,8 @@ impl FetcherTask {
         let Some(connection) = &mut self.connection else { return Ok(()) };
         let correlation = connection.begin(Underway::Fetch(request.number));
         let request = fetch_request(&request, &self.identity, &self.config);
-        Ok(connection.stream.send(&fetch::encode_request(FETCH_VERSION, correlation, None, &request)).await?)
+        let frame = fetch::encode_request(FETCH_VERSION, correlation, None, &request).map_err(CodecError::from)?;
+        Ok(connection.stream.send(&frame).await?)
     }
 
     fn answered(&mut self, frame: Bytes) -> Result<(), ConnectionError> {

@@ -12,6 +12,7 @@ use ottla_protocol::kafka_protocol::messages;
 use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
 use ottla_protocol::messages::TopicRef;
 
+use super::budget::{ResponseBudget, group_answer_bytes};
 use super::wire;
 use crate::broker::Broker;
 use crate::groups::PendingAnswer;
@@ -76,13 +77,25 @@ pub fn respond<R: Request>(
     }
 }
 
-/// The answers of several groups, in the order in which they were asked.
+/// The answers of several groups, in the order in which they are asked. What does not fit into the budget is dropped
+/// before the next group is asked, and answered with INVALID_REQUEST.
 pub fn respond_all<R: Request, T: Send + 'static>(
     header: RequestHeader,
-    asked: Vec<(T, PendingAnswer)>,
+    asked: impl Iterator<Item = (T, PendingAnswer)>,
+    mut budget: ResponseBudget,
     patience: Duration,
     make: impl FnOnce(Vec<(T, GroupAnswer)>) -> R::Response + Send + 'static,
 ) -> Answer {
+    let mut within_budget = move |answer: GroupAnswer| match budget.take(group_answer_bytes(&answer)) {
+        true => answer,
+        false => GroupAnswer::Failed(ErrorCode::InvalidRequest),
+    };
+    let asked: Vec<_> = asked
+        .map(|(of, asked)| match asked {
+            PendingAnswer::Ready(answer) => (of, PendingAnswer::Ready(within_budget(answer))),
+            waiting => (of, waiting),
+        })
+        .collect();
     if asked.iter().all(|(_, asked)| matches!(asked, PendingAnswer::Ready(_))) {
         let answers = asked.into_iter().filter_map(|(of, asked)| match asked {
             PendingAnswer::Ready(answer) => Some((of, answer)),
@@ -93,7 +106,11 @@ pub fn respond_all<R: Request, T: Send + 'static>(
     Answer::later(async move {
         let mut answers = Vec::with_capacity(asked.len());
         for (of, asked) in asked {
-            answers.push((of, asked.answer_within(patience).await));
+            let answer = match asked {
+                PendingAnswer::Ready(answer) => answer,
+                waiting => within_budget(waiting.answer_within(patience).await),
+            };
+            answers.push((of, answer));
         }
         Response::encode_or_close::<R>(&header, &make(answers))
     })

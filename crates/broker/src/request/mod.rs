@@ -2,6 +2,7 @@
 //! and the model's types on the wire.
 
 pub mod admin;
+pub mod budget;
 pub mod group;
 pub mod leader_hint;
 #[cfg(test)]
@@ -9,4 +10,5 @@ pub mod test_image;
 pub mod topology;
 pub mod wire;
 
+pub use budget::ResponseBudget;
 pub use ottla_network::{Principal, RequestContext};

@@ -109,7 +109,7 @@ impl ApiVersionsResponse {
                 out.put_slice(incarnation.as_bytes());
             }
         }
-        frame::finish(&mut out, 0);
+        frame::finish_short(&mut out);
         out.freeze()
     }
 
@@ -121,7 +121,7 @@ impl ApiVersionsResponse {
             wire::put_string(&mut out, true, env!("CARGO_PKG_VERSION"));
             out.put_u8(0);
         }
-        frame::finish(&mut out, 0);
+        frame::finish_short(&mut out);
         out.freeze()
     }
 

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 use super::{CurrentLeader, NodeEndpoint, TopicRef};
 use crate::api::Api;
-use crate::frame;
+use crate::frame::{self, FrameOverflow};
 use crate::wire::{self, Reader, WireError};
 
 /// The most partitions, fetched and forgotten together, in one request or response. A cluster has 100,000; a parsed one
@@ -223,7 +223,12 @@ fn parse_partition(version: i16, reader: &mut Reader<'_>) -> Result<FetchPartiti
 }
 
 /// Encodes a request as a whole frame.
-pub fn encode_request(version: i16, correlation_id: i32, client_id: Option<&str>, request: &FetchRequest) -> Bytes {
+pub fn encode_request(
+    version: i16,
+    correlation_id: i32,
+    client_id: Option<&str>,
+    request: &FetchRequest,
+) -> Result<Bytes, FrameOverflow> {
     let flexible = version >= FLEXIBLE_FROM;
     let partitions: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
     let size = 96 + (request.topics.len() + request.forgotten_topics.len()) * 32 + partitions * 64;
@@ -284,8 +289,8 @@ pub fn encode_request(version: i16, correlation_id: i32, client_id: Option<&str>
             out.put_u8(0);
         }
     }
-    frame::finish(&mut out, 0);
-    out.freeze()
+    frame::finish(&mut out, 0)?;
+    Ok(out.freeze())
 }
 
 fn put_request_partition(version: i16, out: &mut BytesMut, partition: &FetchPartition) {
@@ -428,7 +433,11 @@ pub struct AbortedTransaction {
 }
 
 /// Encodes a response as the pieces of one frame, length prefix included. Everything but records is allocated once.
-pub fn encode<S: RecordSlice + Clone>(version: i16, correlation_id: i32, response: &FetchResponse<S>) -> Vec<Part<S>> {
+pub fn encode<S: RecordSlice + Clone>(
+    version: i16,
+    correlation_id: i32,
+    response: &FetchResponse<S>,
+) -> Result<Vec<Part<S>>, FrameOverflow> {
     let flexible = version >= FLEXIBLE_FROM;
     let partition_count: usize = response.topics.iter().map(|topic| topic.partitions.len()).sum();
     let size = 48 + response.topics.len() * 48 + partition_count * 80;
@@ -464,7 +473,7 @@ pub fn encode<S: RecordSlice + Clone>(version: i16, correlation_id: i32, respons
     } else {
         wire::put_no_tagged_fields(&mut out, flexible);
     }
-    frame::finish(&mut out, records_bytes);
+    frame::finish(&mut out, records_bytes)?;
 
     let mut rest = out.freeze();
     let mut parts = Vec::with_capacity(cuts.len() * 2 + 1);
@@ -478,7 +487,7 @@ pub fn encode<S: RecordSlice + Clone>(version: i16, correlation_id: i32, respons
     if !rest.is_empty() {
         parts.push(Part::Bytes(rest));
     }
-    parts
+    Ok(parts)
 }
 
 fn put_response_partition<S>(version: i16, out: &mut BytesMut, partition: &FetchPartitionResponse<S>) {

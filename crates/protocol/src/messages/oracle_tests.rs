@@ -124,7 +124,7 @@ fn produce_requests() {
                 );
             }
             let expected = their_request(ApiKey::Produce, version, 7, Some("client"), &request);
-            let encoded = produce::encode_request(version, 7, Some("client"), &call);
+            let encoded = produce::encode_request(version, 7, Some("client"), &call).unwrap();
             assert_eq!(without_length(&encoded), expected, "version {version} seed {seed}");
 
             let (header, start) = frame::parse_header(&expected).unwrap();
@@ -204,7 +204,7 @@ fn produce_responses() {
                 );
             }
             let expected = their_response(ApiKey::Produce, version, 9, &body);
-            let encoded = produce::encode_response(version, 9, &response);
+            let encoded = produce::encode_response(version, 9, &response).unwrap();
             assert_eq!(without_length(&encoded), expected, "version {version} seed {seed}");
             assert_eq!(
                 produce::decode_response(version, &expected),
@@ -354,7 +354,7 @@ fn fetch_requests() {
             let random = &mut Random::new(seed + 2_000);
             let request = fetch_request(random, version);
             let expected = their_request(ApiKey::Fetch, version, 3, None, &their_fetch_request(&request, version));
-            let encoded = fetch::encode_request(version, 3, None, &request);
+            let encoded = fetch::encode_request(version, 3, None, &request).unwrap();
             assert_eq!(without_length(&encoded), expected, "version {version} seed {seed}");
             let (_, start) = frame::parse_header(&expected).unwrap();
             assert_eq!(fetch::parse(version, &expected, start), Ok(request), "version {version} seed {seed}");
@@ -467,7 +467,7 @@ fn fetch_responses() {
             let random = &mut Random::new(seed + 3_000);
             let response = fetch_response(random, version);
             let expected = their_response(ApiKey::Fetch, version, 5, &their_fetch_response(&response));
-            let parts = fetch::encode(version, 5, &response);
+            let parts = fetch::encode(version, 5, &response).unwrap();
             let mut joined = Vec::new();
             let mut after_bytes = false;
             for part in &parts {
@@ -511,7 +511,7 @@ fn versions_and_counts_that_nobody_serves_are_refused() {
 #[test]
 fn our_requests_decode_with_the_schemas() {
     let call = ProduceCall { transactional_id: None, acks: -1, timeout_ms: 1, topics: Vec::new() };
-    let bytes = produce::encode_request(9, 1, None, &call);
+    let bytes = produce::encode_request(9, 1, None, &call).unwrap();
     let (_, start) = frame::parse_header(without_length(&bytes)).unwrap();
     let mut body = bytes.slice(LENGTH_BYTES + start..);
     assert_eq!(theirs::ProduceRequest::decode(&mut body, 9).unwrap().acks, -1);

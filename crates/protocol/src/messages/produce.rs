@@ -11,7 +11,7 @@ use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionId, Timesta
 
 use super::{CurrentLeader, NodeEndpoint, TopicRef};
 use crate::api::Api;
-use crate::frame;
+use crate::frame::{self, FrameOverflow};
 use crate::wire::{self, Reader, WireError};
 
 /// The most topics, and the most partitions of all topics together, in one request. The cluster has 100,000 partitions
@@ -100,7 +100,12 @@ pub struct ProduceCall {
 }
 
 /// Encodes a request as a whole frame.
-pub fn encode_request(version: i16, correlation_id: i32, client_id: Option<&str>, call: &ProduceCall) -> Bytes {
+pub fn encode_request(
+    version: i16,
+    correlation_id: i32,
+    client_id: Option<&str>,
+    call: &ProduceCall,
+) -> Result<Bytes, FrameOverflow> {
     let flexible = version >= FLEXIBLE_FROM;
     let size = call.topics.iter().flat_map(|(_, partitions)| partitions).map(|(_, records)| records.len() + 24);
     let size = size.sum::<usize>() + 64 + call.topics.len() * 64;
@@ -121,8 +126,8 @@ pub fn encode_request(version: i16, correlation_id: i32, client_id: Option<&str>
         wire::put_no_tagged_fields(&mut out, flexible);
     }
     wire::put_no_tagged_fields(&mut out, flexible);
-    frame::finish(&mut out, 0);
-    out.freeze()
+    frame::finish(&mut out, 0)?;
+    Ok(out.freeze())
 }
 
 /// The response to a Produce request.
@@ -183,7 +188,7 @@ pub struct RecordError {
 }
 
 /// Encodes a response as a whole frame.
-pub fn encode_response(version: i16, correlation_id: i32, response: &ProduceResponse) -> Bytes {
+pub fn encode_response(version: i16, correlation_id: i32, response: &ProduceResponse) -> Result<Bytes, FrameOverflow> {
     let flexible = version >= FLEXIBLE_FROM;
     let partitions: usize = response.topics.iter().map(|topic| topic.partitions.len()).sum();
     let size = 32 + response.topics.len() * 48 + partitions * 48;
@@ -226,8 +231,8 @@ pub fn encode_response(version: i16, correlation_id: i32, response: &ProduceResp
     } else {
         wire::put_no_tagged_fields(&mut out, flexible);
     }
-    frame::finish(&mut out, 0);
-    out.freeze()
+    frame::finish(&mut out, 0)?;
+    Ok(out.freeze())
 }
 
 /// Decodes a response frame (without its length prefix); returns the correlation id with it.

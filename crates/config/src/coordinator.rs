@@ -47,7 +47,12 @@ pub struct CoordinatorConfig {
     /// An empty disk may vote although peers cannot be asked: set by hand, once.
     pub bootstrap: bool,
 
-    /// ZooKeeper's: bound catch-up (`init`) and lag (`sync`), never the election clock.
+    /// Serve ZooKeeper's client protocol on the client port.
+    pub zookeeper_protocol: bool,
+    /// Connections of ZooKeeper's clients from one address; none: bounded only together.
+    pub client_connections_max: Option<usize>,
+    /// ZooKeeper's: sessions of its clients last from 2 to 20 ticks; bound catch-up (`init`) and lag (`sync`), never the election clock.
+    pub tick_time: Duration,
     pub init_timeout: Duration,
     pub sync_timeout: Duration,
     pub raft_tick: Duration,
@@ -127,6 +132,9 @@ impl CoordinatorConfig {
             data_dir,
             cluster_id: reader.text("cluster.id").map(ClusterId::new),
             bootstrap: reader.boolean("bootstrap")?,
+            zookeeper_protocol: reader.boolean("zookeeper.protocol")?,
+            client_connections_max: Some(reader.number("max.client.cnxns", 0..=usize::MAX)?).filter(|max| *max > 0),
+            tick_time,
             init_timeout: tick_time.saturating_mul(reader.number("init.limit", 1..=u32::MAX)?),
             sync_timeout: tick_time.saturating_mul(reader.number("sync.limit", 1..=u32::MAX)?),
             raft_tick: reader.duration_ms("raft.tick.ms", 1)?,

@@ -11,6 +11,7 @@ use ottla_consensus::{Role, RoleChange};
 use ottla_model::Revision;
 
 use crate::shared::Shared;
+use crate::zookeeper::ZooKeeper;
 
 /// Tools read the number to know which lines to expect: the last ZooKeeper whose output these are.
 const VERSION: &str = concat!("3.9.2-ottla-", env!("CARGO_PKG_VERSION"));
@@ -20,6 +21,7 @@ const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requ
 pub struct Words {
     shared: Arc<Shared>,
     config: CoordinatorConfig,
+    zookeeper: Option<Arc<ZooKeeper>>,
     asked: AtomicU64,
 }
 
@@ -31,11 +33,14 @@ struct State {
     ephemerals: usize,
     data_bytes: usize,
     followers: usize,
+    /// ZooKeeper's clients, and the one that asks.
+    connections: usize,
+    watches: usize,
 }
 
 impl Words {
-    pub fn new(shared: Arc<Shared>, config: CoordinatorConfig) -> Self {
-        Self { shared, config, asked: AtomicU64::new(0) }
+    pub fn new(shared: Arc<Shared>, config: CoordinatorConfig, zookeeper: Option<Arc<ZooKeeper>>) -> Self {
+        Self { shared, config, zookeeper, asked: AtomicU64::new(0) }
     }
 
     /// The answer to a word; none where it is none of ZooKeeper's that are answered.
@@ -58,7 +63,10 @@ impl Words {
             b"dirs" => {
                 "datadir_size: 0\nlogdir_size: 0\n".replace('0', &directory_bytes(&self.config.data_dir).to_string())
             }
-            b"wchs" => "0 connections watching 0 paths\nTotal watches:0\n".to_owned(),
+            b"wchs" => {
+                let (connections, watches) = self.clients();
+                format!("{connections} connections watching {watches} paths\nTotal watches:{watches}\n")
+            }
             _ => return None,
         })
     }
@@ -70,6 +78,7 @@ impl Words {
         role.leader?;
         let leads = role.role == Role::Leader;
         let view = formed.view.get();
+        let (connections, watches) = self.clients();
         let mode = match (formed.voters.len(), leads) {
             (1, _) => "standalone",
             (_, true) => "leader",
@@ -82,7 +91,14 @@ impl Words {
             ephemerals: view.tree.iter().filter(|(path, _)| path.as_str().starts_with("/brokers/ids/")).count(),
             data_bytes: view.tree.iter().map(|(path, _)| path.as_str().len()).sum(),
             followers: if leads { formed.voters.len() - 1 } else { 0 },
+            connections: connections + 1,
+            watches,
         })
+    }
+
+    /// The open connections of ZooKeeper's clients, and the paths that they watch.
+    fn clients(&self) -> (usize, usize) {
+        self.zookeeper.as_ref().map_or((0, 0), |zookeeper| (zookeeper.connections(), zookeeper.watches()))
     }
 
     fn server(&self, state: &State, asked: u64) -> String {
@@ -110,11 +126,12 @@ impl Words {
     }
 }
 
-/// No ZooKeeper client is served, so nothing was slow and nothing waits.
+/// Latencies are not measured, and no request waits: a connection's next one is read when the one before is answered.
 fn summary(state: &State, asked: u64) -> String {
     format!(
-        "Latency min/avg/max: 0/0.0/0\nReceived: {asked}\nSent: {}\nConnections: 1\nOutstanding: 0\nZxid: {:#x}\nMode: {}\nNode count: {}\n",
+        "Latency min/avg/max: 0/0.0/0\nReceived: {asked}\nSent: {}\nConnections: {}\nOutstanding: 0\nZxid: {:#x}\nMode: {}\nNode count: {}\n",
         asked.saturating_sub(1),
+        state.connections,
         state.revision.0,
         state.mode,
         state.nodes
@@ -130,10 +147,10 @@ fn monitor(state: &State, asked: u64) -> String {
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     add("packets_received", asked);
     add("packets_sent", asked.saturating_sub(1));
-    add("num_alive_connections", 1);
+    add("num_alive_connections", count(state.connections));
     add("outstanding_requests", 0);
     add("znode_count", count(state.nodes));
-    add("watch_count", 0);
+    add("watch_count", count(state.watches));
     add("ephemerals_count", count(state.ephemerals));
     add("approximate_data_size", count(state.data_bytes));
     if state.mode == "leader" {

@@ -4,6 +4,7 @@
 //! - [`driver`]: the one thread that runs the node of [`ottla_quorum_node`], which decides everything.
 //! - [`rocksdb_store`]: the disk. [`first_start`]: how an empty one comes to vote.
 //! - [`peers`]: the streams to the other members. [`service`]: the gRPC services.
+//! - `listener`: the ports; `four_letter_words`, `zookeeper`: what else the client port speaks.
 //! - [`probe`]: dials brokers. [`telemetry`]: logs, health, metrics.
 //!
 //! [`run`] is the whole of it, for the binary and for processes that host a coordinator beside other things.
@@ -21,6 +22,7 @@ pub mod rocksdb_store;
 mod service;
 mod shared;
 pub mod telemetry;
+mod zookeeper;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -47,6 +49,7 @@ use first_start::Way;
 use rocksdb_store::{Disk, Identity, RocksDbStore};
 use shared::{Formed, Shared};
 use telemetry::Metrics;
+use zookeeper::ZooKeeper;
 
 /// A client that disappears without closing its connection is detected after twice this time, if its heartbeats did not
 /// show it before.
@@ -127,15 +130,16 @@ impl Coordinator {
         let own = self.config.servers.iter().find(|server| server.id == self.identity.id);
         let peers_use_client_port =
             self.peer.is_none() || own.is_none_or(|own| own.address.port == self.config.client_port);
-        let words = Arc::new(four_letter_words::Words::new(shared.clone(), self.config.clone()));
-        let listeners = [(Some(self.client), peers_use_client_port), (self.peer.take(), true)];
-        for (listener, takes_raft) in listeners {
+        let zookeeper = ZooKeeper::new(shared.clone(), &self.config, clock);
+        let words = Arc::new(four_letter_words::Words::new(shared.clone(), self.config.clone(), zookeeper.clone()));
+        let listeners = [(Some(self.client), peers_use_client_port, zookeeper), (self.peer.take(), true, None)];
+        for (listener, takes_raft, zookeeper) in listeners {
             let Some(listener) = listener else { continue };
             let server = Server::builder()
                 .http2_keepalive_interval(Some(CLIENT_KEEP_ALIVE))
                 .http2_keepalive_timeout(Some(CLIENT_KEEP_ALIVE))
                 .add_routes(service::routes(&shared, takes_raft));
-            let incoming = listener::connections(listener, stop.clone(), words.clone());
+            let incoming = listener::connections(listener, stop.clone(), words.clone(), zookeeper);
             tasks.spawn(async move { server.serve_with_incoming(incoming).await.map_err(CoordinatorError::from) });
         }
         if let Some(listener) = self.http.take() {

@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::four_letter_words::Words;
+use crate::zookeeper::ZooKeeper;
 
 /// The first bytes of every HTTP/2 client.
 const PREFACE: &[u8] = b"PRI ";
@@ -35,6 +36,7 @@ pub fn connections(
     listener: TcpListener,
     stop: CancellationToken,
     words: Arc<Words>,
+    zookeeper: Option<Arc<ZooKeeper>>,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(ACCEPTED_MAX);
     tokio::spawn(async move {
@@ -45,10 +47,17 @@ pub fn connections(
                     Ok((stream, peer)) => {
                         let sender = sender.clone();
                         let stopped = stop.clone().cancelled_owned();
-                        let words = words.clone();
+                        let (words, zookeeper, stop) = (words.clone(), zookeeper.clone(), stop.clone());
                         tokio::spawn(async move {
-                            if let Some(stream) = speaks_http2(stream, peer, &words).await {
-                                let _ = sender.send(Ok(Connection { stream, stopped: Box::pin(stopped) })).await;
+                            match protocol(stream, peer, &words).await {
+                                Protocol::Http2(stream) => {
+                                    let _ = sender.send(Ok(Connection { stream, stopped: Box::pin(stopped) })).await;
+                                }
+                                Protocol::ZooKeeper(stream) => match zookeeper {
+                                    Some(zookeeper) => zookeeper.serve(stream, peer, stop).await,
+                                    None => refuse(peer, "ZooKeeper's protocol is not served here"),
+                                },
+                                Protocol::Other => {}
                             }
                         });
                     }
@@ -63,28 +72,40 @@ pub fn connections(
     ReceiverStream::new(receiver)
 }
 
-async fn speaks_http2(mut stream: TcpStream, peer: SocketAddr, words: &Words) -> Option<TcpStream> {
-    stream.set_nodelay(true).ok()?;
+/// What a client speaks, by its first bytes.
+enum Protocol {
+    Http2(TcpStream),
+    ZooKeeper(TcpStream),
+    /// Answered, refused or gone.
+    Other,
+}
+
+async fn protocol(mut stream: TcpStream, peer: SocketAddr, words: &Words) -> Protocol {
     let mut first = [0; PREFACE.len()];
+    if stream.set_nodelay(true).is_err() {
+        return Protocol::Other;
+    }
     match tokio::time::timeout(PREFACE_TIMEOUT, peek_whole(&stream, &mut first)).await {
-        Ok(None) => return None,
-        Err(_) => return Some(stream),
-        Ok(Some(count)) if PREFACE.starts_with(&first[..count]) => return Some(stream),
+        Ok(None) => return Protocol::Other,
+        Err(_) => return Protocol::Http2(stream),
+        Ok(Some(count)) if PREFACE.starts_with(&first[..count]) => return Protocol::Http2(stream),
+        // The length of a connect request, in four bytes.
+        Ok(Some(_)) if first[0] == 0 => return Protocol::ZooKeeper(stream),
         Ok(Some(_)) => {}
     }
-    if let Some(answer) = words.answer(first, peer) {
-        // A client that does not read its answer in time has gone.
-        let _ = tokio::time::timeout(PREFACE_TIMEOUT, tell(&mut stream, &answer)).await;
-        return None;
+    match words.answer(first, peer) {
+        Some(answer) => {
+            // A client that does not read its answer in time has gone.
+            let _ = tokio::time::timeout(PREFACE_TIMEOUT, tell(&mut stream, &answer)).await;
+        }
+        None if first.iter().all(u8::is_ascii_lowercase) => refuse(peer, "it is no four-letter word that is answered"),
+        None => refuse(peer, "this port accepts gRPC (HTTP/2), not HTTP/1"),
     }
-    // ZooKeeper's clients begin with the length of their first packet, its four-letter words with a letter.
-    let guess = if first[0] == 0 || first.iter().all(u8::is_ascii_lowercase) {
-        "it looks like a ZooKeeper client: Ottla's brokers use coordinator.connect, users `ottla tree`"
-    } else {
-        "this port accepts gRPC (HTTP/2), not HTTP/1"
-    };
-    tracing::warn!("refused a connection of {peer}: {guess}");
-    None
+    Protocol::Other
+}
+
+fn refuse(peer: SocketAddr, why: &str) {
+    tracing::warn!("refused a connection of {peer}: {why}");
 }
 
 /// Looks at the first bytes without taking them, until all have come or they are not the beginning of anything known.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use ottla_model::Revision;
 use prost::Message;
 
@@ -152,6 +153,18 @@ pub struct NodeChange {
     pub node: Option<Node>,
 }
 
+/// How a path differs between two trees.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TreeChange {
+    Added(Path),
+    Removed(Path),
+    /// `is_new_node`: deleted and created again in between.
+    Written {
+        path: Path,
+        is_new_node: bool,
+    },
+}
+
 /// The tree at one revision.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Tree {
@@ -238,6 +251,17 @@ impl Tree {
     /// Whether `path` is a node or has nodes below it.
     pub fn exists(&self, path: &Path) -> bool {
         path.as_str() == "/" || self.get(path).is_some() || self.below(path).next().is_some()
+    }
+
+    /// What differs from an earlier state of this tree, by path. Passes over everything that both share.
+    pub fn changes_since<'a>(&'a self, old: &'a Self) -> impl Iterator<Item = TreeChange> + 'a {
+        old.nodes.diff(&self.nodes).map(|item| match item {
+            DiffItem::Add(path, _) => TreeChange::Added(path.clone()),
+            DiffItem::Remove(path, _) => TreeChange::Removed(path.clone()),
+            DiffItem::Update { old: (_, old), new: (path, new) } => {
+                TreeChange::Written { path: path.clone(), is_new_node: old.created != new.created }
+            }
+        })
     }
 
     /// Applies the transaction at `revision`: all of its changes, or none. The revision moves in both cases. Returns

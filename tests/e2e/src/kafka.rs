@@ -33,8 +33,8 @@ fn jars(variable: &str) -> Option<PathBuf> {
     jars
 }
 
-/// A program of Kafka; its standard error goes to its output.
-fn java(jars: &Path, class: &str) -> Command {
+/// A program of Kafka, or of what comes with it; its standard error goes to its output.
+pub fn java(jars: &Path, class: &str) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", "exec java \"$@\" 2>&1", "java"]);
     command.args(["-Xmx512M", "-Djava.awt.headless=true", "-cp", &format!("{}/*", jars.display()), class]);

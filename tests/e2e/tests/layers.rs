@@ -18,6 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("metadata", &["model"]),
     ("consensus", &["model"]),
     ("quorum-node", &["model", "metadata", "consensus"]),
+    ("zookeeper", &["model", "metadata"]),
     ("replication", &["model"]),
     ("replica-fetcher", &["model", "replication"]),
     ("group-coordinator", &["model", "protocol"]),
@@ -30,7 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["model"]),
     ("network", &["model", "protocol", "metrics", "storage"]),
     // Layer 3: binaries.
-    ("coordinator", &["model", "metrics", "metadata", "consensus", "quorum-node", "rpc", "config"]),
+    ("coordinator", &["model", "metrics", "metadata", "consensus", "quorum-node", "zookeeper", "rpc", "config"]),
     (
         "broker",
         &[
@@ -59,6 +60,7 @@ const CORES: &[&str] = &[
     "metadata",
     "consensus",
     "quorum-node",
+    "zookeeper",
     "replication",
     "replica-fetcher",
     "group-coordinator",

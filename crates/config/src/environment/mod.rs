@@ -186,7 +186,8 @@ mod tests {
             ("ZOOKEEPER_CLIENT_PROT", "1"),
         ]))
         .expect("usable");
-        assert_eq!(flat(&environment), ["client.port=2181", "id=2", "client.port=2182"]);
+        let expected = ["client.port=2181", "max.client.cnxns=60", "id=2", "client.port=2182"];
+        assert_eq!(flat(&environment), expected);
         let warning = "ZOOKEEPER_CLIENT_PROT is unknown and not used; did you mean ZOOKEEPER_CLIENT_PORT?";
         assert_eq!(environment.warnings, [warning]);
     }

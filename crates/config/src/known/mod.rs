@@ -164,6 +164,7 @@ pub(crate) const COORDINATOR_CONFIGS: &[(&str, Option<&str>)] = &[
     ("init.limit", Some("10")),
     ("logging.format", Some("auto")),
     ("logging.level", Some("info")),
+    ("max.client.cnxns", Some("60")),
     ("min.insync.replicas", Some("1")),
     ("peer.port", None),
     ("raft.election.max.ms", Some("1000")),
@@ -176,6 +177,7 @@ pub(crate) const COORDINATOR_CONFIGS: &[(&str, Option<&str>)] = &[
     ("sync.limit", Some("5")),
     ("tick.time", Some("2000")),
     ("unclean.leader.election.enable", Some("false")),
+    ("zookeeper.protocol", Some("true")),
     ("zookeeper.servers", None),
 ];
 
@@ -188,13 +190,13 @@ pub(crate) const COORDINATOR_ALIASES: &[(&str, &str)] = &[
     ("tickTime", "tick.time"),
     ("initLimit", "init.limit"),
     ("syncLimit", "sync.limit"),
+    ("maxClientCnxns", "max.client.cnxns"),
     ("metrics.port", "http.port"),
     ("snapshot.max.bytes", "snapshot.bytes"),
 ];
 
 const COORDINATOR_QUIET: &[&str] = &[
     "dataLogDir",
-    "maxClientCnxns",
     "autopurge.snapRetainCount",
     "autopurge.purgeInterval",
     "4lw.commands.whitelist",

@@ -19,8 +19,7 @@ use ottla_consensus::{Member, Outgoing, RoleChange};
 use ottla_metadata::controller::Now;
 use ottla_model::CoordinatorId;
 use ottla_quorum_node::{Event, Node, NodeConfig, NodeError, View};
-use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch as state};
 
 pub use handle::{DriverHandle, Input, Outcome, RequestError, Stopped};
 use shell::Shell;
@@ -54,15 +53,24 @@ pub struct DriverConfig {
 
 /// The state as last applied, for readers.
 #[derive(Clone)]
-pub struct CurrentView(Arc<Mutex<Arc<View>>>);
+pub struct CurrentView(Arc<state::Sender<Arc<View>>>);
 
 impl CurrentView {
+    fn new(view: Arc<View>) -> Self {
+        Self(Arc::new(state::Sender::new(view)))
+    }
+
     pub fn get(&self) -> Arc<View> {
-        self.0.lock().clone()
+        self.0.borrow().clone()
+    }
+
+    /// Also hears of later ones, though perhaps not of each.
+    pub fn subscribe(&self) -> state::Receiver<Arc<View>> {
+        self.0.subscribe()
     }
 
     fn set(&self, view: Arc<View>) {
-        *self.0.lock() = view;
+        self.0.send_replace(view);
     }
 }
 
@@ -71,7 +79,7 @@ pub struct Running {
     pub handle: DriverHandle,
     pub view: CurrentView,
     /// Role, leader and term, as they change.
-    pub role: tokio::sync::watch::Receiver<RoleChange>,
+    pub role: state::Receiver<RoleChange>,
     /// Resolves when the thread has ended.
     pub ended: oneshot::Receiver<()>,
 }
@@ -102,7 +110,7 @@ pub fn start(config: DriverConfig, member: Member<RocksDbStore>) -> Result<Runni
     let disk = member.store().disk().clone();
     let conf_state = member.membership().to_conf_state();
     let node = Node::new(config.node.clone(), member)?;
-    let view = CurrentView(Arc::new(Mutex::new(node.view().clone())));
+    let view = CurrentView::new(node.view().clone());
     let (sender, inputs) = sync_channel(handle::QUEUED_INPUTS_MAX);
     let handle = DriverHandle::new(sender);
     let (role, role_receiver) = tokio::sync::watch::channel(node.role());

@@ -14,6 +14,8 @@ use ottla_rpc::quorum::quorum_server::QuorumServer;
 use ottla_rpc::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES_MAX};
 use tonic::service::{Routes, RoutesBuilder};
 
+pub use admin::AdminService;
+
 use crate::shared::Shared;
 
 /// Approximate size of one event with the changes of a revision: far below [`MESSAGE_BYTES_MAX`], with room for a node

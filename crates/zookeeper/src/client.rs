@@ -1,0 +1,352 @@
+//! One connected client: answers its requests from the newest tree, and sends it the events that its watches wait for.
+//!
+//! Invariant (ZooKeeper's): a client never sees a change before the event of a watch that it had set for it. So a
+//! request is answered only after the events of everything that the answer may show.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ottla_metadata::tree::{Path, Tree};
+use ottla_model::TopicName;
+
+use crate::ErrorCode;
+use crate::jute::{Malformed, Writer};
+use crate::operation::{Operation, Read, SetWatches, WatcherType, parse};
+use crate::watches::{Event, EventType, Wants, WatchBudget, Watches};
+use crate::znodes::{self, Znode, revision};
+
+/// Bytes of answers to one `multiRead`; beyond that the remaining reads are refused.
+const MULTI_READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The request number of events.
+const EVENT_XID: i32 = -1;
+/// `KeeperState.SyncConnected`.
+const SYNC_CONNECTED: i32 = 3;
+/// Where a node asks for the deletion of a topic.
+const DELETE_TOPICS: &str = "/admin/delete_topics/";
+
+/// What the connection does after a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Next {
+    Continue,
+    /// Wait until this coordinator has everything that was committed before now; then [`Client::synced`].
+    Sync {
+        xid: i32,
+        path: String,
+    },
+    /// Ask the quorum to delete the topic; then [`Client::created`].
+    DeleteTopic {
+        topic: TopicName,
+        create: PendingCreate,
+    },
+    /// Send what there is to send, and close: the session has ended.
+    Close,
+}
+
+/// A create request that waits for the quorum.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PendingCreate {
+    xid: i32,
+    path: String,
+    with_stat: bool,
+}
+
+pub struct Client {
+    address: IpAddr,
+    /// What the client may have seen.
+    tree: Tree,
+    watches: Watches,
+}
+
+impl Client {
+    pub fn new(address: IpAddr, tree: Tree, budget: Arc<WatchBudget>) -> Self {
+        Self { address, tree, watches: Watches::new(budget) }
+    }
+
+    /// Whether a new tree may bring events.
+    pub fn watches(&self) -> bool {
+        !self.watches.is_empty()
+    }
+
+    /// Moves to a later tree, and appends the events that lead there.
+    pub fn advance(&mut self, tree: &Tree, out: &mut Vec<u8>) {
+        if tree.revision() <= self.tree.revision() {
+            return;
+        }
+        if self.watches() {
+            for event in self.watches.events(&self.tree, tree) {
+                write_event(&event, out);
+            }
+        }
+        self.tree = tree.clone();
+    }
+
+    /// Appends the answer to a request, or says what it waits for.
+    pub fn request(&mut self, frame: &[u8], tree: &Tree, out: &mut Vec<u8>) -> Result<Next, Malformed> {
+        self.advance(tree, out);
+        let (xid, operation) = parse(frame)?;
+        match operation {
+            Operation::Sync { path } => return Ok(Next::Sync { xid, path: path.to_owned() }),
+            Operation::Create { path, with_stat } => return Ok(self.create(xid, path, with_stat, out)),
+            Operation::CloseSession => {
+                self.empty(xid, ErrorCode::Ok, out);
+                return Ok(Next::Close);
+            }
+            Operation::SetWatches(set) => self.set_watches(xid, &set, out),
+            Operation::AddWatch { path, recursive } => {
+                let wants = if recursive { Wants::RECURSIVE } else { Wants::PERSISTENT };
+                let error = match Path::new(path) {
+                    Ok(path) if self.watches.add(&path, wants) => ErrorCode::Ok,
+                    _ => ErrorCode::BadArguments,
+                };
+                // An empty error record, as ZooKeeper answers it.
+                self.answer(xid, error, out, |writer| writer.int(error.code()));
+            }
+            Operation::RemoveWatches { path, kind } => {
+                let error = self.has_watch(path, kind);
+                if let (Ok(path), ErrorCode::Ok) = (Path::new(path), error) {
+                    self.watches.remove(&path, Wants::of(kind));
+                }
+                self.empty(xid, error, out);
+            }
+            Operation::CheckWatches { path, kind } => self.empty(xid, self.has_watch(path, kind), out),
+            Operation::Ping | Operation::AddAuth => self.empty(xid, ErrorCode::Ok, out),
+            Operation::Write => self.empty(xid, ErrorCode::NotReadOnly, out),
+            Operation::Unknown => self.empty(xid, ErrorCode::Unimplemented, out),
+            Operation::MultiRead(reads) => self.multi_read(xid, &reads, out),
+            // A session of this protocol creates no nodes.
+            Operation::GetEphemerals => self.answer(xid, ErrorCode::Ok, out, |writer| writer.count(0)),
+            Operation::WhoAmI => {
+                let address = self.address.to_string();
+                self.answer(xid, ErrorCode::Ok, out, |writer| {
+                    writer.count(1);
+                    writer.string("ip");
+                    writer.string(&address);
+                });
+            }
+            Operation::Exists { path, watch } => self.exists(xid, path, watch, out),
+            Operation::GetData { path, watch } => {
+                self.read(xid, path, watch.then_some(Wants::DATA), out, |node, writer| {
+                    writer.buffer(node.data.as_deref().map(str::as_bytes));
+                    node.stat.write(writer);
+                })
+            }
+            Operation::GetChildren { path, watch, with_stat } => {
+                self.read(xid, path, watch.then_some(Wants::CHILDREN), out, |node, writer| {
+                    write_names(&node.children, writer);
+                    if with_stat {
+                        node.stat.write(writer);
+                    }
+                });
+            }
+            Operation::CountChildren { path } => self.count_children(xid, path, out),
+            Operation::GetAcl { path } => self.read(xid, path, None, out, |node, writer| {
+                writer.count(1);
+                writer.int(0x1f); // Read, write, create, delete, administer.
+                writer.string("world");
+                writer.string("anyone");
+                node.stat.write(writer);
+            }),
+        }
+        Ok(Next::Continue)
+    }
+
+    /// This coordinator has everything that was committed before the request; `tree` is none if no quorum said so.
+    pub fn synced(&mut self, xid: i32, path: &str, tree: Option<&Tree>, out: &mut Vec<u8>) {
+        let Some(tree) = tree else { return self.empty(xid, ErrorCode::OperationTimeout, out) };
+        self.advance(tree, out);
+        self.answer(xid, ErrorCode::Ok, out, |writer| writer.string(path));
+    }
+
+    /// The quorum has answered what a create request asked for.
+    pub fn created(&mut self, create: &PendingCreate, error: ErrorCode, tree: &Tree, out: &mut Vec<u8>) {
+        self.advance(tree, out);
+        self.answer(create.xid, error, out, |writer| {
+            writer.string(&create.path);
+            if create.with_stat {
+                let node = Path::new(&create.path).ok().and_then(|path| znodes::znode(tree, &path));
+                node.map(|node| node.stat).unwrap_or_default().write(writer);
+            }
+        });
+    }
+
+    /// Kafka's old tools delete a topic by creating a node. Other creations would write what brokers write.
+    fn create(&self, xid: i32, path: &str, with_stat: bool, out: &mut Vec<u8>) -> Next {
+        let topic = path.strip_prefix(DELETE_TOPICS).and_then(|name| TopicName::new(name).ok());
+        match topic {
+            Some(_) if self.find(path).is_some() => self.empty(xid, ErrorCode::NodeExists, out),
+            Some(topic) => {
+                let create = PendingCreate { xid, path: path.to_owned(), with_stat };
+                return Next::DeleteTopic { topic, create };
+            }
+            None => self.empty(xid, ErrorCode::NotReadOnly, out),
+        }
+        Next::Continue
+    }
+
+    fn find(&self, path: &str) -> Option<Znode> {
+        znodes::znode(&self.tree, &Path::new(path).ok()?)
+    }
+
+    fn exists(&mut self, xid: i32, path: &str, watch: bool, out: &mut Vec<u8>) {
+        let Ok(path) = Path::new(path) else { return self.empty(xid, ErrorCode::BadArguments, out) };
+        // Also of a node that is not there: its creation is waited for.
+        if watch && !self.watches.add(&path, Wants::DATA) {
+            return self.empty(xid, ErrorCode::BadArguments, out);
+        }
+        match znodes::znode(&self.tree, &path) {
+            Some(node) => self.answer(xid, ErrorCode::Ok, out, |writer| node.stat.write(writer)),
+            None => self.empty(xid, ErrorCode::NoNode, out),
+        }
+    }
+
+    fn read(
+        &mut self,
+        xid: i32,
+        path: &str,
+        watch: Option<Wants>,
+        out: &mut Vec<u8>,
+        write: impl FnOnce(&Znode, &mut Writer<'_>),
+    ) {
+        let Ok(path) = Path::new(path) else { return self.empty(xid, ErrorCode::BadArguments, out) };
+        let Some(node) = znodes::znode(&self.tree, &path) else { return self.empty(xid, ErrorCode::NoNode, out) };
+        if let Some(wants) = watch
+            && !self.watches.add(&path, wants)
+        {
+            return self.empty(xid, ErrorCode::BadArguments, out);
+        }
+        self.answer(xid, ErrorCode::Ok, out, |writer| write(&node, writer));
+    }
+
+    fn count_children(&self, xid: i32, path: &str, out: &mut Vec<u8>) {
+        let Ok(path) = Path::new(path) else { return self.empty(xid, ErrorCode::BadArguments, out) };
+        if !znodes::exists(&self.tree, &path) {
+            return self.empty(xid, ErrorCode::NoNode, out);
+        }
+        let below = znodes::count_below(&self.tree, &path);
+        self.answer(xid, ErrorCode::Ok, out, |writer| writer.count(below));
+    }
+
+    fn multi_read(&self, xid: i32, reads: &[Read<'_>], out: &mut Vec<u8>) {
+        const GET_DATA: i32 = 4;
+        const GET_CHILDREN: i32 = 8;
+        const ERROR: i32 = -1;
+        let mut answers = Vec::new();
+        let mut bytes = 0;
+        for read in reads {
+            let (code, path) = match read {
+                Read::Data(path) => (GET_DATA, path),
+                Read::Children(path) => (GET_CHILDREN, path),
+            };
+            let node = match bytes {
+                0..=MULTI_READ_BYTES_MAX => self.find(path).ok_or(ErrorCode::NoNode),
+                _ => Err(ErrorCode::BadArguments),
+            };
+            bytes += node.as_ref().map_or(0, bytes_of);
+            answers.push((code, node));
+        }
+        self.answer(xid, ErrorCode::Ok, out, |writer| {
+            for (code, node) in &answers {
+                let error = node.as_ref().err().map_or(0, |error| error.code());
+                write_multi_header(writer, if error == 0 { *code } else { ERROR }, false, error);
+                match node {
+                    Ok(node) if *code == GET_DATA => {
+                        writer.buffer(node.data.as_deref().map(str::as_bytes));
+                        node.stat.write(writer);
+                    }
+                    Ok(node) => write_names(&node.children, writer),
+                    Err(_) => writer.int(error),
+                }
+            }
+            write_multi_header(writer, ERROR, true, ERROR);
+        });
+    }
+
+    /// Sets the watches of a client that was connected elsewhere, or tells at once what it missed. The tree does not
+    /// remember deleted children: a watch of children is told at once unless nothing was written since.
+    fn set_watches(&mut self, xid: i32, set: &SetWatches<'_>, out: &mut Vec<u8>) {
+        let mut missed: Vec<Event> = Vec::new();
+        let mut all_set = true;
+        let now = revision(self.tree.revision().0);
+        let lists = [
+            (&set.data, Wants::DATA),
+            (&set.exist, Wants::DATA),
+            (&set.child, Wants::CHILDREN),
+            (&set.persistent, Wants::PERSISTENT),
+            (&set.persistent_recursive, Wants::RECURSIVE),
+        ];
+        for (position, (paths, wants)) in lists.into_iter().enumerate() {
+            for path in paths {
+                let Ok(path) = Path::new(path) else { continue };
+                let modified = znodes::znode(&self.tree, &path).map(|node| node.stat.modified);
+                let event = match (position, modified) {
+                    (0 | 2, None) => Some(EventType::Deleted),
+                    (0, Some(modified)) if modified > set.since => Some(EventType::DataChanged),
+                    (1, Some(_)) => Some(EventType::Created),
+                    (2, Some(_)) if now > set.since => Some(EventType::ChildrenChanged),
+                    _ => None,
+                };
+                match event {
+                    Some(event) => missed.push((event, path)),
+                    None => all_set &= self.watches.add(&path, wants),
+                }
+            }
+        }
+        for event in &missed {
+            write_event(event, out);
+        }
+        self.empty(xid, if all_set { ErrorCode::Ok } else { ErrorCode::BadArguments }, out);
+    }
+
+    fn has_watch(&self, path: &str, kind: WatcherType) -> ErrorCode {
+        match Path::new(path) {
+            Ok(path) if self.watches.has(&path, kind) => ErrorCode::Ok,
+            Ok(_) => ErrorCode::NoWatcher,
+            Err(_) => ErrorCode::BadArguments,
+        }
+    }
+
+    /// An answer without a body.
+    fn empty(&self, xid: i32, error: ErrorCode, out: &mut Vec<u8>) {
+        self.answer(xid, error, out, |_| {});
+    }
+
+    /// The body is written only without an error.
+    fn answer(&self, xid: i32, error: ErrorCode, out: &mut Vec<u8>, body: impl FnOnce(&mut Writer<'_>)) {
+        let mut writer = Writer::frame(out);
+        writer.int(xid);
+        writer.long(revision(self.tree.revision().0));
+        writer.int(error.code());
+        if error == ErrorCode::Ok {
+            body(&mut writer);
+        }
+        writer.finish();
+    }
+}
+
+fn write_event((event, path): &Event, out: &mut Vec<u8>) {
+    let mut writer = Writer::frame(out);
+    writer.int(EVENT_XID);
+    writer.long(-1);
+    writer.int(0);
+    writer.int(*event as i32);
+    writer.int(SYNC_CONNECTED);
+    writer.string(path.as_str());
+    writer.finish();
+}
+
+fn write_names(names: &[String], writer: &mut Writer<'_>) {
+    writer.count(names.len());
+    for name in names {
+        writer.string(name);
+    }
+}
+
+fn write_multi_header(writer: &mut Writer<'_>, code: i32, is_last: bool, error: i32) {
+    writer.int(code);
+    writer.bool(is_last);
+    writer.int(error);
+}
+
+fn bytes_of(node: &Znode) -> usize {
+    node.data.as_ref().map_or(0, String::len) + node.children.iter().map(String::len).sum::<usize>()
+}

@@ -1,0 +1,216 @@
+//! The requests of a connected client.
+
+use crate::jute::{Malformed, Reader};
+
+/// What a watch waits for, as `removeWatches` and `checkWatches` name it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WatcherType {
+    Children,
+    Data,
+    Any,
+    Persistent,
+    PersistentRecursive,
+}
+
+/// Watches that a client sets again after it has reconnected.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SetWatches<'a> {
+    /// The newest revision that the client has seen.
+    pub since: i64,
+    pub data: Vec<&'a str>,
+    pub exist: Vec<&'a str>,
+    pub child: Vec<&'a str>,
+    pub persistent: Vec<&'a str>,
+    pub persistent_recursive: Vec<&'a str>,
+}
+
+/// One read of a `multiRead`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Read<'a> {
+    Data(&'a str),
+    Children(&'a str),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Operation<'a> {
+    Exists {
+        path: &'a str,
+        watch: bool,
+    },
+    GetData {
+        path: &'a str,
+        watch: bool,
+    },
+    GetAcl {
+        path: &'a str,
+    },
+    GetChildren {
+        path: &'a str,
+        watch: bool,
+        with_stat: bool,
+    },
+    GetEphemerals,
+    CountChildren {
+        path: &'a str,
+    },
+    Sync {
+        path: &'a str,
+    },
+    Ping,
+    MultiRead(Vec<Read<'a>>),
+    /// Its credentials are not looked at: the tree is readable for everybody who may connect.
+    AddAuth,
+    SetWatches(SetWatches<'a>),
+    AddWatch {
+        path: &'a str,
+        recursive: bool,
+    },
+    RemoveWatches {
+        path: &'a str,
+        kind: WatcherType,
+    },
+    CheckWatches {
+        path: &'a str,
+        kind: WatcherType,
+    },
+    WhoAmI,
+    Create {
+        path: &'a str,
+        with_stat: bool,
+    },
+    /// Any other operation that would write.
+    Write,
+    CloseSession,
+    Unknown,
+}
+
+mod code {
+    pub const CREATE: i32 = 1;
+    pub const DELETE: i32 = 2;
+    pub const EXISTS: i32 = 3;
+    pub const GET_DATA: i32 = 4;
+    pub const SET_DATA: i32 = 5;
+    pub const GET_ACL: i32 = 6;
+    pub const SET_ACL: i32 = 7;
+    pub const GET_CHILDREN: i32 = 8;
+    pub const SYNC: i32 = 9;
+    pub const PING: i32 = 11;
+    pub const GET_CHILDREN_2: i32 = 12;
+    pub const CHECK: i32 = 13;
+    pub const MULTI: i32 = 14;
+    pub const CREATE_2: i32 = 15;
+    pub const RECONFIG: i32 = 16;
+    pub const CHECK_WATCHES: i32 = 17;
+    pub const REMOVE_WATCHES: i32 = 18;
+    pub const CREATE_CONTAINER: i32 = 19;
+    pub const DELETE_CONTAINER: i32 = 20;
+    pub const CREATE_TTL: i32 = 21;
+    pub const MULTI_READ: i32 = 22;
+    pub const AUTH: i32 = 100;
+    pub const SET_WATCHES: i32 = 101;
+    pub const GET_EPHEMERALS: i32 = 103;
+    pub const COUNT_CHILDREN: i32 = 104;
+    pub const SET_WATCHES_2: i32 = 105;
+    pub const ADD_WATCH: i32 = 106;
+    pub const WHO_AM_I: i32 = 107;
+    pub const CLOSE_SESSION: i32 = -11;
+}
+
+/// The request's number and what it wants.
+pub fn parse(frame: &[u8]) -> Result<(i32, Operation<'_>), Malformed> {
+    let mut reader = Reader::new(frame);
+    let (xid, code) = (reader.int()?, reader.int()?);
+    Ok((xid, operation(code, &mut reader)?))
+}
+
+fn operation<'a>(code: i32, reader: &mut Reader<'a>) -> Result<Operation<'a>, Malformed> {
+    Ok(match code {
+        code::EXISTS => Operation::Exists { path: reader.string()?, watch: reader.bool()? },
+        code::GET_DATA => Operation::GetData { path: reader.string()?, watch: reader.bool()? },
+        code::GET_ACL => Operation::GetAcl { path: reader.string()? },
+        code::GET_CHILDREN | code::GET_CHILDREN_2 => Operation::GetChildren {
+            path: reader.string()?,
+            watch: reader.bool()?,
+            with_stat: code == code::GET_CHILDREN_2,
+        },
+        code::GET_EPHEMERALS => Operation::GetEphemerals,
+        code::COUNT_CHILDREN => Operation::CountChildren { path: reader.string()? },
+        code::SYNC => Operation::Sync { path: reader.string()? },
+        code::PING => Operation::Ping,
+        code::MULTI_READ => Operation::MultiRead(reads(reader)?),
+        code::AUTH => Operation::AddAuth,
+        code::SET_WATCHES | code::SET_WATCHES_2 => {
+            Operation::SetWatches(set_watches(reader, code == code::SET_WATCHES_2)?)
+        }
+        code::ADD_WATCH => {
+            let path = reader.string()?;
+            match reader.int()? {
+                0 => Operation::AddWatch { path, recursive: false },
+                1 => Operation::AddWatch { path, recursive: true },
+                _ => Operation::Unknown,
+            }
+        }
+        code::REMOVE_WATCHES | code::CHECK_WATCHES => {
+            let path = reader.string()?;
+            match (watcher_type(reader.int()?), code) {
+                (Some(kind), code::REMOVE_WATCHES) => Operation::RemoveWatches { path, kind },
+                (Some(kind), _) => Operation::CheckWatches { path, kind },
+                (None, _) => Operation::Unknown,
+            }
+        }
+        code::WHO_AM_I => Operation::WhoAmI,
+        code::CREATE | code::CREATE_2 => {
+            Operation::Create { path: reader.string()?, with_stat: code == code::CREATE_2 }
+        }
+        code::DELETE
+        | code::SET_DATA
+        | code::SET_ACL
+        | code::CHECK
+        | code::MULTI
+        | code::RECONFIG
+        | code::CREATE_CONTAINER
+        | code::DELETE_CONTAINER
+        | code::CREATE_TTL => Operation::Write,
+        code::CLOSE_SESSION => Operation::CloseSession,
+        _ => Operation::Unknown,
+    })
+}
+
+/// Pairs of a header (operation, whether it is the last, error) and a read.
+fn reads<'a>(reader: &mut Reader<'a>) -> Result<Vec<Read<'a>>, Malformed> {
+    let mut reads = Vec::new();
+    loop {
+        let (code, is_last, _) = (reader.int()?, reader.bool()?, reader.int()?);
+        if is_last {
+            return Ok(reads);
+        }
+        let (path, _watch) = (reader.string()?, reader.bool()?);
+        reads.push(match code {
+            code::GET_DATA => Read::Data(path),
+            code::GET_CHILDREN => Read::Children(path),
+            _ => return Err(Malformed),
+        });
+    }
+}
+
+fn set_watches<'a>(reader: &mut Reader<'a>, with_persistent: bool) -> Result<SetWatches<'a>, Malformed> {
+    let since = reader.long()?;
+    let mut paths = || reader.vector(Reader::string);
+    let mut set = SetWatches { since, data: paths()?, exist: paths()?, child: paths()?, ..SetWatches::default() };
+    if with_persistent {
+        set.persistent = paths()?;
+        set.persistent_recursive = paths()?;
+    }
+    Ok(set)
+}
+
+fn watcher_type(code: i32) -> Option<WatcherType> {
+    Some(match code {
+        1 => WatcherType::Children,
+        2 => WatcherType::Data,
+        3 => WatcherType::Any,
+        4 => WatcherType::Persistent,
+        5 => WatcherType::PersistentRecursive,
+        _ => return None,
+    })
+}

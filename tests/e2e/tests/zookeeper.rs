@@ -1,0 +1,182 @@
+//! ZooKeeper's clients against the client port of real coordinators: kazoo, the shell of ZooKeeper's Java package, and
+//! clients that speak the protocol badly.
+
+use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use ottla_e2e::{Cluster, ClusterOptions, Node, clients, kafka};
+use serde_json::{Value, json};
+
+/// The script `zookeeper_client.py`.
+struct Kazoo {
+    process: Child,
+    commands: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Kazoo {
+    fn start(hosts: &str) -> Result<Self> {
+        let mut command = clients::python_script("zookeeper_client.py", &[hosts]);
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let commands = process.stdin.take().context("its input")?;
+        let lines = BufReader::new(process.stdout.take().context("its output")?).lines();
+        Ok(Self { process, commands, lines })
+    }
+
+    fn say(&mut self, command: &str) -> Result<()> {
+        writeln!(self.commands, "{command}").context("the client has ended")
+    }
+
+    /// The next line for which `wanted` finds something. The client ends with an error if its cluster does not answer.
+    fn hear<T>(&mut self, what: &str, wanted: impl Fn(&Value) -> Option<T>) -> Result<T> {
+        for line in &mut self.lines {
+            let line = line?;
+            let value = serde_json::from_str(&line).with_context(|| line.clone())?;
+            if let Some(found) = wanted(&value) {
+                return Ok(found);
+            }
+        }
+        anyhow::bail!("the client ended before it told: {what}")
+    }
+
+    fn hear_topics(&mut self, topics: &[&str]) -> Result<()> {
+        let topics = json!(topics);
+        self.hear(&format!("the topics {topics}"), |line| (line["topics"] == topics).then_some(()))
+    }
+
+    fn hear_port(&mut self) -> Result<u64> {
+        self.hear("its server", |line| line["port"].as_u64())
+    }
+}
+
+impl Drop for Kazoo {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn kazoo_reads_and_watches_the_tree_and_its_session_moves() -> Result<()> {
+    let mut cluster = Cluster::start_with(ClusterOptions { coordinators: 3, brokers: 1, ..ClusterOptions::default() })?;
+    let hosts: Vec<String> = (1..=3).map(|id| cluster.coordinator_address(id)).collect();
+    let mut kazoo = Kazoo::start(&hosts.join(","))?;
+    let port = kazoo.hear_port()?;
+    let read = kazoo.hear("what it read", |line| line.get("children").is_some().then(|| line.clone()))?;
+    // goldens: zookeeper-shell ls /, and the tree's own part.
+    let top = ["admin", "brokers", "cluster", "config", "consumers", "controller", "controller_epoch", "feature"];
+    let top = top.into_iter().chain(["isr_change_notification", "latest_producer_id_block"]);
+    let top: Vec<&str> = top.chain(["log_dir_event_notification", "ottla", "zookeeper"]).collect();
+    ensure!(read["children"]["/"] == json!(top), "{read}");
+    ensure!(read["children"]["/brokers"] == json!(["ids", "seqid", "topics"]), "{read}");
+    ensure!(read["children"]["/brokers/ids"] == json!(["1"]), "{read}");
+    ensure!(read["broker"]["version"] == 5 && read["controller"]["brokerid"] == 1, "{read}");
+    ensure!(read["ephemeral"] == true && read["missing"] == true, "{read}");
+
+    let bootstrap = cluster.bootstrap();
+    kazoo.hear_topics(&[])?;
+    clients::run_script("create_topic.py", &[&bootstrap, "first", "1", "1"])?;
+    kazoo.hear_topics(&["first"])?;
+    let server = hosts.iter().position(|host| host.ends_with(&format!(":{port}"))).context("one of three")? + 1;
+    cluster.kill(Node::Coordinator(u64::try_from(server)?))?;
+    let moved = kazoo.hear_port()?;
+    ensure!(moved != port, "it is connected to a dead coordinator");
+    clients::run_script("create_topic.py", &[&bootstrap, "second", "1", "1"])?;
+    kazoo.hear_topics(&["first", "second"])?;
+
+    kazoo.say("delete first")?;
+    kazoo.hear_topics(&["second"])?;
+    kazoo.say("write")?;
+    kazoo.hear("the refusal", |line| (line["error"] == "NotReadOnlyCallError").then_some(()))?;
+    kazoo.say("sync")?;
+    kazoo.hear("a sync", |line| (line["done"] == "sync").then_some(()))?;
+    kazoo.say("end")?;
+    ensure!(kazoo.hear("its session", |line| line["same_session"].as_bool())?, "the session did not move");
+    Ok(())
+}
+
+#[test]
+fn zookeepers_own_shell_shows_what_it_showed_of_kafka() -> Result<()> {
+    let Some(jars) = kafka::broker_jars() else { return Ok(()) };
+    let cluster = Cluster::start_with(ClusterOptions { coordinators: 1, brokers: 1, ..ClusterOptions::default() })?;
+    clients::run_script("create_topic.py", &[&cluster.bootstrap(), "a.b_c", "1", "1"])?;
+    let server = cluster.coordinator_address(1);
+    let shell = |command: &str| -> Result<String> {
+        let arguments: Vec<&str> = ["-server", &server].into_iter().chain(command.split(' ')).collect();
+        let printed = clients::run(kafka::java(&jars, "org.apache.zookeeper.ZooKeeperMain").args(arguments))?;
+        printed.lines().rfind(|line| !line.is_empty()).map(str::to_owned).context("it printed nothing")
+    };
+    ensure!(shell("ls /brokers")? == "[ids, seqid, topics]");
+    ensure!(shell("ls /brokers/topics")? == "[a.b_c]");
+    ensure!(shell("get /brokers/seqid")? == "null");
+    ensure!(shell("get /controller_epoch")?.parse::<u32>().is_ok());
+    let state = shell("get /brokers/topics/a.b_c/partitions/0/state")?;
+    let state: Value = serde_json::from_str(&state).context(state)?;
+    ensure!(state["leader"] == 1 && state["isr"] == json!([1]) && state["version"] == 1, "{state}");
+    ensure!(shell("stat /controller")? == "numChildren = 0");
+    ensure!(shell("getAllChildrenNumber /brokers/topics")? == "4", "the topic, partitions, 0, state");
+    Ok(())
+}
+
+/// A frame of four length bytes and a body.
+fn frame(body: &[u8]) -> Result<Vec<u8>> {
+    Ok([&u32::try_from(body.len())?.to_be_bytes(), body].concat())
+}
+
+fn connect_request() -> Result<Vec<u8>> {
+    let mut body = vec![0; 4 + 8];
+    body.extend(10_000_i32.to_be_bytes());
+    body.extend([0; 8]);
+    body.extend(16_i32.to_be_bytes());
+    body.extend([0; 17]);
+    frame(&body)
+}
+
+#[test]
+fn clients_that_speak_badly_harm_nobody() -> Result<()> {
+    /// More than one address may have.
+    const HALF_OPEN: usize = 200;
+    let cluster = Cluster::start_with(ClusterOptions { coordinators: 1, brokers: 1, ..ClusterOptions::default() })?;
+    let address = cluster.coordinator_address(1);
+    let before_kib = cluster.resident_kib(Node::Coordinator(1))?;
+    let mut half_open = Vec::new();
+    for _ in 0..HALF_OPEN {
+        let mut stream = TcpStream::connect(&address)?;
+        // A connect request without its end.
+        stream.write_all(&connect_request()?[..20])?;
+        half_open.push(stream);
+    }
+    drop(half_open);
+    let mut random = 0x9e37_79b9_u32;
+    for round in 0..2_000_u32 {
+        let mut stream = TcpStream::connect(&address)?;
+        stream.write_all(&connect_request()?)?;
+        let body: Vec<u8> = (0..round % 200)
+            .map(|_| {
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                random.to_be_bytes()[0]
+            })
+            .collect();
+        // The coordinator may close while we write: that is one of the right answers.
+        let _ = match round % 4 {
+            0 => stream.write_all(&[0, 0x7f, 0xff, 0xff]),
+            1 => stream.write_all(&frame(&body)?),
+            2 => stream.write_all(&u32::MAX.to_be_bytes()),
+            _ => stream.write_all(&body),
+        };
+        if round % 50 == 0 {
+            stream.set_read_timeout(Some(std::time::Duration::from_millis(100)))?;
+            let _ = stream.read(&mut [0; 64]);
+        }
+    }
+    let grown = cluster.resident_kib(Node::Coordinator(1))?.saturating_sub(before_kib);
+    ensure!(grown < 64 * 1024, "resident memory grew by {grown} KiB");
+    ensure!(!cluster.log_text(Node::Coordinator(1))?.contains("panicked"));
+    // The quorum decides, and a client that speaks well is served.
+    clients::run_script("create_topic.py", &[&cluster.bootstrap(), "later", "1", "1"])?;
+    let mut kazoo = Kazoo::start(&address)?;
+    kazoo.hear_topics(&["later"])
+}

@@ -11,10 +11,8 @@ use ottla_protocol::kafka_protocol::protocol::Request;
 use ottla_protocol::messages::fetch;
 use ottla_protocol::{CodecError, RequestHeader, decode_request, encode_response};
 use ottla_storage::env::File as _;
-use ottla_storage::env::real::RealFile;
 
-/// A range of a segment's file: goes from the page cache to the socket.
-pub type RecordSlice = ottla_storage::slice::LogSlice<RealFile>;
+pub use ottla_storage::slice::RecordSlice;
 
 /// A piece of a response: bytes that are there, or records that are still in a file.
 pub type Part = fetch::Part<RecordSlice>;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::env::File;
+use crate::env::real::RealFile;
 
 /// Contiguous bytes of one segment that begin with a whole batch and may end within one.
 ///
@@ -22,6 +23,9 @@ pub struct LogSlice<F> {
     /// Of an empty slice: about how much there is, of which not even the first batch fits. 0 if there is nothing.
     pub left_out_bytes: usize,
 }
+
+/// A range of a file of this machine: goes from the page cache to the socket.
+pub type RecordSlice = LogSlice<RealFile>;
 
 impl<F> Clone for LogSlice<F> {
     fn clone(&self) -> Self {

@@ -30,6 +30,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client", &["model", "protocol"]),
     ("config", &["model"]),
     ("network", &["model", "protocol", "metrics", "storage"]),
+    (
+        "replica-manager",
+        &[
+            "model",
+            "protocol",
+            "metrics",
+            "metadata",
+            "replication",
+            "replica-fetcher",
+            "storage",
+            "partition",
+            "config",
+        ],
+    ),
     // Layer 3: binaries.
     ("coordinator", &["model", "metrics", "metadata", "consensus", "quorum-node", "zookeeper", "rpc", "config"]),
     (
@@ -46,6 +60,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "storage",
             "partition",
             "network",
+            "replica-manager",
             "rpc",
             "client",
             "config",

@@ -10,7 +10,7 @@ use ottla_storage::compaction::{CleanError, CleaningStats};
 use super::throttle::Throttle;
 use super::{Choice, LogCleaner};
 use crate::clock;
-use crate::replica_manager::retention::remove_later;
+use crate::manager::retention::remove_later;
 
 pub(super) fn clean(cleaner: &Arc<LogCleaner>, choice: &Choice) -> Result<CleaningStats, CleanError> {
     let Choice { partition, dirt } = choice;

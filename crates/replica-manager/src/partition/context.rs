@@ -13,8 +13,8 @@ use crate::alter_partition::AlterPartitionManager;
 use crate::identity::Identity;
 use crate::log_cleaner::LogCleaner;
 use crate::log_dirs::LogDir;
+use crate::manager::metrics::ReplicaMetrics;
 use crate::metadata_cache::MetadataCache;
-use crate::replica_manager::metrics::ReplicaMetrics;
 
 pub struct PartitionContext {
     pub identity: Arc<Identity>,

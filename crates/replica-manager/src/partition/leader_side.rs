@@ -6,13 +6,13 @@ use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs};
 use ottla_partition::{Appended as LogAppended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, ReadError};
 use ottla_protocol::record_batch::{self, BatchHeader, TimestampType};
 use ottla_replication::{EpochEnd, IsrOutcome, ProducerSnapshot};
+use ottla_storage::slice::RecordSlice;
 use ottla_storage::{ColdRead, Read, RealEnv};
 
 use super::waiters::{PendingAck, PendingAcks, Wakes};
 use super::{AppendRefused, FetchRead, Partition, State};
 use crate::error_map;
 use crate::log_io;
-use crate::response::RecordSlice;
 
 /// The place of a partition in a produce with acks=all.
 #[derive(Clone, Copy)]

@@ -27,12 +27,12 @@ use ottla_partition::{BrokenRules, Effects, ReplicaConfig, Truncated};
 use ottla_replication::{EpochEnd, Following};
 use ottla_storage::DiskFault;
 use ottla_storage::env::RealEnv;
+use ottla_storage::slice::RecordSlice;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock;
 use crate::log_dirs::{Log, LogDir};
 use crate::log_io::{self, Urgency};
-use crate::response::RecordSlice;
 use crate::topic_settings::TopicSettings;
 
 pub use append_refused::AppendRefused;

@@ -34,8 +34,8 @@ use tokio::runtime::Handle;
 
 use crate::clock;
 use crate::live_config::LiveConfig;
+use crate::manager::metrics::ReplicaMetrics;
 use crate::partition::Partition;
-use crate::replica_manager::metrics::ReplicaMetrics;
 use queue::Queue;
 use throttle::Throttle;
 

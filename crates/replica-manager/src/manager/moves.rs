@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use ottla_model::{ErrorCode, LeaderEpoch, Offset, TopicIdPartition};
 use ottla_replication::epoch_history::Divergence;
+use ottla_storage::slice::RecordSlice;
 use ottla_storage::{AppendError, DirectoryError, DiskFault, OpenError, OpenOptions, ReadError, RealEnv};
 use parking_lot::Mutex;
 
@@ -95,7 +96,7 @@ impl MoveError {
 
 /// What a look at the log under the partition's lock leads to.
 enum Next {
-    Copy(crate::response::RecordSlice),
+    Copy(RecordSlice),
     /// The log was cut: the copy ends here.
     CutTo(Offset),
     /// The log starts here by now.
@@ -233,7 +234,7 @@ impl ReplicaManager {
         }
     }
 
-    fn copy(&self, slice: &crate::response::RecordSlice, copy: &mut Log) -> Result<(), MoveError> {
+    fn copy(&self, slice: &RecordSlice, copy: &mut Log) -> Result<(), MoveError> {
         let bytes = match slice.read() {
             // Cut under the slice: the next look says how far.
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),

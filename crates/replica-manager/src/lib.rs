@@ -6,7 +6,7 @@
 //! - [`log_dirs`], [`log_io`]: the log directories and their I/O threads;
 //! - [`replica_fetcher`]: the connections to the brokers whose partitions are followed here;
 //! - [`fetch_session`]: what fetchers of this broker read;
-//! - [`log_cleaner`]: compaction;
+//! - [`log_cleaner`]: threads that compact logs;
 //! - [`alter_partition`]: ISR changes on their way to the quorum, through a [`quorum_handle`];
 //! - [`metadata_cache`], [`identity`], [`live_config`], [`topic_settings`], [`clock`]: what decides about replicas from
 //!   outside.

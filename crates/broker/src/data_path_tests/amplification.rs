@@ -284,7 +284,7 @@ fn the_test_asks_for_what_is_large() {
     assert!(bytes(Api::DescribeConfigs) > 20_000);
     assert!(bytes(Api::OffsetFetch) > 4_000);
     assert!(bytes(Api::DescribeProducers) > 200 * 30);
-    let produced = bytes(Api::Produce);
-    assert!(produced > 20_000, "{produced}");
+    // The log of a topic that was created behind fifty others may not be there yet.
+    eventually("all records are refused", || bytes(Api::Produce) > 20_000);
     assert!(bytes(Api::DescribeLogDirs) > 50);
 }

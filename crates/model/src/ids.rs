@@ -169,6 +169,10 @@ text_id! {
     MemberId
 }
 text_id! {
+    /// `transactional.id`: names a producer whose transactions outlive its process.
+    TransactionalId
+}
+text_id! {
     /// `group.instance.id`: identifies a static member across restarts (KIP-345).
     InstanceId
 }
@@ -187,6 +191,12 @@ impl MemberId {
     /// Whether this is the id that a member sends before it has one.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl TransactionalId {
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
     }
 }
 

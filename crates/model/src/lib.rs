@@ -16,7 +16,7 @@ pub use epoch::{BrokerEpoch, ControllerEpoch, LeaderEpoch, PartitionEpoch, Produ
 pub use error_code::ErrorCode;
 pub use ids::{
     BrokerId, ClusterId, CoordinatorId, GroupId, IncarnationId, InstanceId, InvalidTopicName, ListenerName, MemberId,
-    PartitionId, ProducerId, TopicId, TopicIdPartition, TopicName, TopicPartition,
+    PartitionId, ProducerId, TopicId, TopicIdPartition, TopicName, TopicPartition, TransactionalId,
 };
 pub use isr_member::IsrMember;
 pub use offset::Offset;

@@ -5,7 +5,7 @@
 //! - [`coordinator_node`], [`broker`], [`client`]: the processes, small shells around the real cores.
 //! - [`faults`]: what goes wrong. [`invariants`]: what must hold at every step. [`runner`]: faults, then healing, then the
 //!   demand that everything comes together. [`script`]: the same cluster, step by step, for the scenarios with names.
-//! - [`groups`]: consumer groups, over a smaller model of replicated logs.
+//! - [`groups`], [`transactions`]: the group and the transaction coordinator, over a smaller model of replicated logs.
 //!
 //! A failure prints its seed and the line that replays it.
 
@@ -27,4 +27,5 @@ pub mod runner;
 mod scenarios;
 pub mod script;
 pub mod trace;
+pub mod transactions;
 pub mod world;

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use ottla_simulation::groups;
 use ottla_simulation::runner::{Options, run};
+use ottla_simulation::{groups, transactions};
+use ottla_transaction_coordinator::config::BrokenRules;
 
 #[derive(Parser)]
 #[command(about = "Simulates whole clusters under faults, seed by seed")]
@@ -26,23 +27,42 @@ struct Arguments {
     /// Only the groups, which are the smaller part.
     #[arg(long)]
     groups: bool,
+    /// Only the transactions, which are a small part too.
+    #[arg(long, conflicts_with = "groups")]
+    transactions: bool,
     /// Threads, each with a seed of its own at a time.
     #[arg(long)]
     threads: Option<usize>,
+}
+
+impl Arguments {
+    /// What a seed came to in each part, and whether it failed.
+    fn reports_of(&self, seed: u64, prints: bool) -> Vec<(String, bool)> {
+        let (all, mut reports) = (!self.groups && !self.transactions, Vec::new());
+        if all {
+            let report = run(seed, Options { prints, ..Options::default() });
+            reports.push((report.to_string(), report.failure.is_some()));
+        }
+        if all || self.groups {
+            let report = groups::runner::run(seed, prints);
+            reports.push((report.to_string(), report.failure.is_some()));
+        }
+        if all || self.transactions {
+            let report = transactions::runner::run(seed, BrokenRules::default(), prints);
+            reports.push((report.to_string(), report.failure.is_some()));
+        }
+        reports
+    }
 }
 
 #[allow(clippy::print_stdout, reason = "a tool's output")]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(seed) = arguments.seed {
-        let failed = !arguments.groups && {
-            let report = run(seed, Options { prints: arguments.steps, ..Options::default() });
-            println!("{report}");
-            report.failure.is_some()
-        };
-        let report = groups::runner::run(seed, arguments.steps);
-        println!("{report}");
-        return if failed || report.failure.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        let reports = arguments.reports_of(seed, arguments.steps);
+        reports.iter().for_each(|(report, _)| println!("{report}"));
+        let failed = reports.iter().any(|(_, failed)| *failed);
+        return if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
     let threads =
         arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
@@ -58,17 +78,11 @@ fn main() -> ExitCode {
                     if seed >= end {
                         break;
                     }
-                    if !arguments.groups {
-                        let report = run(seed, Options::default());
-                        if report.failure.is_some() {
+                    for (report, failed) in arguments.reports_of(seed, false) {
+                        if failed {
                             failures.fetch_add(1, Ordering::Relaxed);
                             println!("{report}\n");
                         }
-                    }
-                    let report = groups::runner::run(seed, false);
-                    if report.failure.is_some() {
-                        failures.fetch_add(1, Ordering::Relaxed);
-                        println!("{report}\n");
                     }
                 }
             });

@@ -1,0 +1,100 @@
+//! What is asked of a transaction coordinator, without wire types.
+
+use ottla_model::{ProducerId, TopicPartition, TransactionalId};
+use regex::Regex;
+
+use crate::transaction::{Producer, TransactionState, TransactionVersion};
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Request {
+    InitProducer(InitProducer),
+    AddPartitions(AddPartitions),
+    /// Asks which of the partitions are in the transaction, and changes nothing (KIP-890, part 1).
+    VerifyPartitions(AddPartitions),
+    End(EndTransaction),
+    Describe(TransactionalId),
+    List(ListTransactions),
+}
+
+impl Request {
+    /// The transactional id that the request is about; none for those that are about all.
+    pub fn transactional_id(&self) -> Option<&TransactionalId> {
+        match self {
+            Self::InitProducer(request) => Some(&request.id),
+            Self::AddPartitions(request) | Self::VerifyPartitions(request) => Some(&request.id),
+            Self::End(request) => Some(&request.id),
+            Self::Describe(id) => Some(id),
+            Self::List(_) => None,
+        }
+    }
+}
+
+/// InitProducerId of a transactional producer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InitProducer {
+    pub id: TransactionalId,
+    pub timeout_ms: i32,
+    /// What the producer was told before, when it recovers from an error (KIP-360).
+    pub expected: Option<Producer>,
+    /// KIP-939.
+    pub enable_two_phase_commit: bool,
+    pub keep_prepared: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AddPartitions {
+    pub id: TransactionalId,
+    pub producer: Producer,
+    pub partitions: Vec<TopicPartition>,
+    /// The transactions that the producer can do.
+    pub version: TransactionVersion,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EndTransaction {
+    pub id: TransactionalId,
+    pub producer: Producer,
+    pub commit: bool,
+    /// The transactions that the producer can do.
+    pub version: TransactionVersion,
+}
+
+/// Filters; an empty one lets everything pass.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ListTransactions {
+    pub states: Option<Vec<TransactionState>>,
+    pub producer_ids: Vec<ProducerId>,
+    /// Only what has been running for longer; negative: everything.
+    pub longer_than_ms: i64,
+    pub pattern: Option<Pattern>,
+}
+
+/// A regular expression that a whole transactional id has to match.
+#[derive(Clone, Debug)]
+pub struct Pattern(Regex);
+
+/// The text is not a regular expression, or too large a one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("not a regular expression")]
+pub struct InvalidPattern;
+
+/// A compiled expression may take so many bytes: patterns are short, and hostile ones repeat repetitions.
+const PATTERN_MAX_BYTES: usize = 1024 * 1024;
+
+impl Pattern {
+    pub fn new(text: &str) -> Result<Self, InvalidPattern> {
+        let whole = format!("^(?:{text})$");
+        let built = regex::RegexBuilder::new(&whole).size_limit(PATTERN_MAX_BYTES).build();
+        built.map(Self).map_err(|_| InvalidPattern)
+    }
+
+    pub(crate) fn matches(&self, id: &TransactionalId) -> bool {
+        self.0.is_match(id.as_str())
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}

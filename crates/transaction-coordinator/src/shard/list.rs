@@ -1,0 +1,52 @@
+//! What is told of the ids.
+
+use std::collections::BTreeMap;
+
+use ottla_model::{ErrorCode, TransactionalId};
+
+use super::Shard;
+use crate::Now;
+use crate::answer::{Answer, Described, Listed};
+use crate::request::ListTransactions;
+use crate::transaction::Transaction;
+
+impl Shard {
+    pub(super) fn describe(&self, id: &TransactionalId) -> Answer {
+        let Some(entry) = self.entries.get(id) else { return Answer::Failed(ErrorCode::TransactionalIdNotFound) };
+        let current = &entry.current;
+        Answer::Described(Described {
+            state: current.state,
+            timeout_ms: current.timeout_ms,
+            start: current.start,
+            producer: current.producer,
+            partitions: current.partitions.iter().cloned().collect(),
+        })
+    }
+
+    pub(super) fn list(&self, now: Now, request: &ListTransactions) -> Answer {
+        let listed = self.entries.iter().filter(|(id, entry)| matches(request, now, id, &entry.current));
+        let listed = listed.map(|(id, entry)| Listed {
+            id: id.clone(),
+            producer_id: entry.current.producer.id,
+            state: entry.current.state,
+        });
+        Answer::Listed(listed.collect())
+    }
+
+    /// How many ids there are, by state. Looks at every id.
+    pub fn states(&self) -> BTreeMap<&'static str, u64> {
+        let mut states = BTreeMap::new();
+        for entry in self.entries.values() {
+            *states.entry(entry.current.state.name()).or_default() += 1;
+        }
+        states
+    }
+}
+
+fn matches(request: &ListTransactions, now: Now, id: &TransactionalId, transaction: &Transaction) -> bool {
+    let runs_for = now.wall.0.saturating_sub(transaction.start.0);
+    (request.producer_ids.is_empty() || request.producer_ids.contains(&transaction.producer.id))
+        && request.states.as_ref().is_none_or(|states| states.contains(&transaction.state))
+        && (request.longer_than_ms < 0 || runs_for > request.longer_than_ms)
+        && request.pattern.as_ref().is_none_or(|pattern| pattern.matches(id))
+}

@@ -1,0 +1,122 @@
+//! Reading a partition's log into its transactional ids, before any of them is served.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_model::{ErrorCode, LeaderEpoch, Offset};
+use ottla_protocol::record_batch::{Batch, Batches, HeaderError, Record, Records, RecordsError};
+
+use crate::config::TransactionConfig;
+use crate::record::RecordError;
+use crate::shard::Shard;
+
+/// A packed batch may unpack to this many times `max.message.bytes`.
+const UNPACKED_PER_MESSAGE_BYTES: u64 = 100;
+
+/// Why a log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// This broker leads the partition no longer, or its disk failed.
+    #[error("the log cannot be read: {0:?}")]
+    Refused(ErrorCode),
+    #[error("the log cannot be read at offset {at}: {source}")]
+    Io { at: Offset, source: std::io::Error },
+    #[error("a batch at offset {at} cannot be read: {source}")]
+    Header { at: Offset, source: HeaderError },
+    #[error("the batch at offset {at} cannot be read: {source}")]
+    Records { at: Offset, source: RecordsError },
+    #[error("no whole batch at offset {at}")]
+    Cut { at: Offset },
+}
+
+/// The transactional ids of a log that was read up to `end`.
+#[derive(Debug)]
+pub struct Loaded {
+    pub(super) shard: Shard,
+    pub(super) end: Offset,
+    pub(super) records: u64,
+    pub(super) unreadable: Unreadable,
+}
+
+/// Records that were skipped because they are not what their version says. One id's record must not keep the others from
+/// being served.
+#[derive(Debug, Default)]
+pub struct Unreadable {
+    pub count: u64,
+    pub first: Option<(Offset, RecordError)>,
+}
+
+/// Takes the log in pieces, from its start to its end.
+#[derive(Debug)]
+pub struct Loader {
+    shard: Shard,
+    unpacked_max_bytes: u64,
+    next: Option<Offset>,
+    records: u64,
+    unreadable: Unreadable,
+}
+
+impl Loader {
+    /// For the leadership of `epoch`.
+    pub fn new(config: Arc<TransactionConfig>, epoch: LeaderEpoch, max_message_bytes: usize) -> Self {
+        Self {
+            shard: Shard::new(config, epoch),
+            unpacked_max_bytes: (max_message_bytes as u64).saturating_mul(UNPACKED_PER_MESSAGE_BYTES),
+            next: None,
+            records: 0,
+            unreadable: Unreadable::default(),
+        }
+    }
+
+    /// The offset from which the next piece has to be read; none: from the start of the log.
+    pub fn next(&self) -> Option<Offset> {
+        self.next
+    }
+
+    /// Takes the whole batches of a piece that begins at `from`.
+    ///
+    /// # Errors
+    /// The piece holds no whole batch, or one that cannot be read.
+    pub fn take(&mut self, from: Offset, piece: &Bytes) -> Result<(), LoadError> {
+        let mut next = from;
+        for batch in Batches::new(piece) {
+            let batch = batch.map_err(|source| LoadError::Header { at: next, source })?;
+            let after = batch.header.last_offset().next();
+            // The first batch of a piece may begin before the requested offset.
+            if after > next {
+                self.take_batch(&batch, &piece.slice_ref(batch.bytes))?;
+                next = after;
+            }
+        }
+        if next <= from {
+            return Err(LoadError::Cut { at: from });
+        }
+        self.next = Some(next);
+        Ok(())
+    }
+
+    /// The log ends at `end`, and everything before was taken.
+    pub fn finish(self, end: Offset) -> Loaded {
+        Loaded { shard: self.shard, end, records: self.records, unreadable: self.unreadable }
+    }
+
+    fn take_batch(&mut self, batch: &Batch<'_>, bytes: &Bytes) -> Result<(), LoadError> {
+        if batch.header.is_control() {
+            return Ok(());
+        }
+        let failed = |source| LoadError::Records { at: batch.header.base_offset, source };
+        for record in Records::new(bytes, self.unpacked_max_bytes).map_err(failed)? {
+            self.apply(&record.map_err(failed)?);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, record: &Record) {
+        let Some(key) = &record.key else { return };
+        self.records += 1;
+        if let Err(error) = self.shard.apply(key, record.value.as_deref()) {
+            self.unreadable.count += 1;
+            self.unreadable.first.get_or_insert((record.offset, error));
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! Brokers, logs, producers and the queue of what happens when.
+
+mod hosts;
+mod leaders;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ottla_group_coordinator::partition_for;
+use ottla_model::{
+    BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, ProducerId, TimestampMs, TopicPartition, TransactionalId,
+};
+use ottla_transaction_coordinator::request::AddPartitions;
+use ottla_transaction_coordinator::state_partition::{StateLog, StatePartition, Waiter};
+use ottla_transaction_coordinator::{
+    Answer, Batch, Cluster, Leader, Marker, MarkerNumber, Now, Request, TransactionConfig,
+};
+
+use super::data::{DataBatch, DataPartition};
+use super::invariants::Invariants;
+use super::log::Partition;
+use super::producer::{Call, Client};
+use crate::clock::{SimTime, WALL_START_MS};
+
+use crate::invariants::Violation;
+use crate::random::Random;
+use crate::trace::Trace;
+
+const TICK_MS: u64 = 5;
+/// After it a caller that got no answer gives up.
+const PATIENCE_MS: u64 = 300;
+
+/// Who waits for a coordinator's answer.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Caller {
+    Client {
+        client: u32,
+        call: u64,
+    },
+    /// A partition's leader that may not append before.
+    Leader {
+        client: u32,
+        call: u64,
+        index: usize,
+        batch: DataBatch,
+        markers: u64,
+    },
+}
+
+impl Waiter for Caller {
+    fn is_gone(&self) -> bool {
+        false
+    }
+}
+
+/// One partition of `__transaction_state` on one broker.
+#[derive(Debug)]
+pub(super) struct Hosted {
+    /// The leadership that the broker believes in.
+    pub(super) believes: LeaderEpoch,
+    pub(super) core: StatePartition<Caller>,
+}
+
+/// The broker's copy of a partition, as its core sees it.
+struct SimLog<'a> {
+    broker: i32,
+    believes: LeaderEpoch,
+    partition: &'a mut Partition,
+    /// Appends are refused for no reason.
+    is_refused: bool,
+    has_appended: bool,
+}
+
+impl StateLog for SimLog<'_> {
+    fn leading_epoch(&self) -> LeaderEpoch {
+        self.believes
+    }
+
+    /// A leader that was replaced and does not know it learns of no more progress.
+    fn high_watermark(&self) -> Offset {
+        let is_leader = self.partition.is_led_by(self.broker, self.believes.0);
+        if is_leader { Offset(self.partition.high_watermark()) } else { Offset(0) }
+    }
+
+    fn end_if_empty(&self, _: LeaderEpoch) -> Option<Offset> {
+        (self.partition.end_of(self.broker) == 0).then_some(Offset(0))
+    }
+
+    fn append(&mut self, epoch: LeaderEpoch, batch: &Batch) -> Result<Offset, ErrorCode> {
+        if self.is_refused {
+            return Err(ErrorCode::NotEnoughReplicas);
+        }
+        let end = self.partition.append(self.broker, epoch.0, batch)?;
+        self.has_appended = true;
+        Ok(Offset(end))
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Broker {
+    /// Grows with every start.
+    pub(super) life: u32,
+    pub is_running: bool,
+    pub(super) hosted: BTreeMap<i32, Hosted>,
+}
+
+#[derive(Debug)]
+pub(super) enum Event {
+    TickBroker(i32),
+    Turn(u32),
+    Learn { broker: i32, partition: i32 },
+    CatchUp { partition: i32, follower: i32 },
+    Load { broker: i32, life: u32, partition: i32, epoch: LeaderEpoch },
+    CatchUpAgain { partition: i32, follower: i32 },
+    Ask { broker: i32, life: u32, caller: Caller, request: Box<Request> },
+    Answered { caller: Caller, answer: Box<Answer> },
+    Produce { client: u32, call: u64, index: usize, to: i32, batch: DataBatch },
+    Produced { client: u32, call: u64, index: usize, result: Result<(), ErrorCode> },
+    GiveUp { client: u32, call: u64 },
+    Mark { from: i32, life: u32, partition: i32, marker: Box<Marker> },
+    Marked { to: i32, life: u32, partition: i32, epoch: LeaderEpoch, number: MarkerNumber, results: Option<Results> },
+    StartBroker(i32),
+}
+
+pub(super) type Results = BTreeMap<TopicPartition, ErrorCode>;
+
+/// What the network and the replicas do; faults change it.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    pub latency_us: (u64, u64),
+    pub lost_ppm: u32,
+    /// From an append to the followers' having it.
+    pub replication_us: (u64, u64),
+    /// From an election to a broker's hearing of it.
+    pub image_lag_us: (u64, u64),
+    /// Appends that are refused for no reason.
+    pub refused_ppm: u32,
+}
+
+impl Weather {
+    pub const CALM: Self = Self {
+        latency_us: (50, 500),
+        lost_ppm: 0,
+        replication_us: (200, 2_000),
+        image_lag_us: (500, 20_000),
+        refused_ppm: 0,
+    };
+}
+
+pub struct World {
+    pub now: SimTime,
+    config: Arc<TransactionConfig>,
+    pub weather: Weather,
+    pub partitions: Vec<Partition>,
+    pub data: Vec<DataPartition>,
+    pub brokers: BTreeMap<i32, Broker>,
+    pub clients: BTreeMap<u32, Client>,
+    pub invariants: Invariants,
+    pub trace: Trace,
+    pub random: Random,
+    pub events: u64,
+    queue: BTreeMap<(SimTime, u64), Event>,
+    next_event: u64,
+    next_call: u64,
+    transactions: u64,
+    next_producer_id: i64,
+    fell_out: BTreeSet<(i32, i32)>,
+}
+
+/// What a shard sees of the world.
+struct View<'a> {
+    data: &'a [DataPartition],
+    next_producer_id: &'a mut i64,
+}
+
+impl Cluster for View<'_> {
+    fn leader(&self, partition: &TopicPartition) -> Leader {
+        match self.data.iter().find(|found| found.name == *partition) {
+            Some(found) if !found.is_deleted => Leader::Broker(BrokerId(found.leader)),
+            _ => Leader::Deleted,
+        }
+    }
+
+    fn new_producer_id(&mut self) -> Option<ProducerId> {
+        *self.next_producer_id += 1;
+        // Now and then the quorum is slow.
+        (*self.next_producer_id % 7 != 0).then_some(ProducerId(*self.next_producer_id))
+    }
+}
+
+impl World {
+    pub fn new(seed: u64, brokers: i32, partitions: i32, config: TransactionConfig, prints: bool) -> Self {
+        let ids: Vec<i32> = (1..=brokers).collect();
+        let mut world = Self {
+            now: SimTime(0),
+            config: Arc::new(config),
+            weather: Weather::CALM,
+            partitions: (0..partitions).map(|index| Partition::new(index, &ids)).collect(),
+            data: (0..6).map(|index| DataPartition::new(index, 1 + index % brokers)).collect(),
+            brokers: ids.iter().map(|id| (*id, Broker { life: 1, is_running: true, ..Broker::default() })).collect(),
+            clients: BTreeMap::new(),
+            invariants: Invariants::default(),
+            trace: Trace::new(prints),
+            random: Random::new(seed),
+            events: 0,
+            queue: BTreeMap::new(),
+            next_event: 0,
+            next_call: 0,
+            transactions: 0,
+            next_producer_id: 0,
+            fell_out: BTreeSet::new(),
+        };
+        for id in ids {
+            world.schedule_us(0, Event::TickBroker(id));
+        }
+        for partition in 0..partitions {
+            world.elect(partition, None);
+        }
+        world
+    }
+
+    pub fn add_client(&mut self, id: &TransactionalId) -> u32 {
+        let number = u32::try_from(self.clients.len()).unwrap_or(u32::MAX);
+        let random = self.random.fork();
+        self.clients.insert(number, Client::new(id.clone(), random));
+        self.schedule_us(0, Event::Turn(number));
+        number
+    }
+
+    pub fn crash_client(&mut self, number: u32) {
+        self.note(format_args!("client {number} crashes"));
+        if let Some(client) = self.clients.get_mut(&number) {
+            client.crash();
+        }
+        self.schedule_us(1_000, Event::Turn(number));
+    }
+
+    fn partition_of(&self, id: &TransactionalId) -> i32 {
+        partition_for(id.as_str(), i32::try_from(self.partitions.len()).unwrap_or(1))
+    }
+
+    pub fn leader_of(&self, partition: i32) -> Option<i32> {
+        self.partition(partition).and_then(|partition| partition.leader)
+    }
+
+    fn partition(&self, index: i32) -> Option<&Partition> {
+        self.partitions.get(usize::try_from(index).ok()?)
+    }
+
+    fn partition_mut(&mut self, index: i32) -> Option<&mut Partition> {
+        self.partitions.get_mut(usize::try_from(index).ok()?)
+    }
+
+    fn clocks(&self) -> Now {
+        let ms = self.now.as_ms();
+        Now { monotonic: MonotonicMs(ms), wall: TimestampMs(WALL_START_MS + i64::try_from(ms).unwrap_or(0)) }
+    }
+
+    fn schedule_us(&mut self, after_us: u64, event: Event) {
+        self.next_event += 1;
+        self.queue.insert((self.now.plus_us(after_us), self.next_event), event);
+    }
+
+    fn draw_us(&mut self, (low, high): (u64, u64)) -> u64 {
+        self.random.between(low, high)
+    }
+
+    pub fn note(&mut self, what: std::fmt::Arguments<'_>) {
+        self.trace.line(self.now, what);
+    }
+
+    pub fn run_for_ms(&mut self, ms: u64) -> Result<(), Violation> {
+        let end = self.now.plus_ms(ms);
+        while let Some(entry) = self.queue.first_entry()
+            && entry.key().0 <= end
+        {
+            let ((at, _), event) = entry.remove_entry();
+            self.now = self.now.max(at);
+            self.events += 1;
+            self.happen(event)?;
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Violation> {
+        match event {
+            Event::TickBroker(id) => {
+                self.schedule_us(TICK_MS * 1_000, Event::TickBroker(id));
+                self.tick_broker(id)
+            }
+            Event::Turn(client) => {
+                self.turn(client);
+                Ok(())
+            }
+            Event::Learn { broker, partition } => self.learn(broker, partition),
+            Event::CatchUp { partition, follower } => self.catch_up(partition, follower),
+            Event::CatchUpAgain { partition, follower } => {
+                self.fell_out.remove(&(partition, follower));
+                self.catch_up(partition, follower)
+            }
+            Event::Load { broker, life, partition, epoch } => self.load(broker, life, partition, epoch),
+            Event::Ask { broker, life, caller, request } => self.arrive(broker, life, caller, *request),
+            Event::Answered { caller, answer } => self.answered(caller, &answer),
+            Event::Produce { client, call, index, to, batch } => {
+                self.produce(client, call, index, to, &batch);
+                Ok(())
+            }
+            Event::Produced { client, call, index, result } => {
+                self.produced(client, call, index, result);
+                Ok(())
+            }
+            Event::GiveUp { client, call } => {
+                let Some(found) = self.clients.get_mut(&client).filter(|found| found.call == Some(call)) else {
+                    return Ok(());
+                };
+                found.call = None;
+                let rest = found.lost();
+                self.schedule_us(rest * 1_000, Event::Turn(client));
+                Ok(())
+            }
+            Event::Mark { from, life, partition, marker } => self.mark(from, life, partition, &marker),
+            Event::Marked { to, life, partition, epoch, number, results } => {
+                self.marked(to, life, partition, epoch, number, results)
+            }
+            Event::StartBroker(id) => {
+                self.start_broker(id);
+                Ok(())
+            }
+        }
+    }
+
+    /// A client whose turn it is asks its next request.
+    fn turn(&mut self, number: u32) {
+        let names: Vec<TopicPartition> = self.data.iter().map(|data| data.name.clone()).collect();
+        let Some(client) = self.clients.get_mut(&number).filter(|client| client.call.is_none()) else { return };
+        let Some(call) = client.next(&names, &mut self.transactions) else {
+            // It has stopped.
+            return;
+        };
+        self.next_call += 1;
+        let id = self.next_call;
+        client.call = Some(id);
+        let (latency, is_lost) = self.network();
+        self.schedule_us(PATIENCE_MS * 1_000, Event::GiveUp { client: number, call: id });
+        match call {
+            Call::Coordinator(request) => {
+                let caller = Caller::Client { client: number, call: id };
+                self.ask(caller, request);
+            }
+            Call::Leader(index, batch) => {
+                let Some(to) = self.data.get(index).map(|data| data.leader) else { return };
+                if !is_lost {
+                    self.schedule_us(latency, Event::Produce { client: number, call: id, index, to, batch });
+                }
+            }
+        }
+    }
+
+    /// Sends a request to the coordinator, as far as the caller knows it.
+    fn ask(&mut self, caller: Caller, request: Request) {
+        let Some(id) = request.transactional_id() else { return };
+        let broker = self.leader_of(self.partition_of(id)).unwrap_or(1);
+        let (Caller::Client { client, .. } | Caller::Leader { client, .. }) = &caller;
+        let known = match (&caller, self.clients.get_mut(client)) {
+            (Caller::Client { .. }, Some(client)) => *client.coordinator.get_or_insert(broker),
+            _ => broker,
+        };
+        let life = self.brokers.get(&known).map_or(0, |broker| broker.life);
+        let (latency, is_lost) = self.network();
+        if !is_lost {
+            self.schedule_us(latency, Event::Ask { broker: known, life, caller, request: Box::new(request) });
+        }
+    }
+
+    fn network(&mut self) -> (u64, bool) {
+        let latency = self.draw_us(self.weather.latency_us);
+        let is_lost = self.random.happens(self.weather.lost_ppm);
+        (latency, is_lost)
+    }
+
+    fn answered(&mut self, caller: Caller, answer: &Answer) -> Result<(), Violation> {
+        match caller {
+            Caller::Client { client, call } => {
+                let Some(found) = self.clients.get_mut(&client).filter(|found| found.call == Some(call)) else {
+                    return Ok(());
+                };
+                found.call = None;
+                let rest = found.answered(answer, &mut self.invariants)?;
+                self.trace.message(self.now, format_args!("client {client}, call {call}: {answer:?}"));
+                self.schedule_us(rest * 1_000, Event::Turn(client));
+            }
+            Caller::Leader { client, call, index, batch, markers } => {
+                self.verified(client, call, index, &batch, markers, answer);
+            }
+        }
+        Ok(())
+    }
+
+    fn produced(&mut self, client: u32, call: u64, index: usize, result: Result<(), ErrorCode>) {
+        let Some(name) = self.data.get(index).map(|data| data.name.clone()) else { return };
+        let Some(found) = self.clients.get_mut(&client).filter(|found| found.call == Some(call)) else { return };
+        found.call = None;
+        let rest = found.produced(result, &name, &mut self.invariants);
+        self.trace.message(self.now, format_args!("client {client}, call {call}: batch in {name}: {result:?}"));
+        self.schedule_us(rest * 1_000, Event::Turn(client));
+    }
+}

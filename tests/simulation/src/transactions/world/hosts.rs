@@ -1,0 +1,277 @@
+//! What brokers do with their shards, and what becomes of their processes.
+
+use ottla_transaction_coordinator::state_partition::{Environment, Event, Loader, Outputs};
+
+use super::*;
+
+impl World {
+    /// The broker hears who leads the partition.
+    pub(super) fn learn(&mut self, id: i32, partition: i32) -> Result<(), Violation> {
+        let Some(found) = self.partition(partition) else { return Ok(()) };
+        let believes = if found.leader == Some(id) { LeaderEpoch(found.epoch) } else { LeaderEpoch::NONE };
+        let core = StatePartition::new(Arc::clone(&self.config));
+        let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.is_running) else { return Ok(()) };
+        broker.hosted.entry(partition).or_insert(Hosted { believes, core }).believes = believes;
+        self.step(id, partition, |core, environment| (None, core.poll(environment)))?;
+        Ok(())
+    }
+
+    /// Reads the log, as the broker asked for.
+    pub(super) fn load(&mut self, id: i32, life: u32, index: i32, epoch: LeaderEpoch) -> Result<(), Violation> {
+        if self.brokers.get(&id).is_none_or(|broker| broker.life != life) {
+            return Ok(());
+        }
+        let Some(partition) = self.partition(index) else { return Ok(()) };
+        let mut loader = Loader::new(Arc::clone(&self.config), epoch, 1_048_588);
+        let loaded = match loader.take(Offset(0), &partition.read(id)) {
+            Ok(()) => Ok(loader.finish(Offset(partition.end_of(id)))),
+            Err(error) => Err(error),
+        };
+        self.step(id, index, |core, environment| (None, core.loaded(environment, epoch, loaded)))?;
+        Ok(())
+    }
+
+    /// Lets a partition's core take a step, and executes what follows. Returns the answer to the request that was its input.
+    fn step(
+        &mut self,
+        id: i32,
+        index: i32,
+        step: impl FnOnce(&mut StatePartition<Caller>, &mut Environment<'_>) -> (Option<Answer>, Outputs<Caller>),
+    ) -> Result<Option<Answer>, Violation> {
+        let (now, is_refused) = (self.clocks(), self.random.happens(self.weather.refused_ppm));
+        let Some(broker) = self.brokers.get_mut(&id) else { return Ok(None) };
+        let life = broker.life;
+        let partition = usize::try_from(index).ok().and_then(|at| self.partitions.get_mut(at));
+        let (Some(hosted), Some(partition)) = (broker.hosted.get_mut(&index), partition) else { return Ok(None) };
+        let mut view = View { data: &self.data, next_producer_id: &mut self.next_producer_id };
+        let mut log = SimLog { broker: id, believes: hosted.believes, partition, is_refused, has_appended: false };
+        let mut environment = Environment { now, cluster: &mut view, log: &mut log };
+        let (answer, outputs) = step(&mut hosted.core, &mut environment);
+        if log.has_appended {
+            self.replicate(index);
+        }
+        for event in outputs.events {
+            match event {
+                Event::Forgotten(_) | Event::NobodyWaits | Event::LoadFailed { .. } => {
+                    return Err(Violation(format!("b{id}, partition {index}: {event:?}")));
+                }
+                event => self.note(format_args!("b{id}, partition {index}: {event:?}")),
+            }
+        }
+        for (caller, answer) in outputs.answers {
+            self.reply(caller, answer);
+        }
+        for marker in outputs.markers {
+            let (latency, is_lost) = self.network();
+            let (number, epoch) = (marker.number, marker.coordinator_epoch);
+            if is_lost {
+                let event = super::Event::Marked { to: id, life, partition: index, epoch, number, results: None };
+                self.schedule_us(PATIENCE_MS * 1_000, event);
+            } else {
+                let marker = Box::new(marker);
+                self.schedule_us(latency, super::Event::Mark { from: id, life, partition: index, marker });
+            }
+        }
+        if let Some(epoch) = outputs.load {
+            let delay = self.draw_us((0, 50_000));
+            self.schedule_us(delay, super::Event::Load { broker: id, life, partition: index, epoch });
+        }
+        Ok(answer)
+    }
+
+    pub(super) fn tick_broker(&mut self, id: i32) -> Result<(), Violation> {
+        let now = self.clocks();
+        let Some(broker) = self.brokers.get(&id).filter(|broker| broker.is_running) else { return Ok(()) };
+        let is_due = |hosted: &Hosted| {
+            hosted.core.shard().and_then(|shard| shard.next_deadline()).is_some_and(|at| at <= now.monotonic)
+        };
+        let due: Vec<i32> =
+            broker.hosted.iter().filter(|(_, hosted)| is_due(hosted)).map(|(index, _)| *index).collect();
+        let led: Vec<i32> =
+            self.partitions.iter().filter(|found| found.leader == Some(id)).map(|found| found.index).collect();
+        for index in led {
+            // Followers fetch again and again.
+            if self.random.percent(3) {
+                self.replicate(index);
+            }
+        }
+        for index in due {
+            self.step(id, index, |core, environment| (None, core.tick(environment)))?;
+            let hosted = self.brokers.get(&id).and_then(|broker| broker.hosted.get(&index));
+            if hosted.is_some_and(is_due) {
+                return Err(Violation(format!("b{id}: partition {index} is due again at once")));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn arrive(&mut self, id: i32, life: u32, caller: Caller, request: Request) -> Result<(), Violation> {
+        self.trace.message(self.now, format_args!("b{id}: {caller:?}: {request:?}"));
+        let Some(of) = request.transactional_id() else { return Ok(()) };
+        let index = self.partition_of(of);
+        if self.brokers.get(&id).is_none_or(|broker| !broker.is_running || broker.life != life) {
+            return Ok(());
+        }
+        if self.brokers.get(&id).is_some_and(|broker| !broker.hosted.contains_key(&index)) {
+            self.reply(caller, Answer::Failed(ErrorCode::NotCoordinator));
+            return Ok(());
+        }
+        let waiter = caller.clone();
+        let answer = self.step(id, index, |core, environment| core.request(environment, request, || waiter))?;
+        if let Some(answer) = answer {
+            self.reply(caller, answer);
+        }
+        Ok(())
+    }
+
+    fn reply(&mut self, caller: Caller, answer: Answer) {
+        let (latency, is_lost) = self.network();
+        if !is_lost {
+            self.schedule_us(latency, super::Event::Answered { caller, answer: Box::new(answer) });
+        }
+    }
+
+    /// A broker has answered a marker, or did not.
+    pub(super) fn marked(
+        &mut self,
+        id: i32,
+        life: u32,
+        index: i32,
+        epoch: LeaderEpoch,
+        number: MarkerNumber,
+        results: Option<Results>,
+    ) -> Result<(), Violation> {
+        if self.brokers.get(&id).is_none_or(|broker| broker.life != life) {
+            return Ok(());
+        }
+        self.step(id, index, |core, environment| {
+            (None, core.marker_answered(environment, epoch, number, results.as_ref()))
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn catch_up(&mut self, index: i32, follower: i32) -> Result<(), Violation> {
+        let Some(leader) = self.leader_of(index) else { return Ok(()) };
+        if !self.is_up(leader) || !self.is_up(follower) || self.fell_out.contains(&(index, follower)) {
+            return Ok(());
+        }
+        // A broker that has a shard believes that it leads, and fetches from nobody before it learns better.
+        if self
+            .brokers
+            .get(&follower)
+            .is_some_and(|broker| broker.hosted.get(&index).is_some_and(|hosted| hosted.believes != LeaderEpoch::NONE))
+        {
+            return Ok(());
+        }
+        let Some(partition) = self.partition_mut(index) else { return Ok(()) };
+        partition.catch_up(follower);
+        let fresh = partition.advance();
+        for batch in &fresh {
+            self.invariants.replicated(batch)?;
+        }
+        self.step(leader, index, |core, environment| (None, core.poll(environment)))?;
+        Ok(())
+    }
+
+    pub fn kill_broker(&mut self, id: i32) {
+        self.note(format_args!("b{id} is killed"));
+        let Some(broker) = self.brokers.get_mut(&id) else { return };
+        broker.is_running = false;
+        broker.life += 1;
+        broker.hosted.clear();
+        for index in self.partitions.iter().map(|partition| partition.index).collect::<Vec<_>>() {
+            if let Some(partition) = self.partition_mut(index) {
+                partition.shrink(id);
+            }
+            if self.leader_of(index) == Some(id) {
+                self.elect(index, Some(id));
+            }
+        }
+        let others: Vec<i32> = self.brokers.iter().filter(|(_, broker)| broker.is_running).map(|(id, _)| *id).collect();
+        for index in 0..self.data.len() {
+            if self.data.get(index).is_some_and(|data| data.leader == id)
+                && let Some(to) = self.random.pick(&others).copied()
+            {
+                self.move_data(index, to);
+            }
+        }
+    }
+
+    pub fn start_broker_after_ms(&mut self, id: i32, ms: u64) {
+        self.schedule_us(ms * 1_000, super::Event::StartBroker(id));
+    }
+
+    pub(super) fn start_broker(&mut self, id: i32) {
+        let Some(broker) = self.brokers.get_mut(&id).filter(|broker| !broker.is_running) else { return };
+        broker.is_running = true;
+        self.note(format_args!("b{id} starts"));
+        for index in self.partitions.iter().map(|partition| partition.index).collect::<Vec<_>>() {
+            if self.leader_of(index).is_none() {
+                self.elect(index, None);
+            }
+            let delay = self.draw_us(self.weather.replication_us);
+            self.schedule_us(delay, super::Event::CatchUp { partition: index, follower: id });
+        }
+    }
+
+    /// Another leader than `but`, if there is one; everybody hears of it in a while.
+    pub fn elect(&mut self, partition: i32, but: Option<i32>) {
+        let candidates: Vec<i32> = self
+            .brokers
+            .iter()
+            .filter(|(id, broker)| broker.is_running && Some(**id) != but)
+            .map(|(id, _)| *id)
+            .collect();
+        let first = usize::try_from(self.random.below(candidates.len() as u64)).unwrap_or(0);
+        let order: Vec<i32> = candidates.iter().cycle().skip(first).take(candidates.len()).copied().collect();
+        let Some(found) = self.partition_mut(partition) else { return };
+        let leader = found.elect(&order);
+        let epoch = found.epoch;
+        self.note(format_args!("partition {partition}: leader {leader:?} in epoch {epoch}"));
+        for broker in self.brokers.keys().copied().collect::<Vec<_>>() {
+            let delay = self.draw_us(self.weather.image_lag_us);
+            self.schedule_us(delay, super::Event::Learn { broker, partition });
+        }
+        self.replicate(partition);
+    }
+
+    /// The followers will have what the leader has.
+    fn replicate(&mut self, partition: i32) {
+        for follower in self.brokers.keys().copied().collect::<Vec<_>>() {
+            if self.leader_of(partition) != Some(follower) {
+                let delay = self.draw_us(self.weather.replication_us);
+                self.schedule_us(delay, super::Event::CatchUp { partition, follower });
+            }
+        }
+    }
+
+    /// The follower falls out of the ISR, and comes back after a while.
+    pub fn shrink_isr(&mut self, partition: i32, member: i32, ms: u64) {
+        self.note(format_args!("partition {partition}: b{member} falls out of the ISR for {ms} ms"));
+        if let Some(found) = self.partition_mut(partition) {
+            found.shrink(member);
+        }
+        self.fell_out.insert((partition, member));
+        self.schedule_us(ms * 1_000, super::Event::CatchUpAgain { partition, follower: member });
+    }
+
+    fn is_up(&self, id: i32) -> bool {
+        self.brokers.get(&id).is_some_and(|broker| broker.is_running)
+    }
+
+    /// What keeps the world from being at rest, when no client begins anything more.
+    pub fn unrest(&self) -> Option<String> {
+        for partition in &self.partitions {
+            let hosted = partition.leader.and_then(|leader| self.brokers.get(&leader)?.hosted.get(&partition.index));
+            let core = hosted.map(|hosted| &hosted.core).filter(|core| core.epoch().0 == partition.epoch);
+            let Some(shard) = core.and_then(|core| core.shard()) else {
+                return Some(format!("partition {} has no coordinator", partition.index));
+            };
+            let states = shard.states();
+            if states.keys().any(|state| ["Ongoing", "PrepareCommit", "PrepareAbort"].contains(state)) {
+                return Some(format!("partition {}: {states:?}", partition.index));
+            }
+        }
+        self.data.iter().find(|data| !data.is_deleted && data.has_open()).map(|data| format!("{data:?}"))
+    }
+}

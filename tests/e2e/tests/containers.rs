@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use ottla_e2e::clients::{have, run};
-use ottla_e2e::cluster::binary;
+use ottla_e2e::clients::{have, python_script, run};
+use ottla_e2e::cluster::{binary, free_ports};
 
 /// Removes everything that the test made, on success and failure.
 struct Cleanup {
@@ -111,6 +111,27 @@ const DEPLOYMENTS: &[(&str, &[Check])] = &[
     ),
 ];
 
+/// The deployments of `compose/` at the top of the project: their files, one project each, and what must be true.
+const OWN_DEPLOYMENTS: &[(&[&str], &[Check])] = &[
+    (&["docker-compose"], THREE_BROKERS),
+    (&["one-node"], &[("kafka", "kafka-topics --list --bootstrap-server kafka:9092 && echo listed", "listed")]),
+    (&["three-nodes"], THREE_BROKERS),
+    (&["one-coordinator"], THREE_BROKERS),
+    (&["external-network/coordinators", "external-network/brokers"], THREE_BROKERS),
+];
+
+/// Of the last project: three brokers serve, under the names that containers use.
+const THREE_BROKERS: &[Check] = &[(
+    "kafka-3",
+    "kafka-topics --create --if-not-exists --topic t --replication-factor 3 --bootstrap-server kafka-1:9092 && \
+     kafka-broker-api-versions --bootstrap-server kafka-2:9092 | grep -c '(id: '",
+    "3",
+)];
+
+/// The host's ports in the files of `compose/`, which tests choose anew.
+const HOST_PORTS: &[&str] =
+    &["KAFKA_PORT_1", "KAFKA_PORT_2", "KAFKA_PORT_3", "COORDINATOR_PORT_1", "COORDINATOR_PORT_2", "COORDINATOR_PORT_3"];
+
 /// How long a deployment may take to become what it should be, on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -118,7 +139,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 struct Deployment {
     project: String,
     file: String,
-    tag: String,
+    environment: Vec<(String, String)>,
 }
 
 impl Deployment {
@@ -126,7 +147,26 @@ impl Deployment {
         run(Command::new("docker-compose")
             .args(["-p", &self.project, "-f", &self.file])
             .args(arguments)
-            .env("OTTLA_VERSION", &self.tag))
+            .envs(self.environment.iter().cloned()))
+    }
+
+    /// Waits until each check holds.
+    fn becomes(&self, checks: &[Check]) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        for (service, command, expected) in checks {
+            loop {
+                let said = self.compose(&["exec", "-T", service, "sh", "-c", command]);
+                if said.as_ref().is_ok_and(|text| text.contains(expected)) {
+                    break;
+                }
+                if Instant::now() > end {
+                    let logs = self.compose(&["logs", "--tail", "20"]).unwrap_or_default();
+                    bail!("{}: {service}: {command}: lacks {expected:?}: {said:?}\n{logs}", self.file);
+                }
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -136,37 +176,87 @@ impl Drop for Deployment {
     }
 }
 
-#[test]
-fn deployments_of_other_images_come_up() -> Result<()> {
+fn has_compose() -> bool {
     if !has_engine() {
+        return false;
+    }
+    let is_there = have("docker-compose");
+    if !is_there {
+        ottla_test_support::skipped("docker-compose is not installed");
+    }
+    is_there
+}
+
+/// A network that several projects share; removed whatever happens.
+struct Network(String);
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = docker(&["network", "rm", &self.0]);
+    }
+}
+
+#[test]
+fn own_deployments_come_up() -> Result<()> {
+    if !has_compose() {
         return Ok(());
     }
-    if !have("docker-compose") {
-        ottla_test_support::skipped("docker-compose is not installed");
+    let tag = format!("own-{}", std::process::id());
+    make_images(&tag)?;
+    let network = Network(format!("ottla-{tag}"));
+    docker(&["network", "create", &network.0])?;
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../compose");
+    for (files, checks) in OWN_DEPLOYMENTS {
+        let ports = free_ports(HOST_PORTS.len())?.into_iter().map(|port| port.to_string());
+        let mut environment: Vec<_> = HOST_PORTS.iter().map(|&name| name.to_owned()).zip(ports).collect();
+        environment.push(("OTTLA_VERSION".to_owned(), tag.clone()));
+        environment.push(("OTTLA_NETWORK".to_owned(), network.0.clone()));
+        let mut deployments = Vec::new();
+        for file in *files {
+            let project = format!("ottla-{}-{tag}", file.replace('/', "-"));
+            let file = format!("{folder}/{file}.yml");
+            let deployment = Deployment { project, file, environment: environment.clone() };
+            deployment.compose(&["up", "-d"])?;
+            deployments.push(deployment);
+        }
+        if let Some(last) = deployments.last() {
+            last.becomes(checks)?;
+        }
+    }
+    docker(&["rmi", &format!("ottla/coordinator:{tag}"), &format!("ottla/broker:{tag}")])?;
+    Ok(())
+}
+
+#[test]
+fn deployments_of_other_images_come_up() -> Result<()> {
+    if !has_compose() {
         return Ok(());
     }
     let tag = format!("compose-{}", std::process::id());
     make_images(&tag)?;
     for (name, checks) in DEPLOYMENTS {
         let file = format!("{}/compose/{name}.yml", env!("CARGO_MANIFEST_DIR"));
-        let deployment = Deployment { project: format!("ottla-{name}-{tag}"), file, tag: tag.clone() };
+        let environment = vec![("OTTLA_VERSION".to_owned(), tag.clone())];
+        let deployment = Deployment { project: format!("ottla-{name}-{tag}"), file, environment };
         deployment.compose(&["up", "-d"])?;
-        let end = Instant::now() + PATIENCE;
-        for (service, command, expected) in *checks {
-            loop {
-                let said = deployment.compose(&["exec", "-T", service, "sh", "-c", command]);
-                if said.as_ref().is_ok_and(|text| text.contains(expected)) {
-                    break;
-                }
-                if Instant::now() > end {
-                    let logs = deployment.compose(&["logs", "--tail", "20"]).unwrap_or_default();
-                    bail!("{name}: {service}: {command}: lacks {expected:?}: {said:?}\n{logs}");
-                }
-                std::thread::sleep(Duration::from_millis(200));
-            }
-        }
+        deployment.becomes(checks)?;
     }
     docker(&["rmi", &format!("ottla/coordinator:{tag}"), &format!("ottla/broker:{tag}")])?;
+    Ok(())
+}
+
+#[test]
+fn testcontainers_start_the_image_where_they_would_start_kafka() -> Result<()> {
+    if !has_engine() {
+        return Ok(());
+    }
+    // The module compares the tag with versions of Confluent's image.
+    let tag = format!("7.6.{}", std::process::id());
+    make_images(&tag)?;
+    let image = format!("ottla/broker:{tag}");
+    // Its helper that removes containers is an image of a registry; the script removes its own.
+    run(python_script("testcontainers_kafka.py", &[&image]).env("TESTCONTAINERS_RYUK_DISABLED", "true"))?;
+    docker(&["rmi", &format!("ottla/coordinator:{tag}"), &image])?;
     Ok(())
 }
 

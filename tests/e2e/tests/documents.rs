@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use ottla_e2e::clients::run_script;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -162,5 +163,36 @@ fn no_line_is_wider_than_a_screen() -> Result<()> {
             );
         }
     }
+    Ok(())
+}
+
+/// The metrics that dashboards and alerts ask for are those that `docs/metrics.md` lists.
+#[test]
+fn monitoring_asks_for_metrics_that_exist() -> Result<()> {
+    let page = fs::read_to_string(root().join("docs/metrics.md"))?;
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `ottla_")?.split_once('`'));
+    let known: Vec<String> = rows.map(|(name, _)| format!("ottla_{name}")).collect();
+    ensure!(!known.is_empty(), "docs/metrics.md lists no metric");
+    for file in ["alerts.yml", "grafana-dashboard.json"] {
+        let text = fs::read_to_string(root().join("deploy/monitoring").join(file))?;
+        let is_name = |character: char| character.is_ascii_alphanumeric() || character == '_';
+        let mut asked = 0;
+        for name in text.split(|character: char| !is_name(character)).filter(|word| word.starts_with("ottla_")) {
+            let histogram = name.strip_suffix("_bucket").unwrap_or(name);
+            ensure!(known.iter().any(|known| known == histogram), "{file} asks for {name}, which no service has");
+            asked += 1;
+        }
+        ensure!(asked > 0, "{file} asks for nothing");
+    }
+    Ok(())
+}
+
+/// The manifests of `deploy/kubernetes` fit Kubernetes' schemas.
+#[test]
+fn kubernetes_would_take_the_manifests() -> Result<()> {
+    let folder = root().join("deploy/kubernetes");
+    let files = ["coordinators.yaml", "brokers.yaml"].map(|file| folder.join(file).display().to_string());
+    let objects = run_script("validate_kubernetes.py", &[&files[0], &files[1]])?;
+    ensure!(objects.trim() == "7", "{objects}");
     Ok(())
 }

@@ -31,7 +31,8 @@ export OTTLA_SKIPPED := $(TARGET)/skipped-tests
 OTTLA := $(OTTLA_BIN_DIR)/ottla
 # Kafka's tool names: links to the binary `ottla`.
 TOOLS := kafka-topics kafka-console-producer kafka-console-consumer kafka-consumer-groups kafka-get-offsets \
-  kafka-delete-records kafka-configs kafka-log-dirs kafka-broker-api-versions kafka-cluster
+  kafka-delete-records kafka-configs kafka-log-dirs kafka-broker-api-versions kafka-cluster \
+  kafka-metadata-quorum
 
 .PHONY: help
 help:
@@ -41,7 +42,7 @@ help:
 	@echo "make build        release binaries in $(OTTLA_BIN_DIR)"
 	@echo "make lint         formatting and clippy"
 	@echo "make sim SEEDS=n  n seeds of the simulation, from FROM=n; SEED=n replays one, step by step"
-	@echo "make fuzz         hostile bytes and requests for FUZZ_SECS=n seconds per test"
+	@echo "make fuzz         hostile bytes and random admin requests for FUZZ_SECS=n seconds per test"
 	@echo "make soak         long: SOAK_SEEDS=n seeds, seeded tests with ten times their runs, faults under load"
 	@echo "make mutants      changes of the cores that no test detects (docs/mutants.md); ONLY=regex selects some"
 	@echo "make bench        measures every layer and compares it with the machine's limit"
@@ -112,8 +113,7 @@ sim:
 FUZZED := -p ottla-fuzz
 
 .PHONY: fuzz
-fuzz:
-	@deploy/prepare.sh toolchain
+fuzz: build
 	FUZZ_SECS=$(FUZZ_SECS) cargo test --release --locked $(FUZZED)
 
 .PHONY: soak

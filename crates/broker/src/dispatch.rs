@@ -85,6 +85,7 @@ fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut)
         Api::AlterClientQuotas => handlers::alter_client_quotas::handle,
         Api::UpdateFeatures => handlers::update_features::handle,
         Api::DescribeProducers => handlers::describe_producers::handle,
+        Api::DescribeQuorum => handlers::describe_quorum::handle,
         Api::UnregisterBroker => handlers::unregister_broker::handle,
     };
     handle(broker, context, header, frame)

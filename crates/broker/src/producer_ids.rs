@@ -127,6 +127,7 @@ mod tests {
     use super::*;
     use crate::quorum_handle::QuorumFuture;
     use ottla_metadata::controller::{Answer, Request};
+    use ottla_metadata::quorum_progress::QuorumProgress;
     use ottla_model::{BrokerEpoch, BrokerId};
     use std::sync::atomic::{AtomicI64, Ordering};
     use std::time::Duration;
@@ -144,6 +145,10 @@ mod tests {
             let first = self.0.fetch_add(100, Ordering::Relaxed);
             let block = AllocatedProducerIds { first, count: 100 };
             Box::pin(async move { Ok(Answer::AllocateProducerIds(Ok(block))) })
+        }
+
+        fn progress(&self, _: Duration) -> QuorumFuture<QuorumProgress> {
+            Box::pin(async { Err(QuorumError::NotRegistered) })
         }
     }
 

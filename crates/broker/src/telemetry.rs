@@ -1,6 +1,7 @@
 //! What this process measures of itself. Counting costs one relaxed add; [`http`] serves the page that shows it.
 
 pub mod http;
+pub mod loggers;
 pub mod logging;
 
 use std::sync::Arc;

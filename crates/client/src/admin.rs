@@ -12,16 +12,18 @@ use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
+use kafka_protocol::messages::describe_quorum_response::{Listener, ReplicaState};
 use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
 use kafka_protocol::messages::{
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeQuorumRequest,
     DescribeTopicPartitionsRequest, UnregisterBrokerRequest,
 };
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, TopicId};
 use ottla_protocol::Api;
 
 use crate::cluster::Client;
-use crate::convert::{error_of, from_wire, millis, text, to_wire, topic_name};
+use crate::convert::{checked, error_of, from_wire, millis, text, to_wire, topic_name};
 use crate::error::{ClientError, Outcome};
 use crate::metadata::{BrokerAddress, TopicView};
 
@@ -39,6 +41,30 @@ pub struct NewTopic {
     /// Which brokers hold which partition, the preferred leader first; empty for the controller's choice.
     pub assignments: BTreeMap<PartitionId, Vec<BrokerId>>,
     pub configs: BTreeMap<String, String>,
+}
+
+/// The metadata quorum.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct QuorumDescription {
+    pub leader: i32,
+    pub leader_epoch: i32,
+    pub high_watermark: i64,
+    pub voters: Vec<QuorumReplica>,
+    pub observers: Vec<QuorumReplica>,
+    /// The addresses of each voter.
+    pub endpoints: BTreeMap<i32, Vec<String>>,
+}
+
+/// A voter or an observer of the metadata quorum.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct QuorumReplica {
+    pub id: i32,
+    /// The id of its disk; zero if it is not known.
+    pub directory: TopicId,
+    pub log_end_offset: i64,
+    /// Wall clock of the leader; −1: never.
+    pub last_fetch_ms: i64,
+    pub last_caught_up_ms: i64,
 }
 
 /// More partitions for a topic.
@@ -348,6 +374,45 @@ impl Client {
     /// The cluster's id and the brokers that live.
     pub async fn describe_cluster(&self) -> Result<ClusterDescription, ClientError> {
         self.describe_cluster_with(false).await
+    }
+
+    /// The progress of the metadata quorum's replicas.
+    pub async fn describe_quorum(&self) -> Result<QuorumDescription, ClientError> {
+        let topic = TopicData::default()
+            .with_topic_name(topic_name("__cluster_metadata"))
+            .with_partitions(vec![PartitionData::default()]);
+        let request = DescribeQuorumRequest::default().with_topics(vec![topic]);
+        let attempt = || async {
+            let response = self.any_link().await?.call(&request).await?;
+            let message = response.error_message.as_ref().map(ToString::to_string);
+            match error_of(response.error_code) {
+                ErrorCode::None => Ok(response),
+                code => Err(ClientError::Refused { code, message }),
+            }
+        };
+        let response = self.retry(None, |_| true, attempt).await?;
+        let mut partitions = response.topics.into_iter().flat_map(|topic| topic.partitions);
+        let partition = partitions.next().ok_or(ClientError::Incomplete(Api::DescribeQuorum))?;
+        checked(partition.error_code)?;
+        let replica = |state: ReplicaState| QuorumReplica {
+            id: state.replica_id.0,
+            directory: TopicId(*state.replica_directory_id.as_bytes()),
+            log_end_offset: state.log_end_offset,
+            last_fetch_ms: state.last_fetch_timestamp,
+            last_caught_up_ms: state.last_caught_up_timestamp,
+        };
+        let nodes = response.nodes.into_iter().map(|node| {
+            let endpoint = |at: &Listener| format!("{}://{}:{}", at.name.as_str(), at.host.as_str(), at.port);
+            (node.node_id.0, node.listeners.iter().map(endpoint).collect())
+        });
+        Ok(QuorumDescription {
+            leader: partition.leader_id.0,
+            leader_epoch: partition.leader_epoch,
+            high_watermark: partition.high_watermark,
+            voters: partition.current_voters.into_iter().map(replica).collect(),
+            observers: partition.observers.into_iter().map(replica).collect(),
+            endpoints: nodes.collect(),
+        })
     }
 
     /// The cluster's id and all registered brokers, those that are down included.

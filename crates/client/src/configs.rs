@@ -16,6 +16,8 @@ pub enum ConfigResource {
     Topic(String),
     /// One broker. The request goes to that broker: only it knows its static settings.
     Broker(BrokerId),
+    /// The log levels of one broker's process.
+    BrokerLogger(BrokerId),
     /// The default for every broker without an own value.
     AllBrokers,
     Group(String),
@@ -27,6 +29,7 @@ impl ConfigResource {
         match self {
             Self::Topic(name) => (2, name.clone()),
             Self::Broker(id) => (4, id.to_string()),
+            Self::BrokerLogger(id) => (8, id.to_string()),
             Self::AllBrokers => (4, String::new()),
             Self::Group(name) => (32, name.clone()),
         }
@@ -34,7 +37,7 @@ impl ConfigResource {
 
     fn broker(&self) -> Option<BrokerId> {
         match self {
-            Self::Broker(id) => Some(*id),
+            Self::Broker(id) | Self::BrokerLogger(id) => Some(*id),
             _ => None,
         }
     }
@@ -48,7 +51,7 @@ pub struct ConfigEntry {
     pub value: Option<String>,
     pub is_read_only: bool,
     pub is_sensitive: bool,
-    /// Kafka's `ConfigSource`: 1 topic, 2 broker, 3 default broker, 4 static broker, 5 default, 8 group.
+    /// Kafka's `ConfigSource`: 1 topic, 2 broker, 3 default broker, 4 static broker, 5 default, 6 logger, 8 group.
     pub source: i8,
     /// Where the value would come from, strongest first: name, value and source.
     pub synonyms: Vec<(String, Option<String>, i8)>,

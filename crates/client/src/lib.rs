@@ -24,7 +24,8 @@ mod metadata;
 mod offsets;
 
 pub use admin::{
-    ClusterDescription, DescribedBroker, DescribedPartition, DescribedTopic, NewPartitions, NewTopic, TopicOutcome,
+    ClusterDescription, DescribedBroker, DescribedPartition, DescribedTopic, NewPartitions, NewTopic,
+    QuorumDescription, QuorumReplica, TopicOutcome,
 };
 pub use cluster::{Client, ClientConfig};
 pub use configs::{ConfigChange, ConfigEntry, ConfigResource};

@@ -7,6 +7,7 @@ use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, D
 use kafka_protocol::messages::{DeleteRecordsRequest, DescribeLogDirsRequest};
 use ottla_model::{BrokerId, ErrorCode, Offset, TopicPartition};
 use ottla_protocol::Api;
+use ottla_protocol::messages::describe_log_dirs::DECODED_MAX;
 
 use crate::cluster::Client;
 use crate::convert::{checked, error_of, millis, partition, topic_name};
@@ -40,7 +41,7 @@ impl Client {
         let request = DescribeLogDirsRequest::default().with_topics(None);
         let attempt = || async {
             self.metadata(Some(&[])).await?;
-            let response = self.link_to(broker).await?.call(&request).await?;
+            let response = self.link_to(broker).await?.call_up_to(DECODED_MAX, &request).await?;
             checked(response.error_code)?;
             Ok(response.results)
         };

@@ -424,6 +424,13 @@ impl<S: LogStore> Member<S> {
         }
     }
 
+    /// Whether a voter has the whole log of this leader. False if this member does not lead.
+    pub fn has_whole_log(&self, voter: CoordinatorId) -> bool {
+        let raft = &self.node.raft;
+        self.is_leader()
+            && raft.prs().get(voter.0).is_some_and(|progress| progress.matched >= raft.raft_log.last_index())
+    }
+
     pub fn status(&self) -> Status {
         let raft = &self.node.raft;
         let mut peers: Vec<PeerStatus> = if self.is_leader() {

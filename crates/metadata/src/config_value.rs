@@ -45,6 +45,21 @@ pub enum Value {
     List(Vec<String>),
 }
 
+impl std::fmt::Display for Value {
+    /// As Kafka shows a parsed value.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bool(value) => value.fmt(f),
+            Self::Int(value) => value.fmt(f),
+            Self::Long(value) => value.fmt(f),
+            // 2.0, not 2.
+            Self::Double(value) => write!(f, "{value:?}"),
+            Self::Text(value) => f.write_str(value),
+            Self::List(entries) => f.write_str(&entries.join(",")),
+        }
+    }
+}
+
 /// A text that is not a valid value of its configuration; the error text is Kafka's and names the accepted values.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("Invalid value {value} for configuration {name}: {reason}")]
@@ -194,6 +209,15 @@ mod tests {
         assert_eq!(append(None, "compact"), "compact");
         assert_eq!(subtract(Some("delete,compact"), "delete"), "compact");
         assert_eq!(subtract(None, "delete"), "");
+    }
+
+    #[test]
+    fn values_are_shown_parsed() {
+        let shown = |kind: ValueKind, text: &str| kind.parse("x", text).expect("valid").to_string();
+        assert_eq!(shown(ValueKind::Bool, " TRUE"), "true");
+        assert_eq!(shown(ValueKind::List(&["compact", "delete"]), "compact, delete"), "compact,delete");
+        assert_eq!(shown(ValueKind::Long { min: 0 }, "007"), "7");
+        assert_eq!(shown(ValueKind::Double { min: 0.0, max: 1.0 }, "1"), "1.0");
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod limits;
 pub mod liveness;
 pub mod nodes;
 pub mod placement;
+pub mod quorum_progress;
 pub mod topic_config;
 pub mod transaction;
 pub mod tree;

@@ -19,6 +19,9 @@ pub const FIRST_PROBE_DELAY: Duration = Duration::from_millis(300);
 /// How often an incarnation that was never reached is dialled again, so that its end will be seen at once.
 pub const LEARN_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How often a broker is dialled that is not ready because another process answers at its address.
+const OTHER_ANSWERS_INTERVAL: Duration = Duration::from_millis(250);
+
 /// How often a broker is dialled whose stream has ended while its address proves nothing. A process that is being
 /// killed closes one socket after the other: its listener may still take a connection, and reset it, after the stream
 /// has ended.
@@ -68,6 +71,8 @@ pub struct Session {
     /// The time of the next probe, unless a stream opens before; none if a probe would prove nothing.
     probe_at: Option<MonotonicMs>,
     is_probed: bool,
+    /// Whether another incarnation answered at its address; none until a probe has ended.
+    other_answers: Option<bool>,
     /// The newest revision in its heartbeats.
     pub image_revision: Revision,
     /// Its controlled shutdown was granted: the end of its stream is its end.
@@ -128,6 +133,11 @@ impl Liveness {
         self.sessions.get(&broker)
     }
 
+    /// How long nothing was heard of it, on the sessions' clock.
+    pub fn silence(&self, session: &Session) -> Duration {
+        self.clock().since(session.heard)
+    }
+
     pub fn session_mut(&mut self, broker: BrokerId) -> Option<&mut Session> {
         self.sessions.get_mut(&broker)
     }
@@ -157,6 +167,7 @@ impl Liveness {
             stream_lost: None,
             probe_at: Some(clock + FIRST_PROBE_DELAY),
             is_probed: false,
+            other_answers: None,
             image_revision: Revision(0),
             is_leaving: false,
         };
@@ -213,8 +224,10 @@ impl Liveness {
             return Verdict::Unknown;
         };
         session.is_probed = false;
+        let other_answers = matches!(result, ProbeResult::Answered(answering) if answering != incarnation);
+        session.other_answers = Some(other_answers);
         if !reached {
-            session.probe_at = Some(clock + LEARN_INTERVAL);
+            session.probe_at = Some(clock + if other_answers { OTHER_ANSWERS_INTERVAL } else { LEARN_INTERVAL });
         } else if session.stream_lost.is_some() {
             session.probe_at = Some(clock + REPROBE_INTERVAL);
         }
@@ -224,6 +237,14 @@ impl Liveness {
             ProbeResult::Answered(_) | ProbeResult::Refused if reached && !session.has_stream() => Verdict::Gone,
             _ => Verdict::Unknown,
         }
+    }
+
+    /// Whether the broker's address was dialled, and no other process answered there. A refused connection or silence
+    /// does not count against the broker: its address may be for other networks than this coordinator's.
+    pub fn is_address_checked(&self, broker: BrokerId) -> bool {
+        self.sessions.get(&broker).is_some_and(|session| {
+            self.reached.has(broker, session.incarnation) || session.other_answers == Some(false)
+        })
     }
 
     /// The brokers to dial now. Each is marked: its probe's end is awaited.

@@ -43,6 +43,7 @@ pub enum Api {
     OffsetDelete = 47,
     DescribeClientQuotas = 48,
     AlterClientQuotas = 49,
+    DescribeQuorum = 55,
     UpdateFeatures = 57,
     DescribeCluster = 60,
     DescribeProducers = 61,
@@ -139,6 +140,7 @@ impl Api {
         Self::OffsetDelete,
         Self::DescribeClientQuotas,
         Self::AlterClientQuotas,
+        Self::DescribeQuorum,
         Self::UpdateFeatures,
         Self::DescribeCluster,
         Self::DescribeProducers,
@@ -177,7 +179,7 @@ impl Api {
             Self::DescribeConfigs => spec("DescribeConfigs", (1, 4), 4, 4 * MIB),
             Self::AlterConfigs => spec("AlterConfigs", (0, 2), 2, 4 * MIB),
             Self::AlterReplicaLogDirs => spec("AlterReplicaLogDirs", (1, 2), 2, 8 * MIB),
-            Self::DescribeLogDirs => spec("DescribeLogDirs", (1, 4), 2, 8 * MIB),
+            Self::DescribeLogDirs => spec("DescribeLogDirs", (1, 5), 2, 8 * MIB),
             Self::CreatePartitions => spec("CreatePartitions", (0, 3), 2, 4 * MIB),
             Self::DeleteGroups => spec("DeleteGroups", (0, 2), 2, 4 * MIB),
             Self::OffsetDelete => spec("OffsetDelete", (0, 0), i16::MAX, 4 * MIB),
@@ -189,6 +191,7 @@ impl Api {
             Self::ListPartitionReassignments => spec("ListPartitionReassignments", (0, 0), 0, 4 * MIB),
             Self::DescribeClientQuotas => spec("DescribeClientQuotas", (0, 1), 1, 64 * KIB),
             Self::AlterClientQuotas => spec("AlterClientQuotas", (0, 1), 1, 4 * MIB),
+            Self::DescribeQuorum => spec("DescribeQuorum", (0, 2), 0, 64 * KIB),
             Self::UpdateFeatures => spec("UpdateFeatures", (0, 2), 0, 64 * KIB),
             Self::DescribeProducers => spec("DescribeProducers", (0, 0), 0, 4 * MIB),
             Self::UnregisterBroker => spec("UnregisterBroker", (0, 0), 0, 64 * KIB),
@@ -244,10 +247,11 @@ impl Api {
     }
 
     /// The version of the schema that the codec knows for a served version: ListOffsets 11 added a special timestamp
-    /// and no field (KIP-1023).
+    /// and no field (KIP-1023); DescribeLogDirs 5 added a field to the response, see [`crate::messages`].
     pub fn schema_version(self, version: i16) -> i16 {
         match self {
             Self::ListOffsets => version.min(10),
+            Self::DescribeLogDirs => version.min(4),
             _ => version,
         }
     }

@@ -255,6 +255,7 @@ fn schema(api: Api) -> Option<&'static [Field]> {
                 ]
             }
         }
+        Api::DescribeQuorum => const { &[Structs(&[Text(ALL), Structs(&[Fixed(4, ALL)], ALL)], ALL)] },
         Api::DescribeProducers => const { &[Structs(&[Text(ALL), Numbers(4, ALL)], ALL)] },
         Api::UnregisterBroker => const { &[Fixed(4, ALL)] },
         Api::DescribeCluster => const { &[Fixed(1, ALL), Fixed(1, since(1)), Fixed(1, since(2))] },

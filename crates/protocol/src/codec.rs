@@ -87,7 +87,7 @@ fn check_size(body_bytes: usize) -> Result<(), FrameOverflow> {
     if body_bytes > FRAME_BYTES_MAX { Err(FrameOverflow(body_bytes)) } else { Ok(()) }
 }
 
-fn encode_error(api: Api, version: i16, reason: &dyn std::fmt::Display) -> CodecError {
+pub(crate) fn encode_error(api: Api, version: i16, reason: &dyn std::fmt::Display) -> CodecError {
     CodecError::Encode { api, version, reason: reason.to_string() }
 }
 

@@ -11,9 +11,10 @@ use ottla_metadata::controller::{
 };
 use ottla_metadata::image::Image;
 use ottla_metadata::liveness::Reached;
+use ottla_metadata::quorum_progress::Observer;
 use ottla_metadata::transaction::TransactionRefused;
 use ottla_metadata::tree::{NodeChange, Tree};
-use ottla_model::{CoordinatorId, Revision};
+use ottla_model::{CoordinatorId, Revision, TimestampMs};
 
 use crate::broken_rules::BrokenRules;
 use crate::event::{CallId, Output, RequestError, Sink, note};
@@ -41,6 +42,18 @@ pub(crate) struct Applied {
     pub changes: Arc<[NodeChange]>,
 }
 
+/// When a voter was heard of in this term.
+#[derive(Clone, Copy)]
+pub(crate) struct PeerTimes {
+    pub heard_at: TimestampMs,
+    /// It had the whole log then.
+    pub caught_up_at: TimestampMs,
+}
+
+impl PeerTimes {
+    const NEVER: Self = Self { heard_at: TimestampMs::NONE, caught_up_at: TimestampMs::NONE };
+}
+
 pub(crate) struct Leadership {
     pub term: u64,
     deciding: Option<Deciding>,
@@ -49,6 +62,7 @@ pub(crate) struct Leadership {
     calls: BTreeMap<RequestId, CallId>,
     last_request: u64,
     streams: BTreeSet<StreamId>,
+    peers: BTreeMap<CoordinatorId, PeerTimes>,
     /// The rule that a simulation takes out.
     answers_early: bool,
 }
@@ -62,6 +76,7 @@ impl Leadership {
             calls: BTreeMap::new(),
             last_request: 0,
             streams: BTreeSet::new(),
+            peers: BTreeMap::new(),
             answers_early: rules.answers_before_commit,
         }
     }
@@ -131,6 +146,24 @@ impl Leadership {
             self.calls.insert(id, call);
         }
         self.step(now, Input::Request { id, request, entropy }, out);
+    }
+
+    /// A message of a voter was accepted.
+    pub fn heard(&mut self, voter: CoordinatorId, at: TimestampMs, has_whole_log: bool) {
+        let times = self.peers.entry(voter).or_insert(PeerTimes::NEVER);
+        times.heard_at = at;
+        if has_whole_log {
+            times.caught_up_at = at;
+        }
+    }
+
+    pub fn times_of(&self, voter: CoordinatorId) -> PeerTimes {
+        self.peers.get(&voter).copied().unwrap_or(PeerTimes::NEVER)
+    }
+
+    /// The live brokers; none before the controller exists.
+    pub fn observers(&self, now: Now) -> Vec<Observer> {
+        self.deciding.as_ref().map_or_else(Vec::new, |deciding| deciding.controller.observers(now))
     }
 
     pub fn stream_opened(&mut self, stream: StreamId) {

@@ -17,13 +17,14 @@ use ottla_consensus::{
 use ottla_metadata::controller::{AdmitCoordinator, ControllerConfig, Input, Now, Probe, Request};
 use ottla_metadata::image::{BrokerRegistration, Image};
 use ottla_metadata::liveness::{LEARN_INTERVAL, Reached};
+use ottla_metadata::quorum_progress::{self, Progress, QuorumProgress};
 use ottla_metadata::tree::Tree;
 use ottla_model::{CoordinatorId, IncarnationId, MonotonicMs, Revision};
 
 use crate::broken_rules::BrokenRules;
 use crate::disks::{self, SenderError, Voter};
 use crate::event::{Event, Output, RequestError, Sink, note};
-use crate::leadership::Leadership;
+use crate::leadership::{Leadership, PeerTimes};
 use crate::snapshot::{self, SnapshotError};
 use crate::store::{AppliedPlace, QuorumStore};
 use crate::view::View;
@@ -168,7 +169,7 @@ impl<S: QuorumStore> Node<S> {
     /// Accepts one event. [`Self::flush`] executes its consequences.
     pub fn step(&mut self, now: Now, event: Event, out: &mut impl Sink) -> Result<(), NodeError> {
         match event {
-            Event::Raft { sender, disk, message } => self.receive(sender, disk, &message, out)?,
+            Event::Raft { sender, disk, message } => self.receive(now, sender, disk, &message, out)?,
             Event::PeerUnreachable(peer) => self.member.report_unreachable(peer),
             Event::PeerGone(peer) => {
                 if self.member.role().leader == Some(peer) {
@@ -234,6 +235,7 @@ impl<S: QuorumStore> Node<S> {
     /// A peer's message that is not taken is dropped and noted: it ends nothing here.
     fn receive(
         &mut self,
+        now: Now,
         sender: CoordinatorId,
         disk: IncarnationId,
         message: &Bytes,
@@ -241,7 +243,12 @@ impl<S: QuorumStore> Node<S> {
     ) -> Result<(), NodeError> {
         let refused = match self.check_message(sender, disk, message) {
             Ok(incoming) => match self.member.receive(incoming) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    if let Some(leadership) = &mut self.leadership {
+                        leadership.heard(sender, now.wall, self.member.has_whole_log(sender));
+                    }
+                    return Ok(());
+                }
                 Err(MemberError::Refused(refused)) => Refused::Message(refused),
                 Err(error) => return Err(error.into()),
             },
@@ -442,6 +449,36 @@ impl<S: QuorumStore> Node<S> {
 
     pub fn status(&self) -> Status {
         self.member.status()
+    }
+
+    /// How far every replica of the log has got; none if this node does not lead.
+    pub fn progress(&self, now: Now) -> Option<QuorumProgress> {
+        let leadership = self.leadership.as_ref()?;
+        let status = self.member.status();
+        let voter = |(&id, voter): (&CoordinatorId, &Voter)| {
+            let peer = status.peers.iter().find(|peer| peer.id == id);
+            let times = match id == status.id {
+                true => PeerTimes { heard_at: now.wall, caught_up_at: now.wall },
+                false => leadership.times_of(id),
+            };
+            quorum_progress::Voter {
+                id,
+                address: voter.address.clone(),
+                disk: disks::known_disk(&self.image, &self.config.voters, id),
+                progress: Progress {
+                    end: peer.map_or(Revision(0), |peer| peer.matched),
+                    heard_at: times.heard_at,
+                    caught_up_at: times.caught_up_at,
+                },
+            }
+        };
+        Some(QuorumProgress {
+            leader: status.id,
+            term: status.role.term,
+            committed: status.committed,
+            voters: self.config.voters.iter().map(voter).collect(),
+            observers: leadership.observers(now),
+        })
     }
 
     pub fn committed(&self) -> Revision {

@@ -86,6 +86,11 @@ impl LogDir {
         self.number
     }
 
+    /// Whether it gets no new logs. `cordoned`: paths, or `*` for all.
+    pub fn is_cordoned(&self, cordoned: &[String]) -> bool {
+        cordoned.iter().any(|name| name == "*" || self.path().as_os_str() == name.as_str())
+    }
+
     pub fn health(&self) -> &Arc<DirectoryHealth> {
         self.io.health()
     }
@@ -411,12 +416,12 @@ impl LogDirs {
         }
     }
 
-    /// Where a new partition's log goes. `cordoned`: paths, or `*` for all.
-    pub fn least_used(&self, cordoned: &[&str]) -> Option<&Arc<LogDir>> {
+    /// Where a new partition's log goes. `cordoned`: see [`LogDir::is_cordoned`].
+    pub fn least_used(&self, cordoned: &[String]) -> Option<&Arc<LogDir>> {
         let uses = self.directories.iter().map(|directory| DirectoryUse {
             is_failed: directory.health().is_failed(),
             is_full: directory.health().is_full(),
-            is_cordoned: cordoned.iter().any(|name| *name == "*" || directory.path().as_os_str() == *name),
+            is_cordoned: directory.is_cordoned(cordoned),
             partitions: directory.partitions.load(Ordering::Relaxed),
         });
         self.directories.get(directory_for_new_log(uses)?)

@@ -9,6 +9,7 @@ use ottla_metadata::controller::{
     AllocateProducerIds, AllocatedProducerIds, AlterPartition, AlterPartitions, AlteredPartitions, Answer, Decision,
     Request, ResignLeadership, ResignReason,
 };
+use ottla_metadata::quorum_progress::QuorumProgress;
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, Revision, TopicIdPartition};
 
 pub type QuorumFuture<T> = Pin<Box<dyn Future<Output = Result<T, QuorumError>> + Send>>;
@@ -33,6 +34,8 @@ pub trait QuorumHandle: Send + Sync + 'static {
     fn registration(&self) -> Result<(BrokerId, BrokerEpoch), QuorumError>;
     /// Asks the controller.
     fn decide(&self, request: Request, timeout: Duration) -> QuorumFuture<Answer>;
+    /// How far every replica of the quorum's log has got.
+    fn progress(&self, timeout: Duration) -> QuorumFuture<QuorumProgress>;
 }
 
 /// How long a request of the broker's own may take, retries included. An ISR change that takes longer is sent again by the partition.

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use ottla_metadata::controller::{Answer, Beat, Decision, IdempotencyKey, Request};
+use ottla_metadata::quorum_progress::QuorumProgress;
 use ottla_model::{BrokerId, Revision};
 use tonic::transport::Channel;
 
+use crate::cluster::DescribeQuorumRequest;
 use crate::cluster::cluster_client::ClusterClient as Generated;
 use crate::coordinators::{CallError, Coordinators, Repeat};
 use crate::heartbeat::{self, HeartbeatStream};
@@ -86,6 +88,14 @@ impl ClusterClient {
             address: self.coordinators.leader_guess().address,
             reason: "an answer of another kind".to_owned(),
         })
+    }
+
+    /// How far every replica of the quorum's log has got, as the quorum leader sees it.
+    pub async fn quorum_progress(&self, timeout: Duration) -> Result<QuorumProgress, CallError> {
+        let attempt =
+            |channel: Channel| async move { generated(channel).describe_quorum(DescribeQuorumRequest {}).await };
+        let (response, _) = self.coordinators.call("describe_quorum", timeout, Repeat::Freely, attempt).await?;
+        Ok(convert::progress_from_proto(response))
     }
 
     /// Opens the heartbeat stream with the quorum leader and sends `first` on it. Following hints and waiting for a leader count

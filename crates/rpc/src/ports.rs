@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a port that only connections have is tried again.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a port that only connections have is tried again. The side of a connection that closes first keeps its port
+/// for 60 s on Linux (TIME_WAIT), and no option of the listener helps.
+const PATIENCE: Duration = Duration::from_secs(75);
 const INTERVAL: Duration = Duration::from_millis(100);
 /// `TCP_LISTEN` in `/proc/net/tcp`.
 const LISTENING: &str = "0A";

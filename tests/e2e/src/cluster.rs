@@ -274,6 +274,19 @@ impl Cluster {
         self.wait(node).map(drop)
     }
 
+    /// The processes that ended although nobody ended them.
+    pub fn ended(&mut self) -> Result<Vec<Node>> {
+        let mut ended = Vec::new();
+        for (node, member) in &mut self.members {
+            if let Some(child) = &mut member.child
+                && child.try_wait()?.is_some()
+            {
+                ended.push(*node);
+            }
+        }
+        Ok(ended)
+    }
+
     pub fn kill_all(&mut self) -> Result<()> {
         for node in self.nodes() {
             self.signal(node, Signal::KILL)?;

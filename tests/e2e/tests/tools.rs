@@ -71,6 +71,23 @@ fn configurations_are_changed_and_shown() -> Result<()> {
         &["--describe", "--entity-type", "brokers", "--entity-name", "1"],
         "Dynamic configs for broker 1 are:\n",
     )?;
+    let loggers = ["--entity-type", "broker-loggers", "--entity-name", "1"];
+    let level = |wanted: &str| -> Result<()> {
+        let (out, _, ok) = told("kafka-configs", &at, &[&["--describe"], &loggers[..]].concat())?;
+        let line = format!("  ottla_broker={wanted} sensitive=false synonyms={{}}");
+        ensure!(ok && out.lines().any(|shown| shown == line), "{out}");
+        Ok(())
+    };
+    level("INFO")?;
+    expect(
+        &at,
+        "kafka-configs",
+        &[&["--alter", "--add-config", "ottla_broker=DEBUG"], &loggers[..]].concat(),
+        "Completed updating config for broker-logger 1.\n",
+    )?;
+    level("DEBUG")?;
+    let wrong = told("kafka-configs", &at, &[&["--alter", "--add-config", "kafka=DEBUG"], &loggers[..]].concat())?;
+    ensure!(!wrong.2 && wrong.1.contains("Logger kafka does not exist!"), "{}", wrong.1);
     let (out, _, ok) = told("kafka-configs", &at, &["--describe", "--broker-defaults"])?;
     let wanted = "Default configs for brokers in the cluster are:\n  log.cleaner.threads=2 sensitive=false";
     ensure!(ok && out.starts_with(wanted), "{out}");
@@ -159,6 +176,14 @@ fn the_cluster_and_its_versions_are_shown() -> Result<()> {
     let (_, error, ok) = told("kafka-cluster", &at, &["unregister", "--id", "99"])?;
     let class = "org.apache.kafka.common.errors.BrokerIdNotRegisteredException";
     ensure!(!ok && error == format!("{class}: Broker ID 99 is not currently registered\n"), "{error}");
+    let (out, _, ok) = told("kafka-metadata-quorum", &at, &["describe", "--status"])?;
+    ensure!(ok && out.starts_with(&format!("ClusterId:              {}", &id["Cluster ID: ".len()..])), "{out}");
+    ensure!(out.contains("LeaderId:               1\n") && out.contains("CONTROLLER://"), "{out}");
+    let (out, _, ok) = told("kafka-metadata-quorum", &at, &["describe", "--replication"])?;
+    let kinds: Vec<&str> = out.lines().filter_map(|line| line.trim_end().rsplit('\t').next()).collect();
+    ensure!(ok && kinds == ["Status", "Leader", "Observer"], "{out}");
+    let (_, error, ok) = told("kafka-metadata-quorum", &at, &["add-controller"])?;
+    ensure!(!ok && error.lines().count() == 1, "{error}");
     let (out, _, ok) = told("kafka-broker-api-versions", &at, &[])?;
     ensure!(ok && out.starts_with(&format!("{at} (id: 1 rack: null isFenced: false) -> (\n")), "{out}");
     for line in ["\tFetch(1): 4 to 18 [usable: 18],", "\tJoinGroup(11): 0 to 9 [usable: 9],", "\tVote"] {

@@ -365,6 +365,13 @@ pub fn body(api: Api, version: i16) -> Bytes {
                 .with_partition_indexes(vec![0, 1]);
             encoded(&DescribeProducersRequest::default().with_topics(vec![topic; 2]), schema)
         }
+        Api::DescribeQuorum => {
+            use describe_quorum_request::{PartitionData, TopicData};
+            let topic = TopicData::default()
+                .with_topic_name(topic("__cluster_metadata"))
+                .with_partitions(vec![PartitionData::default(); 2]);
+            encoded(&DescribeQuorumRequest::default().with_topics(vec![topic; 2]), schema)
+        }
         Api::UnregisterBroker => encoded(&UnregisterBrokerRequest::default(), schema),
         Api::DescribeCluster => encoded(&DescribeClusterRequest::default(), schema),
         Api::DescribeTopicPartitions => {

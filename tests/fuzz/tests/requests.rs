@@ -193,7 +193,7 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
             out.put_i32(1_000);
             &[1, 0, 0, 0, 0]
         }
-        Api::DescribeProducers => &[1, 1, 0],
+        Api::DescribeProducers | Api::DescribeQuorum => &[1, 1, 0],
         Api::OffsetForLeaderEpoch => {
             if version >= 3 {
                 out.put_i32(-1);

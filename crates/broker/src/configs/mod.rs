@@ -11,9 +11,10 @@ use ottla_config::known::{self, BROKER_CONFIGS, ConfigKind};
 use ottla_metadata::broker_config;
 use ottla_metadata::config_value::ValueKind;
 use ottla_metadata::group_config::GROUP_CONFIGS;
-use ottla_metadata::topic_config::TOPIC_CONFIGS;
+use ottla_metadata::topic_config::{TOPIC_CONFIGS, documentation};
 
 use crate::live_config::{Layers, LiveConfig};
+use crate::telemetry::loggers::{Level, Loggers};
 
 /// The kinds of resources that have configurations (Kafka's `ConfigResource.Type`).
 pub mod resource_type {
@@ -32,6 +33,7 @@ pub enum Source {
     DynamicDefaultBroker,
     StaticBroker,
     Default,
+    BrokerLogger,
     Group,
 }
 
@@ -43,6 +45,7 @@ impl Source {
             Self::DynamicDefaultBroker => 3,
             Self::StaticBroker => 4,
             Self::Default => 5,
+            Self::BrokerLogger => 6,
             Self::Group => 8,
         }
     }
@@ -82,20 +85,20 @@ pub fn topic_entries(live: &LiveConfig, overrides: &BTreeMap<String, String>) ->
         .map(|key| {
             let inherited =
                 || layers.config.topic_defaults.get(key.name).map_or(key.default, String::as_str).to_owned();
-            let own = overrides.get(key.name).map(|value| value.trim().to_owned());
+            let own = overrides.get(key.name).map(|value| parsed(key.kind, key.name, value));
             let mut synonyms: Vec<Synonym> = own.iter().map(|value| synonym(key.name, value, Source::Topic)).collect();
             if let Some(first) = key.synonym {
                 synonyms.extend(broker_synonyms(live, &layers, first));
             }
             Entry {
                 name: key.name.into(),
-                value: Some(own.unwrap_or_else(inherited)),
+                value: Some(own.unwrap_or_else(|| parsed(key.kind, key.name, &inherited()))),
                 source: synonyms.first().map_or(Source::Default, |synonym| synonym.source),
                 read_only: false,
                 sensitive: false,
                 synonyms,
                 kind: Some(kind_of(key.kind)),
-                documentation: key.synonym.and_then(known::broker_config).map_or("", |known| known.doc),
+                documentation: documentation::of(key.name),
             }
         })
         .collect()
@@ -107,9 +110,10 @@ pub fn group_entries(live: &LiveConfig, set: &BTreeMap<String, String>) -> Vec<E
     GROUP_CONFIGS
         .iter()
         .map(|key| {
-            let own = set.get(key.name).map(|value| value.trim().to_owned());
+            let own = set.get(key.name).map(|value| parsed(key.kind, key.name, value));
             let of_broker = key.synonym.and_then(|name| layers.config.properties.text(name));
-            let value = own.clone().unwrap_or_else(|| of_broker.unwrap_or(key.default).to_owned());
+            let inherited = || parsed(key.kind, key.name, of_broker.unwrap_or(key.default));
+            let value = own.clone().unwrap_or_else(inherited);
             let mut synonyms: Vec<Synonym> = own.iter().map(|value| synonym(key.name, value, Source::Group)).collect();
             match key.synonym {
                 Some(first) => synonyms.extend(broker_synonyms(live, &layers, first)),
@@ -142,6 +146,21 @@ pub fn broker_entries(live: &LiveConfig) -> Vec<Entry> {
             broker_entry(live, &layers, name, value, |_| true)
         })
         .collect()
+}
+
+/// The loggers of this process with their levels.
+pub fn logger_entries(loggers: Option<&Loggers>) -> Vec<Entry> {
+    let entry = |(name, level): (String, Level)| Entry {
+        name: name.into(),
+        value: Some(level.kafka().to_owned()),
+        source: Source::BrokerLogger,
+        read_only: false,
+        sensitive: false,
+        synonyms: Vec::new(),
+        kind: None,
+        documentation: "",
+    };
+    loggers.map_or_else(Vec::new, Loggers::levels).into_iter().map(entry).collect()
 }
 
 /// What was set at run time for all brokers.
@@ -177,6 +196,11 @@ fn broker_entry(
         documentation: known::broker_config(&name).map_or("", |known| known.doc),
         name,
     }
+}
+
+/// A value as Kafka shows it: as it was understood, not as it was typed.
+fn parsed(kind: ValueKind, name: &str, text: &str) -> String {
+    kind.parse(name, text).map_or_else(|_| text.trim().to_owned(), |value| value.to_string())
 }
 
 fn synonym(name: impl Into<Cow<'static, str>>, value: &str, source: Source) -> Synonym {
@@ -278,13 +302,16 @@ mod tests {
     #[test]
     fn a_topics_values_name_their_sources_as_kafka_does() {
         let overrides = BTreeMap::from([
-            ("cleanup.policy".to_owned(), "compact,delete".to_owned()),
+            ("cleanup.policy".to_owned(), "compact, delete".to_owned()),
+            ("preallocate".to_owned(), " TRUE ".to_owned()),
             ("retention.ms".to_owned(), "60000".to_owned()),
         ]);
         let entries = topic_entries(&live(&[("min.insync.replicas", "2")]), &overrides);
         // goldens: kafka-configs --describe --entity-type topics --entity-name a.b_c
         let policy = entry(&entries, "cleanup.policy");
         assert_eq!(names(&policy), [("cleanup.policy", Source::Topic), ("log.cleanup.policy", Source::Default)]);
+        assert_eq!(policy.value.as_deref(), Some("compact,delete"));
+        assert_eq!(entry(&entries, "preallocate").value.as_deref(), Some("true"));
         let retention = entry(&entries, "retention.ms");
         assert_eq!(retention.value.as_deref(), Some("60000"));
         assert_eq!(names(&retention), [("retention.ms", Source::Topic)]);

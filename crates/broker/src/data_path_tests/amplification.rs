@@ -19,6 +19,9 @@ use ottla_protocol::kafka_protocol::messages::describe_client_quotas_request::Co
 use ottla_protocol::kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use ottla_protocol::kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use ottla_protocol::kafka_protocol::messages::describe_producers_request::TopicRequest as ProducersTopic;
+use ottla_protocol::kafka_protocol::messages::describe_quorum_request::{
+    PartitionData as QuorumPartition, TopicData as QuorumTopic,
+};
 use ottla_protocol::kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
 use ottla_protocol::kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use ottla_protocol::kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -210,6 +213,11 @@ fn repeating(api: Api, times: usize) -> Bytes {
         Api::UpdateFeatures => {
             let update = FeatureUpdateKey::default().with_feature(text("f")).with_max_version_level(1);
             frame(1, &UpdateFeaturesRequest::default().with_feature_updates(vec![update; times]))
+        }
+        Api::DescribeQuorum => {
+            let topic = QuorumTopic::default().with_topic_name(logs());
+            let topic = topic.with_partitions(vec![QuorumPartition::default(); times]);
+            newest(&DescribeQuorumRequest::default().with_topics(vec![topic; 2]))
         }
         Api::DescribeCluster => newest(&DescribeClusterRequest::default()),
         Api::DescribeProducers => {

@@ -13,6 +13,7 @@ use ottla_metadata::controller::{
 };
 use ottla_metadata::image::{Endpoint, LeaderRecoveryState};
 use ottla_metadata::nodes::{self, topic::TopicNode};
+use ottla_metadata::quorum_progress::QuorumProgress;
 use ottla_metadata::{BrokerRegistration, ConfigEntity, Image, IsrMember, Node, NodeChange, PartitionState, Path};
 use ottla_model::{
     BrokerEpoch, BrokerId, ClusterId, ControllerEpoch, ErrorCode, IncarnationId, LeaderEpoch, ListenerName, Offset,
@@ -310,6 +311,10 @@ impl QuorumHandle for QuorumLink {
                 _ => Err(QuorumError::NotRegistered),
             }
         })
+    }
+
+    fn progress(&self, _: Duration) -> QuorumFuture<QuorumProgress> {
+        Box::pin(async { Err(QuorumError::NotRegistered) })
     }
 }
 

@@ -26,7 +26,7 @@ use arc_swap::ArcSwap;
 use ottla_config::BrokerConfig;
 use ottla_group_coordinator::{Answer, GroupConfig, Request, partition_for};
 use ottla_metadata::{Delta, Image};
-use ottla_model::{ErrorCode, GroupId, PartitionId, TopicName};
+use ottla_model::{BrokerId, ErrorCode, GroupId, PartitionId, TopicName};
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -62,6 +62,7 @@ pub struct GroupCoordinators {
     common: Arc<Common>,
     /// How long a request may wait for its records to be replicated.
     commit_timeout: Duration,
+    identity: Arc<Identity>,
     /// The partitions with a replica here, whether this broker leads them or not.
     partitions: RwLock<BTreeMap<PartitionId, Arc<GroupPartition>>>,
 }
@@ -108,7 +109,8 @@ impl GroupCoordinators {
             telemetry,
         });
         let commit_timeout = config.groups.offsets_commit_timeout;
-        let groups = Arc::new(Self { common, commit_timeout, partitions: RwLock::default() });
+        let identity = Arc::clone(identity);
+        let groups = Arc::new(Self { common, commit_timeout, identity, partitions: RwLock::default() });
         let counted = Arc::downgrade(&groups);
         let states = move || counted.upgrade().map(|groups| groups.states()).unwrap_or_default();
         groups.common.telemetry.groups.count_by(states);
@@ -129,10 +131,29 @@ impl GroupCoordinators {
 
     /// Submits a request to the group's partition. The step is taken when this returns, in the order of the calls.
     pub fn submit(&self, image: &Image, group: &GroupId, request: Request) -> PendingAnswer {
-        match self.partition_of(image, group) {
+        let pending = match self.partition_of(image, group) {
             Some(partition) => partition.submit(request),
             None => PendingAnswer::Ready(Answer::Failed(ErrorCode::NotCoordinator)),
+        };
+        match pending {
+            PendingAnswer::Ready(Answer::Failed(ErrorCode::NotCoordinator))
+                if !self.another_coordinates(image, group) =>
+            {
+                PendingAnswer::Ready(Answer::Failed(ErrorCode::CoordinatorLoadInProgress))
+            }
+            pending => pending,
         }
+    }
+
+    /// Whether the image names another broker as the group's coordinator. If it names none, or this one, this broker's
+    /// image or its partitions lag behind the image of the broker that sent the client here. The client must stay:
+    /// librdkafka asks once for the stored offsets of partitions that were assigned by hand, and takes NOT_COORDINATOR
+    /// for the end of it.
+    fn another_coordinates(&self, image: &Image, group: &GroupId) -> bool {
+        let leader = coordinator_partition(image, group.as_str())
+            .and_then(|partition| image.partition_of(OFFSETS_TOPIC, partition))
+            .map_or(BrokerId::NONE, |state| state.leader);
+        leader != BrokerId::NONE && leader != self.identity.id()
     }
 
     /// Submits a request to every partition that this broker leads.

@@ -25,6 +25,8 @@ use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
 use crate::request::wire;
 use crate::response::{Answer, Response};
+use crate::telemetry::loggers::LoggerError;
+use crate::telemetry::logging;
 
 /// One resource of either request.
 #[derive(Debug)]
@@ -139,7 +141,7 @@ fn alter(
         .iter()
         .map(|resource| match repeated.contains(&(resource.kind, resource.name.as_str())) {
             true => Err(Refusal::new(ErrorCode::InvalidRequest, "Each resource must appear at most once.")),
-            false => check(&broker, &image, resource),
+            false => check(&broker, &image, resource, validate_only),
         })
         .collect();
     let entities: Vec<AlterConfig> = checked.iter().filter_map(|checked| checked.as_ref().ok()?.clone()).collect();
@@ -183,7 +185,12 @@ fn repeated(resources: &[Resource]) -> BTreeSet<(i8, &str)> {
 }
 
 /// What the quorum is asked for one resource; none where there is nothing to ask.
-fn check(broker: &Broker, image: &Image, resource: &Resource) -> Result<Option<AlterConfig>, Refusal> {
+fn check(
+    broker: &Broker,
+    image: &Image,
+    resource: &Resource,
+    validate_only: bool,
+) -> Result<Option<AlterConfig>, Refusal> {
     let invalid = |text: String| Refusal::new(ErrorCode::InvalidRequest, text);
     let mut names = BTreeSet::new();
     if !resource.changes.iter().all(|(name, ..)| names.insert(name)) {
@@ -214,13 +221,8 @@ fn check(broker: &Broker, image: &Image, resource: &Resource) -> Result<Option<A
         resource_type::BROKER => is_own("Node").map(|()| ConfigKind::Brokers)?,
         resource_type::BROKER_LOGGER if !resource.replace_all => {
             is_own("Node")?;
-            // Levels are those of the process as a whole (logging.level): there are no loggers with levels of their own.
-            return match resource.changes.first() {
-                None => Ok(None),
-                Some((name, ..)) => {
-                    Err(Refusal::new(ErrorCode::InvalidConfig, format!("Logger {name} does not exist!")))
-                }
-            };
+            alter_loggers(&resource.changes, validate_only)?;
+            return Ok(None);
         }
         resource_type::CLIENT_METRICS => {
             return Err(invalid("Client metrics subscriptions are not supported.".to_owned()));
@@ -267,6 +269,34 @@ fn check(broker: &Broker, image: &Image, resource: &Resource) -> Result<Option<A
         ConfigKind::Topics | ConfigKind::Clients | ConfigKind::Users | ConfigKind::Ips => {}
     }
     Ok(Some(AlterConfig { entity, changes, replace_all: resource.replace_all }))
+}
+
+/// Levels are this process' own, until it ends: the quorum is not asked.
+fn alter_loggers(changes: &[(String, i8, Option<String>)], validate_only: bool) -> Result<(), Refusal> {
+    let not_for_loggers = |what: String| {
+        Refusal::new(ErrorCode::InvalidRequest, format!("{what} is not allowed for the BROKER_LOGGER resource"))
+    };
+    let change = |(name, op, value): &(String, i8, Option<String>)| match *op {
+        SET => Ok((name.clone(), Some(value.clone().unwrap_or_default()))),
+        DELETE => Ok((name.clone(), None)),
+        APPEND => Err(not_for_loggers("APPEND operation".to_owned())),
+        SUBTRACT => Err(not_for_loggers("SUBTRACT operation".to_owned())),
+        other => Err(not_for_loggers(format!("Unknown operation type {other}"))),
+    };
+    let changes: Vec<_> = changes.iter().map(change).collect::<Result<_, _>>()?;
+    let altered = match (logging::loggers(), changes.first()) {
+        (Some(loggers), _) => loggers.alter(&changes, validate_only),
+        (None, Some((name, _))) => Err(LoggerError::Unknown(name.clone())),
+        (None, None) => Ok(()),
+    };
+    altered.map_err(|error| {
+        let code = match error {
+            LoggerError::Root => ErrorCode::InvalidRequest,
+            LoggerError::Unknown(_) | LoggerError::Level { .. } => ErrorCode::InvalidConfig,
+            LoggerError::Fixed(_) => ErrorCode::UnknownServerError,
+        };
+        Refusal::new(code, error.to_string())
+    })
 }
 
 /// Kafka says INVALID_REQUEST to all of these; a value that is out of range is INVALID_CONFIG here, as it is for topics.

@@ -21,6 +21,7 @@ use crate::live_config::LiveConfig;
 use crate::request::budget::TOO_LARGE;
 use crate::request::{RequestContext, ResponseBudget, wire};
 use crate::response::Answer;
+use crate::telemetry::logging;
 
 pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<DescribeConfigsRequest>(header.api_version, body.freeze()) {
@@ -116,8 +117,7 @@ fn describe(
             Ok(configs::group_entries(live, &set))
         }
         BROKER_LOGGER if name.is_empty() => Err(invalid("Broker id must not be empty".to_owned())),
-        // Levels are set for the process as a whole (logging.level).
-        BROKER_LOGGER => own("").map(|()| Vec::new()),
+        BROKER_LOGGER => own("").map(|()| configs::logger_entries(logging::loggers())),
         other => Err(invalid(format!("Unsupported resource type: {other}"))),
     }
 }

@@ -9,6 +9,7 @@ use ottla_protocol::kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
 use ottla_protocol::kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
+use ottla_protocol::messages::describe_log_dirs::encode_response;
 use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
@@ -37,15 +38,24 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
     Answer::later(async move {
         // Every log is looked at, and every file system asked: not on a thread that serves others.
         let described = tokio::task::spawn_blocking(move || describe(&broker, &wanted)).await;
-        let response = match described {
-            Ok(results) => DescribeLogDirsResponse::default().with_results(results),
-            Err(_stopped) => DescribeLogDirsResponse::default().with_error_code(ErrorCode::UnknownServerError.code()),
+        let (response, cordoned) = match described {
+            Ok(directories) => {
+                let (results, cordoned): (Vec<_>, Vec<_>) = directories.into_iter().unzip();
+                (DescribeLogDirsResponse::default().with_results(results), cordoned)
+            }
+            Err(_stopped) => {
+                let error = ErrorCode::UnknownServerError.code();
+                (DescribeLogDirsResponse::default().with_error_code(error), Vec::new())
+            }
         };
-        Response::encode_or_close::<DescribeLogDirsRequest>(&header, &response)
+        let frame = encode_response(header.api_version, header.correlation_id, &response, &cordoned);
+        Response::or_close(frame.map(Response::bytes))
     })
 }
 
-fn describe(broker: &Broker, wanted: &Wanted) -> Vec<DescribeLogDirsResult> {
+/// Each directory, and whether it is cordoned.
+fn describe(broker: &Broker, wanted: &Wanted) -> Vec<(DescribeLogDirsResult, bool)> {
+    let cordoned = broker.replicas.cordoned();
     let is_wanted = |partition: &Partition| {
         wanted.as_ref().is_none_or(|topics| {
             let numbers = topics.get(partition.topic.as_str());
@@ -63,11 +73,13 @@ fn describe(broker: &Broker, wanted: &Wanted) -> Vec<DescribeLogDirsResult> {
         .iter()
         .map(|directory| {
             let result = DescribeLogDirsResult::default().with_log_dir(wire::text(&shown(directory)));
+            let is_cordoned = directory.is_cordoned(&cordoned);
             if directory.health().is_unusable() {
-                return result
+                let result = result
                     .with_error_code(ErrorCode::KafkaStorageError.code())
                     .with_total_bytes(-1)
                     .with_usable_bytes(-1);
+                return (result, is_cordoned);
             }
             let mut topics: BTreeMap<TopicName, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
             for partition in partitions.iter().filter(|partition| partition.is_in(directory)) {
@@ -90,7 +102,8 @@ fn describe(broker: &Broker, wanted: &Wanted) -> Vec<DescribeLogDirsResult> {
             });
             let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
             let (total, usable) = directory.space().map_or((-1, -1), |(total, usable)| (bytes(total), bytes(usable)));
-            result.with_topics(topics.collect()).with_total_bytes(total).with_usable_bytes(usable)
+            let result = result.with_topics(topics.collect()).with_total_bytes(total).with_usable_bytes(usable);
+            (result, is_cordoned)
         })
         .collect()
 }

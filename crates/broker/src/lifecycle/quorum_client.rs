@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_metadata::controller::{Answer, Request};
+use ottla_metadata::quorum_progress::QuorumProgress;
 use ottla_model::{BrokerEpoch, BrokerId};
 use ottla_rpc::{CallError, ClusterClient};
 use tokio::runtime::Handle;
@@ -36,6 +37,12 @@ impl QuorumHandle for QuorumClient {
     fn decide(&self, request: Request, timeout: Duration) -> QuorumFuture<Answer> {
         let client = self.client.clone();
         let task = self.control.spawn(async move { client.decide(request, timeout).await.map_err(quorum_error) });
+        Box::pin(async move { task.await.unwrap_or(Err(QuorumError::NotRegistered)) })
+    }
+
+    fn progress(&self, timeout: Duration) -> QuorumFuture<QuorumProgress> {
+        let client = self.client.clone();
+        let task = self.control.spawn(async move { client.quorum_progress(timeout).await.map_err(quorum_error) });
         Box::pin(async move { task.await.unwrap_or(Err(QuorumError::NotRegistered)) })
     }
 }

@@ -74,6 +74,13 @@ impl Cluster for Quorum {
         Ok(Response::new(DecideResponse { response: Some(response) }))
     }
 
+    async fn describe_quorum(
+        &self,
+        _: Request<DescribeQuorumRequest>,
+    ) -> Result<Response<DescribeQuorumResponse>, Status> {
+        Err(Status::unimplemented("not of this test"))
+    }
+
     async fn heartbeat(&self, request: Request<Streaming<HeartbeatRequest>>) -> Reply<Self::HeartbeatStream> {
         let mut beats = request.into_inner();
         let (answers, responses) = mpsc::channel(4);

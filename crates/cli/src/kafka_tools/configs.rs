@@ -11,7 +11,7 @@ use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
 const NO_QUOTAS: &str = "there are no quotas";
-const NOT_SERVED: &str = "only topics, brokers and groups have configurations";
+const NOT_SERVED: &str = "there are no client metrics";
 
 pub(super) static SPECS: &[OptionSpec] = &[
     value(
@@ -26,7 +26,7 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value("bootstrap-server", "String: server to connect to", "The Kafka servers to connect to."),
     value("broker", "String", "The broker's ID."),
     flag("broker-defaults", "The config defaults for all brokers."),
-    refused("broker-logger", Takes::Value, NOT_SERVED),
+    value("broker-logger", "String", "The broker's ID for its logger config."),
     refused("client", Takes::Value, NO_QUOTAS),
     refused("client-defaults", Takes::Nothing, NO_QUOTAS),
     refused("client-metrics", Takes::Value, NOT_SERVED),
@@ -39,7 +39,7 @@ pub(super) static SPECS: &[OptionSpec] = &[
     flag("describe", "List configs for the given entity."),
     flag("entity-default", "The defaults of all brokers."),
     value("entity-name", "String", "Name of entity (topic name/broker id/group id)."),
-    value("entity-type", "String", "Type of entity (topics/brokers/groups)."),
+    value("entity-type", "String", "Type of entity (topics/brokers/broker-loggers/groups)."),
     value("group", "String", "The group's ID."),
     flag("help", "Print usage information."),
     refused("ip", Takes::Value, NO_QUOTAS),
@@ -55,6 +55,7 @@ pub(super) static SPECS: &[OptionSpec] = &[
 enum Kind {
     Topics,
     Brokers,
+    BrokerLoggers,
     Groups,
 }
 
@@ -63,11 +64,14 @@ impl Kind {
         match text {
             "topics" => Ok(Self::Topics),
             "brokers" => Ok(Self::Brokers),
+            "broker-loggers" => Ok(Self::BrokerLoggers),
             "groups" => Ok(Self::Groups),
-            "clients" | "users" | "ips" | "client-metrics" | "broker-loggers" => {
-                Err(format!("Entity type {text} is not served: only topics, brokers, groups are"))
+            "clients" | "users" | "ips" | "client-metrics" => {
+                Err(format!("Entity type {text} is not served: only topics, brokers, broker-loggers, groups are"))
             }
-            _ => Err(format!("Invalid entity type {text}, the entity type must be one of topics, brokers, groups")),
+            _ => Err(format!(
+                "Invalid entity type {text}, the entity type must be one of topics, brokers, broker-loggers, groups"
+            )),
         }
     }
 
@@ -75,6 +79,7 @@ impl Kind {
         match self {
             Self::Topics => "topics",
             Self::Brokers => "brokers",
+            Self::BrokerLoggers => "broker-loggers",
             Self::Groups => "groups",
         }
     }
@@ -83,6 +88,7 @@ impl Kind {
         match self {
             Self::Topics => "topic",
             Self::Brokers => "broker",
+            Self::BrokerLoggers => "broker-logger",
             Self::Groups => "group",
         }
     }
@@ -93,6 +99,7 @@ impl Kind {
             Self::Topics => 1,
             Self::Brokers if is_default => 3,
             Self::Brokers => 2,
+            Self::BrokerLoggers => 6,
             Self::Groups => 8,
         }
     }
@@ -160,6 +167,7 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
     let flags = [
         ("topic", Kind::Topics, true),
         ("broker", Kind::Brokers, true),
+        ("broker-logger", Kind::BrokerLoggers, true),
         ("group", Kind::Groups, true),
         ("broker-defaults", Kind::Brokers, false),
     ];
@@ -188,13 +196,17 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
     };
     if let Some(entity) = &entity {
         let is_default = entity.is_empty();
-        if kind == Kind::Brokers && !is_default && entity.parse::<i32>().is_err() {
-            let wanted = "The entity name for brokers must be a valid integer broker id, but it is";
-            return argument(&format!("{wanted}: {entity}"));
+        let is_broker = matches!(kind, Kind::Brokers | Kind::BrokerLoggers);
+        if is_broker && !is_default && entity.parse::<i32>().is_err() {
+            let wanted = "must be a valid integer broker id, but it is";
+            return argument(&format!("The entity name for {} {wanted}: {entity}", kind.plural()));
         }
         if kind != Kind::Brokers && is_default {
             return argument(&format!("--entity-default must not be specified with {}", kind.plural()));
         }
+    }
+    if kind == Kind::BrokerLoggers && entity.is_none() {
+        return argument("An entity name must be specified with broker-loggers");
     }
     let action = if options.has("describe") {
         Action::Describe { all: options.has("all") }
@@ -225,7 +237,9 @@ fn changes(options: &Options) -> Result<Vec<ConfigChange>, ToolError> {
         }
         (None, None) => Vec::new(),
     };
-    let is_key = |key: &str| key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+    // A colon for the names of loggers.
+    let is_key_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':');
+    let is_key = |key: &str| key.bytes().all(is_key_byte);
     if let Some((key, _)) = pairs.iter().find(|(key, _)| !is_key(key)) {
         return argument(&format!("Invalid character found for config key: {key}"));
     }
@@ -273,6 +287,10 @@ fn resource(kind: Kind, entity: &str) -> Result<ConfigResource, ToolError> {
             ConfigResource::Topic(entity.to_owned())
         }
         Kind::Groups => ConfigResource::Group(entity.to_owned()),
+        Kind::BrokerLoggers => {
+            let id = entity.parse().map_err(|_| ToolError::Argument(format!("{entity} is no broker id")))?;
+            ConfigResource::BrokerLogger(BrokerId(id))
+        }
         Kind::Brokers => entity.parse().map_or(ConfigResource::AllBrokers, |id| ConfigResource::Broker(BrokerId(id))),
     })
 }
@@ -304,6 +322,8 @@ async fn describe(kafka: &Kafka, plan: &Plan, all: bool) -> Result<(), ToolError
             let ids = cluster.brokers.iter().map(|broker| broker.address.id.to_string());
             ids.chain([String::new()]).collect()
         }
+        // The plan names a broker.
+        (None, Kind::BrokerLoggers) => Vec::new(),
         (None, Kind::Groups) => {
             let groups = client.list_groups(&[], &[]).await.map_err(KafkaError::from)?;
             groups.into_iter().map(|group| group.group).collect()
@@ -386,6 +406,13 @@ mod tests {
         assert_eq!(entity("--broker-defaults"), Ok((Kind::Brokers, Some(String::new()))));
         assert_eq!(entity("--broker 1 --all"), Ok((Kind::Brokers, Some("1".into()))));
         assert_eq!(entity("--entity-type topics"), Ok((Kind::Topics, None)));
+        let loggers = Ok((Kind::BrokerLoggers, Some("1".into())));
+        assert_eq!(entity("--entity-type broker-loggers --entity-name 1"), loggers);
+        assert_eq!(entity("--broker-logger 1"), loggers);
+        assert!(entity("--entity-type broker-loggers").is_err() && entity("--broker-logger a").is_err());
+        assert!(
+            planned("--bootstrap-server k --alter --broker-logger 1 --add-config ottla_broker::listener=DEBUG").is_ok()
+        );
         assert!(entity("").is_err_and(|text| text.contains("At least one entity type")));
         assert!(entity("--entity-type users").is_err() && entity("--entity-type potatoes").is_err());
         assert!(entity("--broker one").is_err() && entity("--topic t --broker 1").is_err());

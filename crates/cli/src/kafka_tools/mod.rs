@@ -12,6 +12,7 @@ pub mod exceptions;
 pub mod format;
 pub mod get_offsets;
 pub mod log_dirs;
+pub mod metadata_quorum;
 pub mod options;
 pub mod topics;
 
@@ -40,6 +41,7 @@ pub async fn run(name: &str, arguments: &[String]) -> Option<ExitCode> {
         "kafka-log-dirs" => Some(log_dirs::run(arguments).await),
         "kafka-broker-api-versions" => Some(broker_api_versions::run(arguments).await),
         "kafka-cluster" => Some(cluster::run(arguments).await),
+        "kafka-metadata-quorum" => Some(metadata_quorum::run(arguments).await),
         _ => None,
     }
 }

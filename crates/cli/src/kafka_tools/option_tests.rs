@@ -29,6 +29,7 @@ const TOOLS: &[(&str, &[OptionSpec], &[&str])] = &[
     ("kafka-get-offsets", get_offsets::SPECS, &[include_str!("get_offsets.rs")]),
     ("kafka-broker-api-versions", broker_api_versions::SPECS, &[include_str!("broker_api_versions.rs")]),
     ("kafka-cluster", cluster::SPECS, &[include_str!("cluster.rs")]),
+    ("kafka-metadata-quorum", metadata_quorum::SPECS, &[include_str!("metadata_quorum.rs")]),
 ];
 
 /// The recorded options of each tool, with what they take.

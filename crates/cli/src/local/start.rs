@@ -11,8 +11,8 @@ use crate::kafka;
 use crate::out;
 use crate::progress::Progress;
 
-/// Longer than any start of a local cluster, and short enough to wait for: a start of six members takes a second.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// A start of six members takes a second; longer than a member waits for a port that an outgoing connection has.
+const READY_TIMEOUT: Duration = Duration::from_secs(90);
 /// Interval of the requests to a member that is not ready.
 const POLL: Duration = Duration::from_millis(10);
 /// Timeout of one request to a member.

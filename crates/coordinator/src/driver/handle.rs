@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ottla_consensus::{Snapshot, Status};
 use ottla_metadata::controller::{Answer, Beat, BeatAnswer, Request, StreamId};
+use ottla_metadata::quorum_progress::QuorumProgress;
 use ottla_model::Revision;
 use ottla_quorum_node::{Event, View};
 use ottla_rpc::NotLeader;
@@ -52,6 +53,7 @@ pub enum Input {
         updates: WatchSender,
     },
     Status(oneshot::Sender<Status>),
+    Progress(oneshot::Sender<Option<QuorumProgress>>),
     SnapshotMade(Result<Snapshot, DiskError>),
     /// Transfer the leadership if possible, and stop.
     Stop,
@@ -133,6 +135,13 @@ impl DriverHandle {
         let (reply, status) = oneshot::channel();
         self.send(Input::Status(reply)).await?;
         status.await.map_err(|_| Stopped)
+    }
+
+    /// None if this coordinator does not lead the quorum.
+    pub async fn progress(&self) -> Result<Option<QuorumProgress>, Stopped> {
+        let (reply, progress) = oneshot::channel();
+        self.send(Input::Progress(reply)).await?;
+        progress.await.map_err(|_| Stopped)
     }
 
     /// Never the same twice within this process.

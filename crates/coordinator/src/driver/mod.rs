@@ -236,6 +236,10 @@ impl Driver {
                 let _ = reply.send(self.node.status());
                 Ok(())
             }
+            Input::Progress(reply) => {
+                let _ = reply.send(self.node.progress(self.now()));
+                Ok(())
+            }
             Input::SnapshotMade(made) => self.step(Event::SnapshotMade(made?)),
             Input::Halt => {
                 self.halted = true;

@@ -10,7 +10,8 @@ use ottla_model::Revision;
 use ottla_quorum_node::Event;
 use ottla_rpc::cluster::cluster_server::Cluster;
 use ottla_rpc::cluster::{
-    DecideRequest, DecideResponse, HeartbeatRequest, HeartbeatResponse, WatchEvent, WatchRequest,
+    DecideRequest, DecideResponse, DescribeQuorumRequest, DescribeQuorumResponse, HeartbeatRequest, HeartbeatResponse,
+    WatchEvent, WatchRequest,
 };
 use ottla_rpc::{NotLeader, convert};
 use tokio::sync::mpsc;
@@ -74,6 +75,15 @@ impl Cluster for ClusterService {
             Err(not_leader) => Err(NotLeader::into_status(not_leader)),
         });
         Ok(Response::new(Box::pin(responses)))
+    }
+
+    async fn describe_quorum(
+        &self,
+        _: Request<DescribeQuorumRequest>,
+    ) -> Result<Response<DescribeQuorumResponse>, Status> {
+        let progress = self.shared.require_leader()?.driver.progress().await.map_err(|_| stopping())?;
+        let progress = progress.ok_or_else(|| self.shared.not_leader().into_status())?;
+        Ok(Response::new(convert::progress_to_proto(progress)))
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {

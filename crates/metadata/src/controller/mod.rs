@@ -33,7 +33,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, Revision};
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, Revision, TimestampMs};
 
 pub use api::*;
 pub use bootstrap::first_transaction;
@@ -46,7 +46,8 @@ use shutdown::Shutdowns;
 pub use work::{MAX_BATCHES_IN_FLIGHT, PARTITIONS_PER_TRANSACTION};
 
 use crate::image::{Image, TopicImage};
-use crate::liveness::{Liveness, Reached};
+use crate::liveness::{Liveness, Reached, Session};
+use crate::quorum_progress::{Observer, Progress};
 use crate::tree::Tree;
 use work::WorkQueue;
 
@@ -140,6 +141,20 @@ impl Controller {
     /// Whether a broker may be dead and is not known to be: the driver should not sleep through ticks then.
     pub fn is_unsettled(&self) -> bool {
         self.liveness.is_unsettled()
+    }
+
+    /// The live brokers, with the revisions of their images.
+    pub fn observers(&self, now: Now) -> Vec<Observer> {
+        let applied = self.ledger.image().revision();
+        let streaming = self.liveness.sessions().filter(|(_, session)| session.has_stream());
+        let observer = |(id, session): (BrokerId, &Session)| {
+            let silent_ms = i64::try_from(self.liveness.silence(session).as_millis()).unwrap_or(i64::MAX);
+            let heard_at = TimestampMs(now.wall.0.saturating_sub(silent_ms));
+            let has_all = session.image_revision >= applied;
+            let caught_up_at = if has_all { heard_at } else { TimestampMs::NONE };
+            Observer { id, progress: Progress { end: session.image_revision, heard_at, caught_up_at } }
+        };
+        streaming.map(observer).collect()
     }
 
     /// Ends the term; the coordinator keeps the set of reached brokers.

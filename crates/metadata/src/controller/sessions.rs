@@ -24,21 +24,22 @@ impl Controller {
         };
         self.effects.heartbeats.push((stream, answer));
         if is_known {
-            self.make_ready(&beat);
+            self.make_ready(beat.broker);
             self.end_stale_shutdown(&beat);
         }
     }
 
-    /// The broker's image has reached its registration: it knows which partitions it no longer leads. From now on it
-    /// may lead and join ISRs. No ISR contains its predecessor (except as the last member): registration waited for
-    /// that.
-    fn make_ready(&mut self, beat: &Beat) {
+    /// The broker's image has reached its registration: it knows which partitions it no longer leads. Its address was
+    /// dialled: a registration with the address of another broker gets no replicas. From now on the broker may lead and
+    /// join ISRs. No ISR contains its predecessor (except as the last member): registration waited for that.
+    fn make_ready(&mut self, id: BrokerId) {
+        let Some(session) = self.liveness.session(id).filter(|session| session.has_stream()) else { return };
         let ahead = self.ledger.ahead();
-        let Some(broker) = ahead.broker(beat.broker).filter(|broker| broker.epoch == beat.epoch && !broker.ready)
-        else {
+        let Some(broker) = ahead.broker(id).filter(|broker| broker.epoch == session.epoch && !broker.ready) else {
             return;
         };
-        if i64::try_from(beat.image_revision.0).is_ok_and(|revision| revision < broker.epoch.0) {
+        let lags = i64::try_from(session.image_revision.0).is_ok_and(|revision| revision < broker.epoch.0);
+        if lags || !self.liveness.is_address_checked(id) {
             return;
         }
         let ready = BrokerRegistration { ready: true, ..(**broker).clone() };
@@ -63,6 +64,7 @@ impl Controller {
             Verdict::Alive => self.registrations.holder_answered(broker, incarnation),
             Verdict::Unknown => {}
         }
+        self.make_ready(broker);
     }
 
     pub(super) fn fence_expired(&mut self) {

@@ -4,6 +4,7 @@
 //! A topic's value is, first that is set: the topic's own override, the broker's property (with its run-time
 //! configuration) behind the name, Kafka's default.
 
+pub mod documentation;
 mod table;
 mod typed;
 

@@ -1,6 +1,7 @@
 //! The messages with own parsers and encoders, and their common types.
 
 pub mod api_versions;
+pub mod describe_log_dirs;
 pub mod fetch;
 pub mod offset_commit;
 pub mod offset_fetch;

@@ -27,4 +27,4 @@ pub use header::{
     verify_crc,
 };
 pub use records::{Header, Record, Records, RecordsError};
-pub use validate::{InvalidBatch, Limits, RECORD_ERRORS_MAX, RecordFault, ValidatedBatch, validate};
+pub use validate::{InvalidBatch, Limits, RECORD_ERRORS_MAX, RecordFault, RecordProblem, ValidatedBatch, validate};

@@ -21,6 +21,9 @@ const LEGACY_OVERHEAD_BYTES: i32 = 14;
 /// The first version of Produce in which zstd is understood (KIP-110).
 const ZSTD_FROM_PRODUCE: i16 = 7;
 
+/// Of the refused records, as many are named in the message of the batch.
+const RECORD_ERRORS_SHOWN: usize = 3;
+
 /// The limits of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -86,7 +89,28 @@ pub struct ValidatedBatch {
 pub struct RecordFault {
     /// The record's place in its batch, from 0.
     pub batch_index: i32,
-    pub message: String,
+    pub problem: RecordProblem,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RecordProblem {
+    NoKey,
+    Timestamp { timestamp: i64, oldest: i64, newest: i64 },
+}
+
+impl RecordFault {
+    /// The text for the producer, in Kafka's words. `partition` is the partition's name.
+    pub fn message(&self, partition: &str) -> String {
+        match self.problem {
+            RecordProblem::NoKey => {
+                format!("Compacted topic cannot accept message without key in topic partition {partition}")
+            }
+            RecordProblem::Timestamp { timestamp, oldest, newest } => format!(
+                "Timestamp {timestamp} of message with offset {} is out of range. The timestamp should be within [{oldest}, {newest}]",
+                self.batch_index
+            ),
+        }
+    }
 }
 
 /// A batch that is not appended.
@@ -169,6 +193,25 @@ impl InvalidBatch {
             | Self::Structure(_)
             | Self::Decompress(_)
             | Self::Records(_) => ErrorCode::InvalidRecord,
+        }
+    }
+
+    /// The text for the producer, in Kafka's words. `partition` is the partition's name.
+    pub fn message(&self, partition: &str) -> String {
+        match self {
+            Self::OffsetRange { .. }
+            | Self::Count(_)
+            | Self::CountMismatch { .. }
+            | Self::Control
+            | Self::Sequence { .. } => format!("{self} in topic partition {partition}"),
+            Self::Records(faults) => {
+                let shown = |fault: &RecordFault| {
+                    format!("RecordError(batchIndex={}, message='{}')", fault.batch_index, fault.message(partition))
+                };
+                let first: Vec<String> = faults.iter().take(RECORD_ERRORS_SHOWN).map(shown).collect();
+                format!("{self}, and only showing the first three errors at most: [{}]", first.join(", "))
+            }
+            _ => self.to_string(),
         }
     }
 
@@ -325,14 +368,10 @@ fn walk<S: Source>(source: &mut S, header: &BatchHeader, limits: &Limits) -> Res
             WalkError::Structure(format!("The timestamp of record {index} of the batch is out of range"))
         })?;
         if limits.is_compacted && !record.has_key {
-            push_fault(&mut walked.faults, index, || "Compacted topic cannot accept message without key".to_owned());
+            push_fault(&mut walked.faults, index, RecordProblem::NoKey);
         } else if judges_timestamps && timestamp != TimestampMs::NONE.0 && (timestamp < oldest || timestamp > newest) {
             walked.has_timestamp_fault = true;
-            push_fault(&mut walked.faults, index, || {
-                format!(
-                    "Timestamp {timestamp} of message with offset {index} is out of range. The timestamp should be within [{oldest}, {newest}]"
-                )
-            });
+            push_fault(&mut walked.faults, index, RecordProblem::Timestamp { timestamp, oldest, newest });
         }
         if timestamp > walked.max_timestamp.0 {
             walked.max_timestamp = TimestampMs(timestamp);
@@ -346,8 +385,8 @@ fn walk<S: Source>(source: &mut S, header: &BatchHeader, limits: &Limits) -> Res
     Ok(walked)
 }
 
-fn push_fault(faults: &mut Vec<RecordFault>, batch_index: i32, message: impl FnOnce() -> String) {
+fn push_fault(faults: &mut Vec<RecordFault>, batch_index: i32, problem: RecordProblem) {
     if faults.len() < RECORD_ERRORS_MAX {
-        faults.push(RecordFault { batch_index, message: message() });
+        faults.push(RecordFault { batch_index, problem });
     }
 }

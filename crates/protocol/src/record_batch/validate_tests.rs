@@ -314,7 +314,7 @@ fn timestamps_far_away_are_refused_with_their_records() {
         let error = validate(&batch, &limits()).unwrap_err();
         assert_eq!(error.error_code(), ErrorCode::InvalidTimestamp);
         assert_eq!(error.record_faults().iter().map(|fault| fault.batch_index).collect::<Vec<_>>(), [3]);
-        assert!(error.record_faults()[0].message.contains("out of range"));
+        assert!(error.record_faults()[0].message("t-0").contains("of message with offset 3 is out of range"));
         assert!(validate(&batch, &Limits { timestamp_type: TimestampType::LogAppendTime, ..limits() }).is_ok());
     }
     let old = BatchBuilder::new().record(TimestampMs(0), None, None).build().unwrap();
@@ -336,6 +336,29 @@ fn compacted_topics_need_keys() {
     let error = validate(&plain().build().unwrap(), &Limits { is_compacted: true, ..limits() }).unwrap_err();
     assert_eq!(error.error_code(), ErrorCode::InvalidRecord);
     assert_eq!(error.record_faults().iter().map(|fault| fault.batch_index).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn a_refusal_names_the_partition_and_the_first_three_records() {
+    let mut builder = BatchBuilder::new();
+    (0..5).for_each(|_| builder.push(NOW, None, None, &[]));
+    let error = validate(&builder.build().unwrap(), &Limits { is_compacted: true, ..limits() }).unwrap_err();
+    let fault = |index| {
+        format!(
+            "RecordError(batchIndex={index}, message='Compacted topic cannot accept message without key in topic \
+             partition t-0')"
+        )
+    };
+    let expected = format!(
+        "One or more records have been rejected due to 5 record errors in total, and only showing the first three \
+         errors at most: [{}, {}, {}]",
+        fault(0),
+        fault(1),
+        fault(2)
+    );
+    assert_eq!(error.message("t-0"), expected);
+    assert!(InvalidBatch::Control.message("t-0").ends_with(" in topic partition t-0"));
+    assert_eq!(InvalidBatch::LogAppendTime.message("t-0"), InvalidBatch::LogAppendTime.to_string());
 }
 
 #[test]

@@ -225,9 +225,14 @@ impl ReplicaManager {
     }
 
     fn directory_for_new_log(&self) -> Option<Arc<LogDir>> {
+        self.log_dirs.least_used(&self.cordoned()).cloned()
+    }
+
+    /// The value of `cordoned.log.dirs`: the paths of directories that get no new logs, or `*` for all.
+    pub fn cordoned(&self) -> Vec<String> {
         let config = self.live.current();
-        let cordoned: Vec<&str> = config.properties.text("cordoned.log.dirs").unwrap_or_default().split(',').collect();
-        self.log_dirs.least_used(&cordoned).cloned()
+        let paths = config.properties.text("cordoned.log.dirs").unwrap_or_default();
+        paths.split(',').map(|path| path.trim().to_owned()).collect()
     }
 
     fn new_partition(

@@ -19,14 +19,14 @@ impl From<ErrorCode> for AppendRefused {
     }
 }
 
-impl From<InvalidBatch> for AppendRefused {
-    fn from(invalid: InvalidBatch) -> Self {
-        let records = invalid.record_faults().iter().map(|fault| (fault.batch_index, fault.message.clone())).collect();
-        Self { error: invalid.error_code(), message: Some(invalid.to_string()), records, log_start: None }
-    }
-}
-
 impl AppendRefused {
+    /// `partition` is the partition's name.
+    pub fn invalid(invalid: &InvalidBatch, partition: &str) -> Self {
+        let records = invalid.record_faults().iter();
+        let records = records.map(|fault| (fault.batch_index, fault.message(partition))).collect();
+        Self { error: invalid.error_code(), message: Some(invalid.message(partition)), records, log_start: None }
+    }
+
     /// There is no transaction coordinator that could end what the batch begins.
     pub fn transactional() -> Self {
         let message = "Transactional records are not accepted: transactions are not supported".to_owned();

@@ -65,7 +65,8 @@ impl Partition {
         }
         // Before the lock: checking a batch costs more than writing it.
         let limits = settings.limits(produce_version, wall);
-        let validated = record_batch::validate(records, &limits)?;
+        let validated = record_batch::validate(records, &limits);
+        let validated = validated.map_err(|invalid| AppendRefused::invalid(&invalid, &self.name()))?;
         if validated.header.is_transactional() {
             return Err(AppendRefused::transactional());
         }

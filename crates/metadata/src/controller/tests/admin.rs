@@ -419,6 +419,10 @@ fn a_retry_is_answered_as_the_try_that_was_decided() {
             .collect::<Vec<_>>(),
         other => panic!("not an answer about topics: {other:?}"),
     };
+    let revision = |answer: &Answer| match answer {
+        Answer::CreateTopics(o) | Answer::DeleteTopics(o) | Answer::CreatePartitions(o) => o.revision,
+        other => panic!("not an answer about topics: {other:?}"),
+    };
     let mut twice = |cluster: &mut Cluster, request: Request| {
         key += 1;
         let once = Request::Once(IdempotencyKey([key; 16]), Box::new(request));
@@ -426,10 +430,14 @@ fn a_retry_is_answered_as_the_try_that_was_decided() {
         let ids = [cluster.send(once.clone()), cluster.send(once.clone())];
         cluster.commit_all();
         let [first, second] = ids.map(|id| cluster.answers.remove(&id).expect("answered"));
-        assert_eq!(outcome(first.clone()), outcome(second));
+        assert_eq!(outcome(first.clone()), outcome(second.clone()));
         cluster.change_leader();
         cluster.commit_all();
-        (first, cluster.ask(once))
+        let third = cluster.ask(once);
+        // The broker waits for its image after a retry too: until it holds what was decided.
+        assert!(revision(&first) <= revision(&second) && revision(&second) <= revision(&third));
+        assert!(revision(&first).0 > 0);
+        (first, third)
     };
     let topics = vec![new_topic("t", &[&[1, 2]], &[]), new_topic("?", &[], &[])];
     let create = CreateTopics { topics, validate_only: false, default_partitions: 1, default_replication_factor: 1 };

@@ -121,6 +121,53 @@ fn a_dead_holder_that_was_reached_gives_way_at_once() {
     assert!(matches!(cluster.answers.get(&id), Some(Answer::Register(Ok(_)))));
 }
 
+/// G6: a forged broker that names the address of a real one gets no replicas.
+#[test]
+fn a_broker_is_ready_only_after_its_address_was_dialled_and_no_other_process_answers_there() {
+    let mut cluster = Cluster::of(1);
+    let registered = cluster.register(2, 200, BrokerEpoch::NONE).expect("registers");
+    let (broker, incarnation) = (BrokerId(2), IncarnationId([200; 16]));
+    let is_ready = |cluster: &Cluster| cluster.image.broker(broker).is_some_and(|broker| broker.ready);
+    let (stream, image_revision) = (cluster.brokers[&2].stream, cluster.image.revision());
+    let beat = Beat { broker, epoch: registered.epoch, incarnation, image_revision };
+    cluster.step(Input::StreamBeat { stream, beat });
+    cluster.commit_all();
+    assert!(!is_ready(&cluster), "the probe has not ended");
+    assert_eq!(cluster.probes.len(), 1);
+    let other = ProbeResult::Answered(cluster.brokers[&1].incarnation);
+    for _ in 0..3 {
+        cluster.step(Input::Probed { broker, incarnation, result: other });
+        cluster.step(Input::StreamBeat { stream, beat });
+        cluster.commit_all();
+        assert!(!is_ready(&cluster), "another broker answers there");
+        cluster.probes.clear();
+        // It is dialled again soon: the predecessor may have been slow to go.
+        for _ in 0..6 {
+            cluster.tick();
+        }
+        assert_eq!(cluster.probes.len(), 1);
+    }
+    cluster.step(Input::Probed { broker, incarnation, result: ProbeResult::Answered(incarnation) });
+    cluster.commit_all();
+    assert!(is_ready(&cluster));
+}
+
+/// An address may be for other networks than the coordinators': a broker that cannot be dialled is ready all the same.
+#[test]
+fn a_broker_whose_address_proves_nothing_is_ready() {
+    for result in [ProbeResult::Refused, ProbeResult::Unknown] {
+        let mut cluster = Cluster::of(1);
+        let registered = cluster.register(2, 200, BrokerEpoch::NONE).expect("registers");
+        let (broker, incarnation) = (BrokerId(2), IncarnationId([200; 16]));
+        let (stream, image_revision) = (cluster.brokers[&2].stream, cluster.image.revision());
+        let beat = Beat { broker, epoch: registered.epoch, incarnation, image_revision };
+        cluster.step(Input::StreamBeat { stream, beat });
+        cluster.step(Input::Probed { broker, incarnation, result });
+        cluster.commit_all();
+        assert!(cluster.image.broker(broker).is_some_and(|broker| broker.ready), "{result:?}");
+    }
+}
+
 /// The fencing of the old incarnation and the registration of the new one are both in flight when the old one's session
 /// expires too.
 #[test]

@@ -539,6 +539,7 @@ fn a_new_leader_elects_what_the_old_one_left() {
             image_revision: cluster.image.revision(),
         },
     });
+    cluster.answer_probes();
     cluster.commit_one();
     assert!(cluster.image.broker(BrokerId(1)).is_some_and(|broker| broker.ready));
     assert_eq!(cluster.state("t", 0).leader, BrokerId::NONE);

@@ -1,0 +1,97 @@
+//! What every topic configuration does, as DescribeConfigs and tools show it.
+
+/// Empty for a name that is not known.
+pub fn of(name: &str) -> &'static str {
+    match name {
+        "cleanup.policy" => {
+            "How old records leave the log: \"delete\" drops segments beyond the retention time or size, \"compact\" \
+             keeps the last record of each key. Both may be given, separated by a comma."
+        }
+        "compression.gzip.level" => "The level of gzip, if compression.type is gzip.",
+        "compression.lz4.level" => "The level of lz4, if compression.type is lz4.",
+        "compression.type" => {
+            "How batches are kept: uncompressed, gzip, snappy, lz4, zstd, or as the producer sent them (producer)."
+        }
+        "compression.zstd.level" => "The level of zstd, if compression.type is zstd.",
+        "delete.retention.ms" => {
+            "How long a compacted topic keeps the tombstone of a deleted key. A consumer that starts at offset 0 must \
+             reach the end of the log within this time to see every deletion."
+        }
+        "file.delete.delay.ms" => "How long the files of a dropped segment stay on the disk.",
+        "flush.messages" => "The number of records after which the log is synced to the disk.",
+        "flush.ms" => "The time after which the log is synced to the disk.",
+        "follower.replication.throttled.replicas" => {
+            "The replicas whose fetching as followers is throttled: partition:broker, separated by commas, or * for \
+             all."
+        }
+        "index.interval.bytes" => "About how many bytes of records lie between two entries of the offset index.",
+        "leader.replication.throttled.replicas" => {
+            "The replicas for which the leader throttles replication: partition:broker, separated by commas, or * \
+             for all."
+        }
+        "local.retention.bytes" => {
+            "The size of the log on the broker's disk, if older segments are in remote storage; -2 for retention.bytes."
+        }
+        "local.retention.ms" => {
+            "How long segments stay on the broker's disk, if they are in remote storage as well; -2 for retention.ms."
+        }
+        "max.compaction.lag.ms" => "The longest time for which a record stays out of compaction.",
+        "max.message.bytes" => "The largest batch that the topic takes, header included, as it was sent.",
+        "message.timestamp.after.max.ms" => {
+            "How far a record's timestamp may be ahead of the broker's clock. Not used with LogAppendTime."
+        }
+        "message.timestamp.before.max.ms" => {
+            "How far a record's timestamp may be behind the broker's clock. Not used with LogAppendTime."
+        }
+        "message.timestamp.type" => {
+            "Whose time a record has: that of the producer (CreateTime) or that of the append (LogAppendTime)."
+        }
+        "min.cleanable.dirty.ratio" => {
+            "The share of the log, in bytes, that must be uncompacted before the cleaner takes it."
+        }
+        "min.compaction.lag.ms" => "The shortest time for which a record stays out of compaction.",
+        "min.insync.replicas" => {
+            "The smallest number of replicas in sync with which a write with acks=all is accepted; with fewer, \
+             producers get NOT_ENOUGH_REPLICAS."
+        }
+        "preallocate" => "Whether the file of a new segment gets its full size at once.",
+        "remote.log.copy.disable" => "Whether the topic's segments are no longer copied to remote storage.",
+        "remote.log.delete.on.disable" => {
+            "Whether the topic's data in remote storage is deleted when remote storage is switched off for it."
+        }
+        "remote.storage.enable" => "Whether the topic uses remote storage.",
+        "retention.bytes" => {
+            "The size of a partition above which its oldest segments are dropped, with the policy \"delete\"; -1: no \
+             limit."
+        }
+        "retention.ms" => {
+            "How long records are kept, with the policy \"delete\"; -1: for ever. Whole segments are dropped, when \
+             their \
+             newest record is too old."
+        }
+        "segment.bytes" => "The size at which a new segment begins.",
+        "segment.index.bytes" => "The size at which the index of a segment is full and a new segment begins.",
+        "segment.jitter.ms" => {
+            "The most that is subtracted at random from segment.ms, so that not all partitions roll at once."
+        }
+        "segment.ms" => "The age at which a new segment begins even if the old one is not full.",
+        "unclean.leader.election.enable" => {
+            "Whether a replica that is not in sync may become the leader if no other is left, at the cost of records."
+        }
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topic_config::TOPIC_CONFIGS;
+
+    #[test]
+    fn every_configuration_is_documented() {
+        for key in TOPIC_CONFIGS {
+            assert!(of(key.name).ends_with('.'), "{}", key.name);
+        }
+        assert_eq!(of("no.such.config"), "");
+    }
+}

@@ -1,0 +1,132 @@
+//! `ottla local`, which `make run` uses: on its promised ports, also on a machine with many outgoing connections (A11).
+
+use std::collections::VecDeque;
+use std::io::Read as _;
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use ottla_e2e::{clients, cluster};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tempfile::TempDir;
+
+const CONNECTIONS: usize = 2_000;
+/// Each connection has both of its ends in this process.
+const DESCRIPTORS: u64 = 2 * CONNECTIONS as u64 + 500;
+const STARTS: usize = 10;
+/// The ports of brokers and coordinators that `make run` promises.
+const PORTS: [u16; 6] = [29_092, 39_092, 49_092, 22_181, 32_181, 42_181];
+
+/// Processes of `ottla local`, which end with this.
+struct Local(TempDir);
+
+impl Local {
+    fn run(&self, command: &str) -> Result<String> {
+        let dir = self.0.path().display().to_string();
+        clients::run(Command::new(cluster::binary("ottla")?).args(["local", command, "--dir", &dir]))
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        let _ = self.run("stop");
+    }
+}
+
+/// Every so many connections one is closed by the side that opened it, and keeps its port for another minute.
+const CLOSED_BY_CLIENT_EVERY: usize = 200;
+
+/// Short-lived outgoing connections, from ports that the system chooses: [`CONNECTIONS`] at a time, each ends after as
+/// many others have begun.
+struct Traffic {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Traffic {
+    fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (full, is_full) = std::sync::mpsc::channel();
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut held: VecDeque<(TcpStream, TcpStream)> = VecDeque::new();
+            let mut ended = 0;
+            while !stopped.load(Ordering::Acquire) {
+                let outgoing = TcpStream::connect(listener.local_addr()?)?;
+                held.push_back((outgoing, listener.accept()?.0));
+                if held.len() > CONNECTIONS {
+                    ended += 1;
+                    if let Some((outgoing, accepted)) = held.pop_front() {
+                        if ended % CLOSED_BY_CLIENT_EVERY == 0 {
+                            end(outgoing, accepted)
+                        } else {
+                            end(accepted, outgoing)
+                        }
+                    }
+                    let _ = full.send(());
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+            Ok(())
+        });
+        is_full.recv()?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        self.stop.store(true, Ordering::Release);
+        self.thread.take().map_or(Ok(()), |thread| thread.join().unwrap_or(Ok(())))
+    }
+}
+
+/// Closes one side, and the other one after it.
+fn end(first: TcpStream, second: TcpStream) {
+    drop(first);
+    // Reads the end of the stream: then the other side has closed.
+    let _ = (&second).read(&mut [0]);
+    drop(second);
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}
+
+/// False if this process may not open enough descriptors.
+fn raise_limit() -> Result<bool> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.maximum.is_some_and(|maximum| maximum < DESCRIPTORS) {
+        return Ok(false);
+    }
+    if limit.current.is_some_and(|current| current < DESCRIPTORS) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(DESCRIPTORS), maximum: limit.maximum })?;
+    }
+    Ok(true)
+}
+
+#[test]
+fn a_local_cluster_comes_up_ten_times_among_2_000_outgoing_connections() -> Result<()> {
+    if PORTS.iter().any(|port| cluster::listens(([127, 0, 0, 1], *port).into())) {
+        ottla_test_support::skipped("the ports of `make run` are in use, by another local cluster");
+        return Ok(());
+    }
+    if !raise_limit()? {
+        ottla_test_support::skipped("fewer than 4,500 file descriptors are allowed");
+        return Ok(());
+    }
+    let mut traffic = Traffic::start()?;
+    for start in 1..=STARTS {
+        let local = Local(TempDir::with_prefix("ottla-local-")?);
+        let out = local.run("start")?;
+        ensure!(out.contains(" ready in "), "start {start}: {out}");
+        local.run("stop")?;
+    }
+    traffic.end()?;
+    Ok(())
+}

@@ -11,6 +11,12 @@ else
   exit 1
 fi
 compose+=(-p ottla)
+# What brokers and coordinators show each other. Without the variable the file has it, made by the first start.
+if [ -z "${OTTLA_CLUSTER_SECRET:-}" ]; then
+  [ -s .secret ] || (umask 077 && od -An -N16 -tx1 /dev/urandom | tr -d ' \n' > .secret)
+  OTTLA_CLUSTER_SECRET=$(cat .secret)
+fi
+export OTTLA_CLUSTER_SECRET
 case "${1:-}" in
   up)
     "${compose[@]}" up -d

@@ -5,7 +5,7 @@ use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ottla_model::{BrokerId, ClusterId, ListenerName, TopicName};
+use ottla_model::{BrokerId, ClusterId, ClusterSecret, ListenerName, TopicName};
 
 use crate::address::HostPort;
 use crate::cleaner::CleanerConfig;
@@ -21,7 +21,7 @@ use crate::logging::LoggingConfig;
 use crate::nearest::nearest;
 use crate::properties::{Origin, Properties, Property, Sources, merge};
 use crate::reader::Reader;
-use crate::{Loaded, node, topic_defaults};
+use crate::{Loaded, node, secret, topic_defaults};
 
 /// Everything a broker is configured with. A field is named after its Kafka property; a duration drops the unit that
 /// the property's name ends with. Bounds and defaults are Kafka's but where `known::BROKER_CONFIGS` says otherwise.
@@ -31,6 +31,8 @@ pub struct BrokerConfig {
     pub broker_id: Option<BrokerId>,
     /// `cluster.id` / `CLUSTER_ID`; none: whatever the quorum says.
     pub cluster_id: Option<ClusterId>,
+    /// `cluster.secret`: what the coordinators require of brokers.
+    pub cluster_secret: Option<ClusterSecret>,
     /// `broker.rack`.
     pub rack: Option<String>,
     /// `coordinator.connect` / `zookeeper.connect`, at least one.
@@ -184,6 +186,7 @@ impl BrokerConfig {
         let config = Self {
             broker_id: broker_id(&reader)?,
             cluster_id: reader.text("cluster.id").map(ClusterId::new),
+            cluster_secret: secret::read(&reader)?,
             rack: reader.text("broker.rack").map(str::to_owned),
             coordinator_connect: coordinator_connect(&reader, warnings)?,
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ottla_model::{ClusterId, CoordinatorId};
+use ottla_model::{ClusterId, ClusterSecret, CoordinatorId};
 
 use crate::Loaded;
 use crate::address::HostPort;
@@ -16,6 +16,7 @@ use crate::logging::LoggingConfig;
 use crate::nearest::nearest;
 use crate::properties::{Properties, Property, Sources, merge};
 use crate::reader::Reader;
+use crate::secret;
 
 /// One member of the configured quorum.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -44,6 +45,8 @@ pub struct CoordinatorConfig {
     pub data_dir: PathBuf,
     /// `CLUSTER_ID`; none: the first leader makes one.
     pub cluster_id: Option<ClusterId>,
+    /// What brokers and other coordinators must show; none: nothing.
+    pub cluster_secret: Option<ClusterSecret>,
     /// An empty disk may vote although peers cannot be asked: set by hand, once.
     pub bootstrap: bool,
 
@@ -131,6 +134,7 @@ impl CoordinatorConfig {
             servers,
             data_dir,
             cluster_id: reader.text("cluster.id").map(ClusterId::new),
+            cluster_secret: secret::read(&reader)?,
             bootstrap: reader.boolean("bootstrap")?,
             zookeeper_protocol: reader.boolean("zookeeper.protocol")?,
             client_connections_max: Some(reader.number("max.client.cnxns", 0..=usize::MAX)?).filter(|max| *max > 0),

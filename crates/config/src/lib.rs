@@ -24,6 +24,7 @@ mod nearest;
 mod node;
 mod properties;
 mod reader;
+mod secret;
 mod topic_defaults;
 
 pub use address::HostPort;

@@ -9,6 +9,7 @@ use ottla_rpc::MESSAGE_BYTES_MAX;
 use ottla_rpc::coordinators::channel;
 use ottla_rpc::quorum::quorum_client::QuorumClient;
 use ottla_rpc::quorum::{IdentifyRequest, Recognition};
+use ottla_rpc::secret::SecretChannel;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -34,8 +35,10 @@ pub struct Identified {
     pub stream_confirmed: bool,
 }
 
-pub fn client(channel: Channel) -> QuorumClient<Channel> {
-    QuorumClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
+pub fn client(shared: &Shared, channel: Channel) -> QuorumClient<SecretChannel> {
+    QuorumClient::new(shared.attach_secret(channel))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 pub async fn identify(shared: &Shared, channel: Channel) -> Result<Identified, Status> {
@@ -65,7 +68,7 @@ async fn ask(shared: &Shared, channel: Channel, stream_token: Bytes) -> Result<I
         disk_id: shared.disk.0.to_vec().into(),
         voters: wire_voters(&shared.voters()),
     };
-    let answered = tokio::time::timeout(IDENTIFY_TIMEOUT, client(channel).identify(request)).await;
+    let answered = tokio::time::timeout(IDENTIFY_TIMEOUT, client(shared, channel).identify(request)).await;
     let answer = answered.map_err(|_| Status::deadline_exceeded("silent"))??.into_inner();
     let disk = IncarnationId::from_slice(&answer.disk_id)
         .ok_or_else(|| Status::internal("the response has no disk id: is that a coordinator?"))?;

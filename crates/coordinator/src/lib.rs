@@ -112,7 +112,8 @@ impl Coordinator {
         let configured: BTreeMap<CoordinatorId, String> =
             self.config.servers.iter().map(|server| (server.id, server.address.to_string())).collect();
         let cluster_id = self.config.cluster_id.as_ref().map(ToString::to_string);
-        let shared = Shared::new(self.identity.id, self.identity.disk, cluster_id, configured, connect_lists);
+        let cluster = (cluster_id, self.config.cluster_secret.clone());
+        let shared = Shared::new(self.identity.id, self.identity.disk, cluster, configured, connect_lists);
         let clock = Clock::default();
         let metrics = Metrics::new(clock);
         // Aborted, all of them, when this function ends; and every connection with them.

@@ -69,7 +69,7 @@ pub async fn run(
                 if is_refused_connection(&status) {
                     let _ = driver.send(Event::PeerGone(peer.id)).await;
                 }
-                if status.code() == Code::PermissionDenied {
+                if matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated) {
                     pause = REFUSED_PAUSE;
                 }
                 describe(&status)
@@ -139,7 +139,7 @@ async fn connect(
     }
     let token = shared.open_stream(peer.id);
     let (frames, receiver) = mpsc::channel(FRAMES_IN_TRANSIT_MAX);
-    let mut client = identify::client(channel.clone());
+    let mut client = identify::client(shared, channel.clone());
     let stream = client.raft(ReceiverStream::new(receiver));
     tokio::pin!(stream);
     *was_connected = true;

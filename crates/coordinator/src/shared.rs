@@ -5,14 +5,17 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use ottla_consensus::{Role, RoleChange};
-use ottla_model::{CoordinatorId, IncarnationId};
+use ottla_model::{ClusterSecret, CoordinatorId, IncarnationId};
 use ottla_quorum_node::{Voter, disks};
 use ottla_rpc::quorum::{IdentifyResponse, Recognition, Voter as WireVoter};
+use ottla_rpc::secret::{self, AttachSecret, SecretChannel};
 use ottla_rpc::{LeaderHint, NotLeader};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use tonic::metadata::MetadataMap;
+use tonic::transport::Channel;
 
 use crate::driver::{CurrentView, DriverHandle};
 
@@ -35,6 +38,7 @@ pub struct Shared {
     pub id: CoordinatorId,
     pub disk: IncarnationId,
     configured_cluster_id: Option<String>,
+    secret: Option<ClusterSecret>,
     /// Set once, when the quorum is formed; never taken back.
     formed: OnceLock<Formed>,
     /// The list that this coordinator was configured with, or agreed on while forming.
@@ -58,7 +62,7 @@ impl Shared {
     pub fn new(
         id: CoordinatorId,
         disk: IncarnationId,
-        configured_cluster_id: Option<String>,
+        (configured_cluster_id, secret): (Option<String>, Option<ClusterSecret>),
         voters: BTreeMap<CoordinatorId, String>,
         connect_lists: mpsc::Sender<Vec<String>>,
     ) -> Arc<Self> {
@@ -66,12 +70,23 @@ impl Shared {
             id,
             disk,
             configured_cluster_id,
+            secret,
             formed: OnceLock::new(),
             voters: Mutex::new(voters),
             connect_lists,
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             raft_streams: Mutex::default(),
         })
+    }
+
+    /// Refuses a caller that does not know the cluster's secret, if there is one.
+    pub fn check_secret(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        secret::check(self.secret.as_ref(), metadata)
+    }
+
+    /// A channel on which this coordinator shows the cluster's secret.
+    pub fn attach_secret(&self, channel: Channel) -> SecretChannel {
+        AttachSecret::new(self.secret.as_ref()).to(channel)
     }
 
     pub fn formed(&self) -> Option<&Formed> {

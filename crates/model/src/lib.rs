@@ -9,6 +9,7 @@ pub mod error_code;
 pub mod ids;
 pub mod isr_member;
 pub mod offset;
+pub mod secret;
 pub mod time;
 
 pub use deferred::Deferred;
@@ -20,4 +21,5 @@ pub use ids::{
 };
 pub use isr_member::IsrMember;
 pub use offset::Offset;
+pub use secret::ClusterSecret;
 pub use time::{MonotonicMs, TimestampMs};

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tonic::Streaming;
-use tonic::transport::Channel;
 
 use crate::MESSAGE_BYTES_MAX;
 use crate::admin::admin_client::AdminClient as Generated;
@@ -14,6 +13,7 @@ use crate::admin::{
     WatchNodesRequest, WatchNodesResponse,
 };
 use crate::coordinators::{CallError, Coordinators, Repeat};
+use crate::secret::SecretChannel;
 
 /// Cheap to clone. Must be made within a tokio runtime.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub struct AdminClient {
     coordinators: Coordinators,
 }
 
-fn generated(channel: Channel) -> Generated<Channel> {
+fn generated(channel: SecretChannel) -> Generated<SecretChannel> {
     Generated::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
@@ -29,7 +29,7 @@ macro_rules! admin_call {
     ($(#[$doc:meta])* $name:ident($request:ty) -> $response:ty, $repeat:expr) => {
         $(#[$doc])*
         pub async fn $name(&self, request: $request, timeout: Duration) -> Result<$response, CallError> {
-            let attempt = |channel: Channel| {
+            let attempt = |channel: SecretChannel| {
                 let request = request.clone();
                 async move { generated(channel).$name(request).await }
             };
@@ -87,7 +87,7 @@ impl AdminClient {
         request: WatchNodesRequest,
         timeout: Duration,
     ) -> Result<Streaming<WatchNodesResponse>, CallError> {
-        let attempt = |channel: Channel| {
+        let attempt = |channel: SecretChannel| {
             let request = request.clone();
             async move { generated(channel).watch_nodes(request).await }
         };

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use ottla_metadata::controller::{Answer, Beat, Decision, IdempotencyKey, Request};
 use ottla_metadata::quorum_progress::QuorumProgress;
-use ottla_model::{BrokerId, Revision};
-use tonic::transport::Channel;
+use ottla_model::{BrokerId, ClusterSecret, Revision};
 
 use crate::cluster::DescribeQuorumRequest;
 use crate::cluster::cluster_client::ClusterClient as Generated;
 use crate::coordinators::{CallError, Coordinators, Repeat};
 use crate::heartbeat::{self, HeartbeatStream};
+use crate::secret::SecretChannel;
 use crate::watch::{self, WatchStream};
 use crate::{MESSAGE_BYTES_MAX, convert};
 
@@ -20,7 +20,7 @@ pub struct ClusterClient {
     coordinators: Coordinators,
 }
 
-pub(crate) fn generated(channel: Channel) -> Generated<Channel> {
+pub(crate) fn generated(channel: SecretChannel) -> Generated<SecretChannel> {
     Generated::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
@@ -51,7 +51,12 @@ fn prepare(request: Request) -> (Request, Repeat) {
 impl ClusterClient {
     /// `coordinators` are host:port. Dials nobody yet: coordinators that are absent delay calls, and nothing else.
     pub fn new<A: AsRef<str>>(coordinators: &[A]) -> Result<Self, CallError> {
-        Ok(Self { coordinators: Coordinators::new(coordinators)? })
+        Self::with_secret(coordinators, None)
+    }
+
+    /// As [`ClusterClient::new`], with the secret that the coordinators require of brokers.
+    pub fn with_secret<A: AsRef<str>>(coordinators: &[A], secret: Option<&ClusterSecret>) -> Result<Self, CallError> {
+        Ok(Self { coordinators: Coordinators::with_secret(coordinators, secret)? })
     }
 
     pub fn coordinators(&self) -> &Coordinators {
@@ -69,7 +74,7 @@ impl ClusterClient {
         if is_registration {
             message.coordinator_connect = self.coordinators.addresses();
         }
-        let attempt = |channel: Channel| {
+        let attempt = |channel: SecretChannel| {
             let message = message.clone();
             async move { generated(channel).decide(message).await }
         };
@@ -93,7 +98,7 @@ impl ClusterClient {
     /// How far every replica of the quorum's log has got, as the quorum leader sees it.
     pub async fn quorum_progress(&self, timeout: Duration) -> Result<QuorumProgress, CallError> {
         let attempt =
-            |channel: Channel| async move { generated(channel).describe_quorum(DescribeQuorumRequest {}).await };
+            |channel: SecretChannel| async move { generated(channel).describe_quorum(DescribeQuorumRequest {}).await };
         let (response, _) = self.coordinators.call("describe_quorum", timeout, Repeat::Freely, attempt).await?;
         Ok(convert::progress_from_proto(response))
     }

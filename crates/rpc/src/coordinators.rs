@@ -9,12 +9,13 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ottla_model::CoordinatorId;
+use ottla_model::{ClusterSecret, CoordinatorId};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::leader_hint::{LeaderHint, NotLeader};
+use crate::secret::{AttachSecret, SecretChannel};
 
 /// Nobody takes this long to accept on a network worth a quorum; a host that is gone would hold the dialler for minutes.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
@@ -80,7 +81,7 @@ pub fn channel(address: &str) -> Result<Channel, CallError> {
 #[derive(Clone, Debug)]
 pub struct Target {
     pub address: String,
-    pub channel: Channel,
+    pub channel: SecretChannel,
 }
 
 /// Cheap to clone; all clones share what they learn.
@@ -106,11 +107,17 @@ struct Known {
 impl Coordinators {
     /// `addresses` are host:port. Dials nobody yet.
     pub fn new<A: AsRef<str>>(addresses: &[A]) -> Result<Self, CallError> {
+        Self::with_secret(addresses, None)
+    }
+
+    /// As [`Coordinators::new`]; every call shows the secret.
+    pub fn with_secret<A: AsRef<str>>(addresses: &[A], secret: Option<&ClusterSecret>) -> Result<Self, CallError> {
+        let attach = AttachSecret::new(secret);
         let listed = addresses
             .iter()
             .map(|address| {
                 let address = address.as_ref().trim();
-                Ok(Target { address: address.to_owned(), channel: channel(address)? })
+                Ok(Target { address: address.to_owned(), channel: attach.to(channel(address)?) })
             })
             .collect::<Result<Vec<_>, CallError>>()?;
         let leader = listed.first().cloned().ok_or(CallError::NoCoordinator)?;
@@ -199,7 +206,7 @@ impl Coordinators {
         attempt: F,
     ) -> Result<(R, Target), CallError>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(SecretChannel) -> Fut,
         Fut: Future<Output = Result<tonic::Response<R>, Status>>,
     {
         let deadline = Instant::now() + timeout;

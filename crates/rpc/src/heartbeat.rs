@@ -6,13 +6,13 @@ use ottla_metadata::controller::{Beat, BeatAnswer};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use tonic::transport::Channel;
 
 use crate::cluster::{HeartbeatRequest, HeartbeatResponse};
 use crate::cluster_client::generated;
 use crate::convert;
 use crate::coordinators::{CallError, Coordinators, Repeat, Target, describe};
 use crate::leader_hint::NotLeader;
+use crate::secret::SecretChannel;
 
 const OPERATION: &str = "heartbeat";
 /// Beats that wait for the transport. A beat that finds no room is not worth sending later: the next one says more.
@@ -32,7 +32,7 @@ pub(crate) async fn open(
     first: Beat,
     timeout: Duration,
 ) -> Result<HeartbeatStream, CallError> {
-    let attempt = |channel: Channel| {
+    let attempt = |channel: SecretChannel| {
         let (sender, receiver) = mpsc::channel(QUEUED_BEATS_MAX);
         let first = convert::beat_to_proto(&first);
         async move {

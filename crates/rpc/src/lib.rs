@@ -16,6 +16,7 @@ pub mod coordinators;
 pub mod heartbeat;
 pub mod leader_hint;
 pub mod ports;
+pub mod secret;
 pub mod watch;
 
 /// `ottla.cluster.v1`: between brokers and the quorum.

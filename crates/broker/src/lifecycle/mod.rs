@@ -175,7 +175,8 @@ async fn live(
     let identity = Arc::new(Identity::new(incarnation, config.broker_id.unwrap_or(BrokerId::NONE)));
     telemetry.broker_epoch.set(BrokerEpoch::NONE.0);
     let coordinators: Vec<String> = config.coordinator_connect.iter().map(HostPort::to_string).collect();
-    let client = ClusterClient::new(&coordinators).map_err(RunError::Coordinators)?;
+    let client = ClusterClient::with_secret(&coordinators, config.cluster_secret.as_ref());
+    let client = client.map_err(RunError::Coordinators)?;
     let quorum: Arc<dyn QuorumHandle> =
         Arc::new(QuorumClient::new(client.clone(), Handle::current(), Arc::clone(&identity)));
     let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty())));

@@ -86,6 +86,8 @@ pub struct Layout {
     pub brokers: u16,
 }
 
+/// The file in a local cluster's directory with the secret of its members.
+const SECRET_FILE: &str = "secret";
 /// The file in a local cluster's directory with the number of its members.
 const SIZE_FILE: &str = "cluster.json";
 
@@ -131,6 +133,25 @@ impl Layout {
         let size = serde_json::json!({ "coordinators": self.coordinators, "brokers": self.brokers });
         let path = self.dir.join(SIZE_FILE);
         std::fs::write(&path, format!("{size}\n")).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Makes the secret of a new cluster, which its members show each other. A cluster without one stays without: its
+    /// running members would refuse the new ones.
+    pub fn make_secret(&self) -> Result<()> {
+        use std::io::Write as _;
+        use std::os::unix::fs::OpenOptionsExt as _;
+
+        let path = self.secret_file();
+        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let mut file = match made {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+            made => made.with_context(|| format!("make {}", path.display()))?,
+        };
+        writeln!(file, "{}", uuid::Uuid::new_v4().simple()).with_context(|| format!("write {}", path.display()))
+    }
+
+    fn secret_file(&self) -> PathBuf {
+        self.dir.join(SECRET_FILE)
     }
 
     pub fn members(&self) -> Vec<Member> {
@@ -246,6 +267,16 @@ impl Layout {
                 for alias in ["KAFKA_NODE_ID", "KAFKA_ZOOKEEPER_CONNECT", "KAFKA_LOG_DIR"] {
                     environment.remove(alias);
                 }
+            }
+        }
+        let secret = self.secret_file();
+        if secret.exists() {
+            let name = match member {
+                Member::Coordinator(_) => "COORDINATOR_CLUSTER_SECRET",
+                Member::Broker(_) => "KAFKA_CLUSTER_SECRET",
+            };
+            if !environment.contains_key(name) {
+                environment.entry(format!("{name}_FILE")).or_insert(secret.display().to_string());
             }
         }
         environment.insert(MARK.to_owned(), folder.display().to_string());

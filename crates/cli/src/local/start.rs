@@ -22,6 +22,9 @@ pub async fn start(layout: &Layout, names: &[String]) -> Result<()> {
     let fresh = !layout.exists();
     let chosen = layout.select(names)?;
     layout.save()?;
+    if fresh {
+        layout.make_secret()?;
+    }
     let mut progress = Progress::new(Duration::ZERO);
     let mut started: Vec<(Member, Child)> = Vec::new();
     for &member in &chosen {

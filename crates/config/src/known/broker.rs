@@ -43,6 +43,13 @@ pub static BROKER_CONFIGS: &[KnownConfig] = &[
     ),
     known("client.quota.callback.class", Class, None, ""),
     known("cluster.id", String, None, "The cluster that this broker belongs to; meta.properties keeps it."),
+    sensitive(
+        "cluster.secret",
+        Password,
+        None,
+        "A text that brokers and coordinators show each other; without it nobody registers, votes or decides.",
+    ),
+    known("cluster.secret.file", String, None, "The file with the text of cluster.secret."),
     known("compression.gzip.level", Int, Some("-1"), ""),
     known("compression.lz4.level", Int, Some("9"), ""),
     known(

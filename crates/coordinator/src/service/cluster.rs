@@ -47,6 +47,7 @@ impl Cluster for ClusterService {
     type WatchStream = ReceiverStream<Result<WatchEvent, Status>>;
 
     async fn decide(&self, request: Request<DecideRequest>) -> Result<Response<DecideResponse>, Status> {
+        self.shared.check_secret(request.metadata())?;
         let mut request = request.into_inner();
         self.shared.heard_of(std::mem::take(&mut request.coordinator_connect));
         let answer = self.shared.decide(convert::request_from_proto(request)?).await?;
@@ -57,6 +58,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<Streaming<HeartbeatRequest>>,
     ) -> Result<Response<Self::HeartbeatStream>, Status> {
+        self.shared.check_secret(request.metadata())?;
         let driver = self.shared.require_leader()?.driver.clone();
         let mut beats = request.into_inner();
         let first = tokio::time::timeout(FIRST_BEAT_TIMEOUT, beats.message()).await;

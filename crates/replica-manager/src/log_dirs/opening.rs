@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use ottla_model::Offset;
 use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::{
-    CheckpointKind, DirectoryError, LeftBy, LogConfig, OpenOptions, PartitionDirectory, RealEnv, RecoveryProgress,
+    CheckpointKind, DirectoryError, LeftBy, LogConfig, OpenError, OpenOptions, PartitionDirectory, RealEnv,
+    RecoveryProgress, is_out_of_descriptors,
 };
 use parking_lot::Mutex;
 
@@ -14,6 +16,10 @@ use super::{FoundLog, LogDir};
 use crate::clock;
 use crate::log_dirs::Log;
 use crate::log_io::Urgency;
+
+/// Descriptors become free when connections end; idle ones end after minutes. A start does not wait that long.
+const DESCRIPTOR_TRIES: u32 = 100;
+const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(100);
 
 /// How far the opening of the logs has come, of all directories. For people: `/readyz`, and a line now and then.
 #[derive(Default, Debug)]
@@ -95,6 +101,27 @@ pub(super) fn open_directory(
     Ok((opened.into_inner(), left_by))
 }
 
+/// Opens again while the process has no free descriptor: connections may hold them, and a log that is not opened at the
+/// start stays offline until the next one.
+fn when_descriptors_are_free<T>(
+    tries: u32,
+    pause: Duration,
+    mut open: impl FnMut() -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
+    for attempt in 1..tries {
+        match open() {
+            Err(OpenError::Io { error, .. }) if is_out_of_descriptors(&error) => {
+                if attempt == 1 {
+                    tracing::warn!(%error, "no descriptor is free to open a log; trying again");
+                }
+                std::thread::sleep(pause);
+            }
+            opened => return opened,
+        }
+    }
+    open()
+}
+
 fn open(
     directory: &Arc<LogDir>,
     found: &PartitionDirectory,
@@ -110,20 +137,22 @@ fn open(
         progress.checked_bytes.fetch_add(grown(now.scanned_bytes, told.scanned_bytes), Ordering::Relaxed);
         told = now;
     };
-    let options = OpenOptions {
-        clean_shutdown,
-        recovery_point: checkpoint(CheckpointKind::RecoveryPoint),
-        log_start: checkpoint(CheckpointKind::LogStart),
-        high_watermark: checkpoint(CheckpointKind::HighWatermark),
-        now: clock::wall(),
-        progress: Some(&mut tell),
-    };
     let mut config = config.clone();
     if directory.clean_offset(&found.partition).is_some() {
         // Offsets may be missing between the segments of a log that was ever compacted, whatever its topic says now.
         Arc::make_mut(&mut config).may_have_gaps = true;
     }
-    let opened = Log::open(RealEnv, found.path.clone(), found.partition.clone(), config, options);
+    let opened = when_descriptors_are_free(DESCRIPTOR_TRIES, DESCRIPTOR_PAUSE, || {
+        let options = OpenOptions {
+            clean_shutdown,
+            recovery_point: checkpoint(CheckpointKind::RecoveryPoint),
+            log_start: checkpoint(CheckpointKind::LogStart),
+            high_watermark: checkpoint(CheckpointKind::HighWatermark),
+            now: clock::wall(),
+            progress: Some(&mut tell),
+        };
+        Log::open(RealEnv, found.path.clone(), found.partition.clone(), Arc::clone(&config), options)
+    });
     let (log, high_watermark, is_damaged) = match opened {
         Ok(opened) => (Some(Box::new(opened.log)), opened.high_watermark, false),
         Err(error) => {
@@ -138,5 +167,39 @@ fn open(
         log,
         is_damaged,
         high_watermark,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    fn failed<T>(error: Error) -> Result<T, OpenError> {
+        Err(OpenError::Io { directory: "t-0".into(), error })
+    }
+
+    #[test]
+    fn a_log_is_opened_again_while_there_are_no_descriptors() {
+        let no_descriptor = || Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
+        let mut calls = 0;
+        let opened = when_descriptors_are_free(5, Duration::ZERO, || {
+            calls += 1;
+            if calls < 4 { failed(no_descriptor()) } else { Ok(calls) }
+        });
+        assert_eq!(opened.ok(), Some(4));
+        let mut calls = 0;
+        let given_up = when_descriptors_are_free(5, Duration::ZERO, || {
+            calls += 1;
+            failed::<()>(no_descriptor())
+        });
+        assert!(given_up.is_err() && calls == 5);
+        let mut calls = 0;
+        let other = when_descriptors_are_free(5, Duration::ZERO, || {
+            calls += 1;
+            failed::<()>(ErrorKind::PermissionDenied.into())
+        });
+        assert!(other.is_err() && calls == 1, "another error does not pass");
     }
 }

@@ -21,7 +21,7 @@ use crate::logging::LoggingConfig;
 use crate::nearest::nearest;
 use crate::properties::{Origin, Properties, Property, Sources, merge};
 use crate::reader::Reader;
-use crate::{Loaded, node, secret, topic_defaults};
+use crate::{Loaded, node, topic_defaults};
 
 /// Everything a broker is configured with. A field is named after its Kafka property; a duration drops the unit that
 /// the property's name ends with. Bounds and defaults are Kafka's but where `known::BROKER_CONFIGS` says otherwise.
@@ -92,8 +92,8 @@ pub struct BrokerConfig {
     pub replica_socket_receive_buffer_bytes: Option<usize>,
     pub replica_high_watermark_checkpoint_interval: Duration,
 
-    /// `broker.session.timeout.ms` / `zookeeper.session.timeout.ms`. The quorum's own setting is what fences; this one bounds
-    /// how long a refused registration is tried again.
+    /// `broker.session.timeout.ms` / `zookeeper.session.timeout.ms`. Fencing follows the quorum's own setting; this one
+    /// bounds how long a refused registration is tried again.
     pub broker_session_timeout: Duration,
     pub broker_heartbeat_interval: Duration,
     pub controlled_shutdown_enable: bool,
@@ -149,8 +149,8 @@ impl BrokerConfig {
         Ok(Loaded { config, warnings })
     }
 
-    /// This configuration with what was set while brokers run, `own` for this one, `cluster` for all: what was read at the start
-    /// gives way. Listeners stay as they are.
+    /// This configuration with the values that were set at run time, `own` for this broker, `cluster` for all. They
+    /// replace the values of the start. Listeners stay as they are.
     ///
     /// # Errors
     /// A value that is out of its range.
@@ -162,7 +162,7 @@ impl BrokerConfig {
         let mut properties = self.properties.clone();
         for (entries, origin) in [(cluster, Origin::Cluster), (own, Origin::Broker)] {
             for (name, value) in entries {
-                // A value in hours, say, must not win over one in milliseconds that was set later (Kafka's `overrideProps`).
+                // A value in hours must not win over one in milliseconds that was set later (Kafka's `overrideProps`).
                 for stand_in in topic_defaults::family(name) {
                     properties.remove(stand_in);
                 }
@@ -186,7 +186,7 @@ impl BrokerConfig {
         let config = Self {
             broker_id: broker_id(&reader)?,
             cluster_id: reader.text("cluster.id").map(ClusterId::new),
-            cluster_secret: secret::read(&reader)?,
+            cluster_secret: reader.text("cluster.secret").map(ClusterSecret::new),
             rack: reader.text("broker.rack").map(str::to_owned),
             coordinator_connect: coordinator_connect(&reader, warnings)?,
 
@@ -334,8 +334,8 @@ fn log_dirs(reader: &Reader<'_>) -> Result<Vec<PathBuf>, ConfigError> {
     Ok(directories)
 }
 
-/// Topics to be made at the start. An entry that cannot be read costs that topic, not the broker: in the images that the property
-/// comes from a tool makes them once the broker runs.
+/// Topics to create at the start. An invalid entry costs that topic, not the broker: in the images that have this
+/// setting, a tool creates the topics when the broker runs.
 fn create_topics(reader: &Reader<'_>, warnings: &mut Vec<String>) -> Vec<TopicToCreate> {
     const KEY: &str = "create.topics";
     let Some(property) = reader.property(KEY) else { return Vec::new() };

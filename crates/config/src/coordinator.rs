@@ -16,7 +16,6 @@ use crate::logging::LoggingConfig;
 use crate::nearest::nearest;
 use crate::properties::{Properties, Property, Sources, merge};
 use crate::reader::Reader;
-use crate::secret;
 
 /// One member of the configured quorum.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -134,7 +133,7 @@ impl CoordinatorConfig {
             servers,
             data_dir,
             cluster_id: reader.text("cluster.id").map(ClusterId::new),
-            cluster_secret: secret::read(&reader)?,
+            cluster_secret: reader.text("cluster.secret").map(ClusterSecret::new),
             bootstrap: reader.boolean("bootstrap")?,
             zookeeper_protocol: reader.boolean("zookeeper.protocol")?,
             client_connections_max: Some(reader.number("max.client.cnxns", 0..=usize::MAX)?).filter(|max| *max > 0),
@@ -257,8 +256,8 @@ fn server_id(text: &str) -> Result<CoordinatorId, String> {
     }
 }
 
-/// The entries of a list: separated by semicolons, commas or blanks. What follows the semicolon of a `server.N=` entry, down to the
-/// next blank, is that server's client port.
+/// The entries of a list, separated by semicolons, commas or blanks. After the semicolon of a `server.N=` entry, up to
+/// the next blank, is that server's client port.
 fn zookeeper_items(list: &str) -> Vec<&str> {
     let words = list.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
     let mut items = Vec::new();
@@ -274,8 +273,8 @@ fn zookeeper_items(list: &str) -> Vec<&str> {
     items
 }
 
-/// `host:2888:3888[:role][;clientPort]`: the first port is where peers talk; ZooKeeper's election port is not needed. `0.0.0.0`, which
-/// only a server's own entry can mean, is this machine.
+/// `host:2888:3888[:role][;clientPort]`: peers use the first port; ZooKeeper's election port is not needed. `0.0.0.0`
+/// stands in a server's own entry only, and means this machine.
 fn zookeeper_address(item: &str, host: &Host) -> Result<HostPort, String> {
     let mut address = server_address(item)?;
     if address.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {

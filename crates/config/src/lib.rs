@@ -24,7 +24,6 @@ mod nearest;
 mod node;
 mod properties;
 mod reader;
-mod secret;
 mod topic_defaults;
 
 pub use address::HostPort;

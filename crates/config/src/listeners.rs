@@ -284,8 +284,8 @@ fn parse_entry(key: &str, item: &str, warnings: &mut Vec<String>) -> Result<Entr
     Ok(Entry { name: name.to_ascii_uppercase(), host: host.to_owned(), port })
 }
 
-/// Listeners that nobody gave: those of `advertised.listeners`, on every address. The default `PLAINTEXT://:9092` stands
-/// where just that is advertised.
+/// Listeners, if none are set: those of `advertised.listeners`, on every address. The default `PLAINTEXT://:9092` stays
+/// if exactly that is advertised.
 fn derive(advertised: &[Entry]) -> Vec<Entry> {
     if let [only] = advertised
         && only.name == "PLAINTEXT"
@@ -346,7 +346,7 @@ fn check_advertised(property: &Property, entries: &[Entry], listeners: &[Listene
     Ok(())
 }
 
-/// What to tell clients where nobody said it: the listeners, by this machine's name where they are bound to every address.
+/// Advertised listeners, if none are set: the listeners, with this machine's name if they are bound to every address.
 fn advertise(listeners: &[Listener], host: &Host, warnings: &mut Vec<String>) -> Vec<Listener> {
     let mut advertised = listeners.to_vec();
     for listener in advertised.iter_mut().filter(|listener| listener.binds_all()) {

@@ -251,7 +251,6 @@ impl Settings {
         for name in [
             "cluster.id",
             "cluster.secret",
-            "cluster.secret.file",
             "min.insync.replicas",
             "unclean.leader.election.enable",
             "logging.format",

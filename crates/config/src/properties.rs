@@ -1,7 +1,7 @@
-//! The layers, merged: one text per property name, and where it came from.
+//! The merged layers: one text per property name, with its origin.
 //!
-//! figment does the merging and remembers each value's provider. Names stay flat: nesting them at their dots, as figment's
-//! own providers do, would let `broker.id` and `broker.id.generation.enable` destroy each other.
+//! figment merges, and remembers each value's provider. Names stay flat: if they were nested at their dots, as
+//! figment's own providers do, `broker.id` and `broker.id.generation.enable` would destroy each other.
 
 use std::collections::BTreeMap;
 use std::fmt;

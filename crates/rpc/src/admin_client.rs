@@ -1,4 +1,4 @@
-//! What people's tools ask of any coordinator.
+//! The requests of tools to any coordinator.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a broker asks of the quorum.
+//! The requests of brokers to the quorum.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub(crate) fn generated(channel: SecretChannel) -> Generated<SecretChannel> {
     Generated::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-/// How a request is sent: under a key where doing it twice would not be doing it once, so that every request but AlterConfigs
+/// Gives the request a key if executing it twice differs from executing it once. Then every request but AlterConfigs
 /// may be repeated while an earlier try may still take effect.
 fn prepare(request: Request) -> (Request, Repeat) {
     match request {
@@ -37,7 +37,7 @@ fn prepare(request: Request) -> (Request, Repeat) {
         }
         // A late second try could undo what another client has set meanwhile.
         Request::AlterConfigs(_) => (request, Repeat::WhenAnswered),
-        // Compare-and-set, or wanted again with the same result; a repeated allocation wastes a block of ids, and nothing else.
+        // Compare-and-set, or idempotent; a repeated allocation wastes a block of ids, nothing else.
         Request::Register(_)
         | Request::AlterPartitions(_)
         | Request::ResignLeadership(_)
@@ -49,7 +49,7 @@ fn prepare(request: Request) -> (Request, Repeat) {
 }
 
 impl ClusterClient {
-    /// `coordinators` are host:port. Dials nobody yet: coordinators that are absent delay calls, and nothing else.
+    /// `coordinators` are host:port. Connects with the first call.
     pub fn new<A: AsRef<str>>(coordinators: &[A]) -> Result<Self, CallError> {
         Self::with_secret(coordinators, None)
     }
@@ -63,9 +63,10 @@ impl ClusterClient {
         &self.coordinators
     }
 
-    /// Asks until the quorum leader has decided or `timeout` has passed. Kafka's errors are inside the answer.
+    /// Sends the request until the quorum leader has decided it or `timeout` has passed. Kafka's errors are in the
+    /// answer.
     ///
-    /// A registration hands the list of coordinators over, so that an ensemble that was never told its members can form.
+    /// A registration contains the list of coordinators, so that an ensemble without a configured list can form.
     pub async fn decide(&self, request: Request, timeout: Duration) -> Result<Answer, CallError> {
         let operation = request.name();
         let is_registration = matches!(request, Request::Register(_));
@@ -103,14 +104,15 @@ impl ClusterClient {
         Ok(convert::progress_from_proto(response))
     }
 
-    /// Opens the heartbeat stream with the quorum leader and sends `first` on it. Following hints and waiting for a leader count
-    /// against `timeout`; opening again after the stream ended is the caller's loop.
+    /// Opens the heartbeat stream with the quorum leader and sends `first` on it. `timeout` includes following hints
+    /// and waiting for a leader. The caller opens a new stream when this one ends.
     pub async fn heartbeat(&self, first: Beat, timeout: Duration) -> Result<HeartbeatStream, CallError> {
         heartbeat::open(&self.coordinators, first, timeout).await
     }
 
-    /// Follows the tree from `from` (the revision that the caller has; 0: none) at any coordinator, but at `not_at` only if there is
-    /// no other. `broker` is for the coordinator's log and spreads the watchers; [`BrokerId::NONE`] where no broker watches.
+    /// Follows the tree from `from` (the revision that the caller has; 0: none) at any coordinator, at `not_at` only if
+    /// no other is reached. `broker` spreads the watchers and appears in the coordinator's log; [`BrokerId::NONE`] for
+    /// a watcher that is no broker.
     pub async fn watch(
         &self,
         from: Revision,

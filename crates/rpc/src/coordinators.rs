@@ -1,8 +1,8 @@
-//! The coordinators that a client was told of, and the way to the one that leads.
+//! The coordinators of a client's configuration, and how a call reaches the one that leads.
 //!
-//! Invariants: channels are lazy and re-dial by themselves, so absent coordinators cost a back-off and never an exit;
-//! a call ends at its deadline; a refusal that names another leader is followed at once, and everything else waits a bounded
-//! back-off after each round over the list.
+//! Invariants: channels connect with the first call and reconnect by themselves, so an absent coordinator costs a
+//! back-off and ends nothing; a call ends at its deadline; a refusal that names another leader is followed at once;
+//! after each round over the list a call waits for a bounded back-off.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -17,11 +17,13 @@ use tonic::{Code, Status};
 use crate::leader_hint::{LeaderHint, NotLeader};
 use crate::secret::{AttachSecret, SecretChannel};
 
-/// Nobody takes this long to accept on a network worth a quorum; a host that is gone would hold the dialler for minutes.
+/// Longer than a connection takes between the members of a quorum. Without it, a host that is gone would hold the
+/// caller for minutes.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
-/// Every open stream's connection asks for a sign of life this often, …
+/// The interval of keep-alive pings on a connection with an open stream.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
-/// … and is given up when none came for this long: a stopped or unplugged peer is noticed after two seconds.
+/// A connection without an answer to a ping for this time is closed: a stopped or unplugged peer is noticed after two
+/// seconds.
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The first pause after a round in which no coordinator led.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(25);
@@ -92,15 +94,17 @@ pub struct Coordinators {
 
 #[derive(Debug)]
 struct Shared {
+    attach: AttachSecret,
     listed: Vec<Target>,
     known: Mutex<Known>,
 }
 
 #[derive(Debug)]
 struct Known {
-    /// Whom to ask first.
+    /// The first one to call.
     leader: Target,
-    /// Which coordinator answered at which listed address: a hint's id then leads to an address that is known to work from here.
+    /// The index of the listed address at which each coordinator answered. A hint's id then leads to an address that
+    /// works from this machine.
     ids: BTreeMap<CoordinatorId, usize>,
 }
 
@@ -121,7 +125,9 @@ impl Coordinators {
             })
             .collect::<Result<Vec<_>, CallError>>()?;
         let leader = listed.first().cloned().ok_or(CallError::NoCoordinator)?;
-        Ok(Self { shared: Arc::new(Shared { listed, known: Mutex::new(Known { leader, ids: BTreeMap::new() }) }) })
+        Ok(Self {
+            shared: Arc::new(Shared { attach, listed, known: Mutex::new(Known { leader, ids: BTreeMap::new() }) }),
+        })
     }
 
     /// The configured addresses, in order.
@@ -144,7 +150,7 @@ impl Coordinators {
         &listed[at % listed.len().max(1)]
     }
 
-    /// Whom the next call asks first.
+    /// The coordinator that the next call tries first.
     pub fn leader_guess(&self) -> Target {
         self.known().leader.clone()
     }
@@ -164,7 +170,7 @@ impl Coordinators {
         known.leader = self.listed(next).clone();
     }
 
-    /// Takes what `from` said about the leader. True where that is another coordinator to ask at once.
+    /// Notes what `from` said about the leader. True if another coordinator can be called at once.
     pub(crate) fn note(&self, from: &Target, said: &NotLeader) -> bool {
         if let Some(at) = self.shared.listed.iter().position(|target| target.address == from.address) {
             self.known().ids.insert(said.answered_by, at);
@@ -193,7 +199,7 @@ impl Coordinators {
         if let Some(target) = self.shared.listed.iter().find(|target| target.address == leader.address) {
             return Some(target.clone());
         }
-        let channel = channel(&leader.address).ok()?;
+        let channel = self.shared.attach.to(channel(&leader.address).ok()?);
         Some(Target { address: leader.address.clone(), channel })
     }
 
@@ -251,8 +257,8 @@ impl Coordinators {
                 }
             }
             attempts_since_pause += 1;
-            // A hint is followed at once, but a hint to a dead leader is heard again and again until the election is over:
-            // one round over the list, and one hop, then a pause.
+            // A hint is followed at once. But until an election ends, every coordinator names the dead leader: after
+            // one round over the list, and one more call, there is a pause.
             if attempts_since_pause > self.len() || (!ask_at_once && attempts_since_pause == self.len()) {
                 let remaining = deadline.saturating_duration_since(Instant::now());
                 tokio::time::sleep(pause.min(remaining)).await;

@@ -1,4 +1,5 @@
-//! The heartbeat stream of one broker: bound to the coordinator that led when it was opened, and ended by it when it leads no more.
+//! The heartbeat stream of one broker, with the coordinator that led when the stream was opened. That coordinator ends
+//! it when it no longer leads.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::leader_hint::NotLeader;
 use crate::secret::SecretChannel;
 
 const OPERATION: &str = "heartbeat";
-/// Beats that wait for the transport. A beat that finds no room is not worth sending later: the next one says more.
+/// Beats that wait for the transport. A beat that finds no room is dropped: the next one replaces it.
 const QUEUED_BEATS_MAX: usize = 4;
 
 /// Both directions of a session with the quorum leader. Dropping it ends the stream, which the leader notices at once.
@@ -52,8 +53,8 @@ impl HeartbeatStream {
         &self.target.address
     }
 
-    /// Queues a beat. False where the stream has ended or the transport took none of the last few: the caller goes on to
-    /// [`HeartbeatStream::next`], which says why, or opens another.
+    /// Queues a beat. False if the stream has ended, or if the transport has not taken the last few beats: then
+    /// [`HeartbeatStream::next`] returns the reason, or the caller opens another stream.
     pub fn beat(&self, beat: &Beat) -> bool {
         self.sender.try_send(convert::beat_to_proto(beat)).is_ok()
     }

@@ -1,5 +1,5 @@
-//! How a coordinator that does not lead the quorum says so: `FAILED_PRECONDITION`, with the leader, where it knows one, in
-//! the metadata of the status.
+//! The refusal of a coordinator that does not lead the quorum: `FAILED_PRECONDITION`, with the leader, if it is known,
+//! in the metadata of the status.
 
 use ottla_model::CoordinatorId;
 use tonic::metadata::MetadataValue;
@@ -20,7 +20,7 @@ pub struct LeaderHint {
 /// The answer of a coordinator that does not lead: nothing was done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NotLeader {
-    /// Who answered.
+    /// The coordinator that answered.
     pub answered_by: CoordinatorId,
     /// None while there is no leader, or the ensemble is not formed.
     pub leader: Option<LeaderHint>,
@@ -47,7 +47,7 @@ impl NotLeader {
         status
     }
 
-    /// None where the status means something else.
+    /// None if the status means something else.
     pub fn from_status(status: &Status) -> Option<Self> {
         if status.code() != Code::FailedPrecondition {
             return None;

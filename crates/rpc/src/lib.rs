@@ -1,10 +1,10 @@
-//! What the services say to each other: the code generated from `proto/`, conversions to the words of the house, and
-//! clients that find the quorum leader.
+//! gRPC between the services: the code generated from `proto/`, conversions to the types of the cores, and clients that
+//! find the quorum leader.
 //!
 //! - [`cluster`], [`quorum`], [`admin`]: generated messages, clients and servers.
-//! - [`ClusterClient`]: what a broker asks of the quorum; [`AdminClient`]: what people's tools ask.
+//! - [`ClusterClient`]: the requests of brokers; [`AdminClient`]: the requests of tools.
 //! - [`coordinators`]: the list of coordinators behind both: leader hints, back-off, dead peers.
-//! - [`leader_hint`]: how a coordinator that does not lead says who does.
+//! - [`leader_hint`]: how a coordinator that does not lead names the one that does. [`secret`]: the cluster's secret.
 //! - [`convert`]: tree nodes and their changes, to and from the wire.
 //!
 //! Protobuf types stop here: layer 1 never sees them.
@@ -47,6 +47,6 @@ pub use watch::{WatchStream, WatchUpdate};
 /// The descriptor set of every service above, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// The greatest message that either side decodes. Snapshots travel in chunks of at most 1 MiB and requests name bounded batches,
-/// so that only a broken peer comes near.
+/// The largest message that either side decodes. Snapshots travel in chunks of at most 1 MiB and requests have bounded
+/// batches: only a broken peer comes near.
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -1,4 +1,4 @@
-//! Ports that are promised in a configuration and taken: whose they are, and when trying again may help.
+//! Configured ports that are in use: the process that has one, and when another try may help.
 //!
 //! The system gives outgoing connections any free port of its range (32768 and up on Linux), among them ports that a
 //! listener was promised. Such a connection goes away by itself, so that binding is tried again for a while; a listener
@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// `TCP_LISTEN` in `/proc/net/tcp`.
 const LISTENING: &str = "0A";
 
-/// Who has a port.
+/// The holder of a port.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PortHolder {
     pub is_listening: bool,
@@ -35,7 +35,7 @@ impl fmt::Display for PortHolder {
     }
 }
 
-/// Who has this local TCP port; a listener first.
+/// The holder of this local TCP port; a listener first.
 pub fn holder(port: u16) -> Option<PortHolder> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
     let mut sockets: Vec<(bool, String)> =
@@ -83,8 +83,8 @@ impl Retry {
         Self { port, begun: Instant::now() }
     }
 
-    /// After a try that found the port in use: waits a little and says whether to try again. Not where a listener has it, and not for
-    /// ever.
+    /// After a try that found the port in use: waits a little; returns whether to try again. False if a listener has
+    /// the port, or if the time is over.
     pub async fn wait(&self) -> bool {
         let is_over = self.begun.elapsed() >= PATIENCE;
         if is_over || holder(self.port).is_some_and(|holder| holder.is_listening) {

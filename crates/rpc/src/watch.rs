@@ -1,5 +1,5 @@
-//! The watch stream: the tree as one coordinator applies it. A snapshot where the coordinator cannot go on from the caller's
-//! revision, then every change, in order of revision.
+//! The watch stream: the tree as one coordinator applies it. A snapshot if the coordinator no longer has the changes
+//! since the caller's revision, then every change, in order of revision.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use crate::coordinators::{ATTEMPT_TIMEOUT, BACKOFF_MAX, BACKOFF_MIN, CallError, 
 
 const OPERATION: &str = "watch";
 
-/// What a watcher learns, in this order: at most one snapshot, then changes.
+/// The updates of a watcher, in this order: at most one snapshot, then changes.
 #[derive(Clone, Debug)]
 pub enum WatchUpdate {
     /// The whole tree at `revision`; replaces what the watcher had.
     Snapshot { revision: Revision, nodes: Vec<(Path, Node)> },
-    /// What one revision changed; empty where only the revision moved.
+    /// The changes of one revision; none if only the revision moved.
     Changes { revision: Revision, changes: Vec<NodeChange> },
 }
 
@@ -33,7 +33,7 @@ impl WatchUpdate {
     }
 }
 
-/// Never hands out a revision that is not above the one before it: a coordinator that would go back is left.
+/// Every revision is above the one before it: a coordinator that would go back is left.
 #[derive(Debug)]
 pub struct WatchStream {
     events: Streaming<WatchEvent>,
@@ -58,7 +58,7 @@ pub(crate) async fn open(
     let mut last = "nobody was asked".to_owned();
     let mut pause = BACKOFF_MIN;
     loop {
-        // Those that the caller did not just leave come first; all of them once nothing else is left.
+        // The coordinator that the caller has just left comes last.
         let (others, left): (Vec<_>, Vec<_>) = (0..coordinators.len())
             .map(|at| coordinators.listed(first.wrapping_add(at)))
             .partition(|target| Some(target.address.as_str()) != not_at);
@@ -127,7 +127,7 @@ impl WatchStream {
                         return Ok(WatchUpdate::Changes { revision, changes: std::mem::take(&mut self.changes) });
                     }
                 }
-                // An event of a later release: nothing of the tree can hide in it.
+                // An event of a later release: it has no changes of the tree.
                 None => {}
             }
         }

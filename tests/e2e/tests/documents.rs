@@ -105,11 +105,9 @@ const STILL_WIDER: &[&str] = &[
     "crates/broker/",
     "crates/broker-session/",
     "crates/cli/src/kafka_tools/",
-    "crates/config/",
     "crates/group-coordinator/",
     "crates/network/",
     "crates/replica-manager/",
-    "crates/rpc/",
     "tests/simulation/",
 ];
 

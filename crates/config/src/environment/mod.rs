@@ -1,7 +1,7 @@
-//! Environment variables as properties, by the rules of the images that people come from ([`tables`]).
+//! Environment variables as properties, by the rules of other images ([`tables`]).
 //!
-//! `KAFKA_FOO_BAR` is `foo.bar`: `___` is `-`, `__` is `_`, `_` is `.` (apache/kafka and cp-kafka agree in code, whatever
-//! the latter's documents say). `NAME_FILE` names a file that holds the value of `NAME`.
+//! `KAFKA_FOO_BAR` is `foo.bar`: `___` is `-`, `__` is `_`, `_` is `.` (as in the code of apache/kafka and cp-kafka;
+//! the latter's documents differ). `NAME_FILE` names a file that holds the value of `NAME`.
 
 mod commands;
 mod tables;

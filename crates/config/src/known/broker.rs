@@ -1,5 +1,6 @@
-//! Every configuration of a broker: Apache Kafka 4.3's, by DescribeConfigs, and those of its ZooKeeper era and of
-//! Ottla that a broker reads. Sorted by name. Where a default is not Kafka's, the reason stands in `docs/operations.md`.
+//! Every configuration of a broker: those that Apache Kafka 4.3's DescribeConfigs lists, and those of its ZooKeeper era
+//! and of Ottla that a broker reads. Sorted by name. `docs/operations.md` has the reasons for other defaults than
+//! Kafka's.
 
 use super::ConfigKind::{Boolean, Class, Double, Int, List, Long, Password, Short, String};
 use super::{KnownConfig, known, sensitive};
@@ -49,7 +50,6 @@ pub static BROKER_CONFIGS: &[KnownConfig] = &[
         None,
         "A text that brokers and coordinators show each other; without it nobody registers, votes or decides.",
     ),
-    known("cluster.secret.file", String, None, "The file with the text of cluster.secret."),
     known("compression.gzip.level", Int, Some("-1"), ""),
     known("compression.lz4.level", Int, Some("9"), ""),
     known(

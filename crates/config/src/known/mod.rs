@@ -158,7 +158,6 @@ pub(crate) const COORDINATOR_CONFIGS: &[(&str, Option<&str>)] = &[
     ("client.port", Some("2181")),
     ("cluster.id", None),
     ("cluster.secret", None),
-    ("cluster.secret.file", None),
     ("data.dir", Some("/var/lib/zookeeper/data")),
     ("http.host", Some("0.0.0.0")),
     ("http.port", Some("-1")),

@@ -1,4 +1,4 @@
-//! What concerns a broker's own life: registration, heartbeats, shutdown, producer ids.
+//! Requests of a broker about itself: registration, heartbeats, shutdown, producer ids.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What brokers ask the controller for, by kind.
+//! The requests of brokers to the controller, by kind.
 
 use bytes::Bytes;
 use ottla_metadata::controller::{Answer, IdempotencyKey, Request};

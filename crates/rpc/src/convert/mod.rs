@@ -1,6 +1,7 @@
-//! Between the wire and the controller's types: tree nodes, heartbeats, and every request that the controller decides with its answer.
+//! Conversions between messages and the controller's types: tree nodes, heartbeats, and every request that the
+//! controller decides, with its answer.
 //!
-//! A request that brokers send is two [`Wire`] conversions in the file of its subject and one line in [`decisions`].
+//! A new request of brokers needs two [`Wire`] conversions in the file of its subject and one line in [`decisions`].
 
 mod brokers;
 mod configs;
@@ -19,7 +20,7 @@ use bytes::Bytes;
 use ottla_metadata::controller::Refusal;
 use ottla_model::{ErrorCode, TopicId};
 
-/// A message with a field that cannot be meant.
+/// A message with an impossible field.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct InvalidField {
@@ -68,7 +69,7 @@ fn error(code: i32) -> ErrorCode {
     i16::try_from(code).ok().and_then(ErrorCode::from_code).unwrap_or(ErrorCode::UnknownServerError)
 }
 
-/// Code and text of what may have been refused; 0 and empty where it was not.
+/// Code and text of a refusal; 0 and empty if there is none.
 fn refusal_to_proto(refusal: Option<Refusal>) -> (i32, String) {
     refusal.map_or((0, String::new()), |refusal| (code(refusal.error), refusal.message))
 }

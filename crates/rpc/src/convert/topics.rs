@@ -104,7 +104,7 @@ impl Wire for NewPartitions {
     type Message = cluster::NewPartitions;
 
     fn into_proto(self) -> Self::Message {
-        // What is added has no numbers yet: only the order counts.
+        // Added partitions have no numbers yet: their order counts.
         let assignments = self.assignments.into_iter().map(|brokers| assignment(-1, brokers));
         cluster::NewPartitions { topic: self.topic, total: self.total, assignments: assignments.collect() }
     }

@@ -7,6 +7,7 @@ use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, PartitionId, TopicId};
 use super::harness::*;
 use crate::controller::*;
 use crate::image::{ConfigEntity, ConfigKind};
+use crate::limits;
 use crate::nodes;
 use crate::tree::Path;
 
@@ -275,6 +276,11 @@ fn configurations_are_merged_replaced_and_refused() {
     let broker = |name: &str| ConfigEntity { kind: ConfigKind::Brokers, name: name.to_owned() };
     assert_eq!(alter(broker(""), &[("log.cleaner.threads", Some("2"))], false), None);
     assert_eq!(alter(broker("x"), &[], false).map(|(error, _)| error), Some(ErrorCode::InvalidRequest));
+    let group = |bytes: usize| ConfigEntity::group(&"g".repeat(bytes));
+    let session = [("consumer.session.timeout.ms", Some("45000"))];
+    assert_eq!(alter(group(limits::MAX_ENTITY_NAME_BYTES), &session, false), None, "the longest name");
+    let longer = alter(group(limits::MAX_ENTITY_NAME_BYTES + 1), &session, false);
+    assert_eq!(longer.map(|(error, _)| error), Some(ErrorCode::InvalidRequest));
     assert_eq!(
         alter(broker("1"), &[("min.insync.replicas", Some("0"))], false).map(|(error, _)| error),
         Some(ErrorCode::InvalidConfig)
@@ -300,6 +306,22 @@ fn configurations_are_merged_replaced_and_refused() {
     }];
     cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
     assert_eq!(cluster.image.topic_overrides("t"), overrides(&[("segment.ms", "9")]));
+}
+
+/// A broker's static values are not known to the quorum: only a list with a default of Kafka's starts from one.
+#[test]
+fn lists_of_brokers_grow_from_kafkas_default_or_from_nothing() {
+    let mut cluster = Cluster::of(1);
+    let (all, one) = (ConfigEntity::default_broker(), ConfigEntity::broker(BrokerId(1)));
+    for (entity, name, added, expected) in
+        [(all, "log.cleanup.policy", "compact", "delete,compact"), (one, "cordoned.log.dirs", "/a", "/a")]
+    {
+        let changes = vec![(name.to_owned(), ConfigOp::Append(added.to_owned()))];
+        let entities = vec![AlterConfig { entity: entity.clone(), changes, replace_all: false }];
+        cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
+        let set = cluster.image.config(&entity).and_then(|set| set.entries.get(name).cloned());
+        assert_eq!(set.as_deref(), Some(expected), "{name}");
+    }
 }
 
 #[test]

@@ -374,6 +374,27 @@ fn a_shutdown_waits_for_a_replica_that_may_catch_up_and_hands_over_as_it_joins()
     assert_eq!(cluster.state("alone", 0).leader, BrokerId(1));
 }
 
+/// Raft lost what was proposed for a shutdown: the work that is left is done without another request.
+#[test]
+fn a_shutdown_goes_on_after_a_lost_proposal() {
+    let mut cluster = Cluster::of(2);
+    cluster.create("t", &[&[1, 2], &[1, 2]], &[]);
+    let (epoch, incarnation) = (cluster.brokers[&1].epoch, cluster.brokers[&1].incarnation);
+    let id = cluster.send(Request::ControlledShutdown(ControlledShutdown { broker: BrokerId(1), epoch, incarnation }));
+    // The mark of the broker is committed, the moves are not.
+    cluster.commit_one();
+    let lost: Vec<_> = cluster.proposals.drain(..).collect();
+    assert!(!lost.is_empty());
+    for (entry, _) in lost {
+        cluster.step(Input::Dropped { entry });
+    }
+    cluster.commit_all();
+    assert_eq!([0, 1].map(|partition| cluster.state("t", partition).leader), [BrokerId(2); 2]);
+    cluster.beat(2);
+    let Some(Answer::ControlledShutdown(progress)) = cluster.answers.remove(&id) else { panic!("no answer") };
+    assert!(progress.done && progress.remaining_leaderships == 0, "{progress:?}");
+}
+
 /// Fault G2: ids and epochs are public; and a broker that does not go after all counts again.
 #[test]
 fn a_shutdown_is_asked_for_by_the_broker_itself_and_ends_where_it_stays() {

@@ -53,7 +53,8 @@ pub struct CoordinatorConfig {
     pub zookeeper_protocol: bool,
     /// Connections of ZooKeeper's clients from one address; none: bounded only together.
     pub client_connections_max: Option<usize>,
-    /// ZooKeeper's: sessions of its clients last from 2 to 20 ticks; bound catch-up (`init`) and lag (`sync`), never the election clock.
+    /// ZooKeeper's. Sessions of its clients last from 2 to 20 ticks; `init` bounds catch-up, `sync` bounds lag. None of
+    /// them changes the election clock.
     pub tick_time: Duration,
     pub init_timeout: Duration,
     pub sync_timeout: Duration,

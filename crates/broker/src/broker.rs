@@ -24,6 +24,7 @@ use crate::replica_manager::ReplicaManager;
 use crate::request::ResponseBudget;
 use crate::request::budget::RESPONSE_BYTES_MAX;
 use crate::telemetry::Telemetry;
+use crate::transaction_verifier::TransactionVerifier;
 
 /// Shared by everything that serves clients. Complete only once the broker has registered: no connection is accepted before.
 pub struct Broker {
@@ -42,6 +43,7 @@ pub struct Broker {
     pub telemetry: Arc<Telemetry>,
     pub auto_creation: AutoCreation,
     pub offsets_topic: OffsetsTopic,
+    pub transaction_verifier: Arc<dyn TransactionVerifier>,
 }
 
 impl Broker {

@@ -86,6 +86,7 @@ fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut)
         Api::UpdateFeatures => handlers::update_features::handle,
         Api::DescribeProducers => handlers::describe_producers::handle,
         Api::DescribeQuorum => handlers::describe_quorum::handle,
+        Api::WriteTxnMarkers => handlers::write_txn_markers::handle,
         Api::UnregisterBroker => handlers::unregister_broker::handle,
     };
     handle(broker, context, header, frame)

@@ -19,6 +19,7 @@ pub mod producer_ids;
 pub mod request;
 pub mod signals;
 pub mod telemetry;
+pub mod transaction_verifier;
 pub mod watch;
 
 #[cfg(test)]

@@ -53,6 +53,7 @@ pub struct BrokerConfig {
     pub log_retention_check_interval: Duration,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration: Duration,
+    pub transaction_partition_verification_enable: bool,
     pub log_cleaner: CleanerConfig,
 
     pub auto_create_topics_enable: bool,
@@ -201,6 +202,7 @@ impl BrokerConfig {
                 .duration_ms("log.flush.start.offset.checkpoint.interval.ms", 0)?,
             log_retention_check_interval: reader.duration_ms("log.retention.check.interval.ms", 1)?,
             producer_id_expiration: reader.duration_ms("producer.id.expiration.ms", 1)?,
+            transaction_partition_verification_enable: reader.boolean("transaction.partition.verification.enable")?,
             log_cleaner: CleanerConfig::read(&reader)?,
 
             auto_create_topics_enable: reader.boolean("auto.create.topics.enable")?,

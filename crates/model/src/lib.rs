@@ -11,6 +11,7 @@ pub mod isr_member;
 pub mod offset;
 pub mod secret;
 pub mod time;
+pub mod transaction;
 
 pub use deferred::Deferred;
 pub use epoch::{BrokerEpoch, ControllerEpoch, LeaderEpoch, PartitionEpoch, ProducerEpoch, Revision};
@@ -23,3 +24,4 @@ pub use isr_member::IsrMember;
 pub use offset::Offset;
 pub use secret::ClusterSecret;
 pub use time::{MonotonicMs, TimestampMs};
+pub use transaction::TransactionResult;

@@ -2,8 +2,9 @@
 //!
 //! Invariants:
 //! - Requests are handled in the order of their arrival, each before the next is looked at: an append is done when
-//!   [`Service::handle`] returns. Answers leave in the same order; later requests are read while earlier answers wait,
-//!   except where an earlier write is not done: a request sees what its own connection wrote before.
+//!   [`Service::handle`] returns, or when a request that is [held](Answer::Held) has been carried out. Answers leave in
+//!   the same order; later requests are read while earlier answers wait, except where an earlier write is not done: a
+//!   request sees what its own connection wrote before.
 //! - What one connection can hold is bounded: requests without an answer by [`PENDING_MAX`], responses in memory by
 //!   [`RESPONSE_BYTES_MAX`], a frame under way by what has arrived of it and by the broker's budget. At a bound the task stops reading, nothing is dropped.
 //! - Before the gate has opened (the broker has registered) only what [`Service::handle_early`] takes is answered;
@@ -170,6 +171,13 @@ struct Pending {
     outcome: Outcome,
 }
 
+/// A request that has to be carried out before the next one is handled.
+struct HeldRequest {
+    api: Option<Api>,
+    arrived: Instant,
+    future: Pin<Box<dyn Future<Output = Answer> + Send>>,
+}
+
 pub struct Connection<S: Service> {
     stream: TcpStream,
     context: RequestContext,
@@ -182,6 +190,7 @@ pub struct Connection<S: Service> {
     gate_wait: Wait<()>,
     /// A frame that came before the gate opened, or that waits for earlier writes of this connection.
     held: Option<BytesMut>,
+    held_request: Option<HeldRequest>,
     pending: VecDeque<Pending>,
     /// Memory of the ready responses in `pending`.
     pending_bytes: usize,
@@ -209,6 +218,7 @@ impl<S: Service> Connection<S> {
             permit_wait: None,
             gate_wait: None,
             held: None,
+            held_request: None,
             pending: VecDeque::new(),
             pending_bytes: 0,
             writer: ResponseWriter::default(),
@@ -231,6 +241,9 @@ impl<S: Service> Connection<S> {
 
     fn poll_drive(&mut self, context: &mut Context<'_>) -> Poll<End> {
         loop {
+            if let Err(end) = self.poll_held_request(context) {
+                return Poll::Ready(end);
+            }
             self.resolve(context);
             let flushed = match self.writer.poll_flush(&self.stream, context) {
                 Poll::Ready(Ok(())) => true,
@@ -242,7 +255,7 @@ impl<S: Service> Connection<S> {
                 self.active = true;
                 self.shared.metrics.bytes_sent.add(sent);
             }
-            let answered = flushed && self.pending.is_empty();
+            let answered = flushed && self.pending.is_empty() && self.held_request.is_none();
             if answered && self.close_after_write {
                 return Poll::Ready(End::Closed);
             }
@@ -297,6 +310,7 @@ impl<S: Service> Connection<S> {
 
     fn may_read(&self) -> bool {
         !self.close_after_write
+            && self.held_request.is_none()
             && self.pending.len() < PENDING_MAX
             && self.writer.memory_bytes() + self.pending_bytes < RESPONSE_BYTES_MAX
     }
@@ -410,12 +424,33 @@ impl<S: Service> Connection<S> {
                 }
             },
         };
+        self.take_answer(api, arrived, answer)
+    }
+
+    /// Carries out the request that holds up the others, if that is possible by now.
+    fn poll_held_request(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+        while let Some(held) = &mut self.held_request {
+            let Poll::Ready(answer) = held.future.as_mut().poll(context) else { return Ok(()) };
+            let (api, arrived) = (held.api, held.arrived);
+            self.held_request = None;
+            self.shared.pending.fetch_sub(1, Ordering::AcqRel);
+            self.take_answer(api, arrived, answer)?;
+        }
+        Ok(())
+    }
+
+    fn take_answer(&mut self, api: Option<Api>, arrived: Instant, answer: Answer) -> Result<(), End> {
         let outcome = match answer {
             Answer::Ready(response) => {
                 self.pending_bytes += response.memory_bytes();
                 Outcome::Ready(response)
             }
             Answer::Later(future) => Outcome::Waiting(future),
+            Answer::Held(future) => {
+                self.shared.pending.fetch_add(1, Ordering::AcqRel);
+                self.held_request = Some(HeldRequest { api, arrived, future });
+                return Ok(());
+            }
             Answer::None => return Ok(()),
             Answer::Close(reason) => return Err(End::Refused(reason)),
         };
@@ -437,7 +472,8 @@ impl<S: Service> Connection<S> {
                 }
                 self.arrived_at_check = arrived;
             }
-            let quiet = !self.active && self.pending.is_empty() && self.held.is_none();
+            let is_idle = self.pending.is_empty() && self.held.is_none() && self.held_request.is_none();
+            let quiet = !self.active && is_idle;
             self.active = false;
             self.silent_checks = if quiet { self.silent_checks.saturating_add(1) } else { 0 };
             if self.shared.idle_timeout.is_some_and(|timeout| CHECK_INTERVAL * self.silent_checks >= timeout) {
@@ -450,7 +486,8 @@ impl<S: Service> Connection<S> {
 
 impl<S: Service> Drop for Connection<S> {
     fn drop(&mut self) {
-        let waiting = i64::try_from(self.pending.len()).unwrap_or(i64::MAX);
+        let waiting = self.pending.len() + usize::from(self.held_request.is_some());
+        let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
         self.shared.pending.fetch_sub(waiting, Ordering::AcqRel);
     }
 }

@@ -24,6 +24,10 @@ pub enum Answer {
     /// requests meanwhile; responses leave in the order of their requests. The future runs in the connection's task, and is
     /// dropped when the connection ends: it must not be what makes the change happen.
     Later(Pin<Box<dyn Future<Output = Response> + Send>>),
+    /// The request has not been carried out yet: the connection handles no further request before it has. Used where
+    /// the order of appends matters. The future gives the answer that handling the request gives; it is dropped when
+    /// the connection ends.
+    Held(Pin<Box<dyn Future<Output = Answer> + Send>>),
     /// The protocol has no answer here (Produce with acks=0).
     None,
     /// The connection cannot go on; says why, for one line in the log.
@@ -62,6 +66,7 @@ impl fmt::Debug for Answer {
         match self {
             Self::Ready(response) => f.debug_tuple("Ready").field(&response.size_bytes()).finish(),
             Self::Later(_) => f.write_str("Later"),
+            Self::Held(_) => f.write_str("Held"),
             Self::None => f.write_str("None"),
             Self::Close(reason) => f.debug_tuple("Close").field(reason).finish(),
         }

@@ -110,6 +110,9 @@ fn append<E: Env>(
         follower.log_start_moved(local_log(log));
     }
     effects.high_watermark = follower.appended(local_log(log), answer);
+    if let Some(high_watermark) = effects.high_watermark {
+        log.high_watermark_moved(high_watermark);
+    }
     effects.step = follower.next_step();
     effects
 }

@@ -4,14 +4,26 @@
 use std::io;
 
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs};
-use ottla_protocol::record_batch::BatchHeader;
+use ottla_protocol::record_batch::{BatchHeader, TimestampType};
 use ottla_replication::leader::ISR_RETRY_BACKOFF;
-use ottla_replication::{Brokers, Divergence, EpochEnd, FollowerFetch, IsrOutcome, Leader};
-use ottla_storage::{DiskFault, Env, Log, LogSlice, Read, TimeSearch, TimestampOffset};
+use ottla_replication::{
+    AppendTerms, Brokers, Divergence, EndMarker, EpochEnd, FollowerFetch, IsrOutcome, Leader, VerificationGuard,
+    VerificationRequest,
+};
+use ottla_storage::{AbortedSearch, DiskFault, Env, Log, LogSlice, Read, TimeSearch, TimestampOffset};
 
 use crate::ack_waiters::Ack;
 use crate::effects::Effects;
-use crate::replica::{LogState, Replica, Role, disk_fault};
+use crate::replica::{LogState, Replica, Role, disk_fault, last_stable};
+
+/// Batches to append.
+pub struct Append<'a> {
+    pub records: &'a mut [u8],
+    /// The header of the only batch, if it is known.
+    pub header: Option<BatchHeader>,
+    pub acks_all: bool,
+    pub terms: AppendTerms<'a>,
+}
 
 /// Records that are in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +99,9 @@ pub struct Fetched<E: Env> {
     pub upper: Offset,
     /// None if there are no records to read.
     pub records: Option<Read<E>>,
+    /// For a reader of committed records: finds the aborted transactions of the records once these have been read. None
+    /// if there are none.
+    pub aborted: Option<AbortedSearch<E>>,
 }
 
 /// Why a fetch is not served.
@@ -125,6 +140,16 @@ pub enum OffsetQuery {
     At(TimestampMs),
 }
 
+/// How far the one who asks for an offset may see.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Visible {
+    /// A follower.
+    LogEnd,
+    HighWatermark,
+    /// A reader of committed records.
+    LastStable,
+}
+
 /// The result of ListOffsets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FoundOffset {
@@ -150,7 +175,7 @@ pub enum OffsetLookup<E: Env> {
 pub struct OffsetSearch<E: Env> {
     search: TimeSearch<E>,
     leader_epoch: LeaderEpoch,
-    sees_log_end: bool,
+    visible: Visible,
 }
 
 impl<E: Env> OffsetSearch<E> {
@@ -184,27 +209,58 @@ impl<E: Env, A: Ack> Replica<E, A> {
         if leader.leader_epoch() == epoch { Ok((leader, log)) } else { Err(ErrorCode::NotLeaderOrFollower) }
     }
 
-    /// Appends valid batches: assigns offsets in place and writes these bytes. `header` is the header of the only
-    /// batch, if it is known. Waits for the disk if the topic requires a sync of every batch.
+    /// Appends valid batches: assigns offsets in place and writes these bytes. Waits for the disk if the topic requires
+    /// a sync of every batch.
     ///
     /// # Errors
     /// Nothing is acknowledged. [`AppendError`] describes the state of the log.
     pub fn append(
         &mut self,
-        records: &mut [u8],
-        header: Option<BatchHeader>,
-        acks_all: bool,
+        append: Append<'_>,
+        now: MonotonicMs,
+        wall: TimestampMs,
+        brokers: &impl Brokers,
+    ) -> Result<(Appended, Effects<A>), AppendError> {
+        let Append { records, header, acks_all, terms } = append;
+        let (leader, log) = self.leading_mut()?;
+        leader.check_append(acks_all)?;
+        let epoch = leader.leader_epoch();
+        let written = match header {
+            Some(header) => log.append_batch_as_leader(records, header, epoch, &terms, wall)?,
+            None => log.append_on_terms(records, epoch, &terms, wall)?,
+        };
+        self.written(&written, now, brokers)
+    }
+
+    /// Appends the marker that ends a producer's transaction, as with acks=all. The caller answers the coordinator when
+    /// the high watermark has passed it. `transaction_version` is that of the transaction: see
+    /// [`ottla_replication::ProducerStates::check_marker`].
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn append_marker(
+        &mut self,
+        marker: &EndMarker,
+        transaction_version: i8,
+        timestamp_type: TimestampType,
         now: MonotonicMs,
         wall: TimestampMs,
         brokers: &impl Brokers,
     ) -> Result<(Appended, Effects<A>), AppendError> {
         let (leader, log) = self.leading_mut()?;
-        leader.check_append(acks_all)?;
-        let epoch = leader.leader_epoch();
-        let written = match header {
-            Some(header) => log.append_batch_as_leader(records, header, epoch, wall)?,
-            None => log.append_as_leader(records, epoch, wall)?,
-        };
+        leader.check_append(true)?;
+        let written = log.append_marker(marker, transaction_version, leader.leader_epoch(), timestamp_type, wall)?;
+        self.written(&written, now, brokers)
+    }
+
+    /// The log has the records of an append.
+    fn written(
+        &mut self,
+        written: &ottla_storage::Appended,
+        now: MonotonicMs,
+        brokers: &impl Brokers,
+    ) -> Result<(Appended, Effects<A>), AppendError> {
+        let (leader, log) = self.leading_mut()?;
         let mut effects = Effects::default();
         // With flush.messages or flush.ms a batch must be on the disk before it is readable.
         if log.flush_due(now)
@@ -229,6 +285,21 @@ impl<E: Env, A: Ack> Replica<E, A> {
             self.absorb(now, led, brokers, &mut effects);
         }
         Ok((appended, effects))
+    }
+
+    /// Whether the transaction coordinator must be asked before a transactional batch is appended (KIP-890): none if
+    /// its transaction is open in this log. Otherwise the append brings the guard along, after the coordinator has
+    /// confirmed the transaction.
+    ///
+    /// # Errors
+    /// This replica does not lead, or the producer's epoch is fenced.
+    pub fn begin_verification(
+        &mut self,
+        request: &VerificationRequest,
+        wall: TimestampMs,
+    ) -> Result<Option<VerificationGuard>, ErrorCode> {
+        let (_, log) = self.leading_mut()?;
+        log.begin_verification(request, wall).map_err(|refused| refused.error_code())
     }
 
     /// Whether everything below `next_offset` is replicated. If not, the answer that `ack` makes waits for it: a retry
@@ -306,8 +377,10 @@ impl<E: Env, A: Ack> Replica<E, A> {
     /// Reads for a fetch that has passed its checks.
     fn read(&self, fetch: &Fetch, diverging: Option<EpochEnd>) -> Result<Fetched<E>, ReadError> {
         let (leader, log) = self.leading()?;
+        let last_stable = last_stable(log, leader.high_watermark(), self.rules);
+        let reads_committed = matches!(fetch.reader, Reader::Consumer { read_committed: true });
         let upper = match fetch.reader {
-            Reader::Consumer { read_committed: true } => leader.last_stable_offset(),
+            Reader::Consumer { read_committed: true } => last_stable,
             Reader::Consumer { read_committed: false } => leader.high_watermark(),
             Reader::Replica { .. } => log.log_end_offset(),
         };
@@ -316,14 +389,19 @@ impl<E: Env, A: Ack> Replica<E, A> {
         } else {
             None
         };
+        let aborted = match records {
+            Some(_) if reads_committed => log.aborted_search(fetch.offset, upper),
+            _ => None,
+        };
         Ok(Fetched {
             leader_epoch: leader.leader_epoch(),
             high_watermark: leader.high_watermark(),
-            last_stable: leader.last_stable_offset(),
+            last_stable,
             log_start: log.log_start_offset(),
             diverging,
             upper,
             records,
+            aborted,
         })
     }
 
@@ -340,21 +418,21 @@ impl<E: Env, A: Ack> Replica<E, A> {
         Ok(log.read(from, max_bytes, upper, min_one)?)
     }
 
-    /// ListOffsets. `sees_log_end`: the request comes from a follower, which is not bounded by the high watermark.
+    /// ListOffsets.
     pub fn find_offset(
         &self,
         query: OffsetQuery,
         leader_epoch: LeaderEpoch,
-        sees_log_end: bool,
+        visible: Visible,
     ) -> Result<OffsetLookup<E>, ErrorCode> {
         let (leader, log) = self.leading()?;
         leader.check_leader_epoch(leader_epoch).map_err(|refused| refused.error_code())?;
         let search = match query {
             OffsetQuery::Latest => {
-                check_settled(leader, sees_log_end)?;
+                check_settled(leader, visible)?;
                 return Ok(OffsetLookup::Found(FoundOffset {
                     timestamp: TimestampMs::NONE,
-                    offset: readable_end(leader, log, sees_log_end),
+                    offset: self.visible_end(leader, log, visible),
                     leader_epoch: leader.leader_epoch(),
                 }));
             }
@@ -366,7 +444,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
             OffsetQuery::MaxTimestamp => log.max_time_search(),
             OffsetQuery::At(timestamp) => log.time_search(timestamp),
         };
-        Ok(OffsetLookup::Search(OffsetSearch { search, leader_epoch: leader.leader_epoch(), sees_log_end }))
+        Ok(OffsetLookup::Search(OffsetSearch { search, leader_epoch: leader.leader_epoch(), visible }))
     }
 
     /// Converts the result of a search by time; only valid for the leader that began it.
@@ -383,16 +461,24 @@ impl<E: Env, A: Ack> Replica<E, A> {
             }
             found => found?,
         };
-        match found.filter(|found| found.offset < readable_end(leader, log, search.sees_log_end)) {
+        match found.filter(|found| found.offset < self.visible_end(leader, log, search.visible)) {
             Some(found) => Ok(FoundOffset {
                 timestamp: found.timestamp,
                 offset: found.offset,
                 leader_epoch: log.epoch_history().epoch_for_offset(found.offset).unwrap_or(LeaderEpoch::NONE),
             }),
             None => {
-                check_settled(leader, search.sees_log_end)?;
+                check_settled(leader, search.visible)?;
                 Ok(FoundOffset::NONE)
             }
+        }
+    }
+
+    fn visible_end(&self, leader: &Leader, log: &Log<E>, visible: Visible) -> Offset {
+        match visible {
+            Visible::LogEnd => log.log_end_offset(),
+            Visible::HighWatermark => leader.high_watermark(),
+            Visible::LastStable => last_stable(log, leader.high_watermark(), self.rules),
         }
     }
 
@@ -448,11 +534,11 @@ impl Fetch {
     }
 }
 
-fn readable_end<E: Env>(leader: &Leader, log: &Log<E>, sees_log_end: bool) -> Offset {
-    if sees_log_end { log.log_end_offset() } else { leader.last_stable_offset() }
-}
-
 /// A new leader's high watermark may be below the one that its predecessor returned: "latest" must not go back.
-fn check_settled(leader: &Leader, sees_log_end: bool) -> Result<(), ErrorCode> {
-    if sees_log_end || leader.are_offsets_available() { Ok(()) } else { Err(ErrorCode::OffsetNotAvailable) }
+fn check_settled(leader: &Leader, visible: Visible) -> Result<(), ErrorCode> {
+    if visible == Visible::LogEnd || leader.are_offsets_available() {
+        Ok(())
+    } else {
+        Err(ErrorCode::OffsetNotAvailable)
+    }
 }

@@ -31,7 +31,8 @@ pub use ack_waiters::{Ack, AckWaiters};
 pub use effects::{Effects, FollowerEffects, Truncated};
 pub use hosting::{AbsentLog, FoundLog, Hosting, choose_log, host};
 pub use leading::{
-    AppendError, Appended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, OffsetSearch, ReadError, Reader,
+    Append, AppendError, Appended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, OffsetSearch, ReadError,
+    Reader, Visible,
 };
 pub use placement::{
     BrokerNews, DirectoryUse, Found, Local, Place, Placement, Replicas, adopt, directory_for_new_log, eligible_epoch,

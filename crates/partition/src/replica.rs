@@ -72,6 +72,11 @@ pub(crate) fn local_log<E: Env>(log: &Log<E>) -> LocalLog {
     }
 }
 
+/// The offset up to which everything is replicated and decided.
+pub(crate) fn last_stable<E: Env>(log: &Log<E>, high_watermark: Offset, rules: BrokenRules) -> Offset {
+    if rules.open_transactions_are_stable { high_watermark } else { log.last_stable_offset(high_watermark) }
+}
+
 /// The meaning of an error for the log directory. An offline log is offline because of an earlier error.
 pub(crate) fn disk_fault<E: Env>(log: &Log<E>, cause: Option<&io::Error>) -> DiskFault {
     DiskFault::of(cause.filter(|_| !log.is_offline()))
@@ -137,6 +142,11 @@ impl<E: Env, A: Ack> Replica<E, A> {
         }
     }
 
+    /// Up to here a reader of committed records may read, and the cleaner may clean. None without an open log.
+    pub fn last_stable_offset(&self) -> Option<Offset> {
+        self.log().map(|log| last_stable(log, self.high_watermark(), self.rules))
+    }
+
     /// The meaning of an error of this replica's disk.
     pub fn disk_fault(&self, cause: Option<&io::Error>) -> DiskFault {
         match &self.log {
@@ -150,7 +160,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
     /// The log is open: the role that the tree named meanwhile begins.
     pub fn log_opened(
         &mut self,
-        log: Box<Log<E>>,
+        mut log: Box<Log<E>>,
         now: MonotonicMs,
         wall: TimestampMs,
         config: &ReplicaConfig,
@@ -158,6 +168,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
     ) -> Effects<A> {
         let high_watermark = self.idle_high_watermark.max(log.log_start_offset()).min(log.log_end_offset());
         self.idle_high_watermark = high_watermark;
+        log.high_watermark_moved(high_watermark);
         self.log = LogState::Open(log);
         let mut effects = match self.assigned.clone() {
             Some(assigned) => self.take_role(&assigned, now, wall, config, brokers),
@@ -372,6 +383,9 @@ impl<E: Env, A: Ack> Replica<E, A> {
     }
 
     fn leaders_high_watermark_moved(&mut self, high_watermark: Offset, effects: &mut Effects<A>) {
+        if let LogState::Open(log) = &mut self.log {
+            log.high_watermark_moved(high_watermark);
+        }
         effects.high_watermark = Some(high_watermark);
         effects.acknowledge(self.produces.complete_up_to(high_watermark));
     }

@@ -18,4 +18,6 @@ pub struct BrokenRules {
     /// Broken: a replica that has lost its log with a replaced directory begins an empty one and says nothing (fault
     /// A3).
     pub lost_log_starts_over: bool,
+    /// Broken: a reader of committed records reads up to the high watermark, whatever transactions are open.
+    pub open_transactions_are_stable: bool,
 }

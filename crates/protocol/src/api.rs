@@ -29,6 +29,7 @@ pub enum Api {
     DeleteRecords = 21,
     InitProducerId = 22,
     OffsetForLeaderEpoch = 23,
+    WriteTxnMarkers = 27,
     DescribeAcls = 29,
     CreateAcls = 30,
     DeleteAcls = 31,
@@ -126,6 +127,7 @@ impl Api {
         Self::DeleteRecords,
         Self::InitProducerId,
         Self::OffsetForLeaderEpoch,
+        Self::WriteTxnMarkers,
         Self::DescribeAcls,
         Self::CreateAcls,
         Self::DeleteAcls,
@@ -175,6 +177,7 @@ impl Api {
             Self::DeleteTopics => spec("DeleteTopics", (1, 6), 4, 4 * MIB),
             Self::DeleteRecords => spec("DeleteRecords", (0, 2), 2, 4 * MIB),
             Self::InitProducerId => spec("InitProducerId", (0, 5), 2, 64 * KIB),
+            Self::WriteTxnMarkers => spec("WriteTxnMarkers", (1, 2), 1, 16 * MIB),
             Self::OffsetForLeaderEpoch => spec("OffsetForLeaderEpoch", (2, 4), 4, 8 * MIB),
             Self::DescribeConfigs => spec("DescribeConfigs", (1, 4), 4, 4 * MIB),
             Self::AlterConfigs => spec("AlterConfigs", (0, 2), 2, 4 * MIB),
@@ -247,11 +250,13 @@ impl Api {
     }
 
     /// The version of the schema that the codec knows for a served version: ListOffsets 11 added a special timestamp
-    /// and no field (KIP-1023); DescribeLogDirs 5 added a field to the response, see [`crate::messages`].
+    /// and no field (KIP-1023); DescribeLogDirs 5 added a field to the response, see [`crate::messages`]; WriteTxnMarkers
+    /// has a parser of its own.
     pub fn schema_version(self, version: i16) -> i16 {
         match self {
             Self::ListOffsets => version.min(10),
             Self::DescribeLogDirs => version.min(4),
+            Self::WriteTxnMarkers => 1,
             _ => version,
         }
     }

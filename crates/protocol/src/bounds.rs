@@ -3,8 +3,8 @@
 //! `kafka_protocol` passes array lengths from the wire to `Vec::with_capacity`: four bytes can request 144 GiB. So each
 //! body is first walked here by a description of its schema, without allocating: every array must fit into the
 //! remaining bytes, all arrays together must be below [`ELEMENTS_MAX`], all tagged fields below
-//! [`TAGGED_FIELDS_TOTAL_MAX`]. Decoding a body that passes adds less than 64 MiB. Produce, Fetch, OffsetCommit and
-//! OffsetFetch have their own parsers ([`crate::messages`]) with the same bounds.
+//! [`TAGGED_FIELDS_TOTAL_MAX`]. Decoding a body that passes adds less than 64 MiB. Produce, Fetch, OffsetCommit,
+//! OffsetFetch and WriteTxnMarkers have their own parsers ([`crate::messages`]) with the same bounds.
 
 use std::ops::Range;
 
@@ -63,7 +63,7 @@ const fn since(version: i16) -> Since {
 fn schema(api: Api) -> Option<&'static [Field]> {
     use Field::{Bytes, Fixed, NullableText, Numbers, OptionalStruct, Structs, Text, Texts};
     Some(match api {
-        Api::Produce | Api::Fetch | Api::OffsetCommit | Api::OffsetFetch => return None,
+        Api::Produce | Api::Fetch | Api::OffsetCommit | Api::OffsetFetch | Api::WriteTxnMarkers => return None,
         Api::ListOffsets => {
             const {
                 &[

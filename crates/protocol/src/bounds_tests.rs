@@ -10,7 +10,9 @@ use crate::bounds::{self, BoundsError, ELEMENTS_MAX};
 use crate::wire::WireError;
 
 fn codec_apis() -> impl Iterator<Item = (Api, i16)> {
-    let own = |api: &Api| matches!(api, Api::Produce | Api::Fetch | Api::OffsetCommit | Api::OffsetFetch);
+    let own = |api: &Api| {
+        matches!(api, Api::Produce | Api::Fetch | Api::OffsetCommit | Api::OffsetFetch | Api::WriteTxnMarkers)
+    };
     let apis = Api::ALL.iter().copied().filter(move |api| !own(api));
     apis.flat_map(|api| (api.served().min..=api.served().max).map(move |version| (api, version)))
 }

@@ -95,6 +95,11 @@ impl TopicSettings {
         self.limits.max_message_bytes
     }
 
+    /// `message.timestamp.type`.
+    pub fn timestamp_type(&self) -> TimestampType {
+        self.limits.timestamp_type
+    }
+
     /// What a batch is held to now.
     pub fn limits(&self, produce_version: i16, now: TimestampMs) -> Limits {
         Limits { produce_version, now, ..self.limits }

@@ -577,11 +577,6 @@ impl Leader {
         alive.map(|follower| follower.log_start).fold(self.log_start, Offset::min)
     }
 
-    /// The offset below which no transaction is undecided: the HW, while there are no transactions.
-    pub fn last_stable_offset(&self) -> Offset {
-        self.high_watermark.get()
-    }
-
     pub fn log_end(&self) -> Offset {
         self.log_end
     }

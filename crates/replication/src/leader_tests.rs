@@ -483,7 +483,7 @@ fn offsets_are_available_once_the_hw_reaches_the_epoch() {
     assert!(!story.leader.are_offsets_available());
     let _ = story.fetch(2, 2, 100);
     assert!(story.leader.are_offsets_available());
-    assert_eq!(story.leader.last_stable_offset(), Offset(100));
+    assert_eq!(story.leader.high_watermark(), Offset(100));
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub use follower::{FetchAnswer, FetchPosition, Follower, LocalLog};
 pub use isr::{Isr, IsrMember};
 pub use leader::{Brokers, FollowerFetch, Leader, LeaderConfig, PartitionView, ReplicaProgress};
 pub use producer_state::{
-    BatchOrigin, CachedBatch, ProducerBatch, ProducerCheck, ProducerError, ProducerSnapshot, ProducerStates,
-    TransactionMarker,
+    AppendTerms, BatchOrigin, CachedBatch, CompletedTransaction, EndMarker, ProducerBatch, ProducerCheck,
+    ProducerError, ProducerSnapshot, ProducerStates, TransactionMarker, VerificationGuard, VerificationRequest,
 };
 pub use rules::Rules;

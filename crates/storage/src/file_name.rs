@@ -7,7 +7,7 @@ use ottla_model::Offset;
 pub const LOG: &str = "log";
 pub const OFFSET_INDEX: &str = "index";
 pub const TIME_INDEX: &str = "timeindex";
-/// Aborted transactions. Not written yet; removed with its segment.
+/// Aborted transactions; only where there are any.
 pub const TRANSACTION_INDEX: &str = "txnindex";
 pub const PRODUCER_SNAPSHOT: &str = "snapshot";
 /// The files that make up a segment, in the order in which a swap renames them.

@@ -1,4 +1,4 @@
-//! The common part of offset index and time index: a file of fixed-size entries in ascending order.
+//! The common part of the indexes of a segment: a file of fixed-size entries in ascending order.
 //!
 //! The newest entries wait in memory and are written out in batches, so that an append costs no system call for its
 //! index and an empty partition no disk. The file holds the rest; a look-up reads it block by block, without a mapping.
@@ -56,6 +56,16 @@ impl<T: Entry> IndexFile<T> {
 
     pub fn size_bytes(&self) -> u64 {
         u64::from(self.len()) * T::BYTES as u64
+    }
+
+    /// The number of entries in the file.
+    pub fn written(&self) -> u32 {
+        self.written
+    }
+
+    /// The entries that are not in the file yet.
+    pub fn waiting(&self) -> &[T] {
+        &self.waiting
     }
 
     pub fn push(&mut self, entry: T) {
@@ -140,6 +150,17 @@ impl<T: Entry> IndexFile<T> {
         Ok(found)
     }
 
+    /// The entries from number `first` on: a block of those in the file, or the waiting ones. Empty at the end.
+    pub fn block(&self, file: &impl File, first: u32) -> io::Result<Vec<T>> {
+        match self.written.checked_sub(first) {
+            Some(left) if left > 0 => read_many(file, first, left.min(BLOCK_ENTRIES), Waits::Yes),
+            _ => {
+                let from = usize::try_from(first - self.written).unwrap_or(usize::MAX);
+                Ok(self.waiting.get(from..).unwrap_or_default().to_vec())
+            }
+        }
+    }
+
     /// Appends the waiting entries to the file.
     pub fn write_out(&mut self, env: &impl Env, path: &Path) -> io::Result<()> {
         if self.waiting.is_empty() {
@@ -175,7 +196,7 @@ fn position_of<T: Entry>(number: u32) -> u64 {
 
 fn read_one<T: Entry>(file: &impl File, number: u32, waits: Waits) -> io::Result<T> {
     // No entry is larger.
-    let mut bytes = [0; 16];
+    let mut bytes = [0; 34];
     let bytes = bytes.get_mut(..T::BYTES).unwrap_or_default();
     read_exact(file, bytes, position_of::<T>(number), waits)?;
     Ok(T::decode(bytes))

@@ -7,6 +7,7 @@
 //! operations that may wait for the disk.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod aborted_index;
 pub mod checkpoint;
 pub mod compaction;
 pub mod config;
@@ -28,6 +29,7 @@ mod segment;
 pub mod slice;
 mod time_index;
 
+pub use aborted_index::AbortedTransaction;
 pub use config::LogConfig;
 pub use directory::{CheckpointKind, DirectoryError, LogDirectory, PartitionDirectory};
 pub use env::{Env, Faults, FaultyEnv, File, MemoryEnv, RealEnv};
@@ -35,7 +37,7 @@ pub use error::{AppendError, DiskFault, Malformed, OpenError, ReadError, is_full
 pub use kept_offsets::{Checkpoints, Collected};
 pub use last_run::{LastRun, LeftBy, has_replaced};
 pub use log::{
-    Appended, ColdRead, DeletedFiles, FlushWork, Flushed, Log, OpenOptions, Opened, Read, RecoveryProgress, TimeSearch,
-    TimestampOffset,
+    AbortedSearch, Appended, ColdRead, DeletedFiles, FlushWork, Flushed, Log, OpenOptions, Opened, Read,
+    RecoveryProgress, TimeSearch, TimestampOffset,
 };
 pub use slice::LogSlice;

@@ -1,50 +1,39 @@
 //! Applies a batch in the log to the producer states.
 
-use bytes::{Buf, Bytes};
-use ottla_protocol::record_batch::{BatchHeader, Records};
-use ottla_replication::{ProducerStates, TransactionMarker};
+use ottla_model::TransactionResult;
+use ottla_protocol::record_batch::{BatchHeader, EndMarkerRecord};
+use ottla_replication::{EndMarker, ProducerStates, TransactionMarker};
 
+use crate::aborted_index::AbortedTransaction;
 use crate::log::producer_batch;
 
-/// The batch, whose bytes begin `bytes`, is in the log. Only control batches are looked into.
-pub(crate) fn apply(producers: &mut ProducerStates, header: &BatchHeader, bytes: &[u8]) {
+/// The batch, whose bytes begin `bytes`, is in the log. Returns the transaction that it aborts, if it has records: an
+/// entry of the index of the batch's segment. Only control batches are looked into.
+pub(crate) fn apply(producers: &mut ProducerStates, header: &BatchHeader, bytes: &[u8]) -> Option<AbortedTransaction> {
     if !header.is_control() {
         producers.apply(&producer_batch(header));
-        return;
-    }
-    match coordinator_epoch(header, bytes) {
-        Some(coordinator_epoch) if header.has_producer_id() => {
-            // Whether the transaction held records matters to the last stable offset, which is not kept yet.
-            producers.apply_marker(&TransactionMarker {
-                producer_id: header.producer_id,
-                producer_epoch: header.producer_epoch,
-                coordinator_epoch,
-                offset: header.base_offset,
-                timestamp: header.max_timestamp,
-            });
-        }
-        // Other control records (a leader change) say nothing of producers.
-        _ => producers.set_end_offset(header.next_offset()),
-    }
-    // A marker batch has one record, but its header has the last word on where the log ends.
-    producers.set_end_offset(header.next_offset());
-}
-
-/// A marker's value: version i16, coordinator epoch i32. Control batches are never compressed.
-fn coordinator_epoch(header: &BatchHeader, bytes: &[u8]) -> Option<i32> {
-    /// A control batch is under 100 bytes; nothing larger is unpacked for its sake.
-    const CONTROL_BATCH_MAX_BYTES: usize = 4096;
-    let batch = bytes.get(..header.size_bytes()).filter(|batch| batch.len() <= CONTROL_BATCH_MAX_BYTES)?;
-    let mut records = Records::new(&Bytes::copy_from_slice(batch), CONTROL_BATCH_MAX_BYTES as u64).ok()?;
-    let record = records.next()?.ok()?;
-    // The key: version i16, type i16, where 0 aborts and 1 commits.
-    let mut key = record.key?;
-    if key.remaining() < 4 || key.get_i16() < 0 || !matches!(key.get_i16(), 0 | 1) {
         return None;
     }
-    let mut value = record.value?;
-    (value.remaining() >= 6).then(|| {
-        value.advance(2);
-        value.get_i32()
+    // Other control records (a leader change) say nothing of producers; neither does a marker that compaction emptied.
+    let marker = EndMarkerRecord::parse(header, bytes).filter(|_| header.has_producer_id());
+    let completed = marker.and_then(|EndMarkerRecord { result, coordinator_epoch }| {
+        producers.apply_marker(&TransactionMarker {
+            end: EndMarker {
+                producer_id: header.producer_id,
+                producer_epoch: header.producer_epoch,
+                result,
+                coordinator_epoch,
+            },
+            offset: header.base_offset,
+            timestamp: header.max_timestamp,
+        })
+    });
+    // A marker batch has one record, but its header has the last word on where the log ends.
+    producers.set_end_offset(header.next_offset());
+    completed.filter(|completed| completed.result == TransactionResult::Abort).map(|completed| AbortedTransaction {
+        producer_id: completed.producer_id,
+        first_offset: completed.first_offset,
+        last_offset: completed.last_offset,
+        last_stable: completed.last_stable,
     })
 }

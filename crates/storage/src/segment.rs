@@ -1,4 +1,4 @@
-//! One segment of a log: the facts about its three files. The files themselves are opened when needed.
+//! One segment of a log: the facts about its files. The files themselves are opened when needed.
 //!
 //! Invariants: `size_bytes` is the size of the valid part of the log file; every index entry that this process wrote is
 //! of a batch within it. Entries that were read from a file are checked against their batches ([`lookup`]).
@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 use ottla_model::{Offset, TimestampMs};
 use ottla_protocol::record_batch::BatchHeader;
 
+use crate::aborted_index::AbortedIndex;
 use crate::config::LogConfig;
 use crate::env::{Env, File, OpenMode};
 use crate::file_name::{self, path_of};
@@ -76,6 +77,7 @@ pub(crate) struct Segment {
     pub size_bytes: u32,
     pub offset_index: OffsetIndex,
     pub time_index: TimeIndex,
+    pub aborted: AbortedIndex,
     /// Where every batch was seen by this process, the largest timestamp of them; otherwise `notes` may know it.
     largest_timestamp: Option<Option<LargestTimestamp>>,
     notes: Arc<Notes>,
@@ -93,6 +95,7 @@ impl Segment {
             size_bytes: 0,
             offset_index: OffsetIndex::empty(),
             time_index: TimeIndex::empty(),
+            aborted: AbortedIndex::empty(),
             largest_timestamp: Some(None),
             notes: Arc::default(),
             first_timestamp: None,
@@ -112,10 +115,11 @@ impl Segment {
         for kind in [file_name::OFFSET_INDEX, file_name::TIME_INDEX] {
             place.env.open(&place.path(base_offset, kind), OpenMode::Truncate)?;
         }
+        place.env.remove_file_if_there(&place.path(base_offset, file_name::TRANSACTION_INDEX))?;
         Ok((Self::new(base_offset, now), file))
     }
 
-    /// Empties both indexes, on disk too.
+    /// Empties the indexes of offsets and times, on disk too.
     pub fn reset_indexes<E: Env>(&mut self, place: Place<'_, E>) -> io::Result<()> {
         for kind in [file_name::OFFSET_INDEX, file_name::TIME_INDEX] {
             place.env.open(&place.path(self.base_offset, kind), OpenMode::Truncate)?;
@@ -188,7 +192,7 @@ impl Segment {
 
     /// Whether so many index entries wait in memory that they should be written to the file.
     pub fn has_many_entries(&self) -> bool {
-        self.offset_index.should_write_out() || self.time_index.should_write_out()
+        self.offset_index.should_write_out() || self.time_index.should_write_out() || self.aborted.should_write_out()
     }
 
     /// Writes index entries to the file if enough of them wait. A failure costs only memory: they stay waiting.
@@ -206,6 +210,7 @@ impl Segment {
         for kind in [file_name::OFFSET_INDEX, file_name::TIME_INDEX] {
             place.env.open(&place.path(self.base_offset, kind), OpenMode::Truncate)?;
         }
+        place.env.remove_file_if_there(&place.path(self.base_offset, file_name::TRANSACTION_INDEX))?;
         self.write_out_if_many(place);
         Ok(())
     }
@@ -217,14 +222,22 @@ impl Segment {
     }
 
     fn write_out<E: Env>(&mut self, place: Place<'_, E>) -> io::Result<()> {
-        let offset_path = place.path(self.base_offset, file_name::OFFSET_INDEX);
-        self.write_out_to(place.env, &offset_path, &place.path(self.base_offset, file_name::TIME_INDEX))
+        let base = self.base_offset;
+        self.write_out_to(place.env, |kind| place.path(base, kind))
     }
 
-    /// Writes the waiting index entries to these files.
-    pub fn write_out_to(&mut self, env: &impl Env, offset_index: &Path, time_index: &Path) -> io::Result<()> {
-        self.offset_index.write_out(env, offset_index)?;
-        self.time_index.write_out(env, time_index)
+    /// Writes the waiting index entries to the files with these paths, by kind.
+    pub fn write_out_to(&mut self, env: &impl Env, path: impl Fn(&str) -> PathBuf) -> io::Result<()> {
+        self.offset_index.write_out(env, &path(file_name::OFFSET_INDEX))?;
+        self.time_index.write_out(env, &path(file_name::TIME_INDEX))?;
+        self.aborted.write_out(env, &path(file_name::TRANSACTION_INDEX))
+    }
+
+    /// The kinds of files that it has, in the order in which a swap renames them.
+    pub fn kinds(&self) -> &'static [&'static str] {
+        // The index of aborted transactions is the last one.
+        let count = file_name::SEGMENT_KINDS.len() - usize::from(self.aborted.len() == 0);
+        file_name::SEGMENT_KINDS.get(..count).unwrap_or_default()
     }
 
     /// Brings the index files to the state of a closed segment: complete, with the largest timestamp as the last entry.
@@ -261,6 +274,8 @@ impl Segment {
         // The indexes first: they must never refer to removed batches.
         self.offset_index.truncate_to(place.env, &offset_path, self.base_offset, end)?;
         self.time_index.truncate_to(place.env, &time_path, self.base_offset, end)?;
+        let aborted_path = place.path(self.base_offset, file_name::TRANSACTION_INDEX);
+        self.aborted.truncate_to(place.env, &aborted_path, end)?;
         file.set_len(u64::from(position))?;
         self.size_bytes = position;
         Ok(())
@@ -268,8 +283,8 @@ impl Segment {
 }
 
 impl Segment {
-    /// Rewrites both indexes from the log file, whose content is known to be valid. Returns the offset after the last
-    /// batch.
+    /// Rewrites the indexes of offsets and times from the log file, whose content is known to be valid. Returns the
+    /// offset after the last batch.
     pub fn rebuild_indexes<E: Env>(
         &mut self,
         place: Place<'_, E>,

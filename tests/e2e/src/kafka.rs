@@ -104,6 +104,12 @@ pub fn dump(jars: &Path, directories: &[PathBuf]) -> Result<Vec<String>> {
     Ok(directories.iter().map(of).collect())
 }
 
+/// What DumpLogSegments prints of the files of a directory with this ending.
+pub fn dump_kind(jars: &Path, directory: &Path, ending: &str) -> Result<String> {
+    let all: Vec<String> = files(directory, &[ending])?.iter().map(|path| path.display().to_string()).collect();
+    clients::run(java(jars, "kafka.tools.DumpLogSegments").args(["--files", &all.join(",")]))
+}
+
 /// A Kafka of one process (KRaft), and its log directory.
 pub struct KafkaBroker {
     child: Child,

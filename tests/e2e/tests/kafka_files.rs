@@ -14,11 +14,15 @@ use bytes::Bytes;
 use ottla_e2e::clients::{run_script, start_script};
 use ottla_e2e::cluster::{Cluster, ClusterOptions, Node, PATIENCE};
 use ottla_e2e::kafka::{self, KafkaBroker};
-use ottla_model::{MonotonicMs, Offset, PartitionId, TimestampMs, TopicName, TopicPartition};
-use ottla_protocol::record_batch::{Batches, Compression, Record, Records};
+use ottla_model::{
+    LeaderEpoch, MonotonicMs, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs, TopicId, TopicName,
+    TopicPartition, TransactionResult,
+};
+use ottla_protocol::record_batch::{BatchBuilder, Batches, Compression, Record, Records, TimestampType};
+use ottla_replication::{AppendTerms, EndMarker};
 use ottla_storage::checkpoint::offsets;
 use ottla_storage::compaction::CleanerLimits;
-use ottla_storage::{Log, LogConfig, OpenOptions, RealEnv};
+use ottla_storage::{AbortedTransaction, Log, LogConfig, OpenOptions, RealEnv};
 use rustix::process::Signal;
 
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
@@ -349,4 +353,81 @@ fn directories_of_a_kafka_3_9_that_was_killed_open_here() -> Result<()> {
 #[test]
 fn directories_of_a_kafka_4_3_that_was_killed_open_here() -> Result<()> {
     kafka::broker_4_jars().map_or(Ok(()), |jars| directories_of_a_killed_kafka_open(&jars))
+}
+
+/// A log with three producers: one commits, one aborts, one has an open transaction at the end. Returns the aborted
+/// transactions and the first offset of the open one.
+fn write_transactions(directory: &Path) -> Result<(Vec<AbortedTransaction>, Offset)> {
+    let now = TimestampMs(1_700_000_000_000);
+    let config = LogConfig { segment_bytes: 3_000, index_interval_bytes: 300, ..LogConfig::default() };
+    let partition = TopicPartition::new(TopicName::new("payments")?, PartitionId(0));
+    let mut log = Log::create(RealEnv, directory.to_owned(), partition, TopicId([5; 16]), Arc::new(config), now)?;
+    let terms = AppendTerms { verifies: false, ..AppendTerms::CLIENT };
+    let write = |log: &mut Log<RealEnv>, producer: i64, epoch: i16, sequence: i32| -> Result<Offset> {
+        let batch = BatchBuilder::new().producer(ProducerId(producer), ProducerEpoch(epoch), sequence).transactional();
+        let mut batch = batch.record(now, Some(b"key"), Some(b"value")).build()?;
+        Ok(log.append_on_terms(&mut batch, LeaderEpoch(2), &terms, now)?.first_offset)
+    };
+    let mut aborted = Vec::new();
+    for epoch in 0..40 {
+        let first = write(&mut log, 1, epoch, 0)?;
+        write(&mut log, 2, epoch, 0)?;
+        write(&mut log, 1, epoch, 1)?;
+        for (producer, result) in [(1, TransactionResult::Abort), (2, TransactionResult::Commit)] {
+            let marker = EndMarker {
+                producer_id: ProducerId(producer),
+                producer_epoch: ProducerEpoch(epoch + 1),
+                result,
+                coordinator_epoch: 7,
+            };
+            log.append_marker(&marker, 2, LeaderEpoch(2), TimestampType::CreateTime, now)?;
+        }
+        aborted.push(AbortedTransaction {
+            producer_id: ProducerId(1),
+            first_offset: first,
+            last_offset: first + 3,
+            // The other producer's transaction is still open.
+            last_stable: first + 1,
+        });
+    }
+    let open = write(&mut log, 3, 0, 0)?;
+    log.close(MonotonicMs(1))?;
+    Ok((aborted, open))
+}
+
+#[test]
+fn kafka_reads_the_transactions_that_are_written_here() -> Result<()> {
+    let Some(jars) = kafka::broker_jars() else { return Ok(()) };
+    let folder = tempfile::TempDir::with_prefix("ottla-e2e-transactions-")?;
+    let directory = folder.path().join("payments-0");
+    let (aborted, open) = write_transactions(&directory)?;
+    ensure!(kafka::files(&directory, &["log"])?.len() > 4, "several segments");
+    let dumped = kafka::dump(&jars, std::slice::from_ref(&directory))?.pop().context("a dump")?;
+    for kind in ["ABORT", "COMMIT"] {
+        let markers = dumped.matches(&format!("endTxnMarker: {kind} coordinatorEpoch: 7")).count();
+        ensure!(markers == aborted.len(), "{markers} markers of {kind}");
+    }
+    let index = kafka::dump_kind(&jars, &directory, "txnindex")?;
+    let listed: Vec<&str> = index.lines().filter(|line| line.starts_with("version: ")).collect();
+    let expected: Vec<String> = aborted
+        .iter()
+        .map(|it| {
+            format!(
+                "version: 0 producerId: {} firstOffset: {} lastOffset: {} lastStableOffset: {}",
+                it.producer_id, it.first_offset, it.last_offset, it.last_stable
+            )
+        })
+        .collect();
+    ensure!(listed == expected, "{index}");
+    let snapshots = kafka::dump_kind(&jars, &directory, "snapshot")?;
+    let newest = snapshots.rsplit("Dumping ").next().unwrap_or_default();
+    let of = |producer: i64| newest.lines().find(|line| line.starts_with(&format!("producerId: {producer} ")));
+    let ended = of(1).context("producer 1")?;
+    ensure!(
+        ended.contains("producerEpoch: 40 coordinatorEpoch: 7 currentTxnFirstOffset: OptionalLong.empty"),
+        "{ended}"
+    );
+    let ongoing = of(3).context("producer 3")?;
+    ensure!(ongoing.contains(&format!("currentTxnFirstOffset: OptionalLong[{open}]")), "{ongoing}");
+    Ok(())
 }

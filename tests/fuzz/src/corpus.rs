@@ -3,12 +3,15 @@
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Encodable, StrBytes};
-use ottla_model::{BrokerEpoch, BrokerId as ModelBrokerId, LeaderEpoch, Offset, PartitionId, TimestampMs, TopicId};
+use ottla_model::{
+    BrokerEpoch, BrokerId as ModelBrokerId, LeaderEpoch, Offset, PartitionId, ProducerEpoch, TimestampMs, TopicId,
+};
 use ottla_protocol::Api;
 use ottla_protocol::frame::LENGTH_BYTES;
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{self, FetchPartition, FetchTopic, ForgottenTopic};
 use ottla_protocol::messages::produce::{self, ProduceCall};
+use ottla_protocol::messages::write_txn_markers;
 use ottla_protocol::record_batch::{BatchBuilder, Compression, Header};
 
 /// Every API with every version that is served.
@@ -19,7 +22,9 @@ pub fn served() -> impl Iterator<Item = (Api, i16)> {
 
 /// Those that are decoded by `kafka_protocol`.
 pub fn served_by_codec() -> impl Iterator<Item = (Api, i16)> {
-    served().filter(|(api, _)| !matches!(api, Api::Produce | Api::Fetch | Api::OffsetCommit | Api::OffsetFetch))
+    served().filter(|(api, _)| {
+        !matches!(api, Api::Produce | Api::Fetch | Api::OffsetCommit | Api::OffsetFetch | Api::WriteTxnMarkers)
+    })
 }
 
 /// A whole valid request without its length prefix.
@@ -59,6 +64,18 @@ pub fn request(api: Api, version: i16) -> Bytes {
                 ..fetch::FetchRequest::default()
             };
             fetch::encode_request(version, 1, Some("fuzz"), &request).expect("a small frame")
+        }
+        Api::WriteTxnMarkers => {
+            let marker = write_txn_markers::TxnMarker {
+                producer_id: ottla_model::ProducerId(7),
+                producer_epoch: ProducerEpoch(1),
+                is_commit: true,
+                topics: vec![("logs".to_owned(), vec![PartitionId(0), PartitionId(1)]); 2],
+                coordinator_epoch: 3,
+                transaction_version: 2,
+            };
+            write_txn_markers::encode_request(version, 1, Some("fuzz"), &[marker.clone(), marker])
+                .expect("a small frame")
         }
         api => {
             let body = body(api, version);
@@ -110,13 +127,13 @@ fn by_id(version: i16, encode: impl Fn(i16) -> Option<Bytes>) -> Option<Bytes> {
     Some(out.freeze())
 }
 
-/// The body of a request; empty for Produce and Fetch.
+/// The body of a request; empty for Produce, Fetch and WriteTxnMarkers.
 pub fn body(api: Api, version: i16) -> Bytes {
     let schema = api.schema_version(version);
     let topic = |name| TopicName(text(name));
     let group = GroupId(text("group"));
     let found = match api {
-        Api::Produce | Api::Fetch => None,
+        Api::Produce | Api::Fetch | Api::WriteTxnMarkers => None,
         Api::ListOffsets => {
             use list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
             let partitions = vec![ListOffsetsPartition::default().with_partition_index(7).with_timestamp(-1); 3];

@@ -9,7 +9,7 @@ use ottla_fuzz::mutation::{Random, mutate};
 use ottla_protocol::messages::api_versions::ApiVersionsResponse;
 use ottla_protocol::messages::fetch::{self, FetchResponse};
 use ottla_protocol::messages::produce::{self, ProduceResponse};
-use ottla_protocol::messages::{offset_commit, offset_fetch};
+use ottla_protocol::messages::{offset_commit, offset_fetch, write_txn_markers};
 use ottla_protocol::{Api, bounds, parse_header};
 
 #[global_allocator]
@@ -22,6 +22,7 @@ fn take_in(frame: &Bytes) -> bool {
     match api {
         Api::Produce => produce::parse(header.api_version, frame, body_start).is_ok(),
         Api::Fetch => fetch::parse(header.api_version, frame, body_start).is_ok(),
+        Api::WriteTxnMarkers => write_txn_markers::parse_request(header.api_version, frame, body_start).is_ok(),
         api => decode(api, header.api_version, frame.slice(body_start..)),
     }
 }
@@ -34,6 +35,7 @@ fn decode(api: Api, version: i16, mut body: Bytes) -> bool {
     match api {
         Api::OffsetCommit => return offset_commit::parse(version, &body, 0).is_ok(),
         Api::OffsetFetch => return offset_fetch::parse(version, &body, 0).is_ok(),
+        Api::WriteTxnMarkers => return write_txn_markers::parse_request(version, &body, 0).is_ok(),
         _ => {}
     }
     let key = ApiKey::try_from(api.key()).unwrap();
@@ -269,6 +271,9 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
                 &[0; 2]
             }
         }
+        // No topics.
+        Api::WriteTxnMarkers if version >= 2 => &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0],
+        Api::WriteTxnMarkers => &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0],
         Api::ConsumerGroupDescribe => &[1],
         Api::ListGroups if version >= 4 => &[1],
         Api::OffsetDelete => {

@@ -1,11 +1,13 @@
 //! Producers and consumers. A producer with acks=all is idempotent, as Kafka's own is by default, and sends again until it has an
 //! answer; one with acks=1 sends once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use ottla_model::{ErrorCode, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs, TopicIdPartition};
-use ottla_protocol::record_batch::BatchBuilder;
+use ottla_model::{
+    ErrorCode, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs, TopicIdPartition, TransactionResult,
+};
+use ottla_protocol::record_batch::{BatchBuilder, Batches, EndMarkerRecord};
 use ottla_replication::FetchPosition;
 
 use crate::clock::{SimTime, WALL_START_MS};
@@ -40,7 +42,23 @@ pub struct Acknowledged {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Seen {
     Acknowledged(Acknowledged),
-    Consumed { partition: TopicIdPartition, offset: Offset, record: RecordId },
+    Consumed {
+        partition: TopicIdPartition,
+        offset: Offset,
+        record: RecordId,
+    },
+    /// A reader of committed records took it for one.
+    ReadCommitted {
+        partition: TopicIdPartition,
+        offset: Offset,
+        record: RecordId,
+    },
+    /// How a producer's transaction in this epoch ends.
+    Decided {
+        producer: ProducerId,
+        epoch: ProducerEpoch,
+        result: TransactionResult,
+    },
 }
 
 struct Sent {
@@ -270,6 +288,27 @@ impl Producer {
     }
 }
 
+/// The offsets that a reader of committed records passes over: markers, and what the broker says was aborted.
+pub fn hidden(records: &[u8], aborted: &[(ProducerId, Offset)]) -> BTreeSet<Offset> {
+    let mut waiting: Vec<_> = aborted.iter().map(|(producer, first)| (*first, *producer)).collect();
+    waiting.sort_unstable();
+    let (mut waiting, mut active, mut hidden) = (waiting.into_iter().peekable(), BTreeSet::new(), BTreeSet::new());
+    for batch in Batches::new(records).map_while(Result::ok) {
+        let header = batch.header;
+        while let Some((_, producer)) = waiting.next_if(|(first, _)| *first <= header.last_offset()) {
+            active.insert(producer);
+        }
+        let marker = EndMarkerRecord::parse(&header, batch.bytes);
+        if marker.is_some_and(|marker| marker.result == TransactionResult::Abort) {
+            active.remove(&header.producer_id);
+        }
+        if header.is_control() || header.is_transactional() && active.contains(&header.producer_id) {
+            hidden.extend((header.base_offset.0..=header.last_offset().0).map(Offset));
+        }
+    }
+    hidden
+}
+
 struct Reading {
     broker: i32,
     offset: Offset,
@@ -279,6 +318,7 @@ struct Reading {
 
 pub struct Consumer {
     pub id: u32,
+    reads_committed: bool,
     partitions: BTreeMap<TopicIdPartition, Reading>,
     brokers: Vec<i32>,
     next_call: u64,
@@ -287,7 +327,13 @@ pub struct Consumer {
 
 impl Consumer {
     pub fn new(id: u32, brokers: Vec<i32>, random: Random) -> Self {
-        Self { id, partitions: BTreeMap::new(), brokers, next_call: 0, random }
+        Self { id, reads_committed: false, partitions: BTreeMap::new(), brokers, next_call: 0, random }
+    }
+
+    /// As a reader of committed records.
+    #[must_use]
+    pub fn of_committed(self) -> Self {
+        Self { reads_committed: true, ..self }
     }
 
     pub fn set_partitions(&mut self, partitions: &[TopicIdPartition]) {
@@ -331,6 +377,7 @@ impl Consumer {
                 partitions: vec![(partition, position)],
                 forgotten: Vec::new(),
                 max_wait_ms: 300,
+                reads_committed: self.reads_committed,
             };
             out.send(NodeId::Broker(reading.broker), Message::Fetch { call, fetch });
         }
@@ -363,8 +410,13 @@ impl Consumer {
             // What the records are is the broker's; that they can be read was checked when they were appended.
             let _ = content.extend(&answer.records);
             let from = reading.offset;
-            for (offset, record) in content.iter_from(from) {
-                seen.push(Seen::Consumed { partition: *partition, offset, record: *record });
+            let hidden = if self.reads_committed { hidden(&answer.records, &answer.aborted) } else { BTreeSet::new() };
+            for (offset, record) in content.iter_from(from).filter(|(offset, _)| !hidden.contains(offset)) {
+                let (partition, record) = (*partition, *record);
+                seen.push(match self.reads_committed {
+                    true => Seen::ReadCommitted { partition, offset, record },
+                    false => Seen::Consumed { partition, offset, record },
+                });
             }
             reading.offset = reading.offset.max(content.end());
         }

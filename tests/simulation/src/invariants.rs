@@ -8,13 +8,19 @@
 //! - Equal (epoch, offset) means equal records.
 //! - The tree applied at a revision is the same everywhere.
 //! - A consumer reads what is committed, and nothing else. `kill -9` loses no record.
+//! - A reader of committed records gets no record of a transaction that is open or aborted; at the end every log's
+//!   index hides the aborted ones, and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ottla_model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, Revision, TopicIdPartition};
+use ottla_model::{
+    BrokerEpoch, BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Revision, TopicIdPartition,
+    TransactionResult,
+};
 
 use crate::client::{Acknowledged, Seen};
 use crate::content::{Content, RecordId};
+use crate::transactor::TRANSACTIONAL_IDS;
 
 /// A rule that does not hold: the end of the run.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -67,6 +73,8 @@ pub struct Invariants {
     partitions: BTreeMap<TopicIdPartition, Partition>,
     trees: BTreeMap<Revision, u64>,
     terms: BTreeMap<u64, u64>,
+    /// How transactions end, by producer and epoch.
+    transactions: BTreeMap<(ProducerId, ProducerEpoch), TransactionResult>,
     /// Checks made, to see that a run was worth something.
     pub checks: u64,
     pub exempt_partitions: u64,
@@ -253,6 +261,26 @@ impl Invariants {
                     );
                 }
             }
+            Seen::Decided { producer, epoch, result } => {
+                self.transactions.insert((*producer, *epoch), *result);
+            }
+            Seen::ReadCommitted { partition, offset, record } => {
+                self.seen(&Seen::Consumed { partition: *partition, offset: *offset, record: *record })?;
+                if self.is_exempt(*partition) || record.producer.0 < TRANSACTIONAL_IDS {
+                    return Ok(());
+                }
+                match self.transactions.get(&(record.producer, record.producer_epoch)) {
+                    Some(TransactionResult::Commit) => {}
+                    None => violated!(
+                        "{record:?} at {offset} of partition {} was read as committed, and its transaction is open",
+                        partition.partition
+                    ),
+                    Some(TransactionResult::Abort) => violated!(
+                        "{record:?} at {offset} of partition {} was read as committed, and its transaction is aborted",
+                        partition.partition
+                    ),
+                }
+            }
         }
         Ok(())
     }
@@ -350,6 +378,32 @@ impl Invariants {
         self.partitions.values().map(|partition| partition.promises.len()).sum()
     }
 
+    /// At the end: `hidden` are the offsets that a reader of committed records passes over in one replica.
+    pub fn finished_transactions(
+        &self,
+        id: TopicIdPartition,
+        content: &Content,
+        log_start: Offset,
+        hidden: &BTreeSet<Offset>,
+    ) -> Result<(), Violation> {
+        if self.is_exempt(id) {
+            return Ok(());
+        }
+        for (offset, record) in content.iter_from(log_start) {
+            let is_marker = record.producer.0 >= TRANSACTIONAL_IDS && record.sequence < 0;
+            let result = self.transactions.get(&(record.producer, record.producer_epoch));
+            let is_aborted = record.producer.0 >= TRANSACTIONAL_IDS && result != Some(&TransactionResult::Commit);
+            if hidden.contains(&offset) != (is_marker || is_aborted) {
+                violated!(
+                    "partition {}: {record:?} at {offset}, whose transaction ends with {result:?}, is {} by the log's index",
+                    id.partition,
+                    if hidden.contains(&offset) { "hidden" } else { "shown" }
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// At the end: `content` is what every replica of the partition holds.
     pub fn finished(&self, id: TopicIdPartition, content: &Content) -> Result<(), Violation> {
         let Some(partition) = self.partitions.get(&id).filter(|partition| !partition.is_exempt) else { return Ok(()) };
@@ -367,7 +421,8 @@ impl Invariants {
         }
         // Idempotent producers: every sequence once, in order.
         let mut sequences = BTreeMap::new();
-        for (offset, record) in content.iter().filter(|(_, record)| record.producer.0 >= 0) {
+        let with_sequence = |record: &RecordId| record.producer.0 >= 0 && record.sequence >= 0;
+        for (offset, record) in content.iter().filter(|(_, record)| with_sequence(record)) {
             if let Some(last) = sequences.insert((record.producer, record.producer_epoch), record.sequence)
                 && ottla_replication::producer_state::last_sequence(last, 1) != record.sequence
             {

@@ -5,6 +5,7 @@
 //! - [`coordinator_node`], [`broker`], [`client`]: the processes, small shells around the real cores.
 //! - [`faults`]: what goes wrong. [`invariants`]: what must hold at every step. [`runner`]: faults, then healing, then the
 //!   demand that everything comes together. [`script`]: the same cluster, step by step, for the scenarios with names.
+//! - [`transactor`]: transactions over the same partitions, for the seeds that have them.
 //! - [`groups`], [`transactions`]: the group and the transaction coordinator, over a smaller model of replicated logs.
 //!
 //! A failure prints its seed and the line that replays it.
@@ -28,4 +29,5 @@ mod scenarios;
 pub mod script;
 pub mod trace;
 pub mod transactions;
+pub mod transactor;
 pub mod world;

@@ -30,6 +30,9 @@ struct Arguments {
     /// Only the transactions, which are a small part too.
     #[arg(long, conflicts_with = "groups")]
     transactions: bool,
+    /// So many producers of transactions in each cluster.
+    #[arg(long, default_value_t = 0)]
+    transactors: u32,
     /// Threads, each with a seed of its own at a time.
     #[arg(long)]
     threads: Option<usize>,
@@ -40,7 +43,8 @@ impl Arguments {
     fn reports_of(&self, seed: u64, prints: bool) -> Vec<(String, bool)> {
         let (all, mut reports) = (!self.groups && !self.transactions, Vec::new());
         if all {
-            let report = run(seed, Options { prints, ..Options::default() });
+            let options = Options { prints, transactors: self.transactors, ..Options::default() };
+            let report = run(seed, options);
             reports.push((report.to_string(), report.failure.is_some()));
         }
         if all || self.groups {

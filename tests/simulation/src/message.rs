@@ -5,9 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ottla_metadata::controller::{Beat, BeatAnswer};
 use ottla_metadata::{Answer, Node, NodeChange, Path, Request};
-use ottla_model::{BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, Offset, Revision, TopicIdPartition};
+use ottla_model::{
+    BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, Offset, ProducerId, Revision, TopicIdPartition,
+};
 use ottla_replica_fetcher::BoundsQuestion;
-use ottla_replication::{EpochEnd, FetchPosition};
+use ottla_replication::{EndMarker, EpochEnd, FetchPosition};
 
 use crate::network::{Delivery, NodeId};
 
@@ -62,6 +64,11 @@ pub enum Message {
     Produce {
         call: CallId,
         produce: Produce,
+    },
+    EndTransaction {
+        call: CallId,
+        partition: TopicIdPartition,
+        marker: EndMarker,
     },
     Fetch {
         call: CallId,
@@ -128,6 +135,7 @@ pub struct Fetch {
     /// What the session is to leave out from now on.
     pub forgotten: Vec<TopicIdPartition>,
     pub max_wait_ms: u64,
+    pub reads_committed: bool,
 }
 
 /// The fetch session that a request belongs to.
@@ -148,6 +156,8 @@ pub struct FetchedPartition {
     pub high_watermark: Offset,
     pub log_start: Offset,
     pub records: Bytes,
+    /// For a reader of committed records: producers and first offsets of aborted transactions.
+    pub aborted: Vec<(ProducerId, Offset)>,
     /// What was asked, so that the asker need not keep it.
     pub position: FetchPosition,
 }
@@ -161,6 +171,7 @@ impl Message {
             | Self::Cluster { .. }
             | Self::ClusterAnswer { .. }
             | Self::Produce { .. }
+            | Self::EndTransaction { .. }
             | Self::ProduceAnswer { .. }
             | Self::Fetch { .. }
             | Self::FetchAnswer { .. }
@@ -193,6 +204,7 @@ impl Message {
             Self::BeatAnswer { .. } => "beat-answer",
             Self::WatchEvent { .. } => "watch-event",
             Self::Produce { .. } => "produce",
+            Self::EndTransaction { .. } => "end-transaction",
             Self::Fetch { .. } => "fetch",
             Self::Bounds { .. } => "bounds",
             Self::ProduceAnswer { .. } => "produce-answer",

@@ -35,6 +35,8 @@ pub struct Options {
     pub fetcher_rules: FetcherRules,
     pub controller_rules: ControllerRules,
     pub node_rules: NodeRules,
+    /// Producers of transactions.
+    pub transactors: u32,
 }
 
 /// What a run came to.
@@ -85,6 +87,7 @@ pub fn run(seed: u64, options: Options) -> Report {
         fetcher_rules: options.fetcher_rules,
         controller_rules: options.controller_rules,
         node_rules: options.node_rules,
+        transactors: options.transactors,
         ..WorldConfig::draw(&mut random)
     };
     let plan = FaultPlan::draw(&mut random);
@@ -157,6 +160,9 @@ impl Run<'_> {
         for producer in self.world.producers.values_mut() {
             producer.is_stopping = true;
         }
+        for transactor in self.world.transactors.values_mut() {
+            transactor.is_stopping = true;
+        }
         self.converge()
     }
 
@@ -165,12 +171,13 @@ impl Run<'_> {
         let mut missing = String::new();
         while self.world.now < end {
             self.world.run_for_ms(250)?;
-            let busy = self.world.producers.values().find(|producer| !producer.is_idle());
+            let busy = self.world.producers.values().any(|producer| !producer.is_idle())
+                || self.world.transactors.values().any(|transactor| !transactor.is_idle());
             match self.world.what_is_missing() {
                 Some(what) => missing = what,
                 // What only people can mend shows only in the end: it may be on its way.
                 None if self.world.for_people() > 0 => missing.clear(),
-                None if busy.is_some() => "a producer has no answer".clone_into(&mut missing),
+                None if busy => "a producer has no answer".clone_into(&mut missing),
                 None => return self.finish(),
             }
         }
@@ -187,6 +194,11 @@ impl Run<'_> {
                 continue;
             };
             self.world.invariants.finished(partition, &replica.content)?;
+            for replica in self.world.brokers.values().filter_map(|broker| broker.replica(partition)) {
+                let hidden = replica.hidden().map_err(Violation)?;
+                let log_start = replica.log_start();
+                self.world.invariants.finished_transactions(partition, &replica.content, log_start, &hidden)?;
+            }
         }
         Ok(())
     }

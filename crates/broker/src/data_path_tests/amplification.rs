@@ -49,6 +49,7 @@ use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::api_versions::ApiVersionsResponse;
 use ottla_protocol::messages::fetch::{self, FetchTopic};
 use ottla_protocol::messages::produce::{self, ProduceCall};
+use ottla_protocol::messages::write_txn_markers::{self, TxnMarker};
 use ottla_protocol::record_batch::{BatchBuilder, Compression};
 
 use super::harness::{CLIENT, Cluster, FETCH_VERSION, TestBroker, eventually, idempotent, topic_id, wanted};
@@ -223,6 +224,17 @@ fn repeating(api: Api, times: usize) -> Bytes {
         Api::DescribeProducers => {
             let topic = ProducersTopic::default().with_name(logs()).with_partition_indexes(vec![0; times]);
             newest(&DescribeProducersRequest::default().with_topics(vec![topic]))
+        }
+        Api::WriteTxnMarkers => {
+            let marker = TxnMarker {
+                producer_id: ottla_model::ProducerId(9),
+                producer_epoch: ottla_model::ProducerEpoch(1),
+                is_commit: false,
+                topics: vec![("logs".to_owned(), vec![PartitionId(0); times])],
+                coordinator_epoch: 0,
+                transaction_version: 2,
+            };
+            write_txn_markers::encode_request(2, 7, None, &[marker]).expect("a small frame")
         }
         Api::UnregisterBroker => newest(&UnregisterBrokerRequest::default().with_broker_id(BrokerId(9))),
         Api::ConsumerGroupHeartbeat => {

@@ -32,6 +32,7 @@ use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
+use super::transactions::Verifier;
 use crate::auto_creation::AutoCreation;
 use crate::broker::Broker;
 use crate::fetch_session::FetchSessionCache;
@@ -321,6 +322,7 @@ impl QuorumHandle for QuorumLink {
 pub struct TestBroker {
     pub id: i32,
     pub broker: Arc<Broker>,
+    pub verifier: Arc<Verifier>,
     pub opened: OpenedLogs,
     runtime: Option<Runtime>,
     quorum: Arc<Quorum>,
@@ -451,6 +453,7 @@ impl Cluster {
         replicas.write_meta_properties(BrokerId(id), &cluster_id).expect("the directory can be written");
         replicas.remember_registration(BrokerEpoch::from(revision));
         identity.registered(BrokerId(id), BrokerEpoch::from(revision));
+        let verifier = Arc::new(Verifier::default());
         let broker = Arc::new(Broker {
             live_config,
             identity,
@@ -465,6 +468,7 @@ impl Cluster {
             telemetry,
             auto_creation: AutoCreation::default(),
             offsets_topic: OffsetsTopic::default(),
+            transaction_verifier: verifier.clone(),
         });
         shared.gate.open(broker.clone());
         {
@@ -477,7 +481,7 @@ impl Cluster {
             tree.members.insert(BrokerId(id), Member { metadata, replicas });
         }
         drop(_inside);
-        TestBroker { id, broker, opened, runtime: Some(runtime), quorum: self.quorum.clone(), _stop: stop }
+        TestBroker { id, broker, verifier, opened, runtime: Some(runtime), quorum: self.quorum.clone(), _stop: stop }
     }
 
     pub fn start_all(&self, ids: &[i32]) -> Vec<TestBroker> {
@@ -560,10 +564,10 @@ impl TestBroker {
         let (header, start) = ottla_protocol::parse_header(&frame[4..]).expect("a valid header");
         assert_eq!(header.api_version, version);
         let body = BytesMut::from(&frame[4 + start..]);
-        let answer = match handle(&self.broker, &self.context(listener), header, body) {
-            Answer::Later(future) => Answer::Later(Box::pin(future)),
-            answer => answer,
-        };
+        let mut answer = handle(&self.broker, &self.context(listener), header, body);
+        while let Answer::Held(future) = answer {
+            answer = self.runtime().block_on(async { tokio::time::timeout(PATIENCE, future).await }).expect("in time");
+        }
         Asked { broker: self, answer }
     }
 
@@ -594,8 +598,22 @@ impl TestBroker {
         timeout_ms: i32,
     ) -> Asked<'_> {
         let version = if matches!(topic, TopicRef::Id(_)) { 13 } else { 12 };
+        self.begin_produce_in(version, None, topic, partition, batch, acks, timeout_ms)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of a request")]
+    pub fn begin_produce_in(
+        &self,
+        version: i16,
+        transactional_id: Option<&str>,
+        topic: TopicRef,
+        partition: i32,
+        batch: &[u8],
+        acks: i16,
+        timeout_ms: i32,
+    ) -> Asked<'_> {
         let call = ProduceCall {
-            transactional_id: None,
+            transactional_id: transactional_id.map(str::to_owned),
             acks,
             timeout_ms,
             topics: vec![(topic, vec![(PartitionId(partition), Bytes::copy_from_slice(batch))])],
@@ -708,7 +726,7 @@ pub fn idempotent(producer: i64, epoch: i16, sequence: i32, values: &[&str]) -> 
     builder(values).producer(ProducerId(producer), ProducerEpoch(epoch), sequence).build().expect("a batch")
 }
 
-fn builder(values: &[&str]) -> BatchBuilder {
+pub fn builder(values: &[&str]) -> BatchBuilder {
     values
         .iter()
         .fold(BatchBuilder::new(), |batch, value| batch.record(crate::clock::wall(), None, Some(value.as_bytes())))

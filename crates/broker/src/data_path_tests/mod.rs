@@ -13,3 +13,4 @@ mod records;
 mod restart;
 mod retention;
 mod sessions;
+mod transactions;

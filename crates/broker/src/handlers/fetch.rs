@@ -15,7 +15,8 @@ use ottla_model::{BrokerId, ErrorCode, ListenerName, TopicName};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{
-    self, EpochEndOffset, FetchPartitionResponse, FetchRequest, FetchResponse, FetchTopicResponse, IsolationLevel,
+    self, AbortedTransaction, EpochEndOffset, FetchPartitionResponse, FetchRequest, FetchResponse, FetchTopicResponse,
+    IsolationLevel,
 };
 use tokio::time::Sleep;
 
@@ -264,7 +265,7 @@ impl OpenFetch {
         let names_any = entries.iter().any(|entry| names_leader(entry.read.error));
         let image = names_any.then(|| broker.metadata.current());
         let mut hints = image.as_deref().map(|image| LeaderHints::new(image, &self.listener));
-        let is_read_committed = self.terms.read_committed;
+        let reads_committed = self.terms.read_committed;
         let version = self.header.api_version;
         for mut entry in entries {
             if version < ZSTD_FROM && stores_zstd(broker, &entry.topic) {
@@ -285,8 +286,7 @@ impl OpenFetch {
                     .diverging
                     .map(|end| EpochEndOffset { epoch: end.epoch, end_offset: end.end_offset }),
                 current_leader,
-                // None were aborted: there are no transactions.
-                aborted_transactions: is_read_committed.then(Vec::new),
+                aborted_transactions: reads_committed.then(|| read.aborted.iter().map(aborted).collect()),
                 preferred_read_replica: BrokerId::NONE,
                 records: read.records,
             };
@@ -302,6 +302,10 @@ impl OpenFetch {
         }
         encode(&self.header, &response)
     }
+}
+
+fn aborted(transaction: &ottla_storage::AbortedTransaction) -> AbortedTransaction {
+    AbortedTransaction { producer_id: transaction.producer_id, first_offset: transaction.first_offset }
 }
 
 fn refuse(header: &RequestHeader, error: ErrorCode) -> Response {

@@ -13,12 +13,15 @@ use ottla_protocol::messages::TopicRef;
 use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
-use crate::partition::{FoundOffset, OffsetQuery};
+use crate::partition::{FoundOffset, OffsetQuery, Visible};
 use crate::request::RequestContext;
 use crate::response::Answer;
 
 /// Before this version OFFSET_NOT_AVAILABLE was not known (KIP-207).
 const OFFSET_NOT_AVAILABLE_FROM: i16 = 5;
+
+/// The isolation level of a reader of committed records.
+const READ_COMMITTED: i8 = 1;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<ListOffsetsRequest>(header.api_version, body.freeze()) {
@@ -26,7 +29,11 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Err(error) => return Answer::close(error),
     };
     // A follower that lost its place asks for the log's very end; nobody else may see above the high watermark.
-    let sees_log_end = request.replica_id.0 >= 0 && context.is_inter_broker_listener;
+    let visible = match request.isolation_level {
+        _ if request.replica_id.0 >= 0 && context.is_inter_broker_listener => Visible::LogEnd,
+        READ_COMMITTED => Visible::LastStable,
+        _ => Visible::HighWatermark,
+    };
     let mut seen = BTreeSet::new();
     let mut response = ListOffsetsResponse::default();
     for topic in request.topics {
@@ -35,15 +42,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         for asked in topic.partitions {
             let partition = PartitionId(asked.partition_index);
             let found = if seen.insert((topic.name.clone(), partition)) {
-                find(
-                    broker,
-                    &name,
-                    partition,
-                    header.api_version,
-                    asked.timestamp,
-                    asked.current_leader_epoch,
-                    sees_log_end,
-                )
+                find(broker, &name, partition, header.api_version, asked.timestamp, asked.current_leader_epoch, visible)
             } else {
                 Err(ErrorCode::InvalidRequest)
             };
@@ -62,12 +61,12 @@ fn find(
     version: i16,
     timestamp: i64,
     leader_epoch: i32,
-    sees_log_end: bool,
+    visible: Visible,
 ) -> Result<FoundOffset, ErrorCode> {
     let query = query(version, timestamp)?;
     let partition = broker.replicas.find(topic, partition)?;
     let Some(query) = query else { return Ok(FoundOffset::NONE) };
-    partition.find_offset(query, LeaderEpoch(leader_epoch), sees_log_end)
+    partition.find_offset(query, LeaderEpoch(leader_epoch), visible)
 }
 
 /// What a timestamp asks for; none for a place that only tiered logs have.

@@ -44,3 +44,4 @@ pub mod sasl_handshake;
 pub mod sync_group;
 pub mod unregister_broker;
 pub mod update_features;
+pub mod write_txn_markers;

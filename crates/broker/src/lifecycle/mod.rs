@@ -45,6 +45,7 @@ use crate::quorum_handle::QuorumHandle;
 use crate::replica_manager::{Coordinators, OpenedLogs, ReplicaManager, ReplicaManagerError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::http::{self, Readiness};
+use crate::transaction_verifier::NoTransactions;
 use crate::watch::Watcher;
 use heartbeat::Session;
 use quorum_client::QuorumClient;
@@ -516,6 +517,7 @@ impl Parts {
             telemetry: Arc::clone(&self.telemetry),
             auto_creation: AutoCreation::default(),
             offsets_topic: OffsetsTopic::default(),
+            transaction_verifier: Arc::new(NoTransactions),
         };
         self.connections.gate.open(Arc::new(broker));
         self.readiness.set(true);

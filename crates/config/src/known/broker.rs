@@ -594,7 +594,12 @@ pub static BROKER_CONFIGS: &[KnownConfig] = &[
     known("telemetry.max.bytes", Int, Some("1048576"), ""),
     known("transaction.abort.timed.out.transaction.cleanup.interval.ms", Int, Some("10000"), ""),
     known("transaction.max.timeout.ms", Int, Some("900000"), ""),
-    known("transaction.partition.verification.enable", Boolean, Some("true"), ""),
+    known(
+        "transaction.partition.verification.enable",
+        Boolean,
+        Some("true"),
+        "Whether a leader asks the transaction coordinator before the first batch of a transaction.",
+    ),
     known("transaction.remove.expired.transaction.cleanup.interval.ms", Int, Some("3600000"), ""),
     known("transaction.state.log.load.buffer.size", Int, Some("5242880"), ""),
     known("transaction.state.log.min.isr", Int, Some("2"), ""),

@@ -55,7 +55,7 @@ fn metrics() -> Arc<NetworkMetrics> {
     Arc::new(NetworkMetrics::new(&Registry::new("test")))
 }
 
-async fn connect(shared: &Arc<Shared>) -> (TcpStream, JoinHandle<End>) {
+async fn connect<S: Service>(shared: &Arc<ConnectionShared<S>>) -> (TcpStream, JoinHandle<End>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address: SocketAddr = listener.local_addr().expect("bound");
     let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
@@ -152,6 +152,60 @@ async fn a_read_is_held_until_the_write_before_it_is_done() {
     })
     .await;
     assert!(!connection.waits_for_writes(&frame_of(Api::OffsetFetch)));
+}
+
+/// Holds its first request until it is released.
+#[derive(Default)]
+struct Holder {
+    release: Arc<tokio::sync::Notify>,
+    handled: std::sync::atomic::AtomicUsize,
+}
+
+impl Service for Holder {
+    type Identity = ();
+
+    fn handle(self: &Arc<Self>, _: &RequestContext, frame: BytesMut) -> Answer {
+        let answer = Greeter::handle_early(&(), &frame).unwrap_or(Answer::None);
+        if self.handled.fetch_add(1, Ordering::AcqRel) > 0 {
+            return answer;
+        }
+        let release = self.release.clone();
+        Answer::Held(Box::pin(async move {
+            release.notified().await;
+            answer
+        }))
+    }
+
+    fn handle_early((): &(), _: &BytesMut) -> Option<Answer> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn a_held_request_is_carried_out_before_the_next_one_is_handled() {
+    let shared = Arc::new(ConnectionShared::<Holder>::new(Arc::default(), metrics(), FRAME_BYTES_MAX, 1 << 20, None));
+    let service = Arc::new(Holder::default());
+    shared.gate.open(service.clone());
+    let (mut client, task) = connect(&shared).await;
+    for id in 1..=3 {
+        client.write_all(&ApiVersionsResponse::encode_request(4, id, None)).await.expect("sent");
+    }
+    // The others have arrived, and wait.
+    while service.handled.load(Ordering::Acquire) == 0 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((service.handled.load(Ordering::Acquire), shared.pending()), (1, 1));
+    service.release.notify_one();
+    for id in 1..=3_i32 {
+        assert_eq!(response(&mut client).await[..4], id.to_be_bytes(), "in order");
+    }
+    assert_eq!(service.handled.load(Ordering::Acquire), 3);
+    drop(client);
+    assert!(matches!(ended(task).await, End::Closed));
+    assert_eq!(shared.pending(), 0);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ pub mod offset_fetch;
 #[cfg(test)]
 mod oracle_tests;
 pub mod produce;
+pub mod write_txn_markers;
 
 use bytes::{BufMut, BytesMut};
 use ottla_model::{BrokerId, LeaderEpoch, TopicId};

@@ -7,6 +7,7 @@
 mod batches;
 mod builder;
 mod compress;
+mod control;
 mod decompress;
 mod filter;
 mod header;
@@ -19,6 +20,7 @@ mod walk;
 pub use batches::{Batch, Batches};
 pub use builder::{BatchBuilder, RecompressError, recompress};
 pub use compress::{Packing, compress};
+pub use control::EndMarkerRecord;
 pub use decompress::{DecompressError, Decompressor, decompress};
 pub use filter::{Filtered, KeyedRecord, StoredRecords, empty_batch};
 pub use header::{

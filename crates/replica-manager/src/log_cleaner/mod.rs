@@ -236,8 +236,13 @@ impl LogCleaner {
 
     fn look(&self, partition: &Arc<Partition>) -> Option<Dirt> {
         let checkpoint = partition.directory().clean_offset(&partition.topic_partition());
-        let stable = partition.high_watermark();
-        match partition.with_log(|log| log.dirt(checkpoint, stable, clock::wall()))? {
+        let high_watermark = partition.high_watermark();
+        let dirt = partition.with_log(|log| {
+            // Records of a transaction that is not decided must not be cleaned.
+            let stable = log.last_stable_offset(high_watermark);
+            log.dirt(checkpoint, stable, clock::wall())
+        });
+        match dirt? {
             Ok(dirt) => Some(dirt),
             Err(error) => {
                 partition.disk_error(&error);

@@ -155,6 +155,7 @@ impl ReplicaManager {
             alter_partition: alter_partition.clone(),
             cleaner: LogCleaner::start(live.clone(), metrics.clone(), data.clone()),
             replica_lag_time_max: config.replica_lag_time_max,
+            verifies_transactions: config.transaction_partition_verification_enable,
             metrics: metrics.clone(),
             data: data.clone(),
             high_watermarks_moved: AtomicBool::new(false),

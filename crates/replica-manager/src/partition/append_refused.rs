@@ -27,10 +27,34 @@ impl AppendRefused {
         Self { error: invalid.error_code(), message: Some(invalid.message(partition)), records, log_start: None }
     }
 
-    /// There is no transaction coordinator that could end what the batch begins.
-    pub fn transactional() -> Self {
-        let message = "Transactional records are not accepted: transactions are not supported".to_owned();
-        Self { message: Some(message), ..ErrorCode::InvalidTxnState.into() }
+    /// Transactional records in a request without a transactional id.
+    pub fn no_transactional_id() -> Self {
+        ErrorCode::TransactionalIdAuthorizationFailed.into()
+    }
+
+    /// What a producer is told when the transaction coordinator did not confirm its transaction. `knows_concurrent`: it
+    /// retries CONCURRENT_TRANSACTIONS.
+    pub fn unverified(error: ErrorCode, knows_concurrent: bool) -> Self {
+        match error {
+            ErrorCode::InvalidTxnState => {
+                let message = "Partition was not added to the transaction".to_owned();
+                Self { message: Some(message), ..error.into() }
+            }
+            ErrorCode::ConcurrentTransactions if knows_concurrent => error.into(),
+            // Older clients do not retry these as they should. They retry NOT_ENOUGH_REPLICAS, without asking for
+            // metadata.
+            ErrorCode::ConcurrentTransactions
+            | ErrorCode::NetworkException
+            | ErrorCode::CoordinatorLoadInProgress
+            | ErrorCode::CoordinatorNotAvailable
+            | ErrorCode::NotCoordinator => {
+                let message = format!(
+                    "Unable to verify the partition has been added to the transaction. Underlying error: {error:?}"
+                );
+                Self { message: Some(message), ..ErrorCode::NotEnoughReplicas.into() }
+            }
+            error => error.into(),
+        }
     }
 
     /// Only the brokers write there.

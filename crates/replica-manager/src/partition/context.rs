@@ -22,6 +22,8 @@ pub struct PartitionContext {
     pub alter_partition: Arc<AlterPartitionManager>,
     pub cleaner: Arc<LogCleaner>,
     pub replica_lag_time_max: Duration,
+    /// `transaction.partition.verification.enable`.
+    pub verifies_transactions: bool,
     pub metrics: Arc<ReplicaMetrics>,
     /// Where what waits for a time runs.
     pub data: Handle,

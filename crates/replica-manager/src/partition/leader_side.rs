@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs};
-use ottla_partition::{Appended as LogAppended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, ReadError};
+use ottla_partition::{
+    Append, Appended as LogAppended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, ReadError, Visible,
+};
 use ottla_protocol::record_batch::{self, BatchHeader, TimestampType};
-use ottla_replication::{EpochEnd, IsrOutcome, ProducerSnapshot};
+use ottla_replication::{
+    AppendTerms, EndMarker, EpochEnd, IsrOutcome, ProducerSnapshot, VerificationGuard, VerificationRequest,
+};
 use ottla_storage::slice::RecordSlice;
 use ottla_storage::{ColdRead, Read, RealEnv};
 
@@ -19,6 +23,23 @@ use crate::log_io;
 pub struct AckWait<'a> {
     pub pending: &'a Arc<PendingAcks>,
     pub place: usize,
+}
+
+/// One producer's batch for a partition.
+pub struct ProducedBatch<'a> {
+    pub records: &'a mut [u8],
+    pub produce_version: i16,
+    /// The request names a transactional id.
+    pub may_be_transactional: bool,
+    /// The transaction coordinator has confirmed that the partition belongs to the batch's transaction.
+    pub guard: Option<&'a VerificationGuard>,
+}
+
+/// What a leader writes.
+enum LogEntry<'a> {
+    Batches(Append<'a>),
+    /// The end of a transaction, the transaction's version, and whose time the record carries.
+    Marker(EndMarker, i8, TimestampType),
 }
 
 /// Records that are in the log.
@@ -48,14 +69,14 @@ impl Partition {
     /// Nothing was appended; `ack` was not told.
     pub fn append_as_leader(
         self: &Arc<Self>,
-        records: &mut [u8],
-        produce_version: i16,
+        batch: ProducedBatch<'_>,
         ack: Option<AckWait<'_>>,
         now: MonotonicMs,
         wall: TimestampMs,
         wakes: &mut Wakes,
     ) -> Result<Appended, AppendRefused> {
         let settings = self.settings.load();
+        let records = batch.records;
         if self.directory.load().health().is_unusable() {
             return Err(ErrorCode::KafkaStorageError.into());
         }
@@ -64,11 +85,11 @@ impl Partition {
             self.lock().replica.leading()?;
         }
         // Before the lock: checking a batch costs more than writing it.
-        let limits = settings.limits(produce_version, wall);
+        let limits = settings.limits(batch.produce_version, wall);
         let validated = record_batch::validate(records, &limits);
         let validated = validated.map_err(|invalid| AppendRefused::invalid(&invalid, &self.name()))?;
-        if validated.header.is_transactional() {
-            return Err(AppendRefused::transactional());
+        if validated.header.is_transactional() && !batch.may_be_transactional {
+            return Err(AppendRefused::no_transactional_id());
         }
         let stamped = limits.timestamp_type == TimestampType::LogAppendTime;
         let recompressed = settings.recompress(records, &validated)?;
@@ -90,7 +111,13 @@ impl Partition {
 
         let mut guard = self.lock();
         let state = &mut *guard;
-        let written = self.write(state, records, Some(header), ack.is_some(), now, wall, wakes)?;
+        let terms = AppendTerms {
+            guard: batch.guard,
+            verifies: self.context.verifies_transactions || batch.guard.is_some(),
+            ..AppendTerms::CLIENT
+        };
+        let append = Append { records, header: Some(header), acks_all: ack.is_some(), terms };
+        let written = self.write(state, LogEntry::Batches(append), now, wall, wakes)?;
         if let Some(ack) = ack
             && state.replica.wait_for_replicas(written.next_offset, || ack.answer())
         {
@@ -129,12 +156,56 @@ impl Partition {
         let mut guard = self.lock();
         let state = &mut *guard;
         state.replica.leading_in(epoch)?;
-        let written = self.write(state, records, None, true, now, wall, wakes).map_err(|refused| refused.error)?;
+        let append = Append { records, header: None, acks_all: true, terms: AppendTerms::COORDINATOR };
+        let written =
+            self.write(state, LogEntry::Batches(append), now, wall, wakes).map_err(|refused| refused.error)?;
         drop(guard);
         if written.rolled {
             self.rolled();
         }
         Ok(written.log_end)
+    }
+
+    /// Appends the marker that ends a producer's transaction. The outcome is told to `ack` when the high watermark has
+    /// passed it, or is known not to.
+    ///
+    /// # Errors
+    /// Nothing was appended; `ack` was not told.
+    pub fn append_marker(
+        self: &Arc<Self>,
+        marker: EndMarker,
+        transaction_version: i8,
+        ack: AckWait<'_>,
+        now: MonotonicMs,
+        wall: TimestampMs,
+        wakes: &mut Wakes,
+    ) -> Result<(), ErrorCode> {
+        if self.directory.load().health().is_unusable() {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        let timestamp_type = self.settings.load().timestamp_type();
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let entry = LogEntry::Marker(marker, transaction_version, timestamp_type);
+        let written = self.write(state, entry, now, wall, wakes).map_err(|refused| refused.error)?;
+        if state.replica.wait_for_replicas(written.next_offset, || ack.answer()) {
+            ack.pending.complete(ack.place, ErrorCode::None, wakes);
+        }
+        drop(guard);
+        if written.rolled {
+            self.rolled();
+        }
+        Ok(())
+    }
+
+    /// Whether the transaction coordinator must be asked before this transactional batch is appended: see
+    /// [`ottla_partition::Replica::begin_verification`].
+    pub fn begin_verification(
+        &self,
+        request: &VerificationRequest,
+        wall: TimestampMs,
+    ) -> Result<Option<VerificationGuard>, ErrorCode> {
+        self.lock().replica.begin_verification(request, wall)
     }
 
     /// Whether [`Self::append_own`] would be let in now, as far as the replicas and the directory are concerned.
@@ -163,13 +234,10 @@ impl Partition {
     }
 
     /// Writes to the leader's log, and wakes what waits for it.
-    #[expect(clippy::too_many_arguments, reason = "one append of either kind")]
     fn write(
         self: &Arc<Self>,
         state: &mut State,
-        records: &mut [u8],
-        header: Option<BatchHeader>,
-        acks_all: bool,
+        entry: LogEntry<'_>,
         now: MonotonicMs,
         wall: TimestampMs,
         wakes: &mut Wakes,
@@ -177,7 +245,13 @@ impl Partition {
         let health = self.directory.load().health().clone();
         let brokers = |broker| self.context.eligible_epoch(broker);
         let replica = &mut state.replica;
-        match health.writing(|| replica.append(records, header, acks_all, now, wall, &brokers)) {
+        let appended = health.writing(|| match entry {
+            LogEntry::Batches(append) => replica.append(append, now, wall, &brokers),
+            LogEntry::Marker(marker, transaction_version, timestamp_type) => {
+                replica.append_marker(&marker, transaction_version, timestamp_type, now, wall, &brokers)
+            }
+        });
+        match appended {
             Ok((written, effects)) => {
                 self.append_succeeded();
                 self.execute(state, effects, wakes);
@@ -225,19 +299,30 @@ impl Partition {
     }
 
     fn finish_read(&self, fetch: &Fetch, fetched: Fetched<RealEnv>) -> Result<FetchRead, ReadError> {
+        let unread = FetchRead {
+            high_watermark: fetched.high_watermark,
+            last_stable: fetched.last_stable,
+            log_start: fetched.log_start,
+            diverging: fetched.diverging,
+            ..FetchRead::error(ErrorCode::None)
+        };
         let records = match fetched.records {
             None => RecordSlice::empty(),
             Some(Read::Done(records)) => records,
             Some(Read::Cold(cold)) => self.read_cold(fetch, &cold, fetched.leader_epoch, fetched.upper)?,
         };
+        let aborted = match fetched.aborted {
+            None => Some(Vec::new()),
+            Some(search) if search.needs_disk() => log_io::run_blocking(|| search.run(&records))?,
+            Some(search) => search.run(&records)?,
+        };
+        // Segments went meanwhile: the fetcher asks again.
+        let Some(aborted) = aborted else { return Ok(unread) };
         Ok(FetchRead {
-            error: ErrorCode::None,
-            high_watermark: fetched.high_watermark,
-            last_stable: fetched.last_stable,
-            log_start: fetched.log_start,
-            diverging: fetched.diverging,
             left_out_bytes: records.left_out_bytes,
             records: Some(records).filter(|records| !records.is_empty()),
+            aborted,
+            ..unread
         })
     }
 
@@ -267,14 +352,14 @@ impl Partition {
         code
     }
 
-    /// ListOffsets. `sees_log_end`: a follower asks, for whom the high watermark is no bound.
+    /// ListOffsets.
     pub fn find_offset(
         &self,
         query: OffsetQuery,
         leader_epoch: LeaderEpoch,
-        sees_log_end: bool,
+        visible: Visible,
     ) -> Result<FoundOffset, ErrorCode> {
-        let search = match self.lock().replica.find_offset(query, leader_epoch, sees_log_end)? {
+        let search = match self.lock().replica.find_offset(query, leader_epoch, visible)? {
             OffsetLookup::Found(found) => return Ok(found),
             OffsetLookup::Search(search) => search,
         };

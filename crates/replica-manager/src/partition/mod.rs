@@ -25,9 +25,9 @@ use ottla_metadata::PartitionState;
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, TopicIdPartition, TopicName, TopicPartition};
 use ottla_partition::{BrokenRules, Effects, ReplicaConfig, Truncated};
 use ottla_replication::{EpochEnd, Following};
-use ottla_storage::DiskFault;
 use ottla_storage::env::RealEnv;
 use ottla_storage::slice::RecordSlice;
+use ottla_storage::{AbortedTransaction, DiskFault};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock;
@@ -37,8 +37,8 @@ use crate::topic_settings::TopicSettings;
 
 pub use append_refused::AppendRefused;
 pub use context::PartitionContext;
-pub use leader_side::{AckWait, Appended, OwnRecords};
-pub use ottla_partition::{Fetch, FoundOffset, OffsetQuery, Reader};
+pub use leader_side::{AckWait, Appended, OwnRecords, ProducedBatch};
+pub use ottla_partition::{Fetch, FoundOffset, OffsetQuery, Reader, Visible};
 pub use ottla_replication::FollowerStep;
 use waiters::{PendingAck, Subscribers, Subscription, Wakes, Watcher};
 
@@ -59,6 +59,8 @@ pub struct FetchRead {
     /// Where the fetcher's log leaves this one.
     pub diverging: Option<EpochEnd>,
     pub records: Option<RecordSlice>,
+    /// For a reader of committed records: the aborted transactions that have records there.
+    pub aborted: Vec<AbortedTransaction>,
     /// About how much there is that found no room in the answer; 0 where `records` has some of it.
     pub left_out_bytes: usize,
 }
@@ -72,6 +74,7 @@ impl FetchRead {
             log_start: Offset::UNKNOWN,
             diverging: None,
             records: None,
+            aborted: Vec::new(),
             left_out_bytes: 0,
         }
     }
@@ -448,7 +451,8 @@ impl Partition {
         }
         let log = state.replica.log_mut()?;
         Some(finish(log).map(|made| match made {
-            Some(made) => {
+            Some(mut made) => {
+                made.take_over(log);
                 *log = *made;
                 self.directory.store(to.clone());
                 true

@@ -3,7 +3,6 @@
 use super::job::{Cleaned, Cleaning, Source};
 use super::output::Output;
 use super::retention::{Kept, Retention};
-use super::transactions;
 use super::{CleanError, Pacing};
 use crate::env::{Env, OpenMode};
 use crate::scan::{BatchScan, Step};
@@ -28,14 +27,12 @@ impl<E: Env> Cleaning<E> {
             output.discard();
             return Ok(None);
         }
-        let kept = self.transactions.take_kept();
         let (segment, written_bytes) =
-            output.finish(&transactions::encode(&kept)).map_err(|error| self.job.judge(error.into()))?;
+            output.finish(self.transactions.take_kept()).map_err(|error| self.job.judge(error.into()))?;
         self.stats.written_bytes += written_bytes;
         Ok(Some(Cleaned {
             segment,
             sources: group.to_vec(),
-            has_transactions: !kept.is_empty(),
             truncations: self.job.truncations,
             log: self.job.shared.clone(),
         }))

@@ -8,10 +8,11 @@ use ottla_model::{Offset, TimestampMs};
 
 use super::offset_map::{Full, OffsetMap};
 use super::retention::{LastBatches, UNPACKED_MAX_BYTES};
-use super::transactions::{AbortedTransaction, Transactions, read_aborted};
+use super::transactions::{Transactions, read_aborted};
 use super::{CleanError, CleanerLimits, Dirt, Pacing};
 use ottla_protocol::record_batch::StoredRecords;
 
+use crate::aborted_index::{AbortedIndex, AbortedTransaction};
 use crate::config::LogConfig;
 use crate::env::{Env, OpenMode};
 use crate::file_name::{self, path_of};
@@ -45,8 +46,8 @@ pub struct CleanJob<E: Env> {
     /// Likewise, of [`Shared::cuts`].
     cuts: u64,
     sources: Vec<Source>,
-    /// The base offsets of all segments, to find aborted transactions.
-    bases: Vec<Offset>,
+    /// The aborted transactions of all segments, by their base offsets.
+    aborted: Vec<(Offset, AbortedIndex)>,
     first_dirty: Offset,
 }
 
@@ -79,7 +80,6 @@ pub struct Cleaning<E: Env> {
 pub struct Cleaned {
     pub(super) segment: Segment,
     pub(super) sources: Vec<Source>,
-    pub(super) has_transactions: bool,
     pub(super) truncations: u64,
     /// Of the log that it was made for: another one may have its place by now.
     pub(super) log: Arc<Shared>,
@@ -111,7 +111,12 @@ impl<E: Env> Log<E> {
             truncations: self.shared.truncations.load(Ordering::Acquire),
             cuts: self.shared.cuts.load(Ordering::Acquire),
             sources: sources.collect(),
-            bases: self.segments.iter().map(|segment| segment.base_offset).collect(),
+            aborted: self
+                .segments
+                .iter()
+                .filter(|segment| segment.aborted.len() > 0)
+                .map(|segment| (segment.base_offset, segment.aborted.clone()))
+                .collect(),
             first_dirty: dirt.first_dirty,
         })
     }
@@ -161,7 +166,7 @@ impl<E: Env> CleanJob<E> {
     ) -> Result<(OffsetMap, Vec<AbortedTransaction>, CleaningStats), CleanError> {
         let mut map = OffsetMap::new(limits.map_bytes, limits.load_factor);
         let mut stats = CleaningStats::default();
-        let aborted = read_aborted(&self.env, &self.directory, self.bases.iter().copied())?;
+        let aborted = read_aborted(&self.env, &self.directory, &self.aborted)?;
         // A transaction may have begun before the dirty part: the walk over it is within that transaction.
         let mut transactions = Transactions::new(&aborted);
         for source in self.sources.iter().filter(|source| source.end > self.first_dirty) {

@@ -7,8 +7,9 @@ use ottla_protocol::record_batch::BatchHeader;
 
 use super::CleanError;
 use super::job::{CleanJob, Source};
+use crate::aborted_index::AbortedTransaction;
 use crate::env::{Env, File, OpenMode};
-use crate::file_name::{self, CLEANED_SUFFIX, with_suffix};
+use crate::file_name::{self, CLEANED_SUFFIX, path_of, with_suffix};
 use crate::segment::{Place, Segment};
 
 pub(super) struct Output<E: Env> {
@@ -31,6 +32,7 @@ impl<E: Env> Output<E> {
         for kind in [file_name::OFFSET_INDEX, file_name::TIME_INDEX] {
             job.env.open(&path(kind), OpenMode::Truncate)?;
         }
+        job.env.remove_file_if_there(&path(file_name::TRANSACTION_INDEX))?;
         Ok(Self {
             env: job.env.clone(),
             directory: job.directory.clone(),
@@ -75,14 +77,16 @@ impl<E: Env> Output<E> {
     }
 
     fn write_indexes(&mut self) -> io::Result<()> {
-        let (offset_index, time_index) = (self.path(file_name::OFFSET_INDEX), self.path(file_name::TIME_INDEX));
-        self.segment.write_out_to(&self.env, &offset_index, &time_index)
+        let (directory, base) = (&self.directory, self.segment.base_offset);
+        self.segment.write_out_to(&self.env, |kind| with_suffix(path_of(directory, base, kind), CLEANED_SUFFIX))
     }
 
-    /// Writes and syncs everything. `transactions` is the content of the transaction index, if any.
-    pub fn finish(mut self, transactions: &[u8]) -> io::Result<(Segment, u64)> {
-        let finished = self.complete(transactions);
-        match finished {
+    /// Writes and syncs everything. `aborted` are the transactions whose markers are in the segment.
+    pub fn finish(mut self, aborted: Vec<AbortedTransaction>) -> io::Result<(Segment, u64)> {
+        for transaction in aborted {
+            self.segment.aborted.push(transaction);
+        }
+        match self.complete() {
             Ok(()) => Ok((self.segment, self.written_bytes)),
             Err(error) => {
                 self.discard();
@@ -91,18 +95,13 @@ impl<E: Env> Output<E> {
         }
     }
 
-    fn complete(&mut self, transactions: &[u8]) -> io::Result<()> {
+    fn complete(&mut self) -> io::Result<()> {
         self.write_out()?;
         self.segment.index_largest_timestamp();
         self.write_indexes()?;
         self.file.sync_all()?;
-        for kind in [file_name::OFFSET_INDEX, file_name::TIME_INDEX] {
+        for kind in self.segment.kinds().iter().filter(|kind| **kind != file_name::LOG) {
             self.env.open(&self.path(kind), OpenMode::Write)?.sync_all()?;
-        }
-        if !transactions.is_empty() {
-            let file = self.env.open(&self.path(file_name::TRANSACTION_INDEX), OpenMode::Truncate)?;
-            file.write_all_at(transactions, 0)?;
-            file.sync_all()?;
         }
         Ok(())
     }

@@ -27,11 +27,7 @@ impl<E: Env> Log<E> {
             output::discard(self.place(), &cleaned.segment);
             return Err(CleanError::Aborted);
         };
-        let kinds: &[&str] = if cleaned.has_transactions {
-            &file_name::SEGMENT_KINDS
-        } else {
-            &[file_name::LOG, file_name::OFFSET_INDEX, file_name::TIME_INDEX]
-        };
+        let kinds = cleaned.segment.kinds();
         let base = cleaned.segment.base_offset;
         for kind in kinds {
             let path = self.place().path(base, kind);

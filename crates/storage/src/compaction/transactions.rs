@@ -1,72 +1,37 @@
 //! Which transactions were aborted, while the cleaner walks a log: their records go at once, their markers when no
 //! record of them is left (Kafka's `CleanedTransactionMetadata`).
 //!
-//! `BASE.txnindex` lists the aborted transactions whose markers are in the segment, 34 bytes each: version i16,
-//! producer id i64, first offset i64, last offset i64, last stable offset i64. Ottla does not write transactions yet,
-//! but keeps files that Kafka wrote correct.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::Path;
 
-use bytes::{Buf, BufMut};
+use bytes::Buf;
 use ottla_model::{Offset, ProducerId};
 use ottla_protocol::record_batch::{BatchHeader, RecordsError, StoredRecords};
 
-use crate::env::Env;
+use crate::aborted_index::{AbortedIndex, AbortedTransaction};
+use crate::env::{Env, OpenMode};
 use crate::file_name::{self, path_of};
 
-const VERSION: i16 = 0;
-const ENTRY_BYTES: usize = 34;
-
-/// One entry of a transaction index.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct AbortedTransaction {
-    pub producer_id: ProducerId,
-    pub first_offset: Offset,
-    pub last_offset: Offset,
-    pub last_stable: Offset,
-}
-
-pub(crate) fn encode(transactions: &[AbortedTransaction]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(transactions.len() * ENTRY_BYTES);
-    for transaction in transactions {
-        bytes.put_i16(VERSION);
-        bytes.put_i64(transaction.producer_id.0);
-        bytes.put_i64(transaction.first_offset.0);
-        bytes.put_i64(transaction.last_offset.0);
-        bytes.put_i64(transaction.last_stable.0);
-    }
-    bytes
-}
-
-fn decode(bytes: &[u8]) -> Vec<AbortedTransaction> {
-    let entries = bytes.chunks_exact(ENTRY_BYTES).map(|mut entry| {
-        let version = entry.get_i16();
-        let transaction = AbortedTransaction {
-            producer_id: ProducerId(entry.get_i64()),
-            first_offset: Offset(entry.get_i64()),
-            last_offset: Offset(entry.get_i64()),
-            last_stable: Offset(entry.get_i64()),
-        };
-        (version == VERSION).then_some(transaction)
-    });
-    entries.map_while(|entry| entry).collect()
-}
-
-/// The aborted transactions of the segments with these base offsets, by first offset.
+/// The aborted transactions of these indexes, by first offset.
 pub(crate) fn read_aborted<E: Env>(
     env: &E,
     directory: &Path,
-    bases: impl Iterator<Item = Offset>,
+    indexes: &[(Offset, AbortedIndex)],
 ) -> io::Result<Vec<AbortedTransaction>> {
     let mut aborted = Vec::new();
-    for base in bases {
-        match env.read_file(&path_of(directory, base, file_name::TRANSACTION_INDEX)) {
-            Ok(bytes) => aborted.extend(decode(&bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+    for (base, index) in indexes {
+        if index.written() > 0 {
+            let file = env.open(&path_of(directory, *base, file_name::TRANSACTION_INDEX), OpenMode::Read)?;
+            let mut read = 0;
+            while read < index.written() {
+                let block = index.block(&file, read)?;
+                read += u32::try_from(block.len()).unwrap_or(u32::MAX);
+                aborted.extend(block);
+            }
         }
+        aborted.extend_from_slice(index.waiting());
     }
     aborted.sort_by_key(|transaction| transaction.first_offset);
     Ok(aborted)
@@ -188,15 +153,6 @@ mod tests {
 
     fn is_obsolete(transactions: &mut Transactions, marker: &[u8]) -> bool {
         transactions.is_obsolete(&StoredRecords::new(marker, 1 << 10).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn index_round_trip() {
-        let all = [aborted(1, 5, 9), aborted(i64::MAX, 7, 70)];
-        let bytes = encode(&all);
-        assert_eq!(bytes.len(), 2 * ENTRY_BYTES);
-        assert_eq!(decode(&bytes), all);
-        assert_eq!(decode(&bytes[..ENTRY_BYTES + 3]), all[..1], "half an entry");
     }
 
     #[test]

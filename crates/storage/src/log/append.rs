@@ -4,7 +4,8 @@ use std::io;
 
 use ottla_model::{LeaderEpoch, Offset, TimestampMs};
 use ottla_protocol::record_batch::{BatchHeader, HEADER_BYTES, patch_offset_and_epoch, verify_crc};
-use ottla_replication::{BatchOrigin, ProducerBatch, ProducerCheck};
+use ottla_protocol::record_batch::{EndMarkerRecord, TimestampType};
+use ottla_replication::{AppendTerms, EndMarker, ProducerBatch, ProducerCheck};
 
 use super::Log;
 use crate::env::{Env, File};
@@ -157,26 +158,57 @@ impl<E: Env> Log<E> {
         leader_epoch: LeaderEpoch,
         now: TimestampMs,
     ) -> Result<Appended, AppendError> {
+        self.append_on_terms(batches, leader_epoch, &AppendTerms::CLIENT, now)
+    }
+
+    /// [`Self::append_as_leader`] of batches of a transaction, or of this broker.
+    pub fn append_on_terms(
+        &mut self,
+        batches: &mut [u8],
+        leader_epoch: LeaderEpoch,
+        terms: &AppendTerms<'_>,
+        now: TimestampMs,
+    ) -> Result<Appended, AppendError> {
         let mut headers = std::mem::take(&mut self.headers);
         headers.clear();
         let appended = parse_all(batches, &mut headers)
-            .and_then(|()| self.append_parsed_as_leader(batches, &mut headers, leader_epoch, now));
+            .and_then(|()| self.append_parsed_as_leader(batches, &mut headers, leader_epoch, terms, now));
         self.headers = headers;
         appended
     }
 
-    /// [`Self::append_as_leader`] of one batch whose header is known.
+    /// [`Self::append_on_terms`] of one batch whose header is known.
     pub fn append_batch_as_leader(
         &mut self,
         batch: &mut [u8],
         header: BatchHeader,
         leader_epoch: LeaderEpoch,
+        terms: &AppendTerms<'_>,
         now: TimestampMs,
     ) -> Result<Appended, AppendError> {
         if header.size_bytes() != batch.len() || header.last_offset_delta < 0 {
             return Err(AppendError::Invalid { position: 0, reason: "the header belongs to another batch".to_owned() });
         }
-        self.append_parsed_as_leader(batch, &mut [header], leader_epoch, now)
+        self.append_parsed_as_leader(batch, &mut [header], leader_epoch, terms, now)
+    }
+
+    /// Appends the marker that ends a producer's transaction, which may have no records here. `transaction_version`:
+    /// see [`ottla_replication::ProducerStates::check_marker`].
+    ///
+    /// # Errors
+    /// Nothing was appended.
+    pub fn append_marker(
+        &mut self,
+        marker: &EndMarker,
+        transaction_version: i8,
+        leader_epoch: LeaderEpoch,
+        timestamp_type: TimestampType,
+        now: TimestampMs,
+    ) -> Result<Appended, AppendError> {
+        self.producers.check_marker(marker, transaction_version)?;
+        let record = EndMarkerRecord { result: marker.result, coordinator_epoch: marker.coordinator_epoch };
+        let mut batch = record.batch(marker.producer_id, marker.producer_epoch, now, timestamp_type)?;
+        self.append_on_terms(&mut batch, leader_epoch, &AppendTerms::COORDINATOR, now)
     }
 
     /// `headers` are those of `batches`, all of them.
@@ -185,6 +217,7 @@ impl<E: Env> Log<E> {
         batches: &mut [u8],
         headers: &mut [BatchHeader],
         leader_epoch: LeaderEpoch,
+        terms: &AppendTerms<'_>,
         now: TimestampMs,
     ) -> Result<Appended, AppendError> {
         self.refuse_if_offline()?;
@@ -194,9 +227,7 @@ impl<E: Env> Log<E> {
         }
         self.refuse_if_too_large(batches.len())?;
         for header in headers.iter().filter(|header| !header.is_control()) {
-            if let ProducerCheck::Duplicate(original) =
-                self.producers.check(&producer_batch(header), BatchOrigin::Client)?
-            {
+            if let ProducerCheck::Duplicate(original) = self.producers.check(&producer_batch(header), terms)? {
                 return Ok(Appended {
                     first_offset: original.first_offset(),
                     last_offset: original.last_offset,
@@ -394,7 +425,12 @@ impl<E: Env> Log<E> {
             }
             self.recent.push(header.base_offset, header.last_offset(), at);
             self.note_epoch(header);
-            producer_replay::apply(&mut self.producers, header, batches.get(position..).unwrap_or_default());
+            let bytes = batches.get(position..).unwrap_or_default();
+            if let Some(aborted) = producer_replay::apply(&mut self.producers, header, bytes)
+                && let Some(active) = self.segments.last_mut()
+            {
+                active.aborted.push(aborted);
+            }
             position += header.size_bytes();
         }
         self.log_end = summary.last_offset.next();

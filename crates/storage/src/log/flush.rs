@@ -27,8 +27,8 @@ pub struct FlushWork<E: Env> {
     /// The active segment's file where it is open.
     active_file: Option<Arc<E::File>>,
     active_base: Offset,
-    /// Base offsets of older segments above the recovery point.
-    segments: Vec<Offset>,
+    /// The older segments above the recovery point: their base offsets, and the kinds of their files.
+    segments: Vec<(Offset, &'static [&'static str])>,
     snapshots: Vec<Offset>,
     sync_names: bool,
     sync_directory: bool,
@@ -95,8 +95,8 @@ impl<E: Env> FlushWork<E> {
         if self.sync_directory {
             sync_topic_id(&self.env, &self.directory)?;
         }
-        for base in &self.segments {
-            for kind in [file_name::LOG, file_name::OFFSET_INDEX, file_name::TIME_INDEX] {
+        for (base, kinds) in &self.segments {
+            for kind in *kinds {
                 self.env.open(&path_of(&self.directory, *base, kind), OpenMode::Write)?.sync_data()?;
             }
         }
@@ -186,7 +186,7 @@ impl<E: Env> Log<E> {
             directory: self.directory.clone(),
             active_file: self.files.get(Kept::Active, self.active().base_offset),
             active_base: self.active().base_offset,
-            segments: older.iter().map(|segment| segment.base_offset).collect(),
+            segments: older.iter().map(|segment| (segment.base_offset, segment.kinds())).collect(),
             snapshots: self.snapshots.iter().copied().filter(|offset| *offset >= self.recovery_point).collect(),
             sync_names: names_unsynced,
             sync_directory: self.directory_unsynced,
@@ -257,7 +257,7 @@ impl<E: Env> Log<E> {
             self.write_producer_snapshot(true)?;
         }
         self.flush(now)?;
-        for kind in [file_name::OFFSET_INDEX, file_name::TIME_INDEX] {
+        for kind in self.active().kinds().iter().filter(|kind| **kind != file_name::LOG) {
             self.env.open(&self.place().path(active_base, kind), OpenMode::Create)?.sync_data()?;
         }
         self.env.sync_directory(&self.directory)?;

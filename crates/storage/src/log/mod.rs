@@ -11,6 +11,7 @@
 //! - an append is in the log whole or not at all, in memory as after a restart of the process;
 //! - producer states and leader epochs are always those of the records below `log_end`.
 
+mod aborted;
 mod append;
 mod flush;
 mod read;
@@ -28,9 +29,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ottla_model::{LeaderEpoch, MonotonicMs, Offset, TimestampMs, TopicId, TopicPartition};
 use ottla_protocol::record_batch::BatchHeader;
-use ottla_replication::{EpochHistory, ProducerStates};
+use ottla_replication::{EpochHistory, ProducerError, ProducerStates, VerificationGuard, VerificationRequest};
 use parking_lot::Mutex;
 
+pub use aborted::AbortedSearch;
 pub use append::Appended;
 pub(crate) use append::producer_batch;
 pub use flush::{FlushWork, Flushed};
@@ -66,6 +68,9 @@ pub struct Log<E: Env> {
     /// Counts changes of `epochs`.
     pub(crate) epochs_version: u64,
     pub(crate) producers: ProducerStates,
+    /// The last known high watermark. Markers at or beyond it do not decide their transactions yet, after a restart
+    /// or a truncation neither.
+    pub(crate) high_watermark: Offset,
     /// The offsets of the snapshot files, ascending.
     pub(crate) snapshots: Vec<Offset>,
     pub(crate) recent: RecentBatches,
@@ -164,6 +169,7 @@ impl<E: Env> Log<E> {
             epochs: EpochHistory::new(),
             epochs_version: 0,
             producers: ProducerStates::new(),
+            high_watermark: Offset::ZERO,
             snapshots: Vec::new(),
             recent: RecentBatches::default(),
             headers: Vec::new(),
@@ -227,6 +233,37 @@ impl<E: Env> Log<E> {
 
     pub fn producers(&self) -> &ProducerStates {
         &self.producers
+    }
+
+    /// Everything below is replicated. A follower's high watermark may fall with a truncation.
+    pub fn high_watermark_moved(&mut self, high_watermark: Offset) {
+        self.high_watermark = high_watermark;
+        self.producers.replicated(high_watermark);
+    }
+
+    /// The offset up to which a reader of committed records may read, given the high watermark: at most the first
+    /// record of a transaction that is not decided by a replicated marker.
+    pub fn last_stable_offset(&self, high_watermark: Offset) -> Offset {
+        match self.producers.first_unstable_offset(high_watermark) {
+            // Records before the log's start cannot be read; whose they were does not matter any more.
+            Some(first) => first.max(self.log_start).min(high_watermark),
+            None => high_watermark,
+        }
+    }
+
+    /// Whether a transactional batch may be appended: see [`ProducerStates::begin_verification`].
+    pub fn begin_verification(
+        &mut self,
+        request: &VerificationRequest,
+        now: TimestampMs,
+    ) -> Result<Option<VerificationGuard>, ProducerError> {
+        self.producers.begin_verification(request, now)
+    }
+
+    /// Takes over from a log that this one replaces what is not in its files: see
+    /// [`ProducerStates::take_verifications`].
+    pub fn take_over(&mut self, replaced: &mut Self) {
+        self.producers.take_verifications(&mut replaced.producers);
     }
 
     /// Forgets producers that have been idle for too long (`producer.id.expiration.ms`); returns how many.

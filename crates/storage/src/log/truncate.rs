@@ -16,7 +16,7 @@ use crate::file_name;
 use crate::open_files::Kept;
 use crate::producer_replay;
 use crate::producer_snapshot;
-use crate::scan::{BatchScan, Step};
+use crate::scan::{BatchScan, HeaderScan, Step};
 use crate::segment::{Place, Segment};
 
 impl<E: Env> Log<E> {
@@ -88,6 +88,7 @@ impl<E: Env> Log<E> {
         self.recent.truncate_to(end);
         self.log_end = end;
         self.log_start = self.log_start.min(end);
+        self.high_watermark = self.high_watermark.min(end);
         if self.epochs.truncate_from_end(end) {
             self.epochs_version += 1;
         }
@@ -140,6 +141,7 @@ impl<E: Env> Log<E> {
         self.log_end = offset;
         self.log_start = log_start;
         self.recovery_point = offset;
+        self.high_watermark = offset;
         self.epochs.clear();
         self.epochs_version += 1;
         self.producers.clear(offset);
@@ -180,10 +182,35 @@ impl<E: Env> Log<E> {
         Ok(())
     }
 
-    /// Loads the newest readable snapshot at or below the log's end, and replays the records behind it.
+    /// Loads the newest useful snapshot, and replays the records behind it.
     pub(crate) fn rebuild_producers(&mut self, now: TimestampMs) -> io::Result<()> {
-        let from = self.load_producer_snapshot(self.log_end, now)?;
+        let from = self.load_producer_snapshot(self.replay_bound(self.log_end)?, now)?;
         self.replay_producers(from, self.log_end)
+    }
+
+    /// The offset up to which a snapshot may reach: `end`, unless the part between the high watermark and `end` has a
+    /// marker. A snapshot says which transactions are open, but not which have ended by a marker that is not
+    /// replicated.
+    pub(crate) fn replay_bound(&self, end: Offset) -> io::Result<Offset> {
+        let from = self.high_watermark.max(self.log_start);
+        if from >= end {
+            return Ok(end);
+        }
+        for number in self.segment_number(from)..self.segments.len() {
+            let Some(segment) = self.segments.get(number).filter(|segment| segment.size_bytes > 0) else { continue };
+            if segment.base_offset >= end {
+                break;
+            }
+            let file = self.segment_file(number)?;
+            let Step::Batch(first) = segment.find(self.place(), &file, from)? else { continue };
+            let mut scan = HeaderScan::new(&*file, first.position, segment.size_bytes);
+            while let Step::Batch(batch) = scan.next()? {
+                if batch.header.is_control() && batch.header.base_offset < end {
+                    return Ok(from);
+                }
+            }
+        }
+        Ok(end)
     }
 
     /// Loads the newest readable snapshot at or below `at_most`, and returns its offset: the log's start if there is
@@ -227,6 +254,7 @@ impl<E: Env> Log<E> {
                     break;
                 }
                 if batch.header.base_offset >= from {
+                    // The segment's index has what it aborts.
                     producer_replay::apply(&mut self.producers, &batch.header, bytes);
                 }
             }

@@ -42,7 +42,7 @@ impl<E: Env> Opening<'_, '_, E> {
         // Snapshots above may be of records that did not survive, and their removal may not have been durable.
         self.log.remove_snapshots(|snapshot| snapshot > start)?;
         self.log.log_end = start;
-        let from = self.log.load_producer_snapshot(start, self.options.now)?;
+        let from = self.log.load_producer_snapshot(self.log.replay_bound(start)?, self.options.now)?;
         self.log.replay_producers(from, start)?;
 
         let mut end = start;
@@ -54,6 +54,12 @@ impl<E: Env> Opening<'_, '_, E> {
             self.refuse_overlap_or_gap(number, end, number > first)?;
             if self.log.segments.len() <= number {
                 break;
+            }
+            if number > first {
+                // Retention may remove the segments before it, and with them the last trace of their producers.
+                self.log.log_end = end;
+                self.log.producers.set_end_offset(end);
+                self.log.write_producer_snapshot(false)?;
             }
             let examined = self.examine(number)?;
             end = examined.end;
@@ -142,7 +148,9 @@ impl<E: Env> Opening<'_, '_, E> {
                     examined.segment.appended(&batch.header, batch.position, interval);
                     examined.end = batch.header.next_offset();
                     self.log.note_epoch(&batch.header);
-                    producer_replay::apply(&mut self.log.producers, &batch.header, bytes);
+                    if let Some(aborted) = producer_replay::apply(&mut self.log.producers, &batch.header, bytes) {
+                        examined.segment.aborted.push(aborted);
+                    }
                     self.scanned_bytes += bytes.len() as u64;
                     self.tell_progress(false);
                 }

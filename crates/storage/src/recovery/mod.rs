@@ -8,10 +8,11 @@
 //!   that persisted later pages of unsynced writes before earlier ones looks the same, and is refused too;
 //! - checkpoints that are ahead of the log are taken back to it (scenario 13).
 
+mod aborted;
 mod examine;
 mod swap;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -98,6 +99,7 @@ struct Listing {
     logs: BTreeMap<Offset, u64>,
     offset_indexes: BTreeMap<Offset, u64>,
     time_indexes: BTreeMap<Offset, u64>,
+    transaction_indexes: BTreeSet<Offset>,
     snapshots: Vec<Offset>,
     has_epochs: bool,
     has_metadata: bool,
@@ -146,6 +148,7 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         self.load_segments(&listing)?;
         let first_base = self.log.segments.first().map_or(Offset::ZERO, |first| first.base_offset);
         self.log.log_start = self.options.log_start.max(first_base);
+        self.log.high_watermark = self.options.high_watermark;
 
         let mut examine_from = if !epochs_are_known {
             Some(0)
@@ -165,6 +168,7 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         };
         self.remove_empty_segments(&mut examine_from)?;
         self.complete_indexes(&listing, examine_from)?;
+        self.load_transaction_indexes(&listing, examine_from)?;
         if examine_from.is_none() {
             match self.activate()? {
                 Some(log_end) => self.log.log_end = log_end,
@@ -177,6 +181,7 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         }
         self.clamp(examine_from.is_some())?;
         let high_watermark = self.options.high_watermark.clamp(self.log.log_start, self.log.log_end);
+        self.log.high_watermark_moved(high_watermark);
         Ok((high_watermark, self.scanned_bytes, self.cut_bytes))
     }
 
@@ -197,6 +202,9 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
                 }
                 Some((offset, file_name::TIME_INDEX)) => {
                     listing.time_indexes.insert(offset, size_bytes);
+                }
+                Some((offset, file_name::TRANSACTION_INDEX)) => {
+                    listing.transaction_indexes.insert(offset);
                 }
                 Some((offset, file_name::PRODUCER_SNAPSHOT)) => listing.snapshots.push(offset),
                 _ if name == file_name::LEADER_EPOCH_CHECKPOINT => listing.has_epochs = true,
@@ -257,10 +265,13 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
                 })?;
             self.log.segments.push(Segment::found(*base_offset, size, now));
         }
-        for (kind, offsets) in
-            [(file_name::OFFSET_INDEX, &listing.offset_indexes), (file_name::TIME_INDEX, &listing.time_indexes)]
-        {
-            for offset in offsets.keys().filter(|offset| !listing.logs.contains_key(offset)) {
+        let of_kinds = [
+            (file_name::OFFSET_INDEX, listing.offset_indexes.keys().collect::<Vec<_>>()),
+            (file_name::TIME_INDEX, listing.time_indexes.keys().collect()),
+            (file_name::TRANSACTION_INDEX, listing.transaction_indexes.iter().collect()),
+        ];
+        for (kind, offsets) in of_kinds {
+            for offset in offsets.into_iter().filter(|offset| !listing.logs.contains_key(offset)) {
                 place.env.remove_file_if_there(&place.path(*offset, kind))?;
             }
         }

@@ -1,6 +1,7 @@
 //! Helpers of the tests of the log.
 #![allow(dead_code, clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,9 +9,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ottla_model::{
     LeaderEpoch, MonotonicMs, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs, TopicId, TopicName,
-    TopicPartition,
+    TopicPartition, TransactionResult,
 };
-use ottla_protocol::record_batch::{BatchBuilder, Batches, Record, Records};
+use ottla_protocol::record_batch::{BatchBuilder, Batches, EndMarkerRecord, Record, Records, TimestampType};
+use ottla_replication::{AppendTerms, EndMarker};
 use ottla_storage::compaction::{CleanError, CleanerLimits, CleaningStats};
 use ottla_storage::{Env, Log, LogConfig, OpenError, OpenOptions, Opened};
 
@@ -68,8 +70,79 @@ pub fn idempotent(producer: i64, epoch: i16, sequence: i32, records: usize) -> V
     builder(&timestamps, 10).producer(ProducerId(producer), ProducerEpoch(epoch), sequence).build().unwrap().to_vec()
 }
 
+/// A client's batch, of a transaction or not, that no transaction coordinator is asked about.
+pub const UNVERIFIED: AppendTerms<'_> = AppendTerms { verifies: false, ..AppendTerms::CLIENT };
+
 pub fn append<E: Env>(log: &mut Log<E>, mut batch: Vec<u8>) -> Offset {
-    log.append_as_leader(&mut batch, log.epoch_history().latest_epoch().max(EPOCH), NOW).unwrap().first_offset
+    let epoch = log.epoch_history().latest_epoch().max(EPOCH);
+    log.append_on_terms(&mut batch, epoch, &UNVERIFIED, NOW).unwrap().first_offset
+}
+
+/// Ends the producer's transaction; returns the marker's offset.
+pub fn end<E: Env>(log: &mut Log<E>, producer: i64, epoch: i16, result: TransactionResult) -> Offset {
+    let marker = EndMarker {
+        producer_id: ProducerId(producer),
+        producer_epoch: ProducerEpoch(epoch),
+        result,
+        coordinator_epoch: 0,
+    };
+    let leader_epoch = log.epoch_history().latest_epoch().max(EPOCH);
+    log.append_marker(&marker, 1, leader_epoch, TimestampType::CreateTime, NOW).unwrap().first_offset
+}
+
+/// The data records that a consumer of committed records gets of `from..last stable offset`, by what it does with the
+/// broker's answers; the offsets of the records. None if it must ask again, because segments went meanwhile.
+pub fn read_committed<E: Env>(
+    log: &Log<E>,
+    from: Offset,
+    high_watermark: Offset,
+    max_bytes: usize,
+) -> Option<Vec<Offset>> {
+    let (mut offsets, mut next) = (Vec::new(), from);
+    let upper = log.last_stable_offset(high_watermark);
+    while next < upper {
+        let search = log.aborted_search(next, upper);
+        let slice = log.read(next, max_bytes, upper, true).unwrap();
+        let aborted = match search {
+            Some(search) => search.run(&slice).unwrap()?,
+            None => Vec::new(),
+        };
+        let mut waiting: Vec<_> = aborted.iter().map(|it| (it.first_offset, it.producer_id)).collect();
+        waiting.sort_unstable();
+        let (mut waiting, mut active) = (waiting.into_iter().peekable(), BTreeSet::new());
+        let bytes = slice.read().unwrap();
+        if bytes.is_empty() {
+            break;
+        }
+        for batch in Batches::new(&bytes).map_while(Result::ok) {
+            let header = batch.header;
+            next = header.next_offset();
+            while waiting.peek().is_some_and(|(first, _)| *first <= header.last_offset()) {
+                active.extend(waiting.next().map(|(_, producer)| producer));
+            }
+            if header.is_control() {
+                let marker = EndMarkerRecord::parse(&header, batch.bytes);
+                if marker.is_some_and(|marker| marker.result == TransactionResult::Abort) {
+                    active.remove(&header.producer_id);
+                }
+                continue;
+            }
+            if header.is_transactional() && active.contains(&header.producer_id) {
+                continue;
+            }
+            let batch = Bytes::copy_from_slice(batch.bytes);
+            let all = Records::new(&batch, 1 << 24).unwrap().map(|record| record.unwrap().offset);
+            offsets.extend(all.filter(|offset| *offset >= from));
+        }
+    }
+    Some(offsets)
+}
+
+/// A batch of one transactional record, which is its key.
+pub fn transactional(producer: i64, epoch: i16, sequence: i32) -> Vec<u8> {
+    let key = format!("{producer} {epoch} {sequence}");
+    let builder = keyed(&[(&key, Some("in a transaction"))], NOW.0);
+    builder.producer(ProducerId(producer), ProducerEpoch(epoch), sequence).transactional().build().unwrap().to_vec()
 }
 
 /// Appends batches of ten records of this timestamp each.

@@ -168,6 +168,9 @@ impl Process {
             }
             Message::WatchEvent { stream, event } => self.watched(now, wall, stream, event, out),
             Message::Produce { call, produce } => self.produce(now, wall, from, call, &produce, out),
+            Message::EndTransaction { call, partition, marker } => {
+                self.end_transaction(now, wall, from, call, partition, &marker, out);
+            }
             Message::Fetch { call, fetch } => self.fetch(now, from, call, fetch, out),
             Message::Bounds { call, question } => {
                 let offset = self.bound(&question);

@@ -1,10 +1,12 @@
 //! One partition's replica on a broker: the core that ships, and what its log holds, for the invariants.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use ottla_model::{BrokerId, LeaderEpoch, MonotonicMs, Offset, TopicIdPartition, TopicPartition};
 use ottla_partition::{Ack, Truncated};
+use ottla_protocol::record_batch::Batches;
 use ottla_replication::{Follower, Leader};
 use ottla_storage::env::FaultyEnv;
 
@@ -16,6 +18,9 @@ use crate::outbox::Outbox;
 
 pub type Log = ottla_storage::Log<FaultyEnv>;
 pub type Core = ottla_partition::Replica<FaultyEnv, Waiter>;
+
+/// Small reads: an index is read in many places.
+const READ_BYTES: usize = 700;
 
 /// A request that waits at a partition.
 #[derive(Clone, Debug)]
@@ -100,6 +105,24 @@ impl Replica {
 
     pub fn follower(&self) -> Option<&Follower> {
         self.core.follower()
+    }
+
+    /// The offsets of all that a reader of committed records must pass over, by the log's own index.
+    pub fn hidden(&self) -> Result<BTreeSet<Offset>, String> {
+        let Some(log) = self.core.log() else { return Ok(BTreeSet::new()) };
+        let (mut next, end, mut all) = (log.log_start_offset(), log.log_end_offset(), BTreeSet::new());
+        while next < end {
+            let search = log.aborted_search(next, end);
+            let slice = log.read(next, READ_BYTES, end, true).map_err(|error| error.to_string())?;
+            let bytes = slice.read().map_err(|error| error.to_string())?;
+            let aborted = search.map(|search| search.run(&slice)).transpose().map_err(|error| error.to_string())?;
+            let aborted = aborted.flatten().unwrap_or_default();
+            let pairs: Vec<_> = aborted.iter().map(|it| (it.producer_id, it.first_offset)).collect();
+            all.append(&mut crate::client::hidden(&bytes, &pairs));
+            let whole = Batches::new(&bytes).map_while(Result::ok);
+            next = whole.last().map_or(end, |batch| batch.header.next_offset());
+        }
+        Ok(all)
     }
 
     /// Whether its log cannot be read in this life.

@@ -5,9 +5,12 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, MonotonicMs, Offset, TimestampMs, TopicIdPartition};
-use ottla_partition::{AppendError, Fetched, OffsetLookup, OffsetQuery, Reader, eligible_epoch};
+use ottla_partition::{
+    Append, AppendError, Appended, Effects, Fetched, OffsetLookup, OffsetQuery, Reader, Visible, eligible_epoch,
+};
+use ottla_protocol::record_batch::TimestampType;
 use ottla_replica_fetcher::{BoundsQuestion, LogEnd};
-use ottla_replication::FetchPosition;
+use ottla_replication::{AppendTerms, EndMarker, FetchPosition};
 use ottla_storage::Read;
 use ottla_storage::env::FaultyEnv;
 
@@ -25,11 +28,35 @@ const FETCH_MAX_BYTES: usize = 16 * 1024;
 /// Fetches that wait for something to read; one of each fetcher, and of each consumer.
 const PARKED_MAX: usize = 64;
 
+/// How long a marker waits for its replicas.
+const MARKER_TIMEOUT_MS: u64 = 2_000;
+
+/// Transactional batches are appended without a question to a coordinator.
+const UNVERIFIED: AppendTerms<'_> = AppendTerms { verifies: false, ..AppendTerms::CLIENT };
+
+/// An append that is to be answered.
+struct Appending {
+    from: NodeId,
+    call: CallId,
+    id: TopicIdPartition,
+    acks_all: bool,
+    timeout_ms: u64,
+}
+
+type Slice = ottla_storage::LogSlice<<FaultyEnv as ottla_storage::Env>::File>;
+
+/// Who fetches.
+#[derive(Clone, Copy)]
+enum FetchReader {
+    Consumer { read_committed: bool },
+    Replica(BrokerId, BrokerEpoch),
+}
+
 /// A fetch that found nothing yet.
 pub(super) struct ParkedFetch {
     from: NodeId,
     call: CallId,
-    replica: Option<(BrokerId, BrokerEpoch)>,
+    reader: FetchReader,
     about: Resolved,
     deadline: MonotonicMs,
 }
@@ -72,7 +99,62 @@ impl Process {
         }
         let acks_all = produce.acks == -1;
         let mut batch = produce.batch.to_vec();
-        let (appended, effects) = match replica.core.append(&mut batch, None, acks_all, now, wall, &brokers) {
+        let append = Append { records: &mut batch, header: None, acks_all, terms: UNVERIFIED };
+        let done = replica.core.append(append, now, wall, &brokers);
+        let request = Appending { from, call, id, acks_all, timeout_ms: produce.timeout_ms };
+        self.appended(now, &request, done, out)
+    }
+
+    /// A transaction's coordinator ends it.
+    #[expect(clippy::too_many_arguments, reason = "the fields of a message")]
+    pub(super) fn end_transaction(
+        &mut self,
+        now: MonotonicMs,
+        wall: TimestampMs,
+        from: NodeId,
+        call: CallId,
+        id: TopicIdPartition,
+        marker: &EndMarker,
+        out: &mut Outbox,
+    ) {
+        if let Err(error) = self.try_end_transaction(now, wall, from, call, id, marker, out) {
+            let leader = self.leader_of(id);
+            out.answer_produce(from, call, Err(error), leader);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of a message")]
+    fn try_end_transaction(
+        &mut self,
+        now: MonotonicMs,
+        wall: TimestampMs,
+        from: NodeId,
+        call: CallId,
+        id: TopicIdPartition,
+        marker: &EndMarker,
+        out: &mut Outbox,
+    ) -> Result<(), ErrorCode> {
+        let image = &self.image;
+        let brokers = |broker| eligible_epoch(image, broker);
+        let replica = self.replicas.get_mut(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        if self.directories.get(replica.directory).is_some_and(|directory| directory.is_failed()) {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        let done = replica.core.append_marker(marker, 2, TimestampType::CreateTime, now, wall, &brokers);
+        let request = Appending { from, call, id, acks_all: true, timeout_ms: MARKER_TIMEOUT_MS };
+        self.appended(now, &request, done, out)
+    }
+
+    /// Answers an append, or waits until it is replicated.
+    fn appended(
+        &mut self,
+        now: MonotonicMs,
+        request: &Appending,
+        done: Result<(Appended, Effects<Waiter>), AppendError>,
+        out: &mut Outbox,
+    ) -> Result<(), ErrorCode> {
+        let Appending { from, call, id, acks_all, timeout_ms } = *request;
+        let (appended, effects) = match done {
             Ok(done) => done,
             Err(error) => return Err(self.append_refused(id, &error, out)),
         };
@@ -90,7 +172,7 @@ impl Process {
             first: appended.first_offset,
             next: appended.next_offset,
             record: replica.content.get(appended.first_offset).copied(),
-            deadline: MonotonicMs(now.0 + produce.timeout_ms),
+            deadline: MonotonicMs(now.0 + timeout_ms),
             is_answered: Cell::new(false),
         });
         if replica.core.wait_for_replicas(appended.next_offset, || Waiter::Produce(waiting.clone())) {
@@ -138,7 +220,11 @@ impl Process {
             }
         };
         let deadline = MonotonicMs(now.0 + fetch.max_wait_ms);
-        let parked = ParkedFetch { from, call, replica: fetch.replica, about, deadline };
+        let reader = match fetch.replica {
+            Some((id, epoch)) => FetchReader::Replica(id, epoch),
+            None => FetchReader::Consumer { read_committed: fetch.reads_committed },
+        };
+        let parked = ParkedFetch { from, call, reader, about, deadline };
         let (answers, is_ready) = self.look(now, &parked, true, out);
         if is_ready || fetch.max_wait_ms == 0 || self.parked.len() >= PARKED_MAX {
             self.answer_fetch(&parked, answers, out);
@@ -190,16 +276,16 @@ impl Process {
         let mut is_ready = false;
         for (id, position) in &fetch.about.partitions {
             let counts = is_first && fetch.about.named.contains(id);
-            let answer = self.look_at(now, fetch.replica, *id, *position, counts, out).unwrap_or_else(|error| {
-                FetchedPartition {
+            let answer =
+                self.look_at(now, fetch.reader, *id, *position, counts, out).unwrap_or_else(|error| FetchedPartition {
                     error,
                     diverging: None,
                     high_watermark: Offset::UNKNOWN,
                     log_start: self.replicas.get(id).map_or(Offset::UNKNOWN, Replica::log_start),
                     records: Bytes::new(),
+                    aborted: Vec::new(),
                     position: *position,
-                }
-            });
+                });
             is_ready |= !answer.error.is_ok() || answer.diverging.is_some() || !answer.records.is_empty();
             answers.push((*id, answer));
         }
@@ -209,15 +295,15 @@ impl Process {
     fn look_at(
         &mut self,
         now: MonotonicMs,
-        replica_of: Option<(BrokerId, BrokerEpoch)>,
+        reader: FetchReader,
         id: TopicIdPartition,
         position: FetchPosition,
         counts: bool,
         out: &mut Outbox,
     ) -> Result<FetchedPartition, ErrorCode> {
-        let reader = match replica_of {
-            Some((id, epoch)) => Reader::Replica { id, epoch, progress: counts },
-            None => Reader::Consumer { read_committed: false },
+        let reader = match reader {
+            FetchReader::Replica(id, epoch) => Reader::Replica { id, epoch, progress: counts },
+            FetchReader::Consumer { read_committed } => Reader::Consumer { read_committed },
         };
         let fetch = ottla_partition::Fetch {
             reader,
@@ -236,13 +322,20 @@ impl Process {
         let (effects, fetched) = replica.core.fetch(&fetch, now, &|broker| eligible_epoch(image, broker));
         self.execute(now, id, effects, out);
         let fetched = fetched.map_err(|error| error.error_code())?;
-        let records = read_records(&fetched).map_err(|_| ErrorCode::KafkaStorageError)?;
+        let slice = read_records(&fetched).map_err(|_| ErrorCode::KafkaStorageError)?;
+        let records = slice.read().map_err(|_| ErrorCode::KafkaStorageError)?;
+        let aborted = match fetched.aborted {
+            Some(search) => search.run(&slice).map_err(|_| ErrorCode::KafkaStorageError)?,
+            None => Some(Vec::new()),
+        };
+        let (records, aborted) = aborted.map_or_else(Default::default, |aborted| (records, aborted));
         Ok(FetchedPartition {
             error: ErrorCode::None,
             diverging: fetched.diverging,
             high_watermark: fetched.high_watermark,
             log_start: fetched.log_start,
             records,
+            aborted: aborted.iter().map(|it| (it.producer_id, it.first_offset)).collect(),
             position,
         })
     }
@@ -267,7 +360,7 @@ impl Process {
             LogEnd::Latest => OffsetQuery::Latest,
         };
         let replica = self.replicas.get(&question.partition)?;
-        match replica.core.find_offset(query, question.leader_epoch, true).ok()? {
+        match replica.core.find_offset(query, question.leader_epoch, Visible::LogEnd).ok()? {
             OffsetLookup::Found(found) => Some(found.offset),
             OffsetLookup::Search(_) => None,
         }
@@ -275,13 +368,10 @@ impl Process {
 }
 
 /// What is not in memory is there at once, too.
-fn read_records(fetched: &Fetched<FaultyEnv>) -> std::io::Result<Bytes> {
+fn read_records(fetched: &Fetched<FaultyEnv>) -> std::io::Result<Slice> {
     match &fetched.records {
-        None => Ok(Bytes::new()),
-        Some(Read::Done(slice)) => slice.read(),
-        Some(Read::Cold(cold)) => match cold.run().map_err(std::io::Error::other)? {
-            Some(slice) => slice.read(),
-            None => Ok(Bytes::new()),
-        },
+        None => Ok(Slice::empty()),
+        Some(Read::Done(slice)) => Ok(slice.clone()),
+        Some(Read::Cold(cold)) => Ok(cold.run().map_err(std::io::Error::other)?.unwrap_or_else(Slice::empty)),
     }
 }

@@ -115,6 +115,7 @@ fn scenario_04_stale_follower_does_not_join_the_isr() {
             partitions: vec![(partition, position)],
             forgotten: Vec::new(),
             max_wait_ms: 100,
+            reads_committed: false,
         };
         script.world.send(SCRIPT, NodeId::Broker(leader), Message::Fetch { call: CallId(4_000), fetch });
         script.run_ms(500)?;

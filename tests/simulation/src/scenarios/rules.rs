@@ -138,6 +138,14 @@ fn an_empty_log_in_the_place_of_a_lost_one_is_noticed() {
     hunt_in(partition(rules), two_disks, &plan, 200, &["in the place of one that is lost"]);
 }
 
+#[test]
+fn reading_beyond_an_open_transaction_is_noticed() {
+    let rules = BrokenRules { open_transactions_are_stable: true, ..BrokenRules::default() };
+    let with_transactions = |config| WorldConfig { transactors: 2, ..config };
+    let plan = FaultPlan::of(&[Kind::KillBroker], GAP_MS, (100, 1_000));
+    hunt_in(partition(rules), with_transactions, &plan, 20, &["its transaction is open"]);
+}
+
 // ---- the fetchers
 
 #[test]

@@ -17,6 +17,14 @@ fn seeds_hold() {
     });
 }
 
+#[test]
+fn seeds_with_transactions_hold() {
+    hold(SEEDS / 10, |seed| {
+        let report = run(seed, Options { transactors: 2, ..Options::default() });
+        report.failure.is_some().then(|| report.to_string())
+    });
+}
+
 /// Runs every seed below `count` on all cores, or those that `SEED` and `SEEDS` name; `failure` tells what went wrong with one.
 pub(crate) fn hold(count: u64, failure: impl Fn(u64) -> Option<String> + Sync) {
     let seeds = ottla_test_support::seeds(0..count);

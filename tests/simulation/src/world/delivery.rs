@@ -63,6 +63,14 @@ impl World {
                 (Message::ConnectionLost, NodeId::Broker(broker)) => consumer.connection_lost(self.now, broker),
                 _ => {}
             }
+        } else if let Some(transactor) = self.transactors.get_mut(&id) {
+            match (message, from) {
+                (Message::ProduceAnswer { call, answer }, _) => {
+                    seen.extend(transactor.answered(self.now, call, &answer, out));
+                }
+                (Message::ConnectionLost, NodeId::Broker(broker)) => transactor.connection_lost(self.now, broker),
+                _ => {}
+            }
         }
         for seen in &seen {
             self.invariants.seen(seen)?;

@@ -128,6 +128,9 @@ impl World {
             return Some(format!("b{leader} does not lead"));
         }
         let end = leading.log_end();
+        if leading.core.last_stable_offset() != Some(end) && !self.invariants.is_exempt(partition) {
+            return Some(format!("b{leader} has open transactions from {:?} on", leading.core.last_stable_offset()));
+        }
         for &broker in replicas {
             let Some(replica) = of(broker) else { return Some(format!("b{broker} has no replica")) };
             if replica.log_end() != end {

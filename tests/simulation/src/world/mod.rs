@@ -34,6 +34,7 @@ use crate::network::{Network, NodeId};
 use crate::outbox::Outbox;
 use crate::random::Random;
 use crate::trace::Trace;
+use crate::transactor::Transactor;
 
 /// The client that scripts speak as.
 pub const SCRIPT: NodeId = NodeId::Client(999);
@@ -64,6 +65,8 @@ pub struct WorldConfig {
     pub idempotent_producers: u32,
     pub hasty_producers: u32,
     pub consumers: u32,
+    /// Producers of transactions; with any there is a reader of committed records too.
+    pub transactors: u32,
     pub rules: BrokenRules,
     pub fetcher_rules: FetcherRules,
     pub controller_rules: ControllerRules,
@@ -86,6 +89,7 @@ impl WorldConfig {
             idempotent_producers: 0,
             hasty_producers: 0,
             consumers: 0,
+            transactors: 0,
             rules: BrokenRules::default(),
             fetcher_rules: FetcherRules::default(),
             controller_rules: ControllerRules::default(),
@@ -108,6 +112,7 @@ impl WorldConfig {
             idempotent_producers: u32::try_from(random.between(1, 2)).unwrap_or(1),
             hasty_producers: u32::try_from(random.between(0, 1)).unwrap_or(0),
             consumers: u32::try_from(random.between(0, 1)).unwrap_or(0),
+            transactors: 0,
             rules: BrokenRules::default(),
             fetcher_rules: FetcherRules::default(),
             controller_rules: ControllerRules::default(),
@@ -176,6 +181,7 @@ pub struct World {
     pub brokers: BTreeMap<i32, BrokerNode>,
     pub producers: BTreeMap<u32, Producer>,
     pub consumers: BTreeMap<u32, Consumer>,
+    pub transactors: BTreeMap<u32, Transactor>,
     queue: BTreeMap<(SimTime, u64), Event>,
     next_event: u64,
     lives: BTreeMap<NodeId, u32>,
@@ -240,8 +246,14 @@ impl World {
                 (id, Producer::new(id, acks, config.produce_timeout_ms, ids.clone(), random))
             })
             .collect();
-        let consumers =
+        let mut consumers: BTreeMap<_, _> =
             (1..=config.consumers).map(|id| (100 + id, Consumer::new(100 + id, ids.clone(), random.fork()))).collect();
+        let transactors =
+            (1..=config.transactors).map(|id| (200 + id, Transactor::new(id, ids.clone(), random.fork()))).collect();
+        if config.transactors > 0 {
+            let reader = Consumer::new(300, ids, random.fork()).of_committed();
+            consumers.insert(reader.id, reader);
+        }
         let mut world = Self {
             now: SimTime(0),
             config,
@@ -253,6 +265,7 @@ impl World {
             brokers,
             producers,
             consumers,
+            transactors,
             queue: BTreeMap::new(),
             next_event: 0,
             lives: BTreeMap::new(),
@@ -297,12 +310,11 @@ impl World {
             let delay = self.random.between(0, 20_000);
             self.schedule(self.now.plus_us(delay), Event::Start(node));
         }
-        let clients: Vec<_> =
-            std::iter::once(0).chain(self.producers.keys().copied()).chain(self.consumers.keys().copied()).collect();
-        for id in clients {
-            self.lives.insert(NodeId::Client(id), 1);
+        let clients: Vec<_> = std::iter::once(NodeId::Client(0)).chain(self.clients()).collect();
+        for node in clients {
+            self.lives.insert(node, 1);
             let delay = self.random.between(0, 40_000);
-            self.schedule(self.now.plus_us(delay), Event::Tick { node: NodeId::Client(id), life: 1 });
+            self.schedule(self.now.plus_us(delay), Event::Tick { node, life: 1 });
         }
     }
 
@@ -432,6 +444,10 @@ impl World {
                     producer.tick(self.now, &mut out);
                 } else if let Some(consumer) = self.consumers.get_mut(&id) {
                     consumer.tick(self.now, &mut out);
+                } else if let Some(transactor) = self.transactors.get_mut(&id)
+                    && let Some(seen) = transactor.tick(self.now, &mut out)
+                {
+                    self.invariants.seen(&seen)?;
                 }
                 client::TICK_MS
             }

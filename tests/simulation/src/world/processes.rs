@@ -78,7 +78,8 @@ impl World {
     }
 
     pub(super) fn clients(&self) -> impl Iterator<Item = NodeId> + use<> {
-        let ids: Vec<_> = self.producers.keys().chain(self.consumers.keys()).copied().collect();
+        let ids: Vec<_> =
+            self.producers.keys().chain(self.consumers.keys()).chain(self.transactors.keys()).copied().collect();
         ids.into_iter().map(NodeId::Client)
     }
 

@@ -87,5 +87,8 @@ impl World {
         for consumer in self.consumers.values_mut() {
             consumer.set_partitions(&partitions);
         }
+        for transactor in self.transactors.values_mut() {
+            transactor.set_partitions(&partitions);
+        }
     }
 }

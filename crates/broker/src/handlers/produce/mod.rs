@@ -1,5 +1,8 @@
-//! Produce, versions 3 to 13: appends to the partitions that this broker leads, inline and in the order of the frames; with
-//! acks=all the answer waits for the high watermarks.
+//! Produce, versions 3 to 13: appends to the partitions that this broker leads, inline and in the order of the frames;
+//! with acks=all the answer waits for the high watermarks. The first batch of a transaction in a partition waits until
+//! the transaction coordinator has confirmed it ([`verification`]).
+
+mod verification;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,11 +23,12 @@ use tokio::time::Sleep;
 use crate::broker::Broker;
 use crate::clock;
 use crate::partition::waiters::{PendingAcks, Wakes};
-use crate::partition::{AckWait, AppendRefused, Appended};
+use crate::partition::{AckWait, AppendRefused, Appended, ProducedBatch};
 use crate::request::RequestContext;
 use crate::request::leader_hint::{LeaderHints, names_leader};
 use crate::request::wire;
 use crate::response::{Answer, Response};
+use verification::Verifications;
 
 /// The client id by which Kafka lets a producer write to the topics that brokers keep for themselves.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
@@ -34,6 +38,8 @@ const ADMIN_CLIENT_ID: &str = "__admin_client";
 struct Producer {
     version: i16,
     is_admin: bool,
+    has_transactional_id: bool,
+    acks: Acks,
 }
 
 /// What `acks` asks for.
@@ -44,7 +50,7 @@ enum Acks {
     All,
 }
 
-pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, mut body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match produce::parse(header.api_version, &body, 0) {
         Ok(request) => request,
         Err(error) => return Answer::close(format_args!("Produce: {error}")),
@@ -58,23 +64,51 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
             return Answer::Ready(encode(&header, &response));
         }
     };
+    let verifications = match Verifications::begin(broker, header.api_version, &request, &body) {
+        Ok(verifications) => verifications,
+        Err(error) => return Answer::Ready(encode(&header, &refuse_all(request, error))),
+    };
+    let producer = Producer {
+        version: header.api_version,
+        is_admin: header.client_id.as_deref() == Some(ADMIN_CLIENT_ID),
+        has_transactional_id: request.transactional_id.is_some(),
+        acks,
+    };
+    if verifications.are_complete() {
+        return carry_out(broker, &context.listener, header, producer, request, body, &verifications);
+    }
+    let (broker, listener) = (broker.clone(), context.listener.clone());
+    Answer::Held(Box::pin(async move {
+        let verifications = verifications.complete(&broker).await;
+        carry_out(&broker, &listener, header, producer, request, body, &verifications)
+    }))
+}
+
+/// Appends, and answers or waits for the replicas.
+fn carry_out(
+    broker: &Arc<Broker>,
+    listener: &ListenerName,
+    header: RequestHeader,
+    producer: Producer,
+    request: ProduceRequest,
+    mut body: BytesMut,
+    verifications: &Verifications,
+) -> Answer {
     let count: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
-    let pending = (acks == Acks::All).then(|| Arc::new(PendingAcks::new(count)));
+    let pending = (producer.acks == Acks::All).then(|| Arc::new(PendingAcks::new(count)));
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let producer =
-        Producer { version: header.api_version, is_admin: header.client_id.as_deref() == Some(ADMIN_CLIENT_ID) };
-    let response = append_all(broker, producer, request, &mut body, pending.as_ref());
+    let response = append_all(broker, producer, request, &mut body, verifications, pending.as_ref());
     match pending {
         Some(pending) if !pending.is_complete() => Answer::Later(Box::pin(WaitingProduce {
             broker: broker.clone(),
-            listener: context.listener.clone(),
+            listener: listener.clone(),
             header,
             response,
             pending,
             timeout: Box::pin(tokio::time::sleep(timeout)),
         })),
-        _ if acks == Acks::None => close_on_error(&response),
-        pending => Answer::Ready(finish(broker, &context.listener, &header, response, pending.as_deref())),
+        _ if producer.acks == Acks::None => close_on_error(&response),
+        pending => Answer::Ready(finish(broker, listener, &header, response, pending.as_deref())),
     }
 }
 
@@ -100,11 +134,11 @@ fn append_all(
     producer: Producer,
     request: ProduceRequest,
     body: &mut [u8],
+    verifications: &Verifications,
     pending: Option<&Arc<PendingAcks>>,
 ) -> ProduceResponse {
     // Wakes whoever waited for these records once all of them are there: one answer may tell of several.
     let mut wakes = Wakes::default();
-    let is_transactional = request.transactional_id.is_some();
     let mut place = 0;
     // Of the whole response: a compressed batch of 100 bytes can have a thousand invalid records, each with its text.
     let mut record_errors_left = RECORD_ERRORS_MAX;
@@ -112,14 +146,17 @@ fn append_all(
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in topic.partitions {
-            let records = match wanted.records.and_then(|range| body.get_mut(range)) {
-                Some(records) if !is_transactional => Ok(records),
-                Some(_) => Err(AppendRefused::transactional()),
-                None => Err(AppendRefused::no_records()),
-            };
+            let records = wanted.records.and_then(|range| body.get_mut(range)).ok_or_else(AppendRefused::no_records);
             let ack = pending.map(|pending| AckWait { pending, place });
-            let appended = records
-                .and_then(|records| append(broker, producer, &topic.topic, wanted.partition, records, ack, &mut wakes));
+            let appended = records.and_then(|records| {
+                let batch = ProducedBatch {
+                    records,
+                    produce_version: producer.version,
+                    may_be_transactional: producer.has_transactional_id,
+                    guard: verifications.guard(place)?,
+                };
+                append(broker, producer, &topic.topic, wanted.partition, batch, ack, &mut wakes)
+            });
             partitions.push(match appended {
                 Ok(appended) => succeeded(wanted.partition, &appended),
                 Err(refused) => {
@@ -141,7 +178,7 @@ fn append(
     producer: Producer,
     topic: &TopicRef,
     partition: PartitionId,
-    records: &mut [u8],
+    batch: ProducedBatch<'_>,
     ack: Option<AckWait<'_>>,
     wakes: &mut Wakes,
 ) -> Result<Appended, AppendRefused> {
@@ -149,9 +186,9 @@ fn append(
     if wire::is_internal(partition.topic.as_str()) && !producer.is_admin {
         return Err(AppendRefused::internal_topic(&partition.topic));
     }
-    let appended =
-        partition.append_as_leader(records, producer.version, ack, clock::monotonic(), clock::wall(), wakes)?;
-    broker.telemetry.records_bytes_in.add(records.len() as u64);
+    let size_bytes = batch.records.len() as u64;
+    let appended = partition.append_as_leader(batch, ack, clock::monotonic(), clock::wall(), wakes)?;
+    broker.telemetry.records_bytes_in.add(size_bytes);
     broker.telemetry.batches_in.add(1);
     Ok(appended)
 }
@@ -223,7 +260,8 @@ fn encode(header: &RequestHeader, response: &ProduceResponse) -> Response {
     )
 }
 
-/// A produce with acks=all until every partition's high watermark has passed its records, or they failed, or the time is up.
+/// A produce with acks=all until every partition's high watermark has passed its records, or they failed, or the time
+/// is up.
 struct WaitingProduce {
     broker: Arc<Broker>,
     listener: ListenerName,

@@ -1,16 +1,26 @@
-//! The state of each idempotent producer in a log: epoch and last sequences, to detect retries and refuse gaps. Kafka's
-//! rules (`ProducerStateManager`, `ProducerAppendInfo`).
+//! The state of each producer in a log: epoch and last sequences, to detect retries and refuse gaps, and its open
+//! transaction. Kafka's rules (`ProducerStateManager`, `ProducerAppendInfo`).
 //!
 //! Owns one entry per producer id with its last five batches ([`RETAINED_BATCHES`], the number of requests that a Kafka
-//! producer has in flight). Invariants: cached batches are of the entry's epoch and in the order of the log;
-//! [`ProducerStates::end_offset`] is the end of the log that the states reflect.
+//! producer has in flight), the transactions that bound the last stable offset ([`transactions`]), and the appends that
+//! wait for a transaction coordinator ([`verification`]). Invariants: cached batches are of the entry's epoch and in
+//! the order of the log; [`ProducerStates::end_offset`] is the end of the log that the states reflect; a producer with
+//! an open transaction is never forgotten.
 //!
 //! The states follow the log, not the other way round: after a truncation or a restart the storage loads the newest
 //! snapshot that is left and replays the log from there ([`ProducerStates::load`], [`ProducerStates::apply`]).
 
+mod transactions;
+pub mod verification;
+
 use std::collections::BTreeMap;
 
-use ottla_model::{ErrorCode, Offset, ProducerEpoch, ProducerId, TimestampMs};
+use ottla_model::{ErrorCode, Offset, ProducerEpoch, ProducerId, TimestampMs, TransactionResult};
+
+pub use transactions::CompletedTransaction;
+use transactions::Transactions;
+use verification::Verifications;
+pub use verification::{VerificationGuard, VerificationRequest};
 
 /// How many batches of each producer are remembered: Kafka's producers have at most five requests in flight.
 pub const RETAINED_BATCHES: usize = 5;
@@ -18,13 +28,34 @@ pub const RETAINED_BATCHES: usize = 5;
 /// The value for "no sequence": a batch without a producer, or a state without batches.
 pub const NO_SEQUENCE: i32 = -1;
 
-/// The origin of a batch, which decides the checks.
+/// The version of the transaction protocol from which every end of a transaction bumps the producer's epoch (KIP-890).
+pub const EPOCH_BUMPS_FROM: i8 = 2;
+
+/// The origin of a batch that a leader appends, which decides the checks. Batches of followers, and of a log that is
+/// read again, are not checked: their leader has done so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BatchOrigin {
     /// A producer: epoch and sequence are checked.
     Client,
-    /// The leader, or the log itself at recovery: the leader has checked, nothing is refused.
-    Replication,
+    /// This broker on behalf of a producer (offsets in a transaction), without sequences: only the epoch is checked.
+    Coordinator,
+}
+
+/// The facts about an append that decide whether a transactional batch may begin a transaction in this log.
+#[derive(Clone, Copy, Debug)]
+pub struct AppendTerms<'g> {
+    pub origin: BatchOrigin,
+    /// The proof that the transaction coordinator knows of this partition; none if nothing was asked.
+    pub guard: Option<&'g VerificationGuard>,
+    /// `transaction.partition.verification.enable`: whether the guard counts.
+    pub verifies: bool,
+}
+
+impl AppendTerms<'_> {
+    /// A batch of a producer that is in no transaction.
+    pub const CLIENT: Self = Self { origin: BatchOrigin::Client, guard: None, verifies: true };
+    /// A batch that this broker wrote.
+    pub const COORDINATOR: Self = Self { origin: BatchOrigin::Coordinator, guard: None, verifies: true };
 }
 
 /// The part of a batch's header that the states need. Offsets are the assigned ones.
@@ -41,12 +72,20 @@ pub struct ProducerBatch {
     pub is_transactional: bool,
 }
 
-/// A control batch that ends a transaction. Markers carry no sequence.
+/// What a marker says: the end of a producer's transaction. Markers carry no sequence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TransactionMarker {
+pub struct EndMarker {
     pub producer_id: ProducerId,
     pub producer_epoch: ProducerEpoch,
+    pub result: TransactionResult,
+    /// The leader epoch of the coordinator's partition, which fences former coordinators.
     pub coordinator_epoch: i32,
+}
+
+/// A marker in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TransactionMarker {
+    pub end: EndMarker,
     pub offset: Offset,
     pub timestamp: TimestampMs,
 }
@@ -127,16 +166,38 @@ pub enum ProducerError {
          {last_sequence} (current end sequence number)"
     )]
     OutOfOrderSequence { producer_id: ProducerId, base_sequence: i32, last_sequence: i32 },
+    #[error(
+        "Out of order sequence number for producer {producer_id}: {base_sequence} (incoming seq. number), \
+         {lowest_sequence} (earliest seen sequence)"
+    )]
+    AboveUnverifiedSequence { producer_id: ProducerId, base_sequence: i32, lowest_sequence: i32 },
+    #[error(
+        "Invalid sequence number for producer {producer_id}: {base_sequence} (incoming seq. number). Expected \
+         sequence 0 for transactions v2 idempotent producer with no existing state."
+    )]
+    SequenceOfNewTransaction { producer_id: ProducerId, base_sequence: i32 },
     #[error("Expected transactional write from producer {producer_id}")]
     InvalidTransactionState { producer_id: ProducerId },
+    #[error("Record was not part of an ongoing transaction")]
+    NotVerified { producer_id: ProducerId },
+    #[error("Epoch of producer {producer_id} is {epoch}, which is not above the last seen epoch {current_epoch}")]
+    InvalidMarkerEpoch { producer_id: ProducerId, epoch: ProducerEpoch, current_epoch: ProducerEpoch },
+    #[error(
+        "Invalid coordinator epoch for producer {producer_id}: {coordinator_epoch} (zombie), {current_epoch} (current)"
+    )]
+    CoordinatorFenced { producer_id: ProducerId, coordinator_epoch: i32, current_epoch: i32 },
 }
 
 impl ProducerError {
     pub fn error_code(&self) -> ErrorCode {
         match self {
-            Self::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
-            Self::SequenceOfNewEpoch { .. } | Self::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
-            Self::InvalidTransactionState { .. } => ErrorCode::InvalidTxnState,
+            Self::InvalidProducerEpoch { .. } | Self::InvalidMarkerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
+            Self::SequenceOfNewEpoch { .. }
+            | Self::OutOfOrderSequence { .. }
+            | Self::AboveUnverifiedSequence { .. }
+            | Self::SequenceOfNewTransaction { .. } => ErrorCode::OutOfOrderSequenceNumber,
+            Self::InvalidTransactionState { .. } | Self::NotVerified { .. } => ErrorCode::InvalidTxnState,
+            Self::CoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
         }
     }
 }
@@ -187,6 +248,11 @@ impl Producer {
         self.batches().last().map_or(NO_SEQUENCE, |batch| batch.last_sequence)
     }
 
+    /// Whether it has an open transaction of this epoch. One of an older epoch may have been ended by now.
+    fn is_in_transaction_of(&self, epoch: ProducerEpoch) -> bool {
+        self.transaction_first_offset.is_some() && self.epoch == epoch
+    }
+
     fn set_epoch(&mut self, epoch: ProducerEpoch) {
         if self.epoch != epoch {
             self.batch_count = 0;
@@ -210,6 +276,8 @@ impl Producer {
 #[derive(Clone, Debug, Default)]
 pub struct ProducerStates {
     producers: BTreeMap<ProducerId, Producer>,
+    transactions: Transactions,
+    verifications: Verifications,
     end_offset: Offset,
 }
 
@@ -227,14 +295,14 @@ impl ProducerStates {
         now: TimestampMs,
         expiration_ms: i64,
     ) {
-        self.producers.clear();
-        self.end_offset = end_offset;
+        self.clear(end_offset);
         for entry in entries {
             let mut producer = Producer::new(entry.producer_epoch);
             producer.coordinator_epoch = entry.coordinator_epoch;
             producer.last_timestamp = entry.timestamp;
             if entry.current_transaction_first_offset.0 >= 0 {
                 producer.transaction_first_offset = Some(entry.current_transaction_first_offset);
+                self.transactions.begin(entry.producer_id, entry.current_transaction_first_offset);
             }
             if entry.last_offset.0 >= 0 {
                 producer.push(CachedBatch {
@@ -272,34 +340,82 @@ impl ProducerStates {
     ///
     /// # Errors
     /// The batch must be refused; nothing has changed.
-    pub fn check(&self, batch: &ProducerBatch, origin: BatchOrigin) -> Result<ProducerCheck, ProducerError> {
-        if batch.producer_id.0 < 0 || origin == BatchOrigin::Replication {
+    pub fn check(&self, batch: &ProducerBatch, terms: &AppendTerms<'_>) -> Result<ProducerCheck, ProducerError> {
+        if batch.producer_id.0 < 0 {
             return Ok(ProducerCheck::New);
         }
-        let Some(producer) = self.producers.get(&batch.producer_id) else {
-            // This producer is unknown; its records may have been removed, or it was idle for too long. Any sequence is
-            // accepted, and UNKNOWN_PRODUCER_ID is not used any more (KIP-360).
-            return Ok(ProducerCheck::New);
-        };
-        if batch.producer_epoch == producer.epoch
+        let producer = self.producers.get(&batch.producer_id);
+        if let Some(producer) = producer.filter(|producer| producer.epoch == batch.producer_epoch)
+            && terms.origin == BatchOrigin::Client
             && let Some(known) = producer.batches().iter().find(|known| {
                 known.base_sequence() == batch.base_sequence && known.last_sequence == batch.last_sequence
             })
         {
             return Ok(ProducerCheck::Duplicate(*known));
         }
-        if batch.producer_epoch < producer.epoch {
-            return Err(ProducerError::InvalidProducerEpoch {
-                producer_id: batch.producer_id,
-                epoch: batch.producer_epoch,
-                current_epoch: producer.epoch,
-            });
+        check_epoch(producer, batch.producer_id, batch.producer_epoch)?;
+        if batch.is_transactional
+            && terms.verifies
+            && !producer.is_some_and(|producer| producer.is_in_transaction_of(batch.producer_epoch))
+            && !self.verifications.is_verified(batch.producer_id, terms.guard)
+        {
+            return Err(ProducerError::NotVerified { producer_id: batch.producer_id });
         }
-        check_sequence(producer, batch)?;
-        if producer.transaction_first_offset.is_some() && !batch.is_transactional {
+        if terms.origin == BatchOrigin::Client {
+            self.verifications.check_sequence(batch, producer.is_some_and(|producer| producer.batch_count > 0))?;
+            // A producer that is unknown may begin anywhere: its records may have been removed, or it was idle for too
+            // long. UNKNOWN_PRODUCER_ID is not used any more (KIP-360).
+            producer.map_or(Ok(()), |producer| check_sequence(producer, batch))?;
+        }
+        if producer.is_some_and(|producer| producer.transaction_first_offset.is_some()) && !batch.is_transactional {
             return Err(ProducerError::InvalidTransactionState { producer_id: batch.producer_id });
         }
         Ok(ProducerCheck::New)
+    }
+
+    /// Whether a transactional batch with this sequence may be appended now: none if its transaction is open here;
+    /// otherwise the transaction coordinator must confirm it first, and the append brings the guard along.
+    ///
+    /// # Errors
+    /// The producer's epoch is fenced.
+    pub fn begin_verification(
+        &mut self,
+        request: &VerificationRequest,
+        now: TimestampMs,
+    ) -> Result<Option<VerificationGuard>, ProducerError> {
+        let producer = self.producers.get(&request.producer_id);
+        check_epoch(producer, request.producer_id, request.producer_epoch)?;
+        if producer.is_some_and(|producer| producer.is_in_transaction_of(request.producer_epoch)) {
+            return Ok(None);
+        }
+        Ok(Some(self.verifications.begin(request, now)))
+    }
+
+    /// Takes over the verifications that are under way for a log that this one replaces: the appends that wait for them
+    /// must not be refused, for producers do not survive that.
+    pub fn take_verifications(&mut self, replaced: &mut Self) {
+        self.verifications = std::mem::take(&mut replaced.verifications);
+    }
+
+    /// Checks a marker before it is appended. From [`EPOCH_BUMPS_FROM`] on a marker has a higher epoch than the records
+    /// that it ends. A repeated one has the same epoch and nothing to end; so has one of the last epoch.
+    ///
+    /// # Errors
+    /// The marker must be refused: it comes from a former coordinator, or is late.
+    pub fn check_marker(&self, marker: &EndMarker, transaction_version: i8) -> Result<(), ProducerError> {
+        let EndMarker { producer_id, producer_epoch: epoch, coordinator_epoch, .. } = *marker;
+        let Some(producer) = self.producers.get(&producer_id) else { return Ok(()) };
+        let repeats = producer.transaction_first_offset.is_none() || epoch.0 == i16::MAX;
+        let is_late =
+            epoch < producer.epoch || epoch == producer.epoch && transaction_version >= EPOCH_BUMPS_FROM && !repeats;
+        if is_late {
+            return Err(ProducerError::InvalidMarkerEpoch { producer_id, epoch, current_epoch: producer.epoch });
+        }
+        if coordinator_epoch < producer.coordinator_epoch {
+            let current_epoch = producer.coordinator_epoch;
+            return Err(ProducerError::CoordinatorFenced { producer_id, coordinator_epoch, current_epoch });
+        }
+        Ok(())
     }
 
     /// The batch is in the log. Batches without a producer id only move the end.
@@ -317,20 +433,41 @@ impl ProducerStates {
             timestamp: batch.max_timestamp,
         });
         producer.last_timestamp = batch.max_timestamp;
-        if batch.is_transactional && producer.transaction_first_offset.is_none() {
-            producer.transaction_first_offset = Some(batch.first_offset);
+        if batch.is_transactional {
+            self.verifications.end(batch.producer_id);
+            if producer.transaction_first_offset.is_none() {
+                producer.transaction_first_offset = Some(batch.first_offset);
+                self.transactions.begin(batch.producer_id, batch.first_offset);
+            }
         }
     }
 
-    /// A marker that ends the producer's transaction is in the log. Returns the offset where the transaction began, if
-    /// it had records.
-    pub fn apply_marker(&mut self, marker: &TransactionMarker) -> Option<Offset> {
+    /// A marker that ends the producer's transaction is in the log. Returns the transaction, if it had records.
+    pub fn apply_marker(&mut self, marker: &TransactionMarker) -> Option<CompletedTransaction> {
+        let EndMarker { producer_id, producer_epoch, result, coordinator_epoch } = marker.end;
         self.end_offset = marker.offset.next();
-        let producer = self.producers.entry(marker.producer_id).or_insert_with(|| Producer::new(marker.producer_epoch));
-        producer.set_epoch(marker.producer_epoch);
-        producer.coordinator_epoch = marker.coordinator_epoch;
+        // An append that was confirmed before the marker must not begin a transaction that no marker would end.
+        self.verifications.end(producer_id);
+        let producer = self.producers.entry(producer_id).or_insert_with(|| Producer::new(producer_epoch));
+        producer.set_epoch(producer_epoch);
+        producer.coordinator_epoch = coordinator_epoch;
         producer.last_timestamp = marker.timestamp;
-        producer.transaction_first_offset.take()
+        let first_offset = producer.transaction_first_offset.take()?;
+        let last_stable = self.transactions.complete(first_offset, marker.offset);
+        Some(CompletedTransaction { producer_id, first_offset, last_offset: marker.offset, result, last_stable })
+    }
+
+    /// The first offset that a reader of committed records must not reach yet, while everything below `high_watermark`
+    /// is replicated: that of the earliest transaction whose marker is not in the log, or not replicated. None if all
+    /// transactions are decided.
+    pub fn first_unstable_offset(&self, high_watermark: Offset) -> Option<Offset> {
+        self.transactions.first_unstable_offset(high_watermark)
+    }
+
+    /// Everything below `high_watermark` is replicated. Saves memory only: [`Self::first_unstable_offset`] is right
+    /// without it.
+    pub fn replicated(&mut self, high_watermark: Offset) {
+        self.transactions.replicated(high_watermark);
     }
 
     /// The end of the log that these states reflect.
@@ -347,11 +484,13 @@ impl ProducerStates {
     /// deleted is still a retry (scenario 15); idle producers go by [`Self::remove_expired`].
     pub fn log_start_moved(&mut self, log_start: Offset) {
         self.end_offset = self.end_offset.max(log_start);
+        self.transactions.replicated(log_start);
     }
 
     /// Forgets everything: the log is empty and starts at `log_start`.
     pub fn clear(&mut self, log_start: Offset) {
         self.producers.clear();
+        self.transactions.clear();
         self.end_offset = log_start;
     }
 
@@ -360,6 +499,7 @@ impl ProducerStates {
     pub fn remove_expired(&mut self, now: TimestampMs, expiration_ms: i64) -> usize {
         let before = self.producers.len();
         self.producers.retain(|_, producer| !is_expired(producer, now, expiration_ms));
+        self.verifications.remove_expired(now, expiration_ms);
         before - self.producers.len()
     }
 
@@ -387,6 +527,19 @@ fn is_expired(producer: &Producer, now: TimestampMs, expiration_ms: i64) -> bool
     producer.transaction_first_offset.is_none() && now.0.saturating_sub(producer.last_timestamp.0) >= expiration_ms
 }
 
+fn check_epoch(
+    producer: Option<&Producer>,
+    producer_id: ProducerId,
+    epoch: ProducerEpoch,
+) -> Result<(), ProducerError> {
+    match producer {
+        Some(producer) if epoch < producer.epoch => {
+            Err(ProducerError::InvalidProducerEpoch { producer_id, epoch, current_epoch: producer.epoch })
+        }
+        _ => Ok(()),
+    }
+}
+
 fn check_sequence(producer: &Producer, batch: &ProducerBatch) -> Result<(), ProducerError> {
     let base_sequence = batch.base_sequence;
     if batch.producer_epoch != producer.epoch {
@@ -410,151 +563,4 @@ fn check_sequence(producer: &Producer, batch: &ProducerBatch) -> Result<(), Prod
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const EXPIRATION_MS: i64 = 1_000;
-
-    /// A batch of producer 7: `(epoch, base sequence, records)` at `offset`.
-    fn batch(epoch: i16, base_sequence: i32, records: i32, offset: i64) -> ProducerBatch {
-        ProducerBatch {
-            producer_id: ProducerId(7),
-            producer_epoch: ProducerEpoch(epoch),
-            base_sequence,
-            last_sequence: last_sequence(base_sequence, records - 1),
-            first_offset: Offset(offset),
-            last_offset: Offset(offset + i64::from(records) - 1),
-            max_timestamp: TimestampMs(offset),
-            is_transactional: false,
-        }
-    }
-
-    fn states(batches: &[ProducerBatch]) -> ProducerStates {
-        let mut states = ProducerStates::new();
-        for batch in batches {
-            assert_eq!(states.check(batch, BatchOrigin::Client), Ok(ProducerCheck::New), "{batch:?}");
-            states.apply(batch);
-        }
-        states
-    }
-
-    fn code(states: &ProducerStates, batch: &ProducerBatch) -> ErrorCode {
-        match states.check(batch, BatchOrigin::Client) {
-            Ok(ProducerCheck::New) => ErrorCode::None,
-            Ok(ProducerCheck::Duplicate(_)) => ErrorCode::DuplicateSequenceNumber,
-            Err(error) => error.error_code(),
-        }
-    }
-
-    #[test]
-    fn sequences_follow_kafkas_table() {
-        let known = states(&[batch(1, 0, 3, 0), batch(1, 3, 2, 3)]);
-        for (incoming, expected) in [
-            (batch(1, 5, 1, 5), ErrorCode::None),
-            (batch(1, 6, 1, 5), ErrorCode::OutOfOrderSequenceNumber),
-            (batch(1, 4, 1, 5), ErrorCode::OutOfOrderSequenceNumber),
-            (batch(1, 0, 3, 5), ErrorCode::DuplicateSequenceNumber),
-            (batch(1, 3, 2, 5), ErrorCode::DuplicateSequenceNumber),
-            (batch(1, 0, 2, 5), ErrorCode::OutOfOrderSequenceNumber), // the same start, but another batch
-            (batch(0, 0, 3, 5), ErrorCode::InvalidProducerEpoch),
-            (batch(2, 0, 1, 5), ErrorCode::None), // an epoch bump begins at 0
-            (batch(2, 5, 1, 5), ErrorCode::OutOfOrderSequenceNumber),
-        ] {
-            assert_eq!(code(&known, &incoming), expected, "{incoming:?}");
-        }
-        let unknown = ProducerBatch { producer_id: ProducerId(8), ..batch(3, 42, 1, 5) };
-        assert_eq!(code(&known, &unknown), ErrorCode::None, "an unknown producer may begin anywhere (KIP-360)");
-        let plain = ProducerBatch { producer_id: ProducerId::NONE, ..batch(-1, -1, 1, 5) };
-        assert_eq!(code(&known, &plain), ErrorCode::None);
-    }
-
-    #[test]
-    fn scenario_15_the_last_five_batches_are_answered_with_their_offsets() {
-        let batches: Vec<_> = (0..7).map(|n| batch(0, n * 2, 2, 100 + i64::from(n) * 2)).collect();
-        let known = states(&batches);
-        for (n, sent) in batches.iter().enumerate() {
-            match known.check(sent, BatchOrigin::Client) {
-                Ok(ProducerCheck::Duplicate(first)) => {
-                    assert!(n >= 2);
-                    assert_eq!((first.first_offset(), first.last_offset), (sent.first_offset, sent.last_offset));
-                }
-                Err(error) => {
-                    assert!(n < 2, "{n} is among the last five");
-                    assert_eq!(error.error_code(), ErrorCode::OutOfOrderSequenceNumber);
-                }
-                other => panic!("batch {n}: {other:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn sequences_wrap_at_the_largest_number() {
-        assert_eq!(last_sequence(i32::MAX - 1, 3), 1);
-        assert_eq!(last_sequence(i32::MAX, 0), i32::MAX);
-        assert_eq!(last_sequence(NO_SEQUENCE, 9), NO_SEQUENCE);
-        let mut known = ProducerStates::new();
-        let over_the_edge = batch(0, i32::MAX - 1, 4, 0); // MAX−1, MAX, 0, 1
-        known.apply(&over_the_edge);
-        assert_eq!(code(&known, &over_the_edge), ErrorCode::DuplicateSequenceNumber);
-        assert_eq!(code(&known, &batch(0, 2, 1, 4)), ErrorCode::None);
-        let mut at_the_edge = ProducerStates::new();
-        at_the_edge.apply(&batch(0, i32::MAX, 1, 0));
-        assert_eq!(code(&at_the_edge, &batch(0, 0, 1, 1)), ErrorCode::None);
-    }
-
-    #[test]
-    fn an_epoch_bump_forgets_the_batches_of_the_former_epoch() {
-        let mut known = states(&[batch(0, 0, 5, 0), batch(1, 0, 1, 5)]);
-        assert_eq!(known.cached_batches(ProducerId(7)).len(), 1);
-        assert_eq!(known.last_of(ProducerId(7)), Some((ProducerEpoch(1), 0)));
-        // A follower accepts every batch that the leader accepted.
-        let odd = batch(0, 77, 1, 6);
-        assert_eq!(known.check(&odd, BatchOrigin::Replication), Ok(ProducerCheck::New));
-        known.apply(&odd);
-        assert_eq!(known.last_of(ProducerId(7)), Some((ProducerEpoch(0), 77)));
-    }
-
-    #[test]
-    fn a_snapshot_keeps_each_producers_last_batch() {
-        let mut known = states(&[batch(0, 0, 5, 0), batch(0, 5, 2, 5)]);
-        known.apply(&ProducerBatch { producer_id: ProducerId(9), is_transactional: true, ..batch(4, 0, 1, 7) });
-        let lines: Vec<_> = known.snapshot().collect();
-        assert_eq!(lines.len(), 2);
-        let mut reloaded = ProducerStates::new();
-        reloaded.load(lines.iter().copied(), known.end_offset(), TimestampMs(7), EXPIRATION_MS);
-        assert_eq!(reloaded.end_offset(), Offset(8));
-        assert_eq!(reloaded.snapshot().collect::<Vec<_>>(), lines);
-        assert_eq!(code(&reloaded, &batch(0, 5, 2, 8)), ErrorCode::DuplicateSequenceNumber);
-        assert_eq!(code(&reloaded, &batch(0, 0, 5, 8)), ErrorCode::OutOfOrderSequenceNumber);
-        assert_eq!(code(&reloaded, &batch(0, 7, 1, 8)), ErrorCode::None);
-    }
-
-    #[test]
-    fn idle_producers_expire_but_not_inside_a_transaction() {
-        let mut known = states(&[batch(0, 0, 1, 0)]);
-        known.apply(&ProducerBatch { producer_id: ProducerId(9), is_transactional: true, ..batch(0, 0, 1, 1) });
-        assert_eq!(known.remove_expired(TimestampMs(EXPIRATION_MS - 1), EXPIRATION_MS), 0);
-        assert_eq!(known.remove_expired(TimestampMs(10 * EXPIRATION_MS), EXPIRATION_MS), 1);
-        assert_eq!(known.last_of(ProducerId(7)), None);
-        let marker = TransactionMarker {
-            producer_id: ProducerId(9),
-            producer_epoch: ProducerEpoch(0),
-            coordinator_epoch: 2,
-            offset: Offset(2),
-            timestamp: TimestampMs(2),
-        };
-        assert_eq!(known.apply_marker(&marker), Some(Offset(1)));
-        assert_eq!(known.remove_expired(TimestampMs(10 * EXPIRATION_MS), EXPIRATION_MS), 1);
-        assert!(known.is_empty());
-    }
-
-    #[test]
-    fn scenario_15_states_outlive_the_records_that_retention_removed() {
-        let mut known = states(&[batch(0, 0, 5, 0)]);
-        known.log_start_moved(Offset(100));
-        assert_eq!(known.end_offset(), Offset(100));
-        assert_eq!(code(&known, &batch(0, 0, 5, 100)), ErrorCode::DuplicateSequenceNumber);
-        known.clear(Offset(200));
-        assert_eq!(code(&known, &batch(0, 5, 1, 200)), ErrorCode::None);
-    }
-}
+mod tests;

@@ -1,0 +1,137 @@
+//! WriteTxnMarkers, versions 1 and 2: a transaction coordinator ends transactions in the partitions that this broker
+//! leads. The answer waits until every marker is replicated: then the coordinator may forget the transaction.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use ottla_model::{ErrorCode, PartitionId, TransactionResult};
+use ottla_protocol::RequestHeader;
+use ottla_protocol::messages::TopicRef;
+use ottla_protocol::messages::write_txn_markers::{self, TxnMarker, TxnMarkerResult};
+use ottla_replication::EndMarker;
+use tokio::time::Sleep;
+
+use crate::broker::Broker;
+use crate::clock;
+use crate::partition::AckWait;
+use crate::partition::waiters::{PendingAcks, Wakes};
+use crate::request::RequestContext;
+use crate::response::{Answer, Response};
+
+/// How long a marker waits for its replicas: the default of Kafka's `request.timeout.ms`. The coordinator sends it
+/// again after that.
+const REPLICATION_TIMEOUT: Duration = Duration::from_secs(30);
+
+struct Markers {
+    header: RequestHeader,
+    markers: Vec<TxnMarker>,
+    pending: Arc<PendingAcks>,
+}
+
+pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let mut markers = match write_txn_markers::parse_request(header.api_version, &body, 0) {
+        Ok(markers) => markers,
+        Err(error) => return Answer::close(format_args!("WriteTxnMarkers: {error}")),
+    };
+    // A partition that is named twice gets one marker.
+    for (_, partitions) in markers.iter_mut().flat_map(|marker| &mut marker.topics) {
+        let mut seen = BTreeSet::new();
+        partitions.retain(|partition| seen.insert(*partition));
+    }
+    let count = markers.iter().flat_map(|marker| &marker.topics).map(|(_, partitions)| partitions.len()).sum();
+    let pending = Arc::new(PendingAcks::new(count));
+    append_all(broker, &markers, &pending);
+    let markers = Markers { header, markers, pending };
+    if markers.pending.is_complete() {
+        return Answer::Ready(markers.answer());
+    }
+    Answer::Later(Box::pin(WaitingMarkers { markers, timeout: Box::pin(tokio::time::sleep(REPLICATION_TIMEOUT)) }))
+}
+
+fn append_all(broker: &Broker, markers: &[TxnMarker], pending: &Arc<PendingAcks>) {
+    let mut wakes = Wakes::default();
+    let mut place = 0;
+    for marker in markers {
+        let end = EndMarker {
+            producer_id: marker.producer_id,
+            producer_epoch: marker.producer_epoch,
+            result: if marker.is_commit { TransactionResult::Commit } else { TransactionResult::Abort },
+            coordinator_epoch: marker.coordinator_epoch,
+        };
+        for (name, partitions) in &marker.topics {
+            let topic = TopicRef::Name(name.clone());
+            for partition in partitions {
+                let ack = AckWait { pending, place };
+                let version = marker.transaction_version;
+                if let Err(error) = append(broker, &topic, *partition, end, version, ack, &mut wakes) {
+                    pending.complete(place, error, &mut wakes);
+                }
+                place += 1;
+            }
+        }
+    }
+}
+
+fn append(
+    broker: &Broker,
+    topic: &TopicRef,
+    partition: PartitionId,
+    end: EndMarker,
+    transaction_version: i8,
+    ack: AckWait<'_>,
+    wakes: &mut Wakes,
+) -> Result<(), ErrorCode> {
+    let partition = broker.replicas.find(topic, partition)?;
+    partition.append_marker(end, transaction_version, ack, clock::monotonic(), clock::wall(), wakes)
+}
+
+impl Markers {
+    fn answer(&self) -> Response {
+        let mut place = 0;
+        let results = self.markers.iter().map(|marker| {
+            let topics = marker.topics.iter().map(|(name, partitions)| {
+                let partitions = partitions.iter().map(|partition| {
+                    // What is not known when the time is up may still happen; a second marker does no harm.
+                    let error = self.pending.outcome(place).unwrap_or(ErrorCode::RequestTimedOut);
+                    place += 1;
+                    (*partition, error)
+                });
+                (name.clone(), partitions.collect())
+            });
+            TxnMarkerResult { producer_id: marker.producer_id, topics: topics.collect() }
+        });
+        let results: Vec<_> = results.collect();
+        let RequestHeader { api_version, correlation_id, .. } = self.header;
+        let encoded = write_txn_markers::encode_response(api_version, correlation_id, &results);
+        Response::or_close(encoded.map(Response::bytes))
+    }
+}
+
+struct WaitingMarkers {
+    markers: Markers,
+    timeout: Pin<Box<Sleep>>,
+}
+
+impl Future for WaitingMarkers {
+    type Output = Response;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
+        let this = &mut *self;
+        let is_complete = this.markers.pending.poll_complete(context).is_ready();
+        if !is_complete && this.timeout.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        Poll::Ready(this.markers.answer())
+    }
+}
+
+impl Drop for WaitingMarkers {
+    fn drop(&mut self) {
+        self.markers.pending.abandon();
+    }
+}

@@ -1,0 +1,316 @@
+//! Sequences, epochs, transactions and snapshots of producers.
+
+use super::*;
+
+const EXPIRATION_MS: i64 = 1_000;
+
+/// A batch of producer 7: `(epoch, base sequence, records)` at `offset`.
+fn batch(epoch: i16, base_sequence: i32, records: i32, offset: i64) -> ProducerBatch {
+    ProducerBatch {
+        producer_id: ProducerId(7),
+        producer_epoch: ProducerEpoch(epoch),
+        base_sequence,
+        last_sequence: last_sequence(base_sequence, records - 1),
+        first_offset: Offset(offset),
+        last_offset: Offset(offset + i64::from(records) - 1),
+        max_timestamp: TimestampMs(offset),
+        is_transactional: false,
+    }
+}
+
+/// `offset` is also its time.
+fn marker(
+    producer: i64,
+    epoch: i16,
+    coordinator_epoch: i32,
+    result: TransactionResult,
+    offset: i64,
+) -> TransactionMarker {
+    TransactionMarker {
+        end: EndMarker {
+            producer_id: ProducerId(producer),
+            producer_epoch: ProducerEpoch(epoch),
+            result,
+            coordinator_epoch,
+        },
+        offset: Offset(offset),
+        timestamp: TimestampMs(offset),
+    }
+}
+
+fn states(batches: &[ProducerBatch]) -> ProducerStates {
+    let mut states = ProducerStates::new();
+    for batch in batches {
+        assert_eq!(states.check(batch, &AppendTerms::CLIENT), Ok(ProducerCheck::New), "{batch:?}");
+        states.apply(batch);
+    }
+    states
+}
+
+fn code(states: &ProducerStates, batch: &ProducerBatch) -> ErrorCode {
+    match states.check(batch, &AppendTerms::CLIENT) {
+        Ok(ProducerCheck::New) => ErrorCode::None,
+        Ok(ProducerCheck::Duplicate(_)) => ErrorCode::DuplicateSequenceNumber,
+        Err(error) => error.error_code(),
+    }
+}
+
+#[test]
+fn sequences_follow_kafkas_table() {
+    let known = states(&[batch(1, 0, 3, 0), batch(1, 3, 2, 3)]);
+    for (incoming, expected) in [
+        (batch(1, 5, 1, 5), ErrorCode::None),
+        (batch(1, 6, 1, 5), ErrorCode::OutOfOrderSequenceNumber),
+        (batch(1, 4, 1, 5), ErrorCode::OutOfOrderSequenceNumber),
+        (batch(1, 0, 3, 5), ErrorCode::DuplicateSequenceNumber),
+        (batch(1, 3, 2, 5), ErrorCode::DuplicateSequenceNumber),
+        (batch(1, 0, 2, 5), ErrorCode::OutOfOrderSequenceNumber), // the same start, but another batch
+        (batch(0, 0, 3, 5), ErrorCode::InvalidProducerEpoch),
+        (batch(2, 0, 1, 5), ErrorCode::None), // an epoch bump begins at 0
+        (batch(2, 5, 1, 5), ErrorCode::OutOfOrderSequenceNumber),
+    ] {
+        assert_eq!(code(&known, &incoming), expected, "{incoming:?}");
+    }
+    let unknown = ProducerBatch { producer_id: ProducerId(8), ..batch(3, 42, 1, 5) };
+    assert_eq!(code(&known, &unknown), ErrorCode::None, "an unknown producer may begin anywhere (KIP-360)");
+    let plain = ProducerBatch { producer_id: ProducerId::NONE, ..batch(-1, -1, 1, 5) };
+    assert_eq!(code(&known, &plain), ErrorCode::None);
+}
+
+#[test]
+fn scenario_15_the_last_five_batches_are_answered_with_their_offsets() {
+    let batches: Vec<_> = (0..7).map(|n| batch(0, n * 2, 2, 100 + i64::from(n) * 2)).collect();
+    let known = states(&batches);
+    for (n, sent) in batches.iter().enumerate() {
+        match known.check(sent, &AppendTerms::CLIENT) {
+            Ok(ProducerCheck::Duplicate(first)) => {
+                assert!(n >= 2);
+                assert_eq!((first.first_offset(), first.last_offset), (sent.first_offset, sent.last_offset));
+            }
+            Err(error) => {
+                assert!(n < 2, "{n} is among the last five");
+                assert_eq!(error.error_code(), ErrorCode::OutOfOrderSequenceNumber);
+            }
+            other => panic!("batch {n}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn sequences_wrap_at_the_largest_number() {
+    assert_eq!(last_sequence(i32::MAX - 1, 3), 1);
+    assert_eq!(last_sequence(i32::MAX, 0), i32::MAX);
+    assert_eq!(last_sequence(NO_SEQUENCE, 9), NO_SEQUENCE);
+    let mut known = ProducerStates::new();
+    let over_the_edge = batch(0, i32::MAX - 1, 4, 0); // MAX−1, MAX, 0, 1
+    known.apply(&over_the_edge);
+    assert_eq!(code(&known, &over_the_edge), ErrorCode::DuplicateSequenceNumber);
+    assert_eq!(code(&known, &batch(0, 2, 1, 4)), ErrorCode::None);
+    let mut at_the_edge = ProducerStates::new();
+    at_the_edge.apply(&batch(0, i32::MAX, 1, 0));
+    assert_eq!(code(&at_the_edge, &batch(0, 0, 1, 1)), ErrorCode::None);
+}
+
+#[test]
+fn an_epoch_bump_forgets_the_batches_of_the_former_epoch() {
+    let mut known = states(&[batch(0, 0, 5, 0), batch(1, 0, 1, 5)]);
+    assert_eq!(known.cached_batches(ProducerId(7)).len(), 1);
+    assert_eq!(known.last_of(ProducerId(7)), Some((ProducerEpoch(1), 0)));
+    // A follower appends every batch that the leader accepted.
+    let odd = batch(0, 77, 1, 6);
+    known.apply(&odd);
+    assert_eq!(known.last_of(ProducerId(7)), Some((ProducerEpoch(0), 77)));
+}
+
+#[test]
+fn a_snapshot_keeps_each_producers_last_batch() {
+    let mut known = states(&[batch(0, 0, 5, 0), batch(0, 5, 2, 5)]);
+    known.apply(&ProducerBatch { producer_id: ProducerId(9), is_transactional: true, ..batch(4, 0, 1, 7) });
+    let lines: Vec<_> = known.snapshot().collect();
+    assert_eq!(lines.len(), 2);
+    let mut reloaded = ProducerStates::new();
+    reloaded.load(lines.iter().copied(), known.end_offset(), TimestampMs(7), EXPIRATION_MS);
+    assert_eq!(reloaded.end_offset(), Offset(8));
+    assert_eq!(reloaded.snapshot().collect::<Vec<_>>(), lines);
+    assert_eq!(code(&reloaded, &batch(0, 5, 2, 8)), ErrorCode::DuplicateSequenceNumber);
+    assert_eq!(code(&reloaded, &batch(0, 0, 5, 8)), ErrorCode::OutOfOrderSequenceNumber);
+    assert_eq!(code(&reloaded, &batch(0, 7, 1, 8)), ErrorCode::None);
+}
+
+#[test]
+fn idle_producers_expire_but_not_inside_a_transaction() {
+    let mut known = states(&[batch(0, 0, 1, 0)]);
+    known.apply(&ProducerBatch { producer_id: ProducerId(9), is_transactional: true, ..batch(0, 0, 1, 1) });
+    assert_eq!(known.remove_expired(TimestampMs(EXPIRATION_MS - 1), EXPIRATION_MS), 0);
+    assert_eq!(known.remove_expired(TimestampMs(10 * EXPIRATION_MS), EXPIRATION_MS), 1);
+    assert_eq!(known.last_of(ProducerId(7)), None);
+    let marker = marker(9, 0, 2, TransactionResult::Commit, 2);
+    assert_eq!(known.apply_marker(&marker).map(|ended| ended.first_offset), Some(Offset(1)));
+    assert_eq!(known.remove_expired(TimestampMs(10 * EXPIRATION_MS), EXPIRATION_MS), 1);
+    assert!(known.is_empty());
+}
+
+#[test]
+fn scenario_15_states_outlive_the_records_that_retention_removed() {
+    let mut known = states(&[batch(0, 0, 5, 0)]);
+    known.log_start_moved(Offset(100));
+    assert_eq!(known.end_offset(), Offset(100));
+    assert_eq!(code(&known, &batch(0, 0, 5, 100)), ErrorCode::DuplicateSequenceNumber);
+    known.clear(Offset(200));
+    assert_eq!(code(&known, &batch(0, 5, 1, 200)), ErrorCode::None);
+}
+
+use TransactionResult::{Abort, Commit};
+
+/// One transactional record of a producer.
+fn transactional(producer: i64, epoch: i16, base_sequence: i32, offset: i64) -> ProducerBatch {
+    ProducerBatch {
+        producer_id: ProducerId(producer),
+        is_transactional: true,
+        ..batch(epoch, base_sequence, 1, offset)
+    }
+}
+
+fn request(producer: i64, epoch: i16, base_sequence: i32, supports_epoch_bump: bool) -> VerificationRequest {
+    VerificationRequest {
+        producer_id: ProducerId(producer),
+        producer_epoch: ProducerEpoch(epoch),
+        base_sequence,
+        supports_epoch_bump,
+    }
+}
+
+fn with_guard(guard: Option<&VerificationGuard>) -> AppendTerms<'_> {
+    AppendTerms { guard, ..AppendTerms::CLIENT }
+}
+
+fn code_of<T>(checked: Result<T, ProducerError>) -> ErrorCode {
+    checked.map_or_else(|error| error.error_code(), |_| ErrorCode::None)
+}
+
+#[test]
+fn the_first_unstable_offset_is_that_of_the_first_undecided_or_unreplicated_transaction() {
+    let mut known = ProducerStates::new();
+    known.apply(&transactional(1, 0, 0, 10));
+    known.apply(&transactional(2, 0, 0, 11));
+    known.apply(&batch(0, 0, 1, 12));
+    assert_eq!(known.first_unstable_offset(Offset(13)), Some(Offset(10)));
+    let ended = known.apply_marker(&marker(1, 0, 0, Abort, 13));
+    let expected = CompletedTransaction {
+        producer_id: ProducerId(1),
+        first_offset: Offset(10),
+        last_offset: Offset(13),
+        result: Abort,
+        last_stable: Offset(11),
+    };
+    assert_eq!(ended, Some(expected));
+    // The marker is not replicated yet: another leader may not have it.
+    assert_eq!(known.first_unstable_offset(Offset(13)), Some(Offset(10)));
+    assert_eq!(known.first_unstable_offset(Offset(14)), Some(Offset(11)));
+    assert_eq!(known.apply_marker(&marker(2, 0, 0, Commit, 14)).map(|ended| ended.last_stable), Some(Offset(15)));
+    known.replicated(Offset(14));
+    assert_eq!(known.first_unstable_offset(Offset(14)), Some(Offset(11)));
+    known.replicated(Offset(15));
+    assert_eq!(known.first_unstable_offset(Offset(15)), None);
+    assert_eq!(known.apply_marker(&marker(2, 0, 0, Commit, 15)), None, "nothing to end");
+}
+
+#[test]
+fn open_transactions_survive_a_snapshot() {
+    let mut known = ProducerStates::new();
+    known.apply(&transactional(1, 0, 0, 10));
+    known.apply(&transactional(1, 0, 1, 11));
+    let lines: Vec<_> = known.snapshot().collect();
+    let mut reloaded = ProducerStates::new();
+    reloaded.apply(&transactional(9, 0, 0, 3));
+    reloaded.load(lines, Offset(12), TimestampMs(i64::MAX), EXPIRATION_MS);
+    assert_eq!(reloaded.first_unstable_offset(Offset(12)), Some(Offset(10)), "producer 9 is forgotten");
+    reloaded.clear(Offset(40));
+    assert_eq!(reloaded.first_unstable_offset(Offset(40)), None);
+}
+
+#[test]
+fn markers_are_fenced_by_producer_and_coordinator_epoch() {
+    let mut known = ProducerStates::new();
+    known.apply(&transactional(1, 5, 0, 0));
+    let check = |known: &ProducerStates, epoch, coordinator_epoch, version| {
+        code_of(known.check_marker(&marker(1, epoch, coordinator_epoch, Commit, 1).end, version))
+    };
+    // Version 1 ends a transaction in its own epoch, version 2 in the next one.
+    for (epoch, version, expected) in [
+        (4, 1, ErrorCode::InvalidProducerEpoch),
+        (5, 1, ErrorCode::None),
+        (5, 2, ErrorCode::InvalidProducerEpoch),
+        (6, 2, ErrorCode::None),
+    ] {
+        assert_eq!(check(&known, epoch, 7, version), expected, "epoch {epoch}, version {version}");
+    }
+    known.apply_marker(&marker(1, 6, 7, Commit, 1));
+    assert_eq!(check(&known, 6, 7, 2), ErrorCode::None, "a repeated marker has nothing to end");
+    assert_eq!(check(&known, 6, 6, 2), ErrorCode::TransactionCoordinatorFenced);
+    assert_eq!(check(&known, 5, 8, 2), ErrorCode::InvalidProducerEpoch);
+    known.apply(&transactional(1, i16::MAX, 0, 2));
+    assert_eq!(check(&known, i16::MAX, 7, 2), ErrorCode::None, "there is no higher epoch");
+}
+
+#[test]
+fn a_transaction_begins_only_with_the_guard_of_its_verification() {
+    let mut known = ProducerStates::new();
+    let first = transactional(1, 0, 0, 0);
+    assert_eq!(code_of(known.check(&first, &AppendTerms::CLIENT)), ErrorCode::InvalidTxnState);
+    let unverified = AppendTerms { verifies: false, ..AppendTerms::CLIENT };
+    assert_eq!(known.check(&first, &unverified), Ok(ProducerCheck::New));
+    let guard = known.begin_verification(&request(1, 0, 0, false), TimestampMs(0)).unwrap().unwrap();
+    assert_eq!(known.check(&first, &with_guard(Some(&guard))), Ok(ProducerCheck::New));
+    // The transaction ends before the append, by a time-out: what was confirmed is no longer true.
+    known.apply_marker(&marker(1, 0, 0, Abort, 0));
+    assert_eq!(code_of(known.check(&first, &with_guard(Some(&guard)))), ErrorCode::InvalidTxnState);
+    let again = known.begin_verification(&request(1, 0, 0, false), TimestampMs(0)).unwrap().unwrap();
+    assert_eq!(code_of(known.check(&first, &with_guard(Some(&guard)))), ErrorCode::InvalidTxnState, "an old guard");
+    assert_eq!(known.check(&first, &with_guard(Some(&again))), Ok(ProducerCheck::New));
+    known.apply(&first);
+    // From now on the transaction itself is the proof.
+    assert!(known.begin_verification(&request(1, 0, 1, false), TimestampMs(0)).unwrap().is_none());
+    assert_eq!(known.check(&transactional(1, 0, 1, 1), &AppendTerms::CLIENT), Ok(ProducerCheck::New));
+    assert_eq!(code_of(known.check(&batch(0, 1, 1, 1), &AppendTerms::CLIENT)), ErrorCode::None, "another producer");
+    let outside = ProducerBatch { is_transactional: false, ..transactional(1, 0, 1, 1) };
+    assert_eq!(code_of(known.check(&outside, &AppendTerms::CLIENT)), ErrorCode::InvalidTxnState);
+    // A higher epoch is another transaction.
+    assert_eq!(code_of(known.check(&transactional(1, 1, 0, 1), &AppendTerms::CLIENT)), ErrorCode::InvalidTxnState);
+    let fenced = known.begin_verification(&request(1, -1, 0, true), TimestampMs(0));
+    assert_eq!(code_of(fenced), ErrorCode::InvalidProducerEpoch);
+}
+
+#[test]
+fn a_later_batch_does_not_overtake_an_earlier_one_that_waits_for_its_verification() {
+    let mut known = ProducerStates::new();
+    let guard = known.begin_verification(&request(1, 0, 5, false), TimestampMs(0)).unwrap().unwrap();
+    known.begin_verification(&request(1, 0, 3, false), TimestampMs(0)).unwrap().unwrap();
+    let check = |base_sequence| code_of(known.check(&transactional(1, 0, base_sequence, 0), &with_guard(Some(&guard))));
+    assert_eq!((check(5), check(3)), (ErrorCode::OutOfOrderSequenceNumber, ErrorCode::None));
+    // With an epoch for each transaction the first sequence is known.
+    let mut bumping = ProducerStates::new();
+    let guard = bumping.begin_verification(&request(1, 0, 3, true), TimestampMs(0)).unwrap().unwrap();
+    let refused = bumping.check(&transactional(1, 0, 3, 0), &with_guard(Some(&guard)));
+    assert_eq!(code_of(refused), ErrorCode::OutOfOrderSequenceNumber);
+    assert_eq!(bumping.remove_expired(TimestampMs(EXPIRATION_MS), EXPIRATION_MS), 0);
+    let expired = bumping.check(&transactional(1, 0, 0, 0), &with_guard(Some(&guard)));
+    assert_eq!(code_of(expired), ErrorCode::InvalidTxnState, "verifications go with idle producers");
+}
+
+#[test]
+fn a_coordinators_batch_has_no_sequences() {
+    let mut known = ProducerStates::new();
+    let offsets = |offset| ProducerBatch {
+        base_sequence: NO_SEQUENCE,
+        last_sequence: NO_SEQUENCE,
+        ..transactional(1, 3, 0, offset)
+    };
+    let guard = known.begin_verification(&request(1, 3, NO_SEQUENCE, true), TimestampMs(0)).unwrap();
+    let terms = AppendTerms { guard: guard.as_ref(), ..AppendTerms::COORDINATOR };
+    assert_eq!(known.check(&offsets(0), &terms), Ok(ProducerCheck::New));
+    known.apply(&offsets(0));
+    assert_eq!(known.check(&offsets(1), &AppendTerms::COORDINATOR), Ok(ProducerCheck::New), "not a duplicate");
+    let fenced = ProducerBatch { producer_epoch: ProducerEpoch(2), ..offsets(1) };
+    assert_eq!(code_of(known.check(&fenced, &AppendTerms::COORDINATOR)), ErrorCode::InvalidProducerEpoch);
+}

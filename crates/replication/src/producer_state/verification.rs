@@ -1,0 +1,96 @@
+//! Transactional appends that wait until the transaction coordinator has confirmed that it knows of this partition
+//! (KIP-890): otherwise a late batch could begin a transaction that no marker would ever end.
+//!
+//! The guard is created when the question is asked, and dropped with the first transactional batch or marker of the
+//! producer in the log: an answer from before that moment proves nothing about the transaction that begins after it.
+//! The lowest sequence keeps batches in order: a later batch that was confirmed first must not be appended before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ottla_model::{ProducerEpoch, ProducerId, TimestampMs};
+
+use super::{ProducerBatch, ProducerError};
+
+/// The identity of one verification; equal only to itself and its clones.
+#[derive(Clone, Debug)]
+pub struct VerificationGuard(Arc<()>);
+
+impl VerificationGuard {
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// A transactional batch that is to be appended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VerificationRequest {
+    pub producer_id: ProducerId,
+    pub producer_epoch: ProducerEpoch,
+    pub base_sequence: i32,
+    /// The producer's epoch is bumped with every transaction, whose first sequence is therefore 0.
+    pub supports_epoch_bump: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Verification {
+    guard: VerificationGuard,
+    began: TimestampMs,
+    epoch: ProducerEpoch,
+    lowest_sequence: i32,
+    supports_epoch_bump: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Verifications(BTreeMap<ProducerId, Verification>);
+
+impl Verifications {
+    pub fn begin(&mut self, request: &VerificationRequest, now: TimestampMs) -> VerificationGuard {
+        let verification = self.0.entry(request.producer_id).or_insert_with(|| Verification {
+            guard: VerificationGuard(Arc::new(())),
+            began: now,
+            epoch: request.producer_epoch,
+            lowest_sequence: request.base_sequence,
+            supports_epoch_bump: request.supports_epoch_bump,
+        });
+        if request.producer_epoch > verification.epoch {
+            verification.epoch = request.producer_epoch;
+            verification.lowest_sequence = request.base_sequence;
+        } else if request.producer_epoch == verification.epoch {
+            verification.lowest_sequence = verification.lowest_sequence.min(request.base_sequence);
+        }
+        verification.guard.clone()
+    }
+
+    pub fn is_verified(&self, producer_id: ProducerId, guard: Option<&VerificationGuard>) -> bool {
+        match (self.0.get(&producer_id), guard) {
+            (Some(verification), Some(guard)) => verification.guard.is(guard),
+            _ => false,
+        }
+    }
+
+    /// Checks a producer's sequence against the verification that is under way, if any. `has_batches`: the log
+    /// remembers batches of the producer.
+    pub fn check_sequence(&self, batch: &ProducerBatch, has_batches: bool) -> Result<(), ProducerError> {
+        let (producer_id, base_sequence) = (batch.producer_id, batch.base_sequence);
+        let Some(verification) = self.0.get(&producer_id) else { return Ok(()) };
+        if verification.supports_epoch_bump && base_sequence != 0 && !has_batches {
+            return Err(ProducerError::SequenceOfNewTransaction { producer_id, base_sequence });
+        }
+        if base_sequence > verification.lowest_sequence {
+            let lowest_sequence = verification.lowest_sequence;
+            return Err(ProducerError::AboveUnverifiedSequence { producer_id, base_sequence, lowest_sequence });
+        }
+        Ok(())
+    }
+
+    pub fn end(&mut self, producer_id: ProducerId) {
+        if !self.0.is_empty() {
+            self.0.remove(&producer_id);
+        }
+    }
+
+    pub fn remove_expired(&mut self, now: TimestampMs, expiration_ms: i64) {
+        self.0.retain(|_, verification| now.0.saturating_sub(verification.began.0) < expiration_ms);
+    }
+}

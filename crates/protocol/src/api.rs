@@ -250,8 +250,8 @@ impl Api {
     }
 
     /// The version of the schema that the codec knows for a served version: ListOffsets 11 added a special timestamp
-    /// and no field (KIP-1023); DescribeLogDirs 5 added a field to the response, see [`crate::messages`]; WriteTxnMarkers
-    /// has a parser of its own.
+    /// and no field (KIP-1023); DescribeLogDirs 5 added a field to the response, see [`crate::messages`];
+    /// WriteTxnMarkers has a parser of its own.
     pub fn schema_version(self, version: i16) -> i16 {
         match self {
             Self::ListOffsets => version.min(10),

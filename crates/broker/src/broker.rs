@@ -1,10 +1,4 @@
 //! The state that every connection, handler and partition of one broker shares.
-//!
-//! What the lifecycle asks of the [`ReplicaManager`], in this order (errors are `ReplicaManagerError`, one line for people):
-//! `new(config, identity, metadata, quorum, telemetry, data runtime's handle) -> Result<Arc<Self>, _>` locks the log directories (in use,
-//! read-only: an error); `open_logs() -> Result<OpenedLogs { meta: Option<MetaProperties>, clean_shutdown_epoch: BrokerEpoch }, _>`
-//! (blocks); `write_meta_properties(id, &cluster_id) -> Result<(), _>` at a registration; `apply(&image, &delta)` for every change of
-//! the image (the first delta lists everything); `begin_shutdown()`, then `shutdown_clean(broker_epoch) -> Result<(), _>` (blocks).
 
 use std::sync::Arc;
 
@@ -23,10 +17,13 @@ use crate::quorum_handle::QuorumHandle;
 use crate::replica_manager::ReplicaManager;
 use crate::request::ResponseBudget;
 use crate::request::budget::RESPONSE_BYTES_MAX;
+use crate::request::heavy::HeavyWork;
+use crate::request::shared_responses::SharedResponses;
 use crate::telemetry::Telemetry;
 use crate::transaction_verifier::TransactionVerifier;
 
-/// Shared by everything that serves clients. Complete only once the broker has registered: no connection is accepted before.
+/// Shared by everything that serves clients. Complete only once the broker has registered: no connection is accepted
+/// before.
 pub struct Broker {
     pub config: Arc<BrokerConfig>,
     /// The configuration as it holds now.
@@ -42,6 +39,10 @@ pub struct Broker {
     pub quorum: Arc<dyn QuorumHandle>,
     pub telemetry: Arc<Telemetry>,
     pub auto_creation: AutoCreation,
+    /// Makes large responses beside the workers.
+    pub heavy_work: HeavyWork,
+    /// The responses to Metadata requests for all topics.
+    pub metadata_responses: SharedResponses,
     pub offsets_topic: OffsetsTopic,
     pub transaction_verifier: Arc<dyn TransactionVerifier>,
 }

@@ -4,10 +4,10 @@
 //! revision; a revision is announced (to admin requests that wait, to the heartbeats) only once the partitions have taken it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ottla_metadata::{Delta, Image};
-use ottla_metrics::RateLimit;
+use ottla_metrics::{RateLimit, Watchdog};
 use ottla_model::{BrokerId, Revision};
 use ottla_rpc::{CallError, ClusterClient, WatchStream, WatchUpdate};
 use tokio::runtime::Handle;
@@ -108,12 +108,17 @@ impl Watcher {
         }
         let (metadata, replicas) = (Arc::clone(&self.metadata), Arc::clone(&self.replicas));
         let task = self.data.spawn(async move {
+            let watchdog = Watchdog::default();
             for (image, delta) in steps {
+                let began = Instant::now();
                 // Clients learn of a new leader no earlier than the leader itself can be asked; a moment is enough.
                 metadata.store(Arc::clone(&image));
                 if !delta.is_empty() {
                     replicas.apply(&image, &delta);
                 }
+                watchdog.check(began, |took, more| {
+                    tracing::warn!(revision = %image.revision(), ?took, more, "a change of the tree held its worker");
+                });
             }
         });
         if task.await.is_err() {

@@ -6,6 +6,7 @@
 //! takes.
 
 mod rate_limit;
+mod watchdog;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +18,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, TextEncoder};
 
 pub use rate_limit::RateLimit;
+pub use watchdog::Watchdog;
 
 /// Upper bounds of the histograms of durations, in seconds: from a page-cache append to a stall that people notice.
 /// Four bounds per factor of ten; more would cost memory and lines for each API.

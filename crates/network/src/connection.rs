@@ -6,7 +6,10 @@
 //!   the same order; later requests are read while earlier answers wait, except where an earlier write is not done: a
 //!   request sees what its own connection wrote before.
 //! - What one connection can hold is bounded: requests without an answer by [`PENDING_MAX`], responses in memory by
-//!   [`RESPONSE_BYTES_MAX`], a frame under way by what has arrived of it and by the broker's budget. At a bound the task stops reading, nothing is dropped.
+//!   [`RESPONSE_BYTES_MAX`], a frame under way by what has arrived of it and by the [`FrameBudget`]. At a bound the
+//!   task stops reading, nothing is dropped; only a slow large frame ends where others wait for its room.
+//! - A connection holds its worker for [`TURN_MAX`] and one request at most; then the other connections have their
+//!   turn.
 //! - Before the gate has opened (the broker has registered) only what [`Service::handle_early`] takes is answered;
 //!   everything else waits.
 
@@ -23,34 +26,38 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, BytesMut};
+use ottla_metrics::Watchdog;
 use ottla_model::ListenerName;
 use ottla_protocol::{Api, FrameError};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior, Sleep};
 
 use crate::context::RequestContext;
+use crate::frame_budget::{FrameBudget, FramePermit};
 use crate::frame_reader::FrameReader;
 use crate::metrics::NetworkMetrics;
 use crate::response::{Answer, Response};
 use crate::response_writer::ResponseWriter;
 use crate::service::Service;
 
-/// Requests of one connection that have no answer yet. Kafka's producers keep 5 under way, librdkafka up to 1,000,000; beyond this
-/// many the answers are what a client should wait for.
+/// Requests of one connection that have no answer yet. Kafka's producers keep 5 under way, librdkafka up to 1,000,000;
+/// beyond this many the answers are what a client should wait for.
 const PENDING_MAX: usize = 1024;
-/// Response bytes in memory beyond which a connection reads no further request: its client does not read what it asked for.
+/// Response bytes in memory beyond which a connection reads no further request: its client does not read what it asked
+/// for.
 const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
-/// How often a connection is looked at for silence. A frame that has begun must have moved on by the second look, so that
-/// one byte a second ends after 30 to 60 s, and a timer fires twice a minute per connection.
+/// How often a connection is checked for silence. A frame that has begun must have moved on by the second check, so
+/// that one byte a second ends after 30 to 60 s, and a timer fires twice a minute per connection.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
-/// What must arrive of a frame between two looks: less is no client that a network could excuse. A frame that holds a part of the
-/// broker's budget owes more, because others wait for it.
+/// Minimum bytes of a frame between two checks; slower clients are disconnected. A frame that holds a part of the
+/// budget owes more, because others wait for it.
 const FRAME_BYTES_PER_CHECK_MIN: usize = 16 * 1024;
 const GRANTED_BYTES_PER_CHECK_MIN: usize = 1024 * 1024;
-/// The unit of the budget's permits, so that a budget above 4 GiB fits their 32 bits.
-const BUDGET_UNIT_BYTES: usize = 1024;
+/// A connection whose requests have come in numbers handles them for so long at a time. Some hundred small requests,
+/// and far less than what a client notices.
+const TURN_MAX: Duration = Duration::from_millis(2);
 
 /// What all connections of a broker share.
 pub struct ConnectionShared<S: Service> {
@@ -59,30 +66,28 @@ pub struct ConnectionShared<S: Service> {
     pub frame_bytes_max: usize,
     /// `connections.max.idle.ms`; none: never.
     pub idle_timeout: Option<Duration>,
-    budget: Arc<Semaphore>,
-    budget_units: u32,
+    budget: Arc<FrameBudget>,
+    slow_turns: Watchdog,
     draining: AtomicBool,
     /// Requests whose answers have not left.
     pending: AtomicI64,
 }
 
 impl<S: Service> ConnectionShared<S> {
-    /// `budget_bytes` bounds the large frames of all connections that are being read.
     pub fn new(
         identity: Arc<S::Identity>,
         metrics: Arc<NetworkMetrics>,
         frame_bytes_max: usize,
-        budget_bytes: usize,
+        budget: FrameBudget,
         idle_timeout: Option<Duration>,
     ) -> Self {
-        let units = (budget_bytes / BUDGET_UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         Self {
             gate: Gate::new(identity),
             metrics,
             frame_bytes_max,
             idle_timeout,
-            budget: Arc::new(Semaphore::new(units)),
-            budget_units: u32::try_from(units).unwrap_or(u32::MAX),
+            budget: Arc::new(budget),
+            slow_turns: Watchdog::default(),
             draining: AtomicBool::new(false),
             pending: AtomicI64::new(0),
         }
@@ -145,6 +150,8 @@ pub enum End {
     Idle,
     #[error("a frame that does not arrive")]
     HalfFrame,
+    #[error("a large frame that arrives slowly, while others wait for its room")]
+    SlowFrame,
     #[error("the broker stops")]
     Draining,
 }
@@ -152,7 +159,7 @@ pub enum End {
 impl End {
     /// Whether what came in was to blame.
     pub fn is_broken(&self) -> bool {
-        matches!(self, Self::BadFrame(_) | Self::Refused(_) | Self::HalfFrame)
+        matches!(self, Self::BadFrame(_) | Self::Refused(_) | Self::HalfFrame | Self::SlowFrame)
     }
 }
 
@@ -184,9 +191,10 @@ pub struct Connection<S: Service> {
     shared: Arc<ConnectionShared<S>>,
     service: Option<Arc<S>>,
     reader: FrameReader,
-    /// The broker's grant for the frame under way.
-    permit: Option<OwnedSemaphorePermit>,
-    permit_wait: Wait<Option<OwnedSemaphorePermit>>,
+    /// The place in the budget of the large frame under way.
+    permit: Option<FramePermit>,
+    /// Runs while the frame waits for room.
+    patience: Option<Pin<Box<Sleep>>>,
     gate_wait: Wait<()>,
     /// A frame that came before the gate opened, or that waits for earlier writes of this connection.
     held: Option<BytesMut>,
@@ -198,6 +206,10 @@ pub struct Connection<S: Service> {
     close_after_write: bool,
     checks: Interval,
     silent_checks: u32,
+    /// When this turn of the worker began, and the last request that it has handled.
+    turn_began: Instant,
+    handled_in_turn: Option<Api>,
+    turn_is_over: bool,
     /// Whether anything came or left since the last check, and what had arrived then of the frame under way.
     active: bool,
     arrived_at_check: usize,
@@ -215,7 +227,7 @@ impl<S: Service> Connection<S> {
             reader: FrameReader::new(shared.frame_bytes_max),
             shared,
             permit: None,
-            permit_wait: None,
+            patience: None,
             gate_wait: None,
             held: None,
             held_request: None,
@@ -225,6 +237,9 @@ impl<S: Service> Connection<S> {
             close_after_write: false,
             checks,
             silent_checks: 0,
+            turn_began: Instant::now(),
+            handled_in_turn: None,
+            turn_is_over: false,
             active: false,
             arrived_at_check: 0,
         }
@@ -236,7 +251,25 @@ impl<S: Service> Connection<S> {
 
     /// Serves until the connection ends.
     pub async fn run(mut self) -> End {
-        poll_fn(|context| self.poll_drive(context)).await
+        poll_fn(|context| {
+            self.turn_began = Instant::now();
+            self.handled_in_turn = None;
+            let polled = self.poll_drive(context);
+            self.watch_turn();
+            polled
+        })
+        .await
+    }
+
+    /// Tells of a turn that kept the worker from everything else.
+    fn watch_turn(&self) {
+        let is_slow = self.shared.slow_turns.check(self.turn_began, |took, more| {
+            let (api, peer) = (self.handled_in_turn, self.context.peer);
+            tracing::warn!(?api, %peer, ?took, more, "one turn of a connection held its worker");
+        });
+        if is_slow {
+            self.shared.metrics.slow_turns.add(1);
+        }
     }
 
     fn poll_drive(&mut self, context: &mut Context<'_>) -> Poll<End> {
@@ -254,6 +287,14 @@ impl<S: Service> Connection<S> {
             if sent > 0 {
                 self.active = true;
                 self.shared.metrics.bytes_sent.add(sent);
+            }
+            if std::mem::take(&mut self.turn_is_over) {
+                // To the end of the worker's queue.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if self.permit.as_ref().is_some_and(FramePermit::is_evicted) {
+                return Poll::Ready(End::SlowFrame);
             }
             let answered = flushed && self.pending.is_empty() && self.held_request.is_none();
             if answered && self.close_after_write {
@@ -315,7 +356,8 @@ impl<S: Service> Connection<S> {
             && self.writer.memory_bytes() + self.pending_bytes < RESPONSE_BYTES_MAX
     }
 
-    /// Handles the frames that have arrived, or reads once. Ready: something was done, look at the answers, then come again.
+    /// Handles the frames that have arrived, or reads once. Ready: something was done, look at the answers, then come
+    /// again.
     fn poll_requests(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, End> {
         if !self.may_read() {
             return Ok(Poll::Pending);
@@ -341,6 +383,11 @@ impl<S: Service> Connection<S> {
             self.permit = None;
             self.arrived_at_check = 0;
             handled = true;
+            if self.turn_is_used_up() {
+                self.held = Some(frame);
+                self.turn_is_over = true;
+                break;
+            }
             if self.waits_for_writes(&frame) {
                 self.held = Some(frame);
                 break;
@@ -351,6 +398,11 @@ impl<S: Service> Connection<S> {
             return Ok(Poll::Ready(()));
         }
         self.poll_read(context)
+    }
+
+    /// Whether others should have the worker before the next request is handled.
+    fn turn_is_used_up(&self) -> bool {
+        self.handled_in_turn.is_some() && self.turn_began.elapsed() >= TURN_MAX
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, End> {
@@ -374,30 +426,36 @@ impl<S: Service> Connection<S> {
             Poll::Ready(Ok(count)) => {
                 self.active = true;
                 self.shared.metrics.bytes_received.add(count as u64);
+                if let Some(permit) = &self.permit {
+                    permit.arrived(self.reader.arrived_bytes());
+                }
                 Ok(Poll::Ready(()))
             }
             Poll::Ready(Err(error)) => Err(End::Io(error)),
         }
     }
 
-    /// Asks the broker's budget for the frame under way, once: the grant is for the whole of it. Grants come in the order of asking.
+    /// Ready when the budget has room for what the frame under way needs next.
     fn poll_permit(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.permit.is_some() {
-            return Poll::Ready(());
-        }
-        let wanted = self.reader.wanted_bytes().div_ceil(BUDGET_UNIT_BYTES);
+        let wanted = self.reader.wanted_bytes();
         if wanted == 0 {
             return Poll::Ready(());
         }
-        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.shared.budget_units);
-        let wait = self.permit_wait.get_or_insert_with(|| {
-            let budget = Arc::clone(&self.shared.budget);
-            Box::pin(async move { budget.acquire_many_owned(wanted).await.ok() })
-        });
-        let Poll::Ready(permit) = wait.as_mut().poll(context) else { return Poll::Pending };
-        self.permit_wait = None;
-        self.permit = permit;
-        Poll::Ready(())
+        let budget = &self.shared.budget;
+        let open = || budget.open(self.context.peer.ip().to_canonical(), context.waker());
+        let permit = self.permit.get_or_insert_with(open);
+        loop {
+            if permit.poll_grow(wanted, Instant::now(), context).is_ready() {
+                self.patience = None;
+                return Poll::Ready(());
+            }
+            let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(budget.patience())));
+            if patience.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            permit.relieve(Instant::now());
+            self.patience = None;
+        }
     }
 
     /// Whether a request has to see the effects of writes that this connection asked for before and that are not done.
@@ -413,6 +471,7 @@ impl<S: Service> Connection<S> {
         }
         let arrived = Instant::now();
         let api = api_of(&frame);
+        self.handled_in_turn = api;
         let answer = match &self.service {
             Some(service) => service.handle(&self.context, frame),
             None => match S::handle_early(&self.shared.gate.identity, &frame) {
@@ -463,7 +522,7 @@ impl<S: Service> Connection<S> {
     fn poll_check(&mut self, context: &mut Context<'_>) -> Option<End> {
         while self.checks.poll_tick(context).is_ready() {
             let arrived = self.reader.arrived_bytes();
-            let waits_for_us = !self.may_read() || self.held.is_some() || self.permit_wait.is_some();
+            let waits_for_us = !self.may_read() || self.held.is_some() || self.patience.is_some();
             if self.reader.is_in_frame() && !waits_for_us {
                 // The first look only notes where the frame stands.
                 let owed = if self.permit.is_some() { GRANTED_BYTES_PER_CHECK_MIN } else { FRAME_BYTES_PER_CHECK_MIN };
@@ -497,7 +556,8 @@ fn api_of(frame: &BytesMut) -> Option<Api> {
 }
 
 /// Whether a request must wait until an earlier request of its connection is done. Kafka handles one request of a
-/// connection at a time. Here only writes are waited for, and a Produce does not wait for a Produce: producers pipeline.
+/// connection at a time. Here only writes are waited for, and a Produce does not wait for a Produce: producers
+/// pipeline.
 fn waits_for(next: Option<Api>, earlier: Api) -> bool {
     match (earlier, next) {
         (_, Some(Api::ApiVersions)) | (Api::Produce, Some(Api::Produce)) => false,

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use ottla_model::ListenerName;
 
-/// Who a connection speaks for. Anonymous until listeners authenticate; it travels with each request from the first day so
-/// that authorization finds it where it needs it.
+/// Who a connection speaks for. Anonymous until listeners authenticate; it travels with each request from the first day
+/// so that authorization finds it where it needs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Principal {
     Anonymous,

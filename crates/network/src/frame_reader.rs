@@ -1,8 +1,9 @@
 //! Frames out of a byte stream: four bytes of size, then as many bytes.
 //!
-//! Invariants: a connection that has only claimed a size holds no more than [`READ_CHUNK_BYTES`], and one that waits after a few
-//! bytes holds those; memory grows in two steps, each only after the one before has been filled by bytes that really came; a large frame
-//! is read into a buffer of its own exact size, so that no byte of it is copied by the next frame's arrival.
+//! Invariants: a connection that has only claimed a size holds no more than [`READ_CHUNK_BYTES`], and one that waits
+//! after a few bytes holds those; memory grows in steps, each only after the one before has been filled by bytes that
+//! really came; a frame up to [`STEP_BYTES`] is read into a buffer of its own exact size, so that no byte of it is
+//! copied twice.
 
 use bytes::{Buf as _, BytesMut};
 use ottla_protocol::frame::{self, FrameError, LENGTH_BYTES};
@@ -14,10 +15,18 @@ pub const READ_CHUNK_BYTES: usize = 16 * 1024;
 /// A copy of up to this many bytes costs less than the page that they would keep.
 const REST_BYTES_MAX: usize = 1024;
 
-/// What a frame may hold without being counted. A connection that has sent this much of a large frame gets a buffer of the frame's
-/// exact size, once the broker's budget has room for it: one grant for the whole, so that two half-read frames never wait for
-/// each other.
+/// What a frame may hold without being counted in the broker's budget.
 pub const PROBATION_BYTES: usize = 64 * 1024;
+
+/// The room of a frame that has passed its probation: all of it for what a producer sends by default,
+/// `max.request.size`.
+const STEP_BYTES: usize = 1024 * 1024;
+/// A larger frame gets this many times the room each time it has filled what it had: a quarter of its bytes is copied
+/// once more, and a claimed size costs no more than four times what came.
+const STEP_FACTOR: usize = 4;
+
+/// A larger buffer is not kept for the next frame.
+const KEPT_BYTES_MAX: usize = 2 * STEP_BYTES;
 
 #[derive(Debug)]
 pub struct FrameReader {
@@ -45,12 +54,18 @@ impl FrameReader {
             return Ok(None);
         }
         self.buffer.advance(LENGTH_BYTES);
-        Ok(Some(self.buffer.split_to(size)))
+        let frame = self.buffer.split_to(size);
+        if size > KEPT_BYTES_MAX {
+            self.buffer = BytesMut::from(&self.buffer[..]);
+        }
+        Ok(Some(frame))
     }
 
-    /// What the broker's budget must have granted before [`FrameReader::prepare`]: the whole frame, once its probation is over; else 0.
+    /// What the broker's budget must have granted before [`FrameReader::prepare`]; 0 while the frame is on probation.
     pub fn wanted_bytes(&self) -> usize {
-        let capacity = self.next_capacity();
+        // The buffer of a former frame may be larger than what is needed now.
+        let kept = if self.is_in_frame() { self.buffer.capacity() } else { 0 };
+        let capacity = self.next_capacity().max(kept);
         if capacity > PROBATION_BYTES { capacity } else { 0 }
     }
 
@@ -61,20 +76,26 @@ impl FrameReader {
         match self.buffer.len() {
             arrived if arrived < READ_CHUNK_BYTES => whole.min(READ_CHUNK_BYTES),
             arrived if arrived < PROBATION_BYTES => whole.min(PROBATION_BYTES),
-            _ => whole,
+            arrived => {
+                let mut step = STEP_BYTES;
+                while step <= arrived {
+                    step = step.saturating_mul(STEP_FACTOR);
+                }
+                whole.min(step)
+            }
         }
     }
 
     /// Makes room; returns the buffer and how many bytes may be read into it now (never 0).
     ///
-    /// While no frame is under way, and for small frames, a chunk: what follows in the stream comes along. For a large frame
-    /// no more than what is missing of it.
+    /// While no frame is under way, and for small frames, a chunk: what follows in the stream comes along. For a large
+    /// frame no more than what is missing of it.
     pub fn prepare(&mut self) -> (&mut BytesMut, usize) {
         let capacity = self.next_capacity().max(self.buffer.len() + 1);
         if self.buffer.capacity() < capacity {
             let missing = capacity - self.buffer.len();
-            // Reuses the buffer of the frame before where its handler has let go of it; else a new one of the exact size:
-            // `reserve` would double.
+            // Reuses the buffer of the frame before where its handler has let go of it; else a new one of the exact
+            // size: `reserve` would double.
             if !self.buffer.try_reclaim(missing) {
                 let mut larger = BytesMut::with_capacity(capacity);
                 larger.extend_from_slice(&self.buffer);
@@ -100,8 +121,8 @@ impl FrameReader {
         self.buffer.len()
     }
 
-    /// Nothing comes at the moment: an idle connection holds no buffer, and ten thousand that have sent a size and nothing else must not
-    /// hold a page each.
+    /// Nothing comes at the moment: an idle connection holds no buffer, and ten thousand that have sent a size and
+    /// nothing else must not hold a page each.
     pub fn rest(&mut self) {
         if self.buffer.len() <= REST_BYTES_MAX && self.buffer.capacity() > 2 * REST_BYTES_MAX {
             self.buffer = BytesMut::from(&self.buffer[..]);
@@ -184,6 +205,22 @@ mod tests {
         assert_eq!(reader.next_frame().expect("good").map(|frame| frame.len()), Some(size));
         reader.rest();
         assert_eq!(reader.buffer.capacity(), 0);
+    }
+
+    #[test]
+    fn a_claimed_size_is_wanted_in_steps() {
+        let mut reader = FrameReader::new(MAX);
+        let wire = frame(MAX, 7);
+        let mut wanted = Vec::new();
+        let mut sent = 0;
+        while sent < 20 * STEP_BYTES {
+            wanted.push(reader.wanted_bytes());
+            let (buffer, limit) = reader.prepare();
+            buffer.put_slice(&wire[sent..sent + limit]);
+            sent += limit;
+        }
+        wanted.dedup();
+        assert_eq!(wanted, [0, STEP_BYTES, 4 * STEP_BYTES, 16 * STEP_BYTES, 64 * STEP_BYTES]);
     }
 
     #[test]

@@ -4,11 +4,13 @@
 //! - [`listener`]: sockets that listen, and the task of each connection;
 //! - [`limits`]: how many connections there may be;
 //! - [`connection`]: one connection's requests and responses, in order;
+//! - [`frame_budget`]: the memory of large frames that are being read;
 //! - [`response`]: what a service gives back;
 //! - [`metrics`]: what is counted.
 
 pub mod connection;
 pub mod context;
+pub mod frame_budget;
 mod frame_reader;
 pub mod limits;
 pub mod listener;
@@ -19,6 +21,7 @@ mod service;
 
 pub use connection::{Connection, ConnectionShared, End, Gate};
 pub use context::{Principal, RequestContext};
+pub use frame_budget::FrameBudget;
 pub use limits::{ConnectionLimits, Limits};
 pub use listener::{AcceptOptions, BindError, BoundListener, accept, bind};
 pub use metrics::NetworkMetrics;

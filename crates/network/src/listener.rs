@@ -1,5 +1,5 @@
-//! The listening sockets: bound early, so that a port in use is said at once and clients may queue; accepting as soon as the
-//! log directories are open.
+//! The listening sockets: bound early, so that a port in use is said at once and clients may queue; accepting as soon
+//! as the log directories are open.
 
 use std::fmt;
 use std::io;
@@ -23,7 +23,8 @@ use crate::service::Service;
 
 /// Waits after an accept that failed for want of descriptors or memory: closing connections give them back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// A peer that vanished without a word is noticed after this and nine probes: well within what idle connections are kept for.
+/// A peer that vanished without a word is noticed after this and nine probes: well within what idle connections are
+/// kept for.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// Why a listener could not be bound; one line names it.
@@ -116,8 +117,8 @@ pub struct AcceptOptions {
     pub receive_buffer_bytes: Option<usize>,
 }
 
-/// Accepts, a task per connection, until told to stop; then closes the port and waits for the connections to end. Dropping it ends
-/// them at once.
+/// Accepts, a task per connection, until told to stop; then closes the port and waits for the connections to end.
+/// Dropping it ends them at once.
 pub async fn accept<S: Service>(
     listener: BoundListener,
     shared: Arc<ConnectionShared<S>>,
@@ -233,6 +234,7 @@ mod tests {
 
     use super::*;
     use crate::connection::tests::Greeter;
+    use crate::frame_budget::FrameBudget;
     use crate::limits::Limits;
 
     #[test]
@@ -249,7 +251,8 @@ mod tests {
     #[tokio::test]
     async fn connections_of_one_address_are_counted_and_the_port_closes() {
         let metrics = Arc::new(NetworkMetrics::new(&Registry::new("test")));
-        let shared = ConnectionShared::<Greeter>::new(Arc::default(), Arc::clone(&metrics), 1024, 1024, None);
+        let shared =
+            ConnectionShared::<Greeter>::new(Arc::default(), Arc::clone(&metrics), 1024, FrameBudget::new(1024), None);
         let bound = bind(&ListenerName::new("PLAINTEXT"), "127.0.0.1", 0, true, 16).expect("a free port");
         let address = bound.address;
         let options = AcceptOptions { send_buffer_bytes: None, receive_buffer_bytes: Some(64 * 1024) };

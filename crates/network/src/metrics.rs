@@ -44,6 +44,7 @@ pub struct NetworkMetrics {
     pub connections_refused: Counter,
     pub connections_open: Gauge,
     pub connections_broken: Counter,
+    pub slow_turns: Counter,
     pub bytes_received: Counter,
     pub bytes_sent: Counter,
 }
@@ -63,6 +64,8 @@ impl NetworkMetrics {
             connections_open: registry.gauge("connections_open", "Connections open now"),
             connections_broken: registry
                 .counter("connections_broken_total", "Connections closed because of what the client sent"),
+            slow_turns: registry
+                .counter("slow_turns_total", "Turns of a connection that held a worker for more than 50 ms"),
             bytes_received: registry.counter("bytes_received_total", "Bytes read from clients and other brokers"),
             bytes_sent: registry.counter("bytes_sent_total", "Bytes written to clients and other brokers"),
         }

@@ -20,8 +20,8 @@ pub type Part = fetch::Part<RecordSlice>;
 /// The outcome of a request, in the eyes of its connection.
 pub enum Answer {
     Ready(Response),
-    /// The response depends on something that has not happened yet. The connection reads and handles the next
-    /// requests meanwhile; responses leave in the order of their requests. The future runs in the connection's task, and is
+    /// The response depends on something that has not happened yet. The connection reads and handles the next requests
+    /// meanwhile; responses leave in the order of their requests. The future runs in the connection's task, and is
     /// dropped when the connection ends: it must not be what makes the change happen.
     Later(Pin<Box<dyn Future<Output = Response> + Send>>),
     /// The request has not been carried out yet: the connection handles no further request before it has. Used where
@@ -52,7 +52,8 @@ impl Answer {
         }
     }
 
-    /// A response through the codec. One that does not encode is a fault of this broker: the connection ends, and says so.
+    /// A response through the codec. One that does not encode is a fault of this broker: the connection ends, and says
+    /// so.
     pub fn encode<R: Request>(header: &RequestHeader, response: &R::Response) -> Self {
         match Response::encode::<R>(header, response) {
             Ok(response) => Self::Ready(response),
@@ -94,6 +95,11 @@ impl Response {
         encode_response::<R>(header.api_version, header.correlation_id, response).map(Self::bytes)
     }
 
+    /// Nothing; the connection ends.
+    pub fn closing() -> Self {
+        Self { parts: Vec::new(), close_after: true }
+    }
+
     /// As [`Response::encode`], where there is no answer left but to end the connection.
     pub fn encode_or_close<R: Request>(header: &RequestHeader, response: &R::Response) -> Self {
         Self::or_close(Self::encode::<R>(header, response))
@@ -103,7 +109,7 @@ impl Response {
     pub fn or_close(encoded: Result<Self, impl fmt::Display>) -> Self {
         encoded.unwrap_or_else(|error| {
             tracing::error!(%error, "a response does not encode; the connection is closed");
-            Self { parts: Vec::new(), close_after: true }
+            Self::closing()
         })
     }
 
@@ -124,8 +130,8 @@ pub trait SliceAccess: Sized {
     fn fd(&self) -> io::Result<BorrowedFd<'_>>;
     /// Drops `count` bytes from the front.
     fn skip(&mut self, count: usize);
-    /// Whether the first and the last page of the first `piece` bytes are in the page cache: a sendfile of them hardly waits for
-    /// the disk.
+    /// Whether the first and the last page of the first `piece` bytes are in the page cache: a sendfile of them hardly
+    /// waits for the disk.
     fn is_cached(&self, piece: usize) -> bool;
     /// Reads the first `count` bytes into the page cache. Blocks.
     fn read_through(&self, count: usize) -> io::Result<()>;

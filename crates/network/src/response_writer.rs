@@ -1,7 +1,8 @@
 //! Responses onto a socket, in order.
 //!
 //! Bytes leave by one vectored write for as many parts as are ready. Records go from the page cache to the socket by
-//! sendfile, in pieces; a slice that is small is read into memory instead, so that it leaves in one write with its header.
+//! sendfile, in pieces; a slice that is small is read into memory instead, so that it leaves in one write with its
+//! header.
 //! Records that are not in the page cache are read by a thread that may block, before they are sent.
 
 use std::collections::VecDeque;
@@ -24,6 +25,8 @@ const COPY_BYTES_MAX: usize = 64 * 1024;
 const SENDFILE_BYTES_MAX: usize = 1024 * 1024;
 /// Parts of one vectored write.
 const WRITE_PARTS_MAX: usize = 64;
+/// Sent at a time; then other connections of the worker have their turn.
+const TURN_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Bytes of records that one vectored write copies at most.
 const COPY_BYTES_PER_WRITE_MAX: usize = 256 * 1024;
 
@@ -34,6 +37,8 @@ pub struct ResponseWriter {
     warming: Option<JoinHandle<io::Result<()>>>,
     memory_bytes: usize,
     sent_bytes: u64,
+    /// Of `sent_bytes`: in this turn.
+    turn_bytes: u64,
 }
 
 enum Step {
@@ -72,6 +77,11 @@ impl ResponseWriter {
             if self.queue.is_empty() {
                 return Poll::Ready(Ok(()));
             }
+            if self.turn_bytes >= TURN_BYTES_MAX {
+                self.turn_bytes = 0;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             ready!(stream.poll_write_ready(context))?;
             match self.write_some(stream) {
                 Ok(Step::Wrote) => {}
@@ -81,6 +91,11 @@ impl ResponseWriter {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        self.sent_bytes += bytes as u64;
+        self.turn_bytes += bytes as u64;
     }
 
     fn write_some(&mut self, stream: &TcpStream) -> io::Result<Step> {
@@ -97,7 +112,7 @@ impl ResponseWriter {
             if sent == 0 {
                 return Err(truncated());
             }
-            self.sent_bytes += sent as u64;
+            self.sent(sent);
             if let Some(Part::Records(slice)) = self.queue.front_mut() {
                 slice.skip(sent);
                 if slice.is_empty() {
@@ -130,12 +145,13 @@ impl ResponseWriter {
         let sent = stream.try_io(Interest::WRITABLE, || {
             Ok(sendmsg(stream, &slices[..count], &mut SendAncillaryBuffer::default(), flags)?)
         })?;
-        self.sent_bytes += sent as u64;
+        self.sent(sent);
         self.consume(sent);
         Ok(Step::Wrote)
     }
 
-    /// Replaces the small slices that the next write reaches by their bytes. False if the very first one is not in the page cache.
+    /// Replaces the small slices that the next write reaches by their bytes. False if the very first one is not in the
+    /// page cache.
     fn copy_small_slices(&mut self) -> io::Result<bool> {
         let mut copied = 0;
         for at in 0..self.queue.len().min(WRITE_PARTS_MAX) {

@@ -106,7 +106,6 @@ const STILL_WIDER: &[&str] = &[
     "crates/broker-session/",
     "crates/cli/src/kafka_tools/",
     "crates/group-coordinator/",
-    "crates/network/",
     "crates/replica-manager/",
     "tests/simulation/",
 ];

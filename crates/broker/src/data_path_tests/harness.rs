@@ -20,7 +20,7 @@ use ottla_model::{
     PartitionEpoch, PartitionId, ProducerEpoch, ProducerId, Revision, TimestampMs, TopicId, TopicIdPartition,
     TopicName,
 };
-use ottla_network::{AcceptOptions, ConnectionLimits, ConnectionShared, Limits, Service};
+use ottla_network::{AcceptOptions, ConnectionLimits, ConnectionShared, FrameBudget, Limits, Service};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{
@@ -47,6 +47,8 @@ use crate::partition::Partition;
 use crate::producer_ids::ProducerIds;
 use crate::quorum_handle::{QuorumError, QuorumFuture, QuorumHandle};
 use crate::replica_manager::{OpenedLogs, ReplicaManager};
+use crate::request::heavy::HeavyWork;
+use crate::request::shared_responses::SharedResponses;
 use crate::request::{Principal, RequestContext};
 use crate::response::{Answer, Part, Response};
 use crate::telemetry::Telemetry;
@@ -416,7 +418,7 @@ impl Cluster {
             identity.clone(),
             telemetry.network.clone(),
             config.socket_request_max_bytes,
-            1 << 28,
+            FrameBudget::new(1 << 28),
             None,
         ));
         let bound = ottla_network::bind(&ListenerName::new(INTERNAL), "127.0.0.1", 0, true, 50).expect("a free port");
@@ -467,6 +469,8 @@ impl Cluster {
             quorum,
             telemetry,
             auto_creation: AutoCreation::default(),
+            heavy_work: HeavyWork::default(),
+            metadata_responses: SharedResponses::default(),
             offsets_topic: OffsetsTopic::default(),
             transaction_verifier: verifier.clone(),
         });
@@ -694,6 +698,11 @@ impl Asked<'_> {
             Answer::Close(_) | Answer::None => 0,
             _ => self.response().size_bytes(),
         }
+    }
+
+    /// Whether the response was there when the handler returned.
+    pub fn is_immediate(&self) -> bool {
+        matches!(self.answer, Answer::Ready(_))
     }
 
     pub fn closes(&self) -> bool {

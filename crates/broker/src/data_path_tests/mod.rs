@@ -8,6 +8,7 @@ mod disks;
 mod failover;
 mod groups;
 mod harness;
+mod metadata;
 mod produce;
 mod records;
 mod restart;

@@ -16,13 +16,16 @@ use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
 use crate::request::RequestContext;
+use crate::request::shared_responses::Form;
 use crate::request::{topology, wire};
-use crate::response::Answer;
+use crate::response::{Answer, Part, Response};
 
 /// The first version in which topics may be asked for by id.
 const TOPIC_IDS_FROM: i16 = 12;
 /// From here a leader without the client's listener is told from no leader.
 const LISTENER_NOT_FOUND_FROM: i16 = 6;
+/// A response with more partitions is made beside the workers: it takes more than a millisecond.
+const INLINE_PARTITIONS_MAX: usize = 500;
 /// The versions in which the cluster's authorized operations are part of the answer.
 const CLUSTER_OPERATIONS_IN: std::ops::RangeInclusive<i16> = 8..=10;
 
@@ -32,14 +35,74 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Err(error) => return Answer::close(error),
     };
     let image = broker.metadata.current();
-    let (response, missing) =
-        answer(&image, broker.cluster_id.as_str(), &context.listener, header.api_version, &request);
+    let form = form_of_all(&context.listener, header.api_version, &request);
+    let made =
+        form.as_ref().and_then(|form| broker.metadata_responses.get(image.revision(), form, header.correlation_id));
+    if let Some(response) = made {
+        return Answer::Ready(response);
+    }
+    if partitions(&image, header.api_version, &request) <= INLINE_PARTITIONS_MAX {
+        return Answer::Ready(respond(broker, &context.listener, &header, &request));
+    }
+    let (for_later, listener) = (Arc::clone(broker), context.listener.clone());
+    broker.heavy_work.answer(move || respond(&for_later, &listener, &header, &request))
+}
+
+/// Whether the request is for all topics.
+fn asks_for_all(version: i16, request: &MetadataRequest) -> bool {
+    request.topics.as_ref().is_none_or(|asked| version == 0 && asked.is_empty())
+}
+
+/// What the response depends on, if it is for all topics.
+fn form_of_all(listener: &ListenerName, version: i16, request: &MetadataRequest) -> Option<Form> {
+    asks_for_all(version, request).then(|| Form {
+        listener: listener.clone(),
+        version,
+        topic_operations: request.include_topic_authorized_operations,
+        cluster_operations: request.include_cluster_authorized_operations,
+    })
+}
+
+/// How many partitions the response may have.
+fn partitions(image: &Image, version: i16, request: &MetadataRequest) -> usize {
+    match &request.topics {
+        Some(asked) if !asks_for_all(version, request) => asked
+            .iter()
+            .filter_map(|topic| match &topic.name {
+                Some(name) => image.topic(name.as_str()),
+                None => image.topic_by_id(wire::topic_id(topic.topic_id)),
+            })
+            .map(|topic| topic.partition_count())
+            .sum(),
+        _ => image.topics().map(|topic| topic.partition_count()).sum(),
+    }
+}
+
+fn respond(
+    broker: &Arc<Broker>,
+    listener: &ListenerName,
+    header: &RequestHeader,
+    request: &MetadataRequest,
+) -> Response {
+    let image = broker.metadata.current();
+    let form = form_of_all(listener, header.api_version, request);
+    // Somebody may have made it while this request waited.
+    let made =
+        form.as_ref().and_then(|form| broker.metadata_responses.get(image.revision(), form, header.correlation_id));
+    if let Some(response) = made {
+        return response;
+    }
+    let (response, missing) = answer(&image, broker.cluster_id.as_str(), listener, header.api_version, request);
     if request.allow_auto_topic_creation && broker.config.auto_create_topics_enable {
         for name in missing {
             broker.auto_creation.create(broker, name);
         }
     }
-    Answer::encode::<MetadataRequest>(&header, &response)
+    let response = Response::encode_or_close::<MetadataRequest>(header, &response);
+    if let (Some(form), [Part::Bytes(frame)]) = (form, response.parts.as_slice()) {
+        broker.metadata_responses.put(image.revision(), form, frame.clone());
+    }
+    response
 }
 
 /// The answer, and the names of topics that do not exist but could.

@@ -25,7 +25,7 @@ use ottla_config::{BrokerConfig, HostPort};
 use ottla_metadata::Image;
 use ottla_metadata::controller::{CreateTopics, NewTopic, Registered};
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, ListenerName};
-use ottla_network::{AcceptOptions, BindError, BoundListener, ConnectionLimits, ConnectionShared, Limits};
+use ottla_network::{AcceptOptions, BindError, BoundListener, ConnectionLimits, ConnectionShared, FrameBudget, Limits};
 use ottla_rpc::{CallError, ClusterClient, ports};
 use ottla_storage::RealEnv;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -43,6 +43,8 @@ use crate::metadata_cache::MetadataCache;
 use crate::producer_ids::ProducerIds;
 use crate::quorum_handle::QuorumHandle;
 use crate::replica_manager::{Coordinators, OpenedLogs, ReplicaManager, ReplicaManagerError};
+use crate::request::heavy::HeavyWork;
+use crate::request::shared_responses::SharedResponses;
 use crate::telemetry::Telemetry;
 use crate::telemetry::http::{self, Readiness};
 use crate::transaction_verifier::NoTransactions;
@@ -110,16 +112,16 @@ pub fn run(
     result
 }
 
-/// As many workers as `num.network.threads` says where somebody set it. By default half of the cores: waking a thread on another core costs
-/// more than handling the request, and the page cache, the disks and the clients need the other half.
+/// As many workers as `num.network.threads` says where somebody set it. By default half of the cores: waking a thread on
+/// another core costs more than handling the request, and the page cache, the disks and the clients need the other half.
+/// But never one alone: whatever holds a worker (a large response, a disk that stalls) must not hold the whole broker.
 fn data_runtime(config: &BrokerConfig) -> Result<Runtime, RunError> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = match config.properties.explicit("num.network.threads") {
         Some(_) => config.num_network_threads,
-        None => (cores / 2).max(1),
+        None => cores / 2,
     };
-    // One may wait for a disk that stalls; the partitions of the other directories need another.
-    let workers = if config.log_dirs.len() > 1 { workers.max(2) } else { workers };
+    let workers = workers.max(2);
     Builder::new_multi_thread()
         .worker_threads(workers)
         .thread_name("data")
@@ -200,7 +202,7 @@ async fn live(
         Arc::clone(&identity),
         Arc::clone(&telemetry.network),
         config.socket_request_max_bytes,
-        budget,
+        FrameBudget::new(budget),
         Some(config.connections_max_idle),
     ));
     let endpoints = registration::endpoints(&config, &bound);
@@ -391,7 +393,7 @@ impl Parts {
             registered = registration::register(&self.client, &self.identity, &application) => registered?,
             () = &mut shutdown => return Ok(()),
         };
-        self.accept_registration(&registered)?;
+        self.accept_registration(&registered).await?;
         // Both end with this set: once the leaderships have moved, the quorum may take this broker out.
         let mut background = JoinSet::new();
         let mut session = pin!(self.start_following(application, &mut background).fuse());
@@ -421,9 +423,15 @@ impl Parts {
         Ok(())
     }
 
-    fn accept_registration(&self, registered: &Registered) -> Result<(), RunError> {
-        self.replicas.write_meta_properties(registered.broker, &registered.cluster_id)?;
-        self.replicas.remember_registration(registered.epoch);
+    async fn accept_registration(&self, registered: &Registered) -> Result<(), RunError> {
+        let (replicas, id, epoch) = (Arc::clone(&self.replicas), registered.broker, registered.epoch);
+        let cluster_id = registered.cluster_id.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            replicas.write_meta_properties(id, &cluster_id)?;
+            replicas.remember_registration(epoch);
+            Ok::<_, ReplicaManagerError>(())
+        });
+        written.await.map_err(|error| RunError::Runtime(io::Error::other(error)))??;
         self.identity.registered(registered.broker, registered.epoch);
         self.telemetry.broker_epoch.set(registered.epoch.0);
         tracing::info!(
@@ -516,6 +524,8 @@ impl Parts {
             quorum: Arc::clone(&self.quorum),
             telemetry: Arc::clone(&self.telemetry),
             auto_creation: AutoCreation::default(),
+            heavy_work: HeavyWork::default(),
+            metadata_responses: SharedResponses::default(),
             offsets_topic: OffsetsTopic::default(),
             transaction_verifier: Arc::new(NoTransactions),
         };

@@ -4,7 +4,9 @@
 pub mod admin;
 pub mod budget;
 pub mod group;
+pub mod heavy;
 pub mod leader_hint;
+pub mod shared_responses;
 #[cfg(test)]
 pub mod test_image;
 pub mod topology;

@@ -48,7 +48,8 @@ type Shared = ConnectionShared<Greeter>;
 
 fn shared() -> Arc<Shared> {
     let idle = Some(Duration::from_secs(120));
-    Arc::new(Shared::new(Arc::default(), metrics(), FRAME_BYTES_MAX, 8 * FRAME_BYTES_MAX, idle))
+    let budget = FrameBudget::new(8 * FRAME_BYTES_MAX);
+    Arc::new(Shared::new(Arc::default(), metrics(), FRAME_BYTES_MAX, budget, idle))
 }
 
 fn metrics() -> Arc<NetworkMetrics> {
@@ -183,7 +184,13 @@ impl Service for Holder {
 
 #[tokio::test]
 async fn a_held_request_is_carried_out_before_the_next_one_is_handled() {
-    let shared = Arc::new(ConnectionShared::<Holder>::new(Arc::default(), metrics(), FRAME_BYTES_MAX, 1 << 20, None));
+    let shared = Arc::new(ConnectionShared::<Holder>::new(
+        Arc::default(),
+        metrics(),
+        FRAME_BYTES_MAX,
+        FrameBudget::new(1 << 20),
+        None,
+    ));
     let service = Arc::new(Holder::default());
     shared.gate.open(service.clone());
     let (mut client, task) = connect(&shared).await;
@@ -322,38 +329,125 @@ fn large_frame(size: usize) -> Vec<u8> {
     frame
 }
 
-#[tokio::test]
-async fn large_frames_wait_for_the_brokers_budget_and_not_for_each_other() {
-    let metrics = metrics();
-    let size = 400 * 1024;
-    let budget = 500 * 1024;
-    let shared = Arc::new(Shared::new(Arc::default(), Arc::clone(&metrics), FRAME_BYTES_MAX, budget, None));
-    let received = |at_least: u64| {
-        let metrics = Arc::clone(&metrics);
-        async move {
-            for _ in 0..2000 {
-                if metrics.bytes_received.get() >= at_least {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            panic!("{at_least} bytes never came: {}", metrics.bytes_received.get());
+/// Until the connections have received so many bytes.
+async fn received(metrics: &NetworkMetrics, at_least: usize) {
+    let wait = async {
+        while metrics.bytes_received.get() < at_least as u64 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
+    let came = tokio::time::timeout(LONG, wait).await.is_ok();
+    assert!(came, "{at_least} bytes never came: {}", metrics.bytes_received.get());
+}
+
+fn shared_with(frame_bytes_max: usize, budget: FrameBudget) -> (Arc<Shared>, Arc<NetworkMetrics>) {
+    let metrics = metrics();
+    (Arc::new(Shared::new(Arc::default(), Arc::clone(&metrics), frame_bytes_max, budget, None)), metrics)
+}
+
+#[tokio::test]
+async fn large_frames_wait_for_the_brokers_budget_and_not_for_each_other() {
+    let size = 400 * 1024;
+    let (shared, metrics) = shared_with(FRAME_BYTES_MAX, FrameBudget::patient(500 * 1024));
     let (mut first, first_task) = connect(&shared).await;
     first.write_all(&large_frame(size)[..200 * 1024]).await.expect("sent");
-    received(200 * 1024).await;
+    received(&metrics, 200 * 1024).await;
     // The second one's probation is all that is read of it while the first holds the budget.
     let (mut second, second_task) = connect(&shared).await;
     let sending = tokio::spawn(async move {
         second.write_all(&large_frame(size)).await.expect("sent");
         second
     });
-    received((200 + 64) * 1024).await;
-    tokio::time::sleep(Duration::from_millis(30)).await;
+    received(&metrics, (200 + 64) * 1024).await;
+    while shared.budget.waiting() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     assert!(metrics.bytes_received.get() < (200 + 64 + 16) * 1024);
     first_task.abort();
-    received(((200 + 400) * 1024) as u64).await;
+    received(&metrics, (200 + 400) * 1024).await;
     drop(sending.await.expect("no panic"));
     second_task.abort();
+}
+
+#[tokio::test]
+async fn a_large_frame_that_stops_ends_when_another_waits() {
+    let size = 400 * 1024;
+    let (shared, metrics) = shared_with(FRAME_BYTES_MAX, FrameBudget::new(500 * 1024));
+    let (mut first, first_task) = connect(&shared).await;
+    first.write_all(&large_frame(size)[..200 * 1024]).await.expect("sent");
+    received(&metrics, 200 * 1024).await;
+    let (mut second, second_task) = connect(&shared).await;
+    second.write_all(&large_frame(size)).await.expect("sent");
+    assert!(matches!(ended(first_task).await, End::SlowFrame));
+    received(&metrics, (200 + 400) * 1024).await;
+    second_task.abort();
+    assert!(ended_or_aborted(second_task).await);
+    assert_eq!(shared.budget.used_bytes(), 0);
+}
+
+async fn ended_or_aborted(task: JoinHandle<End>) -> bool {
+    tokio::time::timeout(LONG, task).await.is_ok()
+}
+
+/// G5: three clients that claimed 100 MiB each and went on slowly held the whole budget.
+#[tokio::test]
+async fn clients_that_only_claim_large_frames_do_not_hold_up_others() {
+    const MIB: usize = 1024 * 1024;
+    let (shared, metrics) = shared_with(100 * MIB, FrameBudget::patient(256 * MIB));
+    let begun = &large_frame(100 * MIB)[..80 * 1024];
+    let mut claiming = Vec::new();
+    for _ in 0..3 {
+        let (mut client, task) = connect(&shared).await;
+        client.write_all(begun).await.expect("sent");
+        claiming.push((client, task));
+    }
+    received(&metrics, 3 * begun.len()).await;
+    let (mut good, good_task) = connect(&shared).await;
+    good.write_all(&large_frame(200 * 1024)).await.expect("sent");
+    received(&metrics, 3 * begun.len() + 200 * 1024).await;
+    good_task.abort();
+    claiming.iter().for_each(|(_, task)| task.abort());
+}
+
+/// Answers as [`Greeter`], and uses up a whole turn for each request.
+struct Spinner;
+
+impl Service for Spinner {
+    type Identity = AtomicI64;
+
+    fn handle(self: &Arc<Self>, _: &RequestContext, _: BytesMut) -> Answer {
+        Answer::None
+    }
+
+    fn handle_early(handled: &AtomicI64, frame: &BytesMut) -> Option<Answer> {
+        let began = Instant::now();
+        while began.elapsed() < TURN_MAX {
+            std::hint::spin_loop();
+        }
+        handled.fetch_add(1, Ordering::Relaxed);
+        Greeter::handle_early(&(), frame)
+    }
+}
+
+/// G8: what one client sends in advance must not keep the others from their worker.
+#[tokio::test]
+async fn a_client_with_many_requests_lets_others_have_their_turn() {
+    const MANY: i64 = 100;
+    let handled = Arc::new(AtomicI64::new(0));
+    let budget = FrameBudget::new(1024);
+    let shared = ConnectionShared::<Spinner>::new(Arc::clone(&handled), metrics(), FRAME_BYTES_MAX, budget, None);
+    let shared = Arc::new(shared);
+    let request = ApiVersionsResponse::encode_request(3, 1, None);
+    let (mut greedy, _greedy_task) = connect(&shared).await;
+    let (mut modest, _modest_task) = connect(&shared).await;
+    let all: Vec<u8> = (0..MANY).flat_map(|_| request.to_vec()).collect();
+    // Both are there before the only thread of this test comes to the connections' tasks.
+    greedy.try_write(&all).expect("room in an empty socket");
+    modest.try_write(&request).expect("room in an empty socket");
+    response(&mut modest).await;
+    let before = handled.load(Ordering::Relaxed);
+    assert!(before < MANY / 2, "{before} requests of the other client came first");
+    for _ in 0..MANY {
+        response(&mut greedy).await;
+    }
 }

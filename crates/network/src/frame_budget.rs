@@ -1,0 +1,372 @@
+//! The memory of large frames that are being read, over all connections.
+//!
+//! A frame is counted by the room that its connection needs for what has arrived, not by the size that it claims. A
+//! connection that finds no room waits. If it has waited for [`PATIENCE`], the holders that give the least for what
+//! they hold are closed: those of an address with more than its share first, then the slowest. So neither a client that
+//! trickles nor two half-read frames that wait for each other can hold up the others.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// How long a connection waits for room before others have to give way, and for how long a holder is left in peace.
+/// Longer than a frame of a megabyte takes on a network that serves its clients.
+pub const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The budget of one broker.
+pub struct FrameBudget {
+    capacity_bytes: usize,
+    patience: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    used_bytes: usize,
+    next: u64,
+    /// By number: in the order in which their frames became large.
+    holders: BTreeMap<u64, Holder>,
+    waiting: usize,
+}
+
+struct Holder {
+    ip: IpAddr,
+    held_bytes: usize,
+    wait: Option<Wait>,
+    granted_at: Instant,
+    arrived_at_grant: usize,
+    progress: Arc<Progress>,
+    /// Of the connection's task.
+    waker: Waker,
+}
+
+struct Wait {
+    wanted_bytes: usize,
+    since: Instant,
+}
+
+#[derive(Default)]
+struct Progress {
+    arrived_bytes: AtomicUsize,
+    evicted: AtomicBool,
+}
+
+impl Holder {
+    /// Bytes a second since the last grant.
+    fn rate(&self, now: Instant) -> u64 {
+        let arrived = self.progress.arrived_bytes.load(Ordering::Relaxed).saturating_sub(self.arrived_at_grant);
+        let millis = u64::try_from(now.duration_since(self.granted_at).as_millis()).unwrap_or(u64::MAX).max(1);
+        (arrived as u64).saturating_mul(1_000) / millis
+    }
+
+    fn is_evicted(&self) -> bool {
+        self.progress.evicted.load(Ordering::Relaxed)
+    }
+
+    fn missing_bytes(&self) -> usize {
+        self.wait.as_ref().map_or(0, |wait| wait.wanted_bytes.saturating_sub(self.held_bytes))
+    }
+}
+
+impl FrameBudget {
+    pub fn new(capacity_bytes: usize) -> Self {
+        Self { capacity_bytes, patience: PATIENCE, state: Mutex::default() }
+    }
+
+    /// A large frame of a client at `ip` has begun; it holds nothing yet.
+    pub fn open(self: &Arc<Self>, ip: IpAddr, waker: &Waker) -> FramePermit {
+        let progress = Arc::<Progress>::default();
+        let mut state = self.state.lock();
+        let number = state.next;
+        state.next += 1;
+        let holder = Holder {
+            ip,
+            held_bytes: 0,
+            wait: None,
+            granted_at: Instant::now(),
+            arrived_at_grant: 0,
+            progress: Arc::clone(&progress),
+            waker: waker.clone(),
+        };
+        state.holders.insert(number, holder);
+        FramePermit { budget: Arc::clone(self), number, held_bytes: 0, progress }
+    }
+
+    /// How long a connection waits before [`FramePermit::relieve`] may help.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Bytes that connections hold.
+    pub fn used_bytes(&self) -> usize {
+        self.state.lock().used_bytes
+    }
+
+    /// Connections that wait for room.
+    pub fn waiting(&self) -> usize {
+        self.state.lock().waiting
+    }
+}
+
+impl State {
+    fn held_by_ip(&self) -> BTreeMap<IpAddr, usize> {
+        let mut held = BTreeMap::new();
+        for holder in self.holders.values() {
+            *held.entry(holder.ip).or_insert(0) += holder.held_bytes;
+        }
+        held
+    }
+
+    /// A frame that is larger than the whole budget is read alone.
+    fn fits(&self, holder: &Holder, wanted_bytes: usize, capacity_bytes: usize) -> bool {
+        let others = self.used_bytes - holder.held_bytes;
+        others == 0 || others + wanted_bytes <= capacity_bytes
+    }
+
+    fn grant(&mut self, number: u64, wanted_bytes: usize, now: Instant) {
+        let Some(holder) = self.holders.get_mut(&number) else { return };
+        self.used_bytes = self.used_bytes - holder.held_bytes + wanted_bytes;
+        holder.held_bytes = wanted_bytes;
+        holder.granted_at = now;
+        holder.arrived_at_grant = holder.progress.arrived_bytes.load(Ordering::Relaxed);
+        if holder.wait.take().is_some() {
+            self.waiting -= 1;
+        }
+    }
+
+    /// The connection that is next: of the address that holds the least, the one whose frame began first.
+    fn first_waiting(&self) -> Option<u64> {
+        let held = self.held_by_ip();
+        let waiting = self.holders.iter().filter(|(_, holder)| holder.wait.is_some() && !holder.is_evicted());
+        waiting.min_by_key(|(number, holder)| (held.get(&holder.ip).copied(), **number)).map(|(number, _)| *number)
+    }
+
+    fn grant_waiting(&mut self, capacity_bytes: usize, now: Instant) {
+        while self.waiting > 0 {
+            let Some(number) = self.first_waiting() else { return };
+            let Some(holder) = self.holders.get(&number) else { return };
+            let Some(wait) = &holder.wait else { return };
+            let wanted_bytes = wait.wanted_bytes;
+            if !self.fits(holder, wanted_bytes, capacity_bytes) {
+                return;
+            }
+            holder.waker.wake_by_ref();
+            self.grant(number, wanted_bytes, now);
+        }
+    }
+
+    /// The holders that give way so that those get room who have waited for too long, the most expendable first.
+    fn victims(&self, capacity_bytes: usize, patience: Duration, now: Instant) -> Vec<u64> {
+        let is_over = |since: Instant| now.duration_since(since) >= patience;
+        let leaving: usize = self.holders.values().filter(|it| it.is_evicted()).map(|it| it.held_bytes).sum();
+        let free = (capacity_bytes + leaving).saturating_sub(self.used_bytes);
+        let overdue = self.holders.values().filter(|it| it.wait.as_ref().is_some_and(|wait| is_over(wait.since)));
+        let mut missing = overdue.map(Holder::missing_bytes).sum::<usize>().min(capacity_bytes).saturating_sub(free);
+        let held = self.held_by_ip();
+        let share = capacity_bytes / held.len().max(1);
+        let first = self.first_waiting();
+        let holds = |holder: &Holder| holder.held_bytes > 0 && !holder.is_evicted();
+        // Where all who hold something wait for more, the last of them gives way; else those who read and are slow.
+        let all_wait = self.holders.values().filter(|it| holds(it)).all(|it| it.wait.is_some());
+        let mut candidates: Vec<_> = self
+            .holders
+            .iter()
+            .filter(|(number, it)| holds(it) && Some(**number) != first && it.wait.is_some() == all_wait)
+            .filter(|(_, it)| all_wait || is_over(it.granted_at))
+            .map(|(number, it)| {
+                let within_share = held.get(&it.ip).is_none_or(|held| *held <= share);
+                let worth = if all_wait { u64::MAX - number } else { it.rate(now) };
+                (within_share, worth, *number, it.held_bytes)
+            })
+            .collect();
+        candidates.sort_unstable();
+        let mut victims = Vec::new();
+        for (_, _, number, held_bytes) in candidates {
+            if missing == 0 {
+                break;
+            }
+            missing = missing.saturating_sub(held_bytes);
+            victims.push(number);
+        }
+        victims
+    }
+}
+
+/// What one large frame holds; given back when dropped.
+pub struct FramePermit {
+    budget: Arc<FrameBudget>,
+    number: u64,
+    /// As last seen: a grant that others made may not be in it yet.
+    held_bytes: usize,
+    progress: Arc<Progress>,
+}
+
+impl FramePermit {
+    /// Ready once this frame holds at least `wanted_bytes`. Otherwise its task is woken when it does.
+    pub fn poll_grow(&mut self, wanted_bytes: usize, now: Instant, context: &Context<'_>) -> Poll<()> {
+        if self.held_bytes >= wanted_bytes {
+            return Poll::Ready(());
+        }
+        let capacity_bytes = self.budget.capacity_bytes;
+        let mut guard = self.budget.state.lock();
+        let state = &mut *guard;
+        let Some(holder) = state.holders.get(&self.number) else { return Poll::Pending };
+        self.held_bytes = holder.held_bytes;
+        if self.held_bytes >= wanted_bytes {
+            return Poll::Ready(());
+        }
+        let goes_first = state.waiting == usize::from(holder.wait.is_some());
+        if goes_first && state.fits(holder, wanted_bytes, capacity_bytes) {
+            state.grant(self.number, wanted_bytes, now);
+            self.held_bytes = wanted_bytes;
+            return Poll::Ready(());
+        }
+        let Some(holder) = state.holders.get_mut(&self.number) else { return Poll::Pending };
+        if !holder.waker.will_wake(context.waker()) {
+            holder.waker = context.waker().clone();
+        }
+        match &mut holder.wait {
+            Some(wait) => wait.wanted_bytes = wanted_bytes,
+            None => {
+                holder.wait = Some(Wait { wanted_bytes, since: now });
+                state.waiting += 1;
+            }
+        }
+        state.grant_waiting(capacity_bytes, now);
+        let held_bytes = state.holders.get(&self.number).map_or(0, |holder| holder.held_bytes);
+        self.held_bytes = held_bytes;
+        if held_bytes >= wanted_bytes { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// So much of the frame has arrived.
+    pub fn arrived(&self, bytes: usize) {
+        self.progress.arrived_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The connection has waited for too long: makes others give way.
+    pub fn relieve(&self, now: Instant) {
+        let state = self.budget.state.lock();
+        for number in state.victims(self.budget.capacity_bytes, self.budget.patience, now) {
+            if let Some(victim) = state.holders.get(&number) {
+                victim.progress.evicted.store(true, Ordering::Relaxed);
+                victim.waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// Others wait, and this connection has to end.
+    pub fn is_evicted(&self) -> bool {
+        self.progress.evicted.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for FramePermit {
+    fn drop(&mut self) {
+        let mut state = self.budget.state.lock();
+        let Some(holder) = state.holders.remove(&self.number) else { return };
+        state.used_bytes -= holder.held_bytes;
+        if holder.wait.is_some() {
+            state.waiting -= 1;
+        }
+        if state.waiting > 0 {
+            state.grant_waiting(self.budget.capacity_bytes, Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+impl FrameBudget {
+    /// A budget whose holders are never made to give way.
+    pub fn patient(capacity_bytes: usize) -> Self {
+        Self { patience: Duration::from_secs(3_600), ..Self::new(capacity_bytes) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+    const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+
+    fn grow(permit: &mut FramePermit, wanted: usize, now: Instant) -> bool {
+        permit.poll_grow(wanted, now, &Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    fn open(budget: &Arc<FrameBudget>, ip: IpAddr) -> FramePermit {
+        budget.open(ip, Waker::noop())
+    }
+
+    #[test]
+    fn room_is_given_back_and_goes_to_who_waits() {
+        let (budget, now) = (Arc::new(FrameBudget::new(100)), Instant::now());
+        let (mut first, mut second, mut third) = (open(&budget, OWN), open(&budget, OWN), open(&budget, OWN));
+        assert!(grow(&mut first, 60, now) && !grow(&mut second, 60, now));
+        assert!(!grow(&mut third, 10, now), "who waits longer goes first");
+        assert_eq!((budget.used_bytes(), budget.waiting()), (60, 2));
+        drop(first);
+        assert!(grow(&mut second, 60, now) && grow(&mut third, 10, now));
+        drop((second, third));
+        assert_eq!((budget.used_bytes(), budget.waiting()), (0, 0));
+    }
+
+    #[test]
+    fn a_frame_larger_than_the_budget_is_read_alone() {
+        let (budget, now) = (Arc::new(FrameBudget::new(100)), Instant::now());
+        let (mut large, mut other) = (open(&budget, OWN), open(&budget, OWN));
+        assert!(grow(&mut large, 500, now) && !grow(&mut other, 10, now));
+        drop(large);
+        assert!(grow(&mut other, 10, now));
+    }
+
+    #[test]
+    fn the_slowest_gives_way_and_only_when_others_have_waited() {
+        let (budget, began) = (Arc::new(FrameBudget::new(100)), Instant::now());
+        let (mut fast, mut slow, mut waits) = (open(&budget, OWN), open(&budget, OWN), open(&budget, OWN));
+        assert!(grow(&mut fast, 50, began) && grow(&mut slow, 50, began) && !grow(&mut waits, 20, began));
+        fast.arrived(40);
+        slow.arrived(1);
+        waits.relieve(began + PATIENCE / 2);
+        assert!(!fast.is_evicted() && !slow.is_evicted());
+        waits.relieve(began + PATIENCE);
+        assert!(!fast.is_evicted() && slow.is_evicted());
+        waits.relieve(began + PATIENCE);
+        assert!(!fast.is_evicted(), "the room of the one that leaves is enough");
+        drop(slow);
+        assert!(grow(&mut waits, 20, began + PATIENCE));
+    }
+
+    #[test]
+    fn an_address_above_its_share_gives_way_first() {
+        let (budget, began) = (Arc::new(FrameBudget::new(100)), Instant::now());
+        let mut greedy: Vec<_> = (0..4).map(|_| open(&budget, OWN)).collect();
+        assert!(greedy.iter_mut().all(|permit| grow(permit, 20, began)));
+        greedy.iter().for_each(|permit| permit.arrived(15));
+        let (mut modest, mut waits) = (open(&budget, OTHER), open(&budget, OTHER));
+        assert!(grow(&mut modest, 20, began) && !grow(&mut waits, 20, began));
+        let mut more = open(&budget, OWN);
+        assert!(!grow(&mut more, 5, began + PATIENCE / 2));
+        waits.relieve(began + PATIENCE);
+        assert!(!modest.is_evicted(), "slower, and within its share");
+        assert_eq!(greedy.iter().filter(|permit| permit.is_evicted()).count(), 1);
+        greedy.retain(|permit| !permit.is_evicted());
+        assert!(grow(&mut waits, 20, began + PATIENCE), "its address holds less");
+    }
+
+    #[test]
+    fn half_read_frames_do_not_wait_for_each_other_for_ever() {
+        let (budget, began) = (Arc::new(FrameBudget::new(100)), Instant::now());
+        let (mut first, mut second) = (open(&budget, OWN), open(&budget, OWN));
+        assert!(grow(&mut first, 50, began) && grow(&mut second, 50, began));
+        assert!(!grow(&mut first, 90, began) && !grow(&mut second, 90, began));
+        second.relieve(began + PATIENCE);
+        assert!(!first.is_evicted() && second.is_evicted());
+        drop(second);
+        assert!(grow(&mut first, 90, began + PATIENCE));
+    }
+}

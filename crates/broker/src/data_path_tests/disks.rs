@@ -121,6 +121,10 @@ fn scenario_18_a_stalled_disk_holds_up_only_its_own_partitions() {
         assert_eq!(produced.error, ErrorCode::None);
     };
     goes_on("b");
+    // A change of the topic is taken in while its disk does not answer (A7).
+    cluster.quorum.configure_topic("t", &[("retention.ms", "86400000")]);
+    assert_eq!(stalled.settings().log.retention_ms, 86_400_000);
+    goes_on("b");
     eventually("another broker leads", || cluster.quorum.state("t", 0).leader.0 == 2);
     goes_on("c");
     let produced = brokers[1].produce(TopicRef::Id(id), 0, &batch(&["b"]), -1, NEVER_MS);

@@ -1,7 +1,8 @@
 //! From the tree to the partitions: which replicas this broker has, and what each of them does.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState, TopicImage};
 use ottla_model::{ErrorCode, MonotonicMs, Offset, TopicIdPartition, TopicName};
@@ -12,14 +13,17 @@ use super::{DeltaState, Hosted, ReplicaManager};
 use crate::clock;
 use crate::log_dirs::Log;
 use crate::log_dirs::{FoundLog, LogDir};
-use crate::log_io::Urgency;
+use crate::log_io::{self, Urgency};
 use crate::partition::Partition;
 use crate::partition::waiters::Wakes;
 use crate::topic_settings::TopicSettings;
 
-/// So many new logs are made at once while a delta is taken in, so that a topic can be written to when its creation is
-/// announced. More go to the I/O threads: they would hold up everything else.
-const CREATED_INLINE_MAX: usize = 8;
+/// A delta waits until so many new logs are made, so that a topic can be written to when its creation is announced. More
+/// of them would hold up everything else.
+const CREATED_AT_ONCE_MAX: usize = 8;
+/// How long a delta waits for its new logs: far longer than a disk that answers takes. Nothing else waits for one that
+/// does not.
+const CREATION_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Logs that one job of an I/O thread makes before their followers are told: the first partitions of a large topic are in sync
 /// while the last ones are made.
@@ -256,11 +260,16 @@ impl ReplicaManager {
             self.remove(&work.removed);
         }
         self.fetchers.update(work.removed.iter().chain(&work.changed));
-        let all_idle = work.created.iter().all(|partition| partition.directory().is_idle());
-        if work.created.len() <= CREATED_INLINE_MAX && all_idle {
-            self.create_logs(&work.created);
+        if work.created.is_empty() {
             return;
         }
+        let is_prompt = |partition: &Arc<Partition>| {
+            let directory = partition.directory();
+            directory.is_idle() && !directory.health().is_unusable()
+        };
+        let waits = work.created.len() <= CREATED_AT_ONCE_MAX && work.created.iter().all(is_prompt);
+        // Every job drops its sender when it is done.
+        let (done, all_done) = mpsc::channel::<()>();
         // Those that lead first: nobody can use a partition whose leader has no log.
         let (leading, following): (Vec<_>, Vec<_>) =
             work.created.into_iter().partition(|partition| partition.assigned_leader() == self.identity.id());
@@ -268,9 +277,17 @@ impl ReplicaManager {
             let here = |partition: &&Arc<Partition>| partition.is_in(directory);
             let created: Vec<_> = leading.iter().chain(&following).filter(here).cloned().collect();
             for chunk in created.chunks(CREATED_PER_JOB) {
-                let (manager, chunk) = (self.clone(), chunk.to_vec());
-                directory.run(Urgency::Urgent, move || manager.create_logs(&chunk));
+                let (manager, chunk, done) = (self.clone(), chunk.to_vec(), done.clone());
+                directory.run(Urgency::Urgent, move || {
+                    manager.create_logs(&chunk);
+                    drop(done);
+                });
             }
+        }
+        drop(done);
+        if waits {
+            // Done, or the disk takes its time: the partitions answer when it has.
+            let _ = log_io::run_blocking(|| all_done.recv_timeout(CREATION_PATIENCE));
         }
     }
 
@@ -402,7 +419,15 @@ impl ReplicaManager {
         let mut wakes = Wakes::default();
         for (partition, _) in topic.partitions() {
             if let Some(partition) = self.partition(TopicIdPartition { topic_id: topic.id, partition }) {
-                partition.set_settings(settings.clone(), now, &mut wakes);
+                partition.set_settings(settings.clone());
+                if partition.is_held_up() {
+                    // Its disk does not answer: the others do not wait for it.
+                    partition.directory().run(Urgency::Urgent, move || {
+                        partition.apply_settings(clock::monotonic(), &mut Wakes::default());
+                    });
+                } else {
+                    partition.apply_settings(now, &mut wakes);
+                }
             }
         }
     }
@@ -414,7 +439,9 @@ impl ReplicaManager {
         }
         if news.became_active {
             for id in image.hosted_by(change.id) {
-                if let Some(partition) = self.partition(id).filter(|partition| partition.leads()) {
+                // One whose disk does not answer is ticked by the next round of all.
+                let is_served = |partition: &Arc<Partition>| partition.leads() && !partition.is_held_up();
+                if let Some(partition) = self.partition(id).filter(is_served) {
                     partition.tick(now);
                 }
             }

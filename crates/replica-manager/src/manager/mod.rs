@@ -83,6 +83,8 @@ pub struct ReplicaManager {
     /// Partitions for whose logs a disk had no room.
     uncreated: Mutex<Vec<Arc<Partition>>>,
     last_directory_failed: Notify,
+    /// A replaced log directory may have to be claimed, and nobody is about to.
+    has_unclaimed: AtomicBool,
     moves: Moves,
     stopping: AtomicBool,
 }
@@ -188,6 +190,7 @@ impl ReplicaManager {
             replicas: Mutex::default(),
             uncreated: Mutex::default(),
             last_directory_failed: Notify::new(),
+            has_unclaimed: AtomicBool::new(true),
             moves: Moves::default(),
             stopping: AtomicBool::new(false),
         });

@@ -91,9 +91,15 @@ impl ReplicaManager {
         }
     }
 
-    fn close_idle_files(&self) {
-        for partition in self.partitions() {
-            partition.with_log(Log::close_idle_files);
+    fn close_idle_files(self: &Arc<Self>) {
+        for directory in self.log_dirs.all() {
+            let (manager, owner) = (self.clone(), directory.clone());
+            // A partition's lock may be held until its disk answers.
+            directory.run(Urgency::Background, move || {
+                for partition in manager.partitions_in(&owner) {
+                    partition.with_log(Log::close_idle_files);
+                }
+            });
         }
     }
 
@@ -217,23 +223,40 @@ impl ReplicaManager {
     }
 
     /// Partitions whose logs were not opened, or are gone.
-    async fn give_up_unopened(&self) {
+    async fn give_up_unopened(self: &Arc<Self>) {
         for impairment in [Impairment::Lost, Impairment::Unreadable] {
             let impaired = self.replicas.lock().impaired(impairment);
             self.give_up(impaired, impairment).await;
         }
-        self.claim_replaced_directories();
-    }
-
-    /// Once the quorum counts on nothing that was lost with a replaced directory, that directory is an ordinary one.
-    fn claim_replaced_directories(&self) {
-        if !self.log_dirs.has_replaced() || !self.replicas.lock().may_claim_replaced() {
+        if !self.has_unclaimed.swap(false, Ordering::AcqRel) {
             return;
         }
-        let Some(meta) = self.log_dirs.meta().ok().flatten() else { return };
-        let Some(cluster_id) = &meta.cluster_id else { return };
-        if let Err(error) = self.log_dirs.claim_replaced(meta.broker_id, cluster_id) {
-            tracing::warn!(%error, "a replaced log directory is not claimed yet");
+        // On a thread that may wait: the others' disks are watched meanwhile.
+        let manager = self.clone();
+        let claiming = tokio::task::spawn_blocking(move || {
+            let is_left = manager.claim_replaced_directories();
+            manager.has_unclaimed.store(is_left, Ordering::Release);
+        });
+        let _ = tokio::time::timeout(WATCH_INTERVAL, claiming).await;
+    }
+
+    /// Once the quorum counts on nothing that was lost with a replaced directory, that directory is an ordinary one. Says
+    /// whether one is left. Waits for the disk.
+    fn claim_replaced_directories(&self) -> bool {
+        if !self.log_dirs.has_replaced() {
+            return false;
+        }
+        if !self.replicas.lock().may_claim_replaced() {
+            return true;
+        }
+        let Some(meta) = self.log_dirs.meta().ok().flatten() else { return true };
+        let Some(cluster_id) = &meta.cluster_id else { return true };
+        match self.log_dirs.claim_replaced(meta.broker_id, cluster_id) {
+            Ok(()) => false,
+            Err(error) => {
+                tracing::warn!(%error, "a replaced log directory is not claimed yet");
+                true
+            }
         }
     }
 

@@ -228,14 +228,18 @@ impl Partition {
         }
         match self.state.try_lock_for(LOCK_PATIENCE) {
             Some(state) => Some(state),
+            None if self.directory.load().health().is_stalled() => None,
             None => log_io::run_blocking(|| self.state.try_lock_for(STALL_PATIENCE)),
         }
     }
 
-    /// Whether a look at it would wait, for a disk presumably.
+    /// Whether a look at it would wait, for a disk presumably. Where the disk is known not to answer, the lock is tried
+    /// without patience: thousands of partitions would cost seconds.
     pub fn is_held_up(&self) -> bool {
         let directory = self.directory.load();
-        directory.health().has_siblings() && self.state.try_lock_for(LOCK_PATIENCE).is_none()
+        let health = directory.health();
+        let patience = if health.is_stalled() { Duration::ZERO } else { LOCK_PATIENCE };
+        health.has_siblings() && self.state.try_lock_for(patience).is_none()
     }
 
     pub fn subscribe(&self, subscription: Arc<Subscription>) {
@@ -392,13 +396,18 @@ impl Partition {
         }
     }
 
-    /// The topic's configuration changed.
-    pub fn set_settings(self: &Arc<Self>, settings: Arc<TopicSettings>, now: MonotonicMs, wakes: &mut Wakes) {
+    /// The topic's configuration changed: [`Self::apply_settings`] has to follow.
+    pub fn set_settings(&self, settings: Arc<TopicSettings>) {
+        self.settings.store(settings);
+    }
+
+    /// Tells the replica what the settings are now, whichever call has set them.
+    pub fn apply_settings(self: &Arc<Self>, now: MonotonicMs, wakes: &mut Wakes) {
         let mut state = self.lock();
+        let settings = self.settings.load_full();
         let brokers = |broker| self.context.eligible_epoch(broker);
         let effects = state.replica.set_config(now, &settings.log, settings.min_insync_replicas, &brokers);
         self.execute(&mut state, effects, wakes);
-        self.settings.store(settings);
         drop(state);
         self.may_be_cleaned();
     }

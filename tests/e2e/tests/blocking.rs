@@ -1,0 +1,139 @@
+//! Nothing that serves others waits for a disk: where the broker's crates may call what blocks, and on which thread.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+
+/// The crates whose code runs on the runtimes of a broker.
+const CRATES: &[&str] = &["broker", "network", "replica-manager"];
+
+/// Calls that wait for a disk, or for the time to pass.
+const BLOCKING: &[&str] = &[
+    "std::fs",
+    "fs::read",
+    "fs::write",
+    "File::open",
+    "File::create",
+    "sync_all(",
+    "sync_data(",
+    "thread::sleep",
+    "statvfs",
+    "Log::create(",
+    "log.read(",
+    ".mark_deleted(",
+    ".mark_stray(",
+    ".write_checkpoint(",
+    ".write_clean_shutdown(",
+    ".write_meta_properties(",
+    ".remember_registration(",
+    ".distrust_registration(",
+    ".claim(",
+    ".claim_replaced(",
+    ".shutdown_clean(",
+    "cold.run()",
+    "search.run()",
+    "work.run()",
+    "files.remove(",
+    "close_idle_files",
+];
+
+/// Where they are allowed: the file below `crates`, the call, and why nobody else waits there.
+const ALLOWED: &[(&str, &str, &str)] = &[
+    ("broker/src/lifecycle/mod.rs", ".write_meta_properties(", "on blocking threads"),
+    ("broker/src/lifecycle/mod.rs", ".remember_registration(", "on blocking threads"),
+    ("broker/src/lifecycle/mod.rs", ".shutdown_clean(", "on blocking threads"),
+    ("replica-manager/src/log_dirs.rs", "statvfs", "DescribeLogDirs answers from a blocking thread"),
+    ("replica-manager/src/log_dirs.rs", ".mark_deleted(", "the directory's own methods; their callers have rows here"),
+    ("replica-manager/src/log_dirs.rs", ".mark_stray(", "the directory's own methods; their callers have rows here"),
+    (
+        "replica-manager/src/log_dirs.rs",
+        ".write_clean_shutdown(",
+        "the directory's own methods; their callers have rows here",
+    ),
+    ("replica-manager/src/log_dirs.rs", ".claim(", "the directory's own methods; their callers have rows here"),
+    (
+        "replica-manager/src/log_dirs.rs",
+        ".claim_replaced(",
+        "the directory's own methods; their callers have rows here",
+    ),
+    ("replica-manager/src/log_dirs.rs", "std::fs", "the boot id in /proc, at the start"),
+    ("replica-manager/src/log_dirs.rs", "fs::read", "the boot id in /proc, at the start"),
+    ("replica-manager/src/log_dirs/opening.rs", "thread::sleep", "the opening threads, at the start"),
+    ("replica-manager/src/log_cleaner/throttle.rs", "thread::sleep", "the cleaner's threads"),
+    ("replica-manager/src/manager/moves.rs", "Log::create(", "the thread of a move"),
+    ("replica-manager/src/manager/moves.rs", "thread::sleep", "the thread of a move"),
+    ("replica-manager/src/manager/moves.rs", ".mark_deleted(", "the thread of a move"),
+    ("replica-manager/src/manager/moves.rs", "log.read(", "the thread of a move"),
+    ("replica-manager/src/manager/hosting.rs", "Log::create(", "jobs of the directory's I/O threads"),
+    ("replica-manager/src/manager/hosting.rs", ".mark_deleted(", "jobs of the directory's I/O threads"),
+    ("replica-manager/src/manager/hosting.rs", ".mark_stray(", "jobs of the directory's I/O threads"),
+    ("replica-manager/src/manager/retention.rs", "files.remove(", "a job of the directory's I/O thread"),
+    ("replica-manager/src/manager/mod.rs", ".remember_registration(", "called on blocking threads, by the lifecycle"),
+    ("replica-manager/src/manager/mod.rs", ".claim(", "called on blocking threads, by the lifecycle"),
+    ("replica-manager/src/manager/upkeep.rs", "close_idle_files", "jobs of the directory's I/O thread"),
+    ("replica-manager/src/manager/upkeep.rs", ".write_checkpoint(", "jobs of the directory's I/O thread"),
+    ("replica-manager/src/manager/upkeep.rs", ".distrust_registration(", "on blocking threads, with a bounded wait"),
+    ("replica-manager/src/manager/upkeep.rs", ".claim_replaced(", "on blocking threads, with a bounded wait"),
+    ("replica-manager/src/manager/upkeep.rs", ".write_clean_shutdown(", "the end of the process, on a blocking thread"),
+    (
+        "replica-manager/src/partition/leader_side.rs",
+        "log.read(",
+        "the threads that load coordinators; the lock is held for one piece",
+    ),
+    ("replica-manager/src/partition/leader_side.rs", "cold.run()", "without the lock, by run_blocking"),
+    ("replica-manager/src/partition/leader_side.rs", "search.run()", "without the lock, by run_blocking"),
+    ("replica-manager/src/partition/follower_side.rs", "work.run()", "the flush, a job of the directory's I/O thread"),
+];
+
+fn sources(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() && name != "data_path_tests" {
+            sources(&path, into)?;
+        } else if name.ends_with(".rs") && name != "tests.rs" {
+            into.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The blocking calls of a source, without those of its comments, its tests and its own definitions.
+fn calls(source: &str) -> BTreeSet<&'static str> {
+    let shipped = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let lines = shipped.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let calling: Vec<&str> = lines.filter(|line| !line.contains("fn ")).collect();
+    BLOCKING.iter().copied().filter(|call| calling.iter().any(|line| line.contains(call))).collect()
+}
+
+#[test]
+fn what_blocks_is_called_only_where_nobody_else_waits() -> Result<()> {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates");
+    let mut found = BTreeSet::new();
+    for name in CRATES {
+        let mut files = Vec::new();
+        sources(&crates.join(name).join("src"), &mut files)?;
+        for path in files {
+            let source = fs::read_to_string(&path)?;
+            let file = path.strip_prefix(&crates)?.to_string_lossy().into_owned();
+            found.extend(calls(&source).into_iter().map(|call| (file.clone(), call)));
+        }
+    }
+    for (file, call) in &found {
+        let is_allowed = ALLOWED.iter().any(|(allowed, known, _)| allowed == file && known == call);
+        ensure!(is_allowed, "crates/{file} calls {call}: not on a runtime's thread, or say in ALLOWED why it may");
+    }
+    for (file, call, _) in ALLOWED {
+        ensure!(found.contains(&((*file).to_owned(), *call)), "crates/{file} does not call {call} any more");
+    }
+    Ok(())
+}
+
+#[test]
+fn calls_are_found_outside_of_comments_and_tests() {
+    let source =
+        "// std::fs\nfn f() {\n    thread::sleep(pause); // sync_all(\n}\n#[cfg(test)]\nmod tests {\n    cold.run()";
+    assert_eq!(calls(source), BTreeSet::from(["thread::sleep"]));
+}

@@ -15,6 +15,7 @@ pub mod election;
 pub mod group_config;
 pub mod image;
 pub mod isr_change;
+pub mod leader_search;
 pub mod limits;
 pub mod liveness;
 pub mod nodes;

@@ -25,8 +25,9 @@ pub struct Effects<A> {
     pub proposal: Option<IsrProposal>,
     /// The committed ISR is another than before.
     pub isr_changed: bool,
-    /// A sync of the log failed. The step continued where the log itself is intact.
-    pub sync_error: Option<io::Error>,
+    /// The disk refused something: a sync after which the step continued because the log itself is intact, or the
+    /// opening of the log.
+    pub disk_error: Option<io::Error>,
     /// The log was cut.
     pub truncated: Option<Truncated>,
 }
@@ -42,7 +43,7 @@ impl<A> Default for Effects<A> {
             failed: Vec::new(),
             proposal: None,
             isr_changed: false,
-            sync_error: None,
+            disk_error: None,
             truncated: None,
         }
     }

@@ -10,13 +10,15 @@ use ottla_model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId};
 
 use crate::rules::BrokenRules;
 
-/// A log of the partition's name that was found at the start.
+/// The facts about a log of the partition's name that was found at the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FoundLog {
-    /// None in directories that Kafka wrote before 2.8.
+pub struct LogFacts {
+    /// None in directories that Kafka wrote before 2.8, and where the host's power ended before the id was durable: then
+    /// no record is.
     pub topic_id: Option<TopicId>,
     /// Its last leader epoch and its end; none if it cannot be opened.
     pub reach: Option<(LeaderEpoch, Offset)>,
+    pub has_records: bool,
     /// The log cannot be opened because of its content: damaged records, or a missing topic id.
     pub is_damaged: bool,
 }
@@ -24,11 +26,15 @@ pub struct FoundLog {
 /// Of several logs with one name, the index of the one that belongs to the partition; all others are renamed to
 /// `-stray`. Topic ids decide first: a log of a deleted topic of the same name may be longer (scenario 35). Then the
 /// later leader epoch decides, then the length: the log with the later epoch has the most recent committed records, as
-/// in an election.
-pub fn choose_log(found: &[FoundLog], topic_id: TopicId, rules: BrokenRules) -> Option<usize> {
-    let is_of_topic = |log: &FoundLog| log.topic_id.is_none_or(|id| id == topic_id);
-    let rank = |log: &FoundLog| (log.topic_id.is_some(), log.reach);
-    let mut chosen: Option<(usize, &FoundLog)> = None;
+/// in an election. A log without an id and without records is no reason to believe that the partition's log is here: if a
+/// directory is missing or new, the log may be, or have been, in that one.
+pub fn choose_log(found: &[LogFacts], topic_id: TopicId, absent: AbsentLog, rules: BrokenRules) -> Option<usize> {
+    let is_of_topic = |log: &LogFacts| match log.topic_id {
+        Some(id) => id == topic_id,
+        None => log.has_records || log.reach.is_none() || absent == AbsentLog::NeverMade,
+    };
+    let rank = |log: &LogFacts| (log.topic_id.is_some(), log.reach);
+    let mut chosen: Option<(usize, &LogFacts)> = None;
     for (place, log) in found.iter().enumerate().filter(|(_, log)| rules.longest_log_wins || is_of_topic(log)) {
         if chosen.is_none_or(|(_, known)| rank(log) > rank(known)) {
             chosen = Some((place, log));
@@ -65,7 +71,7 @@ pub fn host(
     local: BrokerId,
     local_epoch: BrokerEpoch,
     state: &PartitionState,
-    found: Option<FoundLog>,
+    found: Option<LogFacts>,
     absent: AbsentLog,
     rules: BrokenRules,
 ) -> Hosting {
@@ -142,15 +148,16 @@ mod tests {
         }
     }
 
-    fn log(topic: u8, reach: Option<(i32, i64)>) -> FoundLog {
-        FoundLog {
+    fn log(topic: u8, reach: Option<(i32, i64)>) -> LogFacts {
+        LogFacts {
             topic_id: Some(TopicId([topic; 16])),
             reach: reach.map(|(epoch, end)| (LeaderEpoch(epoch), Offset(end))),
+            has_records: reach.is_some_and(|(_, end)| end > 0),
             is_damaged: reach.is_none(),
         }
     }
 
-    fn decide(state: &PartitionState, found: Option<FoundLog>, absent: AbsentLog) -> Hosting {
+    fn decide(state: &PartitionState, found: Option<LogFacts>, absent: AbsentLog) -> Hosting {
         host(LOCAL, EPOCH, state, found, absent, BrokenRules::default())
     }
 
@@ -183,11 +190,23 @@ mod tests {
     #[test]
     fn scenario_35_topic_ids_come_before_epoch_and_length() {
         let twins = [log(1, Some((9, 1_000))), log(2, Some((0, 5)))];
-        assert_eq!(choose_log(&twins, TopicId([2; 16]), BrokenRules::default()), Some(1));
+        assert_eq!(choose_log(&twins, TopicId([2; 16]), AbsentLog::NeverMade, BrokenRules::default()), Some(1));
         let broken = BrokenRules { longest_log_wins: true, ..BrokenRules::default() };
-        assert_eq!(choose_log(&twins, TopicId([2; 16]), broken), None);
+        assert_eq!(choose_log(&twins, TopicId([2; 16]), AbsentLog::NeverMade, broken), None);
         let copies = [log(2, Some((3, 50))), log(2, Some((4, 40))), log(2, None)];
-        assert_eq!(choose_log(&copies, TopicId([2; 16]), BrokenRules::default()), Some(1));
+        assert_eq!(choose_log(&copies, TopicId([2; 16]), AbsentLog::NeverMade, BrokenRules::default()), Some(1));
+    }
+
+    #[test]
+    fn an_empty_log_without_a_topic_id_does_not_stand_in_for_one_that_is_lost() {
+        let torn = LogFacts { topic_id: None, ..log(0, Some((-1, 0))) };
+        let choose = |absent| choose_log(&[torn], TopicId([2; 16]), absent, BrokenRules::default());
+        assert_eq!(choose(AbsentLog::NeverMade), Some(0));
+        assert_eq!(choose(AbsentLog::DirectoryReplaced), None);
+        assert_eq!(choose(AbsentLog::DirectoryMissing), None);
+        // Kafka wrote it before 2.8.
+        let old = LogFacts { topic_id: None, ..log(0, Some((3, 50))) };
+        assert_eq!(choose_log(&[old], TopicId([2; 16]), AbsentLog::DirectoryMissing, BrokenRules::default()), Some(0));
     }
 
     #[test]
@@ -205,7 +224,7 @@ mod tests {
         assert_eq!(decide(&state(1, &[(1, 10)], &[3]), None, missing), Hosting::StayOffline);
         assert_eq!(decide(&state(-1, &[(1, 10)], &[]), None, missing), Hosting::StayOffline);
         assert_eq!(decide(&state(1, &[(1, 10)], &[]), None, missing), Hosting::StartOver);
-        let unreadable = FoundLog { is_damaged: false, ..log(7, None) };
+        let unreadable = LogFacts { is_damaged: false, ..log(7, None) };
         assert_eq!(decide(&state(1, &[(1, 10)], &[]), Some(unreadable), AbsentLog::NeverMade), Hosting::StayOffline);
     }
 }

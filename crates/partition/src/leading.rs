@@ -189,7 +189,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
     /// The leader and its log, or the error that a request for the leader is answered with.
     pub fn leading(&self) -> Result<(&Leader, &Log<E>), ErrorCode> {
         match (&self.role, &self.log) {
-            (_, LogState::Offline) => Err(ErrorCode::KafkaStorageError),
+            (_, LogState::Offline | LogState::Waiting(_)) => Err(ErrorCode::KafkaStorageError),
             (Role::Leader(leader), LogState::Open(log)) => Ok((leader, log)),
             _ => Err(ErrorCode::NotLeaderOrFollower),
         }
@@ -197,7 +197,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
 
     fn leading_mut(&mut self) -> Result<(&mut Leader, &mut Log<E>), ErrorCode> {
         match (&mut self.role, &mut self.log) {
-            (_, LogState::Offline) => Err(ErrorCode::KafkaStorageError),
+            (_, LogState::Offline | LogState::Waiting(_)) => Err(ErrorCode::KafkaStorageError),
             (Role::Leader(leader), LogState::Open(log)) => Ok((leader, log)),
             _ => Err(ErrorCode::NotLeaderOrFollower),
         }
@@ -269,7 +269,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
             if disk_fault(log, Some(&error)) == DiskFault::Failed {
                 return Err(AppendError::Sync(error));
             }
-            effects.sync_error = Some(error);
+            effects.disk_error = Some(error);
         }
         let appended = Appended {
             first_offset: written.first_offset,

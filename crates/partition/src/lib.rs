@@ -12,15 +12,18 @@
 //! - [`following`]: what a follower does with its leader's answers;
 //! - [`retention`]: what is deleted;
 //! - [`placement`]: which replicas a broker has, and in which order they come and go;
+//! - [`found`]: the logs that were found at the start; [`opening`]: how a replica gets its log;
 //! - [`hosting`]: the decision about a log that was found at the start, and about a replica without one;
 //! - [`resignation`]: when a replica asks the quorum to remove it from ISR and ELR.
 
 pub mod ack_waiters;
 pub mod effects;
 pub mod following;
+pub mod found;
 pub mod hosting;
 pub mod isr_changes;
 pub mod leading;
+pub mod opening;
 pub mod placement;
 pub mod replica;
 pub mod resignation;
@@ -29,13 +32,15 @@ pub mod rules;
 
 pub use ack_waiters::{Ack, AckWaiters};
 pub use effects::{Effects, FollowerEffects, Truncated};
-pub use hosting::{AbsentLog, FoundLog, Hosting, choose_log, host};
+pub use found::{FoundLog, OpeningContext, open_log};
+pub use hosting::{AbsentLog, Hosting, LogFacts, choose_log, host};
 pub use leading::{
     Append, AppendError, Appended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, OffsetSearch, ReadError,
     Reader, Visible,
 };
+pub use opening::{LogPlace, NotOpened};
 pub use placement::{
-    BrokerNews, DirectoryUse, Found, Local, Place, Placement, Replicas, adopt, directory_for_new_log, eligible_epoch,
+    BrokerNews, DirectoryUse, Found, Local, Place, Placement, Replicas, directory_for_new_log, eligible_epoch,
 };
 pub use replica::{LogState, Replica, ReplicaConfig};
 pub use resignation::{DirectoryState, Impairment, places_to_give_up, resignation};

@@ -14,9 +14,7 @@ use std::sync::Arc;
 use ottla_metadata::{BrokerChange, Delta, Image, PartitionState};
 use ottla_model::{BrokerEpoch, BrokerId, TopicId, TopicIdPartition, TopicName, TopicPartition};
 
-use ottla_storage::{Env, Log, LogConfig};
-
-use crate::hosting::{AbsentLog, FoundLog, Hosting, choose_log, host};
+use crate::hosting::{AbsentLog, Hosting, LogFacts, choose_log, host};
 use crate::resignation::Impairment;
 use crate::rules::BrokenRules;
 
@@ -24,7 +22,7 @@ use crate::rules::BrokenRules;
 pub trait Found {
     fn partition(&self) -> &TopicPartition;
     /// The facts for the decision.
-    fn facts(&self) -> FoundLog;
+    fn facts(&self) -> LogFacts;
 }
 
 /// The actions for the replicas of this broker, in this order.
@@ -52,13 +50,6 @@ pub enum Place<L> {
     /// No log: it cannot be opened, or may be in a missing directory. [`Replicas::unopened`] has the logs that were
     /// found.
     Offline(AbsentLog),
-}
-
-/// Makes a log that was found a log of this topic. One that knows no topic is empty, or of a release of Kafka before
-/// 2.8; without the id its records would belong to nobody after the next start.
-pub fn adopt<E: Env>(log: &mut Log<E>, topic_id: TopicId, config: Arc<LogConfig>) -> std::io::Result<()> {
-    log.set_config(config);
-    if log.topic_id().is_none() { log.set_topic_id(topic_id) } else { Ok(()) }
 }
 
 /// The epoch under which a broker may be in an ISR.
@@ -231,7 +222,8 @@ impl<L: Found> Replicas<L> {
         state: &Arc<PartitionState>,
         placed: &mut Vec<Placement<L>>,
     ) {
-        let (found, others) = self.claim(&TopicPartition::new(topic.clone(), id.partition), id.topic_id, local.rules);
+        let name = TopicPartition::new(topic.clone(), id.partition);
+        let (found, others) = self.claim(&name, id.topic_id, absent, local.rules);
         // Of the name's former topic (KIP-516, scenario 11), or older copies of this one.
         placed.extend(others.into_iter().map(Placement::SetAside));
         let decision = host(local.id, local.epoch, state, found.as_ref().map(L::facts), absent, local.rules);
@@ -252,10 +244,16 @@ impl<L: Found> Replicas<L> {
     }
 
     /// The log of a partition of the topic with this id, and the others of its name.
-    fn claim(&mut self, name: &TopicPartition, topic_id: TopicId, rules: BrokenRules) -> (Option<L>, Vec<L>) {
+    fn claim(
+        &mut self,
+        name: &TopicPartition,
+        topic_id: TopicId,
+        absent: AbsentLog,
+        rules: BrokenRules,
+    ) -> (Option<L>, Vec<L>) {
         let mut others = self.found.remove(name).unwrap_or_default();
         let facts: Vec<_> = others.iter().map(L::facts).collect();
-        let log = choose_log(&facts, topic_id, rules).map(|place| others.swap_remove(place));
+        let log = choose_log(&facts, topic_id, absent, rules).map(|place| others.swap_remove(place));
         (log, others)
     }
 

@@ -10,14 +10,14 @@ const LOCAL: BrokerId = BrokerId(3);
 const EPOCH: BrokerEpoch = BrokerEpoch(30);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct TestLog(TopicPartition, FoundLog);
+struct TestLog(TopicPartition, LogFacts);
 
 impl Found for TestLog {
     fn partition(&self) -> &TopicPartition {
         &self.0
     }
 
-    fn facts(&self) -> FoundLog {
+    fn facts(&self) -> LogFacts {
         self.1
     }
 }
@@ -32,7 +32,12 @@ fn id(topic: u8) -> TopicIdPartition {
 
 fn log(topic: u8, end: Option<i64>) -> TestLog {
     let reach = end.map(|end| (LeaderEpoch(1), Offset(end)));
-    let facts = FoundLog { topic_id: Some(TopicId([topic; 16])), reach, is_damaged: end.is_none() };
+    let facts = LogFacts {
+        topic_id: Some(TopicId([topic; 16])),
+        reach,
+        has_records: end.is_some_and(|end| end > 0),
+        is_damaged: end.is_none(),
+    };
     TestLog(TopicPartition::new(name(), PartitionId(0)), facts)
 }
 

@@ -26,6 +26,8 @@ pub enum LogState<E: Env> {
     /// It is being opened or created.
     Opening,
     Open(Box<Log<E>>),
+    /// Its disk had no room to create it, or to give the one that was found its topic's id: to be tried again.
+    Waiting(Option<Box<Log<E>>>),
     /// Its directory failed, or it cannot be read.
     Offline,
 }
@@ -55,7 +57,7 @@ pub struct Replica<E: Env, A> {
     /// The newest state that the tree had.
     assigned: Option<Arc<PartitionState>>,
     /// The last known high watermark while there is no role.
-    idle_high_watermark: Offset,
+    pub(crate) idle_high_watermark: Offset,
     /// Produces with acks=all.
     pub(crate) produces: AckWaiters<A>,
     /// DeleteRecords.
@@ -108,7 +110,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
 
     /// Whether its log failed or could not be opened.
     pub fn is_offline(&self) -> bool {
-        matches!(self.log, LogState::Offline)
+        matches!(self.log, LogState::Offline | LogState::Waiting(_))
     }
 
     pub fn leader(&self) -> Option<&Leader> {
@@ -151,36 +153,15 @@ impl<E: Env, A: Ack> Replica<E, A> {
     pub fn disk_fault(&self, cause: Option<&io::Error>) -> DiskFault {
         match &self.log {
             LogState::Open(log) => disk_fault(log, cause),
-            LogState::Opening | LogState::Offline => DiskFault::of(cause),
+            LogState::Opening | LogState::Waiting(_) | LogState::Offline => DiskFault::of(cause),
         }
     }
 
     // ---- its log
 
-    /// The log is open: the role that the tree named meanwhile begins.
-    pub fn log_opened(
-        &mut self,
-        mut log: Box<Log<E>>,
-        now: MonotonicMs,
-        wall: TimestampMs,
-        config: &ReplicaConfig,
-        brokers: &impl Brokers,
-    ) -> Effects<A> {
-        let high_watermark = self.idle_high_watermark.max(log.log_start_offset()).min(log.log_end_offset());
-        self.idle_high_watermark = high_watermark;
-        log.high_watermark_moved(high_watermark);
-        self.log = LogState::Open(log);
-        let mut effects = match self.assigned.clone() {
-            Some(assigned) => self.take_role(&assigned, now, wall, config, brokers),
-            None => Effects::default(),
-        };
-        effects.high_watermark = effects.high_watermark.or(Some(high_watermark));
-        effects
-    }
-
     /// The log cannot be opened or written: every request is answered with KAFKA_STORAGE_ERROR from now on.
     pub fn log_failed(&mut self) -> Effects<A> {
-        if let LogState::Open(log) = &mut self.log {
+        if let LogState::Open(log) | LogState::Waiting(Some(log)) = &mut self.log {
             log.abandon();
         }
         self.log = LogState::Offline;
@@ -192,15 +173,8 @@ impl<E: Env, A: Ack> Replica<E, A> {
         let effects = self.leave_role(outcome);
         match std::mem::replace(&mut self.log, LogState::Offline) {
             LogState::Open(log) => (Some(log), effects),
+            LogState::Waiting(found) => (found, effects),
             LogState::Opening | LogState::Offline => (None, effects),
-        }
-    }
-
-    /// A new log will be created instead of one that could not be read.
-    pub fn begin_opening(&mut self) {
-        if self.is_offline() {
-            self.log = LogState::Opening;
-            self.idle_high_watermark = Offset::ZERO;
         }
     }
 
@@ -212,7 +186,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         min_insync_replicas: usize,
         brokers: &impl Brokers,
     ) -> Effects<A> {
-        if let LogState::Open(log) = &mut self.log {
+        if let LogState::Open(log) | LogState::Waiting(Some(log)) = &mut self.log {
             log.set_config(log_config.clone());
         }
         match &mut self.role {
@@ -243,7 +217,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         self.take_role(state, now, wall, config, brokers)
     }
 
-    fn take_role(
+    pub(crate) fn take_role(
         &mut self,
         state: &PartitionState,
         now: MonotonicMs,
@@ -323,7 +297,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         if let Some(FollowerAction::Truncate(truncation)) = first {
             match crate::following::cut(log, &mut follower, truncation, wall) {
                 Ok(truncated) => effects.truncated = Some(truncated),
-                Err(error) => effects.sync_error = Some(io::Error::other(error.to_string())),
+                Err(error) => effects.disk_error = Some(io::Error::other(error.to_string())),
             }
         }
         self.role = Role::Follower(Box::new(follower));

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ottla_config::BrokerConfig;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, Offset, TopicId, TopicPartition};
-use ottla_partition::{DirectoryUse, Found, directory_for_new_log};
+use ottla_partition::{DirectoryUse, LogPlace, NotOpened, directory_for_new_log};
 use ottla_storage::checkpoint::meta_properties::MetaProperties;
 use ottla_storage::checkpoint::registration::Registration;
 use ottla_storage::{
@@ -18,6 +18,7 @@ use ottla_storage::{
 };
 use parking_lot::{Mutex, RwLock};
 
+use crate::clock;
 use crate::log_io::{DirectoryHealth, DirectoryIo, Urgency};
 
 use opening::{OpeningProgress, open_directory};
@@ -51,31 +52,7 @@ pub struct LogDir {
 }
 
 /// A log that was there at the start.
-pub struct FoundLog {
-    pub partition: TopicPartition,
-    /// None in what Kafka wrote before 2.8.
-    pub topic_id: Option<TopicId>,
-    pub directory: Arc<LogDir>,
-    /// None if it cannot be opened: it is not served.
-    pub log: Option<Box<Log>>,
-    /// It cannot be opened because of what is in it: damaged records, or the id of its topic is lost.
-    pub is_damaged: bool,
-    pub high_watermark: Offset,
-}
-
-impl Found for FoundLog {
-    fn partition(&self) -> &TopicPartition {
-        &self.partition
-    }
-
-    fn facts(&self) -> ottla_partition::FoundLog {
-        ottla_partition::FoundLog {
-            topic_id: self.topic_id,
-            reach: self.log.as_ref().map(|log| (log.epoch_history().latest_epoch(), log.log_end_offset())),
-            is_damaged: self.is_damaged,
-        }
-    }
-}
+pub type FoundLog = ottla_partition::FoundLog<RealEnv, Arc<LogDir>>;
 
 impl LogDir {
     pub fn path(&self) -> &PathBuf {
@@ -149,6 +126,23 @@ impl LogDir {
         let stat = rustix::fs::statvfs(self.path().as_path())?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
         Ok((bytes(stat.f_blocks), bytes(stat.f_bavail)))
+    }
+
+    /// Opens the log that was found, or creates a new one ([`LogPlace::open`]). Waits for the disk.
+    pub fn open_log(
+        &self,
+        partition: TopicPartition,
+        topic_id: TopicId,
+        config: Arc<LogConfig>,
+        found: Option<Box<Log>>,
+    ) -> Result<Box<Log>, NotOpened<RealEnv>> {
+        match &*self.storage.read() {
+            Some(directory) => {
+                let place = LogPlace { directory, checkpoints: &self.checkpoints, partition, topic_id, config };
+                place.open(found, clock::wall())
+            }
+            None => Err(NotOpened { error: std::io::Error::other("it could not be opened at the start"), found }),
+        }
     }
 
     pub fn partition_path(&self, partition: &TopicPartition) -> PathBuf {

@@ -4,17 +4,18 @@
 //! back-off and ends nothing; a call ends at its deadline; a refusal that names another leader is followed at once;
 //! after each round over the list a call waits for a bounded back-off.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ottla_model::{ClusterSecret, CoordinatorId};
+pub use ottla_metadata::leader_search::{ATTEMPT_TIMEOUT, BACKOFF_MAX, BACKOFF_MIN, Repeat};
+use ottla_metadata::leader_search::{Attempts, LeaderSearch};
+use ottla_model::ClusterSecret;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use crate::leader_hint::{LeaderHint, NotLeader};
+use crate::leader_hint::NotLeader;
 use crate::secret::{AttachSecret, SecretChannel};
 
 /// Longer than a connection takes between the members of a quorum. Without it, a host that is gone would hold the
@@ -25,13 +26,6 @@ pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// A connection without an answer to a ping for this time is closed: a stopped or unplugged peer is noticed after two
 /// seconds.
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The first pause after a round in which no coordinator led.
-pub const BACKOFF_MIN: Duration = Duration::from_millis(25);
-/// The longest such pause: an election takes several hundred milliseconds, and its end should be noticed soon.
-pub const BACKOFF_MAX: Duration = Duration::from_millis(250);
-/// How long one coordinator may hold a call that can be repeated without harm before the next one is asked.
-pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// Why a call brought no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -53,15 +47,6 @@ pub enum CallError {
     /// The peer does not keep to the protocol.
     #[error("{operation}: {address} sent what cannot be read: {reason}")]
     Malformed { operation: &'static str, address: String, reason: String },
-}
-
-/// Whether a call may be repeated while its first attempt might still take effect.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Repeat {
-    /// Yes: the quorum recognises what is already done. An attempt is given up after [`ATTEMPT_TIMEOUT`].
-    Freely,
-    /// Only when the attempt before certainly did nothing, or its connection broke; an attempt has the whole deadline.
-    WhenAnswered,
 }
 
 /// Makes the (lazy) channel to one coordinator. Fails only on an address that cannot be one.
@@ -86,6 +71,18 @@ pub struct Target {
     pub channel: SecretChannel,
 }
 
+impl Target {
+    fn new(address: &str, attach: &AttachSecret) -> Result<Self, CallError> {
+        Ok(Self { address: address.to_owned(), channel: attach.to(channel(address)?) })
+    }
+}
+
+impl PartialEq for Target {
+    fn eq(&self, other: &Self) -> bool {
+        self.address == other.address
+    }
+}
+
 /// Cheap to clone; all clones share what they learn.
 #[derive(Clone, Debug)]
 pub struct Coordinators {
@@ -96,16 +93,7 @@ pub struct Coordinators {
 struct Shared {
     attach: AttachSecret,
     listed: Vec<Target>,
-    known: Mutex<Known>,
-}
-
-#[derive(Debug)]
-struct Known {
-    /// The first one to call.
-    leader: Target,
-    /// The index of the listed address at which each coordinator answered. A hint's id then leads to an address that
-    /// works from this machine.
-    ids: BTreeMap<CoordinatorId, usize>,
+    search: Mutex<LeaderSearch<Target>>,
 }
 
 impl Coordinators {
@@ -119,15 +107,10 @@ impl Coordinators {
         let attach = AttachSecret::new(secret);
         let listed = addresses
             .iter()
-            .map(|address| {
-                let address = address.as_ref().trim();
-                Ok(Target { address: address.to_owned(), channel: attach.to(channel(address)?) })
-            })
+            .map(|address| Target::new(address.as_ref().trim(), &attach))
             .collect::<Result<Vec<_>, CallError>>()?;
-        let leader = listed.first().cloned().ok_or(CallError::NoCoordinator)?;
-        Ok(Self {
-            shared: Arc::new(Shared { attach, listed, known: Mutex::new(Known { leader, ids: BTreeMap::new() }) }),
-        })
+        let search = Mutex::new(LeaderSearch::new(listed.clone()).ok_or(CallError::NoCoordinator)?);
+        Ok(Self { shared: Arc::new(Shared { attach, listed, search }) })
     }
 
     /// The configured addresses, in order.
@@ -152,55 +135,28 @@ impl Coordinators {
 
     /// The coordinator that the next call tries first.
     pub fn leader_guess(&self) -> Target {
-        self.known().leader.clone()
+        self.search().guess().clone()
     }
 
     /// A mutex here only guards plain values, which a panic elsewhere cannot leave half-written.
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.shared.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn search(&self) -> MutexGuard<'_, LeaderSearch<Target>> {
+        self.shared.search.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the next listed coordinator as the guess, unless another caller already moved on from `from`.
-    fn rotate(&self, from: &Target) {
-        let mut known = self.known();
-        if known.leader.address != from.address {
-            return;
-        }
-        let next = self.shared.listed.iter().position(|target| target.address == from.address).map_or(0, |at| at + 1);
-        known.leader = self.listed(next).clone();
+    /// `from` answers nothing: the next call asks another one first.
+    pub(crate) fn move_on(&self, from: &Target) {
+        self.search().move_on(from);
     }
 
     /// Notes what `from` said about the leader. True if another coordinator can be called at once.
     pub(crate) fn note(&self, from: &Target, said: &NotLeader) -> bool {
-        if let Some(at) = self.shared.listed.iter().position(|target| target.address == from.address) {
-            self.known().ids.insert(said.answered_by, at);
-        }
-        let Some(leader) = &said.leader else {
-            self.rotate(from);
-            return false;
-        };
-        match self.target_of(leader) {
-            Some(target) if target.address != from.address => {
-                self.known().leader = target;
-                true
-            }
-            _ => {
-                self.rotate(from);
-                false
-            }
-        }
+        let leader = said.leader.as_ref().map(|hint| (hint.id, self.target_of(&hint.address)));
+        self.search().does_not_lead(from, said.answered_by, leader)
     }
 
-    fn target_of(&self, leader: &LeaderHint) -> Option<Target> {
-        let listed_at = self.known().ids.get(&leader.id).copied();
-        if let Some(at) = listed_at {
-            return Some(self.listed(at).clone());
-        }
-        if let Some(target) = self.shared.listed.iter().find(|target| target.address == leader.address) {
-            return Some(target.clone());
-        }
-        let channel = self.shared.attach.to(channel(&leader.address).ok()?);
-        Some(Target { address: leader.address.clone(), channel })
+    fn target_of(&self, address: &str) -> Option<Target> {
+        let listed = self.shared.listed.iter().find(|target| target.address == address);
+        listed.cloned().or_else(|| Target::new(address, &self.shared.attach).ok())
     }
 
     /// Calls the quorum leader by `attempt`, following hints, until it answers, refuses, or `timeout` has passed.
@@ -215,25 +171,19 @@ impl Coordinators {
         F: Fn(SecretChannel) -> Fut,
         Fut: Future<Output = Result<tonic::Response<R>, Status>>,
     {
-        let deadline = Instant::now() + timeout;
-        let mut pause = BACKOFF_MIN;
-        let mut attempts_since_pause = 0;
+        let began = Instant::now();
+        let mut attempts = Attempts::new(timeout, repeat);
         let mut maybe_done = false;
-        let mut last = "nobody was asked".to_owned();
+        let mut last = "no coordinator was asked".to_owned();
         loop {
-            let remaining = deadline.saturating_duration_since(Instant::now());
-            if remaining.is_zero() {
+            let Some(patience) = attempts.next(began.elapsed()) else {
                 return Err(CallError::Deadline { operation, timeout, last, maybe_done });
-            }
-            let target = self.leader_guess();
-            let patience = match repeat {
-                Repeat::Freely => remaining.min(ATTEMPT_TIMEOUT),
-                Repeat::WhenAnswered => remaining,
             };
+            let target = self.leader_guess();
             let mut ask_at_once = false;
             match tokio::time::timeout(patience, attempt(target.channel.clone())).await {
                 Ok(Ok(response)) => {
-                    self.known().leader = target.clone();
+                    self.search().leads(&target);
                     return Ok((response.into_inner(), target));
                 }
                 Ok(Err(status)) => {
@@ -246,24 +196,19 @@ impl Coordinators {
                         }
                         None => {
                             maybe_done |= !is_connect_error(&status);
-                            self.rotate(&target);
+                            self.move_on(&target);
                         }
                     }
                 }
                 Err(_elapsed) => {
                     last = format!("{}: silent for {patience:?}", target.address);
                     maybe_done = true;
-                    self.rotate(&target);
+                    self.move_on(&target);
                 }
             }
-            attempts_since_pause += 1;
-            // A hint is followed at once. But until an election ends, every coordinator names the dead leader: after
-            // one round over the list, and one more call, there is a pause.
-            if attempts_since_pause > self.len() || (!ask_at_once && attempts_since_pause == self.len()) {
-                let remaining = deadline.saturating_duration_since(Instant::now());
-                tokio::time::sleep(pause.min(remaining)).await;
-                pause = (pause * 2).min(BACKOFF_MAX);
-                attempts_since_pause = 0;
+            let pause = attempts.failed(began.elapsed(), ask_at_once, self.len());
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
             }
         }
     }
@@ -314,7 +259,10 @@ fn is_connect_error(status: &Status) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use ottla_model::CoordinatorId;
+
     use super::*;
+    use crate::leader_hint::LeaderHint;
 
     fn three() -> Coordinators {
         Coordinators::new(&["one:2181", "two:2181", " three:2181"]).expect("addresses")
@@ -348,7 +296,7 @@ mod tests {
         assert!(coordinators.note(&one, &hint(9, "elsewhere:2888")));
         assert_eq!(coordinators.leader_guess().address, "elsewhere:2888");
         // From an address outside the list, rotation comes back to the list.
-        coordinators.rotate(&coordinators.leader_guess());
+        coordinators.move_on(&coordinators.leader_guess());
         assert_eq!(coordinators.leader_guess().address, "one:2181");
     }
 

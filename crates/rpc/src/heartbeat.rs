@@ -53,6 +53,11 @@ impl HeartbeatStream {
         &self.target.address
     }
 
+    /// Ends the stream. Its coordinator answers nothing: the next call asks another one first.
+    pub fn give_up(self) {
+        self.coordinators.move_on(&self.target);
+    }
+
     /// Queues a beat. False if the stream has ended, or if the transport has not taken the last few beats: then
     /// [`HeartbeatStream::next`] returns the reason, or the caller opens another stream.
     pub fn beat(&self, beat: &Beat) -> bool {

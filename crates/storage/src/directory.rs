@@ -50,6 +50,14 @@ impl DirectoryError {
             Self::InUse { .. } | Self::OtherCluster { .. } | Self::OtherBroker { .. } | Self::Malformed { .. } => None,
         }
     }
+
+    /// As an I/O error, of the disk's kind if the disk caused the error.
+    pub fn into_io(self) -> io::Error {
+        match self {
+            Self::ReadOnly { error, .. } | Self::Io { error, .. } => error,
+            error => io::Error::other(error),
+        }
+    }
 }
 
 /// The checkpoints of a log directory.

@@ -27,6 +27,8 @@ struct State {
     cleaned: Offsets,
     /// Counts removed partitions and lowered points: offsets that were collected before must not be written afterwards.
     revisions: u64,
+    /// Files that the disk refused: they have other offsets than are here.
+    unwritten: Vec<CheckpointKind>,
 }
 
 impl State {
@@ -40,7 +42,17 @@ impl State {
     }
 
     fn write(&mut self, kind: CheckpointKind, storage: &LogDirectory<impl Env>) -> Result<(), DirectoryError> {
-        storage.write_checkpoint(kind, self.of(kind).iter().map(|(partition, offset)| (partition, *offset)))
+        self.unwritten.retain(|unwritten| *unwritten != kind);
+        let written = storage.write_checkpoint(kind, self.of(kind).iter().map(|(name, offset)| (name, *offset)));
+        if written.is_err() {
+            self.unwritten.push(kind);
+        }
+        written
+    }
+
+    /// Whether the file has the offsets that are here.
+    fn is_written(&self, kind: CheckpointKind) -> bool {
+        !self.unwritten.contains(&kind)
     }
 }
 
@@ -90,7 +102,7 @@ impl Checkpoints {
     ) -> Result<(), DirectoryError> {
         let mut state = self.0.lock();
         match state.of(kind).insert(partition.clone(), offset) {
-            Some(before) if before == offset => Ok(()),
+            Some(before) if before == offset && state.is_written(kind) => Ok(()),
             _ => state.write(kind, storage),
         }
     }
@@ -120,12 +132,9 @@ impl Checkpoints {
                     offsets.insert(partition, offset);
                 }
             }
-            if *on_disk != offsets {
-                let before = std::mem::replace(on_disk, offsets);
-                if let Err(error) = state.write(kind, storage) {
-                    *state.of(kind) = before;
-                    return Err(error);
-                }
+            if *on_disk != offsets || !state.is_written(kind) {
+                *state.of(kind) = offsets;
+                state.write(kind, storage)?;
             }
             return Ok(());
         }
@@ -142,11 +151,22 @@ impl Checkpoints {
     ) -> Result<(), DirectoryError> {
         let mut state = self.0.lock();
         state.revisions += 1;
+        let mut written = Ok(());
         for kind in [CheckpointKind::RecoveryPoint, CheckpointKind::Cleaner] {
             if let Some(offset) = state.of(kind).get_mut(partition).filter(|offset| **offset > to) {
                 *offset = to;
-                state.write(kind, storage)?;
+                written = written.and(state.write(kind, storage));
             }
+        }
+        written
+    }
+
+    /// Writes the files that the disk refused before. Until it has succeeded, no log may be created: the files may
+    /// still name an earlier log of its name. Waits for the disk, if there is anything to write.
+    pub fn write_refused(&self, storage: &LogDirectory<impl Env>) -> Result<(), DirectoryError> {
+        let mut state = self.0.lock();
+        for kind in state.unwritten.clone() {
+            state.write(kind, storage)?;
         }
         Ok(())
     }
@@ -160,16 +180,17 @@ impl Checkpoints {
     ) -> Result<(), DirectoryError> {
         let mut state = self.0.lock();
         state.revisions += 1;
+        let mut written = Ok(());
         for kind in CheckpointKind::ALL {
             let mut left = 0;
             for partition in partitions.clone() {
                 left += usize::from(state.of(kind).remove(partition).is_some());
             }
             if left > 0 {
-                state.write(kind, storage)?;
+                written = written.and(state.write(kind, storage));
             }
         }
-        Ok(())
+        written
     }
 }
 
@@ -178,7 +199,7 @@ mod tests {
     use ottla_model::{PartitionId, TopicName};
 
     use super::*;
-    use crate::env::RealEnv;
+    use crate::env::{Faults, FaultyEnv, RealEnv};
 
     fn partition(number: i32) -> TopicPartition {
         TopicPartition::new(TopicName::new("t").unwrap(), PartitionId(number))
@@ -206,6 +227,40 @@ mod tests {
         };
         checkpoints.write(CheckpointKind::HighWatermark, &storage, collect).unwrap();
         assert_eq!(on_disk(&storage, CheckpointKind::HighWatermark), [(1, 6)]);
+    }
+
+    #[test]
+    fn a_file_that_the_disk_refused_is_written_later() {
+        let env = FaultyEnv::new(1);
+        let storage = LogDirectory::open(env.clone(), "/data".into()).unwrap();
+        let checkpoints = Checkpoints::default();
+        for kind in CheckpointKind::ALL {
+            checkpoints.set(kind, &storage, &partition(0), Offset(5)).unwrap();
+        }
+        let on_disk = || CheckpointKind::ALL.map(|kind| storage.read_checkpoint(kind).unwrap().len());
+        let full = Faults { no_space_ppm: 1_000_000, ..Faults::NONE };
+        env.set_faults(full);
+        assert!(checkpoints.forget(&storage, [partition(0)].iter()).is_err());
+        assert!(checkpoints.write_refused(&storage).is_err());
+        assert_eq!(on_disk(), [1; 4]);
+        env.set_faults(Faults::NONE);
+        // Nothing has changed here since.
+        checkpoints.write(CheckpointKind::HighWatermark, &storage, Vec::new).unwrap();
+        assert_eq!(on_disk(), [0, 1, 1, 1]);
+        checkpoints.write_refused(&storage).unwrap();
+        assert_eq!(on_disk(), [0; 4]);
+
+        for kind in [CheckpointKind::RecoveryPoint, CheckpointKind::Cleaner] {
+            checkpoints.set(kind, &storage, &partition(1), Offset(9)).unwrap();
+        }
+        env.set_faults(full);
+        assert!(checkpoints.log_was_cut(&storage, &partition(1), Offset(3)).is_err());
+        env.set_faults(Faults::NONE);
+        checkpoints.set(CheckpointKind::Cleaner, &storage, &partition(1), Offset(3)).unwrap();
+        checkpoints.write(CheckpointKind::RecoveryPoint, &storage, || vec![(partition(1), None)]).unwrap();
+        for kind in [CheckpointKind::RecoveryPoint, CheckpointKind::Cleaner] {
+            assert_eq!(storage.read_checkpoint(kind).unwrap().get(&partition(1)), Some(&Offset(3)));
+        }
     }
 
     #[test]

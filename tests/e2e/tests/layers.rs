@@ -21,6 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("zookeeper", &["model", "metadata"]),
     ("replication", &["model"]),
     ("replica-fetcher", &["model", "replication"]),
+    ("broker-session", &["model", "metadata"]),
     ("group-coordinator", &["model", "protocol"]),
     ("transaction-coordinator", &["model", "protocol"]),
     // Layer 2.
@@ -55,6 +56,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "metadata",
             "replication",
             "replica-fetcher",
+            "broker-session",
             "group-coordinator",
             "transaction-coordinator",
             "storage",
@@ -78,6 +80,7 @@ const CORES: &[&str] = &[
     "zookeeper",
     "replication",
     "replica-fetcher",
+    "broker-session",
     "group-coordinator",
     "transaction-coordinator",
     "partition",

@@ -1,6 +1,6 @@
 //! What a broker's turn led to, as far as the invariants care.
 
-use ottla_model::{LeaderEpoch, Offset, TopicIdPartition};
+use ottla_model::{IncarnationId, LeaderEpoch, Offset, TopicIdPartition};
 
 use crate::content::{Content, RecordId};
 
@@ -30,6 +30,8 @@ pub enum Fact {
     Began { partition: TopicIdPartition },
     /// The replica is gone: its topic was deleted.
     Removed { partition: TopicIdPartition },
+    /// Clients are answered from now on.
+    Serves { incarnation: IncarnationId },
     /// Something is wrong that no fault explains.
     Broken { what: String },
 }

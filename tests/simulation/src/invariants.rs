@@ -7,6 +7,7 @@
 //!   not synced, before they were back in the ISR.
 //! - Equal (epoch, offset) means equal records.
 //! - The tree applied at a revision is the same everywhere.
+//! - A log begins no later than records were deleted.
 //! - A consumer reads what is committed, and nothing else. `kill -9` loses no record.
 //! - A reader of committed records gets no record of a transaction that is open or aborted; at the end every log's
 //!   index hides the aborted ones, and nothing else.
@@ -59,6 +60,22 @@ struct Partition {
     deleted_up_to: Offset,
 }
 
+impl Partition {
+    /// A log begins no later than records were deleted: a leader of which the first ones are missing has lost them.
+    fn check_start(&self, id: TopicIdPartition, replica: Replica<'_>) -> Result<(), Violation> {
+        let start = replica.content.start();
+        if start > self.deleted_up_to {
+            violated!(
+                "partition {} starts at {start} on b{}, and records were deleted up to {} only",
+                id.partition,
+                replica.broker,
+                self.deleted_up_to
+            );
+        }
+        Ok(())
+    }
+}
+
 /// A replica at the time of a fact.
 #[derive(Clone, Copy)]
 pub struct Replica<'a> {
@@ -108,6 +125,7 @@ impl Invariants {
     /// Records from `from` on are new in this log.
     pub fn appended(&mut self, id: TopicIdPartition, replica: Replica<'_>, from: Offset) -> Result<(), Violation> {
         let partition = self.partition(id);
+        partition.check_start(id, replica)?;
         for (offset, record) in replica.content.iter_from(from) {
             let known = partition.records.entry((offset, record.epoch)).or_insert(*record);
             if known != record {
@@ -128,6 +146,7 @@ impl Invariants {
         replica: Replica<'_>,
     ) -> Result<(), Violation> {
         let partition = self.partition(id);
+        partition.check_start(id, replica)?;
         let me = (replica.broker, replica.life);
         let known = *partition.leaders.entry(leader_epoch).or_insert(me);
         if known != me {

@@ -33,6 +33,9 @@ struct Arguments {
     /// So many producers of transactions in each cluster.
     #[arg(long, default_value_t = 0)]
     transactors: u32,
+    /// Only the clusters: brokers, coordinators and clients.
+    #[arg(long, conflicts_with_all = ["groups", "transactions"])]
+    clusters: bool,
     /// Threads, each with a seed of its own at a time.
     #[arg(long)]
     threads: Option<usize>,
@@ -41,8 +44,8 @@ struct Arguments {
 impl Arguments {
     /// What a seed came to in each part, and whether it failed.
     fn reports_of(&self, seed: u64, prints: bool) -> Vec<(String, bool)> {
-        let (all, mut reports) = (!self.groups && !self.transactions, Vec::new());
-        if all {
+        let (all, mut reports) = (!self.groups && !self.transactions && !self.clusters, Vec::new());
+        if all || self.clusters {
             let options = Options { prints, transactors: self.transactors, ..Options::default() };
             let report = run(seed, options);
             reports.push((report.to_string(), report.failure.is_some()));

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ottla_broker_session::BrokenRules as SessionRules;
 use ottla_metadata::controller::BrokenRules as ControllerRules;
 use ottla_partition::BrokenRules;
 use ottla_quorum_node::BrokenRules as NodeRules;
@@ -33,6 +34,7 @@ pub struct Options {
     pub prints: bool,
     pub rules: BrokenRules,
     pub fetcher_rules: FetcherRules,
+    pub session_rules: SessionRules,
     pub controller_rules: ControllerRules,
     pub node_rules: NodeRules,
     /// Producers of transactions.
@@ -85,6 +87,7 @@ pub fn run(seed: u64, options: Options) -> Report {
     let config = WorldConfig {
         rules: options.rules,
         fetcher_rules: options.fetcher_rules,
+        session_rules: options.session_rules,
         controller_rules: options.controller_rules,
         node_rules: options.node_rules,
         transactors: options.transactors,

@@ -1,13 +1,12 @@
 //! The life of a broker: bind, open the logs, register, follow the tree, serve; and the way out.
 //!
-//! Order matters. The ports are bound first, so that one in use is said at once. Connections are accepted from then on, but
-//! until this broker is part of the cluster only ApiVersions is answered: a coordinator that dials the address of the broker's former
-//! life learns from it that it was replaced. The registration names the endpoints, so it comes after the ports and the logs. Clients
-//! are served once the image shows the registration as ready.
+//! Order matters. The ports are bound first, so that one in use is said at once. Connections are accepted from then on,
+//! but until this broker is part of the cluster only ApiVersions is answered: a coordinator that dials the address of
+//! the broker's former life learns from it that it was replaced. The registration names the endpoints, so it comes
+//! after the ports and the logs. Clients are served once the image shows the registration as ready.
 
-mod heartbeat;
 mod quorum_client;
-mod registration;
+mod session;
 mod shutdown;
 #[cfg(test)]
 mod tests;
@@ -20,11 +19,11 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
-use ottla_config::{BrokerConfig, HostPort};
-use ottla_metadata::Image;
+use ottla_broker_session::{Applicant, BrokenRules, SessionConfig};
+use ottla_config::{BrokerConfig, HostPort, Listener};
 use ottla_metadata::controller::{CreateTopics, NewTopic, Registered};
-use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, ListenerName};
+use ottla_metadata::{Endpoint, Image};
+use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, ListenerName};
 use ottla_network::{AcceptOptions, BindError, BoundListener, ConnectionLimits, ConnectionShared, FrameBudget, Limits};
 use ottla_rpc::{CallError, ClusterClient, ports};
 use ottla_storage::RealEnv;
@@ -49,12 +48,11 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::http::{self, Readiness};
 use crate::transaction_verifier::NoTransactions;
 use crate::watch::Watcher;
-use heartbeat::Session;
 use quorum_client::QuorumClient;
-use registration::Application;
+use session::{RegistrationDisk, SessionContext, SessionEvent, SessionRunner};
 
-/// Bytes of large frames that are being read at a time, of all connections, where `queued.max.request.bytes` says nothing. Two frames of
-/// the greatest size that is accepted, or 256 of a megabyte.
+/// Bytes of large frames that are being read at a time, of all connections, where `queued.max.request.bytes` says
+/// nothing. Two frames of the greatest size that is accepted, or 256 of a megabyte.
 const FRAME_BUDGET_BYTES: usize = 256 * 1024 * 1024;
 /// For closing the logs. With the other bounds of the way out it stays below ten seconds.
 const CLOSE_LOGS_MAX: Duration = Duration::from_secs(5);
@@ -95,8 +93,8 @@ pub struct Ready {
     pub http: Option<SocketAddr>,
 }
 
-/// Runs a broker until `shutdown` completes (a controlled shutdown follows) or it cannot go on. Blocks; the calling thread becomes the
-/// control runtime's. `on_ready` is called once clients are served.
+/// Runs a broker until `shutdown` completes (a controlled shutdown follows) or it cannot go on. Blocks; the calling
+/// thread becomes the control runtime's. `on_ready` is called once clients are served.
 pub fn run(
     config: BrokerConfig,
     shutdown: impl Future<Output = ()>,
@@ -205,7 +203,7 @@ async fn live(
         FrameBudget::new(budget),
         Some(config.connections_max_idle),
     ));
-    let endpoints = registration::endpoints(&config, &bound);
+    let endpoints = endpoints(&config, &bound);
     let (stop_accepting, accepting) = start_accepting(&config, bound, &connections, &live_config, &data);
     let parts = Parts {
         config,
@@ -286,7 +284,8 @@ async fn serve_http(
     Ok((tasks, Some(address)))
 }
 
-/// One accepting task per listener, on the data runtime. They end when the sender is dropped or says so, and their connections with them.
+/// One accepting task per listener, on the data runtime. They end when the sender is dropped or says so, and their
+/// connections with them.
 fn start_accepting(
     config: &BrokerConfig,
     bound: Vec<BoundListener>,
@@ -321,8 +320,8 @@ fn start_accepting(
     (stop, tasks)
 }
 
-/// Recovery after a kill reads whole segments: it says so while it lasts, and the control runtime stays free. It is not interrupted:
-/// half-opened logs could not be closed cleanly.
+/// Recovery after a kill reads whole segments: it says so while it lasts, and the control runtime stays free. It is not
+/// interrupted: half-opened logs could not be closed cleanly.
 async fn open_logs(
     parts: &Parts,
     mut shutdown: Pin<&mut impl Future<Output = ()>>,
@@ -347,11 +346,12 @@ async fn open_logs(
     }
 }
 
-fn application(
+fn applicant(
     config: &BrokerConfig,
+    identity: &Identity,
     opened: &OpenedLogs,
-    endpoints: Vec<ottla_metadata::Endpoint>,
-) -> Result<Application, RunError> {
+    endpoints: Vec<Endpoint>,
+) -> Result<Applicant, RunError> {
     let stored_id = opened.meta.as_ref().map(|meta| meta.broker_id);
     if let (Some(configured), Some(stored)) = (config.broker_id, stored_id)
         && configured != stored
@@ -366,17 +366,47 @@ fn application(
         let message = format!("cluster.id={wanted}, and the log directory belongs to cluster {stored}");
         return Err(RunError::OtherCluster { message });
     }
-    Ok(Application {
+    Ok(Applicant {
         id: config.broker_id.or(stored_id).unwrap_or(BrokerId::NONE),
+        incarnation: identity.incarnation(),
         stored_cluster_id,
         wanted_cluster_id: config.cluster_id.clone(),
         endpoints,
         inter_broker_listener: config.inter_broker_listener.clone(),
         rack: config.rack.clone(),
-        clean_shutdown_epoch: opened.clean_shutdown_epoch,
+        whole_since: opened.clean_shutdown_epoch,
         min_insync_replicas: config.min_insync_replicas,
-        session_timeout: config.broker_session_timeout,
     })
+}
+
+/// The advertised endpoints; a port that the system chose is told as chosen.
+fn endpoints(config: &BrokerConfig, bound: &[BoundListener]) -> Vec<Endpoint> {
+    let endpoint = |advertised: &Listener| {
+        let chosen = bound.iter().find(|listener| listener.name == advertised.name);
+        let port = match (advertised.port, chosen) {
+            (0, Some(listener)) => listener.address.port(),
+            (port, _) => port,
+        };
+        Endpoint {
+            listener: advertised.name.clone(),
+            host: advertised.host.clone(),
+            port,
+            security_protocol: advertised.protocol.name().to_owned(),
+        }
+    };
+    config.advertised_listeners.iter().map(endpoint).collect()
+}
+
+impl RegistrationDisk for ReplicaManager {
+    fn claim(&self, registered: &Registered) -> Result<(), ReplicaManagerError> {
+        self.write_meta_properties(registered.broker, &registered.cluster_id)?;
+        self.remember_registration(registered.epoch);
+        Ok(())
+    }
+
+    fn remember(&self, registered: &Registered) {
+        self.remember_registration(registered.epoch);
+    }
 }
 
 impl Parts {
@@ -384,138 +414,94 @@ impl Parts {
     async fn serve(
         &self,
         opened: &OpenedLogs,
-        endpoints: Vec<ottla_metadata::Endpoint>,
+        endpoints: Vec<Endpoint>,
         mut shutdown: Pin<&mut impl Future<Output = ()>>,
         on_ready: impl FnOnce(BrokerId),
     ) -> Result<(), RunError> {
-        let application = application(&self.config, opened, endpoints)?;
-        let registered = tokio::select! {
-            registered = registration::register(&self.client, &self.identity, &application) => registered?,
-            () = &mut shutdown => return Ok(()),
-        };
-        self.accept_registration(&registered).await?;
-        // Both end with this set: once the leaderships have moved, the quorum may take this broker out.
-        let mut background = JoinSet::new();
-        let mut session = pin!(self.start_following(application, &mut background).fuse());
-        let serving = async {
-            self.await_ready(&registered).await;
-            self.open_gate(&registered);
-            on_ready(registered.broker);
-            self.create_configured_topics();
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            // Somebody else has this broker's place: nothing is moved in its name.
-            error = &mut session => return Err(error),
-            () = serving => {}
-            () = &mut shutdown => {}
-            // Nothing is left to serve from; whoever watches processes learns it.
-            () = self.replicas.last_directory_failed() => return Err(RunError::NoDirectoryLeft),
-        }
-        tracing::info!("stopping");
-        self.readiness.set(false);
-        if self.config.controlled_shutdown_enable {
+        let applicant = applicant(&self.config, &self.identity, opened, endpoints)?;
+        let leave_watch = Arc::new(Notify::new());
+        let mut session = self.session(applicant, Arc::clone(&leave_watch));
+        // Ends with this set: once the leaderships have moved, the quorum may take this broker out.
+        let mut watching = JoinSet::new();
+        let mut cluster_id = None;
+        let mut on_ready = Some(on_ready);
+        let mut is_stopping = false;
+        let mut progress = tokio::time::interval(PROGRESS_INTERVAL);
+        progress.reset();
+        loop {
             tokio::select! {
-                () = shutdown::move_leaderships(&self.client, &self.identity) => {}
-                error = &mut session => tracing::warn!(%error, "the session ended while leaderships moved"),
+                event = session.next() => match event {
+                    SessionEvent::Registered(registered) => {
+                        if cluster_id.replace(registered.cluster_id).is_none() {
+                            watching.spawn(self.watcher(Arc::clone(&leave_watch)).run());
+                        }
+                    }
+                    SessionEvent::Serve => {
+                        if let (Some(cluster_id), Some(on_ready)) = (&cluster_id, on_ready.take()) {
+                            self.open_gate(cluster_id.clone());
+                            on_ready(self.identity.id());
+                            self.create_configured_topics();
+                        }
+                    }
+                    SessionEvent::Close => return Ok(()),
+                    // Somebody else has this broker's place: nothing is moved in its name.
+                    SessionEvent::GiveUp(error) if is_stopping => {
+                        tracing::warn!(%error, "the session ended while leaderships moved");
+                        return Ok(());
+                    }
+                    SessionEvent::GiveUp(error) => return Err(error),
+                },
+                () = &mut shutdown, if !is_stopping => {
+                    is_stopping = true;
+                    tracing::info!("stopping");
+                    self.readiness.set(false);
+                    session.stop();
+                }
+                // Nothing is left to serve from; whoever watches processes learns it.
+                () = self.replicas.last_directory_failed(), if !is_stopping => return Err(RunError::NoDirectoryLeft),
+                _ = progress.tick(), if cluster_id.is_some() && on_ready.is_some() => {
+                    tracing::info!("waiting for the quorum to see this broker's image");
+                }
             }
         }
-        Ok(())
     }
 
-    async fn accept_registration(&self, registered: &Registered) -> Result<(), RunError> {
-        let (replicas, id, epoch) = (Arc::clone(&self.replicas), registered.broker, registered.epoch);
-        let cluster_id = registered.cluster_id.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            replicas.write_meta_properties(id, &cluster_id)?;
-            replicas.remember_registration(epoch);
-            Ok::<_, ReplicaManagerError>(())
-        });
-        written.await.map_err(|error| RunError::Runtime(io::Error::other(error)))??;
-        self.identity.registered(registered.broker, registered.epoch);
-        self.telemetry.broker_epoch.set(registered.epoch.0);
-        tracing::info!(
-            id = %registered.broker,
-            epoch = %registered.epoch,
-            cluster = %registered.cluster_id,
-            revision = %registered.revision,
-            "registered"
-        );
-        Ok(())
+    fn session(&self, applicant: Applicant, leave_watch: Arc<Notify>) -> SessionRunner {
+        let config = SessionConfig {
+            heartbeat_interval: self.config.broker_heartbeat_interval,
+            session_timeout: self.config.broker_session_timeout,
+            controlled_shutdown: self.config.controlled_shutdown_enable,
+            rules: BrokenRules::default(),
+        };
+        let context = SessionContext {
+            client: self.client.clone(),
+            identity: Arc::clone(&self.identity),
+            metadata: Arc::clone(&self.metadata),
+            telemetry: Arc::clone(&self.telemetry),
+            leave_watch,
+            disk: self.replicas.clone(),
+        };
+        SessionRunner::new(config, applicant, context)
     }
 
-    /// The watch and the session. The returned future is the session: it ends only with a reason to stop.
-    fn start_following(
-        &self,
-        mut application: Application,
-        background: &mut JoinSet<()>,
-    ) -> impl Future<Output = RunError> + use<> {
-        let leave_watch = Arc::new(Notify::new());
-        let watcher = Watcher {
+    fn watcher(&self, leave: Arc<Notify>) -> Watcher {
+        Watcher {
             client: self.client.clone(),
             broker: self.identity.id(),
             metadata: Arc::clone(&self.metadata),
             replicas: Arc::clone(&self.replicas),
             telemetry: Arc::clone(&self.telemetry),
             data: self.data.clone(),
-            leave: Arc::clone(&leave_watch),
-        };
-        background.spawn(watcher.run());
-        application.id = self.identity.id();
-        let session = Session {
-            client: self.client.clone(),
-            identity: Arc::clone(&self.identity),
-            metadata: Arc::clone(&self.metadata),
-            telemetry: Arc::clone(&self.telemetry),
-            application,
-            interval: self.config.broker_heartbeat_interval,
-            leave_watch,
-            remember: {
-                let replicas = Arc::clone(&self.replicas);
-                // On a thread that may wait: the session must not stand still while a disk does.
-                Box::new(move |epoch| {
-                    let replicas = Arc::clone(&replicas);
-                    drop(tokio::task::spawn_blocking(move || replicas.remember_registration(epoch)));
-                })
-            },
-        };
-        let (failed, failure) = tokio::sync::oneshot::channel();
-        background.spawn(async move {
-            let _ = failed.send(session.run().await);
-        });
-        async move {
-            match failure.await {
-                Ok(error) => error,
-                // The task goes only with the runtime.
-                Err(_) => std::future::pending().await,
-            }
+            leave,
         }
     }
 
-    /// Until the image shows this registration, or a later one of this broker, as ready: the quorum knows that this image has it.
-    async fn await_ready(&self, registered: &Registered) {
-        let mut revisions = self.metadata.subscribe();
-        loop {
-            let ready = self
-                .metadata
-                .peek()
-                .broker(registered.broker)
-                .is_some_and(|broker| broker.ready && broker.incarnation == self.identity.incarnation());
-            if ready {
-                return;
-            }
-            if tokio::time::timeout(PROGRESS_INTERVAL, revisions.changed()).await.is_err() {
-                tracing::info!("waiting for the quorum to see this broker's image");
-            }
-        }
-    }
-
-    fn open_gate(&self, registered: &Registered) {
+    fn open_gate(&self, cluster_id: ClusterId) {
         let broker = Broker {
             config: Arc::clone(&self.config),
             live_config: Arc::clone(&self.live_config),
             identity: Arc::clone(&self.identity),
-            cluster_id: registered.cluster_id.clone(),
+            cluster_id,
             metadata: Arc::clone(&self.metadata),
             replicas: Arc::clone(&self.replicas),
             fetch_sessions: FetchSessionCache::new(self.config.max_incremental_fetch_session_cache_slots),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
+use ottla_broker_session::{Applicant, BrokenRules, SessionConfig};
 use ottla_metadata::Image;
+use ottla_metadata::controller::Registered;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, ListenerName, Revision};
 use ottla_rpc::ClusterClient;
 use ottla_rpc::cluster::cluster_server::{Cluster, ClusterServer};
@@ -17,11 +19,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::RunError;
-use super::heartbeat::Session;
-use super::registration::{self, Application};
-use super::shutdown;
+use super::session::{RegistrationDisk, SessionContext, SessionEvent, SessionRunner};
 use crate::identity::Identity;
 use crate::metadata_cache::MetadataCache;
+use crate::replica_manager::ReplicaManagerError;
 use crate::telemetry::Telemetry;
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -36,6 +37,11 @@ struct Script {
     beats: Mutex<Vec<HeartbeatRequest>>,
     /// The next beat is answered "fenced".
     fence_next: Mutex<bool>,
+    /// Beats are not answered.
+    is_silent: Mutex<bool>,
+    /// ControlledShutdown is not answered.
+    is_unavailable: Mutex<bool>,
+    address: Mutex<Option<SocketAddr>>,
     /// How many more times ControlledShutdown says that it is not done.
     shutdown_rounds: Mutex<u32>,
 }
@@ -68,6 +74,9 @@ impl Cluster for Quorum {
     async fn decide(&self, request: Request<DecideRequest>) -> Reply<DecideResponse> {
         let response = match request.into_inner().request {
             Some(decide_request::Request::Register(request)) => self.0.register(request),
+            Some(decide_request::Request::ControlledShutdown(_)) if *self.0.is_unavailable.lock() => {
+                return Err(Status::unavailable("no leader"));
+            }
             Some(decide_request::Request::ControlledShutdown(_)) => self.0.controlled_shutdown(),
             _ => return Err(Status::unimplemented("")),
         };
@@ -88,6 +97,9 @@ impl Cluster for Quorum {
         tokio::spawn(async move {
             while let Some(Ok(beat)) = beats.next().await {
                 script.beats.lock().push(beat);
+                if *script.is_silent.lock() {
+                    continue;
+                }
                 let fenced = std::mem::take(&mut *script.fence_next.lock());
                 let answer = HeartbeatResponse { committed_revision: 1, fenced, session_timeout_ms: 3000 };
                 if answers.send(Ok(answer)).await.is_err() {
@@ -113,6 +125,7 @@ async fn quorum(registers: Vec<RegisterResponse>) -> (Arc<Script>, ClusterClient
     let script = Arc::new(Script { registers: Mutex::new(registers), ..Script::default() });
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = socket.local_addr().expect("bound");
+    *script.address.lock() = Some(address);
     serve(&script, socket).await;
     (script, client(address))
 }
@@ -125,17 +138,72 @@ fn identity() -> Arc<Identity> {
     Arc::new(Identity::new(IncarnationId([3; 16]), BrokerId(1)))
 }
 
-fn application() -> Application {
-    Application {
+fn applicant() -> Applicant {
+    Applicant {
         id: BrokerId(1),
+        incarnation: IncarnationId([3; 16]),
         stored_cluster_id: Some(ClusterId::new("ours")),
         wanted_cluster_id: None,
         endpoints: Vec::new(),
         inter_broker_listener: ListenerName::new("PLAINTEXT"),
         rack: None,
-        clean_shutdown_epoch: BrokerEpoch::NONE,
+        whole_since: BrokerEpoch::NONE,
         min_insync_replicas: 1,
+    }
+}
+
+/// What was written down: the first registration, and the later ones.
+#[derive(Default)]
+struct Disk {
+    claimed: Mutex<Vec<BrokerEpoch>>,
+    remembered: Mutex<Vec<BrokerEpoch>>,
+}
+
+impl RegistrationDisk for Disk {
+    fn claim(&self, registered: &Registered) -> Result<(), ReplicaManagerError> {
+        self.claimed.lock().push(registered.epoch);
+        Ok(())
+    }
+
+    fn remember(&self, registered: &Registered) {
+        self.remembered.lock().push(registered.epoch);
+    }
+}
+
+struct Runner {
+    runner: SessionRunner,
+    identity: Arc<Identity>,
+    metadata: Arc<MetadataCache>,
+    disk: Arc<Disk>,
+}
+
+fn runner(client: &ClusterClient) -> Runner {
+    let config = SessionConfig {
+        // Only what the image causes is seen here.
+        heartbeat_interval: Duration::from_secs(3600),
         session_timeout: Duration::from_millis(50),
+        controlled_shutdown: true,
+        rules: BrokenRules::default(),
+    };
+    let (identity, disk) = (identity(), Arc::new(Disk::default()));
+    let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty())));
+    let context = SessionContext {
+        client: client.clone(),
+        identity: Arc::clone(&identity),
+        metadata: Arc::clone(&metadata),
+        telemetry: Arc::new(Telemetry::default()),
+        leave_watch: Arc::new(Notify::new()),
+        disk: disk.clone(),
+    };
+    Runner { runner: SessionRunner::new(config, applicant(), context), identity, metadata, disk }
+}
+
+/// The first thing that a session comes to: a registration, or a reason to give up.
+async fn register(client: &ClusterClient) -> Result<Registered, RunError> {
+    match runner(client).runner.next().await {
+        SessionEvent::Registered(registered) => Ok(registered),
+        SessionEvent::GiveUp(error) => Err(error),
+        event => panic!("{event:?}"),
     }
 }
 
@@ -167,8 +235,8 @@ async fn waits_for_coordinators_that_come_late() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         serve(&script, tokio::net::TcpListener::bind(address).await.expect("still free")).await;
     };
-    let (client, identity, application) = (client(address), identity(), application());
-    let (registered, ()) = tokio::join!(registration::register(&client, &identity, &application), late);
+    let client = client(address);
+    let (registered, ()) = tokio::join!(register(&client), late);
     assert_eq!(registered.expect("registered").epoch, BrokerEpoch(5));
     assert_eq!(script.registered.lock()[0].cluster_id, "ours");
 }
@@ -177,90 +245,96 @@ async fn waits_for_coordinators_that_come_late() {
 async fn a_duplicate_id_is_tried_again_and_then_named() {
     let duplicate = refused(ErrorCode::DuplicateBrokerRegistration, "broker 1 lives at host:9092");
     let (_, client) = quorum(vec![duplicate.clone(), accepted(6)]).await;
-    let registered = registration::register(&client, &identity(), &application()).await;
+    let registered = register(&client).await;
     assert_eq!(registered.expect("the holder went").epoch, BrokerEpoch(6));
     let (_, client) = quorum(vec![duplicate]).await;
-    let error = registration::register(&client, &identity(), &application()).await.expect_err("the holder lives");
+    let error = register(&client).await.expect_err("the holder lives");
     assert_eq!(error.to_string(), "broker.id=1 is in use: broker 1 lives at host:9092");
 }
 
 #[tokio::test]
 async fn another_cluster_is_refused_from_both_sides() {
     let (_, client) = quorum(vec![refused(ErrorCode::InconsistentClusterId, "this is cluster theirs")]).await;
-    let error = registration::register(&client, &identity(), &application()).await.expect_err("refused by the quorum");
+    let error = register(&client).await.expect_err("refused by the quorum");
     let line = error.to_string();
     assert!(line.starts_with("another cluster: coordinator.connect=127.0.0.1:"), "{line}");
     assert!(line.ends_with(": this is cluster theirs"), "{line}");
     let theirs = RegisterResponse { cluster_id: "theirs".to_owned(), ..accepted(5) };
     let (_, client) = quorum(vec![theirs]).await;
-    let error = registration::register(&client, &identity(), &application()).await.expect_err("refused here");
+    let error = register(&client).await.expect_err("refused here");
     assert!(matches!(error, RunError::OtherCluster { .. }), "{error}");
+}
+
+async fn until(what: &'static str, happened: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if happened() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
 }
 
 #[tokio::test]
 async fn beats_follow_the_image_and_a_fenced_broker_comes_back() {
-    let (script, client) = quorum(vec![accepted(9)]).await;
-    let identity = identity();
-    identity.registered(BrokerId(1), BrokerEpoch(5));
-    let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty())));
-    let remembered: Arc<Mutex<Vec<BrokerEpoch>>> = Arc::default();
-    let session = Session {
-        client,
-        identity: Arc::clone(&identity),
-        metadata: Arc::clone(&metadata),
-        telemetry: Arc::new(Telemetry::default()),
-        application: application(),
-        // Only what the image causes is seen here.
-        interval: Duration::from_secs(3600),
-        leave_watch: Arc::new(Notify::new()),
-        remember: Box::new({
-            let remembered = remembered.clone();
-            move |epoch| remembered.lock().push(epoch)
-        }),
-    };
-    let task = tokio::spawn(session.run());
-    let until = |what: &'static str, happened: Box<dyn Fn() -> bool>| async move {
-        for _ in 0..500 {
-            if happened() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+    let (script, client) = quorum(vec![accepted(5), accepted(9)]).await;
+    let Runner { mut runner, identity, metadata, disk } = runner(&client);
+    let task = tokio::spawn(async move {
+        loop {
+            runner.next().await;
         }
-        panic!("never: {what}");
+    });
+    until("the first beat", || script.beats.lock().len() == 1).await;
+    assert_eq!(*disk.claimed.lock(), [BrokerEpoch(5)], "before the first beat");
+    let show = |revision| {
+        metadata.store(Arc::new(Image::empty().apply(Revision(revision), &[]).0));
+        metadata.announce();
     };
-    let seen = Arc::clone(&script);
-    until("the first beat", Box::new(move || seen.beats.lock().len() == 1)).await;
-    metadata.store(Arc::new(Image::empty().apply(Revision(7), &[]).0));
-    metadata.announce();
-    let seen = Arc::clone(&script);
-    until(
-        "a beat with the revision",
-        Box::new(move || seen.beats.lock().last().is_some_and(|b| b.image_revision == 7)),
-    )
-    .await;
+    show(7);
+    until("a beat with the revision", || script.beats.lock().last().is_some_and(|beat| beat.image_revision == 7)).await;
     *script.fence_next.lock() = true;
-    metadata.store(Arc::new(Image::empty().apply(Revision(8), &[]).0));
-    metadata.announce();
-    let seen = Arc::clone(&identity);
-    until("a new epoch", Box::new(move || seen.epoch() == BrokerEpoch(9))).await;
-    assert_eq!(script.registered.lock()[0].clean_shutdown_epoch, 5, "its log is whole up to the epoch it had");
-    assert_eq!(*remembered.lock(), [BrokerEpoch(9)], "the next process must know of it");
-    let seen = Arc::clone(&script);
-    until("a beat in the new epoch", Box::new(move || seen.beats.lock().last().is_some_and(|b| b.broker_epoch == 9)))
-        .await;
+    show(8);
+    until("a new epoch", || identity.epoch() == BrokerEpoch(9)).await;
+    assert_eq!(script.registered.lock()[1].clean_shutdown_epoch, 5, "its log is whole up to the epoch it had");
+    until("a beat in the new epoch", || script.beats.lock().last().is_some_and(|beat| beat.broker_epoch == 9)).await;
+    until("the next process knows of it", || *disk.remembered.lock() == [BrokerEpoch(9)]).await;
     task.abort();
 }
 
 #[tokio::test]
-async fn the_way_out_ends_when_nothing_remains_and_when_nobody_answers() {
-    let (script, client) = quorum(Vec::new()).await;
+async fn heartbeats_without_answers_are_sent_elsewhere() {
+    let (silent, _) = quorum(Vec::new()).await;
+    let (script, _) = quorum(Vec::new()).await;
+    *silent.is_silent.lock() = true;
+    silent.registers.lock().push(accepted(5));
+    let addresses = [&silent, &script].map(|script| script.address.lock().expect("served").to_string());
+    let client = ClusterClient::new(&addresses).expect("addresses");
+    let mut runner = runner(&client).runner;
+    let task = tokio::spawn(async move {
+        loop {
+            runner.next().await;
+        }
+    });
+    until("a beat to the second coordinator", || !script.beats.lock().is_empty()).await;
+    assert!(!silent.beats.lock().is_empty());
+    task.abort();
+}
+
+/// Registers, and then asks it to stop.
+async fn stop(client: &ClusterClient) {
+    let mut runner = runner(client).runner;
+    assert!(matches!(runner.next().await, SessionEvent::Registered(_)));
+    runner.stop();
+    let ended = tokio::time::timeout(Duration::from_secs(10), runner.next()).await.expect("bounded");
+    assert!(matches!(ended, SessionEvent::Close), "{ended:?}");
+}
+
+#[tokio::test]
+async fn the_way_out_ends_when_nothing_remains_and_when_no_coordinator_answers() {
+    let (script, client) = quorum(vec![accepted(5)]).await;
     *script.shutdown_rounds.lock() = 3;
-    shutdown::move_leaderships(&client, &identity()).await;
+    stop(&client).await;
     assert_eq!(*script.shutdown_rounds.lock(), 0);
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = nobody.local_addr().expect("bound");
-    drop(nobody);
-    let (client, identity) = (self::client(address), identity());
-    let bounded = shutdown::move_leaderships(&client, &identity);
-    tokio::time::timeout(Duration::from_secs(10), bounded).await.expect("bounded");
+    *script.is_unavailable.lock() = true;
+    stop(&client).await;
 }

@@ -4,17 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ottla_model::Offset;
+use ottla_partition::{OpeningContext, open_log};
 use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::{
-    CheckpointKind, DirectoryError, LeftBy, LogConfig, OpenError, OpenOptions, PartitionDirectory, RealEnv,
-    RecoveryProgress, is_out_of_descriptors,
+    DirectoryError, LeftBy, LogConfig, OpenError, PartitionDirectory, RealEnv, RecoveryProgress, is_out_of_descriptors,
 };
 use parking_lot::Mutex;
 
 use super::{FoundLog, LogDir};
 use crate::clock;
-use crate::log_dirs::Log;
 use crate::log_io::Urgency;
 
 /// Descriptors become free when connections end; idle ones end after minutes. A start does not wait that long.
@@ -129,45 +127,22 @@ fn open(
     config: &Arc<LogConfig>,
     progress: &OpeningProgress,
 ) -> FoundLog {
-    let checkpoint = |kind| directory.checkpoints.get(kind, &found.partition);
-    let mut told = RecoveryProgress { scanned_bytes: 0, total_bytes: 0 };
-    let mut tell = |now: RecoveryProgress| {
+    let mut last = RecoveryProgress { scanned_bytes: 0, total_bytes: 0 };
+    let mut count = |now: RecoveryProgress| {
         let grown = |now: u64, before: u64| now.saturating_sub(before);
-        progress.to_check_bytes.fetch_add(grown(now.total_bytes, told.total_bytes), Ordering::Relaxed);
-        progress.checked_bytes.fetch_add(grown(now.scanned_bytes, told.scanned_bytes), Ordering::Relaxed);
-        told = now;
+        progress.to_check_bytes.fetch_add(grown(now.total_bytes, last.total_bytes), Ordering::Relaxed);
+        progress.checked_bytes.fetch_add(grown(now.scanned_bytes, last.scanned_bytes), Ordering::Relaxed);
+        last = now;
     };
-    let mut config = config.clone();
-    if directory.clean_offset(&found.partition).is_some() {
-        // Offsets may be missing between the segments of a log that was ever compacted, whatever its topic says now.
-        Arc::make_mut(&mut config).may_have_gaps = true;
-    }
+    let context = OpeningContext { checkpoints: &directory.checkpoints, clean_shutdown, config, now: clock::wall() };
     let opened = when_descriptors_are_free(DESCRIPTOR_TRIES, DESCRIPTOR_PAUSE, || {
-        let options = OpenOptions {
-            clean_shutdown,
-            recovery_point: checkpoint(CheckpointKind::RecoveryPoint),
-            log_start: checkpoint(CheckpointKind::LogStart),
-            high_watermark: checkpoint(CheckpointKind::HighWatermark),
-            now: clock::wall(),
-            progress: Some(&mut tell),
-        };
-        Log::open(RealEnv, found.path.clone(), found.partition.clone(), Arc::clone(&config), options)
+        open_log(RealEnv, found, context, Some(&mut count))
     });
-    let (log, high_watermark, is_damaged) = match opened {
-        Ok(opened) => (Some(Box::new(opened.log)), opened.high_watermark, false),
-        Err(error) => {
-            tracing::error!(%error, "a log is not opened");
-            (None, Offset::ZERO, error.is_damage())
-        }
-    };
-    FoundLog {
-        partition: found.partition.clone(),
-        topic_id: found.topic_id,
-        directory: directory.clone(),
-        log,
-        is_damaged,
-        high_watermark,
+    let (log, error) = FoundLog::new(found, directory.clone(), opened);
+    if let Some(error) = error {
+        tracing::error!(%error, "a log is not opened");
     }
+    log
 }
 
 #[cfg(test)]

@@ -7,12 +7,10 @@ use std::time::Duration;
 use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState, TopicImage};
 use ottla_model::{ErrorCode, MonotonicMs, Offset, TopicIdPartition, TopicName};
 use ottla_partition::{AbsentLog, BrokenRules, BrokerNews, Local, Place, Placement};
-use ottla_storage::{DiskFault, OpenError, RealEnv};
 
 use super::{DeltaState, Hosted, ReplicaManager};
 use crate::clock;
-use crate::log_dirs::Log;
-use crate::log_dirs::{FoundLog, LogDir};
+use crate::log_dirs::{FoundLog, Log, LogDir};
 use crate::log_io::{self, Urgency};
 use crate::partition::Partition;
 use crate::partition::waiters::Wakes;
@@ -198,7 +196,7 @@ impl ReplicaManager {
         partition.assume(state, now, &mut wakes);
         match log {
             Place::Found(found) => {
-                self.counting_leaders(&partition, || open_found(&partition, found, &settings, now));
+                self.open_log(&partition, found.log);
                 work.changed.push(partition.clone());
             }
             Place::New => work.created.push(partition.clone()),
@@ -294,29 +292,19 @@ impl ReplicaManager {
     /// Makes the logs of new partitions. Waits for the disk, briefly.
     pub(super) fn create_logs(&self, partitions: &[Arc<Partition>]) {
         for partition in partitions {
-            self.counting_leaders(partition, || self.create_log(partition));
+            if !partition.is_closed() {
+                self.open_log(partition, None);
+            }
         }
         self.fetchers.update(partitions);
     }
 
-    fn create_log(&self, partition: &Arc<Partition>) {
-        if partition.is_closed() {
-            return;
-        }
-        let (name, owner) = (partition.topic_partition(), partition.directory());
-        let path = owner.partition_path(&name);
-        let config = partition.settings().log.clone();
-        let created = Log::create(RealEnv, path, name, partition.id().topic_id, config, clock::wall());
-        match created {
-            Ok(log) => partition.log_opened(Box::new(log), clock::monotonic()),
-            Err(error) => {
-                tracing::error!(partition = %partition.name(), %error, "a log is not created");
-                partition.log_failed();
-                let cause = if let OpenError::Io { error, .. } = &error { Some(error) } else { None };
-                if self.context.directory_refused(&owner, &error, cause) != DiskFault::Failed {
-                    self.uncreated.lock().push(partition.clone());
-                }
-            }
+    /// Opens the log that was found, or creates one. If the disk has no room for it, [`Self::open_waiting_logs`] tries
+    /// again.
+    fn open_log(&self, partition: &Arc<Partition>, found: Option<Box<Log>>) {
+        let has_room = self.counting_leaders(partition, || partition.open_log(found, clock::monotonic()));
+        if !has_room {
+            self.waiting_logs.lock().push(partition.clone());
         }
     }
 
@@ -462,17 +450,4 @@ fn remove_directories(directory: &LogDir, paths: &[PathBuf]) {
             tracing::warn!(%error, "a deleted partition is not removed; the next start tries again");
         }
     }
-}
-
-fn open_found(partition: &Arc<Partition>, found: FoundLog, settings: &TopicSettings, now: MonotonicMs) {
-    let Some(mut log) = found.log else {
-        partition.log_failed();
-        return;
-    };
-    if let Err(error) = ottla_partition::adopt(&mut log, partition.id().topic_id, settings.log.clone()) {
-        tracing::error!(partition = %partition.name(), %error, "the log does not take its topic's id");
-        partition.log_failed();
-        return;
-    }
-    partition.log_opened(log, now);
 }

@@ -81,7 +81,7 @@ pub struct ReplicaManager {
     /// Which replicas the tree places here, and what the disks held at the start. Held for decisions only, never for the disk.
     replicas: Mutex<Replicas<FoundLog>>,
     /// Partitions for whose logs a disk had no room.
-    uncreated: Mutex<Vec<Arc<Partition>>>,
+    waiting_logs: Mutex<Vec<Arc<Partition>>>,
     last_directory_failed: Notify,
     /// A replaced log directory may have to be claimed, and nobody is about to.
     has_unclaimed: AtomicBool,
@@ -188,7 +188,7 @@ impl ReplicaManager {
             hosted: ArcSwap::from_pointee(Hosted::default()),
             delta_state: Mutex::default(),
             replicas: Mutex::default(),
-            uncreated: Mutex::default(),
+            waiting_logs: Mutex::default(),
             last_directory_failed: Notify::new(),
             has_unclaimed: AtomicBool::new(true),
             moves: Moves::default(),

@@ -136,7 +136,7 @@ impl ReplicaManager {
                 return;
             }
             self.give_up_unopened().await;
-            self.create_what_found_no_room();
+            self.open_waiting_logs();
             for directory in self.log_dirs.all() {
                 if directory.health().is_failed() {
                     self.leave_failed(directory).await;
@@ -209,9 +209,9 @@ impl ReplicaManager {
         self.last_directory_failed.notified().await;
     }
 
-    /// Tries again to make the logs for which a disk had no room.
-    fn create_what_found_no_room(self: &Arc<Self>) {
-        let waiting = std::mem::take(&mut *self.uncreated.lock());
+    /// Tries again to open the logs for which a disk had no room.
+    fn open_waiting_logs(self: &Arc<Self>) {
+        let waiting = std::mem::take(&mut *self.waiting_logs.lock());
         for partition in waiting.into_iter().filter(|partition| !partition.is_closed()) {
             let manager = self.clone();
             partition.directory().run(Urgency::Urgent, move || manager.create_logs(&[partition]));

@@ -105,7 +105,7 @@ pub struct Partition {
     /// Changes when the replica has moved to another.
     directory: ArcSwap<LogDir>,
     settings: ArcSwap<TopicSettings>,
-    /// The last append found no room on the disk.
+    /// The last append, or the creation of the log, found no room on the disk.
     out_of_room: AtomicBool,
     closed: AtomicBool,
     /// The leader epoch in which it leads, or none. For looks that must not wait for the lock: a stalled disk holds it.
@@ -167,7 +167,7 @@ impl Partition {
         Arc::ptr_eq(&self.directory.load(), directory)
     }
 
-    /// Whether the last append found no room on the disk.
+    /// Whether the last append, or the creation of the log, found no room on the disk.
     pub fn is_out_of_room(&self) -> bool {
         self.out_of_room.load(Ordering::Acquire)
     }
@@ -269,18 +269,29 @@ impl Partition {
         }
     }
 
-    /// The log is open: the role that the tree named meanwhile begins.
-    pub fn log_opened(self: &Arc<Self>, log: Box<Log>, now: MonotonicMs) {
+    /// Opens the log that was found, or the one that waits for room on the disk, or creates a new one; then the role
+    /// begins that the tree named. Returns whether the disk had room. Waits for the disk, without the lock.
+    pub fn open_log(self: &Arc<Self>, found: Option<Box<Log>>, now: MonotonicMs) -> bool {
+        let found = found.or_else(|| self.lock().replica.take_waiting_log());
+        let (name, config) = (self.topic_partition(), self.settings.load().log.clone());
+        let mut opened = self.directory.load().open_log(name, self.id.topic_id, config, found);
         let mut wakes = Wakes::default();
         let mut state = self.lock();
         if self.is_closed() {
-            return;
+            return true;
+        }
+        if let Ok(log) = &mut opened {
+            // They may have changed meanwhile.
+            log.set_config(self.settings.load().log.clone());
+            self.out_of_room.store(false, Ordering::Release);
         }
         let brokers = |broker| self.context.eligible_epoch(broker);
-        let effects = state.replica.log_opened(log, now, clock::wall(), &self.replica_config(), &brokers);
+        let effects = state.replica.log_opened(opened, now, clock::wall(), &self.replica_config(), &brokers);
         self.execute(&mut state, effects, &mut wakes);
+        let awaits_log = state.replica.awaits_log();
         drop(state);
         self.may_be_cleaned();
+        !awaits_log
     }
 
     /// The log may be worth cleaning, whatever was known of it.
@@ -367,7 +378,7 @@ impl Partition {
         if let Some(truncated) = effects.truncated {
             self.log_was_cut(&truncated);
         }
-        if let Some(error) = effects.sync_error {
+        if let Some(error) = effects.disk_error {
             self.disk_refused(&state.replica, &error, Some(&error));
         }
     }

@@ -44,7 +44,7 @@ pub use crate::recovery::{OpenOptions, Opened, RecoveryProgress};
 
 use crate::checkpoint::partition_metadata;
 use crate::config::LogConfig;
-use crate::env::{Env, File, OpenMode};
+use crate::env::{DirectoryEntry, Env, File, OpenMode};
 use crate::error::OpenError;
 use crate::file_name;
 use crate::open_files::{Kept, OpenFiles};
@@ -116,6 +116,20 @@ impl Shared {
     }
 }
 
+/// An earlier log of this name should have been renamed, and was not: its records must not become this log's.
+fn refuse_records(env: &impl Env, directory: &Path) -> io::Result<()> {
+    if !env.exists(directory)? {
+        return Ok(());
+    }
+    let has_records = |entry: &DirectoryEntry| {
+        entry.size_bytes > 0 && matches!(file_name::parse(&entry.name), Some((_, file_name::LOG)))
+    };
+    match env.list(directory)?.iter().any(has_records) {
+        true => Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a log with records already")),
+        false => Ok(()),
+    }
+}
+
 impl<E: Env> Log<E> {
     /// Creates the log of a partition that this directory never held, starting at offset 0.
     ///
@@ -131,6 +145,7 @@ impl<E: Env> Log<E> {
         now: TimestampMs,
     ) -> Result<Self, OpenError> {
         let created = (|| {
+            refuse_records(&env, &directory)?;
             env.create_directory(&directory)?;
             let metadata = env.open(&directory.join(file_name::PARTITION_METADATA), OpenMode::Truncate)?;
             metadata.write_all_at(&partition_metadata::encode(topic_id), 0)?;

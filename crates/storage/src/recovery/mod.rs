@@ -141,8 +141,11 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
     }
 
     fn open(mut self) -> Result<(Offset, u64, u64), Fault> {
-        let listing = self.list()?;
+        let mut listing = self.list()?;
         self.read_topic_id(&listing)?;
+        if self.log.topic_id.is_none() && (listing.has_metadata || listing.logs.is_empty()) {
+            self.discard_unfinished(&mut listing)?;
+        }
         let epochs_are_known = self.read_epochs(&listing)?;
         self.log.snapshots.clone_from(&listing.snapshots);
         self.load_segments(&listing)?;
@@ -230,6 +233,24 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
                 return Err(Fault::Refused(OpenError::UnknownTopic { directory, reason: error.reason }));
             }
         }
+        Ok(())
+    }
+
+    /// The process, or the host's power, ended before the topic id was durable, and so before any record was. Checkpoints
+    /// go by the partition's name: these may be of an earlier topic of that name, as may the log's offsets be of a topic
+    /// that was deleted meanwhile. The log begins anew.
+    fn discard_unfinished(&mut self, listing: &mut Listing) -> Result<(), Fault> {
+        let place = Place { env: &self.log.env, directory: &self.log.directory };
+        let bases = listing.logs.keys().chain(listing.offset_indexes.keys()).chain(listing.time_indexes.keys());
+        for base in bases.chain(&listing.snapshots) {
+            for kind in file_name::SEGMENT_KINDS.iter().chain(&[file_name::PRODUCER_SNAPSHOT]) {
+                place.env.remove_file_if_there(&place.path(*base, kind))?;
+            }
+        }
+        *listing = Listing { has_epochs: listing.has_epochs, has_metadata: listing.has_metadata, ..Listing::default() };
+        self.options.recovery_point = Offset::ZERO;
+        self.options.log_start = Offset::ZERO;
+        self.options.high_watermark = Offset::ZERO;
         Ok(())
     }
 

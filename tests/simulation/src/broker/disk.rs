@@ -1,17 +1,18 @@
 //! A broker's log directories: opened at the start, checkpointed now and then, taken out of use when their disks fail, and closed.
 
-use ottla_model::{
-    BrokerEpoch, BrokerId, ClusterId, ErrorCode, MonotonicMs, Offset, TimestampMs, TopicId, TopicPartition,
-};
+use std::sync::Arc;
+
+use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, MonotonicMs, TimestampMs, TopicId, TopicPartition};
 use ottla_partition::{
-    AbsentLog, DirectoryState, DirectoryUse, Found, Impairment, directory_for_new_log, places_to_give_up,
+    AbsentLog, DirectoryState, DirectoryUse, Impairment, LogPlace, NotOpened, OpeningContext, directory_for_new_log,
+    open_log, places_to_give_up,
 };
 use ottla_storage::checkpoint::registration::Registration;
 use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::env::FaultyEnv;
 use ottla_storage::{
-    CheckpointKind, Checkpoints, Collected, DirectoryError, DiskFault, LastRun, LeftBy, LogDirectory, OpenOptions,
-    PartitionDirectory, has_replaced,
+    CheckpointKind, Checkpoints, Collected, DirectoryError, DiskFault, LastRun, LeftBy, LogConfig, LogDirectory,
+    has_replaced,
 };
 
 use super::process::Process;
@@ -35,41 +36,21 @@ pub(super) struct Directory {
 }
 
 /// A log that was there at the start.
-pub(super) struct FoundLog {
-    pub partition: TopicPartition,
-    topic_id: Option<TopicId>,
-    pub directory: usize,
-    pub log: Option<Box<Log>>,
-    is_damaged: bool,
-    pub high_watermark: Offset,
-}
-
-impl FoundLog {
-    /// Its disk refused; it may not do so the next time.
-    pub fn may_open(&self) -> bool {
-        self.log.is_none() && !self.is_damaged
-    }
-}
-
-impl Found for FoundLog {
-    fn partition(&self) -> &TopicPartition {
-        &self.partition
-    }
-
-    fn facts(&self) -> ottla_partition::FoundLog {
-        ottla_partition::FoundLog {
-            topic_id: self.topic_id,
-            reach: self.log.as_ref().map(|log| (log.epoch_history().latest_epoch(), log.log_end_offset())),
-            is_damaged: self.is_damaged,
-        }
-    }
-}
+pub(super) type FoundLog = ottla_partition::FoundLog<FaultyEnv, usize>;
 
 /// What the directories held at the start.
 pub(super) struct OpenedLogs {
     pub directories: Vec<Directory>,
     pub found: Vec<FoundLog>,
     pub last_run: LastRun,
+}
+
+impl OpenedLogs {
+    /// The cluster that the directories belong to; none before the first registration.
+    pub fn cluster_id(&self) -> Option<ClusterId> {
+        let storages = self.directories.iter().filter_map(|directory| directory.storage.as_ref());
+        storages.filter_map(LogDirectory::meta).find_map(|meta| meta.cluster_id.clone())
+    }
 }
 
 fn boot_id(boot: u64) -> String {
@@ -141,39 +122,20 @@ fn open_directory(
         }
     }
     checkpoints.load(&storage, |name| live.iter().any(|found| found.partition == *name))?;
-    let open = |found: &PartitionDirectory| {
-        let options = OpenOptions {
-            clean_shutdown: left_by.closed,
-            recovery_point: checkpoints.get(CheckpointKind::RecoveryPoint, &found.partition),
-            log_start: checkpoints.get(CheckpointKind::LogStart, &found.partition),
-            high_watermark: checkpoints.get(CheckpointKind::HighWatermark, &found.partition),
-            now: wall,
-            progress: None,
-        };
-        let config = settings.log_config.clone();
-        Log::open(env.clone(), found.path.clone(), found.partition.clone(), config, options)
-    };
+    let config = &settings.log_config;
+    let context = OpeningContext { checkpoints, clean_shutdown: left_by.closed, config, now: wall };
     let mut logs = Vec::new();
     for found in live {
-        let (log, high_watermark, is_damaged) = match open(&found) {
-            Ok(opened) => (Some(Box::new(opened.log)), opened.high_watermark, false),
-            Err(error) => {
-                out.note(format_args!("does not open {} in directory {number}: {error}", found.partition));
-                (None, Offset::ZERO, error.is_damage())
-            }
-        };
-        if let Some(log) = &log {
+        let opened = open_log(env.clone(), &found, context, None);
+        let (log, error) = FoundLog::new(&found, number, opened);
+        if let Some(error) = error {
+            out.note(format_args!("does not open {} in directory {number}: {error}", found.partition));
+        }
+        if let Some(log) = &log.log {
             let (start, end) = (log.log_start_offset(), log.log_end_offset());
             out.note(format_args!("finds {} in directory {number}: {start}..{end}", found.partition));
         }
-        logs.push(FoundLog {
-            partition: found.partition,
-            topic_id: found.topic_id,
-            directory: number,
-            log,
-            is_damaged,
-            high_watermark,
-        });
+        logs.push(log);
     }
     Ok((storage, logs, left_by))
 }
@@ -181,6 +143,23 @@ fn open_directory(
 impl Directory {
     pub fn is_failed(&self) -> bool {
         self.state.is_failed
+    }
+
+    pub fn open_log(
+        &self,
+        partition: TopicPartition,
+        topic_id: TopicId,
+        config: Arc<LogConfig>,
+        found: Option<Box<Log>>,
+        wall: TimestampMs,
+    ) -> Result<Box<Log>, NotOpened<FaultyEnv>> {
+        match &self.storage {
+            Some(directory) => {
+                let place = LogPlace { directory, checkpoints: &self.checkpoints, partition, topic_id, config };
+                place.open(found, wall)
+            }
+            None => Err(NotOpened { error: std::io::Error::other("it could not be opened at the start"), found }),
+        }
     }
 
     fn with_storage(
@@ -340,8 +319,8 @@ impl Process {
         if self.has_replaced_directory() && self.placement.may_claim_replaced() {
             self.claim_replaced(out);
         }
-        for id in std::mem::take(&mut self.uncreated) {
-            self.create_log(now, wall, id, out);
+        for id in std::mem::take(&mut self.waiting_logs) {
+            self.open_log(now, wall, id, None, out);
         }
         for impairment in [Impairment::Unreadable, Impairment::Unwritable] {
             let is_impaired = |replica: &&Replica| {

@@ -191,7 +191,7 @@ impl Process {
                 let call = self.call_id();
                 source.underway.push_back((call, Underway::Fetch(number), None));
                 let fetch = Fetch {
-                    replica: Some((self.id, self.session.whole_since())),
+                    replica: Some((self.id, self.identity)),
                     session: SessionRef { id: session_id, epoch: session_epoch },
                     partitions,
                     forgotten,

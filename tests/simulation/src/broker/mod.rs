@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_broker_session::BrokenRules as SessionRules;
 use ottla_metadata::Image;
 use ottla_model::{BrokerEpoch, BrokerId, IncarnationId, TopicIdPartition};
 use ottla_partition::BrokenRules;
@@ -39,6 +40,7 @@ use crate::random::Random;
 use fetching::FetcherState;
 use process::Process;
 use replica::Replica;
+use session::{QuorumLink, new_session};
 
 /// How often a broker looks at its clocks.
 pub const TICK_MS: u64 = 25;
@@ -56,6 +58,7 @@ pub struct BrokerSettings {
     pub replica_lag_time_max: Duration,
     pub rules: BrokenRules,
     pub fetcher_rules: FetcherRules,
+    pub session_rules: SessionRules,
     pub log_config: Arc<LogConfig>,
     /// The brokers' own `min.insync.replicas`.
     pub min_insync_replicas: i32,
@@ -111,7 +114,15 @@ impl BrokerNode {
             out.facts.push(Fact::LogsOffline);
         }
         let settings = self.settings.clone();
-        self.process = Some(Process::new(self.id, incarnation, self.boot, opened, settings, self.random.fork()));
+        let mut random = self.random.fork();
+        let Some(link) = QuorumLink::new(&settings.coordinators, &mut random) else {
+            out.note(format_args!("cannot start: no coordinator is configured"));
+            out.dies = true;
+            return;
+        };
+        let session = new_session(self.id, incarnation, &opened, &settings, self.clock.monotonic(at));
+        let process = Process::new(incarnation, self.boot, opened, settings, session, link, random);
+        self.process = Some(process);
     }
 
     /// The disk of a log directory is replaced by an empty one. The process must have ended.

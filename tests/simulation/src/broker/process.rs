@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use ottla_broker_session::Session;
 use ottla_metadata::controller::{AlterPartitions, ResignLeadership, ResignReason};
 use ottla_metadata::{Answer, Delta, Image, Request};
 use ottla_model::{
@@ -12,18 +14,18 @@ use ottla_model::{
 };
 use ottla_partition::isr_changes::{outcome_of, request_of};
 use ottla_partition::{
-    AbsentLog, BrokerNews, Effects, Local, Place, Placement, ReplicaConfig, Replicas, adopt, eligible_epoch,
+    AbsentLog, BrokerNews, Effects, Local, Place, Placement, ReplicaConfig, Replicas, eligible_epoch,
 };
 use ottla_replication::{IsrOutcome, IsrProposal};
-use ottla_storage::{DiskFault, LastRun, OpenError};
+use ottla_storage::{DiskFault, LastRun};
 
+use super::BrokerSettings;
 use super::disk::{Directory, FoundLog, OpenedLogs};
 use super::fetching::{Fetchers, Received};
 use super::replica::{DiskFailed, Log, Replica, Waiter, WaitingProduce};
 use super::serving::ParkedFetch;
-use super::session::Session;
+use super::session::{PendingCall, QuorumLink};
 use super::sessions::FetchSessions;
-use super::{BrokerSettings, data};
 use crate::facts::Fact;
 use crate::message::{CallId, Message};
 use crate::network::NodeId;
@@ -33,8 +35,8 @@ use crate::random::Random;
 /// How often high watermarks and log starts are written down. Kafka: 5 s.
 pub(super) const CHECKPOINT_MS: u64 = 2_000;
 
-/// An answer of the quorum that does not come within this time is not waited for.
-pub(super) const CALL_TIMEOUT_MS: u64 = 1_000;
+/// For all attempts of a request to the quorum: as the broker has it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a request to the quorum was about.
 pub(super) enum Call {
@@ -52,6 +54,11 @@ pub(super) struct Process {
     pub random: Random,
     pub image: Image,
     pub session: Session,
+    pub link: QuorumLink,
+    /// Clients and followers are answered.
+    pub is_serving: bool,
+    /// What they have asked before that.
+    unserved: Vec<(NodeId, Message)>,
     /// The epoch of the last registration of this process.
     pub identity: BrokerEpoch,
     pub directories: Vec<Directory>,
@@ -65,7 +72,7 @@ pub(super) struct Process {
     /// A disk refused to open a log at the start.
     pub could_not_open: bool,
     /// Replicas for whose logs a disk had no room.
-    pub uncreated: BTreeSet<TopicIdPartition>,
+    pub waiting_logs: BTreeSet<TopicIdPartition>,
     /// Replicas that ended or began anew in this process: what they held is not looked for again.
     pub forgotten: BTreeSet<TopicIdPartition>,
     pub fetchers: Fetchers,
@@ -73,7 +80,7 @@ pub(super) struct Process {
     pub parked: Vec<ParkedFetch>,
     /// Partitions with news for parked fetches.
     pub news: BTreeSet<TopicIdPartition>,
-    pub calls: BTreeMap<CallId, (MonotonicMs, Call)>,
+    pub calls: BTreeMap<CallId, PendingCall>,
     next_call: u64,
     checkpoint_at: MonotonicMs,
     /// All leaders are ticked.
@@ -86,27 +93,30 @@ pub(super) struct Process {
 
 impl Process {
     pub fn new(
-        id: BrokerId,
         incarnation: IncarnationId,
         boot: u64,
         opened: OpenedLogs,
         settings: Arc<BrokerSettings>,
+        session: Session,
+        link: QuorumLink,
         mut random: Random,
     ) -> Self {
         // Answers to a former life's calls are nobody's.
         let next_call = random.next_u64() >> 1;
-        let session = Session::new(&settings.coordinators, opened.last_run.whole_since, &mut random);
         let could_not_open = opened.found.iter().any(FoundLog::may_open);
         let mut placement = Replicas::default();
         opened.found.into_iter().for_each(|log| placement.add_found(log));
         Self {
-            id,
+            id: session.id(),
             incarnation,
             boot,
             settings,
             random,
             image: Image::empty(),
             session,
+            link,
+            is_serving: false,
+            unserved: Vec::new(),
             identity: BrokerEpoch::NONE,
             directories: opened.directories,
             last_run: opened.last_run,
@@ -115,7 +125,7 @@ impl Process {
             placement,
             replicas: BTreeMap::new(),
             could_not_open,
-            uncreated: BTreeSet::new(),
+            waiting_logs: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             fetchers: Fetchers::default(),
             fetch_sessions: FetchSessions::default(),
@@ -144,7 +154,6 @@ impl Process {
     pub fn tick(&mut self, now: MonotonicMs, wall: TimestampMs, out: &mut Outbox) {
         self.tick_session(now, out);
         // The image may have shown the registration before its answer came.
-        self.remember_identity();
         if self.placement.loads(self.identity, &self.image) {
             self.image_moved(now, wall, &Delta::default(), out);
         }
@@ -152,7 +161,6 @@ impl Process {
         self.tick_leaders(now, out);
         self.time_out_produces(now, out);
         self.watch_directories(now, wall, out);
-        self.tick_shutdown(now, wall, out);
         if now >= self.checkpoint_at {
             self.checkpoint_at = MonotonicMs(now.0 + CHECKPOINT_MS);
             self.write_checkpoints(now, out);
@@ -162,11 +170,34 @@ impl Process {
 
     pub fn receive(&mut self, now: MonotonicMs, wall: TimestampMs, from: NodeId, message: Message, out: &mut Outbox) {
         match message {
-            Message::ClusterAnswer { call, answer, leader } => self.answered(now, call, answer, leader, out),
+            Message::Produce { .. }
+            | Message::EndTransaction { .. }
+            | Message::Fetch { .. }
+            | Message::Bounds { .. }
+                if !self.is_serving =>
+            {
+                self.unserved.push((from, message));
+            }
+            Message::ClusterAnswer { call, answer, leader } => self.answered(now, from, call, answer, leader, out),
             Message::BeatAnswer { connection, answer, leader } => {
                 self.beat_answered(now, from, connection, answer, leader, out);
             }
             Message::WatchEvent { stream, event } => self.watched(now, wall, stream, event, out),
+            Message::FetchAnswer { call, error, session_id, partitions } => {
+                let received = Received::Fetch { error, session_id, partitions };
+                self.source_answered(now, wall, from, call, received, out);
+            }
+            Message::BoundsAnswer { call, offset } => {
+                self.source_answered(now, wall, from, call, Received::Bounds(offset), out);
+            }
+            Message::ConnectionLost => self.connection_lost(now, from, out),
+            message => self.answer_client(now, wall, from, message, out),
+        }
+        self.end_turn(now, wall, out);
+    }
+
+    fn answer_client(&mut self, now: MonotonicMs, wall: TimestampMs, from: NodeId, message: Message, out: &mut Outbox) {
+        match message {
             Message::Produce { call, produce } => self.produce(now, wall, from, call, &produce, out),
             Message::EndTransaction { call, partition, marker } => {
                 self.end_transaction(now, wall, from, call, partition, &marker, out);
@@ -176,20 +207,22 @@ impl Process {
                 let offset = self.bound(&question);
                 out.send(from, Message::BoundsAnswer { call, offset });
             }
-            Message::FetchAnswer { call, error, session_id, partitions } => {
-                let received = Received::Fetch { error, session_id, partitions };
-                self.source_answered(now, wall, from, call, received, out);
-            }
-            Message::BoundsAnswer { call, offset } => {
-                self.source_answered(now, wall, from, call, Received::Bounds(offset), out);
-            }
-            Message::ConnectionLost => self.connection_lost(now, from),
             _ => {}
         }
-        self.end_turn(now, wall, out);
+    }
+
+    /// Clients and followers are answered from now on.
+    pub(super) fn begin_to_serve(&mut self, out: &mut Outbox) {
+        out.facts.push(Fact::Serves { incarnation: self.incarnation });
+        self.is_serving = true;
     }
 
     fn end_turn(&mut self, now: MonotonicMs, wall: TimestampMs, out: &mut Outbox) {
+        if self.is_serving {
+            for (from, message) in std::mem::take(&mut self.unserved) {
+                self.answer_client(now, wall, from, message, out);
+            }
+        }
         self.leave_failed_directories(now, out);
         self.serve_parked(now, out);
         self.run_fetchers(now, wall, out);
@@ -200,17 +233,10 @@ impl Process {
         out.dies = true;
     }
 
-    fn remember_identity(&mut self) {
-        if let Some(epoch) = self.session.epoch() {
-            self.identity = epoch;
-        }
-    }
-
     // ---- from the image to replicas and roles
 
     /// The image moved by `delta`.
     pub fn image_moved(&mut self, now: MonotonicMs, wall: TimestampMs, delta: &Delta, out: &mut Outbox) {
-        self.remember_identity();
         let was_current = self.placement.is_current();
         let local = Local { id: self.id, epoch: self.identity, absent: self.absent_log(), rules: self.settings.rules };
         for placement in self.placement.image_moved(&local, &self.image, delta) {
@@ -238,7 +264,7 @@ impl Process {
                 out.note(format_args!("starts {} over", replica.name));
                 replica.rot = None;
                 replica.core.begin_opening();
-                self.create_log(now, wall, id, out);
+                self.open_log(now, wall, id, None, out);
             }
             Placement::Place { id, topic, state, log } => {
                 let directory = match &log {
@@ -275,21 +301,14 @@ impl Process {
     ) {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         match log {
-            Place::Found(FoundLog { log: Some(mut log), .. }) => {
-                if let Err(error) = adopt(&mut log, id.topic_id, self.settings.log_config.clone()) {
-                    out.note(format_args!("the log does not take its topic's id: {error}"));
-                    let effects = replica.core.log_failed();
-                    return self.execute(now, id, effects, out);
-                }
+            Place::Found(FoundLog { log: Some(log), .. }) => {
                 match replica.read_found(&log) {
                     Ok(()) => out.facts.push(Fact::Opened { partition: id, content: replica.content.clone() }),
                     Err(what) => out.facts.push(Fact::Broken { what: format!("{}: {what}", replica.name) }),
                 }
-                self.log_opened(now, wall, id, log, out);
+                self.open_log(now, wall, id, Some(log), out);
             }
-            Place::New => {
-                self.create_log(now, wall, id, out);
-            }
+            Place::New => self.open_log(now, wall, id, None, out),
             Place::Found(_) | Place::Offline(_) => {
                 out.note(format_args!("has no log of {} that it can open", replica.name));
                 let effects = replica.core.log_failed();
@@ -298,45 +317,37 @@ impl Process {
         }
     }
 
-    fn log_opened(
+    /// Opens the log that was found, or the one that waits, or creates a new one.
+    pub(super) fn open_log(
         &mut self,
         now: MonotonicMs,
         wall: TimestampMs,
         id: TopicIdPartition,
-        log: Box<Log>,
+        found: Option<Box<Log>>,
         out: &mut Outbox,
     ) {
         let config = self.replica_config(id);
         let image = &self.image;
         let Some(replica) = self.replicas.get_mut(&id) else { return };
-        let effects = replica.core.log_opened(log, now, wall, &config, &|broker| eligible_epoch(image, broker));
-        self.execute(now, id, effects, out);
-        self.fetchers.changed.push(id);
-    }
-
-    pub(super) fn create_log(&mut self, now: MonotonicMs, wall: TimestampMs, id: TopicIdPartition, out: &mut Outbox) {
-        let Some(replica) = self.replicas.get_mut(&id) else { return };
-        let number = replica.directory;
-        let Some(directory) = self.directories.get(number) else { return };
-        let (name, path) = (replica.name.clone(), data().join(replica.name.to_string()));
-        let config = self.settings.log_config.clone();
-        match Log::create(directory.env.clone(), path, name, id.topic_id, config, wall) {
-            Ok(log) => {
+        let Some(directory) = self.directories.get(replica.directory) else { return };
+        let found = found.or_else(|| replica.core.take_waiting_log());
+        let is_new = found.is_none();
+        let (name, log_config) = (replica.name.clone(), self.settings.log_config.clone());
+        let opened = directory.open_log(name, id.topic_id, log_config, found, wall);
+        if let Ok(log) = &opened {
+            replica.is_out_of_room = false;
+            if is_new {
                 replica.content.restart(log.log_start_offset());
                 out.facts.push(Fact::Began { partition: id });
-                self.log_opened(now, wall, id, Box::new(log), out);
-            }
-            Err(error) => {
-                let effects = replica.core.log_failed();
-                self.execute(now, id, effects, out);
-                let cause = if let OpenError::Io { error, .. } = &error { Some(error) } else { None };
-                let fault = DiskFault::of(cause);
-                self.directory_fault(number, &error, fault, out);
-                if fault != DiskFault::Failed {
-                    self.uncreated.insert(id);
-                }
             }
         }
+        let effects = replica.core.log_opened(opened, now, wall, &config, &|broker| eligible_epoch(image, broker));
+        if replica.core.awaits_log() {
+            out.note(format_args!("has no room for the log of {}", replica.name));
+            self.waiting_logs.insert(id);
+        }
+        self.execute(now, id, effects, out);
+        self.fetchers.changed.push(id);
     }
 
     /// Another topic of the same name must not be opened with what was known of this one.
@@ -352,7 +363,7 @@ impl Process {
         }
         self.execute(now, id, effects, out);
         self.replicas.remove(&id);
-        self.uncreated.remove(&id);
+        self.waiting_logs.remove(&id);
         let unique = self.random.bytes_16();
         self.in_directory(number, out, |storage, checkpoints| {
             // It is not there where its log could not be made.
@@ -448,7 +459,7 @@ impl Process {
         if let Some(cut) = effects.truncated {
             self.log_was_cut(id, cut.recovery_point, out);
         }
-        if let Some(error) = effects.sync_error {
+        if let Some(error) = effects.disk_error {
             self.disk_refused(id, &error, Some(&error), out);
         }
     }
@@ -531,21 +542,20 @@ impl Process {
         reason: ResignReason,
         out: &mut Outbox,
     ) {
-        let Some(epoch) = self.session.epoch() else { return };
-        if self.calls.values().any(|(_, call)| matches!(call, Call::Resign)) {
+        if self.identity == BrokerEpoch::NONE || self.is_calling(|call| matches!(call, Call::Resign)) {
             return;
         }
+        let epoch = self.identity;
         out.note(format_args!("gives up {} places: {reason:?}", partitions.len()));
         let request = Request::ResignLeadership(ResignLeadership { broker: self.id, epoch, partitions, reason });
-        let call = self.call_id();
-        self.calls.insert(call, (now, Call::Resign));
-        out.send(self.session.leader_node(), Message::Cluster { call, request: Arc::new(request) });
+        self.call(now, Call::Resign, request, CALL_TIMEOUT, out);
     }
 
     fn send_proposal(&mut self, now: MonotonicMs, id: TopicIdPartition, proposal: IsrProposal, out: &mut Outbox) {
-        let Some(epoch) = self.session.epoch() else {
+        if self.identity == BrokerEpoch::NONE {
             return self.decided(now, id, proposal.number, &IsrOutcome::Unknown, out);
-        };
+        }
+        let epoch = self.identity;
         out.note(format_args!(
             "asks for ISR {:?} of partition {} at {}",
             proposal.isr.iter().map(|member| member.broker.0).collect::<Vec<_>>(),
@@ -557,9 +567,7 @@ impl Process {
             epoch,
             partitions: vec![request_of(id, &proposal)],
         });
-        let call = self.call_id();
-        self.calls.insert(call, (now, Call::Alter { partition: id, proposal }));
-        out.send(self.session.leader_node(), Message::Cluster { call, request: Arc::new(request) });
+        self.call(now, Call::Alter { partition: id, proposal }, request, CALL_TIMEOUT, out);
     }
 
     pub fn decided(
@@ -578,47 +586,31 @@ impl Process {
         self.ticks.extend(tick_at.map(|at| (at, id)));
     }
 
-    fn tick_calls(&mut self, now: MonotonicMs, out: &mut Outbox) {
-        let late: Vec<_> = self
-            .calls
-            .iter()
-            .filter(|(_, (sent, _))| now.0.saturating_sub(sent.0) >= CALL_TIMEOUT_MS)
-            .map(|(call, _)| *call)
-            .collect();
-        for call in late {
-            if let Some((_, what)) = self.calls.remove(&call) {
-                self.session.try_another_coordinator(&mut self.random);
-                self.unanswered(now, what, out);
-            }
-        }
-    }
-
-    fn unanswered(&mut self, now: MonotonicMs, what: Call, out: &mut Outbox) {
+    pub(super) fn unanswered(&mut self, now: MonotonicMs, what: Call, out: &mut Outbox) {
         match what {
-            Call::Register => self.session.registration_failed(now),
-            Call::Shutdown | Call::Resign => {}
+            Call::Register => self.session.registration_unanswered(now),
+            Call::Shutdown => self.session.shutdown_unanswered(),
+            Call::Resign => {}
             Call::Alter { partition, proposal } => {
                 self.decided(now, partition, proposal.number, &IsrOutcome::Unknown, out);
             }
         }
     }
 
-    fn answered(
-        &mut self,
-        now: MonotonicMs,
-        call: CallId,
-        answer: Option<Box<Answer>>,
-        leader: Option<ottla_model::CoordinatorId>,
-        out: &mut Outbox,
-    ) {
-        let Some((_, what)) = self.calls.remove(&call) else { return };
-        let Some(answer) = answer else {
-            self.session.not_leader(leader, &mut self.random);
-            return self.unanswered(now, what, out);
-        };
-        match (what, *answer) {
-            (Call::Register, Answer::Register(result)) => self.registered(now, result, out),
-            (Call::Shutdown, Answer::ControlledShutdown(progress)) => self.session.shutdown_progress(&progress),
+    /// The quorum decided.
+    pub(super) fn decided_call(&mut self, now: MonotonicMs, what: Call, answer: Answer, out: &mut Outbox) {
+        match (what, answer) {
+            (Call::Register, Answer::Register(result)) => {
+                if let Err(refusal) = &result {
+                    out.note(format_args!("is not registered: {refusal}"));
+                }
+                self.session.registration_answered(now, result);
+                self.run_session(now, out);
+            }
+            (Call::Shutdown, Answer::ControlledShutdown(progress)) => {
+                self.session.shutdown_answered(now, &progress);
+                self.run_session(now, out);
+            }
             (Call::Alter { partition, proposal }, Answer::AlterPartitions(altered)) => {
                 // The broker's whole request was refused where there are none.
                 let of_partition = altered.partitions.first().filter(|_| altered.error.is_ok());

@@ -1,230 +1,261 @@
-//! A broker and the quorum: registration, the heartbeat stream, the watch, and the controlled shutdown.
+//! A broker and the quorum: carries out what the session decides (`ottla-broker-session`), sends its calls to
+//! coordinators, and holds the watch.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use ottla_metadata::controller::{
-    Beat, BeatAnswer, ControlledShutdown, Refusal, Register, Registered, ShutdownProgress,
-};
-use ottla_metadata::{Delta, Endpoint, Image, Request};
-use ottla_model::{BrokerEpoch, CoordinatorId, ListenerName, MonotonicMs, Revision, TimestampMs};
+use ottla_broker_session::{Applicant, Closing, Effect, Session, SessionConfig};
+use ottla_metadata::controller::BeatAnswer;
+use ottla_metadata::leader_search::{Attempts, LeaderSearch, Repeat};
+use ottla_metadata::{Answer, Delta, Endpoint, Image, Request};
+use ottla_model::{BrokerId, CoordinatorId, IncarnationId, ListenerName, MonotonicMs, TimestampMs};
 
+use super::BrokerSettings;
+use super::disk::OpenedLogs;
 use super::process::{Call, Process};
-use crate::message::{Message, WatchEvent};
+use crate::message::{CallId, Message, WatchEvent};
 use crate::network::NodeId;
 use crate::outbox::Outbox;
 use crate::random::Random;
 
-const BEAT_MS: u64 = 500;
-/// A stream that says nothing for this long is given up.
-const BEAT_SILENCE_MS: u64 = 1_000;
-/// After a stream ended.
-const REOPEN_MS: u64 = 100;
-const REGISTER_RETRY_MS: u64 = 100;
-/// An image that is behind for this long is fetched from another coordinator.
-const BEHIND_MS: u64 = 500;
+/// As the brokers' and coordinators' defaults have it.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
+
 /// A watch that brought nothing for this long is begun again, elsewhere.
 const WATCH_SILENCE_MS: u64 = 2_000;
-const SHUTDOWN_RETRY_MS: u64 = 100;
-/// Leaders that have not moved by then stay where they are.
-const SHUTDOWN_MAX_MS: u64 = 3_000;
 
-pub(super) struct Session {
-    coordinators: Vec<u64>,
-    /// Whom to ask next: the last known leader, or a guess.
-    leader: u64,
-    registered: Option<BrokerEpoch>,
-    /// The epoch since which nothing was lost.
-    previous_epoch: BrokerEpoch,
-    register_at: MonotonicMs,
-    registering: bool,
+/// A registration is asked for in calls of this length.
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 
-    connection: u64,
-    is_open: bool,
-    open_at: MonotonicMs,
-    last_beat: MonotonicMs,
-    last_answer: MonotonicMs,
-    told_revision: Revision,
-    committed: Revision,
-    behind_since: Option<MonotonicMs>,
+/// A request to the leader of the quorum, which goes from coordinator to coordinator until its time is over.
+pub(super) struct PendingCall {
+    what: Call,
+    request: Arc<Request>,
+    began: MonotonicMs,
+    attempts: Attempts,
+    /// Whom it asks; none while it pauses.
+    asked: Option<u64>,
+    /// The end of the attempt or of the pause.
+    until: MonotonicMs,
+}
+
+/// What the process has of streams to the coordinators.
+pub(super) struct QuorumLink {
+    search: LeaderSearch<u64>,
+    /// The stream of heartbeats, and with whom.
+    beats: Option<(u64, u64)>,
+    next_beats: u64,
 
     watch_from: u64,
     stream: u64,
     is_watching: bool,
     last_event: MonotonicMs,
-
-    shutdown_since: Option<MonotonicMs>,
-    shutdown_asked: MonotonicMs,
-    shutdown_done: bool,
+    coordinators: Vec<u64>,
 }
 
-impl Session {
-    pub fn new(coordinators: &[u64], previous_epoch: BrokerEpoch, random: &mut Random) -> Self {
-        let guess = random.pick(coordinators).copied().unwrap_or(1);
-        Self {
-            coordinators: coordinators.to_vec(),
-            leader: guess,
-            registered: None,
-            previous_epoch,
-            register_at: MonotonicMs(0),
-            registering: false,
+impl QuorumLink {
+    pub fn new(coordinators: &[u64], random: &mut Random) -> Option<Self> {
+        Some(Self {
+            search: LeaderSearch::new(coordinators.to_vec())?,
+            beats: None,
             // Never those of a former life.
-            connection: random.next_u64() >> 1,
-            is_open: false,
-            open_at: MonotonicMs(0),
-            last_beat: MonotonicMs(0),
-            last_answer: MonotonicMs(0),
-            told_revision: Revision(0),
-            committed: Revision(0),
-            behind_since: None,
-            watch_from: guess,
+            next_beats: random.next_u64() >> 1,
+            watch_from: random.pick(coordinators).copied().unwrap_or(1),
             stream: random.next_u64() >> 1,
             is_watching: false,
             last_event: MonotonicMs(0),
-            shutdown_since: None,
-            shutdown_asked: MonotonicMs(0),
-            shutdown_done: false,
-        }
-    }
-
-    pub fn epoch(&self) -> Option<BrokerEpoch> {
-        self.registered
-    }
-
-    /// The last epoch in which the logs were whole: one that was fenced has lost nothing.
-    pub fn whole_since(&self) -> BrokerEpoch {
-        self.registered.unwrap_or(self.previous_epoch)
-    }
-
-    pub fn leader_node(&self) -> NodeId {
-        NodeId::Coordinator(self.leader)
-    }
-
-    fn another(&self, than: u64, random: &mut Random) -> u64 {
-        let others: Vec<_> = self.coordinators.iter().copied().filter(|id| *id != than).collect();
-        random.pick(&others).copied().unwrap_or(than)
-    }
-
-    pub fn try_another_coordinator(&mut self, random: &mut Random) {
-        self.leader = self.another(self.leader, random);
-    }
-
-    pub fn not_leader(&mut self, hint: Option<CoordinatorId>, random: &mut Random) {
-        match hint {
-            Some(leader) if leader.0 != self.leader => self.leader = leader.0,
-            _ => self.try_another_coordinator(random),
-        }
-    }
-
-    pub fn registration_failed(&mut self, now: MonotonicMs) {
-        self.registering = false;
-        self.register_at = MonotonicMs(now.0 + REGISTER_RETRY_MS);
-    }
-
-    pub fn shutdown_progress(&mut self, progress: &ShutdownProgress) {
-        self.shutdown_done |= progress.done || !progress.error.is_ok();
-    }
-
-    fn close_beats(&mut self, now: MonotonicMs) {
-        self.is_open = false;
-        self.open_at = MonotonicMs(now.0 + REOPEN_MS);
+            coordinators: coordinators.to_vec(),
+        })
     }
 }
 
-fn passed(now: MonotonicMs, since: MonotonicMs) -> u64 {
-    now.0.saturating_sub(since.0)
+/// The session of a new process.
+pub(super) fn new_session(
+    id: BrokerId,
+    incarnation: IncarnationId,
+    opened: &OpenedLogs,
+    settings: &BrokerSettings,
+    now: MonotonicMs,
+) -> Session {
+    let config = SessionConfig {
+        heartbeat_interval: HEARTBEAT_INTERVAL,
+        session_timeout: SESSION_TIMEOUT,
+        controlled_shutdown: true,
+        rules: settings.session_rules,
+    };
+    let listener = ListenerName::new("INTERNAL");
+    let applicant = Applicant {
+        id,
+        incarnation,
+        stored_cluster_id: opened.cluster_id(),
+        wanted_cluster_id: None,
+        endpoints: vec![Endpoint {
+            listener: listener.clone(),
+            host: format!("b{id}"),
+            port: u16::try_from(9_000 + id.0).unwrap_or(9_000),
+            security_protocol: "PLAINTEXT".to_owned(),
+        }],
+        inter_broker_listener: listener,
+        rack: None,
+        whole_since: opened.last_run.whole_since,
+        min_insync_replicas: settings.min_insync_replicas,
+    };
+    Session::new(config, applicant, now)
 }
 
 impl Process {
     pub(super) fn tick_session(&mut self, now: MonotonicMs, out: &mut Outbox) {
-        if self.session.registered.is_none() {
-            self.register(now, out);
-        } else {
-            self.beat(now, out);
-        }
-        let silent = passed(now, self.session.last_event) >= WATCH_SILENCE_MS;
-        let behind = self.session.behind_since.is_some_and(|since| passed(now, since) >= BEHIND_MS);
-        if !self.session.is_watching || silent || behind {
+        let is_silent = now.0.saturating_sub(self.link.last_event.0) >= WATCH_SILENCE_MS;
+        if !self.link.is_watching || is_silent {
             self.watch(now, out);
         }
+        self.run_session(now, out);
     }
 
-    fn register(&mut self, now: MonotonicMs, out: &mut Outbox) {
-        if self.session.registering || now < self.session.register_at || self.session.shutdown_since.is_some() {
-            return;
-        }
-        let cluster_id = match self.cluster_id() {
-            Ok(cluster_id) => cluster_id,
-            Err(error) => return self.die(&error, out),
-        };
-        let listener = ListenerName::new("INTERNAL");
-        let port = u16::try_from(9_000 + self.id.0).unwrap_or(9_000);
-        let request = Request::Register(Register {
-            broker: self.id,
-            incarnation: self.incarnation,
-            cluster_id,
-            endpoints: vec![Endpoint {
-                listener: listener.clone(),
-                host: format!("b{}", self.id),
-                port,
-                security_protocol: "PLAINTEXT".to_owned(),
-            }],
-            inter_broker_listener: listener,
-            rack: None,
-            clean_shutdown_epoch: self.session.previous_epoch,
-            min_insync_replicas: self.settings.min_insync_replicas,
-        });
-        let call = self.call_id();
-        self.session.registering = true;
-        self.calls.insert(call, (now, Call::Register));
-        out.send(self.session.leader_node(), Message::Cluster { call, request: Arc::new(request) });
-    }
-
-    pub(super) fn registered(&mut self, now: MonotonicMs, result: Result<Registered, Refusal>, out: &mut Outbox) {
-        self.session.registering = false;
-        match result {
-            Ok(registered) => {
-                out.note(format_args!("is registered with epoch {}", registered.epoch));
-                self.session.registered = Some(registered.epoch);
-                if let Err(error) = self.remember(&registered.cluster_id, registered.epoch) {
-                    return self.die(&error, out);
+    /// Carries out what the session wants.
+    pub(super) fn run_session(&mut self, now: MonotonicMs, out: &mut Outbox) {
+        self.session.image_moved(&self.image, self.image.revision());
+        for effect in self.session.tick(now) {
+            match effect {
+                // Of a broker that was told the name of its cluster.
+                Effect::AskClusterId => self.session.cluster_id_answered(now, self.image.cluster_id()),
+                Effect::Register(register) => {
+                    self.call(now, Call::Register, Request::Register(register), REGISTER_TIMEOUT, out);
                 }
-                self.session.is_open = false;
-                self.session.open_at = now;
-                self.beat(now, out);
-            }
-            Err(refusal) => {
-                out.note(format_args!("is not registered: {refusal}"));
-                self.session.registration_failed(now);
+                Effect::Remember { registered, .. } => {
+                    if let Err(error) = self.remember(&registered.cluster_id, registered.epoch) {
+                        return self.die(&error, out);
+                    }
+                }
+                Effect::Registered(registered) => {
+                    out.note(format_args!("is registered with epoch {}", registered.epoch));
+                    self.identity = registered.epoch;
+                }
+                Effect::OpenHeartbeats(beat) => {
+                    let leader = *self.link.search.guess();
+                    self.link.next_beats += 1;
+                    let connection = self.link.next_beats;
+                    self.link.beats = Some((leader, connection));
+                    out.send(NodeId::Coordinator(leader), Message::BeatOpen { connection, beat });
+                    self.session.heartbeats_opened(now);
+                }
+                Effect::Heartbeat(beat) => {
+                    if let Some((leader, connection)) = self.link.beats {
+                        out.send(NodeId::Coordinator(leader), Message::Beat { connection, beat });
+                    }
+                }
+                Effect::CloseHeartbeats { is_silent } => {
+                    let closed = self.link.beats.take().filter(|_| is_silent);
+                    if let Some((leader, _)) = closed {
+                        self.link.search.move_on(&leader);
+                    }
+                }
+                Effect::LeaveWatch => self.watch(now, out),
+                Effect::Serve => self.begin_to_serve(out),
+                Effect::ControlledShutdown(request, timeout) => {
+                    self.call(now, Call::Shutdown, Request::ControlledShutdown(request), timeout, out);
+                }
+                Effect::Close(closing) => self.close(now, closing, out),
+                Effect::GiveUp(give_up) => {
+                    out.note(format_args!("gives up: {give_up}"));
+                    out.dies = true;
+                }
             }
         }
     }
 
-    fn beat(&mut self, now: MonotonicMs, out: &mut Outbox) {
-        let Some(epoch) = self.session.registered else { return };
-        let beat =
-            Beat { broker: self.id, epoch, incarnation: self.incarnation, image_revision: self.image.revision() };
-        if self.session.is_open && passed(now, self.session.last_answer) >= BEAT_SILENCE_MS {
-            self.session.close_beats(now);
-            self.session.try_another_coordinator(&mut self.random);
+    fn close(&mut self, now: MonotonicMs, closing: Closing, out: &mut Outbox) {
+        match self.close_all(now, out) {
+            Ok(()) => out.note(format_args!("has shut down cleanly: {closing:?}")),
+            Err(error) => out.note(format_args!("goes without closing: {error}")),
         }
-        if !self.session.is_open {
-            if now < self.session.open_at {
-                return;
+        out.dies = true;
+    }
+
+    pub(super) fn begin_shutdown(&mut self, now: MonotonicMs) {
+        self.session.stop(now);
+    }
+
+    // ---- calls
+
+    /// Asks the leader of the quorum.
+    pub(super) fn call(&mut self, now: MonotonicMs, what: Call, request: Request, timeout: Duration, out: &mut Outbox) {
+        let attempts = Attempts::new(timeout, Repeat::Freely);
+        let call = PendingCall { what, request: Arc::new(request), began: now, attempts, asked: None, until: now };
+        self.attempt(now, call, out);
+    }
+
+    fn attempt(&mut self, now: MonotonicMs, mut call: PendingCall, out: &mut Outbox) {
+        let Some(patience) = call.attempts.next(now.since(call.began)) else {
+            return self.unanswered(now, call.what, out);
+        };
+        let leader = *self.link.search.guess();
+        call.asked = Some(leader);
+        call.until = now + patience;
+        let id = self.call_id();
+        out.send(NodeId::Coordinator(leader), Message::Cluster { call: id, request: call.request.clone() });
+        self.calls.insert(id, call);
+    }
+
+    fn attempt_failed(&mut self, now: MonotonicMs, mut call: PendingCall, ask_at_once: bool, out: &mut Outbox) {
+        let pause = call.attempts.failed(now.since(call.began), ask_at_once, self.link.coordinators.len());
+        if pause.is_zero() {
+            return self.attempt(now, call, out);
+        }
+        call.asked = None;
+        call.until = now + pause;
+        let id = self.call_id();
+        self.calls.insert(id, call);
+    }
+
+    pub(super) fn tick_calls(&mut self, now: MonotonicMs, out: &mut Outbox) {
+        let due: Vec<_> = self.calls.extract_if(.., |_, call| now >= call.until).map(|(_, call)| call).collect();
+        for call in due {
+            match call.asked {
+                Some(coordinator) => {
+                    self.link.search.move_on(&coordinator);
+                    self.attempt_failed(now, call, false, out);
+                }
+                None => self.attempt(now, call, out),
             }
-            self.session.connection += 1;
-            self.session.is_open = true;
-            self.session.last_answer = now;
-            self.session.last_beat = now;
-            self.session.told_revision = beat.image_revision;
-            let connection = self.session.connection;
-            out.send(self.session.leader_node(), Message::BeatOpen { connection, beat });
-        } else if passed(now, self.session.last_beat) >= BEAT_MS || self.session.told_revision < beat.image_revision {
-            self.session.last_beat = now;
-            self.session.told_revision = beat.image_revision;
-            let connection = self.session.connection;
-            out.send(self.session.leader_node(), Message::Beat { connection, beat });
         }
     }
+
+    /// `answer`: none from a coordinator that does not lead.
+    pub(super) fn answered(
+        &mut self,
+        now: MonotonicMs,
+        from: NodeId,
+        id: CallId,
+        answer: Option<Box<Answer>>,
+        leader: Option<CoordinatorId>,
+        out: &mut Outbox,
+    ) {
+        let Some(call) = self.calls.remove(&id) else { return };
+        let NodeId::Coordinator(from) = from else { return };
+        match answer {
+            Some(answer) => {
+                self.link.search.leads(&from);
+                self.decided_call(now, call.what, *answer, out);
+            }
+            None => {
+                let ask_at_once = self.does_not_lead(from, leader);
+                self.attempt_failed(now, call, ask_at_once, out);
+            }
+        }
+    }
+
+    fn does_not_lead(&mut self, from: u64, leader: Option<CoordinatorId>) -> bool {
+        let leader = leader.map(|leader| (leader, Some(leader.0)));
+        self.link.search.does_not_lead(&from, CoordinatorId(from), leader)
+    }
+
+    pub(super) fn is_calling(&self, is: impl Fn(&Call) -> bool) -> bool {
+        self.calls.values().any(|call| is(&call.what))
+    }
+
+    // ---- heartbeats
 
     pub(super) fn beat_answered(
         &mut self,
@@ -235,45 +266,59 @@ impl Process {
         leader: Option<CoordinatorId>,
         out: &mut Outbox,
     ) {
-        if !self.session.is_open || connection != self.session.connection || from != self.session.leader_node() {
+        let Some((with, _)) = self.link.beats.filter(|beats| *beats == (beats.0, connection)) else { return };
+        if from != NodeId::Coordinator(with) {
             return;
         }
-        let Some(answer) = answer else {
-            self.session.close_beats(now);
-            self.session.not_leader(leader, &mut self.random);
-            return;
-        };
-        self.session.last_answer = now;
-        self.session.committed = self.session.committed.max(answer.committed_revision);
-        self.note_lag(now);
-        if answer.fenced {
-            out.note(format_args!("was fenced"));
-            // The process lives and has lost nothing since.
-            if let Some(epoch) = self.session.registered.take() {
-                self.session.previous_epoch = epoch;
+        match answer {
+            Some(answer) => {
+                if answer.fenced {
+                    out.note(format_args!("was fenced"));
+                }
+                self.session.beat_answered(now, &answer);
             }
-            self.session.close_beats(now);
-            self.session.register_at = now;
+            None => {
+                self.link.beats = None;
+                self.does_not_lead(with, leader);
+                self.session.heartbeats_lost(now);
+            }
+        }
+        self.run_session(now, out);
+    }
+
+    pub(super) fn connection_lost(&mut self, now: MonotonicMs, from: NodeId, out: &mut Outbox) {
+        match from {
+            NodeId::Coordinator(id) => self.coordinator_lost(now, id, out),
+            NodeId::Broker(id) => self.fetchers.lost(now, ottla_model::BrokerId(id)),
+            NodeId::Client(_) => {}
         }
     }
 
-    fn note_lag(&mut self, now: MonotonicMs) {
-        if self.image.revision() >= self.session.committed {
-            self.session.behind_since = None;
-        } else {
-            self.session.behind_since.get_or_insert(now);
+    fn coordinator_lost(&mut self, now: MonotonicMs, id: u64, out: &mut Outbox) {
+        if self.link.beats.take_if(|(with, _)| *with == id).is_some() {
+            self.session.heartbeats_lost(now);
+        }
+        if self.link.watch_from == id {
+            self.link.is_watching = false;
+        }
+        self.link.search.move_on(&id);
+        let lost: Vec<_> = self.calls.extract_if(.., |_, call| call.asked == Some(id)).map(|(_, call)| call).collect();
+        for call in lost {
+            self.attempt_failed(now, call, false, out);
         }
     }
+
+    // ---- the watch
 
     fn watch(&mut self, now: MonotonicMs, out: &mut Outbox) {
-        self.session.watch_from = self.session.another(self.session.watch_from, &mut self.random);
-        self.session.stream += 1;
-        self.session.is_watching = true;
-        self.session.last_event = now;
-        self.session.behind_since = None;
-        let stream = self.session.stream;
+        let others: Vec<_> = self.link.coordinators.iter().copied().filter(|id| *id != self.link.watch_from).collect();
+        self.link.watch_from = self.random.pick(&others).copied().unwrap_or(self.link.watch_from);
+        self.link.stream += 1;
+        self.link.is_watching = true;
+        self.link.last_event = now;
+        let stream = self.link.stream;
         let from = self.image.revision();
-        out.send(NodeId::Coordinator(self.session.watch_from), Message::Watch { stream, from });
+        out.send(NodeId::Coordinator(self.link.watch_from), Message::Watch { stream, from });
     }
 
     pub(super) fn watched(
@@ -284,10 +329,10 @@ impl Process {
         event: WatchEvent,
         out: &mut Outbox,
     ) {
-        if stream != self.session.stream {
+        if stream != self.link.stream {
             return;
         }
-        self.session.last_event = now;
+        self.link.last_event = now;
         let (next, delta) = match event {
             WatchEvent::Snapshot { revision, nodes } => {
                 if revision <= self.image.revision() {
@@ -305,52 +350,7 @@ impl Process {
             }
         };
         self.image = next;
-        self.note_lag(now);
         self.image_moved(now, wall, &delta, out);
-        self.beat(now, out);
-    }
-
-    pub(super) fn connection_lost(&mut self, now: MonotonicMs, from: NodeId) {
-        if from == self.session.leader_node() && self.session.is_open {
-            self.session.close_beats(now);
-            self.session.try_another_coordinator(&mut self.random);
-        }
-        if from == NodeId::Coordinator(self.session.watch_from) {
-            self.session.is_watching = false;
-        }
-        if let NodeId::Broker(id) = from {
-            self.fetchers.lost(now, ottla_model::BrokerId(id));
-        }
-    }
-
-    pub(super) fn begin_shutdown(&mut self, now: MonotonicMs) {
-        self.session.shutdown_since.get_or_insert(now);
-    }
-
-    pub(super) fn tick_shutdown(&mut self, now: MonotonicMs, _wall: TimestampMs, out: &mut Outbox) {
-        let Some(since) = self.session.shutdown_since else { return };
-        let epoch = self.session.registered;
-        if self.session.shutdown_done || epoch.is_none() || passed(now, since) >= SHUTDOWN_MAX_MS {
-            match self.close_all(now, out) {
-                Ok(()) => out.note(format_args!("has shut down cleanly")),
-                Err(error) => out.note(format_args!("goes without closing: {error}")),
-            }
-            out.dies = true;
-            return;
-        }
-        if passed(now, self.session.shutdown_asked) >= SHUTDOWN_RETRY_MS
-            && !self.calls.values().any(|(_, call)| matches!(call, Call::Shutdown))
-            && let Some(epoch) = epoch
-        {
-            self.session.shutdown_asked = now;
-            let request = Request::ControlledShutdown(ControlledShutdown {
-                broker: self.id,
-                epoch,
-                incarnation: self.incarnation,
-            });
-            let call = self.call_id();
-            self.calls.insert(call, (now, Call::Shutdown));
-            out.send(self.session.leader_node(), Message::Cluster { call, request: Arc::new(request) });
-        }
+        self.run_session(now, out);
     }
 }

@@ -1,4 +1,4 @@
-//! Scenarios 33–36: logs that are lost, damaged, or of another topic.
+//! Scenarios 33–36, 41 and 42: logs that are lost, damaged, of another topic, or of no topic that they know.
 
 use ottla_metadata::controller::BrokenRules as ControllerRules;
 use ottla_model::{BrokerId, Offset};
@@ -142,4 +142,64 @@ fn scenario_36_a_last_member_that_cannot_serve_yields() {
     let rules = BrokenRules { unreadable_last_member_stays: true, ..BrokenRules::default() };
     let what = fails(unreadable_last_member_story(0, rules));
     assert!(what.contains("waited in vain for"), "{what}");
+}
+
+/// A follower loses its power before its log was ever synced, and comes back with a full disk. Returns whether it found
+/// a log that has to wait for room.
+fn full_disk_story(seed: u64) -> Step<bool> {
+    let mut script = Script::new(seed, WorldConfig::small())?;
+    script.write(3)?;
+    let follower = script.followers()?[0];
+    script.lose_power(follower);
+    script.wait_fenced(follower)?;
+    script.start(follower);
+    // It has opened its logs, and is not registered yet.
+    script.run_ms(1)?;
+    let full = Faults { no_space_ppm: 1_000_000, ..Faults::NONE };
+    script.world.break_disk(follower, 0, full, 60_000);
+    script.run_ms(SETTLES_MS)?;
+    let waits = script.replica(follower)?.core.awaits_log();
+    script.world.break_disk(follower, 0, Faults::NONE, 0);
+    script.converge()?;
+    assert_eq!(script.end_of(follower)?, Offset(6));
+    Ok(waits)
+}
+
+#[test]
+fn scenario_41_a_log_waits_for_room_for_its_topics_id() {
+    let mut waited = 0;
+    ottla_test_support::each_seed(0..20, |seed| {
+        waited += u32::from(full_disk_story(seed).unwrap_or_else(|error| panic!("seed {seed}: {error}")));
+    });
+    assert!(waited > 0 || !ottla_test_support::runs_at_least(20), "no seed lost the id");
+}
+
+/// Records are deleted; a follower loses its power before its log was ever synced; the topic is made again while it is
+/// away.
+fn recreated_topic_story(seed: u64) -> Step {
+    let config = WorldConfig { brokers: 3, replication_factor: 3, ..WorldConfig::small() };
+    let mut script = Script::new(seed, config)?;
+    script.write(5)?;
+    script.converge()?;
+    let (partition, follower) = (script.partition()?, script.followers()?[0]);
+    script.world.delete_records(partition, 100)?;
+    script.run_ms(SETTLES_MS)?;
+    script.lose_power(follower);
+    script.wait_fenced(follower)?;
+    script.world.delete_topic("t");
+    script.wait("the deletion", |world| world.is_admin_done() && world.partitions().is_empty())?;
+    script.world.create_topic("t");
+    script.wait("the creation", |world| world.is_admin_done() && !world.partitions().is_empty())?;
+    script.start(follower);
+    script.write(1)?;
+    script.converge()?;
+    assert_eq!(script.replica(follower)?.log_start(), Offset(0));
+    Ok(())
+}
+
+#[test]
+fn scenario_42_a_log_of_no_known_topic_begins_at_the_start() {
+    ottla_test_support::each_seed(0..20, |seed| {
+        recreated_topic_story(seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    });
 }

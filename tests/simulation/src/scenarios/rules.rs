@@ -1,5 +1,6 @@
 //! The simulation can fail: with a rule taken out, some seed of a bounded number must notice.
 
+use ottla_broker_session::BrokenRules as SessionRules;
 use ottla_metadata::controller::BrokenRules as ControllerRules;
 use ottla_partition::BrokenRules;
 use ottla_quorum_node::BrokenRules as NodeRules;
@@ -40,6 +41,7 @@ fn hunt_in(
         let config = WorldConfig {
             rules: options.rules,
             fetcher_rules: options.fetcher_rules,
+            session_rules: options.session_rules,
             controller_rules: options.controller_rules,
             node_rules: options.node_rules,
             ..WorldConfig::draw(&mut random)
@@ -234,4 +236,28 @@ fn a_watch_that_goes_back_is_noticed() {
 fn an_answer_before_the_commit_is_noticed() {
     let rules = NodeRules { answers_before_commit: true, ..NodeRules::default() };
     hunt(node(rules), &[Kind::KillCoordinator, Kind::KillBroker], (20, 1_500), 20, &["what it has not applied"]);
+}
+
+fn session(session_rules: SessionRules) -> Options {
+    Options { session_rules, ..Options::default() }
+}
+
+#[test]
+fn serving_before_the_registration_is_ready_is_noticed() {
+    let rules = SessionRules { serves_before_ready: true, ..SessionRules::default() };
+    hunt(session(rules), &[Kind::KillBroker], (500, 6_000), 20, &["serves clients"]);
+}
+
+#[test]
+fn a_broker_that_ignores_its_fencing_is_noticed() {
+    let rules = SessionRules { ignores_fencing: true, ..SessionRules::default() };
+    let kinds = [Kind::PauseBroker, Kind::IsolateNode];
+    hunt(session(rules), &kinds, (500, 6_000), 60, &["is not registered"]);
+}
+
+#[test]
+fn heartbeats_with_the_epoch_that_was_fenced_are_noticed() {
+    let rules = SessionRules { keeps_fenced_epoch: true, ..SessionRules::default() };
+    let kinds = [Kind::PauseBroker, Kind::IsolateNode];
+    hunt(session(rules), &kinds, (500, 6_000), 60, &["is not registered", "has ISR", "has no leader"]);
 }

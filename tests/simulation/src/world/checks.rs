@@ -31,6 +31,7 @@ impl World {
             self.invariants.quorum_leads(id, term)?;
         }
         let Some(image) = node.image().filter(|_| applied) else { return Ok(()) };
+        self.ready.extend(image.brokers().filter(|broker| broker.ready).map(|broker| broker.incarnation));
         if image.revision() > self.image.revision() {
             self.image = image.clone();
         }
@@ -158,6 +159,13 @@ impl World {
                 Ok(())
             }
             Fact::Removed { .. } => Ok(()),
+            Fact::Serves { incarnation } if !self.ready.contains(incarnation) => {
+                Err(Violation(format!("b{id} serves clients, and the quorum has no registration of it that is ready")))
+            }
+            Fact::Serves { .. } => {
+                self.invariants.checks += 1;
+                Ok(())
+            }
             Fact::Broken { what } => Err(Violation(format!("b{id}: {what}"))),
         }
     }

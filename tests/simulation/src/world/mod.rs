@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_broker_session::BrokenRules as SessionRules;
 use ottla_metadata::controller::{
     AdmitCoordinator, BrokenRules as ControllerRules, CreateTopics, DeleteTopics, NewTopic, Probe, ProbeResult,
     TopicRef,
@@ -69,6 +70,7 @@ pub struct WorldConfig {
     pub transactors: u32,
     pub rules: BrokenRules,
     pub fetcher_rules: FetcherRules,
+    pub session_rules: SessionRules,
     pub controller_rules: ControllerRules,
     pub node_rules: NodeRules,
 }
@@ -92,6 +94,7 @@ impl WorldConfig {
             transactors: 0,
             rules: BrokenRules::default(),
             fetcher_rules: FetcherRules::default(),
+            session_rules: SessionRules::default(),
             controller_rules: ControllerRules::default(),
             node_rules: NodeRules::default(),
         }
@@ -115,6 +118,7 @@ impl WorldConfig {
             transactors: 0,
             rules: BrokenRules::default(),
             fetcher_rules: FetcherRules::default(),
+            session_rules: SessionRules::default(),
             controller_rules: ControllerRules::default(),
             node_rules: NodeRules::default(),
         }
@@ -197,6 +201,8 @@ pub struct World {
     clients_know: Revision,
     /// The newest image that any coordinator ever had: what is known when none runs.
     image: Image,
+    /// Every process of a broker whose registration was ready some time.
+    ready: BTreeSet<IncarnationId>,
     pub events: u64,
     /// Processes that ended by themselves come back.
     pub restarts: bool,
@@ -220,6 +226,7 @@ impl World {
             replica_lag_time_max: config.replica_lag_time_max,
             rules: config.rules,
             fetcher_rules: config.fetcher_rules,
+            session_rules: config.session_rules,
             log_config: Arc::new(LogConfig {
                 segment_bytes: config.segment_bytes,
                 index_interval_bytes: 200,
@@ -278,6 +285,7 @@ impl World {
             topics: BTreeSet::new(),
             clients_know: Revision(0),
             image: Image::empty(),
+            ready: BTreeSet::new(),
             events: 0,
             restarts: true,
             inbox: Vec::new(),

@@ -1,0 +1,107 @@
+//! The logs that the directories of a broker held at the start.
+
+use std::sync::Arc;
+
+use ottla_model::{Offset, TimestampMs, TopicId, TopicPartition};
+use ottla_storage::{
+    CheckpointKind, Checkpoints, Env, Log, LogConfig, OpenError, OpenOptions, Opened, PartitionDirectory,
+    RecoveryProgress,
+};
+
+use crate::hosting::LogFacts;
+use crate::placement::Found;
+
+/// A log that was there at the start. `D` names its log directory.
+pub struct FoundLog<E: Env, D> {
+    pub partition: TopicPartition,
+    pub topic_id: Option<TopicId>,
+    pub directory: D,
+    /// None if it cannot be opened: it is not served.
+    pub log: Option<Box<Log<E>>>,
+    /// It cannot be opened because of its content: damaged records, or the id of its topic is lost.
+    pub is_damaged: bool,
+    pub high_watermark: Offset,
+}
+
+/// What is known of the logs of a directory before they are opened.
+#[derive(Clone, Copy)]
+pub struct OpeningContext<'c> {
+    pub checkpoints: &'c Checkpoints,
+    /// The last process closed every log.
+    pub clean_shutdown: bool,
+    /// For logs whose topics are not known yet.
+    pub config: &'c Arc<LogConfig>,
+    pub now: TimestampMs,
+}
+
+/// Opens a log as the checkpoints of its directory and the last shutdown allow. Waits for the disk, for as long as a
+/// recovery takes.
+///
+/// # Errors
+/// To be passed to [`FoundLog::new`].
+pub fn open_log<E: Env>(
+    env: E,
+    found: &PartitionDirectory,
+    context: OpeningContext<'_>,
+    progress: Option<&mut dyn FnMut(RecoveryProgress)>,
+) -> Result<Opened<E>, OpenError> {
+    let checkpoint = |kind| context.checkpoints.get(kind, &found.partition);
+    let options = OpenOptions {
+        clean_shutdown: context.clean_shutdown,
+        recovery_point: checkpoint(CheckpointKind::RecoveryPoint),
+        log_start: checkpoint(CheckpointKind::LogStart),
+        high_watermark: checkpoint(CheckpointKind::HighWatermark),
+        now: context.now,
+        progress,
+    };
+    let mut config = context.config.clone();
+    if context.checkpoints.find(CheckpointKind::Cleaner, &found.partition).is_some() {
+        // Offsets may be missing between the segments of a log that was ever compacted, whatever its topic says now.
+        Arc::make_mut(&mut config).may_have_gaps = true;
+    }
+    Log::open(env, found.path.clone(), found.partition.clone(), config, options)
+}
+
+impl<E: Env, D> FoundLog<E, D> {
+    /// A log by the result of [`open_log`]. Also returns why it cannot be opened.
+    pub fn new(
+        found: &PartitionDirectory,
+        directory: D,
+        opened: Result<Opened<E>, OpenError>,
+    ) -> (Self, Option<OpenError>) {
+        let (log, high_watermark, error) = match opened {
+            Ok(opened) => (Some(Box::new(opened.log)), opened.high_watermark, None),
+            Err(error) => (None, Offset::ZERO, Some(error)),
+        };
+        let found = Self {
+            partition: found.partition.clone(),
+            topic_id: found.topic_id,
+            directory,
+            log,
+            is_damaged: error.as_ref().is_some_and(OpenError::is_damage),
+            high_watermark,
+        };
+        (found, error)
+    }
+
+    /// Its disk refused; it may not do so the next time.
+    pub fn may_open(&self) -> bool {
+        self.log.is_none() && !self.is_damaged
+    }
+}
+
+impl<E: Env, D> Found for FoundLog<E, D> {
+    fn partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    fn facts(&self) -> LogFacts {
+        let log = self.log.as_ref();
+        LogFacts {
+            topic_id: self.topic_id,
+            reach: log.map(|log| (log.epoch_history().latest_epoch(), log.log_end_offset())),
+            has_records: log.is_some_and(|log| log.log_end_offset() > log.log_start_offset()),
+            is_damaged: self.is_damaged,
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! How a replica gets its log on a disk that has no room, or that lost what was not synced.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_metadata::image::LeaderRecoveryState;
+use ottla_metadata::{IsrMember, PartitionState};
+use ottla_model::{
+    BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, MonotonicMs, Offset, PartitionEpoch, PartitionId, TimestampMs,
+    TopicId, TopicName, TopicPartition,
+};
+use ottla_partition::{
+    Ack, BrokenRules, FoundLog, LogPlace, NotOpened, OpeningContext, Replica, ReplicaConfig, open_log,
+};
+use ottla_storage::env::{Env, Faults, FaultyEnv, OpenMode};
+use ottla_storage::{CheckpointKind, Checkpoints, DiskFault, Log, LogConfig, LogDirectory};
+
+const LOCAL: BrokerId = BrokerId(1);
+const EPOCH: BrokerEpoch = BrokerEpoch(10);
+const NOW: MonotonicMs = MonotonicMs(1_000);
+const WALL: TimestampMs = TimestampMs(1_700_000_000_000);
+const FULL: Faults = Faults { no_space_ppm: 1_000_000, ..Faults::NONE };
+
+struct NoAck;
+
+impl Ack for NoAck {
+    fn is_abandoned(&self) -> bool {
+        false
+    }
+}
+
+fn name() -> TopicPartition {
+    TopicPartition::new(TopicName::new("t").unwrap(), PartitionId(0))
+}
+
+fn data() -> &'static Path {
+    Path::new("/data")
+}
+
+/// Opens the log of a topic, or creates it.
+fn open(
+    env: &FaultyEnv,
+    topic: u8,
+    found: Option<Box<Log<FaultyEnv>>>,
+) -> Result<Box<Log<FaultyEnv>>, NotOpened<FaultyEnv>> {
+    let directory = LogDirectory::open(env.clone(), data().to_owned()).unwrap();
+    let place = LogPlace {
+        directory: &directory,
+        checkpoints: &Checkpoints::default(),
+        partition: name(),
+        topic_id: TopicId([topic; 16]),
+        config: Arc::new(LogConfig::default()),
+    };
+    place.open(found, WALL)
+}
+
+fn config() -> ReplicaConfig {
+    ReplicaConfig {
+        local: LOCAL,
+        local_epoch: EPOCH,
+        replica_lag_time_max: Duration::from_secs(30),
+        min_insync_replicas: 1,
+        rules: BrokenRules::default(),
+    }
+}
+
+/// This replica leads.
+fn leads() -> Arc<PartitionState> {
+    Arc::new(PartitionState {
+        leader: LOCAL,
+        leader_epoch: LeaderEpoch(0),
+        partition_epoch: PartitionEpoch(0),
+        controller_epoch: ControllerEpoch(1),
+        replicas: vec![LOCAL],
+        isr: vec![IsrMember { broker: LOCAL, epoch: EPOCH }],
+        elr: vec![],
+        offline: vec![],
+        last_known_elr: vec![],
+        last_known_leader: BrokerId::NONE,
+        leader_recovery_state: LeaderRecoveryState::Recovered,
+    })
+}
+
+fn brokers(_: BrokerId) -> Option<BrokerEpoch> {
+    Some(EPOCH)
+}
+
+/// A replica that the tree made the leader before its log was open.
+fn replica() -> Replica<FaultyEnv, NoAck> {
+    let mut replica = Replica::new(Offset::ZERO);
+    let effects = replica.assume(&leads(), NOW, WALL, &config(), &brokers);
+    assert!(!effects.role_changed);
+    replica
+}
+
+/// Opens the log of the directory as the next process does.
+fn find(env: &FaultyEnv, checkpoints: &Checkpoints) -> FoundLog<FaultyEnv, ()> {
+    let storage = LogDirectory::open(env.clone(), data().to_owned()).unwrap();
+    let found = storage.partitions().unwrap();
+    let config = Arc::new(LogConfig::default());
+    let context = OpeningContext { checkpoints, clean_shutdown: false, config: &config, now: WALL };
+    let (log, error) = FoundLog::new(&found[0], (), open_log(env.clone(), &found[0], context, None));
+    assert!(error.is_none(), "{error:?}");
+    log
+}
+
+/// A directory with a log that was created and never synced, and checkpoints of its name.
+fn lost_before_the_first_sync(seed: u64, segments: &[i64]) -> FaultyEnv {
+    let env = FaultyEnv::new(seed);
+    let storage = LogDirectory::open(env.clone(), data().to_owned()).unwrap();
+    drop(Log::create(env.clone(), data().join("t-0"), name(), TopicId([1; 16]), Arc::default(), WALL).unwrap());
+    for base in segments {
+        let path: PathBuf = data().join("t-0").join(format!("{base:020}.log"));
+        env.open(&path, OpenMode::Create).unwrap();
+    }
+    // The names are durable, the topic id is not.
+    env.sync_directory(&data().join("t-0")).unwrap();
+    env.sync_directory(data()).unwrap();
+    let checkpoints = Checkpoints::default();
+    for kind in [CheckpointKind::HighWatermark, CheckpointKind::RecoveryPoint, CheckpointKind::LogStart] {
+        checkpoints.set(kind, &storage, &name(), Offset(44)).unwrap();
+    }
+    drop(storage);
+    env.lose_power();
+    env
+}
+
+#[test]
+fn a_log_without_its_topics_id_does_not_begin_where_another_topic_of_its_name_ended() {
+    for (seed, segments) in [(1, &[][..]), (2, &[44]), (3, &[20, 44])] {
+        let env = lost_before_the_first_sync(seed, segments);
+        let checkpoints = Checkpoints::default();
+        let storage = LogDirectory::open(env.clone(), data().to_owned()).unwrap();
+        checkpoints.load(&storage, |_| true).unwrap();
+        drop(storage);
+        assert_eq!(checkpoints.get(CheckpointKind::LogStart, &name()), Offset(44));
+        let found = find(&env, &checkpoints);
+        let log = found.log.expect("it opens");
+        assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset::ZERO, Offset::ZERO), "seed {seed}");
+        assert_eq!((found.high_watermark, log.recovery_point()), (Offset::ZERO, Offset::ZERO));
+    }
+}
+
+#[test]
+fn a_log_that_kafka_wrote_before_it_knew_topic_ids_keeps_its_offsets() {
+    let env = FaultyEnv::new(4);
+    env.create_directory(&data().join("t-0")).unwrap();
+    env.open(&data().join("t-0/00000000000000000044.log"), OpenMode::Create).unwrap();
+    let found = find(&env, &Checkpoints::default());
+    assert_eq!(found.log.expect("it opens").log_end_offset(), Offset(44));
+}
+
+#[test]
+fn a_log_that_was_found_waits_for_room_for_its_topics_id() {
+    let env = lost_before_the_first_sync(5, &[]);
+    let found = find(&env, &Checkpoints::default());
+    let mut replica = replica();
+    env.set_faults(FULL);
+    let effects = replica.log_opened(open(&env, 2, found.log), NOW, WALL, &config(), &brokers);
+    assert!(effects.disk_error.is_some());
+    assert!(replica.awaits_log() && replica.is_offline() && replica.leader().is_none());
+    // Still no room.
+    let waiting = replica.take_waiting_log();
+    assert!(waiting.is_some());
+    let effects = replica.log_opened(open(&env, 2, waiting), NOW, WALL, &config(), &brokers);
+    assert!(effects.disk_error.is_some() && replica.awaits_log());
+    env.set_faults(Faults::NONE);
+    let waiting = replica.take_waiting_log();
+    let effects = replica.log_opened(open(&env, 2, waiting), NOW, WALL, &config(), &brokers);
+    assert!(effects.disk_error.is_none() && effects.role_changed);
+    assert!(!replica.awaits_log() && replica.leader().is_some());
+    assert_eq!(replica.log().and_then(Log::topic_id), Some(TopicId([2; 16])));
+}
+
+#[test]
+fn a_new_log_waits_for_room() {
+    let env = FaultyEnv::new(6);
+    let mut replica = replica();
+    drop(LogDirectory::open(env.clone(), data().to_owned()).unwrap());
+    env.set_faults(FULL);
+    let effects = replica.log_opened(open(&env, 2, None), NOW, WALL, &config(), &brokers);
+    assert!(effects.disk_error.is_some() && replica.awaits_log());
+    assert!(replica.take_waiting_log().is_none());
+    env.set_faults(Faults::NONE);
+    let effects = replica.log_opened(open(&env, 2, None), NOW, WALL, &config(), &brokers);
+    assert!(effects.role_changed && replica.leader().is_some());
+}
+
+#[test]
+fn a_disk_that_fails_ends_the_wait() {
+    let env = lost_before_the_first_sync(7, &[]);
+    let found = find(&env, &Checkpoints::default());
+    let mut replica = replica();
+    env.set_faults(Faults { io_error_ppm: 1_000_000, ..Faults::NONE });
+    let effects = replica.log_opened(open(&env, 2, found.log), NOW, WALL, &config(), &brokers);
+    assert!(effects.disk_error.is_some());
+    assert!(!replica.awaits_log() && replica.is_offline());
+}
+
+/// A topic is deleted while the disk is full, and made again.
+#[test]
+fn a_new_log_is_not_named_by_the_checkpoints_of_an_earlier_one() {
+    let env = FaultyEnv::new(8);
+    let directory = LogDirectory::open(env.clone(), data().to_owned()).unwrap();
+    let checkpoints = Checkpoints::default();
+    checkpoints.set(CheckpointKind::LogStart, &directory, &name(), Offset(44)).unwrap();
+    let place = || LogPlace {
+        directory: &directory,
+        checkpoints: &checkpoints,
+        partition: name(),
+        topic_id: TopicId([2; 16]),
+        config: Arc::default(),
+    };
+    // There may be room for the log and not for the file.
+    env.set_faults(FULL);
+    assert!(checkpoints.forget(&directory, [name()].iter()).is_err());
+    let refused = place().open(None, WALL).err().expect("no room");
+    assert!(DiskFault::of(Some(&refused.error)) == DiskFault::Full && refused.found.is_none());
+    env.set_faults(Faults::NONE);
+    place().open(None, WALL).map_err(|refused| refused.error).unwrap();
+    assert_eq!(directory.read_checkpoint(CheckpointKind::LogStart).unwrap(), std::collections::BTreeMap::new());
+}

@@ -13,8 +13,8 @@ use crate::rules::BrokenRules;
 /// The facts about a log of the partition's name that was found at the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogFacts {
-    /// None in directories that Kafka wrote before 2.8, and where the host's power ended before the id was durable: then
-    /// no record is.
+    /// None in directories that Kafka wrote before 2.8, and where the host's power ended before the id was durable:
+    /// then no record is.
     pub topic_id: Option<TopicId>,
     /// Its last leader epoch and its end; none if it cannot be opened.
     pub reach: Option<(LeaderEpoch, Offset)>,
@@ -26,8 +26,8 @@ pub struct LogFacts {
 /// Of several logs with one name, the index of the one that belongs to the partition; all others are renamed to
 /// `-stray`. Topic ids decide first: a log of a deleted topic of the same name may be longer (scenario 35). Then the
 /// later leader epoch decides, then the length: the log with the later epoch has the most recent committed records, as
-/// in an election. A log without an id and without records is no reason to believe that the partition's log is here: if a
-/// directory is missing or new, the log may be, or have been, in that one.
+/// in an election. A log without an id and without records is no reason to believe that the partition's log is here: if
+/// a directory is missing or new, the log may be, or have been, in that one.
 pub fn choose_log(found: &[LogFacts], topic_id: TopicId, absent: AbsentLog, rules: BrokenRules) -> Option<usize> {
     let is_of_topic = |log: &LogFacts| match log.topic_id {
         Some(id) => id == topic_id,

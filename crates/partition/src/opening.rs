@@ -63,8 +63,8 @@ impl<E: Env> LogPlace<'_, E> {
 }
 
 impl<E: Env, A: Ack> Replica<E, A> {
-    /// The result of [`LogPlace::open`]. With an open log the role begins that the tree named meanwhile. Without one the
-    /// effects have the disk's error, and every request is answered with KAFKA_STORAGE_ERROR.
+    /// The result of [`LogPlace::open`]. With an open log the role begins that the tree named meanwhile. Without one
+    /// the effects have the disk's error, and every request is answered with KAFKA_STORAGE_ERROR.
     pub fn log_opened(
         &mut self,
         opened: Result<Box<Log<E>>, NotOpened<E>>,

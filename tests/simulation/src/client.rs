@@ -1,5 +1,5 @@
-//! Producers and consumers. A producer with acks=all is idempotent, as Kafka's own is by default, and sends again until it has an
-//! answer; one with acks=1 sends once.
+//! Producers and consumers. A producer with acks=all is idempotent, as Kafka's own is by default, and sends again until
+//! it has an answer; one with acks=1 sends once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

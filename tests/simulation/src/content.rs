@@ -64,7 +64,8 @@ impl Content {
         self.start = start;
     }
 
-    /// Takes in the batches that follow the end; those before it are skipped. A gap is an error, and so is a checksum that is wrong.
+    /// Takes in the batches that follow the end; those before it are skipped. A gap is an error, and so is a checksum
+    /// that is wrong.
     pub fn extend(&mut self, bytes: &[u8]) -> Result<(), String> {
         match self.extend_damaged(bytes)? {
             Some(offset) => Err(format!("the checksum of the batch at {offset} is wrong")),

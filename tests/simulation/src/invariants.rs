@@ -3,8 +3,8 @@
 //! - One leader per partition and leader epoch; one quorum leader per term.
 //! - Within a leader epoch no replica's high watermark (HW) falls while its process lives.
 //! - Every record below any HW that was ever published is in every later leader's log, and so is every record that was
-//!   acknowledged with acks=all and a min ISR of 2: as long as fewer than min ISR replicas lost their power, and with it what was
-//!   not synced, before they were back in the ISR.
+//!   acknowledged with acks=all and a min ISR of 2: as long as fewer than min ISR replicas lost their power, and with
+//!   it what was not synced, before they were back in the ISR.
 //! - Equal (epoch, offset) means equal records.
 //! - The tree applied at a revision is the same everywhere.
 //! - A log begins no later than records were deleted.
@@ -48,11 +48,13 @@ struct Partition {
     promises: Vec<Acknowledged>,
     /// Life of the process, leader epoch and HW.
     high_watermarks: BTreeMap<BrokerId, (u32, LeaderEpoch, Offset)>,
-    /// Replicas whose hosts lost their power, with the broker epoch they had, until they are in the ISR again. Whether the disk
-    /// had everything by luck, nobody but the host can tell: to the quorum it is one that came back from an unclean shutdown.
+    /// Replicas whose hosts lost their power, with the broker epoch they had, until they are in the ISR again. Whether
+    /// the disk had everything by luck, nobody but the host can tell: to the quorum it is one that came back from an
+    /// unclean shutdown.
     lossy: BTreeMap<BrokerId, BrokerEpoch>,
-    /// Replicas whose logs went with their disks, with the broker epoch they had, until they are in the ISR again beside others. One that
-    /// is the last member may not lead with what it begins anew, whatever else is lost (scenario 33).
+    /// Replicas whose logs went with their disks, with the broker epoch they had, until they are in the ISR again
+    /// beside others. One that is the last member may not lead with what it begins anew, whatever else is lost
+    /// (scenario 33).
     wiped: BTreeMap<BrokerId, BrokerEpoch>,
     /// As many replicas as min ISR have lost data: nothing is promised any more.
     is_exempt: bool,
@@ -163,8 +165,8 @@ impl Invariants {
         let lacks = lacks.filter(|(offset, _)| replica.content.get(**offset).is_none()).count();
         if partition.wiped.contains_key(&replica.broker) && lacks > 0 {
             violated!(
-                "b{} leads partition {} in epoch {leader_epoch} with a log that it began in the place of one that is lost: {lacks} \
-                 committed records are not in it",
+                "b{} leads partition {} in epoch {leader_epoch} with a log that it began in the place of one that is \
+                 lost: {lacks} committed records are not in it",
                 replica.broker,
                 id.partition
             );
@@ -178,8 +180,8 @@ impl Invariants {
             for (offset, committed) in records.range(replica.content.start().max(partition.deleted_up_to)..) {
                 if committed.epoch < leader_epoch && replica.content.get(*offset) != Some(&committed.record) {
                     violated!(
-                        "b{} leads partition {} in epoch {leader_epoch} without the record at {offset} that was {what} in epoch {}: \
-                         it has {:?}, not {:?}",
+                        "b{} leads partition {} in epoch {leader_epoch} without the record at {offset} that was \
+                         {what} in epoch {}: it has {:?}, not {:?}",
                         replica.broker,
                         id.partition,
                         committed.epoch,
@@ -226,7 +228,8 @@ impl Invariants {
             let known = partition.committed.entry(at).or_insert(fresh);
             if known.record != *record && at >= partition.deleted_up_to {
                 violated!(
-                    "two records were committed at {at} of partition {}: {:?} in epoch {}, {record:?} on b{} in epoch {leader_epoch}",
+                    "two records were committed at {at} of partition {}: {:?} in epoch {}, {record:?} on b{} in \
+                     epoch {leader_epoch}",
                     id.partition,
                     known.record,
                     known.epoch,
@@ -414,7 +417,8 @@ impl Invariants {
             let is_aborted = record.producer.0 >= TRANSACTIONAL_IDS && result != Some(&TransactionResult::Commit);
             if hidden.contains(&offset) != (is_marker || is_aborted) {
                 violated!(
-                    "partition {}: {record:?} at {offset}, whose transaction ends with {result:?}, is {} by the log's index",
+                    "partition {}: {record:?} at {offset}, whose transaction ends with {result:?}, is {} by the \
+                     log's index",
                     id.partition,
                     if hidden.contains(&offset) { "hidden" } else { "shown" }
                 );

@@ -1,7 +1,7 @@
 //! The network between processes: who reaches whom, how fast, and what gets lost, late, twice or out of order.
 //!
-//! Messages belong to a connection from one life of a process to another: what is on its way to a process that died does
-//! not reach the next one under the same id. What a dead process had sent is still delivered.
+//! Messages belong to a connection from one life of a process to another: what is on its way to a process that died
+//! does not reach the next one under the same id. What a dead process had sent is still delivered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -30,8 +30,8 @@ impl fmt::Display for NodeId {
 /// What a kind of message may suffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Delivery {
-    /// May be lost, late, doubled and out of order: Raft messages, requests and their answers, each as if on a connection
-    /// of its own.
+    /// May be lost, late, doubled and out of order: Raft messages, requests and their answers, each as if on a
+    /// connection of its own.
     Loose,
     /// In order, once, unless the link is cut: streams.
     Ordered,

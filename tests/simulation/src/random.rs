@@ -1,4 +1,5 @@
-//! The one source of chance of a run: xoshiro256**, seeded by SplitMix64. The same numbers on every machine and release.
+//! The one source of chance of a run: xoshiro256**, seeded by SplitMix64. The same numbers on every machine and
+//! release.
 
 /// A generator. Clones repeat each other; [`Random::fork`] gives an independent one.
 #[derive(Clone, Debug)]

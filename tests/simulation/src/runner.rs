@@ -388,7 +388,8 @@ impl Run<'_> {
             }
             Kind::FenceBroker => {
                 let node = NodeId::Broker(self.an_important_broker());
-                // Sometimes the quorum still hears the broker, whose ISR changes are decided then; it does not learn of them.
+                // Sometimes the quorum still hears the broker, whose ISR changes are decided then; it does not learn of
+                // them.
                 let is_deaf = self.random.percent(40);
                 let ms = if is_deaf { outage } else { outage.max(FENCED_MS) };
                 for id in 1..=self.world.config.coordinators {

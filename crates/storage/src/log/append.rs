@@ -305,7 +305,8 @@ impl<E: Env> Log<E> {
                 (Ok(piece), None) => Some(piece),
                 // Batches that are in the log stay there; the rest is fetched again, and refused again if need be.
                 (Err(error), Some(all)) => {
-                    tracing::warn!(directory = %self.directory.display(), %error, "appending only a part of the fetched records");
+                    let directory = self.directory.display();
+                    tracing::warn!(%directory, %error, "appending only a part of the fetched records");
                     return Ok(all);
                 }
                 (Err(error), None) => return Err(error),

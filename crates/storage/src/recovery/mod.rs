@@ -236,9 +236,9 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         Ok(())
     }
 
-    /// The process, or the host's power, ended before the topic id was durable, and so before any record was. Checkpoints
-    /// go by the partition's name: these may be of an earlier topic of that name, as may the log's offsets be of a topic
-    /// that was deleted meanwhile. The log begins anew.
+    /// The process, or the host's power, ended before the topic id was durable, and so before any record was.
+    /// Checkpoints go by the partition's name: these may be of an earlier topic of that name, as may the log's offsets
+    /// be of a topic that was deleted meanwhile. The log begins anew.
     fn discard_unfinished(&mut self, listing: &mut Listing) -> Result<(), Fault> {
         let place = Place { env: &self.log.env, directory: &self.log.directory };
         let bases = listing.logs.keys().chain(listing.offset_indexes.keys()).chain(listing.time_indexes.keys());

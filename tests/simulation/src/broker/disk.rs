@@ -1,4 +1,5 @@
-//! A broker's log directories: opened at the start, checkpointed now and then, taken out of use when their disks fail, and closed.
+//! A broker's log directories: opened at the start, checkpointed now and then, taken out of use when their disks fail,
+//! and closed.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! One broker: a host with disks that lose what was not synced, and the process on it. The process is a shell around the same cores as
-//! the real broker's; it carries out what they decide.
+//! One broker: a host with disks that lose what was not synced, and the process on it. The process is a shell around
+//! the same cores as the real broker's; it carries out what they decide.
 //!
 //! - [`session`]: registration, heartbeats, the watch, controlled shutdown.
 //! - [`disk`]: log directories: opening, checkpoints, failures, the end.
@@ -77,8 +77,8 @@ pub struct BrokerNode {
     process: Option<Process>,
     /// Which boot of the host this is: while it lasts, the page cache does.
     boot: u64,
-    /// What the logs of each directory held when the last process ended, for the comparison with what comes back. A loss of power, or of
-    /// the disk, ends it.
+    /// What the logs of each directory held when the last process ended, for the comparison with what comes back. A
+    /// loss of power, or of the disk, ends it.
     last_contents: BTreeMap<TopicIdPartition, (usize, Content)>,
 }
 
@@ -225,7 +225,8 @@ impl BrokerNode {
         held.filter(move |(_, (number, _))| directory.is_none_or(|directory| directory == *number)).map(|(id, _)| *id)
     }
 
-    /// Whether a directory that can be used now held records of the partition when the last process ended: its log must be there.
+    /// Whether a directory that can be used now held records of the partition when the last process ended: its log must
+    /// be there.
     pub fn must_hold(&self, partition: TopicIdPartition) -> bool {
         let is_usable = |number: usize| {
             let directory = self.process.as_ref().and_then(|process| process.directories.get(number));
@@ -273,8 +274,8 @@ impl BrokerNode {
         self.process.as_ref().map_or(BrokerEpoch::NONE, |process| process.last_run.whole_since)
     }
 
-    /// A byte of some record of some log changes on a disk, while no process runs. Says where. `in_last`: also in the last batch of a
-    /// segment, where it looks as a write does that was cut off.
+    /// A byte of some record of some log changes on a disk, while no process runs. Says where. `in_last`: also in the
+    /// last batch of a segment, where it looks as a write does that was cut off.
     pub fn flip_byte(&mut self, in_last: bool) -> Option<String> {
         let disk = self.random.pick(&self.disks)?.clone();
         let files = disk.without_faults(|| log_files(&disk)).ok()?;

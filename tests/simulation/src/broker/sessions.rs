@@ -1,4 +1,5 @@
-//! The leader's end of the followers' fetch sessions: which partitions and positions a fetch that names only what changed is about.
+//! The leader's end of the followers' fetch sessions: which partitions and positions a fetch that names only what
+//! changed is about.
 
 use std::collections::{BTreeMap, BTreeSet};
 

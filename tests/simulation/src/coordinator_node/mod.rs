@@ -1,5 +1,5 @@
-//! One coordinator: a host with a disk, and the process on it, which runs the node that ships. Everything is decided there; this is
-//! what a driver thread, RocksDB and gRPC do around it.
+//! One coordinator: a host with a disk, and the process on it, which runs the node that ships. Everything is decided
+//! there; this is what a driver thread, RocksDB and gRPC do around it.
 
 mod process;
 mod store;
@@ -116,7 +116,8 @@ impl CoordinatorNode {
         Ok(())
     }
 
-    /// Starts the process. One whose disk holds no membership, though the quorum has been formed, stays out (scenario 20).
+    /// Starts the process. One whose disk holds no membership, though the quorum has been formed, stays out (scenario
+    /// 20).
     pub fn start(&mut self) -> anyhow::Result<()> {
         let Some(disk) = self.disk.take() else { return Ok(()) };
         if !disk.store.was_bootstrapped() {

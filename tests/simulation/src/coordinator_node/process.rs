@@ -146,7 +146,8 @@ impl Process {
         Self { node, disk_id, connections: Connections::default(), pending: Vec::new() }
     }
 
-    /// One turn of the driver: what the transport knows, what happened, a tick if it is time, and everything that follows.
+    /// One turn of the driver: what the transport knows, what happened, a tick if it is time, and everything that
+    /// follows.
     pub(super) fn turn(&mut self, now: Now, events: Vec<Event>, ticks: u32, out: &mut Outbox) -> Vec<Observed> {
         let mut told = std::mem::take(&mut self.pending);
         told.extend(events);

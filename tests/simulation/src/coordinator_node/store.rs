@@ -1,4 +1,5 @@
-//! A coordinator's disk: the log and the tree behind one write-ahead log, of which a loss of power leaves what was synced.
+//! A coordinator's disk: the log and the tree behind one write-ahead log, of which a loss of power leaves what was
+//! synced.
 
 use ottla_consensus::log_store::ConfState;
 use ottla_consensus::log_store::InitialState;

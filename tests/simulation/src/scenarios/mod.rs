@@ -1,5 +1,5 @@
-//! Scenarios that have cost others data, step by step. A scenario states what must hold; the invariants watch meanwhile.
-//! Others of the same list are tests of the crates whose rule they concern, under the same names.
+//! Scenarios that have cost others data, step by step. A scenario states what must hold; the invariants watch
+//! meanwhile. Others of the same list are tests of the crates whose rule they concern, under the same names.
 
 mod disks;
 mod quorum;

@@ -17,8 +17,8 @@ fn empty_disk_story(seed: u64, controller_rules: ControllerRules) -> Step {
     replaced_disk_story(seed, config, |_| Ok(None))
 }
 
-/// The last ISR member comes back with an empty disk in the place of `replaced` (none: of all), and restarts twice more. It
-/// never leads, and the others keep what they hold.
+/// The last ISR member comes back with an empty disk in the place of `replaced` (none: of all), and restarts twice
+/// more. It never leads, and the others keep what they hold.
 pub(super) fn replaced_disk_story(
     seed: u64,
     config: WorldConfig,

@@ -13,8 +13,8 @@ use crate::network::NodeId;
 use crate::script::{Script, Step};
 use crate::world::{SCRIPT, WorldConfig};
 
-/// The story of scenario 1 under `rules`: two leaders die one after the other before a follower, whose high watermark is behind,
-/// has fetched from the second.
+/// The story of scenario 1 under `rules`: two leaders die one after the other before a follower, whose high watermark
+/// is behind, has fetched from the second.
 fn truncation_story(seed: u64, rules: Rules) -> Step {
     let mut script = Script::new(
         seed,
@@ -453,8 +453,8 @@ fn scenario_19_wall_clocks_jump() {
     story().expect("a wall clock moves nothing");
 }
 
-/// The story of scenario 37 under `rules`: another replica's ISR change arrives between a follower's question for its leader's bounds
-/// and the answers.
+/// The story of scenario 37 under `rules`: another replica's ISR change arrives between a follower's question for its
+/// leader's bounds and the answers.
 fn news_between_question_and_answer(seed: u64, fetcher_rules: FetcherRules) -> Step {
     let replica_lag_time_max = Duration::from_secs(1);
     let config = WorldConfig { fetcher_rules, replica_lag_time_max, min_isr: 1, ..WorldConfig::small() };

@@ -12,8 +12,8 @@ use crate::random::Random;
 use crate::runner::{Options, Report, run_with};
 use crate::world::WorldConfig;
 
-/// Faults that come often, of the kinds that concern the rule: as a seed of the great number would have them by luck. Some seed must be
-/// noticed by the invariant that says `named`.
+/// Faults that come often, of the kinds that concern the rule: as a seed of the great number would have them by luck.
+/// Some seed must be noticed by the invariant that says `named`.
 fn hunt(options: Options, kinds: &[Kind], outage_ms: (u64, u64), seeds_max: u64, named: &[&str]) -> Report {
     hunt_in(options, |config| config, &FaultPlan::of(kinds, GAP_MS, outage_ms), seeds_max, named)
 }

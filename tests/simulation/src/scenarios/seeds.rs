@@ -25,7 +25,8 @@ fn seeds_with_transactions_hold() {
     });
 }
 
-/// Runs every seed below `count` on all cores, or those that `SEED` and `SEEDS` name; `failure` tells what went wrong with one.
+/// Runs every seed below `count` on all cores, or those that `SEED` and `SEEDS` name; `failure` tells what went wrong
+/// with one.
 pub(crate) fn hold(count: u64, failure: impl Fn(u64) -> Option<String> + Sync) {
     let seeds = ottla_test_support::seeds(0..count);
     let next = AtomicU64::new(seeds.start);

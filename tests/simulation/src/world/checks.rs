@@ -75,8 +75,8 @@ impl World {
         Ok(())
     }
 
-    /// A follower that may fetch is in the fetcher of its leader (scenario 37). That it fetches again is asked when everything is
-    /// healed: [`World::what_is_missing`].
+    /// A follower that may fetch is in the fetcher of its leader (scenario 37). That it fetches again is asked when
+    /// everything is healed: [`World::what_is_missing`].
     pub(super) fn check_fetchers(&mut self, id: i32) -> Result<(), Violation> {
         let Some(broker) = self.brokers.get(&id) else { return Ok(()) };
         for (partition, leader) in broker.may_fetch() {
@@ -132,7 +132,8 @@ impl World {
                 Some(replica) => {
                     if replica.content.get(*first) != record.as_ref() {
                         return Err(Violation(format!(
-                            "b{id} acknowledged the record at {first} of partition {}, and its log has another there: {:?}, not {record:?}",
+                            "b{id} acknowledged the record at {first} of partition {}, and its log has another there: \
+                             {:?}, not {record:?}",
                             partition.partition,
                             replica.content.get(*first)
                         )));

@@ -31,8 +31,8 @@ impl World {
         state.has_leader().then_some(state.leader.0)
     }
 
-    /// None if the cluster is as it should be: every ISR full, every log equal, every HW at the log's end, every coordinator
-    /// (but one that lost its disk) at the same revision.
+    /// None if the cluster is as it should be: every ISR full, every log equal, every HW at the log's end, every
+    /// coordinator (but one that lost its disk) at the same revision.
     pub fn what_is_missing(&self) -> Option<String> {
         let revision = self.newest_revision();
         for (id, coordinator) in &self.coordinators {
@@ -87,8 +87,8 @@ impl World {
         None
     }
 
-    /// Partitions that nobody can lead without losing records (unclean election is not built), or whose leader's disk holds other bytes
-    /// than were written: its followers refuse them.
+    /// Partitions that nobody can lead without losing records (unclean election is not built), or whose leader's disk
+    /// holds other bytes than were written: its followers refuse them.
     pub fn for_people(&self) -> usize {
         let Some(image) = self.newest_image() else { return 0 };
         let partitions = self.partitions();

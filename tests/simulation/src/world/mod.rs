@@ -1,6 +1,7 @@
 //! The whole cluster in one thread: processes, network, clocks and disks, and the queue of what happens when.
 //!
-//! Events are ordered by (time, number). Nothing here asks the machine for time or chance: a seed gives the same run, to the byte.
+//! Events are ordered by (time, number). Nothing here asks the machine for time or chance: a seed gives the same run,
+//! to the byte.
 
 mod checks;
 mod delivery;

@@ -35,7 +35,8 @@ impl World {
             && let Some(broker) = self.brokers.get(&id)
             && self.registrations.get(&id).is_some_and(|last| broker.whole_since() < *last)
         {
-            // The process cannot tell that nothing was lost (its host lost its power, or a disk failed): to the quorum it is so.
+            // The process cannot tell that nothing was lost (its host lost its power, or a disk failed): to the quorum
+            // it is so.
             self.note_power_loss(id);
         }
         self.finish_turn(node, out, Vec::new())
@@ -161,7 +162,8 @@ impl World {
         }
     }
 
-    /// A broker ends, by the loss of its power or of its process alone, and its disk holds another byte when it is back.
+    /// A broker ends, by the loss of its power or of its process alone, and its disk holds another byte when it is
+    /// back.
     pub fn flip_byte(&mut self, id: i32, loses_power: bool) {
         if loses_power {
             self.lose_power(NodeId::Broker(id));

@@ -20,8 +20,8 @@ pub enum Answer {
     ListGroups(Vec<ListedGroup>),
     ConsumerGroupHeartbeat(ConsumerHeartbeatAnswer),
     ConsumerGroupDescribe(ConsumerGroupDescribed),
-    /// The request as a whole failed in a way that every API knows how to say: the shard is being unloaded, the log refused the
-    /// write, and so on. The host turns it into the API's own answer.
+    /// The request as a whole failed in a way that every API knows how to say: the shard is being unloaded, the log
+    /// refused the write, and so on. The host turns it into the API's own answer.
     Failed(ErrorCode),
 }
 

@@ -1,8 +1,11 @@
 //! What the broker's configuration says about groups.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ottla_model::GroupId;
+
+use crate::shard::Budget;
 
 /// Limits and times of groups; the names are those of Kafka's broker properties. Times in milliseconds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,12 +18,14 @@ pub struct GroupConfig {
     /// `offsets.retention.minutes`, in milliseconds.
     pub offsets_retention_ms: i64,
     pub offsets_retention_check_interval_ms: i64,
-    /// `offsets.topic.segment.bytes` bounds nothing here; a batch may not be larger than `max.message.bytes` of the partition.
+    /// `offsets.topic.segment.bytes` bounds nothing here; a batch may not be larger than `max.message.bytes` of the
+    /// partition.
     pub max_batch_bytes: i32,
     pub consumer_session_timeout_ms: i32,
     pub consumer_min_session_timeout_ms: i32,
     pub consumer_max_session_timeout_ms: i32,
-    /// The longest interval that members of consumer groups are told; small and unsettled groups are told less (see the ADR).
+    /// The longest interval that members of consumer groups are told; small and unsettled groups are told less (see the
+    /// ADR).
     pub consumer_heartbeat_interval_ms: i32,
     /// The interval was set by somebody: it is what members are told.
     pub consumer_heartbeat_interval_is_set: bool,
@@ -28,7 +33,10 @@ pub struct GroupConfig {
     /// `group.consumer.assignors`: names of assignors that run here; the first is the default.
     pub consumer_assignors: Vec<String>,
     pub consumer_migration_policy: MigrationPolicy,
-    /// What is configured for single groups (config resources of type group), within the bounds of the broker's configuration.
+    /// What the groups of all partitions may hold together; every configuration of a broker has the same.
+    pub budget: Arc<Budget>,
+    /// What is configured for single groups (config resources of type group), within the bounds of the broker's
+    /// configuration.
     pub overrides: BTreeMap<GroupId, GroupOverrides>,
 }
 
@@ -88,6 +96,7 @@ impl Default for GroupConfig {
             consumer_max_size: i32::MAX,
             consumer_assignors: vec!["uniform".to_owned(), "range".to_owned()],
             consumer_migration_policy: MigrationPolicy::Bidirectional,
+            budget: Arc::default(),
             overrides: BTreeMap::new(),
         }
     }

@@ -29,7 +29,8 @@ pub struct Batch {
     pub records: Vec<RawRecord>,
 }
 
-/// What a batch may need besides its records' keys and values: the header, and per record its length, deltas and lengths.
+/// What a batch may need besides its records' keys and values: the header, and per record its length, deltas and
+/// lengths.
 pub(crate) const BATCH_OVERHEAD_BYTES: usize = 128;
 const RECORD_OVERHEAD_BYTES: usize = 32;
 
@@ -51,8 +52,8 @@ impl Batch {
 #[derive(Clone, PartialEq, Debug, Default)]
 #[must_use]
 pub struct Effects {
-    /// Append these in order, and report each with `Shard::appended` or `Shard::append_refused` before any other input. Once a report
-    /// led to `reload`, the rest is dropped: it would be written without what it follows from.
+    /// Append these in order, and report each with `Shard::appended` or `Shard::append_refused` before any other input.
+    /// Once a report led to `reload`, the rest is dropped: it would be written without what it follows from.
     pub batches: Vec<Batch>,
     /// Answers that may leave now.
     pub answers: Vec<(RequestId, Answer)>,

@@ -1,11 +1,12 @@
 //! Consumer groups as a synchronous core: groups, members, assignments, committed offsets.
 //!
-//! An [`OffsetsPartition`](offsets_partition::OffsetsPartition) is one partition of `__consumer_offsets` on one broker. It
-//! loads the partition's log into a [`Shard`] when its broker becomes the leader, and drops the shard when it is no longer
-//! the leader. The shard is given requests and the time; what comes out are [`Effects`]: records to append, and answers
-//! that may leave.
+//! An [`OffsetsPartition`](offsets_partition::OffsetsPartition) is one partition of `__consumer_offsets` on one broker.
+//! It loads the partition's log into a [`Shard`] when its broker becomes the leader, and drops the shard when it is no
+//! longer the leader. The shard is given requests and the time; what comes out are [`Effects`]: records to append, and
+//! answers that may leave.
 //!
-//! - [`offsets_partition`]: loading, serving and leaving, on the partition's log; what the broker and the simulation run.
+//! - [`offsets_partition`]: loading, serving and leaving, on the partition's log; what the broker and the simulation
+//!   run.
 //! - [`request`], [`answer`]: what clients ask and are told, without wire types.
 //! - [`shard`]: the groups of one leadership; batches in flight; answers that wait for the high watermark.
 //! - [`group`]: classic groups and KIP-848 consumer groups, and the way from one to the other.
@@ -14,8 +15,9 @@
 //! - [`record`]: what the partition holds, in Kafka's formats.
 //! - [`timer`]: what is due when.
 //!
-//! Layer 1: no clock, no entropy, no I/O; ordered maps only. Invariants: an answer that promises a write leaves after the high watermark
-//! has passed it; generations and epochs of a group never fall; a partition of a consumer group has at most one owner.
+//! Layer 1: no clock, no entropy, no I/O; ordered maps only. Invariants: an answer that promises a write leaves after
+//! the high watermark has passed it; generations and epochs of a group never fall; a partition of a consumer group has
+//! at most one owner.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod answer;

@@ -119,7 +119,8 @@ pub struct CommitOffsets {
     pub group: GroupId,
     pub member: MemberId,
     pub instance: Option<InstanceId>,
-    /// The generation, or the member epoch of a consumer group's member; −1: not a member ("simple" consumer, admin client).
+    /// The generation, or the member epoch of a consumer group's member; −1: not a member ("simple" consumer, admin
+    /// client).
     pub generation_or_epoch: i32,
     /// The version is 9 or above: STALE_MEMBER_EPOCH and GROUP_ID_NOT_FOUND are known.
     pub knows_member_epochs: bool,
@@ -136,7 +137,8 @@ pub struct CommitPartition {
     pub metadata: Option<String>,
     /// Version 1's own timestamp; none in later versions.
     pub timestamp: Option<TimestampMs>,
-    /// The host has refused this partition already (unknown topic, and so on): it is not committed, the answer carries the code.
+    /// The host has refused this partition already (unknown topic, and so on): it is not committed, the answer carries
+    /// the code.
     pub refused: Option<ottla_model::ErrorCode>,
 }
 

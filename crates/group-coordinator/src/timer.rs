@@ -1,7 +1,8 @@
 //! What is due when: one deadline per group and [`Timer`], found by key and taken in order of time.
 //!
-//! Invariants: `deadlines` and `queue` hold the same pairs; the number of timers is bounded by the groups' members (a few each).
-//! Scheduling, moving and cancelling are logarithmic, so that a heartbeat costs the same in a group of 3 and of 500.
+//! Invariants: `deadlines` and `queue` hold the same pairs; the number of timers is bounded by the groups' members (a
+//! few each). Scheduling, moving and cancelling are logarithmic, so that a heartbeat costs the same in a group of 3 and
+//! of 500.
 
 use std::collections::{BTreeMap, BTreeSet};
 

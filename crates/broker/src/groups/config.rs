@@ -1,17 +1,19 @@
 //! What the broker's configuration, and that of single groups in the tree, mean for groups.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ottla_config::{BrokerConfig, MigrationPolicy as ConfiguredPolicy};
 use ottla_group_coordinator::GroupConfig;
 use ottla_group_coordinator::config::{GroupOverrides, MigrationPolicy};
+use ottla_group_coordinator::shard::Budget;
 use ottla_metadata::{ConfigKind, Image};
 use ottla_model::GroupId;
 
 const MINUTE_MS: i64 = 60_000;
 
 /// As groups want it.
-pub fn group_config(config: &BrokerConfig, image: &Image) -> GroupConfig {
+pub fn group_config(config: &BrokerConfig, image: &Image, budget: &Arc<Budget>) -> GroupConfig {
     let groups = &config.groups;
     GroupConfig {
         group_min_session_timeout_ms: groups.group_min_session_timeout_ms,
@@ -35,6 +37,7 @@ pub fn group_config(config: &BrokerConfig, image: &Image) -> GroupConfig {
             ConfiguredPolicy::Downgrade => MigrationPolicy::Downgrade,
             ConfiguredPolicy::Disabled => MigrationPolicy::Disabled,
         },
+        budget: Arc::clone(budget),
         overrides: overrides(image),
     }
 }
@@ -67,13 +70,14 @@ mod tests {
     #[test]
     fn the_defaults_are_the_cores_and_groups_have_their_own() {
         let config = BrokerConfig::on_loopback(0, "unused", &[HostPort::new("127.0.0.1", 2181)]).expect("valid");
-        assert_eq!(group_config(&config, &Image::empty()), GroupConfig::default());
+        let budget = Arc::default();
+        assert_eq!(group_config(&config, &Image::empty(), &budget), GroupConfig::default());
         let entries = [("consumer.session.timeout.ms", "50000"), ("consumer.unknown", "x")];
         let entries = entries.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let (revision, entity) = (Revision(1), ConfigEntity::group("g"));
         let node = Node { payload: nodes::config::encode(&entries), created: revision, modified: revision, version: 0 };
         let image = Image::from_nodes(revision, [(&entity.path(), &node)]).0;
-        let config = group_config(&config, &image);
+        let config = group_config(&config, &image, &budget);
         assert_eq!(config.consumer_session_timeout_of(&GroupId::new("g")), 50_000);
         assert_eq!(config.consumer_session_timeout_of(&GroupId::new("other")), 45_000);
     }

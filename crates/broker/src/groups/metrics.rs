@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use ottla_group_coordinator::shard::Budget;
 use ottla_metrics::{Counter, Gauge, Registry};
 
 /// How many groups there are, by type and state.
@@ -20,6 +21,7 @@ pub struct GroupMetrics {
     /// Counts the groups when a page is made: that costs a step for each group, where counting all the time would cost
     /// every change one.
     states: Arc<OnceLock<CountStates>>,
+    budget: Arc<OnceLock<Arc<Budget>>>,
 }
 
 impl GroupMetrics {
@@ -35,6 +37,14 @@ impl GroupMetrics {
             };
             states.into_iter().map(shown).collect()
         });
+        let budget: Arc<OnceLock<Arc<Budget>>> = Arc::default();
+        let shown = Arc::clone(&budget);
+        registry.computed(
+            "group_budget",
+            "What the groups of this broker hold (used) and may hold (limit) together",
+            &["resource", "kind"],
+            move || shown.get().map(|budget| budget_rows(budget)).unwrap_or_default(),
+        );
         Self {
             partitions: registry
                 .gauge("group_partitions", "Partitions of __consumer_offsets whose groups are served by this broker"),
@@ -47,13 +57,29 @@ impl GroupMetrics {
             rebalances: registry.counter("group_rebalances_total", "Rebalances of classic groups that were completed"),
             commits: registry.counter("offset_commits_total", "OffsetCommit requests that reached their group"),
             states,
+            budget,
         }
     }
 
-    /// Says how groups are counted. Once.
-    pub fn count_by(&self, states: impl Fn() -> States + Send + Sync + 'static) {
+    /// Sets how groups are counted, and what they may hold. Once.
+    pub fn count_by(&self, states: impl Fn() -> States + Send + Sync + 'static, budget: Arc<Budget>) {
         let _ = self.states.set(Box::new(states));
+        let _ = self.budget.set(budget);
     }
+}
+
+fn budget_rows(budget: &Budget) -> Vec<(Vec<String>, f64)> {
+    let (used, limits) = (budget.used(), budget.limits());
+    let rows = [
+        ("groups", used.groups, limits.groups),
+        ("members", used.members, limits.members),
+        ("bytes", used.bytes, limits.bytes),
+    ];
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    let row = |resource: &str, kind: &str, value: usize| (vec![resource.to_owned(), kind.to_owned()], value as f64);
+    rows.into_iter()
+        .flat_map(|(resource, used, limit)| [row(resource, "used", used), row(resource, "limit", limit)])
+        .collect()
 }
 
 impl std::fmt::Debug for GroupMetrics {

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ottla_config::BrokerConfig;
+use ottla_group_coordinator::shard::{Budget, BudgetLimits};
 use ottla_group_coordinator::{Answer, GroupConfig, Request, partition_for};
 use ottla_metadata::{Delta, Image};
 use ottla_model::{BrokerId, ErrorCode, GroupId, PartitionId, TopicName};
@@ -48,6 +49,8 @@ pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// What all partitions share.
 struct Common {
+    /// What the groups of all partitions may hold together.
+    budget: Arc<Budget>,
     config: ArcSwap<GroupConfig>,
     /// Bytes of a log that are read at a time while loading.
     load_buffer_bytes: usize,
@@ -99,8 +102,10 @@ impl GroupCoordinators {
     pub fn new(config: &BrokerConfig, identity: &Arc<Identity>, telemetry: Arc<Telemetry>, data: &Handle) -> Arc<Self> {
         let timer = Timer::default();
         data.spawn(timer.clone().run());
+        let budget = Arc::new(Budget::new(BudgetLimits::default()));
         let common = Arc::new(Common {
-            config: ArcSwap::from_pointee(group_config(config, &Image::empty())),
+            config: ArcSwap::from_pointee(group_config(config, &Image::empty(), &budget)),
+            budget: Arc::clone(&budget),
             load_buffer_bytes: config.groups.offsets_load_buffer_bytes,
             load_permits: LoadPermits::default(),
             data: data.clone(),
@@ -113,7 +118,7 @@ impl GroupCoordinators {
         let groups = Arc::new(Self { common, commit_timeout, identity, partitions: RwLock::default() });
         let counted = Arc::downgrade(&groups);
         let states = move || counted.upgrade().map(|groups| groups.states()).unwrap_or_default();
-        groups.common.telemetry.groups.count_by(states);
+        groups.common.telemetry.groups.count_by(states, budget);
         groups
     }
 
@@ -190,7 +195,7 @@ impl Coordinators for GroupCoordinators {
     }
 
     fn configured(&self, config: &BrokerConfig, image: &Image) {
-        let config = Arc::new(group_config(config, image));
+        let config = Arc::new(group_config(config, image, &self.common.budget));
         self.common.config.store(config);
         for partition in self.all() {
             partition.config_changed();

@@ -1,7 +1,9 @@
-//! How `__consumer_offsets` comes into being: with the first request for a coordinator, whatever `auto.create.topics.enable` says.
+//! How `__consumer_offsets` comes into being: with the first request for a coordinator, whatever
+//! `auto.create.topics.enable` says.
 //!
-//! Where `offsets.topic.replication.factor` is set, the topic has as many replicas or is not created, and clients are told why. Where it
-//! is not, the topic gets as many as there are brokers, up to three, and the quorum adds the missing ones as brokers join.
+//! Where `offsets.topic.replication.factor` is set, the topic has as many replicas or is not created, and clients are
+//! told why. Where it is not, the topic gets as many as there are brokers, up to three, and the quorum adds the missing
+//! ones as brokers join.
 
 use std::sync::Arc;
 use std::time::Duration;

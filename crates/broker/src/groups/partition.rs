@@ -1,9 +1,9 @@
 //! One partition of `__consumer_offsets` with its groups: the lock, the threads and the metrics around
 //! [`OffsetsPartition`], which decides.
 //!
-//! A request, a moved high watermark or the timer takes the lock, lets the core take the step (which appends at once, in
-//! order) and releases the lock; answers and wake-ups leave after that. Notifiers never wait for the lock: its holder
-//! checks for notifications after it has released it.
+//! A request, a moved high watermark or the timer takes the lock, lets the core take the step (which appends at once,
+//! in order) and releases the lock; answers and wake-ups leave after that. Notifiers never wait for the lock: its
+//! holder checks for notifications after it has released it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -124,8 +124,8 @@ impl GroupPartition {
         self.locked(|core, environment| ((), core.tick(environment)));
     }
 
-    /// Deletes what was committed for deleted topics, on an I/O thread of the log's directory: that writes, and the disk
-    /// may stall, while the caller applies metadata and must not wait for a disk.
+    /// Deletes what was committed for deleted topics, on an I/O thread of the log's directory: that writes, and the
+    /// disk may stall, while the caller applies metadata and must not wait for a disk.
     pub fn topics_deleted(self: &Arc<Self>, deleted: &Arc<[TopicName]>) {
         if !self.leads() {
             return;
@@ -136,8 +136,8 @@ impl GroupPartition {
         });
     }
 
-    /// Adds the number of groups in each state. While a step holds the lock, perhaps until a disk answers, these are the
-    /// numbers of the last call: a scrape waits for no disk.
+    /// Adds the number of groups in each state. While a step holds the lock, perhaps until a disk answers, these are
+    /// the numbers of the last call: a scrape waits for no disk.
     pub fn count_states(self: &Arc<Self>, into: &mut States) {
         let mut last = self.last_states.lock();
         if let Some(core) = self.core.try_lock() {
@@ -171,8 +171,8 @@ impl GroupPartition {
         result
     }
 
-    /// Lets the core look at the partition if something changed there. Never waits: the lock's holder calls this when it
-    /// has released the lock.
+    /// Lets the core look at the partition if something changed there. Never waits: the lock's holder calls this when
+    /// it has released the lock.
     fn poll(self: &Arc<Self>) {
         loop {
             // Between the release of the lock (or the notification) and this load: either this call sees the

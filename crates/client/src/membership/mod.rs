@@ -207,8 +207,8 @@ impl Membership {
     fn may_go_on(&mut self, code: i16) -> Result<(), Again> {
         match error_of(code) {
             ErrorCode::None => Ok(()),
-            ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration => {
-                self.start_over();
+            code @ (ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration) => {
+                self.start_over(code);
                 Err(Again::AtOnce)
             }
             ErrorCode::RebalanceInProgress => Err(Again::AtOnce),
@@ -216,8 +216,9 @@ impl Membership {
         }
     }
 
-    fn start_over(&mut self) {
-        self.identity = Committer { instance: self.config.instance.clone(), ..Committer::nobody() };
+    fn start_over(&mut self, code: ErrorCode) {
+        let instance = self.config.instance.clone();
+        self.identity = identity_after(code, std::mem::replace(&mut self.identity, Committer::nobody()), instance);
     }
 
     /// The leader's part: the share of each member.
@@ -268,8 +269,8 @@ impl Membership {
                 Ok(Beat::Steady)
             }
             Ok(ErrorCode::RebalanceInProgress) => Ok(Beat::Rejoin),
-            Ok(ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration) => {
-                self.start_over();
+            Ok(code @ (ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration)) => {
+                self.start_over(code);
                 Ok(Beat::Lost)
             }
             Ok(code) => self.silent(ClientError::refused(code)),
@@ -296,7 +297,7 @@ impl Membership {
         if self.heard.elapsed() < self.config.session_timeout {
             return Ok(Beat::Steady);
         }
-        self.start_over();
+        self.start_over(ErrorCode::UnknownMemberId);
         Ok(Beat::Lost)
     }
 
@@ -356,5 +357,26 @@ impl Membership {
     fn forget_coordinator(&mut self) {
         self.client.forget_coordinator(&self.config.group);
         self.link = None;
+    }
+}
+
+/// The identity with which a member joins again. One whose generation has passed is still a member: under another id it
+/// would join beside its former self, and every round would wait for that one until its session ends.
+fn identity_after(code: ErrorCode, former: Committer, instance: Option<String>) -> Committer {
+    let member = if code == ErrorCode::IllegalGeneration { former.member } else { String::new() };
+    Committer { member, instance, ..Committer::nobody() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_of_a_generation_that_has_passed_keeps_its_id() {
+        let former = || Committer { member: "m".to_owned(), generation: 7, instance: None };
+        let next = identity_after(ErrorCode::IllegalGeneration, former(), None);
+        assert_eq!((next.member.as_str(), next.generation), ("m", -1));
+        let next = identity_after(ErrorCode::UnknownMemberId, former(), Some("i".to_owned()));
+        assert_eq!((next.member.as_str(), next.generation, next.instance.as_deref()), ("", -1, Some("i")));
     }
 }

@@ -1,8 +1,9 @@
 //! The uniform assignor where members read different topics.
 //!
-//! Members keep what they still read; what nobody has goes to the reader with the least load, topics with few readers first; then
-//! partitions move from the most to the least loaded reader of a topic until no topic has readers whose loads differ by more than one,
-//! or [`PASSES_MAX`] rounds over the topics are over (only overlapping, unequal subscriptions take more than two).
+//! Members keep what they still read; what nobody has goes to the reader with the least load, topics with few readers
+//! first; then partitions move from the most to the least loaded reader of a topic until no topic has readers whose
+//! loads differ by more than one, or [`PASSES_MAX`] rounds over the topics are over (only overlapping, unequal
+//! subscriptions take more than two).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -108,8 +109,8 @@ fn give_out(topic: &mut Topic, loads: &mut [usize]) {
     }
 }
 
-/// Moves the topic's partitions until its readers' loads differ by one at most, as far as the most loaded have some of it. How many
-/// moved.
+/// Moves the topic's partitions until its readers' loads differ by one at most, as far as the most loaded have some of
+/// it. How many moved.
 fn balance(topic: &mut Topic, loads: &mut [usize]) -> usize {
     let least = topic.readers.iter().map(|reader| load_of(loads, *reader)).min().unwrap_or(0);
     let most = topic.owners.iter().flatten().map(|owner| load_of(loads, *owner)).max().unwrap_or(0);

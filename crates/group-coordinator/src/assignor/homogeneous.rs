@@ -1,22 +1,32 @@
 //! The uniform assignor where all members read the same topics.
 //!
-//! Loads differ by one at most, and no member gives up more than that takes: the larger shares go to members that hold more than the
-//! smaller share already. (Kafka hands the larger shares out in the order of its hash map, and so may move a partition for nothing.)
+//! Loads differ by one at most, and no member gives up more than that takes: the larger shares go to members that hold
+//! more than the smaller share already. (Kafka hands the larger shares out in the order of its hash map, and so may
+//! move a partition for nothing.)
+
+use std::collections::BTreeMap;
+
+use ottla_model::TopicId;
 
 use super::{GroupSpec, Partitions, index_of, partition_at};
 
+/// Which partitions of each topic have an owner.
+type Taken = BTreeMap<TopicId, Vec<bool>>;
+
 pub(super) fn assign(spec: &GroupSpec<'_>) -> Vec<Partitions> {
     let Some(first) = spec.members.first() else { return Vec::new() };
-    // Which partitions are spoken for, by topic in order.
-    let mut taken: Vec<(ottla_model::TopicId, Vec<bool>)> =
+    let mut taken: Taken =
         first.subscribed.iter().map(|topic| (*topic, vec![false; spec.partitions_of(*topic)])).collect();
-    let total: usize = taken.iter().map(|(_, partitions)| partitions.len()).sum();
+    let total: usize = taken.values().map(Vec::len).sum();
     let mut quotas = quotas(spec, total, &taken);
     let mut assigned = vec![Partitions::new(); spec.members.len()];
 
     for ((member, quota), mine) in spec.members.iter().zip(&mut quotas).zip(&mut assigned) {
-        for (topic, taken) in &mut taken {
-            for partition in member.current.get(topic).into_iter().flatten() {
+        // What the member has is looked up among the topics, and not every topic with the member: members times topics
+        // may be millions.
+        for (topic, current) in member.current {
+            let Some(taken) = taken.get_mut(topic) else { continue };
+            for partition in current {
                 let Some(taken) = taken.get_mut(index_of(*partition)) else { break };
                 if *quota > 0 && !*taken {
                     *taken = true;
@@ -39,12 +49,13 @@ pub(super) fn assign(spec: &GroupSpec<'_>) -> Vec<Partitions> {
 }
 
 /// How many partitions each member shall own; they add up to `total`.
-fn quotas(spec: &GroupSpec<'_>, total: usize, topics: &[(ottla_model::TopicId, Vec<bool>)]) -> Vec<usize> {
+fn quotas(spec: &GroupSpec<'_>, total: usize, topics: &Taken) -> Vec<usize> {
     let (least, mut larger) = (total / spec.members.len(), total % spec.members.len());
     let held = spec.members.iter().map(|member| {
-        topics
+        member
+            .current
             .iter()
-            .filter_map(|(topic, partitions)| Some((member.current.get(topic)?, partitions.len())))
+            .filter_map(|(topic, held)| Some((held, topics.get(topic)?.len())))
             .map(|(held, count)| held.iter().take_while(|partition| index_of(**partition) < count).count())
             .sum::<usize>()
     });

@@ -1,8 +1,8 @@
 //! Server-side assignors (KIP-848): who of a group's members shall own which partition.
 //!
-//! An assignor is a pure function of the members' subscriptions, what they are to own now, and the topics. Invariants of every one:
-//! each partition of a topic that somebody reads goes to exactly one of its readers; nobody gets a topic that it does not read.
-//! As in Kafka 4, racks do not weigh in: they only make a group look again when they change.
+//! An assignor is a pure function of the members' subscriptions, what they are to own now, and the topics. Invariants
+//! of every one: each partition of a topic that somebody reads goes to exactly one of its readers; nobody gets a topic
+//! that it does not read. As in Kafka 4, racks do not weigh in: they only make a group look again when they change.
 
 mod heterogeneous;
 mod homogeneous;

@@ -1,7 +1,8 @@
 //! The range assignor: each topic is cut into as many contiguous ranges as it has readers.
 //!
-//! Readers are taken in the same order for every topic, static members first by their instance ids, so topics with as many partitions
-//! and the same readers are cut alike (co-partitioning), and a static member that comes back gets its ranges again.
+//! Readers are taken in the same order for every topic, static members first by their instance ids, so topics with as
+//! many partitions and the same readers are cut alike (co-partitioning), and a static member that comes back gets its
+//! ranges again.
 
 use std::collections::BTreeMap;
 

@@ -147,7 +147,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn uniform_over_one_subscription_is_balanced_and_moves_the_least(changes in proptest::collection::vec(change(), 1..40)) {
+    fn uniform_over_one_subscription_is_balanced_and_moves_the_least(
+        changes in proptest::collection::vec(change(), 1..40)
+    ) {
         let mut case = Case::new(&[7; TOPICS], &[]);
         for (number, change) in changes.into_iter().enumerate() {
             apply(&mut case, number, change, true);
@@ -165,7 +167,8 @@ proptest! {
                 let larger = total as usize % case.members.len();
                 let above = case.members.values().filter(|member| valid(member) > share).count();
                 let excess: usize = case.members.values().map(|member| valid(member).saturating_sub(share)).sum();
-                let lost: usize = case.members.values().zip(&after).map(|(member, after)| valid(member) - kept(&member.has, after)).sum();
+                let pairs = case.members.values().zip(&after);
+                let lost: usize = pairs.map(|(member, after)| valid(member) - kept(&member.has, after)).sum();
                 prop_assert_eq!(lost, excess - above.min(larger));
             }
             case.settle(Assignor::Uniform);
@@ -173,7 +176,9 @@ proptest! {
     }
 
     #[test]
-    fn uniform_over_many_subscriptions_leaves_no_topic_unbalanced(changes in proptest::collection::vec(change(), 1..40)) {
+    fn uniform_over_many_subscriptions_leaves_no_topic_unbalanced(
+        changes in proptest::collection::vec(change(), 1..40)
+    ) {
         let mut case = Case::new(&[7; TOPICS], &[]);
         for (number, change) in changes.into_iter().enumerate() {
             apply(&mut case, number, change, false);
@@ -190,7 +195,8 @@ proptest! {
             }
             case.settle(Assignor::Uniform);
             // Nothing changed: nothing moves.
-            prop_assert_eq!(case.assign(Assignor::Uniform), case.members.values().map(|m| m.has.clone()).collect::<Vec<_>>());
+            let has: Vec<_> = case.members.values().map(|member| member.has.clone()).collect();
+            prop_assert_eq!(case.assign(Assignor::Uniform), has);
         }
     }
 

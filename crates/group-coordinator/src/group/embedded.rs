@@ -1,7 +1,7 @@
 //! The protocol that consumers embed in classic groups: what a member subscribes to, and what its leader assigned.
 //!
-//! A version (an int16), then the schema of that version; versions above 3 are read as 3, as Kafka does. The bytes come from
-//! clients: nothing is allocated beyond what they can fill.
+//! A version (an int16), then the schema of that version; versions above 3 are read as 3, as Kafka does. The bytes come
+//! from clients: nothing is allocated beyond what they can fill.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ottla_model::PartitionId;

@@ -1,13 +1,14 @@
 //! Groups of both protocols, and what both answer in common.
 //!
-//! A group's step changes the group at once and returns a [`Decision`](crate::shard::Decision): the records that make the change last,
-//! and the answers. Groups know their timers only through [`Context`](crate::shard::Context), and their offsets not at all.
+//! A group's step changes the group at once and returns a [`Decision`](crate::shard::Decision): the records that make
+//! the change last, and the answers. Groups know their timers only through [`Context`](crate::shard::Context), and
+//! their offsets not at all.
 
 pub(crate) mod classic;
 pub(crate) mod consumer;
 pub(crate) mod embedded;
 
-use ottla_model::{ErrorCode, GroupId, MemberId, TimestampMs};
+use ottla_model::{ErrorCode, GroupId, InstanceId, MemberId, TimestampMs};
 
 use crate::answer::ListedGroup;
 use crate::effects::RequestId;
@@ -16,6 +17,9 @@ use crate::request::CommitOffsets;
 use crate::topics::Topics;
 use classic::ClassicGroup;
 use consumer::ConsumerGroup;
+
+/// What a member takes besides its texts and byte strings: ids, timers, an assignment of some partitions.
+const MEMBER_BYTES: usize = 1_024;
 
 /// One group.
 #[derive(Clone, Debug)]
@@ -41,6 +45,31 @@ impl Group {
         match self {
             Self::Classic(group) => group.is_empty(),
             Self::Consumer(group) => group.is_empty(),
+        }
+    }
+
+    pub(crate) fn member_count(&self) -> usize {
+        match self {
+            Self::Classic(group) => group.members().len(),
+            Self::Consumer(group) => group.member_count(),
+        }
+    }
+
+    /// How many members there are, and about how many bytes they hold.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        match self {
+            Self::Classic(group) => {
+                (group.members().len(), group.members().values().map(|member| MEMBER_BYTES + member.bytes()).sum())
+            }
+            Self::Consumer(group) => (group.member_count(), group.bytes(MEMBER_BYTES)),
+        }
+    }
+
+    /// Whether a member of this id, or of this instance id, is there.
+    pub(crate) fn has_member(&self, member: &MemberId, instance: Option<&InstanceId>) -> bool {
+        match self {
+            Self::Classic(group) => group.has_member(member, instance),
+            Self::Consumer(group) => group.has_member(member, instance),
         }
     }
 

@@ -12,8 +12,8 @@ use crate::request::CommitOffsets;
 use crate::shard::Decision;
 
 impl OffsetStore {
-    /// The records of a commit, and its answer once they are replicated. Partitions whose metadata is too large, and those that the
-    /// host refused, are answered with their errors and leave the others alone.
+    /// The records of a commit, and its answer once they are replicated. Partitions whose metadata is too large, and
+    /// those that the host refused, are answered with their errors and leave the others alone.
     pub(crate) fn commit(&self, now: Now, config: &GroupConfig, id: RequestId, request: CommitOffsets) -> Decision {
         let expire_timestamp = request.retention_ms.map(|ms| TimestampMs(now.wall.0.saturating_add(ms)));
         let mut records = Vec::new();

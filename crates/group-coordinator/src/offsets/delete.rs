@@ -44,8 +44,8 @@ impl OffsetStore {
         keys.into_iter().map(|at| self.tombstone(group, at)).collect()
     }
 
-    /// The tombstones of everything that was committed for topics that are gone; what was committed for a topic that has taken a
-    /// name over stays.
+    /// The tombstones of everything that was committed for topics that are gone; what was committed for a topic that
+    /// has taken a name over stays.
     pub(crate) fn delete_topics(&self, topics: &dyn Topics, deleted: &[TopicName]) -> Vec<(GroupId, Vec<Record>)> {
         let gone: Vec<_> = deleted
             .iter()

@@ -8,10 +8,11 @@ use crate::answer::FetchedOffsets;
 use crate::request::{FetchOffsets, GroupTopic};
 
 impl OffsetStore {
-    /// The offsets of one group. A partition without one has the offset −1. Where all topics are asked for, their ids are left zero.
+    /// The offsets of one group. A partition without one has the offset −1. Where all topics are asked for, their ids
+    /// are left zero.
     ///
-    /// With `require_stable`, an offset over which a write is in flight is not told, UNSTABLE_OFFSET_COMMIT is: the client asks again.
-    /// Commits inside transactions will be such writes too.
+    /// With `require_stable`, an offset over which a write is in flight is not told, UNSTABLE_OFFSET_COMMIT is: the
+    /// client asks again. Commits inside transactions will be such writes too.
     pub(crate) fn fetch(&self, request: &FetchOffsets) -> FetchedOffsets {
         let offsets = self.groups.get(&request.group);
         let topics = match &request.topics {

@@ -1,8 +1,9 @@
 //! What groups have committed: group → topic and partition → offset.
 //!
-//! Invariants: what is stored is replicated, so what OffsetFetch answers cannot be taken back; a write that is in flight is known by
-//! its key, so that nothing is expired or left behind over a commit that the log already holds.
-//! Size: one entry a partition of 56 bytes (and what the client's metadata takes); names of topics are kept once a shard.
+//! Invariants: what is stored is replicated, so what OffsetFetch answers cannot be taken back; a write that is in
+//! flight is known by its key, so that nothing is expired or left behind over a commit that the log already holds.
+//! Size: one entry a partition of 56 bytes (and what the client's metadata takes); names of topics are kept once a
+//! shard.
 
 mod commit;
 mod delete;
@@ -17,10 +18,11 @@ use std::collections::BTreeMap;
 use ottla_model::{GroupId, LeaderEpoch, Offset, PartitionId, TimestampMs, TopicId};
 
 use crate::record::{OffsetKey, OffsetValue, Record};
+use crate::request::{CommitOffsets, CommitPartition};
 use names::{TopicNames, TopicNumber};
 
 /// A partition, within a group.
-type Key = (TopicNumber, PartitionId);
+pub(crate) type Key = (TopicNumber, PartitionId);
 
 /// The committed offsets of every group of a shard.
 #[derive(Debug, Default)]
@@ -28,7 +30,12 @@ pub(crate) struct OffsetStore {
     names: TopicNames,
     /// No group here is without entries.
     groups: BTreeMap<GroupId, GroupOffsets>,
+    /// What the committed offsets take, about.
+    bytes: usize,
 }
+
+/// What a committed offset takes besides its metadata: the entry, and its place in the map.
+const ENTRY_BYTES: usize = 128;
 
 #[derive(Debug, Default)]
 struct GroupOffsets {
@@ -72,6 +79,10 @@ impl Committed {
             topic_id: value.topic_id,
             rare,
         }
+    }
+
+    fn bytes(&self) -> usize {
+        ENTRY_BYTES + self.rare.as_deref().map_or(0, |rare| rare.metadata.len())
     }
 
     fn metadata(&self) -> &str {
@@ -133,6 +144,7 @@ impl OffsetStore {
     fn set(&mut self, key: &OffsetKey, committed: Committed) {
         let topic = self.names.hold(&key.topic);
         let at = (topic, key.partition);
+        self.bytes += committed.bytes();
         let replaced = match self.groups.get_mut(&key.group) {
             Some(offsets) => offsets.committed.insert(at, committed),
             None => {
@@ -141,15 +153,37 @@ impl OffsetStore {
                 None
             }
         };
-        if replaced.is_some() {
+        if let Some(replaced) = replaced {
+            self.bytes -= replaced.bytes();
             self.names.release(topic);
         }
+    }
+
+    /// What the committed offsets of all groups take, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What a commit adds: for partitions that have no offset yet.
+    pub(crate) fn bytes_added_by(&self, commit: &CommitOffsets) -> usize {
+        let offsets = self.groups.get(&commit.group);
+        let added = |topic: &str, partition: &CommitPartition| {
+            let number = self.names.number(topic);
+            let is_there = number
+                .zip(offsets)
+                .is_some_and(|(number, offsets)| offsets.committed.contains_key(&(number, partition.partition)));
+            let metadata = partition.metadata.as_ref().map_or(0, String::len);
+            if is_there { 0 } else { ENTRY_BYTES + metadata }
+        };
+        let partitions = commit.topics.iter().flat_map(|(topic, of)| of.iter().map(move |of| added(&topic.name, of)));
+        partitions.sum()
     }
 
     fn remove(&mut self, key: &OffsetKey) {
         let Some(topic) = self.names.number(&key.topic) else { return };
         let Some(offsets) = self.groups.get_mut(&key.group) else { return };
-        if offsets.committed.remove(&(topic, key.partition)).is_some() {
+        if let Some(removed) = offsets.committed.remove(&(topic, key.partition)) {
+            self.bytes -= removed.bytes();
             self.names.release(topic);
             self.forget_if_empty(&key.group);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 /// Stands for a topic's name within one shard, for as long as something holds it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct TopicNumber(u32);
+pub(crate) struct TopicNumber(u32);
 
 #[derive(Debug, Default)]
 pub(super) struct TopicNames {

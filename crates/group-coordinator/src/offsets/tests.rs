@@ -300,8 +300,8 @@ fn offsets_expire_by_the_groups_state() {
     committed(&mut store, 0, commit(vec![("old", OLD, vec![partition(0, 1)]), ("read", OLD, vec![partition(0, 1)])]));
     committed(&mut store, 5 * DAY_MS, commit(vec![("new", OLD, vec![partition(0, 1)])]));
     let expired = |store: &OffsetStore, group_state: &Group, at: i64| {
-        let (records, nothing_left) = store.expire(&group(), group_state, TimestampMs(at), &config);
-        (keys(&records).into_iter().map(|(topic, _)| topic).collect::<Vec<_>>(), nothing_left)
+        let found = store.expire(&group(), group_state, TimestampMs(at), &config, None, usize::MAX);
+        (keys(&found.tombstones).into_iter().map(|(topic, _)| topic).collect::<Vec<_>>(), found.nothing_left)
     };
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     // A group without members of any kind: each offset from its commit on.
@@ -317,7 +317,25 @@ fn offsets_expire_by_the_groups_state() {
     // A commit in flight holds its offset, and the group.
     in_flight(&mut store, 8 * DAY_MS, commit(vec![("old", OLD, vec![partition(0, 2)])]));
     assert_eq!(expired(&store, &simple(), 12 * DAY_MS), (names(&["read", "new"]), false));
-    assert_eq!(store.expire(&GroupId::new("none"), &simple(), TimestampMs(0), &config), (Vec::new(), true));
+    assert!(store.expire(&GroupId::new("none"), &simple(), TimestampMs(0), &config, None, usize::MAX).nothing_left);
+}
+
+#[test]
+fn offsets_expire_in_pieces() {
+    let mut store = OffsetStore::default();
+    committed(&mut store, 0, commit(vec![("t", OLD, (0..10).map(|at| partition(at, 1)).collect())]));
+    let (mut after, mut expired, mut pieces) = (None, 0, 0);
+    loop {
+        let config = GroupConfig::default();
+        let found = store.expire(&group(), &simple(), TimestampMs(30 * DAY_MS), &config, after, 4);
+        assert!(found.looked_at <= 4 && !found.nothing_left, "a piece does not speak for the whole group");
+        (expired, pieces) = (expired + found.tombstones.len(), pieces + 1);
+        after = found.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!((expired, pieces), (10, 3));
 }
 
 #[test]
@@ -326,7 +344,9 @@ fn an_offset_may_carry_its_own_expiry() {
     let request =
         CommitOffsets { retention_ms: Some(1000), ..commit(vec![("t", TopicId::ZERO, vec![partition(0, 1)])]) };
     committed(&mut store, 5000, request);
-    let at = |wall| store.expire(&group(), &simple(), TimestampMs(wall), &GroupConfig::default()).1;
+    let at = |wall| {
+        store.expire(&group(), &simple(), TimestampMs(wall), &GroupConfig::default(), None, usize::MAX).nothing_left
+    };
     assert!(!at(5999));
     assert!(at(6000));
 }

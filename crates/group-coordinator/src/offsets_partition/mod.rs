@@ -7,11 +7,11 @@
 //!   └── leads no longer, from any stage                     ──▶ Loading
 //! ```
 //!
-//! Inputs: requests, the time, changes of the log ([`OffsetsPartition::poll`]), logs that were read, deleted topics. Each
-//! input takes the partition's groups one step ahead, appends what follows in that step, and returns [`Outputs`].
+//! Inputs: requests, the time, changes of the log ([`OffsetsPartition::poll`]), logs that were read, deleted topics.
+//! Each input takes the partition's groups one step ahead, appends what follows in that step, and returns [`Outputs`].
 //!
-//! Invariants: groups live in one leader epoch, and what was begun in another one ends without effect. Groups are served
-//! only from what no failover can take back. Every request is answered, at the latest when the leadership ends.
+//! Invariants: groups live in one leader epoch, and what was begun in another one ends without effect. Groups are
+//! served only from what no failover can take back. Every request is answered, at the latest when the leadership ends.
 
 mod loading;
 mod log;

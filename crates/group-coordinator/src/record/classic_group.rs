@@ -1,4 +1,5 @@
-//! `GroupMetadata`: a classic group as a whole, written when a generation's assignment is known and when the last member has gone.
+//! `GroupMetadata`: a classic group as a whole, written when a generation's assignment is known and when the last
+//! member has gone.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ottla_model::{InstanceId, MemberId, TimestampMs};

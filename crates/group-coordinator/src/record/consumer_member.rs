@@ -42,8 +42,8 @@ impl ConsumerMemberMetadata {
         wire::put_nullable_string(&mut out, true, self.subscribed_regex.as_deref());
         out.put_i32(self.rebalance_timeout_ms);
         wire::put_nullable_string(&mut out, true, self.server_assignor.as_deref());
-        // Kafka's generated code takes an absent field for an empty classic member, not for none (its schema says `null` where it
-        // would have to say `"null"`): none is written out, and an empty one is left out.
+        // Kafka's generated code takes an absent field for an empty classic member, not for none (its schema says
+        // `null` where it would have to say `"null"`): none is written out, and an empty one is left out.
         match &self.classic {
             None => super::put_tagged_fields(&mut out, &[(CLASSIC_TAG, &[0])]),
             Some(classic) if *classic == ClassicMemberMetadata::default() => wire::put_no_tagged_fields(&mut out, true),

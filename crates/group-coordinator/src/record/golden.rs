@@ -1,5 +1,5 @@
-//! Records byte for byte as Kafka 4.3's own classes write them (`MessageUtil.toVersionPrefixedBytes`), each worked out by hand from
-//! the schema too.
+//! Records byte for byte as Kafka 4.3's own classes write them (`MessageUtil.toVersionPrefixedBytes`), each worked out
+//! by hand from the schema too.
 
 use bytes::Bytes;
 use ottla_model::{GroupId, InstanceId, LeaderEpoch, MemberId, Offset, PartitionId, TimestampMs, TopicId};

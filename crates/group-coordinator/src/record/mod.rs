@@ -1,9 +1,9 @@
 //! What a partition of `__consumer_offsets` holds, in Kafka's formats: one file per kind of record.
 //!
 //! A key starts with the record type (an int16), a value with its version; a missing value is a tombstone. Kafka 4.3's
-//! versions are written; every version that Kafka ever wrote is read. Bytes from a log are not trusted: nothing is allocated beyond
-//! what they can fill, and what is malformed is an error. Types of later releases, and of group kinds that are not served here
-//! (share and streams groups), decode to [`None`]: the log keeps them, the caller counts them.
+//! versions are written; every version that Kafka ever wrote is read. Bytes from a log are not trusted: nothing is
+//! allocated beyond what they can fill, and what is malformed is an error. Types of later releases, and of group kinds
+//! that are not served here (share and streams groups), decode to [`None`]: the log keeps them, the caller counts them.
 
 mod classic_group;
 mod consumer_group;
@@ -68,7 +68,8 @@ pub enum Record {
     ClassicGroup { group: GroupId, value: Option<ClassicGroupMetadata> },
     /// A consumer group's epoch.
     ConsumerGroup { group: GroupId, value: Option<ConsumerGroupMetadata> },
-    /// The topics that a consumer group had seen. Written by Kafka 4.0 and before; later releases only write its tombstone.
+    /// The topics that a consumer group had seen. Written by Kafka 4.0 and before; later releases only write its
+    /// tombstone.
     PartitionMetadata { group: GroupId, value: Option<Vec<TopicMetadata>> },
     /// What a member of a consumer group has told of itself.
     ConsumerMember { group: GroupId, member: MemberId, value: Option<ConsumerMemberMetadata> },

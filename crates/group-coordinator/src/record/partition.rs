@@ -1,7 +1,7 @@
 //! Which partition of `__consumer_offsets` a group belongs to.
 
-/// The partition of a group, in a topic of `partitions` partitions (1 or more): Java's hash of the text, as every Kafka broker
-/// and tool computes it.
+/// The partition of a group, in a topic of `partitions` partitions (1 or more): Java's hash of the text, as every Kafka
+/// broker and tool computes it.
 pub fn partition_for(group: &str, partitions: i32) -> i32 {
     let hash = group.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
     // The least number has no positive counterpart: it counts as 0.

@@ -8,8 +8,8 @@ use ottla_protocol::wire::{self, Reader, WireError};
 pub struct TopicPartitions {
     pub topic: TopicId,
     pub partitions: Vec<PartitionId>,
-    /// In current assignments only: the member epoch at which each of the partitions was assigned, in their order (KIP-1251).
-    /// Empty where it is not known.
+    /// In current assignments only: the member epoch at which each of the partitions was assigned, in their order
+    /// (KIP-1251). Empty where it is not known.
     pub assignment_epochs: Vec<i32>,
 }
 

@@ -1,5 +1,6 @@
 //! What a group's step decides, and what it is told.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use ottla_model::{GroupId, MonotonicMs};
@@ -9,6 +10,7 @@ use crate::answer::Answer;
 use crate::config::GroupConfig;
 use crate::effects::RequestId;
 use crate::group::Group;
+use crate::group::consumer::RegexCache;
 use crate::record::Record;
 use crate::timer::{Timer, Timers};
 use crate::topics::Topics;
@@ -32,8 +34,8 @@ pub(crate) struct Decision {
 pub(crate) enum Fate {
     #[default]
     Keep,
-    /// The group goes on under the other protocol. Its timers are the successor's business: those of the predecessor have ended when
-    /// the step returns, those of the successor run.
+    /// The group goes on under the other protocol. Its timers are the successor's business: those of the predecessor
+    /// have ended when the step returns, those of the successor run.
     Become(Box<Group>),
 }
 
@@ -61,13 +63,14 @@ pub(crate) struct Context<'a> {
     pub(crate) topics: &'a dyn Topics,
     pub(crate) group: &'a GroupId,
     pub(crate) timers: &'a mut Timers,
+    pub(crate) regexes: &'a RefCell<RegexCache>,
     /// A change of this group is in flight: what its members wait for may be the log and not they.
     pub(crate) in_flight: bool,
 }
 
 impl Context<'_> {
-    /// Sets the timer to `after_ms` from now; one that runs already is moved. It is never due in the step that sets it, whatever
-    /// time a client has chosen: a step ends.
+    /// Sets the timer to `after_ms` from now; one that runs already is moved. It is never due in the step that sets it,
+    /// whatever time a client has chosen: a step ends.
     pub(crate) fn schedule(&mut self, timer: Timer, after_ms: i32) {
         let at = self.in_ms(after_ms.max(1));
         self.timers.schedule(self.group, timer, at);

@@ -101,8 +101,15 @@ impl Shard {
             }
         }
         let mut classic = ClassicGroup::new(now.wall);
-        let mut context =
-            Context { now, config: &self.config, topics, group: &group, timers: &mut self.timers, in_flight: false };
+        let mut context = Context {
+            now,
+            config: &self.config,
+            topics,
+            group: &group,
+            timers: &mut self.timers,
+            regexes: &self.regexes,
+            in_flight: false,
+        };
         let mut decision = classic.join(&mut context, id, request);
         if classic.is_vacant() {
             // The first member was refused: no group comes of it.
@@ -145,8 +152,15 @@ impl Shard {
         if let Err(error) = found.validate_commit(topics, &request) {
             return answer(id, Answer::Failed(error));
         }
-        let mut context =
-            Context { now, config: &self.config, topics, group: &group, timers: &mut self.timers, in_flight: false };
+        let mut context = Context {
+            now,
+            config: &self.config,
+            topics,
+            group: &group,
+            timers: &mut self.timers,
+            regexes: &self.regexes,
+            in_flight: false,
+        };
         if let Group::Classic(classic) = found {
             classic.committed(&mut context, &request.member);
         }
@@ -254,6 +268,7 @@ impl Shard {
             topics,
             group: &group,
             timers: &mut self.timers,
+            regexes: &self.regexes,
             in_flight: self.in_flight.changes(&group),
         };
         let decision = match self.groups.get_mut(&group) {

@@ -1,7 +1,8 @@
 //! Batches that the log does not hold for certain yet, and the answers that wait for them.
 //!
-//! Invariants: numbers grow; batches get their end offsets in order, so the high watermark passes them in order; a change of a group is
-//! remembered here for exactly as long as its batch. Bounded by the requests that the host lets in.
+//! Invariants: numbers grow; batches get their end offsets in order, so the high watermark passes them in order; a
+//! change of a group is remembered here for exactly as long as its batch. Bounded by the requests that the host lets
+//! in.
 
 use std::collections::BTreeMap;
 

@@ -1,12 +1,17 @@
 //! The groups of one partition of `__consumer_offsets`, while its broker leads it.
 //!
 //! Inputs: replayed records while loading, then requests, the time, and what became of batches. Outputs: [`Effects`].
-//! - Groups change at once; the answers that promise the change wait in [`in_flight`] for the high watermark. A step whose records
-//!   the log would refuse is undone ([`refused`]). After a refusal that was not foreseen the shard is dropped and loaded again.
-//! - Committed offsets reach the offset store only from below the high watermark, so what OffsetFetch answers needs no way back.
-//! - A step costs what its own group costs; nothing here grows with the number of groups but listing them and the sweep for
-//!   expired offsets, which goes in pieces.
+//! - Groups change at once; the answers that promise the change wait in [`in_flight`] for the high watermark. A step
+//!   whose records the log would refuse is undone ([`refused`]). After a refusal that was not foreseen the shard is
+//!   dropped and loaded again.
+//! - Committed offsets reach the offset store only from below the high watermark, so what OffsetFetch answers needs no
+//!   way back.
+//! - A step costs what its own group costs; nothing here grows with the number of groups but listing them and the sweep
+//!   for expired offsets, which goes in pieces.
 
+mod budget;
+#[cfg(test)]
+mod budget_tests;
 mod decision;
 mod dispatch;
 mod in_flight;
@@ -17,12 +22,15 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_model::{ErrorCode, GroupId, MonotonicMs, Offset, TimestampMs, TopicName};
 
+use budget::Share;
+pub use budget::{Budget, BudgetLimits, Usage};
 pub(crate) use decision::{Context, Decision, Fate};
 use in_flight::{InFlight, Pending};
 use sweep::Sweep;
@@ -33,17 +41,20 @@ use crate::config::GroupConfig;
 use crate::effects::{Batch, BatchNumber, Effects, RequestId};
 use crate::group::Group;
 use crate::group::classic::ClassicGroup;
-use crate::group::consumer::ConsumerGroup;
+use crate::group::consumer::{ConsumerGroup, RegexCache};
 use crate::offsets::OffsetStore;
 use crate::record::{Record, RecordError};
 use crate::request::Request;
 use crate::timer::{Timer, Timers};
 use crate::topics::Topics;
 
-/// A tick that comes later than this was held up (a stopped process, a starved machine), and so were the heartbeats that
-/// wait behind it: a member whose session ended meanwhile gets this grace, once, to be heard.
+/// A tick that comes later than this was held up (a stopped process, a starved machine), and so were the heartbeats
+/// that wait behind it: a member whose session ended meanwhile gets this grace, once, to be heard.
 const LATE_TICK: Duration = Duration::from_millis(500);
 const SESSION_GRACE: Duration = Duration::from_secs(2);
+
+/// Timers that one tick lets run out.
+const EXPIRED_PER_TICK: usize = 256;
 
 /// See the module.
 #[derive(Debug)]
@@ -52,8 +63,10 @@ pub struct Shard {
     groups: BTreeMap<GroupId, Group>,
     offsets: OffsetStore,
     timers: Timers,
+    regexes: RefCell<RegexCache>,
     in_flight: InFlight,
     sweep: Sweep,
+    share: Share,
     /// The error with which the log refuses records now.
     log_refuses: Option<ErrorCode>,
     /// Nothing is ticked before, because the log refuses records.
@@ -65,10 +78,12 @@ pub struct Shard {
 impl Shard {
     pub fn new(config: Arc<GroupConfig>) -> Self {
         Self {
+            share: Share::new(Arc::clone(&config.budget)),
             config,
             groups: BTreeMap::new(),
             offsets: OffsetStore::default(),
             timers: Timers::default(),
+            regexes: RefCell::default(),
             in_flight: InFlight::default(),
             sweep: Sweep::default(),
             log_refuses: None,
@@ -82,7 +97,8 @@ impl Shard {
         self.config = config;
     }
 
-    /// Replays one record while loading. Kinds and versions that this release does not know are passed over, as Kafka does.
+    /// Replays one record while loading. Kinds and versions that this release does not know are passed over, as Kafka
+    /// does.
     ///
     /// # Errors
     /// The key or the value is not what its version says.
@@ -104,7 +120,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Replay is over: every member gets a fresh session, for it could not have been heard while nobody led the partition.
+    /// Replay is over: every member gets a fresh session, for it could not have been heard while nobody led the
+    /// partition.
     pub fn loaded(&mut self, now: Now, topics: &dyn Topics) -> Effects {
         // Groups that only commit offsets have no record of their own.
         for group in self.offsets.groups() {
@@ -118,13 +135,35 @@ impl Shard {
                 Group::Classic(classic) => classic.loaded(cx),
                 Group::Consumer(consumer) => consumer.loaded(cx),
             }));
+            self.measure(&group);
         }
+        self.report_usage();
         effects
     }
 
     /// One request. Its answer is among the effects of this step or of a later one.
     pub fn step(&mut self, now: Now, topics: &dyn Topics, id: RequestId, request: Request) -> Effects {
-        self.step_or_undo(now, topics, id, request)
+        if let Some(error) = self.over_budget(&request) {
+            return Effects { answers: vec![(id, Answer::Failed(error))], ..Effects::default() };
+        }
+        // What these say is kept, and may be large.
+        let told = match &request {
+            Request::JoinGroup(join) => Some(join.group.clone()),
+            Request::SyncGroup(sync) if !sync.assignments.is_empty() => Some(sync.group.clone()),
+            Request::ConsumerGroupHeartbeat(beat) if beat.member_epoch <= 0 || beat.subscribed_topics.is_some() => {
+                Some(beat.group.clone())
+            }
+            _ => None,
+        };
+        let group = request.group().cloned();
+        let effects = self.step_or_undo(now, topics, id, request);
+        match (told, group) {
+            (Some(told), _) => self.measure(&told),
+            (None, Some(group)) => self.measure_if_changed(&group),
+            (None, None) => {}
+        }
+        self.report_usage();
+        effects
     }
 
     /// Does what is due.
@@ -137,15 +176,44 @@ impl Shard {
         if !deleted.is_empty() {
             effects.extend(self.topics_deleted(now, topics, &deleted));
         }
-        while let Some((due, group, timer)) = self.timers.pop_due(now.monotonic) {
+        effects.extend(self.expire_due(now, topics));
+        effects.extend(self.sweep_expired_offsets(now));
+        self.report_usage();
+        effects
+    }
+
+    /// Lets timers run out, so many at most: the host calls again at once if more are due, and lets others have the
+    /// lock between two calls. Members of one consumer group whose time is up leave it in one step: each step costs as
+    /// much as the group, and hundreds may go at once.
+    fn expire_due(&mut self, now: Now, topics: &dyn Topics) -> Effects {
+        let mut effects = Effects::default();
+        let mut silent: BTreeMap<GroupId, BTreeSet<Timer>> = BTreeMap::new();
+        for _ in 0..EXPIRED_PER_TICK {
+            let Some((due, group, timer)) = self.timers.pop_due(now.monotonic) else { break };
             let is_late = matches!(timer, Timer::Session(_)) && now.monotonic.since(due) > LATE_TICK;
             if is_late && self.timers.postpone(&group, timer.clone(), now.monotonic + SESSION_GRACE) {
                 continue;
             }
-            effects.extend(self.expire_or_undo(now, topics, &group, timer));
+            if matches!(self.groups.get(&group), Some(Group::Consumer(_))) {
+                silent.entry(group).or_default().insert(timer);
+            } else {
+                effects.extend(self.expire(now, topics, &group, &timer));
+                self.measure_if_changed(&group);
+            }
         }
-        effects.extend(self.sweep_expired_offsets(now));
+        for (group, timers) in silent {
+            effects.extend(self.expire_or_undo(now, topics, &group, timers));
+            self.measure_if_changed(&group);
+        }
         effects
+    }
+
+    /// Lets a timer of a group run out.
+    fn expire(&mut self, now: Now, topics: &dyn Topics, group: &GroupId, timer: &Timer) -> Effects {
+        self.on_group(now, topics, group, |found, cx| match found {
+            Group::Classic(classic) => classic.expired(cx, timer.clone()),
+            Group::Consumer(consumer) => consumer.expired(cx, &BTreeSet::from([timer.clone()])),
+        })
     }
 
     /// How many groups there are, by type and state. Looks at every group.
@@ -172,12 +240,9 @@ impl Shard {
     pub fn append_refused(&mut self, _now: Now, batch: BatchNumber, error: ErrorCode) -> Effects {
         let Some(pending) = self.in_flight.take(batch) else { return Effects::default() };
         let reload = pending.group.is_some();
-        for record in &pending.offsets {
-            self.offsets.withdraw(record);
-        }
         let mut effects = Effects {
-            answers: pending
-                .answers
+            answers: self
+                .withdraw(pending)
                 .into_iter()
                 .map(|(id, answer)| {
                     let error = refusal(error, matches!(answer, Answer::CommitOffsets(_)));
@@ -203,10 +268,12 @@ impl Shard {
             }
             effects.answers.extend(pending.answers);
         }
+        self.report_usage();
         effects
     }
 
-    /// Topics are gone: what was committed for them goes too. Other changes of topics are found by each group's next heartbeat.
+    /// Topics are gone: what was committed for them goes too. Other changes of topics are found by each group's next
+    /// heartbeat.
     pub fn topics_deleted(&mut self, now: Now, topics: &dyn Topics, deleted: &[TopicName]) -> Effects {
         if self.is_paused(now) {
             self.miss_topics(deleted);
@@ -223,15 +290,21 @@ impl Shard {
     pub fn resign(&mut self, error: ErrorCode) -> Effects {
         let mut effects = Effects::default();
         for pending in self.in_flight.take_all() {
-            for record in &pending.offsets {
-                self.offsets.withdraw(record);
-            }
-            effects.answers.extend(pending.answers.into_iter().map(|(id, _)| (id, Answer::Failed(error))));
+            effects.answers.extend(self.withdraw(pending).into_iter().map(|(id, _)| (id, Answer::Failed(error))));
         }
         for group in self.groups.values_mut() {
             effects.answers.extend(group.take_waiting().into_iter().map(|id| (id, Answer::Failed(error))));
         }
         effects
+    }
+
+    /// A batch is not in the log, and will not be: its offsets are in flight no longer. Returns the answers that waited
+    /// for it.
+    fn withdraw(&mut self, pending: Pending) -> Vec<(RequestId, Answer)> {
+        for record in &pending.offsets {
+            self.offsets.withdraw(record);
+        }
+        pending.answers
     }
 
     /// Lets a group that exists take a step.
@@ -249,6 +322,7 @@ impl Shard {
             topics,
             group,
             timers: &mut self.timers,
+            regexes: &self.regexes,
             in_flight: self.in_flight.changes(group),
         };
         let decision = step(found, &mut context);
@@ -283,15 +357,8 @@ impl Shard {
     }
 }
 
-/// A timer of a group has run out.
-fn expired(group: &mut Group, cx: &mut Context<'_>, timer: Timer) -> Decision {
-    match group {
-        Group::Classic(classic) => classic.expired(cx, timer),
-        Group::Consumer(consumer) => consumer.expired(cx, timer),
-    }
-}
-
-/// Offset records change the offset store, and only from below the high watermark; all others have changed their group already.
+/// Offset records change the offset store, and only from below the high watermark; all others have changed their group
+/// already.
 fn is_offset(record: &Record) -> bool {
     matches!(record, Record::Offset { .. })
 }

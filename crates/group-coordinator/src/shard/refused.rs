@@ -1,15 +1,18 @@
-//! Steps whose records the log would refuse: they are undone before anything is appended, and only their own group is concerned.
+//! Steps whose records the log would refuse: they are undone before anything is appended, and only their own group is
+//! concerned.
 //!
 //! The log refuses records while its ISR is too small or its directory is offline (the host says so), and a batch above
-//! `max_batch_bytes` (the shard sees that itself). A copy of the group is taken before each step that may write much, or that may
-//! write while the log refuses; it takes the group's place when the records are refused. Kafka does the same with a timeline of
-//! snapshots. A refusal that nobody foresaw is left to [`Shard::append_refused`], which loads the shard again.
+//! `max_batch_bytes` (the shard sees that itself). A copy of the group is taken before each step that may write much,
+//! or that may write while the log refuses; it takes the group's place when the records are refused. Kafka does the
+//! same with a timeline of snapshots. A refusal that nobody foresaw is left to [`Shard::append_refused`], which loads
+//! the shard again.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ottla_model::{ErrorCode, GroupId, MonotonicMs, TopicName};
 
-use super::{Effects, Shard, refusal};
+use super::{Decision, Effects, Shard, refusal};
 use crate::Now;
 use crate::answer::Answer;
 use crate::effects::{Batch, RequestId};
@@ -18,9 +21,11 @@ use crate::request::{ConsumerGroupHeartbeat, Request};
 use crate::timer::{GroupTimers, Timer};
 use crate::topics::Topics;
 
-/// How long timers wait while the log refuses writes. Sessions that end meanwhile get their grace afterwards: their tick is late.
+/// How long timers wait while the log refuses writes. Sessions that end meanwhile get their grace afterwards: their
+/// tick is late.
 const PAUSE_WHILE_REFUSED: Duration = Duration::from_millis(500);
-/// How long a timer waits whose step would write a batch that is too large: what is too large now will mostly be so in a moment.
+/// How long a timer waits whose step would write a batch that is too large: what is too large now will mostly be so in
+/// a moment.
 const PAUSE_AFTER_TOO_LARGE: Duration = Duration::from_secs(10);
 
 /// What a group was before a step.
@@ -31,7 +36,8 @@ pub(super) struct Before {
 }
 
 impl Shard {
-    /// Whether the log takes records now, as far as the host knows; it says so before a step, a tick or the deletion of topics.
+    /// Whether the log takes records now, as far as the host knows; it says so before a step, a tick or the deletion of
+    /// topics.
     pub fn set_log_state(&mut self, log: Result<(), ErrorCode>) {
         self.log_refuses = log.err();
         // Missed deletions are written down by the tick for which the timer is set already.
@@ -40,7 +46,8 @@ impl Shard {
         }
     }
 
-    /// Whether a request is likely to lead to records that change its group. The host need not look at the log's state for others.
+    /// Whether a request is likely to lead to records that change its group. The host need not look at the log's state
+    /// for others.
     pub fn may_write(&self, topics: &dyn Topics, request: &Request) -> bool {
         match request {
             Request::JoinGroup(_) | Request::SyncGroup(_) | Request::LeaveGroup(_) | Request::DeleteGroup(_) => true,
@@ -91,18 +98,34 @@ impl Shard {
         }
     }
 
-    /// Lets a timer of a group run out; if what follows is refused, the timer runs out later.
-    pub(super) fn expire_or_undo(&mut self, now: Now, topics: &dyn Topics, group: &GroupId, timer: Timer) -> Effects {
-        let before = matches!(self.groups.get(group), Some(Group::Consumer(_))).then(|| self.before(group));
-        let effects = self.on_group(now, topics, group, |found, cx| super::expired(found, cx, timer.clone()));
-        match (before, self.refusal_of(&effects.batches)) {
-            (Some(before), Some(_)) => {
-                self.undo(before, &effects);
-                self.timers.schedule(group, timer, now.monotonic + PAUSE_AFTER_TOO_LARGE);
-                Effects::default()
-            }
-            _ => effects,
+    /// Lets timers of a consumer group run out in one step. If what follows is refused, each of them is tried in a step
+    /// of its own, which may write less; one that is refused alone runs out later.
+    pub(super) fn expire_or_undo(
+        &mut self,
+        now: Now,
+        topics: &dyn Topics,
+        group: &GroupId,
+        timers: BTreeSet<Timer>,
+    ) -> Effects {
+        let before = self.before(group);
+        let effects = self.on_group(now, topics, group, |found, cx| match found {
+            Group::Consumer(consumer) => consumer.expired(cx, &timers),
+            Group::Classic(_) => Decision::default(),
+        });
+        if self.refusal_of(&effects.batches).is_none() {
+            return effects;
         }
+        self.undo(before, &effects);
+        if timers.len() > 1 {
+            return timers.into_iter().fold(Effects::default(), |mut all, timer| {
+                all.extend(self.expire_or_undo(now, topics, group, BTreeSet::from([timer])));
+                all
+            });
+        }
+        for timer in timers {
+            self.timers.schedule(group, timer, now.monotonic + PAUSE_AFTER_TOO_LARGE);
+        }
+        Effects::default()
     }
 
     /// Whether nothing is ticked now because the log refuses what would follow.
@@ -140,9 +163,8 @@ impl Shard {
     fn undo(&mut self, before: Before, effects: &Effects) {
         for batch in &effects.batches {
             if let Some(pending) = self.in_flight.take(batch.number) {
-                for record in &pending.offsets {
-                    self.offsets.withdraw(record);
-                }
+                // The request is answered with the refusal instead.
+                drop(self.withdraw(pending));
             }
         }
         match before.group {

@@ -1,7 +1,8 @@
-//! The sweep for offsets that nobody has used for `offsets.retention.minutes`, and for groups that are left with nothing.
+//! The sweep for offsets that nobody has used for `offsets.retention.minutes`, and for groups that are left with
+//! nothing.
 //!
-//! It runs every `offsets.retention.check.interval.ms` and goes through the groups in pieces, so that a shard with very many groups
-//! answers requests between two pieces.
+//! It runs every `offsets.retention.check.interval.ms` and goes through the groups in pieces, so that a shard with very
+//! many groups answers requests between two pieces.
 
 use std::ops::Bound;
 use std::time::Duration;
@@ -12,18 +13,21 @@ use super::{Effects, Shard};
 use crate::Now;
 use crate::config::GroupConfig;
 use crate::effects::{BATCH_OVERHEAD_BYTES, Batch};
+use crate::offsets::Key;
 use crate::record::Record;
 
-/// Groups that one piece of the sweep looks at: well under a millisecond for groups of a few topics.
+/// What one piece of the sweep looks at: groups, and offsets. A piece takes about a millisecond.
 const GROUPS_PER_PIECE: usize = 256;
+const OFFSETS_PER_PIECE: usize = 10_000;
 
 /// Where the sweep stands.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     /// None until the shard is loaded.
     next: Option<MonotonicMs>,
-    /// The group after which the sweep goes on; none at the start of a round.
-    after: Option<GroupId>,
+    /// The group after which the sweep goes on, or, with a key, within which it goes on after that; none at the start
+    /// of a round.
+    after: Option<(GroupId, Option<Key>)>,
 }
 
 impl Sweep {
@@ -45,28 +49,34 @@ impl Shard {
         if self.sweep.next.is_none_or(|next| next > now.monotonic) {
             return effects;
         }
-        let from = self.sweep.after.take().map_or(Bound::Unbounded, Bound::Excluded);
-        let piece: Vec<GroupId> = self
-            .groups
-            .range::<GroupId, _>((from, Bound::Unbounded))
-            .take(GROUPS_PER_PIECE)
-            .map(|(id, _)| id.clone())
-            .collect();
+        let (from, mut within) = match self.sweep.after.take() {
+            Some((group, None)) => (Bound::Excluded(group), None),
+            Some((group, within)) => (Bound::Included(group), within),
+            None => (Bound::Unbounded, None),
+        };
+        let next = self.groups.range::<GroupId, _>((from, Bound::Unbounded)).take(GROUPS_PER_PIECE);
+        let piece: Vec<GroupId> = next.map(|(id, _)| id.clone()).collect();
+        let mut offsets_left = OFFSETS_PER_PIECE;
         for id in &piece {
             let Some(group) = self.groups.get(id) else { continue };
-            let (mut records, nothing_left) = self.offsets.expire(id, group, now.wall, &self.config);
-            let remove = nothing_left && group.is_empty();
-            if remove {
+            let found = self.offsets.expire(id, group, now.wall, &self.config, within.take(), offsets_left);
+            let mut records = found.tombstones;
+            offsets_left = offsets_left.saturating_sub(found.looked_at);
+            if found.nothing_left && group.is_empty() {
                 records.extend(group.tombstones(id));
                 self.groups.remove(id);
                 self.timers.cancel_group(id);
             }
             effects.extend(self.append_in_pieces(now, id, records));
+            if offsets_left == 0 || found.next.is_some() {
+                self.sweep.after = Some((id.clone(), found.next));
+                return effects;
+            }
         }
         if piece.len() < GROUPS_PER_PIECE {
             self.sweep.begin(now, &self.config);
         } else {
-            self.sweep.after = piece.last().cloned();
+            self.sweep.after = piece.last().map(|last| (last.clone(), None));
         }
         effects
     }

@@ -50,7 +50,8 @@ pub(crate) struct Host {
     pub(crate) stalled: bool,
     /// While set, the log refuses every batch.
     pub(crate) refusing: Option<ErrorCode>,
-    /// The host looks at the log's state before each step, as the broker does; otherwise every refusal comes unforeseen.
+    /// The host looks at the log's state before each step, as the broker does; otherwise every refusal comes
+    /// unforeseen.
     pub(crate) foresees: bool,
     /// How often the shard asked to be loaded again.
     pub(crate) reloads: usize,
@@ -83,7 +84,8 @@ impl Host {
         host
     }
 
-    /// Another coordinator takes over with the log's first `keeps` records, or with all that are replicated if these are more.
+    /// Another coordinator takes over with the log's first `keeps` records, or with all that are replicated if these
+    /// are more.
     pub(crate) fn fail_over(&mut self, keeps: usize) {
         let effects = self.shard.resign(ErrorCode::NotCoordinator);
         self.take_answers(effects);

@@ -1,5 +1,6 @@
-//! Random groups: members of the classic protocol that join, commit, fall silent, leave and come back, over a log that stalls and
-//! refuses, under coordinators that change. What must hold is checked at every step, and that the group settles when all that ends.
+//! Random groups: members of the classic protocol that join, commit, fall silent, leave and come back, over a log that
+//! stalls and refuses, under coordinators that change. What must hold is checked at every step, and that the group
+//! settles when all that ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
-//! An operator who looks at a group and sometimes meddles: fetches its offsets, describes it, commits while nobody is there, deletes.
+//! An operator who looks at a group and sometimes meddles: fetches its offsets, describes it, commits while nobody is
+//! there, deletes.
 
 use std::collections::BTreeSet;
 
@@ -44,7 +45,8 @@ impl Admin {
             }
             95..100 if self.meddles => {
                 let partitions: BTreeSet<_> = turn.topics.partitions_of(&names);
-                turn.commit(&self.group, &MemberId::new(""), None, -1, &partitions);
+                let ids = turn.topics.ids();
+                turn.commit(&self.group, &MemberId::new(""), None, -1, &partitions, &ids);
                 return;
             }
             _ => return,
@@ -52,7 +54,8 @@ impl Admin {
         turn.send(request);
     }
 
-    fn fetch(&self, turn: &Turn<'_>, everything: bool) -> Request {
+    fn fetch(&self, turn: &mut Turn<'_>, everything: bool) -> Request {
+        let require_stable = turn.random.percent(30);
         let names = turn.topics.all_names();
         let asked = names.into_iter().map(|name| {
             let partitions = turn.topics.partitions_of([&name]).into_iter().map(|(_, at)| PartitionId(at)).collect();
@@ -62,7 +65,7 @@ impl Admin {
             group: self.group.clone(),
             member: None,
             member_epoch: -1,
-            require_stable: false,
+            require_stable,
             topics: (!everything).then(|| asked.collect()),
         })
     }

@@ -1,11 +1,13 @@
-//! A broker as far as groups are concerned: the partitions of `__consumer_offsets` with their groups, as the service runs
-//! them, and the state that the service would hold around them.
+//! A broker as far as groups are concerned: the partitions of `__consumer_offsets` with their groups, as the service
+//! runs them, and the state that the service would hold around them.
 
 use std::collections::BTreeMap;
 
 use ottla_group_coordinator::offsets_partition::{Loader, OffsetsPartition, Waiter};
 use ottla_group_coordinator::request::FetchOffsets;
 use ottla_model::MonotonicMs;
+
+use super::topics::SimTopics;
 
 /// The client that waits for an answer.
 #[derive(Clone, Debug)]
@@ -35,6 +37,8 @@ pub struct Broker {
     /// Grows with every start.
     pub life: u32,
     pub is_running: bool,
+    /// As its image has them.
+    pub topics: SimTopics,
     /// By partition, like everything below.
     pub partitions: BTreeMap<i32, OffsetsPartition<Caller>>,
     pub leads: BTreeMap<i32, Leadership>,

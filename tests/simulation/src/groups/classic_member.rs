@@ -1,15 +1,17 @@
-//! A consumer of the classic protocol, eager: it gives everything up before it joins a round.
+//! A consumer of the classic protocol. An eager one gives everything up before it joins a round. A cooperative one
+//! joins with what it owns, gives up what it is not assigned any more, and then joins once more, so that another member
+//! gets it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ottla_group_coordinator::answer::{Joined, Synced};
+use ottla_group_coordinator::answer::{Joined, JoinedMember, Synced};
 use ottla_group_coordinator::request::{ClientInfo, Heartbeat, JoinGroup, LeaveGroup, LeavingMember, SyncGroup};
 use ottla_group_coordinator::{Answer, Request, Topics as _};
 use ottla_model::{ErrorCode, GroupId, MemberId};
 
 use super::client::{BACKOFF_MS, Behaviour, REQUEST_TIMEOUT_MS, Turn, error_of, is_about_the_coordinator};
 use super::consumer_protocol;
-use super::topics::Tp;
+use super::topics::{SimTopics, TopicIds, Tp};
 use crate::clock::SimTime;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,7 +21,7 @@ pub enum State {
     Joining,
     Syncing,
     Stable,
-    /// It gives its partitions up, and joins then.
+    /// It gives partitions up, and joins then: all of them, or those that it was not assigned.
     Revoking {
         until: SimTime,
     },
@@ -34,8 +36,12 @@ pub struct ClassicMember {
     pub generation: i32,
     pub state: State,
     pub owned: BTreeSet<Tp>,
+    /// Of the topics that it owns partitions of.
+    pub topic_ids: TopicIds,
     pub behaviour: Behaviour,
     name: String,
+    /// What it gives up while it is revoking.
+    revokes: BTreeSet<Tp>,
     is_leader: bool,
     /// What the leader assigned from.
     topics_version: u64,
@@ -57,6 +63,8 @@ impl ClassicMember {
             generation: -1,
             state: State::Unjoined,
             owned: BTreeSet::new(),
+            topic_ids: TopicIds::new(),
+            revokes: BTreeSet::new(),
             behaviour,
             name,
             is_leader: false,
@@ -89,16 +97,20 @@ impl ClassicMember {
         {
             self.lost(turn, call);
         }
+        // Partitions of a topic that is gone are not read any more, nor those of a topic that took its name.
+        let topics = turn.topics;
+        self.owned.retain(|(topic, _)| self.topic_ids.get(topic) == Some(&topics.id(topic)));
         if self.state == State::Stable && self.is_leader && self.topics_version != turn.topics.version() {
             self.rejoin(turn);
         }
         if let State::Revoking { until } = self.state
             && until <= turn.now
         {
-            self.owned.clear();
+            self.owned.retain(|tp| !self.revokes.contains(tp));
             self.state = State::Unjoined;
         }
-        // First things first: one that stood still commits where it stopped, before it hears that it is nobody any more.
+        // First things first: one that stood still commits where it stopped, before it hears that it is nobody any
+        // more.
         self.commit(turn);
         if self.awaited.is_some() || turn.now < self.not_before {
             return;
@@ -127,12 +139,20 @@ impl ClassicMember {
         let (low, high) = self.behaviour.commit_every_ms;
         self.next_commit = turn.now.plus_ms(turn.random.between(low, high));
         let instance = self.behaviour.instance.as_ref();
-        let call = turn.commit(&self.group, &self.member, instance, self.generation, &self.owned);
+        let call = turn.commit(&self.group, &self.member, instance, self.generation, &self.owned, &self.topic_ids);
         self.committing = Some((call, turn.now.plus_ms(REQUEST_TIMEOUT_MS)));
     }
 
     fn join(&self, turn: &mut Turn<'_>) -> Request {
-        let metadata = consumer_protocol::subscription(&self.behaviour.topics);
+        let metadata = consumer_protocol::subscription(&self.behaviour.topics, &self.owned);
+        let mut protocols: Vec<&str> = if self.behaviour.is_cooperative {
+            vec!["cooperative-sticky", "cooperative-other"]
+        } else {
+            vec!["range", "roundrobin"]
+        };
+        if turn.random.percent(30) {
+            protocols.reverse();
+        }
         Request::JoinGroup(JoinGroup {
             group: self.group.clone(),
             member: self.member.clone(),
@@ -142,7 +162,7 @@ impl ClassicMember {
             session_timeout_ms: i32::try_from(self.behaviour.session_timeout_ms).unwrap_or(i32::MAX),
             rebalance_timeout_ms: i32::try_from(self.behaviour.rebalance_timeout_ms).unwrap_or(i32::MAX),
             protocol_type: "consumer".to_owned(),
-            protocols: vec![("range".to_owned(), metadata)],
+            protocols: protocols.into_iter().map(|name| (name.to_owned(), metadata.clone())).collect(),
             requires_known_member_id: true,
             supports_skip_assignment: true,
             reason: None,
@@ -243,13 +263,16 @@ impl ClassicMember {
     fn rejoin(&mut self, turn: &mut Turn<'_>) {
         match self.state {
             State::Revoking { .. } | State::Gone => {}
-            _ if self.owned.is_empty() => self.state = State::Unjoined,
-            _ => {
-                let (low, high) = self.behaviour.revocation_ms;
-                let until = turn.now.plus_ms(turn.random.between(low, high));
-                self.state = State::Revoking { until };
-            }
+            _ if self.owned.is_empty() || self.behaviour.is_cooperative => self.state = State::Unjoined,
+            _ => self.revoke(turn, self.owned.clone()),
         }
+    }
+
+    /// Gives these up, and joins a round then.
+    fn revoke(&mut self, turn: &mut Turn<'_>, revokes: BTreeSet<Tp>) {
+        let (low, high) = self.behaviour.revocation_ms;
+        self.state = State::Revoking { until: turn.now.plus_ms(turn.random.between(low, high)) };
+        self.revokes = revokes;
     }
 
     fn joined(&mut self, turn: &mut Turn<'_>, joined: Joined) {
@@ -267,30 +290,68 @@ impl ClassicMember {
         if joined.skip_assignment {
             return;
         }
-        let mut subscribers: BTreeMap<String, Vec<&MemberId>> = BTreeMap::new();
-        for member in &joined.members {
-            for topic in consumer_protocol::read_subscription(&member.metadata).unwrap_or_default() {
-                subscribers.entry(topic).or_default().push(&member.member);
-            }
-        }
-        let mut shares: BTreeMap<&MemberId, BTreeSet<Tp>> = BTreeMap::new();
-        for member in &joined.members {
-            shares.insert(&member.member, BTreeSet::new());
-        }
-        for (topic, members) in &subscribers {
-            let partitions = turn.topics.partitions_of([topic]);
-            for (partition, member) in partitions.into_iter().zip(members.iter().cycle()) {
-                shares.entry(member).or_default().insert(partition);
-            }
-        }
+        let shares = if self.behaviour.is_cooperative {
+            cooperative_shares(&joined.members, turn.topics)
+        } else {
+            eager_shares(&joined.members, turn.topics)
+        };
         self.assignments =
-            shares.into_iter().map(|(member, share)| (member.clone(), consumer_protocol::assignment(&share))).collect();
+            shares.into_iter().map(|(member, share)| (member, consumer_protocol::assignment(&share))).collect();
     }
 
     fn synced(&mut self, turn: &mut Turn<'_>, synced: &Synced) {
-        self.owned = consumer_protocol::read_assignment(&synced.assignment).unwrap_or_default();
-        self.state = State::Stable;
+        let assigned = consumer_protocol::read_assignment(&synced.assignment).unwrap_or_default();
         self.next_heartbeat = turn.now.plus_ms(self.heartbeat_interval_ms());
         self.next_commit = turn.now.plus_ms(turn.random.between(0, self.behaviour.commit_every_ms.1));
+        // An eager member owns nothing here.
+        let revokes: BTreeSet<Tp> = self.owned.difference(&assigned).cloned().collect();
+        for (topic, _) in &assigned {
+            self.topic_ids.insert(topic.clone(), turn.topics.id(topic));
+        }
+        self.owned.extend(assigned);
+        if revokes.is_empty() {
+            self.state = State::Stable;
+        } else {
+            self.revoke(turn, revokes);
+        }
     }
+}
+
+type Shares = BTreeMap<MemberId, BTreeSet<Tp>>;
+
+/// Who subscribes to each topic.
+fn subscribers(members: &[JoinedMember]) -> BTreeMap<String, Vec<&MemberId>> {
+    let mut subscribers: BTreeMap<String, Vec<&MemberId>> = BTreeMap::new();
+    for member in members {
+        let (topics, _) = consumer_protocol::read_subscription(&member.metadata).unwrap_or_default();
+        for topic in topics {
+            subscribers.entry(topic).or_default().push(&member.member);
+        }
+    }
+    subscribers
+}
+
+fn eager_shares(members: &[JoinedMember], topics: &SimTopics) -> Shares {
+    let mut shares: Shares = members.iter().map(|member| (member.member.clone(), BTreeSet::new())).collect();
+    for (topic, subscribers) in subscribers(members) {
+        let partitions = topics.partitions_of([&topic]);
+        for (partition, member) in partitions.into_iter().zip(subscribers.iter().cycle()) {
+            shares.entry((*member).clone()).or_default().insert(partition);
+        }
+    }
+    shares
+}
+
+/// As [`eager_shares`], but what a member owns goes to another one only in the round after it was given up.
+fn cooperative_shares(members: &[JoinedMember], topics: &SimTopics) -> Shares {
+    let mut shares = eager_shares(members, topics);
+    for member in members {
+        let (_, owned) = consumer_protocol::read_subscription(&member.metadata).unwrap_or_default();
+        for (other, share) in &mut shares {
+            if *other != member.member {
+                share.retain(|tp| !owned.contains(tp));
+            }
+        }
+    }
+    shares
 }

@@ -6,7 +6,7 @@ use ottla_group_coordinator::request::{CommitOffsets, CommitPartition, GroupTopi
 use ottla_group_coordinator::{Answer, Request};
 use ottla_model::{ErrorCode, GroupId, InstanceId, LeaderEpoch, MemberId, Offset, PartitionId};
 
-use super::topics::{SimTopics, Tp};
+use super::topics::{SimTopics, TopicIds, Tp};
 use crate::clock::SimTime;
 use crate::random::Random;
 
@@ -15,7 +15,8 @@ pub const BACKOFF_MS: u64 = 50;
 /// Requests that no coordinator makes wait are given up after this long.
 pub const REQUEST_TIMEOUT_MS: u64 = 1_000;
 
-/// A commit that was sent. Every partition of it carries `number` as its offset, so that a record tells which commit it is of.
+/// A commit that was sent. Every partition of it carries `number` as its offset, so that a record tells which commit it
+/// is of.
 #[derive(Clone, Debug)]
 pub struct Issued {
     pub number: u64,
@@ -23,6 +24,8 @@ pub struct Issued {
     pub member: MemberId,
     pub generation_or_epoch: i32,
     pub partitions: BTreeSet<Tp>,
+    /// The ids under which the client knows the topics.
+    pub ids: TopicIds,
 }
 
 /// One turn of one client: what it may look at, and what it wants done.
@@ -54,13 +57,17 @@ impl Turn<'_> {
         instance: Option<&InstanceId>,
         generation_or_epoch: i32,
         partitions: &BTreeSet<Tp>,
+        ids: &TopicIds,
     ) -> u64 {
         *self.next_commit += 1;
         let number = *self.next_commit;
         let mut topics: Vec<(GroupTopic, Vec<CommitPartition>)> = Vec::new();
         for (topic, partition) in partitions {
             if topics.last().is_none_or(|(last, _)| last.name != *topic) {
-                topics.push((GroupTopic { name: topic.clone(), id: self.topics.id(topic) }, Vec::new()));
+                topics.push((
+                    GroupTopic { name: topic.clone(), id: ids.get(topic).copied().unwrap_or_default() },
+                    Vec::new(),
+                ));
             }
             if let Some((_, committed)) = topics.last_mut() {
                 committed.push(CommitPartition {
@@ -79,6 +86,7 @@ impl Turn<'_> {
             member: member.clone(),
             generation_or_epoch,
             partitions: partitions.clone(),
+            ids: ids.clone(),
         });
         self.send(Request::CommitOffsets(CommitOffsets {
             group: group.clone(),
@@ -133,5 +141,15 @@ pub struct Behaviour {
     pub rebalance_timeout_ms: u64,
     /// How long it takes to give partitions up.
     pub revocation_ms: (u64, u64),
+    /// How long it takes to begin to read partitions (KIP-848).
+    pub taking_ms: (u64, u64),
+    pub rack: Option<String>,
+    /// The assignor that it asks for (KIP-848).
+    pub assignor: Option<String>,
+    /// It says everything in each heartbeat (KIP-848), as franz-go does.
+    pub says_all: bool,
+    /// It keeps its partitions while it joins a round, and gives up what it was not assigned after that (classic
+    /// protocol).
+    pub is_cooperative: bool,
     pub commit_every_ms: (u64, u64),
 }

@@ -1,4 +1,5 @@
-//! A consumer of the KIP-848 protocol: it gives up what it is not assigned any more, then takes what is new, then tells.
+//! A consumer of the KIP-848 protocol: it gives up what it is not assigned any more, then takes what is new, then
+//! tells.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +9,7 @@ use ottla_group_coordinator::{Answer, Request};
 use ottla_model::{ErrorCode, GroupId, MemberId, PartitionId, TopicId};
 
 use super::client::{BACKOFF_MS, Behaviour, REQUEST_TIMEOUT_MS, Turn, error_of, is_about_the_coordinator};
-use super::topics::{SimTopics, Tp};
+use super::topics::{TopicIds, Tp};
 use crate::clock::SimTime;
 
 const LEAVING_EPOCH: i32 = -1;
@@ -20,6 +21,8 @@ pub struct ConsumerMember {
     pub member: MemberId,
     pub epoch: i32,
     pub owned: BTreeSet<Tp>,
+    /// Of the topics that it was told of.
+    pub topic_ids: TopicIds,
     pub behaviour: Behaviour,
     pub is_gone: bool,
     name: String,
@@ -27,6 +30,8 @@ pub struct ConsumerMember {
     target: Option<BTreeSet<Tp>>,
     /// It gives partitions up until then.
     revoking_until: Option<SimTime>,
+    /// It has given up what it must, and reads these from then on.
+    taking: Option<(SimTime, BTreeSet<Tp>)>,
     /// Something was lost, or it is new: everything is told again.
     tells_all: bool,
     /// It has come to its target and says so at once.
@@ -46,11 +51,13 @@ impl ConsumerMember {
             member,
             epoch: 0,
             owned: BTreeSet::new(),
+            topic_ids: TopicIds::new(),
             behaviour,
             is_gone: false,
             name,
             target: None,
             revoking_until: None,
+            taking: None,
             tells_all: true,
             acknowledges: false,
             interval_ms: 500,
@@ -63,7 +70,7 @@ impl ConsumerMember {
     }
 
     pub fn is_stable(&self) -> bool {
-        self.epoch > 0 && self.target.is_none() && !self.acknowledges && !self.is_gone
+        self.epoch > 0 && self.target.is_none() && self.taking.is_none() && !self.acknowledges && !self.is_gone
     }
 
     pub fn tick(&mut self, turn: &mut Turn<'_>) {
@@ -85,7 +92,7 @@ impl ConsumerMember {
             return;
         }
         if self.acknowledges || self.tells_all || self.next_heartbeat <= turn.now {
-            let request = self.heartbeat(turn.topics, self.epoch);
+            let request = self.heartbeat(self.epoch);
             self.next_heartbeat = turn.now.plus_ms(self.interval_ms);
             self.acknowledges = false;
             self.tells_all = false;
@@ -101,13 +108,19 @@ impl ConsumerMember {
         let (low, high) = self.behaviour.commit_every_ms;
         self.next_commit = turn.now.plus_ms(turn.random.between(low, high));
         let instance = self.behaviour.instance.as_ref();
-        let call = turn.commit(&self.group, &self.member, instance, self.epoch, &self.owned);
+        let call = turn.commit(&self.group, &self.member, instance, self.epoch, &self.owned, &self.topic_ids);
         self.committing = Some((call, turn.now.plus_ms(REQUEST_TIMEOUT_MS)));
     }
 
     fn reconcile(&mut self, turn: &mut Turn<'_>) {
-        let Some(target) = &self.target else { return };
-        if !self.owned.is_subset(target) {
+        // What it has begun to take it takes, as Java does, even if it is told otherwise meanwhile.
+        if let Some((_, taken)) = self.taking.take_if(|(until, _)| *until <= turn.now) {
+            self.owned = taken;
+            self.acknowledges = true;
+            self.target.take_if(|target| *target == self.owned);
+        }
+        let Some(target) = self.target.clone().filter(|_| self.taking.is_none()) else { return };
+        if !self.owned.is_subset(&target) {
             let (low, high) = self.behaviour.revocation_ms;
             let until = *self.revoking_until.get_or_insert_with(|| turn.now.plus_ms(turn.random.between(low, high)));
             if turn.now < until {
@@ -115,18 +128,25 @@ impl ConsumerMember {
             }
         }
         self.revoking_until = None;
-        if let Some(target) = self.target.take() {
-            self.owned = target;
-            self.acknowledges = true;
+        self.owned.retain(|tp| target.contains(tp));
+        let (low, high) = self.behaviour.taking_ms;
+        if self.owned.len() < target.len() && high > 0 {
+            self.taking = Some((turn.now.plus_ms(turn.random.between(low, high)), target));
+            return;
         }
+        // One that says everything each time is given its assignment each time: there is nothing new to confirm.
+        self.acknowledges |= self.owned != target || !self.behaviour.says_all;
+        self.owned = target;
+        self.target = None;
     }
 
-    fn heartbeat(&self, topics: &SimTopics, epoch: i32) -> Request {
-        let all = epoch == 0 || self.tells_all;
+    fn heartbeat(&self, epoch: i32) -> Request {
+        let all = epoch == 0 || self.tells_all || self.behaviour.says_all;
         let mut owned: BTreeMap<TopicId, Vec<PartitionId>> = BTreeMap::new();
         if epoch > 0 {
             for (topic, partition) in &self.owned {
-                owned.entry(topics.id(topic)).or_default().push(PartitionId(*partition));
+                let id = self.topic_ids.get(topic).copied().unwrap_or_default();
+                owned.entry(id).or_default().push(PartitionId(*partition));
             }
         }
         let names = self.behaviour.regex.is_none().then(|| self.behaviour.topics.iter().cloned().collect());
@@ -136,7 +156,7 @@ impl ConsumerMember {
             fresh_id: String::new(),
             member_epoch: epoch,
             instance: self.behaviour.instance.clone(),
-            rack: None,
+            rack: self.behaviour.rack.clone().filter(|_| all),
             rebalance_timeout_ms: if all {
                 i32::try_from(self.behaviour.rebalance_timeout_ms).unwrap_or(i32::MAX)
             } else {
@@ -145,16 +165,16 @@ impl ConsumerMember {
             client: ClientInfo { client_id: self.name.clone(), client_host: "/127.0.0.1".to_owned() },
             subscribed_topics: names.filter(|_| all),
             subscribed_regex: self.behaviour.regex.clone().filter(|_| all),
-            server_assignor: None,
+            server_assignor: self.behaviour.assignor.clone().filter(|_| all),
             owned: (all || self.acknowledges).then(|| owned.into_iter().collect()),
         })
     }
 
-    /// Leaves for good, or for a while if it is static.
+    /// Leaves for good, or, mostly, for a while if it is static.
     pub fn leave(&mut self, turn: &mut Turn<'_>) {
         if self.epoch > 0 {
-            let epoch = if self.behaviour.instance.is_some() { LEAVING_FOR_A_WHILE_EPOCH } else { LEAVING_EPOCH };
-            turn.send(self.heartbeat(turn.topics, epoch));
+            let for_a_while = self.behaviour.instance.is_some() && turn.random.percent(60);
+            turn.send(self.heartbeat(if for_a_while { LEAVING_FOR_A_WHILE_EPOCH } else { LEAVING_EPOCH }));
         }
         self.owned.clear();
         self.is_gone = true;
@@ -195,6 +215,7 @@ impl ConsumerMember {
         self.owned.clear();
         self.target = None;
         self.revoking_until = None;
+        self.taking = None;
         self.acknowledges = false;
         self.tells_all = true;
     }
@@ -207,6 +228,10 @@ impl ConsumerMember {
             let mut target = BTreeSet::new();
             for (id, partitions) in assignment {
                 if let Some(topic) = turn.topics.name(id) {
+                    // What it owns of a topic that was deleted is not what it is given of the topic of that name now.
+                    if self.topic_ids.insert(topic.clone(), id).is_some_and(|former| former != id) {
+                        self.owned.retain(|(owned, _)| *owned != topic);
+                    }
                     target.extend(partitions.into_iter().map(|partition| (topic.clone(), partition.0)));
                 }
             }

@@ -1,13 +1,13 @@
 //! What must hold at every step of a run.
 //!
-//! Judged by the committed records of the log, which are read here a second time and without the shards' code, and by what
-//! members believe:
+//! Judged by the committed records of the log, which are read here a second time and without the shards' code, and by
+//! what members believe:
 //! - The records of one request are in one batch, whole.
 //! - A commit was let pass only from a member of the generation, or of the epoch, that the log knows at that point.
 //! - A commit that was answered is committed; what OffsetFetch answers is exactly what the committed log says.
 //! - Generations and epochs only grow, as long as their group lives.
-//! - A partition is in the current assignment of one member at most, and no two members that the log knows believe that they own
-//!   it (KIP-848). Within a generation of a classic group assignments do not overlap.
+//! - A partition is in the current assignment of one member at most, and no two members that the log knows believe that
+//!   they own it (KIP-848). Within a generation of a classic group assignments do not overlap.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ use ottla_model::{ErrorCode, GroupId, MemberId, TopicId};
 
 use super::client::Issued;
 use super::log::StoredBatch;
-use super::topics::Tp;
+use super::topics::{IdTp, Tp};
 use crate::invariants::Violation;
 
 macro_rules! violated {
@@ -30,18 +30,20 @@ macro_rules! violated {
 #[derive(Clone, Debug, Default)]
 pub struct GroupView {
     pub classic: Option<(i32, BTreeSet<MemberId>)>,
-    /// The epoch that a consumer group had when it became this classic one: its record says the next generation, and its members are in
-    /// this one until they have joined a round.
+    /// The epoch that a consumer group had when it became this classic one: its record says the next generation, and
+    /// its members are in this one until they have joined a round.
     adopted_in: Option<i32>,
-    /// The generation of the classic group that this consumer group was upgraded from. A classic member that missed later rounds
-    /// may believe in an earlier generation: it is fenced when it next speaks, and its belief counts no more than before the upgrade.
+    /// The generation of the classic group that this consumer group was upgraded from. A classic member that missed
+    /// later rounds may believe in an earlier generation: it is fenced when it next speaks, and its belief counts no
+    /// more than before the upgrade.
     upgraded_from: i32,
     /// The epoch of the consumer group that the batch at hand has ended.
     ended_in: Option<i32>,
     pub epoch: Option<i32>,
     assignment_epoch: i32,
     pub members: BTreeMap<MemberId, MemberView>,
-    pub offsets: BTreeMap<Tp, i64>,
+    /// Each with the id of the topic that it was committed for.
+    pub offsets: BTreeMap<Tp, (i64, TopicId)>,
     /// No generation or epoch was higher since the group began.
     highest: i32,
 }
@@ -57,7 +59,7 @@ pub struct MemberView {
 struct Belief {
     member: MemberId,
     generation: i32,
-    owned: BTreeSet<Tp>,
+    owned: BTreeSet<IdTp>,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +69,6 @@ pub struct Invariants {
     committed: BTreeSet<u64>,
     /// By group and client.
     beliefs: BTreeMap<GroupId, BTreeMap<u32, Belief>>,
-    topic_ids: BTreeMap<String, TopicId>,
     pub acknowledged: u64,
     pub fetches: u64,
     pub checks: u64,
@@ -91,10 +92,6 @@ impl Invariants {
 
     pub fn issue(&mut self, issued: Issued) {
         self.issued.insert(issued.number, issued);
-    }
-
-    pub fn name_topic(&mut self, name: &str, id: TopicId) {
-        self.topic_ids.insert(name.to_owned(), id);
     }
 
     /// The next batch of a partition is committed.
@@ -166,7 +163,7 @@ impl Invariants {
             violated!("commit {number} of {member}, whom {} does not know, was let pass", issued.group)
         };
         let holds = |tp: &Tp| {
-            let id = self.topic_ids.get(&tp.0).copied().unwrap_or_default();
+            let id = issued.ids.get(&tp.0).copied().unwrap_or_default();
             known.owned.get(&(id, tp.1)).is_some_and(|assigned| assigned <= generation_or_epoch)
         };
         if known.epoch != *generation_or_epoch
@@ -186,7 +183,7 @@ impl Invariants {
             Record::Offset { key, value } => {
                 let at = (key.topic, key.partition.0);
                 match value {
-                    Some(value) => view.offsets.insert(at, value.offset.0),
+                    Some(value) => view.offsets.insert(at, (value.offset.0, value.topic_id)),
                     None => view.offsets.remove(&at),
                 };
             }
@@ -236,7 +233,7 @@ impl Invariants {
         group: &GroupId,
         member: &MemberId,
         generation: i32,
-        owned: &BTreeSet<Tp>,
+        owned: &BTreeSet<IdTp>,
     ) -> Result<(), Violation> {
         let beliefs = self.beliefs.entry(group.clone()).or_default();
         if owned.is_empty() {
@@ -256,7 +253,7 @@ impl Invariants {
 
     fn believe(&self, group: &GroupId) -> Result<(), Violation> {
         let (Some(beliefs), Some(view)) = (self.beliefs.get(group), self.views.get(group)) else { return Ok(()) };
-        let mut owners: BTreeMap<&Tp, (u32, &Belief)> = BTreeMap::new();
+        let mut owners: BTreeMap<&IdTp, (u32, &Belief)> = BTreeMap::new();
         for (client, belief) in beliefs {
             let counts = match &view.classic {
                 Some((generation, members)) => {
@@ -300,25 +297,25 @@ impl Invariants {
         self.fetches += 1;
         let none = GroupView::default();
         let view = self.views.get(&request.group).unwrap_or(&none);
-        let mut told = BTreeMap::new();
+        let mut told = BTreeSet::new();
         for (topic, partitions) in &answer.topics {
-            for found in partitions.iter().filter(|found| found.error == ErrorCode::None) {
-                told.insert((topic.name.clone(), found.partition.0), found.offset.0);
+            for found in partitions {
+                let tp = (topic.name.clone(), found.partition.0);
+                let committed = view.offsets.get(&tp).filter(|(_, of)| {
+                    // What was committed for a deleted topic is nothing for the topic that has its name now.
+                    of.is_zero() || topic.id.is_zero() || *of == topic.id
+                });
+                let committed = committed.map_or(-1, |(offset, _)| *offset);
+                // A write over it is in flight.
+                let is_unstable = request.require_stable && found.error == ErrorCode::UnstableOffsetCommit;
+                if !is_unstable && (found.error != ErrorCode::None || found.offset.0 != committed) {
+                    violated!("{} has committed {committed} for {tp:?}, and {found:?} was answered", request.group);
+                }
+                told.insert(tp);
             }
         }
-        match &request.topics {
-            None if told != view.offsets => {
-                violated!("{} has committed {:?}, and {told:?} was answered", request.group, view.offsets)
-            }
-            None => {}
-            Some(_) => {
-                for (tp, offset) in told {
-                    let committed = view.offsets.get(&tp).copied().unwrap_or(-1);
-                    if committed != offset {
-                        violated!("{} has committed {committed} for {tp:?}, and {offset} was answered", request.group);
-                    }
-                }
-            }
+        if request.topics.is_none() && !told.iter().eq(view.offsets.keys()) {
+            violated!("{} has committed {:?}, and {told:?} was answered", request.group, view.offsets);
         }
         Ok(())
     }

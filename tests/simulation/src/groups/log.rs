@@ -1,7 +1,8 @@
 //! One partition of `__consumer_offsets` as its replicas hold it.
 //!
-//! What is committed is on every member of an ISR that is large enough, so it is in the log of every later leader; the rest of a
-//! leader's log may or may not survive it. A leader that was replaced and does not know it goes on with its own copy.
+//! What is committed is on every member of an ISR that is large enough, so it is in the log of every later leader; the
+//! rest of a leader's log may or may not survive it. A leader that was replaced and does not know it goes on with its
+//! own copy.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use ottla_group_coordinator::Batch;
 use ottla_group_coordinator::effects::RawRecord;
-use ottla_model::{ErrorCode, LeaderEpoch, Offset};
-use ottla_protocol::record_batch::patch_offset_and_epoch;
+use ottla_model::{ErrorCode, LeaderEpoch, Offset, TimestampMs};
+use ottla_protocol::record_batch::{Filtered, RecordsError, StoredRecords, patch_offset_and_epoch};
 
 const MIN_ISR: usize = 2;
 
@@ -37,6 +38,8 @@ pub struct Partition {
     pub leader: Option<i32>,
     pub isr: BTreeSet<i32>,
     copies: BTreeMap<i32, Vec<Arc<StoredBatch>>>,
+    /// The first batches of a broker's log as compaction has left them; none: without records, and removed.
+    compacted: BTreeMap<i32, Vec<Option<Bytes>>>,
     /// So many batches are committed, up to this offset.
     committed: usize,
     high_watermark: i64,
@@ -50,6 +53,7 @@ impl Partition {
             leader: None,
             isr: brokers.iter().copied().collect(),
             copies: brokers.iter().map(|id| (*id, Vec::new())).collect(),
+            compacted: BTreeMap::new(),
             committed: 0,
             high_watermark: 0,
         }
@@ -76,7 +80,8 @@ impl Partition {
         (self.is_led_by(broker, epoch) && self.isr.len() < MIN_ISR).then_some(ErrorCode::NotEnoughReplicas)
     }
 
-    /// Appends to the broker's own log; returns the end after it. One that is no longer the leader, and does not know, can do that too.
+    /// Appends to the broker's own log; returns the end after it. One that is no longer the leader, and does not know,
+    /// can do that too.
     pub fn append(&mut self, broker: i32, epoch: i32, batch: &Batch) -> Result<i64, ErrorCode> {
         if let Some(error) = self.refusal(broker, epoch) {
             return Err(error);
@@ -92,11 +97,50 @@ impl Partition {
 
     /// Up to `batches` batches of the broker's log that end after `from`; none at its end.
     pub fn read(&self, broker: i32, from: i64, batches: usize) -> Option<Bytes> {
+        let compacted = self.compacted.get(&broker);
+        let as_stored = |(at, batch): (usize, &Arc<StoredBatch>)| match compacted.and_then(|all| all.get(at)) {
+            Some(left) => left.clone(),
+            None => Some(batch.bytes.clone()),
+        };
+        let copy = self.copy(broker).iter().enumerate();
         let mut bytes = BytesMut::new();
-        for batch in self.copy(broker).iter().filter(|batch| batch.end() > from).take(batches) {
-            bytes.extend_from_slice(&batch.bytes);
-        }
+        copy.filter(|(_, batch)| batch.end() > from)
+            .filter_map(as_stored)
+            .take(batches)
+            .for_each(|batch| bytes.extend_from_slice(&batch));
         (!bytes.is_empty()).then(|| bytes.freeze())
+    }
+
+    /// Compacts what is committed of a broker's log: the latest record of each key stays, and tombstones for a while.
+    pub fn compact(&mut self, broker: i32, keeps_tombstones: bool) -> Result<(), RecordsError> {
+        let copy = self.copy(broker);
+        // A follower may hold batches in the place of committed ones that it will truncate.
+        let common = self.leader.map_or(0, |leader| common_prefix(copy, self.copy(leader)));
+        let committed = copy.get(..self.committed.min(common)).unwrap_or_default();
+        let mut latest: BTreeMap<&Bytes, (usize, usize)> = BTreeMap::new();
+        for (at, batch) in committed.iter().enumerate() {
+            for (in_batch, record) in batch.records.iter().enumerate() {
+                latest.insert(&record.key, (at, in_batch));
+            }
+        }
+        let left = committed.iter().enumerate().map(|(at, batch)| {
+            let stored = StoredRecords::new(&batch.bytes, u64::MAX)?;
+            let mut in_batch = 0;
+            let filtered = stored.filter(TimestampMs(0), false, |record| {
+                let key = record.key.map(Bytes::copy_from_slice).unwrap_or_default();
+                let is_latest = latest.get(&key) == Some(&(at, in_batch));
+                in_batch += 1;
+                is_latest && (record.has_value || keeps_tombstones)
+            })?;
+            Ok(match filtered {
+                Filtered::Unchanged => Some(batch.bytes.clone()),
+                Filtered::Rebuilt(bytes) => Some(bytes.freeze()),
+                Filtered::Empty => None,
+            })
+        });
+        let left = left.collect::<Result<_, RecordsError>>()?;
+        self.compacted.insert(broker, left);
+        Ok(())
     }
 
     /// The follower takes over the leader's log, and is in the ISR.

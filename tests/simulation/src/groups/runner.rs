@@ -15,7 +15,7 @@ use super::admin::Admin;
 use super::classic_member::ClassicMember;
 use super::client::Behaviour;
 use super::consumer_member::ConsumerMember;
-use super::topics::Tp;
+use super::topics::{EXPRESSIONS, IdTp, by_id};
 use super::world::{Kind, World};
 use crate::clock::SimTime;
 use crate::invariants::Violation;
@@ -28,11 +28,15 @@ const FAULTS_SECS: (u64, u64) = (10, 40);
 const SETTLING_MS: u64 = 60_000;
 /// And does nothing but heartbeats for so long.
 const CALM_MS: u64 = 8_000;
-/// Once faults have stopped, a partition that live members of a group subscribe to is not without a reader for longer: sessions
-/// and rebalances end within a few seconds each, a log that could not be read is read again within ten.
+/// Once faults have stopped, a partition that live members of a group subscribe to is not without a reader for longer:
+/// sessions and rebalances end within a few seconds each, a log that could not be read is read again within ten.
 const UNREAD_MAX_MS: u64 = 30_000;
 
 const BROKERS: i32 = 3;
+
+/// How long a member may take to begin to read what it was given. One that takes longer than the coordinator believes a
+/// silent member to take (a second) may read a partition together with its next owner (docs/adr/0012).
+const TAKING_MAX_MS: u64 = 900;
 
 /// What a run came to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,6 +87,8 @@ struct GroupPlan {
     protocol: Protocol,
     session_timeout_ms: u64,
     rebalance_timeout_ms: u64,
+    /// Its classic members are.
+    is_cooperative: bool,
 }
 
 pub fn run(seed: u64, prints: bool) -> Report {
@@ -94,9 +100,9 @@ pub fn run_with(seed: u64, rules: BrokenRules, prints: bool) -> Report {
     let mut random = Random::new(seed ^ 0x6A09_E667_F3BC_C908);
     let config = draw_config(&mut random);
     let partitions = i32::try_from(random.between(1, 2)).unwrap_or(1);
-    let mut world = World::new(seed, BROKERS, partitions, config, prints);
+    let mut world = World::new(seed, BROKERS, partitions, config.clone(), prints);
     world.rules = rules;
-    let result = Run::new(&mut world, &mut random).all();
+    let result = Run::new(&mut world, &mut random, config).all();
     Report {
         seed,
         trace_hash: world.trace.hash(),
@@ -125,13 +131,16 @@ fn draw_config(random: &mut Random) -> GroupConfig {
 struct Run<'a> {
     world: &'a mut World,
     random: &'a mut Random,
+    /// What is configured when no fault changes it.
+    config: GroupConfig,
     groups: Vec<GroupPlan>,
+    topic_names: Vec<String>,
     faults: Vec<Fault>,
     outage_ms: (u64, u64),
 }
 
 impl<'a> Run<'a> {
-    fn new(world: &'a mut World, random: &'a mut Random) -> Self {
+    fn new(world: &'a mut World, random: &'a mut Random, config: GroupConfig) -> Self {
         let faults = FAULTS.iter().copied().filter(|_| random.percent(60)).collect();
         let outage_ms = (20, random.between(300, 5_000));
         let count = random.between(1, 3);
@@ -147,10 +156,11 @@ impl<'a> Run<'a> {
                     protocol,
                     session_timeout_ms: random.between(600, 3_000),
                     rebalance_timeout_ms: random.between(500, 3_000),
+                    is_cooperative: random.percent(40),
                 }
             })
             .collect();
-        Self { world, random, groups, faults, outage_ms }
+        Self { world, random, config, groups, topic_names: Vec::new(), faults, outage_ms }
     }
 
     fn all(&mut self) -> Result<(), Violation> {
@@ -158,11 +168,12 @@ impl<'a> Run<'a> {
         self.world.note(format_args!("{plan}"));
         for at in 0..self.random.between(1, 3) {
             let partitions = i32::try_from(self.random.between(1, 6)).unwrap_or(1);
+            self.topic_names.push(format!("topic-{at}"));
             self.world.create_topic(&format!("topic-{at}"), partitions);
         }
         for plan in self.groups.clone() {
             for _ in 0..self.random.between(1, 6) {
-                self.add_member(&plan, None);
+                self.add_member(&plan, None, None);
             }
             self.world.add_client(Kind::Admin(Admin::new(plan.id)));
         }
@@ -179,25 +190,46 @@ impl<'a> Run<'a> {
         self.settle()
     }
 
-    /// A new member; one that takes a static member's place reads what that one read, for nobody is asked to assign anew.
-    fn add_member(&mut self, plan: &GroupPlan, former: Option<&Behaviour>) {
-        let all = self.world.topics.all_names();
+    /// A new member; one that takes a static member's place reads what that one read, for nobody is asked to assign
+    /// anew.
+    fn add_member(&mut self, plan: &GroupPlan, former: Option<&Behaviour>, id: Option<MemberId>) {
+        // A topic that is deleted at the moment may be created again.
+        let all = self.topic_names.clone();
         let mut topics: BTreeSet<String> =
             if self.random.percent(60) { all.iter().cloned().collect() } else { BTreeSet::new() };
         while topics.is_empty() {
             topics.extend(all.iter().filter(|_| self.random.percent(50)).cloned());
         }
         let is_static = self.random.percent(20);
-        let regex = self.random.percent(20).then(|| "topic-.*".to_owned());
-        let (instance, topics, regex) = match former.filter(|former| former.instance.is_some()) {
-            Some(former) => (former.instance.clone(), former.topics.clone(), former.regex.clone()),
-            None => {
-                let name = format!("instance-{}", self.random.below(1_000_000));
-                (is_static.then(|| InstanceId::new(name)), topics, regex)
-            }
+        let consumer = match plan.protocol {
+            Protocol::Classic => false,
+            Protocol::Consumer => true,
+            // The classic protocol knows no expressions, and nobody is asked to assign anew.
+            Protocol::Mixed => self.random.percent(50) || former.is_some_and(|former| former.regex.is_some()),
         };
+        let regex = self.random.percent(20).then(|| self.random.pick(EXPRESSIONS).map(|(expression, _)| *expression));
+        let regex = regex.flatten().map(str::to_owned);
+        // A static member that misses a round stays in the group with what it said before. A leader that trusts that
+        // gives what a cooperative one still reads to another one, with Kafka too.
+        let is_static = is_static && (consumer || !plan.is_cooperative);
+        let (instance, topics, regex) =
+            match former.filter(|former| former.instance.is_some() && (consumer || !plan.is_cooperative)) {
+                Some(former) => (former.instance.clone(), former.topics.clone(), former.regex.clone()),
+                None => {
+                    let name = format!("instance-{}", self.random.below(1_000_000));
+                    (is_static.then(|| InstanceId::new(name)), topics, regex)
+                }
+            };
         let slow = self.random.percent(20);
+        let takes_ms = if self.random.percent(20) { TAKING_MAX_MS } else { 0 };
+        let assignors = ["uniform", "range"];
+        let assignor = self.random.percent(20).then(|| self.random.pick(&assignors).copied()).flatten();
         let behaviour = Behaviour {
+            taking_ms: (0, takes_ms),
+            rack: self.random.percent(30).then(|| format!("rack-{}", self.random.below(3))),
+            assignor: assignor.map(str::to_owned),
+            says_all: self.random.percent(15),
+            is_cooperative: plan.is_cooperative,
             instance,
             regex,
             topics,
@@ -206,13 +238,9 @@ impl<'a> Run<'a> {
             revocation_ms: if slow { (0, plan.rebalance_timeout_ms * 3 / 2) } else { (0, 30) },
             commit_every_ms: (20, self.random.between(50, 800)),
         };
-        let consumer = match plan.protocol {
-            Protocol::Classic => false,
-            Protocol::Consumer => true,
-            Protocol::Mixed => self.random.percent(50),
-        };
         let name = format!("client-{:04x}", self.random.below(1 << 16));
-        let member = MemberId::new(format!("{:016x}", self.random.next_u64()));
+        let fresh = MemberId::new(format!("{:016x}", self.random.next_u64()));
+        let member = id.unwrap_or(fresh);
         let kind = if consumer {
             Kind::Consumer(ConsumerMember::new(plan.id.clone(), name, member, behaviour))
         } else {
@@ -248,9 +276,9 @@ impl<'a> Run<'a> {
     }
 
     /// Which partitions have had no reader since when, and that none of them has had none for too long.
-    fn check_unread(&self, since: &mut BTreeMap<(GroupId, Tp), SimTime>) -> Result<(), Violation> {
+    fn check_unread(&self, since: &mut BTreeMap<(GroupId, IdTp), SimTime>) -> Result<(), Violation> {
         let now = self.world.now;
-        let unread: BTreeSet<(GroupId, Tp)> = self
+        let unread: BTreeSet<(GroupId, IdTp)> = self
             .groups
             .iter()
             .flat_map(|plan| {
@@ -272,11 +300,12 @@ impl<'a> Run<'a> {
     }
 
     /// What the live members of a group subscribe to, and what they own.
-    fn wanted_and_owned(&self, group: &GroupId) -> (BTreeSet<Tp>, BTreeSet<Tp>) {
+    fn wanted_and_owned(&self, group: &GroupId) -> (BTreeSet<IdTp>, BTreeSet<IdTp>) {
+        let topic_ids = self.world.topics.ids();
         let (mut wanted, mut owned) = (BTreeSet::new(), BTreeSet::new());
         for client in self.world.clients.values().filter(|client| client.group() == group && client.is_member()) {
-            wanted.extend(self.world.subscription_of(client));
-            owned.extend(client.owned().into_iter().flatten().cloned());
+            wanted.extend(by_id(&self.world.subscription_of(client), &topic_ids));
+            owned.extend(client.owned_by_id());
         }
         (wanted, owned)
     }
@@ -289,8 +318,10 @@ impl<'a> Run<'a> {
         self.groups.iter().map(|plan| (plan.id.clone(), one(plan))).collect()
     }
 
-    /// What keeps a group from being settled: somebody is not stable, partitions without or with two owners, members that are gone.
+    /// What keeps a group from being settled: somebody is not stable, partitions without or with two owners, members
+    /// that are gone.
     fn unsettled(&self) -> Option<String> {
+        let topic_ids = self.world.topics.ids();
         for plan in &self.groups {
             let id = &plan.id;
             let mut owned = BTreeSet::new();
@@ -312,9 +343,9 @@ impl<'a> Run<'a> {
                     return Some(format!("client {number} is not stable: {:?}", client.kind));
                 }
                 ids.insert(member.clone());
-                wanted.extend(self.world.subscription_of(client));
-                for tp in client.owned().into_iter().flatten() {
-                    if !owned.insert(tp.clone()) {
+                wanted.extend(by_id(&self.world.subscription_of(client), &topic_ids));
+                for tp in client.owned_by_id() {
+                    if !owned.insert(tp) {
                         return Some(format!("{tp:?} of {id} has two owners"));
                     }
                 }

@@ -1,5 +1,4 @@
-//! The topics that members read. All brokers and clients see a change at once: what an image that lags does is the other
-//! simulation's matter.
+//! The topics that members read. Clients see a change at once, each broker when its image has it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,11 +7,34 @@ use ottla_model::{BrokerId, PartitionId, TopicId, TopicName};
 
 /// A partition by its topic's name.
 pub type Tp = (String, i32);
+/// A partition by its topic's id: a topic that is created again is another one.
+pub type IdTp = (TopicId, i32);
+/// The ids under which a client knows topics.
+pub type TopicIds = BTreeMap<String, TopicId>;
+
+pub fn by_id(partitions: &BTreeSet<Tp>, ids: &TopicIds) -> BTreeSet<IdTp> {
+    partitions.iter().filter_map(|(topic, partition)| Some((*ids.get(topic)?, *partition))).collect()
+}
+
+/// Expressions that members subscribe by, with the topics that they match.
+pub const EXPRESSIONS: &[(&str, &[&str])] = &[
+    ("topic-.*", &["topic-0", "topic-1", "topic-2"]),
+    ("topic-[01]", &["topic-0", "topic-1"]),
+    ("(.*-0|topic-2)", &["topic-0", "topic-2"]),
+];
+
+/// The topics that one of [`EXPRESSIONS`] matches, whether they exist or not.
+pub fn matched(expression: &str) -> BTreeSet<String> {
+    let found = EXPRESSIONS.iter().find(|(known, _)| *known == expression);
+    found.into_iter().flat_map(|(_, topics)| *topics).map(|topic| (*topic).to_owned()).collect()
+}
 
 #[derive(Clone, Debug, Default)]
 pub struct SimTopics {
     topics: BTreeMap<String, TopicView>,
     version: u64,
+    /// Moves all replicas to other racks.
+    rack_shift: i32,
 }
 
 impl SimTopics {
@@ -29,6 +51,26 @@ impl SimTopics {
             topic.partitions += 1;
             self.version += 1;
         }
+    }
+
+    pub fn delete(&mut self, name: &str) {
+        if self.topics.remove(name).is_some() {
+            self.version += 1;
+        }
+    }
+
+    pub fn move_racks(&mut self) {
+        self.rack_shift = (self.rack_shift + 1) % 3;
+    }
+
+    /// The topics that were deleted on the way to `next`, those that were created again included.
+    pub fn deleted_until(&self, next: &Self) -> Vec<TopicName> {
+        let gone = self.topics.values().filter(|topic| next.by_id(topic.id).is_none());
+        gone.map(|topic| topic.name.clone()).collect()
+    }
+
+    pub fn ids(&self) -> TopicIds {
+        self.topics.iter().map(|(name, topic)| (name.clone(), topic.id)).collect()
     }
 
     pub fn all_names(&self) -> Vec<String> {
@@ -66,8 +108,8 @@ impl Topics for SimTopics {
         self.version
     }
 
-    fn racks(&self, _: TopicId, _: PartitionId) -> Vec<String> {
-        Vec::new()
+    fn racks(&self, _: TopicId, partition: PartitionId) -> Vec<String> {
+        (0..2).map(|replica| format!("rack-{}", (partition.0 + replica + self.rack_shift) % 3)).collect()
     }
 
     fn here(&self) -> BrokerId {

@@ -18,7 +18,7 @@ use super::client::{error_of, is_about_the_coordinator};
 use super::consumer_member::ConsumerMember;
 use super::invariants::Invariants;
 use super::log::Partition;
-use super::topics::{SimTopics, Tp};
+use super::topics::{IdTp, SimTopics, Tp, by_id, matched};
 use crate::clock::{SimTime, WALL_START_MS};
 use crate::invariants::Violation;
 use crate::random::Random;
@@ -54,6 +54,15 @@ impl Client {
             Kind::Consumer(member) => &member.group,
             Kind::Admin(admin) => &admin.group,
             Kind::Script { group, .. } => group,
+        }
+    }
+
+    /// By the ids under which the client knows its topics.
+    pub fn owned_by_id(&self) -> BTreeSet<IdTp> {
+        match &self.kind {
+            Kind::Classic(member) => by_id(&member.owned, &member.topic_ids),
+            Kind::Consumer(member) => by_id(&member.owned, &member.topic_ids),
+            Kind::Admin(_) | Kind::Script { .. } => BTreeSet::new(),
         }
     }
 
@@ -104,6 +113,12 @@ pub(super) enum Event {
     Lost {
         client: u32,
         call: u64,
+    },
+    /// A broker's image has the topics as they are now.
+    LearnTopics(i32),
+    CreateTopic {
+        name: String,
+        partitions: i32,
     },
     /// A broker reads the next piece of a log.
     Load {
@@ -219,12 +234,33 @@ impl World {
 
     pub fn create_topic(&mut self, name: &str, partitions: i32) {
         self.topics.create(name, partitions);
-        self.invariants.name_topic(name, self.topics.id(name));
+        self.note(format_args!("{name} is created with {partitions} partitions"));
+        self.topics_changed();
+    }
+
+    pub fn delete_topic(&mut self, name: &str) {
+        self.topics.delete(name);
+        self.note(format_args!("{name} is deleted"));
+        self.topics_changed();
+    }
+
+    pub fn create_topic_after_ms(&mut self, name: String, partitions: i32, ms: u64) {
+        self.schedule_us(ms * 1_000, Event::CreateTopic { name, partitions });
+    }
+
+    /// Each broker hears of it in a while.
+    fn topics_changed(&mut self) {
+        let ids: Vec<i32> = self.brokers.keys().copied().collect();
+        for id in ids {
+            let delay = self.draw_us(self.weather.image_lag_us);
+            self.schedule_us(delay, Event::LearnTopics(id));
+        }
     }
 
     pub fn add_partition(&mut self, name: &str) {
         self.topics.add_partition(name);
         self.note(format_args!("{name} has one more partition"));
+        self.topics_changed();
     }
 
     pub fn add_client(&mut self, kind: Kind) -> u32 {
@@ -244,10 +280,9 @@ impl World {
             Kind::Consumer(member) => (&member.behaviour, true),
             Kind::Admin(_) | Kind::Script { .. } => return BTreeSet::new(),
         };
-        if behaviour.regex.is_some() && knows_regex {
-            self.topics.partitions_of(&self.topics.all_names())
-        } else {
-            self.topics.partitions_of(&behaviour.topics)
+        match &behaviour.regex {
+            Some(expression) if knows_regex => self.topics.partitions_of(&matched(expression)),
+            _ => self.topics.partitions_of(&behaviour.topics),
         }
     }
 
@@ -305,6 +340,7 @@ impl World {
         match &event {
             Event::TickBroker(id)
             | Event::Learn { broker: id, .. }
+            | Event::LearnTopics(id)
             | Event::Load { broker: id, .. }
             | Event::TickPartition { broker: id, .. }
             | Event::Arrive { broker: id, .. } => {
@@ -339,6 +375,13 @@ impl World {
                 })
             }
             Event::Learn { broker, partition } => self.learn(broker, partition),
+            Event::LearnTopics(id) => self.learn_topics(id),
+            Event::CreateTopic { name, partitions } => {
+                if self.topics.id(&name).is_zero() {
+                    self.create_topic(&name, partitions);
+                }
+                Ok(())
+            }
             Event::CatchUp { partition, follower } => self.catch_up(partition, follower),
             Event::CatchUpAgain { partition, follower } => {
                 self.fell_out.remove(&(partition, follower));

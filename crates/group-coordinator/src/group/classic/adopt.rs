@@ -10,8 +10,9 @@ use crate::shard::Decision;
 impl ClassicGroup {
     /// A group of consumers that have their assignments and shall join a round.
     ///
-    /// The record says the generation after theirs: a coordinator that loads it before they have heard of the round would find a stable
-    /// group, and nobody would read what the members that left have had. There they learn ILLEGAL_GENERATION and join.
+    /// The record says the generation after theirs: a coordinator that loads it before they have heard of the round
+    /// would find a stable group, and nobody would read what the members that left have had. There they learn
+    /// ILLEGAL_GENERATION and join.
     pub(crate) fn adopted(
         now: TimestampMs,
         generation: i32,

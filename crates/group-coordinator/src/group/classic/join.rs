@@ -12,11 +12,11 @@ use crate::request::JoinGroup;
 use crate::shard::{Context, Decision};
 use crate::timer::Timer;
 
-/// How long a member that has not seen its id yet may stay without its round ending (Kafka's fixed five minutes): clients that give
-/// up and try again would otherwise fill a long round with members that nobody is.
+/// How long a member that has not seen its id yet may stay without its round ending (Kafka's fixed five minutes):
+/// clients that give up and try again would otherwise fill a long round with members that nobody is.
 const NEW_MEMBER_JOIN_TIMEOUT_MS: i32 = 5 * 60 * 1_000;
-/// Ids that a group gives out to members that have not joined with them yet. Each is held for one session timeout, so a client
-/// that only ever asks for ids must not fill the memory. No group has that many members about to join.
+/// Ids that a group gives out to members that have not joined with them yet. Each is held for one session timeout, so a
+/// client that only ever asks for ids must not fill the memory. No group has that many members about to join.
 const MAX_PENDING_MEMBERS: usize = 10_000;
 
 impl ClassicGroup {
@@ -37,8 +37,8 @@ impl ClassicGroup {
         out
     }
 
-    /// Whether the group has room for the member. While a round begins the members count that have joined it: the size may be above
-    /// the limit (which was lowered), and then the last to come back are those that must go.
+    /// Whether the group has room for the member. While a round begins the members count that have joined it: the size
+    /// may be above the limit (which was lowered), and then the last to come back are those that must go.
     fn accepts(&self, cx: &Context<'_>, id: &MemberId) -> bool {
         let limit = usize::try_from(cx.config.group_max_size).unwrap_or(usize::MAX);
         let member = self.members.get(id);

@@ -47,6 +47,12 @@ impl Member {
         }
     }
 
+    /// What the member and its leader have said, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let protocols: usize = self.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
+        protocols + self.assignment.len() + self.client.client_id.len()
+    }
+
     /// The member's metadata of a protocol; empty where it does not know the protocol.
     pub(crate) fn metadata(&self, protocol: &str) -> Bytes {
         self.protocols
@@ -61,8 +67,8 @@ impl Member {
         self.protocols.iter().find_map(|(name, _)| candidates.get(name.as_str()).copied())
     }
 
-    /// A member that waits for others cannot send heartbeats; but one that never had an answer may be gone for good, and
-    /// its connection, not being read while it waits, would not tell.
+    /// A member that waits for others cannot send heartbeats; but one that never had an answer may be gone for good,
+    /// and its connection, not being read while it waits, would not tell.
     pub(super) fn is_excused(&self) -> bool {
         !self.is_new && (self.awaiting_join.is_some() || self.awaiting_sync.is_some())
     }

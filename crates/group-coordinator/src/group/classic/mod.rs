@@ -1,14 +1,18 @@
-//! A classic group: members join a round, the coordinator picks a protocol and a leader, the leader assigns, everybody asks for
-//! its share ([`join`], [`sync`]); members that fall silent or leave start the next round ([`heartbeat`], [`leave`], [`rebalance`]).
+//! A classic group: members join a round, the coordinator picks a protocol and a leader, the leader assigns, everybody
+//! asks for its share ([`join`], [`sync`]); members that fall silent or leave start the next round ([`heartbeat`],
+//! [`leave`], [`rebalance`]).
 //!
-//! The rules, timeouts and errors are those of Kafka's `GroupMetadataManager` and `ClassicGroup`, with these differences, none of
-//! which a client can tell from Kafka on a fast log:
-//! - The group is `Stable` once the leader's assignment is on its way to the log; the answers wait for the high watermark.
-//! - A request that the same member has overtaken with a newer one is answered, with REBALANCE_IN_PROGRESS, and not forgotten.
+//! The rules, timeouts and errors are those of Kafka's `GroupMetadataManager` and `ClassicGroup`, with these
+//! differences, none of which a client can tell from Kafka on a fast log:
+//! - The group is `Stable` once the leader's assignment is on its way to the log; the answers wait for the high
+//!   watermark.
+//! - A request that the same member has overtaken with a newer one is answered, with REBALANCE_IN_PROGRESS, and not
+//!   forgotten.
 //!
 //! Invariants: `statics`, `votes` and `joined` are what `members` says; a member waits for a join only in
-//! `PreparingRebalance` and for a sync only in `CompletingRebalance`; the generation only grows; every request gets one answer.
-//! A heartbeat, a join or a sync costs the logarithm of the group's size; only the start and the end of a round go through all members.
+//! `PreparingRebalance` and for a sync only in `CompletingRebalance`; the generation only grows; every request gets one
+//! answer. A heartbeat, a join or a sync costs the logarithm of the group's size; only the start and the end of a round
+//! go through all members.
 
 mod adopt;
 mod heartbeat;
@@ -125,7 +129,12 @@ impl ClassicGroup {
         &self.members
     }
 
-    /// Whether the members are consumers, whose metadata can be read here; other types (Connect's `connect`) are opaque.
+    pub(crate) fn has_member(&self, member: &MemberId, instance: Option<&InstanceId>) -> bool {
+        self.members.contains_key(member) || instance.is_some_and(|instance| self.statics.contains_key(instance))
+    }
+
+    /// Whether the members are consumers, whose metadata can be read here; other types (Connect's `connect`) are
+    /// opaque.
     pub(crate) fn has_consumers(&self) -> bool {
         self.protocol_type.as_deref() == Some(embedded::PROTOCOL_TYPE)
     }
@@ -180,8 +189,8 @@ impl ClassicGroup {
         self.members.insert(id, member);
     }
 
-    /// Removes a member or a pending id. A request of its own that waits is answered with UNKNOWN_MEMBER_ID, upon which a client
-    /// that is still there joins anew. Its session timer, which finds nobody, is cancelled.
+    /// Removes a member or a pending id. A request of its own that waits is answered with UNKNOWN_MEMBER_ID, upon which
+    /// a client that is still there joins anew. Its session timer, which finds nobody, is cancelled.
     fn remove(&mut self, cx: &mut Context<'_>, id: &MemberId, out: &mut Decision) {
         cx.cancel(Timer::Session(id.clone()));
         self.pending_join.remove(id);

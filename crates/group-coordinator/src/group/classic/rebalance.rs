@@ -10,7 +10,8 @@ use crate::answer::{Joined, JoinedMember, Synced};
 use crate::shard::{Context, Decision};
 use crate::timer::Timer;
 
-/// How often a round that nobody has joined looks again, at most: clients choose the rebalance timeout, and may choose 0.
+/// How often a round that nobody has joined looks again, at most: clients choose the rebalance timeout, and may choose
+/// 0.
 const MIN_RETRY_MS: i32 = 1_000;
 
 impl ClassicGroup {
@@ -64,14 +65,16 @@ impl ClassicGroup {
         }
     }
 
-    /// Ends the join phase if everybody is there. A round that began with an empty group lasts as long as its delay says.
+    /// Ends the join phase if everybody is there. A round that began with an empty group lasts as long as its delay
+    /// says.
     pub(super) fn maybe_complete_join(&mut self, cx: &mut Context<'_>, out: &mut Decision) {
         if self.state == State::PreparingRebalance && self.previous != State::Empty && self.has_all_joined() {
             self.complete_join(cx, out);
         }
     }
 
-    /// Ends the join phase: who has not joined is out (static members keep their place for the length of their session).
+    /// Ends the join phase: who has not joined is out (static members keep their place for the length of their
+    /// session).
     fn complete_join(&mut self, cx: &mut Context<'_>, out: &mut Decision) {
         cx.cancel(Timer::Join);
         if self.joined < self.members.len() {

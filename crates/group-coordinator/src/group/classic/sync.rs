@@ -68,7 +68,8 @@ impl ClassicGroup {
         }
     }
 
-    /// Takes the leader's assignment: everybody who waits gets its share once the log has it. Who is not in it gets nothing.
+    /// Takes the leader's assignment: everybody who waits gets its share once the log has it. Who is not in it gets
+    /// nothing.
     fn assign(&mut self, cx: &mut Context<'_>, assignments: Vec<(MemberId, Bytes)>, out: &mut Decision) {
         let mut assignments: BTreeMap<MemberId, Bytes> = assignments.into_iter().collect();
         for (id, member) in &mut self.members {

@@ -3,9 +3,10 @@
 //! Replay takes records as a log that was compacted holds them: a tombstone without what it removes, and a member's
 //! assignment before what the member told of itself, are no errors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use ottla_model::{GroupId, MemberId};
+use ottla_model::{GroupId, MemberId, TopicName};
 
 use super::member::{LEFT, Member, Owned};
 use super::{ConsumerGroup, Expression};
@@ -43,7 +44,8 @@ impl ConsumerGroup {
             }
             Record::ConsumerMember { member, value: None, .. } => {
                 if let Some(removed) = self.members.remove(member) {
-                    self.forget(member, &removed);
+                    self.forget_owned(member, &removed);
+                    self.forget_subscription(&removed.topics, removed.regex.as_deref());
                 }
             }
             Record::TargetAssignment { value, .. } => self.assignment_epoch = value.map_or(-1, |value| value.epoch),
@@ -69,8 +71,8 @@ impl ConsumerGroup {
                 }
             }
             Record::RegularExpression { expression, value: Some(value), .. } => {
-                self.expressions
-                    .insert(expression.clone(), Expression { topics: value.topics.iter().cloned().collect() });
+                let topics = value.topics.iter().filter_map(|topic| TopicName::new(topic).ok()).collect();
+                self.expressions.insert(expression.clone(), Expression { topics });
             }
             Record::RegularExpression { expression, value: None, .. } => {
                 self.expressions.remove(expression);
@@ -82,29 +84,55 @@ impl ConsumerGroup {
     /// Changes a member, or makes one, and everything that is kept about members.
     fn change(&mut self, id: &MemberId, change: impl FnOnce(&mut Member)) {
         let mut member = self.members.remove(id).unwrap_or_default();
-        self.forget(id, &member);
+        let former = (Arc::clone(&member.topics), member.regex.clone());
+        self.forget_owned(id, &member);
         change(&mut member);
-        self.remember(id, &member);
+        if !Arc::ptr_eq(&former.0, &member.topics) || former.1 != member.regex {
+            self.forget_subscription(&former.0, former.1.as_deref());
+            self.remember_subscription(&mut member);
+        }
+        self.remember_owned(id, &member);
         self.members.insert(id.clone(), member);
     }
 
-    fn remember(&mut self, id: &MemberId, member: &Member) {
+    fn remember_owned(&mut self, id: &MemberId, member: &Member) {
         if let Some(instance) = &member.instance {
             self.statics.insert(instance.clone(), id.clone());
         }
         for (topic, partition) in member.held() {
             self.owners.entry(topic).or_default().insert(partition, id.clone());
         }
-        for topic in &member.topics {
-            count_up(&mut self.named, topic);
+        self.classic_members += usize::from(member.is_classic());
+    }
+
+    /// Counts a subscription, and lets the member share the topics of another one that is the same.
+    fn remember_subscription(&mut self, member: &mut Member) {
+        if !member.topics.is_empty() {
+            match self.subscriptions.get_key_value(&member.topics) {
+                Some((known, _)) => member.topics = Arc::clone(known),
+                None => member.topics.iter().for_each(|topic| count_up(&mut self.named, topic)),
+            }
+            *self.subscriptions.entry(Arc::clone(&member.topics)).or_default() += 1;
         }
         if let Some(regex) = &member.regex {
             count_up(&mut self.by_regex, regex);
         }
-        self.classic_members += usize::from(member.is_classic());
     }
 
-    fn forget(&mut self, id: &MemberId, member: &Member) {
+    fn forget_subscription(&mut self, topics: &Arc<BTreeSet<String>>, regex: Option<&str>) {
+        if let Some(count) = self.subscriptions.get_mut(topics) {
+            *count -= 1;
+            if *count == 0 {
+                self.subscriptions.remove(topics);
+                topics.iter().for_each(|topic| count_down(&mut self.named, topic));
+            }
+        }
+        if let Some(regex) = regex {
+            count_down(&mut self.by_regex, regex);
+        }
+    }
+
+    fn forget_owned(&mut self, id: &MemberId, member: &Member) {
         if let Some(instance) = &member.instance
             && self.statics.get(instance) == Some(id)
         {
@@ -120,12 +148,6 @@ impl ConsumerGroup {
                     self.owners.remove(&topic);
                 }
             }
-        }
-        for topic in &member.topics {
-            count_down(&mut self.named, topic);
-        }
-        if let Some(regex) = &member.regex {
-            count_down(&mut self.by_regex, regex);
         }
         self.classic_members -= usize::from(member.is_classic());
     }

@@ -1,5 +1,5 @@
-//! Members of the classic protocol inside a consumer group: JoinGroup is their heartbeat, its generation is their member epoch,
-//! SyncGroup fetches what JoinGroup has assigned, and Heartbeat only says when to join again.
+//! Members of the classic protocol inside a consumer group: JoinGroup is their heartbeat, its generation is their
+//! member epoch, SyncGroup fetches what JoinGroup has assigned, and Heartbeat only says when to join again.
 
 use std::collections::BTreeSet;
 
@@ -54,6 +54,13 @@ impl ConsumerGroup {
         let (protocol, metadata) = request.protocols.first().ok_or(ErrorCode::InconsistentGroupProtocol)?;
         // All of a member's protocols have the same subscription.
         let subscription = Subscription::read(metadata).map_err(|_| ErrorCode::UnknownServerError)?;
+        let is_unknown = replaced.is_none() && !self.members.contains_key(member);
+        let reads = subscription.owned.iter().any(|(_, partitions)| !partitions.is_empty());
+        if is_unknown && !request.member.is_empty() && reads {
+            // It was fenced and does not know it. A cooperative member reads on while it joins: let in as a new member,
+            // it would read together with those who have its partitions now.
+            return Err(ErrorCode::UnknownMemberId);
+        }
 
         let mut records = Vec::new();
         if let Some(replaced) = &replaced {
@@ -67,7 +74,7 @@ impl ConsumerGroup {
                 changed.rack = Some(rack.to_owned());
             }
             changed.rebalance_timeout_ms = request.rebalance_timeout_ms;
-            changed.topics = subscription.topics.iter().cloned().collect();
+            changed.subscribe(subscription.topics.iter().cloned().collect());
             changed.regex = None;
             changed.client = request.client.clone();
             changed.classic = Some(ClassicMemberMetadata {
@@ -151,7 +158,8 @@ impl ConsumerGroup {
             Err(error) => error,
             Ok((member, classic)) => {
                 cx.schedule(Timer::Session(request.member.clone()), classic.session_timeout_ms);
-                // It joins again when the group moved on, to confirm that it gave up, and when what it waits for is free.
+                // It joins again when the group moved on, to confirm that it gave up, and when what it waits for is
+                // free.
                 let must_join = member.epoch < self.epoch
                     || match member.state {
                         MemberState::UnrevokedPartitions => true,

@@ -8,8 +8,9 @@ use crate::request::{CommitOffsets, GroupTopic};
 use crate::topics::Topics;
 
 impl ConsumerGroup {
-    /// Whether a commit counts. One of an older epoch does for partitions that the member has had since then (KIP-1251): it may not
-    /// have heard yet of the epoch that it was moved to. As with Kafka, one partition that does not count refuses all.
+    /// Whether a commit counts. One of an older epoch does for partitions that the member has had since then
+    /// (KIP-1251): it may not have heard yet of the epoch that it was moved to. As with Kafka, one partition that does
+    /// not count refuses all.
     pub(crate) fn validate_commit(&self, topics: &dyn Topics, request: &CommitOffsets) -> Result<(), ErrorCode> {
         let epoch = request.generation_or_epoch;
         // An admin client, or a consumer that is in no group, may commit while nobody reads.

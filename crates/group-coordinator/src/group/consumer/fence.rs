@@ -47,7 +47,8 @@ impl ConsumerGroup {
         Ok((self.fence(cx, &BTreeSet::from([id.clone()])), answer))
     }
 
-    /// Puts members out; what they had is free. The group becomes a classic one if only members of the classic protocol are left.
+    /// Puts members out; what they had is free. The group becomes a classic one if only members of the classic protocol
+    /// are left.
     pub(super) fn fence(&mut self, cx: &mut Context<'_>, members: &BTreeSet<MemberId>) -> Decision {
         if let Some(decision) = self.downgrade_without(cx, members) {
             return decision;

@@ -5,7 +5,7 @@ use ottla_model::{ErrorCode, InstanceId, MemberId};
 use super::member::{JOINING, LEFT, LEFT_FOR_A_WHILE, Member, Owned};
 use super::reconcile::{Answered, Claimed, Voice, refuse_unknown_state};
 use super::validate::validate;
-use super::{ConsumerGroup, Refusal, regex};
+use super::{ConsumerGroup, Refusal};
 use crate::answer::{Answer, ConsumerHeartbeatAnswer};
 use crate::effects::RequestId;
 use crate::record::{Record, TopicPartitions};
@@ -63,7 +63,7 @@ impl ConsumerGroup {
         };
         let regex = request.subscribed_regex.as_deref();
         if let Some(new) = regex.filter(|regex| !regex.is_empty() && !self.by_regex.contains_key(*regex)) {
-            regex::validate(new)?;
+            cx.regexes.borrow_mut().validate(new)?;
         }
 
         // Nothing is refused from here on, so nothing has to be taken back.
@@ -71,30 +71,17 @@ impl ConsumerGroup {
         if let Some(replaced) = replaced {
             self.replace(cx, &mut records, &replaced, &id);
         }
-        let owned_before = self.members.get(&id).map(|member| member.assigned.clone());
-        self.update(cx, &mut records, &id, |member| {
-            if let Some(instance) = &request.instance {
-                member.instance = Some(instance.clone());
-            }
-            if let Some(rack) = &request.rack {
-                member.rack = Some(rack.clone());
-            }
-            if request.rebalance_timeout_ms != -1 {
-                member.rebalance_timeout_ms = request.rebalance_timeout_ms;
-            }
-            if let Some(assignor) = &request.server_assignor {
-                member.assignor = Some(assignor.clone());
-            }
-            if let Some(topics) = &request.subscribed_topics {
-                member.topics = topics.iter().cloned().collect();
-            }
-            if let Some(regex) = regex {
-                member.regex = Some(regex.to_owned()).filter(|regex| !regex.is_empty());
-            }
-            member.client = request.client.clone();
-            member.classic = None;
-        });
+        let is_new = !self.members.contains_key(&id);
+        if self.members.get(&id).is_some_and(|member| !member.hears_news(request)) {
+            self.forget_expressions(cx, &mut records);
+            self.look(cx, &mut records, false);
+        } else {
+            self.update(cx, &mut records, &id, |member| member.hear(request));
+        }
         self.assign(cx, &mut records);
+        // A member that is where it shall be takes no step.
+        let may_move = self.members.get(&id).is_some_and(|member| !member.is_reconciled_to(self.assignment_epoch));
+        let owned_before = if may_move { self.members.get(&id).map(|member| member.assigned.clone()) } else { None };
         let has_subscription = request.subscribed_topics.is_some() || regex.is_some();
         // What a member sends when it joins, and when it cannot know what became of its last heartbeat.
         let is_full = joins || (request.rebalance_timeout_ms != -1 && has_subscription && request.owned.is_some());
@@ -114,14 +101,17 @@ impl ConsumerGroup {
             member_epoch: member.map_or(JOINING, |member| member.epoch),
             heartbeat_interval_ms: interval,
             assignment: member
-                .filter(|member| is_full || !same_partitions(owned_before.as_ref(), &member.assigned))
+                .filter(|member| {
+                    is_full || is_new || (may_move && !same_partitions(owned_before.as_ref(), &member.assigned))
+                })
                 .map(|member| named(&member.assigned)),
             member: Some(id),
         };
         Ok((Decision { records, ..Decision::default() }, answer))
     }
 
-    /// Changes what a member told of itself, makes the member if need be, and raises the group's epoch if what is read changes.
+    /// Changes what a member told of itself, makes the member if need be, and raises the group's epoch if what is read
+    /// changes.
     pub(super) fn update(
         &mut self,
         cx: &Context<'_>,
@@ -240,8 +230,9 @@ impl ConsumerGroup {
     }
 }
 
-/// A member that sends another epoch than its own is fenced, with two exceptions: the epoch before its own, when it may not have heard
-/// of its own yet, and epoch 0. A member that was fenced joins again under the same id, with nothing (KAFKA-19233).
+/// A member that sends another epoch than its own is fenced, with two exceptions: the epoch before its own, when it may
+/// not have heard of its own yet, and epoch 0. A member that was fenced joins again under the same id, with nothing
+/// (KAFKA-19233).
 fn check_epoch(member: &Member, epoch: i32, claimed: Claimed<'_>) -> Result<(), Refusal> {
     let what = if epoch > member.epoch {
         "greater"

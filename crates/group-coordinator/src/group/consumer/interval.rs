@@ -1,9 +1,10 @@
 //! How soon a member is to send its next heartbeat.
 //!
-//! A member hears of a change only in the answer to its next heartbeat, so the interval is what a rebalance takes. It follows how many
-//! members the shard has, so that all their heartbeats together stay below [`AT_REST_PER_SECOND`], and below
-//! [`SETTLING_PER_SECOND`] while a group is on its way to a new assignment. The default of `group.consumer.heartbeat.interval.ms` is the
-//! longest; where somebody set an interval, for all groups or for one, that is what members are told.
+//! A member hears of a change only in the answer to its next heartbeat, so the interval is what a rebalance takes. It
+//! follows how many members the shard has, so that all their heartbeats together stay below [`AT_REST_PER_SECOND`], and
+//! below [`SETTLING_PER_SECOND`] while a group is on its way to a new assignment. The default of
+//! `group.consumer.heartbeat.interval.ms` is the longest; where somebody set an interval, for all groups or for one,
+//! that is what members are told.
 
 use super::ConsumerGroup;
 use crate::shard::Context;
@@ -14,7 +15,8 @@ const SETTLING_PER_SECOND: usize = 1_000;
 /// The shortest intervals, however few members there are.
 const AT_REST_MIN_MS: i32 = 250;
 const SETTLING_MIN_MS: i32 = 100;
-/// A group that has not settled so long after its last change waits for a member that takes its time: hurrying helps nobody.
+/// A group that has not settled so long after its last change waits for a member that takes its time: hurrying helps
+/// nobody.
 const SETTLING_MAX_MS: u64 = 10_000;
 
 /// The interval of each of `members` that makes `per_second` of them all.

@@ -1,13 +1,14 @@
 //! One member of a consumer group.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ottla_model::{GroupId, InstanceId, MemberId, PartitionId, TopicId};
 
 use crate::record::{
     ClassicMemberMetadata, ConsumerMemberMetadata, CurrentAssignment, MemberState, Record, TopicPartitions,
 };
-use crate::request::ClientInfo;
+use crate::request::{ClientInfo, ConsumerGroupHeartbeat};
 use crate::shard::Context;
 
 /// The epoch that a member joins with, and that of a member that replaces a static one until it is reconciled.
@@ -29,7 +30,8 @@ pub(super) struct Member {
     pub(super) instance: Option<InstanceId>,
     pub(super) rack: Option<String>,
     pub(super) client: ClientInfo,
-    pub(super) topics: BTreeSet<String>,
+    /// Members that name the same topics share one set.
+    pub(super) topics: Arc<BTreeSet<String>>,
     /// Not empty.
     pub(super) regex: Option<String>,
     pub(super) rebalance_timeout_ms: i32,
@@ -51,7 +53,7 @@ impl Default for Member {
             instance: None,
             rack: None,
             client: ClientInfo::default(),
-            topics: BTreeSet::new(),
+            topics: Arc::default(),
             regex: None,
             rebalance_timeout_ms: -1,
             assignor: None,
@@ -72,7 +74,8 @@ impl Member {
         self.state == MemberState::Stable && self.epoch == assignment_epoch
     }
 
-    /// It was told to give something up and has not said that it did. A static member that has left for a while reads nothing.
+    /// It was told to give something up and has not said that it did. A static member that has left for a while reads
+    /// nothing.
     pub(super) fn must_give_up(&self) -> bool {
         self.state == MemberState::UnrevokedPartitions && !self.is_classic() && self.epoch != LEFT_FOR_A_WHILE
     }
@@ -98,12 +101,62 @@ impl Member {
             .flat_map(|(topic, partitions)| partitions.keys().map(|partition| (*topic, *partition)))
     }
 
+    /// What the member says of itself, in bytes, without the topics that it names.
+    pub(super) fn bytes(&self) -> usize {
+        let protocols = self.classic.iter().flat_map(|classic| &classic.protocols);
+        let protocols: usize = protocols.map(|(name, metadata)| name.len() + metadata.len()).sum();
+        protocols + self.regex.as_ref().map_or(0, String::len) + self.client.client_id.len()
+    }
+
+    /// Takes what a heartbeat tells of the member.
+    pub(super) fn hear(&mut self, beat: &ConsumerGroupHeartbeat) {
+        if let Some(instance) = &beat.instance {
+            self.instance = Some(instance.clone());
+        }
+        if let Some(rack) = &beat.rack {
+            self.rack = Some(rack.clone());
+        }
+        if beat.rebalance_timeout_ms != -1 {
+            self.rebalance_timeout_ms = beat.rebalance_timeout_ms;
+        }
+        if let Some(assignor) = &beat.server_assignor {
+            self.assignor = Some(assignor.clone());
+        }
+        if let Some(topics) = &beat.subscribed_topics {
+            self.subscribe(topics.iter().cloned().collect());
+        }
+        if let Some(regex) = &beat.subscribed_regex {
+            self.regex = Some(regex.clone()).filter(|regex| !regex.is_empty());
+        }
+        self.client = beat.client.clone();
+        self.classic = None;
+    }
+
+    /// Whether [`Self::hear`] may change anything. Most heartbeats tell nothing, and copy no member.
+    pub(super) fn hears_news(&self, beat: &ConsumerGroupHeartbeat) -> bool {
+        beat.rack.is_some()
+            || beat.rebalance_timeout_ms != -1
+            || beat.server_assignor.is_some()
+            || beat.subscribed_topics.is_some()
+            || beat.subscribed_regex.is_some()
+            || (beat.instance.is_some() && beat.instance != self.instance)
+            || beat.client != self.client
+            || self.is_classic()
+    }
+
+    /// Keeps the former set if it has the same topics.
+    pub(super) fn subscribe(&mut self, topics: BTreeSet<String>) {
+        if *self.topics != topics {
+            self.topics = Arc::new(topics);
+        }
+    }
+
     /// Takes what a member metadata record says.
     pub(super) fn describe_as(&mut self, value: &ConsumerMemberMetadata) {
         self.instance = value.instance.clone();
         self.rack = value.rack.clone();
         self.client = ClientInfo { client_id: value.client_id.clone(), client_host: value.client_host.clone() };
-        self.topics = value.subscribed_topics.iter().cloned().collect();
+        self.subscribe(value.subscribed_topics.iter().cloned().collect());
         self.regex = value.subscribed_regex.clone().filter(|regex| !regex.is_empty());
         self.rebalance_timeout_ms = value.rebalance_timeout_ms;
         self.assignor = value.server_assignor.clone();

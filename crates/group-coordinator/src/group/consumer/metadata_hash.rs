@@ -1,10 +1,11 @@
-//! The hash over what a group's topics are: it changes when a topic appears, goes, is another one, or has other partitions or racks.
+//! The hash over what a group's topics are: it changes when a topic appears, goes, is another one, or has other
+//! partitions or racks.
 //!
 //! Kafka's function (KIP-1101), so that a group that Kafka wrote is not taken for one whose topics changed.
 
 use std::collections::BTreeMap;
 
-use ottla_model::{PartitionId, TopicId};
+use ottla_model::{PartitionId, TopicId, TopicName};
 use twox_hash::XxHash3_64;
 
 use crate::topics::{TopicView, Topics};
@@ -14,7 +15,7 @@ const MAGIC: u8 = 0;
 
 /// Topics' hashes from the last look, for groups that read many topics of which few change.
 #[derive(Clone, Debug, Default)]
-pub(super) struct TopicHashes(BTreeMap<String, Known>);
+pub(super) struct TopicHashes(BTreeMap<TopicName, Known>);
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -29,11 +30,11 @@ impl TopicHashes {
         let mut group = Vec::new();
         let mut known = BTreeMap::new();
         for topic in names.filter_map(|name| topics.by_name(name)) {
-            let hash = match self.0.get(topic.name.as_str()) {
+            let hash = match self.0.get(&topic.name) {
                 Some(known) if known.id == topic.id && known.partitions == topic.partitions => known.hash,
                 _ => topic_hash(&topic, topics),
             };
-            known.insert(topic.name.to_string(), Known { id: topic.id, partitions: topic.partitions, hash });
+            known.insert(topic.name.clone(), Known { id: topic.id, partitions: topic.partitions, hash });
             group.extend_from_slice(&hash.to_le_bytes());
         }
         self.0 = known;
@@ -78,7 +79,7 @@ fn utf16_length(text: &str) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    use ottla_model::{BrokerId, TopicName};
+    use ottla_model::BrokerId;
 
     use super::*;
 

@@ -1,12 +1,14 @@
 //! From a classic group to a consumer group and back, while the members read on.
 //!
-//! Up: a member that speaks the consumer protocol joins a classic group of consumers. The classic members become members of the
-//! consumer group, with what their leader last assigned them, and are served by [`super::classic_members`] from then on.
-//! Down: the last member that speaks the consumer protocol leaves, or a static one comes back with the classic protocol. The group
-//! is handed over with what its members own, and a round begins, so that one of them learns that it leads. (Kafka begins none when
-//! a static member came back: nobody picks up new partitions then, until something else begins one.)
+//! Up: a member that speaks the consumer protocol joins a classic group of consumers. The classic members become
+//! members of the consumer group, with what their leader last assigned them, and are served by
+//! [`super::classic_members`] from then on. Down: the last member that speaks the consumer protocol leaves, or a static
+//! one comes back with the classic protocol. The group is handed over with what its members own, and a round begins, so
+//! that one of them learns that it leads. (Kafka begins none when a static member came back: nobody picks up new
+//! partitions then, until something else begins one.)
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ottla_model::{ErrorCode, MemberId, PartitionId, TopicId};
 
@@ -30,7 +32,8 @@ use crate::shard::{Context, Decision, Fate};
 use crate::timer::Timer;
 
 impl ConsumerGroup {
-    /// A heartbeat to a classic group: it takes the place of an empty one, and turns one of consumers into a consumer group.
+    /// A heartbeat to a classic group: it takes the place of an empty one, and turns one of consumers into a consumer
+    /// group.
     pub(crate) fn heartbeat_to_classic(
         classic: &mut ClassicGroup,
         cx: &mut Context<'_>,
@@ -166,8 +169,8 @@ impl ConsumerGroup {
                 .first()
                 .and_then(|(_, metadata)| Subscription::read(metadata).ok())
                 .map_or(0, |subscription| subscription.version);
-            // Until a member has joined the round that begins it owns what it owns: if the group becomes a consumer group again before
-            // that, nobody else may have it.
+            // Until a member has joined the round that begins it owns what it owns: if the group becomes a consumer
+            // group again before that, nobody else may have it.
             let mut owned = member.assigned.clone();
             for (topic, partitions) in &member.pending_revocation {
                 owned.entry(*topic).or_default().extend(partitions);
@@ -193,8 +196,9 @@ enum Unconvertible {
     UserData,
 }
 
-/// Assignors whose members read nothing but partitions from their assignments. librdkafka's leader hands each member's own user data back
-/// with them all the same, which for Kafka is a custom assignor's, so that groups of its sticky assignors cannot be upgraded there.
+/// Assignors whose members read nothing but partitions from their assignments. librdkafka's leader hands each member's
+/// own user data back with them all the same, which for Kafka is a custom assignor's, so that groups of its sticky
+/// assignors cannot be upgraded there.
 const PLAIN_ASSIGNORS: [&str; 4] = ["range", "roundrobin", "sticky", "cooperative-sticky"];
 
 fn converted_member(
@@ -235,7 +239,7 @@ fn converted_member(
         instance: member.instance.clone(),
         rack: subscription.rack.filter(|rack| !rack.is_empty()),
         client: member.client.clone(),
-        topics: subscription.topics.into_iter().collect(),
+        topics: Arc::new(subscription.topics.into_iter().collect()),
         regex: None,
         rebalance_timeout_ms: member.rebalance_timeout_ms,
         assignor: None,
@@ -248,8 +252,8 @@ fn converted_member(
     })
 }
 
-/// A cooperative member reads what it said to own when it joined, until it has heard that this is not assigned to it any more: that is
-/// left to it as what it must give up, unless its leader has given it to somebody.
+/// A cooperative member reads what it said to own when it joined, until it has heard that this is not assigned to it
+/// any more: that is left to it as what it must give up, unless its leader has given it to somebody.
 fn keep_what_is_still_read(members: &mut [(MemberId, Member)]) {
     let assigned = members.iter().flat_map(|(_, member)| partitions_of(&member.assigned));
     let mut taken: BTreeSet<(TopicId, PartitionId)> = assigned.collect();

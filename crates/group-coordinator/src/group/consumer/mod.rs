@@ -1,16 +1,16 @@
-//! A consumer group (KIP-848): the coordinator computes what each member shall own ([`target`]), and each member's heartbeat brings
-//! it one step nearer ([`heartbeat`], [`reconcile`]).
+//! A consumer group (KIP-848): the coordinator computes what each member shall own ([`target`]), and each member's
+//! heartbeat brings it one step nearer ([`heartbeat`], [`reconcile`]).
 //!
-//! Three epochs: the group's grows with every change of members, subscriptions or topics; the target assignment's is the group epoch
-//! that it was computed for; a member's is that of the target it has reached. A partition goes to its next owner only after the former
-//! said that it has let go, or was fenced ([`fence`]).
+//! Three epochs: the group's grows with every change of members, subscriptions or topics; the target assignment's is
+//! the group epoch that it was computed for; a member's is that of the target it has reached. A partition goes to its
+//! next owner only after the former said that it has let go, or was fenced ([`fence`]).
 //!
-//! Every change is a record first, and the record changes the group ([`apply`]): a group that was replayed is the group that wrote the
-//! records, but for timers and for when it last looked at the topics. The rules, texts and errors are those of Kafka's
-//! `GroupMetadataManager`; what differs is said where it does.
+//! Every change is a record first, and the record changes the group ([`apply`]): a group that was replayed is the group
+//! that wrote the records, but for timers and for when it last looked at the topics. The rules, texts and errors are
+//! those of Kafka's `GroupMetadataManager`; what differs is said where it does.
 //!
-//! Invariants: `statics`, `owners`, `named`, `by_regex` and `classic_members` are what `members` says; a partition has one owner; epochs
-//! only grow.
+//! Invariants: `statics`, `owners`, `subscriptions`, `named`, `by_regex` and `classic_members` are what `members` says;
+//! a partition has one owner; epochs only grow.
 
 mod apply;
 mod classic_members;
@@ -31,8 +31,11 @@ mod tests;
 mod validate;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use ottla_model::{ErrorCode, GroupId, InstanceId, MemberId, MonotonicMs, PartitionId, TimestampMs, TopicId};
+use ottla_model::{
+    ErrorCode, GroupId, InstanceId, MemberId, MonotonicMs, PartitionId, TimestampMs, TopicId, TopicName,
+};
 
 use crate::answer::ListedGroup;
 use crate::assignor::Partitions;
@@ -44,6 +47,8 @@ use crate::timer::Timer;
 use member::Member;
 use metadata_hash::TopicHashes;
 use reconcile::Report;
+pub(crate) use regex::RegexCache;
+use subscription::Resolution;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -63,7 +68,9 @@ pub(crate) struct ConsumerGroup {
     statics: BTreeMap<InstanceId, MemberId>,
     /// Who has each partition, or has not confirmed that it gave it up.
     owners: BTreeMap<TopicId, BTreeMap<PartitionId, MemberId>>,
-    /// How many members name each topic.
+    /// How many members name each set of topics; the empty set is not counted.
+    subscriptions: BTreeMap<Arc<BTreeSet<String>>, usize>,
+    /// How many of these sets name each topic.
     named: BTreeMap<String, usize>,
     /// How many members subscribe by each expression.
     by_regex: BTreeMap<String, usize>,
@@ -84,13 +91,22 @@ struct Soft {
     /// When the group's epoch was last raised here; members are told to hurry for a while after.
     moved: MonotonicMs,
     hashes: TopicHashes,
+    /// The expressions are being matched against topics that changed.
+    resolution: Option<Resolution>,
     reports: BTreeMap<MemberId, Report>,
 }
 
 /// What an expression matched.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Expression {
-    topics: BTreeSet<String>,
+    /// The names are shared with the image, however many groups have matched them.
+    topics: BTreeSet<TopicName>,
+}
+
+impl Expression {
+    fn matched(&self, topic: &str) -> bool {
+        TopicName::new(topic).is_ok_and(|topic| self.topics.contains(&topic))
+    }
 }
 
 /// Why a request is refused.
@@ -129,8 +145,8 @@ impl State {
 }
 
 impl ConsumerGroup {
-    /// Whether the member has what it shall have, nothing waits to be assigned, and the group has looked at the topics of this
-    /// version: the member's next quiet heartbeat changes nothing.
+    /// Whether the member has what it shall have, nothing waits to be assigned, and the group has looked at the topics
+    /// of this version: the member's next quiet heartbeat changes nothing.
     pub(crate) fn is_settled(&self, member: &MemberId, topics_version: u64) -> bool {
         self.assignment_epoch == self.epoch
             && self.soft.seen_topics == Some(topics_version)
@@ -139,6 +155,22 @@ impl ConsumerGroup {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.members.is_empty()
+    }
+
+    pub(crate) fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
+    /// About how many bytes the members hold, at `each` besides what they say. Members that name the same topics share
+    /// one set.
+    pub(crate) fn bytes(&self, each: usize) -> usize {
+        let topics: usize = self.named.keys().map(|topic| each / 8 + topic.len()).sum();
+        let members = self.members.values().map(|member| each + member.bytes());
+        topics + members.sum::<usize>()
+    }
+
+    pub(crate) fn has_member(&self, member: &MemberId, instance: Option<&InstanceId>) -> bool {
+        self.members.contains_key(member) || instance.is_some_and(|instance| self.statics.contains_key(instance))
     }
 
     fn state(&self) -> State {
@@ -155,7 +187,7 @@ impl ConsumerGroup {
 
     /// Whether a member names the topic or has an expression that matched it.
     pub(crate) fn is_subscribed_to(&self, topic: &str) -> bool {
-        self.named.contains_key(topic) || self.expressions.values().any(|expression| expression.topics.contains(topic))
+        self.named.contains_key(topic) || self.expressions.values().any(|expression| expression.matched(topic))
     }
 
     /// Each offset grows old from its own commit on, unless a member reads the topic.
@@ -188,19 +220,18 @@ impl ConsumerGroup {
         Decision::default()
     }
 
-    /// A member ran out of one of its times: it is fenced, whichever it was.
-    pub(crate) fn expired(&mut self, cx: &mut Context<'_>, timer: Timer) -> Decision {
-        match timer {
+    /// Members ran out of one of their times: they are fenced, whichever it was.
+    pub(crate) fn expired(&mut self, cx: &mut Context<'_>, timers: &BTreeSet<Timer>) -> Decision {
+        let members = timers.iter().filter_map(|timer| match timer {
             Timer::Session(member)
             | Timer::Rebalance(member)
             | Timer::ClassicJoin(member)
-            | Timer::ClassicSync(member)
-                if self.members.contains_key(&member) =>
-            {
-                self.fence(cx, &BTreeSet::from([member]))
-            }
-            _ => Decision::default(),
-        }
+            | Timer::ClassicSync(member) => Some(member),
+            Timer::Join | Timer::PendingSync => None,
+        });
+        let members: BTreeSet<MemberId> =
+            members.filter(|member| self.members.contains_key(*member)).cloned().collect();
+        if members.is_empty() { Decision::default() } else { self.fence(cx, &members) }
     }
 
     /// Makes the change that a record says, and keeps the record for the log.

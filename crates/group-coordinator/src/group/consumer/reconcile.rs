@@ -1,12 +1,12 @@
 //! One step of a member from what it owns to what it shall own.
 //!
-//! `Stable` (owns the target of its epoch) → `UnrevokedPartitions` (must give up first; its epoch stays) → the target's epoch, in
-//! `Stable`, or in `UnreleasedPartitions` while others have not let go of what it shall get. Giving up is confirmed by a heartbeat that
-//! says what the member owns: until then nobody else gets those partitions.
+//! `Stable` (owns the target of its epoch) → `UnrevokedPartitions` (must give up first; its epoch stays) → the target's
+//! epoch, in `Stable`, or in `UnreleasedPartitions` while others have not let go of what it shall get. Giving up is
+//! confirmed by a heartbeat that says what the member owns: until then nobody else gets those partitions.
 //!
-//! What a member was given and has never said to own it may be about to take: such a heartbeat may have been sent between the two. For
-//! Kafka it confirms all the same, and Java consumers that subscribe by expressions do read partitions together then. Here the member
-//! is told first, and what it says after that counts.
+//! What a member was given and has never said to own it may be about to take: such a heartbeat may have been sent
+//! between the two. For Kafka it confirms all the same, and Java consumers that subscribe by expressions do read
+//! partitions together then. Here the member is told first, and what it says after that counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,13 +19,13 @@ use crate::assignor::Partitions;
 use crate::record::MemberState;
 use crate::shard::Context;
 
-/// A member that was told to give up what it once could have taken and said not to own, and that does not say otherwise for so long
-/// after, does not own it.
+/// A member that was told to give up what it once could have taken and said not to own, and that does not say otherwise
+/// for so long after, does not own it.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// A client that says everything in every heartbeat cannot be told from one whose answers are lost, but by how often it does. After so
-/// many in a row since it was told to give something up, it has heard of it. `QUIET` later it has also finished taking what it was
-/// given before, and what it says counts.
+/// A client that says everything in every heartbeat cannot be told from one whose answers are lost, but by how often it
+/// does. After so many in a row since it was told to give something up, it has heard of it. `QUIET` later it has also
+/// finished taking what it was given before, and what it says counts.
 const FULL_IN_A_ROW: u8 = 4;
 
 /// What a member last said that it owns. Kept by this coordinator only: members say everything to the next one.
@@ -54,7 +54,8 @@ pub(super) struct Answered {
 /// How a member speaks of what it owns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Voice {
-    /// It begins with nothing, or it is of the classic protocol, where what it is given and what it owns are one exchange.
+    /// It begins with nothing, or it is of the classic protocol, where what it is given and what it owns are one
+    /// exchange.
     Certain,
     /// It has done what it was told, or says nothing.
     Running,
@@ -126,8 +127,8 @@ impl ConsumerGroup {
         })
     }
 
-    /// Whether the member has said everything in every heartbeat since it was told to give something up, and takes nothing that
-    /// it was given before.
+    /// Whether the member has said everything in every heartbeat since it was told to give something up, and takes
+    /// nothing that it was given before.
     fn is_always_full(&self, cx: &Context<'_>, id: &MemberId) -> bool {
         let since = self.soft.reports.get(id).and_then(|report| report.always_full_since);
         since.is_some_and(|since| cx.now.monotonic >= since + QUIET)
@@ -169,8 +170,8 @@ impl ConsumerGroup {
         };
         let is_always_full = report.full_since_told >= FULL_IN_A_ROW;
         report.always_full_since = is_always_full.then(|| report.always_full_since.unwrap_or(cx.now.monotonic));
-        // A member that is unsure may not have heard what it was told before: it is told now. So is a member that has to
-        // give up something else than before: when it was told of the former says nothing about the latter.
+        // A member that is unsure may not have heard what it was told before: it is told now. So is a member that has
+        // to give up something else than before: when it was told of the former says nothing about the latter.
         let told = report.told.filter(|_| !is_full && !answered.must_give_up_more).unwrap_or(cx.now.monotonic);
         report.told = must_give_up.then_some(told);
     }

@@ -1,11 +1,11 @@
 //! Regular expressions over topic names, in RE2's syntax.
 //!
-//! Matching takes time linear in the text whatever the expression, and what an expression may take when compiled is bounded, so that
-//! clients cannot hurt. An expression must match the whole name.
+//! Matching takes time linear in the text whatever the expression, and what an expression may take when compiled is
+//! bounded, so that clients cannot hurt. An expression must match the whole name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, VecDeque};
 
-use ottla_model::ErrorCode;
+use ottla_model::{ErrorCode, TopicName};
 use regex::{Regex, RegexBuilder};
 
 use super::Refusal;
@@ -43,42 +43,65 @@ fn unquoted(expression: &str) -> String {
     plain + rest
 }
 
-/// Refuses what is no expression, with Kafka's text.
-pub(super) fn validate(expression: &str) -> Result<(), Refusal> {
-    match compile(expression) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let reason = match &error {
-                regex::Error::CompiledTooBig(_) => "expression too large".to_owned(),
-                // The last line of a syntax error says what is wrong; the others draw where.
-                error => error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
-            };
-            Err(Refusal::new(
-                ErrorCode::InvalidRegularExpression,
-                format!("SubscribedTopicRegex `{expression}` is not a valid regular expression: {reason}."),
-            ))
-        }
-    }
+/// Compiled expressions, the last used ones: a member that joins, and topics that change, find most of them here.
+#[derive(Debug, Default)]
+pub(crate) struct RegexCache {
+    /// The last used one is last.
+    compiled: VecDeque<(String, Regex)>,
 }
 
-/// The names that each expression matches, in one pass over the topics, and how many names there were.
-pub(super) fn resolve<'a>(
-    expressions: impl Iterator<Item = &'a String>,
-    topics: &dyn Topics,
-) -> (BTreeMap<String, BTreeSet<String>>, usize) {
-    // One that does not compile (of a log that another system wrote) matches nothing.
-    let mut resolved: Vec<(&String, Option<Regex>, BTreeSet<String>)> =
-        expressions.map(|expression| (expression, compile(expression).ok(), BTreeSet::new())).collect();
-    let mut scanned = 0;
-    topics.names(&mut |name| {
-        scanned += 1;
-        for (_, regex, matched) in &mut resolved {
-            if regex.as_ref().is_some_and(|regex| regex.is_match(name.as_str())) {
-                matched.insert(name.as_str().to_owned());
+/// Expressions that are kept compiled: at most so many times [`COMPILED_BYTES_MAX`], mostly a few KB each.
+const COMPILED_MAX: usize = 32;
+
+impl RegexCache {
+    fn get(&mut self, expression: &str) -> Result<Regex, regex::Error> {
+        let known = self.compiled.iter().position(|(known, _)| known == expression);
+        let entry = match known.and_then(|at| self.compiled.remove(at)) {
+            Some(entry) => entry,
+            None => (expression.to_owned(), compile(expression)?),
+        };
+        if self.compiled.len() >= COMPILED_MAX {
+            self.compiled.pop_front();
+        }
+        let regex = entry.1.clone();
+        self.compiled.push_back(entry);
+        Ok(regex)
+    }
+
+    /// Refuses what is no expression, with Kafka's text.
+    pub(super) fn validate(&mut self, expression: &str) -> Result<(), Refusal> {
+        match self.get(expression) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let reason = match &error {
+                    regex::Error::CompiledTooBig(_) => "expression too large".to_owned(),
+                    // The last line of a syntax error says what is wrong; the others draw where.
+                    error => {
+                        error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+                    }
+                };
+                Err(Refusal::new(
+                    ErrorCode::InvalidRegularExpression,
+                    format!("SubscribedTopicRegex `{expression}` is not a valid regular expression: {reason}."),
+                ))
             }
         }
-    });
-    (resolved.into_iter().map(|(expression, _, matched)| (expression.clone(), matched)).collect(), scanned)
+    }
+
+    /// The names that an expression matches, and how many names there were. One that does not compile (of a log that
+    /// another system wrote) matches nothing.
+    pub(super) fn matched(&mut self, expression: &str, topics: &dyn Topics) -> (BTreeSet<TopicName>, usize) {
+        let mut matched = BTreeSet::new();
+        let mut scanned = 0;
+        let Ok(regex) = self.get(expression) else { return (matched, scanned) };
+        topics.names(&mut |name| {
+            scanned += 1;
+            if regex.is_match(name.as_str()) {
+                matched.insert(name.clone());
+            }
+        });
+        (matched, scanned)
+    }
 }
 
 #[cfg(test)]
@@ -98,12 +121,23 @@ mod tests {
     #[test]
     fn what_is_no_expression_is_refused_with_kafkas_text() {
         for expression in ["foo(", "[a", "*", r"(?<look>", "a{9}{9999999}", "(((a{99}){99}){99})"] {
-            let refused = validate(expression).unwrap_err();
+            let refused = RegexCache::default().validate(expression).unwrap_err();
             assert_eq!(refused.error, ErrorCode::InvalidRegularExpression);
             let begin = format!("SubscribedTopicRegex `{expression}` is not a valid regular expression: ");
             assert!(refused.message.starts_with(&begin) && refused.message.ends_with('.'), "{}", refused.message);
             assert!(!refused.message.contains('\n'));
         }
-        assert_eq!(validate("foo.*"), Ok(()));
+        assert_eq!(RegexCache::default().validate("foo.*"), Ok(()));
+    }
+
+    #[test]
+    fn the_last_used_expressions_stay_compiled() {
+        let mut cache = RegexCache::default();
+        for number in 0..100 {
+            cache.validate("topic-.*").unwrap();
+            cache.validate(&format!("topic-{number}")).unwrap();
+        }
+        assert_eq!(cache.compiled.len(), COMPILED_MAX);
+        assert!(cache.compiled.iter().any(|(expression, _)| expression == "topic-.*"));
     }
 }

@@ -1,40 +1,58 @@
 //! What the group reads: topics by name, expressions and what they matched, and when the group's epoch rises with it.
 //!
-//! Topics are looked at in heartbeats, and only when their version is another one than at the last look: a topic that appears, grows or
-//! goes raises the epoch of exactly the groups that read it. Kafka resolves expressions in the background, at most every ten seconds;
-//! here it happens in the heartbeat, as often as is cheap: [`pause`].
+//! Topics are compared in heartbeats, and only when their version has changed since the last comparison: a topic that
+//! is created, grows or is deleted raises the epoch of exactly the groups that read it. Kafka resolves expressions in
+//! the background, at most every ten seconds. Here a new expression is resolved in the heartbeat that brings it; when
+//! topics change, the group's expressions are resolved in pieces over the next heartbeats ([`Resolution`]), as often as
+//! is cheap ([`pause`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ottla_model::MonotonicMs;
+use ottla_model::{MonotonicMs, TopicName};
 
 use super::member::Member;
-use super::{ConsumerGroup, regex, timestamp};
+use super::{ConsumerGroup, timestamp};
 use crate::record::{ConsumerGroupMetadata, Record, ResolvedExpression};
 use crate::shard::Context;
 
 /// Kafka's interval between two resolutions, the longest here.
 const PAUSE_MAX_MS: u64 = 10_000;
 
-/// How long no look is taken after one that went over `names` topics: at some 100 ns a name and expression, looking takes a small part
-/// of the time however fast topics come and go.
+/// Expressions that are resolved in one step, and names that they are matched against before the step ends early. A
+/// step stays within some ten milliseconds, whatever the group's members subscribe by: compiling takes up to two,
+/// matching some 100 ns a name.
+const EXPRESSIONS_PER_STEP: usize = 4;
+const NAMES_PER_STEP: usize = 20_000;
+
+/// How long no comparison is made after one that went over `names` topics: at some 100 ns a name and expression, it
+/// takes a small part of the time however fast topics come and go.
 fn pause(names: usize) -> Duration {
     Duration::from_millis(u64::try_from(names / 4).unwrap_or(PAUSE_MAX_MS).min(PAUSE_MAX_MS))
+}
+
+/// The group's expressions on their way to topics that changed. Their matches are kept until all of them are there, so
+/// that one change of topics is one change of the group.
+#[derive(Clone, Debug)]
+pub(super) struct Resolution {
+    /// Of the topics when it began; they are compared again if they change meanwhile.
+    version: u64,
+    matched: BTreeMap<String, BTreeSet<TopicName>>,
+    names: usize,
 }
 
 impl ConsumerGroup {
     /// The topics that the group reads, whether they exist or not.
     fn subscribed(&self) -> BTreeSet<&str> {
         let matched = self.expressions.values().flat_map(|expression| &expression.topics);
-        self.named.keys().chain(matched).map(String::as_str).collect()
+        self.named.keys().map(String::as_str).chain(matched.map(TopicName::as_str)).collect()
     }
 
     /// What a member reads.
     pub(super) fn subscribed_by<'a>(&'a self, member: &'a Member) -> impl Iterator<Item = &'a str> {
         let expression = member.regex.as_ref().and_then(|regex| self.expressions.get(regex));
         let matched = expression.into_iter().flat_map(|expression| &expression.topics);
-        member.topics.iter().chain(matched).map(String::as_str)
+        member.topics.iter().map(String::as_str).chain(matched.map(TopicName::as_str))
     }
 
     /// Removes what expressions matched that nobody subscribes by any more.
@@ -47,48 +65,107 @@ impl ConsumerGroup {
         }
     }
 
-    /// Resolves the group's expressions, all of them, so that one change of topics is one change of the group.
-    ///
-    /// Returns whether what is read changed.
-    fn resolve_expressions(&mut self, cx: &Context<'_>, records: &mut Vec<Record>) -> bool {
-        if self.by_regex.is_empty() {
+    /// Resolves expressions that were never resolved, and no others. Returns whether what is read changed.
+    fn resolve_new(&mut self, cx: &Context<'_>, records: &mut Vec<Record>) -> bool {
+        if self.by_regex.len() == self.expressions.len() {
             return false;
         }
-        let (resolved, scanned) = regex::resolve(self.by_regex.keys(), cx.topics);
-        self.soft.look_again = cx.now.monotonic + pause(scanned * self.by_regex.len());
+        let new = self.by_regex.keys().filter(|expression| !self.expressions.contains_key(*expression));
+        let new: Vec<String> = new.take(EXPRESSIONS_PER_STEP).cloned().collect();
         let mut changed = false;
-        for (expression, matched) in resolved {
-            let known = self.expressions.get(&expression);
-            if known.is_some_and(|known| known.topics == matched) {
-                continue;
-            }
-            changed |= known.is_some() || !matched.is_empty();
-            let value = ResolvedExpression {
-                topics: matched.into_iter().collect(),
-                version: i64::try_from(cx.topics.version()).unwrap_or(i64::MAX),
-                timestamp: timestamp(cx),
-            };
-            let record = Record::RegularExpression { group: cx.group.clone(), expression, value: Some(value) };
-            self.write(records, record);
+        for expression in new {
+            let (matched, _) = cx.regexes.borrow_mut().matched(&expression, cx.topics);
+            changed |= !matched.is_empty();
+            self.resolved(cx, records, expression, matched);
         }
         changed
     }
 
-    /// Looks at the topics if they may have changed, and raises the group's epoch if they did, or if `changed` says that the
-    /// group did.
-    pub(super) fn look(&mut self, cx: &Context<'_>, records: &mut Vec<Record>, mut changed: bool) {
-        let version = cx.topics.version();
-        let unresolved = self.by_regex.keys().any(|expression| !self.expressions.contains_key(expression));
-        let due = self.soft.seen_topics != Some(version) && cx.now.monotonic >= self.soft.look_again;
-        if due || unresolved {
-            changed |= self.resolve_expressions(cx, records);
+    /// Takes the next piece of the resolution; returns whether all expressions are resolved.
+    fn continue_resolution(&mut self, cx: &Context<'_>) -> bool {
+        let mut resolution = self.soft.resolution.take().unwrap_or_else(|| Resolution {
+            version: cx.topics.version(),
+            matched: BTreeMap::new(),
+            names: 0,
+        });
+        let mut missing = self.by_regex.keys().filter(|expression| !resolution.matched.contains_key(*expression));
+        let piece: Vec<String> = missing.by_ref().take(EXPRESSIONS_PER_STEP).cloned().collect();
+        let mut is_complete = missing.next().is_none();
+        let (mut names, mut left) = (0, piece.len());
+        for expression in piece {
+            if names >= NAMES_PER_STEP {
+                is_complete = false;
+                break;
+            }
+            left -= 1;
+            let (matched, scanned) = cx.regexes.borrow_mut().matched(&expression, cx.topics);
+            names += scanned;
+            resolution.matched.insert(expression, matched);
         }
-        if !due && !changed {
+        resolution.names += names;
+        self.soft.resolution = Some(resolution);
+        is_complete && left == 0
+    }
+
+    /// Writes what a complete resolution has changed. Returns whether what is read changed, and the version of the
+    /// topics for which that holds.
+    fn end_resolution(&mut self, cx: &Context<'_>, records: &mut Vec<Record>) -> (bool, u64) {
+        let Some(Resolution { version, matched, names }) = self.soft.resolution.take() else {
+            return (false, cx.topics.version());
+        };
+        self.soft.look_again = cx.now.monotonic + pause(names);
+        let mut changed = false;
+        for (expression, matched) in matched {
+            // Its last member may have gone since.
+            let is_used = self.by_regex.contains_key(&expression);
+            let known = self.expressions.get(&expression);
+            if !is_used || known.is_some_and(|known| known.topics == matched) {
+                continue;
+            }
+            changed |= known.is_some() || !matched.is_empty();
+            self.resolved(cx, records, expression, matched);
+        }
+        (changed, version)
+    }
+
+    fn resolved(
+        &mut self,
+        cx: &Context<'_>,
+        records: &mut Vec<Record>,
+        expression: String,
+        matched: BTreeSet<TopicName>,
+    ) {
+        let value = ResolvedExpression {
+            topics: matched.iter().map(ToString::to_string).collect(),
+            version: i64::try_from(cx.topics.version()).unwrap_or(i64::MAX),
+            timestamp: timestamp(cx),
+        };
+        let record =
+            Record::RegularExpression { group: cx.group.clone(), expression: expression.clone(), value: Some(value) };
+        self.write(records, record);
+        if let Some(known) = self.expressions.get_mut(&expression) {
+            // The image's names instead of copies.
+            known.topics = matched;
+        }
+    }
+
+    /// Compares the topics if they may have changed, and raises the group's epoch if they did, or if `changed` says
+    /// that the group did.
+    pub(super) fn look(&mut self, cx: &Context<'_>, records: &mut Vec<Record>, mut changed: bool) {
+        changed |= self.resolve_new(cx, records);
+        let may_differ = self.soft.seen_topics != Some(cx.topics.version()) && cx.now.monotonic >= self.soft.look_again;
+        let mut seen = None;
+        if may_differ && self.continue_resolution(cx) {
+            let (matches_changed, version) = self.end_resolution(cx, records);
+            changed |= matches_changed;
+            seen = Some(version);
+        }
+        if seen.is_none() && !changed {
             return;
         }
         let hash = self.hash_topics(cx);
-        if due {
-            self.soft.seen_topics = Some(version);
+        if seen.is_some() {
+            self.soft.seen_topics = seen;
         }
         if changed || hash != self.metadata_hash {
             self.raise_epoch(cx, records, hash);

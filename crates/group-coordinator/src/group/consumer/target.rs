@@ -10,8 +10,8 @@ use crate::assignor::{Assignor, GroupSpec, MemberSpec, Partitions};
 use crate::record::{Record, TargetAssignment, TopicPartitions};
 use crate::shard::Context;
 
-/// Names, and an expression.
-type Subscription<'a> = (&'a BTreeSet<String>, Option<&'a str>);
+/// A set of names, by its place in memory, and an expression. Members that name the same topics share one set.
+type Subscription<'a> = (*const BTreeSet<String>, Option<&'a str>);
 
 impl ConsumerGroup {
     /// The assignor that most members ask for; the first configured one where nobody asks.
@@ -51,11 +51,12 @@ impl ConsumerGroup {
     fn changed_targets(&self, cx: &Context<'_>, assignor: Assignor) -> Vec<(ottla_model::MemberId, Partitions)> {
         let nothing = Partitions::new();
         let mut topics: BTreeMap<TopicId, i32> = BTreeMap::new();
-        // Members that subscribe alike share one set.
+        // Members that subscribe alike share one set. It is found by the place of their names: comparing the names for
+        // each member would cost members times topics.
         let mut alike: BTreeMap<Subscription<'_>, Arc<BTreeSet<TopicId>>> = BTreeMap::new();
         let mut members = Vec::with_capacity(self.members.len());
         for (id, member) in &self.members {
-            let subscribed = alike.entry((&member.topics, member.regex.as_deref())).or_insert_with(|| {
+            let subscribed = alike.entry((Arc::as_ptr(&member.topics), member.regex.as_deref())).or_insert_with(|| {
                 let found = self.subscribed_by(member).filter_map(|name| cx.topics.by_name(name));
                 Arc::new(
                     found

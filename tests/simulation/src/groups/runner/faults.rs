@@ -1,7 +1,12 @@
 //! What goes wrong with brokers, logs, networks and members.
 
+use ottla_group_coordinator::Request;
+use ottla_group_coordinator::config::GroupOverrides;
+use ottla_group_coordinator::request::{LeaveGroup, LeavingMember};
+use ottla_model::MemberId;
+
 use super::{BROKERS, Run};
-use crate::groups::world::{Kind, Weather};
+use crate::groups::world::{Client, Kind, Weather};
 use crate::invariants::Violation;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,8 +21,13 @@ pub(super) enum Fault {
     CrashMember,
     PauseMember,
     LeaveMember,
+    RemoveMembers,
     AddMember,
     AddPartition,
+    DeleteTopic,
+    MoveRacks,
+    Compact,
+    ChangeConfig,
 }
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -31,8 +41,13 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::CrashMember,
     Fault::PauseMember,
     Fault::LeaveMember,
+    Fault::RemoveMembers,
     Fault::AddMember,
     Fault::AddPartition,
+    Fault::DeleteTopic,
+    Fault::MoveRacks,
+    Fault::Compact,
+    Fault::ChangeConfig,
 ];
 
 impl Run<'_> {
@@ -52,8 +67,62 @@ impl Run<'_> {
         if let Some(plan) = self.groups.iter().find(|plan| plan.id == group).cloned()
             && self.random.percent(80)
         {
-            self.add_member(&plan, Some(&former));
+            // A process that keeps its member id joins again with it.
+            let id = match &client.kind {
+                Kind::Consumer(member) if self.random.percent(20) => Some(member.member.clone()),
+                _ => None,
+            };
+            self.add_member(&plan, Some(&former), id);
         }
+    }
+
+    /// An operator removes members in one request: static ones by their instance ids.
+    fn remove_members(&mut self, members: &[u32]) -> Result<(), Violation> {
+        let Some(plan) = self.random.pick(&self.groups).cloned() else { return Ok(()) };
+        let mut leaving = Vec::new();
+        for id in members {
+            let Some(client) = self.world.clients.get(id).filter(|client| *client.group() == plan.id) else { continue };
+            if leaving.len() < 3 && self.random.percent(50) {
+                let (member, instance) = match &client.kind {
+                    Kind::Classic(member) => (member.member.clone(), member.behaviour.instance.clone()),
+                    Kind::Consumer(member) => (member.member.clone(), member.behaviour.instance.clone()),
+                    Kind::Admin(_) | Kind::Script { .. } => continue,
+                };
+                let member = if instance.is_some() { MemberId::new("") } else { member };
+                leaving.push(LeavingMember { member, instance, reason: None });
+            }
+        }
+        let is_admin = |client: &Client| matches!(client.kind, Kind::Admin(_)) && *client.group() == plan.id;
+        let admin = self.world.clients.iter().find(|(_, client)| is_admin(client)).map(|(id, _)| *id);
+        let Some(admin) = admin.filter(|_| !leaving.is_empty()) else { return Ok(()) };
+        self.world.note(format_args!("{leaving:?} are removed from {}", plan.id));
+        let request = Request::LeaveGroup(LeaveGroup { group: plan.id, members: leaving });
+        self.world.with_client(admin, |_, turn| {
+            turn.send(request);
+        })
+    }
+
+    /// Limits that some requests pass, and other times for one group.
+    fn change_config(&mut self) {
+        let mut config = self.config.clone();
+        match self.random.below(4) {
+            0 => config.max_batch_bytes = i32::try_from(self.random.between(300, 3_000)).unwrap_or(1_000),
+            1 => {
+                config.group_max_size = i32::try_from(self.random.between(1, 5)).unwrap_or(1);
+                config.consumer_max_size = config.group_max_size;
+            }
+            2 => {
+                let session = i32::try_from(self.random.between(300, 3_000)).unwrap_or(1_000);
+                let overrides = GroupOverrides {
+                    consumer_session_timeout_ms: Some(session),
+                    consumer_heartbeat_interval_ms: Some(session / 4),
+                };
+                config.overrides = self.groups.iter().take(1).map(|plan| (plan.id.clone(), overrides)).collect();
+            }
+            _ => {}
+        }
+        self.world.note(format_args!("{config:?}"));
+        self.world.configure(config);
     }
 
     pub(super) fn strike(&mut self, fault: Fault) -> Result<(), Violation> {
@@ -132,7 +201,7 @@ impl Run<'_> {
                 if members.len() < 12
                     && let Some(plan) = self.random.pick(&self.groups).cloned()
                 {
-                    self.add_member(&plan, None);
+                    self.add_member(&plan, None, None);
                 }
             }
             (Fault::AddPartition, _) => {
@@ -141,6 +210,24 @@ impl Run<'_> {
                     self.world.add_partition(name);
                 }
             }
+            (Fault::RemoveMembers, _) => self.remove_members(&members)?,
+            (Fault::DeleteTopic, _) => {
+                let names = self.world.topics.all_names();
+                if let Some(name) = self.random.pick(&names).cloned() {
+                    self.world.delete_topic(&name);
+                    let partitions = i32::try_from(self.random.between(1, 6)).unwrap_or(1);
+                    let after = if self.random.percent(40) { 0 } else { outage };
+                    if self.random.percent(80) || names.len() == 1 {
+                        self.world.create_topic_after_ms(name, partitions, after);
+                    }
+                }
+            }
+            (Fault::MoveRacks, _) => self.world.topics.move_racks(),
+            (Fault::Compact, _) => {
+                let keeps_tombstones = self.random.percent(50);
+                self.world.compact(partition, broker, keeps_tombstones)?;
+            }
+            (Fault::ChangeConfig, _) => self.change_config(),
             (Fault::CrashMember | Fault::PauseMember | Fault::LeaveMember, None) => {}
         }
         Ok(())
@@ -151,6 +238,7 @@ impl Run<'_> {
         self.world.weather = Weather::CALM;
         self.world.refused_ppm = 0;
         self.world.unreadable_ppm = 0;
+        self.world.configure(self.config.clone());
         for id in 1..=BROKERS {
             self.world.start_broker_after_ms(id, 0);
         }

@@ -2,6 +2,7 @@
 
 mod commits;
 mod handing_over;
+mod mended;
 mod rules;
 mod seeds;
 mod stage;

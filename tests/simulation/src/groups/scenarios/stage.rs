@@ -78,6 +78,11 @@ impl Stage {
             session_timeout_ms: SESSION_MS,
             rebalance_timeout_ms: 2_000,
             revocation_ms: (revocation_ms, revocation_ms),
+            taking_ms: (0, 0),
+            rack: None,
+            assignor: None,
+            says_all: false,
+            is_cooperative: false,
             commit_every_ms: (20, 20),
         }
     }
@@ -116,7 +121,8 @@ impl Stage {
         let mut call = 0;
         let result = self.world.with_client(self.script, |kind, turn| {
             if let Kind::Script { group, .. } = kind {
-                call = turn.commit(group, &MemberId::new(""), None, -1, partitions);
+                let ids = turn.topics.ids();
+                call = turn.commit(group, &MemberId::new(""), None, -1, partitions, &ids);
             }
         });
         self.hold(result);
@@ -135,7 +141,8 @@ impl Stage {
         self.answer(call).cloned().expect("it has come")
     }
 
-    /// What the group has committed for all partitions of the topic, in their order; from whoever serves it, as soon as somebody does.
+    /// What the group has committed for all partitions of the topic, in their order; from whoever serves it, as soon as
+    /// somebody does.
     pub fn fetch(&mut self) -> Vec<i64> {
         let end = self.world.now.plus_ms(PATIENCE_MS);
         loop {

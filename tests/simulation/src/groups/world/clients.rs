@@ -5,6 +5,7 @@ use ottla_model::{ErrorCode, GroupId};
 
 use super::{Event, Kind, World};
 use crate::groups::client::Turn;
+use crate::groups::topics::by_id;
 use crate::invariants::Violation;
 
 impl World {
@@ -29,8 +30,12 @@ impl World {
         }
         let group = client.group().clone();
         let belief = match &client.kind {
-            Kind::Classic(member) => Some((member.member.clone(), member.generation, member.owned.clone())),
-            Kind::Consumer(member) => Some((member.member.clone(), member.epoch, member.owned.clone())),
+            Kind::Classic(member) => {
+                Some((member.member.clone(), member.generation, by_id(&member.owned, &member.topic_ids)))
+            }
+            Kind::Consumer(member) => {
+                Some((member.member.clone(), member.epoch, by_id(&member.owned, &member.topic_ids)))
+            }
             Kind::Admin(_) | Kind::Script { .. } => None,
         };
         for note in notes {

@@ -1,11 +1,12 @@
 //! Brokers as group coordinators: the inputs of their partitions, and what follows from them.
 
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 use ottla_group_coordinator::offsets_partition::{
     Environment, Event as Told, GroupLog, LoadError, Loader, OffsetsPartition, Outputs, TimerChange,
 };
-use ottla_group_coordinator::{Answer, Batch, Request};
+use ottla_group_coordinator::{Answer, Batch, GroupConfig, Request};
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset};
 
 use super::{Event, World};
@@ -87,7 +88,7 @@ impl World {
             random: &mut self.random,
             appends: Vec::new(),
         };
-        let outputs = input(core, &mut Environment { now, topics: &self.topics, log: &mut log });
+        let outputs = input(core, &mut Environment { now, topics: &broker.topics, log: &mut log });
         let appends = log.appends;
         for result in &appends {
             match result {
@@ -155,6 +156,28 @@ impl World {
         self.poll(id, index)
     }
 
+    /// The broker's image has the topics as they are now.
+    pub(super) fn learn_topics(&mut self, id: i32) -> Result<(), Violation> {
+        let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.is_running) else { return Ok(()) };
+        let deleted = broker.topics.deleted_until(&self.topics);
+        broker.topics = self.topics.clone();
+        if deleted.is_empty() {
+            return Ok(());
+        }
+        let partitions: Vec<i32> = broker.partitions.keys().copied().collect();
+        partitions
+            .into_iter()
+            .try_for_each(|index| self.input(id, index, |core, environment| core.topics_deleted(environment, &deleted)))
+    }
+
+    /// The configuration of all brokers is another one.
+    pub fn configure(&mut self, config: GroupConfig) {
+        self.config = Arc::new(config);
+        for core in self.brokers.values_mut().flat_map(|broker| broker.partitions.values_mut()) {
+            core.set_config(self.config.clone());
+        }
+    }
+
     /// The role or the high watermark of a broker's partition may have changed.
     fn poll(&mut self, id: i32, index: i32) -> Result<(), Violation> {
         self.input(id, index, |core, environment| core.poll(environment))
@@ -218,8 +241,8 @@ impl World {
         if self.brokers.get(&id).is_none_or(|broker| !broker.is_running) {
             return;
         }
-        // Followers fetch again and again: a follower that missed something while a process stood still gets it now, and a
-        // follower outside the ISR comes back into it even when nothing new is appended.
+        // Followers fetch again and again: a follower that missed something while a process stood still gets it now,
+        // and a follower outside the ISR comes back into it even when nothing new is appended.
         let lagging = self.partitions.iter().filter(|partition| {
             let has_followers_outside = self.brokers.keys().any(|member| {
                 !partition.isr.contains(member) && self.is_up(*member) && !self.is_out(partition.index, *member)
@@ -286,8 +309,8 @@ impl World {
         if !self.is_up(leader) || !self.is_up(follower) || self.is_out(index, follower) {
             return Ok(());
         }
-        // A broker that believes that it leads fetches from nobody before it learns better. Otherwise its log would lose records
-        // that its groups have in memory.
+        // A broker that believes that it leads fetches from nobody before it learns better. Otherwise its log would
+        // lose records that its groups have in memory.
         if self.brokers.get(&follower).is_some_and(|broker| broker.leads.contains_key(&index)) {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! What becomes of the brokers' processes, and who leads.
 
 use super::{Event, World};
+use crate::groups::broker::Broker;
 use crate::invariants::Violation;
 
 impl World {
@@ -27,6 +28,18 @@ impl World {
         }
     }
 
+    /// The log cleaner of a broker has gone over a partition.
+    pub fn compact(&mut self, index: i32, broker: i32, keeps_tombstones: bool) -> Result<(), Violation> {
+        self.note(format_args!("b{broker} compacts partition {index}"));
+        // Whoever has begun to read the log finds the tombstones of what it has read: `delete.retention.ms`.
+        let is_read = |broker: &Broker| broker.loaders.keys().any(|(loading, _)| *loading == index);
+        let keeps_tombstones = keeps_tombstones || self.brokers.get(&broker).is_some_and(is_read);
+        let Some(partition) = self.partition_mut(index) else { return Ok(()) };
+        partition
+            .compact(broker, keeps_tombstones)
+            .map_err(|error| Violation(format!("b{broker} cannot compact partition {index}: {error}")))
+    }
+
     pub fn start_broker_after_ms(&mut self, id: i32, ms: u64) {
         self.schedule_us(ms * 1_000, Event::StartBroker(id));
     }
@@ -38,6 +51,7 @@ impl World {
         self.note(format_args!("b{id} starts"));
         if let Some(broker) = self.brokers.get_mut(&id) {
             broker.is_running = true;
+            broker.topics = self.topics.clone();
         }
         self.schedule_us(0, Event::TickBroker(id));
         for partition in 0..self.partitions.len() {

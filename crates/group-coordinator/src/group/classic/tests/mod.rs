@@ -1,4 +1,5 @@
-//! The rules of the classic protocol, through a shard with a log in memory: what a member says and is told, in short words.
+//! The rules of the classic protocol, through a shard with a log in memory: what a member says and is told, in short
+//! words.
 
 mod joining;
 mod leaving;

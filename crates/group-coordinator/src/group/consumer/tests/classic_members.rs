@@ -85,6 +85,18 @@ pub(super) fn assigned(synced: &Synced) -> Result<Vec<i32>, ErrorCode> {
     Ok(read.into_iter().flat_map(|(_, of)| of).map(|partition| partition.0).collect())
 }
 
+/// Found by the simulation (group seeds 146 and 150): let in, it would read until it has its next assignment what
+/// others were given when it was fenced.
+#[test]
+fn a_fenced_cooperative_member_that_still_reads_is_told_so() {
+    let mut world = World::new(&[("t", 2)]);
+    world.beat(join("a", &["t"]));
+    let fenced = world.classic_join(classic_join("b", &[1]));
+    assert_eq!((fenced.error, fenced.member.as_str()), (ErrorCode::UnknownMemberId, "b"));
+    assert_eq!(world.classic_join(classic_join("b", &[])).error, ErrorCode::None);
+    assert_eq!(world.classic_join(classic_join("b", &[1])).error, ErrorCode::None, "one that is known may read");
+}
+
 #[test]
 fn a_classic_member_joins_gives_up_and_takes() {
     let mut world = World::new(&[("t", 2)]);

@@ -118,7 +118,8 @@ fn wrong_epochs_are_fenced() {
     assert_eq!(world.beat(join("a", &["t"])).member_epoch, 1);
     world.beat(join("b", &["t"]));
     world.beat(owns("a", 1, &[(t, &[0])]));
-    // Moved to epoch 2. The epoch before counts once more, while the member may not have heard, with no more than it should own.
+    // Moved to epoch 2. The epoch before counts once more, while the member may not have heard, with no more than it
+    // should own.
     assert_eq!(world.beat(owns("a", 1, &[(t, &[0])])).member_epoch, 2);
     assert_eq!(world.refused(owns("a", 1, &[(t, &[0, 1])])).0, ErrorCode::FencedMemberEpoch);
     assert_eq!(world.refused(beat("a", 1)).0, ErrorCode::FencedMemberEpoch);
@@ -285,7 +286,8 @@ fn intervals_follow_the_number_of_members_and_the_configured_one_bounds_them() {
     assert_eq!(world.beat(beat("n", answer.member_epoch)).heartbeat_interval_ms, 300);
 }
 
-/// A member whose leave was lost, or which is known to a new coordinator only, and a static one of the same id, join again.
+/// A member whose leave was lost, or which is known to a new coordinator only, and a static one of the same id, join
+/// again.
 #[test]
 fn a_known_member_joins_again_with_epoch_0() {
     let mut world = World::new(&[("t", 2)]);

@@ -291,7 +291,8 @@ fn members_join_a_round_after_a_downgrade_also_at_the_next_coordinator() {
     let ([a, b], generation) = two_classic(&mut world);
     world.beat(join("new", &["t"]));
     world.beat(beat("new", -1));
-    // Nobody has heard of the round yet. What "new" has had would be read by nobody if the next coordinator took this for a stable group.
+    // Nobody has heard of the round yet. What "new" has had would be read by nobody if the next coordinator took this
+    // for a stable group.
     world.host.fail_over(usize::MAX);
     for member in [&a, &b] {
         assert_eq!(world.classic_beat(member, generation + 1), ErrorCode::IllegalGeneration);
@@ -307,7 +308,8 @@ fn members_join_a_round_after_a_downgrade_also_at_the_next_coordinator() {
 fn what_cooperative_members_read_while_their_leader_is_awaited_is_given_to_nobody_else() {
     let mut world = World::new(&[("t", 3)]);
     let ([a, b], generation) = two_classic(&mut world);
-    // A round in which everybody joined, still reading, and whose leader has not answered; then another member begins the next one.
+    // A round in which everybody joined, still reading, and whose leader has not answered; then another member begins
+    // the next one.
     let joins = [(&a, vec![0, 1]), (&b, vec![2])]
         .map(|(member, owned)| world.host.ask(Request::JoinGroup(classic_join(member, &owned))));
     for id in joins {

@@ -1,7 +1,7 @@
 //! Members of both protocols in one group, which becomes a consumer group and a classic one again as they come and go.
 //!
-//! Always: no partition is read by two members that are in the group. In the end, with or without members of the consumer
-//! protocol: everything is read by exactly one.
+//! Always: no partition is read by two members that are in the group. In the end, with or without members of the
+//! consumer protocol: everything is read by exactly one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,8 @@ use crate::effects::RequestId;
 use crate::group::embedded::{self, Subscription};
 use crate::request::{Heartbeat, JoinGroup, LeaveGroup, LeavingMember, SyncGroup};
 
-/// A consumer of the classic protocol that lets go of everything before it joins (eager), and assigns ranges when it leads.
+/// A consumer of the classic protocol that lets go of everything before it joins (eager), and assigns ranges when it
+/// leads.
 #[derive(Clone, Debug, Default)]
 struct Old {
     lives: usize,

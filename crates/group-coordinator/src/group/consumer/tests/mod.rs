@@ -1,6 +1,7 @@
 //! The rules of consumer groups, through a shard with a log in memory.
 
 mod classic_members;
+mod costs;
 mod joining;
 mod migration;
 mod mixed;
@@ -10,10 +11,12 @@ mod refused;
 mod subscribing;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ottla_model::{BrokerId, ErrorCode, GroupId, InstanceId, MemberId, PartitionId, TopicId, TopicName};
 
-use crate::answer::{Answer, ConsumerGroupDescribed, ConsumerHeartbeatAnswer};
+use crate::answer::{Answer, ConsumerGroupDescribed, ConsumerGroupMember, ConsumerHeartbeatAnswer};
 use crate::config::GroupConfig;
 use crate::group::Group;
 use crate::record::Record;
@@ -36,6 +39,8 @@ pub(super) struct Cluster {
     topics: BTreeMap<String, TopicView>,
     racks: Vec<String>,
     version: u64,
+    /// How often all names were gone through.
+    scans: Arc<AtomicUsize>,
 }
 
 impl Cluster {
@@ -74,6 +79,7 @@ impl Topics for Cluster {
         self.topics.values().find(|topic| topic.id == id).cloned()
     }
     fn names(&self, each: &mut dyn FnMut(&TopicName)) {
+        self.scans.fetch_add(1, Ordering::Relaxed);
         self.topics.values().for_each(|topic| each(&topic.name));
     }
     fn version(&self) -> u64 {
@@ -243,4 +249,9 @@ pub(super) fn owns(member: &str, epoch: i32, owned: &[(TopicId, &[i32])]) -> Con
 
 pub(super) fn partitions(of: &[(TopicId, &[i32])]) -> Vec<(TopicId, Vec<PartitionId>)> {
     of.iter().map(|(topic, of)| (*topic, of.iter().map(|partition| PartitionId(*partition)).collect())).collect()
+}
+
+/// The topics that a member shall own partitions of.
+pub(super) fn assigned_names(member: &ConsumerGroupMember) -> Vec<String> {
+    member.target_assignment.iter().map(|(_, name, _)| name.clone()).collect()
 }

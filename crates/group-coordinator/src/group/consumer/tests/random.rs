@@ -1,8 +1,8 @@
-//! Members of both kinds of membership that join, read, lag, lose answers, crash and come back, while topics change and coordinators
-//! fail over.
+//! Members of both kinds of membership that join, read, lag, lose answers, crash and come back, while topics change and
+//! coordinators fail over.
 //!
-//! Always: no partition is read by two members that are in the group, and epochs only grow. Once nothing new happens: everything is
-//! read by exactly one.
+//! Always: no partition is read by two members that are in the group, and epochs only grow. Once nothing new happens:
+//! everything is read by exactly one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +28,8 @@ struct Consumer {
     said: Option<Read>,
     /// What it was told to read, and has not begun with.
     told: Option<Read>,
-    /// What it has begun with: it has let go of everything else, and takes the rest in its own time, whatever it is told meanwhile.
+    /// What it has begun with: it has let go of everything else, and takes the rest in its own time, whatever it is
+    /// told meanwhile.
     takes: Option<Read>,
     /// It does not know what became of its last heartbeat: the next one says everything.
     is_unsure: bool,
@@ -251,7 +252,8 @@ impl Run {
         self.epochs.clear();
     }
 
-    /// Who reads what. Those that were fenced do not know it yet: what they read on is theirs no more, and their commits are refused.
+    /// Who reads what. Those that were fenced do not know it yet: what they read on is theirs no more, and their
+    /// commits are refused.
     pub(super) fn readers(&self, described: &ConsumerGroupDescribed) -> BTreeMap<(TopicId, PartitionId), String> {
         let members: BTreeSet<String> = described.members.iter().map(|member| member.member.to_string()).collect();
         let mut readers: BTreeMap<(TopicId, PartitionId), String> = BTreeMap::new();
@@ -332,7 +334,8 @@ fn a_second_revocation_is_waited_for_from_when_it_was_told() {
     replay([Beat(3), Lost(3), Recreate(0), Beat(3), Beat(4), Pass(1_000), Beat(0), LetGo(3), Beat(3), Beat(3)]);
 }
 
-/// Found by random events: a member that always says everything was believed while it took what it had been given before.
+/// Found by random events: a member that always says everything was believed while it took what it had been given
+/// before.
 #[test]
 fn a_member_that_always_says_everything_may_still_be_taking() {
     use Event::*;

@@ -120,7 +120,8 @@ fn a_topic_that_is_gone_has_to_be_let_go_too() {
     world.check_replay();
 }
 
-/// Java's consumer says that it owns nothing while it looks for the topics of an expression that it was given, and then takes them.
+/// Java's consumer says that it owns nothing while it looks for the topics of an expression that it was given, and then
+/// takes them.
 #[test]
 fn what_was_never_owned_is_not_let_go_by_saying_so_once() {
     let mut world = World::new(&[("t", 2)]);
@@ -161,7 +162,8 @@ fn who_never_takes_what_it_is_told_to_give_up_has_nothing_to_say() {
     assert_eq!(world.describe().group_epoch, 5);
 }
 
-/// One that says nothing since it was given something may take its time to take it: for it the rebalance timeout counts.
+/// One that says nothing since it was given something may take its time to take it: for it the rebalance timeout
+/// counts.
 #[test]
 fn silence_after_a_gift_is_no_confirmation() {
     let mut world = World::new(&[("t", 2)]);
@@ -174,7 +176,8 @@ fn silence_after_a_gift_is_no_confirmation() {
     }
 }
 
-/// Scenario 28: commits of a member that the group moved on without are refused; those of one that only has not heard are not.
+/// Scenario 28: commits of a member that the group moved on without are refused; those of one that only has not heard
+/// are not.
 #[test]
 fn scenario_28_stale_epoch_commits() {
     let mut world = World::new(&[("t", 2)]);

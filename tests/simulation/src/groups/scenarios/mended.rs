@@ -1,0 +1,89 @@
+//! Seeds that failed once, and their stories. A change of the simulation changes what a seed does; the stories stay.
+
+use std::collections::BTreeSet;
+
+use super::stage::{SESSION_MS, Stage};
+use crate::groups::runner::run;
+use crate::groups::world::Weather;
+
+#[test]
+fn seeds_that_failed_once_hold() {
+    for seed in [100_058, 100_223, 100_273, 100_286, 100_553, 100_824, 202_811] {
+        let report = run(seed, false);
+        assert!(report.failure.is_none(), "{report}");
+    }
+}
+
+/// Seeds 100058, 100223, 100273: a follower that had left the ISR came back only with the next append. In a group that
+/// had become quiet nothing was appended, the log stayed below its minimum ISR, and members waited for ever.
+#[test]
+fn a_follower_comes_back_into_the_isr_when_nothing_is_appended() {
+    let mut stage = Stage::new(100_058);
+    stage.wait("the log to be whole", |stage| {
+        let partition = &stage.world.partitions[0];
+        partition.high_watermark() == partition.end_of(stage.leader())
+    });
+    let followers: Vec<i32> = (1..=3).filter(|id| *id != stage.leader()).collect();
+    for follower in &followers {
+        stage.world.shrink_isr(0, *follower, 100);
+    }
+    assert_eq!(stage.world.partitions[0].isr, BTreeSet::from([stage.leader()]));
+    stage.wait("the followers to be back", |stage| stage.world.partitions[0].isr.len() == 3);
+    let all = stage.all();
+    let call = stage.commit(&all);
+    stage.answered(call);
+}
+
+/// Seeds 100286, 100553, 100824: a leader that had been replaced and did not know it fetched from its successor, and
+/// its log lost records that its groups had in memory. It follows nobody before it has heard of its successor.
+#[test]
+fn a_replaced_leader_that_does_not_know_it_keeps_its_log() {
+    let mut stage = Stage::new(100_286);
+    let all = stage.all();
+    let call = stage.commit(&all);
+    stage.answered(call);
+    let before = stage.fetch();
+    let replaced = stage.leader();
+    stage.world.weather = Weather { image_lag_us: (300_000, 300_000), ..Weather::CALM };
+    stage.world.elect(0, Some(replaced));
+    stage.world.weather = Weather::CALM;
+    // The client knows only the former coordinator, which takes the commit and can never answer it.
+    let call = stage.commit(&all);
+    stage.run_ms(20);
+    let end = stage.world.partitions[0].end_of(replaced);
+    stage.run_ms(200);
+    assert_eq!(stage.world.partitions[0].end_of(replaced), end);
+    stage.run_ms(400);
+    assert_eq!(stage.answer(call).map(crate::groups::client::error_of), Some(ottla_model::ErrorCode::NotCoordinator));
+    assert_eq!(stage.fetch(), before);
+    // Now it follows.
+    let call = stage.commit(&all);
+    stage.answered(call);
+    stage.wait("the logs to be the same", |stage| {
+        let partition = &stage.world.partitions[0];
+        partition.end_of(replaced) == partition.end_of(stage.leader())
+    });
+}
+
+/// Seed 202811: a classic member stands still while a round begins without it and a KIP-848 member upgrades the group.
+/// What it believes to own is of a generation before the upgrade; it is fenced when it next speaks, and reads nothing
+/// twice.
+#[test]
+fn a_classic_member_that_missed_an_upgrade_owns_nothing() {
+    let mut stage = Stage::new(202_811);
+    let all = stage.all();
+    let (stopped, other) = (stage.add_classic("a"), stage.add_classic("b"));
+    stage.wait("both to own something", |stage| {
+        let (one, two) = (stage.owned(stopped), stage.owned(other));
+        !one.is_empty() && !two.is_empty() && one.union(&two).count() == all.len()
+    });
+    stage.world.pause_client(stopped, SESSION_MS * 4 / 5);
+    let classic = stage.add_classic("c");
+    stage.run_ms(200);
+    let consumer = stage.add_consumer("d", 0);
+    stage.wait("all four to share the topic", |stage| {
+        let clients = [stopped, other, classic, consumer];
+        let owned: Vec<_> = clients.iter().map(|client| stage.owned(*client)).collect();
+        owned.iter().all(|owned| owned.len() == 1) && owned.iter().flatten().collect::<BTreeSet<_>>().len() == all.len()
+    });
+}

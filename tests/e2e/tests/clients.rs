@@ -69,6 +69,23 @@ fn kcat_round_trips_with_every_codec() -> Result<()> {
     Ok(())
 }
 
+/// B19: librdkafka asks once for the stored offset of a partition that was assigned by hand. In a fresh cluster the
+/// coordinator is being made at that moment.
+#[test]
+fn the_first_consumer_of_ten_fresh_clusters_reads() -> Result<()> {
+    for _ in 0..10 {
+        let cluster = Cluster::start()?;
+        let at = cluster.bootstrap();
+        let send = format!("echo hello | kcat -b {at} -P -t fresh -p 0 -X acks=all");
+        clients::run(Command::new("sh").args(["-c", &send]))?;
+        let group = ["-X", "group.id=first", "-X", "auto.offset.reset=earliest"];
+        let partition = ["-b", &at, "-C", "-t", "fresh", "-p", "0", "-o", "stored", "-c", "1", "-q"];
+        let read = clients::run(Command::new("kcat").args(partition).args(group))?;
+        ensure!(read == "hello\n", "{read}");
+    }
+    Ok(())
+}
+
 /// Kafka's own tools and Java producer, where the Makefile could bring their jars (`OTTLA_KAFKA_JARS`).
 #[test]
 fn kafkas_own_tools_round_trip() -> Result<()> {

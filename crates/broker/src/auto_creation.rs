@@ -11,7 +11,6 @@ use ottla_model::{ErrorCode, TopicName};
 use parking_lot::Mutex;
 
 use crate::broker::Broker;
-use crate::groups::OFFSETS_TOPIC;
 
 /// Names on their way to the quorum at once. Beyond it the next request for the name tries again: a client that asks for a
 /// million names creates them no faster than the quorum takes them.
@@ -27,9 +26,9 @@ pub struct AutoCreation {
 impl AutoCreation {
     /// Starts the creation unless it is under way. Must be called within the data runtime.
     pub fn create(&self, broker: &Arc<Broker>, name: TopicName) {
-        if name.as_str() == OFFSETS_TOPIC {
-            // It has a form of its own, however it comes about.
-            broker.offsets_topic.create(broker);
+        // Topics of coordinators have a form of their own, however they come about.
+        if let Some(internal) = broker.internal_topics.named(name.as_str()) {
+            internal.create(broker);
             return;
         }
         {

@@ -8,8 +8,8 @@ use ottla_model::ClusterId;
 use crate::auto_creation::AutoCreation;
 use crate::fetch_session::FetchSessionCache;
 use crate::groups::GroupCoordinators;
-use crate::groups::offsets_topic::OffsetsTopic;
 use crate::identity::Identity;
+use crate::internal_topic::InternalTopics;
 use crate::live_config::LiveConfig;
 use crate::metadata_cache::MetadataCache;
 use crate::producer_ids::ProducerIds;
@@ -21,6 +21,7 @@ use crate::request::heavy::HeavyWork;
 use crate::request::shared_responses::SharedResponses;
 use crate::telemetry::Telemetry;
 use crate::transaction_verifier::TransactionVerifier;
+use crate::transactions::TransactionCoordinators;
 
 /// Shared by everything that serves clients. Complete only once the broker has registered: no connection is accepted
 /// before.
@@ -35,6 +36,8 @@ pub struct Broker {
     pub fetch_sessions: FetchSessionCache,
     /// The groups of the partitions of `__consumer_offsets` that are here.
     pub groups: Arc<GroupCoordinators>,
+    /// The transactional ids of the partitions of `__transaction_state` that are here.
+    pub transactions: Arc<TransactionCoordinators>,
     pub producer_ids: Arc<ProducerIds>,
     pub quorum: Arc<dyn QuorumHandle>,
     pub telemetry: Arc<Telemetry>,
@@ -43,7 +46,8 @@ pub struct Broker {
     pub heavy_work: HeavyWork,
     /// The responses to Metadata requests for all topics.
     pub metadata_responses: SharedResponses,
-    pub offsets_topic: OffsetsTopic,
+    pub internal_topics: InternalTopics,
+    /// Asks the coordinators of transactions that write here.
     pub transaction_verifier: Arc<dyn TransactionVerifier>,
 }
 

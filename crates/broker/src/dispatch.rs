@@ -88,6 +88,12 @@ fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut)
         Api::DescribeQuorum => handlers::describe_quorum::handle,
         Api::WriteTxnMarkers => handlers::write_txn_markers::handle,
         Api::UnregisterBroker => handlers::unregister_broker::handle,
+        Api::AddPartitionsToTxn => handlers::add_partitions_to_txn::handle,
+        Api::AddOffsetsToTxn => handlers::add_offsets_to_txn::handle,
+        Api::EndTxn => handlers::end_txn::handle,
+        Api::TxnOffsetCommit => handlers::txn_offset_commit::handle,
+        Api::DescribeTransactions => handlers::describe_transactions::handle,
+        Api::ListTransactions => handlers::list_transactions::handle,
     };
     handle(broker, context, header, frame)
 }

@@ -14,12 +14,17 @@ pub mod configs;
 pub mod dispatch;
 pub mod groups;
 pub mod handlers;
+pub mod internal_topic;
 pub mod lifecycle;
+mod load_permits;
+pub mod peers;
 pub mod producer_ids;
 pub mod request;
 pub mod signals;
 pub mod telemetry;
+mod timer;
 pub mod transaction_verifier;
+pub mod transactions;
 pub mod watch;
 
 #[cfg(test)]

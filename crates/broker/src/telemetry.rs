@@ -11,6 +11,7 @@ use ottla_network::NetworkMetrics;
 
 use crate::groups::metrics::GroupMetrics;
 use crate::replica_manager::metrics::ReplicaMetrics;
+use crate::transactions::metrics::TransactionMetrics;
 
 /// The metrics of a broker.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub struct Telemetry {
     pub image_revision: Gauge,
     pub broker_epoch: Gauge,
     pub groups: GroupMetrics,
+    pub transactions: TransactionMetrics,
 }
 
 impl Default for Telemetry {
@@ -39,13 +41,14 @@ impl Default for Telemetry {
             image_revision: registry.gauge("image_revision", "Revision of this broker's image of the tree"),
             broker_epoch: registry.gauge("epoch", "Broker epoch; -1 while the broker is not registered"),
             groups: GroupMetrics::new(&registry),
+            transactions: TransactionMetrics::new(&registry),
             registry,
         }
     }
 }
 
 impl Telemetry {
-    /// Prometheus' text form. O(metrics) and O(groups), never O(partitions).
+    /// Prometheus' text form. O(metrics), O(groups) and O(transactional ids), never O(partitions).
     pub fn render(&self) -> String {
         self.registry.render()
     }

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use ottla_model::{ErrorCode, ProducerEpoch, ProducerId, TopicPartition};
 
@@ -20,18 +21,14 @@ pub struct TransactionQuestion {
 /// One error code for each partition of a question, in its order; [`ErrorCode::None`] confirms.
 pub type TransactionAnswer = Pin<Box<dyn Future<Output = Vec<ErrorCode>> + Send>>;
 
+/// Where a former transaction is still ending and a question adds partitions, it is put again after this pause, for so long: the end
+/// takes a round trip to each of its leaders, and the producer would send its records again. The guards are begun anew with
+/// each try, because the marker of the former transaction takes them away.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(5);
+pub const RETRY_FOR: Duration = Duration::from_millis(100);
+
 /// Puts questions to transaction coordinators.
 pub trait TransactionVerifier: Send + Sync {
-    /// Asks the coordinator of the transactional id. Where a former transaction is still ending and the question adds
-    /// partitions, it is repeated for a short time: the producer would do it later and with all its records.
+    /// Asks the coordinator of the transactional id, once.
     fn verify(&self, question: TransactionQuestion) -> TransactionAnswer;
-}
-
-/// There is no transaction coordinator: no transaction is open.
-pub struct NoTransactions;
-
-impl TransactionVerifier for NoTransactions {
-    fn verify(&self, question: TransactionQuestion) -> TransactionAnswer {
-        Box::pin(std::future::ready(vec![ErrorCode::InvalidTxnState; question.partitions.len()]))
-    }
 }

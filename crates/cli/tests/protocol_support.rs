@@ -13,11 +13,10 @@ fn remark(api: Api) -> &'static str {
             "versions 0 to 2 are advertised for librdkafka's sake and refused; acks 0, 1 and all; idempotent producers"
         }
         Api::Fetch => "incremental fetch sessions; records by sendfile",
-        Api::FindCoordinator => "of groups; no transactions and share groups yet",
+        Api::FindCoordinator => "of groups and transactional ids; no share groups yet",
         Api::ConsumerGroupHeartbeat => {
             "the `uniform` and `range` assignors; regular expressions; migration from and to the classic protocol"
         }
-        Api::InitProducerId => "for idempotent producers; no transactions yet",
         Api::Metadata => "creates topics where `auto.create.topics.enable` allows it",
         Api::AlterConfigs | Api::IncrementalAlterConfigs => "of topics, brokers and groups; no client metrics",
         _ => "",

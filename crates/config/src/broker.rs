@@ -21,6 +21,7 @@ use crate::logging::LoggingConfig;
 use crate::nearest::nearest;
 use crate::properties::{Origin, Properties, Property, Sources, merge};
 use crate::reader::Reader;
+use crate::transactions::TransactionsConfig;
 use crate::{Loaded, node, topic_defaults};
 
 /// Everything a broker is configured with. A field is named after its Kafka property; a duration drops the unit that
@@ -101,6 +102,9 @@ pub struct BrokerConfig {
 
     /// Groups, and the topic that keeps them.
     pub groups: GroupsConfig,
+
+    /// Transactions, and the topic that keeps them.
+    pub transactions: TransactionsConfig,
 
     /// `create.topics`: to be created at start, through the coordinators, if they are not there.
     pub create_topics: Vec<TopicToCreate>,
@@ -245,6 +249,7 @@ impl BrokerConfig {
             controlled_shutdown_enable: reader.boolean("controlled.shutdown.enable")?,
 
             groups: GroupsConfig::read(&reader)?,
+            transactions: TransactionsConfig::read(&reader)?,
 
             create_topics: create_topics(&reader, warnings),
             http: http(&reader)?,

@@ -25,6 +25,7 @@ mod node;
 mod properties;
 mod reader;
 mod topic_defaults;
+mod transactions;
 
 pub use address::HostPort;
 pub use broker::{BrokerConfig, TopicToCreate};
@@ -39,6 +40,7 @@ pub use logging::{LoggingConfig, LoggingFormat};
 pub use node::{Node, NodeDefaults, Service};
 pub use properties::{Derived, Origin, Properties, Property, Sources};
 pub use topic_defaults::{TOPIC_SYNONYMS, TopicSynonym};
+pub use transactions::TransactionsConfig;
 
 /// A configuration and what should be said about it once logging works.
 #[derive(Clone, Debug)]

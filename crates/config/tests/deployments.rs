@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use ottla_config::{BrokerConfig, ConfigError, CoordinatorConfig, Host, Loaded, Sources};
+use ottla_config::{BrokerConfig, ConfigError, CoordinatorConfig, Host, Loaded, OffsetsReplication, Sources};
 use ottla_model::{BrokerId, CoordinatorId};
 
 /// A container: it owns loopback and nothing public.
@@ -102,20 +102,11 @@ fn three_brokers_and_a_host_listener() {
                     ("KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR", "1"),
                     ("KAFKA_TRANSACTION_STATE_LOG_MIN_ISR", "1"),
                 ],
-                &Expected {
-                    id: Some(n),
-                    connect,
-                    listeners,
-                    advertised,
-                    inter_broker: "PLAINTEXT",
-                    // Nothing reads them before transactions are built.
-                    warnings: &[
-                        "transaction.state.log.min.isr, transaction.state.log.replication.factor have no effect",
-                    ],
-                },
+                &Expected { id: Some(n), connect, listeners, advertised, inter_broker: "PLAINTEXT", warnings: &[] },
             );
             assert_eq!(config.properties.text("offsets.topic.replication.factor"), Some("3"));
-            assert_eq!(config.properties.text("transaction.state.log.min.isr"), Some("1"));
+            assert_eq!(config.transactions.state_log_min_isr, 1);
+            assert_eq!(config.transactions.state_log_replication_factor, OffsetsReplication::Exactly(1));
         }
     }
 }

@@ -14,6 +14,8 @@ pub enum Answer {
     LeaveGroup(Left),
     CommitOffsets(Vec<(GroupTopic, Vec<(PartitionId, ErrorCode)>)>),
     FetchOffsets(FetchedOffsets),
+    /// The marker is replicated.
+    EndTransaction,
     DeleteOffsets(DeletedOffsets),
     DescribeGroup(Described),
     DeleteGroup(ErrorCode),

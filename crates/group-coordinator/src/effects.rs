@@ -1,7 +1,7 @@
 //! What a step of a [`Shard`](crate::Shard) leads to.
 
 use bytes::Bytes;
-use ottla_model::TimestampMs;
+use ottla_model::{ProducerEpoch, ProducerId, TimestampMs};
 
 use crate::Answer;
 
@@ -27,6 +27,31 @@ pub struct Batch {
     /// The timestamp of every record.
     pub timestamp: TimestampMs,
     pub records: Vec<RawRecord>,
+    pub kind: BatchKind,
+}
+
+/// What a batch is to transactions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BatchKind {
+    Plain,
+    /// The records count when the producer's transaction is committed.
+    Transactional {
+        producer_id: ProducerId,
+        producer_epoch: ProducerEpoch,
+    },
+    /// A control batch without records of its own.
+    Marker(TransactionEnd),
+}
+
+/// The end of a producer's transaction, as its coordinator tells it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TransactionEnd {
+    pub producer_id: ProducerId,
+    pub producer_epoch: ProducerEpoch,
+    pub is_commit: bool,
+    /// The leader epoch of the transaction coordinator's partition.
+    pub coordinator_epoch: i32,
+    pub transaction_version: i8,
 }
 
 /// What a batch may need besides its records' keys and values: the header, and per record its length, deltas and

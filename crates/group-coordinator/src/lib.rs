@@ -35,7 +35,7 @@ pub mod topics;
 
 pub use answer::Answer;
 pub use config::GroupConfig;
-pub use effects::{Batch, BatchNumber, Effects, RequestId};
+pub use effects::{Batch, BatchKind, BatchNumber, Effects, RequestId, TransactionEnd};
 pub use record::{Record, RecordError, partition_for};
 pub use request::Request;
 pub use shard::Shard;

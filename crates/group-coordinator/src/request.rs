@@ -1,7 +1,11 @@
 //! What a group is asked. Plain types: the broker's handlers know the wire and its versions.
 
 use bytes::Bytes;
-use ottla_model::{GroupId, InstanceId, LeaderEpoch, MemberId, Offset, PartitionId, TimestampMs, TopicId};
+use ottla_model::{
+    GroupId, InstanceId, LeaderEpoch, MemberId, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs, TopicId,
+};
+
+use crate::effects::TransactionEnd;
 
 /// One request to one shard. All groups that it names belong to the shard; batched requests are split by shard before.
 #[derive(Clone, PartialEq, Debug)]
@@ -11,6 +15,10 @@ pub enum Request {
     Heartbeat(Heartbeat),
     LeaveGroup(LeaveGroup),
     CommitOffsets(CommitOffsets),
+    /// TxnOffsetCommit.
+    CommitInTransaction(CommitInTransaction),
+    /// WriteTxnMarkers.
+    EndTransaction(TransactionEnd),
     FetchOffsets(FetchOffsets),
     DeleteOffsets(DeleteOffsets),
     DescribeGroup(GroupId),
@@ -29,13 +37,22 @@ impl Request {
             Self::Heartbeat(request) => Some(&request.group),
             Self::LeaveGroup(request) => Some(&request.group),
             Self::CommitOffsets(request) => Some(&request.group),
+            Self::CommitInTransaction(request) => Some(&request.commit.group),
             Self::FetchOffsets(request) => Some(&request.group),
             Self::DeleteOffsets(request) => Some(&request.group),
             Self::ConsumerGroupHeartbeat(request) => Some(&request.group),
             Self::DescribeGroup(group) | Self::DeleteGroup(group) | Self::ConsumerGroupDescribe(group) => Some(group),
-            Self::ListGroups(_) => None,
+            Self::ListGroups(_) | Self::EndTransaction(_) => None,
         }
     }
+}
+
+/// TxnOffsetCommit (28): a commit that counts when the producer's transaction is committed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CommitInTransaction {
+    pub producer_id: ProducerId,
+    pub producer_epoch: ProducerEpoch,
+    pub commit: CommitOffsets,
 }
 
 /// Who speaks.

@@ -257,6 +257,33 @@ fn schema(api: Api) -> Option<&'static [Field]> {
         }
         Api::DescribeQuorum => const { &[Structs(&[Text(ALL), Structs(&[Fixed(4, ALL)], ALL)], ALL)] },
         Api::DescribeProducers => const { &[Structs(&[Text(ALL), Numbers(4, ALL)], ALL)] },
+        Api::AddPartitionsToTxn => {
+            const {
+                const TOPICS: &[Field] = &[Text(ALL), Numbers(4, ALL)];
+                const TRANSACTION: &[Field] =
+                    &[Text(ALL), Fixed(8, ALL), Fixed(2, ALL), Fixed(1, ALL), Structs(TOPICS, ALL)];
+                &[Structs(TRANSACTION, since(4)), Text(0..=3), Fixed(8, 0..=3), Fixed(2, 0..=3), Structs(TOPICS, 0..=3)]
+            }
+        }
+        Api::AddOffsetsToTxn => const { &[Text(ALL), Fixed(8, ALL), Fixed(2, ALL), Text(ALL)] },
+        Api::EndTxn => const { &[Text(ALL), Fixed(8, ALL), Fixed(2, ALL), Fixed(1, ALL)] },
+        Api::TxnOffsetCommit => {
+            const {
+                const PARTITION: &[Field] = &[Fixed(4, ALL), Fixed(8, ALL), Fixed(4, since(2)), NullableText(ALL)];
+                &[
+                    Text(ALL),
+                    Text(ALL),
+                    Fixed(8, ALL),
+                    Fixed(2, ALL),
+                    Fixed(4, since(3)),
+                    Text(since(3)),
+                    NullableText(since(3)),
+                    Structs(&[Text(ALL), Structs(PARTITION, ALL)], ALL),
+                ]
+            }
+        }
+        Api::DescribeTransactions => const { &[Texts(ALL)] },
+        Api::ListTransactions => const { &[Texts(ALL), Numbers(8, ALL), Fixed(8, since(1)), NullableText(since(2))] },
         Api::UnregisterBroker => const { &[Fixed(4, ALL)] },
         Api::DescribeCluster => const { &[Fixed(1, ALL), Fixed(1, since(1)), Fixed(1, since(2))] },
         Api::DescribeTopicPartitions => {

@@ -42,7 +42,10 @@ fn huge_and_negative_counts_are_refused_before_a_decoder_runs() {
                 | Api::DescribeLogDirs
                 | Api::AlterReplicaLogDirs
                 | Api::CreatePartitions
+                | Api::DescribeTransactions
+                | Api::ListTransactions
                 | Api::DescribeTopicPartitions => {}
+                Api::AddPartitionsToTxn if version >= 4 => {}
                 _ => continue,
             }
             if flexible {

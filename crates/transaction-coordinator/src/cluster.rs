@@ -8,8 +8,8 @@ pub enum Leader {
     Broker(BrokerId),
     /// The partition exists and has no live leader at the moment.
     None,
-    /// There is no such partition: its topic was deleted. The image is at least as new as the leadership of the shard, and
-    /// therefore newer than the creation of every partition that the shard's log names.
+    /// There is no such partition: its topic was deleted. The image is at least as new as the leadership of the shard,
+    /// and therefore newer than the creation of every partition that the shard's log names.
     Deleted,
 }
 

@@ -7,7 +7,8 @@ pub struct TransactionConfig {
     pub max_timeout_ms: i32,
     /// `transactional.id.expiration.ms`: an id that was not used for so long is forgotten.
     pub id_expiration_ms: i32,
-    /// `transaction.abort.timed.out.transaction.cleanup.interval.ms`: how often transactions that timed out are looked for.
+    /// `transaction.abort.timed.out.transaction.cleanup.interval.ms`: how often transactions that timed out are looked
+    /// for.
     pub abort_timed_out_interval_ms: i32,
     /// `transaction.remove.expired.transaction.cleanup.interval.ms`: how often expired ids are looked for.
     pub remove_expired_interval_ms: i32,

@@ -38,8 +38,8 @@ pub struct Batch {
     pub records: Vec<RawRecord>,
 }
 
-/// The outcome of a transaction, for those of its partitions that one broker leads. The host sends it until it has an answer
-/// or gives up, and reports one of both.
+/// The outcome of a transaction, for those of its partitions that one broker leads. The host sends it until it has an
+/// answer or gives up, and reports one of both.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Marker {
     pub number: MarkerNumber,

@@ -1,9 +1,9 @@
-//! Transactions as a synchronous core: the transactional ids of one partition of `__transaction_state`, their producers'
-//! epochs, and the transactions that these producers run.
+//! Transactions as a synchronous core: the transactional ids of one partition of `__transaction_state`, their
+//! producers' epochs, and the transactions that these producers run.
 //!
-//! A [`StatePartition`](state_partition::StatePartition) is one partition of `__transaction_state` on one broker. While the
-//! broker leads it, a [`Shard`] holds its ids: it is fed requests, the time, and what became of batches and markers; what comes
-//! out are [`Effects`]: records to append, markers to send, and answers that may leave.
+//! A [`StatePartition`](state_partition::StatePartition) is one partition of `__transaction_state` on one broker. While
+//! the broker leads it, a [`Shard`] holds its ids: it is fed requests, the time, and what became of batches and
+//! markers; what comes out are [`Effects`]: records to append, markers to send, and answers that may leave.
 //!
 //! - [`request`], [`answer`]: what clients and brokers ask and are told, without wire types.
 //! - [`transaction`]: one transactional id as its record holds it, and the transitions of KIP-98, KIP-360 and KIP-890.

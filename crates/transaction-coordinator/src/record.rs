@@ -1,8 +1,10 @@
 //! What a partition of `__transaction_state` holds, in Kafka's formats.
 //!
-//! A key starts with its version (an int16), which is always 0, and holds the transactional id; a value starts with its version
-//! too: 0, or 1 with compact lengths and tagged fields. Version 1 is written, as Kafka does under `transaction.version` 1 and
-//! 2. Bytes from a log are not trusted: nothing is allocated beyond what they can fill. Keys of later versions decode to none.
+//! A key starts with its version (an int16), which is always 0, and holds the transactional id; a value starts with its
+//! version too: 0, or 1 with compact lengths and tagged fields. Version 1 is written, as Kafka does under
+//! `transaction.version` 1 and
+//! 2. Bytes from a log are not trusted: nothing is allocated beyond what they can fill. Keys of later versions decode
+//!    to none.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,15 +1,16 @@
 //! One transactional id as its record holds it, and the transitions that a coordinator makes.
 //!
-//! States: Empty → Ongoing → PrepareCommit → CompleteCommit, or → PrepareAbort → CompleteAbort; from a complete state back to
-//! Empty (a producer initializes) or Ongoing (the next transaction). PrepareAbort is also reached without a partition
-//! (KIP-890: the abort of a transaction that may or may not have begun). Transitions are values: nothing changes before the
-//! record of the change is replicated.
+//! States: Empty → Ongoing → PrepareCommit → CompleteCommit, or → PrepareAbort → CompleteAbort; from a complete state
+//! back to Empty (a producer initializes) or Ongoing (the next transaction). PrepareAbort is also reached without a
+//! partition (KIP-890: the abort of a transaction that may or may not have begun). Transitions are values: nothing
+//! changes before the record of the change is replicated.
 
 use std::collections::BTreeSet;
 
 use ottla_model::{ErrorCode, ProducerEpoch, ProducerId, TimestampMs, TopicPartition};
 
-/// The states of Kafka's records. `Dead` and `PrepareEpochFence` are never written; they are known because lists filter by name.
+/// The states of Kafka's records. `Dead` and `PrepareEpochFence` are never written; they are known because lists filter
+/// by name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum TransactionState {
     Empty = 0,
@@ -66,8 +67,8 @@ impl TransactionState {
     }
 }
 
-/// What a producer can do: the levels of Kafka's feature `transaction.version`. Level 2 gives a producer a new epoch with the
-/// end of each transaction (KIP-890, part 2).
+/// What a producer can do: the levels of Kafka's feature `transaction.version`. Level 2 gives a producer a new epoch
+/// with the end of each transaction (KIP-890, part 2).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct TransactionVersion(i16);
 
@@ -153,8 +154,8 @@ impl Transaction {
         self.timeout_ms == i32::MAX
     }
 
-    /// Whether a producer that recovers may go on under this id (KIP-360): it holds the current id, or it repeats a request
-    /// whose answer, a new id, it did not get.
+    /// Whether a producer that recovers may go on under this id (KIP-360): it holds the current id, or it repeats a
+    /// request whose answer, a new id, it did not get.
     pub fn knows(&self, expected: Producer) -> bool {
         self.is_new()
             || expected.id == self.producer.id

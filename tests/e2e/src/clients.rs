@@ -77,7 +77,8 @@ pub fn python() -> String {
     std::env::var("OTTLA_PYTHON").unwrap_or_else(|_| "python3".to_owned())
 }
 
-fn script(name: &str) -> PathBuf {
+/// Where a client's source lies.
+pub fn script(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("clients").join(name)
 }
 

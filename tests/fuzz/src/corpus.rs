@@ -389,6 +389,42 @@ pub fn body(api: Api, version: i16) -> Bytes {
                 .with_partitions(vec![PartitionData::default(); 2]);
             encoded(&DescribeQuorumRequest::default().with_topics(vec![topic; 2]), schema)
         }
+        Api::AddPartitionsToTxn => {
+            use add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction};
+            let topic = AddPartitionsToTxnTopic::default().with_name(topic("logs")).with_partitions(vec![0, 1]);
+            let request = AddPartitionsToTxnRequest::default();
+            let request = if version >= 4 {
+                let transaction = AddPartitionsToTxnTransaction::default()
+                    .with_transactional_id(TransactionalId(text("tx")))
+                    .with_topics(vec![topic; 2]);
+                request.with_transactions(vec![transaction; 2])
+            } else {
+                request
+                    .with_v3_and_below_transactional_id(TransactionalId(text("tx")))
+                    .with_v3_and_below_topics(vec![topic; 2])
+            };
+            encoded(&request, schema)
+        }
+        Api::AddOffsetsToTxn => encoded(&AddOffsetsToTxnRequest::default().with_group_id(group), schema),
+        Api::EndTxn => encoded(&EndTxnRequest::default().with_committed(true), schema),
+        Api::TxnOffsetCommit => {
+            use txn_offset_commit_request::{TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic};
+            let partition = TxnOffsetCommitRequestPartition::default().with_committed_metadata(Some(text("note")));
+            let topic =
+                TxnOffsetCommitRequestTopic::default().with_name(topic("logs")).with_partitions(vec![partition; 2]);
+            let request = TxnOffsetCommitRequest::default().with_group_id(group).with_topics(vec![topic; 2]);
+            encoded(&request, schema)
+        }
+        Api::DescribeTransactions => {
+            let ids = vec![TransactionalId(text("tx")); 2];
+            encoded(&DescribeTransactionsRequest::default().with_transactional_ids(ids), schema)
+        }
+        Api::ListTransactions => {
+            let request = ListTransactionsRequest::default()
+                .with_state_filters(vec![text("Ongoing"); 2])
+                .with_producer_id_filters(vec![ProducerId(1); 2]);
+            encoded(&request, schema)
+        }
         Api::UnregisterBroker => encoded(&UnregisterBrokerRequest::default(), schema),
         Api::DescribeCluster => encoded(&DescribeClusterRequest::default(), schema),
         Api::DescribeTopicPartitions => {

@@ -287,6 +287,26 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
         }
         Api::Heartbeat | Api::ListGroups | Api::ListConfigResources => return None,
         Api::SaslHandshake | Api::DescribeAcls | Api::UnregisterBroker => return None,
+        // Their texts and numbers in order, then the list.
+        Api::AddPartitionsToTxn if version >= 4 => &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0],
+        Api::AddPartitionsToTxn => {
+            out.put_slice(if flexible { &[1] } else { &[0, 0][..] });
+            out.put_slice(&[0; 10]);
+            if flexible { &[1, 1, 0] } else { &[0; 6] }
+        }
+        Api::TxnOffsetCommit => {
+            // Two texts, the producer, from version 3 on the member.
+            out.put_slice(if flexible { &[1, 1] } else { &[0; 4][..] });
+            out.put_slice(&[0; 10]);
+            if flexible {
+                out.put_slice(&[0, 0, 0, 0, 1, 0]);
+                &[1, 1, 0]
+            } else {
+                &[0; 6]
+            }
+        }
+        Api::DescribeTransactions | Api::ListTransactions => &[1],
+        Api::AddOffsetsToTxn | Api::EndTxn => return None,
         Api::FindCoordinator | Api::ApiVersions | Api::InitProducerId | Api::DescribeCluster => return None,
     };
     if flexible {
@@ -301,8 +321,8 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
         // Nothing forgotten, no rack: neither may be null.
         out.put_slice(&[1, 1]);
     }
-    if api == Api::ListGroups {
-        // No types: not null either.
+    if matches!(api, Api::ListGroups | Api::ListTransactions) {
+        // No types, no producers: not null either.
         out.put_u8(1);
     }
     out.put_slice(&[0; 64]);

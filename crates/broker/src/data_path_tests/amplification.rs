@@ -4,6 +4,9 @@
 use bytes::Bytes;
 use ottla_model::PartitionId;
 use ottla_protocol::Api;
+use ottla_protocol::kafka_protocol::messages::add_partitions_to_txn_request::{
+    AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
+};
 use ottla_protocol::kafka_protocol::messages::alter_client_quotas_request::EntryData;
 use ottla_protocol::kafka_protocol::messages::alter_configs_request::AlterConfigsResource as LegacyResource;
 use ottla_protocol::kafka_protocol::messages::alter_replica_log_dirs_request::{
@@ -42,6 +45,9 @@ use ottla_protocol::kafka_protocol::messages::offset_for_leader_epoch_request::{
     OffsetForLeaderPartition, OffsetForLeaderTopic,
 };
 use ottla_protocol::kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
+use ottla_protocol::kafka_protocol::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
 use ottla_protocol::kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use ottla_protocol::kafka_protocol::messages::*;
 use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
@@ -235,6 +241,26 @@ fn repeating(api: Api, times: usize) -> Bytes {
                 transaction_version: 2,
             };
             write_txn_markers::encode_request(2, 7, None, &[marker]).expect("a small frame")
+        }
+        Api::AddPartitionsToTxn => {
+            let topic = AddPartitionsToTxnTopic::default().with_name(logs()).with_partitions(vec![0; times]);
+            let transaction = AddPartitionsToTxnTransaction::default().with_topics(vec![topic; 2]);
+            newest(&AddPartitionsToTxnRequest::default().with_transactions(vec![transaction]))
+        }
+        Api::AddOffsetsToTxn => newest(&AddOffsetsToTxnRequest::default().with_group_id(group())),
+        Api::EndTxn => newest(&EndTxnRequest::default()),
+        Api::TxnOffsetCommit => {
+            let partitions = vec![TxnOffsetCommitRequestPartition::default(); times];
+            let topic = TxnOffsetCommitRequestTopic::default().with_name(logs()).with_partitions(partitions);
+            newest(&TxnOffsetCommitRequest::default().with_group_id(group()).with_topics(vec![topic]))
+        }
+        Api::DescribeTransactions => {
+            let ids = vec![TransactionalId(text("t")); times];
+            newest(&DescribeTransactionsRequest::default().with_transactional_ids(ids))
+        }
+        Api::ListTransactions => {
+            let request = ListTransactionsRequest::default().with_state_filters(vec![text("Ongoing"); times]);
+            newest(&request.with_producer_id_filters(vec![ProducerId(1); times]))
         }
         Api::UnregisterBroker => newest(&UnregisterBrokerRequest::default().with_broker_id(BrokerId(9))),
         Api::ConsumerGroupHeartbeat => {

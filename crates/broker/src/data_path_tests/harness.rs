@@ -37,21 +37,22 @@ use crate::auto_creation::AutoCreation;
 use crate::broker::Broker;
 use crate::fetch_session::FetchSessionCache;
 use crate::groups::GroupCoordinators;
-use crate::groups::offsets_topic::OffsetsTopic;
 use crate::handlers;
 use crate::identity::Identity;
+use crate::internal_topic::InternalTopics;
 use crate::live_config::LiveConfig;
 use crate::log_dirs::opening::OpeningProgress;
 use crate::metadata_cache::MetadataCache;
 use crate::partition::Partition;
 use crate::producer_ids::ProducerIds;
 use crate::quorum_handle::{QuorumError, QuorumFuture, QuorumHandle};
-use crate::replica_manager::{OpenedLogs, ReplicaManager};
+use crate::replica_manager::{Coordinators, OpenedLogs, ReplicaManager};
 use crate::request::heavy::HeavyWork;
 use crate::request::shared_responses::SharedResponses;
 use crate::request::{Principal, RequestContext};
 use crate::response::{Answer, Part, Response};
 use crate::telemetry::Telemetry;
+use crate::transactions::TransactionCoordinators;
 
 pub const INTERNAL: &str = "INTERNAL";
 pub const CLIENT: &str = "CLIENT";
@@ -403,12 +404,16 @@ impl Cluster {
         let quorum: Arc<dyn QuorumHandle> = Arc::new(QuorumLink(self.quorum.clone(), id));
         let live_config = Arc::new(LiveConfig::new(config.clone()));
         let groups = GroupCoordinators::new(&config, &identity, telemetry.clone(), runtime.handle());
+        let producer_ids = ProducerIds::new(quorum.clone());
+        let transactions =
+            TransactionCoordinators::new(&config, &metadata, producer_ids.clone(), telemetry.clone(), runtime.handle());
+        let coordinators: Vec<Arc<dyn Coordinators>> = vec![groups.clone(), transactions.clone()];
         let replicas = ReplicaManager::new(
             live_config.clone(),
             identity.clone(),
             metadata.clone(),
             quorum.clone(),
-            groups.clone(),
+            Arc::new(coordinators),
             telemetry.replicas.clone(),
             runtime.handle().clone(),
         )
@@ -464,14 +469,15 @@ impl Cluster {
             replicas: replicas.clone(),
             fetch_sessions: FetchSessionCache::new(config.max_incremental_fetch_session_cache_slots),
             groups,
-            producer_ids: ProducerIds::new(quorum.clone()),
+            transactions,
+            producer_ids,
             config,
             quorum,
             telemetry,
             auto_creation: AutoCreation::default(),
             heavy_work: HeavyWork::default(),
             metadata_responses: SharedResponses::default(),
-            offsets_topic: OffsetsTopic::default(),
+            internal_topics: InternalTopics::default(),
             transaction_verifier: verifier.clone(),
         });
         shared.gate.open(broker.clone());

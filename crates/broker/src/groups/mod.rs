@@ -3,19 +3,13 @@
 //! - [`partition`]: one partition's groups behind one lock; `ottla_group_coordinator::offsets_partition` decides.
 //! - [`topics`]: what groups see of the cluster's topics.
 //! - [`metrics`]: the metrics of groups.
-//! - [`timer`]: one timer for all partitions; it sleeps while no group waits for a time.
 //! - [`config`]: the configuration of groups.
-//! - [`offsets_topic`]: the creation of `__consumer_offsets`.
-//! - [`load_permits`]: how many partitions are loaded at a time.
 //!
 //! Locks: group partition, then partition; a thread that holds a partition's lock never waits for a group partition.
 
 mod config;
-mod load_permits;
 pub mod metrics;
-pub mod offsets_topic;
 mod partition;
-mod timer;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -25,23 +19,24 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ottla_config::BrokerConfig;
 use ottla_group_coordinator::shard::{Budget, BudgetLimits};
-use ottla_group_coordinator::{Answer, GroupConfig, Request, partition_for};
+use ottla_group_coordinator::{Answer, GroupConfig, Request, TransactionEnd, partition_for};
 use ottla_metadata::{Delta, Image};
 use ottla_model::{BrokerId, ErrorCode, GroupId, PartitionId, TopicName};
+use ottla_replication::{VerificationGuard, VerificationRequest};
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::identity::Identity;
+use crate::load_permits::LoadPermits;
 use crate::partition::Partition;
 use crate::partition::waiters::Watcher;
 use crate::replica_manager::Coordinators;
 use crate::telemetry::Telemetry;
+use crate::timer::Timer;
 use config::group_config;
-use load_permits::LoadPermits;
 use metrics::States;
 use partition::GroupPartition;
-use timer::Timer;
 use topics::ImageTopics;
 
 /// The topic that holds groups and their offsets.
@@ -57,7 +52,7 @@ struct Common {
     load_permits: LoadPermits,
     data: Handle,
     topics: ArcSwap<ImageTopics>,
-    timer: Timer,
+    timer: Timer<GroupPartition>,
     telemetry: Arc<Telemetry>,
 }
 
@@ -159,6 +154,42 @@ impl GroupCoordinators {
             .and_then(|partition| image.partition_of(OFFSETS_TOPIC, partition))
             .map_or(BrokerId::NONE, |state| state.leader);
         leader != BrokerId::NONE && leader != self.identity.id()
+    }
+
+    /// Whether offsets that a transaction commits for the group need the transaction coordinator's word.
+    ///
+    /// # Errors
+    /// The producer is fenced, or the group's coordinator is not here.
+    pub fn begin_verification(
+        &self,
+        image: &Image,
+        group: &GroupId,
+        request: &VerificationRequest,
+    ) -> Result<Option<VerificationGuard>, ErrorCode> {
+        self.partition_of(image, group).ok_or(ErrorCode::NotCoordinator)?.begin_verification(request)
+    }
+
+    /// As [`Self::submit`]; `guard` proves that the group's partition is part of the request's transaction.
+    pub fn submit_in_transaction(
+        &self,
+        image: &Image,
+        group: &GroupId,
+        request: Request,
+        guard: Option<&VerificationGuard>,
+    ) -> PendingAnswer {
+        match self.partition_of(image, group) {
+            Some(partition) => partition.submit_with(request, guard),
+            None => PendingAnswer::Ready(Answer::Failed(ErrorCode::NotCoordinator)),
+        }
+    }
+
+    /// A transaction ends in one partition of [`OFFSETS_TOPIC`].
+    pub fn end_transaction(&self, partition: PartitionId, end: TransactionEnd) -> PendingAnswer {
+        let found = self.partitions.read().get(&partition).cloned();
+        match found {
+            Some(found) => found.submit(Request::EndTransaction(end)),
+            None => PendingAnswer::Ready(Answer::Failed(ErrorCode::NotLeaderOrFollower)),
+        }
     }
 
     /// Submits a request to every partition that this broker leads.

@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use ottla_group_coordinator::offsets_partition::{
     BrokenRules, Environment, Event, GroupLog, LoadError, Loaded, Loader, OffsetsPartition, Outputs, Waiter,
 };
-use ottla_group_coordinator::{Answer, Batch, Now, Request};
-use ottla_model::{ErrorCode, LeaderEpoch, Offset, PartitionId, TopicName};
+use ottla_group_coordinator::{Answer, Batch, BatchKind, Now, Request};
+use ottla_model::{ErrorCode, LeaderEpoch, Offset, PartitionId, TopicName, TransactionResult};
+use ottla_replication::{EndMarker, VerificationGuard, VerificationRequest};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -22,6 +23,7 @@ use crate::clock;
 use crate::log_io::Urgency;
 use crate::partition::Partition;
 use crate::partition::waiters::{Wakes, Watcher};
+use crate::timer::Ticks;
 
 /// A handler that waits for the answer to its request.
 #[derive(Debug)]
@@ -70,6 +72,16 @@ impl Watcher for GroupPartition {
     }
 }
 
+impl Ticks for GroupPartition {
+    fn number(&self) -> PartitionId {
+        self.partition.id().partition
+    }
+
+    fn tick(self: &Arc<Self>) {
+        self.locked(|core, environment| ((), core.tick(environment)));
+    }
+}
+
 fn now() -> Now {
     Now { monotonic: clock::monotonic(), wall: clock::wall() }
 }
@@ -88,10 +100,6 @@ impl GroupPartition {
         })
     }
 
-    pub fn number(&self) -> PartitionId {
-        self.partition.id().partition
-    }
-
     pub fn is_of(&self, partition: &Arc<Partition>) -> bool {
         Arc::ptr_eq(&self.partition, partition)
     }
@@ -101,10 +109,24 @@ impl GroupPartition {
         self.partition.leads()
     }
 
+    /// Whether a transactional batch with these offsets needs the transaction coordinator's word.
+    pub fn begin_verification(&self, request: &VerificationRequest) -> Result<Option<VerificationGuard>, ErrorCode> {
+        self.partition.begin_verification(request, clock::wall()).map_err(|error| match error {
+            // Who leads the partition coordinates its groups.
+            ErrorCode::NotLeaderOrFollower | ErrorCode::KafkaStorageError => ErrorCode::NotCoordinator,
+            error => error,
+        })
+    }
+
     /// Processes a request.
     pub fn submit(self: &Arc<Self>, request: Request) -> PendingAnswer {
+        self.submit_with(request, None)
+    }
+
+    /// As [`Self::submit`]; `guard` proves that the partition is part of the request's transaction.
+    pub fn submit_with(self: &Arc<Self>, request: Request, guard: Option<&VerificationGuard>) -> PendingAnswer {
         let mut receiver = None;
-        let answer = self.locked(|core, environment| {
+        let answer = self.locked_with(guard, |core, environment| {
             // The waiter is there before anybody can answer: the lock is held.
             core.request(environment, request, || {
                 let (sender, waiting) = oneshot::channel();
@@ -117,11 +139,6 @@ impl GroupPartition {
             (None, Some(receiver)) => PendingAnswer::Waiting(receiver),
             (None, None) => PendingAnswer::Ready(Answer::Failed(ErrorCode::UnknownServerError)),
         }
-    }
-
-    /// The time has come for which this partition had set the timer.
-    pub fn tick(self: &Arc<Self>) {
-        self.locked(|core, environment| ((), core.tick(environment)));
     }
 
     /// Deletes what was committed for deleted topics, on an I/O thread of the log's directory: that writes, and the
@@ -164,8 +181,16 @@ impl GroupPartition {
 
     /// Takes a step under the lock; what follows from it leaves when the lock is free again.
     fn locked<T>(self: &Arc<Self>, step: impl FnOnce(&mut Core, &mut Environment<'_>) -> (T, Outputs<Handler>)) -> T {
+        self.locked_with(None, step)
+    }
+
+    fn locked_with<T>(
+        self: &Arc<Self>,
+        guard: Option<&VerificationGuard>,
+        step: impl FnOnce(&mut Core, &mut Environment<'_>) -> (T, Outputs<Handler>),
+    ) -> T {
         let mut outbox = Outbox::default();
-        let result = self.step(&mut self.core.lock(), &mut outbox, step);
+        let result = self.step(&mut self.core.lock(), &mut outbox, guard, step);
         outbox.deliver();
         self.poll();
         result
@@ -185,7 +210,7 @@ impl GroupPartition {
             {
                 let Some(mut core) = self.core.try_lock() else { return };
                 if self.has_news.swap(false, Ordering::SeqCst) {
-                    self.step(&mut core, &mut outbox, |core, environment| ((), core.poll(environment)));
+                    self.step(&mut core, &mut outbox, None, |core, environment| ((), core.poll(environment)));
                 }
             }
             outbox.deliver();
@@ -197,13 +222,14 @@ impl GroupPartition {
         self: &Arc<Self>,
         core: &mut Core,
         outbox: &mut Outbox,
+        guard: Option<&VerificationGuard>,
         step: impl FnOnce(&mut Core, &mut Environment<'_>) -> (T, Outputs<Handler>),
     ) -> T {
         if self.config_changed.swap(false, Ordering::SeqCst) {
             core.set_config(self.common.config.load_full());
         }
         let topics = self.common.topics.load();
-        let mut log = ReplicaLog { of: self, wakes: &mut outbox.wakes };
+        let mut log = ReplicaLog { of: self, guard, wakes: &mut outbox.wakes };
         let mut environment = Environment { now: now(), topics: &**topics, log: &mut log };
         let (result, outputs) = step(core, &mut environment);
         outputs.events.into_iter().for_each(|event| self.record(event, core.epoch()));
@@ -212,7 +238,7 @@ impl GroupPartition {
             self.start_loading(epoch);
         }
         if let Some(change) = outputs.timer {
-            self.common.timer.set(self, change);
+            self.common.timer.set(self, change.at, change.instead_of);
         }
         result
     }
@@ -287,6 +313,8 @@ impl GroupPartition {
 /// The partition's replica, as its groups see it. Locks: [`GroupPartition`], then [`Partition`].
 struct ReplicaLog<'a> {
     of: &'a GroupPartition,
+    /// Of the step's request.
+    guard: Option<&'a VerificationGuard>,
     wakes: &'a mut Wakes,
 }
 
@@ -310,11 +338,22 @@ impl GroupLog for ReplicaLog<'_> {
 
     fn append(&mut self, epoch: LeaderEpoch, batch: &Batch) -> Result<Offset, ErrorCode> {
         let partition = &self.of.partition;
+        if let BatchKind::Marker(end) = batch.kind {
+            let marker = EndMarker {
+                producer_id: end.producer_id,
+                producer_epoch: end.producer_epoch,
+                result: if end.is_commit { TransactionResult::Commit } else { TransactionResult::Abort },
+                coordinator_epoch: end.coordinator_epoch,
+            };
+            let (now, version) = (clock::monotonic(), end.transaction_version);
+            return partition.append_own_marker(marker, version, epoch, now, batch.timestamp, self.wakes);
+        }
         let mut bytes = batch.encode().map_err(|error| {
             tracing::error!(partition = %partition.name(), %error, "a batch of group records cannot be built");
             ErrorCode::UnknownServerError
         })?;
-        let appended = partition.append_own(&mut bytes, epoch, clock::monotonic(), batch.timestamp, self.wakes);
+        let appended =
+            partition.append_own(&mut bytes, self.guard, epoch, clock::monotonic(), batch.timestamp, self.wakes);
         match &appended {
             Ok(_) => self.of.common.telemetry.groups.records.add(batch.records.len() as u64),
             Err(error) => {

@@ -1,8 +1,8 @@
-//! FindCoordinator (10), versions 0 to 6: which broker coordinates a group. Transactions and share groups are not built; their
-//! clients get a definite error.
+//! FindCoordinator (10), versions 0 to 6: which broker coordinates a group or a transactional id. Share groups are not
+//! built; their clients get a definite error.
 //!
-//! Where there is no coordinator at the moment (the topic is being created, its broker has just died) the answer waits a little: a client
-//! that is told "nobody" waits much longer before it asks again.
+//! Where there is no coordinator at the moment (the topic is being created, its broker has just died) the answer waits
+//! a little: a client that is told "nobody" waits much longer before it asks again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,17 +10,23 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ottla_metadata::Image;
-use ottla_model::{BrokerId, ErrorCode, ListenerName};
+use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId};
 use ottla_protocol::kafka_protocol::messages::find_coordinator_response::Coordinator;
 use ottla_protocol::kafka_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 use ottla_protocol::kafka_protocol::protocol::StrBytes;
 use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
-use crate::groups::{OFFSETS_TOPIC, coordinator_partition};
+use crate::groups::{self, OFFSETS_TOPIC};
+use crate::internal_topic::InternalTopic;
 use crate::request::RequestContext;
 use crate::request::{topology, wire};
 use crate::response::{Answer, Response};
+use crate::transactions::{self, STATE_TOPIC};
+
+/// The types of keys.
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
 
 /// The first version that asks for several keys.
 const BATCHED_FROM: i16 = 4;
@@ -55,8 +61,9 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     if !places.iter().any(may_come) {
         return Answer::encode::<FindCoordinatorRequest>(&header, &response(header.api_version, &request, places));
     }
-    if broker.metadata.peek().topic(OFFSETS_TOPIC).is_none() {
-        broker.offsets_topic.create(broker);
+    let topic = topic_of(broker, request.key_type);
+    if let Some(topic) = topic.as_ref().filter(|topic| broker.metadata.peek().topic(topic.name()).is_none()) {
+        topic.create(broker);
     }
     let broker = Arc::clone(broker);
     Answer::later(async move {
@@ -74,13 +81,22 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
             Ok(places) => places,
             Err(_) => find_all(&broker.metadata.peek(), &listener, header.api_version, &request),
         };
-        let why = broker.metadata.peek().topic(OFFSETS_TOPIC).is_none().then(|| broker.offsets_topic.refusal());
-        let places = explain(places, why.flatten());
+        let missing = topic.filter(|topic| broker.metadata.peek().topic(topic.name()).is_none());
+        let places = explain(places, missing.and_then(|topic| topic.refusal()));
         Response::encode_or_close::<FindCoordinatorRequest>(&header, &response(header.api_version, &request, places))
     })
 }
 
-/// Whether a group's coordinator may be there in a moment.
+/// The topic that keeps what the key names.
+fn topic_of(broker: &Arc<Broker>, key_type: i8) -> Option<Arc<InternalTopic>> {
+    match key_type {
+        GROUP => Some(Arc::clone(&broker.internal_topics.offsets)),
+        TRANSACTION => Some(Arc::clone(&broker.internal_topics.transaction_state)),
+        _ => None,
+    }
+}
+
+/// Whether a coordinator may be there in a moment.
 fn may_come(found: &Found) -> bool {
     matches!(found, Err((ErrorCode::CoordinatorNotAvailable, message)) if message.is_empty())
 }
@@ -106,18 +122,19 @@ fn find_all(image: &Image, listener: &ListenerName, version: i16, request: &Find
 /// A group without a coordinator has no message yet: the reason may come.
 fn find(image: &Image, listener: &ListenerName, version: i16, key_type: i8, key: &str) -> Found {
     match key_type {
-        0 => {
-            let missing = || (ErrorCode::CoordinatorNotAvailable, String::new());
-            let partition = coordinator_partition(image, key).ok_or_else(missing)?;
-            let state = image.partition_of(OFFSETS_TOPIC, partition).ok_or_else(missing)?;
-            let endpoint = topology::live_endpoint(image, state.leader, listener).ok_or_else(missing)?;
-            Ok(Place { id: state.leader, host: endpoint.host.clone(), port: endpoint.port })
-        }
-        // Definite: a retriable error would keep `initTransactions()` waiting for its whole time-out.
-        1 => Err((ErrorCode::InvalidRequest, "Transactions are not supported.".to_owned())),
+        GROUP => place(image, listener, OFFSETS_TOPIC, groups::coordinator_partition(image, key)),
+        TRANSACTION => place(image, listener, STATE_TOPIC, transactions::coordinator_partition(image, key)),
         2 if version >= SHARE_FROM => Err((ErrorCode::InvalidRequest, "Share groups are not supported.".to_owned())),
         _ => Err((ErrorCode::InvalidRequest, "The key type is not known.".to_owned())),
     }
+}
+
+/// The leader of the partition that keeps the key.
+fn place(image: &Image, listener: &ListenerName, topic: &str, partition: Option<PartitionId>) -> Found {
+    let missing = || (ErrorCode::CoordinatorNotAvailable, String::new());
+    let state = image.partition_of(topic, partition.ok_or_else(missing)?).ok_or_else(missing)?;
+    let endpoint = topology::live_endpoint(image, state.leader, listener).ok_or_else(missing)?;
+    Ok(Place { id: state.leader, host: endpoint.host.clone(), port: endpoint.port })
 }
 
 fn response(version: i16, request: &FindCoordinatorRequest, places: Vec<Found>) -> FindCoordinatorResponse {
@@ -184,15 +201,15 @@ mod tests {
     }
 
     #[test]
-    fn transactions_and_share_groups_have_nobody() {
+    fn share_groups_have_nobody() {
         let of = |key_type| {
             FindCoordinatorRequest::default().with_key_type(key_type).with_coordinator_keys(vec![wire::text("x")])
         };
         let code = |version, key_type| ask(version, &of(key_type)).remove(0).expect_err("nobody").0;
-        assert_eq!(code(6, 1), ErrorCode::InvalidRequest);
+        assert_eq!(code(6, 1), ErrorCode::CoordinatorNotAvailable, "the topic may come");
         assert_eq!(code(5, 2), ErrorCode::InvalidRequest);
         assert_eq!(code(6, 2), ErrorCode::InvalidRequest);
         assert_eq!(code(6, 3), ErrorCode::InvalidRequest);
-        assert!(!ask(6, &of(1)).iter().any(may_come), "nobody waits for them");
+        assert!(!ask(6, &of(2)).iter().any(may_come), "nobody waits for them");
     }
 }

@@ -1,47 +1,69 @@
-//! InitProducerId, versions 0 to 5: gives an idempotent producer its id. Transactional ids have no coordinator yet, and are
-//! answered so: their producers keep asking rather than lose atomicity without a word.
+//! InitProducerId (22), versions 0 to 5: gives an idempotent producer its id, and a transactional one the next epoch of
+//! its transactional id, after the transaction of its predecessor has ended.
 
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use ottla_model::{ErrorCode, ProducerId};
-use ottla_protocol::kafka_protocol::messages::{
-    InitProducerIdRequest, InitProducerIdResponse, ProducerId as WireProducerId,
-};
+use ottla_model::ErrorCode;
+use ottla_protocol::kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
 use ottla_protocol::{RequestHeader, decode_request};
+use ottla_transaction_coordinator::request::InitProducer;
+use ottla_transaction_coordinator::{Answer as TransactionAnswer, Producer, Request};
 
 use crate::broker::Broker;
 use crate::request::RequestContext;
+use crate::request::transaction::{self, fenced_for, wire_producer_id};
 use crate::response::{Answer, Response};
 
-pub fn handle(broker: &Arc<Broker>, _context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+/// From here on clients know PRODUCER_FENCED.
+const FENCED_FROM: i16 = 4;
+
+pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<InitProducerIdRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
-    if let Some(transactional_id) = &request.transactional_id {
-        let error =
-            if transactional_id.is_empty() { ErrorCode::InvalidRequest } else { ErrorCode::CoordinatorNotAvailable };
-        return Answer::encode::<InitProducerIdRequest>(&header, &answer(Err(error)));
+    let expected = transaction::producer(request.producer_id, request.producer_epoch);
+    // One without the other means nothing.
+    if (expected.id == Producer::NONE.id) != (expected.epoch == Producer::NONE.epoch) {
+        return Answer::encode::<InitProducerIdRequest>(&header, &response(Err(ErrorCode::InvalidRequest)));
     }
+    let Some(id) = &request.transactional_id else { return without_transactions(broker, header) };
+    let id = transaction::transactional_id(id);
+    let init = Request::InitProducer(InitProducer {
+        id: id.clone(),
+        timeout_ms: request.transaction_timeout_ms,
+        expected: Some(expected).filter(|expected| *expected != Producer::NONE),
+        enable_two_phase_commit: request.enable_2_pc,
+        keep_prepared: request.keep_prepared_txn,
+    });
+    let version = header.api_version;
+    transaction::respond::<InitProducerIdRequest>(header, transaction::submit(broker, &id, init), move |answer| {
+        response(match answer {
+            TransactionAnswer::Initialized(producer) => Ok(producer),
+            other => Err(fenced_for(version, FENCED_FROM, other.error())),
+        })
+    })
+}
+
+/// A new id begins with epoch 0.
+fn without_transactions(broker: &Arc<Broker>, header: RequestHeader) -> Answer {
+    let first = |id| Producer { id, epoch: ottla_model::ProducerEpoch(0) };
     match broker.producer_ids.take() {
-        Ok(id) => Answer::encode::<InitProducerIdRequest>(&header, &answer(Ok(id))),
+        Ok(id) => Answer::encode::<InitProducerIdRequest>(&header, &response(Ok(first(id)))),
         Err(receiver) => Answer::later(async move {
             // Without a block from the quorum the producer asks again.
             let id = receiver.await.map_err(|_| ErrorCode::CoordinatorLoadInProgress);
-            Response::encode_or_close::<InitProducerIdRequest>(&header, &answer(id))
+            Response::encode_or_close::<InitProducerIdRequest>(&header, &response(id.map(first)))
         }),
     }
 }
 
-/// A new id begins with epoch 0.
-fn answer(id: Result<ProducerId, ErrorCode>) -> InitProducerIdResponse {
-    let response = InitProducerIdResponse::default();
-    match id {
-        Ok(id) => response.with_producer_id(WireProducerId(id.0)).with_producer_epoch(0),
-        Err(error) => response
-            .with_error_code(error.code())
-            .with_producer_id(WireProducerId(ProducerId::NONE.0))
-            .with_producer_epoch(-1),
-    }
+fn response(producer: Result<Producer, ErrorCode>) -> InitProducerIdResponse {
+    let error = producer.err().unwrap_or(ErrorCode::None);
+    let producer = producer.unwrap_or(Producer::NONE);
+    InitProducerIdResponse::default()
+        .with_error_code(error.code())
+        .with_producer_id(wire_producer_id(producer.id))
+        .with_producer_epoch(producer.epoch.0)
 }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use ottla_group_coordinator::{Answer as GroupAnswer, TransactionEnd};
 use ottla_model::{ErrorCode, PartitionId, TransactionResult};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
@@ -18,9 +19,11 @@ use tokio::time::Sleep;
 
 use crate::broker::Broker;
 use crate::clock;
+use crate::groups::OFFSETS_TOPIC;
 use crate::partition::AckWait;
 use crate::partition::waiters::{PendingAcks, Wakes};
 use crate::request::RequestContext;
+use crate::request::group;
 use crate::response::{Answer, Response};
 
 /// How long a marker waits for its replicas: the default of Kafka's `request.timeout.ms`. The coordinator sends it
@@ -66,6 +69,11 @@ fn append_all(broker: &Broker, markers: &[TxnMarker], pending: &Arc<PendingAcks>
         for (name, partitions) in &marker.topics {
             let topic = TopicRef::Name(name.clone());
             for partition in partitions {
+                if name == OFFSETS_TOPIC {
+                    end_in_groups(broker, *partition, marker, pending, place);
+                    place += 1;
+                    continue;
+                }
                 let ack = AckWait { pending, place };
                 let version = marker.transaction_version;
                 if let Err(error) = append(broker, &topic, *partition, end, version, ack, &mut wakes) {
@@ -75,6 +83,32 @@ fn append_all(broker: &Broker, markers: &[TxnMarker], pending: &Arc<PendingAcks>
             }
         }
     }
+}
+
+/// Offsets that the transaction committed count, or do not, from the marker on: the groups write it themselves.
+fn end_in_groups(
+    broker: &Broker,
+    partition: PartitionId,
+    marker: &TxnMarker,
+    pending: &Arc<PendingAcks>,
+    place: usize,
+) {
+    let end = TransactionEnd {
+        producer_id: marker.producer_id,
+        producer_epoch: marker.producer_epoch,
+        is_commit: marker.is_commit,
+        coordinator_epoch: marker.coordinator_epoch,
+        transaction_version: marker.transaction_version,
+    };
+    let ended = broker.groups.end_transaction(partition, end);
+    let pending = Arc::clone(pending);
+    tokio::spawn(async move {
+        let outcome = match ended.answer().await {
+            GroupAnswer::EndTransaction => ErrorCode::None,
+            other => group::failure(&other),
+        };
+        pending.complete(place, outcome, &mut Wakes::default());
+    });
 }
 
 fn append(

@@ -35,8 +35,8 @@ use crate::auto_creation::AutoCreation;
 use crate::broker::Broker;
 use crate::fetch_session::FetchSessionCache;
 use crate::groups::GroupCoordinators;
-use crate::groups::offsets_topic::OffsetsTopic;
 use crate::identity::Identity;
+use crate::internal_topic::InternalTopics;
 use crate::live_config::LiveConfig;
 use crate::metadata_cache::MetadataCache;
 use crate::producer_ids::ProducerIds;
@@ -46,7 +46,8 @@ use crate::request::heavy::HeavyWork;
 use crate::request::shared_responses::SharedResponses;
 use crate::telemetry::Telemetry;
 use crate::telemetry::http::{self, Readiness};
-use crate::transaction_verifier::NoTransactions;
+use crate::transactions::TransactionCoordinators;
+use crate::transactions::verification::Verifier;
 use crate::watch::Watcher;
 use quorum_client::QuorumClient;
 use session::{RegistrationDisk, SessionContext, SessionEvent, SessionRunner};
@@ -154,6 +155,8 @@ struct Parts {
     live_config: Arc<LiveConfig>,
     replicas: Arc<ReplicaManager>,
     groups: Arc<GroupCoordinators>,
+    transactions: Arc<TransactionCoordinators>,
+    producer_ids: Arc<ProducerIds>,
     connections: Arc<ConnectionShared<Broker>>,
     data: Handle,
 }
@@ -183,13 +186,16 @@ async fn live(
     let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty())));
     let live_config = Arc::new(LiveConfig::new(Arc::clone(&config)));
     let groups = GroupCoordinators::new(&config, &identity, Arc::clone(&telemetry), &data);
-    let coordinators: Arc<dyn Coordinators> = Arc::clone(&groups) as _;
+    let producer_ids = ProducerIds::new(Arc::clone(&quorum));
+    let transactions =
+        TransactionCoordinators::new(&config, &metadata, Arc::clone(&producer_ids), Arc::clone(&telemetry), &data);
+    let coordinators: Vec<Arc<dyn Coordinators>> = vec![Arc::clone(&groups) as _, Arc::clone(&transactions) as _];
     let replicas = ReplicaManager::new(
         Arc::clone(&live_config),
         Arc::clone(&identity),
         Arc::clone(&metadata),
         Arc::clone(&quorum),
-        coordinators,
+        Arc::new(coordinators),
         Arc::clone(&telemetry.replicas),
         data.clone(),
     )?;
@@ -216,6 +222,8 @@ async fn live(
         live_config,
         replicas,
         groups,
+        transactions,
+        producer_ids,
         connections,
         data,
     };
@@ -506,14 +514,19 @@ impl Parts {
             replicas: Arc::clone(&self.replicas),
             fetch_sessions: FetchSessionCache::new(self.config.max_incremental_fetch_session_cache_slots),
             groups: Arc::clone(&self.groups),
-            producer_ids: ProducerIds::new(Arc::clone(&self.quorum)),
+            transactions: Arc::clone(&self.transactions),
+            transaction_verifier: Arc::new(Verifier::new(
+                Arc::clone(&self.metadata),
+                self.config.inter_broker_listener.clone(),
+                self.data.clone(),
+            )),
+            producer_ids: Arc::clone(&self.producer_ids),
             quorum: Arc::clone(&self.quorum),
             telemetry: Arc::clone(&self.telemetry),
             auto_creation: AutoCreation::default(),
             heavy_work: HeavyWork::default(),
             metadata_responses: SharedResponses::default(),
-            offsets_topic: OffsetsTopic::default(),
-            transaction_verifier: Arc::new(NoTransactions),
+            internal_topics: InternalTopics::default(),
         };
         self.connections.gate.open(Arc::new(broker));
         self.readiness.set(true);

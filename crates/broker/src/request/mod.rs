@@ -1,4 +1,4 @@
-//! What the handlers share: who asks, admin changes on their way to the quorum, groups, brokers and leaders as clients are told of them,
+//! What the handlers share: who asks, admin changes on their way to the quorum, groups, transactions, brokers and leaders as clients are told of them,
 //! and the model's types on the wire.
 
 pub mod admin;
@@ -10,6 +10,7 @@ pub mod shared_responses;
 #[cfg(test)]
 pub mod test_image;
 pub mod topology;
+pub mod transaction;
 pub mod wire;
 
 pub use budget::ResponseBudget;

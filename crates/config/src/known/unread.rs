@@ -35,7 +35,7 @@ impl std::fmt::Display for Unread {
 }
 
 const QUOTAS: Unread = Unread::NotBuilt("quotas");
-const TRANSACTIONS: Unread = Unread::NotBuilt("transactions");
+const VERIFICATION: Unread = Unread::Otherwise("a broker that waits for a transaction to end asks again by itself");
 const SASL: Unread = Unread::NotBuilt("SASL");
 const TLS: Unread = Unread::NotBuilt("TLS");
 const TIERED: Unread = Unread::NotBuilt("tiered storage");
@@ -51,7 +51,7 @@ const CONTROLLED: Unread = Unread::Otherwise("a broker waits for its leaders to 
 
 /// Names, and beginnings of names (with a dot at the end), that nothing reads. The longest that fits counts.
 pub(crate) const UNREAD: &[(&str, Unread)] = &[
-    ("add.partitions.to.txn.", TRANSACTIONS),
+    ("add.partitions.to.txn.", VERIFICATION),
     ("alter.log.dirs.replication.quota.", QUOTAS),
     ("auto.include.jmx.reporter", Unread::Jvm),
     ("auto.leader.rebalance.enable", REBALANCE),
@@ -127,12 +127,6 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
     ("socket.connection.setup.", Unread::Otherwise("replica.socket.timeout.ms bounds it")),
     ("ssl.", TLS),
     ("telemetry.", METRICS),
-    ("transaction.abort.", TRANSACTIONS),
-    ("transaction.max.timeout.ms", TRANSACTIONS),
-    ("transaction.remove.", TRANSACTIONS),
-    ("transaction.state.", TRANSACTIONS),
-    ("transaction.two.", TRANSACTIONS),
-    ("transactional.", TRANSACTIONS),
     ("unclean.leader.election.enable", Unread::NotBuilt("only replicas that have every committed record lead")),
     ("unstable.", Unread::KRaft),
     ("version", Unread::Jvm),

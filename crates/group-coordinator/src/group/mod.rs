@@ -83,6 +83,19 @@ impl Group {
         }
     }
 
+    /// As [`Self::validate_commit`], for a commit inside a transaction: its producer need not be a member, or name one.
+    pub(crate) fn validate_commit_in_transaction(&self, request: &CommitOffsets) -> Result<(), ErrorCode> {
+        let names_nobody = request.generation_or_epoch < 0 && request.member.is_empty() && request.instance.is_none();
+        match self {
+            _ if names_nobody => Ok(()),
+            Self::Classic(group) => {
+                let (member, instance) = (&request.member, request.instance.as_ref());
+                group.validate_commit_in_transaction(member, instance, request.generation_or_epoch)
+            }
+            Self::Consumer(group) => group.validate_commit_in_transaction(request),
+        }
+    }
+
     /// Whether OffsetFetch may be answered to this member (version 9 and above name one).
     pub(crate) fn validate_fetch(&self, member: Option<&MemberId>, member_epoch: i32) -> Result<(), ErrorCode> {
         match self {

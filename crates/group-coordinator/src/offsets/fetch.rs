@@ -12,7 +12,7 @@ impl OffsetStore {
     /// are left zero.
     ///
     /// With `require_stable`, an offset over which a write is in flight is not told, UNSTABLE_OFFSET_COMMIT is: the
-    /// client asks again. Commits inside transactions will be such writes too.
+    /// client asks again. Commits inside transactions that run are such writes too.
     pub(crate) fn fetch(&self, request: &FetchOffsets) -> FetchedOffsets {
         let offsets = self.groups.get(&request.group);
         let topics = match &request.topics {

@@ -12,6 +12,7 @@ mod fetch;
 mod names;
 #[cfg(test)]
 mod tests;
+mod transactions;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ use ottla_model::{GroupId, LeaderEpoch, Offset, PartitionId, TimestampMs, TopicI
 use crate::record::{OffsetKey, OffsetValue, Record};
 use crate::request::{CommitOffsets, CommitPartition};
 use names::{TopicNames, TopicNumber};
+use transactions::OpenTransactions;
 
 /// A partition, within a group.
 pub(crate) type Key = (TopicNumber, PartitionId);
@@ -32,6 +34,7 @@ pub(crate) struct OffsetStore {
     groups: BTreeMap<GroupId, GroupOffsets>,
     /// What the committed offsets take, about.
     bytes: usize,
+    transactions: OpenTransactions,
 }
 
 /// What a committed offset takes besides its metadata: the entry, and its place in the map.
@@ -104,6 +107,7 @@ impl OffsetStore {
     pub(crate) fn apply(&mut self, record: &Record) {
         let Record::Offset { key, value } = record else { return };
         self.withdraw(record);
+        self.supersede(key);
         match value {
             Some(value) => self.set(key, Committed::new(value)),
             None => self.remove(key),
@@ -136,9 +140,9 @@ impl OffsetStore {
         self.forget_if_empty(&key.group);
     }
 
-    /// The groups that have committed anything.
+    /// The groups that have committed anything, transactions that run included.
     pub(crate) fn groups(&self) -> Vec<GroupId> {
-        self.groups.iter().filter(|(_, offsets)| !offsets.committed.is_empty()).map(|(id, _)| id.clone()).collect()
+        self.groups.keys().cloned().collect()
     }
 
     fn set(&mut self, key: &OffsetKey, committed: Committed) {

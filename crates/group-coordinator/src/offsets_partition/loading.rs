@@ -1,6 +1,5 @@
 //! Reading a partition's log into its groups, before any of them is served.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -55,8 +54,6 @@ pub struct Unreadable {
 pub struct Loader {
     shard: Shard,
     unpacked_max_bytes: u64,
-    /// Records of transactions that have not ended.
-    open: BTreeMap<ProducerId, Vec<Record>>,
     next: Option<Offset>,
     records: u64,
     unreadable: Unreadable,
@@ -67,7 +64,6 @@ impl Loader {
         Self {
             shard: Shard::new(config),
             unpacked_max_bytes: (max_message_bytes as u64).saturating_mul(UNPACKED_PER_MESSAGE_BYTES),
-            open: BTreeMap::new(),
             next: None,
             records: 0,
             unreadable: Unreadable::default(),
@@ -112,23 +108,25 @@ impl Loader {
         for record in Records::new(bytes, self.unpacked_max_bytes).map_err(failed)? {
             let record = record.map_err(failed)?;
             if header.is_control() {
-                let held = self.open.remove(&header.producer_id).unwrap_or_default();
-                if record.key.as_ref().and_then(|key| key.get(2..4)) == Some(&COMMIT_TYPE) {
-                    held.iter().for_each(|record| self.apply(record));
-                }
-            } else if header.is_transactional() {
-                self.open.entry(header.producer_id).or_default().push(record);
+                let is_commit = record.key.as_ref().and_then(|key| key.get(2..4)) == Some(&COMMIT_TYPE);
+                self.shard.apply_end_of_transaction(header.producer_id, is_commit);
             } else {
-                self.apply(&record);
+                self.apply(&record, header.is_transactional().then_some(header.producer_id));
             }
         }
         Ok(())
     }
 
-    fn apply(&mut self, record: &Record) {
+    /// `producer`: whose transaction the record belongs to.
+    fn apply(&mut self, record: &Record, producer: Option<ProducerId>) {
         let Some(key) = &record.key else { return };
         self.records += 1;
-        if let Err(error) = self.shard.apply(record.timestamp, key, record.value.as_deref()) {
+        let value = record.value.as_deref();
+        let applied = match producer {
+            None => self.shard.apply(record.timestamp, key, value),
+            Some(producer) => self.shard.apply_in_transaction(producer, key, value),
+        };
+        if let Err(error) = applied {
             self.unreadable.count += 1;
             self.unreadable.first.get_or_insert((record.offset, error));
         }

@@ -6,7 +6,10 @@ use bytes::BytesMut;
 use ottla_model::{ErrorCode, LeaderEpoch, Offset};
 use ottla_protocol::record_batch::BatchBuilder;
 
-use crate::effects::Batch;
+use crate::effects::{Batch, BatchKind};
+
+/// Offsets are not told apart by sequences.
+const NO_SEQUENCE: i32 = -1;
 
 /// The local replica of the partition. All methods return at once; [`GroupLog::append`] may wait for a write to the
 /// page cache, but not for a sync or for other replicas.
@@ -25,7 +28,7 @@ pub trait GroupLog {
     /// The error with which an append would be refused.
     fn check_append(&self, epoch: LeaderEpoch) -> Result<(), ErrorCode>;
 
-    /// Appends a batch as the leader of `epoch` and returns the log end offset after it.
+    /// Appends a batch, or writes a marker, as the leader of `epoch` and returns the log end offset after it.
     ///
     /// # Errors
     /// The log holds nothing of the batch.
@@ -33,12 +36,15 @@ pub trait GroupLog {
 }
 
 impl Batch {
-    /// The batch as a log holds it, uncompressed; the log sets its offset and epoch.
+    /// The batch of records as a log holds it, uncompressed; the log sets its offset and epoch.
     ///
     /// # Errors
     /// The batch is too large for the format.
     pub fn encode(&self) -> io::Result<BytesMut> {
         let mut builder = BatchBuilder::new();
+        if let BatchKind::Transactional { producer_id, producer_epoch } = self.kind {
+            builder = builder.producer(producer_id, producer_epoch, NO_SEQUENCE).transactional();
+        }
         for record in &self.records {
             builder.push(self.timestamp, Some(&record.key), record.value.as_deref(), &[]);
         }

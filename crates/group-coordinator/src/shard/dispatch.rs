@@ -2,16 +2,18 @@
 
 use ottla_model::{ErrorCode, GroupId};
 
+use super::in_flight::Pending;
 use super::{Context, Decision, Effects, Fate, Shard};
 use crate::Now;
 use crate::answer::{Answer, ConsumerGroupDescribed, DeletedOffsets, Described, FetchedOffsets, Joined, Left, Synced};
-use crate::effects::RequestId;
+use crate::effects::{Batch, BatchKind, RequestId, TransactionEnd};
 use crate::group::Group;
 use crate::group::classic::ClassicGroup;
 use crate::group::consumer::ConsumerGroup;
 use crate::record::Record;
 use crate::request::{
-    CommitOffsets, ConsumerGroupHeartbeat, DeleteOffsets, FetchOffsets, JoinGroup, LeaveGroup, ListGroups, Request,
+    CommitInTransaction, CommitOffsets, ConsumerGroupHeartbeat, DeleteOffsets, FetchOffsets, JoinGroup, LeaveGroup,
+    ListGroups, Request,
 };
 use crate::topics::Topics;
 
@@ -42,6 +44,8 @@ impl Shard {
                 })
             }
             Request::CommitOffsets(request) => self.commit(now, topics, id, request),
+            Request::CommitInTransaction(request) => self.commit_in_transaction(now, id, request),
+            Request::EndTransaction(end) => self.end_transaction(now, id, end),
             Request::FetchOffsets(request) => answer(id, Answer::FetchOffsets(self.fetch(&request))),
             Request::DeleteOffsets(request) => self.delete_offsets(now, id, &request),
             Request::DescribeGroup(group) => answer(id, Answer::DescribeGroup(self.describe(group))),
@@ -166,6 +170,38 @@ impl Shard {
         }
         let decision = offsets.commit(now, &self.config, id, request);
         self.carry_out(now, &group, decision)
+    }
+
+    fn commit_in_transaction(&mut self, now: Now, id: RequestId, request: CommitInTransaction) -> Effects {
+        let CommitInTransaction { producer_id, producer_epoch, commit } = request;
+        let group = commit.group.clone();
+        if !self.groups.contains_key(&group) {
+            if commit.generation_or_epoch >= 0 {
+                return answer(id, Answer::Failed(ErrorCode::IllegalGeneration));
+            }
+            // A group that only has offsets.
+            self.groups.insert(group.clone(), Group::Classic(ClassicGroup::simple()));
+        }
+        let Some(found) = self.groups.get(&group) else { return Effects::default() };
+        if let Err(error) = found.validate_commit_in_transaction(&commit) {
+            return answer(id, Answer::Failed(error));
+        }
+        let Decision { records, now: at_once, after, .. } = self.offsets.commit(now, &self.config, id, commit);
+        if records.is_empty() {
+            return Effects { answers: at_once, ..Effects::default() };
+        }
+        let kind = BatchKind::Transactional { producer_id, producer_epoch };
+        let batch = self.batch_of(now, &group, records, after, kind);
+        Effects { batches: vec![batch], ..Effects::default() }
+    }
+
+    /// Writes the marker; the offsets of the transaction follow when it is replicated.
+    fn end_transaction(&mut self, now: Now, id: RequestId, end: TransactionEnd) -> Effects {
+        let answers = vec![(id, Answer::EndTransaction)];
+        let kind = BatchKind::Marker(end);
+        let number = self.in_flight.push(Pending::new(None, Vec::new(), answers).of_kind(kind));
+        let batch = Batch { number, timestamp: now.wall, records: Vec::new(), kind };
+        Effects { batches: vec![batch], ..Effects::default() }
     }
 
     fn fetch(&self, request: &FetchOffsets) -> FetchedOffsets {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use ottla_model::{GroupId, Offset};
 
 use crate::answer::Answer;
-use crate::effects::{BatchNumber, RequestId};
+use crate::effects::{BatchKind, BatchNumber, RequestId};
 use crate::record::Record;
 
 /// One batch that was handed to the host.
@@ -20,13 +20,18 @@ pub(crate) struct Pending {
     /// What the offset store learns once the batch is replicated.
     pub(crate) offsets: Vec<Record>,
     pub(crate) answers: Vec<(RequestId, Answer)>,
+    pub(crate) kind: BatchKind,
     /// The log end offset after the batch, once the host has told it.
     end: Option<Offset>,
 }
 
 impl Pending {
     pub(crate) fn new(group: Option<GroupId>, offsets: Vec<Record>, answers: Vec<(RequestId, Answer)>) -> Self {
-        Self { group, offsets, answers, end: None }
+        Self { group, offsets, answers, kind: BatchKind::Plain, end: None }
+    }
+
+    pub(crate) fn of_kind(self, kind: BatchKind) -> Self {
+        Self { kind, ..self }
     }
 }
 

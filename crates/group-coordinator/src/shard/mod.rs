@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_model::{ErrorCode, GroupId, MonotonicMs, Offset, TimestampMs, TopicName};
+use ottla_model::{ErrorCode, GroupId, MonotonicMs, Offset, ProducerId, TimestampMs, TopicName};
 
 use budget::Share;
 pub use budget::{Budget, BudgetLimits, Usage};
@@ -38,7 +38,7 @@ use sweep::Sweep;
 use crate::Now;
 use crate::answer::Answer;
 use crate::config::GroupConfig;
-use crate::effects::{Batch, BatchNumber, Effects, RequestId};
+use crate::effects::{Batch, BatchKind, BatchNumber, Effects, RequestId};
 use crate::group::Group;
 use crate::group::classic::ClassicGroup;
 use crate::group::consumer::{ConsumerGroup, RegexCache};
@@ -118,6 +118,28 @@ impl Shard {
             record => ConsumerGroup::replay(&mut self.groups, record),
         }
         Ok(())
+    }
+
+    /// Replays one record of a transaction that has not ended, as far as the log was read. Only offsets are committed
+    /// so.
+    ///
+    /// # Errors
+    /// The key or the value is not what its version says.
+    pub fn apply_in_transaction(
+        &mut self,
+        producer: ProducerId,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), RecordError> {
+        if let Some(record) = Record::decode(key, value)? {
+            self.offsets.replay_in_transaction(producer, record);
+        }
+        Ok(())
+    }
+
+    /// Replays the end of a transaction.
+    pub fn apply_end_of_transaction(&mut self, producer: ProducerId, is_commit: bool) {
+        self.offsets.end_transaction(producer, is_commit);
     }
 
     /// Replay is over: every member gets a fresh session, for it could not have been heard while nobody led the
@@ -245,6 +267,10 @@ impl Shard {
                 .withdraw(pending)
                 .into_iter()
                 .map(|(id, answer)| {
+                    if answer == Answer::EndTransaction {
+                        // The transaction coordinator knows the log's own errors.
+                        return (id, Answer::Failed(error));
+                    }
                     let error = refusal(error, matches!(answer, Answer::CommitOffsets(_)));
                     (id, Answer::Failed(error))
                 })
@@ -263,8 +289,13 @@ impl Shard {
     pub fn committed_up_to(&mut self, _now: Now, high_watermark: Offset) -> Effects {
         let mut effects = Effects::default();
         while let Some(pending) = self.in_flight.pop_replicated(high_watermark) {
-            for record in &pending.offsets {
-                self.offsets.apply(record);
+            match pending.kind {
+                BatchKind::Plain => pending.offsets.iter().for_each(|record| self.offsets.apply(record)),
+                BatchKind::Transactional { producer_id, .. } => {
+                    let records = pending.offsets.into_iter();
+                    records.for_each(|record| self.offsets.apply_in_transaction(producer_id, record));
+                }
+                BatchKind::Marker(end) => self.offsets.end_transaction(end.producer_id, end.is_commit),
             }
             effects.answers.extend(pending.answers);
         }
@@ -346,14 +377,25 @@ impl Shard {
 
     /// Makes one batch of records, and lets answers wait for it.
     fn batch(&mut self, now: Now, group: &GroupId, records: Vec<Record>, answers: Vec<(RequestId, Answer)>) -> Batch {
+        self.batch_of(now, group, records, answers, BatchKind::Plain)
+    }
+
+    fn batch_of(
+        &mut self,
+        now: Now,
+        group: &GroupId,
+        records: Vec<Record>,
+        answers: Vec<(RequestId, Answer)>,
+        kind: BatchKind,
+    ) -> Batch {
         let raw = records.iter().map(Record::encode).collect();
         let changes = records.iter().any(|record| !is_offset(record));
         let offsets: Vec<Record> = records.into_iter().filter(is_offset).collect();
         for record in &offsets {
             self.offsets.propose(record);
         }
-        let pending = Pending::new(changes.then(|| group.clone()), offsets, answers);
-        Batch { number: self.in_flight.push(pending), timestamp: now.wall, records: raw }
+        let pending = Pending::new(changes.then(|| group.clone()), offsets, answers).of_kind(kind);
+        Batch { number: self.in_flight.push(pending), timestamp: now.wall, records: raw, kind }
     }
 }
 

@@ -58,6 +58,8 @@ impl Shard {
             }
             Request::Heartbeat(_)
             | Request::CommitOffsets(_)
+            | Request::CommitInTransaction(_)
+            | Request::EndTransaction(_)
             | Request::FetchOffsets(_)
             | Request::DeleteOffsets(_)
             | Request::DescribeGroup(_)

@@ -24,10 +24,12 @@ pub struct Feature {
 }
 
 /// Levels by Kafka 4.3: 7 of `metadata.version` is 3.3-IV3 (the lowest that Kafka 4 supports), 30 is 4.3-IV0; 1 of
-/// `group.version` is KIP-848. Features that are not implemented (transactions, share groups) are not listed.
+/// `group.version` is KIP-848, 2 of `transaction.version` is KIP-890. Features that are not implemented (share groups)
+/// are not listed.
 pub const FEATURES: &[Feature] = &[
     Feature { name: "group.version", min_level: 0, max_level: 1, finalized_level: 1 },
     Feature { name: "metadata.version", min_level: 7, max_level: 30, finalized_level: 30 },
+    Feature { name: "transaction.version", min_level: 0, max_level: 2, finalized_level: 2 },
 ];
 
 /// Levels are part of the release and never change at run time, so the epoch of the finalized ones is constant.

@@ -20,3 +20,22 @@ pub trait Coordinators: Send + Sync {
     /// The partition's replica here is gone.
     fn removed(&self, partition: &Arc<Partition>);
 }
+
+/// Several kinds of coordinators, each with a topic of its own.
+impl Coordinators for Vec<Arc<dyn Coordinators>> {
+    fn image_moved(&self, image: &Arc<Image>, delta: &Delta) {
+        self.iter().for_each(|kind| kind.image_moved(image, delta));
+    }
+
+    fn configured(&self, config: &BrokerConfig, image: &Image) {
+        self.iter().for_each(|kind| kind.configured(config, image));
+    }
+
+    fn placed(&self, partition: &Arc<Partition>) {
+        self.iter().for_each(|kind| kind.placed(partition));
+    }
+
+    fn removed(&self, partition: &Arc<Partition>) {
+        self.iter().for_each(|kind| kind.removed(partition));
+    }
+}

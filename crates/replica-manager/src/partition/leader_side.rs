@@ -135,13 +135,15 @@ impl Partition {
     }
 
     /// Appends a batch that this broker wrote itself, as the leader of `epoch` and as if with acks=all, and returns where the log
-    /// ends then. It is replicated once the high watermark is there.
+    /// ends then. It is replicated once the high watermark is there. `guard`: the proof that a transactional batch is part of its
+    /// producer's transaction.
     ///
     /// # Errors
     /// Nothing was appended.
     pub fn append_own(
         self: &Arc<Self>,
         records: &mut [u8],
+        guard: Option<&VerificationGuard>,
         epoch: LeaderEpoch,
         now: MonotonicMs,
         wall: TimestampMs,
@@ -153,12 +155,45 @@ impl Partition {
         if records.len() > self.settings.load().max_message_bytes() {
             return Err(ErrorCode::RecordListTooLarge);
         }
+        let verifies = self.context.verifies_transactions || guard.is_some();
+        let terms = AppendTerms { guard, verifies, ..AppendTerms::COORDINATOR };
+        let append = Append { records, header: None, acks_all: true, terms };
+        self.append_in(epoch, LogEntry::Batches(append), now, wall, wakes)
+    }
+
+    /// As [`Self::append_own`], for the marker that ends a producer's transaction.
+    ///
+    /// # Errors
+    /// Nothing was appended.
+    pub fn append_own_marker(
+        self: &Arc<Self>,
+        marker: EndMarker,
+        transaction_version: i8,
+        epoch: LeaderEpoch,
+        now: MonotonicMs,
+        wall: TimestampMs,
+        wakes: &mut Wakes,
+    ) -> Result<Offset, ErrorCode> {
+        if self.directory.load().health().is_unusable() {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        let timestamp_type = self.settings.load().timestamp_type();
+        self.append_in(epoch, LogEntry::Marker(marker, transaction_version, timestamp_type), now, wall, wakes)
+    }
+
+    /// Appends as the leader of `epoch`; returns where the log ends then.
+    fn append_in(
+        self: &Arc<Self>,
+        epoch: LeaderEpoch,
+        entry: LogEntry<'_>,
+        now: MonotonicMs,
+        wall: TimestampMs,
+        wakes: &mut Wakes,
+    ) -> Result<Offset, ErrorCode> {
         let mut guard = self.lock();
         let state = &mut *guard;
         state.replica.leading_in(epoch)?;
-        let append = Append { records, header: None, acks_all: true, terms: AppendTerms::COORDINATOR };
-        let written =
-            self.write(state, LogEntry::Batches(append), now, wall, wakes).map_err(|refused| refused.error)?;
+        let written = self.write(state, entry, now, wall, wakes).map_err(|refused| refused.error)?;
         drop(guard);
         if written.rolled {
             self.rolled();

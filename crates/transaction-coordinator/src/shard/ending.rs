@@ -108,7 +108,8 @@ fn verdict_with_bumps(current: &Transaction, is_changing: bool, request: &EndTra
     match (current.state, request.commit) {
         (Ongoing, _) => Verdict::Decide,
         (CompleteCommit, true) | (CompleteAbort, false) if is_repeated => Verdict::Repeated,
-        // A transaction that may have begun: its partitions join with their first batch, of which the producer may not know.
+        // A transaction that may have begun: its partitions join with their first batch, of which the producer may not
+        // know.
         (Empty, false) => Verdict::Decide,
         (CompleteCommit | CompleteAbort, false) if !is_repeated => Verdict::Decide,
         (PrepareCommit, true) | (PrepareAbort, false) => Verdict::Refused(ErrorCode::ConcurrentTransactions),

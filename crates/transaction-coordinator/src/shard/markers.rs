@@ -1,7 +1,7 @@
 //! From a replicated decision to a complete transaction: each partition gets a marker from its leader.
 //!
-//! Nothing of this is in the log: the next coordinator sends all markers again, and a leader that has a marker already says so.
-//! A partition that was deleted meanwhile needs none.
+//! Nothing of this is in the log: the next coordinator sends all markers again, and a leader that has a marker already
+//! says so. A partition that was deleted meanwhile needs none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,8 +16,8 @@ use crate::transaction::TransactionState;
 
 /// After it a marker is sent again, to the leader of then: an election takes about as long.
 const RETRY: Duration = Duration::from_millis(50);
-/// After it the end of a transaction is written again when the log refused it, or its markers are sent again when a leader
-/// has seen a later coordinator: this one is about to be told that it is not the coordinator any more.
+/// After it the end of a transaction is written again when the log refused it, or its markers are sent again when a
+/// leader has seen a later coordinator: this one is about to be told that it is not the coordinator any more.
 pub(super) const RETRY_COMPLETION: Duration = Duration::from_millis(500);
 
 /// The partitions of a decided transaction that have no marker yet.

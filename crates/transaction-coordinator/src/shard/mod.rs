@@ -4,8 +4,8 @@
 //! [`Effects`].
 //! - An id changes when its record is replicated, not before: a refused record leaves nothing to undo. One change is in
 //!   flight at most; what comes meanwhile is told CONCURRENT_TRANSACTIONS.
-//! - [`producers`], [`ending`]: the decisions on requests. [`markers`]: the way from a replicated decision to a complete
-//!   transaction. [`sweep`]: time-outs and expiry. [`list`]: what is told of the ids.
+//! - [`producers`], [`ending`]: the decisions on requests. [`markers`]: the way from a replicated decision to a
+//!   complete transaction. [`sweep`]: time-outs and expiry. [`list`]: what is told of the ids.
 
 mod ending;
 mod list;
@@ -125,8 +125,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Replay is over, and everything that was read is replicated: decided transactions are ended, running ones get their
-    /// deadlines.
+    /// Replay is over, and everything that was read is replicated: decided transactions are ended, running ones get
+    /// their deadlines.
     pub fn loaded(&mut self, now: Now, cluster: &mut dyn Cluster) -> Effects {
         self.sweeps.begin(now, &self.config);
         let ids: Vec<TransactionalId> = self.entries.keys().cloned().collect();

@@ -1,5 +1,5 @@
-//! What is looked for from time to time: transactions that run longer than their producers asked for, and ids that nobody
-//! has used for long.
+//! What is looked for from time to time: transactions that run longer than their producers asked for, and ids that
+//! nobody has used for long.
 
 use std::ops::Bound;
 use std::time::Duration;

@@ -38,8 +38,8 @@ pub struct Loaded {
     pub(super) unreadable: Unreadable,
 }
 
-/// Records that were skipped because they are not what their version says. One id's record must not keep the others from
-/// being served.
+/// Records that were skipped because they are not what their version says. One id's record must not keep the others
+/// from being served.
 #[derive(Debug, Default)]
 pub struct Unreadable {
     pub count: u64,

@@ -8,8 +8,8 @@ use ottla_protocol::record_batch::BatchBuilder;
 
 use crate::effects::Batch;
 
-/// The local replica of the partition. All methods return at once; [`StateLog::append`] may wait for a write to the page
-/// cache, but not for a sync or for other replicas.
+/// The local replica of the partition. All methods return at once; [`StateLog::append`] may wait for a write to the
+/// page cache, but not for a sync or for other replicas.
 pub trait StateLog {
     /// The epoch in which this broker leads the partition; [`LeaderEpoch::NONE`] while it does not.
     fn leading_epoch(&self) -> LeaderEpoch;

@@ -7,11 +7,11 @@
 //!   └── leads no longer, from any stage
 //! ```
 //!
-//! Inputs: requests, the time, changes of the log ([`StatePartition::poll`]), logs that were read, and what became of markers.
-//! Each input takes the ids one step ahead, appends what follows in that step, and returns [`Outputs`].
+//! Inputs: requests, the time, changes of the log ([`StatePartition::poll`]), logs that were read, and what became of
+//! markers. Each input takes the ids one step ahead, appends what follows in that step, and returns [`Outputs`].
 //!
-//! Invariants: the ids live in one leader epoch, and what was begun in another one ends without effect. They are served only
-//! from what no failover can take back. Every request is answered, at the latest when the leadership ends.
+//! Invariants: the ids live in one leader epoch, and what was begun in another one ends without effect. They are served
+//! only from what no failover can take back. Every request is answered, at the latest when the leadership ends.
 
 mod loading;
 mod log;

@@ -118,7 +118,7 @@ pub fn error_of(answer: &Answer) -> ErrorCode {
         Answer::DeleteOffsets(deleted) => deleted.error,
         Answer::DescribeGroup(described) => described.error,
         Answer::ConsumerGroupDescribe(described) => described.error,
-        Answer::ListGroups(_) => ErrorCode::None,
+        Answer::ListGroups(_) | Answer::EndTransaction => ErrorCode::None,
     }
 }
 

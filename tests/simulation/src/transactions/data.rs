@@ -1,4 +1,5 @@
-//! A partition that producers write to, as its leader keeps it. Its log loses nothing: what is tried here is the coordinator.
+//! A partition that producers write to, as its leader keeps it. Its log loses nothing: what is tried here is the
+//! coordinator.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,8 @@ pub struct DataBatch {
 pub enum Produced {
     Appended,
     Repeated,
-    /// The coordinator has to say that the partition is in the transaction. The number proves that no marker came meanwhile.
+    /// The coordinator has to say that the partition is in the transaction. The number proves that no marker came
+    /// meanwhile.
     Unverified(u64),
     Refused(ErrorCode),
 }

@@ -1,7 +1,8 @@
 //! One partition of `__transaction_state` as its replicas hold it.
 //!
-//! What is committed is on every member of an ISR that is large enough, so it is in the log of every later leader; the rest of a
-//! leader's log may or may not survive it. A leader that was replaced and does not know it goes on with its own copy.
+//! What is committed is on every member of an ISR that is large enough, so it is in the log of every later leader; the
+//! rest of a leader's log may or may not survive it. A leader that was replaced and does not know it goes on with its
+//! own copy.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -76,7 +77,8 @@ impl Partition {
         (self.is_led_by(broker, epoch) && self.isr.len() < MIN_ISR).then_some(ErrorCode::NotEnoughReplicas)
     }
 
-    /// Appends to the broker's own log; returns the end after it. One that is no longer the leader, and does not know, can do that too.
+    /// Appends to the broker's own log; returns the end after it. One that is no longer the leader, and does not know,
+    /// can do that too.
     pub fn append(&mut self, broker: i32, epoch: i32, batch: &Batch) -> Result<i64, ErrorCode> {
         if let Some(error) = self.refusal(broker, epoch) {
             return Err(error);

@@ -169,7 +169,7 @@ fn strike(world: &mut World, random: &mut Random, fault: Fault, outage_ms: u64) 
     }
 }
 
-fn heal(world: &mut World) {
+pub(super) fn heal(world: &mut World) {
     world.note(format_args!("faults are over"));
     world.weather = Weather::CALM;
     for id in 1..=BROKERS {
@@ -178,7 +178,7 @@ fn heal(world: &mut World) {
 }
 
 /// Clients go on: somebody ends a transaction of each id.
-fn go_on(world: &mut World) -> Result<(), Violation> {
+pub(super) fn go_on(world: &mut World) -> Result<(), Violation> {
     let of_id = |world: &World, id: &TransactionalId| -> u64 {
         world.clients.values().filter(|client| client.id == *id).map(|client| client.ended).sum()
     };
@@ -199,7 +199,7 @@ fn go_on(world: &mut World) -> Result<(), Violation> {
 }
 
 /// Clients begin nothing more: every transaction ends, and what was committed is there.
-fn come_to_rest(world: &mut World) -> Result<(), Violation> {
+pub(super) fn come_to_rest(world: &mut World) -> Result<(), Violation> {
     for client in world.clients.values_mut() {
         client.stops = true;
     }

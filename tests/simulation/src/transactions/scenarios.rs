@@ -1,8 +1,12 @@
 //! Some hundred seeds of transactions, and the rules without which a seed fails.
 
+use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, ProducerEpoch, ProducerId, TransactionalId};
 use ottla_transaction_coordinator::config::BrokenRules;
+use ottla_transaction_coordinator::{Marker, MarkerNumber, Producer, TransactionConfig, TransactionVersion};
 
-use super::runner::run;
+use super::data::{DataBatch, DataPartition, Produced};
+use super::runner::{come_to_rest, go_on, heal, run};
+use super::world::World;
 use crate::scenarios::seeds::hold;
 
 const SEEDS: u64 = 300;
@@ -24,6 +28,58 @@ fn a_transaction_seed_replays_to_the_byte() {
         assert_eq!(first, second);
         assert!(first.events > 1_000 && first.commits > 10 && first.aborts > 3 && first.markers > 20, "{first}");
     }
+}
+
+/// Each time the broker that coordinates and leads dies, with decisions, markers and epoch bumps under way.
+#[test]
+fn scenario_31_coordinator_and_leaders_fail_over_together() {
+    for seed in 0..30 {
+        let config = TransactionConfig { abort_timed_out_interval_ms: 200, ..TransactionConfig::default() };
+        let mut world = World::new(seed, 3, 1, config, false);
+        for at in 0..3 {
+            world.add_client(&TransactionalId::new(format!("producer-{at}")));
+        }
+        let story = |world: &mut World| {
+            for turn in 0..12 {
+                world.run_for_ms(150 + 37 * turn)?;
+                let Some(leader) = world.leader_of(0) else { continue };
+                (0..world.data.len()).for_each(|index| world.move_data(index, leader));
+                world.run_for_ms(20 + seed)?;
+                world.kill_broker(leader);
+                world.start_broker_after_ms(leader, 300);
+            }
+            heal(world);
+            go_on(world)?;
+            come_to_rest(world)
+        };
+        let result = story(&mut world);
+        assert!(result.is_ok(), "seed {seed}: {result:?}\n{}", world.trace.tail().join("\n"));
+        assert!(world.invariants.commits > 5, "seed {seed}");
+    }
+}
+
+/// A batch is delayed until the marker of its aborted transaction is written: no transaction begins that no marker would end.
+#[test]
+fn scenario_30_a_write_after_its_marker_begins_nothing() {
+    let mut partition = DataPartition::new(0, 1);
+    let producer = Producer { id: ProducerId(7), epoch: ProducerEpoch(0) };
+    let batch = |sequence| DataBatch { producer, sequence, transaction: 1, version: TransactionVersion::V0 };
+    let Produced::Unverified(markers) = partition.produce(&batch(0), None) else { panic!("nothing is verified") };
+    assert_eq!(partition.produce(&batch(0), Some(markers)), Produced::Appended);
+    let marker = Marker {
+        number: MarkerNumber(1),
+        broker: BrokerId(1),
+        producer_id: producer.id,
+        producer_epoch: producer.epoch,
+        coordinator_epoch: LeaderEpoch(1),
+        is_commit: false,
+        version: TransactionVersion::V0,
+        partitions: vec![partition.name.clone()],
+    };
+    assert_eq!(partition.marker(&marker), Ok(Some(vec![batch(0)])));
+    let late = partition.produce(&batch(1), Some(markers));
+    assert_eq!(late, Produced::Refused(ErrorCode::NotEnoughReplicas), "what was verified before the marker");
+    assert!(!partition.has_open());
 }
 
 fn is_noticed(broken_rules: BrokenRules) -> bool {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ottla_model::{ErrorCode, PartitionId, ProducerEpoch, ProducerId};
 use ottla_protocol::messages::TopicRef;
@@ -16,11 +17,13 @@ use ottla_replication::{VerificationGuard, VerificationRequest};
 
 use crate::broker::Broker;
 use crate::clock;
-use crate::partition::AppendRefused;
-use crate::transaction_verifier::TransactionQuestion;
+use crate::partition::{AppendRefused, Partition};
+use crate::transaction_verifier::{RETRY_FOR, RETRY_PAUSE, TransactionQuestion, TransactionVerifier};
 
 /// The first version whose producers know that their epoch is bumped with every transaction.
 const EPOCH_BUMP_FROM: i16 = 12;
+/// The first version whose producers know TRANSACTION_ABORTABLE.
+const ABORTABLE_FROM: i16 = 11;
 
 /// What is known of the transactional batches of a request, by their places in it.
 #[derive(Default)]
@@ -29,7 +32,14 @@ pub(super) struct Verifications {
     guards: BTreeMap<usize, VerificationGuard>,
     refused: BTreeMap<usize, AppendRefused>,
     /// The question to the coordinator, and the places of its partitions.
-    question: Option<(TransactionQuestion, Vec<usize>)>,
+    question: Option<(TransactionQuestion, Vec<Asked>)>,
+}
+
+/// A batch that the coordinator is asked about.
+struct Asked {
+    place: usize,
+    partition: Arc<Partition>,
+    wanted: VerificationRequest,
 }
 
 /// A transactional batch of the request.
@@ -72,7 +82,7 @@ impl Verifications {
                 Ok(Some(guard)) => {
                     verifications.guards.insert(place, guard);
                     partitions.push(partition.topic_partition());
-                    places.push(place);
+                    places.push(Asked { place, partition, wanted });
                 }
                 Err(error) => {
                     verifications.refused.insert(place, error.into());
@@ -100,17 +110,46 @@ impl Verifications {
 
     /// Asks the coordinator.
     pub fn complete(mut self, broker: &Broker) -> impl Future<Output = Self> + Send + use<> {
-        let asked =
-            self.question.take().map(|(question, places)| (broker.transaction_verifier.verify(question), places));
+        let (asked, verifier) = (self.question.take(), Arc::clone(&broker.transaction_verifier));
         async move {
-            if let Some((answer, places)) = asked {
-                for (place, error) in places.into_iter().zip(answer.await) {
+            if let Some((question, asked)) = asked {
+                let answer = self.ask(&*verifier, question, &asked).await;
+                for (Asked { place, .. }, error) in asked.into_iter().zip(answer) {
+                    let error = match error {
+                        ErrorCode::TransactionAbortable if self.version < ABORTABLE_FROM => ErrorCode::InvalidTxnState,
+                        error => error,
+                    };
                     if error != ErrorCode::None {
                         self.refused.insert(place, AppendRefused::unverified(error, self.version >= EPOCH_BUMP_FROM));
                     }
                 }
             }
             self
+        }
+    }
+
+    /// Asks until a former transaction of the producer has ended, or for [`RETRY_FOR`].
+    async fn ask(
+        &mut self,
+        verifier: &dyn TransactionVerifier,
+        question: TransactionQuestion,
+        asked: &[Asked],
+    ) -> Vec<ErrorCode> {
+        let begun = Instant::now();
+        loop {
+            let answer = verifier.verify(question.clone()).await;
+            let is_ending = question.adds && answer.contains(&ErrorCode::ConcurrentTransactions);
+            if !is_ending || begun.elapsed() >= RETRY_FOR {
+                return answer;
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+            for Asked { place, partition, wanted } in asked {
+                match partition.begin_verification(wanted, clock::wall()) {
+                    Ok(Some(guard)) => drop(self.guards.insert(*place, guard)),
+                    Ok(None) => drop(self.guards.remove(place)),
+                    Err(error) => drop(self.refused.insert(*place, error.into())),
+                }
+            }
         }
     }
 

@@ -61,6 +61,21 @@ impl ClassicGroup {
         Ok(())
     }
 
+    /// Whether a commit inside a transaction counts. One of a member that has not got its assignment yet does: the transaction began
+    /// before the generation.
+    pub(crate) fn validate_commit_in_transaction(
+        &self,
+        member: &MemberId,
+        instance: Option<&InstanceId>,
+        generation: i32,
+    ) -> Result<(), ErrorCode> {
+        if generation < 0 && self.state == State::Empty {
+            return Ok(());
+        }
+        self.validate(member, instance)?;
+        if generation == self.generation { Ok(()) } else { Err(ErrorCode::IllegalGeneration) }
+    }
+
     /// A member has committed offsets: it is alive.
     pub(crate) fn committed(&mut self, cx: &mut Context<'_>, member: &MemberId) {
         if matches!(self.state, State::Stable | State::PreparingRebalance) {

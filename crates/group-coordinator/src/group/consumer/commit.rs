@@ -37,6 +37,16 @@ impl ConsumerGroup {
         Err(stale(member))
     }
 
+    /// Whether a commit inside a transaction counts: it comes from the member in its present epoch.
+    pub(crate) fn validate_commit_in_transaction(&self, request: &CommitOffsets) -> Result<(), ErrorCode> {
+        if request.generation_or_epoch < 0 && self.members.is_empty() {
+            return Ok(());
+        }
+        let member = self.members.get(&request.member).ok_or(ErrorCode::UnknownMemberId)?;
+        // Producers know no STALE_MEMBER_EPOCH.
+        if request.generation_or_epoch == member.epoch { Ok(()) } else { Err(ErrorCode::IllegalGeneration) }
+    }
+
     /// Whether OffsetFetch is answered to this member; who names none is always answered.
     pub(crate) fn validate_fetch(&self, member: Option<&MemberId>, epoch: i32) -> Result<(), ErrorCode> {
         let Some(member) = member else {

@@ -31,7 +31,8 @@ impl World {
         Ok(())
     }
 
-    /// Lets a partition's core take a step, and executes what follows. Returns the answer to the request that was its input.
+    /// Lets a partition's core take a step, and executes what follows. Returns the answer to the request that was its
+    /// input.
     fn step(
         &mut self,
         id: i32,

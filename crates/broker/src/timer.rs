@@ -1,31 +1,47 @@
-//! One timer for the groups of all partitions: sleeps until the first of them has something to do.
+//! One timer for the coordinators of all partitions of an internal topic: sleeps until the first of them has something
+//! to do.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use ottla_group_coordinator::offsets_partition::TimerChange;
 use ottla_model::{MonotonicMs, PartitionId};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::partition::GroupPartition;
 use crate::clock;
 
-/// Shared by all partitions.
-#[derive(Clone, Default)]
-pub(super) struct Timer(Arc<Inner>);
+/// A partition's coordinator.
+pub trait Ticks: Send + Sync + 'static {
+    fn number(&self) -> PartitionId;
 
-#[derive(Default)]
-struct Inner {
-    due: Mutex<BTreeMap<(MonotonicMs, PartitionId), Weak<GroupPartition>>>,
+    /// The time has come for which the partition had set the timer.
+    fn tick(self: &Arc<Self>);
+}
+
+/// Shared by all partitions.
+pub struct Timer<T>(Arc<Inner<T>>);
+
+impl<T> Clone for Timer<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Default for Timer<T> {
+    fn default() -> Self {
+        Self(Arc::new(Inner { due: Mutex::default(), sooner: Notify::new() }))
+    }
+}
+
+struct Inner<T> {
+    due: Mutex<BTreeMap<(MonotonicMs, PartitionId), Weak<T>>>,
     /// The first deadline has changed.
     sooner: Notify,
 }
 
-impl Timer {
-    /// Changes when `partition` is ticked.
-    pub fn set(&self, partition: &Arc<GroupPartition>, change: TimerChange) {
-        let TimerChange { at, instead_of } = change;
+impl<T: Ticks> Timer<T> {
+    /// Ticks `partition` at `at`, and not at `instead_of` any more.
+    pub fn set(&self, partition: &Arc<T>, at: MonotonicMs, instead_of: Option<MonotonicMs>) {
         let number = partition.number();
         let mut due = self.0.due.lock();
         if let Some(former) = instead_of {

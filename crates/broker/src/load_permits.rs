@@ -8,12 +8,12 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 /// Loading decodes records for most of its time, so that several cores help; each load holds
-/// `offsets.load.buffer.size` bytes.
+/// a buffer (`offsets.load.buffer.size`, `transaction.state.log.load.buffer.size`).
 const LOADS_PER_DIRECTORY: usize = 4;
 
 /// One semaphore for each directory: a disk that stalls delays only its own partitions.
 #[derive(Default)]
-pub(super) struct LoadPermits(Mutex<BTreeMap<PathBuf, Arc<Semaphore>>>);
+pub struct LoadPermits(Mutex<BTreeMap<PathBuf, Arc<Semaphore>>>);
 
 impl LoadPermits {
     pub fn of(&self, directory: &Path) -> Arc<Semaphore> {

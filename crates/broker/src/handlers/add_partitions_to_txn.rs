@@ -1,0 +1,173 @@
+//! AddPartitionsToTxn (24): partitions join a transaction before anything is written to them. Clients send versions 0
+//! to 3; from version 4 on partition leaders ask for several transactions at once, to let partitions join or to verify
+//! that they have (KIP-890).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_metadata::Image;
+use ottla_model::{ErrorCode, TopicPartition};
+use ottla_protocol::kafka_protocol::messages::add_partitions_to_txn_request::{
+    AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
+};
+use ottla_protocol::kafka_protocol::messages::add_partitions_to_txn_response::{
+    AddPartitionsToTxnPartitionResult, AddPartitionsToTxnResult, AddPartitionsToTxnTopicResult,
+};
+use ottla_protocol::kafka_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
+use ottla_protocol::{RequestHeader, decode_request};
+use ottla_transaction_coordinator::request::AddPartitions;
+use ottla_transaction_coordinator::{Answer as TransactionAnswer, Request, TransactionVersion};
+
+use crate::broker::Broker;
+use crate::request::RequestContext;
+use crate::request::transaction::{self, fenced_for};
+use crate::response::Answer;
+use crate::transactions::PendingAnswer;
+
+/// The first version that leaders send, for several transactions.
+const BATCHED_FROM: i16 = 4;
+/// From here on clients know PRODUCER_FENCED.
+const FENCED_FROM: i16 = 2;
+
+/// What is wrong with partitions before the transaction is looked at; none for those that exist.
+type Judged = Vec<(AddPartitionsToTxnTopic, Vec<(i32, Option<TopicPartition>)>)>;
+
+pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let version = header.api_version;
+    let request = match decode_request::<AddPartitionsToTxnRequest>(version, body.freeze()) {
+        Ok(request) => request,
+        Err(error) => return Answer::close(error),
+    };
+    let transactions = if version >= BATCHED_FROM {
+        request.transactions
+    } else {
+        vec![
+            AddPartitionsToTxnTransaction::default()
+                .with_transactional_id(request.v3_and_below_transactional_id)
+                .with_producer_id(request.v3_and_below_producer_id)
+                .with_producer_epoch(request.v3_and_below_producer_epoch)
+                .with_topics(request.v3_and_below_topics),
+        ]
+    };
+    let pending = transactions.into_iter().map(|transaction| submit(broker, version, transaction)).collect();
+    transaction::respond_all::<AddPartitionsToTxnRequest, _>(header, pending, move |answers| response(version, answers))
+}
+
+fn submit(
+    broker: &Arc<Broker>,
+    version: i16,
+    transaction: AddPartitionsToTxnTransaction,
+) -> ((AddPartitionsToTxnTransaction, Judged), PendingAnswer) {
+    let judged = judge(&broker.metadata.peek(), &transaction.topics);
+    let partitions = judged.iter().flat_map(|(_, partitions)| partitions);
+    let Some(partitions) = partitions.map(|(_, partition)| partition.clone()).collect::<Option<Vec<_>>>() else {
+        let refused = TransactionAnswer::Failed(ErrorCode::OperationNotAttempted);
+        return ((transaction, judged), PendingAnswer::Ready(refused));
+    };
+    let id = transaction::transactional_id(&transaction.transactional_id);
+    let add = AddPartitions {
+        id: id.clone(),
+        producer: transaction::producer(transaction.producer_id, transaction.producer_epoch),
+        partitions,
+        version: if version >= BATCHED_FROM { TransactionVersion::V2 } else { TransactionVersion::V0 },
+    };
+    let request = if transaction.verify_only { Request::VerifyPartitions(add) } else { Request::AddPartitions(add) };
+    let pending = transaction::submit(broker, &id, request);
+    ((transaction, judged), pending)
+}
+
+/// Finds the partitions in the image. One that is not there lets the whole transaction be refused.
+fn judge(image: &Image, topics: &[AddPartitionsToTxnTopic]) -> Judged {
+    let find = |topic: &AddPartitionsToTxnTopic, partition: i32| {
+        let found = transaction::topic_partition(&topic.name, partition)?;
+        image.partition_of(topic.name.as_str(), found.partition).map(|_| found)
+    };
+    // Each partition is answered once, however often it is named.
+    let mut seen = BTreeSet::new();
+    let mut judged = Judged::new();
+    for topic in topics {
+        let once = topic.partitions.iter().filter(|partition| seen.insert((topic.name.clone(), **partition)));
+        judged.push((topic.clone(), once.map(|partition| (*partition, find(topic, *partition))).collect()));
+    }
+    judged
+}
+
+fn response(
+    version: i16,
+    answers: Vec<((AddPartitionsToTxnTransaction, Judged), TransactionAnswer)>,
+) -> AddPartitionsToTxnResponse {
+    let mut results = answers.into_iter().map(|((transaction, judged), answer)| {
+        let result = AddPartitionsToTxnResult::default().with_transactional_id(transaction.transactional_id);
+        result.with_topic_results(topic_results(version, &judged, answer))
+    });
+    if version >= BATCHED_FROM {
+        return AddPartitionsToTxnResponse::default().with_results_by_transaction(results.collect());
+    }
+    let only = results.next().map(|result| result.topic_results).unwrap_or_default();
+    AddPartitionsToTxnResponse::default().with_results_by_topic_v3_and_below(only)
+}
+
+fn topic_results(version: i16, judged: &Judged, answer: TransactionAnswer) -> Vec<AddPartitionsToTxnTopicResult> {
+    let error = fenced_for(version, FENCED_FROM, answer.error());
+    let verified: BTreeMap<TopicPartition, ErrorCode> = match answer {
+        TransactionAnswer::Verified(verified) => verified.into_iter().collect(),
+        _ => BTreeMap::new(),
+    };
+    let results = judged.iter().map(|(topic, partitions)| {
+        let partitions = partitions.iter().map(|(index, partition)| {
+            let code = match partition {
+                Some(partition) => verified.get(partition).copied().unwrap_or(error),
+                None => ErrorCode::UnknownTopicOrPartition,
+            };
+            AddPartitionsToTxnPartitionResult::default()
+                .with_partition_index(*index)
+                .with_partition_error_code(code.code())
+        });
+        AddPartitionsToTxnTopicResult::default()
+            .with_name(topic.name.clone())
+            .with_results_by_partition(partitions.collect())
+    });
+    results.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::test_image::image;
+    use crate::request::wire;
+
+    #[test]
+    fn a_partition_that_is_not_there_refuses_them_all() {
+        let image = image();
+        let known = image.topics().next().expect("a topic").name.clone();
+        let topic = |name: &str, partitions: Vec<i32>| {
+            AddPartitionsToTxnTopic::default()
+                .with_name(ottla_protocol::kafka_protocol::messages::TopicName(wire::text(name)))
+                .with_partitions(partitions)
+        };
+        let judged = judge(&image, &[topic(known.as_str(), vec![0, 99]), topic("not a name", vec![0])]);
+        let refused = TransactionAnswer::Failed(ErrorCode::OperationNotAttempted);
+        let codes: Vec<i16> = topic_results(3, &judged, refused)
+            .iter()
+            .flat_map(|topic| topic.results_by_partition.iter().map(|result| result.partition_error_code))
+            .collect();
+        let unknown = ErrorCode::UnknownTopicOrPartition.code();
+        assert_eq!(codes, [ErrorCode::OperationNotAttempted.code(), unknown, unknown]);
+        // Each version in its own form, and old clients with errors that they know.
+        let judged = judge(&image, &[topic(known.as_str(), vec![0])]);
+        for (version, code) in
+            [(1, ErrorCode::InvalidProducerEpoch), (3, ErrorCode::ProducerFenced), (5, ErrorCode::ProducerFenced)]
+        {
+            let transaction = AddPartitionsToTxnTransaction::default();
+            let fenced = TransactionAnswer::Failed(ErrorCode::ProducerFenced);
+            let response = response(version, vec![((transaction, judged.clone()), fenced)]);
+            let results = match version {
+                BATCHED_FROM.. => &response.results_by_transaction[0].topic_results,
+                _ => &response.results_by_topic_v3_and_below,
+            };
+            assert_eq!(results[0].results_by_partition[0].partition_error_code, code.code());
+            ottla_protocol::encode_response::<AddPartitionsToTxnRequest>(version, 1, &response).expect("encodes");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What the handlers of the transaction APIs share: the way to the transactional ids and back.
+
+use std::sync::Arc;
+
+use ottla_model::{ErrorCode, PartitionId, ProducerEpoch, ProducerId, TopicName, TopicPartition, TransactionalId};
+use ottla_protocol::RequestHeader;
+use ottla_protocol::kafka_protocol::messages;
+use ottla_protocol::kafka_protocol::protocol::Request;
+use ottla_transaction_coordinator::{Answer as TransactionAnswer, Producer, Request as TransactionRequest};
+
+use crate::broker::Broker;
+use crate::response::{Answer, Response};
+use crate::transactions::PendingAnswer;
+
+pub fn transactional_id(id: &messages::TransactionalId) -> TransactionalId {
+    TransactionalId::new(id.as_str())
+}
+
+pub fn producer(id: messages::ProducerId, epoch: i16) -> Producer {
+    Producer { id: ProducerId(id.0), epoch: ProducerEpoch(epoch) }
+}
+
+pub fn wire_producer_id(id: ProducerId) -> messages::ProducerId {
+    messages::ProducerId(id.0)
+}
+
+/// The partition; none for a name that no topic can have.
+pub fn topic_partition(topic: &messages::TopicName, partition: i32) -> Option<TopicPartition> {
+    let name = TopicName::new(topic.as_str()).ok()?;
+    Some(TopicPartition::new(name, PartitionId(partition)))
+}
+
+/// Asks the id's coordinator, which has to be this broker.
+pub fn submit(broker: &Arc<Broker>, id: &TransactionalId, request: TransactionRequest) -> PendingAnswer {
+    broker.transactions.submit(&broker.metadata.peek(), id, request)
+}
+
+/// One id's answer as its API has it.
+pub fn respond<R: Request>(
+    header: RequestHeader,
+    pending: PendingAnswer,
+    make: impl FnOnce(TransactionAnswer) -> R::Response + Send + 'static,
+) -> Answer {
+    match pending {
+        PendingAnswer::Ready(answer) => Answer::encode::<R>(&header, &make(answer)),
+        waiting => Answer::later(async move {
+            let answer = waiting.answer().await;
+            Response::encode_or_close::<R>(&header, &make(answer))
+        }),
+    }
+}
+
+/// The answers of several ids or partitions, in the order in which they were asked.
+pub fn respond_all<R: Request, T: Send + 'static>(
+    header: RequestHeader,
+    pending: Vec<(T, PendingAnswer)>,
+    make: impl FnOnce(Vec<(T, TransactionAnswer)>) -> R::Response + Send + 'static,
+) -> Answer {
+    Answer::later(async move {
+        let mut answers = Vec::with_capacity(pending.len());
+        for (of, pending) in pending {
+            answers.push((of, pending.answer().await));
+        }
+        Response::encode_or_close::<R>(&header, &make(answers))
+    })
+}
+
+/// PRODUCER_FENCED, as clients of before version `known_from` know it.
+pub fn fenced_for(version: i16, known_from: i16, error: ErrorCode) -> ErrorCode {
+    match error {
+        ErrorCode::ProducerFenced if version < known_from => ErrorCode::InvalidProducerEpoch,
+        error => error,
+    }
+}

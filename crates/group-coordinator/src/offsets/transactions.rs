@@ -1,0 +1,140 @@
+//! Offsets that were committed inside transactions: they count when their transaction is committed (KIP-447).
+//!
+//! Until then they are writes in flight: with `require_stable` nothing is told of their partitions. A later write of
+//! the same offset, outside the transaction, takes their place: the log holds it after them.
+
+use std::collections::BTreeMap;
+
+use ottla_model::ProducerId;
+
+use super::{Committed, OffsetStore};
+use crate::record::{OffsetKey, OffsetValue, Record};
+
+/// By producer: the offsets of its transaction that runs. Bounded by the partitions that it commits.
+#[derive(Debug, Default)]
+pub(super) struct OpenTransactions(BTreeMap<ProducerId, BTreeMap<OffsetKey, OffsetValue>>);
+
+impl OffsetStore {
+    /// An offset record of a transaction is replicated; it was proposed before.
+    pub(crate) fn apply_in_transaction(&mut self, producer: ProducerId, record: Record) {
+        let Record::Offset { key, value: Some(value) } = record else { return };
+        let replaced = self.transactions.0.entry(producer).or_default().insert(key.clone(), value.clone());
+        if replaced.is_some() {
+            // Both were proposed, and one write is left.
+            self.withdraw(&Record::Offset { key, value: Some(value) });
+        }
+    }
+
+    /// As [`Self::apply_in_transaction`], for a record that is replayed.
+    pub(crate) fn replay_in_transaction(&mut self, producer: ProducerId, record: Record) {
+        if matches!(record, Record::Offset { value: Some(_), .. }) {
+            self.propose(&record);
+            self.apply_in_transaction(producer, record);
+        }
+    }
+
+    /// The marker that ends a producer's transaction is replicated.
+    pub(crate) fn end_transaction(&mut self, producer: ProducerId, is_commit: bool) {
+        for (key, value) in self.transactions.0.remove(&producer).unwrap_or_default() {
+            let committed = is_commit.then(|| Committed::new(&value));
+            self.withdraw(&Record::Offset { key: key.clone(), value: Some(value) });
+            if let Some(committed) = committed {
+                self.set(&key, committed);
+            }
+        }
+    }
+
+    /// A write outside of transactions is in the log after those that transactions made.
+    pub(super) fn supersede(&mut self, key: &OffsetKey) {
+        if self.transactions.0.is_empty() {
+            return;
+        }
+        let mut superseded = Vec::new();
+        self.transactions.0.retain(|_, offsets| {
+            superseded.extend(offsets.remove_entry(key));
+            !offsets.is_empty()
+        });
+        for (key, value) in superseded {
+            self.withdraw(&Record::Offset { key, value: Some(value) });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_model::{GroupId, LeaderEpoch, Offset, PartitionId, TimestampMs, TopicId};
+
+    use super::*;
+    use crate::request::{FetchOffsets, GroupTopic};
+
+    fn record(partition: i32, offset: i64) -> Record {
+        Record::Offset {
+            key: OffsetKey { group: GroupId::new("g"), topic: "t".to_owned(), partition: PartitionId(partition) },
+            value: Some(OffsetValue {
+                offset: Offset(offset),
+                leader_epoch: LeaderEpoch::NONE,
+                metadata: String::new(),
+                commit_timestamp: TimestampMs(0),
+                expire_timestamp: None,
+                topic_id: TopicId::ZERO,
+            }),
+        }
+    }
+
+    /// The offset that is told, −1 for none; none while it is not stable.
+    fn fetched(store: &OffsetStore, partition: i32) -> Option<i64> {
+        let topic = GroupTopic { name: "t".to_owned(), id: TopicId::ZERO };
+        let fetch = |require_stable| {
+            let answer = store.fetch(&FetchOffsets {
+                group: GroupId::new("g"),
+                member: None,
+                member_epoch: -1,
+                require_stable,
+                topics: Some(vec![(topic.clone(), vec![PartitionId(partition)])]),
+            });
+            answer.topics[0].1[0].clone()
+        };
+        fetch(true).error.is_ok().then(|| fetch(false).offset.0)
+    }
+
+    fn in_transaction(store: &mut OffsetStore, producer: i64, record: Record) {
+        store.propose(&record);
+        store.apply_in_transaction(ProducerId(producer), record);
+    }
+
+    #[test]
+    fn offsets_count_when_their_transaction_is_committed() {
+        let mut store = OffsetStore::default();
+        in_transaction(&mut store, 1, record(0, 5));
+        in_transaction(&mut store, 1, record(0, 6));
+        in_transaction(&mut store, 2, record(1, 7));
+        assert_eq!((fetched(&store, 0), fetched(&store, 1), fetched(&store, 2)), (None, None, Some(-1)));
+        store.end_transaction(ProducerId(2), false);
+        assert_eq!((fetched(&store, 0), fetched(&store, 1)), (None, Some(-1)));
+        store.end_transaction(ProducerId(1), true);
+        assert_eq!(fetched(&store, 0), Some(6));
+        store.end_transaction(ProducerId(1), true);
+        assert_eq!(store.groups(), [GroupId::new("g")]);
+    }
+
+    #[test]
+    fn a_later_commit_outside_of_the_transaction_stays() {
+        let mut store = OffsetStore::default();
+        in_transaction(&mut store, 1, record(0, 5));
+        let later = record(0, 9);
+        store.propose(&later);
+        store.apply(&later);
+        assert_eq!(fetched(&store, 0), Some(9));
+        store.end_transaction(ProducerId(1), true);
+        assert_eq!(fetched(&store, 0), Some(9));
+    }
+
+    #[test]
+    fn replay_leaves_open_transactions_open() {
+        let mut store = OffsetStore::default();
+        store.replay_in_transaction(ProducerId(1), record(0, 5));
+        assert_eq!((fetched(&store, 0), store.groups()), (None, vec![GroupId::new("g")]));
+        store.end_transaction(ProducerId(1), false);
+        assert_eq!((fetched(&store, 0), store.groups()), (Some(-1), Vec::new()));
+    }
+}

@@ -206,6 +206,7 @@ impl Producer {
                 acks: self.acks,
                 batch: sent.batch.clone(),
                 timeout_ms: self.timeout_ms,
+                is_confirmed: false,
             };
             out.send(NodeId::Broker(lane.broker), Message::Produce { call: sent.call, produce });
         }

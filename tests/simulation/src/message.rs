@@ -115,6 +115,8 @@ pub struct Produce {
     pub acks: i16,
     pub batch: Bytes,
     pub timeout_ms: u64,
+    /// What the transaction coordinator says when the batch arrives: its transaction is open (KIP-890).
+    pub is_confirmed: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

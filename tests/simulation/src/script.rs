@@ -158,7 +158,7 @@ impl Script {
         let partition = self.partition()?;
         self.next_call += 1;
         let call = CallId(self.next_call);
-        let produce = Produce { partition, acks, batch, timeout_ms: 2_000 };
+        let produce = Produce { partition, acks, batch, timeout_ms: 2_000, is_confirmed: false };
         self.world.send(SCRIPT, NodeId::Broker(broker), Message::Produce { call, produce });
         Ok(call)
     }

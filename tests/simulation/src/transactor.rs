@@ -1,12 +1,11 @@
-//! A transactional producer and its coordinator in one, for one partition: it writes the batches of a transaction,
-//! decides how it ends, and sends the marker until it is replicated. Every transaction has an epoch of its own
-//! (`transaction.version` 2), so that a late batch is fenced by the marker.
-//!
-//! That leaders ask before a transaction begins is not simulated here: `verifies` is off.
+//! A transactional producer and its coordinator in one, for one partition: it writes the batches of a transaction, decides
+//! how it ends, and sends the marker until it is replicated. Every transaction has an epoch of its own
+//! (`transaction.version` 2), so that a late batch is fenced by the marker where the leader knows of it; else by the
+//! question that the leader asks before a transaction begins, which is answered at once here.
 
 use bytes::Bytes;
 use ottla_model::{ErrorCode, ProducerEpoch, ProducerId, TimestampMs, TopicIdPartition, TransactionResult};
-use ottla_protocol::record_batch::BatchBuilder;
+use ottla_protocol::record_batch::{BatchBuilder, BatchHeader};
 use ottla_replication::EndMarker;
 
 use crate::client::Seen;
@@ -98,6 +97,12 @@ impl Transactor {
         }
     }
 
+    /// Whether the transaction of this batch is open: the answer to a leader's question.
+    pub fn confirms(&self, header: &BatchHeader) -> bool {
+        let is_open = matches!(self.state, State::Open { .. });
+        is_open && header.producer_id == self.producer && header.producer_epoch == self.epoch
+    }
+
     pub fn is_idle(&self) -> bool {
         matches!(self.state, State::Idle { .. })
     }
@@ -177,7 +182,8 @@ impl Transactor {
         let call = sent.call;
         let message = match &sent.request {
             Request::Batch { batch, .. } => {
-                let produce = Produce { partition, acks: -1, batch: batch.clone(), timeout_ms: 2_000 };
+                let (batch, is_confirmed) = (batch.clone(), false);
+                let produce = Produce { partition, acks: -1, batch, timeout_ms: 2_000, is_confirmed };
                 Message::Produce { call, produce }
             }
             Request::Marker(marker) => Message::EndTransaction { call, partition, marker: *marker },

@@ -8,9 +8,9 @@ use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, MonotonicMs, Offset, Timesta
 use ottla_partition::{
     Append, AppendError, Appended, Effects, Fetched, OffsetLookup, OffsetQuery, Reader, Visible, eligible_epoch,
 };
-use ottla_protocol::record_batch::TimestampType;
+use ottla_protocol::record_batch::{BatchHeader, TimestampType};
 use ottla_replica_fetcher::{BoundsQuestion, LogEnd};
-use ottla_replication::{AppendTerms, EndMarker, FetchPosition};
+use ottla_replication::{AppendTerms, EndMarker, FetchPosition, VerificationRequest};
 use ottla_storage::Read;
 use ottla_storage::env::FaultyEnv;
 
@@ -30,9 +30,6 @@ const PARKED_MAX: usize = 64;
 
 /// How long a marker waits for its replicas.
 const MARKER_TIMEOUT_MS: u64 = 2_000;
-
-/// Transactional batches are appended without a question to a coordinator.
-const UNVERIFIED: AppendTerms<'_> = AppendTerms { verifies: false, ..AppendTerms::CLIENT };
 
 /// An append that is to be answered.
 struct Appending {
@@ -99,7 +96,23 @@ impl Process {
         }
         let acks_all = produce.acks == -1;
         let mut batch = produce.batch.to_vec();
-        let append = Append { records: &mut batch, header: None, acks_all, terms: UNVERIFIED };
+        let guard = match BatchHeader::parse(&batch) {
+            Ok(header) if header.is_transactional() => {
+                let wanted = VerificationRequest {
+                    producer_id: header.producer_id,
+                    producer_epoch: header.producer_epoch,
+                    base_sequence: header.base_sequence,
+                    supports_epoch_bump: true,
+                };
+                replica.core.begin_verification(&wanted, wall)?
+            }
+            _ => None,
+        };
+        if guard.is_some() && !produce.is_confirmed {
+            return Err(ErrorCode::InvalidTxnState);
+        }
+        let terms = AppendTerms { guard: guard.as_ref(), ..AppendTerms::CLIENT };
+        let append = Append { records: &mut batch, header: None, acks_all, terms };
         let done = replica.core.append(append, now, wall, &brokers);
         let request = Appending { from, call, id, acks_all, timeout_ms: produce.timeout_ms };
         self.appended(now, &request, done, out)

@@ -1,5 +1,7 @@
 //! Messages and dials on their way, and what a turn of a process leads to.
 
+use ottla_protocol::record_batch::BatchHeader;
+
 use super::*;
 
 impl World {
@@ -24,6 +26,7 @@ impl World {
                 }
             }
             NodeId::Broker(id) => {
+                let message = self.confirmed(from, message);
                 if let Some(broker) = self.brokers.get_mut(&id) {
                     broker.receive(self.now, from, message, &mut out);
                 }
@@ -33,6 +36,20 @@ impl World {
             NodeId::Client(id) => self.client_receives(id, from, message, &mut out)?,
         }
         self.finish_turn(to, out, observed)
+    }
+
+    /// A batch, with what its transaction's coordinator says as it arrives.
+    fn confirmed(&self, from: NodeId, message: Message) -> Message {
+        match (message, from) {
+            (Message::Produce { call, mut produce }, NodeId::Client(id)) => {
+                let header = BatchHeader::parse(&produce.batch);
+                let coordinator = self.transactors.get(&id);
+                produce.is_confirmed =
+                    coordinator.zip(header.ok()).is_some_and(|(coordinator, header)| coordinator.confirms(&header));
+                Message::Produce { call, produce }
+            }
+            (message, _) => message,
+        }
     }
 
     pub(super) fn client_receives(

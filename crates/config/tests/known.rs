@@ -32,6 +32,7 @@ fn readers() -> Vec<(PathBuf, String)> {
     texts.retain(|(path, _)| !path.parent().is_some_and(|folder| folder.ends_with("known")));
     let mut services = Vec::new();
     sources_below(&crates().join("broker/src"), &mut services);
+    sources_below(&crates().join("replica-manager/src"), &mut services);
     for (path, text) in services {
         // Elsewhere a name is shown or compared; these read its value.
         let reads: Vec<&str> = ["properties.text(", "properties.explicit(", "properties.get("]

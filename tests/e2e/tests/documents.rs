@@ -104,6 +104,8 @@ const STILL_WIDER: &[&str] = &[
     "CHANGELOG.md",
     "crates/broker/",
     "crates/cli/src/kafka_tools/",
+    "crates/group-coordinator/",
+    "crates/transaction-coordinator/",
     "crates/replica-manager/",
     "tests/simulation/src/groups/",
     "tests/simulation/src/transactions/",

@@ -221,11 +221,12 @@ mod tests {
             let (_, theirs) = codec::decode_response::<ApiVersionsRequest>(version, bytes.slice(4..)).unwrap();
             let supported: Vec<_> =
                 theirs.supported_features.iter().map(|f| (f.name.as_str(), f.min_version, f.max_version)).collect();
-            let expected = [("group.version", 0, 1), ("metadata.version", 7, 30)];
-            assert_eq!(supported, if version >= 4 { &expected[..] } else { &expected[1..] });
+            let expected = [("group.version", 0, 1), ("metadata.version", 7, 30), ("transaction.version", 0, 2)];
+            // Those that begin at 0 are told from version 4 on.
+            assert_eq!(supported, if version >= 4 { &expected[..] } else { &expected[1..2] });
             let finalized: Vec<_> =
                 theirs.finalized_features.iter().map(|f| (f.name.as_str(), f.max_version_level)).collect();
-            assert_eq!(finalized, [("group.version", 1), ("metadata.version", 30)]);
+            assert_eq!(finalized, [("group.version", 1), ("metadata.version", 30), ("transaction.version", 2)]);
             assert_eq!(theirs.finalized_features_epoch, 0);
         }
     }

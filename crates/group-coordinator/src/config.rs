@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ottla_model::GroupId;
 
-use crate::shard::Budget;
+use crate::budget::Budget;
 
 /// Limits and times of groups; the names are those of Kafka's broker properties. Times in milliseconds.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -22,6 +22,7 @@
 
 pub mod answer;
 pub mod assignor;
+mod budget;
 pub mod config;
 pub mod effects;
 mod group;

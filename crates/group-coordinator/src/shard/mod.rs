@@ -29,14 +29,14 @@ use std::time::Duration;
 
 use ottla_model::{ErrorCode, GroupId, MonotonicMs, Offset, ProducerId, TimestampMs, TopicName};
 
-use budget::Share;
-pub use budget::{Budget, BudgetLimits, Usage};
 pub(crate) use decision::{Context, Decision, Fate};
 use in_flight::{InFlight, Pending};
 use sweep::Sweep;
 
 use crate::Now;
 use crate::answer::Answer;
+use crate::budget::Share;
+pub use crate::budget::{Budget, BudgetLimits, Usage};
 use crate::config::GroupConfig;
 use crate::effects::{Batch, BatchKind, BatchNumber, Effects, RequestId};
 use crate::group::Group;

@@ -67,7 +67,6 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("replica-manager/src/manager/moves.rs", "thread::sleep", "the thread of a move"),
     ("replica-manager/src/manager/moves.rs", ".mark_deleted(", "the thread of a move"),
     ("replica-manager/src/manager/moves.rs", "log.read(", "the thread of a move"),
-    ("replica-manager/src/manager/hosting.rs", "Log::create(", "jobs of the directory's I/O threads"),
     ("replica-manager/src/manager/hosting.rs", ".mark_deleted(", "jobs of the directory's I/O threads"),
     ("replica-manager/src/manager/hosting.rs", ".mark_stray(", "jobs of the directory's I/O threads"),
     ("replica-manager/src/manager/retention.rs", "files.remove(", "a job of the directory's I/O thread"),

@@ -108,6 +108,7 @@ const STILL_WIDER: &[&str] = &[
     "crates/transaction-coordinator/",
     "crates/replica-manager/",
     "tests/simulation/src/groups/",
+    "tests/simulation/src/transactor.rs",
     "tests/simulation/src/transactions/",
 ];
 

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use crate::broker::Broker;
 
-/// Names on their way to the quorum at once. Beyond it the next request for the name tries again: a client that asks for a
-/// million names creates them no faster than the quorum takes them.
+/// Names on their way to the quorum at once. Beyond it the next request for the name tries again: a client that asks
+/// for a million names creates them no faster than the quorum takes them.
 const UNDER_WAY_MAX: usize = 256;
 /// After it the name may be tried again.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,5 +1,5 @@
-//! `ottla-broker`: reads its configuration, runs a broker until SIGTERM or SIGINT, and exits with 0 after a clean stop or with 1
-//! and one line of reason.
+//! `ottla-broker`: reads its configuration, runs a broker until SIGTERM or SIGINT, and exits with 0 after a clean stop
+//! or with 1 and one line of reason.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -13,8 +13,8 @@ use ottla_config::{BrokerConfig, Sources};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Two arenas serve two or three busy threads; the default of four a core only keeps more freed pages. What is free for a
-/// second goes back to the system, by a thread that sleeps while there is nothing to give back.
+/// Two arenas serve two or three busy threads; the default of four a core only keeps more freed pages. What is free for
+/// a second goes back to the system, by a thread that sleeps while there is nothing to give back.
 #[allow(unsafe_code, reason = "the allocator reads its settings from a symbol of this name")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
 pub static MALLOC_CONF: &[u8; 53] = b"background_thread:true,narenas:2,dirty_decay_ms:1000\0";

@@ -16,7 +16,8 @@ use crate::quorum_handle::{QuorumError, QuorumHandle};
 /// Ask for the next block when less than this share of the current one is left (as Kafka does).
 const PREFETCH_BELOW_PERCENT: i64 = 10;
 
-/// Producers that wait for a block. More than that are told to try again: they hold memory, and each waits for the quorum.
+/// Producers that wait for a block. More than that are told to try again: they hold memory, and each waits for the
+/// quorum.
 const WAITING_MAX: usize = 10_000;
 
 pub struct ProducerIds {
@@ -68,7 +69,8 @@ impl ProducerIds {
         Arc::new(Self { quorum, state: Mutex::default() })
     }
 
-    /// A new id, or a receiver that gets one when the quorum has given a block (and ends without one when it could not).
+    /// A new id, or a receiver that gets one when the quorum has given a block (and ends without one when it could
+    /// not).
     pub fn take(self: &Arc<Self>) -> Result<ProducerId, oneshot::Receiver<ProducerId>> {
         let mut state = self.state.lock();
         let taken = state.take();

@@ -5,8 +5,8 @@ use std::future::Future;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// Completes with the first SIGTERM or SIGINT. The signals have a thread of their own: they must be heard while the control runtime
-/// is busy or not yet there.
+/// Completes with the first SIGTERM or SIGINT. The signals have a thread of their own: they must be heard while the
+/// control runtime is busy or not yet there.
 pub fn stop_asked() -> std::io::Result<impl Future<Output = ()>> {
     let (stop, stopped) = oneshot::channel();
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || wait_for_signal(stop))?;

@@ -21,9 +21,9 @@ pub struct TransactionQuestion {
 /// One error code for each partition of a question, in its order; [`ErrorCode::None`] confirms.
 pub type TransactionAnswer = Pin<Box<dyn Future<Output = Vec<ErrorCode>> + Send>>;
 
-/// Where a former transaction is still ending and a question adds partitions, it is put again after this pause, for so long: the end
-/// takes a round trip to each of its leaders, and the producer would send its records again. The guards are begun anew with
-/// each try, because the marker of the former transaction takes them away.
+/// Where a former transaction is still ending and a question adds partitions, it is put again after this pause, for so
+/// long: the end takes a round trip to each of its leaders, and the producer would send its records again. The guards
+/// are begun anew with each try, because the marker of the former transaction takes them away.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(5);
 pub const RETRY_FOR: Duration = Duration::from_millis(100);
 

@@ -1,7 +1,8 @@
 //! The tree → this broker's image → its partitions.
 //!
-//! Invariants: an image never goes back; every change reaches the metadata cache first and the partitions after it, in order of
-//! revision; a revision is announced (to admin requests that wait, to the heartbeats) only once the partitions have taken it.
+//! Invariants: an image never goes back; every change reaches the metadata cache first and the partitions after it, in
+//! order of revision; a revision is announced (to admin requests that wait, to the heartbeats) only once the partitions
+//! have taken it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
-//! ISR changes on their way to the quorum: the proposals of this broker's leaders are sent in batches, one request at a time,
-//! and each outcome goes back to the leader that proposed.
+//! ISR changes on their way to the quorum: the proposals of this broker's leaders are sent in batches, one request at a
+//! time, and each outcome goes back to the leader that proposed.
 //!
-//! A leader has at most one change under way and says itself when it wants to be ticked again (an outcome that is not known,
-//! a refusal that may pass): see `ottla_replication::Leader`. Only the sending and the waiting are here.
+//! A leader has at most one change under way and says itself when it wants to be ticked again (an outcome that is not
+//! known, a refusal that may pass): see `ottla_replication::Leader`. Only the sending and the waiting are here.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};

@@ -1,8 +1,8 @@
 //! The broker's configuration as it holds now: what it was started with, under what was set while it runs.
 //!
-//! `/config/brokers/<default>` and `/config/brokers/N` of the tree lie over the static properties, N over `<default>`. A change
-//! comes with a delta and is in force when the delta has been taken in. Whoever wants a value that may change asks
-//! [`LiveConfig::current`] each time; everything else stays in [`BrokerConfig`] as read at the start.
+//! `/config/brokers/<default>` and `/config/brokers/N` of the tree lie over the static properties, N over `<default>`.
+//! A change comes with a delta and is in force when the delta has been taken in. Whoever wants a value that may change
+//! asks [`LiveConfig::current`] each time; everything else stays in [`BrokerConfig`] as read at the start.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The log directories of this broker: found, locked and opened at the start, checkpointed while it runs, closed at the end.
+//! The log directories of this broker: found, locked and opened at the start, checkpointed while it runs, closed at the
+//! end.
 //!
 //! - [`opening`]: the start.
 
@@ -149,8 +150,8 @@ impl LogDir {
         self.path().join(partition.to_string())
     }
 
-    /// Renames partitions' directories, to be removed later, and forgets their offsets: their names are free. Gives the new
-    /// path of each that could be renamed. Waits for the disk, once for all.
+    /// Renames partitions' directories, to be removed later, and forgets their offsets: their names are free. Gives the
+    /// new path of each that could be renamed. Waits for the disk, once for all.
     pub fn mark_deleted(&self, partitions: &[TopicPartition]) -> Result<Vec<PathBuf>, DirectoryError> {
         self.with_storage(|storage| {
             let mut renamed = Vec::with_capacity(partitions.len());
@@ -315,8 +316,8 @@ impl LogDirs {
         ottla_storage::has_replaced(self.directories.iter().filter_map(is_claimed))
     }
 
-    /// Makes all directories this broker's in this cluster, but for replaced ones: while those are not claimed, every start finds
-    /// that they are new ([`Self::claim_replaced`]).
+    /// Makes all directories this broker's in this cluster, but for replaced ones: while those are not claimed, every
+    /// start finds that they are new ([`Self::claim_replaced`]).
     pub fn claim(&self, broker: BrokerId, cluster: &ClusterId) -> Result<(), LogDirsError> {
         if self.has_replaced() { Ok(()) } else { self.claim_replaced(broker, cluster) }
     }
@@ -329,8 +330,8 @@ impl LogDirs {
         })
     }
 
-    /// Opens every log, with `threads` threads a directory, all directories at the same time; says how the last run left them.
-    /// Blocks for as long as recovery takes.
+    /// Opens every log, with `threads` threads a directory, all directories at the same time; says how the last run
+    /// left them. Blocks for as long as recovery takes.
     pub fn open_logs(
         &self,
         threads: usize,
@@ -373,8 +374,8 @@ impl LogDirs {
         Ok((found, LastRun::of(&left_by)))
     }
 
-    /// Writes down a registration of this broker: should the process be killed, the next one can say that nothing is lost. Best
-    /// effort: without it the next one says that it does not know. Waits for the disk.
+    /// Writes down a registration of this broker: should the process be killed, the next one can say that nothing is
+    /// lost. Best effort: without it the next one says that it does not know. Waits for the disk.
     pub fn remember_registration(&self, broker_epoch: BrokerEpoch) {
         let Some(boot_id) = self.boot_id.clone() else { return };
         let mut remembered = self.remembered.lock();
@@ -394,8 +395,8 @@ impl LogDirs {
         }
     }
 
-    /// A disk has failed: pages that were never written may be gone from the cache, and the next process must not call its logs
-    /// whole. One directory that does not say so is enough. Waits for the disk.
+    /// A disk has failed: pages that were never written may be gone from the cache, and the next process must not call
+    /// its logs whole. One directory that does not say so is enough. Waits for the disk.
     pub fn distrust_registration(&self) {
         let mut remembered = self.remembered.lock();
         if std::mem::replace(&mut remembered.distrusted, true) {

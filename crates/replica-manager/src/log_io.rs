@@ -1,8 +1,8 @@
 //! The I/O threads of the log directories: whatever may block for long (opening, creating in numbers, recovery, sync,
 //! deletion) runs here, so that a connection's thread never waits for a disk that another directory's work keeps busy.
 //!
-//! Each directory has two queues with a thread each: *urgent* work makes partitions available, *background* work can wait.
-//! Deleting a huge topic must not delay the next leader's log.
+//! Each directory has two queues with a thread each: *urgent* work makes partitions available, *background* work can
+//! wait. Deleting a huge topic must not delay the next leader's log.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,7 +58,8 @@ impl DirectoryHealth {
         self.full.load(Ordering::Acquire)
     }
 
-    /// A write found no room: what was written before is there, and writes go on when space returns. Says whether this is news.
+    /// A write found no room: what was written before is there, and writes go on when space returns. Says whether this
+    /// is news.
     pub fn filled(&self) -> bool {
         !self.full.swap(true, Ordering::AcqRel)
     }
@@ -87,8 +88,9 @@ impl DirectoryHealth {
         self.is_failed() || self.is_stalled()
     }
 
-    /// Brackets a write, so that one which does not come back is seen. Beside another write of the same directory, which may be one
-    /// that does not come back, it steps aside: a stalled disk takes at most one of the threads that serve the other directories.
+    /// Brackets a write, so that one which does not come back is seen. Beside another write of the same directory,
+    /// which may be one that does not come back, it steps aside: a stalled disk takes at most one of the threads that
+    /// serve the other directories.
     pub fn writing<T>(&self, write: impl FnOnce() -> T) -> T {
         let before = self.writes_started.fetch_add(1, Ordering::Relaxed);
         let is_alone = !self.has_siblings || before == self.writes_finished.load(Ordering::Relaxed);

@@ -1,5 +1,6 @@
-//! What the data side asks of the quorum. The calls run on the control runtime, by one client that follows leader hints and
-//! retries within the call's deadline; the futures may be awaited anywhere, and dropping one does not take the call back.
+//! What the data side asks of the quorum. The calls run on the control runtime, by one client that follows leader hints
+//! and retries within the call's deadline; the futures may be awaited anywhere, and dropping one does not take the call
+//! back.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -38,7 +39,8 @@ pub trait QuorumHandle: Send + Sync + 'static {
     fn progress(&self, timeout: Duration) -> QuorumFuture<QuorumProgress>;
 }
 
-/// How long a request of the broker's own may take, retries included. An ISR change that takes longer is sent again by the partition.
+/// How long a request of the broker's own may take, retries included. An ISR change that takes longer is sent again by
+/// the partition.
 const OWN_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl dyn QuorumHandle {
@@ -56,7 +58,8 @@ impl dyn QuorumHandle {
         self.submit_own(|broker, epoch| AlterPartitions { broker, epoch, partitions })
     }
 
-    /// Gives up the leadership of some partitions, and the places in their ISRs (their directory stalls, is full or failed).
+    /// Gives up the leadership of some partitions, and the places in their ISRs (their directory stalls, is full or
+    /// failed).
     pub fn resign_leadership(&self, partitions: Vec<TopicIdPartition>, reason: ResignReason) -> QuorumFuture<Revision> {
         let answer = self.submit_own(|broker, epoch| ResignLeadership { broker, epoch, partitions, reason });
         Box::pin(async move {

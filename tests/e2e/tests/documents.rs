@@ -99,19 +99,6 @@ fn every_decision_is_in_the_index() -> Result<()> {
 /// The width of rustfmt.toml, for comments and documents too: two files fit beside each other on a screen.
 const COLUMNS_MAX: usize = 120;
 
-/// Folders and files that may still have wider lines.
-const STILL_WIDER: &[&str] = &[
-    "CHANGELOG.md",
-    "crates/broker/",
-    "crates/cli/src/kafka_tools/",
-    "crates/group-coordinator/",
-    "crates/transaction-coordinator/",
-    "crates/replica-manager/",
-    "tests/simulation/src/groups/",
-    "tests/simulation/src/transactor.rs",
-    "tests/simulation/src/transactions/",
-];
-
 /// All source and text files below `directory`, without build results, test data and hidden folders.
 fn text_files(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(directory)? {
@@ -150,9 +137,6 @@ fn no_line_is_wider_than_a_screen() -> Result<()> {
     text_files(&root(), &mut files)?;
     for path in &files {
         let name = path.strip_prefix(root())?.to_string_lossy();
-        if STILL_WIDER.iter().any(|wider| name.starts_with(wider)) {
-            continue;
-        }
         let text = fs::read_to_string(path)?;
         for (index, line) in text.lines().enumerate() {
             ensure!(

@@ -1,5 +1,5 @@
-//! A transactional producer and its coordinator in one, for one partition: it writes the batches of a transaction, decides
-//! how it ends, and sends the marker until it is replicated. Every transaction has an epoch of its own
+//! A transactional producer and its coordinator in one, for one partition: it writes the batches of a transaction,
+//! decides how it ends, and sends the marker until it is replicated. Every transaction has an epoch of its own
 //! (`transaction.version` 2), so that a late batch is fenced by the marker where the leader knows of it; else by the
 //! question that the leader asks before a transaction begins, which is answered at once here.
 

@@ -1,4 +1,5 @@
-//! Configurations as they hold: each with its value, where the value comes from, and everything else that has a say in it.
+//! Configurations as they hold: each with its value, where the value comes from, and everything else that has a say in
+//! it.
 
 #[cfg(test)]
 pub mod test_live;
@@ -77,7 +78,8 @@ pub struct Entry {
     pub documentation: &'static str,
 }
 
-/// A topic's configurations, by name: its own overrides, then the broker's properties behind them, then Kafka's defaults.
+/// A topic's configurations, by name: its own overrides, then the broker's properties behind them, then Kafka's
+/// defaults.
 pub fn topic_entries(live: &LiveConfig, overrides: &BTreeMap<String, String>) -> Vec<Entry> {
     let layers = live.layers();
     TOPIC_CONFIGS
@@ -211,9 +213,9 @@ fn synonym(name: impl Into<Cow<'static, str>>, value: &str, source: Source) -> S
 /// The value of a configuration by its name, where this source has one.
 type Lookup<'l> = &'l dyn Fn(&str) -> Option<String>;
 
-/// Everything that has a say in a property, the strongest first: set for this broker, for all, at the start, by default; a property of
-/// a listener is followed by the one that holds for all of them. As Kafka has it, the list begins with the property itself: where only a
-/// stand-in has a say, it is empty (`ConfigHelper.configSynonyms`).
+/// Everything that has a say in a property, the strongest first: set for this broker, for all, at the start, by
+/// default; a property of a listener is followed by the one that holds for all of them. As Kafka has it, the list
+/// begins with the property itself: where only a stand-in has a say, it is empty (`ConfigHelper.configSynonyms`).
 fn broker_synonyms(live: &LiveConfig, layers: &Layers, first: &str) -> Vec<Synonym> {
     let family = TOPIC_SYNONYMS
         .iter()

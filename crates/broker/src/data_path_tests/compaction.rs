@@ -1,4 +1,5 @@
-//! Compacted topics: cleaned on leader and followers by themselves, through a restart, and with errors that stay where they are.
+//! Compacted topics: cleaned on leader and followers by themselves, through a restart, and with errors that stay where
+//! they are.
 
 use std::collections::BTreeMap;
 
@@ -138,8 +139,8 @@ fn a_policy_that_changes_takes_effect_at_once() {
     eventually("the log is clean", || read(&broker, id).0.len() <= 16);
     cluster.quorum.configure_topic("t", &deleted);
     produce_keys(&broker, id, 40);
-    // A cleaning that began under the former policy knows nothing of the new records. When another log that became dirty
-    // later is clean, the cleaner has passed over this one.
+    // A cleaning that began under the former policy knows nothing of the new records. When another log that became
+    // dirty later is clean, the cleaner has passed over this one.
     let other = topic_id(2);
     cluster.quorum.create_topic("other", other, 1, &[1], CONFIG);
     produce_keys(&broker, other, 40);

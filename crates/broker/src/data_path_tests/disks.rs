@@ -1,4 +1,5 @@
-//! Disks that fill, stall, fail and are not there at the start (scenario 18), and replicas that move between directories.
+//! Disks that fill, stall, fail and are not there at the start (scenario 18), and replicas that move between
+//! directories.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -87,8 +88,8 @@ fn scenario_18_a_full_disk_refuses_and_recovers_by_itself() {
     assert_eq!(back.log_bytes(alone, 0), before);
 }
 
-/// Heartbeats run elsewhere; here: the other directory's partitions go on, clients are told at once, leadership moves, and all comes
-/// back when the disk does.
+/// Heartbeats run elsewhere; here: the other directory's partitions go on, clients are told at once, leadership moves,
+/// and all comes back when the disk does.
 #[test]
 fn scenario_18_a_stalled_disk_holds_up_only_its_own_partitions() {
     let cluster = Cluster::new(TWO_DIRECTORIES);

@@ -1,5 +1,5 @@
-//! A cluster in one process: real logs, real sockets between the brokers, and a quorum that is a map behind a lock. Each
-//! broker has a runtime of its own, so that it can be killed: the runtime goes, and with it every task and lock.
+//! A cluster in one process: real logs, real sockets between the brokers, and a quorum that is a map behind a lock.
+//! Each broker has a runtime of its own, so that it can be killed: the runtime goes, and with it every task and lock.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

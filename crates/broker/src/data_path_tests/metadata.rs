@@ -13,7 +13,8 @@ fn request(correlation_id: i32) -> Bytes {
     encode_request(13, correlation_id, None, &all).expect("a small frame")
 }
 
-/// G8: forty clients that ask for all partitions again and again kept the writers' acknowledgements waiting for seconds.
+/// G8: forty clients that ask for all partitions again and again kept the writers' acknowledgements waiting for
+/// seconds.
 #[test]
 fn a_large_answer_is_made_beside_the_workers_and_then_shared() {
     let cluster = Cluster::new(&[]);

@@ -1,5 +1,5 @@
-//! The data path as a whole, in one process: produce, replication over sockets, failover, sessions, groups, deferred answers,
-//! idempotence, restarts, compaction.
+//! The data path as a whole, in one process: produce, replication over sockets, failover, sessions, groups, deferred
+//! answers, idempotence, restarts, compaction.
 #![allow(clippy::unwrap_used)]
 
 mod amplification;

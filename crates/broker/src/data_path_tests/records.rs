@@ -1,4 +1,5 @@
-//! What happens to records on the way in and out: their times, their packing, the limits on their sizes, and how they are found.
+//! What happens to records on the way in and out: their times, their packing, the limits on their sizes, and how they
+//! are found.
 
 use bytes::{Bytes, BytesMut};
 use ottla_model::{ErrorCode, Offset, TimestampMs};

@@ -107,7 +107,8 @@ fn only_topics_that_delete_take_it() {
     assert_eq!(response.topics[0].partitions[0].error_code, ErrorCode::UnknownTopicOrPartition.code());
 }
 
-/// The follower was away while what would come next for it was deleted everywhere: it starts over at the leader's start.
+/// The follower was away while what would come next for it was deleted everywhere: it starts over at the leader's
+/// start.
 #[test]
 fn scenario_12_a_follower_behind_the_leaders_log_start_starts_over() {
     let cluster = Cluster::new(&[]);

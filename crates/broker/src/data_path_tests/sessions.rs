@@ -208,7 +208,8 @@ fn scenario_39_every_partition_of_a_session_gets_its_turn() {
     assert_eq!(turns, [round.clone(), round].concat());
 }
 
-/// Scenario 39: partition 1's next batch is larger than the fetch's limit for one partition while partition 0 always has data.
+/// Scenario 39: partition 1's next batch is larger than the fetch's limit for one partition while partition 0 always
+/// has data.
 #[test]
 fn a_large_batch_behind_a_busy_partition_is_fetched() {
     let cluster = Cluster::new(&[]);

@@ -1,5 +1,5 @@
-//! AlterConfigs (33) and IncrementalAlterConfigs (44): checked here as far as it takes this broker's properties, decided by the
-//! quorum, in force when the answer leaves (`ConfigAdminManager`, `ControllerConfigurationValidator`).
+//! AlterConfigs (33) and IncrementalAlterConfigs (44): checked here as far as it takes this broker's properties,
+//! decided by the quorum, in force when the answer leaves (`ConfigAdminManager`, `ControllerConfigurationValidator`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp, ConfigOutc
 use ottla_metadata::{ConfigEntity, ConfigKind, Image, group_config};
 use ottla_model::ErrorCode;
 use ottla_protocol::kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse as LegacyResult;
-use ottla_protocol::kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse as Result44;
 use ottla_protocol::kafka_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    incremental_alter_configs_response,
 };
 use ottla_protocol::{RequestHeader, decode_request};
 
@@ -72,7 +72,7 @@ pub fn handle_incremental(broker: &Arc<Broker>, _: &RequestContext, header: Requ
             .into_iter()
             .map(|(resource, refusal)| {
                 let (code, text) = told(refusal.as_ref());
-                Result44::default()
+                incremental_alter_configs_response::AlterConfigsResourceResponse::default()
                     .with_resource_type(resource.kind)
                     .with_resource_name(wire::text(&resource.name))
                     .with_error_code(code)
@@ -299,7 +299,8 @@ fn alter_loggers(changes: &[(String, i8, Option<String>)], validate_only: bool) 
     })
 }
 
-/// Kafka says INVALID_REQUEST to all of these; a value that is out of range is INVALID_CONFIG here, as it is for topics.
+/// Kafka says INVALID_REQUEST to all of these; a value that is out of range is INVALID_CONFIG here, as it is for
+/// topics.
 fn check_broker(
     live: &LiveConfig,
     entries: &BTreeMap<String, String>,

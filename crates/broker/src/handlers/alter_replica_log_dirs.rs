@@ -1,5 +1,5 @@
-//! AlterReplicaLogDirs (34): replicas are to move to other log directories of this broker. The answer says that they will; DescribeLogDirs
-//! shows how far they are.
+//! AlterReplicaLogDirs (34): replicas are to move to other log directories of this broker. The answer says that they
+//! will; DescribeLogDirs shows how far they are.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! DeleteRecords, versions 0 to 2: the logs that this broker leads start later; the answer waits until the replicas that live have
-//! followed, at most for the request's time-out.
+//! DeleteRecords, versions 0 to 2: the logs that this broker leads start later; the answer waits until the replicas
+//! that live have followed, at most for the request's time-out.
 
 use std::future::Future;
 use std::pin::Pin;

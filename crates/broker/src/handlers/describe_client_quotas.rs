@@ -1,4 +1,5 @@
-//! DescribeClientQuotas (48): there are no quotas, since [`alter_client_quotas`](super::alter_client_quotas) takes none.
+//! DescribeClientQuotas (48): there are no quotas, since [`alter_client_quotas`](super::alter_client_quotas) takes
+//! none.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
-//! Fetch, versions 4 to 18, for consumers and for the followers of other brokers. What a fetch looks at and remembers is
-//! [`crate::fetch_session`]'s; here is who asks, when an answer is due, and what it looks like.
+//! Fetch, versions 4 to 18, for consumers and for the followers of other brokers. What a fetch looks at and remembers
+//! is [`crate::fetch_session`]'s; here is who asks, when an answer is due, and what it looks like.
 //!
-//! A fetch speaks as a replica only on the inter-broker listener, with an id and a broker epoch that the image confirms:
-//! on any other listener such a claim is refused, so that no client moves a high watermark or reads above it.
+//! A fetch speaks as a replica only on the inter-broker listener, with an id and a broker epoch that the image
+//! confirms: on any other listener such a claim is refused, so that no client moves a high watermark or reads above it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -39,7 +39,8 @@ const STORAGE_ERROR_FROM: i16 = 6;
 /// The first version with topic ids.
 const TOPIC_IDS_FROM: i16 = 13;
 
-/// The longest that a fetch waits, whatever it asks for: half of the default `connections.max.idle.ms`. Consumers ask for half a second.
+/// The longest that a fetch waits, whatever it asks for: half of the default `connections.max.idle.ms`. Consumers ask
+/// for half a second.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
 /// How long a client is told to wait before its next fetch where there was no room for this one to park.
@@ -51,7 +52,8 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Err(error) => return Answer::close(format_args!("Fetch: {error}")),
     };
     drop(body);
-    // A name is said again for each group of partitions in an answer: one that no topic can have must not be said at length.
+    // A name is said again for each group of partitions in an answer: one that no topic can have must not be said at
+    // length.
     let is_too_long = |topic: &TopicRef| matches!(topic, TopicRef::Name(name) if name.len() > TopicName::MAX_LENGTH);
     if request.topics.iter().any(|topic| is_too_long(&topic.topic)) {
         return Answer::close("Fetch: a topic name that is longer than any topic's");
@@ -171,7 +173,8 @@ fn open(
     }
     slots.next_epoch = next_epoch(slots.next_epoch);
     slots.turn += 1;
-    // An earlier request of this session that is still parked ends: whoever sends the next one has something new to say.
+    // An earlier request of this session that is still parked ends: whoever sends the next one has something new to
+    // say.
     session.signal().wake(wakes);
     take_in(&session, &mut slots, request);
     let (turn, partitions) = (slots.turn, slots.len());

@@ -1,5 +1,5 @@
-//! ListConfigResources (74): what has, or could have, a configuration. Version 0 asks for client metrics only, of which there
-//! are none.
+//! ListConfigResources (74): what has, or could have, a configuration. Version 0 asks for client metrics only, of which
+//! there are none.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! ListPartitionReassignments (46): the reassignments under way. There is no way to start one yet, so that there are none.
+//! ListPartitionReassignments (46): the reassignments under way. There is no way to start one yet, so that there are
+//! none.
 
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
 //! One file per API: from the request's bytes to an [`Answer`](crate::response::Answer). All have the form
 //! `handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer`, with the
-//! body after the header; they run in the connection's task and never block. What they share is in [`request`](crate::request).
+//! body after the header; they run in the connection's task and never block. What they share is in
+//! [`request`](crate::request).
 
 pub mod add_offsets_to_txn;
 pub mod add_partitions_to_txn;

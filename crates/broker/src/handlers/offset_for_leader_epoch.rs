@@ -1,5 +1,5 @@
-//! OffsetForLeaderEpoch, versions 2 to 4: where a leader epoch ends in the leader's log, for consumers that look whether
-//! what they have read is still so, and for followers of older releases.
+//! OffsetForLeaderEpoch, versions 2 to 4: where a leader epoch ends in the leader's log, for consumers that look
+//! whether what they have read is still so, and for followers of older releases.
 
 use std::sync::Arc;
 

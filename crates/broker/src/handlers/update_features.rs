@@ -1,5 +1,5 @@
-//! UpdateFeatures (57): the levels of features are part of the release. To ask for the level in force changes nothing; every
-//! other level is refused.
+//! UpdateFeatures (57): the levels of features are part of the release. To ask for the level in force changes nothing;
+//! every other level is refused.
 
 use std::sync::Arc;
 

@@ -111,9 +111,10 @@ pub fn run(
     result
 }
 
-/// As many workers as `num.network.threads` says where somebody set it. By default half of the cores: waking a thread on
-/// another core costs more than handling the request, and the page cache, the disks and the clients need the other half.
-/// But never one alone: whatever holds a worker (a large response, a disk that stalls) must not hold the whole broker.
+/// As many workers as `num.network.threads` says where somebody set it. By default half of the cores: waking a thread
+/// on another core costs more than handling the request, and the page cache, the disks and the clients need the other
+/// half. But never one alone: whatever holds a worker (a large response, a disk that stalls) must not hold the whole
+/// broker.
 fn data_runtime(config: &BrokerConfig) -> Result<Runtime, RunError> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = match config.properties.explicit("num.network.threads") {

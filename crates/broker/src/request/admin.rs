@@ -1,5 +1,5 @@
-//! What the changes of the cluster that clients ask for have in common: the quorum decides; the answer waits until this broker's
-//! own image shows what was decided, so that the client's next look at this broker finds it.
+//! What the changes of the cluster that clients ask for have in common: the quorum decides; the answer waits until this
+//! broker's own image shows what was decided, so that the client's next look at this broker finds it.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use crate::metadata_cache::MetadataCache;
 use crate::quorum_handle::QuorumError;
 
-/// The least and the most that a request's own time-out is taken for. Tools send 0 where they do not care, and a connection is held
-/// until the answer is there.
+/// The least and the most that a request's own time-out is taken for. Tools send 0 where they do not care, and a
+/// connection is held until the answer is there.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// How long the answer waits for this broker's image at least, also when the quorum took all of the request's time.
@@ -44,7 +44,8 @@ impl Patience {
     }
 }
 
-/// What clients are told where the quorum gave no answer: a time-out, which they know may have taken effect all the same.
+/// What clients are told where the quorum gave no answer: a time-out, which they know may have taken effect all the
+/// same.
 pub fn no_answer(error: &QuorumError) -> Refusal {
     match error {
         QuorumError::Unavailable(_) | QuorumError::Unknown(_) | QuorumError::NotRegistered => {

@@ -58,7 +58,8 @@ pub fn submit(broker: &Arc<Broker>, group: &GroupId, request: GroupRequest) -> P
     broker.groups.submit(&broker.metadata.peek(), group, request)
 }
 
-/// One group's answer as its API has it. `patience`: how long the answer may wait for replicas; none where it waits for members.
+/// One group's answer as its API has it. `patience`: how long the answer may wait for replicas; none where it waits for
+/// members.
 pub fn respond<R: Request>(
     header: RequestHeader,
     asked: PendingAnswer,
@@ -124,7 +125,8 @@ pub fn failure(answer: &GroupAnswer) -> ErrorCode {
     }
 }
 
-/// The topic that a request names, with its id and its name as far as the image knows them; none for an id that it does not know.
+/// The topic that a request names, with its id and its name as far as the image knows them; none for an id that it does
+/// not know.
 pub fn topic(image: &Image, topic: &TopicRef) -> Option<GroupTopic> {
     match topic {
         TopicRef::Name(name) => {

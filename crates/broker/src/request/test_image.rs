@@ -1,5 +1,6 @@
-//! A small cluster for the handlers' tests: brokers 1 and 2 are live, 3 has registered but is not ready; the topic `t` (id 7)
-//! has partition 0 led by 1 with epoch 5 and replicas 1, 2, 3, and partition 1 without a leader and with 2 in its ELR.
+//! A small cluster for the handlers' tests: brokers 1 and 2 are live, 3 has registered but is not ready; the topic `t`
+//! (id 7) has partition 0 led by 1 with epoch 5 and replicas 1, 2, 3, and partition 1 without a leader and with 2 in
+//! its ELR.
 
 use ottla_metadata::image::LeaderRecoveryState;
 use ottla_metadata::nodes;

@@ -9,10 +9,11 @@ pub type WireUuid = uuid::Uuid;
 
 /// What the wire says where authorized operations were not asked for.
 pub const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
-/// Every operation on a topic, as bits by Kafka's `AclOperation` codes: read 3, write 4, create 5, delete 6, alter 7, describe 8,
-/// describe configs 10, alter configs 11. Without an authorizer everybody may everything.
+/// Every operation on a topic, as bits by Kafka's `AclOperation` codes: read 3, write 4, create 5, delete 6, alter 7,
+/// describe 8, describe configs 10, alter configs 11. Without an authorizer everybody may everything.
 pub const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
-/// As above for the cluster: create 5, alter 7, describe 8, cluster action 9, describe configs 10, alter configs 11, idempotent write 12.
+/// As above for the cluster: create 5, alter 7, describe 8, cluster action 9, describe configs 10, alter configs 11,
+/// idempotent write 12.
 pub const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 
 /// As above for a group: read 3, delete 6, describe 8, describe configs 10, alter configs 11.

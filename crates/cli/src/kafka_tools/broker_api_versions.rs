@@ -1,4 +1,5 @@
-//! `kafka-broker-api-versions`: which versions of which APIs each broker serves, beside those that the clients of Kafka's protocol know.
+//! `kafka-broker-api-versions`: which versions of which APIs each broker serves, beside those that the clients of
+//! Kafka's protocol know.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! `kafka-console-consumer`: prints the records of a topic.
 //!
-//! With `--group` (or `group.id`) it is a member of that group. Without, it reads every partition and commits nothing; Kafka's tool makes a group
-//! up for that.
+//! With `--group` (or `group.id`) it is a member of that group. Without, it reads every partition and commits nothing;
+//! Kafka's tool makes a group up for that.
 
 use std::process::ExitCode;
 use std::time::Duration;

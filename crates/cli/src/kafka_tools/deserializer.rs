@@ -77,8 +77,8 @@ fn fixed<const N: usize>(bytes: &[u8], class: &'static str) -> Result<[u8; N], D
     bytes.try_into().map_err(|_| DeserializeError { class, expected: N })
 }
 
-/// A number as Java prints it, from Rust's shortest `{:e}`: plain from 0.001 to below ten million, else `1.5E10`; always with a
-/// fraction.
+/// A number as Java prints it, from Rust's shortest `{:e}`: plain from 0.001 to below ten million, else `1.5E10`;
+/// always with a fraction.
 fn java_text(scientific: &str) -> String {
     let Some((mantissa, exponent)) = scientific.split_once('e') else {
         // NaN and the infinities.

@@ -1,5 +1,5 @@
-//! Records as `kafka-console-consumer` prints them, and lines as `kafka-console-producer` reads them: the properties of Kafka's
-//! default formatter and reader.
+//! Records as `kafka-console-consumer` prints them, and lines as `kafka-console-producer` reads them: the properties of
+//! Kafka's default formatter and reader.
 
 use bytes::Bytes;
 use ottla_protocol::record_batch::{Header, TimestampType};

@@ -61,8 +61,8 @@ pub enum ToolError {
     Kafka(#[from] KafkaError),
 }
 
-/// What every tool begins with: the command line is read, `--help` and `--version` are answered, a line that cannot be carried
-/// out is refused; then what `plan` made of it is carried out.
+/// What every tool begins with: the command line is read, `--help` and `--version` are answered, a line that cannot be
+/// carried out is refused; then what `plan` made of it is carried out.
 pub async fn run_tool<P, F>(
     specs: &'static [OptionSpec],
     arguments: &[String],
@@ -114,8 +114,8 @@ pub fn bootstrap(options: &options::Options) -> Result<&str, OptionsError> {
     }
 }
 
-/// The properties of a client: those of the files that `files` name, then those of `pairs`, which win. A client here speaks
-/// plaintext; whoever asks for more must not get less without a word.
+/// The properties of a client: those of the files that `files` name, then those of `pairs`, which win. A client here
+/// speaks plaintext; whoever asks for more must not get less without a word.
 pub fn client_properties(
     options: &options::Options,
     files: &[&'static str],

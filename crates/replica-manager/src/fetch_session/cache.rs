@@ -1,8 +1,8 @@
 //! The broker's fetch sessions by id, and which one gives way when the slots are used up.
 //!
-//! Kafka's rules (KIP-227): a new session may take the place of one that has been idle for [`EVICTION_AGE`], or of one that is
-//! older than that and holds no more partitions than the new one; a follower's session may also take the place of
-//! any consumer's. The limit is `max.incremental.fetch.session.cache.slots`.
+//! Kafka's rules (KIP-227): a new session may take the place of one that has been idle for [`EVICTION_AGE`], or of one
+//! that is older than that and holds no more partitions than the new one; a follower's session may also take the place
+//! of any consumer's. The limit is `max.incremental.fetch.session.cache.slots`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,10 +17,11 @@ use super::{CONSUMER_PARTITIONS_MAX, FetchSession, Fetcher, SessionId};
 /// A session that is younger keeps its slot (Kafka's `min.incremental.fetch.session.eviction.ms`).
 pub const EVICTION_AGE: Duration = Duration::from_secs(120);
 
-/// What parked fetches without a session may hold, over all connections: some 300,000 partitions. A fetch that finds no room is answered at
-/// once with what there is, and its client told to wait before it asks again.
+/// What parked fetches without a session may hold, over all connections: some 300,000 partitions. A fetch that finds no
+/// room is answered at once with what there is, and its client told to wait before it asks again.
 pub const PARKED_BYTES_MAX: usize = 128 << 20;
-/// What a parked fetch holds for itself, and for each of its partitions: slot, subscription, its place at the partition.
+/// What a parked fetch holds for itself, and for each of its partitions: slot, subscription, its place at the
+/// partition.
 const PARKED_FETCH_BYTES: usize = 1024;
 const PARKED_PARTITION_BYTES: usize = 400;
 
@@ -106,8 +107,8 @@ impl FetchSessionCache {
         Some(session)
     }
 
-    /// The session was used and now holds so many partitions. Says whether it may live on: not without any, and not with
-    /// more than are left for consumers.
+    /// The session was used and now holds so many partitions. Says whether it may live on: not without any, and not
+    /// with more than are left for consumers.
     pub fn touch(&self, id: SessionId, now: MonotonicMs, partitions: usize) -> bool {
         let mut state = self.state.lock();
         let Some(entry) = state.sessions.get_mut(&id) else { return false };

@@ -6,10 +6,11 @@
 //! goes the same way with a session of its own that lives for one request.
 //!
 //! Invariants:
-//! - a slot that has something to say is queued in `order` (or in the signal's list): one whose records found no room in an
-//!   answer stays queued; a partition that is left out of an incremental answer is unchanged, never forgotten;
+//! - a slot that has something to say is queued in `order` (or in the signal's list): one whose records found no room
+//!   in an answer stays queued; a partition that is left out of an incremental answer is unchanged, never forgotten;
 //! - what was reported last is remembered only once an answer that reports it has been made ([`Slots::commit`]);
-//! - a follower's progress is what its requests name: looking again because an append woke a parked fetch moves nothing.
+//! - a follower's progress is what its requests name: looking again because an append woke a parked fetch moves
+//!   nothing.
 //!
 //! Lock order: session, then partition, then the signal.
 
@@ -30,8 +31,9 @@ pub use cache::{FetchSessionCache, ParkedRoom};
 pub use ottla_protocol::messages::TopicRef;
 pub use ottla_replication::FetchLimits;
 
-/// Partitions that all consumers' sessions together may remember, at some 200 bytes each. Beyond it fetches are answered without
-/// a session: what clients can make the broker keep between their requests is bounded. Followers are not counted.
+/// Partitions that all consumers' sessions together may remember, at some 200 bytes each. Beyond it fetches are
+/// answered without a session: what clients can make the broker keep between their requests is bounded. Followers are
+/// not counted.
 pub const CONSUMER_PARTITIONS_MAX: usize = 200_000;
 
 /// Names a session on this broker; 0 is none.
@@ -301,9 +303,9 @@ impl FetchSession {
         Arc::new(Subscription::new(self.signal.clone(), at, self.fetcher.kind()))
     }
 
-    /// Reads the partitions that may have something to say, in the session's order and within the answer's limits: all of
-    /// them for a full answer, else those with news, those that found no room last time and those that the request named.
-    /// The result goes to [`Slots::commit`] or [`Slots::put_back`].
+    /// Reads the partitions that may have something to say, in the session's order and within the answer's limits: all
+    /// of them for a full answer, else those with news, those that found no room last time and those that the request
+    /// named. The result goes to [`Slots::commit`] or [`Slots::put_back`].
     pub fn evaluate(
         &self,
         slots: &mut Slots,
@@ -424,8 +426,8 @@ impl Slots {
         self.pass = news;
     }
 
-    /// An answer with these entries has been made. Records what was reported; partitions that returned records go to the end
-    /// of the session's order. These and partitions with errors are read again with the next request.
+    /// An answer with these entries has been made. Records what was reported; partitions that returned records go to
+    /// the end of the session's order. These and partitions with errors are read again with the next request.
     pub fn commit(&mut self, entries: &[Entry]) {
         for entry in entries {
             let Some(slot) = self.slots.get_mut(entry.slot as usize).and_then(Option::as_mut) else { continue };

@@ -4,14 +4,15 @@
 //! - [`run`]: one cleaning of one partition;
 //! - [`throttle`], [`metrics`].
 //!
-//! How far each log is clean is in its directory's `cleaner-offset-checkpoint`. A log is named there before its first segment is
-//! swapped: whoever opens it knows that offsets may be missing between its segments. An offset that is too low costs work, one
-//! that is too high leaves old records of a key for longer.
+//! How far each log is clean is in its directory's `cleaner-offset-checkpoint`. A log is named there before its first
+//! segment is swapped: whoever opens it knows that offsets may be missing between its segments. An offset that is too
+//! low costs work, one that is too high leaves old records of a key for longer.
 //!
-//! Invariants: nothing is looked at that has not changed: a log comes into the queue when it is opened, configured, or begins a
-//! segment, and leaves it when nothing is left to do, so that idle logs cost nothing. A log that cannot be cleaned is
-//! put aside, and told of; the others go on. The threads are the cleaner's own: no directory's I/O threads wait for it.
-//! Lock order: the partition's lock before the cleaner's own; none of its own is held while a partition is looked at.
+//! Invariants: nothing is looked at that has not changed: a log comes into the queue when it is opened, configured, or
+//! begins a segment, and leaves it when nothing is left to do, so that idle logs cost nothing. A log that cannot be
+//! cleaned is put aside, and told of; the others go on. The threads are the cleaner's own: no directory's I/O threads
+//! wait for it. Lock order: the partition's lock before the cleaner's own; none of its own is held while a partition is
+//! looked at.
 
 pub mod metrics;
 mod queue;
@@ -86,7 +87,8 @@ impl LogCleaner {
         CleanerConfig { threads: if config.enable { config.threads } else { 0 }, ..config }
     }
 
-    /// The configuration may have changed: there are as many threads as it says. Those that are too many end by themselves.
+    /// The configuration may have changed: there are as many threads as it says. Those that are too many end by
+    /// themselves.
     pub fn reconfigured(self: &Arc<Self>) {
         let wanted = self.config().threads;
         let mut threads = self.threads.lock();

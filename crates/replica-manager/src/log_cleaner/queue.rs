@@ -13,7 +13,8 @@ pub(super) struct Queue<C = Candidate> {
 }
 
 impl<C: Clone> Queue<C> {
-    /// A log to be looked at, at this time or earlier. Says whether it is the next one: who waits for another must wake.
+    /// A log to be looked at, at this time or earlier. Says whether it is the next one: who waits for another must
+    /// wake.
     pub fn offer(&mut self, id: TopicIdPartition, candidate: C, at: MonotonicMs) -> bool {
         let next = self.next_at();
         let entry = self.waiting.entry(id).or_insert((at, candidate));

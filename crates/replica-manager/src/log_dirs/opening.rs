@@ -1,4 +1,5 @@
-//! Opening the logs of a directory: what it holds, in what state the last process left it, and how far the work has come.
+//! Opening the logs of a directory: what it holds, in what state the last process left it, and how far the work has
+//! come.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -51,8 +52,8 @@ impl std::fmt::Display for OpeningProgress {
     }
 }
 
-/// Opens every log of a directory, `threads` at a time; a thread that has finished one takes the next, because one may be
-/// large and the others not. Removes what an earlier run had marked as deleted.
+/// Opens every log of a directory, `threads` at a time; a thread that has finished one takes the next, because one may
+/// be large and the others not. Removes what an earlier run had marked as deleted.
 pub(super) fn open_directory(
     directory: &Arc<LogDir>,
     threads: usize,

@@ -16,15 +16,15 @@ use crate::partition::Partition;
 use crate::partition::waiters::Wakes;
 use crate::topic_settings::TopicSettings;
 
-/// A delta waits until so many new logs are made, so that a topic can be written to when its creation is announced. More
-/// of them would hold up everything else.
+/// A delta waits until so many new logs are made, so that a topic can be written to when its creation is announced.
+/// More of them would hold up everything else.
 const CREATED_AT_ONCE_MAX: usize = 8;
 /// How long a delta waits for its new logs: far longer than a disk that answers takes. Nothing else waits for one that
 /// does not.
 const CREATION_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Logs that one job of an I/O thread makes before their followers are told: the first partitions of a large topic are in sync
-/// while the last ones are made.
+/// Logs that one job of an I/O thread makes before their followers are told: the first partitions of a large topic are
+/// in sync while the last ones are made.
 const CREATED_PER_JOB: usize = 64;
 
 /// What a delta leads to, collected and then done in an order that is safe.

@@ -59,8 +59,8 @@ pub use coordinators::Coordinators;
 pub struct OpenedLogs {
     /// None if all directories are new.
     pub meta: Option<MetaProperties>,
-    /// The registration up to which nothing is lost: of the last run, if it ended cleanly in every directory or the machine has been
-    /// running since; else [`BrokerEpoch::NONE`].
+    /// The registration up to which nothing is lost: of the last run, if it ended cleanly in every directory or the
+    /// machine has been running since; else [`BrokerEpoch::NONE`].
     pub clean_shutdown_epoch: BrokerEpoch,
 }
 
@@ -78,7 +78,8 @@ pub struct ReplicaManager {
     hosted: ArcSwap<Hosted>,
     /// One delta at a time.
     delta_state: Mutex<DeltaState>,
-    /// Which replicas the tree places here, and what the disks held at the start. Held for decisions only, never for the disk.
+    /// Which replicas the tree places here, and what the disks held at the start. Held for decisions only, never for
+    /// the disk.
     replicas: Mutex<Replicas<FoundLog>>,
     /// Partitions for whose logs a disk had no room.
     waiting_logs: Mutex<Vec<Arc<Partition>>>,
@@ -137,8 +138,8 @@ impl Leaders for ReplicaManager {
 }
 
 impl ReplicaManager {
-    /// Locks the log directories and starts what runs beside the partitions: on `data` what touches them, on the calling
-    /// runtime what must go on when a disk holds `data` up.
+    /// Locks the log directories and starts what runs beside the partitions: on `data` what touches them, on the
+    /// calling runtime what must go on when a disk holds `data` up.
     pub fn new(
         live: Arc<LiveConfig>,
         identity: Arc<Identity>,
@@ -211,7 +212,10 @@ impl ReplicaManager {
         found.into_iter().for_each(|log| replicas.add_found(log));
         let LastRun { closed, whole_since } = last_run;
         tracing::info!(
-            logs = replicas.found_len(), clean = closed, whole_since = %whole_since, checked_bytes = progress.checked_bytes(),
+            logs = replicas.found_len(),
+            clean = closed,
+            whole_since = %whole_since,
+            checked_bytes = progress.checked_bytes(),
             "logs opened"
         );
         Ok(OpenedLogs { meta: self.log_dirs.meta()?, clean_shutdown_epoch: whole_since })
@@ -230,8 +234,8 @@ impl ReplicaManager {
     /// The replica of a partition on this broker.
     ///
     /// # Errors
-    /// What a client is told where there is none: UNKNOWN_TOPIC_OR_PARTITION, UNKNOWN_TOPIC_ID, or NOT_LEADER_OR_FOLLOWER for
-    /// one that lives elsewhere.
+    /// What a client is told where there is none: UNKNOWN_TOPIC_OR_PARTITION, UNKNOWN_TOPIC_ID, or
+    /// NOT_LEADER_OR_FOLLOWER for one that lives elsewhere.
     pub fn find(&self, topic: &TopicRef, partition: PartitionId) -> Result<Arc<Partition>, ErrorCode> {
         let hosted = self.hosted.load();
         let topic_id = match topic {

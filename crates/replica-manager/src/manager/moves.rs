@@ -1,11 +1,12 @@
 //! Replicas on their way from one log directory to another (AlterReplicaLogDirs).
 //!
-//! A copy grows in the other directory under a name that ends in `-future`, chunk by chunk, without the partition's lock. When what is
-//! missing is small, the rest is copied under the lock, the copy is closed (which syncs it) and gets the partition's name, and the
-//! partition goes on with it; the old directory is renamed `-delete`.
+//! A copy grows in the other directory under a name that ends in `-future`, chunk by chunk, without the partition's
+//! lock. When what is missing is small, the rest is copied under the lock, the copy is closed (which syncs it) and gets
+//! the partition's name, and the partition goes on with it; the old directory is renamed `-delete`.
 //!
-//! Crash safety: until the rename the old log is the partition's and the copy is dropped at the next start. Between the two renames
-//! both directories have a log of that name, with the same records: the next start takes the one that reaches further.
+//! Crash safety: until the rename the old log is the partition's and the copy is dropped at the next start. Between the
+//! two renames both directories have a log of that name, with the same records: the next start takes the one that
+//! reaches further.
 //!
 //! One thread moves one replica at a time: several would wait for the same disks. It ends when nothing is left to move.
 
@@ -108,7 +109,8 @@ impl ReplicaManager {
     /// Moves a replica to the directory at `path`, or calls its move off where it is there already.
     ///
     /// # Errors
-    /// LOG_DIR_NOT_FOUND for a path that is none of this broker's, KAFKA_STORAGE_ERROR for a directory that does not work.
+    /// LOG_DIR_NOT_FOUND for a path that is none of this broker's, KAFKA_STORAGE_ERROR for a directory that does not
+    /// work.
     pub fn move_replica(self: &Arc<Self>, partition: &Arc<Partition>, path: &Path) -> Result<(), ErrorCode> {
         let to = self.log_dirs.find(path).ok_or(ErrorCode::LogDirNotFound)?;
         if to.health().is_unusable() || partition.directory().health().is_failed() {
@@ -257,7 +259,8 @@ impl ReplicaManager {
         }
     }
 
-    /// The last step, under the partition's lock. Says whether it was the last: more may have come than can be copied under a lock.
+    /// The last step, under the partition's lock. Says whether it was the last: more may have come than can be copied
+    /// under a lock.
     fn replace(&self, one: &Move, copy: &mut Log, path: &Path) -> Result<bool, MoveError> {
         let partition = &one.partition;
         let (name, from) = (partition.topic_partition(), partition.directory());

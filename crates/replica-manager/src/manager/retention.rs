@@ -1,5 +1,5 @@
-//! Old segments go: every `log.retention.check.interval.ms` each log is asked what it no longer keeps, on its directory's
-//! background thread; the files are removed `file.delete.delay.ms` later.
+//! Old segments go: every `log.retention.check.interval.ms` each log is asked what it no longer keeps, on its
+//! directory's background thread; the files are removed `file.delete.delay.ms` later.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,8 +56,8 @@ impl ReplicaManager {
     }
 }
 
-/// Removes files that are no part of a log any more, `delay_ms` from now. What waits when the process ends is removed when the logs
-/// are opened.
+/// Removes files that are no part of a log any more, `delay_ms` from now. What waits when the process ends is removed
+/// when the logs are opened.
 pub fn remove_later(directory: &Arc<LogDir>, files: DeletedFiles, delay_ms: i64, data: &Handle) {
     let owner = directory.clone();
     let delay = Duration::from_millis(u64::try_from(delay_ms).unwrap_or(0));

@@ -22,11 +22,12 @@ use crate::partition::Partition;
 
 /// How often directories are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-/// Looks in a row, a write under way and none finished, before a directory's leaderships are given up: a disk that is only
-/// busy answers within seconds, and clients wait for each of them.
+/// Looks in a row, a write under way and none finished, before a directory's leaderships are given up: a disk that is
+/// only busy answers within seconds, and clients wait for each of them.
 const STALLED_LOOKS: u32 = 4;
 
-/// How long offsets are gathered that want to be written before their time: each file is written for all partitions at once.
+/// How long offsets are gathered that want to be written before their time: each file is written for all partitions at
+/// once.
 const GATHERING_PAUSE: Duration = Duration::from_millis(50);
 
 /// Logs that one thread closes at the end; more threads than that wait for the same disk.
@@ -240,8 +241,8 @@ impl ReplicaManager {
         let _ = tokio::time::timeout(WATCH_INTERVAL, claiming).await;
     }
 
-    /// Once the quorum counts on nothing that was lost with a replaced directory, that directory is an ordinary one. Says
-    /// whether one is left. Waits for the disk.
+    /// Once the quorum counts on nothing that was lost with a replaced directory, that directory is an ordinary one.
+    /// Says whether one is left. Waits for the disk.
     fn claim_replaced_directories(&self) -> bool {
         if !self.log_dirs.has_replaced() {
             return false;
@@ -260,8 +261,8 @@ impl ReplicaManager {
         }
     }
 
-    /// Asks the quorum not to count on these partitions' replicas here, each for the reason that [`places_to_give_up`] finds; asked
-    /// again by the next look, until the image shows it.
+    /// Asks the quorum not to count on these partitions' replicas here, each for the reason that [`places_to_give_up`]
+    /// finds; asked again by the next look, until the image shows it.
     async fn give_up(&self, partitions: Vec<TopicIdPartition>, impairment: Impairment) {
         let image = self.metadata.current();
         let (local, rules) = (self.identity.id(), BrokenRules::default());

@@ -1,4 +1,5 @@
-//! The leader's side of a partition's handle: checks what producers send, waits for the disk without the lock, and words errors.
+//! The leader's side of a partition's handle: checks what producers send, waits for the disk without the lock, and
+//! words errors.
 
 use std::sync::Arc;
 
@@ -62,8 +63,8 @@ pub struct OwnRecords {
 }
 
 impl Partition {
-    /// Appends one producer's batch: checks it, assigns offsets in place and writes these bytes. With `ack` the outcome of the
-    /// produce's place is told there, when the high watermark has passed the records or is known not to.
+    /// Appends one producer's batch: checks it, assigns offsets in place and writes these bytes. With `ack` the outcome
+    /// of the produce's place is told there, when the high watermark has passed the records or is known not to.
     ///
     /// # Errors
     /// Nothing was appended; `ack` was not told.
@@ -134,9 +135,9 @@ impl Partition {
         })
     }
 
-    /// Appends a batch that this broker wrote itself, as the leader of `epoch` and as if with acks=all, and returns where the log
-    /// ends then. It is replicated once the high watermark is there. `guard`: the proof that a transactional batch is part of its
-    /// producer's transaction.
+    /// Appends a batch that this broker wrote itself, as the leader of `epoch` and as if with acks=all, and returns
+    /// where the log ends then. It is replicated once the high watermark is there. `guard`: the proof that a
+    /// transactional batch is part of its producer's transaction.
     ///
     /// # Errors
     /// Nothing was appended.
@@ -252,8 +253,8 @@ impl Partition {
         guard.replica.leading_in(epoch)?.0.check_append(true)
     }
 
-    /// What this leader of `epoch` holds from `from` on, about `max_bytes` of it and never less than a batch, and where its log ends;
-    /// above the high watermark too.
+    /// What this leader of `epoch` holds from `from` on, about `max_bytes` of it and never less than a batch, and where
+    /// its log ends; above the high watermark too.
     pub fn read_own(
         &self,
         from: Option<Offset>,

@@ -1,7 +1,8 @@
 //! One partition's replica on this broker: the handle around [`Replica`], which decides everything.
 //!
-//! A partition is state behind one lock, not a task: a connection's task, a fetcher or an I/O thread takes the lock, lets the
-//! replica take a step, carries out its effects and goes. What waits is kept in [`waiters`] and is woken when the lock is free again.
+//! A partition is state behind one lock, not a task: a connection's task, a fetcher or an I/O thread takes the lock,
+//! lets the replica take a step, carries out its effects and goes. What waits is kept in [`waiters`] and is woken when
+//! the lock is free again.
 //!
 //! Invariants:
 //! - the published high watermark never passes the log's end and falls only with a truncation of a follower;
@@ -186,8 +187,8 @@ impl Partition {
         self.leading_epoch() != LeaderEpoch::NONE
     }
 
-    /// The leader epoch in which it led at the last change, else none; without the lock. A high watermark that was looked up before
-    /// belongs to this leadership or an earlier time, never to a later one.
+    /// The leader epoch in which it led at the last change, else none; without the lock. A high watermark that was
+    /// looked up before belongs to this leadership or an earlier time, never to a later one.
     pub fn leading_epoch(&self) -> LeaderEpoch {
         LeaderEpoch(self.leading.load(Ordering::Acquire))
     }
@@ -209,8 +210,8 @@ impl Partition {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// The lock. Whoever waits for it longer than a disk that answers takes steps aside, so that a stalled one holds up nobody but
-    /// those who want this partition.
+    /// The lock. Whoever waits for it longer than a disk that answers takes steps aside, so that a stalled one holds up
+    /// nobody but those who want this partition.
     fn lock(&self) -> MutexGuard<'_, State> {
         if !self.directory.load().health().has_siblings() {
             return self.state.lock();
@@ -425,14 +426,15 @@ impl Partition {
 
     fn publish(&self, high_watermark: Offset) {
         self.published_high_watermark.store(high_watermark.0, Ordering::Release);
-        // A load first: the flag is set already nearly always, and a store would take the cache line from the other core.
+        // A load first: the flag is set already nearly always, and a store would take the cache line from the other
+        // core.
         if !self.context.high_watermarks_moved.load(Ordering::Relaxed) {
             self.context.high_watermarks_moved.store(true, Ordering::Release);
         }
     }
 
-    /// The checkpoint on disk may name more than is left: that must not be believed after a loss of power, once other records
-    /// have been written in the place of those that were cut.
+    /// The checkpoint on disk may name more than is left: that must not be believed after a loss of power, once other
+    /// records have been written in the place of those that were cut.
     fn log_was_cut(&self, truncated: &Truncated) {
         tracing::info!(
             partition = %self.name(), from = %truncated.from, to = %truncated.to, start = %truncated.log_start,
@@ -458,8 +460,9 @@ impl Partition {
         self.lock().replica.log_mut().map(look)
     }
 
-    /// Puts another log, in another directory, in the place of this one, as `finish` makes it. Nothing else happens to the partition
-    /// meanwhile; its role goes on, because the new log has what the old one had. None if there is no open log.
+    /// Puts another log, in another directory, in the place of this one, as `finish` makes it. Nothing else happens to
+    /// the partition meanwhile; its role goes on, because the new log has what the old one had. None if there is no
+    /// open log.
     pub fn replace_log<E>(
         &self,
         to: &Arc<LogDir>,
@@ -486,8 +489,8 @@ impl Partition {
         self.context.directory_failed(&self.directory.load(), &format_args!("{}: {error}", self.name()));
     }
 
-    /// The disk refused a change of `log` for `cause`. Out of room or of descriptors, nothing is lost and nothing was changed: the next
-    /// one tries again. With every other error the directory is out of use. Says which it was.
+    /// The disk refused a change of `log` for `cause`. Out of room or of descriptors, nothing is lost and nothing was
+    /// changed: the next one tries again. With every other error the directory is out of use. Says which it was.
     fn disk_refused(
         &self,
         replica: &Replica,

@@ -7,8 +7,8 @@ use super::waiters::Wakes;
 use super::{AckWait, Partition};
 
 impl Partition {
-    /// Takes out the segments that the log no longer keeps. Returns the files to delete and the delay in milliseconds. Waits for the
-    /// disk, briefly.
+    /// Takes out the segments that the log no longer keeps. Returns the files to delete and the delay in milliseconds.
+    /// Waits for the disk, briefly.
     pub fn delete_old_segments(&self, now: TimestampMs) -> Option<(DeletedFiles, i64)> {
         let mut wakes = Wakes::default();
         let mut guard = self.lock();
@@ -33,8 +33,8 @@ impl Partition {
         }
     }
 
-    /// DeleteRecords: the log starts at `before` from now on, or at the high watermark for −1. `ack` is completed when every live
-    /// replica starts there, or when it is known not to happen.
+    /// DeleteRecords: the log starts at `before` from now on, or at the high watermark for −1. `ack` is completed when
+    /// every live replica starts there, or when it is known not to happen.
     ///
     /// # Errors
     /// Nothing was deleted; `ack` was not completed.
@@ -50,8 +50,8 @@ impl Partition {
         Ok(())
     }
 
-    /// The lowest log start of the replicas that live; [`Offset::UNKNOWN`] where this one does not lead, or one has not been heard of
-    /// yet.
+    /// The lowest log start of the replicas that live; [`Offset::UNKNOWN`] where this one does not lead, or one has not
+    /// been heard of yet.
     pub fn low_watermark(&self) -> Offset {
         self.lock().replica.low_watermark(&|broker| self.context.eligible_epoch(broker))
     }

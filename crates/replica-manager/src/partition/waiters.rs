@@ -1,8 +1,8 @@
 //! What waits at a partition: produce answers for the high watermark, fetches for something to read.
 //!
 //! Nothing here polls. An event of the partition marks those who wait while the partition's lock is held and collects
-//! their wakers in [`Wakes`], which fire when that lock is free again: a task woken on another core must not run into the lock
-//! that woke it.
+//! their wakers in [`Wakes`], which fire when that lock is free again: a task woken on another core must not run into
+//! the lock that woke it.
 //!
 //! Locks are leaves: nothing is locked while [`FetchSignal`]'s or [`PendingAcks`]'s lock is held.
 
@@ -17,13 +17,13 @@ use parking_lot::Mutex;
 
 /// Whoever acts on a partition's role and high watermark at once, in the thread that moved them.
 pub trait Watcher: Send + Sync {
-    /// The role or the high watermark may have changed. Called with no lock of the partition held; must not wait for one that is
-    /// held while a partition is called.
+    /// The role or the high watermark may have changed. Called with no lock of the partition held; must not wait for
+    /// one that is held while a partition is called.
     fn partition_changed(self: Arc<Self>);
 }
 
-/// Wakers to fire, and watchers to tell, once the lock under which they were collected is free. Declare it before the guard: it
-/// fires on drop.
+/// Wakers to fire, and watchers to tell, once the lock under which they were collected is free. Declare it before the
+/// guard: it fires on drop.
 #[derive(Default)]
 pub struct Wakes {
     wakers: Vec<Waker>,
@@ -56,8 +56,9 @@ impl Drop for Wakes {
 pub enum FetchKind {
     /// Reads below the high watermark: waits for it to move.
     Consumer,
-    /// Reads up to the log's end: waits for appends. A high watermark that moved is told with the next answer, but wakes nobody: as in Kafka,
-    /// followers need it only when they become leaders or restart, and a wake-up a record is what a quiet partition costs.
+    /// Reads up to the log's end: waits for appends. A high watermark that moved is told with the next answer, but
+    /// wakes nobody: as in Kafka, followers need it only when they become leaders or restart, and a wake-up a record is
+    /// what a quiet partition costs.
     Replica,
 }
 
@@ -181,7 +182,8 @@ impl Subscribers {
     }
 }
 
-/// A produce request with acks=all whose partitions wait for their high watermarks; or a DeleteRecords, for their low ones.
+/// A produce request with acks=all whose partitions wait for their high watermarks; or a DeleteRecords, for their low
+/// ones.
 #[derive(Debug)]
 pub struct PendingAcks {
     remaining: AtomicUsize,

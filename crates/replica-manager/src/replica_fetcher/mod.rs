@@ -1,4 +1,5 @@
-//! The fetchers: one task for each broker that leads something which this broker follows, and each log directory that it goes to.
+//! The fetchers: one task for each broker that leads something which this broker follows, and each log directory that
+//! it goes to.
 //!
 //! A fetcher holds one connection to its source and one incremental fetch session on it, so that quiet partitions cost
 //! nothing; the answer's records go from the frame to the log by one write. A change of leadership touches only the
@@ -53,7 +54,8 @@ enum Change {
     Reconnect,
 }
 
-/// The way to one fetcher's task. Changes wait here, bounded by the partitions of the broker; the task takes all of them at once.
+/// The way to one fetcher's task. Changes wait here, bounded by the partitions of the broker; the task takes all of
+/// them at once.
 #[derive(Default)]
 struct Mailbox {
     changes: Mutex<Vec<Change>>,
@@ -80,8 +82,8 @@ pub struct Fetchers {
     state: Mutex<State>,
 }
 
-/// The broker that is fetched from, and the log directory here that it is written to: a disk that stalls holds up the fetcher of its own
-/// partitions, not those of other directories.
+/// The broker that is fetched from, and the log directory here that it is written to: a disk that stalls holds up the
+/// fetcher of its own partitions, not those of other directories.
 type Source = (BrokerId, usize);
 
 #[derive(Default)]
@@ -102,8 +104,8 @@ impl Fetchers {
         Self { config, identity, metadata, runtime, state: Mutex::default() }
     }
 
-    /// The roles of these partitions may have changed: each is fetched from the broker that it follows now, or not at all. What counts
-    /// is what the partition says when this asks it, so that calls may come in any order.
+    /// The roles of these partitions may have changed: each is fetched from the broker that it follows now, or not at
+    /// all. What counts is what the partition says when this asks it, so that calls may come in any order.
     pub fn update<'a>(&self, partitions: impl IntoIterator<Item = &'a Arc<Partition>>) {
         let mut state = self.state.lock();
         if state.stopped {

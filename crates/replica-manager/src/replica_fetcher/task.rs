@@ -1,5 +1,5 @@
-//! The task of one fetcher: connects, sends, receives and waits. What it asks for, and what an answer means, is decided by
-//! [`ottla_replica_fetcher::Fetcher`].
+//! The task of one fetcher: connects, sends, receives and waits. What it asks for, and what an answer means, is decided
+//! by [`ottla_replica_fetcher::Fetcher`].
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,12 +28,13 @@ use crate::identity::Identity;
 use crate::metadata_cache::MetadataCache;
 use crate::partition::Partition;
 
-/// Topic ids, and the follower's broker epoch in the request. Version 18 adds only the high watermark that a follower knows.
+/// Topic ids, and the follower's broker epoch in the request. Version 18 adds only the high watermark that a follower
+/// knows.
 const FETCH_VERSION: i16 = 17;
 const LIST_OFFSETS_VERSION: i16 = 7;
 
-/// What one answer may have beyond `replica.fetch.response.max.bytes`: the first batch comes whole, and a topic may allow
-/// batches of many megabytes.
+/// What one answer may have beyond `replica.fetch.response.max.bytes`: the first batch comes whole, and a topic may
+/// allow batches of many megabytes.
 const ANSWER_SLACK_BYTES: usize = 256 * 1024 * 1024;
 
 /// Why a connection ended.
@@ -163,8 +164,8 @@ impl FetcherTask {
         }
     }
 
-    /// Executes what is due, and returns whether more may be due: a connection was made or has ended. A fetch that was sent makes
-    /// nothing else due.
+    /// Executes what is due, and returns whether more may be due: a connection was made or has ended. A fetch that was
+    /// sent makes nothing else due.
     async fn execute_due(&mut self) -> bool {
         let mut connection_changed = false;
         for effect in self.core.tick(clock::monotonic(), &mut LocalFollowers) {

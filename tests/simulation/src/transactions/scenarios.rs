@@ -58,7 +58,8 @@ fn scenario_31_coordinator_and_leaders_fail_over_together() {
     }
 }
 
-/// A batch is delayed until the marker of its aborted transaction is written: no transaction begins that no marker would end.
+/// A batch is delayed until the marker of its aborted transaction is written: no transaction begins that no marker
+/// would end.
 #[test]
 fn scenario_30_a_write_after_its_marker_begins_nothing() {
     let mut partition = DataPartition::new(0, 1);

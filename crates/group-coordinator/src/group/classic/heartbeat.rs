@@ -61,8 +61,8 @@ impl ClassicGroup {
         Ok(())
     }
 
-    /// Whether a commit inside a transaction counts. One of a member that has not got its assignment yet does: the transaction began
-    /// before the generation.
+    /// Whether a commit inside a transaction counts. One of a member that has not got its assignment yet does: the
+    /// transaction began before the generation.
     pub(crate) fn validate_commit_in_transaction(
         &self,
         member: &MemberId,

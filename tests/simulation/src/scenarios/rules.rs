@@ -90,7 +90,7 @@ fn truncating_to_the_high_watermark_is_noticed() {
 fn a_high_watermark_over_the_committed_isr_only_is_noticed() {
     let rules = Rules { hw_over_committed_isr_only: true, ..Rules::default() };
     let kinds = [Kind::FenceBroker, Kind::KillBroker, Kind::CutLink, Kind::Weather, Kind::PauseBroker];
-    let hasty = |config| WorldConfig { hasty_producers: 1, ..config };
+    let hasty = |config| WorldConfig { hasty_producers: 2, ..config };
     hunt_in(replication(rules), hasty, &FaultPlan::of(&kinds, GAP_MS, (100, 1_000)), 300, LOST);
 }
 

@@ -20,6 +20,7 @@ use ottla_model::{
     PartitionEpoch, PartitionId, ProducerEpoch, ProducerId, Revision, TimestampMs, TopicId, TopicIdPartition,
     TopicName,
 };
+use ottla_network::response::{Answer, Part, Response};
 use ottla_network::{AcceptOptions, ConnectionLimits, ConnectionShared, FrameBudget, Limits, Service};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
@@ -28,6 +29,14 @@ use ottla_protocol::messages::fetch::{
 };
 use ottla_protocol::messages::produce::{self, PartitionProduceResponse, ProduceCall};
 use ottla_protocol::record_batch::BatchBuilder;
+use ottla_replica_manager::fetch_session::FetchSessionCache;
+use ottla_replica_manager::identity::Identity;
+use ottla_replica_manager::live_config::LiveConfig;
+use ottla_replica_manager::log_dirs::opening::OpeningProgress;
+use ottla_replica_manager::manager::{Coordinators, OpenedLogs, ReplicaManager};
+use ottla_replica_manager::metadata_cache::MetadataCache;
+use ottla_replica_manager::partition::Partition;
+use ottla_replica_manager::quorum_handle::{QuorumError, QuorumFuture, QuorumHandle};
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -35,22 +44,13 @@ use tokio::sync::watch;
 use super::transactions::Verifier;
 use crate::auto_creation::AutoCreation;
 use crate::broker::Broker;
-use crate::fetch_session::FetchSessionCache;
 use crate::groups::GroupCoordinators;
 use crate::handlers;
-use crate::identity::Identity;
 use crate::internal_topic::InternalTopics;
-use crate::live_config::LiveConfig;
-use crate::log_dirs::opening::OpeningProgress;
-use crate::metadata_cache::MetadataCache;
-use crate::partition::Partition;
 use crate::producer_ids::ProducerIds;
-use crate::quorum_handle::{QuorumError, QuorumFuture, QuorumHandle};
-use crate::replica_manager::{Coordinators, OpenedLogs, ReplicaManager};
 use crate::request::heavy::HeavyWork;
 use crate::request::shared_responses::SharedResponses;
 use crate::request::{Principal, RequestContext};
-use crate::response::{Answer, Part, Response};
 use crate::telemetry::Telemetry;
 use crate::transactions::TransactionCoordinators;
 
@@ -209,6 +209,18 @@ impl Quorum {
             changes.push((path, Some(nodes::partition::encode(&state))));
         }
         self.commit(changes);
+        self.await_logs(id);
+    }
+
+    /// Waits until the brokers have made the topic's logs: a delta does so for half a second only, and a busy disk may
+    /// take longer. Of a directory that makes none (stalled, full, failed) nothing is expected.
+    fn await_logs(&self, topic: TopicId) {
+        let hosted = |member: &Member| member.replicas.partitions();
+        let partitions: Vec<_> = self.tree.lock().members.values().flat_map(hosted).collect();
+        for partition in partitions.iter().filter(|partition| partition.id().topic_id == topic) {
+            let is_expected = || !partition.directory().health().is_unusable();
+            eventually("a new log is there", || !is_expected() || partition.with_log(|_| ()).is_some());
+        }
     }
 
     /// What is set on a topic, from now on.
@@ -742,9 +754,9 @@ pub fn idempotent(producer: i64, epoch: i16, sequence: i32, values: &[&str]) -> 
 }
 
 pub fn builder(values: &[&str]) -> BatchBuilder {
-    values
-        .iter()
-        .fold(BatchBuilder::new(), |batch, value| batch.record(crate::clock::wall(), None, Some(value.as_bytes())))
+    values.iter().fold(BatchBuilder::new(), |batch, value| {
+        batch.record(ottla_replica_manager::clock::wall(), None, Some(value.as_bytes()))
+    })
 }
 
 pub fn wanted(partition: i32, offset: i64) -> FetchPartition {

@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use ottla_config::BrokerConfig;
 use ottla_model::ClusterId;
+use ottla_replica_manager::fetch_session::FetchSessionCache;
+use ottla_replica_manager::identity::Identity;
+use ottla_replica_manager::live_config::LiveConfig;
+use ottla_replica_manager::manager::ReplicaManager;
+use ottla_replica_manager::metadata_cache::MetadataCache;
+use ottla_replica_manager::quorum_handle::QuorumHandle;
 
 use crate::auto_creation::AutoCreation;
-use crate::fetch_session::FetchSessionCache;
 use crate::groups::GroupCoordinators;
-use crate::identity::Identity;
 use crate::internal_topic::InternalTopics;
-use crate::live_config::LiveConfig;
-use crate::metadata_cache::MetadataCache;
 use crate::producer_ids::ProducerIds;
-use crate::quorum_handle::QuorumHandle;
-use crate::replica_manager::ReplicaManager;
 use crate::request::ResponseBudget;
 use crate::request::budget::RESPONSE_BYTES_MAX;
 use crate::request::heavy::HeavyWork;

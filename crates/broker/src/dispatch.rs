@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::{Buf as _, BytesMut};
 use ottla_network::{Answer, RequestContext, Service};
 use ottla_protocol::{Api, FrameError, bounds, frame};
+use ottla_replica_manager::identity::Identity;
 
 use crate::broker::Broker;
 use crate::handlers::{self, api_versions};
-use crate::identity::Identity;
 
 impl Service for Broker {
     type Identity = Identity;

@@ -32,9 +32,3 @@ mod data_path_tests;
 
 pub use broker::Broker;
 pub use lifecycle::{Ready, RunError, run};
-pub use ottla_network::response;
-pub use ottla_replica_manager::identity::Identity;
-pub use ottla_replica_manager::{
-    clock, fetch_session, identity, live_config, log_dirs, log_io, manager as replica_manager, metadata_cache,
-    partition, quorum_handle,
-};

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use ottla_client::{ClientError, Connection, ConnectionConfig};
 use ottla_model::{BrokerId, ListenerName};
+use ottla_replica_manager::metadata_cache::MetadataCache;
 use tokio::sync::Mutex;
 
-use crate::metadata_cache::MetadataCache;
 use crate::request::topology;
 
 /// How long a connection may take to be made, and an answer to come. A leader answers a marker when its followers have

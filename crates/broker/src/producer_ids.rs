@@ -11,7 +11,7 @@ use ottla_model::ProducerId;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::quorum_handle::{QuorumError, QuorumHandle};
+use ottla_replica_manager::quorum_handle::{QuorumError, QuorumHandle};
 
 /// Ask for the next block when less than this share of the current one is left (as Kafka does).
 const PREFETCH_BELOW_PERCENT: i64 = 10;
@@ -127,10 +127,10 @@ fn log_refusal(error: &QuorumError) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quorum_handle::QuorumFuture;
     use ottla_metadata::controller::{Answer, Request};
     use ottla_metadata::quorum_progress::QuorumProgress;
     use ottla_model::{BrokerEpoch, BrokerId};
+    use ottla_replica_manager::quorum_handle::QuorumFuture;
     use std::sync::atomic::{AtomicI64, Ordering};
     use std::time::Duration;
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 pub use ottla_metrics::{Counter, Description, Gauge, Registry};
 use ottla_network::NetworkMetrics;
+use ottla_replica_manager::manager::metrics::ReplicaMetrics;
 
 use crate::groups::metrics::GroupMetrics;
-use crate::replica_manager::metrics::ReplicaMetrics;
 use crate::transactions::metrics::TransactionMetrics;
 
 /// The metrics of a broker.

@@ -8,7 +8,7 @@ use ottla_model::{MonotonicMs, PartitionId};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::clock;
+use ottla_replica_manager::clock;
 
 /// A partition's coordinator.
 pub trait Ticks: Send + Sync + 'static {

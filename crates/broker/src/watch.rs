@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use ottla_metadata::{Delta, Image};
 use ottla_metrics::{RateLimit, Watchdog};
 use ottla_model::{BrokerId, Revision};
+use ottla_replica_manager::manager::ReplicaManager;
+use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_rpc::{CallError, ClusterClient, WatchStream, WatchUpdate};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use crate::metadata_cache::MetadataCache;
-use crate::replica_manager::ReplicaManager;
 use crate::telemetry::Telemetry;
 
 /// How long one attempt to find a coordinator to watch may take; they go on for ever.

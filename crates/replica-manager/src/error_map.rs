@@ -1,7 +1,7 @@
 //! From what goes wrong inside to Kafka's error codes.
 
 use ottla_model::ErrorCode;
-use ottla_storage::{AppendError, ReadError};
+use ottla_storage::AppendError;
 
 use crate::partition::append_refused::AppendRefused;
 
@@ -21,14 +21,6 @@ pub fn append_refused(error: &AppendError) -> AppendRefused {
         _ => Some(error.to_string()),
     };
     AppendRefused { message, ..code.into() }
-}
-
-/// What a fetcher is told of a read that the log refused.
-pub fn read_error(error: &ReadError) -> ErrorCode {
-    match error {
-        ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-        ReadError::Corrupt { .. } | ReadError::Io(_) | ReadError::Offline => ErrorCode::KafkaStorageError,
-    }
 }
 
 #[cfg(test)]

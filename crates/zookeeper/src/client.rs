@@ -11,7 +11,7 @@ use ottla_model::TopicName;
 
 use crate::ErrorCode;
 use crate::jute::{Malformed, Writer};
-use crate::operation::{Operation, Read, SetWatches, WatcherType, parse};
+use crate::operation::{Operation, Read, SetWatches, WatcherType, code, parse};
 use crate::watches::{Event, EventType, Wants, WatchBudget, Watches};
 use crate::znodes::{self, Znode, revision};
 
@@ -227,29 +227,27 @@ impl Client {
     }
 
     fn multi_read(&self, xid: i32, reads: &[Read<'_>], out: &mut Vec<u8>) {
-        const GET_DATA: i32 = 4;
-        const GET_CHILDREN: i32 = 8;
         const ERROR: i32 = -1;
         let mut answers = Vec::new();
         let mut bytes = 0;
         for read in reads {
-            let (code, path) = match read {
-                Read::Data(path) => (GET_DATA, path),
-                Read::Children(path) => (GET_CHILDREN, path),
+            let (operation, path) = match read {
+                Read::Data(path) => (code::GET_DATA, path),
+                Read::Children(path) => (code::GET_CHILDREN, path),
             };
             let node = match bytes {
                 0..=MULTI_READ_BYTES_MAX => self.find(path).ok_or(ErrorCode::NoNode),
                 _ => Err(ErrorCode::BadArguments),
             };
             bytes += node.as_ref().map_or(0, bytes_of);
-            answers.push((code, node));
+            answers.push((operation, node));
         }
         self.answer(xid, ErrorCode::Ok, out, |writer| {
-            for (code, node) in &answers {
+            for (operation, node) in &answers {
                 let error = node.as_ref().err().map_or(0, |error| error.code());
-                write_multi_header(writer, if error == 0 { *code } else { ERROR }, false, error);
+                write_multi_header(writer, if error == 0 { *operation } else { ERROR }, false, error);
                 match node {
-                    Ok(node) if *code == GET_DATA => {
+                    Ok(node) if *operation == code::GET_DATA => {
                         writer.buffer(node.data.as_deref().map(str::as_bytes));
                         node.stat.write(writer);
                     }

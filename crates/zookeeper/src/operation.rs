@@ -84,7 +84,8 @@ pub enum Operation<'a> {
     Unknown,
 }
 
-mod code {
+/// The numbers of the operations.
+pub mod code {
     pub const CREATE: i32 = 1;
     pub const DELETE: i32 = 2;
     pub const EXISTS: i32 = 3;

@@ -13,8 +13,8 @@ use ottla_metadata::broker_config;
 use ottla_metadata::config_value::ValueKind;
 use ottla_metadata::group_config::GROUP_CONFIGS;
 use ottla_metadata::topic_config::{TOPIC_CONFIGS, documentation};
+use ottla_replica_manager::live_config::{Layers, LiveConfig};
 
-use crate::live_config::{Layers, LiveConfig};
 use crate::telemetry::loggers::{Level, Loggers};
 
 /// The kinds of resources that have configurations (Kafka's `ConfigResource.Type`).

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ottla_config::{BrokerConfig, Sources};
 
-use crate::live_config::LiveConfig;
+use ottla_replica_manager::live_config::LiveConfig;
 
 pub fn live(flags: &[(&str, &str)]) -> LiveConfig {
     let mut all = vec![("coordinator.connect", "127.0.0.1:2181"), ("listeners", "PLAINTEXT://127.0.0.1:0")];

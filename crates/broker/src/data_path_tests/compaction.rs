@@ -26,7 +26,8 @@ fn produce_keys(broker: &TestBroker, id: TopicId, count: usize) {
     for number in 0..count {
         let (key, mut value) = (format!("key {}", number % 5), vec![0_u8; VALUE_BYTES]);
         value[..8].copy_from_slice(&(number as u64).to_be_bytes());
-        let batch = BatchBuilder::new().record(crate::clock::wall(), Some(key.as_bytes()), Some(&value));
+        let batch =
+            BatchBuilder::new().record(ottla_replica_manager::clock::wall(), Some(key.as_bytes()), Some(&value));
         let produced = broker.produce(TopicRef::Id(id), 0, &batch.build().unwrap(), -1, NEVER_MS);
         assert_eq!(produced.error, ErrorCode::None);
     }

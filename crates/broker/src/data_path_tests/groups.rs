@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use ottla_model::{ErrorCode, TopicId};
+use ottla_network::response::Answer;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use ottla_protocol::kafka_protocol::messages::offset_commit_request::{
@@ -24,7 +25,6 @@ use crate::broker::Broker;
 use crate::groups::OFFSETS_TOPIC;
 use crate::handlers;
 use crate::request::RequestContext;
-use crate::response::Answer;
 
 /// `__consumer_offsets`, and a topic whose offsets are committed.
 const OFFSETS: u8 = 1;

@@ -9,9 +9,10 @@ use ottla_protocol::kafka_protocol::protocol::StrBytes;
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::record_batch::{BatchBuilder, Batches, Compression, Records, TimestampType};
 use ottla_protocol::{decode_response, encode_request};
+use ottla_replica_manager::clock;
 
 use super::harness::{CLIENT, Cluster, TestBroker, fetch_of, only, topic_id, wanted};
-use crate::{clock, handlers};
+use crate::handlers;
 
 const NEVER_MS: i32 = 60_000;
 const HOUR: i64 = 3_600_000;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use ottla_model::{ErrorCode, Offset};
 use ottla_protocol::messages::TopicRef;
+use ottla_replica_manager::log_dirs::LogDirs;
+use ottla_replica_manager::log_dirs::opening::OpeningProgress;
 
 use super::harness::{Cluster, SECOND_DIRECTORY, batch, eventually, fetch_of, idempotent, only, topic_id, wanted};
-use crate::log_dirs::LogDirs;
-use crate::log_dirs::opening::OpeningProgress;
 
 const NEVER_MS: i32 = 60_000;
 

@@ -13,16 +13,16 @@ use ottla_group_coordinator::offsets_partition::{
 };
 use ottla_group_coordinator::{Answer, Batch, BatchKind, Now, Request};
 use ottla_model::{ErrorCode, LeaderEpoch, Offset, PartitionId, TopicName, TransactionResult};
+use ottla_replica_manager::clock;
+use ottla_replica_manager::log_io::Urgency;
+use ottla_replica_manager::partition::Partition;
+use ottla_replica_manager::partition::waiters::{Wakes, Watcher};
 use ottla_replication::{EndMarker, VerificationGuard, VerificationRequest};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::metrics::States;
 use super::{Common, PendingAnswer};
-use crate::clock;
-use crate::log_io::Urgency;
-use crate::partition::Partition;
-use crate::partition::waiters::{Wakes, Watcher};
 use crate::timer::Ticks;
 
 /// A handler that waits for the answer to its request.

@@ -6,7 +6,7 @@ use ottla_group_coordinator::{TopicView, Topics};
 use ottla_metadata::{Delta, Image, TopicImage};
 use ottla_model::{BrokerId, PartitionId, TopicId, TopicIdPartition, TopicName};
 
-use crate::identity::Identity;
+use ottla_replica_manager::identity::Identity;
 
 pub(super) struct ImageTopics {
     image: Arc<Image>,

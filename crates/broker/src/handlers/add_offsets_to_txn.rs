@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::{ErrorCode, TopicName, TopicPartition};
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 use ottla_transaction_coordinator::request::AddPartitions;
@@ -13,7 +14,6 @@ use crate::broker::Broker;
 use crate::groups::{OFFSETS_TOPIC, coordinator_partition};
 use crate::request::RequestContext;
 use crate::request::transaction::{self, fenced_for};
-use crate::response::Answer;
 
 /// From here on clients know PRODUCER_FENCED.
 const FENCED_FROM: i16 = 2;

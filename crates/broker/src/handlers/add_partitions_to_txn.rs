@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_metadata::Image;
 use ottla_model::{ErrorCode, TopicPartition};
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::add_partitions_to_txn_request::{
     AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
 };
@@ -22,7 +23,6 @@ use ottla_transaction_coordinator::{Answer as TransactionAnswer, Request, Transa
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::transaction::{self, fenced_for};
-use crate::response::Answer;
 use crate::transactions::PendingAnswer;
 
 /// The first version that leaders send, for several transactions.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::ErrorCode;
+use ottla_network::response::Answer;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::alter_client_quotas_response::{EntityData, EntryData};
 use ottla_protocol::kafka_protocol::messages::{AlterClientQuotasRequest, AlterClientQuotasResponse};
@@ -11,7 +12,6 @@ use ottla_protocol::kafka_protocol::messages::{AlterClientQuotasRequest, AlterCl
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::wire;
-use crate::response::Answer;
 
 pub fn handle(_: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     Answer::respond(&header, body, answer)

@@ -10,21 +10,21 @@ use ottla_metadata::broker_config::{self, InvalidBrokerConfig};
 use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp, ConfigOutcomes, Refusal};
 use ottla_metadata::{ConfigEntity, ConfigKind, Image, group_config};
 use ottla_model::ErrorCode;
+use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse as LegacyResult;
 use ottla_protocol::kafka_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
     incremental_alter_configs_response,
 };
 use ottla_protocol::{RequestHeader, decode_request};
+use ottla_replica_manager::live_config::LiveConfig;
+use ottla_replica_manager::quorum_handle::QuorumError;
 
 use crate::broker::Broker;
 use crate::configs::resource_type;
-use crate::live_config::LiveConfig;
-use crate::quorum_handle::QuorumError;
 use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
 use crate::request::wire;
-use crate::response::{Answer, Response};
 use crate::telemetry::loggers::LoggerError;
 use crate::telemetry::logging;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::{ErrorCode, PartitionId, TopicName};
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::alter_replica_log_dirs_response::{
     AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult,
 };
@@ -16,7 +17,6 @@ use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
 use crate::request::RequestContext;
-use crate::response::Answer;
 
 pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<AlterReplicaLogDirsRequest>(header.api_version, body.freeze()) {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use ottla_model::ErrorCode;
+use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::ApiVersionsRequest;
 use ottla_protocol::messages::api_versions::ApiVersionsResponse;
 use ottla_protocol::{RequestHeader, decode_request};
+use ottla_replica_manager::identity::Identity;
 
 use crate::broker::Broker;
-use crate::identity::Identity;
 use crate::request::RequestContext;
-use crate::response::{Answer, Response};
 
 /// The first version whose request says which client asks (KIP-511).
 const CLIENT_SOFTWARE_FROM: i16 = 3;
@@ -57,7 +57,7 @@ mod tests {
     use ottla_protocol::{Api, parse_header};
 
     use super::*;
-    use crate::response::Part;
+    use ottla_network::response::Part;
 
     fn bytes_of(answer: Answer) -> Bytes {
         match answer {

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use ottla_group_coordinator::answer::{ConsumerGroupDescribed, ConsumerGroupMember};
 use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
 use ottla_model::{ErrorCode, GroupId, PartitionId, TopicId};
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::consumer_group_describe_response::{
     Assignment, DescribedGroup, Member, TopicPartitions,
 };
@@ -19,7 +20,6 @@ use crate::broker::Broker;
 use crate::groups::PendingAnswer;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
-use crate::response::Answer;
 
 /// The first version that tells members of the classic protocol from the others.
 const MEMBER_TYPE_FROM: i16 = 1;

@@ -7,6 +7,7 @@ use ottla_group_coordinator::answer::ConsumerHeartbeatAnswer;
 use ottla_group_coordinator::request::ConsumerGroupHeartbeat;
 use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
 use ottla_model::{ErrorCode, PartitionId};
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::consumer_group_heartbeat_response::{Assignment, TopicPartitions};
 use ottla_protocol::kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -14,7 +15,6 @@ use ottla_protocol::{RequestHeader, decode_request};
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
-use crate::response::Answer;
 
 /// From here on members choose their own ids (KIP-1082).
 const OWN_MEMBER_ID_FROM: i16 = 1;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_metadata::controller::{CreatePartitions, NewPartitions, Refusal};
 use ottla_model::{BrokerId, ErrorCode};
+use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use ottla_protocol::kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use ottla_protocol::kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
@@ -15,7 +16,6 @@ use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
 use crate::request::wire;
-use crate::response::{Answer, Response};
 
 pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<CreatePartitionsRequest>(header.api_version, body.freeze()) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_metadata::controller::{CreateTopics, NewTopic, Refusal, TopicOutcome};
 use ottla_model::{BrokerId, ErrorCode, PartitionId};
+use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::create_topics_request::CreatableTopic;
 use ottla_protocol::kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use ottla_protocol::kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
@@ -16,7 +17,6 @@ use crate::configs;
 use crate::request::admin::{self, Patience};
 use crate::request::wire;
 use crate::request::{RequestContext, ResponseBudget};
-use crate::response::{Answer, Response};
 
 /// The first version whose answer shows the topic's configuration (KIP-525).
 const CONFIGS_FROM: i16 = 5;

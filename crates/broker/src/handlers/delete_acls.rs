@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::ErrorCode;
+use ottla_network::response::Answer;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::delete_acls_response::DeleteAclsFilterResult;
 use ottla_protocol::kafka_protocol::messages::{DeleteAclsRequest, DeleteAclsResponse};
@@ -12,7 +13,6 @@ use super::describe_acls::NO_AUTHORIZER;
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::wire;
-use crate::response::Answer;
 
 pub fn handle(_: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     Answer::respond(&header, body, answer)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use ottla_protocol::kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -12,7 +13,6 @@ use ottla_protocol::{RequestHeader, decode_request};
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::group;
-use crate::response::Answer;
 
 pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<DeleteGroupsRequest>(header.api_version, body.freeze()) {

@@ -9,20 +9,20 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ottla_model::{ErrorCode, Offset, PartitionId};
+use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
 };
 use ottla_protocol::kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse, TopicName};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::{RequestHeader, decode_request};
+use ottla_replica_manager::partition::waiters::{PendingAcks, Wakes};
+use ottla_replica_manager::partition::{AckWait, Partition};
 use tokio::time::Sleep;
 
 use crate::broker::Broker;
-use crate::partition::waiters::{PendingAcks, Wakes};
-use crate::partition::{AckWait, Partition};
 use crate::request::RequestContext;
 use crate::request::wire::is_internal;
-use crate::response::{Answer, Response};
 
 /// One partition of the request, and what is known of it so far.
 struct PendingAnswer {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_metadata::controller::{DeleteTopics, Refusal, TopicRef};
 use ottla_model::{ErrorCode, TopicId};
+use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use ottla_protocol::kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -14,7 +15,6 @@ use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
 use crate::request::wire;
-use crate::response::{Answer, Response};
 
 /// The first version that can say that deletion is disabled.
 const DELETION_DISABLED_FROM: i16 = 3;

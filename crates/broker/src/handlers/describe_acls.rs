@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::ErrorCode;
+use ottla_network::response::Answer;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::{DescribeAclsRequest, DescribeAclsResponse};
 
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::wire;
-use crate::response::Answer;
 
 /// Kafka's text where it runs without an authorizer.
 pub const NO_AUTHORIZER: &str = "No Authorizer is configured.";

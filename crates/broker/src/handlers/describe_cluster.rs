@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_metadata::Image;
 use ottla_model::{ErrorCode, ListenerName};
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use ottla_protocol::kafka_protocol::messages::{DescribeClusterRequest, DescribeClusterResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -12,7 +13,6 @@ use ottla_protocol::{RequestHeader, decode_request};
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::{topology, wire};
-use crate::response::Answer;
 
 /// Endpoint types (KIP-919). Clients of brokers ask for the first.
 const BROKERS: i8 = 1;

@@ -7,20 +7,20 @@ use bytes::BytesMut;
 use ottla_config::known::ConfigKind;
 use ottla_metadata::{ConfigEntity, Image};
 use ottla_model::{BrokerId, ErrorCode, TopicName};
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use ottla_protocol::kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
 use ottla_protocol::kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
+use ottla_replica_manager::live_config::LiveConfig;
 
 use crate::broker::Broker;
 use crate::configs::resource_type::{BROKER, BROKER_LOGGER, GROUP, TOPIC};
 use crate::configs::{self, Entry};
-use crate::live_config::LiveConfig;
 use crate::request::budget::TOO_LARGE;
 use crate::request::{RequestContext, ResponseBudget, wire};
-use crate::response::Answer;
 use crate::telemetry::logging;
 
 pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use ottla_group_coordinator::answer::Described;
 use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
 use ottla_model::{ErrorCode, GroupId};
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use ottla_protocol::kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -14,7 +15,6 @@ use ottla_protocol::{RequestHeader, decode_request};
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
-use crate::response::Answer;
 
 /// The first version that tells a group that is not there from one without members.
 const NOT_FOUND_FROM: i16 = 6;

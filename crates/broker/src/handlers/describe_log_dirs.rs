@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::{ErrorCode, Offset, TopicName};
+use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
 use ottla_protocol::kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use ottla_protocol::messages::describe_log_dirs::encode_response;
 use ottla_protocol::{RequestHeader, decode_request};
+use ottla_replica_manager::log_dirs::LogDir;
+use ottla_replica_manager::partition::Partition;
 
 use crate::broker::Broker;
-use crate::log_dirs::LogDir;
-use crate::partition::Partition;
 use crate::request::RequestContext;
 use crate::request::wire;
-use crate::response::{Answer, Response};
 
 /// The partitions that are asked for; none: all.
 type Wanted = Option<BTreeMap<String, BTreeSet<i32>>>;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::{ErrorCode, PartitionId};
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::describe_producers_response::{
     PartitionResponse, ProducerState, TopicResponse,
 };
@@ -15,7 +16,6 @@ use ottla_replication::ProducerSnapshot;
 
 use crate::broker::Broker;
 use crate::request::RequestContext;
-use crate::response::Answer;
 
 /// A producer in a response.
 const PRODUCER_BYTES: usize = 37;

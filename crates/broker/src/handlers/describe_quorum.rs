@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use ottla_metadata::quorum_progress::{Progress, QuorumProgress};
 use ottla_model::{ErrorCode, Revision};
+use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::describe_quorum_request::TopicData as AskedTopic;
 use ottla_protocol::kafka_protocol::messages::describe_quorum_response::{
     Listener, Node, PartitionData, ReplicaState, TopicData,
@@ -19,7 +20,6 @@ use uuid::Uuid;
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::{admin, wire};
-use crate::response::{Answer, Response};
 
 const TOPIC: &str = "__cluster_metadata";
 /// How the response names the listener of a coordinator.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_metadata::{Image, TopicImage};
 use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId, TopicName};
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages;
 use ottla_protocol::kafka_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
@@ -16,7 +17,6 @@ use ottla_protocol::{RequestHeader, decode_request};
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::{topology, wire};
-use crate::response::Answer;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<DescribeTopicPartitionsRequest>(header.api_version, body.freeze()) {

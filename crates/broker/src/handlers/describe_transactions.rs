@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::{ErrorCode, TopicName};
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::describe_transactions_response::{TopicData, TransactionState};
 use ottla_protocol::kafka_protocol::messages::{
     DescribeTransactionsRequest, DescribeTransactionsResponse, TransactionalId as WireId,
@@ -17,7 +18,6 @@ use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::transaction::{self, wire_producer_id};
 use crate::request::wire;
-use crate::response::Answer;
 
 pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<DescribeTransactionsRequest>(header.api_version, body.freeze()) {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::{EndTxnRequest, EndTxnResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 use ottla_transaction_coordinator::request::EndTransaction;
@@ -12,7 +13,6 @@ use ottla_transaction_coordinator::{Answer as TransactionAnswer, Producer, Reque
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::transaction::{self, fenced_for, wire_producer_id};
-use crate::response::Answer;
 
 /// From here on clients know PRODUCER_FENCED.
 const FENCED_FROM: i16 = 2;

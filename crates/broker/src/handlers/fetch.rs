@@ -1,5 +1,5 @@
 //! Fetch, versions 4 to 18, for consumers and for the followers of other brokers. What a fetch looks at and remembers
-//! is [`crate::fetch_session`]'s; here is who asks, when an answer is due, and what it looks like.
+//! is [`ottla_replica_manager::fetch_session`]'s; here is who asks, when an answer is due, and what it looks like.
 //!
 //! A fetch speaks as a replica only on the inter-broker listener, with an id and a broker epoch that the image
 //! confirms: on any other listener such a claim is refused, so that no client moves a high watermark or reads above it.
@@ -12,25 +12,25 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ottla_model::{BrokerId, ErrorCode, ListenerName, TopicName};
+use ottla_network::response::{Answer, RecordSlice, Response};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{
     self, AbortedTransaction, EpochEndOffset, FetchPartitionResponse, FetchRequest, FetchResponse, FetchTopicResponse,
     IsolationLevel,
 };
-use tokio::time::Sleep;
-
-use crate::broker::Broker;
-use crate::clock;
-use crate::fetch_session::{
+use ottla_replica_manager::clock;
+use ottla_replica_manager::fetch_session::{
     Entry, FINAL_EPOCH, FetchLimits, FetchPartition, FetchResult, FetchSession, FetchTerms, Fetcher, INITIAL_EPOCH,
     ParkedRoom, SessionId, Slots, next_epoch,
 };
-use crate::partition::FetchRead;
-use crate::partition::waiters::Wakes;
+use ottla_replica_manager::partition::FetchRead;
+use ottla_replica_manager::partition::waiters::Wakes;
+use tokio::time::Sleep;
+
+use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::leader_hint::{LeaderHints, names_leader};
-use crate::response::{Answer, RecordSlice, Response};
 
 /// The first version whose clients read zstd.
 const ZSTD_FROM: i16 = 10;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use ottla_metadata::Image;
 use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId};
+use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::find_coordinator_response::Coordinator;
 use ottla_protocol::kafka_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 use ottla_protocol::kafka_protocol::protocol::StrBytes;
@@ -21,7 +22,6 @@ use crate::groups::{self, OFFSETS_TOPIC};
 use crate::internal_topic::InternalTopic;
 use crate::request::RequestContext;
 use crate::request::{topology, wire};
-use crate::response::{Answer, Response};
 use crate::transactions::{self, STATE_TOPIC};
 
 /// The types of keys.

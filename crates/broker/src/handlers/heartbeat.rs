@@ -6,13 +6,13 @@ use bytes::BytesMut;
 use ottla_group_coordinator::request::Heartbeat;
 use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
 use ottla_model::ErrorCode;
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::group;
-use crate::response::Answer;
 
 pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<HeartbeatRequest>(header.api_version, body.freeze()) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::ErrorCode;
+use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 use ottla_transaction_coordinator::request::InitProducer;
@@ -13,7 +14,6 @@ use ottla_transaction_coordinator::{Answer as TransactionAnswer, Producer, Reque
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::transaction::{self, fenced_for, wire_producer_id};
-use crate::response::{Answer, Response};
 
 /// From here on clients know PRODUCER_FENCED.
 const FENCED_FROM: i16 = 4;

@@ -7,6 +7,7 @@ use ottla_group_coordinator::answer::Joined;
 use ottla_group_coordinator::request::JoinGroup;
 use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
 use ottla_model::MemberId;
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use ottla_protocol::kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -14,7 +15,6 @@ use ottla_protocol::{RequestHeader, decode_request};
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
-use crate::response::Answer;
 
 /// Before it the rebalance timeout is the session timeout.
 const REBALANCE_TIMEOUT_FROM: i16 = 1;

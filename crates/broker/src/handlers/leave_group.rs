@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use ottla_group_coordinator::request::{LeaveGroup, LeavingMember};
 use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
 use ottla_model::ErrorCode;
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::leave_group_response::MemberResponse;
 use ottla_protocol::kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -13,7 +14,6 @@ use ottla_protocol::{RequestHeader, decode_request};
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
-use crate::response::Answer;
 
 /// The first version with a list of members; before it there is one, whose error is the answer's.
 const MEMBERS_FROM: i16 = 3;

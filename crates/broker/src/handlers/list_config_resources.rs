@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_metadata::{ConfigKind, Image};
 use ottla_model::ErrorCode;
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::list_config_resources_response::ConfigResource;
 use ottla_protocol::kafka_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -15,7 +16,6 @@ use crate::broker::Broker;
 use crate::configs::resource_type::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
 use crate::request::RequestContext;
 use crate::request::wire;
-use crate::response::Answer;
 
 const ALL: [i8; 5] = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
 

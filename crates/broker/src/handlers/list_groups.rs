@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use ottla_group_coordinator::request::ListGroups;
 use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
 use ottla_model::ErrorCode;
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::list_groups_response::ListedGroup;
 use ottla_protocol::kafka_protocol::messages::{ListGroupsRequest, ListGroupsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -13,7 +14,6 @@ use ottla_protocol::{RequestHeader, decode_request};
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
-use crate::response::Answer;
 
 /// The first version with states.
 const STATES_FROM: i16 = 4;

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::{ErrorCode, LeaderEpoch, PartitionId, TimestampMs};
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::ListOffsetsRequest;
 use ottla_protocol::kafka_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::{RequestHeader, decode_request};
+use ottla_replica_manager::partition::{FoundOffset, OffsetQuery, Visible};
 
 use crate::broker::Broker;
-use crate::partition::{FoundOffset, OffsetQuery, Visible};
 use crate::request::RequestContext;
-use crate::response::Answer;
 
 /// Before this version OFFSET_NOT_AVAILABLE was not known (KIP-207).
 const OFFSET_NOT_AVAILABLE_FROM: i16 = 5;

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::{ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
 use crate::request::RequestContext;
-use crate::response::Answer;
 
 pub fn handle(_: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     match decode_request::<ListPartitionReassignmentsRequest>(header.api_version, body.freeze()) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::{ErrorCode, ProducerId};
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::list_transactions_response::TransactionState as ListedState;
 use ottla_protocol::kafka_protocol::messages::{
     ListTransactionsRequest, ListTransactionsResponse, TransactionalId as WireId,
@@ -18,7 +19,6 @@ use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::transaction::{self, wire_producer_id};
 use crate::request::wire;
-use crate::response::Answer;
 
 pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<ListTransactionsRequest>(header.api_version, body.freeze()) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_metadata::{Image, PartitionState, TopicImage};
 use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId, TopicId, TopicName};
+use ottla_network::response::{Answer, Part, Response};
 use ottla_protocol::kafka_protocol::messages;
 use ottla_protocol::kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use ottla_protocol::kafka_protocol::messages::metadata_response::{
@@ -18,7 +19,6 @@ use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::shared_responses::Form;
 use crate::request::{topology, wire};
-use crate::response::{Answer, Part, Response};
 
 /// The first version in which topics may be asked for by id.
 const TOPIC_IDS_FROM: i16 = 12;

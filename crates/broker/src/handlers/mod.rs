@@ -1,4 +1,4 @@
-//! One file per API: from the request's bytes to an [`Answer`](crate::response::Answer). All have the form
+//! One file per API: from the request's bytes to an [`Answer`](ottla_network::response::Answer). All have the form
 //! `handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer`, with the
 //! body after the header; they run in the connection's task and never block. What they share is in
 //! [`request`](crate::request).

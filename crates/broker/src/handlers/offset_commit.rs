@@ -7,6 +7,7 @@ use ottla_group_coordinator::request::{CommitOffsets, CommitPartition, GroupTopi
 use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
 use ottla_metadata::Image;
 use ottla_model::{ErrorCode, GroupId, InstanceId, MemberId, PartitionId, TopicId};
+use ottla_network::response::Answer;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
@@ -21,7 +22,6 @@ use crate::broker::Broker;
 use crate::groups::PendingAnswer;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
-use crate::response::Answer;
 
 /// From here on clients know STALE_MEMBER_EPOCH and GROUP_ID_NOT_FOUND.
 const MEMBER_EPOCHS_FROM: i16 = 9;

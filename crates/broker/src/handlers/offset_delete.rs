@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use ottla_group_coordinator::request::DeleteOffsets;
 use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
 use ottla_model::{ErrorCode, PartitionId};
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::offset_delete_response::{
     OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
@@ -15,7 +16,6 @@ use ottla_protocol::{RequestHeader, decode_request};
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
-use crate::response::Answer;
 
 pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<OffsetDeleteRequest>(header.api_version, body.freeze()) {

@@ -9,6 +9,7 @@ use ottla_group_coordinator::request::{FetchOffsets, GroupTopic};
 use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
 use ottla_metadata::Image;
 use ottla_model::{ErrorCode, GroupId, LeaderEpoch, MemberId, Offset, PartitionId, TopicId};
+use ottla_network::response::Answer;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
@@ -23,7 +24,6 @@ use ottla_protocol::messages::offset_fetch::{self, GROUPS_FROM, OffsetFetchGroup
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
-use crate::response::Answer;
 
 /// From here on an answer has an error of its own.
 const TOP_LEVEL_ERROR_FROM: i16 = 2;

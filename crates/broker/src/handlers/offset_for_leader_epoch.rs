@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::{ErrorCode, LeaderEpoch, Offset, PartitionId};
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::OffsetForLeaderEpochRequest;
 use ottla_protocol::kafka_protocol::messages::offset_for_leader_epoch_response::{
     EpochEndOffset, OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult,
@@ -15,7 +16,6 @@ use ottla_replication::EpochEnd;
 
 use crate::broker::Broker;
 use crate::request::RequestContext;
-use crate::response::Answer;
 
 pub fn handle(broker: &Arc<Broker>, _context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<OffsetForLeaderEpochRequest>(header.api_version, body.freeze()) {

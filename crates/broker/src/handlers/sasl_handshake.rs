@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::ErrorCode;
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::{SaslHandshakeRequest, SaslHandshakeResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
 use crate::request::RequestContext;
-use crate::response::Answer;
 
 pub fn handle(_: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     match decode_request::<SaslHandshakeRequest>(header.api_version, body.freeze()) {

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use ottla_group_coordinator::request::SyncGroup;
 use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
 use ottla_model::ErrorCode;
+use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
@@ -13,7 +14,6 @@ use crate::broker::Broker;
 use crate::groups::PendingAnswer;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
-use crate::response::Answer;
 
 /// From here on the request has to say which protocol it is about.
 const PROTOCOL_FROM: i16 = 5;

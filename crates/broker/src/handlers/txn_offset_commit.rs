@@ -12,6 +12,7 @@ use ottla_metadata::Image;
 use ottla_model::{
     ErrorCode, LeaderEpoch, MemberId, Offset, PartitionId, ProducerEpoch, ProducerId, TopicName, TopicPartition,
 };
+use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::txn_offset_commit_request::TxnOffsetCommitRequestTopic;
 use ottla_protocol::kafka_protocol::messages::txn_offset_commit_response::{
     TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
@@ -24,7 +25,6 @@ use ottla_replication::{VerificationGuard, VerificationRequest};
 use crate::broker::Broker;
 use crate::groups::{OFFSETS_TOPIC, coordinator_partition};
 use crate::request::{RequestContext, group};
-use crate::response::{Answer, Response};
 use crate::transaction_verifier::{RETRY_FOR, RETRY_PAUSE, TransactionQuestion};
 
 /// Before it clients cannot bear COORDINATOR_LOAD_IN_PROGRESS.

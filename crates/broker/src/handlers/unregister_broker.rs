@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use ottla_metadata::controller::{Refusal, UnregisterBroker};
 use ottla_model::BrokerId;
+use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::{UnregisterBrokerRequest, UnregisterBrokerResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
@@ -13,7 +14,6 @@ use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
 use crate::request::wire;
-use crate::response::{Answer, Response};
 
 /// The request has no timeout of its own; Kafka's clients wait for 30 s.
 const TIMEOUT: Duration = Duration::from_secs(25);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_model::ErrorCode;
+use ottla_network::response::Answer;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use ottla_protocol::kafka_protocol::messages::update_features_response::UpdatableFeatureResult;
@@ -14,7 +15,6 @@ use ottla_protocol::messages::api_versions::FEATURES;
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::wire;
-use crate::response::Answer;
 
 /// From this version on a response has one outcome for all updates.
 const ONE_OUTCOME_FROM: i16 = 2;

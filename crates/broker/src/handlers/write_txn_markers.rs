@@ -11,20 +11,20 @@ use std::time::Duration;
 use bytes::BytesMut;
 use ottla_group_coordinator::{Answer as GroupAnswer, TransactionEnd};
 use ottla_model::{ErrorCode, PartitionId, TransactionResult};
+use ottla_network::response::{Answer, Response};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::write_txn_markers::{self, TxnMarker, TxnMarkerResult};
+use ottla_replica_manager::clock;
+use ottla_replica_manager::partition::AckWait;
+use ottla_replica_manager::partition::waiters::{PendingAcks, Wakes};
 use ottla_replication::EndMarker;
 use tokio::time::Sleep;
 
 use crate::broker::Broker;
-use crate::clock;
 use crate::groups::OFFSETS_TOPIC;
-use crate::partition::AckWait;
-use crate::partition::waiters::{PendingAcks, Wakes};
 use crate::request::RequestContext;
 use crate::request::group;
-use crate::response::{Answer, Response};
 
 /// How long a marker waits for its replicas: the default of Kafka's `request.timeout.ms`. The coordinator sends it
 /// again after that.

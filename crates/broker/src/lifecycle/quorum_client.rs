@@ -9,8 +9,8 @@ use ottla_model::{BrokerEpoch, BrokerId};
 use ottla_rpc::{CallError, ClusterClient};
 use tokio::runtime::Handle;
 
-use crate::identity::Identity;
-use crate::quorum_handle::{QuorumError, QuorumFuture, QuorumHandle};
+use ottla_replica_manager::identity::Identity;
+use ottla_replica_manager::quorum_handle::{QuorumError, QuorumFuture, QuorumHandle};
 
 pub struct QuorumClient {
     client: ClusterClient,

@@ -9,15 +9,15 @@ use ottla_broker_session::{Applicant, Closing, Effect, GiveUp, Session, SessionC
 use ottla_metadata::Image;
 use ottla_metadata::controller::{Beat, BeatAnswer, Refusal, Registered, ShutdownProgress};
 use ottla_model::{BrokerId, ClusterId, MonotonicMs, Revision};
+use ottla_replica_manager::identity::Identity;
+use ottla_replica_manager::manager::ReplicaManagerError;
+use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_rpc::{CallError, ClusterClient, HeartbeatStream, WatchUpdate};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::RunError;
-use crate::identity::Identity;
-use crate::metadata_cache::MetadataCache;
-use crate::replica_manager::ReplicaManagerError;
 use crate::telemetry::Telemetry;
 use ottla_metrics::RateLimit;
 

@@ -10,6 +10,9 @@ use ottla_broker_session::{Applicant, BrokenRules, SessionConfig};
 use ottla_metadata::Image;
 use ottla_metadata::controller::Registered;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, ListenerName, Revision};
+use ottla_replica_manager::identity::Identity;
+use ottla_replica_manager::manager::ReplicaManagerError;
+use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_rpc::ClusterClient;
 use ottla_rpc::cluster::cluster_server::{Cluster, ClusterServer};
 use ottla_rpc::cluster::*;
@@ -20,9 +23,6 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::RunError;
 use super::session::{RegistrationDisk, SessionContext, SessionEvent, SessionRunner};
-use crate::identity::Identity;
-use crate::metadata_cache::MetadataCache;
-use crate::replica_manager::ReplicaManagerError;
 use crate::telemetry::Telemetry;
 
 type Reply<T> = Result<Response<T>, Status>;

@@ -7,8 +7,8 @@ use ottla_metadata::controller::{Refusal, TopicOutcomes};
 use ottla_model::{ErrorCode, Revision};
 use tokio::time::Instant;
 
-use crate::metadata_cache::MetadataCache;
-use crate::quorum_handle::QuorumError;
+use ottla_replica_manager::metadata_cache::MetadataCache;
+use ottla_replica_manager::quorum_handle::QuorumError;
 
 /// The least and the most that a request's own time-out is taken for. Tools send 0 where they do not care, and a
 /// connection is held until the answer is there.

@@ -7,6 +7,7 @@ use ottla_group_coordinator::request::{ClientInfo, GroupTopic};
 use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
 use ottla_metadata::Image;
 use ottla_model::{ErrorCode, GroupId, InstanceId, MemberId, TopicId};
+use ottla_network::response::{Answer, Response};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages;
 use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
@@ -17,7 +18,6 @@ use super::wire;
 use crate::broker::Broker;
 use crate::groups::PendingAnswer;
 use crate::request::RequestContext;
-use crate::response::{Answer, Response};
 
 pub fn group_id(id: &messages::GroupId) -> GroupId {
     GroupId::new(id.as_str())

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::response::{Answer, Response};
+use ottla_network::response::{Answer, Response};
 
 pub struct HeavyWork {
     turn: Arc<Semaphore>,

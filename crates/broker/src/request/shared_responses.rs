@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use ottla_model::{ListenerName, Revision};
 use parking_lot::Mutex;
 
-use crate::response::{Part, Response};
+use ottla_network::response::{Part, Response};
 
 /// The length prefix and the correlation id, which differ.
 const HEAD_BYTES: usize = 8;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use ottla_model::{ErrorCode, PartitionId, ProducerEpoch, ProducerId, TopicName, TopicPartition, TransactionalId};
+use ottla_network::response::{Answer, Response};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages;
 use ottla_protocol::kafka_protocol::protocol::Request;
 use ottla_transaction_coordinator::{Answer as TransactionAnswer, Producer, Request as TransactionRequest};
 
 use crate::broker::Broker;
-use crate::response::{Answer, Response};
 use crate::transactions::PendingAnswer;
 
 pub fn transactional_id(id: &messages::TransactionalId) -> TransactionalId {

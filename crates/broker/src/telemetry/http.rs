@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
+use ottla_replica_manager::log_dirs::opening::OpeningProgress;
 
 use super::Telemetry;
-use crate::log_dirs::opening::OpeningProgress;
 
 /// Whether clients are served, and until then how far the logs are opened; told to `/readyz`.
 #[derive(Debug, Default)]

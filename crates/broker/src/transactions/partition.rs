@@ -10,6 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use ottla_model::{ErrorCode, LeaderEpoch, Offset, PartitionId, TopicPartition};
+use ottla_replica_manager::clock;
+use ottla_replica_manager::partition::Partition;
+use ottla_replica_manager::partition::waiters::{Wakes, Watcher};
 use ottla_transaction_coordinator::state_partition::{
     Environment, Event, LoadError, Loaded, Loader, Outputs, StateLog, StatePartition, Waiter,
 };
@@ -20,9 +23,6 @@ use tokio::sync::oneshot;
 use super::cluster::ImageCluster;
 use super::metrics::States;
 use super::{Common, PendingAnswer};
-use crate::clock;
-use crate::partition::Partition;
-use crate::partition::waiters::{Wakes, Watcher};
 use crate::timer::Ticks;
 
 /// A handler that waits for the answer to its request.

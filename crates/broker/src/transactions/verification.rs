@@ -14,12 +14,12 @@ use ottla_protocol::kafka_protocol::messages::add_partitions_to_txn_request::{
     AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
 };
 use ottla_protocol::kafka_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
+use ottla_replica_manager::metadata_cache::MetadataCache;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::{STATE_TOPIC, coordinator_partition};
-use crate::metadata_cache::MetadataCache;
 use crate::peers::{PeerError, Peers};
 use crate::request::{topology, wire};
 use crate::transaction_verifier::{TransactionAnswer, TransactionQuestion, TransactionVerifier};

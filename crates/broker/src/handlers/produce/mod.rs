@@ -12,22 +12,22 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ottla_model::{ErrorCode, ListenerName, Offset, PartitionId, TimestampMs};
+use ottla_network::response::{Answer, Response};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::produce::{
     self, PartitionProduceResponse, ProduceRequest, ProduceResponse, RecordError, TopicProduceResponse,
 };
 use ottla_protocol::record_batch::RECORD_ERRORS_MAX;
+use ottla_replica_manager::clock;
+use ottla_replica_manager::partition::waiters::{PendingAcks, Wakes};
+use ottla_replica_manager::partition::{AckWait, AppendRefused, Appended, ProducedBatch};
 use tokio::time::Sleep;
 
 use crate::broker::Broker;
-use crate::clock;
-use crate::partition::waiters::{PendingAcks, Wakes};
-use crate::partition::{AckWait, AppendRefused, Appended, ProducedBatch};
 use crate::request::RequestContext;
 use crate::request::leader_hint::{LeaderHints, names_leader};
 use crate::request::wire;
-use crate::response::{Answer, Response};
 use verification::Verifications;
 
 /// The client id by which Kafka lets a producer write to the topics that brokers keep for themselves.

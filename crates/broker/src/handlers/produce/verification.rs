@@ -13,11 +13,11 @@ use ottla_model::{ErrorCode, PartitionId, ProducerEpoch, ProducerId};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::produce::ProduceRequest;
 use ottla_protocol::record_batch::BatchHeader;
+use ottla_replica_manager::clock;
+use ottla_replica_manager::partition::{AppendRefused, Partition};
 use ottla_replication::{VerificationGuard, VerificationRequest};
 
 use crate::broker::Broker;
-use crate::clock;
-use crate::partition::{AppendRefused, Partition};
 use crate::transaction_verifier::{RETRY_FOR, RETRY_PAUSE, TransactionQuestion, TransactionVerifier};
 
 /// The first version whose producers know that their epoch is bumped with every transaction.

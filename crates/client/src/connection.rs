@@ -159,6 +159,8 @@ impl Connection {
                 });
             }
         };
+        refuse_itself(&stream)
+            .map_err(|reason| ClientError::Connect { address: address.to_owned(), reason: Arc::new(reason) })?;
         Self::over(stream, address, config)
     }
 
@@ -450,6 +452,17 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
+/// A connection to a port of this machine on which nobody listens may get that port as its own: TCP then connects it to
+/// itself, and a listener cannot have the port. Such a connection counts as refused, and gives the port back at once.
+fn refuse_itself(stream: &TcpStream) -> io::Result<()> {
+    if stream.local_addr()? != stream.peer_addr()? {
+        return Ok(());
+    }
+    // Without this the port would stay in TIME_WAIT for a minute.
+    stream.set_zero_linger()?;
+    Err(io::ErrorKind::ConnectionRefused.into())
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
@@ -566,5 +579,16 @@ mod tests {
         let error = Connection::connect(&address, ConnectionConfig::default()).await.unwrap_err();
         assert_eq!(error.outcome(), crate::Outcome::NotSent);
         assert!(error.to_string().contains(&address));
+    }
+
+    #[tokio::test]
+    async fn a_connection_to_itself_counts_as_refused_and_gives_its_port_back() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let stream = socket.connect(address).await.unwrap();
+        assert_eq!(refuse_itself(&stream).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        drop(stream);
+        tokio::net::TcpListener::bind(address).await.unwrap();
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use ottla_e2e::{clients, cluster};
+use ottla_rpc::ports;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 
@@ -110,11 +111,14 @@ fn raise_limit() -> Result<bool> {
     Ok(true)
 }
 
-#[test]
-fn a_local_cluster_comes_up_ten_times_among_2_000_outgoing_connections() -> Result<()> {
-    if PORTS.iter().any(|port| cluster::listens(([127, 0, 0, 1], *port).into())) {
-        ottla_test_support::skipped("the ports of `make run` are in use, by another local cluster");
-        return Ok(());
+#[tokio::test]
+async fn a_local_cluster_comes_up_ten_times_among_2_000_outgoing_connections() -> Result<()> {
+    for port in PORTS {
+        if let Err(error) = ports::Reservation::new(([127, 0, 0, 1], port).into()).await {
+            let holder = ports::holder(port).map(|holder| holder.to_string()).unwrap_or_default();
+            ottla_test_support::skipped(&format!("port {port} of `make run`: {error}: {holder}"));
+            return Ok(());
+        }
     }
     if !raise_limit()? {
         ottla_test_support::skipped("fewer than 4,500 file descriptors are allowed");

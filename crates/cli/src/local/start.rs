@@ -1,9 +1,11 @@
 //! Starting members and waiting until they serve.
 
+use std::net::Ipv4Addr;
 use std::process::Child;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
+use ottla_rpc::ports::{self, Reservation};
 
 use super::layout::{Layout, Member};
 use super::process;
@@ -26,13 +28,22 @@ pub async fn start(layout: &Layout, names: &[String]) -> Result<()> {
         layout.make_secret()?;
     }
     let mut progress = Progress::new(Duration::ZERO);
-    let mut started: Vec<(Member, Child)> = Vec::new();
+    let mut absent = Vec::new();
     for &member in &chosen {
         if let Some(pid) = process::running(layout, member) {
             progress.clear();
             out!("{member} runs already (process {})", pid.as_raw_nonzero());
         } else {
-            started.push((member, process::spawn(layout, member)?));
+            absent.push(member);
+        }
+    }
+    // Until everything serves: the waiting below connects to these ports before anybody listens there.
+    let _reserved = reserve(&absent).await?;
+    let mut started: Vec<(Member, Child)> = Vec::new();
+    for &member in &absent {
+        match process::spawn(layout, member) {
+            Ok(child) => started.push((member, child)),
+            Err(error) => bail!("{error:#}\n{}", end(started)),
         }
     }
     if let Err(error) = wait_ready(layout, &mut started, &mut progress).await {
@@ -47,6 +58,19 @@ pub async fn start(layout: &Layout, names: &[String]) -> Result<()> {
         out!("{} ready in {:.2} s{from}", names.join(", "), progress.elapsed().as_secs_f64());
     }
     Ok(())
+}
+
+async fn reserve(members: &[Member]) -> Result<Vec<Reservation>> {
+    let mut reserved = Vec::with_capacity(members.len());
+    for member in members {
+        let port = member.port();
+        let reservation = Reservation::new((Ipv4Addr::LOCALHOST, port).into()).await.map_err(|error| {
+            let holder = ports::holder(port).map(|holder| format!(": {holder}")).unwrap_or_default();
+            anyhow!("{member} needs port {port}: {error}{holder}")
+        })?;
+        reserved.push(reservation);
+    }
+    Ok(reserved)
 }
 
 /// Stops the members that this start began, so that a failed start leaves no process; returns their names.

@@ -2,27 +2,25 @@
 //!
 //! Two runtimes. *Control* (one thread) registers, sends heartbeats, follows the tree and serves metrics; *data* (a
 //! thread per worker) owns connections, partitions and fetchers. Neither waits for the other: what control learns
-//! reaches the partitions through [`metadata_cache`] and [`replica_manager`], what data needs of the quorum goes
-//! through [`quorum_handle`].
+//! reaches the partitions through `replica-manager`, what data needs of the quorum goes through its `quorum_handle`.
 //!
-//! Kafka's wire types stop at [`handlers`], [`replica_fetcher`] and [`error_map`]; protobuf types stop at the `rpc`
-//! crate, which speaks the controller's own types.
+//! Kafka's wire types stop at [`handlers`] and at `replica-manager`'s fetchers; protobuf types stop at the `rpc` crate,
+//! which speaks the controller's own types.
 
 pub mod auto_creation;
 pub mod broker;
 pub mod configs;
+pub mod coordinators;
 pub mod dispatch;
 pub mod groups;
 pub mod handlers;
 pub mod internal_topic;
 pub mod lifecycle;
-mod load_permits;
 pub mod peers;
 pub mod producer_ids;
 pub mod request;
 pub mod signals;
 pub mod telemetry;
-mod timer;
 pub mod transaction_verifier;
 pub mod transactions;
 pub mod watch;

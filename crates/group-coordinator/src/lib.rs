@@ -5,8 +5,7 @@
 //! longer the leader. The shard is given requests and the time; what comes out are [`Effects`]: records to append, and
 //! answers that may leave.
 //!
-//! - [`offsets_partition`]: loading, serving and leaving, on the partition's log; what the broker and the simulation
-//!   run.
+//! - [`offsets_partition`]: what `coordinator-partition` needs of a shard, to load, serve and leave it.
 //! - [`request`], [`answer`]: what clients ask and are told, without wire types.
 //! - [`shard`]: the groups of one leadership; batches in flight; answers that wait for the high watermark.
 //! - [`group`]: classic groups and KIP-848 consumer groups, and the way from one to the other.
@@ -42,11 +41,4 @@ pub use request::Request;
 pub use shard::Shard;
 pub use topics::{TopicView, Topics};
 
-use ottla_model::{MonotonicMs, TimestampMs};
-
-/// Both clocks of one input: sessions are judged by the monotonic one, commits and their expiry carry the wall clock.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Now {
-    pub monotonic: MonotonicMs,
-    pub wall: TimestampMs,
-}
+pub use ottla_coordinator_partition::Now;

@@ -3,11 +3,12 @@
 //!
 //! A [`StatePartition`](state_partition::StatePartition) is one partition of `__transaction_state` on one broker. While
 //! the broker leads it, a [`Shard`] holds its ids: it is fed requests, the time, and what became of batches and
-//! markers; what comes out are [`Effects`]: records to append, markers to send, and answers that may leave.
+//! markers; what comes out are [`Effects`]: records to append, markers to send, and answers that may leave. Loading,
+//! serving and leaving are the same for groups: `coordinator-partition` does that.
 //!
 //! - [`request`], [`answer`]: what clients and brokers ask and are told, without wire types.
 //! - [`transaction`]: one transactional id as its record holds it, and the transitions of KIP-98, KIP-360 and KIP-890.
-//! - [`state_partition`]: loading, serving and leaving, from leadership to leadership.
+//! - [`state_partition`]: what `coordinator-partition` needs of a shard.
 //! - [`shard`]: the ids of one leadership; batches in flight, markers on their way, time-outs and expiry.
 //! - [`record`]: what the partition holds, in Kafka's formats.
 //! - [`cluster`]: what the core may look at: leaders of partitions, and fresh producer ids.
@@ -30,17 +31,10 @@ pub mod transaction;
 pub use answer::Answer;
 pub use cluster::{Cluster, Leader};
 pub use config::TransactionConfig;
-pub use effects::{Batch, BatchNumber, Effects, Marker, MarkerNumber, RequestId};
+pub use effects::{Batch, BatchKind, BatchNumber, Effects, Marker, MarkerNumber, RequestId};
 pub use record::{Record, RecordError};
 pub use request::Request;
 pub use shard::Shard;
 pub use transaction::{Producer, Transaction, TransactionState, TransactionVersion};
 
-use ottla_model::{MonotonicMs, TimestampMs};
-
-/// Both clocks of one input: the monotonic one decides when something is due, records carry the wall clock.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Now {
-    pub monotonic: MonotonicMs,
-    pub wall: TimestampMs,
-}
+pub use ottla_coordinator_partition::Now;

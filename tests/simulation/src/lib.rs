@@ -15,6 +15,7 @@ pub mod broker;
 pub mod client;
 pub mod clock;
 pub mod content;
+pub mod coordinator_log;
 pub mod coordinator_node;
 pub mod facts;
 pub mod faults;

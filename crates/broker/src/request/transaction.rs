@@ -10,7 +10,7 @@ use ottla_protocol::kafka_protocol::protocol::Request;
 use ottla_transaction_coordinator::{Answer as TransactionAnswer, Producer, Request as TransactionRequest};
 
 use crate::broker::Broker;
-use crate::transactions::PendingAnswer;
+use crate::transactions::{PendingAnswer, REPLICATION_TIMEOUT};
 
 pub fn transactional_id(id: &messages::TransactionalId) -> TransactionalId {
     TransactionalId::new(id.as_str())
@@ -44,7 +44,7 @@ pub fn respond<R: Request>(
     match pending {
         PendingAnswer::Ready(answer) => Answer::encode::<R>(&header, &make(answer)),
         waiting => Answer::later(async move {
-            let answer = waiting.answer().await;
+            let answer = waiting.answer_within(REPLICATION_TIMEOUT).await;
             Response::encode_or_close::<R>(&header, &make(answer))
         }),
     }
@@ -59,7 +59,7 @@ pub fn respond_all<R: Request, T: Send + 'static>(
     Answer::later(async move {
         let mut answers = Vec::with_capacity(pending.len());
         for (of, pending) in pending {
-            answers.push((of, pending.answer().await));
+            answers.push((of, pending.answer_within(REPLICATION_TIMEOUT).await));
         }
         Response::encode_or_close::<R>(&header, &make(answers))
     })

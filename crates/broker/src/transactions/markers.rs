@@ -8,10 +8,12 @@ use ottla_model::{BrokerId, ErrorCode, ProducerId, TopicPartition};
 use ottla_protocol::Api;
 use ottla_protocol::messages::write_txn_markers::{self, TxnMarker, TxnMarkerResult};
 use ottla_transaction_coordinator::Marker;
+use ottla_transaction_coordinator::state_partition::Notice;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use super::partition::TransactionPartition;
+use super::TransactionCoordinator;
+use crate::coordinators::HostedPartition;
 use crate::peers::{PeerError, Peers};
 use crate::telemetry::Telemetry;
 
@@ -35,7 +37,7 @@ struct Queue {
 
 /// A marker, and whose it is.
 struct Sent {
-    from: Weak<TransactionPartition>,
+    from: Weak<HostedPartition<TransactionCoordinator>>,
     marker: Marker,
 }
 
@@ -47,7 +49,7 @@ impl MarkerSender {
     }
 
     /// Sends a marker, now or with the next request to its leader.
-    pub fn send(self: &Arc<Self>, from: &Arc<TransactionPartition>, marker: Marker) {
+    pub fn send(self: &Arc<Self>, from: &Arc<HostedPartition<TransactionCoordinator>>, marker: Marker) {
         let broker = marker.broker;
         let mut queues = self.queues.lock();
         let queue = queues.entry(broker).or_default();
@@ -110,7 +112,7 @@ impl Sent {
             };
             partitions.iter().filter_map(of).collect()
         });
-        from.marker_answered(*coordinator_epoch, *number, own.as_ref());
+        from.notice(Notice::MarkerAnswered { epoch: *coordinator_epoch, number: *number, results: own });
     }
 }
 

@@ -1,23 +1,20 @@
 //! Transaction coordinators: the partitions of `__transaction_state` that this broker leads, each with its
 //! transactional ids.
 //!
-//! - [`partition`]: one partition's ids behind one lock; `ottla_transaction_coordinator::state_partition` decides.
+//! `coordinators` hosts the partitions; this module says what is particular to transactions.
+//!
 //! - [`cluster`]: what transactional ids see of the cluster.
 //! - [`markers`]: the ends of transactions, on their way to the leaders of their partitions.
 //! - [`verification`]: what leaders ask coordinators before they append.
 //! - [`config`], [`metrics`]: configuration and metrics of transactions.
-//!
-//! Locks: state partition, then partition; a thread that holds a partition's lock never waits for a state partition.
 
 mod cluster;
 mod config;
 mod markers;
 pub mod metrics;
-mod partition;
 pub mod verification;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -25,24 +22,21 @@ use ottla_config::BrokerConfig;
 use ottla_group_coordinator::partition_for;
 use ottla_metadata::{Delta, Image};
 use ottla_model::{ErrorCode, ListenerName, PartitionId, TransactionalId};
-use ottla_replica_manager::manager::Coordinators;
+use ottla_replica_manager::manager;
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::partition::Partition;
-use ottla_replica_manager::partition::waiters::Watcher;
-use ottla_transaction_coordinator::{Answer, Request, TransactionConfig};
-use parking_lot::RwLock;
+use ottla_transaction_coordinator::{Cluster, Marker, Request, Shard, TransactionConfig};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 
-use crate::load_permits::LoadPermits;
+use crate::coordinators::{self, Coordinator, HostedPartition, HostedPartitions, Metrics, States};
 use crate::peers::Peers;
 use crate::producer_ids::ProducerIds;
 use crate::telemetry::Telemetry;
-use crate::timer::Timer;
+use cluster::ImageCluster;
 use config::transaction_config;
 use markers::MarkerSender;
-use metrics::States;
-use partition::TransactionPartition;
+
+pub type PendingAnswer = coordinators::PendingAnswer<Shard>;
 
 /// The topic that holds transactional ids.
 pub const STATE_TOPIC: &str = "__transaction_state";
@@ -50,46 +44,55 @@ pub const STATE_TOPIC: &str = "__transaction_state";
 /// How long an answer may wait for replicas. The change takes effect later all the same; who asks again is told so.
 pub const REPLICATION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What all partitions share.
-struct Common {
+/// What the transactional ids of all partitions share.
+pub struct TransactionCoordinator {
     config: ArcSwap<TransactionConfig>,
-    /// Bytes of a log that are read at a time while loading.
-    load_buffer_bytes: usize,
-    load_permits: LoadPermits,
-    data: Handle,
     /// At least as new as every leadership.
     image: ArcSwap<Image>,
     inter_broker: ListenerName,
     producer_ids: Arc<ProducerIds>,
-    timer: Timer<TransactionPartition>,
     markers: Arc<MarkerSender>,
     telemetry: Arc<Telemetry>,
 }
 
-pub struct TransactionCoordinators {
-    common: Arc<Common>,
-    /// The partitions with a replica here, whether this broker leads them or not.
-    partitions: RwLock<BTreeMap<PartitionId, Arc<TransactionPartition>>>,
-}
+impl Coordinator for TransactionCoordinator {
+    type Shard = Shard;
+    type StateName = &'static str;
 
-/// The answer to a request that was submitted.
-pub enum PendingAnswer {
-    Ready(Answer),
-    /// Ends without an answer only with the process.
-    Waiting(oneshot::Receiver<Answer>),
-}
+    const TOPIC: &'static str = STATE_TOPIC;
+    const STATE: &'static str = "transactional ids";
 
-impl PendingAnswer {
-    /// The answer, or the error that Kafka returns when a record is not replicated in time. The future may be dropped.
-    pub async fn answer(self) -> Answer {
-        match self {
-            Self::Ready(answer) => answer,
-            Self::Waiting(receiver) => match tokio::time::timeout(REPLICATION_TIMEOUT, receiver).await {
-                Ok(answer) => answer.unwrap_or(Answer::Failed(ErrorCode::NotCoordinator)),
-                Err(_) => Answer::Failed(ErrorCode::CoordinatorNotAvailable),
-            },
+    fn config(&self) -> Arc<TransactionConfig> {
+        self.config.load_full()
+    }
+
+    fn view<T>(&self, step: impl FnOnce(&mut dyn Cluster) -> T) -> T {
+        let image = self.image.load();
+        let (inter_broker, producer_ids) = (&self.inter_broker, &self.producer_ids);
+        step(&mut ImageCluster { image: &image, inter_broker, producer_ids })
+    }
+
+    fn send(&self, from: &Arc<HostedPartition<Self>>, marker: Marker) {
+        self.markers.send(from, marker);
+    }
+
+    fn count_states(shard: &Shard) -> States<Self> {
+        shard.states()
+    }
+
+    fn metrics(&self) -> Metrics<'_> {
+        let transactions = &self.telemetry.transactions;
+        Metrics {
+            partitions: &transactions.partitions,
+            loads: &transactions.loads,
+            load_ms: &transactions.load_ms,
+            records: &transactions.records,
         }
     }
+}
+
+pub struct TransactionCoordinators {
+    partitions: HostedPartitions<TransactionCoordinator>,
 }
 
 impl TransactionCoordinators {
@@ -101,87 +104,55 @@ impl TransactionCoordinators {
         telemetry: Arc<Telemetry>,
         data: &Handle,
     ) -> Arc<Self> {
-        let timer = Timer::default();
-        data.spawn(timer.clone().run());
         let inter_broker = config.inter_broker_listener.clone();
         let peers = Peers::new(Arc::clone(metadata), inter_broker.clone());
-        let common = Arc::new(Common {
+        let coordinator = TransactionCoordinator {
             config: ArcSwap::from_pointee(transaction_config(config)),
-            load_buffer_bytes: config.transactions.state_log_load_buffer_bytes,
-            load_permits: LoadPermits::default(),
-            data: data.clone(),
             image: ArcSwap::from_pointee(Image::empty()),
             inter_broker,
             producer_ids,
-            timer,
             markers: MarkerSender::new(peers, data.clone(), Arc::clone(&telemetry)),
-            telemetry,
-        });
-        let coordinators = Arc::new(Self { common, partitions: RwLock::default() });
+            telemetry: Arc::clone(&telemetry),
+        };
+        let load_buffer_bytes = config.transactions.state_log_load_buffer_bytes;
+        let coordinators = Arc::new(Self { partitions: HostedPartitions::new(coordinator, load_buffer_bytes, data) });
         let counted = Arc::downgrade(&coordinators);
-        let states = move || counted.upgrade().map(|coordinators| coordinators.states()).unwrap_or_default();
-        coordinators.common.telemetry.transactions.count_by(states);
+        let states = move || counted.upgrade().map(|found| found.partitions.count_states()).unwrap_or_default();
+        telemetry.transactions.count_by(states);
         coordinators
-    }
-
-    fn states(&self) -> States {
-        let mut states = States::new();
-        self.all().iter().for_each(|partition| partition.count_states(&mut states));
-        states
     }
 
     /// Submits a request to the id's partition. The step is taken when this returns, in the order of the calls.
     pub fn submit(&self, image: &Image, id: &TransactionalId, request: Request) -> PendingAnswer {
         let partition = coordinator_partition(image, id.as_str());
-        match partition.and_then(|partition| self.partitions.read().get(&partition).cloned()) {
-            Some(partition) => partition.submit(request),
-            None => PendingAnswer::Ready(Answer::Failed(ErrorCode::NotCoordinator)),
+        match partition.and_then(|partition| self.partitions.get(partition)) {
+            Some(partition) => partition.submit(request, None),
+            None => PendingAnswer::failed(ErrorCode::NotCoordinator),
         }
     }
 
     /// Submits a request to every partition that this broker leads.
     pub fn submit_all(&self, request: &Request) -> Vec<PendingAnswer> {
-        self.all()
-            .into_iter()
-            .filter(|partition| partition.leads())
-            .map(|partition| partition.submit(request.clone()))
-            .collect()
-    }
-
-    fn all(&self) -> Vec<Arc<TransactionPartition>> {
-        self.partitions.read().values().cloned().collect()
+        self.partitions.submit_all(request)
     }
 }
 
-impl Coordinators for TransactionCoordinators {
+impl manager::Coordinators for TransactionCoordinators {
     fn image_moved(&self, image: &Arc<Image>, _: &Delta) {
-        self.common.image.store(Arc::clone(image));
+        self.partitions.coordinator().image.store(Arc::clone(image));
     }
 
     fn configured(&self, config: &BrokerConfig, _: &Image) {
-        self.common.config.store(Arc::new(transaction_config(config)));
-        for partition in self.all() {
-            partition.config_changed();
-        }
+        self.partitions.coordinator().config.store(Arc::new(transaction_config(config)));
+        self.partitions.config_changed();
     }
 
     fn placed(&self, partition: &Arc<Partition>) {
-        if partition.topic.as_str() != STATE_TOPIC {
-            return;
-        }
-        let state_partition = TransactionPartition::new(Arc::clone(&self.common), Arc::clone(partition));
-        let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&state_partition) as Arc<dyn Watcher>));
-        partition.watch(watcher);
-        // The partition of a deleted topic with the same number is closed by now, or will be.
-        self.partitions.write().insert(partition.id().partition, state_partition);
+        self.partitions.placed(partition);
     }
 
     fn removed(&self, partition: &Arc<Partition>) {
-        let mut partitions = self.partitions.write();
-        let number = partition.id().partition;
-        if partitions.get(&number).is_some_and(|found| found.is_of(partition)) {
-            partitions.remove(&number);
-        }
+        self.partitions.removed(partition);
     }
 }
 

@@ -1,423 +1,114 @@
-//! One partition of `__consumer_offsets` on one broker: its groups, from leader epoch to leader epoch.
-//!
-//! ```text
-//! Away ── leads ──▶ Loading ── log read ──▶ Loaded ── end replicated ──▶ Serving
-//!   ▲                 │  ▲                                                  │
-//!   │            read error, and a back-off                 an append failed that the groups counted on
-//!   └── leads no longer, from any stage                     ──▶ Loading
-//! ```
-//!
-//! Inputs: requests, the time, changes of the log ([`OffsetsPartition::poll`]), logs that were read, deleted topics.
-//! Each input takes the partition's groups one step ahead, appends what follows in that step, and returns [`Outputs`].
-//!
-//! Invariants: groups live in one leader epoch, and what was begun in another one ends without effect. Groups are
-//! served only from what no failover can take back. Every request is answered, at the latest when the leadership ends.
+//! One partition of `__consumer_offsets` on one broker: a [`Shard`] in a
+//! [`CoordinatorPartition`](ottla_coordinator_partition::CoordinatorPartition).
 
-mod loading;
-mod log;
-mod outputs;
-mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
-use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TopicName};
+use ottla_coordinator_partition::{CoordinatorPartition, CoordinatorShard, Now, Replayed, RequestId};
+use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, ProducerId, TopicName};
 
-pub use loading::{LoadError, Loaded, Loader, Unreadable};
-pub use log::GroupLog;
-pub use outputs::{Event, Outputs, TimerChange, Waiter};
-pub use rules::BrokenRules;
-
-use crate::Now;
 use crate::answer::Answer;
 use crate::config::GroupConfig;
-use crate::effects::{Effects, RequestId};
+use crate::effects::{BatchNumber, Effects};
+use crate::record::RecordError;
 use crate::request::Request;
 use crate::shard::Shard;
 use crate::topics::Topics;
 
-/// Below this many pending requests those whose client has gone are not looked for: they go with their answers.
-const SWEEP_WAITING_MIN: usize = 1_024;
+pub type OffsetsPartition<W> = CoordinatorPartition<Shard, W>;
 
-/// The pause after a log could not be read; it doubles with each failure up to the maximum.
-const RETRY_MIN_MS: u64 = 1_000;
-const RETRY_MAX_MS: u64 = 10_000;
-
-/// What every input is given.
-pub struct Environment<'a> {
-    pub now: Now,
-    pub topics: &'a dyn Topics,
-    pub log: &'a mut dyn GroupLog,
-}
-
-#[derive(Debug)]
-enum Stage {
-    /// This broker does not lead the partition.
-    Away,
-    /// The log is being read.
-    Loading {
-        since: MonotonicMs,
-    },
-    /// The log was read up to `end`; the last part may not be replicated yet.
-    Loaded {
-        shard: Box<Shard>,
-        end: Offset,
-        since: MonotonicMs,
-    },
-    Serving(Box<Shard>),
-    /// The log could not be read.
-    Failed {
-        retry_at: Option<MonotonicMs>,
-    },
-}
-
-/// See the module. `W` waits for an answer.
-#[derive(Debug)]
-pub struct OffsetsPartition<W> {
-    config: Arc<GroupConfig>,
-    rules: BrokenRules,
-    /// The leader epoch of the stage.
-    epoch: LeaderEpoch,
-    stage: Stage,
-    /// Attempts to read the log that failed in this leader epoch.
-    failed_loads: u32,
-    requests: u64,
-    waiting: BTreeMap<RequestId, W>,
-    /// When there are this many waiters, those whose client has gone are removed.
-    sweep_at: usize,
-    /// When the service's timer will call [`Self::tick`].
-    ticks_at: Option<MonotonicMs>,
-    /// The log refused the last records, or would have: it is asked before each step until it accepts records again.
-    log_refuses: bool,
-    /// Topics that were deleted while the log was read: their offsets are deleted when the groups are served.
-    deleted_topics: Vec<TopicName>,
-}
-
-/// The outputs of one input, and the answer to the request that is being processed.
-struct Step<W> {
-    outputs: Outputs<W>,
-    own: Option<RequestId>,
-    own_answer: Option<Answer>,
-}
-
-impl<W> Step<W> {
-    fn new(own: Option<RequestId>) -> Self {
-        Self { outputs: Outputs::default(), own, own_answer: None }
-    }
-}
-
-impl<W: Waiter> OffsetsPartition<W> {
-    pub fn new(config: Arc<GroupConfig>, rules: BrokenRules) -> Self {
-        Self {
-            config,
-            rules,
-            epoch: LeaderEpoch::NONE,
-            stage: Stage::Away,
-            failed_loads: 0,
-            requests: 0,
-            waiting: BTreeMap::new(),
-            sweep_at: SWEEP_WAITING_MIN,
-            ticks_at: None,
-            log_refuses: false,
-            deleted_topics: Vec::new(),
-        }
-    }
-
-    /// Holds for what is decided from now on; timers that run keep their deadlines.
-    pub fn set_config(&mut self, config: Arc<GroupConfig>) {
-        if let Stage::Serving(shard) | Stage::Loaded { shard, .. } = &mut self.stage {
-            shard.set_config(Arc::clone(&config));
-        }
-        self.config = config;
-    }
-
-    /// The groups, while they are served.
-    pub fn shard(&self) -> Option<&Shard> {
-        match &self.stage {
-            Stage::Serving(shard) => Some(shard),
-            _ => None,
-        }
-    }
-
-    /// The leader epoch to which the groups belong; [`LeaderEpoch::NONE`] while another broker leads.
-    pub fn epoch(&self) -> LeaderEpoch {
-        self.epoch
-    }
-
-    /// One request. Its answer is returned at once, or `wait` makes whoever waits for it.
-    pub fn request(
-        &mut self,
-        environment: &mut Environment<'_>,
-        request: Request,
-        wait: impl FnOnce() -> W,
-    ) -> (Option<Answer>, Outputs<W>) {
-        self.check_log(environment, Some(&request));
-        let shard = match &mut self.stage {
-            Stage::Away | Stage::Failed { .. } => return refused(ErrorCode::NotCoordinator),
-            Stage::Loading { .. } | Stage::Loaded { .. } => return refused(ErrorCode::CoordinatorLoadInProgress),
-            Stage::Serving(shard) => shard,
-        };
-        self.requests += 1;
-        let id = RequestId(self.requests);
-        let mut step = Step::new(Some(id));
-        let effects = shard.step(environment.now, environment.topics, id, request);
-        self.execute(environment, effects, &mut step);
-        if step.own_answer.is_none() {
-            self.wait(id, wait());
-        }
-        let answer = step.own_answer.take();
-        (answer, self.finish(step))
-    }
-
-    /// The time of the service's timer has come.
-    pub fn tick(&mut self, environment: &mut Environment<'_>) -> Outputs<W> {
-        let now = environment.now;
-        if self.ticks_at.is_some_and(|at| at <= now.monotonic) {
-            self.ticks_at = None;
-        }
-        self.check_log(environment, None);
-        let mut step = Step::new(None);
-        match &mut self.stage {
-            Stage::Serving(shard) => {
-                let effects = shard.tick(now, environment.topics);
-                self.execute(environment, effects, &mut step);
-            }
-            Stage::Failed { retry_at } if retry_at.is_some_and(|at| at <= now.monotonic) => {
-                self.begin_loading(environment, &mut step)
-            }
-            Stage::Away | Stage::Loading { .. } | Stage::Loaded { .. } | Stage::Failed { .. } => {}
-        }
-        self.finish(step)
-    }
-
-    /// The log's role or its high watermark may have changed.
-    pub fn poll(&mut self, environment: &mut Environment<'_>) -> Outputs<W> {
-        let mut step = Step::new(None);
-        self.follow(environment, &mut step);
-        self.finish(step)
-    }
-
+/// What happens to groups beside requests.
+#[derive(Clone, Debug)]
+pub enum Notice {
     /// Topics were deleted: what was committed for them is deleted too.
-    pub fn topics_deleted(&mut self, environment: &mut Environment<'_>, deleted: &[TopicName]) -> Outputs<W> {
-        self.check_log(environment, None);
-        let mut step = Step::new(None);
-        match &mut self.stage {
-            Stage::Serving(shard) => {
-                let effects = shard.topics_deleted(environment.now, environment.topics, deleted);
-                self.execute(environment, effects, &mut step);
-            }
-            Stage::Loading { .. } | Stage::Loaded { .. } => self.deleted_topics.extend_from_slice(deleted),
-            Stage::Away | Stage::Failed { .. } => {}
-        }
-        self.finish(step)
-    }
-
-    /// The log was read, or could not be, as [`Outputs::load`] asked for.
-    pub fn loaded(
-        &mut self,
-        environment: &mut Environment<'_>,
-        epoch: LeaderEpoch,
-        result: Result<Loaded, LoadError>,
-    ) -> Outputs<W> {
-        let mut step = Step::new(None);
-        // Another leadership has begun meanwhile, or none: what was read is of no use.
-        if self.epoch == epoch
-            && let Stage::Loading { since } = self.stage
-        {
-            self.take_loaded(environment.now.monotonic, since, result, &mut step);
-            self.follow(environment, &mut step);
-        }
-        self.finish(step)
-    }
-
-    /// Tells the groups whether the log takes records. The log is asked if it refused the last ones, if the request is
-    /// likely to lead to records, and before timers and deletions (no request).
-    fn check_log(&mut self, environment: &Environment<'_>, request: Option<&Request>) {
-        let Stage::Serving(shard) = &mut self.stage else { return };
-        if !self.log_refuses && request.is_some_and(|request| !shard.may_write(environment.topics, request)) {
-            return;
-        }
-        let log = environment.log.check_append(self.epoch);
-        self.log_refuses = log.is_err();
-        shard.set_log_state(log);
-    }
-
-    /// Follows the log's role and high watermark.
-    fn follow(&mut self, environment: &mut Environment<'_>, step: &mut Step<W>) {
-        // In this order: a high watermark of a later leadership must not be taken for one of this leadership.
-        let high_watermark = environment.log.high_watermark();
-        let epoch = environment.log.leading_epoch();
-        if epoch != self.epoch {
-            self.leave(step);
-            self.epoch = epoch;
-            self.failed_loads = 0;
-            if epoch != LeaderEpoch::NONE {
-                self.begin_loading(environment, step);
-            }
-            return;
-        }
-        match &mut self.stage {
-            Stage::Serving(shard) => {
-                let effects = shard.committed_up_to(environment.now, high_watermark);
-                self.execute(environment, effects, step);
-            }
-            Stage::Loaded { .. } => self.serve_if_replicated(environment, high_watermark, step),
-            Stage::Away | Stage::Loading { .. } | Stage::Failed { .. } => {}
-        }
-    }
-
-    /// Ends what belongs to a leadership.
-    fn leave(&mut self, step: &mut Step<W>) {
-        if let Stage::Serving(mut shard) = std::mem::replace(&mut self.stage, Stage::Away) {
-            step.outputs.events.push(Event::Left);
-            // What it would still append is not this broker's to write.
-            let effects = shard.resign(ErrorCode::NotCoordinator);
-            self.answer(effects.answers, step);
-        }
-        self.deleted_topics.clear();
-        let left = std::mem::take(&mut self.waiting);
-        if !left.is_empty() {
-            step.outputs.events.push(Event::Forgotten(left.len()));
-        }
-        let answers = left.into_values().map(|waiter| (waiter, Answer::Failed(ErrorCode::NotCoordinator)));
-        step.outputs.answers.extend(answers);
-    }
-
-    fn begin_loading(&mut self, environment: &mut Environment<'_>, step: &mut Step<W>) {
-        let since = environment.now.monotonic;
-        self.stage = Stage::Loading { since };
-        match environment.log.end_if_empty(self.epoch) {
-            // Nothing to wait for: the fifty partitions of a new topic serve at once.
-            Some(end) => {
-                let empty = Loader::new(Arc::clone(&self.config), 0).finish(end);
-                self.take_loaded(since, since, Ok(empty), step);
-                let high_watermark = environment.log.high_watermark();
-                self.serve_if_replicated(environment, high_watermark, step);
-            }
-            None => step.outputs.load = Some(self.epoch),
-        }
-    }
-
-    fn take_loaded(
-        &mut self,
-        now: MonotonicMs,
-        since: MonotonicMs,
-        result: Result<Loaded, LoadError>,
-        step: &mut Step<W>,
-    ) {
-        match result {
-            Ok(Loaded { mut shard, end, records, unreadable }) => {
-                self.failed_loads = 0;
-                let took_ms = now.0.saturating_sub(since.0);
-                step.outputs.events.push(Event::Loaded { records, unreadable, took_ms });
-                // The configuration may have changed while the log was read.
-                shard.set_config(Arc::clone(&self.config));
-                self.stage = Stage::Loaded { shard: Box::new(shard), end, since };
-            }
-            Err(error) => {
-                let retry_ms = (RETRY_MIN_MS << self.failed_loads.min(16)).min(RETRY_MAX_MS);
-                self.failed_loads = self.failed_loads.saturating_add(1);
-                step.outputs.events.push(Event::LoadFailed { error, retry_ms });
-                let retry_at = (!self.rules.gives_up_loading).then(|| now + Duration::from_millis(retry_ms));
-                self.stage = Stage::Failed { retry_at };
-            }
-        }
-    }
-
-    /// Serves the groups if everything that was read is replicated.
-    fn serve_if_replicated(&mut self, environment: &mut Environment<'_>, high_watermark: Offset, step: &mut Step<W>) {
-        match std::mem::replace(&mut self.stage, Stage::Away) {
-            Stage::Loaded { mut shard, end, since } if high_watermark >= end || self.rules.serves_before_replicated => {
-                let (now, topics) = (environment.now, environment.topics);
-                let mut effects = shard.loaded(now, topics);
-                let deleted = std::mem::take(&mut self.deleted_topics);
-                if !deleted.is_empty() {
-                    effects.extend(shard.topics_deleted(now, topics, &deleted));
-                }
-                let took_ms = now.monotonic.0.saturating_sub(since.0);
-                step.outputs.events.push(Event::Serving { took_ms });
-                self.stage = Stage::Serving(shard);
-                self.execute(environment, effects, step);
-            }
-            stage => self.stage = stage,
-        }
-    }
-
-    /// Appends what a step of the groups led to, and what follows from that.
-    fn execute(&mut self, environment: &mut Environment<'_>, mut effects: Effects, step: &mut Step<W>) {
-        let mut reload = false;
-        loop {
-            reload |= effects.reload;
-            self.answer(std::mem::take(&mut effects.answers), step);
-            if effects.batches.is_empty() {
-                break;
-            }
-            let Stage::Serving(shard) = &mut self.stage else { break };
-            let mut further = Effects::default();
-            for batch in effects.batches {
-                further.extend(match environment.log.append(self.epoch, &batch) {
-                    Ok(end) => shard.appended(batch.number, end),
-                    Err(error) => {
-                        self.log_refuses = true;
-                        shard.append_refused(environment.now, batch.number, error)
-                    }
-                });
-                // What follows a refused change would be written without it.
-                if further.reload {
-                    break;
-                }
-            }
-            effects = further;
-        }
-        if reload {
-            step.outputs.events.push(Event::Reloading);
-            self.leave(step);
-            self.begin_loading(environment, step);
-        }
-    }
-
-    fn answer(&mut self, answers: Vec<(RequestId, Answer)>, step: &mut Step<W>) {
-        for (id, answer) in answers {
-            if step.own == Some(id) {
-                step.own_answer = Some(answer);
-            } else if let Some(waiter) = self.waiting.remove(&id) {
-                step.outputs.answers.push((waiter, answer));
-            } else {
-                step.outputs.events.push(Event::NobodyWaits);
-            }
-        }
-    }
-
-    fn wait(&mut self, id: RequestId, waiter: W) {
-        if self.waiting.len() >= self.sweep_at {
-            self.waiting.retain(|_, waiter| !waiter.is_gone());
-            self.sweep_at = (self.waiting.len() * 2).max(SWEEP_WAITING_MIN);
-        }
-        self.waiting.insert(id, waiter);
-    }
-
-    /// Sets the timer for what is due next.
-    fn finish(&mut self, step: Step<W>) -> Outputs<W> {
-        let mut outputs = step.outputs;
-        let next = match &self.stage {
-            Stage::Serving(shard) => shard.next_deadline(),
-            Stage::Failed { retry_at } => *retry_at,
-            Stage::Away | Stage::Loading { .. } | Stage::Loaded { .. } => None,
-        };
-        // Deadlines mostly move away, with every heartbeat: the timer is left alone then and fires once too often.
-        if let Some(at) = next
-            && self.ticks_at.is_none_or(|ticks_at| at < ticks_at)
-        {
-            outputs.timer = Some(TimerChange { at, instead_of: self.ticks_at });
-            self.ticks_at = Some(at);
-        }
-        outputs
-    }
+    TopicsDeleted(Arc<[TopicName]>),
 }
 
-fn refused<W>(error: ErrorCode) -> (Option<Answer>, Outputs<W>) {
-    (Some(Answer::Failed(error)), Outputs::default())
+impl CoordinatorShard for Shard {
+    type Config = GroupConfig;
+    type View<'a> = &'a dyn Topics;
+    type Request = Request;
+    type Answer = Answer;
+    type Message = Infallible;
+    type Notice = Notice;
+    type RecordError = RecordError;
+
+    fn new(config: Arc<GroupConfig>, _: LeaderEpoch) -> Self {
+        Shard::new(config)
+    }
+
+    fn set_config(&mut self, config: Arc<GroupConfig>) {
+        Shard::set_config(self, config);
+    }
+
+    fn replay(&mut self, record: Replayed<'_>) -> Result<(), RecordError> {
+        match record.producer {
+            None => self.apply(record.timestamp, record.key, record.value),
+            Some(producer) => self.apply_in_transaction(producer, record.key, record.value),
+        }
+    }
+
+    fn replay_end_of_transaction(&mut self, producer: ProducerId, is_commit: bool) {
+        self.apply_end_of_transaction(producer, is_commit);
+    }
+
+    fn loaded(&mut self, now: Now, topics: &mut &dyn Topics) -> Effects {
+        Shard::loaded(self, now, *topics)
+    }
+
+    fn step(&mut self, now: Now, topics: &mut &dyn Topics, id: RequestId, request: Request) -> Effects {
+        Shard::step(self, now, *topics, id, request)
+    }
+
+    fn tick(&mut self, now: Now, topics: &mut &dyn Topics) -> Effects {
+        Shard::tick(self, now, *topics)
+    }
+
+    fn notice(&mut self, now: Now, topics: &mut &dyn Topics, notice: Notice) -> Effects {
+        match notice {
+            Notice::TopicsDeleted(deleted) => self.topics_deleted(now, *topics, &deleted),
+        }
+    }
+
+    fn waits_for_loading(notice: &Notice) -> bool {
+        match notice {
+            Notice::TopicsDeleted(_) => true,
+        }
+    }
+
+    /// Requests that only read, and heartbeats without news, cost no look at the log.
+    fn asks_log(&self, topics: &&dyn Topics, request: Option<&Request>) -> bool {
+        request.is_none_or(|request| self.may_write(*topics, request))
+    }
+
+    fn set_log_state(&mut self, state: Result<(), ErrorCode>) {
+        Shard::set_log_state(self, state);
+    }
+
+    fn appended(&mut self, _: Now, _: &mut &dyn Topics, batch: BatchNumber, end: Offset) -> Effects {
+        Shard::appended(self, batch, end)
+    }
+
+    fn append_refused(&mut self, now: Now, batch: BatchNumber, error: ErrorCode) -> Effects {
+        Shard::append_refused(self, now, batch, error)
+    }
+
+    fn committed_up_to(&mut self, now: Now, _: &mut &dyn Topics, high_watermark: Offset) -> Effects {
+        Shard::committed_up_to(self, now, high_watermark)
+    }
+
+    fn resign(&mut self, error: ErrorCode) -> Effects {
+        Shard::resign(self, error)
+    }
+
+    fn next_deadline(&self) -> Option<MonotonicMs> {
+        Shard::next_deadline(self)
+    }
+
+    fn failed(error: ErrorCode) -> Answer {
+        Answer::Failed(error)
+    }
 }

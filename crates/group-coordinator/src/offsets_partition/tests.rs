@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use bytes::{Bytes, BytesMut};
+use ottla_coordinator_partition::{BrokenRules, Environment, LoadError, Loaded, Loader, Outputs, PartitionLog, Waiter};
 use ottla_model::{BrokerId, GroupId, MemberId, PartitionId, TimestampMs, TopicId};
 use ottla_protocol::record_batch::patch_offset_and_epoch;
 
@@ -51,7 +52,7 @@ struct TestLog {
     refusals: VecDeque<ErrorCode>,
 }
 
-impl GroupLog for TestLog {
+impl PartitionLog for TestLog {
     fn leading_epoch(&self) -> LeaderEpoch {
         self.epoch
     }
@@ -119,27 +120,27 @@ impl Bench {
         bench
     }
 
-    fn on<T>(&mut self, input: impl FnOnce(&mut OffsetsPartition<Client>, &mut Environment<'_>) -> T) -> T {
+    fn on<T>(&mut self, input: impl FnOnce(&mut OffsetsPartition<Client>, &mut Environment<'_, '_, Shard>) -> T) -> T {
         let now = Now { monotonic: MonotonicMs(self.now), wall: TimestampMs(i64::try_from(self.now).unwrap()) };
-        let mut environment = Environment { now, topics: &self.topics, log: &mut self.log };
+        let mut environment: Environment<'_, '_, Shard> = Environment { now, view: &self.topics, log: &mut self.log };
         input(&mut self.partition, &mut environment)
     }
 
-    fn poll(&mut self) -> Outputs<Client> {
+    fn poll(&mut self) -> Outputs<Shard, Client> {
         self.on(|partition, environment| partition.poll(environment))
     }
 
-    fn ask(&mut self, client: u64, request: Request) -> (Option<Answer>, Outputs<Client>) {
+    fn ask(&mut self, client: u64, request: Request) -> (Option<Answer>, Outputs<Shard, Client>) {
         self.on(|partition, environment| partition.request(environment, request, || Client(client)))
     }
 
-    fn read(&self) -> Result<Loaded, LoadError> {
-        let mut loader = Loader::new(Arc::new(GroupConfig::default()), 1_000_000);
+    fn read(&self) -> Result<Loaded<Shard>, LoadError> {
+        let mut loader = Loader::<Shard>::new(Arc::new(GroupConfig::default()), EPOCH, 1_000_000);
         loader.take(Offset::ZERO, &Bytes::copy_from_slice(&self.log.bytes))?;
         Ok(loader.finish(Offset(self.log.end)))
     }
 
-    fn loaded(&mut self, epoch: LeaderEpoch, result: Result<Loaded, LoadError>) -> Outputs<Client> {
+    fn loaded(&mut self, epoch: LeaderEpoch, result: Result<Loaded<Shard>, LoadError>) -> Outputs<Shard, Client> {
         self.on(|partition, environment| partition.loaded(environment, epoch, result))
     }
 
@@ -244,9 +245,9 @@ fn topics_that_were_deleted_while_the_log_was_read_lose_their_offsets() {
     bench.log.epoch = EPOCH;
     let _ = bench.poll();
     let loaded = bench.read();
-    let deleted = [TopicName::new("t").unwrap()];
+    let deleted = Notice::TopicsDeleted(Arc::new([TopicName::new("t").unwrap()]));
     bench.topics.exists = false;
-    let _ = bench.on(|partition, environment| partition.topics_deleted(environment, &deleted));
+    let _ = bench.on(|partition, environment| partition.notice(environment, deleted));
     let _ = bench.loaded(EPOCH, loaded);
     bench.log.high_watermark = bench.log.end;
     let _ = bench.poll();
@@ -257,7 +258,7 @@ fn topics_that_were_deleted_while_the_log_was_read_lose_their_offsets() {
 fn a_cut_log_is_an_error() {
     let bench = Bench::with_commit(BrokenRules::default());
     let half = bench.log.bytes.len() / 2;
-    let mut loader = Loader::new(Arc::new(GroupConfig::default()), 1_000_000);
+    let mut loader = Loader::<Shard>::new(Arc::new(GroupConfig::default()), EPOCH, 1_000_000);
     let cut = loader.take(Offset::ZERO, &Bytes::copy_from_slice(&bench.log.bytes[..half]));
     assert!(matches!(cut, Err(LoadError::Cut { at: Offset::ZERO })), "{cut:?}");
 }

@@ -169,7 +169,7 @@ impl Host {
     }
 
     pub(crate) fn carry_out(&mut self, effects: Effects) {
-        let Effects { batches, answers, reload } = effects;
+        let Effects { batches, answers, reload, .. } = effects;
         self.take_answers(Effects { answers, ..Effects::default() });
         let mut reload = reload;
         let appended = !batches.is_empty();

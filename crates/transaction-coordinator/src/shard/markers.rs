@@ -62,7 +62,7 @@ impl Shard {
             self.last_marker = MarkerNumber(self.last_marker.0 + 1);
             self.sent.insert(self.last_marker, id.clone());
             entry.markers.sent.insert(self.last_marker, partitions.clone());
-            effects.markers.push(Marker {
+            effects.messages.push(Marker {
                 number: self.last_marker,
                 broker,
                 producer_id: entry.current.producer.id,

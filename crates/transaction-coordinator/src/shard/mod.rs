@@ -24,7 +24,7 @@ use crate::Now;
 use crate::answer::Answer;
 use crate::cluster::Cluster;
 use crate::config::TransactionConfig;
-use crate::effects::{Batch, BatchNumber, Effects, MarkerNumber, RequestId};
+use crate::effects::{Batch, BatchKind, BatchNumber, Effects, MarkerNumber, RequestId};
 use crate::record::{self, Record, RecordError};
 use crate::request::Request;
 use crate::transaction::{Transaction, TransactionState};
@@ -101,6 +101,11 @@ impl Shard {
             deadlines: BTreeSet::new(),
             sweeps: Sweeps::default(),
         }
+    }
+
+    /// The leadership of the partition.
+    pub fn epoch(&self) -> LeaderEpoch {
+        self.epoch
     }
 
     /// Holds for what is decided from now on.
@@ -279,7 +284,7 @@ impl Shard {
     fn batch(&mut self, now: Now, records: Vec<crate::effects::RawRecord>, changes: Vec<Change>) -> Effects {
         self.last_batch = BatchNumber(self.last_batch.0 + 1);
         self.in_flight.insert(self.last_batch, InFlight { changes, end: None });
-        let batch = Batch { number: self.last_batch, timestamp: now.wall, records };
+        let batch = Batch { number: self.last_batch, timestamp: now.wall, records, kind: BatchKind::Plain };
         Effects { batches: vec![batch], ..Effects::default() }
     }
 }

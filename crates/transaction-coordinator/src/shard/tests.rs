@@ -78,7 +78,7 @@ impl Stage {
     }
 
     fn execute(&mut self, effects: Effects) {
-        let Effects { batches, answers, markers } = effects;
+        let Effects { batches, answers, messages: markers, .. } = effects;
         self.markers.extend(markers);
         for (id, answer) in answers {
             assert!(self.answers.insert(id.0, answer).is_none(), "a second answer to {id:?}");

@@ -1,10 +1,13 @@
 //! From leadership to leadership.
 
+use ottla_coordinator_partition::{
+    BrokenRules, Environment, Event, LoadError, Loader, PartitionLog, TimerChange, Waiter,
+};
 use ottla_model::{BrokerId, ProducerId, TimestampMs, TransactionalId};
 
 use super::*;
 use crate::cluster::Leader;
-use crate::effects::Batch;
+use crate::effects::{Batch, BatchKind};
 use crate::request::InitProducer;
 
 struct NoWaiter;
@@ -35,7 +38,7 @@ struct TestLog {
     batches: Vec<Batch>,
 }
 
-impl StateLog for TestLog {
+impl PartitionLog for TestLog {
     fn leading_epoch(&self) -> LeaderEpoch {
         LeaderEpoch(self.epoch)
     }
@@ -46,6 +49,10 @@ impl StateLog for TestLog {
 
     fn end_if_empty(&self, _: LeaderEpoch) -> Option<Offset> {
         self.batches.is_empty().then_some(Offset(0))
+    }
+
+    fn check_append(&self, _: LeaderEpoch) -> Result<(), ErrorCode> {
+        Ok(())
     }
 
     fn append(&mut self, epoch: LeaderEpoch, batch: &Batch) -> Result<Offset, ErrorCode> {
@@ -64,13 +71,13 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let core = StatePartition::new(Arc::new(TransactionConfig::default()));
+        let core = StatePartition::new(Arc::new(TransactionConfig::default()), BrokenRules::default());
         Self { core, log: TestLog { epoch: -1, ..TestLog::default() }, cluster: TestCluster(0), now_ms: 0 }
     }
 
-    fn with<T>(&mut self, step: impl FnOnce(&mut StatePartition<NoWaiter>, &mut Environment<'_>) -> T) -> T {
+    fn with<T>(&mut self, step: impl FnOnce(&mut StatePartition<NoWaiter>, &mut Environment<'_, '_, Shard>) -> T) -> T {
         let now = Now { monotonic: MonotonicMs(self.now_ms), wall: TimestampMs(1_000_000) };
-        step(&mut self.core, &mut Environment { now, cluster: &mut self.cluster, log: &mut self.log })
+        step(&mut self.core, &mut Environment { now, view: &mut self.cluster, log: &mut self.log })
     }
 
     fn init(&mut self) -> Option<Answer> {
@@ -102,7 +109,7 @@ fn ids_are_served_from_what_is_replicated() {
     assert_eq!(outputs.load, Some(LeaderEpoch(2)));
     assert!(matches!(outputs.answers[..], [(NoWaiter, Answer::Failed(ErrorCode::NotCoordinator))]));
     assert_eq!(stage.init(), failed(ErrorCode::CoordinatorLoadInProgress));
-    let mut loader = Loader::new(Arc::new(TransactionConfig::default()), LeaderEpoch(2), 1_000_000);
+    let mut loader = Loader::<Shard>::new(Arc::new(TransactionConfig::default()), LeaderEpoch(2), 1_000_000);
     let bytes = stage.log.batches[0].encode().unwrap().freeze();
     loader.take(Offset(0), &bytes).unwrap();
     assert_eq!(loader.next(), Some(Offset(1)));
@@ -122,7 +129,12 @@ fn ids_are_served_from_what_is_replicated() {
 fn a_log_that_cannot_be_read_is_read_again() {
     let mut stage = Stage::new();
     stage.log.epoch = 1;
-    stage.log.batches.push(Batch { number: Default::default(), timestamp: TimestampMs(0), records: Vec::new() });
+    stage.log.batches.push(Batch {
+        number: Default::default(),
+        timestamp: TimestampMs(0),
+        records: Vec::new(),
+        kind: BatchKind::Plain,
+    });
     let outputs = stage.with(|core, environment| core.poll(environment));
     assert_eq!(outputs.load, Some(LeaderEpoch(1)));
     let cut = LoadError::Cut { at: Offset(0) };

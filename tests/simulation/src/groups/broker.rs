@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use ottla_group_coordinator::offsets_partition::{Loader, OffsetsPartition, Waiter};
+use ottla_coordinator_partition::{Loader, Waiter};
+use ottla_group_coordinator::Shard;
+use ottla_group_coordinator::offsets_partition::OffsetsPartition;
 use ottla_group_coordinator::request::FetchOffsets;
 use ottla_model::MonotonicMs;
 
@@ -45,7 +47,7 @@ pub struct Broker {
     /// When each partition is ticked.
     pub timers: BTreeMap<i32, MonotonicMs>,
     /// Logs that are being read, by partition and leader epoch.
-    pub loaders: BTreeMap<(i32, i32), Loader>,
+    pub loaders: BTreeMap<(i32, i32), Loader<Shard>>,
 }
 
 impl Broker {

@@ -18,8 +18,8 @@ use ottla_group_coordinator::request::FetchOffsets;
 use ottla_model::{ErrorCode, GroupId, MemberId, TopicId};
 
 use super::client::Issued;
-use super::log::StoredBatch;
 use super::topics::{IdTp, Tp};
+use crate::coordinator_log::StoredBatch;
 use crate::invariants::Violation;
 
 macro_rules! violated {

@@ -1,5 +1,5 @@
 //! Consumer groups under faults: the group coordinators that the service runs
-//! (`ottla_group_coordinator::offsets_partition`), over a small model of replicated `__consumer_offsets` partitions,
+//! (`ottla_coordinator_partition` with the groups of `ottla_group_coordinator`), over a small model of replicated `__consumer_offsets` partitions,
 //! with members of both protocols as clients behave: they crash, stand still, answer late, are static or use regular
 //! expressions. One thread, one queue of events, one seed, as the simulation of the whole cluster has it.
 //!
@@ -16,7 +16,6 @@ pub mod client;
 pub mod consumer_member;
 pub mod consumer_protocol;
 pub mod invariants;
-pub mod log;
 pub mod runner;
 #[cfg(test)]
 mod scenarios;

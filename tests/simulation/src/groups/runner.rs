@@ -5,8 +5,8 @@ mod faults;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use ottla_coordinator_partition::BrokenRules;
 use ottla_group_coordinator::GroupConfig;
-use ottla_group_coordinator::offsets_partition::BrokenRules;
 use ottla_model::{GroupId, InstanceId, MemberId};
 
 use faults::{FAULTS, Fault};

@@ -7,7 +7,7 @@ mod hosts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ottla_group_coordinator::offsets_partition::BrokenRules;
+use ottla_coordinator_partition::BrokenRules;
 use ottla_group_coordinator::{Answer, GroupConfig, Now, Request, partition_for};
 use ottla_model::{GroupId, MonotonicMs, TimestampMs};
 
@@ -17,9 +17,9 @@ use super::classic_member::ClassicMember;
 use super::client::{error_of, is_about_the_coordinator};
 use super::consumer_member::ConsumerMember;
 use super::invariants::Invariants;
-use super::log::Partition;
 use super::topics::{IdTp, SimTopics, Tp, by_id, matched};
 use crate::clock::{SimTime, WALL_START_MS};
+use crate::coordinator_log::Partition;
 use crate::invariants::Violation;
 use crate::random::Random;
 use crate::trace::Trace;

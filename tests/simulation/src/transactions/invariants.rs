@@ -6,7 +6,7 @@ use ottla_model::TopicPartition;
 use ottla_transaction_coordinator::{Marker, Record, TransactionState};
 
 use super::data::DataBatch;
-use super::log::StoredBatch;
+use crate::coordinator_log::StoredBatch;
 
 use crate::invariants::Violation;
 

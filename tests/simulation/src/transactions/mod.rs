@@ -9,7 +9,6 @@
 
 pub mod data;
 pub mod invariants;
-pub mod log;
 pub mod producer;
 pub mod runner;
 #[cfg(test)]

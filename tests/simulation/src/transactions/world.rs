@@ -6,21 +6,22 @@ mod leaders;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ottla_coordinator_partition::{PartitionLog, Waiter};
 use ottla_group_coordinator::partition_for;
 use ottla_model::{
     BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, ProducerId, TimestampMs, TopicPartition, TransactionalId,
 };
 use ottla_transaction_coordinator::request::AddPartitions;
-use ottla_transaction_coordinator::state_partition::{StateLog, StatePartition, Waiter};
+use ottla_transaction_coordinator::state_partition::StatePartition;
 use ottla_transaction_coordinator::{
     Answer, Batch, Cluster, Leader, Marker, MarkerNumber, Now, Request, TransactionConfig,
 };
 
 use super::data::{DataBatch, DataPartition};
 use super::invariants::Invariants;
-use super::log::Partition;
 use super::producer::{Call, Client};
 use crate::clock::{SimTime, WALL_START_MS};
+use crate::coordinator_log::Partition;
 
 use crate::invariants::Violation;
 use crate::random::Random;
@@ -71,7 +72,7 @@ struct SimLog<'a> {
     has_appended: bool,
 }
 
-impl StateLog for SimLog<'_> {
+impl PartitionLog for SimLog<'_> {
     fn leading_epoch(&self) -> LeaderEpoch {
         self.believes
     }
@@ -84,6 +85,10 @@ impl StateLog for SimLog<'_> {
 
     fn end_if_empty(&self, _: LeaderEpoch) -> Option<Offset> {
         (self.partition.end_of(self.broker) == 0).then_some(Offset(0))
+    }
+
+    fn check_append(&self, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
+        self.partition.refusal(self.broker, epoch.0).map_or(Ok(()), Err)
     }
 
     fn append(&mut self, epoch: LeaderEpoch, batch: &Batch) -> Result<Offset, ErrorCode> {

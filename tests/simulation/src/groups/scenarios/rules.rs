@@ -1,6 +1,6 @@
 //! The groups' simulation can fail: with a rule taken out, some seed of a bounded number must notice.
 
-use ottla_group_coordinator::offsets_partition::BrokenRules;
+use ottla_coordinator_partition::BrokenRules;
 
 use crate::groups::runner::run_with;
 

@@ -3,16 +3,15 @@
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use ottla_group_coordinator::offsets_partition::{
-    Environment, Event as Told, GroupLog, LoadError, Loader, OffsetsPartition, Outputs, TimerChange,
-};
-use ottla_group_coordinator::{Answer, Batch, GroupConfig, Request};
-use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset};
+use ottla_coordinator_partition::{Environment, Event as Told, LoadError, Loader, Outputs, PartitionLog, TimerChange};
+use ottla_group_coordinator::offsets_partition::{Notice, OffsetsPartition};
+use ottla_group_coordinator::{Answer, Batch, GroupConfig, Request, Shard};
+use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TopicName};
 
 use super::{Event, World};
+use crate::coordinator_log::Partition;
 use crate::groups::broker::{Caller, Leadership};
 use crate::groups::client::error_of;
-use crate::groups::log::Partition;
 use crate::invariants::Violation;
 use crate::random::Random;
 
@@ -32,7 +31,7 @@ struct ReplicaLog<'a> {
     appends: Vec<Result<i64, ErrorCode>>,
 }
 
-impl GroupLog for ReplicaLog<'_> {
+impl PartitionLog for ReplicaLog<'_> {
     fn leading_epoch(&self) -> LeaderEpoch {
         self.leadership.map_or(LeaderEpoch::NONE, |leadership| LeaderEpoch(leadership.epoch))
     }
@@ -66,7 +65,7 @@ impl World {
         &mut self,
         id: i32,
         index: i32,
-        input: impl FnOnce(&mut OffsetsPartition<Caller>, &mut Environment<'_>) -> Outputs<Caller>,
+        input: impl FnOnce(&mut OffsetsPartition<Caller>, &mut Environment<'_, '_, Shard>) -> Outputs<Shard, Caller>,
     ) -> Result<(), Violation> {
         let now = self.clocks();
         let foresees = self.random.percent(50);
@@ -88,7 +87,8 @@ impl World {
             random: &mut self.random,
             appends: Vec::new(),
         };
-        let outputs = input(core, &mut Environment { now, topics: &broker.topics, log: &mut log });
+        let mut environment: Environment<'_, '_, Shard> = Environment { now, view: &broker.topics, log: &mut log };
+        let outputs = input(core, &mut environment);
         let appends = log.appends;
         for result in &appends {
             match result {
@@ -106,8 +106,8 @@ impl World {
         self.carry_out(id, index, outputs)
     }
 
-    fn carry_out(&mut self, id: i32, index: i32, outputs: Outputs<Caller>) -> Result<(), Violation> {
-        let Outputs { events, answers, load, timer } = outputs;
+    fn carry_out(&mut self, id: i32, index: i32, outputs: Outputs<Shard, Caller>) -> Result<(), Violation> {
+        let Outputs { events, answers, load, timer, .. } = outputs;
         for event in events {
             match event {
                 Told::NobodyWaits => {
@@ -128,7 +128,7 @@ impl World {
         let Some(broker) = self.brokers.get_mut(&id) else { return Ok(()) };
         let life = broker.life;
         if let Some(epoch) = load {
-            broker.loaders.insert((index, epoch.0), Loader::new(self.config.clone(), MAX_MESSAGE_BYTES));
+            broker.loaders.insert((index, epoch.0), Loader::new(self.config.clone(), epoch, MAX_MESSAGE_BYTES));
             let delay = self.draw_us(self.weather.load_us);
             self.schedule_us(delay, Event::Load { broker: id, life, partition: index, epoch: epoch.0 });
         }
@@ -164,10 +164,13 @@ impl World {
         if deleted.is_empty() {
             return Ok(());
         }
+        let deleted: Arc<[TopicName]> = deleted.into();
         let partitions: Vec<i32> = broker.partitions.keys().copied().collect();
-        partitions
-            .into_iter()
-            .try_for_each(|index| self.input(id, index, |core, environment| core.topics_deleted(environment, &deleted)))
+        partitions.into_iter().try_for_each(|index| {
+            self.input(id, index, |core, environment| {
+                core.notice(environment, Notice::TopicsDeleted(Arc::clone(&deleted)))
+            })
+        })
     }
 
     /// The configuration of all brokers is another one.

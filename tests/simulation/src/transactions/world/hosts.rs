@@ -1,6 +1,8 @@
 //! What brokers do with their shards, and what becomes of their processes.
 
-use ottla_transaction_coordinator::state_partition::{Environment, Event, Loader, Outputs};
+use ottla_coordinator_partition::{BrokenRules, Environment, Event, Loader, Outputs};
+use ottla_transaction_coordinator::Shard;
+use ottla_transaction_coordinator::state_partition::Notice;
 
 use super::*;
 
@@ -9,7 +11,7 @@ impl World {
     pub(super) fn learn(&mut self, id: i32, partition: i32) -> Result<(), Violation> {
         let Some(found) = self.partition(partition) else { return Ok(()) };
         let believes = if found.leader == Some(id) { LeaderEpoch(found.epoch) } else { LeaderEpoch::NONE };
-        let core = StatePartition::new(Arc::clone(&self.config));
+        let core = StatePartition::new(Arc::clone(&self.config), BrokenRules::default());
         let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.is_running) else { return Ok(()) };
         broker.hosted.entry(partition).or_insert(Hosted { believes, core }).believes = believes;
         self.step(id, partition, |core, environment| (None, core.poll(environment)))?;
@@ -22,10 +24,11 @@ impl World {
             return Ok(());
         }
         let Some(partition) = self.partition(index) else { return Ok(()) };
-        let mut loader = Loader::new(Arc::clone(&self.config), epoch, 1_048_588);
-        let loaded = match loader.take(Offset(0), &partition.read(id)) {
-            Ok(()) => Ok(loader.finish(Offset(partition.end_of(id)))),
-            Err(error) => Err(error),
+        let mut loader = Loader::<Shard>::new(Arc::clone(&self.config), epoch, 1_048_588);
+        let end = Offset(partition.end_of(id));
+        let loaded = match partition.read(id, 0, usize::MAX) {
+            Some(log) => loader.take(Offset(0), &log).map(|()| loader.finish(end)),
+            None => Ok(loader.finish(end)),
         };
         self.step(id, index, |core, environment| (None, core.loaded(environment, epoch, loaded)))?;
         Ok(())
@@ -37,7 +40,10 @@ impl World {
         &mut self,
         id: i32,
         index: i32,
-        step: impl FnOnce(&mut StatePartition<Caller>, &mut Environment<'_>) -> (Option<Answer>, Outputs<Caller>),
+        step: impl FnOnce(
+            &mut StatePartition<Caller>,
+            &mut Environment<'_, '_, Shard>,
+        ) -> (Option<Answer>, Outputs<Shard, Caller>),
     ) -> Result<Option<Answer>, Violation> {
         let (now, is_refused) = (self.clocks(), self.random.happens(self.weather.refused_ppm));
         let Some(broker) = self.brokers.get_mut(&id) else { return Ok(None) };
@@ -46,7 +52,7 @@ impl World {
         let (Some(hosted), Some(partition)) = (broker.hosted.get_mut(&index), partition) else { return Ok(None) };
         let mut view = View { data: &self.data, next_producer_id: &mut self.next_producer_id };
         let mut log = SimLog { broker: id, believes: hosted.believes, partition, is_refused, has_appended: false };
-        let mut environment = Environment { now, cluster: &mut view, log: &mut log };
+        let mut environment: Environment<'_, '_, Shard> = Environment { now, view: &mut view, log: &mut log };
         let (answer, outputs) = step(&mut hosted.core, &mut environment);
         if log.has_appended {
             self.replicate(index);
@@ -62,7 +68,7 @@ impl World {
         for (caller, answer) in outputs.answers {
             self.reply(caller, answer);
         }
-        for marker in outputs.markers {
+        for marker in outputs.messages {
             let (latency, is_lost) = self.network();
             let (number, epoch) = (marker.number, marker.coordinator_epoch);
             if is_lost {
@@ -146,7 +152,7 @@ impl World {
             return Ok(());
         }
         self.step(id, index, |core, environment| {
-            (None, core.marker_answered(environment, epoch, number, results.as_ref()))
+            (None, core.notice(environment, Notice::MarkerAnswered { epoch, number, results }))
         })?;
         Ok(())
     }

@@ -1,17 +1,19 @@
-//! Reading a partition's log into its transactional ids, before any of them is served.
+//! Reading a partition's log into its state, before any of it is served.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ottla_model::{ErrorCode, LeaderEpoch, Offset};
+use ottla_model::{ErrorCode, LeaderEpoch, Offset, ProducerId};
 use ottla_protocol::record_batch::{Batch, Batches, HeaderError, Record, Records, RecordsError};
 
-use crate::config::TransactionConfig;
-use crate::record::RecordError;
-use crate::shard::Shard;
+use crate::shard::{CoordinatorShard, Replayed};
 
-/// A packed batch may unpack to this many times `max.message.bytes`.
+/// A packed batch may unpack to this many times `max.message.bytes`: the records of coordinators repeat themselves
+/// much.
 const UNPACKED_PER_MESSAGE_BYTES: u64 = 100;
+
+/// The key of a control record that commits a transaction: version and type.
+const COMMIT_TYPE: [u8; 2] = [0, 1];
 
 /// Why a log cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -29,42 +31,42 @@ pub enum LoadError {
     Cut { at: Offset },
 }
 
-/// The transactional ids of a log that was read up to `end`.
+/// The state of a log that was read up to `end`.
 #[derive(Debug)]
-pub struct Loaded {
-    pub(super) shard: Shard,
-    pub(super) end: Offset,
-    pub(super) records: u64,
-    pub(super) unreadable: Unreadable,
+pub struct Loaded<S: CoordinatorShard> {
+    pub(crate) shard: S,
+    pub(crate) end: Offset,
+    pub(crate) records: u64,
+    pub(crate) unreadable: Unreadable<S::RecordError>,
 }
 
-/// Records that were skipped because they are not what their version says. One id's record must not keep the others
-/// from being served.
-#[derive(Debug, Default)]
-pub struct Unreadable {
+/// Records that were skipped because they are not what their version says. The record of one group or id must not keep
+/// the others from being served.
+#[derive(Debug)]
+pub struct Unreadable<E> {
     pub count: u64,
-    pub first: Option<(Offset, RecordError)>,
+    pub first: Option<(Offset, E)>,
 }
 
 /// Takes the log in pieces, from its start to its end.
 #[derive(Debug)]
-pub struct Loader {
-    shard: Shard,
+pub struct Loader<S: CoordinatorShard> {
+    shard: S,
     unpacked_max_bytes: u64,
     next: Option<Offset>,
     records: u64,
-    unreadable: Unreadable,
+    unreadable: Unreadable<S::RecordError>,
 }
 
-impl Loader {
+impl<S: CoordinatorShard> Loader<S> {
     /// For the leadership of `epoch`.
-    pub fn new(config: Arc<TransactionConfig>, epoch: LeaderEpoch, max_message_bytes: usize) -> Self {
+    pub fn new(config: Arc<S::Config>, epoch: LeaderEpoch, max_message_bytes: usize) -> Self {
         Self {
-            shard: Shard::new(config, epoch),
+            shard: S::new(config, epoch),
             unpacked_max_bytes: (max_message_bytes as u64).saturating_mul(UNPACKED_PER_MESSAGE_BYTES),
             next: None,
             records: 0,
-            unreadable: Unreadable::default(),
+            unreadable: Unreadable { count: 0, first: None },
         }
     }
 
@@ -96,25 +98,30 @@ impl Loader {
     }
 
     /// The log ends at `end`, and everything before was taken.
-    pub fn finish(self, end: Offset) -> Loaded {
+    pub fn finish(self, end: Offset) -> Loaded<S> {
         Loaded { shard: self.shard, end, records: self.records, unreadable: self.unreadable }
     }
 
     fn take_batch(&mut self, batch: &Batch<'_>, bytes: &Bytes) -> Result<(), LoadError> {
-        if batch.header.is_control() {
-            return Ok(());
-        }
-        let failed = |source| LoadError::Records { at: batch.header.base_offset, source };
+        let header = &batch.header;
+        let failed = |source| LoadError::Records { at: header.base_offset, source };
         for record in Records::new(bytes, self.unpacked_max_bytes).map_err(failed)? {
-            self.apply(&record.map_err(failed)?);
+            let record = record.map_err(failed)?;
+            if header.is_control() {
+                let is_commit = record.key.as_ref().and_then(|key| key.get(2..4)) == Some(&COMMIT_TYPE);
+                self.shard.replay_end_of_transaction(header.producer_id, is_commit);
+            } else {
+                self.replay(&record, header.is_transactional().then_some(header.producer_id));
+            }
         }
         Ok(())
     }
 
-    fn apply(&mut self, record: &Record) {
+    fn replay(&mut self, record: &Record, producer: Option<ProducerId>) {
         let Some(key) = &record.key else { return };
         self.records += 1;
-        if let Err(error) = self.shard.apply(key, record.value.as_deref()) {
+        let replayed = Replayed { timestamp: record.timestamp, key, value: record.value.as_deref(), producer };
+        if let Err(error) = self.shard.replay(replayed) {
             self.unreadable.count += 1;
             self.unreadable.first.get_or_insert((record.offset, error));
         }

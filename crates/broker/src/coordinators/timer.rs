@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use ottla_model::{MonotonicMs, PartitionId};
+use ottla_replica_manager::clock;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-
-use ottla_replica_manager::clock;
 
 /// A partition's coordinator.
 pub trait Ticks: Send + Sync + 'static {

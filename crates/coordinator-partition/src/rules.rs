@@ -3,7 +3,7 @@
 /// Everything except those tests uses the default, in which every rule holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BrokenRules {
-    /// Broken: groups are served as soon as the log is read, although its end may not be replicated.
+    /// Broken: the state is served as soon as the log is read, although its end may not be replicated.
     pub serves_before_replicated: bool,
     /// Broken: a log that could not be read once is not read again in the same leader epoch.
     pub gives_up_loading: bool,

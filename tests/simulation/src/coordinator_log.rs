@@ -1,4 +1,4 @@
-//! One partition of `__consumer_offsets` as its replicas hold it.
+//! One partition of `__consumer_offsets` or `__transaction_state` as its replicas hold it.
 //!
 //! What is committed is on every member of an ISR that is large enough, so it is in the log of every later leader; the
 //! rest of a leader's log may or may not survive it. A leader that was replaced and does not know it goes on with its
@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use ottla_group_coordinator::Batch;
-use ottla_group_coordinator::effects::RawRecord;
+use ottla_coordinator_partition::{Batch, RawRecord};
 use ottla_model::{ErrorCode, LeaderEpoch, Offset, TimestampMs};
 use ottla_protocol::record_batch::{Filtered, RecordsError, StoredRecords, patch_offset_and_epoch};
 

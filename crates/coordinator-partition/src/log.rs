@@ -1,4 +1,4 @@
-//! What a partition's groups need of its log.
+//! What a partition's coordinator needs of its log.
 
 use std::io;
 
@@ -8,12 +8,12 @@ use ottla_protocol::record_batch::BatchBuilder;
 
 use crate::effects::{Batch, BatchKind};
 
-/// Offsets are not told apart by sequences.
+/// Records of coordinators are not told apart by sequences.
 const NO_SEQUENCE: i32 = -1;
 
-/// The local replica of the partition. All methods return at once; [`GroupLog::append`] may wait for a write to the
+/// The local replica of the partition. All methods return at once; [`PartitionLog::append`] may wait for a write to the
 /// page cache, but not for a sync or for other replicas.
-pub trait GroupLog {
+pub trait PartitionLog {
     /// The epoch in which this broker leads the partition; [`LeaderEpoch::NONE`] while it does not.
     fn leading_epoch(&self) -> LeaderEpoch;
 

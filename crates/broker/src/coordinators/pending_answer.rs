@@ -1,0 +1,38 @@
+//! The answer to a request that was submitted to a coordinator.
+
+use std::time::Duration;
+
+use ottla_coordinator_partition::CoordinatorShard;
+use ottla_model::ErrorCode;
+use tokio::sync::oneshot;
+
+pub enum PendingAnswer<S: CoordinatorShard> {
+    Ready(S::Answer),
+    /// Ends without an answer only with the process.
+    Waiting(oneshot::Receiver<S::Answer>),
+}
+
+impl<S: CoordinatorShard> PendingAnswer<S> {
+    /// The answer to a request that fails as a whole.
+    pub fn failed(error: ErrorCode) -> Self {
+        Self::Ready(S::failed(error))
+    }
+
+    /// The answer, however long it takes. The future may be dropped at any time.
+    pub async fn answer(self) -> S::Answer {
+        match self {
+            Self::Ready(answer) => answer,
+            Self::Waiting(receiver) => receiver.await.unwrap_or_else(|_| S::failed(ErrorCode::NotCoordinator)),
+        }
+    }
+
+    /// The answer, or after `timeout` the error that Kafka returns when records are not replicated in time.
+    pub async fn answer_within(self, timeout: Duration) -> S::Answer {
+        match self {
+            Self::Ready(answer) => answer,
+            waiting => tokio::time::timeout(timeout, waiting.answer())
+                .await
+                .unwrap_or_else(|_| S::failed(ErrorCode::CoordinatorNotAvailable)),
+        }
+    }
+}

@@ -16,9 +16,9 @@ use crate::groups::GroupCoordinators;
 use crate::internal_topic::InternalTopics;
 use crate::producer_ids::ProducerIds;
 use crate::request::ResponseBudget;
-use crate::request::budget::RESPONSE_BYTES_MAX;
 use crate::request::heavy::HeavyWork;
 use crate::request::shared_responses::SharedResponses;
+use crate::resources::Resources;
 use crate::telemetry::Telemetry;
 use crate::transaction_verifier::TransactionVerifier;
 use crate::transactions::TransactionCoordinators;
@@ -41,6 +41,7 @@ pub struct Broker {
     pub producer_ids: Arc<ProducerIds>,
     pub quorum: Arc<dyn QuorumHandle>,
     pub telemetry: Arc<Telemetry>,
+    pub resources: Arc<Resources>,
     pub auto_creation: AutoCreation,
     /// Makes large responses beside the workers.
     pub heavy_work: HeavyWork,
@@ -54,6 +55,6 @@ pub struct Broker {
 impl Broker {
     /// What the response to one request may take.
     pub fn response_budget(&self) -> ResponseBudget {
-        ResponseBudget::new(RESPONSE_BYTES_MAX)
+        ResponseBudget::new(self.resources.response_bytes_max())
     }
 }

@@ -19,6 +19,7 @@ pub mod lifecycle;
 pub mod peers;
 pub mod producer_ids;
 pub mod request;
+pub mod resources;
 pub mod signals;
 pub mod telemetry;
 pub mod transaction_verifier;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 pub use ottla_metrics::{Counter, Description, Gauge, Registry};
 use ottla_network::NetworkMetrics;
 use ottla_replica_manager::manager::metrics::ReplicaMetrics;
+use ottla_resources::ResourceTable;
 
 use crate::groups::metrics::GroupMetrics;
 use crate::transactions::metrics::TransactionMetrics;
@@ -26,6 +27,7 @@ pub struct Telemetry {
     pub broker_epoch: Gauge,
     pub groups: GroupMetrics,
     pub transactions: TransactionMetrics,
+    pub resources: ResourceTable,
 }
 
 impl Default for Telemetry {
@@ -42,6 +44,7 @@ impl Default for Telemetry {
             broker_epoch: registry.gauge("epoch", "Broker epoch; -1 while the broker is not registered"),
             groups: GroupMetrics::new(&registry),
             transactions: TransactionMetrics::new(&registry),
+            resources: ResourceTable::new(&registry),
             registry,
         }
     }

@@ -67,6 +67,8 @@ pub struct BrokerConfig {
     pub num_network_threads: usize,
     /// `queued.max.request.bytes`; none (−1): the broker's own bound.
     pub queued_max_request_bytes: Option<u64>,
+    /// `max.memory.bytes`; none (−1): half of what the machine or its cgroup has.
+    pub max_memory_bytes: Option<u64>,
     pub socket_request_max_bytes: usize,
     /// None (−1): the system's.
     pub socket_receive_buffer_bytes: Option<usize>,
@@ -219,6 +221,9 @@ impl BrokerConfig {
             num_network_threads: count(&reader, "num.network.threads")?,
             queued_max_request_bytes: reader
                 .optional("queued.max.request.bytes", -1..=i64::MAX)?
+                .and_then(|bytes| u64::try_from(bytes).ok()),
+            max_memory_bytes: reader
+                .optional("max.memory.bytes", -1..=i64::MAX)?
                 .and_then(|bytes| u64::try_from(bytes).ok()),
             socket_request_max_bytes: bytes(&reader, "socket.request.max.bytes", 1)?,
             socket_receive_buffer_bytes: buffer(&reader, "socket.receive.buffer.bytes")?,

@@ -35,6 +35,7 @@ use ottla_consensus::{Member, MemberConfig};
 use ottla_metadata::controller::ControllerConfig;
 use ottla_model::{ClusterId, CoordinatorId, IncarnationId, Revision};
 use ottla_quorum_node::{BrokenRules, HistoryLimits, NodeConfig};
+use ottla_resources::{ConnectionLimits, CoordinatorDescriptors, Limits, descriptors, http_port};
 use ottla_rpc::ports;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -133,24 +134,26 @@ impl Coordinator {
             self.peer.is_none() || own.is_none_or(|own| own.address.port == self.config.client_port);
         let zookeeper = ZooKeeper::new(shared.clone(), &self.config, clock);
         let words = Arc::new(four_letter_words::Words::new(shared.clone(), self.config.clone(), zookeeper.clone()));
-        let listeners = [(Some(self.client), peers_use_client_port, zookeeper), (self.peer.take(), true, None)];
-        for (listener, takes_raft, zookeeper) in listeners {
+        let descriptors = CoordinatorDescriptors::of(descriptors::raise_limit());
+        let listeners = [
+            (Some(self.client), peers_use_client_port, zookeeper, descriptors.connections),
+            (self.peer.take(), true, None, descriptors.peer_connections),
+        ];
+        for (listener, takes_raft, zookeeper, connections_max) in listeners {
             let Some(listener) = listener else { continue };
             let server = Server::builder()
                 .http2_keepalive_interval(Some(CLIENT_KEEP_ALIVE))
                 .http2_keepalive_timeout(Some(CLIENT_KEEP_ALIVE))
                 .add_routes(service::routes(&shared, takes_raft));
-            let incoming = listener::connections(listener, stop.clone(), words.clone(), zookeeper);
+            let limits = connection_limits(connections_max);
+            let incoming = listener::connections(listener, stop.clone(), words.clone(), zookeeper, limits);
             tasks.spawn(async move { server.serve_with_incoming(incoming).await.map_err(CoordinatorError::from) });
         }
         if let Some(listener) = self.http.take() {
             let routes = telemetry::routes(metrics.clone());
             tasks.spawn(async move {
-                axum::serve(listener, routes).await.map_err(|error| CoordinatorError::Setting {
-                    key: "http.port",
-                    value: String::new(),
-                    problem: error.to_string(),
-                })
+                http_port::serve(listener, routes).await;
+                Ok(())
             });
         }
         let mut store = RocksDbStore::open(self.disk.clone())?;
@@ -204,6 +207,12 @@ impl Coordinator {
             host => ottla_config::HostPort::new(host, port).to_string(),
         }
     }
+}
+
+/// One address never takes all connections: brokers and peers must be able to come back.
+fn connection_limits(connections_max: u64) -> Arc<ConnectionLimits> {
+    let total = usize::try_from(connections_max).unwrap_or(usize::MAX);
+    Arc::new(ConnectionLimits::new(move |_| Limits { total, kept_for_brokers: 0, per_ip: total / 4 * 3 }))
 }
 
 /// Stops the driver when its owner is dropped, even in the middle of an await.

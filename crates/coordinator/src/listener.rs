@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ottla_metrics::RateLimit;
+use ottla_resources::connections::{Caller, ConnectionLimits, ConnectionPermit};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -19,7 +21,8 @@ use crate::zookeeper::ZooKeeper;
 
 /// The first bytes of every HTTP/2 client.
 const PREFACE: &[u8] = b"PRI ";
-/// A client that sends nothing for this time is passed to the server, which has its own timeouts.
+/// A client that sends nothing for this time is disconnected: it holds one of few connections. A broker or a tool
+/// sends the preface at once.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two looks at a connection whose first bytes have come in part.
 const PEEK_PAUSE: Duration = Duration::from_millis(5);
@@ -37,22 +40,33 @@ pub fn connections(
     stop: CancellationToken,
     words: Arc<Words>,
     zookeeper: Option<Arc<ZooKeeper>>,
+    limits: Arc<ConnectionLimits>,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(ACCEPTED_MAX);
     tokio::spawn(async move {
+        let complaints = RateLimit::per_second();
         loop {
             tokio::select! {
                 () = sender.closed() => return,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
+                        let permit = match limits.enter(peer.ip().to_canonical(), Caller::Anybody) {
+                            Ok(permit) => permit,
+                            Err(reason) => {
+                                complaints.run(|more| tracing::warn!(%peer, more, "connection refused: {reason}"));
+                                continue;
+                            }
+                        };
                         let sender = sender.clone();
                         let stopped = stop.clone().cancelled_owned();
                         let (words, zookeeper, stop) = (words.clone(), zookeeper.clone(), stop.clone());
                         tokio::spawn(async move {
                             match protocol(stream, peer, &words).await {
                                 Protocol::Http2(stream) => {
-                                    let _ = sender.send(Ok(Connection { stream, stopped: Box::pin(stopped) })).await;
+                                    let stopped = Box::pin(stopped);
+                                    let _ = sender.send(Ok(Connection { stream, stopped, _permit: permit })).await;
                                 }
+                                // The permit is given back when the session's connection ends.
                                 Protocol::ZooKeeper(stream) => match zookeeper {
                                     Some(zookeeper) => zookeeper.serve(stream, peer, stop).await,
                                     None => refuse(peer, "ZooKeeper's protocol is not served here"),
@@ -62,7 +76,7 @@ pub fn connections(
                         });
                     }
                     Err(error) => {
-                        tracing::warn!("accept: {error}");
+                        complaints.run(|more| tracing::warn!(more, "accept: {error}"));
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
@@ -86,8 +100,7 @@ async fn protocol(mut stream: TcpStream, peer: SocketAddr, words: &Words) -> Pro
         return Protocol::Other;
     }
     match tokio::time::timeout(PREFACE_TIMEOUT, peek_whole(&stream, &mut first)).await {
-        Ok(None) => return Protocol::Other,
-        Err(_) => return Protocol::Http2(stream),
+        Ok(None) | Err(_) => return Protocol::Other,
         Ok(Some(count)) if PREFACE.starts_with(&first[..count]) => return Protocol::Http2(stream),
         // The length of a connect request, in four bytes.
         Ok(Some(_)) if first[0] == 0 => return Protocol::ZooKeeper(stream),
@@ -139,6 +152,7 @@ async fn tell(stream: &mut TcpStream, answer: &str) -> io::Result<()> {
 pub struct Connection {
     stream: TcpStream,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    _permit: ConnectionPermit,
 }
 
 impl AsyncRead for Connection {

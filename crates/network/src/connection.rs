@@ -29,6 +29,7 @@ use bytes::{BufMut as _, BytesMut};
 use ottla_metrics::Watchdog;
 use ottla_model::ListenerName;
 use ottla_protocol::{Api, FrameError};
+use ottla_resources::{Ledger, Share};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -59,6 +60,12 @@ const GRANTED_BYTES_PER_CHECK_MIN: usize = 1024 * 1024;
 /// and far less than what a client notices.
 const TURN_MAX: Duration = Duration::from_millis(2);
 
+/// Waiting responses of one connection up to here are not counted against the broker's memory: whoever reads what it
+/// asks for is served, even while others use up the memory for responses.
+const UNCOUNTED_BYTES: usize = 64 * 1024;
+const NO_ROOM: &str = "the broker's memory for responses that wait to be read is used up";
+const NOT_READ: &str = "responses are not read";
+
 /// What all connections of a broker share.
 pub struct ConnectionShared<S: Service> {
     pub gate: Gate<S>,
@@ -68,6 +75,8 @@ pub struct ConnectionShared<S: Service> {
     pub idle_timeout: Option<Duration>,
     budget: Arc<FrameBudget>,
     slow_turns: Watchdog,
+    /// Bytes of responses that wait for their clients to read them, of all connections.
+    responses: Arc<Ledger>,
     draining: AtomicBool,
     /// Requests whose answers have not left.
     pending: AtomicI64,
@@ -79,6 +88,7 @@ impl<S: Service> ConnectionShared<S> {
         metrics: Arc<NetworkMetrics>,
         frame_bytes_max: usize,
         budget: FrameBudget,
+        responses: Arc<Ledger>,
         idle_timeout: Option<Duration>,
     ) -> Self {
         Self {
@@ -88,6 +98,7 @@ impl<S: Service> ConnectionShared<S> {
             idle_timeout,
             budget: Arc::new(budget),
             slow_turns: Watchdog::default(),
+            responses,
             draining: AtomicBool::new(false),
             pending: AtomicI64::new(0),
         }
@@ -203,6 +214,8 @@ pub struct Connection<S: Service> {
     /// Memory of the ready responses in `pending`.
     pending_bytes: usize,
     writer: ResponseWriter,
+    /// What the waiting responses take of the memory for responses.
+    share: Option<Share>,
     close_after_write: bool,
     checks: Interval,
     silent_checks: u32,
@@ -234,6 +247,7 @@ impl<S: Service> Connection<S> {
             pending: VecDeque::new(),
             pending_bytes: 0,
             writer: ResponseWriter::default(),
+            share: None,
             close_after_write: false,
             checks,
             silent_checks: 0,
@@ -287,6 +301,9 @@ impl<S: Service> Connection<S> {
             if sent > 0 {
                 self.active = true;
                 self.shared.metrics.bytes_sent.add(sent);
+            }
+            if !self.account() {
+                return Poll::Ready(End::Refused(NO_ROOM.to_owned()));
             }
             if std::mem::take(&mut self.turn_is_over) {
                 // To the end of the worker's queue.
@@ -518,6 +535,25 @@ impl<S: Service> Connection<S> {
         Ok(())
     }
 
+    /// Counts the responses that wait for the client against the broker's memory. False: there is no room.
+    fn account(&mut self) -> bool {
+        let waiting = self.writer.memory_bytes() + self.pending_bytes;
+        let counted = if waiting > UNCOUNTED_BYTES { waiting as u64 } else { 0 };
+        match &mut self.share {
+            Some(share) if counted > 0 => share.resize(counted),
+            share => {
+                *share = (counted > 0).then(|| self.shared.responses.take(counted)).flatten();
+                counted == 0 || share.is_some()
+            }
+        }
+    }
+
+    /// The client has read nothing since the last check, while responses use up the memory: it gives way.
+    fn is_stalled(&self) -> bool {
+        let responses = &self.shared.responses;
+        self.share.is_some() && !self.active && responses.used() > responses.ceiling() / 2
+    }
+
     /// Ends a connection that is silent, or stuck in a frame.
     fn poll_check(&mut self, context: &mut Context<'_>) -> Option<End> {
         while self.checks.poll_tick(context).is_ready() {
@@ -530,6 +566,9 @@ impl<S: Service> Connection<S> {
                     return Some(End::HalfFrame);
                 }
                 self.arrived_at_check = arrived;
+            }
+            if self.is_stalled() {
+                return Some(End::Refused(NOT_READ.to_owned()));
             }
             let is_idle = self.pending.is_empty() && self.held.is_none() && self.held_request.is_none();
             let quiet = !self.active && is_idle;

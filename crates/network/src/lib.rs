@@ -2,7 +2,6 @@
 //! a request costs no dynamic call.
 //!
 //! - [`listener`]: sockets that listen, and the task of each connection;
-//! - [`limits`]: how many connections there may be;
 //! - [`connection`]: one connection's requests and responses, in order;
 //! - [`frame_budget`]: the memory of large frames that are being read;
 //! - [`response`]: what a service gives back;
@@ -12,7 +11,6 @@ pub mod connection;
 pub mod context;
 pub mod frame_budget;
 mod frame_reader;
-pub mod limits;
 pub mod listener;
 pub mod metrics;
 pub mod response;
@@ -22,7 +20,6 @@ mod service;
 pub use connection::{Connection, ConnectionShared, End, Gate};
 pub use context::{Principal, RequestContext};
 pub use frame_budget::FrameBudget;
-pub use limits::{ConnectionLimits, Limits};
 pub use listener::{AcceptOptions, BindError, BoundListener, accept, bind};
 pub use metrics::NetworkMetrics;
 pub use response::{Answer, Part, RecordSlice, Response, SliceAccess};

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ottla_metrics::RateLimit;
 use ottla_model::ListenerName;
+use ottla_resources::{Caller, ConnectionLimits};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -17,7 +18,6 @@ use tokio::task::JoinSet;
 
 use crate::connection::{Connection, ConnectionShared};
 use crate::context::{Principal, RequestContext};
-use crate::limits::ConnectionLimits;
 use crate::metrics::NetworkMetrics;
 use crate::service::Service;
 
@@ -148,7 +148,8 @@ pub async fn accept<S: Service>(
             () = stopped(&mut stop) => break,
         };
         shared.metrics.connections_accepted.add(1);
-        let permit = match limits.enter(peer.ip().to_canonical()) {
+        let caller = if listener.is_inter_broker { Caller::Broker } else { Caller::Anybody };
+        let permit = match limits.enter(peer.ip().to_canonical(), caller) {
             Ok(permit) => permit,
             Err(reason) => {
                 shared.metrics.connections_refused.add(1);
@@ -230,12 +231,12 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use ottla_metrics::Registry;
+    use ottla_resources::{Ledger, Limits};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
     use crate::connection::tests::Greeter;
     use crate::frame_budget::FrameBudget;
-    use crate::limits::Limits;
 
     #[test]
     fn a_port_in_use_is_named() {
@@ -251,14 +252,20 @@ mod tests {
     #[tokio::test]
     async fn connections_of_one_address_are_counted_and_the_port_closes() {
         let metrics = Arc::new(NetworkMetrics::new(&Registry::new("test")));
-        let shared =
-            ConnectionShared::<Greeter>::new(Arc::default(), Arc::clone(&metrics), 1024, FrameBudget::new(1024), None);
+        let shared = ConnectionShared::<Greeter>::new(
+            Arc::default(),
+            Arc::clone(&metrics),
+            1024,
+            FrameBudget::new(1024),
+            Ledger::new(1024),
+            None,
+        );
         let bound = bind(&ListenerName::new("PLAINTEXT"), "127.0.0.1", 0, true, 16).expect("a free port");
         let address = bound.address;
         let options = AcceptOptions { send_buffer_bytes: None, receive_buffer_bytes: Some(64 * 1024) };
         let limits = Arc::new(ConnectionLimits::new(|ip| {
             assert_eq!(ip, Ipv4Addr::LOCALHOST);
-            Limits { total: 10, per_ip: 1 }
+            Limits { total: 10, kept_for_brokers: 0, per_ip: 1 }
         }));
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(bound, Arc::new(shared), limits, options, stopped));

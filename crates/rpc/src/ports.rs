@@ -81,9 +81,9 @@ fn process_of(inode: &str) -> Option<(u32, String)> {
     None
 }
 
-/// A port that this process keeps for a listener, which may be of another process. While it is kept, the system gives it
-/// to no outgoing connection. Without it, a process that waits for the listener can take the port itself: a connection
-/// to a port where nobody listens yet may get the same port as its own, and is then connected to itself.
+/// A port that this process keeps for a listener, which may be of another process. While it is kept, the system gives
+/// it to no outgoing connection. Without it, a process that waits for the listener can take the port itself: a
+/// connection to a port where nobody listens yet may get the same port as its own, and is then connected to itself.
 pub struct Reservation {
     /// Bound, never listening, with the option SO_REUSEADDR: listeners with the same option may bind beside it.
     _socket: TcpSocket,

@@ -10,7 +10,7 @@ use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
 use tempfile::TempDir;
 
 /// How long a cluster may take to be ready, or a process to end, before a test gives up. Generous: CI machines are
@@ -40,11 +40,13 @@ pub struct ClusterOptions {
     pub brokers: i32,
     /// Broker properties (`min.insync.replicas`), for every broker.
     pub broker_properties: Vec<(String, String)>,
+    /// The limit of open files (RLIMIT_NOFILE) of every process; none: this process's.
+    pub open_files_max: Option<u64>,
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self { coordinators: 3, brokers: 3, broker_properties: Vec::new() }
+        Self { coordinators: 3, brokers: 3, broker_properties: Vec::new(), open_files_max: None }
     }
 }
 
@@ -83,6 +85,7 @@ struct Member {
     command: PathBuf,
     environment: BTreeMap<String, String>,
     folder: PathBuf,
+    open_files_max: Option<u64>,
     child: Option<Child>,
 }
 
@@ -91,9 +94,13 @@ impl Member {
         let log = File::options().create(true).append(true).open(self.folder.join("log"))?;
         let mut command = Command::new(&self.command);
         command.env_clear().envs(&self.environment).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        // SAFETY: prctl is async-signal-safe and touches nothing of the parent's.
+        let open_files = self.open_files_max.map(|max| Rlimit { current: Some(max), maximum: Some(max) });
+        // SAFETY: prctl and setrlimit are async-signal-safe and touch nothing of the parent's.
         unsafe {
-            command.pre_exec(|| {
+            command.pre_exec(move || {
+                if let Some(limit) = open_files {
+                    setrlimit(Resource::Nofile, limit)?;
+                }
                 rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(std::io::Error::from)
             });
         }
@@ -138,6 +145,7 @@ impl Cluster {
             .collect();
         let connect: Vec<String> = coordinator_ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
 
+        let open_files_max = options.open_files_max;
         let mut members = BTreeMap::new();
         for (id, port) in (1..=options.coordinators).zip(coordinator_ports) {
             let home = member_folder(folder.path(), Node::Coordinator(id))?;
@@ -149,7 +157,13 @@ impl Cluster {
             ]);
             members.insert(
                 Node::Coordinator(id),
-                Member { command: binary("ottla-coordinator")?, environment, folder: home, child: None },
+                Member {
+                    command: binary("ottla-coordinator")?,
+                    environment,
+                    folder: home,
+                    open_files_max,
+                    child: None,
+                },
             );
         }
         for (id, (client_port, inter_port)) in (1..=options.brokers).zip(client_ports.iter().zip(inter_broker_ports)) {
@@ -170,7 +184,7 @@ impl Cluster {
             }
             members.insert(
                 Node::Broker(id),
-                Member { command: binary("ottla-broker")?, environment, folder: home, child: None },
+                Member { command: binary("ottla-broker")?, environment, folder: home, open_files_max, child: None },
             );
         }
         Ok(Self {

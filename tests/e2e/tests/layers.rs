@@ -31,7 +31,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("rpc", &["model", "metadata"]),
     ("client", &["model", "protocol"]),
     ("config", &["model"]),
-    ("network", &["model", "protocol", "metrics", "storage"]),
+    ("resources", &["metrics"]),
+    ("network", &["model", "protocol", "metrics", "resources", "storage"]),
     (
         "replica-manager",
         &[
@@ -43,11 +44,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "replica-fetcher",
             "storage",
             "partition",
+            "resources",
             "config",
         ],
     ),
     // Layer 3: binaries.
-    ("coordinator", &["model", "metrics", "metadata", "consensus", "quorum-node", "zookeeper", "rpc", "config"]),
+    (
+        "coordinator",
+        &["model", "metrics", "metadata", "consensus", "quorum-node", "zookeeper", "resources", "rpc", "config"],
+    ),
     (
         "broker",
         &[
@@ -65,6 +70,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "partition",
             "network",
             "replica-manager",
+            "resources",
             "rpc",
             "client",
             "config",

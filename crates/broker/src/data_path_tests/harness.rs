@@ -21,7 +21,7 @@ use ottla_model::{
     TopicName,
 };
 use ottla_network::response::{Answer, Part, Response};
-use ottla_network::{AcceptOptions, ConnectionLimits, ConnectionShared, FrameBudget, Limits, Service};
+use ottla_network::{AcceptOptions, ConnectionShared, FrameBudget, Service};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{
@@ -37,6 +37,7 @@ use ottla_replica_manager::manager::{Coordinators, OpenedLogs, ReplicaManager};
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::partition::Partition;
 use ottla_replica_manager::quorum_handle::{QuorumError, QuorumFuture, QuorumHandle};
+use ottla_resources::{BrokerDescriptors, ConnectionLimits, Limits};
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -51,6 +52,7 @@ use crate::producer_ids::ProducerIds;
 use crate::request::heavy::HeavyWork;
 use crate::request::shared_responses::SharedResponses;
 use crate::request::{Principal, RequestContext};
+use crate::resources::Resources;
 use crate::telemetry::Telemetry;
 use crate::transactions::TransactionCoordinators;
 
@@ -431,17 +433,19 @@ impl Cluster {
         )
         .expect("the directory can be used");
         let opened = replicas.open_logs(&OpeningProgress::default()).expect("the logs open");
+        let resources = Resources::new(&config, 16 << 30, BrokerDescriptors::of(20_000));
         let shared = Arc::new(ConnectionShared::new(
             identity.clone(),
             telemetry.network.clone(),
             config.socket_request_max_bytes,
             FrameBudget::new(1 << 28),
+            Arc::clone(&resources.responses),
             None,
         ));
         let bound = ottla_network::bind(&ListenerName::new(INTERNAL), "127.0.0.1", 0, true, 50).expect("a free port");
         let port = bound.address.port();
         let options = AcceptOptions { send_buffer_bytes: None, receive_buffer_bytes: None };
-        let limits = Arc::new(ConnectionLimits::new(|_| Limits { total: 100, per_ip: 100 }));
+        let limits = Arc::new(ConnectionLimits::new(|_| Limits { total: 100, kept_for_brokers: 0, per_ip: 100 }));
         let (stop, stopped) = watch::channel(false);
         runtime.spawn(ottla_network::accept(bound, shared.clone(), limits, options, stopped));
 
@@ -479,13 +483,17 @@ impl Cluster {
             cluster_id,
             metadata: metadata.clone(),
             replicas: replicas.clone(),
-            fetch_sessions: FetchSessionCache::new(config.max_incremental_fetch_session_cache_slots),
+            fetch_sessions: FetchSessionCache::new(
+                config.max_incremental_fetch_session_cache_slots,
+                Arc::clone(&resources.parked),
+            ),
             groups,
             transactions,
             producer_ids,
             config,
             quorum,
             telemetry,
+            resources,
             auto_creation: AutoCreation::default(),
             heavy_work: HeavyWork::default(),
             metadata_responses: SharedResponses::default(),

@@ -24,15 +24,15 @@ use ottla_config::{BrokerConfig, HostPort, Listener};
 use ottla_metadata::controller::{CreateTopics, NewTopic, Registered};
 use ottla_metadata::{Endpoint, Image};
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, ListenerName};
-use ottla_network::{AcceptOptions, BindError, BoundListener, ConnectionLimits, ConnectionShared, FrameBudget, Limits};
+use ottla_network::{AcceptOptions, BindError, BoundListener, ConnectionShared, FrameBudget};
 use ottla_replica_manager::fetch_session::FetchSessionCache;
 use ottla_replica_manager::identity::Identity;
 use ottla_replica_manager::live_config::LiveConfig;
 use ottla_replica_manager::manager::{Coordinators, OpenedLogs, ReplicaManager, ReplicaManagerError};
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::quorum_handle::QuorumHandle;
+use ottla_resources::ConnectionLimits;
 use ottla_rpc::{CallError, ClusterClient, ports};
-use ottla_storage::RealEnv;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -44,6 +44,7 @@ use crate::internal_topic::InternalTopics;
 use crate::producer_ids::ProducerIds;
 use crate::request::heavy::HeavyWork;
 use crate::request::shared_responses::SharedResponses;
+use crate::resources::Resources;
 use crate::telemetry::Telemetry;
 use crate::telemetry::http::{self, Readiness};
 use crate::transactions::TransactionCoordinators;
@@ -52,9 +53,6 @@ use crate::watch::Watcher;
 use quorum_client::QuorumClient;
 use session::{RegistrationDisk, SessionContext, SessionEvent, SessionRunner};
 
-/// Bytes of large frames that are being read at a time, of all connections, where `queued.max.request.bytes` says
-/// nothing. Two frames of the greatest size that is accepted, or 256 of a megabyte.
-const FRAME_BUDGET_BYTES: usize = 256 * 1024 * 1024;
 /// For closing the logs. With the other bounds of the way out it stays below ten seconds.
 const CLOSE_LOGS_MAX: Duration = Duration::from_secs(5);
 /// A progress line this often, while there is nothing to do but wait.
@@ -101,10 +99,10 @@ pub fn run(
     shutdown: impl Future<Output = ()>,
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), RunError> {
-    raise_descriptor_limit();
+    let resources = Resources::of_process(&config);
     let data = data_runtime(&config)?;
     let control = Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
-    let result = control.block_on(live(Arc::new(config), data.handle().clone(), pin!(shutdown), on_ready));
+    let result = control.block_on(live(Arc::new(config), resources, data.handle().clone(), pin!(shutdown), on_ready));
     // Whatever still blocks (a disk that does not answer) must not keep the process.
     data.shutdown_timeout(Duration::from_millis(100));
     control.shutdown_timeout(Duration::from_millis(100));
@@ -130,26 +128,13 @@ fn data_runtime(config: &BrokerConfig) -> Result<Runtime, RunError> {
         .map_err(RunError::Runtime)
 }
 
-/// Segments, indexes and sockets are descriptors; the soft limit of a login shell is 1,024.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "the limit of open files stays at {:?}", limit.current);
-    }
-    // The other half is for connections, and for files that are open for a moment.
-    if let Some(current) = getrlimit(Resource::Nofile).current {
-        RealEnv::set_kept_files_max(usize::try_from(current / 2).unwrap_or(usize::MAX));
-    }
-}
-
 /// Everything that runs for as long as the broker does, and what it is made of.
 struct Parts {
     config: Arc<BrokerConfig>,
     identity: Arc<Identity>,
     metadata: Arc<MetadataCache>,
     telemetry: Arc<Telemetry>,
+    resources: Arc<Resources>,
     readiness: Arc<Readiness>,
     client: ClusterClient,
     quorum: Arc<dyn QuorumHandle>,
@@ -164,6 +149,7 @@ struct Parts {
 
 async fn live(
     config: Arc<BrokerConfig>,
+    resources: Arc<Resources>,
     data: Handle,
     mut shutdown: Pin<&mut impl Future<Output = ()>>,
     on_ready: impl FnOnce(&Ready),
@@ -200,23 +186,24 @@ async fn live(
         Arc::clone(&telemetry.replicas),
         data.clone(),
     )?;
-    let budget = config
-        .queued_max_request_bytes
-        .map_or(FRAME_BUDGET_BYTES, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let connections = Arc::new(ConnectionShared::new(
         Arc::clone(&identity),
         Arc::clone(&telemetry.network),
-        config.socket_request_max_bytes,
-        FrameBudget::new(budget),
+        resources.request_bytes_max(config.socket_request_max_bytes),
+        FrameBudget::new(usize::try_from(resources.frame_budget_bytes).unwrap_or(usize::MAX)),
+        Arc::clone(&resources.responses),
         Some(config.connections_max_idle),
     ));
+    let limits = resources.connection_limits(&live_config);
+    resources.show(&telemetry, &limits);
     let endpoints = endpoints(&config, &bound);
-    let (stop_accepting, accepting) = start_accepting(&config, bound, &connections, &live_config, &data);
+    let (stop_accepting, accepting) = start_accepting(&config, bound, &connections, &limits, &data);
     let parts = Parts {
         config,
         identity,
         metadata,
         telemetry,
+        resources,
         readiness,
         client,
         quorum,
@@ -299,23 +286,17 @@ fn start_accepting(
     config: &BrokerConfig,
     bound: Vec<BoundListener>,
     connections: &Arc<ConnectionShared<Broker>>,
-    live: &Arc<LiveConfig>,
+    limits: &Arc<ConnectionLimits>,
     data: &Handle,
 ) -> (watch::Sender<bool>, JoinSet<()>) {
     let (stop, stopped) = watch::channel(false);
-    let live = Arc::clone(live);
-    let limits = Arc::new(ConnectionLimits::new(move |ip| {
-        let config = live.current();
-        let own = config.max_connections_per_ip_overrides.get(&ip).copied();
-        Limits { total: config.max_connections, per_ip: own.unwrap_or(config.max_connections_per_ip) }
-    }));
     let options = AcceptOptions {
         send_buffer_bytes: config.socket_send_buffer_bytes,
         receive_buffer_bytes: config.socket_receive_buffer_bytes,
     };
     let mut tasks = JoinSet::new();
     for listener in bound {
-        let (connections, limits) = (Arc::clone(connections), Arc::clone(&limits));
+        let (connections, limits) = (Arc::clone(connections), Arc::clone(limits));
         let accept = ottla_network::accept(listener, connections, limits, options, stopped.clone());
         tasks.spawn_on(
             async move {
@@ -513,7 +494,10 @@ impl Parts {
             cluster_id,
             metadata: Arc::clone(&self.metadata),
             replicas: Arc::clone(&self.replicas),
-            fetch_sessions: FetchSessionCache::new(self.config.max_incremental_fetch_session_cache_slots),
+            fetch_sessions: FetchSessionCache::new(
+                self.config.max_incremental_fetch_session_cache_slots,
+                Arc::clone(&self.resources.parked),
+            ),
             groups: Arc::clone(&self.groups),
             transactions: Arc::clone(&self.transactions),
             transaction_verifier: Arc::new(Verifier::new(
@@ -524,6 +508,7 @@ impl Parts {
             producer_ids: Arc::clone(&self.producer_ids),
             quorum: Arc::clone(&self.quorum),
             telemetry: Arc::clone(&self.telemetry),
+            resources: Arc::clone(&self.resources),
             auto_creation: AutoCreation::default(),
             heavy_work: HeavyWork::default(),
             metadata_responses: SharedResponses::default(),

@@ -10,6 +10,7 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
 use ottla_replica_manager::log_dirs::opening::OpeningProgress;
+use ottla_resources::http_port;
 
 use super::Telemetry;
 
@@ -54,12 +55,7 @@ pub async fn serve(
 ) -> io::Result<(SocketAddr, impl Future<Output = ()> + Send + 'static)> {
     let socket = tokio::net::TcpListener::bind(address).await?;
     let bound = socket.local_addr()?;
-    let server = async move {
-        if let Err(error) = axum::serve(socket, router(telemetry, readiness)).await {
-            tracing::warn!(%error, "the metrics port stopped");
-        }
-    };
-    Ok((bound, server))
+    Ok((bound, http_port::serve(socket, router(telemetry, readiness))))
 }
 
 #[cfg(test)]

@@ -337,6 +337,12 @@ pub static BROKER_CONFIGS: &[KnownConfig] = &[
     ),
     known("max.incremental.fetch.session.cache.slots", Int, Some("1000"), "The most fetch sessions kept at once."),
     known(
+        "max.memory.bytes",
+        Long,
+        Some("-1"),
+        "The memory that the broker may take, divided by purpose; -1: half of what the machine or its cgroup has.",
+    ),
+    known(
         "max.request.partition.size.limit",
         Int,
         Some("2000"),

@@ -49,7 +49,12 @@ type Shared = ConnectionShared<Greeter>;
 fn shared() -> Arc<Shared> {
     let idle = Some(Duration::from_secs(120));
     let budget = FrameBudget::new(8 * FRAME_BYTES_MAX);
-    Arc::new(Shared::new(Arc::default(), metrics(), FRAME_BYTES_MAX, budget, idle))
+    Arc::new(Shared::new(Arc::default(), metrics(), FRAME_BYTES_MAX, budget, responses(), idle))
+}
+
+/// Memory for responses.
+fn responses() -> Arc<Ledger> {
+    Ledger::new(8 << 20)
 }
 
 fn metrics() -> Arc<NetworkMetrics> {
@@ -189,6 +194,7 @@ async fn a_held_request_is_carried_out_before_the_next_one_is_handled() {
         metrics(),
         FRAME_BYTES_MAX,
         FrameBudget::new(1 << 20),
+        responses(),
         None,
     ));
     let service = Arc::new(Holder::default());
@@ -321,6 +327,61 @@ async fn frames_larger_than_a_chunk_come_through() {
     }
 }
 
+#[tokio::test]
+async fn a_client_that_reads_nothing_gives_way_when_the_memory_for_responses_is_used_up() {
+    let responses = responses();
+    let shared = Shared::new(
+        Arc::default(),
+        metrics(),
+        FRAME_BYTES_MAX,
+        FrameBudget::new(8 * FRAME_BYTES_MAX),
+        Arc::clone(&responses),
+        None,
+    );
+    let shared = Arc::new(shared);
+    let (mut greedy, greedy_task) = connect(&shared).await;
+    let ask = |id| ApiVersionsResponse::encode_request(3, id, None);
+    let flood = tokio::spawn(async move {
+        // More than the sockets' buffers hold: a response has some 500 bytes.
+        for id in 0..100_000 {
+            if greedy.write_all(&ask(id)).await.is_err() {
+                break;
+            }
+        }
+        greedy
+    });
+    while responses.used() <= UNCOUNTED_BYTES as u64 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!greedy_task.is_finished(), "there is room");
+    drop(flood);
+    greedy_task.abort();
+    while responses.used() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    let _all = responses.take(responses.ceiling()).expect("nothing is used any more");
+    let (mut greedy, greedy_task) = connect(&shared).await;
+    let flood = tokio::spawn(async move {
+        for id in 0..100_000 {
+            if greedy.write_all(&ask(id)).await.is_err() {
+                break;
+            }
+        }
+        greedy
+    });
+    let end = tokio::time::timeout(LONG, greedy_task).await.expect("in time").expect("no panic");
+    assert!(matches!(&end, End::Refused(reason) if reason == NO_ROOM), "{end}");
+    assert_eq!(responses.refused(), 1);
+    drop(flood);
+    // Who reads is served.
+    let (mut modest, _task) = connect(&shared).await;
+    for id in 0..100 {
+        modest.write_all(&ask(id)).await.expect("sent");
+        ApiVersionsResponse::decode(3, &response(&mut modest).await).expect("an answer");
+    }
+}
+
 /// A Produce frame of this size: before the registration it is held, so it only has to arrive.
 fn large_frame(size: usize) -> Vec<u8> {
     let mut frame = i32::try_from(size).expect("small").to_be_bytes().to_vec();
@@ -342,7 +403,7 @@ async fn received(metrics: &NetworkMetrics, at_least: usize) {
 
 fn shared_with(frame_bytes_max: usize, budget: FrameBudget) -> (Arc<Shared>, Arc<NetworkMetrics>) {
     let metrics = metrics();
-    (Arc::new(Shared::new(Arc::default(), Arc::clone(&metrics), frame_bytes_max, budget, None)), metrics)
+    (Arc::new(Shared::new(Arc::default(), Arc::clone(&metrics), frame_bytes_max, budget, responses(), None)), metrics)
 }
 
 #[tokio::test]
@@ -435,7 +496,8 @@ async fn a_client_with_many_requests_lets_others_have_their_turn() {
     const MANY: i64 = 100;
     let handled = Arc::new(AtomicI64::new(0));
     let budget = FrameBudget::new(1024);
-    let shared = ConnectionShared::<Spinner>::new(Arc::clone(&handled), metrics(), FRAME_BYTES_MAX, budget, None);
+    let shared =
+        ConnectionShared::<Spinner>::new(Arc::clone(&handled), metrics(), FRAME_BYTES_MAX, budget, responses(), None);
     let shared = Arc::new(shared);
     let request = ApiVersionsResponse::encode_request(3, 1, None);
     let (mut greedy, _greedy_task) = connect(&shared).await;

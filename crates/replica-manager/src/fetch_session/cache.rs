@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ottla_model::MonotonicMs;
+use ottla_resources::{Ledger, Share};
 use parking_lot::Mutex;
 
 use super::{CONSUMER_PARTITIONS_MAX, FetchSession, Fetcher, SessionId};
@@ -17,9 +17,6 @@ use super::{CONSUMER_PARTITIONS_MAX, FetchSession, Fetcher, SessionId};
 /// A session that is younger keeps its slot (Kafka's `min.incremental.fetch.session.eviction.ms`).
 pub const EVICTION_AGE: Duration = Duration::from_secs(120);
 
-/// What parked fetches without a session may hold, over all connections: some 300,000 partitions. A fetch that finds no
-/// room is answered at once with what there is, and its client told to wait before it asks again.
-pub const PARKED_BYTES_MAX: usize = 128 << 20;
 /// What a parked fetch holds for itself, and for each of its partitions: slot, subscription, its place at the
 /// partition.
 const PARKED_FETCH_BYTES: usize = 1024;
@@ -27,7 +24,9 @@ const PARKED_PARTITION_BYTES: usize = 400;
 
 pub struct FetchSessionCache {
     slots: usize,
-    parked_bytes: Arc<AtomicUsize>,
+    /// What parked fetches without a session hold, over all connections. A fetch that finds no room is answered at once
+    /// with what there is, and its client told to wait before it asks again.
+    parked_bytes: Arc<Ledger>,
     state: Mutex<State>,
 }
 
@@ -56,8 +55,8 @@ impl Entry {
 }
 
 impl FetchSessionCache {
-    pub fn new(slots: usize) -> Self {
-        Self { slots, parked_bytes: Arc::default(), state: Mutex::default() }
+    pub fn new(slots: usize, parked_bytes: Arc<Ledger>) -> Self {
+        Self { slots, parked_bytes, state: Mutex::default() }
     }
 
     /// The session with this id, if it is this fetcher's. Somebody else's session must not be found: a consumer that
@@ -145,10 +144,7 @@ impl FetchSessionCache {
     /// Room for a fetch of so many partitions to park; none if there is none.
     pub fn park(&self, partitions: usize) -> Option<ParkedRoom> {
         let bytes = partitions.saturating_mul(PARKED_PARTITION_BYTES).saturating_add(PARKED_FETCH_BYTES);
-        let taken = self.parked_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |parked| {
-            parked.checked_add(bytes).filter(|parked| *parked <= PARKED_BYTES_MAX)
-        });
-        taken.ok().map(|_| ParkedRoom { bytes, parked_bytes: Arc::clone(&self.parked_bytes) })
+        self.parked_bytes.take(bytes as u64)
     }
 
     pub fn len(&self) -> usize {
@@ -160,17 +156,8 @@ impl FetchSessionCache {
     }
 }
 
-/// A parked fetch's part of [`PARKED_BYTES_MAX`], until it is dropped.
-pub struct ParkedRoom {
-    bytes: usize,
-    parked_bytes: Arc<AtomicUsize>,
-}
-
-impl Drop for ParkedRoom {
-    fn drop(&mut self) {
-        self.parked_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
+/// A parked fetch's part of what parked fetches may hold, until it is dropped.
+pub type ParkedRoom = Share;
 
 impl State {
     fn victim(&self, now: MonotonicMs, for_replica: bool, partitions: usize) -> Option<SessionId> {
@@ -208,6 +195,12 @@ mod tests {
 
     const REPLICA: Fetcher = Fetcher::Replica { id: BrokerId(2), epoch: BrokerEpoch(7) };
 
+    const PARKED_BYTES_MAX: usize = 128 << 20;
+
+    fn cache(slots: usize) -> FetchSessionCache {
+        FetchSessionCache::new(slots, Ledger::new(PARKED_BYTES_MAX as u64))
+    }
+
     fn add(cache: &FetchSessionCache, now: u64, fetcher: Fetcher, partitions: usize) -> Option<SessionId> {
         cache
             .insert(MonotonicMs(now), fetcher, partitions, |id| Arc::new(FetchSession::new(id, fetcher, true)))
@@ -216,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_young_session_keeps_its_slot_from_consumers_but_not_from_followers() {
-        let cache = FetchSessionCache::new(1);
+        let cache = cache(1);
         let first = add(&cache, 0, Fetcher::Consumer, 5).expect("free slot");
         assert_eq!(add(&cache, 1_000, Fetcher::Consumer, 500), None);
         let follower = add(&cache, 1_000, REPLICA, 1).expect("a follower takes a consumer's slot");
@@ -228,7 +221,7 @@ mod tests {
 
     #[test]
     fn an_idle_session_and_a_smaller_old_one_give_way() {
-        let cache = FetchSessionCache::new(2);
+        let cache = cache(2);
         let small = add(&cache, 0, Fetcher::Consumer, 2).expect("free slot");
         let large = add(&cache, 0, Fetcher::Consumer, 50).expect("free slot");
         cache.touch(small, MonotonicMs(119_000), 2);
@@ -244,7 +237,7 @@ mod tests {
 
     #[test]
     fn what_consumers_can_make_the_broker_remember_is_bounded() {
-        let cache = FetchSessionCache::new(10);
+        let cache = cache(10);
         let half = CONSUMER_PARTITIONS_MAX / 2;
         let first = add(&cache, 0, Fetcher::Consumer, half).expect("free slot");
         assert_eq!(add(&cache, 0, Fetcher::Consumer, half + 1), None);
@@ -260,7 +253,7 @@ mod tests {
 
     #[test]
     fn parked_fetches_have_a_budget() {
-        let cache = FetchSessionCache::new(1);
+        let cache = cache(1);
         let rooms: Vec<_> = std::iter::repeat_with(|| cache.park(1_000)).take(1_000).flatten().collect();
         let held = rooms.len() * 1_000 * PARKED_PARTITION_BYTES;
         assert!(held <= PARKED_BYTES_MAX && held > PARKED_BYTES_MAX * 9 / 10, "{} fetches", rooms.len());
@@ -271,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_session_is_found_only_by_its_fetcher() {
-        let cache = FetchSessionCache::new(2);
+        let cache = cache(2);
         let id = add(&cache, 0, REPLICA, 3).expect("free slot");
         assert!(cache.get(id, Fetcher::Consumer).is_none());
         let later_life = Fetcher::Replica { id: BrokerId(2), epoch: BrokerEpoch(8) };

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, PartitionId};
 use ottla_replication::{AnswerBudget, FetchOrder};
+use ottla_storage::RealEnv;
 use parking_lot::Mutex;
 
 use crate::partition::waiters::{FetchKind, FetchSignal, Subscription, Wakes};
@@ -366,6 +367,9 @@ impl FetchSession {
                     Fetcher::Replica { id, epoch } => Reader::Replica { id, epoch, progress },
                 };
                 let (room, is_first) = (found.budget.room(wanted.max_bytes), found.budget.takes_large_batch());
+                // Records leave from their files, each with a descriptor until it is sent.
+                let is_crowded = !is_first && RealEnv::is_crowded();
+                let room = if is_crowded { 0 } else { room };
                 hosted.partition.fetch(&wanted.fetch(reader, room, is_first), now, wakes)
             }
             Err(error) => FetchRead::error(error),

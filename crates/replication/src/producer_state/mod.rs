@@ -10,6 +10,7 @@
 //! The states follow the log, not the other way round: after a truncation or a restart the storage loads the newest
 //! snapshot that is left and replays the log from there ([`ProducerStates::load`], [`ProducerStates::apply`]).
 
+mod eviction;
 mod transactions;
 pub mod verification;
 
@@ -21,6 +22,8 @@ pub use transactions::CompletedTransaction;
 use transactions::Transactions;
 use verification::Verifications;
 pub use verification::{VerificationGuard, VerificationRequest};
+
+pub use eviction::PRODUCERS_MAX;
 
 /// How many batches of each producer are remembered: Kafka's producers have at most five requests in flight.
 pub const RETAINED_BATCHES: usize = 5;
@@ -423,6 +426,9 @@ impl ProducerStates {
         self.end_offset = batch.last_offset.next();
         if batch.producer_id.0 < 0 {
             return;
+        }
+        if !self.producers.contains_key(&batch.producer_id) {
+            self.make_room();
         }
         let producer = self.producers.entry(batch.producer_id).or_insert_with(|| Producer::new(batch.producer_epoch));
         producer.set_epoch(batch.producer_epoch);

@@ -6,6 +6,7 @@ use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use ottla_model::TimestampMs;
@@ -22,6 +23,23 @@ pub struct RealEnv;
 /// An open file; [`AsFd`] hands it to `sendfile`.
 #[derive(Debug)]
 pub struct RealFile(fs::File);
+
+/// The open files of the process's logs, and how many there may be before reads leave records out.
+static OPEN_FILES: AtomicUsize = AtomicUsize::new(0);
+static OPEN_FILES_MAX: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+impl RealFile {
+    fn new(file: fs::File) -> Self {
+        OPEN_FILES.fetch_add(1, Ordering::Relaxed);
+        Self(file)
+    }
+}
+
+impl Drop for RealFile {
+    fn drop(&mut self) {
+        OPEN_FILES.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// Keeps `flock` on its file until dropped; the kernel releases it when the process ends.
 #[derive(Debug)]
@@ -78,8 +96,22 @@ impl KeptFiles {
 impl RealEnv {
     /// Bounds the files that logs keep open between their operations, over all logs of the process. Those that were not
     /// used for longest are closed, and opened again when they are.
-    pub fn set_kept_files_max(max: usize) {
-        KEPT_FILES.lock().max = max;
+    ///
+    /// `brief` more may be open for a moment, or while a response is sent from them: see [`RealEnv::is_crowded`].
+    pub fn set_open_files_max(kept: usize, brief: usize) {
+        KEPT_FILES.lock().max = kept;
+        OPEN_FILES_MAX.store(kept.saturating_add(brief / 2), Ordering::Relaxed);
+    }
+
+    /// The files of logs that are open now.
+    pub fn open_files() -> usize {
+        OPEN_FILES.load(Ordering::Relaxed)
+    }
+
+    /// Whether responses should name no further files: half of those that may be open for a moment are taken. A client
+    /// that does not read its responses would otherwise take the descriptors that appends need.
+    pub fn is_crowded() -> bool {
+        Self::open_files() > OPEN_FILES_MAX.load(Ordering::Relaxed)
     }
 }
 
@@ -108,7 +140,7 @@ impl Env for RealEnv {
                 options.write(true).create(true).truncate(true);
             }
         }
-        options.open(path).map(RealFile)
+        options.open(path).map(RealFile::new)
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {

@@ -9,8 +9,10 @@ use parking_lot::Mutex;
 /// The most connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// `max.connections`.
+    /// `max.connections`, or what the limit of open files allows.
     pub total: usize,
+    /// How many of `total` are kept for other brokers: clients must not keep replicas from their leaders.
+    pub kept_for_brokers: usize,
     /// `max.connections.per.ip`, for the address that was asked for.
     pub per_ip: usize,
 }
@@ -28,8 +30,16 @@ struct Connected {
     by_ip: BTreeMap<IpAddr, usize>,
 }
 
+/// Who connects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Caller {
+    /// Somebody on a listener that is for brokers only.
+    Broker,
+    Anybody,
+}
+
 /// One connection's place; given back when dropped.
-pub(crate) struct ConnectionPermit {
+pub struct ConnectionPermit {
     limits: Arc<ConnectionLimits>,
     ip: IpAddr,
 }
@@ -39,19 +49,28 @@ impl ConnectionLimits {
         Self { limits: Box::new(limits), connected: Mutex::default() }
     }
 
-    pub(crate) fn enter(self: &Arc<Self>, ip: IpAddr) -> Result<ConnectionPermit, &'static str> {
+    pub fn enter(self: &Arc<Self>, ip: IpAddr, caller: Caller) -> Result<ConnectionPermit, &'static str> {
         let limits = (self.limits)(ip);
+        let total = match caller {
+            Caller::Broker => limits.total,
+            Caller::Anybody => limits.total.saturating_sub(limits.kept_for_brokers),
+        };
         let mut connected = self.connected.lock();
-        if connected.total >= limits.total {
-            return Err("max.connections is reached");
+        if connected.total >= total {
+            return Err("the limit of connections is reached");
         }
         let from_ip = connected.by_ip.entry(ip).or_insert(0);
         if *from_ip >= limits.per_ip {
-            return Err("max.connections.per.ip is reached");
+            return Err("the limit of connections from one address is reached");
         }
         *from_ip += 1;
         connected.total += 1;
         Ok(ConnectionPermit { limits: Arc::clone(self), ip })
+    }
+
+    /// The connections that are open.
+    pub fn open(&self) -> usize {
+        self.connected.lock().total
     }
 }
 
@@ -76,14 +95,20 @@ mod tests {
     fn places_are_counted_by_address_and_given_back() {
         let own: IpAddr = [10, 0, 0, 2].into();
         let per_ip = move |ip| if ip == own { 2 } else { 1 };
-        let limits = Arc::new(ConnectionLimits::new(move |ip| Limits { total: 3, per_ip: per_ip(ip) }));
+        let limits =
+            Arc::new(ConnectionLimits::new(move |ip| Limits { total: 4, kept_for_brokers: 1, per_ip: per_ip(ip) }));
         let other: IpAddr = [10, 0, 0, 3].into();
-        let first = limits.enter(other).ok();
-        assert!(first.is_some() && limits.enter(other).is_err());
-        let more: Vec<_> = (0..2).map(|_| limits.enter(own).ok()).collect();
+        let enter = |ip| limits.enter(ip, Caller::Anybody);
+        let first = enter(other).ok();
+        assert!(first.is_some() && enter(other).is_err());
+        let more: Vec<_> = (0..2).map(|_| enter(own).ok()).collect();
         assert!(more.iter().all(Option::is_some));
-        assert_eq!(limits.enter([10, 0, 0, 4].into()).err(), Some("max.connections is reached"));
-        drop(first);
-        assert!(limits.enter(other).is_ok());
+        let third = [10, 0, 0, 4].into();
+        assert_eq!(enter(third).err(), Some("the limit of connections is reached"));
+        let broker = limits.enter(third, Caller::Broker).ok();
+        assert!(broker.is_some() && limits.enter(third, Caller::Broker).is_err());
+        assert_eq!(limits.open(), 4);
+        drop((first, broker));
+        assert!(enter(other).is_ok());
     }
 }

@@ -1,0 +1,129 @@
+//! The scarce things of a broker, and how they are divided: `docs/resources.md` is the description.
+
+use std::sync::Arc;
+
+use ottla_config::BrokerConfig;
+use ottla_resources::{BrokerDescriptors, ConnectionLimits, Ledger, Limits, Usage, descriptors, memory};
+use ottla_storage::RealEnv;
+
+use crate::request::budget::RESPONSE_BYTES_MAX;
+use crate::telemetry::Telemetry;
+use ottla_replica_manager::live_config::LiveConfig;
+
+/// Bytes of large frames that are being read at a time, of all connections, where `queued.max.request.bytes` says
+/// nothing and the memory is large: two frames of the greatest size that is accepted, or 256 of a megabyte.
+const FRAME_BYTES_MAX: u64 = 256 << 20;
+/// What parked fetches without a session may hold where the memory is large: some 300,000 partitions.
+const PARKED_BYTES_MAX: u64 = 128 << 20;
+
+/// The ceilings of one broker.
+pub struct Resources {
+    /// `max.memory.bytes`, or half of what the machine or its cgroup has: the other half is for the page cache.
+    pub memory_bytes: u64,
+    pub descriptors: BrokerDescriptors,
+    /// Bytes of large frames that are being read at a time.
+    pub frame_budget_bytes: u64,
+    /// Bytes of responses that wait for their clients to read them.
+    pub responses: Arc<Ledger>,
+    /// Bytes of fetches that wait for records, without a session.
+    pub parked: Arc<Ledger>,
+}
+
+impl Resources {
+    /// For this process: raises the limit of open files, and bounds those of the logs.
+    pub fn of_process(config: &BrokerConfig) -> Arc<Self> {
+        let descriptors = BrokerDescriptors::of(descriptors::raise_limit());
+        let files = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        RealEnv::set_open_files_max(files(descriptors.kept_files), files(descriptors.brief_files));
+        let resources = Self::new(config, memory::available_bytes(), descriptors);
+        tracing::info!(
+            memory_bytes = resources.memory_bytes,
+            connections = descriptors.connections,
+            log_files = descriptors.kept_files,
+            "ceilings of this broker"
+        );
+        resources
+    }
+
+    pub fn new(config: &BrokerConfig, available_bytes: u64, descriptors: BrokerDescriptors) -> Arc<Self> {
+        let memory_bytes = config.max_memory_bytes.unwrap_or(available_bytes / 2);
+        Arc::new(Self {
+            memory_bytes,
+            descriptors,
+            frame_budget_bytes: config.queued_max_request_bytes.unwrap_or((memory_bytes / 4).min(FRAME_BYTES_MAX)),
+            responses: Ledger::new(memory_bytes / 4),
+            parked: Ledger::new((memory_bytes / 8).min(PARKED_BYTES_MAX)),
+        })
+    }
+
+    /// The most bytes of one response beside records. Building one takes up to five times as much, for a moment.
+    pub fn response_bytes_max(&self) -> usize {
+        usize::try_from(self.memory_bytes / 32).unwrap_or(usize::MAX).min(RESPONSE_BYTES_MAX)
+    }
+
+    /// The largest request: none may be larger than all that are read together.
+    pub fn request_bytes_max(&self, configured: usize) -> usize {
+        configured.min(usize::try_from(self.frame_budget_bytes).unwrap_or(usize::MAX))
+    }
+
+    /// The limits of connections: `max.connections`, and what the limit of open files allows.
+    pub fn connection_limits(&self, live: &Arc<LiveConfig>) -> Arc<ConnectionLimits> {
+        let (live, descriptors) = (Arc::clone(live), self.descriptors);
+        let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        Arc::new(ConnectionLimits::new(move |ip| {
+            let config = live.current();
+            let own = config.max_connections_per_ip_overrides.get(&ip).copied();
+            Limits {
+                total: config.max_connections.min(count(descriptors.connections)),
+                kept_for_brokers: count(descriptors.kept_for_brokers),
+                per_ip: own.unwrap_or(config.max_connections_per_ip),
+            }
+        }))
+    }
+
+    /// Shows the scarce things in the metrics.
+    pub fn show(&self, telemetry: &Telemetry, connections: &Arc<ConnectionLimits>) {
+        let table = &telemetry.resources;
+        table.add_ledger("response_bytes", &self.responses);
+        table.add_ledger("parked_fetch_bytes", &self.parked);
+        let ceiling = self.memory_bytes;
+        table.add("memory_bytes", move || Usage { used: memory::resident_bytes(), ceiling, refused: 0 });
+        let ceiling = self.descriptors.kept_files + self.descriptors.brief_files;
+        table.add("log_files", move || Usage { used: RealEnv::open_files() as u64, ceiling, refused: 0 });
+        let ceiling = self.descriptors.connections;
+        let (connections, network) = (Arc::clone(connections), Arc::clone(&telemetry.network));
+        table.add("connections", move || Usage {
+            used: connections.open() as u64,
+            ceiling,
+            refused: network.connections_refused.get(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_config::HostPort;
+
+    use super::*;
+
+    fn resources(flag: Option<u64>, available_bytes: u64) -> Arc<Resources> {
+        let mut config = BrokerConfig::on_loopback(0, "unused", &[HostPort::new("127.0.0.1", 2181)]).expect("valid");
+        config.max_memory_bytes = flag;
+        Resources::new(&config, available_bytes, BrokerDescriptors::of(1_024))
+    }
+
+    #[test]
+    fn the_shares_of_the_memory_fit_into_it() {
+        let small = resources(Some(256 << 20), 64 << 30);
+        assert_eq!(small.memory_bytes, 256 << 20);
+        let purposes = small.frame_budget_bytes + small.responses.ceiling() + small.parked.ceiling();
+        let building = 5 * small.response_bytes_max() as u64;
+        assert!(purposes + building <= small.memory_bytes * 4 / 5, "the rest is for logs, groups and the image");
+        assert_eq!(small.request_bytes_max(100 << 20), 64 << 20);
+
+        let large = resources(None, 64 << 30);
+        assert_eq!((large.memory_bytes, large.frame_budget_bytes), (32 << 30, FRAME_BYTES_MAX));
+        assert_eq!((large.response_bytes_max(), large.parked.ceiling()), (RESPONSE_BYTES_MAX, PARKED_BYTES_MAX));
+        assert_eq!(large.request_bytes_max(100 << 20), 100 << 20);
+    }
+}

@@ -1,0 +1,22 @@
+//! Scarce things of a process: what the machine gives, how it is divided, how much is used, who was refused.
+//!
+//! - [`connections`]: how many connections there may be, in all and from one address;
+//! - [`memory`]: how much memory the process may take;
+//! - [`descriptors`]: the limit of open files, and its shares;
+//! - [`ledger`]: one scarce thing with its ceiling, what is used of it, and refusals;
+//! - [`table`]: how the metrics show them;
+//! - [`http_port`]: the port for metrics and health, with bounded connections.
+//!
+//! `docs/resources.md` lists every scarce thing of the services, its ceiling, and who gives way.
+
+pub mod connections;
+pub mod descriptors;
+pub mod http_port;
+pub mod ledger;
+pub mod memory;
+pub mod table;
+
+pub use connections::{Caller, ConnectionLimits, Limits};
+pub use descriptors::{BrokerDescriptors, CoordinatorDescriptors};
+pub use ledger::{Ledger, Share};
+pub use table::{ResourceTable, Usage};

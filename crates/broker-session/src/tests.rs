@@ -386,6 +386,7 @@ fn closing(effects: &[Effect]) -> Option<Closing> {
 #[test]
 fn a_shutdown_asks_until_nothing_remains() {
     let mut session = open_session();
+    assert!(!session.is_stopping());
     session.stop(at(0));
     assert!(session.is_stopping());
     assert_eq!(asks(&session.tick(at(0))), Some(Duration::from_millis(1_500)));
@@ -450,4 +451,16 @@ fn a_broker_without_a_registration_closes_at_once() {
     session.tick(at(0));
     session.stop(at(0));
     assert_eq!(closing(&session.tick(at(0))), Some(Closing::Disabled));
+}
+
+/// The pause before a stream is opened again is for coordinators that do not answer.
+#[test]
+fn a_new_registration_opens_its_stream_at_once() {
+    let mut session = open_session();
+    session.beat_answered(at(100), &fenced());
+    let asked = session.tick(at(100));
+    assert!(matches!(asked.as_slice(), [Effect::CloseHeartbeats { .. }, Effect::Register(_)]), "{asked:?}");
+    session.registration_answered(at(101), Ok(accepted(6)));
+    let effects = session.tick(at(101));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::OpenHeartbeats(_))), "{effects:?}");
 }

@@ -60,20 +60,46 @@ impl<A: Ack> AckWaiters<A> {
 mod tests {
     use super::*;
 
-    struct Abandoned;
+    struct Waiter {
+        is_abandoned: bool,
+    }
 
-    impl Ack for Abandoned {
+    impl Ack for Waiter {
         fn is_abandoned(&self) -> bool {
-            true
+            self.is_abandoned
         }
+    }
+
+    fn push(waiters: &mut AckWaiters<Waiter>, count: i64, is_abandoned: bool) {
+        (0..count).for_each(|position| waiters.push(Offset(position), Waiter { is_abandoned }));
     }
 
     #[test]
     fn abandoned_waiters_are_dropped() {
         let mut waiters = AckWaiters::default();
-        for position in 0..10_000 {
-            waiters.push(Offset(position), Abandoned);
-        }
+        push(&mut waiters, 10_000, true);
         assert!(waiters.len() <= SWEEP_MIN);
+        assert!(waiters.len() > SWEEP_MIN / 4, "not with every push");
+    }
+
+    /// Those that stay are not looked through again before there are twice as many.
+    #[test]
+    fn waiters_that_stay_double_the_number_that_is_swept() {
+        let mut waiters = AckWaiters::default();
+        push(&mut waiters, 1_024, false);
+        push(&mut waiters, 1_024, true);
+        assert_eq!(waiters.len(), 2_048);
+        push(&mut waiters, 1, true);
+        assert_eq!(waiters.len(), 1_025);
+    }
+
+    #[test]
+    fn none_waits_once_all_are_taken() {
+        let mut waiters = AckWaiters::default();
+        assert!(waiters.is_empty());
+        push(&mut waiters, 3, false);
+        assert!(!waiters.is_empty());
+        assert_eq!((waiters.complete_up_to(Offset(1)).len(), waiters.len()), (2, 1));
+        assert_eq!((waiters.take_all().len(), waiters.is_empty()), (1, true));
     }
 }

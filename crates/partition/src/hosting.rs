@@ -197,6 +197,13 @@ mod tests {
         assert_eq!(choose_log(&copies, TopicId([2; 16]), AbsentLog::NeverMade, BrokenRules::default()), Some(1));
     }
 
+    /// Which of two equal copies it is matters little; that it is the same one at each start does.
+    #[test]
+    fn of_equal_copies_the_first_is_taken() {
+        let copies = [log(2, Some((4, 40))), log(2, Some((4, 40)))];
+        assert_eq!(choose_log(&copies, TopicId([2; 16]), AbsentLog::NeverMade, BrokenRules::default()), Some(0));
+    }
+
     #[test]
     fn an_empty_log_without_a_topic_id_does_not_stand_in_for_one_that_is_lost() {
         let torn = LogFacts { topic_id: None, ..log(0, Some((-1, 0))) };
@@ -224,6 +231,10 @@ mod tests {
         assert_eq!(decide(&state(1, &[(1, 10)], &[3]), None, missing), Hosting::StayOffline);
         assert_eq!(decide(&state(-1, &[(1, 10)], &[]), None, missing), Hosting::StayOffline);
         assert_eq!(decide(&state(1, &[(1, 10)], &[]), None, missing), Hosting::StartOver);
+        assert_eq!(decide(&state(1, &[(1, 10), (3, 20)], &[]), None, missing), Hosting::StayOffline);
+        let mut marked = state(1, &[(1, 10)], &[]);
+        marked.isr.push(IsrMember::lost(LOCAL));
+        assert_eq!(decide(&marked, None, missing), Hosting::StartOver, "the quorum knows that it is lost");
         let unreadable = LogFacts { is_damaged: false, ..log(7, None) };
         assert_eq!(decide(&state(1, &[(1, 10)], &[]), Some(unreadable), AbsentLog::NeverMade), Hosting::StayOffline);
     }

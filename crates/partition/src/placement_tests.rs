@@ -1,8 +1,10 @@
 //! The effects of a moving image on a broker's replicas.
 
-use ottla_metadata::image::LeaderRecoveryState;
+use ottla_metadata::image::{BrokerRegistration, Endpoint, LeaderRecoveryState};
 use ottla_metadata::{IsrMember, PartitionChange};
-use ottla_model::{ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, PartitionId};
+use ottla_model::{
+    ControllerEpoch, IncarnationId, LeaderEpoch, ListenerName, Offset, PartitionEpoch, PartitionId, TimestampMs,
+};
 
 use super::*;
 
@@ -155,6 +157,70 @@ fn an_image_from_before_the_registration_places_nothing() {
     replicas.add_found(log(1, Some(5)));
     let placed = replicas.image_moved(&local(AbsentLog::NeverMade), &Image::empty(), &Delta::default());
     assert_eq!((placed.len(), replicas.found_len(), replicas.is_current()), (0, 1, false));
+}
+
+#[test]
+fn logs_that_no_image_assigned_are_given_back() {
+    let mut replicas = Replicas::default();
+    replicas.add_found(log(1, Some(5)));
+    replicas.add_found(log(2, Some(7)));
+    replicas.add_found(TestLog(TopicPartition::new(name(), PartitionId(9)), log(1, Some(3)).1));
+    assert_eq!(replicas.found_len(), 2, "two of them have one name");
+    assert_eq!(replicas.take_found().len(), 3);
+    assert_eq!(replicas.found_len(), 0);
+}
+
+#[test]
+fn a_log_that_is_there_and_cannot_be_read_is_not_lost_with_its_directory() {
+    let counted = state(1, &[member(1, 10)], &[3]);
+    let (replicas, _) = placed(AbsentLog::DirectoryReplaced, vec![log(1, None)], &counted);
+    assert_eq!(replicas.impaired(Impairment::Lost), []);
+    assert_eq!(replicas.impaired(Impairment::Unreadable), [id(1)]);
+    let (replicas, _) = placed(AbsentLog::DirectoryMissing, vec![], &counted);
+    assert_eq!(replicas.impaired(Impairment::Lost), []);
+    assert_eq!(replicas.impaired(Impairment::Unreadable), [id(1)]);
+    assert!(replicas.is_current());
+}
+
+fn registration(epoch: i64, host: &str, ready: bool) -> BrokerRegistration {
+    let listener = ListenerName::new("PLAINTEXT");
+    BrokerRegistration {
+        id: BrokerId(1),
+        epoch: BrokerEpoch(epoch),
+        incarnation: IncarnationId([1; 16]),
+        endpoints: vec![Endpoint {
+            listener: listener.clone(),
+            host: host.to_owned(),
+            port: 9092,
+            security_protocol: "PLAINTEXT".to_owned(),
+        }],
+        inter_broker_listener: listener,
+        rack: None,
+        ready,
+        shutting_down: false,
+        min_insync_replicas: 1,
+        registered_at: TimestampMs(0),
+    }
+}
+
+#[test]
+fn a_brokers_news_are_another_process_another_address_and_that_it_serves_again() {
+    let known = registration(10, "a", true);
+    let news = |old: Option<&BrokerRegistration>, new: Option<&BrokerRegistration>| {
+        let change = BrokerChange { id: BrokerId(1), old: old.cloned().map(Arc::new), new: new.cloned().map(Arc::new) };
+        let news = BrokerNews::of(LOCAL, &change);
+        (news.is_other, news.became_active)
+    };
+    assert_eq!(news(None, Some(&known)), (true, true));
+    assert_eq!(news(Some(&known), Some(&known)), (false, false));
+    assert_eq!(news(Some(&known), Some(&registration(10, "b", true))), (true, false));
+    assert_eq!(news(Some(&known), Some(&registration(11, "a", true))), (true, true));
+    assert_eq!(news(Some(&known), Some(&registration(11, "a", false))), (true, false));
+    assert_eq!(news(Some(&registration(10, "a", false)), Some(&known)), (false, true));
+    assert_eq!(news(Some(&known), Some(&registration(10, "a", false))), (false, false));
+    assert_eq!(news(Some(&known), None), (false, false));
+    let of_itself = BrokerChange { id: LOCAL, old: None, new: Some(Arc::new(known)) };
+    assert_eq!(BrokerNews::of(LOCAL, &of_itself), BrokerNews { is_other: false, became_active: false });
 }
 
 #[test]

@@ -86,3 +86,84 @@ pub fn places_to_give_up(
     }
     reason.map(|reason| (reason, given))
 }
+
+#[cfg(test)]
+mod tests {
+    use ottla_metadata::IsrMember;
+    use ottla_metadata::image::LeaderRecoveryState;
+    use ottla_model::{ControllerEpoch, LeaderEpoch, PartitionEpoch};
+
+    use super::*;
+
+    const LOCAL: BrokerId = BrokerId(3);
+    const EPOCH: BrokerEpoch = BrokerEpoch(30);
+
+    fn state(leader: i32, isr: &[i32], elr: &[i32]) -> PartitionState {
+        let member = |id: &i32| IsrMember { broker: BrokerId(*id), epoch: BrokerEpoch(i64::from(*id) * 10) };
+        PartitionState {
+            leader: BrokerId(leader),
+            leader_epoch: LeaderEpoch(4),
+            partition_epoch: PartitionEpoch(9),
+            controller_epoch: ControllerEpoch(1),
+            replicas: [1, 2, 3].map(BrokerId).to_vec(),
+            isr: isr.iter().map(member).collect(),
+            elr: elr.iter().copied().map(BrokerId).collect(),
+            offline: vec![],
+            last_known_elr: vec![],
+            last_known_leader: BrokerId::NONE,
+            leader_recovery_state: LeaderRecoveryState::Recovered,
+        }
+    }
+
+    fn resigns(state: &PartitionState, impairment: Impairment) -> Option<ResignReason> {
+        resignation(LOCAL, EPOCH, state, impairment, BrokenRules::default())
+    }
+
+    #[test]
+    fn a_directory_serves_unless_it_failed_stalls_or_had_no_room_for_this_replica() {
+        let serves = DirectoryState::default();
+        let full = DirectoryState { is_full: true, ..serves };
+        let stalled = DirectoryState { is_stalled: true, ..serves };
+        let failed = DirectoryState { is_failed: true, is_full: true, is_stalled: true };
+        for (directory, is_out_of_room, expected) in [
+            (serves, false, None),
+            // The directory has room again, and the next append will find it.
+            (serves, true, None),
+            (full, false, None),
+            (full, true, Some(Impairment::Unwritable)),
+            (stalled, false, Some(Impairment::Unwritable)),
+            (failed, false, Some(Impairment::Unreadable)),
+        ] {
+            assert_eq!(directory.impairment(is_out_of_room), expected, "{directory:?} {is_out_of_room}");
+        }
+    }
+
+    #[test]
+    fn a_replica_that_cannot_write_leaves_unless_it_is_the_last() {
+        let unwritable = Impairment::Unwritable;
+        assert_eq!(resigns(&state(3, &[1, 3], &[]), unwritable), Some(ResignReason::Stalled));
+        assert_eq!(resigns(&state(3, &[3], &[]), unwritable), None);
+        assert_eq!(resigns(&state(1, &[1, 2], &[3]), unwritable), None);
+    }
+
+    #[test]
+    fn a_replica_that_cannot_read_says_so_until_it_is_shown_offline() {
+        let unreadable = Impairment::Unreadable;
+        let mut shown = state(1, &[1], &[]);
+        assert_eq!(resigns(&shown, unreadable), Some(ResignReason::Offline));
+        shown.offline = vec![IsrMember { broker: LOCAL, epoch: EPOCH }];
+        assert_eq!(resigns(&shown, unreadable), None);
+        shown.leader = LOCAL;
+        assert_eq!(resigns(&shown, unreadable), Some(ResignReason::Offline));
+    }
+
+    #[test]
+    fn a_lost_log_is_given_up_wherever_it_counts() {
+        assert_eq!(resigns(&state(1, &[1, 3], &[]), Impairment::Lost), Some(ResignReason::Lost));
+        assert_eq!(resigns(&state(1, &[1], &[3]), Impairment::Lost), Some(ResignReason::Lost));
+        assert_eq!(resigns(&state(1, &[1], &[]), Impairment::Lost), None);
+        let mut known = state(-1, &[], &[]);
+        known.isr = vec![IsrMember::lost(LOCAL)];
+        assert_eq!(resigns(&known, Impairment::Lost), None);
+    }
+}

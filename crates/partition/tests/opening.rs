@@ -11,11 +11,13 @@ use ottla_model::{
     BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, MonotonicMs, Offset, PartitionEpoch, PartitionId, TimestampMs,
     TopicId, TopicName, TopicPartition,
 };
+use ottla_partition::placement::Found as _;
 use ottla_partition::{
     Ack, BrokenRules, FoundLog, LogPlace, NotOpened, OpeningContext, Replica, ReplicaConfig, open_log,
 };
+use ottla_protocol::record_batch::BatchBuilder;
 use ottla_storage::env::{Env, Faults, FaultyEnv, OpenMode};
-use ottla_storage::{CheckpointKind, Checkpoints, DiskFault, Log, LogConfig, LogDirectory};
+use ottla_storage::{CheckpointKind, Checkpoints, DiskFault, Log, LogConfig, LogDirectory, OpenError};
 
 const LOCAL: BrokerId = BrokerId(1);
 const EPOCH: BrokerEpoch = BrokerEpoch(10);
@@ -221,4 +223,35 @@ fn a_new_log_is_not_named_by_the_checkpoints_of_an_earlier_one() {
     env.set_faults(Faults::NONE);
     place().open(None, WALL).map_err(|refused| refused.error).unwrap();
     assert_eq!(directory.read_checkpoint(CheckpointKind::LogStart).unwrap(), std::collections::BTreeMap::new());
+}
+
+#[test]
+fn a_found_log_tells_the_facts_that_decide_its_place() {
+    let env = FaultyEnv::new(9);
+    let mut log = open(&env, 1, None).map_err(|refused| refused.error).unwrap();
+    let batch = BatchBuilder::new().record(WALL, None, Some(&[1])).placed_at(Offset(0), LeaderEpoch(3)).build();
+    let facts = |env: &FaultyEnv| find(env, &Checkpoints::default()).facts();
+    log.flush(NOW).unwrap();
+    let empty = facts(&env);
+    assert_eq!((empty.reach, empty.has_records), (Some((LeaderEpoch::NONE, Offset(0))), false));
+    log.append_as_follower(&batch.unwrap(), LeaderEpoch(3), WALL).unwrap();
+    log.flush(NOW).unwrap();
+    let grown = facts(&env);
+    assert_eq!((grown.reach, grown.has_records), (Some((LeaderEpoch(3), Offset(1))), true));
+    assert_eq!((grown.topic_id, grown.is_damaged), (Some(TopicId([1; 16])), false));
+    assert!(!find(&env, &Checkpoints::default()).may_open(), "it is open");
+}
+
+#[test]
+fn a_log_that_the_disk_refused_may_open_later_and_a_damaged_one_may_not() {
+    let env = FaultyEnv::new(10);
+    open(&env, 1, None).map(drop).map_err(|refused| refused.error).unwrap();
+    let found = LogDirectory::open(env.clone(), data().to_owned()).unwrap().partitions().unwrap();
+    let refused = |error| FoundLog::<FaultyEnv, ()>::new(&found[0], (), Err(error)).0;
+    let directory = data().join("t-0");
+    let log =
+        refused(OpenError::Io { directory: directory.clone(), error: std::io::ErrorKind::PermissionDenied.into() });
+    assert!(log.may_open());
+    assert_eq!((log.facts().reach, log.facts().has_records), (None, false));
+    assert!(!refused(OpenError::CorruptMiddle { file: directory, position: 0 }).may_open());
 }

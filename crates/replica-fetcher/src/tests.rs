@@ -337,4 +337,110 @@ fn a_partition_moves_from_one_fetcher_to_another() {
     assert_eq!(assignments.assign(partition(1), Some(1)), Reassigned { from: None, to: Some(1) });
     assert_eq!(assignments.assign(partition(1), Some(2)), Reassigned { from: Some(1), to: Some(2) });
     assert_eq!(assignments.assign(partition(1), None), Reassigned { from: Some(2), to: None });
+    let _ = assignments.assign(partition(1), Some(2));
+    assignments.clear();
+    assert_eq!(assignments.assign(partition(1), Some(3)), Reassigned { from: None, to: Some(3) });
+}
+
+#[test]
+fn a_fetcher_knows_what_it_fetches() {
+    let mut bench = Bench::fetching(&[1]);
+    bench.change(2, FollowerStep::AskLeaderBounds);
+    let fetcher = &bench.fetcher;
+    assert_eq!((fetcher.source(), fetcher.is_idle()), (SOURCE, false));
+    assert!(fetcher.is_fetching(&partition(1)) && !fetcher.is_fetching(&partition(2)));
+    assert_eq!((fetcher.handle(&partition(2)), fetcher.handle(&partition(3))), (Some(&2), None));
+}
+
+#[test]
+fn partitions_that_pause_or_ask_send_no_fetch() {
+    let mut bench = Bench::fetching(&[1, 2]);
+    bench.change(1, FollowerStep::BackOff);
+    bench.change(2, FollowerStep::AskLeaderBounds);
+    let effects = bench.tick(1);
+    assert!(effects.len() == 2 && effects.iter().all(|effect| matches!(effect, Effect::AskBounds(_))), "{effects:?}");
+    let mut bench = Bench::fetching(&[1]);
+    bench.change(1, FollowerStep::BackOff);
+    assert_eq!(bench.tick(1), []);
+}
+
+/// Only the time in which an answer is waited for is silence.
+#[test]
+fn the_time_without_a_request_is_not_silence() {
+    let mut bench = Bench::fetching(&[1]);
+    let first = bench.fetch(100_000);
+    assert_eq!(bench.fetcher.deadline(), Some(at(100_000 + 30_500)));
+    // A second request does not make up for the answer to the first.
+    bench.change(2, fetch_from(0));
+    let second = bench.fetch(120_000);
+    assert_eq!(second.number, first.number + 1);
+    assert_eq!(bench.fetcher.deadline(), Some(at(100_000 + 30_500)));
+    bench.answered(125_000, second.number, &[]);
+    assert_eq!(bench.fetcher.deadline(), Some(at(125_000 + 30_500)));
+}
+
+#[test]
+fn an_answer_of_the_session_before_changes_nothing() {
+    let mut bench = Bench::fetching(&[1]);
+    let held = bench.fetch(1);
+    bench.change(2, fetch_from(0));
+    let second = bench.fetch(1);
+    let refused = FetchResponse { error: ErrorCode::FetchSessionIdNotFound, session_id: 0 };
+    let nothing: [(TopicIdPartition, FetchAnswer, &[u8]); 0] = [];
+    bench.fetcher.fetched(at(2), second.number, refused, nothing, &mut bench.followers);
+    assert!(bench.tick(2).is_empty(), "a pause comes first");
+    bench.fetcher.fetched(at(20), held.number, refused, nothing, &mut bench.followers);
+    assert_eq!(bench.fetch(2 + 20).session_epoch, 0, "the pause is not longer for it");
+}
+
+#[test]
+fn a_source_that_gives_no_session_is_still_waited_for_after_an_error() {
+    let mut bench = Bench::new();
+    bench.change(1, fetch_from(0));
+    assert_eq!(bench.tick(0), [Effect::Connect]);
+    bench.fetcher.connected(at(0));
+    let nothing: [(TopicIdPartition, FetchAnswer, &[u8]); 0] = [];
+    let mut fetched = |now, error| {
+        let request = bench.fetch(now);
+        let response = FetchResponse { error, session_id: 0 };
+        bench.fetcher.fetched(at(now), request.number, response, nothing, &mut bench.followers);
+        request.max_wait
+    };
+    assert_eq!(fetched(0, ErrorCode::None), Duration::ZERO);
+    assert_eq!(fetched(0, ErrorCode::FetchSessionIdNotFound), Duration::from_millis(500));
+    assert_eq!(fetched(20, ErrorCode::None), Duration::from_millis(500));
+}
+
+#[test]
+fn a_partition_that_the_source_should_not_send_is_forgotten_there() {
+    let mut bench = Bench::fetching(&[1]);
+    let fetch = bench.fetch(1);
+    bench.answered(1, fetch.number, &[(9, ErrorCode::None)]);
+    let next = bench.fetch(2);
+    assert_eq!((next.forgotten, next.partitions), (vec![partition(9)], vec![]));
+}
+
+#[test]
+fn a_partition_that_has_not_moved_is_not_named_again() {
+    let mut bench = Bench::fetching(&[1]);
+    let fetch = bench.fetch(1);
+    bench.answered(1, fetch.number, &[(1, ErrorCode::None)]);
+    assert!(bench.fetch(2).partitions.is_empty());
+}
+
+#[test]
+fn a_success_makes_the_next_pause_short_again() {
+    let mut bench = Bench::fetching(&[1]);
+    let fails = |bench: &mut Bench, now: u64| {
+        let fetch = bench.fetch(now);
+        bench.followers.steps.insert(1, FollowerStep::BackOff);
+        bench.answered(now, fetch.number, &[(1, ErrorCode::NotLeaderOrFollower)]);
+        let pause = bench.fetcher.deadline().expect("a pause").0 - at(now).0;
+        bench.followers.steps.insert(1, fetch_from(0));
+        pause
+    };
+    assert_eq!((fails(&mut bench, 1), fails(&mut bench, 50)), (10, 20));
+    let fetch = bench.fetch(100);
+    bench.answered(100, fetch.number, &[(1, ErrorCode::None)]);
+    assert_eq!(fails(&mut bench, 101), 10);
 }

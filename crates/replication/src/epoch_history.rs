@@ -245,7 +245,13 @@ mod tests {
         assert_eq!(pairs(&epochs), [(1, 10)]);
         assert!(epochs.truncate_from_start(Offset(100)));
         assert_eq!(pairs(&epochs), [(1, 100)], "the epoch being written survives its records");
+        assert!(!epochs.truncate_from_start(Offset(100)), "it starts there already");
+        assert!(!epochs.is_empty());
         assert!(epochs.truncate_from_end(Offset(0)) && epochs.is_empty());
+        let mut epochs = history(&[(0, 0), (1, 10)]);
+        assert!(epochs.truncate_from_start(Offset(10)), "an epoch is gone, though the next one keeps its start");
+        epochs.clear();
+        assert!(epochs.is_empty());
     }
 
     #[test]

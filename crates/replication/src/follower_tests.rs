@@ -299,3 +299,64 @@ fn a_follower_whose_log_was_not_cut_fetches_again() {
     assert_eq!(follower.next_fetch(), Some(asked));
     assert_eq!(follower.fetched(asked, &diverging, &log.epochs), action, "and is told the same");
 }
+
+#[test]
+fn a_follower_tells_whom_it_follows_and_what_it_waits_for() {
+    let log = Log::new(&[(3, 0)], 80);
+    let mut follower = follow(&log, 40);
+    assert_eq!((follower.leader(), follower.leader_epoch(), follower.log_end()), (LEADER, LeaderEpoch(9), Offset(80)));
+    assert!(!follower.awaits_bounds() && !follower.is_fenced());
+    let ask = follower.next_fetch().expect("fetches");
+    let _ = follower.fetched(ask, &answer(ErrorCode::OffsetOutOfRange, None, -1), &log.epochs);
+    assert!(follower.awaits_bounds() && !follower.is_fenced());
+    assert_eq!(follower.leader_bounds(None), FollowerAction::BackOff);
+    let _ = follower.fetched(ask, &answer(ErrorCode::FencedLeaderEpoch, None, -1), &log.epochs);
+    assert!(follower.is_fenced() && !follower.awaits_bounds());
+    assert_eq!(follower.next_step(), FollowerStep::Stop);
+}
+
+/// The bounds of a leader whose log just touches this one, whose log is 20..80.
+#[test]
+fn a_log_that_touches_the_leaders_is_kept() {
+    let bounds_of = |log_end, start, end| {
+        let log = LocalLog { start: Offset(20), end: Offset(log_end), latest_epoch: LeaderEpoch(3) };
+        let (mut follower, _) = Follower::new(LEADER, LeaderEpoch(9), log, Offset(0), Rules::default());
+        let ask = follower.next_fetch().expect("fetches");
+        let _ = follower.fetched(ask, &answer(ErrorCode::OffsetOutOfRange, None, -1), &EpochHistory::new());
+        follower.leader_bounds(Some((Offset(start), Offset(end))))
+    };
+    let bounds = |start, end| bounds_of(80, start, end);
+    assert_eq!(bounds_of(20, 5, 20), FollowerAction::BackOff, "both are empty there");
+    assert_eq!(bounds(80, 90), FollowerAction::BackOff, "it begins where this one ends");
+    assert_eq!(bounds(81, 90), FollowerAction::Truncate(Truncation::FullyAndStartAt(Offset(81))));
+    assert_eq!(bounds(0, 20), FollowerAction::Truncate(Truncation::To(Offset(20))), "it ends where this one begins");
+    assert_eq!(bounds(0, 19), FollowerAction::Truncate(Truncation::FullyAndStartAt(Offset(0))));
+    assert_eq!(bounds(5, 10), FollowerAction::Truncate(Truncation::FullyAndStartAt(Offset(5))));
+}
+
+#[test]
+fn an_empty_log_does_not_start_over_for_records_that_do_not_follow() {
+    let empty = LocalLog { start: Offset(147), end: Offset(147), latest_epoch: LeaderEpoch::NONE };
+    let (mut follower, _) = Follower::new(LEADER, LeaderEpoch(9), empty, Offset(147), Rules::default());
+    let said = FetchAnswer { log_start: Offset(147), ..answer(ErrorCode::None, None, 169) };
+    assert_eq!(follower.records_do_not_follow(&said), FollowerAction::BackOff, "it would come to the same");
+}
+
+#[test]
+fn a_start_that_moved_moves_the_fetch_and_the_high_watermark() {
+    let log = Log::new(&[(3, 0)], 80);
+    let mut follower = follow(&log, 10);
+    follower.log_start_moved(LocalLog { start: Offset(30), ..log.local() });
+    assert_eq!(follower.next_fetch().map(|ask| ask.log_start), Some(Offset(30)));
+    assert_eq!(follower.high_watermark(), Offset(30));
+}
+
+/// The leader names an epoch that this log does not have: its own earlier epoch's end decides, not the leader's.
+#[test]
+fn an_epoch_that_is_not_here_cuts_at_the_end_of_the_one_before() {
+    let log = Log::new(&[(0, 0), (3, 20)], 35);
+    let mut follower = follow(&log, 0);
+    let ask = follower.next_fetch().expect("fetches");
+    let action = follower.fetched(ask, &answer(ErrorCode::None, Some((2, 10)), 0), &log.epochs);
+    assert_eq!(action, FollowerAction::Truncate(Truncation::To(Offset(20))));
+}

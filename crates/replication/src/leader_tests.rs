@@ -529,3 +529,182 @@ fn min_isr_can_change_while_a_leader_leads() {
     let effects = story.leader.set_min_insync_replicas(at(1), 1, &story.image);
     assert_eq!(effects.high_watermark, Some(Offset(100)));
 }
+
+#[test]
+fn a_leader_tells_what_it_began_with_and_what_it_knows_now() {
+    let mut story = Story::new(&[1, 2], 1, 40);
+    let _ = story.append(1, 110);
+    let leader = &story.leader;
+    assert_eq!((leader.epoch_start(), leader.log_end()), (Offset(100), Offset(110)));
+    assert_eq!((leader.partition_epoch(), leader.leader_epoch()), (PartitionEpoch(10), LeaderEpoch(5)));
+    let followers: Vec<_> = leader.followers().iter().map(|follower| follower.broker.0).collect();
+    assert_eq!(followers, [2, 3]);
+    let _ = story.metadata(2, 11, &[member(1)]);
+    assert_eq!(story.leader.partition_epoch(), PartitionEpoch(11));
+    let nothing = |high_watermark| LeaderEffects { high_watermark, ..LeaderEffects::default() };
+    assert!(nothing(None).is_empty() && !nothing(Some(Offset(1))).is_empty());
+}
+
+#[test]
+fn the_low_watermark_is_the_lowest_start_of_the_live_replicas() {
+    let mut story = Story::new(&[1, 2, 3], 1, 0);
+    assert_eq!(story.leader.low_watermark(&story.image), Offset::UNKNOWN, "2 and 3 have not fetched");
+    for (broker, log_start_offset) in [(2, 20), (3, 30)] {
+        let fetch = FollowerFetch {
+            replica: BrokerId(broker),
+            broker_epoch: epoch_of(broker),
+            leader_epoch: LeaderEpoch::NONE,
+            fetch_offset: Offset(100),
+            log_start_offset: Offset(log_start_offset),
+        };
+        assert!(story.leader.follower_fetched(at(1), &fetch, &story.image).is_ok());
+    }
+    assert_eq!(story.leader.low_watermark(&story.image), Offset(0), "its own");
+    story.leader.log_start_moved(Offset(50));
+    assert_eq!(story.leader.low_watermark(&story.image), Offset(20));
+    story.image.remove(2);
+    assert_eq!(story.leader.low_watermark(&story.image), Offset(30));
+    story.leader.log_start_moved(Offset(900));
+    story.image.remove(3);
+    assert_eq!(story.leader.low_watermark(&story.image), Offset(100), "never beyond the high watermark");
+}
+
+#[test]
+fn a_request_names_this_leader_epoch_or_none() {
+    let story = Story::new(&[1], 1, 0);
+    let current = LeaderEpoch(5);
+    for passes in [LeaderEpoch::NONE, current] {
+        assert_eq!(story.leader.check_leader_epoch(passes), Ok(()));
+    }
+    let (former, later) = (LeaderEpoch(4), LeaderEpoch(6));
+    assert_eq!(
+        story.leader.check_leader_epoch(former),
+        Err(FetchRefused::FencedLeaderEpoch { asked: former, current })
+    );
+    assert_eq!(story.leader.check_leader_epoch(later), Err(FetchRefused::UnknownLeaderEpoch { asked: later, current }));
+}
+
+/// The first fetch of a leader epoch says nothing of the time before it.
+#[test]
+fn a_follower_that_comes_once_in_a_while_is_caught_up_since_its_last_fetch_only() {
+    let mut story = Story::new(&[1, 2], 1, 100);
+    let _ = story.append(1, 110);
+    let caught_up = |story: &Story| story.leader.progress(BrokerId(2)).and_then(|progress| progress.last_caught_up);
+    assert_eq!(caught_up(&story), Some(at(0)), "granted at the election");
+    let _ = story.fetch(10, 2, 50);
+    assert_eq!(caught_up(&story), Some(at(0)));
+    let _ = story.append(15, 120);
+    let _ = story.fetch(20, 2, 109);
+    assert_eq!(caught_up(&story), Some(at(0)), "not up to the end that it was shown");
+    let _ = story.fetch(30, 2, 120);
+    assert_eq!(caught_up(&story), Some(at(30)));
+    let _ = story.append(40, 130);
+    assert_eq!(caught_up(&story), Some(at(40)), "it had everything until now");
+    let _ = story.append(50, 140);
+    assert_eq!(caught_up(&story), Some(at(40)));
+    let _ = story.fetch(60, 2, 130);
+    assert_eq!(caught_up(&story), Some(at(40)), "the end that its last fetch was shown was 120, at 30");
+    let _ = story.fetch(70, 2, 140);
+    assert_eq!(caught_up(&story), Some(at(70)));
+}
+
+/// Nothing was appended, so nothing says that the follower had everything until now.
+#[test]
+fn an_append_without_records_grants_no_time() {
+    let mut story = Story::new(&[1, 2], 1, 100);
+    let _ = story.fetch(10, 2, 100);
+    let _ = story.append(20, 100);
+    assert_eq!(story.leader.progress(BrokerId(2)).and_then(|progress| progress.last_caught_up), Some(at(10)));
+}
+
+/// A member that left must fetch everything once; one that stays is not held to the end of that moment.
+#[test]
+fn a_member_that_stays_while_another_leaves_keeps_its_time() {
+    let mut story = Story::new(&[1, 2, 3], 1, 100);
+    let _ = story.fetch(1, 2, 100);
+    let _ = story.fetch(1, 3, 100);
+    let _ = story.append(2, 110);
+    let _ = story.metadata(3, 11, &[member(1), member(2)]);
+    assert_eq!(story.tick(4).alter, None, "2 had everything two milliseconds ago");
+    assert_eq!(story.hw(), 100);
+}
+
+#[test]
+fn an_uncertain_proposal_is_repeated_and_one_that_awaits_metadata_is_not() {
+    let mut story = Story::new(&[1], 1, 100);
+    let proposal = story.fetch(1, 2, 100).alter.expect("2 has everything");
+    let _ = story.decide(10, &proposal, IsrOutcome::Unknown);
+    assert_eq!(story.leader.next_deadline(at(10)), Some(at(110)));
+    assert_eq!(story.tick(109).alter, None);
+    let again = story.tick(110).alter.expect("the outcome is not known");
+    assert_eq!(again, proposal);
+    assert_eq!(story.tick(111).alter, None, "it is under way");
+    assert_eq!(story.leader.next_deadline(at(111)), None);
+    let _ = story.decide(120, &again, IsrOutcome::Refused(ErrorCode::InvalidUpdateVersion));
+    assert_eq!(story.tick(10_000).alter, None, "the image will tell");
+}
+
+#[test]
+fn a_decision_of_another_leader_epoch_or_an_older_one_is_no_decision() {
+    for (leader_epoch, partition_epoch, counts) in [(5, 11, true), (5, 10, true), (5, 9, false), (6, 11, false)] {
+        let mut story = Story::new(&[1], 1, 100);
+        let proposal = story.fetch(1, 2, 100).alter.expect("2 has everything");
+        let outcome = IsrOutcome::Decided {
+            leader_epoch: LeaderEpoch(leader_epoch),
+            partition_epoch: PartitionEpoch(partition_epoch),
+            isr: proposal.isr.clone(),
+        };
+        let effects = story.decide(2, &proposal, outcome);
+        assert_eq!(effects.isr_changed, counts, "{leader_epoch} {partition_epoch}");
+    }
+}
+
+/// After a refusal the next proposal waits, and the moment at which it may leave counts.
+#[test]
+fn a_refused_follower_is_proposed_again_when_the_pause_is_over() {
+    let mut story = Story::new(&[1], 1, 100);
+    let proposal = story.fetch(1, 2, 100).alter.expect("2 has everything");
+    let _ = story.decide(10, &proposal, IsrOutcome::Refused(ErrorCode::IneligibleReplica));
+    assert_eq!(story.fetch(109, 2, 100).alter, None);
+    assert!(story.fetch(110, 2, 100).alter.is_some());
+}
+
+/// A member's progress counts under the epoch of its ISR entry only; the same end under the right one is news.
+#[test]
+fn a_fetch_under_another_registration_is_looked_at_although_its_end_is_the_same() {
+    let mut story = Story::new(&[1, 2], 1, 40);
+    let again = IsrMember { broker: BrokerId(2), epoch: BrokerEpoch(500) };
+    let _ = story.metadata(1, 11, &[member(1), again]);
+    assert_eq!(story.fetch(2, 2, 90).high_watermark, None, "the former process");
+    story.image.set(2, 500);
+    let moved = story.try_fetch(3, 2, BrokerEpoch(500), 90).map(|effects| effects.high_watermark);
+    assert_eq!(moved, Ok(Some(Offset(90))));
+}
+
+#[test]
+fn a_pending_member_holds_the_high_watermark_and_no_other_follower_does() {
+    let mut story = Story::new(&[1], 1, 100);
+    assert!(story.fetch(1, 2, 100).alter.is_some());
+    assert_eq!(story.append(2, 110).high_watermark, None);
+    assert_eq!(story.fetch(3, 2, 110).high_watermark, Some(Offset(110)), "3 was never here");
+}
+
+#[test]
+fn a_member_that_left_may_join_at_the_very_end_of_then() {
+    let mut story = Story::new(&[1, 2], 1, 100);
+    let _ = story.fetch(1, 2, 100);
+    let _ = story.append(2, 110);
+    assert_eq!(story.metadata(3, 11, &[member(1)]).high_watermark, Some(Offset(110)));
+    assert!(story.fetch(4, 2, 110).alter.is_some());
+}
+
+/// The deadline of a follower that is no member matters while it is waited for, and not later.
+#[test]
+fn a_follower_that_may_join_has_a_deadline_until_it_has_passed() {
+    let story = Story::new(&[1], 1, 100);
+    assert_eq!(story.leader.next_deadline(at(LAG_MAX_MS)), Some(at(LAG_MAX_MS + 1)), "2 and 3 never came");
+    assert_eq!(story.leader.next_deadline(at(LAG_MAX_MS + 1)), None);
+    assert_eq!(story.leader.next_deadline(at(LAG_MAX_MS + 2)), None);
+    let story = Story::new(&[1, 2], 1, 100);
+    assert_eq!(story.leader.next_deadline(at(LAG_MAX_MS + 5)), Some(at(LAG_MAX_MS + 1)), "a member stays due");
+}

@@ -223,3 +223,24 @@ fn partitions_that_are_named_anew_do_not_starve_the_others() {
         named.iter().for_each(|at| offsets[*at] += 1);
     }
 }
+
+#[test]
+fn an_answer_is_due_with_what_it_has_and_what_it_had_no_room_for() {
+    let limits = FetchLimits { max_bytes: 100, min_bytes: 60 };
+    let mut budget = AnswerBudget::new(limits);
+    assert!(!budget.is_due() && !budget.is_full());
+    budget.add(40, 0, 50);
+    assert_eq!((budget.bytes(), budget.room(50), budget.room(90)), (40, 50, 60));
+    assert!(!budget.is_due() && !budget.is_full());
+    // 19 that its fetcher wants, and 900 that it does not want at once.
+    budget.add(0, 919, 19);
+    assert!(!budget.is_due());
+    budget.add(0, 1, 50);
+    assert!(budget.is_due(), "waiting makes no room");
+    budget.add(60, 0, 60);
+    assert!(budget.is_full() && budget.room(50) == 0);
+    let mut none = AnswerBudget::new(FetchLimits { max_bytes: 0, min_bytes: 0 });
+    assert!(none.is_due() && !none.is_full(), "one batch may exceed every limit");
+    none.add(7, 0, 0);
+    assert!(none.is_full());
+}

@@ -12,6 +12,7 @@ use ottla_model::{CoordinatorId, Revision};
 
 use super::store::Store;
 use super::{Outputs, disk, leader, node, now, step};
+use crate::disks::{SenderError, Voter, check_sender};
 use crate::proposals::{ProposalError, Proposals};
 use crate::{CallId, Event, Outcome, Output, RequestError};
 
@@ -42,6 +43,27 @@ fn what_members_could_not_apply_is_not_queued() {
     assert_eq!(push(vec![create("/brokers/ids/1", 3)]), Err(ProposalError::UnreadableNode(broker)));
 }
 
+#[test]
+fn a_transaction_may_be_as_large_as_the_limit() {
+    let of = |last: usize| Transaction {
+        changes: vec![create("/x", MAX_NODE_BYTES), create("/y", MAX_NODE_BYTES / 2), create("/z", last)],
+    };
+    let spare = MAX_TRANSACTION_BYTES - of(MAX_NODE_BYTES / 4).encode().len();
+    let largest = of(MAX_NODE_BYTES / 4 + spare);
+    assert_eq!(largest.encode().len(), MAX_TRANSACTION_BYTES);
+    assert_eq!(push(largest.changes), Ok(()));
+}
+
+#[test]
+fn only_another_voter_with_its_known_disk_is_listened_to() {
+    let voter = |disk| Voter { address: String::new(), disk };
+    let voters = [(CoordinatorId(1), voter(Some(disk(1)))), (CoordinatorId(2), voter(None))].into();
+    let check = |id, shown| check_sender(&Image::empty(), &voters, CoordinatorId(1), CoordinatorId(id), disk(shown));
+    assert_eq!(check(1, 1), Err(SenderError::Stranger(CoordinatorId(1))));
+    assert_eq!(check(3, 3), Err(SenderError::Stranger(CoordinatorId(3))));
+    assert_eq!(check(2, 2), Ok(()));
+}
+
 /// Each is checked with everything that was queued before it.
 #[test]
 fn what_depends_on_a_refused_change_is_refused() {
@@ -54,7 +76,17 @@ fn what_depends_on_a_refused_change_is_refused() {
     assert!(proposals.push(EntryId(4), &Transaction { changes: vec![set] }).is_ok());
 }
 
-fn outcome(out: &Outputs, of: CallId) -> Outcome {
+/// An entry of an earlier leader is applied while decisions wait for Raft to take them.
+#[test]
+fn what_is_queued_counts_until_it_is_proposed() {
+    let mut proposals = Proposals::new(Tree::new(), Image::empty());
+    assert!(proposals.push(EntryId(1), &Transaction { changes: vec![create("/x", 1)] }).is_ok());
+    assert_eq!(proposals.applied(Revision(1), &Tree::new(), &Image::empty()), None);
+    let set = Change::Set { path: Path::new("/x").expect("a path"), payload: Bytes::new(), expected: 0 };
+    assert!(proposals.push(EntryId(2), &Transaction { changes: vec![set] }).is_ok());
+}
+
+pub(super) fn outcome(out: &Outputs, of: CallId) -> Outcome {
     let found = out.all.iter().find_map(|output| match output {
         Output::Respond { call, outcome } if *call == of => Some(outcome.clone()),
         _ => None,
@@ -62,7 +94,7 @@ fn outcome(out: &Outputs, of: CallId) -> Outcome {
     found.expect("an outcome")
 }
 
-fn alter(call: u64, entity: ConfigEntity, name: &str, value: String) -> Event {
+pub(super) fn alter(call: u64, entity: ConfigEntity, name: &str, value: String) -> Event {
     let change = (name.to_owned(), ConfigOp::Set(value));
     let alter = AlterConfig { entity, changes: vec![change], replace_all: false };
     let request = Request::AlterConfigs(AlterConfigs { entities: vec![alter], validate_only: false });

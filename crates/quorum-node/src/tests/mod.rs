@@ -1,6 +1,7 @@
 //! The node over a store in memory, alone in its quorum: every proposal commits at once.
 
 mod guard;
+mod leading;
 mod peers;
 mod store;
 mod watching;

@@ -9,26 +9,26 @@ use super::store::Store;
 use super::{Outputs, disk, node, now};
 use crate::{CallId, Event, Node, Output};
 
-struct Peers {
-    nodes: Vec<Node<Store>>,
-    outputs: Vec<Outputs>,
+pub(super) struct Peers {
+    pub nodes: Vec<Node<Store>>,
+    pub outputs: Vec<Outputs>,
     ms: u64,
 }
 
 impl Peers {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let nodes = (1..=3).map(|id| node(id, 3, Store::default())).collect();
         Self { nodes, outputs: (0..3).map(|_| Outputs::default()).collect(), ms: 0 }
     }
 
-    fn step(&mut self, at: usize, event: Event) {
+    pub fn step(&mut self, at: usize, event: Event) {
         let now = now(self.ms);
         self.nodes[at].step(now, event, &mut self.outputs[at]).expect("taken");
         self.nodes[at].flush(now, &mut self.outputs[at]).expect("memory");
     }
 
     /// A tick of every member that is not away, and all its consequences.
-    fn tick(&mut self, away: Option<usize>) {
+    pub fn tick(&mut self, away: Option<usize>) {
         self.ms += 50;
         for at in (0..3).filter(|at| Some(*at) != away) {
             self.nodes[at].tick(now(self.ms), 1, &mut self.outputs[at]);
@@ -61,7 +61,16 @@ impl Peers {
         }
     }
 
-    fn leader(&self) -> Option<usize> {
+    /// Ticks until one decides.
+    pub fn elect(&mut self) -> usize {
+        let mut decides = || {
+            self.tick(None);
+            self.leader()
+        };
+        (0..200).find_map(|_| decides()).expect("an election")
+    }
+
+    pub fn leader(&self) -> Option<usize> {
         self.nodes.iter().position(Node::is_deciding)
     }
 }
@@ -71,12 +80,7 @@ impl Peers {
 #[test]
 fn a_snapshot_that_finds_no_room_is_sent_again() {
     let mut peers = Peers::new();
-    let leader = (0..200)
-        .find_map(|_| {
-            peers.tick(None);
-            peers.leader()
-        })
-        .expect("an election");
+    let leader = peers.elect();
     let away = (leader + 1) % 3;
     // So much happens without it that the log does not reach back.
     for call in 0..100 {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use ottla_metadata::image::Image;
-use ottla_metadata::tree::Tree;
+use ottla_metadata::transaction::{Change, Transaction};
+use ottla_metadata::tree::{NodeChange, Path, Tree};
 use ottla_model::Revision;
 
 use super::Outputs;
@@ -87,4 +88,25 @@ fn the_history_is_bounded_by_bytes() {
     publish(&mut watchers, 1, &mut out);
     watchers.open(WatcherId(1), Revision(0), &view(1), &mut out);
     assert_eq!(told(&out, 1), [1_001]);
+}
+
+#[test]
+fn large_changes_make_the_history_shorter() {
+    let mut watchers = Watchers::new(HistoryLimits { revisions: 100, bytes: 2_000 }, false);
+    let mut tree = Tree::new();
+    for revision in 1..=5 {
+        let path = Path::new(&format!("/{revision}")).expect("a path");
+        let create = Change::Create { path, payload: vec![7; 800].into() };
+        let changes = tree.apply(Revision(revision), &Transaction { changes: vec![create] }).expect("new nodes");
+        let applied = Changes { revision: Revision(revision), changes: changes.into() };
+        assert_eq!(applied.bytes(), size_of::<NodeChange>() + "/1".len() + 800);
+        watchers.publish(applied, &mut Outputs::default());
+    }
+    let mut from = |from| {
+        let mut out = Outputs::default();
+        watchers.open(WatcherId(1), Revision(from), &view(5), &mut out);
+        told(&out, 1)
+    };
+    assert_eq!(from(1), [1_005], "the second change is not kept");
+    assert_eq!(from(3), [4, 5]);
 }

@@ -314,3 +314,92 @@ fn a_coordinators_batch_has_no_sequences() {
     let fenced = ProducerBatch { producer_epoch: ProducerEpoch(2), ..offsets(1) };
     assert_eq!(code_of(known.check(&fenced, &AppendTerms::COORDINATOR)), ErrorCode::InvalidProducerEpoch);
 }
+
+#[test]
+fn the_end_moves_with_records_of_nobody_and_producers_are_counted() {
+    let mut known = ProducerStates::new();
+    assert!(known.is_empty());
+    known.set_end_offset(Offset(9));
+    assert_eq!((known.end_offset(), known.len()), (Offset(9), 0));
+    known.apply(&batch(0, 0, 1, 9));
+    known.apply(&ProducerBatch { producer_id: ProducerId(9), ..batch(0, 0, 1, 10) });
+    assert_eq!((known.len(), known.is_empty(), known.end_offset()), (2, false, Offset(11)));
+}
+
+/// 0 is the first id that a cluster gives out.
+#[test]
+fn producer_0_is_a_producer() {
+    let of_0 =
+        |base_sequence, offset| ProducerBatch { producer_id: ProducerId(0), ..batch(0, base_sequence, 1, offset) };
+    let mut known = ProducerStates::new();
+    known.apply(&of_0(0, 0));
+    assert_eq!(code(&known, &of_0(0, 1)), ErrorCode::DuplicateSequenceNumber);
+    assert_eq!(code(&known, &of_0(5, 1)), ErrorCode::OutOfOrderSequenceNumber);
+    known.apply(&ProducerBatch { producer_id: ProducerId::NONE, ..batch(-1, -1, 1, 1) });
+    assert_eq!((known.len(), known.end_offset()), (1, Offset(2)), "a batch of nobody moves the end only");
+}
+
+/// A log that takes the place of another one (a moved replica) continues with what was asked for it.
+#[test]
+fn verifications_go_over_to_the_log_that_replaces_this_one() {
+    let mut replaced = ProducerStates::new();
+    let guard = replaced.begin_verification(&request(1, 0, 0, false), TimestampMs(0)).unwrap().unwrap();
+    let mut known = ProducerStates::new();
+    let first = transactional(1, 0, 0, 0);
+    assert_eq!(code_of(known.check(&first, &with_guard(Some(&guard)))), ErrorCode::InvalidTxnState);
+    known.take_verifications(&mut replaced);
+    assert_eq!(known.check(&first, &with_guard(Some(&guard))), Ok(ProducerCheck::New));
+}
+
+/// The sequence of an older epoch bounds nothing: the epoch was bumped while its verification was under way.
+#[test]
+fn a_verification_of_a_bumped_epoch_begins_at_its_own_sequence() {
+    let mut known = ProducerStates::new();
+    let guard = known.begin_verification(&request(1, 0, 0, false), TimestampMs(0)).unwrap().unwrap();
+    known.begin_verification(&request(1, 1, 4, false), TimestampMs(0)).unwrap().unwrap();
+    let terms = with_guard(Some(&guard));
+    assert_eq!(code_of(known.check(&transactional(1, 1, 4, 0), &terms)), ErrorCode::None);
+    assert_eq!(code_of(known.check(&transactional(1, 1, 5, 0), &terms)), ErrorCode::OutOfOrderSequenceNumber);
+    // Of the same epoch the lowest counts; a request of the former epoch changes nothing.
+    known.begin_verification(&request(1, 1, 6, false), TimestampMs(0)).unwrap().unwrap();
+    known.begin_verification(&request(1, 0, 9, false), TimestampMs(0)).unwrap().unwrap();
+    assert_eq!(code_of(known.check(&transactional(1, 1, 5, 0), &terms)), ErrorCode::OutOfOrderSequenceNumber);
+}
+
+#[test]
+fn a_verification_lasts_as_long_as_an_idle_producer() {
+    let mut known = ProducerStates::new();
+    let guard = known.begin_verification(&request(1, 0, 0, false), TimestampMs(5)).unwrap().unwrap();
+    let first = transactional(1, 0, 0, 0);
+    known.remove_expired(TimestampMs(EXPIRATION_MS + 4), EXPIRATION_MS);
+    assert_eq!(known.check(&first, &with_guard(Some(&guard))), Ok(ProducerCheck::New));
+    known.remove_expired(TimestampMs(EXPIRATION_MS + 5), EXPIRATION_MS);
+    assert_eq!(code_of(known.check(&first, &with_guard(Some(&guard)))), ErrorCode::InvalidTxnState);
+}
+
+/// A producer whose epoch is bumped with every transaction begins each at 0, unless the log has batches of it.
+#[test]
+fn only_a_producer_without_batches_must_begin_a_new_transaction_at_0() {
+    let mut known = ProducerStates::new();
+    known.apply(&transactional(1, 0, 0, 0));
+    known.apply_marker(&marker(1, 0, 0, Commit, 1));
+    let guard = known.begin_verification(&request(1, 0, 1, true), TimestampMs(0)).unwrap().unwrap();
+    assert_eq!(known.check(&transactional(1, 0, 1, 2), &with_guard(Some(&guard))), Ok(ProducerCheck::New));
+    // Of this one the log has a marker alone.
+    known.apply_marker(&marker(2, 0, 0, Commit, 2));
+    let guard = known.begin_verification(&request(2, 0, 3, true), TimestampMs(0)).unwrap().unwrap();
+    let refused = known.check(&transactional(2, 0, 3, 3), &with_guard(Some(&guard)));
+    assert!(matches!(refused, Err(ProducerError::SequenceOfNewTransaction { .. })), "{refused:?}");
+}
+
+#[test]
+fn transactions_whose_markers_are_replicated_are_not_kept() {
+    let mut known = ProducerStates::new();
+    known.apply(&transactional(1, 0, 0, 0));
+    known.apply_marker(&marker(1, 0, 0, Commit, 1));
+    assert_eq!(known.transactions.unreplicated.len(), 1);
+    known.replicated(Offset(1));
+    assert_eq!(known.transactions.unreplicated.len(), 1, "the marker is at 1");
+    known.replicated(Offset(2));
+    assert_eq!(known.transactions.unreplicated.len(), 0);
+}

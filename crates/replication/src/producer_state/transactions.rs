@@ -24,7 +24,7 @@ pub struct CompletedTransaction {
 pub(super) struct Transactions {
     open: BTreeMap<Offset, ProducerId>,
     /// The offsets of the markers.
-    unreplicated: BTreeMap<Offset, Offset>,
+    pub(super) unreplicated: BTreeMap<Offset, Offset>,
 }
 
 impl Transactions {

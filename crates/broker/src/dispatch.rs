@@ -108,14 +108,14 @@ fn refuse(identity: &Identity, error: &FrameError) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use ottla_model::{BrokerId, ErrorCode, IncarnationId};
+    use ottla_model::{BrokerId, ErrorCode, IncarnationKey};
     use ottla_network::Part;
     use ottla_protocol::messages::api_versions::ApiVersionsResponse;
 
     use super::*;
 
     fn early(frame: &[u8]) -> Option<Answer> {
-        Broker::handle_early(&Identity::new(IncarnationId([7; 16]), BrokerId(1)), &BytesMut::from(frame))
+        Broker::handle_early(&Identity::new(IncarnationKey::new([7; 32]), BrokerId(1)), &BytesMut::from(frame))
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod deferred;
 pub mod epoch;
 pub mod error_code;
 pub mod ids;
+pub mod incarnation_key;
 pub mod isr_member;
 pub mod offset;
 pub mod secret;
@@ -20,6 +21,7 @@ pub use ids::{
     BrokerId, ClusterId, CoordinatorId, GroupId, IncarnationId, InstanceId, InvalidTopicName, ListenerName, MemberId,
     PartitionId, ProducerId, TopicId, TopicIdPartition, TopicName, TopicPartition, TransactionalId,
 };
+pub use incarnation_key::IncarnationKey;
 pub use isr_member::IsrMember;
 pub use offset::Offset;
 pub use secret::ClusterSecret;

@@ -83,7 +83,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let (head, _) =
             self.bytes.get(self.at..).and_then(|rest| rest.split_first_chunk::<N>()).ok_or(WireError::Truncated)?;
         self.at += N;

@@ -4,7 +4,8 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use ottla_model::{
-    BrokerEpoch, BrokerId as ModelBrokerId, LeaderEpoch, Offset, PartitionId, ProducerEpoch, TimestampMs, TopicId,
+    BrokerEpoch, BrokerId as ModelBrokerId, IncarnationKey, LeaderEpoch, Offset, PartitionId, ProducerEpoch,
+    TimestampMs, TopicId,
 };
 use ottla_protocol::Api;
 use ottla_protocol::frame::LENGTH_BYTES;
@@ -58,6 +59,7 @@ pub fn request(api: Api, version: i16) -> Bytes {
                 cluster_id: Some("cluster".to_owned()),
                 replica_id: ModelBrokerId(2),
                 replica_epoch: BrokerEpoch(77),
+                incarnation_key: Some(IncarnationKey::new([5; IncarnationKey::BYTES])),
                 topics: vec![FetchTopic { topic: topic(13), partitions: vec![partition; 3] }],
                 forgotten_topics: vec![ForgottenTopic { topic: topic(13), partitions: vec![PartitionId(4); 2] }],
                 rack_id: "rack".to_owned(),

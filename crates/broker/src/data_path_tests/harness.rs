@@ -16,7 +16,7 @@ use ottla_metadata::nodes::{self, topic::TopicNode};
 use ottla_metadata::quorum_progress::QuorumProgress;
 use ottla_metadata::{BrokerRegistration, ConfigEntity, Image, IsrMember, Node, NodeChange, PartitionState, Path};
 use ottla_model::{
-    BrokerEpoch, BrokerId, ClusterId, ControllerEpoch, ErrorCode, IncarnationId, LeaderEpoch, ListenerName, Offset,
+    BrokerEpoch, BrokerId, ClusterId, ControllerEpoch, ErrorCode, IncarnationKey, LeaderEpoch, ListenerName, Offset,
     PartitionEpoch, PartitionId, ProducerEpoch, ProducerId, Revision, TimestampMs, TopicId, TopicIdPartition,
     TopicName,
 };
@@ -389,7 +389,7 @@ impl Cluster {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let _inside = runtime.enter();
         let live_config = Arc::new(LiveConfig::new(self.config(id)));
-        let identity = Arc::new(Identity::new(IncarnationId([9; 16]), BrokerId(id)));
+        let identity = Arc::new(Identity::new(IncarnationKey::random(), BrokerId(id)));
         let telemetry = Arc::new(Telemetry::default());
         let groups = GroupCoordinators::new(live_config.fixed(), &identity, telemetry.clone(), runtime.handle());
         let replicas = ReplicaManager::new(
@@ -411,8 +411,7 @@ impl Cluster {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let _inside = runtime.enter();
         let config = self.config(id);
-        let incarnation = IncarnationId(*uuid::Uuid::new_v4().as_bytes());
-        let identity = Arc::new(Identity::new(incarnation, BrokerId(id)));
+        let identity = Arc::new(Identity::new(IncarnationKey::random(), BrokerId(id)));
         let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty())));
         let telemetry = Arc::new(Telemetry::default());
         let quorum: Arc<dyn QuorumHandle> = Arc::new(QuorumLink(self.quorum.clone(), id));
@@ -452,7 +451,7 @@ impl Cluster {
         let registration = BrokerRegistration {
             id: BrokerId(id),
             epoch: BrokerEpoch::NONE,
-            incarnation,
+            incarnation: identity.incarnation(),
             endpoints: [INTERNAL, CLIENT]
                 .map(|listener| Endpoint {
                     listener: ListenerName::new(listener),
@@ -525,6 +524,11 @@ impl TestBroker {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(Duration::from_secs(5));
         }
+    }
+
+    /// What its followers' fetches show.
+    pub fn incarnation_key(&self) -> IncarnationKey {
+        self.broker.identity.key().clone()
     }
 
     /// Ends at once: nothing is flushed, closed or said. The tree still has it.

@@ -1,7 +1,7 @@
 //! Fetch sessions, parked fetches, and who may fetch as what.
 
 use bytes::Bytes;
-use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionId};
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationKey, LeaderEpoch, Offset, PartitionId};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{FetchPartition, FetchRequest, FetchResponse, ForgottenTopic};
 use ottla_protocol::record_batch::Batches;
@@ -137,30 +137,37 @@ fn only_registered_brokers_fetch_as_replicas_and_only_among_brokers() {
     let id = topic_id(1);
     cluster.quorum.create_topic("t", id, 1, &[1, 2], &[]);
     let epoch = cluster.quorum.epoch_of(2);
-    brokers.remove(1).kill();
+    let follower = brokers.remove(1);
+    let key = follower.incarnation_key();
+    follower.kill();
     let leader = &brokers[0];
     leader.produce(TopicRef::Id(id), 0, &batch(&["a"]), 1, NEVER_MS);
-    let claim = |listener: &str, replica: i32, epoch: BrokerEpoch, offset| {
+    let claim = |listener: &str, replica: i32, epoch: BrokerEpoch, key: Option<&IncarnationKey>, offset| {
         let request = FetchRequest {
             replica_id: BrokerId(replica),
             replica_epoch: epoch,
+            incarnation_key: key.cloned(),
             ..fetch_of(id, vec![wanted(0, offset)])
         };
         leader.begin_fetch(listener, &request).fetched()
     };
-    for (listener, replica, epoch, expected) in [
-        (CLIENT, 2, epoch, ErrorCode::ClusterAuthorizationFailed),
-        (INTERNAL, 2, BrokerEpoch(epoch.0 - 1), ErrorCode::StaleBrokerEpoch),
-        (INTERNAL, 2, BrokerEpoch::NONE, ErrorCode::StaleBrokerEpoch),
-        (INTERNAL, 9, epoch, ErrorCode::BrokerIdNotRegistered),
+    // The id and the epoch of a broker are known to everybody, its key is not.
+    let (right, wrong) = (Some(&key), Some(&IncarnationKey::random()));
+    for (listener, replica, epoch, key, expected) in [
+        (CLIENT, 2, epoch, right, ErrorCode::ClusterAuthorizationFailed),
+        (INTERNAL, 2, epoch, None, ErrorCode::ClusterAuthorizationFailed),
+        (INTERNAL, 2, epoch, wrong, ErrorCode::ClusterAuthorizationFailed),
+        (INTERNAL, 2, BrokerEpoch(epoch.0 - 1), right, ErrorCode::StaleBrokerEpoch),
+        (INTERNAL, 2, BrokerEpoch::NONE, right, ErrorCode::StaleBrokerEpoch),
+        (INTERNAL, 9, epoch, right, ErrorCode::BrokerIdNotRegistered),
     ] {
-        let refused = claim(listener, replica, epoch, 1);
-        assert_eq!((refused.error, refused.topics.len()), (expected, 0), "{listener} {replica} {epoch}");
+        let refused = claim(listener, replica, epoch, key, 1);
+        assert_eq!((refused.error, refused.topics.len()), (expected, 0), "{listener} {replica} {epoch} {key:?}");
         assert_eq!(leader.partition(id, 0).high_watermark(), Offset(0));
     }
-    assert!(only(&claim(INTERNAL, 2, epoch, 0)).records.is_some());
+    assert!(only(&claim(INTERNAL, 2, epoch, right, 0)).records.is_some());
     assert_eq!(leader.partition(id, 0).high_watermark(), Offset(0));
-    claim(INTERNAL, 2, epoch, 1);
+    claim(INTERNAL, 2, epoch, right, 1);
     assert_eq!(leader.partition(id, 0).high_watermark(), Offset(1));
 }
 
@@ -219,13 +226,14 @@ fn a_large_batch_behind_a_busy_partition_is_fetched() {
     cluster.quorum.create_topic("t", id, 2, &[1, 2], &[]);
     let (small, large) = ("s".repeat(500), "l".repeat(9_000));
     leader.produce(TopicRef::Id(id), 1, &batch(&[&large]), 1, NEVER_MS);
-    let epoch = cluster.quorum.epoch_of(2);
+    let (epoch, key) = (cluster.quorum.epoch_of(2), follower.incarnation_key());
     let replica = |session_epoch, session_id, partitions| {
         let request = FetchRequest {
             session_id,
             session_epoch,
             replica_id: BrokerId(2),
             replica_epoch: epoch,
+            incarnation_key: Some(key.clone()),
             max_bytes: 100_000,
             ..fetch_of(id, partitions)
         };

@@ -53,7 +53,7 @@ fn is_software_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use ottla_model::{BrokerId, IncarnationId};
+    use ottla_model::{BrokerId, IncarnationKey};
     use ottla_protocol::{Api, parse_header};
 
     use super::*;
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn tells_versions_and_the_incarnation() {
-        let identity = Identity::new(IncarnationId([9; 16]), BrokerId(1));
+        let identity = Identity::new(IncarnationKey::new([9; 32]), BrokerId(1));
         for version in 0..=4 {
             let request = ApiVersionsResponse::encode_request(version, 7, Some("test"));
             let (header, start) = parse_header(&request[4..]).expect("a header");
@@ -79,7 +79,7 @@ mod tests {
             let (correlation_id, response) = ApiVersionsResponse::decode(version, &bytes).expect("a response");
             assert_eq!((correlation_id, response.error), (7, ErrorCode::None));
             assert_eq!(response.common(Api::Metadata).map(|range| range.max), Some(13));
-            assert_eq!(response.incarnation, (version >= 3).then_some(IncarnationId([9; 16])));
+            assert_eq!(response.incarnation, (version >= 3).then_some(identity.incarnation()));
         }
     }
 

@@ -2,7 +2,8 @@
 //! is [`ottla_replica_manager::fetch_session`]'s; here is who asks, when an answer is due, and what it looks like.
 //!
 //! A fetch speaks as a replica only on the inter-broker listener, with an id and a broker epoch that the image
-//! confirms: on any other listener such a claim is refused, so that no client moves a high watermark or reads above it.
+//! confirms, and with the key of the incarnation that registered: ids and epochs are known to everybody. Any other such
+//! claim is refused, so that no client moves a high watermark or reads above it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ottla_model::{BrokerId, ErrorCode, ListenerName, TopicName};
+use ottla_model::{BrokerId, ErrorCode, IncarnationId, IncarnationKey, ListenerName, TopicName, incarnation_key};
 use ottla_network::response::{Answer, RecordSlice, Response};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
@@ -122,11 +123,21 @@ fn fetcher(broker: &Broker, context: &RequestContext, request: &FetchRequest) ->
         return Err(ErrorCode::ClusterAuthorizationFailed);
     }
     // A follower that has just registered comes again in a moment: this broker's image will have it.
-    let registered = broker.metadata.peek().broker_epoch(id).ok_or(ErrorCode::BrokerIdNotRegistered)?;
-    if registered != request.replica_epoch || id == broker.identity.id() {
+    let image = broker.metadata.peek();
+    let registered = image.broker(id).ok_or(ErrorCode::BrokerIdNotRegistered)?;
+    if registered.epoch != request.replica_epoch || id == broker.identity.id() {
         return Err(ErrorCode::StaleBrokerEpoch);
     }
-    Ok(Fetcher::Replica { id, epoch: registered })
+    if !is_proved(registered.incarnation, request.incarnation_key.as_ref()) {
+        return Err(ErrorCode::ClusterAuthorizationFailed);
+    }
+    Ok(Fetcher::Replica { id, epoch: registered.epoch })
+}
+
+/// Whether a request shows the key of the incarnation that registered. Brokers of version 0.1 have none, and must be
+/// able to follow while a cluster is upgraded one broker after the other.
+fn is_proved(registered: IncarnationId, key: Option<&IncarnationKey>) -> bool {
+    !incarnation_key::has_key(registered) || key.is_some_and(|key| key.incarnation() == registered)
 }
 
 /// A fetch whose session, if any, has taken the request in.

@@ -23,7 +23,7 @@ use ottla_broker_session::{Applicant, BrokenRules, SessionConfig};
 use ottla_config::{BrokerConfig, HostPort, Listener};
 use ottla_metadata::controller::{CreateTopics, NewTopic, Registered};
 use ottla_metadata::{Endpoint, Image};
-use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, ListenerName};
+use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationKey, ListenerName};
 use ottla_network::{AcceptOptions, BindError, BoundListener, ConnectionShared, FrameBudget};
 use ottla_replica_manager::fetch_session::FetchSessionCache;
 use ottla_replica_manager::identity::Identity;
@@ -162,8 +162,7 @@ async fn live(
     let telemetry = Arc::new(Telemetry::default());
     let readiness = Arc::new(Readiness::default());
     let http = serve_http(&config, &telemetry, &readiness).await?;
-    let incarnation = IncarnationId(*uuid::Uuid::new_v4().as_bytes());
-    let identity = Arc::new(Identity::new(incarnation, config.broker_id.unwrap_or(BrokerId::NONE)));
+    let identity = Arc::new(Identity::new(IncarnationKey::random(), config.broker_id.unwrap_or(BrokerId::NONE)));
     telemetry.broker_epoch.set(BrokerEpoch::NONE.0);
     let coordinators: Vec<String> = config.coordinator_connect.iter().map(HostPort::to_string).collect();
     let client = ClusterClient::with_secret(&coordinators, config.cluster_secret.as_ref());

@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt as _};
 use ottla_broker_session::{Applicant, BrokenRules, SessionConfig};
 use ottla_metadata::Image;
 use ottla_metadata::controller::Registered;
-use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, ListenerName, Revision};
+use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationKey, ListenerName, Revision};
 use ottla_replica_manager::identity::Identity;
 use ottla_replica_manager::manager::ReplicaManagerError;
 use ottla_replica_manager::metadata_cache::MetadataCache;
@@ -135,13 +135,13 @@ fn client(address: SocketAddr) -> ClusterClient {
 }
 
 fn identity() -> Arc<Identity> {
-    Arc::new(Identity::new(IncarnationId([3; 16]), BrokerId(1)))
+    Arc::new(Identity::new(IncarnationKey::new([3; 32]), BrokerId(1)))
 }
 
 fn applicant() -> Applicant {
     Applicant {
         id: BrokerId(1),
-        incarnation: IncarnationId([3; 16]),
+        incarnation: IncarnationKey::new([3; 32]).incarnation(),
         stored_cluster_id: Some(ClusterId::new("ours")),
         wanted_cluster_id: None,
         endpoints: Vec::new(),

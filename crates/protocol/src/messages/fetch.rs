@@ -5,7 +5,7 @@
 //! are any type of the caller, for example a slice of a file. Records are never copied here.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionId, ProducerId};
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationKey, LeaderEpoch, Offset, PartitionId, ProducerId};
 use std::borrow::Cow;
 
 use super::{CurrentLeader, NodeEndpoint, TopicRef};
@@ -16,6 +16,10 @@ use crate::wire::{self, Reader, WireError};
 /// The most partitions, fetched and forgotten together, in one request or response. A cluster has 100,000; a parsed one
 /// takes 80 bytes at most, so that a frame cannot grow beyond 20 MiB.
 pub const PARTITIONS_MAX: usize = 250_000;
+
+/// Ottla's tagged field of a request: the key of the follower's incarnation. Kafka's fields begin at 0; a broker that
+/// does not know a tag passes over it.
+const INCARNATION_KEY_TAG: u32 = 10_000;
 
 /// The most aborted transactions that a decoder takes from one response.
 const ABORTED_TRANSACTIONS_MAX: usize = 1_000_000;
@@ -46,6 +50,8 @@ pub struct FetchRequest {
     pub replica_id: BrokerId,
     /// The follower's broker epoch; from version 15, else [`BrokerEpoch::NONE`].
     pub replica_epoch: BrokerEpoch,
+    /// What proves that the follower is the broker that it says; from version 15, else none.
+    pub incarnation_key: Option<IncarnationKey>,
     pub max_wait_ms: i32,
     pub min_bytes: i32,
     pub max_bytes: i32,
@@ -66,6 +72,7 @@ impl Default for FetchRequest {
             cluster_id: None,
             replica_id: BrokerId::NONE,
             replica_epoch: BrokerEpoch::NONE,
+            incarnation_key: None,
             max_wait_ms: 0,
             min_bytes: 0,
             max_bytes: i32::MAX,
@@ -181,6 +188,9 @@ pub fn parse(version: i16, frame: &[u8], body_start: usize) -> Result<FetchReque
                     request.replica_epoch = BrokerEpoch(field.i64()?);
                     field.skip_tagged_fields()?;
                 }
+                INCARNATION_KEY_TAG if version >= REPLICA_STATE_FROM => {
+                    request.incarnation_key = Some(IncarnationKey::new(field.array()?));
+                }
                 _ => {}
             }
             Ok(())
@@ -273,7 +283,9 @@ pub fn encode_request(
     if flexible {
         let is_replica = request.replica_id != BrokerId::NONE || request.replica_epoch != BrokerEpoch::NONE;
         let with_state = version >= REPLICA_STATE_FROM && is_replica;
-        wire::put_unsigned_varint(&mut out, u32::from(request.cluster_id.is_some()) + u32::from(with_state));
+        let key = request.incarnation_key.as_ref().filter(|_| version >= REPLICA_STATE_FROM);
+        let fields = [request.cluster_id.is_some(), with_state, key.is_some()];
+        wire::put_unsigned_varint(&mut out, fields.into_iter().map(u32::from).sum());
         if let Some(cluster_id) = &request.cluster_id {
             let mut field = BytesMut::with_capacity(cluster_id.len() + 3);
             wire::put_string(&mut field, true, cluster_id);
@@ -287,6 +299,11 @@ pub fn encode_request(
             out.put_i32(request.replica_id.0);
             out.put_i64(request.replica_epoch.0);
             out.put_u8(0);
+        }
+        if let Some(key) = key {
+            wire::put_unsigned_varint(&mut out, INCARNATION_KEY_TAG);
+            wire::put_unsigned_varint(&mut out, IncarnationKey::BYTES as u32);
+            out.put_slice(key.as_bytes());
         }
     }
     frame::finish(&mut out, 0)?;

@@ -6,7 +6,8 @@ use kafka_protocol::messages as theirs;
 use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use ottla_model::{
-    BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionId, ProducerId, TimestampMs, TopicId,
+    BrokerEpoch, BrokerId, ErrorCode, IncarnationKey, LeaderEpoch, Offset, PartitionId, ProducerId, TimestampMs,
+    TopicId,
 };
 use uuid::Uuid;
 
@@ -265,6 +266,7 @@ fn fetch_request(random: &mut Random, version: i16) -> fetch::FetchRequest {
         cluster_id: (since(12) && random.coin()).then(|| random.text()),
         replica_id: if is_replica { BrokerId(random.below(100) as i32) } else { BrokerId::NONE },
         replica_epoch: if is_replica && since(15) { BrokerEpoch(random.i64()) } else { BrokerEpoch::NONE },
+        incarnation_key: None,
         max_wait_ms: random.i32(),
         min_bytes: random.i32(),
         max_bytes: random.i32(),
@@ -362,6 +364,27 @@ fn fetch_requests() {
                 assert!(fetch::parse(version, &expected[..end], start).is_err(), "version {version} cut at {end}");
             }
         });
+    }
+}
+
+/// Ottla's own field is one that Kafka's readers pass over.
+#[test]
+fn the_key_of_an_incarnation_is_a_field_that_others_do_not_know() {
+    for version in 4..=18 {
+        let random = &mut Random::new(version as u64);
+        let plain = fetch_request(random, version);
+        let key = IncarnationKey::new([version as u8; IncarnationKey::BYTES]);
+        let request = fetch::FetchRequest { incarnation_key: (version >= 15).then_some(key.clone()), ..plain.clone() };
+        let shown = fetch::FetchRequest { incarnation_key: Some(key), ..plain.clone() };
+        let encoded = fetch::encode_request(version, 3, None, &shown).unwrap();
+        let frame = without_length(&encoded);
+        let (_, start) = frame::parse_header(frame).unwrap();
+        assert_eq!(fetch::parse(version, frame, start), Ok(request), "version {version}");
+        let decode = |body: &[u8]| theirs::FetchRequest::decode(&mut Bytes::copy_from_slice(body), version).unwrap();
+        let mut read = decode(&frame[start..]);
+        read.unknown_tagged_fields.clear();
+        let encoded = fetch::encode_request(version, 3, None, &plain).unwrap();
+        assert_eq!(read, decode(&without_length(&encoded)[start..]), "version {version}");
     }
 }
 

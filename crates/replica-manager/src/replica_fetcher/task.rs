@@ -334,6 +334,7 @@ fn fetch_request(request: &FetchRequest, identity: &Identity, config: &FetcherCo
     fetch::FetchRequest {
         replica_id: identity.id(),
         replica_epoch: identity.epoch(),
+        incarnation_key: Some(identity.key().clone()),
         max_wait_ms: i32::try_from(request.max_wait.as_millis()).unwrap_or(i32::MAX),
         min_bytes: i32::try_from(config.min_bytes).unwrap_or(i32::MAX),
         max_bytes: i32::try_from(config.response_max_bytes).unwrap_or(i32::MAX),

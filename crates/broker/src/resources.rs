@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use ottla_config::BrokerConfig;
+use ottla_group_coordinator::shard::BudgetLimits;
+use ottla_replica_manager::live_config::LiveConfig;
 use ottla_resources::{BrokerDescriptors, ConnectionLimits, Ledger, Limits, Usage, descriptors, memory};
 use ottla_storage::RealEnv;
 
 use crate::request::budget::RESPONSE_BYTES_MAX;
 use crate::telemetry::Telemetry;
-use ottla_replica_manager::live_config::LiveConfig;
 
 /// Bytes of large frames that are being read at a time, of all connections, where `queued.max.request.bytes` says
 /// nothing and the memory is large: two frames of the greatest size that is accepted, or 256 of a megabyte.
@@ -59,6 +60,11 @@ impl Resources {
     /// The most bytes of one response beside records. Building one takes up to five times as much, for a moment.
     pub fn response_bytes_max(&self) -> usize {
         usize::try_from(self.memory_bytes / 32).unwrap_or(usize::MAX).min(RESPONSE_BYTES_MAX)
+    }
+
+    /// What the groups of this broker may hold together.
+    pub fn group_limits(&self) -> BudgetLimits {
+        BudgetLimits::within(self.memory_bytes / 8)
     }
 
     /// The largest request: none may be larger than all that are read together.
@@ -118,12 +124,14 @@ mod tests {
         assert_eq!(small.memory_bytes, 256 << 20);
         let purposes = small.frame_budget_bytes + small.responses.ceiling() + small.parked.ceiling();
         let building = 5 * small.response_bytes_max() as u64;
-        assert!(purposes + building <= small.memory_bytes * 4 / 5, "the rest is for logs, groups and the image");
+        assert!(purposes + building <= small.memory_bytes * 4 / 5, "the rest is for groups, logs and the image");
+        assert_eq!(small.group_limits().bytes, (256 << 20) / 8 / 3);
         assert_eq!(small.request_bytes_max(100 << 20), 64 << 20);
 
         let large = resources(None, 64 << 30);
         assert_eq!((large.memory_bytes, large.frame_budget_bytes), (32 << 30, FRAME_BYTES_MAX));
         assert_eq!((large.response_bytes_max(), large.parked.ceiling()), (RESPONSE_BYTES_MAX, PARKED_BYTES_MAX));
         assert_eq!(large.request_bytes_max(100 << 20), 100 << 20);
+        assert_eq!(large.group_limits().bytes, BudgetLimits::default().bytes);
     }
 }

@@ -22,6 +22,23 @@ impl Default for BudgetLimits {
     }
 }
 
+impl BudgetLimits {
+    /// What fits into `memory_bytes`, a third each for groups, members and what they hold; at most the default.
+    pub fn within(memory_bytes: u64) -> Self {
+        /// An empty group with its timers and its places in the maps, rounded up.
+        const GROUP_BYTES: usize = 4 << 10;
+        /// A member without what it says of itself, rounded up.
+        const MEMBER_BYTES: usize = 2 << 10;
+        let third = usize::try_from(memory_bytes / 3).unwrap_or(usize::MAX);
+        let most = Self::default();
+        Self {
+            groups: most.groups.min(third / GROUP_BYTES),
+            members: most.members.min(third / MEMBER_BYTES),
+            bytes: most.bytes.min(third),
+        }
+    }
+}
+
 /// Shared by the partitions of a broker. Each of them adds what it holds.
 #[derive(Debug, Default)]
 pub struct Budget {

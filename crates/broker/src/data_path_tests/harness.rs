@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use ottla_config::{BrokerConfig, Sources};
+use ottla_group_coordinator::shard::BudgetLimits;
 use ottla_metadata::controller::{
     AllocatedProducerIds, AlterPartition, AlteredPartition, AlteredPartitions, Answer as Decided, Request, Resigned,
 };
@@ -391,7 +392,9 @@ impl Cluster {
         let live_config = Arc::new(LiveConfig::new(self.config(id)));
         let identity = Arc::new(Identity::new(IncarnationKey::random(), BrokerId(id)));
         let telemetry = Arc::new(Telemetry::default());
-        let groups = GroupCoordinators::new(live_config.fixed(), &identity, telemetry.clone(), runtime.handle());
+        let limits = BudgetLimits::default();
+        let groups =
+            GroupCoordinators::new(live_config.fixed(), limits, &identity, telemetry.clone(), runtime.handle());
         let replicas = ReplicaManager::new(
             live_config,
             identity,
@@ -416,7 +419,9 @@ impl Cluster {
         let telemetry = Arc::new(Telemetry::default());
         let quorum: Arc<dyn QuorumHandle> = Arc::new(QuorumLink(self.quorum.clone(), id));
         let live_config = Arc::new(LiveConfig::new(config.clone()));
-        let groups = GroupCoordinators::new(&config, &identity, telemetry.clone(), runtime.handle());
+        let resources = Resources::new(&config, 16 << 30, BrokerDescriptors::of(20_000));
+        let limits = resources.group_limits();
+        let groups = GroupCoordinators::new(&config, limits, &identity, telemetry.clone(), runtime.handle());
         let producer_ids = ProducerIds::new(quorum.clone());
         let transactions =
             TransactionCoordinators::new(&config, &metadata, producer_ids.clone(), telemetry.clone(), runtime.handle());
@@ -432,7 +437,6 @@ impl Cluster {
         )
         .expect("the directory can be used");
         let opened = replicas.open_logs(&OpeningProgress::default()).expect("the logs open");
-        let resources = Resources::new(&config, 16 << 30, BrokerDescriptors::of(20_000));
         let shared = Arc::new(ConnectionShared::new(
             identity.clone(),
             telemetry.network.clone(),

@@ -90,8 +90,14 @@ pub struct GroupCoordinators {
 
 impl GroupCoordinators {
     /// Without partitions. The timer runs on `data`, where the partitions are.
-    pub fn new(config: &BrokerConfig, identity: &Arc<Identity>, telemetry: Arc<Telemetry>, data: &Handle) -> Arc<Self> {
-        let budget = Arc::new(Budget::new(BudgetLimits::default()));
+    pub fn new(
+        config: &BrokerConfig,
+        limits: BudgetLimits,
+        identity: &Arc<Identity>,
+        telemetry: Arc<Telemetry>,
+        data: &Handle,
+    ) -> Arc<Self> {
+        let budget = Arc::new(Budget::new(limits));
         let coordinator = GroupCoordinator {
             config: ArcSwap::from_pointee(group_config(config, &Image::empty(), &budget)),
             budget: Arc::clone(&budget),

@@ -171,7 +171,8 @@ async fn live(
         Arc::new(QuorumClient::new(client.clone(), Handle::current(), Arc::clone(&identity)));
     let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty())));
     let live_config = Arc::new(LiveConfig::new(Arc::clone(&config)));
-    let groups = GroupCoordinators::new(&config, &identity, Arc::clone(&telemetry), &data);
+    let limits = resources.group_limits();
+    let groups = GroupCoordinators::new(&config, limits, &identity, Arc::clone(&telemetry), &data);
     let producer_ids = ProducerIds::new(Arc::clone(&quorum));
     let transactions =
         TransactionCoordinators::new(&config, &metadata, Arc::clone(&producer_ids), Arc::clone(&telemetry), &data);

@@ -191,6 +191,7 @@ fn recreated_topic_story(seed: u64) -> Step {
     script.world.create_topic("t");
     script.wait("the creation", |world| world.is_admin_done() && !world.partitions().is_empty())?;
     script.start(follower);
+    script.converge()?;
     script.write(1)?;
     script.converge()?;
     assert_eq!(script.replica(follower)?.log_start(), Offset(0));

@@ -44,6 +44,13 @@ impl Trace {
         keep(&mut self.kept_messages, KEPT_MESSAGES, &self.buffer);
     }
 
+    /// What somebody who follows the run wants to see beside its story: it is printed, and no part of the hash.
+    pub fn detail(&self, at: SimTime, what: fmt::Arguments<'_>) {
+        if self.prints {
+            show(&format!("{at}     {what}"));
+        }
+    }
+
     fn take_down(&mut self, at: SimTime, what: fmt::Arguments<'_>) {
         use fmt::Write as _;
         self.buffer.clear();

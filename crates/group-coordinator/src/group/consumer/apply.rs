@@ -11,7 +11,7 @@ use ottla_model::{GroupId, MemberId, TopicName};
 use super::member::{LEFT, Member, Owned};
 use super::{ConsumerGroup, Expression};
 use crate::group::Group;
-use crate::record::Record;
+use crate::record::{ConsumerMemberMetadata, Record};
 
 impl ConsumerGroup {
     /// Replays a record of a consumer group while loading.
@@ -40,10 +40,11 @@ impl ConsumerGroup {
             }
             Record::PartitionMetadata { value, .. } => self.has_partition_metadata = value.is_some(),
             Record::ConsumerMember { member, value: Some(value), .. } => {
-                self.change(member, |changed| changed.describe_as(value));
+                self.set_metadata(member, value);
             }
             Record::ConsumerMember { member, value: None, .. } => {
                 if let Some(removed) = self.members.remove(member) {
+                    self.forget_identity(member, &removed);
                     self.forget_owned(member, &removed);
                     self.forget_subscription(&removed.topics, removed.regex.as_deref());
                 }
@@ -60,13 +61,13 @@ impl ConsumerGroup {
                 self.targets.remove(member);
             }
             Record::CurrentAssignment { member, value: Some(value), .. } => {
-                self.change(member, |changed| changed.assign_as(value));
+                self.set_assignment(member, |assigned| assigned.assign_as(value));
             }
             Record::CurrentAssignment { member, value: None, .. } => {
                 if self.members.contains_key(member) {
-                    self.change(member, |changed| {
-                        (changed.epoch, changed.previous_epoch) = (LEFT, LEFT);
-                        (changed.assigned, changed.pending_revocation) = (Owned::new(), Owned::new());
+                    self.set_assignment(member, |left| {
+                        (left.epoch, left.previous_epoch) = (LEFT, LEFT);
+                        (left.assigned, left.pending_revocation) = (Owned::new(), Owned::new());
                     });
                 }
             }
@@ -81,26 +82,36 @@ impl ConsumerGroup {
         }
     }
 
-    /// Changes a member, or makes one, and everything that is kept about members.
-    fn change(&mut self, id: &MemberId, change: impl FnOnce(&mut Member)) {
+    /// Changes what a member, perhaps a new one, says of itself. The owners of partitions stay as they are: a log that is
+    /// compacted while it is read may show an assignment of a former life of the member, but not the tombstone that
+    /// ended it. What that assignment names may be another member's by now.
+    fn set_metadata(&mut self, id: &MemberId, value: &ConsumerMemberMetadata) {
         let mut member = self.members.remove(id).unwrap_or_default();
         let former = (Arc::clone(&member.topics), member.regex.clone());
-        self.forget_owned(id, &member);
-        change(&mut member);
+        self.forget_identity(id, &member);
+        member.describe_as(value);
         if !Arc::ptr_eq(&former.0, &member.topics) || former.1 != member.regex {
             self.forget_subscription(&former.0, former.1.as_deref());
             self.remember_subscription(&mut member);
         }
-        self.remember_owned(id, &member);
+        self.remember_identity(id, &member);
         self.members.insert(id.clone(), member);
     }
 
-    fn remember_owned(&mut self, id: &MemberId, member: &Member) {
-        if let Some(instance) = &member.instance {
-            self.statics.insert(instance.clone(), id.clone());
-        }
+    /// Changes what a member, perhaps a new one, holds.
+    fn set_assignment(&mut self, id: &MemberId, assign: impl FnOnce(&mut Member)) {
+        let mut member = self.members.remove(id).unwrap_or_default();
+        self.forget_owned(id, &member);
+        assign(&mut member);
         for (topic, partition) in member.held() {
             self.owners.entry(topic).or_default().insert(partition, id.clone());
+        }
+        self.members.insert(id.clone(), member);
+    }
+
+    fn remember_identity(&mut self, id: &MemberId, member: &Member) {
+        if let Some(instance) = &member.instance {
+            self.statics.insert(instance.clone(), id.clone());
         }
         self.classic_members += usize::from(member.is_classic());
     }
@@ -132,12 +143,16 @@ impl ConsumerGroup {
         }
     }
 
-    fn forget_owned(&mut self, id: &MemberId, member: &Member) {
+    fn forget_identity(&mut self, id: &MemberId, member: &Member) {
         if let Some(instance) = &member.instance
             && self.statics.get(instance) == Some(id)
         {
             self.statics.remove(instance);
         }
+        self.classic_members -= usize::from(member.is_classic());
+    }
+
+    fn forget_owned(&mut self, id: &MemberId, member: &Member) {
         for (topic, partition) in member.held() {
             if let Some(partitions) = self.owners.get_mut(&topic) {
                 // A log that is compacted may show a later owner before the former one has let go.
@@ -149,7 +164,6 @@ impl ConsumerGroup {
                 }
             }
         }
-        self.classic_members -= usize::from(member.is_classic());
     }
 }
 

@@ -14,6 +14,15 @@ fn seeds_that_failed_once_hold() {
     }
 }
 
+/// Seed 477: a log was compacted while it was read. A member that had been put out and had joined again with its id
+/// showed its former assignment, without the tombstone that ended it; the record of its second life made it the owner
+/// of a partition that another member had not let go of, and the partition went to a third one.
+#[test]
+fn a_log_that_is_compacted_while_it_is_read_keeps_the_owners_of_partitions() {
+    let report = run(477, false);
+    assert!(report.failure.is_none(), "{report}");
+}
+
 /// Seeds 100058, 100223, 100273: a follower that had left the ISR came back only with the next append. In a group that
 /// had become quiet nothing was appended, the log stayed below its minimum ISR, and members waited for ever.
 #[test]

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use ottla_coordinator_partition::{Environment, Event as Told, LoadError, Loader, Outputs, PartitionLog, TimerChange};
 use ottla_group_coordinator::offsets_partition::{Notice, OffsetsPartition};
-use ottla_group_coordinator::{Answer, Batch, GroupConfig, Request, Shard};
+use ottla_group_coordinator::{Answer, Batch, GroupConfig, Record, Request, Shard};
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TopicName};
 
 use super::{Event, World};
-use crate::coordinator_log::Partition;
+use crate::coordinator_log::{Partition, StoredBatch};
 use crate::groups::broker::{Caller, Leadership};
 use crate::groups::client::error_of;
 use crate::invariants::Violation;
@@ -199,6 +199,7 @@ impl World {
             return Ok(());
         };
         let from = loader.next().unwrap_or(Offset::ZERO);
+        self.trace.detail(self.now, format_args!("b{id} reads partition {index} from {from}"));
         let result = if !leads {
             Err(LoadError::Refused(ErrorCode::NotLeaderOrFollower))
         } else if read_fails {
@@ -328,6 +329,7 @@ impl World {
         let fresh = partition.advance();
         let (leader, epoch, high_watermark) = (partition.leader, partition.epoch, partition.high_watermark());
         for batch in &fresh {
+            self.trace.detail(self.now, format_args!("committed in partition {index} at {}", text(batch)));
             self.invariants.commit(batch)?;
         }
         let Some(leader) = leader else { return Ok(()) };
@@ -360,4 +362,13 @@ impl World {
         self.reply(caller.client, caller.call, answer);
         Ok(())
     }
+}
+
+/// A batch, for those who follow a run.
+fn text(batch: &StoredBatch) -> impl std::fmt::Display + '_ {
+    std::fmt::from_fn(|f| {
+        let decoded = batch.records.iter().map(|raw| Record::decode(&raw.key, raw.value.as_deref()));
+        write!(f, "{}: ", batch.base)?;
+        f.debug_list().entries(decoded.map(|record| record.ok().flatten())).finish()
+    })
 }

@@ -8,6 +8,7 @@ mod mixed;
 mod random;
 mod reconciling;
 mod refused;
+mod replaying;
 mod subscribing;
 
 use std::collections::BTreeMap;

@@ -277,6 +277,26 @@ fn a_half_created_log_opens_empty() {
     assert_eq!((opened.log.log_end_offset(), opened.log.topic_id()), (Offset(0), None));
 }
 
+/// Seeds 2145 and 8363: a log without a topic id began anew, and then the host lost its power: the empty segment is what
+/// is left, beside checkpoints of a deleted topic. A log that Kafka closed before 2.8 keeps its offsets.
+#[test]
+fn scenario_42_an_unfinished_log_begins_at_the_start_whatever_the_checkpoints_say() {
+    for (clean_shutdown, start) in [(false, Offset(0)), (true, Offset(12))] {
+        let env = MemoryEnv::new();
+        env.create_directory(&directory()).unwrap();
+        env.open(&segment(0, "log"), OpenMode::Create).unwrap();
+        let options = OpenOptions {
+            clean_shutdown,
+            log_start: Offset(12),
+            recovery_point: Offset(12),
+            high_watermark: Offset(12),
+            ..OpenOptions::unclean(NOW)
+        };
+        let opened = Log::open(env.clone(), directory(), partition(), small_segments(), options).unwrap();
+        assert_eq!((opened.log.log_start_offset(), opened.high_watermark, opened.log.topic_id()), (start, start, None));
+    }
+}
+
 #[test]
 fn what_a_failed_append_left_behind_a_rolled_segment_is_cut() {
     for left_over in

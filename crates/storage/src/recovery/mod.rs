@@ -143,7 +143,7 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
     fn open(mut self) -> Result<(Offset, u64, u64), Fault> {
         let mut listing = self.list()?;
         self.read_topic_id(&listing)?;
-        if self.log.topic_id.is_none() && (listing.has_metadata || listing.logs.is_empty()) {
+        if self.log.topic_id.is_none() && self.is_unfinished(&listing) {
             self.discard_unfinished(&mut listing)?;
         }
         let epochs_are_known = self.read_epochs(&listing)?;
@@ -234,6 +234,13 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a log without a topic id was never finished. An empty one of Kafka before 2.8 was closed cleanly, and its
+    /// offsets count. After an unclean end the empty segments may be what is left of this log's former beginnings.
+    fn is_unfinished(&self, listing: &Listing) -> bool {
+        let is_empty = listing.logs.values().all(|size| *size == 0);
+        is_empty && (listing.has_metadata || listing.logs.is_empty() || !self.options.clean_shutdown)
     }
 
     /// The process, or the host's power, ended before the topic id was durable, and so before any record was.

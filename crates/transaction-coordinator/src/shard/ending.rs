@@ -88,7 +88,12 @@ fn verdict_with_bumps(current: &Transaction, is_changing: bool, request: &EndTra
         && current.producer.epoch.0 == 0
         && epoch.0 == i16::MAX - 1
         && current.producer.id != id;
-    let is_bumped = current.producer.id == id && epoch.0 != i16::MAX && current.producer.epoch == epoch.next();
+    // Where the last transaction's end gave no new epoch, the epoch before is that of a process that was fenced. Kafka
+    // takes its request for a repeated one, and hands it the epoch of its successor.
+    let is_bumped = current.version.bumps_epoch()
+        && current.producer.id == id
+        && epoch.0 != i16::MAX
+        && current.producer.epoch == epoch.next();
     let is_current = current.producer.epoch == epoch;
     if current.producer.id != id && !is_rotated {
         return Verdict::Refused(ErrorCode::InvalidProducerIdMapping);

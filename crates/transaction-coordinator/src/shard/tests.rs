@@ -232,6 +232,21 @@ fn producers_of_before_kip_890_keep_their_epoch() {
     assert_eq!(stage.ask(end(producer(7, 0), false, V0)), failed(ErrorCode::InvalidProducerIdMapping));
 }
 
+/// Transaction seed 3306: a process of before KIP-890 has taken over, and has ended a transaction without a new epoch.
+/// What the process before it asks is no repeated request, though its epoch is the one before.
+#[test]
+fn a_fenced_producer_does_not_get_the_epoch_of_its_successor() {
+    for commit in [false, true] {
+        let mut stage = Stage::new();
+        let (fenced, successor) = (stage.init(), stage.init());
+        assert_eq!((fenced, successor), (producer(101, 0), producer(101, 1)));
+        stage.ask(Request::AddPartitions(add(successor, V0, &[0])));
+        assert_eq!(stage.ask(end(successor, commit, V0)), Some(Answer::Ended(successor)));
+        stage.write_markers();
+        assert_eq!(stage.ask(end(fenced, commit, V2)), failed(ErrorCode::ProducerFenced));
+    }
+}
+
 #[test]
 fn an_abort_of_nothing_gives_a_new_epoch() {
     let mut stage = Stage::new();

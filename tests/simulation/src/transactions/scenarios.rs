@@ -83,6 +83,17 @@ fn scenario_30_a_write_after_its_marker_begins_nothing() {
     assert!(!partition.has_open());
 }
 
+/// A process that was fenced, and ends transactions with new epochs (KIP-890), asked for the end of one when its
+/// successor, which does not, had ended its own. It was given the epoch of its successor, and the leaders took its
+/// batches for repeated ones.
+#[test]
+fn seeds_with_two_producers_of_one_epoch_hold() {
+    for seed in [838, 1071, 3306, 3797, 4394] {
+        let report = run(seed, BrokenRules::default(), false);
+        assert!(report.failure.is_none(), "{report}");
+    }
+}
+
 fn is_noticed(broken_rules: BrokenRules) -> bool {
     (0..SEEDS_UNTIL_NOTICED).any(|seed| run(seed, broken_rules, false).failure.is_some())
 }

@@ -38,6 +38,8 @@ pub struct ClassicMember {
     pub owned: BTreeSet<Tp>,
     /// Of the topics that it owns partitions of.
     pub topic_ids: TopicIds,
+    /// The coordinator assigns, and no member leads.
+    is_in_consumer_group: bool,
     pub behaviour: Behaviour,
     name: String,
     /// What it gives up while it is revoking.
@@ -64,6 +66,7 @@ impl ClassicMember {
             state: State::Unjoined,
             owned: BTreeSet::new(),
             topic_ids: TopicIds::new(),
+            is_in_consumer_group: false,
             revokes: BTreeSet::new(),
             behaviour,
             name,
@@ -200,7 +203,8 @@ impl ClassicMember {
         self.state = State::Gone;
     }
 
-    pub fn answered(&mut self, turn: &mut Turn<'_>, call: u64, answer: Answer) {
+    /// `topic_ids`: the topics that the broker means by their names.
+    pub fn answered(&mut self, turn: &mut Turn<'_>, call: u64, answer: Answer, topic_ids: &TopicIds) {
         let error = error_of(&answer);
         if self.committing.is_some_and(|(awaited, _)| awaited == call) {
             self.committing = None;
@@ -213,7 +217,7 @@ impl ClassicMember {
         self.awaited = None;
         match (error, answer) {
             (ErrorCode::None, Answer::JoinGroup(joined)) => self.joined(turn, joined),
-            (ErrorCode::None, Answer::SyncGroup(synced)) => self.synced(turn, &synced),
+            (ErrorCode::None, Answer::SyncGroup(synced)) => self.synced(turn, &synced, topic_ids),
             (ErrorCode::None, _) => {}
             (ErrorCode::MemberIdRequired, Answer::JoinGroup(joined)) => {
                 self.member = joined.member;
@@ -280,6 +284,7 @@ impl ClassicMember {
         self.generation = joined.generation;
         self.protocol = joined.protocol_name.unwrap_or_default();
         self.is_leader = joined.leader == self.member;
+        self.is_in_consumer_group = joined.leader.is_empty();
         self.state = State::Syncing;
         self.assignments = Vec::new();
         if !self.is_leader {
@@ -299,14 +304,17 @@ impl ClassicMember {
             shares.into_iter().map(|(member, share)| (member, consumer_protocol::assignment(&share))).collect();
     }
 
-    fn synced(&mut self, turn: &mut Turn<'_>, synced: &Synced) {
+    fn synced(&mut self, turn: &mut Turn<'_>, synced: &Synced, topic_ids: &TopicIds) {
         let assigned = consumer_protocol::read_assignment(&synced.assignment).unwrap_or_default();
         self.next_heartbeat = turn.now.plus_ms(self.heartbeat_interval_ms());
         self.next_commit = turn.now.plus_ms(turn.random.between(0, self.behaviour.commit_every_ms.1));
         // An eager member owns nothing here.
         let revokes: BTreeSet<Tp> = self.owned.difference(&assigned).cloned().collect();
         for (topic, _) in &assigned {
-            self.topic_ids.insert(topic.clone(), turn.topics.id(topic));
+            // A consumer group assigns partitions of topic ids, and the protocol carries names. If the topic was created
+            // again meanwhile, the member was given nothing of the new one (seeds 1642 and 2525).
+            let meant = if self.is_in_consumer_group { topic_ids.get(topic).copied() } else { None };
+            self.topic_ids.insert(topic.clone(), meant.unwrap_or_else(|| turn.topics.id(topic)));
         }
         self.owned.extend(assigned);
         if revokes.is_empty() {

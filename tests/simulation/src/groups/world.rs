@@ -17,7 +17,7 @@ use super::classic_member::ClassicMember;
 use super::client::{error_of, is_about_the_coordinator};
 use super::consumer_member::ConsumerMember;
 use super::invariants::Invariants;
-use super::topics::{IdTp, SimTopics, Tp, by_id, matched};
+use super::topics::{IdTp, SimTopics, TopicIds, Tp, by_id, matched};
 use crate::clock::{SimTime, WALL_START_MS};
 use crate::coordinator_log::Partition;
 use crate::invariants::Violation;
@@ -109,6 +109,8 @@ pub(super) enum Event {
         client: u32,
         call: u64,
         answer: Box<Answer>,
+        /// The topics that the broker means by their names.
+        topic_ids: TopicIds,
     },
     Lost {
         client: u32,
@@ -388,10 +390,10 @@ impl World {
                 self.catch_up(partition, follower)
             }
             Event::Arrive { broker, life, client, call, request } => self.arrive(broker, life, client, call, *request),
-            Event::Answered { client, call, answer } => {
+            Event::Answered { client, call, answer, topic_ids } => {
                 self.calls.remove(&call);
                 self.with_client(client, |kind, turn| match kind {
-                    Kind::Classic(member) => member.answered(turn, call, *answer),
+                    Kind::Classic(member) => member.answered(turn, call, *answer, &topic_ids),
                     Kind::Consumer(member) => member.answered(turn, call, *answer),
                     Kind::Admin(_) => turn.forgets_coordinator |= is_about_the_coordinator(error_of(&answer)),
                     Kind::Script { answers, .. } => {

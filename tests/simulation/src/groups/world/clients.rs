@@ -5,7 +5,7 @@ use ottla_model::{ErrorCode, GroupId};
 
 use super::{Event, Kind, World};
 use crate::groups::client::Turn;
-use crate::groups::topics::by_id;
+use crate::groups::topics::{TopicIds, by_id};
 use crate::invariants::Violation;
 
 impl World {
@@ -58,7 +58,7 @@ impl World {
         let Some(found) = self.clients.get_mut(&client) else { return };
         let Some(broker) = found.coordinator.or(leader) else {
             let answer = Box::new(Answer::Failed(ErrorCode::CoordinatorNotAvailable));
-            self.schedule_us(500, Event::Answered { client, call, answer });
+            self.schedule_us(500, Event::Answered { client, call, answer, topic_ids: TopicIds::new() });
             return;
         };
         found.coordinator = Some(broker);
@@ -72,13 +72,17 @@ impl World {
     }
 
     /// The answer leaves the broker.
-    pub(super) fn reply(&mut self, client: u32, call: u64, answer: Answer) {
+    pub(super) fn reply(&mut self, broker: i32, client: u32, call: u64, answer: Answer) {
         self.trace.message(self.now, format_args!("to client {client}, call {call}: {answer:?}"));
         if self.random.happens(self.weather.lost_ppm) {
             return;
         }
         let delay = self.draw_us(self.weather.latency_us);
-        self.schedule_us(delay, Event::Answered { client, call, answer: Box::new(answer) });
+        let topic_ids = match &answer {
+            Answer::SyncGroup(_) => self.brokers.get(&broker).map(|broker| broker.topics.ids()).unwrap_or_default(),
+            _ => TopicIds::new(),
+        };
+        self.schedule_us(delay, Event::Answered { client, call, answer: Box::new(answer), topic_ids });
     }
 
     /// `kill -9`, or the end of the machine.

@@ -359,7 +359,7 @@ impl World {
         if let (Answer::FetchOffsets(fetched), Some(asked), true) = (&answer, &caller.fetch, leads) {
             self.invariants.fetched(asked, fetched)?;
         }
-        self.reply(caller.client, caller.call, answer);
+        self.reply(id, caller.client, caller.call, answer);
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
 //! The decisions of one partition's leader and followers: in-sync replicas, high watermark, leader epochs and
-//! truncation, and the sequence numbers of idempotent producers.
+//! truncation, the sequence numbers of idempotent producers, and what a fetch session answers.
 //!
 //! Layer 1: synchronous, no I/O. The caller owns the log: it passes log ends and the [`EpochHistory`] in, and executes
 //! the results ([`LeaderEffects`], [`FollowerAction`]). Start with [`Leader`] and [`Follower`].
@@ -14,6 +14,7 @@
 pub mod effects;
 pub mod epoch_history;
 pub mod fetch_order;
+pub mod fetch_session;
 pub mod follower;
 pub mod high_watermark;
 pub mod isr;

@@ -8,4 +8,5 @@ pub struct Rules {
     pub truncate_to_high_watermark: bool,
     /// Broken: the high watermark is computed over the committed ISR; a member that is being added does not hold it.
     pub hw_over_committed_isr_only: bool,
+    pub fetch_sessions: crate::fetch_session::BrokenRules,
 }

@@ -12,7 +12,7 @@ use ottla_replication::FetchPosition;
 
 use crate::clock::{SimTime, WALL_START_MS};
 use crate::content::{Content, RecordId};
-use crate::message::{CallId, Fetch, FetchedPartition, Message, Produce, ProduceAnswer, SessionRef};
+use crate::message::{CallId, Fetch, FetchBytes, FetchedPartition, Message, Produce, ProduceAnswer, SessionRef};
 use crate::network::NodeId;
 use crate::outbox::Outbox;
 use crate::random::Random;
@@ -320,6 +320,7 @@ struct Reading {
 pub struct Consumer {
     pub id: u32,
     reads_committed: bool,
+    bytes: FetchBytes,
     partitions: BTreeMap<TopicIdPartition, Reading>,
     brokers: Vec<i32>,
     next_call: u64,
@@ -327,8 +328,8 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    pub fn new(id: u32, brokers: Vec<i32>, random: Random) -> Self {
-        Self { id, reads_committed: false, partitions: BTreeMap::new(), brokers, next_call: 0, random }
+    pub fn new(id: u32, brokers: Vec<i32>, bytes: FetchBytes, random: Random) -> Self {
+        Self { id, reads_committed: false, bytes, partitions: BTreeMap::new(), brokers, next_call: 0, random }
     }
 
     /// As a reader of committed records.
@@ -378,6 +379,7 @@ impl Consumer {
                 partitions: vec![(partition, position)],
                 forgotten: Vec::new(),
                 max_wait_ms: 300,
+                bytes: self.bytes,
                 reads_committed: self.reads_committed,
             };
             out.send(NodeId::Broker(reading.broker), Message::Fetch { call, fetch });

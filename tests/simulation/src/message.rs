@@ -137,7 +137,20 @@ pub struct Fetch {
     /// What the session is to leave out from now on.
     pub forgotten: Vec<TopicIdPartition>,
     pub max_wait_ms: u64,
+    pub bytes: FetchBytes,
     pub reads_committed: bool,
+}
+
+/// How much records an answer may hold, unless its first batch is larger.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FetchBytes {
+    pub answer_max: usize,
+    pub partition_max: usize,
+}
+
+impl FetchBytes {
+    /// More than a run writes in the meantime.
+    pub const WIDE: Self = Self { answer_max: 64 * 1024, partition_max: 16 * 1024 };
 }
 
 /// The fetch session that a request belongs to.
@@ -160,8 +173,6 @@ pub struct FetchedPartition {
     pub records: Bytes,
     /// For a reader of committed records: producers and first offsets of aborted transactions.
     pub aborted: Vec<(ProducerId, Offset)>,
-    /// What was asked, so that the asker need not keep it.
-    pub position: FetchPosition,
 }
 
 impl Message {

@@ -22,8 +22,8 @@ use ottla_protocol::messages::fetch::{
 };
 use ottla_replica_manager::clock;
 use ottla_replica_manager::fetch_session::{
-    Entry, FINAL_EPOCH, FetchLimits, FetchPartition, FetchResult, FetchSession, FetchTerms, Fetcher, INITIAL_EPOCH,
-    ParkedRoom, SessionId, Slots, next_epoch,
+    Entry, FetchLimits, FetchPartition, FetchResult, FetchSession, FetchTerms, Fetcher, ParkedRoom, PartitionKey,
+    SessionId, SessionUse, Slots,
 };
 use ottla_replica_manager::partition::FetchRead;
 use ottla_replica_manager::partition::waiters::Wakes;
@@ -161,41 +161,33 @@ fn open(
     let id = SessionId(request.session_id);
     let by_id = header.api_version >= TOPIC_IDS_FROM;
     let now = clock::monotonic();
-    if matches!(request.session_epoch, INITIAL_EPOCH | FINAL_EPOCH) {
-        if id != SessionId::NONE {
+    let partitions = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+    if let SessionUse::Full { ends, begins } = SessionUse::of(id, request.session_epoch, partitions) {
+        if let Some(id) = ends {
             sessions.remove(id, fetcher);
         }
-        let partitions = request.topics.iter().map(|topic| topic.partitions.len()).sum();
-        let wants_session = request.session_epoch == INITIAL_EPOCH && partitions > 0;
-        let session = wants_session
+        let session = begins
             .then(|| sessions.insert(now, fetcher, partitions, |id| Arc::new(FetchSession::new(id, fetcher, by_id))))
             .flatten()
             .unwrap_or_else(|| Arc::new(FetchSession::new(SessionId::NONE, fetcher, by_id)));
-        take_in(&session, &mut session.slots.lock(), request);
+        take_in(&mut session.lock(), request);
         return Ok(Opened { answered_id: session.id(), session, turn: 0, full: true });
     }
     let session = sessions.get(id, fetcher).ok_or(ErrorCode::FetchSessionIdNotFound)?;
-    let mut slots = session.slots.lock();
-    if slots.next_epoch != request.session_epoch {
-        return Err(ErrorCode::InvalidFetchSessionEpoch);
-    }
-    if session.uses_topic_ids() != by_id {
-        return Err(ErrorCode::FetchSessionTopicIdError);
-    }
-    slots.next_epoch = next_epoch(slots.next_epoch);
-    slots.turn += 1;
+    let mut slots = session.lock();
+    slots.partitions.begin_request(request.session_epoch, by_id)?;
     // An earlier request of this session that is still parked ends: whoever sends the next one has something new to
     // say.
     session.signal().wake(wakes);
-    take_in(&session, &mut slots, request);
-    let (turn, partitions) = (slots.turn, slots.len());
+    take_in(&mut slots, request);
+    let (turn, partitions) = (slots.partitions.turn(), slots.partitions.len());
     drop(slots);
     // Where it does not live on, the next request starts anew.
     let answered_id = if sessions.touch(id, now, partitions) { id } else { SessionId::NONE };
     Ok(Opened { session, answered_id, turn, full: false })
 }
 
-fn take_in(session: &FetchSession, slots: &mut Slots, request: FetchRequest) {
+fn take_in(slots: &mut Slots, request: FetchRequest) {
     for topic in request.topics {
         let name = Arc::new(topic.topic);
         for partition in topic.partitions {
@@ -206,13 +198,13 @@ fn take_in(session: &FetchSession, slots: &mut Slots, request: FetchRequest) {
                 current_leader_epoch: partition.current_leader_epoch,
                 last_fetched_epoch: partition.last_fetched_epoch,
             };
-            session.want(slots, &name, partition.partition, wanted);
+            slots.partitions.want(PartitionKey { topic: name.clone(), partition: partition.partition }, wanted);
         }
     }
     for topic in request.forgotten_topics {
-        let name = Arc::new(topic.topic);
+        let topic_name = Arc::new(topic.topic);
         for partition in topic.partitions {
-            session.forget(slots, &name, partition);
+            slots.forget(&PartitionKey { topic: topic_name.clone(), partition });
         }
     }
 }
@@ -227,27 +219,27 @@ struct OpenFetch {
 impl OpenFetch {
     fn first_look(&self, broker: &Broker, max_wait: Duration, wakes: &mut Wakes) -> FirstLook {
         let Opened { session, .. } = &self.opened;
-        let mut slots = session.slots.lock();
+        let mut slots = session.lock();
         let found = session.evaluate(&mut slots, &*broker.replicas, &self.terms, clock::monotonic(), wakes);
-        if max_wait.is_zero() || slots.is_empty() || found.is_due() {
+        if slots.partitions.answers(&found, max_wait.is_zero()) {
             return FirstLook::Answered(self.respond(broker, &mut slots, found, 0));
         }
         if session.id() != SessionId::NONE {
-            slots.put_back(&found.entries);
+            slots.partitions.put_back(&found.entries);
             // It was subscribed before it looked.
             return FirstLook::Parks(None);
         }
-        let Some(room) = broker.fetch_sessions.park(slots.len()) else {
+        let Some(room) = broker.fetch_sessions.park(slots.partitions.len()) else {
             return FirstLook::Answered(self.respond(broker, &mut slots, found, NO_ROOM_THROTTLE_MS));
         };
-        slots.put_back(&found.entries);
+        slots.partitions.put_back(&found.entries);
         session.subscribe(&mut slots);
         // What happened between the first look and the subscription woke nobody.
         let found = session.evaluate(&mut slots, &*broker.replicas, &self.terms, clock::monotonic(), wakes);
         if found.is_due() {
             return FirstLook::Answered(self.respond(broker, &mut slots, found, 0));
         }
-        slots.put_back(&found.entries);
+        slots.partitions.put_back(&found.entries);
         FirstLook::Parks(Some(room))
     }
 
@@ -255,20 +247,20 @@ impl OpenFetch {
     fn look_again(&self, broker: &Broker, time_is_up: bool) -> Option<Response> {
         let mut wakes = Wakes::default();
         let Opened { session, turn, .. } = &self.opened;
-        let mut slots = session.slots.lock();
-        if slots.turn != *turn {
+        let mut slots = session.lock();
+        if slots.partitions.turn() != *turn {
             return Some(self.encode(broker, Vec::new(), 0));
         }
         let found = session.evaluate(&mut slots, &*broker.replicas, &self.terms, clock::monotonic(), &mut wakes);
-        if time_is_up || found.is_due() {
+        if slots.partitions.answers(&found, time_is_up) {
             return Some(self.respond(broker, &mut slots, found, 0));
         }
-        slots.put_back(&found.entries);
+        slots.partitions.put_back(&found.entries);
         None
     }
 
     fn respond(&self, broker: &Broker, slots: &mut Slots, found: FetchResult, throttle_time_ms: i32) -> Response {
-        slots.commit(&found.entries);
+        slots.partitions.commit(&found.entries);
         broker.telemetry.records_bytes_out.add(found.bytes() as u64);
         self.encode(broker, found.entries, throttle_time_ms)
     }
@@ -282,16 +274,16 @@ impl OpenFetch {
         let reads_committed = self.terms.read_committed;
         let version = self.header.api_version;
         for mut entry in entries {
-            if version < ZSTD_FROM && stores_zstd(broker, &entry.topic) {
+            if version < ZSTD_FROM && stores_zstd(broker, &entry.key.topic) {
                 entry.read = FetchRead::error(ErrorCode::UnsupportedCompressionType);
             }
             let current_leader = hints
                 .as_mut()
                 .filter(|_| names_leader(entry.read.error))
-                .and_then(|hints| hints.leader(&entry.topic, entry.partition));
+                .and_then(|hints| hints.leader(&entry.key.topic, entry.key.partition));
             let read = entry.read;
             let partition = FetchPartitionResponse {
-                partition: entry.partition,
+                partition: entry.key.partition,
                 error: known_error(version, read.error),
                 high_watermark: read.high_watermark,
                 last_stable_offset: read.last_stable,
@@ -305,10 +297,10 @@ impl OpenFetch {
                 records: read.records,
             };
             match response.topics.last_mut() {
-                Some(last) if last.topic == *entry.topic => last.partitions.push(partition),
+                Some(last) if last.topic == *entry.key.topic => last.partitions.push(partition),
                 _ => response
                     .topics
-                    .push(FetchTopicResponse { topic: (*entry.topic).clone(), partitions: vec![partition] }),
+                    .push(FetchTopicResponse { topic: (*entry.key.topic).clone(), partitions: vec![partition] }),
             }
         }
         if let Some(hints) = hints {

@@ -196,6 +196,7 @@ impl Process {
                     partitions,
                     forgotten,
                     max_wait_ms: u64::try_from(max_wait.as_millis()).unwrap_or(0),
+                    bytes: self.settings.fetch_bytes,
                     reads_committed: false,
                 };
                 out.send(to, Message::Fetch { call, fetch });

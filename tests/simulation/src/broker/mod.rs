@@ -33,7 +33,7 @@ use ottla_storage::env::{Env as _, Faults, FaultyEnv};
 use crate::clock::{HostClock, SimTime};
 use crate::content::Content;
 use crate::facts::Fact;
-use crate::message::Message;
+use crate::message::{FetchBytes, Message};
 use crate::network::NodeId;
 use crate::outbox::Outbox;
 use crate::random::Random;
@@ -59,6 +59,8 @@ pub struct BrokerSettings {
     pub rules: BrokenRules,
     pub fetcher_rules: FetcherRules,
     pub session_rules: SessionRules,
+    /// `replica.fetch.response.max.bytes` and `replica.fetch.max.bytes`.
+    pub fetch_bytes: FetchBytes,
     pub log_config: Arc<LogConfig>,
     /// The brokers' own `min.insync.replicas`.
     pub min_insync_replicas: i32,

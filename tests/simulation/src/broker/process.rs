@@ -78,8 +78,6 @@ pub(super) struct Process {
     pub fetchers: Fetchers,
     pub fetch_sessions: FetchSessions,
     pub parked: Vec<ParkedFetch>,
-    /// Partitions with news for parked fetches.
-    pub news: BTreeSet<TopicIdPartition>,
     pub calls: BTreeMap<CallId, PendingCall>,
     next_call: u64,
     checkpoint_at: MonotonicMs,
@@ -104,6 +102,7 @@ impl Process {
         // Answers to a former life's calls are nobody's.
         let next_call = random.next_u64() >> 1;
         let could_not_open = opened.found.iter().any(FoundLog::may_open);
+        let fetch_rules = settings.rules.replication.fetch_sessions;
         let mut placement = Replicas::default();
         opened.found.into_iter().for_each(|log| placement.add_found(log));
         Self {
@@ -128,9 +127,8 @@ impl Process {
             waiting_logs: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             fetchers: Fetchers::default(),
-            fetch_sessions: FetchSessions::default(),
+            fetch_sessions: FetchSessions::new(fetch_rules),
             parked: Vec::new(),
-            news: BTreeSet::new(),
             calls: BTreeMap::new(),
             next_call,
             checkpoint_at: MonotonicMs(0),
@@ -202,7 +200,7 @@ impl Process {
             Message::EndTransaction { call, partition, marker } => {
                 self.end_transaction(now, wall, from, call, partition, &marker, out);
             }
-            Message::Fetch { call, fetch } => self.fetch(now, from, call, fetch, out),
+            Message::Fetch { call, fetch } => self.fetch(now, from, call, &fetch, out),
             Message::Bounds { call, question } => {
                 let offset = self.bound(&question);
                 out.send(from, Message::BoundsAnswer { call, offset });
@@ -442,7 +440,7 @@ impl Process {
             replica.publish(high_watermark, out);
         }
         if effects.appended || effects.changed || effects.high_watermark.is_some() {
-            self.news.insert(id);
+            self.fetch_sessions.changed(id);
         }
         for ack in &effects.acknowledged {
             if let Waiter::Produce(produce) = ack {

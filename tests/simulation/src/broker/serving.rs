@@ -4,28 +4,26 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, MonotonicMs, Offset, TimestampMs, TopicIdPartition};
+use ottla_model::{BrokerId, ErrorCode, MonotonicMs, Offset, TimestampMs, TopicIdPartition};
 use ottla_partition::{
     Append, AppendError, Appended, Effects, Fetched, OffsetLookup, OffsetQuery, Reader, Visible, eligible_epoch,
 };
 use ottla_protocol::record_batch::{BatchHeader, TimestampType};
 use ottla_replica_fetcher::{BoundsQuestion, LogEnd};
-use ottla_replication::{AppendTerms, EndMarker, FetchPosition, VerificationRequest};
+use ottla_replication::fetch_session::{Fetcher, PartitionRead, PartitionRequest, ReadFacts, ReadPartition};
+use ottla_replication::{AppendTerms, EndMarker, FetchLimits, VerificationRequest};
 use ottla_storage::Read;
 use ottla_storage::env::FaultyEnv;
 
 use super::process::Process;
-use super::replica::{Replica, Waiter, WaitingProduce};
-use super::sessions::Resolved;
+use super::replica::{Waiter, WaitingProduce};
+use super::sessions::OpenFetch;
 use crate::facts::Fact;
 use crate::message::{CallId, Fetch, FetchedPartition, Message, Produce};
 use crate::network::NodeId;
 use crate::outbox::Outbox;
 
-/// Records of one partition in one answer.
-const FETCH_MAX_BYTES: usize = 16 * 1024;
-
-/// Fetches that wait for something to read; one of each fetcher, and of each consumer.
+/// Fetches that wait for something to read.
 const PARKED_MAX: usize = 64;
 
 /// How long a marker waits for its replicas.
@@ -42,20 +40,80 @@ struct Appending {
 
 type Slice = ottla_storage::LogSlice<<FaultyEnv as ottla_storage::Env>::File>;
 
-/// Who fetches.
-#[derive(Clone, Copy)]
-enum FetchReader {
-    Consumer { read_committed: bool },
-    Replica(BrokerId, BrokerEpoch),
-}
-
 /// A fetch that found nothing yet.
 pub(super) struct ParkedFetch {
     from: NodeId,
     call: CallId,
-    reader: FetchReader,
-    about: Resolved,
+    open: OpenFetch,
+    limits: FetchLimits,
+    reads_committed: bool,
     deadline: MonotonicMs,
+}
+
+/// What was read of one partition.
+struct PartitionAnswer {
+    answer: FetchedPartition,
+    left_out_bytes: usize,
+}
+
+impl PartitionRead for PartitionAnswer {
+    fn facts(&self) -> ReadFacts {
+        ReadFacts {
+            error: self.answer.error,
+            diverges: self.answer.diverging.is_some(),
+            bytes: self.answer.records.len(),
+            left_out_bytes: self.left_out_bytes,
+            high_watermark: self.answer.high_watermark,
+            log_start: self.answer.log_start,
+        }
+    }
+}
+
+/// Reads for one look at a session's partitions.
+struct LogReader<'a> {
+    process: &'a mut Process,
+    now: MonotonicMs,
+    fetcher: Fetcher,
+    reads_committed: bool,
+    out: &'a mut Outbox,
+}
+
+impl ReadPartition<TopicIdPartition, ()> for LogReader<'_> {
+    type Read = PartitionAnswer;
+
+    fn read(&mut self, id: &TopicIdPartition, _: &mut Option<()>, request: &PartitionRequest) -> PartitionAnswer {
+        let reader = match self.fetcher {
+            Fetcher::Consumer => Reader::Consumer { read_committed: self.reads_committed },
+            Fetcher::Replica { id, epoch } => Reader::Replica { id, epoch, progress: request.is_progress },
+        };
+        let wanted = request.wanted;
+        let fetch = ottla_partition::Fetch {
+            reader,
+            offset: wanted.offset,
+            log_start: wanted.log_start,
+            current_leader_epoch: wanted.current_leader_epoch,
+            last_fetched_epoch: wanted.last_fetched_epoch,
+            max_bytes: request.max_bytes,
+            min_one: request.min_one,
+        };
+        self.process.read(self.now, *id, &fetch, self.out).unwrap_or_else(|error| {
+            let answer = FetchedPartition {
+                error,
+                diverging: None,
+                high_watermark: Offset::UNKNOWN,
+                log_start: Offset::UNKNOWN,
+                records: Bytes::new(),
+                aborted: Vec::new(),
+            };
+            PartitionAnswer { answer, left_out_bytes: 0 }
+        })
+    }
+}
+
+fn send_answer(fetch: &ParkedFetch, partitions: Vec<(TopicIdPartition, FetchedPartition)>, out: &mut Outbox) {
+    let session_id = fetch.open.answered_id.0;
+    let answer = Message::FetchAnswer { call: fetch.call, error: ErrorCode::None, session_id, partitions };
+    out.send(fetch.from, answer);
 }
 
 impl Process {
@@ -216,123 +274,77 @@ impl Process {
         ErrorCode::KafkaStorageError
     }
 
-    pub(super) fn fetch(&mut self, now: MonotonicMs, from: NodeId, call: CallId, fetch: Fetch, out: &mut Outbox) {
-        // A fetcher has one fetch parked at a time; the next one ends it.
-        for parked in std::mem::take(&mut self.parked) {
-            if parked.from == from {
-                self.answer_fetch(&parked, Vec::new(), out);
-            } else {
-                self.parked.push(parked);
-            }
-        }
-        let about = match self.fetch_sessions.resolve(from, &fetch) {
-            Ok(about) => about,
+    pub(super) fn fetch(&mut self, now: MonotonicMs, from: NodeId, call: CallId, fetch: &Fetch, out: &mut Outbox) {
+        let open = match self.fetch_sessions.open(now, fetch) {
+            Ok(open) => open,
             Err(error) => {
                 let answer = Message::FetchAnswer { call, error, session_id: 0, partitions: Vec::new() };
                 return out.send(from, answer);
             }
         };
-        let deadline = MonotonicMs(now.0 + fetch.max_wait_ms);
-        let reader = match fetch.replica {
-            Some((id, epoch)) => FetchReader::Replica(id, epoch),
-            None => FetchReader::Consumer { read_committed: fetch.reads_committed },
-        };
-        let parked = ParkedFetch { from, call, reader, about, deadline };
-        let (answers, is_ready) = self.look(now, &parked, true, out);
-        if is_ready || fetch.max_wait_ms == 0 || self.parked.len() >= PARKED_MAX {
-            self.answer_fetch(&parked, answers, out);
-        } else {
-            self.parked.push(parked);
-        }
-    }
-
-    fn answer_fetch(
-        &mut self,
-        parked: &ParkedFetch,
-        mut partitions: Vec<(TopicIdPartition, FetchedPartition)>,
-        out: &mut Outbox,
-    ) {
-        let session_id = parked.about.session_id;
-        self.fetch_sessions.report(parked.from, session_id, &mut partitions);
-        let answer = Message::FetchAnswer { call: parked.call, error: ErrorCode::None, session_id, partitions };
-        out.send(parked.from, answer);
-    }
-
-    /// Looks again at fetches whose partitions have news, or whose time is up.
-    pub(super) fn serve_parked(&mut self, now: MonotonicMs, out: &mut Outbox) {
-        let news = std::mem::take(&mut self.news);
+        // An earlier request of the session that is still parked ends.
         for parked in std::mem::take(&mut self.parked) {
-            let is_late = now >= parked.deadline;
-            let concerned = parked.about.partitions.iter().any(|(id, _)| news.contains(id));
-            if !is_late && !concerned {
-                self.parked.push(parked);
-                continue;
-            }
-            let (answers, is_ready) = self.look(now, &parked, false, out);
-            if is_late || is_ready {
-                self.answer_fetch(&parked, answers, out);
+            let is_over = Rc::ptr_eq(&parked.open.session, &open.session) && parked.open.turn != open.turn;
+            if is_over {
+                send_answer(&parked, Vec::new(), out);
             } else {
                 self.parked.push(parked);
             }
         }
-    }
-
-    /// What there is for a fetch; whether it is worth an answer. The first look counts as the follower's progress.
-    fn look(
-        &mut self,
-        now: MonotonicMs,
-        fetch: &ParkedFetch,
-        is_first: bool,
-        out: &mut Outbox,
-    ) -> (Vec<(TopicIdPartition, FetchedPartition)>, bool) {
-        let mut answers = Vec::new();
-        let mut is_ready = false;
-        for (id, position) in &fetch.about.partitions {
-            let counts = is_first && fetch.about.named.contains(id);
-            let answer =
-                self.look_at(now, fetch.reader, *id, *position, counts, out).unwrap_or_else(|error| FetchedPartition {
-                    error,
-                    diverging: None,
-                    high_watermark: Offset::UNKNOWN,
-                    log_start: self.replicas.get(id).map_or(Offset::UNKNOWN, Replica::log_start),
-                    records: Bytes::new(),
-                    aborted: Vec::new(),
-                    position: *position,
-                });
-            is_ready |= !answer.error.is_ok() || answer.diverging.is_some() || !answer.records.is_empty();
-            answers.push((*id, answer));
+        let limits = FetchLimits { max_bytes: fetch.bytes.answer_max, min_bytes: 1 };
+        let deadline = MonotonicMs(now.0 + fetch.max_wait_ms);
+        let parked = ParkedFetch { from, call, open, limits, reads_committed: fetch.reads_committed, deadline };
+        let time_is_up = fetch.max_wait_ms == 0 || self.parked.len() >= PARKED_MAX;
+        if !self.look(now, &parked, time_is_up, out) {
+            self.parked.push(parked);
         }
-        (answers, is_ready)
     }
 
-    fn look_at(
+    pub(super) fn serve_parked(&mut self, now: MonotonicMs, out: &mut Outbox) {
+        for parked in std::mem::take(&mut self.parked) {
+            let time_is_up = now >= parked.deadline;
+            let has_news = self.fetch_sessions.has_news(&parked.open);
+            if !(time_is_up || has_news) || !self.look(now, &parked, time_is_up, out) {
+                self.parked.push(parked);
+            }
+        }
+    }
+
+    /// Looks at a fetch's partitions, and says whether it was answered.
+    fn look(&mut self, now: MonotonicMs, fetch: &ParkedFetch, time_is_up: bool, out: &mut Outbox) -> bool {
+        let mut session = fetch.open.session.borrow_mut();
+        let news = self.fetch_sessions.take_news(&mut session);
+        let mut reader = LogReader {
+            process: self,
+            now,
+            fetcher: fetch.open.fetcher,
+            reads_committed: fetch.reads_committed,
+            out: &mut *out,
+        };
+        let found = session.partitions.evaluate(news, fetch.limits, fetch.open.full, &mut reader);
+        if !session.partitions.answers(&found, time_is_up) {
+            session.partitions.put_back(&found.entries);
+            return false;
+        }
+        session.partitions.commit(&found.entries);
+        let partitions = found.entries.into_iter().map(|entry| (entry.key, entry.read.answer)).collect();
+        send_answer(fetch, partitions, out);
+        true
+    }
+
+    fn read(
         &mut self,
         now: MonotonicMs,
-        reader: FetchReader,
         id: TopicIdPartition,
-        position: FetchPosition,
-        counts: bool,
+        fetch: &ottla_partition::Fetch,
         out: &mut Outbox,
-    ) -> Result<FetchedPartition, ErrorCode> {
-        let reader = match reader {
-            FetchReader::Replica(id, epoch) => Reader::Replica { id, epoch, progress: counts },
-            FetchReader::Consumer { read_committed } => Reader::Consumer { read_committed },
-        };
-        let fetch = ottla_partition::Fetch {
-            reader,
-            offset: position.offset,
-            log_start: position.log_start,
-            current_leader_epoch: position.leader_epoch,
-            last_fetched_epoch: position.last_fetched_epoch,
-            max_bytes: FETCH_MAX_BYTES,
-            min_one: true,
-        };
+    ) -> Result<PartitionAnswer, ErrorCode> {
         let image = &self.image;
         let replica = self.replicas.get_mut(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         if self.directories.get(replica.directory).is_some_and(|directory| directory.is_failed()) {
             return Err(ErrorCode::KafkaStorageError);
         }
-        let (effects, fetched) = replica.core.fetch(&fetch, now, &|broker| eligible_epoch(image, broker));
+        let (effects, fetched) = replica.core.fetch(fetch, now, &|broker| eligible_epoch(image, broker));
         self.execute(now, id, effects, out);
         let fetched = fetched.map_err(|error| error.error_code())?;
         let slice = read_records(&fetched).map_err(|_| ErrorCode::KafkaStorageError)?;
@@ -342,15 +354,15 @@ impl Process {
             None => Some(Vec::new()),
         };
         let (records, aborted) = aborted.map_or_else(Default::default, |aborted| (records, aborted));
-        Ok(FetchedPartition {
+        let answer = FetchedPartition {
             error: ErrorCode::None,
             diverging: fetched.diverging,
             high_watermark: fetched.high_watermark,
             log_start: fetched.log_start,
             records,
             aborted: aborted.iter().map(|it| (it.producer_id, it.first_offset)).collect(),
-            position,
-        })
+        };
+        Ok(PartitionAnswer { answer, left_out_bytes: slice.left_out_bytes })
     }
 
     /// DeleteRecords up to a part of the way to the high watermark.

@@ -1,92 +1,136 @@
-//! The leader's end of the followers' fetch sessions: which partitions and positions a fetch that names only what
-//! changed is about.
+//! The fetch sessions of a broker: [`ottla_replication::fetch_session`] decides. Here is what the broker has around it:
+//! where sessions are found, and which of their partitions have news.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
-use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, Offset, TopicIdPartition};
-use ottla_replication::FetchPosition;
+use ottla_model::{ErrorCode, MonotonicMs, TopicIdPartition};
+use ottla_replication::fetch_session::{
+    BrokenRules, FetchPartition, Fetcher, SessionId, SessionPartitions, SessionTable, SessionUse,
+};
 
-use crate::message::{Fetch, FetchedPartition};
-use crate::network::NodeId;
+use crate::message::Fetch;
 
-struct FetchSession {
-    id: i32,
-    /// A broker that registered again is another fetcher: what it has counts only once it names it under its new epoch.
-    replica: Option<(BrokerId, BrokerEpoch)>,
-    next_epoch: i32,
-    positions: BTreeMap<TopicIdPartition, FetchPosition>,
-    /// High watermark and log start of the last answer; none after an error, so that its end is reported.
-    last_reported: BTreeMap<TopicIdPartition, (Offset, Offset)>,
+/// `max.incremental.fetch.session.cache.slots`: so few that followers' sessions take the place of consumers'.
+const SLOTS: usize = 6;
+
+pub(super) struct FetchSession {
+    id: SessionId,
+    pub partitions: SessionPartitions<TopicIdPartition, ()>,
+    /// Of a fetch without a session.
+    named: BTreeSet<TopicIdPartition>,
+    /// Changes up to this one were looked at.
+    seen: u64,
 }
 
-/// The sessions of one broker, one of each follower.
-#[derive(Default)]
+/// A fetch whose session, if any, has taken the request in.
+#[derive(Clone)]
+pub(super) struct OpenFetch {
+    pub session: Rc<RefCell<FetchSession>>,
+    pub fetcher: Fetcher,
+    /// What the answer says: none also where the session ends with this request.
+    pub answered_id: SessionId,
+    pub turn: u64,
+    /// The answer reports every partition, not only those with news.
+    pub full: bool,
+}
+
 pub(super) struct FetchSessions {
-    sessions: BTreeMap<NodeId, FetchSession>,
+    table: SessionTable<Rc<RefCell<FetchSession>>>,
     next_id: i32,
-}
-
-/// What a fetch is about, its session considered.
-pub(super) struct Resolved {
-    pub session_id: i32,
-    pub partitions: Vec<(TopicIdPartition, FetchPosition)>,
-    /// Those that the request itself names: a follower's progress.
-    pub named: BTreeSet<TopicIdPartition>,
+    /// The last change of each partition.
+    changes: BTreeMap<TopicIdPartition, u64>,
+    last_change: u64,
+    rules: BrokenRules,
 }
 
 impl FetchSessions {
-    pub fn resolve(&mut self, from: NodeId, fetch: &Fetch) -> Result<Resolved, ErrorCode> {
-        let named = fetch.partitions.iter().map(|(id, _)| *id).collect();
-        if fetch.session.epoch < 0 {
-            return Ok(Resolved { session_id: 0, partitions: fetch.partitions.clone(), named });
-        }
-        if fetch.session.epoch == 0 {
-            self.next_id += 1;
-            let positions = fetch.partitions.iter().copied().collect();
-            let session = FetchSession {
-                id: self.next_id,
-                replica: fetch.replica,
-                next_epoch: 1,
-                positions,
-                last_reported: BTreeMap::new(),
-            };
-            self.sessions.insert(from, session);
-            return Ok(Resolved { session_id: self.next_id, partitions: fetch.partitions.clone(), named });
-        }
-        let session = self
-            .sessions
-            .get_mut(&from)
-            .filter(|session| session.id == fetch.session.id && session.replica == fetch.replica);
-        let session = session.ok_or(ErrorCode::FetchSessionIdNotFound)?;
-        if session.next_epoch != fetch.session.epoch {
-            return Err(ErrorCode::InvalidFetchSessionEpoch);
-        }
-        session.next_epoch += 1;
-        session.positions.extend(fetch.partitions.iter().copied());
-        // A follower that names a partition may have ignored what it was told of a former position.
-        for (id, _) in &fetch.partitions {
-            session.last_reported.remove(id);
-        }
-        for id in &fetch.forgotten {
-            session.positions.remove(id);
-            session.last_reported.remove(id);
-        }
-        let partitions = session.positions.iter().map(|(id, position)| (*id, *position)).collect();
-        Ok(Resolved { session_id: session.id, partitions, named })
+    pub fn new(rules: BrokenRules) -> Self {
+        Self { table: SessionTable::new(SLOTS), next_id: 0, changes: BTreeMap::new(), last_change: 0, rules }
     }
 
-    /// Leaves out of an answer what has not changed, and remembers what it reports.
-    pub fn report(&mut self, from: NodeId, session_id: i32, answers: &mut Vec<(TopicIdPartition, FetchedPartition)>) {
-        let Some(session) = self.sessions.get_mut(&from).filter(|session| session.id == session_id) else { return };
-        answers.retain(|(id, answer)| {
-            let reported = (answer.high_watermark, answer.log_start);
-            let is_urgent = !answer.error.is_ok() || answer.diverging.is_some() || !answer.records.is_empty();
-            let before = if answer.error.is_ok() {
-                session.last_reported.insert(*id, reported)
-            } else {
-                session.last_reported.remove(id)
-            };
-            is_urgent || before != Some(reported)
-        });
+    /// A partition has news for its fetchers.
+    pub fn changed(&mut self, id: TopicIdPartition) {
+        self.last_change += 1;
+        self.changes.insert(id, self.last_change);
+    }
+
+    /// Whether a fetch's partitions have news that it has not looked at.
+    pub fn has_news(&self, fetch: &OpenFetch) -> bool {
+        let session = fetch.session.borrow();
+        let is_theirs = |id: &TopicIdPartition| session.named.contains(id) || session.partitions.slot_of(id).is_some();
+        self.changes.iter().any(|(id, change)| *change > session.seen && is_theirs(id))
+    }
+
+    /// The slots with news; they count as looked at from now on.
+    pub fn take_news(&self, session: &mut FetchSession) -> Vec<u32> {
+        let seen = std::mem::replace(&mut session.seen, self.last_change);
+        let fresh = self.changes.iter().filter(|(_, change)| **change > seen);
+        fresh.filter_map(|(id, _)| session.partitions.slot_of(id)).collect()
+    }
+
+    pub fn open(&mut self, now: MonotonicMs, fetch: &Fetch) -> Result<OpenFetch, ErrorCode> {
+        let fetcher = match fetch.replica {
+            Some((id, epoch)) => Fetcher::Replica { id, epoch },
+            None => Fetcher::Consumer,
+        };
+        let id = SessionId(fetch.session.id);
+        let count = fetch.partitions.len();
+        if let SessionUse::Full { ends, begins } = SessionUse::of(id, fetch.session.epoch, count) {
+            if let Some(id) = ends {
+                self.table.remove(id, fetcher);
+            }
+            let inserted = if begins { self.begin(now, fetcher, count) } else { None };
+            let session = inserted.unwrap_or_else(|| self.new_session(SessionId::NONE, fetcher));
+            take_in(&mut session.borrow_mut(), fetch);
+            let answered_id = session.borrow().id;
+            return Ok(OpenFetch { session, fetcher, answered_id, turn: 0, full: true });
+        }
+        let session = self.table.get(id, fetcher).ok_or(ErrorCode::FetchSessionIdNotFound)?;
+        session.borrow_mut().partitions.begin_request(fetch.session.epoch, true)?;
+        take_in(&mut session.borrow_mut(), fetch);
+        let (turn, count) = (session.borrow().partitions.turn(), session.borrow().partitions.len());
+        let answered_id = if self.table.touch(id, now, count).is_ok() { id } else { SessionId::NONE };
+        Ok(OpenFetch { session, fetcher, answered_id, turn, full: false })
+    }
+
+    fn begin(&mut self, now: MonotonicMs, fetcher: Fetcher, count: usize) -> Option<Rc<RefCell<FetchSession>>> {
+        let (mut next_id, seen, rules) = (self.next_id, self.last_change, self.rules);
+        let fresh_id = || {
+            next_id += 1;
+            next_id
+        };
+        let inserted = self.table.insert(now, fetcher, count, fresh_id, |id| new_session(id, fetcher, seen, rules));
+        self.next_id = next_id;
+        inserted.map(|(session, _)| session)
+    }
+
+    fn new_session(&self, id: SessionId, fetcher: Fetcher) -> Rc<RefCell<FetchSession>> {
+        new_session(id, fetcher, self.last_change, self.rules)
+    }
+}
+
+fn new_session(id: SessionId, fetcher: Fetcher, seen: u64, rules: BrokenRules) -> Rc<RefCell<FetchSession>> {
+    let partitions = SessionPartitions::new(fetcher, true, id != SessionId::NONE, rules);
+    Rc::new(RefCell::new(FetchSession { id, partitions, named: BTreeSet::new(), seen }))
+}
+
+fn take_in(session: &mut FetchSession, fetch: &Fetch) {
+    for (id, position) in &fetch.partitions {
+        let wanted = FetchPartition {
+            offset: position.offset,
+            log_start: position.log_start,
+            max_bytes: fetch.bytes.partition_max,
+            current_leader_epoch: position.leader_epoch,
+            last_fetched_epoch: position.last_fetched_epoch,
+        };
+        session.partitions.want(*id, wanted);
+    }
+    for id in &fetch.forgotten {
+        session.partitions.forget(id);
+    }
+    if session.id == SessionId::NONE {
+        session.named = fetch.partitions.iter().map(|(id, _)| *id).collect();
     }
 }

@@ -1,14 +1,16 @@
-//! Scenarios 1–16: leaders and followers.
+//! Scenarios 1–16 and 39: leaders and followers.
 
 use std::time::Duration;
 
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 use ottla_partition::BrokenRules;
+use ottla_protocol::record_batch::Batches;
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
+use ottla_replication::fetch_session::BrokenRules as FetchRules;
 use ottla_replication::{FetchPosition, Follower, Rules};
 
 use crate::invariants::Violation;
-use crate::message::{CallId, Fetch, Message, SessionRef};
+use crate::message::{CallId, Fetch, FetchBytes, Message, Produce, SessionRef};
 use crate::network::NodeId;
 use crate::script::{Script, Step};
 use crate::world::{SCRIPT, WorldConfig};
@@ -115,6 +117,7 @@ fn scenario_04_stale_follower_does_not_join_the_isr() {
             partitions: vec![(partition, position)],
             forgotten: Vec::new(),
             max_wait_ms: 100,
+            bytes: FetchBytes::WIDE,
             reads_committed: false,
         };
         script.world.send(SCRIPT, NodeId::Broker(leader), Message::Fetch { call: CallId(4_000), fetch });
@@ -495,4 +498,68 @@ fn scenario_37_news_between_a_question_and_its_answer() {
     let noticed = (0..10).find_map(|seed| news_between_question_and_answer(seed, broken).err());
     let Violation(what) = noticed.expect("the rule is taken out");
     assert!(what.contains("does not fetch it any more"), "{what}");
+}
+
+/// The partitions of `answers` answers in one session whose limits are smaller than any batch, under `rules`. Both
+/// partitions always have records.
+fn served_in_turn(rules: FetchRules, answers: i32) -> Step<Vec<i32>> {
+    let replication = Rules { fetch_sessions: rules, ..Rules::default() };
+    let rules = BrokenRules { replication, ..BrokenRules::default() };
+    let one =
+        WorldConfig { brokers: 1, partitions: 2, replication_factor: 1, min_isr: 1, rules, ..WorldConfig::small() };
+    let mut script = Script::new(39, one)?;
+    let broker = NodeId::Broker(script.leader()?);
+    let partitions = script.world.partitions();
+    for (number, partition) in (0..).zip(partitions.iter().cycle().take(40)) {
+        let batch = script.batch(2)?;
+        let produce = Produce { partition: *partition, acks: 1, batch, timeout_ms: 1_000, is_confirmed: false };
+        script.world.send(SCRIPT, broker, Message::Produce { call: CallId(5_000 + number), produce });
+        script.run_ms(20)?;
+    }
+    let position = |offset| FetchPosition {
+        leader_epoch: LeaderEpoch::NONE,
+        offset,
+        last_fetched_epoch: LeaderEpoch::NONE,
+        log_start: Offset::UNKNOWN,
+    };
+    let (mut session, mut served) = (SessionRef { id: 0, epoch: 0 }, Vec::new());
+    let mut named: Vec<_> = partitions.iter().map(|partition| (*partition, position(Offset(0)))).collect();
+    for number in 0..answers {
+        let call = CallId(6_000 + u64::from(number.unsigned_abs()));
+        let fetch = Fetch {
+            replica: None,
+            session,
+            partitions: std::mem::take(&mut named),
+            forgotten: Vec::new(),
+            max_wait_ms: 100,
+            bytes: FetchBytes { answer_max: 10, partition_max: 10 },
+            reads_committed: false,
+        };
+        script.world.send(SCRIPT, broker, Message::Fetch { call, fetch });
+        script.run_ms(300)?;
+        for (_, message) in std::mem::take(&mut script.world.inbox) {
+            let Message::FetchAnswer { call: answered, session_id, partitions, .. } = message else { continue };
+            if answered != call {
+                continue;
+            }
+            session = SessionRef { id: session_id, epoch: number + 1 };
+            for (partition, answer) in partitions {
+                if let Some(last) = Batches::new(&answer.records).map_while(Result::ok).last() {
+                    served.push(partition.partition.0);
+                    named.push((partition, position(last.header.next_offset())));
+                }
+            }
+        }
+    }
+    Ok(served)
+}
+
+#[test]
+fn scenario_39_a_partition_that_waits_comes_before_one_that_was_served() {
+    let fair = served_in_turn(FetchRules::default(), 6).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(fair, [0, 1, 0, 1, 0, 1]);
+    // Fault A2: the first one always has records, so the other is never reached.
+    let rules = FetchRules { served_keeps_its_place: true, ..FetchRules::default() };
+    let unfair = served_in_turn(rules, 6).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(unfair, [0; 6]);
 }

@@ -6,8 +6,10 @@ use ottla_partition::BrokenRules;
 use ottla_quorum_node::BrokenRules as NodeRules;
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
 use ottla_replication::Rules;
+use ottla_replication::fetch_session::BrokenRules as FetchRules;
 
 use crate::faults::{FaultPlan, Kind};
+use crate::message::FetchBytes;
 use crate::random::Random;
 use crate::runner::{Options, Report, run_with};
 use crate::world::WorldConfig;
@@ -138,6 +140,19 @@ fn an_empty_log_in_the_place_of_a_lost_one_is_noticed() {
     let kinds = [Kind::ReplaceDisk, Kind::KillBroker];
     let plan = beyond_promise(&kinds, (500, 5_000));
     hunt_in(partition(rules), two_disks, &plan, 200, &["in the place of one that is lost"]);
+}
+
+#[test]
+fn records_that_found_no_room_and_are_forgotten_are_noticed() {
+    let fetch_sessions = FetchRules { left_out_is_forgotten: true, ..FetchRules::default() };
+    let narrow = |config| WorldConfig {
+        partitions: 3,
+        fetch_bytes: FetchBytes { answer_max: 200, partition_max: 200 },
+        ..config
+    };
+    let plan = FaultPlan::of(&[Kind::KillBroker, Kind::Weather], GAP_MS, (100, 1_000));
+    let rules = Rules { fetch_sessions, ..Rules::default() };
+    hunt_in(replication(rules), narrow, &plan, 60, &["s after the last fault"]);
 }
 
 #[test]

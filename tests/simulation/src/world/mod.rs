@@ -31,7 +31,7 @@ use crate::clock::SimTime;
 use crate::coordinator_node::{self, CoordinatorNode, Observed};
 use crate::facts::Fact;
 use crate::invariants::{Invariants, Replica, Violation};
-use crate::message::{CallId, Message};
+use crate::message::{CallId, FetchBytes, Message};
 use crate::network::{Network, NodeId};
 use crate::outbox::Outbox;
 use crate::random::Random;
@@ -69,6 +69,8 @@ pub struct WorldConfig {
     pub consumers: u32,
     /// Producers of transactions; with any there is a reader of committed records too.
     pub transactors: u32,
+    /// Of followers and consumers. Where they are narrow, most batches are larger.
+    pub fetch_bytes: FetchBytes,
     pub rules: BrokenRules,
     pub fetcher_rules: FetcherRules,
     pub session_rules: SessionRules,
@@ -93,12 +95,22 @@ impl WorldConfig {
             hasty_producers: 0,
             consumers: 0,
             transactors: 0,
+            fetch_bytes: FetchBytes::WIDE,
             rules: BrokenRules::default(),
             fetcher_rules: FetcherRules::default(),
             session_rules: SessionRules::default(),
             controller_rules: ControllerRules::default(),
             node_rules: NodeRules::default(),
         }
+    }
+
+    /// Mostly wide; some are smaller than one batch, or than what a partition writes in the meantime.
+    fn draw_fetch_bytes(random: &mut Random) -> FetchBytes {
+        if random.percent(60) {
+            return FetchBytes::WIDE;
+        }
+        let bytes = |random: &mut Random| usize::try_from(random.between(50, 1_500)).unwrap_or(50);
+        FetchBytes { answer_max: bytes(random), partition_max: bytes(random) }
     }
 
     pub fn draw(random: &mut Random) -> Self {
@@ -117,6 +129,7 @@ impl WorldConfig {
             hasty_producers: u32::try_from(random.between(0, 1)).unwrap_or(0),
             consumers: u32::try_from(random.between(0, 1)).unwrap_or(0),
             transactors: 0,
+            fetch_bytes: Self::draw_fetch_bytes(random),
             rules: BrokenRules::default(),
             fetcher_rules: FetcherRules::default(),
             session_rules: SessionRules::default(),
@@ -228,6 +241,7 @@ impl World {
             rules: config.rules,
             fetcher_rules: config.fetcher_rules,
             session_rules: config.session_rules,
+            fetch_bytes: config.fetch_bytes,
             log_config: Arc::new(LogConfig {
                 segment_bytes: config.segment_bytes,
                 index_interval_bytes: 200,
@@ -254,12 +268,13 @@ impl World {
                 (id, Producer::new(id, acks, config.produce_timeout_ms, ids.clone(), random))
             })
             .collect();
-        let mut consumers: BTreeMap<_, _> =
-            (1..=config.consumers).map(|id| (100 + id, Consumer::new(100 + id, ids.clone(), random.fork()))).collect();
+        let mut consumers: BTreeMap<_, _> = (1..=config.consumers)
+            .map(|id| (100 + id, Consumer::new(100 + id, ids.clone(), config.fetch_bytes, random.fork())))
+            .collect();
         let transactors =
             (1..=config.transactors).map(|id| (200 + id, Transactor::new(id, ids.clone(), random.fork()))).collect();
         if config.transactors > 0 {
-            let reader = Consumer::new(300, ids, random.fork()).of_committed();
+            let reader = Consumer::new(300, ids, config.fetch_bytes, random.fork()).of_committed();
             consumers.insert(reader.id, reader);
         }
         let mut world = Self {

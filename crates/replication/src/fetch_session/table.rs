@@ -1,0 +1,160 @@
+//! The fetch sessions of a broker by id, and which one gives way when the slots are used up.
+//!
+//! Kafka's rules (KIP-227): a new session may take the place of one that has been idle for [`EVICTION_AGE`], or of one
+//! that is older than that and holds no more partitions than the new one; a follower's session may also take the place
+//! of any consumer's. The limit is `max.incremental.fetch.session.cache.slots`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use ottla_model::MonotonicMs;
+
+use super::{Fetcher, SessionId};
+
+/// A session that is younger keeps its slot (Kafka's `min.incremental.fetch.session.eviction.ms`).
+pub const EVICTION_AGE: Duration = Duration::from_secs(120);
+
+/// Partitions that all consumers' sessions together may remember, at some 200 bytes each. Beyond it fetches are
+/// answered without a session: what clients can make the broker keep between their requests is bounded. Followers are
+/// not counted.
+pub const CONSUMER_PARTITIONS_MAX: usize = 200_000;
+
+#[derive(Debug)]
+struct Entry<S> {
+    session: S,
+    fetcher: Fetcher,
+    created: MonotonicMs,
+    last_used: MonotonicMs,
+    partitions: usize,
+}
+
+/// Sessions that are removed are returned: dropping one may be more than the caller wants to do under a lock.
+#[derive(Debug)]
+pub struct SessionTable<S> {
+    slots: usize,
+    sessions: HashMap<SessionId, Entry<S>>,
+    /// (last used, id): the first is the one that has been idle for longest.
+    by_last_use: BTreeSet<(MonotonicMs, SessionId)>,
+    /// (is a follower's, partitions, id): the first is the cheapest to lose.
+    by_value: BTreeSet<(bool, usize, SessionId)>,
+    /// Of all consumers' sessions.
+    consumer_partitions: usize,
+}
+
+impl<S: Clone> SessionTable<S> {
+    pub fn new(slots: usize) -> Self {
+        Self {
+            slots,
+            sessions: HashMap::new(),
+            by_last_use: BTreeSet::new(),
+            by_value: BTreeSet::new(),
+            consumer_partitions: 0,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// The session with this id, if it is this fetcher's. Somebody else's session must not be found: a consumer that
+    /// guesses a follower's session id would otherwise speak as that follower.
+    pub fn get(&self, id: SessionId, fetcher: Fetcher) -> Option<S> {
+        let entry = self.sessions.get(&id)?;
+        (entry.fetcher == fetcher).then(|| entry.session.clone())
+    }
+
+    /// Puts a new session into a slot, under the id that `make` is given, one of those that `fresh_id` offers; none
+    /// when every slot is worth more. Returns the session that gave way, too.
+    pub fn insert(
+        &mut self,
+        now: MonotonicMs,
+        fetcher: Fetcher,
+        partitions: usize,
+        fresh_id: impl FnMut() -> i32,
+        make: impl FnOnce(SessionId) -> S,
+    ) -> Option<(S, Option<S>)> {
+        let is_replica = fetcher.is_replica();
+        if !is_replica && self.consumer_partitions + partitions > CONSUMER_PARTITIONS_MAX {
+            return None;
+        }
+        let evicted = if self.sessions.len() >= self.slots {
+            let victim = self.victim(now, is_replica, partitions)?;
+            self.take(victim)
+        } else {
+            None
+        };
+        let mut ids = std::iter::repeat_with(fresh_id).map(SessionId);
+        let id = ids.find(|id| *id != SessionId::NONE && !self.sessions.contains_key(id))?;
+        let session = make(id);
+        let entry = Entry { session: session.clone(), fetcher, created: now, last_used: now, partitions };
+        if !is_replica {
+            self.consumer_partitions += partitions;
+        }
+        self.by_last_use.insert((now, id));
+        self.by_value.insert((is_replica, partitions, id));
+        self.sessions.insert(id, entry);
+        Some((session, evicted))
+    }
+
+    /// The session was used and now holds so many partitions.
+    ///
+    /// # Errors
+    /// It may not live on, without partitions or with more than are left for consumers: the removed session, if it was
+    /// still there.
+    pub fn touch(&mut self, id: SessionId, now: MonotonicMs, partitions: usize) -> Result<(), Option<S>> {
+        let Some(entry) = self.sessions.get_mut(&id) else { return Err(None) };
+        let (is_replica, partitions_before, last_used) =
+            (entry.fetcher.is_replica(), entry.partitions, entry.last_used);
+        (entry.partitions, entry.last_used) = (partitions, now);
+        self.by_last_use.remove(&(last_used, id));
+        self.by_last_use.insert((now, id));
+        if partitions_before != partitions {
+            self.by_value.remove(&(is_replica, partitions_before, id));
+            self.by_value.insert((is_replica, partitions, id));
+            if !is_replica {
+                self.consumer_partitions = self.consumer_partitions - partitions_before + partitions;
+            }
+        }
+        if partitions > 0 && (is_replica || self.consumer_partitions <= CONSUMER_PARTITIONS_MAX) {
+            return Ok(());
+        }
+        Err(self.take(id))
+    }
+
+    /// Ends a session of this fetcher.
+    pub fn remove(&mut self, id: SessionId, fetcher: Fetcher) -> Option<S> {
+        if self.sessions.get(&id).is_some_and(|entry| entry.fetcher == fetcher) { self.take(id) } else { None }
+    }
+
+    fn victim(&self, now: MonotonicMs, for_replica: bool, partitions: usize) -> Option<SessionId> {
+        let &(last_used, idle_longest) = self.by_last_use.first()?;
+        if now.since(last_used) > EVICTION_AGE {
+            return Some(idle_longest);
+        }
+        for &(is_replica, size, id) in &self.by_value {
+            if (is_replica, size) > (for_replica, partitions) {
+                return None;
+            }
+            let settled = self.sessions.get(&id).is_some_and(|entry| now.since(entry.created) > EVICTION_AGE);
+            if settled || (for_replica && !is_replica) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    fn take(&mut self, id: SessionId) -> Option<S> {
+        let entry = self.sessions.remove(&id)?;
+        let is_replica = entry.fetcher.is_replica();
+        self.by_last_use.remove(&(entry.last_used, id));
+        self.by_value.remove(&(is_replica, entry.partitions, id));
+        if !is_replica {
+            self.consumer_partitions -= entry.partitions;
+        }
+        Some(entry.session)
+    }
+}

@@ -1,0 +1,199 @@
+use ottla_model::MonotonicMs;
+
+use super::*;
+
+const WANTED: FetchPartition = FetchPartition {
+    offset: Offset(0),
+    log_start: Offset::UNKNOWN,
+    max_bytes: 100,
+    current_leader_epoch: LeaderEpoch::NONE,
+    last_fetched_epoch: LeaderEpoch::NONE,
+};
+const LIMITS: FetchLimits = FetchLimits { max_bytes: 100, min_bytes: 1 };
+const FOLLOWER: Fetcher = Fetcher::Replica { id: BrokerId(2), epoch: BrokerEpoch(7) };
+
+/// Partitions that are named by numbers, each with so many bytes in one batch, and what was asked of them.
+#[derive(Default)]
+struct Partitions {
+    bytes: Vec<usize>,
+    asked: Vec<(u32, bool)>,
+}
+
+impl PartitionRead for ReadFacts {
+    fn facts(&self) -> ReadFacts {
+        *self
+    }
+}
+
+impl ReadPartition<u32, ()> for Partitions {
+    type Read = ReadFacts;
+
+    fn read(&mut self, key: &u32, _: &mut Option<()>, request: &PartitionRequest) -> ReadFacts {
+        self.asked.push((*key, request.is_progress));
+        let there = self.bytes[*key as usize];
+        let fits = there <= request.max_bytes || request.min_one;
+        let (bytes, left_out_bytes) = if fits { (there, 0) } else { (0, there) };
+        let (high_watermark, log_start) = (Offset(9), Offset(0));
+        ReadFacts { error: ErrorCode::None, diverges: false, bytes, left_out_bytes, high_watermark, log_start }
+    }
+}
+
+fn session(rules: BrokenRules) -> SessionPartitions<u32, ()> {
+    let mut session = SessionPartitions::new(FOLLOWER, true, true, rules);
+    (0..3).for_each(|partition| session.want(partition, WANTED));
+    session
+}
+
+/// The partitions that the next answer names.
+fn answer(session: &mut SessionPartitions<u32, ()>, partitions: &mut Partitions, full: bool) -> Vec<(u32, usize)> {
+    let found = session.evaluate([], LIMITS, full, partitions);
+    session.commit(&found.entries);
+    found.entries.iter().map(|entry| (entry.key, entry.read.bytes)).collect()
+}
+
+#[test]
+fn epochs_wrap_to_one() {
+    assert_eq!(next_epoch(INITIAL_EPOCH), 1);
+    assert_eq!(next_epoch(i32::MAX), 1);
+    assert_eq!(next_epoch(FINAL_EPOCH), FINAL_EPOCH);
+}
+
+#[test]
+fn a_request_says_what_becomes_of_sessions() {
+    let full = |ends, begins| SessionUse::Full { ends, begins };
+    assert_eq!(SessionUse::of(SessionId::NONE, INITIAL_EPOCH, 2), full(None, true));
+    assert_eq!(SessionUse::of(SessionId(4), INITIAL_EPOCH, 0), full(Some(SessionId(4)), false));
+    assert_eq!(SessionUse::of(SessionId(4), FINAL_EPOCH, 2), full(Some(SessionId(4)), false));
+    assert_eq!(SessionUse::of(SessionId(4), 1, 0), SessionUse::Incremental);
+}
+
+#[test]
+fn requests_follow_one_another() {
+    let mut session = session(BrokenRules::default());
+    assert_eq!(session.begin_request(2, true), Err(ErrorCode::InvalidFetchSessionEpoch));
+    assert_eq!(session.begin_request(1, false), Err(ErrorCode::FetchSessionTopicIdError));
+    assert_eq!((session.begin_request(1, true), session.turn()), (Ok(()), 1));
+    assert_eq!(session.begin_request(1, true), Err(ErrorCode::InvalidFetchSessionEpoch));
+    assert_eq!((session.begin_request(2, true), session.turn()), (Ok(()), 2));
+}
+
+#[test]
+fn forgetting_frees_the_slot_and_leaves_the_others() {
+    let mut session = session(BrokenRules::default());
+    session.want(1, FetchPartition { offset: Offset(9), ..WANTED });
+    assert_eq!(session.len(), 3);
+    assert_eq!(session.forget(&1), None);
+    let mut partitions = Partitions { bytes: vec![0; 8], asked: Vec::new() };
+    answer(&mut session, &mut partitions, false);
+    assert_eq!((session.len(), partitions.asked), (2, vec![(0, true), (2, true)]));
+    session.want(7, WANTED);
+    assert_eq!((session.len(), session.slots.len(), session.slot_of(&7)), (3, 3, Some(1)));
+}
+
+/// Fault A2: a partition always has records, another one's batch is larger than what remains.
+#[test]
+fn a_batch_that_does_not_fit_comes_first_next_time() {
+    let mut partitions = Partitions { bytes: vec![60, 80, 0], asked: Vec::new() };
+    let mut kept = session(BrokenRules::default());
+    assert_eq!(answer(&mut kept, &mut partitions, true), [(0, 60), (1, 0), (2, 0)]);
+    assert_eq!(answer(&mut kept, &mut partitions, false), [(1, 80)]);
+    assert_eq!(answer(&mut kept, &mut partitions, false), [(0, 60)]);
+    let mut broken = session(BrokenRules { served_keeps_its_place: true, ..BrokenRules::default() });
+    answer(&mut broken, &mut partitions, true);
+    assert_eq!(answer(&mut broken, &mut partitions, false), [(0, 60)]);
+}
+
+#[test]
+fn only_what_a_request_names_is_progress_and_only_news_are_told() {
+    let mut partitions = Partitions { bytes: vec![0, 0, 0], asked: Vec::new() };
+    let mut session = session(BrokenRules::default());
+    answer(&mut session, &mut partitions, true);
+    partitions.asked.clear();
+    assert_eq!(answer(&mut session, &mut partitions, false), []);
+    assert_eq!(partitions.asked, []);
+    let found = session.evaluate([1, 5], LIMITS, false, &mut partitions);
+    assert!(found.entries.is_empty() && !found.is_due() && !session.answers(&found, false));
+    assert_eq!(partitions.asked, [(1, false)]);
+    // A follower that names a partition is told again.
+    session.want(2, WANTED);
+    assert_eq!(answer(&mut session, &mut partitions, false), [(2, 0)]);
+    assert_eq!(partitions.asked, [(1, false), (2, true)]);
+}
+
+#[test]
+fn what_was_not_answered_is_told_later() {
+    let mut partitions = Partitions { bytes: vec![0, 0, 0], asked: Vec::new() };
+    let mut session = session(BrokenRules::default());
+    let found = session.evaluate([], LIMITS, true, &mut partitions);
+    session.put_back(&found.entries);
+    assert_eq!(answer(&mut session, &mut partitions, false), [(0, 0), (1, 0), (2, 0)]);
+}
+
+// ---- the table
+
+fn add(table: &mut SessionTable<SessionId>, now: u64, fetcher: Fetcher, partitions: usize) -> Option<SessionId> {
+    // Never one of an earlier session.
+    let mut next = i32::try_from(now).expect("small");
+    let fresh_id = || {
+        next += 1;
+        next
+    };
+    table.insert(MonotonicMs(now), fetcher, partitions, fresh_id, |id| id).map(|(id, _)| id)
+}
+
+#[test]
+fn a_young_session_keeps_its_slot_from_consumers_but_not_from_followers() {
+    let mut table = SessionTable::new(1);
+    let first = add(&mut table, 0, Fetcher::Consumer, 5).expect("free slot");
+    assert_eq!(add(&mut table, 1_000, Fetcher::Consumer, 500), None);
+    let follower = add(&mut table, 1_000, FOLLOWER, 1).expect("a follower takes a consumer's slot");
+    assert!(table.get(first, Fetcher::Consumer).is_none());
+    assert!(table.get(follower, FOLLOWER).is_some());
+    assert_eq!(add(&mut table, 1_000, FOLLOWER, 100), None, "but not a young follower's");
+    assert_eq!(table.len(), 1);
+}
+
+#[test]
+fn an_idle_session_and_a_smaller_old_one_give_way() {
+    let mut table = SessionTable::new(2);
+    let small = add(&mut table, 0, Fetcher::Consumer, 2).expect("free slot");
+    let large = add(&mut table, 0, Fetcher::Consumer, 50).expect("free slot");
+    assert_eq!(table.touch(small, MonotonicMs(119_000), 2), Ok(()));
+    assert_eq!(table.touch(large, MonotonicMs(119_000), 50), Ok(()));
+    assert_eq!(add(&mut table, 121_000, Fetcher::Consumer, 1), None, "worth less than any");
+    let third = add(&mut table, 121_000, Fetcher::Consumer, 10).expect("worth more than the small one");
+    assert!(table.get(small, Fetcher::Consumer).is_none());
+    assert!(table.get(large, Fetcher::Consumer).is_some());
+    assert_eq!(table.touch(third, MonotonicMs(230_000), 10), Ok(()));
+    add(&mut table, 240_000, Fetcher::Consumer, 1).expect("the large one has been idle");
+    assert!(table.get(large, Fetcher::Consumer).is_none());
+}
+
+#[test]
+fn what_consumers_can_make_the_broker_remember_is_bounded() {
+    let mut table = SessionTable::new(10);
+    let half = CONSUMER_PARTITIONS_MAX / 2;
+    let first = add(&mut table, 0, Fetcher::Consumer, half).expect("free slot");
+    assert_eq!(add(&mut table, 0, Fetcher::Consumer, half + 1), None);
+    let second = add(&mut table, 0, Fetcher::Consumer, half).expect("free slot");
+    add(&mut table, 0, FOLLOWER, CONSUMER_PARTITIONS_MAX * 2).expect("followers are not counted");
+    assert_eq!(table.touch(first, MonotonicMs(1), half), Ok(()));
+    assert_eq!(table.touch(first, MonotonicMs(2), half + 1), Err(Some(first)), "it has grown too large");
+    assert!(table.get(first, Fetcher::Consumer).is_none());
+    assert_eq!(table.touch(second, MonotonicMs(3), half + 1), Ok(()));
+    assert_eq!(table.touch(second, MonotonicMs(4), 0), Err(Some(second)), "nothing is left of it");
+    assert_eq!(table.len(), 1);
+}
+
+#[test]
+fn a_session_is_found_only_by_its_fetcher() {
+    let mut table = SessionTable::new(2);
+    let id = add(&mut table, 0, FOLLOWER, 3).expect("free slot");
+    assert!(table.get(id, Fetcher::Consumer).is_none());
+    let later_life = Fetcher::Replica { id: BrokerId(2), epoch: BrokerEpoch(8) };
+    assert!(table.get(id, later_life).is_none());
+    assert_eq!(table.remove(id, Fetcher::Consumer), None);
+    assert!(table.get(id, FOLLOWER).is_some());
+    assert_eq!(table.remove(id, FOLLOWER), Some(id));
+    assert!(table.is_empty());
+}

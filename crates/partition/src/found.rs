@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ottla_model::{Offset, TimestampMs, TopicId, TopicPartition};
 use ottla_storage::{
-    CheckpointKind, Checkpoints, Env, Log, LogConfig, OpenError, OpenOptions, Opened, PartitionDirectory,
+    CheckpointKind, Checkpoints, DiskFault, Env, Log, LogConfig, OpenError, OpenOptions, Opened, PartitionDirectory,
     RecoveryProgress,
 };
 
@@ -20,6 +20,9 @@ pub struct FoundLog<E: Env, D> {
     pub log: Option<Box<Log<E>>>,
     /// It cannot be opened because of its content: damaged records, or the id of its topic is lost.
     pub is_damaged: bool,
+    /// It cannot be opened because its disk has no room, or the process no descriptor: it is opened again later
+    /// (scenario 43).
+    pub awaits_room: bool,
     pub high_watermark: Offset,
 }
 
@@ -67,26 +70,30 @@ impl<E: Env, D> FoundLog<E, D> {
     pub fn new(
         found: &PartitionDirectory,
         directory: D,
+        context: OpeningContext<'_>,
         opened: Result<Opened<E>, OpenError>,
     ) -> (Self, Option<OpenError>) {
         let (log, high_watermark, error) = match opened {
             Ok(opened) => (Some(Box::new(opened.log)), opened.high_watermark, None),
-            Err(error) => (None, Offset::ZERO, Some(error)),
+            // The next checkpoint must not say less than this one, as long as the log is not open.
+            Err(error) => (None, context.checkpoints.get(CheckpointKind::HighWatermark, &found.partition), Some(error)),
         };
+        let passes = |error: &OpenError| error.io().is_some_and(|io| DiskFault::of(Some(io)) != DiskFault::Failed);
         let found = Self {
             partition: found.partition.clone(),
             topic_id: found.topic_id,
             directory,
             log,
             is_damaged: error.as_ref().is_some_and(OpenError::is_damage),
+            awaits_room: error.as_ref().is_some_and(passes),
             high_watermark,
         };
         (found, error)
     }
 
-    /// Its disk refused; it may not do so the next time.
-    pub fn may_open(&self) -> bool {
-        self.log.is_none() && !self.is_damaged
+    /// Its disk refused. It may not do so when the process starts again.
+    pub fn awaits_restart(&self) -> bool {
+        self.log.is_none() && !self.is_damaged && !self.awaits_room
     }
 }
 
@@ -103,5 +110,43 @@ impl<E: Env, D> Found for FoundLog<E, D> {
             has_records: log.is_some_and(|log| log.log_end_offset() > log.log_start_offset()),
             is_damaged: self.is_damaged,
         }
+    }
+
+    fn awaits_room(&self) -> bool {
+        self.awaits_room
+    }
+}
+
+/// When the logs of a directory that await room are opened again. Each try may read everything above a recovery point:
+/// the pauses double while no log could be opened.
+#[derive(Default, Debug)]
+pub struct ReopeningPause {
+    /// Logs that awaited room at the last try.
+    awaiting: usize,
+    pause: u32,
+    looks_left: u32,
+}
+
+impl ReopeningPause {
+    /// In looks at the directory.
+    const MAX: u32 = 30;
+
+    /// One look at a directory with so many logs that await room; whether to try now.
+    pub fn look(&mut self, awaiting: usize) -> bool {
+        if awaiting == 0 {
+            *self = Self::default();
+            return false;
+        }
+        if awaiting != self.awaiting {
+            (self.pause, self.looks_left) = (0, 0);
+        }
+        if self.looks_left > 0 {
+            self.looks_left -= 1;
+            return false;
+        }
+        self.awaiting = awaiting;
+        self.pause = (self.pause * 2).clamp(1, Self::MAX);
+        self.looks_left = self.pause - 1;
+        true
     }
 }

@@ -32,7 +32,7 @@ pub mod rules;
 
 pub use ack_waiters::{Ack, AckWaiters};
 pub use effects::{Effects, FollowerEffects, Truncated};
-pub use found::{FoundLog, OpeningContext, open_log};
+pub use found::{FoundLog, OpeningContext, ReopeningPause, open_log};
 pub use hosting::{AbsentLog, Hosting, LogFacts, choose_log, host};
 pub use leading::{
     Append, AppendError, Appended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, OffsetSearch, ReadError,

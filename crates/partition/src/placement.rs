@@ -23,6 +23,8 @@ pub trait Found {
     fn partition(&self) -> &TopicPartition;
     /// The facts for the decision.
     fn facts(&self) -> LogFacts;
+    /// It could not be opened because its disk has no room: it is opened again later.
+    fn awaits_room(&self) -> bool;
 }
 
 /// The actions for the replicas of this broker, in this order.
@@ -106,11 +108,15 @@ struct Unopened<L> {
     absent: AbsentLog,
 }
 
-impl<L> Unopened<L> {
+impl<L: Found> Unopened<L> {
     fn impairment(&self) -> Impairment {
-        // Its log went with its directory.
-        let is_lost = self.absent == AbsentLog::DirectoryReplaced && self.found.is_none();
-        if is_lost { Impairment::Lost } else { Impairment::Unreadable }
+        match &self.found {
+            // It is whole, and can be opened when there is room.
+            Some(found) if found.awaits_room() => Impairment::Unwritable,
+            // Its log went with its directory.
+            None if self.absent == AbsentLog::DirectoryReplaced => Impairment::Lost,
+            _ => Impairment::Unreadable,
+        }
     }
 }
 
@@ -283,6 +289,24 @@ impl<L: Found> Replicas<L> {
     /// The log that was found of a replica that could not open it.
     pub fn unopened(&self, id: &TopicIdPartition) -> Option<&L> {
         self.hosted.get(id)?.as_ref()?.found.as_ref()
+    }
+
+    /// Replicas whose logs await room, and what was found of them.
+    pub fn awaiting_room(&self) -> impl Iterator<Item = (TopicIdPartition, &L)> {
+        let found = self.hosted.iter().filter_map(|(id, unopened)| Some((*id, unopened.as_ref()?.found.as_ref()?)));
+        found.filter(|(_, found)| found.awaits_room())
+    }
+
+    /// A log that awaited room was opened again, or refused again. Returns it if it is the replica's log from now on.
+    pub fn opened_again(&mut self, id: &TopicIdPartition, log: L) -> Option<L> {
+        let place = self.hosted.get_mut(id)?;
+        let unopened = place.as_mut()?;
+        if log.facts().reach.is_some() {
+            *place = None;
+            return Some(log);
+        }
+        unopened.found = Some(log);
+        None
     }
 
     /// Replicas without an open log whose places are to be given up for this reason, if the tree still counts on them.

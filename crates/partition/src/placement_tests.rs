@@ -22,6 +22,10 @@ impl Found for TestLog {
     fn facts(&self) -> LogFacts {
         self.1
     }
+
+    fn awaits_room(&self) -> bool {
+        self.1.reach.is_none() && !self.1.is_damaged
+    }
 }
 
 fn name() -> TopicName {
@@ -125,6 +129,39 @@ fn scenario_34_a_damaged_log_is_set_aside_once_the_quorum_does_not_count_on_it()
     };
     assert!(expected(&over), "{over:?}");
     assert!(replicas.impaired(Impairment::Unreadable).is_empty());
+}
+
+#[test]
+fn scenario_43_a_log_that_awaited_room_becomes_the_replicas() {
+    let unopened = |topic| {
+        let TestLog(partition, facts) = log(topic, None);
+        TestLog(partition, LogFacts { is_damaged: false, ..facts })
+    };
+    let led = state(3, &[member(3, 20)], &[1]);
+    let (mut replicas, begun) = placed(AbsentLog::NeverMade, vec![unopened(1)], &led);
+    assert!(matches!(&begun[..], [Placement::Place { log: Place::Offline(_), .. }]), "{begun:?}");
+    let awaiting = |replicas: &Replicas<TestLog>| replicas.awaiting_room().map(|(id, _)| id).collect::<Vec<_>>();
+    assert_eq!((awaiting(&replicas), replicas.impaired(Impairment::Unwritable)), (vec![id(1)], vec![id(1)]));
+    assert!(replicas.impaired(Impairment::Unreadable).is_empty());
+    // Refused again.
+    assert_eq!((replicas.opened_again(&id(1), unopened(1)), awaiting(&replicas)), (None, vec![id(1)]));
+    assert_eq!(replicas.opened_again(&id(1), log(1, Some(5))), Some(log(1, Some(5))));
+    assert!(awaiting(&replicas).is_empty() && replicas.impaired(Impairment::Unwritable).is_empty());
+    // It left meanwhile, or has a log.
+    assert_eq!(replicas.opened_again(&id(2), log(2, Some(5))), None);
+    assert_eq!(replicas.opened_again(&id(1), log(1, Some(5))), None);
+}
+
+#[test]
+fn scenario_43_a_log_that_proves_damaged_when_there_is_room_is_as_any_damaged_one() {
+    let TestLog(name, facts) = log(1, None);
+    let unopened = TestLog(name, LogFacts { is_damaged: false, ..facts });
+    let (mut replicas, _) = placed(AbsentLog::NeverMade, vec![unopened], &state(1, &[member(1, 10)], &[3]));
+    assert_eq!(replicas.opened_again(&id(1), log(1, None)), None);
+    assert_eq!(replicas.impaired(Impairment::Unreadable), [id(1)]);
+    let over =
+        replicas.apply(&local(AbsentLog::NeverMade), &delta(vec![change(1, Some(&state(1, &[member(1, 10)], &[])))]));
+    assert!(matches!(over.last(), Some(Placement::StartOver(_))), "{over:?}");
 }
 
 #[test]

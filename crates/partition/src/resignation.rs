@@ -9,7 +9,7 @@ use crate::rules::BrokenRules;
 /// What keeps a replica from serving.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Impairment {
-    /// Its log is whole, and cannot be written to now: the disk is full or does not answer.
+    /// Its log is whole, and cannot be written to, or not be opened, now: the disk is full or does not answer.
     Unwritable,
     /// Its log cannot be read: the directory failed, or the log is damaged.
     Unreadable,
@@ -42,19 +42,22 @@ impl DirectoryState {
     }
 }
 
-/// The reason to resign, to be sent until the image shows the result; none if the replica stays.
+/// The reason to resign, to be sent until the image shows the result; none if the replica stays. `has_successor`: a
+/// live broker is in the ELR.
 pub fn resignation(
     local: BrokerId,
     local_epoch: BrokerEpoch,
     state: &PartitionState,
     impairment: Impairment,
+    has_successor: bool,
     rules: BrokenRules,
 ) -> Option<ResignReason> {
     match impairment {
         Impairment::Unreadable if rules.unreadable_last_member_stays && state.is_sole_member(local) => None,
-        // A last member stays, and says so to its clients: it may come round.
+        // A last member stays, and says so to its clients: it may come round. A live ELR member has everything up to
+        // the high watermark, and could not come back into the ISR if nothing can be fetched here (scenario 36).
         Impairment::Unwritable => {
-            (state.in_isr(local) && !state.is_sole_member(local)).then_some(ResignReason::Stalled)
+            (state.in_isr(local) && (has_successor || !state.is_sole_member(local))).then_some(ResignReason::Stalled)
         }
         // Also where it counts for nothing: clients are shown which replicas are offline.
         Impairment::Unreadable => {
@@ -79,7 +82,10 @@ pub fn places_to_give_up(
     let mut reason = None;
     let mut given = Vec::new();
     for id in replicas {
-        if let Some(why) = image.partition(id).and_then(|state| resignation(local, epoch, state, impairment, rules)) {
+        let Some(state) = image.partition(id) else { continue };
+        let lives = |broker: &BrokerId| image.broker(*broker).is_some_and(|broker| broker.is_active());
+        let has_successor = state.elr.iter().any(lives);
+        if let Some(why) = resignation(local, epoch, &state, impairment, has_successor, rules) {
             reason = Some(why);
             given.push(id);
         }
@@ -116,7 +122,7 @@ mod tests {
     }
 
     fn resigns(state: &PartitionState, impairment: Impairment) -> Option<ResignReason> {
-        resignation(LOCAL, EPOCH, state, impairment, BrokenRules::default())
+        resignation(LOCAL, EPOCH, state, impairment, false, BrokenRules::default())
     }
 
     #[test]

@@ -13,7 +13,8 @@ use ottla_model::{
 };
 use ottla_partition::placement::Found as _;
 use ottla_partition::{
-    Ack, BrokenRules, FoundLog, LogPlace, NotOpened, OpeningContext, Replica, ReplicaConfig, open_log,
+    Ack, BrokenRules, FoundLog, Impairment, LogPlace, NotOpened, OpeningContext, ReopeningPause, Replica,
+    ReplicaConfig, open_log, resignation,
 };
 use ottla_protocol::record_batch::BatchBuilder;
 use ottla_storage::env::{Env, Faults, FaultyEnv, OpenMode};
@@ -103,7 +104,7 @@ fn find(env: &FaultyEnv, checkpoints: &Checkpoints) -> FoundLog<FaultyEnv, ()> {
     let found = storage.partitions().unwrap();
     let config = Arc::new(LogConfig::default());
     let context = OpeningContext { checkpoints, clean_shutdown: false, config: &config, now: WALL };
-    let (log, error) = FoundLog::new(&found[0], (), open_log(env.clone(), &found[0], context, None));
+    let (log, error) = FoundLog::new(&found[0], (), context, open_log(env.clone(), &found[0], context, None));
     assert!(error.is_none(), "{error:?}");
     log
 }
@@ -190,6 +191,57 @@ fn a_new_log_waits_for_room() {
     assert!(effects.role_changed && replica.leader().is_some());
 }
 
+/// A process was killed: its log has to be recovered, and what a recovery writes finds no room.
+#[test]
+fn scenario_43_a_log_that_cannot_be_recovered_awaits_room() {
+    let env = FaultyEnv::new(9);
+    open(&env, 1, None).map_err(|refused| refused.error).unwrap();
+    let storage = LogDirectory::open(env.clone(), data().to_owned()).unwrap();
+    let checkpoints = Checkpoints::default();
+    checkpoints.set(CheckpointKind::HighWatermark, &storage, &name(), Offset(7)).unwrap();
+    drop(storage);
+    env.kill();
+    let storage = LogDirectory::open(env.clone(), data().to_owned()).unwrap();
+    let place = &storage.partitions().unwrap()[0];
+    let config = Arc::new(LogConfig::default());
+    let context = OpeningContext { checkpoints: &checkpoints, clean_shutdown: false, config: &config, now: WALL };
+    let find = || FoundLog::new(place, (), context, open_log(env.clone(), place, context, None)).0;
+    for (faults, awaits_room) in [
+        (FULL, true),
+        (Faults { no_descriptor_ppm: 1_000_000, ..Faults::NONE }, true),
+        (Faults { sync_error_ppm: 1_000_000, io_error_ppm: 1_000_000, ..Faults::NONE }, false),
+    ] {
+        env.set_faults(faults);
+        let refused = find();
+        assert!(refused.log.is_none() && !refused.is_damaged, "{faults:?}");
+        assert_eq!((refused.awaits_room, refused.high_watermark), (awaits_room, Offset(7)), "{faults:?}");
+    }
+    env.set_faults(Faults::NONE);
+    let found = find();
+    assert!(found.log.is_some() && !found.awaits_room);
+}
+
+#[test]
+fn a_last_member_yields_to_a_live_broker_of_the_elr_only() {
+    let resigns = |isr: &[BrokerId], has_successor| {
+        let member = |broker: &BrokerId| IsrMember { broker: *broker, epoch: EPOCH };
+        let state = PartitionState { isr: isr.iter().map(member).collect(), ..(*leads()).clone() };
+        resignation(LOCAL, EPOCH, &state, Impairment::Unwritable, has_successor, BrokenRules::default()).is_some()
+    };
+    assert!(!resigns(&[LOCAL], false) && resigns(&[LOCAL], true));
+    assert!(resigns(&[LOCAL, BrokerId(2)], false) && !resigns(&[BrokerId(2)], true));
+}
+
+#[test]
+fn the_pauses_between_tries_grow_while_nothing_is_opened() {
+    let mut pause = ReopeningPause::default();
+    let mut tries = |looks: usize, awaiting| (0..looks).filter(|_| pause.look(awaiting)).count();
+    assert_eq!(tries(31, 5), 5, "after 1, 1, 2, 4, 8 and 16 looks");
+    assert_eq!(tries(300, 5), 10, "every 30 looks at most");
+    assert_eq!(tries(3, 4), 2, "one was opened: there is room");
+    assert_eq!((tries(1, 0), tries(1, 1)), (0, 1));
+}
+
 #[test]
 fn a_disk_that_fails_ends_the_wait() {
     let env = lost_before_the_first_sync(7, &[]);
@@ -239,19 +291,21 @@ fn a_found_log_tells_the_facts_that_decide_its_place() {
     let grown = facts(&env);
     assert_eq!((grown.reach, grown.has_records), (Some((LeaderEpoch(3), Offset(1))), true));
     assert_eq!((grown.topic_id, grown.is_damaged), (Some(TopicId([1; 16])), false));
-    assert!(!find(&env, &Checkpoints::default()).may_open(), "it is open");
+    assert!(!find(&env, &Checkpoints::default()).awaits_restart(), "it is open");
 }
 
 #[test]
-fn a_log_that_the_disk_refused_may_open_later_and_a_damaged_one_may_not() {
+fn a_log_that_the_disk_refused_may_open_at_the_next_start_and_a_damaged_one_may_not() {
     let env = FaultyEnv::new(10);
     open(&env, 1, None).map(drop).map_err(|refused| refused.error).unwrap();
     let found = LogDirectory::open(env.clone(), data().to_owned()).unwrap().partitions().unwrap();
-    let refused = |error| FoundLog::<FaultyEnv, ()>::new(&found[0], (), Err(error)).0;
+    let (checkpoints, config) = (Checkpoints::default(), Arc::new(LogConfig::default()));
+    let context = OpeningContext { checkpoints: &checkpoints, clean_shutdown: false, config: &config, now: WALL };
+    let refused = |error| FoundLog::<FaultyEnv, ()>::new(&found[0], (), context, Err(error)).0;
     let directory = data().join("t-0");
     let log =
         refused(OpenError::Io { directory: directory.clone(), error: std::io::ErrorKind::PermissionDenied.into() });
-    assert!(log.may_open());
+    assert!(log.awaits_restart());
     assert_eq!((log.facts().reach, log.facts().has_records), (None, false));
-    assert!(!refused(OpenError::CorruptMiddle { file: directory, position: 0 }).may_open());
+    assert!(!refused(OpenError::CorruptMiddle { file: directory, position: 0 }).awaits_restart());
 }

@@ -14,8 +14,10 @@ use ottla_model::{BrokerEpoch, BrokerId, ClusterId, Offset, TopicId, TopicPartit
 use ottla_partition::{DirectoryUse, LogPlace, NotOpened, directory_for_new_log};
 use ottla_storage::checkpoint::meta_properties::MetaProperties;
 use ottla_storage::checkpoint::registration::Registration;
+use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::{
-    CheckpointKind, Checkpoints, Collected, DirectoryError, LastRun, LeftBy, LogConfig, LogDirectory, RealEnv,
+    CheckpointKind, Checkpoints, Collected, DirectoryError, LastRun, LeftBy, LogConfig, LogDirectory,
+    PartitionDirectory, RealEnv,
 };
 use parking_lot::{Mutex, RwLock};
 
@@ -143,6 +145,16 @@ impl LogDir {
                 place.open(found, clock::wall())
             }
             None => Err(NotOpened { error: std::io::Error::other("it could not be opened at the start"), found }),
+        }
+    }
+
+    /// What the start found of a log.
+    pub fn partition_directory(&self, found: &FoundLog) -> PartitionDirectory {
+        PartitionDirectory {
+            path: self.partition_path(&found.partition),
+            partition: found.partition.clone(),
+            kind: PartitionDirectoryKind::Live,
+            topic_id: found.topic_id,
         }
     }
 

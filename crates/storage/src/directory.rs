@@ -15,7 +15,7 @@ use crate::checkpoint::offsets::{self, Offsets};
 use crate::checkpoint::registration::{self, Registration};
 use crate::checkpoint::{clean_shutdown, partition_metadata};
 use crate::env::{Env, File, OpenMode};
-use crate::error::Malformed;
+use crate::error::{DiskFault, Malformed};
 use crate::file_name;
 
 const LOCK_FILE_NAME: &str = ".lock";
@@ -201,7 +201,14 @@ impl<E: Env> LogDirectory<E> {
         };
         let broker_epoch = clean_shutdown::decode(&content);
         if let Some(boot_id) = boot_id.filter(|_| broker_epoch.is_known()) {
-            self.write_registration(&Registration { boot_id: boot_id.to_owned(), broker_epoch })?;
+            let remembered = self.write_registration(&Registration { boot_id: boot_id.to_owned(), broker_epoch });
+            match remembered {
+                // A full disk is no reason not to use the directory: a kill will look like a loss of power.
+                Err(error) if DiskFault::of(error.io()) != DiskFault::Failed => {
+                    tracing::warn!(%error, "the last registration is not remembered");
+                }
+                remembered => remembered?,
+            }
         }
         self.env.remove_file(&path).map_err(|error| unusable(&self.path, error))?;
         self.env.sync_directory(&self.path).map_err(|error| self.io(error))?;

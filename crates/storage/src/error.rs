@@ -78,6 +78,14 @@ impl OpenError {
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::CorruptMiddle { .. } | Self::UnknownTopic { .. })
     }
+
+    /// The I/O error, if the disk caused the error.
+    pub fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Io { error, .. } => Some(error),
+            _ => None,
+        }
+    }
 }
 
 /// A file whose content is not of its format.

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use crate::checkpoint::offsets::Offsets;
 use crate::directory::{CheckpointKind, DirectoryError, LogDirectory};
 use crate::env::Env;
+use crate::error::DiskFault;
 
 /// The offset of a partition; none if its log cannot be read now: then the value on disk stays.
 pub type Collected = Vec<(TopicPartition, Option<Offset>)>;
@@ -59,7 +60,7 @@ impl State {
 impl Checkpoints {
     /// Reads the files, and removes partitions that have no directory any more according to `lives`: a process that
     /// ended between the rename of a directory and [`Self::forget`] left them. A file that cannot be read counts as
-    /// empty. Waits for the disk.
+    /// empty; one that a full disk refuses is written later. Waits for the disk.
     pub fn load(
         &self,
         storage: &LogDirectory<impl Env>,
@@ -75,8 +76,11 @@ impl Checkpoints {
             offsets.retain(|partition, _| lives(partition));
             let left = before - offsets.len();
             *state.of(kind) = offsets;
-            if left > 0 {
-                state.write(kind, storage)?;
+            if left > 0
+                && let Err(error) = state.write(kind, storage)
+                && DiskFault::of(error.io()) == DiskFault::Failed
+            {
+                return Err(error);
             }
         }
         Ok(())
@@ -227,6 +231,24 @@ mod tests {
         };
         checkpoints.write(CheckpointKind::HighWatermark, &storage, collect).unwrap();
         assert_eq!(on_disk(&storage, CheckpointKind::HighWatermark), [(1, 6)]);
+    }
+
+    #[test]
+    fn a_full_disk_does_not_keep_the_files_from_being_read() {
+        let env = FaultyEnv::new(2);
+        let storage = LogDirectory::open(env.clone(), "/data".into()).unwrap();
+        let both = [partition(0), partition(1)];
+        let offsets = both.iter().map(|partition| (partition, Offset(5)));
+        storage.write_checkpoint(CheckpointKind::HighWatermark, offsets).unwrap();
+        env.set_faults(Faults { no_space_ppm: 1_000_000, ..Faults::NONE });
+        let checkpoints = Checkpoints::default();
+        checkpoints.load(&storage, |it| *it == partition(0)).unwrap();
+        let known = |number| checkpoints.find(CheckpointKind::HighWatermark, &partition(number));
+        assert_eq!((known(0), known(1)), (Some(Offset(5)), None));
+        assert!(checkpoints.write_refused(&storage).is_err(), "the file still names a log that is not there");
+        env.set_faults(Faults::NONE);
+        checkpoints.write_refused(&storage).unwrap();
+        assert_eq!(storage.read_checkpoint(CheckpointKind::HighWatermark).unwrap().len(), 1);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use common::*;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, Offset, PartitionId, TopicName, TopicPartition};
+use ottla_storage::env::Faults;
 use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::{CheckpointKind, DirectoryError, Env, FaultyEnv, LogDirectory, MemoryEnv, RealEnv};
 
@@ -73,6 +74,16 @@ fn checkpoints_survive_and_are_replaced_whole() {
         env.open(Path::new("/data/log-start-offset-checkpoint"), ottla_storage::env::OpenMode::Truncate).unwrap();
     ottla_storage::File::write_all_at(&file, b"0\n7\n", 0).unwrap();
     assert!(matches!(directory.read_checkpoint(CheckpointKind::LogStart), Err(DirectoryError::Malformed { .. })));
+}
+
+#[test]
+fn a_clean_shutdown_counts_on_a_full_disk_too() {
+    let env = FaultyEnv::new(1);
+    let directory = LogDirectory::open(env.clone(), "/data".into()).unwrap();
+    directory.write_clean_shutdown(BrokerEpoch(42)).unwrap();
+    env.set_faults(Faults { no_space_ppm: 1_000_000, ..Faults::NONE });
+    assert_eq!(directory.take_clean_shutdown(Some("boot")).unwrap(), Some(BrokerEpoch(42)));
+    assert_eq!((directory.take_clean_shutdown(Some("boot")).unwrap(), directory.registration().unwrap()), (None, None));
 }
 
 #[test]

@@ -139,9 +139,24 @@ fn open(
     let opened = when_descriptors_are_free(DESCRIPTOR_TRIES, DESCRIPTOR_PAUSE, || {
         open_log(RealEnv, found, context, Some(&mut count))
     });
-    let (log, error) = FoundLog::new(found, directory.clone(), opened);
+    let (log, error) = FoundLog::new(found, directory.clone(), context, opened);
     if let Some(error) = error {
-        tracing::error!(%error, "a log is not opened");
+        tracing::error!(%error, tried_again = log.awaits_room, "a log is not opened");
+    }
+    log
+}
+
+/// Opens a log again that awaited room. Waits for the disk, for as long as a recovery takes.
+pub fn open_again(found: &PartitionDirectory, directory: &Arc<LogDir>, config: &Arc<LogConfig>) -> FoundLog {
+    let checkpoints = &directory.checkpoints;
+    // The try before may have written: its files are those of a process that was killed.
+    let context = OpeningContext { checkpoints, clean_shutdown: false, config, now: clock::wall() };
+    let opened = open_log(RealEnv, found, context, None);
+    let (log, error) = FoundLog::new(found, directory.clone(), context, opened);
+    match error {
+        Some(error) if log.awaits_room => tracing::warn!(%error, "a log is not opened yet"),
+        Some(error) => tracing::error!(%error, "a log is not opened"),
+        None => tracing::info!(partition = %found.partition, "a log that awaited room is opened"),
     }
     log
 }

@@ -190,7 +190,13 @@ impl ReplicaManager {
             tracing::error!(%topic, partition = %id.partition, "no log directory is left for a new partition");
             return None;
         };
-        let high_watermark = if let Place::Found(found) = &log { found.high_watermark } else { Offset::ZERO };
+        let high_watermark = match &log {
+            Place::Found(found) => found.high_watermark,
+            Place::New => Offset::ZERO,
+            Place::Offline(_) => {
+                self.replicas.lock().unopened(&id).map_or(Offset::ZERO, |found| found.high_watermark)
+            }
+        };
         let partition = self.new_partition(topic, id, &directory, settings.clone(), high_watermark);
         let mut wakes = Wakes::default();
         partition.assume(state, now, &mut wakes);
@@ -301,7 +307,7 @@ impl ReplicaManager {
 
     /// Opens the log that was found, or creates one. If the disk has no room for it, [`Self::open_waiting_logs`] tries
     /// again.
-    fn open_log(&self, partition: &Arc<Partition>, found: Option<Box<Log>>) {
+    pub(super) fn open_log(&self, partition: &Arc<Partition>, found: Option<Box<Log>>) {
         let has_room = self.counting_leaders(partition, || partition.open_log(found, clock::monotonic()));
         if !has_room {
             self.waiting_logs.lock().push(partition.clone());

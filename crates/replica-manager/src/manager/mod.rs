@@ -12,6 +12,7 @@ mod coordinators;
 mod hosting;
 pub mod metrics;
 pub mod moves;
+mod reopening;
 pub mod retention;
 mod upkeep;
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ottla_model::{BrokerEpoch, ErrorCode, TopicIdPartition};
-use ottla_partition::{BrokenRules, DirectoryState, Impairment, places_to_give_up};
+use ottla_partition::{BrokenRules, DirectoryState, Impairment, ReopeningPause, places_to_give_up};
 use ottla_storage::{CheckpointKind, Collected};
 use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
@@ -127,6 +127,7 @@ impl ReplicaManager {
     /// Gives up leaderships where the disk does not answer, and takes directories whose disk failed out of use.
     async fn watch_directories(self: Arc<Self>) {
         let mut watches: HashMap<PathBuf, StallWatch> = HashMap::new();
+        let mut reopenings: HashMap<PathBuf, ReopeningPause> = HashMap::new();
         let mut interval = interval(WATCH_INTERVAL);
         loop {
             tokio::select! {
@@ -156,6 +157,9 @@ impl ReplicaManager {
                     );
                 }
                 self.give_up_impaired(directory, gives_up).await;
+                if !directory.health().is_stalled() {
+                    self.reopen_logs(directory, reopenings.entry(directory.path().clone()).or_default());
+                }
             }
             self.show_directories();
             if self.log_dirs.all_failed() {
@@ -225,7 +229,7 @@ impl ReplicaManager {
 
     /// Partitions whose logs were not opened, or are gone.
     async fn give_up_unopened(self: &Arc<Self>) {
-        for impairment in [Impairment::Lost, Impairment::Unreadable] {
+        for impairment in [Impairment::Lost, Impairment::Unreadable, Impairment::Unwritable] {
             let impaired = self.replicas.lock().impaired(impairment);
             self.give_up(impaired, impairment).await;
         }

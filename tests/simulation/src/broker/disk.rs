@@ -13,7 +13,7 @@ use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::env::FaultyEnv;
 use ottla_storage::{
     CheckpointKind, Checkpoints, Collected, DirectoryError, DiskFault, LastRun, LeftBy, LogConfig, LogDirectory,
-    has_replaced,
+    PartitionDirectory, has_replaced,
 };
 
 use super::process::Process;
@@ -128,7 +128,7 @@ fn open_directory(
     let mut logs = Vec::new();
     for found in live {
         let opened = open_log(env.clone(), &found, context, None);
-        let (log, error) = FoundLog::new(&found, number, opened);
+        let (log, error) = FoundLog::new(&found, number, context, opened);
         if let Some(error) = error {
             out.note(format_args!("does not open {} in directory {number}: {error}", found.partition));
         }
@@ -314,7 +314,7 @@ impl Process {
             return;
         }
         self.watch_at = MonotonicMs(now.0 + WATCH_MS);
-        for impairment in [Impairment::Lost, Impairment::Unreadable] {
+        for impairment in [Impairment::Lost, Impairment::Unreadable, Impairment::Unwritable] {
             self.give_up(now, self.placement.impaired(impairment), impairment, out);
         }
         if self.has_replaced_directory() && self.placement.may_claim_replaced() {
@@ -323,6 +323,7 @@ impl Process {
         for id in std::mem::take(&mut self.waiting_logs) {
             self.open_log(now, wall, id, None, out);
         }
+        self.reopen_logs(now, wall, out);
         for impairment in [Impairment::Unreadable, Impairment::Unwritable] {
             let is_impaired = |replica: &&Replica| {
                 let directory = self.directories.get(replica.directory);
@@ -331,6 +332,48 @@ impl Process {
             let impaired = self.replicas.values().filter(is_impaired).map(|replica| replica.id).collect();
             self.give_up(now, impaired, impairment, out);
         }
+    }
+
+    /// Opens logs again for which there was no room at the start.
+    fn reopen_logs(&mut self, now: MonotonicMs, wall: TimestampMs, out: &mut Outbox) {
+        for number in 0..self.directories.len() {
+            let here = self.placement.awaiting_room().filter(|(_, found)| found.directory == number);
+            let awaiting: Vec<_> = here.map(|(id, _)| id).collect();
+            if self.reopenings.entry(number).or_default().look(awaiting.len()) {
+                // Where one finds no room, the next ones would find none.
+                let _ = awaiting.into_iter().try_for_each(|id| self.reopen(now, wall, number, id, out));
+            }
+        }
+    }
+
+    /// None if there is still no room.
+    fn reopen(
+        &mut self,
+        now: MonotonicMs,
+        wall: TimestampMs,
+        number: usize,
+        id: ottla_model::TopicIdPartition,
+        out: &mut Outbox,
+    ) -> Option<()> {
+        let directory = self.directories.get(number).filter(|directory| !directory.is_failed())?;
+        let (storage, found) = (directory.storage.as_ref()?, self.placement.unopened(&id)?);
+        let place = PartitionDirectory {
+            path: storage.partition_path(&found.partition),
+            partition: found.partition.clone(),
+            kind: PartitionDirectoryKind::Live,
+            topic_id: found.topic_id,
+        };
+        let (checkpoints, config) = (&directory.checkpoints, &self.settings.log_config);
+        let context = OpeningContext { checkpoints, clean_shutdown: false, config, now: wall };
+        let (log, error) =
+            FoundLog::new(&place, number, context, open_log(directory.env.clone(), &place, context, None));
+        out.note(format_args!("opens {} again: {error:?}", place.partition));
+        let awaits_room = log.awaits_room;
+        self.could_not_open |= log.awaits_restart();
+        if let Some(FoundLog { log: Some(log), .. }) = self.placement.opened_again(&id, log) {
+            self.begin_with(now, wall, id, log, out);
+        }
+        (!awaits_room).then_some(())
     }
 
     fn claim_replaced(&mut self, out: &mut Outbox) {

@@ -14,7 +14,7 @@ use ottla_model::{
 };
 use ottla_partition::isr_changes::{outcome_of, request_of};
 use ottla_partition::{
-    AbsentLog, BrokerNews, Effects, Local, Place, Placement, ReplicaConfig, Replicas, eligible_epoch,
+    AbsentLog, BrokerNews, Effects, Local, Place, Placement, ReopeningPause, ReplicaConfig, Replicas, eligible_epoch,
 };
 use ottla_replication::{IsrOutcome, IsrProposal};
 use ottla_storage::{DiskFault, LastRun};
@@ -69,10 +69,12 @@ pub(super) struct Process {
     /// Which replicas the tree places here.
     pub placement: Replicas<FoundLog>,
     pub replicas: BTreeMap<TopicIdPartition, Replica>,
-    /// A disk refused to open a log at the start.
+    /// A disk refused to open a log at the start, and is not asked again.
     pub could_not_open: bool,
     /// Replicas for whose logs a disk had no room.
     pub waiting_logs: BTreeSet<TopicIdPartition>,
+    /// Of each directory, when logs are opened again for which it had no room at the start.
+    pub reopenings: BTreeMap<usize, ReopeningPause>,
     /// Replicas that ended or began anew in this process: what they held is not looked for again.
     pub forgotten: BTreeSet<TopicIdPartition>,
     pub fetchers: Fetchers,
@@ -101,7 +103,7 @@ impl Process {
     ) -> Self {
         // Answers to a former life's calls are nobody's.
         let next_call = random.next_u64() >> 1;
-        let could_not_open = opened.found.iter().any(FoundLog::may_open);
+        let could_not_open = opened.found.iter().any(FoundLog::awaits_restart);
         let fetch_rules = settings.rules.replication.fetch_sessions;
         let mut placement = Replicas::default();
         opened.found.into_iter().for_each(|log| placement.add_found(log));
@@ -125,6 +127,7 @@ impl Process {
             replicas: BTreeMap::new(),
             could_not_open,
             waiting_logs: BTreeSet::new(),
+            reopenings: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             fetchers: Fetchers::default(),
             fetch_sessions: FetchSessions::new(fetch_rules),
@@ -272,7 +275,13 @@ impl Process {
                 };
                 let Some(directory) = directory else { return };
                 let Some(env) = self.directories.get(directory).map(|directory| directory.env.clone()) else { return };
-                let high_watermark = if let Place::Found(found) = &log { found.high_watermark } else { Offset::ZERO };
+                let high_watermark = match &log {
+                    Place::Found(found) => found.high_watermark,
+                    Place::New => Offset::ZERO,
+                    Place::Offline(_) => {
+                        self.placement.unopened(&id).map_or(Offset::ZERO, |found| found.high_watermark)
+                    }
+                };
                 let name = TopicPartition::new(topic, id.partition);
                 self.replicas.insert(id, Replica::new(id, name, directory, env, high_watermark));
                 self.assume(now, wall, id, &state, out);
@@ -299,13 +308,7 @@ impl Process {
     ) {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         match log {
-            Place::Found(FoundLog { log: Some(log), .. }) => {
-                match replica.read_found(&log) {
-                    Ok(()) => out.facts.push(Fact::Opened { partition: id, content: replica.content.clone() }),
-                    Err(what) => out.facts.push(Fact::Broken { what: format!("{}: {what}", replica.name) }),
-                }
-                self.open_log(now, wall, id, Some(log), out);
-            }
+            Place::Found(FoundLog { log: Some(log), .. }) => self.begin_with(now, wall, id, log, out),
             Place::New => self.open_log(now, wall, id, None, out),
             Place::Found(_) | Place::Offline(_) => {
                 out.note(format_args!("has no log of {} that it can open", replica.name));
@@ -313,6 +316,23 @@ impl Process {
                 self.execute(now, id, effects, out);
             }
         }
+    }
+
+    /// A replica takes the log that was found.
+    pub(super) fn begin_with(
+        &mut self,
+        now: MonotonicMs,
+        wall: TimestampMs,
+        id: TopicIdPartition,
+        log: Box<Log>,
+        out: &mut Outbox,
+    ) {
+        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        match replica.read_found(&log) {
+            Ok(()) => out.facts.push(Fact::Opened { partition: id, content: replica.content.clone() }),
+            Err(what) => out.facts.push(Fact::Broken { what: format!("{}: {what}", replica.name) }),
+        }
+        self.open_log(now, wall, id, Some(log), out);
     }
 
     /// Opens the log that was found, or the one that waits, or creates a new one.

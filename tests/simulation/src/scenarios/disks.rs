@@ -1,4 +1,4 @@
-//! Scenarios 33–36, 41 and 42: logs that are lost, damaged, of another topic, or of no topic that they know.
+//! Scenarios 33–36 and 41–43: logs that find no room, are lost, damaged, of another topic, or of no topic that they know.
 
 use ottla_metadata::controller::BrokenRules as ControllerRules;
 use ottla_model::{BrokerId, Offset};
@@ -155,8 +155,7 @@ fn full_disk_story(seed: u64) -> Step<bool> {
     script.start(follower);
     // It has opened its logs, and is not registered yet.
     script.run_ms(1)?;
-    let full = Faults { no_space_ppm: 1_000_000, ..Faults::NONE };
-    script.world.break_disk(follower, 0, full, 60_000);
+    script.world.break_disk(follower, 0, FULL, 60_000);
     script.run_ms(SETTLES_MS)?;
     let waits = script.replica(follower)?.core.awaits_log();
     script.world.break_disk(follower, 0, Faults::NONE, 0);
@@ -172,6 +171,67 @@ fn scenario_41_a_log_waits_for_room_for_its_topics_id() {
         waited += u32::from(full_disk_story(seed).unwrap_or_else(|error| panic!("seed {seed}: {error}")));
     });
     assert!(waited > 0 || !ottla_test_support::runs_at_least(20), "no seed lost the id");
+}
+
+const FULL: Faults = Faults { no_space_ppm: 1_000_000, ..Faults::NONE };
+
+/// A follower is killed, and starts again on a full disk, where its log cannot be recovered.
+fn follower_full_at_start_story(seed: u64) -> Step {
+    let mut script = Script::new(seed, WorldConfig::small())?;
+    script.write(3)?;
+    script.converge()?;
+    let follower = script.followers()?[0];
+    script.kill(follower);
+    script.wait_fenced(follower)?;
+    script.write(3)?;
+    script.world.break_disk(follower, 0, FULL, 60_000);
+    script.start(follower);
+    script.run_ms(SETTLES_MS)?;
+    assert!(script.replica(follower)?.core.is_offline());
+    script.world.break_disk(follower, 0, Faults::NONE, 0);
+    script.converge()?;
+    assert_eq!(script.end_of(follower)?, Offset(12));
+    Ok(())
+}
+
+/// The only ISR member is killed, and starts again on a full disk. `with_successor`: an ELR member starts then; else
+/// the disk has room again.
+fn last_member_full_at_start_story(seed: u64, with_successor: bool) -> Step {
+    let config = WorldConfig { brokers: 2, replication_factor: 2, ..WorldConfig::small() };
+    let mut script = Script::new(seed, config)?;
+    script.write(10)?;
+    let (leader, follower) = (script.leader()?, script.followers()?[0]);
+    script.kill(follower);
+    script.wait_fenced(follower)?;
+    assert_eq!(script.state()?.elr, [BrokerId(follower)]);
+    script.kill(leader);
+    script.wait_fenced(leader)?;
+    script.world.break_disk(leader, 0, FULL, 60_000);
+    script.start(leader);
+    script.run_ms(SETTLES_MS)?;
+    assert!(script.replica(leader)?.core.is_offline());
+    if with_successor {
+        script.start(follower);
+        script.wait_leads(follower)?;
+    }
+    script.world.break_disk(leader, 0, Faults::NONE, 0);
+    if !with_successor {
+        script.wait_leads(leader)?;
+        script.start(follower);
+    }
+    script.converge()?;
+    assert_eq!((script.end_of(leader)?, script.end_of(follower)?), (Offset(20), Offset(20)));
+    Ok(())
+}
+
+#[test]
+fn scenario_43_a_log_that_found_no_room_at_the_start_is_opened_again() {
+    ottla_test_support::each_seed(0..10, |seed| {
+        let failed = |story: &str, error| panic!("seed {seed}, {story}: {error}");
+        follower_full_at_start_story(seed).unwrap_or_else(|error| failed("follower", error));
+        last_member_full_at_start_story(seed, false).unwrap_or_else(|error| failed("last member", error));
+        last_member_full_at_start_story(seed, true).unwrap_or_else(|error| failed("last member and ELR", error));
+    });
 }
 
 /// Records are deleted; a follower loses its power before its log was ever synced; the topic is made again while it is

@@ -10,7 +10,7 @@ use ottla_replication::{
     AppendTerms, Brokers, Divergence, EndMarker, EpochEnd, FollowerFetch, IsrOutcome, Leader, VerificationGuard,
     VerificationRequest,
 };
-use ottla_storage::{AbortedSearch, DiskFault, Env, Log, LogSlice, Read, TimeSearch, TimestampOffset};
+use ottla_storage::{AbortedSearch, DiskFault, Env, Log, Read, TimeSearch, TimestampOffset};
 
 use crate::ack_waiters::Ack;
 use crate::effects::Effects;
@@ -173,9 +173,25 @@ pub enum OffsetLookup<E: Env> {
 
 /// A search by time, of one leader epoch.
 pub struct OffsetSearch<E: Env> {
+    query: OffsetQuery,
     search: TimeSearch<E>,
     leader_epoch: LeaderEpoch,
     visible: Visible,
+    /// How often it may begin anew because segments went while it ran.
+    tries_left: u32,
+}
+
+/// A search begins anew if retention or compaction took one of its files. A file that is missing for another reason is
+/// an error.
+const SEARCH_TRIES_MAX: u32 = 10;
+
+/// A piece of the leader's own log.
+pub struct OwnRead<E: Env> {
+    /// Where the piece begins; the first batch may begin before.
+    pub from: Offset,
+    /// Where the log ends.
+    pub end: Offset,
+    pub records: Read<E>,
 }
 
 impl<E: Env> OffsetSearch<E> {
@@ -405,7 +421,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         })
     }
 
-    /// Continues a read that began in `leader_epoch` and found no more records in its segment. Waits for the disk.
+    /// Continues a read that began in `leader_epoch` and found no more records in its segment.
     pub fn read_on(
         &self,
         leader_epoch: LeaderEpoch,
@@ -413,9 +429,23 @@ impl<E: Env, A: Ack> Replica<E, A> {
         max_bytes: usize,
         upper: Offset,
         min_one: bool,
-    ) -> Result<LogSlice<E::File>, ReadError> {
+    ) -> Result<Read<E>, ReadError> {
         let (_, log) = self.leading_in(leader_epoch)?;
-        Ok(log.read(from, max_bytes, upper, min_one)?)
+        Ok(log.read_if_cached(from, max_bytes, upper, min_one)?)
+    }
+
+    /// The records of this leader of `leader_epoch` from `from` on, above the high watermark too: about `max_bytes` and
+    /// never less than a batch.
+    pub fn read_own(
+        &self,
+        leader_epoch: LeaderEpoch,
+        from: Option<Offset>,
+        max_bytes: usize,
+    ) -> Result<OwnRead<E>, ReadError> {
+        let (_, log) = self.leading_in(leader_epoch)?;
+        let from = from.unwrap_or(Offset::ZERO).max(log.log_start_offset());
+        let end = log.log_end_offset();
+        Ok(OwnRead { from, end, records: log.read_if_cached(from, max_bytes, end, true)? })
     }
 
     /// ListOffsets.
@@ -444,32 +474,39 @@ impl<E: Env, A: Ack> Replica<E, A> {
             OffsetQuery::MaxTimestamp => log.max_time_search(),
             OffsetQuery::At(timestamp) => log.time_search(timestamp),
         };
-        Ok(OffsetLookup::Search(OffsetSearch { search, leader_epoch: leader.leader_epoch(), visible }))
+        let leader_epoch = leader.leader_epoch();
+        Ok(OffsetLookup::Search(OffsetSearch { query, search, leader_epoch, visible, tries_left: SEARCH_TRIES_MAX }))
     }
 
-    /// Converts the result of a search by time; only valid for the leader that began it.
+    /// Converts the result of a search by time, or begins the search anew; only valid for the leader that began it.
     pub fn offset_found(
         &self,
         search: &OffsetSearch<E>,
         found: Result<Option<TimestampOffset>, ottla_storage::ReadError>,
-    ) -> Result<FoundOffset, ReadError> {
+    ) -> Result<OffsetLookup<E>, ReadError> {
         let (leader, log) = self.leading_in(search.leader_epoch)?;
         let found = match found {
-            // Retention removed a segment during the search: the remaining segments are searched at once.
-            Err(ottla_storage::ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
-                log.search_again(&search.search)?
+            // Retention removed a segment during the search.
+            Err(ottla_storage::ReadError::Io(error))
+                if error.kind() == io::ErrorKind::NotFound && search.tries_left > 0 =>
+            {
+                let mut again = self.find_offset(search.query, search.leader_epoch, search.visible)?;
+                if let OffsetLookup::Search(again) = &mut again {
+                    again.tries_left = search.tries_left - 1;
+                }
+                return Ok(again);
             }
             found => found?,
         };
         match found.filter(|found| found.offset < self.visible_end(leader, log, search.visible)) {
-            Some(found) => Ok(FoundOffset {
+            Some(found) => Ok(OffsetLookup::Found(FoundOffset {
                 timestamp: found.timestamp,
                 offset: found.offset,
                 leader_epoch: log.epoch_history().epoch_for_offset(found.offset).unwrap_or(LeaderEpoch::NONE),
-            }),
+            })),
             None => {
                 check_settled(leader, search.visible)?;
-                Ok(FoundOffset::NONE)
+                Ok(OffsetLookup::Found(FoundOffset::NONE))
             }
         }
     }

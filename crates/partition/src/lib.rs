@@ -35,8 +35,8 @@ pub use effects::{Effects, FollowerEffects, Truncated};
 pub use found::{FoundLog, OpeningContext, ReopeningPause, open_log};
 pub use hosting::{AbsentLog, Hosting, LogFacts, choose_log, host};
 pub use leading::{
-    Append, AppendError, Appended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, OffsetSearch, ReadError,
-    Reader, Visible,
+    Append, AppendError, Appended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, OffsetSearch, OwnRead,
+    ReadError, Reader, Visible,
 };
 pub use opening::{LogPlace, NotOpened};
 pub use placement::{

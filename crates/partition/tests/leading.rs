@@ -194,11 +194,14 @@ fn at(timestamp: i64) -> TimestampMs {
 }
 
 fn found(host: &Host, query: OffsetQuery, visible: Visible) -> Result<FoundOffset, ErrorCode> {
-    match host.core.find_offset(query, EPOCH, visible)? {
-        OffsetLookup::Found(found) => Ok(found),
-        OffsetLookup::Search(search) => {
-            host.core.offset_found(&search, search.run()).map_err(|refused| refused.error_code())
-        }
+    let mut lookup = host.core.find_offset(query, EPOCH, visible)?;
+    loop {
+        lookup = match lookup {
+            OffsetLookup::Found(found) => return Ok(found),
+            OffsetLookup::Search(search) => {
+                host.core.offset_found(&search, search.run()).map_err(|refused| refused.error_code())?
+            }
+        };
     }
 }
 
@@ -237,12 +240,14 @@ fn a_search_that_retention_overtook_is_made_again_and_another_error_is_told() {
     let refused = |kind: std::io::ErrorKind| Err(ottla_storage::ReadError::Io(kind.into()));
     let begun = search(&host);
     let again = host.core.offset_found(&begun, refused(std::io::ErrorKind::NotFound)).unwrap();
-    assert_eq!(again.offset, Offset(0));
-    let error = host.core.offset_found(&begun, refused(std::io::ErrorKind::PermissionDenied)).unwrap_err();
+    let OffsetLookup::Search(again) = again else { panic!("it begins anew, without the partition's lock") };
+    let again = host.core.offset_found(&again, again.run()).unwrap();
+    assert!(matches!(again, OffsetLookup::Found(found) if found.offset == Offset(0)));
+    let error = host.core.offset_found(&begun, refused(std::io::ErrorKind::PermissionDenied)).err().unwrap();
     assert_eq!(error.error_code(), ErrorCode::KafkaStorageError);
     // Another leader epoch: the log may have been cut meanwhile.
     host.assume(&state(LOCAL, LeaderEpoch(6), 2, &[1, 2]));
-    let error = host.core.offset_found(&begun, begun.run()).unwrap_err();
+    let error = host.core.offset_found(&begun, begun.run()).err().unwrap();
     assert_eq!(error.error_code(), ErrorCode::NotLeaderOrFollower);
 }
 
@@ -254,9 +259,11 @@ fn a_new_leader_tells_no_end_before_its_high_watermark_has_reached_its_epoch() {
     host.assume(&state(LOCAL, LeaderEpoch(6), 2, &[1, 2]));
     let ask = |host: &Host, query, visible| match host.core.find_offset(query, LeaderEpoch(6), visible)? {
         OffsetLookup::Found(found) => Ok(found.offset),
-        OffsetLookup::Search(search) => {
-            host.core.offset_found(&search, search.run()).map(|found| found.offset).map_err(|error| error.error_code())
-        }
+        OffsetLookup::Search(search) => match host.core.offset_found(&search, search.run()) {
+            Ok(OffsetLookup::Found(found)) => Ok(found.offset),
+            Ok(OffsetLookup::Search(_)) => panic!("no file went"),
+            Err(error) => Err(error.error_code()),
+        },
     };
     let not_yet = Err(ErrorCode::OffsetNotAvailable);
     assert_eq!(ask(&host, OffsetQuery::Latest, Visible::HighWatermark), not_yet);

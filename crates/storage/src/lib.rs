@@ -37,7 +37,7 @@ pub use error::{AppendError, DiskFault, Malformed, OpenError, ReadError, is_full
 pub use kept_offsets::{Checkpoints, Collected};
 pub use last_run::{LastRun, LeftBy, has_replaced};
 pub use log::{
-    AbortedSearch, Appended, ColdRead, DeletedFiles, FlushWork, Flushed, Log, OpenOptions, Opened, Read,
+    AbortedSearch, AgeSearch, Appended, ColdRead, DeletedFiles, FlushWork, Flushed, Log, OpenOptions, Opened, Read,
     RecoveryProgress, TimeSearch, TimestampOffset,
 };
 pub use slice::LogSlice;

@@ -181,6 +181,11 @@ impl Segment {
         known.is_some_and(|largest| largest.is_none_or(|largest| largest.timestamp < timestamp))
     }
 
+    /// Whether the largest timestamp is known without a look at the disk.
+    pub fn knows_largest_timestamp(&self) -> bool {
+        self.largest_timestamp.is_some() || self.notes.largest_timestamp.get().is_some()
+    }
+
     pub fn bounds(&self) -> Bounds {
         Bounds { base_offset: self.base_offset, size_bytes: self.size_bytes, notes: Arc::clone(&self.notes) }
     }

@@ -66,7 +66,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("replica-manager/src/manager/moves.rs", "Log::create(", "the thread of a move"),
     ("replica-manager/src/manager/moves.rs", "thread::sleep", "the thread of a move"),
     ("replica-manager/src/manager/moves.rs", ".mark_deleted(", "the thread of a move"),
-    ("replica-manager/src/manager/moves.rs", "log.read(", "the thread of a move"),
+    ("replica-manager/src/manager/moves.rs", "cold.run()", "the thread of a move, without the partition's lock"),
     ("replica-manager/src/manager/hosting.rs", ".mark_deleted(", "jobs of the directory's I/O threads"),
     ("replica-manager/src/manager/hosting.rs", ".mark_stray(", "jobs of the directory's I/O threads"),
     ("replica-manager/src/manager/retention.rs", "files.remove(", "a job of the directory's I/O thread"),
@@ -77,13 +77,9 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("replica-manager/src/manager/upkeep.rs", ".distrust_registration(", "on blocking threads, with a bounded wait"),
     ("replica-manager/src/manager/upkeep.rs", ".claim_replaced(", "on blocking threads, with a bounded wait"),
     ("replica-manager/src/manager/upkeep.rs", ".write_clean_shutdown(", "the end of the process, on a blocking thread"),
-    (
-        "replica-manager/src/partition/leader_side.rs",
-        "log.read(",
-        "the threads that load coordinators; the lock is held for one piece",
-    ),
     ("replica-manager/src/partition/leader_side.rs", "cold.run()", "without the lock, by run_blocking"),
     ("replica-manager/src/partition/leader_side.rs", "search.run()", "without the lock, by run_blocking"),
+    ("replica-manager/src/partition/retention_side.rs", "search.run()", "without the lock, a job of the I/O thread"),
     ("replica-manager/src/partition/follower_side.rs", "work.run()", "the flush, a job of the directory's I/O thread"),
 ];
 

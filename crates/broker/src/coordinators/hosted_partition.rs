@@ -355,8 +355,7 @@ impl<C: Coordinator> PartitionLog for ReplicaLog<'_, C> {
     }
 
     fn end_if_empty(&self, epoch: LeaderEpoch) -> Option<Offset> {
-        let piece = self.of.partition.read_own(None, 1, epoch).ok()?;
-        piece.records.is_none().then_some(piece.end)
+        self.of.partition.end_if_empty(epoch)
     }
 
     fn check_append(&self, epoch: LeaderEpoch) -> Result<(), ErrorCode> {

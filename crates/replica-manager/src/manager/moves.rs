@@ -19,7 +19,9 @@ use std::time::Duration;
 use ottla_model::{ErrorCode, LeaderEpoch, Offset, TopicIdPartition};
 use ottla_replication::epoch_history::Divergence;
 use ottla_storage::slice::RecordSlice;
-use ottla_storage::{AppendError, DirectoryError, DiskFault, OpenError, OpenOptions, ReadError, RealEnv};
+use ottla_storage::{
+    AppendError, ColdRead, DirectoryError, DiskFault, OpenError, OpenOptions, Read, ReadError, RealEnv,
+};
 use parking_lot::Mutex;
 
 use super::ReplicaManager;
@@ -97,7 +99,7 @@ impl MoveError {
 
 /// What a look at the log under the partition's lock leads to.
 enum Next {
-    Copy(RecordSlice),
+    Copy(Read<RealEnv>),
     /// The log was cut: the copy ends here.
     CutTo(Offset),
     /// The log starts here by now.
@@ -214,7 +216,9 @@ impl ReplicaManager {
             let done = match next? {
                 Next::StartAt(offset) => copy.truncate_fully_and_start_at(offset, None).map_err(MoveError::from),
                 Next::CutTo(offset) => copy.truncate_to(offset, clock::wall()).map(|_| ()).map_err(MoveError::from),
-                Next::Copy(slice) => self.copy(&slice, &mut copy),
+                Next::Copy(Read::Done(slice)) => self.copy(&slice, &mut copy),
+                // Without the partition's lock.
+                Next::Copy(Read::Cold(cold)) => self.copy_cold(cold, partition, &mut copy),
                 Next::CaughtUp => match self.replace(one, &mut copy, path)? {
                     true => return Ok(()),
                     false => Ok(()),
@@ -247,6 +251,25 @@ impl ReplicaManager {
         Ok(())
     }
 
+    fn copy_cold(&self, mut cold: ColdRead<RealEnv>, of: &Partition, copy: &mut Log) -> Result<(), MoveError> {
+        loop {
+            let from = match (cold.run()?, cold.next_offset()) {
+                // Nothing: the log was cut meanwhile, and the next look says how far.
+                (Some(slice), _) if !slice.is_empty() => return self.copy(&slice, copy),
+                (Some(_), _) | (None, None) => return Ok(()),
+                // The rest of that segment was compacted away.
+                (None, Some(from)) => from,
+            };
+            let read = of.with_log(|log| log.read_if_cached(from, CHUNK_BYTES, log.log_end_offset(), true));
+            match read {
+                None => return Ok(()),
+                Some(Ok(Read::Done(slice))) => return self.copy(&slice, copy),
+                Some(Ok(Read::Cold(next))) => cold = next,
+                Some(Err(error)) => return Err(error.into()),
+            }
+        }
+    }
+
     /// `replica.alter.log.dirs.io.max.bytes.per.second`
     fn keep_pace(&self, bytes: usize) {
         const QUOTA: &str = "replica.alter.log.dirs.io.max.bytes.per.second";
@@ -268,7 +291,8 @@ impl ReplicaManager {
         let replaced = partition.replace_log(&one.to, |log| {
             match next(log, copy)? {
                 Next::CaughtUp => {}
-                Next::Copy(slice) if (log.log_end_offset().0 - copy.log_end_offset().0) <= i64::from(u16::MAX) => {
+                // What was appended last: it is in memory.
+                Next::Copy(Read::Done(slice)) if (log.log_end_offset().0 - copy.log_end_offset().0) <= i64::from(u16::MAX) => {
                     self.copy(&slice, copy)?;
                     if copy.log_end_offset() != log.log_end_offset() {
                         return Ok(None);
@@ -343,5 +367,5 @@ fn next(log: &mut Log, copy: &Log) -> Result<Next, MoveError> {
     if from == end {
         return Ok(Next::CaughtUp);
     }
-    Ok(Next::Copy(log.read(from, CHUNK_BYTES, end, true)?))
+    Ok(Next::Copy(log.read_if_cached(from, CHUNK_BYTES, end, true)?))
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs};
 use ottla_partition::{
-    Append, Appended as LogAppended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, ReadError, Visible,
+    Append, Appended as LogAppended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, OwnRead, ReadError,
+    Visible,
 };
 use ottla_protocol::record_batch::{self, BatchHeader, TimestampType};
 use ottla_replication::{
@@ -254,19 +255,38 @@ impl Partition {
     }
 
     /// What this leader of `epoch` holds from `from` on, about `max_bytes` of it and never less than a batch, and where
-    /// its log ends; above the high watermark too.
+    /// its log ends; above the high watermark too. Waits for the disk, without the lock.
     pub fn read_own(
         &self,
-        from: Option<Offset>,
+        mut from: Option<Offset>,
         max_bytes: usize,
         epoch: LeaderEpoch,
     ) -> Result<OwnRecords, ErrorCode> {
+        loop {
+            let read = self.lock().replica.read_own(epoch, from, max_bytes);
+            let OwnRead { from: begin, end, records } = read.map_err(|error| self.read_failed(&error))?;
+            let piece = |records: Option<RecordSlice>| OwnRecords { from: begin, end, records };
+            let cold = match records {
+                Read::Done(records) => return Ok(piece(Some(records).filter(|records| !records.is_empty()))),
+                Read::Cold(cold) => cold,
+            };
+            let read = log_io::run_blocking(|| cold.run()).map_err(|error| self.read_failed(&error.into()))?;
+            match (read, cold.next_offset()) {
+                (Some(records), _) if !records.is_empty() => return Ok(piece(Some(records))),
+                // Segments went meanwhile.
+                (Some(_), _) => from = Some(begin),
+                // The rest of that segment was compacted away.
+                (None, Some(next)) => from = Some(next),
+                (None, None) => return Ok(piece(None)),
+            }
+        }
+    }
+
+    /// Where the log of this leader of `epoch` ends, if it has no records. Does not wait for the disk.
+    pub fn end_if_empty(&self, epoch: LeaderEpoch) -> Option<Offset> {
         let guard = self.lock();
-        let (_, log) = guard.replica.leading_in(epoch)?;
-        let from = from.unwrap_or(Offset::ZERO).max(log.log_start_offset());
-        let end = log.log_end_offset();
-        let records = log.read(from, max_bytes, end, true).map_err(|error| self.read_failed(&error.into()))?;
-        Ok(OwnRecords { from, end, records: Some(records).filter(|records| !records.is_empty()) })
+        let (_, log) = guard.replica.leading_in(epoch).ok()?;
+        Some(log.log_end_offset()).filter(|end| *end == log.log_start_offset())
     }
 
     /// Writes to the leader's log, and wakes what waits for it.
@@ -345,7 +365,7 @@ impl Partition {
         let records = match fetched.records {
             None => RecordSlice::empty(),
             Some(Read::Done(records)) => records,
-            Some(Read::Cold(cold)) => self.read_cold(fetch, &cold, fetched.leader_epoch, fetched.upper)?,
+            Some(Read::Cold(cold)) => self.read_cold(fetch, cold, fetched.leader_epoch, fetched.upper)?,
         };
         let aborted = match fetched.aborted {
             None => Some(Vec::new()),
@@ -365,16 +385,20 @@ impl Partition {
     fn read_cold(
         &self,
         fetch: &Fetch,
-        cold: &ColdRead<RealEnv>,
+        mut cold: ColdRead<RealEnv>,
         leader_epoch: LeaderEpoch,
         upper: Offset,
     ) -> Result<RecordSlice, ReadError> {
-        match (log_io::run_blocking(|| cold.run())?, cold.next_offset()) {
-            (Some(records), _) => Ok(records),
-            (None, None) => Ok(RecordSlice::empty()),
-            // The rest of that segment was compacted away.
-            (None, Some(next)) => {
-                self.lock().replica.read_on(leader_epoch, next, fetch.max_bytes, upper, fetch.min_one)
+        loop {
+            let from = match (log_io::run_blocking(|| cold.run())?, cold.next_offset()) {
+                (Some(records), _) => return Ok(records),
+                (None, None) => return Ok(RecordSlice::empty()),
+                // The rest of that segment was compacted away.
+                (None, Some(from)) => from,
+            };
+            match self.lock().replica.read_on(leader_epoch, from, fetch.max_bytes, upper, fetch.min_one)? {
+                Read::Done(records) => return Ok(records),
+                Read::Cold(next) => cold = next,
             }
         }
     }
@@ -395,13 +419,17 @@ impl Partition {
         leader_epoch: LeaderEpoch,
         visible: Visible,
     ) -> Result<FoundOffset, ErrorCode> {
-        let search = match self.lock().replica.find_offset(query, leader_epoch, visible)? {
-            OffsetLookup::Found(found) => return Ok(found),
-            OffsetLookup::Search(search) => search,
-        };
-        // It opens files and may unpack a batch.
-        let found = log_io::run_blocking(|| search.run());
-        self.lock().replica.offset_found(&search, found).map_err(|error| self.read_failed(&error))
+        let mut lookup = self.lock().replica.find_offset(query, leader_epoch, visible)?;
+        loop {
+            let search = match lookup {
+                OffsetLookup::Found(found) => return Ok(found),
+                OffsetLookup::Search(search) => search,
+            };
+            // It opens files and may unpack a batch.
+            let found = log_io::run_blocking(|| search.run());
+            let found = self.lock().replica.offset_found(&search, found);
+            lookup = found.map_err(|error| self.read_failed(&error))?;
+        }
     }
 
     /// OffsetForLeaderEpoch: the largest epoch not above `epoch` and where it ends; none if the log knows no such.

@@ -10,6 +10,10 @@ impl Partition {
     /// Takes out the segments that the log no longer keeps. Returns the files to delete and the delay in milliseconds.
     /// Waits for the disk, briefly.
     pub fn delete_old_segments(&self, now: TimestampMs) -> Option<(DeletedFiles, i64)> {
+        if let Some(Some(search)) = self.with_log(|log| log.age_search(now)) {
+            // Without the lock. The pass below meets an error that has not passed.
+            let _ = search.run();
+        }
         let mut wakes = Wakes::default();
         let mut guard = self.lock();
         let state = &mut *guard;

@@ -37,6 +37,7 @@ pub use append::Appended;
 pub(crate) use append::producer_batch;
 pub use flush::{FlushWork, Flushed};
 pub use read::{ColdRead, Read};
+pub use retention::AgeSearch;
 pub use segment_list::DeletedFiles;
 pub use timestamp::{TimeSearch, TimestampOffset};
 

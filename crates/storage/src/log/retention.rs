@@ -7,14 +7,55 @@
 //! its age counts from its last write; otherwise one wrong timestamp would keep it for ever (scenario 19).
 
 use std::io;
+use std::path::PathBuf;
 
 use ottla_model::{Offset, TimestampMs};
 
 use super::{DeletedFiles, Log};
 use crate::env::Env;
 use crate::file_name;
+use crate::segment::{Place, Segment};
+
+/// Finds out how old the oldest segments are; run it anywhere, without the partition's lock. The segments keep what it
+/// finds.
+pub struct AgeSearch<E: Env> {
+    env: E,
+    directory: PathBuf,
+    segments: Vec<Segment>,
+    /// Segments are looked at up to the first one with records that are not older.
+    expires_before: TimestampMs,
+}
+
+impl<E: Env> AgeSearch<E> {
+    /// Waits for the disk.
+    pub fn run(&self) -> io::Result<()> {
+        let place = Place { env: &self.env, directory: &self.directory };
+        for segment in &self.segments {
+            if segment.largest_timestamp(place)?.is_some_and(|it| it.timestamp >= self.expires_before) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
 
 impl<E: Env> Log<E> {
+    /// The reads that [`Self::delete_old_segments`] would make; none if it knows how old the segments are. Run before
+    /// it, they need not be made under the partition's lock.
+    pub fn age_search(&self, now: TimestampMs) -> Option<AgeSearch<E>> {
+        if self.is_offline() || !self.config.deletes || self.config.retention_ms < 0 {
+            return None;
+        }
+        let expires_before = TimestampMs(now.0.saturating_sub(self.config.retention_ms));
+        let oldest = self.segments.iter().skip(self.before_log_start());
+        let mut unexpired = oldest.skip_while(|segment| segment.is_known_to_be_older_than(expires_before)).peekable();
+        if unexpired.peek().is_none_or(|first| first.knows_largest_timestamp()) {
+            return None;
+        }
+        let segments = unexpired.cloned().collect();
+        Some(AgeSearch { env: self.env.clone(), directory: self.directory.clone(), segments, expires_before })
+    }
+
     /// Removes old segments from the log, and moves its start behind them. `cleanup.policy` decides whether size and
     /// age count; segments before the log start are always removed. The files stay until the caller removes them,
     /// `file.delete.delay.ms` later.
@@ -47,7 +88,7 @@ impl<E: Env> Log<E> {
 
     /// Rebuilds the indexes of closed segments in which a look-up found an entry that is not of its batch.
     fn repair_indexes(&mut self) -> io::Result<()> {
-        let place = crate::segment::Place { env: &self.env, directory: &self.directory };
+        let place = Place { env: &self.env, directory: &self.directory };
         let interval = self.config.index_interval_bytes;
         if let Some((_active, closed)) = self.segments.split_last_mut() {
             for segment in closed.iter_mut().filter(|segment| segment.take_index_damage()) {

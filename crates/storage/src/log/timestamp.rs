@@ -89,14 +89,6 @@ impl<E: Env> Log<E> {
         }
     }
 
-    /// The same search in the log as it is now, here and now.
-    pub fn search_again(&self, search: &TimeSearch<E>) -> Result<Option<TimestampOffset>, ReadError> {
-        match search.sought {
-            Sought::At(timestamp) => self.offset_for_timestamp(timestamp),
-            Sought::Largest => self.offset_of_max_timestamp(),
-        }
-    }
-
     /// [`Self::time_search`], here and now.
     pub fn offset_for_timestamp(&self, timestamp: TimestampMs) -> Result<Option<TimestampOffset>, ReadError> {
         self.time_search(timestamp).run()

@@ -57,8 +57,10 @@ use zookeeper::ZooKeeper;
 const CLIENT_KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// The id of a coordinator that was given none: it is alone.
 const ONLY_ID: CoordinatorId = CoordinatorId(1);
-/// How long a stopping coordinator waits for its driver, beyond the driver's own bound for handing over.
-const DRIVER_END_TIMEOUT: Duration = Duration::from_millis(600);
+/// How long the end waits for the driver, beyond the driver's own bound for handing over: a snapshot of a large tree may
+/// be under way. Docker kills a container after 10 s.
+const DRIVER_END_TIMEOUT: Duration = Duration::from_secs(5);
+const DRIVER_END_PAUSE: Duration = Duration::from_millis(1);
 
 /// Runs one coordinator until `shutdown` resolves or an error ends it. Must be called within a tokio runtime.
 pub async fn run(config: CoordinatorConfig, shutdown: impl Future<Output = ()>) -> Result<(), CoordinatorError> {
@@ -176,7 +178,7 @@ impl Coordinator {
         let mut started =
             start_driver(&self.config, &self.identity, store, clock, metrics, &shared, &fatal, &mut tasks)?;
         drop(self.disk);
-        let _halt = HaltOnDrop(started.handle.clone());
+        let _halt = HaltOnDrop { driver: started.handle.clone(), thread: started.thread };
         let stopped = tokio::select! {
             () = &mut shutdown => Ok(()),
             Some(error) = failed.recv() => Err(error),
@@ -215,18 +217,34 @@ fn connection_limits(connections_max: u64) -> Arc<ConnectionLimits> {
     Arc::new(ConnectionLimits::new(move |_| Limits { total, kept_for_brokers: 0, per_ip: total / 4 * 3 }))
 }
 
-/// Stops the driver when its owner is dropped, even in the middle of an await.
-struct HaltOnDrop(DriverHandle);
+/// Stops the driver when its owner is dropped, even in the middle of an await, and waits until nothing uses the database
+/// any more: a process that ends while a thread does so may crash on its way out, and another one that opens the
+/// database at once would be refused. Blocks its thread, but no longer than [`DRIVER_END_TIMEOUT`]: the disk may not
+/// answer.
+struct HaltOnDrop {
+    driver: DriverHandle,
+    thread: std::thread::JoinHandle<()>,
+}
 
 impl Drop for HaltOnDrop {
     fn drop(&mut self) {
-        let _ = self.0.try_send(Input::Halt);
+        let start = std::time::Instant::now();
+        while !self.thread.is_finished() {
+            // The queue may be full.
+            let _ = self.driver.try_send(Input::Halt);
+            if start.elapsed() > DRIVER_END_TIMEOUT {
+                tracing::warn!("the disk does not answer: its thread is left behind");
+                return;
+            }
+            std::thread::sleep(DRIVER_END_PAUSE);
+        }
     }
 }
 
 struct Started {
     handle: DriverHandle,
     ended: tokio::sync::oneshot::Receiver<()>,
+    thread: std::thread::JoinHandle<()>,
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -272,7 +290,7 @@ fn start_driver(
     for peer in queues {
         tasks.spawn(peers::run(peer, shared.clone(), running.handle.clone(), fatal.clone()));
     }
-    Ok(Started { handle: running.handle, ended: running.ended })
+    Ok(Started { handle: running.handle, ended: running.ended, thread: running.thread })
 }
 
 fn node_config(config: &CoordinatorConfig, identity: &Identity, heartbeat_ticks: u32) -> NodeConfig {

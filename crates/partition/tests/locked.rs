@@ -192,8 +192,7 @@ fn append(replica: &mut TestReplica, timestamp: TimestampMs) {
 fn cold_leader(env: &ColdEnv) -> TestReplica {
     let directory = Path::new("/data/t-0").to_owned();
     let name = TopicPartition::new(TopicName::new("t").unwrap(), PartitionId(0));
-    let log =
-        Log::create(env.clone(), directory.clone(), name.clone(), TopicId([1; 16]), log_config(), WALL).unwrap();
+    let log = Log::create(env.clone(), directory.clone(), name.clone(), TopicId([1; 16]), log_config(), WALL).unwrap();
     let mut replica = lead(log);
     for number in 0..RECORDS {
         append(&mut replica, TimestampMs(WALL.0 + number));

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use common::*;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, Offset, PartitionId, TopicName, TopicPartition};
-use ottla_storage::env::Faults;
 use ottla_storage::directory::PartitionDirectoryKind;
+use ottla_storage::env::Faults;
 use ottla_storage::{CheckpointKind, DirectoryError, Env, FaultyEnv, LogDirectory, MemoryEnv, RealEnv};
 
 fn open<E: Env>(env: &E) -> Result<LogDirectory<E>, DirectoryError> {

@@ -13,6 +13,7 @@ pub mod watch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ottla_consensus::{Member, Outgoing, RoleChange};
@@ -80,8 +81,9 @@ pub struct Running {
     pub view: CurrentView,
     /// Role, leader and term, as they change.
     pub role: state::Receiver<RoleChange>,
-    /// Resolves when the thread has ended.
+    /// Resolves when the thread has ended, and nothing uses the disk any more.
     pub ended: oneshot::Receiver<()>,
+    pub thread: JoinHandle<()>,
 }
 
 /// Why the driver must stop.
@@ -127,19 +129,35 @@ pub fn start(config: DriverConfig, member: Member<RocksDbStore>) -> Result<Runni
     };
     let thread = std::thread::Builder::new().name("driver".to_owned());
     let spawned = thread.spawn(move || {
-        if let Err(error) = driver.run(&inputs) {
-            tracing::error!("{error}: this coordinator stops");
-            // Not an exit: nothing may be written any more, not even on the way out.
-            std::process::abort();
+        match driver.run(&inputs) {
+            Ok(snapshot) => {
+                // Without the queue: a thread that waits for room in it ends.
+                drop(inputs);
+                // It reads the database, which must be closed before the process's static data goes.
+                if snapshot.is_some_and(|thread| thread.join().is_err()) {
+                    tracing::error!("the thread of a snapshot ended by a panic");
+                }
+            }
+            Err(error) => {
+                tracing::error!("{error}: this coordinator stops");
+                // Not an exit: nothing may be written any more, not even on the way out.
+                std::process::abort();
+            }
         }
         let _ = ended_sender.send(());
     });
-    spawned.map_err(|error| NodeError::Store(ottla_consensus::StoreError::failed(error)))?;
-    Ok(Running { handle, view, role: role_receiver, ended })
+    let thread = spawned.map_err(|error| NodeError::Store(ottla_consensus::StoreError::failed(error)))?;
+    Ok(Running { handle, view, role: role_receiver, ended, thread })
 }
 
 impl Driver {
-    fn run(mut self, inputs: &Receiver<Input>) -> Result<(), Fatal> {
+    /// Runs until it is stopped. Returns the thread that may still make a snapshot.
+    fn run(mut self, inputs: &Receiver<Input>) -> Result<Option<JoinHandle<()>>, Fatal> {
+        self.serve(inputs)?;
+        Ok(self.shell.take_snapshot_thread())
+    }
+
+    fn serve(&mut self, inputs: &Receiver<Input>) -> Result<(), Fatal> {
         self.node.start()?;
         self.flush()?;
         let mut ticks = 1;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use ottla_consensus::log_store::ConfState;
 use ottla_consensus::{Outgoing, RoleChange};
@@ -39,6 +40,8 @@ pub(super) struct Shell {
     watchers: BTreeMap<WatcherId, WatchSender>,
     /// Results that the node must learn.
     events: Vec<Event>,
+    /// The last thread that made a snapshot; the node asks for one at a time.
+    snapshot: Option<JoinHandle<()>>,
 }
 
 impl Shell {
@@ -67,6 +70,7 @@ impl Shell {
             reads: BTreeMap::new(),
             watchers: BTreeMap::new(),
             events: Vec::new(),
+            snapshot: None,
         }
     }
 
@@ -136,10 +140,17 @@ impl Shell {
         let spawned = thread.spawn(move || {
             let _ = handle.send_blocking(Input::SnapshotMade(disk.make_snapshot(conf_state)));
         });
-        if let Err(error) = spawned {
-            tracing::warn!("cannot start a thread for a snapshot: {error}");
-            self.events.push(Event::SnapshotFailed);
+        match spawned {
+            Ok(thread) => self.snapshot = Some(thread),
+            Err(error) => {
+                tracing::warn!("cannot start a thread for a snapshot: {error}");
+                self.events.push(Event::SnapshotFailed);
+            }
         }
+    }
+
+    pub fn take_snapshot_thread(&mut self) -> Option<JoinHandle<()>> {
+        self.snapshot.take()
     }
 }
 

@@ -193,9 +193,7 @@ impl ReplicaManager {
         let high_watermark = match &log {
             Place::Found(found) => found.high_watermark,
             Place::New => Offset::ZERO,
-            Place::Offline(_) => {
-                self.replicas.lock().unopened(&id).map_or(Offset::ZERO, |found| found.high_watermark)
-            }
+            Place::Offline(_) => self.replicas.lock().unopened(&id).map_or(Offset::ZERO, |found| found.high_watermark),
         };
         let partition = self.new_partition(topic, id, &directory, settings.clone(), high_watermark);
         let mut wakes = Wakes::default();

@@ -292,7 +292,9 @@ impl ReplicaManager {
             match next(log, copy)? {
                 Next::CaughtUp => {}
                 // What was appended last: it is in memory.
-                Next::Copy(Read::Done(slice)) if (log.log_end_offset().0 - copy.log_end_offset().0) <= i64::from(u16::MAX) => {
+                Next::Copy(Read::Done(slice))
+                    if (log.log_end_offset().0 - copy.log_end_offset().0) <= i64::from(u16::MAX) =>
+                {
                     self.copy(&slice, copy)?;
                     if copy.log_end_offset() != log.log_end_offset() {
                         return Ok(None);

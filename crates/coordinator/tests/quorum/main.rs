@@ -1,0 +1,8 @@
+//! Coordinators in one process, on loopback, with their own disks.
+
+mod clients;
+mod disks;
+mod elections;
+mod forming;
+mod harness;
+mod strangers;

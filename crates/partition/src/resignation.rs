@@ -85,7 +85,7 @@ pub fn places_to_give_up(
         let Some(state) = image.partition(id) else { continue };
         let lives = |broker: &BrokerId| image.broker(*broker).is_some_and(|broker| broker.is_active());
         let has_successor = state.elr.iter().any(lives);
-        if let Some(why) = resignation(local, epoch, &state, impairment, has_successor, rules) {
+        if let Some(why) = resignation(local, epoch, state, impairment, has_successor, rules) {
             reason = Some(why);
             given.push(id);
         }

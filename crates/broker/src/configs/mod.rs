@@ -6,6 +6,7 @@ pub mod test_live;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use ottla_config::TOPIC_SYNONYMS;
 use ottla_config::known::{self, BROKER_CONFIGS, ConfigKind};
@@ -13,9 +14,21 @@ use ottla_metadata::broker_config;
 use ottla_metadata::config_value::ValueKind;
 use ottla_metadata::group_config::GROUP_CONFIGS;
 use ottla_metadata::topic_config::{TOPIC_CONFIGS, documentation};
+use ottla_metrics::RateLimit;
 use ottla_replica_manager::live_config::{Layers, LiveConfig};
 
 use crate::telemetry::loggers::{Level, Loggers};
+
+/// A line for a topic whose configuration asks for what is not done; clients choose how many topics there are.
+pub fn warn_of_no_effect<'a>(topic: &str, names: impl Iterator<Item = &'a str>) {
+    static COMPLAINTS: LazyLock<RateLimit> = LazyLock::new(RateLimit::per_second);
+    let names: Vec<&str> = names.filter(|name| documentation::has_no_effect(name)).collect();
+    if !names.is_empty() {
+        COMPLAINTS.run(|left_out| {
+            tracing::warn!(topic, left_out, "no effect here, see their documentation: {}", names.join(", "));
+        });
+    }
+}
 
 /// The kinds of resources that have configurations (Kafka's `ConfigResource.Type`).
 pub mod resource_type {

@@ -21,7 +21,7 @@ use ottla_replica_manager::live_config::LiveConfig;
 use ottla_replica_manager::quorum_handle::QuorumError;
 
 use crate::broker::Broker;
-use crate::configs::resource_type;
+use crate::configs::{resource_type, warn_of_no_effect};
 use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
 use crate::request::wire;
@@ -266,7 +266,11 @@ fn check(
             group_config::validate(&entries, |name| current.properties.text(name).map(str::to_owned))
                 .map_err(|error| Refusal::new(ErrorCode::InvalidConfig, error.to_string()))?;
         }
-        ConfigKind::Topics | ConfigKind::Clients | ConfigKind::Users | ConfigKind::Ips => {}
+        ConfigKind::Topics => {
+            let set = changes.iter().filter(|(_, op)| matches!(op, ConfigOp::Set(_) | ConfigOp::Append(_)));
+            warn_of_no_effect(&resource.name, set.map(|(name, _)| name.as_str()));
+        }
+        ConfigKind::Clients | ConfigKind::Users | ConfigKind::Ips => {}
     }
     Ok(Some(AlterConfig { entity, changes, replace_all: resource.replace_all }))
 }

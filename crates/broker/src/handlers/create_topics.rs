@@ -31,6 +31,9 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
     let refused = refused_here(&request.topics);
     let asked: Vec<&CreatableTopic> =
         request.topics.iter().filter(|topic| !refused.contains_key(topic.name.as_str())).collect();
+    for topic in &asked {
+        configs::warn_of_no_effect(topic.name.as_str(), topic.configs.iter().map(|config| config.name.as_str()));
+    }
     let command = CreateTopics {
         topics: asked.iter().map(|topic| new_topic(topic)).collect(),
         validate_only: request.validate_only,

@@ -57,6 +57,7 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
     ("auto.leader.rebalance.enable", REBALANCE),
     ("background.threads", THREADS),
     ("client.quota.callback.class", QUOTAS),
+    ("compression.lz4.level", Unread::Otherwise("batches are packed with the encoder's only level")),
     ("config.providers", Unread::NotBuilt("configuration providers: values are taken as they stand")),
     ("confluent.", Unread::Jvm),
     ("connection.failed.authentication.delay.ms", SASL),

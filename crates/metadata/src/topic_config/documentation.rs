@@ -1,5 +1,10 @@
 //! What every topic configuration does, as DescribeConfigs and tools show it.
 
+/// Whether setting it changes nothing; [`of`] says why.
+pub fn has_no_effect(name: &str) -> bool {
+    of(name).contains("No effect:")
+}
+
 /// Empty for a name that is not known.
 pub fn of(name: &str) -> &'static str {
     match name {
@@ -8,7 +13,7 @@ pub fn of(name: &str) -> &'static str {
              keeps the last record of each key. Both may be given, separated by a comma."
         }
         "compression.gzip.level" => "The level of gzip, if compression.type is gzip.",
-        "compression.lz4.level" => "The level of lz4, if compression.type is lz4.",
+        "compression.lz4.level" => "Kafka's level of lz4. No effect: the encoder has one level.",
         "compression.type" => {
             "How batches are kept: uncompressed, gzip, snappy, lz4, zstd, or as the producer sent them (producer)."
         }
@@ -22,18 +27,20 @@ pub fn of(name: &str) -> &'static str {
         "flush.ms" => "The time after which the log is synced to the disk.",
         "follower.replication.throttled.replicas" => {
             "The replicas whose fetching as followers is throttled: partition:broker, separated by commas, or * for \
-             all."
+             all. No effect: there are no quotas yet."
         }
         "index.interval.bytes" => "About how many bytes of records lie between two entries of the offset index.",
         "leader.replication.throttled.replicas" => {
             "The replicas for which the leader throttles replication: partition:broker, separated by commas, or * \
-             for all."
+             for all. No effect: there are no quotas yet."
         }
         "local.retention.bytes" => {
-            "The size of the log on the broker's disk, if older segments are in remote storage; -2 for retention.bytes."
+            "The size of the log on the broker's disk, if older segments are in remote storage; -2 for \
+             retention.bytes. No effect: there is no remote storage."
         }
         "local.retention.ms" => {
-            "How long segments stay on the broker's disk, if they are in remote storage as well; -2 for retention.ms."
+            "How long segments stay on the broker's disk, if they are in remote storage as well; -2 for retention.ms. \
+             No effect: there is no remote storage."
         }
         "max.compaction.lag.ms" => "The longest time for which a record stays out of compaction.",
         "max.message.bytes" => "The largest batch that the topic takes, header included, as it was sent.",
@@ -54,10 +61,15 @@ pub fn of(name: &str) -> &'static str {
             "The smallest number of replicas in sync with which a write with acks=all is accepted; with fewer, \
              producers get NOT_ENOUGH_REPLICAS."
         }
-        "preallocate" => "Whether the file of a new segment gets its full size at once.",
-        "remote.log.copy.disable" => "Whether the topic's segments are no longer copied to remote storage.",
+        "preallocate" => {
+            "Whether the file of a new segment gets its full size at once. No effect: segments grow as records arrive."
+        }
+        "remote.log.copy.disable" => {
+            "Whether the topic's segments are no longer copied to remote storage. No effect: there is none."
+        }
         "remote.log.delete.on.disable" => {
-            "Whether the topic's data in remote storage is deleted when remote storage is switched off for it."
+            "Whether the topic's data in remote storage is deleted when remote storage is switched off for it. \
+             No effect: there is none."
         }
         "remote.storage.enable" => "Whether the topic uses remote storage.",
         "retention.bytes" => {
@@ -76,7 +88,8 @@ pub fn of(name: &str) -> &'static str {
         }
         "segment.ms" => "The age at which a new segment begins even if the old one is not full.",
         "unclean.leader.election.enable" => {
-            "Whether a replica that is not in sync may become the leader if no other is left, at the cost of records."
+            "Whether a replica that is not in sync may become the leader if no other is left, at the cost of records. \
+             No effect: only replicas that have every committed record lead."
         }
         _ => "",
     }
@@ -93,5 +106,23 @@ mod tests {
             assert!(of(key.name).ends_with('.'), "{}", key.name);
         }
         assert_eq!(of("no.such.config"), "");
+    }
+
+    /// The typed view has every key that is read; a field of it that no code uses is a key without effect.
+    #[test]
+    fn every_configuration_has_an_effect_or_says_why_it_has_none() {
+        let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let read = |file: &str| std::fs::read_to_string(sources.join(file)).expect(file);
+        let uses = read("replica-manager/src/topic_settings.rs") + &read("metadata/src/topic_config/mod.rs");
+        let resolved = read("metadata/src/topic_config/typed.rs");
+        let mut fields = 0;
+        for line in resolved.lines().map(str::trim) {
+            let Some((field, rest)) = line.split_once(": layers.") else { continue };
+            let name = rest.split('"').nth(1).expect(line);
+            fields += 1;
+            let is_used = uses.contains(&format!("config.{field}"));
+            assert_eq!(is_used, !has_no_effect(name), "{name}: used, or documented with \"No effect:\", not both");
+        }
+        assert!(fields + 3 >= TOPIC_CONFIGS.len(), "{fields}");
     }
 }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// Reached only where something is wrong: a machine may be busy with other things, and its disk too.
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// A script that takes longer than this hangs.
 const SCRIPT_PATIENCE: Duration = Duration::from_secs(180);
 

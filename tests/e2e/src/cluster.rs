@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 /// How long a cluster may take to be ready, or a process to end, before a test gives up. Generous: CI machines are
 /// shared.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One process of a cluster.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

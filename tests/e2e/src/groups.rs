@@ -469,7 +469,7 @@ pub fn moment() -> f64 {
 }
 
 /// How long anything may take before a test gives up. Generous: CI machines are shared.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Waits until `is_so` succeeds; its last error is reported if it never does.
 pub fn wait_for(what: &str, mut is_so: impl FnMut() -> Result<()>) -> Result<()> {

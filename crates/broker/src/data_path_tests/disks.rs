@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
-use std::time::Duration;
 
 use ottla_model::{ErrorCode, Offset};
 use ottla_protocol::kafka_protocol::messages::describe_log_dirs_response::DescribeLogDirsResult;
@@ -160,7 +159,7 @@ fn a_directory_that_fails_takes_only_its_own_replicas_away_and_the_last_one_ends
     assert_eq!(brokers[0].produce(TopicRef::Id(topic_id(2)), 0, &batch(&["a"]), -1, NEVER_MS).error, ErrorCode::None);
     brokers[0].partition(id, 1).disk_failed(&"nor this one");
     let end = brokers[0].broker.replicas.last_directory_failed();
-    brokers[0].block_on(async { tokio::time::timeout(Duration::from_secs(10), end).await }).expect("it ends");
+    brokers[0].block_on(async { tokio::time::timeout(PATIENCE, end).await }).expect("it ends");
 }
 
 #[test]

@@ -325,7 +325,7 @@ async fn stop(client: &ClusterClient) {
     let mut runner = runner(client).runner;
     assert!(matches!(runner.next().await, SessionEvent::Registered(_)));
     runner.stop();
-    let ended = tokio::time::timeout(Duration::from_secs(10), runner.next()).await.expect("bounded");
+    let ended = tokio::time::timeout(Duration::from_secs(120), runner.next()).await.expect("bounded");
     assert!(matches!(ended, SessionEvent::Close), "{ended:?}");
 }
 

@@ -16,7 +16,8 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Reached only where something is wrong: a machine may be busy with other things, and its disk too.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Process {
     pub task: JoinHandle<Result<(), CoordinatorError>>,

@@ -20,7 +20,8 @@ use crate::context::Principal;
 const FRAME_BYTES_MAX: usize = 1024 * 1024;
 const INCARNATION: IncarnationId = IncarnationId([7; 16]);
 /// Longer than anything here takes; a test that gets there has failed.
-const LONG: Duration = Duration::from_secs(20);
+/// Reached only where something is wrong: a machine may be busy with other things, and its disk too.
+const LONG: Duration = Duration::from_secs(110);
 
 /// Answers ApiVersions from the first day, and everything else never.
 pub(crate) struct Greeter;

@@ -18,6 +18,7 @@ mod broken_rules;
 pub mod disks;
 pub mod event;
 mod leadership;
+mod memory_store;
 pub mod node;
 mod proposals;
 pub mod snapshot;
@@ -33,6 +34,7 @@ pub use disks::Voter;
 pub use event::{
     AppliedEntry, CallId, Event, Note, Outcome, Output, ReadId, RequestError, Sink, WatchUpdate, WatcherId,
 };
+pub use memory_store::MemoryQuorumStore;
 pub use node::{Node, NodeConfig, NodeError};
 pub use proposals::ProposalError;
 pub use store::{AppliedPlace, QuorumStore};

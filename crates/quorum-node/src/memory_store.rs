@@ -1,4 +1,4 @@
-//! A store in memory.
+//! A store in memory, for tests.
 
 use ottla_consensus::log_store::{ConfState, InitialState};
 use ottla_consensus::{Entry, LogStore, MemoryStore, Persist, Snapshot, StoreError};
@@ -8,14 +8,16 @@ use ottla_model::Revision;
 use crate::snapshot;
 use crate::store::{AppliedPlace, QuorumStore};
 
-#[derive(Default)]
-pub(super) struct Store {
-    pub log: MemoryStore,
+/// The log and the tree of one node.
+#[derive(Clone, Default)]
+pub struct MemoryQuorumStore {
+    pub(crate) log: MemoryStore,
     tree: Tree,
-    pub applied: AppliedPlace,
+    applied: AppliedPlace,
 }
 
-impl Store {
+impl MemoryQuorumStore {
+    /// For [`crate::Event::SnapshotMade`].
     pub fn make_snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot { data: snapshot::encode(&self.tree), ..Snapshot::default() };
         let metadata = snapshot.mut_metadata();
@@ -24,12 +26,13 @@ impl Store {
         snapshot
     }
 
+    /// Whether it was never bootstrapped.
     pub fn conf_state_is_empty(&self) -> bool {
         self.log.conf_state().voters.is_empty()
     }
 }
 
-impl LogStore for Store {
+impl LogStore for MemoryQuorumStore {
     fn initial_state(&self) -> Result<InitialState, StoreError> {
         self.log.initial_state()
     }
@@ -72,7 +75,7 @@ impl LogStore for Store {
     }
 }
 
-impl QuorumStore for Store {
+impl QuorumStore for MemoryQuorumStore {
     fn tree(&self) -> Result<Tree, StoreError> {
         Ok(self.tree.clone())
     }

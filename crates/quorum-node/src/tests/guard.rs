@@ -10,8 +10,7 @@ use ottla_metadata::transaction::{Change, Transaction, TransactionRefused};
 use ottla_metadata::tree::{Path, Tree};
 use ottla_model::{CoordinatorId, Revision};
 
-use super::store::Store;
-use super::{Outputs, disk, leader, node, now, step};
+use super::{Outputs, Store, disk, leader, node, now, step};
 use crate::disks::{SenderError, Voter, check_sender};
 use crate::proposals::{ProposalError, Proposals};
 use crate::{CallId, Event, Outcome, Output, RequestError};

@@ -8,9 +8,9 @@ use ottla_model::{
     BrokerEpoch, BrokerId, ClusterId, CoordinatorId, IncarnationId, ListenerName, MonotonicMs, Revision, TimestampMs,
 };
 
+use super::Store;
 use super::guard::{alter, outcome};
 use super::peers::Peers;
-use super::store::Store;
 use super::{Outputs, disk, leader, node, now, step};
 use crate::store::QuorumStore as _;
 use crate::{CallId, Event, Node, Output, ReadId, RequestError};

@@ -3,7 +3,6 @@
 mod guard;
 mod leading;
 mod peers;
-mod store;
 mod watching;
 
 use std::collections::BTreeMap;
@@ -12,8 +11,8 @@ use ottla_consensus::{LogStore as _, Member, MemberConfig, Membership, Outgoing}
 use ottla_metadata::controller::{ControllerConfig, Now};
 use ottla_model::{ClusterId, CoordinatorId, IncarnationId, MonotonicMs, TimestampMs};
 
-use crate::{BrokenRules, Event, HistoryLimits, Node, NodeConfig, Output, Sink, Voter};
-use store::Store;
+use crate::MemoryQuorumStore as Store;
+use crate::{BrokenRules, Event, HistoryLimits, Node, NodeConfig, Output, QuorumStore as _, Sink, Voter};
 
 /// Keeps all outputs of a node.
 #[derive(Default)]
@@ -69,7 +68,7 @@ fn node(id: u64, members: u64, store: Store) -> Node<Store> {
         store.bootstrap(membership.to_conf_state()).expect("memory");
     }
     let mut member_config = MemberConfig::new(CoordinatorId(id), id);
-    member_config.applied = store.applied.revision;
+    member_config.applied = store.applied().expect("memory").revision;
     let config = NodeConfig {
         voters,
         controller: ControllerConfig::new(ClusterId::new("test")),

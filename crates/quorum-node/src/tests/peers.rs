@@ -5,7 +5,7 @@ use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp, Request};
 use ottla_metadata::image::ConfigEntity;
 use ottla_model::CoordinatorId;
 
-use super::store::Store;
+use super::Store;
 use super::{Outputs, disk, node, now};
 use crate::{CallId, Event, Node, Output};
 

@@ -44,7 +44,7 @@ help:
 	@echo "make sim SEEDS=n  n seeds of the simulation, from FROM=n; SEED=n replays one, step by step"
 	@echo "make fuzz         hostile bytes and random admin requests for FUZZ_SECS=n seconds per test"
 	@echo "make soak         long: SOAK_SEEDS=n seeds, seeded tests with ten times their runs, faults under load"
-	@echo "make mutants      changes of the cores that no test detects (docs/mutants.md); ONLY=regex selects some"
+	@echo "make mutants      changes of the cores that no test detects (docs/mutants.md); ONLY=regex, SAMPLE=n"
 	@echo "make bench        measures every layer and compares it with the machine's limit"
 	@echo "make up, down     start or stop the same cluster in containers"
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # mutants.sh [REGEX]: changes the cores one place at a time and reports the changes that neither the simulation nor the
 # unit tests detect (docs/mutants.md). REGEX selects mutants by name, such as replication/src/isr.rs.
-# Results: target/mutants/mutants.out.
+# SAMPLE=n runs one mutant in n, the same ones each time. Results: target/mutants/mutants.out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${OTTLA_CACHE:=$HOME/.cache/ottla}"
@@ -25,6 +25,7 @@ arguments+=(--file 'crates/metadata/src/election.rs' --file 'crates/metadata/src
 arguments+=(--test-package ottla-metadata --test-package ottla-simulation)
 # A mutant's name begins with its file.
 [ -z "$only" ] || arguments+=(--re "$only")
+[ -z "${SAMPLE:-}" ] || arguments+=(--shard "0/$SAMPLE" --sharding round-robin)
 
 # Fewer seeds than in `make test`: each mutant runs all of them, and a few hundred seeds detect nearly every relevant
 # change.

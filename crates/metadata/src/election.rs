@@ -387,4 +387,33 @@ mod tests {
         assert_eq!(PartitionChange::new(&first).without(BrokerId(2)).build(&live(&[3]), ControllerEpoch(1)), None);
         assert_eq!(build(PartitionChange::new(&first), &live(&[1, 3])).leader, BrokerId(1));
     }
+
+    #[test]
+    fn a_mark_of_an_unreadable_log_ends_with_a_new_one_or_with_membership() {
+        let mark = |broker: i32, epoch| IsrMember { broker: BrokerId(broker), epoch: BrokerEpoch(epoch) };
+        let mut before = state(1, &[1], &[]);
+        before.offline = vec![mark(2, 92), mark(3, 93)];
+        let again = build(PartitionChange::new(&before).without_offline(mark(2, 200)), &live(&[1]));
+        assert_eq!(again.offline, [mark(3, 93), mark(2, 200)]);
+        let joined = build(PartitionChange::new(&before).with_isr(members(&[1, 3])), &live(&[1, 3]));
+        assert_eq!(joined.offline, [mark(2, 92)], "3 reads its log");
+    }
+
+    /// A leader may go on without being electable, for example while it shuts down, but only as a member.
+    #[test]
+    fn a_leader_outside_the_isr_does_not_lead_on() {
+        let nobody = Live { leader_lives: true, ..live(&[]) };
+        let next = build(PartitionChange::new(&state(1, &[1, 2], &[])).with_isr(members(&[2])), &nobody);
+        assert_eq!((next.leader, next.isr), (BrokerId::NONE, members(&[2])));
+    }
+
+    #[test]
+    fn a_lost_log_is_marked_only_where_another_replica_may_have_it() {
+        let mut alone = state(1, &[1], &[]);
+        alone.replicas = ids(&[1]);
+        let next = build(PartitionChange::new(&alone).without_lost(BrokerId(1)), &live(&[]));
+        assert_eq!(next.isr, members(&[1]));
+        let next = build(PartitionChange::new(&state(1, &[1], &[])).without_lost(BrokerId(1)), &live(&[]));
+        assert_eq!(next.isr, [IsrMember::lost(BrokerId(1))]);
+    }
 }

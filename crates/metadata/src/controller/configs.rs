@@ -238,3 +238,37 @@ impl List {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(names: usize, name_bytes: usize, value_bytes: usize) -> BTreeMap<String, String> {
+        (0..names).map(|at| (format!("{at:0name_bytes$}"), "v".repeat(value_bytes))).collect()
+    }
+
+    /// Whether these entries may take the place of ones with `before` bytes.
+    fn passes(entries: &BTreeMap<String, String>, before: usize) -> bool {
+        check_size(entries, before).is_ok()
+    }
+
+    #[test]
+    fn the_configs_of_an_entity_may_be_as_many_and_as_large_as_the_limits() {
+        assert!(passes(&entries(limits::MAX_CONFIGS_PER_ENTITY, 9, 0), 0));
+        assert!(!passes(&entries(limits::MAX_CONFIGS_PER_ENTITY + 1, 9, 0), 0));
+        assert!(passes(&entries(1, limits::MAX_CONFIG_NAME_BYTES, 0), 0));
+        assert!(!passes(&entries(1, limits::MAX_CONFIG_NAME_BYTES + 1, 0), 0));
+        assert!(passes(&entries(1, 9, limits::MAX_CONFIG_BYTES - 9), 0));
+        assert!(!passes(&entries(1, 9, limits::MAX_CONFIG_BYTES - 8), 0));
+    }
+
+    /// A tree of an earlier release may exceed the limits.
+    #[test]
+    fn what_becomes_smaller_passes_and_what_stays_does_not() {
+        let large = entries(2, 9, limits::MAX_CONFIG_BYTES);
+        let bytes = bytes_of(&large);
+        assert_eq!(bytes, 2 * (9 + limits::MAX_CONFIG_BYTES));
+        assert!(passes(&large, bytes + 1));
+        assert!(!passes(&large, bytes));
+    }
+}

@@ -84,3 +84,44 @@ impl Draft {
         Transaction { changes: self.changes }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{MAX_NODE_BYTES, MAX_TRANSACTION_BYTES};
+
+    /// A draft that creates nodes of these sizes.
+    fn draft(sizes: &[usize]) -> Draft {
+        let mut draft = Draft::default();
+        for (at, bytes) in sizes.iter().enumerate() {
+            let path = Path::new(&format!("/{at}")).expect("a path");
+            draft.create(path, vec![0; *bytes].into());
+        }
+        draft
+    }
+
+    /// The bytes that one node of a draft counts beside its payload.
+    const OTHER_BYTES: usize = "/0".len() + CHANGE_OVERHEAD_BYTES;
+
+    #[test]
+    fn a_draft_may_be_as_large_as_its_limits() {
+        assert!(draft(&[MAX_NODE_BYTES]).is_within_limits());
+        assert!(!draft(&[MAX_NODE_BYTES + 1]).is_within_limits());
+        let last = MAX_TRANSACTION_BYTES - MAX_NODE_BYTES - 2 * OTHER_BYTES;
+        assert!(last < MAX_NODE_BYTES);
+        assert!(draft(&[MAX_NODE_BYTES, last]).is_within_limits());
+        assert!(!draft(&[MAX_NODE_BYTES, last + 1]).is_within_limits());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_appended() {
+        let last = MAX_TRANSACTION_BYTES - MAX_NODE_BYTES - 2 * OTHER_BYTES;
+        let mut whole = draft(&[MAX_NODE_BYTES]);
+        assert!(!whole.append(draft(&[last + 1])));
+        assert!(!whole.append(draft(&[MAX_NODE_BYTES + 1])), "a node that is too large alone");
+        assert_eq!(whole.changes.len(), 1);
+        assert!(whole.append(draft(&[last])));
+        assert_eq!((whole.changes.len(), whole.bytes, whole.largest_node), (2, MAX_TRANSACTION_BYTES, MAX_NODE_BYTES));
+        assert!(!whole.append(draft(&[0])), "it is full");
+    }
+}

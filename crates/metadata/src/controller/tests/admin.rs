@@ -504,3 +504,77 @@ fn what_is_remembered_is_bounded() {
     cluster.ask(Request::Once(IdempotencyKey([1; 16]), Box::new(delete)));
     assert_eq!(remembered(&cluster), 1);
 }
+
+#[test]
+fn a_request_may_have_as_many_items_as_the_limit_and_no_more() {
+    let mut cluster = Cluster::of(1);
+    for (items, is_refused) in [(limits::MAX_ITEMS_PER_REQUEST, false), (limits::MAX_ITEMS_PER_REQUEST + 2, true)] {
+        let named = NewPartitions { topic: "nope".to_owned(), total: 2, assignments: vec![] };
+        let grown = CreatePartitions { topics: vec![named; items], validate_only: false };
+        for request in [
+            Request::CreateTopics(create(vec![placed("twice", 1, 1); items])),
+            Request::DeleteTopics(DeleteTopics { topics: vec![TopicRef::Name("nope".to_owned()); items] }),
+            Request::CreatePartitions(grown),
+        ] {
+            let name = request.name();
+            let answer = outcomes(cluster.ask(request));
+            let error = answer.topics[0].refusal.as_ref().map(|refusal| refusal.error);
+            assert_eq!(answer.topics.len(), items);
+            assert_eq!(error == Some(ErrorCode::PolicyViolation), is_refused, "{name} {items} {error:?}");
+        }
+        let entity = ConfigEntity::topic("nope");
+        let alter = AlterConfig { entity, changes: vec![], replace_all: false };
+        let alter = AlterConfigs { entities: vec![alter; items], validate_only: false };
+        let Answer::AlterConfigs(answer) = cluster.ask(Request::AlterConfigs(alter)) else { panic!("another answer") };
+        let error = answer.entities[0].1.as_ref().map(|refusal| refusal.error);
+        assert_eq!(error == Some(ErrorCode::PolicyViolation), is_refused, "{items} {error:?}");
+    }
+}
+
+#[test]
+fn outcomes_tell_the_size_of_what_was_changed_and_nothing_of_what_was_refused() {
+    let mut cluster = Cluster::of(2);
+    cluster.create("t", &[&[1, 2]], &[]);
+    let size = |answer: Answer| {
+        let topic = outcomes(answer).topics.remove(0);
+        (topic.partitions, topic.replication_factor)
+    };
+    let mut add = |total| {
+        let topics = vec![NewPartitions { topic: "t".to_owned(), total, assignments: vec![] }];
+        size(cluster.ask(Request::CreatePartitions(CreatePartitions { topics, validate_only: false })))
+    };
+    assert_eq!(add(3), (3, 2));
+    assert_eq!(add(3), (-1, -1));
+    let topics = vec![TopicRef::Name("t".to_owned())];
+    assert_eq!(size(cluster.ask(Request::DeleteTopics(DeleteTopics { topics }))), (3, 2));
+}
+
+#[test]
+fn ids_of_topics_that_are_named_twice_are_refused() {
+    let mut cluster = Cluster::of(1);
+    let topics = vec![TopicRef::Id(TopicId([9; 16])); 2];
+    let answer = outcomes(cluster.ask(Request::DeleteTopics(DeleteTopics { topics })));
+    assert_eq!(refusals(&answer), [(ErrorCode::InvalidRequest, "Duplicate topic id."); 2]);
+}
+
+#[test]
+fn brokers_have_no_negative_ids_and_quotas_have_a_default() {
+    let mut cluster = Cluster::of(1);
+    let mut alter = |kind, name: &str| {
+        let entity = ConfigEntity { kind, name: name.to_owned() };
+        let changes = vec![("producer_byte_rate".to_owned(), ConfigOp::Set("1".to_owned()))];
+        let entities = vec![AlterConfig { entity, changes, replace_all: false }];
+        match cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false })) {
+            Answer::AlterConfigs(answer) => answer.entities[0].1.clone().map(|refusal| refusal.message),
+            other => panic!("not the answer: {other:?}"),
+        }
+    };
+    assert_eq!(alter(ConfigKind::Brokers, "-1").as_deref(), Some("Invalid negative broker ID."));
+    for kind in [ConfigKind::Clients, ConfigKind::Users, ConfigKind::Ips] {
+        assert_eq!(alter(kind, ""), None);
+    }
+    for kind in [ConfigKind::Clients, ConfigKind::Users, ConfigKind::Ips] {
+        let default = ConfigEntity { kind, name: "<default>".to_owned() };
+        assert!(cluster.image.config(&default).is_some(), "{kind:?}");
+    }
+}

@@ -44,6 +44,7 @@ help:
 	@echo "make sim SEEDS=n  n seeds of the simulation, from FROM=n; SEED=n replays one, step by step"
 	@echo "make fuzz         hostile bytes and random admin requests for FUZZ_SECS=n seconds per test"
 	@echo "make soak         long: SOAK_SEEDS=n seeds, seeded tests with ten times their runs, faults under load"
+	@echo "make attack       random bad clients beside good ones for ATTACK_SECS=n seconds; SEED=n replays one"
 	@echo "make mutants      changes of the cores that no test detects (docs/mutants.md); ONLY=regex, SAMPLE=n"
 	@echo "make bench        measures every layer and compares it with the machine's limit"
 	@echo "make up, down     start or stop the same cluster in containers"
@@ -123,6 +124,15 @@ soak: build
 	PROPTEST_CASES=5000 SEEDS=1500 cargo test --release --locked \
 	  -p ottla-consensus -p ottla-metadata -p ottla-storage -p ottla-group-coordinator
 	. "$(OTTLA_CACHE)/test.env"; for round in 1 2 3 4 5; do cargo test --locked -p ottla-chaos; done
+	. "$(OTTLA_CACHE)/test.env"; SEEDS=3 OTTLA_ATTACK_SECS=600 cargo test --locked -p ottla-e2e --test attacks
+
+# Random bad clients beside good ones, on a cluster with small ceilings. SEED replays one. `make test` runs it for 20 s.
+ATTACK_SECS ?= 120
+.PHONY: attack
+attack: build
+	@deploy/prepare.sh test
+	. "$(OTTLA_CACHE)/test.env"; OTTLA_ATTACK_SECS=$(ATTACK_SECS) \
+	  cargo test --locked -p ottla-e2e --test attacks random_relatives -- --nocapture
 
 .PHONY: mutants
 mutants:

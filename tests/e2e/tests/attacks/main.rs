@@ -1,149 +1,42 @@
 //! One bad client harms nobody else: each test sends what such a client sends, beside a good writer whose records go on
 //! being acknowledged. No process ends, and memory and open files stay below their ceilings.
 
+mod good;
+mod random;
+mod wire;
+
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use bytes::Bytes;
 use ottla_e2e::cluster::{PATIENCE, free_ports};
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
-use ottla_model::{PartitionId, TimestampMs};
-use ottla_protocol::kafka_protocol::messages::create_topics_request::CreatableTopic;
 use ottla_protocol::kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use ottla_protocol::kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla_protocol::kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use ottla_protocol::kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use ottla_protocol::kafka_protocol::messages::{
-    CreateTopicsRequest, DescribeConfigsRequest, DescribeGroupsRequest, GroupId, ListOffsetsRequest, MetadataRequest,
-    OffsetFetchRequest, TopicName,
+    DescribeConfigsRequest, DescribeGroupsRequest, GroupId, ListOffsetsRequest, MetadataRequest, OffsetFetchRequest,
+    TopicName,
 };
-use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
-use ottla_protocol::messages::TopicRef;
-use ottla_protocol::messages::produce::{self, ProduceCall};
-use ottla_protocol::record_batch::BatchBuilder;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use good::{GOOD, Good};
+use wire::{call, connect, create_topic, frame, produce_frame, produced, text};
+
 const MEBIBYTE: u64 = 1024 * 1024;
-const PRODUCE_VERSION: i16 = 9;
-/// The good writer's topic, with one partition.
-const GOOD: &str = "good";
-/// Acknowledgements after an attack that prove that the writer goes on.
-const MORE_ACKS: u64 = 50;
-
-fn text(text: &str) -> StrBytes {
-    StrBytes::from_string(text.to_owned())
-}
-
-fn frame<R: Request>(version: i16, request: &R) -> Result<Bytes> {
-    Ok(ottla_protocol::encode_request(version, 7, Some("attacker"), request)?)
-}
-
-/// Sends a frame and reads its response.
-fn call(stream: &mut TcpStream, frame: &[u8]) -> Result<Vec<u8>> {
-    stream.write_all(frame)?;
-    clients::read_frame(stream)
-}
-
-/// A connection that waits for slow answers.
-fn connect(address: SocketAddr) -> Result<TcpStream> {
-    let stream = clients::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    Ok(stream)
-}
-
-/// Batches of one record to partitions of one topic.
-fn produce_frame(topic: &str, partitions: impl Iterator<Item = i32>) -> Result<Bytes> {
-    let batch = BatchBuilder::new().record(TimestampMs(1), None, Some(b"value")).build()?.freeze();
-    let partitions = partitions.map(|partition| (PartitionId(partition), batch.clone())).collect();
-    let topics = vec![(TopicRef::Name(topic.to_owned()), partitions)];
-    let call = ProduceCall { transactional_id: None, acks: -1, timeout_ms: 30_000, topics };
-    Ok(produce::encode_request(PRODUCE_VERSION, 7, Some("writer"), &call)?)
-}
-
-/// Produces and returns whether every partition has taken its batch.
-fn produced(stream: &mut TcpStream, frame: &[u8]) -> Result<bool> {
-    let response = call(stream, frame)?;
-    let (_, response) = produce::decode_response(PRODUCE_VERSION, &response)?;
-    Ok(response.topics.iter().flat_map(|topic| &topic.partitions).all(|partition| partition.error.is_ok()))
-}
-
-fn create_topic(address: SocketAddr, name: &str, partitions: i32) -> Result<()> {
-    let topic = CreatableTopic::default()
-        .with_name(TopicName(text(name)))
-        .with_num_partitions(partitions)
-        .with_replication_factor(1);
-    let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
-    let response = call(&mut connect(address)?, &frame(5, &request)?)?;
-    let (_, response) = ottla_protocol::decode_response::<CreateTopicsRequest>(5, response.into())?;
-    ensure!(response.topics.iter().all(|topic| topic.error_code == 0), "{response:?}");
-    Ok(())
-}
-
-/// Writes one record after the other with acks=all until it is dropped; comes back after whatever happens.
-struct Writer {
-    acks: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Writer {
-    fn start(address: SocketAddr) -> Result<Self> {
-        create_topic(address, GOOD, 1)?;
-        let record = produce_frame(GOOD, 0..1)?;
-        let (acks, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (counted, stopped) = (Arc::clone(&acks), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || {
-            let mut connection = None;
-            while !stopped.load(Ordering::Relaxed) {
-                let stream = match connection.take() {
-                    Some(stream) => Ok(stream),
-                    None => connect(address),
-                };
-                if let Ok(mut stream) = stream
-                    && let Ok(good) = produced(&mut stream, &record)
-                {
-                    counted.fetch_add(u64::from(good), Ordering::Relaxed);
-                    connection = Some(stream);
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        });
-        let writer = Self { acks, stop, thread: Some(thread) };
-        writer.goes_on("before the attack")?;
-        Ok(writer)
-    }
-
-    /// Waits for further acknowledgements.
-    fn goes_on(&self, when: &str) -> Result<()> {
-        let enough = self.acks.load(Ordering::Relaxed) + MORE_ACKS;
-        let deadline = Instant::now() + PATIENCE;
-        while self.acks.load(Ordering::Relaxed) < enough {
-            ensure!(Instant::now() < deadline, "the writer gets no acknowledgements {when}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
 
 fn one_broker() -> ClusterOptions {
     ClusterOptions { coordinators: 1, brokers: 1, ..ClusterOptions::default() }
         .with("offsets.topic.num.partitions", "4")
         .with("auto.create.topics.enable", "false")
+}
+
+/// A writer of a topic with one replica.
+fn writer(address: SocketAddr) -> Result<Good> {
+    create_topic(address, GOOD, 1, 1)?;
+    Good::writer(&[address])
 }
 
 /// Nobody has died, and the broker takes no more memory than `ceiling_bytes`.
@@ -167,7 +60,7 @@ fn raise_own_limit() -> Result<()> {
 fn small_requests_that_ask_for_much() -> Result<()> {
     let cluster = Cluster::start_with(one_broker())?;
     let address = cluster.broker_address(1);
-    let writer = Writer::start(address)?;
+    let writer = writer(address)?;
     let group = || GroupId(text("group"));
     let broker = DescribeConfigsResource::default().with_resource_type(4).with_resource_name(text("1"));
     let configs = DescribeConfigsRequest::default()
@@ -199,8 +92,8 @@ fn few_descriptors_many_partitions_and_many_connections() -> Result<()> {
     let options = ClusterOptions { open_files_max: Some(OPEN_FILES_MAX), ..one_broker() };
     let cluster = Cluster::start_with(options.with("http.port", &http_port.to_string()))?;
     let address = cluster.broker_address(1);
-    let writer = Writer::start(address)?;
-    create_topic(address, "many", PARTITIONS)?;
+    let writer = writer(address)?;
+    create_topic(address, "many", PARTITIONS, 1)?;
     let mut attacker = connect(address)?;
     // Three times as many logs as there may be open files: all of them take records.
     for from in (0..PARTITIONS).step_by(250) {
@@ -243,8 +136,8 @@ fn responses_that_nobody_reads() -> Result<()> {
     raise_own_limit()?;
     let cluster = Cluster::start_with(one_broker().with("max.memory.bytes", &MEMORY_MAX.to_string()))?;
     let address = cluster.broker_address(1);
-    let writer = Writer::start(address)?;
-    create_topic(address, "many", 1_000)?;
+    let writer = writer(address)?;
+    create_topic(address, "many", 1_000, 1)?;
     let all = frame(9, &MetadataRequest::default().with_topics(None))?;
     let requests = all.repeat(200);
     let mut unread = Vec::new();
@@ -266,8 +159,8 @@ fn responses_that_nobody_reads() -> Result<()> {
 fn a_storm_of_list_offsets() -> Result<()> {
     let cluster = Cluster::start_with(one_broker())?;
     let address = cluster.broker_address(1);
-    let writer = Writer::start(address)?;
-    create_topic(address, "many", 1_000)?;
+    let writer = writer(address)?;
+    create_topic(address, "many", 1_000, 1)?;
     let partition = |index| ListOffsetsPartition::default().with_partition_index(index).with_timestamp(1);
     let topic = ListOffsetsTopic::default().with_name(TopicName(text("many")));
     let topic = topic.with_partitions((0..1_000).map(partition).collect());

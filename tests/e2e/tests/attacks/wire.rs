@@ -1,0 +1,68 @@
+//! Requests by hand.
+
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+
+use anyhow::{Result, ensure};
+use bytes::Bytes;
+use ottla_e2e::clients;
+use ottla_e2e::cluster::PATIENCE;
+use ottla_model::{PartitionId, TimestampMs};
+use ottla_protocol::kafka_protocol::messages::create_topics_request::CreatableTopic;
+use ottla_protocol::kafka_protocol::messages::{CreateTopicsRequest, TopicName};
+use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
+use ottla_protocol::messages::TopicRef;
+use ottla_protocol::messages::produce::{self, ProduceCall};
+use ottla_protocol::record_batch::BatchBuilder;
+
+const PRODUCE_VERSION: i16 = 9;
+
+pub fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+pub fn frame<R: Request>(version: i16, request: &R) -> Result<Bytes> {
+    Ok(ottla_protocol::encode_request(version, 7, Some("attacker"), request)?)
+}
+
+/// Sends a frame and reads its response.
+pub fn call(stream: &mut TcpStream, frame: &[u8]) -> Result<Vec<u8>> {
+    stream.write_all(frame)?;
+    clients::read_frame(stream)
+}
+
+/// A connection that waits for slow answers.
+pub fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = clients::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// Batches of one record to partitions of one topic.
+pub fn produce_frame(topic: &str, partitions: impl Iterator<Item = i32>) -> Result<Bytes> {
+    let batch = BatchBuilder::new().record(TimestampMs(1), None, Some(b"value")).build()?.freeze();
+    let partitions = partitions.map(|partition| (PartitionId(partition), batch.clone())).collect();
+    let topics = vec![(TopicRef::Name(topic.to_owned()), partitions)];
+    let call = ProduceCall { transactional_id: None, acks: -1, timeout_ms: 30_000, topics };
+    Ok(produce::encode_request(PRODUCE_VERSION, 7, Some("writer"), &call)?)
+}
+
+/// Produces and returns whether every partition has taken its batch.
+pub fn produced(stream: &mut TcpStream, frame: &[u8]) -> Result<bool> {
+    let response = call(stream, frame)?;
+    let (_, response) = produce::decode_response(PRODUCE_VERSION, &response)?;
+    Ok(response.topics.iter().flat_map(|topic| &topic.partitions).all(|partition| partition.error.is_ok()))
+}
+
+pub fn create_topic(address: SocketAddr, name: &str, partitions: i32, replicas: i16) -> Result<()> {
+    let topic = CreatableTopic::default()
+        .with_name(TopicName(text(name)))
+        .with_num_partitions(partitions)
+        .with_replication_factor(replicas);
+    let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+    let response = call(&mut connect(address)?, &frame(5, &request)?)?;
+    let (_, response) = ottla_protocol::decode_response::<CreateTopicsRequest>(5, response.into())?;
+    ensure!(response.topics.iter().all(|topic| topic.error_code == 0), "{response:?}");
+    Ok(())
+}

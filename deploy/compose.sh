@@ -11,7 +11,7 @@ else
   exit 1
 fi
 compose+=(-p ottla)
-# What brokers and coordinators show each other. Without the variable the file has it, made by the first start.
+# The secret of the cluster: from the variable, else from the file that the first start makes.
 if [ -z "${OTTLA_CLUSTER_SECRET:-}" ]; then
   [ -s .secret ] || (umask 077 && od -An -N16 -tx1 /dev/urandom | tr -d ' \n' > .secret)
   OTTLA_CLUSTER_SECRET=$(cat .secret)

@@ -32,7 +32,7 @@ add() {
   done
 }
 
-# A directory that whichever user a container runs as may write to; a fresh volume on it is made like it.
+# A directory that every user may write to; new volumes inherit the mode.
 open_directory() {
   mkdir -p "$root$1"
   chmod 777 "$root$1"

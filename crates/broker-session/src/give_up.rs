@@ -1,4 +1,4 @@
-//! What waiting cannot cure.
+//! Errors after which a broker must stop.
 
 use ottla_metadata::controller::Refusal;
 use ottla_model::{BrokerId, ClusterId};

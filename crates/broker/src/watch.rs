@@ -118,7 +118,7 @@ impl Watcher {
                     replicas.apply(&image, &delta);
                 }
                 watchdog.check(began, |took, more| {
-                    tracing::warn!(revision = %image.revision(), ?took, more, "a change of the tree held its worker");
+                    tracing::warn!(revision = %image.revision(), ?took, more, "applying a change of the tree blocked a worker");
                 });
             }
         });

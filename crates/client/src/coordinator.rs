@@ -17,11 +17,6 @@ const SEVERAL_KEYS_FROM: i16 = 4;
 const GROUP: i8 = 0;
 
 impl Client {
-    /// The broker that hosts a group, tried until there is one.
-    pub async fn group_coordinator(&self, group: &str) -> Result<BrokerAddress, ClientError> {
-        self.retry(None, |_| true, || self.coordinator(group)).await
-    }
-
     /// One try.
     pub(crate) async fn coordinator(&self, group: &str) -> Result<BrokerAddress, ClientError> {
         if let Some(known) = self.known_coordinator(group) {

@@ -19,7 +19,7 @@ use crate::file;
 pub struct Sources {
     /// A properties file; one that is named must be there.
     pub file: Option<PathBuf>,
-    /// Environment variables, all of them: what concerns nobody here is passed over.
+    /// All environment variables; those that are not settings are ignored.
     pub environment: Vec<(String, String)>,
     /// `key=value` from the command line.
     pub flags: Vec<(String, String)>,
@@ -69,7 +69,7 @@ impl Sources {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Origin {
     Default,
-    /// Nobody said it; it follows from this.
+    /// Derived from this setting.
     Derived(String),
     File(PathBuf),
     /// The variable's name.

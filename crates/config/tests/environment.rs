@@ -13,8 +13,8 @@ fn page() -> String {
         that the services read them by (`crates/config/tests/environment.rs`). `ottla config explain` prints what a\n\
         given environment comes to, and where each value came from.\n\n\
         Three rules hold for all: `NAME_FILE` names a file that holds the value of `NAME`. Of two families that set one\n\
-        property, the one further down wins. A variable that is spelled like one of these and is none of them is said at\n\
-        the start, with the nearest that there is.\n"
+        property, the one further down wins. An unknown variable that resembles one of these causes a\n\
+        warning with the nearest name.\n"
         .to_owned();
     section(&mut page, "Brokers", BROKER_FAMILIES);
     section(&mut page, "Coordinators", COORDINATOR_FAMILIES);

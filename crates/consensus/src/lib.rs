@@ -1,4 +1,4 @@
-//! One member of the metadata quorum, without I/O: tikv's Raft behind the verbs of the house.
+//! One member of the metadata quorum, without I/O: tikv's Raft behind this project's verbs.
 //!
 //! - [`member`]: tick, step, propose, read → effects.
 //! - [`effects`]: what the owner must send, persist and apply, and in which order.

@@ -343,10 +343,6 @@ impl<S: LogStore> Member<S> {
         self.node.mut_store().snapshot_wanted.take()
     }
 
-    pub fn has_effects(&self) -> bool {
-        self.node.has_ready()
-    }
-
     /// The effects to execute now; none if there are none. The owner must call [`Member::persisted`] afterwards.
     pub fn effects(&mut self) -> Option<Effects> {
         self.assert_nothing_pending();

@@ -51,10 +51,6 @@ impl Encoder {
         self.buffer.put_slice(bytes);
     }
 
-    pub fn len_bytes(&self) -> usize {
-        self.buffer.len()
-    }
-
     pub fn finish(self) -> Bytes {
         self.buffer.freeze()
     }

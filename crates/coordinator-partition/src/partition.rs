@@ -135,7 +135,7 @@ impl<S: CoordinatorShard, W: Waiter> CoordinatorPartition<S, W> {
         self.epoch
     }
 
-    /// One request. Its answer is returned at once, or `wait` makes whoever waits for it.
+    /// One request. Returns its answer, or registers the waiter that `wait` makes.
     pub fn request(
         &mut self,
         environment: &mut Environment<'_, '_, S>,

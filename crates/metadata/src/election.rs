@@ -106,7 +106,7 @@ impl<'a> PartitionChange<'a> {
         self
     }
 
-    /// Switches a rule off, to test that simulations detect it: see [`crate::controller::Rules`].
+    /// Switches a rule off, to test that simulations detect it: see `controller::BrokenRules`.
     #[must_use]
     pub(crate) fn letting_unclean_sole_member_win(mut self, wins: bool) -> Self {
         self.unclean_sole_member_wins = wins;

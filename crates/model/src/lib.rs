@@ -1,5 +1,5 @@
-//! The words of the house: ids, offsets, epochs, times and error codes as distinct types, so that two
-//! numbers that mean different things cannot be swapped, and [`deferred`] answers that wait for a log position.
+//! Basic types: ids, offsets, epochs, times and error codes as distinct types, so that two numbers that mean different
+//! things cannot be swapped, and [`deferred`] answers that wait for a log position.
 //!
 //! Layer 0: imports nothing of the workspace and does no I/O.
 

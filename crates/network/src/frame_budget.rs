@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How long a connection waits for room before others have to give way, and for how long a holder is left in peace.
+/// How long a connection waits for room before another one is closed for it, and for how long a new holder is safe.
 /// Longer than a frame of a megabyte takes on a network that serves its clients.
 pub const PATIENCE: Duration = Duration::from_millis(200);
 

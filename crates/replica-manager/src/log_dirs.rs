@@ -260,7 +260,8 @@ impl LogDirs {
         for path in &config.log_dirs {
             let storage = match LogDirectory::open(RealEnv, path.clone()) {
                 Ok(storage) => Some(storage),
-                // One of several: its replicas are elsewhere too. Another's directory is nobody's failed disk.
+                // One of several failed: the start continues. A directory of another broker is an error of the
+                // configuration, not a failed disk.
                 Err(error) if error.io().is_some() => {
                     refused.push((directories.len(), error));
                     None

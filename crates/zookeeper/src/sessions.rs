@@ -120,7 +120,7 @@ fn timeout(timeout_ms: i32) -> u64 {
 }
 
 /// Follows from the id, as in ZooKeeper, so that every coordinator knows it. It keeps clients from going on with a
-/// session by mistake; it is no protection against anybody who reads this line.
+/// session by mistake; it does not prevent attacks.
 pub fn password(session: i64) -> [u8; PASSWORD_BYTES] {
     let mut bytes = [0; PASSWORD_BYTES];
     let mut state = session.cast_unsigned();

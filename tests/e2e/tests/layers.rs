@@ -1,4 +1,4 @@
-//! Imports go down only: the table of rooms in `docs/ARCHITECTURE.md`, held over `cargo metadata`.
+//! Imports go down only: the table of layers in `docs/ARCHITECTURE.md`, checked with `cargo metadata`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 /// Each crate of the product, without its prefix, and the crates it may import. A crate that is not listed here has no
-/// place in the house yet: give it one.
+/// layer yet: give it one.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Layer 0.
     ("model", &[]),

@@ -1,7 +1,6 @@
 //! The simulated time, and each process's own clocks, which may stand still or be set.
 
 use std::fmt;
-use std::time::Duration;
 
 use ottla_model::{MonotonicMs, TimestampMs};
 
@@ -20,11 +19,6 @@ impl SimTime {
 
     pub fn as_ms(self) -> u64 {
         self.0 / 1_000
-    }
-
-    #[must_use]
-    pub fn plus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
     }
 
     #[must_use]

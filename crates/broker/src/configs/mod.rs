@@ -1,5 +1,4 @@
-//! Configurations as they hold: each with its value, where the value comes from, and everything else that has a say in
-//! it.
+//! Effective configurations: each with its value, the source of the value, and the values that it overrides.
 
 #[cfg(test)]
 pub mod test_live;

@@ -124,7 +124,7 @@ impl<C: Coordinator> HostedPartition<C> {
     /// Whether a transactional batch with these records needs the transaction coordinator's word.
     pub fn begin_verification(&self, request: &VerificationRequest) -> Result<Option<VerificationGuard>, ErrorCode> {
         self.partition.begin_verification(request, clock::wall()).map_err(|error| match error {
-            // Who leads the partition coordinates its state.
+            // The partition's leader is the coordinator.
             ErrorCode::NotLeaderOrFollower | ErrorCode::KafkaStorageError => ErrorCode::NotCoordinator,
             error => error,
         })

@@ -2,7 +2,7 @@
 //! built; their clients get a definite error.
 //!
 //! Where there is no coordinator at the moment (the topic is being created, its broker has just died) the answer waits
-//! a little: a client that is told "nobody" waits much longer before it asks again.
+//! a little: a client that gets COORDINATOR_NOT_AVAILABLE waits much longer before it asks again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

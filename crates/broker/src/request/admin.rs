@@ -36,10 +36,10 @@ impl Patience {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// Waits for the image; the answer is right either way, only not yet visible here.
+    /// Waits until this broker's image has the change. The answer is right either way.
     pub async fn await_image(self, metadata: &MetadataCache, revision: Revision) {
         if !metadata.wait_for(revision, self.remaining().max(IMAGE_WAIT_MIN)).await {
-            tracing::warn!(%revision, "this broker's image does not reach an admin change in time");
+            tracing::warn!(%revision, "this broker has not applied the admin change in time");
         }
     }
 }

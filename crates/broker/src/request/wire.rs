@@ -1,4 +1,4 @@
-//! From the words of the house to the wire types of the `kafka_protocol` crate, and back.
+//! Converts between our types and the wire types of the `kafka_protocol` crate.
 
 use ottla_model::{BrokerId, TopicId, TopicName};
 use ottla_protocol::kafka_protocol::messages;
@@ -10,7 +10,7 @@ pub type WireUuid = uuid::Uuid;
 /// What the wire says where authorized operations were not asked for.
 pub const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
 /// Every operation on a topic, as bits by Kafka's `AclOperation` codes: read 3, write 4, create 5, delete 6, alter 7,
-/// describe 8, describe configs 10, alter configs 11. Without an authorizer everybody may everything.
+/// describe 8, describe configs 10, alter configs 11. Without an authorizer every operation is allowed.
 pub const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// As above for the cluster: create 5, alter 7, describe 8, cluster action 9, describe configs 10, alter configs 11,
 /// idempotent write 12.
@@ -21,11 +21,6 @@ pub const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
 
 pub fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
-}
-
-/// No text where there is none: the wire's null.
-pub fn optional_text(text: &str) -> Option<StrBytes> {
-    (!text.is_empty()).then(|| self::text(text))
 }
 
 pub fn topic_name(name: &TopicName) -> messages::TopicName {

@@ -1,6 +1,6 @@
 //! Loggers: the targets of log lines, each with a level that can change at run time (Kafka's BROKER_LOGGER).
 //!
-//! A logger is a crate or a module, such as `ottla_broker::listener`; `root` stands for all of them. A module becomes
+//! A logger is a crate or a module, such as `ottla_network::listener`; `root` stands for all of them. A module becomes
 //! known with its first log line, whether it is written or suppressed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -205,7 +205,7 @@ mod tests {
 
     fn loggers(base: &str) -> (Loggers, Arc<Mutex<Vec<String>>>) {
         let seen: &'static Seen = Box::leak(Box::default());
-        seen.targets.lock().extend(["ottla_broker::listener", "ottla_storage"]);
+        seen.targets.lock().extend(["ottla_network::listener", "ottla_storage"]);
         let applied = Arc::new(Mutex::new(Vec::new()));
         let put = Arc::clone(&applied);
         let apply = move |filter: &str| {
@@ -227,7 +227,7 @@ mod tests {
     fn loggers_have_levels_of_their_own_or_those_above_them() {
         let (loggers, applied) = loggers("info,ottla_storage=warn");
         let named = |levels: [&'static str; 4]| {
-            let names = ["ottla_broker", "ottla_broker::listener", "ottla_storage", "root"];
+            let names = ["ottla_broker", "ottla_network::listener", "ottla_storage", "root"];
             names.map(str::to_owned).into_iter().zip(levels).collect::<Vec<_>>()
         };
         assert_eq!(shown(&loggers), named(["INFO", "INFO", "WARN", "INFO"]));

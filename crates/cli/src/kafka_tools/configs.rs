@@ -411,7 +411,8 @@ mod tests {
         assert_eq!(entity("--broker-logger 1"), loggers);
         assert!(entity("--entity-type broker-loggers").is_err() && entity("--broker-logger a").is_err());
         assert!(
-            planned("--bootstrap-server k --alter --broker-logger 1 --add-config ottla_broker::listener=DEBUG").is_ok()
+            planned("--bootstrap-server k --alter --broker-logger 1 --add-config ottla_network::listener=DEBUG")
+                .is_ok()
         );
         assert!(entity("").is_err_and(|text| text.contains("At least one entity type")));
         assert!(entity("--entity-type users").is_err() && entity("--entity-type potatoes").is_err());

@@ -19,7 +19,7 @@ use crate::{err, output};
 pub(super) static SPECS: &[OptionSpec] = &[
     value("bootstrap-server", "String: server to connect to", "REQUIRED: The server(s) to connect to."),
     value("broker-list", "String: server to connect to", "The older name of --bootstrap-server."),
-    value("command-config", "String: config file", "A file with properties as --command-property has them."),
+    value("command-config", "String: config file", "A file with the properties that --command-property accepts."),
     value(
         "command-property",
         "String: consumer_prop",

@@ -3,7 +3,7 @@
 //!
 //! With `ottla dev` the one user of both services in this crate (`docs/adr/0002-the-cli-holds-both-services.md`). The
 //! broker's control runtime takes the main thread, the coordinator a thread of its own; the broker stops first, because
-//! it needs somebody to let it go.
+//! the coordinator must move its leaderships before it ends.
 
 pub mod coordinator_thread;
 mod directories;

@@ -21,7 +21,7 @@ pub(crate) struct Pending {
     pub(crate) offsets: Vec<Record>,
     pub(crate) answers: Vec<(RequestId, Answer)>,
     pub(crate) kind: BatchKind,
-    /// The log end offset after the batch, once the host has told it.
+    /// The log end offset after the batch, set by `placed`.
     end: Option<Offset>,
 }
 

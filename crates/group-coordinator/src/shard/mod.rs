@@ -168,8 +168,8 @@ impl Shard {
         if let Some(error) = self.over_budget(&request) {
             return Effects { answers: vec![(id, Answer::Failed(error))], ..Effects::default() };
         }
-        // What these say is kept, and may be large.
-        let told = match &request {
+        // These requests add state that may be large.
+        let large_state_of = match &request {
             Request::JoinGroup(join) => Some(join.group.clone()),
             Request::SyncGroup(sync) if !sync.assignments.is_empty() => Some(sync.group.clone()),
             Request::ConsumerGroupHeartbeat(beat) if beat.member_epoch <= 0 || beat.subscribed_topics.is_some() => {
@@ -179,8 +179,8 @@ impl Shard {
         };
         let group = request.group().cloned();
         let effects = self.step_or_undo(now, topics, id, request);
-        match (told, group) {
-            (Some(told), _) => self.measure(&told),
+        match (large_state_of, group) {
+            (Some(group), _) => self.measure(&group),
             (None, Some(group)) => self.measure_if_changed(&group),
             (None, None) => {}
         }

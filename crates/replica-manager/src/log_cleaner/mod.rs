@@ -1,4 +1,4 @@
-//! The cleaner of compacted logs: threads that choose the filthiest log and clean it.
+//! The cleaner of compacted logs: threads that choose the log with the largest dirty share and clean it.
 //!
 //! - [`queue`]: which logs are worth a look, and when;
 //! - [`run`]: one cleaning of one partition;
@@ -8,9 +8,9 @@
 //! segment is swapped: whoever opens it knows that offsets may be missing between its segments. An offset that is too
 //! low costs work, one that is too high leaves old records of a key for longer.
 //!
-//! Invariants: nothing is looked at that has not changed: a log comes into the queue when it is opened, configured, or
+//! Invariants: only logs that changed are examined: a log comes into the queue when it is opened, configured, or
 //! begins a segment, and leaves it when nothing is left to do, so that idle logs cost nothing. A log that cannot be
-//! cleaned is put aside, and told of; the others go on. The threads are the cleaner's own: no directory's I/O threads
+//! cleaned is skipped and reported; the others go on. The threads are the cleaner's own: no directory's I/O threads
 //! wait for it. Lock order: the partition's lock before the cleaner's own; none of its own is held while a partition is
 //! looked at.
 

@@ -77,7 +77,7 @@ pub(super) fn open_directory(
                 });
             }
             PartitionDirectoryKind::Stray => {
-                tracing::warn!(path = %partition.path.display(), "of a topic that the cluster does not have; kept");
+                tracing::warn!(path = %partition.path.display(), "the directory of a partition that the cluster does not have is kept");
             }
         }
     }

@@ -16,8 +16,8 @@ use crate::partition::Partition;
 use crate::partition::waiters::Wakes;
 use crate::topic_settings::TopicSettings;
 
-/// A delta waits until so many new logs are made, so that a topic can be written to when its creation is announced.
-/// More of them would hold up everything else.
+/// Up to this many new logs are made before the delta is announced, so that a topic can be written to when its creation
+/// is announced. More of them would delay every other partition.
 const CREATED_AT_ONCE_MAX: usize = 8;
 /// How long a delta waits for its new logs: far longer than a disk that answers takes. Nothing else waits for one that
 /// does not.

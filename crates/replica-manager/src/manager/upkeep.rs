@@ -1,5 +1,5 @@
-//! What happens to the partitions without anybody asking: followers that lag leave ISRs, offsets are written down,
-//! directories that stall or fail give up their leaderships, and at the end the logs are closed.
+//! Timers of all partitions: followers that lag leave ISRs, checkpoints are written, directories that stall or fail
+//! give up their leaderships; and the shutdown, which closes the logs.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -26,8 +26,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// only busy answers within seconds, and clients wait for each of them.
 const STALLED_LOOKS: u32 = 4;
 
-/// How long offsets are gathered that want to be written before their time: each file is written for all partitions at
-/// once.
+/// Pause in which requests for an early checkpoint are merged: each file is written for all partitions at once.
 const GATHERING_PAUSE: Duration = Duration::from_millis(50);
 
 /// Logs that one thread closes at the end; more threads than that wait for the same disk.
@@ -42,7 +41,7 @@ impl ReplicaManager {
         tokio::spawn(self.clone().watch_directories());
     }
 
-    /// Followers are judged twice within the time that they may lag, as in Kafka.
+    /// Checks followers twice per `replica.lag.time.max.ms`, as Kafka.
     async fn tick_leaders(self: Arc<Self>) {
         let mut interval = interval(self.config.replica_lag_time_max / 2);
         loop {
@@ -273,8 +272,10 @@ impl ReplicaManager {
         let Some((reason, given)) = places_to_give_up(local, &image, partitions, impairment, rules) else { return };
         let count = given.len();
         match self.quorum.resign_leadership(given, reason).await {
-            Ok(_) => tracing::warn!(partitions = count, ?reason, "places in ISRs were given up"),
-            Err(error) => tracing::warn!(partitions = count, ?reason, %error, "places in ISRs are not given up yet"),
+            Ok(_) => tracing::warn!(partitions = count, ?reason, "left ISRs because of a log directory"),
+            Err(error) => {
+                tracing::warn!(partitions = count, ?reason, %error, "did not leave ISRs yet, although a log directory stalls or failed")
+            }
         }
     }
 
@@ -303,7 +304,7 @@ impl ReplicaManager {
         result
     }
 
-    /// Nothing has been written: a start that came to nothing must not make the run before it an unclean one.
+    /// Nothing was written: keeps the mark of the previous run's clean shutdown.
     fn leave_as_found(&self, delta_state: &DeltaState) -> Result<(), LogDirsError> {
         drop(self.replicas.lock().take_found());
         for directory in self.log_dirs.all() {

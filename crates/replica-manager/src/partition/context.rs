@@ -25,7 +25,7 @@ pub struct PartitionContext {
     /// `transaction.partition.verification.enable`.
     pub verifies_transactions: bool,
     pub metrics: Arc<ReplicaMetrics>,
-    /// Where what waits for a time runs.
+    /// The runtime for delayed work.
     pub data: Handle,
     /// Some high watermark moved since the last checkpoint.
     pub high_watermarks_moved: AtomicBool,

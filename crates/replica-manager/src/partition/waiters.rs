@@ -15,7 +15,7 @@ use ottla_model::ErrorCode;
 use ottla_partition::Ack;
 use parking_lot::Mutex;
 
-/// Whoever acts on a partition's role and high watermark at once, in the thread that moved them.
+/// Called when a partition's role or high watermark changes, in the thread that changed it.
 pub trait Watcher: Send + Sync {
     /// The role or the high watermark may have changed. Called with no lock of the partition held; must not wait for
     /// one that is held while a partition is called.

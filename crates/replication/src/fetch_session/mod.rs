@@ -325,7 +325,7 @@ impl<K: Clone + Eq + Hash, H> SessionPartitions<K, H> {
         let mut found = FetchResult::new(limits);
         let mut pass = std::mem::take(&mut self.pass);
         for at in news {
-            // News of a slot that was forgotten meanwhile are nobody's.
+            // The slot was removed meanwhile.
             if self.slots.get(at as usize).is_some_and(Option::is_some) {
                 self.order.queue(at);
             }
@@ -402,7 +402,7 @@ impl<K: Clone + Eq + Hash, H> SessionPartitions<K, H> {
         }
     }
 
-    /// No answer was made of these: they still have it to say, at their place.
+    /// No response was made of these: queues them again, at their place.
     pub fn put_back<R>(&mut self, entries: &[Entry<K, R>]) {
         for entry in entries {
             self.order.queue(entry.slot);

@@ -14,7 +14,7 @@ use crate::cluster::{Cluster, Leader};
 use crate::effects::{Marker, MarkerNumber};
 use crate::transaction::TransactionState;
 
-/// After it a marker is sent again, to the leader of then: an election takes about as long.
+/// After it a marker is sent again, to the leader at that time: an election takes about as long.
 const RETRY: Duration = Duration::from_millis(50);
 /// After it the end of a transaction is written again when the log refused it, or its markers are sent again when a
 /// leader has seen a later coordinator: this one is about to be told that it is not the coordinator any more.
@@ -38,11 +38,6 @@ impl Markers {
 }
 
 impl Shard {
-    /// How many markers are on their way, or wait for a leader.
-    pub fn pending_markers(&self) -> usize {
-        self.sent.len() + self.retries.len()
-    }
-
     /// Sends the markers that wait, one for each leader; completes the transaction when all are written.
     pub(super) fn send_markers(&mut self, now: Now, cluster: &mut dyn Cluster, id: &TransactionalId) -> Effects {
         let mut effects = Effects::default();

@@ -10,7 +10,7 @@ use crate::effects::RequestId;
 use crate::request::{AddPartitions, InitProducer};
 use crate::transaction::{Transaction, TransactionState, TransactionVersion};
 
-/// What a producer is told while its former transaction ends, or another request changes its id: it asks again.
+/// The error while the former transaction of an id ends, or another request changes the id: clients try again.
 const CONCURRENT: ErrorCode = ErrorCode::ConcurrentTransactions;
 
 impl Shard {

@@ -201,10 +201,6 @@ impl BrokerNode {
         self.process.as_ref()?.replicas.get(&partition)
     }
 
-    pub fn replica_mut(&mut self, partition: TopicIdPartition) -> Option<&mut Replica> {
-        self.process.as_mut()?.replicas.get_mut(&partition)
-    }
-
     pub fn replicas(&self) -> impl Iterator<Item = (&TopicIdPartition, &Replica)> {
         self.process.iter().flat_map(|process| process.replicas.iter())
     }

@@ -112,8 +112,7 @@ impl ClassicMember {
             self.owned.retain(|tp| !self.revokes.contains(tp));
             self.state = State::Unjoined;
         }
-        // First things first: one that stood still commits where it stopped, before it hears that it is nobody any
-        // more.
+        // A member that was paused commits before it learns that it was removed.
         self.commit(turn);
         if self.awaited.is_some() || turn.now < self.not_before {
             return;

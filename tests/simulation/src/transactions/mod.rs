@@ -2,7 +2,7 @@
 //! replicated `__transaction_state` partitions, with producers as clients behave: they crash, stand still, are fenced,
 //! repeat what was not answered. One thread, one queue of events, one seed.
 //!
-//! - [`log`]: a partition of `__transaction_state` as its replicas hold it.
+//! - [`crate::coordinator_log`]: a partition of `__transaction_state` as its replicas hold it.
 //! - [`data`]: a partition that producers write to, with the rules of its leader: verification, epochs, markers.
 //! - [`producer`]: the clients. [`invariants`]: what must hold at every step. [`world`]: all of it together.
 //! - [`runner`]: faults, then healing, then the demand that every transaction ends.

@@ -137,7 +137,7 @@ fn append_all(
     verifications: &Verifications,
     pending: Option<&Arc<PendingAcks>>,
 ) -> ProduceResponse {
-    // Wakes whoever waited for these records once all of them are there: one answer may tell of several.
+    // Wakes the waiters once, after the records of all partitions were appended: one response may hold several.
     let mut wakes = Wakes::default();
     let mut place = 0;
     // Of the whole response: a compressed batch of 100 bytes can have a thousand invalid records, each with its text.

@@ -78,11 +78,7 @@ pub(super) static SPECS: &[OptionSpec] = &[
         "String",
         "With --list: the types of all groups, or those of the given types (classic,consumer).",
     ),
-    value(
-        "validate-regex",
-        "String: regex",
-        "Say whether a regular expression is one that members can subscribe with.",
-    ),
+    value("validate-regex", "String: regex", "Check whether a regular expression is valid for a subscription."),
     flag("verbose", "Provide additional information, if any, when describing the group."),
     flag("version", "Display the version."),
 ];

@@ -13,7 +13,7 @@ use crate::shard::{Context, Decision};
 use crate::timer::Timer;
 
 /// How long a member that has not seen its id yet may stay without its round ending (Kafka's fixed five minutes):
-/// clients that give up and try again would otherwise fill a long round with members that nobody is.
+/// clients that give up and try again would otherwise fill a long round with members without a client.
 const NEW_MEMBER_JOIN_TIMEOUT_MS: i32 = 5 * 60 * 1_000;
 /// Ids that a group gives out to members that have not joined with them yet. Each is held for one session timeout, so a
 /// client that only ever asks for ids must not fill the memory. No group has that many members about to join.

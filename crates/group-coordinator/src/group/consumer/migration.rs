@@ -192,7 +192,7 @@ impl ConsumerGroup {
 /// Why a classic group cannot become a consumer group.
 enum Unconvertible {
     Malformed,
-    /// An assignor told the members more than partitions, which nobody would tell them any more.
+    /// An assignor sent user data to the members, which the group coordinator cannot reproduce.
     UserData,
 }
 

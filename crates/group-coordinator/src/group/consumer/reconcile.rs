@@ -19,13 +19,13 @@ use crate::assignor::Partitions;
 use crate::record::MemberState;
 use crate::shard::Context;
 
-/// A member that was told to give up what it once could have taken and said not to own, and that does not say otherwise
-/// for so long after, does not own it.
+/// After this time without a new report, a member does not own partitions that it was told to give up and that it did
+/// not report as owned.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// A client that says everything in every heartbeat cannot be told from one whose answers are lost, but by how often it
-/// does. After so many in a row since it was told to give something up, it has heard of it. `QUIET` later it has also
-/// finished taking what it was given before, and what it says counts.
+/// A client that sends its whole state in every heartbeat looks like one whose responses are lost. After this many such
+/// heartbeats in a row since it was told to give partitions up, it has received that; `QUIET` later it has also finished
+/// taking what it was given before, and its report counts.
 const FULL_IN_A_ROW: u8 = 4;
 
 /// What a member last said that it owns. Kept by this coordinator only: members say everything to the next one.

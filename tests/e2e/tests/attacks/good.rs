@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use ottla_e2e::cluster::PATIENCE;
 use ottla_model::{LeaderEpoch, Offset, PartitionId};
 use ottla_protocol::kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
-use ottla_protocol::kafka_protocol::messages::{GroupId, OffsetCommitRequest, TopicName};
+use ottla_protocol::kafka_protocol::messages::{FindCoordinatorRequest, GroupId, OffsetCommitRequest, TopicName};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{self, FetchPartition, FetchRequest, FetchTopic};
 use ottla_protocol::record_batch::Batches;
@@ -95,6 +95,10 @@ impl Good {
 
     /// Commits offsets of a group.
     pub fn group(brokers: &[SocketAddr]) -> Result<Self> {
+        // The first question for a coordinator makes the topic of offsets.
+        let question = FindCoordinatorRequest::default().with_key(text(GOOD));
+        let address = brokers.first().context("a broker")?;
+        call(&mut connect(*address)?, &frame(2, &question)?)?;
         let commit = commit_frame(GOOD, 1, 0)?;
         Self::start("the group", brokers, move |stream| {
             let response = call(stream, &commit)?;

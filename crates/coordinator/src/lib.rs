@@ -57,8 +57,8 @@ use zookeeper::ZooKeeper;
 const CLIENT_KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// The id of a coordinator that was given none: it is alone.
 const ONLY_ID: CoordinatorId = CoordinatorId(1);
-/// How long the end waits for the driver, beyond the driver's own bound for handing over: a snapshot of a large tree may
-/// be under way. Docker kills a container after 10 s.
+/// How long the end waits for the driver, beyond the driver's own bound for handing over: a snapshot of a large tree
+/// may be under way. Docker kills a container after 10 s.
 const DRIVER_END_TIMEOUT: Duration = Duration::from_secs(5);
 const DRIVER_END_PAUSE: Duration = Duration::from_millis(1);
 
@@ -217,10 +217,10 @@ fn connection_limits(connections_max: u64) -> Arc<ConnectionLimits> {
     Arc::new(ConnectionLimits::new(move |_| Limits { total, kept_for_brokers: 0, per_ip: total / 4 * 3 }))
 }
 
-/// Stops the driver when its owner is dropped, even in the middle of an await, and waits until nothing uses the database
-/// any more: a process that ends while a thread does so may crash on its way out, and another one that opens the
-/// database at once would be refused. Blocks its thread, but no longer than [`DRIVER_END_TIMEOUT`]: the disk may not
-/// answer.
+/// Stops the driver when its owner is dropped, even in the middle of an await, and waits until nothing uses the
+/// database any more: a process that ends while a thread does so may crash on its way out, and another one that opens
+/// the database at once would be refused. Blocks its thread, but no longer than [`DRIVER_END_TIMEOUT`]: the disk may
+/// not answer.
 struct HaltOnDrop {
     driver: DriverHandle,
     thread: std::thread::JoinHandle<()>,

@@ -1,4 +1,5 @@
-//! The broker's image of the tree: replaced as a whole by the broker's watcher, read by everybody, never older than it was.
+//! The broker's image of the tree: replaced as a whole by the broker's watcher, read by everybody, never older than it
+//! was.
 
 use std::sync::Arc;
 use std::time::Duration;

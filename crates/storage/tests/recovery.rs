@@ -277,8 +277,8 @@ fn a_half_created_log_opens_empty() {
     assert_eq!((opened.log.log_end_offset(), opened.log.topic_id()), (Offset(0), None));
 }
 
-/// Seeds 2145 and 8363: a log without a topic id began anew, and then the host lost its power: the empty segment is what
-/// is left, beside checkpoints of a deleted topic. A log that Kafka closed before 2.8 keeps its offsets.
+/// Seeds 2145 and 8363: a log without a topic id began anew, and then the host lost its power: the empty segment is
+/// what is left, beside checkpoints of a deleted topic. A log that Kafka closed before 2.8 keeps its offsets.
 #[test]
 fn scenario_42_an_unfinished_log_begins_at_the_start_whatever_the_checkpoints_say() {
     for (clean_shutdown, start) in [(false, Offset(0)), (true, Offset(12))] {

@@ -227,14 +227,14 @@ mod tests {
     fn loggers_have_levels_of_their_own_or_those_above_them() {
         let (loggers, applied) = loggers("info,ottla_storage=warn");
         let named = |levels: [&'static str; 4]| {
-            let names = ["ottla_broker", "ottla_network::listener", "ottla_storage", "root"];
+            let names = ["ottla_network", "ottla_network::listener", "ottla_storage", "root"];
             names.map(str::to_owned).into_iter().zip(levels).collect::<Vec<_>>()
         };
         assert_eq!(shown(&loggers), named(["INFO", "INFO", "WARN", "INFO"]));
-        loggers.alter(&[set("ottla_broker", "DEBUG"), set("root", "ERROR")], false).expect("set");
+        loggers.alter(&[set("ottla_network", "DEBUG"), set("root", "ERROR")], false).expect("set");
         assert_eq!(shown(&loggers), named(["DEBUG", "DEBUG", "WARN", "ERROR"]));
-        assert_eq!(applied.lock().as_slice(), ["info,ottla_storage=warn,ottla_broker=debug,error"]);
-        loggers.alter(&[("ottla_broker".to_owned(), None)], false).expect("removed");
+        assert_eq!(applied.lock().as_slice(), ["info,ottla_storage=warn,ottla_network=debug,error"]);
+        loggers.alter(&[("ottla_network".to_owned(), None)], false).expect("removed");
         assert_eq!(shown(&loggers), named(["ERROR", "ERROR", "WARN", "ERROR"]));
     }
 

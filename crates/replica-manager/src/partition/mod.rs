@@ -210,8 +210,8 @@ impl Partition {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// The lock. A caller that does not get it within 2 ms waits on a blocking thread: a disk that stalls while the lock
-    /// is held delays only the callers of this partition.
+    /// The lock. A caller that does not get it within 2 ms waits on a blocking thread: a disk that stalls while the
+    /// lock is held delays only the callers of this partition.
     fn lock(&self) -> MutexGuard<'_, State> {
         if !self.directory.load().health().has_siblings() {
             return self.state.lock();

@@ -236,8 +236,8 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         Ok(())
     }
 
-    /// Whether a log without a topic id was never finished. An empty one of Kafka before 2.8 was closed cleanly, and its
-    /// offsets count. After an unclean end the empty segments may be what is left of this log's former beginnings.
+    /// Whether a log without a topic id was never finished. An empty one of Kafka before 2.8 was closed cleanly, and
+    /// its offsets count. After an unclean end the empty segments may be what is left of this log's former beginnings.
     fn is_unfinished(&self, listing: &Listing) -> bool {
         let is_empty = listing.logs.values().all(|size| *size == 0);
         is_empty && (listing.has_metadata || listing.logs.is_empty() || !self.options.clean_shutdown)

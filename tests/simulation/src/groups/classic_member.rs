@@ -310,8 +310,8 @@ impl ClassicMember {
         // An eager member owns nothing here.
         let revokes: BTreeSet<Tp> = self.owned.difference(&assigned).cloned().collect();
         for (topic, _) in &assigned {
-            // A consumer group assigns partitions of topic ids, and the protocol carries names. If the topic was created
-            // again meanwhile, the member was given nothing of the new one (seeds 1642 and 2525).
+            // A consumer group assigns partitions of topic ids, and the protocol carries names. If the topic was
+            // created again meanwhile, the member was given nothing of the new one (seeds 1642 and 2525).
             let meant = if self.is_in_consumer_group { topic_ids.get(topic).copied() } else { None };
             self.topic_ids.insert(topic.clone(), meant.unwrap_or_else(|| turn.topics.id(topic)));
         }

@@ -1,4 +1,5 @@
-//! Scenarios 33–36 and 41–43: logs that find no room, are lost, damaged, of another topic, or of no topic that they know.
+//! Scenarios 33–36 and 41–43: logs that find no room, are lost, damaged, of another topic, or of no topic that they
+//! know.
 
 use ottla_metadata::controller::BrokenRules as ControllerRules;
 use ottla_model::{BrokerId, Offset};

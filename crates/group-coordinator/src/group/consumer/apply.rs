@@ -82,8 +82,8 @@ impl ConsumerGroup {
         }
     }
 
-    /// Changes what a member, perhaps a new one, says of itself. The owners of partitions stay as they are: a log that is
-    /// compacted while it is read may show an assignment of a former life of the member, but not the tombstone that
+    /// Changes what a member, perhaps a new one, says of itself. The owners of partitions stay as they are: a log that
+    /// is compacted while it is read may show an assignment of a former life of the member, but not the tombstone that
     /// ended it. What that assignment names may be another member's by now.
     fn set_metadata(&mut self, id: &MemberId, value: &ConsumerMemberMetadata) {
         let mut member = self.members.remove(id).unwrap_or_default();

@@ -24,8 +24,8 @@ use crate::shard::Context;
 const QUIET: Duration = Duration::from_secs(1);
 
 /// A client that sends its whole state in every heartbeat looks like one whose responses are lost. After this many such
-/// heartbeats in a row since it was told to give partitions up, it has received that; `QUIET` later it has also finished
-/// taking what it was given before, and its report counts.
+/// heartbeats in a row since it was told to give partitions up, it has received that; `QUIET` later it has also
+/// finished taking what it was given before, and its report counts.
 const FULL_IN_A_ROW: u8 = 4;
 
 /// What a member last said that it owns. Kept by this coordinator only: members say everything to the next one.

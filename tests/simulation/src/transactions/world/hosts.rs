@@ -221,7 +221,7 @@ impl World {
         }
     }
 
-    /// Another leader than `but`, if there is one; everybody hears of it in a while.
+    /// Another leader than `but`, if one may lead; everybody hears of it in a while.
     pub fn elect(&mut self, partition: i32, but: Option<i32>) {
         let candidates: Vec<i32> = self
             .brokers
@@ -230,7 +230,9 @@ impl World {
             .map(|(id, _)| *id)
             .collect();
         let first = usize::try_from(self.random.below(candidates.len() as u64)).unwrap_or(0);
-        let order: Vec<i32> = candidates.iter().cycle().skip(first).take(candidates.len()).copied().collect();
+        let mut order: Vec<i32> = candidates.iter().cycle().skip(first).take(candidates.len()).copied().collect();
+        // The last member of an ISR goes on where nobody else may lead.
+        order.extend(but.filter(|id| self.brokers.get(id).is_some_and(|broker| broker.is_running)));
         let Some(found) = self.partition_mut(partition) else { return };
         let leader = found.elect(&order);
         let epoch = found.epoch;

@@ -236,11 +236,14 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         Ok(())
     }
 
-    /// Whether a log without a topic id was never finished. An empty one of Kafka before 2.8 was closed cleanly, and
-    /// its offsets count. After an unclean end the empty segments may be what is left of this log's former beginnings.
+    /// Whether a log without a topic id was never finished. An empty one of Kafka before 2.8 keeps its offsets, which
+    /// its segment's name or a clean shutdown vouches for. After an unclean end an empty segment that begins at 0 may
+    /// be what is left of an earlier beginning of this log.
     fn is_unfinished(&self, listing: &Listing) -> bool {
         let is_empty = listing.logs.values().all(|size| *size == 0);
-        is_empty && (listing.has_metadata || listing.logs.is_empty() || !self.options.clean_shutdown)
+        let begins_at_the_start = listing.logs.keys().all(|base| *base == Offset::ZERO);
+        is_empty
+            && (listing.has_metadata || listing.logs.is_empty() || begins_at_the_start && !self.options.clean_shutdown)
     }
 
     /// The process, or the host's power, ended before the topic id was durable, and so before any record was.

@@ -46,6 +46,8 @@ fn hunt_in(
             session_rules: options.session_rules,
             controller_rules: options.controller_rules,
             node_rules: options.node_rules,
+            // Small limits make followers slow, which hides what hurries.
+            fetch_bytes: FetchBytes::WIDE,
             ..WorldConfig::draw(&mut random)
         };
         let report = run_with(seed, fit(config), plan, random, false);
@@ -93,7 +95,7 @@ fn a_high_watermark_over_the_committed_isr_only_is_noticed() {
     let rules = Rules { hw_over_committed_isr_only: true, ..Rules::default() };
     let kinds = [Kind::FenceBroker, Kind::KillBroker, Kind::CutLink, Kind::Weather, Kind::PauseBroker];
     let hasty = |config| WorldConfig { hasty_producers: 2, ..config };
-    hunt_in(replication(rules), hasty, &FaultPlan::of(&kinds, GAP_MS, (100, 1_000)), 300, LOST);
+    hunt_in(replication(rules), hasty, &FaultPlan::of(&kinds, GAP_MS, (100, 1_000)), 1_000, LOST);
 }
 
 #[test]

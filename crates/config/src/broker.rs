@@ -222,9 +222,7 @@ impl BrokerConfig {
             queued_max_request_bytes: reader
                 .optional("queued.max.request.bytes", -1..=i64::MAX)?
                 .and_then(|bytes| u64::try_from(bytes).ok()),
-            max_memory_bytes: reader
-                .optional("max.memory.bytes", -1..=i64::MAX)?
-                .and_then(|bytes| u64::try_from(bytes).ok()),
+            max_memory_bytes: max_memory(&reader)?,
             socket_request_max_bytes: bytes(&reader, "socket.request.max.bytes", 1)?,
             socket_receive_buffer_bytes: buffer(&reader, "socket.receive.buffer.bytes")?,
             socket_send_buffer_bytes: buffer(&reader, "socket.send.buffer.bytes")?,
@@ -420,6 +418,17 @@ fn buffer(reader: &Reader<'_>, name: &str) -> Result<Option<usize>, ConfigError>
 fn idle(reader: &Reader<'_>, name: &str) -> Result<Duration, ConfigError> {
     let forever = i64::MAX.unsigned_abs();
     reader.number(name, i64::MIN..=i64::MAX).map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(forever)))
+}
+
+/// Below this a broker's shares of memory hold no request.
+const MEMORY_BYTES_MIN: u64 = 64 << 20;
+
+fn max_memory(reader: &Reader<'_>) -> Result<Option<u64>, ConfigError> {
+    let name = "max.memory.bytes";
+    match reader.optional(name, -1..=i64::MAX)?.and_then(|bytes| u64::try_from(bytes).ok()) {
+        Some(bytes) if bytes < MEMORY_BYTES_MIN => reader.optional(name, MEMORY_BYTES_MIN..=i64::MAX.unsigned_abs()),
+        bytes => Ok(bytes),
+    }
 }
 
 fn check_replica_lag(config: &BrokerConfig, warnings: &mut Vec<String>) {

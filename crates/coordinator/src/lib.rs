@@ -55,6 +55,11 @@ use zookeeper::ZooKeeper;
 /// A client that disappears without closing its connection is detected after twice this time, if its heartbeats did not
 /// show it before.
 const CLIENT_KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Requests and streams of one connection at a time. Each may hold a message; a broker needs a heartbeat, a watch and a
+/// few requests, and its further requests wait.
+const STREAMS_PER_CONNECTION_MAX: u32 = 64;
+/// Headers of one request: the secret, the deadline, and gRPC's own.
+const HEADERS_BYTES_MAX: u32 = 16 * 1024;
 /// The id of a coordinator that was given none: it is alone.
 const ONLY_ID: CoordinatorId = CoordinatorId(1);
 /// How long the end waits for the driver, beyond the driver's own bound for handing over: a snapshot of a large tree
@@ -144,6 +149,8 @@ impl Coordinator {
         for (listener, takes_raft, zookeeper, connections_max) in listeners {
             let Some(listener) = listener else { continue };
             let server = Server::builder()
+                .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+                .http2_max_header_list_size(HEADERS_BYTES_MAX)
                 .http2_keepalive_interval(Some(CLIENT_KEEP_ALIVE))
                 .http2_keepalive_timeout(Some(CLIENT_KEEP_ALIVE))
                 .add_routes(service::routes(&shared, takes_raft));

@@ -59,11 +59,11 @@ impl ConnectionLimits {
         if connected.total >= total {
             return Err("the limit of connections is reached");
         }
-        let from_ip = connected.by_ip.entry(ip).or_insert(0);
-        if *from_ip >= limits.per_ip {
+        if connected.by_ip.get(&ip).copied().unwrap_or(0) >= limits.per_ip {
             return Err("the limit of connections from one address is reached");
         }
-        *from_ip += 1;
+        // Only now: an address that is refused leaves nothing behind.
+        *connected.by_ip.entry(ip).or_insert(0) += 1;
         connected.total += 1;
         Ok(ConnectionPermit { limits: Arc::clone(self), ip })
     }

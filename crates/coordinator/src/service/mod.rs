@@ -22,6 +22,9 @@ use crate::shared::Shared;
 /// of any size.
 const EVENT_BYTES_MAX: usize = 1024 * 1024;
 
+/// A request of the admin API, which anybody may send: a topic with its configurations, or a path.
+const ADMIN_REQUEST_BYTES_MAX: usize = 1024 * 1024;
+
 /// The routes of every port: brokers' and coordinators' services, people's, reflection and health.
 pub fn routes(shared: &Arc<Shared>, takes_raft: bool) -> Routes {
     let mut routes = RoutesBuilder::default();
@@ -32,7 +35,9 @@ pub fn routes(shared: &Arc<Shared>, takes_raft: bool) -> Routes {
     routes
         .add_service(quorum.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX));
     let admin = AdminServer::new(admin::AdminService::new(shared.clone()));
-    routes.add_service(admin.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX));
+    routes.add_service(
+        admin.max_decoding_message_size(ADMIN_REQUEST_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX),
+    );
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);

@@ -5,6 +5,7 @@ use std::io;
 
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, TimestampMs};
 use ottla_protocol::record_batch::{BatchHeader, TimestampType};
+use ottla_replication::fetch_session::{Fetcher, PartitionRequest};
 use ottla_replication::leader::ISR_RETRY_BACKOFF;
 use ottla_replication::{
     AppendTerms, Brokers, Divergence, EndMarker, EpochEnd, FollowerFetch, IsrOutcome, Leader, VerificationGuard,
@@ -85,6 +86,26 @@ pub struct Fetch {
     pub max_bytes: usize,
     /// Return at least one whole batch, however large.
     pub min_one: bool,
+}
+
+impl Fetch {
+    /// What a fetch session reads of the partition for its fetcher.
+    pub fn of(fetcher: Fetcher, read_committed: bool, request: &PartitionRequest) -> Self {
+        let reader = match fetcher {
+            Fetcher::Consumer => Reader::Consumer { read_committed },
+            Fetcher::Replica { id, epoch } => Reader::Replica { id, epoch, progress: request.is_progress },
+        };
+        let wanted = request.wanted;
+        Self {
+            reader,
+            offset: wanted.offset,
+            log_start: wanted.log_start,
+            current_leader_epoch: wanted.current_leader_epoch,
+            last_fetched_epoch: wanted.last_fetched_epoch,
+            max_bytes: request.max_bytes,
+            min_one: request.min_one,
+        }
+    }
 }
 
 /// The result of a fetch for one partition.

@@ -2,31 +2,22 @@
 //! wants the partition.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use ottla_metadata::image::LeaderRecoveryState;
-use ottla_metadata::{IsrMember, PartitionState};
-use ottla_model::{
-    BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, MonotonicMs, Offset, PartitionEpoch, PartitionId, TimestampMs,
-    TopicId, TopicName, TopicPartition,
-};
-use ottla_partition::{
-    Ack, Append, BrokenRules, Fetch, OffsetLookup, OffsetQuery, OwnRead, Reader, Replica, ReplicaConfig, Visible,
-};
+use common::*;
+use ottla_model::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicId, TopicName, TopicPartition};
+use ottla_partition::{Append, Fetch, OffsetLookup, OffsetQuery, OwnRead, Reader, Replica, Visible};
 use ottla_protocol::record_batch::BatchBuilder;
 use ottla_replication::AppendTerms;
 use ottla_storage::env::{DirectoryEntry, OpenMode};
 use ottla_storage::{ColdRead, Env, File, Log, LogConfig, MemoryEnv, OpenOptions, Read};
 
-const LOCAL: BrokerId = BrokerId(1);
-const EPOCH: BrokerEpoch = BrokerEpoch(10);
 const LEADER_EPOCH: LeaderEpoch = LeaderEpoch(0);
-const NOW: MonotonicMs = MonotonicMs(1_000);
-const WALL: TimestampMs = TimestampMs(1_700_000_000_000);
 const RECORDS: i64 = 60;
 
 /// A disk with an empty page cache: every read would wait for it. Counts the reads that do.
@@ -122,45 +113,7 @@ impl File for ColdFile {
     }
 }
 
-struct NoAck;
-
-impl Ack for NoAck {
-    fn is_abandoned(&self) -> bool {
-        false
-    }
-}
-
 type TestReplica = Replica<ColdEnv, NoAck>;
-
-fn brokers(_: BrokerId) -> Option<BrokerEpoch> {
-    Some(EPOCH)
-}
-
-fn config() -> ReplicaConfig {
-    ReplicaConfig {
-        local: LOCAL,
-        local_epoch: EPOCH,
-        replica_lag_time_max: Duration::from_secs(30),
-        min_insync_replicas: 1,
-        rules: BrokenRules::default(),
-    }
-}
-
-fn leads() -> Arc<PartitionState> {
-    Arc::new(PartitionState {
-        leader: LOCAL,
-        leader_epoch: LEADER_EPOCH,
-        partition_epoch: PartitionEpoch(0),
-        controller_epoch: ControllerEpoch(1),
-        replicas: vec![LOCAL],
-        isr: vec![IsrMember { broker: LOCAL, epoch: EPOCH }],
-        elr: vec![],
-        offline: vec![],
-        last_known_elr: vec![],
-        last_known_leader: BrokerId::NONE,
-        leader_recovery_state: LeaderRecoveryState::Recovered,
-    })
-}
 
 fn log_config() -> Arc<LogConfig> {
     Arc::new(LogConfig {
@@ -175,7 +128,7 @@ fn log_config() -> Arc<LogConfig> {
 
 fn lead(log: Log<ColdEnv>) -> TestReplica {
     let mut replica = Replica::new(Offset(0));
-    let _ = replica.assume(&leads(), NOW, WALL, &config(), &brokers);
+    let _ = replica.assume(&sole_leader(LEADER_EPOCH), NOW, WALL, &config(), &brokers);
     let _ = replica.log_opened(Ok(Box::new(log)), NOW, WALL, &config(), &brokers);
     assert!(replica.leader().is_some());
     replica

@@ -1,38 +1,24 @@
 //! How a replica gets its log on a disk that has no room, or that lost what was not synced.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use ottla_metadata::image::LeaderRecoveryState;
+use common::*;
 use ottla_metadata::{IsrMember, PartitionState};
-use ottla_model::{
-    BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, MonotonicMs, Offset, PartitionEpoch, PartitionId, TimestampMs,
-    TopicId, TopicName, TopicPartition,
-};
+use ottla_model::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicId, TopicName, TopicPartition};
 use ottla_partition::placement::Found as _;
 use ottla_partition::{
-    Ack, BrokenRules, FoundLog, Impairment, LogPlace, NotOpened, OpeningContext, ReopeningPause, Replica,
-    ReplicaConfig, open_log, resignation,
+    BrokenRules, FoundLog, Impairment, LogPlace, NotOpened, OpeningContext, ReopeningPause, Replica, open_log,
+    resignation,
 };
 use ottla_protocol::record_batch::BatchBuilder;
 use ottla_storage::env::{Env, Faults, FaultyEnv, OpenMode};
 use ottla_storage::{CheckpointKind, Checkpoints, DiskFault, Log, LogConfig, LogDirectory, OpenError};
 
-const LOCAL: BrokerId = BrokerId(1);
-const EPOCH: BrokerEpoch = BrokerEpoch(10);
-const NOW: MonotonicMs = MonotonicMs(1_000);
-const WALL: TimestampMs = TimestampMs(1_700_000_000_000);
 const FULL: Faults = Faults { no_space_ppm: 1_000_000, ..Faults::NONE };
-
-struct NoAck;
-
-impl Ack for NoAck {
-    fn is_abandoned(&self) -> bool {
-        false
-    }
-}
 
 fn name() -> TopicPartition {
     TopicPartition::new(TopicName::new("t").unwrap(), PartitionId(0))
@@ -59,41 +45,10 @@ fn open(
     place.open(found, WALL)
 }
 
-fn config() -> ReplicaConfig {
-    ReplicaConfig {
-        local: LOCAL,
-        local_epoch: EPOCH,
-        replica_lag_time_max: Duration::from_secs(30),
-        min_insync_replicas: 1,
-        rules: BrokenRules::default(),
-    }
-}
-
-/// This replica leads.
-fn leads() -> Arc<PartitionState> {
-    Arc::new(PartitionState {
-        leader: LOCAL,
-        leader_epoch: LeaderEpoch(0),
-        partition_epoch: PartitionEpoch(0),
-        controller_epoch: ControllerEpoch(1),
-        replicas: vec![LOCAL],
-        isr: vec![IsrMember { broker: LOCAL, epoch: EPOCH }],
-        elr: vec![],
-        offline: vec![],
-        last_known_elr: vec![],
-        last_known_leader: BrokerId::NONE,
-        leader_recovery_state: LeaderRecoveryState::Recovered,
-    })
-}
-
-fn brokers(_: BrokerId) -> Option<BrokerEpoch> {
-    Some(EPOCH)
-}
-
 /// A replica that the tree made the leader before its log was open.
 fn replica() -> Replica<FaultyEnv, NoAck> {
     let mut replica = Replica::new(Offset::ZERO);
-    let effects = replica.assume(&leads(), NOW, WALL, &config(), &brokers);
+    let effects = replica.assume(&sole_leader(LeaderEpoch(0)), NOW, WALL, &config(), &brokers);
     assert!(!effects.role_changed);
     replica
 }
@@ -224,9 +179,10 @@ fn scenario_43_a_log_that_cannot_be_recovered_awaits_room() {
 #[test]
 fn a_last_member_yields_to_a_live_broker_of_the_elr_only() {
     let resigns = |isr: &[BrokerId], has_successor| {
-        let member = |broker: &BrokerId| IsrMember { broker: *broker, epoch: EPOCH };
-        let state = PartitionState { isr: isr.iter().map(member).collect(), ..(*leads()).clone() };
-        resignation(LOCAL, EPOCH, &state, Impairment::Unwritable, has_successor, BrokenRules::default()).is_some()
+        let member = |broker: &BrokerId| IsrMember { broker: *broker, epoch: broker_epoch(LOCAL) };
+        let state = PartitionState { isr: isr.iter().map(member).collect(), ..(*sole_leader(LeaderEpoch(0))).clone() };
+        resignation(LOCAL, broker_epoch(LOCAL), &state, Impairment::Unwritable, has_successor, BrokenRules::default())
+            .is_some()
     };
     assert!(!resigns(&[LOCAL], false) && resigns(&[LOCAL], true));
     assert!(resigns(&[LOCAL, BrokerId(2)], false) && !resigns(&[BrokerId(2)], true));

@@ -9,14 +9,22 @@ use crate::snapshot;
 use crate::store::{AppliedPlace, QuorumStore};
 
 /// The log and the tree of one node.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Debug)]
 pub struct MemoryQuorumStore {
     pub(crate) log: MemoryStore,
     tree: Tree,
     applied: AppliedPlace,
+    /// The tree as a loss of power would leave it. The log knows that of itself.
+    durable: (Tree, AppliedPlace),
 }
 
 impl MemoryQuorumStore {
+    /// The host lost its power: what was not synced is gone.
+    pub fn crash(&mut self) {
+        self.log.crash();
+        (self.tree, self.applied) = self.durable.clone();
+    }
+
     /// For [`crate::Event::SnapshotMade`].
     pub fn make_snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot { data: snapshot::encode(&self.tree), ..Snapshot::default() };
@@ -63,7 +71,11 @@ impl LogStore for MemoryQuorumStore {
             self.tree = snapshot::decode(revision, snapshot.data.clone()).map_err(StoreError::failed)?;
             self.applied = AppliedPlace { revision, term: snapshot.get_metadata().term };
         }
-        self.log.persist(persist)
+        self.log.persist(persist)?;
+        if persist.must_sync {
+            self.durable = (self.tree.clone(), self.applied);
+        }
+        Ok(())
     }
 
     fn bootstrap(&mut self, conf_state: ConfState) -> Result<(), StoreError> {

@@ -39,6 +39,15 @@ impl Ack for Answer {
     }
 }
 
+/// For produces and deletions that nobody waits for.
+pub struct NoAck;
+
+impl Ack for NoAck {
+    fn is_abandoned(&self) -> bool {
+        false
+    }
+}
+
 pub fn answer(name: &'static str) -> Answer {
     Answer(name, Rc::default())
 }
@@ -77,6 +86,11 @@ pub fn state(leader: BrokerId, leader_epoch: LeaderEpoch, partition_epoch: i32, 
         last_known_leader: BrokerId::NONE,
         leader_recovery_state: LeaderRecoveryState::Recovered,
     })
+}
+
+/// Replica 1 leads alone.
+pub fn sole_leader(leader_epoch: LeaderEpoch) -> Arc<PartitionState> {
+    Arc::new(PartitionState { replicas: vec![LOCAL], ..(*state(LOCAL, leader_epoch, 0, &[LOCAL.0])).clone() })
 }
 
 pub fn config() -> ReplicaConfig {

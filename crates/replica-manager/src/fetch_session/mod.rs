@@ -19,7 +19,7 @@ use ottla_storage::RealEnv;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::partition::waiters::{FetchKind, FetchSignal, Subscription, Wakes};
-use crate::partition::{Fetch, FetchRead, Partition, Reader};
+use crate::partition::{Fetch, FetchRead, Partition};
 
 pub use cache::{FetchSessionCache, ParkedRoom};
 /// A topic as a request names it: by name before version 13, then by id.
@@ -191,7 +191,8 @@ impl<F: FindPartition> ReadPartition<PartitionKey, Hosted> for SessionReader<'_,
         // Records leave from their files, each with a descriptor until it is sent.
         let is_crowded = !request.min_one && RealEnv::is_crowded();
         let request = PartitionRequest { max_bytes: if is_crowded { 0 } else { request.max_bytes }, ..*request };
-        hosted.partition.fetch(&self.fetch(&request), self.now, self.wakes)
+        let fetch = Fetch::of(self.session.fetcher, self.terms.read_committed, &request);
+        hosted.partition.fetch(&fetch, self.now, self.wakes)
     }
 }
 
@@ -204,23 +205,6 @@ impl<F: FindPartition> SessionReader<'_, F> {
             subscription
         });
         Ok(Hosted { partition, subscription })
-    }
-
-    fn fetch(&self, request: &PartitionRequest) -> Fetch {
-        let reader = match self.session.fetcher {
-            Fetcher::Consumer => Reader::Consumer { read_committed: self.terms.read_committed },
-            Fetcher::Replica { id, epoch } => Reader::Replica { id, epoch, progress: request.is_progress },
-        };
-        let wanted = request.wanted;
-        Fetch {
-            reader,
-            offset: wanted.offset,
-            log_start: wanted.log_start,
-            current_leader_epoch: wanted.current_leader_epoch,
-            last_fetched_epoch: wanted.last_fetched_epoch,
-            max_bytes: request.max_bytes,
-            min_one: request.min_one,
-        }
     }
 }
 

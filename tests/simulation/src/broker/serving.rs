@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use ottla_model::{BrokerId, ErrorCode, MonotonicMs, Offset, TimestampMs, TopicIdPartition};
 use ottla_partition::{
-    Append, AppendError, Appended, Effects, Fetched, OffsetLookup, OffsetQuery, Reader, Visible, eligible_epoch,
+    Append, AppendError, Appended, Effects, Fetched, OffsetLookup, OffsetQuery, Visible, eligible_epoch,
 };
 use ottla_protocol::record_batch::{BatchHeader, TimestampType};
 use ottla_replica_fetcher::{BoundsQuestion, LogEnd};
@@ -82,20 +82,7 @@ impl ReadPartition<TopicIdPartition, ()> for LogReader<'_> {
     type Read = PartitionAnswer;
 
     fn read(&mut self, id: &TopicIdPartition, _: &mut Option<()>, request: &PartitionRequest) -> PartitionAnswer {
-        let reader = match self.fetcher {
-            Fetcher::Consumer => Reader::Consumer { read_committed: self.reads_committed },
-            Fetcher::Replica { id, epoch } => Reader::Replica { id, epoch, progress: request.is_progress },
-        };
-        let wanted = request.wanted;
-        let fetch = ottla_partition::Fetch {
-            reader,
-            offset: wanted.offset,
-            log_start: wanted.log_start,
-            current_leader_epoch: wanted.current_leader_epoch,
-            last_fetched_epoch: wanted.last_fetched_epoch,
-            max_bytes: request.max_bytes,
-            min_one: request.min_one,
-        };
+        let fetch = ottla_partition::Fetch::of(self.fetcher, self.reads_committed, request);
         self.process.read(self.now, *id, &fetch, self.out).unwrap_or_else(|error| {
             let answer = FetchedPartition {
                 error,

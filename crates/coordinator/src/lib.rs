@@ -355,8 +355,7 @@ async fn bind(key: &'static str, host: &str, port: u16) -> Result<TcpListener, C
     bound.map_err(|error| {
         let problem = match error.kind() {
             std::io::ErrorKind::AddrInUse => {
-                let holder = ports::holder(port).map(|holder| format!(": {holder}")).unwrap_or_default();
-                format!("the port is in use on {host}{holder}; accepted: a free one")
+                format!("the port is in use on {host}{}; accepted: a free one", ports::held_by(port))
             }
             _ => format!("cannot listen on {host}: {error}"),
         };

@@ -45,13 +45,27 @@ impl fmt::Display for PortHolder {
 
 /// The holder of this local TCP port: a listener, else a connection, else a connection that has ended.
 pub fn holder(port: u16) -> Option<PortHolder> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
-    let mut sockets: Vec<(bool, String)> =
-        tables.iter().flat_map(|table| table.lines().filter_map(|line| socket_on(line, port))).collect();
+    let mut sockets = sockets_on(port);
     sockets.sort_by_key(|(is_listening, inode)| (!is_listening, inode == NO_INODE));
     let (is_listening, inode) = sockets.into_iter().next()?;
     let has_ended = inode == NO_INODE;
     Some(PortHolder { is_listening, has_ended, process: if has_ended { None } else { process_of(&inode) } })
+}
+
+/// What an error about a port in use ends with: its holder, if that is known.
+pub fn held_by(port: u16) -> String {
+    holder(port).map(|holder| format!(": {holder}")).unwrap_or_default()
+}
+
+/// Whether a listener has the port. Looks at no process: asked again and again while a port is waited for.
+fn is_listened_on(port: u16) -> bool {
+    sockets_on(port).iter().any(|(is_listening, _)| *is_listening)
+}
+
+/// Of each socket with this local port whether it listens, and its inode.
+fn sockets_on(port: u16) -> Vec<(bool, String)> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    tables.iter().flat_map(|table| table.lines().filter_map(|line| socket_on(line, port))).collect()
 }
 
 /// Whether the socket of a line of `/proc/net/tcp` listens, and its inode, if it is bound to this port.
@@ -128,7 +142,7 @@ impl Retry {
     /// the port, or if the time is over.
     pub async fn wait(&self) -> bool {
         let is_over = self.begun.elapsed() >= PATIENCE;
-        if is_over || holder(self.port).is_some_and(|holder| holder.is_listening) {
+        if is_over || is_listened_on(self.port) {
             return false;
         }
         tokio::time::sleep(INTERVAL).await;

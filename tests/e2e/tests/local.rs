@@ -115,8 +115,7 @@ fn raise_limit() -> Result<bool> {
 async fn a_local_cluster_comes_up_ten_times_among_2_000_outgoing_connections() -> Result<()> {
     for port in PORTS {
         if let Err(error) = ports::Reservation::new(([127, 0, 0, 1], port).into()).await {
-            let holder = ports::holder(port).map(|holder| holder.to_string()).unwrap_or_default();
-            ottla_test_support::skipped(&format!("port {port} of `make run`: {error}: {holder}"));
+            ottla_test_support::skipped(&format!("port {port} of `make run`: {error}{}", ports::held_by(port)));
             return Ok(());
         }
     }

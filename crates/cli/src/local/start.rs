@@ -64,10 +64,9 @@ async fn reserve(members: &[Member]) -> Result<Vec<Reservation>> {
     let mut reserved = Vec::with_capacity(members.len());
     for member in members {
         let port = member.port();
-        let reservation = Reservation::new((Ipv4Addr::LOCALHOST, port).into()).await.map_err(|error| {
-            let holder = ports::holder(port).map(|holder| format!(": {holder}")).unwrap_or_default();
-            anyhow!("{member} needs port {port}: {error}{holder}")
-        })?;
+        let reservation = Reservation::new((Ipv4Addr::LOCALHOST, port).into())
+            .await
+            .map_err(|error| anyhow!("{member} needs port {port}: {error}{}", ports::held_by(port)))?;
         reserved.push(reservation);
     }
     Ok(reserved)

@@ -102,7 +102,10 @@ impl Watcher {
         for update in batch {
             let (next, delta) = step(&image, update);
             if !delta.undecodable.is_empty() {
-                tracing::error!(paths = ?delta.undecodable, "nodes of the tree that this release cannot read are left out");
+                tracing::error!(
+                    paths = ?delta.undecodable,
+                    "nodes of the tree that this release cannot read are left out"
+                );
             }
             image = Arc::new(next);
             steps.push((Arc::clone(&image), delta));
@@ -118,7 +121,10 @@ impl Watcher {
                     replicas.apply(&image, &delta);
                 }
                 watchdog.check(began, |took, more| {
-                    tracing::warn!(revision = %image.revision(), ?took, more, "applying a change of the tree blocked a worker");
+                    tracing::warn!(
+                        revision = %image.revision(), ?took, more,
+                        "applying a change of the tree blocked a worker"
+                    );
                 });
             }
         });

@@ -304,11 +304,17 @@ impl<C: Coordinator> HostedPartition<C> {
         match event {
             Event::Loaded { records, unreadable, took_ms } => {
                 if let Some((offset, error)) = &unreadable.first {
-                    tracing::error!(%partition, %offset, %error, "a record of {} cannot be read and is skipped", C::STATE);
+                    tracing::error!(
+                        %partition, %offset, %error,
+                        "a record of {} cannot be read and is skipped", C::STATE
+                    );
                 }
                 if records > 0 {
                     let unreadable = unreadable.count;
-                    tracing::info!(%partition, %epoch, records, unreadable, took_ms, "{} of a partition loaded", C::STATE);
+                    tracing::info!(
+                        %partition, %epoch, records, unreadable, took_ms,
+                        "{} of a partition loaded", C::STATE
+                    );
                 }
             }
             // The notification that this leadership has ended is on its way.
@@ -327,7 +333,10 @@ impl<C: Coordinator> HostedPartition<C> {
             }
             Event::Left => metrics.partitions.add(-1),
             Event::Reloading => {
-                tracing::warn!(%partition, "the log refused a change: the {} of the partition are loaded again", C::STATE);
+                tracing::warn!(
+                    %partition,
+                    "the log refused a change: the {} of the partition are loaded again", C::STATE
+                );
             }
             Event::Forgotten(requests) => {
                 tracing::warn!(%partition, requests, "requests were not answered before the leadership ended");
@@ -375,7 +384,10 @@ impl<C: Coordinator> PartitionLog for ReplicaLog<'_, C> {
             return partition.append_own_marker(marker, version, epoch, now, batch.timestamp, self.wakes);
         }
         let mut bytes = batch.encode().map_err(|error| {
-            tracing::error!(partition = %partition.name(), %error, "a batch of records of {} cannot be built", C::STATE);
+            tracing::error!(
+                partition = %partition.name(), %error,
+                "a batch of records of {} cannot be built", C::STATE
+            );
             ErrorCode::UnknownServerError
         })?;
         let appended =
@@ -383,7 +395,10 @@ impl<C: Coordinator> PartitionLog for ReplicaLog<'_, C> {
         match &appended {
             Ok(_) => self.of.shared.coordinator.metrics().records.add(batch.records.len() as u64),
             Err(error) => {
-                tracing::debug!(partition = %partition.name(), ?error, "a batch of records of {} is not appended", C::STATE);
+                tracing::debug!(
+                    partition = %partition.name(), ?error,
+                    "a batch of records of {} is not appended", C::STATE
+                );
             }
         }
         appended

@@ -39,7 +39,8 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value(
         "topic-partitions",
         "String: topic1:1,topic2:0-3,topic3,topic4:5-,topic5:-3",
-        "Comma separated list of topic patterns (empty: all topics), each with an optional :PARTITION or :FROM-TO (without TO itself).",
+        "Comma separated list of topic patterns (empty: all topics), each with an optional \
+         :PARTITION or :FROM-TO (without TO itself).",
     ),
     flag("version", "Display the version."),
 ];

@@ -340,7 +340,8 @@ pub static BROKER_CONFIGS: &[KnownConfig] = &[
         "max.memory.bytes",
         Long,
         Some("-1"),
-        "The memory that the broker may take, divided by purpose, at least 64 MiB; -1: half of what the machine or its cgroup has.",
+        "The memory that the broker may take, divided by purpose, at least 64 MiB; -1: half of what the \
+         machine or its cgroup has.",
     ),
     known(
         "max.request.partition.size.limit",

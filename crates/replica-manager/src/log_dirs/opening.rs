@@ -77,7 +77,10 @@ pub(super) fn open_directory(
                 });
             }
             PartitionDirectoryKind::Stray => {
-                tracing::warn!(path = %partition.path.display(), "the directory of a partition that the cluster does not have is kept");
+                tracing::warn!(
+                    path = %partition.path.display(),
+                    "the directory of a partition that the cluster does not have is kept"
+                );
             }
         }
     }

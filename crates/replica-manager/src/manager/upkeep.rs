@@ -274,7 +274,10 @@ impl ReplicaManager {
         match self.quorum.resign_leadership(given, reason).await {
             Ok(_) => tracing::warn!(partitions = count, ?reason, "left ISRs because of a log directory"),
             Err(error) => {
-                tracing::warn!(partitions = count, ?reason, %error, "did not leave ISRs yet, although a log directory stalls or failed")
+                tracing::warn!(
+                    partitions = count, ?reason, %error,
+                    "did not leave ISRs yet, although a log directory stalls or failed"
+                )
             }
         }
     }
@@ -297,7 +300,10 @@ impl ReplicaManager {
         let mut result = Ok(());
         for directory in self.log_dirs.all() {
             if let Err(error) = self.close_directory(directory, epoch) {
-                tracing::warn!(directory = %directory.path().display(), %error, "a log directory is not closed cleanly");
+                tracing::warn!(
+                    directory = %directory.path().display(), %error,
+                    "a log directory is not closed cleanly"
+                );
                 result = Err(error);
             }
         }

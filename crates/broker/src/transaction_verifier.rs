@@ -9,7 +9,7 @@ use ottla_model::{ErrorCode, ProducerEpoch, ProducerId, TopicPartition};
 
 /// Do these partitions belong to the producer's open transaction?
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TransactionQuestion {
+pub struct VerificationQuestion {
     pub transactional_id: String,
     pub producer_id: ProducerId,
     pub producer_epoch: ProducerEpoch,
@@ -19,7 +19,7 @@ pub struct TransactionQuestion {
 }
 
 /// One error code for each partition of a question, in its order; [`ErrorCode::None`] confirms.
-pub type TransactionAnswer = Pin<Box<dyn Future<Output = Vec<ErrorCode>> + Send>>;
+pub type VerificationAnswer = Pin<Box<dyn Future<Output = Vec<ErrorCode>> + Send>>;
 
 /// Where a former transaction is still ending and a question adds partitions, it is put again after this pause, for so
 /// long: the end takes a round trip to each of its leaders, and the producer would send its records again. The guards
@@ -30,5 +30,5 @@ pub const RETRY_FOR: Duration = Duration::from_millis(100);
 /// Puts questions to transaction coordinators.
 pub trait TransactionVerifier: Send + Sync {
     /// Asks the coordinator of the transactional id, once.
-    fn verify(&self, question: TransactionQuestion) -> TransactionAnswer;
+    fn verify(&self, question: VerificationQuestion) -> VerificationAnswer;
 }

@@ -53,10 +53,9 @@ pub struct CoordinatorConfig {
     pub zookeeper_protocol: bool,
     /// Connections of ZooKeeper's clients from one address; none: bounded only together.
     pub client_connections_max: Option<usize>,
-    /// ZooKeeper's. Sessions of its clients last from 2 to 20 ticks; `init` bounds catch-up, `sync` bounds lag. None of
-    /// them changes the election clock.
+    /// ZooKeeper's. Sessions of its clients last from 2 to 20 ticks; `sync` bounds lag. Neither changes the election
+    /// clock.
     pub tick_time: Duration,
-    pub init_timeout: Duration,
     pub sync_timeout: Duration,
     pub raft_tick: Duration,
     /// A multiple of `raft_tick`.
@@ -139,7 +138,6 @@ impl CoordinatorConfig {
             zookeeper_protocol: reader.boolean("zookeeper.protocol")?,
             client_connections_max: Some(reader.number("max.client.cnxns", 0..=usize::MAX)?).filter(|max| *max > 0),
             tick_time,
-            init_timeout: tick_time.saturating_mul(reader.number("init.limit", 1..=u32::MAX)?),
             sync_timeout: tick_time.saturating_mul(reader.number("sync.limit", 1..=u32::MAX)?),
             raft_tick: reader.duration_ms("raft.tick.ms", 1)?,
             raft_heartbeat: reader.duration_ms("raft.heartbeat.ms", 1)?,

@@ -1,4 +1,4 @@
-//! Which sockets a broker opens, what it tells others to connect to, and by which listener brokers meet.
+//! The sockets that a broker opens, the addresses that it advertises, and the listener of the brokers.
 //!
 //! Invariants of what [`resolve`] returns: listener names are unique and so are their ports (0 excepted: any free
 //! one); every advertised name is a listener; the inter-broker listener is advertised; nothing advertises an

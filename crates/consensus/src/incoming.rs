@@ -29,7 +29,7 @@ const PENDING_READS_MAX: usize = 4_096;
 
 /// Why a peer's message was not taken.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum RefusedMessage {
+pub enum MessageError {
     #[error("it cannot be decoded")]
     Malformed,
     #[error("it is for coordinator {to}")]
@@ -63,8 +63,8 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    pub fn parse(bytes: &Bytes) -> Result<Self, RefusedMessage> {
-        let message = Message::parse_from_carllerche_bytes(bytes).map_err(|_| RefusedMessage::Malformed)?;
+    pub fn parse(bytes: &Bytes) -> Result<Self, MessageError> {
+        let message = Message::parse_from_carllerche_bytes(bytes).map_err(|_| MessageError::Malformed)?;
         Ok(Self { message })
     }
 
@@ -84,15 +84,15 @@ pub(crate) fn check<S: Storage>(
     raft: &Raft<S>,
     membership: &Membership,
     message: &Message,
-) -> Result<(), RefusedMessage> {
+) -> Result<(), MessageError> {
     if message.to != raft.id {
-        return Err(RefusedMessage::NotForMe { to: message.to });
+        return Err(MessageError::NotForMe { to: message.to });
     }
     if message.from == raft.id || !membership.contains(CoordinatorId(message.from)) {
-        return Err(RefusedMessage::Stranger { from: message.from });
+        return Err(MessageError::Stranger { from: message.from });
     }
     if message.context.len() > CONTEXT_BYTES_MAX {
-        return Err(RefusedMessage::Context);
+        return Err(MessageError::Context);
     }
     check_kind(message.get_msg_type())?;
     check_term(raft, message)?;
@@ -104,27 +104,27 @@ pub(crate) fn check<S: Storage>(
     match message.get_msg_type() {
         MessageType::MsgAppend => check_append(message),
         MessageType::MsgHeartbeat if message.commit > last => {
-            Err(RefusedMessage::Commit { commit: message.commit, last })
+            Err(MessageError::Commit { commit: message.commit, last })
         }
         MessageType::MsgSnapshot => check_snapshot(raft, membership, message),
         MessageType::MsgAppendResponse => check_append_response(raft, message),
         MessageType::MsgReadIndex => check_read(raft, message),
-        MessageType::MsgReadIndexResp if message.get_entries().len() != 1 => Err(RefusedMessage::Context),
+        MessageType::MsgReadIndexResp if message.get_entries().len() != 1 => Err(MessageError::Context),
         // A member that wins an election must have its whole log on the disk; the library asserts this.
         MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse | MessageType::MsgTimeoutNow
             if last != raft.raft_log.persisted =>
         {
-            Err(RefusedMessage::Early)
+            Err(MessageError::Early)
         }
         MessageType::MsgTimeoutNow if message.term != raft.term || message.from != raft.leader_id => {
-            Err(RefusedMessage::Kind("a leadership transfer by a coordinator that is not the leader"))
+            Err(MessageError::Kind("a leadership transfer by a coordinator that is not the leader"))
         }
         _ => Ok(()),
     }
 }
 
 /// Messages that a member sends to itself, or to its own library, are never on the wire.
-fn check_kind(kind: MessageType) -> Result<(), RefusedMessage> {
+fn check_kind(kind: MessageType) -> Result<(), MessageError> {
     match kind {
         MessageType::MsgAppend
         | MessageType::MsgAppendResponse
@@ -138,41 +138,41 @@ fn check_kind(kind: MessageType) -> Result<(), RefusedMessage> {
         | MessageType::MsgRequestVoteResponse
         | MessageType::MsgRequestPreVote
         | MessageType::MsgRequestPreVoteResponse => Ok(()),
-        MessageType::MsgPropose => Err(RefusedMessage::Kind("a proposal")),
-        MessageType::MsgTransferLeader => Err(RefusedMessage::Kind("a request for another leader")),
+        MessageType::MsgPropose => Err(MessageError::Kind("a proposal")),
+        MessageType::MsgTransferLeader => Err(MessageError::Kind("a request for another leader")),
         MessageType::MsgHup
         | MessageType::MsgBeat
         | MessageType::MsgUnreachable
         | MessageType::MsgSnapStatus
-        | MessageType::MsgCheckQuorum => Err(RefusedMessage::Kind("a member's message to itself")),
+        | MessageType::MsgCheckQuorum => Err(MessageError::Kind("a member's message to itself")),
     }
 }
 
 /// Term 0 marks local messages. Of the messages on the wire only forwarded read requests have it, because they are
 /// forwarded unchanged.
-fn check_term<S: Storage>(raft: &Raft<S>, message: &Message) -> Result<(), RefusedMessage> {
+fn check_term<S: Storage>(raft: &Raft<S>, message: &Message) -> Result<(), MessageError> {
     let term = message.term;
     let fits = if message.get_msg_type() == MessageType::MsgReadIndex {
         term == 0
     } else {
         term != 0 && term <= TERM_MAX && term <= raft.term.saturating_add(TERM_JUMP_MAX)
     };
-    if fits { Ok(()) } else { Err(RefusedMessage::Term { term, known: raft.term }) }
+    if fits { Ok(()) } else { Err(MessageError::Term { term, known: raft.term }) }
 }
 
 /// The entries must follow the position `(index, log_term)` and each other, with terms that do not fall and are not
 /// above the sender's. The position must exist: only index 0 has term 0, but the library treats an index outside the
 /// log as one with term 0 and would append there.
-fn check_append(message: &Message) -> Result<(), RefusedMessage> {
+fn check_append(message: &Message) -> Result<(), MessageError> {
     if (message.index == 0) != (message.log_term == 0) || message.index > INDEX_MAX || message.log_term > message.term {
-        return Err(RefusedMessage::Entries);
+        return Err(MessageError::Entries);
     }
     let (mut index, mut term) = (message.index, message.log_term);
     for entry in message.get_entries() {
         index += 1;
         let is_next = entry.index == index && entry.term >= term.max(1) && entry.term <= message.term;
         if !is_next || !is_plain(entry) {
-            return Err(RefusedMessage::Entries);
+            return Err(MessageError::Entries);
         }
         term = entry.term;
     }
@@ -184,7 +184,7 @@ fn is_plain(entry: &Entry) -> bool {
     entry.get_entry_type() == EntryType::EntryNormal
 }
 
-fn check_append_response<S: Storage>(raft: &Raft<S>, message: &Message) -> Result<(), RefusedMessage> {
+fn check_append_response<S: Storage>(raft: &Raft<S>, message: &Message) -> Result<(), MessageError> {
     // If this member is not the leader, or for another term, the library reads only the term.
     if raft.state != raft::StateRole::Leader || message.term != raft.term {
         return Ok(());
@@ -193,45 +193,41 @@ fn check_append_response<S: Storage>(raft: &Raft<S>, message: &Message) -> Resul
     // A follower has no entry that its leader lacks, and no member requests a snapshot.
     let index = message.index.max(if message.reject { message.reject_hint } else { 0 });
     if index > last || message.request_snapshot != raft::INVALID_INDEX {
-        return Err(RefusedMessage::Index { index, last });
+        return Err(MessageError::Index { index, last });
     }
     Ok(())
 }
 
-fn check_read<S: Storage>(raft: &Raft<S>, message: &Message) -> Result<(), RefusedMessage> {
+fn check_read<S: Storage>(raft: &Raft<S>, message: &Message) -> Result<(), MessageError> {
     let context = match message.get_entries() {
         [entry] => entry.data.len(),
-        _ => return Err(RefusedMessage::Context),
+        _ => return Err(MessageError::Context),
     };
     if context == 0 || context > CONTEXT_BYTES_MAX {
-        return Err(RefusedMessage::Context);
+        return Err(MessageError::Context);
     }
     if raft.pending_read_count() >= PENDING_READS_MAX {
-        return Err(RefusedMessage::TooManyReads);
+        return Err(MessageError::TooManyReads);
     }
     Ok(())
 }
 
-fn check_snapshot<S: Storage>(
-    raft: &Raft<S>,
-    membership: &Membership,
-    message: &Message,
-) -> Result<(), RefusedMessage> {
+fn check_snapshot<S: Storage>(raft: &Raft<S>, membership: &Membership, message: &Message) -> Result<(), MessageError> {
     let metadata = message.get_snapshot().get_metadata();
     let members = metadata.get_conf_state();
     if Membership::from_conf_state(members).as_ref() != Some(membership)
         || !members.learners_next.is_empty()
         || members.auto_leave
     {
-        return Err(RefusedMessage::Snapshot("other members"));
+        return Err(MessageError::Snapshot("other members"));
     }
     let (index, term) = (metadata.index, metadata.term);
     if index == 0 || index > INDEX_MAX || term == 0 || term > message.term {
-        return Err(RefusedMessage::Snapshot("an impossible place"));
+        return Err(MessageError::Snapshot("an impossible place"));
     }
     // Committed entries never change.
     if index == raft.raft_log.committed && raft.raft_log.term(index).ok() != Some(term) {
-        return Err(RefusedMessage::Snapshot("another history"));
+        return Err(MessageError::Snapshot("another history"));
     }
     Ok(())
 }

@@ -23,9 +23,9 @@ pub mod read_index;
 pub mod snapshot;
 
 pub use effects::{Committed, Effects, Outgoing, Persist, ReadConfirmed, Role, RoleChange};
-pub use incoming::{Incoming, RefusedMessage};
+pub use incoming::{Incoming, MessageError};
 pub use log_store::{Entry, HardState, InitialState, LogStore, Snapshot, SnapshotMetadata, StoreError};
-pub use member::{Member, MemberConfig, MemberError, PeerStatus, ProposalRefused, Proposed, Status};
+pub use member::{Member, MemberConfig, MemberError, PeerStatus, ProposeError, Proposed, Status};
 pub use membership::Membership;
 pub use memory_store::MemoryStore;
 pub use read_index::Reads;

@@ -11,7 +11,7 @@ use raft::eraftpb::{Entry, Message, MessageType};
 use raft::{RawNode, Ready, SnapshotStatus, StateRole};
 
 use crate::effects::{Committed, Effects, Outgoing, Persist, ReadConfirmed, Role, RoleChange};
-use crate::incoming::{self, Incoming, RefusedMessage};
+use crate::incoming::{self, Incoming, MessageError};
 use crate::jitter::Jitter;
 use crate::log_store::{Bridge, LogStore, StoreError};
 use crate::membership::Membership;
@@ -76,7 +76,7 @@ pub enum MemberError {
     #[error("coordinator {id} is not one of the voters {voters:?}")]
     NotAVoter { id: CoordinatorId, voters: Vec<u64> },
     #[error("a peer's message was refused: {0}")]
-    Refused(#[from] RefusedMessage),
+    Refused(#[from] MessageError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("raft: {0}")]
@@ -85,7 +85,7 @@ pub enum MemberError {
 
 /// Nothing was proposed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum ProposalRefused {
+pub enum ProposeError {
     #[error("this member does not lead")]
     NotLeader,
     #[error("a leadership transfer is in progress, or too many proposals are in flight")]
@@ -239,7 +239,7 @@ impl<S: LogStore> Member<S> {
     }
 
     /// Whether [`Self::receive`] would take the message now.
-    pub fn check(&self, incoming: &Incoming) -> Result<(), RefusedMessage> {
+    pub fn check(&self, incoming: &Incoming) -> Result<(), MessageError> {
         incoming::check(&self.node.raft, &self.membership, &incoming.message)
     }
 
@@ -258,10 +258,10 @@ impl<S: LogStore> Member<S> {
 
     /// Proposes `entries`, in order, as one message: they commit together, or, after a change of leader, only a prefix
     /// of them commits.
-    pub fn propose(&mut self, entries: Vec<Bytes>) -> Result<Proposed, ProposalRefused> {
+    pub fn propose(&mut self, entries: Vec<Bytes>) -> Result<Proposed, ProposeError> {
         self.assert_nothing_pending();
         if !self.is_leader() {
-            return Err(ProposalRefused::NotLeader);
+            return Err(ProposeError::NotLeader);
         }
         let proposed =
             Proposed { term: self.node.raft.term, first: Revision(self.node.raft.raft_log.last_index() + 1) };
@@ -275,7 +275,7 @@ impl<S: LogStore> Member<S> {
         message.set_entries(entries.into());
         match self.node.step(message) {
             Ok(()) => Ok(proposed),
-            Err(_) => Err(ProposalRefused::Busy),
+            Err(_) => Err(ProposeError::Busy),
         }
     }
 

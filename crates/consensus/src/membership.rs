@@ -8,7 +8,7 @@ use crate::log_store::ConfState;
 
 /// A list that cannot be a quorum's.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum InvalidMembership {
+pub enum MembershipError {
     #[error("no voters")]
     Empty,
     #[error("coordinator id 0 is not allowed: ids are 1 or greater")]
@@ -24,17 +24,17 @@ pub struct Membership {
 }
 
 impl Membership {
-    pub fn new(ids: impl IntoIterator<Item = CoordinatorId>) -> Result<Self, InvalidMembership> {
+    pub fn new(ids: impl IntoIterator<Item = CoordinatorId>) -> Result<Self, MembershipError> {
         let mut voters = BTreeSet::new();
         for id in ids {
             if id.0 == 0 {
-                return Err(InvalidMembership::Zero);
+                return Err(MembershipError::Zero);
             }
             if !voters.insert(id) {
-                return Err(InvalidMembership::Duplicate(id));
+                return Err(MembershipError::Duplicate(id));
             }
         }
-        if voters.is_empty() { Err(InvalidMembership::Empty) } else { Ok(Self { voters }) }
+        if voters.is_empty() { Err(MembershipError::Empty) } else { Ok(Self { voters }) }
     }
 
     pub fn voters(&self) -> impl Iterator<Item = CoordinatorId> + '_ {
@@ -71,15 +71,15 @@ impl Membership {
 mod tests {
     use super::*;
 
-    fn ids(ids: &[u64]) -> Result<Membership, InvalidMembership> {
+    fn ids(ids: &[u64]) -> Result<Membership, MembershipError> {
         Membership::new(ids.iter().map(|&id| CoordinatorId(id)))
     }
 
     #[test]
     fn refuses_what_cannot_vote() {
-        assert_eq!(ids(&[]), Err(InvalidMembership::Empty));
-        assert_eq!(ids(&[1, 0]), Err(InvalidMembership::Zero));
-        assert_eq!(ids(&[1, 2, 1]), Err(InvalidMembership::Duplicate(CoordinatorId(1))));
+        assert_eq!(ids(&[]), Err(MembershipError::Empty));
+        assert_eq!(ids(&[1, 0]), Err(MembershipError::Zero));
+        assert_eq!(ids(&[1, 2, 1]), Err(MembershipError::Duplicate(CoordinatorId(1))));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 use ottla_consensus::jitter::Jitter;
 use ottla_consensus::{
-    Effects, LogStore, Member, MemberConfig, MemberError, Membership, MemoryStore, Outgoing, RefusedMessage, Snapshot,
+    Effects, LogStore, Member, MemberConfig, MemberError, Membership, MemoryStore, MessageError, Outgoing, Snapshot,
 };
 use ottla_model::{CoordinatorId, Revision};
 use protobuf::Message as _;
@@ -295,7 +295,7 @@ fn from_two(kind: MessageType, term: u64) -> Message {
     message
 }
 
-fn step(member: &mut Member<MemoryStore>, message: &Message) -> Option<RefusedMessage> {
+fn step(member: &mut Member<MemoryStore>, message: &Message) -> Option<MessageError> {
     let bytes = message.write_to_bytes().expect("written").into();
     match member.step(&bytes) {
         Ok(()) => None,
@@ -310,14 +310,14 @@ fn a_term_near_the_greatest_is_refused_and_not_kept() {
     let mut member = follower();
     for term in [u64::MAX, u64::MAX - 1, 1 << 63, 1 << 25] {
         let refused = step(&mut member, &from_two(MessageType::MsgHeartbeat, term));
-        assert_eq!(refused, Some(RefusedMessage::Term { term, known: 0 }));
+        assert_eq!(refused, Some(MessageError::Term { term, known: 0 }));
     }
     assert_eq!(member.role().term, 0);
     assert_eq!(step(&mut member, &from_two(MessageType::MsgHeartbeat, 1)), None);
     assert_eq!(member.role().term, 1);
     assert_eq!(
         step(&mut member, &from_two(MessageType::MsgRequestVote, 0)),
-        Some(RefusedMessage::Term { term: 0, known: 1 }),
+        Some(MessageError::Term { term: 0, known: 1 }),
         "term 0 would go back"
     );
 }
@@ -329,10 +329,10 @@ fn a_commit_index_behind_the_log_is_refused() {
     let mut heartbeat = from_two(MessageType::MsgHeartbeat, 1);
     heartbeat.commit = 1_000_000_000_000;
     let refused = step(&mut member, &heartbeat);
-    assert_eq!(refused, Some(RefusedMessage::Commit { commit: 1_000_000_000_000, last: 0 }));
+    assert_eq!(refused, Some(MessageError::Commit { commit: 1_000_000_000_000, last: 0 }));
     let mut append = from_two(MessageType::MsgAppend, 1);
     (append.index, append.commit) = (1_000_000_000_000, 1_000_000_000_000);
-    assert_eq!(step(&mut member, &append), Some(RefusedMessage::Entries), "no place has term 0");
+    assert_eq!(step(&mut member, &append), Some(MessageError::Entries), "no place has term 0");
 }
 
 #[test]
@@ -342,7 +342,7 @@ fn entries_with_a_hole_are_refused() {
     for index in [1, 3] {
         append.mut_entries().push(Entry { index, term: 1, ..Entry::default() });
     }
-    assert_eq!(step(&mut member, &append), Some(RefusedMessage::Entries));
+    assert_eq!(step(&mut member, &append), Some(MessageError::Entries));
 }
 
 #[test]
@@ -352,5 +352,5 @@ fn a_snapshot_of_other_members_is_refused() {
     let metadata = message.mut_snapshot().mut_metadata();
     (metadata.index, metadata.term) = (9, 1);
     metadata.mut_conf_state().voters = vec![1, 2, 2];
-    assert_eq!(step(&mut member, &message), Some(RefusedMessage::Snapshot("other members")));
+    assert_eq!(step(&mut member, &message), Some(MessageError::Snapshot("other members")));
 }

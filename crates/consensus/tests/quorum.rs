@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ottla_consensus::jitter::Jitter;
 use ottla_consensus::snapshot::{Encoder, Pairs};
 use ottla_consensus::{
-    Effects, LogStore, Member, MemberConfig, Membership, MemoryStore, Outgoing, ProposalRefused, Role, Snapshot,
+    Effects, LogStore, Member, MemberConfig, Membership, MemoryStore, Outgoing, ProposeError, Role, Snapshot,
 };
 use ottla_model::{CoordinatorId, Revision};
 
@@ -223,7 +223,7 @@ fn elects_one_leader_and_replicates() {
     }
     let other = [1, 2, 3].into_iter().find(|&id| id != leader).expect("a follower");
     let refused = net.node(other).member.propose(vec![Bytes::from_static(b"x")]);
-    assert_eq!(refused, Err(ProposalRefused::NotLeader), "followers do not forward");
+    assert_eq!(refused, Err(ProposeError::NotLeader), "followers do not forward");
 }
 
 #[test]

@@ -7,9 +7,9 @@ use ottla_model::{LeaderEpoch, MonotonicMs};
 use crate::loading::{LoadError, Unreadable};
 use crate::shard::CoordinatorShard;
 
-/// Whoever waits for the answer to a request.
+/// The receiver of the answer to a request.
 pub trait Waiter {
-    /// The client has gone: its answer would reach nobody.
+    /// The client has closed its connection: there is nobody to answer.
     fn is_gone(&self) -> bool;
 }
 

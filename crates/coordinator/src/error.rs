@@ -1,6 +1,6 @@
 //! Why a coordinator does not start, or stops: one line each, for people.
 
-use ottla_consensus::membership::InvalidMembership;
+use ottla_consensus::membership::MembershipError;
 use ottla_consensus::{MemberError, StoreError};
 use ottla_model::CoordinatorId;
 use ottla_quorum_node::NodeError;
@@ -28,7 +28,7 @@ pub enum CoordinatorError {
     #[error("{0}")]
     Conflict(#[from] Conflict),
     #[error("servers: {0}")]
-    Membership(#[from] InvalidMembership),
+    Membership(#[from] MembershipError),
     #[error("servers: {0}")]
     Address(#[from] CallError),
     #[error("the disk failed: {0}")]

@@ -7,7 +7,7 @@ use crate::request::GroupTopic;
 
 /// The answer to one [`Request`](crate::Request).
 #[derive(Clone, PartialEq, Debug)]
-pub enum Answer {
+pub enum GroupAnswer {
     JoinGroup(Joined),
     SyncGroup(Synced),
     Heartbeat(ErrorCode),

@@ -6,7 +6,7 @@ pub use ottla_coordinator_partition::effects::{
     BATCH_OVERHEAD_BYTES, Batch, BatchKind, BatchNumber, RawRecord, RequestId, TransactionEnd,
 };
 
-use crate::Answer;
+use crate::GroupAnswer;
 
 /// Groups send nothing to other brokers.
-pub type Effects = ottla_coordinator_partition::Effects<Answer, Infallible>;
+pub type Effects = ottla_coordinator_partition::Effects<GroupAnswer, Infallible>;

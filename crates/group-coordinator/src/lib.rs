@@ -33,7 +33,7 @@ pub mod shard;
 mod timer;
 pub mod topics;
 
-pub use answer::Answer;
+pub use answer::GroupAnswer;
 pub use config::GroupConfig;
 pub use effects::{Batch, BatchKind, BatchNumber, Effects, RequestId, TransactionEnd};
 pub use record::{Record, RecordError, partition_for};

@@ -27,7 +27,7 @@ pub struct DynamicConfig {
 
 /// Why a change of a broker's configuration is refused; the texts are Kafka's.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
-pub enum InvalidBrokerConfig {
+pub enum BrokerConfigError {
     #[error("Cannot update these configs dynamically: [{}]", .0.join(", "))]
     NotDynamic(Vec<String>),
     #[error(
@@ -194,15 +194,15 @@ pub fn validate(
     values: &BTreeMap<&str, &str>,
     per_broker: bool,
     is_known: impl Fn(&str) -> bool,
-) -> Result<(), InvalidBrokerConfig> {
+) -> Result<(), BrokerConfigError> {
     let those = |wanted: &dyn Fn(&str) -> bool| -> Vec<String> {
         values.keys().filter(|name| wanted(name)).map(|name| (*name).to_owned()).collect()
     };
-    let refuse = |names: Vec<String>, refusal: fn(Vec<String>) -> InvalidBrokerConfig| {
+    let refuse = |names: Vec<String>, refusal: fn(Vec<String>) -> BrokerConfigError| {
         if names.is_empty() { Ok(()) } else { Err(refusal(names)) }
     };
-    refuse(those(&|name| find(name).is_none() && is_known(name)), InvalidBrokerConfig::NotDynamic)?;
-    refuse(those(&|name| find(name).is_some_and(|config| config.is_security)), InvalidBrokerConfig::WithoutListener)?;
+    refuse(those(&|name| find(name).is_none() && is_known(name)), BrokerConfigError::NotDynamic)?;
+    refuse(those(&|name| find(name).is_some_and(|config| config.is_security)), BrokerConfigError::WithoutListener)?;
     for (name, value) in values {
         if let Some(config) = find(without_listener(name).unwrap_or(name)) {
             config.kind.parse(config.name, value)?;
@@ -215,7 +215,7 @@ pub fn validate(
         Some(base) => !CLUSTER_WIDE_OF_LISTENERS.contains(&base),
         None => find(name).is_some_and(|config| config.mode == UpdateMode::PerBroker),
     };
-    refuse(those(&is_per_broker), InvalidBrokerConfig::PerBroker)
+    refuse(those(&is_per_broker), BrokerConfigError::PerBroker)
 }
 
 #[cfg(test)]

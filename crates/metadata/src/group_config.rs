@@ -21,7 +21,7 @@ pub struct GroupConfigKey {
 
 /// Why a group's configuration is refused; the texts are Kafka's.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
-pub enum InvalidGroupConfig {
+pub enum GroupConfigError {
     #[error("Unknown group config name: {0}")]
     UnknownName(String),
     #[error(transparent)]
@@ -192,9 +192,9 @@ pub fn find(name: &str) -> Option<&'static GroupConfigKey> {
 pub fn validate(
     set: &BTreeMap<String, String>,
     of_broker: impl Fn(&str) -> Option<String>,
-) -> Result<(), InvalidGroupConfig> {
+) -> Result<(), GroupConfigError> {
     for name in set.keys() {
-        find(name).ok_or_else(|| InvalidGroupConfig::UnknownName(name.clone()))?;
+        find(name).ok_or_else(|| GroupConfigError::UnknownName(name.clone()))?;
     }
     let number = |text: &str| text.trim().parse::<i64>().ok();
     for (name, text) in set {
@@ -206,12 +206,12 @@ pub fn validate(
         if let Some((bound, least)) = bound(least)
             && value < least
         {
-            return Err(InvalidGroupConfig::BelowBound { name: key.name, bound });
+            return Err(GroupConfigError::BelowBound { name: key.name, bound });
         }
         if let Some((bound, most)) = bound(most)
             && value > most
         {
-            return Err(InvalidGroupConfig::AboveBound { name: key.name, bound });
+            return Err(GroupConfigError::AboveBound { name: key.name, bound });
         }
     }
     for (session, heartbeat) in SESSIONS {
@@ -221,7 +221,7 @@ pub fn validate(
             number(&own.or_else(|| of_broker(key.synonym?)).unwrap_or_else(|| key.default.to_owned()))
         };
         if (set.contains_key(*session) || set.contains_key(*heartbeat)) && effective(session) <= effective(heartbeat) {
-            return Err(InvalidGroupConfig::SessionTooShort { session, heartbeat });
+            return Err(GroupConfigError::SessionTooShort { session, heartbeat });
         }
     }
     Ok(())

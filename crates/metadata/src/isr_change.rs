@@ -11,7 +11,7 @@ use crate::image::{Image, IsrMember, PartitionState};
 pub enum IsrDecision {
     /// The ISR becomes this, each member in the epoch that it is registered with.
     Change(Vec<IsrMember>),
-    /// It is so already: a retry whose first answer got lost (scenario 8).
+    /// The ISR is as requested: a retry whose first answer was lost (scenario 8).
     AlreadySo,
     Refused(ErrorCode),
 }
@@ -19,7 +19,7 @@ pub enum IsrDecision {
 /// Checks one partition of a request of `leader`, whose broker epoch was checked before.
 ///
 /// `any_epoch_joins` takes the rule of KIP-903 out, for simulations that must notice.
-pub fn judge(
+pub fn check(
     image: &Image,
     state: &PartitionState,
     leader: BrokerId,
@@ -28,7 +28,7 @@ pub fn judge(
 ) -> IsrDecision {
     use IsrDecision::Refused;
 
-    // The leader has seen more than this controller: another one must have been elected meanwhile.
+    // The leader has seen a later state than this controller: another controller must have been elected.
     if request.leader_epoch > state.leader_epoch || request.partition_epoch > state.partition_epoch {
         return Refused(ErrorCode::NotController);
     }
@@ -50,7 +50,7 @@ pub fn judge(
     if wanted.iter().enumerate().any(|(at, member)| !state.is_replica(member.broker) || is_repeated(at, member)) {
         return Refused(ErrorCode::InvalidRequest);
     }
-    // The leader itself is in; an ISR without it is nonsense, an empty one too.
+    // The leader is a member of every ISR that it requests.
     if !wanted.iter().any(|member| member.broker == leader) {
         return Refused(ErrorCode::InvalidRequest);
     }

@@ -30,5 +30,5 @@ pub use delta::{BrokerChange, Delta, PartitionChange};
 pub use image::{
     BrokerMemory, BrokerRegistration, ConfigEntity, ConfigKind, Endpoint, Image, IsrMember, PartitionState, TopicImage,
 };
-pub use transaction::{Change, Transaction, TransactionRefused};
+pub use transaction::{Change, Transaction, TransactionError};
 pub use tree::{Node, NodeChange, Path, Tree};

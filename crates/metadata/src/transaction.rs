@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use prost::Message;
 
-use crate::tree::{InvalidPath, Path};
+use crate::tree::{Path, PathError};
 
 /// One change of a transaction. Changes apply in order; a later change sees the result of earlier ones.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,7 +40,7 @@ pub struct Transaction {
 
 /// Why a transaction did not apply.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum TransactionRefused {
+pub enum TransactionError {
     #[error("{path} exists")]
     Exists { path: Path },
     #[error("{path} does not exist")]
@@ -58,7 +58,7 @@ pub enum TransactionDecodeError {
     #[error("not a transaction: {0}")]
     Protobuf(#[from] prost::DecodeError),
     #[error(transparent)]
-    Path(#[from] InvalidPath),
+    Path(#[from] PathError),
     #[error("unknown kind of change {0}")]
     UnknownChange(i32),
     #[error("a change lacks its expected version")]

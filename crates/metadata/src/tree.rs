@@ -18,7 +18,7 @@ use ottla_model::Revision;
 use prost::Message;
 
 use crate::limits::MAX_PATH_BYTES;
-use crate::transaction::{Change, Transaction, TransactionRefused};
+use crate::transaction::{Change, Transaction, TransactionError};
 
 /// An absolute path: `/` or `/name/name…`. Names are not empty, hold no `/` and no control character, and are neither
 /// `.` nor `..` (ZooKeeper's rules).
@@ -28,11 +28,11 @@ pub struct Path(Arc<str>);
 /// A text that is no path of the tree.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("not a path of the tree: {0:?}")]
-pub struct InvalidPath(pub String);
+pub struct PathError(pub String);
 
 impl Path {
-    pub fn new(text: &str) -> Result<Self, InvalidPath> {
-        let invalid = || InvalidPath(text.chars().take(MAX_PATH_BYTES).collect());
+    pub fn new(text: &str) -> Result<Self, PathError> {
+        let invalid = || PathError(text.chars().take(MAX_PATH_BYTES).collect());
         if text.len() > MAX_PATH_BYTES {
             return Err(invalid());
         }
@@ -270,7 +270,7 @@ impl Tree {
         &mut self,
         revision: Revision,
         transaction: &Transaction,
-    ) -> Result<Vec<NodeChange>, TransactionRefused> {
+    ) -> Result<Vec<NodeChange>, TransactionError> {
         self.advance(revision);
         let mut nodes = self.nodes.clone();
         let mut touched = BTreeMap::new();
@@ -295,11 +295,11 @@ impl Tree {
         nodes: &OrdMap<Path, Node>,
         revision: Revision,
         change: &'a Change,
-    ) -> Result<Option<(&'a Path, Option<Node>)>, TransactionRefused> {
+    ) -> Result<Option<(&'a Path, Option<Node>)>, TransactionError> {
         match change {
             Change::Create { path, payload } => {
                 if path.as_str() == "/" || nodes.contains_key(path) {
-                    return Err(TransactionRefused::Exists { path: path.clone() });
+                    return Err(TransactionError::Exists { path: path.clone() });
                 }
                 let node = Node { payload: payload.clone(), created: revision, modified: revision, version: 0 };
                 Ok(Some((path, Some(node))))
@@ -323,7 +323,7 @@ impl Tree {
                 Ok(None)
             }
             Change::Check { path, expected: None } => match nodes.contains_key(path) {
-                true => Err(TransactionRefused::Exists { path: path.clone() }),
+                true => Err(TransactionError::Exists { path: path.clone() }),
                 false => Ok(None),
             },
         }
@@ -346,10 +346,10 @@ impl Tree {
     }
 }
 
-fn expect<'a>(nodes: &'a OrdMap<Path, Node>, path: &Path, expected: i32) -> Result<&'a Node, TransactionRefused> {
-    let node = nodes.get(path).ok_or_else(|| TransactionRefused::Missing { path: path.clone() })?;
+fn expect<'a>(nodes: &'a OrdMap<Path, Node>, path: &Path, expected: i32) -> Result<&'a Node, TransactionError> {
+    let node = nodes.get(path).ok_or_else(|| TransactionError::Missing { path: path.clone() })?;
     if node.version != expected {
-        return Err(TransactionRefused::Version { path: path.clone(), expected, found: node.version });
+        return Err(TransactionError::Version { path: path.clone(), expected, found: node.version });
     }
     Ok(node)
 }
@@ -400,7 +400,7 @@ mod tests {
         let before = tree.clone();
         let set = |expected| Change::Set { path: path("/a"), payload: Bytes::new(), expected };
         let refused = tree.apply(Revision(2), &Transaction { changes: vec![create("/b"), set(7)] });
-        assert_eq!(refused, Err(TransactionRefused::Version { path: path("/a"), expected: 7, found: 0 }));
+        assert_eq!(refused, Err(TransactionError::Version { path: path("/a"), expected: 7, found: 0 }));
         assert_eq!(tree.get_str("/b"), None);
         assert_eq!(tree.get_str("/a"), before.get_str("/a"));
         assert_eq!(tree.revision(), Revision(2));
@@ -416,14 +416,14 @@ mod tests {
         let mut tree = Tree::new();
         let creation = Transaction { changes: vec![create("/a")] };
         tree.apply(Revision(1), &creation).expect("applies");
-        assert_eq!(tree.apply(Revision(2), &creation), Err(TransactionRefused::Exists { path: path("/a") }));
+        assert_eq!(tree.apply(Revision(2), &creation), Err(TransactionError::Exists { path: path("/a") }));
         let write = Change::Set { path: path("/a"), payload: Bytes::new(), expected: 0 };
         let write = Transaction { changes: vec![write] };
         tree.apply(Revision(3), &write).expect("applies");
         assert!(tree.apply(Revision(4), &write).is_err());
         let delete = Transaction { changes: vec![Change::Delete { path: path("/a"), expected: 1 }] };
         tree.apply(Revision(5), &delete).expect("applies");
-        assert_eq!(tree.apply(Revision(6), &delete), Err(TransactionRefused::Missing { path: path("/a") }));
+        assert_eq!(tree.apply(Revision(6), &delete), Err(TransactionError::Missing { path: path("/a") }));
     }
 
     #[test]

@@ -220,7 +220,7 @@ impl ListenerName {
 
 /// A topic name that Kafka refuses; the texts are those of Kafka's `Topic.validate`, which its tools show.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum InvalidTopicName {
+pub enum TopicNameError {
     #[error("Topic name is invalid: the empty string is not allowed")]
     Empty,
     #[error("Topic name is invalid: '{0}' is not allowed")]
@@ -237,18 +237,18 @@ impl TopicName {
     /// So that `NAME-PARTITION.UUID-delete` fits the 255 bytes of a file name.
     pub const MAX_LENGTH: usize = 249;
 
-    pub fn new(text: &str) -> Result<Self, InvalidTopicName> {
+    pub fn new(text: &str) -> Result<Self, TopicNameError> {
         if text.is_empty() {
-            return Err(InvalidTopicName::Empty);
+            return Err(TopicNameError::Empty);
         }
         if text == "." || text == ".." {
-            return Err(InvalidTopicName::Dots(text.to_owned()));
+            return Err(TopicNameError::Dots(text.to_owned()));
         }
         if text.len() > Self::MAX_LENGTH {
-            return Err(InvalidTopicName::TooLong(text.to_owned()));
+            return Err(TopicNameError::TooLong(text.to_owned()));
         }
         if !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
-            return Err(InvalidTopicName::Characters(text.to_owned()));
+            return Err(TopicNameError::Characters(text.to_owned()));
         }
         Ok(Self(text.into()))
     }
@@ -292,11 +292,11 @@ mod tests {
     #[test]
     fn topic_names_follow_kafka() {
         assert!(TopicName::new("a.b_c-9").is_ok());
-        assert_eq!(TopicName::new(""), Err(InvalidTopicName::Empty));
-        assert_eq!(TopicName::new(".."), Err(InvalidTopicName::Dots("..".into())));
+        assert_eq!(TopicName::new(""), Err(TopicNameError::Empty));
+        assert_eq!(TopicName::new(".."), Err(TopicNameError::Dots("..".into())));
         assert!(TopicName::new(&"x".repeat(249)).is_ok());
-        assert!(matches!(TopicName::new(&"x".repeat(250)), Err(InvalidTopicName::TooLong(_))));
-        assert!(matches!(TopicName::new("ba/d"), Err(InvalidTopicName::Characters(_))));
+        assert!(matches!(TopicName::new(&"x".repeat(250)), Err(TopicNameError::TooLong(_))));
+        assert!(matches!(TopicName::new("ba/d"), Err(TopicNameError::Characters(_))));
         let (a, b) = (TopicName::new("a.b").expect("valid"), TopicName::new("a_b").expect("valid"));
         assert!(a.collides_with(&b) && !a.collides_with(&a));
     }

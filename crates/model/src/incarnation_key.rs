@@ -1,4 +1,4 @@
-//! What proves that a request comes from the start of a process that an [`IncarnationId`] names.
+//! Proves that a request comes from the process start that an [`IncarnationId`] names.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::ids::IncarnationId;
 
-/// The secret of one start of a broker. The incarnation id, which everybody may read, is a digest of it: whoever shows
-/// the key is that incarnation, or was shown the key by it. Never shown: its `Debug` form has no content.
+/// The secret of one start of a broker. The public incarnation id is a digest of it, so only that
+/// start, and those to which it sent the key, can present it. Never logged: its `Debug` form has no content.
 #[derive(Clone, PartialEq, Eq)]
 pub struct IncarnationKey([u8; Self::BYTES]);
 

@@ -60,8 +60,8 @@ const GRANTED_BYTES_PER_CHECK_MIN: usize = 1024 * 1024;
 /// and far less than what a client notices.
 const TURN_MAX: Duration = Duration::from_millis(2);
 
-/// Waiting responses of one connection up to here are not counted against the broker's memory: whoever reads what it
-/// asks for is served, even while others use up the memory for responses.
+/// Waiting responses of one connection up to here are not counted against the broker's memory, so that a
+/// client that reads its responses is served even while others use up the memory for responses.
 const UNCOUNTED_BYTES: usize = 64 * 1024;
 const NO_ROOM: &str = "the broker's memory for responses that wait to be read is used up";
 const NOT_READ: &str = "responses are not read";

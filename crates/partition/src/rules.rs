@@ -4,7 +4,7 @@
 /// in which every rule holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BrokenRules {
-    pub replication: ottla_replication::Rules,
+    pub replication: ottla_replication::BrokenRules,
     /// Broken: a producer keeps waiting for the high watermark after its leader lost the leadership.
     pub acks_outlive_leadership: bool,
     /// Broken: a follower's fetch counts as progress although its log has parted from the leader's.

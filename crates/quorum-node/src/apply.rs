@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ottla_consensus::{Committed, Role};
 use ottla_metadata::controller::{AdmitCoordinator, ControllerConfig, Now};
 use ottla_metadata::image::Image;
-use ottla_metadata::transaction::{Transaction, TransactionRefused};
+use ottla_metadata::transaction::{Transaction, TransactionError};
 use ottla_metadata::tree::{NodeChange, Tree};
 use ottla_model::Revision;
 
@@ -26,7 +26,7 @@ struct Step {
     revision: Revision,
     term: u64,
     is_empty: bool,
-    result: Result<(), TransactionRefused>,
+    result: Result<(), TransactionError>,
     changes: Arc<[NodeChange]>,
     tree: Tree,
     image: Image,
@@ -75,7 +75,7 @@ impl<S: QuorumStore> Node<S> {
                 Err(error) => {
                     self.tree.advance(revision);
                     problem = Some(format!("entry {revision} cannot be decoded and is skipped: {error}"));
-                    Err(TransactionRefused::Unreadable)
+                    Err(TransactionError::Unreadable)
                 }
             };
             match applied {

@@ -12,7 +12,7 @@ use ottla_metadata::controller::{
 use ottla_metadata::image::Image;
 use ottla_metadata::liveness::Reached;
 use ottla_metadata::quorum_progress::Observer;
-use ottla_metadata::transaction::TransactionRefused;
+use ottla_metadata::transaction::TransactionError;
 use ottla_metadata::tree::{NodeChange, Tree};
 use ottla_model::{CoordinatorId, Revision, TimestampMs};
 
@@ -38,7 +38,7 @@ struct Deciding {
 /// The outcome of an entry.
 pub(crate) struct Applied {
     pub revision: Revision,
-    pub result: Result<(), TransactionRefused>,
+    pub result: Result<(), TransactionError>,
     pub changes: Arc<[NodeChange]>,
 }
 
@@ -273,5 +273,62 @@ impl Leadership {
             out.put(Output::EndStream { stream, leader });
         }
         self.deciding.map(|deciding| deciding.controller.into_reached())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp};
+    use ottla_metadata::image::ConfigEntity;
+    use ottla_metadata::transaction::{Change, Transaction};
+    use ottla_model::ClusterId;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Outputs(Vec<Output>);
+
+    impl Sink for Outputs {
+        fn send(&mut self, _: ottla_consensus::Outgoing) -> bool {
+            true
+        }
+
+        fn put(&mut self, output: Output) {
+            self.0.push(output);
+        }
+    }
+
+    /// The controller and the guard start from the same tree; should they differ, the caller gets the guard's reason,
+    /// and the next request is decided as if nothing had happened.
+    #[test]
+    fn a_request_whose_decision_the_guard_refuses_is_answered_with_the_reason() {
+        let (mut out, now) = (Outputs::default(), Now::default());
+        let mut leadership = Leadership::new(1, BrokenRules::default());
+        let config = ControllerConfig::new(ClusterId::new("test"));
+        leadership.begin(now, config, (Tree::new(), Image::empty()), Reached::new(), &mut out);
+        let (broken, sound) = (ConfigEntity::group("broken"), ConfigEntity::group("sound"));
+        let mut other = Tree::new();
+        let change = Change::Create { path: broken.path(), payload: bytes::Bytes::new() };
+        other.apply(Revision(1), &Transaction { changes: vec![change] }).expect("applies");
+        leadership.deciding.as_mut().expect("deciding").proposals = Proposals::new(other, Image::empty());
+        for (call, entity) in [(CallId(1), broken), (CallId(2), sound)] {
+            let changes = vec![("consumer.session.timeout.ms".to_owned(), ConfigOp::Set("45000".to_owned()))];
+            let alter = AlterConfigs {
+                entities: vec![AlterConfig { entity, changes, replace_all: false }],
+                validate_only: false,
+            };
+            leadership.request(now, Some(call), Request::AlterConfigs(alter), [0; 16], &mut out);
+        }
+        let outcomes: Vec<_> = out
+            .0
+            .iter()
+            .filter_map(|output| match output {
+                Output::Respond { call, outcome } => Some((*call, outcome.clone())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(outcomes.len(), 1, "the other waits for its entry: {outcomes:?}");
+        let (CallId(1), Err(RequestError::Refused(reason))) = &outcomes[0] else { panic!("{outcomes:?}") };
+        assert!(reason.contains("does not apply"), "{reason}");
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_consensus::{
-    Effects, Incoming, Member, MemberError, Outgoing, Reads, RefusedMessage, Role, RoleChange, Status, StoreError,
+    Effects, Incoming, Member, MemberError, MessageError, Outgoing, Reads, Role, RoleChange, Status, StoreError,
 };
 use ottla_metadata::controller::{AdmitCoordinator, ControllerConfig, Input, Now, Probe, Request};
 use ottla_metadata::image::{BrokerRegistration, Image};
@@ -67,7 +67,7 @@ enum Refused {
     #[error("it names coordinator {0} as its sender")]
     OtherSender(CoordinatorId),
     #[error(transparent)]
-    Message(#[from] RefusedMessage),
+    Message(#[from] MessageError),
     #[error("its snapshot cannot be read: {0}")]
     Snapshot(#[from] SnapshotError),
 }

@@ -12,7 +12,7 @@ use ottla_consensus::{LogStore, Member};
 use ottla_metadata::controller::EntryId;
 use ottla_metadata::image::Image;
 use ottla_metadata::limits::{MAX_NODE_BYTES, MAX_TRANSACTION_BYTES};
-use ottla_metadata::transaction::{Change, Transaction, TransactionRefused};
+use ottla_metadata::transaction::{Change, Transaction, TransactionError};
 use ottla_metadata::tree::{NodeChange, Path, Tree};
 use ottla_model::Revision;
 
@@ -31,7 +31,7 @@ pub enum ProposalError {
     #[error("the change cannot be decoded again: {0}")]
     Unreadable(String),
     #[error("the change does not apply: {0}")]
-    Inapplicable(TransactionRefused),
+    Inapplicable(TransactionError),
     #[error("the payload for {0} could not be decoded")]
     UnreadableNode(Path),
 }

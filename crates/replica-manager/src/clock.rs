@@ -1,4 +1,4 @@
-//! The two clocks of a broker. Whoever decides takes `now` as an argument; only the edges call these.
+//! The two clocks of a broker. Cores take `now` as an argument; only their callers read these clocks.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

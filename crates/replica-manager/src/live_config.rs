@@ -1,8 +1,8 @@
-//! The broker's configuration as it holds now: what it was started with, under what was set while it runs.
+//! The broker's effective configuration: the static properties, overridden by dynamic ones.
 //!
-//! `/config/brokers/<default>` and `/config/brokers/N` of the tree lie over the static properties, N over `<default>`.
-//! A change comes with a delta and is in force when the delta has been taken in. Whoever wants a value that may change
-//! asks [`LiveConfig::current`] each time; everything else stays in [`BrokerConfig`] as read at the start.
+//! `/config/brokers/N` of the tree overrides `/config/brokers/<default>`, which overrides the static properties. A
+//! change is in force when the delta that contains it has been applied. Values that may change are read from
+//! [`LiveConfig::current`] each time; all others are in [`BrokerConfig`], as read at the start.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The I/O threads of the log directories: whatever may block for long (opening, creating in numbers, recovery, sync,
-//! deletion) runs here, so that a connection's thread never waits for a disk that another directory's work keeps busy.
+//! The I/O threads of the log directories: operations that may block for long (opening, bulk creation, recovery, sync,
+//! deletion) run here, so that a connection's thread never waits for a disk that another directory's work keeps busy.
 //!
 //! Each directory has two queues with a thread each: *urgent* work makes partitions available, *background* work can
 //! wait. Deleting a huge topic must not delay the next leader's log.
@@ -31,7 +31,7 @@ pub struct DirectoryIo {
     health: Arc<DirectoryHealth>,
 }
 
-/// What is known of a directory's disk: counted by those who write, watched by one timer.
+/// The state of a directory's disk: writers count their writes, one timer checks the counts.
 #[derive(Default, Debug)]
 pub struct DirectoryHealth {
     /// Other directories' partitions are served by the same threads: none of them may wait here for long.
@@ -48,7 +48,7 @@ impl DirectoryHealth {
         self.failed.load(Ordering::Acquire)
     }
 
-    /// An I/O error: the directory is out of use until the process restarts. Says whether this is the first word of it.
+    /// An I/O error: the directory is out of use until the process restarts. Returns whether this is the first error.
     pub fn fail(&self) -> bool {
         !self.failed.swap(true, Ordering::AcqRel)
     }
@@ -58,19 +58,19 @@ impl DirectoryHealth {
         self.full.load(Ordering::Acquire)
     }
 
-    /// A write found no room: what was written before is there, and writes go on when space returns. Says whether this
-    /// is news.
+    /// A write found no space: earlier writes are intact, and writes continue when space returns. Returns whether this
+    /// was not known.
     pub fn filled(&self) -> bool {
         !self.full.swap(true, Ordering::AcqRel)
     }
 
-    /// A write found room. Says whether this is news.
+    /// A write found space. Returns whether the directory was full until now.
     pub fn has_room(&self) -> bool {
         // A load first: every append comes here.
         self.full.load(Ordering::Relaxed) && self.full.swap(false, Ordering::AcqRel)
     }
 
-    /// Whether writes do not come back at the moment, as the watch sees it.
+    /// Whether writes do not return at the moment, according to the [`StallWatch`].
     pub fn is_stalled(&self) -> bool {
         self.stalled.load(Ordering::Acquire)
     }
@@ -83,14 +83,14 @@ impl DirectoryHealth {
         self.has_siblings
     }
 
-    /// Whether there is no point in asking for the disk: it failed, or does not answer at the moment.
+    /// Whether the directory cannot be used: its disk failed, or does not answer at the moment.
     pub fn is_unusable(&self) -> bool {
         self.is_failed() || self.is_stalled()
     }
 
-    /// Brackets a write, so that one which does not come back is seen. Beside another write of the same directory,
-    /// which may be one that does not come back, it steps aside: a stalled disk takes at most one of the threads that
-    /// serve the other directories.
+    /// Counts a write, so that one that does not return is detected. While another write of the same directory is under
+    /// way (it may be stalled), this one runs on a blocking thread: a stalled disk holds at most one of the threads
+    /// that serve the other directories.
     pub fn writing<T>(&self, write: impl FnOnce() -> T) -> T {
         let before = self.writes_started.fetch_add(1, Ordering::Relaxed);
         let is_alone = !self.has_siblings || before == self.writes_finished.load(Ordering::Relaxed);
@@ -106,7 +106,7 @@ impl DirectoryHealth {
     }
 }
 
-/// Sees a directory whose writes do not come back: nothing finished between two looks while something was under way.
+/// Detects a directory whose writes do not return: a write was under way, and none finished between two checks.
 #[derive(Default, Debug)]
 pub struct StallWatch {
     finished: u64,
@@ -127,7 +127,7 @@ impl StallWatch {
     }
 }
 
-/// Does what may block for long so that the runtime's other tasks go on, on another thread.
+/// Runs work that may block for long; the runtime moves its other tasks to another thread.
 pub fn run_blocking<T>(work: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {

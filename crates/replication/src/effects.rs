@@ -48,20 +48,9 @@ pub enum IsrOutcome {
     Unknown,
 }
 
-/// Whether a produce with acks=all may be answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AckState {
-    /// The high watermark has not reached the records.
-    Waiting,
-    Acknowledged,
-    /// The records are replicated, but the ISR has fallen below `min.insync.replicas` meanwhile
-    /// (`NOT_ENOUGH_REPLICAS_AFTER_APPEND`).
-    NotEnoughReplicas,
-}
-
 /// A follower's fetch that must not be served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum FetchRefused {
+pub enum FetchError {
     #[error("the fetch has leader epoch {asked}, this leader has {current}")]
     FencedLeaderEpoch { asked: LeaderEpoch, current: LeaderEpoch },
     #[error("the fetch has leader epoch {asked}, this leader knows only {current}")]
@@ -74,7 +63,7 @@ pub enum FetchRefused {
     StaleBrokerEpoch { fetched: BrokerEpoch, registered: BrokerEpoch },
 }
 
-impl FetchRefused {
+impl FetchError {
     pub fn error_code(&self) -> ErrorCode {
         match self {
             Self::FencedLeaderEpoch { .. } => ErrorCode::FencedLeaderEpoch,

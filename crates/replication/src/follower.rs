@@ -12,7 +12,7 @@ use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 use crate::effects::{FollowerAction, FollowerStep, Following, Truncation};
 use crate::epoch_history::{EpochEnd, EpochHistory};
 use crate::high_watermark::HighWatermark;
-use crate::rules::Rules;
+use crate::rules::BrokenRules;
 
 /// The state of a follower's own log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,7 +74,7 @@ impl Follower {
         leader_epoch: LeaderEpoch,
         log: LocalLog,
         high_watermark: Offset,
-        rules: Rules,
+        rules: BrokenRules,
     ) -> (Self, Option<FollowerAction>) {
         let high_watermark = HighWatermark::known(high_watermark, log.start, log.end);
         let mut follower = Self { leader, leader_epoch, log, high_watermark, state: State::Fetching };

@@ -44,7 +44,7 @@ fn answer(error: ErrorCode, diverging: Option<(i32, i64)>, high_watermark: i64) 
 
 fn follow(log: &Log, high_watermark: i64) -> Follower {
     let (follower, first) =
-        Follower::new(LEADER, LeaderEpoch(9), log.local(), Offset(high_watermark), Rules::default());
+        Follower::new(LEADER, LeaderEpoch(9), log.local(), Offset(high_watermark), BrokenRules::default());
     assert_eq!(first, None, "the correct rules cut nothing before the leader was asked");
     follower
 }
@@ -90,7 +90,7 @@ fn scenario_01_a_restarted_follower_keeps_what_is_above_its_hw() {
         LeaderEpoch(9),
         log.local(),
         Offset(60),
-        Rules { truncate_to_high_watermark: true, ..Rules::default() },
+        BrokenRules { truncate_to_high_watermark: true, ..BrokenRules::default() },
     );
     assert_eq!(first, Some(FollowerAction::Truncate(Truncation::To(Offset(60)))), "the broken rule is broken");
 }
@@ -320,7 +320,7 @@ fn a_follower_tells_whom_it_follows_and_what_it_waits_for() {
 fn a_log_that_touches_the_leaders_is_kept() {
     let bounds_of = |log_end, start, end| {
         let log = LocalLog { start: Offset(20), end: Offset(log_end), latest_epoch: LeaderEpoch(3) };
-        let (mut follower, _) = Follower::new(LEADER, LeaderEpoch(9), log, Offset(0), Rules::default());
+        let (mut follower, _) = Follower::new(LEADER, LeaderEpoch(9), log, Offset(0), BrokenRules::default());
         let ask = follower.next_fetch().expect("fetches");
         let _ = follower.fetched(ask, &answer(ErrorCode::OffsetOutOfRange, None, -1), &EpochHistory::new());
         follower.leader_bounds(Some((Offset(start), Offset(end))))
@@ -337,7 +337,7 @@ fn a_log_that_touches_the_leaders_is_kept() {
 #[test]
 fn an_empty_log_does_not_start_over_for_records_that_do_not_follow() {
     let empty = LocalLog { start: Offset(147), end: Offset(147), latest_epoch: LeaderEpoch::NONE };
-    let (mut follower, _) = Follower::new(LEADER, LeaderEpoch(9), empty, Offset(147), Rules::default());
+    let (mut follower, _) = Follower::new(LEADER, LeaderEpoch(9), empty, Offset(147), BrokenRules::default());
     let said = FetchAnswer { log_start: Offset(147), ..answer(ErrorCode::None, None, 169) };
     assert_eq!(follower.records_do_not_follow(&said), FollowerAction::BackOff, "it would come to the same");
 }

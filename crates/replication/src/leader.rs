@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, PartitionEpoch};
 
-use crate::effects::{AckState, FetchRefused, IsrOutcome, IsrProposal, LeaderEffects};
+use crate::effects::{FetchError, IsrOutcome, IsrProposal, LeaderEffects};
 use crate::high_watermark::HighWatermark;
 use crate::isr::{ChangeKind, Isr, IsrMember};
-use crate::rules::Rules;
+use crate::rules::BrokenRules;
 
 /// The pause before a leader repeats an ISR proposal with an unknown outcome, or proposes again after a refusal: long
 /// enough not to flood a quorum that elects (500–1,000 ms), short compared with `replica.lag.time.max.ms`.
@@ -48,7 +48,7 @@ pub struct LeaderConfig {
     pub replica_lag_time_max: Duration,
     /// The topic's `min.insync.replicas`; the effective one is at most the number of replicas.
     pub min_insync_replicas: usize,
-    pub rules: Rules,
+    pub rules: BrokenRules,
 }
 
 /// The image's state of the partition.
@@ -258,16 +258,16 @@ impl Leader {
     /// Whether a fetch may be served and counted. Call it before reading the log or comparing epochs.
     ///
     /// # Errors
-    /// The fetch is answered with [`FetchRefused::error_code`].
-    pub fn check_fetch(&self, fetch: &FollowerFetch, brokers: &impl Brokers) -> Result<(), FetchRefused> {
+    /// The fetch is answered with [`FetchError::error_code`].
+    pub fn check_fetch(&self, fetch: &FollowerFetch, brokers: &impl Brokers) -> Result<(), FetchError> {
         self.check_leader_epoch(fetch.leader_epoch)?;
         if self.progress(fetch.replica).is_none() {
-            return Err(FetchRefused::NotAReplica { with_leader_epoch: fetch.leader_epoch.is_known() });
+            return Err(FetchError::NotAReplica { with_leader_epoch: fetch.leader_epoch.is_known() });
         }
         if let Some(registered) = brokers.eligible_epoch(fetch.replica)
             && registered > fetch.broker_epoch
         {
-            return Err(FetchRefused::StaleBrokerEpoch { fetched: fetch.broker_epoch, registered });
+            return Err(FetchError::StaleBrokerEpoch { fetched: fetch.broker_epoch, registered });
         }
         Ok(())
     }
@@ -276,12 +276,12 @@ impl Leader {
     ///
     /// # Errors
     /// The request names another leader epoch.
-    pub fn check_leader_epoch(&self, asked: LeaderEpoch) -> Result<(), FetchRefused> {
+    pub fn check_leader_epoch(&self, asked: LeaderEpoch) -> Result<(), FetchError> {
         let current = self.leader_epoch;
         match asked {
             asked if !asked.is_known() || asked == current => Ok(()),
-            asked if asked < current => Err(FetchRefused::FencedLeaderEpoch { asked, current }),
-            asked => Err(FetchRefused::UnknownLeaderEpoch { asked, current }),
+            asked if asked < current => Err(FetchError::FencedLeaderEpoch { asked, current }),
+            asked => Err(FetchError::UnknownLeaderEpoch { asked, current }),
         }
     }
 
@@ -296,10 +296,10 @@ impl Leader {
         now: MonotonicMs,
         fetch: &FollowerFetch,
         brokers: &impl Brokers,
-    ) -> Result<LeaderEffects, FetchRefused> {
+    ) -> Result<LeaderEffects, FetchError> {
         self.check_fetch(fetch, brokers)?;
         let (log_end, high_watermark) = (self.log_end, self.high_watermark.get());
-        let not_a_replica = FetchRefused::NotAReplica { with_leader_epoch: fetch.leader_epoch.is_known() };
+        let not_a_replica = FetchError::NotAReplica { with_leader_epoch: fetch.leader_epoch.is_known() };
         let progress =
             self.followers.iter_mut().find(|progress| progress.broker == fetch.replica).ok_or(not_a_replica)?;
         if fetch.broker_epoch < progress.broker_epoch || fetch.fetch_offset > log_end {
@@ -538,17 +538,6 @@ impl Leader {
     /// `NOT_ENOUGH_REPLICAS`: acks=all is required and the committed ISR is below `min.insync.replicas`.
     pub fn check_append(&self, acks_all: bool) -> Result<(), ErrorCode> {
         if acks_all && self.is_under_min_isr() { Err(ErrorCode::NotEnoughReplicas) } else { Ok(()) }
-    }
-
-    /// Whether a produce with acks=all, whose last record is before `required`, may be answered.
-    pub fn ack_state(&self, required: Offset) -> AckState {
-        if self.high_watermark.get() < required {
-            AckState::Waiting
-        } else if self.isr.maximal_len() < self.effective_min_isr() {
-            AckState::NotEnoughReplicas
-        } else {
-            AckState::Acknowledged
-        }
     }
 
     /// `min.insync.replicas`, but at most the number of replicas: a topic with one replica can be written to.

@@ -23,7 +23,7 @@ pub mod producer_state;
 pub mod rules;
 
 pub use effects::{
-    AckState, FetchRefused, FollowerAction, FollowerStep, Following, IsrOutcome, IsrProposal, LeaderEffects, Truncation,
+    FetchError, FollowerAction, FollowerStep, Following, IsrOutcome, IsrProposal, LeaderEffects, Truncation,
 };
 pub use epoch_history::{Divergence, EpochEnd, EpochHistory, EpochStart};
 pub use fetch_order::{AnswerBudget, FetchLimits, FetchOrder};
@@ -34,4 +34,4 @@ pub use producer_state::{
     AppendTerms, BatchOrigin, CachedBatch, CompletedTransaction, EndMarker, ProducerBatch, ProducerCheck,
     ProducerError, ProducerSnapshot, ProducerStates, TransactionMarker, VerificationGuard, VerificationRequest,
 };
-pub use rules::Rules;
+pub use rules::BrokenRules;

@@ -5,7 +5,7 @@ use ottla_model::{ErrorCode, ProducerId, TimestampMs, TopicPartition, Transactio
 use crate::transaction::{Producer, TransactionState};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Answer {
+pub enum TransactionAnswer {
     /// The id and epoch that the producer has from now on.
     Initialized(Producer),
     Added,
@@ -19,7 +19,7 @@ pub enum Answer {
     Failed(ErrorCode),
 }
 
-impl Answer {
+impl TransactionAnswer {
     /// The error of an answer that carries nothing else.
     pub fn error(&self) -> ErrorCode {
         match self {

@@ -5,10 +5,10 @@ pub use ottla_coordinator_partition::effects::{
 };
 use ottla_model::{BrokerId, LeaderEpoch, ProducerEpoch, ProducerId, TopicPartition};
 
-use crate::answer::Answer;
+use crate::answer::TransactionAnswer;
 use crate::transaction::TransactionVersion;
 
-pub type Effects = ottla_coordinator_partition::Effects<Answer, Marker>;
+pub type Effects = ottla_coordinator_partition::Effects<TransactionAnswer, Marker>;
 
 /// Distinguishes the markers of one shard; grows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

@@ -28,7 +28,7 @@ pub mod shard;
 pub mod state_partition;
 pub mod transaction;
 
-pub use answer::Answer;
+pub use answer::TransactionAnswer;
 pub use cluster::{Cluster, Leader};
 pub use config::TransactionConfig;
 pub use effects::{Batch, BatchKind, BatchNumber, Effects, Marker, MarkerNumber, RequestId};

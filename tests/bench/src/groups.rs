@@ -13,7 +13,7 @@ use ottla_group_coordinator::effects::RawRecord;
 use ottla_group_coordinator::record::{OffsetKey, OffsetValue};
 use ottla_group_coordinator::request::{ClientInfo, ConsumerGroupHeartbeat, Heartbeat, JoinGroup, SyncGroup};
 use ottla_group_coordinator::{
-    Answer, Effects, GroupConfig, Now, Record, Request, RequestId, Shard, TopicView, Topics,
+    Effects, GroupAnswer, GroupConfig, Now, Record, Request, RequestId, Shard, TopicView, Topics,
 };
 use ottla_model::{
     BrokerId, ErrorCode, GroupId, LeaderEpoch, MemberId, MonotonicMs, Offset, PartitionId, TimestampMs, TopicId,
@@ -85,7 +85,7 @@ struct Host {
     now_ms: u64,
     end: i64,
     next: u64,
-    answers: BTreeMap<RequestId, Answer>,
+    answers: BTreeMap<RequestId, GroupAnswer>,
 }
 
 impl Host {
@@ -138,7 +138,7 @@ impl Host {
         }
     }
 
-    fn answer(&mut self, id: RequestId) -> Result<Answer> {
+    fn answer(&mut self, id: RequestId) -> Result<GroupAnswer> {
         self.answers.remove(&id).with_context(|| format!("{id:?} has no answer"))
     }
 }
@@ -193,7 +193,7 @@ fn classic() -> Result<(Duration, Duration)> {
     let mut members = Vec::new();
     let mut leader_last = Vec::new();
     for id in joins {
-        let Answer::JoinGroup(joined) = host.answer(id)? else { anyhow::bail!("not a join") };
+        let GroupAnswer::JoinGroup(joined) = host.answer(id)? else { anyhow::bail!("not a join") };
         ensure!(joined.error == ErrorCode::None, "{joined:?}");
         members.push((joined.member.clone(), joined.generation));
         let assignments: Vec<_> =
@@ -213,7 +213,7 @@ fn classic() -> Result<(Duration, Duration)> {
         syncs.push(host.ask(sync));
     }
     for id in syncs {
-        let Answer::SyncGroup(synced) = host.answer(id)? else { anyhow::bail!("not a sync") };
+        let GroupAnswer::SyncGroup(synced) = host.answer(id)? else { anyhow::bail!("not a sync") };
         ensure!(synced.error == ErrorCode::None && !synced.assignment.is_empty(), "{synced:?}");
     }
     let settled = begun.elapsed();
@@ -221,7 +221,7 @@ fn classic() -> Result<(Duration, Duration)> {
     for (member, generation) in members {
         let id = host.ask(Request::Heartbeat(Heartbeat { group: group(), generation, member, instance: None }));
         let answer = host.answer(id)?;
-        ensure!(answer == Answer::Heartbeat(ErrorCode::None), "{answer:?}");
+        ensure!(answer == GroupAnswer::Heartbeat(ErrorCode::None), "{answer:?}");
     }
     Ok((settled, begun.elapsed()))
 }
@@ -279,7 +279,9 @@ fn consumer() -> Result<(Duration, Duration)> {
         for (at, member) in members.iter_mut().enumerate() {
             let (epoch, must_tell) = (member.epoch, member.must_tell);
             let id = host.ask(member.heartbeat(at));
-            let Answer::ConsumerGroupHeartbeat(answer) = host.answer(id)? else { anyhow::bail!("not a heartbeat") };
+            let GroupAnswer::ConsumerGroupHeartbeat(answer) = host.answer(id)? else {
+                anyhow::bail!("not a heartbeat")
+            };
             ensure!(answer.error == ErrorCode::None, "{answer:?}");
             member.told(answer);
             changed |= must_tell || member.must_tell || member.epoch != epoch;

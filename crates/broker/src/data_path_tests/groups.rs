@@ -260,3 +260,39 @@ fn clients_do_not_write_to_the_internal_topic() {
     }
     assert_eq!(brokers[0].log_end(topic_id(OFFSETS), 0), end);
 }
+
+/// F3, A7: a commit that writes to a stalled disk holds its group partition. Scrapes, changes of the metadata and
+/// requests to other group partitions must not wait for it.
+#[test]
+fn a_commit_that_waits_for_its_disk_holds_up_neither_scrapes_nor_changes_of_topics() {
+    let (cluster, brokers) = cluster_with(&[], &[1], &[]);
+    let broker = &brokers[0];
+    let log = broker.partition(topic_id(OFFSETS), 0);
+    let (held, is_held) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        // Whatever writes to the log waits from now on.
+        scope.spawn(move || {
+            log.with_log(|_| {
+                held.send(()).expect("the test waits");
+                let _ = released.recv();
+            })
+        });
+        is_held.recv().expect("the lock is taken");
+        let commit = scope.spawn(|| committed(begin_commit(broker, "g", 7)));
+        // Until it has the group partition. If this is too short, the test passes too easily.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        scope.spawn(|| {
+            let states = broker.broker.groups.states();
+            cluster.quorum.create_topic("more", topic_id(9), 1, &[1], &[]);
+            cluster.quorum.delete_topic("logs", 2);
+            let _ = done.send(states);
+        });
+        let in_time = is_done.recv_timeout(super::harness::PATIENCE);
+        assert!(!commit.is_finished(), "it waits for the log");
+        drop(release);
+        assert!(in_time.is_ok(), "they waited for the commit");
+        assert_eq!(commit.join().expect("answered"), 0);
+    });
+}

@@ -2,6 +2,7 @@
 //! answers, idempotence, restarts, compaction.
 #![allow(clippy::unwrap_used)]
 
+mod admin;
 mod amplification;
 mod compaction;
 mod disks;

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::harness::{CLIENT, Cluster, TestBroker, builder, eventually, fetch_of, only, topic_id, wanted};
 use crate::handlers;
-use crate::transaction_verifier::{TransactionAnswer, TransactionQuestion, TransactionVerifier};
+use crate::transaction_verifier::{TransactionVerifier, VerificationAnswer, VerificationQuestion};
 
 const NEVER_MS: i32 = 60_000;
 const TRANSACTIONAL_ID: &str = "payments";
@@ -27,11 +27,11 @@ const TRANSACTIONAL_ID: &str = "payments";
 #[derive(Default)]
 pub struct Verifier {
     pub answers: Mutex<VecDeque<ErrorCode>>,
-    pub questions: Mutex<Vec<TransactionQuestion>>,
+    pub questions: Mutex<Vec<VerificationQuestion>>,
 }
 
 impl TransactionVerifier for Verifier {
-    fn verify(&self, question: TransactionQuestion) -> TransactionAnswer {
+    fn verify(&self, question: VerificationQuestion) -> VerificationAnswer {
         let code = self.answers.lock().pop_front().unwrap_or(ErrorCode::None);
         let codes = vec![code; question.partitions.len()];
         self.questions.lock().push(question);

@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use ottla_config::BrokerConfig;
 use ottla_group_coordinator::offsets_partition::Notice;
 use ottla_group_coordinator::shard::{Budget, BudgetLimits};
-use ottla_group_coordinator::{Answer, GroupConfig, Request, Shard, Topics, TransactionEnd, partition_for};
+use ottla_group_coordinator::{GroupAnswer, GroupConfig, Request, Shard, Topics, TransactionEnd, partition_for};
 use ottla_metadata::{Delta, Image};
 use ottla_model::{BrokerId, ErrorCode, GroupId, PartitionId, TopicName};
 use ottla_replica_manager::identity::Identity;
@@ -130,7 +130,7 @@ impl GroupCoordinators {
             None => PendingAnswer::failed(ErrorCode::NotCoordinator),
         };
         match pending {
-            PendingAnswer::Ready(Answer::Failed(ErrorCode::NotCoordinator))
+            PendingAnswer::Ready(GroupAnswer::Failed(ErrorCode::NotCoordinator))
                 if !self.another_coordinates(image, group) =>
             {
                 PendingAnswer::failed(ErrorCode::CoordinatorLoadInProgress)

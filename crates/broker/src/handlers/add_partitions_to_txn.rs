@@ -18,7 +18,7 @@ use ottla_protocol::kafka_protocol::messages::add_partitions_to_txn_response::{
 use ottla_protocol::kafka_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 use ottla_transaction_coordinator::request::AddPartitions;
-use ottla_transaction_coordinator::{Answer as TransactionAnswer, Request, TransactionVersion};
+use ottla_transaction_coordinator::{Request, TransactionAnswer, TransactionVersion};
 
 use crate::broker::Broker;
 use crate::request::RequestContext;
@@ -59,11 +59,11 @@ fn submit(
     version: i16,
     transaction: AddPartitionsToTxnTransaction,
 ) -> ((AddPartitionsToTxnTransaction, Judged), PendingAnswer) {
-    let judged = judge(&broker.metadata.peek(), &transaction.topics);
-    let partitions = judged.iter().flat_map(|(_, partitions)| partitions);
+    let checked = check(&broker.metadata.peek(), &transaction.topics);
+    let partitions = checked.iter().flat_map(|(_, partitions)| partitions);
     let Some(partitions) = partitions.map(|(_, partition)| partition.clone()).collect::<Option<Vec<_>>>() else {
         let refused = TransactionAnswer::Failed(ErrorCode::OperationNotAttempted);
-        return ((transaction, judged), PendingAnswer::Ready(refused));
+        return ((transaction, checked), PendingAnswer::Ready(refused));
     };
     let id = transaction::transactional_id(&transaction.transactional_id);
     let add = AddPartitions {
@@ -74,32 +74,32 @@ fn submit(
     };
     let request = if transaction.verify_only { Request::VerifyPartitions(add) } else { Request::AddPartitions(add) };
     let pending = transaction::submit(broker, &id, request);
-    ((transaction, judged), pending)
+    ((transaction, checked), pending)
 }
 
 /// Finds the partitions in the image. One that is not there lets the whole transaction be refused.
-fn judge(image: &Image, topics: &[AddPartitionsToTxnTopic]) -> Judged {
+fn check(image: &Image, topics: &[AddPartitionsToTxnTopic]) -> Judged {
     let find = |topic: &AddPartitionsToTxnTopic, partition: i32| {
         let found = transaction::topic_partition(&topic.name, partition)?;
         image.partition_of(topic.name.as_str(), found.partition).map(|_| found)
     };
     // Each partition is answered once, however often it is named.
     let mut seen = BTreeSet::new();
-    let mut judged = Judged::new();
+    let mut checked = Judged::new();
     for topic in topics {
         let once = topic.partitions.iter().filter(|partition| seen.insert((topic.name.clone(), **partition)));
-        judged.push((topic.clone(), once.map(|partition| (*partition, find(topic, *partition))).collect()));
+        checked.push((topic.clone(), once.map(|partition| (*partition, find(topic, *partition))).collect()));
     }
-    judged
+    checked
 }
 
 fn response(
     version: i16,
     answers: Vec<((AddPartitionsToTxnTransaction, Judged), TransactionAnswer)>,
 ) -> AddPartitionsToTxnResponse {
-    let mut results = answers.into_iter().map(|((transaction, judged), answer)| {
+    let mut results = answers.into_iter().map(|((transaction, checked), answer)| {
         let result = AddPartitionsToTxnResult::default().with_transactional_id(transaction.transactional_id);
-        result.with_topic_results(topic_results(version, &judged, answer))
+        result.with_topic_results(topic_results(version, &checked, answer))
     });
     if version >= BATCHED_FROM {
         return AddPartitionsToTxnResponse::default().with_results_by_transaction(results.collect());
@@ -108,13 +108,13 @@ fn response(
     AddPartitionsToTxnResponse::default().with_results_by_topic_v3_and_below(only)
 }
 
-fn topic_results(version: i16, judged: &Judged, answer: TransactionAnswer) -> Vec<AddPartitionsToTxnTopicResult> {
+fn topic_results(version: i16, checked: &Judged, answer: TransactionAnswer) -> Vec<AddPartitionsToTxnTopicResult> {
     let error = fenced_for(version, FENCED_FROM, answer.error());
     let verified: BTreeMap<TopicPartition, ErrorCode> = match answer {
         TransactionAnswer::Verified(verified) => verified.into_iter().collect(),
         _ => BTreeMap::new(),
     };
-    let results = judged.iter().map(|(topic, partitions)| {
+    let results = checked.iter().map(|(topic, partitions)| {
         let partitions = partitions.iter().map(|(index, partition)| {
             let code = match partition {
                 Some(partition) => verified.get(partition).copied().unwrap_or(error),
@@ -146,22 +146,22 @@ mod tests {
                 .with_name(ottla_protocol::kafka_protocol::messages::TopicName(wire::text(name)))
                 .with_partitions(partitions)
         };
-        let judged = judge(&image, &[topic(known.as_str(), vec![0, 99]), topic("not a name", vec![0])]);
+        let checked = check(&image, &[topic(known.as_str(), vec![0, 99]), topic("not a name", vec![0])]);
         let refused = TransactionAnswer::Failed(ErrorCode::OperationNotAttempted);
-        let codes: Vec<i16> = topic_results(3, &judged, refused)
+        let codes: Vec<i16> = topic_results(3, &checked, refused)
             .iter()
             .flat_map(|topic| topic.results_by_partition.iter().map(|result| result.partition_error_code))
             .collect();
         let unknown = ErrorCode::UnknownTopicOrPartition.code();
         assert_eq!(codes, [ErrorCode::OperationNotAttempted.code(), unknown, unknown]);
         // Each version in its own form, and old clients with errors that they know.
-        let judged = judge(&image, &[topic(known.as_str(), vec![0])]);
+        let checked = check(&image, &[topic(known.as_str(), vec![0])]);
         for (version, code) in
             [(1, ErrorCode::InvalidProducerEpoch), (3, ErrorCode::ProducerFenced), (5, ErrorCode::ProducerFenced)]
         {
             let transaction = AddPartitionsToTxnTransaction::default();
             let fenced = TransactionAnswer::Failed(ErrorCode::ProducerFenced);
-            let response = response(version, vec![((transaction, judged.clone()), fenced)]);
+            let response = response(version, vec![((transaction, checked.clone()), fenced)]);
             let results = match version {
                 BATCHED_FROM.. => &response.results_by_transaction[0].topic_results,
                 _ => &response.results_by_topic_v3_and_below,

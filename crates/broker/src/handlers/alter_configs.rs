@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_config::known;
-use ottla_metadata::broker_config::{self, InvalidBrokerConfig};
+use ottla_metadata::broker_config::{self, BrokerConfigError};
 use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp, ConfigOutcomes, Refusal};
 use ottla_metadata::{ConfigEntity, ConfigKind, Image, group_config};
 use ottla_model::ErrorCode;
@@ -319,7 +319,7 @@ fn check_broker(
         .collect();
     broker_config::validate(&changed, per_broker, |name| known::broker_config(name).is_some()).map_err(|error| {
         match error {
-            InvalidBrokerConfig::Value(_) => out_of_range(error.to_string()),
+            BrokerConfigError::Value(_) => out_of_range(error.to_string()),
             _ => Refusal::new(ErrorCode::InvalidRequest, error.to_string()),
         }
     })?;

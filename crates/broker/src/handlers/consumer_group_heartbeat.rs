@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_group_coordinator::answer::ConsumerHeartbeatAnswer;
 use ottla_group_coordinator::request::ConsumerGroupHeartbeat;
-use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
+use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::{ErrorCode, PartitionId};
 use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::consumer_group_heartbeat_response::{Assignment, TopicPartitions};

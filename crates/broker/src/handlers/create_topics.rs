@@ -117,12 +117,7 @@ fn success(
     outcome: &TopicOutcome,
     budget: &mut ResponseBudget,
 ) -> CreatableTopicResult {
-    let result = CreatableTopicResult::default()
-        .with_error_message(None)
-        .with_name(topic.name.clone())
-        .with_topic_id(wire::uuid(outcome.id))
-        .with_num_partitions(outcome.partitions)
-        .with_replication_factor(i16::try_from(outcome.replication_factor).unwrap_or(-1));
+    let result = created(topic, outcome);
     if version < CONFIGS_FROM {
         return result;
     }
@@ -150,6 +145,16 @@ fn success(
     result.with_configs(Some(configs))
 }
 
+fn created(topic: &CreatableTopic, outcome: &TopicOutcome) -> CreatableTopicResult {
+    CreatableTopicResult::default()
+        // The schema's default is an empty message, which kafka-python shows.
+        .with_error_message(None)
+        .with_name(topic.name.clone())
+        .with_topic_id(wire::uuid(outcome.id))
+        .with_num_partitions(outcome.partitions)
+        .with_replication_factor(i16::try_from(outcome.replication_factor).unwrap_or(-1))
+}
+
 fn failure(topic: &CreatableTopic, refusal: &Refusal) -> CreatableTopicResult {
     CreatableTopicResult::default()
         .with_name(topic.name.clone())
@@ -162,9 +167,29 @@ fn failure(topic: &CreatableTopic, refusal: &Refusal) -> CreatableTopicResult {
 
 #[cfg(test)]
 mod tests {
+    use ottla_model::TopicId;
     use ottla_protocol::kafka_protocol::messages::TopicName;
 
     use super::*;
+
+    #[test]
+    fn a_topic_that_was_created_has_no_message() {
+        let topic = CreatableTopic::default().with_name(TopicName(wire::text("t")));
+        let outcome = TopicOutcome {
+            name: "t".to_owned(),
+            id: TopicId([7; 16]),
+            refusal: None,
+            partitions: 3,
+            replication_factor: 2,
+        };
+        for version in 2..=7 {
+            let response = CreateTopicsResponse::default().with_topics(vec![created(&topic, &outcome)]);
+            let frame = ottla_protocol::encode_response::<CreateTopicsRequest>(version, 1, &response).expect("encodes");
+            let decoded = ottla_protocol::decode_response::<CreateTopicsRequest>(version, frame.slice(4..));
+            let topic = decoded.expect("decodes").1.topics.remove(0);
+            assert_eq!((topic.error_code, topic.error_message), (0, None), "version {version}");
+        }
+    }
 
     #[test]
     fn duplicates_and_krafts_own_log_are_refused_here() {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
+use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use ottla_protocol::kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};

@@ -14,7 +14,7 @@ use crate::request::RequestContext;
 pub fn handle(_: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     match decode_request::<DescribeClientQuotasRequest>(header.api_version, body.freeze()) {
         Ok(_) => {
-            let none = DescribeClientQuotasResponse::default().with_entries(Some(Vec::new()));
+            let none = DescribeClientQuotasResponse::default().with_error_message(None).with_entries(Some(Vec::new()));
             Answer::encode::<DescribeClientQuotasRequest>(&header, &none)
         }
         Err(error) => Answer::close(error),

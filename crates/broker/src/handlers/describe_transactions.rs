@@ -12,7 +12,7 @@ use ottla_protocol::kafka_protocol::messages::{
 };
 use ottla_protocol::{RequestHeader, decode_request};
 use ottla_transaction_coordinator::answer::Described;
-use ottla_transaction_coordinator::{Answer as TransactionAnswer, Request};
+use ottla_transaction_coordinator::{Request, TransactionAnswer};
 
 use crate::broker::Broker;
 use crate::request::RequestContext;

@@ -8,7 +8,7 @@ use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::{EndTxnRequest, EndTxnResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 use ottla_transaction_coordinator::request::EndTransaction;
-use ottla_transaction_coordinator::{Answer as TransactionAnswer, Producer, Request, TransactionVersion};
+use ottla_transaction_coordinator::{Producer, Request, TransactionAnswer, TransactionVersion};
 
 use crate::broker::Broker;
 use crate::request::RequestContext;

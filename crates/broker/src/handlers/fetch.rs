@@ -176,8 +176,7 @@ fn open(
     let session = sessions.get(id, fetcher).ok_or(ErrorCode::FetchSessionIdNotFound)?;
     let mut slots = session.lock();
     slots.partitions.begin_request(request.session_epoch, by_id)?;
-    // An earlier request of this session that is still parked ends: whoever sends the next one has something new to
-    // say.
+    // A request of this session that is still parked ends now: its client has sent the next one.
     session.signal().wake(wakes);
     take_in(&mut slots, request);
     let (turn, partitions) = (slots.partitions.turn(), slots.partitions.len());

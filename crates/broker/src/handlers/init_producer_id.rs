@@ -9,7 +9,7 @@ use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 use ottla_transaction_coordinator::request::InitProducer;
-use ottla_transaction_coordinator::{Answer as TransactionAnswer, Producer, Request};
+use ottla_transaction_coordinator::{Producer, Request, TransactionAnswer};
 
 use crate::broker::Broker;
 use crate::request::RequestContext;

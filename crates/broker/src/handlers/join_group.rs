@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_group_coordinator::answer::Joined;
 use ottla_group_coordinator::request::JoinGroup;
-use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
+use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::MemberId;
 use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::join_group_response::JoinGroupResponseMember;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_group_coordinator::request::ListGroups;
-use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
+use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::ErrorCode;
 use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::list_groups_response::ListedGroup;

@@ -14,7 +14,9 @@ use crate::request::RequestContext;
 pub fn handle(_: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     match decode_request::<ListPartitionReassignmentsRequest>(header.api_version, body.freeze()) {
         Ok(_) => {
-            Answer::encode::<ListPartitionReassignmentsRequest>(&header, &ListPartitionReassignmentsResponse::default())
+            // The schema's default is an empty message, which clients show.
+            let none = ListPartitionReassignmentsResponse::default().with_error_message(None);
+            Answer::encode::<ListPartitionReassignmentsRequest>(&header, &none)
         }
         Err(error) => Answer::close(error),
     }

@@ -13,7 +13,7 @@ use ottla_protocol::kafka_protocol::messages::{
 use ottla_protocol::kafka_protocol::protocol::StrBytes;
 use ottla_protocol::{RequestHeader, decode_request};
 use ottla_transaction_coordinator::request::{ListTransactions, Pattern};
-use ottla_transaction_coordinator::{Answer as TransactionAnswer, Request, TransactionState};
+use ottla_transaction_coordinator::{Request, TransactionAnswer, TransactionState};
 
 use crate::broker::Broker;
 use crate::request::RequestContext;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_group_coordinator::request::{CommitOffsets, CommitPartition, GroupTopic};
-use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
+use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_metadata::Image;
 use ottla_model::{ErrorCode, GroupId, InstanceId, MemberId, PartitionId, TopicId};
 use ottla_network::response::Answer;
@@ -35,7 +35,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         Err(error) => return Answer::close(format_args!("OffsetCommit: {error}")),
     };
     let image = broker.metadata.peek();
-    let (topics, mut refused) = judge(&image, request.topics);
+    let (topics, mut refused) = check(&image, request.topics);
     let named: Outcomes = topics
         .iter()
         .map(|(topic, partitions)| {
@@ -80,7 +80,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
 }
 
 /// What is asked of the group, and the answers for topic ids that the image does not know.
-fn judge(image: &Image, asked: Vec<OffsetCommitTopic>) -> (Vec<(GroupTopic, Vec<CommitPartition>)>, Outcomes) {
+fn check(image: &Image, asked: Vec<OffsetCommitTopic>) -> (Vec<(GroupTopic, Vec<CommitPartition>)>, Outcomes) {
     let mut topics = Vec::with_capacity(asked.len());
     let mut refused = Vec::new();
     for one in asked {

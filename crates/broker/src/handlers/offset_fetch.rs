@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_group_coordinator::answer::{FetchedOffset, FetchedOffsets};
 use ottla_group_coordinator::request::{FetchOffsets, GroupTopic};
-use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
+use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_metadata::Image;
 use ottla_model::{ErrorCode, GroupId, LeaderEpoch, MemberId, Offset, PartitionId, TopicId};
 use ottla_network::response::Answer;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use ottla_group_coordinator::request::{CommitInTransaction, CommitOffsets, CommitPartition, GroupTopic};
-use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
+use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_metadata::Image;
 use ottla_model::{
     ErrorCode, LeaderEpoch, MemberId, Offset, PartitionId, ProducerEpoch, ProducerId, TopicName, TopicPartition,
@@ -25,7 +25,7 @@ use ottla_replication::{VerificationGuard, VerificationRequest};
 use crate::broker::Broker;
 use crate::groups::{OFFSETS_TOPIC, coordinator_partition};
 use crate::request::{RequestContext, group};
-use crate::transaction_verifier::{RETRY_FOR, RETRY_PAUSE, TransactionQuestion};
+use crate::transaction_verifier::{RETRY_FOR, RETRY_PAUSE, VerificationQuestion};
 
 /// Before it clients cannot bear COORDINATOR_LOAD_IN_PROGRESS.
 const LOADING_FROM: i16 = 2;
@@ -112,7 +112,7 @@ async fn verify(
     let partition = coordinator_partition(&image, group_id.as_str()).ok_or(ErrorCode::NotCoordinator)?;
     let topic = TopicName::new(OFFSETS_TOPIC).map_err(|_| ErrorCode::UnknownServerError)?;
     drop(image);
-    let question = TransactionQuestion {
+    let question = VerificationQuestion {
         transactional_id: request.transactional_id.as_str().to_owned(),
         producer_id,
         producer_epoch,

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ottla_group_coordinator::{Answer as GroupAnswer, TransactionEnd};
+use ottla_group_coordinator::{GroupAnswer, TransactionEnd};
 use ottla_model::{ErrorCode, PartitionId, TransactionResult};
 use ottla_network::response::{Answer, Response};
 use ottla_protocol::RequestHeader;

@@ -447,7 +447,7 @@ impl Parts {
                     self.readiness.set(false);
                     session.stop();
                 }
-                // Nothing is left to serve from; whoever watches processes learns it.
+                // Nothing is left to serve from: exit, so that a supervisor restarts or reports this broker.
                 () = self.replicas.last_directory_failed(), if !is_stopping => return Err(RunError::NoDirectoryLeft),
                 _ = progress.tick(), if cluster_id.is_some() && on_ready.is_some() => {
                     tracing::info!("waiting for the quorum to see this broker's image");

@@ -1,4 +1,4 @@
-//! [`QuorumHandle`] over the rpc client: calls run on the control runtime, whoever waits for them.
+//! [`QuorumHandle`] over the rpc client: all calls run on the control runtime.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! How large one response may become. A handler charges each part before it keeps it, so that the response is never
 //! built beyond the bound; keys that do not fit are answered with an error.
 
-use ottla_group_coordinator::Answer as GroupAnswer;
+use ottla_group_coordinator::GroupAnswer;
 use ottla_group_coordinator::answer::{ConsumerGroupDescribed, Described, FetchedOffsets};
 
 /// The bytes of one response in memory, without records: what librdkafka accepts by default

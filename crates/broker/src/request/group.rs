@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_group_coordinator::request::{ClientInfo, GroupTopic};
-use ottla_group_coordinator::{Answer as GroupAnswer, Request as GroupRequest};
+use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_metadata::Image;
 use ottla_model::{ErrorCode, GroupId, InstanceId, MemberId, TopicId};
 use ottla_network::response::{Answer, Response};

@@ -7,7 +7,7 @@ use ottla_network::response::{Answer, Response};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages;
 use ottla_protocol::kafka_protocol::protocol::Request;
-use ottla_transaction_coordinator::{Answer as TransactionAnswer, Producer, Request as TransactionRequest};
+use ottla_transaction_coordinator::{Producer, Request as TransactionRequest, TransactionAnswer};
 
 use crate::broker::Broker;
 use crate::transactions::{PendingAnswer, REPLICATION_TIMEOUT};

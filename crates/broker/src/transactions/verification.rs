@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use super::{STATE_TOPIC, coordinator_partition};
 use crate::peers::{PeerError, Peers};
 use crate::request::{topology, wire};
-use crate::transaction_verifier::{TransactionAnswer, TransactionQuestion, TransactionVerifier};
+use crate::transaction_verifier::{TransactionVerifier, VerificationAnswer, VerificationQuestion};
 
 /// Questions in one request.
 const QUESTIONS_PER_REQUEST: usize = 1_000;
@@ -48,7 +48,7 @@ struct Queue {
 }
 
 struct Waiting {
-    question: TransactionQuestion,
+    question: VerificationQuestion,
     answer: oneshot::Sender<Verdicts>,
 }
 
@@ -60,7 +60,7 @@ impl Verifier {
 }
 
 impl TransactionVerifier for Verifier {
-    fn verify(&self, question: TransactionQuestion) -> TransactionAnswer {
+    fn verify(&self, question: VerificationQuestion) -> VerificationAnswer {
         let inner = Arc::clone(&self.0);
         Box::pin(async move {
             let partitions = question.partitions.clone();
@@ -77,7 +77,7 @@ impl TransactionVerifier for Verifier {
 
 impl Inner {
     /// Asks the coordinator of the transactional id.
-    async fn ask(self: &Arc<Self>, question: TransactionQuestion) -> Verdicts {
+    async fn ask(self: &Arc<Self>, question: VerificationQuestion) -> Verdicts {
         let failed = |error| question.partitions.iter().map(|partition| (partition.clone(), error)).collect();
         let Some(coordinator) = self.coordinator(&question.transactional_id) else {
             return failed(ErrorCode::CoordinatorNotAvailable);
@@ -159,7 +159,7 @@ impl Inner {
     }
 }
 
-fn to_request<'a>(questions: impl Iterator<Item = &'a TransactionQuestion>) -> AddPartitionsToTxnRequest {
+fn to_request<'a>(questions: impl Iterator<Item = &'a VerificationQuestion>) -> AddPartitionsToTxnRequest {
     let transactions = questions.map(|question| {
         let mut topics: BTreeMap<&TopicName, Vec<i32>> = BTreeMap::new();
         for partition in &question.partitions {

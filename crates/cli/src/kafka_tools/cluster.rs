@@ -55,7 +55,7 @@ pub async fn run(arguments: &[String]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match carry_out(command, &options).await {
+    match execute(command, &options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             err!("{}: {error}", exceptions::class(&error));
@@ -104,7 +104,7 @@ fn plan(arguments: &[String]) -> Result<Option<(Command, Options)>, ToolError> {
     Ok(Some((command, options)))
 }
 
-async fn carry_out(command: Command, options: &Options) -> Result<(), ToolError> {
+async fn execute(command: Command, options: &Options) -> Result<(), ToolError> {
     let kafka = Kafka::connect(bootstrap(options)?).await?;
     let client = kafka.client();
     match command {

@@ -142,7 +142,7 @@ pub async fn run(arguments: &[String]) -> ExitCode {
         }
         Err(error) => return refuse_options(&error, SPECS),
     };
-    match carry_out(&plan).await {
+    match execute(&plan).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(ToolError::Kafka(error)) => {
             let shown = exceptions::shown(&error);
@@ -295,7 +295,7 @@ fn resource(kind: Kind, entity: &str) -> Result<ConfigResource, ToolError> {
     })
 }
 
-async fn carry_out(plan: &Plan) -> Result<(), ToolError> {
+async fn execute(plan: &Plan) -> Result<(), ToolError> {
     let kafka = Kafka::connect(&plan.bootstrap).await?;
     match &plan.action {
         Action::Describe { all } => describe(&kafka, plan, *all).await,

@@ -67,7 +67,7 @@ pub async fn run_tool<P, F>(
     specs: &'static [OptionSpec],
     arguments: &[String],
     plan: impl FnOnce(&Options) -> Result<P, ToolError>,
-    carry_out: impl FnOnce(P) -> F,
+    execute: impl FnOnce(P) -> F,
 ) -> ExitCode
 where
     F: Future<Output = ExitCode>,
@@ -87,7 +87,7 @@ where
     // A tool that is told to use TLS or SASL must not go on without.
     let planned = client_properties(&options, &["command-config"], &[]).and_then(|_| plan(&options));
     match planned {
-        Ok(plan) => carry_out(plan).await,
+        Ok(plan) => execute(plan).await,
         Err(error) => refuse_options(&error, specs),
     }
 }
@@ -114,8 +114,8 @@ pub fn bootstrap(options: &options::Options) -> Result<&str, OptionsError> {
     }
 }
 
-/// The properties of a client: those of the files that `files` name, then those of `pairs`, which win. A client here
-/// speaks plaintext; whoever asks for more must not get less without a word.
+/// The properties of a client: those of the files that `files` name, then those of `pairs`, which win. The
+/// client speaks plaintext only: properties that ask for TLS or SASL are an error.
 pub fn client_properties(
     options: &options::Options,
     files: &[&'static str],

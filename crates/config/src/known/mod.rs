@@ -162,7 +162,6 @@ pub(crate) const COORDINATOR_CONFIGS: &[(&str, Option<&str>)] = &[
     ("http.host", Some("0.0.0.0")),
     ("http.port", Some("-1")),
     ("id", None),
-    ("init.limit", Some("10")),
     ("logging.format", Some("auto")),
     ("logging.level", Some("info")),
     ("max.client.cnxns", Some("60")),
@@ -189,7 +188,6 @@ pub(crate) const COORDINATOR_ALIASES: &[(&str, &str)] = &[
     ("clientPortAddress", "client.host"),
     ("dataDir", "data.dir"),
     ("tickTime", "tick.time"),
-    ("initLimit", "init.limit"),
     ("syncLimit", "sync.limit"),
     ("maxClientCnxns", "max.client.cnxns"),
     ("metrics.port", "http.port"),
@@ -198,6 +196,9 @@ pub(crate) const COORDINATOR_ALIASES: &[(&str, &str)] = &[
 
 const COORDINATOR_QUIET: &[&str] = &[
     "dataLogDir",
+    // A member that joins may take as long as it needs.
+    "init.limit",
+    "initLimit",
     "autopurge.snapRetainCount",
     "autopurge.purgeInterval",
     "4lw.commands.whitelist",

@@ -4,7 +4,7 @@ use ottla_model::{ErrorCode, TimestampMs};
 
 use super::OffsetStore;
 use crate::Now;
-use crate::answer::Answer;
+use crate::answer::GroupAnswer;
 use crate::config::GroupConfig;
 use crate::effects::RequestId;
 use crate::record::{OffsetKey, OffsetValue, Record};
@@ -49,7 +49,7 @@ impl OffsetStore {
             }
             answers.push((topic, codes));
         }
-        let answer = vec![(id, Answer::CommitOffsets(answers))];
+        let answer = vec![(id, GroupAnswer::CommitOffsets(answers))];
         if records.is_empty() {
             Decision { now: answer, ..Decision::default() }
         } else {

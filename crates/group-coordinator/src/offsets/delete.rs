@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use ottla_model::{ErrorCode, GroupId, PartitionId, TopicName};
 
 use super::{GroupOffsets, Key, OffsetStore, is_another_topic};
-use crate::answer::{Answer, DeletedOffsets};
+use crate::answer::{DeletedOffsets, GroupAnswer};
 use crate::effects::RequestId;
 use crate::group::Group;
 use crate::record::Record;
@@ -29,7 +29,7 @@ impl OffsetStore {
                 records.extend(there.map(|at| self.tombstone(&request.group, at)));
             }
         }
-        let answer = vec![(id, Answer::DeleteOffsets(DeletedOffsets { error: ErrorCode::None, topics }))];
+        let answer = vec![(id, GroupAnswer::DeleteOffsets(DeletedOffsets { error: ErrorCode::None, topics }))];
         if records.is_empty() {
             Decision { now: answer, ..Decision::default() }
         } else {

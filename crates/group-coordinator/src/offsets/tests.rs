@@ -5,7 +5,7 @@ use ottla_model::{
 };
 
 use super::*;
-use crate::answer::{Answer, FetchedOffset};
+use crate::answer::{FetchedOffset, GroupAnswer};
 use crate::config::GroupConfig;
 use crate::effects::RequestId;
 use crate::group::Group;
@@ -204,7 +204,7 @@ fn partitions_fail_alone() {
     unknown.refused = Some(ErrorCode::UnknownTopicOrPartition);
     let decision = store.commit(now(1), &config, ID, commit(vec![("t", OLD, vec![fits, too_large.clone(), unknown])]));
     assert_eq!(decision.records.len(), 1);
-    let [(ID, Answer::CommitOffsets(topics))] = &decision.after[..] else { panic!("{decision:?}") };
+    let [(ID, GroupAnswer::CommitOffsets(topics))] = &decision.after[..] else { panic!("{decision:?}") };
     assert_eq!(
         topics[0].1,
         [
@@ -245,7 +245,7 @@ fn offset_delete_spares_what_members_read() {
     };
     let decision = store.delete(&subscribed(0, &["read"]), ID, &request);
     assert_eq!(keys(&decision.records), [("left".to_owned(), 0), ("left".to_owned(), 1)], "also what is in flight");
-    let [(ID, Answer::DeleteOffsets(deleted))] = &decision.after[..] else { panic!("{decision:?}") };
+    let [(ID, GroupAnswer::DeleteOffsets(deleted))] = &decision.after[..] else { panic!("{decision:?}") };
     assert_eq!(deleted.error, ErrorCode::None);
     assert_eq!(deleted.topics[0].1, [(PartitionId(0), ErrorCode::GroupSubscribedToTopic)]);
     assert!(deleted.topics[1].1.iter().all(|(_, code)| *code == ErrorCode::None));

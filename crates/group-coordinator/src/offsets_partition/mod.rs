@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ottla_coordinator_partition::{CoordinatorPartition, CoordinatorShard, Now, Replayed, RequestId};
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, ProducerId, TopicName};
 
-use crate::answer::Answer;
+use crate::answer::GroupAnswer;
 use crate::config::GroupConfig;
 use crate::effects::{BatchNumber, Effects};
 use crate::record::RecordError;
@@ -31,7 +31,7 @@ impl CoordinatorShard for Shard {
     type Config = GroupConfig;
     type View<'a> = &'a dyn Topics;
     type Request = Request;
-    type Answer = Answer;
+    type Answer = GroupAnswer;
     type Message = Infallible;
     type Notice = Notice;
     type RecordError = RecordError;
@@ -108,7 +108,7 @@ impl CoordinatorShard for Shard {
         Shard::next_deadline(self)
     }
 
-    fn failed(error: ErrorCode) -> Answer {
-        Answer::Failed(error)
+    fn failed(error: ErrorCode) -> GroupAnswer {
+        GroupAnswer::Failed(error)
     }
 }

@@ -130,7 +130,7 @@ impl Bench {
         self.on(|partition, environment| partition.poll(environment))
     }
 
-    fn ask(&mut self, client: u64, request: Request) -> (Option<Answer>, Outputs<Shard, Client>) {
+    fn ask(&mut self, client: u64, request: Request) -> (Option<GroupAnswer>, Outputs<Shard, Client>) {
         self.on(|partition, environment| partition.request(environment, request, || Client(client)))
     }
 
@@ -153,8 +153,8 @@ impl Bench {
             topics: Some(vec![(the_topic(), vec![PartitionId(0)])]),
         };
         match self.ask(9, Request::FetchOffsets(request)).0.unwrap() {
-            Answer::FetchOffsets(fetched) => Ok(fetched.topics[0].1[0].offset.0),
-            Answer::Failed(error) => Err(error),
+            GroupAnswer::FetchOffsets(fetched) => Ok(fetched.topics[0].1[0].offset.0),
+            GroupAnswer::Failed(error) => Err(error),
             other => panic!("{other:?}"),
         }
     }
@@ -195,7 +195,7 @@ fn groups_are_served_when_what_was_read_is_replicated() {
     let outputs = bench.poll();
     assert_eq!(outputs.load, Some(EPOCH));
     // The commit of the former leadership is not replicated: whoever waits for it is told to look elsewhere.
-    assert_eq!(outputs.answers, [(Client(1), Answer::Failed(ErrorCode::NotCoordinator))]);
+    assert_eq!(outputs.answers, [(Client(1), GroupAnswer::Failed(ErrorCode::NotCoordinator))]);
     assert_eq!(bench.fetched(), Err(ErrorCode::CoordinatorLoadInProgress));
     let loaded = bench.read();
     let _ = bench.loaded(EPOCH, loaded);

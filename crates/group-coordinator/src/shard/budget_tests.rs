@@ -6,7 +6,7 @@ use ottla_model::{ErrorCode, GroupId, LeaderEpoch, MemberId, Offset, PartitionId
 
 use super::testing::Host;
 use super::{Budget, BudgetLimits, Usage};
-use crate::answer::Answer;
+use crate::answer::GroupAnswer;
 use crate::config::GroupConfig;
 use crate::request::{
     ClientInfo, CommitOffsets, CommitPartition, GroupTopic, JoinGroup, LeaveGroup, LeavingMember, Request,
@@ -61,7 +61,7 @@ fn commit(group: &str, partitions: std::ops::Range<i32>) -> Request {
 fn refusal(host: &mut Host, request: Request) -> Option<ErrorCode> {
     let id = host.ask(request);
     match host.answer(id) {
-        Some(Answer::Failed(error)) => Some(error),
+        Some(GroupAnswer::Failed(error)) => Some(error),
         _ => None,
     }
 }

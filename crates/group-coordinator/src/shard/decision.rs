@@ -6,7 +6,7 @@ use std::time::Duration;
 use ottla_model::{GroupId, MonotonicMs};
 
 use crate::Now;
-use crate::answer::Answer;
+use crate::answer::GroupAnswer;
 use crate::config::GroupConfig;
 use crate::effects::RequestId;
 use crate::group::Group;
@@ -21,10 +21,10 @@ pub(crate) struct Decision {
     /// One batch: all of them or none.
     pub(crate) records: Vec<Record>,
     /// Answers that promise nothing that the log does not hold.
-    pub(crate) now: Vec<(RequestId, Answer)>,
+    pub(crate) now: Vec<(RequestId, GroupAnswer)>,
     /// Answers that leave once the high watermark has passed `records`; without records, once it has passed the last
     /// change of the group that is in flight.
-    pub(crate) after: Vec<(RequestId, Answer)>,
+    pub(crate) after: Vec<(RequestId, GroupAnswer)>,
     /// What becomes of the group.
     pub(crate) fate: Fate,
 }
@@ -41,7 +41,7 @@ pub(crate) enum Fate {
 
 impl Decision {
     /// One answer that may leave at once.
-    pub(crate) fn answer(id: RequestId, answer: Answer) -> Self {
+    pub(crate) fn answer(id: RequestId, answer: GroupAnswer) -> Self {
         Self { now: vec![(id, answer)], ..Self::default() }
     }
 

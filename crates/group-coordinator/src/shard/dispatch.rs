@@ -5,7 +5,9 @@ use ottla_model::{ErrorCode, GroupId};
 use super::in_flight::Pending;
 use super::{Context, Decision, Effects, Fate, Shard};
 use crate::Now;
-use crate::answer::{Answer, ConsumerGroupDescribed, DeletedOffsets, Described, FetchedOffsets, Joined, Left, Synced};
+use crate::answer::{
+    ConsumerGroupDescribed, DeletedOffsets, Described, FetchedOffsets, GroupAnswer, Joined, Left, Synced,
+};
 use crate::effects::{Batch, BatchKind, RequestId, TransactionEnd};
 use crate::group::Group;
 use crate::group::classic::ClassicGroup;
@@ -30,7 +32,7 @@ impl Shard {
             }
             Request::Heartbeat(request) => {
                 let group = request.group.clone();
-                let unknown = Answer::Heartbeat(ErrorCode::UnknownMemberId);
+                let unknown = GroupAnswer::Heartbeat(ErrorCode::UnknownMemberId);
                 self.on_known(now, topics, id, &group, unknown, |found, cx| match found {
                     Group::Classic(classic) => classic.heartbeat(cx, id, &request),
                     Group::Consumer(consumer) => consumer.classic_heartbeat(cx, id, &request),
@@ -46,14 +48,14 @@ impl Shard {
             Request::CommitOffsets(request) => self.commit(now, topics, id, request),
             Request::CommitInTransaction(request) => self.commit_in_transaction(now, id, request),
             Request::EndTransaction(end) => self.end_transaction(now, id, end),
-            Request::FetchOffsets(request) => answer(id, Answer::FetchOffsets(self.fetch(&request))),
+            Request::FetchOffsets(request) => answer(id, GroupAnswer::FetchOffsets(self.fetch(&request))),
             Request::DeleteOffsets(request) => self.delete_offsets(now, id, &request),
-            Request::DescribeGroup(group) => answer(id, Answer::DescribeGroup(self.describe(group))),
+            Request::DescribeGroup(group) => answer(id, GroupAnswer::DescribeGroup(self.describe(group))),
             Request::DeleteGroup(group) => self.delete_group(now, id, &group),
             Request::ListGroups(request) => answer(id, self.list(&request)),
             Request::ConsumerGroupHeartbeat(request) => self.consumer_heartbeat(now, topics, id, request),
             Request::ConsumerGroupDescribe(group) => {
-                answer(id, Answer::ConsumerGroupDescribe(self.describe_consumer(topics, group)))
+                answer(id, GroupAnswer::ConsumerGroupDescribe(self.describe_consumer(topics, group)))
             }
         }
     }
@@ -65,11 +67,11 @@ impl Shard {
         topics: &dyn Topics,
         id: RequestId,
         group: &GroupId,
-        unknown: Answer,
+        unknown: GroupAnswer,
         step: impl FnOnce(&mut Group, &mut Context<'_>) -> Decision,
     ) -> Effects {
         if group.as_str().is_empty() {
-            return answer(id, Answer::Failed(ErrorCode::InvalidGroupId));
+            return answer(id, GroupAnswer::Failed(ErrorCode::InvalidGroupId));
         }
         if !self.groups.contains_key(group) {
             return answer(id, unknown);
@@ -117,7 +119,7 @@ impl Shard {
         let mut decision = classic.join(&mut context, id, request);
         if classic.is_vacant() {
             // The first member was refused: no group comes of it.
-            return self.carry_out(now, &group, decision);
+            return self.execute(now, &group, decision);
         }
         let mut records = left_behind;
         records.append(&mut decision.records);
@@ -125,7 +127,7 @@ impl Shard {
         records.push(classic.record(&group));
         decision.records = records;
         decision.fate = Fate::Become(Box::new(Group::Classic(classic)));
-        self.carry_out(now, &group, decision)
+        self.execute(now, &group, decision)
     }
 
     /// What is wrong with a JoinGroup before any group is asked.
@@ -146,7 +148,7 @@ impl Shard {
             if request.generation_or_epoch >= 0 {
                 let error =
                     if request.knows_member_epochs { ErrorCode::GroupIdNotFound } else { ErrorCode::IllegalGeneration };
-                return answer(id, Answer::Failed(error));
+                return answer(id, GroupAnswer::Failed(error));
             }
             // A simple consumer or an admin client: a group that only has offsets.
             self.groups.insert(group.clone(), Group::Classic(ClassicGroup::simple()));
@@ -154,7 +156,7 @@ impl Shard {
         let offsets = &mut self.offsets;
         let Some(found) = self.groups.get_mut(&group) else { return Effects::default() };
         if let Err(error) = found.validate_commit(topics, &request) {
-            return answer(id, Answer::Failed(error));
+            return answer(id, GroupAnswer::Failed(error));
         }
         let mut context = Context {
             now,
@@ -169,7 +171,7 @@ impl Shard {
             classic.committed(&mut context, &request.member);
         }
         let decision = offsets.commit(now, &self.config, id, request);
-        self.carry_out(now, &group, decision)
+        self.execute(now, &group, decision)
     }
 
     fn commit_in_transaction(&mut self, now: Now, id: RequestId, request: CommitInTransaction) -> Effects {
@@ -177,14 +179,14 @@ impl Shard {
         let group = commit.group.clone();
         if !self.groups.contains_key(&group) {
             if commit.generation_or_epoch >= 0 {
-                return answer(id, Answer::Failed(ErrorCode::IllegalGeneration));
+                return answer(id, GroupAnswer::Failed(ErrorCode::IllegalGeneration));
             }
             // A group that only has offsets.
             self.groups.insert(group.clone(), Group::Classic(ClassicGroup::simple()));
         }
         let Some(found) = self.groups.get(&group) else { return Effects::default() };
         if let Err(error) = found.validate_commit_in_transaction(&commit) {
-            return answer(id, Answer::Failed(error));
+            return answer(id, GroupAnswer::Failed(error));
         }
         let Decision { records, now: at_once, after, .. } = self.offsets.commit(now, &self.config, id, commit);
         if records.is_empty() {
@@ -197,7 +199,7 @@ impl Shard {
 
     /// Writes the marker; the offsets of the transaction follow when it is replicated.
     fn end_transaction(&mut self, now: Now, id: RequestId, end: TransactionEnd) -> Effects {
-        let answers = vec![(id, Answer::EndTransaction)];
+        let answers = vec![(id, GroupAnswer::EndTransaction)];
         let kind = BatchKind::Marker(end);
         let number = self.in_flight.push(Pending::new(None, Vec::new(), answers).of_kind(kind));
         let batch = Batch { number, timestamp: now.wall, records: Vec::new(), kind };
@@ -214,13 +216,13 @@ impl Shard {
     }
 
     fn delete_offsets(&mut self, now: Now, id: RequestId, request: &DeleteOffsets) -> Effects {
-        let refused = |error| answer(id, Answer::DeleteOffsets(DeletedOffsets { error, topics: Vec::new() }));
+        let refused = |error| answer(id, GroupAnswer::DeleteOffsets(DeletedOffsets { error, topics: Vec::new() }));
         let Some(found) = self.groups.get(&request.group) else { return refused(ErrorCode::GroupIdNotFound) };
         if let Err(error) = found.validate_delete_offsets() {
             return refused(error);
         }
         let decision = self.offsets.delete(found, id, request);
-        self.carry_out(now, &request.group, decision)
+        self.execute(now, &request.group, decision)
     }
 
     fn describe(&self, group: GroupId) -> Described {
@@ -260,12 +262,12 @@ impl Shard {
         }
     }
 
-    fn list(&self, request: &ListGroups) -> Answer {
+    fn list(&self, request: &ListGroups) -> GroupAnswer {
         let wanted = |filter: &[String], value: &str| {
             filter.is_empty() || filter.iter().any(|wanted| wanted.trim().eq_ignore_ascii_case(value))
         };
         let listed = self.groups.iter().map(|(id, group)| group.listed(id));
-        Answer::ListGroups(
+        GroupAnswer::ListGroups(
             listed
                 .filter(|group| wanted(&request.states, group.state) && wanted(&request.types, group.group_type))
                 .collect(),
@@ -274,10 +276,10 @@ impl Shard {
 
     fn delete_group(&mut self, now: Now, id: RequestId, group: &GroupId) -> Effects {
         let Some(found) = self.groups.get(group) else {
-            return answer(id, Answer::DeleteGroup(ErrorCode::GroupIdNotFound));
+            return answer(id, GroupAnswer::DeleteGroup(ErrorCode::GroupIdNotFound));
         };
         if !found.is_empty() {
-            return answer(id, Answer::DeleteGroup(ErrorCode::NonEmptyGroup));
+            return answer(id, GroupAnswer::DeleteGroup(ErrorCode::NonEmptyGroup));
         }
         let mut records: Vec<Record> = self.offsets.delete_all(group);
         records.extend(found.tombstones(group));
@@ -285,7 +287,7 @@ impl Shard {
         self.timers.cancel_group(group);
         let mut effects = self.append_in_pieces(now, group, records);
         // The last piece is the last to be replicated.
-        let answers = vec![(id, Answer::DeleteGroup(ErrorCode::None))];
+        let answers = vec![(id, GroupAnswer::DeleteGroup(ErrorCode::None))];
         effects.answers.extend(self.in_flight.wait_for_change(group, answers));
         effects
     }
@@ -312,25 +314,25 @@ impl Shard {
             Some(Group::Classic(classic)) => ConsumerGroup::heartbeat_to_classic(classic, &mut context, id, request),
             None => ConsumerGroup::heartbeat_to_none(&mut context, id, request),
         };
-        self.carry_out(now, &group, decision)
+        self.execute(now, &group, decision)
     }
 }
 
-fn answer(id: RequestId, answer: Answer) -> Effects {
+fn answer(id: RequestId, answer: GroupAnswer) -> Effects {
     Effects { answers: vec![(id, answer)], ..Effects::default() }
 }
 
-fn refused_join(request: &JoinGroup, error: ErrorCode) -> Answer {
-    Answer::JoinGroup(Joined::refused(request.member.clone(), error))
+fn refused_join(request: &JoinGroup, error: ErrorCode) -> GroupAnswer {
+    GroupAnswer::JoinGroup(Joined::refused(request.member.clone(), error))
 }
 
-fn synced_unknown() -> Answer {
-    Answer::SyncGroup(Synced::refused(ErrorCode::UnknownMemberId))
+fn synced_unknown() -> GroupAnswer {
+    GroupAnswer::SyncGroup(Synced::refused(ErrorCode::UnknownMemberId))
 }
 
-fn left_unknown(request: &LeaveGroup) -> Answer {
+fn left_unknown(request: &LeaveGroup) -> GroupAnswer {
     let members = request.members.iter();
-    Answer::LeaveGroup(Left {
+    GroupAnswer::LeaveGroup(Left {
         error: ErrorCode::None,
         members: members
             .map(|leaving| (leaving.member.clone(), leaving.instance.clone(), ErrorCode::UnknownMemberId))

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use ottla_model::{GroupId, Offset};
 
-use crate::answer::Answer;
+use crate::answer::GroupAnswer;
 use crate::effects::{BatchKind, BatchNumber, RequestId};
 use crate::record::Record;
 
@@ -19,14 +19,14 @@ pub(crate) struct Pending {
     pub(crate) group: Option<GroupId>,
     /// What the offset store learns once the batch is replicated.
     pub(crate) offsets: Vec<Record>,
-    pub(crate) answers: Vec<(RequestId, Answer)>,
+    pub(crate) answers: Vec<(RequestId, GroupAnswer)>,
     pub(crate) kind: BatchKind,
     /// The log end offset after the batch, set by `placed`.
     end: Option<Offset>,
 }
 
 impl Pending {
-    pub(crate) fn new(group: Option<GroupId>, offsets: Vec<Record>, answers: Vec<(RequestId, Answer)>) -> Self {
+    pub(crate) fn new(group: Option<GroupId>, offsets: Vec<Record>, answers: Vec<(RequestId, GroupAnswer)>) -> Self {
         Self { group, offsets, answers, kind: BatchKind::Plain, end: None }
     }
 
@@ -62,8 +62,8 @@ impl InFlight {
     pub(crate) fn wait_for_change(
         &mut self,
         group: &GroupId,
-        answers: Vec<(RequestId, Answer)>,
-    ) -> Vec<(RequestId, Answer)> {
+        answers: Vec<(RequestId, GroupAnswer)>,
+    ) -> Vec<(RequestId, GroupAnswer)> {
         match self.changes.get(group).and_then(|number| self.batches.get_mut(number)) {
             Some(pending) => {
                 pending.answers.extend(answers);
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     fn pending(group: Option<&str>, id: u64) -> Pending {
-        let answers = vec![(RequestId(id), Answer::Heartbeat(ErrorCode::None))];
+        let answers = vec![(RequestId(id), GroupAnswer::Heartbeat(ErrorCode::None))];
         Pending::new(group.map(GroupId::new), Vec::new(), answers)
     }
 
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn answers_wait_for_the_groups_latest_change_and_for_no_offsets() {
         let (mut flight, group) = (InFlight::default(), GroupId::new("g"));
-        let answer = || vec![(RequestId(9), Answer::Heartbeat(ErrorCode::None))];
+        let answer = || vec![(RequestId(9), GroupAnswer::Heartbeat(ErrorCode::None))];
         let first = flight.push(pending(Some("g"), 1));
         let second = flight.push(pending(Some("g"), 2));
         flight.push(pending(None, 3));

@@ -34,7 +34,7 @@ use in_flight::{InFlight, Pending};
 use sweep::Sweep;
 
 use crate::Now;
-use crate::answer::Answer;
+use crate::answer::GroupAnswer;
 use crate::budget::Share;
 pub use crate::budget::{Budget, BudgetLimits, Usage};
 use crate::config::GroupConfig;
@@ -166,7 +166,7 @@ impl Shard {
     /// One request. Its answer is among the effects of this step or of a later one.
     pub fn step(&mut self, now: Now, topics: &dyn Topics, id: RequestId, request: Request) -> Effects {
         if let Some(error) = self.over_budget(&request) {
-            return Effects { answers: vec![(id, Answer::Failed(error))], ..Effects::default() };
+            return Effects { answers: vec![(id, GroupAnswer::Failed(error))], ..Effects::default() };
         }
         // These requests add state that may be large.
         let large_state_of = match &request {
@@ -267,12 +267,12 @@ impl Shard {
                 .withdraw(pending)
                 .into_iter()
                 .map(|(id, answer)| {
-                    if answer == Answer::EndTransaction {
+                    if answer == GroupAnswer::EndTransaction {
                         // The transaction coordinator knows the log's own errors.
-                        return (id, Answer::Failed(error));
+                        return (id, GroupAnswer::Failed(error));
                     }
-                    let error = refusal(error, matches!(answer, Answer::CommitOffsets(_)));
-                    (id, Answer::Failed(error))
+                    let error = refusal(error, matches!(answer, GroupAnswer::CommitOffsets(_)));
+                    (id, GroupAnswer::Failed(error))
                 })
                 .collect(),
             ..Effects::default()
@@ -321,17 +321,17 @@ impl Shard {
     pub fn resign(&mut self, error: ErrorCode) -> Effects {
         let mut effects = Effects::default();
         for pending in self.in_flight.take_all() {
-            effects.answers.extend(self.withdraw(pending).into_iter().map(|(id, _)| (id, Answer::Failed(error))));
+            effects.answers.extend(self.withdraw(pending).into_iter().map(|(id, _)| (id, GroupAnswer::Failed(error))));
         }
         for group in self.groups.values_mut() {
-            effects.answers.extend(group.take_waiting().into_iter().map(|id| (id, Answer::Failed(error))));
+            effects.answers.extend(group.take_waiting().into_iter().map(|id| (id, GroupAnswer::Failed(error))));
         }
         effects
     }
 
     /// A batch is not in the log, and will not be: its offsets are in flight no longer. Returns the answers that waited
     /// for it.
-    fn withdraw(&mut self, pending: Pending) -> Vec<(RequestId, Answer)> {
+    fn withdraw(&mut self, pending: Pending) -> Vec<(RequestId, GroupAnswer)> {
         for record in &pending.offsets {
             self.offsets.withdraw(record);
         }
@@ -357,11 +357,11 @@ impl Shard {
             in_flight: self.in_flight.changes(group),
         };
         let decision = step(found, &mut context);
-        self.carry_out(now, group, decision)
+        self.execute(now, group, decision)
     }
 
     /// Turns a group's decision into effects.
-    fn carry_out(&mut self, now: Now, group: &GroupId, decision: Decision) -> Effects {
+    fn execute(&mut self, now: Now, group: &GroupId, decision: Decision) -> Effects {
         let Decision { records, now: at_once, after, fate } = decision;
         if let Fate::Become(successor) = fate {
             self.groups.insert(group.clone(), *successor);
@@ -376,7 +376,13 @@ impl Shard {
     }
 
     /// Makes one batch of records, and lets answers wait for it.
-    fn batch(&mut self, now: Now, group: &GroupId, records: Vec<Record>, answers: Vec<(RequestId, Answer)>) -> Batch {
+    fn batch(
+        &mut self,
+        now: Now,
+        group: &GroupId,
+        records: Vec<Record>,
+        answers: Vec<(RequestId, GroupAnswer)>,
+    ) -> Batch {
         self.batch_of(now, group, records, answers, BatchKind::Plain)
     }
 
@@ -385,7 +391,7 @@ impl Shard {
         now: Now,
         group: &GroupId,
         records: Vec<Record>,
-        answers: Vec<(RequestId, Answer)>,
+        answers: Vec<(RequestId, GroupAnswer)>,
         kind: BatchKind,
     ) -> Batch {
         let raw = records.iter().map(Record::encode).collect();

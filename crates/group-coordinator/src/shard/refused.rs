@@ -14,7 +14,7 @@ use ottla_model::{ErrorCode, GroupId, MonotonicMs, TopicName};
 
 use super::{Decision, Effects, Shard, refusal};
 use crate::Now;
-use crate::answer::Answer;
+use crate::answer::GroupAnswer;
 use crate::effects::{Batch, RequestId};
 use crate::group::Group;
 use crate::request::{ConsumerGroupHeartbeat, Request};
@@ -74,7 +74,7 @@ impl Shard {
         if let Some(error) = self.log_refuses
             && matches!(request, Request::JoinGroup(_) | Request::SyncGroup(_) | Request::LeaveGroup(_))
         {
-            return Effects { answers: vec![(id, Answer::Failed(refusal(error, false)))], ..Effects::default() };
+            return Effects { answers: vec![(id, GroupAnswer::Failed(refusal(error, false)))], ..Effects::default() };
         }
         let is_guarded =
             self.writes_whole_group(&request) || (self.log_refuses.is_some() && self.may_write(topics, &request));
@@ -83,7 +83,7 @@ impl Shard {
         match (before, self.refusal_of(&effects.batches)) {
             (Some(before), Some(error)) => {
                 self.undo(before, &effects);
-                Effects { answers: vec![(id, Answer::Failed(refusal(error, false)))], ..Effects::default() }
+                Effects { answers: vec![(id, GroupAnswer::Failed(refusal(error, false)))], ..Effects::default() }
             }
             _ => effects,
         }

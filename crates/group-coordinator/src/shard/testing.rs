@@ -8,7 +8,7 @@ use ottla_model::{BrokerId, ErrorCode, GroupId, MonotonicMs, Offset, PartitionId
 
 use super::Shard;
 use crate::Now;
-use crate::answer::Answer;
+use crate::answer::GroupAnswer;
 use crate::config::GroupConfig;
 use crate::effects::{Effects, RawRecord, RequestId};
 use crate::group::Group;
@@ -55,7 +55,7 @@ pub(crate) struct Host {
     pub(crate) foresees: bool,
     /// How often the shard asked to be loaded again.
     pub(crate) reloads: usize,
-    pub(crate) answers: BTreeMap<RequestId, Answer>,
+    pub(crate) answers: BTreeMap<RequestId, GroupAnswer>,
     pub(crate) now: Now,
     requests: u64,
     answered: BTreeSet<RequestId>,
@@ -101,7 +101,7 @@ impl Host {
             self.shard.apply(self.now.wall, &record.key, value).expect("a record that a shard has written");
         }
         let effects = self.shard.loaded(self.now, &*self.topics);
-        self.carry_out(effects);
+        self.execute(effects);
     }
 
     pub(crate) fn look_at_log(&mut self) {
@@ -115,18 +115,18 @@ impl Host {
         let id = RequestId(self.requests);
         self.look_at_log();
         let effects = self.shard.step(self.now, &*self.topics, id, request);
-        self.carry_out(effects);
+        self.execute(effects);
         id
     }
 
     /// Asks, and expects the answer at once.
-    pub(crate) fn call(&mut self, request: Request) -> Answer {
+    pub(crate) fn call(&mut self, request: Request) -> GroupAnswer {
         let id = self.ask(request);
         self.answer(id).expect("an answer at once")
     }
 
     /// Takes the answer to a request, if there is one by now.
-    pub(crate) fn answer(&mut self, id: RequestId) -> Option<Answer> {
+    pub(crate) fn answer(&mut self, id: RequestId) -> Option<GroupAnswer> {
         self.answers.remove(&id)
     }
 
@@ -144,7 +144,7 @@ impl Host {
             self.now.monotonic = next;
             self.look_at_log();
             let effects = self.shard.tick(self.now, &*self.topics);
-            self.carry_out(effects);
+            self.execute(effects);
             if next == until && self.shard.next_deadline().is_none_or(|deadline| deadline > until) {
                 return;
             }
@@ -161,14 +161,14 @@ impl Host {
     pub(crate) fn replicate(&mut self) {
         self.high_watermark = self.log.len();
         let effects = self.shard.committed_up_to(self.now, self.end());
-        self.carry_out(effects);
+        self.execute(effects);
     }
 
     fn end(&self) -> Offset {
         Offset(i64::try_from(self.log.len()).expect("small"))
     }
 
-    pub(crate) fn carry_out(&mut self, effects: Effects) {
+    pub(crate) fn execute(&mut self, effects: Effects) {
         let Effects { batches, answers, reload, .. } = effects;
         self.take_answers(Effects { answers, ..Effects::default() });
         let mut reload = reload;

@@ -9,7 +9,7 @@ use ottla_model::{ErrorCode, GroupId, InstanceId, LeaderEpoch, MemberId, Offset,
 use proptest::prelude::*;
 
 use super::testing::Host;
-use crate::answer::{Answer, Joined};
+use crate::answer::{GroupAnswer, Joined};
 use crate::config::GroupConfig;
 use crate::effects::RequestId;
 use crate::group::Group;
@@ -217,7 +217,7 @@ impl World {
             Phase::Idle => self.join(n),
             Phase::Joining(id) => match self.host.answer(id) {
                 None => self.clients[n].phase = Phase::Joining(id),
-                Some(Answer::JoinGroup(joined)) => match joined.error {
+                Some(GroupAnswer::JoinGroup(joined)) => match joined.error {
                     ErrorCode::None => {
                         self.clients[n].member = joined.member.as_str().to_owned();
                         self.clients[n].generation = joined.generation;
@@ -229,15 +229,15 @@ impl World {
                     }
                     error => self.error(n, error),
                 },
-                Some(Answer::Failed(error)) => self.error(n, error),
+                Some(GroupAnswer::Failed(error)) => self.error(n, error),
                 Some(other) => panic!("{other:?}"),
             },
             Phase::Joined(joined) => self.sync(n, &joined),
             Phase::Syncing(id) => match self.host.answer(id) {
                 None => self.clients[n].phase = Phase::Syncing(id),
-                Some(Answer::SyncGroup(synced)) if synced.error.is_ok() => self.synced(n, &synced.assignment),
-                Some(Answer::SyncGroup(synced)) => self.error(n, synced.error),
-                Some(Answer::Failed(error)) => self.error(n, error),
+                Some(GroupAnswer::SyncGroup(synced)) if synced.error.is_ok() => self.synced(n, &synced.assignment),
+                Some(GroupAnswer::SyncGroup(synced)) => self.error(n, synced.error),
+                Some(GroupAnswer::Failed(error)) => self.error(n, error),
                 Some(other) => panic!("{other:?}"),
             },
         }
@@ -316,8 +316,8 @@ impl World {
             instance: client.instance.clone(),
         };
         match self.host.call(Request::Heartbeat(request)) {
-            Answer::Heartbeat(ErrorCode::None) => assert!(!self.is_stale(n), "a former generation is not told"),
-            Answer::Heartbeat(error) => self.error(n, error),
+            GroupAnswer::Heartbeat(ErrorCode::None) => assert!(!self.is_stale(n), "a former generation is not told"),
+            GroupAnswer::Heartbeat(error) => self.error(n, error),
             other => panic!("{other:?}"),
         }
     }
@@ -376,7 +376,7 @@ impl World {
             topics: Some(vec![(topic, vec![PartitionId(partition)])]),
         };
         match self.host.call(Request::FetchOffsets(request)) {
-            Answer::FetchOffsets(fetched) => fetched.topics[0].1[0].offset.0,
+            GroupAnswer::FetchOffsets(fetched) => fetched.topics[0].1[0].offset.0,
             other => panic!("{other:?}"),
         }
     }
@@ -388,13 +388,13 @@ impl World {
         for client in &mut self.clients {
             client.commits.retain(|commit| match self.host.answers.remove(&commit.id) {
                 None => true,
-                Some(Answer::CommitOffsets(_)) => {
+                Some(GroupAnswer::CommitOffsets(_)) => {
                     assert!(!commit.is_stale, "{commit:?} of generation {}", client.generation);
                     let latest = self.acknowledged.entry(commit.partition).or_default();
                     *latest = commit.offset.max(*latest);
                     false
                 }
-                Some(Answer::Failed(_)) => false,
+                Some(GroupAnswer::Failed(_)) => false,
                 Some(other) => panic!("{other:?}"),
             });
         }

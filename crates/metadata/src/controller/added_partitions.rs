@@ -83,17 +83,19 @@ impl Controller {
             return Err(Refusal::new(ErrorCode::InvalidPartitions, text));
         }
         let current = found.partition_count();
-        let invalid = |text| Err(Refusal::new(ErrorCode::InvalidPartitions, text));
-        if count(topic.total) == current {
-            return invalid(format!("Topic already has {current} partition(s)."));
-        }
-        if count(topic.total) < current {
-            let (name, total) = (&found.name, topic.total);
-            return invalid(format!(
-                "The topic {name} currently has {current} partition(s); {total} would not be an increase."
-            ));
-        }
-        let additional = count(topic.total) - current;
+        let additional = match count(topic.total).checked_sub(current) {
+            Some(0) => {
+                let text = format!("Topic already has {current} partition(s).");
+                return Err(Refusal::new(ErrorCode::InvalidPartitions, text));
+            }
+            Some(additional) => additional,
+            None => {
+                let (name, total) = (&found.name, topic.total);
+                let text =
+                    format!("The topic {name} currently has {current} partition(s); {total} would not be an increase.");
+                return Err(Refusal::new(ErrorCode::InvalidPartitions, text));
+            }
+        };
         if !topic.assignments.is_empty() && topic.assignments.len() != additional {
             let given = topic.assignments.len();
             let text = format!(

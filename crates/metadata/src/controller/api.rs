@@ -11,7 +11,7 @@ use ottla_model::{
 use crate::image::{Endpoint, IsrMember};
 use crate::limits;
 use crate::nodes::config::ConfigEntity;
-use crate::transaction::{Transaction, TransactionRefused};
+use crate::transaction::{Transaction, TransactionError};
 use crate::tree::NodeChange;
 
 /// Both clocks at the time of an input. Sessions use the monotonic clock, timestamps in nodes use the wall clock.
@@ -66,7 +66,7 @@ pub enum Input {
     Applied {
         entry: Option<EntryId>,
         revision: Revision,
-        result: Result<(), TransactionRefused>,
+        result: Result<(), TransactionError>,
         /// The changes of the entry; empty if it was refused or changed nothing.
         changes: Arc<[NodeChange]>,
     },
@@ -108,12 +108,6 @@ pub struct Effects {
     pub probes: Vec<Probe>,
     /// Lines for the log: fencings, refusals, numbers of elections.
     pub notes: Vec<Note>,
-}
-
-impl Effects {
-    pub fn is_empty(&self) -> bool {
-        self == &Self::default()
-    }
 }
 
 /// A line for the log.
@@ -209,7 +203,7 @@ decisions! {
     DeleteTopics => TopicOutcomes,
     CreatePartitions => TopicOutcomes,
     AlterConfigs => ConfigOutcomes,
-    AdmitCoordinator => Result<(), CoordinatorRefused>,
+    AdmitCoordinator => Result<(), AdmissionError>,
     UnregisterBroker => Result<Unregistered, Refusal>,
 }
 
@@ -499,7 +493,7 @@ pub struct AdmitCoordinator {
 #[error(
     "coordinator {coordinator} voted with disk {known} before and comes with disk {shown} now: a member that lost its disk must not vote"
 )]
-pub struct CoordinatorRefused {
+pub struct AdmissionError {
     pub coordinator: CoordinatorId,
     pub known: IncarnationId,
     pub shown: IncarnationId,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use ottla_model::ControllerEpoch;
 
 use super::draft::Draft;
-use super::{AdmitCoordinator, Answer, Controller, ControllerConfig, CoordinatorRefused, RequestId};
+use super::{AdmissionError, AdmitCoordinator, Answer, Controller, ControllerConfig, RequestId};
 use crate::limits;
 use crate::nodes;
 use crate::nodes::coordinator::CoordinatorNode;
@@ -36,7 +36,7 @@ impl Controller {
         match self.ledger.ahead().coordinator_disk(coordinator) {
             Some(known) if known == disk => self.answer(id, Answer::AdmitCoordinator(Ok(()))),
             Some(known) => {
-                let refused = CoordinatorRefused { coordinator, known, shown: disk };
+                let refused = AdmissionError { coordinator, known, shown: disk };
                 self.warn(refused.to_string());
                 self.answer(id, Answer::AdmitCoordinator(Err(refused)));
             }

@@ -14,7 +14,7 @@ use super::electorate::{TopicElectorate, min_insync_replicas_of};
 use super::topics::Repeated;
 use super::work::PARTITIONS_PER_TRANSACTION;
 use super::{AlterConfig, AlterConfigs, Answer, ConfigOp, ConfigOutcomes, Controller, Refusal, RequestId};
-use crate::broker_config::{self, InvalidBrokerConfig};
+use crate::broker_config::{self, BrokerConfigError};
 use crate::config_value;
 use crate::election::PartitionChange;
 use crate::group_config;
@@ -86,7 +86,7 @@ impl Controller {
                 let changed = changed.map(|(name, value)| (name.as_str(), value.as_str())).collect();
                 let per_broker = entity != ConfigEntity::default_broker();
                 broker_config::validate(&changed, per_broker, |_| false).map_err(|error| match error {
-                    InvalidBrokerConfig::Value(_) => invalid(&error),
+                    BrokerConfigError::Value(_) => invalid(&error),
                     _ => Refusal::new(ErrorCode::InvalidRequest, error.to_string()),
                 })?;
             }
@@ -176,7 +176,7 @@ impl Controller {
             .collect();
         let mut draft = Draft::default();
         for (at, (partition, state)) in states.iter().enumerate() {
-            if at > 0 && at % PARTITIONS_PER_TRANSACTION == 0 {
+            if at % PARTITIONS_PER_TRANSACTION == 0 {
                 self.propose(std::mem::take(&mut draft));
             }
             draft.partition(self.ledger.ahead_tree(), self.ledger.ahead(), *partition, state);

@@ -81,3 +81,92 @@ impl Electorate for TopicElectorate<'_> {
         self.layers(leader).iter().all(is_known)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ottla_model::{
+        ControllerEpoch, IncarnationId, LeaderEpoch, ListenerName, MonotonicMs, PartitionEpoch, TimestampMs, TopicId,
+        TopicName,
+    };
+
+    use super::*;
+    use crate::image::{BrokerRegistration, LeaderRecoveryState};
+    use crate::liveness::Reached;
+    use crate::nodes;
+    use crate::nodes::topic::TopicNode;
+    use crate::transaction::{Change, Transaction};
+    use crate::tree::Tree;
+
+    const TOPIC: &str = "t";
+
+    /// Broker 1, registered at revision 1, and a topic.
+    fn image(ready: bool) -> Image {
+        let broker = BrokerRegistration {
+            id: BrokerId(1),
+            epoch: BrokerEpoch::NONE,
+            incarnation: IncarnationId([1; 16]),
+            endpoints: Vec::new(),
+            inter_broker_listener: ListenerName::new("INTERNAL"),
+            rack: None,
+            ready,
+            shutting_down: false,
+            min_insync_replicas: 1,
+            registered_at: TimestampMs(0),
+        };
+        let topic = TopicNode { id: TopicId([7; 16]), assignment: Vec::new(), grows_to: 0 };
+        let name = TopicName::new(TOPIC).expect("a valid name");
+        let changes = vec![
+            Change::Create { path: nodes::broker::path(broker.id), payload: nodes::broker::encode(&broker) },
+            Change::Create { path: nodes::topic::path(&name), payload: nodes::topic::encode(&topic) },
+        ];
+        let mut tree = Tree::new();
+        tree.apply(Revision(1), &Transaction { changes }).expect("applies");
+        Image::from_tree(&tree)
+    }
+
+    fn state(isr: &[(i32, i64)]) -> PartitionState {
+        let member = |(broker, epoch): &(i32, i64)| IsrMember { broker: BrokerId(*broker), epoch: BrokerEpoch(*epoch) };
+        PartitionState {
+            leader: BrokerId::NONE,
+            leader_epoch: LeaderEpoch(0),
+            partition_epoch: PartitionEpoch(0),
+            controller_epoch: ControllerEpoch(1),
+            replicas: vec![BrokerId(1), BrokerId(2)],
+            isr: isr.iter().map(member).collect(),
+            elr: vec![],
+            offline: vec![],
+            last_known_elr: vec![],
+            last_known_leader: BrokerId(1),
+            leader_recovery_state: LeaderRecoveryState::Recovered,
+        }
+    }
+
+    fn with<T>(image: &Image, use_it: impl FnOnce(&TopicElectorate<'_>) -> T) -> T {
+        let times = (Duration::from_secs(3), Duration::from_secs(1), Duration::from_millis(50));
+        let liveness = Liveness::new(MonotonicMs(0), times, Reached::new());
+        let topic = image.topic(TOPIC).expect("is there");
+        use_it(&TopicElectorate { image, liveness: &liveness, topic, rules: BrokenRules::default() })
+    }
+
+    /// KIP-903: the entry of a former life counts only where nobody else has what was committed.
+    #[test]
+    fn an_isr_entry_of_a_former_life_counts_as_the_last_one_only() {
+        let (image, one) = (image(true), BrokerId(1));
+        let acceptable = |isr: &[(i32, i64)]| with(&image, |electorate| electorate.acceptable(one, &state(isr)));
+        assert_eq!(acceptable(&[(1, 1), (2, 9)]), Some(BrokerEpoch(1)));
+        assert_eq!(acceptable(&[(1, 0)]), Some(BrokerEpoch(1)));
+        assert_eq!(acceptable(&[(1, 0), (2, 9)]), None);
+    }
+
+    #[test]
+    fn a_member_lives_in_the_epoch_in_which_it_is_ready() {
+        let member = |broker: i32, epoch: i64| IsrMember { broker: BrokerId(broker), epoch: BrokerEpoch(epoch) };
+        let lives = |image: &Image, member: IsrMember| with(image, |electorate| electorate.lives(&member));
+        assert!(lives(&image(true), member(1, 1)));
+        assert!(!lives(&image(true), member(1, 0)));
+        assert!(!lives(&image(true), member(2, 1)));
+        assert!(!lives(&image(false), member(1, 1)));
+    }
+}

@@ -107,3 +107,64 @@ fn add_replicas(
     replicas.rotate_left(turn);
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::harness::{Cluster, new_topic};
+    use super::*;
+    use crate::controller::{NewTopic, Request};
+
+    fn grown(image: &Image, load: &[(i32, usize)], replicas: &[i32], wanted: usize) -> Vec<i32> {
+        let mut load = load.iter().map(|(broker, count)| (BrokerId(*broker), *count)).collect();
+        let mut replicas = replicas.iter().copied().map(BrokerId).collect();
+        add_replicas(image, &mut load, PartitionId(0), &mut replicas, wanted);
+        replicas.into_iter().map(|broker| broker.0).collect()
+    }
+
+    #[test]
+    fn the_least_loaded_brokers_are_added_and_no_more_than_wanted() {
+        let cluster = Cluster::of(4);
+        assert_eq!(grown(&cluster.image, &[(1, 5), (2, 1), (3, 3), (4, 2)], &[1], 3), [1, 2, 4]);
+        assert_eq!(grown(&cluster.image, &[(1, 5), (2, 1), (3, 3), (4, 2)], &[1, 2, 4], 3), [1, 2, 4]);
+    }
+
+    #[test]
+    fn racks_that_a_partition_does_not_use_come_first() {
+        let mut cluster = Cluster::new();
+        for (id, rack) in [(1, "a"), (2, "a"), (3, "b")] {
+            let register = cluster.registration(id, u8::try_from(id).expect("small"), ottla_model::BrokerEpoch::NONE);
+            let rack = Some(rack.to_owned());
+            cluster.ask(Request::Register(crate::controller::Register { rack, ..register }));
+        }
+        assert_eq!(grown(&cluster.image, &[(1, 0), (2, 0), (3, 9)], &[1], 2), [1, 3]);
+    }
+
+    #[test]
+    fn the_load_is_the_number_of_replicas_of_active_brokers() {
+        let mut cluster = Cluster::of(3);
+        cluster.create("t", &[&[1, 2], &[1, 3], &[1, 2]], &[]);
+        cluster.kill(3);
+        let load = load_of(&cluster.image, cluster.image.topic("t").expect("is there"));
+        assert_eq!(load, BTreeMap::from([(BrokerId(1), 3), (BrokerId(2), 2)]));
+    }
+
+    /// Each replica counts as soon as it is placed: the next partition takes another broker.
+    #[test]
+    fn a_topic_grows_evenly_over_brokers_that_joined_together() {
+        let mut cluster = Cluster::of(1);
+        let growing = NewTopic { grows_to: 2, partitions: 12, ..new_topic("__consumer_offsets", &[], &[]) };
+        cluster.ask(Request::CreateTopics(crate::controller::CreateTopics {
+            topics: vec![growing],
+            validate_only: false,
+            default_partitions: 1,
+            default_replication_factor: 1,
+        }));
+        let image = (*cluster.image).clone();
+        let topic = image.topic("__consumer_offsets").expect("is there");
+        let mut load: BTreeMap<_, _> = [(1, 12), (2, 0), (3, 0), (4, 0)].map(|(id, n)| (BrokerId(id), n)).into();
+        for (partition, replicas) in topic.assignment.iter() {
+            assert!(add_replicas(&image, &mut load, *partition, &mut replicas.clone(), 2));
+        }
+        assert_eq!(load.into_values().collect::<Vec<_>>(), [12, 4, 4, 4]);
+    }
+}

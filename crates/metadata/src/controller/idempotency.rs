@@ -7,12 +7,10 @@
 
 use std::time::Duration;
 
-use ottla_model::{Revision, TimestampMs, TopicId};
+use ottla_model::{Revision, TimestampMs};
 
 use super::draft::Draft;
-use super::{
-    Answer, Controller, IdempotencyKey, Refusal, Request, TopicOutcome, TopicOutcomes, TopicRef, Unregistered,
-};
+use super::{Answer, Controller, IdempotencyKey, Refusal, Request, TopicOutcome, TopicOutcomes, Unregistered};
 use crate::limits;
 use crate::nodes::decided_request::{self, DecidedItem, DecidedRequest};
 
@@ -45,7 +43,8 @@ impl Controller {
         }
         let names: Vec<&str> = match request {
             Request::CreateTopics(create) => create.topics.iter().map(|topic| topic.name.as_str()).collect(),
-            Request::DeleteTopics(delete) => delete.topics.iter().map(name_of).collect(),
+            // Their names are remembered: the request may have used ids.
+            Request::DeleteTopics(delete) => vec![""; delete.topics.len()],
             Request::CreatePartitions(create) => create.topics.iter().map(|topic| topic.topic.as_str()).collect(),
             _ => Vec::new(),
         };
@@ -105,13 +104,6 @@ impl Controller {
     }
 }
 
-fn name_of(topic: &TopicRef) -> &str {
-    match topic {
-        TopicRef::Name(name) => name,
-        TopicRef::Id(_) => "",
-    }
-}
-
 /// With the name only if the request may have used an id instead.
 fn item(outcome: &TopicOutcome, keeps_name: bool) -> DecidedItem {
     DecidedItem {
@@ -128,7 +120,7 @@ fn outcome(name: &str, item: DecidedItem) -> TopicOutcome {
     let refusal = (item.error != ottla_model::ErrorCode::None).then(|| Refusal::new(item.error, String::new()));
     TopicOutcome {
         name: if item.name.is_empty() { name.to_owned() } else { item.name },
-        id: if refusal.is_some() && name.is_empty() { TopicId::ZERO } else { item.id },
+        id: item.id,
         refusal,
         partitions: item.partitions,
         replication_factor: item.replication_factor,

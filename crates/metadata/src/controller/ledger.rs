@@ -13,7 +13,7 @@ use ottla_model::Revision;
 use super::EntryId;
 use crate::delta::Delta;
 use crate::image::Image;
-use crate::transaction::{Transaction, TransactionRefused};
+use crate::transaction::{Transaction, TransactionError};
 use crate::tree::{NodeChange, Tree};
 
 /// Provisional revisions start here; a Raft log never gets there.
@@ -70,6 +70,7 @@ impl Ledger {
         &self.ahead_tree
     }
 
+    #[cfg(test)]
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
@@ -84,7 +85,7 @@ impl Ledger {
 
     /// Applies the transaction to the image ahead and assigns its id. A refusal means that it was not based on that
     /// image.
-    pub fn propose(&mut self, transaction: Transaction) -> Result<EntryId, TransactionRefused> {
+    pub fn propose(&mut self, transaction: Transaction) -> Result<EntryId, TransactionError> {
         let entry = EntryId(self.next_entry);
         self.apply_ahead(entry, &transaction)?;
         self.next_entry += 1;
@@ -92,7 +93,7 @@ impl Ledger {
         Ok(entry)
     }
 
-    fn apply_ahead(&mut self, entry: EntryId, transaction: &Transaction) -> Result<(), TransactionRefused> {
+    fn apply_ahead(&mut self, entry: EntryId, transaction: &Transaction) -> Result<(), TransactionError> {
         let changes = self.ahead_tree.apply(provisional(entry), transaction)?;
         (self.ahead_image, _) = self.ahead_image.apply(provisional(entry), &changes);
         Ok(())
@@ -224,6 +225,55 @@ mod tests {
         let changes = tree.apply(Revision(3), &create("/a")).expect("applies");
         assert!(!ledger.applied(None, Revision(3), false, &changes).is_broken);
         assert!(commit(&mut ledger, &mut tree, 4, entry, &mine), "refused now");
+        assert_eq!(*ledger.ahead_tree(), tree);
+    }
+
+    /// Its revision is not known yet, and is above any that a broker can have seen.
+    #[test]
+    fn what_is_in_flight_has_revisions_above_all_real_ones() {
+        let (mut ledger, mut tree) = (Ledger::new(Tree::new(), Image::empty()), Tree::new());
+        let (first, second) = (create("/a"), set("/a", 0));
+        let one = ledger.propose(first.clone()).expect("fits");
+        let two = ledger.propose(create("/b")).expect("fits");
+        let node = |ledger: &Ledger, path: &str| {
+            let node = ledger.ahead_tree().get_str(path).expect("is there");
+            (node.created.0, node.modified.0)
+        };
+        let (created, modified) = node(&ledger, "/a");
+        assert!(created == modified && created >= PROVISIONAL && node(&ledger, "/b").0 > created);
+        commit(&mut ledger, &mut tree, 7, one, &first);
+        assert_eq!(node(&ledger, "/a"), (7, 7));
+        ledger.propose(second).expect("fits");
+        commit(&mut ledger, &mut tree, 8, two, &create("/b"));
+        assert_eq!((node(&ledger, "/a").0, node(&ledger, "/b")), (7, (8, 8)));
+        assert!(node(&ledger, "/a").1 >= PROVISIONAL, "its change is in flight");
+        assert_eq!(ledger.in_flight(), 1);
+    }
+
+    #[test]
+    fn somebody_elses_entry_is_seen_below_what_is_in_flight() {
+        let (mut ledger, mut tree) = (Ledger::new(Tree::new(), Image::empty()), Tree::new());
+        ledger.propose(create("/mine")).expect("fits");
+        let changes = tree.apply(Revision(3), &create("/theirs")).expect("applies");
+        assert!(!ledger.applied(None, Revision(3), false, &changes).is_broken);
+        assert_eq!(ledger.ahead_tree().get_str("/theirs").map(|node| node.created), Some(Revision(3)));
+        assert!(ledger.ahead_tree().get_str("/mine").is_some());
+        ledger.propose(set("/theirs", 0)).expect("fits what is there now");
+    }
+
+    /// Raft keeps the order: what was proposed before an applied entry and was not applied never will be.
+    #[test]
+    fn a_proposal_that_was_passed_over_is_gone_and_later_ones_are_kept() {
+        let (mut ledger, mut tree) = (Ledger::new(Tree::new(), Image::empty()), Tree::new());
+        let [lost, applied, last] = ["/lost", "/applied", "/last"].map(create);
+        let first = ledger.propose(lost).expect("fits");
+        let second = ledger.propose(applied.clone()).expect("fits");
+        let third = ledger.propose(last.clone()).expect("fits");
+        assert!(commit(&mut ledger, &mut tree, 5, second, &applied));
+        assert!(!ledger.is_in_flight(first) && ledger.is_in_flight(third));
+        assert_eq!(ledger.ahead_tree().get_str("/lost"), None);
+        assert!(ledger.ahead_tree().get_str("/last").is_some());
+        assert!(!commit(&mut ledger, &mut tree, 6, third, &last));
         assert_eq!(*ledger.ahead_tree(), tree);
     }
 

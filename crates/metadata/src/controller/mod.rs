@@ -162,12 +162,8 @@ impl Controller {
         self.liveness.into_reached()
     }
 
-    /// The committed state, as this controller has seen it.
-    pub fn image(&self) -> &Image {
-        self.ledger.image()
-    }
-
     /// Proposals that are not applied yet.
+    #[cfg(test)]
     pub fn in_flight(&self) -> usize {
         self.ledger.in_flight()
     }

@@ -45,7 +45,7 @@ impl Controller {
             return outcome(change, ErrorCode::UnknownTopicOrPartition, None);
         };
         let any_epoch_joins = self.config.rules.any_broker_epoch_joins;
-        match isr_change::judge(ahead, state, leader, change, any_epoch_joins) {
+        match isr_change::check(ahead, state, leader, change, any_epoch_joins) {
             IsrDecision::Refused(error) => outcome(change, error, Some(state)),
             IsrDecision::AlreadySo => outcome(change, ErrorCode::None, Some(state)),
             IsrDecision::Change(isr) => {

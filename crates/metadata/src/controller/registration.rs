@@ -72,15 +72,6 @@ impl Registrations {
         }
     }
 
-    /// The work queue was cleared: queue the work again.
-    pub fn start_over(&mut self) {
-        for pending in &mut self.pending {
-            if pending.stage == Stage::Cleaning {
-                pending.stage = Stage::Clearing;
-            }
-        }
-    }
-
     fn find(&mut self, register: &Register) -> Option<&mut Pending> {
         let is_same = |pending: &&mut Pending| match register.broker {
             BrokerId::NONE => pending.register.incarnation == register.incarnation,

@@ -321,7 +321,7 @@ pub(super) fn count(number: i32) -> usize {
 fn overrides(configs: &[(String, Option<String>)]) -> Result<BTreeMap<String, String>, Refusal> {
     let nulls: Vec<_> = configs.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.clone()).collect();
     if !nulls.is_empty() {
-        let text = topic_config::InvalidTopicConfig::NullValue(nulls).to_string();
+        let text = topic_config::TopicConfigError::NullValue(nulls).to_string();
         return Err(Refusal::new(ErrorCode::InvalidConfig, text));
     }
     Ok(configs.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect())
@@ -434,7 +434,7 @@ fn random_topic_id(seeded: &mut Seeded) -> TopicId {
         bytes[6] = (bytes[6] & 0x0f) | 0x40;
         bytes[8] = (bytes[8] & 0x3f) | 0x80;
         let id = TopicId(bytes);
-        if !id.is_zero() && !id.to_string().starts_with('-') {
+        if !id.to_string().starts_with('-') {
             return id;
         }
     }

@@ -104,7 +104,6 @@ impl Controller {
         if has_leaderless {
             self.work.push(Progress::new(Work::ElectAll));
         }
-        self.registrations.start_over();
         self.resume_shutdowns();
         self.ensure_controller();
     }

@@ -17,7 +17,7 @@ pub use typed::{CompressionType, TimestampType, TopicConfig};
 
 /// Why a topic's configuration is refused; the texts are Kafka's.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
-pub enum InvalidTopicConfig {
+pub enum TopicConfigError {
     #[error("Unknown topic config name: {0}")]
     UnknownName(String),
     #[error("Null value not supported for topic configs: {}", .0.join(","))]
@@ -33,9 +33,9 @@ pub enum InvalidTopicConfig {
 }
 
 /// Checks a topic's overrides as a whole, as they would be after a change.
-pub fn validate(overrides: &BTreeMap<String, String>) -> Result<(), InvalidTopicConfig> {
+pub fn validate(overrides: &BTreeMap<String, String>) -> Result<(), TopicConfigError> {
     for name in overrides.keys() {
-        key(name).ok_or_else(|| InvalidTopicConfig::UnknownName(name.clone()))?;
+        key(name).ok_or_else(|| TopicConfigError::UnknownName(name.clone()))?;
     }
     for (name, text) in overrides {
         if let Some(key) = key(name) {
@@ -45,10 +45,10 @@ pub fn validate(overrides: &BTreeMap<String, String>) -> Result<(), InvalidTopic
     let config = TopicConfig::resolve(overrides, &BTreeMap::new());
     if config.min_compaction_lag_ms > config.max_compaction_lag_ms {
         let (min, max) = (config.min_compaction_lag_ms, config.max_compaction_lag_ms);
-        return Err(InvalidTopicConfig::CompactionLags { min, max });
+        return Err(TopicConfigError::CompactionLags { min, max });
     }
     if config.remote_storage_enable {
-        return Err(InvalidTopicConfig::RemoteStorage);
+        return Err(TopicConfigError::RemoteStorage);
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use ottla_consensus::{Entry, LogStore as _, Persist, Snapshot};
 use ottla_metadata::controller::{AlterConfig, AlterConfigs, Answer, ConfigOp, EntryId, Request};
 use ottla_metadata::image::{ConfigEntity, Image};
 use ottla_metadata::limits::{MAX_NODE_BYTES, MAX_TRANSACTION_BYTES};
-use ottla_metadata::transaction::{Change, Transaction, TransactionRefused};
+use ottla_metadata::transaction::{Change, Transaction, TransactionError};
 use ottla_metadata::tree::{Path, Tree};
 use ottla_model::{CoordinatorId, Revision};
 
@@ -36,7 +36,7 @@ fn what_members_could_not_apply_is_not_queued() {
     assert!(matches!(push(many), Err(ProposalError::EntryTooLarge { bytes }) if bytes > MAX_TRANSACTION_BYTES));
     assert_eq!(
         push(vec![create("/x", 1), create("/x", 1)]),
-        Err(ProposalError::Inapplicable(TransactionRefused::Exists { path }))
+        Err(ProposalError::Inapplicable(TransactionError::Exists { path }))
     );
     let broker = Path::new("/brokers/ids/1").expect("a path");
     assert_eq!(push(vec![create("/brokers/ids/1", 3)]), Err(ProposalError::UnreadableNode(broker)));

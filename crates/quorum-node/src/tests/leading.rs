@@ -1,7 +1,10 @@
 //! What a leader answers, and what it leaves behind when it leads no longer.
 
-use ottla_consensus::LogStore as _;
-use ottla_metadata::controller::{Answer, Beat, Probe, ProbeResult, Register, Request, StreamId};
+use ottla_consensus::log_store::HardState;
+use ottla_consensus::{Entry, LogStore as _, Persist};
+use ottla_metadata::controller::{
+    Answer, Beat, ControllerConfig, Probe, ProbeResult, Register, Request, StreamId, first_transaction,
+};
 use ottla_metadata::image::{ConfigEntity, Endpoint};
 use ottla_metadata::liveness::LEARN_INTERVAL;
 use ottla_model::{
@@ -11,9 +14,9 @@ use ottla_model::{
 use super::Store;
 use super::guard::{alter, outcome};
 use super::peers::Peers;
-use super::{Outputs, disk, leader, node, now, step};
+use super::{Outputs, disk, leader, node, node_with, now, step};
 use crate::store::QuorumStore as _;
-use crate::{CallId, Event, Node, Output, ReadId, RequestError};
+use crate::{BrokenRules, CallId, Event, Node, Output, ReadId, RequestError};
 
 const BROKER: BrokerId = BrokerId(1);
 const INCARNATION: IncarnationId = IncarnationId([9; 16]);
@@ -121,6 +124,7 @@ fn a_stream_is_answered_until_it_closes() {
     let before = beats(&out);
     step(&mut node, Event::StreamBeat { stream: STREAM, beat: beat(epoch, revision) }, &mut out);
     assert_eq!(beats(&out), before);
+    assert!(!node.may_sleep(), "a late message does not open the stream again");
     let mut out = Outputs::default();
     node.end_leadership(&mut out);
     assert!(!out.all.iter().any(|output| matches!(output, Output::EndStream { .. })), "it is closed already");
@@ -283,4 +287,41 @@ fn a_peers_disk_is_recorded_when_it_is_first_seen() {
     peers.step(at, Event::PeerIdentified { id: CoordinatorId(3), disk: disk(3) });
     peers.tick(None);
     assert_eq!(recorded(&peers), Some(disk(3)));
+}
+
+/// The log of a former leader ends with what was never committed: an empty entry, and the cluster's first transaction.
+/// A controller that began with the empty entry would make that transaction a second time.
+#[test]
+fn a_leader_decides_from_its_own_first_entry_on() {
+    let mut store = Store::default();
+    let membership = ottla_consensus::Membership::new([CoordinatorId(1)]).expect("one");
+    store.bootstrap(membership.to_conf_state()).expect("memory");
+    let first = first_transaction(&ControllerConfig::new(ClusterId::new("test")));
+    let entry = |index, data: Vec<u8>| Entry { index, term: 1, data: data.into(), ..Entry::default() };
+    let entries = vec![entry(1, Vec::new()), entry(2, first.encode())];
+    let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
+    let persist = Persist { entries, hard_state: Some(hard_state), must_sync: true, ..Persist::default() };
+    store.persist(&persist).expect("memory");
+    let mut out = Outputs::default();
+    let mut node = node(1, 1, store);
+    node.flush(now(0), &mut out).expect("memory");
+    assert!(node.is_deciding());
+    assert_eq!(node.view().image.cluster_id(), Some(&ClusterId::new("test")));
+    assert!(!out.notes().iter().any(|note| note.contains("changes nothing")), "{:?}", out.notes());
+}
+
+/// With the rule taken out a decision is answered with the revision that its entry will have.
+#[test]
+fn without_its_rule_a_decision_is_answered_before_it_is_committed() {
+    let rules = BrokenRules { answers_before_commit: true, ..BrokenRules::default() };
+    let mut out = Outputs::default();
+    let mut node = node_with(1, 1, Store::default(), rules);
+    node.flush(now(0), &mut out).expect("memory");
+    let before = node.view().revision;
+    for call in 1..=2 {
+        node.step(now(1), set(call, call.to_string()), &mut out).expect("taken");
+        let Ok(Answer::AlterConfigs(outcomes)) = outcome(&out, CallId(call)) else { panic!("{:?}", out.all) };
+        assert_eq!(outcomes.revision, Revision(before.0 + call));
+    }
+    assert_eq!(node.view().revision, before, "nothing is committed");
 }

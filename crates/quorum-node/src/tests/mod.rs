@@ -60,6 +60,10 @@ fn now(ms: u64) -> Now {
 
 /// Member `id` of a quorum of `members`.
 fn node(id: u64, members: u64, store: Store) -> Node<Store> {
+    node_with(id, members, store, BrokenRules::default())
+}
+
+fn node_with(id: u64, members: u64, store: Store, broken_rules: BrokenRules) -> Node<Store> {
     let voter = |id| (CoordinatorId(id), Voter { address: format!("c{id}:2181"), disk: Some(disk(id)) });
     let voters: BTreeMap<_, _> = (1..=members).map(voter).collect();
     let mut store = store;
@@ -75,7 +79,7 @@ fn node(id: u64, members: u64, store: Store) -> Node<Store> {
         compact_bytes: 2_000,
         history: HistoryLimits { revisions: 10, bytes: 1 << 20 },
         nonce: 1,
-        broken_rules: BrokenRules::default(),
+        broken_rules,
     };
     let mut node = Node::new(config, Member::new(&member_config, store).expect("a member")).expect("a node");
     node.start().expect("a campaign");

@@ -110,3 +110,15 @@ fn large_changes_make_the_history_shorter() {
     assert_eq!(from(1), [1_005], "the second change is not kept");
     assert_eq!(from(3), [4, 5]);
 }
+
+/// With the rule taken out a watcher that is ahead of this node goes back to the node's state.
+#[test]
+fn without_its_rule_a_watcher_that_is_ahead_goes_back() {
+    for (from, expected) in [(20, vec![]), (21, vec![1_020]), (25, vec![1_020])] {
+        let mut watchers = Watchers::new(HistoryLimits { revisions: 10, bytes: 1 << 20 }, true);
+        (1..=20).for_each(|revision| publish(&mut watchers, revision, &mut Outputs::default()));
+        let mut out = Outputs::default();
+        watchers.open(WatcherId(1), Revision(from), &view(20), &mut out);
+        assert_eq!(told(&out, 1), expected, "from {from}");
+    }
+}

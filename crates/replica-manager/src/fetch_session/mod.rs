@@ -54,13 +54,13 @@ pub struct FetchTerms {
 }
 
 /// A partition that a session has found.
-pub struct Hosted {
+pub struct SessionPartition {
     partition: Arc<Partition>,
     /// None in a fetch without a session that has not parked.
     subscription: Option<Arc<Subscription>>,
 }
 
-impl Hosted {
+impl SessionPartition {
     fn leave(&self) {
         if let Some(subscription) = &self.subscription {
             self.partition.unsubscribe(subscription);
@@ -82,7 +82,7 @@ pub struct FetchSession {
 
 /// The partitions of a session, behind its lock.
 pub struct Slots {
-    pub partitions: SessionPartitions<PartitionKey, Hosted>,
+    pub partitions: SessionPartitions<PartitionKey, SessionPartition>,
     subscribes: bool,
     /// Slots with news; kept for its memory.
     news: Vec<u32>,
@@ -109,7 +109,7 @@ impl FetchSession {
         self.slots.lock()
     }
 
-    /// From now on news of the partitions reach the signal: before a fetch without a session parks.
+    /// From now on changes of the partitions wake the signal. Called before a fetch without a session parks.
     pub fn subscribe(&self, slots: &mut Slots) {
         slots.subscribes = true;
         for (at, hosted) in slots.partitions.handles_mut() {
@@ -170,10 +170,15 @@ struct SessionReader<'a, F> {
     wakes: &'a mut Wakes,
 }
 
-impl<F: FindPartition> ReadPartition<PartitionKey, Hosted> for SessionReader<'_, F> {
+impl<F: FindPartition> ReadPartition<PartitionKey, SessionPartition> for SessionReader<'_, F> {
     type Read = FetchRead;
 
-    fn read(&mut self, key: &PartitionKey, handle: &mut Option<Hosted>, request: &PartitionRequest) -> FetchRead {
+    fn read(
+        &mut self,
+        key: &PartitionKey,
+        handle: &mut Option<SessionPartition>,
+        request: &PartitionRequest,
+    ) -> FetchRead {
         let closed = handle.take_if(|hosted| hosted.partition.is_closed());
         if let Some(closed) = closed {
             closed.leave();
@@ -197,14 +202,14 @@ impl<F: FindPartition> ReadPartition<PartitionKey, Hosted> for SessionReader<'_,
 }
 
 impl<F: FindPartition> SessionReader<'_, F> {
-    fn host(&self, key: &PartitionKey, at: u32) -> Result<Hosted, ErrorCode> {
+    fn host(&self, key: &PartitionKey, at: u32) -> Result<SessionPartition, ErrorCode> {
         let partition = self.partitions.find(&key.topic, key.partition)?;
         let subscription = self.subscribes.then(|| {
             let subscription = self.session.new_subscription(at);
             partition.subscribe(subscription.clone());
             subscription
         });
-        Ok(Hosted { partition, subscription })
+        Ok(SessionPartition { partition, subscription })
     }
 }
 

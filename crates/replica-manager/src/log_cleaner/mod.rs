@@ -1,12 +1,12 @@
 //! The cleaner of compacted logs: threads that choose the log with the largest dirty share and clean it.
 //!
-//! - [`queue`]: which logs are worth a look, and when;
+//! - [`queue`]: which logs to examine, and when;
 //! - [`run`]: one cleaning of one partition;
 //! - [`throttle`], [`metrics`].
 //!
 //! How far each log is clean is in its directory's `cleaner-offset-checkpoint`. A log is named there before its first
-//! segment is swapped: whoever opens it knows that offsets may be missing between its segments. An offset that is too
-//! low costs work, one that is too high leaves old records of a key for longer.
+//! segment is swapped, so that the next start expects gaps of offsets between its segments. A checkpoint that is too
+//! low costs work; one that is too high keeps old records of a key for longer.
 //!
 //! Invariants: only logs that changed are examined: a log comes into the queue when it is opened, configured, or
 //! begins a segment, and leaves it when nothing is left to do, so that idle logs cost nothing. A log that cannot be

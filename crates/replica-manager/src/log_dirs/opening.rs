@@ -67,7 +67,7 @@ pub(super) fn open_directory(
     for partition in partitions {
         match partition.kind {
             PartitionDirectoryKind::Live => live.push(partition),
-            // A move that was cut off: the log that it was made of is whole, and whoever asked for it may ask again.
+            // An interrupted move: the original log is complete, and the move can be requested again.
             PartitionDirectoryKind::Deleted | PartitionDirectoryKind::Future => {
                 let (owner, path) = (directory.clone(), partition.path);
                 directory.run(Urgency::Background, move || {

@@ -8,7 +8,7 @@ use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, Parti
 use ottla_model::{ErrorCode, MonotonicMs, Offset, TopicIdPartition, TopicName};
 use ottla_partition::{AbsentLog, BrokenRules, BrokerNews, Local, Place, Placement};
 
-use super::{DeltaState, Hosted, ReplicaManager};
+use super::{DeltaState, HostedPartitions, ReplicaManager};
 use crate::clock;
 use crate::log_dirs::{FoundLog, Log, LogDir};
 use crate::log_io::{self, Urgency};
@@ -107,7 +107,7 @@ impl ReplicaManager {
     ) {
         let mut work = Work::default();
         let mut wakes = Wakes::default();
-        let mut hosted: Hosted = (**self.hosted.load()).clone();
+        let mut hosted: HostedPartitions = (**self.hosted.load()).clone();
         let mut has_new = false;
         for topic in deleted {
             if hosted.topics.get(&topic.name) == Some(&topic.id) {

@@ -1,14 +1,18 @@
 //! The partitions of this broker: found by name or id, made and unmade as the tree says, and looked after.
 //!
 //! - [`hosting`]: what a delta of the tree means for the partitions;
+//! - [`directory_failures`]: log directories that stall, fail or are full;
 //! - [`moves`]: replicas that go from one log directory to another;
 //! - [`retention`]: old segments go;
-//! - [`upkeep`]: timers, checkpoints, directories that stall or fail, the end.
+//! - [`upkeep`]: timers and checkpoints;
+//! - [`closing`]: the end.
 //!
 //! Invariants: a look-up takes no lock; a delta costs what it touches; nothing is opened, made or set aside before the
 //! image has reached this broker's registration, because an older image may lack what the disk rightly holds.
 
+mod closing;
 mod coordinators;
+mod directory_failures;
 mod hosting;
 pub mod metrics;
 pub mod moves;
@@ -76,7 +80,7 @@ pub struct ReplicaManager {
     log_dirs: LogDirs,
     context: Arc<PartitionContext>,
     fetchers: Fetchers,
-    hosted: ArcSwap<Hosted>,
+    hosted: ArcSwap<HostedPartitions>,
     /// One delta at a time.
     delta_state: Mutex<DeltaState>,
     /// Which replicas the tree places here, and what the disks held at the start. Held for decisions only, never for
@@ -93,12 +97,12 @@ pub struct ReplicaManager {
 
 /// The partitions that have a place here, in maps that share structure: a change copies a path, not a map.
 #[derive(Clone, Default)]
-struct Hosted {
+struct HostedPartitions {
     partitions: SharedMap<TopicIdPartition, Arc<Partition>>,
     topics: SharedMap<TopicName, TopicId>,
 }
 
-impl Hosted {
+impl HostedPartitions {
     fn insert(&mut self, partition: Arc<Partition>) {
         let id = partition.id();
         self.topics.insert(partition.topic.clone(), id.topic_id);
@@ -187,7 +191,7 @@ impl ReplicaManager {
             metrics,
             log_dirs,
             context,
-            hosted: ArcSwap::from_pointee(Hosted::default()),
+            hosted: ArcSwap::from_pointee(HostedPartitions::default()),
             delta_state: Mutex::default(),
             replicas: Mutex::default(),
             waiting_logs: Mutex::default(),

@@ -205,7 +205,7 @@ impl Partition {
         }
     }
 
-    /// Deleted, or replaced: whoever holds it looks it up again.
+    /// The partition was deleted or replaced: the holder of this handle must look it up again.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -222,7 +222,7 @@ impl Partition {
         }
     }
 
-    /// The lock, for those who have other partitions to look at; none if a stalled disk seems to hold it.
+    /// The lock, for callers that go through many partitions; none if its holder seems to wait for a stalled disk.
     fn lock_or_pass(&self) -> Option<MutexGuard<'_, State>> {
         if !self.directory.load().health().has_siblings() {
             return Some(self.state.lock());
@@ -234,8 +234,8 @@ impl Partition {
         }
     }
 
-    /// Whether a look at it would wait, for a disk presumably. Where the disk is known not to answer, the lock is tried
-    /// without patience: thousands of partitions would cost seconds.
+    /// Whether the lock is not free within 2 ms, presumably because its holder waits for a disk. If the disk is known
+    /// to be stalled, the lock is tried once: 2 ms for each of thousands of partitions would take seconds.
     pub fn is_held_up(&self) -> bool {
         let directory = self.directory.load();
         let health = directory.health();

@@ -14,13 +14,13 @@ impl<E: Env> Cleaning<E> {
             return Ok(None);
         };
         let mut output = Output::create(&self.job, first, self.limits.io_buffer_bytes)
-            .map_err(|error| self.job.judge(error.into()))?;
+            .map_err(|error| self.job.classify(error.into()))?;
         let written = self.write_group(group, last, &mut output, pace);
         let has_changed = match written {
             Ok(has_changed) => has_changed || group.len() > 1,
             Err(error) => {
                 output.discard();
-                return Err(self.job.judge(error));
+                return Err(self.job.classify(error));
             }
         };
         if !has_changed {
@@ -28,7 +28,7 @@ impl<E: Env> Cleaning<E> {
             return Ok(None);
         }
         let (segment, written_bytes) =
-            output.finish(self.transactions.take_kept()).map_err(|error| self.job.judge(error.into()))?;
+            output.finish(self.transactions.take_kept()).map_err(|error| self.job.classify(error.into()))?;
         self.stats.written_bytes += written_bytes;
         Ok(Some(Cleaned {
             segment,

@@ -137,7 +137,7 @@ impl<E: Env> CleanJob<E> {
 
     /// If the log was closed, renamed or truncated meanwhile, its errors do not count; neither do those of a segment
     /// that retention removed.
-    pub(super) fn judge(&self, error: CleanError) -> CleanError {
+    pub(super) fn classify(&self, error: CleanError) -> CleanError {
         let is_gone = matches!(&error, CleanError::Io(error) if error.kind() == std::io::ErrorKind::NotFound)
             && self.shared.cuts.load(Ordering::Acquire) != self.cuts;
         if is_gone || self.is_overtaken() { CleanError::Aborted } else { error }
@@ -155,7 +155,7 @@ impl<E: Env> CleanJob<E> {
                 let transactions = Transactions::new(&aborted);
                 Ok(Cleaning { job: self, map, transactions, limits, stats, groups, swapped: false })
             }
-            Err(error) => Err(self.judge(error)),
+            Err(error) => Err(self.classify(error)),
         }
     }
 
@@ -299,7 +299,7 @@ impl<E: Env> Cleaning<E> {
     pub fn finish(self) -> Result<Offset, CleanError> {
         self.job.check()?;
         if self.swapped {
-            self.job.env.sync_directory(&self.job.directory).map_err(|error| self.job.judge(error.into()))?;
+            self.job.env.sync_directory(&self.job.directory).map_err(|error| self.job.classify(error.into()))?;
         }
         Ok(self.map.latest().next())
     }

@@ -4,7 +4,7 @@ use ottla_model::ErrorCode;
 
 use super::{Effects, Shard};
 use crate::Now;
-use crate::answer::Answer;
+use crate::answer::TransactionAnswer;
 use crate::cluster::Cluster;
 use crate::effects::RequestId;
 use crate::request::EndTransaction;
@@ -28,7 +28,7 @@ impl Shard {
         id: RequestId,
         request: &EndTransaction,
     ) -> Effects {
-        let refused = |error| Effects::answer(id, Answer::Failed(error));
+        let refused = |error| Effects::answer(id, TransactionAnswer::Failed(error));
         let Some(entry) = self.entries.get(&request.id) else { return refused(ErrorCode::InvalidProducerIdMapping) };
         let current = &entry.current;
         let verdict = if request.version.bumps_epoch() {
@@ -38,7 +38,7 @@ impl Shard {
         };
         match verdict {
             Verdict::Refused(error) => refused(error),
-            Verdict::Repeated => Effects::answer(id, Answer::Ended(current.producer)),
+            Verdict::Repeated => Effects::answer(id, TransactionAnswer::Ended(current.producer)),
             Verdict::Decide => {
                 let is_exhausted = request.version.bumps_epoch() && current.producer.is_exhausted();
                 let next_id = if is_exhausted {
@@ -52,7 +52,7 @@ impl Shard {
                 let next = current.prepared(request.commit, request.version, next_id, now.wall);
                 // The producer goes on with what the complete transaction will have.
                 let producer = next.completed(now.wall).producer;
-                self.propose(now, &request.id, next, Some((id, Answer::Ended(producer))))
+                self.propose(now, &request.id, next, Some((id, TransactionAnswer::Ended(producer))))
             }
         }
     }

@@ -6,15 +6,17 @@ use ottla_model::{ErrorCode, TransactionalId};
 
 use super::Shard;
 use crate::Now;
-use crate::answer::{Answer, Described, Listed};
+use crate::answer::{Described, Listed, TransactionAnswer};
 use crate::request::ListTransactions;
 use crate::transaction::Transaction;
 
 impl Shard {
-    pub(super) fn describe(&self, id: &TransactionalId) -> Answer {
-        let Some(entry) = self.entries.get(id) else { return Answer::Failed(ErrorCode::TransactionalIdNotFound) };
+    pub(super) fn describe(&self, id: &TransactionalId) -> TransactionAnswer {
+        let Some(entry) = self.entries.get(id) else {
+            return TransactionAnswer::Failed(ErrorCode::TransactionalIdNotFound);
+        };
         let current = &entry.current;
-        Answer::Described(Described {
+        TransactionAnswer::Described(Described {
             state: current.state,
             timeout_ms: current.timeout_ms,
             start: current.start,
@@ -23,14 +25,14 @@ impl Shard {
         })
     }
 
-    pub(super) fn list(&self, now: Now, request: &ListTransactions) -> Answer {
+    pub(super) fn list(&self, now: Now, request: &ListTransactions) -> TransactionAnswer {
         let listed = self.entries.iter().filter(|(id, entry)| matches(request, now, id, &entry.current));
         let listed = listed.map(|(id, entry)| Listed {
             id: id.clone(),
             producer_id: entry.current.producer.id,
             state: entry.current.state,
         });
-        Answer::Listed(listed.collect())
+        TransactionAnswer::Listed(listed.collect())
     }
 
     /// How many ids there are, by state. Looks at every id.

@@ -16,8 +16,9 @@ use crate::transaction::TransactionState;
 
 /// After it a marker is sent again, to the leader at that time: an election takes about as long.
 const RETRY: Duration = Duration::from_millis(50);
-/// After it the end of a transaction is written again when the log refused it, or its markers are sent again when a
-/// leader has seen a later coordinator: this one is about to be told that it is not the coordinator any more.
+/// The pause before the end of a transaction is written again after the log refused it, and before its markers are sent
+/// again after a leader had seen a later coordinator: in the second case this broker will soon learn that it is no
+/// longer the coordinator.
 pub(super) const RETRY_COMPLETION: Duration = Duration::from_millis(500);
 
 /// The partitions of a decided transaction that have no marker yet.

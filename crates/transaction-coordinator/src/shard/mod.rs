@@ -2,10 +2,10 @@
 //!
 //! Inputs: replayed records while loading, then requests, the time, and what became of batches and markers. Outputs:
 //! [`Effects`].
-//! - An id changes when its record is replicated, not before: a refused record leaves nothing to undo. One change is in
-//!   flight at most; what comes meanwhile is told CONCURRENT_TRANSACTIONS.
+//! - An id changes when its record is replicated, not before: a refused record leaves nothing to undo. At most one
+//!   change is in flight; requests that arrive meanwhile get CONCURRENT_TRANSACTIONS.
 //! - [`producers`], [`ending`]: the decisions on requests. [`markers`]: the way from a replicated decision to a
-//!   complete transaction. [`sweep`]: time-outs and expiry. [`list`]: what is told of the ids.
+//!   complete transaction. [`sweep`]: time-outs and expiry. [`list`]: descriptions and lists of ids.
 
 mod ending;
 mod list;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TransactionalId};
 
 use crate::Now;
-use crate::answer::Answer;
+use crate::answer::TransactionAnswer;
 use crate::cluster::Cluster;
 use crate::config::TransactionConfig;
 use crate::effects::{Batch, BatchKind, BatchNumber, Effects, MarkerNumber, RequestId};
@@ -75,7 +75,7 @@ struct Change {
     id: TransactionalId,
     /// None: the id is forgotten.
     next: Option<Transaction>,
-    answer: Option<(RequestId, Answer)>,
+    answer: Option<(RequestId, TransactionAnswer)>,
 }
 
 /// One batch that was handed to the host.
@@ -145,7 +145,7 @@ impl Shard {
     /// One request. Its answer is among the effects of this step or of a later one.
     pub fn step(&mut self, now: Now, cluster: &mut dyn Cluster, id: RequestId, request: Request) -> Effects {
         if request.transactional_id().is_some_and(|id| id.as_str().is_empty()) {
-            return Effects::answer(id, Answer::Failed(ErrorCode::InvalidRequest));
+            return Effects::answer(id, TransactionAnswer::Failed(ErrorCode::InvalidRequest));
         }
         match request {
             Request::InitProducer(request) => self.init_producer(now, cluster, id, &request),
@@ -188,7 +188,7 @@ impl Shard {
         let Some(batch) = self.in_flight.remove(&batch) else { return effects };
         for change in batch.changes {
             let error = refusal(error);
-            effects.answers.extend(change.answer.map(|(id, _)| (id, Answer::Failed(error))));
+            effects.answers.extend(change.answer.map(|(id, _)| (id, TransactionAnswer::Failed(error))));
             let Some(entry) = self.entries.get_mut(&change.id) else { continue };
             entry.is_changing = false;
             if entry.current.is_new() {
@@ -219,7 +219,10 @@ impl Shard {
     pub fn resign(&mut self, error: ErrorCode) -> Effects {
         let batches = std::mem::take(&mut self.in_flight).into_values();
         let answers = batches.flat_map(|batch| batch.changes).filter_map(|change| change.answer);
-        Effects { answers: answers.map(|(id, _)| (id, Answer::Failed(error))).collect(), ..Effects::default() }
+        Effects {
+            answers: answers.map(|(id, _)| (id, TransactionAnswer::Failed(error))).collect(),
+            ..Effects::default()
+        }
     }
 
     /// A change takes effect.
@@ -272,7 +275,7 @@ impl Shard {
         now: Now,
         id: &TransactionalId,
         next: Transaction,
-        answer: Option<(RequestId, Answer)>,
+        answer: Option<(RequestId, TransactionAnswer)>,
     ) -> Effects {
         let raw = record::encode(id, Some(&next));
         if let Some(entry) = self.entries.get_mut(id) {

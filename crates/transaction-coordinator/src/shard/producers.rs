@@ -4,7 +4,7 @@ use ottla_model::{ErrorCode, TransactionalId};
 
 use super::{Effects, Entry, Shard};
 use crate::Now;
-use crate::answer::Answer;
+use crate::answer::TransactionAnswer;
 use crate::cluster::Cluster;
 use crate::effects::RequestId;
 use crate::request::{AddPartitions, InitProducer};
@@ -24,7 +24,7 @@ impl Shard {
     ) -> Effects {
         match self.init_or_refuse(now, cluster, id, request) {
             Ok(effects) => effects,
-            Err(error) => Effects::answer(id, Answer::Failed(error)),
+            Err(error) => Effects::answer(id, TransactionAnswer::Failed(error)),
         }
     }
 
@@ -53,7 +53,7 @@ impl Shard {
             TransactionState::Ongoing => {
                 // The new producer asks again until the abort is complete, and gets its epoch then.
                 let aborted = self.fence(current, now);
-                Ok(self.propose(now, &request.id, aborted, Some((id, Answer::Failed(CONCURRENT)))))
+                Ok(self.propose(now, &request.id, aborted, Some((id, TransactionAnswer::Failed(CONCURRENT)))))
             }
             state if state.is_idle() => {
                 let next = if current.needs_new_id(request.expected) {
@@ -63,7 +63,7 @@ impl Shard {
                     current.incremented(timeout_ms, request.expected, now.wall)?
                 };
                 let producer = next.producer;
-                Ok(self.propose(now, &request.id, next, Some((id, Answer::Initialized(producer)))))
+                Ok(self.propose(now, &request.id, next, Some((id, TransactionAnswer::Initialized(producer)))))
             }
             _ => Err(CONCURRENT),
         }
@@ -98,31 +98,31 @@ impl Shard {
     pub(super) fn add_partitions(&mut self, now: Now, id: RequestId, request: &AddPartitions) -> Effects {
         let current = match self.of_producer(&request.id, request) {
             Ok(entry) if entry.is_changing || entry.current.state.is_prepared() => {
-                return Effects::answer(id, Answer::Failed(CONCURRENT));
+                return Effects::answer(id, TransactionAnswer::Failed(CONCURRENT));
             }
             Ok(entry) => &entry.current,
-            Err(error) => return Effects::answer(id, Answer::Failed(error)),
+            Err(error) => return Effects::answer(id, TransactionAnswer::Failed(error)),
         };
         let is_known = |partition| current.partitions.contains(partition);
         if current.state == TransactionState::Ongoing && request.partitions.iter().all(is_known) {
-            return Effects::answer(id, Answer::Added);
+            return Effects::answer(id, TransactionAnswer::Added);
         }
         let next = current.with_partitions(&request.partitions, request.version, now.wall);
-        self.propose(now, &request.id, next, Some((id, Answer::Added)))
+        self.propose(now, &request.id, next, Some((id, TransactionAnswer::Added)))
     }
 
     /// Tells a partition's leader whether a producer's transaction includes the partition.
-    pub(super) fn verify_partitions(&self, request: &AddPartitions) -> Answer {
+    pub(super) fn verify_partitions(&self, request: &AddPartitions) -> TransactionAnswer {
         let current = match self.of_producer(&request.id, request) {
-            Ok(entry) if entry.current.state.is_prepared() => return Answer::Failed(CONCURRENT),
+            Ok(entry) if entry.current.state.is_prepared() => return TransactionAnswer::Failed(CONCURRENT),
             Ok(entry) => &entry.current,
-            Err(error) => return Answer::Failed(error),
+            Err(error) => return TransactionAnswer::Failed(error),
         };
         let verified = request.partitions.iter().map(|partition| {
             let is_in = current.partitions.contains(partition);
             (partition.clone(), if is_in { ErrorCode::None } else { ErrorCode::TransactionAbortable })
         });
-        Answer::Verified(verified.collect())
+        TransactionAnswer::Verified(verified.collect())
     }
 
     /// The id, if the producer is its present one.

@@ -37,7 +37,7 @@ struct Stage {
     now_ms: u64,
     log: Vec<RawRecord>,
     markers: Vec<Marker>,
-    answers: BTreeMap<u64, Answer>,
+    answers: BTreeMap<u64, TransactionAnswer>,
     requests: u64,
     /// What the log says to the next batches.
     refuses: Option<ErrorCode>,
@@ -108,7 +108,7 @@ impl Stage {
     }
 
     /// Asks; none while the answer waits.
-    fn ask(&mut self, request: Request) -> Option<Answer> {
+    fn ask(&mut self, request: Request) -> Option<TransactionAnswer> {
         self.requests += 1;
         let id = self.requests;
         let effects = self.shard.step(self.now(), &mut self.cluster, RequestId(id), request);
@@ -124,7 +124,7 @@ impl Stage {
 
     fn init(&mut self) -> Producer {
         match self.ask(init(None)) {
-            Some(Answer::Initialized(producer)) => producer,
+            Some(TransactionAnswer::Initialized(producer)) => producer,
             other => panic!("{other:?}"),
         }
     }
@@ -142,7 +142,7 @@ impl Stage {
 
     fn state(&mut self) -> (TransactionState, Producer) {
         match self.ask(Request::Describe(id())) {
-            Some(Answer::Described(described)) => (described.state, described.producer),
+            Some(TransactionAnswer::Described(described)) => (described.state, described.producer),
             other => panic!("{other:?}"),
         }
     }
@@ -181,8 +181,8 @@ fn end(producer: Producer, commit: bool, version: TransactionVersion) -> Request
 const V0: TransactionVersion = TransactionVersion::V0;
 const V2: TransactionVersion = TransactionVersion::V2;
 
-fn failed(error: ErrorCode) -> Option<Answer> {
-    Some(Answer::Failed(error))
+fn failed(error: ErrorCode) -> Option<TransactionAnswer> {
+    Some(TransactionAnswer::Failed(error))
 }
 
 #[test]
@@ -191,13 +191,13 @@ fn a_transaction_commits_on_all_its_partitions() {
     stage.cluster.leaders.insert(tp(1), Leader::Broker(BrokerId(2)));
     let first = stage.init();
     assert_eq!(first, producer(101, 0));
-    assert_eq!(stage.ask(Request::AddPartitions(add(first, V2, &[0, 1]))), Some(Answer::Added));
+    assert_eq!(stage.ask(Request::AddPartitions(add(first, V2, &[0, 1]))), Some(TransactionAnswer::Added));
     stage.replicates = false;
     assert_eq!(stage.ask(end(first, true, V2)), None, "the decision is not replicated yet");
     assert!(stage.markers.is_empty());
     stage.replicates = true;
     stage.replicate();
-    assert_eq!(stage.answers.pop_first().map(|(_, answer)| answer), Some(Answer::Ended(producer(101, 1))));
+    assert_eq!(stage.answers.pop_first().map(|(_, answer)| answer), Some(TransactionAnswer::Ended(producer(101, 1))));
     assert_eq!(stage.state().0, TransactionState::PrepareCommit);
     let next = producer(101, 1);
     assert_eq!(
@@ -212,10 +212,10 @@ fn a_transaction_commits_on_all_its_partitions() {
         marker.is_commit && marker.producer_epoch == ProducerEpoch(1) && marker.coordinator_epoch == EPOCH
     }));
     assert_eq!(stage.state(), (TransactionState::CompleteCommit, next));
-    assert_eq!(stage.ask(end(first, true, V2)), Some(Answer::Ended(next)), "the answer was lost");
+    assert_eq!(stage.ask(end(first, true, V2)), Some(TransactionAnswer::Ended(next)), "the answer was lost");
     assert_eq!(stage.ask(end(first, false, V2)), failed(ErrorCode::InvalidTxnState));
     assert_eq!(stage.ask(end(next, true, V2)), failed(ErrorCode::InvalidTxnState), "nothing runs");
-    assert_eq!(stage.ask(Request::AddPartitions(add(next, V2, &[3]))), Some(Answer::Added));
+    assert_eq!(stage.ask(Request::AddPartitions(add(next, V2, &[3]))), Some(TransactionAnswer::Added));
 }
 
 #[test]
@@ -223,11 +223,11 @@ fn producers_of_before_kip_890_keep_their_epoch() {
     let mut stage = Stage::new();
     let first = stage.init();
     stage.ask(Request::AddPartitions(add(first, V0, &[0])));
-    assert_eq!(stage.ask(end(first, false, V0)), Some(Answer::Ended(first)));
+    assert_eq!(stage.ask(end(first, false, V0)), Some(TransactionAnswer::Ended(first)));
     assert_eq!(stage.ask(end(first, false, V0)), failed(ErrorCode::ConcurrentTransactions));
     assert_eq!(stage.ask(end(first, true, V0)), failed(ErrorCode::InvalidTxnState));
     stage.write_markers();
-    assert_eq!(stage.ask(end(first, false, V0)), Some(Answer::Ended(first)));
+    assert_eq!(stage.ask(end(first, false, V0)), Some(TransactionAnswer::Ended(first)));
     assert_eq!(stage.ask(end(producer(101, 1), false, V0)), failed(ErrorCode::ProducerFenced));
     assert_eq!(stage.ask(end(producer(7, 0), false, V0)), failed(ErrorCode::InvalidProducerIdMapping));
 }
@@ -241,7 +241,7 @@ fn a_fenced_producer_does_not_get_the_epoch_of_its_successor() {
         let (fenced, successor) = (stage.init(), stage.init());
         assert_eq!((fenced, successor), (producer(101, 0), producer(101, 1)));
         stage.ask(Request::AddPartitions(add(successor, V0, &[0])));
-        assert_eq!(stage.ask(end(successor, commit, V0)), Some(Answer::Ended(successor)));
+        assert_eq!(stage.ask(end(successor, commit, V0)), Some(TransactionAnswer::Ended(successor)));
         stage.write_markers();
         assert_eq!(stage.ask(end(fenced, commit, V2)), failed(ErrorCode::ProducerFenced));
     }
@@ -252,10 +252,14 @@ fn an_abort_of_nothing_gives_a_new_epoch() {
     let mut stage = Stage::new();
     let first = stage.init();
     assert_eq!(stage.ask(end(first, true, V2)), failed(ErrorCode::InvalidTxnState));
-    assert_eq!(stage.ask(end(first, false, V2)), Some(Answer::Ended(producer(101, 1))));
+    assert_eq!(stage.ask(end(first, false, V2)), Some(TransactionAnswer::Ended(producer(101, 1))));
     assert_eq!(stage.state(), (TransactionState::CompleteAbort, producer(101, 1)), "no marker is needed");
-    assert_eq!(stage.ask(end(first, false, V2)), Some(Answer::Ended(producer(101, 1))), "the answer was lost");
-    assert_eq!(stage.ask(end(producer(101, 1), false, V2)), Some(Answer::Ended(producer(101, 2))));
+    assert_eq!(
+        stage.ask(end(first, false, V2)),
+        Some(TransactionAnswer::Ended(producer(101, 1))),
+        "the answer was lost"
+    );
+    assert_eq!(stage.ask(end(producer(101, 1), false, V2)), Some(TransactionAnswer::Ended(producer(101, 2))));
 }
 
 #[test]
@@ -277,8 +281,8 @@ fn a_producer_that_recovers_names_what_it_had() {
     let mut stage = Stage::new();
     let first = stage.init();
     let bumped = producer(101, 1);
-    assert_eq!(stage.ask(init(Some(first))), Some(Answer::Initialized(bumped)));
-    assert_eq!(stage.ask(init(Some(first))), Some(Answer::Initialized(bumped)), "the answer was lost");
+    assert_eq!(stage.ask(init(Some(first))), Some(TransactionAnswer::Initialized(bumped)));
+    assert_eq!(stage.ask(init(Some(first))), Some(TransactionAnswer::Initialized(bumped)), "the answer was lost");
     assert_eq!(stage.init(), producer(101, 2));
     assert_eq!(stage.ask(init(Some(bumped))), failed(ErrorCode::ProducerFenced));
     assert_eq!(stage.ask(init(Some(producer(5, 2)))), failed(ErrorCode::ProducerFenced));
@@ -291,14 +295,14 @@ fn used_up_epochs_lead_to_another_id() {
     let mut stage = Stage::with(TransactionConfig::default(), vec![record::encode(&id(), Some(&last))]);
     stage.ask(Request::AddPartitions(add(last.producer, V2, &[0])));
     let next = producer(101, 0);
-    assert_eq!(stage.ask(end(last.producer, true, V2)), Some(Answer::Ended(next)));
+    assert_eq!(stage.ask(end(last.producer, true, V2)), Some(TransactionAnswer::Ended(next)));
     assert_eq!(stage.write_markers()[0].producer_epoch, ProducerEpoch(i16::MAX), "of the former id");
     assert_eq!(stage.state(), (TransactionState::CompleteCommit, next));
-    assert_eq!(stage.ask(end(last.producer, true, V2)), Some(Answer::Ended(next)), "the answer was lost");
+    assert_eq!(stage.ask(end(last.producer, true, V2)), Some(TransactionAnswer::Ended(next)), "the answer was lost");
     // The same for InitProducerId.
     let mut stage = Stage::with(TransactionConfig::default(), vec![record::encode(&id(), Some(&last))]);
-    assert_eq!(stage.ask(init(Some(last.producer))), Some(Answer::Initialized(next)));
-    let bumped = Some(Answer::Initialized(producer(101, 1)));
+    assert_eq!(stage.ask(init(Some(last.producer))), Some(TransactionAnswer::Initialized(next)));
+    let bumped = Some(TransactionAnswer::Initialized(producer(101, 1)));
     assert_eq!(stage.ask(init(Some(next))), bumped);
     assert_eq!(stage.ask(init(Some(next))), bumped);
 }
@@ -338,7 +342,7 @@ fn one_change_is_in_flight_at_a_time() {
     let waiting = stage.shard.resign(ErrorCode::NotCoordinator).answers;
     assert_eq!(
         waiting.into_iter().map(|(_, answer)| answer).collect::<Vec<_>>(),
-        [Answer::Failed(ErrorCode::NotCoordinator)]
+        [TransactionAnswer::Failed(ErrorCode::NotCoordinator)]
     );
 }
 
@@ -379,7 +383,7 @@ fn the_next_coordinator_goes_on() {
     let mut next = Stage::with(TransactionConfig::default(), stage.log);
     assert_eq!(next.ask(end(first, true, V2)), failed(ErrorCode::ConcurrentTransactions));
     assert_eq!(next.write_markers().len(), 1);
-    assert_eq!(next.ask(end(first, true, V2)), Some(Answer::Ended(producer(101, 1))));
+    assert_eq!(next.ask(end(first, true, V2)), Some(TransactionAnswer::Ended(producer(101, 1))));
     assert_eq!(next.log.len(), 4, "two of the producer, the decision, the end");
 }
 
@@ -421,7 +425,7 @@ fn leaders_learn_what_a_transaction_includes() {
     stage.ask(Request::AddPartitions(add(first, V0, &[0])));
     let verified = stage.ask(Request::VerifyPartitions(add(first, V0, &[0, 1])));
     let expected = vec![(tp(0), ErrorCode::None), (tp(1), ErrorCode::TransactionAbortable)];
-    assert_eq!(verified, Some(Answer::Verified(expected)));
+    assert_eq!(verified, Some(TransactionAnswer::Verified(expected)));
     let mut verify = |producer| stage.ask(Request::VerifyPartitions(add(producer, V0, &[0])));
     assert_eq!(verify(producer(101, 5)), failed(ErrorCode::ProducerFenced));
     assert_eq!(verify(producer(1, 0)), failed(ErrorCode::InvalidProducerIdMapping));
@@ -463,7 +467,7 @@ fn lists_are_filtered() {
     stage.ask(Request::AddPartitions(add(first, V2, &[0])));
     stage.now_ms = 500;
     let mut found = |request: ListTransactions| match stage.ask(Request::List(request)) {
-        Some(Answer::Listed(listed)) => listed.len(),
+        Some(TransactionAnswer::Listed(listed)) => listed.len(),
         other => panic!("{other:?}"),
     };
     let all = ListTransactions { longer_than_ms: -1, ..ListTransactions::default() };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ottla_coordinator_partition::{CoordinatorPartition, CoordinatorShard, Now, Replayed, RequestId};
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, ProducerId, TopicPartition};
 
-use crate::answer::Answer;
+use crate::answer::TransactionAnswer;
 use crate::cluster::Cluster;
 use crate::config::TransactionConfig;
 use crate::effects::{BatchNumber, Effects, Marker, MarkerNumber};
@@ -31,7 +31,7 @@ impl CoordinatorShard for Shard {
     type Config = TransactionConfig;
     type View<'a> = &'a mut dyn Cluster;
     type Request = Request;
-    type Answer = Answer;
+    type Answer = TransactionAnswer;
     type Message = Marker;
     type Notice = Notice;
     type RecordError = RecordError;
@@ -107,7 +107,7 @@ impl CoordinatorShard for Shard {
         Shard::next_deadline(self)
     }
 
-    fn failed(error: ErrorCode) -> Answer {
-        Answer::Failed(error)
+    fn failed(error: ErrorCode) -> TransactionAnswer {
+        TransactionAnswer::Failed(error)
     }
 }

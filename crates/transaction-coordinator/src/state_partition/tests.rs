@@ -80,7 +80,7 @@ impl Stage {
         step(&mut self.core, &mut Environment { now, view: &mut self.cluster, log: &mut self.log })
     }
 
-    fn init(&mut self) -> Option<Answer> {
+    fn init(&mut self) -> Option<TransactionAnswer> {
         let request = Request::InitProducer(InitProducer {
             id: TransactionalId::new("tx"),
             timeout_ms: 1_000,
@@ -92,8 +92,8 @@ impl Stage {
     }
 }
 
-fn failed(error: ErrorCode) -> Option<Answer> {
-    Some(Answer::Failed(error))
+fn failed(error: ErrorCode) -> Option<TransactionAnswer> {
+    Some(TransactionAnswer::Failed(error))
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn ids_are_served_from_what_is_replicated() {
     stage.log.epoch = 2;
     let outputs = stage.with(|core, environment| core.poll(environment));
     assert_eq!(outputs.load, Some(LeaderEpoch(2)));
-    assert!(matches!(outputs.answers[..], [(NoWaiter, Answer::Failed(ErrorCode::NotCoordinator))]));
+    assert!(matches!(outputs.answers[..], [(NoWaiter, TransactionAnswer::Failed(ErrorCode::NotCoordinator))]));
     assert_eq!(stage.init(), failed(ErrorCode::CoordinatorLoadInProgress));
     let mut loader = Loader::<Shard>::new(Arc::new(TransactionConfig::default()), LeaderEpoch(2), 1_000_000);
     let bytes = stage.log.batches[0].encode().unwrap().freeze();

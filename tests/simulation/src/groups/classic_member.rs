@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_group_coordinator::answer::{Joined, JoinedMember, Synced};
 use ottla_group_coordinator::request::{ClientInfo, Heartbeat, JoinGroup, LeaveGroup, LeavingMember, SyncGroup};
-use ottla_group_coordinator::{Answer, Request, Topics as _};
+use ottla_group_coordinator::{GroupAnswer, Request, Topics as _};
 use ottla_model::{ErrorCode, GroupId, MemberId};
 
 use super::client::{BACKOFF_MS, Behaviour, REQUEST_TIMEOUT_MS, Turn, error_of, is_about_the_coordinator};
@@ -203,7 +203,7 @@ impl ClassicMember {
     }
 
     /// `topic_ids`: the topics that the broker means by their names.
-    pub fn answered(&mut self, turn: &mut Turn<'_>, call: u64, answer: Answer, topic_ids: &TopicIds) {
+    pub fn answered(&mut self, turn: &mut Turn<'_>, call: u64, answer: GroupAnswer, topic_ids: &TopicIds) {
         let error = error_of(&answer);
         if self.committing.is_some_and(|(awaited, _)| awaited == call) {
             self.committing = None;
@@ -215,10 +215,10 @@ impl ClassicMember {
         }
         self.awaited = None;
         match (error, answer) {
-            (ErrorCode::None, Answer::JoinGroup(joined)) => self.joined(turn, joined),
-            (ErrorCode::None, Answer::SyncGroup(synced)) => self.synced(turn, &synced, topic_ids),
+            (ErrorCode::None, GroupAnswer::JoinGroup(joined)) => self.joined(turn, joined),
+            (ErrorCode::None, GroupAnswer::SyncGroup(synced)) => self.synced(turn, &synced, topic_ids),
             (ErrorCode::None, _) => {}
-            (ErrorCode::MemberIdRequired, Answer::JoinGroup(joined)) => {
+            (ErrorCode::MemberIdRequired, GroupAnswer::JoinGroup(joined)) => {
                 self.member = joined.member;
                 self.state = State::Unjoined;
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ottla_group_coordinator::request::{CommitOffsets, CommitPartition, GroupTopic};
-use ottla_group_coordinator::{Answer, Request};
+use ottla_group_coordinator::{GroupAnswer, Request};
 use ottla_model::{ErrorCode, GroupId, InstanceId, LeaderEpoch, MemberId, Offset, PartitionId};
 
 use super::topics::{SimTopics, TopicIds, Tp};
@@ -101,24 +101,24 @@ impl Turn<'_> {
 }
 
 /// The code of an answer, where it has one.
-pub fn error_of(answer: &Answer) -> ErrorCode {
+pub fn error_of(answer: &GroupAnswer) -> ErrorCode {
     match answer {
-        Answer::JoinGroup(joined) => joined.error,
-        Answer::SyncGroup(synced) => synced.error,
-        Answer::Heartbeat(error) | Answer::Failed(error) | Answer::DeleteGroup(error) => *error,
-        Answer::LeaveGroup(left) => left.error,
-        Answer::ConsumerGroupHeartbeat(answer) => answer.error,
-        Answer::CommitOffsets(topics) => topics
+        GroupAnswer::JoinGroup(joined) => joined.error,
+        GroupAnswer::SyncGroup(synced) => synced.error,
+        GroupAnswer::Heartbeat(error) | GroupAnswer::Failed(error) | GroupAnswer::DeleteGroup(error) => *error,
+        GroupAnswer::LeaveGroup(left) => left.error,
+        GroupAnswer::ConsumerGroupHeartbeat(answer) => answer.error,
+        GroupAnswer::CommitOffsets(topics) => topics
             .iter()
             .flat_map(|(_, partitions)| partitions)
             .map(|(_, error)| *error)
             .find(|error| *error != ErrorCode::None)
             .unwrap_or(ErrorCode::None),
-        Answer::FetchOffsets(fetched) => fetched.error,
-        Answer::DeleteOffsets(deleted) => deleted.error,
-        Answer::DescribeGroup(described) => described.error,
-        Answer::ConsumerGroupDescribe(described) => described.error,
-        Answer::ListGroups(_) | Answer::EndTransaction => ErrorCode::None,
+        GroupAnswer::FetchOffsets(fetched) => fetched.error,
+        GroupAnswer::DeleteOffsets(deleted) => deleted.error,
+        GroupAnswer::DescribeGroup(described) => described.error,
+        GroupAnswer::ConsumerGroupDescribe(described) => described.error,
+        GroupAnswer::ListGroups(_) | GroupAnswer::EndTransaction => ErrorCode::None,
     }
 }
 

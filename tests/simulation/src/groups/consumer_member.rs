@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_group_coordinator::answer::ConsumerHeartbeatAnswer;
 use ottla_group_coordinator::request::{ClientInfo, ConsumerGroupHeartbeat};
-use ottla_group_coordinator::{Answer, Request};
+use ottla_group_coordinator::{GroupAnswer, Request};
 use ottla_model::{ErrorCode, GroupId, MemberId, PartitionId, TopicId};
 
 use super::client::{BACKOFF_MS, Behaviour, REQUEST_TIMEOUT_MS, Turn, error_of, is_about_the_coordinator};
@@ -180,7 +180,7 @@ impl ConsumerMember {
         self.is_gone = true;
     }
 
-    pub fn answered(&mut self, turn: &mut Turn<'_>, call: u64, answer: Answer) {
+    pub fn answered(&mut self, turn: &mut Turn<'_>, call: u64, answer: GroupAnswer) {
         let error = error_of(&answer);
         if self.committing.is_some_and(|(awaited, _)| awaited == call) {
             self.committing = None;
@@ -192,7 +192,7 @@ impl ConsumerMember {
         }
         self.awaited = None;
         match (error, answer) {
-            (ErrorCode::None, Answer::ConsumerGroupHeartbeat(answer)) => self.told(turn, answer),
+            (ErrorCode::None, GroupAnswer::ConsumerGroupHeartbeat(answer)) => self.told(turn, answer),
             (ErrorCode::UnknownMemberId | ErrorCode::FencedMemberEpoch | ErrorCode::GroupIdNotFound, _) => {
                 turn.notes.push(format!("{error:?}: begins anew"));
                 self.begin_anew();

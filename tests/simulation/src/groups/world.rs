@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ottla_coordinator_partition::BrokenRules;
-use ottla_group_coordinator::{Answer, GroupConfig, Now, Request, partition_for};
+use ottla_group_coordinator::{GroupAnswer, GroupConfig, Now, Request, partition_for};
 use ottla_model::{GroupId, MonotonicMs, TimestampMs};
 
 use super::admin::Admin;
@@ -34,7 +34,7 @@ pub enum Kind {
     /// What a scenario asks, and what it was answered.
     Script {
         group: GroupId,
-        answers: BTreeMap<u64, Answer>,
+        answers: BTreeMap<u64, GroupAnswer>,
     },
 }
 
@@ -108,7 +108,7 @@ pub(super) enum Event {
     Answered {
         client: u32,
         call: u64,
-        answer: Box<Answer>,
+        answer: Box<GroupAnswer>,
         /// The topics that the broker means by their names.
         topic_ids: TopicIds,
     },

@@ -7,7 +7,7 @@ use ottla_partition::BrokenRules;
 use ottla_protocol::record_batch::Batches;
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
 use ottla_replication::fetch_session::BrokenRules as FetchRules;
-use ottla_replication::{FetchPosition, Follower, Rules};
+use ottla_replication::{BrokenRules as ReplicationRules, FetchPosition, Follower};
 
 use crate::invariants::Violation;
 use crate::message::{CallId, Fetch, FetchBytes, Message, Produce, SessionRef};
@@ -17,7 +17,7 @@ use crate::world::{SCRIPT, WorldConfig};
 
 /// The story of scenario 1 under `rules`: two leaders die one after the other before a follower, whose high watermark
 /// is behind, has fetched from the second.
-fn truncation_story(seed: u64, rules: Rules) -> Step {
+fn truncation_story(seed: u64, rules: ReplicationRules) -> Step {
     let mut script = Script::new(
         seed,
         WorldConfig { rules: BrokenRules { replication: rules, ..BrokenRules::default() }, ..WorldConfig::small() },
@@ -48,9 +48,9 @@ fn truncation_story(seed: u64, rules: Rules) -> Step {
 #[test]
 fn scenario_01_truncating_to_the_high_watermark() {
     ottla_test_support::each_seed(0..5, |seed| {
-        truncation_story(seed, Rules::default()).expect("acknowledged records stay");
+        truncation_story(seed, ReplicationRules::default()).expect("acknowledged records stay");
     });
-    let broken = Rules { truncate_to_high_watermark: true, ..Rules::default() };
+    let broken = ReplicationRules { truncate_to_high_watermark: true, ..ReplicationRules::default() };
     let Violation(what) = truncation_story(0, broken).expect_err("the rule is taken out");
     assert!(what.contains("leads partition"), "{what}");
 }
@@ -503,7 +503,7 @@ fn scenario_37_news_between_a_question_and_its_answer() {
 /// The partitions of `answers` answers in one session whose limits are smaller than any batch, under `rules`. Both
 /// partitions always have records.
 fn served_in_turn(rules: FetchRules, answers: i32) -> Step<Vec<i32>> {
-    let replication = Rules { fetch_sessions: rules, ..Rules::default() };
+    let replication = ReplicationRules { fetch_sessions: rules, ..ReplicationRules::default() };
     let rules = BrokenRules { replication, ..BrokenRules::default() };
     let one =
         WorldConfig { brokers: 1, partitions: 2, replication_factor: 1, min_isr: 1, rules, ..WorldConfig::small() };

@@ -5,7 +5,7 @@ use ottla_metadata::controller::BrokenRules as ControllerRules;
 use ottla_partition::BrokenRules;
 use ottla_quorum_node::BrokenRules as NodeRules;
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
-use ottla_replication::Rules;
+use ottla_replication::BrokenRules as ReplicationRules;
 use ottla_replication::fetch_session::BrokenRules as FetchRules;
 
 use crate::faults::{FaultPlan, Kind};
@@ -62,7 +62,7 @@ fn hunt_in(
 
 const LOST: &[&str] = &["without the record", "two records"];
 
-fn replication(replication: Rules) -> Options {
+fn replication(replication: ReplicationRules) -> Options {
     partition(BrokenRules { replication, ..BrokenRules::default() })
 }
 
@@ -86,13 +86,13 @@ fn fetcher(fetcher_rules: FetcherRules) -> Options {
 
 #[test]
 fn truncating_to_the_high_watermark_is_noticed() {
-    let rules = Rules { truncate_to_high_watermark: true, ..Rules::default() };
+    let rules = ReplicationRules { truncate_to_high_watermark: true, ..ReplicationRules::default() };
     hunt(replication(rules), &[Kind::KillBroker, Kind::Weather], (10, 600), 60, LOST);
 }
 
 #[test]
 fn a_high_watermark_over_the_committed_isr_only_is_noticed() {
-    let rules = Rules { hw_over_committed_isr_only: true, ..Rules::default() };
+    let rules = ReplicationRules { hw_over_committed_isr_only: true, ..ReplicationRules::default() };
     let kinds = [Kind::FenceBroker, Kind::KillBroker, Kind::CutLink, Kind::Weather, Kind::PauseBroker];
     let hasty = |config| WorldConfig { hasty_producers: 2, ..config };
     hunt_in(replication(rules), hasty, &FaultPlan::of(&kinds, GAP_MS, (100, 1_000)), 1_000, LOST);
@@ -153,7 +153,7 @@ fn records_that_found_no_room_and_are_forgotten_are_noticed() {
         ..config
     };
     let plan = FaultPlan::of(&[Kind::KillBroker, Kind::Weather], GAP_MS, (100, 1_000));
-    let rules = Rules { fetch_sessions, ..Rules::default() };
+    let rules = ReplicationRules { fetch_sessions, ..ReplicationRules::default() };
     hunt_in(replication(rules), narrow, &plan, 60, &["s after the last fault"]);
 }
 

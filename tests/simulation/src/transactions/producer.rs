@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ottla_model::{ErrorCode, TopicPartition, TransactionalId};
 use ottla_transaction_coordinator::request::{AddPartitions, EndTransaction, InitProducer};
-use ottla_transaction_coordinator::{Answer, Producer, Request, TransactionVersion};
+use ottla_transaction_coordinator::{Producer, Request, TransactionAnswer, TransactionVersion};
 
 use super::data::DataBatch;
 use super::invariants::Invariants;
@@ -150,14 +150,14 @@ impl Client {
     }
 
     /// The coordinator's answer. Returns how long the client rests, in milliseconds.
-    pub fn answered(&mut self, answer: &Answer, invariants: &mut Invariants) -> Result<u64, Violation> {
+    pub fn answered(&mut self, answer: &TransactionAnswer, invariants: &mut Invariants) -> Result<u64, Violation> {
         match (answer, self.stage) {
-            (Answer::Initialized(producer), _) => {
+            (TransactionAnswer::Initialized(producer), _) => {
                 (self.producer, self.expected, self.stage) = (Some(*producer), None, Stage::Init);
                 self.sequences.clear();
             }
-            (Answer::Added, Stage::Adding(at)) => self.stage = Stage::Producing(at),
-            (Answer::Ended(producer), Stage::Ending) => {
+            (TransactionAnswer::Added, Stage::Adding(at)) => self.stage = Stage::Producing(at),
+            (TransactionAnswer::Ended(producer), Stage::Ending) => {
                 invariants.promised(self.transaction, self.is_commit)?;
                 if self.version.bumps_epoch() {
                     self.producer = Some(*producer);
@@ -167,7 +167,7 @@ impl Client {
                 self.plan.clear();
                 self.stage = Stage::Init;
             }
-            (Answer::Failed(error), _) => return Ok(self.failed(*error)),
+            (TransactionAnswer::Failed(error), _) => return Ok(self.failed(*error)),
             _ => {}
         }
         Ok(if self.random.percent(3) { self.random.between(0, 6_000) } else { self.random.between(0, 20) })

@@ -14,7 +14,7 @@ use ottla_model::{
 use ottla_transaction_coordinator::request::AddPartitions;
 use ottla_transaction_coordinator::state_partition::StatePartition;
 use ottla_transaction_coordinator::{
-    Answer, Batch, Cluster, Leader, Marker, MarkerNumber, Now, Request, TransactionConfig,
+    Batch, Cluster, Leader, Marker, MarkerNumber, Now, Request, TransactionAnswer, TransactionConfig,
 };
 
 use super::data::{DataBatch, DataPartition};
@@ -56,7 +56,7 @@ impl Waiter for Caller {
 
 /// One partition of `__transaction_state` on one broker.
 #[derive(Debug)]
-pub(super) struct Hosted {
+pub(super) struct StatePartitionHost {
     /// The leadership that the broker believes in.
     pub(super) believes: LeaderEpoch,
     pub(super) core: StatePartition<Caller>,
@@ -106,7 +106,7 @@ pub struct Broker {
     /// Grows with every start.
     pub(super) life: u32,
     pub is_running: bool,
-    pub(super) hosted: BTreeMap<i32, Hosted>,
+    pub(super) hosted: BTreeMap<i32, StatePartitionHost>,
 }
 
 #[derive(Debug)]
@@ -118,7 +118,7 @@ pub(super) enum Event {
     Load { broker: i32, life: u32, partition: i32, epoch: LeaderEpoch },
     CatchUpAgain { partition: i32, follower: i32 },
     Ask { broker: i32, life: u32, caller: Caller, request: Box<Request> },
-    Answered { caller: Caller, answer: Box<Answer> },
+    Answered { caller: Caller, answer: Box<TransactionAnswer> },
     Produce { client: u32, call: u64, index: usize, to: i32, batch: DataBatch },
     Produced { client: u32, call: u64, index: usize, result: Result<(), ErrorCode> },
     GiveUp { client: u32, call: u64 },
@@ -384,7 +384,7 @@ impl World {
         (latency, is_lost)
     }
 
-    fn answered(&mut self, caller: Caller, answer: &Answer) -> Result<(), Violation> {
+    fn answered(&mut self, caller: Caller, answer: &TransactionAnswer) -> Result<(), Violation> {
         match caller {
             Caller::Client { client, call } => {
                 let Some(found) = self.clients.get_mut(&client).filter(|found| found.call == Some(call)) else {

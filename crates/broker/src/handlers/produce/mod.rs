@@ -75,17 +75,17 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         acks,
     };
     if verifications.are_complete() {
-        return carry_out(broker, &context.listener, header, producer, request, body, &verifications);
+        return execute(broker, &context.listener, header, producer, request, body, &verifications);
     }
     let (broker, listener) = (broker.clone(), context.listener.clone());
     Answer::Held(Box::pin(async move {
         let verifications = verifications.complete(&broker).await;
-        carry_out(&broker, &listener, header, producer, request, body, &verifications)
+        execute(&broker, &listener, header, producer, request, body, &verifications)
     }))
 }
 
 /// Appends, and answers or waits for the replicas.
-fn carry_out(
+fn execute(
     broker: &Arc<Broker>,
     listener: &ListenerName,
     header: RequestHeader,

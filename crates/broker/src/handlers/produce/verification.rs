@@ -18,7 +18,7 @@ use ottla_replica_manager::partition::{AppendRefused, Partition};
 use ottla_replication::{VerificationGuard, VerificationRequest};
 
 use crate::broker::Broker;
-use crate::transaction_verifier::{RETRY_FOR, RETRY_PAUSE, TransactionQuestion, TransactionVerifier};
+use crate::transaction_verifier::{RETRY_FOR, RETRY_PAUSE, TransactionVerifier, VerificationQuestion};
 
 /// The first version whose producers know that their epoch is bumped with every transaction.
 const EPOCH_BUMP_FROM: i16 = 12;
@@ -32,7 +32,7 @@ pub(super) struct Verifications {
     guards: BTreeMap<usize, VerificationGuard>,
     refused: BTreeMap<usize, AppendRefused>,
     /// The question to the coordinator, and the places of its partitions.
-    question: Option<(TransactionQuestion, Vec<Asked>)>,
+    question: Option<(VerificationQuestion, Vec<Asked>)>,
 }
 
 /// A batch that the coordinator is asked about.
@@ -91,7 +91,7 @@ impl Verifications {
         }
         if !partitions.is_empty() {
             let transactional_id = transactional_id.clone();
-            let question = TransactionQuestion {
+            let question = VerificationQuestion {
                 transactional_id,
                 producer_id,
                 producer_epoch,
@@ -132,7 +132,7 @@ impl Verifications {
     async fn ask(
         &mut self,
         verifier: &dyn TransactionVerifier,
-        question: TransactionQuestion,
+        question: VerificationQuestion,
         asked: &[Asked],
     ) -> Vec<ErrorCode> {
         let begun = Instant::now();

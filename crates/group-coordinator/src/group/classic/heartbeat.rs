@@ -3,7 +3,7 @@
 use ottla_model::{ErrorCode, InstanceId, MemberId};
 
 use super::{ClassicGroup, State};
-use crate::answer::Answer;
+use crate::answer::GroupAnswer;
 use crate::effects::RequestId;
 use crate::request::Heartbeat;
 use crate::shard::{Context, Decision};
@@ -14,7 +14,7 @@ impl ClassicGroup {
             Ok(()) => ErrorCode::None,
             Err(error) => error,
         };
-        Decision::answer(id, Answer::Heartbeat(error))
+        Decision::answer(id, GroupAnswer::Heartbeat(error))
     }
 
     fn heard(&mut self, cx: &mut Context<'_>, request: &Heartbeat) -> Result<(), ErrorCode> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ottla_model::{ErrorCode, InstanceId, MemberId};
 
 use super::{ClassicGroup, Member, State, answer_join, answer_sync};
-use crate::answer::{Answer, Joined, Synced};
+use crate::answer::{GroupAnswer, Joined, Synced};
 use crate::effects::RequestId;
 use crate::request::JoinGroup;
 use crate::shard::{Context, Decision};
@@ -211,7 +211,7 @@ impl ClassicGroup {
             joined.members.clear();
         }
         out.records.push(self.record(cx.group));
-        out.after.extend(waiting.map(|request| (request, Answer::JoinGroup(joined))));
+        out.after.extend(waiting.map(|request| (request, GroupAnswer::JoinGroup(joined))));
     }
 }
 

@@ -3,7 +3,7 @@
 use ottla_model::{ErrorCode, InstanceId, MemberId};
 
 use super::{ClassicGroup, State};
-use crate::answer::{Answer, Left};
+use crate::answer::{GroupAnswer, Left};
 use crate::effects::RequestId;
 use crate::request::{LeaveGroup, LeavingMember};
 use crate::shard::{Context, Decision};
@@ -22,7 +22,7 @@ impl ClassicGroup {
         if members.iter().any(|(_, _, error)| error.is_ok()) && self.state != State::Empty {
             self.rebalance_or_complete_join(cx, &mut out);
         }
-        out.after.push((id, Answer::LeaveGroup(Left { error: ErrorCode::None, members })));
+        out.after.push((id, GroupAnswer::LeaveGroup(Left { error: ErrorCode::None, members })));
         out
     }
 

@@ -34,7 +34,7 @@ use ottla_model::{ErrorCode, InstanceId, MemberId, TimestampMs};
 pub(crate) use member::Member;
 pub(crate) use state::State;
 
-use crate::answer::{Answer, Joined, Synced};
+use crate::answer::{GroupAnswer, Joined, Synced};
 use crate::effects::RequestId;
 use crate::group::embedded;
 use crate::shard::{Context, Decision};
@@ -257,9 +257,9 @@ impl ClassicGroup {
 }
 
 fn answer_join(out: &mut Decision, id: Option<RequestId>, joined: Joined) {
-    out.now.extend(id.map(|id| (id, Answer::JoinGroup(joined))));
+    out.now.extend(id.map(|id| (id, GroupAnswer::JoinGroup(joined))));
 }
 
 fn answer_sync(out: &mut Decision, id: Option<RequestId>, synced: Synced) {
-    out.now.extend(id.map(|id| (id, Answer::SyncGroup(synced))));
+    out.now.extend(id.map(|id| (id, GroupAnswer::SyncGroup(synced))));
 }

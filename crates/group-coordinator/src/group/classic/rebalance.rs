@@ -73,8 +73,7 @@ impl ClassicGroup {
         }
     }
 
-    /// Ends the join phase: who has not joined is out (static members keep their place for the length of their
-    /// session).
+    /// Ends the join phase: members that have not joined are removed; static ones stay until their session ends.
     fn complete_join(&mut self, cx: &mut Context<'_>, out: &mut Decision) {
         cx.cancel(Timer::Join);
         if self.joined < self.members.len() {

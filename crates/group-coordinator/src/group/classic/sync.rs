@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ottla_model::{ErrorCode, MemberId};
 
 use super::{ClassicGroup, State, answer_sync};
-use crate::answer::{Answer, Synced};
+use crate::answer::{GroupAnswer, Synced};
 use crate::effects::RequestId;
 use crate::request::SyncGroup;
 use crate::shard::{Context, Decision};
@@ -38,7 +38,7 @@ impl ClassicGroup {
                 self.synced(cx, &request.member);
                 // The assignment may be on its way to the log.
                 let synced = self.share(&request.member);
-                out.after.push((id, Answer::SyncGroup(synced)));
+                out.after.push((id, GroupAnswer::SyncGroup(synced)));
             }
         }
         out
@@ -89,7 +89,7 @@ impl ClassicGroup {
             .filter_map(|(id, member)| member.awaiting_sync.take().map(|request| (id.clone(), request)))
             .collect();
         for (id, request) in waiting {
-            out.after.push((request, Answer::SyncGroup(self.share(&id))));
+            out.after.push((request, GroupAnswer::SyncGroup(self.share(&id))));
             // A session that ran out while its member waited for the leader was not judged.
             self.renew_session(cx, &id);
         }

@@ -9,7 +9,7 @@ use ottla_model::{ErrorCode, InstanceId, MemberId, PartitionId, TopicId};
 use super::ConsumerGroup;
 use super::member::Member;
 use super::reconcile::Voice;
-use crate::answer::{Answer, Joined, Left, Synced};
+use crate::answer::{GroupAnswer, Joined, Left, Synced};
 use crate::effects::RequestId;
 use crate::group::embedded::{self, NamedPartitions, Subscription};
 use crate::record::{ClassicMemberMetadata, MemberState};
@@ -25,7 +25,7 @@ impl ConsumerGroup {
         self.try_join(cx, id, &member, &request).unwrap_or_else(|error| {
             // The id that a member is to join with comes with the error that asks for it.
             let told = if error == ErrorCode::MemberIdRequired { member } else { request.member };
-            Decision::answer(id, Answer::JoinGroup(Joined::refused(told, error)))
+            Decision::answer(id, GroupAnswer::JoinGroup(Joined::refused(told, error)))
         })
     }
 
@@ -100,7 +100,8 @@ impl ConsumerGroup {
             member: member.clone(),
             members: Vec::new(),
         };
-        let mut decision = Decision { records, after: vec![(id, Answer::JoinGroup(joined))], ..Decision::default() };
+        let mut decision =
+            Decision { records, after: vec![(id, GroupAnswer::JoinGroup(joined))], ..Decision::default() };
         if replaced.is_some()
             && let Some(downgraded) = self.downgrade_after_replacement(cx)
         {
@@ -128,9 +129,9 @@ impl ConsumerGroup {
                     protocol_name: request.protocol_name,
                     assignment,
                 };
-                Decision { after: vec![(id, Answer::SyncGroup(synced))], ..Decision::default() }
+                Decision { after: vec![(id, GroupAnswer::SyncGroup(synced))], ..Decision::default() }
             }
-            Err(error) => Decision::answer(id, Answer::SyncGroup(Synced::refused(error))),
+            Err(error) => Decision::answer(id, GroupAnswer::SyncGroup(Synced::refused(error))),
         }
     }
 
@@ -174,7 +175,7 @@ impl ConsumerGroup {
                 }
             }
         };
-        Decision::answer(id, Answer::Heartbeat(error))
+        Decision::answer(id, GroupAnswer::Heartbeat(error))
     }
 
     /// Members of either protocol may be named: administrators remove members with this request.
@@ -210,7 +211,7 @@ impl ConsumerGroup {
             })
             .collect();
         let mut decision = if leaving.is_empty() { Decision::default() } else { self.fence(cx, &leaving) };
-        decision.after.push((id, Answer::LeaveGroup(Left { error: ErrorCode::None, members })));
+        decision.after.push((id, GroupAnswer::LeaveGroup(Left { error: ErrorCode::None, members })));
         decision
     }
 

@@ -6,7 +6,7 @@ use super::member::{JOINING, LEFT, LEFT_FOR_A_WHILE, Member, Owned};
 use super::reconcile::{Answered, Claimed, Voice, refuse_unknown_state};
 use super::validate::validate;
 use super::{ConsumerGroup, Refusal};
-use crate::answer::{Answer, ConsumerHeartbeatAnswer};
+use crate::answer::{ConsumerHeartbeatAnswer, GroupAnswer};
 use crate::effects::RequestId;
 use crate::record::{Record, TopicPartitions};
 use crate::request::ConsumerGroupHeartbeat;
@@ -288,12 +288,12 @@ fn named(owned: &Owned) -> Vec<(ottla_model::TopicId, Vec<ottla_model::Partition
 pub(super) fn decided(id: RequestId, done: Result<(Decision, ConsumerHeartbeatAnswer), Refusal>) -> Decision {
     match done {
         Ok((mut decision, answer)) => {
-            decision.after.push((id, Answer::ConsumerGroupHeartbeat(answer)));
+            decision.after.push((id, GroupAnswer::ConsumerGroupHeartbeat(answer)));
             decision
         }
         Err(refusal) => Decision::answer(
             id,
-            Answer::ConsumerGroupHeartbeat(ConsumerHeartbeatAnswer {
+            GroupAnswer::ConsumerGroupHeartbeat(ConsumerHeartbeatAnswer {
                 error: refusal.error,
                 message: Some(refusal.message),
                 member: None,

@@ -31,7 +31,7 @@ pub(super) struct Broker {
     pub image_revision: Revision,
 }
 
-pub(super) struct Cluster {
+pub(in crate::controller) struct Cluster {
     pub config: ControllerConfig,
     pub tree: Tree,
     /// A second member's tree, built from the bytes of the entries.
@@ -43,6 +43,7 @@ pub(super) struct Cluster {
     pub answers: BTreeMap<RequestId, Answer>,
     pub heartbeats: BTreeMap<StreamId, BeatAnswer>,
     pub probes: Vec<Probe>,
+    pub notes: Vec<Note>,
     pub brokers: BTreeMap<i32, Broker>,
     /// Whether the probes of running brokers are answered.
     pub reachable: bool,
@@ -78,6 +79,7 @@ impl Cluster {
             answers: BTreeMap::new(),
             heartbeats: BTreeMap::new(),
             probes: Vec::new(),
+            notes: Vec::new(),
             brokers: BTreeMap::new(),
             reachable: true,
             transactions: 0,
@@ -115,6 +117,7 @@ impl Cluster {
         }
         self.heartbeats.extend(effects.heartbeats);
         self.probes.extend(effects.probes);
+        self.notes.extend(effects.notes);
     }
 
     /// One input, without committing its proposals.
@@ -434,7 +437,7 @@ impl Cluster {
     }
 }
 
-pub(super) fn new_topic(name: &str, assignments: &[&[i32]], configs: &[(&str, &str)]) -> NewTopic {
+pub(in crate::controller) fn new_topic(name: &str, assignments: &[&[i32]], configs: &[(&str, &str)]) -> NewTopic {
     let assignment = |replicas: &&[i32]| replicas.iter().copied().map(BrokerId).collect();
     NewTopic {
         name: name.to_owned(),
@@ -446,7 +449,7 @@ pub(super) fn new_topic(name: &str, assignments: &[&[i32]], configs: &[(&str, &s
     }
 }
 
-pub(super) fn ids(brokers: &[i32]) -> Vec<BrokerId> {
+pub(in crate::controller) fn ids(brokers: &[i32]) -> Vec<BrokerId> {
     brokers.iter().copied().map(BrokerId).collect()
 }
 

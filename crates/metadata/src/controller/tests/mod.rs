@@ -4,7 +4,11 @@
 mod admin;
 mod brokers;
 mod fenced;
-mod harness;
+pub(in crate::controller) mod harness;
 mod hostile;
 mod random;
+mod registration;
 mod replication;
+mod requests;
+mod shutdown;
+mod term;

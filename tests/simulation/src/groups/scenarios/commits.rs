@@ -1,6 +1,6 @@
 //! Scenario 27: the coordinator moves with commits in flight.
 
-use ottla_group_coordinator::Answer;
+use ottla_group_coordinator::GroupAnswer;
 use ottla_model::ErrorCode;
 
 use super::stage::Stage;
@@ -81,6 +81,6 @@ fn scenario_27_a_coordinator_that_was_replaced_answers_no_commit() {
     stage.run_ms(400);
     stage.world.weather = Weather::CALM;
     let answer = stage.answer(call).cloned();
-    assert!(matches!(answer, None | Some(Answer::Failed(ErrorCode::NotCoordinator))), "{answer:?}");
+    assert!(matches!(answer, None | Some(GroupAnswer::Failed(ErrorCode::NotCoordinator))), "{answer:?}");
     assert_eq!(stage.fetch(), before);
 }

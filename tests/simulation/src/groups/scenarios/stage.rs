@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ottla_group_coordinator::answer::FetchedOffsets;
 use ottla_group_coordinator::request::{FetchOffsets, GroupTopic};
-use ottla_group_coordinator::{Answer, GroupConfig, Request};
+use ottla_group_coordinator::{GroupAnswer, GroupConfig, Request};
 use ottla_model::{GroupId, MemberId, PartitionId};
 
 use crate::groups::classic_member::ClassicMember;
@@ -129,14 +129,14 @@ impl Stage {
         call
     }
 
-    pub fn answer(&self, call: u64) -> Option<&Answer> {
+    pub fn answer(&self, call: u64) -> Option<&GroupAnswer> {
         match &self.world.clients.get(&self.script)?.kind {
             Kind::Script { answers, .. } => answers.get(&call),
             _ => None,
         }
     }
 
-    pub fn answered(&mut self, call: u64) -> Answer {
+    pub fn answered(&mut self, call: u64) -> GroupAnswer {
         self.wait("an answer", |stage| stage.answer(call).is_some());
         self.answer(call).cloned().expect("it has come")
     }
@@ -160,7 +160,7 @@ impl Stage {
             let result = self.world.with_client(self.script, |_, turn| call = turn.send(request));
             self.hold(result);
             self.run_ms(20);
-            if let Some(Answer::FetchOffsets(FetchedOffsets { topics, .. })) = self.answer(call) {
+            if let Some(GroupAnswer::FetchOffsets(FetchedOffsets { topics, .. })) = self.answer(call) {
                 return topics.iter().flat_map(|(_, found)| found).map(|found| found.offset.0).collect();
             }
         }

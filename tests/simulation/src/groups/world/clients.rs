@@ -1,6 +1,6 @@
 //! What clients do: their turns, their requests, and what becomes of their processes.
 
-use ottla_group_coordinator::{Answer, Request};
+use ottla_group_coordinator::{GroupAnswer, Request};
 use ottla_model::{ErrorCode, GroupId};
 
 use super::{Event, Kind, World};
@@ -57,7 +57,7 @@ impl World {
         let leader = self.leader_of(self.partition_of(group));
         let Some(found) = self.clients.get_mut(&client) else { return };
         let Some(broker) = found.coordinator.or(leader) else {
-            let answer = Box::new(Answer::Failed(ErrorCode::CoordinatorNotAvailable));
+            let answer = Box::new(GroupAnswer::Failed(ErrorCode::CoordinatorNotAvailable));
             self.schedule_us(500, Event::Answered { client, call, answer, topic_ids: TopicIds::new() });
             return;
         };
@@ -72,14 +72,16 @@ impl World {
     }
 
     /// The answer leaves the broker.
-    pub(super) fn reply(&mut self, broker: i32, client: u32, call: u64, answer: Answer) {
+    pub(super) fn reply(&mut self, broker: i32, client: u32, call: u64, answer: GroupAnswer) {
         self.trace.message(self.now, format_args!("to client {client}, call {call}: {answer:?}"));
         if self.random.happens(self.weather.lost_ppm) {
             return;
         }
         let delay = self.draw_us(self.weather.latency_us);
         let topic_ids = match &answer {
-            Answer::SyncGroup(_) => self.brokers.get(&broker).map(|broker| broker.topics.ids()).unwrap_or_default(),
+            GroupAnswer::SyncGroup(_) => {
+                self.brokers.get(&broker).map(|broker| broker.topics.ids()).unwrap_or_default()
+            }
             _ => TopicIds::new(),
         };
         self.schedule_us(delay, Event::Answered { client, call, answer: Box::new(answer), topic_ids });

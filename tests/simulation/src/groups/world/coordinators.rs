@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ottla_coordinator_partition::{Environment, Event as Told, LoadError, Loader, Outputs, PartitionLog, TimerChange};
 use ottla_group_coordinator::offsets_partition::{Notice, OffsetsPartition};
-use ottla_group_coordinator::{Answer, Batch, GroupConfig, Record, Request, Shard};
+use ottla_group_coordinator::{Batch, GroupAnswer, GroupConfig, Record, Request, Shard};
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TopicName};
 
 use super::{Event, World};
@@ -343,9 +343,9 @@ impl World {
         self.poll(leader, index)
     }
 
-    fn answer(&mut self, id: i32, index: i32, caller: &Caller, answer: Answer) -> Result<(), Violation> {
+    fn answer(&mut self, id: i32, index: i32, caller: &Caller, answer: GroupAnswer) -> Result<(), Violation> {
         match (&answer, caller.commit) {
-            (Answer::CommitOffsets(_), Some(number)) if error_of(&answer) == ErrorCode::None => {
+            (GroupAnswer::CommitOffsets(_), Some(number)) if error_of(&answer) == ErrorCode::None => {
                 self.invariants.acknowledge(number)?;
             }
             (_, Some(_)) => self.invariants.refused_commits += 1,
@@ -356,7 +356,7 @@ impl World {
         let leads = leadership.is_some_and(|leadership| {
             self.partition(index).is_some_and(|partition| partition.is_led_by(id, leadership.epoch))
         });
-        if let (Answer::FetchOffsets(fetched), Some(asked), true) = (&answer, &caller.fetch, leads) {
+        if let (GroupAnswer::FetchOffsets(fetched), Some(asked), true) = (&answer, &caller.fetch, leads) {
             self.invariants.fetched(asked, fetched)?;
         }
         self.reply(id, caller.client, caller.call, answer);

@@ -13,7 +13,7 @@ impl World {
         let believes = if found.leader == Some(id) { LeaderEpoch(found.epoch) } else { LeaderEpoch::NONE };
         let core = StatePartition::new(Arc::clone(&self.config), BrokenRules::default());
         let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.is_running) else { return Ok(()) };
-        broker.hosted.entry(partition).or_insert(Hosted { believes, core }).believes = believes;
+        broker.hosted.entry(partition).or_insert(StatePartitionHost { believes, core }).believes = believes;
         self.step(id, partition, |core, environment| (None, core.poll(environment)))?;
         Ok(())
     }
@@ -43,8 +43,8 @@ impl World {
         step: impl FnOnce(
             &mut StatePartition<Caller>,
             &mut Environment<'_, '_, Shard>,
-        ) -> (Option<Answer>, Outputs<Shard, Caller>),
-    ) -> Result<Option<Answer>, Violation> {
+        ) -> (Option<TransactionAnswer>, Outputs<Shard, Caller>),
+    ) -> Result<Option<TransactionAnswer>, Violation> {
         let (now, is_refused) = (self.clocks(), self.random.happens(self.weather.refused_ppm));
         let Some(broker) = self.brokers.get_mut(&id) else { return Ok(None) };
         let life = broker.life;
@@ -89,7 +89,7 @@ impl World {
     pub(super) fn tick_broker(&mut self, id: i32) -> Result<(), Violation> {
         let now = self.clocks();
         let Some(broker) = self.brokers.get(&id).filter(|broker| broker.is_running) else { return Ok(()) };
-        let is_due = |hosted: &Hosted| {
+        let is_due = |hosted: &StatePartitionHost| {
             hosted.core.shard().and_then(|shard| shard.next_deadline()).is_some_and(|at| at <= now.monotonic)
         };
         let due: Vec<i32> =
@@ -120,7 +120,7 @@ impl World {
             return Ok(());
         }
         if self.brokers.get(&id).is_some_and(|broker| !broker.hosted.contains_key(&index)) {
-            self.reply(caller, Answer::Failed(ErrorCode::NotCoordinator));
+            self.reply(caller, TransactionAnswer::Failed(ErrorCode::NotCoordinator));
             return Ok(());
         }
         let waiter = caller.clone();
@@ -131,7 +131,7 @@ impl World {
         Ok(())
     }
 
-    fn reply(&mut self, caller: Caller, answer: Answer) {
+    fn reply(&mut self, caller: Caller, answer: TransactionAnswer) {
         let (latency, is_lost) = self.network();
         if !is_lost {
             self.schedule_us(latency, super::Event::Answered { caller, answer: Box::new(answer) });

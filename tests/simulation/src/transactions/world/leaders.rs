@@ -39,11 +39,13 @@ impl World {
         index: usize,
         batch: &DataBatch,
         markers: u64,
-        answer: &Answer,
+        answer: &TransactionAnswer,
     ) {
         let error = match answer {
-            Answer::Verified(verified) => verified.first().map_or(ErrorCode::UnknownServerError, |(_, error)| *error),
-            Answer::Failed(error) => *error,
+            TransactionAnswer::Verified(verified) => {
+                verified.first().map_or(ErrorCode::UnknownServerError, |(_, error)| *error)
+            }
+            TransactionAnswer::Failed(error) => *error,
             _ => ErrorCode::None,
         };
         let Some(data) = self.data.get_mut(index) else { return };

@@ -90,7 +90,7 @@ fn joins_that_are_refused() {
     let refused = JoinGroup { group: GroupId::new("new"), protocol_type: String::new(), ..join_new("1") };
     assert_eq!(host.join_error(refused), ErrorCode::InconsistentGroupProtocol);
     assert!(
-        matches!(host.call(Request::ListGroups(ListGroups::default())), Answer::ListGroups(groups) if groups.len() == 1)
+        matches!(host.call(Request::ListGroups(ListGroups::default())), GroupAnswer::ListGroups(groups) if groups.len() == 1)
     );
 }
 

@@ -15,7 +15,7 @@ fn members_leave_one_by_one_or_together() {
     let left = match host
         .call(Request::LeaveGroup(LeaveGroup { group: GroupId::new("o"), members: vec![leaving("m", None)] }))
     {
-        Answer::LeaveGroup(left) => left,
+        GroupAnswer::LeaveGroup(left) => left,
         other => panic!("{other:?}"),
     };
     assert_eq!((left.error, left.members[0].2), (ErrorCode::None, ErrorCode::UnknownMemberId));
@@ -51,13 +51,13 @@ fn a_static_member_comes_back_without_a_round() {
     assert_eq!((answer.leader.as_str(), answer.skip_assignment, answer.members.len()), ("i-4", false, 0));
     // Its former lives are fenced.
     let former = |member: &str| Heartbeat { instance: Some(InstanceId::new("i")), ..heartbeat_as(member, 1) };
-    assert_eq!(host.call(Request::Heartbeat(former("i-3"))), Answer::Heartbeat(ErrorCode::FencedInstanceId));
-    assert_eq!(host.call(Request::Heartbeat(former("i-4"))), Answer::Heartbeat(ErrorCode::None));
+    assert_eq!(host.call(Request::Heartbeat(former("i-3"))), GroupAnswer::Heartbeat(ErrorCode::FencedInstanceId));
+    assert_eq!(host.call(Request::Heartbeat(former("i-4"))), GroupAnswer::Heartbeat(ErrorCode::None));
     let join = JoinGroup { instance: Some(InstanceId::new("i")), ..join_as("i-1") };
     assert_eq!(host.join_error(join), ErrorCode::FencedInstanceId);
     // The new id has reached the log.
     host.fail_over(usize::MAX);
-    assert_eq!(host.call(Request::Heartbeat(former("i-4"))), Answer::Heartbeat(ErrorCode::None));
+    assert_eq!(host.call(Request::Heartbeat(former("i-4"))), GroupAnswer::Heartbeat(ErrorCode::None));
 }
 
 #[test]

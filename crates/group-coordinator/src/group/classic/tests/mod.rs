@@ -13,7 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use ottla_model::{ErrorCode, GroupId, InstanceId, LeaderEpoch, MemberId, Offset, PartitionId, TopicId};
 
 use super::{ClassicGroup, State};
-use crate::answer::{Answer, Joined, Left, Synced};
+use crate::answer::{GroupAnswer, Joined, Left, Synced};
 use crate::config::GroupConfig;
 use crate::effects::RequestId;
 use crate::record::Record;
@@ -97,16 +97,16 @@ fn heartbeat_as(member: &str, generation: i32) -> Heartbeat {
     Heartbeat { group: group(), generation, member: MemberId::new(member), instance: None }
 }
 
-fn joined(answer: Option<Answer>) -> Joined {
+fn joined(answer: Option<GroupAnswer>) -> Joined {
     match answer {
-        Some(Answer::JoinGroup(joined)) => joined,
+        Some(GroupAnswer::JoinGroup(joined)) => joined,
         other => panic!("{other:?}"),
     }
 }
 
-fn synced(answer: Option<Answer>) -> Synced {
+fn synced(answer: Option<GroupAnswer>) -> Synced {
     match answer {
-        Some(Answer::SyncGroup(synced)) => synced,
+        Some(GroupAnswer::SyncGroup(synced)) => synced,
         other => panic!("{other:?}"),
     }
 }
@@ -137,21 +137,21 @@ impl Host {
 
     fn beat(&mut self, member: &str, generation: i32) -> ErrorCode {
         match self.call(Request::Heartbeat(heartbeat_as(member, generation))) {
-            Answer::Heartbeat(error) => error,
+            GroupAnswer::Heartbeat(error) => error,
             other => panic!("{other:?}"),
         }
     }
 
     fn leave(&mut self, members: Vec<LeavingMember>) -> Left {
         match self.call(Request::LeaveGroup(LeaveGroup { group: group(), members })) {
-            Answer::LeaveGroup(left) => left,
+            GroupAnswer::LeaveGroup(left) => left,
             other => panic!("{other:?}"),
         }
     }
 
     fn state(&mut self) -> &'static str {
         match self.call(Request::DescribeGroup(group())) {
-            Answer::DescribeGroup(described) => described.state,
+            GroupAnswer::DescribeGroup(described) => described.state,
             other => panic!("{other:?}"),
         }
     }
@@ -177,8 +177,8 @@ impl Host {
             )],
         };
         match self.call(Request::CommitOffsets(request)) {
-            Answer::CommitOffsets(topics) => topics[0].1[0].1,
-            Answer::Failed(error) => error,
+            GroupAnswer::CommitOffsets(topics) => topics[0].1[0].1,
+            GroupAnswer::Failed(error) => error,
             other => panic!("{other:?}"),
         }
     }

@@ -20,7 +20,7 @@ fn whoever_waits_is_told_that_the_coordinator_moved() {
     let mut host = stable(2);
     let waiting = host.join(join_as("c-1"));
     host.fail_over(usize::MAX);
-    assert_eq!(host.answer(waiting), Some(Answer::Failed(ErrorCode::NotCoordinator)));
+    assert_eq!(host.answer(waiting), Some(GroupAnswer::Failed(ErrorCode::NotCoordinator)));
     // An assignment that was not replicated is gone with it.
     let mut host = stable(1);
     let again = host.join(join_as("c-1"));
@@ -29,14 +29,14 @@ fn whoever_waits_is_told_that_the_coordinator_moved() {
     let id = host.sync(sync_as("c-1", 2, &[("c-1", "new")]));
     let replicated = host.high_watermark;
     host.fail_over(replicated);
-    assert_eq!(host.answer(id), Some(Answer::Failed(ErrorCode::NotCoordinator)));
+    assert_eq!(host.answer(id), Some(GroupAnswer::Failed(ErrorCode::NotCoordinator)));
     assert_eq!((host.beat("c-1", 2), host.beat("c-1", 1)), (ErrorCode::IllegalGeneration, ErrorCode::None));
 }
 
 #[test]
 fn groups_are_described_and_listed() {
     let mut host = stable(1);
-    let Answer::DescribeGroup(described) = host.call(Request::DescribeGroup(group())) else { panic!() };
+    let GroupAnswer::DescribeGroup(described) = host.call(Request::DescribeGroup(group())) else { panic!() };
     assert_eq!((described.error, described.state, described.protocol.as_str()), (ErrorCode::None, "Stable", "range"));
     let member = &described.members[0];
     assert_eq!((member.client_id.as_str(), member.client_host.as_str()), ("c", "/127.0.0.1"));
@@ -54,7 +54,7 @@ fn groups_are_described_and_listed() {
     let list = |host: &mut Host, states: &[&str], types: &[&str]| {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         match host.call(Request::ListGroups(ListGroups { states: owned(states), types: owned(types) })) {
-            Answer::ListGroups(groups) => groups
+            GroupAnswer::ListGroups(groups) => groups
                 .into_iter()
                 .map(|group| format!("{} {} {}", group.group, group.state, group.protocol_type))
                 .collect::<Vec<_>>(),
@@ -65,10 +65,12 @@ fn groups_are_described_and_listed() {
     assert_eq!(list(&mut host, &["stable", "Dead"], &["Classic"]), ["g Stable consumer"]);
     assert!(list(&mut host, &["preparingrebalance"], &[]).is_empty() && list(&mut host, &[], &["consumer"]).is_empty());
     host.join(join_as("c-1"));
-    let Answer::DescribeGroup(described) = host.call(Request::DescribeGroup(group())) else { panic!() };
+    let GroupAnswer::DescribeGroup(described) = host.call(Request::DescribeGroup(group())) else { panic!() };
     assert_eq!((described.state, described.protocol.as_str()), ("CompletingRebalance", ""));
     assert!(described.members[0].metadata.is_empty());
-    let Answer::DescribeGroup(described) = host.call(Request::DescribeGroup(GroupId::new("none"))) else { panic!() };
+    let GroupAnswer::DescribeGroup(described) = host.call(Request::DescribeGroup(GroupId::new("none"))) else {
+        panic!()
+    };
     assert_eq!((described.error, described.state), (ErrorCode::GroupIdNotFound, "Dead"));
     assert_eq!(described.message.as_deref(), Some("Group none not found."));
 }
@@ -78,7 +80,7 @@ fn only_empty_groups_are_deleted_and_their_offsets_with_them() {
     let mut host = stable(1);
     host.commit_error("c-1", 1);
     let delete = |host: &mut Host| match host.call(Request::DeleteGroup(group())) {
-        Answer::DeleteGroup(error) => error,
+        GroupAnswer::DeleteGroup(error) => error,
         other => panic!("{other:?}"),
     };
     assert_eq!(delete(&mut host), ErrorCode::NonEmptyGroup);
@@ -87,7 +89,7 @@ fn only_empty_groups_are_deleted_and_their_offsets_with_them() {
     assert_eq!(delete(&mut host), ErrorCode::GroupIdNotFound);
     host.fail_over(usize::MAX);
     assert!(
-        matches!(host.call(Request::ListGroups(ListGroups::default())), Answer::ListGroups(groups) if groups.is_empty())
+        matches!(host.call(Request::ListGroups(ListGroups::default())), GroupAnswer::ListGroups(groups) if groups.is_empty())
     );
     assert_eq!(host.state(), "Dead");
 }
@@ -99,16 +101,16 @@ fn offsets_of_topics_that_are_read_are_not_deleted() {
     let request = |topic: &str| {
         Request::DeleteOffsets(DeleteOffsets { group: group(), topics: vec![(topic.to_owned(), vec![PartitionId(0)])] })
     };
-    let Answer::DeleteOffsets(deleted) = host.call(request("t")) else { panic!() };
+    let GroupAnswer::DeleteOffsets(deleted) = host.call(request("t")) else { panic!() };
     assert_eq!((deleted.error, deleted.topics[0].1[0].1), (ErrorCode::None, ErrorCode::GroupSubscribedToTopic));
     let mut host = self::host();
-    let Answer::DeleteOffsets(deleted) = host.call(request("t")) else { panic!() };
+    let GroupAnswer::DeleteOffsets(deleted) = host.call(request("t")) else { panic!() };
     assert_eq!(deleted.error, ErrorCode::GroupIdNotFound);
     // Connect's groups do not say what they read.
     let id = host.join(JoinGroup { protocol_type: "connect".to_owned(), ..join_new("1") });
     host.pass(DELAY_MS);
     assert_eq!(host.take_joined(id).protocol_type.as_deref(), Some("connect"));
-    let Answer::DeleteOffsets(deleted) = host.call(request("t")) else { panic!() };
+    let GroupAnswer::DeleteOffsets(deleted) = host.call(request("t")) else { panic!() };
     assert_eq!(deleted.error, ErrorCode::NonEmptyGroup);
 }
 

@@ -46,7 +46,7 @@ fn syncs_that_are_refused() {
     for (request, error) in cases {
         let id = host.sync(request.clone());
         match error {
-            None => assert_eq!(host.answer(id), Some(Answer::Failed(ErrorCode::InvalidGroupId))),
+            None => assert_eq!(host.answer(id), Some(GroupAnswer::Failed(ErrorCode::InvalidGroupId))),
             Some(error) => assert_eq!(synced(host.answer(id)).error, error, "{request:?}"),
         }
     }
@@ -77,7 +77,7 @@ fn a_refused_assignment_loads_the_shard_again() {
     assert_eq!(host.take_joined(first).generation, 1);
     host.refusing = Some(ErrorCode::NotEnoughReplicas);
     let id = host.sync(sync_as("c-1", 1, &[("c-1", "a")]));
-    assert_eq!(host.answer(id), Some(Answer::Failed(ErrorCode::CoordinatorNotAvailable)));
+    assert_eq!(host.answer(id), Some(GroupAnswer::Failed(ErrorCode::CoordinatorNotAvailable)));
     assert_eq!((host.reloads, host.state()), (1, "Empty"));
     assert_eq!(host.beat("c-1", 1), ErrorCode::UnknownMemberId);
     // Commits that are refused take nothing else along.
@@ -94,7 +94,7 @@ fn heartbeats_and_commits_that_are_refused() {
     assert_eq!(host.beat("c-1", 0), ErrorCode::IllegalGeneration);
     assert_eq!(host.beat("stranger", 1), ErrorCode::UnknownMemberId);
     let unknown = Heartbeat { group: GroupId::new("other"), ..heartbeat_as("c-1", 1) };
-    assert_eq!(host.call(Request::Heartbeat(unknown)), Answer::Heartbeat(ErrorCode::UnknownMemberId));
+    assert_eq!(host.call(Request::Heartbeat(unknown)), GroupAnswer::Heartbeat(ErrorCode::UnknownMemberId));
     assert_eq!(host.commit_error("c-1", 1), ErrorCode::None);
     assert_eq!(host.commit_error("c-1", 0), ErrorCode::IllegalGeneration);
     assert_eq!(host.commit_error("stranger", 1), ErrorCode::UnknownMemberId);

@@ -33,7 +33,7 @@ pub(super) fn classic_join(member: &str, owned: &[i32]) -> JoinGroup {
 impl World {
     pub(super) fn classic_join(&mut self, request: JoinGroup) -> Joined {
         match self.host.call(Request::JoinGroup(request)) {
-            Answer::JoinGroup(joined) => joined,
+            GroupAnswer::JoinGroup(joined) => joined,
             other => panic!("{other:?}"),
         }
     }
@@ -41,7 +41,7 @@ impl World {
     pub(super) fn sync(&mut self, member: &str, generation: i32) -> Result<Vec<i32>, ErrorCode> {
         let request = sync(member, generation);
         match self.host.call(Request::SyncGroup(request)) {
-            Answer::SyncGroup(synced) => assigned(&synced),
+            GroupAnswer::SyncGroup(synced) => assigned(&synced),
             other => panic!("{other:?}"),
         }
     }
@@ -49,7 +49,7 @@ impl World {
     pub(super) fn classic_beat(&mut self, member: &str, generation: i32) -> ErrorCode {
         let request = Heartbeat { group: group(), generation, member: MemberId::new(member), instance: None };
         match self.host.call(Request::Heartbeat(request)) {
-            Answer::Heartbeat(error) => error,
+            GroupAnswer::Heartbeat(error) => error,
             other => panic!("{other:?}"),
         }
     }
@@ -58,7 +58,7 @@ impl World {
         let leaving =
             LeavingMember { member: MemberId::new(member), instance: instance.map(InstanceId::new), reason: None };
         match self.host.call(Request::LeaveGroup(LeaveGroup { group: group(), members: vec![leaving] })) {
-            Answer::LeaveGroup(Left { error: ErrorCode::None, members }) => members[0].2,
+            GroupAnswer::LeaveGroup(Left { error: ErrorCode::None, members }) => members[0].2,
             other => panic!("{other:?}"),
         }
     }
@@ -162,7 +162,7 @@ fn classic_members_are_checked() {
     assert_eq!(world.sync("nobody", 2), Err(ErrorCode::UnknownMemberId));
     let request = SyncGroup { protocol_name: Some("range".into()), ..sync("b", 2) };
     let answer = world.host.call(Request::SyncGroup(request));
-    assert_eq!(answer, Answer::SyncGroup(Synced::refused(ErrorCode::InconsistentGroupProtocol)));
+    assert_eq!(answer, GroupAnswer::SyncGroup(Synced::refused(ErrorCode::InconsistentGroupProtocol)));
     assert_eq!(world.classic_beat("b", 1), ErrorCode::IllegalGeneration);
     assert_eq!(world.classic_beat("a", 1), ErrorCode::UnknownMemberId);
     assert_eq!(world.classic_leave("nobody", None), ErrorCode::UnknownMemberId);

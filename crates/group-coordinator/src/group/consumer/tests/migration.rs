@@ -28,7 +28,7 @@ fn two_classic(world: &mut World) -> ([String; 2], i32) {
     let joined: Vec<_> = joins
         .into_iter()
         .map(|id| match world.host.answer(id) {
-            Some(Answer::JoinGroup(joined)) => joined,
+            Some(GroupAnswer::JoinGroup(joined)) => joined,
             other => panic!("{other:?}"),
         })
         .collect();
@@ -49,7 +49,7 @@ fn two_classic(world: &mut World) -> ([String; 2], i32) {
     let shares: Vec<Vec<i32>> = syncs
         .into_iter()
         .map(|id| match world.host.answer(id) {
-            Some(Answer::SyncGroup(synced)) => assigned(&synced).unwrap(),
+            Some(GroupAnswer::SyncGroup(synced)) => assigned(&synced).unwrap(),
             other => panic!("{other:?}"),
         })
         .collect();
@@ -120,7 +120,7 @@ fn members_that_wait_in_a_round_are_told_of_the_next() {
     }));
     assert_eq!(world.host.answer(waits), None);
     world.beat(join("new", &["t"]));
-    let Some(Answer::JoinGroup(told)) = world.host.answer(waits) else { panic!() };
+    let Some(GroupAnswer::JoinGroup(told)) = world.host.answer(waits) else { panic!() };
     assert_eq!(told.error, ErrorCode::RebalanceInProgress);
     assert_eq!(world.classic_join(classic_join(&b, &[2])).error, ErrorCode::None);
     assert_eq!(world.classic_beat(&a, generation), ErrorCode::RebalanceInProgress);
@@ -182,7 +182,7 @@ fn other_protocols_and_user_data_are_not_converted() {
         let protocols = vec![(name.to_owned(), super::classic_members::subscription(vec![]))];
         let id = world.host.ask(Request::JoinGroup(JoinGroup { protocols, ..known("c", &[]) }));
         world.host.pass(3_000);
-        let Some(Answer::JoinGroup(joined)) = world.host.answer(id) else { panic!() };
+        let Some(GroupAnswer::JoinGroup(joined)) = world.host.answer(id) else { panic!() };
         let mut assignment = given(&[0]).to_vec();
         assignment.truncate(assignment.len() - 4);
         assignment.extend([0, 0, 0, 1, 42]);
@@ -217,7 +217,7 @@ fn the_last_consumer_member_leaves_a_classic_group_behind() {
     assert_eq!(world.classic_beat(&a, generation + 1), ErrorCode::RebalanceInProgress);
     let joins = [&a, &b].map(|member| world.host.ask(Request::JoinGroup(classic_join(member, &[]))));
     for id in joins {
-        let Some(Answer::JoinGroup(joined)) = world.host.answer(id) else { panic!() };
+        let Some(GroupAnswer::JoinGroup(joined)) = world.host.answer(id) else { panic!() };
         // The log has the generation in between.
         assert_eq!((joined.error, joined.generation), (ErrorCode::None, generation + 3));
     }
@@ -274,13 +274,13 @@ fn a_static_member_takes_its_assignment_back_to_the_classic_protocol() {
     // Nobody leads yet: it joins the round that has begun, and leads.
     let request = SyncGroup { instance: Some(InstanceId::new("i")), ..sync("b", 1) };
     let answer = world.host.call(Request::SyncGroup(request));
-    assert_eq!(answer, Answer::SyncGroup(crate::answer::Synced::refused(ErrorCode::RebalanceInProgress)));
+    assert_eq!(answer, GroupAnswer::SyncGroup(crate::answer::Synced::refused(ErrorCode::RebalanceInProgress)));
     let again = JoinGroup { instance: Some(InstanceId::new("i")), ..classic_join("b", &[0, 1, 2]) };
     let joined = world.classic_join(again);
     assert_eq!((joined.error, joined.generation, joined.leader.as_str()), (ErrorCode::None, 3, "b"));
     let assignments = vec![(MemberId::new("b"), given(&[0, 1, 2]))];
     let request = SyncGroup { instance: Some(InstanceId::new("i")), assignments, ..sync("b", 3) };
-    let Answer::SyncGroup(synced) = world.host.call(Request::SyncGroup(request)) else { panic!() };
+    let GroupAnswer::SyncGroup(synced) = world.host.call(Request::SyncGroup(request)) else { panic!() };
     assert_eq!(assigned(&synced), Ok(vec![0, 1, 2]));
     world.check_replay();
 }
@@ -299,7 +299,7 @@ fn members_join_a_round_after_a_downgrade_also_at_the_next_coordinator() {
     }
     let joins = [&a, &b].map(|member| world.host.ask(Request::JoinGroup(classic_join(member, &[]))));
     for id in joins {
-        let Some(Answer::JoinGroup(joined)) = world.host.answer(id) else { panic!() };
+        let Some(GroupAnswer::JoinGroup(joined)) = world.host.answer(id) else { panic!() };
         assert_eq!((joined.error, joined.generation), (ErrorCode::None, generation + 3));
     }
 }
@@ -314,7 +314,7 @@ fn what_cooperative_members_read_while_their_leader_is_awaited_is_given_to_nobod
         .map(|(member, owned)| world.host.ask(Request::JoinGroup(classic_join(member, &owned))));
     for id in joins {
         assert!(
-            matches!(world.host.answer(id), Some(Answer::JoinGroup(joined)) if joined.generation == generation + 1)
+            matches!(world.host.answer(id), Some(GroupAnswer::JoinGroup(joined)) if joined.generation == generation + 1)
         );
     }
     world.host.ask(Request::JoinGroup(known("c", &[])));

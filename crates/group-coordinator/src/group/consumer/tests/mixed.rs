@@ -164,9 +164,9 @@ impl Mixed {
                     self.olds[number].waits = None;
                     self.olds[number].is_in = false;
                     match answer {
-                        Answer::JoinGroup(joined) => self.joined(number, joined),
-                        Answer::SyncGroup(synced) => self.synced(number, synced),
-                        Answer::Failed(_) => self.stop(number),
+                        GroupAnswer::JoinGroup(joined) => self.joined(number, joined),
+                        GroupAnswer::SyncGroup(synced) => self.synced(number, synced),
+                        GroupAnswer::Failed(_) => self.stop(number),
                         other => panic!("{other:?}"),
                     }
                 }
@@ -175,9 +175,9 @@ impl Mixed {
             let member = MemberId::new(old.id.as_str());
             let request = Heartbeat { group: group(), generation: old.generation, member, instance: None };
             match self.run.world.host.call(Request::Heartbeat(request)) {
-                Answer::Heartbeat(ErrorCode::None) => {}
-                Answer::Heartbeat(ErrorCode::RebalanceInProgress) => self.join(number),
-                Answer::Heartbeat(_) => self.stop(number),
+                GroupAnswer::Heartbeat(ErrorCode::None) => {}
+                GroupAnswer::Heartbeat(ErrorCode::RebalanceInProgress) => self.join(number),
+                GroupAnswer::Heartbeat(_) => self.stop(number),
                 other => panic!("{other:?}"),
             }
         } else {
@@ -215,7 +215,7 @@ impl Mixed {
         }
         let mut readers = self.run.readers(&described);
         let mut members: BTreeSet<String> = described.members.iter().map(|member| member.member.to_string()).collect();
-        if let Answer::DescribeGroup(classic) = self.run.world.host.call(Request::DescribeGroup(group())) {
+        if let GroupAnswer::DescribeGroup(classic) = self.run.world.host.call(Request::DescribeGroup(group())) {
             members.extend(classic.members.iter().map(|member| member.member.to_string()));
         }
         for old in self.olds.iter().filter(|old| members.contains(&old.id)) {

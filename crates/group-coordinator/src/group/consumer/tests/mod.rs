@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ottla_model::{BrokerId, ErrorCode, GroupId, InstanceId, MemberId, PartitionId, TopicId, TopicName};
 
-use crate::answer::{Answer, ConsumerGroupDescribed, ConsumerGroupMember, ConsumerHeartbeatAnswer};
+use crate::answer::{ConsumerGroupDescribed, ConsumerGroupMember, ConsumerHeartbeatAnswer, GroupAnswer};
 use crate::config::GroupConfig;
 use crate::group::Group;
 use crate::record::Record;
@@ -119,7 +119,7 @@ impl World {
 
     pub(super) fn beat(&mut self, request: ConsumerGroupHeartbeat) -> ConsumerHeartbeatAnswer {
         match self.host.call(Request::ConsumerGroupHeartbeat(request)) {
-            Answer::ConsumerGroupHeartbeat(answer) => answer,
+            GroupAnswer::ConsumerGroupHeartbeat(answer) => answer,
             other => panic!("{other:?}"),
         }
     }
@@ -132,7 +132,7 @@ impl World {
 
     pub(super) fn describe(&mut self) -> ConsumerGroupDescribed {
         match self.host.call(Request::ConsumerGroupDescribe(group())) {
-            Answer::ConsumerGroupDescribe(described) => described,
+            GroupAnswer::ConsumerGroupDescribe(described) => described,
             other => panic!("{other:?}"),
         }
     }

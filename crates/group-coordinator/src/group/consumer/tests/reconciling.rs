@@ -25,8 +25,8 @@ fn committed(world: &mut World, member: &str, epoch: i32, partition: i32) -> Err
         topics: vec![(GroupTopic { name: "t".into(), id: TopicId::ZERO }, vec![commit])],
     };
     match world.host.call(Request::CommitOffsets(request)) {
-        Answer::CommitOffsets(topics) => topics[0].1[0].1,
-        Answer::Failed(error) => error,
+        GroupAnswer::CommitOffsets(topics) => topics[0].1[0].1,
+        GroupAnswer::Failed(error) => error,
         other => panic!("{other:?}"),
     }
 }
@@ -219,7 +219,7 @@ fn old_clients_cannot_commit_for_new_members() {
         topics: vec![],
     };
     let answer = world.host.call(Request::CommitOffsets(request));
-    assert_eq!(answer, Answer::Failed(ErrorCode::UnsupportedVersion));
+    assert_eq!(answer, GroupAnswer::Failed(ErrorCode::UnsupportedVersion));
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn fetches_of_a_member_carry_its_epoch() {
         let member = member.map(MemberId::new);
         let request = FetchOffsets { group: group(), member, member_epoch, require_stable: false, topics: None };
         match world.host.call(Request::FetchOffsets(request)) {
-            Answer::FetchOffsets(fetched) => fetched.error,
+            GroupAnswer::FetchOffsets(fetched) => fetched.error,
             other => panic!("{other:?}"),
         }
     };
@@ -257,7 +257,7 @@ fn a_refused_write_takes_the_group_back() {
     world.beat(join("a", &["t"]));
     world.host.refusing = Some(ErrorCode::NotEnoughReplicas);
     let id = world.host.ask(Request::ConsumerGroupHeartbeat(join("b", &["t"])));
-    assert_eq!(world.host.answer(id), Some(Answer::Failed(ErrorCode::CoordinatorNotAvailable)));
+    assert_eq!(world.host.answer(id), Some(GroupAnswer::Failed(ErrorCode::CoordinatorNotAvailable)));
     world.host.refusing = None;
     assert_eq!(world.describe().members.len(), 1);
     world.check_replay();

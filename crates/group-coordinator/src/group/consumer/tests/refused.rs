@@ -17,10 +17,10 @@ fn while_the_log_refuses_members_read_on_and_only_what_would_be_written_fails() 
     world.host.refusing = Some(ErrorCode::NotEnoughReplicas);
 
     let joining = world.host.call(Request::ConsumerGroupHeartbeat(join("b", &["t"])));
-    assert_eq!(joining, Answer::Failed(ErrorCode::CoordinatorNotAvailable));
+    assert_eq!(joining, GroupAnswer::Failed(ErrorCode::CoordinatorNotAvailable));
     assert_eq!(world.beat(beat("a", 1)).error, ErrorCode::None, "nothing is written for it");
     let leaving = world.host.call(Request::ConsumerGroupHeartbeat(beat("a", -1)));
-    assert_eq!(leaving, Answer::Failed(ErrorCode::CoordinatorNotAvailable));
+    assert_eq!(leaving, GroupAnswer::Failed(ErrorCode::CoordinatorNotAvailable));
     assert_eq!(world.describe().members.len(), 1);
     assert_eq!(world.host.reloads, 0);
 
@@ -55,7 +55,7 @@ fn timers_and_deletions_wait_until_the_log_takes_records_again() {
     let written = world.host.log.len();
     let deleted = [TopicName::new("u").unwrap()];
     let effects = world.host.shard.topics_deleted(world.host.now, &*world.host.topics, &deleted);
-    world.host.carry_out(effects);
+    world.host.execute(effects);
     world.host.pass(10 * SESSION_MS);
     assert_eq!(world.describe().members.len(), 1, "its session cannot be ended");
     assert_eq!((world.host.reloads, world.host.log.len()), (0, written));
@@ -75,7 +75,7 @@ fn a_batch_that_is_too_large_undoes_one_step() {
     let names: Vec<String> = (0..200).map(|number| format!("topic-{number:010}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let too_large = world.host.call(Request::ConsumerGroupHeartbeat(join("b", &names)));
-    assert_eq!(too_large, Answer::Failed(ErrorCode::UnknownServerError));
+    assert_eq!(too_large, GroupAnswer::Failed(ErrorCode::UnknownServerError));
     assert_eq!((world.host.reloads, world.describe().members.len()), (0, 1));
     assert_eq!(world.beat(join("c", &["t"])).error, ErrorCode::None);
     world.check_replay();

@@ -1,0 +1,192 @@
+//! Admin requests at their limits, repeated, and without effect.
+
+use std::collections::BTreeSet;
+
+use ottla_model::{BrokerId, ErrorCode, TopicId};
+
+use super::harness::*;
+use crate::controller::*;
+use crate::image::ConfigEntity;
+use crate::limits;
+use crate::nodes;
+
+fn create(topic: NewTopic) -> Request {
+    let (default_partitions, default_replication_factor) = (1, 1);
+    let topics = vec![topic];
+    Request::CreateTopics(CreateTopics { topics, validate_only: true, default_partitions, default_replication_factor })
+}
+
+fn outcome(answer: Answer) -> TopicOutcome {
+    match answer {
+        Answer::CreateTopics(mut outcomes) | Answer::DeleteTopics(mut outcomes) => outcomes.topics.remove(0),
+        other => panic!("not the answer about topics: {other:?}"),
+    }
+}
+
+fn refusal(cluster: &mut Cluster, request: Request) -> Option<(ErrorCode, String)> {
+    outcome(cluster.ask(request)).refusal.map(|refusal| (refusal.error, refusal.message))
+}
+
+#[test]
+fn a_topic_may_have_as_many_partitions_and_replicas_as_the_limits() {
+    let mut cluster = Cluster::of(1);
+    let placed = |partitions: usize, replication_factor: i32| {
+        let partitions = i32::try_from(partitions).expect("small");
+        create(NewTopic { partitions, replication_factor, ..new_topic("t", &[], &[]) })
+    };
+    assert_eq!(refusal(&mut cluster, placed(limits::MAX_ITEMS_PER_REQUEST, 1)), None);
+    let most = limits::MAX_REPLICATION_FACTOR;
+    let mut text = |factor| refusal(&mut cluster, placed(1, factor)).expect("one broker is there").1;
+    assert!(text(most).starts_with("Unable to replicate the partition 256 time(s)"));
+    assert_eq!(text(most + 2), "Replication factor must not be larger than 256.");
+    let mut assigned = |count: i32| {
+        let replicas: Vec<i32> = (1..=count).collect();
+        refusal(&mut cluster, create(new_topic("t", &[&replicas], &[]))).expect("one broker is there").1
+    };
+    assert!(assigned(most).contains("includes broker 2, but no such broker is registered"));
+    assert_eq!(assigned(most + 2), "The manual partition assignment includes 258 replicas; at most 256 are possible.");
+}
+
+/// Tools take a leading dash for an option; the bits are those of a random (version 4) UUID.
+#[test]
+fn topic_ids_are_random_uuids_without_a_leading_dash() {
+    let mut cluster = Cluster::of(1);
+    let mut ids = BTreeSet::new();
+    for number in 0..200 {
+        let name = format!("t{number}");
+        cluster.create(&name, &[&[1]], &[]);
+        let id = cluster.id_of(&name, 0).topic_id;
+        assert_eq!((id.0[6] >> 4, id.0[8] >> 6), (4, 0b10), "version and variant");
+        assert!(!id.to_string().starts_with('-'));
+        ids.insert(id);
+    }
+    assert_eq!(ids.len(), 200);
+    // The other bits are random.
+    for byte in 0..16 {
+        let values: BTreeSet<u8> = ids.iter().map(|id| id.0[byte]).collect();
+        assert!(values.len() >= 8, "byte {byte}: {values:?}");
+    }
+}
+
+#[test]
+fn a_topic_that_is_not_there_is_named_by_the_id_that_was_asked_for_also_at_a_retry() {
+    let mut cluster = Cluster::of(1);
+    cluster.create("t", &[&[1]], &[]);
+    cluster.create("u", &[&[1]], &[]);
+    let unknown = TopicId([9; 16]);
+    let (t, topics) = (cluster.id_of("t", 0).topic_id, |ids: &[TopicId]| DeleteTopics {
+        topics: ids.iter().copied().map(TopicRef::Id).chain([TopicRef::Name("u".to_owned())]).collect(),
+    });
+    let delete = Request::Once(IdempotencyKey([7; 16]), Box::new(Request::DeleteTopics(topics(&[unknown, t]))));
+    let Answer::DeleteTopics(first) = cluster.ask(delete.clone()) else { panic!("not the answer") };
+    let told: Vec<_> = first.topics.iter().map(|topic| (topic.name.as_str(), topic.id)).collect();
+    assert_eq!(told[..2], [("", unknown), ("t", t)]);
+    assert_eq!(told[2].0, "u");
+    let Answer::DeleteTopics(again) = cluster.ask(delete) else { panic!("not the answer") };
+    let again: Vec<_> = again.topics.iter().map(|topic| (topic.name.as_str(), topic.id)).collect();
+    assert_eq!(again, told);
+}
+
+#[test]
+fn a_retry_of_unregister_broker_is_answered_as_the_first() {
+    let mut cluster = Cluster::of(2);
+    cluster.kill(2);
+    let unregister = Request::UnregisterBroker(UnregisterBroker { broker: BrokerId(2) });
+    let once = Request::Once(IdempotencyKey([7; 16]), Box::new(unregister.clone()));
+    assert!(matches!(cluster.ask(once.clone()), Answer::UnregisterBroker(Ok(_))));
+    assert!(matches!(cluster.ask(once), Answer::UnregisterBroker(Ok(_))));
+    assert!(matches!(cluster.ask(unregister), Answer::UnregisterBroker(Err(_))), "another request");
+}
+
+#[test]
+fn outcomes_are_remembered_up_to_a_number_of_bytes() {
+    let mut cluster = Cluster::of(1);
+    let parent = nodes::decided_request::parent_path();
+    let bytes = |cluster: &Cluster| cluster.tree.below(&parent).map(|(_, node)| node.payload.len()).sum::<usize>();
+    for key in 0..12_u8 {
+        // Each item is remembered with about as many bytes as its name.
+        let refused = (0..1_000).map(|number| TopicRef::Name(format!("{number:0>200}")));
+        cluster.create(&format!("t{key}"), &[&[1]], &[]);
+        let topics = refused.chain([TopicRef::Name(format!("t{key}"))]).collect();
+        let delete = Request::DeleteTopics(DeleteTopics { topics });
+        cluster.ask(Request::Once(IdempotencyKey([key; 16]), Box::new(delete)));
+        assert!(bytes(&cluster) <= limits::MAX_REMEMBERED_BYTES, "{}", bytes(&cluster));
+    }
+    assert!(bytes(&cluster) > limits::MAX_REMEMBERED_BYTES / 2, "{}", bytes(&cluster));
+}
+
+#[test]
+fn a_configuration_that_stays_the_same_is_written_for_brokers_only() {
+    let mut cluster = Cluster::of(1);
+    cluster.create("t", &[&[1]], &[("retention.ms", "60000")]);
+    let mut set = |entity: ConfigEntity, name: &str, value: &str| {
+        let changes = vec![(name.to_owned(), ConfigOp::Set(value.to_owned()))];
+        let entities = vec![AlterConfig { entity: entity.clone(), changes, replace_all: false }];
+        cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
+        cluster.tree.get(&entity.path()).map(|node| node.version)
+    };
+    let topic = ConfigEntity::topic("t");
+    assert_eq!(set(topic.clone(), "retention.ms", "60000"), Some(0));
+    assert_eq!(set(topic, "retention.ms", "70000"), Some(1));
+    // Its entries may point to files that changed.
+    let broker = ConfigEntity::broker(BrokerId(1));
+    assert_eq!(set(broker.clone(), "log.cleaner.threads", "2"), Some(0));
+    assert_eq!(set(broker, "log.cleaner.threads", "2"), Some(1));
+}
+
+/// The ELRs that a lower min.insync.replicas invalidates are cleared in bounded batches.
+#[test]
+fn a_lower_min_isr_of_a_large_topic_is_decided_in_bounded_batches() {
+    let mut cluster = Cluster::of(2);
+    let replicas: &[i32] = &[1, 2];
+    cluster.create("large", &vec![replicas; 1_800], &[("min.insync.replicas", "2")]);
+    cluster.kill(2);
+    let with_elr = |cluster: &Cluster| cluster.image.index.with_elr().count();
+    assert_eq!(with_elr(&cluster), 1_800);
+    cluster.largest_transaction = 0;
+    let changes = vec![("min.insync.replicas".to_owned(), ConfigOp::Set("1".to_owned()))];
+    let entities = vec![AlterConfig { entity: ConfigEntity::topic("large"), changes, replace_all: false }];
+    cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
+    assert_eq!(with_elr(&cluster), 0);
+    assert!(cluster.largest_transaction <= PARTITIONS_PER_TRANSACTION + 1, "{}", cluster.largest_transaction);
+}
+
+#[test]
+fn the_same_partition_twice_in_one_isr_request_changes_once() {
+    let mut cluster = Cluster::of(2);
+    cluster.create("t", &[&[1, 2]], &[]);
+    cluster.create("u", &[&[1, 2]], &[]);
+    let mut request = cluster.isr_request("t", vec![cluster.member(1)]);
+    let other = cluster.isr_request("u", vec![cluster.member(1)]).partitions.remove(0);
+    request.partitions.push(request.partitions[0].clone());
+    request.partitions.push(other);
+    let Answer::AlterPartitions(altered) = cluster.ask(Request::AlterPartitions(request)) else { panic!("another") };
+    let errors: Vec<_> = altered.partitions.iter().map(|partition| partition.error).collect();
+    assert_eq!(errors, [ErrorCode::None, ErrorCode::InvalidUpdateVersion, ErrorCode::None]);
+}
+
+/// A broker resigns what it has: nothing changes for the ISR and the ELR of others, nor by a repetition.
+#[test]
+fn resigning_without_a_part_changes_nothing() {
+    let mut cluster = Cluster::of(4);
+    cluster.create("t", &[&[1, 2, 3]], &[("min.insync.replicas", "3")]);
+    let epoch_after = |cluster: &mut Cluster, id: i32, reason: ResignReason| {
+        let me = cluster.member(id);
+        let partitions = vec![cluster.id_of("t", 0)];
+        let resign = ResignLeadership { broker: me.broker, epoch: me.epoch, partitions, reason };
+        cluster.ask(Request::ResignLeadership(resign));
+        cluster.state("t", 0).partition_epoch.0
+    };
+    let first = epoch_after(&mut cluster, 3, ResignReason::Stalled);
+    assert_eq!(cluster.state("t", 0).elr, ids(&[3]));
+    assert_eq!(epoch_after(&mut cluster, 3, ResignReason::Stalled), first, "an ELR member stays one");
+    for reason in [ResignReason::Stalled, ResignReason::Offline, ResignReason::Lost] {
+        assert_eq!(epoch_after(&mut cluster, 4, reason), first, "not a replica");
+    }
+    let second = epoch_after(&mut cluster, 2, ResignReason::Offline);
+    assert!(second > first);
+    assert_eq!(epoch_after(&mut cluster, 2, ResignReason::Offline), second, "it is known");
+    assert_eq!(epoch_after(&mut cluster, 2, ResignReason::Lost), second, "neither in the ISR nor in the ELR");
+    let stays = cluster.state("t", 0);
+    assert_eq!((isr(&stays), stays.elr.clone()), (vec![1], ids(&[3])));
+}

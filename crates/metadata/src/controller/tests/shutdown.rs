@@ -1,0 +1,79 @@
+//! When a controlled shutdown is done, and who waits for whom.
+
+use ottla_model::{BrokerId, ErrorCode};
+
+use super::harness::*;
+use crate::controller::*;
+
+fn shut_down(cluster: &mut Cluster, id: i32) -> RequestId {
+    let (epoch, incarnation) = (cluster.brokers[&id].epoch, cluster.brokers[&id].incarnation);
+    let id = cluster.send(Request::ControlledShutdown(ControlledShutdown { broker: BrokerId(id), epoch, incarnation }));
+    cluster.commit_all();
+    id
+}
+
+/// Error, leaderships that remain, whether it is done.
+fn progress(cluster: &mut Cluster, id: RequestId) -> Option<(ErrorCode, u32, bool)> {
+    match cluster.answers.remove(&id)? {
+        Answer::ControlledShutdown(progress) => Some((progress.error, progress.remaining_leaderships, progress.done)),
+        other => panic!("not the answer: {other:?}"),
+    }
+}
+
+#[test]
+fn a_shutdown_waits_for_the_images_of_brokers_that_have_a_stream_and_stay() {
+    let mut cluster = Cluster::of(4);
+    cluster.create("t", &[&[1, 2, 3, 4]], &[]);
+    // One has lost its stream, one shuts down too: neither sends clients to the leaving broker.
+    cluster.reachable = false;
+    cluster.stop_running(3);
+    shut_down(&mut cluster, 4);
+    let id = shut_down(&mut cluster, 1);
+    assert_eq!(progress(&mut cluster, id), None, "broker 2 does not know");
+    cluster.beat(2);
+    assert_eq!(progress(&mut cluster, id), Some((ErrorCode::None, 0, true)));
+}
+
+#[test]
+fn leaderships_that_another_replica_may_take_later_are_told_at_once() {
+    let mut cluster = Cluster::of(2);
+    cluster.create("t", &[&[1, 2]], &[]);
+    let one = vec![cluster.member(1)];
+    assert_eq!(cluster.alter_isr("t", one), ErrorCode::None);
+    let id = shut_down(&mut cluster, 1);
+    cluster.beat(2);
+    assert_eq!(progress(&mut cluster, id), Some((ErrorCode::None, 1, false)), "no time has passed");
+}
+
+#[test]
+fn what_only_dead_brokers_could_take_does_not_hold_up_a_shutdown() {
+    let mut cluster = Cluster::of(3);
+    cluster.create("t", &[&[1, 2]], &[]);
+    cluster.kill(2);
+    let id = shut_down(&mut cluster, 1);
+    cluster.beat(3);
+    assert_eq!(progress(&mut cluster, id), Some((ErrorCode::None, 1, true)));
+}
+
+#[test]
+fn a_shutdown_ends_with_its_broker_and_no_other() {
+    let mut cluster = Cluster::of(3);
+    cluster.create("t", &[&[1, 2, 3], &[2, 1, 3]], &[]);
+    let ids = [shut_down(&mut cluster, 1), shut_down(&mut cluster, 2)];
+    assert_eq!(ids.map(|id| progress(&mut cluster, id)), [None, None]);
+    cluster.kill(1);
+    assert_eq!(progress(&mut cluster, ids[0]), Some((ErrorCode::StaleBrokerEpoch, 0, false)));
+    assert_eq!(progress(&mut cluster, ids[1]), None);
+    cluster.beat(3);
+    assert_eq!(progress(&mut cluster, ids[1]), Some((ErrorCode::None, 0, true)));
+}
+
+/// Nothing is written for a broker that only sends heartbeats, however long.
+#[test]
+fn a_broker_that_stays_is_left_alone() {
+    let mut cluster = Cluster::of(1);
+    cluster.create("t", &[&[1]], &[]);
+    let before = cluster.image.revision();
+    cluster.run(121_000);
+    assert_eq!(cluster.image.revision(), before);
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ottla_model::{MonotonicMs, Offset, TimestampMs, TopicId, TopicPartition};
 use ottla_replication::Brokers;
-use ottla_storage::{Checkpoints, DiskFault, Env, Log, LogConfig, LogDirectory, OpenError};
+use ottla_storage::{Checkpoints, DiskFault, Env, Log, LogConfig, LogDir, LogDirectory, OpenError};
 
 use crate::ack_waiters::Ack;
 use crate::effects::Effects;
@@ -59,6 +59,27 @@ impl<E: Env> LogPlace<'_, E> {
             Err(OpenError::Io { error, .. }) => Err(NotOpened { error, found: None }),
             Err(error) => Err(NotOpened { error: io::Error::other(error), found: None }),
         }
+    }
+}
+
+/// As [`LogPlace::open`], in a directory that may not have been usable at the start. Waits for the disk.
+///
+/// # Errors
+/// To be passed to [`Replica::log_opened`].
+pub fn open_in<E: Env>(
+    directory: &LogDir<E>,
+    partition: TopicPartition,
+    topic_id: TopicId,
+    config: Arc<LogConfig>,
+    found: Option<Box<Log<E>>>,
+    wall: TimestampMs,
+) -> Result<Box<Log<E>>, NotOpened<E>> {
+    match &*directory.opened() {
+        Some(opened) => {
+            let checkpoints = directory.checkpoints();
+            LogPlace { directory: opened, checkpoints, partition, topic_id, config }.open(found, wall)
+        }
+        None => Err(NotOpened { error: io::Error::other("it could not be opened at the start"), found }),
     }
 }
 

@@ -1,15 +1,13 @@
 //! Timers of all partitions: followers that lag leave ISRs, checkpoints are written, directories that stall or fail
 //! give up their leaderships; and the shutdown, which closes the logs.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ottla_model::{BrokerEpoch, ErrorCode, TopicIdPartition};
-use ottla_partition::{BrokenRules, DirectoryState, Impairment, ReopeningPause, places_to_give_up};
-use ottla_storage::{CheckpointKind, Collected};
+use ottla_partition::{BrokenRules, DirectoryLook, DirectoryWatch, Impairment, WATCH_INTERVAL, places_to_give_up};
+use ottla_storage::{CheckpointKind, ClosedLogs, Collected, DirectoryHealth};
 use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
 
@@ -17,14 +15,8 @@ use super::{DeltaState, ReplicaManager};
 use crate::clock;
 use crate::log_dirs::Log;
 use crate::log_dirs::{LogDir, LogDirsError};
-use crate::log_io::{DirectoryHealth, StallWatch, Urgency};
+use crate::log_io::Urgency;
 use crate::partition::Partition;
-
-/// How often directories are looked at.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-/// Looks in a row, a write under way and none finished, before a directory's leaderships are given up: a disk that is
-/// only busy answers within seconds, and clients wait for each of them.
-const STALLED_LOOKS: u32 = 4;
 
 /// Pause in which requests for an early checkpoint are merged: each file is written for all partitions at once.
 const GATHERING_PAUSE: Duration = Duration::from_millis(50);
@@ -123,10 +115,9 @@ impl ReplicaManager {
         partitions
     }
 
-    /// Gives up leaderships where the disk does not answer, and takes directories whose disk failed out of use.
+    /// Looks at the directories now and then, and when a write failed ([`ottla_partition::upkeep`]).
     async fn watch_directories(self: Arc<Self>) {
-        let mut watches: HashMap<PathBuf, StallWatch> = HashMap::new();
-        let mut reopenings: HashMap<PathBuf, ReopeningPause> = HashMap::new();
+        let mut watches: Vec<DirectoryWatch> = self.log_dirs.all().iter().map(|_| DirectoryWatch::default()).collect();
         let mut interval = interval(WATCH_INTERVAL);
         loop {
             tokio::select! {
@@ -138,26 +129,20 @@ impl ReplicaManager {
             }
             self.give_up_unopened().await;
             self.open_waiting_logs();
-            for directory in self.log_dirs.all() {
-                if directory.health().is_failed() {
+            for (directory, watch) in self.log_dirs.all().iter().zip(&mut watches) {
+                let look = watch.look(directory.health(), BrokenRules::default());
+                if look.is_failed {
                     self.leave_failed(directory).await;
-                    self.give_up_impaired(directory, false).await;
-                    continue;
                 }
-                let looks = watches.entry(directory.path().clone()).or_default().look(directory.health());
-                // First: what the tree then says of its partitions must not wait for it.
-                directory.health().set_stalled(looks >= STALLED_LOOKS);
-                // The quorum is asked again only as often as that.
-                let gives_up = looks >= STALLED_LOOKS && looks.is_multiple_of(STALLED_LOOKS);
-                if gives_up {
+                if let Some(seconds) = look.stalled_looks {
                     tracing::error!(
-                        directory = %directory.path().display(), seconds = looks,
+                        directory = %directory.path().display(), seconds,
                         "the log directory does not answer: its leaderships are given up"
                     );
                 }
-                self.give_up_impaired(directory, gives_up).await;
-                if !directory.health().is_stalled() {
-                    self.reopen_logs(directory, reopenings.entry(directory.path().clone()).or_default());
+                self.give_up_impaired(directory, look).await;
+                if look.may_reopen {
+                    self.reopen_logs(directory, watch);
                 }
             }
             self.show_directories();
@@ -173,7 +158,7 @@ impl ReplicaManager {
         let left = tokio::task::spawn_blocking(move || {
             manager.log_dirs.distrust_registration();
             let partitions = manager.partitions_in(&owner);
-            if partitions.iter().filter(|partition| partition.fail_if_open()).count() > 0 {
+            if partitions.iter().filter(|partition| partition.directory_failed()).count() > 0 {
                 manager.metrics.leader_partitions.set(manager.count_leaders());
             }
             manager.fetchers.update(&partitions);
@@ -183,18 +168,14 @@ impl ReplicaManager {
     }
 
     /// Gives up the places of replicas that the directory's disk keeps from serving.
-    async fn give_up_impaired(&self, directory: &Arc<LogDir>, is_stalled: bool) {
-        let health = directory.health();
-        let state = DirectoryState { is_failed: health.is_failed(), is_full: health.is_full(), is_stalled };
-        if state == DirectoryState::default() {
+    async fn give_up_impaired(&self, directory: &Arc<LogDir>, look: DirectoryLook) {
+        if !look.is_impaired() {
             return;
         }
         let partitions = self.partitions_in(directory);
-        for impairment in [Impairment::Unreadable, Impairment::Unwritable] {
-            let is_impaired =
-                |partition: &&Arc<Partition>| state.impairment(partition.is_out_of_room()) == Some(impairment);
-            self.give_up(partitions.iter().filter(is_impaired).map(|partition| partition.id()).collect(), impairment)
-                .await;
+        let replicas = partitions.iter().map(|partition| (partition.id(), partition.is_out_of_room()));
+        for (impairment, replicas) in look.impaired(replicas) {
+            self.give_up(replicas, impairment).await;
         }
     }
 
@@ -228,7 +209,7 @@ impl ReplicaManager {
 
     /// Partitions whose logs were not opened, or are gone.
     async fn give_up_unopened(self: &Arc<Self>) {
-        for impairment in [Impairment::Lost, Impairment::Unreadable, Impairment::Unwritable] {
+        for impairment in Impairment::ALL {
             let impaired = self.replicas.lock().impaired(impairment);
             self.give_up(impaired, impairment).await;
         }
@@ -315,74 +296,42 @@ impl ReplicaManager {
         drop(self.replicas.lock().take_found());
         for directory in self.log_dirs.all() {
             directory.stop_io();
-            if delta_state.last_run.closed {
-                directory.write_clean_shutdown(delta_state.last_run.whole_since)?;
-            }
         }
-        Ok(())
+        self.log_dirs.leave_as_found(delta_state.last_run)
     }
 
     fn close_directory(&self, directory: &Arc<LogDir>, epoch: BrokerEpoch) -> Result<(), LogDirsError> {
         // What is being created, renamed or synced comes first.
         directory.stop_io();
         let partitions = self.partitions_in(directory);
-        let closed: Vec<_> = std::thread::scope(|scope| {
-            let per_thread = partitions.len().div_ceil(CLOSING_THREADS).max(1);
-            let running: Vec<_> =
-                partitions.chunks(per_thread).map(|chunk| scope.spawn(move || close_all(chunk))).collect();
-            running.into_iter().map(|thread| thread.join().unwrap_or_default()).collect()
+        let per_thread = partitions.len().div_ceil(CLOSING_THREADS).max(1);
+        let mut closed = ClosedLogs::default();
+        std::thread::scope(|scope| {
+            let close = |chunk| scope.spawn(move || close_all(chunk));
+            let running: Vec<_> = partitions.chunks(per_thread).map(close).collect();
+            running.into_iter().for_each(|thread| closed.append(thread.join().unwrap_or_default()));
         });
-        let all_closed = closed.iter().map(|closed| closed.recovery_points.len()).sum::<usize>() == partitions.len();
-        if directory.health().is_failed() {
-            return Ok(());
-        }
         let high_watermarks = offsets(&partitions, CheckpointKind::HighWatermark);
-        let recovery_points = closed.iter().flat_map(|closed| &closed.recovery_points).cloned().collect::<Vec<_>>();
-        let log_starts = closed.iter().flat_map(|closed| &closed.log_starts).cloned().collect::<Vec<_>>();
-        directory.write_checkpoint(CheckpointKind::HighWatermark, || high_watermarks.clone())?;
-        directory.write_checkpoint(CheckpointKind::RecoveryPoint, || recovery_points.clone())?;
-        directory.write_checkpoint(CheckpointKind::LogStart, || log_starts.clone())?;
-        if all_closed {
-            directory.write_clean_shutdown(epoch)?;
-        }
-        Ok(())
+        Ok(directory.leave(epoch, partitions.len(), &high_watermarks, &closed)?)
     }
 }
 
-#[derive(Default)]
-struct Closed {
-    recovery_points: Collected,
-    log_starts: Collected,
-}
-
-/// Says nothing of a log that was not closed: its checkpoints would not be of what is on disk.
-fn close_all(partitions: &[Arc<Partition>]) -> Closed {
-    let mut closed = Closed::default();
+fn close_all(partitions: &[Arc<Partition>]) -> ClosedLogs {
+    let mut closed = ClosedLogs::default();
     for partition in partitions {
         let name = partition.topic_partition();
         // One whose log was never opened here makes the whole unclean.
-        let Some(mut log) = partition.close(ErrorCode::NotLeaderOrFollower) else {
-            continue;
-        };
-        if let Err(error) = log.close(clock::monotonic()) {
-            tracing::warn!(partition = %name, %error, "a log is not closed");
-            continue;
+        let Some(mut log) = partition.close(ErrorCode::NotLeaderOrFollower) else { continue };
+        match log.close(clock::monotonic()) {
+            Ok(()) => closed.add(&name, log.recovery_point(), log.log_start_offset()),
+            Err(error) => tracing::warn!(partition = %name, %error, "a log is not closed"),
         }
-        closed.recovery_points.push((name.clone(), Some(log.recovery_point())));
-        closed.log_starts.push((name, Some(log.log_start_offset())));
     }
     closed
 }
 
 fn offsets(partitions: &[Arc<Partition>], kind: CheckpointKind) -> Collected {
-    let offset = |partition: &Partition| match kind {
-        CheckpointKind::HighWatermark => Some(partition.high_watermark()),
-        CheckpointKind::RecoveryPoint => partition.with_log(|log| log.recovery_point()),
-        CheckpointKind::LogStart => partition.with_log(|log| log.log_start_offset()),
-        // The cleaner's own.
-        CheckpointKind::Cleaner => None,
-    };
-    partitions.iter().map(|partition| (partition.topic_partition(), offset(partition))).collect()
+    partitions.iter().map(|partition| (partition.topic_partition(), partition.checkpointed(kind))).collect()
 }
 
 pub(super) fn interval(period: Duration) -> tokio::time::Interval {

@@ -86,6 +86,28 @@ impl<A: Clone + PartialEq> LeaderSearch<A> {
         }
     }
 
+    /// Takes in the result of an attempt at `asked`. Returns the pause before the next attempt, if another one follows.
+    pub fn attempted(
+        &mut self,
+        attempts: &mut Attempts,
+        elapsed: Duration,
+        asked: &A,
+        result: Attempted<A>,
+    ) -> Duration {
+        let ask_at_once = match result {
+            Attempted::Answered => {
+                self.leads(asked);
+                return Duration::ZERO;
+            }
+            Attempted::NotLeader { answered_by, leader } => self.does_not_lead(asked, answered_by, leader),
+            Attempted::Nothing => {
+                self.move_on(asked);
+                false
+            }
+        };
+        attempts.failed(elapsed, ask_at_once, self.listed.len())
+    }
+
     fn address_of(&self, id: CoordinatorId) -> Option<A> {
         self.ids.get(&id).and_then(|at| self.listed.get(*at)).cloned()
     }
@@ -93,6 +115,17 @@ impl<A: Clone + PartialEq> LeaderSearch<A> {
     fn position(&self, address: &A) -> Option<usize> {
         self.listed.iter().position(|listed| listed == address)
     }
+}
+
+/// The result of one attempt of a call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Attempted<A> {
+    /// The leader answered.
+    Answered,
+    /// The coordinator `answered_by` does not lead; `leader`: see [`LeaderSearch::does_not_lead`].
+    NotLeader { answered_by: CoordinatorId, leader: Option<(CoordinatorId, Option<A>)> },
+    /// No answer came.
+    Nothing,
 }
 
 /// The attempts of one call.
@@ -202,6 +235,21 @@ mod tests {
         assert_eq!(hops, [true, true, true, false]);
         assert_eq!(attempts.failed(Duration::ZERO, false, 1), Duration::from_millis(250));
         assert_eq!(attempts.failed(Duration::from_millis(59_990), false, 1), Duration::from_millis(10));
+    }
+
+    #[test]
+    fn a_call_asks_the_named_leader_at_once_and_pauses_after_a_round() {
+        let (mut search, mut attempts) = (three(), Attempts::new(Duration::from_secs(60), Repeat::Freely));
+        let mut attempt = |asked: &'static str, result| {
+            let pause = search.attempted(&mut attempts, Duration::ZERO, &asked, result);
+            (*search.guess(), pause.as_millis())
+        };
+        let leader = Some((CoordinatorId(3), Some("three")));
+        let named = Attempted::NotLeader { answered_by: CoordinatorId(1), leader };
+        assert_eq!(attempt("one", named), ("three", 0));
+        assert_eq!(attempt("three", Attempted::Nothing), ("one", 0));
+        assert_eq!(attempt("one", Attempted::Nothing), ("two", 25), "a round is over");
+        assert_eq!(attempt("two", Attempted::Answered), ("two", 0));
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use ottla_model::{Offset, TimestampMs, TopicId, TopicPartition};
+use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::{
-    CheckpointKind, Checkpoints, DiskFault, Env, Log, LogConfig, OpenError, OpenOptions, Opened, PartitionDirectory,
-    RecoveryProgress,
+    CheckpointKind, Checkpoints, DiskFault, Env, Log, LogConfig, LogDir, OpenError, OpenOptions, Opened,
+    PartitionDirectory, RecoveryProgress,
 };
 
 use crate::hosting::LogFacts;
@@ -89,6 +90,30 @@ impl<E: Env, D> FoundLog<E, D> {
             high_watermark,
         };
         (found, error)
+    }
+
+    /// Its place in `directory`.
+    pub fn place(&self, directory: &LogDir<E>) -> PartitionDirectory {
+        PartitionDirectory {
+            path: directory.partition_path(&self.partition),
+            partition: self.partition.clone(),
+            kind: PartitionDirectoryKind::Live,
+            topic_id: self.topic_id,
+        }
+    }
+
+    /// Opens a log again that awaited room; `place`: see [`Self::place`]. Waits for the disk, for as long as a recovery
+    /// takes.
+    pub fn open_again(
+        place: &PartitionDirectory,
+        directory: &LogDir<E>,
+        owner: D,
+        config: &Arc<LogConfig>,
+        now: TimestampMs,
+    ) -> (Self, Option<OpenError>) {
+        // The try before may have written: its files are those of a process that was killed.
+        let context = OpeningContext { checkpoints: directory.checkpoints(), clean_shutdown: false, config, now };
+        Self::new(place, owner, context, open_log(directory.env().clone(), place, context, None))
     }
 
     /// Its disk refused. It may not do so when the process starts again.

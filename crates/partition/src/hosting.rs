@@ -7,6 +7,7 @@
 
 use ottla_metadata::PartitionState;
 use ottla_model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId};
+use ottla_storage::{Env, LogDirs};
 
 use crate::rules::BrokenRules;
 
@@ -53,6 +54,19 @@ pub enum AbsentLog {
     DirectoryMissing,
     /// A directory is new, though the broker is not: the log may have been in its predecessor.
     DirectoryReplaced,
+}
+
+impl AbsentLog {
+    /// Why a replica may have no log in these directories when the image is loaded.
+    pub fn of<E: Env>(directories: &LogDirs<E>) -> Self {
+        if directories.missing().is_some() {
+            Self::DirectoryMissing
+        } else if directories.has_replaced() {
+            Self::DirectoryReplaced
+        } else {
+            Self::NeverMade
+        }
+    }
 }
 
 /// The action for a replica that has no open log.

@@ -60,6 +60,32 @@ impl From<ErrorCode> for AppendError {
     }
 }
 
+impl AppendError {
+    /// The error that the producer is told.
+    pub fn error_code(&self) -> ErrorCode {
+        use ottla_storage::AppendError as LogError;
+        match self {
+            Self::Refused(error) => *error,
+            Self::Sync(_) | Self::Log(LogError::Io(_) | LogError::Offline) => ErrorCode::KafkaStorageError,
+            Self::Log(LogError::Invalid { .. }) => ErrorCode::CorruptMessage,
+            Self::Log(LogError::LargerThanSegment { .. }) => ErrorCode::RecordListTooLarge,
+            Self::Log(LogError::StaleEpoch { .. }) => ErrorCode::NotLeaderOrFollower,
+            // Only a follower's append can see it.
+            Self::Log(LogError::UnexpectedOffset { .. }) => ErrorCode::UnknownServerError,
+            Self::Log(LogError::Producer(error)) => error.error_code(),
+        }
+    }
+
+    /// Whether the disk is to blame; then with its error, for [`Replica::disk_fault`]. A log that is offline has none.
+    pub fn disk_error(&self) -> Option<Option<&io::Error>> {
+        match self {
+            Self::Sync(error) => Some(Some(error)),
+            Self::Log(error) => (self.error_code() == ErrorCode::KafkaStorageError).then(|| error.io()),
+            Self::Refused(_) => None,
+        }
+    }
+}
+
 /// The kind of reader, which bounds the offsets that it may read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reader {

@@ -14,7 +14,8 @@
 //! - [`placement`]: which replicas a broker has, and in which order they come and go;
 //! - [`found`]: the logs that were found at the start; [`opening`]: how a replica gets its log;
 //! - [`hosting`]: the decision about a log that was found at the start, and about a replica without one;
-//! - [`resignation`]: when a replica asks the quorum to remove it from ISR and ELR.
+//! - [`resignation`]: when a replica asks the quorum to remove it from ISR and ELR;
+//! - [`upkeep`]: what is done about a log directory whose disk fails, fills or does not answer.
 
 pub mod ack_waiters;
 pub mod effects;
@@ -29,19 +30,23 @@ pub mod replica;
 pub mod resignation;
 pub mod retention;
 pub mod rules;
+pub mod upkeep;
 
 pub use ack_waiters::{Ack, AckWaiters};
 pub use effects::{Effects, FollowerEffects, Truncated};
 pub use found::{FoundLog, OpeningContext, ReopeningPause, open_log};
 pub use hosting::{AbsentLog, Hosting, LogFacts, choose_log, host};
+pub use isr_changes::{Decided, IsrProposals};
 pub use leading::{
     Append, AppendError, Appended, Fetch, Fetched, FoundOffset, OffsetLookup, OffsetQuery, OffsetSearch, OwnRead,
     ReadError, Reader, Visible,
 };
-pub use opening::{LogPlace, NotOpened};
+pub use opening::{LogPlace, NotOpened, open_in};
 pub use placement::{
-    BrokerNews, DirectoryUse, Found, Local, Place, Placement, Replicas, directory_for_new_log, eligible_epoch,
+    BrokerNews, DirectoryUse, Found, Local, LogLocation, Place, Placement, Replicas, directory_for_new_log,
+    eligible_epoch, least_used,
 };
 pub use replica::{LogState, Replica, ReplicaConfig};
 pub use resignation::{DirectoryState, Impairment, places_to_give_up, resignation};
 pub use rules::BrokenRules;
+pub use upkeep::{DirectoryLook, DirectoryWatch, WATCH_INTERVAL};

@@ -12,8 +12,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ottla_metadata::{BrokerChange, Delta, Image, PartitionState};
-use ottla_model::{BrokerEpoch, BrokerId, TopicId, TopicIdPartition, TopicName, TopicPartition};
+use ottla_model::{BrokerEpoch, BrokerId, Offset, TopicId, TopicIdPartition, TopicName, TopicPartition};
+use ottla_storage::{Env, LogDir, LogDirs};
 
+use crate::found::FoundLog;
 use crate::hosting::{AbsentLog, Hosting, LogFacts, choose_log, host};
 use crate::resignation::Impairment;
 use crate::rules::BrokenRules;
@@ -93,6 +95,16 @@ pub struct DirectoryUse {
     pub partitions: usize,
 }
 
+/// The number of the directory where a new log goes.
+pub fn least_used<E: Env>(directories: &LogDirs<E>, is_cordoned: impl Fn(&LogDir<E>) -> bool) -> Option<usize> {
+    directory_for_new_log(directories.all().iter().map(|directory| DirectoryUse {
+        is_failed: directory.health().is_failed(),
+        is_full: directory.health().is_full(),
+        is_cordoned: is_cordoned(directory),
+        partitions: directory.placed(),
+    }))
+}
+
 /// The place of the directory where a new log goes: the one that works and holds the fewest; one that is full or
 /// cordoned only if there is no other. None if none works.
 pub fn directory_for_new_log(directories: impl Iterator<Item = DirectoryUse>) -> Option<usize> {
@@ -116,6 +128,44 @@ impl<L: Found> Unopened<L> {
             // Its log went with its directory.
             None if self.absent == AbsentLog::DirectoryReplaced => Impairment::Lost,
             _ => Impairment::Unreadable,
+        }
+    }
+}
+
+/// Where a new replica's log is, or goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogLocation<D> {
+    /// None if no directory works.
+    pub directory: Option<D>,
+    /// The last known high watermark.
+    pub high_watermark: Offset,
+}
+
+impl<E: Env, D: Clone> Replicas<FoundLog<E, D>> {
+    /// Where the log of a replica that [`Placement::Place`] names is, or goes. `missing`: a directory that could not be
+    /// opened at the start. `least_used`: the directory for a new log.
+    pub fn locate(
+        &self,
+        id: &TopicIdPartition,
+        log: &Place<FoundLog<E, D>>,
+        missing: impl FnOnce() -> Option<D>,
+        least_used: impl FnOnce() -> Option<D>,
+    ) -> LogLocation<D> {
+        match log {
+            Place::Found(found) => {
+                LogLocation { directory: Some(found.directory.clone()), high_watermark: found.high_watermark }
+            }
+            Place::New => LogLocation { directory: least_used(), high_watermark: Offset::ZERO },
+            Place::Offline(absent) => {
+                let found = self.unopened(id);
+                // It cannot be opened, or was in the directory that is missing.
+                let directory = found.map(|found| found.directory.clone());
+                let missing = || if *absent == AbsentLog::DirectoryMissing { missing() } else { None };
+                LogLocation {
+                    directory: directory.or_else(missing).or_else(least_used),
+                    high_watermark: found.map_or(Offset::ZERO, |found| found.high_watermark),
+                }
+            }
         }
     }
 }

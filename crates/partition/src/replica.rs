@@ -15,7 +15,7 @@ use ottla_replication::{
     Brokers, Follower, FollowerAction, Following, IsrMember, Leader, LeaderConfig, LeaderEffects, LocalLog,
     PartitionView,
 };
-use ottla_storage::{DiskFault, Env, Log, LogConfig};
+use ottla_storage::{CheckpointKind, DiskFault, Env, Log, LogConfig};
 
 use crate::ack_waiters::{Ack, AckWaiters};
 use crate::effects::Effects;
@@ -166,6 +166,22 @@ impl<E: Env, A: Ack> Replica<E, A> {
         }
         self.log = LogState::Offline;
         self.leave_role(ErrorCode::KafkaStorageError)
+    }
+
+    /// Its directory failed: as [`Self::log_failed`], if the log is open.
+    pub fn directory_failed(&mut self) -> Option<Effects<A>> {
+        self.log().is_some().then(|| self.log_failed())
+    }
+
+    /// The replica's offset for a checkpoint file; none if its log cannot be read now.
+    pub fn checkpointed(&self, kind: CheckpointKind) -> Option<Offset> {
+        match kind {
+            CheckpointKind::HighWatermark => Some(self.high_watermark()),
+            CheckpointKind::RecoveryPoint => self.log().map(Log::recovery_point),
+            CheckpointKind::LogStart => self.log().map(Log::log_start_offset),
+            // The cleaner's own.
+            CheckpointKind::Cleaner => None,
+        }
     }
 
     /// The replica ends; returns the log for its next use.

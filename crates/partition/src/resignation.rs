@@ -17,6 +17,11 @@ pub enum Impairment {
     Lost,
 }
 
+impl Impairment {
+    /// In the order in which replicas without an open log give up their places.
+    pub const ALL: [Self; 3] = [Self::Lost, Self::Unreadable, Self::Unwritable];
+}
+
 /// The known state of a log directory's disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DirectoryState {

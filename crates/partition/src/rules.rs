@@ -18,6 +18,8 @@ pub struct BrokenRules {
     /// Broken: a replica that has lost its log with a replaced directory begins an empty one and says nothing (fault
     /// A3).
     pub lost_log_starts_over: bool,
+    /// Broken: a log directory that does not answer keeps its leaderships.
+    pub stalled_directory_leads: bool,
     /// Broken: a reader of committed records reads up to the high watermark, whatever transactions are open.
     pub open_transactions_are_stable: bool,
 }

@@ -11,11 +11,10 @@
 //! - [`metadata_cache`], [`identity`], [`live_config`], [`topic_settings`], [`clock`]: what decides about replicas from
 //!   outside.
 //!
-//! Kafka's wire types stop at [`replica_fetcher`] and [`error_map`].
+//! Kafka's wire types stop at [`replica_fetcher`].
 
 pub mod alter_partition;
 pub mod clock;
-pub mod error_map;
 pub mod fetch_session;
 pub mod identity;
 pub mod live_config;

@@ -4,12 +4,12 @@
 //! Each directory has two queues with a thread each: *urgent* work makes partitions available, *background* work can
 //! wait. Deleting a huge topic must not delay the next leader's log.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
+use ottla_storage::DirectoryHealth;
 use parking_lot::Mutex;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -25,106 +25,15 @@ pub enum Urgency {
 
 /// One directory's threads.
 pub struct DirectoryIo {
-    path: PathBuf,
     urgent: Queue,
     background: Queue,
-    health: Arc<DirectoryHealth>,
 }
 
-/// The state of a directory's disk: writers count their writes, one timer checks the counts.
-#[derive(Default, Debug)]
-pub struct DirectoryHealth {
-    /// Other directories' partitions are served by the same threads: none of them may wait here for long.
-    has_siblings: bool,
-    failed: AtomicBool,
-    full: AtomicBool,
-    stalled: AtomicBool,
-    writes_started: AtomicU64,
-    writes_finished: AtomicU64,
-}
-
-impl DirectoryHealth {
-    pub fn is_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
-    }
-
-    /// An I/O error: the directory is out of use until the process restarts. Returns whether this is the first error.
-    pub fn fail(&self) -> bool {
-        !self.failed.swap(true, Ordering::AcqRel)
-    }
-
-    /// Whether the last write found no room.
-    pub fn is_full(&self) -> bool {
-        self.full.load(Ordering::Acquire)
-    }
-
-    /// A write found no space: earlier writes are intact, and writes continue when space returns. Returns whether this
-    /// was not known.
-    pub fn filled(&self) -> bool {
-        !self.full.swap(true, Ordering::AcqRel)
-    }
-
-    /// A write found space. Returns whether the directory was full until now.
-    pub fn has_room(&self) -> bool {
-        // A load first: every append comes here.
-        self.full.load(Ordering::Relaxed) && self.full.swap(false, Ordering::AcqRel)
-    }
-
-    /// Whether writes do not return at the moment, according to the [`StallWatch`].
-    pub fn is_stalled(&self) -> bool {
-        self.stalled.load(Ordering::Acquire)
-    }
-
-    pub fn set_stalled(&self, stalled: bool) {
-        self.stalled.store(stalled, Ordering::Release);
-    }
-
-    pub fn has_siblings(&self) -> bool {
-        self.has_siblings
-    }
-
-    /// Whether the directory cannot be used: its disk failed, or does not answer at the moment.
-    pub fn is_unusable(&self) -> bool {
-        self.is_failed() || self.is_stalled()
-    }
-
-    /// Counts a write, so that one that does not return is detected. While another write of the same directory is under
-    /// way (it may be stalled), this one runs on a blocking thread: a stalled disk holds at most one of the threads
-    /// that serve the other directories.
-    pub fn writing<T>(&self, write: impl FnOnce() -> T) -> T {
-        let before = self.writes_started.fetch_add(1, Ordering::Relaxed);
-        let is_alone = !self.has_siblings || before == self.writes_finished.load(Ordering::Relaxed);
-        let outcome = if is_alone { write() } else { run_blocking(write) };
-        self.writes_finished.fetch_add(1, Ordering::Release);
-        outcome
-    }
-
-    /// Writes that have started and finished so far.
-    fn writes(&self) -> (u64, u64) {
-        let finished = self.writes_finished.load(Ordering::Acquire);
-        (self.writes_started.load(Ordering::Relaxed), finished)
-    }
-}
-
-/// Detects a directory whose writes do not return: a write was under way, and none finished between two checks.
-#[derive(Default, Debug)]
-pub struct StallWatch {
-    finished: u64,
-    silent_looks: u32,
-}
-
-impl StallWatch {
-    /// One look; the number of looks in a row, this one included, at which a write was under way and none had finished.
-    pub fn look(&mut self, health: &DirectoryHealth) -> u32 {
-        let (started, finished) = health.writes();
-        if started == finished || finished != self.finished {
-            self.silent_looks = 0;
-        } else {
-            self.silent_looks += 1;
-        }
-        self.finished = finished;
-        self.silent_looks
-    }
+/// Brackets a write, so that one which does not return is seen ([`DirectoryHealth::begin_write`]).
+pub fn writing<T>(health: &DirectoryHealth, write: impl FnOnce() -> T) -> T {
+    let outcome = if health.begin_write() { write() } else { run_blocking(write) };
+    health.end_write();
+    outcome
 }
 
 /// Runs work that may block for long; the runtime moves its other tasks to another thread.
@@ -137,20 +46,9 @@ pub fn run_blocking<T>(work: impl FnOnce() -> T) -> T {
 }
 
 impl DirectoryIo {
-    /// Starts the threads of the directory at `path`, one of several (`has_siblings`) or the only one.
-    pub fn start(path: PathBuf, has_siblings: bool) -> std::io::Result<Self> {
-        let urgent = Queue::start("log-urgent")?;
-        let background = Queue::start("log-background")?;
-        let health = Arc::new(DirectoryHealth { has_siblings, ..DirectoryHealth::default() });
-        Ok(Self { path, urgent, background, health })
-    }
-
-    pub fn path(&self) -> &PathBuf {
-        &self.path
-    }
-
-    pub fn health(&self) -> &Arc<DirectoryHealth> {
-        &self.health
+    /// Starts the threads.
+    pub fn start() -> std::io::Result<Self> {
+        Ok(Self { urgent: Queue::start("log-urgent")?, background: Queue::start("log-background")? })
     }
 
     /// Runs `job` on one of the directory's threads, after what was given to the same queue before. After
@@ -220,11 +118,13 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
 
     #[test]
     fn stopping_finishes_what_was_queued() {
-        let io = DirectoryIo::start(PathBuf::from("unused"), false).expect("threads start");
+        let io = DirectoryIo::start().expect("threads start");
         let done = Arc::new(AtomicU64::new(0));
         for _ in 0..100 {
             let done = done.clone();
@@ -234,19 +134,5 @@ mod tests {
         }
         io.stop();
         assert_eq!(done.load(Ordering::Relaxed), 100);
-    }
-
-    #[test]
-    fn only_a_write_that_does_not_come_back_is_a_stall() {
-        let health = DirectoryHealth::default();
-        let mut watch = StallWatch::default();
-        assert_eq!(watch.look(&health), 0);
-        health.writing(|| ());
-        assert_eq!(watch.look(&health), 0);
-        health.writing(|| {
-            assert_eq!(watch.look(&health), 1);
-            assert_eq!(watch.look(&health), 2);
-        });
-        assert_eq!(watch.look(&health), 0);
     }
 }

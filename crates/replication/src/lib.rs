@@ -33,5 +33,6 @@ pub use leader::{Brokers, FollowerFetch, Leader, LeaderConfig, PartitionView, Re
 pub use producer_state::{
     AppendTerms, BatchOrigin, CachedBatch, CompletedTransaction, EndMarker, ProducerBatch, ProducerCheck,
     ProducerError, ProducerSnapshot, ProducerStates, TransactionMarker, VerificationGuard, VerificationRequest,
+    refusal_of, verdict_of,
 };
 pub use rules::BrokenRules;

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use ottla_metadata::leader_search::{ATTEMPT_TIMEOUT, BACKOFF_MAX, BACKOFF_MIN, Repeat};
-use ottla_metadata::leader_search::{Attempts, LeaderSearch};
-use ottla_model::ClusterSecret;
+use ottla_metadata::leader_search::{Attempted, Attempts, LeaderSearch};
+use ottla_model::{ClusterSecret, CoordinatorId};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -150,8 +150,15 @@ impl Coordinators {
 
     /// Notes what `from` said about the leader. True if another coordinator can be called at once.
     pub(crate) fn note(&self, from: &Target, said: &NotLeader) -> bool {
-        let leader = said.leader.as_ref().map(|hint| (hint.id, self.target_of(&hint.address)));
-        self.search().does_not_lead(from, said.answered_by, leader)
+        self.search().does_not_lead(from, said.answered_by, self.leader_of(said))
+    }
+
+    fn leader_of(&self, said: &NotLeader) -> Option<(CoordinatorId, Option<Target>)> {
+        said.leader.as_ref().map(|hint| (hint.id, self.target_of(&hint.address)))
+    }
+
+    fn not_leader(&self, said: &NotLeader) -> Attempted<Target> {
+        Attempted::NotLeader { answered_by: said.answered_by, leader: self.leader_of(said) }
     }
 
     fn target_of(&self, address: &str) -> Option<Target> {
@@ -180,33 +187,32 @@ impl Coordinators {
                 return Err(CallError::Deadline { operation, timeout, last, maybe_done });
             };
             let target = self.leader_guess();
-            let mut ask_at_once = false;
-            match tokio::time::timeout(patience, attempt(target.channel.clone())).await {
+            let result = match tokio::time::timeout(patience, attempt(target.channel.clone())).await {
                 Ok(Ok(response)) => {
-                    self.search().leads(&target);
+                    self.search().attempted(&mut attempts, began.elapsed(), &target, Attempted::Answered);
                     return Ok((response.into_inner(), target));
                 }
                 Ok(Err(status)) => {
                     last = format!("{}: {}", target.address, describe(&status));
                     match NotLeader::from_status(&status) {
-                        Some(said) => ask_at_once = self.note(&target, &said),
+                        Some(said) => self.not_leader(&said),
                         None if is_final(status.code()) => {
                             let address = target.address;
                             return Err(CallError::Refused { operation, address, status: Box::new(status) });
                         }
                         None => {
                             maybe_done |= !is_connect_error(&status);
-                            self.move_on(&target);
+                            Attempted::Nothing
                         }
                     }
                 }
                 Err(_elapsed) => {
                     last = format!("{}: silent for {patience:?}", target.address);
                     maybe_done = true;
-                    self.move_on(&target);
+                    Attempted::Nothing
                 }
-            }
-            let pause = attempts.failed(began.elapsed(), ask_at_once, self.len());
+            };
+            let pause = self.search().attempted(&mut attempts, began.elapsed(), &target, result);
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;
             }
@@ -259,8 +265,6 @@ fn is_connect_error(status: &Status) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use ottla_model::CoordinatorId;
-
     use super::*;
     use crate::leader_hint::LeaderHint;
 

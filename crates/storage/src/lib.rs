@@ -1,7 +1,8 @@
 //! The partition log on disk, in Kafka's file formats.
 //!
-//! Start with [`Log`] (one partition) and [`LogDirectory`] (one entry of `log.dirs`). Both are generic over an [`Env`]:
-//! the machine's file system, one in memory, and a faulty one that loses unsynced writes.
+//! Start with [`Log`] (one partition), [`LogDirectory`] (an opened log directory) and [`LogDirs`] (all of `log.dirs`).
+//! They are generic over an [`Env`]: the machine's file system, one in memory, and a faulty one that loses unsynced
+//! writes.
 //!
 //! This crate has no timers, threads or partition locks: the caller has them. [`Log`]'s description lists the
 //! operations that may wait for the disk.
@@ -12,6 +13,7 @@ pub mod checkpoint;
 pub mod compaction;
 pub mod config;
 pub mod directory;
+pub mod directory_health;
 pub mod env;
 pub mod error;
 pub mod file_name;
@@ -19,6 +21,7 @@ mod index_file;
 pub mod kept_offsets;
 pub mod last_run;
 pub mod log;
+pub mod log_dirs;
 mod offset_index;
 pub mod open_files;
 mod producer_replay;
@@ -32,6 +35,7 @@ mod time_index;
 pub use aborted_index::AbortedTransaction;
 pub use config::LogConfig;
 pub use directory::{CheckpointKind, DirectoryError, LogDirectory, PartitionDirectory};
+pub use directory_health::{DirectoryHealth, Refusal, StallWatch};
 pub use env::{Env, Faults, FaultyEnv, File, MemoryEnv, RealEnv};
 pub use error::{AppendError, DiskFault, Malformed, OpenError, ReadError, is_full, is_out_of_descriptors};
 pub use kept_offsets::{Checkpoints, Collected};
@@ -40,4 +44,5 @@ pub use log::{
     AbortedSearch, AgeSearch, Appended, ColdRead, DeletedFiles, FlushWork, Flushed, Log, OpenOptions, Opened, Read,
     RecoveryProgress, TimeSearch, TimestampOffset,
 };
+pub use log_dirs::{ClosedLogs, DirectoryContent, LogDir, LogDirs, LogDirsError};
 pub use slice::LogSlice;

@@ -1,26 +1,61 @@
-//! One partition of `__consumer_offsets` or `__transaction_state` as its replicas hold it.
+//! One partition of `__consumer_offsets` or `__transaction_state`: the replicas that ship ([`ottla_partition::Replica`]),
+//! each over a log on a disk in memory. They decide what is appended, replicated, truncated and committed.
 //!
-//! What is committed is on every member of an ISR that is large enough, so it is in the log of every later leader; the
-//! rest of a leader's log may or may not survive it. A leader that was replaced and does not know it goes on with its
-//! own copy.
+//! The worlds of [`crate::groups`] and [`crate::transactions`] stand for the rest: for the network (when a follower
+//! fetches, when a broker hears of the tree), and for the quorum, which the clusters' world tries: who leads next, by
+//! dice, and who is fenced. A proposal of a leader is granted if it is of the newest state.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use ottla_coordinator_partition::{Batch, RawRecord};
-use ottla_model::{ErrorCode, LeaderEpoch, Offset, TimestampMs};
-use ottla_protocol::record_batch::{Filtered, RecordsError, StoredRecords, patch_offset_and_epoch};
+use bytes::Bytes;
+use ottla_coordinator_partition::{Batch, Now, PartitionLog, RawRecord};
+use ottla_metadata::PartitionState;
+use ottla_metadata::image::LeaderRecoveryState;
+use ottla_model::{
+    BrokerEpoch, BrokerId, ControllerEpoch, ErrorCode, LeaderEpoch, MonotonicMs, Offset, PartitionEpoch, PartitionId,
+    TimestampMs, TopicId, TopicName, TopicPartition,
+};
+use ottla_partition::{Ack, Append, Effects, Fetch, Fetched, LogPlace, Reader, Replica, ReplicaConfig};
+use ottla_protocol::record_batch::Batches;
+use ottla_replication::{AppendTerms, FetchAnswer, FetchPosition, FollowerStep, IsrMember, IsrOutcome};
+use ottla_storage::compaction::{CleanError, CleanerLimits};
+use ottla_storage::env::MemoryEnv;
+use ottla_storage::{Checkpoints, LogConfig, LogDirectory, Read};
+
+use crate::clock::WALL_START_MS;
+use crate::random::Random;
 
 const MIN_ISR: usize = 2;
+/// So many fetches bring any follower up to date, or none will.
+const FETCHES_MAX: usize = 100;
+const FETCH_BYTES: usize = 1 << 20;
+/// Small, so that there are segments to compact.
+const SEGMENT_BYTES: u32 = 4_096;
+/// Longer than a run.
+const TOMBSTONES_STAY_MS: i64 = 86_400_000;
 
+/// Nothing waits at a replica here: the coordinators look at the high watermark.
+pub struct NoAck;
+
+impl Ack for NoAck {
+    fn is_abandoned(&self) -> bool {
+        true
+    }
+}
+
+/// A replica whose disk refuses nothing.
+pub type LocalReplica = Replica<MemoryEnv, NoAck>;
+
+/// A batch as it was appended.
 #[derive(Debug)]
 pub struct StoredBatch {
     pub epoch: i32,
     pub base: i64,
     pub records: Vec<RawRecord>,
-    /// As the log holds it.
-    bytes: Bytes,
 }
 
 impl StoredBatch {
@@ -29,164 +64,456 @@ impl StoredBatch {
     }
 }
 
-#[derive(Debug)]
+/// A piece of a leader's log, and where the log ends.
+pub struct Piece {
+    pub from: Offset,
+    /// None at the end.
+    pub records: Option<Bytes>,
+    pub end: Offset,
+}
+
 pub struct Partition {
     pub index: i32,
     /// Of the leader that was elected last.
     pub epoch: i32,
     pub leader: Option<i32>,
     pub isr: BTreeSet<i32>,
-    copies: BTreeMap<i32, Vec<Arc<StoredBatch>>>,
-    /// The first batches of a broker's log as compaction has left them; none: without records, and removed.
-    compacted: BTreeMap<i32, Vec<Option<Bytes>>>,
-    /// So many batches are committed, up to this offset.
-    committed: usize,
-    high_watermark: i64,
+    partition_epoch: i32,
+    /// Brokers that are down, or do not fetch: the quorum lets them into no ISR.
+    absent: BTreeSet<i32>,
+    replicas: BTreeMap<i32, LocalReplica>,
+    /// Up to where each log was compacted.
+    cleaned: BTreeMap<i32, Offset>,
+    /// By leader epoch and offset: what the invariants are told when it is committed.
+    appended: BTreeMap<(i32, i64), Arc<StoredBatch>>,
+    committed: Offset,
+    /// The leaders' high watermarks, as [`Self::moved`] said last.
+    told: BTreeMap<i32, (LeaderEpoch, Offset)>,
+}
+
+/// Who is asked to lead: the candidates, from a random one on.
+pub fn election_order(candidates: &[i32], random: &mut Random) -> Vec<i32> {
+    let first = usize::try_from(random.below(candidates.len() as u64)).unwrap_or(0);
+    candidates.iter().cycle().skip(first).take(candidates.len()).copied().collect()
+}
+
+fn epoch(broker: i32) -> BrokerEpoch {
+    BrokerEpoch(i64::from(broker))
+}
+
+/// Every broker may be in an ISR.
+#[allow(clippy::unnecessary_wraps, reason = "the form of `Brokers`")]
+pub fn eligible_epoch(broker: BrokerId) -> Option<BrokerEpoch> {
+    Some(epoch(broker.0))
+}
+
+/// Which brokers may be in an ISR: all but those that are down, or fetch nothing. Each has its id as its epoch.
+fn all_but(absent: &BTreeSet<i32>) -> impl Fn(BrokerId) -> Option<BrokerEpoch> + '_ {
+    |broker| (!absent.contains(&broker.0)).then(|| epoch(broker.0))
+}
+
+pub fn replica_config(broker: i32, min_insync_replicas: usize) -> ReplicaConfig {
+    ReplicaConfig {
+        local: BrokerId(broker),
+        local_epoch: epoch(broker),
+        // Followers fall out of the ISR by the world's dice.
+        replica_lag_time_max: Duration::from_secs(86_400),
+        min_insync_replicas,
+        rules: ottla_partition::BrokenRules::default(),
+    }
+}
+
+fn log_config(keeps_tombstones: bool) -> Arc<LogConfig> {
+    Arc::new(LogConfig {
+        segment_bytes: SEGMENT_BYTES,
+        deletes: false,
+        compact: true,
+        min_cleanable_dirty_ppm: 0,
+        delete_retention_ms: if keeps_tombstones { TOMBSTONES_STAY_MS } else { 0 },
+        ..LogConfig::default()
+    })
+}
+
+/// When the logs are created.
+pub const START: Now = Now { monotonic: MonotonicMs(0), wall: TimestampMs(WALL_START_MS) };
+
+/// A replica with an empty log, and without a role.
+///
+/// # Panics
+/// Never: a disk in memory refuses nothing.
+pub fn new_replica(partition: TopicPartition, config: &ReplicaConfig) -> LocalReplica {
+    let mut replica = LocalReplica::new(Offset::ZERO);
+    let directory = LogDirectory::open(MemoryEnv::default(), Path::new("/data").to_owned());
+    let directory = directory.unwrap_or_else(|_| unreachable!("in memory"));
+    let checkpoints = &Checkpoints::default();
+    let (topic_id, log_config) = (TopicId([7; 16]), log_config(true));
+    let place = LogPlace { directory: &directory, checkpoints, partition, topic_id, config: log_config };
+    let _ = replica.log_opened(place.open(None, START.wall), START.monotonic, START.wall, config, &eligible_epoch);
+    replica
+}
+
+/// The state of a partition as the quorum has it.
+pub fn state_of(
+    leader: Option<i32>,
+    leader_epoch: i32,
+    partition_epoch: i32,
+    replicas: impl IntoIterator<Item = i32>,
+    isr: impl IntoIterator<Item = i32>,
+) -> Arc<PartitionState> {
+    let member = |broker| ottla_metadata::IsrMember { broker: BrokerId(broker), epoch: epoch(broker) };
+    Arc::new(PartitionState {
+        leader: leader.map_or(BrokerId::NONE, BrokerId),
+        leader_epoch: LeaderEpoch(leader_epoch),
+        partition_epoch: PartitionEpoch(partition_epoch),
+        controller_epoch: ControllerEpoch(1),
+        replicas: replicas.into_iter().map(BrokerId).collect(),
+        isr: isr.into_iter().map(member).collect(),
+        elr: vec![],
+        offline: vec![],
+        last_known_elr: vec![],
+        last_known_leader: BrokerId::NONE,
+        leader_recovery_state: LeaderRecoveryState::Recovered,
+    })
 }
 
 impl Partition {
+    /// # Panics
+    /// Never: the name is valid.
     pub fn new(index: i32, brokers: &[i32]) -> Self {
+        let topic = TopicName::new("__coordinators").unwrap_or_else(|_| unreachable!("a valid name"));
+        let name = TopicPartition::new(topic, PartitionId(index));
         Self {
             index,
             epoch: 0,
             leader: None,
             isr: brokers.iter().copied().collect(),
-            copies: brokers.iter().map(|id| (*id, Vec::new())).collect(),
-            compacted: BTreeMap::new(),
-            committed: 0,
-            high_watermark: 0,
+            partition_epoch: 0,
+            absent: BTreeSet::new(),
+            replicas: brokers
+                .iter()
+                .map(|broker| (*broker, new_replica(name.clone(), &replica_config(*broker, MIN_ISR))))
+                .collect(),
+            cleaned: BTreeMap::new(),
+            appended: BTreeMap::new(),
+            committed: Offset::ZERO,
+            told: BTreeMap::new(),
         }
+    }
+
+    // ---- the quorum
+
+    fn state(&self) -> Arc<PartitionState> {
+        let (replicas, isr) = (self.replicas.keys().copied(), self.isr.iter().copied());
+        state_of(self.leader, self.epoch, self.partition_epoch, replicas, isr)
     }
 
     pub fn is_led_by(&self, broker: i32, epoch: i32) -> bool {
         self.leader == Some(broker) && self.epoch == epoch
     }
 
-    pub fn copy(&self, broker: i32) -> &[Arc<StoredBatch>] {
-        self.copies.get(&broker).map_or(&[], Vec::as_slice)
-    }
-
-    pub fn end_of(&self, broker: i32) -> i64 {
-        self.copy(broker).last().map_or(0, |batch| batch.end())
-    }
-
-    pub fn high_watermark(&self) -> i64 {
-        self.high_watermark
-    }
-
-    /// The error with which an append would be refused now.
-    pub fn refusal(&self, broker: i32, epoch: i32) -> Option<ErrorCode> {
-        (self.is_led_by(broker, epoch) && self.isr.len() < MIN_ISR).then_some(ErrorCode::NotEnoughReplicas)
-    }
-
-    /// Appends to the broker's own log; returns the end after it. One that is no longer the leader, and does not know,
-    /// can do that too.
-    pub fn append(&mut self, broker: i32, epoch: i32, batch: &Batch) -> Result<i64, ErrorCode> {
-        if let Some(error) = self.refusal(broker, epoch) {
-            return Err(error);
-        }
-        let base = self.end_of(broker);
-        let mut bytes = batch.encode().map_err(|_| ErrorCode::UnknownServerError)?;
-        patch_offset_and_epoch(&mut bytes, Offset(base), LeaderEpoch(epoch));
-        let batch = Arc::new(StoredBatch { epoch, base, records: batch.records.clone(), bytes: bytes.freeze() });
-        let end = batch.end();
-        self.copies.entry(broker).or_default().push(batch);
-        Ok(end)
-    }
-
-    /// Up to `batches` batches of the broker's log that end after `from`; none at its end.
-    pub fn read(&self, broker: i32, from: i64, batches: usize) -> Option<Bytes> {
-        let compacted = self.compacted.get(&broker);
-        let as_stored = |(at, batch): (usize, &Arc<StoredBatch>)| match compacted.and_then(|all| all.get(at)) {
-            Some(left) => left.clone(),
-            None => Some(batch.bytes.clone()),
-        };
-        let copy = self.copy(broker).iter().enumerate();
-        let mut bytes = BytesMut::new();
-        copy.filter(|(_, batch)| batch.end() > from)
-            .filter_map(as_stored)
-            .take(batches)
-            .for_each(|batch| bytes.extend_from_slice(&batch));
-        (!bytes.is_empty()).then(|| bytes.freeze())
-    }
-
-    /// Compacts what is committed of a broker's log: the latest record of each key stays, and tombstones for a while.
-    pub fn compact(&mut self, broker: i32, keeps_tombstones: bool) -> Result<(), RecordsError> {
-        let copy = self.copy(broker);
-        // A follower may hold batches in the place of committed ones that it will truncate.
-        let common = self.leader.map_or(0, |leader| common_prefix(copy, self.copy(leader)));
-        let committed = copy.get(..self.committed.min(common)).unwrap_or_default();
-        let mut latest: BTreeMap<&Bytes, (usize, usize)> = BTreeMap::new();
-        for (at, batch) in committed.iter().enumerate() {
-            for (in_batch, record) in batch.records.iter().enumerate() {
-                latest.insert(&record.key, (at, in_batch));
-            }
-        }
-        let left = committed.iter().enumerate().map(|(at, batch)| {
-            let stored = StoredRecords::new(&batch.bytes, u64::MAX)?;
-            let mut in_batch = 0;
-            let filtered = stored.filter(TimestampMs(0), false, |record| {
-                let key = record.key.map(Bytes::copy_from_slice).unwrap_or_default();
-                let is_latest = latest.get(&key) == Some(&(at, in_batch));
-                in_batch += 1;
-                is_latest && (record.has_value || keeps_tombstones)
-            })?;
-            Ok(match filtered {
-                Filtered::Unchanged => Some(batch.bytes.clone()),
-                Filtered::Rebuilt(bytes) => Some(bytes.freeze()),
-                Filtered::Empty => None,
-            })
-        });
-        let left = left.collect::<Result<_, RecordsError>>()?;
-        self.compacted.insert(broker, left);
-        Ok(())
-    }
-
-    /// The follower takes over the leader's log, and is in the ISR.
-    pub fn catch_up(&mut self, follower: i32) {
-        let Some(leader) = self.leader.filter(|leader| *leader != follower) else { return };
-        let theirs = self.copies.get(&leader).cloned().unwrap_or_default();
-        let copy = self.copies.entry(follower).or_default();
-        let common = common_prefix(copy, &theirs);
-        copy.truncate(common);
-        copy.extend_from_slice(theirs.get(common..).unwrap_or_default());
-        self.isr.insert(follower);
-    }
-
-    /// The batches that are committed now and were not before.
-    pub fn advance(&mut self) -> Vec<Arc<StoredBatch>> {
-        let Some(leader) = self.leader.filter(|_| self.isr.len() >= MIN_ISR) else { return Vec::new() };
-        let theirs = self.copy(leader);
-        let everywhere = self.isr.iter().map(|member| common_prefix(self.copy(*member), theirs)).min().unwrap_or(0);
-        let fresh = theirs.get(self.committed..everywhere).unwrap_or_default().to_vec();
-        self.committed += fresh.len();
-        self.high_watermark = fresh.last().map_or(self.high_watermark, |batch| batch.end());
-        fresh
-    }
-
-    /// The member falls out of the ISR; a leader never does.
-    pub fn shrink(&mut self, member: i32) {
-        if self.leader != Some(member) && self.isr.len() > 1 {
-            self.isr.remove(&member);
-        }
-    }
-
     /// Another leader, or the same in a new epoch; none if no candidate is in the ISR.
     pub fn elect(&mut self, candidates: &[i32]) -> Option<i32> {
         let next = candidates.iter().copied().find(|candidate| self.isr.contains(candidate));
         self.leader = next;
+        self.partition_epoch += 1;
         if next.is_some() {
             self.epoch += 1;
         }
         next
     }
+
+    /// The broker is down, or does not fetch, until it fetches again: a follower falls out of the ISR; a leader never
+    /// does.
+    pub fn shrink(&mut self, member: i32, now: Now) {
+        if self.leader == Some(member) {
+            return;
+        }
+        self.absent.insert(member);
+        if self.leader.is_some() && self.isr.remove(&member) {
+            self.partition_epoch += 1;
+            self.tell_leader(now);
+        }
+    }
+
+    /// The leader hears of a change of the ISR at once, as from the answer to its proposal.
+    fn tell_leader(&mut self, now: Now) {
+        if let Some(leader) = self.leader.filter(|leader| self.leading_epoch(*leader).0 == self.epoch) {
+            self.learn(leader, now);
+        }
+    }
+
+    /// The broker hears of the tree's state.
+    pub fn learn(&mut self, broker: i32, now: Now) {
+        let state = self.state();
+        let Some(replica) = self.replicas.get_mut(&broker) else { return };
+        let effects =
+            replica.assume(&state, now.monotonic, now.wall, &replica_config(broker, MIN_ISR), &all_but(&self.absent));
+        self.execute(broker, effects, now);
+    }
+
+    /// The broker's process has ended; the next one finds its log.
+    pub fn restart(&mut self, broker: i32, now: Now) {
+        let Some(replica) = self.replicas.get_mut(&broker) else { return };
+        let high_watermark = replica.high_watermark();
+        let (Some(log), _) = replica.close(ErrorCode::NotLeaderOrFollower) else { return };
+        *replica = LocalReplica::new(high_watermark);
+        let _ = replica.log_opened(
+            Ok(log),
+            now.monotonic,
+            now.wall,
+            &replica_config(broker, MIN_ISR),
+            &all_but(&self.absent),
+        );
+    }
+
+    /// Carries out what a step led to: the quorum grants what the leader proposes.
+    fn execute(&mut self, broker: i32, effects: Effects<NoAck>, now: Now) {
+        let mut proposal = effects.proposal;
+        while let Some(proposed) = proposal.take() {
+            let is_newest = proposed.leader_epoch.0 == self.epoch && proposed.partition_epoch.0 == self.partition_epoch;
+            let outcome = if is_newest && self.leader == Some(broker) {
+                self.isr = proposed.isr.iter().map(|member| member.broker.0).collect();
+                self.partition_epoch += 1;
+                IsrOutcome::Decided {
+                    leader_epoch: proposed.leader_epoch,
+                    partition_epoch: PartitionEpoch(self.partition_epoch),
+                    isr: proposed.isr.iter().map(|member| IsrMember { ..*member }).collect(),
+                }
+            } else {
+                IsrOutcome::Refused(ErrorCode::InvalidUpdateVersion)
+            };
+            let Some(replica) = self.replicas.get_mut(&broker) else { return };
+            let (effects, _) = replica.isr_decided(now.monotonic, proposed.number, &outcome, &all_but(&self.absent));
+            proposal = effects.proposal;
+        }
+    }
+
+    // ---- the replicas
+
+    /// The leader epoch in which the broker leads, or believes to.
+    pub fn leading_epoch(&self, broker: i32) -> LeaderEpoch {
+        self.replicas.get(&broker).map_or(LeaderEpoch::NONE, Replica::leading_epoch)
+    }
+
+    /// The brokers that lead, or believe to, and whose high watermarks have moved since this was asked last.
+    pub fn moved(&mut self) -> Vec<i32> {
+        let leading = self.replicas.iter().filter(|(_, replica)| replica.leader().is_some());
+        let now: BTreeMap<_, _> =
+            leading.map(|(broker, replica)| (*broker, (replica.leading_epoch(), replica.high_watermark()))).collect();
+        let moved = now.iter().filter(|(broker, at)| self.told.get(broker) != Some(at));
+        let moved = moved.map(|(broker, _)| *broker).collect();
+        self.told = now;
+        moved
+    }
+
+    pub fn end_of(&self, broker: i32) -> i64 {
+        let log = self.replicas.get(&broker).and_then(|replica| replica.log());
+        log.map_or(0, |log| log.log_end_offset().0)
+    }
+
+    pub fn high_watermark_of(&self, broker: i32) -> Offset {
+        self.replicas.get(&broker).map_or(Offset::ZERO, Replica::high_watermark)
+    }
+
+    /// Up to where records are committed.
+    pub fn high_watermark(&self) -> i64 {
+        self.committed.0
+    }
+
+    fn append(&mut self, broker: i32, epoch: LeaderEpoch, batch: &Batch, now: Now) -> Result<i64, ErrorCode> {
+        let Some(replica) = self.replicas.get_mut(&broker) else { return Err(ErrorCode::NotLeaderOrFollower) };
+        replica.leading_in(epoch)?;
+        let mut bytes = batch.encode().map_err(|_| ErrorCode::UnknownServerError)?;
+        let append = Append { records: &mut bytes, header: None, acks_all: true, terms: AppendTerms::COORDINATOR };
+        let appended = replica.append(append, now.monotonic, batch.timestamp, &all_but(&self.absent));
+        let (appended, effects) = appended.map_err(|error| error.error_code())?;
+        let base = appended.first_offset.0;
+        let stored = StoredBatch { epoch: epoch.0, base, records: batch.records.clone() };
+        self.appended.insert((epoch.0, base), Arc::new(stored));
+        self.execute(broker, effects, now);
+        Ok(appended.log_end.0)
+    }
+
+    /// What the leader of `epoch` has from `from` on.
+    pub fn read(
+        &self,
+        broker: i32,
+        epoch: LeaderEpoch,
+        from: Option<Offset>,
+        max_bytes: usize,
+    ) -> Result<Piece, ErrorCode> {
+        let Some(replica) = self.replicas.get(&broker) else { return Err(ErrorCode::NotLeaderOrFollower) };
+        let mut from = from;
+        loop {
+            let own = replica.read_own(epoch, from, max_bytes).map_err(|error| error.error_code())?;
+            let piece = |records| Ok(Piece { from: own.from, records, end: own.end });
+            match &own.records {
+                Read::Done(slice) if slice.is_empty() => return piece(None),
+                Read::Done(slice) => return piece(Some(slice.read().map_err(|_| ErrorCode::KafkaStorageError)?)),
+                Read::Cold(cold) => {
+                    let read = cold.run().map_err(|_| ErrorCode::KafkaStorageError)?;
+                    match (read, cold.next_offset()) {
+                        (Some(slice), _) if !slice.is_empty() => {
+                            return piece(Some(slice.read().map_err(|_| ErrorCode::KafkaStorageError)?));
+                        }
+                        // The rest of that segment was compacted away.
+                        (_, Some(next)) => from = Some(next),
+                        (_, None) => return piece(None),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The broker that the replica here follows.
+    pub fn source_of(&self, follower: i32) -> Option<i32> {
+        Some(self.replicas.get(&follower)?.following()?.leader.0)
+    }
+
+    /// The follower fetches until it has what its leader has.
+    pub fn fetch(&mut self, follower: i32, now: Now) {
+        self.absent.remove(&follower);
+        for _ in 0..FETCHES_MAX {
+            let Some(following) = self.replicas.get(&follower).and_then(Replica::following) else { return };
+            let (source, epoch) = (following.leader.0, following.leader_epoch);
+            match following.step {
+                FollowerStep::Fetch(position) => {
+                    if !self.fetch_once(source, follower, position, now) {
+                        return;
+                    }
+                }
+                FollowerStep::AskLeaderBounds => {
+                    let log = self.replicas.get(&source).and_then(|replica| replica.leading_in(epoch).ok());
+                    let bounds = log.map(|(_, log)| (log.log_start_offset(), log.log_end_offset()));
+                    let Some(replica) = self.replicas.get_mut(&follower) else { return };
+                    let _ = replica.leader_bounds(epoch, bounds, now.wall);
+                }
+                FollowerStep::BackOff | FollowerStep::Stop => return,
+            }
+        }
+    }
+
+    /// Whether there may be more to fetch.
+    fn fetch_once(&mut self, source: i32, follower: i32, position: FetchPosition, now: Now) -> bool {
+        let id = BrokerId(follower);
+        let fetch = Fetch {
+            reader: Reader::Replica { id, epoch: epoch(follower), progress: true },
+            offset: position.offset,
+            log_start: position.log_start,
+            current_leader_epoch: position.leader_epoch,
+            last_fetched_epoch: position.last_fetched_epoch,
+            max_bytes: FETCH_BYTES,
+            min_one: true,
+        };
+        let Some(leader) = self.replicas.get_mut(&source) else { return false };
+        let (effects, fetched) = leader.fetch(&fetch, now.monotonic, &all_but(&self.absent));
+        let answered = fetched.map_err(|error| error.error_code()).and_then(|fetched| answer_of(&fetched));
+        self.execute(source, effects, now);
+        let Some(replica) = self.replicas.get_mut(&follower) else { return false };
+        let before = (replica.high_watermark(), replica.log().map(|log| log.log_end_offset()));
+        let Ok((answer, records)) = answered else { return false };
+        let diverges = answer.diverging.is_some();
+        let _ = replica.leader_answered(position, &answer, &records, now.monotonic, now.wall);
+        diverges || before != (replica.high_watermark(), replica.log().map(|log| log.log_end_offset()))
+    }
+
+    /// The batches that are committed now and were not before: those below some leader's high watermark.
+    pub fn advance(&mut self) -> Vec<Arc<StoredBatch>> {
+        let leaders = self.replicas.values().filter(|replica| replica.leader().is_some());
+        let Some(leader) = leaders.max_by_key(|replica| replica.high_watermark()) else { return Vec::new() };
+        let high_watermark = leader.high_watermark();
+        let mut fresh = Vec::new();
+        while let Some(log) = leader.log().filter(|_| self.committed < high_watermark) {
+            let Ok(slice) = log.read(self.committed, FETCH_BYTES, high_watermark, true) else { break };
+            let Ok(bytes) = slice.read() else { break };
+            for batch in Batches::new(&bytes).map_while(Result::ok) {
+                let at = (batch.header.partition_leader_epoch.0, batch.header.base_offset.0);
+                fresh.extend(self.appended.get(&at).cloned());
+                self.committed = batch.header.next_offset();
+            }
+        }
+        fresh
+    }
+
+    /// The broker's log cleaner goes over its log.
+    pub fn compact(&mut self, broker: i32, keeps_tombstones: bool, now: Now) -> Result<(), CleanError> {
+        let Some(replica) = self.replicas.get_mut(&broker) else { return Ok(()) };
+        let stable = replica.high_watermark();
+        let clean_up_to = self.cleaned.get(&broker).copied();
+        let Some(log) = replica.log_mut() else { return Ok(()) };
+        log.set_config(log_config(keeps_tombstones));
+        log.flush(now.monotonic)?;
+        let dirt = log.dirt(clean_up_to, stable, now.wall)?;
+        let Some(job) = log.begin_cleaning(&dirt, now.wall) else { return Ok(()) };
+        let pace = &mut |_: u64| ControlFlow::Continue(());
+        let limits = CleanerLimits { map_bytes: 1 << 20, ..CleanerLimits::default() };
+        let mut cleaning = job.index(limits, pace)?;
+        while let Some(cleaned) = cleaning.next(pace)? {
+            drop(log.swap_in(cleaned)?);
+        }
+        self.cleaned.insert(broker, cleaning.finish()?);
+        Ok(())
+    }
 }
 
-/// How many batches two logs share. Whatever precedes a shared batch is shared too.
-fn common_prefix(one: &[Arc<StoredBatch>], other: &[Arc<StoredBatch>]) -> usize {
-    let same = |at: &usize| match (one.get(at - 1), other.get(at - 1)) {
-        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-        _ => false,
+fn answer_of(fetched: &Fetched<MemoryEnv>) -> Result<(FetchAnswer, Bytes), ErrorCode> {
+    let failed = |_| ErrorCode::KafkaStorageError;
+    let records = match &fetched.records {
+        None => Bytes::new(),
+        Some(Read::Done(slice)) => slice.read().map_err(failed)?,
+        Some(Read::Cold(cold)) => match cold.run().map_err(|_| ErrorCode::KafkaStorageError)? {
+            Some(slice) => slice.read().map_err(failed)?,
+            None => Bytes::new(),
+        },
     };
-    (1..=one.len().min(other.len())).rev().find(same).unwrap_or(0)
+    let answer = FetchAnswer {
+        error: ErrorCode::None,
+        diverging: fetched.diverging,
+        high_watermark: fetched.high_watermark,
+        log_start: fetched.log_start,
+    };
+    Ok((answer, records))
+}
+
+/// The log of a partition on one broker, during one input of a coordinator.
+pub struct ReplicaLog<'a> {
+    pub broker: i32,
+    pub partition: &'a mut Partition,
+    pub now: Now,
+    /// The broker sees that the log would refuse an append; otherwise the refusal comes unforeseen.
+    pub foresees: bool,
+    /// Appends are refused for no reason.
+    pub refuses: bool,
+    /// What became of appends.
+    pub appends: Vec<Result<i64, ErrorCode>>,
+}
+
+impl PartitionLog for ReplicaLog<'_> {
+    fn leading_epoch(&self) -> LeaderEpoch {
+        self.partition.leading_epoch(self.broker)
+    }
+
+    fn high_watermark(&self) -> Offset {
+        self.partition.high_watermark_of(self.broker)
+    }
+
+    fn end_if_empty(&self, epoch: LeaderEpoch) -> Option<Offset> {
+        let (_, log) = self.partition.replicas.get(&self.broker)?.leading_in(epoch).ok()?;
+        Some(log.log_end_offset()).filter(|end| *end == log.log_start_offset())
+    }
+
+    fn check_append(&self, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
+        let Some(replica) = self.partition.replicas.get(&self.broker).filter(|_| self.foresees) else { return Ok(()) };
+        replica.leading_in(epoch)?.0.check_append(true)
+    }
+
+    fn append(&mut self, epoch: LeaderEpoch, batch: &Batch) -> Result<Offset, ErrorCode> {
+        let result = if self.refuses {
+            Err(ErrorCode::NotEnoughReplicas)
+        } else {
+            self.partition.append(self.broker, epoch, batch, self.now)
+        };
+        self.appends.push(result);
+        result.map(Offset)
+    }
 }

@@ -28,8 +28,6 @@ pub enum Fact {
     LogsOffline,
     /// A replica began a new, empty log.
     Began { partition: TopicIdPartition },
-    /// The replica is gone: its topic was deleted.
-    Removed { partition: TopicIdPartition },
     /// Clients are answered from now on.
     Serves { incarnation: IncarnationId },
     /// Something is wrong that no fault explains.

@@ -26,6 +26,8 @@ pub enum Kind {
     /// A log directory fails altogether; sometimes its broker starts without it.
     FailDirectory,
     FillDisk,
+    /// A log directory's disk does not answer; longer than other faults last.
+    StallDirectory,
     /// A broker comes back with an empty disk, or with one of several.
     ReplaceDisk,
     /// A broker comes back from a loss of power with a log in which a byte is another.
@@ -59,6 +61,7 @@ impl Kind {
         Self::DiskErrors,
         Self::FailDirectory,
         Self::FillDisk,
+        Self::StallDirectory,
         Self::ReplaceDisk,
         Self::FlipByte,
         Self::FenceBroker,
@@ -77,7 +80,7 @@ impl Kind {
             Self::PowerLossOfCoordinator | Self::FreezeClock => 4,
             Self::FenceBroker => 4,
             Self::SetWallClock | Self::DeleteRecords | Self::LateBounds | Self::DiskErrors => 3,
-            Self::FailDirectory | Self::FillDisk | Self::ReplaceDisk | Self::FlipByte => 2,
+            Self::FailDirectory | Self::FillDisk | Self::StallDirectory | Self::ReplaceDisk | Self::FlipByte => 2,
             Self::DiskLossOfCoordinator | Self::RecreateTopic | Self::KillAll => 1,
         }
     }

@@ -1,13 +1,14 @@
 //! A deterministic simulation of a whole cluster: the quorum, the brokers' cores and the storage on a disk that loses
 //! what was not synced, over a network and clocks that misbehave. One thread, one queue of events, one seed.
 //!
-//! - [`world`]: the cluster and the queue. [`network`], [`clock`], [`random`]: what is simulated.
+//! - [`world`]: the cluster. [`event_queue`]: what happens when. [`network`], [`clock`], [`random`]: what is simulated.
 //! - [`coordinator_node`], [`broker`], [`client`]: the processes, small shells around the real cores.
 //! - [`faults`]: what goes wrong. [`invariants`]: what must hold at every step. [`runner`]: faults, then healing, then
 //!   the demand that everything comes together. [`script`]: the same cluster, step by step, for the scenarios with
 //!   names.
 //! - [`transactor`]: transactions over the same partitions, for the seeds that have them.
-//! - [`groups`], [`transactions`]: the group and the transaction coordinator, over a smaller model of replicated logs.
+//! - [`groups`], [`transactions`]: the group and the transaction coordinator, over replicas of their own partitions
+//!   ([`coordinator_log`]), without the rest of the cluster.
 //!
 //! A failure prints its seed and the line that replays it.
 
@@ -17,6 +18,7 @@ pub mod clock;
 pub mod content;
 pub mod coordinator_log;
 pub mod coordinator_node;
+pub mod event_queue;
 pub mod facts;
 pub mod faults;
 pub mod groups;

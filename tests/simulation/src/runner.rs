@@ -22,8 +22,12 @@ use crate::world::{World, WorldConfig};
 const FAULTS_SECS: (u64, u64) = (6, 16);
 /// Producers go on after the healing, for this long at least, until each has an answer.
 const CALM_MS: u64 = 1_500;
+/// How often the calm is looked at.
+const CALM_LOOK_MS: u64 = 250;
 /// Longer than a session of a broker.
 const FENCED_MS: u64 = 4_000;
+/// How long a disk does not answer: sometimes longer than faults last.
+const STALL_MS: (u64, u64) = (200, 25_000);
 /// Everything has come together by then.
 const CONVERGENCE_MS: u64 = 60_000;
 
@@ -140,7 +144,7 @@ impl Run<'_> {
         let before: Vec<_> = self.world.producers.values().map(|producer| producer.acknowledged).collect();
         let end = self.world.now.plus_ms(CONVERGENCE_MS);
         loop {
-            self.world.run_for_ms(CALM_MS)?;
+            self.run_calmly(CALM_MS)?;
             if self.world.is_admin_done() && self.world.partitions().is_empty() {
                 // A deletion that came late took the new topic.
                 self.world.create_topic("t");
@@ -173,7 +177,7 @@ impl Run<'_> {
         let end = self.world.now.plus_ms(CONVERGENCE_MS);
         let mut missing = String::new();
         while self.world.now < end {
-            self.world.run_for_ms(250)?;
+            self.run_calmly(CALM_LOOK_MS)?;
             let busy = self.world.producers.values().any(|producer| !producer.is_idle())
                 || self.world.transactors.values().any(|transactor| !transactor.is_idle());
             match self.world.what_is_missing() {
@@ -188,6 +192,16 @@ impl Run<'_> {
             return Ok(());
         }
         Err(Violation(format!("{} s after the last fault: {missing}", CONVERGENCE_MS / 1_000)))
+    }
+
+    /// Time passes without faults, but for disks that do not answer yet.
+    fn run_calmly(&mut self, ms: u64) -> Result<(), Violation> {
+        let end = self.world.now.plus_ms(ms);
+        while self.world.now < end {
+            self.world.run_for_ms(CALM_LOOK_MS)?;
+            self.world.check_stalled()?;
+        }
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), Violation> {
@@ -367,6 +381,12 @@ impl Run<'_> {
                 let directory = self.a_disk(id);
                 let faults = Faults { no_space_ppm: 1_000_000, ..Faults::NONE };
                 self.world.break_disk(id, directory, faults, outage);
+            }
+            Kind::StallDirectory => {
+                let id = self.an_important_broker();
+                let directory = self.a_disk(id);
+                let ms = self.random.between(STALL_MS.0, STALL_MS.1);
+                self.world.stall_disk(id, directory, ms);
             }
             Kind::ReplaceDisk => {
                 let id = self.an_important_broker();

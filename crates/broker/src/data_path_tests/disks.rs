@@ -10,6 +10,7 @@ use ottla_protocol::kafka_protocol::messages::describe_log_dirs_response::Descri
 use ottla_protocol::kafka_protocol::messages::{AlterReplicaLogDirsRequest, DescribeLogDirsRequest};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::{decode_response, encode_request};
+use ottla_replica_manager::log_io;
 
 use super::harness::*;
 use crate::handlers;
@@ -108,7 +109,7 @@ fn scenario_18_a_stalled_disk_holds_up_only_its_own_partitions() {
         std::thread::spawn(move || {
             let health = partition.directory().health().clone();
             partition.with_log(|_| {
-                health.writing(|| {
+                log_io::writing(&health, || {
                     stalls.send(()).unwrap();
                     answer.recv().unwrap();
                 });

@@ -15,6 +15,7 @@ use ottla_protocol::kafka_protocol::messages::add_partitions_to_txn_request::{
 };
 use ottla_protocol::kafka_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
 use ottla_replica_manager::metadata_cache::MetadataCache;
+use ottla_replication::verdict_of;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -65,11 +66,7 @@ impl TransactionVerifier for Verifier {
         Box::pin(async move {
             let partitions = question.partitions.clone();
             let verdicts = inner.ask(question).await;
-            let verdict = |partition| match verdicts.get(partition).copied() {
-                // As producers know it from leaders.
-                Some(ErrorCode::ProducerFenced) => ErrorCode::InvalidProducerEpoch,
-                verdict => verdict.unwrap_or(ErrorCode::NetworkException),
-            };
+            let verdict = |partition| verdicts.get(partition).copied().map_or(ErrorCode::NetworkException, verdict_of);
             partitions.iter().map(verdict).collect()
         })
     }

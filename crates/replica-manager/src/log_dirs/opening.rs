@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ottla_partition::{OpeningContext, open_log};
-use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::{
-    DirectoryError, LeftBy, LogConfig, OpenError, PartitionDirectory, RealEnv, RecoveryProgress, is_out_of_descriptors,
+    DirectoryContent, DirectoryError, LeftBy, LogConfig, OpenError, PartitionDirectory, RealEnv, RecoveryProgress,
+    is_out_of_descriptors,
 };
 use parking_lot::Mutex;
 
@@ -61,31 +61,19 @@ pub(super) fn open_directory(
     boot_id: Option<&str>,
     progress: &OpeningProgress,
 ) -> Result<(Vec<FoundLog>, LeftBy), DirectoryError> {
-    let (left_by, partitions) =
-        directory.with_storage(|storage| Ok((LeftBy::of(storage, boot_id)?, storage.partitions()?)))?;
-    let mut live = Vec::new();
-    for partition in partitions {
-        match partition.kind {
-            PartitionDirectoryKind::Live => live.push(partition),
-            // An interrupted move: the original log is complete, and the move can be requested again.
-            PartitionDirectoryKind::Deleted | PartitionDirectoryKind::Future => {
-                let (owner, path) = (directory.clone(), partition.path);
-                directory.run(Urgency::Background, move || {
-                    if let Err(error) = owner.remove(&path) {
-                        tracing::warn!(%error, "a deleted partition is not removed");
-                    }
-                });
+    let DirectoryContent { left_by, live, leftovers, strays } = directory.content(boot_id)?;
+    for path in leftovers {
+        let owner = directory.clone();
+        directory.run(Urgency::Background, move || {
+            if let Err(error) = owner.remove(&path) {
+                tracing::warn!(%error, "a deleted partition is not removed");
             }
-            PartitionDirectoryKind::Stray => {
-                tracing::warn!(
-                    path = %partition.path.display(),
-                    "the directory of a partition that the cluster does not have is kept"
-                );
-            }
-        }
+        });
     }
-    let names: std::collections::BTreeSet<_> = live.iter().map(|found| &found.partition).collect();
-    directory.with_storage(|storage| directory.checkpoints.load(storage, |partition| names.contains(partition)))?;
+    for path in strays {
+        let path = path.display();
+        tracing::warn!(%path, "the directory of a partition that the cluster does not have is kept");
+    }
     progress.logs.fetch_add(live.len(), Ordering::Relaxed);
     let next = AtomicUsize::new(0);
     let opened = Mutex::new(Vec::with_capacity(live.len()));
@@ -138,7 +126,7 @@ fn open(
         progress.checked_bytes.fetch_add(grown(now.scanned_bytes, last.scanned_bytes), Ordering::Relaxed);
         last = now;
     };
-    let context = OpeningContext { checkpoints: &directory.checkpoints, clean_shutdown, config, now: clock::wall() };
+    let context = OpeningContext { checkpoints: directory.checkpoints(), clean_shutdown, config, now: clock::wall() };
     let opened = when_descriptors_are_free(DESCRIPTOR_TRIES, DESCRIPTOR_PAUSE, || {
         open_log(RealEnv, found, context, Some(&mut count))
     });
@@ -151,11 +139,7 @@ fn open(
 
 /// Opens a log again that awaited room. Waits for the disk, for as long as a recovery takes.
 pub fn open_again(found: &PartitionDirectory, directory: &Arc<LogDir>, config: &Arc<LogConfig>) -> FoundLog {
-    let checkpoints = &directory.checkpoints;
-    // The try before may have written: its files are those of a process that was killed.
-    let context = OpeningContext { checkpoints, clean_shutdown: false, config, now: clock::wall() };
-    let opened = open_log(RealEnv, found, context, None);
-    let (log, error) = FoundLog::new(found, directory.clone(), context, opened);
+    let (log, error) = FoundLog::open_again(found, directory, directory.clone(), config, clock::wall());
     match error {
         Some(error) if log.awaits_room => tracing::warn!(%error, "a log is not opened yet"),
         Some(error) => tracing::error!(%error, "a log is not opened"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ottla_model::{BrokerEpoch, ErrorCode};
-use ottla_storage::{CheckpointKind, Collected};
+use ottla_storage::{CheckpointKind, ClosedLogs};
 
 use super::upkeep::offsets;
 use super::{DeltaState, ReplicaManager};
@@ -49,61 +49,37 @@ impl ReplicaManager {
         drop(self.replicas.lock().take_found());
         for directory in self.log_dirs.all() {
             directory.stop_io();
-            if delta_state.last_run.closed {
-                directory.write_clean_shutdown(delta_state.last_run.whole_since)?;
-            }
         }
-        Ok(())
+        self.log_dirs.leave_as_found(delta_state.last_run)
     }
 
     fn close_directory(&self, directory: &Arc<LogDir>, epoch: BrokerEpoch) -> Result<(), LogDirsError> {
         // What is being created, renamed or synced comes first.
         directory.stop_io();
         let partitions = self.partitions_in(directory);
-        let closed: Vec<_> = std::thread::scope(|scope| {
-            let per_thread = partitions.len().div_ceil(CLOSING_THREADS).max(1);
-            let running: Vec<_> =
-                partitions.chunks(per_thread).map(|chunk| scope.spawn(move || close_all(chunk))).collect();
-            running.into_iter().map(|thread| thread.join().unwrap_or_default()).collect()
+        let per_thread = partitions.len().div_ceil(CLOSING_THREADS).max(1);
+        let mut closed = ClosedLogs::default();
+        std::thread::scope(|scope| {
+            let close = |chunk| scope.spawn(move || close_all(chunk));
+            let running: Vec<_> = partitions.chunks(per_thread).map(close).collect();
+            running.into_iter().for_each(|thread| closed.append(thread.join().unwrap_or_default()));
         });
-        let all_closed = closed.iter().map(|closed| closed.recovery_points.len()).sum::<usize>() == partitions.len();
-        if directory.health().is_failed() {
-            return Ok(());
-        }
         let high_watermarks = offsets(&partitions, CheckpointKind::HighWatermark);
-        let recovery_points = closed.iter().flat_map(|closed| &closed.recovery_points).cloned().collect::<Vec<_>>();
-        let log_starts = closed.iter().flat_map(|closed| &closed.log_starts).cloned().collect::<Vec<_>>();
-        directory.write_checkpoint(CheckpointKind::HighWatermark, || high_watermarks.clone())?;
-        directory.write_checkpoint(CheckpointKind::RecoveryPoint, || recovery_points.clone())?;
-        directory.write_checkpoint(CheckpointKind::LogStart, || log_starts.clone())?;
-        if all_closed {
-            directory.write_clean_shutdown(epoch)?;
-        }
-        Ok(())
+        Ok(directory.leave(epoch, partitions.len(), &high_watermarks, &closed)?)
     }
 }
 
-#[derive(Default)]
-struct Closed {
-    recovery_points: Collected,
-    log_starts: Collected,
-}
-
 /// Closes logs. A log that cannot be closed has no checkpoints: they would not describe what is on the disk.
-fn close_all(partitions: &[Arc<Partition>]) -> Closed {
-    let mut closed = Closed::default();
+fn close_all(partitions: &[Arc<Partition>]) -> ClosedLogs {
+    let mut closed = ClosedLogs::default();
     for partition in partitions {
         let name = partition.topic_partition();
         // One whose log was never opened here makes the whole unclean.
-        let Some(mut log) = partition.close(ErrorCode::NotLeaderOrFollower) else {
-            continue;
-        };
-        if let Err(error) = log.close(clock::monotonic()) {
-            tracing::warn!(partition = %name, %error, "a log is not closed");
-            continue;
+        let Some(mut log) = partition.close(ErrorCode::NotLeaderOrFollower) else { continue };
+        match log.close(clock::monotonic()) {
+            Ok(()) => closed.add(&name, log.recovery_point(), log.log_start_offset()),
+            Err(error) => tracing::warn!(partition = %name, %error, "a log is not closed"),
         }
-        closed.recovery_points.push((name.clone(), Some(log.recovery_point())));
-        closed.log_starts.push((name, Some(log.log_start_offset())));
     }
     closed
 }

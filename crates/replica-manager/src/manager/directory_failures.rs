@@ -1,29 +1,22 @@
 //! Log directories that stall, fail or are full: their leaderships and places in ISRs are given up; a failed one is
 //! left for the rest of the process's life.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ottla_model::TopicIdPartition;
-use ottla_partition::{BrokenRules, DirectoryState, Impairment, ReopeningPause, places_to_give_up};
+use ottla_partition::{BrokenRules, DirectoryLook, DirectoryWatch, Impairment, WATCH_INTERVAL, places_to_give_up};
+use ottla_storage::DirectoryHealth;
 
 use super::ReplicaManager;
-use super::upkeep::{WATCH_INTERVAL, interval};
+use super::upkeep::interval;
 use crate::log_dirs::LogDir;
-use crate::log_io::{DirectoryHealth, StallWatch, Urgency};
-use crate::partition::Partition;
-
-/// Looks in a row, a write under way and none finished, before a directory's leaderships are given up: a disk that is
-/// only busy answers within seconds, and clients wait for each of them.
-const STALLED_LOOKS: u32 = 4;
+use crate::log_io::Urgency;
 
 impl ReplicaManager {
-    /// Gives up leaderships where the disk does not answer, and takes directories whose disk failed out of use.
+    /// Looks at the directories now and then, and when a write failed ([`ottla_partition::upkeep`]).
     pub(super) async fn watch_directories(self: Arc<Self>) {
-        let mut watches: HashMap<PathBuf, StallWatch> = HashMap::new();
-        let mut reopenings: HashMap<PathBuf, ReopeningPause> = HashMap::new();
+        let mut watches: Vec<DirectoryWatch> = self.log_dirs.all().iter().map(|_| DirectoryWatch::default()).collect();
         let mut interval = interval(WATCH_INTERVAL);
         loop {
             tokio::select! {
@@ -35,26 +28,20 @@ impl ReplicaManager {
             }
             self.give_up_unopened().await;
             self.open_waiting_logs();
-            for directory in self.log_dirs.all() {
-                if directory.health().is_failed() {
+            for (directory, watch) in self.log_dirs.all().iter().zip(&mut watches) {
+                let look = watch.look(directory.health(), BrokenRules::default());
+                if look.is_failed {
                     self.leave_failed(directory).await;
-                    self.give_up_impaired(directory, false).await;
-                    continue;
                 }
-                let looks = watches.entry(directory.path().clone()).or_default().look(directory.health());
-                // First, so that deltas about its partitions do not wait for the disk.
-                directory.health().set_stalled(looks >= STALLED_LOOKS);
-                // The quorum is asked again only as often as that.
-                let gives_up = looks >= STALLED_LOOKS && looks.is_multiple_of(STALLED_LOOKS);
-                if gives_up {
+                if let Some(seconds) = look.stalled_looks {
                     tracing::error!(
-                        directory = %directory.path().display(), seconds = looks,
+                        directory = %directory.path().display(), seconds,
                         "the log directory does not answer: its leaderships are given up"
                     );
                 }
-                self.give_up_impaired(directory, gives_up).await;
-                if !directory.health().is_stalled() {
-                    self.reopen_logs(directory, reopenings.entry(directory.path().clone()).or_default());
+                self.give_up_impaired(directory, look).await;
+                if look.may_reopen {
+                    self.reopen_logs(directory, watch);
                 }
             }
             self.show_directories();
@@ -70,28 +57,24 @@ impl ReplicaManager {
         let left = tokio::task::spawn_blocking(move || {
             manager.log_dirs.distrust_registration();
             let partitions = manager.partitions_in(&owner);
-            if partitions.iter().filter(|partition| partition.fail_if_open()).count() > 0 {
+            if partitions.iter().filter(|partition| partition.directory_failed()).count() > 0 {
                 manager.metrics.leader_partitions.set(manager.count_leaders());
             }
             manager.fetchers.update(&partitions);
         });
-        // The quorum is asked for other leaders even if this has not finished.
+        // Others are asked to lead in any case.
         let _ = tokio::time::timeout(WATCH_INTERVAL, left).await;
     }
 
     /// Gives up the places of replicas that the directory's disk keeps from serving.
-    async fn give_up_impaired(&self, directory: &Arc<LogDir>, is_stalled: bool) {
-        let health = directory.health();
-        let state = DirectoryState { is_failed: health.is_failed(), is_full: health.is_full(), is_stalled };
-        if state == DirectoryState::default() {
+    async fn give_up_impaired(&self, directory: &Arc<LogDir>, look: DirectoryLook) {
+        if !look.is_impaired() {
             return;
         }
         let partitions = self.partitions_in(directory);
-        for impairment in [Impairment::Unreadable, Impairment::Unwritable] {
-            let is_impaired =
-                |partition: &&Arc<Partition>| state.impairment(partition.is_out_of_room()) == Some(impairment);
-            self.give_up(partitions.iter().filter(is_impaired).map(|partition| partition.id()).collect(), impairment)
-                .await;
+        let replicas = partitions.iter().map(|partition| (partition.id(), partition.is_out_of_room()));
+        for (impairment, replicas) in look.impaired(replicas) {
+            self.give_up(replicas, impairment).await;
         }
     }
 
@@ -125,7 +108,7 @@ impl ReplicaManager {
 
     /// Gives up the places of replicas whose logs were not opened, or are lost.
     async fn give_up_unopened(self: &Arc<Self>) {
-        for impairment in [Impairment::Lost, Impairment::Unreadable, Impairment::Unwritable] {
+        for impairment in Impairment::ALL {
             let impaired = self.replicas.lock().impaired(impairment);
             self.give_up(impaired, impairment).await;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, PartitionState, TopicImage};
 use ottla_model::{ErrorCode, MonotonicMs, Offset, TopicIdPartition, TopicName};
-use ottla_partition::{AbsentLog, BrokenRules, BrokerNews, Local, Place, Placement};
+use ottla_partition::{BrokenRules, BrokerNews, Local, LogLocation, Place, Placement};
 
 use super::{DeltaState, HostedPartitions, ReplicaManager};
 use crate::clock;
@@ -48,7 +48,7 @@ impl ReplicaManager {
         let local = Local {
             id: self.identity.id(),
             epoch: self.identity.epoch(),
-            absent: self.absent_log(),
+            absent: self.log_dirs.absent_log(),
             rules: BrokenRules::default(),
         };
         let (was_current, loads) = {
@@ -181,19 +181,13 @@ impl ReplicaManager {
         settings: Arc<TopicSettings>,
         now: MonotonicMs,
     ) -> Option<Arc<Partition>> {
-        let directory = match &log {
-            Place::Found(found) => Some(found.directory.clone()),
-            Place::New => self.directory_for_new_log(),
-            Place::Offline(absent) => self.directory_of_unopened(id, *absent),
-        };
+        // Before the replicas' lock: a directory that is being claimed may wait for its disk.
+        let missing = if matches!(log, Place::Offline(_)) { self.log_dirs.missing().cloned() } else { None };
+        let least_used = || self.directory_for_new_log();
+        let LogLocation { directory, high_watermark } = self.replicas.lock().locate(&id, &log, || missing, least_used);
         let Some(directory) = directory else {
             tracing::error!(%topic, partition = %id.partition, "no log directory is left for a new partition");
             return None;
-        };
-        let high_watermark = match &log {
-            Place::Found(found) => found.high_watermark,
-            Place::New => Offset::ZERO,
-            Place::Offline(_) => self.replicas.lock().unopened(&id).map_or(Offset::ZERO, |found| found.high_watermark),
         };
         let partition = self.new_partition(topic, id, &directory, settings.clone(), high_watermark);
         let mut wakes = Wakes::default();
@@ -210,24 +204,6 @@ impl ReplicaManager {
             }
         }
         Some(partition)
-    }
-
-    /// Where a log is that cannot be opened, or was before its directory went missing.
-    fn directory_of_unopened(&self, id: TopicIdPartition, absent: AbsentLog) -> Option<Arc<LogDir>> {
-        let found = self.replicas.lock().unopened(&id).map(|found| found.directory.clone());
-        let missing = || self.log_dirs.missing().filter(|_| absent == AbsentLog::DirectoryMissing).cloned();
-        found.or_else(missing).or_else(|| self.directory_for_new_log())
-    }
-
-    /// Why a replica may have no log here when the image is loaded.
-    fn absent_log(&self) -> AbsentLog {
-        if self.log_dirs.missing().is_some() {
-            AbsentLog::DirectoryMissing
-        } else if self.log_dirs.has_replaced() {
-            AbsentLog::DirectoryReplaced
-        } else {
-            AbsentLog::NeverMade
-        }
     }
 
     fn directory_for_new_log(&self) -> Option<Arc<LogDir>> {

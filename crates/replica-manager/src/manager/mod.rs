@@ -31,9 +31,8 @@ use ottla_metadata::Image;
 use ottla_model::{
     BrokerEpoch, BrokerId, ClusterId, ErrorCode, MonotonicMs, PartitionId, TopicId, TopicIdPartition, TopicName,
 };
-use ottla_partition::Replicas;
+use ottla_partition::{Decided, Replicas};
 use ottla_protocol::messages::TopicRef;
-use ottla_replication::IsrOutcome;
 use ottla_storage::LastRun;
 use ottla_storage::checkpoint::meta_properties::MetaProperties;
 use parking_lot::Mutex;
@@ -125,7 +124,7 @@ impl FindPartition for ReplicaManager {
 }
 
 impl Leaders for ReplicaManager {
-    fn isr_decided(&self, partition: TopicIdPartition, number: u32, outcome: IsrOutcome) {
+    fn isr_decided(&self, Decided { partition, number, outcome }: Decided) {
         let Some(partition) = self.partition(partition) else { return };
         if partition.is_held_up() {
             // Its disk does not answer: the others do not wait for it.

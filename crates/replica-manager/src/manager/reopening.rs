@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ottla_model::TopicIdPartition;
-use ottla_partition::ReopeningPause;
+use ottla_partition::DirectoryWatch;
 
 use super::ReplicaManager;
 use crate::log_dirs::LogDir;
@@ -14,7 +14,7 @@ use crate::log_io::Urgency;
 
 impl ReplicaManager {
     /// Tries again to open the logs of a directory that await room, if it is time.
-    pub(super) fn reopen_logs(self: &Arc<Self>, directory: &Arc<LogDir>, pause: &mut ReopeningPause) {
+    pub(super) fn reopen_logs(self: &Arc<Self>, directory: &Arc<LogDir>, watch: &mut DirectoryWatch) {
         // The last try is still under way.
         if !directory.is_idle() {
             return;
@@ -24,7 +24,7 @@ impl ReplicaManager {
             let here = replicas.awaiting_room().filter(|(_, found)| Arc::ptr_eq(&found.directory, directory));
             here.map(|(id, _)| id).collect()
         };
-        if pause.look(awaiting.len()) {
+        if watch.reopens(awaiting.len()) {
             self.reopen_next(directory, awaiting);
         }
     }
@@ -46,7 +46,7 @@ impl ReplicaManager {
     fn reopen(&self, directory: &Arc<LogDir>, id: TopicIdPartition) -> bool {
         let place = {
             let replicas = self.replicas.lock();
-            replicas.unopened(&id).map(|found| directory.partition_directory(found))
+            replicas.unopened(&id).map(|found| found.place(directory))
         };
         let partition = self.partition(id).filter(|partition| !partition.is_closed());
         let (Some(place), Some(partition)) = (place, partition) else { return true };

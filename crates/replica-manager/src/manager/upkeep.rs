@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ottla_partition::WATCH_INTERVAL;
 use ottla_storage::{CheckpointKind, Collected};
 use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
@@ -13,9 +14,6 @@ use crate::clock;
 use crate::log_dirs::{Log, LogDir};
 use crate::log_io::Urgency;
 use crate::partition::Partition;
-
-/// How often directories are looked at, and the least interval between two checkpoints of one kind.
-pub(super) const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Pause in which requests for an early checkpoint are merged: each file is written for all partitions at once.
 const GATHERING_PAUSE: Duration = Duration::from_millis(50);
@@ -113,14 +111,7 @@ impl ReplicaManager {
 }
 
 pub(super) fn offsets(partitions: &[Arc<Partition>], kind: CheckpointKind) -> Collected {
-    let offset = |partition: &Partition| match kind {
-        CheckpointKind::HighWatermark => Some(partition.high_watermark()),
-        CheckpointKind::RecoveryPoint => partition.with_log(|log| log.recovery_point()),
-        CheckpointKind::LogStart => partition.with_log(|log| log.log_start_offset()),
-        // The cleaner's own.
-        CheckpointKind::Cleaner => None,
-    };
-    partitions.iter().map(|partition| (partition.topic_partition(), offset(partition))).collect()
+    partitions.iter().map(|partition| (partition.topic_partition(), partition.checkpointed(kind))).collect()
 }
 
 pub(super) fn interval(period: Duration) -> tokio::time::Interval {

@@ -2,6 +2,7 @@
 
 use ottla_model::{ErrorCode, Offset, TopicName};
 use ottla_protocol::record_batch::InvalidBatch;
+use ottla_replication::refusal_of;
 
 /// Records that are not appended, and what the producer is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +21,16 @@ impl From<ErrorCode> for AppendRefused {
 }
 
 impl AppendRefused {
+    /// What the log refused.
+    pub fn by_log(error: &ottla_partition::AppendError) -> Self {
+        let code = error.error_code();
+        let message = match code {
+            ErrorCode::NotLeaderOrFollower | ErrorCode::KafkaStorageError => None,
+            _ => Some(error.to_string()),
+        };
+        Self { message, ..code.into() }
+    }
+
     /// `partition` is the partition's name.
     pub fn invalid(invalid: &InvalidBatch, partition: &str) -> Self {
         let records = invalid.record_faults().iter();
@@ -35,26 +46,15 @@ impl AppendRefused {
     /// What a producer is told when the transaction coordinator did not confirm its transaction. `knows_concurrent`: it
     /// retries CONCURRENT_TRANSACTIONS.
     pub fn unverified(error: ErrorCode, knows_concurrent: bool) -> Self {
-        match error {
-            ErrorCode::InvalidTxnState => {
-                let message = "Partition was not added to the transaction".to_owned();
-                Self { message: Some(message), ..error.into() }
-            }
-            ErrorCode::ConcurrentTransactions if knows_concurrent => error.into(),
-            // Older clients do not retry these as they should. They retry NOT_ENOUGH_REPLICAS, without asking for
-            // metadata.
-            ErrorCode::ConcurrentTransactions
-            | ErrorCode::NetworkException
-            | ErrorCode::CoordinatorLoadInProgress
-            | ErrorCode::CoordinatorNotAvailable
-            | ErrorCode::NotCoordinator => {
-                let message = format!(
-                    "Unable to verify the partition has been added to the transaction. Underlying error: {error:?}"
-                );
-                Self { message: Some(message), ..ErrorCode::NotEnoughReplicas.into() }
-            }
-            error => error.into(),
-        }
+        let told = refusal_of(error, knows_concurrent);
+        let message = match error {
+            ErrorCode::InvalidTxnState => Some("Partition was not added to the transaction".to_owned()),
+            error if error != told => Some(format!(
+                "Unable to verify the partition has been added to the transaction. Underlying error: {error:?}"
+            )),
+            _ => None,
+        };
+        Self { message, ..told.into() }
     }
 
     /// Only the brokers write there.
@@ -66,5 +66,27 @@ impl AppendRefused {
     pub fn no_records() -> Self {
         let message = "Produce requests must have at least one record batch per partition".to_owned();
         Self { message: Some(message), ..ErrorCode::InvalidRecord.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_model::{ProducerEpoch, ProducerId};
+    use ottla_replication::ProducerError;
+    use ottla_storage::AppendError;
+
+    use super::*;
+
+    #[test]
+    fn producers_get_kafkas_codes() {
+        let fenced = ProducerError::InvalidProducerEpoch {
+            producer_id: ProducerId(1),
+            epoch: ProducerEpoch(0),
+            current_epoch: ProducerEpoch(1),
+        };
+        let refused = AppendRefused::by_log(&AppendError::Producer(fenced).into());
+        assert_eq!(refused.error, ErrorCode::InvalidProducerEpoch);
+        assert!(refused.message.is_some_and(|text| text.contains("smaller than the last seen epoch")));
+        assert_eq!(AppendRefused::by_log(&AppendError::Offline.into()).error, ErrorCode::KafkaStorageError);
     }
 }

@@ -45,18 +45,7 @@ impl PartitionContext {
 
     /// A directory's disk refused: it is out of use until the process starts again.
     pub fn directory_failed(&self, directory: &LogDir, error: &dyn std::fmt::Display) {
-        if directory.health().fail() {
-            tracing::error!(directory = %directory.path().display(), %error, "the log directory is out of use until a restart");
-        }
-        self.storage_failed.notify_one();
-    }
-
-    /// A directory's disk has no room: it goes on being used.
-    pub fn directory_full(&self, directory: &LogDir, error: &dyn std::fmt::Display) {
-        if directory.health().filled() {
-            tracing::error!(directory = %directory.path().display(), %error, "the log directory is full: writes are refused until there is room");
-        }
-        self.storage_failed.notify_one();
+        self.directory_fault(directory, error, DiskFault::Failed);
     }
 
     /// The directory did not do something because of `cause`. Says what that means for it.
@@ -72,12 +61,23 @@ impl PartitionContext {
     }
 
     pub fn directory_fault(&self, directory: &LogDir, error: &dyn std::fmt::Display, fault: DiskFault) {
-        match fault {
-            DiskFault::Full => self.directory_full(directory, error),
-            DiskFault::OutOfDescriptors => {
-                tracing::warn!(directory = %directory.path().display(), %error, "out of descriptors: it is tried again");
+        let refusal = directory.health().refused(fault);
+        if refusal.is_first {
+            let directory = directory.path().display();
+            match fault {
+                DiskFault::Full => {
+                    tracing::error!(%directory, %error, "the log directory is full: writes are refused until there is room");
+                }
+                DiskFault::OutOfDescriptors => {
+                    tracing::warn!(%directory, %error, "out of descriptors: it is tried again");
+                }
+                DiskFault::Failed => {
+                    tracing::error!(%directory, %error, "the log directory is out of use until a restart");
+                }
             }
-            DiskFault::Failed => self.directory_failed(directory, error),
+        }
+        if refusal.needs_look {
+            self.storage_failed.notify_one();
         }
     }
 }

@@ -10,6 +10,7 @@ use ottla_replication::{FetchAnswer, FetchPosition, FollowerStep};
 use super::waiters::Wakes;
 use super::{Partition, State};
 use crate::clock;
+use crate::log_io;
 
 impl Partition {
     /// What a fetcher does with this follower of `leader_epoch` now.
@@ -31,7 +32,7 @@ impl Partition {
         let health = self.directory.load().health().clone();
         let now = clock::monotonic();
         let replica = &mut state.replica;
-        let effects = health.writing(|| replica.leader_answered(asked, answer, records, now, wall));
+        let effects = log_io::writing(&health, || replica.leader_answered(asked, answer, records, now, wall));
         let rolled = effects.rolled;
         let step = self.execute_follower(state, effects, &mut wakes);
         drop(guard);
@@ -52,7 +53,7 @@ impl Partition {
         let state = &mut *guard;
         let health = self.directory.load().health().clone();
         let replica = &mut state.replica;
-        let effects = health.writing(|| replica.leader_bounds(leader_epoch, bounds, clock::wall()));
+        let effects = log_io::writing(&health, || replica.leader_bounds(leader_epoch, bounds, clock::wall()));
         self.execute_follower(state, effects, &mut wakes)
     }
 

@@ -17,7 +17,6 @@ use ottla_storage::{ColdRead, Read, RealEnv};
 
 use super::waiters::{PendingAck, PendingAcks, Wakes};
 use super::{AppendRefused, FetchRead, Partition, State};
-use crate::error_map;
 use crate::log_io;
 
 /// The place of a partition in a produce with acks=all.
@@ -301,7 +300,7 @@ impl Partition {
         let health = self.directory.load().health().clone();
         let brokers = |broker| self.context.eligible_epoch(broker);
         let replica = &mut state.replica;
-        let appended = health.writing(|| match entry {
+        let appended = log_io::writing(&health, || match entry {
             LogEntry::Batches(append) => replica.append(append, now, wall, &brokers),
             LogEntry::Marker(marker, transaction_version, timestamp_type) => {
                 replica.append_marker(&marker, transaction_version, timestamp_type, now, wall, &brokers)
@@ -322,21 +321,14 @@ impl Partition {
     }
 
     fn append_refused(&self, replica: &super::Replica, error: &ottla_partition::AppendError) -> AppendRefused {
-        use ottla_partition::AppendError;
-        let refused = match error {
-            AppendError::Refused(error) => return (*error).into(),
-            AppendError::Log(error) => error_map::append_refused(error),
-            AppendError::Sync(_) => ErrorCode::KafkaStorageError.into(),
-        };
-        if refused.error == ErrorCode::KafkaStorageError {
-            let cause = match error {
-                AppendError::Log(error) => error.io(),
-                AppendError::Sync(error) => Some(error),
-                AppendError::Refused(_) => None,
-            };
+        if let ottla_partition::AppendError::Refused(error) = error {
+            return (*error).into();
+        }
+        if let Some(cause) = error.disk_error() {
             self.disk_refused(replica, error, cause);
         }
-        AppendRefused { log_start: replica.log().map(|log| log.log_start_offset()), ..refused }
+        let log_start = replica.log().map(|log| log.log_start_offset());
+        AppendRefused { log_start, ..AppendRefused::by_log(error) }
     }
 
     /// Serves one fetch. What is not in memory is read without the lock, and not on a thread that serves others.

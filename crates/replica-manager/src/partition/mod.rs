@@ -24,11 +24,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ottla_metadata::PartitionState;
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, TopicIdPartition, TopicName, TopicPartition};
-use ottla_partition::{BrokenRules, Effects, ReplicaConfig, Truncated};
+use ottla_partition::{BrokenRules, Effects, ReplicaConfig, Truncated, open_in};
 use ottla_replication::{EpochEnd, Following};
 use ottla_storage::env::RealEnv;
 use ottla_storage::slice::RecordSlice;
-use ottla_storage::{AbortedTransaction, DiskFault};
+use ottla_storage::{AbortedTransaction, CheckpointKind, DiskFault};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock;
@@ -275,7 +275,7 @@ impl Partition {
     pub fn open_log(self: &Arc<Self>, found: Option<Box<Log>>, now: MonotonicMs) -> bool {
         let found = found.or_else(|| self.lock().replica.take_waiting_log());
         let (name, config) = (self.topic_partition(), self.settings.load().log.clone());
-        let mut opened = self.directory.load().open_log(name, self.id.topic_id, config, found);
+        let mut opened = open_in(&self.directory.load(), name, self.id.topic_id, config, found, clock::wall());
         let mut wakes = Wakes::default();
         let mut state = self.lock();
         if self.is_closed() {
@@ -311,13 +311,25 @@ impl Partition {
         self.execute(&mut state, effects, &mut wakes);
     }
 
-    /// [`Self::log_failed`] for a partition whose log is open; says whether it was.
-    pub fn fail_if_open(&self) -> bool {
-        let is_open = self.lock().replica.log().is_some();
-        if is_open {
-            self.log_failed();
+    /// Its directory failed. Returns whether the log was open.
+    pub fn directory_failed(&self) -> bool {
+        let mut wakes = Wakes::default();
+        let mut state = self.lock();
+        let effects = state.replica.directory_failed();
+        let was_open = effects.is_some();
+        if let Some(effects) = effects {
+            self.execute(&mut state, effects, &mut wakes);
         }
-        is_open
+        was_open
+    }
+
+    /// Its offset for a checkpoint file; none if its log cannot be read now.
+    pub fn checkpointed(&self, kind: CheckpointKind) -> Option<Offset> {
+        match kind {
+            // Without the lock: it moves with every fetch.
+            CheckpointKind::HighWatermark => Some(self.high_watermark()),
+            kind => self.lock().replica.checkpointed(kind),
+        }
     }
 
     /// A new log is going to be made in the place of one that could not be read.

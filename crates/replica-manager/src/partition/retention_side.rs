@@ -5,6 +5,7 @@ use ottla_storage::DeletedFiles;
 
 use super::waiters::Wakes;
 use super::{AckWait, Partition};
+use crate::log_io;
 
 impl Partition {
     /// Takes out the segments that the log no longer keeps. Returns the files to delete and the delay in milliseconds.
@@ -20,7 +21,7 @@ impl Partition {
         let health = self.directory.load().health().clone();
         let brokers = |broker| self.context.eligible_epoch(broker);
         let replica = &mut state.replica;
-        let retained = health.writing(|| replica.delete_old_segments(now, &brokers))?;
+        let retained = log_io::writing(&health, || replica.delete_old_segments(now, &brokers))?;
         let (from, to) = retained.log_start;
         if to > from {
             tracing::info!(partition = %self.name(), %from, %to, "old segments are deleted");

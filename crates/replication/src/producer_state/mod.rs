@@ -21,7 +21,7 @@ use ottla_model::{ErrorCode, Offset, ProducerEpoch, ProducerId, TimestampMs, Tra
 pub use transactions::CompletedTransaction;
 use transactions::Transactions;
 use verification::Verifications;
-pub use verification::{VerificationGuard, VerificationRequest};
+pub use verification::{VerificationGuard, VerificationRequest, refusal_of, verdict_of};
 
 pub use eviction::PRODUCERS_MAX;
 

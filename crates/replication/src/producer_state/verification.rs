@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ottla_model::{ProducerEpoch, ProducerId, TimestampMs};
+use ottla_model::{ErrorCode, ProducerEpoch, ProducerId, TimestampMs};
 
 use super::{ProducerBatch, ProducerError};
 
@@ -19,6 +19,28 @@ pub struct VerificationGuard(Arc<()>);
 impl VerificationGuard {
     fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// The coordinator's verdict on a transaction, in the form that producers know from leaders.
+pub fn verdict_of(error: ErrorCode) -> ErrorCode {
+    match error {
+        ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+        error => error,
+    }
+}
+
+/// The error that a producer is told after a verdict. `knows_concurrent`: it retries CONCURRENT_TRANSACTIONS.
+pub fn refusal_of(verdict: ErrorCode, knows_concurrent: bool) -> ErrorCode {
+    match verdict {
+        ErrorCode::ConcurrentTransactions if knows_concurrent => verdict,
+        // Older clients do not retry these as they should. They retry NOT_ENOUGH_REPLICAS, without asking for metadata.
+        ErrorCode::ConcurrentTransactions
+        | ErrorCode::NetworkException
+        | ErrorCode::CoordinatorLoadInProgress
+        | ErrorCode::CoordinatorNotAvailable
+        | ErrorCode::NotCoordinator => ErrorCode::NotEnoughReplicas,
+        verdict => verdict,
     }
 }
 

@@ -1,240 +1,96 @@
-//! A broker's log directories: opened at the start, checkpointed now and then, taken out of use when their disks fail,
-//! and closed.
+//! The log directories of a process: opened at the start, checkpointed now and then, looked at, and closed.
+//! [`ottla_storage::LogDirs`] and [`ottla_partition`] decide; here their decisions are carried out, one after the other.
 
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, MonotonicMs, TimestampMs, TopicId, TopicPartition};
+use ottla_model::{BrokerId, ErrorCode, MonotonicMs, TimestampMs, TopicIdPartition};
 use ottla_partition::{
-    AbsentLog, DirectoryState, DirectoryUse, Impairment, LogPlace, NotOpened, OpeningContext, directory_for_new_log,
-    open_log, places_to_give_up,
+    DirectoryLook, Impairment, OpeningContext, WATCH_INTERVAL, least_used, open_log, places_to_give_up,
 };
-use ottla_storage::checkpoint::registration::Registration;
-use ottla_storage::directory::PartitionDirectoryKind;
 use ottla_storage::env::FaultyEnv;
 use ottla_storage::{
-    CheckpointKind, Checkpoints, Collected, DirectoryError, DiskFault, LastRun, LeftBy, LogConfig, LogDirectory,
-    PartitionDirectory, has_replaced,
+    CheckpointKind, ClosedLogs, Collected, DirectoryContent, DirectoryError, DiskFault, LastRun, LogDir, LogDirs,
+    LogDirsError,
 };
 
 use super::process::Process;
-use super::replica::{DiskFailed, Log, Replica};
+use super::replica::DiskFailed;
 use super::{BrokerSettings, data};
 use crate::facts::Fact;
 use crate::outbox::Outbox;
-
-/// How often directories are looked at: as the broker does.
-pub(super) const WATCH_MS: u64 = 1_000;
-
-/// One log directory of a process.
-pub(super) struct Directory {
-    pub env: FaultyEnv,
-    /// None: it could not be opened at the start.
-    storage: Option<LogDirectory<FaultyEnv>>,
-    checkpoints: Checkpoints,
-    pub state: DirectoryState,
-    /// Its replicas have been told that it failed.
-    is_left: bool,
-}
 
 /// A log that was there at the start.
 pub(super) type FoundLog = ottla_partition::FoundLog<FaultyEnv, usize>;
 
 /// What the directories held at the start.
 pub(super) struct OpenedLogs {
-    pub directories: Vec<Directory>,
+    pub log_dirs: LogDirs<FaultyEnv>,
     pub found: Vec<FoundLog>,
     pub last_run: LastRun,
 }
 
-impl OpenedLogs {
-    /// The cluster that the directories belong to; none before the first registration.
-    pub fn cluster_id(&self) -> Option<ClusterId> {
-        let storages = self.directories.iter().filter_map(|directory| directory.storage.as_ref());
-        storages.filter_map(LogDirectory::meta).find_map(|meta| meta.cluster_id.clone())
-    }
-}
-
-fn boot_id(boot: u64) -> String {
-    format!("boot-{boot}")
-}
-
-/// Opens every log of every directory. One whose disk refuses is given up.
+/// Opens every log of every directory.
 pub(super) fn open_logs(
     envs: &[FaultyEnv],
     boot: u64,
     settings: &BrokerSettings,
     wall: TimestampMs,
     out: &mut Outbox,
-) -> OpenedLogs {
-    let mut opened = OpenedLogs { directories: Vec::new(), found: Vec::new(), last_run: LastRun::default() };
-    let mut left_by = Vec::new();
-    for (number, env) in envs.iter().enumerate() {
-        let checkpoints = Checkpoints::default();
-        match open_directory(number, env, boot, &checkpoints, settings, wall, out) {
-            Ok((storage, found, left)) => {
-                opened.found.extend(found);
-                left_by.push(left);
-                let directory = Directory {
-                    env: env.clone(),
-                    storage: Some(storage),
-                    checkpoints,
-                    state: DirectoryState::default(),
-                    is_left: false,
-                };
-                opened.directories.push(directory);
-            }
-            Err(error) => {
-                out.note(format_args!("directory {number} is not usable: {error}"));
-                left_by.push(LeftBy::UNKNOWN);
-                let state = DirectoryState { is_failed: true, ..DirectoryState::default() };
-                opened.directories.push(Directory {
-                    env: env.clone(),
-                    storage: None,
-                    checkpoints,
-                    state,
-                    is_left: false,
-                });
-            }
-        }
+) -> Result<OpenedLogs, LogDirsError> {
+    let disks = envs.iter().map(|env| (env.clone(), data().to_owned()));
+    let log_dirs = LogDirs::open(disks, Some(format!("boot-{boot}")))?;
+    let (mut left_by, mut found) = (Vec::new(), Vec::new());
+    log_dirs.each_usable(|directory| {
+        let content = directory.content(log_dirs.boot_id())?;
+        left_by.push(content.left_by);
+        found.extend(open_directory(directory, content, settings, wall, out)?);
+        Ok(())
+    })?;
+    for directory in log_dirs.all().iter().filter(|directory| directory.is_missing()) {
+        out.note(format_args!("directory {} is not usable", directory.number()));
     }
-    opened.last_run = LastRun::of(&left_by);
-    opened
+    let last_run = log_dirs.last_run(left_by);
+    Ok(OpenedLogs { log_dirs, found, last_run })
 }
 
-type OpenedDirectory = (LogDirectory<FaultyEnv>, Vec<FoundLog>, LeftBy);
-
 fn open_directory(
-    number: usize,
-    env: &FaultyEnv,
-    boot: u64,
-    checkpoints: &Checkpoints,
+    directory: &LogDir<FaultyEnv>,
+    content: DirectoryContent,
     settings: &BrokerSettings,
     wall: TimestampMs,
     out: &mut Outbox,
-) -> Result<OpenedDirectory, DirectoryError> {
-    let storage = LogDirectory::open(env.clone(), data().to_owned())?;
-    let left_by = LeftBy::of(&storage, Some(&boot_id(boot)))?;
-    let mut live = Vec::new();
-    for partition in storage.partitions()? {
-        match partition.kind {
-            PartitionDirectoryKind::Live => live.push(partition),
-            PartitionDirectoryKind::Deleted | PartitionDirectoryKind::Future => storage.remove(&partition.path)?,
-            PartitionDirectoryKind::Stray => {}
-        }
-    }
-    checkpoints.load(&storage, |name| live.iter().any(|found| found.partition == *name))?;
-    let config = &settings.log_config;
-    let context = OpeningContext { checkpoints, clean_shutdown: left_by.closed, config, now: wall };
+) -> Result<Vec<FoundLog>, DirectoryError> {
+    let number = directory.number();
+    content.leftovers.iter().try_for_each(|path| directory.remove(path))?;
+    let context = OpeningContext {
+        checkpoints: directory.checkpoints(),
+        clean_shutdown: content.left_by.closed,
+        config: &settings.log_config,
+        now: wall,
+    };
     let mut logs = Vec::new();
-    for found in live {
-        let opened = open_log(env.clone(), &found, context, None);
-        let (log, error) = FoundLog::new(&found, number, context, opened);
+    for place in &content.live {
+        let opened = open_log(directory.env().clone(), place, context, None);
+        let (log, error) = FoundLog::new(place, number, context, opened);
         if let Some(error) = error {
-            out.note(format_args!("does not open {} in directory {number}: {error}", found.partition));
+            out.note(format_args!("does not open {} in directory {number}: {error}", place.partition));
         }
         if let Some(log) = &log.log {
             let (start, end) = (log.log_start_offset(), log.log_end_offset());
-            out.note(format_args!("finds {} in directory {number}: {start}..{end}", found.partition));
+            out.note(format_args!("finds {} in directory {number}: {start}..{end}", place.partition));
         }
         logs.push(log);
     }
-    Ok((storage, logs, left_by))
-}
-
-impl Directory {
-    pub fn is_failed(&self) -> bool {
-        self.state.is_failed
-    }
-
-    pub fn open_log(
-        &self,
-        partition: TopicPartition,
-        topic_id: TopicId,
-        config: Arc<LogConfig>,
-        found: Option<Box<Log>>,
-        wall: TimestampMs,
-    ) -> Result<Box<Log>, NotOpened<FaultyEnv>> {
-        match &self.storage {
-            Some(directory) => {
-                let place = LogPlace { directory, checkpoints: &self.checkpoints, partition, topic_id, config };
-                place.open(found, wall)
-            }
-            None => Err(NotOpened { error: std::io::Error::other("it could not be opened at the start"), found }),
-        }
-    }
-
-    fn with_storage(
-        &self,
-        act: impl FnOnce(&LogDirectory<FaultyEnv>, &Checkpoints) -> Result<(), DirectoryError>,
-    ) -> Result<(), DirectoryError> {
-        // A directory that could not be opened has no logs here.
-        self.storage.as_ref().map_or(Ok(()), |storage| act(storage, &self.checkpoints))
-    }
+    Ok(logs)
 }
 
 impl Process {
-    fn storages(&self) -> impl Iterator<Item = &LogDirectory<FaultyEnv>> + Clone {
-        self.directories.iter().filter_map(|directory| directory.storage.as_ref())
-    }
-
-    fn has_replaced_directory(&self) -> bool {
-        has_replaced(self.storages().map(|storage| storage.meta().is_some()))
-    }
-
-    /// Why a replica may have no log here when the image is loaded.
-    pub(super) fn absent_log(&self) -> AbsentLog {
-        if self.directories.iter().any(|directory| directory.storage.is_none()) {
-            AbsentLog::DirectoryMissing
-        } else if self.has_replaced_directory() {
-            AbsentLog::DirectoryReplaced
-        } else {
-            AbsentLog::NeverMade
-        }
-    }
-
-    pub(super) fn missing_directory(&self) -> Option<usize> {
-        self.directories.iter().position(|directory| directory.storage.is_none())
-    }
-
     pub(super) fn directory_for_new_log(&self) -> Option<usize> {
-        let placed = |number| self.replicas.values().filter(|replica| replica.directory == number).count();
-        directory_for_new_log(self.directories.iter().enumerate().map(|(number, directory)| DirectoryUse {
-            is_failed: directory.state.is_failed,
-            is_full: directory.state.is_full,
-            is_cordoned: false,
-            partitions: placed(number),
-        }))
+        least_used(&self.log_dirs, |_| false)
     }
 
-    /// The cluster that the directories belong to; none before the first registration.
-    pub fn cluster_id(&self) -> Result<Option<ClusterId>, DiskFailed> {
-        Ok(self.storages().find_map(|storage| storage.meta()?.cluster_id.clone()))
-    }
-
-    /// Writes down what the next process must know: the cluster, and in which epoch the logs were whole.
-    pub fn remember(&mut self, id: &ClusterId, epoch: BrokerEpoch) -> Result<(), DiskFailed> {
-        if !self.has_replaced_directory() {
-            self.claim_directories(id)?;
-        }
-        if self.is_distrusted {
-            return Ok(());
-        }
-        let registration = Registration { boot_id: boot_id(self.boot), broker_epoch: epoch };
-        for storage in self.storages() {
-            if storage.write_registration(&registration).is_err() {
-                // Best effort: the next process does not know then.
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn claim_directories(&mut self, cluster: &ClusterId) -> Result<(), DiskFailed> {
-        let local = self.id;
-        for storage in self.directories.iter_mut().filter_map(|directory| directory.storage.as_mut()) {
-            storage.claim(local, cluster).map_err(|error| DiskFailed(error.to_string()))?;
-        }
-        Ok(())
+    pub(super) fn is_directory_failed(&self, number: usize) -> bool {
+        self.log_dirs.get(number).is_some_and(|directory| directory.health().is_failed())
     }
 
     /// A directory did not do something.
@@ -249,100 +105,105 @@ impl Process {
         fault: DiskFault,
         out: &mut Outbox,
     ) {
-        let Some(directory) = self.directories.get_mut(number) else { return };
         out.note(format_args!("directory {number}: {error} ({fault:?})"));
-        match fault {
-            DiskFault::Failed => directory.state.is_failed = true,
-            DiskFault::Full => directory.state.is_full = true,
-            DiskFault::OutOfDescriptors => {}
-        }
+        let Some(directory) = self.log_dirs.get(number) else { return };
+        self.look_at_directories |= directory.health().refused(fault).needs_look;
     }
 
     /// Does something in a directory whose disk may refuse it.
-    pub(super) fn in_directory(
+    pub(super) fn in_directory<T>(
         &mut self,
         number: usize,
         out: &mut Outbox,
-        act: impl FnOnce(&LogDirectory<FaultyEnv>, &Checkpoints) -> Result<(), DirectoryError>,
-    ) {
-        let Some(directory) = self.directories.get(number).filter(|directory| !directory.is_failed()) else { return };
-        if let Err(error) = directory.with_storage(act) {
-            self.directory_refused(number, &error, out);
+        act: impl FnOnce(&LogDir<FaultyEnv>) -> Result<T, DirectoryError>,
+    ) -> Option<T> {
+        let directory = self.log_dirs.get(number).filter(|directory| !directory.health().is_failed())?;
+        match act(directory) {
+            Ok(done) => Some(done),
+            Err(error) => {
+                self.directory_refused(number, &error, out);
+                None
+            }
         }
     }
 
-    /// What a failed disk means for the replicas, and for the process if none is left. At the end of a turn.
-    pub(super) fn leave_failed_directories(&mut self, now: MonotonicMs, out: &mut Outbox) {
-        for number in 0..self.directories.len() {
-            let Some(directory) = self.directories.get_mut(number) else { continue };
-            if !directory.is_failed() || std::mem::replace(&mut directory.is_left, true) {
+    pub(super) fn remove_paths(&mut self, number: usize, paths: &[PathBuf], out: &mut Outbox) {
+        for path in paths {
+            self.in_directory(number, out, |directory| directory.remove(path));
+        }
+    }
+
+    pub(super) fn replicas_in(&self, directory: usize) -> Vec<TopicIdPartition> {
+        self.replicas.iter().filter(|(_, replica)| replica.directory == directory).map(|(id, _)| *id).collect()
+    }
+
+    /// Looks at the directories now and then, and when a write failed.
+    pub(super) fn watch_directories(&mut self, now: MonotonicMs, wall: TimestampMs, out: &mut Outbox) {
+        let is_time = now >= self.watch_at;
+        if !is_time && !std::mem::take(&mut self.look_at_directories) {
+            return;
+        }
+        if is_time {
+            self.watch_at = now + WATCH_INTERVAL;
+        }
+        for impairment in Impairment::ALL {
+            self.give_up(now, self.placement.impaired(impairment), impairment, out);
+        }
+        self.claim_replaced(out);
+        for id in std::mem::take(&mut self.waiting_logs) {
+            self.open_log(now, wall, id, None, out);
+        }
+        for number in 0..self.watches.len() {
+            let (Some(directory), Some(watch)) = (self.log_dirs.get(number), self.watches.get_mut(number)) else {
                 continue;
+            };
+            let look = watch.look(directory.health(), self.settings.rules);
+            if look.is_failed {
+                self.leave_failed(number, out);
             }
-            out.facts.push(Fact::LogsOffline);
-            self.distrust_registration();
-            for id in self.replicas_in(number) {
-                let Some(replica) = self.replicas.get_mut(&id) else { continue };
-                replica.may_have_been_cut();
-                let effects = replica.core.log_failed();
-                self.execute(now, id, effects, out);
-                self.fetchers.changed.push(id);
+            if let Some(looks) = look.stalled_looks {
+                out.note(format_args!("directory {number} does not answer for {looks} looks"));
+            }
+            self.give_up_impaired(now, number, look, out);
+            if look.may_reopen {
+                self.reopen_logs(now, wall, number, out);
             }
         }
-        if self.directories.iter().all(Directory::is_failed) {
+        if self.log_dirs.all_failed() {
             self.die(&DiskFailed("no log directory is left".to_owned()), out);
         }
     }
 
-    /// A disk has failed: what was written may be lost though the machine runs on.
-    fn distrust_registration(&mut self) {
-        if std::mem::replace(&mut self.is_distrusted, true) {
-            return;
-        }
-        for storage in self.storages() {
-            // One directory that does not say so is enough.
-            let _ = storage.forget_registration();
+    fn leave_failed(&mut self, number: usize, out: &mut Outbox) {
+        self.log_dirs.distrust_registration();
+        for id in self.replicas_in(number) {
+            if self.is_held_up(id) {
+                // The next look finds it.
+                continue;
+            }
+            let Some(replica) = self.replicas.get_mut(&id) else { continue };
+            let Some(effects) = replica.core.directory_failed() else { continue };
+            out.facts.push(Fact::LogsOffline);
+            replica.may_have_been_cut();
+            self.execute(id, effects, out);
+            self.fetchers.changed.push(id);
         }
     }
 
-    pub(super) fn replicas_in(&self, directory: usize) -> Vec<ottla_model::TopicIdPartition> {
-        self.replicas.iter().filter(|(_, replica)| replica.directory == directory).map(|(id, _)| *id).collect()
-    }
-
-    /// Gives up places where a disk keeps replicas from serving, and tries again what found no room.
-    pub(super) fn watch_directories(&mut self, now: MonotonicMs, wall: TimestampMs, out: &mut Outbox) {
-        if now < self.watch_at {
-            return;
-        }
-        self.watch_at = MonotonicMs(now.0 + WATCH_MS);
-        for impairment in [Impairment::Lost, Impairment::Unreadable, Impairment::Unwritable] {
-            self.give_up(now, self.placement.impaired(impairment), impairment, out);
-        }
-        if self.has_replaced_directory() && self.placement.may_claim_replaced() {
-            self.claim_replaced(out);
-        }
-        for id in std::mem::take(&mut self.waiting_logs) {
-            self.open_log(now, wall, id, None, out);
-        }
-        self.reopen_logs(now, wall, out);
-        for impairment in [Impairment::Unreadable, Impairment::Unwritable] {
-            let is_impaired = |replica: &&Replica| {
-                let directory = self.directories.get(replica.directory);
-                directory.and_then(|directory| directory.state.impairment(replica.is_out_of_room)) == Some(impairment)
-            };
-            let impaired = self.replicas.values().filter(is_impaired).map(|replica| replica.id).collect();
-            self.give_up(now, impaired, impairment, out);
+    fn give_up_impaired(&mut self, now: MonotonicMs, number: usize, look: DirectoryLook, out: &mut Outbox) {
+        let here = self.replicas.values().filter(|replica| replica.directory == number);
+        for (impairment, replicas) in look.impaired(here.map(|replica| (replica.id, replica.is_out_of_room))) {
+            self.give_up(now, replicas, impairment, out);
         }
     }
 
     /// Opens logs again for which there was no room at the start.
-    fn reopen_logs(&mut self, now: MonotonicMs, wall: TimestampMs, out: &mut Outbox) {
-        for number in 0..self.directories.len() {
-            let here = self.placement.awaiting_room().filter(|(_, found)| found.directory == number);
-            let awaiting: Vec<_> = here.map(|(id, _)| id).collect();
-            if self.reopenings.entry(number).or_default().look(awaiting.len()) {
-                // Where one finds no room, the next ones would find none.
-                let _ = awaiting.into_iter().try_for_each(|id| self.reopen(now, wall, number, id, out));
-            }
+    fn reopen_logs(&mut self, now: MonotonicMs, wall: TimestampMs, number: usize, out: &mut Outbox) {
+        let here = self.placement.awaiting_room().filter(|(_, found)| found.directory == number);
+        let awaiting: Vec<_> = here.map(|(id, _)| id).collect();
+        if self.watches.get_mut(number).is_some_and(|watch| watch.reopens(awaiting.len())) {
+            // Where one finds no room, the next ones would find none.
+            let _ = awaiting.into_iter().try_for_each(|id| self.reopen(now, wall, number, id, out));
         }
     }
 
@@ -352,49 +213,40 @@ impl Process {
         now: MonotonicMs,
         wall: TimestampMs,
         number: usize,
-        id: ottla_model::TopicIdPartition,
+        id: TopicIdPartition,
         out: &mut Outbox,
     ) -> Option<()> {
-        let directory = self.directories.get(number).filter(|directory| !directory.is_failed())?;
-        let (storage, found) = (directory.storage.as_ref()?, self.placement.unopened(&id)?);
-        let place = PartitionDirectory {
-            path: storage.partition_path(&found.partition),
-            partition: found.partition.clone(),
-            kind: PartitionDirectoryKind::Live,
-            topic_id: found.topic_id,
-        };
-        let (checkpoints, config) = (&directory.checkpoints, &self.settings.log_config);
-        let context = OpeningContext { checkpoints, clean_shutdown: false, config, now: wall };
-        let (log, error) =
-            FoundLog::new(&place, number, context, open_log(directory.env.clone(), &place, context, None));
+        let directory = self.log_dirs.get(number)?;
+        let place = self.placement.unopened(&id)?.place(directory);
+        let (log, error) = FoundLog::open_again(&place, directory, number, &self.settings.log_config, wall);
         out.note(format_args!("opens {} again: {error:?}", place.partition));
         let awaits_room = log.awaits_room;
         self.could_not_open |= log.awaits_restart();
         if let Some(FoundLog { log: Some(log), .. }) = self.placement.opened_again(&id, log) {
+            directory.health().has_room();
             self.begin_with(now, wall, id, log, out);
         }
         (!awaits_room).then_some(())
     }
 
     fn claim_replaced(&mut self, out: &mut Outbox) {
-        if let Ok(Some(cluster)) = self.cluster_id() {
-            out.note(format_args!("claims its replaced directory"));
-            if let Err(error) = self.claim_directories(&cluster) {
-                out.note(format_args!("a replaced directory is not claimed yet: {error}"));
-            }
+        if !self.log_dirs.has_replaced() || !self.placement.may_claim_replaced() {
+            return;
+        }
+        let Some((broker, Some(cluster))) =
+            self.log_dirs.meta().ok().flatten().map(|meta| (meta.broker_id, meta.cluster_id))
+        else {
+            return;
+        };
+        out.note(format_args!("claims its replaced directory"));
+        if let Err(error) = self.log_dirs.claim_replaced(broker, &cluster) {
+            out.note(format_args!("a replaced directory is not claimed yet: {error}"));
         }
     }
 
-    fn give_up(
-        &mut self,
-        now: MonotonicMs,
-        replicas: Vec<ottla_model::TopicIdPartition>,
-        impairment: Impairment,
-        out: &mut Outbox,
-    ) {
-        if let Some((reason, partitions)) =
-            places_to_give_up(self.id, &self.image, replicas, impairment, self.settings.rules)
-        {
+    fn give_up(&mut self, now: MonotonicMs, replicas: Vec<TopicIdPartition>, impairment: Impairment, out: &mut Outbox) {
+        let (local, rules) = (self.id, self.settings.rules);
+        if let Some((reason, partitions)) = places_to_give_up(local, &self.image, replicas, impairment, rules) {
             self.resign(now, partitions, reason, out);
         }
     }
@@ -406,32 +258,32 @@ impl Process {
         // Like the system's own write-back: now and then, some log.
         self.sync(now, 30, out);
         let kinds = [CheckpointKind::RecoveryPoint, CheckpointKind::LogStart, CheckpointKind::HighWatermark];
-        for number in 0..self.directories.len() {
+        for number in 0..self.log_dirs.all().len() {
             for kind in kinds {
-                let collected = self.collect(number, kind);
-                self.in_directory(number, out, |storage, checkpoints| {
-                    checkpoints.write(kind, storage, || collected.clone())
-                });
+                self.write_checkpoint(number, kind, out);
             }
         }
     }
 
+    fn write_checkpoint(&mut self, number: usize, kind: CheckpointKind, out: &mut Outbox) {
+        if self.is_stalled(number) {
+            return;
+        }
+        let collected = self.collect(number, kind);
+        self.in_directory(number, out, |directory| directory.write_checkpoint(kind, || collected.clone()));
+    }
+
     fn collect(&self, number: usize, kind: CheckpointKind) -> Collected {
-        let of = |replica: &Replica| match kind {
-            CheckpointKind::HighWatermark => Some(replica.high_watermark()),
-            CheckpointKind::RecoveryPoint => replica.core.log().map(Log::recovery_point),
-            CheckpointKind::LogStart => replica.core.log().map(Log::log_start_offset),
-            CheckpointKind::Cleaner => None,
-        };
         let here = self.replicas.values().filter(|replica| replica.directory == number);
-        here.map(|replica| (replica.name.clone(), of(replica))).collect()
+        here.map(|replica| (replica.name.clone(), replica.core.checkpointed(kind))).collect()
     }
 
     /// Syncs each log with this chance, in percent.
     pub fn sync(&mut self, now: MonotonicMs, percent: u32, out: &mut Outbox) {
         let ids: Vec<_> = self.replicas.keys().copied().collect();
         for id in ids {
-            if !self.random.percent(percent) {
+            let is_stalled = self.replicas.get(&id).is_some_and(|replica| self.is_stalled(replica.directory));
+            if !self.random.percent(percent) || is_stalled {
                 continue;
             }
             let Some(replica) = self.replicas.get_mut(&id) else { continue };
@@ -445,30 +297,24 @@ impl Process {
 
     /// Every log was synced on request: the checkpoints say so.
     pub fn write_recovery_points(&mut self, out: &mut Outbox) {
-        for number in 0..self.directories.len() {
-            let collected = self.collect(number, CheckpointKind::RecoveryPoint);
-            self.in_directory(number, out, |storage, checkpoints| {
-                checkpoints.write(CheckpointKind::RecoveryPoint, storage, || collected.clone())
-            });
+        for number in 0..self.log_dirs.all().len() {
+            self.write_checkpoint(number, CheckpointKind::RecoveryPoint, out);
         }
     }
 
     /// Closes everything, so that the next start trusts it.
-    pub fn close_all(&mut self, now: MonotonicMs, out: &mut Outbox) -> Result<(), DiskFailed> {
-        let failed = |error: DirectoryError| DiskFailed(error.to_string());
+    pub fn close_all(&mut self, now: MonotonicMs, out: &mut Outbox) -> Result<(), LogDirsError> {
         if !self.placement.is_current() {
-            // Nothing has been written: the end of the run before counts on.
-            if self.last_run.closed {
-                for storage in self.storages() {
-                    storage.write_clean_shutdown(self.last_run.whole_since).map_err(failed)?;
-                }
-            }
-            return Ok(());
+            return self.log_dirs.leave_as_found(self.last_run);
         }
         let epoch = self.identity;
-        for number in 0..self.directories.len() {
+        for number in 0..self.log_dirs.all().len() {
+            if self.is_stalled(number) {
+                // The process does not wait for it for ever.
+                continue;
+            }
             let high_watermarks = self.collect(number, CheckpointKind::HighWatermark);
-            let (mut points, mut starts): (Collected, Collected) = (Vec::new(), Vec::new());
+            let mut closed = ClosedLogs::default();
             let ids = self.replicas_in(number);
             for id in &ids {
                 let Some(replica) = self.replicas.get_mut(id) else { continue };
@@ -476,22 +322,14 @@ impl Process {
                 let (log, effects) = replica.core.close(ErrorCode::NotLeaderOrFollower);
                 self.fail_all(&effects.failed, BrokerId::NONE, out);
                 let Some(mut log) = log else { continue };
-                log.close(now).map_err(|error| DiskFailed(error.to_string()))?;
-                points.push((name.clone(), Some(log.recovery_point())));
-                starts.push((name, Some(log.log_start_offset())));
+                match log.close(now) {
+                    Ok(()) => closed.add(&name, log.recovery_point(), log.log_start_offset()),
+                    Err(error) => out.note(format_args!("{name} is not closed: {error}")),
+                }
             }
-            let all_closed = points.len() == ids.len();
-            let Some(directory) = self.directories.get(number).filter(|directory| !directory.is_failed()) else {
-                continue;
-            };
-            directory
-                .with_storage(|storage, checkpoints| {
-                    checkpoints.write(CheckpointKind::HighWatermark, storage, || high_watermarks.clone())?;
-                    checkpoints.write(CheckpointKind::RecoveryPoint, storage, || points.clone())?;
-                    checkpoints.write(CheckpointKind::LogStart, storage, || starts.clone())?;
-                    if all_closed { storage.write_clean_shutdown(epoch) } else { Ok(()) }
-                })
-                .map_err(failed)?;
+            if let Some(directory) = self.log_dirs.get(number) {
+                directory.leave(epoch, ids.len(), &high_watermarks, &closed)?;
+            }
         }
         Ok(())
     }

@@ -39,8 +39,11 @@ pub(super) enum Received {
     Bounds(Option<Offset>),
 }
 
-/// The fetches from one broker, and what is under way on the connection to it.
-struct Source {
+/// The broker that is fetched from, and the log directory here that it is written to.
+pub(super) type Source = (BrokerId, usize);
+
+/// The fetches from one source, and what is under way on the connection to it.
+struct Connection {
     core: Fetcher<TopicIdPartition>,
     /// Answers leave a connection in the order of the requests: one that comes earlier waits for those before it.
     underway: VecDeque<(CallId, Underway, Option<Received>)>,
@@ -57,8 +60,8 @@ pub struct FetcherState {
 
 #[derive(Default)]
 pub(super) struct Fetchers {
-    assignments: Assignments<BrokerId>,
-    sources: BTreeMap<BrokerId, Source>,
+    assignments: Assignments<Source>,
+    sources: BTreeMap<Source, Connection>,
     /// Partitions whose role may have changed in this turn.
     pub changed: Vec<TopicIdPartition>,
 }
@@ -66,23 +69,25 @@ pub(super) struct Fetchers {
 impl Fetchers {
     /// The source registered again.
     pub fn reconnect(&mut self, now: MonotonicMs, broker: BrokerId) {
-        if let Some(source) = self.sources.get_mut(&broker) {
-            source.core.reconnect(now);
-        }
+        self.of_broker(broker).for_each(|source| source.core.reconnect(now));
     }
 
     pub fn lost(&mut self, now: MonotonicMs, broker: BrokerId) {
-        if let Some(source) = self.sources.get_mut(&broker)
-            && !source.underway.is_empty()
-        {
+        for source in self.of_broker(broker).filter(|source| !source.underway.is_empty()) {
             source.underway.clear();
             source.core.disconnected(now);
         }
     }
 
+    fn of_broker(&mut self, broker: BrokerId) -> impl Iterator<Item = &mut Connection> {
+        self.sources.range_mut((broker, 0)..=(broker, usize::MAX)).map(|(_, source)| source)
+    }
+
     pub fn state_of(&self, leader: BrokerId, partition: &TopicIdPartition) -> FetcherState {
-        self.sources.get(&leader).map_or(FetcherState::default(), |source| FetcherState {
-            is_held: source.core.handle(partition).is_some(),
+        let mut of_leader = self.sources.range((leader, 0)..=(leader, usize::MAX)).map(|(_, source)| source);
+        let source = of_leader.find(|source| source.core.handle(partition).is_some());
+        source.map_or(FetcherState::default(), |source| FetcherState {
+            is_held: true,
             is_fetching: source.core.is_fetching(partition),
         })
     }
@@ -134,15 +139,17 @@ impl Process {
             self.role_changed(now, id);
         }
         let sources: Vec<_> = self.fetchers.sources.keys().copied().collect();
-        for broker in sources {
-            self.with_source(broker, |process, source| process.run_fetcher(now, wall, source, out));
+        for source in sources.into_iter().filter(|source| !self.is_source_held(*source)).collect::<Vec<_>>() {
+            self.with_source(source, |process, source| process.run_fetcher(now, wall, source, out));
         }
     }
 
     fn role_changed(&mut self, now: MonotonicMs, id: TopicIdPartition) {
-        let following = self.replicas.get(&id).and_then(|replica| replica.core.following());
-        let leader = following.map(|following| following.leader);
-        let Reassigned { from, to } = self.fetchers.assignments.assign(id, leader);
+        let replica = self.replicas.get(&id);
+        let following = replica.and_then(|replica| replica.core.following());
+        let directory = replica.map_or(0, |replica| replica.directory);
+        let source = following.map(|following| (following.leader, directory));
+        let Reassigned { from, to } = self.fetchers.assignments.assign(id, source);
         if let Some(source) = from.and_then(|from| self.fetchers.sources.get_mut(&from)) {
             source.core.leave(now, id);
         }
@@ -152,18 +159,18 @@ impl Process {
             .fetchers
             .sources
             .entry(to)
-            .or_insert_with(|| Source { core: Fetcher::new(to, config(rules)), underway: VecDeque::new() });
+            .or_insert_with(|| Connection { core: Fetcher::new(to.0, config(rules)), underway: VecDeque::new() });
         source.core.role_changed(now, id, id, following);
     }
 
     /// The source is out of its map meanwhile, because the core asks the process for its followers.
-    fn with_source(&mut self, broker: BrokerId, run: impl FnOnce(&mut Self, &mut Source)) {
-        let Some(mut source) = self.fetchers.sources.remove(&broker) else { return };
-        run(self, &mut source);
-        self.fetchers.sources.insert(broker, source);
+    fn with_source(&mut self, source: Source, run: impl FnOnce(&mut Self, &mut Connection)) {
+        let Some(mut connection) = self.fetchers.sources.remove(&source) else { return };
+        run(self, &mut connection);
+        self.fetchers.sources.insert(source, connection);
     }
 
-    fn run_fetcher(&mut self, now: MonotonicMs, wall: TimestampMs, source: &mut Source, out: &mut Outbox) {
+    fn run_fetcher(&mut self, now: MonotonicMs, wall: TimestampMs, source: &mut Connection, out: &mut Outbox) {
         loop {
             let effects = source.core.tick(now, &mut LocalFollowers { process: self, now, wall, out });
             if effects.is_empty() {
@@ -175,7 +182,7 @@ impl Process {
         }
     }
 
-    fn execute_fetcher_effect(&mut self, now: MonotonicMs, source: &mut Source, effect: Effect, out: &mut Outbox) {
+    fn execute_fetcher_effect(&mut self, now: MonotonicMs, source: &mut Connection, effect: Effect, out: &mut Outbox) {
         let broker = source.core.source();
         let to = NodeId::Broker(broker.0);
         match effect {
@@ -214,7 +221,27 @@ impl Process {
         out: &mut Outbox,
     ) {
         let NodeId::Broker(broker) = from else { return };
-        self.with_source(BrokerId(broker), |process, source| {
+        let asked = |source: &&Source| {
+            let connection = self.fetchers.sources.get(source);
+            source.0.0 == broker
+                && connection.is_some_and(|it| it.underway.iter().any(|(underway, ..)| *underway == call))
+        };
+        let Some(source) = self.fetchers.sources.keys().find(asked).copied() else { return };
+        if let Some(received) = self.source_waits(source, call, received) {
+            self.answered_by(now, wall, source, call, received, out);
+        }
+    }
+
+    pub(super) fn answered_by(
+        &mut self,
+        now: MonotonicMs,
+        wall: TimestampMs,
+        source: Source,
+        call: CallId,
+        received: Received,
+        out: &mut Outbox,
+    ) {
+        self.with_source(source, |process, source| {
             let Some(place) = source.underway.iter_mut().find(|(underway, ..)| *underway == call) else { return };
             place.2 = Some(received);
             while let Some((_, underway, received @ Some(_))) = source.underway.front_mut() {

@@ -6,6 +6,7 @@
 //! - [`process`]: its turns, and what the image means for its replicas.
 //! - [`replica`]: one partition's replica, and what its log holds.
 //! - [`serving`]: what clients and followers ask.
+//! - [`stall`]: what waits for a disk that does not answer.
 //! - [`fetching`]: what a follower does. [`sessions`]: the fetch sessions that followers have here.
 
 mod disk;
@@ -15,6 +16,7 @@ pub mod replica;
 mod serving;
 mod session;
 mod sessions;
+mod stall;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -106,12 +108,14 @@ impl BrokerNode {
     /// Starts a process: opens the logs, then asks for a registration.
     pub fn start(&mut self, at: SimTime, out: &mut Outbox) {
         let incarnation = IncarnationId(self.random.bytes_16());
-        let opened = disk::open_logs(&self.disks, self.boot, &self.settings, self.clock.wall(at), out);
-        if opened.directories.iter().all(disk::Directory::is_failed) {
-            out.note(format_args!("cannot start: no log directory can be opened"));
-            out.dies = true;
-            return;
-        }
+        let opened = match disk::open_logs(&self.disks, self.boot, &self.settings, self.clock.wall(at), out) {
+            Ok(opened) => opened,
+            Err(error) => {
+                out.note(format_args!("cannot start: {error}"));
+                out.dies = true;
+                return;
+            }
+        };
         if opened.found.iter().any(|found| found.log.is_none()) {
             out.facts.push(Fact::LogsOffline);
         }
@@ -123,7 +127,7 @@ impl BrokerNode {
             return;
         };
         let session = new_session(self.id, incarnation, &opened, &settings, self.clock.monotonic(at));
-        let process = Process::new(incarnation, self.boot, opened, settings, session, link, random);
+        let process = Process::new(incarnation, opened, settings, session, link, random);
         self.process = Some(process);
     }
 
@@ -226,10 +230,8 @@ impl BrokerNode {
     /// Whether a directory that can be used now held records of the partition when the last process ended: its log must
     /// be there.
     pub fn must_hold(&self, partition: TopicIdPartition) -> bool {
-        let is_usable = |number: usize| {
-            let directory = self.process.as_ref().and_then(|process| process.directories.get(number));
-            directory.is_some_and(|directory| !directory.is_failed())
-        };
+        let is_usable =
+            |number: usize| self.process.as_ref().is_some_and(|process| !process.is_directory_failed(number));
         let held = self.last_contents.get(&partition);
         held.is_some_and(|(number, content)| is_usable(*number) && content.end() > content.start())
     }
@@ -251,6 +253,26 @@ impl BrokerNode {
         }
     }
 
+    /// A directory's disk does not answer from now on.
+    pub fn stall_disk(&mut self, directory: usize) {
+        if let Some(process) = &mut self.process {
+            process.stall(directory);
+        }
+    }
+
+    /// It answers again.
+    pub fn disk_answers(&mut self, at: SimTime, directory: usize, out: &mut Outbox) {
+        let (now, wall) = (self.clock.monotonic(at), self.clock.wall(at));
+        if let Some(process) = &mut self.process {
+            process.disk_answers(now, wall, directory, out);
+        }
+    }
+
+    /// The replicas that a write which does not return keeps from doing anything.
+    pub fn held_up(&self) -> impl Iterator<Item = TopicIdPartition> {
+        self.process.iter().flat_map(|process| process.held_up())
+    }
+
     /// Syncs every log, as the system would some time.
     pub fn sync(&mut self, at: SimTime, out: &mut Outbox) {
         let now = self.clock.monotonic(at);
@@ -262,9 +284,9 @@ impl BrokerNode {
 
     /// Whether a disk kept a log from being used until the process starts again.
     pub fn needs_restart(&self) -> bool {
-        self.process
-            .as_ref()
-            .is_some_and(|process| process.could_not_open || process.directories.iter().any(disk::Directory::is_failed))
+        let has_failed =
+            |process: &Process| process.log_dirs.all().iter().any(|directory| directory.health().is_failed());
+        self.process.as_ref().is_some_and(|process| process.could_not_open || has_failed(process))
     }
 
     /// The registration up to which the process knows that nothing was lost.
@@ -291,10 +313,9 @@ impl BrokerNode {
     }
 
     /// DeleteRecords, on the partition's leader: its log starts so far on the way to the high watermark from now on.
-    pub fn delete_records(&mut self, at: SimTime, partition: TopicIdPartition, percent: u64, out: &mut Outbox) {
-        let now = self.clock.monotonic(at);
+    pub fn delete_records(&mut self, partition: TopicIdPartition, percent: u64, out: &mut Outbox) {
         if let Some(process) = &mut self.process {
-            process.delete_records(now, partition, percent, out);
+            process.delete_records(partition, percent, out);
         }
     }
 }

@@ -6,26 +6,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_broker_session::Session;
-use ottla_metadata::controller::{AlterPartitions, ResignLeadership, ResignReason};
+use ottla_metadata::controller::{AlterPartitions, AlteredPartitions, ResignLeadership, ResignReason};
 use ottla_metadata::{Answer, Delta, Image, Request};
 use ottla_model::{
     BrokerEpoch, BrokerId, ErrorCode, IncarnationId, MonotonicMs, Offset, TimestampMs, TopicIdPartition, TopicName,
     TopicPartition,
 };
-use ottla_partition::isr_changes::{outcome_of, request_of};
 use ottla_partition::{
-    AbsentLog, BrokerNews, Effects, Local, Place, Placement, ReopeningPause, ReplicaConfig, Replicas, eligible_epoch,
+    AbsentLog, BrokerNews, Decided, DirectoryWatch, Effects, IsrProposals, Local, LogLocation, Place, Placement,
+    ReplicaConfig, Replicas, eligible_epoch, open_in,
 };
-use ottla_replication::{IsrOutcome, IsrProposal};
-use ottla_storage::{DiskFault, LastRun};
+use ottla_storage::env::FaultyEnv;
+use ottla_storage::{DiskFault, LastRun, LogDirs};
 
 use super::BrokerSettings;
-use super::disk::{Directory, FoundLog, OpenedLogs};
+use super::disk::{FoundLog, OpenedLogs};
 use super::fetching::{Fetchers, Received};
-use super::replica::{DiskFailed, Log, Replica, Waiter, WaitingProduce};
+use super::replica::{Log, Replica, Waiter, WaitingProduce};
 use super::serving::ParkedFetch;
 use super::session::{PendingCall, QuorumLink};
 use super::sessions::FetchSessions;
+use super::stall::{Stall, Waiting};
 use crate::facts::Fact;
 use crate::message::{CallId, Message};
 use crate::network::NodeId;
@@ -43,13 +44,12 @@ pub(super) enum Call {
     Register,
     Shutdown,
     Resign,
-    Alter { partition: TopicIdPartition, proposal: IsrProposal },
+    AlterIsrs,
 }
 
 pub(super) struct Process {
     pub id: BrokerId,
     pub incarnation: IncarnationId,
-    pub boot: u64,
     pub settings: Arc<BrokerSettings>,
     pub random: Random,
     pub image: Image,
@@ -61,11 +61,15 @@ pub(super) struct Process {
     unserved: Vec<(NodeId, Message)>,
     /// The epoch of the last registration of this process.
     pub identity: BrokerEpoch,
-    pub directories: Vec<Directory>,
+    pub log_dirs: LogDirs<FaultyEnv>,
     pub last_run: LastRun,
-    /// A disk has failed: this process's registration does not speak for its logs any more.
-    pub is_distrusted: bool,
+    /// Of each directory.
+    pub watches: Vec<DirectoryWatch>,
     pub watch_at: MonotonicMs,
+    /// A write failed: directories are looked at before that.
+    pub look_at_directories: bool,
+    /// Directories whose disks do not answer.
+    pub stalls: BTreeMap<usize, Stall>,
     /// Which replicas the tree places here.
     pub placement: Replicas<FoundLog>,
     pub replicas: BTreeMap<TopicIdPartition, Replica>,
@@ -73,8 +77,6 @@ pub(super) struct Process {
     pub could_not_open: bool,
     /// Replicas for whose logs a disk had no room.
     pub waiting_logs: BTreeSet<TopicIdPartition>,
-    /// Of each directory, when logs are opened again for which it had no room at the start.
-    pub reopenings: BTreeMap<usize, ReopeningPause>,
     /// Replicas that ended or began anew in this process: what they held is not looked for again.
     pub forgotten: BTreeSet<TopicIdPartition>,
     pub fetchers: Fetchers,
@@ -85,8 +87,8 @@ pub(super) struct Process {
     checkpoint_at: MonotonicMs,
     /// All leaders are ticked.
     round_at: MonotonicMs,
-    /// Leaders that want to be ticked before that.
-    ticks: BTreeSet<(MonotonicMs, TopicIdPartition)>,
+    /// ISR changes that leaders propose, and leaders that want to be ticked before that.
+    proposals: IsrProposals,
     /// Produces by their deadlines.
     pub produces: BTreeMap<(MonotonicMs, u64), Rc<WaitingProduce>>,
 }
@@ -94,7 +96,6 @@ pub(super) struct Process {
 impl Process {
     pub fn new(
         incarnation: IncarnationId,
-        boot: u64,
         opened: OpenedLogs,
         settings: Arc<BrokerSettings>,
         session: Session,
@@ -110,7 +111,6 @@ impl Process {
         Self {
             id: session.id(),
             incarnation,
-            boot,
             settings,
             random,
             image: Image::empty(),
@@ -119,15 +119,16 @@ impl Process {
             is_serving: false,
             unserved: Vec::new(),
             identity: BrokerEpoch::NONE,
-            directories: opened.directories,
+            watches: opened.log_dirs.all().iter().map(|_| DirectoryWatch::default()).collect(),
+            log_dirs: opened.log_dirs,
             last_run: opened.last_run,
-            is_distrusted: false,
             watch_at: MonotonicMs(0),
+            look_at_directories: false,
+            stalls: BTreeMap::new(),
             placement,
             replicas: BTreeMap::new(),
             could_not_open,
             waiting_logs: BTreeSet::new(),
-            reopenings: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             fetchers: Fetchers::default(),
             fetch_sessions: FetchSessions::new(fetch_rules),
@@ -136,7 +137,7 @@ impl Process {
             next_call,
             checkpoint_at: MonotonicMs(0),
             round_at: MonotonicMs(0),
-            ticks: BTreeSet::new(),
+            proposals: IsrProposals::default(),
             produces: BTreeMap::new(),
         }
     }
@@ -161,7 +162,6 @@ impl Process {
         self.tick_calls(now, out);
         self.tick_leaders(now, out);
         self.time_out_produces(now, out);
-        self.watch_directories(now, wall, out);
         if now >= self.checkpoint_at {
             self.checkpoint_at = MonotonicMs(now.0 + CHECKPOINT_MS);
             self.write_checkpoints(now, out);
@@ -197,7 +197,22 @@ impl Process {
         self.end_turn(now, wall, out);
     }
 
-    fn answer_client(&mut self, now: MonotonicMs, wall: TimestampMs, from: NodeId, message: Message, out: &mut Outbox) {
+    pub(super) fn answer_client(
+        &mut self,
+        now: MonotonicMs,
+        wall: TimestampMs,
+        from: NodeId,
+        message: Message,
+        out: &mut Outbox,
+    ) {
+        let written = match &message {
+            Message::Produce { produce, .. } => Some(produce.partition),
+            Message::EndTransaction { partition, .. } => Some(*partition),
+            _ => None,
+        };
+        if written.is_some_and(|id| self.write_waits(id, from, &message)) {
+            return;
+        }
         match message {
             Message::Produce { call, produce } => self.produce(now, wall, from, call, &produce, out),
             Message::EndTransaction { call, partition, marker } => {
@@ -218,18 +233,19 @@ impl Process {
         self.is_serving = true;
     }
 
-    fn end_turn(&mut self, now: MonotonicMs, wall: TimestampMs, out: &mut Outbox) {
+    pub(super) fn end_turn(&mut self, now: MonotonicMs, wall: TimestampMs, out: &mut Outbox) {
         if self.is_serving {
             for (from, message) in std::mem::take(&mut self.unserved) {
                 self.answer_client(now, wall, from, message, out);
             }
         }
-        self.leave_failed_directories(now, out);
+        self.watch_directories(now, wall, out);
+        self.send_proposals(now, out);
         self.serve_parked(now, out);
         self.run_fetchers(now, wall, out);
     }
 
-    pub fn die(&mut self, error: &DiskFailed, out: &mut Outbox) {
+    pub fn die(&mut self, error: &dyn std::fmt::Display, out: &mut Outbox) {
         out.note(format_args!("goes: {error}"));
         out.dies = true;
     }
@@ -239,7 +255,12 @@ impl Process {
     /// The image moved by `delta`.
     pub fn image_moved(&mut self, now: MonotonicMs, wall: TimestampMs, delta: &Delta, out: &mut Outbox) {
         let was_current = self.placement.is_current();
-        let local = Local { id: self.id, epoch: self.identity, absent: self.absent_log(), rules: self.settings.rules };
+        let local = Local {
+            id: self.id,
+            epoch: self.identity,
+            absent: AbsentLog::of(&self.log_dirs),
+            rules: self.settings.rules,
+        };
         for placement in self.placement.image_moved(&local, &self.image, delta) {
             self.place(now, wall, placement, out);
         }
@@ -257,8 +278,19 @@ impl Process {
 
     fn place(&mut self, now: MonotonicMs, wall: TimestampMs, placement: Placement<FoundLog>, out: &mut Outbox) {
         match placement {
-            Placement::Remove(id) => self.remove_replica(now, id, out),
-            Placement::SetAside(found) => self.set_aside(found, out),
+            Placement::Remove(id) => self.remove_replica(id, out),
+            Placement::SetAside(found) => {
+                let directory = found.directory;
+                if let Err(Waiting::SetAside(found)) = self.wait_for_disk(directory, Waiting::SetAside(Box::new(found)))
+                {
+                    self.set_aside(*found, out);
+                }
+            }
+            Placement::Assume { id, state } if self.is_held_up(id) => {
+                let directory = self.replicas.get(&id).map_or(0, |replica| replica.directory);
+                // It is held up, so the directory is stalled.
+                let _ = self.wait_for_disk(directory, Waiting::Assume(id, state));
+            }
             Placement::Assume { id, state } => self.assume(now, wall, id, &state, out),
             Placement::StartOver(id) => {
                 let Some(replica) = self.replicas.get_mut(&id) else { return };
@@ -268,33 +300,18 @@ impl Process {
                 self.open_log(now, wall, id, None, out);
             }
             Placement::Place { id, topic, state, log } => {
-                let directory = match &log {
-                    Place::Found(found) => Some(found.directory),
-                    Place::New => self.directory_for_new_log(),
-                    Place::Offline(absent) => self.directory_of_unopened(id, *absent),
-                };
-                let Some(directory) = directory else { return };
-                let Some(env) = self.directories.get(directory).map(|directory| directory.env.clone()) else { return };
-                let high_watermark = match &log {
-                    Place::Found(found) => found.high_watermark,
-                    Place::New => Offset::ZERO,
-                    Place::Offline(_) => {
-                        self.placement.unopened(&id).map_or(Offset::ZERO, |found| found.high_watermark)
-                    }
-                };
-                let name = TopicPartition::new(topic, id.partition);
-                self.replicas.insert(id, Replica::new(id, name, directory, env, high_watermark));
+                let missing = || self.log_dirs.missing().map(|directory| directory.number());
+                let LogLocation { directory, high_watermark } =
+                    self.placement.locate(&id, &log, missing, || self.directory_for_new_log());
+                let Some(number) = directory else { return };
+                let Some(directory) = self.log_dirs.get(number) else { return };
+                directory.place();
+                let (name, env) = (TopicPartition::new(topic, id.partition), directory.env().clone());
+                self.replicas.insert(id, Replica::new(id, name, number, env, high_watermark));
                 self.assume(now, wall, id, &state, out);
                 self.begin(now, wall, id, log, out);
             }
         }
-    }
-
-    /// Where a log is that cannot be opened, or was before its directory went missing.
-    fn directory_of_unopened(&self, id: TopicIdPartition, absent: AbsentLog) -> Option<usize> {
-        let found = self.placement.unopened(&id).map(|found| found.directory);
-        let missing = || self.missing_directory().filter(|_| absent == AbsentLog::DirectoryMissing);
-        found.or_else(missing).or_else(|| self.directory_for_new_log())
     }
 
     /// A new replica has its log, or none.
@@ -313,7 +330,7 @@ impl Process {
             Place::Found(_) | Place::Offline(_) => {
                 out.note(format_args!("has no log of {} that it can open", replica.name));
                 let effects = replica.core.log_failed();
-                self.execute(now, id, effects, out);
+                self.execute(id, effects, out);
             }
         }
     }
@@ -347,11 +364,16 @@ impl Process {
         let config = self.replica_config(id);
         let image = &self.image;
         let Some(replica) = self.replicas.get_mut(&id) else { return };
-        let Some(directory) = self.directories.get(replica.directory) else { return };
+        let number = replica.directory;
+        if found.is_none() && self.stalls.contains_key(&number) {
+            let _ = self.wait_for_disk(number, Waiting::Create(id));
+            return;
+        }
+        let Some(directory) = self.log_dirs.get(number) else { return };
         let found = found.or_else(|| replica.core.take_waiting_log());
         let is_new = found.is_none();
         let (name, log_config) = (replica.name.clone(), self.settings.log_config.clone());
-        let opened = directory.open_log(name, id.topic_id, log_config, found, wall);
+        let opened = open_in(directory, name, id.topic_id, log_config, found, wall);
         if let Ok(log) = &opened {
             replica.is_out_of_room = false;
             if is_new {
@@ -364,49 +386,50 @@ impl Process {
             out.note(format_args!("has no room for the log of {}", replica.name));
             self.waiting_logs.insert(id);
         }
-        self.execute(now, id, effects, out);
+        self.execute(id, effects, out);
         self.fetchers.changed.push(id);
     }
 
     /// Another topic of the same name must not be opened with what was known of this one.
-    fn remove_replica(&mut self, now: MonotonicMs, id: TopicIdPartition, out: &mut Outbox) {
+    fn remove_replica(&mut self, id: TopicIdPartition, out: &mut Outbox) {
         self.forgotten.insert(id);
-        let Some(replica) = self.replicas.get_mut(&id) else { return };
-        let (number, name) = (replica.directory, replica.name.clone());
+        self.waiting_logs.remove(&id);
+        let Some(replica) = self.replicas.remove(&id) else { return };
+        self.fetchers.changed.push(id);
+        let directory = replica.directory;
+        if let Err(Waiting::End(replica)) = self.wait_for_disk(directory, Waiting::End(Box::new(replica))) {
+            self.end_replica(*replica, out);
+        }
+    }
+
+    pub(super) fn end_replica(&mut self, mut replica: Replica, out: &mut Outbox) {
+        let (id, number, name) = (replica.id, replica.directory, replica.name);
         out.note(format_args!("removes {name}"));
-        out.facts.push(Fact::Removed { partition: id });
         let (log, effects) = replica.core.close(ErrorCode::NotLeaderOrFollower);
         if let Some(mut log) = log {
             log.abandon();
         }
-        self.execute(now, id, effects, out);
-        self.replicas.remove(&id);
-        self.waiting_logs.remove(&id);
+        self.fetch_sessions.changed(id);
+        self.fail_all(&effects.failed, self.leader_of(id), out);
+        if let Some(directory) = self.log_dirs.get(number) {
+            directory.unplace();
+        }
         let unique = self.random.bytes_16();
-        self.in_directory(number, out, |storage, checkpoints| {
-            // It is not there where its log could not be made.
-            let renamed = storage.mark_deleted(&name, unique);
-            storage.sync()?;
-            checkpoints.forget(storage, std::iter::once(&name))?;
-            renamed.map_or(Ok(()), |path| storage.remove(&path))
-        });
+        let renamed = self.in_directory(number, out, |directory| directory.mark_deleted(&[name], || unique));
+        self.remove_paths(number, &renamed.unwrap_or_default(), out);
     }
 
     /// A log of a topic that the cluster does not have, a damaged one, or an older copy.
-    fn set_aside(&mut self, found: FoundLog, out: &mut Outbox) {
+    pub(super) fn set_aside(&mut self, found: FoundLog, out: &mut Outbox) {
         out.note(format_args!("sets {} in directory {} aside", found.partition, found.directory));
         if let Some(mut log) = found.log {
             log.abandon();
         }
         let unique = self.random.bytes_16();
-        self.in_directory(found.directory, out, |storage, checkpoints| {
-            storage.mark_stray(&found.partition, unique)?;
-            storage.sync()?;
-            checkpoints.forget(storage, std::iter::once(&found.partition))
-        });
+        self.in_directory(found.directory, out, |directory| directory.mark_stray(&found.partition, unique));
     }
 
-    fn assume(
+    pub(super) fn assume(
         &mut self,
         now: MonotonicMs,
         wall: TimestampMs,
@@ -418,7 +441,7 @@ impl Process {
         let image = &self.image;
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         let effects = replica.core.assume(state, now, wall, &config, &|broker| eligible_epoch(image, broker));
-        self.execute(now, id, effects, out);
+        self.execute(id, effects, out);
         self.fetchers.changed.push(id);
     }
 
@@ -444,7 +467,7 @@ impl Process {
     // ---- replicas
 
     /// Carries out what a step of a replica led to.
-    pub fn execute(&mut self, now: MonotonicMs, id: TopicIdPartition, effects: Effects<Waiter>, out: &mut Outbox) {
+    pub fn execute(&mut self, id: TopicIdPartition, effects: Effects<Waiter>, out: &mut Outbox) {
         let local = self.id;
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         if effects.appended {
@@ -472,7 +495,7 @@ impl Process {
         }
         self.fail_all(&effects.failed, self.leader_of(id), out);
         if let Some(proposal) = effects.proposal {
-            self.send_proposal(now, id, proposal, out);
+            self.proposals.submit(id, proposal);
         }
         if let Some(cut) = effects.truncated {
             self.log_was_cut(id, cut.recovery_point, out);
@@ -496,7 +519,7 @@ impl Process {
     pub(super) fn log_was_cut(&mut self, id: TopicIdPartition, to: Offset, out: &mut Outbox) {
         let Some(replica) = self.replicas.get(&id) else { return };
         let (number, name) = (replica.directory, replica.name.clone());
-        self.in_directory(number, out, |storage, checkpoints| checkpoints.log_was_cut(storage, &name, to));
+        self.in_directory(number, out, |directory| directory.log_was_cut(&name, to));
     }
 
     /// The disk refused a change of the replica's log.
@@ -517,8 +540,8 @@ impl Process {
     pub(super) fn append_succeeded(&mut self, id: TopicIdPartition) {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         replica.is_out_of_room = false;
-        if let Some(directory) = self.directories.get_mut(replica.directory) {
-            directory.state.is_full = false;
+        if let Some(directory) = self.log_dirs.get(replica.directory) {
+            directory.health().has_room();
         }
     }
 
@@ -531,17 +554,19 @@ impl Process {
             let ids: Vec<_> = self.replicas.keys().copied().collect();
             ids.into_iter().for_each(|id| self.tick_leader(now, id, out));
         }
-        while let Some((at, id)) = self.ticks.first().copied().filter(|(at, _)| *at <= now) {
-            self.ticks.remove(&(at, id));
+        while let Some(id) = self.proposals.take_due(now) {
             self.tick_leader(now, id, out);
         }
     }
 
     fn tick_leader(&mut self, now: MonotonicMs, id: TopicIdPartition, out: &mut Outbox) {
+        if self.is_held_up(id) {
+            return;
+        }
         let image = &self.image;
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         let effects = replica.core.tick(now, &|broker| eligible_epoch(image, broker));
-        self.execute(now, id, effects, out);
+        self.execute(id, effects, out);
     }
 
     fn time_out_produces(&mut self, now: MonotonicMs, out: &mut Outbox) {
@@ -569,39 +594,48 @@ impl Process {
         self.call(now, Call::Resign, request, CALL_TIMEOUT, out);
     }
 
-    fn send_proposal(&mut self, now: MonotonicMs, id: TopicIdPartition, proposal: IsrProposal, out: &mut Outbox) {
-        if self.identity == BrokerEpoch::NONE {
-            return self.decided(now, id, proposal.number, &IsrOutcome::Unknown, out);
+    fn send_proposals(&mut self, now: MonotonicMs, out: &mut Outbox) {
+        while let Some(partitions) = self.proposals.next_request() {
+            for change in &partitions {
+                out.note(format_args!(
+                    "asks for ISR {:?} of partition {} at {}",
+                    change.isr.iter().map(|member| member.broker.0).collect::<Vec<_>>(),
+                    change.partition.partition,
+                    change.partition_epoch
+                ));
+            }
+            let (broker, epoch) = (self.id, self.identity);
+            if epoch == BrokerEpoch::NONE {
+                self.isr_changes_answered(now, None, out);
+                continue;
+            }
+            let request = Request::AlterPartitions(AlterPartitions { broker, epoch, partitions });
+            self.call(now, Call::AlterIsrs, request, CALL_TIMEOUT, out);
         }
-        let epoch = self.identity;
-        out.note(format_args!(
-            "asks for ISR {:?} of partition {} at {}",
-            proposal.isr.iter().map(|member| member.broker.0).collect::<Vec<_>>(),
-            id.partition,
-            proposal.partition_epoch
-        ));
-        let request = Request::AlterPartitions(AlterPartitions {
-            broker: self.id,
-            epoch,
-            partitions: vec![request_of(id, &proposal)],
-        });
-        self.call(now, Call::Alter { partition: id, proposal }, request, CALL_TIMEOUT, out);
     }
 
-    pub fn decided(
-        &mut self,
-        now: MonotonicMs,
-        id: TopicIdPartition,
-        number: u32,
-        outcome: &IsrOutcome,
-        out: &mut Outbox,
-    ) {
+    fn isr_changes_answered(&mut self, now: MonotonicMs, answer: Option<AlteredPartitions>, out: &mut Outbox) {
+        for decided in self.proposals.answered(answer) {
+            if self.is_held_up(decided.partition) {
+                let directory = self.replicas.get(&decided.partition).map_or(0, |replica| replica.directory);
+                let _ = self.wait_for_disk(directory, Waiting::Decided(decided));
+            } else {
+                self.isr_decided(now, decided, out);
+            }
+        }
+    }
+
+    pub(super) fn isr_decided(&mut self, now: MonotonicMs, decided: Decided, out: &mut Outbox) {
+        let Decided { partition, number, outcome } = decided;
+        out.note(format_args!("partition {}: ISR change {outcome:?}", partition.partition));
         let image = &self.image;
-        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        let Some(replica) = self.replicas.get_mut(&partition) else { return };
         let (effects, tick_at) =
-            replica.core.isr_decided(now, number, outcome, &|broker| eligible_epoch(image, broker));
-        self.execute(now, id, effects, out);
-        self.ticks.extend(tick_at.map(|at| (at, id)));
+            replica.core.isr_decided(now, number, &outcome, &|broker| eligible_epoch(image, broker));
+        self.execute(partition, effects, out);
+        if let Some(at) = tick_at {
+            self.proposals.tick_at(partition, at);
+        }
     }
 
     pub(super) fn unanswered(&mut self, now: MonotonicMs, what: Call, out: &mut Outbox) {
@@ -609,9 +643,7 @@ impl Process {
             Call::Register => self.session.registration_unanswered(now),
             Call::Shutdown => self.session.shutdown_unanswered(),
             Call::Resign => {}
-            Call::Alter { partition, proposal } => {
-                self.decided(now, partition, proposal.number, &IsrOutcome::Unknown, out);
-            }
+            Call::AlterIsrs => self.isr_changes_answered(now, None, out),
         }
     }
 
@@ -629,13 +661,7 @@ impl Process {
                 self.session.shutdown_answered(now, &progress);
                 self.run_session(now, out);
             }
-            (Call::Alter { partition, proposal }, Answer::AlterPartitions(altered)) => {
-                // The broker's whole request was refused where there are none.
-                let of_partition = altered.partitions.first().filter(|_| altered.error.is_ok());
-                let outcome = outcome_of(of_partition, &proposal);
-                out.note(format_args!("partition {}: ISR change {outcome:?}", partition.partition));
-                self.decided(now, partition, proposal.number, &outcome, out);
-            }
+            (Call::AlterIsrs, Answer::AlterPartitions(altered)) => self.isr_changes_answered(now, Some(altered), out),
             (what, _) => self.unanswered(now, what, out),
         }
     }

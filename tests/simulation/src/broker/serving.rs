@@ -136,7 +136,7 @@ impl Process {
         let image = &self.image;
         let brokers = |broker| eligible_epoch(image, broker);
         let replica = self.replicas.get_mut(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        if self.directories.get(replica.directory).is_some_and(|directory| directory.is_failed()) {
+        if self.log_dirs.get(replica.directory).is_some_and(|directory| directory.health().is_unusable()) {
             return Err(ErrorCode::KafkaStorageError);
         }
         let acks_all = produce.acks == -1;
@@ -195,7 +195,7 @@ impl Process {
         let image = &self.image;
         let brokers = |broker| eligible_epoch(image, broker);
         let replica = self.replicas.get_mut(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        if self.directories.get(replica.directory).is_some_and(|directory| directory.is_failed()) {
+        if self.log_dirs.get(replica.directory).is_some_and(|directory| directory.health().is_unusable()) {
             return Err(ErrorCode::KafkaStorageError);
         }
         let done = replica.core.append_marker(marker, 2, TimestampType::CreateTime, now, wall, &brokers);
@@ -217,7 +217,7 @@ impl Process {
             Err(error) => return Err(self.append_refused(id, &error, out)),
         };
         self.append_succeeded(id);
-        self.execute(now, id, effects, out);
+        self.execute(id, effects, out);
         let local = self.id;
         let replica = self.replicas.get_mut(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         if !acks_all {
@@ -244,21 +244,17 @@ impl Process {
 
     fn append_refused(&mut self, id: TopicIdPartition, error: &AppendError, out: &mut Outbox) -> ErrorCode {
         use ottla_storage::AppendError as LogError;
-        let cause = match error {
-            AppendError::Refused(error) => return *error,
-            AppendError::Log(LogError::Producer(refused)) => {
-                out.note(format_args!("{refused}"));
-                return refused.error_code();
-            }
-            AppendError::Log(LogError::Io(cause)) | AppendError::Sync(cause) => Some(cause),
-            AppendError::Log(LogError::Offline) => None,
-            AppendError::Log(error) => {
-                out.facts.push(Fact::Broken { what: format!("a good batch was refused: {error}") });
-                return ErrorCode::UnknownServerError;
-            }
-        };
-        self.disk_refused(id, error, cause, out);
-        ErrorCode::KafkaStorageError
+        match error {
+            AppendError::Log(LogError::Producer(refused)) => out.note(format_args!("{refused}")),
+            error => match error.disk_error() {
+                Some(cause) => self.disk_refused(id, error, cause, out),
+                None if matches!(error, AppendError::Log(_)) => {
+                    out.facts.push(Fact::Broken { what: format!("a good batch was refused: {error}") });
+                }
+                None => {}
+            },
+        }
+        error.error_code()
     }
 
     pub(super) fn fetch(&mut self, now: MonotonicMs, from: NodeId, call: CallId, fetch: &Fetch, out: &mut Outbox) {
@@ -327,12 +323,14 @@ impl Process {
         out: &mut Outbox,
     ) -> Result<PartitionAnswer, ErrorCode> {
         let image = &self.image;
+        let is_held_up = self.is_held_up(id);
         let replica = self.replicas.get_mut(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        if self.directories.get(replica.directory).is_some_and(|directory| directory.is_failed()) {
+        let directory = self.log_dirs.get(replica.directory);
+        if is_held_up || directory.is_some_and(|directory| directory.health().is_unusable()) {
             return Err(ErrorCode::KafkaStorageError);
         }
         let (effects, fetched) = replica.core.fetch(fetch, now, &|broker| eligible_epoch(image, broker));
-        self.execute(now, id, effects, out);
+        self.execute(id, effects, out);
         let fetched = fetched.map_err(|error| error.error_code())?;
         let slice = read_records(&fetched).map_err(|_| ErrorCode::KafkaStorageError)?;
         let records = slice.read().map_err(|_| ErrorCode::KafkaStorageError)?;
@@ -353,15 +351,16 @@ impl Process {
     }
 
     /// DeleteRecords up to a part of the way to the high watermark.
-    pub fn delete_records(&mut self, now: MonotonicMs, id: TopicIdPartition, percent: u64, out: &mut Outbox) {
+    pub fn delete_records(&mut self, id: TopicIdPartition, percent: u64, out: &mut Outbox) {
         let image = &self.image;
         let brokers = |broker| eligible_epoch(image, broker);
-        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        let is_held_up = self.is_held_up(id);
+        let Some(replica) = self.replicas.get_mut(&id).filter(|_| !is_held_up) else { return };
         let span = replica.high_watermark().distance_from(replica.log_start()) * percent / 100;
         let to = replica.log_start() + i64::try_from(span).unwrap_or(0);
         if let Ok((effects, _)) = replica.core.delete_records(to, || Waiter::Deletion, &brokers) {
             out.note(format_args!("{} starts at {to} from now on", replica.name));
-            self.execute(now, id, effects, out);
+            self.execute(id, effects, out);
         }
     }
 
@@ -371,7 +370,7 @@ impl Process {
             LogEnd::Earliest => OffsetQuery::Earliest,
             LogEnd::Latest => OffsetQuery::Latest,
         };
-        let replica = self.replicas.get(&question.partition)?;
+        let replica = self.replicas.get(&question.partition).filter(|_| !self.is_held_up(question.partition))?;
         match replica.core.find_offset(query, question.leader_epoch, Visible::LogEnd).ok()? {
             OffsetLookup::Found(found) => Some(found.offset),
             OffsetLookup::Search(_) => None,

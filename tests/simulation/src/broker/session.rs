@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ottla_broker_session::{Applicant, Closing, Effect, Session, SessionConfig};
 use ottla_metadata::controller::BeatAnswer;
-use ottla_metadata::leader_search::{Attempts, LeaderSearch, Repeat};
+use ottla_metadata::leader_search::{Attempted, Attempts, LeaderSearch, Repeat};
 use ottla_metadata::{Answer, Delta, Endpoint, Image, Request};
 use ottla_model::{BrokerId, CoordinatorId, IncarnationId, ListenerName, MonotonicMs, TimestampMs};
 
@@ -88,7 +88,7 @@ pub(super) fn new_session(
     let applicant = Applicant {
         id,
         incarnation,
-        stored_cluster_id: opened.cluster_id(),
+        stored_cluster_id: opened.log_dirs.meta().ok().flatten().and_then(|meta| meta.cluster_id),
         wanted_cluster_id: None,
         endpoints: vec![Endpoint {
             listener: listener.clone(),
@@ -123,10 +123,11 @@ impl Process {
                 Effect::Register(register) => {
                     self.call(now, Call::Register, Request::Register(register), REGISTER_TIMEOUT, out);
                 }
-                Effect::Remember { registered, .. } => {
-                    if let Err(error) = self.remember(&registered.cluster_id, registered.epoch) {
+                Effect::Remember { registered, is_first } => {
+                    if is_first && let Err(error) = self.log_dirs.claim(registered.broker, &registered.cluster_id) {
                         return self.die(&error, out);
                     }
+                    self.log_dirs.remember_registration(registered.epoch);
                 }
                 Effect::Registered(registered) => {
                     out.note(format_args!("is registered with epoch {}", registered.epoch));
@@ -198,8 +199,16 @@ impl Process {
         self.calls.insert(id, call);
     }
 
-    fn attempt_failed(&mut self, now: MonotonicMs, mut call: PendingCall, ask_at_once: bool, out: &mut Outbox) {
-        let pause = call.attempts.failed(now.since(call.began), ask_at_once, self.link.coordinators.len());
+    /// An attempt at `asked` brought no answer of the leader's.
+    fn attempt_failed(
+        &mut self,
+        now: MonotonicMs,
+        mut call: PendingCall,
+        asked: u64,
+        result: Attempted<u64>,
+        out: &mut Outbox,
+    ) {
+        let pause = self.link.search.attempted(&mut call.attempts, now.since(call.began), &asked, result);
         if pause.is_zero() {
             return self.attempt(now, call, out);
         }
@@ -213,10 +222,7 @@ impl Process {
         let due: Vec<_> = self.calls.extract_if(.., |_, call| now >= call.until).map(|(_, call)| call).collect();
         for call in due {
             match call.asked {
-                Some(coordinator) => {
-                    self.link.search.move_on(&coordinator);
-                    self.attempt_failed(now, call, false, out);
-                }
+                Some(coordinator) => self.attempt_failed(now, call, coordinator, Attempted::Nothing, out),
                 None => self.attempt(now, call, out),
             }
         }
@@ -232,23 +238,20 @@ impl Process {
         leader: Option<CoordinatorId>,
         out: &mut Outbox,
     ) {
-        let Some(call) = self.calls.remove(&id) else { return };
+        let Some(mut call) = self.calls.remove(&id) else { return };
         let NodeId::Coordinator(from) = from else { return };
         match answer {
             Some(answer) => {
-                self.link.search.leads(&from);
+                let elapsed = now.since(call.began);
+                self.link.search.attempted(&mut call.attempts, elapsed, &from, Attempted::Answered);
                 self.decided_call(now, call.what, *answer, out);
             }
             None => {
-                let ask_at_once = self.does_not_lead(from, leader);
-                self.attempt_failed(now, call, ask_at_once, out);
+                let leader = leader.map(|leader| (leader, Some(leader.0)));
+                let result = Attempted::NotLeader { answered_by: CoordinatorId(from), leader };
+                self.attempt_failed(now, call, from, result, out);
             }
         }
-    }
-
-    fn does_not_lead(&mut self, from: u64, leader: Option<CoordinatorId>) -> bool {
-        let leader = leader.map(|leader| (leader, Some(leader.0)));
-        self.link.search.does_not_lead(&from, CoordinatorId(from), leader)
     }
 
     pub(super) fn is_calling(&self, is: impl Fn(&Call) -> bool) -> bool {
@@ -279,7 +282,8 @@ impl Process {
             }
             None => {
                 self.link.beats = None;
-                self.does_not_lead(with, leader);
+                let leader = leader.map(|leader| (leader, Some(leader.0)));
+                self.link.search.does_not_lead(&with, CoordinatorId(with), leader);
                 self.session.heartbeats_lost(now);
             }
         }
@@ -296,15 +300,15 @@ impl Process {
 
     fn coordinator_lost(&mut self, now: MonotonicMs, id: u64, out: &mut Outbox) {
         if self.link.beats.take_if(|(with, _)| *with == id).is_some() {
+            self.link.search.move_on(&id);
             self.session.heartbeats_lost(now);
         }
         if self.link.watch_from == id {
             self.link.is_watching = false;
         }
-        self.link.search.move_on(&id);
         let lost: Vec<_> = self.calls.extract_if(.., |_, call| call.asked == Some(id)).map(|(_, call)| call).collect();
         for call in lost {
-            self.attempt_failed(now, call, false, out);
+            self.attempt_failed(now, call, id, Attempted::Nothing, out);
         }
     }
 

@@ -9,7 +9,7 @@ use ottla_group_coordinator::offsets_partition::OffsetsPartition;
 use ottla_group_coordinator::request::FetchOffsets;
 use ottla_model::MonotonicMs;
 
-use super::topics::SimTopics;
+use super::topics::{SimTopics, TopicIds};
 
 /// The client that waits for an answer.
 #[derive(Clone, Debug)]
@@ -19,19 +19,14 @@ pub struct Caller {
     /// The request, which the invariants compare with its answer.
     pub fetch: Option<FetchOffsets>,
     pub commit: Option<u64>,
+    /// The topics that the broker means by their names when it answers a SyncGroup.
+    pub topic_ids: TopicIds,
 }
 
 impl Waiter for Caller {
     fn is_gone(&self) -> bool {
         false
     }
-}
-
-/// What a broker knows of a partition that it leads, or believes to lead.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Leadership {
-    pub epoch: i32,
-    pub high_watermark: i64,
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +38,6 @@ pub struct Broker {
     pub topics: SimTopics,
     /// By partition, like everything below.
     pub partitions: BTreeMap<i32, OffsetsPartition<Caller>>,
-    pub leads: BTreeMap<i32, Leadership>,
     /// When each partition is ticked.
     pub timers: BTreeMap<i32, MonotonicMs>,
     /// Logs that are being read, by partition and leader epoch.

@@ -44,6 +44,8 @@ pub struct ClassicMember {
     name: String,
     /// What it gives up while it is revoking.
     revokes: BTreeSet<Tp>,
+    /// What it said that it owns when it joined the round.
+    claims: BTreeSet<Tp>,
     is_leader: bool,
     /// What the leader assigned from.
     topics_version: u64,
@@ -68,6 +70,7 @@ impl ClassicMember {
             topic_ids: TopicIds::new(),
             is_in_consumer_group: false,
             revokes: BTreeSet::new(),
+            claims: BTreeSet::new(),
             behaviour,
             name,
             is_leader: false,
@@ -145,7 +148,8 @@ impl ClassicMember {
         self.committing = Some((call, turn.now.plus_ms(REQUEST_TIMEOUT_MS)));
     }
 
-    fn join(&self, turn: &mut Turn<'_>) -> Request {
+    fn join(&mut self, turn: &mut Turn<'_>) -> Request {
+        self.claims.clone_from(&self.owned);
         let metadata = consumer_protocol::subscription(&self.behaviour.topics, &self.owned);
         let mut protocols: Vec<&str> = if self.behaviour.is_cooperative {
             vec!["cooperative-sticky", "cooperative-other"]
@@ -307,8 +311,10 @@ impl ClassicMember {
         let assigned = consumer_protocol::read_assignment(&synced.assignment).unwrap_or_default();
         self.next_heartbeat = turn.now.plus_ms(self.heartbeat_interval_ms());
         self.next_commit = turn.now.plus_ms(turn.random.between(0, self.behaviour.commit_every_ms.1));
-        // An eager member owns nothing here.
-        let revokes: BTreeSet<Tp> = self.owned.difference(&assigned).cloned().collect();
+        // An eager member owns nothing here. A cooperative one joins again also for what it has lost since it said that
+        // it owns it: the round gave that to nobody (seed 2764).
+        let revokes: BTreeSet<Tp> =
+            self.owned.union(&self.claims).filter(|tp| !assigned.contains(tp)).cloned().collect();
         for (topic, _) in &assigned {
             // A consumer group assigns partitions of topic ids, and the protocol carries names. If the topic was
             // created again meanwhile, the member was given nothing of the new one (seeds 1642 and 2525).

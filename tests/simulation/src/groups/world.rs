@@ -20,6 +20,7 @@ use super::invariants::Invariants;
 use super::topics::{IdTp, SimTopics, TopicIds, Tp, by_id, matched};
 use crate::clock::{SimTime, WALL_START_MS};
 use crate::coordinator_log::Partition;
+use crate::event_queue::EventQueue;
 use crate::invariants::Violation;
 use crate::random::Random;
 use crate::trace::Trace;
@@ -185,8 +186,7 @@ pub struct World {
     pub unreadable_ppm: u32,
     /// Rules that are switched off, to see that an invariant notices. Set it before time passes.
     pub rules: BrokenRules,
-    queue: BTreeMap<(SimTime, u64), Event>,
-    next_event: u64,
+    queue: EventQueue<Event>,
     paused_brokers: BTreeMap<i32, Vec<Event>>,
     paused_clients: BTreeMap<u32, Vec<Event>>,
     next_call: u64,
@@ -215,8 +215,7 @@ impl World {
             refused_ppm: 0,
             unreadable_ppm: 0,
             rules: BrokenRules::default(),
-            queue: BTreeMap::new(),
-            next_event: 0,
+            queue: EventQueue::default(),
             paused_brokers: BTreeMap::new(),
             paused_clients: BTreeMap::new(),
             next_call: 0,
@@ -310,8 +309,7 @@ impl World {
     }
 
     pub(super) fn schedule_us(&mut self, after_us: u64, event: Event) {
-        self.next_event += 1;
-        self.queue.insert((self.now.plus_us(after_us), self.next_event), event);
+        self.queue.schedule(self.now.plus_us(after_us), event);
     }
 
     pub(super) fn draw_us(&mut self, (low, high): (u64, u64)) -> u64 {
@@ -326,10 +324,7 @@ impl World {
 
     pub fn run_for_ms(&mut self, ms: u64) -> Result<(), Violation> {
         let end = self.now.plus_ms(ms);
-        while let Some(entry) = self.queue.first_entry()
-            && entry.key().0 <= end
-        {
-            let ((at, _), event) = entry.remove_entry();
+        while let Some((at, event)) = self.queue.next_until(end) {
             self.now = self.now.max(at);
             self.events += 1;
             self.happen(event)?;

@@ -7,3 +7,4 @@ mod registration;
 mod replication;
 mod rules;
 pub(crate) mod seeds;
+mod stalls;

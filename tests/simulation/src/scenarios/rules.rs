@@ -136,6 +136,13 @@ fn a_last_member_that_cannot_read_its_log_and_stays_is_noticed() {
 }
 
 #[test]
+fn a_directory_that_does_not_answer_and_still_leads_is_noticed() {
+    let rules = BrokenRules { stalled_directory_leads: true, ..BrokenRules::default() };
+    let plan = FaultPlan::of(&[Kind::StallDirectory], (500, 3_000), (500, 5_000));
+    hunt_in(partition(rules), |config| config, &plan, 60, &["its disk does not answer"]);
+}
+
+#[test]
 fn an_empty_log_in_the_place_of_a_lost_one_is_noticed() {
     let rules = BrokenRules { lost_log_starts_over: true, ..BrokenRules::default() };
     let two_disks = |config| WorldConfig { log_dirs: 2, ..config };

@@ -1,10 +1,19 @@
-//! A partition that producers write to, as its leader keeps it. Its log loses nothing: what is tried here is the
-//! coordinator.
+//! A partition that producers write to: one replica that ships ([`ottla_partition::Replica`]), which leads alone and loses
+//! nothing. It decides about verification, epochs, sequences and markers; what is tried here is the coordinator.
 
 use std::collections::BTreeMap;
 
-use ottla_model::{ErrorCode, PartitionId, TopicName, TopicPartition};
+use ottla_coordinator_partition::Now;
+use ottla_model::{ErrorCode, PartitionId, TopicName, TopicPartition, TransactionResult};
+use ottla_partition::Append;
+use ottla_protocol::record_batch::{BatchBuilder, TimestampType};
+use ottla_replication::{AppendTerms, EndMarker, VerificationGuard, VerificationRequest};
 use ottla_transaction_coordinator::{Marker, Producer, TransactionVersion};
+
+use crate::coordinator_log::{LocalReplica, START, eligible_epoch, new_replica, replica_config, state_of};
+
+/// The replica's own name of its broker, whoever leads in the world.
+const LOCAL: i32 = 1;
 
 /// One batch of a producer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -17,33 +26,22 @@ pub struct DataBatch {
 }
 
 /// What became of a batch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub enum Produced {
     Appended,
     Repeated,
-    /// The coordinator has to say that the partition is in the transaction. The number proves that no marker came
-    /// meanwhile.
-    Unverified(u64),
+    /// The coordinator has to say that the partition is in the transaction.
+    Unverified(VerificationGuard),
     Refused(ErrorCode),
 }
 
-#[derive(Debug)]
-struct ProducerState {
-    epoch: i16,
-    last_sequence: i64,
-    coordinator_epoch: i32,
-    /// Batches of the transaction that runs.
-    open: Vec<DataBatch>,
-    /// Grows with each marker.
-    markers: u64,
-}
-
-#[derive(Debug)]
 pub struct DataPartition {
     pub name: TopicPartition,
     pub leader: i32,
     pub is_deleted: bool,
-    producers: BTreeMap<i64, ProducerState>,
+    replica: LocalReplica,
+    /// What was appended of the transactions that run, by producer, for the invariants.
+    open: BTreeMap<i64, Vec<DataBatch>>,
 }
 
 impl DataPartition {
@@ -52,65 +50,63 @@ impl DataPartition {
     pub fn new(index: i32, leader: i32) -> Self {
         let topic = TopicName::new(&format!("topic-{index}")).unwrap_or_else(|_| unreachable!("a valid name"));
         let name = TopicPartition::new(topic, PartitionId(0));
-        Self { name, leader, is_deleted: false, producers: BTreeMap::new() }
+        let config = replica_config(LOCAL, 1);
+        let mut replica = new_replica(name.clone(), &config);
+        let state = state_of(Some(LOCAL), 0, 0, [LOCAL], [LOCAL]);
+        let _ = replica.assume(&state, START.monotonic, START.wall, &config, &eligible_epoch);
+        Self { name, leader, is_deleted: false, replica, open: BTreeMap::new() }
     }
 
     /// Whether some transaction runs here.
     pub fn has_open(&self) -> bool {
-        self.producers.values().any(|state| !state.open.is_empty())
+        self.open.values().any(|open| !open.is_empty())
     }
 
-    pub fn produce(&mut self, batch: &DataBatch, verified: Option<u64>) -> Produced {
+    /// `verified`: the coordinator has confirmed what [`Produced::Unverified`] asked.
+    pub fn produce(&mut self, batch: &DataBatch, verified: Option<&VerificationGuard>, now: Now) -> Produced {
         let Producer { id, epoch } = batch.producer;
-        let state = self.producers.entry(id.0).or_insert_with(|| ProducerState {
-            epoch: epoch.0,
-            last_sequence: -1,
-            coordinator_epoch: -1,
-            open: Vec::new(),
-            markers: 0,
-        });
-        if epoch.0 < state.epoch {
-            return Produced::Refused(ErrorCode::InvalidProducerEpoch);
-        }
-        if epoch.0 == state.epoch && batch.sequence <= state.last_sequence {
-            return Produced::Repeated;
-        }
-        if state.open.is_empty() {
-            match verified {
-                None => return Produced::Unverified(state.markers),
-                Some(markers) if markers != state.markers => return Produced::Refused(ErrorCode::NotEnoughReplicas),
-                Some(_) => {}
+        let sequence = i32::try_from(batch.sequence).unwrap_or(i32::MAX);
+        if verified.is_none() {
+            let request = VerificationRequest {
+                producer_id: id,
+                producer_epoch: epoch,
+                base_sequence: sequence,
+                supports_epoch_bump: batch.version.bumps_epoch(),
+            };
+            match self.replica.begin_verification(&request, now.wall) {
+                Ok(None) => {}
+                Ok(Some(guard)) => return Produced::Unverified(guard),
+                Err(error) => return Produced::Refused(error),
             }
-        } else if epoch.0 > state.epoch {
-            return Produced::Refused(ErrorCode::InvalidTxnState);
         }
-        if epoch.0 > state.epoch {
-            (state.epoch, state.last_sequence) = (epoch.0, -1);
+        let records = BatchBuilder::new().producer(id, epoch, sequence).transactional();
+        let Ok(mut records) = records.record(now.wall, None, Some(b"record")).build() else {
+            return Produced::Refused(ErrorCode::UnknownServerError);
+        };
+        let terms = AppendTerms { guard: verified, ..AppendTerms::CLIENT };
+        let append = Append { records: &mut records, header: None, acks_all: true, terms };
+        match self.replica.append(append, now.monotonic, now.wall, &eligible_epoch) {
+            Ok((appended, _)) if appended.is_duplicate => Produced::Repeated,
+            Ok(_) => {
+                self.open.entry(id.0).or_default().push(batch.clone());
+                Produced::Appended
+            }
+            Err(error) => Produced::Refused(error.error_code()),
         }
-        state.last_sequence = batch.sequence;
-        state.open.push(batch.clone());
-        Produced::Appended
     }
 
-    /// Writes a marker; the batches whose transaction ends with it, or why it is refused. None: it was there already.
-    pub fn marker(&mut self, marker: &Marker) -> Result<Option<Vec<DataBatch>>, ErrorCode> {
-        let Some(state) = self.producers.get_mut(&marker.producer_id.0) else { return Ok(Some(Vec::new())) };
-        let epoch = marker.producer_epoch.0;
-        if marker.coordinator_epoch.0 < state.coordinator_epoch {
-            return Err(ErrorCode::TransactionCoordinatorFenced);
-        }
-        if epoch < state.epoch {
-            return Err(ErrorCode::InvalidProducerEpoch);
-        }
-        state.coordinator_epoch = marker.coordinator_epoch.0;
-        if marker.version.bumps_epoch() && epoch == state.epoch {
-            // A repeated marker, or one that would end the transaction after the one that it is for.
-            return if state.open.is_empty() { Ok(None) } else { Err(ErrorCode::InvalidProducerEpoch) };
-        }
-        if epoch > state.epoch {
-            (state.epoch, state.last_sequence) = (epoch, -1);
-        }
-        state.markers += 1;
-        Ok(Some(std::mem::take(&mut state.open)))
+    /// Writes a marker; the batches whose transaction ends with it, or why it is refused.
+    pub fn marker(&mut self, marker: &Marker, now: Now) -> Result<Vec<DataBatch>, ErrorCode> {
+        let end = EndMarker {
+            producer_id: marker.producer_id,
+            producer_epoch: marker.producer_epoch,
+            result: if marker.is_commit { TransactionResult::Commit } else { TransactionResult::Abort },
+            coordinator_epoch: marker.coordinator_epoch.0,
+        };
+        let version = i8::try_from(marker.version.level()).unwrap_or(0);
+        let timestamps = TimestampType::CreateTime;
+        let written = self.replica.append_marker(&end, version, timestamps, now.monotonic, now.wall, &eligible_epoch);
+        let _ = written.map_err(|error| error.error_code())?;
+        Ok(self.open.remove(&marker.producer_id.0).unwrap_or_default())
     }
 }

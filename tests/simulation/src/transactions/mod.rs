@@ -1,9 +1,10 @@
-//! Transactions under faults: the real shards of the transaction coordinator, hosted by brokers over a small model of
-//! replicated `__transaction_state` partitions, with producers as clients behave: they crash, stand still, are fenced,
-//! repeat what was not answered. One thread, one queue of events, one seed.
+//! Transactions under faults: the transaction coordinators that the service runs (`ottla_coordinator_partition` with the
+//! shards of `ottla_transaction_coordinator`), over the replicas that ship of `__transaction_state` partitions, with
+//! producers as clients behave: they crash, stand still, are fenced, repeat what was not answered. One thread, one queue
+//! of events, one seed.
 //!
-//! - [`crate::coordinator_log`]: a partition of `__transaction_state` as its replicas hold it.
-//! - [`data`]: a partition that producers write to, with the rules of its leader: verification, epochs, markers.
+//! - [`crate::coordinator_log`]: the replicas of a partition of `__transaction_state`.
+//! - [`data`]: a partition that producers write to: one replica that leads.
 //! - [`producer`]: the clients. [`invariants`]: what must hold at every step. [`world`]: all of it together.
 //! - [`runner`]: faults, then healing, then the demand that every transaction ends.
 

@@ -7,6 +7,7 @@ use ottla_transaction_coordinator::{Marker, MarkerNumber, Producer, TransactionC
 use super::data::{DataBatch, DataPartition, Produced};
 use super::runner::{come_to_rest, go_on, heal, run};
 use super::world::World;
+use crate::coordinator_log::START;
 use crate::scenarios::seeds::hold;
 
 const SEEDS: u64 = 300;
@@ -65,8 +66,8 @@ fn scenario_30_a_write_after_its_marker_begins_nothing() {
     let mut partition = DataPartition::new(0, 1);
     let producer = Producer { id: ProducerId(7), epoch: ProducerEpoch(0) };
     let batch = |sequence| DataBatch { producer, sequence, transaction: 1, version: TransactionVersion::V0 };
-    let Produced::Unverified(markers) = partition.produce(&batch(0), None) else { panic!("nothing is verified") };
-    assert_eq!(partition.produce(&batch(0), Some(markers)), Produced::Appended);
+    let Produced::Unverified(guard) = partition.produce(&batch(0), None, START) else { panic!("nothing is verified") };
+    assert!(matches!(partition.produce(&batch(0), Some(&guard), START), Produced::Appended));
     let marker = Marker {
         number: MarkerNumber(1),
         broker: BrokerId(1),
@@ -77,9 +78,9 @@ fn scenario_30_a_write_after_its_marker_begins_nothing() {
         version: TransactionVersion::V0,
         partitions: vec![partition.name.clone()],
     };
-    assert_eq!(partition.marker(&marker), Ok(Some(vec![batch(0)])));
-    let late = partition.produce(&batch(1), Some(markers));
-    assert_eq!(late, Produced::Refused(ErrorCode::NotEnoughReplicas), "what was verified before the marker");
+    assert_eq!(partition.marker(&marker, START), Ok(vec![batch(0)]));
+    let late = partition.produce(&batch(1), Some(&guard), START);
+    let Produced::Refused(ErrorCode::InvalidTxnState) = late else { panic!("verified before the marker: {late:?}") };
     assert!(!partition.has_open());
 }
 

@@ -6,15 +6,16 @@ mod leaders;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ottla_coordinator_partition::{PartitionLog, Waiter};
+use ottla_coordinator_partition::Waiter;
 use ottla_group_coordinator::partition_for;
 use ottla_model::{
-    BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, ProducerId, TimestampMs, TopicPartition, TransactionalId,
+    BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, ProducerId, TimestampMs, TopicPartition, TransactionalId,
 };
+use ottla_replication::VerificationGuard;
 use ottla_transaction_coordinator::request::AddPartitions;
 use ottla_transaction_coordinator::state_partition::StatePartition;
 use ottla_transaction_coordinator::{
-    Batch, Cluster, Leader, Marker, MarkerNumber, Now, Request, TransactionAnswer, TransactionConfig,
+    Cluster, Leader, Marker, MarkerNumber, Now, Request, TransactionAnswer, TransactionConfig,
 };
 
 use super::data::{DataBatch, DataPartition};
@@ -22,6 +23,7 @@ use super::invariants::Invariants;
 use super::producer::{Call, Client};
 use crate::clock::{SimTime, WALL_START_MS};
 use crate::coordinator_log::Partition;
+use crate::event_queue::EventQueue;
 
 use crate::invariants::Violation;
 use crate::random::Random;
@@ -32,7 +34,7 @@ const TICK_MS: u64 = 5;
 const PATIENCE_MS: u64 = 300;
 
 /// Who waits for a coordinator's answer.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Caller {
     Client {
         client: u32,
@@ -44,7 +46,7 @@ pub(super) enum Caller {
         call: u64,
         index: usize,
         batch: DataBatch,
-        markers: u64,
+        guard: VerificationGuard,
     },
 }
 
@@ -57,48 +59,7 @@ impl Waiter for Caller {
 /// One partition of `__transaction_state` on one broker.
 #[derive(Debug)]
 pub(super) struct StatePartitionHost {
-    /// The leadership that the broker believes in.
-    pub(super) believes: LeaderEpoch,
     pub(super) core: StatePartition<Caller>,
-}
-
-/// The broker's copy of a partition, as its core sees it.
-struct SimLog<'a> {
-    broker: i32,
-    believes: LeaderEpoch,
-    partition: &'a mut Partition,
-    /// Appends are refused for no reason.
-    is_refused: bool,
-    has_appended: bool,
-}
-
-impl PartitionLog for SimLog<'_> {
-    fn leading_epoch(&self) -> LeaderEpoch {
-        self.believes
-    }
-
-    /// A leader that was replaced and does not know it learns of no more progress.
-    fn high_watermark(&self) -> Offset {
-        let is_leader = self.partition.is_led_by(self.broker, self.believes.0);
-        if is_leader { Offset(self.partition.high_watermark()) } else { Offset(0) }
-    }
-
-    fn end_if_empty(&self, _: LeaderEpoch) -> Option<Offset> {
-        (self.partition.end_of(self.broker) == 0).then_some(Offset(0))
-    }
-
-    fn check_append(&self, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
-        self.partition.refusal(self.broker, epoch.0).map_or(Ok(()), Err)
-    }
-
-    fn append(&mut self, epoch: LeaderEpoch, batch: &Batch) -> Result<Offset, ErrorCode> {
-        if self.is_refused {
-            return Err(ErrorCode::NotEnoughReplicas);
-        }
-        let end = self.partition.append(self.broker, epoch.0, batch)?;
-        self.has_appended = true;
-        Ok(Offset(end))
-    }
 }
 
 #[derive(Debug, Default)]
@@ -164,8 +125,7 @@ pub struct World {
     pub trace: Trace,
     pub random: Random,
     pub events: u64,
-    queue: BTreeMap<(SimTime, u64), Event>,
-    next_event: u64,
+    queue: EventQueue<Event>,
     next_call: u64,
     transactions: u64,
     next_producer_id: i64,
@@ -208,8 +168,7 @@ impl World {
             trace: Trace::new(prints),
             random: Random::new(seed),
             events: 0,
-            queue: BTreeMap::new(),
-            next_event: 0,
+            queue: EventQueue::default(),
             next_call: 0,
             transactions: 0,
             next_producer_id: 0,
@@ -262,8 +221,7 @@ impl World {
     }
 
     fn schedule_us(&mut self, after_us: u64, event: Event) {
-        self.next_event += 1;
-        self.queue.insert((self.now.plus_us(after_us), self.next_event), event);
+        self.queue.schedule(self.now.plus_us(after_us), event);
     }
 
     fn draw_us(&mut self, (low, high): (u64, u64)) -> u64 {
@@ -276,10 +234,7 @@ impl World {
 
     pub fn run_for_ms(&mut self, ms: u64) -> Result<(), Violation> {
         let end = self.now.plus_ms(ms);
-        while let Some(entry) = self.queue.first_entry()
-            && entry.key().0 <= end
-        {
-            let ((at, _), event) = entry.remove_entry();
+        while let Some((at, event)) = self.queue.next_until(end) {
             self.now = self.now.max(at);
             self.events += 1;
             self.happen(event)?;
@@ -328,10 +283,7 @@ impl World {
             Event::Marked { to, life, partition, epoch, number, results } => {
                 self.marked(to, life, partition, epoch, number, results)
             }
-            Event::StartBroker(id) => {
-                self.start_broker(id);
-                Ok(())
-            }
+            Event::StartBroker(id) => self.start_broker(id),
         }
     }
 
@@ -395,8 +347,8 @@ impl World {
                 self.trace.message(self.now, format_args!("client {client}, call {call}: {answer:?}"));
                 self.schedule_us(rest * 1_000, Event::Turn(client));
             }
-            Caller::Leader { client, call, index, batch, markers } => {
-                self.verified(client, call, index, &batch, markers, answer);
+            Caller::Leader { client, call, index, batch, guard } => {
+                self.verified(client, call, index, &batch, &guard, answer);
             }
         }
         Ok(())

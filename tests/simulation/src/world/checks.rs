@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Longer than eight looks at the directory (the quorum may not answer after the first four), and an election.
+const STALLED_MAX_MS: u64 = 15_000;
+
 impl World {
     pub(super) fn check_coordinator(&mut self, id: u64, observed: &[Observed]) -> Result<(), Violation> {
         for seen in observed {
@@ -91,6 +94,35 @@ impl World {
         Ok(())
     }
 
+    /// A replica whose disk does not answer gives up its leadership within a bound, where another member of the ISR can
+    /// lead. To be asked while there are no other faults.
+    pub fn check_stalled(&mut self) -> Result<(), Violation> {
+        let image = &self.image;
+        let is_active = |broker: BrokerId| image.broker(broker).is_some_and(|broker| broker.is_active());
+        let mut leading = BTreeSet::new();
+        for (id, broker) in &self.brokers {
+            for partition in broker.held_up() {
+                let Some(state) = image.partition(partition).filter(|state| state.leader.0 == *id) else { continue };
+                let has_other = state.isr.iter().any(|member| member.broker.0 != *id && is_active(member.broker));
+                if has_other && is_active(BrokerId(*id)) {
+                    leading.insert((*id, partition));
+                }
+            }
+        }
+        self.held_leaders.retain(|leader, _| leading.contains(leader));
+        for leader in leading {
+            self.invariants.checks += 1;
+            let since = *self.held_leaders.entry(leader).or_insert(self.now);
+            if self.now >= since.plus_ms(STALLED_MAX_MS) {
+                return Err(Violation(format!(
+                    "b{} leads partition {} since {since}, though its disk does not answer",
+                    leader.0, leader.1.partition
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// An image never goes back (scenario 22).
     pub(super) fn check_image(&mut self, id: i32) -> Result<(), Violation> {
         let life = self.life(NodeId::Broker(id));
@@ -159,7 +191,6 @@ impl World {
                 self.note_power_loss(id);
                 Ok(())
             }
-            Fact::Removed { .. } => Ok(()),
             Fact::Serves { incarnation } if !self.ready.contains(incarnation) => {
                 Err(Violation(format!("b{id} serves clients, and the quorum has no registration of it that is ready")))
             }

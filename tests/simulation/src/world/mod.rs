@@ -29,6 +29,7 @@ use crate::broker::{self, BrokerNode, BrokerSettings};
 use crate::client::{self, Consumer, Producer};
 use crate::clock::SimTime;
 use crate::coordinator_node::{self, CoordinatorNode, Observed};
+use crate::event_queue::EventQueue;
 use crate::facts::Fact;
 use crate::invariants::{Invariants, Replica, Violation};
 use crate::message::{CallId, FetchBytes, Message};
@@ -166,6 +167,7 @@ enum Event {
     Resume(NodeId),
     Thaw(NodeId),
     RepairDisk(i32, usize),
+    DiskAnswers(i32, usize),
     /// Both directions between the two are open again.
     Mend(NodeId, NodeId),
 }
@@ -200,8 +202,7 @@ pub struct World {
     pub producers: BTreeMap<u32, Producer>,
     pub consumers: BTreeMap<u32, Consumer>,
     pub transactors: BTreeMap<u32, Transactor>,
-    queue: BTreeMap<(SimTime, u64), Event>,
-    next_event: u64,
+    queue: EventQueue<Event>,
     lives: BTreeMap<NodeId, u32>,
     paused: BTreeMap<NodeId, Vec<Event>>,
     /// Hosts without power: nothing answers there, not even a refusal.
@@ -226,6 +227,8 @@ pub struct World {
     image_revisions: BTreeMap<i32, (u32, Revision)>,
     /// The last registration that each broker's own image showed.
     registrations: BTreeMap<i32, BrokerEpoch>,
+    /// Leaders whose disks do not answer, and since when: [`World::check_stalled`].
+    held_leaders: BTreeMap<(i32, TopicIdPartition), SimTime>,
     /// Until then answers about the bounds of a log take up to [`LATE_BOUNDS_MS`].
     pub late_bounds_until: SimTime,
     pub deliveries: BTreeMap<&'static str, u64>,
@@ -289,8 +292,7 @@ impl World {
             producers,
             consumers,
             transactors,
-            queue: BTreeMap::new(),
-            next_event: 0,
+            queue: EventQueue::default(),
             lives: BTreeMap::new(),
             paused: BTreeMap::new(),
             dark: BTreeSet::new(),
@@ -307,6 +309,7 @@ impl World {
             inbox: Vec::new(),
             image_revisions: BTreeMap::new(),
             registrations: BTreeMap::new(),
+            held_leaders: BTreeMap::new(),
             late_bounds_until: SimTime(0),
             deliveries: BTreeMap::new(),
         };
@@ -349,8 +352,7 @@ impl World {
     }
 
     fn schedule(&mut self, at: SimTime, event: Event) {
-        self.next_event += 1;
-        self.queue.insert((at, self.next_event), event);
+        self.queue.schedule(at, event);
     }
 
     pub fn life(&self, node: NodeId) -> u32 {
@@ -371,18 +373,11 @@ impl World {
 
     // ---- time
 
-    /// The next thing happens; false if nothing ever will.
-    pub fn step(&mut self) -> Result<bool, Violation> {
-        let Some(((at, _), event)) = self.queue.pop_first() else { return Ok(false) };
-        self.now = self.now.max(at);
-        self.events += 1;
-        self.happen(event)?;
-        Ok(true)
-    }
-
     pub fn run_until(&mut self, end: SimTime) -> Result<(), Violation> {
-        while self.queue.first_key_value().is_some_and(|((at, _), _)| *at <= end) {
-            self.step()?;
+        while let Some((at, event)) = self.queue.next_until(end) {
+            self.now = self.now.max(at);
+            self.events += 1;
+            self.happen(event)?;
         }
         self.now = self.now.max(end);
         Ok(())
@@ -427,6 +422,7 @@ impl World {
                 self.thaw(node);
                 Ok(())
             }
+            Event::DiskAnswers(id, directory) => self.disk_answers(id, directory),
             Event::RepairDisk(id, directory) => {
                 self.repair_disk(id, directory);
                 Ok(())

@@ -4,6 +4,9 @@ use ottla_storage::env::Faults;
 
 use super::*;
 
+/// When a process that stands still is asked again whether it hears its disk.
+const ANSWERS_LATER_MS: u64 = 50;
+
 impl World {
     pub(super) fn start(&mut self, node: NodeId) -> Result<(), Violation> {
         if self.is_running(node) {
@@ -209,6 +212,28 @@ impl World {
         self.schedule(self.now.plus_ms(ms), Event::RepairDisk(id, directory));
     }
 
+    /// The disk of a broker's log directory does not answer for `ms`, or as long as the process runs.
+    pub fn stall_disk(&mut self, id: i32, directory: usize, ms: u64) {
+        self.trace.line(self.now, format_args!("disk {directory} of b{id} does not answer for {ms} ms"));
+        if let Some(broker) = self.brokers.get_mut(&id) {
+            broker.stall_disk(directory);
+        }
+        self.schedule(self.now.plus_ms(ms), Event::DiskAnswers(id, directory));
+    }
+
+    pub(super) fn disk_answers(&mut self, id: i32, directory: usize) -> Result<(), Violation> {
+        if self.is_paused(NodeId::Broker(id)) {
+            self.schedule(self.now.plus_ms(ANSWERS_LATER_MS), Event::DiskAnswers(id, directory));
+            return Ok(());
+        }
+        self.trace.line(self.now, format_args!("disk {directory} of b{id} answers"));
+        let (now, mut out) = (self.now, Outbox::default());
+        if let Some(broker) = self.brokers.get_mut(&id) {
+            broker.disk_answers(now, directory, &mut out);
+        }
+        self.finish_turn(NodeId::Broker(id), out, Vec::new())
+    }
+
     pub(super) fn repair_disk(&mut self, id: i32, directory: usize) {
         if let Some(broker) = self.brokers.get_mut(&id) {
             broker.set_disk_faults(directory, Faults::NONE);
@@ -277,9 +302,9 @@ impl World {
 
     pub fn delete_records(&mut self, partition: TopicIdPartition, percent: u64) -> Result<(), Violation> {
         let Some(leader) = self.leader_of(partition) else { return Ok(()) };
-        let (now, mut out) = (self.now, Outbox::default());
+        let mut out = Outbox::default();
         let Some(broker) = self.brokers.get_mut(&leader) else { return Ok(()) };
-        broker.delete_records(now, partition, percent, &mut out);
+        broker.delete_records(partition, percent, &mut out);
         if let Some(replica) = broker.replica(partition) {
             let start = replica.log_start();
             self.invariants.records_deleted(partition, start);
@@ -287,7 +312,8 @@ impl World {
         self.finish_turn(NodeId::Broker(leader), out, Vec::new())
     }
 
-    /// Faults end: links, clocks and weather are good, what is down comes up, what stands still goes on.
+    /// Faults end: links, clocks and weather are good, what is down comes up, what stands still goes on. A disk that
+    /// does not answer goes on so: [`World::check_stalled`].
     pub fn heal(&mut self) {
         self.trace.line(self.now, format_args!("everything is healed"));
         self.network.heal();

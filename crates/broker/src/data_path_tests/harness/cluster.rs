@@ -13,13 +13,12 @@ use ottla_network::{AcceptOptions, ConnectionShared, FrameBudget};
 use ottla_replica_manager::fetch_session::FetchSessionCache;
 use ottla_replica_manager::identity::Identity;
 use ottla_replica_manager::live_config::LiveConfig;
-use ottla_replica_manager::log_dirs::LogDirsError;
 use ottla_replica_manager::log_dirs::opening::OpeningProgress;
-use ottla_replica_manager::manager::{Coordinators, ReplicaManager};
+use ottla_replica_manager::manager::{Coordinators, ReplicaManager, ReplicaManagerError};
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::quorum_handle::QuorumHandle;
 use ottla_resources::{BrokerDescriptors, ConnectionLimits, Limits};
-use ottla_storage::DirectoryError;
+use ottla_storage::{DirectoryError, LogDirsError};
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 
@@ -217,10 +216,10 @@ impl Cluster {
 /// Starts a broker's replicas as soon as the last run has released the locks of the directories. A lock outlives the
 /// last handle of its directory by a moment: the thread that drops this handle closes the lock's file after the count
 /// of handles is zero, and a process that another test forks holds the open file until it executes its program.
-fn lock_directories(mut start: impl FnMut() -> Result<Arc<ReplicaManager>, LogDirsError>) -> Arc<ReplicaManager> {
+fn lock_directories(mut start: impl FnMut() -> Result<Arc<ReplicaManager>, ReplicaManagerError>) -> Arc<ReplicaManager> {
     let mut started = None;
     eventually("the last run has released its directories", || match start() {
-        Err(LogDirsError::Directory(DirectoryError::InUse { .. })) => false,
+        Err(ReplicaManagerError::Unusable(LogDirsError::Directory(DirectoryError::InUse { .. }))) => false,
         result => {
             started = Some(result.expect("the directories can be used"));
             true

@@ -34,6 +34,9 @@ pub(super) struct Report {
     owned: BTreeSet<(TopicId, PartitionId)>,
     /// It was given nothing since it said so. One that was, and says nothing, may be taking what it was given.
     is_fresh: bool,
+    /// It was given more before it had said that it owns what it was given before: what it says next may be about the
+    /// former, while it takes the latter.
+    is_behind: bool,
     /// When it was told to give something up.
     told: Option<MonotonicMs>,
     /// How many heartbeats in a row have said everything since then.
@@ -115,15 +118,22 @@ impl ConsumerGroup {
     /// Whether a member that was told to give something up has done so.
     fn has_let_go(&self, cx: &Context<'_>, id: &MemberId, member: &Member, claimed: Claimed<'_>, voice: Voice) -> bool {
         let pending = &member.pending_revocation;
+        let report = self.soft.reports.get(id);
+        let is_behind = report.is_some_and(|report| report.is_behind);
+        // One that is behind takes what it was given one after the other.
+        let quiet = if is_behind { 2 * QUIET } else { QUIET };
+        let is_quiet = report.and_then(|report| report.told).is_some_and(|told| cx.now.monotonic >= told + quiet);
         if claimed.is_some() {
-            let counts = voice != Voice::Unsure || self.has_said_to_own(id, pending) || self.is_always_full(cx, id);
+            let counts = match voice {
+                Voice::Certain => true,
+                Voice::Running => !is_behind || is_quiet || self.has_said_to_own(id, pending),
+                Voice::Unsure => self.has_said_to_own(id, pending) || self.is_always_full(cx, id),
+            };
             return counts && !claims_any(claimed, pending);
         }
         // It is as it said last.
-        self.soft.reports.get(id).is_some_and(|report| {
-            report.is_fresh
-                && report.told.is_some_and(|told| cx.now.monotonic >= told + QUIET)
-                && partitions_of(pending).all(|partition| !report.owned.contains(&partition))
+        report.is_some_and(|report| {
+            report.is_fresh && is_quiet && partitions_of(pending).all(|partition| !report.owned.contains(&partition))
         })
     }
 
@@ -155,11 +165,15 @@ impl ConsumerGroup {
     ) {
         let Some(member) = self.members.get(id) else { return };
         let must_give_up = member.must_give_up();
+        let given: BTreeSet<_> =
+            partitions_of(&member.assigned).chain(partitions_of(&member.pending_revocation)).collect();
         let report = self.soft.reports.entry(id.clone()).or_default();
         if let Some(claimed) = claimed {
             report.owned = claimed.iter().flat_map(|(topic, of)| of.iter().map(|of| (*topic, *of))).collect();
             report.is_fresh = true;
+            report.is_behind &= !given.is_subset(&report.owned);
         }
+        report.is_behind |= answered.is_given && !report.is_fresh;
         report.is_fresh &= !answered.is_given;
         let is_full = voice == Voice::Unsure;
         report.full_since_told = match report.told {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::stage::{SESSION_MS, Stage};
+use super::stage::{PARTITIONS, SESSION_MS, Stage, TOPIC};
 use crate::groups::runner::run;
 use crate::groups::world::Weather;
 
@@ -56,6 +56,10 @@ fn a_replaced_leader_that_does_not_know_it_keeps_its_log() {
     stage.world.weather = Weather { image_lag_us: (300_000, 300_000), ..Weather::CALM };
     stage.world.elect(0, Some(replaced));
     stage.world.weather = Weather::CALM;
+    // All others have heard of it.
+    for other in (1..=3).filter(|id| *id != replaced) {
+        stage.world.learn(other, 0).expect("the rules hold");
+    }
     // The client knows only the former coordinator, which takes the commit and can never answer it.
     let call = stage.commit(&all);
     stage.run_ms(20);
@@ -95,4 +99,52 @@ fn a_classic_member_that_missed_an_upgrade_owns_nothing() {
         let owned: Vec<_> = clients.iter().map(|client| stage.owned(*client)).collect();
         owned.iter().all(|owned| owned.len() == 1) && owned.iter().flatten().collect::<BTreeSet<_>>().len() == all.len()
     });
+}
+
+/// Seed 2764: a topic was deleted and created again between a cooperative member's JoinGroup and its SyncGroup. The
+/// leader gave to nobody what the member had said that it owned. The member had nothing to give up any more, and joined
+/// no further round: those partitions of the new topic had no reader.
+#[test]
+fn what_a_member_loses_during_a_round_is_assigned_in_the_next_one() {
+    let report = run(2764, false);
+    assert!(report.failure.is_none(), "{report}");
+    for ms in (0..400).step_by(10) {
+        let mut stage = Stage::new(2764);
+        let all = stage.all();
+        let members = ["a", "b"].map(|name| stage.add_cooperative(name));
+        let owned = |stage: &Stage| members.iter().flat_map(|member| stage.owned(*member)).collect::<BTreeSet<_>>();
+        stage.wait("all to be read", |stage| owned(stage) == all);
+        let third = stage.add_cooperative("c");
+        stage.run_ms(ms);
+        stage.world.delete_topic(TOPIC);
+        stage.world.create_topic(TOPIC, PARTITIONS);
+        // Members have seen that the topic is another one.
+        stage.run_ms(10);
+        stage.wait("all to be read again", |stage| {
+            owned(stage).into_iter().chain(stage.owned(third)).collect::<BTreeSet<_>>() == all
+        });
+    }
+}
+
+/// Seed 4500: a classic member's SyncGroup in a consumer group waits until its records are replicated. A topic is
+/// deleted and created again meanwhile. What the member is given is of the former topic.
+#[test]
+fn an_assignment_that_waits_is_of_the_topics_that_were_assigned() {
+    for ms in (0..400).step_by(8) {
+        let mut stage = Stage::new(4_500);
+        let all = stage.all();
+        stage.world.weather =
+            Weather { replication_us: (15_000, 40_000), image_lag_us: (1_000, 30_000), ..Weather::CALM };
+        let mut members = vec![stage.add_consumer("a", 0), stage.add_cooperative("b")];
+        let owned = |stage: &Stage, members: &[u32]| {
+            members.iter().flat_map(|member| stage.owned(*member)).collect::<BTreeSet<_>>()
+        };
+        stage.wait("all to be read", |stage| owned(stage, &members) == all);
+        members.push(stage.add_cooperative("c"));
+        stage.run_ms(ms);
+        stage.world.delete_topic(TOPIC);
+        stage.world.create_topic(TOPIC, PARTITIONS);
+        stage.run_ms(50);
+        stage.wait("all to be read again", |stage| owned(stage, &members) == all);
+    }
 }

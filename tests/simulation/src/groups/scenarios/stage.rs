@@ -97,6 +97,11 @@ impl Stage {
         self.world.add_client(Kind::Classic(ClassicMember::new(Self::group(), name.to_owned(), Self::behaviour(0))))
     }
 
+    pub fn add_cooperative(&mut self, name: &str) -> u32 {
+        let behaviour = Behaviour { is_cooperative: true, ..Self::behaviour(0) };
+        self.world.add_client(Kind::Classic(ClassicMember::new(Self::group(), name.to_owned(), behaviour)))
+    }
+
     pub fn owned(&self, client: u32) -> BTreeSet<Tp> {
         self.world.clients.get(&client).and_then(|client| client.owned()).cloned().unwrap_or_default()
     }

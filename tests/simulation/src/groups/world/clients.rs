@@ -4,6 +4,7 @@ use ottla_group_coordinator::{GroupAnswer, Request};
 use ottla_model::{ErrorCode, GroupId};
 
 use super::{Event, Kind, World};
+use crate::groups::broker::Caller;
 use crate::groups::client::Turn;
 use crate::groups::topics::{TopicIds, by_id};
 use crate::invariants::Violation;
@@ -72,18 +73,14 @@ impl World {
     }
 
     /// The answer leaves the broker.
-    pub(super) fn reply(&mut self, broker: i32, client: u32, call: u64, answer: GroupAnswer) {
+    pub(super) fn reply(&mut self, caller: &Caller, answer: GroupAnswer) {
+        let Caller { client, call, .. } = *caller;
         self.trace.message(self.now, format_args!("to client {client}, call {call}: {answer:?}"));
         if self.random.happens(self.weather.lost_ppm) {
             return;
         }
         let delay = self.draw_us(self.weather.latency_us);
-        let topic_ids = match &answer {
-            GroupAnswer::SyncGroup(_) => {
-                self.brokers.get(&broker).map(|broker| broker.topics.ids()).unwrap_or_default()
-            }
-            _ => TopicIds::new(),
-        };
+        let topic_ids = caller.topic_ids.clone();
         self.schedule_us(delay, Event::Answered { client, call, answer: Box::new(answer), topic_ids });
     }
 

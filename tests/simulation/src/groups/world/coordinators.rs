@@ -3,61 +3,20 @@
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use ottla_coordinator_partition::{Environment, Event as Told, LoadError, Loader, Outputs, PartitionLog, TimerChange};
+use ottla_coordinator_partition::{Environment, Event as Told, LoadError, Loader, Outputs, TimerChange};
 use ottla_group_coordinator::offsets_partition::{Notice, OffsetsPartition};
-use ottla_group_coordinator::{Batch, GroupAnswer, GroupConfig, Record, Request, Shard};
+use ottla_group_coordinator::{GroupAnswer, GroupConfig, Record, Request, Shard};
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TopicName};
 
 use super::{Event, World};
-use crate::coordinator_log::{Partition, StoredBatch};
-use crate::groups::broker::{Caller, Leadership};
+use crate::coordinator_log::{Piece, ReplicaLog, StoredBatch};
+use crate::groups::broker::Caller;
 use crate::groups::client::error_of;
+use crate::groups::topics::{SimTopics, TopicIds};
 use crate::invariants::Violation;
-use crate::random::Random;
 
 /// What `max.message.bytes` of `__consumer_offsets` is.
 const MAX_MESSAGE_BYTES: usize = 1_048_588;
-
-/// The log of one partition on one broker, during one input.
-struct ReplicaLog<'a> {
-    broker: i32,
-    partition: &'a mut Partition,
-    leadership: Option<Leadership>,
-    /// The broker sees that the log would refuse an append; otherwise the refusal comes unforeseen.
-    foresees: bool,
-    refused_ppm: u32,
-    random: &'a mut Random,
-    /// What became of appends, for the trace.
-    appends: Vec<Result<i64, ErrorCode>>,
-}
-
-impl PartitionLog for ReplicaLog<'_> {
-    fn leading_epoch(&self) -> LeaderEpoch {
-        self.leadership.map_or(LeaderEpoch::NONE, |leadership| LeaderEpoch(leadership.epoch))
-    }
-
-    fn high_watermark(&self) -> Offset {
-        Offset(self.leadership.map_or(0, |leadership| leadership.high_watermark))
-    }
-
-    fn end_if_empty(&self, _: LeaderEpoch) -> Option<Offset> {
-        (self.partition.end_of(self.broker) == 0).then_some(Offset::ZERO)
-    }
-
-    fn check_append(&self, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
-        self.partition.refusal(self.broker, epoch.0).filter(|_| self.foresees).map_or(Ok(()), Err)
-    }
-
-    fn append(&mut self, epoch: LeaderEpoch, batch: &Batch) -> Result<Offset, ErrorCode> {
-        let result = if self.random.happens(self.refused_ppm) {
-            Err(ErrorCode::NotEnoughReplicas)
-        } else {
-            self.partition.append(self.broker, epoch.0, batch)
-        };
-        self.appends.push(result);
-        result.map(Offset)
-    }
-}
 
 impl World {
     /// Gives one of a broker's partitions an input, and carries out what follows.
@@ -68,25 +27,16 @@ impl World {
         input: impl FnOnce(&mut OffsetsPartition<Caller>, &mut Environment<'_, '_, Shard>) -> Outputs<Shard, Caller>,
     ) -> Result<(), Violation> {
         let now = self.clocks();
-        let foresees = self.random.percent(50);
+        let (foresees, refuses) = (self.random.percent(50), self.random.happens(self.refused_ppm));
         let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.is_running) else { return Ok(()) };
         let Some(partition) = usize::try_from(index).ok().and_then(|index| self.partitions.get_mut(index)) else {
             return Ok(());
         };
-        let leadership = broker.leads.get(&index).copied();
         let core = match broker.partitions.entry(index) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(OffsetsPartition::new(self.config.clone(), self.rules)),
         };
-        let mut log = ReplicaLog {
-            broker: id,
-            partition,
-            leadership,
-            foresees,
-            refused_ppm: self.refused_ppm,
-            random: &mut self.random,
-            appends: Vec::new(),
-        };
+        let mut log = ReplicaLog { broker: id, partition, now, foresees, refuses, appends: Vec::new() };
         let mut environment: Environment<'_, '_, Shard> = Environment { now, view: &broker.topics, log: &mut log };
         let outputs = input(core, &mut environment);
         let appends = log.appends;
@@ -143,16 +93,15 @@ impl World {
     }
 
     /// The broker hears who leads the partition.
-    pub(super) fn learn(&mut self, id: i32, index: i32) -> Result<(), Violation> {
-        let Some(found) = self.partition(index) else { return Ok(()) };
-        let leads = found.leader == Some(id);
-        let leadership = Leadership { epoch: found.epoch, high_watermark: found.high_watermark() };
-        let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.is_running) else { return Ok(()) };
-        if leads {
-            broker.leads.insert(index, leadership);
-        } else {
-            broker.leads.remove(&index);
+    pub fn learn(&mut self, id: i32, index: i32) -> Result<(), Violation> {
+        let now = self.clocks();
+        if self.brokers.get(&id).is_none_or(|broker| !broker.is_running) {
+            return Ok(());
         }
+        if let Some(partition) = self.partition_mut(index) {
+            partition.learn(id, now);
+        }
+        self.advance(index)?;
         self.poll(id, index)
     }
 
@@ -189,23 +138,22 @@ impl World {
     /// The next piece of a log is read.
     pub(super) fn load(&mut self, id: i32, life: u32, index: i32, epoch: i32) -> Result<(), Violation> {
         let read_fails = self.random.happens(self.unreadable_ppm);
-        let batches = usize::try_from(self.random.between(1, 20)).unwrap_or(1);
+        let max_bytes = usize::try_from(self.random.between(100, 3_000)).unwrap_or(100);
         let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.is_running && broker.life == life) else {
             return Ok(());
         };
         let Some(mut loader) = broker.loaders.remove(&(index, epoch)) else { return Ok(()) };
-        let leads = broker.leads.get(&index).is_some_and(|leadership| leadership.epoch == epoch);
         let Some(partition) = usize::try_from(index).ok().and_then(|index| self.partitions.get(index)) else {
             return Ok(());
         };
         let from = loader.next().unwrap_or(Offset::ZERO);
         self.trace.detail(self.now, format_args!("b{id} reads partition {index} from {from}"));
-        let result = if !leads {
-            Err(LoadError::Refused(ErrorCode::NotLeaderOrFollower))
-        } else if read_fails {
-            Err(LoadError::Io { at: from, source: std::io::Error::other("the disk answers no more") })
-        } else if let Some(piece) = partition.read(id, from.0, batches) {
-            match loader.take(from, &piece) {
+        let result = match partition.read(id, LeaderEpoch(epoch), loader.next(), max_bytes) {
+            Err(error) => Err(LoadError::Refused(error)),
+            Ok(_) if read_fails => {
+                Err(LoadError::Io { at: from, source: std::io::Error::other("the disk answers no more") })
+            }
+            Ok(Piece { from, records: Some(records), .. }) => match loader.take(from, &records) {
                 Ok(()) => {
                     broker.loaders.insert((index, epoch), loader);
                     let delay = self.draw_us(self.weather.load_us);
@@ -213,9 +161,8 @@ impl World {
                     return Ok(());
                 }
                 Err(error) => return Err(Violation(format!("b{id} cannot load partition {index}: {error}"))),
-            }
-        } else {
-            Ok(loader.finish(Offset(partition.end_of(id))))
+            },
+            Ok(Piece { end, .. }) => Ok(loader.finish(end)),
         };
         self.input(id, index, |core, environment| core.loaded(environment, LeaderEpoch(epoch), result))
     }
@@ -251,7 +198,8 @@ impl World {
             let has_followers_outside = self.brokers.keys().any(|member| {
                 !partition.isr.contains(member) && self.is_up(*member) && !self.is_out(partition.index, *member)
             });
-            partition.leader == Some(id) && (partition.high_watermark() < partition.end_of(id) || has_followers_outside)
+            partition.leader == Some(id)
+                && (partition.high_watermark_of(id).0 < partition.end_of(id) || has_followers_outside)
         });
         let lagging: Vec<i32> = lagging.map(|partition| partition.index).collect();
         for index in lagging {
@@ -281,9 +229,15 @@ impl World {
             self.schedule_us(100, Event::Lost { client, call });
             return Ok(());
         }
+        let topics = self.brokers.get(&id).map(|broker| &broker.topics);
         let caller = Caller {
             client,
             call,
+            // Now: the answer may wait for its records, and the image may move meanwhile (seed 4500).
+            topic_ids: match &request {
+                Request::SyncGroup(_) => topics.map(SimTopics::ids).unwrap_or_default(),
+                _ => TopicIds::new(),
+            },
             fetch: match &request {
                 Request::FetchOffsets(fetch) => Some(fetch.clone()),
                 _ => None,
@@ -309,38 +263,30 @@ impl World {
     }
 
     pub(super) fn catch_up(&mut self, index: i32, follower: i32) -> Result<(), Violation> {
-        let Some(leader) = self.leader_of(index) else { return Ok(()) };
-        if !self.is_up(leader) || !self.is_up(follower) || self.is_out(index, follower) {
+        let now = self.clocks();
+        let (is_up, is_out) = (self.is_up(follower), self.is_out(index, follower));
+        let Some(source) = self.partition(index).and_then(|partition| partition.source_of(follower)) else {
             return Ok(());
-        }
-        // A broker that believes that it leads fetches from nobody before it learns better. Otherwise its log would
-        // lose records that its groups have in memory.
-        if self.brokers.get(&follower).is_some_and(|broker| broker.leads.contains_key(&index)) {
+        };
+        if !is_up || is_out || !self.is_up(source) {
             return Ok(());
         }
         let Some(partition) = self.partition_mut(index) else { return Ok(()) };
-        partition.catch_up(follower);
+        partition.fetch(follower, now);
         self.advance(index)
     }
 
-    /// The high watermark moves: the invariants read what is committed, then the leader hears of it.
-    fn advance(&mut self, index: i32) -> Result<(), Violation> {
+    /// The invariants read what is committed, then the leaders hear of their high watermarks.
+    pub(super) fn advance(&mut self, index: i32) -> Result<(), Violation> {
         let Some(partition) = self.partition_mut(index) else { return Ok(()) };
-        let fresh = partition.advance();
-        let (leader, epoch, high_watermark) = (partition.leader, partition.epoch, partition.high_watermark());
+        let (fresh, leaders) = (partition.advance(), partition.moved());
         for batch in &fresh {
             self.trace.detail(self.now, format_args!("committed in partition {index} at {}", text(batch)));
             self.invariants.commit(batch)?;
         }
-        let Some(leader) = leader else { return Ok(()) };
-        let Some(leadership) = self.brokers.get_mut(&leader).and_then(|broker| broker.leads.get_mut(&index)) else {
-            return Ok(());
-        };
-        if leadership.epoch != epoch || leadership.high_watermark == high_watermark {
-            return Ok(());
-        }
-        leadership.high_watermark = high_watermark;
-        self.poll(leader, index)
+        // One that stands still hears of it when it goes on.
+        let up: Vec<i32> = leaders.into_iter().filter(|leader| self.is_up(*leader)).collect();
+        up.into_iter().try_for_each(|leader| self.poll(leader, index))
     }
 
     fn answer(&mut self, id: i32, index: i32, caller: &Caller, answer: GroupAnswer) -> Result<(), Violation> {
@@ -352,14 +298,12 @@ impl World {
             _ => {}
         }
         // A leader that was replaced and does not know it answers from what it has, as with Kafka.
-        let leadership = self.brokers.get(&id).and_then(|broker| broker.leads.get(&index));
-        let leads = leadership.is_some_and(|leadership| {
-            self.partition(index).is_some_and(|partition| partition.is_led_by(id, leadership.epoch))
-        });
+        let leads =
+            self.partition(index).is_some_and(|partition| partition.is_led_by(id, partition.leading_epoch(id).0));
         if let (GroupAnswer::FetchOffsets(fetched), Some(asked), true) = (&answer, &caller.fetch, leads) {
             self.invariants.fetched(asked, fetched)?;
         }
-        self.reply(id, caller.client, caller.call, answer);
+        self.reply(caller, answer);
         Ok(())
     }
 }

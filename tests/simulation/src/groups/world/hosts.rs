@@ -1,6 +1,7 @@
 //! What becomes of the brokers' processes, and who leads.
 
 use super::{Event, World};
+use crate::coordinator_log::election_order;
 use crate::groups::broker::Broker;
 use crate::invariants::Violation;
 
@@ -19,12 +20,14 @@ impl World {
         }
         for partition in 0..self.partitions.len() {
             let index = i32::try_from(partition).unwrap_or(0);
+            let now = self.clocks();
             if let Some(partition) = self.partition_mut(index) {
-                partition.shrink(id);
+                partition.restart(id, now);
             }
             if self.leader_of(index) == Some(id) {
                 self.elect(index, Some(id));
             }
+            self.shrink(index, id);
         }
     }
 
@@ -34,9 +37,10 @@ impl World {
         // Whoever has begun to read the log finds the tombstones of what it has read: `delete.retention.ms`.
         let is_read = |broker: &Broker| broker.loaders.keys().any(|(loading, _)| *loading == index);
         let keeps_tombstones = keeps_tombstones || self.brokers.get(&broker).is_some_and(is_read);
+        let now = self.clocks();
         let Some(partition) = self.partition_mut(index) else { return Ok(()) };
         partition
-            .compact(broker, keeps_tombstones)
+            .compact(broker, keeps_tombstones, now)
             .map_err(|error| Violation(format!("b{broker} cannot compact partition {index}: {error}")))
     }
 
@@ -59,6 +63,7 @@ impl World {
             if self.leader_of(index).is_none() {
                 self.elect(index, None);
             }
+            self.learn(id, index)?;
             let delay = self.draw_us(self.weather.replication_us);
             self.schedule_us(delay, Event::CatchUp { partition: index, follower: id });
         }
@@ -84,8 +89,7 @@ impl World {
             .filter(|(id, broker)| broker.is_running && Some(**id) != but && !self.paused_brokers.contains_key(id))
             .map(|(id, _)| *id)
             .collect();
-        let first = usize::try_from(self.random.below(candidates.len() as u64)).unwrap_or(0);
-        let order: Vec<i32> = candidates.iter().cycle().skip(first).take(candidates.len()).copied().collect();
+        let order = election_order(&candidates, &mut self.random);
         let Some(found) = self.partition_mut(partition) else { return };
         let leader = found.elect(&order);
         let epoch = found.epoch;
@@ -108,12 +112,20 @@ impl World {
         }
     }
 
+    /// The leader hears of it at once.
+    fn shrink(&mut self, partition: i32, member: i32) {
+        let now = self.clocks();
+        let Some(found) = self.partition_mut(partition) else { return };
+        found.shrink(member, now);
+        if let Some(broker) = found.leader {
+            self.schedule_us(0, Event::Learn { broker, partition });
+        }
+    }
+
     /// The follower falls out of the ISR, and comes back after a while.
     pub fn shrink_isr(&mut self, partition: i32, member: i32, ms: u64) {
         self.note(format_args!("partition {partition}: b{member} falls out of the ISR for {ms} ms"));
-        if let Some(found) = self.partition_mut(partition) {
-            found.shrink(member);
-        }
+        self.shrink(partition, member);
         self.fell_out.insert((partition, member));
         self.schedule_us(ms * 1_000, Event::CatchUpAgain { partition, follower: member });
     }

@@ -1,20 +1,40 @@
 //! What brokers do with their shards, and what becomes of their processes.
 
-use ottla_coordinator_partition::{BrokenRules, Environment, Event, Loader, Outputs};
+use ottla_coordinator_partition::{BrokenRules, Environment, Event, LoadError, Loader, Outputs};
 use ottla_transaction_coordinator::Shard;
 use ottla_transaction_coordinator::state_partition::Notice;
 
 use super::*;
+use crate::coordinator_log::{Piece, ReplicaLog, election_order};
+
+/// Of one piece of a log that is read.
+const LOAD_BYTES: usize = 1 << 20;
 
 impl World {
     /// The broker hears who leads the partition.
     pub(super) fn learn(&mut self, id: i32, partition: i32) -> Result<(), Violation> {
-        let Some(found) = self.partition(partition) else { return Ok(()) };
-        let believes = if found.leader == Some(id) { LeaderEpoch(found.epoch) } else { LeaderEpoch::NONE };
+        let now = self.clocks();
         let core = StatePartition::new(Arc::clone(&self.config), BrokenRules::default());
         let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.is_running) else { return Ok(()) };
-        broker.hosted.entry(partition).or_insert(StatePartitionHost { believes, core }).believes = believes;
+        broker.hosted.entry(partition).or_insert(StatePartitionHost { core });
+        if let Some(found) = self.partition_mut(partition) {
+            found.learn(id, now);
+        }
+        self.advance(partition)?;
         self.step(id, partition, |core, environment| (None, core.poll(environment)))?;
+        Ok(())
+    }
+
+    /// The invariants read what is committed.
+    fn advance(&mut self, index: i32) -> Result<(), Violation> {
+        let Some(partition) = self.partition_mut(index) else { return Ok(()) };
+        let (fresh, leaders) = (partition.advance(), partition.moved());
+        for batch in &fresh {
+            self.invariants.replicated(batch)?;
+        }
+        for leader in leaders {
+            self.step(leader, index, |core, environment| (None, core.poll(environment)))?;
+        }
         Ok(())
     }
 
@@ -25,10 +45,16 @@ impl World {
         }
         let Some(partition) = self.partition(index) else { return Ok(()) };
         let mut loader = Loader::<Shard>::new(Arc::clone(&self.config), epoch, 1_048_588);
-        let end = Offset(partition.end_of(id));
-        let loaded = match partition.read(id, 0, usize::MAX) {
-            Some(log) => loader.take(Offset(0), &log).map(|()| loader.finish(end)),
-            None => Ok(loader.finish(end)),
+        let loaded = loop {
+            match partition.read(id, epoch, loader.next(), LOAD_BYTES) {
+                Err(error) => break Err(LoadError::Refused(error)),
+                Ok(Piece { from, records: Some(records), .. }) => {
+                    if let Err(error) = loader.take(from, &records) {
+                        break Err(error);
+                    }
+                }
+                Ok(Piece { end, .. }) => break Ok(loader.finish(end)),
+            }
         };
         self.step(id, index, |core, environment| (None, core.loaded(environment, epoch, loaded)))?;
         Ok(())
@@ -51,14 +77,17 @@ impl World {
         let partition = usize::try_from(index).ok().and_then(|at| self.partitions.get_mut(at));
         let (Some(hosted), Some(partition)) = (broker.hosted.get_mut(&index), partition) else { return Ok(None) };
         let mut view = View { data: &self.data, next_producer_id: &mut self.next_producer_id };
-        let mut log = SimLog { broker: id, believes: hosted.believes, partition, is_refused, has_appended: false };
+        let (foresees, refuses) = (true, is_refused);
+        let mut log = ReplicaLog { broker: id, partition, now, foresees, refuses, appends: Vec::new() };
         let mut environment: Environment<'_, '_, Shard> = Environment { now, view: &mut view, log: &mut log };
         let (answer, outputs) = step(&mut hosted.core, &mut environment);
-        if log.has_appended {
+        if log.appends.iter().any(Result::is_ok) {
             self.replicate(index);
         }
         for event in outputs.events {
             match event {
+                // Its leadership ended meanwhile.
+                Event::LoadFailed { error: LoadError::Refused(_), .. } => {}
                 Event::Forgotten(_) | Event::NobodyWaits | Event::LoadFailed { .. } => {
                     return Err(Violation(format!("b{id}, partition {index}: {event:?}")));
                 }
@@ -158,26 +187,17 @@ impl World {
     }
 
     pub(super) fn catch_up(&mut self, index: i32, follower: i32) -> Result<(), Violation> {
-        let Some(leader) = self.leader_of(index) else { return Ok(()) };
-        if !self.is_up(leader) || !self.is_up(follower) || self.fell_out.contains(&(index, follower)) {
+        let now = self.clocks();
+        let Some(source) = self.partition(index).and_then(|partition| partition.source_of(follower)) else {
+            return Ok(());
+        };
+        if !self.is_up(source) || !self.is_up(follower) || self.fell_out.contains(&(index, follower)) {
             return Ok(());
         }
-        // A broker that has a shard believes that it leads, and fetches from nobody before it learns better.
-        if self
-            .brokers
-            .get(&follower)
-            .is_some_and(|broker| broker.hosted.get(&index).is_some_and(|hosted| hosted.believes != LeaderEpoch::NONE))
-        {
-            return Ok(());
+        if let Some(partition) = self.partition_mut(index) {
+            partition.fetch(follower, now);
         }
-        let Some(partition) = self.partition_mut(index) else { return Ok(()) };
-        partition.catch_up(follower);
-        let fresh = partition.advance();
-        for batch in &fresh {
-            self.invariants.replicated(batch)?;
-        }
-        self.step(leader, index, |core, environment| (None, core.poll(environment)))?;
-        Ok(())
+        self.advance(index)
     }
 
     pub fn kill_broker(&mut self, id: i32) {
@@ -187,12 +207,14 @@ impl World {
         broker.life += 1;
         broker.hosted.clear();
         for index in self.partitions.iter().map(|partition| partition.index).collect::<Vec<_>>() {
+            let now = self.clocks();
             if let Some(partition) = self.partition_mut(index) {
-                partition.shrink(id);
+                partition.restart(id, now);
             }
             if self.leader_of(index) == Some(id) {
                 self.elect(index, Some(id));
             }
+            self.shrink(index, id);
         }
         let others: Vec<i32> = self.brokers.iter().filter(|(_, broker)| broker.is_running).map(|(id, _)| *id).collect();
         for index in 0..self.data.len() {
@@ -208,17 +230,19 @@ impl World {
         self.schedule_us(ms * 1_000, super::Event::StartBroker(id));
     }
 
-    pub(super) fn start_broker(&mut self, id: i32) {
-        let Some(broker) = self.brokers.get_mut(&id).filter(|broker| !broker.is_running) else { return };
+    pub(super) fn start_broker(&mut self, id: i32) -> Result<(), Violation> {
+        let Some(broker) = self.brokers.get_mut(&id).filter(|broker| !broker.is_running) else { return Ok(()) };
         broker.is_running = true;
         self.note(format_args!("b{id} starts"));
         for index in self.partitions.iter().map(|partition| partition.index).collect::<Vec<_>>() {
             if self.leader_of(index).is_none() {
                 self.elect(index, None);
             }
+            self.learn(id, index)?;
             let delay = self.draw_us(self.weather.replication_us);
             self.schedule_us(delay, super::Event::CatchUp { partition: index, follower: id });
         }
+        Ok(())
     }
 
     /// Another leader than `but`, if one may lead; everybody hears of it in a while.
@@ -229,8 +253,7 @@ impl World {
             .filter(|(id, broker)| broker.is_running && Some(**id) != but)
             .map(|(id, _)| *id)
             .collect();
-        let first = usize::try_from(self.random.below(candidates.len() as u64)).unwrap_or(0);
-        let mut order: Vec<i32> = candidates.iter().cycle().skip(first).take(candidates.len()).copied().collect();
+        let mut order = election_order(&candidates, &mut self.random);
         // The last member of an ISR goes on where nobody else may lead.
         order.extend(but.filter(|id| self.brokers.get(id).is_some_and(|broker| broker.is_running)));
         let Some(found) = self.partition_mut(partition) else { return };
@@ -254,12 +277,20 @@ impl World {
         }
     }
 
+    /// The leader hears of it at once.
+    fn shrink(&mut self, partition: i32, member: i32) {
+        let now = self.clocks();
+        let Some(found) = self.partition_mut(partition) else { return };
+        found.shrink(member, now);
+        if let Some(broker) = found.leader {
+            self.schedule_us(0, super::Event::Learn { broker, partition });
+        }
+    }
+
     /// The follower falls out of the ISR, and comes back after a while.
     pub fn shrink_isr(&mut self, partition: i32, member: i32, ms: u64) {
         self.note(format_args!("partition {partition}: b{member} falls out of the ISR for {ms} ms"));
-        if let Some(found) = self.partition_mut(partition) {
-            found.shrink(member);
-        }
+        self.shrink(partition, member);
         self.fell_out.insert((partition, member));
         self.schedule_us(ms * 1_000, super::Event::CatchUpAgain { partition, follower: member });
     }
@@ -281,6 +312,9 @@ impl World {
                 return Some(format!("partition {}: {states:?}", partition.index));
             }
         }
-        self.data.iter().find(|data| !data.is_deleted && data.has_open()).map(|data| format!("{data:?}"))
+        self.data
+            .iter()
+            .find(|data| !data.is_deleted && data.has_open())
+            .map(|data| format!("{} has an open transaction", data.name))
     }
 }

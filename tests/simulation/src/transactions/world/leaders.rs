@@ -1,21 +1,24 @@
 //! What the leaders of data partitions do with batches and markers.
 
+use ottla_replication::{VerificationGuard, refusal_of, verdict_of};
+
 use super::*;
 use crate::transactions::data::Produced;
 
 impl World {
     pub(super) fn produce(&mut self, client: u32, call: u64, index: usize, to: i32, batch: &DataBatch) {
         let is_up = self.brokers.get(&to).is_some_and(|broker| broker.is_running);
+        let now = self.clocks();
         let Some(data) = self.data.get_mut(index).filter(|_| is_up) else { return };
         if data.is_deleted || data.leader != to {
             let error =
                 if data.is_deleted { ErrorCode::UnknownTopicOrPartition } else { ErrorCode::NotLeaderOrFollower };
             return self.tell_produced(client, call, index, Err(error));
         }
-        match data.produce(batch, None) {
+        match data.produce(batch, None, now) {
             Produced::Appended | Produced::Repeated => self.tell_produced(client, call, index, Ok(())),
             Produced::Refused(error) => self.tell_produced(client, call, index, Err(error)),
-            Produced::Unverified(markers) => {
+            Produced::Unverified(guard) => {
                 let Some(id) = self.clients.get(&client).map(|client| client.id.clone()) else { return };
                 let partitions = vec![data.name.clone()];
                 let request = AddPartitions { id, producer: batch.producer, partitions, version: batch.version };
@@ -25,7 +28,7 @@ impl World {
                 } else {
                     Request::VerifyPartitions(request)
                 };
-                let caller = Caller::Leader { client, call, index, batch: batch.clone(), markers };
+                let caller = Caller::Leader { client, call, index, batch: batch.clone(), guard };
                 self.ask(caller, request);
             }
         }
@@ -38,7 +41,7 @@ impl World {
         call: u64,
         index: usize,
         batch: &DataBatch,
-        markers: u64,
+        guard: &VerificationGuard,
         answer: &TransactionAnswer,
     ) {
         let error = match answer {
@@ -48,19 +51,16 @@ impl World {
             TransactionAnswer::Failed(error) => *error,
             _ => ErrorCode::None,
         };
+        let (now, verdict) = (self.clocks(), verdict_of(error));
         let Some(data) = self.data.get_mut(index) else { return };
-        let result = if error.is_ok() && !data.is_deleted {
-            match data.produce(batch, Some(markers)) {
+        let result = if verdict.is_ok() && !data.is_deleted {
+            match data.produce(batch, Some(guard), now) {
                 Produced::Appended | Produced::Repeated => Ok(()),
                 Produced::Refused(error) => Err(error),
                 Produced::Unverified(_) => Err(ErrorCode::NotEnoughReplicas),
             }
         } else {
-            Err(match error {
-                ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
-                ErrorCode::NotCoordinator | ErrorCode::CoordinatorNotAvailable => ErrorCode::NotEnoughReplicas,
-                error => error,
-            })
+            Err(refusal_of(verdict, batch.version.bumps_epoch()))
         };
         self.tell_produced(client, call, index, result);
     }
@@ -76,7 +76,7 @@ impl World {
     pub(super) fn mark(&mut self, from: i32, life: u32, partition: i32, marker: &Marker) -> Result<(), Violation> {
         self.trace.message(self.now, format_args!("b{from}, partition {partition}: {marker:?}"));
         let to = marker.broker.0;
-        let mut results = None;
+        let (now, mut results) = (self.clocks(), None);
         if self.brokers.get(&to).is_some_and(|broker| broker.is_running) {
             let mut written = Results::new();
             for name in &marker.partitions {
@@ -86,12 +86,13 @@ impl World {
                 } else if data.leader != to {
                     ErrorCode::NotLeaderOrFollower
                 } else {
-                    match data.marker(marker) {
-                        Ok(Some(ended)) => {
+                    match data.marker(marker, now) {
+                        // A repeated marker ends nothing.
+                        Ok(ended) if ended.is_empty() => ErrorCode::None,
+                        Ok(ended) => {
                             self.invariants.marked(name, marker, &ended)?;
                             ErrorCode::None
                         }
-                        Ok(None) => ErrorCode::None,
                         Err(error) => error,
                     }
                 };

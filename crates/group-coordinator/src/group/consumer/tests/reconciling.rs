@@ -1,5 +1,7 @@
 //! From one target assignment to the next: nobody owns what somebody else has not let go.
 
+use std::collections::BTreeSet;
+
 use ottla_model::ErrorCode;
 
 use super::*;
@@ -160,6 +162,45 @@ fn who_never_takes_what_it_is_told_to_give_up_has_nothing_to_say() {
         assert_eq!(world.beat(beat(member, epoch)).error, ErrorCode::None);
     }
     assert_eq!(world.describe().group_epoch, 5);
+}
+
+/// Seed 7005 of the groups' simulation: a member is given partitions, and more of them before it has said that it owns
+/// the first. One of the latter is to be given up. What the member says next is about the first gift, and it may be
+/// taking the second.
+#[test]
+fn a_late_word_about_the_first_gift_lets_nothing_of_the_second_go() {
+    let mut world = World::new(&[("t", 2)]);
+    let t = world.cluster.id("t");
+    let of = |answer: &ConsumerHeartbeatAnswer| -> BTreeSet<i32> {
+        let partitions = answer.assignment.iter().flatten().flat_map(|(_, partitions)| partitions);
+        partitions.map(|partition| partition.0).collect()
+    };
+    world.beat(join("a", &["t"]));
+    world.beat(owns("a", 1, &[(t, &[0, 1])]));
+    world.beat(join("b", &["t"]));
+    world.beat(beat("a", 1));
+    world.beat(owns("a", 1, &[(t, &[0])]));
+    let first = of(&world.beat(beat("b", 2)));
+    assert_eq!(first, BTreeSet::from([1]));
+    world.change(|cluster| cluster.set("t", 6));
+    world.beat(beat("a", 2));
+    let second = world.beat(beat("b", 2));
+    let given = of(&second);
+    assert!(given.is_superset(&first) && given.len() == 3, "{given:?}");
+    world.beat(join("c", &["t"]));
+    let told = world.beat(beat("b", second.member_epoch));
+    let gone: BTreeSet<i32> = given.difference(&of(&told)).copied().collect();
+    assert_eq!(gone.len(), 1, "{told:?}");
+    let is_given = |world: &mut World| {
+        let epoch = world.describe().members.iter().find(|of| of.member.as_str() == "c").unwrap().member_epoch;
+        of(&world.beat(beat("c", epoch))).is_superset(&gone)
+    };
+    world.beat(owns("b", told.member_epoch, &[(t, &[1])]));
+    assert!(!is_given(&mut world), "it may be taking the second gift");
+    // It is believed when it has had the time for both.
+    world.host.pass(2_000);
+    world.beat(beat("b", told.member_epoch));
+    assert!(is_given(&mut world));
 }
 
 /// One that says nothing since it was given something may take its time to take it: for it the rebalance timeout

@@ -1,0 +1,66 @@
+//! Scenario 44: a log directory whose disk does not answer.
+
+use ottla_model::{ErrorCode, Offset};
+use ottla_partition::BrokenRules;
+
+use crate::script::{Script, Step};
+use crate::world::WorldConfig;
+
+/// Longer than a script waits for anything.
+const STALL_MS: u64 = 90_000;
+
+fn config(rules: BrokenRules) -> WorldConfig {
+    WorldConfig { log_dirs: 2, rules, ..WorldConfig::small() }
+}
+
+/// The disk of the leader's directory does not answer, and a write waits for it.
+fn leader_story(seed: u64, rules: BrokenRules) -> Step {
+    let mut script = Script::new(seed, config(rules))?;
+    script.write(5)?;
+    let (leader, epoch) = (script.leader()?, script.leader_epoch()?);
+    let directory = script.replica(leader)?.directory;
+    script.world.stall_disk(leader, directory, STALL_MS);
+    let batch = script.batch(2)?;
+    let held = script.send(leader, -1, batch)?;
+    script.wait_other_leader(leader)?;
+    script.write(5)?;
+    assert!(script.world.is_running(crate::network::NodeId::Broker(leader)), "it goes on with its other directory");
+    assert_eq!(script.answer(held), None, "its write does not return");
+    assert_eq!(script.replica(leader)?.core.leading_epoch(), epoch, "and holds its lock");
+    script.world.stall_disk(leader, directory, 0);
+    script.converge()?;
+    let answer = script.answer(held).map(|answer| answer.error);
+    assert_eq!(answer, Some(ErrorCode::NotLeaderOrFollower), "the write ended in an epoch that was over");
+    assert_eq!(script.end_of(leader)?, Offset(20), "what it wrote is cut off");
+    Ok(())
+}
+
+/// The disk of a follower's directory does not answer.
+fn follower_story(seed: u64) -> Step {
+    let mut script = Script::new(seed, config(BrokenRules::default()))?;
+    script.write(2)?;
+    let follower = script.followers()?[0];
+    let directory = script.replica(follower)?.directory;
+    script.world.stall_disk(follower, directory, STALL_MS);
+    script.write(5)?;
+    script.wait("it to leave the ISR", |world| {
+        let state = world.partitions().first().and_then(|id| world.newest_image()?.partition(*id));
+        state.is_some_and(|state| !state.in_isr(ottla_model::BrokerId(follower)))
+    })?;
+    script.write(2)?;
+    script.world.stall_disk(follower, directory, 0);
+    script.converge()?;
+    assert_eq!(script.end_of(follower)?, Offset(18), "it has caught up");
+    Ok(())
+}
+
+#[test]
+fn scenario_44_a_directory_that_does_not_answer_gives_up_its_leaderships() {
+    ottla_test_support::each_seed(0..10, |seed| {
+        leader_story(seed, BrokenRules::default()).unwrap_or_else(|error| panic!("seed {seed}, leader: {error}"));
+        follower_story(seed).unwrap_or_else(|error| panic!("seed {seed}, follower: {error}"));
+    });
+    let rules = BrokenRules { stalled_directory_leads: true, ..BrokenRules::default() };
+    let failure = leader_story(0, rules).expect_err("the rule is taken out");
+    assert!(failure.0.contains("another leader than"), "{failure}");
+}

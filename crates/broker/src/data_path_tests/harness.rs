@@ -12,7 +12,7 @@ use ottla_group_coordinator::shard::BudgetLimits;
 use ottla_metadata::controller::{
     AllocatedProducerIds, AlterPartition, AlteredPartition, AlteredPartitions, Answer as Decided, Request, Resigned,
 };
-use ottla_metadata::image::{Endpoint, LeaderRecoveryState};
+use ottla_metadata::image::{Endpoint, LeaderRecoveryState, LeaderSettings};
 use ottla_metadata::nodes::{self, topic::TopicNode};
 use ottla_metadata::quorum_progress::QuorumProgress;
 use ottla_metadata::{BrokerRegistration, ConfigEntity, Image, IsrMember, Node, NodeChange, PartitionState, Path};
@@ -470,6 +470,7 @@ impl Cluster {
             ready: true,
             shutting_down: false,
             min_insync_replicas: 1,
+            leaders: LeaderSettings::default(),
             registered_at: TimestampMs(0),
         };
         // A new node each time: its revision is the broker's epoch.

@@ -3,6 +3,7 @@
 
 mod admin;
 mod brokers;
+mod elections;
 mod fenced;
 mod harness;
 mod hostile;

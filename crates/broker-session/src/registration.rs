@@ -2,6 +2,7 @@
 
 use ottla_metadata::Endpoint;
 use ottla_metadata::controller::{Refusal, Register, Registered};
+use ottla_metadata::image::LeaderSettings;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, ListenerName, MonotonicMs};
 
 use crate::config::{DUPLICATE_MARGIN, REGISTER_RETRY, SessionConfig};
@@ -24,6 +25,7 @@ pub struct Applicant {
     /// The epoch up to which this broker's logs are known to be whole, as its last process left them.
     pub whole_since: BrokerEpoch,
     pub min_insync_replicas: i32,
+    pub leaders: LeaderSettings,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,6 +120,7 @@ impl Registration {
             rack: applicant.rack.clone(),
             clean_shutdown_epoch: applicant.whole_since,
             min_insync_replicas: applicant.min_insync_replicas,
+            leaders: applicant.leaders,
         }
     }
 

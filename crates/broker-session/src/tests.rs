@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_metadata::controller::{BeatAnswer, Refusal, Register, Registered, ShutdownProgress};
-use ottla_metadata::{BrokerRegistration, Endpoint, Image, Node, nodes};
+use ottla_metadata::{BrokerRegistration, Endpoint, Image, LeaderSettings, Node, nodes};
 use ottla_model::{
     BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, ListenerName, MonotonicMs, Revision, TimestampMs,
 };
@@ -36,6 +36,7 @@ fn applicant() -> Applicant {
         rack: None,
         whole_since: BrokerEpoch(3),
         min_insync_replicas: 1,
+        leaders: LeaderSettings::default(),
     }
 }
 
@@ -85,6 +86,7 @@ fn image(revision: u64, incarnation: IncarnationId, ready: bool) -> Image {
         ready,
         shutting_down: false,
         min_insync_replicas: 1,
+        leaders: LeaderSettings::default(),
         registered_at: TimestampMs(0),
     };
     let (path, payload): (_, Bytes) = (nodes::broker::path(ID), nodes::broker::encode(&registration));

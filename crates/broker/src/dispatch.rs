@@ -56,6 +56,7 @@ fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut)
         Api::DeleteRecords => handlers::delete_records::handle,
         Api::DeleteTopics => handlers::delete_topics::handle,
         Api::CreatePartitions => handlers::create_partitions::handle,
+        Api::ElectLeaders => handlers::elect_leaders::handle,
         Api::DescribeConfigs => handlers::describe_configs::handle,
         Api::AlterConfigs => handlers::alter_configs::handle,
         Api::IncrementalAlterConfigs => handlers::alter_configs::handle_incremental,

@@ -62,6 +62,10 @@ pub struct BrokerConfig {
     pub num_partitions: i32,
     pub default_replication_factor: i16,
     pub min_insync_replicas: i32,
+    /// `unclean.leader.election.enable`.
+    pub unclean_leader_election: bool,
+    /// `leader.imbalance.check.interval.seconds`; none if `auto.leader.rebalance.enable` is false.
+    pub leader_rebalance_interval_s: Option<u32>,
     pub message_max_bytes: usize,
 
     pub num_network_threads: usize,
@@ -216,6 +220,8 @@ impl BrokerConfig {
             num_partitions: reader.number("num.partitions", 1..=i32::MAX)?,
             default_replication_factor: reader.number("default.replication.factor", 1..=i16::MAX)?,
             min_insync_replicas: reader.number("min.insync.replicas", 1..=i32::MAX)?,
+            unclean_leader_election: reader.boolean("unclean.leader.election.enable")?,
+            leader_rebalance_interval_s: leader_rebalance_interval_s(&reader)?,
             message_max_bytes: bytes(&reader, "message.max.bytes", 0)?,
 
             num_network_threads: count(&reader, "num.network.threads")?,
@@ -466,11 +472,14 @@ fn check_choices(properties: &Properties) -> Result<(), ConfigError> {
             return Err(ConfigError::invalid(name, property, "would delete everything", "-1, or 1 and more"));
         }
     }
-    for name in ["log.preallocate", "unclean.leader.election.enable"] {
-        reader.boolean(name)?;
-    }
+    reader.boolean("log.preallocate")?;
     reader.duration_ms("log.segment.delete.delay.ms", 0)?;
     Ok(())
+}
+
+fn leader_rebalance_interval_s(reader: &Reader<'_>) -> Result<Option<u32>, ConfigError> {
+    let interval_s = reader.number("leader.imbalance.check.interval.seconds", 1..=u32::MAX)?;
+    Ok(reader.boolean("auto.leader.rebalance.enable")?.then_some(interval_s))
 }
 
 impl Default for LoggingConfig {

@@ -45,6 +45,7 @@ pub struct Metrics {
     leader: Gauge,
     is_leader: Gauge,
     elections_won: Counter,
+    unclean_elections: Counter,
     committed: Gauge,
     applied: Gauge,
     proposals: Counter,
@@ -61,6 +62,10 @@ impl Metrics {
             leader: registry.gauge("leader_id", "Id of the quorum leader; 0 while none is known"),
             is_leader: registry.gauge("is_leader", "1 while this coordinator is the quorum leader, else 0"),
             elections_won: registry.counter("elections_won_total", "Elections that this coordinator won"),
+            unclean_elections: registry.counter(
+                "unclean_leader_elections_total",
+                "Partitions that got a leader that may lack acknowledged records, while this coordinator led",
+            ),
             committed: registry.gauge("committed_revision", "Last revision that this coordinator knows as committed"),
             applied: registry.gauge("applied_revision", "Last revision applied to this coordinator's tree"),
             proposals: registry.counter("proposals_total", "Transactions proposed by this coordinator"),
@@ -93,6 +98,10 @@ impl Metrics {
 
     pub fn proposed(&self, entries: u64) {
         self.proposals.add(entries);
+    }
+
+    pub fn unclean_elections(&self, elections: u64) {
+        self.unclean_elections.add(elections);
     }
 
     pub fn synced(&self, took: Duration) {

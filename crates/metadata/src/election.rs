@@ -6,6 +6,11 @@
 //!   is in the ISR and active. Otherwise the current leader, if it is shutting down but alive. Otherwise the first
 //!   active replica of the ELR: the HW has not moved since it left the ISR, so it has all committed records. Otherwise
 //!   there is no leader; the leader epoch grows nevertheless, so that the old leader is fenced.
+//! - A preferred election puts the first replica before the leader, if it is in the ISR and active.
+//! - An unclean election, where it is enabled or asked for, takes any active replica that can read its log, if none of
+//!   the above can lead: the last known leader, then the last known ELR, then the others. It is the whole ISR then, and
+//!   nobody is eligible beside it; the state is "recovering" until that leader changes its ISR. A replica whose log is
+//!   gone comes last, and only on demand.
 //! - The ISR never becomes empty. Its last member stays while no other replica can be elected. Unlike Kafka, which lets
 //!   the ISR become empty, the tree keeps the last member and its epoch: the next election needs both.
 //! - A replica that leaves the ISR while the ISR is below min.insync.replicas joins the ELR; so does a last member that
@@ -20,13 +25,19 @@
 
 use ottla_model::{BrokerEpoch, BrokerId, ControllerEpoch};
 
-use crate::image::{IsrMember, PartitionState};
+use crate::image::{IsrMember, LeaderRecoveryState, PartitionState};
 
 /// The facts about the cluster that an election needs.
 pub trait Electorate {
     /// The epoch of a broker that may lead this partition: registered, ready, not shutting down, and with the log that
     /// its ISR or ELR entry refers to.
     fn acceptable(&self, broker: BrokerId, state: &PartitionState) -> Option<BrokerEpoch>;
+
+    /// The epoch of a broker that is active and can read its log, whatever that log lacks.
+    fn readable(&self, broker: BrokerId, state: &PartitionState) -> Option<BrokerEpoch>;
+
+    /// Whether `unclean.leader.election.enable` holds where this broker leads.
+    fn may_lead_unclean(&self, broker: BrokerId) -> bool;
 
     /// Whether this incarnation of an ISR member still runs: it may stay the leader while no other replica can lead,
     /// even if it is shutting down.
@@ -40,11 +51,39 @@ pub trait Electorate {
     fn knows_min_insync_replicas(&self, leader: BrokerId, state: &PartitionState) -> bool;
 }
 
+/// Whether a replica may lead that may lack committed records, if no other can.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Unclean {
+    #[default]
+    Never,
+    /// Where `unclean.leader.election.enable` is set.
+    WhereEnabled,
+    /// An operator demands it.
+    Demanded,
+}
+
+struct Elected {
+    leader: BrokerId,
+    isr: Vec<IsrMember>,
+    is_unclean: bool,
+}
+
+impl Elected {
+    fn clean(leader: BrokerId, isr: Vec<IsrMember>) -> Self {
+        Self { leader, isr, is_unclean: false }
+    }
+}
+
 /// A change of one partition that is being computed.
 #[derive(Debug)]
 pub struct PartitionChange<'a> {
     state: &'a PartitionState,
     isr: Vec<IsrMember>,
+    /// The leader itself changes its ISR: it has recovered from an unclean election.
+    is_proposed: bool,
+    is_preferred: bool,
+    preferred_may_lag: bool,
+    unclean_election: Unclean,
     /// Must not lead, whatever the electorate returns.
     leaving: Option<BrokerId>,
     unclean: Option<BrokerId>,
@@ -59,6 +98,10 @@ impl<'a> PartitionChange<'a> {
         Self {
             state,
             isr: state.isr.clone(),
+            is_proposed: false,
+            is_preferred: false,
+            preferred_may_lag: false,
+            unclean_election: Unclean::Never,
             leaving: None,
             unclean: None,
             unclean_sole_member_wins: false,
@@ -71,6 +114,21 @@ impl<'a> PartitionChange<'a> {
     #[must_use]
     pub fn with_isr(mut self, isr: Vec<IsrMember>) -> Self {
         self.isr = isr;
+        self.is_proposed = true;
+        self
+    }
+
+    /// The first replica leads if it is in the ISR. `may_lag` switches that condition off, see
+    /// `controller::BrokenRules`.
+    #[must_use]
+    pub(crate) fn preferred(mut self, may_lag: bool) -> Self {
+        (self.is_preferred, self.preferred_may_lag) = (true, may_lag);
+        self
+    }
+
+    #[must_use]
+    pub fn unclean(mut self, unclean: Unclean) -> Self {
+        self.unclean_election = unclean;
         self
     }
 
@@ -117,8 +175,13 @@ impl<'a> PartitionChange<'a> {
     pub fn build(self, electorate: &dyn Electorate, controller_epoch: ControllerEpoch) -> Option<PartitionState> {
         let state = self.state;
         let is_unclean = |broker: &BrokerId| self.unclean == Some(*broker);
-        let (leader, isr) = self.elect(electorate);
+        let Elected { leader, isr, is_unclean: is_unclean_election } = self.elect(electorate);
         let mut next = PartitionState { leader, isr, controller_epoch, ..state.clone() };
+        if is_unclean_election {
+            next.leader_recovery_state = LeaderRecoveryState::Recovering;
+        } else if self.is_proposed {
+            next.leader_recovery_state = LeaderRecoveryState::Recovered;
+        }
         // An in-sync replica reads its log; an offline mark applies only to the epoch in which the broker reported it.
         let joins = |broker: BrokerId| next.in_isr(broker) && !state.in_isr(broker);
         let is_replaced = |broker: BrokerId| self.offline.is_some_and(|member| member.broker == broker);
@@ -139,12 +202,14 @@ impl<'a> PartitionChange<'a> {
             let out = |broker: &BrokerId| !next.in_isr(*broker);
             let left = state.isr.iter().filter(|member| may_grow && !member.is_lost()).map(|member| member.broker);
             let candidates: Vec<BrokerId> = ordered(state, state.elr.iter().copied().chain(left));
-            let elr: Vec<_> = candidates.iter().copied().filter(|b| out(b) && !is_unclean(b)).collect();
+            // The log of an unclean leader is the partition's from now on: no other has all of it.
+            let stays_eligible = |b: &BrokerId| out(b) && !is_unclean(b) && !is_unclean_election;
+            let elr: Vec<_> = candidates.iter().copied().filter(stays_eligible).collect();
             let known = state.last_known_elr.iter().copied().chain(candidates);
             let last_known_elr = ordered(state, known).into_iter().filter(|b| out(b) && !elr.contains(b)).collect();
             (next.elr, next.last_known_elr) = (elr, last_known_elr);
         }
-        if next.leader != state.leader {
+        if next.leader != state.leader || is_unclean_election {
             next.leader_epoch = state.leader_epoch.next();
         }
         next.last_known_leader = match next.has_leader() {
@@ -159,14 +224,21 @@ impl<'a> PartitionChange<'a> {
         Some(next)
     }
 
-    fn elect(&self, electorate: &dyn Electorate) -> (BrokerId, Vec<IsrMember>) {
+    fn elect(&self, electorate: &dyn Electorate) -> Elected {
         let state = self.state;
         let acceptable = |broker: BrokerId| match self.leaving == Some(broker) {
             true => None,
             false => electorate.acceptable(broker, state),
         };
         let in_isr = |broker: &BrokerId| self.isr.iter().any(|member| member.broker == *broker);
-        let preferred = std::iter::once(state.leader).chain(state.replicas.iter().copied());
+        if let Some(epoch) =
+            acceptable(state.preferred_leader()).filter(|_| self.is_preferred && self.preferred_may_lag)
+        {
+            let leader = state.preferred_leader();
+            return Elected::clean(leader, vec![IsrMember { broker: leader, epoch }]);
+        }
+        let first = self.is_preferred.then(|| state.preferred_leader());
+        let preferred = first.into_iter().chain([state.leader]).chain(state.replicas.iter().copied());
         if let Some((leader, epoch)) =
             preferred.filter(in_isr).find_map(|broker| acceptable(broker).map(|epoch| (broker, epoch)))
         {
@@ -175,30 +247,52 @@ impl<'a> PartitionChange<'a> {
                 true => IsrMember { epoch, ..*member },
                 false => *member,
             };
-            return (leader, self.isr.iter().map(renew).collect());
+            return Elected::clean(leader, self.isr.iter().map(renew).collect());
         }
         let leads_on = |member: &IsrMember| {
             member.broker == state.leader && self.leaving != Some(state.leader) && electorate.lives(member)
         };
         if self.isr.iter().any(leads_on) {
-            return (state.leader, self.isr.clone());
+            return Elected::clean(state.leader, self.isr.clone());
         }
         let elr = || ordered(state, state.elr.iter().copied().filter(|broker| self.unclean != Some(*broker)));
         if let Some((leader, epoch)) =
             elr().into_iter().find_map(|broker| acceptable(broker).map(|epoch| (broker, epoch)))
         {
-            return (leader, vec![IsrMember { broker: leader, epoch }]);
+            return Elected::clean(leader, vec![IsrMember { broker: leader, epoch }]);
+        }
+        if let Some(member) = self.elect_unclean(electorate) {
+            return Elected { leader: member.broker, isr: vec![member], is_unclean: true };
         }
         if !self.isr.is_empty() {
-            return (BrokerId::NONE, self.isr.clone());
+            return Elected::clean(BrokerId::NONE, self.isr.clone());
         }
         // The last member leaves. If its log may have lost its end, an ELR member that has not returned yet replaces
         // it. The epoch of that member is unknown, so only a new incarnation of it will lead.
         let stand_in = elr().first().copied().filter(|_| self.unclean.is_some() && !self.unclean_sole_member_wins);
         match stand_in {
-            Some(broker) => (BrokerId::NONE, vec![IsrMember { broker, epoch: BrokerEpoch::NONE }]),
-            None => (BrokerId::NONE, state.isr.iter().map(|member| self.marked(*member)).collect()),
+            Some(broker) => Elected::clean(BrokerId::NONE, vec![IsrMember { broker, epoch: BrokerEpoch::NONE }]),
+            None => Elected::clean(BrokerId::NONE, state.isr.iter().map(|member| self.marked(*member)).collect()),
         }
+    }
+
+    /// A replica that may lack committed records, those that probably lack the fewest first.
+    fn elect_unclean(&self, electorate: &dyn Electorate) -> Option<IsrMember> {
+        let state = self.state;
+        let is_lost = |broker: BrokerId| state.isr_member(broker).is_some_and(IsrMember::is_lost);
+        let may_lead = |broker: BrokerId| match self.unclean_election {
+            Unclean::Never => false,
+            Unclean::WhereEnabled => electorate.may_lead_unclean(broker) && !is_lost(broker),
+            Unclean::Demanded => true,
+        };
+        let mut candidates = state.replicas.clone();
+        candidates.retain(|broker| self.leaving != Some(*broker) && may_lead(*broker));
+        candidates.sort_by_key(|broker| {
+            let was_leader = *broker == state.last_known_leader || *broker == state.leader;
+            (is_lost(*broker), !was_leader, !state.last_known_elr.contains(broker))
+        });
+        let member = |broker| electorate.readable(broker, state).map(|epoch| IsrMember { broker, epoch });
+        candidates.into_iter().find_map(member)
     }
 
     /// The last member, marked if its log is gone. If no other replica has the records either, it may lead there.
@@ -221,7 +315,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::image::LeaderRecoveryState;
     use ottla_model::{LeaderEpoch, PartitionEpoch};
 
     /// Live brokers with their epochs, and one min ISR for all.
@@ -231,11 +324,18 @@ mod tests {
         leader_knows: bool,
         /// The current leader runs, although it is not among the active ones: it shuts down.
         leader_lives: bool,
+        unclean_enabled: bool,
     }
 
     impl Electorate for Live {
         fn acceptable(&self, broker: BrokerId, _: &PartitionState) -> Option<BrokerEpoch> {
             self.brokers.get(&broker.0).copied().map(BrokerEpoch)
+        }
+        fn readable(&self, broker: BrokerId, _: &PartitionState) -> Option<BrokerEpoch> {
+            self.brokers.get(&broker.0).copied().map(BrokerEpoch)
+        }
+        fn may_lead_unclean(&self, _: BrokerId) -> bool {
+            self.unclean_enabled
         }
         fn lives(&self, member: &IsrMember) -> bool {
             self.leader_lives && member.epoch.is_known()
@@ -250,7 +350,7 @@ mod tests {
 
     fn live(brokers: &[i32]) -> Live {
         let brokers = brokers.iter().map(|broker| (*broker, 100 + i64::from(*broker))).collect();
-        Live { brokers, min_insync_replicas: 2, leader_knows: true, leader_lives: false }
+        Live { brokers, min_insync_replicas: 2, leader_knows: true, leader_lives: false, unclean_enabled: false }
     }
 
     fn members(brokers: &[i32]) -> Vec<IsrMember> {
@@ -279,7 +379,11 @@ mod tests {
     }
 
     fn build(change: PartitionChange<'_>, live: &Live) -> PartitionState {
-        change.build(live, ControllerEpoch(2)).expect("a change")
+        build_with(change, live)
+    }
+
+    fn build_with(change: PartitionChange<'_>, electorate: &dyn Electorate) -> PartitionState {
+        change.build(electorate, ControllerEpoch(2)).expect("a change")
     }
 
     #[test]
@@ -319,6 +423,84 @@ mod tests {
     fn a_fenced_last_member_is_replaced_by_a_live_elr_member_and_stays_eligible() {
         let next = build(PartitionChange::new(&state(1, &[1], &[2])).without(BrokerId(1)), &live(&[2, 3]));
         assert_eq!((next.leader, next.isr, next.elr), (BrokerId(2), members(&[2]), ids(&[1])));
+    }
+
+    #[test]
+    fn a_preferred_replica_leads_again_only_if_it_is_in_sync() {
+        let behind = state(2, &[2, 3], &[]);
+        let change = || PartitionChange::new(&behind).preferred(false);
+        assert_eq!(change().build(&live(&[1, 2, 3]), ControllerEpoch(2)), None);
+        let in_sync = state(2, &[2, 1], &[]);
+        let change = || PartitionChange::new(&in_sync).preferred(false);
+        assert_eq!(change().build(&live(&[2, 3]), ControllerEpoch(2)), None, "it is down");
+        let next = build(change(), &live(&[1, 2, 3]));
+        assert_eq!((next.leader, next.leader_epoch, next.isr), (BrokerId(1), LeaderEpoch(6), members(&[2, 1])));
+        assert!(build(PartitionChange::new(&behind).preferred(true), &live(&[1, 2, 3])).leader == BrokerId(1));
+    }
+
+    #[test]
+    fn an_unclean_leader_is_the_whole_isr_and_recovers_with_its_first_change() {
+        let old = state(1, &[1], &[]);
+        let change = |unclean| PartitionChange::new(&old).without(BrokerId(1)).unclean(unclean);
+        let enabled = Live { unclean_enabled: true, ..live(&[2, 3]) };
+        assert_eq!(build(change(Unclean::WhereEnabled), &live(&[2, 3])).leader, BrokerId::NONE, "it is not enabled");
+        assert_eq!(build(change(Unclean::Never), &enabled).leader, BrokerId::NONE);
+        for next in [build(change(Unclean::WhereEnabled), &enabled), build(change(Unclean::Demanded), &live(&[2, 3]))] {
+            assert_eq!(
+                (next.leader, next.leader_epoch, next.isr.clone()),
+                (BrokerId(2), LeaderEpoch(6), members(&[2]))
+            );
+            assert_eq!((next.elr.clone(), next.last_known_elr.clone()), (vec![], ids(&[1])));
+            assert!(next.is_recovering());
+            let joined = build(PartitionChange::new(&next).with_isr(members(&[2, 3])), &live(&[2, 3]));
+            assert_eq!((joined.is_recovering(), joined.last_known_elr), (false, vec![]));
+        }
+    }
+
+    /// The last known leader, then the last known ELR, then the replicas in order; a log that is gone only on demand.
+    #[test]
+    fn an_unclean_election_prefers_those_that_lack_least() {
+        let mut old = state(1, &[1], &[]);
+        (old.leader, old.last_known_leader) = (BrokerId::NONE, BrokerId(1));
+        old.isr = vec![IsrMember::lost(BrokerId(1))];
+        old.last_known_elr = ids(&[3]);
+        // All of them run; none can be elected cleanly.
+        let none_acceptable = |brokers: &[i32]| Uneasy(Live { unclean_enabled: true, ..live(brokers) });
+        let leader = |unclean, brokers: &[i32]| {
+            let change = PartitionChange::new(&old).unclean(unclean);
+            change.build(&none_acceptable(brokers), ControllerEpoch(2)).map(|next| next.leader)
+        };
+        assert_eq!(leader(Unclean::WhereEnabled, &[1, 2, 3]), Some(BrokerId(3)));
+        assert_eq!(leader(Unclean::WhereEnabled, &[1, 2]), Some(BrokerId(2)));
+        assert_eq!(leader(Unclean::WhereEnabled, &[1]), None, "its log is gone, and the others may return");
+        assert_eq!(leader(Unclean::Demanded, &[1]), Some(BrokerId(1)));
+        old.isr = members(&[1]);
+        let leader = PartitionChange::new(&old).unclean(Unclean::WhereEnabled);
+        assert_eq!(build_with(leader, &none_acceptable(&[1, 2, 3])).leader, BrokerId(1), "it led last");
+    }
+
+    /// No broker is acceptable, whichever live.
+    struct Uneasy(Live);
+
+    impl Electorate for Uneasy {
+        fn acceptable(&self, _: BrokerId, _: &PartitionState) -> Option<BrokerEpoch> {
+            None
+        }
+        fn readable(&self, broker: BrokerId, state: &PartitionState) -> Option<BrokerEpoch> {
+            self.0.readable(broker, state)
+        }
+        fn may_lead_unclean(&self, broker: BrokerId) -> bool {
+            self.0.may_lead_unclean(broker)
+        }
+        fn lives(&self, member: &IsrMember) -> bool {
+            self.0.lives(member)
+        }
+        fn min_insync_replicas(&self, leader: BrokerId, state: &PartitionState) -> usize {
+            self.0.min_insync_replicas(leader, state)
+        }
+        fn knows_min_insync_replicas(&self, leader: BrokerId, state: &PartitionState) -> bool {
+            self.0.knows_min_insync_replicas(leader, state)
+        }
     }
 
     /// Scenario 6's cousin: the last member lost its end, the ELR has the record.

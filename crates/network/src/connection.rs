@@ -615,6 +615,7 @@ fn is_write(api: Api) -> bool {
             | Api::CreateTopics
             | Api::DeleteTopics
             | Api::CreatePartitions
+            | Api::ElectLeaders
             | Api::AlterConfigs
             | Api::IncrementalAlterConfigs
             | Api::AlterReplicaLogDirs

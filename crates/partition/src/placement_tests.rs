@@ -1,6 +1,6 @@
 //! The effects of a moving image on a broker's replicas.
 
-use ottla_metadata::image::{BrokerRegistration, Endpoint, LeaderRecoveryState};
+use ottla_metadata::image::{BrokerRegistration, Endpoint, LeaderRecoveryState, LeaderSettings};
 use ottla_metadata::{IsrMember, PartitionChange};
 use ottla_model::{
     ControllerEpoch, IncarnationId, LeaderEpoch, ListenerName, Offset, PartitionEpoch, PartitionId, TimestampMs,
@@ -236,6 +236,7 @@ fn registration(epoch: i64, host: &str, ready: bool) -> BrokerRegistration {
         ready,
         shutting_down: false,
         min_insync_replicas: 1,
+        leaders: LeaderSettings::default(),
         registered_at: TimestampMs(0),
     }
 }

@@ -194,6 +194,9 @@ fn schema(api: Api) -> Option<&'static [Field]> {
         Api::AlterReplicaLogDirs => {
             const { &[Structs(&[Text(ALL), Structs(&[Text(ALL), Numbers(4, ALL)], ALL)], ALL)] }
         }
+        Api::ElectLeaders => {
+            const { &[Fixed(1, since(1)), Structs(&[Text(ALL), Numbers(4, ALL)], ALL), Fixed(4, ALL)] }
+        }
         Api::CreatePartitions => {
             const {
                 &[

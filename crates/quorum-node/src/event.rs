@@ -155,6 +155,8 @@ pub enum Output {
     MakeSnapshot,
     /// The role, the leader or the term changed.
     Role(RoleChange),
+    /// This many partitions got leaders that may lack acknowledged records. The notes name them.
+    UncleanElections(u64),
     Note(Note),
 }
 

@@ -239,6 +239,9 @@ impl Leadership {
         for probe in effects.probes {
             out.put(Output::Probe(probe));
         }
+        if effects.unclean_elections > 0 {
+            out.put(Output::UncleanElections(effects.unclean_elections));
+        }
         for told in effects.notes {
             note(out, told.is_warning, told.text);
         }

@@ -43,6 +43,7 @@ fn prepare(request: Request) -> (Request, Repeat) {
         | Request::ResignLeadership(_)
         | Request::ControlledShutdown(_)
         | Request::AllocateProducerIds(_)
+        | Request::ElectLeaders(_)
         | Request::AdmitCoordinator(_)
         | Request::Once(..) => (request, Repeat::Freely),
     }

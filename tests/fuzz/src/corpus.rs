@@ -337,6 +337,11 @@ pub fn body(api: Api, version: i16) -> Bytes {
             let other = CreatePartitionsTopic::default().with_assignments(None);
             encoded(&CreatePartitionsRequest::default().with_topics(vec![topic, other]), schema)
         }
+        Api::ElectLeaders => {
+            use elect_leaders_request::TopicPartitions;
+            let topic = TopicPartitions::default().with_topic(topic("logs")).with_partitions(vec![0, 1, 2]);
+            encoded(&ElectLeadersRequest::default().with_topic_partitions(Some(vec![topic; 2])), schema)
+        }
         Api::SaslHandshake => encoded(&SaslHandshakeRequest::default().with_mechanism(text("PLAIN")), schema),
         Api::DescribeAcls => {
             let request = DescribeAclsRequest::default().with_resource_name_filter(Some(text("logs")));

@@ -15,7 +15,7 @@ use ottla_metadata::controller::{
     DeleteTopics, NewTopic, Now, Register, Request, ResignLeadership, ResignReason, StreamId, TopicRef,
     UnregisterBroker,
 };
-use ottla_metadata::image::{ConfigEntity, Endpoint};
+use ottla_metadata::image::{ConfigEntity, Endpoint, LeaderSettings};
 use ottla_model::{
     BrokerEpoch, BrokerId, ClusterId, CoordinatorId, IncarnationId, ListenerName, MonotonicMs, PartitionId, Revision,
     TimestampMs, TopicId, TopicIdPartition,
@@ -330,6 +330,7 @@ fn request(random: &mut Random) -> Request {
             rack: Some("r".to_owned()),
             clean_shutdown_epoch: BrokerEpoch::NONE,
             min_insync_replicas: 1,
+            leaders: LeaderSettings::default(),
         }),
         2 | 3 => Request::CreateTopics(CreateTopics {
             topics: vec![NewTopic {

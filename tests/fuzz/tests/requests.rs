@@ -177,6 +177,12 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
         Api::DescribeLogDirs | Api::AlterReplicaLogDirs | Api::DeleteRecords if flexible => &[1, 1, 0],
         Api::DescribeLogDirs | Api::AlterReplicaLogDirs | Api::DeleteRecords => &[0; 6],
         Api::ListConfigResources if version >= 1 => &[0],
+        Api::ElectLeaders => {
+            if version >= 1 {
+                out.put_i8(0);
+            }
+            if flexible { &[1, 1, 0] } else { &[0; 6] }
+        }
         Api::CreatePartitions if flexible => &[1, 0, 0, 0, 1, 1, 0],
         Api::CreatePartitions => &[0; 10],
         Api::DescribeTopicPartitions => &[1, 0],

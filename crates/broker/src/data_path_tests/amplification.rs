@@ -26,6 +26,7 @@ use ottla_protocol::kafka_protocol::messages::describe_quorum_request::{
     PartitionData as QuorumPartition, TopicData as QuorumTopic,
 };
 use ottla_protocol::kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
+use ottla_protocol::kafka_protocol::messages::elect_leaders_request::TopicPartitions as ElectTopic;
 use ottla_protocol::kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use ottla_protocol::kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use ottla_protocol::kafka_protocol::messages::leave_group_request::MemberIdentity;
@@ -195,6 +196,10 @@ fn repeating(api: Api, times: usize) -> Bytes {
             let topic = AlterReplicaLogDirTopic::default().with_name(logs()).with_partitions(vec![0; times]);
             let directory = AlterReplicaLogDir::default().with_path(text("/nowhere")).with_topics(vec![topic]);
             newest(&AlterReplicaLogDirsRequest::default().with_dirs(vec![directory]))
+        }
+        Api::ElectLeaders => {
+            let topics = vec![ElectTopic::default().with_topic(logs()).with_partitions(vec![0; times])];
+            newest(&ElectLeadersRequest::default().with_topic_partitions(Some(topics)).with_timeout_ms(1_000))
         }
         Api::CreatePartitions => {
             let topics = vec![CreatePartitionsTopic::default().with_name(logs()).with_count(3); times];

@@ -22,7 +22,7 @@ use std::time::Duration;
 use ottla_broker_session::{Applicant, BrokenRules, SessionConfig};
 use ottla_config::{BrokerConfig, HostPort, Listener};
 use ottla_metadata::controller::{CreateTopics, NewTopic, Registered};
-use ottla_metadata::{Endpoint, Image};
+use ottla_metadata::{Endpoint, Image, LeaderSettings};
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationKey, ListenerName};
 use ottla_network::{AcceptOptions, BindError, BoundListener, ConnectionShared, FrameBudget};
 use ottla_replica_manager::fetch_session::FetchSessionCache;
@@ -366,6 +366,10 @@ fn applicant(
         rack: config.rack.clone(),
         whole_since: opened.clean_shutdown_epoch,
         min_insync_replicas: config.min_insync_replicas,
+        leaders: LeaderSettings {
+            unclean_election: config.unclean_leader_election,
+            rebalance_interval_s: config.leader_rebalance_interval_s.unwrap_or(0),
+        },
     })
 }
 

@@ -9,6 +9,7 @@ use futures::{Stream, StreamExt as _};
 use ottla_broker_session::{Applicant, BrokenRules, SessionConfig};
 use ottla_metadata::Image;
 use ottla_metadata::controller::Registered;
+use ottla_metadata::image::LeaderSettings;
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationKey, ListenerName, Revision};
 use ottla_replica_manager::identity::Identity;
 use ottla_replica_manager::manager::ReplicaManagerError;
@@ -149,6 +150,7 @@ fn applicant() -> Applicant {
         rack: None,
         whole_since: BrokerEpoch::NONE,
         min_insync_replicas: 1,
+        leaders: LeaderSettings::default(),
     }
 }
 

@@ -69,6 +69,9 @@ pub fn message(refusal: &Refusal) -> Option<String> {
             "Replication factor is below 1 or larger than the number of available brokers."
         }
         ErrorCode::InvalidTopicException => "The request attempted to perform an operation on an invalid topic.",
+        ErrorCode::ElectionNotNeeded => "Leader election not needed for topic partition.",
+        ErrorCode::PreferredLeaderNotAvailable => "The preferred leader was not available.",
+        ErrorCode::EligibleLeadersNotAvailable => "Eligible topic partition leaders are not available.",
         ErrorCode::TopicDeletionDisabled => "Topic deletion is disabled.",
         _ => return None,
     };

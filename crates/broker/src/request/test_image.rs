@@ -2,7 +2,7 @@
 //! (id 7) has partition 0 led by 1 with epoch 5 and replicas 1, 2, 3, and partition 1 without a leader and with 2 in
 //! its ELR.
 
-use ottla_metadata::image::LeaderRecoveryState;
+use ottla_metadata::image::{LeaderRecoveryState, LeaderSettings};
 use ottla_metadata::nodes;
 use ottla_metadata::{BrokerRegistration, ConfigEntity, Endpoint, Image, IsrMember, Node, PartitionState, Path};
 use ottla_model::{
@@ -35,6 +35,7 @@ fn broker(id: i32, ready: bool) -> BrokerRegistration {
         ready,
         shutting_down: false,
         min_insync_replicas: 1,
+        leaders: LeaderSettings::default(),
         registered_at: TimestampMs(0),
     }
 }

@@ -93,6 +93,12 @@ fn known(code: ErrorCode) -> (&'static str, &'static str) {
             "GroupSubscribedToTopicException",
             "Deleting offsets of a topic is forbidden while the consumer group is actively subscribed to it.",
         ),
+        ErrorCode::PreferredLeaderNotAvailable => {
+            ("PreferredLeaderNotAvailableException", "The preferred leader was not available.")
+        }
+        ErrorCode::EligibleLeadersNotAvailable => {
+            ("EligibleLeadersNotAvailableException", "Eligible topic partition leaders are not available.")
+        }
         ErrorCode::UnknownServerError => {
             ("UnknownServerException", "The server experienced an unexpected error when processing the request.")
         }

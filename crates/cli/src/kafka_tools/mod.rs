@@ -11,6 +11,7 @@ pub mod deserializer;
 pub mod exceptions;
 pub mod format;
 pub mod get_offsets;
+pub mod leader_election;
 pub mod log_dirs;
 pub mod metadata_quorum;
 pub mod options;
@@ -38,6 +39,7 @@ pub async fn run(name: &str, arguments: &[String]) -> Option<ExitCode> {
         "kafka-get-offsets" => Some(get_offsets::run(arguments).await),
         "kafka-delete-records" => Some(delete_records::run(arguments).await),
         "kafka-configs" => Some(configs::run(arguments).await),
+        "kafka-leader-election" => Some(leader_election::run(arguments).await),
         "kafka-log-dirs" => Some(log_dirs::run(arguments).await),
         "kafka-broker-api-versions" => Some(broker_api_versions::run(arguments).await),
         "kafka-cluster" => Some(cluster::run(arguments).await),

@@ -44,7 +44,6 @@ const STREAMS: Unread = Unread::NotBuilt("streams groups");
 const THREADS: Unread = Unread::Otherwise("the number of threads follows from the cores and the log directories");
 const PURGATORY: Unread = Unread::Otherwise("waiting requests are removed when they end, not at intervals");
 const LINGER: Unread = Unread::Otherwise("records of groups are appended in the step of their request");
-const REBALANCE: Unread = Unread::NotBuilt("leaders are not moved back to preferred replicas by themselves");
 const METRICS: Unread = Unread::Otherwise("metrics are served at http.port");
 const ASSIGNMENT: Unread = Unread::Otherwise("assignments are computed when a group changes");
 const CONTROLLED: Unread = Unread::Otherwise("a broker waits for its leaders to move, within its session time-out");
@@ -54,7 +53,6 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
     ("add.partitions.to.txn.", VERIFICATION),
     ("alter.log.dirs.replication.quota.", QUOTAS),
     ("auto.include.jmx.reporter", Unread::Jvm),
-    ("auto.leader.rebalance.enable", REBALANCE),
     ("background.threads", THREADS),
     ("client.quota.callback.class", QUOTAS),
     ("compression.lz4.level", Unread::Otherwise("batches are packed with the encoder's only level")),
@@ -90,7 +88,6 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
     ("inter.broker.protocol.version", Unread::Otherwise("brokers of one release talk to each other")),
     ("jmx.", Unread::Jvm),
     ("kafka.metrics.", METRICS),
-    ("leader.imbalance.", REBALANCE),
     ("listener.name.", Unread::NotBuilt("settings of single listeners")),
     ("log.dir.failure.timeout.ms", Unread::Otherwise("a failed directory is reported until the quorum has it")),
     ("log.local.", TIERED),
@@ -128,7 +125,6 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
     ("socket.connection.setup.", Unread::Otherwise("replica.socket.timeout.ms bounds it")),
     ("ssl.", TLS),
     ("telemetry.", METRICS),
-    ("unclean.leader.election.enable", Unread::NotBuilt("only replicas that have every committed record lead")),
     ("unstable.", Unread::KRaft),
     ("version", Unread::Jvm),
     ("zookeeper.", Unread::ZooKeeper),

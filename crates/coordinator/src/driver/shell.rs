@@ -197,6 +197,7 @@ impl Sink for Shell {
                 self.role.send_replace(role);
                 self.metrics.role(role);
             }
+            Output::UncleanElections(elections) => self.metrics.unclean_elections(elections),
             Output::Note(note) if note.is_warning => tracing::warn!("{}", note.text),
             Output::Note(note) => tracing::info!("{}", note.text),
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ottla_config::{CoordinatorConfig, Sources};
 use ottla_coordinator::{Coordinator, CoordinatorError};
 use ottla_metadata::controller::{Beat, CreateTopics, NewTopic, Register, Registered};
-use ottla_metadata::image::Endpoint;
+use ottla_metadata::image::{Endpoint, LeaderSettings};
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, ListenerName};
 use ottla_rpc::admin::{QuorumStatusRequest, QuorumStatusResponse};
 use ottla_rpc::{AdminClient, ClusterClient, WatchStream, WatchUpdate};
@@ -169,6 +169,7 @@ pub async fn register(client: &ClusterClient, broker: i32) -> Registered {
         rack: None,
         clean_shutdown_epoch: BrokerEpoch::NONE,
         min_insync_replicas: 1,
+        leaders: LeaderSettings::default(),
     };
     client.submit(request, PATIENCE).await.expect("an answer").expect("registered")
 }

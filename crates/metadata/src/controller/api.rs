@@ -8,7 +8,7 @@ use ottla_model::{
     PartitionEpoch, PartitionId, Revision, TimestampMs, TopicId, TopicIdPartition,
 };
 
-use crate::image::{Endpoint, IsrMember};
+use crate::image::{Endpoint, IsrMember, LeaderSettings};
 use crate::limits;
 use crate::nodes::config::ConfigEntity;
 use crate::transaction::{Transaction, TransactionError};
@@ -106,6 +106,8 @@ pub struct Effects {
     pub heartbeats: Vec<(StreamId, BeatAnswer)>,
     /// Endpoints to dial; each ends in an [`Input::Probed`].
     pub probes: Vec<Probe>,
+    /// Leaders elected by entries that are committed now, although their logs may lack acknowledged records.
+    pub unclean_elections: u64,
     /// Lines for the log: fencings, refusals, numbers of elections.
     pub notes: Vec<Note>,
 }
@@ -205,6 +207,7 @@ decisions! {
     AlterConfigs => ConfigOutcomes,
     AdmitCoordinator => Result<(), AdmissionError>,
     UnregisterBroker => Result<Unregistered, Refusal>,
+    ElectLeaders => ElectionOutcomes,
 }
 
 /// One kind of request with its kind of answer.
@@ -247,6 +250,7 @@ pub struct Register {
     /// The broker's own `min.insync.replicas`. A value below 1 counts as 1, which keeps no ELR for the partitions that
     /// it leads.
     pub min_insync_replicas: i32,
+    pub leaders: LeaderSettings,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -266,6 +270,36 @@ pub struct UnregisterBroker {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unregistered {
     pub revision: Revision,
+}
+
+/// Which replica an election on demand may choose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ElectionType {
+    /// The preferred one, if it is in the ISR.
+    Preferred,
+    /// Where there is no leader: any live one, although records that were acknowledged may be lost.
+    Unclean,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ElectLeaders {
+    pub election: ElectionType,
+    /// By topic; none: every partition that needs an election of this type.
+    pub topics: Option<Vec<(String, Vec<PartitionId>)>>,
+}
+
+/// Of every partition that was named, in the order of the request; without names, of those that were tried.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ElectionOutcomes {
+    pub topics: Vec<(String, Vec<ElectionOutcome>)>,
+    pub revision: Revision,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ElectionOutcome {
+    pub partition: PartitionId,
+    /// None: the leader is elected.
+    pub refusal: Option<Refusal>,
 }
 
 /// A leader's ISR changes.
@@ -549,4 +583,8 @@ pub struct BrokenRules {
     pub offline_log_may_lead: bool,
     /// A broker that is down is placed on no more, and may not be named in assignments (fault A10).
     pub fenced_broker_is_gone: bool,
+    /// The preferred replica leads although it is not in the ISR.
+    pub preferred_may_lag: bool,
+    /// Elections are unclean wherever they have to be, whatever `unclean.leader.election.enable` is.
+    pub unclean_is_always_enabled: bool,
 }

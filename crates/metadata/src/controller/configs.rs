@@ -10,9 +10,9 @@ use std::sync::Arc;
 use ottla_model::{BrokerId, ErrorCode, Revision, TopicIdPartition, TopicName};
 
 use super::draft::Draft;
-use super::electorate::{TopicElectorate, min_insync_replicas_of};
+use super::electorate::{TopicElectorate, min_insync_replicas_of, unclean_election_of};
 use super::topics::Repeated;
-use super::work::PARTITIONS_PER_TRANSACTION;
+use super::work::{PARTITIONS_PER_TRANSACTION, Progress, Work};
 use super::{AlterConfig, AlterConfigs, Answer, ConfigOp, ConfigOutcomes, Controller, Refusal, RequestId};
 use crate::broker_config::{self, BrokerConfigError};
 use crate::config_value;
@@ -148,6 +148,10 @@ impl Controller {
         }
         draft.put(self.ledger.ahead_tree(), entity.path(), nodes::config::encode(entries));
         self.propose(draft);
+        // Partitions that wait for a leader need not wait any longer.
+        if unclean_election_of(entries) == Some(true) && !self.work.contains(Work::ElectAll) {
+            self.work.push(Progress::new(Work::ElectAll));
+        }
     }
 
     /// Clears the ELRs that the new entries invalidate. Returns the last batch, which goes into the same transaction as

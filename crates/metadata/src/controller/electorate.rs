@@ -9,6 +9,7 @@ use crate::liveness::Liveness;
 use crate::topic_config::{self, Value};
 
 const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+const UNCLEAN_ELECTION: &str = "unclean.leader.election.enable";
 
 /// The brokers of an image as candidates for one topic's partitions.
 pub(super) struct TopicElectorate<'a> {
@@ -19,7 +20,7 @@ pub(super) struct TopicElectorate<'a> {
 }
 
 impl TopicElectorate<'_> {
-    /// The entities whose configuration decides the topic's min ISR where `leader` leads, those that win first.
+    /// The entities whose configuration decides where `leader` leads, those that win first.
     fn layers(&self, leader: BrokerId) -> [ConfigEntity; 3] {
         [ConfigEntity::topic(self.topic.name.as_str()), ConfigEntity::broker(leader), ConfigEntity::default_broker()]
     }
@@ -41,6 +42,14 @@ pub(super) fn min_insync_replicas_of(entries: &std::collections::BTreeMap<String
     }
 }
 
+/// Whether `entries` let replicas lead that may lack committed records; none if they do not say so.
+pub(super) fn unclean_election_of(entries: &std::collections::BTreeMap<String, String>) -> Option<bool> {
+    match topic_config::key(UNCLEAN_ELECTION)?.parse(entries.get(UNCLEAN_ELECTION)?) {
+        Ok(Value::Bool(enabled)) => Some(enabled),
+        _ => None,
+    }
+}
+
 impl Electorate for TopicElectorate<'_> {
     fn acceptable(&self, broker: BrokerId, state: &PartitionState) -> Option<BrokerEpoch> {
         let Some(registration) = self.image.broker(broker) else {
@@ -55,6 +64,18 @@ impl Electorate for TopicElectorate<'_> {
         };
         let is_readable = self.rules.offline_log_may_lead || !state.is_offline(broker, registration.epoch);
         (registration.is_active() && is_trusted && is_readable).then_some(registration.epoch)
+    }
+
+    fn readable(&self, broker: BrokerId, state: &PartitionState) -> Option<BrokerEpoch> {
+        let registration = self.image.broker(broker).filter(|registration| registration.is_active())?;
+        (!state.is_offline(broker, registration.epoch)).then_some(registration.epoch)
+    }
+
+    fn may_lead_unclean(&self, broker: BrokerId) -> bool {
+        let set =
+            self.layers(broker).iter().find_map(|entity| unclean_election_of(&self.image.config(entity)?.entries));
+        let of_registration = || self.image.broker(broker).is_some_and(|broker| broker.leaders.unclean_election);
+        self.rules.unclean_is_always_enabled || set.unwrap_or_else(of_registration)
     }
 
     fn lives(&self, member: &IsrMember) -> bool {
@@ -92,7 +113,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::image::{BrokerRegistration, LeaderRecoveryState};
+    use crate::image::{BrokerRegistration, LeaderRecoveryState, LeaderSettings};
     use crate::liveness::Reached;
     use crate::nodes;
     use crate::nodes::topic::TopicNode;
@@ -113,6 +134,7 @@ mod tests {
             ready,
             shutting_down: false,
             min_insync_replicas: 1,
+            leaders: LeaderSettings::default(),
             registered_at: TimestampMs(0),
         };
         let topic = TopicNode { id: TopicId([7; 16]), assignment: Vec::new(), grows_to: 0 };

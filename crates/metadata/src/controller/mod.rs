@@ -7,15 +7,16 @@
 //! the tree, so the next controller continues where this one stopped.
 //!
 //! Files: [`registration`] (a broker registers), [`sessions`] (heartbeats, fencing), [`shutdown`] (controlled
-//! shutdown), [`partitions`] (ISR changes, resignations), [`topics`], [`added_partitions`], [`configs`],
-//! [`producer_ids`], [`bootstrap`], [`idempotency`] (retries), [`work`] (batches), [`growth`] (replicas for new
-//! brokers).
+//! shutdown), [`partitions`] (ISR changes, resignations), [`elections`] (on demand, and back to preferred replicas),
+//! [`topics`], [`added_partitions`], [`configs`], [`producer_ids`], [`bootstrap`], [`idempotency`] (retries), [`work`]
+//! (batches), [`growth`] (replicas for new brokers).
 
 mod added_partitions;
 mod api;
 mod bootstrap;
 mod configs;
 mod draft;
+mod elections;
 mod electorate;
 mod growth;
 mod idempotency;
@@ -33,7 +34,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, Revision, TimestampMs};
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, MonotonicMs, Revision, TimestampMs};
 
 pub use api::*;
 pub use bootstrap::first_transaction;
@@ -73,6 +74,8 @@ pub struct Controller {
     work: WorkQueue,
     /// A topic may lack replicas that a broker could take.
     may_grow: bool,
+    /// When leaderships are checked for their return to preferred replicas.
+    balance_at: Option<MonotonicMs>,
     effects: Effects,
 }
 
@@ -90,6 +93,7 @@ impl Controller {
             shutdowns: Shutdowns::default(),
             work: WorkQueue::default(),
             may_grow: true,
+            balance_at: None,
             effects: Effects::default(),
             config,
         };
@@ -129,6 +133,7 @@ impl Controller {
     pub fn tick(&mut self, now: Now) -> Effects {
         self.observe(now);
         self.fence_expired();
+        self.balance_if_due();
         self.finish()
     }
 
@@ -211,6 +216,7 @@ impl Controller {
             Request::AlterConfigs(alter) => self.alter_configs(id, alter),
             Request::AdmitCoordinator(admit) => self.admit_coordinator(id, admit),
             Request::UnregisterBroker(unregister) => self.unregister_broker(id, unregister, key),
+            Request::ElectLeaders(elect) => self.elect_leaders(id, elect),
             Request::Once(..) => self.answer(id, Answer::Unavailable),
         }
     }
@@ -232,6 +238,7 @@ impl Controller {
                 None => self.liveness.end(change.id),
             }
         }
+        self.report_unclean_elections(&applied.delta);
         if applied.is_broken {
             self.give_up_waiting("a proposal was refused");
             return;
@@ -333,6 +340,7 @@ impl Answer {
                 outcomes.revision = at;
             }
             Self::AlterConfigs(outcomes) => outcomes.revision = at,
+            Self::ElectLeaders(outcomes) => outcomes.revision = at,
             Self::UnregisterBroker(Ok(unregistered)) => unregistered.revision = at,
             Self::UnregisterBroker(Err(_))
             | Self::Register(Err(_))

@@ -8,7 +8,7 @@ use super::{
     AlterPartition, AlterPartitions, AlteredPartition, AlteredPartitions, Answer, Controller, RequestId,
     ResignLeadership, ResignReason, Resigned,
 };
-use crate::election::PartitionChange;
+use crate::election::{PartitionChange, Unclean};
 use crate::image::{IsrMember, PartitionState, TopicImage};
 use crate::isr_change::{self, IsrDecision};
 
@@ -50,7 +50,12 @@ impl Controller {
             IsrDecision::AlreadySo => outcome(change, ErrorCode::None, Some(state)),
             IsrDecision::Change(isr) => {
                 let electorate = self.electorate(topic);
-                let next = PartitionChange::new(state).with_isr(isr).build(&electorate, ahead.controller_epoch());
+                let mut next = PartitionChange::new(state).with_isr(isr);
+                // A broker that came back leads again in the change with which it is in sync again.
+                if self.returns_leaderships(state.preferred_leader()) {
+                    next = next.preferred(self.config.rules.preferred_may_lag);
+                }
+                let next = next.build(&electorate, ahead.controller_epoch());
                 let Some(next) = next else { return outcome(change, ErrorCode::None, Some(state)) };
                 draft.partition(self.ledger.ahead_tree(), ahead, change.partition, &next);
                 // A leader in controlled shutdown hands over in the same change that adds a member.
@@ -103,7 +108,9 @@ impl Controller {
             ResignReason::Lost if state.in_isr(broker) || state.elr.contains(&broker) => change.without_lost(broker),
             _ => return None,
         };
-        let next = change.build(&self.electorate(topic), self.ledger.ahead().controller_epoch())?;
+        // The log of a stalled member will be whole again.
+        let unclean = if reason == ResignReason::Stalled { Unclean::Never } else { Unclean::WhereEnabled };
+        let next = change.unclean(unclean).build(&self.electorate(topic), self.ledger.ahead().controller_epoch())?;
         // A stalled leader is better than none, and an empty log is better than none if it is the only one. Logs that
         // cannot be read, or are gone, cannot serve: the ELR must not count on them even if no other replica leads yet
         // (faults A4, A9).

@@ -252,6 +252,7 @@ impl Controller {
             ready: false,
             shutting_down: false,
             min_insync_replicas: register.min_insync_replicas.max(1),
+            leaders: register.leaders,
             registered_at: self.now.wall,
         };
         draft.create(nodes::broker::path(broker), nodes::broker::encode(&registration));

@@ -9,7 +9,7 @@ use ottla_model::{BrokerId, ControllerEpoch, TopicIdPartition};
 
 use super::draft::Draft;
 use super::{Controller, EntryId};
-use crate::election::PartitionChange;
+use crate::election::{PartitionChange, Unclean};
 use crate::image::PartitionState;
 use crate::nodes;
 use crate::transaction::Change;
@@ -34,6 +34,8 @@ pub(super) enum Work {
     Elect(BrokerId),
     /// The same for all partitions without a leader, at the beginning of a term.
     ElectAll,
+    /// Preferred replicas in the ISR lead again.
+    Balance,
     /// The broker shuts down: as [`Work::Fence`], but no partition loses its leader.
     Shutdown(BrokerId),
 }
@@ -43,7 +45,9 @@ pub(super) enum Work {
 enum Stage {
     InSync,
     Eligible,
+    Hosted,
     Leaderless,
+    Imbalanced,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,7 +59,12 @@ pub(super) struct Progress {
 
 impl Progress {
     pub fn new(work: Work) -> Self {
-        let stage = if work == Work::ElectAll { Stage::Leaderless } else { Stage::InSync };
+        let stage = match work {
+            Work::ElectAll => Stage::Leaderless,
+            Work::Elect(_) => Stage::Hosted,
+            Work::Balance => Stage::Imbalanced,
+            Work::Fence(_) | Work::Unclean(_) | Work::Lost(_) | Work::Shutdown(_) => Stage::InSync,
+        };
         Self { work, stage, after: None }
     }
 
@@ -63,7 +72,7 @@ impl Progress {
     fn next_stage(&mut self) -> bool {
         self.after = None;
         match (self.work, self.stage) {
-            (Work::Unclean(_) | Work::Lost(_) | Work::Elect(_), Stage::InSync) => {
+            (Work::Unclean(_) | Work::Lost(_), Stage::InSync) => {
                 self.stage = Stage::Eligible;
                 true
             }
@@ -158,8 +167,9 @@ impl Controller {
         let after = progress.after;
         let is_leaderless = |partition: &TopicIdPartition| index.is_leaderless(partition);
         match (progress.work, progress.stage) {
-            (Work::Elect(broker), Stage::InSync) => Box::new(index.in_sync_after(broker, after).filter(is_leaderless)),
-            (Work::Elect(broker), _) => Box::new(index.eligible_after(broker, after).filter(is_leaderless)),
+            // Beside members of the ISR and ELR, one that an unclean election may choose.
+            (Work::Elect(broker), _) => Box::new(index.hosted_after(broker, after).filter(is_leaderless)),
+            (Work::Balance, _) => Box::new(index.imbalanced_after(after)),
             (Work::ElectAll, _) => Box::new(index.leaderless_after(after)),
             (
                 Work::Fence(broker) | Work::Unclean(broker) | Work::Lost(broker) | Work::Shutdown(broker),
@@ -179,13 +189,15 @@ impl Controller {
         let change = PartitionChange::new(state);
         match work {
             Work::Fence(broker) if self.config.rules.fenced_stays_electable && state.leader != broker => None,
-            Work::Fence(broker) => change.without(broker).build(&electorate, epoch),
+            Work::Fence(broker) => change.without(broker).unclean(Unclean::WhereEnabled).build(&electorate, epoch),
             Work::Unclean(broker) => change
                 .without_unclean(broker)
                 .letting_unclean_sole_member_win(self.config.rules.unclean_sole_member_wins)
                 .build(&electorate, epoch),
             Work::Lost(broker) => change.without_lost(broker).build(&electorate, epoch),
-            Work::Elect(_) | Work::ElectAll => change.build(&electorate, epoch),
+            Work::Elect(_) | Work::ElectAll => change.unclean(Unclean::WhereEnabled).build(&electorate, epoch),
+            Work::Balance if self.returns_leaderships(state.preferred_leader()) => self.balanced(topic, state),
+            Work::Balance => None,
             // While the broker runs, no partition may lose its leader, or records that the leader has above the HW:
             // only an in-sync replica takes over. The ELR is used when the broker is gone.
             Work::Shutdown(broker) => {

@@ -12,6 +12,16 @@ pub struct Endpoint {
     pub security_protocol: String,
 }
 
+/// How the partitions of a broker get their leaders, as its own properties have it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LeaderSettings {
+    /// `unclean.leader.election.enable`: this broker may lead although its log may lack committed records.
+    pub unclean_election: bool,
+    /// `leader.imbalance.check.interval.seconds`; 0 if `auto.leader.rebalance.enable` is false. Then leaderships that
+    /// this broker is preferred for return to it only on demand.
+    pub rebalance_interval_s: u32,
+}
+
 /// A live broker: `/brokers/ids/N`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BrokerRegistration {
@@ -28,6 +38,7 @@ pub struct BrokerRegistration {
     pub shutting_down: bool,
     /// Its own `min.insync.replicas`, at least 1; bounds the ELR of the partitions that it leads.
     pub min_insync_replicas: i32,
+    pub leaders: LeaderSettings,
     pub registered_at: TimestampMs,
 }
 

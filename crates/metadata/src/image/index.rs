@@ -17,6 +17,7 @@ pub(crate) struct PartitionIndex {
     in_sync: ByBroker,
     eligible: ByBroker,
     leaderless: OrdSet<TopicIdPartition>,
+    imbalanced: OrdSet<TopicIdPartition>,
 }
 
 impl PartitionIndex {
@@ -59,6 +60,24 @@ impl PartitionIndex {
         beyond(&self.leaderless, after)
     }
 
+    /// Likewise, for the partitions that have a replica on the broker.
+    pub fn hosted_after(
+        &self,
+        broker: BrokerId,
+        after: Option<TopicIdPartition>,
+    ) -> impl Iterator<Item = TopicIdPartition> + '_ {
+        self.hosted.get(&broker).into_iter().flat_map(move |set| beyond(set, after))
+    }
+
+    /// Likewise, for the partitions that another replica than the preferred one leads.
+    pub fn imbalanced_after(&self, after: Option<TopicIdPartition>) -> impl Iterator<Item = TopicIdPartition> + '_ {
+        beyond(&self.imbalanced, after)
+    }
+
+    pub fn imbalanced(&self) -> impl Iterator<Item = TopicIdPartition> + '_ {
+        self.imbalanced.iter().copied()
+    }
+
     /// Every broker that is in some ISR, live or not.
     pub fn in_sync_brokers(&self) -> impl Iterator<Item = BrokerId> + '_ {
         self.in_sync.keys().copied()
@@ -83,12 +102,16 @@ impl PartitionIndex {
         reindex(&mut self.hosted, partition, &replicas(old), &replicas(new));
         reindex(&mut self.in_sync, partition, &isr(old), &isr(new));
         reindex(&mut self.eligible, partition, &elr(old), &elr(new));
-        if new.is_some_and(|state| !state.has_leader()) {
-            self.leaderless.insert(partition);
-        } else {
-            self.leaderless.remove(&partition);
-        }
+        mark(&mut self.leaderless, partition, new.is_some_and(|state| !state.has_leader()));
+        mark(&mut self.imbalanced, partition, new.is_some_and(PartitionState::is_imbalanced));
     }
+}
+
+fn mark(set: &mut OrdSet<TopicIdPartition>, partition: TopicIdPartition, is_member: bool) {
+    match is_member {
+        true => set.insert(partition),
+        false => set.remove(&partition),
+    };
 }
 
 fn members(index: &ByBroker, broker: BrokerId) -> impl Iterator<Item = TopicIdPartition> + '_ {

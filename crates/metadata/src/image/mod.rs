@@ -23,7 +23,7 @@ use crate::delta::Delta;
 use crate::tree::{Node, NodeChange, Path, Tree};
 
 pub(crate) use apply::diff;
-pub use broker::{BrokerMemory, BrokerRegistration, Endpoint};
+pub use broker::{BrokerMemory, BrokerRegistration, Endpoint, LeaderSettings};
 use index::PartitionIndex;
 pub use partition::{IsrMember, LeaderRecoveryState, PartitionState};
 pub use topic::TopicImage;
@@ -206,6 +206,11 @@ impl Image {
     /// The partitions whose ELR contains a broker, in order.
     pub fn eligible_on(&self, broker: BrokerId) -> impl Iterator<Item = TopicIdPartition> + '_ {
         self.index.eligible(broker)
+    }
+
+    /// The partitions that another replica than the preferred one leads, in order.
+    pub fn imbalanced(&self) -> impl Iterator<Item = TopicIdPartition> + '_ {
+        self.index.imbalanced()
     }
 
     /// The partitions without a leader, in order.

@@ -44,6 +44,21 @@ impl PartitionState {
         self.leader != BrokerId::NONE
     }
 
+    /// The first replica, which leads while nothing is wrong.
+    pub fn preferred_leader(&self) -> BrokerId {
+        self.replicas.first().copied().unwrap_or(BrokerId::NONE)
+    }
+
+    /// Whether the leader was elected uncleanly and has not changed its ISR since.
+    pub fn is_recovering(&self) -> bool {
+        self.leader_recovery_state == LeaderRecoveryState::Recovering
+    }
+
+    /// Whether another replica than the preferred one leads.
+    pub fn is_imbalanced(&self) -> bool {
+        self.has_leader() && self.leader != self.preferred_leader()
+    }
+
     pub fn isr_ids(&self) -> impl Iterator<Item = BrokerId> + '_ {
         self.isr.iter().map(|member| member.broker)
     }

@@ -7,7 +7,7 @@ use prost::Message;
 use serde::Serialize;
 
 use super::{NodeError, Ordered, to_json};
-use crate::image::{BrokerRegistration, Endpoint};
+use crate::image::{BrokerRegistration, Endpoint, LeaderSettings};
 use crate::tree::{Node, Path};
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -40,6 +40,10 @@ struct BrokerPayload {
     min_insync_replicas: i32,
     #[prost(int64, tag = "9")]
     registered_at_ms: i64,
+    #[prost(bool, tag = "10")]
+    unclean_leader_election: bool,
+    #[prost(uint32, tag = "11")]
+    leader_rebalance_interval_s: u32,
 }
 
 pub(super) fn encode_endpoints(endpoints: &[Endpoint]) -> Vec<EndpointPayload> {
@@ -78,6 +82,8 @@ pub fn encode(broker: &BrokerRegistration) -> Bytes {
         shutting_down: broker.shutting_down,
         min_insync_replicas: broker.min_insync_replicas,
         registered_at_ms: broker.registered_at.0,
+        unclean_leader_election: broker.leaders.unclean_election,
+        leader_rebalance_interval_s: broker.leaders.rebalance_interval_s,
     }
     .encode_to_vec()
     .into()
@@ -97,6 +103,10 @@ pub fn decode(id: BrokerId, node: &Node) -> Result<BrokerRegistration, NodeError
         ready: payload.ready,
         shutting_down: payload.shutting_down,
         min_insync_replicas: payload.min_insync_replicas.max(1),
+        leaders: LeaderSettings {
+            unclean_election: payload.unclean_leader_election,
+            rebalance_interval_s: payload.leader_rebalance_interval_s,
+        },
         registered_at: TimestampMs(payload.registered_at_ms),
     })
 }
@@ -160,6 +170,7 @@ mod tests {
             ready: true,
             shutting_down: false,
             min_insync_replicas: 2,
+            leaders: LeaderSettings { unclean_election: true, rebalance_interval_s: 300 },
             registered_at: TimestampMs(1795250319983),
         };
         let node = Node { payload: encode(&broker), created: Revision(57), modified: Revision(58), version: 1 };

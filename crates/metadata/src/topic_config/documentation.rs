@@ -88,8 +88,7 @@ pub fn of(name: &str) -> &'static str {
         }
         "segment.ms" => "The age at which a new segment begins even if the old one is not full.",
         "unclean.leader.election.enable" => {
-            "Whether a replica that is not in sync may become the leader if no other is left, at the cost of records. \
-             No effect: only replicas that have every committed record lead."
+            "Whether a replica that is not in sync may become the leader if no other is left, at the cost of records."
         }
         _ => "",
     }
@@ -114,13 +113,15 @@ mod tests {
         let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let read = |file: &str| std::fs::read_to_string(sources.join(file)).expect(file);
         let uses = read("replica-manager/src/topic_settings.rs") + &read("metadata/src/topic_config/mod.rs");
+        // The quorum reads it where it decides who may lead.
+        let elections = read("metadata/src/controller/electorate.rs");
         let resolved = read("metadata/src/topic_config/typed.rs");
         let mut fields = 0;
         for line in resolved.lines().map(str::trim) {
             let Some((field, rest)) = line.split_once(": layers.") else { continue };
             let name = rest.split('"').nth(1).expect(line);
             fields += 1;
-            let is_used = uses.contains(&format!("config.{field}"));
+            let is_used = uses.contains(&format!("config.{field}")) || elections.contains(&format!("\"{name}\""));
             assert_eq!(is_used, !has_no_effect(name), "{name}: used, or documented with \"No effect:\", not both");
         }
         assert!(fields + 3 >= TOPIC_CONFIGS.len(), "{fields}");

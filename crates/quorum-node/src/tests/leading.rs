@@ -5,7 +5,7 @@ use ottla_consensus::{Entry, LogStore as _, Persist};
 use ottla_metadata::controller::{
     Answer, Beat, ControllerConfig, Probe, ProbeResult, Register, Request, StreamId, first_transaction,
 };
-use ottla_metadata::image::{ConfigEntity, Endpoint};
+use ottla_metadata::image::{ConfigEntity, Endpoint, LeaderSettings};
 use ottla_metadata::liveness::LEARN_INTERVAL;
 use ottla_model::{
     BrokerEpoch, BrokerId, ClusterId, CoordinatorId, IncarnationId, ListenerName, MonotonicMs, Revision, TimestampMs,
@@ -38,6 +38,7 @@ fn register(call: u64) -> Event {
         rack: None,
         clean_shutdown_epoch: BrokerEpoch::NONE,
         min_insync_replicas: 1,
+        leaders: LeaderSettings::default(),
     };
     Event::Request { call: CallId(call), request: Request::Register(register), entropy: [1; 16] }
 }

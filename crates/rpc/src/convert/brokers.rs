@@ -7,7 +7,7 @@ use ottla_metadata::controller::{
     AllocateProducerIds, AllocatedProducerIds, Beat, BeatAnswer, ControlledShutdown, Refusal, Register, Registered,
     ShutdownProgress, UnregisterBroker, Unregistered,
 };
-use ottla_metadata::image::Endpoint;
+use ottla_metadata::image::{Endpoint, LeaderSettings};
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, ListenerName, Revision};
 
 use super::{InvalidField, Wire, code, error, id_16, refusal_from_proto, refusal_to_proto};
@@ -54,6 +54,8 @@ impl Wire for Register {
             rack: self.rack,
             clean_shutdown_epoch: self.clean_shutdown_epoch.0,
             min_insync_replicas: self.min_insync_replicas,
+            unclean_leader_election: self.leaders.unclean_election,
+            leader_rebalance_interval_s: self.leaders.rebalance_interval_s,
         }
     }
 
@@ -67,6 +69,10 @@ impl Wire for Register {
             rack: message.rack,
             clean_shutdown_epoch: BrokerEpoch(message.clean_shutdown_epoch),
             min_insync_replicas: message.min_insync_replicas,
+            leaders: LeaderSettings {
+                unclean_election: message.unclean_leader_election,
+                rebalance_interval_s: message.leader_rebalance_interval_s,
+            },
         })
     }
 }

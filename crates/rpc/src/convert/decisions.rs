@@ -61,12 +61,13 @@ decisions! {
     CreatePartitions,
     AlterConfigs,
     UnregisterBroker,
+    ElectLeaders,
 }
 
 #[cfg(test)]
 mod tests {
-    use ottla_metadata::controller::{DeleteTopics, TopicRef, UnregisterBroker};
-    use ottla_model::{BrokerId, TopicId};
+    use ottla_metadata::controller::{DeleteTopics, ElectLeaders, ElectionType, TopicRef, UnregisterBroker};
+    use ottla_model::{BrokerId, PartitionId, TopicId};
 
     use super::*;
 
@@ -75,6 +76,11 @@ mod tests {
         let topics = vec![TopicRef::Name("a".to_owned()), TopicRef::Id(TopicId([7; 16]))];
         let delete = Request::DeleteTopics(DeleteTopics { topics });
         let unregister = unregister_3();
+        let named = Some(vec![("a".to_owned(), vec![PartitionId(0), PartitionId(2)])]);
+        for topics in [None, Some(vec![]), named] {
+            let elect = Request::ElectLeaders(ElectLeaders { election: ElectionType::Unclean, topics });
+            assert_eq!(request_from_proto(request_to_proto(elect.clone())), Ok(elect));
+        }
         let once = Request::Once(IdempotencyKey([9; 16]), Box::new(delete.clone()));
         for request in [delete, unregister, once] {
             assert_eq!(request_from_proto(request_to_proto(request.clone())), Ok(request));

@@ -6,6 +6,7 @@
 mod brokers;
 mod configs;
 mod decisions;
+mod elections;
 mod partitions;
 mod progress;
 mod topics;

@@ -6,10 +6,10 @@ use anyhow::{Result, bail};
 use ottla_fuzz::mutation::Random;
 use ottla_metadata::controller::{
     AllocateProducerIds, AlterConfig, AlterConfigs, AlterPartition, AlterPartitions, Answer, ConfigOp,
-    ControlledShutdown, CreatePartitions, CreateTopics, DeleteTopics, NewPartitions, NewTopic, Refusal, Register,
-    Request, ResignLeadership, ResignReason, TopicRef, UnregisterBroker,
+    ControlledShutdown, CreatePartitions, CreateTopics, DeleteTopics, ElectLeaders, ElectionType, NewPartitions,
+    NewTopic, Refusal, Register, Request, ResignLeadership, ResignReason, TopicRef, UnregisterBroker,
 };
-use ottla_metadata::{ConfigEntity, ConfigKind, Endpoint, IsrMember};
+use ottla_metadata::{ConfigEntity, ConfigKind, Endpoint, IsrMember, LeaderSettings};
 use ottla_model::{
     BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, LeaderEpoch, ListenerName, PartitionEpoch, PartitionId,
     TopicId, TopicIdPartition,
@@ -47,13 +47,16 @@ fn errors(answer: Answer) -> Vec<i16> {
             answer.topics.into_iter().map(|topic| of(topic.refusal)).collect()
         }
         Answer::AlterConfigs(answer) => answer.entities.into_iter().map(|(_, refusal)| of(refusal)).collect(),
+        Answer::ElectLeaders(answer) => {
+            answer.topics.into_iter().flat_map(|(_, outcomes)| outcomes).map(|outcome| of(outcome.refusal)).collect()
+        }
         Answer::AdmitCoordinator(_) | Answer::Unavailable => Vec::new(),
     };
     errors.into_iter().map(ErrorCode::code).collect()
 }
 
 fn request(random: &mut Random) -> Request {
-    match random.below(11) {
+    match random.below(12) {
         0 | 1 => register(random),
         2 => Request::AlterPartitions(alter_partitions(random)),
         3 => Request::ResignLeadership(ResignLeadership {
@@ -84,6 +87,11 @@ fn request(random: &mut Random) -> Request {
                 assignments: if random.below(3) == 0 { some(random, brokers) } else { Vec::new() },
             }),
             validate_only: random.below(4) == 0,
+        }),
+        10 => Request::ElectLeaders(ElectLeaders {
+            election: pick(random, &[ElectionType::Preferred, ElectionType::Unclean]),
+            topics: (random.below(4) > 0)
+                .then(|| some(random, |random| (topic(random), some(random, |random| PartitionId(number(random)))))),
         }),
         _ if random.below(4) == 0 => {
             Request::UnregisterBroker(UnregisterBroker { broker: BrokerId(pick(random, &[3, 900, 901, -1])) })
@@ -125,6 +133,7 @@ fn register(random: &mut Random) -> Request {
         rack: Some(text(random)).filter(|_| random.below(2) == 0),
         clean_shutdown_epoch: epoch(random),
         min_insync_replicas: number(random),
+        leaders: LeaderSettings::default(),
     })
 }
 

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use ottla_broker_session::BrokenRules as SessionRules;
 use ottla_metadata::Image;
+use ottla_metadata::image::LeaderSettings;
 use ottla_model::{BrokerEpoch, BrokerId, IncarnationId, TopicIdPartition};
 use ottla_partition::BrokenRules;
 use ottla_protocol::record_batch::{Batches, HEADER_BYTES};
@@ -66,6 +67,8 @@ pub struct BrokerSettings {
     pub log_config: Arc<LogConfig>,
     /// The brokers' own `min.insync.replicas`.
     pub min_insync_replicas: i32,
+    /// How their partitions get leaders.
+    pub leaders: LeaderSettings,
     /// Log directories of each broker, every one a disk of its own.
     pub log_dirs: usize,
 }

@@ -100,6 +100,7 @@ pub(super) fn new_session(
         rack: None,
         whole_since: opened.last_run.whole_since,
         min_insync_replicas: settings.min_insync_replicas,
+        leaders: settings.leaders,
     };
     Session::new(config, applicant, now)
 }

@@ -125,7 +125,7 @@ impl Sink for Wire<'_> {
                 self.out.send(watcher.node, Message::WatchEvent { stream: watcher.stream, event });
             }
             Output::MakeSnapshot => self.wants_snapshot = true,
-            Output::Role(_) => {}
+            Output::Role(_) | Output::UncleanElections(_) => {}
             Output::Note(note) => self.out.note(format_args!("{}", note.text)),
         }
     }

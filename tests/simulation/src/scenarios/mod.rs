@@ -2,6 +2,7 @@
 //! meanwhile. Others of the same list are tests of the crates whose rule they concern, under the same names.
 
 mod disks;
+mod elections;
 mod quorum;
 mod registration;
 mod replication;

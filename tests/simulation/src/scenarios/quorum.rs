@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp, Register};
+use ottla_metadata::image::LeaderSettings;
 use ottla_metadata::{Answer, ConfigEntity, ConfigKind, Request};
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, ListenerName};
 
@@ -141,6 +142,7 @@ fn scenario_24_two_processes_with_one_broker_id() {
             rack: None,
             clean_shutdown_epoch: BrokerEpoch::NONE,
             min_insync_replicas: 1,
+            leaders: LeaderSettings::default(),
         });
         let leader = NodeId::Coordinator(script.quorum_leader()?);
         let call = CallId(24_000);

@@ -2,6 +2,7 @@
 
 use ottla_broker_session::BrokenRules as SessionRules;
 use ottla_metadata::controller::BrokenRules as ControllerRules;
+use ottla_metadata::image::LeaderSettings;
 use ottla_partition::BrokenRules;
 use ottla_quorum_node::BrokenRules as NodeRules;
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
@@ -225,6 +226,20 @@ fn a_leader_that_cannot_read_its_log_is_noticed() {
     let kinds = [Kind::FlipByte, Kind::KillBroker];
     let plan = beyond_promise(&kinds, (500, 5_000));
     hunt_in(controller(rules), |config| config, &plan, 200, &["s after the last fault"]);
+}
+
+#[test]
+fn a_preferred_leader_that_lags_is_noticed() {
+    let rules = ControllerRules { preferred_may_lag: true, ..ControllerRules::default() };
+    let leaders = LeaderSettings { rebalance_interval_s: 1, ..LeaderSettings::default() };
+    let plan = FaultPlan::of(&[Kind::KillBroker, Kind::CutLink, Kind::FenceBroker], GAP_MS, (500, 5_000));
+    hunt_in(controller(rules), |config| WorldConfig { leaders, ..config }, &plan, 60, LOST);
+}
+
+#[test]
+fn an_unclean_election_that_nobody_allowed_is_noticed() {
+    let rules = ControllerRules { unclean_is_always_enabled: true, ..ControllerRules::default() };
+    hunt(controller(rules), &[Kind::KillBroker, Kind::CutLink, Kind::FenceBroker], (500, 5_000), 60, LOST);
 }
 
 // ---- the quorum

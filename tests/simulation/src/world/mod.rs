@@ -18,6 +18,7 @@ use ottla_metadata::controller::{
     AdmitCoordinator, BrokenRules as ControllerRules, CreateTopics, DeleteTopics, NewTopic, Probe, ProbeResult,
     TopicRef,
 };
+use ottla_metadata::image::LeaderSettings;
 use ottla_metadata::{Answer, Image, Request};
 use ottla_model::{BrokerEpoch, BrokerId, CoordinatorId, IncarnationId, Revision, TopicIdPartition};
 use ottla_partition::BrokenRules;
@@ -63,6 +64,8 @@ pub struct WorldConfig {
     pub segment_bytes: u32,
     /// Log directories of each broker.
     pub log_dirs: usize,
+    /// How the brokers' partitions get leaders.
+    pub leaders: LeaderSettings,
     /// How long a leader waits for followers before it answers a produce.
     pub produce_timeout_ms: u64,
     pub idempotent_producers: u32,
@@ -91,6 +94,7 @@ impl WorldConfig {
             replica_lag_time_max: Duration::from_secs(10),
             segment_bytes: 1 << 20,
             log_dirs: 1,
+            leaders: LeaderSettings::default(),
             produce_timeout_ms: 2_000,
             idempotent_producers: 0,
             hasty_producers: 0,
@@ -125,6 +129,7 @@ impl WorldConfig {
             replica_lag_time_max: Duration::from_millis(random.between(800, 8_000)),
             segment_bytes: u32::try_from(random.between(600, 20_000)).unwrap_or(20_000),
             log_dirs: if random.percent(30) { 2 } else { 1 },
+            leaders: LeaderSettings::default(),
             produce_timeout_ms: random.between(1_500, 12_000),
             idempotent_producers: u32::try_from(random.between(1, 2)).unwrap_or(1),
             hasty_producers: u32::try_from(random.between(0, 1)).unwrap_or(0),
@@ -251,6 +256,7 @@ impl World {
                 ..LogConfig::default()
             }),
             min_insync_replicas: 1,
+            leaders: config.leaders,
             log_dirs: config.log_dirs,
         });
         let coordinators = (1..=config.coordinators)

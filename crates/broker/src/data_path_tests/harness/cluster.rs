@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ottla_config::{BrokerConfig, Sources};
 use ottla_group_coordinator::shard::BudgetLimits;
-use ottla_metadata::image::Endpoint;
+use ottla_metadata::image::{Endpoint, LeaderSettings};
 use ottla_metadata::nodes;
 use ottla_metadata::{BrokerRegistration, Image};
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, IncarnationKey, ListenerName, Revision, TimestampMs};
@@ -160,6 +160,7 @@ impl Cluster {
             ready: true,
             shutting_down: false,
             min_insync_replicas: 1,
+            leaders: LeaderSettings::default(),
             registered_at: TimestampMs(0),
         };
         // A new node each time: its revision is the broker's epoch.
@@ -216,7 +217,9 @@ impl Cluster {
 /// Starts a broker's replicas as soon as the last run has released the locks of the directories. A lock outlives the
 /// last handle of its directory by a moment: the thread that drops this handle closes the lock's file after the count
 /// of handles is zero, and a process that another test forks holds the open file until it executes its program.
-fn lock_directories(mut start: impl FnMut() -> Result<Arc<ReplicaManager>, ReplicaManagerError>) -> Arc<ReplicaManager> {
+fn lock_directories(
+    mut start: impl FnMut() -> Result<Arc<ReplicaManager>, ReplicaManagerError>,
+) -> Arc<ReplicaManager> {
     let mut started = None;
     eventually("the last run has released its directories", || match start() {
         Err(ReplicaManagerError::Unusable(LogDirsError::Directory(DirectoryError::InUse { .. }))) => false,

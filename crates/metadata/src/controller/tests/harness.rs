@@ -11,7 +11,7 @@ use ottla_model::{
 
 use crate::controller::*;
 use crate::delta::Delta;
-use crate::image::{Endpoint, Image, IsrMember, PartitionState};
+use crate::image::{Endpoint, Image, IsrMember, LeaderSettings, PartitionState};
 use crate::limits;
 use crate::liveness::Reached;
 use crate::transaction::Transaction;
@@ -20,7 +20,7 @@ use crate::tree::Tree;
 pub(super) const TICK_MS: u64 = 50;
 
 #[derive(Clone, Debug)]
-pub(super) struct Broker {
+pub(in crate::controller) struct Broker {
     pub epoch: BrokerEpoch,
     pub incarnation: IncarnationId,
     pub stream: StreamId,
@@ -52,6 +52,8 @@ pub(in crate::controller) struct Cluster {
     /// Changes of leaders, and states with an ELR, that were seen.
     pub elections: usize,
     pub states_with_elr: usize,
+    /// Of the brokers that register from now on.
+    pub leader_settings: LeaderSettings,
     next_id: u64,
     leaders: BTreeMap<(TopicIdPartition, LeaderEpoch), BrokerId>,
 }
@@ -86,6 +88,7 @@ impl Cluster {
             largest_transaction: 0,
             elections: 0,
             states_with_elr: 0,
+            leader_settings: LeaderSettings::default(),
             next_id: 1,
             leaders: BTreeMap::new(),
         };
@@ -232,6 +235,16 @@ impl Cluster {
         self.answers.remove(&id).unwrap_or_else(|| panic!("{id:?} is not answered"))
     }
 
+    /// As [`Cluster::of`], of brokers whose leaderships return to them every `interval_s` at the latest.
+    pub fn balancing(count: i32, interval_s: u32) -> Self {
+        let mut cluster = Self::new();
+        cluster.leader_settings.rebalance_interval_s = interval_s;
+        (1..=count).for_each(|id| {
+            cluster.start(id);
+        });
+        cluster
+    }
+
     pub fn registration(&self, id: i32, incarnation: u8, clean_shutdown_epoch: BrokerEpoch) -> Register {
         let endpoint = Endpoint {
             listener: ListenerName::new("INTERNAL"),
@@ -248,6 +261,7 @@ impl Cluster {
             rack: None,
             clean_shutdown_epoch,
             min_insync_replicas: 2,
+            leaders: self.leader_settings,
         }
     }
 

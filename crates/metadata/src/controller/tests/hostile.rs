@@ -88,7 +88,7 @@ impl Hostile {
     }
 
     fn request(&mut self) -> Request {
-        match self.random.below(13) {
+        match self.random.below(14) {
             0 | 1 => self.create_topics(),
             2 => self.create_partitions(),
             3 => {
@@ -116,6 +116,12 @@ impl Hostile {
                 Request::ControlledShutdown(ControlledShutdown { broker, epoch: self.epoch(), incarnation })
             }
             11 => Request::AllocateProducerIds(AllocateProducerIds { broker: self.broker(), epoch: self.epoch() }),
+            12 => {
+                let partitions = (0..self.few()).map(|_| PartitionId(self.number())).collect();
+                let topics = (self.random.below(4) > 0).then(|| vec![(self.name(), partitions)]);
+                let election = [ElectionType::Preferred, ElectionType::Unclean][self.random.below(2)];
+                Request::ElectLeaders(ElectLeaders { election, topics })
+            }
             _ => Request::AdmitCoordinator(AdmitCoordinator {
                 coordinator: CoordinatorId(u64::from(self.number().unsigned_abs())),
                 disk: IncarnationId([1; 16]),
@@ -267,6 +273,10 @@ impl Hostile {
             Answer::AlterPartitions(altered) => {
                 let errors = altered.partitions.into_iter().map(|partition| partition.error).chain([altered.error]);
                 errors.filter_map(refusal_of).collect()
+            }
+            Answer::ElectLeaders(outcomes) => {
+                let outcomes = outcomes.topics.into_iter().flat_map(|(_, outcomes)| outcomes);
+                outcomes.filter_map(|outcome| outcome.refusal).collect()
             }
             Answer::ResignLeadership(resigned) => refusal_of(resigned.error).into_iter().collect(),
             Answer::ControlledShutdown(progress) => refusal_of(progress.error).into_iter().collect(),

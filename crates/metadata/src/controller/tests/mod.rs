@@ -3,6 +3,7 @@
 
 mod admin;
 mod brokers;
+mod elections;
 mod fenced;
 pub(in crate::controller) mod harness;
 mod hostile;

@@ -1,0 +1,178 @@
+//! Elections on demand (ElectLeaders), and the return of leaderships to preferred replicas.
+//!
+//! A broker that came back leads again in the ISR change with which it is in sync again (see `alter_partition`). What
+//! that misses, for example a replica that was in the ISR all the time, is found at intervals.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ottla_model::{BrokerId, ErrorCode, PartitionId, Revision, TopicIdPartition};
+
+use super::draft::Draft;
+use super::work::{PARTITIONS_PER_TRANSACTION, Progress, Work};
+use super::{Answer, Controller, ElectLeaders, ElectionOutcome, ElectionOutcomes, ElectionType, Refusal, RequestId};
+use crate::delta::{self, Delta};
+use crate::election::{PartitionChange, Unclean};
+use crate::image::{PartitionState, TopicImage};
+use crate::limits;
+
+/// Partitions of one entry that are named in the log when their elections are unclean. The rest is a number.
+const MAX_NAMED_IN_LOG: usize = 10;
+
+/// A batch of decisions that grows into transactions of bounded size.
+struct Batch {
+    draft: Draft,
+    partitions: Vec<TopicIdPartition>,
+}
+
+impl Controller {
+    pub(super) fn elect_leaders(&mut self, id: RequestId, request: ElectLeaders) {
+        let named = request.topics.as_ref().map_or(0, |topics| topics.iter().map(|(_, named)| named.len()).sum());
+        let is_too_large = named > limits::MAX_ITEMS_PER_REQUEST;
+        let topics = match request.topics {
+            Some(topics) => topics,
+            None => self.needing(request.election),
+        };
+        let mut batch = Batch { draft: Draft::default(), partitions: Vec::new() };
+        let mut outcomes = Vec::with_capacity(topics.len());
+        for (topic, partitions) in topics {
+            let mut decided = Vec::with_capacity(partitions.len());
+            for partition in partitions {
+                let outcome = match is_too_large {
+                    true => Err(Refusal::new(ErrorCode::PolicyViolation, String::new())),
+                    false => self.elect_one(&mut batch, &topic, partition, request.election),
+                };
+                decided.push(ElectionOutcome { partition, refusal: outcome.err() });
+            }
+            outcomes.push((topic, decided));
+        }
+        self.propose(batch.draft);
+        self.answer(id, Answer::ElectLeaders(ElectionOutcomes { topics: outcomes, revision: Revision(0) }));
+    }
+
+    /// Every partition that an election of this type could help.
+    fn needing(&self, election: ElectionType) -> Vec<(String, Vec<PartitionId>)> {
+        let ahead = self.ledger.ahead();
+        let partitions: Vec<_> = match election {
+            ElectionType::Preferred => ahead.imbalanced().chain(ahead.leaderless()).collect(),
+            ElectionType::Unclean => ahead.leaderless().collect(),
+        };
+        let mut topics: BTreeMap<&str, Vec<PartitionId>> = BTreeMap::new();
+        for partition in partitions {
+            let Some(topic) = ahead.topic_by_id(partition.topic_id) else { continue };
+            topics.entry(topic.name.as_str()).or_default().push(partition.partition);
+        }
+        topics.into_iter().map(|(topic, partitions)| (topic.to_owned(), partitions)).collect()
+    }
+
+    fn elect_one(
+        &mut self,
+        batch: &mut Batch,
+        topic: &str,
+        partition: PartitionId,
+        election: ElectionType,
+    ) -> Result<(), Refusal> {
+        if batch.partitions.len() >= PARTITIONS_PER_TRANSACTION {
+            batch.partitions.clear();
+            self.propose(std::mem::take(&mut batch.draft));
+        }
+        let ahead = self.ledger.ahead();
+        let unknown = |text: String| Refusal::new(ErrorCode::UnknownTopicOrPartition, text);
+        let image = ahead.topic(topic).ok_or_else(|| unknown(format!("No such topic as {topic}")))?;
+        let state =
+            image.partition(partition).ok_or_else(|| unknown(format!("No such partition as {topic}-{partition}")))?;
+        let id = TopicIdPartition { topic_id: image.id, partition };
+        let is_needed = match election {
+            ElectionType::Preferred => state.leader != state.preferred_leader(),
+            ElectionType::Unclean => !state.has_leader(),
+        };
+        // Named twice: the election of the first is in the draft already.
+        if !is_needed || batch.partitions.contains(&id) {
+            return Err(Refusal::new(ErrorCode::ElectionNotNeeded, String::new()));
+        }
+        let next = match election {
+            ElectionType::Preferred => self.balanced(image, state).filter(|next| !next.is_imbalanced()),
+            ElectionType::Unclean => {
+                let change = PartitionChange::new(state).unclean(Unclean::Demanded);
+                change.build(&self.electorate(image), ahead.controller_epoch())
+            }
+        };
+        let Some(next) = next.filter(PartitionState::has_leader) else {
+            let error = match election {
+                ElectionType::Preferred => ErrorCode::PreferredLeaderNotAvailable,
+                ElectionType::Unclean => ErrorCode::EligibleLeadersNotAvailable,
+            };
+            return Err(Refusal::new(error, String::new()));
+        };
+        batch.draft.partition(self.ledger.ahead_tree(), ahead, id, &next);
+        batch.partitions.push(id);
+        Ok(())
+    }
+
+    /// The state with the preferred replica as the leader; none if that changes nothing.
+    pub(super) fn balanced(&self, topic: &TopicImage, state: &PartitionState) -> Option<PartitionState> {
+        let change = PartitionChange::new(state).preferred(self.config.rules.preferred_may_lag);
+        change.build(&self.electorate(topic), self.ledger.ahead().controller_epoch())
+    }
+
+    /// Whether leaderships that this broker is preferred for return to it by themselves.
+    pub(super) fn returns_leaderships(&self, broker: BrokerId) -> bool {
+        let registration = self.ledger.ahead().broker(broker);
+        registration.is_some_and(|registration| registration.leaders.rebalance_interval_s > 0)
+    }
+
+    /// Looks for leaderships that could return, at the shortest interval of all live brokers.
+    pub(super) fn balance_if_due(&mut self) {
+        let intervals = self.ledger.image().brokers().map(|broker| broker.leaders.rebalance_interval_s);
+        let Some(interval_s) = intervals.filter(|interval| *interval > 0).min() else {
+            self.balance_at = None;
+            return;
+        };
+        let next = self.now.monotonic + Duration::from_secs(u64::from(interval_s));
+        match self.balance_at {
+            Some(at) if at <= self.now.monotonic => {
+                if !self.work.contains(Work::Balance) {
+                    self.work.push(Progress::new(Work::Balance));
+                }
+                self.balance_at = Some(next);
+            }
+            Some(at) if at <= next => {}
+            _ => self.balance_at = Some(next),
+        }
+    }
+
+    /// Unclean elections that are committed now: who leads, and which replicas may have had more records.
+    pub(super) fn report_unclean_elections(&mut self, delta: &Delta) {
+        let unclean: Vec<_> = delta.partitions.iter().filter_map(unclean_election).collect();
+        if unclean.is_empty() {
+            return;
+        }
+        let not_named = unclean.len().saturating_sub(MAX_NAMED_IN_LOG);
+        self.effects.unclean_elections += u64::try_from(unclean.len()).unwrap_or(u64::MAX);
+        for text in unclean.into_iter().take(MAX_NAMED_IN_LOG) {
+            self.warn(text);
+        }
+        if not_named > 0 {
+            self.warn(format!("unclean leader elections of {not_named} further partitions"));
+        }
+    }
+}
+
+/// The line for the log, if this change is an unclean election.
+fn unclean_election(change: &delta::PartitionChange) -> Option<String> {
+    let (old, new) = (change.old.as_deref()?, change.new.as_deref()?);
+    if !new.is_recovering() || new.leader_epoch == old.leader_epoch || !new.has_leader() {
+        return None;
+    }
+    let list = |brokers: Vec<BrokerId>| brokers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let isr = list(old.isr_ids().filter(|broker| *broker != new.leader).collect());
+    Some(format!(
+        "unclean election: broker {} leads {}-{} in leader epoch {}; records that only the former ISR [{isr}] or ELR \
+         [{}] has are lost",
+        new.leader,
+        change.topic,
+        change.partition,
+        new.leader_epoch,
+        list(old.elr.clone()),
+    ))
+}

@@ -1,0 +1,207 @@
+//! Preferred and unclean elections, on demand and by themselves.
+
+use ottla_model::{BrokerId, ErrorCode, PartitionId};
+
+use super::harness::*;
+use crate::controller::*;
+use crate::image::{BrokerRegistration, ConfigEntity, LeaderSettings};
+use crate::nodes;
+use crate::transaction::{Change, Transaction};
+
+const UNCLEAN: &str = "unclean.leader.election.enable";
+
+/// The errors of an election of partition 0 of "t", or of every partition that needs one.
+fn elect(cluster: &mut Cluster, election: ElectionType, all: bool) -> Vec<ErrorCode> {
+    let topics = (!all).then(|| vec![("t".to_owned(), vec![PartitionId(0)])]);
+    let answer = cluster.ask(Request::ElectLeaders(ElectLeaders { election, topics }));
+    let Answer::ElectLeaders(outcomes) = answer else { panic!("not the answer: {answer:?}") };
+    let outcomes = outcomes.topics.into_iter().flat_map(|(_, outcomes)| outcomes);
+    outcomes.map(|outcome| outcome.refusal.map_or(ErrorCode::None, |refusal| refusal.error)).collect()
+}
+
+fn set(cluster: &mut Cluster, entity: ConfigEntity, name: &str, value: &str) {
+    let changes = vec![(name.to_owned(), ConfigOp::Set(value.to_owned()))];
+    let entities = vec![AlterConfig { entity, changes, replace_all: false }];
+    cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
+}
+
+/// Broker 1, preferred, came back and is in the ISR again; broker 2 leads.
+fn returned(mut cluster: Cluster) -> Cluster {
+    cluster.create("t", &[&[1, 2]], &[]);
+    cluster.kill(1);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(2));
+    cluster.start(1);
+    let members = vec![cluster.member(2), cluster.member(1)];
+    let _ = cluster.alter_isr("t", members);
+    assert_eq!(isr(&cluster.state("t", 0)), [2, 1]);
+    cluster
+}
+
+#[test]
+fn preferred_leaders_are_elected_on_demand() {
+    let mut cluster = returned(Cluster::of(3));
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(2), "nothing moves by itself");
+    assert_eq!(elect(&mut cluster, ElectionType::Unclean, false), [ErrorCode::ElectionNotNeeded]);
+    assert_eq!(elect(&mut cluster, ElectionType::Preferred, true), [ErrorCode::None]);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(1));
+    assert_eq!(elect(&mut cluster, ElectionType::Preferred, false), [ErrorCode::ElectionNotNeeded]);
+    assert_eq!(elect(&mut cluster, ElectionType::Preferred, true), []);
+    cluster.kill(1);
+    assert_eq!(elect(&mut cluster, ElectionType::Preferred, false), [ErrorCode::PreferredLeaderNotAvailable]);
+    let topics = Some(vec![("t".to_owned(), vec![PartitionId(7)]), ("x".to_owned(), vec![PartitionId(0)])]);
+    let answer = cluster.ask(Request::ElectLeaders(ElectLeaders { election: ElectionType::Preferred, topics }));
+    let Answer::ElectLeaders(outcomes) = answer else { panic!("not the answer") };
+    let refusals = outcomes.topics.into_iter().flat_map(|(_, outcomes)| outcomes).filter_map(|one| one.refusal);
+    let texts: Vec<_> = refusals.map(|refusal| (refusal.error, refusal.message)).collect();
+    let unknown = |text: &str| (ErrorCode::UnknownTopicOrPartition, text.to_owned());
+    assert_eq!(texts, [unknown("No such partition as t-7"), unknown("No such topic as x")]);
+}
+
+/// A partition that is named twice is decided once.
+#[test]
+fn a_repeated_partition_needs_no_second_election() {
+    let mut cluster = returned(Cluster::of(3));
+    let topics = Some(vec![("t".to_owned(), vec![PartitionId(0); 2])]);
+    let answer = cluster.ask(Request::ElectLeaders(ElectLeaders { election: ElectionType::Preferred, topics }));
+    let Answer::ElectLeaders(outcomes) = answer else { panic!("not the answer") };
+    let [(_, outcomes)] = outcomes.topics.as_slice() else { panic!("{outcomes:?}") };
+    let errors: Vec<_> = outcomes.iter().map(|one| one.refusal.as_ref().map(|refusal| refusal.error)).collect();
+    assert_eq!(errors, [None, Some(ErrorCode::ElectionNotNeeded)]);
+}
+
+#[test]
+fn a_broker_leads_again_with_the_change_that_takes_it_into_the_isr() {
+    let cluster = returned(Cluster::balancing(3, 300));
+    let state = cluster.state("t", 0);
+    assert_eq!((state.leader, isr(&state)), (BrokerId(1), vec![2, 1]));
+}
+
+/// The tree says this of the broker's settings from now on, in the same incarnation.
+fn set_interval(cluster: &mut Cluster, id: i32, rebalance_interval_s: u32) {
+    let path = nodes::broker::path(BrokerId(id));
+    let expected = cluster.tree.get(&path).expect("it is registered").version;
+    let known = cluster.image.broker(BrokerId(id)).expect("it is registered");
+    let leaders = LeaderSettings { rebalance_interval_s, ..known.leaders };
+    let payload = nodes::broker::encode(&BrokerRegistration { leaders, ..(**known).clone() });
+    cluster.apply(None, &Transaction { changes: vec![Change::Set { path, payload, expected }] });
+}
+
+/// What was in the ISR all the time returns at the interval, to a broker that wants it.
+#[test]
+fn leaderships_return_at_the_interval() {
+    let mut cluster = returned(Cluster::of(3));
+    set_interval(&mut cluster, 3, 5);
+    cluster.run(6_000);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(2), "broker 1 does not want it back");
+    set_interval(&mut cluster, 1, 5);
+    cluster.run(6_000);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(1));
+    set_interval(&mut cluster, 1, 0);
+    set_interval(&mut cluster, 3, 0);
+    cluster.run(1_000);
+    assert_eq!(cluster.controller.in_flight(), 0);
+}
+
+/// The story of seed 004: B and C fall behind and out of the ISR, A leads alone and dies.
+fn seed_004(mut cluster: Cluster, configs: &[(&str, &str)]) -> Cluster {
+    cluster.create("t", &[&[1, 2, 3]], configs);
+    let alone = vec![cluster.member(1)];
+    cluster.alter_isr("t", alone);
+    assert_eq!(isr(&cluster.state("t", 0)), [1]);
+    cluster.kill(1);
+    cluster
+}
+
+const MIN_ISR_1: (&str, &str) = ("min.insync.replicas", "1");
+
+#[test]
+fn without_unclean_elections_a_partition_waits_for_its_last_leader() {
+    let mut cluster = seed_004(Cluster::of(3), &[MIN_ISR_1]);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId::NONE);
+    cluster.run(5_000);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId::NONE);
+    cluster.start(1);
+    let state = cluster.state("t", 0);
+    assert_eq!((state.leader, state.is_recovering()), (BrokerId(1), false));
+}
+
+#[test]
+fn an_enabled_topic_gets_a_leader_at_once() {
+    let mut cluster = seed_004(Cluster::of(3), &[MIN_ISR_1, (UNCLEAN, "true")]);
+    let state = cluster.state("t", 0);
+    assert_eq!((state.leader, isr(&state), state.is_recovering()), (BrokerId(2), vec![2], true));
+    // The former leader follows; with the change that takes it in, the partition has recovered.
+    cluster.start(1);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(2));
+    let members = vec![cluster.member(2), cluster.member(1)];
+    assert_eq!(cluster.alter_isr("t", members), ErrorCode::None);
+    assert!(!cluster.state("t", 0).is_recovering());
+}
+
+#[test]
+fn unclean_elections_are_enabled_while_partitions_wait() {
+    for entity in [ConfigEntity::topic("t"), ConfigEntity::default_broker(), ConfigEntity::broker(BrokerId(3))] {
+        let mut cluster = seed_004(Cluster::of(3), &[MIN_ISR_1]);
+        set(&mut cluster, entity.clone(), UNCLEAN, "true");
+        let leader = if entity == ConfigEntity::broker(BrokerId(3)) { 3 } else { 2 };
+        assert_eq!(cluster.state("t", 0).leader, BrokerId(leader), "{entity:?}");
+    }
+}
+
+#[test]
+fn the_topic_wins_over_the_brokers_and_the_tree_over_properties() {
+    let enabled = || {
+        let mut cluster = Cluster::new();
+        cluster.leader_settings.unclean_election = true;
+        (1..=3).for_each(|id| {
+            cluster.start(id);
+        });
+        cluster
+    };
+    assert_eq!(seed_004(enabled(), &[MIN_ISR_1]).state("t", 0).leader, BrokerId(2));
+    let forbidden = seed_004(enabled(), &[MIN_ISR_1, (UNCLEAN, "false")]);
+    assert_eq!(forbidden.state("t", 0).leader, BrokerId::NONE);
+    let mut cluster = enabled();
+    set(&mut cluster, ConfigEntity::default_broker(), UNCLEAN, "false");
+    assert_eq!(seed_004(cluster, &[MIN_ISR_1]).state("t", 0).leader, BrokerId::NONE);
+}
+
+#[test]
+fn a_leader_is_elected_uncleanly_on_demand() {
+    let mut cluster = seed_004(Cluster::of(3), &[MIN_ISR_1]);
+    assert_eq!(elect(&mut cluster, ElectionType::Preferred, false), [ErrorCode::PreferredLeaderNotAvailable]);
+    assert_eq!(elect(&mut cluster, ElectionType::Unclean, true), [ErrorCode::None]);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(2));
+    assert_eq!(elect(&mut cluster, ElectionType::Unclean, false), [ErrorCode::ElectionNotNeeded]);
+    let mut all_down = seed_004(Cluster::of(3), &[MIN_ISR_1]);
+    all_down.kill(2);
+    all_down.kill(3);
+    assert_eq!(elect(&mut all_down, ElectionType::Unclean, false), [ErrorCode::EligibleLeadersNotAvailable]);
+}
+
+/// A replica that comes back while no other runs, out of the ISR, leads where that is enabled.
+#[test]
+fn a_replica_that_returns_first_is_elected_uncleanly() {
+    let mut cluster = seed_004(Cluster::of(3), &[MIN_ISR_1, (UNCLEAN, "false")]);
+    cluster.kill(2);
+    cluster.kill(3);
+    set(&mut cluster, ConfigEntity::topic("t"), UNCLEAN, "true");
+    assert_eq!(cluster.state("t", 0).leader, BrokerId::NONE);
+    cluster.start(3);
+    assert_eq!(cluster.state("t", 0).leader, BrokerId(3));
+}
+
+/// The ELR has every committed record: it is asked first.
+#[test]
+fn an_eligible_replica_makes_an_unclean_election_needless() {
+    let mut cluster = Cluster::of(3);
+    cluster.create("t", &[&[1, 2, 3]], &[(UNCLEAN, "true")]);
+    let pair = vec![cluster.member(1), cluster.member(3)];
+    cluster.alter_isr("t", pair);
+    let alone = vec![cluster.member(1)];
+    cluster.alter_isr("t", alone);
+    assert_eq!(cluster.state("t", 0).elr, ids(&[3]));
+    cluster.kill(1);
+    let state = cluster.state("t", 0);
+    assert_eq!((state.leader, state.is_recovering()), (BrokerId(3), false));
+}

@@ -14,6 +14,7 @@ use ottla_protocol::{Api, CodecError};
 use tokio::time::Instant;
 
 use crate::connection::{Connection, ConnectionConfig};
+use crate::coordinator::CoordinatorKey;
 use crate::error::ClientError;
 use crate::metadata::{BrokerAddress, ClusterView, TopicView};
 
@@ -109,8 +110,8 @@ struct State {
     stale: BTreeSet<String>,
     /// Topics of which a refusal named a newer leader: the next try need not wait.
     learnt: BTreeSet<String>,
-    /// The coordinator of each group, from the last FindCoordinator.
-    coordinators: BTreeMap<String, BrokerId>,
+    /// The coordinator of each group and transactional id, from the last FindCoordinator.
+    coordinators: BTreeMap<CoordinatorKey, BrokerId>,
     /// The last connection that was used for Metadata, as long as the brokers' own addresses are unknown or
     /// unreachable.
     bootstrap: Option<Arc<Link>>,
@@ -273,22 +274,22 @@ impl Client {
         }
     }
 
-    /// The coordinator of a group, if this client knows it.
-    pub(crate) fn known_coordinator(&self, group: &str) -> Option<BrokerAddress> {
+    /// The coordinator of a group or transactional id, if this client knows it.
+    pub(crate) fn known_coordinator(&self, key: &CoordinatorKey) -> Option<BrokerAddress> {
         let state = self.state();
-        state.coordinators.get(group).and_then(|id| state.view.brokers.get(id)).cloned()
+        state.coordinators.get(key).and_then(|id| state.view.brokers.get(id)).cloned()
     }
 
     /// Stores the result of FindCoordinator.
-    pub(crate) fn learn_coordinator(&self, group: &str, broker: BrokerAddress) {
+    pub(crate) fn learn_coordinator(&self, key: CoordinatorKey, broker: BrokerAddress) {
         let mut state = self.state();
-        state.coordinators.insert(group.to_owned(), broker.id);
+        state.coordinators.insert(key, broker.id);
         state.view.brokers.insert(broker.id, broker);
     }
 
-    /// Causes a new FindCoordinator for a group before its coordinator is used again.
-    pub(crate) fn forget_coordinator(&self, group: &str) {
-        self.state().coordinators.remove(group);
+    /// Causes a new FindCoordinator before this coordinator is used again.
+    pub(crate) fn forget_coordinator(&self, key: &CoordinatorKey) {
+        self.state().coordinators.remove(key);
     }
 
     /// A topic as the view has it, else as the cluster answers.

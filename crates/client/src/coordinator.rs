@@ -1,4 +1,4 @@
-//! Which broker hosts a group, and requests to it.
+//! Which broker coordinates a group or a transactional id, and requests to it.
 
 use std::sync::Arc;
 
@@ -13,30 +13,54 @@ use crate::metadata::BrokerAddress;
 
 /// From here on FindCoordinator takes several keys.
 const SEVERAL_KEYS_FROM: i16 = 4;
-/// Kafka's `CoordinatorType.GROUP`.
-const GROUP: i8 = 0;
+
+/// What a coordinator coordinates: Kafka's `CoordinatorType` with its key.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum CoordinatorKey {
+    Group(String),
+    TransactionalId(String),
+}
+
+impl CoordinatorKey {
+    fn kind(&self) -> i8 {
+        match self {
+            Self::Group(_) => 0,
+            Self::TransactionalId(_) => 1,
+        }
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Group(key) | Self::TransactionalId(key) => key,
+        }
+    }
+}
 
 impl Client {
+    /// The coordinator of a group. One try.
+    pub(crate) async fn group_coordinator(&self, group: &str) -> Result<BrokerAddress, ClientError> {
+        self.coordinator(&CoordinatorKey::Group(group.to_owned())).await
+    }
+
     /// One try.
-    pub(crate) async fn coordinator(&self, group: &str) -> Result<BrokerAddress, ClientError> {
-        if let Some(known) = self.known_coordinator(group) {
+    pub(crate) async fn coordinator(&self, key: &CoordinatorKey) -> Result<BrokerAddress, ClientError> {
+        if let Some(known) = self.known_coordinator(key) {
             return Ok(known);
         }
         let link = self.any_link().await?;
-        let request = FindCoordinatorRequest::default().with_key_type(GROUP);
+        let request = FindCoordinatorRequest::default().with_key_type(key.kind());
         let request = if link.version(Api::FindCoordinator)? >= SEVERAL_KEYS_FROM {
-            request.with_coordinator_keys(vec![text(group)])
+            request.with_coordinator_keys(vec![text(key.text())])
         } else {
-            request.with_key(text(group))
+            request.with_key(text(key.text()))
         };
         let broker = named(link.call(&request).await?)?;
-        self.learn_coordinator(group, broker.clone());
+        self.learn_coordinator(key.clone(), broker.clone());
         Ok(broker)
     }
 
-    /// Runs `attempt` with a connection to the group's coordinator until it succeeds, fails with a definite error, or
-    /// the retry timeout is over.
-    pub(crate) async fn at_coordinator<T, F>(
+    /// As [`Client::at_coordinator`], for a group.
+    pub(crate) async fn at_group_coordinator<T, F>(
         &self,
         group: &str,
         may_repeat: impl Fn(&ClientError) -> bool,
@@ -45,15 +69,29 @@ impl Client {
     where
         F: Future<Output = Result<T, ClientError>>,
     {
+        self.at_coordinator(&CoordinatorKey::Group(group.to_owned()), may_repeat, attempt).await
+    }
+
+    /// Runs `attempt` with a connection to the coordinator until it succeeds, fails with a definite error, or
+    /// the retry timeout is over.
+    pub(crate) async fn at_coordinator<T, F>(
+        &self,
+        key: &CoordinatorKey,
+        may_repeat: impl Fn(&ClientError) -> bool,
+        attempt: impl Fn(Arc<Link>) -> F,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
         let attempt = &attempt;
         let once = || async move {
-            let coordinator = self.coordinator(group).await?;
+            let coordinator = self.coordinator(key).await?;
             let result = match self.link_to(coordinator.id).await {
                 Ok(link) => attempt(link).await,
                 Err(error) => Err(error),
             };
             if result.as_ref().is_err_and(ClientError::is_retriable) {
-                self.forget_coordinator(group);
+                self.forget_coordinator(key);
             }
             result
         };

@@ -1,5 +1,6 @@
 //! Records in and out: produce, fetch, and finding offsets.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +15,9 @@ use ottla_protocol::messages::produce::ProduceCall;
 use ottla_protocol::messages::{CurrentLeader, NodeEndpoint, TopicRef};
 use ottla_protocol::record_batch::BatchHeader;
 
-use crate::cluster::Client;
-use crate::convert::{millis, text, topic_name};
+use crate::cluster::{Client, Link};
+use crate::convert::{checked, millis, text, topic_name};
+use crate::coordinator::CoordinatorKey;
 use crate::error::{ClientError, Outcome};
 use crate::metadata::TopicView;
 
@@ -233,26 +235,26 @@ impl Client {
         }
     }
 
-    /// A producer id for idempotent batches, or for the transactional id.
+    /// A producer id for idempotent batches, or for the transactional id. A transactional id's transaction is aborted,
+    /// and its producer fenced.
     pub async fn init_producer_id(
         &self,
         transactional_id: Option<&str>,
         transaction_timeout: Duration,
     ) -> Result<(ProducerId, ProducerEpoch), ClientError> {
         let id = transactional_id.map(|id| TransactionalId(text(id)));
-        let request = InitProducerIdRequest::default()
+        let request = &InitProducerIdRequest::default()
             .with_transactional_id(id)
             .with_transaction_timeout_ms(millis(transaction_timeout));
-        let attempt = || async {
-            let response = self.any_link().await?.call(&request).await?;
-            match ErrorCode::from_code(response.error_code) {
-                Some(ErrorCode::None) => {
-                    Ok((ProducerId(response.producer_id.0), ProducerEpoch(response.producer_epoch)))
-                }
-                code => Err(ClientError::refused(code.unwrap_or(ErrorCode::UnknownServerError))),
-            }
+        let attempt = |link: Arc<Link>| async move {
+            let response = link.call(request).await?;
+            checked(response.error_code)?;
+            Ok((ProducerId(response.producer_id.0), ProducerEpoch(response.producer_epoch)))
         };
         // An id that was given out and never used does no harm.
-        self.retry(None, |_| true, attempt).await
+        match transactional_id {
+            Some(id) => self.at_coordinator(&CoordinatorKey::TransactionalId(id.to_owned()), |_| true, attempt).await,
+            None => self.retry(None, |_| true, || async { attempt(self.any_link().await?).await }).await,
+        }
     }
 }

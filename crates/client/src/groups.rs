@@ -94,7 +94,7 @@ impl Client {
     /// GROUP_ID_NOT_FOUND, or, from older brokers, the state `Dead`.
     pub async fn describe_group(&self, group: &str) -> Result<GroupDescription, ClientError> {
         let attempt = |link: std::sync::Arc<crate::cluster::Link>| async move {
-            let coordinator = self.coordinator(group).await?;
+            let coordinator = self.group_coordinator(group).await?;
             if link.version(Api::ConsumerGroupDescribe).is_ok() {
                 let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![group_id(group)]);
                 let response = link.call(&request).await?;
@@ -115,7 +115,7 @@ impl Client {
                 code => Err(refused(code, found.error_message)),
             }
         };
-        self.at_coordinator(group, |_| true, attempt).await
+        self.at_group_coordinator(group, |_| true, attempt).await
     }
 
     /// Deletes a group without members, with its offsets.
@@ -126,7 +126,7 @@ impl Client {
             let result = response.results.into_iter().next().ok_or(ClientError::Incomplete(Api::DeleteGroups))?;
             checked(result.error_code)
         };
-        self.at_coordinator(group, |error| error.outcome() != Outcome::Unknown, attempt).await
+        self.at_group_coordinator(group, |error| error.outcome() != Outcome::Unknown, attempt).await
     }
 }
 

@@ -4,8 +4,8 @@
 //!   fetching uses it directly.
 //! - [`Client`]: a cluster by its bootstrap addresses; versions negotiated, leaders cached and refreshed, requests
 //!   retried where a retry is safe. The command-line tools and the end-to-end tests use it.
-//! - [`Membership`]: a member of a consumer group; and administration of groups, offsets, configurations and log
-//!   directories.
+//! - [`Membership`]: a member of a consumer group; and administration of groups, offsets, transactions, configurations and
+//!   log directories.
 //! - [`ClientError`]: distinguishes requests that certainly were not executed from those that may have been.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -23,6 +23,7 @@ mod log_dirs;
 mod membership;
 mod metadata;
 mod offsets;
+mod transactions;
 
 pub use admin::{
     ClusterDescription, DescribedBroker, DescribedPartition, DescribedTopic, NewPartitions, NewTopic,
@@ -39,3 +40,4 @@ pub use log_dirs::{LogDir, LogDirReplica};
 pub use membership::{Beat, Membership, MembershipConfig};
 pub use metadata::{BrokerAddress, ClusterView, PartitionView, TopicView};
 pub use offsets::{CommittedOffset, Committer};
+pub use transactions::{ActiveProducer, ListedTransaction, OpenTransaction, TransactionDescription, TransactionFilter};

@@ -64,7 +64,7 @@ impl Client {
             let request = fetch_request(group, partitions, require_stable, link.version(Api::OffsetFetch)?);
             fetched(link.call_up_to(NAMES_UP_TO, &request).await?)
         };
-        self.at_coordinator(group, |_| true, attempt).await
+        self.at_group_coordinator(group, |_| true, attempt).await
     }
 
     /// Commits offsets. Returns the outcome of each partition; an error of the coordinator as a whole is returned after
@@ -76,7 +76,8 @@ impl Client {
         offsets: &BTreeMap<TopicPartition, CommittedOffset>,
     ) -> Result<BTreeMap<TopicPartition, ErrorCode>, ClientError> {
         // A commit that happened may happen again: the same member says the same.
-        self.at_coordinator(group, |_| true, |link| async move { commit(&link, group, committer, offsets).await }).await
+        self.at_group_coordinator(group, |_| true, |link| async move { commit(&link, group, committer, offsets).await })
+            .await
     }
 
     /// Deletes committed offsets. Returns the outcome of each partition.
@@ -104,7 +105,7 @@ impl Client {
             }
             Ok(outcomes)
         };
-        self.at_coordinator(group, |error| error.outcome() != Outcome::Unknown, attempt).await
+        self.at_group_coordinator(group, |error| error.outcome() != Outcome::Unknown, attempt).await
     }
 }
 

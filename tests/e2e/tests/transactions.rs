@@ -5,7 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use ottla_client::{Connection, ConnectionConfig};
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
+use ottla_model::{PartitionId, ProducerEpoch, ProducerId, TimestampMs};
+use ottla_protocol::messages::TopicRef;
+use ottla_protocol::messages::produce::ProduceCall;
+use ottla_protocol::record_batch::BatchBuilder;
 
 /// Groups form at once: the tests wait for members otherwise.
 fn options() -> ClusterOptions {
@@ -58,4 +63,106 @@ fn java_copies_each_record_once_while_brokers_are_killed() -> Result<()> {
         ensure!(out.trim().ends_with("ok"), "{out}");
         Ok(())
     })
+}
+
+/// The lines of `kafka-transactions`, as cells without the blanks around them.
+fn transactions(bootstrap: &str, arguments: &[&str]) -> Result<Vec<Vec<String>>> {
+    let out = clients::run(&mut clients::tool("kafka-transactions", bootstrap, arguments)?)?;
+    Ok(rows(&out))
+}
+
+fn rows(out: &str) -> Vec<Vec<String>> {
+    let cells = |line: &str| line.trim_end_matches('\t').split('\t').map(|cell| cell.trim().to_owned()).collect();
+    out.lines().map(cells).collect()
+}
+
+/// The same command by Kafka's own tool, where it can be had.
+fn transactions_of_kafka(bootstrap: &str, arguments: &[&str]) -> Result<Option<Vec<Vec<String>>>> {
+    let arguments = [&["--bootstrap-server", bootstrap], arguments].concat();
+    let Some(mut command) = clients::java("org.apache.kafka.tools.TransactionsCommand", &arguments) else {
+        ottla_test_support::skipped("the jars of Kafka's clients are not there");
+        return Ok(None);
+    };
+    Ok(Some(rows(&clients::run(&mut command)?)))
+}
+
+#[test]
+fn an_open_transaction_is_shown_and_ended_by_the_tool() -> Result<()> {
+    let cluster = Cluster::start_with(options())?;
+    let at = cluster.bootstrap();
+    clients::run_script("create_topic.py", &[&at, "paid", "2"])?;
+    for id in ["killed-1", "killed-2"] {
+        clients::run_script("open_transaction.py", &[&at, "paid", id])?;
+    }
+    for arguments in [
+        &["list"][..],
+        &["list", "--transactional-id-pattern", ".*-2"],
+        &["describe-producers", "--topic", "paid", "--partition", "0"],
+        // The coordinator will end them.
+        &["find-hanging", "--topic", "paid", "--max-transaction-timeout", "0"],
+    ] {
+        let shown = transactions(&at, arguments)?;
+        if let Some(expected) = transactions_of_kafka(&at, arguments)? {
+            ensure!(shown == expected, "{arguments:?}: {shown:?} is not {expected:?}");
+        }
+    }
+    let listed = transactions(&at, &["list", "--transactional-id-pattern", ".*-2"])?;
+    ensure!(listed.len() == 2 && listed[1][0] == "killed-2" && listed[1][3] == "Ongoing", "{listed:?}");
+    let described = transactions(&at, &["describe", "--transactional-id", "killed-1"])?;
+    ensure!(described[1][4] == "Ongoing" && described[1][8] == "paid-0", "{described:?}");
+    let hanging = transactions(&at, &["find-hanging", "--topic", "paid", "--max-transaction-timeout", "0"])?;
+    ensure!(hanging.len() == 1, "{hanging:?}");
+
+    transactions(&at, &["forceTerminateTransaction", "--transactionalId", "killed-1"])?;
+    let state =
+        |id: &str| Ok::<_, anyhow::Error>(transactions(&at, &["describe", "--transactional-id", id])?[1][4].clone());
+    let ended = state("killed-1")?;
+    // The abort is over before the id has its new producer epoch.
+    ensure!(ended == "Empty", "{ended}");
+    let open = |at: &str| -> Result<Vec<String>> {
+        let producers = transactions(at, &["describe-producers", "--topic", "paid", "--partition", "0"])?;
+        Ok(producers.into_iter().skip(1).map(|row| row[5].clone()).filter(|start| start != "None").collect())
+    };
+    let started = open(&at)?;
+    ensure!(started.len() == 1, "{started:?}");
+    let from = ["abort", "--topic", "paid", "--partition", "0", "--start-offset", &started[0]];
+    transactions(&at, &from)?;
+    ensure!(open(&at)?.is_empty(), "a marker ended the transaction in its partition");
+    let refused = clients::tool("kafka-transactions", &at, &from)?.output()?;
+    let text = String::from_utf8(refused.stderr)?;
+    ensure!(!refused.status.success() && text.starts_with("Could not find any open transactions"), "{text}");
+    Ok(())
+}
+
+/// A batch of a transaction that no coordinator knows, as clients and brokers of before KIP-890 could leave behind.
+#[test]
+fn a_hanging_transaction_is_found_and_aborted() -> Result<()> {
+    let small = ClusterOptions { coordinators: 1, brokers: 1, ..options() };
+    let cluster = Cluster::start_with(small.with("transaction.partition.verification.enable", "false"))?;
+    let at = cluster.bootstrap();
+    clients::run_script("create_topic.py", &[&at, "stuck", "1", "1"])?;
+    let batch = BatchBuilder::new().producer(ProducerId(77_777), ProducerEpoch(3), 0).transactional();
+    let batch = batch.record(TimestampMs(1_700_000_000_000), None, Some(b"value")).build()?;
+    let call = ProduceCall {
+        transactional_id: Some("forgotten".to_owned()),
+        acks: -1,
+        timeout_ms: 30_000,
+        topics: vec![(TopicRef::Name("stuck".to_owned()), vec![(PartitionId(0), batch.freeze())])],
+    };
+    let produced = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let address = at.split(',').next().unwrap_or_default();
+        Connection::connect(address, ConnectionConfig::default()).await?.produce(3, &call).await
+    });
+    let response = produced?.context("an answer")?;
+    let partitions: Vec<_> = response.topics.iter().flat_map(|topic| &topic.partitions).collect();
+    ensure!(partitions.len() == 1 && partitions[0].error.is_ok(), "{partitions:?}");
+    let search = ["find-hanging", "--topic", "stuck"];
+    let found = transactions(&at, &search)?;
+    ensure!(found.len() == 2 && found[1][..6] == ["stuck", "0", "77777", "3", "-1", "0"], "{found:?}");
+    if let Some(expected) = transactions_of_kafka(&at, &search)? {
+        ensure!(found[1][..7] == expected[1][..7], "{found:?} is not {expected:?}");
+    }
+    transactions(&at, &["abort", "--topic", "stuck", "--partition", "0", "--start-offset", "0"])?;
+    ensure!(transactions(&at, &search)?.len() == 1, "it was ended");
+    Ok(())
 }

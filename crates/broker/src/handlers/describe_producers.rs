@@ -1,4 +1,4 @@
-//! DescribeProducers (61): the idempotent producers that a partition's leader remembers.
+//! DescribeProducers (61): the producers that this broker's replica of a partition remembers, whether it leads or not.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,7 +32,10 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         // A partition may have a hundred thousand producers: it is answered once.
         let indexes = topic.partition_indexes.iter().filter(|index| seen.insert((topic.name.clone(), **index)));
         let partitions = indexes.map(|index| {
-            let producers = broker.replicas.find(&name, PartitionId(*index)).and_then(|found| found.producers());
+            let producers = broker.replicas.find(&name, PartitionId(*index)).and_then(|found| {
+                let remembered = found.with_log(|log| log.producers().snapshot().collect::<Vec<_>>());
+                remembered.ok_or(ErrorCode::KafkaStorageError)
+            });
             let producers = producers.and_then(|producers| match budget.take(producers.len() * PRODUCER_BYTES) {
                 true => Ok(producers),
                 false => Err(ErrorCode::InvalidRequest),

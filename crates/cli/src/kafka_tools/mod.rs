@@ -16,6 +16,7 @@ pub mod log_dirs;
 pub mod metadata_quorum;
 pub mod options;
 pub mod topics;
+pub mod transactions;
 
 #[cfg(test)]
 mod option_tests;
@@ -44,6 +45,7 @@ pub async fn run(name: &str, arguments: &[String]) -> Option<ExitCode> {
         "kafka-broker-api-versions" => Some(broker_api_versions::run(arguments).await),
         "kafka-cluster" => Some(cluster::run(arguments).await),
         "kafka-metadata-quorum" => Some(metadata_quorum::run(arguments).await),
+        "kafka-transactions" => Some(transactions::run(arguments).await),
         _ => None,
     }
 }

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::cluster::{Client, Link};
 use crate::convert::{checked, error_of, group_id, millis, text};
+use crate::coordinator::CoordinatorKey;
 use crate::error::ClientError;
 use crate::offsets::{self, CommittedOffset, Committer};
 use range::Candidate;
@@ -348,14 +349,14 @@ impl Membership {
         if let Some(link) = self.link.as_ref().filter(|link| !link.connection.is_closed()) {
             return Ok(link.clone());
         }
-        let coordinator = self.client.coordinator(&self.config.group).await?;
+        let coordinator = self.client.group_coordinator(&self.config.group).await?;
         let link = Link::open(&coordinator.address(), &self.client.config().connection).await?;
         self.link = Some(link.clone());
         Ok(link)
     }
 
     fn forget_coordinator(&mut self) {
-        self.client.forget_coordinator(&self.config.group);
+        self.client.forget_coordinator(&CoordinatorKey::Group(self.config.group.clone()));
         self.link = None;
     }
 }

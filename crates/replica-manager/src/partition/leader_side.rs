@@ -9,9 +9,7 @@ use ottla_partition::{
     Visible,
 };
 use ottla_protocol::record_batch::{self, BatchHeader, TimestampType};
-use ottla_replication::{
-    AppendTerms, EndMarker, EpochEnd, IsrOutcome, ProducerSnapshot, VerificationGuard, VerificationRequest,
-};
+use ottla_replication::{AppendTerms, EndMarker, EpochEnd, IsrOutcome, VerificationGuard, VerificationRequest};
 use ottla_storage::slice::RecordSlice;
 use ottla_storage::{ColdRead, Read, RealEnv};
 
@@ -427,13 +425,6 @@ impl Partition {
     /// OffsetForLeaderEpoch: the largest epoch not above `epoch` and where it ends; none if the log knows no such.
     pub fn epoch_end(&self, epoch: LeaderEpoch, current: LeaderEpoch) -> Result<Option<EpochEnd>, ErrorCode> {
         self.lock().replica.epoch_end(epoch, current)
-    }
-
-    /// The idempotent producers that the leader's log remembers.
-    pub fn producers(&self) -> Result<Vec<ProducerSnapshot>, ErrorCode> {
-        let guard = self.lock();
-        let (_, log) = guard.replica.leading()?;
-        Ok(log.producers().snapshot().collect())
     }
 
     /// What became of an ISR proposal.

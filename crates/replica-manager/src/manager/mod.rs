@@ -1,6 +1,7 @@
 //! The partitions of this broker: found by name or id, made and unmade as the tree says, and looked after.
 //!
 //! - [`hosting`]: what a delta of the tree means for the partitions;
+//! - [`log_metrics`]: the sizes and ends of logs, for a page of metrics;
 //! - [`moves`]: replicas that go from one log directory to another;
 //! - [`retention`]: old segments go;
 //! - [`upkeep`]: timers, checkpoints, directories that stall or fail, the end.
@@ -10,6 +11,7 @@
 
 mod coordinators;
 mod hosting;
+pub mod log_metrics;
 pub mod metrics;
 pub mod moves;
 mod reopening;
@@ -198,6 +200,7 @@ impl ReplicaManager {
         });
         let leaders: Weak<Self> = Arc::downgrade(&manager);
         data.spawn(alter_partition.run(leaders));
+        manager.metrics.logs.show(&manager);
         manager.start_upkeep(&data);
         Ok(manager)
     }

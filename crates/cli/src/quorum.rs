@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use ottla_model::Chroot;
 use ottla_rpc::AdminClient;
 use ottla_rpc::admin::{QuorumStatusRequest, QuorumStatusResponse};
 use tokio::task::JoinSet;
@@ -33,10 +34,12 @@ pub async fn status(coordinators: &[String], timeout: Duration) -> Result<Quorum
     }
 }
 
-/// `host:port,host:port`, at least one.
+/// `host:port,host:port/chroot`, at least one; the chroot of all stands after the last. Each address gets it.
 pub fn addresses(text: &str) -> Result<Vec<String>> {
-    let addresses: Vec<String> =
-        text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect();
+    let (hosts, path) = text.split_once('/').unwrap_or((text, ""));
+    let chroot = Chroot::parse(path)?.map(|chroot| chroot.to_string()).unwrap_or_default();
+    let hosts = hosts.split(',').map(str::trim).filter(|item| !item.is_empty());
+    let addresses: Vec<String> = hosts.map(|host| format!("{host}{chroot}")).collect();
     if addresses.is_empty() {
         bail!("--coordinators names none: host:port[,host:port…]");
     }

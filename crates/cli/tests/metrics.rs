@@ -18,6 +18,16 @@ const KAFKA_NAMES: &[(&str, &str)] = &[
     ("kafka.server:type=ReplicaManager,name=PartitionCount", "ottla_broker_partitions"),
     ("kafka.server:type=ReplicaManager,name=LeaderCount", "ottla_broker_leader_partitions"),
     ("kafka.server:type=ReplicaManager,name=UnderReplicatedPartitions", "ottla_broker_under_replicated_partitions"),
+    ("kafka.server:type=ReplicaManager,name=AtMinIsrPartitionCount", "ottla_broker_at_min_isr_partitions"),
+    ("kafka.server:type=ReplicaManager,name=UnderMinIsrPartitionCount", "ottla_broker_under_min_isr_partitions"),
+    ("kafka.log:type=Log,name=LogEndOffset,topic=…,partition=…", "ottla_broker_log_end_offset"),
+    ("kafka.log:type=Log,name=Size,topic=…,partition=…", "ottla_broker_log_size_bytes"),
+    ("kafka.controller:type=KafkaController,name=ActiveControllerCount", "ottla_quorum_is_leader"),
+    ("kafka.controller:type=KafkaController,name=OfflinePartitionsCount", "ottla_quorum_offline_partitions"),
+    ("kafka.controller:type=KafkaController,name=GlobalTopicCount", "ottla_quorum_topics"),
+    ("kafka.controller:type=KafkaController,name=GlobalPartitionCount", "ottla_quorum_partitions"),
+    ("kafka.controller:type=KafkaController,name=ActiveBrokerCount", "ottla_quorum_brokers"),
+    ("kafka.controller:type=KafkaController,name=FencedBrokerCount", "ottla_quorum_fenced_brokers"),
     ("kafka.server:type=ReplicaManager,name=IsrShrinksPerSec", "ottla_broker_isr_shrinks_total"),
     ("kafka.server:type=ReplicaManager,name=IsrExpandsPerSec", "ottla_broker_isr_expansions_total"),
     ("kafka.log:type=LogManager,name=OfflineLogDirectoryCount", "ottla_broker_log_directories_offline"),
@@ -78,5 +88,31 @@ fn names_are_unique_and_follow_prometheus() {
     }
     for (kafka, ours) in KAFKA_NAMES {
         assert!(names.contains(ours), "{kafka} is mapped to {ours}, which no process has");
+    }
+}
+
+/// A query of a metric that no process has shows nothing, and an alert on it never fires.
+#[test]
+fn dashboard_alerts_and_documents_name_metrics_that_exist() {
+    let (broker, coordinator) = all();
+    let names: Vec<String> = broker
+        .into_iter()
+        .chain(coordinator)
+        .flat_map(|metric| {
+            let series = if metric.kind == "histogram" { ["_bucket", "_sum", "_count"].as_slice() } else { &[] };
+            let series: Vec<_> = series.iter().map(|suffix| format!("{}{suffix}", metric.name)).collect();
+            series.into_iter().chain([metric.name])
+        })
+        .collect();
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    for file in ["deploy/monitoring/alerts.yml", "deploy/monitoring/grafana-dashboard.json", "docs/operations.md"] {
+        let text = std::fs::read_to_string(format!("{root}/{file}")).expect("a file of the project");
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let used: Vec<&str> =
+            words.filter(|word| word.starts_with("ottla_broker_") || word.starts_with("ottla_quorum_")).collect();
+        assert!(!used.is_empty(), "{file} names no metric");
+        for name in used {
+            assert!(names.iter().any(|known| known == name), "{file}: {name} is no metric");
+        }
     }
 }

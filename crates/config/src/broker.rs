@@ -5,7 +5,7 @@ use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ottla_model::{BrokerId, ClusterId, ClusterSecret, ListenerName, TopicName};
+use ottla_model::{BrokerId, Chroot, ClusterId, ClusterSecret, ListenerName, TopicName};
 
 use crate::address::HostPort;
 use crate::cleaner::CleanerConfig;
@@ -38,6 +38,8 @@ pub struct BrokerConfig {
     pub rack: Option<String>,
     /// `coordinator.connect` / `zookeeper.connect`, at least one.
     pub coordinator_connect: Vec<HostPort>,
+    /// The path at the end of it: which of the coordinators' clusters; none: the one at their root.
+    pub chroot: Option<Chroot>,
 
     /// What to listen on, at least one; names and ports are unique.
     pub listeners: Vec<Listener>,
@@ -194,12 +196,14 @@ impl BrokerConfig {
         warnings: &mut Vec<String>,
     ) -> Result<Self, ConfigError> {
         let reader = Reader::new(&properties);
+        let (coordinator_connect, chroot) = coordinator_connect(&reader)?;
         let config = Self {
             broker_id: broker_id(&reader)?,
             cluster_id: reader.text("cluster.id").map(ClusterId::new),
             cluster_secret: reader.text("cluster.secret").map(ClusterSecret::new),
             rack: reader.text("broker.rack").map(str::to_owned),
-            coordinator_connect: coordinator_connect(&reader, warnings)?,
+            coordinator_connect,
+            chroot,
 
             listeners: listeners.listeners,
             advertised_listeners: listeners.advertised,
@@ -312,18 +316,14 @@ fn broker_id(reader: &Reader<'_>) -> Result<Option<BrokerId>, ConfigError> {
     Ok(id)
 }
 
-fn coordinator_connect(reader: &Reader<'_>, warnings: &mut Vec<String>) -> Result<Vec<HostPort>, ConfigError> {
+fn coordinator_connect(reader: &Reader<'_>) -> Result<(Vec<HostPort>, Option<Chroot>), ConfigError> {
     const KEY: &str = "coordinator.connect";
-    let accepted = "host:port[,host:port…] (KAFKA_COORDINATOR_CONNECT or KAFKA_ZOOKEEPER_CONNECT)";
+    let accepted = "host:port[,host:port…][/chroot] (KAFKA_COORDINATOR_CONNECT or KAFKA_ZOOKEEPER_CONNECT)";
     let property = reader.property(KEY).ok_or_else(|| ConfigError::missing(KEY, accepted))?;
-    // ZooKeeper's connect strings may end with a path to live under; a quorum of ours holds one cluster.
-    let (addresses, path) = match property.value.split_once('/') {
-        Some((addresses, path)) => (addresses, path),
-        None => (property.value.as_str(), ""),
-    };
-    if !path.is_empty() {
-        warnings.push(format!("{KEY}: the path `/{path}` is not used: coordinators hold one cluster"));
-    }
+    // ZooKeeper's connect strings may end with a path to live under.
+    let (addresses, path) = property.value.split_once('/').unwrap_or((&property.value, ""));
+    let chroot =
+        Chroot::parse(path).map_err(|error| ConfigError::invalid(KEY, property, error.to_string(), accepted))?;
     let addresses: Vec<HostPort> = crate::reader::items(addresses)
         .into_iter()
         .map(|item| HostPort::parse(item, Some(COORDINATOR_PORT)))
@@ -332,7 +332,7 @@ fn coordinator_connect(reader: &Reader<'_>, warnings: &mut Vec<String>) -> Resul
     if addresses.is_empty() {
         return Err(ConfigError::invalid(KEY, property, "names no coordinator", accepted));
     }
-    Ok(addresses)
+    Ok((addresses, chroot))
 }
 
 fn log_dirs(reader: &Reader<'_>) -> Result<Vec<PathBuf>, ConfigError> {

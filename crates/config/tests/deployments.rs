@@ -456,3 +456,16 @@ fn a_zoo_cfg_and_a_myid_are_enough() {
     assert_eq!(config.id, Some(CoordinatorId(2)));
     assert_eq!((config.client_port, config.peer_port), (2182, Some(22888)));
 }
+
+/// As ZooKeeper's connect strings: one path, after the last address.
+#[test]
+fn a_connect_string_may_end_with_a_chroot() {
+    let chroot = |connect: &str| {
+        let loaded = broker(&[("KAFKA_ZOOKEEPER_CONNECT", connect)]).expect("accepted");
+        assert_eq!(joined(&loaded.config.coordinator_connect), "zk-1:2181,zk-2:2181", "{connect}");
+        loaded.config.chroot.map(|chroot| chroot.to_string())
+    };
+    assert_eq!(chroot("zk-1:2181,zk-2:2181/kafka/one").as_deref(), Some("/kafka/one"));
+    assert_eq!(chroot("zk-1:2181,zk-2:2181/"), None);
+    refused(&[("KAFKA_ZOOKEEPER_CONNECT", "zk-1:2181/kafka,zk-2:2181/kafka")], &["is no chroot", "[/chroot]"]);
+}

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use ottla_model::{CoordinatorId, IncarnationId};
 use ottla_rpc::MESSAGE_BYTES_MAX;
+use ottla_rpc::cluster_metadata::ClusterChannel;
 use ottla_rpc::coordinators::channel;
 use ottla_rpc::quorum::quorum_client::QuorumClient;
 use ottla_rpc::quorum::{IdentifyRequest, Recognition};
-use ottla_rpc::secret::SecretChannel;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -35,8 +35,8 @@ pub struct Identified {
     pub stream_confirmed: bool,
 }
 
-pub fn client(shared: &Shared, channel: Channel) -> QuorumClient<SecretChannel> {
-    QuorumClient::new(shared.attach_secret(channel))
+pub fn client(shared: &Shared, channel: Channel) -> QuorumClient<ClusterChannel> {
+    QuorumClient::new(shared.cluster_channel(channel))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use ottla_config::CoordinatorConfig;
 use ottla_consensus::{Role, RoleChange};
-use ottla_model::{ClusterSecret, CoordinatorId, IncarnationId};
+use ottla_model::{Chroot, ClusterSecret, CoordinatorId, IncarnationId};
 use ottla_quorum_node::{Voter, disks};
+use ottla_rpc::cluster_metadata::{self, ClusterChannel, ClusterMetadata};
 use ottla_rpc::quorum::{IdentifyResponse, Recognition, Voter as WireVoter};
-use ottla_rpc::secret::{self, AttachSecret, SecretChannel};
 use ottla_rpc::{LeaderHint, NotLeader};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -18,6 +19,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 
 use crate::driver::{CurrentView, DriverHandle};
+use crate::rocksdb_store::Identity;
 
 /// Bound of the addresses in one broker's list; further ones are ignored.
 pub const CONNECT_LIST_MAX: usize = 16;
@@ -39,6 +41,9 @@ pub struct Shared {
     pub disk: IncarnationId,
     configured_cluster_id: Option<String>,
     secret: Option<ClusterSecret>,
+    chroot: Option<Chroot>,
+    /// The quorum at the root, if this is that of a chroot.
+    root: Option<Arc<Shared>>,
     /// Set once, when the quorum is formed; never taken back.
     formed: OnceLock<Formed>,
     /// The list that this coordinator was configured with, or agreed on while forming.
@@ -60,17 +65,19 @@ struct RaftStreams {
 
 impl Shared {
     pub fn new(
-        id: CoordinatorId,
-        disk: IncarnationId,
-        (configured_cluster_id, secret): (Option<String>, Option<ClusterSecret>),
-        voters: BTreeMap<CoordinatorId, String>,
+        identity: &Identity,
+        config: &CoordinatorConfig,
+        (chroot, root): (Option<Chroot>, Option<Arc<Self>>),
         connect_lists: mpsc::Sender<Vec<String>>,
     ) -> Arc<Self> {
+        let voters = config.servers.iter().map(|server| (server.id, server.address.to_string())).collect();
         Arc::new(Self {
-            id,
-            disk,
-            configured_cluster_id,
-            secret,
+            id: identity.id,
+            disk: identity.disk,
+            configured_cluster_id: config.cluster_id.as_ref().map(ToString::to_string),
+            secret: config.cluster_secret.clone(),
+            chroot,
+            root,
             formed: OnceLock::new(),
             voters: Mutex::new(voters),
             connect_lists,
@@ -81,12 +88,16 @@ impl Shared {
 
     /// Refuses a caller that does not know the cluster's secret, if there is one.
     pub fn check_secret(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        secret::check(self.secret.as_ref(), metadata)
+        cluster_metadata::check_secret(self.secret.as_ref(), metadata)
     }
 
-    /// A channel on which this coordinator shows the cluster's secret.
-    pub fn attach_secret(&self, channel: Channel) -> SecretChannel {
-        AttachSecret::new(self.secret.as_ref()).to(channel)
+    /// A channel to another coordinator, for calls of this cluster.
+    pub fn cluster_channel(&self, channel: Channel) -> ClusterChannel {
+        ClusterMetadata::new(self.secret.as_ref(), self.chroot.as_ref()).to(channel)
+    }
+
+    pub fn chroot(&self) -> Option<&Chroot> {
+        self.chroot.as_ref()
     }
 
     pub fn formed(&self) -> Option<&Formed> {
@@ -110,6 +121,10 @@ impl Shared {
     /// A broker sent addresses of coordinators. They are dropped if this coordinator does not wait for them, or while
     /// it checks earlier ones.
     pub fn heard_of(&self, mut addresses: Vec<String>) {
+        // The root's quorum has the same members, and perhaps no brokers that would tell it of them.
+        if let Some(root) = &self.root {
+            root.heard_of(addresses.clone());
+        }
         if self.formed.get().is_none() && !addresses.is_empty() {
             addresses.truncate(CONNECT_LIST_MAX);
             let _ = self.connect_lists.try_send(addresses);

@@ -12,13 +12,19 @@ use axum::routing::get;
 use ottla_config::{LoggingConfig, LoggingFormat};
 use ottla_consensus::{Role, RoleChange};
 use ottla_metrics::{Counter, Description, Gauge, Histogram, Registry};
-use ottla_model::{MonotonicMs, Revision};
+use ottla_model::{Chroot, MonotonicMs, Revision};
+use ottla_resources::ConnectionLimits;
 use tracing_subscriber::EnvFilter;
 
 use crate::clock::Clock;
+use crate::cluster_metrics::ClusterMetrics;
+use crate::quorums::Quorums;
 
 /// A driver that has not read the clock for this time is unhealthy: it ticks 20 times a second.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
+
+/// A page waits this long for the driver's word on the other coordinators.
+const PROGRESS_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// Sets up logging for the process. A second call changes nothing.
 pub fn start_logging(config: &LoggingConfig) -> Result<(), String> {
@@ -50,11 +56,16 @@ pub struct Metrics {
     applied: Gauge,
     proposals: Counter,
     synced_writes: Histogram,
+    elections: Counter,
+    connections: Gauge,
+    cluster: ClusterMetrics,
 }
 
 impl Metrics {
-    pub fn new(clock: Clock) -> Arc<Self> {
-        let registry = Registry::new("ottla_quorum");
+    /// Of the quorum at the root, or of that of a chroot, whose metrics have the label `chroot`.
+    pub fn new(clock: Clock, chroot: Option<&Chroot>) -> Arc<Self> {
+        let label = chroot.map(|chroot| ("chroot", chroot.to_string()));
+        let registry = Registry::with_label("ottla_quorum", label);
         Arc::new(Self {
             clock,
             last_tick_ms: AtomicU64::new(0),
@@ -71,6 +82,9 @@ impl Metrics {
             proposals: registry.counter("proposals_total", "Transactions proposed by this coordinator"),
             synced_writes: registry
                 .durations("synced_write_seconds", "Time that a synced write of Raft's log and state took, in seconds"),
+            cluster: ClusterMetrics::new(&registry),
+            elections: registry.counter("elections_total", "Elections in which this coordinator was a candidate"),
+            connections: registry.gauge("connections_open", "Connections open now, of all protocols"),
             registry,
         })
     }
@@ -85,6 +99,9 @@ impl Metrics {
         self.leader.set(role.leader.map_or(0, |id| shown(id.0)));
         let leads = role.role == Role::Leader;
         // Only the driver's thread writes.
+        if role.role == Role::Candidate {
+            self.elections.add(1);
+        }
         if leads && self.is_leader.get() == 0 {
             self.elections_won.add(1);
         }
@@ -114,46 +131,80 @@ impl Metrics {
         last.0 == 0 || self.clock.monotonic().since(last) < STALLED_AFTER
     }
 
-    /// A leader is known, and its committed entries are applied here.
-    pub fn is_ready(&self) -> bool {
-        self.is_healthy()
-            && self.leader.get() != 0
-            && self.applied.get() > 0
-            && self.applied.get() >= self.committed.get()
-    }
-
-    /// Prometheus' text form.
-    pub fn render(&self) -> String {
-        self.registry.render()
+    /// What is missing until this coordinator serves: a leader is known, and its committed entries are applied here.
+    pub fn missing(&self) -> Option<String> {
+        let (applied, committed) = (self.applied.get(), self.committed.get());
+        if !self.is_healthy() {
+            return Some("the driver stalls".to_owned());
+        }
+        if self.leader.get() == 0 {
+            return Some("no quorum leader is known".to_owned());
+        }
+        (applied == 0 || applied < committed).then(|| format!("revision {applied} of {committed} is applied"))
     }
 
     /// Every metric of a coordinator, for `docs/metrics.md`.
     pub fn descriptions() -> Vec<Description> {
-        Self::new(Clock::default()).registry.descriptions()
+        Self::new(Clock::default(), None).registry.descriptions()
     }
 }
 
-/// The health and metrics server's routes.
-pub fn routes(metrics: Arc<Metrics>) -> Router {
-    Router::new()
-        .route(
-            "/healthz",
-            get(
-                |State(metrics): State<Arc<Metrics>>| async move { verdict(metrics.is_healthy(), "the driver stalls") },
-            ),
-        )
-        .route(
-            "/readyz",
-            get(|State(metrics): State<Arc<Metrics>>| async move {
-                verdict(metrics.is_ready(), "no quorum leader is known, or this coordinator lags behind it")
-            }),
-        )
-        .route("/metrics", get(|State(metrics): State<Arc<Metrics>>| async move { metrics.render() }))
-        .with_state(metrics)
+/// What the health and metrics server tells of.
+struct Shown {
+    quorums: Arc<Quorums>,
+    /// Of each port.
+    connections: Vec<Arc<ConnectionLimits>>,
 }
 
-fn verdict(good: bool, otherwise: &'static str) -> (StatusCode, &'static str) {
-    if good { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, otherwise) }
+/// The health and metrics server's routes.
+pub fn routes(quorums: Arc<Quorums>, connections: Vec<Arc<ConnectionLimits>>) -> Router {
+    let shown = Arc::new(Shown { quorums, connections });
+    Router::new()
+        .route("/healthz", get(|State(shown): State<Arc<Shown>>| async move { healthy(&shown.quorums) }))
+        .route("/readyz", get(|State(shown): State<Arc<Shown>>| async move { ready(&shown.quorums) }))
+        .route("/metrics", get(|State(shown): State<Arc<Shown>>| async move { page(&shown).await }))
+        .with_state(shown)
+}
+
+fn healthy(quorums: &Quorums) -> (StatusCode, String) {
+    let stalled = quorums.all().into_iter().find(|quorum| !quorum.metrics.is_healthy());
+    verdict(stalled.map(|quorum| format!("the driver{} stalls\n", below(quorum.shared.chroot()))))
+}
+
+fn ready(quorums: &Quorums) -> (StatusCode, String) {
+    let missing = quorums.all().into_iter().find_map(|quorum| {
+        let missing = quorum.metrics.missing()?;
+        Some(format!("not ready{}: {missing}\n", below(quorum.shared.chroot())))
+    });
+    verdict(missing)
+}
+
+fn below(chroot: Option<&Chroot>) -> String {
+    chroot.map(|chroot| format!(" of chroot {chroot}")).unwrap_or_default()
+}
+
+/// Prometheus' text form.
+async fn page(shown: &Shown) -> String {
+    let quorums = shown.quorums.all();
+    let open = shown.connections.iter().map(|limits| limits.open()).sum::<usize>();
+    shown.quorums.root_metrics().connections.set(i64::try_from(open).unwrap_or(i64::MAX));
+    for quorum in &quorums {
+        let Some(formed) = quorum.shared.formed() else { continue };
+        let view = formed.view.get();
+        quorum.metrics.cluster.show(view.revision, &view.image);
+        // A driver that stalls does not keep the page back.
+        let progress = tokio::time::timeout(PROGRESS_TIMEOUT, formed.driver.progress()).await;
+        let progress = progress.ok().and_then(Result::ok).flatten();
+        quorum.metrics.cluster.show_progress(progress.as_ref());
+    }
+    Registry::render_all(quorums.iter().map(|quorum| &quorum.metrics.registry))
+}
+
+fn verdict(problem: Option<String>) -> (StatusCode, String) {
+    match problem {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, problem),
+    }
 }
 
 /// Raft's log lines, at matching levels: its info lines become debug lines.
@@ -181,15 +232,16 @@ mod tests {
 
     #[test]
     fn ready_means_a_leader_and_no_lag() {
-        let metrics = Metrics::new(Clock::default());
+        let metrics = Metrics::new(Clock::default(), None);
         metrics.tick(MonotonicMs(0));
-        assert!(metrics.is_healthy() && !metrics.is_ready());
+        assert!(metrics.is_healthy());
+        assert_eq!(metrics.missing().as_deref(), Some("no quorum leader is known"));
         metrics.role(RoleChange { role: Role::Leader, leader: Some(CoordinatorId(2)), term: 3 });
         metrics.progress(Revision(4), Revision(5));
-        assert!(!metrics.is_ready());
+        assert_eq!(metrics.missing().as_deref(), Some("revision 4 of 5 is applied"));
         metrics.progress(Revision(5), Revision(5));
-        assert!(metrics.is_ready());
-        let text = metrics.render();
+        assert_eq!(metrics.missing(), None);
+        let text = metrics.registry.render();
         assert!(text.contains("\nottla_quorum_is_leader 1\n") && text.contains("\nottla_quorum_term 3\n"), "{text}");
     }
 }

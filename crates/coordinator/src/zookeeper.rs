@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use ottla_config::CoordinatorConfig;
-use ottla_model::TopicName;
+use ottla_model::{Chroot, TopicName};
 use ottla_quorum_node::View;
 use ottla_rpc::admin::DeleteTopicRequest;
 use ottla_rpc::admin::admin_server::Admin as _;
@@ -24,8 +24,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request};
 
 use crate::clock::Clock;
+use crate::quorums::Quorums;
 use crate::service::AdminService;
-use crate::shared::{Formed, Shared};
+use crate::shared::Shared;
 
 /// Connections of ZooKeeper's clients, from all addresses together: monitors and tools, not a fleet of applications.
 const CONNECTIONS_MAX: usize = 512;
@@ -46,7 +47,7 @@ const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// ZooKeeper's protocol on one coordinator.
 pub struct ZooKeeper {
-    shared: Arc<Shared>,
+    quorums: Arc<Quorums>,
     clock: Clock,
     sessions: Mutex<Sessions>,
     watches: Arc<WatchBudget>,
@@ -65,7 +66,7 @@ struct Connections {
 
 impl ZooKeeper {
     /// None if the configuration turns the protocol off.
-    pub fn new(shared: Arc<Shared>, config: &CoordinatorConfig, clock: Clock) -> Option<Arc<Self>> {
+    pub fn new(quorums: Arc<Quorums>, config: &CoordinatorConfig, clock: Clock) -> Option<Arc<Self>> {
         if !config.zookeeper_protocol {
             return None;
         }
@@ -73,14 +74,14 @@ impl ZooKeeper {
         let ticks = |count| i32::try_from(config.tick_time.as_millis().saturating_mul(count)).unwrap_or(i32::MAX);
         let limits = TimeoutLimits { min_ms: ticks(2), max_ms: ticks(20) };
         Some(Arc::new(Self {
-            sessions: Mutex::new(Sessions::new(shared.id, limits, clock.now().wall)),
+            sessions: Mutex::new(Sessions::new(quorums.root().id, limits, clock.now().wall)),
             watches: WatchBudget::new(WATCH_BYTES_MAX),
             large_frames: Arc::new(Semaphore::new(LARGE_FRAME_KIB_MAX)),
             connections: Mutex::new(Connections {
                 per_address_max: config.client_connections_max,
                 ..Connections::default()
             }),
-            shared,
+            quorums,
             clock,
         }))
     }
@@ -123,14 +124,12 @@ impl ZooKeeper {
 
     async fn converse(&self, stream: TcpStream, address: IpAddr) -> io::Result<()> {
         // As ZooKeeper, which closes connections while it has no leader: the client tries the next server.
-        let Some(formed) = self.shared.formed().filter(|formed| formed.role.borrow().leader.is_some()) else {
+        let Some(formed) = self.quorums.root().formed().filter(|formed| formed.role.borrow().leader.is_some()) else {
             return Ok(());
         };
         let mut connection = Connection::new(stream, self.large_frames.clone());
         let connect = tokio::time::timeout(CONNECT_TIMEOUT, connection.connect_request()).await??;
-        let mut views = formed.view.subscribe();
-        let view = views.borrow_and_update().clone();
-        let revision = i64::try_from(view.revision.0).unwrap_or(i64::MAX);
+        let revision = i64::try_from(formed.view.get().revision.0).unwrap_or(i64::MAX);
         let opened = self.sessions.lock().open(&connect, revision, self.clock.monotonic());
         let (id, timeout_ms) = match opened {
             Opened::Session { id, timeout_ms } => (id, timeout_ms),
@@ -142,9 +141,8 @@ impl ZooKeeper {
         };
         let timeout = Duration::from_millis(timeout_ms.unsigned_abs().into());
         connect.accepted(id, timeout_ms, &password(id), &mut connection.out);
-        let client = Client::new(address, view.tree.clone(), self.watches.clone());
-        let mut session = Session { zookeeper: self, formed, id, timeout, client };
-        let ended = session.run(&mut connection, &mut views).await;
+        let mut session = Session { zookeeper: self, id, timeout, address, parts: Vec::new() };
+        let ended = session.run(&mut connection).await;
         let mut sessions = self.sessions.lock();
         match ended {
             Ok(End::Session) => sessions.close(id),
@@ -181,21 +179,31 @@ enum End {
 
 struct Session<'a> {
     zookeeper: &'a ZooKeeper,
-    formed: &'a Formed,
     id: i64,
     timeout: Duration,
+    address: IpAddr,
+    /// One for each chroot that the client has named, and for the root.
+    parts: Vec<Part>,
+}
+
+/// A session's part in one cluster: the client as that cluster's tree shows itself to it.
+struct Part {
+    chroot: Option<Chroot>,
+    shared: Arc<Shared>,
     client: Client,
+    views: watch::Receiver<Arc<View>>,
 }
 
 impl Session<'_> {
-    async fn run(&mut self, connection: &mut Connection, views: &mut watch::Receiver<Arc<View>>) -> io::Result<End> {
+    async fn run(&mut self, connection: &mut Connection) -> io::Result<End> {
         loop {
             while let Some(frame) = connection.frame()? {
                 self.zookeeper.sessions.lock().heard(self.id, self.zookeeper.clock.monotonic());
-                let view = views.borrow_and_update().clone();
-                let next = self.client.request(&frame, &view.tree, &mut connection.out).map_err(invalid)?;
+                let part = self.part_of(&frame)?;
+                let view = part.views.borrow_and_update().clone();
+                let next = part.client.request(&frame, &view.tree, &mut connection.out).map_err(invalid)?;
                 drop(frame);
-                if self.proceed(next, connection).await? {
+                if part.proceed(next, connection).await? {
                     connection.flush(self.timeout).await?;
                     return Ok(End::Session);
                 }
@@ -214,10 +222,10 @@ impl Session<'_> {
                             return Ok(End::Connection);
                         }
                     }
-                    changed = views.changed(), if self.client.watches() => {
-                        changed.map_err(|_| io::ErrorKind::ConnectionAborted)?;
-                        let view = views.borrow_and_update().clone();
-                        self.client.advance(&view.tree, &mut connection.out);
+                    changed = changed(&mut self.parts) => {
+                        let part = changed?;
+                        let view = part.views.borrow_and_update().clone();
+                        part.client.advance(&view.tree, &mut connection.out);
                         connection.flush(self.timeout).await?;
                     }
                 }
@@ -225,19 +233,59 @@ impl Session<'_> {
         }
     }
 
+    /// The part that a request is for: that of the chroot which its first path begins with.
+    fn part_of(&mut self, frame: &[u8]) -> io::Result<&mut Part> {
+        let path = ottla_zookeeper::first_path(frame).unwrap_or("/");
+        let (chroot, shared) = self.zookeeper.quorums.of_path(path);
+        let at = match self.parts.iter().position(|part| part.chroot == chroot) {
+            Some(at) => at,
+            None => {
+                let formed = shared.formed().ok_or(io::ErrorKind::ConnectionAborted)?;
+                let mut views = formed.view.subscribe();
+                let tree = views.borrow_and_update().tree.clone();
+                let prefix = chroot.as_ref().map(Chroot::to_string).unwrap_or_default();
+                let client = Client::new(self.address, prefix, tree, self.zookeeper.watches.clone());
+                self.parts.push(Part { chroot, shared, client, views });
+                self.parts.len() - 1
+            }
+        };
+        Ok(&mut self.parts[at])
+    }
+}
+
+/// A part whose tree has changed, of those that have watches; pending while none has.
+async fn changed(parts: &mut [Part]) -> io::Result<&mut Part> {
+    let waiting: Vec<_> = parts
+        .iter_mut()
+        .filter(|part| part.client.watches())
+        .map(|part| {
+            Box::pin(async move {
+                part.views.changed().await.map_err(|_| io::ErrorKind::ConnectionAborted)?;
+                Ok(part)
+            })
+        })
+        .collect();
+    if waiting.is_empty() {
+        return std::future::pending().await;
+    }
+    futures::future::select_all(waiting).await.0
+}
+
+impl Part {
     /// Does what a request waits for; true if the session has ended.
     async fn proceed(&mut self, next: Next, connection: &mut Connection) -> io::Result<bool> {
+        let formed = self.shared.formed().ok_or(io::ErrorKind::ConnectionAborted)?;
         match next {
             Next::Continue => {}
             Next::Close => return Ok(true),
             Next::Sync { xid, path } => {
-                let view = tokio::time::timeout(SYNC_TIMEOUT, self.formed.driver.linearizable_view()).await;
+                let view = tokio::time::timeout(SYNC_TIMEOUT, formed.driver.linearizable_view()).await;
                 let view = view.ok().and_then(Result::ok);
                 self.client.synced(xid, &path, view.as_ref().map(|view| &view.tree), &mut connection.out);
             }
             Next::DeleteTopic { topic, create } => {
-                let error = delete_topic(&self.zookeeper.shared, &topic).await;
-                let view = self.formed.view.get();
+                let error = delete_topic(&self.shared, &topic).await;
+                let view = formed.view.get();
                 self.client.created(&create, error, &view.tree, &mut connection.out);
             }
         }

@@ -9,13 +9,14 @@ mod rate_limit;
 mod watchdog;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::{AtomicI64, AtomicU64, Collector, Desc, GenericCounter, GenericGauge};
 use prometheus::proto::MetricFamily;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, TextEncoder};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
 
 pub use rate_limit::RateLimit;
 pub use watchdog::Watchdog;
@@ -60,6 +61,20 @@ impl Gauge {
     }
 }
 
+/// One gauge for each value of a label; the values come and go.
+#[derive(Clone, Debug)]
+pub struct GaugesBy(IntGaugeVec);
+
+impl GaugesBy {
+    /// Replaces all of them.
+    pub fn set_all(&self, values: &BTreeMap<String, i64>) {
+        self.0.reset();
+        for (label, value) in values {
+            self.0.with_label_values(&[label]).set(*value);
+        }
+    }
+}
+
 /// How long things took.
 #[derive(Clone, Debug)]
 pub struct Histogram(prometheus::Histogram);
@@ -99,7 +114,14 @@ impl fmt::Debug for Registry {
 impl Registry {
     /// Each name is `prefix`, `_`, and the name of the metric.
     pub fn new(prefix: &'static str) -> Self {
-        Self { inner: prometheus::Registry::new(), prefix, descriptions: Mutex::default() }
+        Self::with_label(prefix, None)
+    }
+
+    /// As [`Registry::new`]; each metric has this label besides its own.
+    pub fn with_label(prefix: &'static str, label: Option<(&str, String)>) -> Self {
+        let labels = label.map(|(name, value)| [(name.to_owned(), value)].into());
+        let inner = prometheus::Registry::new_custom(None, labels).expect(CONSTANT);
+        Self { inner, prefix, descriptions: Mutex::default() }
     }
 
     /// A counter; by Prometheus' convention its name ends with `_total`.
@@ -120,6 +142,12 @@ impl Registry {
         let gauge = GenericGauge::new(self.name(name), help).expect(CONSTANT);
         self.register(name, "gauge", &[], help, gauge.clone());
         Gauge(gauge)
+    }
+
+    pub fn gauges_by(&self, name: &str, help: &str, label: &str) -> GaugesBy {
+        let all = IntGaugeVec::new(Opts::new(self.name(name), help), &[label]).expect(CONSTANT);
+        self.register(name, "gauge", &[label], help, all.clone());
+        GaugesBy(all)
     }
 
     /// One histogram of durations for each value of a label; the name ends with `_seconds`.
@@ -146,18 +174,50 @@ impl Registry {
         name: &str,
         help: &str,
         labels: &[&str],
-        compute: impl Fn() -> Vec<(Vec<String>, f64)> + Send + Sync + 'static,
+        compute: impl Fn() -> Rows + Send + Sync + 'static,
     ) {
         let options = Opts::new(self.name(name), help);
         let gauges = prometheus::GaugeVec::new(options, labels).expect(CONSTANT);
         self.register(name, "gauge", labels, help, Computed { gauges, compute: Box::new(compute) });
     }
 
+    /// Several gauges whose values come from one look, made for each page as in [`Registry::computed`]. `compute`
+    /// returns a list of values for each gauge, in their order.
+    pub fn computed_together(
+        &self,
+        gauges: &[ComputedGauge<'_>],
+        compute: impl Fn() -> Vec<Rows> + Send + Sync + 'static,
+    ) {
+        let vectors = gauges.iter().map(|gauge| {
+            let options = Opts::new(self.name(gauge.name), gauge.help);
+            prometheus::GaugeVec::new(options, gauge.labels).expect(CONSTANT)
+        });
+        let together = ComputedTogether { gauges: vectors.collect(), compute: Box::new(compute) };
+        let is_new = self.inner.register(Box::new(together)).is_ok();
+        debug_assert!(is_new, "one of these metrics is registered twice or has a bad name");
+        for gauge in gauges {
+            self.describe(gauge.name, "gauge", gauge.labels, gauge.help);
+        }
+    }
+
     /// Prometheus' text form.
     pub fn render(&self) -> String {
+        Self::render_all([self])
+    }
+
+    /// The metrics of several registries, which differ in their labels, on one page.
+    pub fn render_all<'a>(registries: impl IntoIterator<Item = &'a Self>) -> String {
+        let mut families: BTreeMap<String, MetricFamily> = BTreeMap::new();
+        for family in registries.into_iter().flat_map(|registry| registry.inner.gather()) {
+            match families.entry(family.name().to_owned()) {
+                Entry::Vacant(entry) => drop(entry.insert(family)),
+                Entry::Occupied(mut entry) => entry.get_mut().mut_metric().extend_from_slice(family.get_metric()),
+            }
+        }
+        let families: Vec<MetricFamily> = families.into_values().collect();
         let mut page = String::with_capacity(16 * 1024);
         // Writing to a string fails only for a family without metrics, which the registry does not gather.
-        let _ = TextEncoder::new().encode_utf8(&self.inner.gather(), &mut page);
+        let _ = TextEncoder::new().encode_utf8(&families, &mut page);
         page
     }
 
@@ -175,13 +235,27 @@ impl Registry {
     fn register(&self, name: &str, kind: &'static str, labels: &[&str], help: &str, metric: impl Collector + 'static) {
         let is_new = self.inner.register(Box::new(metric)).is_ok();
         debug_assert!(is_new, "metric {name} is registered twice or has a bad name");
+        self.describe(name, kind, labels, help);
+    }
+
+    fn describe(&self, name: &str, kind: &'static str, labels: &[&str], help: &str) {
         let labels = labels.iter().map(|label| (*label).to_owned()).collect();
         let description = Description { name: self.name(name), kind, labels, help: help.to_owned() };
         self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).insert(description.name.clone(), description);
     }
 }
 
-type Compute = Box<dyn Fn() -> Vec<(Vec<String>, f64)> + Send + Sync>;
+/// A gauge of [`Registry::computed_together`].
+#[derive(Clone, Copy, Debug)]
+pub struct ComputedGauge<'a> {
+    pub name: &'a str,
+    pub help: &'a str,
+    pub labels: &'a [&'a str],
+}
+
+/// Values of the labels, in their order, and a value.
+pub type Rows = Vec<(Vec<String>, f64)>;
+type Compute = Box<dyn Fn() -> Rows + Send + Sync>;
 
 struct Computed {
     gauges: prometheus::GaugeVec,
@@ -194,15 +268,34 @@ impl Collector for Computed {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        self.gauges.reset();
-        for (labels, value) in (self.compute)() {
-            let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-            if let Ok(gauge) = self.gauges.get_metric_with_label_values(&labels) {
-                gauge.set(value);
-            }
-        }
-        self.gauges.collect()
+        show(&self.gauges, (self.compute)())
     }
+}
+
+struct ComputedTogether {
+    gauges: Vec<prometheus::GaugeVec>,
+    compute: Box<dyn Fn() -> Vec<Rows> + Send + Sync>,
+}
+
+impl Collector for ComputedTogether {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauges.iter().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.gauges.iter().zip((self.compute)()).flat_map(|(gauges, rows)| show(gauges, rows)).collect()
+    }
+}
+
+fn show(gauges: &prometheus::GaugeVec, rows: Rows) -> Vec<MetricFamily> {
+    gauges.reset();
+    for (labels, value) in rows {
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        if let Ok(gauge) = gauges.get_metric_with_label_values(&labels) {
+            gauge.set(value);
+        }
+    }
+    gauges.collect()
 }
 
 #[cfg(test)]
@@ -238,6 +331,33 @@ mod tests {
             names,
             ["ottla_test_groups", "ottla_test_open", "ottla_test_things_total", "ottla_test_took_seconds"]
         );
+    }
+
+    #[test]
+    fn registries_that_differ_in_a_label_share_a_page() {
+        let registries =
+            [None, Some(("chroot", "/a".to_owned()))].map(|label| Registry::with_label("ottla_test", label));
+        for (registry, value) in registries.iter().zip([3, 7]) {
+            registry.gauge("term", "A number").set(value);
+        }
+        let page = Registry::render_all(&registries);
+        let lines: Vec<_> = page.lines().filter(|line| line.contains("TYPE") || !line.starts_with('#')).collect();
+        assert_eq!(lines, ["# TYPE ottla_test_term gauge", "ottla_test_term 3", "ottla_test_term{chroot=\"/a\"} 7"]);
+    }
+
+    #[test]
+    fn gauges_of_one_look_are_shown_apart() {
+        let registry = Registry::new("ottla_test");
+        let labels: &[&str] = &["topic"];
+        let gauges = [
+            ComputedGauge { name: "end", help: "An offset", labels },
+            ComputedGauge { name: "left_out", help: "A count", labels: &[] },
+        ];
+        registry.computed_together(&gauges, || vec![vec![(vec!["t".to_owned()], 7.0)], vec![(vec![], 2.0)]]);
+        let page = registry.render();
+        assert!(page.contains("ottla_test_end{topic=\"t\"} 7\n"), "{page}");
+        assert!(page.contains("\nottla_test_left_out 2\n"), "{page}");
+        assert_eq!(registry.descriptions().len(), 2);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! Layer 0: imports nothing of the workspace and does no I/O.
 
+pub mod chroot;
 pub mod deferred;
 pub mod epoch;
 pub mod error_code;
@@ -14,6 +15,7 @@ pub mod secret;
 pub mod time;
 pub mod transaction;
 
+pub use chroot::{Chroot, InvalidChroot};
 pub use deferred::Deferred;
 pub use epoch::{BrokerEpoch, ControllerEpoch, LeaderEpoch, PartitionEpoch, ProducerEpoch, Revision};
 pub use error_code::ErrorCode;

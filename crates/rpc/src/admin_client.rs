@@ -12,8 +12,8 @@ use crate::admin::{
     ListNodesResponse, ListTopicsRequest, ListTopicsResponse, QuorumStatusRequest, QuorumStatusResponse,
     WatchNodesRequest, WatchNodesResponse,
 };
+use crate::cluster_metadata::ClusterChannel;
 use crate::coordinators::{CallError, Coordinators, Repeat};
-use crate::secret::SecretChannel;
 
 /// Cheap to clone. Must be made within a tokio runtime.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub struct AdminClient {
     coordinators: Coordinators,
 }
 
-fn generated(channel: SecretChannel) -> Generated<SecretChannel> {
+fn generated(channel: ClusterChannel) -> Generated<ClusterChannel> {
     Generated::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
@@ -29,7 +29,7 @@ macro_rules! admin_call {
     ($(#[$doc:meta])* $name:ident($request:ty) -> $response:ty, $repeat:expr) => {
         $(#[$doc])*
         pub async fn $name(&self, request: $request, timeout: Duration) -> Result<$response, CallError> {
-            let attempt = |channel: SecretChannel| {
+            let attempt = |channel: ClusterChannel| {
                 let request = request.clone();
                 async move { generated(channel).$name(request).await }
             };
@@ -39,7 +39,7 @@ macro_rules! admin_call {
 }
 
 impl AdminClient {
-    /// `coordinators` are host:port.
+    /// `coordinators` as [`Coordinators::new`] takes them.
     pub fn new<A: AsRef<str>>(coordinators: &[A]) -> Result<Self, CallError> {
         Ok(Self { coordinators: Coordinators::new(coordinators)? })
     }
@@ -87,7 +87,7 @@ impl AdminClient {
         request: WatchNodesRequest,
         timeout: Duration,
     ) -> Result<Streaming<WatchNodesResponse>, CallError> {
-        let attempt = |channel: SecretChannel| {
+        let attempt = |channel: ClusterChannel| {
             let request = request.clone();
             async move { generated(channel).watch_nodes(request).await }
         };

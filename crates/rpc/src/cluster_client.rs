@@ -8,9 +8,9 @@ use ottla_model::{BrokerId, ClusterSecret, Revision};
 
 use crate::cluster::DescribeQuorumRequest;
 use crate::cluster::cluster_client::ClusterClient as Generated;
+use crate::cluster_metadata::ClusterChannel;
 use crate::coordinators::{CallError, Coordinators, Repeat};
 use crate::heartbeat::{self, HeartbeatStream};
-use crate::secret::SecretChannel;
 use crate::watch::{self, WatchStream};
 use crate::{MESSAGE_BYTES_MAX, convert};
 
@@ -20,7 +20,7 @@ pub struct ClusterClient {
     coordinators: Coordinators,
 }
 
-pub(crate) fn generated(channel: SecretChannel) -> Generated<SecretChannel> {
+pub(crate) fn generated(channel: ClusterChannel) -> Generated<ClusterChannel> {
     Generated::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
@@ -50,7 +50,7 @@ fn prepare(request: Request) -> (Request, Repeat) {
 }
 
 impl ClusterClient {
-    /// `coordinators` are host:port. Connects with the first call.
+    /// `coordinators` as [`Coordinators::new`] takes them. Connects with the first call.
     pub fn new<A: AsRef<str>>(coordinators: &[A]) -> Result<Self, CallError> {
         Self::with_secret(coordinators, None)
     }
@@ -76,7 +76,7 @@ impl ClusterClient {
         if is_registration {
             message.coordinator_connect = self.coordinators.addresses();
         }
-        let attempt = |channel: SecretChannel| {
+        let attempt = |channel: ClusterChannel| {
             let message = message.clone();
             async move { generated(channel).decide(message).await }
         };
@@ -100,7 +100,7 @@ impl ClusterClient {
     /// How far every replica of the quorum's log has got, as the quorum leader sees it.
     pub async fn quorum_progress(&self, timeout: Duration) -> Result<QuorumProgress, CallError> {
         let attempt =
-            |channel: SecretChannel| async move { generated(channel).describe_quorum(DescribeQuorumRequest {}).await };
+            |channel: ClusterChannel| async move { generated(channel).describe_quorum(DescribeQuorumRequest {}).await };
         let (response, _) = self.coordinators.call("describe_quorum", timeout, Repeat::Freely, attempt).await?;
         Ok(convert::progress_from_proto(response))
     }

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 pub use ottla_metadata::leader_search::{ATTEMPT_TIMEOUT, BACKOFF_MAX, BACKOFF_MIN, Repeat};
 use ottla_metadata::leader_search::{Attempted, Attempts, LeaderSearch};
-use ottla_model::{ClusterSecret, CoordinatorId};
+use ottla_model::{Chroot, ClusterSecret, CoordinatorId};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+use crate::cluster_metadata::{ClusterChannel, ClusterMetadata};
 use crate::leader_hint::NotLeader;
-use crate::secret::{AttachSecret, SecretChannel};
 
 /// Longer than a connection takes between the members of a quorum. Without it, a host that is gone would hold the
 /// caller for minutes.
@@ -68,11 +68,11 @@ pub fn channel(address: &str) -> Result<Channel, CallError> {
 #[derive(Clone, Debug)]
 pub struct Target {
     pub address: String,
-    pub channel: SecretChannel,
+    pub channel: ClusterChannel,
 }
 
 impl Target {
-    fn new(address: &str, attach: &AttachSecret) -> Result<Self, CallError> {
+    fn new(address: &str, attach: &ClusterMetadata) -> Result<Self, CallError> {
         Ok(Self { address: address.to_owned(), channel: attach.to(channel(address)?) })
     }
 }
@@ -91,24 +91,37 @@ pub struct Coordinators {
 
 #[derive(Debug)]
 struct Shared {
-    attach: AttachSecret,
+    attach: ClusterMetadata,
     listed: Vec<Target>,
     search: Mutex<LeaderSearch<Target>>,
 }
 
 impl Coordinators {
-    /// `addresses` are host:port. Dials nobody yet.
+    /// `addresses` are host:port, or host:port/chroot with the same chroot each. Dials nobody yet.
     pub fn new<A: AsRef<str>>(addresses: &[A]) -> Result<Self, CallError> {
         Self::with_secret(addresses, None)
     }
 
     /// As [`Coordinators::new`]; every call shows the secret.
     pub fn with_secret<A: AsRef<str>>(addresses: &[A], secret: Option<&ClusterSecret>) -> Result<Self, CallError> {
-        let attach = AttachSecret::new(secret);
-        let listed = addresses
-            .iter()
-            .map(|address| Target::new(address.as_ref().trim(), &attach))
-            .collect::<Result<Vec<_>, CallError>>()?;
+        let mut chroots = Vec::new();
+        let mut hosts = Vec::new();
+        for address in addresses {
+            let address = address.as_ref().trim();
+            let (host, path) = address.split_once('/').unwrap_or((address, ""));
+            let chroot = Chroot::parse(path)
+                .map_err(|error| CallError::Address { address: address.to_owned(), reason: error.to_string() })?;
+            hosts.push(host);
+            chroots.push(chroot);
+        }
+        chroots.dedup();
+        if let [one, other, ..] = chroots.as_slice() {
+            let shown = |chroot: &Option<Chroot>| chroot.as_ref().map_or("/".to_owned(), Chroot::to_string);
+            let reason = format!("one call is for one chroot, not for {} and {}", shown(one), shown(other));
+            return Err(CallError::Address { address: hosts.join(","), reason });
+        }
+        let attach = ClusterMetadata::new(secret, chroots.first().and_then(Option::as_ref));
+        let listed = hosts.iter().map(|host| Target::new(host, &attach)).collect::<Result<Vec<_>, CallError>>()?;
         let search = Mutex::new(LeaderSearch::new(listed.clone()).ok_or(CallError::NoCoordinator)?);
         Ok(Self { shared: Arc::new(Shared { attach, listed, search }) })
     }
@@ -175,7 +188,7 @@ impl Coordinators {
         attempt: F,
     ) -> Result<(R, Target), CallError>
     where
-        F: Fn(SecretChannel) -> Fut,
+        F: Fn(ClusterChannel) -> Fut,
         Fut: Future<Output = Result<tonic::Response<R>, Status>>,
     {
         let began = Instant::now();
@@ -278,6 +291,10 @@ mod tests {
         assert!(matches!(Coordinators::new(&["no-port"]), Err(CallError::Address { .. })));
         assert!(matches!(Coordinators::new(&["a b:1"]), Err(CallError::Address { .. })));
         assert!(Coordinators::new(&["kafka_zk_1:2181", "[::1]:2181"]).is_ok());
+        assert!(matches!(Coordinators::new(&["one:2181/a", "two:2181/b"]), Err(CallError::Address { .. })));
+        assert!(matches!(Coordinators::new(&["one:2181/a b"]), Err(CallError::Address { .. })));
+        let chrooted = Coordinators::new(&["one:2181/a", "two:2181/a/"]).expect("one chroot");
+        assert_eq!(chrooted.addresses(), ["one:2181", "two:2181"]);
     }
 
     #[tokio::test]

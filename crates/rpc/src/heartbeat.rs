@@ -10,10 +10,10 @@ use tonic::Streaming;
 
 use crate::cluster::{HeartbeatRequest, HeartbeatResponse};
 use crate::cluster_client::generated;
+use crate::cluster_metadata::ClusterChannel;
 use crate::convert;
 use crate::coordinators::{CallError, Coordinators, Repeat, Target, describe};
 use crate::leader_hint::NotLeader;
-use crate::secret::SecretChannel;
 
 const OPERATION: &str = "heartbeat";
 /// Beats that wait for the transport. A beat that finds no room is dropped: the next one replaces it.
@@ -33,7 +33,7 @@ pub(crate) async fn open(
     first: Beat,
     timeout: Duration,
 ) -> Result<HeartbeatStream, CallError> {
-    let attempt = |channel: SecretChannel| {
+    let attempt = |channel: ClusterChannel| {
         let (sender, receiver) = mpsc::channel(QUEUED_BEATS_MAX);
         let first = convert::beat_to_proto(&first);
         async move {

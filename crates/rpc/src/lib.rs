@@ -4,19 +4,20 @@
 //! - [`cluster`], [`quorum`], [`admin`]: generated messages, clients and servers.
 //! - [`ClusterClient`]: the requests of brokers; [`AdminClient`]: the requests of tools.
 //! - [`coordinators`]: the list of coordinators behind both: leader hints, back-off, dead peers.
-//! - [`leader_hint`]: how a coordinator that does not lead names the one that does. [`secret`]: the cluster's secret.
+//! - [`leader_hint`]: how a coordinator that does not lead names the one that does. [`cluster_metadata`]: what each
+//!   call says of its cluster.
 //! - [`convert`]: tree nodes and their changes, to and from the wire.
 //!
 //! Protobuf types stop here: layer 1 never sees them.
 
 pub mod admin_client;
 pub mod cluster_client;
+pub mod cluster_metadata;
 pub mod convert;
 pub mod coordinators;
 pub mod heartbeat;
 pub mod leader_hint;
 pub mod ports;
-pub mod secret;
 pub mod watch;
 
 /// `ottla.cluster.v1`: between brokers and the quorum.

@@ -52,14 +52,16 @@ pub struct PendingCreate {
 
 pub struct Client {
     address: IpAddr,
+    /// `/a`, or nothing for the root: stands before every path on the wire.
+    chroot: String,
     /// What the client may have seen.
     tree: Tree,
     watches: Watches,
 }
 
 impl Client {
-    pub fn new(address: IpAddr, tree: Tree, budget: Arc<WatchBudget>) -> Self {
-        Self { address, tree, watches: Watches::new(budget) }
+    pub fn new(address: IpAddr, chroot: String, tree: Tree, budget: Arc<WatchBudget>) -> Self {
+        Self { address, chroot, tree, watches: Watches::new(budget) }
     }
 
     /// Whether a new tree may bring events.
@@ -74,7 +76,7 @@ impl Client {
         }
         if self.watches() {
             for event in self.watches.events(&self.tree, tree) {
-                write_event(&event, out);
+                write_event(&self.chroot, &event, out);
             }
         }
         self.tree = tree.clone();
@@ -83,7 +85,7 @@ impl Client {
     /// Appends the answer to a request, or says what it waits for.
     pub fn request(&mut self, frame: &[u8], tree: &Tree, out: &mut Vec<u8>) -> Result<Next, Malformed> {
         self.advance(tree, out);
-        let (xid, operation) = parse(frame)?;
+        let (xid, operation) = parse(frame, &self.chroot)?;
         match operation {
             Operation::Sync { path } => return Ok(Next::Sync { xid, path: path.to_owned() }),
             Operation::Create { path, with_stat } => return Ok(self.create(xid, path, with_stat, out)),
@@ -154,14 +156,14 @@ impl Client {
     pub fn synced(&mut self, xid: i32, path: &str, tree: Option<&Tree>, out: &mut Vec<u8>) {
         let Some(tree) = tree else { return self.empty(xid, ErrorCode::OperationTimeout, out) };
         self.advance(tree, out);
-        self.answer(xid, ErrorCode::Ok, out, |writer| writer.string(path));
+        self.answer(xid, ErrorCode::Ok, out, |writer| writer.string(&on_the_wire(&self.chroot, path)));
     }
 
     /// The quorum has answered what a create request asked for.
     pub fn created(&mut self, create: &PendingCreate, error: ErrorCode, tree: &Tree, out: &mut Vec<u8>) {
         self.advance(tree, out);
         self.answer(create.xid, error, out, |writer| {
-            writer.string(&create.path);
+            writer.string(&on_the_wire(&self.chroot, &create.path));
             if create.with_stat {
                 let node = Path::new(&create.path).ok().and_then(|path| znodes::znode(tree, &path));
                 node.map(|node| node.stat).unwrap_or_default().write(writer);
@@ -290,7 +292,7 @@ impl Client {
             }
         }
         for event in &missed {
-            write_event(event, out);
+            write_event(&self.chroot, event, out);
         }
         self.empty(xid, if all_set { ErrorCode::Ok } else { ErrorCode::BadArguments }, out);
     }
@@ -321,14 +323,19 @@ impl Client {
     }
 }
 
-fn write_event((event, path): &Event, out: &mut Vec<u8>) {
+/// The chroot itself is the root below it.
+fn on_the_wire(chroot: &str, path: &str) -> String {
+    if path == "/" && !chroot.is_empty() { chroot.to_owned() } else { format!("{chroot}{path}") }
+}
+
+fn write_event(chroot: &str, (event, path): &Event, out: &mut Vec<u8>) {
     let mut writer = Writer::frame(out);
     writer.int(EVENT_XID);
     writer.long(-1);
     writer.int(0);
     writer.int(*event as i32);
     writer.int(SYNC_CONNECTED);
-    writer.string(path.as_str());
+    writer.string(&on_the_wire(chroot, path.as_str()));
     writer.finish();
 }
 

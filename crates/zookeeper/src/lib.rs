@@ -22,6 +22,7 @@ mod tests;
 
 pub use client::{Client, Next};
 pub use jute::FRAME_BYTES_MAX;
+pub use operation::{below, first_path};
 pub use watches::WatchBudget;
 
 /// ZooKeeper's error codes (`KeeperException.Code`), as far as they are answered.

@@ -117,11 +117,66 @@ pub mod code {
     pub const CLOSE_SESSION: i32 = -11;
 }
 
-/// The request's number and what it wants.
-pub fn parse(frame: &[u8]) -> Result<(i32, Operation<'_>), Malformed> {
+/// The request's number and what it wants. Paths are as seen from `chroot` (`/a`, or nothing for the root); a path that
+/// is not below it becomes one that is not valid.
+pub fn parse<'a>(frame: &'a [u8], chroot: &str) -> Result<(i32, Operation<'a>), Malformed> {
     let mut reader = Reader::new(frame);
     let (xid, code) = (reader.int()?, reader.int()?);
-    Ok((xid, operation(code, &mut reader)?))
+    let mut operation = operation(code, &mut reader)?;
+    if !chroot.is_empty() {
+        operation.visit_paths(|path| *path = below(path, chroot).unwrap_or_default());
+    }
+    Ok((xid, operation))
+}
+
+/// `path` as seen from `chroot`; none if it is elsewhere.
+pub fn below<'a>(path: &'a str, chroot: &str) -> Option<&'a str> {
+    match path.strip_prefix(chroot)? {
+        "" => Some("/"),
+        rest => rest.starts_with('/').then_some(rest),
+    }
+}
+
+/// The first path that a request names.
+pub fn first_path(frame: &[u8]) -> Option<&str> {
+    let (_, mut operation) = parse(frame, "").ok()?;
+    let mut first = None;
+    operation.visit_paths(|path| first = first.or(Some(*path)));
+    first
+}
+
+impl<'a> Operation<'a> {
+    fn visit_paths(&mut self, mut visit: impl FnMut(&mut &'a str)) {
+        match self {
+            Self::Exists { path, .. }
+            | Self::GetData { path, .. }
+            | Self::GetAcl { path }
+            | Self::GetChildren { path, .. }
+            | Self::CountChildren { path }
+            | Self::Sync { path }
+            | Self::AddWatch { path, .. }
+            | Self::RemoveWatches { path, .. }
+            | Self::CheckWatches { path, .. }
+            | Self::Create { path, .. } => visit(path),
+            Self::MultiRead(reads) => {
+                for Read::Data(path) | Read::Children(path) in reads {
+                    visit(path);
+                }
+            }
+            Self::SetWatches(set) => {
+                let lists = [&mut set.data, &mut set.exist, &mut set.child];
+                let persistent = [&mut set.persistent, &mut set.persistent_recursive];
+                lists.into_iter().chain(persistent).flatten().for_each(visit);
+            }
+            Self::GetEphemerals
+            | Self::Ping
+            | Self::AddAuth
+            | Self::WhoAmI
+            | Self::Write
+            | Self::CloseSession
+            | Self::Unknown => {}
+        }
+    }
 }
 
 fn operation<'a>(code: i32, reader: &mut Reader<'a>) -> Result<Operation<'a>, Malformed> {

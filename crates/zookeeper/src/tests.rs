@@ -12,7 +12,7 @@ use crate::connect::ConnectRequest;
 use crate::jute::{Reader, Writer};
 use crate::sessions::{Opened, SESSIONS_MAX, Sessions, TimeoutLimits, password};
 use crate::watches::{EventType, Wants, WatchBudget, Watches};
-use crate::{Client, Next, znodes};
+use crate::{Client, Next, below, first_path, znodes};
 
 const LIMITS: TimeoutLimits = TimeoutLimits { min_ms: 4_000, max_ms: 40_000 };
 
@@ -46,8 +46,13 @@ impl World {
         self.change(Change::Delete { path: path(text), expected });
     }
 
+    fn client_below(&self, chroot: &str) -> Client {
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Client::new(address, chroot.to_owned(), self.tree.clone(), WatchBudget::new(1 << 20))
+    }
+
     fn client(&self) -> Client {
-        Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.tree.clone(), WatchBudget::new(1 << 20))
+        self.client_below("")
     }
 }
 
@@ -307,7 +312,7 @@ fn writes_are_refused_but_for_the_deletion_of_a_topic() {
 fn watches_are_bounded_for_all_clients_together() {
     let world = World::default();
     let budget = WatchBudget::new(1_000);
-    let mut client = Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST), world.tree.clone(), budget.clone());
+    let mut client = Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST), String::new(), world.tree.clone(), budget.clone());
     let set = |client: &mut Client| {
         (0..100).filter(|n| ask(client, &world, &path_and_watch(1, EXISTS, &format!("/w{n}"), true)).1 == -101).count()
     };
@@ -315,7 +320,7 @@ fn watches_are_bounded_for_all_clients_together() {
     assert!((1..20).contains(&first), "{first}");
     drop(client);
     assert_eq!(budget.used_bytes(), 0);
-    let mut client = Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST), world.tree.clone(), budget);
+    let mut client = Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST), String::new(), world.tree.clone(), budget);
     assert_eq!(set(&mut client), first);
 }
 
@@ -425,4 +430,28 @@ proptest! {
         let _ = ConnectRequest::parse(&out);
         prop_assert!(out.len() < 64 * 1024);
     }
+}
+
+#[test]
+fn paths_of_a_chroot_are_stripped_and_given_back() {
+    const EXISTS: i32 = 3;
+    const GET_CHILDREN: i32 = 8;
+    let mut world = World::default();
+    world.create("/brokers/ids/1");
+    let mut client = world.client_below("/a/b");
+    let request = path_and_watch(1, GET_CHILDREN, "/a/b/brokers/ids", true);
+    assert_eq!(first_path(&request), Some("/a/b/brokers/ids"));
+    let (_, error, body) = ask(&mut client, &world, &request);
+    assert_eq!((error, Reader::new(&body).vector(Reader::string).unwrap()), (0, vec!["1"]));
+    let (_, error, _) = ask(&mut client, &world, &path_and_watch(2, EXISTS, "/a/b", true));
+    assert_eq!(error, 0);
+    for elsewhere in ["/brokers/ids", "/a/bc/brokers/ids", "/a"] {
+        let (_, error, _) = ask(&mut client, &world, &path_and_watch(3, EXISTS, elsewhere, false));
+        assert_eq!(error, -8, "{elsewhere}");
+    }
+    world.create("/brokers/ids/2");
+    assert_eq!(events(&mut client, &world), [(4, "/a/b/brokers/ids".to_owned())]);
+    assert_eq!(below("/a/b", "/a/b"), Some("/"));
+    let ping = frame(4, 11, |_| {});
+    assert_eq!(first_path(&ping), None);
 }

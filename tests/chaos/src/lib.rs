@@ -30,9 +30,13 @@ impl SteadyProducer {
     /// Creates a topic with replication factor 3 and min.insync.replicas 2 and writes to all its partitions; returns
     /// when all of them acknowledge.
     pub fn start(cluster: &Cluster, topic: &str, partitions: u32) -> Result<Self> {
-        let bootstrap = cluster.bootstrap();
-        clients::run_script("create_topic.py", &[&bootstrap, topic, &partitions.to_string()])?;
-        let mut child = clients::start_script("steady_producer.py", &[&bootstrap, topic, &partitions.to_string()])?;
+        Self::start_at(&cluster.bootstrap(), topic, partitions)
+    }
+
+    /// As [`Self::start`], with the brokers at `bootstrap`.
+    pub fn start_at(bootstrap: &str, topic: &str, partitions: u32) -> Result<Self> {
+        clients::run_script("create_topic.py", &[bootstrap, topic, &partitions.to_string()])?;
+        let mut child = clients::start_script("steady_producer.py", &[bootstrap, topic, &partitions.to_string()])?;
         let output = BufReader::new(child.stdout.take().context("piped output")?);
         let mut producer = Self { child, output };
         producer.expect_ready()?;

@@ -3,6 +3,7 @@
 
 pub mod clients;
 pub mod cluster;
+pub mod containers;
 pub mod groups;
 pub mod kafka;
 

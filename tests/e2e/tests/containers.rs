@@ -2,11 +2,11 @@
 //! inside. Without an engine the test is skipped, and reports that.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
-use ottla_e2e::clients::{have, python_script, run};
-use ottla_e2e::cluster::{binary, free_ports};
+use anyhow::{Result, ensure};
+use ottla_e2e::clients::{python_script, run};
+use ottla_e2e::cluster::free_ports;
+use ottla_e2e::containers::{Check, Deployment, docker, has_compose, has_engine, make_images};
 
 /// Removes everything that the test made, on success and failure.
 struct Cleanup {
@@ -20,29 +20,6 @@ impl Drop for Cleanup {
         let _ = Command::new("docker").args(["network", "rm", network]).output();
     }
 }
-
-fn docker(arguments: &[&str]) -> Result<String> {
-    run(Command::new("docker").args(arguments))
-}
-
-fn make_images(tag: &str) -> Result<()> {
-    let bin = binary("ottla")?;
-    let bin = bin.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/images.sh");
-    run(Command::new("bash").arg(script).env("OTTLA_BIN_DIR", bin).env("OTTLA_VERSION", tag))?;
-    Ok(())
-}
-
-fn has_engine() -> bool {
-    let answers = have("docker") && docker(&["version"]).is_ok();
-    if !answers {
-        ottla_test_support::skipped("no container engine answers");
-    }
-    answers
-}
-
-/// A service, a command in its container, and a text that its output must have.
-type Check = (&'static str, &'static str, &'static str);
 
 /// Deployments in the manner of other people's images (`compose/*.yml`), and what must be true of each when it is up: a
 /// command in a container, and a text in its output.
@@ -103,6 +80,15 @@ const DEPLOYMENTS: &[(&str, &[Check])] = &[
         ],
     ),
     (
+        "chroots",
+        &[
+            ("one", "kafka-topics --list --bootstrap-server one:9092 | tr '\\n' ' '", "of-one "),
+            ("two", "kafka-topics --list --bootstrap-server two:9092 | grep -v of-one", "of-two"),
+            ("zookeeper", "zookeeper-shell localhost:2181/one ls /brokers/topics", "[of-one]"),
+            ("zookeeper", "zookeeper-shell localhost:2181/two ls /brokers/ids", "[1]"),
+        ],
+    ),
+    (
         "nothing",
         &[
             ("kafka", "kafka-topics --list --bootstrap-server localhost:9092 && echo listed", "listed"),
@@ -131,61 +117,6 @@ const THREE_BROKERS: &[Check] = &[(
 /// The host's ports in the files of `compose/`, which tests choose anew.
 const HOST_PORTS: &[&str] =
     &["KAFKA_PORT_1", "KAFKA_PORT_2", "KAFKA_PORT_3", "COORDINATOR_PORT_1", "COORDINATOR_PORT_2", "COORDINATOR_PORT_3"];
-
-/// How long a deployment may take to become what it should be, on a machine that has other things to do.
-const PATIENCE: Duration = Duration::from_secs(90);
-
-/// A deployment that is up; taken down whatever happens.
-struct Deployment {
-    project: String,
-    file: String,
-    environment: Vec<(String, String)>,
-}
-
-impl Deployment {
-    fn compose(&self, arguments: &[&str]) -> Result<String> {
-        run(Command::new("docker-compose")
-            .args(["-p", &self.project, "-f", &self.file])
-            .args(arguments)
-            .envs(self.environment.iter().cloned()))
-    }
-
-    /// Waits until each check holds.
-    fn becomes(&self, checks: &[Check]) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
-        for (service, command, expected) in checks {
-            loop {
-                let said = self.compose(&["exec", "-T", service, "sh", "-c", command]);
-                if said.as_ref().is_ok_and(|text| text.contains(expected)) {
-                    break;
-                }
-                if Instant::now() > end {
-                    let logs = self.compose(&["logs", "--tail", "20"]).unwrap_or_default();
-                    bail!("{}: {service}: {command}: lacks {expected:?}: {said:?}\n{logs}", self.file);
-                }
-                std::thread::sleep(Duration::from_millis(200));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Deployment {
-    fn drop(&mut self) {
-        let _ = self.compose(&["down", "-v", "-t", "10"]);
-    }
-}
-
-fn has_compose() -> bool {
-    if !has_engine() {
-        return false;
-    }
-    let is_there = have("docker-compose");
-    if !is_there {
-        ottla_test_support::skipped("docker-compose is not installed");
-    }
-    is_there
-}
 
 /// A network that several projects share; removed whatever happens.
 struct Network(String);

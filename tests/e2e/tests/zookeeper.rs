@@ -139,6 +139,10 @@ fn connect_request() -> Result<Vec<u8>> {
 fn clients_that_speak_badly_harm_nobody() -> Result<()> {
     /// More than one address may have.
     const HALF_OPEN: usize = 200;
+    /// 20,000 frames in all; each connection may end at any of them.
+    const CONNECTIONS: u32 = 2_000;
+    const FRAMES: u32 = 10;
+    const LAST: u32 = FRAMES - 1;
     let cluster = Cluster::start_with(ClusterOptions { coordinators: 1, brokers: 1, ..ClusterOptions::default() })?;
     let address = cluster.coordinator_address(1);
     let before_kib = cluster.resident_kib(Node::Coordinator(1))?;
@@ -151,23 +155,32 @@ fn clients_that_speak_badly_harm_nobody() -> Result<()> {
     }
     drop(half_open);
     let mut random = 0x9e37_79b9_u32;
-    for round in 0..2_000_u32 {
+    let mut next = move || {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        random
+    };
+    for round in 0..CONNECTIONS {
         let mut stream = TcpStream::connect(&address)?;
         stream.write_all(&connect_request()?)?;
-        let body: Vec<u8> = (0..round % 200)
-            .map(|_| {
-                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                random.to_be_bytes()[0]
-            })
-            .collect();
-        // The coordinator may close while we write: that is one of the right answers.
-        let _ = match round % 4 {
-            0 => stream.write_all(&[0, 0x7f, 0xff, 0xff]),
-            1 => stream.write_all(&frame(&body)?),
-            2 => stream.write_all(&u32::MAX.to_be_bytes()),
-            _ => stream.write_all(&body),
-        };
-        if round % 50 == 0 {
+        for number in 0..FRAMES {
+            let length = usize::try_from(next() % 200)?;
+            let mut body: Vec<u8> = (0..length).map(|_| next().to_be_bytes()[0]).collect();
+            // Half of them name an operation that exists, with a body that may be anything.
+            if number % 2 == 0 && body.len() >= 8 {
+                body[4..8].copy_from_slice(&(next() % 24).to_be_bytes());
+            }
+            let hostile = match (number, round % 4) {
+                (LAST, 0) => vec![0, 0x7f, 0xff, 0xff],
+                (LAST, 1) => u32::MAX.to_be_bytes().to_vec(),
+                (LAST, 2) => body,
+                _ => frame(&body)?,
+            };
+            // The coordinator may close while we write: that is one of the right answers.
+            if stream.write_all(&hostile).is_err() {
+                break;
+            }
+        }
+        if round % 200 == 0 {
             stream.set_read_timeout(Some(std::time::Duration::from_millis(100)))?;
             let _ = stream.read(&mut [0; 64]);
         }

@@ -178,6 +178,14 @@ impl<C: Coordinator> HostedPartition<C> {
         self.poll();
     }
 
+    /// A look at the state; none while a step holds the lock, or nothing is loaded.
+    pub fn look<T>(self: &Arc<Self>, look: impl FnOnce(&C::Shard) -> T) -> Option<T> {
+        let seen = self.core.try_lock().and_then(|core| core.shard().map(look));
+        // As above.
+        self.poll();
+        seen
+    }
+
     /// The configuration has changed.
     pub fn config_changed(self: &Arc<Self>) {
         self.config_changed.store(true, Ordering::SeqCst);

@@ -4,12 +4,53 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use ottla_group_coordinator::shard::Budget;
-use ottla_metrics::{Counter, Gauge, Registry};
+use ottla_metrics::{ComputedGauge, Counter, Gauge, Registry, Rows};
+use ottla_model::{Offset, PartitionId};
 
 /// How many groups there are, by type and state.
 pub type States = BTreeMap<(&'static str, &'static str), u64>;
 
 type CountStates = Box<dyn Fn() -> States + Send + Sync>;
+
+/// Committed offsets that have series of their own: more would make a page cost more than the 50 ms of a scrape.
+const OFFSET_SERIES_MAX: usize = 2_000;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CommittedOffset {
+    pub group: String,
+    pub topic: String,
+    pub partition: PartitionId,
+    pub offset: Offset,
+}
+
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct CommittedOffsets {
+    pub shown: Vec<CommittedOffset>,
+    pub left_out: usize,
+}
+
+type Committed = Box<dyn Fn(usize) -> CommittedOffsets + Send + Sync>;
+/// The high watermark of a partition that has a replica here.
+type HighWatermark = Box<dyn Fn(&str, PartitionId) -> Option<Offset> + Send + Sync>;
+
+const OFFSET: &[&str] = &["group", "topic", "partition"];
+const OFFSET_GAUGES: &[ComputedGauge<'_>] = &[
+    ComputedGauge {
+        name: "group_committed_offset",
+        help: "Offset that a group of this broker has committed, for the first 2000",
+        labels: OFFSET,
+    },
+    ComputedGauge {
+        name: "group_lag",
+        help: "Records from the committed offset to the high watermark, where this broker has a replica of the partition",
+        labels: OFFSET,
+    },
+    ComputedGauge {
+        name: "group_offsets_without_series",
+        help: "Committed offsets beyond the first 2000, which group_committed_offset and group_lag leave out",
+        labels: &[],
+    },
+];
 
 pub struct GroupMetrics {
     pub partitions: Gauge,
@@ -22,6 +63,32 @@ pub struct GroupMetrics {
     /// every change one.
     states: Arc<OnceLock<CountStates>>,
     budget: Arc<OnceLock<Arc<Budget>>>,
+    offsets: Arc<OffsetSources>,
+}
+
+/// Where committed offsets and high watermarks are looked up.
+#[derive(Default)]
+struct OffsetSources {
+    committed: OnceLock<Committed>,
+    high_watermark: OnceLock<HighWatermark>,
+}
+
+impl OffsetSources {
+    #[expect(clippy::cast_precision_loss, reason = "no partition has 2^53 records")]
+    fn rows(&self) -> Vec<Rows> {
+        let CommittedOffsets { shown, left_out } =
+            self.committed.get().map(|committed| committed(OFFSET_SERIES_MAX)).unwrap_or_default();
+        let (mut committed, mut lags) = (Rows::new(), Rows::new());
+        for CommittedOffset { group, topic, partition, offset } in shown {
+            let high_watermark = self.high_watermark.get().and_then(|find| find(&topic, partition));
+            let labels = vec![group, topic, partition.to_string()];
+            if let Some(high_watermark) = high_watermark {
+                lags.push((labels.clone(), (high_watermark.0 - offset.0).max(0) as f64));
+            }
+            committed.push((labels, offset.0 as f64));
+        }
+        vec![committed, lags, vec![(Vec::new(), left_out as f64)]]
+    }
 }
 
 impl GroupMetrics {
@@ -45,6 +112,9 @@ impl GroupMetrics {
             &["resource", "kind"],
             move || shown.get().map(|budget| budget_rows(budget)).unwrap_or_default(),
         );
+        let offsets: Arc<OffsetSources> = Arc::default();
+        let looked_up = Arc::clone(&offsets);
+        registry.computed_together(OFFSET_GAUGES, move || looked_up.rows());
         Self {
             partitions: registry
                 .gauge("group_partitions", "Partitions of __consumer_offsets whose groups are served by this broker"),
@@ -58,7 +128,18 @@ impl GroupMetrics {
             commits: registry.counter("offset_commits_total", "OffsetCommit requests that reached their group"),
             states,
             budget,
+            offsets,
         }
+    }
+
+    /// Sets where committed offsets are looked up. Once.
+    pub fn committed_by(&self, committed: impl Fn(usize) -> CommittedOffsets + Send + Sync + 'static) {
+        let _ = self.offsets.committed.set(Box::new(committed));
+    }
+
+    /// Sets where high watermarks are looked up. Once.
+    pub fn high_watermarks_by(&self, find: impl Fn(&str, PartitionId) -> Option<Offset> + Send + Sync + 'static) {
+        let _ = self.offsets.high_watermark.set(Box::new(find));
     }
 
     /// Sets how groups are counted, and what they may hold. Once.

@@ -30,6 +30,7 @@ use tokio::runtime::Handle;
 use crate::coordinators::{self, Coordinator, HostedPartition, HostedPartitions, Metrics, States};
 use crate::telemetry::Telemetry;
 use config::group_config;
+use metrics::{CommittedOffset, CommittedOffsets};
 use topics::ImageTopics;
 
 pub type PendingAnswer = coordinators::PendingAnswer<Shard>;
@@ -110,12 +111,38 @@ impl GroupCoordinators {
         let counted = Arc::downgrade(&groups);
         let states = move || counted.upgrade().map(|groups| groups.states()).unwrap_or_default();
         telemetry.groups.count_by(states, budget);
+        let committed = Arc::downgrade(&groups);
+        telemetry.groups.committed_by(move |max| {
+            committed.upgrade().map(|groups| groups.committed_offsets(max)).unwrap_or_default()
+        });
         groups
     }
 
     /// How long a request may wait for its records to be replicated.
     pub fn commit_timeout(&self) -> Duration {
         self.commit_timeout
+    }
+
+    /// Committed offsets of the groups here, up to `max`, and how many more there are.
+    fn committed_offsets(&self, max: usize) -> CommittedOffsets {
+        let mut offsets = CommittedOffsets::default();
+        for partition in self.partitions.all() {
+            partition.look(|shard| {
+                for (group, topic, number, offset) in shard.committed_offsets() {
+                    if offsets.shown.len() >= max {
+                        offsets.left_out += 1;
+                        continue;
+                    }
+                    offsets.shown.push(CommittedOffset {
+                        group: group.to_string(),
+                        topic: topic.to_owned(),
+                        partition: number,
+                        offset,
+                    });
+                }
+            });
+        }
+        offsets
     }
 
     /// How many groups there are in each state. Goes through all of them.

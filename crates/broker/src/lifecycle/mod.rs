@@ -23,8 +23,9 @@ use ottla_broker_session::{Applicant, BrokenRules, SessionConfig};
 use ottla_config::{BrokerConfig, HostPort, Listener};
 use ottla_metadata::controller::{CreateTopics, NewTopic, Registered};
 use ottla_metadata::{Endpoint, Image, LeaderSettings};
-use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationKey, ListenerName};
+use ottla_model::{BrokerEpoch, BrokerId, Chroot, ClusterId, ErrorCode, IncarnationKey, ListenerName};
 use ottla_network::{AcceptOptions, BindError, BoundListener, ConnectionShared, FrameBudget};
+use ottla_protocol::messages::TopicRef;
 use ottla_replica_manager::fetch_session::FetchSessionCache;
 use ottla_replica_manager::identity::Identity;
 use ottla_replica_manager::live_config::LiveConfig;
@@ -164,7 +165,9 @@ async fn live(
     let http = serve_http(&config, &telemetry, &readiness).await?;
     let identity = Arc::new(Identity::new(IncarnationKey::random(), config.broker_id.unwrap_or(BrokerId::NONE)));
     telemetry.broker_epoch.set(BrokerEpoch::NONE.0);
-    let coordinators: Vec<String> = config.coordinator_connect.iter().map(HostPort::to_string).collect();
+    let chroot = config.chroot.as_ref().map(Chroot::to_string).unwrap_or_default();
+    let coordinators: Vec<String> =
+        config.coordinator_connect.iter().map(|address| format!("{address}{chroot}")).collect();
     let client = ClusterClient::with_secret(&coordinators, config.cluster_secret.as_ref());
     let client = client.map_err(RunError::Coordinators)?;
     let quorum: Arc<dyn QuorumHandle> =
@@ -186,6 +189,11 @@ async fn live(
         Arc::clone(&telemetry.replicas),
         data.clone(),
     )?;
+    let partitions = Arc::downgrade(&replicas);
+    telemetry.groups.high_watermarks_by(move |topic, partition| {
+        let found = partitions.upgrade()?.find(&TopicRef::Name(topic.to_owned()), partition);
+        found.ok().map(|partition| partition.high_watermark())
+    });
     let connections = Arc::new(ConnectionShared::new(
         Arc::clone(&identity),
         Arc::clone(&telemetry.network),

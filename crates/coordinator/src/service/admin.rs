@@ -19,11 +19,12 @@ use ottla_rpc::admin::{
     ListNodesResponse, ListTopicsRequest, ListTopicsResponse, Node, NodeEvent, Partition, QuorumMember,
     QuorumStatusRequest, QuorumStatusResponse, Topic, TopicSummary, WatchNodesRequest, WatchNodesResponse,
 };
+use ottla_rpc::cluster_metadata::ClusterChannel;
 use ottla_rpc::coordinators::channel;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
+
 use tonic::{Request, Response, Status};
 
 use super::EVENT_BYTES_MAX;
@@ -68,7 +69,7 @@ impl AdminService {
     }
 
     /// The leader's client, for a request that this coordinator cannot decide and has not been passed already.
-    fn leader<T>(&self, request: &Request<T>) -> Result<Option<AdminClient<Channel>>, Status> {
+    fn leader<T>(&self, request: &Request<T>) -> Result<Option<AdminClient<ClusterChannel>>, Status> {
         if self.shared.leads() {
             return Ok(None);
         }
@@ -76,7 +77,7 @@ impl AdminService {
         match &not_leader.leader {
             Some(leader) if request.metadata().get(FORWARDED).is_none() => {
                 let channel = channel(&leader.address).map_err(|error| Status::unavailable(error.to_string()))?;
-                Ok(Some(AdminClient::new(channel)))
+                Ok(Some(AdminClient::new(self.shared.cluster_channel(channel))))
             }
             _ => Err(not_leader.into_status()),
         }

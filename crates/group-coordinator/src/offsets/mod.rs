@@ -145,6 +145,16 @@ impl OffsetStore {
         self.groups.keys().cloned().collect()
     }
 
+    /// Every committed offset, in the order of groups.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&GroupId, &str, PartitionId, Offset)> {
+        self.groups.iter().flat_map(move |(group, offsets)| {
+            let entry = move |(&(topic, partition), committed): (&Key, &Committed)| {
+                (group, self.names.name(topic), partition, committed.offset)
+            };
+            offsets.committed.iter().map(entry)
+        })
+    }
+
     fn set(&mut self, key: &OffsetKey, committed: Committed) {
         let topic = self.names.hold(&key.topic);
         let at = (topic, key.partition);

@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_model::{ErrorCode, GroupId, MonotonicMs, Offset, ProducerId, TimestampMs, TopicName};
+use ottla_model::{ErrorCode, GroupId, MonotonicMs, Offset, PartitionId, ProducerId, TimestampMs, TopicName};
 
 pub(crate) use decision::{Context, Decision, Fate};
 use in_flight::{InFlight, Pending};
@@ -245,6 +245,11 @@ impl Shard {
             *states.entry((group.group_type, group.state)).or_default() += 1;
         }
         states
+    }
+
+    /// Every committed offset, in the order of groups.
+    pub fn committed_offsets(&self) -> impl Iterator<Item = (&GroupId, &str, PartitionId, Offset)> {
+        self.offsets.iter()
     }
 
     /// When `tick` has something to do.

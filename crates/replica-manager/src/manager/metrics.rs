@@ -2,6 +2,7 @@
 
 use ottla_metrics::{Counter, Gauge, Registry};
 
+use super::log_metrics::LogMetrics;
 use crate::log_cleaner::metrics::CleanerMetrics;
 
 /// The metrics of a broker's replicas.
@@ -10,9 +11,12 @@ pub struct ReplicaMetrics {
     pub partitions: Gauge,
     pub leader_partitions: Gauge,
     pub under_replicated_partitions: Gauge,
+    pub at_min_isr_partitions: Gauge,
+    pub under_min_isr_partitions: Gauge,
     pub isr_shrinks: Counter,
     pub isr_expansions: Counter,
     pub cleaner: CleanerMetrics,
+    pub logs: LogMetrics,
     pub log_directories_offline: Gauge,
     pub log_directories_full: Gauge,
     pub log_directories_stalled: Gauge,
@@ -27,9 +31,18 @@ impl ReplicaMetrics {
                 "under_replicated_partitions",
                 "Partitions that this broker leads and whose ISR lacks a replica",
             ),
+            at_min_isr_partitions: registry.gauge(
+                "at_min_isr_partitions",
+                "Partitions that this broker leads and whose ISR has min.insync.replicas members",
+            ),
+            under_min_isr_partitions: registry.gauge(
+                "under_min_isr_partitions",
+                "Partitions that this broker leads and whose ISR has less than min.insync.replicas members",
+            ),
             isr_shrinks: registry.counter("isr_shrinks_total", "ISR changes that removed a replica"),
             isr_expansions: registry.counter("isr_expansions_total", "ISR changes that added a replica"),
             cleaner: CleanerMetrics::new(registry),
+            logs: LogMetrics::new(registry),
             log_directories_offline: registry
                 .gauge("log_directories_offline", "Log directories out of use because of an I/O error"),
             log_directories_full: registry.gauge("log_directories_full", "Log directories without free space"),

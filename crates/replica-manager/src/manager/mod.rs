@@ -2,6 +2,7 @@
 //!
 //! - [`hosting`]: what a delta of the tree means for the partitions;
 //! - [`directory_failures`]: log directories that stall, fail or are full;
+//! - [`log_metrics`]: the sizes and ends of logs, for a page of metrics;
 //! - [`moves`]: replicas that go from one log directory to another;
 //! - [`retention`]: old segments go;
 //! - [`upkeep`]: timers and checkpoints;
@@ -14,6 +15,7 @@ mod closing;
 mod coordinators;
 mod directory_failures;
 mod hosting;
+pub mod log_metrics;
 pub mod metrics;
 pub mod moves;
 mod reopening;
@@ -201,6 +203,7 @@ impl ReplicaManager {
         });
         let leaders: Weak<Self> = Arc::downgrade(&manager);
         data.spawn(alter_partition.run(leaders));
+        manager.metrics.logs.show(&manager);
         manager.start_upkeep(&data);
         Ok(manager)
     }

@@ -17,7 +17,7 @@ mod leader_side;
 mod retention_side;
 pub mod waiters;
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -97,6 +97,15 @@ struct CountedIsr {
     /// 0 while it does not lead here.
     members: usize,
     is_under_replicated: bool,
+    is_at_min: bool,
+    is_under_min: bool,
+}
+
+/// Where a log ends, and its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogFigures {
+    pub end: Offset,
+    pub bytes: u64,
 }
 
 pub struct Partition {
@@ -112,6 +121,9 @@ pub struct Partition {
     /// The leader epoch in which it leads, or none. For looks that must not wait for the lock: a stalled disk holds it.
     leading: AtomicI32,
     published_high_watermark: AtomicI64,
+    /// What [`Self::log_figures`] last saw.
+    shown_end: AtomicI64,
+    shown_bytes: AtomicU64,
     /// A flush waits for its I/O thread.
     flushing: AtomicBool,
     /// A flush waits for `flush.ms`.
@@ -140,6 +152,8 @@ impl Partition {
             closed: AtomicBool::new(false),
             leading: AtomicI32::new(LeaderEpoch::NONE.0),
             published_high_watermark: AtomicI64::new(high_watermark.0),
+            shown_end: AtomicI64::new(high_watermark.0),
+            shown_bytes: AtomicU64::new(0),
             flushing: AtomicBool::new(false),
             flush_timer: AtomicBool::new(false),
             watcher: OnceLock::new(),
@@ -402,15 +416,27 @@ impl Partition {
         let now = match state.replica.leader() {
             Some(leader) => {
                 let members = leader.isr().committed().len();
-                CountedIsr { members, is_under_replicated: members <= leader.followers().len() }
+                // The ISR of a topic with fewer replicas than that can never be larger.
+                let replicas = leader.followers().len() + 1;
+                let min = usize::try_from(self.settings.load().min_insync_replicas).unwrap_or(1).min(replicas);
+                CountedIsr {
+                    members,
+                    is_under_replicated: members < replicas,
+                    is_at_min: members == min,
+                    is_under_min: members < min,
+                }
             }
             None => CountedIsr::default(),
         };
         state.counted = now;
         let metrics = &self.context.metrics;
-        let change = i64::from(now.is_under_replicated) - i64::from(before.is_under_replicated);
-        if change != 0 {
-            metrics.under_replicated_partitions.add(change);
+        let counts = [
+            (&metrics.under_replicated_partitions, before.is_under_replicated, now.is_under_replicated),
+            (&metrics.at_min_isr_partitions, before.is_at_min, now.is_at_min),
+            (&metrics.under_min_isr_partitions, before.is_under_min, now.is_under_min),
+        ];
+        for (gauge, before, now) in counts.into_iter().filter(|(_, before, now)| before != now) {
+            gauge.add(i64::from(now) - i64::from(before));
         }
         if before.members > 0 && now.members > before.members {
             metrics.isr_expansions.add(1);
@@ -432,8 +458,24 @@ impl Partition {
         let brokers = |broker| self.context.eligible_epoch(broker);
         let effects = state.replica.set_config(now, &settings.log, settings.min_insync_replicas, &brokers);
         self.execute(&mut state, effects, wakes);
+        self.count_isr(&mut state);
         drop(state);
         self.may_be_cleaned();
+    }
+
+    /// The log's end and size, for metrics. While the lock is held, perhaps until a disk answers, these are the figures
+    /// of the last call.
+    pub fn log_figures(&self) -> LogFigures {
+        if let Some(state) = self.state.try_lock()
+            && let Some(log) = state.replica.log()
+        {
+            self.shown_end.store(log.log_end_offset().0, Ordering::Relaxed);
+            self.shown_bytes.store(log.size_bytes(), Ordering::Relaxed);
+        }
+        LogFigures {
+            end: Offset(self.shown_end.load(Ordering::Relaxed)),
+            bytes: self.shown_bytes.load(Ordering::Relaxed),
+        }
     }
 
     fn publish(&self, high_watermark: Offset) {

@@ -1,0 +1,203 @@
+//! The quorums of one coordinator: that of the cluster at its root, and one for each chroot that brokers connect with.
+//!
+//! A quorum of a chroot has the same members, ports and settings, and a disk, a log and a cluster id of its own, below
+//! `data.dir/chroots`. It begins with the first call of a broker or of another member; calls of tools begin none.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::response::Response;
+use ottla_config::CoordinatorConfig;
+use ottla_model::Chroot;
+use ottla_rpc::cluster_metadata;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tonic::Status;
+use tonic::codegen::Service as _;
+use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
+
+use crate::clock::Clock;
+use crate::error::CoordinatorError;
+use crate::member::{self, QuorumMember};
+use crate::rocksdb_store::{Disk, Identity};
+use crate::service;
+use crate::shared::Shared;
+use crate::telemetry::Metrics;
+
+/// Each has a database and a thread of its own.
+const CHROOTS_MAX: usize = 16;
+/// Below the data directory.
+const DIRECTORY: &str = "chroots";
+/// Calls that tools and people make; they begin no cluster.
+const TOOLS_SERVICES: &[&str] = &["/ottla.admin.", "/grpc."];
+
+pub struct Quorums {
+    config: CoordinatorConfig,
+    clock: Clock,
+    own_address: String,
+    root: Quorum,
+    chrooted: Mutex<BTreeMap<Chroot, Quorum>>,
+    /// One chroot begins at a time.
+    beginning: tokio::sync::Mutex<()>,
+    begun: mpsc::Sender<QuorumMember>,
+}
+
+/// One quorum, for callers.
+#[derive(Clone)]
+pub struct Quorum {
+    pub shared: Arc<Shared>,
+    pub metrics: Arc<Metrics>,
+    /// With and without Raft's streams.
+    with_raft: axum::Router,
+    without_raft: axum::Router,
+}
+
+impl Quorum {
+    fn new(member: &QuorumMember) -> Self {
+        let routes = |takes_raft| service::routes(&member.shared, takes_raft).prepare().into_axum_router();
+        Self {
+            shared: member.shared.clone(),
+            metrics: member.metrics.clone(),
+            with_raft: routes(true),
+            without_raft: routes(false),
+        }
+    }
+}
+
+impl Quorums {
+    /// Opens the quorums that the disk has. The members are to be run, and those that are received later.
+    pub fn open(
+        config: CoordinatorConfig,
+        disk: (Disk, Identity),
+        clock: Clock,
+        own_address: String,
+    ) -> Result<(Arc<Self>, Vec<QuorumMember>, mpsc::Receiver<QuorumMember>), CoordinatorError> {
+        let root = QuorumMember::new(config.clone(), disk, (None, None), clock, own_address.clone());
+        let (begun, later) = mpsc::channel(1);
+        let quorums = Arc::new(Self {
+            root: Quorum::new(&root),
+            config,
+            clock,
+            own_address,
+            chrooted: Mutex::default(),
+            beginning: tokio::sync::Mutex::default(),
+            begun,
+        });
+        let mut members = vec![root];
+        for chroot in quorums.stored_chroots() {
+            members.push(quorums.open_chroot(&chroot)?);
+        }
+        Ok((quorums, members, later))
+    }
+
+    pub fn root(&self) -> &Arc<Shared> {
+        &self.root.shared
+    }
+
+    /// The process' own metrics are among those of the root.
+    pub fn root_metrics(&self) -> &Metrics {
+        &self.root.metrics
+    }
+
+    /// The root's, then those of chroots.
+    pub fn all(&self) -> Vec<Quorum> {
+        [self.root.clone()].into_iter().chain(self.chrooted.lock().values().cloned()).collect()
+    }
+
+    /// The cluster that a path of ZooKeeper's protocol lies in: that of the longest chroot that it begins with, where
+    /// its quorum is formed.
+    pub fn of_path(&self, path: &str) -> (Option<Chroot>, Arc<Shared>) {
+        let chrooted = self.chrooted.lock();
+        let holding = chrooted.iter().filter(|(chroot, quorum)| {
+            ottla_zookeeper::below(path, &chroot.to_string()).is_some() && quorum.shared.formed().is_some()
+        });
+        match holding.max_by_key(|(chroot, _)| chroot.as_str().len()) {
+            Some((chroot, quorum)) => (Some(chroot.clone()), quorum.shared.clone()),
+            None => (None, self.root.shared.clone()),
+        }
+    }
+
+    fn stored_chroots(&self) -> Vec<Chroot> {
+        let entries = std::fs::read_dir(self.config.data_dir.join(DIRECTORY)).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Chroot::from_file_name(entry.file_name().to_str()?)).collect()
+    }
+
+    fn open_chroot(&self, chroot: &Chroot) -> Result<QuorumMember, CoordinatorError> {
+        let config = CoordinatorConfig {
+            data_dir: self.config.data_dir.join(DIRECTORY).join(chroot.to_file_name()),
+            // The configured one is the root's.
+            cluster_id: None,
+            ..self.config.clone()
+        };
+        let opened = member::open_disk(&config)?;
+        let place = (Some(chroot.clone()), Some(self.root.shared.clone()));
+        let member = QuorumMember::new(config, opened, place, self.clock, self.own_address.clone());
+        self.chrooted.lock().insert(chroot.clone(), Quorum::new(&member));
+        Ok(member)
+    }
+
+    /// All gRPC services, for the root and for chroots.
+    pub fn routes(self: &Arc<Self>, takes_raft: bool) -> Routes {
+        let quorums = self.clone();
+        let answer = move |request: Request| quorums.clone().answer(request, takes_raft);
+        axum::Router::new().fallback(answer).into()
+    }
+
+    async fn answer(self: Arc<Self>, request: Request, takes_raft: bool) -> Response {
+        let metadata = MetadataMap::from_headers(request.headers().clone());
+        let is_of_tool = TOOLS_SERVICES.iter().any(|service| request.uri().path().starts_with(service));
+        let quorum = match self.quorum_of(&metadata, is_of_tool).await {
+            Ok(quorum) => quorum,
+            Err(status) => return status.into_http(),
+        };
+        let mut routes = if takes_raft { quorum.with_raft } else { quorum.without_raft };
+        match routes.call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+
+    async fn quorum_of(self: &Arc<Self>, metadata: &MetadataMap, is_of_tool: bool) -> Result<Quorum, Status> {
+        let Some(chroot) = cluster_metadata::chroot(metadata)? else { return Ok(self.root.clone()) };
+        if let Some(known) = self.chrooted(&chroot) {
+            return Ok(known);
+        }
+        if is_of_tool {
+            return Err(Status::not_found(format!("no broker has connected with the chroot {chroot} yet")));
+        }
+        self.root.shared.check_secret(metadata)?;
+        self.begin(&chroot).await
+    }
+
+    fn chrooted(&self, chroot: &Chroot) -> Option<Quorum> {
+        self.chrooted.lock().get(chroot).cloned()
+    }
+
+    async fn begin(self: &Arc<Self>, chroot: &Chroot) -> Result<Quorum, Status> {
+        let _one = self.beginning.lock().await;
+        if let Some(known) = self.chrooted(chroot) {
+            return Ok(known);
+        }
+        if self.chrooted.lock().len() >= CHROOTS_MAX {
+            tracing::warn!(
+                "refused: chroot {chroot} would be one more than the {CHROOTS_MAX} that a coordinator holds"
+            );
+            return Err(Status::failed_precondition(format!(
+                "chroot {chroot}: these coordinators hold {CHROOTS_MAX} already, which is the most"
+            )));
+        }
+        // Opening the database takes some ten milliseconds.
+        let (quorums, of) = (self.clone(), chroot.clone());
+        let opened = tokio::task::spawn_blocking(move || quorums.open_chroot(&of)).await;
+        let opened = opened.map_err(|_| Status::internal("the thread that opens the chroot ended"))?;
+        let member = opened.map_err(|error| {
+            tracing::error!("chroot {chroot}: {error}");
+            Status::unavailable(format!("chroot {chroot}: {error}"))
+        })?;
+        tracing::info!("a cluster of its own begins below {chroot}");
+        self.begun.send(member).await.map_err(|_| Status::unavailable("this coordinator stops"))?;
+        self.chrooted(chroot).ok_or_else(|| Status::internal("the chroot is gone"))
+    }
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ottla_model::{MonotonicMs, Offset, TimestampMs, TopicId, TopicPartition};
 use ottla_replication::Brokers;
-use ottla_storage::{Checkpoints, DiskFault, Env, Log, LogConfig, LogDir, LogDirectory, OpenError};
+use ottla_storage::{Checkpoints, DirectoryError, DiskFault, Env, Log, LogConfig, LogDir, LogDirectory, OpenError};
 
 use crate::ack_waiters::Ack;
 use crate::effects::Effects;
@@ -41,10 +41,15 @@ impl<E: Env> LogPlace<'_, E> {
     pub fn open(self, found: Option<Box<Log<E>>>, wall: TimestampMs) -> Result<Box<Log<E>>, NotOpened<E>> {
         let Some(mut log) = found else { return self.create(wall) };
         log.set_config(self.config);
-        if log.topic_id().is_none()
-            && let Err(error) = log.set_topic_id(self.topic_id)
-        {
-            return Err(NotOpened { error, found: Some(log) });
+        if log.topic_id().is_none() {
+            let forgotten = if log.log_end_offset() == Offset::ZERO {
+                forget(self.directory, self.checkpoints, &self.partition)
+            } else {
+                Ok(())
+            };
+            if let Err(error) = forgotten.and_then(|()| log.set_topic_id(self.topic_id)) {
+                return Err(NotOpened { error, found: Some(log) });
+            }
         }
         Ok(log)
     }
@@ -60,6 +65,18 @@ impl<E: Env> LogPlace<'_, E> {
             Err(error) => Err(NotOpened { error: io::Error::other(error), found: None }),
         }
     }
+}
+
+/// A log begins anew. The checkpoints of its name may be of a deleted topic: they must be gone from the disk before the
+/// log has its topic's id, because the next start believes them then (scenario 42).
+fn forget<E: Env>(
+    directory: &LogDirectory<E>,
+    checkpoints: &Checkpoints,
+    partition: &TopicPartition,
+) -> io::Result<()> {
+    let forgotten = checkpoints.forget(directory, std::iter::once(partition));
+    // Also files that an earlier try could not write.
+    forgotten.and_then(|()| checkpoints.write_refused(directory)).map_err(DirectoryError::into_io)
 }
 
 /// As [`LogPlace::open`], in a directory that may not have been usable at the start. Waits for the disk.

@@ -85,6 +85,33 @@ fn lost_before_the_first_sync(seed: u64, segments: &[i64]) -> FaultyEnv {
     env
 }
 
+/// The checkpoints of the former topic are gone before the log has its topic's id: the next start would believe them.
+#[test]
+fn scenario_42_nor_does_it_after_it_was_given_its_topics_id() {
+    for (seed, segments) in [(1, &[][..]), (2, &[44]), (3, &[20, 44])] {
+        let env = lost_before_the_first_sync(seed, segments);
+        let checkpoints = Checkpoints::default();
+        let storage = LogDirectory::open(env.clone(), data().to_owned()).unwrap();
+        checkpoints.load(&storage, |_| true).unwrap();
+        drop(storage);
+        let found = find(&env, &checkpoints).log;
+        let directory = LogDirectory::open(env.clone(), data().to_owned()).unwrap();
+        let place = LogPlace {
+            directory: &directory,
+            checkpoints: &checkpoints,
+            partition: name(),
+            topic_id: TopicId([2; 16]),
+            config: Arc::new(LogConfig::default()),
+        };
+        assert!(place.open(found, WALL).is_ok());
+        let later = Checkpoints::default();
+        later.load(&directory, |_| true).unwrap();
+        for kind in [CheckpointKind::HighWatermark, CheckpointKind::RecoveryPoint, CheckpointKind::LogStart] {
+            assert_eq!(later.find(kind, &name()), None, "seed {seed}, {kind:?}");
+        }
+    }
+}
+
 #[test]
 fn a_log_without_its_topics_id_does_not_begin_where_another_topic_of_its_name_ended() {
     for (seed, segments) in [(1, &[][..]), (2, &[44]), (3, &[20, 44])] {

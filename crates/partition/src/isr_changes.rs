@@ -1,8 +1,8 @@
 //! ISR proposals on their way to the quorum and back: those of all leaders of a broker are sent in batches, one request
 //! at a time, and each outcome goes back to the leader that proposed.
 //!
-//! A leader has at most one change under way. It says itself when it wants to be ticked again (after an unknown outcome,
-//! or a refusal that may pass): see [`ottla_replication::Leader`].
+//! A leader has at most one change under way. It says itself when it wants to be ticked again (after an unknown
+//! outcome, or a refusal that may pass): see [`ottla_replication::Leader`].
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -2,8 +2,8 @@
 //! failed.
 //!
 //! A look follows this order, because the second step asks the quorum about replicas and the first one decides how they
-//! answer meanwhile: a failed directory's replicas end ([`DirectoryLook::is_failed`]), then replicas give up their places
-//! ([`DirectoryLook::impaired`]), then logs that found no room are opened again ([`DirectoryLook::may_reopen`]).
+//! answer meanwhile: a failed directory's replicas end ([`DirectoryLook::is_failed`]), then replicas give up their
+//! places ([`DirectoryLook::impaired`]), then logs that found no room are opened again ([`DirectoryLook::may_reopen`]).
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! One partition of `__consumer_offsets` or `__transaction_state`: the replicas that ship ([`ottla_partition::Replica`]),
-//! each over a log on a disk in memory. They decide what is appended, replicated, truncated and committed.
+//! One partition of `__consumer_offsets` or `__transaction_state`: the replicas that ship
+//! ([`ottla_partition::Replica`]), each over a log on a disk in memory. They decide what is appended, replicated,
+//! truncated and committed.
 //!
 //! The worlds of [`crate::groups`] and [`crate::transactions`] stand for the rest: for the network (when a follower
 //! fetches, when a broker hears of the tree), and for the quorum, which the clusters' world tries: who leads next, by

@@ -1,5 +1,5 @@
 //! The log directories of a process: opened at the start, checkpointed now and then, looked at, and closed.
-//! [`ottla_storage::LogDirs`] and [`ottla_partition`] decide; here their decisions are carried out, one after the other.
+//! [`ottla_storage::LogDirs`] and [`ottla_partition`] decide; here their decisions are carried out, one after another.
 
 use std::path::PathBuf;
 

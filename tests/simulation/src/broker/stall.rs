@@ -78,8 +78,8 @@ impl Process {
         }
     }
 
-    /// A request that writes to a replica begins the write, and waits for its end. A replica that writes nothing answers
-    /// at once, unless its lock is held.
+    /// A request that writes to a replica begins the write, and waits for its end. A replica that writes nothing
+    /// answers at once, unless its lock is held.
     pub(super) fn write_waits(&mut self, id: TopicIdPartition, from: NodeId, message: &Message) -> bool {
         let Some(replica) = self.replicas.get(&id) else { return false };
         let Some(directory) = self.log_dirs.get(replica.directory) else { return false };

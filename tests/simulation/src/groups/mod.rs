@@ -1,8 +1,8 @@
 //! Consumer groups under faults: the group coordinators that the service runs (`ottla_coordinator_partition` with the
 //! groups of `ottla_group_coordinator`), over the replicas that ship (`ottla_partition::Replica`) of
-//! `__consumer_offsets` partitions, with members
-//! of both protocols as clients behave: they crash, stand still, answer late, are static or use regular expressions.
-//! One thread, one queue of events, one seed, as the simulation of the whole cluster has it.
+//! `__consumer_offsets` partitions, with members of both protocols as clients behave: they crash, stand still, answer
+//! late, are static or use regular expressions. One thread, one queue of events, one seed, as the simulation of the
+//! whole cluster has it.
 //!
 //! - [`crate::coordinator_log`]: the replicas of a partition; leaders come and go, zombies append to logs that nobody
 //!   will read.

@@ -42,7 +42,8 @@ fn follower_story(seed: u64) -> Step {
     let follower = script.followers()?[0];
     let directory = script.replica(follower)?.directory;
     script.world.stall_disk(follower, directory, STALL_MS);
-    script.write(5)?;
+    let leader = script.leader()?;
+    script.write_hastily(leader, 5)?;
     script.wait("it to leave the ISR", |world| {
         let state = world.partitions().first().and_then(|id| world.newest_image()?.partition(*id));
         state.is_some_and(|state| !state.in_isr(ottla_model::BrokerId(follower)))

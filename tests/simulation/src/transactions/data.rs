@@ -1,5 +1,5 @@
-//! A partition that producers write to: one replica that ships ([`ottla_partition::Replica`]), which leads alone and loses
-//! nothing. It decides about verification, epochs, sequences and markers; what is tried here is the coordinator.
+//! A partition that producers write to: one replica that ships ([`ottla_partition::Replica`]), which leads alone and
+//! loses nothing. It decides about verification, epochs, sequences and markers; what is tried here is the coordinator.
 
 use std::collections::BTreeMap;
 

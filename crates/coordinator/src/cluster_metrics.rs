@@ -1,7 +1,5 @@
 //! What a coordinator's page of metrics says of its cluster, made from the tree for each page.
 
-use std::collections::BTreeMap;
-
 use ottla_metadata::Image;
 use ottla_metadata::quorum_progress::QuorumProgress;
 use ottla_metrics::{Gauge, GaugesBy, Registry};
@@ -66,6 +64,6 @@ impl ClusterMetrics {
             let lag = |end_of_voter: u64| i64::try_from(end.saturating_sub(end_of_voter)).unwrap_or(i64::MAX);
             progress.voters.iter().map(|voter| (voter.id.to_string(), lag(voter.progress.end.0))).collect()
         });
-        self.voter_lag.set_all(&lags.unwrap_or_else(BTreeMap::new));
+        self.voter_lag.set_all(&lags.unwrap_or_default());
     }
 }

@@ -66,6 +66,9 @@ impl Quorum {
     }
 }
 
+/// The quorums, the members that are to be run, and those that begin later.
+type Opened = (Arc<Quorums>, Vec<QuorumMember>, mpsc::Receiver<QuorumMember>);
+
 impl Quorums {
     /// Opens the quorums that the disk has. The members are to be run, and those that are received later.
     pub fn open(
@@ -73,7 +76,7 @@ impl Quorums {
         disk: (Disk, Identity),
         clock: Clock,
         own_address: String,
-    ) -> Result<(Arc<Self>, Vec<QuorumMember>, mpsc::Receiver<QuorumMember>), CoordinatorError> {
+    ) -> Result<Opened, CoordinatorError> {
         let root = QuorumMember::new(config.clone(), disk, (None, None), clock, own_address.clone());
         let (begun, later) = mpsc::channel(1);
         let quorums = Arc::new(Self {

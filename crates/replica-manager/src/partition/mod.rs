@@ -418,7 +418,7 @@ impl Partition {
                 let members = leader.isr().committed().len();
                 // The ISR of a topic with fewer replicas than that can never be larger.
                 let replicas = leader.followers().len() + 1;
-                let min = usize::try_from(self.settings.load().min_insync_replicas).unwrap_or(1).min(replicas);
+                let min = self.settings.load().min_insync_replicas.min(replicas);
                 CountedIsr {
                     members,
                     is_under_replicated: members < replicas,

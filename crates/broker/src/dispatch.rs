@@ -9,6 +9,7 @@ use ottla_replica_manager::identity::Identity;
 
 use crate::broker::Broker;
 use crate::handlers::{self, api_versions};
+use crate::request::heavy::LARGE_REQUEST_BYTES;
 
 impl Service for Broker {
     type Identity = Identity;
@@ -96,7 +97,19 @@ fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut)
         Api::DescribeTransactions => handlers::describe_transactions::handle,
         Api::ListTransactions => handlers::list_transactions::handle,
     };
-    handle(broker, context, header, frame)
+    if !is_large(context, api, frame.len()) {
+        return handle(broker, context, header, frame);
+    }
+    let (owned, context) = (Arc::clone(broker), context.clone());
+    broker.heavy_work.carry_out(move || handle(&owned, &context, header, frame))
+}
+
+/// Whether a request is handled beside the workers. Requests of brokers do not queue behind those of clients.
+fn is_large(context: &RequestContext, api: Api, bytes: usize) -> bool {
+    let is_brokers = matches!(api, Api::OffsetForLeaderEpoch | Api::WriteTxnMarkers | Api::AddPartitionsToTxn);
+    bytes >= LARGE_REQUEST_BYTES
+        && !matches!(api, Api::Produce | Api::Fetch)
+        && !(context.is_inter_broker_listener && is_brokers)
 }
 
 /// Only ApiVersions of an unknown version has an answer: its sender cannot know yet what this broker speaks.
@@ -117,6 +130,26 @@ mod tests {
 
     fn early(frame: &[u8]) -> Option<Answer> {
         Broker::handle_early(&Identity::new(IncarnationKey::new([7; 32]), BrokerId(1)), &BytesMut::from(frame))
+    }
+
+    #[test]
+    fn g8_large_requests_leave_the_workers_but_records_and_brokers_requests_do_not() {
+        let context = |is_inter_broker_listener| RequestContext {
+            listener: ottla_model::ListenerName::new("CLIENT"),
+            is_inter_broker_listener,
+            principal: ottla_network::Principal::Anonymous,
+            peer: "127.0.0.1:1".parse().expect("an address"),
+            connection_id: 1,
+        };
+        let (client, broker) = (context(false), context(true));
+        let large = LARGE_REQUEST_BYTES;
+        for api in [Api::DescribeGroups, Api::Metadata, Api::OffsetFetch, Api::OffsetForLeaderEpoch] {
+            assert!(is_large(&client, api, large) && !is_large(&client, api, large - 1), "{api:?}");
+        }
+        for api in [Api::Produce, Api::Fetch] {
+            assert!(!is_large(&client, api, 100 << 20));
+        }
+        assert!(!is_large(&broker, Api::OffsetForLeaderEpoch, large) && is_large(&broker, Api::Metadata, large));
     }
 
     #[test]

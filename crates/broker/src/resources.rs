@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use ottla_config::BrokerConfig;
 use ottla_group_coordinator::shard::BudgetLimits;
+use ottla_protocol::bounds;
 use ottla_replica_manager::live_config::LiveConfig;
+use ottla_replication::producer_state::ProducerBudget;
 use ottla_resources::{BrokerDescriptors, ConnectionLimits, Ledger, Limits, Usage, descriptors, memory};
 use ottla_storage::RealEnv;
+use ottla_transaction_coordinator::IdBudget;
 
 use crate::request::budget::RESPONSE_BYTES_MAX;
 use crate::telemetry::Telemetry;
@@ -17,6 +20,11 @@ const FRAME_BYTES_MAX: u64 = 256 << 20;
 /// What parked fetches without a session may hold where the memory is large: some 300,000 partitions.
 const PARKED_BYTES_MAX: u64 = 128 << 20;
 
+/// What consumers' fetch sessions may remember where the memory is large: some 200,000 partitions.
+const SESSION_BYTES_MAX: u64 = 160 << 20;
+/// An idempotent producer that a partition remembers, rounded up.
+const PRODUCER_BYTES: usize = 320;
+
 /// The ceilings of one broker.
 pub struct Resources {
     /// `max.memory.bytes`, or half of what the machine or its cgroup has: the other half is for the page cache.
@@ -26,6 +34,12 @@ pub struct Resources {
     pub frame_budget_bytes: u64,
     /// Bytes of responses that wait for their clients to read them.
     pub responses: Arc<Ledger>,
+    /// What the fetch sessions of all consumers may remember.
+    pub session_bytes: usize,
+    /// Idempotent producers of all partitions.
+    pub producers: Arc<ProducerBudget>,
+    /// Bytes of the transactional ids that this broker coordinates.
+    pub transactional_ids: Arc<IdBudget>,
     /// Bytes of fetches that wait for records, without a session.
     pub parked: Arc<Ledger>,
 }
@@ -37,6 +51,8 @@ impl Resources {
         let files = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
         RealEnv::set_open_files_max(files(descriptors.kept_files), files(descriptors.brief_files));
         let resources = Self::new(config, memory::available_bytes(), descriptors);
+        RealEnv::set_producer_budget(Arc::clone(&resources.producers));
+        bounds::set_elements_max(resources.elements_max());
         tracing::info!(
             memory_bytes = resources.memory_bytes,
             connections = descriptors.connections,
@@ -52,14 +68,22 @@ impl Resources {
             memory_bytes,
             descriptors,
             frame_budget_bytes: config.queued_max_request_bytes.unwrap_or((memory_bytes / 4).min(FRAME_BYTES_MAX)),
-            responses: Ledger::new(memory_bytes / 4),
-            parked: Ledger::new((memory_bytes / 8).min(PARKED_BYTES_MAX)),
+            responses: Ledger::new(memory_bytes / 8),
+            session_bytes: usize::try_from((memory_bytes / 16).min(SESSION_BYTES_MAX)).unwrap_or(usize::MAX),
+            producers: ProducerBudget::new(usize::try_from(memory_bytes / 32).unwrap_or(usize::MAX) / PRODUCER_BYTES),
+            transactional_ids: Arc::new(IdBudget::new(usize::try_from(memory_bytes / 24).unwrap_or(usize::MAX))),
+            parked: Ledger::new((memory_bytes / 16).min(PARKED_BYTES_MAX)),
         })
     }
 
     /// The most bytes of one response beside records. Building one takes up to five times as much, for a moment.
     pub fn response_bytes_max(&self) -> usize {
         usize::try_from(self.memory_bytes / 32).unwrap_or(usize::MAX).min(RESPONSE_BYTES_MAX)
+    }
+
+    /// The most array elements of one request. Decoded they take up to 200 bytes each: a twentieth of the memory.
+    pub fn elements_max(&self) -> u32 {
+        u32::try_from(self.memory_bytes / 4_096).unwrap_or(u32::MAX)
     }
 
     /// What the groups of this broker may hold together.
@@ -92,6 +116,18 @@ impl Resources {
         let table = &telemetry.resources;
         table.add_ledger("response_bytes", &self.responses);
         table.add_ledger("parked_fetch_bytes", &self.parked);
+        let producers = Arc::clone(&self.producers);
+        table.add("producers", move || Usage {
+            used: producers.used() as u64,
+            ceiling: producers.ceiling() as u64,
+            refused: producers.forgotten() as u64,
+        });
+        let ids = Arc::clone(&self.transactional_ids);
+        table.add("transactional_id_bytes", move || Usage {
+            used: ids.used() as u64,
+            ceiling: ids.ceiling() as u64,
+            refused: ids.refused() as u64,
+        });
         let ceiling = self.memory_bytes;
         table.add("memory_bytes", move || Usage { used: memory::resident_bytes(), ceiling, refused: 0 });
         let ceiling = self.descriptors.kept_files + self.descriptors.brief_files;
@@ -122,9 +158,13 @@ mod tests {
     fn the_shares_of_the_memory_fit_into_it() {
         let small = resources(Some(256 << 20), 64 << 30);
         assert_eq!(small.memory_bytes, 256 << 20);
-        let purposes = small.frame_budget_bytes + small.responses.ceiling() + small.parked.ceiling();
-        let building = 5 * small.response_bytes_max() as u64;
-        assert!(purposes + building <= small.memory_bytes * 4 / 5, "the rest is for groups, logs and the image");
+        let requests = small.frame_budget_bytes + small.responses.ceiling() + small.parked.ceiling();
+        let kept =
+            small.session_bytes + small.transactional_ids.ceiling() + 2 * small.producers.ceiling() * PRODUCER_BYTES;
+        let groups = 3 * small.group_limits().bytes;
+        let building = 5 * small.response_bytes_max();
+        let purposes = requests + (kept + groups + building) as u64;
+        assert!(purposes <= small.memory_bytes * 9 / 10, "{purposes}: the rest is for the logs and the image");
         assert_eq!(small.group_limits().bytes, (256 << 20) / 8 / 3);
         assert_eq!(small.request_bytes_max(100 << 20), 64 << 20);
 

@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::error::CoordinatorError;
 use crate::member::{self, QuorumMember};
 use crate::rocksdb_store::{Disk, Identity};
-use crate::service;
+use crate::service::{self, Admission};
 use crate::shared::Shared;
 use crate::telemetry::Metrics;
 
@@ -34,6 +34,7 @@ const DIRECTORY: &str = "chroots";
 const TOOLS_SERVICES: &[&str] = &["/ottla.admin.", "/grpc."];
 
 pub struct Quorums {
+    admission: Admission,
     config: CoordinatorConfig,
     clock: Clock,
     own_address: String,
@@ -81,6 +82,7 @@ impl Quorums {
         let (begun, later) = mpsc::channel(1);
         let quorums = Arc::new(Self {
             root: Quorum::new(&root),
+            admission: Admission::new(config.cluster_secret.clone()),
             config,
             clock,
             own_address,
@@ -145,7 +147,7 @@ impl Quorums {
     pub fn routes(self: &Arc<Self>, takes_raft: bool) -> Routes {
         let quorums = self.clone();
         let answer = move |request: Request| quorums.clone().answer(request, takes_raft);
-        axum::Router::new().fallback(answer).into()
+        self.admission.guard(axum::Router::new().fallback(answer)).into()
     }
 
     async fn answer(self: Arc<Self>, request: Request, takes_raft: bool) -> Response {

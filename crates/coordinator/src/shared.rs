@@ -20,12 +20,15 @@ use tonic::transport::Channel;
 
 use crate::driver::{CurrentView, DriverHandle};
 use crate::rocksdb_store::Identity;
+use crate::service::Caller;
 
 /// Bound of the addresses in one broker's list; further ones are ignored.
 pub const CONNECT_LIST_MAX: usize = 16;
 
-/// Watch streams of all clients together: brokers have one each.
+/// Watch streams of all clients together: brokers have one each. A quarter is kept for callers that show the cluster's
+/// secret: others cannot keep brokers from the tree.
 const WATCHES_MAX: usize = 1_024;
+const WATCHES_KEPT_FOR_MEMBERS: usize = WATCHES_MAX / 4;
 
 /// A coordinator that belongs to a quorum.
 pub struct Formed {
@@ -50,7 +53,7 @@ pub struct Shared {
     voters: Mutex<BTreeMap<CoordinatorId, String>>,
     /// Addresses of coordinators that brokers sent, for a coordinator without a configured list.
     connect_lists: mpsc::Sender<Vec<String>>,
-    watches: Arc<Semaphore>,
+    watches: Watches,
     raft_streams: Mutex<RaftStreams>,
 }
 
@@ -61,6 +64,25 @@ struct RaftStreams {
     outgoing: BTreeMap<CoordinatorId, Bytes>,
     /// Confirmed by their senders; ended by the next one of the same sender.
     incoming: BTreeMap<CoordinatorId, CancellationToken>,
+}
+
+struct Watches {
+    anybodys: Arc<Semaphore>,
+    members: Arc<Semaphore>,
+}
+
+impl Default for Watches {
+    fn default() -> Self {
+        let (anybodys, members) = (WATCHES_MAX - WATCHES_KEPT_FOR_MEMBERS, WATCHES_KEPT_FOR_MEMBERS);
+        Self { anybodys: Arc::new(Semaphore::new(anybodys)), members: Arc::new(Semaphore::new(members)) }
+    }
+}
+
+impl Watches {
+    fn permit(&self, caller: Caller) -> Option<OwnedSemaphorePermit> {
+        let kept = (caller == Caller::Member).then(|| self.members.clone().try_acquire_owned().ok()).flatten();
+        kept.or_else(|| self.anybodys.clone().try_acquire_owned().ok())
+    }
 }
 
 impl Shared {
@@ -81,7 +103,7 @@ impl Shared {
             formed: OnceLock::new(),
             voters: Mutex::new(voters),
             connect_lists,
-            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            watches: Watches::default(),
             raft_streams: Mutex::default(),
         })
     }
@@ -132,10 +154,9 @@ impl Shared {
     }
 
     /// Leave to watch, until it is dropped.
-    pub fn watch_permit(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let refused =
-            |_| Status::resource_exhausted(format!("{WATCHES_MAX} watches are open: ask another coordinator"));
-        self.watches.clone().try_acquire_owned().map_err(refused)
+    pub fn watch_permit(&self, caller: Caller) -> Result<OwnedSemaphorePermit, Status> {
+        let refused = || Status::resource_exhausted("no more watches may be open here: ask another coordinator");
+        self.watches.permit(caller).ok_or_else(refused)
     }
 
     /// The disk that `id` is known to have voted with.
@@ -211,4 +232,22 @@ impl Shared {
 pub fn wire_voters(voters: &BTreeMap<CoordinatorId, String>) -> Vec<WireVoter> {
     let voter = |(id, address): (&CoordinatorId, &String)| WireVoter { coordinator_id: id.0, address: address.clone() };
     voters.iter().map(voter).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// G12: watches that strangers leave open kept brokers from the tree.
+    #[test]
+    fn g12_strangers_cannot_take_the_watches_of_members() {
+        let watches = Watches::default();
+        let taken = |caller| std::iter::from_fn(|| watches.permit(caller)).collect::<Vec<_>>();
+        let strangers = taken(Caller::Anybody);
+        assert_eq!(strangers.len(), WATCHES_MAX - WATCHES_KEPT_FOR_MEMBERS);
+        let members = taken(Caller::Member);
+        assert_eq!(members.len(), WATCHES_KEPT_FOR_MEMBERS);
+        drop(strangers);
+        assert_eq!(taken(Caller::Member).len(), WATCHES_MAX - WATCHES_KEPT_FOR_MEMBERS);
+    }
 }

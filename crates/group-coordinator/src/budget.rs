@@ -23,6 +23,15 @@ impl Default for BudgetLimits {
 }
 
 impl BudgetLimits {
+    /// A quarter is kept for groups with members: commits from outside of groups cannot keep consumers out.
+    fn of(self, rank: Rank) -> Self {
+        let part = |limit: usize| limit - limit / 4;
+        match rank {
+            Rank::WithMembers => self,
+            Rank::WithoutMembers => Self { groups: part(self.groups), bytes: part(self.bytes), members: self.members },
+        }
+    }
+
     /// What fits into `memory_bytes`, a third each for groups, members and what they hold; at most the default.
     pub fn within(memory_bytes: u64) -> Self {
         /// An empty group with its timers and its places in the maps, rounded up.
@@ -37,6 +46,13 @@ impl BudgetLimits {
             bytes: most.bytes.min(third),
         }
     }
+}
+
+/// Who asks for more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rank {
+    WithMembers,
+    WithoutMembers,
 }
 
 /// Shared by the partitions of a broker. Each of them adds what it holds.
@@ -96,8 +112,8 @@ impl Budget {
     }
 
     /// Whether there is room for more.
-    pub(crate) fn has_room(&self, more: Usage) -> bool {
-        let (used, limits) = (self.used(), self.limits);
+    pub(crate) fn has_room(&self, more: Usage, rank: Rank) -> bool {
+        let (used, limits) = (self.used(), self.limits.of(rank));
         // What holds nothing more is always let in: members that are there go on when the budget is used up.
         let fits = |used: usize, more: usize, limit: usize| more == 0 || used.saturating_add(more) <= limit;
         fits(used.groups, more.groups, limits.groups)

@@ -12,6 +12,10 @@ pub const MAX_TRANSACTION_BYTES: usize = 8 * 1024 * 1024;
 /// partitions with 3 replicas each has a node of 2 MiB.
 pub const MAX_NODE_BYTES: usize = 4 * 1024 * 1024;
 
+/// All nodes together. Every coordinator holds the tree and an image of it, and sends it to each watcher; a cluster of
+/// 100,000 partitions has about 40 MiB.
+pub const MAX_TREE_BYTES: usize = 256 * 1024 * 1024;
+
 /// A path of the tree. The longest of a topic has 300 bytes; a configuration's name may be three times as long as its
 /// entity's, percent-encoded.
 pub const MAX_PATH_BYTES: usize = 1024;
@@ -79,6 +83,7 @@ mod tests {
         let limits = [
             ("one entry", MAX_TRANSACTION_BYTES),
             ("one node", MAX_NODE_BYTES),
+            ("all nodes together", MAX_TREE_BYTES),
             ("path of a node", MAX_PATH_BYTES),
             ("name of a group", MAX_ENTITY_NAME_BYTES),
             ("configurations of one topic", MAX_CONFIG_BYTES),

@@ -170,6 +170,27 @@ pub enum TreeChange {
 pub struct Tree {
     revision: Revision,
     nodes: OrdMap<Path, Node>,
+    /// What `nodes` take, about.
+    bytes: usize,
+}
+
+/// What a node takes besides its path and its payload: the entry of the map, and the counters of shared texts.
+const NODE_BYTES: usize = 160;
+
+fn bytes_of(path: &Path, node: &Node) -> usize {
+    NODE_BYTES + path.as_str().len() + node.payload.len()
+}
+
+/// Puts a node in its place, or removes it, and counts it.
+fn place(nodes: &mut OrdMap<Path, Node>, bytes: &mut usize, path: &Path, node: Option<&Node>) {
+    let former = match node {
+        Some(node) => {
+            *bytes += bytes_of(path, node);
+            nodes.insert(path.clone(), node.clone())
+        }
+        None => nodes.remove(path),
+    };
+    *bytes -= former.map_or(0, |former| bytes_of(path, &former));
 }
 
 impl fmt::Debug for Tree {
@@ -185,7 +206,9 @@ impl Tree {
 
     /// A tree of stored or received nodes, in any order.
     pub fn restore(revision: Revision, nodes: impl IntoIterator<Item = (Path, Node)>) -> Self {
-        Self { revision, nodes: nodes.into_iter().collect() }
+        let nodes: OrdMap<Path, Node> = nodes.into_iter().collect();
+        let bytes = nodes.iter().map(|(path, node)| bytes_of(path, node)).sum();
+        Self { revision, nodes, bytes }
     }
 
     /// The revision of the last entry that was applied, changed or not.
@@ -199,6 +222,11 @@ impl Tree {
 
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
+    }
+
+    /// About how many bytes the nodes take.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub fn get(&self, path: &Path) -> Option<&Node> {
@@ -272,20 +300,17 @@ impl Tree {
         transaction: &Transaction,
     ) -> Result<Vec<NodeChange>, TransactionError> {
         self.advance(revision);
-        let mut nodes = self.nodes.clone();
+        let (mut nodes, mut bytes) = (self.nodes.clone(), self.bytes);
         let mut touched = BTreeMap::new();
         for change in &transaction.changes {
             let (path, node) = match Self::changed(&nodes, revision, change)? {
                 Some(result) => result,
                 None => continue,
             };
-            match &node {
-                Some(node) => nodes.insert(path.clone(), node.clone()),
-                None => nodes.remove(path),
-            };
+            place(&mut nodes, &mut bytes, path, node.as_ref());
             touched.insert(path.clone(), node);
         }
-        self.nodes = nodes;
+        (self.nodes, self.bytes) = (nodes, bytes);
         Ok(touched.into_iter().map(|(path, node)| NodeChange { path, node }).collect())
     }
 
@@ -333,10 +358,7 @@ impl Tree {
     pub fn accept(&mut self, revision: Revision, changes: &[NodeChange]) {
         self.advance(revision);
         for change in changes {
-            match &change.node {
-                Some(node) => self.nodes.insert(change.path.clone(), node.clone()),
-                None => self.nodes.remove(&change.path),
-            };
+            place(&mut self.nodes, &mut self.bytes, &change.path, change.node.as_ref());
         }
     }
 
@@ -449,5 +471,20 @@ mod tests {
         let changes = leader.apply(Revision(4), &Transaction { changes: vec![create("/a"), create("/b")] });
         watcher.accept(Revision(4), &changes.expect("applies"));
         assert_eq!(leader, watcher);
+    }
+
+    #[test]
+    fn a_tree_knows_what_it_takes() {
+        let mut tree = Tree::new();
+        tree.apply(Revision(1), &Transaction { changes: vec![create("/a"), create("/b/c")] }).expect("applies");
+        let write = Change::Set { path: path("/a"), payload: Bytes::from_static(&[7; 1_000]), expected: 0 };
+        tree.apply(Revision(2), &Transaction { changes: vec![write] }).expect("applies");
+        let restored = Tree::restore(Revision(2), tree.iter().map(|(path, node)| (path.clone(), node.clone())));
+        assert_eq!(restored, tree);
+        assert!(tree.bytes() > 1_000 + 2 * NODE_BYTES && tree.bytes() < 3_000, "{}", tree.bytes());
+        let delete = |path: Path, expected| Change::Delete { path, expected };
+        let changes = vec![delete(path("/a"), 1), delete(path("/b/c"), 0)];
+        tree.apply(Revision(3), &Transaction { changes }).expect("applies");
+        assert_eq!(tree.bytes(), 0);
     }
 }

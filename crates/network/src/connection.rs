@@ -29,7 +29,7 @@ use bytes::{BufMut as _, BytesMut};
 use ottla_metrics::Watchdog;
 use ottla_model::ListenerName;
 use ottla_protocol::{Api, FrameError};
-use ottla_resources::{Ledger, Share};
+use ottla_resources::Ledger;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -40,6 +40,7 @@ use crate::frame_budget::{FrameBudget, FramePermit};
 use crate::frame_reader::FrameReader;
 use crate::metrics::NetworkMetrics;
 use crate::response::{Answer, Response};
+use crate::response_memory::{ResponseMemory, ResponsePermit};
 use crate::response_writer::ResponseWriter;
 use crate::service::Service;
 
@@ -76,7 +77,7 @@ pub struct ConnectionShared<S: Service> {
     budget: Arc<FrameBudget>,
     slow_turns: Watchdog,
     /// Bytes of responses that wait for their clients to read them, of all connections.
-    responses: Arc<Ledger>,
+    responses: Arc<ResponseMemory>,
     draining: AtomicBool,
     /// Requests whose answers have not left.
     pending: AtomicI64,
@@ -98,7 +99,7 @@ impl<S: Service> ConnectionShared<S> {
             idle_timeout,
             budget: Arc::new(budget),
             slow_turns: Watchdog::default(),
-            responses,
+            responses: ResponseMemory::new(responses),
             draining: AtomicBool::new(false),
             pending: AtomicI64::new(0),
         }
@@ -204,6 +205,8 @@ pub struct Connection<S: Service> {
     reader: FrameReader,
     /// The place in the budget of the large frame under way.
     permit: Option<FramePermit>,
+    /// That of the large frame that is held, or whose request is.
+    held_permit: Option<FramePermit>,
     /// Runs while the frame waits for room.
     patience: Option<Pin<Box<Sleep>>>,
     gate_wait: Wait<()>,
@@ -215,7 +218,7 @@ pub struct Connection<S: Service> {
     pending_bytes: usize,
     writer: ResponseWriter,
     /// What the waiting responses take of the memory for responses.
-    share: Option<Share>,
+    response_permit: Option<ResponsePermit>,
     close_after_write: bool,
     checks: Interval,
     silent_checks: u32,
@@ -225,6 +228,8 @@ pub struct Connection<S: Service> {
     turn_is_over: bool,
     /// Whether anything came or left since the last check, and what had arrived then of the frame under way.
     active: bool,
+    /// Whether anything left since the last check.
+    has_read: bool,
     arrived_at_check: usize,
 }
 
@@ -240,6 +245,7 @@ impl<S: Service> Connection<S> {
             reader: FrameReader::new(shared.frame_bytes_max),
             shared,
             permit: None,
+            held_permit: None,
             patience: None,
             gate_wait: None,
             held: None,
@@ -247,7 +253,7 @@ impl<S: Service> Connection<S> {
             pending: VecDeque::new(),
             pending_bytes: 0,
             writer: ResponseWriter::default(),
-            share: None,
+            response_permit: None,
             close_after_write: false,
             checks,
             silent_checks: 0,
@@ -255,6 +261,7 @@ impl<S: Service> Connection<S> {
             handled_in_turn: None,
             turn_is_over: false,
             active: false,
+            has_read: false,
             arrived_at_check: 0,
         }
     }
@@ -300,9 +307,10 @@ impl<S: Service> Connection<S> {
             let sent = self.writer.take_sent_bytes();
             if sent > 0 {
                 self.active = true;
+                self.has_read = true;
                 self.shared.metrics.bytes_sent.add(sent);
             }
-            if !self.account() {
+            if !self.account(sent > 0, context) {
                 return Poll::Ready(End::Refused(NO_ROOM.to_owned()));
             }
             if std::mem::take(&mut self.turn_is_over) {
@@ -310,7 +318,7 @@ impl<S: Service> Connection<S> {
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if self.permit.as_ref().is_some_and(FramePermit::is_evicted) {
+            if [&self.permit, &self.held_permit].into_iter().flatten().any(FramePermit::is_evicted) {
                 return Poll::Ready(End::SlowFrame);
             }
             let answered = flushed && self.pending.is_empty() && self.held_request.is_none();
@@ -392,12 +400,13 @@ impl<S: Service> Connection<S> {
                 return Ok(Poll::Pending);
             }
             self.handle(frame)?;
+            self.release_permit();
             return Ok(Poll::Ready(()));
         }
         let mut handled = false;
         while self.held.is_none() && self.may_read() {
             let Some(frame) = self.reader.next_frame()? else { break };
-            self.permit = None;
+            self.held_permit = self.permit.take();
             self.arrived_at_check = 0;
             handled = true;
             if self.turn_is_used_up() {
@@ -410,11 +419,19 @@ impl<S: Service> Connection<S> {
                 break;
             }
             self.handle(frame)?;
+            self.release_permit();
         }
         if handled {
             return Ok(Poll::Ready(()));
         }
         self.poll_read(context)
+    }
+
+    /// A large frame gives back its room once it is handled; while it is held it keeps it.
+    fn release_permit(&mut self) {
+        if self.held.is_none() && self.held_request.is_none() {
+            self.held_permit = None;
+        }
     }
 
     /// Whether others should have the worker before the next request is handled.
@@ -511,6 +528,7 @@ impl<S: Service> Connection<S> {
             self.held_request = None;
             self.shared.pending.fetch_sub(1, Ordering::AcqRel);
             self.take_answer(api, arrived, answer)?;
+            self.release_permit();
         }
         Ok(())
     }
@@ -535,23 +553,26 @@ impl<S: Service> Connection<S> {
         Ok(())
     }
 
-    /// Counts the responses that wait for the client against the broker's memory. False: there is no room.
-    fn account(&mut self) -> bool {
+    /// Counts the responses that wait for the client against the broker's memory. False: the connection gives way.
+    fn account(&mut self, has_sent: bool, context: &Context<'_>) -> bool {
         let waiting = self.writer.memory_bytes() + self.pending_bytes;
-        let counted = if waiting > UNCOUNTED_BYTES { waiting as u64 } else { 0 };
-        match &mut self.share {
-            Some(share) if counted > 0 => share.resize(counted),
-            share => {
-                *share = (counted > 0).then(|| self.shared.responses.take(counted)).flatten();
-                counted == 0 || share.is_some()
-            }
+        if waiting <= UNCOUNTED_BYTES {
+            self.response_permit = None;
+            return true;
         }
+        let now = Instant::now();
+        let open = || self.shared.responses.open(now, context.waker());
+        let permit = self.response_permit.get_or_insert_with(open);
+        if has_sent {
+            permit.sent(now);
+        }
+        !permit.has_to_go() && permit.resize(waiting as u64, now)
     }
 
-    /// The client has read nothing since the last check, while responses use up the memory: it gives way.
+    /// The client has read nothing since the last check, whatever it has asked for, while responses use up the memory:
+    /// it gives way.
     fn is_stalled(&self) -> bool {
-        let responses = &self.shared.responses;
-        self.share.is_some() && !self.active && responses.used() > responses.ceiling() / 2
+        self.response_permit.is_some() && !self.has_read && self.shared.responses.is_scarce()
     }
 
     /// Ends a connection that is silent, or stuck in a frame.
@@ -572,7 +593,7 @@ impl<S: Service> Connection<S> {
             }
             let is_idle = self.pending.is_empty() && self.held.is_none() && self.held_request.is_none();
             let quiet = !self.active && is_idle;
-            self.active = false;
+            (self.active, self.has_read) = (false, false);
             self.silent_checks = if quiet { self.silent_checks.saturating_add(1) } else { 0 };
             if self.shared.idle_timeout.is_some_and(|timeout| CHECK_INTERVAL * self.silent_checks >= timeout) {
                 return Some(End::Idle);

@@ -4,6 +4,7 @@
 //! - [`listener`]: sockets that listen, and the task of each connection;
 //! - [`connection`]: one connection's requests and responses, in order;
 //! - [`frame_budget`]: the memory of large frames that are being read;
+//! - `response_memory`: the memory of responses that wait to be read;
 //! - [`response`]: what a service gives back;
 //! - [`metrics`]: what is counted.
 
@@ -14,6 +15,7 @@ mod frame_reader;
 pub mod listener;
 pub mod metrics;
 pub mod response;
+mod response_memory;
 mod response_writer;
 mod service;
 

@@ -2,11 +2,12 @@
 //!
 //! `kafka_protocol` passes array lengths from the wire to `Vec::with_capacity`: four bytes can request 144 GiB. So each
 //! body is first walked here by a description of its schema, without allocating: every array must fit into the
-//! remaining bytes, all arrays together must be below [`ELEMENTS_MAX`], all tagged fields below
+//! remaining bytes, all arrays together must be below [`elements_max`], all tagged fields below
 //! [`TAGGED_FIELDS_TOTAL_MAX`]. Decoding a body that passes adds less than 64 MiB. Produce, Fetch, OffsetCommit,
 //! OffsetFetch and WriteTxnMarkers have their own parsers ([`crate::messages`]) with the same bounds.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::{Bytes, BytesMut};
 
@@ -16,6 +17,19 @@ use crate::wire::{self, Reader, WireError};
 /// The most array elements in one request, nested ones counted. A decoded element takes 24 to 150 bytes, so that a
 /// quarter of a million stays below 40 MiB; a list of all partitions of the largest cluster has 100,000.
 pub const ELEMENTS_MAX: u32 = 250_000;
+
+/// The ceiling of this process: [`ELEMENTS_MAX`], or less where its memory is small.
+static ELEMENTS: AtomicU32 = AtomicU32::new(ELEMENTS_MAX);
+
+/// Lowers the ceiling of elements in one request for this process.
+pub fn set_elements_max(elements: u32) {
+    ELEMENTS.store(elements.min(ELEMENTS_MAX), Ordering::Relaxed);
+}
+
+/// The most array elements in one request that this process accepts.
+pub fn elements_max() -> u32 {
+    ELEMENTS.load(Ordering::Relaxed)
+}
 
 /// The most tagged fields in one request. Each unknown one costs a map node of half a KiB.
 pub const TAGGED_FIELDS_TOTAL_MAX: u32 = 10_000;
@@ -332,11 +346,13 @@ fn walk(api_key: i16, version: i16, body: &[u8]) -> Result<Vec<Range<usize>>, Bo
     let api = Api::from_key(api_key).ok_or(BoundsError::UnknownApi(api_key))?;
     check_size(api, version, body.len())?;
     let Some(fields) = schema(api) else { return Ok(Vec::new()) };
+    let elements_max = elements_max();
     let mut walk = Walk {
         reader: Reader::new(body, 0),
         version,
         flexible: api.is_flexible(version),
-        elements: ELEMENTS_MAX,
+        elements: elements_max,
+        elements_max,
         tagged_fields: TAGGED_FIELDS_TOTAL_MAX,
         not_utf8: Vec::new(),
     };
@@ -350,6 +366,7 @@ struct Walk<'a> {
     flexible: bool,
     /// How many elements and tagged fields may still come.
     elements: u32,
+    elements_max: u32,
     tagged_fields: u32,
     not_utf8: Vec<Range<usize>>,
 }
@@ -427,8 +444,8 @@ impl Walk<'_> {
         let count = self.reader.nullable_array(self.flexible, element_min_bytes, usize::MAX)?.unwrap_or(0);
         let left = u32::try_from(count).ok().and_then(|count| self.elements.checked_sub(count));
         self.elements = left.ok_or(WireError::TooManyElements {
-            count: count as u64 + u64::from(ELEMENTS_MAX - self.elements),
-            max: u64::from(ELEMENTS_MAX),
+            count: count as u64 + u64::from(self.elements_max - self.elements),
+            max: u64::from(self.elements_max),
         })?;
         Ok(count)
     }

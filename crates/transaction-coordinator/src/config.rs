@@ -1,5 +1,9 @@
 //! What the broker's configuration says about transactions.
 
+use std::sync::Arc;
+
+use crate::budget::IdBudget;
+
 /// Limits and times of transactions; the names are those of Kafka's broker properties. Times in milliseconds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TransactionConfig {
@@ -16,6 +20,8 @@ pub struct TransactionConfig {
     pub two_phase_commit_is_enabled: bool,
     /// The largest batch that the log takes.
     pub max_batch_bytes: i32,
+    /// What the ids of all partitions may hold together; every configuration of a broker has the same.
+    pub budget: Arc<IdBudget>,
     pub broken_rules: BrokenRules,
 }
 
@@ -28,6 +34,7 @@ impl Default for TransactionConfig {
             remove_expired_interval_ms: 3_600_000,
             two_phase_commit_is_enabled: false,
             max_batch_bytes: 1_048_588,
+            budget: Arc::default(),
             broken_rules: BrokenRules::default(),
         }
     }

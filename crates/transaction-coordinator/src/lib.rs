@@ -10,6 +10,7 @@
 //! - [`transaction`]: one transactional id as its record holds it, and the transitions of KIP-98, KIP-360 and KIP-890.
 //! - [`state_partition`]: what `coordinator-partition` needs of a shard.
 //! - [`shard`]: the ids of one leadership; batches in flight, markers on their way, time-outs and expiry.
+//! - [`budget`]: what the ids of all partitions of a broker may hold together.
 //! - [`record`]: what the partition holds, in Kafka's formats.
 //! - [`cluster`]: what the core may look at: leaders of partitions, and fresh producer ids.
 //!
@@ -19,6 +20,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod answer;
+pub mod budget;
 pub mod cluster;
 pub mod config;
 pub mod effects;
@@ -29,6 +31,7 @@ pub mod state_partition;
 pub mod transaction;
 
 pub use answer::TransactionAnswer;
+pub use budget::IdBudget;
 pub use cluster::{Cluster, Leader};
 pub use config::TransactionConfig;
 pub use effects::{Batch, BatchKind, BatchNumber, Effects, Marker, MarkerNumber, RequestId};

@@ -226,8 +226,17 @@ impl Cluster {
 
     /// The resident memory of a running process.
     pub fn resident_kib(&self, node: Node) -> Result<u64> {
+        self.status_kib(node, "VmRSS:")
+    }
+
+    /// The most resident memory that a running process has had.
+    pub fn peak_resident_kib(&self, node: Node) -> Result<u64> {
+        self.status_kib(node, "VmHWM:")
+    }
+
+    fn status_kib(&self, node: Node, name: &str) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid(node)?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS in the status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 

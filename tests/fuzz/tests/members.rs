@@ -383,5 +383,6 @@ fn spoilt_messages_end_no_member() {
         spoilt += SPOILT_PER_SEED;
         effective += quorum.effective;
     });
+    println!("{spoilt} spoilt messages and requests, of which {effective} changed something or were answered");
     assert!(effective > spoilt / 20, "only {effective} of {spoilt} messages were of interest to a member");
 }

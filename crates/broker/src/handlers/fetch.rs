@@ -87,7 +87,8 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
 
 enum FirstLook {
     Answered(Response),
-    /// It has to wait for something to happen. A session's fetch needs no room: there is one of each session.
+    /// It has to wait for something to happen. A follower's fetch needs no room: there is one of each session. So it is
+    /// with consumers, but sessions that were ended may have left fetches behind on a connection.
     Parks(Option<ParkedRoom>),
 }
 
@@ -138,6 +139,13 @@ fn fetcher(broker: &Broker, context: &RequestContext, request: &FetchRequest) ->
 /// able to follow while a cluster is upgraded one broker after the other.
 fn is_proved(registered: IncarnationId, key: Option<&IncarnationKey>) -> bool {
     !incarnation_key::has_key(registered) || key.is_some_and(|key| key.incarnation() == registered)
+}
+
+impl Opened {
+    /// Partitions that the cache does not count, because the session does not live on.
+    fn uncounted_partitions(&self, slots: &Slots) -> usize {
+        if self.answered_id == SessionId::NONE { slots.partitions.len() } else { 0 }
+    }
 }
 
 /// A fetch whose session, if any, has taken the request in.
@@ -224,9 +232,16 @@ impl OpenFetch {
             return FirstLook::Answered(self.respond(broker, &mut slots, found, 0));
         }
         if session.id() != SessionId::NONE {
+            // What the partitions take is counted with the session, and it was subscribed before it looked.
+            let room = match session.is_replicas() {
+                true => None,
+                false => match broker.fetch_sessions.park(self.opened.uncounted_partitions(&slots)) {
+                    Some(room) => Some(room),
+                    None => return FirstLook::Answered(self.respond(broker, &mut slots, found, NO_ROOM_THROTTLE_MS)),
+                },
+            };
             slots.partitions.put_back(&found.entries);
-            // It was subscribed before it looked.
-            return FirstLook::Parks(None);
+            return FirstLook::Parks(room);
         }
         let Some(room) = broker.fetch_sessions.park(slots.partitions.len()) else {
             return FirstLook::Answered(self.respond(broker, &mut slots, found, NO_ROOM_THROTTLE_MS));
@@ -247,7 +262,7 @@ impl OpenFetch {
         let mut wakes = Wakes::default();
         let Opened { session, turn, .. } = &self.opened;
         let mut slots = session.lock();
-        if slots.partitions.turn() != *turn {
+        if slots.is_ended() || slots.partitions.turn() != *turn {
             return Some(self.encode(broker, Vec::new(), 0));
         }
         let found = session.evaluate(&mut slots, &*broker.replicas, &self.terms, clock::monotonic(), &mut wakes);

@@ -32,7 +32,7 @@ use ottla_replica_manager::live_config::LiveConfig;
 use ottla_replica_manager::manager::{Coordinators, OpenedLogs, ReplicaManager, ReplicaManagerError};
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::quorum_handle::QuorumHandle;
-use ottla_resources::ConnectionLimits;
+use ottla_resources::{ConnectionLimits, Usage};
 use ottla_rpc::{CallError, ClusterClient, ports};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Notify, watch};
@@ -177,8 +177,9 @@ async fn live(
     let limits = resources.group_limits();
     let groups = GroupCoordinators::new(&config, limits, &identity, Arc::clone(&telemetry), &data);
     let producer_ids = ProducerIds::new(Arc::clone(&quorum));
+    let ids = Arc::clone(&resources.transactional_ids);
     let transactions =
-        TransactionCoordinators::new(&config, &metadata, Arc::clone(&producer_ids), Arc::clone(&telemetry), &data);
+        TransactionCoordinators::new(&config, &metadata, Arc::clone(&producer_ids), ids, Arc::clone(&telemetry), &data);
     let coordinators: Vec<Arc<dyn Coordinators>> = vec![Arc::clone(&groups) as _, Arc::clone(&transactions) as _];
     let replicas = ReplicaManager::new(
         Arc::clone(&live_config),
@@ -508,6 +509,7 @@ impl Parts {
             replicas: Arc::clone(&self.replicas),
             fetch_sessions: FetchSessionCache::new(
                 self.config.max_incremental_fetch_session_cache_slots,
+                self.resources.session_bytes,
                 Arc::clone(&self.resources.parked),
             ),
             groups: Arc::clone(&self.groups),
@@ -526,7 +528,14 @@ impl Parts {
             metadata_responses: SharedResponses::default(),
             internal_topics: InternalTopics::default(),
         };
-        self.connections.gate.open(Arc::new(broker));
+        let broker = Arc::new(broker);
+        let sessions = Arc::downgrade(&broker);
+        self.telemetry.resources.add("fetch_session_bytes", move || {
+            let (used, ceiling, refused) =
+                sessions.upgrade().map_or((0, 0, 0), |it| it.fetch_sessions.consumer_bytes());
+            Usage { used: used as u64, ceiling: ceiling as u64, refused: refused as u64 }
+        });
+        self.connections.gate.open(broker);
         self.readiness.set(true);
         tracing::info!("serving clients");
     }

@@ -1,10 +1,12 @@
 //! What the broker's configuration means for transactions.
 
-use ottla_config::BrokerConfig;
-use ottla_transaction_coordinator::TransactionConfig;
-use ottla_transaction_coordinator::config::BrokenRules;
+use std::sync::Arc;
 
-pub fn transaction_config(config: &BrokerConfig) -> TransactionConfig {
+use ottla_config::BrokerConfig;
+use ottla_transaction_coordinator::config::BrokenRules;
+use ottla_transaction_coordinator::{IdBudget, TransactionConfig};
+
+pub fn transaction_config(config: &BrokerConfig, budget: &Arc<IdBudget>) -> TransactionConfig {
     let transactions = &config.transactions;
     TransactionConfig {
         max_timeout_ms: transactions.max_timeout_ms,
@@ -13,6 +15,7 @@ pub fn transaction_config(config: &BrokerConfig) -> TransactionConfig {
         remove_expired_interval_ms: transactions.remove_expired_interval_ms,
         two_phase_commit_is_enabled: transactions.two_phase_commit_enable,
         max_batch_bytes: i32::try_from(config.message_max_bytes).unwrap_or(i32::MAX),
+        budget: Arc::clone(budget),
         broken_rules: BrokenRules::default(),
     }
 }
@@ -26,6 +29,6 @@ mod tests {
     #[test]
     fn the_defaults_are_the_cores() {
         let config = BrokerConfig::on_loopback(0, "unused", &[HostPort::new("127.0.0.1", 2181)]).expect("valid");
-        assert_eq!(transaction_config(&config), TransactionConfig::default());
+        assert_eq!(transaction_config(&config, &Arc::default()), TransactionConfig::default());
     }
 }

@@ -25,7 +25,7 @@ use ottla_model::{ErrorCode, ListenerName, PartitionId, TransactionalId};
 use ottla_replica_manager::manager;
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::partition::Partition;
-use ottla_transaction_coordinator::{Cluster, Marker, Request, Shard, TransactionConfig};
+use ottla_transaction_coordinator::{Cluster, IdBudget, Marker, Request, Shard, TransactionConfig};
 use tokio::runtime::Handle;
 
 use crate::coordinators::{self, Coordinator, HostedPartition, HostedPartitions, Metrics, States};
@@ -47,6 +47,7 @@ pub const REPLICATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the transactional ids of all partitions share.
 pub struct TransactionCoordinator {
     config: ArcSwap<TransactionConfig>,
+    budget: Arc<IdBudget>,
     /// At least as new as every leadership.
     image: ArcSwap<Image>,
     inter_broker: ListenerName,
@@ -101,13 +102,15 @@ impl TransactionCoordinators {
         config: &BrokerConfig,
         metadata: &Arc<MetadataCache>,
         producer_ids: Arc<ProducerIds>,
+        budget: Arc<IdBudget>,
         telemetry: Arc<Telemetry>,
         data: &Handle,
     ) -> Arc<Self> {
         let inter_broker = config.inter_broker_listener.clone();
         let peers = Peers::new(Arc::clone(metadata), inter_broker.clone());
         let coordinator = TransactionCoordinator {
-            config: ArcSwap::from_pointee(transaction_config(config)),
+            config: ArcSwap::from_pointee(transaction_config(config, &budget)),
+            budget,
             image: ArcSwap::from_pointee(Image::empty()),
             inter_broker,
             producer_ids,
@@ -143,7 +146,8 @@ impl manager::Coordinators for TransactionCoordinators {
     }
 
     fn configured(&self, config: &BrokerConfig, _: &Image) {
-        self.partitions.coordinator().config.store(Arc::new(transaction_config(config)));
+        let coordinator = self.partitions.coordinator();
+        coordinator.config.store(Arc::new(transaction_config(config, &coordinator.budget)));
         self.partitions.config_changed();
     }
 

@@ -27,9 +27,9 @@ use tonic::metadata::MetadataValue;
 
 use tonic::{Request, Response, Status};
 
-use super::EVENT_BYTES_MAX;
 use super::requests::stopping;
 use super::watching::deliver;
+use super::{EVENT_BYTES_MAX, caller};
 use crate::driver::Watching;
 use crate::shared::Shared;
 
@@ -296,10 +296,11 @@ impl Admin for AdminService {
         &self,
         request: Request<WatchNodesRequest>,
     ) -> Result<Response<Self::WatchNodesStream>, Status> {
+        let caller = caller(&request);
         let request = request.into_inner();
         let prefix = path(&request.prefix)?;
         let formed = self.shared.require_formed()?;
-        let permit = self.shared.watch_permit()?;
+        let permit = self.shared.watch_permit(caller)?;
         let from = match request.from_revision {
             0 => formed.view.get().revision,
             from => Revision(from),

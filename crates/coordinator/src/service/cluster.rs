@@ -20,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::requests::stopping;
-use super::watching;
+use super::{caller, watching};
 use crate::driver::{DriverHandle, Input};
 use crate::shared::Shared;
 
@@ -47,7 +47,6 @@ impl Cluster for ClusterService {
     type WatchStream = ReceiverStream<Result<WatchEvent, Status>>;
 
     async fn decide(&self, request: Request<DecideRequest>) -> Result<Response<DecideResponse>, Status> {
-        self.shared.check_secret(request.metadata())?;
         let mut request = request.into_inner();
         self.shared.heard_of(std::mem::take(&mut request.coordinator_connect));
         let answer = self.shared.decide(convert::request_from_proto(request)?).await?;
@@ -58,7 +57,6 @@ impl Cluster for ClusterService {
         &self,
         request: Request<Streaming<HeartbeatRequest>>,
     ) -> Result<Response<Self::HeartbeatStream>, Status> {
-        self.shared.check_secret(request.metadata())?;
         let driver = self.shared.require_leader()?.driver.clone();
         let mut beats = request.into_inner();
         let first = tokio::time::timeout(FIRST_BEAT_TIMEOUT, beats.message()).await;
@@ -90,7 +88,7 @@ impl Cluster for ClusterService {
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let driver = &self.shared.require_formed()?.driver;
-        let permit = self.shared.watch_permit()?;
+        let permit = self.shared.watch_permit(caller(&request))?;
         let watching = driver.watch(Revision(request.into_inner().from_revision)).await.map_err(|_| stopping())?;
         Ok(Response::new(watching::serve(watching, permit)))
     }

@@ -1,6 +1,7 @@
 //! The gRPC services of a coordinator, one file per service; each port serves all of them.
 
 mod admin;
+mod admission;
 mod cluster;
 mod quorum;
 mod requests;
@@ -15,6 +16,7 @@ use ottla_rpc::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES_MAX};
 use tonic::service::{Routes, RoutesBuilder};
 
 pub use admin::AdminService;
+pub use admission::{Admission, Caller};
 
 use crate::shared::Shared;
 
@@ -25,7 +27,13 @@ const EVENT_BYTES_MAX: usize = 1024 * 1024;
 /// A request of the admin API, which anybody may send: a topic with its configurations, or a path.
 const ADMIN_REQUEST_BYTES_MAX: usize = 1024 * 1024;
 
-/// The routes of every port: brokers' and coordinators' services, people's, reflection and health.
+/// Who makes the call, as [`Admission`] has found.
+fn caller<T>(request: &tonic::Request<T>) -> Caller {
+    request.extensions().get().copied().unwrap_or(Caller::Anybody)
+}
+
+/// The routes of every port: brokers' and coordinators' services, people's, reflection and health. [`Admission`]
+/// has checked each call.
 pub fn routes(shared: &Arc<Shared>, takes_raft: bool) -> Routes {
     let mut routes = RoutesBuilder::default();
     let cluster = ClusterServer::new(cluster::ClusterService::new(shared.clone()));

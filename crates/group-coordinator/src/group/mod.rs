@@ -20,6 +20,8 @@ use consumer::ConsumerGroup;
 
 /// What a member takes besides its texts and byte strings: ids, timers, an assignment of some partitions.
 const MEMBER_BYTES: usize = 1_024;
+/// What a topic that a consumer group's member names takes besides its text: entries of maps and sets.
+pub(crate) const NAMED_TOPIC_BYTES: usize = 128;
 
 /// One group.
 #[derive(Clone, Debug)]
@@ -61,15 +63,24 @@ impl Group {
             Self::Classic(group) => {
                 (group.members().len(), group.members().values().map(|member| MEMBER_BYTES + member.bytes()).sum())
             }
-            Self::Consumer(group) => (group.member_count(), group.bytes(MEMBER_BYTES)),
+            Self::Consumer(group) => (group.member_count(), group.bytes()),
         }
     }
 
-    /// Whether a member of this id, or of this instance id, is there.
-    pub(crate) fn has_member(&self, member: &MemberId, instance: Option<&InstanceId>) -> bool {
+    /// How many bytes a member of this id, or of this instance id, has said of itself; none if it is not there.
+    pub(crate) fn said_by(&self, member: &MemberId, instance: Option<&InstanceId>) -> Option<usize> {
         match self {
-            Self::Classic(group) => group.has_member(member, instance),
-            Self::Consumer(group) => group.has_member(member, instance),
+            Self::Classic(group) => group.said_by(member, instance),
+            Self::Consumer(group) => group.said_by(member, instance),
+        }
+    }
+
+    /// The bytes of the assignments that a classic group's leader has made.
+    pub(crate) fn assigned_bytes(&self) -> usize {
+        match self {
+            Self::Classic(group) => group.members().values().map(|member| member.assignment.len()).sum(),
+            // The coordinator assigns.
+            Self::Consumer(_) => usize::MAX,
         }
     }
 

@@ -173,21 +173,19 @@ impl OffsetStore {
         }
     }
 
-    /// What the committed offsets of all groups take, about.
+    /// What the offsets of all groups take, about, those of transactions that run included.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.transactions.bytes()
     }
 
-    /// What a commit adds: for partitions that have no offset yet.
+    /// What a commit adds: partitions that have no offset yet, and metadata that is longer than before.
     pub(crate) fn bytes_added_by(&self, commit: &CommitOffsets) -> usize {
         let offsets = self.groups.get(&commit.group);
         let added = |topic: &str, partition: &CommitPartition| {
-            let number = self.names.number(topic);
-            let is_there = number
-                .zip(offsets)
-                .is_some_and(|(number, offsets)| offsets.committed.contains_key(&(number, partition.partition)));
+            let key = self.names.number(topic).map(|number| (number, partition.partition));
+            let former = key.zip(offsets).and_then(|(key, offsets)| offsets.committed.get(&key));
             let metadata = partition.metadata.as_ref().map_or(0, String::len);
-            if is_there { 0 } else { ENTRY_BYTES + metadata }
+            (ENTRY_BYTES + metadata).saturating_sub(former.map_or(0, Committed::bytes))
         };
         let partitions = commit.topics.iter().flat_map(|(topic, of)| of.iter().map(move |of| added(&topic.name, of)));
         partitions.sum()

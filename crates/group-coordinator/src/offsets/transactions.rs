@@ -9,20 +9,48 @@ use ottla_model::ProducerId;
 
 use super::{Committed, OffsetStore};
 use crate::record::{OffsetKey, OffsetValue, Record};
+use crate::request::{CommitOffsets, CommitPartition};
 
-/// By producer: the offsets of its transaction that runs. Bounded by the partitions that it commits.
+/// What an offset of a transaction that runs takes besides its texts: key, value, and their places in the maps.
+const OPEN_ENTRY_BYTES: usize = 384;
+
+/// The offsets of the transactions that run. Anybody may name any producer id: what they take is counted.
 #[derive(Debug, Default)]
-pub(super) struct OpenTransactions(BTreeMap<ProducerId, BTreeMap<OffsetKey, OffsetValue>>);
+pub(super) struct OpenTransactions {
+    by_producer: BTreeMap<ProducerId, BTreeMap<OffsetKey, OffsetValue>>,
+    bytes: usize,
+}
+
+impl OpenTransactions {
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+fn bytes(key: &OffsetKey, value: &OffsetValue) -> usize {
+    OPEN_ENTRY_BYTES + key.group.as_str().len() + key.topic.len() + value.metadata.len()
+}
 
 impl OffsetStore {
     /// An offset record of a transaction is replicated; it was proposed before.
     pub(crate) fn apply_in_transaction(&mut self, producer: ProducerId, record: Record) {
         let Record::Offset { key, value: Some(value) } = record else { return };
-        let replaced = self.transactions.0.entry(producer).or_default().insert(key.clone(), value.clone());
-        if replaced.is_some() {
+        self.transactions.bytes += bytes(&key, &value);
+        let of_producer = self.transactions.by_producer.entry(producer).or_default();
+        if let Some(replaced) = of_producer.insert(key.clone(), value.clone()) {
+            self.transactions.bytes -= bytes(&key, &replaced);
             // Both were proposed, and one write is left.
             self.withdraw(&Record::Offset { key, value: Some(value) });
         }
+    }
+
+    /// What a commit inside a transaction adds at most.
+    pub(crate) fn bytes_added_in_transaction(&self, commit: &CommitOffsets) -> usize {
+        let added = |topic: &str, partition: &CommitPartition| {
+            let metadata = partition.metadata.as_ref().map_or(0, String::len);
+            OPEN_ENTRY_BYTES + commit.group.as_str().len() + topic.len() + metadata
+        };
+        commit.topics.iter().flat_map(|(topic, of)| of.iter().map(move |of| added(&topic.name, of))).sum()
     }
 
     /// As [`Self::apply_in_transaction`], for a record that is replayed.
@@ -35,7 +63,8 @@ impl OffsetStore {
 
     /// The marker that ends a producer's transaction is replicated.
     pub(crate) fn end_transaction(&mut self, producer: ProducerId, is_commit: bool) {
-        for (key, value) in self.transactions.0.remove(&producer).unwrap_or_default() {
+        for (key, value) in self.transactions.by_producer.remove(&producer).unwrap_or_default() {
+            self.transactions.bytes -= bytes(&key, &value);
             let committed = is_commit.then(|| Committed::new(&value));
             self.withdraw(&Record::Offset { key: key.clone(), value: Some(value) });
             if let Some(committed) = committed {
@@ -46,15 +75,16 @@ impl OffsetStore {
 
     /// A write outside of transactions is in the log after those that transactions made.
     pub(super) fn supersede(&mut self, key: &OffsetKey) {
-        if self.transactions.0.is_empty() {
+        if self.transactions.by_producer.is_empty() {
             return;
         }
         let mut superseded = Vec::new();
-        self.transactions.0.retain(|_, offsets| {
+        self.transactions.by_producer.retain(|_, offsets| {
             superseded.extend(offsets.remove_entry(key));
             !offsets.is_empty()
         });
         for (key, value) in superseded {
+            self.transactions.bytes -= bytes(&key, &value);
             self.withdraw(&Record::Offset { key, value: Some(value) });
         }
     }

@@ -4,43 +4,69 @@
 use ottla_model::{ErrorCode, GroupId};
 
 use super::Shard;
-use crate::budget::Usage;
-use crate::group::Group;
-use crate::request::{CommitOffsets, ConsumerGroupHeartbeat, JoinGroup, Request};
+use crate::budget::{Rank, Usage};
+use crate::group::{Group, NAMED_TOPIC_BYTES};
+use crate::request::{CommitInTransaction, CommitOffsets, ConsumerGroupHeartbeat, JoinGroup, Request, SyncGroup};
 
 impl Shard {
     /// The error with which a request is refused because the broker's groups hold as much as they may.
     pub(super) fn over_budget(&self, request: &Request) -> Option<ErrorCode> {
         let (more, error) = match request {
             Request::JoinGroup(join) => (self.added_by_join(join), ErrorCode::GroupMaxSizeReached),
+            Request::SyncGroup(sync) => (self.added_by_sync(sync), ErrorCode::GroupMaxSizeReached),
             Request::ConsumerGroupHeartbeat(beat) => (self.added_by_heartbeat(beat), ErrorCode::GroupMaxSizeReached),
             Request::CommitOffsets(commit) => (self.added_by_commit(commit), ErrorCode::InvalidCommitOffsetSize),
+            Request::CommitInTransaction(CommitInTransaction { commit, .. }) => {
+                let bytes = self.offsets.bytes_added_in_transaction(commit);
+                (Usage { bytes, ..self.added_by_commit(commit) }, ErrorCode::InvalidCommitOffsetSize)
+            }
             _ => return None,
         };
-        (!self.share.budget.has_room(more)).then_some(error)
+        (!self.share.budget.has_room(more, self.rank(request))).then_some(error)
+    }
+
+    /// Commits of groups without members leave some room to the others: what they leave behind stays until it expires,
+    /// members go with their client.
+    fn rank(&self, request: &Request) -> Rank {
+        let has_members = |group: &GroupId| self.groups.get(group).is_some_and(|group| group.member_count() > 0);
+        match request {
+            Request::CommitOffsets(commit) if !has_members(&commit.group) => Rank::WithoutMembers,
+            Request::CommitInTransaction(request) if !has_members(&request.commit.group) => Rank::WithoutMembers,
+            _ => Rank::WithMembers,
+        }
     }
 
     fn added_by_join(&self, join: &JoinGroup) -> Usage {
         let group = self.groups.get(&join.group);
-        let is_known = group.is_some_and(|group| group.has_member(&join.member, join.instance.as_ref()));
+        let former = group.and_then(|group| group.said_by(&join.member, join.instance.as_ref()));
         let bytes: usize = join.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
         Usage {
             groups: usize::from(group.is_none()),
-            members: usize::from(!is_known),
+            members: usize::from(former.is_none()),
             // A member that joins again mostly says what it said before.
-            bytes: if is_known { bytes.saturating_sub(REJOIN_BYTES) } else { bytes },
+            bytes: bytes.saturating_sub(former.unwrap_or(0)),
         }
+    }
+
+    fn added_by_sync(&self, sync: &SyncGroup) -> Usage {
+        let Some(group) = self.groups.get(&sync.group) else { return Usage::default() };
+        let bytes: usize = sync.assignments.iter().map(|(_, assignment)| assignment.len()).sum();
+        Usage { bytes: bytes.saturating_sub(group.assigned_bytes()), ..Usage::default() }
     }
 
     fn added_by_heartbeat(&self, beat: &ConsumerGroupHeartbeat) -> Usage {
         let group = self.groups.get(&beat.group);
-        let is_known = group.is_some_and(|group| group.has_member(&beat.member, beat.instance.as_ref()));
-        if is_known || beat.member_epoch != 0 {
+        let former = group.and_then(|group| group.said_by(&beat.member, beat.instance.as_ref()));
+        if former.is_none() && beat.member_epoch != 0 {
             return Usage::default();
         }
-        let topics: usize = beat.subscribed_topics.iter().flatten().map(String::len).sum();
+        let topics: usize = beat.subscribed_topics.iter().flatten().map(|topic| NAMED_TOPIC_BYTES + topic.len()).sum();
         let bytes = topics + beat.subscribed_regex.as_ref().map_or(0, String::len);
-        Usage { groups: usize::from(group.is_none()), members: 1, bytes }
+        Usage {
+            groups: usize::from(group.is_none()),
+            members: usize::from(former.is_none()),
+            bytes: bytes.saturating_sub(former.unwrap_or(0)),
+        }
     }
 
     fn added_by_commit(&self, commit: &CommitOffsets) -> Usage {
@@ -70,6 +96,3 @@ impl Shard {
         self.share.report(self.groups.len(), self.offsets.bytes());
     }
 }
-
-/// What a member that joins again may say without being measured before: subscriptions are smaller by far.
-const REJOIN_BYTES: usize = 64 << 10;

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use ottla_model::{ErrorCode, GroupId, LeaderEpoch, MemberId, Offset, PartitionId, TopicId};
+use ottla_model::{ErrorCode, GroupId, LeaderEpoch, MemberId, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId};
 
 use super::testing::Host;
 use super::{Budget, BudgetLimits, Usage};
 use crate::answer::GroupAnswer;
 use crate::config::GroupConfig;
 use crate::request::{
-    ClientInfo, CommitOffsets, CommitPartition, GroupTopic, JoinGroup, LeaveGroup, LeavingMember, Request,
+    ClientInfo, CommitInTransaction, CommitOffsets, CommitPartition, ConsumerGroupHeartbeat, GroupTopic, JoinGroup,
+    LeaveGroup, LeavingMember, Request, SyncGroup,
 };
 
 fn host(limits: BudgetLimits) -> (Host, Arc<Budget>) {
@@ -94,7 +95,8 @@ fn what_members_say_has_a_ceiling_and_goes_with_them() {
 
 #[test]
 fn offsets_have_a_ceiling_and_a_shard_that_goes_gives_everything_back() {
-    let (mut host, budget) = host(BudgetLimits { bytes: 128 * 100, ..PLENTY });
+    // A quarter is kept for groups with members.
+    let (mut host, budget) = host(BudgetLimits { bytes: 128 * 100 / 3 * 4 + 4, ..PLENTY });
     assert_eq!(refusal(&mut host, commit("a", 0..100)), None);
     assert_eq!(budget.used().bytes, 128 * 100);
     assert_eq!(refusal(&mut host, commit("a", 100..101)), Some(ErrorCode::InvalidCommitOffsetSize));
@@ -104,4 +106,82 @@ fn offsets_have_a_ceiling_and_a_shard_that_goes_gives_everything_back() {
     assert_eq!(budget.used().bytes, 128 * 100);
     drop(host);
     assert_eq!(budget.used(), Usage::default());
+}
+
+/// G10: what a member that is there says and assigns later was not looked at.
+#[test]
+fn g10_members_that_are_there_cannot_grow_past_the_ceiling() {
+    let (mut host, budget) = host(BudgetLimits { bytes: 300_000, ..PLENTY });
+    assert_eq!(refusal(&mut host, join("a", 10)), None);
+    host.pass(4_000);
+    let sync = |bytes: usize| {
+        Request::SyncGroup(SyncGroup {
+            group: GroupId::new("a"),
+            generation: 1,
+            member: MemberId::new("c-fresh"),
+            instance: None,
+            protocol_type: None,
+            protocol_name: None,
+            assignments: vec![(MemberId::new("c-fresh"), vec![0; bytes].into())],
+        })
+    };
+    assert_eq!(refusal(&mut host, sync(400_000)), Some(ErrorCode::GroupMaxSizeReached));
+    assert_eq!(refusal(&mut host, sync(100_000)), None);
+    let Request::JoinGroup(again) = join("a", 400_000) else { unreachable!("a join") };
+    let again = JoinGroup { member: MemberId::new("c-fresh"), ..again };
+    assert_eq!(refusal(&mut host, Request::JoinGroup(again.clone())), Some(ErrorCode::GroupMaxSizeReached));
+    let protocols = vec![("range".to_owned(), vec![0; 100_000].into())];
+    assert_eq!(refusal(&mut host, Request::JoinGroup(JoinGroup { protocols, ..again })), None);
+
+    let beat = |member: &str, epoch: i32, names: usize| {
+        Request::ConsumerGroupHeartbeat(ConsumerGroupHeartbeat {
+            group: GroupId::new("b"),
+            member: MemberId::new(member),
+            fresh_id: "fresh".to_owned(),
+            member_epoch: epoch,
+            instance: None,
+            rack: None,
+            rebalance_timeout_ms: if epoch == 0 { 10_000 } else { -1 },
+            client: ClientInfo { client_id: "c".to_owned(), client_host: "/127.0.0.1".to_owned() },
+            subscribed_topics: Some((0..names).map(|at| format!("{at:0>200}")).collect()),
+            subscribed_regex: None,
+            server_assignor: None,
+            owned: (epoch == 0).then(Vec::new),
+        })
+    };
+    assert_eq!(refusal(&mut host, beat("m", 0, 1)), None);
+    assert_eq!(refusal(&mut host, beat("m", 1, 1_000)), Some(ErrorCode::GroupMaxSizeReached));
+    assert_eq!(refusal(&mut host, beat("m", 1, 100)), None);
+    assert!(budget.used().bytes < 300_000, "{:?}", budget.used());
+}
+
+/// G10: groups without members, which nobody ends, filled the ceiling for all; commits of nothing made such groups.
+#[test]
+fn g10_commits_from_outside_leave_room_for_groups_with_members() {
+    let (mut host, budget) = host(BudgetLimits { groups: 8, ..PLENTY });
+    for group in 0..100 {
+        assert_eq!(refusal(&mut host, commit(&format!("nothing-{group}"), 0..0)), None);
+    }
+    assert_eq!(budget.used().groups, 0);
+    let taken = (0..100).filter(|group| refusal(&mut host, commit(&format!("g-{group}"), 0..1)).is_none()).count();
+    assert_eq!(taken, 6);
+    assert_eq!(refusal(&mut host, join("consumers", 10)), None);
+    assert_eq!(refusal(&mut host, commit("late", 0..1)), Some(ErrorCode::InvalidCommitOffsetSize));
+}
+
+/// G10: offsets of transactions that never end were not counted.
+#[test]
+fn g10_offsets_of_open_transactions_have_a_ceiling() {
+    let (mut host, budget) = host(BudgetLimits { bytes: 100_000, ..PLENTY });
+    let in_transaction = |producer: i64| {
+        let Request::CommitOffsets(mut commit) = commit("g", 0..6) else { unreachable!("a commit") };
+        for partition in &mut commit.topics[0].1 {
+            partition.metadata = Some("m".repeat(4_000));
+        }
+        let producer_id = ProducerId(producer);
+        Request::CommitInTransaction(CommitInTransaction { producer_id, producer_epoch: ProducerEpoch(0), commit })
+    };
+    let taken = (0..100).filter(|producer| refusal(&mut host, in_transaction(*producer)).is_none()).count();
+    assert!((1..=3).contains(&taken), "{taken}");
+    assert!(budget.used().bytes <= 75_000 && budget.used().bytes > 24_000, "{:?}", budget.used());
 }

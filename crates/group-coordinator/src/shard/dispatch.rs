@@ -144,7 +144,8 @@ impl Shard {
 
     fn commit(&mut self, now: Now, topics: &dyn Topics, id: RequestId, request: CommitOffsets) -> Effects {
         let group = request.group.clone();
-        if !self.groups.contains_key(&group) {
+        let is_new = !self.groups.contains_key(&group);
+        if is_new {
             if request.generation_or_epoch >= 0 {
                 let error =
                     if request.knows_member_epochs { ErrorCode::GroupIdNotFound } else { ErrorCode::IllegalGeneration };
@@ -171,13 +172,18 @@ impl Shard {
             classic.committed(&mut context, &request.member);
         }
         let decision = offsets.commit(now, &self.config, id, request);
+        if is_new && decision.records.is_empty() {
+            // A commit of nothing makes no group.
+            self.groups.remove(&group);
+        }
         self.execute(now, &group, decision)
     }
 
     fn commit_in_transaction(&mut self, now: Now, id: RequestId, request: CommitInTransaction) -> Effects {
         let CommitInTransaction { producer_id, producer_epoch, commit } = request;
         let group = commit.group.clone();
-        if !self.groups.contains_key(&group) {
+        let is_new = !self.groups.contains_key(&group);
+        if is_new {
             if commit.generation_or_epoch >= 0 {
                 return answer(id, GroupAnswer::Failed(ErrorCode::IllegalGeneration));
             }
@@ -190,6 +196,9 @@ impl Shard {
         }
         let Decision { records, now: at_once, after, .. } = self.offsets.commit(now, &self.config, id, commit);
         if records.is_empty() {
+            if is_new {
+                self.groups.remove(&group);
+            }
             return Effects { answers: at_once, ..Effects::default() };
         }
         let kind = BatchKind::Transactional { producer_id, producer_epoch };

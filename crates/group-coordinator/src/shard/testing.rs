@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_model::{BrokerId, ErrorCode, GroupId, MonotonicMs, Offset, PartitionId, TimestampMs, TopicId, TopicName};
+use ottla_model::{
+    BrokerId, ErrorCode, GroupId, LeaderEpoch, MonotonicMs, Offset, PartitionId, TimestampMs, TopicId, TopicName,
+};
 
 use super::Shard;
 use crate::Now;
@@ -12,7 +14,7 @@ use crate::answer::GroupAnswer;
 use crate::config::GroupConfig;
 use crate::effects::{Effects, RawRecord, RequestId};
 use crate::group::Group;
-use crate::request::Request;
+use crate::request::{CommitPartition, GroupTopic, Request};
 use crate::topics::{TopicView, Topics};
 
 /// A cluster without topics.
@@ -36,6 +38,19 @@ impl Topics for NoTopics {
     fn here(&self) -> BrokerId {
         BrokerId(1)
     }
+}
+
+/// What the smallest commit has.
+pub(crate) fn one_offset() -> (GroupTopic, Vec<CommitPartition>) {
+    let partition = CommitPartition {
+        partition: PartitionId(0),
+        offset: Offset(1),
+        leader_epoch: LeaderEpoch(0),
+        metadata: None,
+        timestamp: None,
+        refused: None,
+    };
+    (GroupTopic { name: "t".to_owned(), id: TopicId::ZERO }, vec![partition])
 }
 
 /// A shard with its host.

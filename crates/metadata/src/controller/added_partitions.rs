@@ -34,7 +34,7 @@ impl Controller {
         let mut room = limits::MAX_ITEMS_PER_REQUEST;
         let names = Repeated::of(request.topics.iter().map(|topic| topic.topic.as_str()));
         let mut outcomes = Vec::with_capacity(request.topics.len());
-        if request.topics.len() > limits::MAX_ITEMS_PER_REQUEST {
+        if request.topics.len() > limits::MAX_ITEMS_PER_REQUEST || self.ledger.is_full() {
             let topics = request.topics.iter().map(|topic| refused_unread(&topic.topic)).collect();
             return self.answer(id, Answer::CreatePartitions(TopicOutcomes { topics, revision: Revision(0) }));
         }

@@ -76,6 +76,9 @@ impl Controller {
                 ConfigOp::Delete => entries.remove(name),
             };
         }
+        if bytes_of(&entries) > before && self.ledger.is_full() {
+            return Err(Refusal::new(ErrorCode::PolicyViolation, "The cluster's metadata is as large as it may be."));
+        }
         check_size(&entries, before)?;
         match entity.kind {
             ConfigKind::Topics => topic_config::validate(&entries).map_err(|error| invalid(&error))?,

@@ -13,6 +13,7 @@ use ottla_model::Revision;
 use super::EntryId;
 use crate::delta::Delta;
 use crate::image::Image;
+use crate::limits::MAX_TREE_BYTES;
 use crate::transaction::{Transaction, TransactionError};
 use crate::tree::{NodeChange, Tree};
 
@@ -68,6 +69,12 @@ impl Ledger {
     /// The tree of [`Self::ahead`].
     pub fn ahead_tree(&self) -> &Tree {
         &self.ahead_tree
+    }
+
+    /// Whether the tree is as large as it may be: nothing more is added on request. Elections, registrations and changes
+    /// that make the tree smaller go on.
+    pub fn is_full(&self) -> bool {
+        self.ahead_tree.bytes() >= MAX_TREE_BYTES
     }
 
     #[cfg(test)]

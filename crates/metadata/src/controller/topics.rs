@@ -41,7 +41,7 @@ impl Controller {
         let mut room = limits::MAX_ITEMS_PER_REQUEST;
         let names = Repeated::of(request.topics.iter().map(|topic| topic.name.as_str()));
         let mut planned_metrics = BTreeMap::new();
-        if request.topics.len() > limits::MAX_ITEMS_PER_REQUEST {
+        if request.topics.len() > limits::MAX_ITEMS_PER_REQUEST || self.ledger.is_full() {
             let topics = request.topics.iter().map(|topic| refused_unread(&topic.name)).collect();
             return self.answer(id, Answer::CreateTopics(TopicOutcomes { topics, revision: Revision(0) }));
         }

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 
 use super::{CurrentLeader, NodeEndpoint, TopicRef};
 use crate::api::Api;
+use crate::bounds::elements_max;
 use crate::frame::{self, FrameOverflow};
 use crate::wire::{self, Reader, WireError};
 
@@ -146,8 +147,9 @@ pub fn parse(version: i16, frame: &[u8], body_start: usize) -> Result<FetchReque
         request.session_id = reader.i32()?;
         request.session_epoch = reader.i32()?;
     }
-    let mut partitions_left = PARTITIONS_MAX;
-    let topic_count = reader.array_length(flexible, 3, PARTITIONS_MAX)?;
+    let partitions_max = PARTITIONS_MAX.min(elements_max() as usize);
+    let mut partitions_left = partitions_max;
+    let topic_count = reader.array_length(flexible, 3, partitions_max)?;
     request.topics.reserve_exact(topic_count);
     for _ in 0..topic_count {
         let topic = TopicRef::parse(&mut reader, flexible, version >= TOPIC_IDS_FROM)?;
@@ -163,7 +165,7 @@ pub fn parse(version: i16, frame: &[u8], body_start: usize) -> Result<FetchReque
         request.topics.push(FetchTopic { topic, partitions });
     }
     if version >= SESSIONS_FROM {
-        let topic_count = reader.array_length(flexible, 3, PARTITIONS_MAX)?;
+        let topic_count = reader.array_length(flexible, 3, partitions_max)?;
         request.forgotten_topics.reserve_exact(topic_count);
         for _ in 0..topic_count {
             let topic = TopicRef::parse(&mut reader, flexible, version >= TOPIC_IDS_FROM)?;

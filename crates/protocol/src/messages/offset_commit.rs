@@ -5,7 +5,7 @@ use ottla_model::{LeaderEpoch, Offset, PartitionId};
 use std::borrow::Cow;
 
 use super::TopicRef;
-use crate::bounds::ELEMENTS_MAX;
+use crate::bounds::elements_max;
 use crate::wire::{Reader, WireError};
 
 const FLEXIBLE_FROM: i16 = 8;
@@ -41,7 +41,7 @@ pub struct OffsetCommitPartition {
     pub metadata: Option<String>,
 }
 
-/// Parses the request whose body begins at `start` of `frame`. At most [`ELEMENTS_MAX`] topics and partitions.
+/// Parses the request whose body begins at `start` of `frame`. At most [`elements_max`] topics and partitions.
 pub fn parse(version: i16, frame: &[u8], start: usize) -> Result<OffsetCommitRequest, WireError> {
     let flexible = version >= FLEXIBLE_FROM;
     let mut reader = Reader::new(frame, start);
@@ -50,7 +50,7 @@ pub fn parse(version: i16, frame: &[u8], start: usize) -> Result<OffsetCommitReq
     let member = reader.string(flexible)?.into_owned();
     let instance = if version >= INSTANCE_FROM { reader.nullable_string(flexible)?.map(Cow::into_owned) } else { None };
     let retention_ms = if RETENTION_IN.contains(&version) { Some(reader.i64()?).filter(|ms| *ms >= 0) } else { None };
-    let mut left = ELEMENTS_MAX as usize;
+    let mut left = elements_max() as usize;
     let topic_count = reader.array_length(flexible, 3, left)?;
     left -= topic_count;
     let mut topics = Vec::with_capacity(topic_count);

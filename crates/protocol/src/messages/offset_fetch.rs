@@ -5,7 +5,7 @@ use ottla_model::PartitionId;
 use std::borrow::Cow;
 
 use super::TopicRef;
-use crate::bounds::ELEMENTS_MAX;
+use crate::bounds::elements_max;
 use crate::wire::{Reader, WireError};
 
 const FLEXIBLE_FROM: i16 = 6;
@@ -32,11 +32,11 @@ pub struct OffsetFetchGroup {
     pub topics: Option<Vec<(TopicRef, Vec<PartitionId>)>>,
 }
 
-/// Parses the request whose body begins at `start` of `frame`. At most [`ELEMENTS_MAX`] groups, topics and partitions.
+/// Parses the request whose body begins at `start` of `frame`. At most [`elements_max`] groups, topics and partitions.
 pub fn parse(version: i16, frame: &[u8], start: usize) -> Result<OffsetFetchRequest, WireError> {
     let flexible = version >= FLEXIBLE_FROM;
     let mut reader = Reader::new(frame, start);
-    let mut left = ELEMENTS_MAX as usize;
+    let mut left = elements_max() as usize;
     let mut groups = Vec::new();
     if version >= GROUPS_FROM {
         let count = reader.array_length(flexible, 3, left)?;

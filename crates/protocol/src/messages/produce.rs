@@ -11,6 +11,7 @@ use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionId, Timesta
 
 use super::{CurrentLeader, NodeEndpoint, TopicRef};
 use crate::api::Api;
+use crate::bounds::elements_max;
 use crate::frame::{self, FrameOverflow};
 use crate::wire::{self, Reader, WireError};
 
@@ -62,9 +63,10 @@ pub fn parse(version: i16, frame: &[u8], body_start: usize) -> Result<ProduceReq
     let transactional_id = reader.nullable_string(flexible)?.map(Cow::into_owned);
     let acks = reader.i16()?;
     let timeout_ms = reader.i32()?;
-    let topic_count = reader.array_length(flexible, 3, PARTITIONS_MAX)?;
+    let partitions_max = PARTITIONS_MAX.min(elements_max() as usize);
+    let topic_count = reader.array_length(flexible, 3, partitions_max)?;
     let mut topics = Vec::with_capacity(topic_count);
-    let mut partitions_left = PARTITIONS_MAX;
+    let mut partitions_left = partitions_max;
     for _ in 0..topic_count {
         let topic = TopicRef::parse(&mut reader, flexible, version >= TOPIC_IDS_FROM)?;
         let count = reader.array_length(flexible, 5, partitions_left)?;

@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes};
 use ottla_model::{ErrorCode, PartitionId, ProducerEpoch, ProducerId};
 
 use crate::api::Api;
-use crate::bounds::ELEMENTS_MAX;
+use crate::bounds::elements_max;
 use crate::frame::{self, FrameOverflow};
 use crate::wire::{self, Reader, WireError};
 
@@ -37,10 +37,10 @@ pub struct TxnMarkerResult {
     pub topics: Vec<(String, Vec<(PartitionId, ErrorCode)>)>,
 }
 
-/// Parses the request whose body begins at `start` of `frame`. At most [`ELEMENTS_MAX`] elements.
+/// Parses the request whose body begins at `start` of `frame`. At most [`elements_max`] elements.
 pub fn parse_request(version: i16, frame: &[u8], start: usize) -> Result<Vec<TxnMarker>, WireError> {
     let mut reader = Reader::new(frame, start);
-    let mut left = ELEMENTS_MAX as usize;
+    let mut left = elements_max() as usize;
     let mut markers = Vec::new();
     for _ in 0..counted(&mut reader, MARKER_MIN_BYTES, &mut left)? {
         let producer_id = ProducerId(reader.i64()?);
@@ -111,7 +111,7 @@ pub fn encode_request(
 pub fn parse_response(version: i16, bytes: &[u8]) -> Result<Vec<TxnMarkerResult>, WireError> {
     let (_, start) = frame::parse_response_header(Api::WriteTxnMarkers, version, bytes)?;
     let mut reader = Reader::new(bytes, start);
-    let mut left = ELEMENTS_MAX as usize;
+    let mut left = elements_max() as usize;
     let mut results = Vec::new();
     for _ in 0..counted(&mut reader, MARKER_MIN_BYTES - size_of::<i32>(), &mut left)? {
         let producer_id = ProducerId(reader.i64()?);

@@ -23,8 +23,9 @@ pub struct FetchSessionCache {
 }
 
 impl FetchSessionCache {
-    pub fn new(slots: usize, parked_bytes: Arc<Ledger>) -> Self {
-        Self { parked_bytes, sessions: Mutex::new(SessionTable::new(slots)) }
+    /// `consumer_bytes_max`: what the sessions of all consumers may remember.
+    pub fn new(slots: usize, consumer_bytes_max: usize, parked_bytes: Arc<Ledger>) -> Self {
+        Self { parked_bytes, sessions: Mutex::new(SessionTable::new(slots, consumer_bytes_max)) }
     }
 
     /// See [`SessionTable::get`].
@@ -45,20 +46,26 @@ impl FetchSessionCache {
         let (session, evicted) = sessions.insert(now, fetcher, partitions, fresh_id, make)?;
         // Dropping a session visits its partitions.
         drop(sessions);
-        drop(evicted);
+        end(evicted);
         Some(session)
     }
 
     /// The session was used and now holds so many partitions. Says whether it may live on.
     pub fn touch(&self, id: SessionId, now: MonotonicMs, partitions: usize) -> bool {
         let touched = self.sessions.lock().touch(id, now, partitions);
+        // The request that is being handled is the session's last: it is answered with what the session still has.
         touched.is_ok()
     }
 
     /// Ends a session of this fetcher.
     pub fn remove(&self, id: SessionId, fetcher: Fetcher) {
         let removed = self.sessions.lock().remove(id, fetcher);
-        drop(removed);
+        end(removed);
+    }
+
+    /// See [`SessionTable::consumer_bytes`].
+    pub fn consumer_bytes(&self) -> (usize, usize, usize) {
+        self.sessions.lock().consumer_bytes()
     }
 
     /// Room for a fetch of so many partitions to park; none if there is none.
@@ -76,6 +83,12 @@ impl FetchSessionCache {
     }
 }
 
+fn end(session: Option<Arc<FetchSession>>) {
+    if let Some(session) = session {
+        session.end();
+    }
+}
+
 /// A parked fetch's part of what parked fetches may hold, until it is dropped.
 pub type ParkedRoom = Share;
 
@@ -87,12 +100,52 @@ mod tests {
 
     #[test]
     fn parked_fetches_have_a_budget() {
-        let cache = FetchSessionCache::new(1, Ledger::new(PARKED_BYTES_MAX as u64));
+        let cache = FetchSessionCache::new(1, 1 << 20, Ledger::new(PARKED_BYTES_MAX as u64));
         let rooms: Vec<_> = std::iter::repeat_with(|| cache.park(1_000)).take(1_000).flatten().collect();
         let held = rooms.len() * 1_000 * PARKED_PARTITION_BYTES;
         assert!(held <= PARKED_BYTES_MAX && held > PARKED_BYTES_MAX * 9 / 10, "{} fetches", rooms.len());
         assert!(cache.park(1_000).is_none() && cache.park(usize::MAX).is_none());
         drop(rooms);
         assert!(cache.park(1_000).is_some());
+    }
+
+    /// G9: a fetch that was parked kept the partitions of a session that had been ended, as often as a client liked.
+    #[test]
+    fn g9_a_session_that_is_ended_lets_go_of_its_partitions_and_of_its_parked_fetch() {
+        use super::super::FetchPartition;
+        let cache = FetchSessionCache::new(1, 1 << 20, Ledger::new(1 << 20));
+        let fetcher = Fetcher::Consumer;
+        let make = |id| Arc::new(FetchSession::new(id, fetcher, false));
+        // What a parked fetch holds.
+        let parked = cache.insert(MonotonicMs(0), fetcher, 1, make).expect("a slot");
+        let key = super::super::PartitionKey {
+            topic: Arc::new(super::super::TopicRef::Name("t".to_owned())),
+            partition: ottla_model::PartitionId(0),
+        };
+        parked.lock().partitions.want(
+            key,
+            FetchPartition {
+                offset: ottla_model::Offset(0),
+                log_start: ottla_model::Offset(0),
+                max_bytes: 1,
+                current_leader_epoch: ottla_model::LeaderEpoch(0),
+                last_fetched_epoch: ottla_model::LeaderEpoch(0),
+            },
+        );
+        assert!(!parked.is_ended());
+        cache.remove(parked.id(), fetcher);
+        assert!(parked.is_ended());
+        assert_eq!(parked.lock().partitions.len(), 0);
+        assert!(cache.is_empty() && cache.consumer_bytes().0 == 0);
+    }
+
+    #[test]
+    fn g9_sessions_of_consumers_are_weighed() {
+        let cache = FetchSessionCache::new(1_000, 1 << 20, Ledger::new(1 << 20));
+        let make = |id| Arc::new(FetchSession::new(id, Fetcher::Consumer, false));
+        let taken = (0..1_000).filter(|_| cache.insert(MonotonicMs(0), Fetcher::Consumer, 200, make).is_some()).count();
+        assert_eq!(taken, 6);
+        let (used, ceiling, refused) = cache.consumer_bytes();
+        assert!(used <= ceiling && refused == 994, "{used} {refused}");
     }
 }

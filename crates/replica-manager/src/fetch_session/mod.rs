@@ -84,6 +84,8 @@ pub struct FetchSession {
 pub struct Slots {
     pub partitions: SessionPartitions<PartitionKey, SessionPartition>,
     subscribes: bool,
+    /// The session is not in the cache any more.
+    is_ended: bool,
     /// Slots with news; kept for its memory.
     news: Vec<u32>,
 }
@@ -93,12 +95,16 @@ impl FetchSession {
     pub fn new(id: SessionId, fetcher: Fetcher, uses_topic_ids: bool) -> Self {
         let remembered = id != SessionId::NONE;
         let partitions = SessionPartitions::new(fetcher, uses_topic_ids, remembered, BrokenRules::default());
-        let slots = Mutex::new(Slots { partitions, subscribes: remembered, news: Vec::new() });
+        let slots = Mutex::new(Slots { partitions, subscribes: remembered, is_ended: false, news: Vec::new() });
         Self { id, fetcher, signal: Arc::default(), slots }
     }
 
     pub fn id(&self) -> SessionId {
         self.id
+    }
+
+    pub fn is_replicas(&self) -> bool {
+        self.fetcher.is_replica()
     }
 
     pub fn signal(&self) -> &FetchSignal {
@@ -107,6 +113,26 @@ impl FetchSession {
 
     pub fn lock(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock()
+    }
+
+    /// Releases the partitions now, not when the last holder goes: a parked fetch may wait for minutes. It is woken and
+    /// answered without partitions.
+    pub fn end(&self) {
+        let mut wakes = Wakes::default();
+        let mut slots = self.slots.lock();
+        let empty = SessionPartitions::new(self.fetcher, false, false, BrokenRules::default());
+        let mut former = std::mem::replace(&mut slots.partitions, empty);
+        slots.is_ended = true;
+        slots.news = Vec::new();
+        drop(slots);
+        for (_, hosted) in former.handles_mut() {
+            hosted.leave();
+        }
+        self.signal.wake(&mut wakes);
+    }
+
+    pub fn is_ended(&self) -> bool {
+        self.slots.lock().is_ended
     }
 
     /// From now on changes of the partitions wake the signal. Called before a fetch without a session parks.
@@ -144,6 +170,10 @@ impl FetchSession {
 }
 
 impl Slots {
+    pub fn is_ended(&self) -> bool {
+        self.is_ended
+    }
+
     /// The fetcher does not want the partition any more.
     pub fn forget(&mut self, key: &PartitionKey) {
         if let Some(hosted) = self.partitions.forget(key) {

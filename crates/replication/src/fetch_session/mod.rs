@@ -22,7 +22,7 @@ use std::hash::Hash;
 
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset};
 
-pub use table::{CONSUMER_PARTITIONS_MAX, EVICTION_AGE, SessionTable};
+pub use table::{EVICTION_AGE, SESSION_BYTES, SESSION_PARTITION_BYTES, SessionTable};
 
 use crate::fetch_order::{AnswerBudget, FetchLimits, FetchOrder};
 

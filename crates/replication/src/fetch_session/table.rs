@@ -14,10 +14,14 @@ use super::{Fetcher, SessionId};
 /// A session that is younger keeps its slot (Kafka's `min.incremental.fetch.session.eviction.ms`).
 pub const EVICTION_AGE: Duration = Duration::from_secs(120);
 
-/// Partitions that all consumers' sessions together may remember, at some 200 bytes each. Beyond it fetches are
-/// answered without a session: what clients can make the broker keep between their requests is bounded. Followers are
-/// not counted.
-pub const CONSUMER_PARTITIONS_MAX: usize = 200_000;
+/// What a consumer's session takes besides its partitions, and what a partition takes: its slot, its entries in maps, its
+/// subscription, and the name of a topic, which may have one partition only.
+pub const SESSION_BYTES: usize = 1_024;
+pub const SESSION_PARTITION_BYTES: usize = 800;
+
+fn bytes(partitions: usize) -> usize {
+    partitions.saturating_mul(SESSION_PARTITION_BYTES).saturating_add(SESSION_BYTES)
+}
 
 #[derive(Debug)]
 struct Entry<S> {
@@ -37,18 +41,23 @@ pub struct SessionTable<S> {
     by_last_use: BTreeSet<(MonotonicMs, SessionId)>,
     /// (is a follower's, partitions, id): the first is the cheapest to lose.
     by_value: BTreeSet<(bool, usize, SessionId)>,
-    /// Of all consumers' sessions.
-    consumer_partitions: usize,
+    /// What all consumers' sessions may take together: beyond it fetches are answered without a session. What clients
+    /// can make the broker keep between their requests is bounded. Followers are not counted.
+    consumer_bytes_max: usize,
+    consumer_bytes: usize,
+    refused: usize,
 }
 
 impl<S: Clone> SessionTable<S> {
-    pub fn new(slots: usize) -> Self {
+    pub fn new(slots: usize, consumer_bytes_max: usize) -> Self {
         Self {
             slots,
             sessions: HashMap::new(),
             by_last_use: BTreeSet::new(),
             by_value: BTreeSet::new(),
-            consumer_partitions: 0,
+            consumer_bytes_max,
+            consumer_bytes: 0,
+            refused: 0,
         }
     }
 
@@ -58,6 +67,11 @@ impl<S: Clone> SessionTable<S> {
 
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
+    }
+
+    /// What all consumers' sessions take, what they may take, and how often one found no room.
+    pub fn consumer_bytes(&self) -> (usize, usize, usize) {
+        (self.consumer_bytes, self.consumer_bytes_max, self.refused)
     }
 
     /// The session with this id, if it is this fetcher's. Somebody else's session must not be found: a consumer that
@@ -78,7 +92,8 @@ impl<S: Clone> SessionTable<S> {
         make: impl FnOnce(SessionId) -> S,
     ) -> Option<(S, Option<S>)> {
         let is_replica = fetcher.is_replica();
-        if !is_replica && self.consumer_partitions + partitions > CONSUMER_PARTITIONS_MAX {
+        if !is_replica && self.consumer_bytes.saturating_add(bytes(partitions)) > self.consumer_bytes_max {
+            self.refused += 1;
             return None;
         }
         let evicted = if self.sessions.len() >= self.slots {
@@ -92,7 +107,7 @@ impl<S: Clone> SessionTable<S> {
         let session = make(id);
         let entry = Entry { session: session.clone(), fetcher, created: now, last_used: now, partitions };
         if !is_replica {
-            self.consumer_partitions += partitions;
+            self.consumer_bytes += bytes(partitions);
         }
         self.by_last_use.insert((now, id));
         self.by_value.insert((is_replica, partitions, id));
@@ -116,12 +131,14 @@ impl<S: Clone> SessionTable<S> {
             self.by_value.remove(&(is_replica, partitions_before, id));
             self.by_value.insert((is_replica, partitions, id));
             if !is_replica {
-                self.consumer_partitions = self.consumer_partitions - partitions_before + partitions;
+                self.consumer_bytes = self.consumer_bytes - bytes(partitions_before) + bytes(partitions);
             }
         }
-        if partitions > 0 && (is_replica || self.consumer_partitions <= CONSUMER_PARTITIONS_MAX) {
+        let fits = is_replica || self.consumer_bytes <= self.consumer_bytes_max;
+        if partitions > 0 && fits {
             return Ok(());
         }
+        self.refused += usize::from(!fits);
         Err(self.take(id))
     }
 
@@ -153,7 +170,7 @@ impl<S: Clone> SessionTable<S> {
         self.by_last_use.remove(&(entry.last_used, id));
         self.by_value.remove(&(is_replica, entry.partitions, id));
         if !is_replica {
-            self.consumer_partitions -= entry.partitions;
+            self.consumer_bytes -= bytes(entry.partitions);
         }
         Some(entry.session)
     }

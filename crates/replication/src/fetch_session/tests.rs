@@ -143,7 +143,7 @@ fn add(table: &mut SessionTable<SessionId>, now: u64, fetcher: Fetcher, partitio
 
 #[test]
 fn a_young_session_keeps_its_slot_from_consumers_but_not_from_followers() {
-    let mut table = SessionTable::new(1);
+    let mut table = SessionTable::new(1, usize::MAX);
     let first = add(&mut table, 0, Fetcher::Consumer, 5).expect("free slot");
     assert_eq!(add(&mut table, 1_000, Fetcher::Consumer, 500), None);
     let follower = add(&mut table, 1_000, FOLLOWER, 1).expect("a follower takes a consumer's slot");
@@ -155,7 +155,7 @@ fn a_young_session_keeps_its_slot_from_consumers_but_not_from_followers() {
 
 #[test]
 fn an_idle_session_and_a_smaller_old_one_give_way() {
-    let mut table = SessionTable::new(2);
+    let mut table = SessionTable::new(2, usize::MAX);
     let small = add(&mut table, 0, Fetcher::Consumer, 2).expect("free slot");
     let large = add(&mut table, 0, Fetcher::Consumer, 50).expect("free slot");
     assert_eq!(table.touch(small, MonotonicMs(119_000), 2), Ok(()));
@@ -169,14 +169,17 @@ fn an_idle_session_and_a_smaller_old_one_give_way() {
     assert!(table.get(large, Fetcher::Consumer).is_none());
 }
 
+/// Two sessions of a thousand partitions.
+const CONSUMER_BYTES_MAX: usize = 2 * (SESSION_BYTES + 1_000 * SESSION_PARTITION_BYTES);
+
 #[test]
 fn what_consumers_can_make_the_broker_remember_is_bounded() {
-    let mut table = SessionTable::new(10);
-    let half = CONSUMER_PARTITIONS_MAX / 2;
+    let mut table = SessionTable::new(10, CONSUMER_BYTES_MAX);
+    let half = 1_000;
     let first = add(&mut table, 0, Fetcher::Consumer, half).expect("free slot");
     assert_eq!(add(&mut table, 0, Fetcher::Consumer, half + 1), None);
     let second = add(&mut table, 0, Fetcher::Consumer, half).expect("free slot");
-    add(&mut table, 0, FOLLOWER, CONSUMER_PARTITIONS_MAX * 2).expect("followers are not counted");
+    add(&mut table, 0, FOLLOWER, 10_000).expect("followers are not counted");
     assert_eq!(table.touch(first, MonotonicMs(1), half), Ok(()));
     assert_eq!(table.touch(first, MonotonicMs(2), half + 1), Err(Some(first)), "it has grown too large");
     assert!(table.get(first, Fetcher::Consumer).is_none());
@@ -187,7 +190,7 @@ fn what_consumers_can_make_the_broker_remember_is_bounded() {
 
 #[test]
 fn a_session_is_found_only_by_its_fetcher() {
-    let mut table = SessionTable::new(2);
+    let mut table = SessionTable::new(2, usize::MAX);
     let id = add(&mut table, 0, FOLLOWER, 3).expect("free slot");
     assert!(table.get(id, Fetcher::Consumer).is_none());
     let later_life = Fetcher::Replica { id: BrokerId(2), epoch: BrokerEpoch(8) };

@@ -10,19 +10,23 @@
 //! The states follow the log, not the other way round: after a truncation or a restart the storage loads the newest
 //! snapshot that is left and replays the log from there ([`ProducerStates::load`], [`ProducerStates::apply`]).
 
+mod budget;
 mod eviction;
 mod transactions;
 pub mod verification;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ottla_model::{ErrorCode, Offset, ProducerEpoch, ProducerId, TimestampMs, TransactionResult};
 
+use budget::Held;
 pub use transactions::CompletedTransaction;
 use transactions::Transactions;
 use verification::Verifications;
 pub use verification::{VerificationGuard, VerificationRequest, refusal_of, verdict_of};
 
+pub use budget::ProducerBudget;
 pub use eviction::PRODUCERS_MAX;
 
 /// How many batches of each producer are remembered: Kafka's producers have at most five requests in flight.
@@ -282,11 +286,18 @@ pub struct ProducerStates {
     transactions: Transactions,
     verifications: Verifications,
     end_offset: Offset,
+    /// `producers`, in the broker's budget.
+    held: Held,
 }
 
 impl ProducerStates {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Empty, as one of the logs that share a budget.
+    pub fn within(budget: Option<Arc<ProducerBudget>>) -> Self {
+        Self { held: Held::new(budget), ..Self::default() }
     }
 
     /// Replaces all states by those of a snapshot that was taken when the log ended at `end_offset`. Producers that
@@ -319,6 +330,7 @@ impl ProducerStates {
                 self.producers.insert(entry.producer_id, producer);
             }
         }
+        self.held.set(self.producers.len());
     }
 
     /// The content of a snapshot at [`Self::end_offset`], by producer id.
@@ -446,6 +458,7 @@ impl ProducerStates {
                 self.transactions.begin(batch.producer_id, batch.first_offset);
             }
         }
+        self.held.set(self.producers.len());
     }
 
     /// A marker that ends the producer's transaction is in the log. Returns the transaction, if it had records.
@@ -454,11 +467,16 @@ impl ProducerStates {
         self.end_offset = marker.offset.next();
         // An append that was confirmed before the marker must not begin a transaction that no marker would end.
         self.verifications.end(producer_id);
+        if !self.producers.contains_key(&producer_id) {
+            self.make_room();
+        }
         let producer = self.producers.entry(producer_id).or_insert_with(|| Producer::new(producer_epoch));
         producer.set_epoch(producer_epoch);
         producer.coordinator_epoch = coordinator_epoch;
         producer.last_timestamp = marker.timestamp;
-        let first_offset = producer.transaction_first_offset.take()?;
+        let first_offset = producer.transaction_first_offset.take();
+        self.held.set(self.producers.len());
+        let first_offset = first_offset?;
         let last_stable = self.transactions.complete(first_offset, marker.offset);
         Some(CompletedTransaction { producer_id, first_offset, last_offset: marker.offset, result, last_stable })
     }
@@ -496,6 +514,7 @@ impl ProducerStates {
     /// Forgets everything: the log is empty and starts at `log_start`.
     pub fn clear(&mut self, log_start: Offset) {
         self.producers.clear();
+        self.held.set(0);
         self.transactions.clear();
         self.end_offset = log_start;
     }
@@ -505,6 +524,7 @@ impl ProducerStates {
     pub fn remove_expired(&mut self, now: TimestampMs, expiration_ms: i64) -> usize {
         let before = self.producers.len();
         self.producers.retain(|_, producer| !is_expired(producer, now, expiration_ms));
+        self.held.set(self.producers.len());
         self.verifications.remove_expired(now, expiration_ms);
         before - self.producers.len()
     }

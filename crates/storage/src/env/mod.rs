@@ -22,6 +22,7 @@ pub use real::RealEnv;
 
 use bytes::Bytes;
 use ottla_model::TimestampMs;
+use ottla_replication::producer_state::ProducerBudget;
 
 use crate::open_files::{Kept, OpenFiles};
 
@@ -74,6 +75,11 @@ pub trait Env: Clone + Send + Sync + 'static {
 
     /// Makes the directory's names durable.
     fn sync_directory(&self, directory: &Path) -> io::Result<()>;
+
+    /// What the producers of all logs of this process share; none where nothing bounds them together.
+    fn producer_budget(&self) -> Option<Arc<ProducerBudget>> {
+        None
+    }
 
     /// Creates the file if needed and locks it for this process; [`io::ErrorKind::WouldBlock`] if another holds it.
     fn lock(&self, path: &Path) -> io::Result<Self::Lock>;

@@ -7,9 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use ottla_model::TimestampMs;
+use ottla_replication::producer_state::ProducerBudget;
 use parking_lot::Mutex;
 use rustix::io::{Errno, ReadWriteFlags};
 
@@ -23,6 +24,9 @@ pub struct RealEnv;
 /// An open file; [`AsFd`] hands it to `sendfile`.
 #[derive(Debug)]
 pub struct RealFile(fs::File);
+
+/// What the producers of the process's logs share.
+static PRODUCER_BUDGET: OnceLock<Arc<ProducerBudget>> = OnceLock::new();
 
 /// The open files of the process's logs, and how many there may be before reads leave records out.
 static OPEN_FILES: AtomicUsize = AtomicUsize::new(0);
@@ -101,6 +105,12 @@ impl RealEnv {
     pub fn set_open_files_max(kept: usize, brief: usize) {
         KEPT_FILES.lock().max = kept;
         OPEN_FILES_MAX.store(kept.saturating_add(brief / 2), Ordering::Relaxed);
+    }
+
+    /// Bounds the producers that the process's logs remember together. A process has one broker: a second call changes
+    /// nothing.
+    pub fn set_producer_budget(budget: Arc<ProducerBudget>) {
+        let _ = PRODUCER_BUDGET.set(budget);
     }
 
     /// The files of logs that are open now.
@@ -200,6 +210,10 @@ impl Env for RealEnv {
         let modified = fs::metadata(path)?.modified()?;
         let since_epoch = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Ok(i64::try_from(since_epoch.as_millis()).ok().map(TimestampMs))
+    }
+
+    fn producer_budget(&self) -> Option<Arc<ProducerBudget>> {
+        PRODUCER_BUDGET.get().cloned()
     }
 
     fn lock(&self, path: &Path) -> io::Result<RealLock> {

@@ -171,6 +171,7 @@ impl<E: Env> Log<E> {
         config: Arc<LogConfig>,
         segments: Vec<Segment>,
     ) -> Self {
+        let producer_budget = env.producer_budget();
         Self {
             env,
             directory,
@@ -184,7 +185,7 @@ impl<E: Env> Log<E> {
             recovery_point: Offset::ZERO,
             epochs: EpochHistory::new(),
             epochs_version: 0,
-            producers: ProducerStates::new(),
+            producers: ProducerStates::within(producer_budget),
             high_watermark: Offset::ZERO,
             snapshots: Vec::new(),
             recent: RecentBatches::default(),

@@ -22,6 +22,7 @@ use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TransactionalId};
 
 use crate::Now;
 use crate::answer::TransactionAnswer;
+use crate::budget::{self, ID_BYTES_MAX, Share};
 use crate::cluster::Cluster;
 use crate::config::TransactionConfig;
 use crate::effects::{Batch, BatchKind, BatchNumber, Effects, MarkerNumber, RequestId};
@@ -49,6 +50,9 @@ pub struct Shard {
     /// Transactions that run, by the end of their time.
     deadlines: BTreeSet<(MonotonicMs, TransactionalId)>,
     sweeps: Sweeps,
+    share: Share,
+    /// Ids whose tombstones are in flight.
+    leaving: usize,
 }
 
 /// One transactional id.
@@ -64,6 +68,11 @@ struct Entry {
 }
 
 impl Entry {
+    /// No transaction runs, and no change is in flight.
+    fn is_idle(&self) -> bool {
+        !self.is_changing && self.current.state.is_idle()
+    }
+
     fn new(current: Transaction) -> Self {
         Self { current, is_changing: false, markers: Markers::default(), retry_at: None, deadline: None }
     }
@@ -90,6 +99,8 @@ impl Shard {
     /// Nothing is known yet; the partition is led in `epoch`.
     pub fn new(config: Arc<TransactionConfig>, epoch: LeaderEpoch) -> Self {
         Self {
+            share: Share::new(Arc::clone(&config.budget)),
+            leaving: 0,
             config,
             epoch,
             entries: BTreeMap::new(),
@@ -119,15 +130,24 @@ impl Shard {
     /// The key or the value is not what its version says.
     pub fn apply(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), RecordError> {
         match Record::decode(key, value)? {
-            Some(Record { id, transaction: Some(transaction) }) => {
-                self.entries.insert(id, Entry::new(transaction));
-            }
-            Some(Record { id, transaction: None }) => {
-                self.entries.remove(&id);
-            }
+            Some(Record { id, transaction: Some(transaction) }) => self.insert(id, transaction),
+            Some(Record { id, transaction: None }) => self.remove(&id),
             None => {}
         }
         Ok(())
+    }
+
+    fn insert(&mut self, id: TransactionalId, transaction: Transaction) {
+        let bytes = budget::bytes_of(&id, &transaction);
+        let former = self.entries.insert(id.clone(), Entry::new(transaction));
+        let former = former.map_or(0, |former| budget::bytes_of(&id, &former.current));
+        self.share.replace(former, bytes);
+    }
+
+    fn remove(&mut self, id: &TransactionalId) {
+        if let Some(removed) = self.entries.remove(id) {
+            self.share.replace(budget::bytes_of(id, &removed.current), 0);
+        }
     }
 
     /// Replay is over, and everything that was read is replicated: decided transactions are ended, running ones get
@@ -144,7 +164,8 @@ impl Shard {
 
     /// One request. Its answer is among the effects of this step or of a later one.
     pub fn step(&mut self, now: Now, cluster: &mut dyn Cluster, id: RequestId, request: Request) -> Effects {
-        if request.transactional_id().is_some_and(|id| id.as_str().is_empty()) {
+        let is_no_id = |id: &TransactionalId| id.as_str().is_empty() || id.as_str().len() > ID_BYTES_MAX;
+        if request.transactional_id().is_some_and(is_no_id) {
             return Effects::answer(id, TransactionAnswer::Failed(ErrorCode::InvalidRequest));
         }
         match request {
@@ -187,13 +208,14 @@ impl Shard {
         let mut effects = Effects::default();
         let Some(batch) = self.in_flight.remove(&batch) else { return effects };
         for change in batch.changes {
+            self.leaving -= usize::from(change.next.is_none());
             let error = refusal(error);
             effects.answers.extend(change.answer.map(|(id, _)| (id, TransactionAnswer::Failed(error))));
             let Some(entry) = self.entries.get_mut(&change.id) else { continue };
             entry.is_changing = false;
             if entry.current.is_new() {
                 // The log never held it: a later request begins anew.
-                self.entries.remove(&change.id);
+                self.remove(&change.id);
             } else if entry.current.state.is_prepared() {
                 self.retry_later(now, &change.id, markers::RETRY_COMPLETION);
             }
@@ -228,15 +250,18 @@ impl Shard {
     /// A change takes effect.
     fn replicated(&mut self, now: Now, cluster: &mut dyn Cluster, change: Change) -> Effects {
         let mut effects = Effects { answers: change.answer.into_iter().collect(), ..Effects::default() };
+        self.leaving -= usize::from(change.next.is_none());
         match (self.entries.get_mut(&change.id), change.next) {
             (Some(entry), Some(next)) => {
+                let former = budget::bytes_of(&change.id, &entry.current);
+                self.share.replace(former, budget::bytes_of(&change.id, &next));
                 entry.current = next;
                 entry.is_changing = false;
                 effects.extend(self.changed(now, cluster, &change.id));
             }
             (Some(_), None) => {
                 self.forget_times(&change.id);
-                self.entries.remove(&change.id);
+                self.remove(&change.id);
             }
             (None, _) => {}
         }

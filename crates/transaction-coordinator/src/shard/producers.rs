@@ -5,6 +5,7 @@ use ottla_model::{ErrorCode, TransactionalId};
 use super::{Effects, Entry, Shard};
 use crate::Now;
 use crate::answer::TransactionAnswer;
+use crate::budget;
 use crate::cluster::Cluster;
 use crate::effects::RequestId;
 use crate::request::{AddPartitions, InitProducer};
@@ -22,6 +23,12 @@ impl Shard {
         id: RequestId,
         request: &InitProducer,
     ) -> Effects {
+        if !self.entries.contains_key(&request.id) && !self.share.budget.has_room(budget::bytes(&request.id, 0)) {
+            // Who asks again finds the room of those that are forgotten now.
+            let mut effects = self.make_room(now);
+            effects.answers.push((id, TransactionAnswer::Failed(ErrorCode::CoordinatorLoadInProgress)));
+            return effects;
+        }
         match self.init_or_refuse(now, cluster, id, request) {
             Ok(effects) => effects,
             Err(error) => Effects::answer(id, TransactionAnswer::Failed(error)),
@@ -39,7 +46,7 @@ impl Shard {
         if !self.entries.contains_key(&request.id) {
             let producer_id = cluster.new_producer_id().ok_or(ErrorCode::CoordinatorLoadInProgress)?;
             let new = Transaction::new(producer_id, timeout_ms, now.wall);
-            self.entries.insert(request.id.clone(), Entry::new(new));
+            self.insert(request.id.clone(), new);
         }
         let Some(entry) = self.entries.get(&request.id) else { return Err(CONCURRENT) };
         let current = &entry.current;
@@ -106,6 +113,9 @@ impl Shard {
         let is_known = |partition| current.partitions.contains(partition);
         if current.state == TransactionState::Ongoing && request.partitions.iter().all(is_known) {
             return Effects::answer(id, TransactionAnswer::Added);
+        }
+        if !self.share.budget.has_room(budget::bytes(&request.id, request.partitions.len())) {
+            return Effects::answer(id, TransactionAnswer::Failed(ErrorCode::PolicyViolation));
         }
         let next = current.with_partitions(&request.partitions, request.version, now.wall);
         self.propose(now, &request.id, next, Some((id, TransactionAnswer::Added)))

@@ -4,16 +4,20 @@
 use std::ops::Bound;
 use std::time::Duration;
 
-use ottla_model::{MonotonicMs, TransactionalId};
+use ottla_model::{MonotonicMs, TimestampMs, TransactionalId};
 
 use super::{Change, Effects, Shard};
 use crate::Now;
 use crate::config::TransactionConfig;
 use crate::effects::{BATCH_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES};
 use crate::record;
+use crate::transaction::TransactionState;
 
 /// Ids that one piece of the search for expired ones looks at, so that requests are answered between two pieces.
 const IDS_PER_PIECE: usize = 1_024;
+
+/// The part of a shard's idle ids, one of so many, that makes room at once: a look at all of them makes room for many.
+const FORGOTTEN_AT_ONCE: usize = 10;
 
 /// When the shard looks next. None until it is loaded.
 #[derive(Debug, Default)]
@@ -86,7 +90,7 @@ impl Shard {
         let (mut expired, mut looked_at, mut last) = (Vec::new(), 0, None);
         for (id, entry) in piece {
             (looked_at, last) = (looked_at + 1, Some(id.clone()));
-            if !entry.is_changing && entry.current.state.is_idle() && entry.current.last_update.0 <= until {
+            if entry.is_idle() && entry.current.last_update.0 <= until {
                 expired.push(id.clone());
             }
         }
@@ -96,6 +100,27 @@ impl Shard {
             self.sweeps.after = last;
         }
         self.forget_ids(now, expired)
+    }
+
+    /// Forgets some ids that run no transaction, because the broker's ids hold as much as they may: those that never had a
+    /// transaction first, then those that were not used for the longest time.
+    pub(super) fn make_room(&mut self, now: Now) -> Effects {
+        if self.leaving > 0 {
+            // Their tombstones are on the way.
+            return Effects::default();
+        }
+        let mut oldest: Vec<(bool, TimestampMs, TransactionalId)> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.is_idle())
+            .map(|(id, entry)| {
+                let had_transaction = entry.current.state != TransactionState::Empty;
+                (had_transaction, entry.current.last_update, id.clone())
+            })
+            .collect();
+        oldest.sort_unstable();
+        oldest.truncate(oldest.len().div_ceil(FORGOTTEN_AT_ONCE).min(IDS_PER_PIECE));
+        self.forget_ids(now, oldest.into_iter().map(|(_, _, id)| id).collect())
     }
 
     /// Writes tombstones, in batches that the log takes.
@@ -113,6 +138,7 @@ impl Shard {
             if let Some(entry) = self.entries.get_mut(&id) {
                 entry.is_changing = true;
             }
+            self.leaving += 1;
             bytes += size;
             records.push(tombstone);
             changes.push(Change { id, next: None, answer: None });

@@ -481,3 +481,43 @@ fn lists_are_filtered() {
     assert!(Pattern::new("(").is_err());
     assert!(Pattern::new("((a{1000}){1000}){1000}").is_err());
 }
+
+fn new_id(text: &str) -> Request {
+    let Request::InitProducer(request) = init(None) else { unreachable!("an InitProducerId") };
+    Request::InitProducer(InitProducer { id: TransactionalId::new(text), ..request })
+}
+
+/// G10: each InitProducerId with a new id took memory for a week.
+#[test]
+fn g10_new_transactional_ids_without_end_stay_below_the_ceiling() {
+    let budget = Arc::new(crate::IdBudget::new(100 * 1_100));
+    let mut stage =
+        Stage::with(TransactionConfig { budget: budget.clone(), ..TransactionConfig::default() }, Vec::new());
+    // A producer that runs transactions, between two of them.
+    let producer = stage.init();
+    stage.ask(Request::AddPartitions(add(producer, V2, &[0])));
+    stage.ask(end(producer, true, V2));
+    stage.write_markers();
+    let mut taken = 0;
+    for number in 0..5_000 {
+        stage.now_ms += 1;
+        match stage.ask(new_id(&format!("id-{number}"))) {
+            Some(TransactionAnswer::Initialized(_)) => taken += 1,
+            Some(TransactionAnswer::Failed(ErrorCode::CoordinatorLoadInProgress)) => {}
+            other => panic!("{other:?}"),
+        }
+        assert!(budget.used() <= budget.ceiling());
+    }
+    assert!(taken > 4_000, "the newcomer finds the room of those that are forgotten: {taken}");
+    assert!(matches!(stage.ask(init(None)), Some(TransactionAnswer::Initialized(_))), "one that is there goes on");
+    let too_long = "x".repeat(crate::budget::ID_BYTES_MAX + 1);
+    assert_eq!(stage.ask(new_id(&too_long)), Some(TransactionAnswer::Failed(ErrorCode::InvalidRequest)));
+    // The next coordinator counts what it finds; one that goes gives everything back.
+    let (used, log) = (budget.used(), std::mem::take(&mut stage.log));
+    drop(stage);
+    assert_eq!(budget.used(), 0);
+    let next = Stage::with(TransactionConfig { budget: budget.clone(), ..TransactionConfig::default() }, log);
+    assert_eq!(budget.used(), used);
+    drop(next);
+    assert_eq!(budget.used(), 0);
+}

@@ -1,6 +1,7 @@
 //! One bad client harms nobody else: each test sends what such a client sends, beside a good writer whose records go on
 //! being acknowledged. No process ends, and memory and open files stay below their ceilings.
 
+mod by_fault;
 mod good;
 mod random;
 mod wire;
@@ -57,7 +58,7 @@ fn raise_own_limit() -> Result<()> {
 }
 
 #[test]
-fn small_requests_that_ask_for_much() -> Result<()> {
+fn g3_small_requests_that_ask_for_much() -> Result<()> {
     let cluster = Cluster::start_with(one_broker())?;
     let address = cluster.broker_address(1);
     let writer = writer(address)?;
@@ -84,7 +85,7 @@ fn small_requests_that_ask_for_much() -> Result<()> {
 }
 
 #[test]
-fn few_descriptors_many_partitions_and_many_connections() -> Result<()> {
+fn g4_few_descriptors_many_partitions_and_many_connections() -> Result<()> {
     const OPEN_FILES_MAX: u64 = 512;
     const PARTITIONS: i32 = 1_500;
     raise_own_limit()?;
@@ -131,7 +132,7 @@ fn few_descriptors_many_partitions_and_many_connections() -> Result<()> {
 }
 
 #[test]
-fn responses_that_nobody_reads() -> Result<()> {
+fn g9_responses_that_nobody_reads() -> Result<()> {
     const MEMORY_MAX: u64 = 256 * MEBIBYTE;
     raise_own_limit()?;
     let cluster = Cluster::start_with(one_broker().with("max.memory.bytes", &MEMORY_MAX.to_string()))?;
@@ -156,7 +157,7 @@ fn responses_that_nobody_reads() -> Result<()> {
 }
 
 #[test]
-fn a_storm_of_list_offsets() -> Result<()> {
+fn g8_a_storm_of_list_offsets() -> Result<()> {
     let cluster = Cluster::start_with(one_broker())?;
     let address = cluster.broker_address(1);
     let writer = writer(address)?;

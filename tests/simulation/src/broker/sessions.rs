@@ -47,7 +47,13 @@ pub(super) struct FetchSessions {
 
 impl FetchSessions {
     pub fn new(rules: BrokenRules) -> Self {
-        Self { table: SessionTable::new(SLOTS), next_id: 0, changes: BTreeMap::new(), last_change: 0, rules }
+        Self {
+            table: SessionTable::new(SLOTS, usize::MAX),
+            next_id: 0,
+            changes: BTreeMap::new(),
+            last_change: 0,
+            rules,
+        }
     }
 
     /// A partition has news for its fetchers.

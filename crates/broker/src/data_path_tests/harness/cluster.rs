@@ -113,8 +113,14 @@ impl Cluster {
         let limits = resources.group_limits();
         let groups = GroupCoordinators::new(&config, limits, &identity, telemetry.clone(), runtime.handle());
         let producer_ids = ProducerIds::new(quorum.clone());
-        let transactions =
-            TransactionCoordinators::new(&config, &metadata, producer_ids.clone(), telemetry.clone(), runtime.handle());
+        let transactions = TransactionCoordinators::new(
+            &config,
+            &metadata,
+            producer_ids.clone(),
+            resources.transactional_ids.clone(),
+            telemetry.clone(),
+            runtime.handle(),
+        );
         let coordinators: Vec<Arc<dyn Coordinators>> = vec![groups.clone(), transactions.clone()];
         let replicas = lock_directories(|| {
             ReplicaManager::new(
@@ -180,6 +186,7 @@ impl Cluster {
             replicas: replicas.clone(),
             fetch_sessions: FetchSessionCache::new(
                 config.max_incremental_fetch_session_cache_slots,
+                resources.session_bytes,
                 Arc::clone(&resources.parked),
             ),
             groups,

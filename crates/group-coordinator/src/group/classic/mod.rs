@@ -129,8 +129,11 @@ impl ClassicGroup {
         &self.members
     }
 
-    pub(crate) fn has_member(&self, member: &MemberId, instance: Option<&InstanceId>) -> bool {
-        self.members.contains_key(member) || instance.is_some_and(|instance| self.statics.contains_key(instance))
+    /// See [`Group::said_by`](crate::group::Group::said_by).
+    pub(crate) fn said_by(&self, member: &MemberId, instance: Option<&InstanceId>) -> Option<usize> {
+        let by_instance = || self.members.get(self.statics.get(instance?)?);
+        let found = self.members.get(member).or_else(by_instance)?;
+        Some(found.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum())
     }
 
     /// Whether the members are consumers, whose metadata can be read here; other types (Connect's `connect`) are

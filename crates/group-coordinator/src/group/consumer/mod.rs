@@ -40,7 +40,7 @@ use ottla_model::{
 use crate::answer::ListedGroup;
 use crate::assignor::Partitions;
 use crate::effects::RequestId;
-use crate::group::{OffsetExpiry, embedded};
+use crate::group::{MEMBER_BYTES, NAMED_TOPIC_BYTES, OffsetExpiry, embedded};
 use crate::record::Record;
 use crate::shard::{Context, Decision};
 use crate::timer::Timer;
@@ -161,16 +161,20 @@ impl ConsumerGroup {
         self.members.len()
     }
 
-    /// About how many bytes the members hold, at `each` besides what they say. Members that name the same topics share
-    /// one set.
-    pub(crate) fn bytes(&self, each: usize) -> usize {
-        let topics: usize = self.named.keys().map(|topic| each / 8 + topic.len()).sum();
-        let members = self.members.values().map(|member| each + member.bytes());
-        topics + members.sum::<usize>()
+    /// About how many bytes the members hold. Members that name the same topics share one set.
+    pub(crate) fn bytes(&self) -> usize {
+        let topic = |topic: &String| NAMED_TOPIC_BYTES + topic.len();
+        let sets: usize = self.subscriptions.keys().map(|topics| topics.iter().map(topic).sum::<usize>()).sum();
+        let members = self.members.values().map(|member| MEMBER_BYTES + member.bytes());
+        sets + members.sum::<usize>()
     }
 
-    pub(crate) fn has_member(&self, member: &MemberId, instance: Option<&InstanceId>) -> bool {
-        self.members.contains_key(member) || instance.is_some_and(|instance| self.statics.contains_key(instance))
+    /// See [`Group::said_by`](crate::group::Group::said_by). Topics count, though members share them.
+    pub(crate) fn said_by(&self, member: &MemberId, instance: Option<&InstanceId>) -> Option<usize> {
+        let by_instance = || self.members.get(self.statics.get(instance?)?);
+        let found = self.members.get(member).or_else(by_instance)?;
+        let topics: usize = found.topics.iter().map(|topic| NAMED_TOPIC_BYTES + topic.len()).sum();
+        Some(topics + found.bytes())
     }
 
     fn state(&self) -> State {

@@ -73,8 +73,13 @@ impl ConsumerGroup {
         let new = self.by_regex.keys().filter(|expression| !self.expressions.contains_key(*expression));
         let new: Vec<String> = new.take(EXPRESSIONS_PER_STEP).cloned().collect();
         let mut changed = false;
+        let mut names = 0;
         for expression in new {
-            let (matched, _) = cx.regexes.borrow_mut().matched(&expression, cx.topics);
+            if names >= NAMES_PER_STEP {
+                break;
+            }
+            let (matched, scanned) = cx.regexes.borrow_mut().matched(&expression, cx.topics);
+            names += scanned;
             changed |= !matched.is_empty();
             self.resolved(cx, records, expression, matched);
         }

@@ -372,3 +372,44 @@ fn configurations_of_one_broker_do_not_grow_past_what_a_watch_event_holds() {
     let largest = cluster.tree.iter().map(|(_, node)| node.payload.len()).max();
     assert!(largest.is_some_and(|bytes| bytes <= limits::MAX_NODE_BYTES));
 }
+
+/// G12: topics and configurations could be added until no coordinator had memory for them.
+#[test]
+fn g12_a_tree_that_is_full_takes_nothing_more_on_request_and_all_else_goes_on() {
+    use crate::tree::{Node, NodeChange, Path};
+    let mut cluster = Cluster::of(2);
+    cluster.create("t", &[&[1, 2]], &[]);
+    let payload = bytes::Bytes::from(vec![0; limits::MAX_NODE_BYTES]);
+    let revision = cluster.tree.revision();
+    let change = |at: usize| NodeChange {
+        path: Path::new(&format!("/filled/{at}")).expect("a path"),
+        node: Some(Node { payload: payload.clone(), created: revision, modified: revision, version: 0 }),
+    };
+    let changes: Vec<_> = (0..limits::MAX_TREE_BYTES / limits::MAX_NODE_BYTES).map(change).collect();
+    let filled = Input::Applied { entry: None, revision, result: Ok(()), changes: changes.into() };
+    cluster.step(filled);
+    let topic = |name: &str| NewTopic {
+        name: name.to_owned(),
+        partitions: 1,
+        replication_factor: 1,
+        grows_to: 0,
+        assignments: Vec::new(),
+        configs: Vec::new(),
+    };
+    let create = CreateTopics {
+        topics: vec![topic("more")],
+        validate_only: false,
+        default_partitions: 1,
+        default_replication_factor: 1,
+    };
+    let Answer::CreateTopics(outcomes) = cluster.ask(Request::CreateTopics(create)) else { panic!("not the answer") };
+    assert_eq!(outcomes.topics[0].refusal.as_ref().map(|refusal| refusal.error), Some(ErrorCode::PolicyViolation));
+    let changes = vec![("retention.ms".to_owned(), ConfigOp::Set("1000".to_owned()))];
+    let alter = AlterConfig { entity: ConfigEntity::topic("t"), changes, replace_all: false };
+    let alter = AlterConfigs { entities: vec![alter], validate_only: false };
+    let Answer::AlterConfigs(outcomes) = cluster.ask(Request::AlterConfigs(alter)) else { panic!("not the answer") };
+    assert_eq!(outcomes.entities[0].1.as_ref().map(|refusal| refusal.error), Some(ErrorCode::PolicyViolation));
+    let delete = DeleteTopics { topics: vec![TopicRef::Name("t".to_owned())] };
+    let Answer::DeleteTopics(outcomes) = cluster.ask(Request::DeleteTopics(delete)) else { panic!("not the answer") };
+    assert_eq!(outcomes.topics[0].refusal, None);
+}

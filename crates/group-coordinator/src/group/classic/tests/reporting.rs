@@ -49,7 +49,7 @@ fn groups_are_described_and_listed() {
         generation_or_epoch: -1,
         knows_member_epochs: true,
         retention_ms: None,
-        topics: Vec::new(),
+        topics: vec![crate::shard::testing::one_offset()],
     }));
     let list = |host: &mut Host, states: &[&str], types: &[&str]| {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();

@@ -256,7 +256,7 @@ fn an_empty_classic_group_gives_way() {
         generation_or_epoch: -1,
         knows_member_epochs: true,
         retention_ms: None,
-        topics: vec![],
+        topics: vec![crate::shard::testing::one_offset()],
     }));
     let before = world.host.log.len();
     assert_eq!(world.beat(join("a", &["t"])).member_epoch, 1);

@@ -25,6 +25,8 @@ const STALLED_LOOKS: u32 = 4;
 #[derive(Default, Debug)]
 pub struct DirectoryWatch {
     stalls: StallWatch,
+    /// Looks in a row without an answer.
+    silent_looks: u32,
     reopening: ReopeningPause,
 }
 
@@ -41,17 +43,24 @@ pub struct DirectoryLook {
 }
 
 impl DirectoryWatch {
-    pub fn look(&mut self, health: &DirectoryHealth, rules: BrokenRules) -> DirectoryLook {
+    /// `is_due`: [`WATCH_INTERVAL`] has passed since the last such look. A look between, because a write failed, says
+    /// nothing about a disk that does not answer, and tries nothing again: what fails again would ask for the next look
+    /// at once.
+    pub fn look(&mut self, health: &DirectoryHealth, is_due: bool, rules: BrokenRules) -> DirectoryLook {
         let is_failed = health.is_failed();
-        let looks = if is_failed { 0 } else { self.stalls.look(health) };
-        // First: what the tree then says of its partitions must not wait for it.
-        health.set_stalled(looks >= STALLED_LOOKS);
+        if is_due {
+            self.silent_looks = if is_failed { 0 } else { self.stalls.look(health) };
+            // First: what the tree then says of its partitions must not wait for it.
+            health.set_stalled(self.silent_looks >= STALLED_LOOKS);
+        }
+        let looks = self.silent_looks;
         // The quorum is asked again only as often as that.
-        let gives_up = looks >= STALLED_LOOKS && looks.is_multiple_of(STALLED_LOOKS) && !rules.stalled_directory_leads;
+        let gives_up = is_due && looks >= STALLED_LOOKS && looks.is_multiple_of(STALLED_LOOKS);
+        let gives_up = gives_up && !rules.stalled_directory_leads;
         DirectoryLook {
             is_failed,
             stalled_looks: gives_up.then_some(looks),
-            may_reopen: !is_failed && looks < STALLED_LOOKS,
+            may_reopen: is_due && !is_failed && looks < STALLED_LOOKS,
             state: DirectoryState { is_failed, is_full: health.is_full(), is_stalled: gives_up },
         }
     }
@@ -101,7 +110,7 @@ mod tests {
     fn a_directory_whose_write_does_not_return_gives_up_its_leaderships_every_fourth_look() {
         let (health, mut watch) = (DirectoryHealth::new(true), DirectoryWatch::default());
         assert!(health.begin_write());
-        let looks: Vec<_> = (1..=9).map(|_| watch.look(&health, BrokenRules::default())).collect();
+        let looks: Vec<_> = (1..=9).map(|_| watch.look(&health, true, BrokenRules::default())).collect();
         let asked: Vec<_> = looks.iter().filter_map(|look| look.stalled_looks).collect();
         assert_eq!(asked, [4, 8]);
         assert_eq!(looks[3].impaired([(id(0), false)]), [(Impairment::Unwritable, vec![id(0)])]);
@@ -109,21 +118,35 @@ mod tests {
         assert!(looks[2].may_reopen && !looks[3].may_reopen && !looks[4].may_reopen);
         assert!(health.is_stalled());
         health.end_write();
-        assert!(watch.look(&health, BrokenRules::default()).may_reopen);
+        assert!(watch.look(&health, true, BrokenRules::default()).may_reopen);
         assert!(!health.is_stalled());
+    }
+
+    /// Another directory's full disk asked for a look after every write that it refused: within milliseconds a disk that
+    /// was only busy counted as one that does not answer.
+    #[test]
+    fn looks_between_the_times_make_no_stall_and_try_nothing_again() {
+        let (health, mut watch) = (DirectoryHealth::new(true), DirectoryWatch::default());
+        assert!(health.begin_write());
+        for _ in 0..20 {
+            let look = watch.look(&health, false, BrokenRules::default());
+            assert!(look.stalled_looks.is_none() && !look.may_reopen && !look.is_impaired());
+        }
+        assert!(!health.is_stalled());
+        assert!(watch.look(&health, true, BrokenRules::default()).may_reopen);
     }
 
     #[test]
     fn a_full_directory_gives_up_what_found_no_room_and_a_failed_one_everything() {
         let (health, mut watch) = (DirectoryHealth::new(true), DirectoryWatch::default());
         let replicas = [(id(0), true), (id(1), false)];
-        assert!(!watch.look(&health, BrokenRules::default()).is_impaired());
+        assert!(!watch.look(&health, true, BrokenRules::default()).is_impaired());
         health.filled();
-        let full = watch.look(&health, BrokenRules::default());
+        let full = watch.look(&health, true, BrokenRules::default());
         assert_eq!(full.impaired(replicas), [(Impairment::Unwritable, vec![id(0)])]);
         assert!(full.may_reopen && !full.is_failed);
         health.fail();
-        let failed = watch.look(&health, BrokenRules::default());
+        let failed = watch.look(&health, true, BrokenRules::default());
         assert_eq!(failed.impaired(replicas), [(Impairment::Unreadable, vec![id(0), id(1)])]);
         assert!(failed.is_failed && !failed.may_reopen);
     }

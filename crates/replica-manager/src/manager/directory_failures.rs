@@ -19,17 +19,19 @@ impl ReplicaManager {
         let mut watches: Vec<DirectoryWatch> = self.log_dirs.all().iter().map(|_| DirectoryWatch::default()).collect();
         let mut interval = interval(WATCH_INTERVAL);
         loop {
-            tokio::select! {
-                _ = interval.tick() => {}
-                () = self.context.storage_failed.notified() => {}
-            }
+            let is_due = tokio::select! {
+                _ = interval.tick() => true,
+                () = self.context.storage_failed.notified() => false,
+            };
             if self.is_stopping() {
                 return;
             }
             self.give_up_unopened().await;
-            self.open_waiting_logs();
+            if is_due {
+                self.open_waiting_logs();
+            }
             for (directory, watch) in self.log_dirs.all().iter().zip(&mut watches) {
-                let look = watch.look(directory.health(), BrokenRules::default());
+                let look = watch.look(directory.health(), is_due, BrokenRules::default());
                 if look.is_failed {
                     self.leave_failed(directory).await;
                 }

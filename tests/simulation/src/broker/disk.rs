@@ -139,25 +139,27 @@ impl Process {
 
     /// Looks at the directories now and then, and when a write failed.
     pub(super) fn watch_directories(&mut self, now: MonotonicMs, wall: TimestampMs, out: &mut Outbox) {
-        let is_time = now >= self.watch_at;
-        if !is_time && !std::mem::take(&mut self.look_at_directories) {
+        let is_due = now >= self.watch_at;
+        let is_asked_for = std::mem::take(&mut self.look_at_directories);
+        if !is_due && !is_asked_for {
             return;
         }
-        if is_time {
+        if is_due {
             self.watch_at = now + WATCH_INTERVAL;
         }
         for impairment in Impairment::ALL {
             self.give_up(now, self.placement.impaired(impairment), impairment, out);
         }
         self.claim_replaced(out);
-        for id in std::mem::take(&mut self.waiting_logs) {
+        let waiting = if is_due { std::mem::take(&mut self.waiting_logs) } else { Default::default() };
+        for id in waiting {
             self.open_log(now, wall, id, None, out);
         }
         for number in 0..self.watches.len() {
             let (Some(directory), Some(watch)) = (self.log_dirs.get(number), self.watches.get_mut(number)) else {
                 continue;
             };
-            let look = watch.look(directory.health(), self.settings.rules);
+            let look = watch.look(directory.health(), is_due, self.settings.rules);
             if look.is_failed {
                 self.leave_failed(number, out);
             }

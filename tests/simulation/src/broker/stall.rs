@@ -118,7 +118,8 @@ impl Process {
         let Some(stall) = self.stalls.remove(&number) else { return };
         let Some(directory) = self.log_dirs.get(number) else { return };
         (0..stall.writes).for_each(|_| directory.health().end_write());
-        self.look_at_directories = true;
+        // The look that finds that they have finished.
+        self.watch_at = now;
         self.watch_directories(now, wall, out);
         for waiting in stall.waiting {
             match waiting {

@@ -20,7 +20,7 @@ use crate::tree::Tree;
 pub(super) const TICK_MS: u64 = 50;
 
 #[derive(Clone, Debug)]
-pub(super) struct Broker {
+pub(in crate::controller) struct Broker {
     pub epoch: BrokerEpoch,
     pub incarnation: IncarnationId,
     pub stream: StreamId,

@@ -116,6 +116,20 @@ fn a_log_that_ends_in_the_middle_of_the_leaders_first_batch_starts_over_there() 
     assert_eq!(effects.step, FollowerStep::BackOff);
 }
 
+/// Seed 3444 of the clusters: an answer without records had moved the log's start to its end before. The records below
+/// it were still in a segment, the first batch was refused again and again, and the follower never joined the ISR.
+#[test]
+fn so_does_a_log_whose_records_are_all_deleted() {
+    let mut host = with_records();
+    let effects = reply(&mut host, &answered(3, 3), &[]);
+    assert!(effects.refused.is_none());
+    assert_eq!(host.log_range(), (Offset(3), Offset(3)));
+    let effects = reply(&mut host, &answered(6, 3), &placed(2, 4, EPOCH));
+    assert!(effects.refused.is_none() && effects.appended, "{effects:?}");
+    assert_eq!(host.log_range(), (Offset(3), Offset(6)));
+    assert_eq!(position(&host).offset, Offset(6));
+}
+
 #[test]
 fn a_damaged_batch_is_asked_for_again() {
     let mut host = with_records();

@@ -346,9 +346,9 @@ impl<E: Env> Log<E> {
         }
     }
 
-    /// Whether no record is in the log at all.
+    /// Whether the log has no record. Its segments may still hold some that lie below its start.
     fn is_empty(&self) -> bool {
-        self.segments.iter().all(|segment| segment.size_bytes == 0)
+        self.log_start >= self.log_end || self.segments.iter().all(|segment| segment.size_bytes == 0)
     }
 
     /// A log that was started over in the middle of a batch begins with that whole batch; its start stays where it is.

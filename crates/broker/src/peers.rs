@@ -1,5 +1,6 @@
 //! Connections to the other brokers, for what coordinators and leaders ask each other. One for each broker, made when
-//! it is needed; requests of all partitions share it.
+//! it is needed; requests of all partitions share it. A broker that refuses one is a suspect: answers to clients wait
+//! for its successor.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use ottla_client::{ClientError, Connection, ConnectionConfig};
 use ottla_model::{BrokerId, ListenerName};
 use ottla_replica_manager::metadata_cache::MetadataCache;
+use ottla_replica_manager::suspects;
 use tokio::sync::Mutex;
 
 use crate::request::topology;
@@ -45,10 +47,11 @@ impl Peers {
 
     /// The connection to a broker, as the image says where it is now.
     pub async fn connection(&self, id: BrokerId) -> Result<Arc<Connection>, PeerError> {
-        let address = {
+        let (address, epoch) = {
             let image = self.metadata.peek();
             let endpoint = topology::live_endpoint(&image, id, &self.inter_broker).ok_or(PeerError::Unknown(id))?;
-            format!("{}:{}", endpoint.host, endpoint.port)
+            let epoch = image.broker_epoch(id).ok_or(PeerError::Unknown(id))?;
+            (format!("{}:{}", endpoint.host, endpoint.port), epoch)
         };
         let place = Arc::clone(self.connections.lock().entry(id).or_default());
         let mut connection = place.lock().await;
@@ -62,7 +65,15 @@ impl Peers {
             response_max_bytes: RESPONSE_MAX_BYTES,
             ..ConnectionConfig::default()
         };
-        let made = Arc::new(Connection::connect(&address, config).await?);
+        let made = Connection::connect(&address, config).await.inspect_err(|error| {
+            if let ClientError::Connect { reason, .. } = error
+                && suspects::is_gone(reason)
+            {
+                self.metadata.suspects().suspect(id, epoch);
+            }
+        })?;
+        self.metadata.suspects().reached(id);
+        let made = Arc::new(made);
         *connection = Some(Arc::clone(&made));
         Ok(made)
     }

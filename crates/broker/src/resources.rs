@@ -19,6 +19,9 @@ use crate::telemetry::Telemetry;
 const FRAME_BYTES_MAX: u64 = 256 << 20;
 /// What parked fetches without a session may hold where the memory is large: some 300,000 partitions.
 const PARKED_BYTES_MAX: u64 = 128 << 20;
+/// What requests may hold whose answers wait for a dead leader's successor, where the memory is large: 5,000 clients
+/// that ask for one topic each. Each waits for a fraction of a second.
+const HELD_BYTES_MAX: u64 = 16 << 20;
 
 /// What consumers' fetch sessions may remember where the memory is large: some 200,000 partitions.
 const SESSION_BYTES_MAX: u64 = 160 << 20;
@@ -42,6 +45,8 @@ pub struct Resources {
     pub transactional_ids: Arc<IdBudget>,
     /// Bytes of fetches that wait for records, without a session.
     pub parked: Arc<Ledger>,
+    /// Bytes of requests whose answers wait for a dead leader's successor.
+    pub held: Arc<Ledger>,
 }
 
 impl Resources {
@@ -73,6 +78,7 @@ impl Resources {
             producers: ProducerBudget::new(usize::try_from(memory_bytes / 32).unwrap_or(usize::MAX) / PRODUCER_BYTES),
             transactional_ids: Arc::new(IdBudget::new(usize::try_from(memory_bytes / 24).unwrap_or(usize::MAX))),
             parked: Ledger::new((memory_bytes / 16).min(PARKED_BYTES_MAX)),
+            held: Ledger::new((memory_bytes / 64).min(HELD_BYTES_MAX)),
         })
     }
 
@@ -128,6 +134,7 @@ impl Resources {
             ceiling: ids.ceiling() as u64,
             refused: ids.refused() as u64,
         });
+        table.add_ledger("held_answer_bytes", &self.held);
         let ceiling = self.memory_bytes;
         table.add("memory_bytes", move || Usage { used: memory::resident_bytes(), ceiling, refused: 0 });
         let ceiling = self.descriptors.kept_files + self.descriptors.brief_files;
@@ -158,7 +165,8 @@ mod tests {
     fn the_shares_of_the_memory_fit_into_it() {
         let small = resources(Some(256 << 20), 64 << 30);
         assert_eq!(small.memory_bytes, 256 << 20);
-        let requests = small.frame_budget_bytes + small.responses.ceiling() + small.parked.ceiling();
+        let requests =
+            small.frame_budget_bytes + small.responses.ceiling() + small.parked.ceiling() + small.held.ceiling();
         let kept =
             small.session_bytes + small.transactional_ids.ceiling() + 2 * small.producers.ceiling() * PRODUCER_BYTES;
         let groups = 3 * small.group_limits().bytes;

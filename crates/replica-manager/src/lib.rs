@@ -8,6 +8,7 @@
 //! - [`fetch_session`]: what fetchers of this broker read;
 //! - [`log_cleaner`]: threads that compact logs;
 //! - [`alter_partition`]: ISR changes on their way to the quorum, through a [`quorum_handle`];
+//! - [`suspects`]: the leaders that do not answer, and whose successors clients' answers wait for;
 //! - [`metadata_cache`], [`identity`], [`live_config`], [`topic_settings`], [`clock`]: what decides about replicas from
 //!   outside.
 //!
@@ -26,4 +27,5 @@ pub mod metadata_cache;
 pub mod partition;
 pub mod quorum_handle;
 pub mod replica_fetcher;
+pub mod suspects;
 pub mod topic_settings;

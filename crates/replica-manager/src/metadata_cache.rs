@@ -9,15 +9,19 @@ use ottla_metadata::image::Image;
 use ottla_model::Revision;
 use tokio::sync::watch;
 
+use crate::suspects::Suspects;
+
 pub struct MetadataCache {
     image: ArcSwap<Image>,
     revision: watch::Sender<Revision>,
+    suspects: Suspects,
 }
 
 impl MetadataCache {
-    pub fn new(image: Arc<Image>) -> Self {
+    /// Answers will wait for a suspect's successor for `hold_max` at most.
+    pub fn new(image: Arc<Image>, hold_max: Duration) -> Self {
         let (revision, _) = watch::channel(image.revision());
-        Self { image: ArcSwap::new(image), revision }
+        Self { image: ArcSwap::new(image), revision, suspects: Suspects::new(hold_max) }
     }
 
     /// The current image; cheap, lock-free. Take it once per request: a second look may be newer.
@@ -39,7 +43,13 @@ impl MetadataCache {
         if image.revision() < self.revision() {
             return;
         }
+        self.suspects.image_changed(&image);
         self.image.store(image);
+    }
+
+    /// The leaders that do not answer.
+    pub fn suspects(&self) -> &Suspects {
+        &self.suspects
     }
 
     /// Tells those who wait that everything of the current image has taken effect here: its partitions are open.

@@ -15,4 +15,5 @@ mod records;
 mod restart;
 mod retention;
 mod sessions;
+mod suspects;
 mod transactions;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use ottla_metadata::{Image, TopicImage};
 use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId, TopicName};
-use ottla_network::response::Answer;
+use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages;
 use ottla_protocol::kafka_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
@@ -16,23 +16,51 @@ use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
 use crate::request::RequestContext;
-use crate::request::{topology, wire};
+use crate::request::{held_answers, topology, wire};
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let body_bytes = body.len();
     let request = match decode_request::<DescribeTopicPartitionsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    let hold = held_answers::hold(broker, body_bytes, |image, is_suspect| names_leader(image, &request, is_suspect));
+    let Some(hold) = hold else {
+        let response = respond(broker, &context.listener, &request);
+        return Answer::encode::<DescribeTopicPartitionsRequest>(&header, &response);
+    };
+    let (broker, listener) = (Arc::clone(broker), context.listener.clone());
+    Answer::later(async move {
+        hold.wait(&broker.metadata, |image, is_suspect| names_leader(image, &request, is_suspect)).await;
+        let response = respond(&broker, &listener, &request);
+        Response::encode_or_close::<DescribeTopicPartitionsRequest>(&header, &response)
+    })
+}
+
+fn respond(
+    broker: &Broker,
+    listener: &ListenerName,
+    request: &DescribeTopicPartitionsRequest,
+) -> DescribeTopicPartitionsResponse {
     let limit = broker.config.max_request_partition_size_limit;
-    match answer(&broker.metadata.current(), &context.listener, limit, &request) {
-        Ok(response) => Answer::encode::<DescribeTopicPartitionsRequest>(&header, &response),
-        Err(error) => {
-            // The schema has an error per topic only, as Kafka's answer to an invalid request shows.
-            let topics = request.topics.iter().map(|topic| failed(topic.name.as_str(), error)).collect();
-            let response = DescribeTopicPartitionsResponse::default().with_topics(topics);
-            Answer::encode::<DescribeTopicPartitionsRequest>(&header, &response)
-        }
+    answer(&broker.metadata.current(), listener, limit, request).unwrap_or_else(|error| {
+        // The schema has an error per topic only, as Kafka's answer to an invalid request shows.
+        let topics = request.topics.iter().map(|topic| failed(topic.name.as_str(), error)).collect();
+        DescribeTopicPartitionsResponse::default().with_topics(topics)
+    })
+}
+
+/// Whether a broker that `is_suspect` leads something of what was asked for; the pages are not looked at.
+fn names_leader(
+    image: &Image,
+    request: &DescribeTopicPartitionsRequest,
+    is_suspect: &dyn Fn(BrokerId) -> bool,
+) -> bool {
+    let is_led = |topic: &Arc<TopicImage>| topic.partitions().any(|(_, state)| is_suspect(state.leader));
+    if request.topics.is_empty() {
+        return image.topics().any(is_led);
     }
+    request.topics.iter().filter_map(|topic| image.topic(topic.name.as_str())).any(is_led)
 }
 
 fn answer(

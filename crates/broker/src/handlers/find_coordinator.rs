@@ -2,7 +2,8 @@
 //! built; their clients get a definite error.
 //!
 //! Where there is no coordinator at the moment (the topic is being created, its broker has just died) the answer waits
-//! a little: a client that gets COORDINATOR_NOT_AVAILABLE waits much longer before it asks again.
+//! a little: a client that gets COORDINATOR_NOT_AVAILABLE waits much longer before it asks again. So does the answer
+//! that would name a coordinator that has just died and has no successor yet.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::broker::Broker;
 use crate::groups::{self, OFFSETS_TOPIC};
 use crate::internal_topic::InternalTopic;
 use crate::request::RequestContext;
-use crate::request::{topology, wire};
+use crate::request::{held_answers, topology, wire};
 use crate::transactions::{self, STATE_TOPIC};
 
 /// The types of keys.
@@ -49,6 +50,7 @@ struct Place {
 type Found = Result<Place, (ErrorCode, String)>;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let body_bytes = body.len();
     let mut request = match decode_request::<FindCoordinatorRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
@@ -56,7 +58,25 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     // A key takes two bytes in the request, its coordinator's host up to 255 in the response: each is answered once.
     let mut seen = BTreeSet::new();
     request.coordinator_keys.retain(|key| seen.insert(key.clone()));
+    let version = header.api_version;
+    let hold =
+        held_answers::hold(broker, body_bytes, |image, is_suspect| names_leader(image, version, &request, is_suspect));
     let listener = context.listener.clone();
+    let Some(hold) = hold else { return answer_now(broker, listener, header, request) };
+    let broker = Arc::clone(broker);
+    Answer::later(async move {
+        hold.wait(&broker.metadata, |image, is_suspect| names_leader(image, version, &request, is_suspect)).await;
+        drop(hold);
+        held_answers::response(answer_now(&broker, listener, header, request)).await
+    })
+}
+
+fn answer_now(
+    broker: &Arc<Broker>,
+    listener: ListenerName,
+    header: RequestHeader,
+    request: FindCoordinatorRequest,
+) -> Answer {
     let places = find_all(&broker.metadata.peek(), &listener, header.api_version, &request);
     if !places.iter().any(may_come) {
         return Answer::encode::<FindCoordinatorRequest>(&header, &response(header.api_version, &request, places));
@@ -117,6 +137,26 @@ fn keys(version: i16, request: &FindCoordinatorRequest) -> &[StrBytes] {
 
 fn find_all(image: &Image, listener: &ListenerName, version: i16, request: &FindCoordinatorRequest) -> Vec<Found> {
     keys(version, request).iter().map(|key| find(image, listener, version, request.key_type, key.as_str())).collect()
+}
+
+/// Whether a broker that `is_suspect` coordinates one of the keys.
+fn names_leader(
+    image: &Image,
+    version: i16,
+    request: &FindCoordinatorRequest,
+    is_suspect: &dyn Fn(BrokerId) -> bool,
+) -> bool {
+    keys(version, request).iter().any(|key| {
+        let partition = match request.key_type {
+            GROUP => groups::coordinator_partition(image, key.as_str()).map(|partition| (OFFSETS_TOPIC, partition)),
+            TRANSACTION => {
+                transactions::coordinator_partition(image, key.as_str()).map(|partition| (STATE_TOPIC, partition))
+            }
+            _ => None,
+        };
+        let state = partition.and_then(|(topic, partition)| image.partition_of(topic, partition));
+        state.is_some_and(|state| is_suspect(state.leader))
+    })
 }
 
 /// A group without a coordinator has no message yet: the reason may come.

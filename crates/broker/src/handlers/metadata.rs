@@ -18,7 +18,7 @@ use ottla_protocol::{RequestHeader, decode_request};
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::shared_responses::Form;
-use crate::request::{topology, wire};
+use crate::request::{held_answers, topology, wire};
 
 /// The first version in which topics may be asked for by id.
 const TOPIC_IDS_FROM: i16 = 12;
@@ -30,21 +30,40 @@ const INLINE_PARTITIONS_MAX: usize = 500;
 const CLUSTER_OPERATIONS_IN: std::ops::RangeInclusive<i16> = 8..=10;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let body_bytes = body.len();
     let request = match decode_request::<MetadataRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    let version = header.api_version;
+    let hold =
+        held_answers::hold(broker, body_bytes, |image, is_suspect| names_leader(image, version, &request, is_suspect));
+    let Some(hold) = hold else { return answer_now(broker, &context.listener, header, request) };
+    let (broker, listener) = (Arc::clone(broker), context.listener.clone());
+    Answer::later(async move {
+        hold.wait(&broker.metadata, |image, is_suspect| names_leader(image, version, &request, is_suspect)).await;
+        drop(hold);
+        held_answers::response(answer_now(&broker, &listener, header, request)).await
+    })
+}
+
+fn answer_now(
+    broker: &Arc<Broker>,
+    listener: &ListenerName,
+    header: RequestHeader,
+    request: MetadataRequest,
+) -> Answer {
     let image = broker.metadata.current();
-    let form = form_of_all(&context.listener, header.api_version, &request);
+    let form = form_of_all(listener, header.api_version, &request);
     let made =
         form.as_ref().and_then(|form| broker.metadata_responses.get(image.revision(), form, header.correlation_id));
     if let Some(response) = made {
         return Answer::Ready(response);
     }
     if partitions(&image, header.api_version, &request) <= INLINE_PARTITIONS_MAX {
-        return Answer::Ready(respond(broker, &context.listener, &header, &request));
+        return Answer::Ready(respond(broker, listener, &header, &request));
     }
-    let (for_later, listener) = (Arc::clone(broker), context.listener.clone());
+    let (for_later, listener) = (Arc::clone(broker), listener.clone());
     broker.heavy_work.answer(move || respond(&for_later, &listener, &header, &request))
 }
 
@@ -63,17 +82,30 @@ fn form_of_all(listener: &ListenerName, version: i16, request: &MetadataRequest)
     })
 }
 
+/// Whether a broker that `is_suspect` leads something of what the response names.
+fn names_leader(image: &Image, version: i16, request: &MetadataRequest, is_suspect: &dyn Fn(BrokerId) -> bool) -> bool {
+    let is_led = |topic: &Arc<TopicImage>| topic.partitions().any(|(_, state)| is_suspect(state.leader));
+    match &request.topics {
+        Some(asked) if !asks_for_all(version, request) => {
+            asked.iter().filter_map(|topic| asked_topic(image, topic)).any(is_led)
+        }
+        _ => image.topics().any(is_led),
+    }
+}
+
+fn asked_topic<'a>(image: &'a Image, asked: &MetadataRequestTopic) -> Option<&'a Arc<TopicImage>> {
+    match &asked.name {
+        Some(name) => image.topic(name.as_str()),
+        None => image.topic_by_id(wire::topic_id(asked.topic_id)),
+    }
+}
+
 /// How many partitions the response may have.
 fn partitions(image: &Image, version: i16, request: &MetadataRequest) -> usize {
     match &request.topics {
-        Some(asked) if !asks_for_all(version, request) => asked
-            .iter()
-            .filter_map(|topic| match &topic.name {
-                Some(name) => image.topic(name.as_str()),
-                None => image.topic_by_id(wire::topic_id(topic.topic_id)),
-            })
-            .map(|topic| topic.partition_count())
-            .sum(),
+        Some(asked) if !asks_for_all(version, request) => {
+            asked.iter().filter_map(|topic| asked_topic(image, topic)).map(|topic| topic.partition_count()).sum()
+        }
         _ => image.topics().map(|topic| topic.partition_count()).sum(),
     }
 }

@@ -32,6 +32,7 @@ use ottla_replica_manager::live_config::LiveConfig;
 use ottla_replica_manager::manager::{Coordinators, OpenedLogs, ReplicaManager, ReplicaManagerError};
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::quorum_handle::QuorumHandle;
+use ottla_replica_manager::suspects::HOLD_MAX;
 use ottla_resources::{ConnectionLimits, Usage};
 use ottla_rpc::{CallError, ClusterClient, ports};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -172,7 +173,7 @@ async fn live(
     let client = client.map_err(RunError::Coordinators)?;
     let quorum: Arc<dyn QuorumHandle> =
         Arc::new(QuorumClient::new(client.clone(), Handle::current(), Arc::clone(&identity)));
-    let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty())));
+    let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty()), HOLD_MAX));
     let live_config = Arc::new(LiveConfig::new(Arc::clone(&config)));
     let limits = resources.group_limits();
     let groups = GroupCoordinators::new(&config, limits, &identity, Arc::clone(&telemetry), &data);

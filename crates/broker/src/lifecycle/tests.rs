@@ -14,6 +14,7 @@ use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationKey, L
 use ottla_replica_manager::identity::Identity;
 use ottla_replica_manager::manager::ReplicaManagerError;
 use ottla_replica_manager::metadata_cache::MetadataCache;
+use ottla_replica_manager::suspects::HOLD_MAX;
 use ottla_rpc::ClusterClient;
 use ottla_rpc::cluster::cluster_server::{Cluster, ClusterServer};
 use ottla_rpc::cluster::*;
@@ -188,7 +189,7 @@ fn runner(client: &ClusterClient) -> Runner {
         rules: BrokenRules::default(),
     };
     let (identity, disk) = (identity(), Arc::new(Disk::default()));
-    let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty())));
+    let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty()), HOLD_MAX));
     let context = SessionContext {
         client: client.clone(),
         identity: Arc::clone(&identity),

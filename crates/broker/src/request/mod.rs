@@ -5,6 +5,7 @@ pub mod admin;
 pub mod budget;
 pub mod group;
 pub mod heavy;
+pub mod held_answers;
 pub mod leader_hint;
 pub mod shared_responses;
 #[cfg(test)]

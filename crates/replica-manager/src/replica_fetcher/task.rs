@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ottla_model::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicIdPartition};
+use ottla_model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionId, TopicIdPartition};
 use ottla_protocol::kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla_protocol::kafka_protocol::messages::{
     BrokerId as WireBrokerId, ListOffsetsRequest, TopicName as WireTopicName,
@@ -27,6 +27,7 @@ use crate::clock;
 use crate::identity::Identity;
 use crate::metadata_cache::MetadataCache;
 use crate::partition::Partition;
+use crate::suspects;
 
 /// Topic ids, and the follower's broker epoch in the request. Version 18 adds only the high watermark that a follower
 /// knows.
@@ -57,6 +58,8 @@ pub struct FetcherTask {
     metadata: Arc<MetadataCache>,
     mailbox: Arc<Mailbox>,
     connection: Option<Connection>,
+    /// The source's registration that the last attempt to connect went to.
+    source_epoch: BrokerEpoch,
     /// One line for an outage, not one for each attempt.
     logged_outage: bool,
 }
@@ -129,7 +132,16 @@ impl FetcherTask {
                 rules: BrokenRules::default(),
             },
         );
-        Self { core, config, identity, metadata, mailbox, connection: None, logged_outage: false }
+        Self {
+            core,
+            config,
+            identity,
+            metadata,
+            mailbox,
+            connection: None,
+            source_epoch: BrokerEpoch::NONE,
+            logged_outage: false,
+        }
     }
 
     pub async fn run(mut self) {
@@ -195,6 +207,11 @@ impl FetcherTask {
     fn disconnected(&mut self, error: &ConnectionError) {
         self.connection = None;
         self.core.disconnected(clock::monotonic());
+        if let ConnectionError::Io(error) = error
+            && suspects::is_gone(error)
+        {
+            self.metadata.suspects().suspect(self.core.source(), self.source_epoch);
+        }
         self.log_outage(error);
     }
 
@@ -209,6 +226,7 @@ impl FetcherTask {
             Effect::Connect => {
                 let stream = self.connect().await?;
                 self.logged_outage = false;
+                self.metadata.suspects().reached(self.core.source());
                 self.connection = Some(Connection { stream, next_correlation: 0, underway: VecDeque::new() });
                 self.core.connected(clock::monotonic());
                 Ok(())
@@ -230,14 +248,17 @@ impl FetcherTask {
         }
     }
 
-    async fn connect(&self) -> io::Result<FetchStream> {
-        let endpoint = {
+    async fn connect(&mut self) -> io::Result<FetchStream> {
+        let found = {
             let image = self.metadata.current();
-            image.broker(self.core.source()).and_then(|broker| broker.inter_broker_endpoint().cloned())
+            image
+                .broker(self.core.source())
+                .and_then(|broker| Some((broker.epoch, broker.inter_broker_endpoint()?.clone())))
         };
-        let Some(endpoint) = endpoint else {
+        let Some((epoch, endpoint)) = found else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the broker is not registered"));
         };
+        self.source_epoch = epoch;
         let frame_max_bytes = self.config.response_max_bytes.saturating_add(ANSWER_SLACK_BYTES);
         FetchStream::connect(&endpoint.host, endpoint.port, self.config.receive_buffer_bytes, frame_max_bytes).await
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ottla_config::{BrokerConfig, Sources};
 use ottla_group_coordinator::shard::BudgetLimits;
@@ -17,6 +18,7 @@ use ottla_replica_manager::log_dirs::opening::OpeningProgress;
 use ottla_replica_manager::manager::{Coordinators, ReplicaManager, ReplicaManagerError};
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::quorum_handle::QuorumHandle;
+use ottla_replica_manager::suspects::HOLD_MAX;
 use ottla_resources::{BrokerDescriptors, ConnectionLimits, Limits};
 use ottla_storage::{DirectoryError, LogDirsError};
 use tokio::runtime::Builder;
@@ -41,12 +43,15 @@ pub struct Cluster {
     pub quorum: Arc<Quorum>,
     directory: tempfile::TempDir,
     flags: Vec<(String, String)>,
+    /// How long brokers that start from now on hold an answer that would name a dead leader.
+    pub hold_max: Duration,
 }
 
 impl Cluster {
     pub fn new(flags: &[(&str, &str)]) -> Self {
         let flags = flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Self { quorum: Arc::default(), directory: tempfile::tempdir().expect("a temporary directory"), flags }
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self { quorum: Arc::default(), directory, flags, hold_max: HOLD_MAX }
     }
 
     pub fn log_directory(&self, id: i32) -> PathBuf {
@@ -88,7 +93,7 @@ impl Cluster {
         let replicas = ReplicaManager::new(
             live_config,
             identity,
-            Arc::new(MetadataCache::new(Arc::new(Image::empty()))),
+            Arc::new(MetadataCache::new(Arc::new(Image::empty()), self.hold_max)),
             Arc::new(QuorumLink(self.quorum.clone(), id)),
             groups,
             telemetry.replicas.clone(),
@@ -105,7 +110,7 @@ impl Cluster {
         let _inside = runtime.enter();
         let config = self.config(id);
         let identity = Arc::new(Identity::new(IncarnationKey::random(), BrokerId(id)));
-        let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty())));
+        let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty()), self.hold_max));
         let telemetry = Arc::new(Telemetry::default());
         let quorum: Arc<dyn QuorumHandle> = Arc::new(QuorumLink(self.quorum.clone(), id));
         let live_config = Arc::new(LiveConfig::new(config.clone()));

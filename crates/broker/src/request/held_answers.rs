@@ -1,0 +1,72 @@
+//! Answers that would send a client to a leader that has just died wait a moment for its successor.
+//!
+//! The suspects, and how long each is worth a wait, are those of `ottla_replica_manager::suspects`.
+
+use ottla_metadata::Image;
+use ottla_model::{BrokerId, MonotonicMs};
+use ottla_network::response::{Answer, Response};
+use ottla_replica_manager::clock;
+use ottla_replica_manager::metadata_cache::MetadataCache;
+use ottla_resources::Share;
+
+use crate::broker::Broker;
+
+/// What a held request takes beside its body.
+const REQUEST_BYTES: u64 = 1_024;
+/// The smallest element of a body (a topic, a key) takes two bytes there, and this many times as much when decoded.
+const DECODED_FACTOR: u64 = 40;
+
+/// The permission to wait: a part of what held requests may take together.
+pub struct Hold {
+    _share: Share,
+}
+
+/// Whether the answer is to wait. `names` says whether an answer that is made of the image names as a leader a broker
+/// that the predicate holds for. Almost always there is no suspect, and this costs one look at an atomic. Where too
+/// many wait already, the answer leaves at once, as Kafka's does.
+pub fn hold(
+    broker: &Broker,
+    body_bytes: usize,
+    names: impl Fn(&Image, &dyn Fn(BrokerId) -> bool) -> bool,
+) -> Option<Hold> {
+    named_suspects_end(&broker.metadata, &names)?;
+    broker.resources.held.take(REQUEST_BYTES + DECODED_FACTOR * body_bytes as u64).map(|share| Hold { _share: share })
+}
+
+impl Hold {
+    /// Waits until the image names other leaders, the suspects have turned out to be there, or the holds are over.
+    pub async fn wait(&self, metadata: &MetadataCache, names: impl Fn(&Image, &dyn Fn(BrokerId) -> bool) -> bool) {
+        // Subscribed before the first look: nothing can be missed between a look and the wait after it.
+        let mut revisions = metadata.subscribe();
+        let mut reached = metadata.suspects().subscribe();
+        while let Some(end) = named_suspects_end(metadata, &names) {
+            let changed = tokio::select! {
+                changed = revisions.changed() => changed.is_ok(),
+                changed = reached.changed() => changed.is_ok(),
+                () = tokio::time::sleep_until(clock::instant(end)) => true,
+            };
+            if !changed {
+                return;
+            }
+        }
+    }
+}
+
+/// When the first hold ends, if the answer would name a suspect.
+fn named_suspects_end(
+    metadata: &MetadataCache,
+    names: &impl Fn(&Image, &dyn Fn(BrokerId) -> bool) -> bool,
+) -> Option<MonotonicMs> {
+    let image = metadata.peek();
+    let held = metadata.suspects().held(&image)?;
+    names(&image, &|broker| held.contains(broker)).then(|| held.next_end())?
+}
+
+/// The response of an answer that was made after the wait.
+pub async fn response(answer: Answer) -> Response {
+    match answer {
+        Answer::Ready(response) => response,
+        Answer::Later(response) => response.await,
+        Answer::Held(_) | Answer::None | Answer::Close(_) => Response::closing(),
+    }
+}

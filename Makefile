@@ -42,7 +42,7 @@ help:
 	@echo "make build        release binaries in $(OTTLA_BIN_DIR)"
 	@echo "make lint         formatting and clippy"
 	@echo "make sim SEEDS=n  n seeds of the simulation, from FROM=n; SEED=n replays one, step by step"
-	@echo "make fuzz         hostile bytes and random admin requests for FUZZ_SECS=n seconds per test, a million spoilt messages of members"
+	@echo "make fuzz         hostile bytes, admin requests, a million spoilt messages; FUZZ_SECS=n for each test"
 	@echo "make soak         long: SOAK_SEEDS=n seeds, seeded tests with ten times their runs, faults under load"
 	@echo "make attack       random bad clients beside good ones for ATTACK_SECS=n seconds; SEED=n replays one"
 	@echo "make mutants      changes of the cores that no test detects (docs/mutants.md); ONLY=regex, SAMPLE=n"

@@ -78,7 +78,7 @@ impl Resources {
             producers: ProducerBudget::new(usize::try_from(memory_bytes / 32).unwrap_or(usize::MAX) / PRODUCER_BYTES),
             transactional_ids: Arc::new(IdBudget::new(usize::try_from(memory_bytes / 24).unwrap_or(usize::MAX))),
             parked: Ledger::new((memory_bytes / 16).min(PARKED_BYTES_MAX)),
-            held: Ledger::new((memory_bytes / 64).min(HELD_BYTES_MAX)),
+            held: Ledger::new((memory_bytes / 128).min(HELD_BYTES_MAX)),
         })
     }
 

@@ -4,8 +4,8 @@
 //!   fetching uses it directly.
 //! - [`Client`]: a cluster by its bootstrap addresses; versions negotiated, leaders cached and refreshed, requests
 //!   retried where a retry is safe. The command-line tools and the end-to-end tests use it.
-//! - [`Membership`]: a member of a consumer group; and administration of groups, offsets, transactions, configurations and
-//!   log directories.
+//! - [`Membership`]: a member of a consumer group; and administration of groups, offsets, transactions, configurations
+//!   and log directories.
 //! - [`ClientError`]: distinguishes requests that certainly were not executed from those that may have been.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -1,5 +1,5 @@
-//! Transactions as administrators see them: the producers of a partition, the transactional ids of the coordinators, and
-//! the abortion of a transaction that nobody ends.
+//! Transactions as administrators see them: the producers of a partition, the transactional ids of the coordinators,
+//! and the abortion of a transaction that nobody ends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -19,6 +19,7 @@ mod four_letter_words;
 mod identify;
 mod listener;
 mod member;
+mod pages;
 mod peers;
 pub mod probe;
 mod quorums;
@@ -148,7 +149,7 @@ impl Coordinator {
             servers.spawn(async move { server.serve_with_incoming(incoming).await.map_err(CoordinatorError::from) });
         }
         if let Some(listener) = self.http {
-            let routes = telemetry::routes(quorums, connections);
+            let routes = pages::routes(quorums, connections);
             servers.spawn(async move {
                 http_port::serve(listener, routes).await;
                 Ok(())

@@ -20,7 +20,6 @@ use tonic::transport::Channel;
 
 use crate::driver::{CurrentView, DriverHandle};
 use crate::rocksdb_store::Identity;
-use crate::service::Caller;
 
 /// Bound of the addresses in one broker's list; further ones are ignored.
 pub const CONNECT_LIST_MAX: usize = 16;
@@ -37,6 +36,15 @@ pub struct Formed {
     pub role: watch::Receiver<RoleChange>,
     /// As the disk remembers them.
     pub voters: BTreeMap<CoordinatorId, Voter>,
+}
+
+/// Who makes a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Caller {
+    /// It has shown the cluster's secret.
+    Member,
+    /// It has not, or there is no secret.
+    Anybody,
 }
 
 pub struct Shared {

@@ -1,30 +1,21 @@
-//! Monitoring of a coordinator: log lines, and /healthz, /readyz, /metrics on a separate port.
+//! Monitoring of a coordinator: log lines and metrics. [`crate::pages`] shows them.
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::get;
 use ottla_config::{LoggingConfig, LoggingFormat};
 use ottla_consensus::{Role, RoleChange};
 use ottla_metrics::{Counter, Description, Gauge, Histogram, Registry};
 use ottla_model::{Chroot, MonotonicMs, Revision};
-use ottla_resources::ConnectionLimits;
 use tracing_subscriber::EnvFilter;
 
 use crate::clock::Clock;
 use crate::cluster_metrics::ClusterMetrics;
-use crate::quorums::Quorums;
 
 /// A driver that has not read the clock for this time is unhealthy: it ticks 20 times a second.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
-
-/// A page waits this long for the driver's word on the other coordinators.
-const PROGRESS_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// Sets up logging for the process. A second call changes nothing.
 pub fn start_logging(config: &LoggingConfig) -> Result<(), String> {
@@ -44,7 +35,7 @@ pub fn start_logging(config: &LoggingConfig) -> Result<(), String> {
 /// The metrics of a coordinator. The Raft driver writes them.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
+    pub registry: Registry,
     clock: Clock,
     last_tick_ms: AtomicU64,
     term: Gauge,
@@ -57,8 +48,8 @@ pub struct Metrics {
     proposals: Counter,
     synced_writes: Histogram,
     elections: Counter,
-    connections: Gauge,
-    cluster: ClusterMetrics,
+    pub connections: Gauge,
+    pub cluster: ClusterMetrics,
 }
 
 impl Metrics {
@@ -146,64 +137,6 @@ impl Metrics {
     /// Every metric of a coordinator, for `docs/metrics.md`.
     pub fn descriptions() -> Vec<Description> {
         Self::new(Clock::default(), None).registry.descriptions()
-    }
-}
-
-/// What the health and metrics server tells of.
-struct Shown {
-    quorums: Arc<Quorums>,
-    /// Of each port.
-    connections: Vec<Arc<ConnectionLimits>>,
-}
-
-/// The health and metrics server's routes.
-pub fn routes(quorums: Arc<Quorums>, connections: Vec<Arc<ConnectionLimits>>) -> Router {
-    let shown = Arc::new(Shown { quorums, connections });
-    Router::new()
-        .route("/healthz", get(|State(shown): State<Arc<Shown>>| async move { healthy(&shown.quorums) }))
-        .route("/readyz", get(|State(shown): State<Arc<Shown>>| async move { ready(&shown.quorums) }))
-        .route("/metrics", get(|State(shown): State<Arc<Shown>>| async move { page(&shown).await }))
-        .with_state(shown)
-}
-
-fn healthy(quorums: &Quorums) -> (StatusCode, String) {
-    let stalled = quorums.all().into_iter().find(|quorum| !quorum.metrics.is_healthy());
-    verdict(stalled.map(|quorum| format!("the driver{} stalls\n", below(quorum.shared.chroot()))))
-}
-
-fn ready(quorums: &Quorums) -> (StatusCode, String) {
-    let missing = quorums.all().into_iter().find_map(|quorum| {
-        let missing = quorum.metrics.missing()?;
-        Some(format!("not ready{}: {missing}\n", below(quorum.shared.chroot())))
-    });
-    verdict(missing)
-}
-
-fn below(chroot: Option<&Chroot>) -> String {
-    chroot.map(|chroot| format!(" of chroot {chroot}")).unwrap_or_default()
-}
-
-/// Prometheus' text form.
-async fn page(shown: &Shown) -> String {
-    let quorums = shown.quorums.all();
-    let open = shown.connections.iter().map(|limits| limits.open()).sum::<usize>();
-    shown.quorums.root_metrics().connections.set(i64::try_from(open).unwrap_or(i64::MAX));
-    for quorum in &quorums {
-        let Some(formed) = quorum.shared.formed() else { continue };
-        let view = formed.view.get();
-        quorum.metrics.cluster.show(view.revision, &view.image);
-        // A driver that stalls does not keep the page back.
-        let progress = tokio::time::timeout(PROGRESS_TIMEOUT, formed.driver.progress()).await;
-        let progress = progress.ok().and_then(Result::ok).flatten();
-        quorum.metrics.cluster.show_progress(progress.as_ref());
-    }
-    Registry::render_all(quorums.iter().map(|quorum| &quorum.metrics.registry))
-}
-
-fn verdict(problem: Option<String>) -> (StatusCode, String) {
-    match problem {
-        None => (StatusCode::OK, "ok\n".to_owned()),
-        Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, problem),
     }
 }
 

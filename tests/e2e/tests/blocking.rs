@@ -48,15 +48,20 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("replica-manager/src/log_dirs.rs", "statvfs", "DescribeLogDirs answers from a blocking thread"),
     ("replica-manager/src/log_dirs.rs", ".mark_deleted(", "the directory's own methods; their callers have rows here"),
     ("replica-manager/src/log_dirs.rs", ".mark_stray(", "the directory's own methods; their callers have rows here"),
-    (
-        "replica-manager/src/log_dirs.rs",
-        ".write_clean_shutdown(",
-        "the directory's own methods; their callers have rows here",
-    ),
     ("replica-manager/src/log_dirs.rs", ".claim(", "the directory's own methods; their callers have rows here"),
     (
         "replica-manager/src/log_dirs.rs",
         ".claim_replaced(",
+        "the directory's own methods; their callers have rows here",
+    ),
+    (
+        "replica-manager/src/log_dirs.rs",
+        ".distrust_registration(",
+        "the directory's own methods; their callers have rows here",
+    ),
+    (
+        "replica-manager/src/log_dirs.rs",
+        ".remember_registration(",
         "the directory's own methods; their callers have rows here",
     ),
     ("replica-manager/src/log_dirs.rs", "std::fs", "the boot id in /proc, at the start"),
@@ -83,12 +88,6 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "replica-manager/src/manager/directory_failures.rs",
         ".claim_replaced(",
         "on blocking threads, with a bounded wait",
-    ),
-    ("replica-manager/src/manager/closing.rs", ".write_checkpoint(", "the end of the process, on a blocking thread"),
-    (
-        "replica-manager/src/manager/closing.rs",
-        ".write_clean_shutdown(",
-        "the end of the process, on a blocking thread",
     ),
     ("replica-manager/src/partition/leader_side.rs", "cold.run()", "without the lock, by run_blocking"),
     ("replica-manager/src/partition/leader_side.rs", "search.run()", "without the lock, by run_blocking"),

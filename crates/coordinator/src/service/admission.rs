@@ -21,6 +21,7 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use super::ADMIN_REQUEST_BYTES_MAX;
+use crate::shared::Caller;
 
 const CLUSTER: &str = "/ottla.cluster.v1.Cluster/";
 const QUORUM: &str = "/ottla.quorum.v1.Quorum/";
@@ -42,15 +43,6 @@ const CALL_BYTES: u64 = 2 * 1024;
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// gRPC's prefix of a message: a flag and the length.
 const PREFIX_BYTES: usize = 5;
-
-/// Who makes a call.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Caller {
-    /// It has shown the cluster's secret.
-    Member,
-    /// It has not, or there is no secret.
-    Anybody,
-}
 
 /// The ledgers of one coordinator, for all of its ports and clusters.
 #[derive(Clone)]

@@ -16,9 +16,9 @@ use ottla_rpc::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES_MAX};
 use tonic::service::{Routes, RoutesBuilder};
 
 pub use admin::AdminService;
-pub use admission::{Admission, Caller};
+pub use admission::Admission;
 
-use crate::shared::Shared;
+use crate::shared::{Caller, Shared};
 
 /// Approximate size of one event with the changes of a revision: far below [`MESSAGE_BYTES_MAX`], with room for a node
 /// of any size.

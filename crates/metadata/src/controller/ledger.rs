@@ -71,8 +71,8 @@ impl Ledger {
         &self.ahead_tree
     }
 
-    /// Whether the tree is as large as it may be: nothing more is added on request. Elections, registrations and changes
-    /// that make the tree smaller go on.
+    /// Whether the tree is as large as it may be: nothing more is added on request. Elections, registrations and
+    /// changes that make the tree smaller go on.
     pub fn is_full(&self) -> bool {
         self.ahead_tree.bytes() >= MAX_TREE_BYTES
     }

@@ -14,8 +14,8 @@ use super::{Fetcher, SessionId};
 /// A session that is younger keeps its slot (Kafka's `min.incremental.fetch.session.eviction.ms`).
 pub const EVICTION_AGE: Duration = Duration::from_secs(120);
 
-/// What a consumer's session takes besides its partitions, and what a partition takes: its slot, its entries in maps, its
-/// subscription, and the name of a topic, which may have one partition only.
+/// What a consumer's session takes besides its partitions, and what a partition takes: its slot, its entries in maps,
+/// its subscription, and the name of a topic, which may have one partition only.
 pub const SESSION_BYTES: usize = 1_024;
 pub const SESSION_PARTITION_BYTES: usize = 800;
 

@@ -102,8 +102,8 @@ impl Shard {
         self.forget_ids(now, expired)
     }
 
-    /// Forgets some ids that run no transaction, because the broker's ids hold as much as they may: those that never had a
-    /// transaction first, then those that were not used for the longest time.
+    /// Forgets some ids that run no transaction, because the broker's ids hold as much as they may: those that never
+    /// had a transaction first, then those that were not used for the longest time.
     pub(super) fn make_room(&mut self, now: Now) -> Effects {
         if self.leaving > 0 {
             // Their tombstones are on the way.

@@ -45,6 +45,7 @@ impl Scene {
         let options = one_broker()
             .with("max.memory.bytes", &MEMORY_MAX.to_string())
             .with("transaction.state.log.num.partitions", "4")
+            .with("group.initial.rebalance.delay.ms", "0")
             .with("http.port", &http.port().to_string());
         let cluster = Cluster::start_with(options)?;
         let address = cluster.broker_address(1);

@@ -113,17 +113,20 @@ impl TestBroker {
         let (header, start) = ottla_protocol::parse_header(&frame[4..]).expect("a valid header");
         assert_eq!(header.api_version, version);
         let body = BytesMut::from(&frame[4 + start..]);
-        let mut answer = handle(&self.broker, &self.context(listener), header, body);
-        while let Answer::Held(future) = answer {
-            answer = self.runtime().block_on(async { tokio::time::timeout(PATIENCE, future).await }).expect("in time");
-        }
-        Asked { broker: self, answer }
+        self.asked(handle(&self.broker, &self.context(listener), header, body))
     }
 
     /// Hands a whole frame to the handler of its API.
     pub fn dispatch(&self, listener: &str, frame: &[u8]) -> Asked<'_> {
         let _inside = self.runtime().enter();
-        let answer = Service::handle(&self.broker, &self.context(listener), BytesMut::from(&frame[4..]));
+        self.asked(Service::handle(&self.broker, &self.context(listener), BytesMut::from(&frame[4..])))
+    }
+
+    /// An answer that is held back until it is the request's turn is waited for.
+    fn asked(&self, mut answer: Answer) -> Asked<'_> {
+        while let Answer::Held(future) = answer {
+            answer = self.runtime().block_on(async { tokio::time::timeout(PATIENCE, future).await }).expect("in time");
+        }
         Asked { broker: self, answer }
     }
 

@@ -89,9 +89,8 @@ fn joins_that_are_refused() {
     // No group comes of a first member that was refused.
     let refused = JoinGroup { group: GroupId::new("new"), protocol_type: String::new(), ..join_new("1") };
     assert_eq!(host.join_error(refused), ErrorCode::InconsistentGroupProtocol);
-    assert!(
-        matches!(host.call(Request::ListGroups(ListGroups::default())), GroupAnswer::ListGroups(groups) if groups.len() == 1)
-    );
+    let listed = host.call(Request::ListGroups(ListGroups::default()));
+    assert!(matches!(listed, GroupAnswer::ListGroups(groups) if groups.len() == 1));
 }
 
 #[test]

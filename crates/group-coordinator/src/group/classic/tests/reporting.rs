@@ -88,9 +88,8 @@ fn only_empty_groups_are_deleted_and_their_offsets_with_them() {
     assert_eq!(delete(&mut host), ErrorCode::None);
     assert_eq!(delete(&mut host), ErrorCode::GroupIdNotFound);
     host.fail_over(usize::MAX);
-    assert!(
-        matches!(host.call(Request::ListGroups(ListGroups::default())), GroupAnswer::ListGroups(groups) if groups.is_empty())
-    );
+    let listed = host.call(Request::ListGroups(ListGroups::default()));
+    assert!(matches!(listed, GroupAnswer::ListGroups(groups) if groups.is_empty()));
     assert_eq!(host.state(), "Dead");
 }
 

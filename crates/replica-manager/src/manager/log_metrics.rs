@@ -1,11 +1,10 @@
 //! How large the logs of this broker are and where they end, for a page of metrics.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 
 use ottla_metrics::{ComputedGauge, Registry, Rows};
 
-use super::ReplicaManager;
 use crate::partition::Partition;
 
 /// Partitions that have series of their own, the first ones by name: a page of more would take longer than the 50 ms
@@ -32,9 +31,12 @@ const GAUGES: &[ComputedGauge<'_>] = &[
     },
 ];
 
+/// The partitions of this broker at the moment.
+type Partitions = Box<dyn Fn() -> Vec<Arc<Partition>> + Send + Sync>;
+
 /// Set when there is a replica manager.
 #[derive(Clone, Default)]
-pub struct LogMetrics(Arc<OnceLock<Weak<ReplicaManager>>>);
+pub struct LogMetrics(Arc<OnceLock<Partitions>>);
 
 impl LogMetrics {
     pub fn new(registry: &Registry) -> Self {
@@ -45,13 +47,12 @@ impl LogMetrics {
     }
 
     /// Once.
-    pub fn show(&self, manager: &Arc<ReplicaManager>) {
-        let _ = self.0.set(Arc::downgrade(manager));
+    pub fn show(&self, partitions: impl Fn() -> Vec<Arc<Partition>> + Send + Sync + 'static) {
+        let _ = self.0.set(Box::new(partitions));
     }
 
     fn rows(&self) -> Vec<Rows> {
-        let Some(manager) = self.0.get().and_then(Weak::upgrade) else { return Vec::new() };
-        rows(manager.partitions(), PARTITION_SERIES_MAX)
+        self.0.get().map(|partitions| rows(partitions(), PARTITION_SERIES_MAX)).unwrap_or_default()
     }
 }
 

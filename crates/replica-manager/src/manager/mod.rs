@@ -203,7 +203,8 @@ impl ReplicaManager {
         });
         let leaders: Weak<Self> = Arc::downgrade(&manager);
         data.spawn(alter_partition.run(leaders));
-        manager.metrics.logs.show(&manager);
+        let hosting = Arc::downgrade(&manager);
+        manager.metrics.logs.show(move || hosting.upgrade().map(|manager| manager.partitions()).unwrap_or_default());
         manager.start_upkeep(&data);
         Ok(manager)
     }

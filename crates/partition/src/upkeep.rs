@@ -122,8 +122,8 @@ mod tests {
         assert!(!health.is_stalled());
     }
 
-    /// Another directory's full disk asked for a look after every write that it refused: within milliseconds a disk that
-    /// was only busy counted as one that does not answer.
+    /// Another directory's full disk asked for a look after every write that it refused: within milliseconds a disk
+    /// that was only busy counted as one that does not answer.
     #[test]
     fn looks_between_the_times_make_no_stall_and_try_nothing_again() {
         let (health, mut watch) = (DirectoryHealth::new(true), DirectoryWatch::default());

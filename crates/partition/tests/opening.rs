@@ -85,15 +85,20 @@ fn lost_before_the_first_sync(seed: u64, segments: &[i64]) -> FaultyEnv {
     env
 }
 
+/// What a start reads of the directory's checkpoints.
+fn loaded_checkpoints(env: &FaultyEnv) -> Checkpoints {
+    let checkpoints = Checkpoints::default();
+    let storage = LogDirectory::open(env.clone(), data().to_owned()).unwrap();
+    checkpoints.load(&storage, |_| true).unwrap();
+    checkpoints
+}
+
 /// The checkpoints of the former topic are gone before the log has its topic's id: the next start would believe them.
 #[test]
 fn scenario_42_nor_does_it_after_it_was_given_its_topics_id() {
     for (seed, segments) in [(1, &[][..]), (2, &[44]), (3, &[20, 44])] {
         let env = lost_before_the_first_sync(seed, segments);
-        let checkpoints = Checkpoints::default();
-        let storage = LogDirectory::open(env.clone(), data().to_owned()).unwrap();
-        checkpoints.load(&storage, |_| true).unwrap();
-        drop(storage);
+        let checkpoints = loaded_checkpoints(&env);
         let found = find(&env, &checkpoints).log;
         let directory = LogDirectory::open(env.clone(), data().to_owned()).unwrap();
         let place = LogPlace {
@@ -116,10 +121,7 @@ fn scenario_42_nor_does_it_after_it_was_given_its_topics_id() {
 fn a_log_without_its_topics_id_does_not_begin_where_another_topic_of_its_name_ended() {
     for (seed, segments) in [(1, &[][..]), (2, &[44]), (3, &[20, 44])] {
         let env = lost_before_the_first_sync(seed, segments);
-        let checkpoints = Checkpoints::default();
-        let storage = LogDirectory::open(env.clone(), data().to_owned()).unwrap();
-        checkpoints.load(&storage, |_| true).unwrap();
-        drop(storage);
+        let checkpoints = loaded_checkpoints(&env);
         assert_eq!(checkpoints.get(CheckpointKind::LogStart, &name()), Offset(44));
         let found = find(&env, &checkpoints);
         let log = found.log.expect("it opens");

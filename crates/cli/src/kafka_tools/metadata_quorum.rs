@@ -1,13 +1,12 @@
 //! `kafka-metadata-quorum`: the leader of the metadata quorum, and how far the coordinators and brokers have got.
 
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use ottla_client::{QuorumDescription, QuorumReplica};
 use ottla_model::TopicId;
 
 use super::options::{OptionSpec, Options, OptionsError, Takes, flag, refused, usage, value};
-use super::{ToolError, bootstrap, client_properties, exceptions};
+use super::{ToolError, bootstrap, client_properties, exceptions, now_ms};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
@@ -112,8 +111,7 @@ async fn describe(view: View, options: &Options) -> Result<(), ToolError> {
             out!("{}", status(&cluster.cluster_id, &quorum));
         }
         View::Replication { human_readable } => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
-            let now = human_readable.then(|| i64::try_from(now).unwrap_or(i64::MAX));
+            let now = human_readable.then(now_ms);
             replication(&quorum, now).iter().for_each(|line| out!("{line}"));
         }
     }

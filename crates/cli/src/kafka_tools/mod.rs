@@ -176,6 +176,12 @@ pub fn refuse_options(error: &ToolError, specs: &[OptionSpec]) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
+    i64::try_from(now).unwrap_or(i64::MAX)
+}
+
 /// A line as Kafka's tools log an error: scripts look for the class in it.
 pub fn log_error(class: &str, message: &str, logger: &str) {
     log("ERROR", &format!("{class}: {message}\n"), logger);

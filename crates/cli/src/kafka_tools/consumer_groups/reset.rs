@@ -1,13 +1,12 @@
 //! `--reset-offsets`: where to, by every way that Kafka's tool knows; shown, exported, and with `--execute` done.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use ottla_client::{CommittedOffset, Committer};
 use ottla_model::{ErrorCode, Offset, PartitionId, TimestampMs, TopicName, TopicPartition};
 
 use super::super::options::Options;
-use super::super::{ToolError, log};
+use super::super::{ToolError, log, now_ms};
 use super::partitions::{EARLIEST, LATEST, Named, offset_at};
 use super::{SCENARIOS, print_error};
 use crate::calendar;
@@ -57,10 +56,8 @@ impl Scenario {
             };
         }
         if let Some(text) = options.get("by-duration") {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
-            let now = i64::try_from(now).unwrap_or(i64::MAX);
             return match calendar::duration_ms(text) {
-                Some(ago) => Ok(Self::Time(TimestampMs(now.saturating_sub(ago)))),
+                Some(ago) => Ok(Self::Time(TimestampMs(now_ms().saturating_sub(ago)))),
                 None => argument(format!("Text cannot be parsed to a Duration: {text}")),
             };
         }

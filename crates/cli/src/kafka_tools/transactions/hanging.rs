@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ottla_client::{ActiveProducer, TransactionFilter};
 use ottla_model::{BrokerId, PartitionId, ProducerId, TopicName, TopicPartition};
 
-use super::{failed, is_unknown_id, now_ms, table};
+use super::super::now_ms;
+use super::{failed, is_unknown_id, table};
 use crate::kafka::Kafka;
 
 /// How many topics, and partitions of a topic, one request names at most.

@@ -3,13 +3,12 @@
 mod hanging;
 
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use ottla_client::{ActiveProducer, OpenTransaction, TransactionFilter};
 use ottla_model::{BrokerId, ErrorCode, Offset, PartitionId, ProducerEpoch, ProducerId, TopicName, TopicPartition};
 
 use super::options::{OptionSpec, Options, OptionsError, flag, usage, value};
-use super::{ToolError, bootstrap, client_properties};
+use super::{ToolError, bootstrap, client_properties, now_ms};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
@@ -358,11 +357,6 @@ async fn abort(transaction: &OpenTransaction, kafka: &Kafka) -> Result<(), Strin
 /// Whether the coordinator has no such transactional id.
 fn is_unknown_id(error: &ottla_client::ClientError) -> bool {
     error.code() == Some(ErrorCode::TransactionalIdNotFound)
-}
-
-fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
-    i64::try_from(now).unwrap_or(i64::MAX)
 }
 
 /// Columns as wide as their longest cell, each with a tab after it.

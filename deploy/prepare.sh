@@ -81,8 +81,8 @@ python_clients() {
   echo "export OTTLA_PYTHON='$venv/bin/python'"
 }
 
-# kafka_jars POM FOLDER VARIABLE: fetches Kafka's own tools and Java producer, or its broker and DumpLogSegments, if the
-# machine already has Java and Maven.
+# kafka_jars POM FOLDER VARIABLE: fetches Kafka's own tools and Java producer, its broker and DumpLogSegments, or
+# Streams, if the machine already has Java and Maven.
 kafka_jars() {
   local pom=$1 jars="$OTTLA_CACHE/$2"
   if [ ! -f "$jars/ready" ]; then
@@ -118,6 +118,7 @@ case "${1:-}" in
       kafka_jars kafka-tools.xml kafka-jars-4.3.0 OTTLA_KAFKA_JARS
       kafka_jars kafka-broker.xml kafka-broker-jars-3.9.2 OTTLA_KAFKA_BROKER_JARS
       kafka_jars kafka-broker-4.xml kafka-broker-jars-4.3.0 OTTLA_KAFKA_BROKER_4_JARS
+      kafka_jars kafka-streams.xml kafka-streams-jars-4.3.0 OTTLA_KAFKA_STREAMS_JARS
     } | { grep '^export' || true; } >> "$OTTLA_CACHE/test.env.new"
     mv "$OTTLA_CACHE/test.env.new" "$OTTLA_CACHE/test.env"
     ;;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use ottla_client::{Client, FetchOptions};
+use ottla_client::{AbortedBatches, Client, FetchOptions};
 use ottla_model::{ErrorCode, Offset, PartitionId, TimestampMs};
 use ottla_protocol::messages::fetch::IsolationLevel;
 use ottla_protocol::record_batch::{Batches, Record, Records, TimestampType};
@@ -225,12 +225,13 @@ async fn fetch(
         Err(error) => return Err(error.into()),
     };
     let Some(bytes) = answer.records else { return Ok(Some(0)) };
+    let mut aborted = AbortedBatches::new(answer.aborted_transactions);
     let mut read = 0;
     // A batch that the broker cut off at the end is not walked; it comes whole with the next fetch.
     for walked in Batches::new(&bytes) {
         let walked = walked.map_err(|error| corrupt(topic, position, &error))?;
         let (header, batch) = (walked.header, bytes.slice_ref(walked.bytes));
-        if !header.is_control() {
+        if !aborted.contain(&header) && !header.is_control() {
             let records = Records::new(&batch, UNPACKED_BYTES_MAX).map_err(|error| corrupt(topic, position, &error))?;
             for record in records {
                 let record = record.map_err(|error| corrupt(topic, position, &error))?;

@@ -9,6 +9,7 @@
 //! - [`ClientError`]: distinguishes requests that certainly were not executed from those that may have been.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod aborted;
 mod admin;
 mod cluster;
 mod configs;
@@ -25,6 +26,7 @@ mod metadata;
 mod offsets;
 mod transactions;
 
+pub use aborted::AbortedBatches;
 pub use admin::{
     ClusterDescription, DescribedBroker, DescribedPartition, DescribedTopic, NewPartitions, NewTopic,
     QuorumDescription, QuorumReplica, TopicOutcome,

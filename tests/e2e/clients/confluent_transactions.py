@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """confluent_transactions.py BOOTSTRAP: librdkafka's Python client commits and aborts transactions over several
-partitions, a reader of committed records sees the committed ones alone, a new producer fences the former one, and
+partitions, a reader of committed records sees the committed ones alone, new producers fence the former ones, and
 offsets move with transactions: what is read from one topic is written to another exactly once."""
 import sys
 import time
@@ -93,6 +93,31 @@ def commits_and_aborts():
     assert read("pairs", "read_committed", len(committed) + 1) == sorted(committed + ["last"])
 
 
+def many_ids_are_taken_over():
+    """What Flink's sinks and Spring's factories do after a failure: initialize all of the ids that they used before.
+    That ends the transactions which the former producers left open, and fences these."""
+    create("pooled")
+    names = [f"pool-{i}" for i in range(20)]
+    former = [producer(name) for name in names]
+    for made in former:
+        made.begin_transaction()
+        write(made, "pooled", ["left open"] * PARTITIONS)
+        made.flush(30)
+    assert read("pooled", "read_committed", 0) == []
+    latter = [producer(name) for name in names]
+    for name, made in zip(names, latter):
+        made.begin_transaction()
+        write(made, "pooled", [name])
+        made.commit_transaction(30)
+    for made in former:
+        try:
+            made.commit_transaction(30)
+            raise AssertionError("a fenced producer committed")
+        except KafkaException as refused:
+            assert refused.args[0].fatal() or refused.args[0].txn_requires_abort(), refused
+    assert read("pooled", "read_committed", len(names)) == sorted(names)
+
+
 def offsets_move_with_transactions():
     create("source", "target")
     plain = Producer({"bootstrap.servers": BOOTSTRAP})
@@ -139,5 +164,6 @@ def offsets_move_with_transactions():
 
 
 commits_and_aborts()
+many_ids_are_taken_over()
 offsets_move_with_transactions()
 print("ok")

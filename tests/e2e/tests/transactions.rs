@@ -1,8 +1,10 @@
 //! Transactions with unchanged clients, on a real cluster: outcomes, isolation, fencing, offsets in transactions, and
 //! records that are copied exactly once while brokers are killed.
 
+use std::io::Write as _;
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use ottla_client::{Connection, ConnectionConfig};
@@ -63,6 +65,75 @@ fn java_copies_each_record_once_while_brokers_are_killed() -> Result<()> {
         ensure!(out.trim().ends_with("ok"), "{out}");
         Ok(())
     })
+}
+
+/// How the process ended; none if it still runs at that time.
+fn ended_by(child: &mut Child, until: Instant) -> Result<Option<ExitStatus>> {
+    loop {
+        let ended = child.try_wait()?;
+        if ended.is_some() || Instant::now() > until {
+            return Ok(ended);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// As Kafka's system tests do it: Kafka's own copier reads a partition to its end and dies again and again, and so do
+/// the brokers.
+#[test]
+fn kafkas_own_copier_bounces_and_copies_each_record_once() -> Result<()> {
+    const RECORDS: usize = 40_000;
+    const BOUNCES: i32 = 5;
+    let mut cluster = Cluster::start_with(options())?;
+    let at = cluster.bootstrap();
+    clients::run_script("create_topic.py", &[&at, "bounced-from", "1"])?;
+    clients::run_script("create_topic.py", &[&at, "bounced-to", "3"])?;
+    let arguments = [
+        ["--broker-list", &at],
+        ["--input-topic", "bounced-from"],
+        ["--input-partition", "0"],
+        ["--output-topic", "bounced-to"],
+        ["--consumer-group", "bouncing"],
+        ["--transactional-id", "bouncing"],
+        ["--transaction-size", "40"],
+    ];
+    let arguments = [&arguments.concat()[..], &["--enable-random-aborts", "--use-group-metadata"]].concat();
+    let Some(mut copier) = clients::java("org.apache.kafka.tools.TransactionalMessageCopier", &arguments) else {
+        ottla_test_support::skipped("the jars of Kafka's clients are not there");
+        return Ok(());
+    };
+    let lines: Vec<String> = (0..RECORDS).map(|number| format!("{number:05}")).collect();
+    let mut producer = clients::tool("kafka-console-producer", &at, &["--topic", "bounced-from"])?;
+    let mut writing = producer.stdin(Stdio::piped()).spawn()?;
+    writing.stdin.take().context("its standard input")?.write_all((lines.join("\n") + "\n").as_bytes())?;
+    ensure!(writing.wait()?.success(), "the records to copy are there");
+    copier.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let deadline = Instant::now() + Duration::from_secs(240);
+    for turn in 0.. {
+        let mut copying = copier.spawn()?;
+        // After the bounces it may come to the end, on a slow machine too.
+        let until = if turn < BOUNCES { Instant::now() + Duration::from_secs(6) } else { deadline };
+        // One that died by itself, of a broker's death say, is started again like one that was killed.
+        if ended_by(&mut copying, until)?.is_some_and(|status| status.success()) {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "the copier does not come to the end");
+        let _ = copying.kill();
+        copying.wait()?;
+        let node = Node::Broker(turn % 3 + 1);
+        cluster.kill(node)?;
+        cluster.spawn(node)?;
+        cluster.wait_ready()?;
+    }
+    let read = ["--from-beginning", "--isolation-level", "read_committed", "--timeout-ms", "10000", "--topic"];
+    for topic in ["bounced-from", "bounced-to"] {
+        let out = clients::tool("kafka-console-consumer", &at, &[&read[..], &[topic]].concat())?.output()?;
+        let mut found: Vec<String> = String::from_utf8(out.stdout)?.lines().map(str::to_owned).collect();
+        found.sort();
+        let first = found.iter().zip(&lines).find(|(found, expected)| found != expected);
+        ensure!(found == lines, "{} of {RECORDS} lines are in {topic}; first difference: {first:?}", found.len());
+    }
+    Ok(())
 }
 
 /// The lines of `kafka-transactions`, as cells without the blanks around them.

@@ -105,7 +105,7 @@ impl Process {
         // Answers to a former life's calls are nobody's.
         let next_call = random.next_u64() >> 1;
         let could_not_open = opened.found.iter().any(FoundLog::awaits_restart);
-        let fetch_rules = settings.rules.replication.fetch_sessions;
+        let rules = settings.rules;
         let mut placement = Replicas::default();
         opened.found.into_iter().for_each(|log| placement.add_found(log));
         Self {
@@ -131,13 +131,13 @@ impl Process {
             waiting_logs: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             fetchers: Fetchers::default(),
-            fetch_sessions: FetchSessions::new(fetch_rules),
+            fetch_sessions: FetchSessions::new(rules.replication.fetch_sessions),
             parked: Vec::new(),
             calls: BTreeMap::new(),
             next_call,
             checkpoint_at: MonotonicMs(0),
             round_at: MonotonicMs(0),
-            proposals: IsrProposals::default(),
+            proposals: IsrProposals::with_rules(rules),
             produces: BTreeMap::new(),
         }
     }

@@ -149,7 +149,10 @@ impl ConsumerMember {
                 owned.entry(id).or_default().push(PartitionId(*partition));
             }
         }
-        let names = self.behaviour.regex.is_none().then(|| self.behaviour.topics.iter().cloned().collect());
+        // With an expression it says that it names no topics, and without one that it has none, as Java does: a static
+        // member that it replaces may have subscribed in the other way.
+        let topics = &self.behaviour.topics;
+        let names = if self.behaviour.regex.is_some() { Vec::new() } else { topics.iter().cloned().collect() };
         Request::ConsumerGroupHeartbeat(ConsumerGroupHeartbeat {
             group: self.group.clone(),
             member: self.member.clone(),
@@ -163,7 +166,7 @@ impl ConsumerMember {
                 -1
             },
             client: ClientInfo { client_id: self.name.clone(), client_host: "/127.0.0.1".to_owned() },
-            subscribed_topics: names.filter(|_| all),
+            subscribed_topics: all.then_some(names),
             subscribed_regex: self.behaviour.regex.clone().filter(|_| all),
             server_assignor: self.behaviour.assignor.clone().filter(|_| all),
             owned: (all || self.acknowledges).then(|| owned.into_iter().collect()),

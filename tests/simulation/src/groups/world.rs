@@ -292,7 +292,7 @@ impl World {
     }
 
     pub fn leader_of(&self, partition: i32) -> Option<i32> {
-        self.partition(partition).and_then(|partition| partition.leader)
+        self.partition(partition).and_then(Partition::leader)
     }
 
     pub(super) fn partition(&self, index: i32) -> Option<&Partition> {

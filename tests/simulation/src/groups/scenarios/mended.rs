@@ -36,8 +36,8 @@ fn a_follower_comes_back_into_the_isr_when_nothing_is_appended() {
     for follower in &followers {
         stage.world.shrink_isr(0, *follower, 100);
     }
-    assert_eq!(stage.world.partitions[0].isr, BTreeSet::from([stage.leader()]));
-    stage.wait("the followers to be back", |stage| stage.world.partitions[0].isr.len() == 3);
+    assert_eq!(stage.world.partitions[0].isr(), BTreeSet::from([stage.leader()]));
+    stage.wait("the followers to be back", |stage| stage.world.partitions[0].isr().len() == 3);
     let all = stage.all();
     let call = stage.commit(&all);
     stage.answered(call);

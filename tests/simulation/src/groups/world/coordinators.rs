@@ -195,10 +195,12 @@ impl World {
         // Followers fetch again and again: a follower that missed something while a process stood still gets it now,
         // and a follower outside the ISR comes back into it even when nothing new is appended.
         let lagging = self.partitions.iter().filter(|partition| {
-            let has_followers_outside = self.brokers.keys().any(|member| {
-                !partition.isr.contains(member) && self.is_up(*member) && !self.is_out(partition.index, *member)
-            });
-            partition.leader == Some(id)
+            let isr = partition.isr();
+            let has_followers_outside = self
+                .brokers
+                .keys()
+                .any(|member| !isr.contains(member) && self.is_up(*member) && !self.is_out(partition.index, *member));
+            partition.leader() == Some(id)
                 && (partition.high_watermark_of(id).0 < partition.end_of(id) || has_followers_outside)
         });
         let lagging: Vec<i32> = lagging.map(|partition| partition.index).collect();
@@ -208,7 +210,7 @@ impl World {
             }
         }
         // One that was the last in the ISR is back.
-        let leaderless = self.partitions.iter().filter(|found| found.leader.is_none() && found.isr.contains(&id));
+        let leaderless = self.partitions.iter().filter(|found| found.leader().is_none());
         let leaderless: Vec<i32> = leaderless.map(|partition| partition.index).collect();
         for index in leaderless {
             self.elect(index, None);
@@ -298,8 +300,7 @@ impl World {
             _ => {}
         }
         // A leader that was replaced and does not know it answers from what it has, as with Kafka.
-        let leads =
-            self.partition(index).is_some_and(|partition| partition.is_led_by(id, partition.leading_epoch(id).0));
+        let leads = self.partition(index).is_some_and(|partition| partition.is_led_by(id, partition.leading_epoch(id)));
         if let (GroupAnswer::FetchOffsets(fetched), Some(asked), true) = (&answer, &caller.fetch, leads) {
             self.invariants.fetched(asked, fetched)?;
         }

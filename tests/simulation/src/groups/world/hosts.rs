@@ -91,8 +91,10 @@ impl World {
             .collect();
         let order = election_order(&candidates, &mut self.random);
         let Some(found) = self.partition_mut(partition) else { return };
-        let leader = found.elect(&order);
-        let epoch = found.epoch;
+        if !found.elect(&order) {
+            return;
+        }
+        let (leader, epoch) = (found.leader(), found.epoch());
         self.note(format_args!("partition {partition}: leader {leader:?} in epoch {epoch}"));
         let ids: Vec<i32> = self.brokers.keys().copied().collect();
         for broker in ids {
@@ -116,8 +118,8 @@ impl World {
     fn shrink(&mut self, partition: i32, member: i32) {
         let now = self.clocks();
         let Some(found) = self.partition_mut(partition) else { return };
-        found.shrink(member, now);
-        if let Some(broker) = found.leader {
+        found.fence(member, now);
+        if let Some(broker) = found.leader() {
             self.schedule_us(0, Event::Learn { broker, partition });
         }
     }

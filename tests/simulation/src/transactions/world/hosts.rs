@@ -124,7 +124,7 @@ impl World {
         let due: Vec<i32> =
             broker.hosted.iter().filter(|(_, hosted)| is_due(hosted)).map(|(index, _)| *index).collect();
         let led: Vec<i32> =
-            self.partitions.iter().filter(|found| found.leader == Some(id)).map(|found| found.index).collect();
+            self.partitions.iter().filter(|found| found.leader() == Some(id)).map(|found| found.index).collect();
         for index in led {
             // Followers fetch again and again.
             if self.random.percent(3) {
@@ -257,8 +257,10 @@ impl World {
         // The last member of an ISR goes on where nobody else may lead.
         order.extend(but.filter(|id| self.brokers.get(id).is_some_and(|broker| broker.is_running)));
         let Some(found) = self.partition_mut(partition) else { return };
-        let leader = found.elect(&order);
-        let epoch = found.epoch;
+        if !found.elect(&order) {
+            return;
+        }
+        let (leader, epoch) = (found.leader(), found.epoch());
         self.note(format_args!("partition {partition}: leader {leader:?} in epoch {epoch}"));
         for broker in self.brokers.keys().copied().collect::<Vec<_>>() {
             let delay = self.draw_us(self.weather.image_lag_us);
@@ -281,8 +283,8 @@ impl World {
     fn shrink(&mut self, partition: i32, member: i32) {
         let now = self.clocks();
         let Some(found) = self.partition_mut(partition) else { return };
-        found.shrink(member, now);
-        if let Some(broker) = found.leader {
+        found.fence(member, now);
+        if let Some(broker) = found.leader() {
             self.schedule_us(0, super::Event::Learn { broker, partition });
         }
     }
@@ -302,8 +304,8 @@ impl World {
     /// What keeps the world from being at rest, when no client begins anything more.
     pub fn unrest(&self) -> Option<String> {
         for partition in &self.partitions {
-            let hosted = partition.leader.and_then(|leader| self.brokers.get(&leader)?.hosted.get(&partition.index));
-            let core = hosted.map(|hosted| &hosted.core).filter(|core| core.epoch().0 == partition.epoch);
+            let hosted = partition.leader().and_then(|leader| self.brokers.get(&leader)?.hosted.get(&partition.index));
+            let core = hosted.map(|hosted| &hosted.core).filter(|core| core.epoch() == partition.epoch());
             let Some(shard) = core.and_then(|core| core.shard()) else {
                 return Some(format!("partition {} has no coordinator", partition.index));
             };

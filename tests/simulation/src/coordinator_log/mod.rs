@@ -3,9 +3,10 @@
 //! truncated and committed.
 //!
 //! The worlds of [`crate::groups`] and [`crate::transactions`] stand for the network (when a follower fetches, when a
-//! broker hears of the tree) and for the failures of brokers; [`quorum`] decides who leads and who is in an ISR, by the
+//! broker hears of the tree) and for the failures of brokers, as [`cluster`] has it for both; [`quorum`] decides who leads and who is in an ISR, by the
 //! rules that ship.
 
+mod cluster;
 mod quorum;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,8 +31,9 @@ use ottla_storage::{Checkpoints, LogConfig, LogDirectory, Read};
 
 use crate::clock::WALL_START_MS;
 
-use quorum::{MIN_ISR, Quorum, epoch_of};
-pub use quorum::{election_order, state_of};
+pub use cluster::{LogEvent, LogWorld, Logs, Weather};
+pub use quorum::state_of;
+use quorum::{MIN_ISR, Quorum, election_order, epoch_of};
 
 const TOPIC_ID: TopicId = TopicId([7; 16]);
 /// So many fetches bring any follower up to date, or none will.

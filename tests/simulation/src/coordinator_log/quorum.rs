@@ -28,7 +28,7 @@ pub(super) fn epoch_of(broker: i32) -> BrokerEpoch {
 }
 
 /// Who is asked to lead: the candidates, from a random one on.
-pub fn election_order(candidates: &[i32], random: &mut Random) -> Vec<i32> {
+pub(super) fn election_order(candidates: &[i32], random: &mut Random) -> Vec<i32> {
     let first = usize::try_from(random.below(candidates.len() as u64)).unwrap_or(0);
     candidates.iter().cycle().skip(first).take(candidates.len()).copied().collect()
 }

@@ -183,14 +183,9 @@ impl Partition {
         self.quorum.elect(order)
     }
 
-    /// The broker is down, or does not fetch, until it fetches again. Its leader hears of it at once, as from the answer
-    /// to a proposal.
-    pub fn fence(&mut self, broker: i32, now: Now) {
+    /// The broker is down, or does not fetch, until it fetches again.
+    pub fn fence(&mut self, broker: i32) {
         self.quorum.fence(broker);
-        let (leader, epoch) = (self.leader(), self.epoch());
-        if let Some(leader) = leader.filter(|leader| self.leading_epoch(*leader) == epoch) {
-            self.learn(leader, now);
-        }
     }
 
     /// The broker hears of the tree's state.

@@ -149,10 +149,11 @@ impl ConsumerMember {
                 owned.entry(id).or_default().push(PartitionId(*partition));
             }
         }
-        // With an expression it says that it names no topics, and without one that it has none, as Java does: a static
-        // member that it replaces may have subscribed in the other way.
-        let topics = &self.behaviour.topics;
-        let names = if self.behaviour.regex.is_some() { Vec::new() } else { topics.iter().cloned().collect() };
+        // Whoever joins says both, if only that there are none: the group may know the instance id, or the member id, of
+        // a process that subscribed in the other way. What a heartbeat leaves out stays as it was.
+        let Behaviour { topics, regex, .. } = &self.behaviour;
+        let names = if regex.is_some() { Vec::new() } else { topics.iter().cloned().collect() };
+        let regex = regex.clone().or_else(|| (epoch == 0).then(String::new));
         Request::ConsumerGroupHeartbeat(ConsumerGroupHeartbeat {
             group: self.group.clone(),
             member: self.member.clone(),
@@ -167,7 +168,7 @@ impl ConsumerMember {
             },
             client: ClientInfo { client_id: self.name.clone(), client_host: "/127.0.0.1".to_owned() },
             subscribed_topics: all.then_some(names),
-            subscribed_regex: self.behaviour.regex.clone().filter(|_| all),
+            subscribed_regex: regex.filter(|_| all),
             server_assignor: self.behaviour.assignor.clone().filter(|_| all),
             owned: (all || self.acknowledges).then(|| owned.into_iter().collect()),
         })

@@ -121,7 +121,7 @@ impl<'a> PartitionChange<'a> {
     /// The first replica leads if it is in the ISR. `may_lag` switches that condition off, see
     /// `controller::BrokenRules`.
     #[must_use]
-    pub(crate) fn preferred(mut self, may_lag: bool) -> Self {
+    pub fn preferred(mut self, may_lag: bool) -> Self {
         (self.is_preferred, self.preferred_may_lag) = (true, may_lag);
         self
     }

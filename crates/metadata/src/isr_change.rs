@@ -1,9 +1,10 @@
 //! Checks a leader's request to change an ISR: a compare-and-set on leader epoch and partition epoch, with Kafka's
 //! error codes, and a check of every requested member (KIP-841, KIP-903).
 
-use ottla_model::{BrokerEpoch, BrokerId, ErrorCode};
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch};
 
-use crate::controller::AlterPartition;
+use crate::controller::{AlterPartition, AlteredPartition};
+use crate::election::PartitionChange;
 use crate::image::{Image, IsrMember, PartitionState};
 
 /// The decision on the request.
@@ -14,6 +15,39 @@ pub enum IsrDecision {
     /// The ISR is as requested: a retry whose first answer was lost (scenario 8).
     AlreadySo,
     Refused(ErrorCode),
+}
+
+/// The answer to one partition of a request of `leader`, and the state that the partition gets, if it changes. `build`
+/// completes the change: it may elect another leader.
+pub fn alter(
+    image: &Image,
+    state: &PartitionState,
+    leader: BrokerId,
+    request: &AlterPartition,
+    any_epoch_joins: bool,
+    build: impl FnOnce(PartitionChange<'_>) -> Option<PartitionState>,
+) -> (AlteredPartition, Option<PartitionState>) {
+    let next = match check(image, state, leader, request, any_epoch_joins) {
+        IsrDecision::Refused(error) => return (outcome(request, error, Some(state)), None),
+        IsrDecision::AlreadySo => None,
+        IsrDecision::Change(isr) => build(PartitionChange::new(state).with_isr(isr)),
+    };
+    let becomes = next.as_ref().unwrap_or(state);
+    // A leader in controlled shutdown hands over in the same change that adds a member.
+    let error = if becomes.leader == leader { ErrorCode::None } else { ErrorCode::NewLeaderElected };
+    (outcome(request, error, Some(becomes)), next)
+}
+
+/// The result for one partition, with the state as it is (or will be).
+pub(crate) fn outcome(change: &AlterPartition, error: ErrorCode, state: Option<&PartitionState>) -> AlteredPartition {
+    AlteredPartition {
+        partition: change.partition,
+        error,
+        leader: state.map_or(BrokerId::NONE, |state| state.leader),
+        leader_epoch: state.map_or(LeaderEpoch(0), |state| state.leader_epoch),
+        partition_epoch: state.map_or(PartitionEpoch(0), |state| state.partition_epoch),
+        isr: state.map(|state| state.isr_ids().collect()).unwrap_or_default(),
+    }
 }
 
 /// Checks one partition of a request of `leader`, whose broker epoch was checked before.

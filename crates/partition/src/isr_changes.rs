@@ -10,12 +10,15 @@ use ottla_metadata::controller::{AlterPartition, AlteredPartition, AlteredPartit
 use ottla_model::{BrokerEpoch, BrokerId, MonotonicMs, TopicIdPartition};
 use ottla_replication::{IsrMember, IsrOutcome, IsrProposal};
 
+use crate::rules::BrokenRules;
+
 /// Changes in one request: a broker's death concerns thousands of partitions at once, and each answer should come soon.
 const BATCH_MAX: usize = 1_000;
 
 /// The proposals of a broker's leaders.
 #[derive(Default, Debug)]
 pub struct IsrProposals {
+    rules: BrokenRules,
     /// The latest of each partition: a proposal that was not sent yet gives way to its successor.
     waiting: BTreeMap<TopicIdPartition, IsrProposal>,
     /// Of the request that is under way.
@@ -33,6 +36,11 @@ pub struct Decided {
 }
 
 impl IsrProposals {
+    /// With rules switched off.
+    pub fn with_rules(rules: BrokenRules) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
     /// A leader proposes an ISR: it goes with the next request.
     pub fn submit(&mut self, partition: TopicIdPartition, proposal: IsrProposal) {
         self.waiting.insert(partition, proposal);
@@ -63,10 +71,17 @@ impl IsrProposals {
     pub fn answered(&mut self, answer: Option<AlteredPartitions>) -> Vec<Decided> {
         let altered = answer.filter(|answer| answer.error.is_ok()).map(|answer| answer.partitions).unwrap_or_default();
         let altered: BTreeMap<_, _> = altered.into_iter().map(|altered| (altered.partition, altered)).collect();
-        let asked = std::mem::take(&mut self.asked).into_iter();
+        let (asked, rules) = (std::mem::take(&mut self.asked).into_iter(), self.rules);
         asked
             .map(|(partition, proposal)| {
-                let outcome = outcome_of(altered.get(&partition), &proposal);
+                let outcome = match outcome_of(altered.get(&partition), &proposal) {
+                    IsrOutcome::Unknown if rules.silence_grants_isr_changes => IsrOutcome::Decided {
+                        leader_epoch: proposal.leader_epoch,
+                        partition_epoch: proposal.partition_epoch.next(),
+                        isr: proposal.isr.clone(),
+                    },
+                    outcome => outcome,
+                };
                 Decided { partition, number: proposal.number, outcome }
             })
             .collect()

@@ -5,6 +5,7 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BrokenRules {
     pub replication: ottla_replication::BrokenRules,
+    pub log_dirs: ottla_storage::BrokenRules,
     /// Broken: a producer keeps waiting for the high watermark after its leader lost the leadership.
     pub acks_outlive_leadership: bool,
     /// Broken: a follower's fetch counts as progress although its log has parted from the leader's.
@@ -20,6 +21,10 @@ pub struct BrokenRules {
     pub lost_log_starts_over: bool,
     /// Broken: a log directory that does not answer keeps its leaderships.
     pub stalled_directory_leads: bool,
+    /// Broken: the replicas of a log directory that has failed keep their roles.
+    pub failed_directory_goes_on: bool,
+    /// Broken: an ISR change that was not answered counts as made, although the quorum may not have heard of it.
+    pub silence_grants_isr_changes: bool,
     /// Broken: a reader of committed records reads up to the high watermark, whatever transactions are open.
     pub open_transactions_are_stable: bool,
 }

@@ -58,10 +58,14 @@ impl DirectoryWatch {
         let gives_up = is_due && looks >= STALLED_LOOKS && looks.is_multiple_of(STALLED_LOOKS);
         let gives_up = gives_up && !rules.stalled_directory_leads;
         DirectoryLook {
-            is_failed,
+            is_failed: is_failed && !rules.failed_directory_goes_on,
             stalled_looks: gives_up.then_some(looks),
             may_reopen: is_due && !is_failed && looks < STALLED_LOOKS,
-            state: DirectoryState { is_failed, is_full: health.is_full(), is_stalled: gives_up },
+            state: DirectoryState {
+                is_failed: is_failed && !rules.failed_directory_goes_on,
+                is_full: health.is_full(),
+                is_stalled: gives_up,
+            },
         }
     }
 

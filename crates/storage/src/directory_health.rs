@@ -3,11 +3,13 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::DiskFault;
+use crate::rules::BrokenRules;
 
 #[derive(Default, Debug)]
 pub struct DirectoryHealth {
     /// The partitions of other directories are served by the same threads: none of these may wait here for long.
     has_siblings: bool,
+    rules: BrokenRules,
     failed: AtomicBool,
     full: AtomicBool,
     stalled: AtomicBool,
@@ -28,6 +30,12 @@ impl DirectoryHealth {
     /// `has_siblings`: it is one of several directories.
     pub fn new(has_siblings: bool) -> Self {
         Self { has_siblings, ..Self::default() }
+    }
+
+    /// With rules switched off.
+    #[must_use]
+    pub fn with_rules(self, rules: BrokenRules) -> Self {
+        Self { rules, ..self }
     }
 
     pub fn is_failed(&self) -> bool {
@@ -60,8 +68,10 @@ impl DirectoryHealth {
     /// operation tries again. With every other error the directory is out of use.
     pub fn refused(&self, fault: DiskFault) -> Refusal {
         match fault {
-            DiskFault::Failed => Refusal { is_first: self.fail(), needs_look: true },
-            DiskFault::Full => Refusal { is_first: self.filled(), needs_look: true },
+            DiskFault::Failed if !self.rules.failed_disk_counts_as_full => {
+                Refusal { is_first: self.fail(), needs_look: true }
+            }
+            DiskFault::Failed | DiskFault::Full => Refusal { is_first: self.filled(), needs_look: true },
             DiskFault::OutOfDescriptors => Refusal { is_first: true, needs_look: false },
         }
     }

@@ -27,6 +27,7 @@ pub mod open_files;
 mod producer_replay;
 pub mod producer_snapshot;
 mod recovery;
+mod rules;
 mod scan;
 mod segment;
 pub mod slice;
@@ -45,4 +46,5 @@ pub use log::{
     RecoveryProgress, TimeSearch, TimestampOffset,
 };
 pub use log_dirs::{ClosedLogs, DirectoryContent, LogDir, LogDirs, LogDirsError};
+pub use rules::BrokenRules;
 pub use slice::LogSlice;

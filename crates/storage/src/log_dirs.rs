@@ -23,6 +23,7 @@ use crate::directory_health::DirectoryHealth;
 use crate::env::Env;
 use crate::kept_offsets::{Checkpoints, Collected};
 use crate::last_run::{LastRun, LeftBy, has_replaced};
+use crate::rules::BrokenRules;
 
 /// Why the log directories cannot be used; one line for people.
 #[derive(Debug, thiserror::Error)]
@@ -240,12 +241,22 @@ pub struct LogDirs<E: Env> {
     directories: Vec<Arc<LogDir<E>>>,
     /// The kernel's name of this boot of the machine; none where it does not say.
     boot_id: Option<String>,
+    rules: BrokenRules,
     remembered: Mutex<Remembered>,
 }
 
 impl<E: Env> LogDirs<E> {
     /// Locks the directories and reads whose they are.
     pub fn open(disks: impl IntoIterator<Item = (E, PathBuf)>, boot_id: Option<String>) -> Result<Self, LogDirsError> {
+        Self::open_with(disks, boot_id, BrokenRules::default())
+    }
+
+    /// As [`Self::open`], with rules switched off.
+    pub fn open_with(
+        disks: impl IntoIterator<Item = (E, PathBuf)>,
+        boot_id: Option<String>,
+        rules: BrokenRules,
+    ) -> Result<Self, LogDirsError> {
         let disks: Vec<_> = disks.into_iter().collect();
         let has_siblings = disks.len() > 1;
         let (mut directories, mut refused) = (Vec::new(), Vec::new());
@@ -265,7 +276,7 @@ impl<E: Env> LogDirs<E> {
                 path,
                 storage: RwLock::new(storage),
                 checkpoints: Checkpoints::default(),
-                health: Arc::new(DirectoryHealth::new(has_siblings)),
+                health: Arc::new(DirectoryHealth::new(has_siblings).with_rules(rules)),
                 partitions: AtomicUsize::new(0),
             }));
         }
@@ -279,7 +290,7 @@ impl<E: Env> LogDirs<E> {
                 directory.fail_at_start(error);
             }
         }
-        let dirs = Self { directories, boot_id, remembered: Mutex::default() };
+        let dirs = Self { directories, boot_id, rules, remembered: Mutex::default() };
         dirs.meta()?;
         Ok(dirs)
     }
@@ -333,7 +344,8 @@ impl<E: Env> LogDirs<E> {
     /// Makes all directories this broker's in this cluster, but for replaced ones: while those are not claimed, every
     /// start finds that they are new ([`Self::claim_replaced`]). Waits for the disk.
     pub fn claim(&self, broker: BrokerId, cluster: &ClusterId) -> Result<(), LogDirsError> {
-        if self.has_replaced() { Ok(()) } else { self.claim_replaced(broker, cluster) }
+        let waits = self.has_replaced() && !self.rules.claims_replaced_at_once;
+        if waits { Ok(()) } else { self.claim_replaced(broker, cluster) }
     }
 
     /// The quorum knows what was lost with the predecessors of replaced directories: all are this broker's now. Waits

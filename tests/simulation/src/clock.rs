@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ottla_coordinator_partition::Now;
 use ottla_model::{MonotonicMs, TimestampMs};
 
 /// Microseconds since the run began.
@@ -29,6 +30,12 @@ impl SimTime {
     #[must_use]
     pub fn plus_us(self, us: u64) -> Self {
         Self(self.0 + us)
+    }
+
+    /// What clocks say that nobody freezes or sets.
+    pub fn clocks(self) -> Now {
+        let ms = self.as_ms();
+        Now { monotonic: MonotonicMs(ms), wall: TimestampMs(WALL_START_MS + i64::try_from(ms).unwrap_or(0)) }
     }
 }
 

@@ -17,13 +17,13 @@ use ottla_network::response::{Answer, RecordSlice, Response};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::fetch::{
-    self, AbortedTransaction, EpochEndOffset, FetchPartitionResponse, FetchRequest, FetchResponse, FetchTopicResponse,
-    IsolationLevel,
+    self, AbortedTransaction, EpochEndOffset, FetchPartitionResponse, FetchRequest, FetchResponse, FetchTopic,
+    FetchTopicResponse, ForgottenTopic, IsolationLevel,
 };
 use ottla_replica_manager::clock;
 use ottla_replica_manager::fetch_session::{
     Entry, FetchLimits, FetchPartition, FetchResult, FetchSession, FetchTerms, Fetcher, ParkedRoom, PartitionKey,
-    SessionId, SessionUse, Slots,
+    SessionId, SessionRequest, Slots,
 };
 use ottla_replica_manager::partition::FetchRead;
 use ottla_replica_manager::partition::waiters::Wakes;
@@ -166,38 +166,30 @@ fn open(
     wakes: &mut Wakes,
 ) -> Result<Opened, ErrorCode> {
     let sessions = &broker.fetch_sessions;
-    let id = SessionId(request.session_id);
-    let by_id = header.api_version >= TOPIC_IDS_FROM;
     let now = clock::monotonic();
-    let partitions = request.topics.iter().map(|topic| topic.partitions.len()).sum();
-    if let SessionUse::Full { ends, begins } = SessionUse::of(id, request.session_epoch, partitions) {
-        if let Some(id) = ends {
-            sessions.remove(id, fetcher);
-        }
-        let session = begins
-            .then(|| sessions.insert(now, fetcher, partitions, |id| Arc::new(FetchSession::new(id, fetcher, by_id))))
-            .flatten()
-            .unwrap_or_else(|| Arc::new(FetchSession::new(SessionId::NONE, fetcher, by_id)));
-        take_in(&mut session.lock(), request);
-        return Ok(Opened { answered_id: session.id(), session, turn: 0, full: true });
-    }
-    let session = sessions.get(id, fetcher).ok_or(ErrorCode::FetchSessionIdNotFound)?;
-    let mut slots = session.lock();
-    slots.partitions.begin_request(request.session_epoch, by_id)?;
+    let named = SessionRequest {
+        id: SessionId(request.session_id),
+        epoch: request.session_epoch,
+        uses_topic_ids: header.api_version >= TOPIC_IDS_FROM,
+        partitions: request.topics.iter().map(|topic| topic.partitions.len()).sum(),
+    };
+    let found = sessions.find(now, fetcher, &named)?;
+    let mut slots = found.session.lock();
+    slots.take_in(&named, wanted(request.topics), forgotten(request.forgotten_topics))?;
     // A request of this session that is still parked ends now: its client has sent the next one.
-    session.signal().wake(wakes);
-    take_in(&mut slots, request);
+    if !found.is_full {
+        found.session.signal().wake(wakes);
+    }
     let (turn, partitions) = (slots.partitions.turn(), slots.partitions.len());
     drop(slots);
-    // Where it does not live on, the next request starts anew.
-    let answered_id = if sessions.touch(id, now, partitions) { id } else { SessionId::NONE };
-    Ok(Opened { session, answered_id, turn, full: false })
+    let answered_id = sessions.taken_in(&found, now, partitions);
+    Ok(Opened { session: found.session, answered_id, turn, full: found.is_full })
 }
 
-fn take_in(slots: &mut Slots, request: FetchRequest) {
-    for topic in request.topics {
+fn wanted(topics: Vec<FetchTopic>) -> impl Iterator<Item = (PartitionKey, FetchPartition)> {
+    topics.into_iter().flat_map(|topic| {
         let name = Arc::new(topic.topic);
-        for partition in topic.partitions {
+        topic.partitions.into_iter().map(move |partition| {
             let wanted = FetchPartition {
                 offset: partition.fetch_offset,
                 log_start: partition.log_start_offset,
@@ -205,15 +197,16 @@ fn take_in(slots: &mut Slots, request: FetchRequest) {
                 current_leader_epoch: partition.current_leader_epoch,
                 last_fetched_epoch: partition.last_fetched_epoch,
             };
-            slots.partitions.want(PartitionKey { topic: name.clone(), partition: partition.partition }, wanted);
-        }
-    }
-    for topic in request.forgotten_topics {
-        let topic_name = Arc::new(topic.topic);
-        for partition in topic.partitions {
-            slots.forget(&PartitionKey { topic: topic_name.clone(), partition });
-        }
-    }
+            (PartitionKey { topic: name.clone(), partition: partition.partition }, wanted)
+        })
+    })
+}
+
+fn forgotten(topics: Vec<ForgottenTopic>) -> impl Iterator<Item = PartitionKey> {
+    topics.into_iter().flat_map(|topic| {
+        let name = Arc::new(topic.topic);
+        topic.partitions.into_iter().map(move |partition| PartitionKey { topic: name.clone(), partition })
+    })
 }
 
 struct OpenFetch {
@@ -262,7 +255,7 @@ impl OpenFetch {
         let mut wakes = Wakes::default();
         let Opened { session, turn, .. } = &self.opened;
         let mut slots = session.lock();
-        if slots.is_ended() || slots.partitions.turn() != *turn {
+        if slots.partitions.is_over(*turn) {
             return Some(self.encode(broker, Vec::new(), 0));
         }
         let found = session.evaluate(&mut slots, &*broker.replicas, &self.terms, clock::monotonic(), &mut wakes);

@@ -1,6 +1,6 @@
 //! Leaders change ISRs and give up leaderships.
 
-use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch, Revision};
+use ottla_model::{BrokerId, ErrorCode, Revision};
 
 use super::draft::Draft;
 use super::work::PARTITIONS_PER_TRANSACTION;
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::election::{PartitionChange, Unclean};
 use crate::image::{IsrMember, PartitionState, TopicImage};
-use crate::isr_change::{self, IsrDecision};
+use crate::isr_change::{self, outcome};
 
 impl Controller {
     pub(super) fn alter_partitions(&mut self, id: RequestId, request: AlterPartitions) {
@@ -45,24 +45,17 @@ impl Controller {
             return outcome(change, ErrorCode::UnknownTopicOrPartition, None);
         };
         let any_epoch_joins = self.config.rules.any_broker_epoch_joins;
-        match isr_change::check(ahead, state, leader, change, any_epoch_joins) {
-            IsrDecision::Refused(error) => outcome(change, error, Some(state)),
-            IsrDecision::AlreadySo => outcome(change, ErrorCode::None, Some(state)),
-            IsrDecision::Change(isr) => {
-                let electorate = self.electorate(topic);
-                let mut next = PartitionChange::new(state).with_isr(isr);
-                // A broker that came back leads again in the change with which it is in sync again.
-                if self.returns_leaderships(state.preferred_leader()) {
-                    next = next.preferred(self.config.rules.preferred_may_lag);
-                }
-                let next = next.build(&electorate, ahead.controller_epoch());
-                let Some(next) = next else { return outcome(change, ErrorCode::None, Some(state)) };
-                draft.partition(self.ledger.ahead_tree(), ahead, change.partition, &next);
-                // A leader in controlled shutdown hands over in the same change that adds a member.
-                let error = if next.leader == leader { ErrorCode::None } else { ErrorCode::NewLeaderElected };
-                outcome(change, error, Some(&next))
+        let (altered, next) = isr_change::alter(ahead, state, leader, change, any_epoch_joins, |mut next| {
+            // A broker that came back leads again in the change with which it is in sync again.
+            if self.returns_leaderships(state.preferred_leader()) {
+                next = next.preferred(self.config.rules.preferred_may_lag);
             }
+            next.build(&self.electorate(topic), ahead.controller_epoch())
+        });
+        if let Some(next) = next {
+            draft.partition(self.ledger.ahead_tree(), ahead, change.partition, &next);
         }
+        altered
     }
 
     pub(super) fn resign_leadership(&mut self, id: RequestId, request: ResignLeadership) {
@@ -120,17 +113,5 @@ impl Controller {
             ResignReason::Lost => state.replicas.len() == 1 || self.config.rules.offline_log_may_lead,
         };
         (next.has_leader() || !needs_leader).then_some(next)
-    }
-}
-
-/// The result for one partition, with the state as it is (or will be).
-fn outcome(change: &AlterPartition, error: ErrorCode, state: Option<&PartitionState>) -> AlteredPartition {
-    AlteredPartition {
-        partition: change.partition,
-        error,
-        leader: state.map_or(BrokerId::NONE, |state| state.leader),
-        leader_epoch: state.map_or(LeaderEpoch(0), |state| state.leader_epoch),
-        partition_epoch: state.map_or(PartitionEpoch(0), |state| state.partition_epoch),
-        isr: state.map(|state| state.isr_ids().collect()).unwrap_or_default(),
     }
 }

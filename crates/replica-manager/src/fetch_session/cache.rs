@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use ottla_model::MonotonicMs;
-use ottla_replication::fetch_session::SessionTable;
+use ottla_model::{ErrorCode, MonotonicMs};
+use ottla_replication::fetch_session::{Found, SessionRequest, SessionTable};
 use ottla_resources::{Ledger, Share};
 use parking_lot::Mutex;
 
@@ -28,39 +28,26 @@ impl FetchSessionCache {
         Self { parked_bytes, sessions: Mutex::new(SessionTable::new(slots, consumer_bytes_max)) }
     }
 
-    /// See [`SessionTable::get`].
-    pub fn get(&self, id: SessionId, fetcher: Fetcher) -> Option<Arc<FetchSession>> {
-        self.sessions.lock().get(id, fetcher)
-    }
-
-    /// See [`SessionTable::insert`].
-    pub fn insert(
+    /// See [`SessionTable::find`].
+    pub fn find(
         &self,
         now: MonotonicMs,
         fetcher: Fetcher,
-        partitions: usize,
-        make: impl FnOnce(SessionId) -> Arc<FetchSession>,
-    ) -> Option<Arc<FetchSession>> {
+        request: &SessionRequest,
+    ) -> Result<Found<Arc<FetchSession>>, ErrorCode> {
         let fresh_id = || rand::random_range(1..=i32::MAX);
+        let make = |id| Arc::new(FetchSession::new(id, fetcher, request.uses_topic_ids));
         let mut sessions = self.sessions.lock();
-        let (session, evicted) = sessions.insert(now, fetcher, partitions, fresh_id, make)?;
-        // Dropping a session visits its partitions.
+        let (found, ended) = sessions.find(now, fetcher, request, fresh_id, make)?;
+        // Ending a session visits its partitions.
         drop(sessions);
-        end(evicted);
-        Some(session)
+        ended.iter().for_each(|session| session.end());
+        Ok(found)
     }
 
-    /// The session was used and now holds so many partitions. Says whether it may live on.
-    pub fn touch(&self, id: SessionId, now: MonotonicMs, partitions: usize) -> bool {
-        let touched = self.sessions.lock().touch(id, now, partitions);
-        // The request that is being handled is the session's last: it is answered with what the session still has.
-        touched.is_ok()
-    }
-
-    /// Ends a session of this fetcher.
-    pub fn remove(&self, id: SessionId, fetcher: Fetcher) {
-        let removed = self.sessions.lock().remove(id, fetcher);
-        end(removed);
+    /// See [`SessionTable::taken_in`].
+    pub fn taken_in(&self, found: &Found<Arc<FetchSession>>, now: MonotonicMs, partitions: usize) -> SessionId {
+        self.sessions.lock().taken_in(found, now, partitions)
     }
 
     /// See [`SessionTable::consumer_bytes`].
@@ -83,12 +70,6 @@ impl FetchSessionCache {
     }
 }
 
-fn end(session: Option<Arc<FetchSession>>) {
-    if let Some(session) = session {
-        session.end();
-    }
-}
-
 /// A parked fetch's part of what parked fetches may hold, until it is dropped.
 pub type ParkedRoom = Share;
 
@@ -97,6 +78,11 @@ mod tests {
     use super::*;
 
     const PARKED_BYTES_MAX: usize = 128 << 20;
+
+    /// A request that begins a session with so many partitions, or ends the one that it names.
+    fn full(id: SessionId, epoch: i32, partitions: usize) -> SessionRequest {
+        SessionRequest { id, epoch, uses_topic_ids: false, partitions }
+    }
 
     #[test]
     fn parked_fetches_have_a_budget() {
@@ -115,9 +101,8 @@ mod tests {
         use super::super::FetchPartition;
         let cache = FetchSessionCache::new(1, 1 << 20, Ledger::new(1 << 20));
         let fetcher = Fetcher::Consumer;
-        let make = |id| Arc::new(FetchSession::new(id, fetcher, false));
         // What a parked fetch holds.
-        let parked = cache.insert(MonotonicMs(0), fetcher, 1, make).expect("a slot");
+        let parked = cache.find(MonotonicMs(0), fetcher, &full(SessionId::NONE, 0, 1)).expect("a slot").session;
         let key = super::super::PartitionKey {
             topic: Arc::new(super::super::TopicRef::Name("t".to_owned())),
             partition: ottla_model::PartitionId(0),
@@ -133,7 +118,8 @@ mod tests {
             },
         );
         assert!(!parked.is_ended());
-        cache.remove(parked.id(), fetcher);
+        let last = cache.find(MonotonicMs(0), fetcher, &full(parked.id(), -1, 0)).expect("a session for one request");
+        assert_eq!(last.id, SessionId::NONE);
         assert!(parked.is_ended());
         assert_eq!(parked.lock().partitions.len(), 0);
         assert!(cache.is_empty() && cache.consumer_bytes().0 == 0);
@@ -142,8 +128,11 @@ mod tests {
     #[test]
     fn g9_sessions_of_consumers_are_weighed() {
         let cache = FetchSessionCache::new(1_000, 1 << 20, Ledger::new(1 << 20));
-        let make = |id| Arc::new(FetchSession::new(id, Fetcher::Consumer, false));
-        let taken = (0..1_000).filter(|_| cache.insert(MonotonicMs(0), Fetcher::Consumer, 200, make).is_some()).count();
+        let begins = |_: &i32| {
+            let found = cache.find(MonotonicMs(0), Fetcher::Consumer, &full(SessionId::NONE, 0, 200));
+            found.is_ok_and(|found| found.id != SessionId::NONE)
+        };
+        let taken = (0..1_000).filter(begins).count();
         assert_eq!(taken, 6);
         let (used, ceiling, refused) = cache.consumer_bytes();
         assert!(used <= ceiling && refused == 994, "{used} {refused}");

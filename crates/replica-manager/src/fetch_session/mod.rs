@@ -25,7 +25,7 @@ pub use cache::{FetchSessionCache, ParkedRoom};
 /// A topic as a request names it: by name before version 13, then by id.
 pub use ottla_protocol::messages::TopicRef;
 pub use ottla_replication::FetchLimits;
-pub use ottla_replication::fetch_session::{FetchPartition, Fetcher, SessionId, SessionUse};
+pub use ottla_replication::fetch_session::{FetchPartition, Fetcher, Found, SessionId, SessionRequest};
 
 /// A partition as a request names it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -84,8 +84,6 @@ pub struct FetchSession {
 pub struct Slots {
     pub partitions: SessionPartitions<PartitionKey, SessionPartition>,
     subscribes: bool,
-    /// The session is not in the cache any more.
-    is_ended: bool,
     /// Slots with news; kept for its memory.
     news: Vec<u32>,
 }
@@ -95,7 +93,7 @@ impl FetchSession {
     pub fn new(id: SessionId, fetcher: Fetcher, uses_topic_ids: bool) -> Self {
         let remembered = id != SessionId::NONE;
         let partitions = SessionPartitions::new(fetcher, uses_topic_ids, remembered, BrokenRules::default());
-        let slots = Mutex::new(Slots { partitions, subscribes: remembered, is_ended: false, news: Vec::new() });
+        let slots = Mutex::new(Slots { partitions, subscribes: remembered, news: Vec::new() });
         Self { id, fetcher, signal: Arc::default(), slots }
     }
 
@@ -120,19 +118,15 @@ impl FetchSession {
     pub fn end(&self) {
         let mut wakes = Wakes::default();
         let mut slots = self.slots.lock();
-        let empty = SessionPartitions::new(self.fetcher, false, false, BrokenRules::default());
-        let mut former = std::mem::replace(&mut slots.partitions, empty);
-        slots.is_ended = true;
+        let former = slots.partitions.end();
         slots.news = Vec::new();
         drop(slots);
-        for (_, hosted) in former.handles_mut() {
-            hosted.leave();
-        }
+        former.iter().for_each(SessionPartition::leave);
         self.signal.wake(&mut wakes);
     }
 
     pub fn is_ended(&self) -> bool {
-        self.slots.lock().is_ended
+        self.slots.lock().partitions.is_ended()
     }
 
     /// From now on changes of the partitions wake the signal. Called before a fetch without a session parks.
@@ -170,15 +164,16 @@ impl FetchSession {
 }
 
 impl Slots {
-    pub fn is_ended(&self) -> bool {
-        self.is_ended
-    }
-
-    /// The fetcher does not want the partition any more.
-    pub fn forget(&mut self, key: &PartitionKey) {
-        if let Some(hosted) = self.partitions.forget(key) {
-            hosted.leave();
-        }
+    /// See [`SessionPartitions::take_in`].
+    pub fn take_in(
+        &mut self,
+        request: &SessionRequest,
+        wanted: impl IntoIterator<Item = (PartitionKey, FetchPartition)>,
+        forgotten: impl IntoIterator<Item = PartitionKey>,
+    ) -> Result<(), ErrorCode> {
+        let former = self.partitions.take_in(request, wanted, forgotten)?;
+        former.iter().for_each(SessionPartition::leave);
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@
 //! - a follower's progress is what its requests name: looking again because an append woke a parked fetch moves
 //!   nothing.
 
+mod opening;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use std::hash::Hash;
 
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset};
 
+pub use opening::{Found, SessionRequest};
 pub use table::{EVICTION_AGE, SESSION_BYTES, SESSION_PARTITION_BYTES, SessionTable};
 
 use crate::fetch_order::{AnswerBudget, FetchLimits, FetchOrder};
@@ -67,28 +69,6 @@ pub enum Fetcher {
 impl Fetcher {
     pub fn is_replica(self) -> bool {
         matches!(self, Self::Replica { .. })
-    }
-}
-
-/// What a request does with sessions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SessionUse {
-    /// It names all that it wants, and ends the session that it names, if any. `begins`: it wants a new one.
-    Full { ends: Option<SessionId>, begins: bool },
-    /// It continues its session, and names what changed.
-    Incremental,
-}
-
-impl SessionUse {
-    /// Of a request that names so many partitions.
-    pub fn of(id: SessionId, epoch: i32, partitions: usize) -> Self {
-        match epoch {
-            INITIAL_EPOCH | FINAL_EPOCH => Self::Full {
-                ends: Some(id).filter(|id| *id != SessionId::NONE),
-                begins: epoch == INITIAL_EPOCH && partitions > 0,
-            },
-            _ => Self::Incremental,
-        }
     }
 }
 
@@ -200,6 +180,7 @@ pub struct SessionPartitions<K, H> {
     /// What the next request must carry.
     next_epoch: i32,
     turn: u64,
+    is_ended: bool,
     slots: Vec<Option<Slot<K, H>>>,
     free: Vec<u32>,
     /// Only in a session that lives on: a single fetch has nothing to look up.
@@ -219,6 +200,7 @@ impl<K: Clone + Eq + Hash, H> SessionPartitions<K, H> {
             rules,
             next_epoch: next_epoch(INITIAL_EPOCH),
             turn: 0,
+            is_ended: false,
             slots: Vec::new(),
             free: Vec::new(),
             index: HashMap::new(),
@@ -227,9 +209,26 @@ impl<K: Clone + Eq + Hash, H> SessionPartitions<K, H> {
         }
     }
 
-    /// Counts the requests: an earlier one that is still parked ends, with nothing, when the next one comes.
+    /// Counts the requests.
     pub fn turn(&self) -> u64 {
         self.turn
+    }
+
+    /// Whether a request that is still parked ends, with nothing: the session's next one has come, or the session has
+    /// ended.
+    pub fn is_over(&self, turn: u64) -> bool {
+        self.is_ended || self.turn != turn
+    }
+
+    pub fn is_ended(&self) -> bool {
+        self.is_ended
+    }
+
+    /// The session is not in the table any more. Returns what the caller held of its partitions.
+    pub fn end(&mut self) -> Vec<H> {
+        self.is_ended = true;
+        (self.free, self.pass, self.index, self.order) = Default::default();
+        std::mem::take(&mut self.slots).into_iter().filter_map(|slot| slot?.handle).collect()
     }
 
     pub fn len(&self) -> usize {
@@ -258,7 +257,7 @@ impl<K: Clone + Eq + Hash, H> SessionPartitions<K, H> {
     ///
     /// # Errors
     /// It does not follow the last one. Nothing has changed.
-    pub fn begin_request(&mut self, epoch: i32, uses_topic_ids: bool) -> Result<(), ErrorCode> {
+    fn begin_request(&mut self, epoch: i32, uses_topic_ids: bool) -> Result<(), ErrorCode> {
         if epoch != self.next_epoch {
             return Err(ErrorCode::InvalidFetchSessionEpoch);
         }

@@ -76,21 +76,21 @@ impl<S: Clone> SessionTable<S> {
 
     /// The session with this id, if it is this fetcher's. Somebody else's session must not be found: a consumer that
     /// guesses a follower's session id would otherwise speak as that follower.
-    pub fn get(&self, id: SessionId, fetcher: Fetcher) -> Option<S> {
+    pub(super) fn get(&self, id: SessionId, fetcher: Fetcher) -> Option<S> {
         let entry = self.sessions.get(&id)?;
         (entry.fetcher == fetcher).then(|| entry.session.clone())
     }
 
     /// Puts a new session into a slot, under the id that `make` is given, one of those that `fresh_id` offers; none
     /// when every slot is worth more. Returns the session that gave way, too.
-    pub fn insert(
+    pub(super) fn insert(
         &mut self,
         now: MonotonicMs,
         fetcher: Fetcher,
         partitions: usize,
         fresh_id: impl FnMut() -> i32,
         make: impl FnOnce(SessionId) -> S,
-    ) -> Option<(S, Option<S>)> {
+    ) -> Option<(SessionId, S, Option<S>)> {
         let is_replica = fetcher.is_replica();
         if !is_replica && self.consumer_bytes.saturating_add(bytes(partitions)) > self.consumer_bytes_max {
             self.refused += 1;
@@ -112,7 +112,7 @@ impl<S: Clone> SessionTable<S> {
         self.by_last_use.insert((now, id));
         self.by_value.insert((is_replica, partitions, id));
         self.sessions.insert(id, entry);
-        Some((session, evicted))
+        Some((id, session, evicted))
     }
 
     /// The session was used and now holds so many partitions.
@@ -120,7 +120,7 @@ impl<S: Clone> SessionTable<S> {
     /// # Errors
     /// It may not live on, without partitions or with more than are left for consumers: the removed session, if it was
     /// still there.
-    pub fn touch(&mut self, id: SessionId, now: MonotonicMs, partitions: usize) -> Result<(), Option<S>> {
+    pub(super) fn touch(&mut self, id: SessionId, now: MonotonicMs, partitions: usize) -> Result<(), Option<S>> {
         let Some(entry) = self.sessions.get_mut(&id) else { return Err(None) };
         let (is_replica, partitions_before, last_used) =
             (entry.fetcher.is_replica(), entry.partitions, entry.last_used);
@@ -143,7 +143,7 @@ impl<S: Clone> SessionTable<S> {
     }
 
     /// Ends a session of this fetcher.
-    pub fn remove(&mut self, id: SessionId, fetcher: Fetcher) -> Option<S> {
+    pub(super) fn remove(&mut self, id: SessionId, fetcher: Fetcher) -> Option<S> {
         if self.sessions.get(&id).is_some_and(|entry| entry.fetcher == fetcher) { self.take(id) } else { None }
     }
 

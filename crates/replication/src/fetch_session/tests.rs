@@ -59,15 +59,6 @@ fn epochs_wrap_to_one() {
 }
 
 #[test]
-fn a_request_says_what_becomes_of_sessions() {
-    let full = |ends, begins| SessionUse::Full { ends, begins };
-    assert_eq!(SessionUse::of(SessionId::NONE, INITIAL_EPOCH, 2), full(None, true));
-    assert_eq!(SessionUse::of(SessionId(4), INITIAL_EPOCH, 0), full(Some(SessionId(4)), false));
-    assert_eq!(SessionUse::of(SessionId(4), FINAL_EPOCH, 2), full(Some(SessionId(4)), false));
-    assert_eq!(SessionUse::of(SessionId(4), 1, 0), SessionUse::Incremental);
-}
-
-#[test]
 fn requests_follow_one_another() {
     let mut session = session(BrokenRules::default());
     assert_eq!(session.begin_request(2, true), Err(ErrorCode::InvalidFetchSessionEpoch));
@@ -138,7 +129,7 @@ fn add(table: &mut SessionTable<SessionId>, now: u64, fetcher: Fetcher, partitio
         next += 1;
         next
     };
-    table.insert(MonotonicMs(now), fetcher, partitions, fresh_id, |id| id).map(|(id, _)| id)
+    table.insert(MonotonicMs(now), fetcher, partitions, fresh_id, |id| id).map(|(id, ..)| id)
 }
 
 #[test]
@@ -186,6 +177,58 @@ fn what_consumers_can_make_the_broker_remember_is_bounded() {
     assert_eq!(table.touch(second, MonotonicMs(3), half + 1), Ok(()));
     assert_eq!(table.touch(second, MonotonicMs(4), 0), Err(Some(second)), "nothing is left of it");
     assert_eq!(table.len(), 1);
+}
+
+/// The session of a request that names so many partitions: its id, whether it is a new one, and which sessions ended.
+fn find(
+    table: &mut SessionTable<SessionId>,
+    (id, epoch): (SessionId, i32),
+    partitions: usize,
+) -> Result<(SessionId, bool, Vec<SessionId>), ErrorCode> {
+    let mut next = 10;
+    let fresh_id = || {
+        next += 1;
+        next
+    };
+    let request = SessionRequest { id, epoch, uses_topic_ids: true, partitions };
+    let (found, ended) = table.find(MonotonicMs(0), Fetcher::Consumer, &request, fresh_id, |id| id)?;
+    assert_eq!(found.session, found.id);
+    Ok((found.id, found.is_full, ended))
+}
+
+#[test]
+fn a_request_begins_continues_or_ends_a_session() {
+    let (mut table, (one, two)) = (SessionTable::new(2, usize::MAX), (SessionId(11), SessionId(12)));
+    assert_eq!(find(&mut table, (SessionId::NONE, INITIAL_EPOCH), 2), Ok((one, true, vec![])));
+    assert_eq!(find(&mut table, (one, 1), 0), Ok((one, false, vec![])));
+    assert_eq!(find(&mut table, (two, 1), 0), Err(ErrorCode::FetchSessionIdNotFound));
+    assert_eq!(find(&mut table, (SessionId::NONE, INITIAL_EPOCH), 2), Ok((two, true, vec![])));
+    assert_eq!(find(&mut table, (two, INITIAL_EPOCH), 0), Ok((SessionId::NONE, true, vec![two])), "of nothing");
+    assert_eq!(find(&mut table, (one, FINAL_EPOCH), 2), Ok((SessionId::NONE, true, vec![one])));
+    assert!(table.is_empty());
+}
+
+#[test]
+fn an_answer_names_no_session_that_does_not_live_on() {
+    let mut table = SessionTable::new(2, usize::MAX);
+    let id = add(&mut table, 0, Fetcher::Consumer, 3).expect("free slot");
+    let found = Found { session: id, id, is_full: false };
+    assert_eq!(table.taken_in(&found, MonotonicMs(0), 2), id);
+    assert_eq!(table.taken_in(&found, MonotonicMs(0), 0), SessionId::NONE, "nothing is left of it");
+    assert_eq!(table.taken_in(&found, MonotonicMs(0), 2), SessionId::NONE, "it has ended");
+}
+
+#[test]
+fn a_parked_request_is_over_when_the_next_one_comes_or_the_session_ends() {
+    let mut session = session(BrokenRules::default());
+    let next = |epoch| SessionRequest { id: SessionId(1), epoch, uses_topic_ids: true, partitions: 0 };
+    assert!(!session.is_over(0));
+    assert_eq!(session.take_in(&next(1), [], [2]), Ok(vec![]));
+    assert!(session.is_over(0) && !session.is_over(1));
+    assert_eq!(session.take_in(&next(1), [], []), Err(ErrorCode::InvalidFetchSessionEpoch));
+    assert_eq!((session.len(), session.is_over(1)), (2, false));
+    session.end();
+    assert!(session.is_over(1) && session.is_empty());
 }
 
 #[test]

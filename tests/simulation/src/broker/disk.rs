@@ -38,7 +38,7 @@ pub(super) fn open_logs(
     out: &mut Outbox,
 ) -> Result<OpenedLogs, LogDirsError> {
     let disks = envs.iter().map(|env| (env.clone(), data().to_owned()));
-    let log_dirs = LogDirs::open(disks, Some(format!("boot-{boot}")))?;
+    let log_dirs = LogDirs::open_with(disks, Some(format!("boot-{boot}")), settings.rules.log_dirs)?;
     let (mut left_by, mut found) = (Vec::new(), Vec::new());
     log_dirs.each_usable(|directory| {
         let content = directory.content(log_dirs.boot_id())?;

@@ -3,7 +3,7 @@
 //!
 //! - [`session`]: registration, heartbeats, the watch, controlled shutdown.
 //! - [`disk`]: log directories: opening, checkpoints, failures, the end.
-//! - [`process`]: its turns, and what the image means for its replicas.
+//! - [`process`]: its turns, and what steps of replicas lead to. [`hosting`]: what the image means for its replicas.
 //! - [`replica`]: one partition's replica, and what its log holds.
 //! - [`serving`]: what clients and followers ask.
 //! - [`stall`]: what waits for a disk that does not answer.
@@ -11,6 +11,7 @@
 
 mod disk;
 mod fetching;
+mod hosting;
 mod process;
 pub mod replica;
 mod serving;

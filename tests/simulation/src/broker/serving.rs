@@ -265,15 +265,6 @@ impl Process {
                 return out.send(from, answer);
             }
         };
-        // An earlier request of the session that is still parked ends.
-        for parked in std::mem::take(&mut self.parked) {
-            let is_over = Rc::ptr_eq(&parked.open.session, &open.session) && parked.open.turn != open.turn;
-            if is_over {
-                send_answer(&parked, Vec::new(), out);
-            } else {
-                self.parked.push(parked);
-            }
-        }
         let limits = FetchLimits { max_bytes: fetch.bytes.answer_max, min_bytes: 1 };
         let deadline = MonotonicMs(now.0 + fetch.max_wait_ms);
         let parked = ParkedFetch { from, call, open, limits, reads_committed: fetch.reads_committed, deadline };
@@ -286,8 +277,8 @@ impl Process {
     pub(super) fn serve_parked(&mut self, now: MonotonicMs, out: &mut Outbox) {
         for parked in std::mem::take(&mut self.parked) {
             let time_is_up = now >= parked.deadline;
-            let has_news = self.fetch_sessions.has_news(&parked.open);
-            if !(time_is_up || has_news) || !self.look(now, &parked, time_is_up, out) {
+            if !(time_is_up || self.fetch_sessions.is_awake(&parked.open)) || !self.look(now, &parked, time_is_up, out)
+            {
                 self.parked.push(parked);
             }
         }
@@ -296,6 +287,10 @@ impl Process {
     /// Looks at a fetch's partitions, and says whether it was answered.
     fn look(&mut self, now: MonotonicMs, fetch: &ParkedFetch, time_is_up: bool, out: &mut Outbox) -> bool {
         let mut session = fetch.open.session.borrow_mut();
+        if session.partitions.is_over(fetch.open.turn) {
+            send_answer(fetch, Vec::new(), out);
+            return true;
+        }
         let news = self.fetch_sessions.take_news(&mut session);
         let mut reader = LogReader {
             process: self,

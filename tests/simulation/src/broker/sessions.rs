@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use ottla_model::{ErrorCode, MonotonicMs, TopicIdPartition};
 use ottla_replication::fetch_session::{
-    BrokenRules, FetchPartition, Fetcher, SessionId, SessionPartitions, SessionTable, SessionUse,
+    BrokenRules, FetchPartition, Fetcher, SessionId, SessionPartitions, SessionRequest, SessionTable,
 };
 
 use crate::message::Fetch;
@@ -16,7 +16,6 @@ use crate::message::Fetch;
 const SLOTS: usize = 6;
 
 pub(super) struct FetchSession {
-    id: SessionId,
     pub partitions: SessionPartitions<TopicIdPartition, ()>,
     /// Of a fetch without a session.
     named: BTreeSet<TopicIdPartition>,
@@ -62,9 +61,12 @@ impl FetchSessions {
         self.changes.insert(id, self.last_change);
     }
 
-    /// Whether a fetch's partitions have news that it has not looked at.
-    pub fn has_news(&self, fetch: &OpenFetch) -> bool {
+    /// Whether a fetch is to be looked at again: its partitions have news that it has not seen, or it is over.
+    pub fn is_awake(&self, fetch: &OpenFetch) -> bool {
         let session = fetch.session.borrow();
+        if session.partitions.is_over(fetch.turn) {
+            return true;
+        }
         let is_theirs = |id: &TopicIdPartition| session.named.contains(id) || session.partitions.slot_of(id).is_some();
         self.changes.iter().any(|(id, change)| *change > session.seen && is_theirs(id))
     }
@@ -81,62 +83,45 @@ impl FetchSessions {
             Some((id, epoch)) => Fetcher::Replica { id, epoch },
             None => Fetcher::Consumer,
         };
-        let id = SessionId(fetch.session.id);
-        let count = fetch.partitions.len();
-        if let SessionUse::Full { ends, begins } = SessionUse::of(id, fetch.session.epoch, count) {
-            if let Some(id) = ends {
-                self.table.remove(id, fetcher);
-            }
-            let inserted = if begins { self.begin(now, fetcher, count) } else { None };
-            let session = inserted.unwrap_or_else(|| self.new_session(SessionId::NONE, fetcher));
-            take_in(&mut session.borrow_mut(), fetch);
-            let answered_id = session.borrow().id;
-            return Ok(OpenFetch { session, fetcher, answered_id, turn: 0, full: true });
-        }
-        let session = self.table.get(id, fetcher).ok_or(ErrorCode::FetchSessionIdNotFound)?;
-        session.borrow_mut().partitions.begin_request(fetch.session.epoch, true)?;
-        take_in(&mut session.borrow_mut(), fetch);
-        let (turn, count) = (session.borrow().partitions.turn(), session.borrow().partitions.len());
-        let answered_id = if self.table.touch(id, now, count).is_ok() { id } else { SessionId::NONE };
-        Ok(OpenFetch { session, fetcher, answered_id, turn, full: false })
-    }
-
-    fn begin(&mut self, now: MonotonicMs, fetcher: Fetcher, count: usize) -> Option<Rc<RefCell<FetchSession>>> {
-        let (mut next_id, seen, rules) = (self.next_id, self.last_change, self.rules);
-        let fresh_id = || {
-            next_id += 1;
-            next_id
+        let request = SessionRequest {
+            id: SessionId(fetch.session.id),
+            epoch: fetch.session.epoch,
+            uses_topic_ids: true,
+            partitions: fetch.partitions.len(),
         };
-        let inserted = self.table.insert(now, fetcher, count, fresh_id, |id| new_session(id, fetcher, seen, rules));
-        self.next_id = next_id;
-        inserted.map(|(session, _)| session)
-    }
-
-    fn new_session(&self, id: SessionId, fetcher: Fetcher) -> Rc<RefCell<FetchSession>> {
-        new_session(id, fetcher, self.last_change, self.rules)
+        let (next_id, seen, rules) = (&mut self.next_id, self.last_change, self.rules);
+        let fresh_id = || {
+            *next_id += 1;
+            *next_id
+        };
+        let make = |id| new_session(id, fetcher, seen, rules);
+        let (found, ended) = self.table.find(now, fetcher, &request, fresh_id, make)?;
+        for session in ended {
+            session.borrow_mut().partitions.end();
+        }
+        let mut session = found.session.borrow_mut();
+        let wanted = fetch.partitions.iter().map(|(id, position)| {
+            let wanted = FetchPartition {
+                offset: position.offset,
+                log_start: position.log_start,
+                max_bytes: fetch.bytes.partition_max,
+                current_leader_epoch: position.leader_epoch,
+                last_fetched_epoch: position.last_fetched_epoch,
+            };
+            (*id, wanted)
+        });
+        session.partitions.take_in(&request, wanted, fetch.forgotten.iter().copied())?;
+        if found.id == SessionId::NONE {
+            session.named = fetch.partitions.iter().map(|(id, _)| *id).collect();
+        }
+        let (turn, partitions) = (session.partitions.turn(), session.partitions.len());
+        drop(session);
+        let answered_id = self.table.taken_in(&found, now, partitions);
+        Ok(OpenFetch { session: found.session, fetcher, answered_id, turn, full: found.is_full })
     }
 }
 
 fn new_session(id: SessionId, fetcher: Fetcher, seen: u64, rules: BrokenRules) -> Rc<RefCell<FetchSession>> {
     let partitions = SessionPartitions::new(fetcher, true, id != SessionId::NONE, rules);
-    Rc::new(RefCell::new(FetchSession { id, partitions, named: BTreeSet::new(), seen }))
-}
-
-fn take_in(session: &mut FetchSession, fetch: &Fetch) {
-    for (id, position) in &fetch.partitions {
-        let wanted = FetchPartition {
-            offset: position.offset,
-            log_start: position.log_start,
-            max_bytes: fetch.bytes.partition_max,
-            current_leader_epoch: position.leader_epoch,
-            last_fetched_epoch: position.last_fetched_epoch,
-        };
-        session.partitions.want(*id, wanted);
-    }
-    for id in &fetch.forgotten {
-        session.partitions.forget(id);
-    }
-    if session.id == SessionId::NONE {
-        session.named = fetch.partitions.iter().map(|(id, _)| *id).collect();
-    }
+    Rc::new(RefCell::new(FetchSession { partitions, named: BTreeSet::new(), seen }))
 }

@@ -84,7 +84,7 @@ impl Process {
         let Some(replica) = self.replicas.get(&id) else { return false };
         let Some(directory) = self.log_dirs.get(replica.directory) else { return false };
         let Some(stall) = self.stalls.get_mut(&replica.directory) else { return false };
-        let writes = replica.leader().is_some() || stall.held.contains(&id);
+        let writes = stall.held.contains(&id) || replica.core.leading().is_ok();
         if directory.health().is_unusable() || !writes {
             return false;
         }

@@ -149,7 +149,11 @@ impl ConsumerMember {
                 owned.entry(id).or_default().push(PartitionId(*partition));
             }
         }
-        let names = self.behaviour.regex.is_none().then(|| self.behaviour.topics.iter().cloned().collect());
+        // Whoever joins says both, if only that there are none: the group may know the instance id, or the member id, of
+        // a process that subscribed in the other way. What a heartbeat leaves out stays as it was.
+        let Behaviour { topics, regex, .. } = &self.behaviour;
+        let names = if regex.is_some() { Vec::new() } else { topics.iter().cloned().collect() };
+        let regex = regex.clone().or_else(|| (epoch == 0).then(String::new));
         Request::ConsumerGroupHeartbeat(ConsumerGroupHeartbeat {
             group: self.group.clone(),
             member: self.member.clone(),
@@ -163,8 +167,8 @@ impl ConsumerMember {
                 -1
             },
             client: ClientInfo { client_id: self.name.clone(), client_host: "/127.0.0.1".to_owned() },
-            subscribed_topics: names.filter(|_| all),
-            subscribed_regex: self.behaviour.regex.clone().filter(|_| all),
+            subscribed_topics: all.then_some(names),
+            subscribed_regex: regex.filter(|_| all),
             server_assignor: self.behaviour.assignor.clone().filter(|_| all),
             owned: (all || self.acknowledges).then(|| owned.into_iter().collect()),
         })

@@ -18,6 +18,7 @@ use super::consumer_member::ConsumerMember;
 use super::topics::{EXPRESSIONS, IdTp, by_id};
 use super::world::{Kind, World};
 use crate::clock::SimTime;
+use crate::coordinator_log::LogWorld as _;
 use crate::invariants::Violation;
 use crate::random::Random;
 use crate::runner::Failure;

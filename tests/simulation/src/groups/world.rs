@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ottla_coordinator_partition::BrokenRules;
-use ottla_group_coordinator::{GroupAnswer, GroupConfig, Now, Request, partition_for};
-use ottla_model::{GroupId, MonotonicMs, TimestampMs};
+use ottla_group_coordinator::{GroupAnswer, GroupConfig, Request, partition_for};
+use ottla_model::{GroupId, MonotonicMs};
 
 use super::admin::Admin;
 use super::broker::Broker;
@@ -18,8 +18,8 @@ use super::client::{error_of, is_about_the_coordinator};
 use super::consumer_member::ConsumerMember;
 use super::invariants::Invariants;
 use super::topics::{IdTp, SimTopics, TopicIds, Tp, by_id, matched};
-use crate::clock::{SimTime, WALL_START_MS};
-use crate::coordinator_log::Partition;
+use crate::clock::SimTime;
+use crate::coordinator_log::{LogEvent, LogWorld, Logs, Weather};
 use crate::event_queue::EventQueue;
 use crate::invariants::Violation;
 use crate::random::Random;
@@ -90,15 +90,7 @@ impl Client {
 pub(super) enum Event {
     TickBroker(i32),
     TickClient(u32),
-    /// A broker hears who leads a partition.
-    Learn {
-        broker: i32,
-        partition: i32,
-    },
-    CatchUp {
-        partition: i32,
-        follower: i32,
-    },
+    Log(LogEvent),
     Arrive {
         broker: i32,
         life: u32,
@@ -139,33 +131,6 @@ pub(super) enum Event {
     StartBroker(i32),
     ResumeBroker(i32),
     ResumeClient(u32),
-    CatchUpAgain {
-        partition: i32,
-        follower: i32,
-    },
-}
-
-/// What the network and the replicas do; faults change it.
-#[derive(Clone, Copy, Debug)]
-pub struct Weather {
-    pub latency_us: (u64, u64),
-    pub lost_ppm: u32,
-    /// From an append to the followers' having it.
-    pub replication_us: (u64, u64),
-    /// From an election to a broker's hearing of it.
-    pub image_lag_us: (u64, u64),
-    /// How long one piece of a log is read.
-    pub load_us: (u64, u64),
-}
-
-impl Weather {
-    pub const CALM: Self = Self {
-        latency_us: (50, 500),
-        lost_ppm: 0,
-        replication_us: (200, 2_000),
-        image_lag_us: (500, 20_000),
-        load_us: (50, 500),
-    };
 }
 
 pub struct World {
@@ -173,7 +138,7 @@ pub struct World {
     pub config: Arc<GroupConfig>,
     pub weather: Weather,
     pub topics: SimTopics,
-    pub partitions: Vec<Partition>,
+    pub logs: Logs,
     pub brokers: BTreeMap<i32, Broker>,
     pub clients: BTreeMap<u32, Client>,
     pub invariants: Invariants,
@@ -194,7 +159,6 @@ pub struct World {
     next_client: u32,
     /// Calls that are on their way, or wait at a broker.
     calls: BTreeMap<u64, (u32, i32)>,
-    fell_out: BTreeSet<(i32, i32)>,
 }
 
 impl World {
@@ -205,7 +169,7 @@ impl World {
             config: Arc::new(config),
             weather: Weather::CALM,
             topics: SimTopics::default(),
-            partitions: (0..partitions).map(|index| Partition::new(index, &ids)).collect(),
+            logs: Logs::new(partitions, &ids),
             brokers: ids.iter().map(|id| (*id, Broker { life: 1, is_running: true, ..Broker::default() })).collect(),
             clients: BTreeMap::new(),
             invariants: Invariants::default(),
@@ -222,7 +186,6 @@ impl World {
             next_commit: 0,
             next_client: 0,
             calls: BTreeMap::new(),
-            fell_out: BTreeSet::new(),
         };
         for id in ids {
             world.schedule_us(0, Event::TickBroker(id));
@@ -288,24 +251,11 @@ impl World {
     }
 
     pub fn partition_of(&self, group: &GroupId) -> i32 {
-        partition_for(group.as_str(), i32::try_from(self.partitions.len()).unwrap_or(1))
+        partition_for(group.as_str(), i32::try_from(self.logs.partitions.len()).unwrap_or(1))
     }
 
     pub fn leader_of(&self, partition: i32) -> Option<i32> {
-        self.partition(partition).and_then(|partition| partition.leader)
-    }
-
-    pub(super) fn partition(&self, index: i32) -> Option<&Partition> {
-        self.partitions.get(usize::try_from(index).ok()?)
-    }
-
-    pub(super) fn partition_mut(&mut self, index: i32) -> Option<&mut Partition> {
-        self.partitions.get_mut(usize::try_from(index).ok()?)
-    }
-
-    pub fn clocks(&self) -> Now {
-        let ms = self.now.as_ms();
-        Now { monotonic: MonotonicMs(ms), wall: TimestampMs(WALL_START_MS + i64::try_from(ms).unwrap_or(0)) }
+        self.logs.leader_of(partition)
     }
 
     pub(super) fn schedule_us(&mut self, after_us: u64, event: Event) {
@@ -314,10 +264,6 @@ impl World {
 
     pub(super) fn draw_us(&mut self, (low, high): (u64, u64)) -> u64 {
         self.random.between(low, high)
-    }
-
-    pub fn note(&mut self, what: std::fmt::Arguments<'_>) {
-        self.trace.line(self.now, what);
     }
 
     // ---- time
@@ -336,7 +282,7 @@ impl World {
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
         match &event {
             Event::TickBroker(id)
-            | Event::Learn { broker: id, .. }
+            | Event::Log(LogEvent::Learn { broker: id, .. })
             | Event::LearnTopics(id)
             | Event::Load { broker: id, .. }
             | Event::TickPartition { broker: id, .. }
@@ -371,18 +317,13 @@ impl World {
                     Kind::Script { .. } => {}
                 })
             }
-            Event::Learn { broker, partition } => self.learn(broker, partition),
+            Event::Log(event) => self.happen_to_log(event),
             Event::LearnTopics(id) => self.learn_topics(id),
             Event::CreateTopic { name, partitions } => {
                 if self.topics.id(&name).is_zero() {
                     self.create_topic(&name, partitions);
                 }
                 Ok(())
-            }
-            Event::CatchUp { partition, follower } => self.catch_up(partition, follower),
-            Event::CatchUpAgain { partition, follower } => {
-                self.fell_out.remove(&(partition, follower));
-                self.catch_up(partition, follower)
             }
             Event::Arrive { broker, life, client, call, request } => self.arrive(broker, life, client, call, *request),
             Event::Answered { client, call, answer, topic_ids } => {

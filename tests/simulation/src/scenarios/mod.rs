@@ -3,6 +3,7 @@
 
 mod disks;
 mod elections;
+mod isr;
 mod quorum;
 mod registration;
 mod replication;

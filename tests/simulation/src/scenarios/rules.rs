@@ -8,6 +8,7 @@ use ottla_quorum_node::BrokenRules as NodeRules;
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
 use ottla_replication::BrokenRules as ReplicationRules;
 use ottla_replication::fetch_session::BrokenRules as FetchRules;
+use ottla_storage::BrokenRules as LogDirRules;
 
 use crate::faults::{FaultPlan, Kind};
 use crate::message::FetchBytes;
@@ -150,6 +151,24 @@ fn an_empty_log_in_the_place_of_a_lost_one_is_noticed() {
     let kinds = [Kind::ReplaceDisk, Kind::KillBroker];
     let plan = beyond_promise(&kinds, (500, 5_000));
     hunt_in(partition(rules), two_disks, &plan, 200, &["in the place of one that is lost"]);
+}
+
+#[test]
+fn a_replaced_directory_that_is_claimed_at_once_is_noticed() {
+    let log_dirs = LogDirRules { claims_replaced_at_once: true, ..LogDirRules::default() };
+    let rules = BrokenRules { log_dirs, ..BrokenRules::default() };
+    let two_disks = |config| WorldConfig { log_dirs: 2, ..config };
+    let plan = beyond_promise(&[Kind::ReplaceDisk, Kind::KillBroker, Kind::IsolateNode], (500, 5_000));
+    hunt_in(partition(rules), two_disks, &plan, 300, &["in the place of one that is lost"]);
+}
+
+#[test]
+fn an_io_error_that_counts_as_lack_of_room_is_noticed() {
+    let log_dirs = LogDirRules { failed_disk_counts_as_full: true, ..LogDirRules::default() };
+    let rules = BrokenRules { log_dirs, ..BrokenRules::default() };
+    let two_disks = |config| WorldConfig { log_dirs: 2, ..config };
+    let plan = FaultPlan::of(&[Kind::FailDirectory], (500, 3_000), (500, 5_000));
+    hunt_in(partition(rules), two_disks, &plan, 60, &["s after the last fault"]);
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! Scenario 44: a log directory whose disk does not answer.
+//! Scenarios 44 and 47: a log directory whose disk does not answer, or fails.
 
 use ottla_model::{ErrorCode, Offset};
 use ottla_partition::BrokenRules;
+use ottla_storage::env::Faults;
 
 use crate::script::{Script, Step};
 use crate::world::WorldConfig;
@@ -63,5 +64,36 @@ fn scenario_44_a_directory_that_does_not_answer_gives_up_its_leaderships() {
     });
     let rules = BrokenRules { stalled_directory_leads: true, ..BrokenRules::default() };
     let failure = leader_story(0, rules).expect_err("the rule is taken out");
+    assert!(failure.0.contains("another leader than"), "{failure}");
+}
+
+/// The disk of the leader's directory fails.
+fn failed_leader_story(seed: u64, rules: BrokenRules) -> Step {
+    let mut script = Script::new(seed, config(rules))?;
+    script.write(5)?;
+    let leader = script.leader()?;
+    let directory = script.replica(leader)?.directory;
+    let dead = Faults { io_error_ppm: 1_000_000, sync_error_ppm: 1_000_000, ..Faults::NONE };
+    script.world.break_disk(leader, directory, dead, STALL_MS);
+    let batch = script.batch(2)?;
+    assert_eq!(script.produce(leader, 1, batch)?.error, ErrorCode::KafkaStorageError);
+    script.wait_other_leader(leader)?;
+    script.write(5)?;
+    assert!(script.world.is_running(crate::network::NodeId::Broker(leader)), "it goes on with its other directory");
+    script.kill(leader);
+    script.world.break_disk(leader, directory, Faults::NONE, 0);
+    script.start(leader);
+    script.converge()?;
+    assert_eq!(script.end_of(leader)?, Offset(20), "it has caught up");
+    Ok(())
+}
+
+#[test]
+fn scenario_47_a_directory_that_fails_gives_up_its_leaderships() {
+    ottla_test_support::each_seed(0..10, |seed| {
+        failed_leader_story(seed, BrokenRules::default()).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    });
+    let rules = BrokenRules { failed_directory_goes_on: true, ..BrokenRules::default() };
+    let failure = failed_leader_story(0, rules).expect_err("the rule is taken out");
     assert!(failure.0.contains("another leader than"), "{failure}");
 }

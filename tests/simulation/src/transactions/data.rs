@@ -2,6 +2,7 @@
 //! loses nothing. It decides about verification, epochs, sequences and markers; what is tried here is the coordinator.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ottla_coordinator_partition::Now;
 use ottla_model::{ErrorCode, PartitionId, TopicName, TopicPartition, TransactionResult};
@@ -10,7 +11,7 @@ use ottla_protocol::record_batch::{BatchBuilder, TimestampType};
 use ottla_replication::{AppendTerms, EndMarker, VerificationGuard, VerificationRequest};
 use ottla_transaction_coordinator::{Marker, Producer, TransactionVersion};
 
-use crate::coordinator_log::{LocalReplica, START, eligible_epoch, new_replica, replica_config, state_of};
+use crate::coordinator_log::{LocalReplica, START, any_epoch, new_replica, replica_config, state_of};
 
 /// The replica's own name of its broker, whoever leads in the world.
 const LOCAL: i32 = 1;
@@ -52,8 +53,8 @@ impl DataPartition {
         let name = TopicPartition::new(topic, PartitionId(0));
         let config = replica_config(LOCAL, 1);
         let mut replica = new_replica(name.clone(), &config);
-        let state = state_of(Some(LOCAL), 0, 0, [LOCAL], [LOCAL]);
-        let _ = replica.assume(&state, START.monotonic, START.wall, &config, &eligible_epoch);
+        let state = Arc::new(state_of(Some(LOCAL), [LOCAL], [LOCAL]));
+        let _ = replica.assume(&state, START.monotonic, START.wall, &config, &any_epoch);
         Self { name, leader, is_deleted: false, replica, open: BTreeMap::new() }
     }
 
@@ -85,7 +86,7 @@ impl DataPartition {
         };
         let terms = AppendTerms { guard: verified, ..AppendTerms::CLIENT };
         let append = Append { records: &mut records, header: None, acks_all: true, terms };
-        match self.replica.append(append, now.monotonic, now.wall, &eligible_epoch) {
+        match self.replica.append(append, now.monotonic, now.wall, &any_epoch) {
             Ok((appended, _)) if appended.is_duplicate => Produced::Repeated,
             Ok(_) => {
                 self.open.entry(id.0).or_default().push(batch.clone());
@@ -105,7 +106,7 @@ impl DataPartition {
         };
         let version = i8::try_from(marker.version.level()).unwrap_or(0);
         let timestamps = TimestampType::CreateTime;
-        let written = self.replica.append_marker(&end, version, timestamps, now.monotonic, now.wall, &eligible_epoch);
+        let written = self.replica.append_marker(&end, version, timestamps, now.monotonic, now.wall, &any_epoch);
         let _ = written.map_err(|error| error.error_code())?;
         Ok(self.open.remove(&marker.producer_id.0).unwrap_or_default())
     }

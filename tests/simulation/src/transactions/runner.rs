@@ -6,7 +6,8 @@ use ottla_model::TransactionalId;
 use ottla_transaction_coordinator::TransactionConfig;
 use ottla_transaction_coordinator::config::BrokenRules;
 
-use super::world::{Weather, World};
+use super::world::World;
+use crate::coordinator_log::{LogWorld as _, Weather};
 use crate::invariants::Violation;
 use crate::random::Random;
 use crate::runner::Failure;
@@ -117,7 +118,7 @@ fn all(world: &mut World, random: &mut Random) -> Result<(), Violation> {
 fn strike(world: &mut World, random: &mut Random, fault: Fault, outage_ms: u64) {
     let outage = random.between(20, outage_ms);
     let broker = i32::try_from(random.between(1, BROKERS.unsigned_abs().into())).unwrap_or(1);
-    let partition = i32::try_from(random.below(world.partitions.len() as u64)).unwrap_or(0);
+    let partition = i32::try_from(random.below(world.logs.partitions.len() as u64)).unwrap_or(0);
     let leader = world.leader_of(partition);
     let data = usize::try_from(random.below(world.data.len() as u64)).unwrap_or(0);
     let client = u32::try_from(random.below(world.clients.len() as u64)).unwrap_or(0);
@@ -128,10 +129,11 @@ fn strike(world: &mut World, random: &mut Random, fault: Fault, outage_ms: u64) 
                 lost_ppm: u32::try_from(random.between(0, 100_000)).unwrap_or(0),
                 replication_us: (200, random.between(1_000, 400_000)),
                 image_lag_us: (500, random.between(1_000, 1_500_000)),
-                refused_ppm: u32::try_from(random.between(0, 50_000)).unwrap_or(0),
+                load_us: (50, random.between(500, 100_000)),
             };
+            world.refused_ppm = u32::try_from(random.between(0, 50_000)).unwrap_or(0);
             if random.percent(30) {
-                world.weather = Weather::CALM;
+                (world.weather, world.refused_ppm) = (Weather::CALM, 0);
             }
             let weather = world.weather;
             world.note(format_args!("{weather:?}"));
@@ -171,7 +173,7 @@ fn strike(world: &mut World, random: &mut Random, fault: Fault, outage_ms: u64) 
 
 pub(super) fn heal(world: &mut World) {
     world.note(format_args!("faults are over"));
-    world.weather = Weather::CALM;
+    (world.weather, world.refused_ppm) = (Weather::CALM, 0);
     for id in 1..=BROKERS {
         world.start_broker_after_ms(id, 0);
     }

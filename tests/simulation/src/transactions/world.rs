@@ -3,28 +3,25 @@
 mod hosts;
 mod leaders;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ottla_coordinator_partition::Waiter;
 use ottla_group_coordinator::partition_for;
-use ottla_model::{
-    BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, ProducerId, TimestampMs, TopicPartition, TransactionalId,
-};
+use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, ProducerId, TopicPartition, TransactionalId};
 use ottla_replication::VerificationGuard;
 use ottla_transaction_coordinator::request::AddPartitions;
 use ottla_transaction_coordinator::state_partition::StatePartition;
 use ottla_transaction_coordinator::{
-    Cluster, Leader, Marker, MarkerNumber, Now, Request, TransactionAnswer, TransactionConfig,
+    Cluster, Leader, Marker, MarkerNumber, Request, TransactionAnswer, TransactionConfig,
 };
 
 use super::data::{DataBatch, DataPartition};
 use super::invariants::Invariants;
 use super::producer::{Call, Client};
-use crate::clock::{SimTime, WALL_START_MS};
-use crate::coordinator_log::Partition;
+use crate::clock::SimTime;
+use crate::coordinator_log::{LogEvent, LogWorld as _, Logs, Weather};
 use crate::event_queue::EventQueue;
-
 use crate::invariants::Violation;
 use crate::random::Random;
 use crate::trace::Trace;
@@ -74,10 +71,8 @@ pub struct Broker {
 pub(super) enum Event {
     TickBroker(i32),
     Turn(u32),
-    Learn { broker: i32, partition: i32 },
-    CatchUp { partition: i32, follower: i32 },
+    Log(LogEvent),
     Load { broker: i32, life: u32, partition: i32, epoch: LeaderEpoch },
-    CatchUpAgain { partition: i32, follower: i32 },
     Ask { broker: i32, life: u32, caller: Caller, request: Box<Request> },
     Answered { caller: Caller, answer: Box<TransactionAnswer> },
     Produce { client: u32, call: u64, index: usize, to: i32, batch: DataBatch },
@@ -90,34 +85,13 @@ pub(super) enum Event {
 
 pub(super) type Results = BTreeMap<TopicPartition, ErrorCode>;
 
-/// What the network and the replicas do; faults change it.
-#[derive(Clone, Copy, Debug)]
-pub struct Weather {
-    pub latency_us: (u64, u64),
-    pub lost_ppm: u32,
-    /// From an append to the followers' having it.
-    pub replication_us: (u64, u64),
-    /// From an election to a broker's hearing of it.
-    pub image_lag_us: (u64, u64),
-    /// Appends that are refused for no reason.
-    pub refused_ppm: u32,
-}
-
-impl Weather {
-    pub const CALM: Self = Self {
-        latency_us: (50, 500),
-        lost_ppm: 0,
-        replication_us: (200, 2_000),
-        image_lag_us: (500, 20_000),
-        refused_ppm: 0,
-    };
-}
-
 pub struct World {
     pub now: SimTime,
     config: Arc<TransactionConfig>,
     pub weather: Weather,
-    pub partitions: Vec<Partition>,
+    /// Appends that are refused for no reason, this often in a million.
+    pub refused_ppm: u32,
+    pub logs: Logs,
     pub data: Vec<DataPartition>,
     pub brokers: BTreeMap<i32, Broker>,
     pub clients: BTreeMap<u32, Client>,
@@ -129,7 +103,6 @@ pub struct World {
     next_call: u64,
     transactions: u64,
     next_producer_id: i64,
-    fell_out: BTreeSet<(i32, i32)>,
 }
 
 /// What a shard sees of the world.
@@ -160,7 +133,8 @@ impl World {
             now: SimTime(0),
             config: Arc::new(config),
             weather: Weather::CALM,
-            partitions: (0..partitions).map(|index| Partition::new(index, &ids)).collect(),
+            refused_ppm: 0,
+            logs: Logs::new(partitions, &ids),
             data: (0..6).map(|index| DataPartition::new(index, 1 + index % brokers)).collect(),
             brokers: ids.iter().map(|id| (*id, Broker { life: 1, is_running: true, ..Broker::default() })).collect(),
             clients: BTreeMap::new(),
@@ -172,7 +146,6 @@ impl World {
             next_call: 0,
             transactions: 0,
             next_producer_id: 0,
-            fell_out: BTreeSet::new(),
         };
         for id in ids {
             world.schedule_us(0, Event::TickBroker(id));
@@ -200,24 +173,11 @@ impl World {
     }
 
     fn partition_of(&self, id: &TransactionalId) -> i32 {
-        partition_for(id.as_str(), i32::try_from(self.partitions.len()).unwrap_or(1))
+        partition_for(id.as_str(), i32::try_from(self.logs.partitions.len()).unwrap_or(1))
     }
 
     pub fn leader_of(&self, partition: i32) -> Option<i32> {
-        self.partition(partition).and_then(|partition| partition.leader)
-    }
-
-    fn partition(&self, index: i32) -> Option<&Partition> {
-        self.partitions.get(usize::try_from(index).ok()?)
-    }
-
-    fn partition_mut(&mut self, index: i32) -> Option<&mut Partition> {
-        self.partitions.get_mut(usize::try_from(index).ok()?)
-    }
-
-    fn clocks(&self) -> Now {
-        let ms = self.now.as_ms();
-        Now { monotonic: MonotonicMs(ms), wall: TimestampMs(WALL_START_MS + i64::try_from(ms).unwrap_or(0)) }
+        self.logs.leader_of(partition)
     }
 
     fn schedule_us(&mut self, after_us: u64, event: Event) {
@@ -226,10 +186,6 @@ impl World {
 
     fn draw_us(&mut self, (low, high): (u64, u64)) -> u64 {
         self.random.between(low, high)
-    }
-
-    pub fn note(&mut self, what: std::fmt::Arguments<'_>) {
-        self.trace.line(self.now, what);
     }
 
     pub fn run_for_ms(&mut self, ms: u64) -> Result<(), Violation> {
@@ -253,12 +209,7 @@ impl World {
                 self.turn(client);
                 Ok(())
             }
-            Event::Learn { broker, partition } => self.learn(broker, partition),
-            Event::CatchUp { partition, follower } => self.catch_up(partition, follower),
-            Event::CatchUpAgain { partition, follower } => {
-                self.fell_out.remove(&(partition, follower));
-                self.catch_up(partition, follower)
-            }
+            Event::Log(event) => self.happen_to_log(event),
             Event::Load { broker, life, partition, epoch } => self.load(broker, life, partition, epoch),
             Event::Ask { broker, life, caller, request } => self.arrive(broker, life, caller, *request),
             Event::Answered { caller, answer } => self.answered(caller, &answer),

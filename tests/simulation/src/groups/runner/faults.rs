@@ -6,7 +6,8 @@ use ottla_group_coordinator::request::{LeaveGroup, LeavingMember};
 use ottla_model::MemberId;
 
 use super::{BROKERS, Run};
-use crate::groups::world::{Client, Kind, Weather};
+use crate::coordinator_log::{LogWorld as _, Weather};
+use crate::groups::world::{Client, Kind};
 use crate::invariants::Violation;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,7 +129,7 @@ impl Run<'_> {
     pub(super) fn strike(&mut self, fault: Fault) -> Result<(), Violation> {
         let outage = self.random.between(self.outage_ms.0, self.outage_ms.1);
         let broker = i32::try_from(self.random.between(1, BROKERS.unsigned_abs().into())).unwrap_or(1);
-        let partition = i32::try_from(self.random.below(self.world.partitions.len() as u64)).unwrap_or(0);
+        let partition = i32::try_from(self.random.below(self.world.logs.partitions.len() as u64)).unwrap_or(0);
         let leader = self.world.leader_of(partition);
         let members = self.members();
         let member = self.random.pick(&members).copied();

@@ -4,8 +4,8 @@ use ottla_group_coordinator::GroupAnswer;
 use ottla_model::ErrorCode;
 
 use super::stage::Stage;
+use crate::coordinator_log::{LogWorld as _, Weather};
 use crate::groups::client::error_of;
-use crate::groups::world::Weather;
 
 /// Followers hear of nothing for a while.
 const SLOW: Weather = Weather { replication_us: (300_000, 300_000), ..Weather::CALM };

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::stage::{PARTITIONS, SESSION_MS, Stage, TOPIC};
+use crate::coordinator_log::{LogWorld as _, Weather};
 use crate::groups::runner::run;
-use crate::groups::world::Weather;
 
 #[test]
 fn seeds_that_failed_once_hold() {
@@ -29,15 +29,15 @@ fn a_log_that_is_compacted_while_it_is_read_keeps_the_owners_of_partitions() {
 fn a_follower_comes_back_into_the_isr_when_nothing_is_appended() {
     let mut stage = Stage::new(100_058);
     stage.wait("the log to be whole", |stage| {
-        let partition = &stage.world.partitions[0];
+        let partition = &stage.world.logs.partitions[0];
         partition.high_watermark() == partition.end_of(stage.leader())
     });
     let followers: Vec<i32> = (1..=3).filter(|id| *id != stage.leader()).collect();
     for follower in &followers {
         stage.world.shrink_isr(0, *follower, 100);
     }
-    assert_eq!(stage.world.partitions[0].isr, BTreeSet::from([stage.leader()]));
-    stage.wait("the followers to be back", |stage| stage.world.partitions[0].isr.len() == 3);
+    assert_eq!(stage.world.logs.partitions[0].isr(), BTreeSet::from([stage.leader()]));
+    stage.wait("the followers to be back", |stage| stage.world.logs.partitions[0].isr().len() == 3);
     let all = stage.all();
     let call = stage.commit(&all);
     stage.answered(call);
@@ -63,9 +63,9 @@ fn a_replaced_leader_that_does_not_know_it_keeps_its_log() {
     // The client knows only the former coordinator, which takes the commit and can never answer it.
     let call = stage.commit(&all);
     stage.run_ms(20);
-    let end = stage.world.partitions[0].end_of(replaced);
+    let end = stage.world.logs.partitions[0].end_of(replaced);
     stage.run_ms(200);
-    assert_eq!(stage.world.partitions[0].end_of(replaced), end);
+    assert_eq!(stage.world.logs.partitions[0].end_of(replaced), end);
     stage.run_ms(400);
     assert_eq!(stage.answer(call).map(crate::groups::client::error_of), Some(ottla_model::ErrorCode::NotCoordinator));
     assert_eq!(stage.fetch(), before);
@@ -73,7 +73,7 @@ fn a_replaced_leader_that_does_not_know_it_keeps_its_log() {
     let call = stage.commit(&all);
     stage.answered(call);
     stage.wait("the logs to be the same", |stage| {
-        let partition = &stage.world.partitions[0];
+        let partition = &stage.world.logs.partitions[0];
         partition.end_of(replaced) == partition.end_of(stage.leader())
     });
 }

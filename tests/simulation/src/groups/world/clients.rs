@@ -4,6 +4,7 @@ use ottla_group_coordinator::{GroupAnswer, Request};
 use ottla_model::{ErrorCode, GroupId};
 
 use super::{Event, Kind, World};
+use crate::coordinator_log::LogWorld as _;
 use crate::groups::broker::Caller;
 use crate::groups::client::Turn;
 use crate::groups::topics::{TopicIds, by_id};

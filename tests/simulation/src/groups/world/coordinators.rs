@@ -1,19 +1,21 @@
 //! Brokers as group coordinators: the inputs of their partitions, and what follows from them.
 
 use std::collections::btree_map::Entry;
+use std::fmt;
 use std::sync::Arc;
 
-use ottla_coordinator_partition::{Environment, Event as Told, LoadError, Loader, Outputs, TimerChange};
+use ottla_coordinator_partition::{Environment, Event as Told, LoadError, Loader, Now, Outputs, TimerChange};
 use ottla_group_coordinator::offsets_partition::{Notice, OffsetsPartition};
 use ottla_group_coordinator::{GroupAnswer, GroupConfig, Record, Request, Shard};
 use ottla_model::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, TopicName};
 
 use super::{Event, World};
-use crate::coordinator_log::{Piece, ReplicaLog, StoredBatch};
+use crate::coordinator_log::{LogEvent, LogWorld, Logs, Piece, ReplicaLog, StoredBatch, Weather};
 use crate::groups::broker::Caller;
 use crate::groups::client::error_of;
 use crate::groups::topics::{SimTopics, TopicIds};
 use crate::invariants::Violation;
+use crate::random::Random;
 
 /// What `max.message.bytes` of `__consumer_offsets` is.
 const MAX_MESSAGE_BYTES: usize = 1_048_588;
@@ -29,7 +31,7 @@ impl World {
         let now = self.clocks();
         let (foresees, refuses) = (self.random.percent(50), self.random.happens(self.refused_ppm));
         let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.is_running) else { return Ok(()) };
-        let Some(partition) = usize::try_from(index).ok().and_then(|index| self.partitions.get_mut(index)) else {
+        let Some(partition) = usize::try_from(index).ok().and_then(|index| self.logs.partitions.get_mut(index)) else {
             return Ok(());
         };
         let core = match broker.partitions.entry(index) {
@@ -92,19 +94,6 @@ impl World {
         Ok(())
     }
 
-    /// The broker hears who leads the partition.
-    pub fn learn(&mut self, id: i32, index: i32) -> Result<(), Violation> {
-        let now = self.clocks();
-        if self.brokers.get(&id).is_none_or(|broker| !broker.is_running) {
-            return Ok(());
-        }
-        if let Some(partition) = self.partition_mut(index) {
-            partition.learn(id, now);
-        }
-        self.advance(index)?;
-        self.poll(id, index)
-    }
-
     /// The broker's image has the topics as they are now.
     pub(super) fn learn_topics(&mut self, id: i32) -> Result<(), Violation> {
         let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.is_running) else { return Ok(()) };
@@ -143,7 +132,7 @@ impl World {
             return Ok(());
         };
         let Some(mut loader) = broker.loaders.remove(&(index, epoch)) else { return Ok(()) };
-        let Some(partition) = usize::try_from(index).ok().and_then(|index| self.partitions.get(index)) else {
+        let Some(partition) = usize::try_from(index).ok().and_then(|index| self.logs.partitions.get(index)) else {
             return Ok(());
         };
         let from = loader.next().unwrap_or(Offset::ZERO);
@@ -194,11 +183,12 @@ impl World {
         }
         // Followers fetch again and again: a follower that missed something while a process stood still gets it now,
         // and a follower outside the ISR comes back into it even when nothing new is appended.
-        let lagging = self.partitions.iter().filter(|partition| {
+        let lagging = self.logs.partitions.iter().filter(|partition| {
+            let isr = partition.isr();
             let has_followers_outside = self.brokers.keys().any(|member| {
-                !partition.isr.contains(member) && self.is_up(*member) && !self.is_out(partition.index, *member)
+                !isr.contains(member) && self.is_up(*member) && !self.logs.is_out(partition.index, *member)
             });
-            partition.leader == Some(id)
+            partition.leader() == Some(id)
                 && (partition.high_watermark_of(id).0 < partition.end_of(id) || has_followers_outside)
         });
         let lagging: Vec<i32> = lagging.map(|partition| partition.index).collect();
@@ -208,7 +198,7 @@ impl World {
             }
         }
         // One that was the last in the ISR is back.
-        let leaderless = self.partitions.iter().filter(|found| found.leader.is_none() && found.isr.contains(&id));
+        let leaderless = self.logs.partitions.iter().filter(|found| found.leader().is_none());
         let leaderless: Vec<i32> = leaderless.map(|partition| partition.index).collect();
         for index in leaderless {
             self.elect(index, None);
@@ -262,33 +252,6 @@ impl World {
         }
     }
 
-    pub(super) fn catch_up(&mut self, index: i32, follower: i32) -> Result<(), Violation> {
-        let now = self.clocks();
-        let (is_up, is_out) = (self.is_up(follower), self.is_out(index, follower));
-        let Some(source) = self.partition(index).and_then(|partition| partition.source_of(follower)) else {
-            return Ok(());
-        };
-        if !is_up || is_out || !self.is_up(source) {
-            return Ok(());
-        }
-        let Some(partition) = self.partition_mut(index) else { return Ok(()) };
-        partition.fetch(follower, now);
-        self.advance(index)
-    }
-
-    /// The invariants read what is committed, then the leaders hear of their high watermarks.
-    pub(super) fn advance(&mut self, index: i32) -> Result<(), Violation> {
-        let Some(partition) = self.partition_mut(index) else { return Ok(()) };
-        let (fresh, leaders) = (partition.advance(), partition.moved());
-        for batch in &fresh {
-            self.trace.detail(self.now, format_args!("committed in partition {index} at {}", text(batch)));
-            self.invariants.commit(batch)?;
-        }
-        // One that stands still hears of it when it goes on.
-        let up: Vec<i32> = leaders.into_iter().filter(|leader| self.is_up(*leader)).collect();
-        up.into_iter().try_for_each(|leader| self.poll(leader, index))
-    }
-
     fn answer(&mut self, id: i32, index: i32, caller: &Caller, answer: GroupAnswer) -> Result<(), Violation> {
         match (&answer, caller.commit) {
             (GroupAnswer::CommitOffsets(_), Some(number)) if error_of(&answer) == ErrorCode::None => {
@@ -298,8 +261,7 @@ impl World {
             _ => {}
         }
         // A leader that was replaced and does not know it answers from what it has, as with Kafka.
-        let leads =
-            self.partition(index).is_some_and(|partition| partition.is_led_by(id, partition.leading_epoch(id).0));
+        let leads = self.logs.get(index).is_some_and(|partition| partition.is_led_by(id, partition.leading_epoch(id)));
         if let (GroupAnswer::FetchOffsets(fetched), Some(asked), true) = (&answer, &caller.fetch, leads) {
             self.invariants.fetched(asked, fetched)?;
         }
@@ -308,9 +270,64 @@ impl World {
     }
 }
 
+impl LogWorld for World {
+    fn logs(&mut self) -> &mut Logs {
+        &mut self.logs
+    }
+
+    fn clocks(&self) -> Now {
+        self.now.clocks()
+    }
+
+    fn weather(&self) -> Weather {
+        self.weather
+    }
+
+    fn random(&mut self) -> &mut Random {
+        &mut self.random
+    }
+
+    fn after_us(&mut self, us: u64, event: LogEvent) {
+        self.schedule_us(us, Event::Log(event));
+    }
+
+    fn note(&mut self, what: fmt::Arguments<'_>) {
+        self.trace.line(self.now, what);
+    }
+
+    fn is_up(&self, id: i32) -> bool {
+        self.brokers.get(&id).is_some_and(|broker| broker.is_running) && !self.paused_brokers.contains_key(&id)
+    }
+
+    fn learn(&mut self, id: i32, index: i32) -> Result<(), Violation> {
+        let now = self.clocks();
+        if self.brokers.get(&id).is_none_or(|broker| !broker.is_running) {
+            return Ok(());
+        }
+        if let Some(partition) = self.logs.get_mut(index) {
+            partition.learn(id, now);
+        }
+        self.advance(index)?;
+        self.poll(id, index)
+    }
+
+    /// The invariants read what is committed, then the leaders hear of their high watermarks.
+    fn advance(&mut self, index: i32) -> Result<(), Violation> {
+        let Some(partition) = self.logs.get_mut(index) else { return Ok(()) };
+        let (fresh, leaders) = (partition.advance(), partition.moved());
+        for batch in &fresh {
+            self.trace.detail(self.now, format_args!("committed in partition {index} at {}", text(batch)));
+            self.invariants.commit(batch)?;
+        }
+        // One that stands still hears of it when it goes on.
+        let up: Vec<i32> = leaders.into_iter().filter(|leader| self.is_up(*leader)).collect();
+        up.into_iter().try_for_each(|leader| self.poll(leader, index))
+    }
+}
+
 /// A batch, for those who follow a run.
-fn text(batch: &StoredBatch) -> impl std::fmt::Display + '_ {
-    std::fmt::from_fn(|f| {
+fn text(batch: &StoredBatch) -> impl fmt::Display + '_ {
+    fmt::from_fn(|f| {
         let decoded = batch.records.iter().map(|raw| Record::decode(&raw.key, raw.value.as_deref()));
         write!(f, "{}: ", batch.base)?;
         f.debug_list().entries(decoded.map(|record| record.ok().flatten())).finish()

@@ -1,7 +1,7 @@
 //! What becomes of the brokers' processes, and who leads.
 
 use super::{Event, World};
-use crate::coordinator_log::election_order;
+use crate::coordinator_log::LogWorld as _;
 use crate::groups::broker::Broker;
 use crate::invariants::Violation;
 
@@ -18,17 +18,7 @@ impl World {
             let delay = self.draw_us(self.weather.latency_us);
             self.schedule_us(delay, Event::Lost { client, call });
         }
-        for partition in 0..self.partitions.len() {
-            let index = i32::try_from(partition).unwrap_or(0);
-            let now = self.clocks();
-            if let Some(partition) = self.partition_mut(index) {
-                partition.restart(id, now);
-            }
-            if self.leader_of(index) == Some(id) {
-                self.elect(index, Some(id));
-            }
-            self.shrink(index, id);
-        }
+        self.lose_replicas_of(id);
     }
 
     /// The log cleaner of a broker has gone over a partition.
@@ -38,7 +28,7 @@ impl World {
         let is_read = |broker: &Broker| broker.loaders.keys().any(|(loading, _)| *loading == index);
         let keeps_tombstones = keeps_tombstones || self.brokers.get(&broker).is_some_and(is_read);
         let now = self.clocks();
-        let Some(partition) = self.partition_mut(index) else { return Ok(()) };
+        let Some(partition) = self.logs.get_mut(index) else { return Ok(()) };
         partition
             .compact(broker, keeps_tombstones, now)
             .map_err(|error| Violation(format!("b{broker} cannot compact partition {index}: {error}")))
@@ -58,16 +48,7 @@ impl World {
             broker.topics = self.topics.clone();
         }
         self.schedule_us(0, Event::TickBroker(id));
-        for partition in 0..self.partitions.len() {
-            let index = i32::try_from(partition).unwrap_or(0);
-            if self.leader_of(index).is_none() {
-                self.elect(index, None);
-            }
-            self.learn(id, index)?;
-            let delay = self.draw_us(self.weather.replication_us);
-            self.schedule_us(delay, Event::CatchUp { partition: index, follower: id });
-        }
-        Ok(())
+        self.take_up_replicas_of(id)
     }
 
     /// SIGSTOP. Whether another leads meanwhile is the caller's business.
@@ -79,62 +60,5 @@ impl World {
 
     pub fn is_broker_paused(&self, id: i32) -> bool {
         self.paused_brokers.contains_key(&id)
-    }
-
-    /// Another leader than `but`, if there is one; everybody hears of it in a while.
-    pub fn elect(&mut self, partition: i32, but: Option<i32>) {
-        let candidates: Vec<i32> = self
-            .brokers
-            .iter()
-            .filter(|(id, broker)| broker.is_running && Some(**id) != but && !self.paused_brokers.contains_key(id))
-            .map(|(id, _)| *id)
-            .collect();
-        let order = election_order(&candidates, &mut self.random);
-        let Some(found) = self.partition_mut(partition) else { return };
-        let leader = found.elect(&order);
-        let epoch = found.epoch;
-        self.note(format_args!("partition {partition}: leader {leader:?} in epoch {epoch}"));
-        let ids: Vec<i32> = self.brokers.keys().copied().collect();
-        for broker in ids {
-            let delay = self.draw_us(self.weather.image_lag_us);
-            self.schedule_us(delay, Event::Learn { broker, partition });
-        }
-        self.replicate(partition);
-    }
-
-    /// The followers will have what the leader has.
-    pub(super) fn replicate(&mut self, partition: i32) {
-        let leader = self.leader_of(partition);
-        let followers: Vec<i32> = self.brokers.keys().copied().filter(|id| Some(*id) != leader).collect();
-        for follower in followers {
-            let delay = self.draw_us(self.weather.replication_us);
-            self.schedule_us(delay, Event::CatchUp { partition, follower });
-        }
-    }
-
-    /// The leader hears of it at once.
-    fn shrink(&mut self, partition: i32, member: i32) {
-        let now = self.clocks();
-        let Some(found) = self.partition_mut(partition) else { return };
-        found.shrink(member, now);
-        if let Some(broker) = found.leader {
-            self.schedule_us(0, Event::Learn { broker, partition });
-        }
-    }
-
-    /// The follower falls out of the ISR, and comes back after a while.
-    pub fn shrink_isr(&mut self, partition: i32, member: i32, ms: u64) {
-        self.note(format_args!("partition {partition}: b{member} falls out of the ISR for {ms} ms"));
-        self.shrink(partition, member);
-        self.fell_out.insert((partition, member));
-        self.schedule_us(ms * 1_000, Event::CatchUpAgain { partition, follower: member });
-    }
-
-    pub(super) fn is_out(&self, partition: i32, member: i32) -> bool {
-        self.fell_out.contains(&(partition, member))
-    }
-
-    pub(super) fn is_up(&self, id: i32) -> bool {
-        self.brokers.get(&id).is_some_and(|broker| broker.is_running) && !self.paused_brokers.contains_key(&id)
     }
 }

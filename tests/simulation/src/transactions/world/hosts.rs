@@ -1,49 +1,24 @@
 //! What brokers do with their shards, and what becomes of their processes.
 
-use ottla_coordinator_partition::{BrokenRules, Environment, Event, LoadError, Loader, Outputs};
+use std::fmt;
+
+use ottla_coordinator_partition::{BrokenRules, Environment, Event, LoadError, Loader, Now, Outputs};
 use ottla_transaction_coordinator::Shard;
 use ottla_transaction_coordinator::state_partition::Notice;
 
 use super::*;
-use crate::coordinator_log::{Piece, ReplicaLog, election_order};
+use crate::coordinator_log::{LogEvent, LogWorld, Logs, Piece, ReplicaLog, Weather};
 
 /// Of one piece of a log that is read.
 const LOAD_BYTES: usize = 1 << 20;
 
 impl World {
-    /// The broker hears who leads the partition.
-    pub(super) fn learn(&mut self, id: i32, partition: i32) -> Result<(), Violation> {
-        let now = self.clocks();
-        let core = StatePartition::new(Arc::clone(&self.config), BrokenRules::default());
-        let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.is_running) else { return Ok(()) };
-        broker.hosted.entry(partition).or_insert(StatePartitionHost { core });
-        if let Some(found) = self.partition_mut(partition) {
-            found.learn(id, now);
-        }
-        self.advance(partition)?;
-        self.step(id, partition, |core, environment| (None, core.poll(environment)))?;
-        Ok(())
-    }
-
-    /// The invariants read what is committed.
-    fn advance(&mut self, index: i32) -> Result<(), Violation> {
-        let Some(partition) = self.partition_mut(index) else { return Ok(()) };
-        let (fresh, leaders) = (partition.advance(), partition.moved());
-        for batch in &fresh {
-            self.invariants.replicated(batch)?;
-        }
-        for leader in leaders {
-            self.step(leader, index, |core, environment| (None, core.poll(environment)))?;
-        }
-        Ok(())
-    }
-
     /// Reads the log, as the broker asked for.
     pub(super) fn load(&mut self, id: i32, life: u32, index: i32, epoch: LeaderEpoch) -> Result<(), Violation> {
         if self.brokers.get(&id).is_none_or(|broker| broker.life != life) {
             return Ok(());
         }
-        let Some(partition) = self.partition(index) else { return Ok(()) };
+        let Some(partition) = self.logs.get(index) else { return Ok(()) };
         let mut loader = Loader::<Shard>::new(Arc::clone(&self.config), epoch, 1_048_588);
         let loaded = loop {
             match partition.read(id, epoch, loader.next(), LOAD_BYTES) {
@@ -71,10 +46,10 @@ impl World {
             &mut Environment<'_, '_, Shard>,
         ) -> (Option<TransactionAnswer>, Outputs<Shard, Caller>),
     ) -> Result<Option<TransactionAnswer>, Violation> {
-        let (now, is_refused) = (self.clocks(), self.random.happens(self.weather.refused_ppm));
+        let (now, is_refused) = (self.clocks(), self.random.happens(self.refused_ppm));
         let Some(broker) = self.brokers.get_mut(&id) else { return Ok(None) };
         let life = broker.life;
-        let partition = usize::try_from(index).ok().and_then(|at| self.partitions.get_mut(at));
+        let partition = usize::try_from(index).ok().and_then(|at| self.logs.partitions.get_mut(at));
         let (Some(hosted), Some(partition)) = (broker.hosted.get_mut(&index), partition) else { return Ok(None) };
         let mut view = View { data: &self.data, next_producer_id: &mut self.next_producer_id };
         let (foresees, refuses) = (true, is_refused);
@@ -109,7 +84,7 @@ impl World {
             }
         }
         if let Some(epoch) = outputs.load {
-            let delay = self.draw_us((0, 50_000));
+            let delay = self.draw_us(self.weather.load_us);
             self.schedule_us(delay, super::Event::Load { broker: id, life, partition: index, epoch });
         }
         Ok(answer)
@@ -124,7 +99,7 @@ impl World {
         let due: Vec<i32> =
             broker.hosted.iter().filter(|(_, hosted)| is_due(hosted)).map(|(index, _)| *index).collect();
         let led: Vec<i32> =
-            self.partitions.iter().filter(|found| found.leader == Some(id)).map(|found| found.index).collect();
+            self.logs.partitions.iter().filter(|found| found.leader() == Some(id)).map(|found| found.index).collect();
         for index in led {
             // Followers fetch again and again.
             if self.random.percent(3) {
@@ -186,36 +161,13 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn catch_up(&mut self, index: i32, follower: i32) -> Result<(), Violation> {
-        let now = self.clocks();
-        let Some(source) = self.partition(index).and_then(|partition| partition.source_of(follower)) else {
-            return Ok(());
-        };
-        if !self.is_up(source) || !self.is_up(follower) || self.fell_out.contains(&(index, follower)) {
-            return Ok(());
-        }
-        if let Some(partition) = self.partition_mut(index) {
-            partition.fetch(follower, now);
-        }
-        self.advance(index)
-    }
-
     pub fn kill_broker(&mut self, id: i32) {
         self.note(format_args!("b{id} is killed"));
         let Some(broker) = self.brokers.get_mut(&id) else { return };
         broker.is_running = false;
         broker.life += 1;
         broker.hosted.clear();
-        for index in self.partitions.iter().map(|partition| partition.index).collect::<Vec<_>>() {
-            let now = self.clocks();
-            if let Some(partition) = self.partition_mut(index) {
-                partition.restart(id, now);
-            }
-            if self.leader_of(index) == Some(id) {
-                self.elect(index, Some(id));
-            }
-            self.shrink(index, id);
-        }
+        self.lose_replicas_of(id);
         let others: Vec<i32> = self.brokers.iter().filter(|(_, broker)| broker.is_running).map(|(id, _)| *id).collect();
         for index in 0..self.data.len() {
             if self.data.get(index).is_some_and(|data| data.leader == id)
@@ -234,76 +186,14 @@ impl World {
         let Some(broker) = self.brokers.get_mut(&id).filter(|broker| !broker.is_running) else { return Ok(()) };
         broker.is_running = true;
         self.note(format_args!("b{id} starts"));
-        for index in self.partitions.iter().map(|partition| partition.index).collect::<Vec<_>>() {
-            if self.leader_of(index).is_none() {
-                self.elect(index, None);
-            }
-            self.learn(id, index)?;
-            let delay = self.draw_us(self.weather.replication_us);
-            self.schedule_us(delay, super::Event::CatchUp { partition: index, follower: id });
-        }
-        Ok(())
-    }
-
-    /// Another leader than `but`, if one may lead; everybody hears of it in a while.
-    pub fn elect(&mut self, partition: i32, but: Option<i32>) {
-        let candidates: Vec<i32> = self
-            .brokers
-            .iter()
-            .filter(|(id, broker)| broker.is_running && Some(**id) != but)
-            .map(|(id, _)| *id)
-            .collect();
-        let mut order = election_order(&candidates, &mut self.random);
-        // The last member of an ISR goes on where nobody else may lead.
-        order.extend(but.filter(|id| self.brokers.get(id).is_some_and(|broker| broker.is_running)));
-        let Some(found) = self.partition_mut(partition) else { return };
-        let leader = found.elect(&order);
-        let epoch = found.epoch;
-        self.note(format_args!("partition {partition}: leader {leader:?} in epoch {epoch}"));
-        for broker in self.brokers.keys().copied().collect::<Vec<_>>() {
-            let delay = self.draw_us(self.weather.image_lag_us);
-            self.schedule_us(delay, super::Event::Learn { broker, partition });
-        }
-        self.replicate(partition);
-    }
-
-    /// The followers will have what the leader has.
-    fn replicate(&mut self, partition: i32) {
-        for follower in self.brokers.keys().copied().collect::<Vec<_>>() {
-            if self.leader_of(partition) != Some(follower) {
-                let delay = self.draw_us(self.weather.replication_us);
-                self.schedule_us(delay, super::Event::CatchUp { partition, follower });
-            }
-        }
-    }
-
-    /// The leader hears of it at once.
-    fn shrink(&mut self, partition: i32, member: i32) {
-        let now = self.clocks();
-        let Some(found) = self.partition_mut(partition) else { return };
-        found.shrink(member, now);
-        if let Some(broker) = found.leader {
-            self.schedule_us(0, super::Event::Learn { broker, partition });
-        }
-    }
-
-    /// The follower falls out of the ISR, and comes back after a while.
-    pub fn shrink_isr(&mut self, partition: i32, member: i32, ms: u64) {
-        self.note(format_args!("partition {partition}: b{member} falls out of the ISR for {ms} ms"));
-        self.shrink(partition, member);
-        self.fell_out.insert((partition, member));
-        self.schedule_us(ms * 1_000, super::Event::CatchUpAgain { partition, follower: member });
-    }
-
-    fn is_up(&self, id: i32) -> bool {
-        self.brokers.get(&id).is_some_and(|broker| broker.is_running)
+        self.take_up_replicas_of(id)
     }
 
     /// What keeps the world from being at rest, when no client begins anything more.
     pub fn unrest(&self) -> Option<String> {
-        for partition in &self.partitions {
-            let hosted = partition.leader.and_then(|leader| self.brokers.get(&leader)?.hosted.get(&partition.index));
-            let core = hosted.map(|hosted| &hosted.core).filter(|core| core.epoch().0 == partition.epoch);
+        for partition in &self.logs.partitions {
+            let hosted = partition.leader().and_then(|leader| self.brokers.get(&leader)?.hosted.get(&partition.index));
+            let core = hosted.map(|hosted| &hosted.core).filter(|core| core.epoch() == partition.epoch());
             let Some(shard) = core.and_then(|core| core.shard()) else {
                 return Some(format!("partition {} has no coordinator", partition.index));
             };
@@ -316,5 +206,61 @@ impl World {
             .iter()
             .find(|data| !data.is_deleted && data.has_open())
             .map(|data| format!("{} has an open transaction", data.name))
+    }
+}
+
+impl LogWorld for World {
+    fn logs(&mut self) -> &mut Logs {
+        &mut self.logs
+    }
+
+    fn clocks(&self) -> Now {
+        self.now.clocks()
+    }
+
+    fn weather(&self) -> Weather {
+        self.weather
+    }
+
+    fn random(&mut self) -> &mut Random {
+        &mut self.random
+    }
+
+    fn after_us(&mut self, us: u64, event: LogEvent) {
+        self.schedule_us(us, super::Event::Log(event));
+    }
+
+    fn note(&mut self, what: fmt::Arguments<'_>) {
+        self.trace.line(self.now, what);
+    }
+
+    fn is_up(&self, id: i32) -> bool {
+        self.brokers.get(&id).is_some_and(|broker| broker.is_running)
+    }
+
+    fn learn(&mut self, id: i32, partition: i32) -> Result<(), Violation> {
+        let now = self.clocks();
+        let core = StatePartition::new(Arc::clone(&self.config), BrokenRules::default());
+        let Some(broker) = self.brokers.get_mut(&id).filter(|broker| broker.is_running) else { return Ok(()) };
+        broker.hosted.entry(partition).or_insert(StatePartitionHost { core });
+        if let Some(found) = self.logs.get_mut(partition) {
+            found.learn(id, now);
+        }
+        self.advance(partition)?;
+        self.step(id, partition, |core, environment| (None, core.poll(environment)))?;
+        Ok(())
+    }
+
+    /// The invariants read what is committed.
+    fn advance(&mut self, index: i32) -> Result<(), Violation> {
+        let Some(partition) = self.logs.get_mut(index) else { return Ok(()) };
+        let (fresh, leaders) = (partition.advance(), partition.moved());
+        for batch in &fresh {
+            self.invariants.replicated(batch)?;
+        }
+        for leader in leaders {
+            self.step(leader, index, |core, environment| (None, core.poll(environment)))?;
+        }
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use ottla_replication::{VerificationGuard, refusal_of, verdict_of};
 
 use super::*;
+use crate::coordinator_log::LogWorld as _;
 use crate::transactions::data::Produced;
 
 impl World {

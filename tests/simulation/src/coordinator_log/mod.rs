@@ -2,9 +2,12 @@
 //! ([`ottla_partition::Replica`]), each over a log on a disk in memory. They decide what is appended, replicated,
 //! truncated and committed.
 //!
-//! The worlds of [`crate::groups`] and [`crate::transactions`] stand for the rest: for the network (when a follower
-//! fetches, when a broker hears of the tree), and for the quorum, which the clusters' world tries: who leads next, by
-//! dice, and who is fenced. A proposal of a leader is granted if it is of the newest state.
+//! The worlds of [`crate::groups`] and [`crate::transactions`] stand for the network (when a follower fetches, when a
+//! broker hears of the tree) and for the failures of brokers, as [`cluster`] has it for both; [`quorum`] decides who leads and who is in an ISR, by the
+//! rules that ship.
+
+mod cluster;
+mod quorum;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -14,23 +17,25 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_coordinator_partition::{Batch, Now, PartitionLog, RawRecord};
-use ottla_metadata::PartitionState;
-use ottla_metadata::image::LeaderRecoveryState;
+use ottla_metadata::controller::AlteredPartitions;
 use ottla_model::{
-    BrokerEpoch, BrokerId, ControllerEpoch, ErrorCode, LeaderEpoch, MonotonicMs, Offset, PartitionEpoch, PartitionId,
-    TimestampMs, TopicId, TopicName, TopicPartition,
+    BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, MonotonicMs, Offset, PartitionId, Revision, TimestampMs, TopicId,
+    TopicIdPartition, TopicName, TopicPartition,
 };
-use ottla_partition::{Ack, Append, Effects, Fetch, Fetched, LogPlace, Reader, Replica, ReplicaConfig};
+use ottla_partition::{Ack, Append, Effects, Fetch, Fetched, IsrProposals, LogPlace, Reader, Replica, ReplicaConfig};
 use ottla_protocol::record_batch::Batches;
-use ottla_replication::{AppendTerms, FetchAnswer, FetchPosition, FollowerStep, IsrMember, IsrOutcome};
+use ottla_replication::{AppendTerms, FetchAnswer, FetchPosition, FollowerStep};
 use ottla_storage::compaction::{CleanError, CleanerLimits};
 use ottla_storage::env::MemoryEnv;
 use ottla_storage::{Checkpoints, LogConfig, LogDirectory, Read};
 
 use crate::clock::WALL_START_MS;
-use crate::random::Random;
 
-const MIN_ISR: usize = 2;
+pub use cluster::{LogEvent, LogWorld, Logs, Weather};
+pub use quorum::state_of;
+use quorum::{MIN_ISR, Quorum, election_order, epoch_of};
+
+const TOPIC_ID: TopicId = TopicId([7; 16]);
 /// So many fetches bring any follower up to date, or none will.
 const FETCHES_MAX: usize = 100;
 const FETCH_BYTES: usize = 1 << 20;
@@ -75,13 +80,8 @@ pub struct Piece {
 
 pub struct Partition {
     pub index: i32,
-    /// Of the leader that was elected last.
-    pub epoch: i32,
-    pub leader: Option<i32>,
-    pub isr: BTreeSet<i32>,
-    partition_epoch: i32,
-    /// Brokers that are down, or do not fetch: the quorum lets them into no ISR.
-    absent: BTreeSet<i32>,
+    id: TopicIdPartition,
+    quorum: Quorum,
     replicas: BTreeMap<i32, LocalReplica>,
     /// Up to where each log was compacted.
     cleaned: BTreeMap<i32, Offset>,
@@ -92,31 +92,16 @@ pub struct Partition {
     told: BTreeMap<i32, (LeaderEpoch, Offset)>,
 }
 
-/// Who is asked to lead: the candidates, from a random one on.
-pub fn election_order(candidates: &[i32], random: &mut Random) -> Vec<i32> {
-    let first = usize::try_from(random.below(candidates.len() as u64)).unwrap_or(0);
-    candidates.iter().cycle().skip(first).take(candidates.len()).copied().collect()
-}
-
-fn epoch(broker: i32) -> BrokerEpoch {
-    BrokerEpoch(i64::from(broker))
-}
-
 /// Every broker may be in an ISR.
 #[allow(clippy::unnecessary_wraps, reason = "the form of `Brokers`")]
-pub fn eligible_epoch(broker: BrokerId) -> Option<BrokerEpoch> {
-    Some(epoch(broker.0))
-}
-
-/// Which brokers may be in an ISR: all but those that are down, or fetch nothing. Each has its id as its epoch.
-fn all_but(absent: &BTreeSet<i32>) -> impl Fn(BrokerId) -> Option<BrokerEpoch> + '_ {
-    |broker| (!absent.contains(&broker.0)).then(|| epoch(broker.0))
+pub fn any_epoch(broker: BrokerId) -> Option<BrokerEpoch> {
+    Some(epoch_of(broker.0))
 }
 
 pub fn replica_config(broker: i32, min_insync_replicas: usize) -> ReplicaConfig {
     ReplicaConfig {
         local: BrokerId(broker),
-        local_epoch: epoch(broker),
+        local_epoch: epoch_of(broker),
         // Followers fall out of the ISR by the world's dice.
         replica_lag_time_max: Duration::from_secs(86_400),
         min_insync_replicas,
@@ -147,34 +132,10 @@ pub fn new_replica(partition: TopicPartition, config: &ReplicaConfig) -> LocalRe
     let directory = LogDirectory::open(MemoryEnv::default(), Path::new("/data").to_owned());
     let directory = directory.unwrap_or_else(|_| unreachable!("in memory"));
     let checkpoints = &Checkpoints::default();
-    let (topic_id, log_config) = (TopicId([7; 16]), log_config(true));
+    let (topic_id, log_config) = (TOPIC_ID, log_config(true));
     let place = LogPlace { directory: &directory, checkpoints, partition, topic_id, config: log_config };
-    let _ = replica.log_opened(place.open(None, START.wall), START.monotonic, START.wall, config, &eligible_epoch);
+    let _ = replica.log_opened(place.open(None, START.wall), START.monotonic, START.wall, config, &any_epoch);
     replica
-}
-
-/// The state of a partition as the quorum has it.
-pub fn state_of(
-    leader: Option<i32>,
-    leader_epoch: i32,
-    partition_epoch: i32,
-    replicas: impl IntoIterator<Item = i32>,
-    isr: impl IntoIterator<Item = i32>,
-) -> Arc<PartitionState> {
-    let member = |broker| ottla_metadata::IsrMember { broker: BrokerId(broker), epoch: epoch(broker) };
-    Arc::new(PartitionState {
-        leader: leader.map_or(BrokerId::NONE, BrokerId),
-        leader_epoch: LeaderEpoch(leader_epoch),
-        partition_epoch: PartitionEpoch(partition_epoch),
-        controller_epoch: ControllerEpoch(1),
-        replicas: replicas.into_iter().map(BrokerId).collect(),
-        isr: isr.into_iter().map(member).collect(),
-        elr: vec![],
-        offline: vec![],
-        last_known_elr: vec![],
-        last_known_leader: BrokerId::NONE,
-        leader_recovery_state: LeaderRecoveryState::Recovered,
-    })
 }
 
 impl Partition {
@@ -185,11 +146,8 @@ impl Partition {
         let name = TopicPartition::new(topic, PartitionId(index));
         Self {
             index,
-            epoch: 0,
-            leader: None,
-            isr: brokers.iter().copied().collect(),
-            partition_epoch: 0,
-            absent: BTreeSet::new(),
+            id: TopicIdPartition { topic_id: TOPIC_ID, partition: PartitionId(index) },
+            quorum: Quorum::new(brokers),
             replicas: brokers
                 .iter()
                 .map(|broker| (*broker, new_replica(name.clone(), &replica_config(*broker, MIN_ISR))))
@@ -203,52 +161,38 @@ impl Partition {
 
     // ---- the quorum
 
-    fn state(&self) -> Arc<PartitionState> {
-        let (replicas, isr) = (self.replicas.keys().copied(), self.isr.iter().copied());
-        state_of(self.leader, self.epoch, self.partition_epoch, replicas, isr)
+    pub fn leader(&self) -> Option<i32> {
+        self.quorum.leader()
     }
 
-    pub fn is_led_by(&self, broker: i32, epoch: i32) -> bool {
-        self.leader == Some(broker) && self.epoch == epoch
+    /// Of the leader that was elected last.
+    pub fn epoch(&self) -> LeaderEpoch {
+        self.quorum.state.leader_epoch
     }
 
-    /// Another leader, or the same in a new epoch; none if no candidate is in the ISR.
-    pub fn elect(&mut self, candidates: &[i32]) -> Option<i32> {
-        let next = candidates.iter().copied().find(|candidate| self.isr.contains(candidate));
-        self.leader = next;
-        self.partition_epoch += 1;
-        if next.is_some() {
-            self.epoch += 1;
-        }
-        next
+    pub fn isr(&self) -> BTreeSet<i32> {
+        self.quorum.state.isr_ids().map(|broker| broker.0).collect()
     }
 
-    /// The broker is down, or does not fetch, until it fetches again: a follower falls out of the ISR; a leader never
-    /// does.
-    pub fn shrink(&mut self, member: i32, now: Now) {
-        if self.leader == Some(member) {
-            return;
-        }
-        self.absent.insert(member);
-        if self.leader.is_some() && self.isr.remove(&member) {
-            self.partition_epoch += 1;
-            self.tell_leader(now);
-        }
+    pub fn is_led_by(&self, broker: i32, epoch: LeaderEpoch) -> bool {
+        self.leader() == Some(broker) && self.epoch() == epoch
     }
 
-    /// The leader hears of a change of the ISR at once, as from the answer to its proposal.
-    fn tell_leader(&mut self, now: Now) {
-        if let Some(leader) = self.leader.filter(|leader| self.leading_epoch(*leader).0 == self.epoch) {
-            self.learn(leader, now);
-        }
+    /// Another leader; none if none of these may lead. Says whether that is a change.
+    pub fn elect(&mut self, order: &[i32]) -> bool {
+        self.quorum.elect(order)
+    }
+
+    /// The broker is down, or does not fetch, until it fetches again.
+    pub fn fence(&mut self, broker: i32) {
+        self.quorum.fence(broker);
     }
 
     /// The broker hears of the tree's state.
     pub fn learn(&mut self, broker: i32, now: Now) {
-        let state = self.state();
         let Some(replica) = self.replicas.get_mut(&broker) else { return };
-        let effects =
-            replica.assume(&state, now.monotonic, now.wall, &replica_config(broker, MIN_ISR), &all_but(&self.absent));
+        let (state, config) = (&self.quorum.state, replica_config(broker, MIN_ISR));
+        let effects = replica.assume(state, now.monotonic, now.wall, &config, &self.quorum.eligible());
         self.execute(broker, effects, now);
     }
 
@@ -263,29 +207,24 @@ impl Partition {
             now.monotonic,
             now.wall,
             &replica_config(broker, MIN_ISR),
-            &all_but(&self.absent),
+            &self.quorum.eligible(),
         );
     }
 
-    /// Carries out what a step led to: the quorum grants what the leader proposes.
+    /// Carries out what a step led to: the quorum decides at once what the leader proposes.
     fn execute(&mut self, broker: i32, effects: Effects<NoAck>, now: Now) {
-        let mut proposal = effects.proposal;
+        let (mut proposals, mut proposal) = (IsrProposals::default(), effects.proposal);
         while let Some(proposed) = proposal.take() {
-            let is_newest = proposed.leader_epoch.0 == self.epoch && proposed.partition_epoch.0 == self.partition_epoch;
-            let outcome = if is_newest && self.leader == Some(broker) {
-                self.isr = proposed.isr.iter().map(|member| member.broker.0).collect();
-                self.partition_epoch += 1;
-                IsrOutcome::Decided {
-                    leader_epoch: proposed.leader_epoch,
-                    partition_epoch: PartitionEpoch(self.partition_epoch),
-                    isr: proposed.isr.iter().map(|member| IsrMember { ..*member }).collect(),
-                }
-            } else {
-                IsrOutcome::Refused(ErrorCode::InvalidUpdateVersion)
-            };
-            let Some(replica) = self.replicas.get_mut(&broker) else { return };
-            let (effects, _) = replica.isr_decided(now.monotonic, proposed.number, &outcome, &all_but(&self.absent));
-            proposal = effects.proposal;
+            proposals.submit(self.id, proposed);
+            let asked = proposals.next_request().unwrap_or_default();
+            let partitions = asked.iter().map(|request| self.quorum.alter(broker, request)).collect();
+            let answer = AlteredPartitions { error: ErrorCode::None, partitions, revision: Revision(0) };
+            for decided in proposals.answered(Some(answer)) {
+                let Some(replica) = self.replicas.get_mut(&broker) else { return };
+                let eligible = self.quorum.eligible();
+                let (effects, _) = replica.isr_decided(now.monotonic, decided.number, &decided.outcome, &eligible);
+                proposal = effects.proposal;
+            }
         }
     }
 
@@ -326,7 +265,7 @@ impl Partition {
         replica.leading_in(epoch)?;
         let mut bytes = batch.encode().map_err(|_| ErrorCode::UnknownServerError)?;
         let append = Append { records: &mut bytes, header: None, acks_all: true, terms: AppendTerms::COORDINATOR };
-        let appended = replica.append(append, now.monotonic, batch.timestamp, &all_but(&self.absent));
+        let appended = replica.append(append, now.monotonic, batch.timestamp, &self.quorum.eligible());
         let (appended, effects) = appended.map_err(|error| error.error_code())?;
         let base = appended.first_offset.0;
         let stored = StoredBatch { epoch: epoch.0, base, records: batch.records.clone() };
@@ -373,7 +312,7 @@ impl Partition {
 
     /// The follower fetches until it has what its leader has.
     pub fn fetch(&mut self, follower: i32, now: Now) {
-        self.absent.remove(&follower);
+        self.quorum.is_back(follower);
         for _ in 0..FETCHES_MAX {
             let Some(following) = self.replicas.get(&follower).and_then(Replica::following) else { return };
             let (source, epoch) = (following.leader.0, following.leader_epoch);
@@ -398,7 +337,7 @@ impl Partition {
     fn fetch_once(&mut self, source: i32, follower: i32, position: FetchPosition, now: Now) -> bool {
         let id = BrokerId(follower);
         let fetch = Fetch {
-            reader: Reader::Replica { id, epoch: epoch(follower), progress: true },
+            reader: Reader::Replica { id, epoch: epoch_of(follower), progress: true },
             offset: position.offset,
             log_start: position.log_start,
             current_leader_epoch: position.leader_epoch,
@@ -407,7 +346,7 @@ impl Partition {
             min_one: true,
         };
         let Some(leader) = self.replicas.get_mut(&source) else { return false };
-        let (effects, fetched) = leader.fetch(&fetch, now.monotonic, &all_but(&self.absent));
+        let (effects, fetched) = leader.fetch(&fetch, now.monotonic, &self.quorum.eligible());
         let answered = fetched.map_err(|error| error.error_code()).and_then(|fetched| answer_of(&fetched));
         self.execute(source, effects, now);
         let Some(replica) = self.replicas.get_mut(&follower) else { return false };

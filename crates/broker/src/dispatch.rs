@@ -122,7 +122,7 @@ fn refuse(identity: &Identity, error: &FrameError) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use ottla_model::{BrokerId, ErrorCode, IncarnationKey};
+    use ottla_model::{BrokerId, ErrorCode, IncarnationKey, KafkaPrincipal, ListenerName, SecurityProtocol};
     use ottla_network::Part;
     use ottla_protocol::messages::api_versions::ApiVersionsResponse;
 
@@ -135,9 +135,10 @@ mod tests {
     #[test]
     fn g8_large_requests_leave_the_workers_but_records_and_brokers_requests_do_not() {
         let context = |is_inter_broker_listener| RequestContext {
-            listener: ottla_model::ListenerName::new("CLIENT"),
+            listener: ListenerName::new("CLIENT"),
+            security_protocol: SecurityProtocol::Plaintext,
             is_inter_broker_listener,
-            principal: ottla_network::Principal::Anonymous,
+            principal: KafkaPrincipal::anonymous(),
             peer: "127.0.0.1:1".parse().expect("an address"),
             connection_id: 1,
         };

@@ -35,9 +35,10 @@ pub use environment::{BROKER_FAMILIES, COORDINATOR_FAMILIES, Effect, Family, Row
 pub use error::ConfigError;
 pub use groups::{GroupsConfig, MigrationPolicy, OffsetsReplication};
 pub use host::Host;
-pub use listeners::{Listener, SecurityProtocol};
+pub use listeners::Listener;
 pub use logging::{LoggingConfig, LoggingFormat};
 pub use node::{Node, NodeDefaults, Service};
+pub use ottla_model::SecurityProtocol;
 pub use properties::{Derived, Origin, Properties, Property, Sources};
 pub use topic_defaults::{TOPIC_SYNONYMS, TopicSynonym};
 pub use transactions::TransactionsConfig;

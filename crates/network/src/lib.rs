@@ -20,7 +20,7 @@ mod response_writer;
 mod service;
 
 pub use connection::{Connection, ConnectionShared, End, Gate};
-pub use context::{Principal, RequestContext};
+pub use context::RequestContext;
 pub use frame_budget::FrameBudget;
 pub use listener::{AcceptOptions, BindError, BoundListener, accept, bind};
 pub use metrics::NetworkMetrics;

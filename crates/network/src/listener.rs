@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ottla_metrics::RateLimit;
-use ottla_model::ListenerName;
+use ottla_model::{KafkaPrincipal, ListenerName, SecurityProtocol};
 use ottla_resources::{Caller, ConnectionLimits};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::connection::{Connection, ConnectionShared};
-use crate::context::{Principal, RequestContext};
+use crate::context::RequestContext;
 use crate::metrics::NetworkMetrics;
 use crate::service::Service;
 
@@ -164,8 +164,9 @@ pub async fn accept<S: Service>(
         }
         let context = RequestContext {
             listener: listener.name.clone(),
+            security_protocol: SecurityProtocol::Plaintext,
             is_inter_broker_listener: listener.is_inter_broker,
-            principal: Principal::Anonymous,
+            principal: KafkaPrincipal::anonymous(),
             peer,
             connection_id: CONNECTION_ID.fetch_add(1, Ordering::Relaxed),
         };

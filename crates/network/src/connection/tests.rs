@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ottla_metrics::Registry;
-use ottla_model::{IncarnationId, ListenerName};
+use ottla_model::{IncarnationId, KafkaPrincipal, ListenerName, SecurityProtocol};
 use ottla_protocol::frame;
 use ottla_protocol::messages::api_versions::ApiVersionsResponse;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,7 +15,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::context::Principal;
 
 const FRAME_BYTES_MAX: usize = 1024 * 1024;
 const INCARNATION: IncarnationId = IncarnationId([7; 16]);
@@ -69,8 +68,9 @@ async fn connect<S: Service>(shared: &Arc<ConnectionShared<S>>) -> (TcpStream, J
     let (server, peer) = accepted.expect("accepted");
     let context = RequestContext {
         listener: ListenerName::new("TEST"),
+        security_protocol: SecurityProtocol::Plaintext,
         is_inter_broker_listener: false,
-        principal: Principal::Anonymous,
+        principal: KafkaPrincipal::anonymous(),
         peer,
         connection_id: 0,
     };
@@ -136,8 +136,9 @@ async fn a_read_is_held_until_the_write_before_it_is_done() {
     };
     let context = RequestContext {
         listener: ListenerName::new("TEST"),
+        security_protocol: SecurityProtocol::Plaintext,
         is_inter_broker_listener: false,
-        principal: Principal::Anonymous,
+        principal: KafkaPrincipal::anonymous(),
         peer: server.1,
         connection_id: 0,
     };

@@ -24,6 +24,7 @@ mod nearest;
 mod node;
 mod properties;
 mod reader;
+mod security;
 mod topic_defaults;
 mod transactions;
 
@@ -40,6 +41,7 @@ pub use logging::{LoggingConfig, LoggingFormat};
 pub use node::{Node, NodeDefaults, Service};
 pub use ottla_model::SecurityProtocol;
 pub use properties::{Derived, Origin, Properties, Property, Sources};
+pub use security::{ListenerSecurity, PeerSecurity, SaslConfig, SecurityConfig};
 pub use topic_defaults::{TOPIC_SYNONYMS, TopicSynonym};
 pub use transactions::TransactionsConfig;
 

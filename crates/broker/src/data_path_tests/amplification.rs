@@ -9,6 +9,8 @@ use ottla_protocol::kafka_protocol::messages::add_partitions_to_txn_request::{
 };
 use ottla_protocol::kafka_protocol::messages::alter_client_quotas_request::EntryData;
 use ottla_protocol::kafka_protocol::messages::alter_configs_request::AlterConfigsResource as LegacyResource;
+use ottla_protocol::kafka_protocol::messages::alter_user_scram_credentials_request::ScramCredentialDeletion;
+use ottla_protocol::kafka_protocol::messages::describe_user_scram_credentials_request::UserName;
 use ottla_protocol::kafka_protocol::messages::alter_replica_log_dirs_request::{
     AlterReplicaLogDir, AlterReplicaLogDirTopic,
 };
@@ -151,6 +153,7 @@ fn repeating(api: Api, times: usize) -> Bytes {
         Api::DescribeGroups => newest(&DescribeGroupsRequest::default().with_groups(vec![group(); times])),
         Api::ListGroups => newest(&ListGroupsRequest::default().with_states_filter(vec![text("Empty"); times])),
         Api::SaslHandshake => newest(&SaslHandshakeRequest::default().with_mechanism(text("PLAIN"))),
+        Api::SaslAuthenticate => newest(&SaslAuthenticateRequest::default().with_auth_bytes(Bytes::from_static(b"x"))),
         Api::ApiVersions => ApiVersionsResponse::encode_request(4, 7, None),
         Api::CreateTopics => {
             let topics = vec![CreatableTopic::default().with_name(logs()); times];
@@ -219,6 +222,14 @@ fn repeating(api: Api, times: usize) -> Bytes {
         Api::DescribeClientQuotas => {
             let component = ComponentData::default().with_entity_type(text("user"));
             newest(&DescribeClientQuotasRequest::default().with_components(vec![component; times]))
+        }
+        Api::DescribeUserScramCredentials => {
+            let users = vec![UserName::default().with_name(text("alice")); times];
+            newest(&DescribeUserScramCredentialsRequest::default().with_users(Some(users)))
+        }
+        Api::AlterUserScramCredentials => {
+            let deletions = vec![ScramCredentialDeletion::default().with_name(text("alice")).with_mechanism(1); times];
+            newest(&AlterUserScramCredentialsRequest::default().with_deletions(deletions))
         }
         Api::AlterClientQuotas => {
             newest(&AlterClientQuotasRequest::default().with_entries(vec![EntryData::default(); times]))

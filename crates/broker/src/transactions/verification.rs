@@ -54,8 +54,13 @@ struct Waiting {
 }
 
 impl Verifier {
-    pub fn new(metadata: Arc<MetadataCache>, inter_broker: ListenerName, data: Handle) -> Self {
-        let peers = Peers::new(Arc::clone(&metadata), inter_broker.clone());
+    pub fn new(
+        metadata: Arc<MetadataCache>,
+        inter_broker: ListenerName,
+        security: StreamSecurity,
+        data: Handle,
+    ) -> Self {
+        let peers = Peers::new(Arc::clone(&metadata), inter_broker.clone(), security);
         Self(Arc::new(Inner { metadata, inter_broker, peers, data, queues: Mutex::default() }))
     }
 }

@@ -152,7 +152,8 @@ impl Cluster {
         let options = AcceptOptions { send_buffer_bytes: None, receive_buffer_bytes: None };
         let limits = Arc::new(ConnectionLimits::new(|_| Limits { total: 100, kept_for_brokers: 0, per_ip: 100 }));
         let (stop, stopped) = watch::channel(false);
-        runtime.spawn(ottla_network::accept(bound, shared.clone(), limits, options, stopped));
+        let security = ListenerSecurity::plaintext();
+        runtime.spawn(ottla_network::accept(bound, security, shared.clone(), limits, options, stopped));
 
         let registration = BrokerRegistration {
             id: BrokerId(id),

@@ -18,7 +18,8 @@ pub fn of_user(image: &Image, user: &str) -> BTreeMap<ScramHash, ScramCredential
 
 /// The credentials among the configurations of a user.
 pub fn of_entries(entries: &BTreeMap<String, String>) -> BTreeMap<ScramHash, ScramCredential> {
-    let credential = |hash: ScramHash| Some((hash, ScramCredential::from_text(hash, entries.get(hash.mechanism_name())?)?));
+    let credential =
+        |hash: ScramHash| Some((hash, ScramCredential::from_text(hash, entries.get(hash.mechanism_name())?)?));
     ScramHash::ALL.into_iter().filter_map(credential).collect()
 }
 
@@ -38,8 +39,7 @@ impl ListenerUsers {
         for (user, password) in &config.scram_users {
             for hash in ScramHash::ALL {
                 let salt: [u8; 16] = rand::random();
-                let credential =
-                    ScramCredential::of_password(hash, password.reveal(), salt.to_vec(), ITERATIONS_MIN);
+                let credential = ScramCredential::of_password(hash, password.reveal(), salt.to_vec(), ITERATIONS_MIN);
                 configured.insert((hash, user.clone()), credential);
             }
         }

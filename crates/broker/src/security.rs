@@ -42,8 +42,7 @@ pub fn listeners(
             receive_bytes_max: sasl.receive_bytes_max,
             failure_delay: config.security.failed_authentication_delay,
         });
-        let security =
-            ListenerSecurity { protocol: wanted.protocol, tls: tls.map(Arc::new), sasl: sasl.map(Arc::new) };
+        let security = ListenerSecurity { protocol: wanted.protocol, tls: tls.map(Arc::new), sasl: sasl.map(Arc::new) };
         listeners.insert(name.clone(), security);
     }
     Ok(listeners)

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ottla_client::{Client, ClientConfig, ClientError};
 use ottla_model::{BrokerId, ErrorCode, PartitionId};
 
+use crate::client_security;
 use crate::kafka_tools::exceptions;
 use crate::progress::Progress;
 
@@ -111,6 +112,7 @@ impl Connecting {
 
     fn client_config(self) -> ClientConfig {
         let mut config = ClientConfig::new(&self.bootstrap);
+        config.connection.security = client_security::security();
         config.retries_max = self.retries_max;
         if let Some(backoff) = self.backoff {
             config.backoff = backoff;

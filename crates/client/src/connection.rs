@@ -179,9 +179,7 @@ impl Connection {
             Ok(Err(error)) => {
                 Err(ClientError::NotTrusted { address: address.to_owned(), reason: Arc::from(error.to_string()) })
             }
-            Err(_) => {
-                Err(ClientError::ConnectTimeout { address: address.to_owned(), timeout: config.request_timeout })
-            }
+            Err(_) => Err(ClientError::ConnectTimeout { address: address.to_owned(), timeout: config.request_timeout }),
         }
     }
 

@@ -108,7 +108,11 @@ impl ClientError {
             | Self::Closed { .. }
             | Self::Lost { .. }
             | Self::TimedOut { .. }
-            | Self::NoBroker(_) if !self.is_distrust() => true,
+            | Self::NoBroker(_)
+                if !self.is_distrust() =>
+            {
+                true
+            }
             Self::Refused { code, .. } => code.is_retriable(),
             Self::NoBroker(_)
             | Self::NotTrusted { .. }

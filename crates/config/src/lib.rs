@@ -34,6 +34,7 @@ pub use cleaner::CleanerConfig;
 pub use coordinator::{CoordinatorConfig, QuorumServer};
 pub use environment::{BROKER_FAMILIES, COORDINATOR_FAMILIES, Effect, Family, Row, property_name};
 pub use error::ConfigError;
+pub use file::parse as parse_properties;
 pub use groups::{GroupsConfig, MigrationPolicy, OffsetsReplication};
 pub use host::Host;
 pub use listeners::Listener;

@@ -48,12 +48,8 @@ fn readers() -> Vec<(PathBuf, String)> {
 #[test]
 fn every_known_key_is_read_or_says_why_not() {
     // Another name of broker.id; names that are made of a mechanism's.
-    const OTHERWISE: &[&str] = &[
-        "node.id",
-        "plain.sasl.jaas.config",
-        "scram-sha-256.sasl.jaas.config",
-        "scram-sha-512.sasl.jaas.config",
-    ];
+    const OTHERWISE: &[&str] =
+        &["node.id", "plain.sasl.jaas.config", "scram-sha-256.sasl.jaas.config", "scram-sha-512.sasl.jaas.config"];
     let readers = readers();
     let mut silent = Vec::new();
     for config in BROKER_CONFIGS {

@@ -107,8 +107,7 @@ impl Authentication {
 
     /// Whether the frame begins a new login. Where logins do not end, or too soon, the service refuses it.
     fn begins_again(&self, frame: &BytesMut, now: Instant) -> bool {
-        let is_handshake =
-            frame.first_chunk().is_some_and(|key| i16::from_be_bytes(*key) == Api::SaslHandshake.key());
+        let is_handshake = frame.first_chunk().is_some_and(|key| i16::from_be_bytes(*key) == Api::SaslHandshake.key());
         let may = |login: &Login| {
             login.expires.is_some() && now.saturating_duration_since(login.began) >= REAUTH_INTERVAL_MIN
         };
@@ -127,7 +126,8 @@ impl Authentication {
         };
         let offered = self.listener.mechanisms.iter().map(|mechanism| StrBytes::from_static_str(mechanism.name()));
         let response = SaslHandshakeResponse::default().with_mechanisms(offered.collect());
-        let wanted = Mechanism::from_name(&request.mechanism).filter(|wanted| self.listener.mechanisms.contains(wanted));
+        let wanted =
+            Mechanism::from_name(&request.mechanism).filter(|wanted| self.listener.mechanisms.contains(wanted));
         let Some(mechanism) = wanted else {
             self.fail(format!("the mechanism `{}` is not offered", request.mechanism.escape_debug()));
             let response = response.with_error_code(ErrorCode::UnsupportedSaslMechanism.code());

@@ -181,10 +181,7 @@ pub enum End {
 impl End {
     /// Whether what came in was to blame.
     pub fn is_broken(&self) -> bool {
-        matches!(
-            self,
-            Self::BadFrame(_) | Self::Refused(_) | Self::HalfFrame | Self::SlowFrame | Self::Login(_)
-        )
+        matches!(self, Self::BadFrame(_) | Self::Refused(_) | Self::HalfFrame | Self::SlowFrame | Self::Login(_))
     }
 }
 
@@ -538,6 +535,12 @@ impl<S: Service> Connection<S> {
         let arrived = Instant::now();
         let api = api_of(&frame);
         self.handled_in_turn = api;
+        // Users are known once the broker's image is: before, a good password would count as a wrong one.
+        if self.service.is_none() && self.authentication.is_some() && api != Some(Api::ApiVersions) {
+            self.held = Some(frame);
+            self.gate_wait = Some(Box::pin(self.shared.gate.opened()));
+            return Ok(());
+        }
         if let Some(answer) = self.before_login(&frame, arrived) {
             return self.take_answer(api, arrived, answer);
         }

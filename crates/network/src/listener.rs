@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use ottla_metrics::RateLimit;
 use ottla_model::{KafkaPrincipal, ListenerName, SecurityProtocol};
-use ottla_tls::ServerTls;
 use ottla_resources::{Caller, ConnectionLimits};
+use ottla_tls::ServerTls;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 use tokio::sync::watch;

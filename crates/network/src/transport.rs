@@ -20,7 +20,8 @@ impl Transport {
             Self::Plain(stream) => stream.poll_read_ready(context),
             Self::Tls(stream) => {
                 let (socket, session) = stream.get_mut();
-                let has_plaintext = session.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0);
+                let has_plaintext =
+                    session.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0);
                 // A broken session shows at the read.
                 if has_plaintext || !session.wants_read() {
                     return Poll::Ready(Ok(()));
@@ -39,11 +40,7 @@ impl Transport {
 }
 
 impl AsyncRead for Transport {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tls(stream) => match Pin::new(stream.as_mut()).poll_read(context, buffer) {

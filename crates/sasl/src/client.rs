@@ -73,13 +73,7 @@ impl ClientSession {
         }
     }
 
-    fn prove(
-        &self,
-        hash: ScramHash,
-        nonce: &str,
-        bare: &str,
-        answer: &[u8],
-    ) -> Result<(Vec<u8>, Vec<u8>), SaslError> {
+    fn prove(&self, hash: ScramHash, nonce: &str, bare: &str, answer: &[u8]) -> Result<(Vec<u8>, Vec<u8>), SaslError> {
         let malformed = |problem| SaslError::malformed(self.credentials.mechanism, problem);
         let text = std::str::from_utf8(answer).map_err(|_| malformed("not UTF-8"))?;
         let first = ServerFirst::parse(text).map_err(malformed)?;

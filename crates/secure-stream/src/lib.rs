@@ -50,11 +50,7 @@ pub struct StreamSecurity {
 
 impl StreamSecurity {
     /// Secures a stream that is connected to `host`. How long the login holds, if it ends.
-    pub async fn secure(
-        &self,
-        stream: TcpStream,
-        host: &str,
-    ) -> Result<(SecureStream, Option<Duration>), SecureError> {
+    pub async fn secure(&self, stream: TcpStream, host: &str) -> Result<(SecureStream, Option<Duration>), SecureError> {
         let mut stream = match &self.tls {
             None => SecureStream::Plain(stream),
             Some(tls) => {

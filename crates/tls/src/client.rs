@@ -58,9 +58,9 @@ fn client_config(settings: &TlsSettings) -> Result<ClientConfig, TlsError> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
     match store::key(settings)? {
-        Some(material) => builder.with_client_auth_cert(material.chain, material.key).map_err(|error| {
-            TlsError::Certificate { name: "ssl.keystore.location", problem: error.to_string() }
-        })?,
+        Some(material) => builder
+            .with_client_auth_cert(material.chain, material.key)
+            .map_err(|error| TlsError::Certificate { name: "ssl.keystore.location", problem: error.to_string() }),
         None => Ok(builder.with_no_client_auth()),
     }
 }

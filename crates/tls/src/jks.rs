@@ -139,7 +139,7 @@ fn element<'a>(reader: &mut Reader<'a>) -> Result<(u8, &'a [u8]), String> {
     let tag = reader.take(1)?[0];
     let first = reader.number::<1>()?;
     let length = match first {
-        0..0x80 => first,
+        0..=0x7f => first,
         0x81 => reader.number::<1>()?,
         0x82 => reader.number::<2>()?,
         0x83 => reader.number::<3>()?,
@@ -168,7 +168,9 @@ mod tests {
         let text = |text: &[u8]| [&u16::try_from(text.len()).expect("short").to_be_bytes(), text].concat();
         let block = |bytes: &[u8]| [&u32::try_from(bytes.len()).expect("short").to_be_bytes(), bytes].concat();
         let mut bytes = [MAGIC, 2, 2].map(u32::to_be_bytes).concat();
-        bytes.extend([&CERTIFICATE_TAG.to_be_bytes()[..], &text(b"ca"), &[0; 8], &text(b"X.509"), &block(b"cert")].concat());
+        bytes.extend(
+            [&CERTIFICATE_TAG.to_be_bytes()[..], &text(b"ca"), &[0; 8], &text(b"X.509"), &block(b"cert")].concat(),
+        );
         let key = encrypt(b"a key of more than twenty bytes", key_password);
         bytes.extend([&KEY_TAG.to_be_bytes()[..], &text(b"me"), &[0; 8], &block(&key)].concat());
         bytes.extend([&1u32.to_be_bytes()[..], &text(b"X.509"), &block(b"own")].concat());

@@ -1,7 +1,7 @@
 //! TLS of listeners and of clients: Kafka's `ssl.*` settings, its key and trust stores, and names of certificates as
 //! principals. The protocol itself is rustls'.
 //!
-//! - [`settings`]: Kafka's names, read from any source of texts;
+//! - [`settings`]: names of Kafka, read from any source of texts;
 //! - [`store`]: PEM, PKCS12 and JKS;
 //! - [`server`]: a listener's side, which follows its files; [`client`]: the other side;
 //! - [`principal`]: `ssl.principal.mapping.rules`.

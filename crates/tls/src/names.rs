@@ -4,8 +4,8 @@
 use std::fmt::Write as _;
 
 use rustls::pki_types::CertificateDer;
-use x509_parser::prelude::FromDer as _;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 /// The attributes that have a short name in RFC 2253; others are written by their number.
@@ -35,10 +35,8 @@ pub(crate) fn is_valid_at(certificate: &CertificateDer<'_>, seconds: u64) -> Opt
 }
 
 fn name(name: &X509Name<'_>) -> String {
-    let mut parts: Vec<String> = name
-        .iter_rdn()
-        .map(|rdn| rdn.iter().map(attribute).collect::<Vec<_>>().join("+"))
-        .collect();
+    let mut parts: Vec<String> =
+        name.iter_rdn().map(|rdn| rdn.iter().map(attribute).collect::<Vec<_>>().join("+")).collect();
     parts.reverse();
     parts.join(",")
 }

@@ -9,7 +9,11 @@ use crate::names;
 enum Rule {
     /// The subject as it is.
     Default,
-    Pattern { pattern: Regex, replacement: String, case: Case },
+    Pattern {
+        pattern: Regex,
+        replacement: String,
+        case: Case,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -40,10 +40,16 @@ pub enum ClientAuth {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Source {
     /// PKCS12 or JKS, whichever the file is.
-    Store { path: PathBuf, password: Password },
+    Store {
+        path: PathBuf,
+        password: Password,
+    },
     PemFile(PathBuf),
     /// The PEM texts themselves: the key (hidden as a password) and the certificates.
-    Pem { key: Password, certificates: String },
+    Pem {
+        key: Password,
+        certificates: String,
+    },
 }
 
 impl Source {
@@ -157,7 +163,9 @@ fn versions(text: &str) -> Result<Vec<&'static SupportedProtocolVersion>, TlsErr
         versions.push(match item {
             "TLSv1.2" => &rustls::version::TLS12,
             "TLSv1.3" => &rustls::version::TLS13,
-            other => return Err(TlsError::setting(NAME, format!("`{other}` is not served; accepted: TLSv1.2, TLSv1.3"))),
+            other => {
+                return Err(TlsError::setting(NAME, format!("`{other}` is not served; accepted: TLSv1.2, TLSv1.3")));
+            }
         });
     }
     if versions.is_empty() {
@@ -177,10 +185,7 @@ fn cipher_suites(text: &str) -> Result<Vec<String>, TlsError> {
     Ok(wanted.into_iter().filter(|name| known.contains(name)).collect())
 }
 
-fn source<'a>(
-    filled: &impl Fn(&str) -> Option<&'a str>,
-    names: &StoreNames,
-) -> Result<Option<Source>, TlsError> {
+fn source<'a>(filled: &impl Fn(&str) -> Option<&'a str>, names: &StoreNames) -> Result<Option<Source>, TlsError> {
     let kind = filled(names.kind).unwrap_or("JKS");
     let is_pem = kind.eq_ignore_ascii_case("PEM");
     let is_store = ["JKS", "PKCS12"].iter().any(|known| kind.eq_ignore_ascii_case(known));

@@ -11,7 +11,11 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use crate::names;
 
 /// Whether a certificate is itself in the trust store, and valid now.
-fn is_pinned(pinned: &[CertificateDer<'static>], certificate: &CertificateDer<'_>, now: UnixTime) -> Result<bool, Error> {
+fn is_pinned(
+    pinned: &[CertificateDer<'static>],
+    certificate: &CertificateDer<'_>,
+    now: UnixTime,
+) -> Result<bool, Error> {
     if !pinned.iter().any(|known| known.as_ref() == certificate.as_ref()) {
         return Ok(false);
     }

@@ -9,11 +9,10 @@ use ottla_protocol::kafka_protocol::messages::add_partitions_to_txn_request::{
 };
 use ottla_protocol::kafka_protocol::messages::alter_client_quotas_request::EntryData;
 use ottla_protocol::kafka_protocol::messages::alter_configs_request::AlterConfigsResource as LegacyResource;
-use ottla_protocol::kafka_protocol::messages::alter_user_scram_credentials_request::ScramCredentialDeletion;
-use ottla_protocol::kafka_protocol::messages::describe_user_scram_credentials_request::UserName;
 use ottla_protocol::kafka_protocol::messages::alter_replica_log_dirs_request::{
     AlterReplicaLogDir, AlterReplicaLogDirTopic,
 };
+use ottla_protocol::kafka_protocol::messages::alter_user_scram_credentials_request::ScramCredentialDeletion;
 use ottla_protocol::kafka_protocol::messages::create_acls_request::AclCreation;
 use ottla_protocol::kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use ottla_protocol::kafka_protocol::messages::create_topics_request::CreatableTopic;
@@ -28,6 +27,7 @@ use ottla_protocol::kafka_protocol::messages::describe_quorum_request::{
     PartitionData as QuorumPartition, TopicData as QuorumTopic,
 };
 use ottla_protocol::kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
+use ottla_protocol::kafka_protocol::messages::describe_user_scram_credentials_request::UserName;
 use ottla_protocol::kafka_protocol::messages::elect_leaders_request::TopicPartitions as ElectTopic;
 use ottla_protocol::kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use ottla_protocol::kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;

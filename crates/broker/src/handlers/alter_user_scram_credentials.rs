@@ -37,9 +37,8 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         })
         .collect();
     let patience = Patience::of(broker.config.request_timeout);
-    let decision = (!entities.is_empty()).then(|| {
-        broker.quorum.submit(AlterConfigs { entities, validate_only: false }, patience.remaining())
-    });
+    let decision = (!entities.is_empty())
+        .then(|| broker.quorum.submit(AlterConfigs { entities, validate_only: false }, patience.remaining()));
     let broker = Arc::clone(broker);
     Answer::later(async move {
         let mut decided = BTreeMap::new();

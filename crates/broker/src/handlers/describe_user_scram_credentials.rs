@@ -45,7 +45,9 @@ fn answer(image: &Image, request: &DescribeUserScramCredentialsRequest) -> Descr
             .map(|(user, times)| match times {
                 1 => described(user, &credentials::of_user(image, user)),
                 _ => {
-                    let text = format!("Cannot describe SCRAM credentials for the same user twice in a single request: {user}");
+                    let text = format!(
+                        "Cannot describe SCRAM credentials for the same user twice in a single request: {user}"
+                    );
                     refused(user, ErrorCode::DuplicateResource, &text)
                 }
             })

@@ -184,8 +184,14 @@ async fn live(
     let groups = GroupCoordinators::new(&config, limits, &identity, Arc::clone(&telemetry), &data);
     let producer_ids = ProducerIds::new(Arc::clone(&quorum));
     let ids = Arc::clone(&resources.transactional_ids);
-    let transactions =
-        TransactionCoordinators::new(&live_config, &metadata, Arc::clone(&producer_ids), ids, Arc::clone(&telemetry), &data);
+    let transactions = TransactionCoordinators::new(
+        &live_config,
+        &metadata,
+        Arc::clone(&producer_ids),
+        ids,
+        Arc::clone(&telemetry),
+        &data,
+    );
     let coordinators: Vec<Arc<dyn Coordinators>> = vec![Arc::clone(&groups) as _, Arc::clone(&transactions) as _];
     let replicas = ReplicaManager::new(
         Arc::clone(&live_config),

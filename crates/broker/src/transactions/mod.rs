@@ -22,6 +22,7 @@ use ottla_config::BrokerConfig;
 use ottla_group_coordinator::partition_for;
 use ottla_metadata::{Delta, Image};
 use ottla_model::{ErrorCode, ListenerName, PartitionId, TransactionalId};
+use ottla_replica_manager::live_config::LiveConfig;
 use ottla_replica_manager::manager;
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::partition::Partition;

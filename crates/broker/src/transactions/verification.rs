@@ -16,6 +16,7 @@ use ottla_protocol::kafka_protocol::messages::add_partitions_to_txn_request::{
 use ottla_protocol::kafka_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replication::verdict_of;
+use ottla_secure_stream::StreamSecurity;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;

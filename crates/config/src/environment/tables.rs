@@ -110,7 +110,10 @@ pub const BROKER_FAMILIES: &[Family] = &[
             acts("BROKER_ID_COMMAND", "what it prints is broker.id"),
             unused("KAFKA_VERSION", JVM),
             unused("KAFKA_HOME", SCRIPT),
-            acts("KAFKA_OPTS", "-Djava.security.auth.login.config=FILE names the login file; the rest is for a Java process"),
+            acts(
+                "KAFKA_OPTS",
+                "-Djava.security.auth.login.config=FILE names the login file; the rest is for a Java process",
+            ),
             unused("KAFKA_HEAP_OPTS", JVM),
             unused("KAFKA_GC_LOG_OPTS", JVM),
             unused("KAFKA_LOG4J*", LOGS),

@@ -111,9 +111,27 @@ fn a_false_server_is_noticed() {
 #[test]
 fn what_is_no_message_is_refused() {
     let messages: &[&[u8]] = &[
-        b"", b"\0", b"\0\0", b"\0a\0", b"\0\0b", b"x\0a\0b", b"a\0b\0c\0d", b"\xff\0a\0b", b"n", b"n,", b"n,,", b"n,,n=",
-        b"n,,n=a", b"n,,n=a,r=", b"n,,n=a=b,r=x", b"p=tls-unique,,n=a,r=x", b"n,a=b,n=a,r=x", b"n,,m=x,n=a,r=x",
-        b"c=biws,r=x,p=AAAA", b",p=", b"\xff\xfe",
+        b"",
+        b"\0",
+        b"\0\0",
+        b"\0a\0",
+        b"\0\0b",
+        b"x\0a\0b",
+        b"a\0b\0c\0d",
+        b"\xff\0a\0b",
+        b"n",
+        b"n,",
+        b"n,,",
+        b"n,,n=",
+        b"n,,n=a",
+        b"n,,n=a,r=",
+        b"n,,n=a=b,r=x",
+        b"p=tls-unique,,n=a,r=x",
+        b"n,a=b,n=a,r=x",
+        b"n,,m=x,n=a,r=x",
+        b"c=biws,r=x,p=AAAA",
+        b",p=",
+        b"\xff\xfe",
     ];
     for mechanism in Mechanism::ALL {
         for message in messages {

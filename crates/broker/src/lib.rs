@@ -13,6 +13,7 @@ pub mod configs;
 pub mod coordinators;
 pub mod credentials;
 pub mod dispatch;
+pub mod first_users;
 pub mod groups;
 pub mod handlers;
 pub mod internal_topic;

@@ -191,6 +191,11 @@ pub async fn accept<S: Service>(
                 None => Transport::Plain(stream),
                 Some(tls) => match shake_hands(stream, tls, &shared.handshakes, &mut context).await {
                     Ok(transport) => transport,
+                    // A coordinator that dials, or a check of the port.
+                    Err(HandshakeError::Failed(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                        tracing::debug!(%listener, %peer, "connection closed before the TLS handshake was done");
+                        return;
+                    }
                     Err(error) => {
                         metrics.tls_handshakes_failed.add(1);
                         complaints.run(|more| tracing::info!(%listener, %peer, more, "connection closed: {error}"));

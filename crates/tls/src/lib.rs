@@ -4,7 +4,7 @@
 //! - [`settings`]: names of Kafka, read from any source of texts;
 //! - [`store`]: PEM, PKCS12 and JKS;
 //! - [`server`]: a listener's side, which follows its files; [`client`]: the other side;
-//! - [`principal`]: `ssl.principal.mapping.rules`.
+//! - [`principal`]: the rules of `ssl.principal.mapping.rules`.
 
 pub mod client;
 mod followed;

@@ -42,6 +42,7 @@ use tokio::task::JoinSet;
 
 use crate::auto_creation::AutoCreation;
 use crate::broker::Broker;
+use crate::first_users;
 use crate::groups::GroupCoordinators;
 use crate::internal_topic::InternalTopics;
 use crate::producer_ids::ProducerIds;
@@ -462,6 +463,7 @@ impl Parts {
                             self.open_gate(cluster_id.clone());
                             on_ready(self.identity.id());
                             self.create_configured_topics();
+                            self.create_first_users();
                         }
                     }
                     SessionEvent::Close => return Ok(()),
@@ -557,6 +559,12 @@ impl Parts {
         self.connections.gate.open(broker);
         self.readiness.set(true);
         tracing::info!("serving clients");
+    }
+
+    /// Those of `kafka-storage format --add-scram`.
+    fn create_first_users(&self) {
+        let config = Arc::clone(&self.config);
+        tokio::spawn(first_users::create(config, Arc::clone(&self.metadata), Arc::clone(&self.quorum)));
     }
 
     /// `create.topics`: what is there already stays as it is.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use ottla_config::SaslConfig;
 use ottla_metadata::{ConfigEntity, ConfigKind, Image};
+use ottla_model::ListenerName;
+use ottla_replica_manager::live_config::LiveConfig;
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_sasl::scram::ITERATIONS_MIN;
 use ottla_sasl::{Credentials, ScramCredential, ScramHash};
@@ -25,7 +27,8 @@ pub fn of_entries(entries: &BTreeMap<String, String>) -> BTreeMap<ScramHash, Scr
 
 /// The users of one listener.
 pub struct ListenerUsers {
-    config: SaslConfig,
+    listener: ListenerName,
+    live: Arc<LiveConfig>,
     metadata: Arc<MetadataCache>,
     /// Of `SaslConfig::scram_users`, derived once.
     configured: BTreeMap<(ScramHash, String), ScramCredential>,
@@ -34,7 +37,12 @@ pub struct ListenerUsers {
 
 impl ListenerUsers {
     /// Derives the keys of users in the configuration: some milliseconds for each.
-    pub fn new(config: &SaslConfig, metadata: Arc<MetadataCache>) -> Self {
+    pub fn new(
+        listener: &ListenerName,
+        config: &SaslConfig,
+        live: Arc<LiveConfig>,
+        metadata: Arc<MetadataCache>,
+    ) -> Self {
         let mut configured = BTreeMap::new();
         for (user, password) in &config.scram_users {
             for hash in ScramHash::ALL {
@@ -43,13 +51,16 @@ impl ListenerUsers {
                 configured.insert((hash, user.clone()), credential);
             }
         }
-        Self { config: config.clone(), metadata, configured, nobody_secret: rand::random() }
+        Self { listener: listener.clone(), live, metadata, configured, nobody_secret: rand::random() }
     }
 }
 
 impl Credentials for ListenerUsers {
     fn password(&self, user: &str) -> Option<String> {
-        self.config.plain_users.get(user).map(|password| password.reveal().to_owned())
+        // Login modules may change while the broker runs.
+        let config = self.live.current();
+        let sasl = config.security.listeners.get(&self.listener)?.sasl.as_ref()?;
+        sasl.plain_users.get(user).map(|password| password.reveal().to_owned())
     }
 
     fn scram(&self, hash: ScramHash, user: &str) -> Option<ScramCredential> {

@@ -28,16 +28,17 @@ pub struct SecurityError {
 
 /// The security of each listener.
 pub fn listeners(
-    config: &BrokerConfig,
+    live: &Arc<LiveConfig>,
     metadata: &Arc<MetadataCache>,
 ) -> Result<BTreeMap<ListenerName, ListenerSecurity>, SecurityError> {
+    let config = live.fixed();
     let mut listeners = BTreeMap::new();
     for (name, wanted) in &config.security.listeners {
         let failed = |source| SecurityError { listener: name.clone(), source };
         let tls = wanted.tls.clone().map(ServerTls::new).transpose().map_err(failed)?;
         let sasl = wanted.sasl.as_ref().map(|sasl| SaslListener {
             mechanisms: sasl.mechanisms.clone(),
-            credentials: Arc::new(ListenerUsers::new(sasl, Arc::clone(metadata))),
+            credentials: Arc::new(ListenerUsers::new(name, sasl, Arc::clone(live), Arc::clone(metadata))),
             reauth_max: sasl.reauth_max,
             receive_bytes_max: sasl.receive_bytes_max,
             failure_delay: config.security.failed_authentication_delay,

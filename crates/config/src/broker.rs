@@ -160,7 +160,7 @@ impl BrokerConfig {
         refuse_fail_open(&properties)?;
         warn_of_unread(&properties, &mut warnings);
         let listeners = listeners::resolve(&properties, host, &mut warnings)?;
-        let config = Self::read(properties, listeners, &mut warnings)?;
+        let config = Self::read(properties, listeners, None, &mut warnings)?;
         check_replica_lag(&config, &mut warnings);
         Ok(Loaded { config, warnings })
     }
@@ -190,16 +190,17 @@ impl BrokerConfig {
             advertised: self.advertised_listeners.clone(),
             inter_broker: self.inter_broker_listener.clone(),
         };
-        Self::read(properties, listeners, &mut Vec::new())
+        Self::read(properties, listeners, Some(&self.security), &mut Vec::new())
     }
 
     fn read(
         properties: Properties,
         listeners: listeners::Listeners,
+        before: Option<&SecurityConfig>,
         warnings: &mut Vec<String>,
     ) -> Result<Self, ConfigError> {
         let reader = Reader::new(&properties);
-        let security = SecurityConfig::read(&properties, &listeners)?;
+        let security = SecurityConfig::read(&properties, &listeners, before)?;
         let (coordinator_connect, chroot) = coordinator_connect(&reader)?;
         let config = Self {
             broker_id: broker_id(&reader)?,

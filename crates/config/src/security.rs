@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_model::{ListenerName, SecurityProtocol};
@@ -15,14 +16,11 @@ use crate::listeners::Listeners;
 use crate::properties::{Origin, Properties, Property};
 use crate::reader::{Reader, items};
 
-/// Mechanisms and modules that Kafka has and this broker does not.
 const JAAS: &str = "sasl.jaas.config";
 const MECHANISMS: &str = "sasl.enabled.mechanisms";
 const INTER_BROKER_MECHANISM: &str = "sasl.mechanism.inter.broker.protocol";
 const LOGIN_FILE: &str = "java.security.auth.login.config";
 const ACCEPTED_MECHANISMS: &str = "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512";
-/// Before 0.11 clients could not re-authenticate; a shorter time than this would only close connections.
-const REAUTH_LEAST_MS: u64 = 0;
 
 /// The security of every listener, and of the connections to other brokers.
 #[derive(Clone, Debug)]
@@ -31,6 +29,7 @@ pub struct SecurityConfig {
     pub inter_broker: PeerSecurity,
     /// `connection.failed.authentication.delay.ms`.
     pub failed_authentication_delay: Duration,
+    login_file: Option<Arc<LoginFile>>,
 }
 
 /// What one listener demands.
@@ -145,6 +144,7 @@ fn mechanism(key: &str, property: &Property, name: &str) -> Result<Mechanism, Co
 }
 
 /// A login file of Java's, which `KAFKA_OPTS` names.
+#[derive(Debug)]
 struct LoginFile {
     sections: BTreeMap<String, Vec<JaasEntry>>,
 }
@@ -162,10 +162,21 @@ impl LoginFile {
 }
 
 impl SecurityConfig {
-    pub(crate) fn read(properties: &Properties, listeners: &Listeners) -> Result<Self, ConfigError> {
+    /// `before`: what was read at the start. Its login file is not read again: this may run where nothing may wait for
+    /// a disk.
+    pub(crate) fn read(
+        properties: &Properties,
+        listeners: &Listeners,
+        before: Option<&Self>,
+    ) -> Result<Self, ConfigError> {
         let reader = Reader::new(properties);
         let has_sasl = listeners.listeners.iter().any(|listener| listener.protocol.has_sasl());
-        let file = if has_sasl { LoginFile::read(properties)? } else { None };
+        let login_file = match before {
+            Some(before) => before.login_file.clone(),
+            None if has_sasl => LoginFile::read(properties)?.map(Arc::new),
+            None => None,
+        };
+        let file = login_file.as_deref();
         if has_sasl {
             refuse_handlers(properties)?;
         }
@@ -180,18 +191,15 @@ impl SecurityConfig {
                 let accepted = format!("a key and certificate for {} ({})", listener.name, listener.protocol);
                 return Err(ConfigError::missing(&scope.key("ssl.keystore.location"), accepted));
             }
-            let sasl = if listener.protocol.has_sasl() {
-                Some(SaslConfig::read(&scope, file.as_ref(), &shared)?)
-            } else {
-                None
-            };
+            let sasl = if listener.protocol.has_sasl() { Some(SaslConfig::read(&scope, file, &shared)?) } else { None };
             by_name.insert(listener.name.clone(), ListenerSecurity { protocol: listener.protocol, tls, sasl });
         }
         let delay = reader.number("connection.failed.authentication.delay.ms", 0..=i32::MAX)?;
         Ok(Self {
-            inter_broker: PeerSecurity::read(properties, listeners, file.as_ref(), &reader)?,
+            inter_broker: PeerSecurity::read(properties, listeners, file, &reader)?,
             listeners: by_name,
             failed_authentication_delay: Duration::from_millis(delay.unsigned_abs().into()),
+            login_file,
         })
     }
 }
@@ -217,7 +225,7 @@ impl SaslConfig {
             let parsed = property.value.parse::<u64>().ok().filter(|number| (least..=most).contains(number));
             parsed.ok_or_else(|| ConfigError::invalid(&key, property, "is no such number", accepted))
         };
-        let reauth_ms = number("connections.max.reauth.ms", REAUTH_LEAST_MS, i64::MAX.unsigned_abs())?;
+        let reauth_ms = number("connections.max.reauth.ms", 0, i64::MAX.unsigned_abs())?;
         let receive_bytes_max = number("sasl.server.max.receive.size", 1, i32::MAX.unsigned_abs().into())?;
         Ok(Self {
             mechanisms,

@@ -1,9 +1,11 @@
 //! Java's login configurations, as `sasl.jaas.config` and login files hold them:
 //!
-//!     KafkaServer {
-//!         org.apache.kafka.common.security.plain.PlainLoginModule required
-//!             username="admin" password="secret" user_admin="secret";
-//!     };
+//! ```text
+//! KafkaServer {
+//!     org.apache.kafka.common.security.plain.PlainLoginModule required
+//!         username="admin" password="secret" user_admin="secret";
+//! };
+//! ```
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -179,8 +179,8 @@ async fn live(
     let quorum: Arc<dyn QuorumHandle> =
         Arc::new(QuorumClient::new(client.clone(), Handle::current(), Arc::clone(&identity)));
     let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty()), HOLD_MAX));
-    let security = security::listeners(&config, &metadata)?;
     let live_config = Arc::new(LiveConfig::new(Arc::clone(&config)).with_peers(security::peers(&config)?));
+    let security = security::listeners(&live_config, &metadata)?;
     let limits = resources.group_limits();
     let groups = GroupCoordinators::new(&config, limits, &identity, Arc::clone(&telemetry), &data);
     let producer_ids = ProducerIds::new(Arc::clone(&quorum));

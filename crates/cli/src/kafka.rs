@@ -47,6 +47,9 @@ impl From<ClientError> for KafkaError {
         match error {
             // An operation that was refused until its timeout counts as refused.
             ClientError::GaveUp { ref last, .. } if last.code().is_some() => ClientError::clone(last).into(),
+            // Why nobody is reached counts, not that it was tried.
+            ClientError::NoBroker(last) if last.is_distrust() => ClientError::clone(&last).into(),
+            ClientError::GaveUp { last, .. } if last.is_distrust() => ClientError::clone(&last).into(),
             ClientError::Refused { code, message } => {
                 let message = message.filter(|text| !text.is_empty()).unwrap_or_else(|| exceptions::message(code));
                 Self::Refused { code, message }

@@ -89,11 +89,12 @@ fn escape(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{CertificateParams, DnType, KeyPair};
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 
     #[test]
     fn subjects_are_written_as_java_writes_them() {
         let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
         for (kind, value) in [
             (DnType::CountryName, "AT"),
             (DnType::OrganizationName, "A, B+C"),

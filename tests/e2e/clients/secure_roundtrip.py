@@ -46,7 +46,7 @@ def kafka_python():
     names |= {"ssl.certificate.location": "ssl_certfile", "ssl.key.location": "ssl_keyfile"}
     settings = {names[name]: value for name, value in SETTINGS.items()}
     try:
-        producer = KafkaProducer(**settings, acks="all", api_version_auto_timeout_ms=PATIENCE_S * 1000)
+        producer = KafkaProducer(**settings, acks="all")
         producer.send(TOPIC, b"value", partition=0).get(timeout=PATIENCE_S)
     except KafkaError as error:
         return type(error).__name__

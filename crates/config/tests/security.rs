@@ -28,7 +28,7 @@ fn sasl(config: &BrokerConfig, listener: &str) -> (Vec<&'static str>, Vec<String
     (sasl.mechanisms.iter().map(|mechanism| mechanism.name()).collect(), sasl.plain_users.keys().cloned().collect())
 }
 
-/// confluentinc/cp-kafka 7 with ZooKeeper: PKCS12 stores, login modules of listeners and mechanisms, keys in mixed case.
+/// confluentinc/cp-kafka 7 with ZooKeeper: PKCS12 stores, login modules of listeners, keys in mixed case.
 #[test]
 fn three_listeners_by_a_file_of_variables() {
     let config = config(&[

@@ -1,5 +1,5 @@
-//! AlterUserScramCredentials (51): the broker checks and derives the keys, the quorum keeps them as the configuration of
-//! the user. Salted passwords go no further than here.
+//! AlterUserScramCredentials (51): the broker checks and derives the keys, the quorum keeps them as the configuration
+//! of the user. Salted passwords go no further than here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

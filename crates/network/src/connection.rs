@@ -696,6 +696,7 @@ fn is_write(api: Api) -> bool {
             | Api::AlterConfigs
             | Api::IncrementalAlterConfigs
             | Api::AlterReplicaLogDirs
+            | Api::AlterUserScramCredentials
             | Api::UnregisterBroker
     )
 }

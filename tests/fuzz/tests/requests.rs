@@ -329,8 +329,8 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
         // Nothing forgotten, no rack: neither may be null.
         out.put_slice(&[1, 1]);
     }
-    if matches!(api, Api::ListGroups | Api::ListTransactions) {
-        // No types, no producers: not null either.
+    if matches!(api, Api::ListGroups | Api::ListTransactions | Api::AlterUserScramCredentials) {
+        // No types, no producers, no upsertions: not null either.
         out.put_u8(1);
     }
     out.put_slice(&[0; 64]);

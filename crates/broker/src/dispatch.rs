@@ -83,6 +83,9 @@ fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut)
         Api::DeleteAcls => handlers::delete_acls::handle,
         Api::ListPartitionReassignments => handlers::list_partition_reassignments::handle,
         Api::SaslHandshake => handlers::sasl_handshake::handle,
+        Api::SaslAuthenticate => handlers::sasl_authenticate::handle,
+        Api::DescribeUserScramCredentials => handlers::describe_user_scram_credentials::handle,
+        Api::AlterUserScramCredentials => handlers::alter_user_scram_credentials::handle,
         Api::DescribeClientQuotas => handlers::describe_client_quotas::handle,
         Api::AlterClientQuotas => handlers::alter_client_quotas::handle,
         Api::UpdateFeatures => handlers::update_features::handle,
@@ -122,7 +125,7 @@ fn refuse(identity: &Identity, error: &FrameError) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use ottla_model::{BrokerId, ErrorCode, IncarnationKey};
+    use ottla_model::{BrokerId, ErrorCode, IncarnationKey, KafkaPrincipal, ListenerName, SecurityProtocol};
     use ottla_network::Part;
     use ottla_protocol::messages::api_versions::ApiVersionsResponse;
 
@@ -135,9 +138,10 @@ mod tests {
     #[test]
     fn g8_large_requests_leave_the_workers_but_records_and_brokers_requests_do_not() {
         let context = |is_inter_broker_listener| RequestContext {
-            listener: ottla_model::ListenerName::new("CLIENT"),
+            listener: ListenerName::new("CLIENT"),
+            security_protocol: SecurityProtocol::Plaintext,
             is_inter_broker_listener,
-            principal: ottla_network::Principal::Anonymous,
+            principal: KafkaPrincipal::anonymous(),
             peer: "127.0.0.1:1".parse().expect("an address"),
             connection_id: 1,
         };

@@ -8,46 +8,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use ottla_model::ListenerName;
+use ottla_model::{ListenerName, SecurityProtocol};
 
 use crate::address::HostPort;
 use crate::error::ConfigError;
 use crate::host::Host;
 use crate::properties::{Origin, Properties, Property};
 use crate::reader::{Reader, items, one_of};
-
-/// Kafka's security protocols. Only plaintext is served so far.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum SecurityProtocol {
-    Plaintext,
-    Ssl,
-    SaslPlaintext,
-    SaslSsl,
-}
-
-impl SecurityProtocol {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Plaintext => "PLAINTEXT",
-            Self::Ssl => "SSL",
-            Self::SaslPlaintext => "SASL_PLAINTEXT",
-            Self::SaslSsl => "SASL_SSL",
-        }
-    }
-
-    /// The protocol of this name, in any case.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Plaintext, Self::Ssl, Self::SaslPlaintext, Self::SaslSsl]
-            .into_iter()
-            .find(|protocol| protocol.name().eq_ignore_ascii_case(name))
-    }
-}
-
-impl fmt::Display for SecurityProtocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// A named endpoint: one to listen on, or one to tell clients of.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -178,7 +145,7 @@ pub(crate) fn controller_listener(properties: &Properties) -> Result<Option<Host
     let Some(entry) = entries.into_iter().find(|entry| names.contains(&entry.name)) else { return Ok(None) };
     let protocol = Protocols::read(&Reader::new(properties))?.of(&entry.name).unwrap_or(SecurityProtocol::Plaintext);
     if protocol != SecurityProtocol::Plaintext {
-        let problem = format!("{} speaks {protocol}, which is not served yet", entry.name);
+        let problem = format!("{} speaks {protocol}, and coordinators speak no TLS or SASL", entry.name);
         return Err(ConfigError::invalid(LISTENERS, property, problem, "a controller listener that maps to PLAINTEXT"));
     }
     Ok(Some(HostPort::new(entry.host, entry.port)))
@@ -410,10 +377,6 @@ impl Protocols {
         let mut listeners = Vec::new();
         for entry in entries {
             let protocol = self.of(&entry.name).unwrap_or(SecurityProtocol::Plaintext);
-            if protocol != SecurityProtocol::Plaintext {
-                let problem = format!("{} speaks {protocol}, which is not served yet", entry.name);
-                return Err(ConfigError::invalid(key, property, problem, "listeners that map to PLAINTEXT"));
-            }
             let name = ListenerName::new(entry.name.as_str());
             listeners.push(Listener { name, host: entry.host.clone(), port: entry.port, protocol });
         }

@@ -11,7 +11,9 @@ pub mod ids;
 pub mod incarnation_key;
 pub mod isr_member;
 pub mod offset;
+pub mod principal;
 pub mod secret;
+pub mod security_protocol;
 pub mod time;
 pub mod transaction;
 
@@ -26,6 +28,8 @@ pub use ids::{
 pub use incarnation_key::IncarnationKey;
 pub use isr_member::IsrMember;
 pub use offset::Offset;
+pub use principal::{InvalidPrincipal, KafkaPrincipal};
 pub use secret::ClusterSecret;
+pub use security_protocol::SecurityProtocol;
 pub use time::{MonotonicMs, TimestampMs};
 pub use transaction::TransactionResult;

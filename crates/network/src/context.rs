@@ -2,23 +2,18 @@
 
 use std::net::SocketAddr;
 
-use ottla_model::ListenerName;
-
-/// Who a connection speaks for. Anonymous until listeners authenticate; it travels with each request from the first day
-/// so that authorization finds it where it needs it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Principal {
-    Anonymous,
-}
+use ottla_model::{KafkaPrincipal, ListenerName, SecurityProtocol};
 
 /// One per connection; shared by all its requests.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
     /// The listener that the connection came in on: Metadata answers with the endpoints of this one.
     pub listener: ListenerName,
+    pub security_protocol: SecurityProtocol,
     /// Only here may a fetch speak as a replica.
     pub is_inter_broker_listener: bool,
-    pub principal: Principal,
+    /// Whom the connection speaks for: `User:ANONYMOUS` where nothing was authenticated.
+    pub principal: KafkaPrincipal,
     pub peer: SocketAddr,
     /// Unique within the process; for the log.
     pub connection_id: u64,
@@ -39,10 +34,15 @@ mod tests {
     fn hosts_are_shown_in_their_own_family() {
         let host = |peer: &str| {
             let peer = peer.parse().expect("an address");
-            let listener = ListenerName::new("CLIENT");
-            let principal = Principal::Anonymous;
-            RequestContext { listener, is_inter_broker_listener: false, principal, peer, connection_id: 1 }
-                .client_host()
+            RequestContext {
+                listener: ListenerName::new("CLIENT"),
+                security_protocol: SecurityProtocol::Plaintext,
+                is_inter_broker_listener: false,
+                principal: KafkaPrincipal::anonymous(),
+                peer,
+                connection_id: 1,
+            }
+            .client_host()
         };
         assert_eq!(host("[::ffff:10.0.0.5]:4242"), "/10.0.0.5");
         assert_eq!(host("10.0.0.5:4242"), "/10.0.0.5");

@@ -15,4 +15,4 @@ pub mod transaction;
 pub mod wire;
 
 pub use budget::ResponseBudget;
-pub use ottla_network::{Principal, RequestContext};
+pub use ottla_network::RequestContext;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ottla_metrics::Registry;
-use ottla_model::{IncarnationId, ListenerName};
+use ottla_model::{IncarnationId, KafkaPrincipal, ListenerName, SecurityProtocol};
 use ottla_protocol::frame;
 use ottla_protocol::messages::api_versions::ApiVersionsResponse;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,7 +15,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::context::Principal;
 
 const FRAME_BYTES_MAX: usize = 1024 * 1024;
 const INCARNATION: IncarnationId = IncarnationId([7; 16]);
@@ -69,12 +68,13 @@ async fn connect<S: Service>(shared: &Arc<ConnectionShared<S>>) -> (TcpStream, J
     let (server, peer) = accepted.expect("accepted");
     let context = RequestContext {
         listener: ListenerName::new("TEST"),
+        security_protocol: SecurityProtocol::Plaintext,
         is_inter_broker_listener: false,
-        principal: Principal::Anonymous,
+        principal: KafkaPrincipal::anonymous(),
         peer,
         connection_id: 0,
     };
-    let task = tokio::spawn(Connection::new(server, context, Arc::clone(shared)).run());
+    let task = tokio::spawn(Connection::new(Transport::Plain(server), context, None, Arc::clone(shared)).run());
     (client.expect("connected"), task)
 }
 
@@ -136,12 +136,13 @@ async fn a_read_is_held_until_the_write_before_it_is_done() {
     };
     let context = RequestContext {
         listener: ListenerName::new("TEST"),
+        security_protocol: SecurityProtocol::Plaintext,
         is_inter_broker_listener: false,
-        principal: Principal::Anonymous,
+        principal: KafkaPrincipal::anonymous(),
         peer: server.1,
         connection_id: 0,
     };
-    let mut connection = Connection::new(server.0, context, shared());
+    let mut connection = Connection::new(Transport::Plain(server.0), context, None, shared());
     let (done, wait) = tokio::sync::oneshot::channel::<()>();
     let future = Box::pin(async move {
         let _ = wait.await;

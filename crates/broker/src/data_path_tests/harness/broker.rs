@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use ottla_model::{BrokerId, IncarnationKey, ListenerName, Offset, PartitionId, TopicId, TopicIdPartition};
+use ottla_model::{
+    BrokerId, IncarnationKey, KafkaPrincipal, ListenerName, Offset, PartitionId, SecurityProtocol, TopicId,
+    TopicIdPartition,
+};
 use ottla_network::Service;
 use ottla_network::response::{Answer, Part, Response};
 use ottla_protocol::RequestHeader;
@@ -21,7 +24,7 @@ use super::quorum::Quorum;
 use super::{CLIENT, FETCH_VERSION, INTERNAL, PATIENCE, eventually};
 use crate::broker::Broker;
 use crate::handlers;
-use crate::request::{Principal, RequestContext};
+use crate::request::RequestContext;
 
 pub struct TestBroker {
     pub id: i32,
@@ -92,8 +95,9 @@ impl TestBroker {
     pub fn context(&self, listener: &str) -> RequestContext {
         RequestContext {
             listener: ListenerName::new(listener),
+            security_protocol: SecurityProtocol::Plaintext,
             is_inter_broker_listener: listener == INTERNAL,
-            principal: Principal::Anonymous,
+            principal: KafkaPrincipal::anonymous(),
             peer: ([127, 0, 0, 1], 1).into(),
             connection_id: 1,
         }

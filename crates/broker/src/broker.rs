@@ -11,6 +11,7 @@ use ottla_replica_manager::manager::ReplicaManager;
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::quorum_handle::QuorumHandle;
 
+use crate::authorization::Authorization;
 use crate::auto_creation::AutoCreation;
 use crate::groups::GroupCoordinators;
 use crate::internal_topic::InternalTopics;
@@ -42,6 +43,8 @@ pub struct Broker {
     pub quorum: Arc<dyn QuorumHandle>,
     pub telemetry: Arc<Telemetry>,
     pub resources: Arc<Resources>,
+    /// None: everybody may do everything.
+    pub authorization: Option<Arc<Authorization>>,
     pub auto_creation: AutoCreation,
     /// Makes large responses beside the workers.
     pub heavy_work: HeavyWork,

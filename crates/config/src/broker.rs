@@ -8,6 +8,7 @@ use std::time::Duration;
 use ottla_model::{BrokerId, Chroot, ClusterId, ClusterSecret, ListenerName, TopicName};
 
 use crate::address::HostPort;
+use crate::authorizer::AuthorizerConfig;
 use crate::cleaner::CleanerConfig;
 use crate::environment;
 use crate::error::ConfigError;
@@ -107,6 +108,9 @@ pub struct BrokerConfig {
     pub broker_session_timeout: Duration,
     pub broker_heartbeat_interval: Duration,
     pub controlled_shutdown_enable: bool,
+
+    /// Who may do what; none: everybody may do everything.
+    pub authorizer: Option<AuthorizerConfig>,
 
     /// Groups, and the topic that keeps them.
     pub groups: GroupsConfig,
@@ -261,6 +265,7 @@ impl BrokerConfig {
             broker_heartbeat_interval: reader.duration_ms("broker.heartbeat.interval.ms", 1)?,
             controlled_shutdown_enable: reader.boolean("controlled.shutdown.enable")?,
 
+            authorizer: AuthorizerConfig::read(&reader)?,
             groups: GroupsConfig::read(&reader)?,
             transactions: TransactionsConfig::read(&reader)?,
 

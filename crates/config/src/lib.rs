@@ -9,6 +9,7 @@
 //! because logging itself is configured by it (warnings travel in [`Loaded`]).
 
 mod address;
+mod authorizer;
 mod broker;
 mod cleaner;
 mod coordinator;
@@ -32,6 +33,7 @@ pub use broker::{BrokerConfig, TopicToCreate};
 pub use cleaner::CleanerConfig;
 pub use coordinator::{CoordinatorConfig, QuorumServer};
 pub use environment::{BROKER_FAMILIES, COORDINATOR_FAMILIES, Effect, Family, Row, property_name};
+pub use authorizer::AuthorizerConfig;
 pub use error::ConfigError;
 pub use groups::{GroupsConfig, MigrationPolicy, OffsetsReplication};
 pub use host::Host;

@@ -15,7 +15,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("protocol", &["model"]),
     ("metrics", &[]),
     // Layer 1: synchronous cores.
-    ("metadata", &["model"]),
+    ("authorizer", &["model"]),
+    ("metadata", &["model", "authorizer"]),
     ("consensus", &["model"]),
     ("quorum-node", &["model", "metadata", "consensus"]),
     ("zookeeper", &["model", "metadata"]),
@@ -28,7 +29,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Layer 2.
     ("storage", &["model", "protocol", "replication"]),
     ("partition", &["model", "protocol", "metadata", "replication", "storage"]),
-    ("rpc", &["model", "metadata"]),
+    ("rpc", &["model", "authorizer", "metadata"]),
     ("client", &["model", "protocol"]),
     ("config", &["model"]),
     ("resources", &["metrics"]),
@@ -39,6 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "model",
             "protocol",
             "metrics",
+            "authorizer",
             "metadata",
             "replication",
             "replica-fetcher",
@@ -59,6 +61,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "model",
             "protocol",
             "metrics",
+            "authorizer",
             "metadata",
             "replication",
             "replica-fetcher",
@@ -82,6 +85,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 
 /// The synchronous cores: a seed must replay a run to the byte.
 const CORES: &[&str] = &[
+    "authorizer",
     "metadata",
     "consensus",
     "quorum-node",

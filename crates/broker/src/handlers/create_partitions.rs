@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_metadata::controller::{CreatePartitions, NewPartitions, Refusal};
 use ottla_model::{BrokerId, ErrorCode};
 use ottla_network::response::{Answer, Response};
@@ -17,20 +18,25 @@ use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
 use crate::request::wire;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<CreatePartitionsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    let access = broker.access(context);
     let broker = Arc::clone(broker);
     let patience = Patience::of_request(request.timeout_ms);
     let (once, twice) = sort_out(request.topics);
+    let (once, denied): (Vec<_>, Vec<_>) =
+        once.into_iter().partition(|topic| access.topic(Operation::Alter, topic.name.as_str()));
     let command =
         CreatePartitions { topics: once.iter().map(new_partitions).collect(), validate_only: request.validate_only };
     let decision = (!once.is_empty()).then(|| broker.quorum.submit(command, patience.remaining()));
     Answer::later(async move {
         let duplicate = Refusal::new(ErrorCode::InvalidRequest, "Duplicate topic name.");
         let mut results: Vec<_> = twice.iter().map(|topic| result(topic, Some(&duplicate))).collect();
+        let refusal = Refusal::new(ErrorCode::TopicAuthorizationFailed, "The topic authorization is failed.");
+        results.extend(denied.iter().map(|topic| result(topic, Some(&refusal))));
         if let Some(decision) = decision {
             let (outcomes, revision) = admin::outcomes(decision.await, once.len());
             if let Some(revision) = revision.filter(|_| !request.validate_only) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::{CLUSTER, Operation, ResourceType};
 use ottla_metadata::controller::{CreateTopics, NewTopic, Refusal, TopicOutcome};
 use ottla_model::{BrokerId, ErrorCode, PartitionId};
 use ottla_network::response::{Answer, Response};
@@ -12,6 +13,7 @@ use ottla_protocol::kafka_protocol::messages::create_topics_response::{Creatable
 use ottla_protocol::kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::configs;
 use crate::request::admin::{self, Patience};
@@ -21,14 +23,15 @@ use crate::request::{RequestContext, ResponseBudget};
 /// The first version whose answer shows the topic's configuration (KIP-525).
 const CONFIGS_FROM: i16 = 5;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<CreateTopicsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
     let broker = Arc::clone(broker);
     let patience = Patience::of_request(request.timeout_ms);
-    let refused = refused_here(&request.topics);
+    let access = broker.access(context);
+    let refused = refused_here(&access, &request.topics);
     let asked: Vec<&CreatableTopic> =
         request.topics.iter().filter(|topic| !refused.contains_key(topic.name.as_str())).collect();
     for topic in &asked {
@@ -60,7 +63,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
                     }
                 }
                 None => topics.push(match outcomes.next() {
-                    Some(Ok(outcome)) => success(&broker, header.api_version, topic, &outcome, &mut budget),
+                    Some(Ok(outcome)) => success(&broker, &access, header.api_version, topic, &outcome, &mut budget),
                     Some(Err(refusal)) => failure(topic, &refusal),
                     None => failure(topic, &Refusal::new(ErrorCode::UnknownServerError, "")),
                 }),
@@ -76,8 +79,9 @@ fn count_refused(topics: &[CreatableTopic], refused: &BTreeMap<String, Refusal>)
 }
 
 /// What needs no quorum to be refused (Kafka's `ControllerApis.createTopics`).
-fn refused_here(topics: &[CreatableTopic]) -> BTreeMap<String, Refusal> {
+fn refused_here(access: &Access, topics: &[CreatableTopic]) -> BTreeMap<String, Refusal> {
     const KRAFT_LOG: &str = "__cluster_metadata";
+    let may_create_all = access.shows(Operation::Create, ResourceType::Cluster, CLUSTER);
     let mut seen = BTreeSet::new();
     let mut refused = BTreeMap::new();
     for topic in topics {
@@ -87,6 +91,9 @@ fn refused_here(topics: &[CreatableTopic]) -> BTreeMap<String, Refusal> {
         } else if name == KRAFT_LOG {
             let text = format!("Creation of internal topic {KRAFT_LOG} is prohibited.");
             refused.insert(name.to_owned(), Refusal::new(ErrorCode::InvalidRequest, text));
+        } else if !may_create_all && !access.topic(Operation::Create, name) {
+            let refusal = Refusal::new(ErrorCode::TopicAuthorizationFailed, "Authorization failed.");
+            refused.insert(name.to_owned(), refusal);
         }
     }
     refused
@@ -112,6 +119,7 @@ fn new_topic(topic: &CreatableTopic) -> NewTopic {
 
 fn success(
     broker: &Broker,
+    access: &Access,
     version: i16,
     topic: &CreatableTopic,
     outcome: &TopicOutcome,
@@ -120,6 +128,13 @@ fn success(
     let result = created(topic, outcome);
     if version < CONFIGS_FROM {
         return result;
+    }
+    if !access.shows(Operation::DescribeConfigs, ResourceType::Topic, topic.name.as_str()) {
+        return result
+            .with_num_partitions(-1)
+            .with_replication_factor(-1)
+            .with_configs(Some(Vec::new()))
+            .with_topic_config_error_code(ErrorCode::TopicAuthorizationFailed.code());
     }
     let overrides = topic
         .configs
@@ -194,7 +209,7 @@ mod tests {
     #[test]
     fn duplicates_and_krafts_own_log_are_refused_here() {
         let topic = |name| CreatableTopic::default().with_name(TopicName(wire::text(name)));
-        let refused = refused_here(&[topic("a"), topic("b"), topic("a"), topic("__cluster_metadata")]);
+        let refused = refused_here(&Access::unlimited(), &[topic("a"), topic("b"), topic("a"), topic("__cluster_metadata")]);
         assert_eq!(refused.keys().map(String::as_str).collect::<Vec<_>>(), ["__cluster_metadata", "a"]);
     }
 }

@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_metadata::controller::{DeleteTopics, Refusal, TopicRef};
+use ottla_metadata::Image;
 use ottla_model::{ErrorCode, TopicId};
 use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use ottla_protocol::kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 use ottla_protocol::{RequestHeader, decode_request};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
@@ -19,7 +22,7 @@ use crate::request::wire;
 /// The first version that can say that deletion is disabled.
 const DELETION_DISABLED_FROM: i16 = 3;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<DeleteTopicsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
@@ -41,6 +44,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
     let broker = Arc::clone(broker);
     let patience = Patience::of_request(request.timeout_ms);
     let (mut responses, topics) = sort_out(asked);
+    let topics = allowed(&broker.access(context), &broker.metadata.peek(), topics, &mut responses);
     let decision = (!topics.is_empty())
         .then(|| broker.quorum.submit(DeleteTopics { topics: topics.clone() }, patience.remaining()));
     Answer::later(async move {
@@ -114,6 +118,31 @@ fn sort_out(asked: Vec<(Option<String>, TopicId)>) -> (Vec<DeletableTopicResult>
     }
     order.retain(|topic| !twice.contains(topic));
     (responses, order)
+}
+
+/// The topics that may be deleted; the others are answered. A topic that may not even be described is not named.
+fn allowed(
+    access: &Access,
+    image: &Image,
+    topics: Vec<TopicRef>,
+    responses: &mut Vec<DeletableTopicResult>,
+) -> Vec<TopicRef> {
+    let denied = Refusal::new(ErrorCode::TopicAuthorizationFailed, String::new());
+    let mut is_allowed = |topic: &TopicRef| {
+        let (name, id) = match topic {
+            TopicRef::Name(name) => (Some(name.as_str()), TopicId::ZERO),
+            TopicRef::Id(id) => (image.topic_by_id(*id).map(|topic| topic.name.as_str()), *id),
+        };
+        // An id that is not known is answered as such.
+        let Some(name) = name else { return true };
+        if access.topic(Operation::Delete, name) {
+            return true;
+        }
+        let is_named = id.is_zero() || access.topic(Operation::Describe, name);
+        responses.push(result(Some(name).filter(|_| is_named), id, Some(&denied)));
+        false
+    };
+    topics.into_iter().filter(&mut is_allowed).collect()
 }
 
 fn result(name: Option<&str>, id: TopicId, refusal: Option<&Refusal>) -> DeletableTopicResult {

@@ -12,7 +12,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ottla_model::{BrokerId, ErrorCode, IncarnationId, IncarnationKey, ListenerName, TopicName, incarnation_key};
+use ottla_authorizer::Operation;
+use ottla_model::{BrokerId, ErrorCode, IncarnationId, IncarnationKey, PartitionId, TopicName, incarnation_key};
 use ottla_network::response::{Answer, RecordSlice, Response};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
@@ -22,13 +23,15 @@ use ottla_protocol::messages::fetch::{
 };
 use ottla_replica_manager::clock;
 use ottla_replica_manager::fetch_session::{
-    Entry, FetchLimits, FetchPartition, FetchResult, FetchSession, FetchTerms, Fetcher, ParkedRoom, PartitionKey,
-    SessionId, SessionUse, Slots,
+    Entry, FetchLimits, FetchPartition, FetchResult, FetchSession, FetchTerms, Fetcher, FindPartition, ParkedRoom,
+    PartitionKey, Reader, SessionId, SessionUse, Slots,
 };
-use ottla_replica_manager::partition::FetchRead;
+use ottla_replica_manager::manager::ReplicaManager;
+use ottla_replica_manager::partition::{FetchRead, Partition};
 use ottla_replica_manager::partition::waiters::Wakes;
 use tokio::time::Sleep;
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::leader_hint::{LeaderHints, names_leader};
@@ -73,7 +76,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Err(error) => return Answer::Ready(refuse(&header, error)),
     };
     let terms = FetchTerms { limits, read_committed, full: opened.full };
-    let fetch = OpenFetch { header, listener: context.listener.clone(), terms, opened };
+    let fetch = OpenFetch { header, context: context.clone(), terms, opened };
     match fetch.first_look(broker, max_wait, &mut wakes) {
         FirstLook::Answered(response) => Answer::Ready(response),
         FirstLook::Parks(room) => Answer::Later(Box::pin(ParkedFetch {
@@ -128,6 +131,9 @@ fn fetcher(broker: &Broker, context: &RequestContext, request: &FetchRequest) ->
     let registered = image.broker(id).ok_or(ErrorCode::BrokerIdNotRegistered)?;
     if registered.epoch != request.replica_epoch || id == broker.identity.id() {
         return Err(ErrorCode::StaleBrokerEpoch);
+    }
+    if !broker.access(context).cluster(Operation::ClusterAction) {
+        return Err(ErrorCode::ClusterAuthorizationFailed);
     }
     if !is_proved(registered.incarnation, request.incarnation_key.as_ref()) {
         return Err(ErrorCode::ClusterAuthorizationFailed);
@@ -218,7 +224,7 @@ fn take_in(slots: &mut Slots, request: FetchRequest) {
 
 struct OpenFetch {
     header: RequestHeader,
-    listener: ListenerName,
+    context: RequestContext,
     terms: FetchTerms,
     opened: Opened,
 }
@@ -227,7 +233,8 @@ impl OpenFetch {
     fn first_look(&self, broker: &Broker, max_wait: Duration, wakes: &mut Wakes) -> FirstLook {
         let Opened { session, .. } = &self.opened;
         let mut slots = session.lock();
-        let found = session.evaluate(&mut slots, &*broker.replicas, &self.terms, clock::monotonic(), wakes);
+        let readable = self.readable(broker);
+        let found = session.evaluate(&mut slots, &readable, &self.terms, clock::monotonic(), wakes);
         if slots.partitions.answers(&found, max_wait.is_zero()) {
             return FirstLook::Answered(self.respond(broker, &mut slots, found, 0));
         }
@@ -249,7 +256,7 @@ impl OpenFetch {
         slots.partitions.put_back(&found.entries);
         session.subscribe(&mut slots);
         // What happened between the first look and the subscription woke nobody.
-        let found = session.evaluate(&mut slots, &*broker.replicas, &self.terms, clock::monotonic(), wakes);
+        let found = session.evaluate(&mut slots, &readable, &self.terms, clock::monotonic(), wakes);
         if found.is_due() {
             return FirstLook::Answered(self.respond(broker, &mut slots, found, 0));
         }
@@ -265,12 +272,26 @@ impl OpenFetch {
         if slots.is_ended() || slots.partitions.turn() != *turn {
             return Some(self.encode(broker, Vec::new(), 0));
         }
-        let found = session.evaluate(&mut slots, &*broker.replicas, &self.terms, clock::monotonic(), &mut wakes);
+        let readable = self.readable(broker);
+        let found = session.evaluate(&mut slots, &readable, &self.terms, clock::monotonic(), &mut wakes);
         if slots.partitions.answers(&found, time_is_up) {
             return Some(self.respond(broker, &mut slots, found, 0));
         }
         slots.partitions.put_back(&found.entries);
         None
+    }
+
+    /// The partitions that the fetcher may read, by the rules that hold now.
+    fn readable<'b>(&self, broker: &'b Broker) -> Readable<'b> {
+        // A follower was checked with its request.
+        let is_follower = self.opened.session.is_replicas();
+        let access = if is_follower { Access::unlimited() } else { broker.access(&self.context) };
+        let reader = access.grounds().map(|(requester, rules)| Reader {
+            principal: requester.principal.clone(),
+            address: requester.address,
+            rules: Arc::downgrade(rules),
+        });
+        Readable { replicas: &broker.replicas, access, reader }
     }
 
     fn respond(&self, broker: &Broker, slots: &mut Slots, found: FetchResult, throttle_time_ms: i32) -> Response {
@@ -284,7 +305,7 @@ impl OpenFetch {
         let mut response = FetchResponse::<RecordSlice> { session_id, throttle_time_ms, ..FetchResponse::default() };
         let names_any = entries.iter().any(|entry| names_leader(entry.read.error));
         let image = names_any.then(|| broker.metadata.current());
-        let mut hints = image.as_deref().map(|image| LeaderHints::new(image, &self.listener));
+        let mut hints = image.as_deref().map(|image| LeaderHints::new(image, &self.context.listener));
         let reads_committed = self.terms.read_committed;
         let version = self.header.api_version;
         for mut entry in entries {
@@ -321,6 +342,31 @@ impl OpenFetch {
             response.node_endpoints = hints.endpoints;
         }
         encode(&self.header, &response)
+    }
+}
+
+/// The replicas of this broker that a fetcher may read.
+struct Readable<'b> {
+    replicas: &'b ReplicaManager,
+    access: Access,
+    reader: Option<Reader>,
+}
+
+impl FindPartition for Readable<'_> {
+    fn find(&self, topic: &TopicRef, partition: PartitionId) -> Result<Arc<Partition>, ErrorCode> {
+        // By name before the look for it: whether a topic exists is not told.
+        if !self.access.topic_ref(Operation::Read, topic) {
+            return Err(ErrorCode::TopicAuthorizationFailed);
+        }
+        self.replicas.find(topic, partition)
+    }
+
+    fn reader(&self) -> Option<&Reader> {
+        self.reader.as_ref()
+    }
+
+    fn may_read(&self, topic: &TopicName) -> bool {
+        self.access.topic(Operation::Read, topic.as_str())
     }
 }
 

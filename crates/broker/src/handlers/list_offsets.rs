@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, LeaderEpoch, PartitionId, TimestampMs};
 use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::ListOffsetsRequest;
@@ -34,14 +35,18 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         READ_COMMITTED => Visible::LastStable,
         _ => Visible::HighWatermark,
     };
+    let access = broker.access(context);
     let mut seen = BTreeSet::new();
     let mut response = ListOffsetsResponse::default();
     for topic in request.topics {
         let name = TopicRef::Name(topic.name.0.to_string());
+        let is_allowed = access.topic(Operation::Describe, topic.name.as_str());
         let mut answers = ListOffsetsTopicResponse::default();
         for asked in topic.partitions {
             let partition = PartitionId(asked.partition_index);
-            let found = if seen.insert((topic.name.clone(), partition)) {
+            let found = if !is_allowed {
+                Err(ErrorCode::TopicAuthorizationFailed)
+            } else if seen.insert((topic.name.clone(), partition)) {
                 find(broker, &name, partition, header.api_version, asked.timestamp, asked.current_leader_epoch, visible)
             } else {
                 Err(ErrorCode::InvalidRequest)

@@ -39,6 +39,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use crate::authorization::Authorization;
 use crate::auto_creation::AutoCreation;
 use crate::broker::Broker;
 use crate::groups::GroupCoordinators;
@@ -524,6 +525,7 @@ impl Parts {
             quorum: Arc::clone(&self.quorum),
             telemetry: Arc::clone(&self.telemetry),
             resources: Arc::clone(&self.resources),
+            authorization: Authorization::new(self.config.authorizer.as_ref()),
             auto_creation: AutoCreation::default(),
             heavy_work: HeavyWork::default(),
             metadata_responses: SharedResponses::default(),

@@ -73,6 +73,9 @@ pub fn message(refusal: &Refusal) -> Option<String> {
         ErrorCode::PreferredLeaderNotAvailable => "The preferred leader was not available.",
         ErrorCode::EligibleLeadersNotAvailable => "Eligible topic partition leaders are not available.",
         ErrorCode::TopicDeletionDisabled => "Topic deletion is disabled.",
+        ErrorCode::TopicAuthorizationFailed => "Topic authorization failed.",
+        ErrorCode::GroupAuthorizationFailed => "Group authorization failed.",
+        ErrorCode::ClusterAuthorizationFailed => "Cluster authorization failed.",
         _ => return None,
     };
     Some(text.to_owned())

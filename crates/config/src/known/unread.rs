@@ -131,8 +131,7 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
 ];
 
 /// Classes that decide what a client may do. A start without them would be open where it is meant to be closed.
-pub(crate) const FAIL_OPEN: &[&str] =
-    &["alter.config.policy.class.name", "authorizer.class.name", "create.topic.policy.class.name"];
+pub(crate) const FAIL_OPEN: &[&str] = &["alter.config.policy.class.name", "create.topic.policy.class.name"];
 
 /// Of the quorum's names, those that say what a node runs and whom it connects to.
 const READ_BY_NODES: &[&str] =

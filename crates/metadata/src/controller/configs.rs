@@ -22,6 +22,7 @@ use crate::image::{ConfigEntity, ConfigImage, ConfigKind};
 use crate::limits;
 use crate::nodes;
 use crate::nodes::config::DEFAULT_ENTITY;
+use crate::quota_config;
 use crate::topic_config;
 
 impl Controller {
@@ -93,7 +94,12 @@ impl Controller {
                     _ => Refusal::new(ErrorCode::InvalidRequest, error.to_string()),
                 })?;
             }
-            ConfigKind::Clients | ConfigKind::Users | ConfigKind::Ips => {}
+            ConfigKind::Clients | ConfigKind::Users | ConfigKind::UserClients | ConfigKind::Ips => {
+                let set = alter.changes.iter().filter_map(|(name, _)| entries.get_key_value(name));
+                for (name, value) in set {
+                    quota_config::validate(entity.kind, name, value).map_err(|error| invalid(&error))?;
+                }
+            }
         }
         Ok((entity, entries))
     }
@@ -134,6 +140,13 @@ impl Controller {
                 Ok(ConfigEntity { name: DEFAULT_ENTITY.to_owned(), ..entity.clone() })
             }
             ConfigKind::Clients | ConfigKind::Users | ConfigKind::Ips => Ok(entity.clone()),
+            // Both names together make the path.
+            ConfigKind::UserClients => match entity.as_user_client() {
+                Some((user, client)) if entity.path() == ConfigEntity::user_client(&user, &client).path() => {
+                    Ok(entity.clone())
+                }
+                _ => refuse("The names of the user and the client make no path of the tree."),
+            },
         }
     }
 
@@ -239,9 +252,11 @@ impl List {
                 let default = (name == "log.cleanup.policy").then_some("delete");
                 Self { is_list: config.is_some_and(|config| config.kind.is_list()), default }
             }
-            ConfigKind::Groups | ConfigKind::Clients | ConfigKind::Users | ConfigKind::Ips => {
-                Self { is_list: false, default: None }
-            }
+            ConfigKind::Groups
+            | ConfigKind::Clients
+            | ConfigKind::Users
+            | ConfigKind::UserClients
+            | ConfigKind::Ips => Self { is_list: false, default: None },
         }
     }
 }

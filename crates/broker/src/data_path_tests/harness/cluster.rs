@@ -28,6 +28,7 @@ use super::super::transactions::Verifier;
 use super::broker::TestBroker;
 use super::quorum::{Member, Quorum, QuorumLink};
 use super::{CLIENT, INTERNAL, SECOND_DIRECTORY, eventually};
+use crate::authorization::Authorization;
 use crate::auto_creation::AutoCreation;
 use crate::broker::Broker;
 use crate::groups::GroupCoordinators;
@@ -197,6 +198,7 @@ impl Cluster {
             groups,
             transactions,
             producer_ids,
+            authorization: Authorization::new(config.authorizer.as_ref()),
             config,
             quorum,
             telemetry,

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, ListenerName, Offset, PartitionId, TimestampMs};
 use ottla_network::response::{Answer, Response};
 use ottla_protocol::RequestHeader;
@@ -24,6 +25,7 @@ use ottla_replica_manager::partition::waiters::{PendingAcks, Wakes};
 use ottla_replica_manager::partition::{AckWait, AppendRefused, Appended, ProducedBatch};
 use tokio::time::Sleep;
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::leader_hint::{LeaderHints, names_leader};
@@ -51,7 +53,7 @@ enum Acks {
 }
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
-    let request = match produce::parse(header.api_version, &body, 0) {
+    let mut request = match produce::parse(header.api_version, &body, 0) {
         Ok(request) => request,
         Err(error) => return Answer::close(format_args!("Produce: {error}")),
     };
@@ -64,8 +66,15 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
             return Answer::Ready(encode(&header, &response));
         }
     };
+    let access = broker.access(context);
+    let transactional_id = request.transactional_id.as_deref();
+    if transactional_id.is_some_and(|id| !access.transactional_id(Operation::Write, id)) {
+        let error = ErrorCode::TransactionalIdAuthorizationFailed;
+        return Answer::Ready(encode(&header, &refuse_all(request, error)));
+    }
+    let denied = deny(&access, &mut request);
     let verifications = match Verifications::begin(broker, header.api_version, &request, &body) {
-        Ok(verifications) => verifications,
+        Ok(verifications) => verifications.refusing(&denied, ErrorCode::TopicAuthorizationFailed),
         Err(error) => return Answer::Ready(encode(&header, &refuse_all(request, error))),
     };
     let producer = Producer {
@@ -82,6 +91,25 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         let verifications = verifications.complete(&broker).await;
         execute(&broker, &listener, header, producer, request, body, &verifications)
     }))
+}
+
+/// Takes the records of topics that may not be written out of the request, and returns their places.
+fn deny(access: &Access, request: &mut ProduceRequest) -> Vec<usize> {
+    let (mut denied, mut place) = (Vec::new(), 0);
+    if access.is_unlimited() {
+        return denied;
+    }
+    for topic in &mut request.topics {
+        let is_allowed = access.topic_ref(Operation::Write, &topic.topic);
+        for partition in &mut topic.partitions {
+            if !is_allowed {
+                partition.records = None;
+                denied.push(place);
+            }
+            place += 1;
+        }
+    }
+    denied
 }
 
 /// Appends, and answers or waits for the replicas.
@@ -148,12 +176,12 @@ fn append_all(
         for wanted in topic.partitions {
             let records = wanted.records.and_then(|range| body.get_mut(range)).ok_or_else(AppendRefused::no_records);
             let ack = pending.map(|pending| AckWait { pending, place });
-            let appended = records.and_then(|records| {
+            let appended = verifications.guard(place).and_then(|guard| {
                 let batch = ProducedBatch {
-                    records,
+                    records: records?,
                     produce_version: producer.version,
                     may_be_transactional: producer.has_transactional_id,
-                    guard: verifications.guard(place)?,
+                    guard,
                 };
                 append(broker, producer, &topic.topic, wanted.partition, batch, ack, &mut wakes)
             });

@@ -14,7 +14,9 @@ mod tests;
 pub use authorizer::{Authorizer, Requester};
 pub use filter::{AclFilter, PatternFilter, ResourceFilter};
 pub use index::AclIndex;
-pub use rule::{AclBinding, AclEntry, EntryFilter, Operation, PatternType, Permission, ResourcePattern, ResourceType, Rules};
+pub use rule::{
+    AclBinding, AclEntry, EntryFilter, Operation, PatternType, Permission, ResourcePattern, ResourceType, Rules,
+};
 
 /// The name that stands for every resource of a type, every host, and every name of a principal.
 pub const WILDCARD: &str = "*";

@@ -106,9 +106,7 @@ impl ResourceType {
         match self {
             Self::Topic => &[Read, Write, Create, Describe, Delete, Alter, DescribeConfigs, AlterConfigs],
             Self::Group => &[Read, Describe, Delete, DescribeConfigs, AlterConfigs],
-            Self::Cluster => {
-                &[Create, ClusterAction, DescribeConfigs, AlterConfigs, IdempotentWrite, Alter, Describe]
-            }
+            Self::Cluster => &[Create, ClusterAction, DescribeConfigs, AlterConfigs, IdempotentWrite, Alter, Describe],
             Self::TransactionalId => &[Describe, Write, TwoPhaseCommit],
             Self::DelegationToken => &[Describe],
             Self::User => &[CreateTokens, DescribeTokens],

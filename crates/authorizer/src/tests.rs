@@ -63,8 +63,7 @@ fn naive(
         PatternType::Literal => pattern.name == name || pattern.name == WILDCARD,
         PatternType::Prefixed => name.starts_with(&pattern.name),
     };
-    let about: Vec<_> =
-        bindings.iter().filter(|one| is_about(&one.pattern)).map(|binding| &binding.entry).collect();
+    let about: Vec<_> = bindings.iter().filter(|one| is_about(&one.pattern)).map(|binding| &binding.entry).collect();
     let is_for = |entry: &&&AclEntry| {
         let principal = entry.principal == requester.principal || entry.principal == KafkaPrincipal::user(WILDCARD);
         let host = entry.host == WILDCARD || entry.host.parse() == Ok(requester.address);
@@ -212,11 +211,8 @@ fn filters_match_as_kafkas_do() {
     ];
     let index = index(&bindings);
     let names = |pattern, name: Option<&str>, principal: Option<&str>| {
-        let pattern = ResourceFilter {
-            resource_type: Some(ResourceType::Topic),
-            pattern,
-            name: name.map(str::to_owned),
-        };
+        let pattern =
+            ResourceFilter { resource_type: Some(ResourceType::Topic), pattern, name: name.map(str::to_owned) };
         let principal = principal.map(KafkaPrincipal::user);
         let filter = AclFilter { pattern, entry: EntryFilter { principal, ..EntryFilter::default() } };
         index.matching(&filter).map(|binding| binding.pattern.name).collect::<Vec<_>>()

@@ -9,6 +9,7 @@
 //! - [`ClientError`]: distinguishes requests that certainly were not executed from those that may have been.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod acls;
 mod admin;
 mod cluster;
 mod configs;

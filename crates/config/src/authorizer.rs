@@ -39,9 +39,7 @@ fn super_users(reader: &Reader<'_>) -> Result<BTreeSet<KafkaPrincipal>, ConfigEr
     let Some(property) = reader.property(KEY) else { return Ok(BTreeSet::new()) };
     let names = property.value.split(';').map(str::trim).filter(|name| !name.is_empty());
     let principal = |name: &str| {
-        name.parse().map_err(|error| {
-            ConfigError::invalid(KEY, property, format!("{error}"), "User:NAME[;User:NAME…]")
-        })
+        name.parse().map_err(|error| ConfigError::invalid(KEY, property, format!("{error}"), "User:NAME[;User:NAME…]"))
     };
     names.map(principal).collect()
 }

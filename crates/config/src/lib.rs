@@ -29,11 +29,11 @@ mod topic_defaults;
 mod transactions;
 
 pub use address::HostPort;
+pub use authorizer::AuthorizerConfig;
 pub use broker::{BrokerConfig, TopicToCreate};
 pub use cleaner::CleanerConfig;
 pub use coordinator::{CoordinatorConfig, QuorumServer};
 pub use environment::{BROKER_FAMILIES, COORDINATOR_FAMILIES, Effect, Family, Row, property_name};
-pub use authorizer::AuthorizerConfig;
 pub use error::ConfigError;
 pub use groups::{GroupsConfig, MigrationPolicy, OffsetsReplication};
 pub use host::Host;

@@ -53,8 +53,7 @@ fn every_known_key_is_read_or_says_why_not() {
     for config in BROKER_CONFIGS {
         let quoted = format!("\"{}\"", config.name);
         let is_read = readers.iter().any(|(_, text)| text.contains(&quoted)) || OTHERWISE.contains(&config.name);
-        let is_refused =
-            ["create.topic.policy.class.name", "alter.config.policy.class.name"].contains(&config.name);
+        let is_refused = ["create.topic.policy.class.name", "alter.config.policy.class.name"].contains(&config.name);
         if !is_read && !is_refused && unread(config.name).is_none() {
             silent.push(config.name);
         }
@@ -117,11 +116,8 @@ fn each_of_kafkas_authorizers_is_the_one_that_there_is() {
         assert!(!authorizer.allow_everyone_if_no_acl_found);
     }
     assert!(load(&[]).unwrap().config.authorizer.is_none());
-    let error = load(&[
-        ("authorizer.class.name", "kafka.security.authorizer.AclAuthorizer"),
-        ("super.users", "alice"),
-    ])
-    .unwrap_err();
+    let error = load(&[("authorizer.class.name", "kafka.security.authorizer.AclAuthorizer"), ("super.users", "alice")])
+        .unwrap_err();
     assert!(error.starts_with("super.users=alice") && !error.contains('\n'), "{error}");
 }
 

@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     // Layer 1: synchronous cores.
     ("authorizer", &["model"]),
+    ("quotas", &["model"]),
     ("metadata", &["model", "authorizer"]),
     ("consensus", &["model"]),
     ("quorum-node", &["model", "metadata", "consensus"]),
@@ -30,7 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("storage", &["model", "protocol", "replication"]),
     ("partition", &["model", "protocol", "metadata", "replication", "storage"]),
     ("rpc", &["model", "authorizer", "metadata"]),
-    ("client", &["model", "protocol"]),
+    ("client", &["model", "protocol", "authorizer"]),
     ("config", &["model"]),
     ("resources", &["metrics"]),
     ("network", &["model", "protocol", "metrics", "resources", "storage"]),
@@ -62,6 +63,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "protocol",
             "metrics",
             "authorizer",
+            "quotas",
             "metadata",
             "replication",
             "replica-fetcher",
@@ -80,12 +82,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     // `ottla dev` runs both services in one process: docs/adr/0002-the-cli-holds-both-services.md.
-    ("cli", &["model", "protocol", "client", "rpc", "config", "coordinator", "broker"]),
+    ("cli", &["model", "protocol", "authorizer", "client", "rpc", "config", "coordinator", "broker"]),
 ];
 
 /// The synchronous cores: a seed must replay a run to the byte.
 const CORES: &[&str] = &[
     "authorizer",
+    "quotas",
     "metadata",
     "consensus",
     "quorum-node",

@@ -29,9 +29,11 @@ pub fn requirements(api: Api) -> &'static [Checked] {
         Api::OffsetForLeaderEpoch => &[Or(ClusterAction, Cluster, Describe, Topic)],
         // A topic that would be created needs more.
         Api::Metadata => &[Each(Describe, Topic), Or(Create, Cluster, Create, Topic)],
-        Api::InitProducerId => {
-            &[Each(Write, TransactionalId), Each(TwoPhaseCommit, TransactionalId), Or(IdempotentWrite, Cluster, Write, Topic)]
-        }
+        Api::InitProducerId => &[
+            Each(Write, TransactionalId),
+            Each(TwoPhaseCommit, TransactionalId),
+            Or(IdempotentWrite, Cluster, Write, Topic),
+        ],
         Api::FindCoordinator => &[Each(Describe, Group), Each(Describe, TransactionalId)],
         Api::CreateTopics => &[Or(Create, Cluster, Create, Topic), Each(DescribeConfigs, Topic)],
         Api::DeleteTopics => &[Each(Describe, Topic), Each(Delete, Topic)],
@@ -69,9 +71,7 @@ pub fn requirements(api: Api) -> &'static [Checked] {
         Api::OffsetFetch => &[Each(Describe, Group), Each(Describe, Topic)],
         Api::OffsetDelete => &[Each(Delete, Group), Each(Read, Topic)],
         // Clients of transactional ids; from version 4 on leaders of partitions.
-        Api::AddPartitionsToTxn => {
-            &[Each(Write, TransactionalId), Each(Write, Topic), Each(ClusterAction, Cluster)]
-        }
+        Api::AddPartitionsToTxn => &[Each(Write, TransactionalId), Each(Write, Topic), Each(ClusterAction, Cluster)],
         Api::AddOffsetsToTxn => &[Each(Write, TransactionalId), Each(Read, Group)],
         Api::EndTxn => &[Each(Write, TransactionalId)],
         Api::TxnOffsetCommit => &[Each(Write, TransactionalId), Each(Read, Group), Each(Read, Topic)],

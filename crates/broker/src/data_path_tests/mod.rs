@@ -4,6 +4,7 @@
 
 mod admin;
 mod amplification;
+mod authorization;
 mod compaction;
 mod disks;
 mod failover;

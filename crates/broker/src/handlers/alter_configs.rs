@@ -284,7 +284,7 @@ fn check(
             let set = changes.iter().filter(|(_, op)| matches!(op, ConfigOp::Set(_) | ConfigOp::Append(_)));
             warn_of_no_effect(&resource.name, set.map(|(name, _)| name.as_str()));
         }
-        ConfigKind::Clients | ConfigKind::Users | ConfigKind::Ips => {}
+        ConfigKind::Clients | ConfigKind::Users | ConfigKind::UserClients | ConfigKind::Ips => {}
     }
     Ok(Some(AlterConfig { entity, changes, replace_all: resource.replace_all }))
 }

@@ -28,8 +28,7 @@ const MEMBER_TYPE_FROM: i16 = 1;
 const CLASSIC_MEMBER: i8 = 0;
 const CONSUMER_MEMBER: i8 = 1;
 /// Kafka's text.
-const HIDDEN_TOPICS: &str =
-    "The group has described topic(s) that the client is not authorized to describe.";
+const HIDDEN_TOPICS: &str = "The group has described topic(s) that the client is not authorized to describe.";
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let version = header.api_version;
@@ -89,9 +88,7 @@ fn described(
         .with_assignor_name(wire::text(&assignor))
         .with_members(members.into_iter().map(|one| member(version, one)).collect());
     match with_operations && error.is_ok() {
-        true => {
-            response.with_authorized_operations(access.operations(ResourceType::Group, id.as_str()))
-        }
+        true => response.with_authorized_operations(access.operations(ResourceType::Group, id.as_str())),
         false => response,
     }
 }

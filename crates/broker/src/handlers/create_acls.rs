@@ -87,8 +87,7 @@ mod tests {
 
     #[test]
     fn every_rule_is_refused_without_an_authorizer() {
-        let codes: Vec<_> =
-            refuse_all(2, &no_authorizer()).results.iter().map(|result| result.error_code).collect();
+        let codes: Vec<_> = refuse_all(2, &no_authorizer()).results.iter().map(|result| result.error_code).collect();
         assert_eq!(codes, [ErrorCode::SecurityDisabled.code(); 2]);
     }
 }

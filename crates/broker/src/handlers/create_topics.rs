@@ -209,7 +209,8 @@ mod tests {
     #[test]
     fn duplicates_and_krafts_own_log_are_refused_here() {
         let topic = |name| CreatableTopic::default().with_name(TopicName(wire::text(name)));
-        let refused = refused_here(&Access::unlimited(), &[topic("a"), topic("b"), topic("a"), topic("__cluster_metadata")]);
+        let refused =
+            refused_here(&Access::unlimited(), &[topic("a"), topic("b"), topic("a"), topic("__cluster_metadata")]);
         assert_eq!(refused.keys().map(String::as_str).collect::<Vec<_>>(), ["__cluster_metadata", "a"]);
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
-use ottla_metadata::controller::{DeleteTopics, Refusal, TopicRef};
 use ottla_metadata::Image;
+use ottla_metadata::controller::{DeleteTopics, Refusal, TopicRef};
 use ottla_model::{ErrorCode, TopicId};
 use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::delete_topics_response::DeletableTopicResult;

@@ -17,7 +17,6 @@ use ottla_protocol::kafka_protocol::messages::{DescribeConfigsRequest, DescribeC
 use ottla_protocol::{RequestHeader, decode_request};
 use ottla_replica_manager::live_config::LiveConfig;
 
-use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::configs::resource_type::{BROKER, BROKER_LOGGER, GROUP, TOPIC};
 use crate::configs::{self, Entry};

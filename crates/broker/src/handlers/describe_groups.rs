@@ -79,9 +79,7 @@ fn described(
         .with_protocol_data(wire::text(&protocol))
         .with_members(members.collect());
     match with_operations && error.is_ok() {
-        true => {
-            response.with_authorized_operations(access.operations(ResourceType::Group, id.as_str()))
-        }
+        true => response.with_authorized_operations(access.operations(ResourceType::Group, id.as_str())),
         false => response,
     }
 }

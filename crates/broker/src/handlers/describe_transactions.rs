@@ -19,8 +19,8 @@ use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::transaction::{self, wire_producer_id};
-use crate::transactions::PendingAnswer;
 use crate::request::wire;
+use crate::transactions::PendingAnswer;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<DescribeTransactionsRequest>(header.api_version, body.freeze()) {

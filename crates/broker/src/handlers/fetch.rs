@@ -27,8 +27,8 @@ use ottla_replica_manager::fetch_session::{
     PartitionKey, Reader, SessionId, SessionUse, Slots,
 };
 use ottla_replica_manager::manager::ReplicaManager;
-use ottla_replica_manager::partition::{FetchRead, Partition};
 use ottla_replica_manager::partition::waiters::Wakes;
+use ottla_replica_manager::partition::{FetchRead, Partition};
 use tokio::time::Sleep;
 
 use crate::authorization::Access;

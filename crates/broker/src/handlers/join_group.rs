@@ -34,7 +34,10 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     };
     if !broker.access(context).group(Operation::Read, request.group_id.as_str()) {
         let denied = GroupAnswer::Failed(ErrorCode::GroupAuthorizationFailed);
-        return Answer::encode::<JoinGroupRequest>(&header, &response(version, &group::member_id(&request.member_id), denied));
+        return Answer::encode::<JoinGroupRequest>(
+            &header,
+            &response(version, &group::member_id(&request.member_id), denied),
+        );
     }
     let group_id = group::group_id(&request.group_id);
     let member = group::member_id(&request.member_id);

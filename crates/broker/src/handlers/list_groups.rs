@@ -47,18 +47,20 @@ fn response(version: i16, access: &Access, answers: impl Iterator<Item = GroupAn
     let mut listed = Vec::new();
     for answer in answers {
         match answer {
-            GroupAnswer::ListGroups(groups) => listed.extend(groups.into_iter().filter(|one| is_shown(one.group.as_str())).map(|one| {
-                let mut group = ListedGroup::default()
-                    .with_group_id(group::wire_group_id(&one.group))
-                    .with_protocol_type(wire::text(&one.protocol_type));
-                if version >= STATES_FROM {
-                    group = group.with_group_state(wire::text(one.state));
-                }
-                if version >= TYPES_FROM {
-                    group = group.with_group_type(wire::text(one.group_type));
-                }
-                group
-            })),
+            GroupAnswer::ListGroups(groups) => {
+                listed.extend(groups.into_iter().filter(|one| is_shown(one.group.as_str())).map(|one| {
+                    let mut group = ListedGroup::default()
+                        .with_group_id(group::wire_group_id(&one.group))
+                        .with_protocol_type(wire::text(&one.protocol_type));
+                    if version >= STATES_FROM {
+                        group = group.with_group_state(wire::text(one.state));
+                    }
+                    if version >= TYPES_FROM {
+                        group = group.with_group_type(wire::text(one.group_type));
+                    }
+                    group
+                }))
+            }
             // Another broker lists them.
             GroupAnswer::Failed(ErrorCode::NotCoordinator) => {}
             other => return ListGroupsResponse::default().with_error_code(group::failure(&other).code()),

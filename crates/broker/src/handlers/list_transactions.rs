@@ -72,12 +72,14 @@ fn response(
     let mut states = Vec::new();
     for answer in answers {
         match answer {
-            TransactionAnswer::Listed(listed) => states.extend(listed.into_iter().filter(|one| is_shown(one.id.as_str())).map(|one| {
-                ListedState::default()
-                    .with_transactional_id(WireId(wire::text(one.id.as_str())))
-                    .with_producer_id(wire_producer_id(one.producer_id))
-                    .with_transaction_state(wire::text(one.state.name()))
-            })),
+            TransactionAnswer::Listed(listed) => {
+                states.extend(listed.into_iter().filter(|one| is_shown(one.id.as_str())).map(|one| {
+                    ListedState::default()
+                        .with_transactional_id(WireId(wire::text(one.id.as_str())))
+                        .with_producer_id(wire_producer_id(one.producer_id))
+                        .with_transaction_state(wire::text(one.state.name()))
+                }))
+            }
             // Another broker lists them.
             TransactionAnswer::Failed(ErrorCode::NotCoordinator) => {}
             other => return ListTransactionsResponse::default().with_error_code(other.error().code()),

@@ -165,9 +165,8 @@ fn answer(
     request: &MetadataRequest,
 ) -> (MetadataResponse, Vec<TopicName>) {
     let Scope { access, cluster_id, listener, .. } = *scope;
-    let is_shown = |topic: &&Arc<TopicImage>| {
-        access.shows(Operation::Describe, ResourceType::Topic, topic.name.as_str())
-    };
+    let is_shown =
+        |topic: &&Arc<TopicImage>| access.shows(Operation::Describe, ResourceType::Topic, topic.name.as_str());
     let mut topics = Vec::new();
     let mut missing = Vec::new();
     match &request.topics {

@@ -268,7 +268,7 @@ mod tests {
         for version in 1..=10 {
             let asked = if version < TOP_LEVEL_ERROR_FROM { asked.clone() } else { Vec::new() };
             let answer = GroupAnswer::Failed(ErrorCode::CoordinatorLoadInProgress);
-            let (error, topics) = outcome(version, &Image::empty(), asked, Vec::new(), answer);
+            let (error, topics) = outcome(version, &Image::empty(), &Access::unlimited(), asked, Vec::new(), answer);
             let response = response(version, vec![(GroupId::new("g"), error, topics)]);
             let code = match version {
                 1 => response.topics[0].partitions[0].error_code,

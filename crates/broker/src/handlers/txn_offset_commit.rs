@@ -98,7 +98,12 @@ async fn commit(
             generation_or_epoch: if version >= MEMBERS_FROM { request.generation_id } else { -1 },
             knows_member_epochs: false,
             retention_ms: None,
-            topics: request.topics.iter().zip(&denied).map(|(topic, denied)| topic_of(&image, *denied, topic)).collect(),
+            topics: request
+                .topics
+                .iter()
+                .zip(&denied)
+                .map(|(topic, denied)| topic_of(&image, *denied, topic))
+                .collect(),
         },
     };
     let commit = GroupRequest::CommitInTransaction(commit);
@@ -151,11 +156,7 @@ async fn verify(
 }
 
 /// The topic as the group keeps it. A partition that does not exist is refused alone.
-fn topic_of(
-    image: &Image,
-    is_denied: bool,
-    topic: &TxnOffsetCommitRequestTopic,
-) -> (GroupTopic, Vec<CommitPartition>) {
+fn topic_of(image: &Image, is_denied: bool, topic: &TxnOffsetCommitRequestTopic) -> (GroupTopic, Vec<CommitPartition>) {
     let name = topic.name.as_str().to_owned();
     let found = group::topic(image, &TopicRef::Name(name.clone()));
     let partitions = topic.partitions.iter().map(|partition| {

@@ -21,8 +21,8 @@ pub fn binding(creation: &AclCreation) -> Result<AclBinding, String> {
         .ok_or_else(|| format!("Invalid resource type {}", creation.resource_type))?;
     let pattern_type = PatternType::from_code(creation.resource_pattern_type)
         .ok_or_else(|| format!("Invalid pattern type {}", creation.resource_pattern_type))?;
-    let operation = Operation::from_code(creation.operation)
-        .ok_or_else(|| format!("Invalid operation {}", creation.operation))?;
+    let operation =
+        Operation::from_code(creation.operation).ok_or_else(|| format!("Invalid operation {}", creation.operation))?;
     let permission = Permission::from_code(creation.permission_type)
         .ok_or_else(|| format!("Invalid permission type {}", creation.permission_type))?;
     let principal: KafkaPrincipal = creation

@@ -54,6 +54,7 @@ fn known(code: ErrorCode) -> (&'static str, &'static str) {
         ErrorCode::TopicAuthorizationFailed => ("TopicAuthorizationException", "Topic authorization failed."),
         ErrorCode::GroupAuthorizationFailed => ("GroupAuthorizationException", "Group authorization failed."),
         ErrorCode::ClusterAuthorizationFailed => ("ClusterAuthorizationException", "Cluster authorization failed."),
+        ErrorCode::SecurityDisabled => ("SecurityDisabledException", "Security features are disabled."),
         ErrorCode::UnsupportedVersion => ("UnsupportedVersionException", "The version of API is not supported."),
         ErrorCode::TopicAlreadyExists => ("TopicExistsException", "Topic with this name already exists."),
         ErrorCode::BrokerIdNotRegistered => {

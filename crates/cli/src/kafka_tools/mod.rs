@@ -1,5 +1,6 @@
 //! The tools under Kafka's names: their options, output and exit codes, for people's scripts and documents.
 
+pub mod acls;
 pub mod broker_api_versions;
 pub mod cluster;
 pub mod configs;
@@ -33,6 +34,7 @@ use options::{OptionSpec, Options, OptionsError};
 /// Runs the tool of this name (a trailing `.sh` does not matter); none where the name is no tool's.
 pub async fn run(name: &str, arguments: &[String]) -> Option<ExitCode> {
     match name.strip_suffix(".sh").unwrap_or(name) {
+        "kafka-acls" => Some(acls::run(arguments).await),
         "kafka-topics" => Some(topics::run(arguments).await),
         "kafka-console-producer" => Some(console_producer::run(arguments).await),
         "kafka-console-consumer" => Some(console_consumer::run(arguments).await),

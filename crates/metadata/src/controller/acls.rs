@@ -9,6 +9,7 @@ use super::draft::Draft;
 use super::{Answer, Controller, CreateAcls, CreatedAcls, DeleteAcls, DeletedAcls, Refusal, RequestId};
 use crate::limits;
 use crate::nodes;
+use crate::tree::Tree;
 
 impl Controller {
     pub(super) fn create_acls(&mut self, id: RequestId, request: CreateAcls) {
@@ -85,20 +86,11 @@ impl Controller {
     fn write_acls(&mut self, planned: PlannedAcls) {
         let mut draft = Draft::default();
         for (pattern, plan) in planned.by_pattern.into_iter().filter(|(_, plan)| plan.is_changed) {
-            let path = nodes::acl::path(&pattern);
-            let change = |tree| {
-                let mut change = Draft::default();
-                match plan.rules.is_empty() {
-                    true => change.delete(tree, path.clone()),
-                    false => change.put(tree, path.clone(), nodes::acl::encode(&plan.rules)),
-                }
-                change
-            };
-            let one = change(self.ledger.ahead_tree());
+            let one = change_of(self.ledger.ahead_tree(), &pattern, &plan.rules);
             if !draft.append(one) {
                 self.propose(std::mem::take(&mut draft));
                 // An empty draft takes every node that is within its own limit.
-                let one = change(self.ledger.ahead_tree());
+                let one = change_of(self.ledger.ahead_tree(), &pattern, &plan.rules);
                 let _ = draft.append(one);
             }
         }
@@ -117,6 +109,15 @@ struct Plan {
     rules: Rules,
     bytes: usize,
     is_changed: bool,
+}
+
+fn change_of(tree: &Tree, pattern: &ResourcePattern, rules: &Rules) -> Draft {
+    let (mut change, path) = (Draft::default(), nodes::acl::path(pattern));
+    match rules.is_empty() {
+        true => change.delete(tree, path),
+        false => change.put(tree, path, nodes::acl::encode(rules)),
+    }
+    change
 }
 
 fn too_many_items() -> Refusal {

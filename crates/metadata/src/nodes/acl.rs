@@ -1,9 +1,7 @@
 //! `/kafka-acl/TYPE/NAME` and `/kafka-acl-extended/prefixed/TYPE/NAME`: the rules about the resources of a pattern.
 
 use bytes::Bytes;
-use ottla_authorizer::{
-    AclEntry, Operation, PatternType, Permission, ResourcePattern, ResourceType, Rules, WILDCARD,
-};
+use ottla_authorizer::{AclEntry, Operation, PatternType, Permission, ResourcePattern, ResourceType, Rules, WILDCARD};
 use ottla_model::KafkaPrincipal;
 use prost::Message;
 use serde::Serialize;
@@ -89,7 +87,8 @@ struct ShownEntry {
 }
 
 pub fn json(payload: &Bytes) -> Result<String, NodeError> {
-    let acls = decode(payload)?.entries().map(|entry| ShownEntry {
+    let rules = decode(payload)?;
+    let acls = rules.entries().map(|entry| ShownEntry {
         principal: entry.principal.to_string(),
         permission: entry.permission.node_name(),
         operation: entry.operation.node_name(),

@@ -27,15 +27,8 @@ pub enum ConfigKind {
 }
 
 impl ConfigKind {
-    pub const ALL: [Self; 7] = [
-        Self::Topics,
-        Self::Brokers,
-        Self::Clients,
-        Self::Users,
-        Self::UserClients,
-        Self::Ips,
-        Self::Groups,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Topics, Self::Brokers, Self::Clients, Self::Users, Self::UserClients, Self::Ips, Self::Groups];
 
     pub fn as_str(self) -> &'static str {
         match self {

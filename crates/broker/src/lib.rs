@@ -19,6 +19,7 @@ pub mod internal_topic;
 pub mod lifecycle;
 pub mod peers;
 pub mod producer_ids;
+pub mod quotas;
 pub mod request;
 pub mod resources;
 pub mod signals;

@@ -24,6 +24,7 @@ mod log_dirs;
 mod membership;
 mod metadata;
 mod offsets;
+mod quotas;
 mod transactions;
 
 pub use admin::{
@@ -41,4 +42,5 @@ pub use log_dirs::{LogDir, LogDirReplica};
 pub use membership::{Beat, Membership, MembershipConfig};
 pub use metadata::{BrokerAddress, ClusterView, PartitionView, TopicView};
 pub use offsets::{CommittedOffset, Committer};
+pub use quotas::{ClientQuota, QuotaMatch, QuotaPart};
 pub use transactions::{ActiveProducer, ListedTransaction, OpenTransaction, TransactionDescription, TransactionFilter};

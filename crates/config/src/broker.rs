@@ -92,6 +92,13 @@ pub struct BrokerConfig {
     pub max_request_partition_size_limit: usize,
     pub request_timeout: Duration,
 
+    /// `quota.window.num` and `quota.window.size.seconds`.
+    pub quota_window_num: usize,
+    pub quota_window_size: Duration,
+    /// `controller.quota.window.num` and `controller.quota.window.size.seconds`.
+    pub controller_quota_window_num: usize,
+    pub controller_quota_window_size: Duration,
+
     pub replica_lag_time_max: Duration,
     pub replica_fetch_max_bytes: usize,
     pub replica_fetch_response_max_bytes: usize,
@@ -250,6 +257,11 @@ impl BrokerConfig {
             max_request_partition_size_limit: count(&reader, "max.request.partition.size.limit")?,
             request_timeout: reader.duration_ms("request.timeout.ms", 1)?,
 
+            quota_window_num: count(&reader, "quota.window.num")?,
+            quota_window_size: seconds(&reader, "quota.window.size.seconds")?,
+            controller_quota_window_num: count(&reader, "controller.quota.window.num")?,
+            controller_quota_window_size: seconds(&reader, "controller.quota.window.size.seconds")?,
+
             replica_lag_time_max: reader.duration_ms("replica.lag.time.max.ms", 1)?,
             replica_fetch_max_bytes: bytes(&reader, "replica.fetch.max.bytes", 0)?,
             replica_fetch_response_max_bytes: bytes(&reader, "replica.fetch.response.max.bytes", 0)?,
@@ -407,6 +419,11 @@ pub(crate) fn http(reader: &Reader<'_>) -> Result<Option<HostPort>, ConfigError>
     let port = reader.number("http.port", -1..=i32::from(u16::MAX))?;
     let host = reader.text("http.host").unwrap_or("0.0.0.0");
     Ok(u16::try_from(port).ok().map(|port| HostPort::new(host, port)))
+}
+
+/// A number of seconds, at least one.
+fn seconds(reader: &Reader<'_>, name: &str) -> Result<Duration, ConfigError> {
+    reader.number(name, 1..=i32::MAX.unsigned_abs()).map(|seconds| Duration::from_secs(seconds.into()))
 }
 
 /// A number of threads or slots, at least one.

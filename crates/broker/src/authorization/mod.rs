@@ -13,8 +13,8 @@ use ottla_metadata::Image;
 use ottla_metrics::RateLimit;
 use ottla_network::RequestContext;
 use ottla_protocol::messages::TopicRef;
+use ottla_replica_manager::metadata_cache::MetadataCache;
 
-use crate::broker::Broker;
 use crate::request::wire;
 
 pub use requirements::{Checked, requirements};
@@ -45,22 +45,21 @@ struct Checks {
     requester: Requester,
 }
 
-impl Broker {
-    pub fn access(&self, context: &RequestContext) -> Access {
-        let Some(authorization) = &self.authorization else { return Access(None) };
+impl Access {
+    /// What the sender of a request may do now.
+    pub fn of(authorization: Option<&Arc<Authorization>>, metadata: &MetadataCache, context: &RequestContext) -> Self {
+        let Some(authorization) = authorization else { return Self(None) };
         if authorization.authorizer.is_super_user(&context.principal) {
-            return Access(None);
+            return Self(None);
         }
         let address = context.peer.ip().to_canonical();
-        Access(Some(Checks {
+        Self(Some(Checks {
             authorization: Arc::clone(authorization),
-            image: self.metadata.current(),
+            image: metadata.current(),
             requester: Requester { principal: context.principal.clone(), address },
         }))
     }
-}
 
-impl Access {
     /// May do everything.
     pub fn unlimited() -> Self {
         Self(None)

@@ -12,6 +12,7 @@ mod groups;
 mod harness;
 mod metadata;
 mod produce;
+mod quotas;
 mod records;
 mod restart;
 mod retention;

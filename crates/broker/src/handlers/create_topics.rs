@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use ottla_authorizer::{CLUSTER, Operation, ResourceType};
@@ -11,17 +12,20 @@ use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::create_topics_request::CreatableTopic;
 use ottla_protocol::kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use ottla_protocol::kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
-use ottla_protocol::{RequestHeader, decode_request};
+use ottla_protocol::{Api, RequestHeader, decode_request};
 
 use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::configs;
+use crate::quotas::throttle::throttled;
 use crate::request::admin::{self, Patience};
 use crate::request::wire;
 use crate::request::{RequestContext, ResponseBudget};
 
 /// The first version whose answer shows the topic's configuration (KIP-525).
 const CONFIGS_FROM: i16 = 5;
+/// From here on clients know THROTTLING_QUOTA_EXCEEDED.
+const QUOTA_ERROR_FROM: i16 = 6;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<CreateTopicsRequest>(header.api_version, body.freeze()) {
@@ -31,7 +35,9 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let broker = Arc::clone(broker);
     let patience = Patience::of_request(request.timeout_ms);
     let access = broker.access(context);
-    let refused = refused_here(&access, &request.topics);
+    let mut refused = refused_here(&access, &request.topics);
+    let wait = charge(&broker, context, &header, &request, &mut refused);
+    let version = header.api_version;
     let asked: Vec<&CreatableTopic> =
         request.topics.iter().filter(|topic| !refused.contains_key(topic.name.as_str())).collect();
     for topic in &asked {
@@ -44,7 +50,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         default_replication_factor: i32::from(broker.config.default_replication_factor),
     };
     let decision = broker.quorum.submit(command, patience.remaining());
-    Answer::later(async move {
+    let answer = Answer::later(async move {
         let (mut outcomes, revision) =
             admin::outcomes(decision.await, request.topics.len() - count_refused(&request.topics, &refused));
         if let Some(revision) = revision.filter(|_| !request.validate_only) {
@@ -71,7 +77,35 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         }
         let response = CreateTopicsResponse::default().with_topics(topics);
         Response::encode_or_close::<CreateTopicsRequest>(&header, &response)
-    })
+    });
+    throttled(answer, Api::CreateTopics, version, wait)
+}
+
+/// Counts the partitions that are asked for, topic by topic: those that come when the quota is used up are refused.
+fn charge(
+    broker: &Broker,
+    context: &RequestContext,
+    header: &RequestHeader,
+    request: &CreateTopicsRequest,
+    refused: &mut BTreeMap<String, Refusal>,
+) -> Duration {
+    let mut wait = Duration::ZERO;
+    for topic in request.topics.iter().filter(|_| !request.validate_only) {
+        if refused.contains_key(topic.name.as_str()) {
+            continue;
+        }
+        let partitions = match (topic.assignments.len(), usize::try_from(topic.num_partitions)) {
+            (0, Ok(partitions)) => partitions,
+            (0, Err(_)) => usize::try_from(broker.config.num_partitions).unwrap_or(1),
+            (assigned, _) => assigned,
+        };
+        let (longer, refusal) = admin::charge_changes(broker, context, header, partitions, QUOTA_ERROR_FROM);
+        wait = wait.max(longer);
+        if let Some(refusal) = refusal {
+            refused.insert(topic.name.as_str().to_owned(), refusal);
+        }
+    }
+    wait
 }
 
 fn count_refused(topics: &[CreatableTopic], refused: &BTreeMap<String, Refusal>) -> usize {

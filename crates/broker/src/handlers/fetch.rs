@@ -33,6 +33,7 @@ use tokio::time::Sleep;
 
 use crate::authorization::Access;
 use crate::broker::Broker;
+use crate::quotas::throttle::millis;
 use crate::request::RequestContext;
 use crate::request::leader_hint::{LeaderHints, names_leader};
 
@@ -66,7 +67,11 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Ok(fetcher) => fetcher,
         Err(error) => return Answer::Ready(refuse(&header, error)),
     };
-    let max_bytes = size(request.max_bytes).min(broker.config.fetch_max_bytes);
+    let quota = match fetcher.is_replica() {
+        true => None,
+        false => broker.quotas.fetch_bytes_max(context, header.client_id.as_deref()),
+    };
+    let max_bytes = size(request.max_bytes).min(broker.config.fetch_max_bytes).min(quota.unwrap_or(usize::MAX));
     let limits = FetchLimits { max_bytes, min_bytes: size(request.min_bytes).min(max_bytes) };
     let read_committed = request.isolation_level == IsolationLevel::ReadCommitted;
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_WAIT);
@@ -297,7 +302,12 @@ impl OpenFetch {
     fn respond(&self, broker: &Broker, slots: &mut Slots, found: FetchResult, throttle_time_ms: i32) -> Response {
         slots.partitions.commit(&found.entries);
         broker.telemetry.records_bytes_out.add(found.bytes() as u64);
-        self.encode(broker, found.entries, throttle_time_ms)
+        // A consumer that is above its limit gets what it was to get, and waits for its next fetch.
+        let wait = match self.opened.session.is_replicas() {
+            true => Duration::ZERO,
+            false => broker.quotas.fetched(&self.context, self.header.client_id.as_deref(), found.bytes()),
+        };
+        self.encode(broker, found.entries, throttle_time_ms.max(millis(wait))).muting(wait)
     }
 
     fn encode(&self, broker: &Broker, entries: Vec<Entry>, throttle_time_ms: i32) -> Response {

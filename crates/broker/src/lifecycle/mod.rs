@@ -45,6 +45,7 @@ use crate::broker::Broker;
 use crate::groups::GroupCoordinators;
 use crate::internal_topic::InternalTopics;
 use crate::producer_ids::ProducerIds;
+use crate::quotas::ClientQuotas;
 use crate::request::heavy::HeavyWork;
 use crate::request::shared_responses::SharedResponses;
 use crate::resources::Resources;
@@ -146,6 +147,7 @@ struct Parts {
     groups: Arc<GroupCoordinators>,
     transactions: Arc<TransactionCoordinators>,
     producer_ids: Arc<ProducerIds>,
+    quotas: Arc<ClientQuotas>,
     connections: Arc<ConnectionShared<Broker>>,
     data: Handle,
 }
@@ -205,7 +207,8 @@ async fn live(
         Arc::clone(&resources.responses),
         Some(config.connections_max_idle),
     ));
-    let limits = resources.connection_limits(&live_config);
+    let quotas = ClientQuotas::new(&config, &metadata);
+    let limits = resources.connection_limits(&live_config, &quotas);
     resources.show(&telemetry, &limits);
     let endpoints = endpoints(&config, &bound);
     let (stop_accepting, accepting) = start_accepting(&config, bound, &connections, &limits, &data);
@@ -223,6 +226,7 @@ async fn live(
         groups,
         transactions,
         producer_ids,
+        quotas,
         connections,
         data,
     };
@@ -525,6 +529,7 @@ impl Parts {
             quorum: Arc::clone(&self.quorum),
             telemetry: Arc::clone(&self.telemetry),
             resources: Arc::clone(&self.resources),
+            quotas: Arc::clone(&self.quotas),
             authorization: Authorization::new(self.config.authorizer.as_ref()),
             auto_creation: AutoCreation::default(),
             heavy_work: HeavyWork::default(),

@@ -2,6 +2,7 @@
 
 pub mod acls;
 pub mod broker_api_versions;
+pub mod client_quotas;
 pub mod cluster;
 pub mod configs;
 pub mod console_consumer;

@@ -24,6 +24,7 @@ use crate::nodes;
 use crate::nodes::config::DEFAULT_ENTITY;
 use crate::quota_config;
 use crate::topic_config;
+use crate::tree::Path;
 
 impl Controller {
     pub(super) fn alter_configs(&mut self, id: RequestId, request: AlterConfigs) {
@@ -107,7 +108,7 @@ impl Controller {
     /// The entity with its name in the tree (Kafka's empty name is the default entity).
     fn check_entity(&self, entity: &ConfigEntity) -> Result<ConfigEntity, Refusal> {
         let refuse = |text: &str| Err(Refusal::new(ErrorCode::InvalidRequest, text));
-        if entity.name.len() > limits::MAX_ENTITY_NAME_BYTES {
+        if entity.name.len() > limits::MAX_ENTITY_NAME_BYTES && entity.kind != ConfigKind::UserClients {
             return refuse(&format!(
                 "The name of the resource has {} bytes; at most {} are possible.",
                 entity.name.len(),
@@ -140,11 +141,9 @@ impl Controller {
                 Ok(ConfigEntity { name: DEFAULT_ENTITY.to_owned(), ..entity.clone() })
             }
             ConfigKind::Clients | ConfigKind::Users | ConfigKind::Ips => Ok(entity.clone()),
-            // Both names together make the path.
+            // Both names together make the path, which may be too long.
             ConfigKind::UserClients => match entity.as_user_client() {
-                Some((user, client)) if entity.path() == ConfigEntity::user_client(&user, &client).path() => {
-                    Ok(entity.clone())
-                }
+                Some((user, client)) if entity.path() != Path::root() => Ok(ConfigEntity::user_client(&user, &client)),
                 _ => refuse("The names of the user and the client make no path of the tree."),
             },
         }

@@ -181,6 +181,18 @@ impl Image {
         self.configs.iter()
     }
 
+    /// Whether the configurations are those of another image, without a look at them.
+    pub fn shares_configs(&self, other: &Self) -> bool {
+        self.configs.ptr_eq(&other.configs)
+    }
+
+    /// The configurations that may hold quotas: those of clients, users and addresses.
+    pub fn quota_configs(&self) -> impl Iterator<Item = (&ConfigEntity, &Arc<ConfigImage>)> {
+        let first = ConfigEntity { kind: ConfigKind::Clients, name: String::new() };
+        let after = ConfigEntity { kind: ConfigKind::Groups, name: String::new() };
+        self.configs.range(first..after)
+    }
+
     /// The rules of the authorizer.
     pub fn acls(&self) -> &Arc<AclIndex> {
         &self.acls

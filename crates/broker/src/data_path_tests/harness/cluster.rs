@@ -34,6 +34,7 @@ use crate::broker::Broker;
 use crate::groups::GroupCoordinators;
 use crate::internal_topic::InternalTopics;
 use crate::producer_ids::ProducerIds;
+use crate::quotas::ClientQuotas;
 use crate::request::heavy::HeavyWork;
 use crate::request::shared_responses::SharedResponses;
 use crate::resources::Resources;
@@ -198,6 +199,7 @@ impl Cluster {
             groups,
             transactions,
             producer_ids,
+            quotas: ClientQuotas::new(&config, &metadata),
             authorization: Authorization::new(config.authorizer.as_ref()),
             config,
             quorum,

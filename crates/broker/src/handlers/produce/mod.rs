@@ -14,12 +14,12 @@ use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, ListenerName, Offset, PartitionId, TimestampMs};
 use ottla_network::response::{Answer, Response};
-use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::produce::{
     self, PartitionProduceResponse, ProduceRequest, ProduceResponse, RecordError, TopicProduceResponse,
 };
 use ottla_protocol::record_batch::RECORD_ERRORS_MAX;
+use ottla_protocol::{Api, RequestHeader};
 use ottla_replica_manager::clock;
 use ottla_replica_manager::partition::waiters::{PendingAcks, Wakes};
 use ottla_replica_manager::partition::{AckWait, AppendRefused, Appended, ProducedBatch};
@@ -27,6 +27,7 @@ use tokio::time::Sleep;
 
 use crate::authorization::Access;
 use crate::broker::Broker;
+use crate::quotas::throttle::{millis, throttled};
 use crate::request::RequestContext;
 use crate::request::leader_hint::{LeaderHints, names_leader};
 use crate::request::wire;
@@ -42,6 +43,8 @@ struct Producer {
     is_admin: bool,
     has_transactional_id: bool,
     acks: Acks,
+    /// How long the client waits before its next request: it is above its quota. Its records are appended.
+    throttle: Duration,
 }
 
 /// What `acks` asks for.
@@ -77,20 +80,25 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Ok(verifications) => verifications.refusing(&denied, ErrorCode::TopicAuthorizationFailed),
         Err(error) => return Answer::Ready(encode(&header, &refuse_all(request, error))),
     };
+    let throttle = broker.quotas.produced(context, header.client_id.as_deref(), body.len());
     let producer = Producer {
         version: header.api_version,
         is_admin: header.client_id.as_deref() == Some(ADMIN_CLIENT_ID),
         has_transactional_id: request.transactional_id.is_some(),
         acks,
+        throttle,
     };
-    if verifications.are_complete() {
-        return execute(broker, &context.listener, header, producer, request, body, &verifications);
-    }
-    let (broker, listener) = (broker.clone(), context.listener.clone());
-    Answer::Held(Box::pin(async move {
-        let verifications = verifications.complete(&broker).await;
-        execute(&broker, &listener, header, producer, request, body, &verifications)
-    }))
+    let version = header.api_version;
+    let answer = if verifications.are_complete() {
+        execute(broker, &context.listener, header, producer, request, body, &verifications)
+    } else {
+        let (broker, listener) = (broker.clone(), context.listener.clone());
+        Answer::Held(Box::pin(async move {
+            let verifications = verifications.complete(&broker).await;
+            execute(&broker, &listener, header, producer, request, body, &verifications)
+        }))
+    };
+    throttled(answer, Api::Produce, version, throttle)
 }
 
 /// Takes the records of topics that may not be written out of the request, and returns their places.
@@ -198,7 +206,7 @@ fn append_all(
         }
         topics.push(TopicProduceResponse { topic: topic.topic, partitions });
     }
-    ProduceResponse { topics, ..ProduceResponse::default() }
+    ProduceResponse { topics, throttle_time_ms: millis(producer.throttle), ..ProduceResponse::default() }
 }
 
 fn append(

@@ -25,8 +25,8 @@ pub fn requirements(api: Api) -> &'static [Checked] {
         Api::Produce => &[Each(Write, TransactionalId), Each(Write, Topic)],
         // Followers need the cluster action, consumers the topic.
         Api::Fetch => &[Or(ClusterAction, Cluster, Read, Topic)],
-        Api::ListOffsets | Api::DescribeTopicPartitions => &[Each(Describe, Topic)],
-        Api::OffsetForLeaderEpoch => &[Or(ClusterAction, Cluster, Describe, Topic)],
+        Api::DescribeTopicPartitions => &[Each(Describe, Topic)],
+        Api::ListOffsets | Api::OffsetForLeaderEpoch => &[Or(ClusterAction, Cluster, Describe, Topic)],
         // A topic that would be created needs more.
         Api::Metadata => &[Each(Describe, Topic), Or(Create, Cluster, Create, Topic)],
         Api::InitProducerId => &[

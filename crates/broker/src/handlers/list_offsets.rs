@@ -29,18 +29,20 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    let access = broker.access(context);
     // A follower that lost its place asks for the log's very end; nobody else may see above the high watermark.
+    let claims_to_follow = request.replica_id.0 >= 0 && context.is_inter_broker_listener;
+    let is_follower = claims_to_follow && access.cluster(Operation::ClusterAction);
     let visible = match request.isolation_level {
-        _ if request.replica_id.0 >= 0 && context.is_inter_broker_listener => Visible::LogEnd,
+        _ if is_follower => Visible::LogEnd,
         READ_COMMITTED => Visible::LastStable,
         _ => Visible::HighWatermark,
     };
-    let access = broker.access(context);
     let mut seen = BTreeSet::new();
     let mut response = ListOffsetsResponse::default();
     for topic in request.topics {
         let name = TopicRef::Name(topic.name.0.to_string());
-        let is_allowed = access.topic(Operation::Describe, topic.name.as_str());
+        let is_allowed = is_follower || access.topic(Operation::Describe, topic.name.as_str());
         let mut answers = ListOffsetsTopicResponse::default();
         for asked in topic.partitions {
             let partition = PartitionId(asked.partition_index);

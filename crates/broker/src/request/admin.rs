@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use ottla_metadata::controller::{Refusal, TopicOutcomes};
+use ottla_metadata::limits;
 use ottla_model::{ErrorCode, Revision};
 use ottla_network::RequestContext;
 use ottla_protocol::RequestHeader;
@@ -56,6 +57,8 @@ pub fn charge_changes(
     partitions: usize,
     strict_from: i16,
 ) -> (Duration, Option<Refusal>) {
+    // The quorum refuses more at once: a number that nobody can create must not use up the quota for years.
+    let partitions = partitions.min(limits::MAX_ITEMS_PER_REQUEST);
     let is_strict = header.api_version >= strict_from;
     match broker.quotas.changes(context, header.client_id.as_deref(), partitions, is_strict) {
         Ok(wait) => (wait, None),

@@ -129,3 +129,34 @@ fn kafkas_acl_command_and_ours_agree() -> Result<()> {
     ensure!(!rest.contains("t-,") && !rest.contains("CREATE"), "{rest}");
     Ok(())
 }
+
+#[test]
+fn quotas_are_set_and_shown_by_kafka_configs() -> Result<()> {
+    let cluster = Cluster::start_with(ClusterOptions { brokers: 1, coordinators: 1, ..ClusterOptions::default() })?;
+    let at = cluster.bootstrap();
+    let configs = |arguments: &[&str]| tool(&at, "kafka-configs", arguments);
+    let set = configs(&["--alter", "--user-defaults", "--add-config", "producer_byte_rate=1048576"])?;
+    ensure!(set == "Completed updating default config for users in the cluster.\n", "{set}");
+    let both = ["--entity-type", "users", "--entity-name", "alice", "--entity-type", "clients", "--entity-name", "app"];
+    let add = ["--alter", "--add-config", "consumer_byte_rate=20000000,request_percentage=50"];
+    let set = configs(&[&add[..], &both].concat())?;
+    ensure!(set == "Completed updating config for user alice.\n", "{set}");
+    configs(&["--alter", "--ip", "10.0.0.1", "--add-config", "connection_creation_rate=10"])?;
+    let shown = configs(&["--describe", "--user-defaults"])?;
+    ensure!(shown == "Quota configs for the default user-principal are producer_byte_rate=1048576.0\n", "{shown}");
+    let shown = configs(&[&["--describe"][..], &both].concat())?;
+    let expected = "Quota configs for user-principal 'alice', client-id 'app' are consumer_byte_rate=2.0E7, request_percentage=50.0\n";
+    ensure!(shown == expected, "{shown}");
+    let shown = configs(&["--describe", "--entity-type", "ips"])?;
+    ensure!(shown == "Quota configs for ip '10.0.0.1' are connection_creation_rate=10.0\n", "{shown}");
+    configs(&["--alter", "--user-defaults", "--delete-config", "producer_byte_rate"])?;
+    ensure!(configs(&["--describe", "--user-defaults"])?.is_empty());
+    // A client that is above its quota is served more slowly, and whole.
+    configs(&["--alter", "--client-defaults", "--add-config", "producer_byte_rate=2000,consumer_byte_rate=2000"])?;
+    tool(&at, "kafka-topics", &["--create", "--topic", "slow", "--partitions", "1"])?;
+    let send = format!("seq 1 3000 | kcat -b {at} -P -t slow -X message.timeout.ms=60000");
+    clients::run(Command::new("sh").args(["-c", &send]))?;
+    let read = consume(&at, &["-C", "-t", "slow", "-e"])?;
+    ensure!(read.lines().count() == 3_000, "{} records", read.lines().count());
+    Ok(())
+}

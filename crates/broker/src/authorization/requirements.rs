@@ -1,5 +1,5 @@
-//! The table of APIs: what a sender must be allowed to do, as in Kafka. The handlers check it, because what follows from
-//! a denial differs: an error of the request, of one of its items, or an item that is left out.
+//! The table of APIs: what a sender must be allowed to do, as in Kafka. The handlers check it, because what follows
+//! from a denial differs: an error of the request, of one of its items, or an item that is left out.
 
 use ottla_authorizer::Operation::{self, *};
 use ottla_authorizer::ResourceType::{self, *};

@@ -50,6 +50,8 @@ pub struct Quotas {
     limits: Limits,
     rates: BTreeMap<Account, Rate>,
     buckets: BTreeMap<Account, TokenBucket>,
+    /// When idle accounts were looked for. Once a window: a look at all of them must not be had for a new name.
+    swept_at: Option<MonotonicMs>,
 }
 
 impl Quotas {
@@ -74,7 +76,8 @@ impl Quotas {
     pub fn charge(&mut self, windows: Windows, now: MonotonicMs, client: Client<'_>, amount: f64) -> Charge {
         let Some(limit) = self.limits.of(client.user, client.client_id) else { return Charge::Within };
         let account = account(&limit, client);
-        let account = within(&mut self.rates, account, |rate| rate.is_idle(windows, now));
+        let may_sweep = sweeps(&mut self.swept_at, windows, now, self.rates.len());
+        let account = within(&mut self.rates, account, may_sweep, |rate| rate.is_idle(windows, now));
         let rate = self.rates.entry(account).or_default();
         rate.record(windows, now, amount);
         Charge::of(rate.throttle(windows, now, limit.value))
@@ -94,7 +97,9 @@ impl Quotas {
     ) -> Result<Charge, Duration> {
         let Some(limit) = self.limits.of(client.user, client.client_id) else { return Ok(Charge::Within) };
         let account = account(&limit, client);
-        let account = within(&mut self.buckets, account, |bucket| bucket.is_idle(windows, now, limit.value));
+        let may_sweep = sweeps(&mut self.swept_at, windows, now, self.buckets.len());
+        let is_idle = |bucket: &mut TokenBucket| bucket.is_idle(windows, now, limit.value);
+        let account = within(&mut self.buckets, account, may_sweep, is_idle);
         let bucket = self.buckets.entry(account).or_insert_with(|| TokenBucket::new(windows, now, limit.value));
         let wait = bucket.throttle(windows, now, limit.value);
         if is_strict && !wait.is_zero() {
@@ -112,16 +117,28 @@ fn account(limit: &Limit, client: Client<'_>) -> Account {
     (limit.of_user.then(|| client.user.to_owned()), limit.of_client.then(|| client.client_id.to_owned()))
 }
 
+/// Whether idle accounts are to be looked for now.
+fn sweeps(swept_at: &mut Option<MonotonicMs>, windows: Windows, now: MonotonicMs, accounts: usize) -> bool {
+    let is_due = accounts >= CLIENTS_MAX && swept_at.is_none_or(|swept_at| now.since(swept_at) >= windows.length);
+    if is_due {
+        *swept_at = Some(now);
+    }
+    is_due
+}
+
 /// The account, or the common one if there are too many; idle ones go first.
 fn within<T>(
     accounts: &mut BTreeMap<Account, T>,
     account: Account,
+    may_sweep: bool,
     mut is_idle: impl FnMut(&mut T) -> bool,
 ) -> Account {
     if accounts.len() < CLIENTS_MAX || accounts.contains_key(&account) {
         return account;
     }
-    accounts.retain(|_, use_of| !is_idle(use_of));
+    if may_sweep {
+        accounts.retain(|_, use_of| !is_idle(use_of));
+    }
     if accounts.len() < CLIENTS_MAX { account } else { (None, None) }
 }
 

@@ -76,8 +76,8 @@ impl Quotas {
     pub fn charge(&mut self, windows: Windows, now: MonotonicMs, client: Client<'_>, amount: f64) -> Charge {
         let Some(limit) = self.limits.of(client.user, client.client_id) else { return Charge::Within };
         let account = account(&limit, client);
-        let may_sweep = sweeps(&mut self.swept_at, windows, now, self.rates.len());
-        let account = within(&mut self.rates, account, may_sweep, |rate| rate.is_idle(windows, now));
+        let sweep = Sweep { swept_at: &mut self.swept_at, windows, now };
+        let account = within(&mut self.rates, account, sweep, |rate| rate.is_idle(windows, now));
         let rate = self.rates.entry(account).or_default();
         rate.record(windows, now, amount);
         Charge::of(rate.throttle(windows, now, limit.value))
@@ -97,9 +97,9 @@ impl Quotas {
     ) -> Result<Charge, Duration> {
         let Some(limit) = self.limits.of(client.user, client.client_id) else { return Ok(Charge::Within) };
         let account = account(&limit, client);
-        let may_sweep = sweeps(&mut self.swept_at, windows, now, self.buckets.len());
+        let sweep = Sweep { swept_at: &mut self.swept_at, windows, now };
         let is_idle = |bucket: &mut TokenBucket| bucket.is_idle(windows, now, limit.value);
-        let account = within(&mut self.buckets, account, may_sweep, is_idle);
+        let account = within(&mut self.buckets, account, sweep, is_idle);
         let bucket = self.buckets.entry(account).or_insert_with(|| TokenBucket::new(windows, now, limit.value));
         let wait = bucket.throttle(windows, now, limit.value);
         if is_strict && !wait.is_zero() {
@@ -117,26 +117,30 @@ fn account(limit: &Limit, client: Client<'_>) -> Account {
     (limit.of_user.then(|| client.user.to_owned()), limit.of_client.then(|| client.client_id.to_owned()))
 }
 
-/// Whether idle accounts are to be looked for now.
-fn sweeps(swept_at: &mut Option<MonotonicMs>, windows: Windows, now: MonotonicMs, accounts: usize) -> bool {
-    let is_due = accounts >= CLIENTS_MAX && swept_at.is_none_or(|swept_at| now.since(swept_at) >= windows.length);
-    if is_due {
-        *swept_at = Some(now);
+struct Sweep<'a> {
+    swept_at: &'a mut Option<MonotonicMs>,
+    windows: Windows,
+    now: MonotonicMs,
+}
+
+impl Sweep<'_> {
+    fn is_due(&self) -> bool {
+        self.swept_at.is_none_or(|swept_at| self.now.since(swept_at) >= self.windows.length)
     }
-    is_due
 }
 
 /// The account, or the common one if there are too many; idle ones go first.
 fn within<T>(
     accounts: &mut BTreeMap<Account, T>,
     account: Account,
-    may_sweep: bool,
+    sweep: Sweep<'_>,
     mut is_idle: impl FnMut(&mut T) -> bool,
 ) -> Account {
     if accounts.len() < CLIENTS_MAX || accounts.contains_key(&account) {
         return account;
     }
-    if may_sweep {
+    if sweep.is_due() {
+        *sweep.swept_at = Some(sweep.now);
         accounts.retain(|_, use_of| !is_idle(use_of));
     }
     if accounts.len() < CLIENTS_MAX { account } else { (None, None) }

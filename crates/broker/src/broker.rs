@@ -11,13 +11,15 @@ use ottla_replica_manager::manager::ReplicaManager;
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::quorum_handle::QuorumHandle;
 
+use crate::authorization::{Access, Authorization};
 use crate::auto_creation::AutoCreation;
 use crate::groups::GroupCoordinators;
 use crate::internal_topic::InternalTopics;
 use crate::producer_ids::ProducerIds;
-use crate::request::ResponseBudget;
+use crate::quotas::ClientQuotas;
 use crate::request::heavy::HeavyWork;
 use crate::request::shared_responses::SharedResponses;
+use crate::request::{RequestContext, ResponseBudget};
 use crate::resources::Resources;
 use crate::telemetry::Telemetry;
 use crate::transaction_verifier::TransactionVerifier;
@@ -42,6 +44,9 @@ pub struct Broker {
     pub quorum: Arc<dyn QuorumHandle>,
     pub telemetry: Arc<Telemetry>,
     pub resources: Arc<Resources>,
+    pub quotas: Arc<ClientQuotas>,
+    /// None: everybody may do everything.
+    pub authorization: Option<Arc<Authorization>>,
     pub auto_creation: AutoCreation,
     /// Makes large responses beside the workers.
     pub heavy_work: HeavyWork,
@@ -53,6 +58,11 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// What the sender of a request may do.
+    pub fn access(&self, context: &RequestContext) -> Access {
+        Access::of(self.authorization.as_ref(), &self.metadata, context)
+    }
+
     /// What the response to one request may take.
     pub fn response_budget(&self) -> ResponseBudget {
         ResponseBudget::new(self.resources.response_bytes_max())

@@ -1,14 +1,16 @@
 //! From a frame to the handler of its API: the broker as the [`Service`] of its connections.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Buf as _, BytesMut};
 use ottla_network::{Answer, RequestContext, Service};
-use ottla_protocol::{Api, FrameError, bounds, frame};
+use ottla_protocol::{Api, FrameError, RequestHeader, bounds, frame};
 use ottla_replica_manager::identity::Identity;
 
 use crate::broker::Broker;
 use crate::handlers::{self, api_versions};
+use crate::quotas::throttle::throttled;
 use crate::request::heavy::LARGE_REQUEST_BYTES;
 
 impl Service for Broker {
@@ -44,7 +46,7 @@ fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut)
         return Answer::close(error);
     }
     broker.telemetry.network.received(api);
-    let handle = match api {
+    let handle: Handle = match api {
         Api::Produce => handlers::produce::handle,
         Api::Fetch => handlers::fetch::handle,
         Api::ListOffsets => handlers::list_offsets::handle,
@@ -101,10 +103,30 @@ fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut)
         Api::ListTransactions => handlers::list_transactions::handle,
     };
     if !is_large(context, api, frame.len()) {
-        return handle(broker, context, header, frame);
+        return timed(broker, context, api, header, frame, handle);
     }
     let (owned, context) = (Arc::clone(broker), context.clone());
-    broker.heavy_work.carry_out(move || handle(&owned, &context, header, frame))
+    broker.heavy_work.carry_out(move || timed(&owned, &context, api, header, frame, handle))
+}
+
+type Handle = fn(&Arc<Broker>, &RequestContext, RequestHeader, BytesMut) -> Answer;
+
+/// Handles a request, and counts the time that it takes where somebody has a limit of it. Requests of brokers are not
+/// counted.
+fn timed(
+    broker: &Arc<Broker>,
+    context: &RequestContext,
+    api: Api,
+    header: RequestHeader,
+    frame: BytesMut,
+    handle: Handle,
+) -> Answer {
+    let is_brokers = context.is_inter_broker_listener && matches!(api, Api::WriteTxnMarkers | Api::AddPartitionsToTxn);
+    let sender = broker.quotas.timed(context, header.client_id.as_deref()).filter(|_| !is_brokers);
+    let Some(sender) = sender else { return handle(broker, context, header, frame) };
+    let (began, version) = (Instant::now(), header.api_version);
+    let answer = handle(broker, context, header, frame);
+    throttled(answer, api, version, broker.quotas.took(&sender, began.elapsed()))
 }
 
 /// Whether a request is handled beside the workers. Requests of brokers do not queue behind those of clients.

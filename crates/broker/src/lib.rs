@@ -7,6 +7,7 @@
 //! Kafka's wire types stop at [`handlers`] and at `replica-manager`'s fetchers; protobuf types stop at the `rpc` crate,
 //! which speaks the controller's own types.
 
+pub mod authorization;
 pub mod auto_creation;
 pub mod broker;
 pub mod configs;
@@ -20,6 +21,7 @@ pub mod internal_topic;
 pub mod lifecycle;
 pub mod peers;
 pub mod producer_ids;
+pub mod quotas;
 pub mod request;
 pub mod resources;
 pub mod security;

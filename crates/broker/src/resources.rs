@@ -11,6 +11,7 @@ use ottla_resources::{BrokerDescriptors, ConnectionLimits, Ledger, Limits, Usage
 use ottla_storage::RealEnv;
 use ottla_transaction_coordinator::IdBudget;
 
+use crate::quotas::ClientQuotas;
 use crate::request::budget::RESPONSE_BYTES_MAX;
 use crate::telemetry::Telemetry;
 
@@ -103,10 +104,11 @@ impl Resources {
     }
 
     /// The limits of connections: `max.connections`, and what the limit of open files allows.
-    pub fn connection_limits(&self, live: &Arc<LiveConfig>) -> Arc<ConnectionLimits> {
+    pub fn connection_limits(&self, live: &Arc<LiveConfig>, quotas: &Arc<ClientQuotas>) -> Arc<ConnectionLimits> {
+        let quotas = Arc::clone(quotas);
         let (live, descriptors) = (Arc::clone(live), self.descriptors);
         let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
-        Arc::new(ConnectionLimits::new(move |ip| {
+        let limits = ConnectionLimits::new(move |ip| {
             let config = live.current();
             let own = config.max_connections_per_ip_overrides.get(&ip).copied();
             Limits {
@@ -114,7 +116,8 @@ impl Resources {
                 kept_for_brokers: count(descriptors.kept_for_brokers),
                 per_ip: own.unwrap_or(config.max_connections_per_ip),
             }
-        }))
+        });
+        Arc::new(limits.with_rate(move |ip| quotas.admits(ip)))
     }
 
     /// Shows the scarce things in the metrics.

@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod aborted;
+mod acls;
 mod admin;
 mod cluster;
 mod configs;
@@ -24,6 +25,7 @@ mod log_dirs;
 mod membership;
 mod metadata;
 mod offsets;
+mod quotas;
 mod scram;
 mod transactions;
 
@@ -45,4 +47,5 @@ pub use metadata::{BrokerAddress, ClusterView, PartitionView, TopicView};
 pub use offsets::{CommittedOffset, Committer};
 pub use ottla_secure_stream::StreamSecurity;
 pub use scram::{DescribedUser, ScramChange};
+pub use quotas::{ClientQuota, QuotaMatch, QuotaPart};
 pub use transactions::{ActiveProducer, ListedTransaction, OpenTransaction, TransactionDescription, TransactionFilter};

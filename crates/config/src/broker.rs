@@ -8,6 +8,7 @@ use std::time::Duration;
 use ottla_model::{BrokerId, Chroot, ClusterId, ClusterSecret, ListenerName, TopicName};
 
 use crate::address::HostPort;
+use crate::authorizer::AuthorizerConfig;
 use crate::cleaner::CleanerConfig;
 use crate::environment;
 use crate::error::ConfigError;
@@ -94,6 +95,13 @@ pub struct BrokerConfig {
     pub max_request_partition_size_limit: usize,
     pub request_timeout: Duration,
 
+    /// `quota.window.num` and `quota.window.size.seconds`.
+    pub quota_window_num: usize,
+    pub quota_window_size: Duration,
+    /// `controller.quota.window.num` and `controller.quota.window.size.seconds`.
+    pub controller_quota_window_num: usize,
+    pub controller_quota_window_size: Duration,
+
     pub replica_lag_time_max: Duration,
     pub replica_fetch_max_bytes: usize,
     pub replica_fetch_response_max_bytes: usize,
@@ -110,6 +118,9 @@ pub struct BrokerConfig {
     pub broker_session_timeout: Duration,
     pub broker_heartbeat_interval: Duration,
     pub controlled_shutdown_enable: bool,
+
+    /// Who may do what; none: everybody may do everything.
+    pub authorizer: Option<AuthorizerConfig>,
 
     /// Groups, and the topic that keeps them.
     pub groups: GroupsConfig,
@@ -252,6 +263,11 @@ impl BrokerConfig {
             max_request_partition_size_limit: count(&reader, "max.request.partition.size.limit")?,
             request_timeout: reader.duration_ms("request.timeout.ms", 1)?,
 
+            quota_window_num: count(&reader, "quota.window.num")?,
+            quota_window_size: seconds(&reader, "quota.window.size.seconds")?,
+            controller_quota_window_num: count(&reader, "controller.quota.window.num")?,
+            controller_quota_window_size: seconds(&reader, "controller.quota.window.size.seconds")?,
+
             replica_lag_time_max: reader.duration_ms("replica.lag.time.max.ms", 1)?,
             replica_fetch_max_bytes: bytes(&reader, "replica.fetch.max.bytes", 0)?,
             replica_fetch_response_max_bytes: bytes(&reader, "replica.fetch.response.max.bytes", 0)?,
@@ -267,6 +283,7 @@ impl BrokerConfig {
             broker_heartbeat_interval: reader.duration_ms("broker.heartbeat.interval.ms", 1)?,
             controlled_shutdown_enable: reader.boolean("controlled.shutdown.enable")?,
 
+            authorizer: AuthorizerConfig::read(&reader)?,
             groups: GroupsConfig::read(&reader)?,
             transactions: TransactionsConfig::read(&reader)?,
 
@@ -408,6 +425,11 @@ pub(crate) fn http(reader: &Reader<'_>) -> Result<Option<HostPort>, ConfigError>
     let port = reader.number("http.port", -1..=i32::from(u16::MAX))?;
     let host = reader.text("http.host").unwrap_or("0.0.0.0");
     Ok(u16::try_from(port).ok().map(|port| HostPort::new(host, port)))
+}
+
+/// A number of seconds, at least one.
+fn seconds(reader: &Reader<'_>, name: &str) -> Result<Duration, ConfigError> {
+    reader.number(name, 1..=i32::MAX.unsigned_abs()).map(|seconds| Duration::from_secs(seconds.into()))
 }
 
 /// A number of threads or slots, at least one.

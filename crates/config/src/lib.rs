@@ -9,6 +9,7 @@
 //! because logging itself is configured by it (warnings travel in [`Loaded`]).
 
 mod address;
+mod authorizer;
 mod broker;
 mod cleaner;
 mod coordinator;
@@ -30,6 +31,7 @@ mod topic_defaults;
 mod transactions;
 
 pub use address::HostPort;
+pub use authorizer::AuthorizerConfig;
 pub use broker::{BrokerConfig, TopicToCreate};
 pub use cleaner::CleanerConfig;
 pub use coordinator::{CoordinatorConfig, QuorumServer};

@@ -55,8 +55,7 @@ fn every_known_key_is_read_or_says_why_not() {
     for config in BROKER_CONFIGS {
         let quoted = format!("\"{}\"", config.name);
         let is_read = readers.iter().any(|(_, text)| text.contains(&quoted)) || OTHERWISE.contains(&config.name);
-        let is_refused = ["authorizer.class.name", "create.topic.policy.class.name", "alter.config.policy.class.name"]
-            .contains(&config.name);
+        let is_refused = ["create.topic.policy.class.name", "alter.config.policy.class.name"].contains(&config.name);
         if !is_read && !is_refused && unread(config.name).is_none() {
             silent.push(config.name);
         }
@@ -102,6 +101,26 @@ fn classes_that_guard_something_end_the_start() {
         assert!(error.starts_with(key) && !error.contains('\n'), "{error}");
         assert!(load(&[(key, "")]).is_ok(), "no value is no class");
     }
+}
+
+#[test]
+fn each_of_kafkas_authorizers_is_the_one_that_there_is() {
+    for class in [
+        "kafka.security.authorizer.AclAuthorizer",
+        "kafka.security.auth.SimpleAclAuthorizer",
+        "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    ] {
+        let users = ("super.users", "User:ANONYMOUS; User:CN=broker,O=x");
+        let config = load(&[("authorizer.class.name", class), users]).unwrap().config;
+        let authorizer = config.authorizer.unwrap();
+        let users: Vec<String> = authorizer.super_users.iter().map(ToString::to_string).collect();
+        assert_eq!(users, ["User:ANONYMOUS", "User:CN=broker,O=x"]);
+        assert!(!authorizer.allow_everyone_if_no_acl_found);
+    }
+    assert!(load(&[]).unwrap().config.authorizer.is_none());
+    let error = load(&[("authorizer.class.name", "kafka.security.authorizer.AclAuthorizer"), ("super.users", "alice")])
+        .unwrap_err();
+    assert!(error.starts_with("super.users=alice") && !error.contains('\n'), "{error}");
 }
 
 #[test]

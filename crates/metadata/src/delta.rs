@@ -39,6 +39,8 @@ pub struct Delta {
     pub topics_deleted: Vec<Arc<TopicImage>>,
     /// Entities whose configuration was set or removed.
     pub configs: Vec<ConfigEntity>,
+    /// Rules of the authorizer were set or removed.
+    pub acls_changed: bool,
     /// `/controller` names another broker, or none, or one for the first time.
     pub controller_changed: bool,
     /// Nodes whose payload this release cannot decode. They are missing in the image; the caller should log them.
@@ -55,6 +57,7 @@ impl Delta {
             topics_created,
             topics_deleted,
             configs,
+            acls_changed,
             controller_changed,
             undecodable,
         } = self;
@@ -63,6 +66,7 @@ impl Delta {
             && topics_created.is_empty()
             && topics_deleted.is_empty()
             && configs.is_empty()
+            && !acls_changed
             && !controller_changed
             && undecodable.is_empty()
     }

@@ -21,6 +21,7 @@ pub mod liveness;
 pub mod nodes;
 pub mod placement;
 pub mod quorum_progress;
+pub mod quota_config;
 pub mod topic_config;
 pub mod transaction;
 pub mod tree;

@@ -37,6 +37,19 @@ pub const MAX_CONFIGS_PER_ENTITY: usize = 2_000;
 /// Topics, partitions or entities in one request: Kafka's bound on the records of one operation.
 pub const MAX_ITEMS_PER_REQUEST: usize = 10_000;
 
+/// Filters in one request to delete rules: each looks at all rules of the authorizer.
+pub const MAX_FILTERS_PER_REQUEST: usize = 1_000;
+
+/// Rules of the authorizer. Each is in every image and in a response to DescribeAcls; with the longest names they take
+/// 150 MB, with usual ones 20 MB.
+pub const MAX_ACLS: usize = 100_000;
+
+/// The rules about one resource pattern, which are one node: 10,000 of them with usual names.
+pub const MAX_ACL_NODE_BYTES: usize = 1024 * 1024;
+
+/// The principal of a rule with its type: distinguished names of certificates have some hundred bytes.
+pub const MAX_PRINCIPAL_BYTES: usize = 1024;
+
 /// Replicas of one partition: the states of 500 partitions, which change in one entry when a broker is fenced, stay
 /// within [`MAX_TRANSACTION_BYTES`] with it.
 pub const MAX_REPLICATION_FACTOR: i32 = 256;
@@ -90,6 +103,10 @@ mod tests {
             ("name of a configuration", MAX_CONFIG_NAME_BYTES),
             ("number of configurations", MAX_CONFIGS_PER_ENTITY),
             ("topics, partitions or resources", MAX_ITEMS_PER_REQUEST),
+            ("filters in one request", MAX_FILTERS_PER_REQUEST),
+            ("rules of the authorizer", MAX_ACLS),
+            ("rules about one resource", MAX_ACL_NODE_BYTES),
+            ("principal of a rule", MAX_PRINCIPAL_BYTES),
             ("replicas of one partition", usize::try_from(MAX_REPLICATION_FACTOR).unwrap_or(0)),
             ("registered brokers", MAX_BROKERS),
             ("endpoints", MAX_ENDPOINTS),

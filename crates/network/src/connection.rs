@@ -234,6 +234,8 @@ pub struct Connection<S: Service> {
     /// What the waiting responses take of the memory for responses.
     response_permit: Option<ResponsePermit>,
     close_after_write: bool,
+    /// Until then no request is read: the client is above a quota.
+    muted: Option<Pin<Box<Sleep>>>,
     checks: Interval,
     silent_checks: u32,
     /// When this turn of the worker began, and the last request that it has handled.
@@ -279,6 +281,7 @@ impl<S: Service> Connection<S> {
             writer: ResponseWriter::default(),
             response_permit: None,
             close_after_write: false,
+            muted: None,
             checks,
             silent_checks: 0,
             turn_began: Instant::now(),
@@ -399,12 +402,25 @@ impl<S: Service> Connection<S> {
             self.shared.pending.fetch_sub(1, Ordering::AcqRel);
             self.pending_bytes = self.pending_bytes.saturating_sub(response.memory_bytes());
             self.close_after_write |= response.close_after;
+            self.mute(response.mute);
             self.writer.push(response);
+        }
+    }
+
+    /// Reads no request for so long. What was asked before is answered.
+    fn mute(&mut self, wait: Duration) {
+        if wait.is_zero() {
+            return;
+        }
+        let until = tokio::time::Instant::now() + wait;
+        if self.muted.as_ref().is_none_or(|muted| muted.deadline() < until) {
+            self.muted = Some(Box::pin(tokio::time::sleep_until(until)));
         }
     }
 
     fn may_read(&self) -> bool {
         !self.close_after_write
+            && self.muted.is_none()
             && self.held_request.is_none()
             && self.pending.len() < PENDING_MAX
             && self.writer.memory_bytes() + self.pending_bytes < RESPONSE_BYTES_MAX
@@ -413,6 +429,12 @@ impl<S: Service> Connection<S> {
     /// Handles the frames that have arrived, or reads once. Ready: something was done, look at the answers, then come
     /// again.
     fn poll_requests(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, End> {
+        if let Some(muted) = &mut self.muted {
+            if muted.as_mut().poll(context).is_pending() {
+                return Ok(Poll::Pending);
+            }
+            self.muted = None;
+        }
         if !self.may_read() {
             return Ok(Poll::Pending);
         }
@@ -587,6 +609,8 @@ impl<S: Service> Connection<S> {
     fn take_answer(&mut self, api: Option<Api>, arrived: Instant, answer: Answer) -> Result<(), End> {
         let outcome = match answer {
             Answer::Ready(response) => {
+                // Now: what has arrived with this request is not handled either.
+                self.mute(response.mute);
                 self.pending_bytes += response.memory_bytes();
                 Outcome::Ready(response)
             }

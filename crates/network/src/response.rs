@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ottla_protocol::kafka_protocol::protocol::Request;
@@ -80,11 +81,13 @@ pub struct Response {
     pub parts: Vec<Part>,
     /// The connection ends once this is written.
     pub close_after: bool,
+    /// No further request of the connection is read for so long (a client that is above its quota).
+    pub mute: Duration,
 }
 
 impl Response {
     pub fn new(parts: Vec<Part>) -> Self {
-        Self { parts, close_after: false }
+        Self { parts, close_after: false, mute: Duration::ZERO }
     }
 
     pub fn bytes(frame: impl Into<Bytes>) -> Self {
@@ -97,7 +100,7 @@ impl Response {
 
     /// Nothing; the connection ends.
     pub fn closing() -> Self {
-        Self { parts: Vec::new(), close_after: true }
+        Self { parts: Vec::new(), close_after: true, mute: Duration::ZERO }
     }
 
     /// As [`Response::encode`], where there is no answer left but to end the connection.
@@ -111,6 +114,12 @@ impl Response {
             tracing::error!(%error, "a response does not encode; the connection is closed");
             Self::closing()
         })
+    }
+
+    /// The connection is muted once this is answered.
+    pub fn muting(mut self, wait: Duration) -> Self {
+        self.mute = self.mute.max(wait);
+        self
     }
 
     /// The bytes that this puts on the wire.

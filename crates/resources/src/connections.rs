@@ -21,6 +21,8 @@ pub struct Limits {
 pub struct ConnectionLimits {
     /// The limits for an address at this time: they may change while the broker runs.
     limits: Box<dyn Fn(IpAddr) -> Limits + Send + Sync>,
+    /// Whether an address may open a connection now, by the rate of those that it has opened.
+    admits: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
     connected: Mutex<Connected>,
 }
 
@@ -46,7 +48,14 @@ pub struct ConnectionPermit {
 
 impl ConnectionLimits {
     pub fn new(limits: impl Fn(IpAddr) -> Limits + Send + Sync + 'static) -> Self {
-        Self { limits: Box::new(limits), connected: Mutex::default() }
+        Self { limits: Box::new(limits), admits: Box::new(|_| true), connected: Mutex::default() }
+    }
+
+    /// Refuses connections that `admits` does not let in, whatever their number is.
+    #[must_use]
+    pub fn with_rate(mut self, admits: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        self.admits = Box::new(admits);
+        self
     }
 
     pub fn enter(self: &Arc<Self>, ip: IpAddr, caller: Caller) -> Result<ConnectionPermit, &'static str> {
@@ -61,6 +70,9 @@ impl ConnectionLimits {
         }
         if connected.by_ip.get(&ip).copied().unwrap_or(0) >= limits.per_ip {
             return Err("the limit of connections from one address is reached");
+        }
+        if !(self.admits)(ip) {
+            return Err("the rate of connections from one address is above its limit");
         }
         // Only now: an address that is refused leaves nothing behind.
         *connected.by_ip.entry(ip).or_insert(0) += 1;

@@ -15,7 +15,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("protocol", &["model"]),
     ("metrics", &[]),
     // Layer 1: synchronous cores.
-    ("metadata", &["model"]),
+    ("authorizer", &["model"]),
+    ("quotas", &["model"]),
+    ("metadata", &["model", "authorizer"]),
     ("consensus", &["model"]),
     ("quorum-node", &["model", "metadata", "consensus"]),
     ("zookeeper", &["model", "metadata"]),
@@ -29,10 +31,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Layer 2.
     ("storage", &["model", "protocol", "replication"]),
     ("partition", &["model", "protocol", "metadata", "replication", "storage"]),
-    ("rpc", &["model", "metadata"]),
+    ("rpc", &["model", "authorizer", "metadata"]),
     ("tls", &["model"]),
     ("secure-stream", &["model", "protocol", "sasl", "tls"]),
-    ("client", &["model", "protocol", "secure-stream"]),
+    ("client", &["model", "protocol", "authorizer", "secure-stream"]),
     ("config", &["model", "sasl", "tls"]),
     ("resources", &["metrics"]),
     ("network", &["model", "protocol", "metrics", "resources", "sasl", "storage", "tls"]),
@@ -42,6 +44,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "model",
             "protocol",
             "metrics",
+            "authorizer",
             "metadata",
             "replication",
             "replica-fetcher",
@@ -63,6 +66,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "model",
             "protocol",
             "metrics",
+            "authorizer",
+            "quotas",
             "metadata",
             "replication",
             "replica-fetcher",
@@ -84,11 +89,28 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     // `ottla dev` runs both services in one process: docs/adr/0002-the-cli-holds-both-services.md.
-    ("cli", &["model", "protocol", "sasl", "secure-stream", "tls", "client", "rpc", "config", "coordinator", "broker"]),
+    (
+        "cli",
+        &[
+            "model",
+            "protocol",
+            "authorizer",
+            "sasl",
+            "secure-stream",
+            "tls",
+            "client",
+            "rpc",
+            "config",
+            "coordinator",
+            "broker",
+        ],
+    ),
 ];
 
 /// The synchronous cores: a seed must replay a run to the byte.
 const CORES: &[&str] = &[
+    "authorizer",
+    "quotas",
     "metadata",
     "consensus",
     "quorum-node",

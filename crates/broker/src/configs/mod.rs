@@ -1,5 +1,6 @@
 //! Effective configurations: each with its value, the source of the value, and the values that it overrides.
 
+mod authorization;
 #[cfg(test)]
 pub mod test_live;
 
@@ -15,6 +16,8 @@ use ottla_metadata::group_config::GROUP_CONFIGS;
 use ottla_metadata::topic_config::{TOPIC_CONFIGS, documentation};
 use ottla_metrics::RateLimit;
 use ottla_replica_manager::live_config::{Layers, LiveConfig};
+
+pub use authorization::denial;
 
 use crate::telemetry::loggers::{Level, Loggers};
 

@@ -4,6 +4,7 @@
 
 mod admin;
 mod amplification;
+mod authorization;
 mod compaction;
 mod disks;
 mod failover;
@@ -11,6 +12,7 @@ mod groups;
 mod harness;
 mod metadata;
 mod produce;
+mod quotas;
 mod records;
 mod restart;
 mod retention;

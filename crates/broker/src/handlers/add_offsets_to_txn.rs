@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, TopicName, TopicPartition};
 use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse};
@@ -18,11 +19,22 @@ use crate::request::transaction::{self, fenced_for};
 /// From here on clients know PRODUCER_FENCED.
 const FENCED_FROM: i16 = 2;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<AddOffsetsToTxnRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    let access = broker.access(context);
+    let denied = if !access.transactional_id(Operation::Write, request.transactional_id.as_str()) {
+        Some(ErrorCode::TransactionalIdAuthorizationFailed)
+    } else if !access.group(Operation::Read, request.group_id.as_str()) {
+        Some(ErrorCode::GroupAuthorizationFailed)
+    } else {
+        None
+    };
+    if let Some(error) = denied {
+        return Answer::encode::<AddOffsetsToTxnRequest>(&header, &response(error));
+    }
     let partition = coordinator_partition(&broker.metadata.peek(), request.group_id.as_str());
     let (Some(partition), Ok(topic)) = (partition, TopicName::new(OFFSETS_TOPIC)) else {
         // The group's coordinator is asked next: it comes into being meanwhile.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_metadata::Image;
 use ottla_model::{ErrorCode, TopicPartition};
 use ottla_network::response::Answer;
@@ -20,6 +21,7 @@ use ottla_protocol::{RequestHeader, decode_request};
 use ottla_transaction_coordinator::request::AddPartitions;
 use ottla_transaction_coordinator::{Request, TransactionAnswer, TransactionVersion};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::transaction::{self, fenced_for};
@@ -30,15 +32,21 @@ const BATCHED_FROM: i16 = 4;
 /// From here on clients know PRODUCER_FENCED.
 const FENCED_FROM: i16 = 2;
 
-/// What is wrong with partitions before the transaction is looked at; none for those that exist.
-type Judged = Vec<(AddPartitionsToTxnTopic, Vec<(i32, Option<TopicPartition>)>)>;
+/// The partitions, or what is wrong with them before the transaction is looked at.
+type Judged = Vec<(AddPartitionsToTxnTopic, Vec<(i32, Result<TopicPartition, ErrorCode>)>)>;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let version = header.api_version;
     let request = match decode_request::<AddPartitionsToTxnRequest>(version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    let access = broker.access(context);
+    if version >= BATCHED_FROM && !access.cluster(Operation::ClusterAction) {
+        let code = ErrorCode::ClusterAuthorizationFailed.code();
+        let denied = AddPartitionsToTxnResponse::default().with_error_code(code);
+        return Answer::encode::<AddPartitionsToTxnRequest>(&header, &denied);
+    }
     let transactions = if version >= BATCHED_FROM {
         request.transactions
     } else {
@@ -50,18 +58,29 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
                 .with_topics(request.v3_and_below_topics),
         ]
     };
-    let pending = transactions.into_iter().map(|transaction| submit(broker, version, transaction)).collect();
+    let pending = transactions.into_iter().map(|transaction| submit(broker, &access, version, transaction)).collect();
     transaction::respond_all::<AddPartitionsToTxnRequest, _>(header, pending, move |answers| response(version, answers))
 }
 
 fn submit(
     broker: &Arc<Broker>,
+    access: &Access,
     version: i16,
     transaction: AddPartitionsToTxnTransaction,
 ) -> ((AddPartitionsToTxnTransaction, Judged), PendingAnswer) {
-    let checked = check(&broker.metadata.peek(), &transaction.topics);
+    // Leaders ask for what they have checked themselves.
+    let is_clients = version < BATCHED_FROM;
+    let transactional_id = transaction.transactional_id.as_str();
+    if is_clients && !access.transactional_id(Operation::Write, transactional_id) {
+        let checked = check(&broker.metadata.peek(), &Access::unlimited(), &transaction.topics);
+        let refused = refused_as(checked, ErrorCode::TransactionalIdAuthorizationFailed);
+        let answer = TransactionAnswer::Failed(ErrorCode::TransactionalIdAuthorizationFailed);
+        return ((transaction, refused), PendingAnswer::Ready(answer));
+    }
+    let of_topics = if is_clients { access.clone() } else { Access::unlimited() };
+    let checked = check(&broker.metadata.peek(), &of_topics, &transaction.topics);
     let partitions = checked.iter().flat_map(|(_, partitions)| partitions);
-    let Some(partitions) = partitions.map(|(_, partition)| partition.clone()).collect::<Option<Vec<_>>>() else {
+    let Ok(partitions) = partitions.map(|(_, partition)| partition.clone()).collect::<Result<Vec<_>, _>>() else {
         let refused = TransactionAnswer::Failed(ErrorCode::OperationNotAttempted);
         return ((transaction, checked), PendingAnswer::Ready(refused));
     };
@@ -78,19 +97,35 @@ fn submit(
 }
 
 /// Finds the partitions in the image. One that is not there lets the whole transaction be refused.
-fn check(image: &Image, topics: &[AddPartitionsToTxnTopic]) -> Judged {
+fn check(image: &Image, access: &Access, topics: &[AddPartitionsToTxnTopic]) -> Judged {
     let find = |topic: &AddPartitionsToTxnTopic, partition: i32| {
-        let found = transaction::topic_partition(&topic.name, partition)?;
-        image.partition_of(topic.name.as_str(), found.partition).map(|_| found)
+        let found = transaction::topic_partition(&topic.name, partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let exists = image.partition_of(topic.name.as_str(), found.partition).is_some();
+        if exists { Ok(found) } else { Err(ErrorCode::UnknownTopicOrPartition) }
     };
     // Each partition is answered once, however often it is named.
     let mut seen = BTreeSet::new();
     let mut checked = Judged::new();
     for topic in topics {
+        let is_allowed = access.topic(Operation::Write, topic.name.as_str()) && !is_internal_to(access, topic);
+        let find = |topic: &AddPartitionsToTxnTopic, partition| match is_allowed {
+            true => find(topic, partition),
+            false => Err(ErrorCode::TopicAuthorizationFailed),
+        };
         let once = topic.partitions.iter().filter(|partition| seen.insert((topic.name.clone(), **partition)));
         checked.push((topic.clone(), once.map(|partition| (*partition, find(topic, *partition))).collect()));
     }
     checked
+}
+
+/// As Kafka: where there is an authorizer no transaction of a client writes to the topics that brokers keep.
+fn is_internal_to(access: &Access, topic: &AddPartitionsToTxnTopic) -> bool {
+    !access.is_unlimited() && crate::request::wire::is_internal(topic.name.as_str())
+}
+
+fn refused_as(checked: Judged, error: ErrorCode) -> Judged {
+    let refuse = |partitions: Vec<(i32, _)>| partitions.into_iter().map(|(index, _)| (index, Err(error))).collect();
+    checked.into_iter().map(|(topic, partitions)| (topic, refuse(partitions))).collect()
 }
 
 fn response(
@@ -117,8 +152,8 @@ fn topic_results(version: i16, checked: &Judged, answer: TransactionAnswer) -> V
     let results = checked.iter().map(|(topic, partitions)| {
         let partitions = partitions.iter().map(|(index, partition)| {
             let code = match partition {
-                Some(partition) => verified.get(partition).copied().unwrap_or(error),
-                None => ErrorCode::UnknownTopicOrPartition,
+                Ok(partition) => verified.get(partition).copied().unwrap_or(error),
+                Err(refused) => *refused,
             };
             AddPartitionsToTxnPartitionResult::default()
                 .with_partition_index(*index)
@@ -146,7 +181,8 @@ mod tests {
                 .with_name(ottla_protocol::kafka_protocol::messages::TopicName(wire::text(name)))
                 .with_partitions(partitions)
         };
-        let checked = check(&image, &[topic(known.as_str(), vec![0, 99]), topic("not a name", vec![0])]);
+        let asked = [topic(known.as_str(), vec![0, 99]), topic("not a name", vec![0])];
+        let checked = check(&image, &Access::unlimited(), &asked);
         let refused = TransactionAnswer::Failed(ErrorCode::OperationNotAttempted);
         let codes: Vec<i16> = topic_results(3, &checked, refused)
             .iter()
@@ -155,7 +191,7 @@ mod tests {
         let unknown = ErrorCode::UnknownTopicOrPartition.code();
         assert_eq!(codes, [ErrorCode::OperationNotAttempted.code(), unknown, unknown]);
         // Each version in its own form, and old clients with errors that they know.
-        let checked = check(&image, &[topic(known.as_str(), vec![0])]);
+        let checked = check(&image, &Access::unlimited(), &[topic(known.as_str(), vec![0])]);
         for (version, code) in
             [(1, ErrorCode::InvalidProducerEpoch), (3, ErrorCode::ProducerFenced), (5, ErrorCode::ProducerFenced)]
         {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_config::known;
 use ottla_metadata::broker_config::{self, BrokerConfigError};
 use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp, ConfigOutcomes, Refusal};
@@ -20,8 +21,9 @@ use ottla_protocol::{RequestHeader, decode_request};
 use ottla_replica_manager::live_config::LiveConfig;
 use ottla_replica_manager::quorum_handle::QuorumError;
 
+use crate::authorization::Access;
 use crate::broker::Broker;
-use crate::configs::{resource_type, warn_of_no_effect};
+use crate::configs::{self, resource_type, warn_of_no_effect};
 use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
 use crate::request::wire;
@@ -44,7 +46,12 @@ const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
-pub fn handle_incremental(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle_incremental(
+    broker: &Arc<Broker>,
+    context: &RequestContext,
+    header: RequestHeader,
+    body: BytesMut,
+) -> Answer {
     let request = match decode_request::<IncrementalAlterConfigsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
@@ -65,7 +72,7 @@ pub fn handle_incremental(broker: &Arc<Broker>, _: &RequestContext, header: Requ
             replace_all: false,
         })
         .collect();
-    let outcome = alter(broker, resources, request.validate_only);
+    let outcome = alter(broker, &broker.access(context), resources, request.validate_only);
     Answer::later(async move {
         let responses = outcome
             .await
@@ -84,7 +91,7 @@ pub fn handle_incremental(broker: &Arc<Broker>, _: &RequestContext, header: Requ
     })
 }
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<AlterConfigsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
@@ -103,7 +110,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
             replace_all: true,
         })
         .collect();
-    let outcome = alter(broker, resources, request.validate_only);
+    let outcome = alter(broker, &broker.access(context), resources, request.validate_only);
     Answer::later(async move {
         let responses = outcome
             .await
@@ -129,6 +136,7 @@ fn told(refusal: Option<&Refusal>) -> (i16, Option<String>) {
 /// What becomes of each resource, in order.
 fn alter(
     broker: &Arc<Broker>,
+    access: &Access,
     resources: Vec<Resource>,
     validate_only: bool,
 ) -> impl Future<Output = Vec<(Resource, Option<Refusal>)>> + Send + use<> {
@@ -139,9 +147,15 @@ fn alter(
     let repeated = repeated(&resources);
     let checked: Vec<Result<Option<AlterConfig>, Refusal>> = resources
         .iter()
-        .map(|resource| match repeated.contains(&(resource.kind, resource.name.as_str())) {
-            true => Err(Refusal::new(ErrorCode::InvalidRequest, "Each resource must appear at most once.")),
-            false => check(&broker, &image, resource, validate_only),
+        .map(|resource| {
+            if repeated.contains(&(resource.kind, resource.name.as_str())) {
+                let text = "Each resource must appear at most once.";
+                return Err(Refusal::new(ErrorCode::InvalidRequest, text));
+            }
+            match configs::denial(access, Operation::AlterConfigs, resource.kind, &resource.name) {
+                Some(denied) => Err(denied),
+                None => check(&broker, &image, resource, validate_only),
+            }
         })
         .collect();
     let entities: Vec<AlterConfig> = checked.iter().filter_map(|checked| checked.as_ref().ok()?.clone()).collect();
@@ -270,7 +284,7 @@ fn check(
             let set = changes.iter().filter(|(_, op)| matches!(op, ConfigOp::Set(_) | ConfigOp::Append(_)));
             warn_of_no_effect(&resource.name, set.map(|(name, _)| name.as_str()));
         }
-        ConfigKind::Clients | ConfigKind::Users | ConfigKind::Ips => {}
+        ConfigKind::Clients | ConfigKind::Users | ConfigKind::UserClients | ConfigKind::Ips => {}
     }
     Ok(Some(AlterConfig { entity, changes, replace_all: resource.replace_all }))
 }

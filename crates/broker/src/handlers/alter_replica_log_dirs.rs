@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, PartitionId, TopicName};
 use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::alter_replica_log_dirs_response::{
@@ -18,17 +19,21 @@ use ottla_protocol::{RequestHeader, decode_request};
 use crate::broker::Broker;
 use crate::request::RequestContext;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<AlterReplicaLogDirsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    let is_allowed = broker.access(context).cluster(Operation::Alter);
     let mut results: BTreeMap<String, Vec<AlterReplicaLogDirPartitionResult>> = BTreeMap::new();
     for directory in &request.dirs {
         let path = PathBuf::from(directory.path.as_str());
         for topic in &directory.topics {
             for partition in &topic.partitions {
-                let moved = begin(broker, topic.name.as_str(), PartitionId(*partition), &path);
+                let moved = match is_allowed {
+                    true => begin(broker, topic.name.as_str(), PartitionId(*partition), &path),
+                    false => Err(ErrorCode::ClusterAuthorizationFailed),
+                };
                 let code = moved.err().unwrap_or(ErrorCode::None).code();
                 let result = AlterReplicaLogDirPartitionResult::default();
                 let result = result.with_partition_index(*partition).with_error_code(code);

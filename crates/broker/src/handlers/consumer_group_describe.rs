@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::{Operation, ResourceType};
 use ottla_group_coordinator::answer::{ConsumerGroupDescribed, ConsumerGroupMember};
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::{ErrorCode, GroupId, PartitionId, TopicId};
@@ -16,6 +17,7 @@ use ottla_protocol::kafka_protocol::messages::{
 };
 use ottla_protocol::{RequestHeader, decode_request};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::groups::PendingAnswer;
 use crate::request::RequestContext;
@@ -25,17 +27,24 @@ use crate::request::{group, wire};
 const MEMBER_TYPE_FROM: i16 = 1;
 const CLASSIC_MEMBER: i8 = 0;
 const CONSUMER_MEMBER: i8 = 1;
+/// Kafka's text.
+const HIDDEN_TOPICS: &str = "The group has described topic(s) that the client is not authorized to describe.";
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let version = header.api_version;
     let request = match decode_request::<ConsumerGroupDescribeRequest>(version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
     let with_operations = request.include_authorized_operations;
+    let access = broker.access(context);
     let mut seen = BTreeSet::new();
+    let of_groups = access.clone();
     let asked = request.group_ids.iter().map(group::group_id).filter(|id| seen.insert(id.clone())).map(|id| {
         let asked = match id.as_str() {
+            _ if !of_groups.group(Operation::Describe, id.as_str()) => {
+                PendingAnswer::Ready(GroupAnswer::Failed(ErrorCode::GroupAuthorizationFailed))
+            }
             "" => PendingAnswer::Ready(GroupAnswer::Failed(ErrorCode::InvalidGroupId)),
             _ => group::submit(broker, &id, GroupRequest::ConsumerGroupDescribe(id.clone())),
         };
@@ -44,12 +53,18 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
     let patience = broker.groups.commit_timeout();
     let budget = broker.response_budget();
     group::respond_all::<ConsumerGroupDescribeRequest, _>(header, asked, budget, patience, move |answers| {
-        let groups = answers.into_iter().map(|(id, answer)| described(version, &id, with_operations, answer));
+        let groups = answers.into_iter().map(|(id, answer)| described(version, &id, with_operations, &access, answer));
         ConsumerGroupDescribeResponse::default().with_groups(groups.collect())
     })
 }
 
-fn described(version: i16, id: &GroupId, with_operations: bool, answer: GroupAnswer) -> DescribedGroup {
+fn described(
+    version: i16,
+    id: &GroupId,
+    with_operations: bool,
+    access: &Access,
+    answer: GroupAnswer,
+) -> DescribedGroup {
     let response = DescribedGroup::default()
         .with_group_id(group::wire_group_id(id))
         .with_authorized_operations(wire::OPERATIONS_NOT_ASKED);
@@ -58,6 +73,12 @@ fn described(version: i16, id: &GroupId, with_operations: bool, answer: GroupAns
             GroupAnswer::ConsumerGroupDescribe(described) => described,
             other => return response.with_error_code(group::failure(&other).code()),
         };
+    // A member's assignment names topics: a group is not described to whom one of them is not.
+    if !members.iter().flat_map(topics_of).all(|topic| access.topic(Operation::Describe, topic)) {
+        return response
+            .with_error_code(ErrorCode::TopicAuthorizationFailed.code())
+            .with_error_message(Some(wire::text(HIDDEN_TOPICS)));
+    }
     let response = response
         .with_error_code(error.code())
         .with_error_message(message.as_deref().map(wire::text))
@@ -67,9 +88,15 @@ fn described(version: i16, id: &GroupId, with_operations: bool, answer: GroupAns
         .with_assignor_name(wire::text(&assignor))
         .with_members(members.into_iter().map(|one| member(version, one)).collect());
     match with_operations && error.is_ok() {
-        true => response.with_authorized_operations(wire::GROUP_OPERATIONS),
+        true => response.with_authorized_operations(access.operations(ResourceType::Group, id.as_str())),
         false => response,
     }
+}
+
+/// The topics that the description of a member names.
+fn topics_of(member: &ConsumerGroupMember) -> impl Iterator<Item = &str> {
+    let assigned = member.assignment.iter().chain(&member.target_assignment).map(|(_, name, _)| name.as_str());
+    member.subscribed_topics.iter().map(String::as_str).chain(assigned)
 }
 
 fn member(version: i16, member: ConsumerGroupMember) -> Member {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_group_coordinator::answer::ConsumerHeartbeatAnswer;
 use ottla_group_coordinator::request::ConsumerGroupHeartbeat;
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
@@ -24,11 +25,21 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    let access = broker.access(context);
+    if !access.group(Operation::Read, request.group_id.as_str()) {
+        let denied = GroupAnswer::Failed(ErrorCode::GroupAuthorizationFailed);
+        return Answer::encode::<ConsumerGroupHeartbeatRequest>(&header, &response(denied));
+    }
     if header.api_version >= OWN_MEMBER_ID_FROM && request.member_id.is_empty() {
         let response = ConsumerGroupHeartbeatResponse::default()
             .with_error_code(ErrorCode::InvalidRequest.code())
             .with_error_message(Some(wire::text("MemberId can't be empty.")));
         return Answer::encode::<ConsumerGroupHeartbeatRequest>(&header, &response);
+    }
+    let subscribed = request.subscribed_topic_names.iter().flatten();
+    if !subscribed.into_iter().all(|name| access.topic(Operation::Describe, name.as_str())) {
+        let denied = GroupAnswer::Failed(ErrorCode::TopicAuthorizationFailed);
+        return Answer::encode::<ConsumerGroupHeartbeatRequest>(&header, &response(denied));
     }
     let group_id = group::group_id(&request.group_id);
     let numbers = |partitions: &[i32]| partitions.iter().copied().map(PartitionId).collect();

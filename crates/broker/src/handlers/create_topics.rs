@@ -2,33 +2,42 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
+use ottla_authorizer::{CLUSTER, Operation, ResourceType};
 use ottla_metadata::controller::{CreateTopics, NewTopic, Refusal, TopicOutcome};
 use ottla_model::{BrokerId, ErrorCode, PartitionId};
 use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::create_topics_request::CreatableTopic;
 use ottla_protocol::kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use ottla_protocol::kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
-use ottla_protocol::{RequestHeader, decode_request};
+use ottla_protocol::{Api, RequestHeader, decode_request};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::configs;
+use crate::quotas::throttle::throttled;
 use crate::request::admin::{self, Patience};
 use crate::request::wire;
 use crate::request::{RequestContext, ResponseBudget};
 
 /// The first version whose answer shows the topic's configuration (KIP-525).
 const CONFIGS_FROM: i16 = 5;
+/// From here on clients know THROTTLING_QUOTA_EXCEEDED.
+const QUOTA_ERROR_FROM: i16 = 6;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<CreateTopicsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
     let broker = Arc::clone(broker);
     let patience = Patience::of_request(request.timeout_ms);
-    let refused = refused_here(&request.topics);
+    let access = broker.access(context);
+    let mut refused = refused_here(&access, &request.topics);
+    let wait = charge(&broker, context, &header, &request, &mut refused);
+    let version = header.api_version;
     let asked: Vec<&CreatableTopic> =
         request.topics.iter().filter(|topic| !refused.contains_key(topic.name.as_str())).collect();
     for topic in &asked {
@@ -41,7 +50,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         default_replication_factor: i32::from(broker.config.default_replication_factor),
     };
     let decision = broker.quorum.submit(command, patience.remaining());
-    Answer::later(async move {
+    let answer = Answer::later(async move {
         let (mut outcomes, revision) =
             admin::outcomes(decision.await, request.topics.len() - count_refused(&request.topics, &refused));
         if let Some(revision) = revision.filter(|_| !request.validate_only) {
@@ -60,7 +69,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
                     }
                 }
                 None => topics.push(match outcomes.next() {
-                    Some(Ok(outcome)) => success(&broker, header.api_version, topic, &outcome, &mut budget),
+                    Some(Ok(outcome)) => success(&broker, &access, header.api_version, topic, &outcome, &mut budget),
                     Some(Err(refusal)) => failure(topic, &refusal),
                     None => failure(topic, &Refusal::new(ErrorCode::UnknownServerError, "")),
                 }),
@@ -68,7 +77,35 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         }
         let response = CreateTopicsResponse::default().with_topics(topics);
         Response::encode_or_close::<CreateTopicsRequest>(&header, &response)
-    })
+    });
+    throttled(answer, Api::CreateTopics, version, wait)
+}
+
+/// Counts the partitions that are asked for, topic by topic: those that come when the quota is used up are refused.
+fn charge(
+    broker: &Broker,
+    context: &RequestContext,
+    header: &RequestHeader,
+    request: &CreateTopicsRequest,
+    refused: &mut BTreeMap<String, Refusal>,
+) -> Duration {
+    let mut wait = Duration::ZERO;
+    for topic in request.topics.iter().filter(|_| !request.validate_only) {
+        if refused.contains_key(topic.name.as_str()) {
+            continue;
+        }
+        let partitions = match (topic.assignments.len(), usize::try_from(topic.num_partitions)) {
+            (0, Ok(partitions)) => partitions,
+            (0, Err(_)) => usize::try_from(broker.config.num_partitions).unwrap_or(1),
+            (assigned, _) => assigned,
+        };
+        let (longer, refusal) = admin::charge_changes(broker, context, header, partitions, QUOTA_ERROR_FROM);
+        wait = wait.max(longer);
+        if let Some(refusal) = refusal {
+            refused.insert(topic.name.as_str().to_owned(), refusal);
+        }
+    }
+    wait
 }
 
 fn count_refused(topics: &[CreatableTopic], refused: &BTreeMap<String, Refusal>) -> usize {
@@ -76,8 +113,9 @@ fn count_refused(topics: &[CreatableTopic], refused: &BTreeMap<String, Refusal>)
 }
 
 /// What needs no quorum to be refused (Kafka's `ControllerApis.createTopics`).
-fn refused_here(topics: &[CreatableTopic]) -> BTreeMap<String, Refusal> {
+fn refused_here(access: &Access, topics: &[CreatableTopic]) -> BTreeMap<String, Refusal> {
     const KRAFT_LOG: &str = "__cluster_metadata";
+    let may_create_all = access.shows(Operation::Create, ResourceType::Cluster, CLUSTER);
     let mut seen = BTreeSet::new();
     let mut refused = BTreeMap::new();
     for topic in topics {
@@ -87,6 +125,9 @@ fn refused_here(topics: &[CreatableTopic]) -> BTreeMap<String, Refusal> {
         } else if name == KRAFT_LOG {
             let text = format!("Creation of internal topic {KRAFT_LOG} is prohibited.");
             refused.insert(name.to_owned(), Refusal::new(ErrorCode::InvalidRequest, text));
+        } else if !may_create_all && !access.topic(Operation::Create, name) {
+            let refusal = Refusal::new(ErrorCode::TopicAuthorizationFailed, "Authorization failed.");
+            refused.insert(name.to_owned(), refusal);
         }
     }
     refused
@@ -112,6 +153,7 @@ fn new_topic(topic: &CreatableTopic) -> NewTopic {
 
 fn success(
     broker: &Broker,
+    access: &Access,
     version: i16,
     topic: &CreatableTopic,
     outcome: &TopicOutcome,
@@ -120,6 +162,13 @@ fn success(
     let result = created(topic, outcome);
     if version < CONFIGS_FROM {
         return result;
+    }
+    if !access.shows(Operation::DescribeConfigs, ResourceType::Topic, topic.name.as_str()) {
+        return result
+            .with_num_partitions(-1)
+            .with_replication_factor(-1)
+            .with_configs(Some(Vec::new()))
+            .with_topic_config_error_code(ErrorCode::TopicAuthorizationFailed.code());
     }
     let overrides = topic
         .configs
@@ -194,7 +243,8 @@ mod tests {
     #[test]
     fn duplicates_and_krafts_own_log_are_refused_here() {
         let topic = |name| CreatableTopic::default().with_name(TopicName(wire::text(name)));
-        let refused = refused_here(&[topic("a"), topic("b"), topic("a"), topic("__cluster_metadata")]);
+        let refused =
+            refused_here(&Access::unlimited(), &[topic("a"), topic("b"), topic("a"), topic("__cluster_metadata")]);
         assert_eq!(refused.keys().map(String::as_str).collect::<Vec<_>>(), ["__cluster_metadata", "a"]);
     }
 }

@@ -4,24 +4,31 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
+use ottla_model::ErrorCode;
 use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use ottla_protocol::kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
 use crate::broker::Broker;
+use crate::groups::PendingAnswer;
 use crate::request::RequestContext;
 use crate::request::group;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<DeleteGroupsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    let access = broker.access(context);
     let mut seen = BTreeSet::new();
     let asked = request.groups_names.iter().map(group::group_id).filter(|id| seen.insert(id.clone())).map(|id| {
-        let asked = group::submit(broker, &id, GroupRequest::DeleteGroup(id.clone()));
+        let asked = match access.group(Operation::Delete, id.as_str()) {
+            true => group::submit(broker, &id, GroupRequest::DeleteGroup(id.clone())),
+            false => PendingAnswer::Ready(GroupAnswer::Failed(ErrorCode::GroupAuthorizationFailed)),
+        };
         (id, asked)
     });
     let patience = broker.groups.commit_timeout();

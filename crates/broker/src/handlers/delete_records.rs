@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, Offset, PartitionId};
 use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::delete_records_response::{
@@ -20,6 +21,7 @@ use ottla_replica_manager::partition::waiters::{PendingAcks, Wakes};
 use ottla_replica_manager::partition::{AckWait, Partition};
 use tokio::time::Sleep;
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::wire::is_internal;
@@ -36,20 +38,20 @@ struct Deletion {
     pending: Arc<PendingAcks>,
 }
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<DeleteRecordsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let deletion = begin(broker, header, request);
+    let deletion = begin(broker, &broker.access(context), header, request);
     if deletion.pending.is_complete() {
         return Answer::Ready(deletion.answer());
     }
     Answer::Later(Box::pin(WaitingDeletion { deletion, timeout: Box::pin(tokio::time::sleep(timeout)) }))
 }
 
-fn begin(broker: &Broker, header: RequestHeader, request: DeleteRecordsRequest) -> Deletion {
+fn begin(broker: &Broker, access: &Access, header: RequestHeader, request: DeleteRecordsRequest) -> Deletion {
     let mut wakes = Wakes::default();
     let count = request.topics.iter().map(|topic| topic.partitions.len()).sum();
     let pending = Arc::new(PendingAcks::new(count));
@@ -57,11 +59,13 @@ fn begin(broker: &Broker, header: RequestHeader, request: DeleteRecordsRequest) 
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let name = TopicRef::Name(topic.name.to_string());
+        let is_allowed = access.topic(Operation::Delete, topic.name.as_str());
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
             let number = PartitionId(asked.partition_index);
             let ack = AckWait { pending: &pending, place };
             let started = match is_internal(&topic.name) {
+                _ if !is_allowed => Err(ErrorCode::TopicAuthorizationFailed),
                 true => Err(ErrorCode::InvalidTopicException),
                 false => broker.replicas.find(&name, number).and_then(|partition| {
                     partition.delete_records(Offset(asked.offset), ack, &mut wakes).map(|()| partition)

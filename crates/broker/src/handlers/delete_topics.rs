@@ -2,24 +2,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
+use ottla_metadata::Image;
 use ottla_metadata::controller::{DeleteTopics, Refusal, TopicRef};
 use ottla_model::{ErrorCode, TopicId};
 use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use ottla_protocol::kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
-use ottla_protocol::{RequestHeader, decode_request};
+use ottla_protocol::{Api, RequestHeader, decode_request};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
+use crate::quotas::throttle::throttled;
 use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
 use crate::request::wire;
 
 /// The first version that can say that deletion is disabled.
 const DELETION_DISABLED_FROM: i16 = 3;
+/// From here on clients know THROTTLING_QUOTA_EXCEEDED.
+const QUOTA_ERROR_FROM: i16 = 5;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<DeleteTopicsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
@@ -41,9 +48,12 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
     let broker = Arc::clone(broker);
     let patience = Patience::of_request(request.timeout_ms);
     let (mut responses, topics) = sort_out(asked);
+    let topics = allowed(&broker.access(context), &broker.metadata.peek(), topics, &mut responses);
+    let (topics, wait) = charge(&broker, context, &header, topics, &mut responses);
+    let version = header.api_version;
     let decision = (!topics.is_empty())
         .then(|| broker.quorum.submit(DeleteTopics { topics: topics.clone() }, patience.remaining()));
-    Answer::later(async move {
+    let answer = Answer::later(async move {
         if let Some(decision) = decision {
             let image = broker.metadata.current();
             let (outcomes, revision) = admin::outcomes(decision.await, topics.len());
@@ -64,7 +74,35 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         }
         let response = DeleteTopicsResponse::default().with_responses(responses);
         Response::encode_or_close::<DeleteTopicsRequest>(&header, &response)
-    })
+    });
+    throttled(answer, Api::DeleteTopics, version, wait)
+}
+
+/// Counts the partitions that are deleted, topic by topic: those that come when the quota is used up are refused.
+fn charge(
+    broker: &Broker,
+    context: &RequestContext,
+    header: &RequestHeader,
+    topics: Vec<TopicRef>,
+    responses: &mut Vec<DeletableTopicResult>,
+) -> (Vec<TopicRef>, Duration) {
+    let image = broker.metadata.peek();
+    let (mut wait, mut kept) = (Duration::ZERO, Vec::with_capacity(topics.len()));
+    for topic in topics {
+        let found = match &topic {
+            TopicRef::Name(name) => image.topic(name),
+            TopicRef::Id(id) => image.topic_by_id(*id),
+        };
+        let partitions = found.map_or(0, |topic| topic.partition_count());
+        let (longer, refusal) = admin::charge_changes(broker, context, header, partitions, QUOTA_ERROR_FROM);
+        wait = wait.max(longer);
+        match (refusal, &topic) {
+            (None, _) => kept.push(topic),
+            (Some(refusal), TopicRef::Name(name)) => responses.push(result(Some(name), TopicId::ZERO, Some(&refusal))),
+            (Some(refusal), TopicRef::Id(id)) => responses.push(result(None, *id, Some(&refusal))),
+        }
+    }
+    (kept, wait)
 }
 
 /// What was asked for, whatever the version.
@@ -114,6 +152,31 @@ fn sort_out(asked: Vec<(Option<String>, TopicId)>) -> (Vec<DeletableTopicResult>
     }
     order.retain(|topic| !twice.contains(topic));
     (responses, order)
+}
+
+/// The topics that may be deleted; the others are answered. A topic that may not even be described is not named.
+fn allowed(
+    access: &Access,
+    image: &Image,
+    topics: Vec<TopicRef>,
+    responses: &mut Vec<DeletableTopicResult>,
+) -> Vec<TopicRef> {
+    let denied = Refusal::new(ErrorCode::TopicAuthorizationFailed, String::new());
+    let mut is_allowed = |topic: &TopicRef| {
+        let (name, id) = match topic {
+            TopicRef::Name(name) => (Some(name.as_str()), TopicId::ZERO),
+            TopicRef::Id(id) => (image.topic_by_id(*id).map(|topic| topic.name.as_str()), *id),
+        };
+        // An id that is not known is answered as such.
+        let Some(name) = name else { return true };
+        if access.topic(Operation::Delete, name) {
+            return true;
+        }
+        let is_named = id.is_zero() || access.topic(Operation::Describe, name);
+        responses.push(result(Some(name).filter(|_| is_named), id, Some(&denied)));
+        false
+    };
+    topics.into_iter().filter(&mut is_allowed).collect()
 }
 
 fn result(name: Option<&str>, id: TopicId, refusal: Option<&Refusal>) -> DeletableTopicResult {

@@ -10,6 +10,7 @@ use ottla_protocol::kafka_protocol::messages::describe_cluster_response::Describ
 use ottla_protocol::kafka_protocol::messages::{DescribeClusterRequest, DescribeClusterResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::{topology, wire};
@@ -23,12 +24,15 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
-    let response = answer(&broker.metadata.current(), broker.cluster_id.as_str(), &context.listener, &request);
+    let access = broker.access(context);
+    let image = broker.metadata.current();
+    let response = answer(&image, &access, broker.cluster_id.as_str(), &context.listener, &request);
     Answer::encode::<DescribeClusterRequest>(&header, &response)
 }
 
 fn answer(
     image: &Image,
+    access: &Access,
     cluster_id: &str,
     listener: &ListenerName,
     request: &DescribeClusterRequest,
@@ -70,7 +74,7 @@ fn answer(
         .collect();
     brokers.sort_by_key(|broker| broker.broker_id);
     let operations = if request.include_cluster_authorized_operations {
-        wire::CLUSTER_OPERATIONS
+        access.cluster_operations()
     } else {
         wire::OPERATIONS_NOT_ASKED
     };
@@ -86,10 +90,14 @@ mod tests {
     use super::*;
     use crate::request::test_image::{CLIENT, image};
 
+    fn ask(image: &Image, request: &DescribeClusterRequest) -> DescribeClusterResponse {
+        answer(image, &Access::unlimited(), "cluster", &ListenerName::new(CLIENT), request)
+    }
+
     #[test]
     fn names_live_brokers_by_the_listener_that_asked() {
         let image = image();
-        let response = answer(&image, "cluster", &ListenerName::new(CLIENT), &DescribeClusterRequest::default());
+        let response = ask(&image, &DescribeClusterRequest::default());
         let brokers: Vec<_> = response.brokers.iter().map(|broker| (broker.broker_id.0, broker.port)).collect();
         assert_eq!(brokers, [(1, 19092), (2, 29092)]);
         assert_eq!(response.controller_id.0, 1);
@@ -97,7 +105,7 @@ mod tests {
         let all = DescribeClusterRequest::default()
             .with_include_fenced_brokers(true)
             .with_include_cluster_authorized_operations(true);
-        let response = answer(&image, "cluster", &ListenerName::new(CLIENT), &all);
+        let response = ask(&image, &all);
         assert!(response.brokers.iter().any(|broker| broker.broker_id.0 == 3 && broker.is_fenced));
         assert_eq!(response.cluster_authorized_operations, 8096);
     }
@@ -105,7 +113,7 @@ mod tests {
     #[test]
     fn controllers_are_elsewhere() {
         let request = DescribeClusterRequest::default().with_endpoint_type(CONTROLLERS);
-        let response = answer(&Image::empty(), "c", &ListenerName::new(CLIENT), &request);
+        let response = ask(&Image::empty(), &request);
         assert_eq!(response.error_code, ErrorCode::MismatchedEndpointType.code());
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_config::known::ConfigKind;
 use ottla_metadata::{ConfigEntity, Image};
 use ottla_model::{BrokerId, ErrorCode, TopicName};
@@ -20,20 +21,26 @@ use crate::broker::Broker;
 use crate::configs::resource_type::{BROKER, BROKER_LOGGER, GROUP, TOPIC};
 use crate::configs::{self, Entry};
 use crate::request::budget::TOO_LARGE;
-use crate::request::{RequestContext, ResponseBudget, wire};
+use crate::request::{RequestContext, ResponseBudget, admin, wire};
 use crate::telemetry::logging;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<DescribeConfigsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
     let image = broker.metadata.current();
+    let access = broker.access(context);
     let mut budget = broker.response_budget();
     let results = distinct(&request.resources)
         .into_iter()
         .map(|(resource, wanted)| {
-            let found = describe(&image, &broker.live_config, broker.identity.id(), resource);
+            let kind = resource.resource_type;
+            let denied = configs::denial(&access, Operation::DescribeConfigs, kind, &resource.resource_name);
+            let found = match denied {
+                Some(denied) => Err((denied.error, admin::message(&denied))),
+                None => describe(&image, &broker.live_config, broker.identity.id(), resource),
+            };
             let found = found.map(|mut entries| {
                 entries.retain(|entry| wanted.as_ref().is_none_or(|wanted| wanted.contains(&*entry.name)));
                 entries

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::{Operation, ResourceType};
 use ottla_group_coordinator::answer::Described;
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::{ErrorCode, GroupId};
@@ -12,34 +13,47 @@ use ottla_protocol::kafka_protocol::messages::describe_groups_response::{Describ
 use ottla_protocol::kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
+use crate::groups::PendingAnswer;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
 
 /// The first version that tells a group that is not there from one without members.
 const NOT_FOUND_FROM: i16 = 6;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let version = header.api_version;
     let request = match decode_request::<DescribeGroupsRequest>(version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
     let with_operations = request.include_authorized_operations;
+    let access = broker.access(context);
     let mut seen = BTreeSet::new();
+    let of_groups = access.clone();
     let asked = request.groups.iter().map(group::group_id).filter(|id| seen.insert(id.clone())).map(|id| {
-        let asked = group::submit(broker, &id, GroupRequest::DescribeGroup(id.clone()));
+        let asked = match of_groups.group(Operation::Describe, id.as_str()) {
+            true => group::submit(broker, &id, GroupRequest::DescribeGroup(id.clone())),
+            false => PendingAnswer::Ready(GroupAnswer::Failed(ErrorCode::GroupAuthorizationFailed)),
+        };
         (id, asked)
     });
     let patience = broker.groups.commit_timeout();
     let budget = broker.response_budget();
     group::respond_all::<DescribeGroupsRequest, _>(header, asked, budget, patience, move |answers| {
-        let groups = answers.into_iter().map(|(id, answer)| described(version, &id, with_operations, answer));
+        let groups = answers.into_iter().map(|(id, answer)| described(version, &id, with_operations, &access, answer));
         DescribeGroupsResponse::default().with_groups(groups.collect())
     })
 }
 
-fn described(version: i16, id: &GroupId, with_operations: bool, answer: GroupAnswer) -> DescribedGroup {
+fn described(
+    version: i16,
+    id: &GroupId,
+    with_operations: bool,
+    access: &Access,
+    answer: GroupAnswer,
+) -> DescribedGroup {
     let response = DescribedGroup::default()
         .with_group_id(group::wire_group_id(id))
         .with_authorized_operations(wire::OPERATIONS_NOT_ASKED);
@@ -65,7 +79,7 @@ fn described(version: i16, id: &GroupId, with_operations: bool, answer: GroupAns
         .with_protocol_data(wire::text(&protocol))
         .with_members(members.collect());
     match with_operations && error.is_ok() {
-        true => response.with_authorized_operations(wire::GROUP_OPERATIONS),
+        true => response.with_authorized_operations(access.operations(ResourceType::Group, id.as_str())),
         false => response,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, Offset, TopicName};
 use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::describe_log_dirs_response::{
@@ -22,11 +23,17 @@ use crate::request::wire;
 /// The partitions that are asked for; none: all.
 type Wanted = Option<BTreeMap<String, BTreeSet<i32>>>;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<DescribeLogDirsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    if !broker.access(context).cluster(Operation::Describe) {
+        let code = ErrorCode::ClusterAuthorizationFailed.code();
+        let denied = DescribeLogDirsResponse::default().with_error_code(code);
+        let frame = encode_response(header.api_version, header.correlation_id, &denied, &[]);
+        return Answer::Ready(Response::or_close(frame.map(Response::bytes)));
+    }
     let wanted = request.topics.map(|topics| {
         let mut wanted: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
         for topic in topics {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, PartitionId};
 use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::describe_producers_response::{
@@ -20,19 +21,25 @@ use crate::request::RequestContext;
 /// A producer in a response.
 const PRODUCER_BYTES: usize = 37;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<DescribeProducersRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    let access = broker.access(context);
     let mut budget = broker.response_budget();
     let mut seen = BTreeSet::new();
     let topics = request.topics.into_iter().map(|topic| {
         let name = TopicRef::Name(topic.name.0.to_string());
+        let is_allowed = access.topic(Operation::Read, topic.name.as_str());
         // A partition may have a hundred thousand producers: it is answered once.
         let indexes = topic.partition_indexes.iter().filter(|index| seen.insert((topic.name.clone(), **index)));
         let partitions = indexes.map(|index| {
-            let producers = broker.replicas.find(&name, PartitionId(*index)).and_then(|found| {
+            let found = match is_allowed {
+                true => broker.replicas.find(&name, PartitionId(*index)),
+                false => Err(ErrorCode::TopicAuthorizationFailed),
+            };
+            let producers = found.and_then(|found| {
                 let remembered = found.with_log(|log| log.producers().snapshot().collect::<Vec<_>>());
                 remembered.ok_or(ErrorCode::KafkaStorageError)
             });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_metadata::quorum_progress::{Progress, QuorumProgress};
 use ottla_model::{ErrorCode, Revision};
 use ottla_network::response::{Answer, Response};
@@ -29,11 +30,17 @@ const NODES_FROM: i16 = 2;
 /// The request has no timeout of its own. An election takes a second at most.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<DescribeQuorumRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    if !broker.access(context).cluster(Operation::Describe) {
+        let denied = DescribeQuorumResponse::default()
+            .with_error_code(ErrorCode::ClusterAuthorizationFailed.code())
+            .with_error_message(None);
+        return Answer::encode::<DescribeQuorumRequest>(&header, &denied);
+    }
     if !names_the_quorum(&request.topics) {
         return Answer::encode::<DescribeQuorumRequest>(&header, &unknown(request.topics));
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::{Operation, ResourceType};
 use ottla_metadata::{Image, TopicImage};
 use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId, TopicName};
 use ottla_network::response::{Answer, Response};
@@ -14,6 +15,7 @@ use ottla_protocol::kafka_protocol::messages::describe_topic_partitions_response
 use ottla_protocol::kafka_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::{held_answers, topology, wire};
@@ -26,26 +28,27 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     };
     let hold = held_answers::hold(broker, body_bytes, |image, is_suspect| names_leader(image, &request, is_suspect));
     let Some(hold) = hold else {
-        let response = respond(broker, &context.listener, &request);
+        let response = respond(broker, &broker.access(context), &context.listener, &request);
         return Answer::encode::<DescribeTopicPartitionsRequest>(&header, &response);
     };
-    let (broker, listener) = (Arc::clone(broker), context.listener.clone());
+    let (broker, context) = (Arc::clone(broker), context.clone());
     Answer::later(async move {
         hold.wait(&broker.metadata, |image, is_suspect| names_leader(image, &request, is_suspect)).await;
-        let response = respond(&broker, &listener, &request);
+        let response = respond(&broker, &broker.access(&context), &context.listener, &request);
         Response::encode_or_close::<DescribeTopicPartitionsRequest>(&header, &response)
     })
 }
 
 fn respond(
     broker: &Broker,
+    access: &Access,
     listener: &ListenerName,
     request: &DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
     let limit = broker.config.max_request_partition_size_limit;
-    answer(&broker.metadata.current(), listener, limit, request).unwrap_or_else(|error| {
+    answer(&broker.metadata.current(), access, listener, limit, request).unwrap_or_else(|error| {
         // The schema has an error per topic only, as Kafka's answer to an invalid request shows.
-        let topics = request.topics.iter().map(|topic| failed(topic.name.as_str(), error)).collect();
+        let topics = request.topics.iter().map(|topic| failed(access, topic.name.as_str(), error)).collect();
         DescribeTopicPartitionsResponse::default().with_topics(topics)
     })
 }
@@ -65,6 +68,7 @@ fn names_leader(
 
 fn answer(
     image: &Image,
+    access: &Access,
     listener: &ListenerName,
     configured_limit: usize,
     request: &DescribeTopicPartitionsRequest,
@@ -85,6 +89,9 @@ fn answer(
     if !all && request.cursor.is_some() && !names.contains(from_topic) {
         return Err(ErrorCode::InvalidRequest);
     }
+    // Whether a topic exists that may not be described is not told.
+    let is_shown = |name: &&str| access.shows(Operation::Describe, ResourceType::Topic, name);
+    let (names, hidden): (BTreeSet<&str>, BTreeSet<&str>) = names.into_iter().partition(is_shown);
     let mut remaining = usize::try_from(request.response_partition_limit).unwrap_or(0).min(configured_limit).max(1);
     let mut response = DescribeTopicPartitionsResponse::default();
     for name in names {
@@ -101,12 +108,12 @@ fn answer(
                 } else {
                     ErrorCode::InvalidTopicException
                 };
-                response.topics.push(failed(name, error));
+                response.topics.push(failed(access, name, error));
             }
             continue;
         };
         let first = if name == from_topic { from_partition } else { 0 };
-        let (described, next) = describe(image, topic, listener, PartitionId(first), remaining);
+        let (described, next) = describe(image, access, topic, listener, PartitionId(first), remaining);
         remaining -= described.partitions.len();
         response.topics.push(described);
         if let Some(next) = next {
@@ -114,12 +121,20 @@ fn answer(
             break;
         }
     }
+    if !all {
+        response.topics.extend(hidden.into_iter().map(|name| {
+            failed(access, name, ErrorCode::TopicAuthorizationFailed)
+                .with_is_internal(false)
+                .with_topic_authorized_operations(wire::OPERATIONS_NOT_ASKED)
+        }));
+    }
     Ok(response)
 }
 
 /// At most `limit` partitions from `first`, and the one to go on with.
 fn describe(
     image: &Image,
+    access: &Access,
     topic: &TopicImage,
     listener: &ListenerName,
     first: PartitionId,
@@ -150,16 +165,16 @@ fn describe(
         .with_topic_id(wire::uuid(topic.id))
         .with_is_internal(wire::is_internal(topic.name.as_str()))
         .with_partitions(partitions)
-        .with_topic_authorized_operations(wire::TOPIC_OPERATIONS);
+        .with_topic_authorized_operations(access.operations(ResourceType::Topic, topic.name.as_str()));
     (described, next)
 }
 
-fn failed(name: &str, error: ErrorCode) -> DescribeTopicPartitionsResponseTopic {
+fn failed(access: &Access, name: &str, error: ErrorCode) -> DescribeTopicPartitionsResponseTopic {
     DescribeTopicPartitionsResponseTopic::default()
         .with_error_code(error.code())
         .with_name(Some(messages::TopicName(wire::text(name))))
         .with_is_internal(wire::is_internal(name))
-        .with_topic_authorized_operations(wire::TOPIC_OPERATIONS)
+        .with_topic_authorized_operations(access.operations(ResourceType::Topic, name))
 }
 
 fn cursor(topic: &str, partition: i32) -> Cursor {
@@ -174,7 +189,7 @@ mod tests {
     use crate::request::test_image::{CLIENT, image};
 
     fn ask(request: &DescribeTopicPartitionsRequest) -> Result<DescribeTopicPartitionsResponse, ErrorCode> {
-        answer(&image(), &ListenerName::new(CLIENT), 2000, request)
+        answer(&image(), &Access::unlimited(), &ListenerName::new(CLIENT), 2000, request)
     }
 
     fn from(topic: &str, partition: i32) -> Option<request::Cursor> {

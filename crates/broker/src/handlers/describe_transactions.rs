@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::{Operation, ResourceType};
 use ottla_model::{ErrorCode, TopicName};
 use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::describe_transactions_response::{TopicData, TransactionState};
@@ -14,31 +15,38 @@ use ottla_protocol::{RequestHeader, decode_request};
 use ottla_transaction_coordinator::answer::Described;
 use ottla_transaction_coordinator::{Request, TransactionAnswer};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::transaction::{self, wire_producer_id};
 use crate::request::wire;
+use crate::transactions::PendingAnswer;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<DescribeTransactionsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    let access = broker.access(context);
+    let of_ids = access.clone();
     // Each id is answered once, however often it is named.
     let mut seen = BTreeSet::new();
     let ids = request.transactional_ids.into_iter().filter(|id| seen.insert(id.clone()));
     let pending = ids.map(|wire_id| {
         let id = transaction::transactional_id(&wire_id);
-        let pending = transaction::submit(broker, &id, Request::Describe(id.clone()));
+        let pending = match of_ids.transactional_id(Operation::Describe, id.as_str()) {
+            true => transaction::submit(broker, &id, Request::Describe(id.clone())),
+            false => PendingAnswer::Ready(TransactionAnswer::Failed(ErrorCode::TransactionalIdAuthorizationFailed)),
+        };
         (wire_id, pending)
     });
-    transaction::respond_all::<DescribeTransactionsRequest, _>(header, pending.collect(), |answers| {
-        let states = answers.into_iter().map(|(id, answer)| state(id, answer));
+    transaction::respond_all::<DescribeTransactionsRequest, _>(header, pending.collect(), move |answers| {
+        let states = answers.into_iter().map(|(id, answer)| state(&access, id, answer));
         DescribeTransactionsResponse::default().with_transaction_states(states.collect())
     })
 }
 
-fn state(id: WireId, answer: TransactionAnswer) -> TransactionState {
+fn state(access: &Access, id: WireId, answer: TransactionAnswer) -> TransactionState {
     let state = TransactionState::default().with_transactional_id(id);
     match answer {
         TransactionAnswer::Described(described) => {
@@ -47,6 +55,7 @@ fn state(id: WireId, answer: TransactionAnswer) -> TransactionState {
             for partition in partitions {
                 topics.entry(partition.topic).or_default().push(partition.partition.0);
             }
+            topics.retain(|name, _| access.shows(Operation::Describe, ResourceType::Topic, name.as_str()));
             let topics = topics.into_iter().map(|(name, partitions)| {
                 TopicData::default().with_topic(wire::topic_name(&name)).with_partitions(partitions)
             });

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_metadata::controller::{ElectLeaders, ElectionOutcome, ElectionOutcomes, ElectionType, Refusal};
 use ottla_model::{ErrorCode, PartitionId};
 use ottla_network::response::{Answer, Response};
@@ -16,12 +17,16 @@ use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
 use crate::request::wire;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<ElectLeadersRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
     let named = named(&request);
+    if !broker.access(context).cluster(Operation::Alter) {
+        let denied = Refusal::new(ErrorCode::ClusterAuthorizationFailed, String::new());
+        return Answer::encode::<ElectLeadersRequest>(&header, &refused(named, header.api_version, &denied));
+    }
     let Some(election) = election_type(request.election_type) else {
         let error = Refusal::new(ErrorCode::InvalidRequest, "Unknown election type.");
         let response = refused(named, header.api_version, &error);

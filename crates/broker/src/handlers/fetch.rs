@@ -12,7 +12,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ottla_model::{BrokerId, ErrorCode, IncarnationId, IncarnationKey, ListenerName, TopicName, incarnation_key};
+use ottla_authorizer::Operation;
+use ottla_model::{BrokerId, ErrorCode, IncarnationId, IncarnationKey, PartitionId, TopicName, incarnation_key};
 use ottla_network::response::{Answer, RecordSlice, Response};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
@@ -22,14 +23,17 @@ use ottla_protocol::messages::fetch::{
 };
 use ottla_replica_manager::clock;
 use ottla_replica_manager::fetch_session::{
-    Entry, FetchLimits, FetchPartition, FetchResult, FetchSession, FetchTerms, Fetcher, ParkedRoom, PartitionKey,
-    SessionId, SessionRequest, Slots,
+    Entry, FetchLimits, FetchPartition, FetchResult, FetchSession, FetchTerms, Fetcher, FindPartition, ParkedRoom,
+    PartitionKey, Reader, SessionId, SessionRequest, Slots,
 };
-use ottla_replica_manager::partition::FetchRead;
+use ottla_replica_manager::manager::ReplicaManager;
 use ottla_replica_manager::partition::waiters::Wakes;
+use ottla_replica_manager::partition::{FetchRead, Partition};
 use tokio::time::Sleep;
 
+use crate::authorization::Access;
 use crate::broker::Broker;
+use crate::quotas::throttle::millis;
 use crate::request::RequestContext;
 use crate::request::leader_hint::{LeaderHints, names_leader};
 
@@ -63,7 +67,11 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Ok(fetcher) => fetcher,
         Err(error) => return Answer::Ready(refuse(&header, error)),
     };
-    let max_bytes = size(request.max_bytes).min(broker.config.fetch_max_bytes);
+    let quota = match fetcher.is_replica() {
+        true => None,
+        false => broker.quotas.fetch_bytes_max(context, header.client_id.as_deref()),
+    };
+    let max_bytes = size(request.max_bytes).min(broker.config.fetch_max_bytes).min(quota.unwrap_or(usize::MAX));
     let limits = FetchLimits { max_bytes, min_bytes: size(request.min_bytes).min(max_bytes) };
     let read_committed = request.isolation_level == IsolationLevel::ReadCommitted;
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_WAIT);
@@ -73,7 +81,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Err(error) => return Answer::Ready(refuse(&header, error)),
     };
     let terms = FetchTerms { limits, read_committed, full: opened.full };
-    let fetch = OpenFetch { header, listener: context.listener.clone(), terms, opened };
+    let fetch = OpenFetch { header, context: context.clone(), terms, opened };
     match fetch.first_look(broker, max_wait, &mut wakes) {
         FirstLook::Answered(response) => Answer::Ready(response),
         FirstLook::Parks(room) => Answer::Later(Box::pin(ParkedFetch {
@@ -128,6 +136,9 @@ fn fetcher(broker: &Broker, context: &RequestContext, request: &FetchRequest) ->
     let registered = image.broker(id).ok_or(ErrorCode::BrokerIdNotRegistered)?;
     if registered.epoch != request.replica_epoch || id == broker.identity.id() {
         return Err(ErrorCode::StaleBrokerEpoch);
+    }
+    if !broker.access(context).cluster(Operation::ClusterAction) {
+        return Err(ErrorCode::ClusterAuthorizationFailed);
     }
     if !is_proved(registered.incarnation, request.incarnation_key.as_ref()) {
         return Err(ErrorCode::ClusterAuthorizationFailed);
@@ -211,7 +222,7 @@ fn forgotten(topics: Vec<ForgottenTopic>) -> impl Iterator<Item = PartitionKey> 
 
 struct OpenFetch {
     header: RequestHeader,
-    listener: ListenerName,
+    context: RequestContext,
     terms: FetchTerms,
     opened: Opened,
 }
@@ -220,7 +231,8 @@ impl OpenFetch {
     fn first_look(&self, broker: &Broker, max_wait: Duration, wakes: &mut Wakes) -> FirstLook {
         let Opened { session, .. } = &self.opened;
         let mut slots = session.lock();
-        let found = session.evaluate(&mut slots, &*broker.replicas, &self.terms, clock::monotonic(), wakes);
+        let readable = self.readable(broker);
+        let found = session.evaluate(&mut slots, &readable, &self.terms, clock::monotonic(), wakes);
         if slots.partitions.answers(&found, max_wait.is_zero()) {
             return FirstLook::Answered(self.respond(broker, &mut slots, found, 0));
         }
@@ -242,7 +254,7 @@ impl OpenFetch {
         slots.partitions.put_back(&found.entries);
         session.subscribe(&mut slots);
         // What happened between the first look and the subscription woke nobody.
-        let found = session.evaluate(&mut slots, &*broker.replicas, &self.terms, clock::monotonic(), wakes);
+        let found = session.evaluate(&mut slots, &readable, &self.terms, clock::monotonic(), wakes);
         if found.is_due() {
             return FirstLook::Answered(self.respond(broker, &mut slots, found, 0));
         }
@@ -258,7 +270,8 @@ impl OpenFetch {
         if slots.partitions.is_over(*turn) {
             return Some(self.encode(broker, Vec::new(), 0));
         }
-        let found = session.evaluate(&mut slots, &*broker.replicas, &self.terms, clock::monotonic(), &mut wakes);
+        let readable = self.readable(broker);
+        let found = session.evaluate(&mut slots, &readable, &self.terms, clock::monotonic(), &mut wakes);
         if slots.partitions.answers(&found, time_is_up) {
             return Some(self.respond(broker, &mut slots, found, 0));
         }
@@ -266,10 +279,28 @@ impl OpenFetch {
         None
     }
 
+    /// The partitions that the fetcher may read, by the rules that hold now.
+    fn readable<'b>(&self, broker: &'b Broker) -> Readable<'b> {
+        // A follower was checked with its request.
+        let is_follower = self.opened.session.is_replicas();
+        let access = if is_follower { Access::unlimited() } else { broker.access(&self.context) };
+        let reader = access.grounds().map(|(requester, rules)| Reader {
+            principal: requester.principal.clone(),
+            address: requester.address,
+            rules: Arc::downgrade(rules),
+        });
+        Readable { replicas: &broker.replicas, access, reader }
+    }
+
     fn respond(&self, broker: &Broker, slots: &mut Slots, found: FetchResult, throttle_time_ms: i32) -> Response {
         slots.partitions.commit(&found.entries);
         broker.telemetry.records_bytes_out.add(found.bytes() as u64);
-        self.encode(broker, found.entries, throttle_time_ms)
+        // A consumer that is above its limit gets what it was to get, and waits for its next fetch.
+        let wait = match self.opened.session.is_replicas() {
+            true => Duration::ZERO,
+            false => broker.quotas.fetched(&self.context, self.header.client_id.as_deref(), found.bytes()),
+        };
+        self.encode(broker, found.entries, throttle_time_ms.max(millis(wait))).muting(wait)
     }
 
     fn encode(&self, broker: &Broker, entries: Vec<Entry>, throttle_time_ms: i32) -> Response {
@@ -277,7 +308,7 @@ impl OpenFetch {
         let mut response = FetchResponse::<RecordSlice> { session_id, throttle_time_ms, ..FetchResponse::default() };
         let names_any = entries.iter().any(|entry| names_leader(entry.read.error));
         let image = names_any.then(|| broker.metadata.current());
-        let mut hints = image.as_deref().map(|image| LeaderHints::new(image, &self.listener));
+        let mut hints = image.as_deref().map(|image| LeaderHints::new(image, &self.context.listener));
         let reads_committed = self.terms.read_committed;
         let version = self.header.api_version;
         for mut entry in entries {
@@ -314,6 +345,31 @@ impl OpenFetch {
             response.node_endpoints = hints.endpoints;
         }
         encode(&self.header, &response)
+    }
+}
+
+/// The replicas of this broker that a fetcher may read.
+struct Readable<'b> {
+    replicas: &'b ReplicaManager,
+    access: Access,
+    reader: Option<Reader>,
+}
+
+impl FindPartition for Readable<'_> {
+    fn find(&self, topic: &TopicRef, partition: PartitionId) -> Result<Arc<Partition>, ErrorCode> {
+        // By name before the look for it: whether a topic exists is not told.
+        if !self.access.topic_ref(Operation::Read, topic) {
+            return Err(ErrorCode::TopicAuthorizationFailed);
+        }
+        self.replicas.find(topic, partition)
+    }
+
+    fn reader(&self) -> Option<&Reader> {
+        self.reader.as_ref()
+    }
+
+    fn may_read(&self, topic: &TopicName) -> bool {
+        self.access.topic(Operation::Read, topic.as_str())
     }
 }
 

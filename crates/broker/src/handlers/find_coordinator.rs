@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_metadata::Image;
 use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId};
 use ottla_network::response::{Answer, Response};
@@ -18,6 +19,7 @@ use ottla_protocol::kafka_protocol::messages::{FindCoordinatorRequest, FindCoord
 use ottla_protocol::kafka_protocol::protocol::StrBytes;
 use ottla_protocol::{RequestHeader, decode_request};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::groups::{self, OFFSETS_TOPIC};
 use crate::internal_topic::InternalTopic;
@@ -61,23 +63,25 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let version = header.api_version;
     let hold =
         held_answers::hold(broker, body_bytes, |image, is_suspect| names_leader(image, version, &request, is_suspect));
+    let access = broker.access(context);
     let listener = context.listener.clone();
-    let Some(hold) = hold else { return answer_now(broker, listener, header, request) };
+    let Some(hold) = hold else { return answer_now(broker, access, listener, header, request) };
     let broker = Arc::clone(broker);
     Answer::later(async move {
         hold.wait(&broker.metadata, |image, is_suspect| names_leader(image, version, &request, is_suspect)).await;
         drop(hold);
-        held_answers::response(answer_now(&broker, listener, header, request)).await
+        held_answers::response(answer_now(&broker, access, listener, header, request)).await
     })
 }
 
 fn answer_now(
     broker: &Arc<Broker>,
+    access: Access,
     listener: ListenerName,
     header: RequestHeader,
     request: FindCoordinatorRequest,
 ) -> Answer {
-    let places = find_all(&broker.metadata.peek(), &listener, header.api_version, &request);
+    let places = find_all(&broker.metadata.peek(), &access, &listener, header.api_version, &request);
     if !places.iter().any(may_come) {
         return Answer::encode::<FindCoordinatorRequest>(&header, &response(header.api_version, &request, places));
     }
@@ -90,7 +94,7 @@ fn answer_now(
         let mut revisions = broker.metadata.subscribe();
         let search = async {
             loop {
-                let places = find_all(&broker.metadata.peek(), &listener, header.api_version, &request);
+                let places = find_all(&broker.metadata.peek(), &access, &listener, header.api_version, &request);
                 // With the last look's news marked as seen, nothing can be missed between it and the wait.
                 if !places.iter().any(may_come) || revisions.changed().await.is_err() {
                     return places;
@@ -99,7 +103,7 @@ fn answer_now(
         };
         let places = match tokio::time::timeout(WAIT_MAX, search).await {
             Ok(places) => places,
-            Err(_) => find_all(&broker.metadata.peek(), &listener, header.api_version, &request),
+            Err(_) => find_all(&broker.metadata.peek(), &access, &listener, header.api_version, &request),
         };
         let missing = topic.filter(|topic| broker.metadata.peek().topic(topic.name()).is_none());
         let places = explain(places, missing.and_then(|topic| topic.refusal()));
@@ -135,8 +139,37 @@ fn keys(version: i16, request: &FindCoordinatorRequest) -> &[StrBytes] {
     if version < BATCHED_FROM { std::slice::from_ref(&request.key) } else { &request.coordinator_keys }
 }
 
-fn find_all(image: &Image, listener: &ListenerName, version: i16, request: &FindCoordinatorRequest) -> Vec<Found> {
-    keys(version, request).iter().map(|key| find(image, listener, version, request.key_type, key.as_str())).collect()
+fn find_all(
+    image: &Image,
+    access: &Access,
+    listener: &ListenerName,
+    version: i16,
+    request: &FindCoordinatorRequest,
+) -> Vec<Found> {
+    let find = |key: &StrBytes| match denial(access, request.key_type, key.as_str()) {
+        Some(error) => Err((error, message(error).to_owned())),
+        None => find(image, listener, version, request.key_type, key.as_str()),
+    };
+    keys(version, request).iter().map(find).collect()
+}
+
+fn denial(access: &Access, key_type: i8, key: &str) -> Option<ErrorCode> {
+    let (is_allowed, error) = match key_type {
+        GROUP => (access.group(Operation::Describe, key), ErrorCode::GroupAuthorizationFailed),
+        TRANSACTION => {
+            (access.transactional_id(Operation::Describe, key), ErrorCode::TransactionalIdAuthorizationFailed)
+        }
+        _ => return None,
+    };
+    (!is_allowed).then_some(error)
+}
+
+/// Kafka's texts.
+fn message(denial: ErrorCode) -> &'static str {
+    match denial {
+        ErrorCode::GroupAuthorizationFailed => "Group authorization failed.",
+        _ => "Transactional Id authorization failed.",
+    }
 }
 
 /// Whether a broker that `is_suspect` coordinates one of the keys.
@@ -212,7 +245,7 @@ mod tests {
     use crate::request::test_image::{CLIENT, image};
 
     fn ask(version: i16, request: &FindCoordinatorRequest) -> Vec<Found> {
-        find_all(&image(), &ListenerName::new(CLIENT), version, request)
+        find_all(&image(), &Access::unlimited(), &ListenerName::new(CLIENT), version, request)
     }
 
     #[test]

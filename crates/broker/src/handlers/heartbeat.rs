@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_group_coordinator::request::Heartbeat;
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::ErrorCode;
@@ -14,11 +15,15 @@ use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::group;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<HeartbeatRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    if !broker.access(context).group(Operation::Read, request.group_id.as_str()) {
+        let denied = HeartbeatResponse::default().with_error_code(ErrorCode::GroupAuthorizationFailed.code());
+        return Answer::encode::<HeartbeatRequest>(&header, &denied);
+    }
     let group_id = group::group_id(&request.group_id);
     let heartbeat = Heartbeat {
         group: group_id.clone(),

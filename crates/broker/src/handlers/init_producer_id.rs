@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_model::ErrorCode;
 use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
@@ -18,7 +19,7 @@ use crate::request::transaction::{self, fenced_for, wire_producer_id};
 /// From here on clients know PRODUCER_FENCED.
 const FENCED_FROM: i16 = 4;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<InitProducerIdRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
@@ -27,6 +28,18 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
     // One without the other means nothing.
     if (expected.id == Producer::NONE.id) != (expected.epoch == Producer::NONE.epoch) {
         return Answer::encode::<InitProducerIdRequest>(&header, &response(Err(ErrorCode::InvalidRequest)));
+    }
+    let access = broker.access(context);
+    let denied = match request.transactional_id.as_ref().map(|id| id.as_str()) {
+        Some(id) => {
+            let may_prepare = !request.enable_2_pc || access.transactional_id(Operation::TwoPhaseCommit, id);
+            let is_allowed = access.transactional_id(Operation::Write, id) && may_prepare;
+            (!is_allowed).then_some(ErrorCode::TransactionalIdAuthorizationFailed)
+        }
+        None => (!access.idempotent_write()).then_some(ErrorCode::ClusterAuthorizationFailed),
+    };
+    if let Some(error) = denied {
+        return Answer::encode::<InitProducerIdRequest>(&header, &response(Err(error)));
     }
     let Some(id) = &request.transactional_id else { return without_transactions(broker, header) };
     let id = transaction::transactional_id(id);

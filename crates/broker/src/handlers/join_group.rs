@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_group_coordinator::answer::Joined;
 use ottla_group_coordinator::request::JoinGroup;
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
-use ottla_model::MemberId;
+use ottla_model::{ErrorCode, MemberId};
 use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use ottla_protocol::kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
@@ -31,6 +32,13 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    if !broker.access(context).group(Operation::Read, request.group_id.as_str()) {
+        let denied = GroupAnswer::Failed(ErrorCode::GroupAuthorizationFailed);
+        return Answer::encode::<JoinGroupRequest>(
+            &header,
+            &response(version, &group::member_id(&request.member_id), denied),
+        );
+    }
     let group_id = group::group_id(&request.group_id);
     let member = group::member_id(&request.member_id);
     let join = JoinGroup {
@@ -99,8 +107,6 @@ fn response(version: i16, member: &MemberId, answer: GroupAnswer) -> JoinGroupRe
 
 #[cfg(test)]
 mod tests {
-    use ottla_model::ErrorCode;
-
     use super::*;
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_group_coordinator::request::{LeaveGroup, LeavingMember};
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::ErrorCode;
@@ -18,12 +19,16 @@ use crate::request::{group, wire};
 /// The first version with a list of members; before it there is one, whose error is the answer's.
 const MEMBERS_FROM: i16 = 3;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let version = header.api_version;
     let request = match decode_request::<LeaveGroupRequest>(version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    if !broker.access(context).group(Operation::Read, request.group_id.as_str()) {
+        let denied = GroupAnswer::Failed(ErrorCode::GroupAuthorizationFailed);
+        return Answer::encode::<LeaveGroupRequest>(&header, &response(version, denied));
+    }
     let members = match version {
         MEMBERS_FROM.. => request
             .members

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_metadata::{ConfigKind, Image};
 use ottla_model::ErrorCode;
 use ottla_network::response::Answer;
@@ -19,11 +20,16 @@ use crate::request::wire;
 
 const ALL: [i8; 5] = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<ListConfigResourcesRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    if !broker.access(context).cluster(Operation::DescribeConfigs) {
+        let code = ErrorCode::ClusterAuthorizationFailed.code();
+        let denied = ListConfigResourcesResponse::default().with_error_code(code);
+        return Answer::encode::<ListConfigResourcesRequest>(&header, &denied);
+    }
     let wanted: BTreeSet<i8> = match (header.api_version, request.resource_types.is_empty()) {
         (0, _) => BTreeSet::from([CLIENT_METRICS]),
         (_, true) => ALL.into_iter().collect(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::{CLUSTER, Operation, ResourceType};
 use ottla_group_coordinator::request::ListGroups;
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::ErrorCode;
@@ -11,6 +12,7 @@ use ottla_protocol::kafka_protocol::messages::list_groups_response::ListedGroup;
 use ottla_protocol::kafka_protocol::messages::{ListGroupsRequest, ListGroupsResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
@@ -20,12 +22,13 @@ const STATES_FROM: i16 = 4;
 /// The first version with types.
 const TYPES_FROM: i16 = 5;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let version = header.api_version;
     let request = match decode_request::<ListGroupsRequest>(version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    let access = broker.access(context);
     let list = ListGroups {
         states: request.states_filter.iter().map(group::owned).collect(),
         types: request.types_filter.iter().map(group::owned).collect(),
@@ -34,26 +37,30 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
     let asked = groups.submit_all(&GroupRequest::ListGroups(list)).into_iter().map(|asked| ((), asked));
     let budget = broker.response_budget();
     group::respond_all::<ListGroupsRequest, _>(header, asked, budget, groups.commit_timeout(), move |answers| {
-        response(version, answers.into_iter().map(|((), answer)| answer))
+        response(version, &access, answers.into_iter().map(|((), answer)| answer))
     })
 }
 
-fn response(version: i16, answers: impl Iterator<Item = GroupAnswer>) -> ListGroupsResponse {
+fn response(version: i16, access: &Access, answers: impl Iterator<Item = GroupAnswer>) -> ListGroupsResponse {
+    let shows_all = access.shows(Operation::Describe, ResourceType::Cluster, CLUSTER);
+    let is_shown = |group: &str| shows_all || access.shows(Operation::Describe, ResourceType::Group, group);
     let mut listed = Vec::new();
     for answer in answers {
         match answer {
-            GroupAnswer::ListGroups(groups) => listed.extend(groups.into_iter().map(|one| {
-                let mut group = ListedGroup::default()
-                    .with_group_id(group::wire_group_id(&one.group))
-                    .with_protocol_type(wire::text(&one.protocol_type));
-                if version >= STATES_FROM {
-                    group = group.with_group_state(wire::text(one.state));
-                }
-                if version >= TYPES_FROM {
-                    group = group.with_group_type(wire::text(one.group_type));
-                }
-                group
-            })),
+            GroupAnswer::ListGroups(groups) => {
+                listed.extend(groups.into_iter().filter(|one| is_shown(one.group.as_str())).map(|one| {
+                    let mut group = ListedGroup::default()
+                        .with_group_id(group::wire_group_id(&one.group))
+                        .with_protocol_type(wire::text(&one.protocol_type));
+                    if version >= STATES_FROM {
+                        group = group.with_group_state(wire::text(one.state));
+                    }
+                    if version >= TYPES_FROM {
+                        group = group.with_group_type(wire::text(one.group_type));
+                    }
+                    group
+                }))
+            }
             // Another broker lists them.
             GroupAnswer::Failed(ErrorCode::NotCoordinator) => {}
             other => return ListGroupsResponse::default().with_error_code(group::failure(&other).code()),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, LeaderEpoch, PartitionId, TimestampMs};
 use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::ListOffsetsRequest;
@@ -28,9 +29,12 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    let access = broker.access(context);
     // A follower that lost its place asks for the log's very end; nobody else may see above the high watermark.
+    let claims_to_follow = request.replica_id.0 >= 0 && context.is_inter_broker_listener;
+    let is_follower = claims_to_follow && access.cluster(Operation::ClusterAction);
     let visible = match request.isolation_level {
-        _ if request.replica_id.0 >= 0 && context.is_inter_broker_listener => Visible::LogEnd,
+        _ if is_follower => Visible::LogEnd,
         READ_COMMITTED => Visible::LastStable,
         _ => Visible::HighWatermark,
     };
@@ -38,10 +42,13 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let mut response = ListOffsetsResponse::default();
     for topic in request.topics {
         let name = TopicRef::Name(topic.name.0.to_string());
+        let is_allowed = is_follower || access.topic(Operation::Describe, topic.name.as_str());
         let mut answers = ListOffsetsTopicResponse::default();
         for asked in topic.partitions {
             let partition = PartitionId(asked.partition_index);
-            let found = if seen.insert((topic.name.clone(), partition)) {
+            let found = if !is_allowed {
+                Err(ErrorCode::TopicAuthorizationFailed)
+            } else if seen.insert((topic.name.clone(), partition)) {
                 find(broker, &name, partition, header.api_version, asked.timestamp, asked.current_leader_epoch, visible)
             } else {
                 Err(ErrorCode::InvalidRequest)

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::{Operation, ResourceType};
 use ottla_model::{ErrorCode, ProducerId};
 use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::list_transactions_response::TransactionState as ListedState;
@@ -15,12 +16,13 @@ use ottla_protocol::{RequestHeader, decode_request};
 use ottla_transaction_coordinator::request::{ListTransactions, Pattern};
 use ottla_transaction_coordinator::{Request, TransactionAnswer, TransactionState};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::transaction::{self, wire_producer_id};
 use crate::request::wire;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<ListTransactionsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
@@ -30,10 +32,11 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         let response = ListTransactionsResponse::default().with_error_code(code);
         return Answer::encode::<ListTransactionsRequest>(&header, &response);
     };
+    let access = broker.access(context);
     let pending = broker.transactions.submit_all(&Request::List(list));
     let pending = pending.into_iter().map(|pending| ((), pending)).collect();
     transaction::respond_all::<ListTransactionsRequest, _>(header, pending, move |answers| {
-        response(unknown, answers.into_iter().map(|((), answer)| answer))
+        response(unknown, &access, answers.into_iter().map(|((), answer)| answer))
     })
 }
 
@@ -60,16 +63,23 @@ fn filters(request: &ListTransactionsRequest) -> Result<(ListTransactions, Vec<S
     Ok((list, unknown))
 }
 
-fn response(unknown: Vec<StrBytes>, answers: impl Iterator<Item = TransactionAnswer>) -> ListTransactionsResponse {
+fn response(
+    unknown: Vec<StrBytes>,
+    access: &Access,
+    answers: impl Iterator<Item = TransactionAnswer>,
+) -> ListTransactionsResponse {
+    let is_shown = |id: &str| access.shows(Operation::Describe, ResourceType::TransactionalId, id);
     let mut states = Vec::new();
     for answer in answers {
         match answer {
-            TransactionAnswer::Listed(listed) => states.extend(listed.into_iter().map(|one| {
-                ListedState::default()
-                    .with_transactional_id(WireId(wire::text(one.id.as_str())))
-                    .with_producer_id(wire_producer_id(one.producer_id))
-                    .with_transaction_state(wire::text(one.state.name()))
-            })),
+            TransactionAnswer::Listed(listed) => {
+                states.extend(listed.into_iter().filter(|one| is_shown(one.id.as_str())).map(|one| {
+                    ListedState::default()
+                        .with_transactional_id(WireId(wire::text(one.id.as_str())))
+                        .with_producer_id(wire_producer_id(one.producer_id))
+                        .with_transaction_state(wire::text(one.state.name()))
+                }))
+            }
             // Another broker lists them.
             TransactionAnswer::Failed(ErrorCode::NotCoordinator) => {}
             other => return ListTransactionsResponse::default().with_error_code(other.error().code()),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::{CLUSTER, Operation, ResourceType};
 use ottla_metadata::{Image, PartitionState, TopicImage};
 use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId, TopicId, TopicName};
 use ottla_network::response::{Answer, Part, Response};
@@ -15,6 +16,7 @@ use ottla_protocol::kafka_protocol::messages::metadata_response::{
 use ottla_protocol::kafka_protocol::messages::{MetadataRequest, MetadataResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::shared_responses::Form;
@@ -38,33 +40,34 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let version = header.api_version;
     let hold =
         held_answers::hold(broker, body_bytes, |image, is_suspect| names_leader(image, version, &request, is_suspect));
-    let Some(hold) = hold else { return answer_now(broker, &context.listener, header, request) };
-    let (broker, listener) = (Arc::clone(broker), context.listener.clone());
+    let Some(hold) = hold else { return answer_now(broker, context, header, request) };
+    let (broker, context) = (Arc::clone(broker), context.clone());
     Answer::later(async move {
         hold.wait(&broker.metadata, |image, is_suspect| names_leader(image, version, &request, is_suspect)).await;
         drop(hold);
-        held_answers::response(answer_now(&broker, &listener, header, request)).await
+        held_answers::response(answer_now(&broker, &context, header, request)).await
     })
 }
 
 fn answer_now(
     broker: &Arc<Broker>,
-    listener: &ListenerName,
+    context: &RequestContext,
     header: RequestHeader,
     request: MetadataRequest,
 ) -> Answer {
     let image = broker.metadata.current();
-    let form = form_of_all(listener, header.api_version, &request);
+    let access = broker.access(context);
+    let form = form_of_all(&access, &context.listener, header.api_version, &request);
     let made =
         form.as_ref().and_then(|form| broker.metadata_responses.get(image.revision(), form, header.correlation_id));
     if let Some(response) = made {
         return Answer::Ready(response);
     }
     if partitions(&image, header.api_version, &request) <= INLINE_PARTITIONS_MAX {
-        return Answer::Ready(respond(broker, listener, &header, &request));
+        return Answer::Ready(respond(broker, &access, &context.listener, &header, &request));
     }
-    let (for_later, listener) = (Arc::clone(broker), listener.clone());
-    broker.heavy_work.answer(move || respond(&for_later, &listener, &header, &request))
+    let (for_later, listener) = (Arc::clone(broker), context.listener.clone());
+    broker.heavy_work.answer(move || respond(&for_later, &access, &listener, &header, &request))
 }
 
 /// Whether the request is for all topics.
@@ -72,9 +75,9 @@ fn asks_for_all(version: i16, request: &MetadataRequest) -> bool {
     request.topics.as_ref().is_none_or(|asked| version == 0 && asked.is_empty())
 }
 
-/// What the response depends on, if it is for all topics.
-fn form_of_all(listener: &ListenerName, version: i16, request: &MetadataRequest) -> Option<Form> {
-    asks_for_all(version, request).then(|| Form {
+/// What the response depends on, if it is for all topics and shows all of them.
+fn form_of_all(access: &Access, listener: &ListenerName, version: i16, request: &MetadataRequest) -> Option<Form> {
+    (access.is_unlimited() && asks_for_all(version, request)).then(|| Form {
         listener: listener.clone(),
         version,
         topic_operations: request.include_topic_authorized_operations,
@@ -112,20 +115,23 @@ fn partitions(image: &Image, version: i16, request: &MetadataRequest) -> usize {
 
 fn respond(
     broker: &Arc<Broker>,
+    access: &Access,
     listener: &ListenerName,
     header: &RequestHeader,
     request: &MetadataRequest,
 ) -> Response {
     let image = broker.metadata.current();
-    let form = form_of_all(listener, header.api_version, request);
+    let form = form_of_all(access, listener, header.api_version, request);
     // Somebody may have made it while this request waited.
     let made =
         form.as_ref().and_then(|form| broker.metadata_responses.get(image.revision(), form, header.correlation_id));
     if let Some(response) = made {
         return response;
     }
-    let (response, missing) = answer(&image, broker.cluster_id.as_str(), listener, header.api_version, request);
-    if request.allow_auto_topic_creation && broker.config.auto_create_topics_enable {
+    let creates = request.allow_auto_topic_creation && broker.config.auto_create_topics_enable;
+    let scope = Scope { access, cluster_id: broker.cluster_id.as_str(), listener, creates };
+    let (response, missing) = answer(&image, &scope, header.api_version, request);
+    if creates {
         for name in missing {
             broker.auto_creation.create(broker, name);
         }
@@ -137,20 +143,36 @@ fn respond(
     response
 }
 
+/// What an answer depends on beside the image and the request.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    access: &'a Access,
+    cluster_id: &'a str,
+    listener: &'a ListenerName,
+    /// A topic that is missing is created.
+    creates: bool,
+}
+
+fn may_create(access: &Access, topic: &str) -> bool {
+    access.shows(Operation::Create, ResourceType::Cluster, CLUSTER) || access.topic(Operation::Create, topic)
+}
+
 /// The answer, and the names of topics that do not exist but could.
 fn answer(
     image: &Image,
-    cluster_id: &str,
-    listener: &ListenerName,
+    scope: &Scope<'_>,
     version: i16,
     request: &MetadataRequest,
 ) -> (MetadataResponse, Vec<TopicName>) {
+    let Scope { access, cluster_id, listener, .. } = *scope;
+    let is_shown =
+        |topic: &&Arc<TopicImage>| access.shows(Operation::Describe, ResourceType::Topic, topic.name.as_str());
     let mut topics = Vec::new();
     let mut missing = Vec::new();
     match &request.topics {
-        None => topics.extend(image.topics().map(|topic| known(image, topic, listener, version))),
+        None => topics.extend(image.topics().filter(is_shown).map(|topic| known(image, topic, listener, version))),
         Some(asked) if version == 0 && asked.is_empty() => {
-            topics.extend(image.topics().map(|topic| known(image, topic, listener, version)));
+            topics.extend(image.topics().filter(is_shown).map(|topic| known(image, topic, listener, version)));
         }
         Some(asked) => {
             if version < TOPIC_IDS_FROM && asked.iter().any(|topic| topic.name.is_none() || !topic.topic_id.is_nil()) {
@@ -167,6 +189,10 @@ fn answer(
                         continue;
                     }
                     topics.push(match image.topic_by_id(id) {
+                        // An id is no secret; the name is.
+                        Some(found) if !access.topic(Operation::Describe, found.name.as_str()) => {
+                            unknown_id(id).with_error_code(ErrorCode::TopicAuthorizationFailed.code())
+                        }
                         Some(found) => known(image, found, listener, version),
                         None => unknown_id(id),
                     });
@@ -174,8 +200,14 @@ fn answer(
                     if !seen_names.insert(name) {
                         continue;
                     }
+                    // Whether it exists is not told to whom it is not described.
+                    if !access.topic(Operation::Describe, name) {
+                        topics.push(denied(name));
+                        continue;
+                    }
                     match image.topic(name) {
                         Some(found) => topics.push(known(image, found, listener, version)),
+                        None if scope.creates && !may_create(access, name) => topics.push(denied(name)),
                         None => topics.push(unknown_name(name, &mut missing)),
                     }
                 }
@@ -183,8 +215,12 @@ fn answer(
         }
     }
     if request.include_topic_authorized_operations {
-        for topic in topics.iter_mut().filter(|topic| topic.name.is_some()) {
-            topic.topic_authorized_operations = wire::TOPIC_OPERATIONS;
+        let is_told = |topic: &&mut MetadataResponseTopic| {
+            topic.name.is_some() && topic.error_code != ErrorCode::TopicAuthorizationFailed.code()
+        };
+        for topic in topics.iter_mut().filter(is_told) {
+            let name = topic.name.as_ref().map_or("", |name| name.as_str());
+            topic.topic_authorized_operations = access.operations(ResourceType::Topic, name);
         }
     }
     let brokers = topology::live_brokers(image, listener)
@@ -197,7 +233,7 @@ fn answer(
         })
         .collect();
     let operations = if CLUSTER_OPERATIONS_IN.contains(&version) && request.include_cluster_authorized_operations {
-        wire::CLUSTER_OPERATIONS
+        access.cluster_operations()
     } else {
         wire::OPERATIONS_NOT_ASKED
     };
@@ -264,6 +300,13 @@ fn unknown_id(id: TopicId) -> MetadataResponseTopic {
         .with_topic_authorized_operations(wire::OPERATIONS_NOT_ASKED)
 }
 
+fn denied(name: &str) -> MetadataResponseTopic {
+    MetadataResponseTopic::default()
+        .with_error_code(ErrorCode::TopicAuthorizationFailed.code())
+        .with_name(Some(messages::TopicName(wire::text(name))))
+        .with_topic_authorized_operations(wire::OPERATIONS_NOT_ASKED)
+}
+
 fn unknown_name(name: &str, missing: &mut Vec<TopicName>) -> MetadataResponseTopic {
     let error = match TopicName::new(name) {
         Ok(name) => {
@@ -303,7 +346,9 @@ mod tests {
     use crate::request::test_image::{CLIENT, INTERNAL, image};
 
     fn ask(version: i16, listener: &str, request: &MetadataRequest) -> (MetadataResponse, Vec<TopicName>) {
-        answer(&image(), "cluster", &ListenerName::new(listener), version, request)
+        let (access, listener) = (Access::unlimited(), ListenerName::new(listener));
+        let scope = Scope { access: &access, cluster_id: "cluster", listener: &listener, creates: false };
+        answer(&image(), &scope, version, request)
     }
 
     fn named(names: &[&'static str]) -> MetadataRequest {

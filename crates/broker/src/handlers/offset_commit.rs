@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_group_coordinator::request::{CommitOffsets, CommitPartition, GroupTopic};
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_metadata::Image;
@@ -18,6 +19,7 @@ use ottla_protocol::kafka_protocol::messages::{
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::offset_commit::{self, OffsetCommitTopic, TOPIC_IDS_FROM};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::groups::PendingAnswer;
 use crate::request::RequestContext;
@@ -28,14 +30,19 @@ const MEMBER_EPOCHS_FROM: i16 = 9;
 
 type Outcomes = Vec<(GroupTopic, Vec<(PartitionId, ErrorCode)>)>;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let version = header.api_version;
     let request = match offset_commit::parse(version, &body, 0) {
         Ok(request) => request,
         Err(error) => return Answer::close(format_args!("OffsetCommit: {error}")),
     };
     let image = broker.metadata.peek();
-    let (topics, mut refused) = check(&image, request.topics);
+    let access = broker.access(context);
+    if !access.group(Operation::Read, &request.group) {
+        let refused = refuse_all(request.topics, ErrorCode::GroupAuthorizationFailed);
+        return Answer::encode::<WireRequest>(&header, &response(version, refused));
+    }
+    let (topics, mut refused) = check(&image, &access, request.topics);
     let named: Outcomes = topics
         .iter()
         .map(|(topic, partitions)| {
@@ -79,11 +86,31 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
     })
 }
 
+fn refuse_all(asked: Vec<OffsetCommitTopic>, error: ErrorCode) -> Outcomes {
+    let refuse = |one: OffsetCommitTopic| {
+        let partitions = one.partitions.iter().map(|partition| (partition.partition, error)).collect();
+        let topic = match one.topic {
+            TopicRef::Name(name) => GroupTopic { name, id: TopicId::ZERO },
+            TopicRef::Id(id) => GroupTopic { name: String::new(), id },
+        };
+        (topic, partitions)
+    };
+    asked.into_iter().map(refuse).collect()
+}
+
 /// What is asked of the group, and the answers for topic ids that the image does not know.
-fn check(image: &Image, asked: Vec<OffsetCommitTopic>) -> (Vec<(GroupTopic, Vec<CommitPartition>)>, Outcomes) {
+fn check(
+    image: &Image,
+    access: &Access,
+    asked: Vec<OffsetCommitTopic>,
+) -> (Vec<(GroupTopic, Vec<CommitPartition>)>, Outcomes) {
     let mut topics = Vec::with_capacity(asked.len());
     let mut refused = Vec::new();
     for one in asked {
+        if !access.topic_ref(Operation::Read, &one.topic) {
+            refused.extend(refuse_all(vec![one], ErrorCode::TopicAuthorizationFailed));
+            continue;
+        }
         let Some(topic) = group::topic(image, &one.topic) else {
             let id = if let TopicRef::Id(id) = one.topic { id } else { TopicId::ZERO };
             let partitions = one.partitions.iter().map(|p| (p.partition, ErrorCode::UnknownTopicId)).collect();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_group_coordinator::request::DeleteOffsets;
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::{ErrorCode, PartitionId};
@@ -17,15 +18,26 @@ use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<OffsetDeleteRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    let access = broker.access(context);
+    if !access.group(Operation::Delete, request.group_id.as_str()) {
+        let denied = OffsetDeleteResponse::default().with_error_code(ErrorCode::GroupAuthorizationFailed.code());
+        return Answer::encode::<OffsetDeleteRequest>(&header, &denied);
+    }
     let image = broker.metadata.current();
-    let mut unknown: Vec<(String, Vec<(PartitionId, ErrorCode)>)> = Vec::new();
+    let mut refused: Vec<(String, Vec<(PartitionId, ErrorCode)>)> = Vec::new();
     let mut topics = Vec::new();
     for one in &request.topics {
+        if !access.topic(Operation::Read, one.name.as_str()) {
+            let partitions = one.partitions.iter().map(|partition| PartitionId(partition.partition_index));
+            let denied = partitions.map(|partition| (partition, ErrorCode::TopicAuthorizationFailed)).collect();
+            refused.push((one.name.as_str().to_owned(), denied));
+            continue;
+        }
         let known = image.topic(one.name.as_str());
         let exists = |partition: &PartitionId| known.is_some_and(|topic| topic.partition(*partition).is_some());
         let (found, missing): (Vec<_>, Vec<_>) =
@@ -33,7 +45,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         let name = one.name.as_str().to_owned();
         if !missing.is_empty() {
             let missing = missing.into_iter().map(|one| (one, ErrorCode::UnknownTopicOrPartition)).collect();
-            unknown.push((name.clone(), missing));
+            refused.push((name.clone(), missing));
         }
         if !found.is_empty() {
             topics.push((name, found));
@@ -48,7 +60,7 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
             GroupAnswer::DeleteOffsets(deleted) => (deleted.error, deleted.topics),
             other => (group::failure(&other), Vec::new()),
         };
-        let topics = unknown.into_iter().chain(topics).map(|(name, partitions)| {
+        let topics = refused.into_iter().chain(topics).map(|(name, partitions)| {
             let partitions = partitions.into_iter().map(|(partition, error)| {
                 OffsetDeleteResponsePartition::default().with_partition_index(partition.0).with_error_code(error.code())
             });

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::{Operation, ResourceType};
 use ottla_group_coordinator::answer::{FetchedOffset, FetchedOffsets};
 use ottla_group_coordinator::request::{FetchOffsets, GroupTopic};
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
@@ -21,7 +22,9 @@ use ottla_protocol::kafka_protocol::messages::{
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::offset_fetch::{self, GROUPS_FROM, OffsetFetchGroup, TOPIC_IDS_FROM};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
+use crate::groups::PendingAnswer;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
 
@@ -39,7 +42,7 @@ struct Question {
     refused: Topics,
 }
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let version = header.api_version;
     let request = match offset_fetch::parse(version, &body, 0) {
         Ok(request) => request,
@@ -47,17 +50,21 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
     };
     let image = broker.metadata.current();
     let groups = &broker.groups;
+    let access = broker.access(context);
     let distinct = distinct(request.groups);
     let asked = distinct.into_iter().map(|one| {
-        let (question, fetch) = question(&image, version, request.require_stable, one);
-        let asked = groups.submit(&image, &question.group, GroupRequest::FetchOffsets(fetch));
+        let (question, fetch) = question(&image, &access, version, request.require_stable, one);
+        let asked = match access.group(Operation::Describe, question.group.as_str()) {
+            true => groups.submit(&image, &question.group, GroupRequest::FetchOffsets(fetch)),
+            false => PendingAnswer::Ready(GroupAnswer::Failed(ErrorCode::GroupAuthorizationFailed)),
+        };
         (question, asked)
     });
     let budget = broker.response_budget();
-    let image = Arc::clone(&image);
+    let (image, shown) = (Arc::clone(&image), access.clone());
     group::respond_all::<WireRequest, _>(header, asked, budget, groups.commit_timeout(), move |answers| {
         let fetched = answers.into_iter().map(|(question, answer)| {
-            let (error, topics) = outcome(version, &image, question.asked, question.refused, answer);
+            let (error, topics) = outcome(version, &image, &shown, question.asked, question.refused, answer);
             (question.group, error, topics)
         });
         response(version, fetched.collect())
@@ -102,9 +109,23 @@ fn distinct_topics(topics: Vec<(TopicRef, Vec<PartitionId>)>) -> Vec<(TopicRef, 
     distinct
 }
 
-fn question(image: &Image, version: i16, require_stable: bool, one: OffsetFetchGroup) -> (Question, FetchOffsets) {
+fn question(
+    image: &Image,
+    access: &Access,
+    version: i16,
+    require_stable: bool,
+    one: OffsetFetchGroup,
+) -> (Question, FetchOffsets) {
     let mut refused = Topics::new();
     let mut known = |(topic, partitions): (TopicRef, Vec<PartitionId>)| {
+        if !access.topic_ref(Operation::Describe, &topic) {
+            let named = match topic {
+                TopicRef::Name(name) => GroupTopic { name, id: TopicId::ZERO },
+                TopicRef::Id(id) => GroupTopic { name: String::new(), id },
+            };
+            refused.push((named, failed(&partitions, ErrorCode::TopicAuthorizationFailed)));
+            return None;
+        }
         let found = group::topic(image, &topic);
         if found.is_none() {
             let id = if let TopicRef::Id(id) = topic { id } else { TopicId::ZERO };
@@ -140,6 +161,7 @@ fn failed(partitions: &[PartitionId], error: ErrorCode) -> Vec<FetchedOffset> {
 fn outcome(
     version: i16,
     image: &Image,
+    access: &Access,
     asked: Vec<(GroupTopic, Vec<PartitionId>)>,
     refused: Topics,
     answer: GroupAnswer,
@@ -153,6 +175,8 @@ fn outcome(
         return (fetched.error, topics.collect());
     }
     let mut topics = fetched.topics;
+    // A request for all topics is answered with those that may be described.
+    topics.retain(|(topic, _)| access.shows(Operation::Describe, ResourceType::Topic, &topic.name));
     if version >= TOPIC_IDS_FROM {
         // Offsets of a topic that is gone cannot be told of any more.
         topics.retain_mut(|(topic, _)| {
@@ -244,7 +268,7 @@ mod tests {
         for version in 1..=10 {
             let asked = if version < TOP_LEVEL_ERROR_FROM { asked.clone() } else { Vec::new() };
             let answer = GroupAnswer::Failed(ErrorCode::CoordinatorLoadInProgress);
-            let (error, topics) = outcome(version, &Image::empty(), asked, Vec::new(), answer);
+            let (error, topics) = outcome(version, &Image::empty(), &Access::unlimited(), asked, Vec::new(), answer);
             let response = response(version, vec![(GroupId::new("g"), error, topics)]);
             let code = match version {
                 1 => response.topics[0].partitions[0].error_code,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::{CLUSTER, Operation, ResourceType};
 use ottla_model::{ErrorCode, LeaderEpoch, Offset, PartitionId};
 use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::OffsetForLeaderEpochRequest;
@@ -17,18 +18,25 @@ use ottla_replication::EpochEnd;
 use crate::broker::Broker;
 use crate::request::RequestContext;
 
-pub fn handle(broker: &Arc<Broker>, _context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<OffsetForLeaderEpochRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    let access = broker.access(context);
+    let is_follower = access.shows(Operation::ClusterAction, ResourceType::Cluster, CLUSTER);
     let mut response = OffsetForLeaderEpochResponse::default();
     for topic in request.topics {
         let name = TopicRef::Name(topic.topic.0.to_string());
+        let is_allowed = is_follower || access.topic(Operation::Describe, topic.topic.as_str());
         let mut answers = OffsetForLeaderTopicResult::default();
         for asked in topic.partitions {
             let partition = PartitionId(asked.partition);
-            let end = broker.replicas.find(&name, partition).and_then(|partition| {
+            let found = match is_allowed {
+                true => broker.replicas.find(&name, partition),
+                false => Err(ErrorCode::TopicAuthorizationFailed),
+            };
+            let end = found.and_then(|partition| {
                 partition.epoch_end(LeaderEpoch(asked.leader_epoch), LeaderEpoch(asked.current_leader_epoch))
             });
             answers.partitions.push(answer(partition, end));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_group_coordinator::request::SyncGroup;
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_model::ErrorCode;
@@ -18,7 +19,7 @@ use crate::request::{group, wire};
 /// From here on the request has to say which protocol it is about.
 const PROTOCOL_FROM: i16 = 5;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<SyncGroupRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
@@ -26,6 +27,8 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
     let lacks_protocol = request.protocol_type.is_none() || request.protocol_name.is_none();
     let asked = if header.api_version >= PROTOCOL_FROM && lacks_protocol {
         PendingAnswer::Ready(GroupAnswer::Failed(ErrorCode::InconsistentGroupProtocol))
+    } else if !broker.access(context).group(Operation::Read, request.group_id.as_str()) {
+        PendingAnswer::Ready(GroupAnswer::Failed(ErrorCode::GroupAuthorizationFailed))
     } else {
         let group_id = group::group_id(&request.group_id);
         let sync = SyncGroup {

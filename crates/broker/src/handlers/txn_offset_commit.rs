@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_group_coordinator::request::{CommitInTransaction, CommitOffsets, CommitPartition, GroupTopic};
 use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
 use ottla_metadata::Image;
@@ -22,6 +23,7 @@ use ottla_protocol::messages::TopicRef;
 use ottla_protocol::{RequestHeader, decode_request};
 use ottla_replication::{VerificationGuard, VerificationRequest};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::groups::{OFFSETS_TOPIC, coordinator_partition};
 use crate::request::{RequestContext, group};
@@ -39,22 +41,40 @@ const JOINS_FROM: i16 = 5;
 /// Offsets have no sequence.
 const NO_SEQUENCE: i32 = -1;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<TxnOffsetCommitRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
     let broker = Arc::clone(broker);
+    let access = broker.access(context);
     Answer::later(async move {
-        let response = commit(&broker, header.api_version, &request).await;
+        let response = commit(&broker, &access, header.api_version, &request).await;
         Response::encode_or_close::<TxnOffsetCommitRequest>(&header, &response)
     })
 }
 
-async fn commit(broker: &Arc<Broker>, version: i16, request: &TxnOffsetCommitRequest) -> TxnOffsetCommitResponse {
+async fn commit(
+    broker: &Arc<Broker>,
+    access: &Access,
+    version: i16,
+    request: &TxnOffsetCommitRequest,
+) -> TxnOffsetCommitResponse {
     let fail = |error| respond(version, request, |_, _| error);
     if request.transactional_id.is_empty() {
         return fail(ErrorCode::InvalidRequest);
+    }
+    if !access.transactional_id(Operation::Write, request.transactional_id.as_str()) {
+        return fail(ErrorCode::TransactionalIdAuthorizationFailed);
+    }
+    if !access.group(Operation::Read, request.group_id.as_str()) {
+        return fail(ErrorCode::GroupAuthorizationFailed);
+    }
+    // Partitions of a topic that may not be read are refused alone.
+    let denied: Vec<bool> =
+        request.topics.iter().map(|topic| !access.topic(Operation::Read, topic.name.as_str())).collect();
+    if denied.iter().all(|denied| *denied) && !denied.is_empty() {
+        return fail(ErrorCode::TopicAuthorizationFailed);
     }
     let begun = Instant::now();
     let guard = loop {
@@ -78,7 +98,12 @@ async fn commit(broker: &Arc<Broker>, version: i16, request: &TxnOffsetCommitReq
             generation_or_epoch: if version >= MEMBERS_FROM { request.generation_id } else { -1 },
             knows_member_epochs: false,
             retention_ms: None,
-            topics: request.topics.iter().map(|topic| topic_of(&image, topic)).collect(),
+            topics: request
+                .topics
+                .iter()
+                .zip(&denied)
+                .map(|(topic, denied)| topic_of(&image, *denied, topic))
+                .collect(),
         },
     };
     let commit = GroupRequest::CommitInTransaction(commit);
@@ -131,7 +156,7 @@ async fn verify(
 }
 
 /// The topic as the group keeps it. A partition that does not exist is refused alone.
-fn topic_of(image: &Image, topic: &TxnOffsetCommitRequestTopic) -> (GroupTopic, Vec<CommitPartition>) {
+fn topic_of(image: &Image, is_denied: bool, topic: &TxnOffsetCommitRequestTopic) -> (GroupTopic, Vec<CommitPartition>) {
     let name = topic.name.as_str().to_owned();
     let found = group::topic(image, &TopicRef::Name(name.clone()));
     let partitions = topic.partitions.iter().map(|partition| {
@@ -143,7 +168,11 @@ fn topic_of(image: &Image, topic: &TxnOffsetCommitRequestTopic) -> (GroupTopic, 
             leader_epoch: LeaderEpoch(partition.committed_leader_epoch),
             metadata: partition.committed_metadata.as_ref().map(group::owned),
             timestamp: None,
-            refused: (!is_there).then_some(ErrorCode::UnknownTopicOrPartition),
+            refused: match (is_denied, is_there) {
+                (true, _) => Some(ErrorCode::TopicAuthorizationFailed),
+                (false, false) => Some(ErrorCode::UnknownTopicOrPartition),
+                (false, true) => None,
+            },
         }
     });
     let group_topic = found.unwrap_or(GroupTopic { name: name.clone(), id: ottla_model::TopicId::ZERO });
@@ -188,7 +217,7 @@ mod tests {
         let topic = TxnOffsetCommitRequestTopic::default()
             .with_name(WireName(wire::text(known.as_str())))
             .with_partitions(vec![partition(0), partition(99)]);
-        let (found, partitions) = topic_of(&image, &topic);
+        let (found, partitions) = topic_of(&image, false, &topic);
         assert_eq!((found.name.as_str(), found.id.is_zero()), (known.as_str(), false));
         let refused: Vec<_> = partitions.iter().map(|partition| partition.refused).collect();
         assert_eq!(refused, [None, Some(ErrorCode::UnknownTopicOrPartition)]);

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_metadata::controller::{Refusal, UnregisterBroker};
-use ottla_model::BrokerId;
+use ottla_model::{BrokerId, ErrorCode};
 use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::{UnregisterBrokerRequest, UnregisterBrokerResponse};
 use ottla_protocol::{RequestHeader, decode_request};
@@ -18,11 +19,15 @@ use crate::request::wire;
 /// The request has no timeout of its own; Kafka's clients wait for 30 s.
 const TIMEOUT: Duration = Duration::from_secs(25);
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<UnregisterBrokerRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    if !broker.access(context).cluster(Operation::Alter) {
+        let denied = Refusal::new(ErrorCode::ClusterAuthorizationFailed, String::new());
+        return Answer::encode::<UnregisterBrokerRequest>(&header, &response(Some(denied)));
+    }
     let broker = Arc::clone(broker);
     let patience = Patience::of(TIMEOUT);
     let unregister = UnregisterBroker { broker: BrokerId(request.broker_id.0) };
@@ -52,8 +57,6 @@ fn response(refusal: Option<Refusal>) -> UnregisterBrokerResponse {
 
 #[cfg(test)]
 mod tests {
-    use ottla_model::ErrorCode;
-
     use super::*;
 
     #[test]

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_model::ErrorCode;
 use ottla_network::response::Answer;
 use ottla_protocol::RequestHeader;
@@ -19,8 +20,14 @@ use crate::request::wire;
 /// From this version on a response has one outcome for all updates.
 const ONE_OUTCOME_FROM: i16 = 2;
 
-pub fn handle(_: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
-    Answer::respond::<UpdateFeaturesRequest>(&header, body, |request| answer(header.api_version, request))
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+    let is_allowed = broker.access(context).cluster(Operation::Alter);
+    Answer::respond::<UpdateFeaturesRequest>(&header, body, |request| match is_allowed {
+        true => answer(header.api_version, request),
+        false => UpdateFeaturesResponse::default()
+            .with_error_code(ErrorCode::ClusterAuthorizationFailed.code())
+            .with_error_message(None),
+    })
 }
 
 fn answer(version: i16, request: &UpdateFeaturesRequest) -> UpdateFeaturesResponse {

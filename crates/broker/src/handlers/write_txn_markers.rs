@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use ottla_authorizer::{CLUSTER, Operation, ResourceType};
 use ottla_group_coordinator::{GroupAnswer, TransactionEnd};
 use ottla_model::{ErrorCode, PartitionId, TransactionResult};
 use ottla_network::response::{Answer, Response};
@@ -36,11 +37,15 @@ struct Markers {
     pending: Arc<PendingAcks>,
 }
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let mut markers = match write_txn_markers::parse_request(header.api_version, &body, 0) {
         Ok(markers) => markers,
         Err(error) => return Answer::close(format_args!("WriteTxnMarkers: {error}")),
     };
+    let access = broker.access(context);
+    if !access.shows(Operation::Alter, ResourceType::Cluster, CLUSTER) && !access.cluster(Operation::ClusterAction) {
+        return Answer::Ready(refuse_all(&header, markers, ErrorCode::ClusterAuthorizationFailed));
+    }
     // A partition that is named twice gets one marker.
     for (_, partitions) in markers.iter_mut().flat_map(|marker| &mut marker.topics) {
         let mut seen = BTreeSet::new();
@@ -54,6 +59,17 @@ pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, b
         return Answer::Ready(markers.answer());
     }
     Answer::Later(Box::pin(WaitingMarkers { markers, timeout: Box::pin(tokio::time::sleep(REPLICATION_TIMEOUT)) }))
+}
+
+fn refuse_all(header: &RequestHeader, markers: Vec<TxnMarker>, error: ErrorCode) -> Response {
+    let results = markers.into_iter().map(|marker| {
+        let refuse = |partitions: Vec<PartitionId>| partitions.into_iter().map(|one| (one, error)).collect();
+        let topics = marker.topics.into_iter().map(|(name, partitions)| (name, refuse(partitions)));
+        TxnMarkerResult { producer_id: marker.producer_id, topics: topics.collect() }
+    });
+    let results: Vec<_> = results.collect();
+    let encoded = write_txn_markers::encode_response(header.api_version, header.correlation_id, &results);
+    Response::or_close(encoded.map(Response::bytes))
 }
 
 fn append_all(broker: &Broker, markers: &[TxnMarker], pending: &Arc<PendingAcks>) {

@@ -40,12 +40,14 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use crate::authorization::Authorization;
 use crate::auto_creation::AutoCreation;
 use crate::broker::Broker;
 use crate::first_users;
 use crate::groups::GroupCoordinators;
 use crate::internal_topic::InternalTopics;
 use crate::producer_ids::ProducerIds;
+use crate::quotas::ClientQuotas;
 use crate::request::heavy::HeavyWork;
 use crate::request::shared_responses::SharedResponses;
 use crate::resources::Resources;
@@ -150,6 +152,7 @@ struct Parts {
     groups: Arc<GroupCoordinators>,
     transactions: Arc<TransactionCoordinators>,
     producer_ids: Arc<ProducerIds>,
+    quotas: Arc<ClientQuotas>,
     connections: Arc<ConnectionShared<Broker>>,
     data: Handle,
 }
@@ -216,7 +219,8 @@ async fn live(
         Arc::clone(&resources.responses),
         Some(config.connections_max_idle),
     ));
-    let limits = resources.connection_limits(&live_config);
+    let quotas = ClientQuotas::new(&config, &metadata);
+    let limits = resources.connection_limits(&live_config, &quotas);
     resources.show(&telemetry, &limits);
     let endpoints = endpoints(&config, &bound);
     let (stop_accepting, mut accepting) = start_accepting(&config, bound, &security, &connections, &limits, &data);
@@ -237,6 +241,7 @@ async fn live(
         groups,
         transactions,
         producer_ids,
+        quotas,
         connections,
         data,
     };
@@ -544,6 +549,8 @@ impl Parts {
             quorum: Arc::clone(&self.quorum),
             telemetry: Arc::clone(&self.telemetry),
             resources: Arc::clone(&self.resources),
+            quotas: Arc::clone(&self.quotas),
+            authorization: Authorization::new(self.config.authorizer.as_ref()),
             auto_creation: AutoCreation::default(),
             heavy_work: HeavyWork::default(),
             metadata_responses: SharedResponses::default(),

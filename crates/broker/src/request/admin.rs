@@ -4,9 +4,13 @@
 use std::time::Duration;
 
 use ottla_metadata::controller::{Refusal, TopicOutcomes};
+use ottla_metadata::limits;
 use ottla_model::{ErrorCode, Revision};
+use ottla_network::RequestContext;
+use ottla_protocol::RequestHeader;
 use tokio::time::Instant;
 
+use crate::broker::Broker;
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::quorum_handle::QuorumError;
 
@@ -44,6 +48,24 @@ impl Patience {
     }
 }
 
+/// Counts partitions that a client creates or deletes. How long the client is told to wait, and the refusal where the
+/// version of the request knows that error; older clients are only slowed down.
+pub fn charge_changes(
+    broker: &Broker,
+    context: &RequestContext,
+    header: &RequestHeader,
+    partitions: usize,
+    strict_from: i16,
+) -> (Duration, Option<Refusal>) {
+    // The quorum refuses more at once: a number that nobody can create must not use up the quota for years.
+    let partitions = partitions.min(limits::MAX_ITEMS_PER_REQUEST);
+    let is_strict = header.api_version >= strict_from;
+    match broker.quotas.changes(context, header.client_id.as_deref(), partitions, is_strict) {
+        Ok(wait) => (wait, None),
+        Err(wait) => (wait, Some(Refusal::new(ErrorCode::ThrottlingQuotaExceeded, String::new()))),
+    }
+}
+
 /// What clients are told where the quorum gave no answer: a time-out, which they know may have taken effect all the
 /// same.
 pub fn no_answer(error: &QuorumError) -> Refusal {
@@ -73,6 +95,10 @@ pub fn message(refusal: &Refusal) -> Option<String> {
         ErrorCode::PreferredLeaderNotAvailable => "The preferred leader was not available.",
         ErrorCode::EligibleLeadersNotAvailable => "Eligible topic partition leaders are not available.",
         ErrorCode::TopicDeletionDisabled => "Topic deletion is disabled.",
+        ErrorCode::ThrottlingQuotaExceeded => "The throttling quota has been exceeded.",
+        ErrorCode::TopicAuthorizationFailed => "Topic authorization failed.",
+        ErrorCode::GroupAuthorizationFailed => "Group authorization failed.",
+        ErrorCode::ClusterAuthorizationFailed => "Cluster authorization failed.",
         _ => return None,
     };
     Some(text.to_owned())

@@ -1,6 +1,7 @@
 //! What the handlers share: who asks, admin changes on their way to the quorum, groups, transactions, brokers and
 //! leaders as clients are told of them, and the model's types on the wire.
 
+pub mod acls;
 pub mod admin;
 pub mod budget;
 pub mod group;

@@ -1,5 +1,6 @@
 //! Converts between our types and the wire types of the `kafka_protocol` crate.
 
+use ottla_authorizer::ResourceType;
 use ottla_model::{BrokerId, TopicId, TopicName};
 use ottla_protocol::kafka_protocol::messages;
 use ottla_protocol::kafka_protocol::protocol::StrBytes;
@@ -9,15 +10,12 @@ pub type WireUuid = uuid::Uuid;
 
 /// What the wire says where authorized operations were not asked for.
 pub const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
-/// Every operation on a topic, as bits by Kafka's `AclOperation` codes: read 3, write 4, create 5, delete 6, alter 7,
-/// describe 8, describe configs 10, alter configs 11. Without an authorizer every operation is allowed.
-pub const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
-/// As above for the cluster: create 5, alter 7, describe 8, cluster action 9, describe configs 10, alter configs 11,
-/// idempotent write 12.
-pub const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 
-/// As above for a group: read 3, delete 6, describe 8, describe configs 10, alter configs 11.
-pub const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
+/// Every operation on a resource of the type, as bits by Kafka's `AclOperation` codes: without an authorizer all are
+/// allowed.
+pub fn all_operations(resource_type: ResourceType) -> i32 {
+    resource_type.operations().iter().fold(0, |bits, operation| bits | 1 << operation.code())
+}
 
 pub fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
@@ -54,8 +52,8 @@ mod tests {
 
     #[test]
     fn the_bits_are_those_that_kafka_answers() {
-        assert_eq!(TOPIC_OPERATIONS, 3576);
-        assert_eq!(CLUSTER_OPERATIONS, 8096);
-        assert_eq!(GROUP_OPERATIONS, 3400);
+        assert_eq!(all_operations(ResourceType::Topic), 3576);
+        assert_eq!(all_operations(ResourceType::Cluster), 8096);
+        assert_eq!(all_operations(ResourceType::Group), 3400);
     }
 }

@@ -6,11 +6,10 @@ use ottla_client::{ConfigChange, ConfigEntry, ConfigResource};
 use ottla_model::{BrokerId, ErrorCode, TopicName};
 
 use super::options::{OptionSpec, Options, Takes, flag, refused, value};
-use super::{ToolError, bootstrap, exceptions, refuse_options, users};
+use super::{ToolError, bootstrap, client_quotas, exceptions, refuse_options, users};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
-const NO_QUOTAS: &str = "there are no quotas";
 const NOT_SERVED: &str = "there are no client metrics";
 
 pub(super) static SPECS: &[OptionSpec] = &[
@@ -27,8 +26,8 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value("broker", "String", "The broker's ID."),
     flag("broker-defaults", "The config defaults for all brokers."),
     value("broker-logger", "String", "The broker's ID for its logger config."),
-    refused("client", Takes::Value, NO_QUOTAS),
-    refused("client-defaults", Takes::Nothing, NO_QUOTAS),
+    value("client", "String", "The client's ID, whose quotas."),
+    flag("client-defaults", "The quotas of all clients without own ones."),
     refused("client-metrics", Takes::Value, NOT_SERVED),
     value(
         "command-config",
@@ -38,15 +37,15 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value("delete-config", "String", "Config keys to remove: 'k1,k2'."),
     flag("describe", "List configs for the given entity."),
     flag("entity-default", "The defaults of all brokers."),
-    value("entity-name", "String", "Name of entity (topic name/broker id/group id/user principal name)."),
-    value("entity-type", "String", "Type of entity (topics/brokers/broker-loggers/groups/users)."),
+    value("entity-name", "String", "Name of entity (topic name/broker id/group id/user principal name/client id/ip)."),
+    value("entity-type", "String", "Type of entity (topics/brokers/broker-loggers/groups/users/clients/ips)."),
     value("group", "String", "The group's ID."),
     flag("help", "Print usage information."),
-    refused("ip", Takes::Value, NO_QUOTAS),
-    refused("ip-defaults", Takes::Nothing, NO_QUOTAS),
+    value("ip", "String", "The IP address, whose quotas."),
+    flag("ip-defaults", "The quotas of all IP addresses without own ones."),
     value("topic", "String", "The topic's name."),
-    value("user", "String", "The user's principal name."),
-    refused("user-defaults", Takes::Nothing, NO_QUOTAS),
+    value("user", "String", "The user's principal name, whose credentials or quotas."),
+    flag("user-defaults", "The quotas of all users without own ones."),
     flag("version", "Display the version."),
 ];
 
@@ -68,9 +67,8 @@ impl Kind {
             "broker-loggers" => Ok(Self::BrokerLoggers),
             "groups" => Ok(Self::Groups),
             "users" => Ok(Self::Users),
-            "clients" | "ips" | "client-metrics" => Err(format!(
-                "Entity type {text} is not served: only topics, brokers, broker-loggers, groups, users are"
-            )),
+            "clients" | "ips" => Err(format!("Only quota configs can be altered for '{text}'")),
+            "client-metrics" => Err(format!("Entity type {text} is not served: {NOT_SERVED}")),
             _ => Err(format!(
                 "Invalid entity type {text}, the entity type must be one of topics, brokers, broker-loggers, groups, users"
             )),
@@ -138,6 +136,17 @@ pub async fn run(arguments: &[String]) -> ExitCode {
     if options.has("version") {
         out!("{} (Ottla)", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
+    }
+    if client_quotas::are_asked_for(&options) && options.has("alter") != options.has("describe") {
+        let checked = super::client_properties(&options, &["command-config"], &[])
+            .and_then(|_| if options.has("alter") { changes(&options) } else { Ok(Vec::new()) });
+        return match checked {
+            Ok(changes) => client_quotas::run(&options, changes, arguments).await,
+            Err(error) => {
+                err!("{error}");
+                ExitCode::FAILURE
+            }
+        };
     }
     let plan = match super::client_properties(&options, &["command-config"], &[]).and_then(|_| plan(&options)) {
         Ok(plan) => plan,
@@ -230,7 +239,7 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
     Ok(Plan { bootstrap: bootstrap.to_owned(), kind, entity, action })
 }
 
-fn changes(options: &Options) -> Result<Vec<ConfigChange>, ToolError> {
+pub(super) fn changes(options: &Options) -> Result<Vec<ConfigChange>, ToolError> {
     let argument = |text: &str| Err(ToolError::Argument(text.to_owned()));
     let mut pairs = match (options.get("add-config"), options.get("add-config-file")) {
         (Some(_), Some(_)) => return argument("Only one of --add-config or --add-config-file must be specified"),

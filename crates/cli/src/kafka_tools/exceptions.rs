@@ -63,6 +63,7 @@ fn known(code: ErrorCode) -> (&'static str, &'static str) {
         ErrorCode::UnacceptableCredential => {
             ("UnacceptableCredentialException", "Requested credential would not meet criteria for acceptability.")
         }
+        ErrorCode::SecurityDisabled => ("SecurityDisabledException", "Security features are disabled."),
         ErrorCode::UnsupportedVersion => ("UnsupportedVersionException", "The version of API is not supported."),
         ErrorCode::TopicAlreadyExists => ("TopicExistsException", "Topic with this name already exists."),
         ErrorCode::BrokerIdNotRegistered => {

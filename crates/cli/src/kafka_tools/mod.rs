@@ -1,6 +1,8 @@
 //! The tools under Kafka's names: their options, output and exit codes, for people's scripts and documents.
 
+pub mod acls;
 pub mod broker_api_versions;
+pub mod client_quotas;
 pub mod cluster;
 pub mod configs;
 pub mod console_consumer;
@@ -35,6 +37,7 @@ use options::{OptionSpec, Options, OptionsError};
 /// Runs the tool of this name (a trailing `.sh` does not matter); none where the name is no tool's.
 pub async fn run(name: &str, arguments: &[String]) -> Option<ExitCode> {
     match name.strip_suffix(".sh").unwrap_or(name) {
+        "kafka-acls" => Some(acls::run(arguments).await),
         "kafka-topics" => Some(topics::run(arguments).await),
         "kafka-console-producer" => Some(console_producer::run(arguments).await),
         "kafka-console-consumer" => Some(console_consumer::run(arguments).await),

@@ -9,8 +9,9 @@ const RECORDED: &str = include_str!("test_data/options-of-kafka-4.3.txt");
 
 /// A tool, its options, and the sources in which they are read.
 const TOOLS: &[(&str, &[OptionSpec], &[&str])] = &[
+    ("kafka-acls", acls::SPECS, &[include_str!("acls/mod.rs"), include_str!("acls/plan.rs")]),
     ("kafka-topics", topics::SPECS, &[include_str!("topics.rs")]),
-    ("kafka-configs", configs::SPECS, &[include_str!("configs.rs")]),
+    ("kafka-configs", configs::SPECS, &[include_str!("configs.rs"), include_str!("client_quotas.rs")]),
     ("kafka-console-producer", console_producer::SPECS, &[include_str!("console_producer.rs")]),
     ("kafka-console-consumer", console_consumer::SPECS, &[include_str!("console_consumer.rs")]),
     (

@@ -34,7 +34,7 @@ impl std::fmt::Display for Unread {
     }
 }
 
-const QUOTAS: Unread = Unread::NotBuilt("quotas");
+const QUOTAS: Unread = Unread::NotBuilt("quotas of replication, and of all new connections together");
 const VERIFICATION: Unread = Unread::Otherwise("a broker that waits for a transaction to end asks again by itself");
 const OAUTHBEARER: Unread = Unread::NotBuilt("OAUTHBEARER");
 const GSSAPI: Unread = Unread::NotBuilt("GSSAPI");
@@ -63,7 +63,6 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
     ("controlled.shutdown.retries", CONTROLLED),
     ("controlled.shutdown.retry.backoff.ms", CONTROLLED),
     ("controller.", Unread::KRaft),
-    ("controller.quota.", QUOTAS),
     ("delegation.token.", Unread::NotBuilt("delegation tokens")),
     ("delete.records.purgatory.purge.interval.requests", PURGATORY),
     ("early.start.listeners", Unread::NotBuilt("an authorizer that other listeners wait for")),
@@ -111,7 +110,8 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
     ("principal.builder.class", Unread::NotBuilt("principals that a class makes")),
     ("producer.purgatory.purge.interval.requests", PURGATORY),
     ("queued.max.requests", Unread::Otherwise("requests in work are bounded by queued.max.request.bytes")),
-    ("quota.", QUOTAS),
+    ("quota.consumer.default", Unread::ZooKeeper),
+    ("quota.producer.default", Unread::ZooKeeper),
     ("remote.", TIERED),
     ("reserved.broker.max.id", Unread::Otherwise("coordinators give ids, by their own setting")),
     ("replica.selector.class", Unread::NotBuilt("fetching from the nearest replica")),
@@ -139,12 +139,16 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
 ];
 
 /// Classes that decide what a client may do. A start without them would be open where it is meant to be closed.
-pub(crate) const FAIL_OPEN: &[&str] =
-    &["alter.config.policy.class.name", "authorizer.class.name", "create.topic.policy.class.name"];
+pub(crate) const FAIL_OPEN: &[&str] = &["alter.config.policy.class.name", "create.topic.policy.class.name"];
 
-/// Of the quorum's names, those that say what a node runs and whom it connects to.
-const READ_BY_NODES: &[&str] =
-    &["controller.listener.names", "controller.quorum.bootstrap.servers", "controller.quorum.voters"];
+/// Names that begin as the quorum's and are read: what a node runs and whom it connects to, and quotas of changes.
+const READ_NEVERTHELESS: &[&str] = &[
+    "controller.listener.names",
+    "controller.quorum.bootstrap.servers",
+    "controller.quorum.voters",
+    "controller.quota.window.num",
+    "controller.quota.window.size.seconds",
+];
 
 /// The setting behind `listener.name.NAME.`, of those that a listener may have for itself.
 fn of_listener(name: &str) -> Option<&str> {
@@ -155,7 +159,7 @@ fn of_listener(name: &str) -> Option<&str> {
 
 /// Why the configuration of this name has no effect; none: it has one.
 pub fn unread(name: &str) -> Option<Unread> {
-    if READ_BY_NODES.contains(&name) {
+    if READ_NEVERTHELESS.contains(&name) {
         return None;
     }
     if let Some(own) = of_listener(name) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_authorizer::{AclBinding, AclFilter};
 use ottla_model::{
     BrokerEpoch, BrokerId, ClusterId, CoordinatorId, ErrorCode, IncarnationId, LeaderEpoch, ListenerName, MonotonicMs,
     PartitionEpoch, PartitionId, Revision, TimestampMs, TopicId, TopicIdPartition,
@@ -208,6 +209,8 @@ decisions! {
     AdmitCoordinator => Result<(), AdmissionError>,
     UnregisterBroker => Result<Unregistered, Refusal>,
     ElectLeaders => ElectionOutcomes,
+    CreateAcls => CreatedAcls,
+    DeleteAcls => DeletedAcls,
 }
 
 /// One kind of request with its kind of answer.
@@ -510,6 +513,33 @@ impl From<Option<String>> for ConfigOp {
 pub struct ConfigOutcomes {
     /// In the order of the request; none: it succeeded.
     pub entities: Vec<(ConfigEntity, Option<Refusal>)>,
+    pub revision: Revision,
+}
+
+/// Adds rules to the authorizer's; a rule that is there already stays.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CreateAcls {
+    pub bindings: Vec<AclBinding>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct CreatedAcls {
+    /// In the order of the request; none: the rule holds.
+    pub refusals: Vec<Option<Refusal>>,
+    pub revision: Revision,
+}
+
+/// Removes the rules that any of the filters matches.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DeleteAcls {
+    pub filters: Vec<AclFilter>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct DeletedAcls {
+    /// In the order of the request: the rules that the filter matched. A rule that several filters match is in the
+    /// result of each of them.
+    pub filters: Vec<Result<Vec<AclBinding>, Refusal>>,
     pub revision: Revision,
 }
 

@@ -22,7 +22,9 @@ use crate::image::{ConfigEntity, ConfigImage, ConfigKind};
 use crate::limits;
 use crate::nodes;
 use crate::nodes::config::DEFAULT_ENTITY;
+use crate::quota_config;
 use crate::topic_config;
+use crate::tree::Path;
 
 impl Controller {
     pub(super) fn alter_configs(&mut self, id: RequestId, request: AlterConfigs) {
@@ -93,7 +95,12 @@ impl Controller {
                     _ => Refusal::new(ErrorCode::InvalidRequest, error.to_string()),
                 })?;
             }
-            ConfigKind::Clients | ConfigKind::Users | ConfigKind::Ips => {}
+            ConfigKind::Clients | ConfigKind::Users | ConfigKind::UserClients | ConfigKind::Ips => {
+                let set = alter.changes.iter().filter_map(|(name, _)| entries.get_key_value(name));
+                for (name, value) in set {
+                    quota_config::validate(entity.kind, name, value).map_err(|error| invalid(&error))?;
+                }
+            }
         }
         Ok((entity, entries))
     }
@@ -101,7 +108,7 @@ impl Controller {
     /// The entity with its name in the tree (Kafka's empty name is the default entity).
     fn check_entity(&self, entity: &ConfigEntity) -> Result<ConfigEntity, Refusal> {
         let refuse = |text: &str| Err(Refusal::new(ErrorCode::InvalidRequest, text));
-        if entity.name.len() > limits::MAX_ENTITY_NAME_BYTES {
+        if entity.name.len() > limits::MAX_ENTITY_NAME_BYTES && entity.kind != ConfigKind::UserClients {
             return refuse(&format!(
                 "The name of the resource has {} bytes; at most {} are possible.",
                 entity.name.len(),
@@ -134,6 +141,11 @@ impl Controller {
                 Ok(ConfigEntity { name: DEFAULT_ENTITY.to_owned(), ..entity.clone() })
             }
             ConfigKind::Clients | ConfigKind::Users | ConfigKind::Ips => Ok(entity.clone()),
+            // Both names together make the path, which may be too long.
+            ConfigKind::UserClients => match entity.as_user_client() {
+                Some((user, client)) if entity.path() != Path::root() => Ok(ConfigEntity::user_client(&user, &client)),
+                _ => refuse("The names of the user and the client make no path of the tree."),
+            },
         }
     }
 
@@ -239,9 +251,11 @@ impl List {
                 let default = (name == "log.cleanup.policy").then_some("delete");
                 Self { is_list: config.is_some_and(|config| config.kind.is_list()), default }
             }
-            ConfigKind::Groups | ConfigKind::Clients | ConfigKind::Users | ConfigKind::Ips => {
-                Self { is_list: false, default: None }
-            }
+            ConfigKind::Groups
+            | ConfigKind::Clients
+            | ConfigKind::Users
+            | ConfigKind::UserClients
+            | ConfigKind::Ips => Self { is_list: false, default: None },
         }
     }
 }

@@ -11,6 +11,7 @@
 //! [`topics`], [`added_partitions`], [`configs`], [`producer_ids`], [`bootstrap`], [`idempotency`] (retries), [`work`]
 //! (batches), [`growth`] (replicas for new brokers).
 
+mod acls;
 mod added_partitions;
 mod api;
 mod bootstrap;
@@ -217,6 +218,8 @@ impl Controller {
             Request::AdmitCoordinator(admit) => self.admit_coordinator(id, admit),
             Request::UnregisterBroker(unregister) => self.unregister_broker(id, unregister, key),
             Request::ElectLeaders(elect) => self.elect_leaders(id, elect),
+            Request::CreateAcls(create) => self.create_acls(id, create),
+            Request::DeleteAcls(delete) => self.delete_acls(id, delete),
             Request::Once(..) => self.answer(id, Answer::Unavailable),
         }
     }
@@ -341,6 +344,8 @@ impl Answer {
             }
             Self::AlterConfigs(outcomes) => outcomes.revision = at,
             Self::ElectLeaders(outcomes) => outcomes.revision = at,
+            Self::CreateAcls(created) => created.revision = at,
+            Self::DeleteAcls(deleted) => deleted.revision = at,
             Self::UnregisterBroker(Ok(unregistered)) => unregistered.revision = at,
             Self::UnregisterBroker(Err(_))
             | Self::Register(Err(_))

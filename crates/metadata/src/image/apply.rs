@@ -95,6 +95,14 @@ fn apply_node(
                 next.configs.insert(entity, Arc::new(ConfigImage { entries, modified: node.modified }));
             }
         }
+        NodePath::Acl(pattern) => {
+            delta.acls_changed = true;
+            let rules = node.map(|node| nodes::acl::decode(&node.payload)).transpose();
+            // A node that cannot be decoded has no rules.
+            let set = rules.as_ref().ok().cloned().flatten().unwrap_or_default();
+            Arc::make_mut(&mut next.acls).set(&pattern, set);
+            rules?;
+        }
         NodePath::Controller => {
             next.controller = None;
             if let Some(node) = node {
@@ -279,6 +287,7 @@ pub(crate) fn diff(old: &Image, new: &Image) -> Delta {
             }
         }
     }
+    delta.acls_changed = !Arc::ptr_eq(&old.acls, &new.acls) && old.acls != new.acls;
     delta.controller_changed = old.controller != new.controller;
     delta
 }

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use ottla_authorizer::AclIndex;
 use ottla_model::{
     BrokerEpoch, BrokerId, ClusterId, ControllerEpoch, CoordinatorId, IncarnationId, PartitionId, Revision, TopicId,
     TopicIdPartition, TopicName,
@@ -59,6 +60,8 @@ pub struct Image {
     /// Names as metrics show them (`.` as `_`) of topics that hold either character: for the collision check.
     pub(crate) metric_names: OrdMap<String, TopicName>,
     pub(crate) configs: OrdMap<ConfigEntity, Arc<ConfigImage>>,
+    /// Shared until a rule changes: who compares pointers sees whether any did.
+    pub(crate) acls: Arc<AclIndex>,
     pub(crate) deleting: OrdMap<TopicName, TopicId>,
     pub(crate) coordinators: OrdMap<CoordinatorId, IncarnationId>,
     pub(crate) producer_ids: Option<ProducerIdBlock>,
@@ -176,6 +179,23 @@ impl Image {
 
     pub fn configs(&self) -> impl Iterator<Item = (&ConfigEntity, &Arc<ConfigImage>)> {
         self.configs.iter()
+    }
+
+    /// Whether the configurations are those of another image, without a look at them.
+    pub fn shares_configs(&self, other: &Self) -> bool {
+        self.configs.ptr_eq(&other.configs)
+    }
+
+    /// The configurations that may hold quotas: those of clients, users and addresses.
+    pub fn quota_configs(&self) -> impl Iterator<Item = (&ConfigEntity, &Arc<ConfigImage>)> {
+        let first = ConfigEntity { kind: ConfigKind::Clients, name: String::new() };
+        let after = ConfigEntity { kind: ConfigKind::Groups, name: String::new() };
+        self.configs.range(first..after)
+    }
+
+    /// The rules of the authorizer.
+    pub fn acls(&self) -> &Arc<AclIndex> {
+        &self.acls
     }
 
     /// The disk that the tree remembers for a coordinator.

@@ -19,13 +19,16 @@ pub enum ConfigKind {
     Brokers,
     Clients,
     Users,
+    /// A client of a user: `/config/users/USER/clients/CLIENT`.
+    UserClients,
     Ips,
     /// Kafka has these since it lost its ZooKeeper tree; the path is ours.
     Groups,
 }
 
 impl ConfigKind {
-    pub const ALL: [Self; 6] = [Self::Topics, Self::Brokers, Self::Clients, Self::Users, Self::Ips, Self::Groups];
+    pub const ALL: [Self; 7] =
+        [Self::Topics, Self::Brokers, Self::Clients, Self::Users, Self::UserClients, Self::Ips, Self::Groups];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -33,6 +36,7 @@ impl ConfigKind {
             Self::Brokers => "brokers",
             Self::Clients => "clients",
             Self::Users => "users",
+            Self::UserClients => "user-clients",
             Self::Ips => "ips",
             Self::Groups => "groups",
         }
@@ -50,7 +54,7 @@ pub const DEFAULT_ENTITY: &str = "<default>";
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConfigEntity {
     pub kind: ConfigKind,
-    /// As people write it; [`DEFAULT_ENTITY`] for all.
+    /// As people write it; [`DEFAULT_ENTITY`] for all. Of [`ConfigKind::UserClients`] as the path has it.
     pub name: String,
 }
 
@@ -72,12 +76,32 @@ impl ConfigEntity {
         Self { kind: ConfigKind::Brokers, name: DEFAULT_ENTITY.to_owned() }
     }
 
+    /// A client of a user; either may be [`DEFAULT_ENTITY`].
+    pub fn user_client(user: &str, client: &str) -> Self {
+        let name = format!("{}/clients/{}", encode_name(user), encode_name(client));
+        Self { kind: ConfigKind::UserClients, name }
+    }
+
+    /// The user and the client of a [`ConfigKind::UserClients`]; none for other kinds, and for names of no path.
+    pub fn as_user_client(&self) -> Option<(String, String)> {
+        let (user, client) = self.name.split_once("/clients/").filter(|_| self.kind == ConfigKind::UserClients)?;
+        Some((decode_name(user)?, decode_name(client)?))
+    }
+
     pub fn path(&self) -> Path {
-        Path::built(format!("/config/{}/{}", self.kind.as_str(), encode_name(&self.name)))
+        match self.kind {
+            ConfigKind::UserClients => Path::built(format!("/config/users/{}", self.name)),
+            kind => Path::built(format!("/config/{}/{}", kind.as_str(), encode_name(&self.name))),
+        }
     }
 
     pub(super) fn of_path(kind: &str, name: &str) -> Option<Self> {
-        Some(Self { kind: ConfigKind::parse(kind)?, name: decode_name(name)? })
+        let kind = ConfigKind::parse(kind).filter(|kind| *kind != ConfigKind::UserClients)?;
+        Some(Self { kind, name: decode_name(name)? })
+    }
+
+    pub(super) fn of_user_client(user: &str, client: &str) -> Option<Self> {
+        Some(Self::user_client(&decode_name(user)?, &decode_name(client)?))
     }
 }
 
@@ -86,7 +110,7 @@ fn is_plain(byte: u8) -> bool {
 }
 
 /// Names of users, clients and addresses may hold anything: they are percent-encoded, as Kafka's `Sanitizer` does.
-fn encode_name(name: &str) -> String {
+pub(super) fn encode_name(name: &str) -> String {
     if name == DEFAULT_ENTITY {
         return name.to_owned();
     }
@@ -104,7 +128,7 @@ fn encode_name(name: &str) -> String {
     encoded
 }
 
-fn decode_name(encoded: &str) -> Option<String> {
+pub(super) fn decode_name(encoded: &str) -> Option<String> {
     if encoded == DEFAULT_ENTITY {
         return Some(encoded.to_owned());
     }
@@ -170,5 +194,19 @@ mod tests {
         }
         assert_eq!(ConfigEntity::of_path("users", "%4"), None);
         assert_eq!(ConfigEntity::of_path("changes", "x"), None);
+        assert_eq!(ConfigEntity::of_path("user-clients", "x"), None);
+    }
+
+    #[test]
+    fn a_client_of_a_user_lies_below_the_user() {
+        for (user, client) in [("alice", "c"), ("<default>", "a/b"), ("CN=x,O=y", "<default>"), ("..", "%")] {
+            let entity = ConfigEntity::user_client(user, client);
+            let path = entity.path();
+            let kind = super::super::classify(&path);
+            assert_eq!(kind, super::super::NodePath::Config(entity.clone()), "{path}");
+            assert_eq!(entity.as_user_client(), Some((user.to_owned(), client.to_owned())));
+        }
+        let path = ConfigEntity::user_client("alice", "app").path();
+        assert_eq!(path.as_str(), "/config/users/alice/clients/app");
     }
 }

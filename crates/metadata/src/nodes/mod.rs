@@ -1,6 +1,7 @@
 //! The node kinds: for each its path, its payload (a protobuf message, private to its file), and its JSON in ZooKeeper
 //! (Kafka 3.9, `kafka.zk.ZkData`). Additions of Kafka 4 are further fields of the payload.
 
+pub mod acl;
 pub mod broker;
 pub mod broker_memory;
 pub mod cluster_id;
@@ -16,6 +17,7 @@ pub mod producer_ids;
 pub mod sequence_id;
 pub mod topic;
 
+use ottla_authorizer::{PatternType, ResourcePattern};
 use ottla_model::{BrokerId, CoordinatorId, PartitionId, TopicName};
 use serde::Serialize;
 use serde::ser::SerializeMap;
@@ -48,6 +50,7 @@ pub enum NodePath {
     Topic(TopicName),
     Partition(TopicName, PartitionId),
     Config(ConfigEntity),
+    Acl(ResourcePattern),
     Controller,
     ControllerEpoch,
     ClusterId,
@@ -77,6 +80,15 @@ pub fn classify(path: &Path) -> NodePath {
             topic(name, |name| number(partition, |partition| NodePath::Partition(name, PartitionId(partition))))
         }
         ["config", kind, name] => ConfigEntity::of_path(kind, name).map_or(NodePath::Other, NodePath::Config),
+        ["config", "users", user, "clients", client] => {
+            ConfigEntity::of_user_client(user, client).map_or(NodePath::Other, NodePath::Config)
+        }
+        ["kafka-acl", resource_type, name] => {
+            acl::pattern_of(PatternType::Literal, resource_type, name).map_or(NodePath::Other, NodePath::Acl)
+        }
+        ["kafka-acl-extended", "prefixed", resource_type, name] => {
+            acl::pattern_of(PatternType::Prefixed, resource_type, name).map_or(NodePath::Other, NodePath::Acl)
+        }
         ["controller"] => NodePath::Controller,
         ["controller_epoch"] => NodePath::ControllerEpoch,
         ["cluster", "id"] => NodePath::ClusterId,
@@ -99,6 +111,7 @@ pub fn json(path: &Path, node: &Node) -> Option<String> {
         NodePath::Topic(_) => topic::json(payload),
         NodePath::Partition(..) => partition::json(payload),
         NodePath::Config(_) => config::json(payload),
+        NodePath::Acl(_) => acl::json(payload),
         NodePath::Controller => controller::json(payload),
         NodePath::ControllerEpoch => controller_epoch::json(payload),
         NodePath::ClusterId => cluster_id::json(payload),

@@ -162,6 +162,41 @@ async fn a_read_is_held_until_the_write_before_it_is_done() {
     assert!(!connection.waits_for_writes(&frame_of(Api::OffsetFetch)));
 }
 
+/// A client that is above its quota is not read, and what it asked for is answered.
+#[tokio::test]
+async fn a_response_that_mutes_stops_the_reading_for_its_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address: SocketAddr = listener.local_addr().expect("bound");
+    let (_client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (server, peer) = accepted.expect("accepted");
+    let context = RequestContext {
+        listener: ListenerName::new("TEST"),
+        security_protocol: SecurityProtocol::Plaintext,
+        is_inter_broker_listener: false,
+        principal: KafkaPrincipal::anonymous(),
+        peer,
+        connection_id: 0,
+    };
+    let mut connection = Connection::new(server, context, shared());
+    let answered = |connection: &mut Connection<Greeter>, mute| {
+        let response = Answer::Ready(Response::default().muting(mute));
+        connection.take_answer(Some(Api::Metadata), Instant::now(), response).expect("goes on");
+        connection.may_read()
+    };
+    assert!(answered(&mut connection, Duration::ZERO), "within its quota");
+    assert!(!answered(&mut connection, Duration::from_secs(3_600)));
+    let until = connection.muted.as_ref().map(|muted| muted.deadline());
+    assert!(!answered(&mut connection, Duration::from_secs(1)));
+    assert_eq!(connection.muted.as_ref().map(|muted| muted.deadline()), until, "the longest wait holds");
+    poll_fn(|context| {
+        connection.resolve(context);
+        assert!(matches!(connection.poll_requests(context), Ok(Poll::Pending)));
+        Poll::Ready(())
+    })
+    .await;
+    assert!(connection.pending.is_empty(), "all of it is answered");
+}
+
 /// Holds its first request until it is released.
 #[derive(Default)]
 struct Holder {

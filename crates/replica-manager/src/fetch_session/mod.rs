@@ -9,9 +9,11 @@
 
 pub mod cache;
 
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Weak};
 
-use ottla_model::{ErrorCode, MonotonicMs, PartitionId};
+use ottla_authorizer::AclIndex;
+use ottla_model::{ErrorCode, KafkaPrincipal, MonotonicMs, PartitionId, TopicName};
 use ottla_replication::fetch_session::{
     self as core, BrokenRules, PartitionRead, PartitionRequest, ReadFacts, ReadPartition, SessionPartitions,
 };
@@ -58,6 +60,8 @@ pub struct SessionPartition {
     partition: Arc<Partition>,
     /// None in a fetch without a session that has not parked.
     subscription: Option<Arc<Subscription>>,
+    /// The fetcher may not read the topic any more.
+    is_denied: bool,
 }
 
 impl SessionPartition {
@@ -70,7 +74,35 @@ impl SessionPartition {
 
 /// Where a broker's partitions are found.
 pub trait FindPartition {
+    /// The partition, if it is here and the fetcher may read it.
     fn find(&self, topic: &TopicRef, partition: PartitionId) -> Result<Arc<Partition>, ErrorCode>;
+
+    /// Whom [`FindPartition::may_read`] is about; none if everything may be read.
+    fn reader(&self) -> Option<&Reader> {
+        None
+    }
+
+    /// Whether the fetcher may read a topic.
+    fn may_read(&self, _topic: &TopicName) -> bool {
+        true
+    }
+}
+
+/// For whom, and by which rules, a session has checked its partitions. They are checked again when any of it differs,
+/// not with each fetch: a session of 1,000 quiet partitions costs one comparison. A session's id can be guessed, so that
+/// the next fetch of it may be another client's.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    pub principal: KafkaPrincipal,
+    pub address: IpAddr,
+    /// Only compared.
+    pub rules: Weak<AclIndex>,
+}
+
+impl PartialEq for Reader {
+    fn eq(&self, other: &Self) -> bool {
+        self.rules.ptr_eq(&other.rules) && self.principal == other.principal && self.address == other.address
+    }
 }
 
 pub struct FetchSession {
@@ -84,6 +116,8 @@ pub struct FetchSession {
 pub struct Slots {
     pub partitions: SessionPartitions<PartitionKey, SessionPartition>,
     subscribes: bool,
+    /// For whom the partitions that are there were checked.
+    reader: Option<Reader>,
     /// Slots with news; kept for its memory.
     news: Vec<u32>,
 }
@@ -93,7 +127,7 @@ impl FetchSession {
     pub fn new(id: SessionId, fetcher: Fetcher, uses_topic_ids: bool) -> Self {
         let remembered = id != SessionId::NONE;
         let partitions = SessionPartitions::new(fetcher, uses_topic_ids, remembered, BrokenRules::default());
-        let slots = Mutex::new(Slots { partitions, subscribes: remembered, news: Vec::new() });
+        let slots = Mutex::new(Slots { partitions, subscribes: remembered, reader: None, news: Vec::new() });
         Self { id, fetcher, signal: Arc::default(), slots }
     }
 
@@ -156,6 +190,7 @@ impl FetchSession {
     ) -> FetchResult {
         let mut news = std::mem::take(&mut slots.news);
         self.signal.drain(&mut news);
+        slots.check_access(partitions, &mut news);
         let mut reader = SessionReader { session: self, subscribes: slots.subscribes, partitions, terms, now, wakes };
         let found = slots.partitions.evaluate(news.drain(..), terms.limits, terms.full, &mut reader);
         slots.news = news;
@@ -174,6 +209,21 @@ impl Slots {
         let former = self.partitions.take_in(request, wanted, forgotten)?;
         former.iter().for_each(SessionPartition::leave);
         Ok(())
+    }
+
+    /// Checks what was found before, if it was for another reader or by other rules.
+    fn check_access(&mut self, partitions: &impl FindPartition, news: &mut Vec<u32>) {
+        let reader = partitions.reader();
+        if self.reader.as_ref() == reader {
+            return;
+        }
+        self.reader = reader.cloned();
+        for (at, hosted) in self.partitions.handles_mut() {
+            let is_denied = !partitions.may_read(&hosted.partition.topic);
+            if std::mem::replace(&mut hosted.is_denied, is_denied) != is_denied {
+                news.push(at);
+            }
+        }
     }
 }
 
@@ -218,6 +268,9 @@ impl<F: FindPartition> ReadPartition<PartitionKey, SessionPartition> for Session
         if let Some(subscription) = &hosted.subscription {
             subscription.taken();
         }
+        if hosted.is_denied {
+            return FetchRead::error(ErrorCode::TopicAuthorizationFailed);
+        }
         // Records leave from their files, each with a descriptor until it is sent.
         let is_crowded = !request.min_one && RealEnv::is_crowded();
         let request = PartitionRequest { max_bytes: if is_crowded { 0 } else { request.max_bytes }, ..*request };
@@ -234,7 +287,7 @@ impl<F: FindPartition> SessionReader<'_, F> {
             partition.subscribe(subscription.clone());
             subscription
         });
-        Ok(SessionPartition { partition, subscription })
+        Ok(SessionPartition { partition, subscription, is_denied: false })
     }
 }
 

@@ -62,6 +62,8 @@ decisions! {
     AlterConfigs,
     UnregisterBroker,
     ElectLeaders,
+    CreateAcls,
+    DeleteAcls,
 }
 
 #[cfg(test)]

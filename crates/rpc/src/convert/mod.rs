@@ -3,6 +3,7 @@
 //!
 //! A new request of brokers needs two [`Wire`] conversions in the file of its subject and one line in [`decisions`].
 
+mod acls;
 mod brokers;
 mod configs;
 mod decisions;

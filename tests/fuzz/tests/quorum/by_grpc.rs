@@ -3,16 +3,21 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use ottla_authorizer::{
+    AclBinding, AclEntry, AclFilter, EntryFilter, Operation, PatternFilter, PatternType, Permission, ResourceFilter,
+    ResourcePattern, ResourceType,
+};
 use ottla_fuzz::mutation::Random;
 use ottla_metadata::controller::{
     AllocateProducerIds, AlterConfig, AlterConfigs, AlterPartition, AlterPartitions, Answer, ConfigOp,
-    ControlledShutdown, CreatePartitions, CreateTopics, DeleteTopics, ElectLeaders, ElectionType, NewPartitions,
-    NewTopic, Refusal, Register, Request, ResignLeadership, ResignReason, TopicRef, UnregisterBroker,
+    ControlledShutdown, CreateAcls, CreatePartitions, CreateTopics, DeleteAcls, DeleteTopics, ElectLeaders,
+    ElectionType, NewPartitions, NewTopic, Refusal, Register, Request, ResignLeadership, ResignReason, TopicRef,
+    UnregisterBroker,
 };
 use ottla_metadata::{ConfigEntity, ConfigKind, Endpoint, IsrMember, LeaderSettings};
 use ottla_model::{
-    BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, LeaderEpoch, ListenerName, PartitionEpoch, PartitionId,
-    TopicId, TopicIdPartition,
+    BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, KafkaPrincipal, LeaderEpoch, ListenerName,
+    PartitionEpoch, PartitionId, TopicId, TopicIdPartition,
 };
 use ottla_rpc::{CallError, ClusterClient};
 
@@ -50,13 +55,15 @@ fn errors(answer: Answer) -> Vec<i16> {
         Answer::ElectLeaders(answer) => {
             answer.topics.into_iter().flat_map(|(_, outcomes)| outcomes).map(|outcome| of(outcome.refusal)).collect()
         }
+        Answer::CreateAcls(answer) => answer.refusals.into_iter().map(of).collect(),
+        Answer::DeleteAcls(answer) => answer.filters.into_iter().map(|filter| of(filter.err())).collect(),
         Answer::AdmitCoordinator(_) | Answer::Unavailable => Vec::new(),
     };
     errors.into_iter().map(ErrorCode::code).collect()
 }
 
 fn request(random: &mut Random) -> Request {
-    match random.below(12) {
+    match random.below(13) {
         0 | 1 => register(random),
         2 => Request::AlterPartitions(alter_partitions(random)),
         3 => Request::ResignLeadership(ResignLeadership {
@@ -93,11 +100,40 @@ fn request(random: &mut Random) -> Request {
             topics: (random.below(4) > 0)
                 .then(|| some(random, |random| (topic(random), some(random, |random| PartitionId(number(random)))))),
         }),
+        11 => acls(random),
         _ if random.below(4) == 0 => {
             Request::UnregisterBroker(UnregisterBroker { broker: BrokerId(pick(random, &[3, 900, 901, -1])) })
         }
         _ => Request::AlterConfigs(alter_configs(random)),
     }
+}
+
+fn acls(random: &mut Random) -> Request {
+    if random.below(3) == 0 {
+        let filter = |random: &mut Random| AclFilter {
+            pattern: ResourceFilter {
+                resource_type: pick(random, &[None, Some(ResourceType::Topic)]),
+                pattern: pick(random, &[PatternFilter::Any, PatternFilter::Match]),
+                name: Some(topic(random)).filter(|_| random.below(2) == 0),
+            },
+            entry: EntryFilter::default(),
+        };
+        return Request::DeleteAcls(DeleteAcls { filters: some(random, filter) });
+    }
+    let binding = |random: &mut Random| AclBinding {
+        pattern: ResourcePattern {
+            resource_type: pick(random, ResourceType::ALL),
+            pattern_type: pick(random, PatternType::ALL),
+            name: topic(random),
+        },
+        entry: AclEntry {
+            principal: KafkaPrincipal::new(text(random), text(random)),
+            host: text(random),
+            operation: pick(random, Operation::ALL),
+            permission: pick(random, Permission::ALL),
+        },
+    };
+    Request::CreateAcls(CreateAcls { bindings: some(random, binding) })
 }
 
 fn some<T>(random: &mut Random, mut make: impl FnMut(&mut Random) -> T) -> Vec<T> {

@@ -28,11 +28,13 @@ use super::super::transactions::Verifier;
 use super::broker::TestBroker;
 use super::quorum::{Member, Quorum, QuorumLink};
 use super::{CLIENT, INTERNAL, SECOND_DIRECTORY, eventually};
+use crate::authorization::Authorization;
 use crate::auto_creation::AutoCreation;
 use crate::broker::Broker;
 use crate::groups::GroupCoordinators;
 use crate::internal_topic::InternalTopics;
 use crate::producer_ids::ProducerIds;
+use crate::quotas::ClientQuotas;
 use crate::request::heavy::HeavyWork;
 use crate::request::shared_responses::SharedResponses;
 use crate::resources::Resources;
@@ -198,6 +200,8 @@ impl Cluster {
             groups,
             transactions,
             producer_ids,
+            quotas: ClientQuotas::new(&config, &metadata),
+            authorization: Authorization::new(config.authorizer.as_ref()),
             config,
             quorum,
             telemetry,

@@ -11,20 +11,23 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, ListenerName, Offset, PartitionId, TimestampMs};
 use ottla_network::response::{Answer, Response};
-use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::produce::{
     self, PartitionProduceResponse, ProduceRequest, ProduceResponse, RecordError, TopicProduceResponse,
 };
 use ottla_protocol::record_batch::RECORD_ERRORS_MAX;
+use ottla_protocol::{Api, RequestHeader};
 use ottla_replica_manager::clock;
 use ottla_replica_manager::partition::waiters::{PendingAcks, Wakes};
 use ottla_replica_manager::partition::{AckWait, AppendRefused, Appended, ProducedBatch};
 use tokio::time::Sleep;
 
+use crate::authorization::Access;
 use crate::broker::Broker;
+use crate::quotas::throttle::{millis, throttled};
 use crate::request::RequestContext;
 use crate::request::leader_hint::{LeaderHints, names_leader};
 use crate::request::wire;
@@ -40,6 +43,8 @@ struct Producer {
     is_admin: bool,
     has_transactional_id: bool,
     acks: Acks,
+    /// How long the client waits before its next request: it is above its quota. Its records are appended.
+    throttle: Duration,
 }
 
 /// What `acks` asks for.
@@ -51,7 +56,7 @@ enum Acks {
 }
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
-    let request = match produce::parse(header.api_version, &body, 0) {
+    let mut request = match produce::parse(header.api_version, &body, 0) {
         Ok(request) => request,
         Err(error) => return Answer::close(format_args!("Produce: {error}")),
     };
@@ -64,24 +69,55 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
             return Answer::Ready(encode(&header, &response));
         }
     };
+    let access = broker.access(context);
+    let transactional_id = request.transactional_id.as_deref();
+    if transactional_id.is_some_and(|id| !access.transactional_id(Operation::Write, id)) {
+        let error = ErrorCode::TransactionalIdAuthorizationFailed;
+        return Answer::Ready(encode(&header, &refuse_all(request, error)));
+    }
+    let denied = deny(&access, &mut request);
     let verifications = match Verifications::begin(broker, header.api_version, &request, &body) {
-        Ok(verifications) => verifications,
+        Ok(verifications) => verifications.refusing(&denied, ErrorCode::TopicAuthorizationFailed),
         Err(error) => return Answer::Ready(encode(&header, &refuse_all(request, error))),
     };
+    let throttle = broker.quotas.produced(context, header.client_id.as_deref(), body.len());
     let producer = Producer {
         version: header.api_version,
         is_admin: header.client_id.as_deref() == Some(ADMIN_CLIENT_ID),
         has_transactional_id: request.transactional_id.is_some(),
         acks,
+        throttle,
     };
-    if verifications.are_complete() {
-        return execute(broker, &context.listener, header, producer, request, body, &verifications);
+    let version = header.api_version;
+    let answer = if verifications.are_complete() {
+        execute(broker, &context.listener, header, producer, request, body, &verifications)
+    } else {
+        let (broker, listener) = (broker.clone(), context.listener.clone());
+        Answer::Held(Box::pin(async move {
+            let verifications = verifications.complete(&broker).await;
+            execute(&broker, &listener, header, producer, request, body, &verifications)
+        }))
+    };
+    throttled(answer, Api::Produce, version, throttle)
+}
+
+/// Takes the records of topics that may not be written out of the request, and returns their places.
+fn deny(access: &Access, request: &mut ProduceRequest) -> Vec<usize> {
+    let (mut denied, mut place) = (Vec::new(), 0);
+    if access.is_unlimited() {
+        return denied;
     }
-    let (broker, listener) = (broker.clone(), context.listener.clone());
-    Answer::Held(Box::pin(async move {
-        let verifications = verifications.complete(&broker).await;
-        execute(&broker, &listener, header, producer, request, body, &verifications)
-    }))
+    for topic in &mut request.topics {
+        let is_allowed = access.topic_ref(Operation::Write, &topic.topic);
+        for partition in &mut topic.partitions {
+            if !is_allowed {
+                partition.records = None;
+                denied.push(place);
+            }
+            place += 1;
+        }
+    }
+    denied
 }
 
 /// Appends, and answers or waits for the replicas.
@@ -148,12 +184,12 @@ fn append_all(
         for wanted in topic.partitions {
             let records = wanted.records.and_then(|range| body.get_mut(range)).ok_or_else(AppendRefused::no_records);
             let ack = pending.map(|pending| AckWait { pending, place });
-            let appended = records.and_then(|records| {
+            let appended = verifications.guard(place).and_then(|guard| {
                 let batch = ProducedBatch {
-                    records,
+                    records: records?,
                     produce_version: producer.version,
                     may_be_transactional: producer.has_transactional_id,
-                    guard: verifications.guard(place)?,
+                    guard,
                 };
                 append(broker, producer, &topic.topic, wanted.partition, batch, ack, &mut wakes)
             });
@@ -170,7 +206,7 @@ fn append_all(
         }
         topics.push(TopicProduceResponse { topic: topic.topic, partitions });
     }
-    ProduceResponse { topics, ..ProduceResponse::default() }
+    ProduceResponse { topics, throttle_time_ms: millis(producer.throttle), ..ProduceResponse::default() }
 }
 
 fn append(

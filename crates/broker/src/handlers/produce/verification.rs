@@ -103,6 +103,12 @@ impl Verifications {
         Ok(verifications)
     }
 
+    /// Refuses the batches at these places, whatever they are.
+    pub fn refusing(mut self, places: &[usize], error: ErrorCode) -> Self {
+        self.refused.extend(places.iter().map(|place| (*place, error.into())));
+        self
+    }
+
     /// Whether nothing has to be asked.
     pub fn are_complete(&self) -> bool {
         self.question.is_none()

@@ -562,7 +562,8 @@ fn brokers_have_no_negative_ids_and_quotas_have_a_default() {
     let mut cluster = Cluster::of(1);
     let mut alter = |kind, name: &str| {
         let entity = ConfigEntity { kind, name: name.to_owned() };
-        let changes = vec![("producer_byte_rate".to_owned(), ConfigOp::Set("1".to_owned()))];
+        let quota = if kind == ConfigKind::Ips { "connection_creation_rate" } else { "producer_byte_rate" };
+        let changes = vec![(quota.to_owned(), ConfigOp::Set("1".to_owned()))];
         let entities = vec![AlterConfig { entity, changes, replace_all: false }];
         match cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false })) {
             Answer::AlterConfigs(answer) => answer.entities[0].1.clone().map(|refusal| refusal.message),

@@ -3,9 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use ottla_authorizer::{
+    AclBinding, AclEntry, AclFilter, EntryFilter, Operation, PatternFilter, PatternType, Permission, ResourceFilter,
+    ResourcePattern, ResourceType,
+};
 use ottla_model::{
-    BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, LeaderEpoch, ListenerName, PartitionEpoch,
-    PartitionId, TopicId, TopicIdPartition,
+    BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, KafkaPrincipal, LeaderEpoch, ListenerName,
+    PartitionEpoch, PartitionId, TopicId, TopicIdPartition,
 };
 
 use super::harness::*;
@@ -88,7 +92,7 @@ impl Hostile {
     }
 
     fn request(&mut self) -> Request {
-        match self.random.below(14) {
+        match self.random.below(16) {
             0 | 1 => self.create_topics(),
             2 => self.create_partitions(),
             3 => {
@@ -122,6 +126,7 @@ impl Hostile {
                 let election = [ElectionType::Preferred, ElectionType::Unclean][self.random.below(2)];
                 Request::ElectLeaders(ElectLeaders { election, topics })
             }
+            13 | 14 => self.acls(),
             _ => Request::AdmitCoordinator(AdmitCoordinator {
                 coordinator: CoordinatorId(u64::from(self.number().unsigned_abs())),
                 disk: IncarnationId([1; 16]),
@@ -237,6 +242,38 @@ impl Hostile {
         Request::AlterConfigs(AlterConfigs { entities: entities.collect(), validate_only: false })
     }
 
+    fn acls(&mut self) -> Request {
+        let count = self.few();
+        if self.random.below(3) > 0 {
+            let bindings = (0..count).map(|_| AclBinding {
+                pattern: ResourcePattern {
+                    resource_type: ResourceType::ALL[self.random.below(ResourceType::ALL.len())],
+                    pattern_type: PatternType::ALL[self.random.below(2)],
+                    name: self.name(),
+                },
+                entry: AclEntry {
+                    principal: KafkaPrincipal::new(self.text(), self.text()),
+                    host: self.text(),
+                    operation: Operation::ALL[self.random.below(Operation::ALL.len())],
+                    permission: Permission::ALL[self.random.below(2)],
+                },
+            });
+            return Request::CreateAcls(CreateAcls { bindings: bindings.collect() });
+        }
+        let filters = (0..count).map(|_| AclFilter {
+            pattern: ResourceFilter {
+                resource_type: [None, Some(ResourceType::Topic)][self.random.below(2)],
+                pattern: [PatternFilter::Any, PatternFilter::Match][self.random.below(2)],
+                name: (self.random.below(2) == 0).then(|| self.name()),
+            },
+            entry: EntryFilter {
+                operation: [None, Some(Operation::Read)][self.random.below(2)],
+                ..EntryFilter::default()
+            },
+        });
+        Request::DeleteAcls(DeleteAcls { filters: filters.collect() })
+    }
+
     fn register(&mut self) -> Request {
         let count = self.few();
         let mut endpoints: Vec<_> = (0..count)
@@ -278,6 +315,8 @@ impl Hostile {
                 let outcomes = outcomes.topics.into_iter().flat_map(|(_, outcomes)| outcomes);
                 outcomes.filter_map(|outcome| outcome.refusal).collect()
             }
+            Answer::CreateAcls(created) => created.refusals.into_iter().flatten().collect(),
+            Answer::DeleteAcls(deleted) => deleted.filters.into_iter().filter_map(Result::err).collect(),
             Answer::ResignLeadership(resigned) => refusal_of(resigned.error).into_iter().collect(),
             Answer::ControlledShutdown(progress) => refusal_of(progress.error).into_iter().collect(),
             Answer::AllocateProducerIds(Err(error)) => refusal_of(error).into_iter().collect(),

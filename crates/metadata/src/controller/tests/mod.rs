@@ -1,6 +1,7 @@
 //! The controller's rules, on a small cluster: a controller, a tree that applies its proposals, brokers that send
 //! heartbeats.
 
+mod acls;
 mod admin;
 mod brokers;
 mod elections;

@@ -1,0 +1,163 @@
+//! Whether a request may do what it asks for. [`requirements`] says what each API asks for.
+//!
+//! Without an authorizer, and for super users, an [`Access`] holds nothing and every check is a comparison with none.
+
+mod requirements;
+
+use std::fmt;
+use std::sync::Arc;
+
+use ottla_authorizer::{AclIndex, Authorizer, CLUSTER, Operation, Requester, ResourceType};
+use ottla_config::AuthorizerConfig;
+use ottla_metadata::Image;
+use ottla_metrics::RateLimit;
+use ottla_network::RequestContext;
+use ottla_protocol::messages::TopicRef;
+use ottla_replica_manager::metadata_cache::MetadataCache;
+
+use crate::request::wire;
+
+pub use requirements::{Checked, requirements};
+
+/// The authorizer of a broker, with its settings. The rules are in the image.
+pub struct Authorization {
+    authorizer: Authorizer,
+    denials: RateLimit,
+}
+
+impl Authorization {
+    /// None: everybody may do everything.
+    pub fn new(config: Option<&AuthorizerConfig>) -> Option<Arc<Self>> {
+        let AuthorizerConfig { super_users, allow_everyone_if_no_acl_found } = config?.clone();
+        let authorizer = Authorizer { super_users, allow_everyone_if_no_acl_found };
+        Some(Arc::new(Self { authorizer, denials: RateLimit::per_second() }))
+    }
+}
+
+/// What the sender of one request may do, by the rules of one image.
+#[derive(Clone)]
+pub struct Access(Option<Checks>);
+
+#[derive(Clone)]
+struct Checks {
+    authorization: Arc<Authorization>,
+    image: Arc<Image>,
+    requester: Requester,
+}
+
+impl Access {
+    /// What the sender of a request may do now.
+    pub fn of(authorization: Option<&Arc<Authorization>>, metadata: &MetadataCache, context: &RequestContext) -> Self {
+        let Some(authorization) = authorization else { return Self(None) };
+        if authorization.authorizer.is_super_user(&context.principal) {
+            return Self(None);
+        }
+        let address = context.peer.ip().to_canonical();
+        Self(Some(Checks {
+            authorization: Arc::clone(authorization),
+            image: metadata.current(),
+            requester: Requester { principal: context.principal.clone(), address },
+        }))
+    }
+
+    /// May do everything.
+    pub fn unlimited() -> Self {
+        Self(None)
+    }
+
+    /// Whether the sender may do everything.
+    pub fn is_unlimited(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// What the sender is, and the rules that its access rests on; none if it may do everything.
+    pub fn grounds(&self) -> Option<(&Requester, &Arc<AclIndex>)> {
+        self.0.as_ref().map(|checks| (&checks.requester, checks.image.acls()))
+    }
+
+    /// Whether the operation is allowed; one that is not is logged.
+    pub fn allows(&self, operation: Operation, resource_type: ResourceType, name: &str) -> bool {
+        let is_allowed = self.shows(operation, resource_type, name);
+        if let Some(checks) = self.0.as_ref().filter(|_| !is_allowed) {
+            checks.authorization.denials.run(|more| {
+                let Requester { principal, address } = &checks.requester;
+                let (operation, resource_type) = (operation.name(), resource_type.name());
+                tracing::info!(%principal, host = %address, operation, resource_type, name, more, "denied");
+            });
+        }
+        is_allowed
+    }
+
+    /// As [`Access::allows`], for what is left out of an answer: nobody asked for it by name.
+    pub fn shows(&self, operation: Operation, resource_type: ResourceType, name: &str) -> bool {
+        self.0.as_ref().is_none_or(|checks| {
+            let authorizer = &checks.authorization.authorizer;
+            authorizer.is_allowed(checks.image.acls(), &checks.requester, operation, resource_type, name)
+        })
+    }
+
+    pub fn cluster(&self, operation: Operation) -> bool {
+        self.allows(operation, ResourceType::Cluster, CLUSTER)
+    }
+
+    pub fn topic(&self, operation: Operation, name: &str) -> bool {
+        self.allows(operation, ResourceType::Topic, name)
+    }
+
+    /// A topic id that the image does not know is allowed: the answer to it says no more than that.
+    pub fn topic_ref(&self, operation: Operation, topic: &TopicRef) -> bool {
+        let Some(checks) = &self.0 else { return true };
+        match topic {
+            TopicRef::Name(name) => self.topic(operation, name),
+            TopicRef::Id(id) => {
+                checks.image.topic_by_id(*id).is_none_or(|topic| self.topic(operation, topic.name.as_str()))
+            }
+        }
+    }
+
+    pub fn group(&self, operation: Operation, group: &str) -> bool {
+        self.allows(operation, ResourceType::Group, group)
+    }
+
+    pub fn transactional_id(&self, operation: Operation, id: &str) -> bool {
+        self.allows(operation, ResourceType::TransactionalId, id)
+    }
+
+    /// Whether an idempotent producer may get an id: it may write somewhere.
+    pub fn idempotent_write(&self) -> bool {
+        let Some(checks) = &self.0 else { return true };
+        let (rules, requester) = (checks.image.acls(), &checks.requester);
+        self.shows(Operation::IdempotentWrite, ResourceType::Cluster, CLUSTER)
+            || checks.authorization.authorizer.is_allowed_somewhere(
+                rules,
+                requester,
+                Operation::Write,
+                ResourceType::Topic,
+            )
+    }
+
+    /// The operations that are allowed on a resource, as answers have them.
+    pub fn operations(&self, resource_type: ResourceType, name: &str) -> i32 {
+        match &self.0 {
+            None => wire::all_operations(resource_type),
+            Some(checks) => {
+                let authorizer = &checks.authorization.authorizer;
+                authorizer.allowed_operations(checks.image.acls(), &checks.requester, resource_type, name)
+            }
+        }
+    }
+
+    /// The operations on the cluster. None are told to whom the cluster is not described.
+    pub fn cluster_operations(&self) -> i32 {
+        match self.cluster(Operation::Describe) {
+            true => self.operations(ResourceType::Cluster, CLUSTER),
+            false => 0,
+        }
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Access").field(&self.0.as_ref().map(|checks| &checks.requester)).finish()
+    }
+}

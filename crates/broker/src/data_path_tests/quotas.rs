@@ -1,0 +1,105 @@
+//! Quotas: a client that is above its limit is told how long to wait, and its records and responses are whole.
+
+use std::collections::BTreeMap;
+
+use ottla_metadata::{ConfigEntity, ConfigKind, nodes};
+use ottla_model::{ErrorCode, PartitionId};
+use ottla_protocol::kafka_protocol::messages::create_topics_request::CreatableTopic;
+use ottla_protocol::kafka_protocol::messages::{CreateTopicsRequest, DescribeClientQuotasRequest, TopicName};
+use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
+use ottla_protocol::messages::TopicRef;
+use ottla_protocol::messages::produce::{self, ProduceCall};
+use ottla_protocol::{decode_response, encode_request};
+
+use super::harness::*;
+
+fn set(cluster: &Cluster, entity: &ConfigEntity, quotas: &[(&str, &str)]) {
+    let entries: BTreeMap<String, String> =
+        quotas.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    cluster.quorum.commit(vec![(entity.path(), Some(nodes::config::encode(&entries)))]);
+}
+
+fn users() -> ConfigEntity {
+    ConfigEntity { kind: ConfigKind::Users, name: "<default>".to_owned() }
+}
+
+fn answer<R: Request>(broker: &TestBroker, version: i16, request: &R) -> R::Response {
+    let frame = encode_request(version, 1, None, request).expect("a small frame");
+    decode_response::<R>(version, broker.dispatch(CLIENT, &frame).frame()).expect("decodes").1
+}
+
+/// The throttle time of a produce request with a record of this size.
+fn produce(broker: &TestBroker, topic: u8, bytes: usize) -> i32 {
+    let call = ProduceCall {
+        transactional_id: None,
+        acks: 1,
+        timeout_ms: 1_000,
+        topics: vec![(TopicRef::Id(topic_id(topic)), vec![(PartitionId(0), batch(&[&"v".repeat(bytes)]).freeze())])],
+    };
+    let frame = produce::encode_request(13, 7, None, &call).expect("a small frame");
+    let response = broker.dispatch(CLIENT, &frame).frame();
+    let (_, response) = produce::decode_response(13, &response).expect("a produce response");
+    assert_eq!(response.topics[0].partitions[0].error, ErrorCode::None, "the records are appended");
+    response.throttle_time_ms
+}
+
+#[test]
+fn producers_and_consumers_above_their_limits_are_told_to_wait() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    cluster.quorum.create_topic("t", topic_id(1), 1, &[1], &[]);
+    assert_eq!(produce(&broker, 1, 100_000), 0, "no limit");
+    set(&cluster, &users(), &[("producer_byte_rate", "1000"), ("consumer_byte_rate", "1000")]);
+    // 10 s of the limit are there at once; five times as much waits for forty seconds and some for its other bytes.
+    let told = produce(&broker, 1, 50_000);
+    assert!((40_000..42_000).contains(&told), "{told}");
+    // A fetch is not larger than what may be used within all windows, but for its first batch.
+    let fetched = broker.fetch(&fetch_of(topic_id(1), vec![wanted(0, 0)]));
+    let records = only(&fetched).records.as_ref().map_or(0, bytes::Bytes::len);
+    assert!((100_000..120_000).contains(&records), "{records}");
+    assert!(fetched.throttle_time_ms >= 89_000, "{}", fetched.throttle_time_ms);
+    set(&cluster, &users(), &[]);
+    assert_eq!(produce(&broker, 1, 50_000), 0, "the limit is gone");
+}
+
+#[test]
+fn changes_above_their_limit_are_refused_to_new_clients() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    set(&cluster, &users(), &[("controller_mutation_rate", "1")]);
+    let create = |name: &'static str| {
+        let topic = CreatableTopic::default()
+            .with_name(TopicName(StrBytes::from_static_str(name)))
+            .with_num_partitions(40)
+            .with_replication_factor(1);
+        CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(1_000)
+    };
+    let first = answer(&broker, 7, &create("a"));
+    assert_ne!(first.topics[0].error_code, ErrorCode::ThrottlingQuotaExceeded.code());
+    let second = answer(&broker, 7, &create("b"));
+    assert_eq!(second.topics[0].error_code, ErrorCode::ThrottlingQuotaExceeded.code());
+    // 11 − 40 tokens, of which one comes back each second.
+    assert!((1..=29_000).contains(&second.throttle_time_ms), "{}", second.throttle_time_ms);
+    let old = answer(&broker, 5, &create("c"));
+    assert_ne!(old.topics[0].error_code, ErrorCode::ThrottlingQuotaExceeded.code());
+    assert!(old.throttle_time_ms > 29_000, "{}", old.throttle_time_ms);
+}
+
+#[test]
+fn quotas_are_described_from_the_image() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    set(&cluster, &ConfigEntity::user_client("alice", "app"), &[("consumer_byte_rate", "5000"), ("other", "x")]);
+    set(&cluster, &users(), &[]);
+    let described = answer(&broker, 1, &DescribeClientQuotasRequest::default());
+    let entries = described.entries.expect("entries");
+    let [entry] = entries.as_slice() else { panic!("{entries:?}") };
+    let parts: Vec<_> = entry
+        .entity
+        .iter()
+        .map(|part| (part.entity_type.as_str(), part.entity_name.as_ref().map(|name| name.as_str())))
+        .collect();
+    assert_eq!(parts, [("client-id", Some("app")), ("user", Some("alice"))]);
+    let values: Vec<_> = entry.values.iter().map(|value| (value.key.as_str(), value.value)).collect();
+    assert_eq!(values, [("consumer_byte_rate", 5_000.0)]);
+}

@@ -1,0 +1,45 @@
+//! The authorizer: whether there is one, and what it does not ask its rules for.
+
+use std::collections::BTreeSet;
+
+use ottla_model::KafkaPrincipal;
+
+use crate::error::ConfigError;
+use crate::reader::{Reader, one_of};
+
+/// Kafka's authorizers, of both eras. All of them decide alike here.
+const CLASSES: &[&str] = &[
+    "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "kafka.security.authorizer.AclAuthorizer",
+    "kafka.security.auth.SimpleAclAuthorizer",
+];
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct AuthorizerConfig {
+    /// `super.users`: principals that may do everything.
+    pub super_users: BTreeSet<KafkaPrincipal>,
+    /// `allow.everyone.if.no.acl.found`.
+    pub allow_everyone_if_no_acl_found: bool,
+}
+
+impl AuthorizerConfig {
+    /// None without `authorizer.class.name`: everybody may do everything.
+    pub(crate) fn read(reader: &Reader<'_>) -> Result<Option<Self>, ConfigError> {
+        const CLASS: &str = "authorizer.class.name";
+        let Some(class) = reader.property(CLASS) else { return Ok(None) };
+        one_of(CLASS, class, &class.value, CLASSES)?;
+        let allow_everyone_if_no_acl_found = reader.boolean("allow.everyone.if.no.acl.found")?;
+        Ok(Some(Self { super_users: super_users(reader)?, allow_everyone_if_no_acl_found }))
+    }
+}
+
+/// `TYPE:NAME[;TYPE:NAME…]`: names of certificates hold commas.
+fn super_users(reader: &Reader<'_>) -> Result<BTreeSet<KafkaPrincipal>, ConfigError> {
+    const KEY: &str = "super.users";
+    let Some(property) = reader.property(KEY) else { return Ok(BTreeSet::new()) };
+    let names = property.value.split(';').map(str::trim).filter(|name| !name.is_empty());
+    let principal = |name: &str| {
+        name.parse().map_err(|error| ConfigError::invalid(KEY, property, format!("{error}"), "User:NAME[;User:NAME…]"))
+    };
+    names.map(principal).collect()
+}

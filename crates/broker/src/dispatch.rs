@@ -81,6 +81,7 @@ fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut)
         Api::DescribeAcls => handlers::describe_acls::handle,
         Api::CreateAcls => handlers::create_acls::handle,
         Api::DeleteAcls => handlers::delete_acls::handle,
+        Api::AlterPartitionReassignments => handlers::alter_partition_reassignments::handle,
         Api::ListPartitionReassignments => handlers::list_partition_reassignments::handle,
         Api::SaslHandshake => handlers::sasl_handshake::handle,
         Api::DescribeClientQuotas => handlers::describe_client_quotas::handle,

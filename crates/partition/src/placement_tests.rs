@@ -58,6 +58,7 @@ fn state(leader: i32, isr: &[IsrMember], elr: &[i32]) -> Arc<PartitionState> {
         partition_epoch: PartitionEpoch(9),
         controller_epoch: ControllerEpoch(1),
         replicas: [1, 2, 3].map(BrokerId).to_vec(),
+        reassignment: None,
         isr: isr.to_vec(),
         elr: elr.iter().copied().map(BrokerId).collect(),
         offline: vec![],

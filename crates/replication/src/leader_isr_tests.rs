@@ -167,6 +167,7 @@ fn replicas_come_and_go_and_the_rest_keep_their_progress() {
         leader_epoch: LeaderEpoch(5),
         partition_epoch: PartitionEpoch(11),
         replicas: &replicas,
+        established_replicas: replicas.len(),
         isr: &isr,
     };
     let effects = story.leader.state_changed(at(2), view, &story.image);

@@ -25,7 +25,7 @@ pub(crate) fn generated(channel: ClusterChannel) -> Generated<ClusterChannel> {
 }
 
 /// Gives the request a key if executing it twice differs from executing it once. Then every request but AlterConfigs
-/// may be repeated while an earlier try may still take effect.
+/// and AlterReassignments may be repeated while an earlier try may still take effect.
 fn prepare(request: Request) -> (Request, Repeat) {
     match request {
         Request::CreateTopics(_)
@@ -36,7 +36,7 @@ fn prepare(request: Request) -> (Request, Repeat) {
             (Request::Once(key, Box::new(request)), Repeat::Freely)
         }
         // A late second try could undo what another client has set meanwhile.
-        Request::AlterConfigs(_) => (request, Repeat::WhenAnswered),
+        Request::AlterConfigs(_) | Request::AlterReassignments(_) => (request, Repeat::WhenAnswered),
         // Compare-and-set, or idempotent; a repeated allocation wastes a block of ids, nothing else.
         Request::Register(_)
         | Request::AlterPartitions(_)

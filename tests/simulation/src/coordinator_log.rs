@@ -159,6 +159,7 @@ pub fn state_of(
     leader_epoch: i32,
     partition_epoch: i32,
     replicas: impl IntoIterator<Item = i32>,
+    reassignment: None,
     isr: impl IntoIterator<Item = i32>,
 ) -> Arc<PartitionState> {
     let member = |broker| ottla_metadata::IsrMember { broker: BrokerId(broker), epoch: epoch(broker) };
@@ -168,6 +169,7 @@ pub fn state_of(
         partition_epoch: PartitionEpoch(partition_epoch),
         controller_epoch: ControllerEpoch(1),
         replicas: replicas.into_iter().map(BrokerId).collect(),
+        reassignment: None,
         isr: isr.into_iter().map(member).collect(),
         elr: vec![],
         offline: vec![],

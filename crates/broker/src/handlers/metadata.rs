@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use ottla_metadata::{Image, PartitionState, TopicImage};
+use ottla_metadata::{BrokerRegistration, Image, PartitionState, TopicImage};
 use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId, TopicId, TopicName};
 use ottla_network::response::{Answer, Part, Response};
 use ottla_protocol::kafka_protocol::messages;
@@ -54,7 +54,7 @@ fn answer_now(
     request: MetadataRequest,
 ) -> Answer {
     let image = broker.metadata.current();
-    let form = form_of_all(listener, header.api_version, &request);
+    let form = form_of_all(&broker.metadata.departed().listed(), listener, header.api_version, &request);
     let made =
         form.as_ref().and_then(|form| broker.metadata_responses.get(image.revision(), form, header.correlation_id));
     if let Some(response) = made {
@@ -73,8 +73,14 @@ fn asks_for_all(version: i16, request: &MetadataRequest) -> bool {
 }
 
 /// What the response depends on, if it is for all topics.
-fn form_of_all(listener: &ListenerName, version: i16, request: &MetadataRequest) -> Option<Form> {
+fn form_of_all(
+    departed: &[Arc<BrokerRegistration>],
+    listener: &ListenerName,
+    version: i16,
+    request: &MetadataRequest,
+) -> Option<Form> {
     asks_for_all(version, request).then(|| Form {
+        departed: departed.iter().map(|broker| broker.id).collect(),
         listener: listener.clone(),
         version,
         topic_operations: request.include_topic_authorized_operations,
@@ -117,14 +123,16 @@ fn respond(
     request: &MetadataRequest,
 ) -> Response {
     let image = broker.metadata.current();
-    let form = form_of_all(listener, header.api_version, request);
+    let departed = broker.metadata.departed().listed();
+    let form = form_of_all(&departed, listener, header.api_version, request);
     // Somebody may have made it while this request waited.
     let made =
         form.as_ref().and_then(|form| broker.metadata_responses.get(image.revision(), form, header.correlation_id));
     if let Some(response) = made {
         return response;
     }
-    let (response, missing) = answer(&image, broker.cluster_id.as_str(), listener, header.api_version, request);
+    let version = header.api_version;
+    let (response, missing) = answer(&image, &departed, broker.cluster_id.as_str(), listener, version, request);
     if request.allow_auto_topic_creation && broker.config.auto_create_topics_enable {
         for name in missing {
             broker.auto_creation.create(broker, name);
@@ -140,6 +148,7 @@ fn respond(
 /// The answer, and the names of topics that do not exist but could.
 fn answer(
     image: &Image,
+    departed: &[Arc<BrokerRegistration>],
     cluster_id: &str,
     listener: &ListenerName,
     version: i16,
@@ -187,7 +196,10 @@ fn answer(
             topic.topic_authorized_operations = wire::TOPIC_OPERATIONS;
         }
     }
+    let departed = departed.iter().filter(|broker| image.broker(broker.id).is_none());
+    let departed = departed.filter_map(|broker| Some((&**broker, broker.endpoint(listener)?)));
     let brokers = topology::live_brokers(image, listener)
+        .chain(departed)
         .map(|(broker, endpoint)| {
             MetadataResponseBroker::default()
                 .with_node_id(wire::broker_id(broker.id))
@@ -303,7 +315,7 @@ mod tests {
     use crate::request::test_image::{CLIENT, INTERNAL, image};
 
     fn ask(version: i16, listener: &str, request: &MetadataRequest) -> (MetadataResponse, Vec<TopicName>) {
-        answer(&image(), "cluster", &ListenerName::new(listener), version, request)
+        answer(&image(), &[], "cluster", &ListenerName::new(listener), version, request)
     }
 
     fn named(names: &[&'static str]) -> MetadataRequest {
@@ -328,6 +340,21 @@ mod tests {
         assert_eq!(ports(CLIENT), [(1, 19092), (2, 29092)]);
         assert_eq!(ports(INTERNAL), [(1, 19093), (2, 29093)]);
         assert_eq!(ports("NOBODY"), []);
+    }
+
+    #[test]
+    fn brokers_that_have_just_left_are_listed_once_and_lead_nothing() {
+        let left =
+            Arc::new(BrokerRegistration { id: BrokerId(9), ..(**image().broker(BrokerId(1)).expect("live")).clone() });
+        let not_seen_yet = image().broker(BrokerId(2)).expect("live").clone();
+        let listed = |listener| {
+            let listener = ListenerName::new(listener);
+            let departed = [not_seen_yet.clone(), left.clone()];
+            let (response, _) = answer(&image(), &departed, "cluster", &listener, 9, &named(&["t"]));
+            response.brokers.iter().map(|broker| broker.node_id.0).collect::<Vec<i32>>()
+        };
+        assert_eq!(listed(CLIENT), [1, 2, 9]);
+        assert!(listed("NOBODY").is_empty());
     }
 
     #[test]

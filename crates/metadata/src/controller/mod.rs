@@ -8,7 +8,7 @@
 //!
 //! Files: [`registration`] (a broker registers), [`sessions`] (heartbeats, fencing), [`shutdown`] (controlled
 //! shutdown), [`partitions`] (ISR changes, resignations), [`elections`] (on demand, and back to preferred replicas),
-//! [`topics`], [`added_partitions`], [`configs`], [`producer_ids`], [`bootstrap`], [`idempotency`] (retries), [`work`]
+//! [`reassignment`] (other replicas), [`topics`], [`added_partitions`], [`configs`], [`producer_ids`], [`bootstrap`], [`idempotency`] (retries), [`work`]
 //! (batches), [`growth`] (replicas for new brokers).
 
 mod added_partitions;
@@ -23,6 +23,7 @@ mod idempotency;
 mod ledger;
 mod partitions;
 mod producer_ids;
+mod reassignment;
 mod registration;
 mod sessions;
 mod shutdown;
@@ -217,6 +218,7 @@ impl Controller {
             Request::AdmitCoordinator(admit) => self.admit_coordinator(id, admit),
             Request::UnregisterBroker(unregister) => self.unregister_broker(id, unregister, key),
             Request::ElectLeaders(elect) => self.elect_leaders(id, elect),
+            Request::AlterReassignments(alter) => self.alter_reassignments(id, alter),
             Request::Once(..) => self.answer(id, Answer::Unavailable),
         }
     }
@@ -263,7 +265,8 @@ impl Controller {
     }
 
     /// Proposes the draft, unless it is empty.
-    fn propose(&mut self, draft: Draft) -> Option<EntryId> {
+    fn propose(&mut self, mut draft: Draft) -> Option<EntryId> {
+        draft.seal(self.ledger.ahead_tree());
         if draft.is_empty() {
             return None;
         }
@@ -340,7 +343,7 @@ impl Answer {
                 outcomes.revision = at;
             }
             Self::AlterConfigs(outcomes) => outcomes.revision = at,
-            Self::ElectLeaders(outcomes) => outcomes.revision = at,
+            Self::ElectLeaders(outcomes) | Self::AlterReassignments(outcomes) => outcomes.revision = at,
             Self::UnregisterBroker(Ok(unregistered)) => unregistered.revision = at,
             Self::UnregisterBroker(Err(_))
             | Self::Register(Err(_))

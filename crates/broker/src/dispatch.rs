@@ -141,6 +141,7 @@ mod tests {
             principal: ottla_network::Principal::Anonymous,
             peer: "127.0.0.1:1".parse().expect("an address"),
             connection_id: 1,
+            opened: std::time::Instant::now(),
         };
         let (client, broker) = (context(false), context(true));
         let large = LARGE_REQUEST_BYTES;

@@ -1,6 +1,7 @@
 //! Who asks, and by which way: what every handler may know of the connection that a request came in on.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use ottla_model::ListenerName;
 
@@ -22,6 +23,7 @@ pub struct RequestContext {
     pub peer: SocketAddr,
     /// Unique within the process; for the log.
     pub connection_id: u64,
+    pub opened: Instant,
 }
 
 impl RequestContext {
@@ -41,7 +43,8 @@ mod tests {
             let peer = peer.parse().expect("an address");
             let listener = ListenerName::new("CLIENT");
             let principal = Principal::Anonymous;
-            RequestContext { listener, is_inter_broker_listener: false, principal, peer, connection_id: 1 }
+            let (is_inter_broker_listener, opened) = (false, Instant::now());
+            RequestContext { listener, is_inter_broker_listener, principal, peer, connection_id: 1, opened }
                 .client_host()
         };
         assert_eq!(host("[::ffff:10.0.0.5]:4242"), "/10.0.0.5");

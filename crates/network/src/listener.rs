@@ -168,6 +168,7 @@ pub async fn accept<S: Service>(
             principal: Principal::Anonymous,
             peer,
             connection_id: CONNECTION_ID.fetch_add(1, Ordering::Relaxed),
+            opened: std::time::Instant::now(),
         };
         let shared = Arc::clone(&shared);
         let complaints = Arc::clone(&complaints);

@@ -159,7 +159,6 @@ pub fn state_of(
     leader_epoch: i32,
     partition_epoch: i32,
     replicas: impl IntoIterator<Item = i32>,
-    reassignment: None,
     isr: impl IntoIterator<Item = i32>,
 ) -> Arc<PartitionState> {
     let member = |broker| ottla_metadata::IsrMember { broker: BrokerId(broker), epoch: epoch(broker) };

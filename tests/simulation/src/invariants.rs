@@ -372,6 +372,14 @@ impl Invariants {
         }
     }
 
+    /// What is no replica any more need not come back with its records.
+    pub fn reassigned(&mut self, id: TopicIdPartition, is_replica: impl Fn(BrokerId) -> bool) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        for marked in [&mut partition.lossy, &mut partition.wiped] {
+            marked.retain(|broker, _| is_replica(*broker));
+        }
+    }
+
     pub fn has_lossy(&self) -> bool {
         self.partitions.values().any(|partition| !partition.lossy.is_empty() || !partition.wiped.is_empty())
     }

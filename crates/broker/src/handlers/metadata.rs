@@ -36,8 +36,10 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Err(error) => return Answer::close(error),
     };
     let version = header.api_version;
-    let hold =
-        held_answers::hold(broker, body_bytes, |image, is_suspect| names_leader(image, version, &request, is_suspect));
+    let may_know_more = held_answers::may_know_more(context.opened);
+    let hold = held_answers::hold(broker, may_know_more, body_bytes, |image, is_suspect| {
+        names_leader(image, version, &request, is_suspect)
+    });
     let Some(hold) = hold else { return answer_now(broker, &context.listener, header, request) };
     let (broker, listener) = (Arc::clone(broker), context.listener.clone());
     Answer::later(async move {

@@ -73,6 +73,7 @@ async fn connect<S: Service>(shared: &Arc<ConnectionShared<S>>) -> (TcpStream, J
         principal: Principal::Anonymous,
         peer,
         connection_id: 0,
+        opened: std::time::Instant::now(),
     };
     let task = tokio::spawn(Connection::new(server, context, Arc::clone(shared)).run());
     (client.expect("connected"), task)
@@ -140,6 +141,7 @@ async fn a_read_is_held_until_the_write_before_it_is_done() {
         principal: Principal::Anonymous,
         peer: server.1,
         connection_id: 0,
+        opened: std::time::Instant::now(),
     };
     let mut connection = Connection::new(server.0, context, shared());
     let (done, wait) = tokio::sync::oneshot::channel::<()>();

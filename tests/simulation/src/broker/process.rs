@@ -286,6 +286,12 @@ impl Process {
                     self.set_aside(*found, out);
                 }
             }
+            Placement::Discard(found) => {
+                let directory = found.directory;
+                if let Err(Waiting::Discard(found)) = self.wait_for_disk(directory, Waiting::Discard(Box::new(found))) {
+                    self.discard(*found, out);
+                }
+            }
             Placement::Assume { id, state } if self.is_held_up(id) => {
                 let directory = self.replicas.get(&id).map_or(0, |replica| replica.directory);
                 // It is held up, so the directory is stalled.
@@ -420,6 +426,20 @@ impl Process {
     }
 
     /// A log of a topic that the cluster does not have, a damaged one, or an older copy.
+    /// A log of a partition that was moved away while this broker was down.
+    pub(super) fn discard(&mut self, mut found: FoundLog, out: &mut Outbox) {
+        out.note(format_args!("discards {} in directory {}", found.partition, found.directory));
+        if let Some(topic_id) = found.topic_id {
+            self.forgotten.insert(TopicIdPartition { topic_id, partition: found.partition.partition });
+        }
+        if let Some(mut log) = found.log.take() {
+            log.abandon();
+        }
+        let (number, unique) = (found.directory, self.random.bytes_16());
+        let renamed = self.in_directory(number, out, |directory| directory.mark_deleted(&[found.partition], || unique));
+        self.remove_paths(number, &renamed.unwrap_or_default(), out);
+    }
+
     pub(super) fn set_aside(&mut self, found: FoundLog, out: &mut Outbox) {
         out.note(format_args!("sets {} in directory {} aside", found.partition, found.directory));
         if let Some(mut log) = found.log {

@@ -4,6 +4,7 @@
 mod disks;
 mod elections;
 mod quorum;
+mod reassignment;
 mod registration;
 mod replication;
 mod rules;

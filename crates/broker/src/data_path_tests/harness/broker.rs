@@ -96,6 +96,7 @@ impl TestBroker {
             principal: Principal::Anonymous,
             peer: ([127, 0, 0, 1], 1).into(),
             connection_id: 1,
+            opened: std::time::Instant::now(),
         }
     }
 

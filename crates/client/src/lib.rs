@@ -23,6 +23,7 @@ mod log_dirs;
 mod membership;
 mod metadata;
 mod offsets;
+mod reassignments;
 mod transactions;
 
 pub use admin::{
@@ -40,4 +41,5 @@ pub use log_dirs::{LogDir, LogDirReplica};
 pub use membership::{Beat, Membership, MembershipConfig};
 pub use metadata::{BrokerAddress, ClusterView, PartitionView, TopicView};
 pub use offsets::{CommittedOffset, Committer};
+pub use reassignments::{Reassignment, ReassignmentRefused};
 pub use transactions::{ActiveProducer, ListedTransaction, OpenTransaction, TransactionDescription, TransactionFilter};

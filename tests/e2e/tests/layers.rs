@@ -77,7 +77,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     // `ottla dev` runs both services in one process: docs/adr/0002-the-cli-holds-both-services.md.
-    ("cli", &["model", "protocol", "client", "rpc", "config", "coordinator", "broker"]),
+    ("cli", &["model", "protocol", "metadata", "client", "rpc", "config", "coordinator", "broker"]),
 ];
 
 /// The synchronous cores: a seed must replay a run to the byte.

@@ -372,11 +372,17 @@ impl Invariants {
         }
     }
 
-    /// What is no replica any more need not come back with its records.
-    pub fn reassigned(&mut self, id: TopicIdPartition, is_replica: impl Fn(BrokerId) -> bool) {
+    /// What is no replica any more need not come back with its records. One that is the only replica leads with what it
+    /// has.
+    pub fn reassigned(&mut self, id: TopicIdPartition, replicas: &[BrokerId]) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         for marked in [&mut partition.lossy, &mut partition.wiped] {
-            marked.retain(|broker, _| is_replica(*broker));
+            marked.retain(|broker, _| replicas.contains(broker));
+        }
+        if replicas.len() == 1 && !partition.wiped.is_empty() {
+            partition.wiped.clear();
+            self.exempt_partitions += u64::from(!partition.is_exempt);
+            partition.is_exempt = true;
         }
     }
 

@@ -15,6 +15,7 @@ pub mod leader_election;
 pub mod log_dirs;
 pub mod metadata_quorum;
 pub mod options;
+pub mod reassign_partitions;
 pub mod topics;
 pub mod transactions;
 
@@ -41,6 +42,7 @@ pub async fn run(name: &str, arguments: &[String]) -> Option<ExitCode> {
         "kafka-delete-records" => Some(delete_records::run(arguments).await),
         "kafka-configs" => Some(configs::run(arguments).await),
         "kafka-leader-election" => Some(leader_election::run(arguments).await),
+        "kafka-reassign-partitions" => Some(reassign_partitions::run(arguments).await),
         "kafka-log-dirs" => Some(log_dirs::run(arguments).await),
         "kafka-broker-api-versions" => Some(broker_api_versions::run(arguments).await),
         "kafka-cluster" => Some(cluster::run(arguments).await),

@@ -44,7 +44,7 @@ impl World {
                     image.topics().flat_map(|topic| topic.partitions().map(move |one| (topic, one)))
                 {
                     let partition = TopicIdPartition { topic_id: topic.id, partition };
-                    self.invariants.reassigned(partition, |broker| state.is_replica(broker));
+                    self.invariants.reassigned(partition, &state.replicas);
                 }
             }
         }

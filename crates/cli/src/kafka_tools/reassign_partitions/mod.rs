@@ -53,7 +53,11 @@ pub(super) static SPECS: &[OptionSpec] = &[
         "manual assignment json file path",
         "The JSON file with the reassignment: {\"partitions\": [{\"topic\": \"foo\", \"partition\": 1, \"replicas\": [1,2,3], \"log_dirs\": [\"dir1\",\"dir2\",\"dir3\"]}], \"version\":1}. log_dirs is optional: \"any\", or the path of a log directory of the broker.",
     ),
-    refused("replica-alter-log-dirs-throttle", Takes::Value, "moves between log directories have no throttle"),
+    value(
+        "replica-alter-log-dirs-throttle",
+        "replicaAlterLogDirsThrottle",
+        "The bytes per second that a broker moves between its log directories at most, from now on and until --verify or --cancel. At least 1 KB/s.",
+    ),
     refused("throttle", Takes::Value, "replication has no throttle"),
     value(
         "timeout",
@@ -78,6 +82,7 @@ const OPTIONS_OF_ACTIONS: &[(&str, &[&str])] = &[
     ("disable-rack-aware", &["generate"]),
     ("additional", &["execute"]),
     ("disallow-replication-factor-change", &["execute"]),
+    ("replica-alter-log-dirs-throttle", &["execute"]),
     ("timeout", &["execute", "cancel"]),
     ("preserve-throttles", &["verify", "cancel"]),
 ];
@@ -85,12 +90,14 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the cluster may take to begin or cancel reassignments.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);
 
-const BROKER_THROTTLES: [&str; 3] = [
-    "leader.replication.throttled.rate",
-    "follower.replication.throttled.rate",
-    "replica.alter.log.dirs.io.max.bytes.per.second",
-];
+const BROKER_THROTTLES: [&str; 3] =
+    ["leader.replication.throttled.rate", "follower.replication.throttled.rate", LOG_DIR_THROTTLE];
 const TOPIC_THROTTLES: [&str; 2] = ["leader.replication.throttled.replicas", "follower.replication.throttled.replicas"];
+
+const LOG_DIR_THROTTLE: &str = "replica.alter.log.dirs.io.max.bytes.per.second";
+
+const VERIFY_PERIODICALLY: &str =
+    "Warning: You must run --verify periodically, until the reassignment completes, to ensure the throttle is removed.";
 
 const EXISTING: &str = "Cannot execute because there is an existing partition assignment.  Use --additional to override this and create a new partition assignment in addition to the existing one. The --additional flag can also be used to change the throttle by resubmitting the current reassignment.";
 
@@ -119,10 +126,18 @@ impl From<ClientError> for ReassignError {
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Action {
     Generate { topics: String, brokers: String, is_rack_aware: bool },
-    Execute { file: String, is_additional: bool, may_change_factor: bool, timeout: Duration },
+    Execute { file: String, execution: Execution, timeout: Duration },
     Verify { file: String, preserves_throttles: bool },
     Cancel { file: String, preserves_throttles: bool, timeout: Duration },
     List,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Execution {
+    is_additional: bool,
+    may_change_factor: bool,
+    /// Bytes per second; a negative one changes nothing.
+    log_dir_throttle: i64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -192,8 +207,11 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
         },
         "execute" => Action::Execute {
             file,
-            is_additional: options.has("additional"),
-            may_change_factor: !options.has("disallow-replication-factor-change"),
+            execution: Execution {
+                is_additional: options.has("additional"),
+                may_change_factor: !options.has("disallow-replication-factor-change"),
+                log_dir_throttle: options.number("replica-alter-log-dirs-throttle")?.unwrap_or(-1),
+            },
             timeout,
         },
         "verify" => Action::Verify { file, preserves_throttles },
@@ -212,11 +230,12 @@ async fn carry_out(plan: &Plan) -> Result<(), ReassignError> {
             let brokers = file::brokers(brokers).map_err(ReassignError::Failed)?;
             generate(connect().await?.client(), &topics, &brokers, *is_rack_aware).await
         }
-        Action::Execute { file, is_additional, may_change_factor, timeout } => {
+        Action::Execute { file, execution, timeout } => {
             let wanted = wanted(file)?;
             let targets = wanted.to_execute().map_err(ReassignError::Failed)?;
             let kafka = connect().await?;
-            execute(kafka.client(), &targets, *is_additional, *may_change_factor).await?;
+            let moving = wanted.directories.keys().map(|(broker, _)| *broker).collect();
+            execute(kafka.client(), &targets, &moving, *execution).await?;
             match wanted.directories.is_empty() {
                 true => Ok(()),
                 false => moves::execute(kafka.client(), &wanted.directories, *timeout).await,
@@ -341,10 +360,10 @@ fn propose(
 async fn execute(
     client: &Client,
     targets: &BTreeMap<TopicPartition, Vec<BrokerId>>,
-    is_additional: bool,
-    may_change_factor: bool,
+    moving: &BTreeSet<BrokerId>,
+    execution: Execution,
 ) -> Result<(), ReassignError> {
-    if !is_additional && !client.list_partition_reassignments(None).await?.is_empty() {
+    if !execution.is_additional && !client.list_partition_reassignments(None).await?.is_empty() {
         return Err(ReassignError::Terse(EXISTING.to_owned()));
     }
     let there: BTreeSet<BrokerId> = live_brokers(client).await?;
@@ -362,8 +381,17 @@ async fn execute(
          rollback",
         file::to_json(&current)
     );
+    if execution.log_dir_throttle >= 0 {
+        out!("{VERIFY_PERIODICALLY}");
+        let value = execution.log_dir_throttle.to_string();
+        let change = [ConfigChange::Set { name: LOG_DIR_THROTTLE.to_owned(), value }];
+        for broker in moving {
+            client.alter_configs(&ConfigResource::Broker(*broker), &change).await?;
+        }
+        out!("The replica-alter-dir throttle limit was set to {} B/s", execution.log_dir_throttle);
+    }
     let asked = targets.iter().map(|(at, target)| (at.clone(), Some(target.clone()))).collect();
-    let refused = client.alter_partition_reassignments(&asked, may_change_factor, ADMIN_TIMEOUT).await?;
+    let refused = client.alter_partition_reassignments(&asked, execution.may_change_factor, ADMIN_TIMEOUT).await?;
     if !refused.is_empty() {
         let refusals = refusals(&refused);
         return Err(ReassignError::Terse(format!("Error reassigning partition(s):\n{refusals}")));
@@ -533,8 +561,8 @@ mod tests {
         let action = |line: &str| planned(SPECS, line, plan).map(|plan| plan.action);
         let execute = action("--bootstrap-server k --execute --reassignment-json-file f --additional");
         let file = "f".to_owned();
-        let expected =
-            Action::Execute { file, is_additional: true, may_change_factor: true, timeout: Duration::from_secs(10) };
+        let execution = Execution { is_additional: true, may_change_factor: true, log_dir_throttle: -1 };
+        let expected = Action::Execute { file, execution, timeout: Duration::from_secs(10) };
         assert_eq!(execute, Ok(expected));
         assert_eq!(action("--bootstrap-server k --list"), Ok(Action::List));
         let one = "Command must include exactly one action: --generate, --execute, --verify, --cancel, --list";

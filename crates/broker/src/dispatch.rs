@@ -83,6 +83,7 @@ fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut)
         Api::DescribeAcls => handlers::describe_acls::handle,
         Api::CreateAcls => handlers::create_acls::handle,
         Api::DeleteAcls => handlers::delete_acls::handle,
+        Api::AlterPartitionReassignments => handlers::alter_partition_reassignments::handle,
         Api::ListPartitionReassignments => handlers::list_partition_reassignments::handle,
         Api::SaslHandshake => handlers::sasl_handshake::handle,
         Api::SaslAuthenticate => handlers::sasl_authenticate::handle,
@@ -166,6 +167,7 @@ mod tests {
             principal: KafkaPrincipal::anonymous(),
             peer: "127.0.0.1:1".parse().expect("an address"),
             connection_id: 1,
+            opened: std::time::Instant::now(),
         };
         let (client, broker) = (context(false), context(true));
         let large = LARGE_REQUEST_BYTES;

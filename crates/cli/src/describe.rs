@@ -19,7 +19,7 @@ impl Shown {
     }
 
     fn wants(&self, partition: &PartitionDescription, min_isr: usize) -> bool {
-        (self.under_replicated && partition.isr.len() < partition.replicas.len())
+        (self.under_replicated && partition.isr.len() < replication_factor(partition))
             || (self.unavailable && partition.leader.is_none())
             || (self.under_min_isr && partition.isr.len() < min_isr)
             || (self.at_min_isr && partition.isr.len() == min_isr)
@@ -42,8 +42,14 @@ pub fn lines(topics: &[TopicDescription], shown: &Shown) -> Vec<String> {
     lines
 }
 
+/// Without the replicas that are being added.
+fn replication_factor(partition: &PartitionDescription) -> usize {
+    let adding = partition.reassignment.as_ref().map_or(0, |(adding, _)| adding.len());
+    partition.replicas.len().saturating_sub(adding)
+}
+
 fn topic_line(topic: &TopicDescription) -> String {
-    let replicas = topic.partitions.first().map_or(0, |partition| partition.replicas.len());
+    let replicas = topic.partitions.first().map_or(0, replication_factor);
     let configs: Vec<String> = topic.configs.iter().map(|(name, value)| format!("{name}={value}")).collect();
     format!(
         "Topic: {}\tTopicId: {}\tPartitionCount: {}\tReplicationFactor: {replicas}\tConfigs: {}",
@@ -57,9 +63,12 @@ fn topic_line(topic: &TopicDescription) -> String {
 fn partition_line(topic: &str, partition: &PartitionDescription) -> String {
     let ids = |ids: &[i32]| ids.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
     let maybe = |known: &Option<Vec<i32>>| known.as_deref().map_or("N/A".to_owned(), ids);
+    let moves = partition.reassignment.as_ref().map_or(String::new(), |(adding, removing)| {
+        format!("\tAdding Replicas: {}\tRemoving Replicas: {}", ids(adding), ids(removing))
+    });
     let leader = partition.leader.map_or("none".to_owned(), |leader| leader.to_string());
     format!(
-        "\tTopic: {topic}\tPartition: {}\tLeader: {leader}\tReplicas: {}\tIsr: {}\tElr: {}\tLastKnownElr: {}",
+        "\tTopic: {topic}\tPartition: {}\tLeader: {leader}\tReplicas: {}\tIsr: {}{moves}\tElr: {}\tLastKnownElr: {}",
         partition.partition,
         ids(&partition.replicas),
         ids(&partition.isr),
@@ -80,6 +89,7 @@ mod tests {
             isr: isr.to_vec(),
             elr: Some(vec![]),
             last_known_elr: Some(vec![]),
+            reassignment: None,
         }
     }
 
@@ -101,6 +111,20 @@ mod tests {
             "\tTopic: my-topic\tPartition: 1\tLeader: none\tReplicas: 2,3,1\tIsr: 2\tElr: \tLastKnownElr: ",
         ];
         assert_eq!(lines(&[topic()], &Shown::default()), expected);
+    }
+
+    #[test]
+    fn replicas_that_come_and_go_are_shown_and_not_counted() {
+        let moving = PartitionDescription {
+            reassignment: Some((vec![4], vec![1])),
+            ..partition(0, Some(1), &[4, 2, 1], &[1, 2])
+        };
+        let topic = TopicDescription { partitions: vec![moving], ..topic() };
+        let lines = lines(std::slice::from_ref(&topic), &Shown::default());
+        assert!(lines[0].contains("ReplicationFactor: 2"), "{lines:?}");
+        let told = "\tReplicas: 4,2,1\tIsr: 1,2\tAdding Replicas: 4\tRemoving Replicas: 1\tElr: ";
+        assert!(lines[1].contains(told), "{lines:?}");
+        assert!(super::lines(&[topic], &Shown { under_replicated: true, ..Shown::default() }).is_empty());
     }
 
     #[test]

@@ -94,6 +94,8 @@ pub struct PartitionDescription {
     /// None if the broker does not send it.
     pub elr: Option<Vec<i32>>,
     pub last_known_elr: Option<Vec<i32>>,
+    /// The replicas that a reassignment under way adds and removes.
+    pub reassignment: Option<(Vec<i32>, Vec<i32>)>,
 }
 
 /// Where a cluster is, and how it is spoken to; what is none is the client's default.
@@ -226,6 +228,8 @@ impl Kafka {
             .into_iter()
             .map(|topic| (topic.name.clone(), topic))
             .collect();
+        // A broker that does not know reassignments has none.
+        let reassignments = self.client.list_partition_reassignments(None).await.unwrap_or_default();
         let mut descriptions = Vec::new();
         for name in names {
             let Some(topic) = described.remove(name) else {
@@ -247,6 +251,12 @@ impl Kafka {
                 .collect();
             let mut partitions: Vec<_> = topic.partitions.into_iter().map(partition_description).collect();
             partitions.sort_by_key(|partition| partition.partition);
+            for one in reassignments.iter().filter(|one| one.at.topic.as_str() == topic.name) {
+                let described = partitions.iter_mut().find(|described| described.partition == one.at.partition.0);
+                if let Some(described) = described {
+                    described.reassignment = Some((ids(&one.adding), ids(&one.removing)));
+                }
+            }
             let topic_id = topic.id.to_string();
             descriptions.push(TopicDescription {
                 name: topic.name,
@@ -292,8 +302,11 @@ fn each(outcomes: Vec<ottla_client::TopicOutcome>) -> Result<(), KafkaError> {
     Ok(())
 }
 
+fn ids(ids: &[BrokerId]) -> Vec<i32> {
+    ids.iter().map(|id| id.0).collect()
+}
+
 fn partition_description(partition: ottla_client::DescribedPartition) -> PartitionDescription {
-    let ids = |ids: &[BrokerId]| ids.iter().map(|id| id.0).collect::<Vec<_>>();
     PartitionDescription {
         partition: partition.partition.0,
         leader: Some(partition.leader).filter(|leader| *leader != BrokerId::NONE).map(|leader| leader.0),
@@ -301,6 +314,7 @@ fn partition_description(partition: ottla_client::DescribedPartition) -> Partiti
         isr: ids(&partition.isr),
         elr: partition.elr.as_deref().map(ids),
         last_known_elr: partition.last_known_elr.as_deref().map(ids),
+        reassignment: None,
     }
 }
 

@@ -26,6 +26,7 @@ mod membership;
 mod metadata;
 mod offsets;
 mod quotas;
+mod reassignments;
 mod scram;
 mod transactions;
 
@@ -46,6 +47,7 @@ pub use membership::{Beat, Membership, MembershipConfig};
 pub use metadata::{BrokerAddress, ClusterView, PartitionView, TopicView};
 pub use offsets::{CommittedOffset, Committer};
 pub use ottla_secure_stream::StreamSecurity;
-pub use scram::{DescribedUser, ScramChange};
 pub use quotas::{ClientQuota, QuotaMatch, QuotaPart};
+pub use reassignments::{Reassignment, ReassignmentRefused};
+pub use scram::{DescribedUser, ScramChange};
 pub use transactions::{ActiveProducer, ListedTransaction, OpenTransaction, TransactionDescription, TransactionFilter};

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kafka_protocol::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
-use kafka_protocol::messages::{DeleteRecordsRequest, DescribeLogDirsRequest};
+use kafka_protocol::messages::{AlterReplicaLogDirsRequest, DeleteRecordsRequest, DescribeLogDirsRequest};
 use ottla_model::{BrokerId, ErrorCode, Offset, TopicPartition};
 use ottla_protocol::Api;
 use ottla_protocol::messages::describe_log_dirs::DECODED_MAX;
 
 use crate::cluster::Client;
-use crate::convert::{checked, error_of, millis, partition, topic_name};
+use crate::convert::{checked, error_of, millis, partition, text, topic_name};
 use crate::error::ClientError;
 
 /// One log directory of a broker.
@@ -66,6 +67,39 @@ impl Client {
             })
         });
         dirs.collect()
+    }
+
+    /// Begins to move a broker's replicas to other directories of it. Returns the error of each.
+    pub async fn alter_replica_log_dirs(
+        &self,
+        broker: BrokerId,
+        moves: &BTreeMap<TopicPartition, String>,
+    ) -> Result<BTreeMap<TopicPartition, ErrorCode>, ClientError> {
+        let mut directories: BTreeMap<&str, BTreeMap<&str, Vec<i32>>> = BTreeMap::new();
+        for (at, path) in moves {
+            directories.entry(path).or_default().entry(at.topic.as_str()).or_default().push(at.partition.0);
+        }
+        let directory = |(path, topics): (&str, BTreeMap<&str, Vec<i32>>)| {
+            let topics = topics.into_iter().map(|(topic, partitions)| {
+                AlterReplicaLogDirTopic::default().with_name(topic_name(topic)).with_partitions(partitions)
+            });
+            AlterReplicaLogDir::default().with_path(text(path)).with_topics(topics.collect())
+        };
+        let directories = directories.into_iter().map(directory).collect();
+        let request = AlterReplicaLogDirsRequest::default().with_dirs(directories);
+        let attempt = || async {
+            self.metadata(Some(&[])).await?;
+            self.link_to(broker).await?.call(&request).await
+        };
+        // The replica goes to the directory that was named last: a repetition changes nothing.
+        let response = self.retry(None, |_| true, attempt).await?;
+        let results = response.results.iter().flat_map(|topic| {
+            topic.partitions.iter().map(|result| {
+                let at = partition(Api::AlterReplicaLogDirs, &topic.topic_name.0, result.partition_index)?;
+                Ok((at, error_of(result.error_code)))
+            })
+        });
+        results.collect()
     }
 
     /// Deletes the records of a partition below an offset; −1 stands for its high watermark. Returns the log's new

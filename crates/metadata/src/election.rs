@@ -20,12 +20,17 @@
 //! - Neither is a replica that cannot read its log (offline: its directory failed, or the log is damaged): it leads
 //!   nothing before it registers again. A last member that has lost its log is marked, and does not lead in a later
 //!   incarnation either.
+//! - A reassignment completes with the change after which all target replicas are in the ISR and one of them can lead:
+//!   the others leave the ISR and the replicas. Whenever a replica leaves the replicas, the leader epoch grows: if it is
+//!   added again, with an empty log, a fetch that it sent before says nothing of that log.
 //! - The effective min.insync.replicas is that of the partition's leader, whose configuration decides when the HW
 //!   moves.
 
+use std::borrow::Cow;
+
 use ottla_model::{BrokerEpoch, BrokerId, ControllerEpoch};
 
-use crate::image::{IsrMember, LeaderRecoveryState, PartitionState};
+use crate::image::{Assignment, IsrMember, LeaderRecoveryState, PartitionState};
 
 /// The facts about the cluster that an election needs.
 pub trait Electorate {
@@ -90,6 +95,8 @@ pub struct PartitionChange<'a> {
     unclean_sole_member_wins: bool,
     offline: Option<IsrMember>,
     lost: Option<BrokerId>,
+    assignment: Option<Assignment>,
+    completes_early: bool,
 }
 
 impl<'a> PartitionChange<'a> {
@@ -107,7 +114,23 @@ impl<'a> PartitionChange<'a> {
             unclean_sole_member_wins: false,
             offline: None,
             lost: None,
+            assignment: None,
+            completes_early: false,
         }
+    }
+
+    /// Other replicas: a reassignment begins, changes or is cancelled. Some member of the ISR stays a replica.
+    #[must_use]
+    pub fn assigned(mut self, assignment: Assignment) -> Self {
+        self.assignment = Some(assignment);
+        self
+    }
+
+    /// Switches a rule off, to test that simulations detect it: see `controller::BrokenRules`.
+    #[must_use]
+    pub(crate) fn completing_early(mut self, early: bool) -> Self {
+        self.completes_early = early;
+        self
     }
 
     /// The ISR that the leader proposes.
@@ -172,10 +195,12 @@ impl<'a> PartitionChange<'a> {
     }
 
     /// The next state; none if nothing changes.
-    pub fn build(self, electorate: &dyn Electorate, controller_epoch: ControllerEpoch) -> Option<PartitionState> {
-        let state = self.state;
+    pub fn build(mut self, electorate: &dyn Electorate, controller_epoch: ControllerEpoch) -> Option<PartitionState> {
+        let former = self.state;
+        let assigned = self.reassign(electorate);
+        let state = &*assigned;
         let is_unclean = |broker: &BrokerId| self.unclean == Some(*broker);
-        let Elected { leader, isr, is_unclean: is_unclean_election } = self.elect(electorate);
+        let Elected { leader, isr, is_unclean: is_unclean_election } = self.elect(state, electorate);
         let mut next = PartitionState { leader, isr, controller_epoch, ..state.clone() };
         if is_unclean_election {
             next.leader_recovery_state = LeaderRecoveryState::Recovering;
@@ -209,14 +234,17 @@ impl<'a> PartitionChange<'a> {
             let last_known_elr = ordered(state, known).into_iter().filter(|b| out(b) && !elr.contains(b)).collect();
             (next.elr, next.last_known_elr) = (elr, last_known_elr);
         }
-        if next.leader != state.leader || is_unclean_election {
+        let has_left = former.replicas.iter().any(|replica| !next.is_replica(*replica));
+        if next.leader != state.leader || is_unclean_election || has_left {
             next.leader_epoch = state.leader_epoch.next();
         }
         next.last_known_leader = match next.has_leader() {
             true => BrokerId::NONE,
-            false => ruler,
+            false if ruler == BrokerId::NONE || next.is_replica(ruler) => ruler,
+            // If it is added again, its log does not have the most records.
+            false => next.isr_ids().next().unwrap_or(BrokerId::NONE),
         };
-        let unchanged = PartitionState { controller_epoch: state.controller_epoch, ..next.clone() } == *state;
+        let unchanged = PartitionState { controller_epoch: state.controller_epoch, ..next.clone() } == *former;
         if unchanged {
             return None;
         }
@@ -224,8 +252,44 @@ impl<'a> PartitionChange<'a> {
         Some(next)
     }
 
-    fn elect(&self, electorate: &dyn Electorate) -> Elected {
-        let state = self.state;
+    /// The state with the replicas that it is to have, and the ISR within them.
+    fn reassign(&mut self, electorate: &dyn Electorate) -> Cow<'a, PartitionState> {
+        if self.assignment.is_none() && !self.state.is_reassigning() {
+            return Cow::Borrowed(self.state);
+        }
+        let mut assignment = self.assignment.take().unwrap_or_else(|| self.state.assignment());
+        if self.is_complete(&assignment, electorate) {
+            assignment = assignment.target().into();
+        }
+        let Assignment { replicas, reassignment } = assignment;
+        let mut state = self.state.clone();
+        self.isr.retain(|member| replicas.contains(&member.broker));
+        state.isr.retain(|member| replicas.contains(&member.broker));
+        state.offline.retain(|member| replicas.contains(&member.broker));
+        state.elr.retain(|broker| replicas.contains(broker));
+        state.last_known_elr.retain(|broker| replicas.contains(broker));
+        Cow::Owned(PartitionState { replicas, reassignment, ..state })
+    }
+
+    /// Whether all target replicas are in the ISR, so that the others may go. One of them must be able to lead: a member
+    /// that shuts down leaves the ISR soon, and returns.
+    fn is_complete(&self, assignment: &Assignment, electorate: &dyn Electorate) -> bool {
+        if assignment.reassignment.is_none() {
+            return false;
+        }
+        let target = assignment.target();
+        let member = |broker: &BrokerId| self.isr.iter().find(|m| m.broker == *broker && !m.is_lost());
+        let may_lead = |broker: &BrokerId| {
+            self.leaving != Some(*broker)
+                && (electorate.acceptable(*broker, self.state).is_some()
+                    || (*broker == self.state.leader && member(broker).is_some_and(|m| electorate.lives(m))))
+        };
+        let in_sync = target.iter().filter(|broker| member(broker).is_some());
+        let is_whole = in_sync.clone().count() == target.len() || self.completes_early;
+        is_whole && in_sync.clone().any(may_lead)
+    }
+
+    fn elect(&self, state: &PartitionState, electorate: &dyn Electorate) -> Elected {
         let acceptable = |broker: BrokerId| match self.leaving == Some(broker) {
             true => None,
             false => electorate.acceptable(broker, state),
@@ -261,7 +325,7 @@ impl<'a> PartitionChange<'a> {
         {
             return Elected::clean(leader, vec![IsrMember { broker: leader, epoch }]);
         }
-        if let Some(member) = self.elect_unclean(electorate) {
+        if let Some(member) = self.elect_unclean(state, electorate) {
             return Elected { leader: member.broker, isr: vec![member], is_unclean: true };
         }
         if !self.isr.is_empty() {
@@ -277,8 +341,7 @@ impl<'a> PartitionChange<'a> {
     }
 
     /// A replica that may lack committed records, those that probably lack the fewest first.
-    fn elect_unclean(&self, electorate: &dyn Electorate) -> Option<IsrMember> {
-        let state = self.state;
+    fn elect_unclean(&self, state: &PartitionState, electorate: &dyn Electorate) -> Option<IsrMember> {
         let is_lost = |broker: BrokerId| state.isr_member(broker).is_some_and(IsrMember::is_lost);
         let may_lead = |broker: BrokerId| match self.unclean_election {
             Unclean::Never => false,
@@ -315,6 +378,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::image::Reassignment;
     use ottla_model::{LeaderEpoch, PartitionEpoch};
 
     /// Live brokers with their epochs, and one min ISR for all.
@@ -369,6 +433,7 @@ mod tests {
             partition_epoch: PartitionEpoch(9),
             controller_epoch: ControllerEpoch(1),
             replicas: ids(&[1, 2, 3]),
+            reassignment: None,
             isr: members(isr),
             elr: ids(elr),
             offline: vec![],
@@ -597,5 +662,56 @@ mod tests {
         assert_eq!(next.isr, members(&[1]));
         let next = build(PartitionChange::new(&state(1, &[1], &[])).without_lost(BrokerId(1)), &live(&[]));
         assert_eq!(next.isr, [IsrMember::lost(BrokerId(1))]);
+    }
+    /// From [1, 2, 3] to [4, 5]; broker 3 is down.
+    fn moving(isr: &[i32]) -> PartitionState {
+        let reassignment = Reassignment { adding: ids(&[4, 5]), removing: ids(&[1, 2, 3]) };
+        let replicas = ids(&[4, 5, 1, 2, 3]);
+        PartitionState { replicas, reassignment: Some(Box::new(reassignment)), ..state(1, isr, &[]) }
+    }
+
+    #[test]
+    fn a_reassignment_completes_when_the_isr_holds_its_target() {
+        let began = moving(&[1, 2]);
+        let four = build(PartitionChange::new(&began).with_isr(members(&[1, 2, 4])), &live(&[1, 2, 4, 5]));
+        assert_eq!((four.leader, four.replicas.len(), four.is_reassigning()), (BrokerId(1), 5, true));
+        let change = PartitionChange::new(&four).with_isr(members(&[1, 2, 4, 5]));
+        let done = build(change, &live(&[1, 2, 4, 5]));
+        assert_eq!((done.leader, done.leader_epoch, done.reassignment), (BrokerId(4), LeaderEpoch(6), None));
+        assert_eq!((done.replicas, done.isr, done.elr), (ids(&[4, 5]), members(&[4, 5]), vec![]));
+        let early = PartitionChange::new(&began).with_isr(members(&[1, 2, 4])).completing_early(true);
+        assert_eq!(build(early, &live(&[1, 2, 4, 5])).isr, members(&[4]));
+    }
+
+    #[test]
+    fn a_reassignment_waits_for_a_target_that_can_lead() {
+        let change = |state| PartitionChange::new(state).with_isr(members(&[1, 2, 4, 5]));
+        let waiting = build(change(&moving(&[1, 2, 4])), &live(&[1, 2]));
+        assert_eq!((waiting.leader, waiting.is_reassigning()), (BrokerId(1), true), "4 and 5 shut down");
+        let done = build(PartitionChange::new(&waiting), &live(&[1, 2, 5]));
+        assert_eq!((done.leader, done.is_reassigning()), (BrokerId(5), false));
+    }
+
+    #[test]
+    fn replicas_that_only_go_go_at_once_and_fence_their_fetches() {
+        let shrunk = Assignment {
+            replicas: ids(&[1, 3, 2]),
+            reassignment: Some(Box::new(Reassignment { adding: vec![], removing: ids(&[2]) })),
+        };
+        let old = state(1, &[1, 2, 3], &[]);
+        let next = build(PartitionChange::new(&old).assigned(shrunk.clone()), &live(&[1, 2, 3]));
+        assert_eq!((next.leader, next.leader_epoch, next.replicas), (BrokerId(1), LeaderEpoch(6), ids(&[1, 3])));
+        let behind = state(1, &[1, 2], &[]);
+        let waits = build(PartitionChange::new(&behind).assigned(shrunk), &live(&[1, 2, 3]));
+        assert_eq!((waits.leader_epoch, waits.is_reassigning()), (LeaderEpoch(5), true), "3 is not in sync");
+    }
+
+    #[test]
+    fn a_replica_that_goes_leaves_no_trace() {
+        let mut old = state(-1, &[1], &[2]);
+        (old.last_known_elr, old.last_known_leader, old.offline) = (ids(&[3]), BrokerId(3), members(&[3]));
+        let next = build(PartitionChange::new(&old).assigned(ids(&[1, 2]).into()), &live(&[]));
+        assert_eq!((next.last_known_elr, next.last_known_leader, next.offline), (vec![], BrokerId(1), vec![]));
+        assert_eq!((next.isr, next.elr, next.leader_epoch), (members(&[1]), ids(&[2]), LeaderEpoch(6)));
     }
 }

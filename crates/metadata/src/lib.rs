@@ -29,8 +29,8 @@ pub mod tree;
 pub use controller::{Answer, Controller, ControllerConfig, Effects, EntryId, Input, Now, Request, RequestId};
 pub use delta::{BrokerChange, Delta, PartitionChange};
 pub use image::{
-    BrokerMemory, BrokerRegistration, ConfigEntity, ConfigKind, Endpoint, Image, IsrMember, LeaderSettings,
-    PartitionState, TopicImage,
+    Assignment, BrokerMemory, BrokerRegistration, ConfigEntity, ConfigKind, Endpoint, Image, IsrMember, LeaderSettings,
+    PartitionState, Reassignment, TopicImage,
 };
 pub use transaction::{Change, Transaction, TransactionError};
 pub use tree::{Node, NodeChange, Path, Tree};

@@ -717,6 +717,7 @@ fn is_write(api: Api) -> bool {
             | Api::DeleteTopics
             | Api::CreatePartitions
             | Api::ElectLeaders
+            | Api::AlterPartitionReassignments
             | Api::AlterConfigs
             | Api::IncrementalAlterConfigs
             | Api::AlterReplicaLogDirs

@@ -1,6 +1,7 @@
 //! Who asks, and by which way: what every handler may know of the connection that a request came in on.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use ottla_model::{KafkaPrincipal, ListenerName, SecurityProtocol};
 
@@ -17,6 +18,7 @@ pub struct RequestContext {
     pub peer: SocketAddr,
     /// Unique within the process; for the log.
     pub connection_id: u64,
+    pub opened: Instant,
 }
 
 impl RequestContext {
@@ -41,6 +43,7 @@ mod tests {
                 principal: KafkaPrincipal::anonymous(),
                 peer,
                 connection_id: 1,
+                opened: Instant::now(),
             }
             .client_host()
         };

@@ -177,6 +177,7 @@ pub async fn accept<S: Service>(
             principal: KafkaPrincipal::anonymous(),
             peer,
             connection_id: CONNECTION_ID.fetch_add(1, Ordering::Relaxed),
+            opened: std::time::Instant::now(),
         };
         let shared = Arc::clone(&shared);
         let complaints = Arc::clone(&complaints);

@@ -150,6 +150,7 @@ mod tests {
             partition_epoch: PartitionEpoch(9),
             controller_epoch: ControllerEpoch(1),
             replicas: [1, 2, 3].map(BrokerId).to_vec(),
+            reassignment: None,
             isr: isr
                 .iter()
                 .map(|(id, epoch)| IsrMember { broker: BrokerId(*id), epoch: BrokerEpoch(*epoch) })

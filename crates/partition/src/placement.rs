@@ -38,6 +38,9 @@ pub enum Placement<L> {
     Assume { id: TopicIdPartition, state: Arc<PartitionState> },
     /// The log is no partition's: it is kept under another name.
     SetAside(L),
+    /// The log of a partition that was moved to other brokers while this one was down: it is deleted. The replicas of
+    /// the partition have its records, and it must not be believed if the partition comes back.
+    Discard(L),
     /// A new replica.
     Place { id: TopicIdPartition, topic: TopicName, state: Arc<PartitionState>, log: Place<L> },
     /// A replica without an open log begins a new one, after its state was assumed.
@@ -54,6 +57,13 @@ pub enum Place<L> {
     /// No log: it cannot be opened, or may be in a missing directory. [`Replicas::unopened`] has the logs that were
     /// found.
     Offline(AbsentLog),
+}
+
+/// Whether a log that no replica here takes belongs to a partition that the tree has, by its topic's id.
+fn was_moved_away(image: &Image, log: &impl Found) -> bool {
+    let name = log.partition();
+    let topic = image.topic(name.topic.as_str()).filter(|topic| log.facts().topic_id == Some(topic.id));
+    topic.is_some_and(|topic| topic.partition(name.partition).is_some())
 }
 
 /// The epoch under which a broker may be in an ISR.
@@ -241,7 +251,10 @@ impl<L: Found> Replicas<L> {
             let Some(state) = topic.partition(id.partition) else { continue };
             self.place(local, local.absent, id, &topic.name, state, &mut placed);
         }
-        placed.extend(self.take_found().into_iter().map(Placement::SetAside));
+        placed.extend(self.take_found().into_iter().map(|log| match was_moved_away(image, &log) {
+            true => Placement::Discard(log),
+            false => Placement::SetAside(log),
+        }));
         placed
     }
 

@@ -58,6 +58,7 @@ fn state(leader: i32, isr: &[IsrMember], elr: &[i32]) -> Arc<PartitionState> {
         partition_epoch: PartitionEpoch(9),
         controller_epoch: ControllerEpoch(1),
         replicas: [1, 2, 3].map(BrokerId).to_vec(),
+        reassignment: None,
         isr: isr.to_vec(),
         elr: elr.iter().copied().map(BrokerId).collect(),
         offline: vec![],
@@ -270,4 +271,50 @@ fn new_logs_go_where_there_is_room() {
     assert_eq!(directory_for_new_log([full, failed, used].into_iter()), Some(2));
     assert_eq!(directory_for_new_log([failed, full].into_iter()), Some(1));
     assert_eq!(directory_for_new_log([failed].into_iter()), None);
+}
+
+/// The image at the broker's registration: topic `t` (id 1) has one partition, with these replicas.
+fn image_of(replicas: &[i32]) -> Image {
+    use ottla_metadata::nodes::topic::TopicNode;
+    use ottla_metadata::{Node, nodes};
+    use ottla_model::Revision;
+
+    let brokers: Vec<_> = replicas.iter().copied().map(BrokerId).collect();
+    let assignment = vec![(PartitionId(0), brokers.into())];
+    let topic = TopicNode { id: id(1).topic_id, assignment, grows_to: 0 };
+    let node = |payload| Node { payload, created: Revision(5), modified: Revision(5), version: 0 };
+    let tree = [
+        (nodes::topic::path(&name()), node(nodes::topic::encode(&topic))),
+        (
+            nodes::partition::path(&name(), PartitionId(0)),
+            node(nodes::partition::encode(&state(1, &[member(1, 10)], &[]))),
+        ),
+    ];
+    Image::from_nodes(Revision(30), tree.iter().map(|(path, node)| (path, node))).0
+}
+
+#[test]
+fn scenario_49_the_log_of_a_partition_that_was_moved_away_is_deleted() {
+    let loaded = |replicas: &[i32], found| {
+        let mut placement = Replicas::default();
+        placement.add_found(found);
+        placement.image_moved(&local(AbsentLog::NeverMade), &image_of(replicas), &Delta::default())
+    };
+    let moved = loaded(&[1, 2], log(1, Some(100)));
+    assert!(matches!(&moved[..], [Placement::Discard(old)] if *old == log(1, Some(100))), "{moved:?}");
+    let of_another_topic = loaded(&[1, 2], log(2, Some(100)));
+    assert!(matches!(&of_another_topic[..], [Placement::SetAside(_)]), "{of_another_topic:?}");
+    let still_here = loaded(&[1, 3], log(1, Some(100)));
+    assert!(matches!(&still_here[..], [Placement::Place { log: Place::Found(_), .. }]), "{still_here:?}");
+}
+
+#[test]
+fn a_replica_that_goes_and_comes_again_begins_anew() {
+    let (mut replicas, _) = placed(AbsentLog::NeverMade, vec![log(1, Some(100))], &state(1, &[member(1, 10)], &[]));
+    let gone = Arc::new(PartitionState { replicas: vec![BrokerId(1)], ..(*state(1, &[member(1, 10)], &[])).clone() });
+    let left = replicas.apply(&local(AbsentLog::NeverMade), &delta(vec![change(1, Some(&gone))]));
+    assert!(matches!(&left[..], [Placement::Remove(removed)] if *removed == id(1)), "{left:?}");
+    let back = delta(vec![change(1, Some(&state(1, &[member(1, 10)], &[])))]);
+    let again = replicas.apply(&local(AbsentLog::DirectoryReplaced), &back);
+    assert!(matches!(&again[..], [Placement::Place { log: Place::New, .. }]), "{again:?}");
 }

@@ -264,6 +264,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
             leader_epoch: state.leader_epoch,
             partition_epoch: state.partition_epoch,
             replicas: &state.replicas,
+            established_replicas: state.established_replicas(),
             isr: &isr,
         };
         if let Role::Leader(leader) = &mut self.role
@@ -275,7 +276,13 @@ impl<E: Env, A: Ack> Replica<E, A> {
             return effects;
         }
         let high_watermark = self.high_watermark();
-        let mut effects = self.leave_role(ErrorCode::NotLeaderOrFollower);
+        // No other replica led in between: its records are still here, and what waits for them may wait on. A
+        // reassignment that completes begins such an epoch.
+        let leads_on = self.leader().is_some_and(|leader| leader.leader_epoch().next() == state.leader_epoch);
+        let mut effects = match leads_on {
+            true => Effects { changed: true, role_changed: true, ..Effects::default() },
+            false => self.leave_role(ErrorCode::NotLeaderOrFollower),
+        };
         let LogState::Open(log) = &mut self.log else { return effects };
         log.begin_leader_epoch(state.leader_epoch);
         let leader_config = LeaderConfig {
@@ -287,6 +294,10 @@ impl<E: Env, A: Ack> Replica<E, A> {
         };
         let (start, end) = (log.log_start_offset(), log.log_end_offset());
         let (leader, led) = Leader::new(now, leader_config, view, start, end, high_watermark, brokers);
+        if leader.is_under_min_isr() {
+            let produces = self.produces.take_all();
+            effects.fail(produces, ErrorCode::NotEnoughReplicasAfterAppend);
+        }
         self.role = Role::Leader(Box::new(leader));
         effects.role_changed = true;
         self.absorb(now, led, brokers, &mut effects);

@@ -117,6 +117,7 @@ mod tests {
             partition_epoch: PartitionEpoch(9),
             controller_epoch: ControllerEpoch(1),
             replicas: [1, 2, 3].map(BrokerId).to_vec(),
+            reassignment: None,
             isr: isr.iter().map(member).collect(),
             elr: elr.iter().copied().map(BrokerId).collect(),
             offline: vec![],

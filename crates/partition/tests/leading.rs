@@ -44,6 +44,24 @@ fn what_waits_is_told_when_the_leadership_ends() {
     assert!(matches!(host.try_append(batch(1, WALL)), Err(AppendError::Refused(ErrorCode::NotLeaderOrFollower))));
 }
 
+/// A reassignment completes, and the leader stays.
+#[test]
+fn what_waits_waits_on_when_the_same_replica_leads_on() {
+    let mut host = Host::leader();
+    host.append(3);
+    host.core.wait_for_replicas(Offset(3), || answer("produce"));
+    let effects = host.assume(&state(LOCAL, LeaderEpoch(6), 2, &[1, 2]));
+    assert!(failed(&effects).is_empty() && effects.changed && effects.role_changed);
+    assert_eq!((host.core.leading_epoch(), host.core.waiting_produces()), (LeaderEpoch(6), 1));
+    let fetch = ottla_partition::Fetch { current_leader_epoch: LeaderEpoch(6), ..replica_fetch(3, 0, true) };
+    assert_eq!(names(&host.fetch(&fetch).0.acknowledged), ["produce"]);
+    // In an epoch that was not seen another replica led: the log may have parted from its.
+    host.append(1);
+    host.core.wait_for_replicas(Offset(4), || answer("parted"));
+    let effects = host.assume(&state(LOCAL, LeaderEpoch(8), 4, &[1, 2]));
+    assert_eq!(failed(&effects), [("parted", ErrorCode::NotLeaderOrFollower)]);
+}
+
 #[test]
 fn a_replica_that_failed_or_closed_answers_so() {
     let mut host = Host::leader();

@@ -246,6 +246,12 @@ fn schema(api: Api) -> Option<&'static [Field]> {
                 )]
             }
         }
+        Api::AlterPartitionReassignments => {
+            const {
+                const PARTITION: &[Field] = &[Fixed(4, ALL), Numbers(4, ALL)];
+                &[Fixed(4, ALL), Fixed(1, since(1)), Structs(&[Text(ALL), Structs(PARTITION, ALL)], ALL)]
+            }
+        }
         Api::ListPartitionReassignments => const { &[Fixed(4, ALL), Structs(&[Text(ALL), Numbers(4, ALL)], ALL)] },
         Api::DescribeClientQuotas => {
             const { &[Structs(&[Text(ALL), Fixed(1, ALL), NullableText(ALL)], ALL), Fixed(1, ALL)] }

@@ -8,6 +8,7 @@
 //! - [`fetch_session`]: what fetchers of this broker read;
 //! - [`log_cleaner`]: threads that compact logs;
 //! - [`alter_partition`]: ISR changes on their way to the quorum, through a [`quorum_handle`];
+//! - [`departed`]: brokers that have just left, which Metadata lists for a while;
 //! - [`suspects`]: the leaders that do not answer, and whose successors clients' answers wait for;
 //! - [`metadata_cache`], [`identity`], [`live_config`], [`topic_settings`], [`clock`]: what decides about replicas from
 //!   outside.
@@ -16,6 +17,7 @@
 
 pub mod alter_partition;
 pub mod clock;
+pub mod departed;
 pub mod fetch_session;
 pub mod identity;
 pub mod live_config;

@@ -9,19 +9,21 @@ use ottla_metadata::image::Image;
 use ottla_model::Revision;
 use tokio::sync::watch;
 
+use crate::departed::Departed;
 use crate::suspects::Suspects;
 
 pub struct MetadataCache {
     image: ArcSwap<Image>,
     revision: watch::Sender<Revision>,
     suspects: Suspects,
+    departed: Departed,
 }
 
 impl MetadataCache {
     /// Answers will wait for a suspect's successor for `hold_max` at most.
     pub fn new(image: Arc<Image>, hold_max: Duration) -> Self {
         let (revision, _) = watch::channel(image.revision());
-        Self { image: ArcSwap::new(image), revision, suspects: Suspects::new(hold_max) }
+        Self { image: ArcSwap::new(image), revision, suspects: Suspects::new(hold_max), departed: Departed::default() }
     }
 
     /// The current image; cheap, lock-free. Take it once per request: a second look may be newer.
@@ -44,12 +46,20 @@ impl MetadataCache {
             return;
         }
         self.suspects.image_changed(&image);
+        let old = self.image.load_full();
+        // Before the image: who sees that a broker has left sees it among the departed.
+        self.departed.image_changed(&old, &image);
         self.image.store(image);
     }
 
     /// The leaders that do not answer.
     pub fn suspects(&self) -> &Suspects {
         &self.suspects
+    }
+
+    /// The brokers that have just left.
+    pub fn departed(&self) -> &Departed {
+        &self.departed
     }
 
     /// Tells those who wait that everything of the current image has taken effect here: its partitions are open.

@@ -58,6 +58,8 @@ pub struct PartitionView<'a> {
     pub partition_epoch: PartitionEpoch,
     /// All replicas, the leader among them.
     pub replicas: &'a [BrokerId],
+    /// How many of them are not just being added by a reassignment.
+    pub established_replicas: usize,
     pub isr: &'a [IsrMember],
 }
 
@@ -148,6 +150,8 @@ pub struct Leader {
     isr: Isr,
     /// All replicas but this one.
     followers: Box<[ReplicaProgress]>,
+    /// What the min ISR is bounded by.
+    established_replicas: usize,
     last_proposal: u32,
     /// No proposal leaves before; after an unknown outcome, the time of the retry.
     proposal_not_before: MonotonicMs,
@@ -178,6 +182,7 @@ impl Leader {
             high_watermark: HighWatermark::known(high_watermark, log_start, log_end),
             isr: Isr::committed_as(view.isr),
             followers: Box::default(),
+            established_replicas: view.established_replicas,
             last_proposal: 0,
             proposal_not_before: MonotonicMs(0),
         };
@@ -210,8 +215,17 @@ impl Leader {
         view: PartitionView<'_>,
         brokers: &impl Brokers,
     ) -> LeaderEffects {
-        if view.leader_epoch != self.leader_epoch || view.partition_epoch <= self.partition_epoch {
+        if view.leader_epoch != self.leader_epoch || view.partition_epoch < self.partition_epoch {
             return LeaderEffects::default();
+        }
+        let is_known = view.partition_epoch == self.partition_epoch;
+        if is_known && view.established_replicas == self.established_replicas {
+            return LeaderEffects::default();
+        }
+        self.established_replicas = view.established_replicas;
+        if is_known {
+            let high_watermark = self.advance_high_watermark(now, brokers);
+            return LeaderEffects { high_watermark, ..LeaderEffects::default() };
         }
         self.partition_epoch = view.partition_epoch;
         for follower in &mut self.followers {
@@ -445,6 +459,10 @@ impl Leader {
                 }
                 self.partition_epoch = *partition_epoch;
                 self.proposal_not_before = MonotonicMs(0);
+                // The change may have completed a reassignment, and the quorum bounds the min ISR by more replicas now.
+                // Until the image shows that state, the larger bound holds: the quorum must not take a replica for
+                // eligible while the HW moves without it.
+                self.established_replicas = self.followers.len() + 1;
                 isr_changed = self.isr.commit(isr);
             }
             IsrOutcome::Refused(error) => self.refused(now, *error, brokers),
@@ -540,9 +558,10 @@ impl Leader {
         if acks_all && self.is_under_min_isr() { Err(ErrorCode::NotEnoughReplicas) } else { Ok(()) }
     }
 
-    /// `min.insync.replicas`, but at most the number of replicas: a topic with one replica can be written to.
+    /// `min.insync.replicas`, but at most the number of replicas: a topic with one replica can be written to, also while
+    /// it gets more.
     pub fn effective_min_isr(&self) -> usize {
-        self.config.min_insync_replicas.min(self.followers.len() + 1)
+        self.config.min_insync_replicas.min(self.established_replicas)
     }
 
     pub fn is_under_min_isr(&self) -> bool {

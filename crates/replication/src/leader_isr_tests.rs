@@ -167,6 +167,7 @@ fn replicas_come_and_go_and_the_rest_keep_their_progress() {
         leader_epoch: LeaderEpoch(5),
         partition_epoch: PartitionEpoch(11),
         replicas: &replicas,
+        established_replicas: replicas.len(),
         isr: &isr,
     };
     let effects = story.leader.state_changed(at(2), view, &story.image);
@@ -289,4 +290,27 @@ fn a_follower_that_may_join_has_a_deadline_until_it_has_passed() {
     assert_eq!(story.leader.next_deadline(at(LAG_MAX_MS + 2)), None);
     let story = Story::new(&[1, 2], 1, 100);
     assert_eq!(story.leader.next_deadline(at(LAG_MAX_MS + 5)), Some(at(LAG_MAX_MS + 1)), "a member stays due");
+}
+
+/// One replica gets two more: it takes writes although the min ISR is 2.
+#[test]
+fn the_min_isr_is_bounded_without_replicas_that_are_being_added() {
+    let mut story = Story::new(&[1], 2, 100);
+    assert!(story.leader.is_under_min_isr());
+    let isr = [member(1)];
+    let view = |partition_epoch, isr| PartitionView {
+        leader_epoch: LeaderEpoch(5),
+        partition_epoch: PartitionEpoch(partition_epoch),
+        replicas: &REPLICAS,
+        established_replicas: 1,
+        isr,
+    };
+    let _ = story.leader.state_changed(at(1), view(11, &isr), &story.image);
+    assert_eq!(story.append(2, 110).high_watermark, Some(Offset(110)));
+    let proposal = story.fetch(3, 2, 110).alter.expect("2 has everything");
+    let _ = story.accept(4, &proposal);
+    assert_eq!(story.leader.effective_min_isr(), 2, "the reassignment may be complete with this change");
+    let members = [member(1), member(2)];
+    let _ = story.leader.state_changed(at(5), view(12, &members), &story.image);
+    assert_eq!(story.leader.effective_min_isr(), 1, "the image says that it is not");
 }

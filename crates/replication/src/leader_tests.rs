@@ -74,6 +74,7 @@ impl Story {
             leader_epoch: LeaderEpoch(5),
             partition_epoch: PartitionEpoch(10),
             replicas: &REPLICAS,
+            established_replicas: REPLICAS.len(),
             isr: &members,
         };
         let (leader, effects) =
@@ -129,6 +130,7 @@ impl Story {
             leader_epoch: self.leader.leader_epoch(),
             partition_epoch: PartitionEpoch(partition_epoch),
             replicas: &REPLICAS,
+            established_replicas: REPLICAS.len(),
             isr,
         };
         self.leader.state_changed(at(now), view, &self.image)
@@ -175,6 +177,7 @@ fn a_follower_that_gave_up_its_place_is_waited_for_only_when_it_has_everything()
         leader_epoch: LeaderEpoch(5),
         partition_epoch: PartitionEpoch(11),
         replicas: &REPLICAS,
+        established_replicas: REPLICAS.len(),
         isr: &[member(1)],
     };
     let effects = story.leader.state_changed(at(3), view, &story.image);

@@ -24,8 +24,8 @@ pub(crate) fn generated(channel: ClusterChannel) -> Generated<ClusterChannel> {
     Generated::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-/// Gives the request a key if executing it twice differs from executing it once. Then every request but
-/// AlterConfigs, CreateAcls and DeleteAcls may be repeated while an earlier try may still take effect.
+/// Gives the request a key if executing it twice differs from executing it once. Then every request but AlterConfigs,
+/// CreateAcls, DeleteAcls and AlterReassignments may be repeated while an earlier try may still take effect.
 fn prepare(request: Request) -> (Request, Repeat) {
     match request {
         Request::CreateTopics(_)
@@ -36,7 +36,9 @@ fn prepare(request: Request) -> (Request, Repeat) {
             (Request::Once(key, Box::new(request)), Repeat::Freely)
         }
         // A late second try could undo what another client has set meanwhile.
-        Request::AlterConfigs(_) | Request::CreateAcls(_) | Request::DeleteAcls(_) => (request, Repeat::WhenAnswered),
+        Request::AlterConfigs(_) | Request::CreateAcls(_) | Request::DeleteAcls(_) | Request::AlterReassignments(_) => {
+            (request, Repeat::WhenAnswered)
+        }
         // Compare-and-set, or idempotent; a repeated allocation wastes a block of ids, nothing else.
         Request::Register(_)
         | Request::AlterPartitions(_)

@@ -95,6 +95,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "model",
             "protocol",
             "authorizer",
+            "metadata",
             "sasl",
             "secure-stream",
             "tls",

@@ -377,6 +377,13 @@ pub fn body(api: Api, version: i16) -> Bytes {
             let filter = delete_acls_request::DeleteAclsFilter::default().with_resource_name_filter(Some(text("logs")));
             encoded(&DeleteAclsRequest::default().with_filters(vec![filter; 3]), schema)
         }
+        Api::AlterPartitionReassignments => {
+            use alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+            let moved = ReassignablePartition::default().with_replicas(Some(vec![BrokerId(1), BrokerId(2)]));
+            let cancelled = ReassignablePartition::default().with_partition_index(1).with_replicas(None);
+            let topic = ReassignableTopic::default().with_name(topic("logs")).with_partitions(vec![moved, cancelled]);
+            encoded(&AlterPartitionReassignmentsRequest::default().with_topics(vec![topic; 2]), schema)
+        }
         Api::ListPartitionReassignments => {
             let topic = list_partition_reassignments_request::ListPartitionReassignmentsTopics::default()
                 .with_name(topic("logs"))

@@ -38,6 +38,9 @@ pub enum Kind {
     /// Leaders answer late where their logs start and end: changes arrive between the question and its answer.
     LateBounds,
     RecreateTopic,
+    /// A partition gets other replicas, more or fewer than before.
+    Reassign,
+    CancelReassignment,
     /// Everything at once: `kill -9` of all.
     KillAll,
 }
@@ -68,6 +71,8 @@ impl Kind {
         Self::DeleteRecords,
         Self::LateBounds,
         Self::RecreateTopic,
+        Self::Reassign,
+        Self::CancelReassignment,
         Self::KillAll,
     ];
 
@@ -76,9 +81,10 @@ impl Kind {
         match self {
             Self::KillBroker | Self::CutLink | Self::PowerLossOfBroker => 10,
             Self::IsolateNode | Self::PauseBroker | Self::ShutDownBroker | Self::Weather => 6,
+            Self::Reassign => 6,
             Self::KillCoordinator | Self::CrashCoordinatorMidway | Self::PauseCoordinator => 5,
             Self::PowerLossOfCoordinator | Self::FreezeClock => 4,
-            Self::FenceBroker => 4,
+            Self::FenceBroker | Self::CancelReassignment => 4,
             Self::SetWallClock | Self::DeleteRecords | Self::LateBounds | Self::DiskErrors => 3,
             Self::FailDirectory | Self::FillDisk | Self::StallDirectory | Self::ReplaceDisk | Self::FlipByte => 2,
             Self::DiskLossOfCoordinator | Self::RecreateTopic | Self::KillAll => 1,

@@ -372,6 +372,20 @@ impl Invariants {
         }
     }
 
+    /// What is no replica any more need not come back with its records. One that is the only replica leads with what it
+    /// has.
+    pub fn reassigned(&mut self, id: TopicIdPartition, replicas: &[BrokerId]) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        for marked in [&mut partition.lossy, &mut partition.wiped] {
+            marked.retain(|broker, _| replicas.contains(broker));
+        }
+        if replicas.len() == 1 && !partition.wiped.is_empty() {
+            partition.wiped.clear();
+            self.exempt_partitions += u64::from(!partition.is_exempt);
+            partition.is_exempt = true;
+        }
+    }
+
     pub fn has_lossy(&self) -> bool {
         self.partitions.values().any(|partition| !partition.lossy.is_empty() || !partition.wiped.is_empty())
     }

@@ -207,6 +207,7 @@ impl Message {
                 Request::AlterPartitions(_) => "alter-partitions",
                 Request::CreateTopics(_) => "create-topics",
                 Request::DeleteTopics(_) => "delete-topics",
+                Request::AlterReassignments(_) => "alter-reassignments",
                 Request::ControlledShutdown(_) => "controlled-shutdown",
                 _ => "cluster",
             },

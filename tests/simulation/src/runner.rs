@@ -4,6 +4,7 @@ use std::fmt;
 
 use ottla_broker_session::BrokenRules as SessionRules;
 use ottla_metadata::controller::BrokenRules as ControllerRules;
+use ottla_model::BrokerId;
 use ottla_partition::BrokenRules;
 use ottla_quorum_node::BrokenRules as NodeRules;
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
@@ -241,6 +242,20 @@ impl Run<'_> {
         self.a_broker()
     }
 
+    /// Brokers in any order, as many as the promises need or more.
+    fn some_replicas(&mut self) -> Vec<BrokerId> {
+        let mut brokers: Vec<_> = self.world.brokers.keys().copied().map(BrokerId).collect();
+        let most = brokers.len().min(4);
+        let least = self.world.config.min_isr.min(most);
+        let count = usize::try_from(self.random.between(least as u64, most as u64)).unwrap_or(least);
+        let mut replicas = Vec::new();
+        while replicas.len() < count {
+            let at = usize::try_from(self.random.below(brokers.len() as u64)).unwrap_or(0);
+            replicas.push(brokers.swap_remove(at));
+        }
+        replicas
+    }
+
     fn a_disk(&mut self, broker: i32) -> usize {
         let disks = self.world.brokers.get(&broker).map_or(1, BrokerNode::disks);
         usize::try_from(self.random.below(disks as u64)).unwrap_or(0)
@@ -431,6 +446,19 @@ impl Run<'_> {
                 if self.world.is_admin_done() {
                     self.world.delete_topic("t");
                     self.world.create_topic("t");
+                }
+            }
+            Kind::Reassign => {
+                let partitions = self.world.partitions();
+                if let Some(partition) = self.random.pick(&partitions).copied() {
+                    let target = self.some_replicas();
+                    self.world.reassign(partition, Some(target));
+                }
+            }
+            Kind::CancelReassignment => {
+                let partitions = self.world.reassigning();
+                if let Some(partition) = self.random.pick(&partitions).copied() {
+                    self.world.reassign(partition, None);
                 }
             }
             Kind::KillAll => {

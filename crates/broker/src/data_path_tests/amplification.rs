@@ -9,6 +9,9 @@ use ottla_protocol::kafka_protocol::messages::add_partitions_to_txn_request::{
 };
 use ottla_protocol::kafka_protocol::messages::alter_client_quotas_request::EntryData;
 use ottla_protocol::kafka_protocol::messages::alter_configs_request::AlterConfigsResource as LegacyResource;
+use ottla_protocol::kafka_protocol::messages::alter_partition_reassignments_request::{
+    ReassignablePartition, ReassignableTopic,
+};
 use ottla_protocol::kafka_protocol::messages::alter_replica_log_dirs_request::{
     AlterReplicaLogDir, AlterReplicaLogDirTopic,
 };
@@ -213,6 +216,11 @@ fn repeating(api: Api, times: usize) -> Bytes {
             let partitions = vec![OffsetDeleteRequestPartition::default(); times];
             let topic = OffsetDeleteRequestTopic::default().with_name(logs()).with_partitions(partitions);
             newest(&OffsetDeleteRequest::default().with_group_id(group()).with_topics(vec![topic]))
+        }
+        Api::AlterPartitionReassignments => {
+            let topic = ReassignableTopic::default().with_name(logs());
+            let topic = topic.with_partitions(vec![ReassignablePartition::default(); times]);
+            newest(&AlterPartitionReassignmentsRequest::default().with_topics(vec![topic]).with_timeout_ms(1_000))
         }
         Api::ListPartitionReassignments => {
             let topic = ListPartitionReassignmentsTopics::default().with_name(logs());

@@ -26,7 +26,8 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
-    let hold = held_answers::hold(broker, body_bytes, |image, is_suspect| names_leader(image, &request, is_suspect));
+    let hold =
+        held_answers::hold(broker, false, body_bytes, |image, is_suspect| names_leader(image, &request, is_suspect));
     let Some(hold) = hold else {
         let response = respond(broker, &broker.access(context), &context.listener, &request);
         return Answer::encode::<DescribeTopicPartitionsRequest>(&header, &response);

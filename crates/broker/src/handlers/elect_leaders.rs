@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
-use ottla_metadata::controller::{ElectLeaders, ElectionOutcome, ElectionOutcomes, ElectionType, Refusal};
+use ottla_metadata::controller::{ElectLeaders, ElectionType, PartitionOutcome, PartitionOutcomes, Refusal};
 use ottla_model::{ErrorCode, PartitionId};
 use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
@@ -74,8 +74,8 @@ fn to_decide(election: ElectionType, named: Option<&Named>) -> ElectLeaders {
     ElectLeaders { election, topics: named.map(|named| named.iter().map(partitions).collect()) }
 }
 
-fn response(outcomes: ElectionOutcomes) -> ElectLeadersResponse {
-    let topic = |(name, outcomes): (String, Vec<ElectionOutcome>)| {
+fn response(outcomes: PartitionOutcomes) -> ElectLeadersResponse {
+    let topic = |(name, outcomes): (String, Vec<PartitionOutcome>)| {
         let results = outcomes.into_iter().map(|outcome| result(outcome.partition.0, outcome.refusal.as_ref()));
         ReplicaElectionResult::default()
             .with_topic(TopicName(wire::text(&name)))
@@ -86,10 +86,10 @@ fn response(outcomes: ElectionOutcomes) -> ElectLeadersResponse {
 
 /// The same failure for the request as a whole, which version 0 cannot tell, and for every partition.
 fn refused(named: Option<Named>, version: i16, refusal: &Refusal) -> ElectLeadersResponse {
-    let outcome = |partition| ElectionOutcome { partition, refusal: Some(refusal.clone()) };
+    let outcome = |partition| PartitionOutcome { partition, refusal: Some(refusal.clone()) };
     let topics = named.into_iter().flatten();
     let topics = topics.map(|(topic, partitions)| (topic, partitions.into_iter().map(outcome).collect())).collect();
-    let response = response(ElectionOutcomes { topics, ..ElectionOutcomes::default() });
+    let response = response(PartitionOutcomes { topics, ..PartitionOutcomes::default() });
     if version >= 1 { response.with_error_code(refusal.error.code()) } else { response }
 }
 
@@ -109,13 +109,13 @@ mod tests {
 
     #[test]
     fn results_keep_the_order_and_have_kafkas_texts() {
-        let outcome = |partition, error: Option<ErrorCode>| ElectionOutcome {
+        let outcome = |partition, error: Option<ErrorCode>| PartitionOutcome {
             partition: PartitionId(partition),
             refusal: error.map(|error| Refusal::new(error, String::new())),
         };
         let decided = vec![outcome(1, None), outcome(0, Some(ErrorCode::ElectionNotNeeded))];
         let topics = vec![("t".to_owned(), decided)];
-        let response = response(ElectionOutcomes { topics, ..ElectionOutcomes::default() });
+        let response = response(PartitionOutcomes { topics, ..PartitionOutcomes::default() });
         let [topic] = response.replica_election_results.as_slice() else { panic!("{response:?}") };
         let told: Vec<_> = topic
             .partition_result

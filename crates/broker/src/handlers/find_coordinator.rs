@@ -61,8 +61,10 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let mut seen = BTreeSet::new();
     request.coordinator_keys.retain(|key| seen.insert(key.clone()));
     let version = header.api_version;
-    let hold =
-        held_answers::hold(broker, body_bytes, |image, is_suspect| names_leader(image, version, &request, is_suspect));
+    let may_know_more = held_answers::may_know_more(context.opened);
+    let hold = held_answers::hold(broker, may_know_more, body_bytes, |image, is_suspect| {
+        names_leader(image, version, &request, is_suspect)
+    });
     let access = broker.access(context);
     let listener = context.listener.clone();
     let Some(hold) = hold else { return answer_now(broker, access, listener, header, request) };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_authorizer::{CLUSTER, Operation, ResourceType};
-use ottla_metadata::{Image, PartitionState, TopicImage};
+use ottla_metadata::{BrokerRegistration, Image, PartitionState, TopicImage};
 use ottla_model::{BrokerId, ErrorCode, ListenerName, PartitionId, TopicId, TopicName};
 use ottla_network::response::{Answer, Part, Response};
 use ottla_protocol::kafka_protocol::messages;
@@ -38,8 +38,10 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Err(error) => return Answer::close(error),
     };
     let version = header.api_version;
-    let hold =
-        held_answers::hold(broker, body_bytes, |image, is_suspect| names_leader(image, version, &request, is_suspect));
+    let may_know_more = held_answers::may_know_more(context.opened);
+    let hold = held_answers::hold(broker, may_know_more, body_bytes, |image, is_suspect| {
+        names_leader(image, version, &request, is_suspect)
+    });
     let Some(hold) = hold else { return answer_now(broker, context, header, request) };
     let (broker, context) = (Arc::clone(broker), context.clone());
     Answer::later(async move {
@@ -57,7 +59,8 @@ fn answer_now(
 ) -> Answer {
     let image = broker.metadata.current();
     let access = broker.access(context);
-    let form = form_of_all(&access, &context.listener, header.api_version, &request);
+    let departed = broker.metadata.departed().listed();
+    let form = form_of_all(&access, &departed, &context.listener, header.api_version, &request);
     let made =
         form.as_ref().and_then(|form| broker.metadata_responses.get(image.revision(), form, header.correlation_id));
     if let Some(response) = made {
@@ -76,8 +79,15 @@ fn asks_for_all(version: i16, request: &MetadataRequest) -> bool {
 }
 
 /// What the response depends on, if it is for all topics and shows all of them.
-fn form_of_all(access: &Access, listener: &ListenerName, version: i16, request: &MetadataRequest) -> Option<Form> {
+fn form_of_all(
+    access: &Access,
+    departed: &[Arc<BrokerRegistration>],
+    listener: &ListenerName,
+    version: i16,
+    request: &MetadataRequest,
+) -> Option<Form> {
     (access.is_unlimited() && asks_for_all(version, request)).then(|| Form {
+        departed: departed.iter().map(|broker| broker.id).collect(),
         listener: listener.clone(),
         version,
         topic_operations: request.include_topic_authorized_operations,
@@ -121,7 +131,8 @@ fn respond(
     request: &MetadataRequest,
 ) -> Response {
     let image = broker.metadata.current();
-    let form = form_of_all(access, listener, header.api_version, request);
+    let departed = broker.metadata.departed().listed();
+    let form = form_of_all(access, &departed, listener, header.api_version, request);
     // Somebody may have made it while this request waited.
     let made =
         form.as_ref().and_then(|form| broker.metadata_responses.get(image.revision(), form, header.correlation_id));
@@ -129,7 +140,7 @@ fn respond(
         return response;
     }
     let creates = request.allow_auto_topic_creation && broker.config.auto_create_topics_enable;
-    let scope = Scope { access, cluster_id: broker.cluster_id.as_str(), listener, creates };
+    let scope = Scope { access, departed: &departed, cluster_id: broker.cluster_id.as_str(), listener, creates };
     let (response, missing) = answer(&image, &scope, header.api_version, request);
     if creates {
         for name in missing {
@@ -147,6 +158,8 @@ fn respond(
 #[derive(Clone, Copy)]
 struct Scope<'a> {
     access: &'a Access,
+    /// Brokers that have just gone, and are listed for a while.
+    departed: &'a [Arc<BrokerRegistration>],
     cluster_id: &'a str,
     listener: &'a ListenerName,
     /// A topic that is missing is created.
@@ -223,7 +236,10 @@ fn answer(
             topic.topic_authorized_operations = access.operations(ResourceType::Topic, name);
         }
     }
+    let departed = scope.departed.iter().filter(|broker| image.broker(broker.id).is_none());
+    let departed = departed.filter_map(|broker| Some((&**broker, broker.endpoint(listener)?)));
     let brokers = topology::live_brokers(image, listener)
+        .chain(departed)
         .map(|(broker, endpoint)| {
             MetadataResponseBroker::default()
                 .with_node_id(wire::broker_id(broker.id))
@@ -347,7 +363,8 @@ mod tests {
 
     fn ask(version: i16, listener: &str, request: &MetadataRequest) -> (MetadataResponse, Vec<TopicName>) {
         let (access, listener) = (Access::unlimited(), ListenerName::new(listener));
-        let scope = Scope { access: &access, cluster_id: "cluster", listener: &listener, creates: false };
+        let scope =
+            Scope { access: &access, departed: &[], cluster_id: "cluster", listener: &listener, creates: false };
         answer(&image(), &scope, version, request)
     }
 
@@ -373,6 +390,21 @@ mod tests {
         assert_eq!(ports(CLIENT), [(1, 19092), (2, 29092)]);
         assert_eq!(ports(INTERNAL), [(1, 19093), (2, 29093)]);
         assert_eq!(ports("NOBODY"), []);
+    }
+
+    #[test]
+    fn brokers_that_have_just_left_are_listed_once_and_lead_nothing() {
+        let left =
+            Arc::new(BrokerRegistration { id: BrokerId(9), ..(**image().broker(BrokerId(1)).expect("live")).clone() });
+        let not_seen_yet = image().broker(BrokerId(2)).expect("live").clone();
+        let listed = |listener| {
+            let listener = ListenerName::new(listener);
+            let departed = [not_seen_yet.clone(), left.clone()];
+            let (response, _) = answer(&image(), &departed, "cluster", &listener, 9, &named(&["t"]));
+            response.brokers.iter().map(|broker| broker.node_id.0).collect::<Vec<i32>>()
+        };
+        assert_eq!(listed(CLIENT), [1, 2, 9]);
+        assert!(listed("NOBODY").is_empty());
     }
 
     #[test]

@@ -94,6 +94,7 @@ pub fn message(refusal: &Refusal) -> Option<String> {
         ErrorCode::ElectionNotNeeded => "Leader election not needed for topic partition.",
         ErrorCode::PreferredLeaderNotAvailable => "The preferred leader was not available.",
         ErrorCode::EligibleLeadersNotAvailable => "Eligible topic partition leaders are not available.",
+        ErrorCode::NoReassignmentInProgress => "No partition reassignment is in progress.",
         ErrorCode::TopicDeletionDisabled => "Topic deletion is disabled.",
         ErrorCode::ThrottlingQuotaExceeded => "The throttling quota has been exceeded.",
         ErrorCode::TopicAuthorizationFailed => "Topic authorization failed.",

@@ -1,7 +1,7 @@
 //! Responses that are the same for all clients as long as the image is the same: encoded once, and shared.
 
 use bytes::{Bytes, BytesMut};
-use ottla_model::{ListenerName, Revision};
+use ottla_model::{BrokerId, ListenerName, Revision};
 use parking_lot::Mutex;
 
 use ottla_network::response::{Part, Response};
@@ -18,6 +18,8 @@ pub struct Form {
     pub version: i16,
     pub topic_operations: bool,
     pub cluster_operations: bool,
+    /// Brokers that have left the image and are listed nevertheless: time takes them away, not the next image.
+    pub departed: Vec<BrokerId>,
 }
 
 #[derive(Default)]
@@ -69,7 +71,13 @@ mod tests {
     use super::*;
 
     fn form(version: i16) -> Form {
-        Form { listener: ListenerName::new("CLIENT"), version, topic_operations: false, cluster_operations: false }
+        Form {
+            listener: ListenerName::new("CLIENT"),
+            version,
+            topic_operations: false,
+            cluster_operations: false,
+            departed: Vec::new(),
+        }
     }
 
     #[test]
@@ -83,6 +91,8 @@ mod tests {
         assert_eq!(&head[..], b"\0\0\0\x08\0\0\0\x07");
         assert_eq!(body.as_ptr(), frame[8..].as_ptr(), "no copy");
         assert!(responses.get(Revision(3), &form(8), 7).is_none(), "another form");
+        let with_departed = Form { departed: vec![BrokerId(1)], ..form(9) };
+        assert!(responses.get(Revision(3), &with_departed, 7).is_none(), "another list of brokers");
         responses.put(Revision(2), form(8), frame.clone());
         assert!(responses.get(Revision(2), &form(8), 7).is_none(), "an older image");
         responses.put(Revision(4), form(8), frame);

@@ -50,6 +50,7 @@ pub fn image() -> Image {
         partition_epoch: PartitionEpoch(9),
         controller_epoch: ControllerEpoch(1),
         replicas: replicas.clone(),
+        reassignment: None,
         isr: vec![member(1), member(2)],
         elr: vec![],
         offline: vec![],
@@ -65,7 +66,7 @@ pub fn image() -> Image {
         last_known_leader: BrokerId(3),
         ..led.clone()
     };
-    let assignment = vec![(PartitionId(0), replicas.clone()), (PartitionId(1), replicas)];
+    let assignment = vec![(PartitionId(0), replicas.clone().into()), (PartitionId(1), replicas.into())];
     let topic_node = nodes::topic::TopicNode { id: TopicId(7u128.to_be_bytes()), assignment, grows_to: 0 };
     let controller = nodes::controller::ControllerNode { broker: BrokerId(1), since: TimestampMs(0) };
     let overrides = [("retention.ms".to_owned(), "60000".to_owned())].into_iter().collect();

@@ -66,6 +66,9 @@ fn known(code: ErrorCode) -> (&'static str, &'static str) {
         ErrorCode::SecurityDisabled => ("SecurityDisabledException", "Security features are disabled."),
         ErrorCode::UnsupportedVersion => ("UnsupportedVersionException", "The version of API is not supported."),
         ErrorCode::TopicAlreadyExists => ("TopicExistsException", "Topic with this name already exists."),
+        ErrorCode::NoReassignmentInProgress => {
+            ("NoReassignmentInProgressException", "No partition reassignment is in progress.")
+        }
         ErrorCode::BrokerIdNotRegistered => {
             ("BrokerIdNotRegisteredException", "The given broker ID was not registered.")
         }

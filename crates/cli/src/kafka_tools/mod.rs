@@ -17,6 +17,7 @@ pub mod leader_election;
 pub mod log_dirs;
 pub mod metadata_quorum;
 pub mod options;
+pub mod reassign_partitions;
 pub mod topics;
 pub mod transactions;
 pub mod users;
@@ -46,6 +47,7 @@ pub async fn run(name: &str, arguments: &[String]) -> Option<ExitCode> {
         "kafka-delete-records" => Some(delete_records::run(arguments).await),
         "kafka-configs" => Some(configs::run(arguments).await),
         "kafka-leader-election" => Some(leader_election::run(arguments).await),
+        "kafka-reassign-partitions" => Some(reassign_partitions::run(arguments).await),
         "kafka-log-dirs" => Some(log_dirs::run(arguments).await),
         "kafka-broker-api-versions" => Some(broker_api_versions::run(arguments).await),
         "kafka-cluster" => Some(cluster::run(arguments).await),

@@ -27,6 +27,7 @@ const TOOLS: &[(&str, &[OptionSpec], &[&str])] = &[
     ),
     ("kafka-delete-records", delete_records::SPECS, &[include_str!("delete_records.rs")]),
     ("kafka-leader-election", leader_election::SPECS, &[include_str!("leader_election.rs")]),
+    ("kafka-reassign-partitions", reassign_partitions::SPECS, &[include_str!("reassign_partitions/mod.rs")]),
     ("kafka-log-dirs", log_dirs::SPECS, &[include_str!("log_dirs.rs")]),
     ("kafka-get-offsets", get_offsets::SPECS, &[include_str!("get_offsets.rs")]),
     ("kafka-broker-api-versions", broker_api_versions::SPECS, &[include_str!("broker_api_versions.rs")]),

@@ -119,7 +119,7 @@ impl Controller {
         let (ahead, tree) = (self.ledger.ahead(), self.ledger.ahead_tree());
         let added = (number(topic.partition_count())..).map(PartitionId).zip(added);
         let mut assignment = (*topic.assignment).clone();
-        assignment.extend(added.clone().map(|(partition, replicas)| (partition, replicas.clone())));
+        assignment.extend(added.clone().map(|(partition, replicas)| (partition, replicas.clone().into())));
         let node = nodes::topic::encode(&TopicNode { id: topic.id, assignment, grows_to: topic.grows_to });
         draft.put(tree, nodes::topic::path(&topic.name), node);
         for (partition, replicas) in added {

@@ -208,9 +208,10 @@ decisions! {
     AlterConfigs => ConfigOutcomes,
     AdmitCoordinator => Result<(), AdmissionError>,
     UnregisterBroker => Result<Unregistered, Refusal>,
-    ElectLeaders => ElectionOutcomes,
+    ElectLeaders => PartitionOutcomes,
     CreateAcls => CreatedAcls,
     DeleteAcls => DeletedAcls,
+    AlterReassignments => PartitionOutcomes,
 }
 
 /// One kind of request with its kind of answer.
@@ -291,17 +292,26 @@ pub struct ElectLeaders {
     pub topics: Option<Vec<(String, Vec<PartitionId>)>>,
 }
 
+/// The partitions get other replicas (KIP-455).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AlterReassignments {
+    /// By topic: the replicas that each partition is to have, in order of preference; none cancels its reassignment.
+    pub topics: Vec<(String, Vec<(PartitionId, Option<Vec<BrokerId>>)>)>,
+    /// Whether the replicas may be more or fewer than before (KIP-860).
+    pub allow_replication_factor_change: bool,
+}
+
 /// Of every partition that was named, in the order of the request; without names, of those that were tried.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct ElectionOutcomes {
-    pub topics: Vec<(String, Vec<ElectionOutcome>)>,
+pub struct PartitionOutcomes {
+    pub topics: Vec<(String, Vec<PartitionOutcome>)>,
     pub revision: Revision,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ElectionOutcome {
+pub struct PartitionOutcome {
     pub partition: PartitionId,
-    /// None: the leader is elected.
+    /// None: it was done.
     pub refusal: Option<Refusal>,
 }
 
@@ -615,6 +625,8 @@ pub struct BrokenRules {
     pub fenced_broker_is_gone: bool,
     /// The preferred replica leads although it is not in the ISR.
     pub preferred_may_lag: bool,
+    /// A reassignment completes with the first of its target replicas in the ISR.
+    pub reassignment_completes_early: bool,
     /// Elections are unclean wherever they have to be, whatever `unclean.leader.election.enable` is.
     pub unclean_is_always_enabled: bool,
 }

@@ -1,21 +1,31 @@
 //! A transaction in the making, with the versions that it expects taken from the tree that decisions are made on.
 
-use bytes::Bytes;
-use ottla_model::TopicIdPartition;
+use std::collections::BTreeMap;
 
-use crate::image::{Image, PartitionState};
+use bytes::Bytes;
+use ottla_model::{TopicId, TopicIdPartition};
+
+use crate::image::{Image, PartitionState, TopicImage};
 use crate::limits;
 use crate::nodes;
+use crate::nodes::topic::TopicNode;
 use crate::transaction::{Change, Transaction};
 use crate::tree::{Path, Tree};
 
 /// The bytes that the entry adds to the path and payload of a change: tags, lengths, kind and version.
 const CHANGE_OVERHEAD_BYTES: usize = 32;
 
+/// What a partition's new replicas may add to its topic's node.
+const ASSIGNMENT_BYTES: usize = 64;
+
 /// Changes for one transaction; each path at most once.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     changes: Vec<Change>,
+    /// Topics whose partitions get other replicas: each node is written once, when the draft is sealed.
+    reassigned: BTreeMap<TopicId, (Path, TopicNode)>,
+    /// What their nodes may add to the entry.
+    reassigned_bytes: usize,
     /// A lower bound of the entry's size.
     bytes: usize,
     largest_node: usize,
@@ -41,7 +51,12 @@ impl Draft {
         self.changes.push(change);
     }
 
-    /// Adds the changes of `other`. False, and nothing is added, where both together are above the limits.
+    /// Whether it is time for another transaction: much of this one is topics' nodes.
+    pub fn is_half_full(&self) -> bool {
+        self.bytes + self.reassigned_bytes > limits::MAX_TRANSACTION_BYTES / 2
+    }
+
+    /// Adds the changes of `other`, which gives no partition other replicas. False, and nothing is added, where both together are above the limits.
     #[must_use]
     pub fn append(&mut self, other: Self) -> bool {
         if self.bytes + other.bytes > limits::MAX_TRANSACTION_BYTES || !other.is_within_limits() {
@@ -72,11 +87,41 @@ impl Draft {
         }
     }
 
-    /// Sets the state of a partition that exists.
+    /// Sets the state of a partition that exists, and its replicas if they are others.
     pub fn partition(&mut self, tree: &Tree, image: &Image, partition: TopicIdPartition, state: &PartitionState) {
-        if let Some(topic) = image.topic_by_id(partition.topic_id) {
-            let path = nodes::partition::path(&topic.name, partition.partition);
-            self.put(tree, path, nodes::partition::encode(state));
+        let Some(topic) = image.topic_by_id(partition.topic_id) else { return };
+        let path = nodes::partition::path(&topic.name, partition.partition);
+        self.put(tree, path, nodes::partition::encode(state));
+        let assignment = state.assignment();
+        if topic.assigned(partition.partition) == Some(&assignment) {
+            return;
+        }
+        self.reassigned_bytes += ASSIGNMENT_BYTES;
+        let node = self.topic_node(tree, topic);
+        if let Ok(at) = node.assignment.binary_search_by_key(&partition.partition, |(id, _)| *id)
+            && let Some((_, known)) = node.assignment.get_mut(at)
+        {
+            *known = assignment;
+        }
+    }
+
+    /// A topic's node, to be written with the draft.
+    pub fn topic_node(&mut self, tree: &Tree, topic: &TopicImage) -> &mut TopicNode {
+        let bytes = &mut self.reassigned_bytes;
+        let (_, node) = self.reassigned.entry(topic.id).or_insert_with(|| {
+            let path = nodes::topic::path(&topic.name);
+            *bytes += tree.get(&path).map_or(0, |node| node.payload.len());
+            let assignment = (*topic.assignment).clone();
+            (path, TopicNode { id: topic.id, assignment, grows_to: topic.grows_to })
+        });
+        node
+    }
+
+    /// Writes what was collected: the draft is whole.
+    pub fn seal(&mut self, tree: &Tree) {
+        self.reassigned_bytes = 0;
+        for (path, node) in std::mem::take(&mut self.reassigned).into_values() {
+            self.put(tree, path, nodes::topic::encode(&node));
         }
     }
 

@@ -10,7 +10,7 @@ use ottla_model::{BrokerId, ErrorCode, PartitionId, Revision, TopicIdPartition};
 
 use super::draft::Draft;
 use super::work::{PARTITIONS_PER_TRANSACTION, Progress, Work};
-use super::{Answer, Controller, ElectLeaders, ElectionOutcome, ElectionOutcomes, ElectionType, Refusal, RequestId};
+use super::{Answer, Controller, ElectLeaders, ElectionType, PartitionOutcome, PartitionOutcomes, Refusal, RequestId};
 use crate::delta::{self, Delta};
 use crate::election::{PartitionChange, Unclean};
 use crate::image::{PartitionState, TopicImage};
@@ -42,12 +42,12 @@ impl Controller {
                     true => Err(Refusal::new(ErrorCode::PolicyViolation, String::new())),
                     false => self.elect_one(&mut batch, &topic, partition, request.election),
                 };
-                decided.push(ElectionOutcome { partition, refusal: outcome.err() });
+                decided.push(PartitionOutcome { partition, refusal: outcome.err() });
             }
             outcomes.push((topic, decided));
         }
         self.propose(batch.draft);
-        self.answer(id, Answer::ElectLeaders(ElectionOutcomes { topics: outcomes, revision: Revision(0) }));
+        self.answer(id, Answer::ElectLeaders(PartitionOutcomes { topics: outcomes, revision: Revision(0) }));
     }
 
     /// Every partition that an election of this type could help.

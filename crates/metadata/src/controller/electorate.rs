@@ -83,7 +83,7 @@ impl Electorate for TopicElectorate<'_> {
     }
 
     fn min_insync_replicas(&self, leader: BrokerId, state: &PartitionState) -> usize {
-        usize::try_from(self.configured(leader)).unwrap_or(1).clamp(1, state.replicas.len().max(1))
+        usize::try_from(self.configured(leader)).unwrap_or(1).clamp(1, state.established_replicas().max(1))
     }
 
     fn knows_min_insync_replicas(&self, leader: BrokerId, _: &PartitionState) -> bool {
@@ -156,6 +156,7 @@ mod tests {
             partition_epoch: PartitionEpoch(0),
             controller_epoch: ControllerEpoch(1),
             replicas: vec![BrokerId(1), BrokerId(2)],
+            reassignment: None,
             isr: isr.iter().map(member).collect(),
             elr: vec![],
             offline: vec![],

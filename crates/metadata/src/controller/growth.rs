@@ -11,8 +11,6 @@ use super::Controller;
 use super::draft::Draft;
 use super::work::PARTITIONS_PER_TRANSACTION;
 use crate::image::{Image, PartitionState, TopicImage};
-use crate::nodes;
-use crate::nodes::topic::TopicNode;
 
 /// The topics that may grow; looked up by name, to avoid a scan of all topics.
 const GROWING_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
@@ -36,26 +34,28 @@ impl Controller {
         let wanted = usize::try_from(topic.grows_to).unwrap_or(0);
         let (ahead, tree) = (self.ledger.ahead(), self.ledger.ahead_tree());
         let mut load = load_of(ahead, topic);
-        let mut assignment = (*topic.assignment).clone();
         let mut draft = Draft::default();
         let mut grown = 0;
-        for (partition, replicas) in &mut assignment {
+        for (partition, state) in topic.partitions() {
             if grown == PARTITIONS_PER_TRANSACTION {
                 break;
             }
-            if replicas.len() >= wanted || !add_replicas(ahead, &mut load, *partition, replicas, wanted) {
+            let mut replicas = state.replicas.clone();
+            if state.is_reassigning()
+                || replicas.len() >= wanted
+                || !add_replicas(ahead, &mut load, partition, &mut replicas, wanted)
+            {
                 continue;
             }
-            let Some(state) = topic.partition(*partition) else { continue };
-            let next = PartitionState { partition_epoch: state.partition_epoch.next(), ..(**state).clone() };
-            draft.partition(tree, ahead, TopicIdPartition { topic_id: topic.id, partition: *partition }, &next);
+            let partition_epoch = state.partition_epoch.next();
+            let next = PartitionState { replicas, partition_epoch, ..(**state).clone() };
+            draft.partition(tree, ahead, TopicIdPartition { topic_id: topic.id, partition }, &next);
             grown += 1;
         }
         if grown == 0 {
             return None;
         }
-        let node = nodes::topic::encode(&TopicNode { id: topic.id, assignment, grows_to: topic.grows_to });
-        draft.put(tree, nodes::topic::path(&topic.name), node);
+        draft.seal(tree);
         if !draft.is_within_limits() {
             return None;
         }
@@ -67,7 +67,7 @@ impl Controller {
 fn load_of(image: &Image, topic: &TopicImage) -> BTreeMap<BrokerId, usize> {
     let mut load: BTreeMap<_, _> =
         image.brokers().filter(|broker| broker.is_active()).map(|broker| (broker.id, 0)).collect();
-    for broker in topic.assignment.iter().flat_map(|(_, replicas)| replicas) {
+    for broker in topic.assignment.iter().flat_map(|(_, assignment)| &assignment.replicas) {
         if let Some(count) = load.get_mut(broker) {
             *count += 1;
         }
@@ -163,7 +163,7 @@ mod tests {
         let topic = image.topic("__consumer_offsets").expect("is there");
         let mut load: BTreeMap<_, _> = [(1, 12), (2, 0), (3, 0), (4, 0)].map(|(id, n)| (BrokerId(id), n)).into();
         for (partition, replicas) in topic.assignment.iter() {
-            assert!(add_replicas(&image, &mut load, *partition, &mut replicas.clone(), 2));
+            assert!(add_replicas(&image, &mut load, *partition, &mut replicas.replicas.clone(), 2));
         }
         assert_eq!(load.into_values().collect::<Vec<_>>(), [12, 4, 4, 4]);
     }

@@ -8,8 +8,8 @@
 //!
 //! Files: [`registration`] (a broker registers), [`sessions`] (heartbeats, fencing), [`shutdown`] (controlled
 //! shutdown), [`partitions`] (ISR changes, resignations), [`elections`] (on demand, and back to preferred replicas),
-//! [`topics`], [`added_partitions`], [`configs`], [`producer_ids`], [`bootstrap`], [`idempotency`] (retries), [`work`]
-//! (batches), [`growth`] (replicas for new brokers).
+//! [`reassignment`] (other replicas), [`topics`], [`added_partitions`], [`configs`], [`producer_ids`], [`bootstrap`],
+//! [`idempotency`] (retries), [`work`] (batches), [`growth`] (replicas for new brokers).
 
 mod acls;
 mod added_partitions;
@@ -24,6 +24,7 @@ mod idempotency;
 mod ledger;
 mod partitions;
 mod producer_ids;
+mod reassignment;
 mod registration;
 mod sessions;
 mod shutdown;
@@ -220,6 +221,7 @@ impl Controller {
             Request::ElectLeaders(elect) => self.elect_leaders(id, elect),
             Request::CreateAcls(create) => self.create_acls(id, create),
             Request::DeleteAcls(delete) => self.delete_acls(id, delete),
+            Request::AlterReassignments(alter) => self.alter_reassignments(id, alter),
             Request::Once(..) => self.answer(id, Answer::Unavailable),
         }
     }
@@ -266,7 +268,8 @@ impl Controller {
     }
 
     /// Proposes the draft, unless it is empty.
-    fn propose(&mut self, draft: Draft) -> Option<EntryId> {
+    fn propose(&mut self, mut draft: Draft) -> Option<EntryId> {
+        draft.seal(self.ledger.ahead_tree());
         if draft.is_empty() {
             return None;
         }
@@ -343,7 +346,7 @@ impl Answer {
                 outcomes.revision = at;
             }
             Self::AlterConfigs(outcomes) => outcomes.revision = at,
-            Self::ElectLeaders(outcomes) => outcomes.revision = at,
+            Self::ElectLeaders(outcomes) | Self::AlterReassignments(outcomes) => outcomes.revision = at,
             Self::CreateAcls(created) => created.revision = at,
             Self::DeleteAcls(deleted) => deleted.revision = at,
             Self::UnregisterBroker(Ok(unregistered)) => unregistered.revision = at,

@@ -24,6 +24,10 @@ impl Controller {
             for (at, change) in batch.iter().enumerate() {
                 // The same partition twice: the second change is checked against the state that the first one
                 // requested.
+                // Completed reassignments write their topics' nodes.
+                if draft.is_half_full() {
+                    self.propose(std::mem::take(&mut draft));
+                }
                 let is_repeated = batch.iter().take(at).any(|earlier| earlier.partition == change.partition);
                 partitions.push(match is_repeated {
                     true => outcome(change, ErrorCode::InvalidUpdateVersion, None),
@@ -45,7 +49,9 @@ impl Controller {
             return outcome(change, ErrorCode::UnknownTopicOrPartition, None);
         };
         let any_epoch_joins = self.config.rules.any_broker_epoch_joins;
+        let early = self.config.rules.reassignment_completes_early;
         let (altered, next) = isr_change::alter(ahead, state, leader, change, any_epoch_joins, |mut next| {
+            next = next.completing_early(early);
             // A broker that came back leads again in the change with which it is in sync again.
             if self.returns_leaderships(state.preferred_leader()) {
                 next = next.preferred(self.config.rules.preferred_may_lag);

@@ -47,6 +47,7 @@ impl Controller {
         draft.put(self.ledger.ahead_tree(), nodes::broker::path(ready.id), nodes::broker::encode(&ready));
         self.propose(draft);
         self.work.push(Progress::new(Work::Elect(ready.id)));
+        self.complete_reassignments();
         self.may_grow = true;
         self.note(format!("broker {} is ready, in epoch {}", ready.id, ready.epoch));
     }

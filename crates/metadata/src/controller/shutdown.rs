@@ -141,6 +141,7 @@ impl Controller {
         draft.put(self.ledger.ahead_tree(), nodes::broker::path(beat.broker), nodes::broker::encode(&staying));
         self.propose(draft);
         self.work.push(Progress::new(Work::Elect(beat.broker)));
+        self.complete_reassignments();
         self.warn(format!("broker {} asked for a shutdown and goes on: it counts again", beat.broker));
     }
 

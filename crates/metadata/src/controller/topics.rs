@@ -168,7 +168,7 @@ impl Controller {
     fn draft_topic(&self, plan: &Plan) -> Draft {
         let mut draft = Draft::default();
         let ahead = self.ledger.ahead();
-        let assignment = (0..).map(PartitionId).zip(plan.replicas.iter().cloned()).collect();
+        let assignment = (0..).map(PartitionId).zip(plan.replicas.iter().cloned().map(Into::into)).collect();
         let node = nodes::topic::encode(&TopicNode { id: plan.id, assignment, grows_to: plan.grows_to });
         draft.create(nodes::topic::path(&plan.name), node);
         let tree = self.ledger.ahead_tree();
@@ -357,14 +357,8 @@ pub(super) fn place(
     })
 }
 
-/// A replica list from the request.
-pub(super) fn check_assignment(
-    image: &Image,
-    partition: PartitionId,
-    replicas: &[BrokerId],
-    factor: Option<usize>,
-    rules: BrokenRules,
-) -> Result<(), Refusal> {
+/// A replica list from the request: registered brokers, each once.
+pub(super) fn check_replicas(image: &Image, replicas: &[BrokerId], rules: BrokenRules) -> Result<(), Refusal> {
     let refuse = |text: String| Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, text));
     if replicas.is_empty() {
         return refuse("The manual partition assignment includes an empty replica list.".to_owned());
@@ -389,6 +383,19 @@ pub(super) fn check_assignment(
             return refuse(format!("The manual partition assignment includes the broker {broker} more than once."));
         }
     }
+    Ok(())
+}
+
+/// The replicas of a new partition, as the request assigns them.
+pub(super) fn check_assignment(
+    image: &Image,
+    partition: PartitionId,
+    replicas: &[BrokerId],
+    factor: Option<usize>,
+    rules: BrokenRules,
+) -> Result<(), Refusal> {
+    check_replicas(image, replicas, rules)?;
+    let refuse = |text: String| Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, text));
     if let Some(factor) = factor.filter(|factor| *factor != replicas.len()) {
         return refuse(format!(
             "The manual partition assignment includes a partition with {} replica(s), but this is not consistent with previous partitions, which have {factor} replica(s).",
@@ -416,6 +423,7 @@ pub(super) fn first_state(image: &Image, replicas: &[BrokerId]) -> PartitionStat
         partition_epoch: PartitionEpoch(0),
         controller_epoch: image.controller_epoch(),
         replicas: replicas.to_vec(),
+        reassignment: None,
         isr,
         elr: Vec::new(),
         offline: Vec::new(),

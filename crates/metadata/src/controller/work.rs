@@ -36,6 +36,8 @@ pub(super) enum Work {
     ElectAll,
     /// Preferred replicas in the ISR lead again.
     Balance,
+    /// Reassignments whose target is in sync complete: one that can lead may be there only now.
+    Reassign,
     /// The broker shuts down: as [`Work::Fence`], but no partition loses its leader.
     Shutdown(BrokerId),
 }
@@ -48,6 +50,7 @@ enum Stage {
     Hosted,
     Leaderless,
     Imbalanced,
+    Reassigning,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +66,7 @@ impl Progress {
             Work::ElectAll => Stage::Leaderless,
             Work::Elect(_) => Stage::Hosted,
             Work::Balance => Stage::Imbalanced,
+            Work::Reassign => Stage::Reassigning,
             Work::Fence(_) | Work::Unclean(_) | Work::Lost(_) | Work::Shutdown(_) => Stage::InSync,
         };
         Self { work, stage, after: None }
@@ -109,9 +113,13 @@ impl Controller {
         let ahead = self.ledger.ahead();
         let gone: Vec<_> = ahead.index.in_sync_brokers().filter(|broker| ahead.broker(*broker).is_none()).collect();
         let has_leaderless = ahead.leaderless().next().is_some();
+        let has_reassigning = ahead.reassigning().next().is_some();
         gone.into_iter().for_each(|broker| self.work.push(Progress::new(Work::Fence(broker))));
         if has_leaderless {
             self.work.push(Progress::new(Work::ElectAll));
+        }
+        if has_reassigning {
+            self.work.push(Progress::new(Work::Reassign));
         }
         self.resume_shutdowns();
         self.ensure_controller();
@@ -147,7 +155,7 @@ impl Controller {
         let mut room = PARTITIONS_PER_TRANSACTION;
         loop {
             for partition in self.candidates(progress) {
-                if room == 0 {
+                if room == 0 || draft.is_half_full() {
                     return false;
                 }
                 progress.after = Some(partition);
@@ -170,6 +178,7 @@ impl Controller {
             // Beside members of the ISR and ELR, one that an unclean election may choose.
             (Work::Elect(broker), _) => Box::new(index.hosted_after(broker, after).filter(is_leaderless)),
             (Work::Balance, _) => Box::new(index.imbalanced_after(after)),
+            (Work::Reassign, _) => Box::new(index.reassigning_after(after)),
             (Work::ElectAll, _) => Box::new(index.leaderless_after(after)),
             (
                 Work::Fence(broker) | Work::Unclean(broker) | Work::Lost(broker) | Work::Shutdown(broker),
@@ -198,6 +207,7 @@ impl Controller {
             Work::Elect(_) | Work::ElectAll => change.unclean(Unclean::WhereEnabled).build(&electorate, epoch),
             Work::Balance if self.returns_leaderships(state.preferred_leader()) => self.balanced(topic, state),
             Work::Balance => None,
+            Work::Reassign => change.build(&electorate, epoch),
             // While the broker runs, no partition may lose its leader, or records that the leader has above the HW:
             // only an in-sync replica takes over. The ELR is used when the broker is gone.
             Work::Shutdown(broker) => {

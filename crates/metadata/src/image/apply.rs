@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ottla_model::{BrokerId, PartitionId, Revision, TopicIdPartition, TopicName};
 
-use super::{BrokerRegistration, ConfigImage, Image, PartitionState, TopicImage, metric_name};
+use super::{Assignment, BrokerRegistration, ConfigImage, Image, PartitionState, TopicImage, metric_name};
 use crate::delta::{BrokerChange, Delta, PartitionChange};
 use crate::nodes::{self, NodePath};
 use crate::tree::{Node, NodeChange};
@@ -175,11 +175,12 @@ fn apply_topic(
             let mut changed = TopicImage { assignment, grows_to, created: node.created, ..(*old).clone() };
             // A reassignment: the states show the replicas that the topic's node has now.
             for (partition, state) in old.partitions() {
-                let replicas = changed.assigned(partition).unwrap_or_default().to_vec();
-                if replicas != state.replicas {
+                let assigned = changed.assigned(partition).cloned().unwrap_or_default();
+                let Assignment { replicas, reassignment } = assigned;
+                if replicas != state.replicas || reassignment != state.reassignment {
                     let id = TopicIdPartition { topic_id: old.id, partition };
                     touched.partitions.entry(id).or_insert_with(|| (name.clone(), Some(state.clone())));
-                    let new = Arc::new(PartitionState { replicas, ..(**state).clone() });
+                    let new = Arc::new(PartitionState { replicas, reassignment, ..(**state).clone() });
                     next.index.change(id, Some(state), Some(&new));
                     changed.partitions.insert(partition, new);
                 }
@@ -220,8 +221,8 @@ fn apply_state(
     touched.partitions.entry(id).or_insert_with(|| (name.clone(), old.clone()));
     let new = match node {
         Some(node) => {
-            let replicas = topic.assigned(partition).ok_or(nodes::NodeError::NoAssignment)?;
-            Some(Arc::new(nodes::partition::decode(&node.payload, replicas)?))
+            let assignment = topic.assigned(partition).ok_or(nodes::NodeError::NoAssignment)?;
+            Some(Arc::new(nodes::partition::decode(&node.payload, assignment)?))
         }
         None => None,
     };

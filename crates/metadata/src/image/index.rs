@@ -18,6 +18,7 @@ pub(crate) struct PartitionIndex {
     eligible: ByBroker,
     leaderless: OrdSet<TopicIdPartition>,
     imbalanced: OrdSet<TopicIdPartition>,
+    reassigning: OrdSet<TopicIdPartition>,
 }
 
 impl PartitionIndex {
@@ -78,6 +79,15 @@ impl PartitionIndex {
         self.imbalanced.iter().copied()
     }
 
+    /// Likewise, for the partitions that are being reassigned.
+    pub fn reassigning_after(&self, after: Option<TopicIdPartition>) -> impl Iterator<Item = TopicIdPartition> + '_ {
+        beyond(&self.reassigning, after)
+    }
+
+    pub fn reassigning(&self) -> impl Iterator<Item = TopicIdPartition> + '_ {
+        self.reassigning.iter().copied()
+    }
+
     /// Every broker that is in some ISR, live or not.
     pub fn in_sync_brokers(&self) -> impl Iterator<Item = BrokerId> + '_ {
         self.in_sync.keys().copied()
@@ -104,6 +114,7 @@ impl PartitionIndex {
         reindex(&mut self.eligible, partition, &elr(old), &elr(new));
         mark(&mut self.leaderless, partition, new.is_some_and(|state| !state.has_leader()));
         mark(&mut self.imbalanced, partition, new.is_some_and(PartitionState::is_imbalanced));
+        mark(&mut self.reassigning, partition, new.is_some_and(PartitionState::is_reassigning));
     }
 }
 

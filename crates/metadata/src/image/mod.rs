@@ -26,7 +26,7 @@ use crate::tree::{Node, NodeChange, Path, Tree};
 pub(crate) use apply::diff;
 pub use broker::{BrokerMemory, BrokerRegistration, Endpoint, LeaderSettings};
 use index::PartitionIndex;
-pub use partition::{IsrMember, LeaderRecoveryState, PartitionState};
+pub use partition::{Assignment, IsrMember, LeaderRecoveryState, PartitionState, Reassignment};
 pub use topic::TopicImage;
 
 pub use crate::nodes::config::{ConfigEntity, ConfigKind};
@@ -112,6 +112,12 @@ impl Image {
     /// The live brokers by id; among them some that are not [ready](BrokerRegistration::ready) yet.
     pub fn brokers(&self) -> impl Iterator<Item = &Arc<BrokerRegistration>> {
         self.brokers.values()
+    }
+
+    /// Whether no registration differs between the images, as far as a look at what they share tells: cheap, and false
+    /// where it would have to compare.
+    pub fn has_same_brokers(&self, other: &Self) -> bool {
+        self.brokers.ptr_eq(&other.brokers)
     }
 
     pub fn broker_count(&self) -> usize {
@@ -236,6 +242,11 @@ impl Image {
     /// The partitions without a leader, in order.
     pub fn leaderless(&self) -> impl Iterator<Item = TopicIdPartition> + '_ {
         self.index.leaderless()
+    }
+
+    /// The partitions that are being reassigned, in order.
+    pub fn reassigning(&self) -> impl Iterator<Item = TopicIdPartition> + '_ {
+        self.index.reassigning()
     }
 
     /// Another topic whose metric name would equal that of `name`.

@@ -12,6 +12,48 @@ pub enum LeaderRecoveryState {
     Recovering,
 }
 
+/// Which replicas come and go while a partition is reassigned (KIP-455). A replica is in one of the lists at most.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Reassignment {
+    pub adding: Vec<BrokerId>,
+    pub removing: Vec<BrokerId>,
+}
+
+/// The replicas of a partition, as its topic's node has them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Assignment {
+    /// In order of preference; those that a reassignment removes come last.
+    pub replicas: Vec<BrokerId>,
+    /// While one is under way.
+    pub reassignment: Option<Box<Reassignment>>,
+}
+
+impl From<Vec<BrokerId>> for Assignment {
+    fn from(replicas: Vec<BrokerId>) -> Self {
+        Self { replicas, reassignment: None }
+    }
+}
+
+impl Assignment {
+    pub fn adding(&self) -> &[BrokerId] {
+        self.reassignment.as_ref().map_or(&[], |reassignment| &reassignment.adding)
+    }
+
+    pub fn removing(&self) -> &[BrokerId] {
+        self.reassignment.as_ref().map_or(&[], |reassignment| &reassignment.removing)
+    }
+
+    /// The replicas when the reassignment has completed.
+    pub fn target(&self) -> Vec<BrokerId> {
+        self.replicas.iter().copied().filter(|broker| !self.removing().contains(broker)).collect()
+    }
+
+    /// The replicas when the reassignment is cancelled.
+    pub fn original(&self) -> Vec<BrokerId> {
+        self.replicas.iter().copied().filter(|broker| !self.adding().contains(broker)).collect()
+    }
+}
+
 /// One partition, as decided.
 ///
 /// Invariants: the leader is in the ISR, or [`BrokerId::NONE`]; the ISR is not empty and within the replicas; the ELR
@@ -24,8 +66,10 @@ pub struct PartitionState {
     pub partition_epoch: PartitionEpoch,
     /// Of the time of the last change.
     pub controller_epoch: ControllerEpoch,
-    /// In order of preference.
+    /// In order of preference; those that a reassignment removes come last.
     pub replicas: Vec<BrokerId>,
+    /// While one is under way.
+    pub reassignment: Option<Box<Reassignment>>,
     pub isr: Vec<IsrMember>,
     /// KIP-966: not in the ISR, but holds everything up to the HW, because the HW stood still since it left.
     pub elr: Vec<BrokerId>,
@@ -74,6 +118,30 @@ impl PartitionState {
     /// Whether this broker, in this epoch, cannot read its log.
     pub fn is_offline(&self, broker: BrokerId, epoch: BrokerEpoch) -> bool {
         self.offline.contains(&IsrMember { broker, epoch })
+    }
+
+    pub fn assignment(&self) -> Assignment {
+        Assignment { replicas: self.replicas.clone(), reassignment: self.reassignment.clone() }
+    }
+
+    pub fn is_reassigning(&self) -> bool {
+        self.reassignment.is_some()
+    }
+
+    /// The replicas that a reassignment adds; empty without one.
+    pub fn adding(&self) -> &[BrokerId] {
+        self.reassignment.as_ref().map_or(&[], |reassignment| &reassignment.adding)
+    }
+
+    /// The replicas that a reassignment removes; empty without one.
+    pub fn removing(&self) -> &[BrokerId] {
+        self.reassignment.as_ref().map_or(&[], |reassignment| &reassignment.removing)
+    }
+
+    /// What min.insync.replicas is bounded by: the replicas without those that are being added. A partition with one
+    /// replica can be written to while it gets two more.
+    pub fn established_replicas(&self) -> usize {
+        self.replicas.len() - self.adding().len().min(self.replicas.len())
     }
 
     pub fn is_replica(&self, broker: BrokerId) -> bool {

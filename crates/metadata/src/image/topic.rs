@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use ottla_model::{BrokerId, PartitionId, Revision, TopicId, TopicName};
+use ottla_model::{PartitionId, Revision, TopicId, TopicName};
 
-use super::PartitionState;
+use super::{Assignment, PartitionState};
 
 /// A topic with the states of its partitions.
 #[derive(Clone, PartialEq, Debug)]
@@ -18,7 +18,7 @@ pub struct TopicImage {
     pub grows_to: i32,
     pub(crate) partitions: OrdMap<PartitionId, Arc<PartitionState>>,
     /// From the topic's node: all states of the topic share it.
-    pub(crate) assignment: Arc<Vec<(PartitionId, Vec<BrokerId>)>>,
+    pub(crate) assignment: Arc<Vec<(PartitionId, Assignment)>>,
 }
 
 impl Eq for TopicImage {}
@@ -37,13 +37,13 @@ impl TopicImage {
         self.partitions.len()
     }
 
-    /// The replication factor of the first partition; 0 if there is none.
+    /// The replication factor of the first partition, when its reassignment has completed; 0 if there is none.
     pub fn replication_factor(&self) -> usize {
-        self.partitions.get_min().map_or(0, |(_, state)| state.replicas.len())
+        self.partitions.get_min().map_or(0, |(_, state)| state.replicas.len().saturating_sub(state.removing().len()))
     }
 
-    pub(crate) fn assigned(&self, partition: PartitionId) -> Option<&[BrokerId]> {
+    pub(crate) fn assigned(&self, partition: PartitionId) -> Option<&Assignment> {
         let at = self.assignment.binary_search_by_key(&partition, |(id, _)| *id).ok()?;
-        self.assignment.get(at).map(|(_, replicas)| replicas.as_slice())
+        self.assignment.get(at).map(|(_, assignment)| assignment)
     }
 }

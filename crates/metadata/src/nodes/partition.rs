@@ -7,7 +7,7 @@ use prost::Message;
 use serde::Serialize;
 
 use super::{NodeError, to_json};
-use crate::image::{IsrMember, LeaderRecoveryState, PartitionState};
+use crate::image::{Assignment, IsrMember, LeaderRecoveryState, PartitionState};
 use crate::tree::Path;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -73,7 +73,7 @@ pub fn encode(state: &PartitionState) -> Bytes {
     .into()
 }
 
-pub fn decode(payload: &Bytes, replicas: &[BrokerId]) -> Result<PartitionState, NodeError> {
+pub fn decode(payload: &Bytes, assignment: &Assignment) -> Result<PartitionState, NodeError> {
     let payload = StatePayload::decode(payload.clone())?;
     let members = |field, brokers: &[i32], epochs: &[i64]| match brokers.len() == epochs.len() {
         true => Ok(brokers
@@ -89,7 +89,8 @@ pub fn decode(payload: &Bytes, replicas: &[BrokerId]) -> Result<PartitionState, 
         leader_epoch: LeaderEpoch(payload.leader_epoch),
         partition_epoch: PartitionEpoch(payload.partition_epoch),
         controller_epoch: ControllerEpoch(payload.controller_epoch),
-        replicas: replicas.to_vec(),
+        replicas: assignment.replicas.clone(),
+        reassignment: assignment.reassignment.clone(),
         isr: members("isr_broker_epochs", &payload.isr, &payload.isr_broker_epochs)?,
         elr: ids(payload.elr),
         offline: members("offline_broker_epochs", &payload.offline, &payload.offline_broker_epochs)?,
@@ -124,7 +125,7 @@ struct Shown {
 }
 
 pub fn json(payload: &Bytes) -> Result<String, NodeError> {
-    let state = decode(payload, &[])?;
+    let state = decode(payload, &Assignment::default())?;
     let ids = |brokers: &[BrokerId]| brokers.iter().map(|broker| broker.0).collect();
     to_json(&Shown {
         controller_epoch: state.controller_epoch.0,
@@ -153,6 +154,7 @@ mod tests {
             partition_epoch: PartitionEpoch(0),
             controller_epoch: ControllerEpoch(1),
             replicas: replicas.to_vec(),
+            reassignment: None,
             isr: replicas.map(|broker| IsrMember { broker, epoch: BrokerEpoch(40 + i64::from(broker.0)) }).to_vec(),
             elr: vec![],
             offline: vec![],
@@ -160,7 +162,7 @@ mod tests {
             last_known_leader: BrokerId::NONE,
             leader_recovery_state: LeaderRecoveryState::Recovered,
         };
-        assert_eq!(decode(&encode(&state), &replicas), Ok(state.clone()));
+        assert_eq!(decode(&encode(&state), &replicas.to_vec().into()), Ok(state.clone()));
         // goldens: zookeeper-shell get /brokers/topics/a.b_c/partitions/0/state
         let golden = r#"{"controller_epoch":1,"leader":3,"version":1,"leader_epoch":0,"isr":[3,2,1]}"#;
         assert_eq!(json(&encode(&state)).as_deref(), Ok(golden));
@@ -170,7 +172,7 @@ mod tests {
         state.last_known_elr = vec![BrokerId(1)];
         state.last_known_leader = BrokerId(3);
         state.offline = vec![IsrMember { broker: BrokerId(3), epoch: BrokerEpoch(43) }];
-        assert_eq!(decode(&encode(&state), &replicas), Ok(state.clone()));
+        assert_eq!(decode(&encode(&state), &replicas.to_vec().into()), Ok(state.clone()));
         let shown = json(&encode(&state)).expect("shows");
         assert!(
             shown.ends_with(r#""isr":[3],"elr":[2],"last_known_elr":[1],"last_known_leader":3,"offline":[3]}"#),
@@ -181,6 +183,6 @@ mod tests {
     #[test]
     fn an_isr_without_its_epochs_is_refused() {
         let payload = StatePayload { isr: vec![1], ..StatePayload::default() };
-        assert!(decode(&payload.encode_to_vec().into(), &[]).is_err());
+        assert!(decode(&payload.encode_to_vec().into(), &Assignment::default()).is_err());
     }
 }

@@ -73,6 +73,7 @@ async fn connect<S: Service>(shared: &Arc<ConnectionShared<S>>) -> (TcpStream, J
         principal: KafkaPrincipal::anonymous(),
         peer,
         connection_id: 0,
+        opened: std::time::Instant::now(),
     };
     let task = tokio::spawn(Connection::new(Transport::Plain(server), context, None, Arc::clone(shared)).run());
     (client.expect("connected"), task)
@@ -141,6 +142,7 @@ async fn a_read_is_held_until_the_write_before_it_is_done() {
         principal: KafkaPrincipal::anonymous(),
         peer: server.1,
         connection_id: 0,
+        opened: std::time::Instant::now(),
     };
     let mut connection = Connection::new(Transport::Plain(server.0), context, None, shared());
     let (done, wait) = tokio::sync::oneshot::channel::<()>();

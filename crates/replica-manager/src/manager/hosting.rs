@@ -118,6 +118,7 @@ impl ReplicaManager {
             match placement {
                 Placement::Remove(id) => work.removed.extend(hosted.partitions.remove(&id)),
                 Placement::SetAside(found) => self.set_aside(found),
+                Placement::Discard(found) => self.discard(found),
                 Placement::Assume { id, state } => {
                     let Some(partition) = hosted.partitions.get(&id) else { continue };
                     if partition.is_held_up() {
@@ -326,6 +327,30 @@ impl ReplicaManager {
                 }
             });
         }
+    }
+
+    /// The log of a partition that was moved to other brokers while this one was down.
+    fn discard(&self, found: FoundLog) {
+        tracing::info!(
+            partition = %found.partition, directory = %found.directory.path().display(),
+            "the partition was moved to other brokers: its log is deleted"
+        );
+        let (owner, host) = (found.directory.clone(), self.context.clone());
+        let (name, log) = (found.partition, found.log);
+        found.directory.run(Urgency::Urgent, move || {
+            if let Some(mut log) = log {
+                log.abandon();
+            }
+            match owner.mark_deleted(&[name]) {
+                Ok(paths) => {
+                    let remover = owner.clone();
+                    owner.run(Urgency::Background, move || remove_directories(&remover, &paths));
+                }
+                Err(error) => {
+                    host.directory_refused(&owner, &error, error.io());
+                }
+            }
+        });
     }
 
     /// A directory of a topic that the cluster does not have: kept under another name, for people to look at.

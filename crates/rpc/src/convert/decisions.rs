@@ -64,11 +64,14 @@ decisions! {
     ElectLeaders,
     CreateAcls,
     DeleteAcls,
+    AlterReassignments,
 }
 
 #[cfg(test)]
 mod tests {
-    use ottla_metadata::controller::{DeleteTopics, ElectLeaders, ElectionType, TopicRef, UnregisterBroker};
+    use ottla_metadata::controller::{
+        AlterReassignments, DeleteTopics, ElectLeaders, ElectionType, TopicRef, UnregisterBroker,
+    };
     use ottla_model::{BrokerId, PartitionId, TopicId};
 
     use super::*;
@@ -82,6 +85,12 @@ mod tests {
         for topics in [None, Some(vec![]), named] {
             let elect = Request::ElectLeaders(ElectLeaders { election: ElectionType::Unclean, topics });
             assert_eq!(request_from_proto(request_to_proto(elect.clone())), Ok(elect));
+        }
+        for allow_replication_factor_change in [false, true] {
+            let targets = vec![(PartitionId(0), Some(vec![BrokerId(3), BrokerId(1)])), (PartitionId(7), None)];
+            let topics = vec![("a".to_owned(), targets), ("b".to_owned(), vec![(PartitionId(1), Some(vec![]))])];
+            let alter = Request::AlterReassignments(AlterReassignments { topics, allow_replication_factor_change });
+            assert_eq!(request_from_proto(request_to_proto(alter.clone())), Ok(alter));
         }
         let once = Request::Once(IdempotencyKey([9; 16]), Box::new(delete.clone()));
         for request in [delete, unregister, once] {

@@ -1,7 +1,7 @@
-//! Elections on demand.
+//! Elections on demand, and reassignments.
 
-use ottla_metadata::controller::{ElectLeaders, ElectionOutcome, ElectionOutcomes, ElectionType};
-use ottla_model::{PartitionId, Revision};
+use ottla_metadata::controller::{AlterReassignments, ElectLeaders, ElectionType, PartitionOutcome, PartitionOutcomes};
+use ottla_model::{BrokerId, PartitionId, Revision};
 
 use super::{InvalidField, Wire, refusal_from_proto, refusal_to_proto};
 use crate::cluster;
@@ -37,26 +37,59 @@ impl Wire for ElectLeaders {
     }
 }
 
-impl Wire for ElectionOutcomes {
-    type Message = cluster::ElectLeadersResponse;
+impl Wire for AlterReassignments {
+    type Message = cluster::AlterReassignmentsRequest;
 
     fn into_proto(self) -> Self::Message {
-        let result = |topic: &str, outcome: ElectionOutcome| {
+        let target = |(partition, target): (PartitionId, Option<Vec<BrokerId>>)| cluster::ReplicaTarget {
+            partition: partition.0,
+            cancel: target.is_none(),
+            broker_ids: target.into_iter().flatten().map(|broker| broker.0).collect(),
+        };
+        let topic = |(topic, partitions): (String, Vec<_>)| cluster::TopicReassignment {
+            topic,
+            partitions: partitions.into_iter().map(target).collect(),
+        };
+        cluster::AlterReassignmentsRequest {
+            topics: self.topics.into_iter().map(topic).collect(),
+            allow_replication_factor_change: self.allow_replication_factor_change,
+        }
+    }
+
+    fn from_proto(message: Self::Message) -> Result<Self, InvalidField> {
+        let target = |target: cluster::ReplicaTarget| {
+            let brokers = target.broker_ids.into_iter().map(BrokerId).collect();
+            (PartitionId(target.partition), (!target.cancel).then_some(brokers))
+        };
+        let topic =
+            |topic: cluster::TopicReassignment| (topic.topic, topic.partitions.into_iter().map(target).collect());
+        Ok(Self {
+            topics: message.topics.into_iter().map(topic).collect(),
+            allow_replication_factor_change: message.allow_replication_factor_change,
+        })
+    }
+}
+
+impl Wire for PartitionOutcomes {
+    type Message = cluster::PartitionResults;
+
+    fn into_proto(self) -> Self::Message {
+        let result = |topic: &str, outcome: PartitionOutcome| {
             let (error_code, error_message) = refusal_to_proto(outcome.refusal);
             let topic = topic.to_owned();
-            cluster::ElectLeadersResult { topic, partition: outcome.partition.0, error_code, error_message }
+            cluster::PartitionResult { topic, partition: outcome.partition.0, error_code, error_message }
         };
         let results = self.topics.into_iter().flat_map(|(topic, outcomes)| {
             outcomes.into_iter().map(|outcome| result(&topic, outcome)).collect::<Vec<_>>()
         });
-        cluster::ElectLeadersResponse { results: results.collect(), revision: self.revision.0 }
+        cluster::PartitionResults { results: results.collect(), revision: self.revision.0 }
     }
 
     fn from_proto(message: Self::Message) -> Result<Self, InvalidField> {
-        let mut topics: Vec<(String, Vec<ElectionOutcome>)> = Vec::new();
+        let mut topics: Vec<(String, Vec<PartitionOutcome>)> = Vec::new();
         for result in message.results {
             let refusal = refusal_from_proto(result.error_code, result.error_message);
-            let outcome = ElectionOutcome { partition: PartitionId(result.partition), refusal };
+            let outcome = PartitionOutcome { partition: PartitionId(result.partition), refusal };
             match topics.last_mut() {
                 Some((topic, outcomes)) if *topic == result.topic => outcomes.push(outcome),
                 _ => topics.push((result.topic, vec![outcome])),

@@ -51,6 +51,12 @@ impl Process {
                     self.set_aside(*found, out);
                 }
             }
+            Placement::Discard(found) => {
+                let directory = found.directory;
+                if let Err(Waiting::Discard(found)) = self.wait_for_disk(directory, Waiting::Discard(Box::new(found))) {
+                    self.discard(*found, out);
+                }
+            }
             Placement::Assume { id, state } if self.is_held_up(id) => {
                 let directory = self.replicas.get(&id).map_or(0, |replica| replica.directory);
                 // It is held up, so the directory is stalled.
@@ -181,6 +187,20 @@ impl Process {
         }
         let unique = self.random.bytes_16();
         let renamed = self.in_directory(number, out, |directory| directory.mark_deleted(&[name], || unique));
+        self.remove_paths(number, &renamed.unwrap_or_default(), out);
+    }
+
+    /// A log of a partition that was moved away while this broker was down.
+    pub(super) fn discard(&mut self, mut found: FoundLog, out: &mut Outbox) {
+        out.note(format_args!("discards {} in directory {}", found.partition, found.directory));
+        if let Some(topic_id) = found.topic_id {
+            self.forgotten.insert(TopicIdPartition { topic_id, partition: found.partition.partition });
+        }
+        if let Some(mut log) = found.log.take() {
+            log.abandon();
+        }
+        let (number, unique) = (found.directory, self.random.bytes_16());
+        let renamed = self.in_directory(number, out, |directory| directory.mark_deleted(&[found.partition], || unique));
         self.remove_paths(number, &renamed.unwrap_or_default(), out);
     }
 

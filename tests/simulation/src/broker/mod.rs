@@ -236,13 +236,19 @@ impl BrokerNode {
     pub fn must_hold(&self, partition: TopicIdPartition) -> bool {
         let is_usable =
             |number: usize| self.process.as_ref().is_some_and(|process| !process.is_directory_failed(number));
-        let held = self.last_contents.get(&partition);
+        let held = self.last_contents.get(&partition).filter(|_| !self.has_forgotten(partition));
         held.is_some_and(|(number, content)| is_usable(*number) && content.end() > content.start())
     }
 
     /// What a log in this directory held when the former process ended.
     pub fn last_content(&self, partition: TopicIdPartition, directory: usize) -> Option<&Content> {
-        self.last_contents.get(&partition).filter(|(held, _)| *held == directory).map(|(_, content)| content)
+        let held = self.last_contents.get(&partition).filter(|_| !self.has_forgotten(partition));
+        held.filter(|(held, _)| *held == directory).map(|(_, content)| content)
+    }
+
+    /// Whether the replica that the former process had has ended in this one.
+    fn has_forgotten(&self, partition: TopicIdPartition) -> bool {
+        self.process.as_ref().is_some_and(|process| process.forgotten.contains(&partition))
     }
 
     /// The epoch of the registration, once the image shows it.

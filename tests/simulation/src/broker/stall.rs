@@ -27,6 +27,7 @@ pub(super) enum Waiting {
     Create(TopicIdPartition),
     End(Box<Replica>),
     SetAside(Box<FoundLog>),
+    Discard(Box<FoundLog>),
 }
 
 /// A directory that does not answer.
@@ -132,6 +133,7 @@ impl Process {
                 Waiting::Create(id) => self.open_log(now, wall, id, None, out),
                 Waiting::End(replica) => self.end_replica(*replica, out),
                 Waiting::SetAside(found) => self.set_aside(*found, out),
+                Waiting::Discard(found) => self.discard(*found, out),
             }
         }
         self.end_turn(now, wall, out);

@@ -46,6 +46,7 @@ pub fn state_of(
         partition_epoch: PartitionEpoch(0),
         controller_epoch: CONTROLLER,
         replicas: replicas.into_iter().map(BrokerId).collect(),
+        reassignment: None,
         isr: isr.into_iter().map(member).collect(),
         elr: vec![],
         offline: vec![],

@@ -5,6 +5,7 @@ mod disks;
 mod elections;
 mod isr;
 mod quorum;
+mod reassignment;
 mod registration;
 mod replication;
 mod rules;

@@ -261,6 +261,12 @@ fn an_unclean_election_that_nobody_allowed_is_noticed() {
     hunt(controller(rules), &[Kind::KillBroker, Kind::CutLink, Kind::FenceBroker], (500, 5_000), 60, LOST);
 }
 
+#[test]
+fn a_reassignment_that_completes_before_its_target_is_in_sync_is_noticed() {
+    let rules = ControllerRules { reassignment_completes_early: true, ..ControllerRules::default() };
+    hunt(controller(rules), &[Kind::Reassign, Kind::KillBroker], (100, 1_000), 20, &["ended half-way"]);
+}
+
 // ---- the quorum
 
 #[test]

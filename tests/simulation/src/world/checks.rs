@@ -36,7 +36,17 @@ impl World {
         let Some(image) = node.image().filter(|_| applied) else { return Ok(()) };
         self.ready.extend(image.brokers().filter(|broker| broker.ready).map(|broker| broker.incarnation));
         if image.revision() > self.image.revision() {
+            check_reassignments(&self.image, image)?;
+            self.invariants.checks += 1;
             self.image = image.clone();
+            if self.invariants.has_lossy() {
+                for (topic, (partition, state)) in
+                    image.topics().flat_map(|topic| topic.partitions().map(move |one| (topic, one)))
+                {
+                    let partition = TopicIdPartition { topic_id: topic.id, partition };
+                    self.invariants.reassigned(partition, &state.replicas);
+                }
+            }
         }
         if self.invariants.has_lossy() {
             for topic in image.topics() {
@@ -201,4 +211,22 @@ impl World {
             Fact::Broken { what } => Err(Violation(format!("b{id}: {what}"))),
         }
     }
+}
+
+/// A reassignment ends with its target, all of it in the ISR, or with the replicas before.
+fn check_reassignments(before: &Image, now: &Image) -> Result<(), Violation> {
+    for id in before.reassigning() {
+        let (Some(old), Some(new)) = (before.partition(id), now.partition(id)) else { continue };
+        // What lies between them was not seen.
+        if new.is_reassigning() || new.partition_epoch != old.partition_epoch.next() {
+            continue;
+        }
+        let original = old.assignment().original();
+        let is_whole = new.replicas.iter().all(|broker| new.in_isr(*broker));
+        let is_back = new.replicas.iter().all(|broker| original.contains(broker));
+        if !is_whole && !is_back {
+            return Err(Violation(format!("the reassignment of {id:?} ended half-way: {old:?} became {new:?}")));
+        }
+    }
+    Ok(())
 }

@@ -25,6 +25,11 @@ impl World {
             .collect()
     }
 
+    /// Those of which the newest image has a reassignment under way.
+    pub fn reassigning(&self) -> Vec<TopicIdPartition> {
+        self.newest_image().into_iter().flat_map(Image::reassigning).collect()
+    }
+
     /// The broker that leads by the newest image.
     pub fn leader_of(&self, partition: TopicIdPartition) -> Option<i32> {
         let state = self.newest_image()?.partition(partition)?;
@@ -75,6 +80,9 @@ impl World {
                 let name = format!("{}-{number}", topic.name);
                 if !state.has_leader() {
                     return Some(format!("{name} has no leader: {state:?}"));
+                }
+                if let Some(reassignment) = &state.reassignment {
+                    return Some(format!("{name} is still reassigned: {reassignment:?} of {:?}", state.replicas));
                 }
                 if state.isr.len() != state.replicas.len() {
                     return Some(format!("{name} has ISR {:?} of {:?}", state.isr, state.replicas));

@@ -15,12 +15,12 @@ use std::time::Duration;
 
 use ottla_broker_session::BrokenRules as SessionRules;
 use ottla_metadata::controller::{
-    AdmitCoordinator, BrokenRules as ControllerRules, CreateTopics, DeleteTopics, NewTopic, Probe, ProbeResult,
-    TopicRef,
+    AdmitCoordinator, AlterReassignments, BrokenRules as ControllerRules, CreateTopics, DeleteTopics, NewTopic, Probe,
+    ProbeResult, TopicRef,
 };
 use ottla_metadata::image::LeaderSettings;
 use ottla_metadata::{Answer, Image, Request};
-use ottla_model::{BrokerEpoch, BrokerId, CoordinatorId, IncarnationId, Revision, TopicIdPartition};
+use ottla_model::{BrokerEpoch, BrokerId, CoordinatorId, IncarnationId, PartitionId, Revision, TopicIdPartition};
 use ottla_partition::BrokenRules;
 use ottla_quorum_node::BrokenRules as NodeRules;
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
@@ -191,8 +191,18 @@ impl Event {
 
 /// What the admin wants of the quorum.
 enum AdminTask {
-    Create { topic: String },
-    Delete { topic: String },
+    Create {
+        topic: String,
+    },
+    Delete {
+        topic: String,
+    },
+    /// Without a target, back to the replicas before.
+    Reassign {
+        topic: String,
+        partition: PartitionId,
+        target: Option<Vec<BrokerId>>,
+    },
 }
 
 pub struct World {

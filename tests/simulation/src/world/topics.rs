@@ -12,6 +12,14 @@ impl World {
         self.admin.push(AdminTask::Delete { topic: topic.to_owned() });
     }
 
+    /// A partition gets these replicas; none cancels its reassignment.
+    pub fn reassign(&mut self, partition: TopicIdPartition, target: Option<Vec<BrokerId>>) {
+        let Some(topic) = self.image.topic_by_id(partition.topic_id) else { return };
+        let topic = topic.name.as_str().to_owned();
+        self.trace.line(self.now, format_args!("admin: {topic}-{} is to have {target:?}", partition.partition));
+        self.admin.push(AdminTask::Reassign { topic, partition: partition.partition, target });
+    }
+
     pub fn is_admin_done(&self) -> bool {
         self.admin.is_empty()
     }
@@ -39,6 +47,10 @@ impl World {
             AdminTask::Delete { topic } => {
                 Request::DeleteTopics(DeleteTopics { topics: vec![TopicRef::Name(topic.clone())] })
             }
+            AdminTask::Reassign { topic, partition, target } => Request::AlterReassignments(AlterReassignments {
+                topics: vec![(topic.clone(), vec![(*partition, target.clone())])],
+                allow_replication_factor_change: true,
+            }),
         };
         self.next_call += 1;
         let call = CallId(self.next_call);
@@ -56,6 +68,16 @@ impl World {
             self.admin_target = leader.0;
         }
         let Some(answer) = answer else { return };
+        if let Answer::AlterReassignments(outcomes) = *answer {
+            for refusal in
+                outcomes.topics.iter().flat_map(|(_, decided)| decided).filter_map(|one| one.refusal.as_ref())
+            {
+                self.trace.line(self.now, format_args!("admin: {refusal}"));
+            }
+            self.admin.remove(0);
+            self.admin_sent = SimTime(0);
+            return;
+        }
         let (Answer::CreateTopics(outcomes) | Answer::DeleteTopics(outcomes)) = *answer else { return };
         let Some(outcome) = outcomes.topics.first() else { return };
         use ottla_model::ErrorCode::{TopicAlreadyExists, UnknownTopicOrPartition};

@@ -100,6 +100,7 @@ impl TestBroker {
             principal: KafkaPrincipal::anonymous(),
             peer: ([127, 0, 0, 1], 1).into(),
             connection_id: 1,
+            opened: std::time::Instant::now(),
         }
     }
 

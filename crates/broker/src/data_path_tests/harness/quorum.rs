@@ -127,7 +127,7 @@ impl Quorum {
     /// A topic whose partitions are all led by the first of `replicas`.
     pub fn create_topic(&self, topic: &str, id: TopicId, partitions: i32, replicas: &[i32], config: &[(&str, &str)]) {
         let brokers: Vec<_> = replicas.iter().map(|id| BrokerId(*id)).collect();
-        let assignment = (0..partitions).map(|p| (PartitionId(p), brokers.clone())).collect();
+        let assignment = (0..partitions).map(|p| (PartitionId(p), brokers.clone().into())).collect();
         let mut changes = vec![(
             nodes::topic::path(&name(topic)),
             Some(nodes::topic::encode(&TopicNode { id, assignment, grows_to: 0 })),
@@ -143,6 +143,7 @@ impl Quorum {
             controller_epoch: ControllerEpoch(1),
             isr: brokers.iter().map(|id| IsrMember { broker: *id, epoch: self.epoch_of(id.0) }).collect(),
             replicas: brokers,
+            reassignment: None,
             elr: vec![],
             offline: vec![],
             last_known_elr: vec![],

@@ -52,6 +52,7 @@ pub(in crate::controller) struct Cluster {
     /// Changes of leaders, and states with an ELR, that were seen.
     pub elections: usize,
     pub states_with_elr: usize,
+    pub completed_reassignments: usize,
     /// Of the brokers that register from now on.
     pub leader_settings: LeaderSettings,
     next_id: u64,
@@ -88,6 +89,7 @@ impl Cluster {
             largest_transaction: 0,
             elections: 0,
             states_with_elr: 0,
+            completed_reassignments: 0,
             leader_settings: LeaderSettings::default(),
             next_id: 1,
             leaders: BTreeMap::new(),
@@ -184,6 +186,14 @@ impl Cluster {
                 "{old:?} {new:?}"
             );
             assert!(new.leader == old.leader || new.leader_epoch > old.leader_epoch, "{old:?} {new:?}");
+            let has_left = old.replicas.iter().any(|broker| !new.is_replica(*broker));
+            assert!(!has_left || new.leader_epoch > old.leader_epoch, "it may come again: {old:?} {new:?}");
+            if old.is_reassigning() && !new.is_reassigning() {
+                let is_whole = new.replicas.iter().all(|broker| new.in_isr(*broker));
+                let is_back = new.replicas.iter().all(|broker| old.assignment().original().contains(broker));
+                assert!(is_whole || is_back, "a reassignment ended half-way: {old:?} {new:?}");
+                self.completed_reassignments += usize::from(is_whole && !is_back);
+            }
         }
     }
 
@@ -192,6 +202,11 @@ impl Cluster {
         assert!(state.isr_ids().all(|broker| state.is_replica(broker)), "{state:?}");
         assert!(!state.has_leader() || state.in_isr(state.leader), "{state:?}");
         assert!(state.has_leader() == (state.last_known_leader == BrokerId::NONE), "{state:?}");
+        let moving = state.adding().iter().chain(state.removing());
+        assert!(moving.clone().all(|broker| state.is_replica(*broker)), "{state:?}");
+        assert!(state.adding().iter().all(|broker| !state.removing().contains(broker)), "{state:?}");
+        assert!(state.is_reassigning() == (moving.count() > 0), "{state:?}");
+        assert!(!state.assignment().target().is_empty() && !state.assignment().original().is_empty(), "{state:?}");
         let beside = state.elr.iter().chain(&state.last_known_elr);
         assert!(beside.clone().all(|broker| state.is_replica(*broker) && !state.in_isr(*broker)), "{state:?}");
         assert!(state.elr.iter().all(|broker| !state.last_known_elr.contains(broker)), "{state:?}");
@@ -407,6 +422,18 @@ impl Cluster {
         assert_eq!(outcomes.revision, self.image.revision());
         // The leaders' images follow at once.
         self.brokers.keys().copied().collect::<Vec<_>>().into_iter().for_each(|id| self.beat(id));
+    }
+
+    /// Partition 0 of the topic gets these replicas; none cancels. The error, if it is refused.
+    pub fn reassign(&mut self, topic: &str, target: Option<&[i32]>) -> ErrorCode {
+        let targets = vec![(PartitionId(0), target.map(ids))];
+        let topics = vec![(topic.to_owned(), targets)];
+        let alter = AlterReassignments { topics, allow_replication_factor_change: true };
+        let Answer::AlterReassignments(outcomes) = self.ask(Request::AlterReassignments(alter)) else {
+            panic!("not the answer to a reassignment")
+        };
+        let refusal = outcomes.topics[0].1[0].refusal.as_ref();
+        refusal.map_or(ErrorCode::None, |refusal| refusal.error)
     }
 
     pub fn state(&self, topic: &str, partition: i32) -> Arc<PartitionState> {

@@ -92,7 +92,7 @@ impl Hostile {
     }
 
     fn request(&mut self) -> Request {
-        match self.random.below(16) {
+        match self.random.below(17) {
             0 | 1 => self.create_topics(),
             2 => self.create_partitions(),
             3 => {
@@ -126,7 +126,17 @@ impl Hostile {
                 let election = [ElectionType::Preferred, ElectionType::Unclean][self.random.below(2)];
                 Request::ElectLeaders(ElectLeaders { election, topics })
             }
-            13 | 14 => self.acls(),
+            13 => {
+                let targets = (0..self.few()).map(|_| {
+                    let target = (self.random.below(4) > 0).then(|| self.replicas());
+                    (PartitionId([0, 0, 1, self.number()][self.random.below(4)]), target)
+                });
+                let targets = targets.collect();
+                let allow_replication_factor_change = self.random.below(4) > 0;
+                let topics = vec![(self.name(), targets)];
+                Request::AlterReassignments(AlterReassignments { topics, allow_replication_factor_change })
+            }
+            14 | 15 => self.acls(),
             _ => Request::AdmitCoordinator(AdmitCoordinator {
                 coordinator: CoordinatorId(u64::from(self.number().unsigned_abs())),
                 disk: IncarnationId([1; 16]),
@@ -311,7 +321,7 @@ impl Hostile {
                 let errors = altered.partitions.into_iter().map(|partition| partition.error).chain([altered.error]);
                 errors.filter_map(refusal_of).collect()
             }
-            Answer::ElectLeaders(outcomes) => {
+            Answer::ElectLeaders(outcomes) | Answer::AlterReassignments(outcomes) => {
                 let outcomes = outcomes.topics.into_iter().flat_map(|(_, outcomes)| outcomes);
                 outcomes.filter_map(|outcome| outcome.refusal).collect()
             }

@@ -9,6 +9,7 @@ mod fenced;
 pub(in crate::controller) mod harness;
 mod hostile;
 mod random;
+mod reassignment;
 mod registration;
 mod replication;
 mod requests;

@@ -1,7 +1,7 @@
 //! Random inputs in a random order, with commits that lag and quorum leaders that change. The harness checks the
 //! invariants after every entry; at the end everything heals and must come to rest.
 
-use ottla_model::{BrokerEpoch, BrokerId, TopicIdPartition};
+use ottla_model::{BrokerEpoch, BrokerId, PartitionId, TopicIdPartition};
 
 use super::harness::*;
 use crate::controller::*;
@@ -90,6 +90,45 @@ impl Run {
         }
     }
 
+    /// Some partition gets other replicas, mostly possible ones, or none.
+    fn reassign(&mut self) {
+        let name = self.topic();
+        let target = match self.random.below(4) {
+            0 => None,
+            _ => {
+                let mut brokers: Vec<_> = (1..=i32::try_from(BROKERS).expect("small")).map(BrokerId).collect();
+                self.random.shuffle(&mut brokers);
+                brokers.truncate(1 + self.random.below(3));
+                Some(brokers)
+            }
+        };
+        let partition = PartitionId(i32::try_from(self.random.below(3)).expect("small"));
+        let topics = vec![(name, vec![(partition, target.clone()), (partition, target)])];
+        let allow_replication_factor_change = self.random.below(4) > 0;
+        self.cluster.send(Request::AlterReassignments(AlterReassignments { topics, allow_replication_factor_change }));
+    }
+
+    /// Every leader has all its replicas in the ISR.
+    fn catch_up(&mut self) {
+        let image = self.cluster.image.clone();
+        for topic in image.topics() {
+            for (partition, state) in topic.partitions().filter(|(_, state)| state.has_leader()) {
+                let leader = image.broker(state.leader).expect("a leader lives");
+                let member =
+                    |broker: &BrokerId| image.broker(*broker).map(|b| IsrMember { broker: b.id, epoch: b.epoch });
+                let change = AlterPartition {
+                    partition: TopicIdPartition { topic_id: topic.id, partition },
+                    leader_epoch: state.leader_epoch,
+                    partition_epoch: state.partition_epoch,
+                    isr: state.replicas.iter().filter_map(member).collect(),
+                };
+                let (broker, epoch, partitions) = (leader.id, leader.epoch, vec![change]);
+                self.cluster.send(Request::AlterPartitions(AlterPartitions { broker, epoch, partitions }));
+                self.cluster.commit_all();
+            }
+        }
+    }
+
     fn step(&mut self) {
         let id = self.broker();
         let known = self.cluster.brokers.get(&id).cloned();
@@ -169,6 +208,7 @@ impl Run {
             }
             17 => self.cluster.answer_probes(),
             18..=20 => self.cluster.beat(id),
+            23 => self.reassign(),
             21 => {
                 let ms = TICK_MS * u64::try_from(1 + self.random.below(40)).expect("small");
                 self.cluster.run(ms);
@@ -221,12 +261,17 @@ impl Run {
             assert!(state.isr.iter().all(cannot_lead), "everybody is back and {id:?} has no leader: {state:?}");
         }
         assert_eq!(self.cluster.image.deleting().count(), 0);
+        self.catch_up();
+        let image = &self.cluster.image;
+        let under_way = image.reassigning().filter_map(|id| image.partition(id));
+        let unfinished: Vec<_> = under_way.filter(|state| state.has_leader()).collect();
+        assert!(unfinished.is_empty(), "everybody is in sync: {unfinished:?}");
     }
 }
 
 #[test]
 fn random_inputs_keep_every_invariant_and_everything_comes_to_rest() {
-    let (mut elections, mut states_with_elr) = (0, 0);
+    let (mut elections, mut states_with_elr, mut reassignments) = (0, 0, 0);
     ottla_test_support::each_seed(0..80, |seed| {
         let mut run = Run { cluster: Cluster::new(), random: seeded(seed), incarnations: 0 };
         for _ in 0..STEPS {
@@ -235,11 +280,12 @@ fn random_inputs_keep_every_invariant_and_everything_comes_to_rest() {
         run.heal();
         elections += run.cluster.elections;
         states_with_elr += run.cluster.states_with_elr;
+        reassignments += run.cluster.completed_reassignments;
     });
     // The runs must reach the states that the test is about.
     assert!(
-        !ottla_test_support::runs_at_least(80) || elections > 1_000 && states_with_elr > 500,
-        "{elections} elections, {states_with_elr} states with an ELR"
+        !ottla_test_support::runs_at_least(80) || elections > 1_000 && states_with_elr > 500 && reassignments > 100,
+        "{elections} elections, {states_with_elr} states with an ELR, {reassignments} reassignments"
     );
 }
 

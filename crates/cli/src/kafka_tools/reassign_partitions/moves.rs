@@ -1,0 +1,169 @@
+//! Replicas in the log directories of their brokers: where they are, and which are on the way to another one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use ottla_client::{Client, LogDir};
+use ottla_model::{BrokerId, ErrorCode, TopicPartition};
+
+use super::ReassignError;
+use super::file::{Replica, joined};
+use crate::out;
+
+/// The pause before a replica that its broker does not have yet is tried again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The state of a replica whose directory a file names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MoveState {
+    /// In no directory that works.
+    MissingReplica,
+    Active {
+        current: String,
+        future: String,
+    },
+    Cancelled {
+        current: String,
+    },
+    Completed,
+}
+
+/// The states of these replicas.
+pub async fn states(
+    client: &Client,
+    wanted: &BTreeMap<Replica, String>,
+) -> Result<BTreeMap<Replica, MoveState>, ReassignError> {
+    let mut states = BTreeMap::new();
+    let brokers: BTreeSet<BrokerId> = wanted.keys().map(|(broker, _)| *broker).collect();
+    for broker in brokers {
+        let directories = client.describe_log_dirs(broker).await?;
+        for ((id, at), target) in wanted.iter().filter(|((id, _), _)| *id == broker) {
+            states.insert((*id, at.clone()), state(&directories, at, target));
+        }
+    }
+    Ok(states)
+}
+
+fn state(directories: &[LogDir], at: &TopicPartition, target: &str) -> MoveState {
+    let holding = |is_future: bool| {
+        let has = |directory: &&LogDir| {
+            directory.replicas.iter().any(|replica| replica.at == *at && replica.is_future == is_future)
+        };
+        directories.iter().find(has).map(|directory| directory.path.clone())
+    };
+    match (holding(false), holding(true)) {
+        (None, _) => MoveState::MissingReplica,
+        (Some(current), Some(future)) => MoveState::Active { current, future },
+        (Some(current), None) if current == target => MoveState::Completed,
+        (Some(current), None) => MoveState::Cancelled { current },
+    }
+}
+
+/// The lines about replicas on their way, by broker.
+pub fn lines(states: &BTreeMap<Replica, MoveState>, wanted: &BTreeMap<Replica, String>) -> Vec<String> {
+    let line = |(replica, state): (&Replica, &MoveState)| {
+        let (broker, at) = replica;
+        let target = wanted.get(replica).map(String::as_str).unwrap_or_default();
+        match state {
+            MoveState::MissingReplica => {
+                format!("Partition {at} cannot be found in any live log directory on broker {broker}.")
+            }
+            MoveState::Active { future, .. } if future == target => {
+                format!("Reassignment of replica {at}-{broker} is still in progress.")
+            }
+            MoveState::Active { future, .. } => {
+                format!("Partition {at} on broker {broker} is being moved to log dir {future} instead of {target}.")
+            }
+            MoveState::Cancelled { current } => {
+                format!("Partition {at} on broker {broker} is not being moved from log dir {current} to {target}.")
+            }
+            MoveState::Completed => format!("Reassignment of replica {at}-{broker} completed successfully."),
+        }
+    };
+    states.iter().map(line).collect()
+}
+
+/// Begins the moves. A broker that does not have a replica yet is asked again until the time is over.
+pub async fn execute(
+    client: &Client,
+    wanted: &BTreeMap<Replica, String>,
+    timeout: Duration,
+) -> Result<(), ReassignError> {
+    let end = Instant::now() + timeout;
+    let mut pending = wanted.clone();
+    loop {
+        let mut by_broker: BTreeMap<BrokerId, BTreeMap<TopicPartition, String>> = BTreeMap::new();
+        for ((broker, at), directory) in &pending {
+            by_broker.entry(*broker).or_default().insert(at.clone(), directory.clone());
+        }
+        for (broker, moves) in by_broker {
+            for (at, error) in client.alter_replica_log_dirs(broker, &moves).await? {
+                match error {
+                    ErrorCode::None => {
+                        if let Some(directory) = pending.remove(&(broker, at.clone())) {
+                            out!(
+                                "Successfully started moving log directory to {directory} for replica {at} with broker \
+                                 {broker} "
+                            );
+                        }
+                    }
+                    ErrorCode::ReplicaNotAvailable => {}
+                    code => {
+                        let at = format!("{at}-{broker}");
+                        return Err(ReassignError::Failed(format!("Failed to alter dir for {at}: {code:?}")));
+                    }
+                }
+            }
+        }
+        if pending.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= end {
+            let plural = if pending.len() == 1 { "" } else { "s" };
+            let replicas: Vec<_> = pending.keys().map(|(broker, at)| format!("{at}-{broker}")).collect();
+            return Err(ReassignError::Terse(format!(
+                "Timed out before log directory move{plural} could be started for: {}",
+                joined(&replicas)
+            )));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_client::LogDirReplica;
+    use ottla_model::{PartitionId, TopicName};
+
+    use super::*;
+
+    fn at() -> TopicPartition {
+        TopicPartition::new(TopicName::new("t").expect("a name"), PartitionId(0))
+    }
+
+    fn directory(path: &str, is_future: Option<bool>) -> LogDir {
+        let replica = |is_future| LogDirReplica { at: at(), size_bytes: 1, offset_lag: 0, is_future };
+        let replicas = is_future.map(replica).into_iter().collect();
+        LogDir { path: path.to_owned(), error: ErrorCode::None, replicas, total_bytes: -1, usable_bytes: -1 }
+    }
+
+    #[test]
+    fn states_are_told_as_kafkas_tool_does() {
+        let told = |directories: &[LogDir]| {
+            let replica = (BrokerId(2), at());
+            let wanted = BTreeMap::from([(replica.clone(), "/b".to_owned())]);
+            let states = BTreeMap::from([(replica, state(directories, &at(), "/b"))]);
+            lines(&states, &wanted).concat()
+        };
+        let (on_a, to_b) = (directory("/a", Some(false)), directory("/b", Some(true)));
+        assert_eq!(told(&[on_a.clone(), to_b]), "Reassignment of replica t-0-2 is still in progress.");
+        assert_eq!(told(&[directory("/b", Some(false))]), "Reassignment of replica t-0-2 completed successfully.");
+        assert_eq!(
+            told(&[on_a.clone(), directory("/c", Some(true))]),
+            "Partition t-0 on broker 2 is being moved to log dir /c instead of /b."
+        );
+        let cancelled = "Partition t-0 on broker 2 is not being moved from log dir /a to /b.";
+        assert_eq!(told(&[on_a, directory("/b", None)]), cancelled);
+        assert_eq!(told(&[]), "Partition t-0 cannot be found in any live log directory on broker 2.");
+    }
+}

@@ -1,0 +1,170 @@
+//! Partitions get other replicas (AlterPartitionReassignments, KIP-455).
+//!
+//! A reassignment is a part of the topic's node: replicas to add and to remove. It completes by itself with the ISR
+//! change that brings its last target replica in (`election::PartitionChange`). Order of checks and texts are Kafka's
+//! (`ReplicationControlManager`); ADR 0036 says where it does otherwise.
+
+use std::collections::BTreeSet;
+
+use ottla_model::{BrokerId, ErrorCode, PartitionId, Revision, TopicIdPartition};
+
+use super::draft::Draft;
+use super::topics::check_replicas;
+use super::work::{PARTITIONS_PER_TRANSACTION, Progress, Work};
+use super::{AlterReassignments, Answer, Controller, PartitionOutcome, PartitionOutcomes, Refusal, RequestId};
+use crate::election::{Electorate, PartitionChange};
+use crate::image::{Assignment, PartitionState, Reassignment, TopicImage};
+use crate::limits;
+
+/// Decisions that grow into transactions of bounded size.
+#[derive(Default)]
+struct Batch {
+    draft: Draft,
+    partitions: BTreeSet<TopicIdPartition>,
+}
+
+impl Controller {
+    pub(super) fn alter_reassignments(&mut self, id: RequestId, request: AlterReassignments) {
+        let named: usize = request.topics.iter().map(|(_, partitions)| partitions.len()).sum();
+        let is_too_large = named > limits::MAX_ITEMS_PER_REQUEST;
+        let may_change = request.allow_replication_factor_change;
+        let mut batch = Batch::default();
+        let mut topics = Vec::with_capacity(request.topics.len());
+        for (topic, partitions) in request.topics {
+            let mut outcomes = Vec::with_capacity(partitions.len());
+            for (partition, target) in partitions {
+                let outcome = match is_too_large {
+                    true => Err(Refusal::new(ErrorCode::PolicyViolation, String::new())),
+                    false => self.alter_reassignment(&mut batch, &topic, partition, target.as_deref(), may_change),
+                };
+                outcomes.push(PartitionOutcome { partition, refusal: outcome.err() });
+            }
+            topics.push((topic, outcomes));
+        }
+        self.propose(batch.draft);
+        self.answer(id, Answer::AlterReassignments(PartitionOutcomes { topics, revision: Revision(0) }));
+    }
+
+    fn alter_reassignment(
+        &mut self,
+        batch: &mut Batch,
+        topic: &str,
+        partition: PartitionId,
+        target: Option<&[BrokerId]>,
+        may_change_factor: bool,
+    ) -> Result<(), Refusal> {
+        let id = self.ledger.ahead().topic(topic).map(|topic| TopicIdPartition { topic_id: topic.id, partition });
+        // Named twice: the second is decided on what the first has changed.
+        let is_repeated = id.is_some_and(|id| batch.partitions.contains(&id));
+        if is_repeated || batch.partitions.len() >= PARTITIONS_PER_TRANSACTION || batch.draft.is_half_full() {
+            self.propose(std::mem::take(batch).draft);
+        }
+        let unknown = |text: String| Refusal::new(ErrorCode::UnknownTopicOrPartition, text);
+        let ahead = self.ledger.ahead();
+        let image = ahead.topic(topic).ok_or_else(|| unknown(format!("Unable to find a topic named {topic}.")))?;
+        let state = image
+            .partition(partition)
+            .ok_or_else(|| unknown(format!("Unable to find partition {topic}:{partition}.")))?;
+        let assignment = match target {
+            Some(target) => self.reassigned(image, partition, state, target, may_change_factor)?,
+            None => self.reverted(image, partition, state)?,
+        };
+        let change = PartitionChange::new(state)
+            .assigned(assignment)
+            .completing_early(self.config.rules.reassignment_completes_early);
+        let Some(next) = change.build(&self.electorate(image), ahead.controller_epoch()) else { return Ok(()) };
+        let id = TopicIdPartition { topic_id: image.id, partition };
+        batch.draft.partition(self.ledger.ahead_tree(), ahead, id, &next);
+        if image.grows_to != 0 {
+            // A person decides about its replicas from now on.
+            batch.draft.topic_node(self.ledger.ahead_tree(), image).grows_to = 0;
+        }
+        batch.partitions.insert(id);
+        Ok(())
+    }
+
+    /// The replicas of a partition on its way to the target. A reassignment under way is replaced: replicas that only
+    /// it added go at once, if the partition does not need them.
+    fn reassigned(
+        &self,
+        topic: &TopicImage,
+        partition: PartitionId,
+        state: &PartitionState,
+        target: &[BrokerId],
+        may_change_factor: bool,
+    ) -> Result<Assignment, Refusal> {
+        check_replicas(self.ledger.ahead(), target, self.config.rules)?;
+        let current = state.assignment();
+        let factor = current.target().len();
+        if !may_change_factor && target.len() != factor {
+            let text = format!("The replication factor is changed from {factor} to {}", target.len());
+            return Err(Refusal::new(ErrorCode::InvalidReplicationFactor, text));
+        }
+        let original = current.original();
+        let mut adding: Vec<_> = target.iter().copied().filter(|broker| !original.contains(broker)).collect();
+        let abandoned = || current.adding().iter().filter(|broker| !target.contains(broker));
+        let left: Vec<_> =
+            current.replicas.iter().copied().filter(|broker| !abandoned().any(|other| other == broker)).collect();
+        let kept = match self.check_departures(topic, partition, state, &left) {
+            Ok(()) => Vec::new(),
+            Err(_) => abandoned().copied().collect(),
+        };
+        let mut removing: Vec<_> = original.into_iter().filter(|broker| !target.contains(broker)).chain(kept).collect();
+        adding.sort();
+        removing.sort();
+        let replicas = target.iter().copied().chain(removing.iter().copied()).collect();
+        let is_reassigned = !adding.is_empty() || !removing.is_empty();
+        let reassignment = is_reassigned.then(|| Box::new(Reassignment { adding, removing }));
+        Ok(Assignment { replicas, reassignment })
+    }
+
+    /// The replicas of a partition whose reassignment is cancelled: those that it had before.
+    fn reverted(
+        &self,
+        topic: &TopicImage,
+        partition: PartitionId,
+        state: &PartitionState,
+    ) -> Result<Assignment, Refusal> {
+        if !state.is_reassigning() {
+            return Err(Refusal::new(ErrorCode::NoReassignmentInProgress, String::new()));
+        }
+        let original = state.assignment().original();
+        self.check_departures(topic, partition, state, &original)?;
+        Ok(original.into())
+    }
+
+    /// Whether the partition can do without all replicas but those of `staying`: without an unclean election, and
+    /// without records on fewer replicas than min.insync.replicas promised.
+    fn check_departures(
+        &self,
+        topic: &TopicImage,
+        partition: PartitionId,
+        state: &PartitionState,
+        staying: &[BrokerId],
+    ) -> Result<(), Refusal> {
+        let stays = |broker: BrokerId| staying.contains(&broker);
+        let refuse = |why: String| {
+            let text = format!("Unable to revert partition assignment for {}:{partition} because {why}", topic.name);
+            Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, text))
+        };
+        let in_sync = state.isr.iter().filter(|member| stays(member.broker) && !member.is_lost()).count();
+        if in_sync == 0 {
+            return refuse("it would require an unclean leader election.".to_owned());
+        }
+        let holders = in_sync + state.elr.iter().filter(|broker| stays(**broker)).count();
+        let ruler = if state.has_leader() { state.leader } else { state.last_known_leader };
+        let promised = self.electorate(topic).min_insync_replicas(ruler, state);
+        if holders < promised.min(state.isr.len() + state.elr.len()) {
+            return refuse(format!("{holders} in-sync replicas would be left, fewer than min.insync.replicas."));
+        }
+        Ok(())
+    }
+
+    /// A broker can lead again: reassignments may have waited for it.
+    pub(super) fn complete_reassignments(&mut self) {
+        let is_any = self.ledger.ahead().reassigning().next().is_some();
+        if is_any && !self.work.contains(Work::Reassign) {
+            self.work.push(Progress::new(Work::Reassign));
+        }
+    }
+}

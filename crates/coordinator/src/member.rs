@@ -53,6 +53,8 @@ impl QuorumMember {
         let (sender, connect_lists) = mpsc::channel(1);
         let metrics = Metrics::new(clock, chroot.as_ref());
         let shared = Shared::new(&identity, &config, (chroot, root), sender);
+        let watched = shared.clone();
+        metrics.resources.add("watches", move || watched.watches());
         Self { config, disk, identity, shared, connect_lists, clock, metrics, own_address }
     }
 

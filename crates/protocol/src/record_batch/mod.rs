@@ -29,4 +29,6 @@ pub use header::{
     verify_crc,
 };
 pub use records::{Header, Record, Records, RecordsError};
-pub use validate::{InvalidBatch, Limits, RECORD_ERRORS_MAX, RecordFault, RecordProblem, ValidatedBatch, validate};
+pub use validate::{
+    InvalidBatch, Limits, RECORD_ERRORS_MAX, RecordFault, RecordProblem, ValidatedBatch, set_unpacked_ceiling, validate,
+};

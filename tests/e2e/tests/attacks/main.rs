@@ -2,6 +2,7 @@
 //! being acknowledged. No process ends, and memory and open files stay below their ceilings.
 
 mod by_fault;
+mod by_member;
 mod good;
 mod random;
 mod wire;

@@ -29,7 +29,7 @@ use ottla_rpc::{AdminClient, ClusterClient, HeartbeatStream};
 use tokio::runtime::Runtime;
 
 use crate::good::{GOOD, Good};
-use crate::wire::{call, connect, create_topic, create_topic_with, frame, text};
+use crate::wire::{PRODUCE_VERSION, call, connect, create_topic, create_topic_with, frame, text};
 use crate::{MEBIBYTE, raise_own_limit};
 
 const MEMORY_MAX: u64 = 256 * MEBIBYTE;
@@ -38,7 +38,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Versions of requests: topics by id, and a replica's epoch with its key.
 const METADATA_VERSION: i16 = 12;
 const FETCH_VERSION: i16 = 17;
-const PRODUCE_VERSION: i16 = 9;
 
 struct Scene {
     fault: &'static str,

@@ -3,6 +3,7 @@
 
 mod by_fault;
 mod by_member;
+mod ceilings;
 mod good;
 mod random;
 mod wire;

@@ -15,7 +15,7 @@ use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::produce::{self, ProduceCall};
 use ottla_protocol::record_batch::BatchBuilder;
 
-const PRODUCE_VERSION: i16 = 9;
+pub const PRODUCE_VERSION: i16 = 9;
 
 pub fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())

@@ -64,7 +64,7 @@ mod tests {
         let mut plain = BatchBuilder::new();
         let value = vec![0; 100_000];
         for at in 0..20 {
-            plain.push(TimestampMs(1_000 + at), None, Some(&value), &[]);
+            plain.push(TimestampMs(1_000 + at), None, Some(&value[..]), &[]);
         }
         let plain = plain.build().expect("a batch");
         for codec in [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {

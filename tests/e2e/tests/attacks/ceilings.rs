@@ -160,7 +160,7 @@ fn ten_thousand_connections_cost_little() -> Result<()> {
     };
     // What the process allocates for its first clients is no client's cost.
     let warm: Vec<TcpStream> = (0..500).map(idle).collect::<Result<_>>()?;
-    let mut cost = |what, count: usize, bytes_max: u64, one: &dyn Fn(usize) -> Result<TcpStream>| -> Result<_> {
+    let cost = |what, count: usize, bytes_max: u64, one: &dyn Fn(usize) -> Result<TcpStream>| -> Result<_> {
         let before = cluster.resident_kib(broker)?;
         let open: Vec<TcpStream> = (0..count).map(one).collect::<Result<_>>()?;
         let bytes = cluster.resident_kib(broker)?.saturating_sub(before) * 1024 / count as u64;

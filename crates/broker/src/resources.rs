@@ -93,8 +93,8 @@ impl Resources {
         u32::try_from(self.memory_bytes / 4_096).unwrap_or(u32::MAX)
     }
 
-    /// The most that the records of one batch may unpack to. A topic that keeps batches unpacked holds one on each worker
-    /// for a moment, and the log cleaner one.
+    /// The most that the records of one batch may unpack to. A topic that keeps batches unpacked holds one on each
+    /// worker for a moment, and the log cleaner one.
     pub fn unpacked_bytes_max(&self) -> u64 {
         self.memory_bytes / 16
     }

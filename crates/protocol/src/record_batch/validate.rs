@@ -77,8 +77,8 @@ const UNPACKED_CEILING_BYTES: u64 = 256 << 20;
 /// The ceiling of this process: [`UNPACKED_CEILING_BYTES`], or less where its memory is small.
 static UNPACKED_CEILING: AtomicU64 = AtomicU64::new(UNPACKED_CEILING_BYTES);
 
-/// Lowers what one batch may unpack to in this process. Who unpacks a batch for a topic, or cleans its log, holds all of it
-/// for a moment.
+/// Lowers what one batch may unpack to in this process. Who unpacks a batch for a topic, or cleans its log, holds
+/// all of it for a moment.
 pub fn set_unpacked_ceiling(bytes: u64) {
     UNPACKED_CEILING.store(bytes.min(UNPACKED_CEILING_BYTES), Ordering::Relaxed);
 }

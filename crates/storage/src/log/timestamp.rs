@@ -7,6 +7,7 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_model::{LeaderEpoch, Offset, TimestampMs};
@@ -29,6 +30,10 @@ const UNPACKED_MAX_BYTES: u64 = 256 << 20;
 const SMALL_BATCH_BYTES: usize = 1 << 20;
 
 static LARGE_BATCHES: Mutex<()> = Mutex::new(());
+
+/// How long a search waits for its turn; the one before it may wait for a disk that stalls. Then a batch counts as one
+/// that cannot be unpacked.
+const TURN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An answer to a question for an offset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -187,7 +192,7 @@ impl<E: Env> TimeSearch<E> {
         }
     }
 
-    /// Shows the records from the log's start on. False if the batch cannot be unpacked.
+    /// Shows the records from the log's start on. False if the batch cannot be unpacked, or not now.
     fn for_each_time(
         &self,
         file: &E::File,
@@ -195,7 +200,13 @@ impl<E: Env> TimeSearch<E> {
         mut look: impl FnMut(Offset, TimestampMs) -> ControlFlow<()>,
     ) -> Result<bool, ReadError> {
         let size = batch.header.size_bytes();
-        let _alone = (size > SMALL_BATCH_BYTES).then(|| LARGE_BATCHES.lock());
+        let _alone = match size > SMALL_BATCH_BYTES {
+            true => match LARGE_BATCHES.try_lock_for(TURN_TIMEOUT) {
+                None => return Ok(false),
+                turn => turn,
+            },
+            false => None,
+        };
         let bytes: Bytes = file.read_bytes(u64::from(batch.position), size)?;
         let seen = for_each_time(&bytes, UNPACKED_MAX_BYTES, |offset, timestamp| {
             if offset >= self.log_start { look(offset, timestamp) } else { ControlFlow::Continue(()) }

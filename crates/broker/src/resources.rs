@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ottla_config::BrokerConfig;
 use ottla_group_coordinator::shard::BudgetLimits;
-use ottla_protocol::bounds;
+use ottla_protocol::{bounds, record_batch};
 use ottla_replica_manager::live_config::LiveConfig;
 use ottla_replication::producer_state::ProducerBudget;
 use ottla_resources::{BrokerDescriptors, ConnectionLimits, Ledger, Limits, Usage, descriptors, memory};
@@ -59,6 +59,7 @@ impl Resources {
         let resources = Self::new(config, memory::available_bytes(), descriptors);
         RealEnv::set_producer_budget(Arc::clone(&resources.producers));
         bounds::set_elements_max(resources.elements_max());
+        record_batch::set_unpacked_ceiling(resources.unpacked_bytes_max());
         tracing::info!(
             memory_bytes = resources.memory_bytes,
             connections = descriptors.connections,
@@ -91,6 +92,12 @@ impl Resources {
     /// The most array elements of one request. Decoded they take up to 200 bytes each: a twentieth of the memory.
     pub fn elements_max(&self) -> u32 {
         u32::try_from(self.memory_bytes / 4_096).unwrap_or(u32::MAX)
+    }
+
+    /// The most that the records of one batch may unpack to. A topic that keeps batches unpacked holds one on each
+    /// worker for a moment, and the log cleaner one.
+    pub fn unpacked_bytes_max(&self) -> u64 {
+        self.memory_bytes / 16
     }
 
     /// What the groups of this broker may hold together.

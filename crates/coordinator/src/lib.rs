@@ -38,7 +38,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use ottla_config::CoordinatorConfig;
 use ottla_model::CoordinatorId;
-use ottla_resources::{ConnectionLimits, CoordinatorDescriptors, Limits, descriptors, http_port};
+use ottla_resources::{ConnectionLimits, CoordinatorDescriptors, Limits, Usage, descriptors, http_port};
 use ottla_rpc::ports;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -131,11 +131,11 @@ impl Coordinator {
         let words = Arc::new(words);
         let descriptors = CoordinatorDescriptors::of(descriptors::raise_limit());
         let listeners = [
-            (Some(self.client), peers_use_client_port, zookeeper, descriptors.connections),
-            (self.peer, true, None, descriptors.peer_connections),
+            ("connections", Some(self.client), peers_use_client_port, zookeeper, descriptors.connections),
+            ("peer_connections", self.peer, true, None, descriptors.peer_connections),
         ];
         let mut connections = Vec::new();
-        for (listener, takes_raft, zookeeper, connections_max) in listeners {
+        for (resource, listener, takes_raft, zookeeper, ceiling) in listeners {
             let Some(listener) = listener else { continue };
             let server = Server::builder()
                 .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
@@ -143,8 +143,11 @@ impl Coordinator {
                 .http2_keepalive_interval(Some(CLIENT_KEEP_ALIVE))
                 .http2_keepalive_timeout(Some(CLIENT_KEEP_ALIVE))
                 .add_routes(quorums.routes(takes_raft));
-            let limits = connection_limits(connections_max);
+            let limits = connection_limits(ceiling);
             connections.push(limits.clone());
+            let shown = limits.clone();
+            let usage = move || Usage { used: shown.open() as u64, ceiling, refused: shown.refused() };
+            quorums.root_metrics().resources.add(resource, usage);
             let incoming = listener::connections(listener, stop.clone(), words.clone(), zookeeper, limits);
             servers.spawn(async move { server.serve_with_incoming(incoming).await.map_err(CoordinatorError::from) });
         }

@@ -53,6 +53,9 @@ impl QuorumMember {
         let (sender, connect_lists) = mpsc::channel(1);
         let metrics = Metrics::new(clock, chroot.as_ref());
         let shared = Shared::new(&identity, &config, (chroot, root), sender);
+        // The driver holds the metrics, and ends with the last handle to it, which the shared state holds.
+        let watched = Arc::downgrade(&shared);
+        metrics.resources.add("watches", move || watched.upgrade().map(|shared| shared.watches()).unwrap_or_default());
         Self { config, disk, identity, shared, connect_lists, clock, metrics, own_address }
     }
 

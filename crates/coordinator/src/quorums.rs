@@ -80,9 +80,11 @@ impl Quorums {
     ) -> Result<Opened, CoordinatorError> {
         let root = QuorumMember::new(config.clone(), disk, (None, None), clock, own_address.clone());
         let (begun, later) = mpsc::channel(1);
+        let admission = Admission::new(config.cluster_secret.clone());
+        admission.show(&root.metrics.resources);
         let quorums = Arc::new(Self {
             root: Quorum::new(&root),
-            admission: Admission::new(config.cluster_secret.clone()),
+            admission,
             config,
             clock,
             own_address,

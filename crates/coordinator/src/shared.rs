@@ -8,11 +8,12 @@ use ottla_config::CoordinatorConfig;
 use ottla_consensus::{Role, RoleChange};
 use ottla_model::{Chroot, ClusterSecret, CoordinatorId, IncarnationId};
 use ottla_quorum_node::{Voter, disks};
+use ottla_resources::{Ledger, Share, Usage};
 use ottla_rpc::cluster_metadata::{self, ClusterChannel, ClusterMetadata};
 use ottla_rpc::quorum::{IdentifyResponse, Recognition, Voter as WireVoter};
 use ottla_rpc::{LeaderHint, NotLeader};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
@@ -26,8 +27,8 @@ pub const CONNECT_LIST_MAX: usize = 16;
 
 /// Watch streams of all clients together: brokers have one each. A quarter is kept for callers that show the cluster's
 /// secret: others cannot keep brokers from the tree.
-const WATCHES_MAX: usize = 1_024;
-const WATCHES_KEPT_FOR_MEMBERS: usize = WATCHES_MAX / 4;
+const WATCHES_MAX: u64 = 1_024;
+const WATCHES_KEPT_FOR_MEMBERS: u64 = WATCHES_MAX / 4;
 
 /// A coordinator that belongs to a quorum.
 pub struct Formed {
@@ -75,21 +76,31 @@ struct RaftStreams {
 }
 
 struct Watches {
-    anybodys: Arc<Semaphore>,
-    members: Arc<Semaphore>,
+    anybodys: Arc<Ledger>,
+    members: Arc<Ledger>,
 }
 
 impl Default for Watches {
     fn default() -> Self {
         let (anybodys, members) = (WATCHES_MAX - WATCHES_KEPT_FOR_MEMBERS, WATCHES_KEPT_FOR_MEMBERS);
-        Self { anybodys: Arc::new(Semaphore::new(anybodys)), members: Arc::new(Semaphore::new(members)) }
+        Self { anybodys: Ledger::new(anybodys), members: Ledger::new(members) }
     }
 }
 
 impl Watches {
-    fn permit(&self, caller: Caller) -> Option<OwnedSemaphorePermit> {
-        let kept = (caller == Caller::Member).then(|| self.members.clone().try_acquire_owned().ok()).flatten();
-        kept.or_else(|| self.anybodys.clone().try_acquire_owned().ok())
+    fn permit(&self, caller: Caller) -> Option<Share> {
+        let kept = (caller == Caller::Member).then(|| self.members.take(1)).flatten();
+        kept.or_else(|| self.anybodys.take(1))
+    }
+
+    /// A member that finds none of those that are kept is refused only where no other is left.
+    fn usage(&self) -> Usage {
+        let (anybodys, members) = (Usage::from(&*self.anybodys), Usage::from(&*self.members));
+        Usage {
+            used: anybodys.used + members.used,
+            ceiling: anybodys.ceiling + members.ceiling,
+            refused: anybodys.refused,
+        }
     }
 }
 
@@ -162,9 +173,14 @@ impl Shared {
     }
 
     /// Leave to watch, until it is dropped.
-    pub fn watch_permit(&self, caller: Caller) -> Result<OwnedSemaphorePermit, Status> {
+    pub fn watch_permit(&self, caller: Caller) -> Result<Share, Status> {
         let refused = || Status::resource_exhausted("no more watches may be open here: ask another coordinator");
         self.watches.permit(caller).ok_or_else(refused)
+    }
+
+    /// The watches of this quorum's tree.
+    pub fn watches(&self) -> Usage {
+        self.watches.usage()
     }
 
     /// The disk that `id` is known to have voted with.
@@ -252,10 +268,12 @@ mod tests {
         let watches = Watches::default();
         let taken = |caller| std::iter::from_fn(|| watches.permit(caller)).collect::<Vec<_>>();
         let strangers = taken(Caller::Anybody);
-        assert_eq!(strangers.len(), WATCHES_MAX - WATCHES_KEPT_FOR_MEMBERS);
+        assert_eq!(strangers.len() as u64, WATCHES_MAX - WATCHES_KEPT_FOR_MEMBERS);
         let members = taken(Caller::Member);
-        assert_eq!(members.len(), WATCHES_KEPT_FOR_MEMBERS);
+        assert_eq!(members.len() as u64, WATCHES_KEPT_FOR_MEMBERS);
+        // The last try of each.
+        assert_eq!(watches.usage(), Usage { used: WATCHES_MAX, ceiling: WATCHES_MAX, refused: 2 });
         drop(strangers);
-        assert_eq!(taken(Caller::Member).len(), WATCHES_MAX - WATCHES_KEPT_FOR_MEMBERS);
+        assert_eq!(taken(Caller::Member).len() as u64, WATCHES_MAX - WATCHES_KEPT_FOR_MEMBERS);
     }
 }

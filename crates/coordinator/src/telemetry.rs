@@ -9,6 +9,7 @@ use ottla_config::{LoggingConfig, LoggingFormat};
 use ottla_consensus::{Role, RoleChange};
 use ottla_metrics::{Counter, Description, Gauge, Histogram, Registry};
 use ottla_model::{Chroot, MonotonicMs, Revision};
+use ottla_resources::ResourceTable;
 use tracing_subscriber::EnvFilter;
 
 use crate::clock::Clock;
@@ -50,6 +51,8 @@ pub struct Metrics {
     elections: Counter,
     pub connections: Gauge,
     pub cluster: ClusterMetrics,
+    /// The scarce things of this quorum; at the root, those of the process too.
+    pub resources: ResourceTable,
 }
 
 impl Metrics {
@@ -74,6 +77,7 @@ impl Metrics {
             synced_writes: registry
                 .durations("synced_write_seconds", "Time that a synced write of Raft's log and state took, in seconds"),
             cluster: ClusterMetrics::new(&registry),
+            resources: ResourceTable::new(&registry),
             elections: registry.counter("elections_total", "Elections in which this coordinator was a candidate"),
             connections: registry.gauge("connections_open", "Connections open now, of all protocols"),
             registry,

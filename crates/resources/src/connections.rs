@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -24,6 +25,7 @@ pub struct ConnectionLimits {
     /// Whether an address may open a connection now, by the rate of those that it has opened.
     admits: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
     connected: Mutex<Connected>,
+    refused: AtomicU64,
 }
 
 #[derive(Default)]
@@ -48,7 +50,7 @@ pub struct ConnectionPermit {
 
 impl ConnectionLimits {
     pub fn new(limits: impl Fn(IpAddr) -> Limits + Send + Sync + 'static) -> Self {
-        Self { limits: Box::new(limits), admits: Box::new(|_| true), connected: Mutex::default() }
+        Self { limits: Box::new(limits), admits: Box::new(|_| true), connected: Mutex::default(), refused: AtomicU64::new(0) }
     }
 
     /// Refuses connections that `admits` does not let in, whatever their number is.
@@ -59,6 +61,14 @@ impl ConnectionLimits {
     }
 
     pub fn enter(self: &Arc<Self>, ip: IpAddr, caller: Caller) -> Result<ConnectionPermit, &'static str> {
+        let entered = self.try_enter(ip, caller);
+        if entered.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        entered
+    }
+
+    fn try_enter(self: &Arc<Self>, ip: IpAddr, caller: Caller) -> Result<ConnectionPermit, &'static str> {
         let limits = (self.limits)(ip);
         let total = match caller {
             Caller::Broker => limits.total,
@@ -83,6 +93,11 @@ impl ConnectionLimits {
     /// The connections that are open.
     pub fn open(&self) -> usize {
         self.connected.lock().total
+    }
+
+    /// Connections that were refused.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 }
 
@@ -119,7 +134,7 @@ mod tests {
         assert_eq!(enter(third).err(), Some("the limit of connections is reached"));
         let broker = limits.enter(third, Caller::Broker).ok();
         assert!(broker.is_some() && limits.enter(third, Caller::Broker).is_err());
-        assert_eq!(limits.open(), 4);
+        assert_eq!((limits.open(), limits.refused()), (4, 3));
         drop((first, broker));
         assert!(enter(other).is_ok());
     }

@@ -14,7 +14,7 @@ use axum::extract::Request;
 use axum::middleware::{self, Next};
 use futures::Stream;
 use ottla_model::ClusterSecret;
-use ottla_resources::{Ledger, Share};
+use ottla_resources::{Ledger, ResourceTable, Share};
 use ottla_rpc::cluster_metadata;
 use tokio::time::Sleep;
 use tonic::Status;
@@ -60,6 +60,12 @@ impl Admission {
     pub fn new(secret: Option<ClusterSecret>) -> Self {
         let (members, strangers) = (Ledger::new(MEMBER_BYTES_MAX), Ledger::new(STRANGER_BYTES_MAX));
         Self { secret, members, strangers }
+    }
+
+    /// Shows what the messages that are arriving hold.
+    pub fn show(&self, resources: &ResourceTable) {
+        resources.add_ledger("member_message_bytes", &self.members);
+        resources.add_ledger("stranger_message_bytes", &self.strangers);
     }
 
     /// The routes, behind the checks.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use ottla_quorum_node::{Changes, View, WatchUpdate};
+use ottla_resources::Share;
 use ottla_rpc::cluster::{Changes as WireChanges, SnapshotChunk, WatchEvent, watch_event};
 use ottla_rpc::convert;
 use prost::Message as _;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -24,7 +25,7 @@ const WATCHER_STALLS_MAX: Duration = Duration::from_secs(30);
 type Event = Result<WatchEvent, Status>;
 
 /// Serves a watcher until it is gone or too slow. Releases `permit` then.
-pub fn serve(watching: Watching, permit: OwnedSemaphorePermit) -> ReceiverStream<Event> {
+pub fn serve(watching: Watching, permit: Share) -> ReceiverStream<Event> {
     let (events, receiver) = mpsc::channel(EVENTS_IN_TRANSIT_MAX);
     tokio::spawn(async move {
         forward(watching, &events).await;

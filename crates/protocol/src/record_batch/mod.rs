@@ -12,6 +12,7 @@ mod decompress;
 mod filter;
 mod header;
 mod records;
+mod times;
 mod validate;
 #[cfg(test)]
 mod validate_tests;
@@ -29,4 +30,7 @@ pub use header::{
     verify_crc,
 };
 pub use records::{Header, Record, Records, RecordsError};
-pub use validate::{InvalidBatch, Limits, RECORD_ERRORS_MAX, RecordFault, RecordProblem, ValidatedBatch, validate};
+pub use times::for_each_time;
+pub use validate::{
+    InvalidBatch, Limits, RECORD_ERRORS_MAX, RecordFault, RecordProblem, ValidatedBatch, set_unpacked_ceiling, validate,
+};

@@ -5,6 +5,8 @@
 //! KiB. Stricter than Kafka in four points: bytes after the batch are refused, not cut off; offset deltas that are not
 //! consecutive are refused, not rewritten; a producer id needs an epoch; and the decompressed size has a bound.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use ottla_model::{ErrorCode, TimestampMs};
 
 use super::decompress::{DecompressError, Decompressor};
@@ -61,14 +63,29 @@ impl Limits {
         }
     }
 
-    /// 32 MiB, or 32 times `max.message.bytes` if that is more; at most 256 MiB for any topic, because 30 KB can
-    /// decompress to a gigabyte. Kafka has no bound, and spends seconds on such a batch; producers bound their
-    /// uncompressed batches by their own `max.request.size`, 1 MiB by default.
+    /// 32 MiB, or 32 times `max.message.bytes` if that is more; at most the ceiling of this process, 256 MiB, for any
+    /// topic, because 30 KB can decompress to a gigabyte. Kafka has no bound, and spends seconds on such a batch;
+    /// producers bound their uncompressed batches by their own `max.request.size`, 1 MiB by default.
     pub fn unpacked_max_bytes_for(max_message_bytes: usize) -> u64 {
-        const FLOOR_BYTES: u64 = 32 << 20;
-        const CEILING_BYTES: u64 = 256 << 20;
-        (max_message_bytes as u64).saturating_mul(32).clamp(FLOOR_BYTES, CEILING_BYTES)
+        unpacked_max_bytes_within(max_message_bytes, UNPACKED_CEILING.load(Ordering::Relaxed))
     }
+}
+
+/// What one batch may unpack to, whatever the topic says.
+const UNPACKED_CEILING_BYTES: u64 = 256 << 20;
+
+/// The ceiling of this process: [`UNPACKED_CEILING_BYTES`], or less where its memory is small.
+static UNPACKED_CEILING: AtomicU64 = AtomicU64::new(UNPACKED_CEILING_BYTES);
+
+/// Lowers what one batch may unpack to in this process. Who unpacks a batch for a topic, or cleans its log, holds
+/// all of it for a moment.
+pub fn set_unpacked_ceiling(bytes: u64) {
+    UNPACKED_CEILING.store(bytes.min(UNPACKED_CEILING_BYTES), Ordering::Relaxed);
+}
+
+pub(super) fn unpacked_max_bytes_within(max_message_bytes: usize, ceiling_bytes: u64) -> u64 {
+    const FLOOR_BYTES: u64 = 32 << 20;
+    (max_message_bytes as u64).saturating_mul(32).max(FLOOR_BYTES).min(ceiling_bytes)
 }
 
 /// A batch that may be appended, and the facts that the log needs.

@@ -482,6 +482,10 @@ fn however_large_a_batch_may_be_what_it_unpacks_to_has_a_ceiling() {
     assert_eq!(Limits::unpacked_max_bytes_for(1_000), 32 << 20);
     assert_eq!(Limits::unpacked_max_bytes_for(2 << 20), 64 << 20);
     assert_eq!(Limits::unpacked_max_bytes_for(i32::MAX as usize), 256 << 20);
+    // A process with little memory.
+    for (max_message_bytes, unpacked) in [(1_000, 16 << 20), (i32::MAX as usize, 16 << 20)] {
+        assert_eq!(validate::unpacked_max_bytes_within(max_message_bytes, 16 << 20), unpacked);
+    }
 }
 
 #[test]

@@ -5,11 +5,14 @@
 //! next search skips segments that are too old without reading the disk.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_model::{LeaderEpoch, Offset, TimestampMs};
-use ottla_protocol::record_batch::Records;
+use ottla_protocol::record_batch::for_each_time;
+use parking_lot::Mutex;
 
 use super::Log;
 use crate::env::{Env, File, OpenMode};
@@ -21,6 +24,16 @@ use crate::segment::{Place, Segment};
 /// How far a compressed batch is unpacked to find a record in it. Batches that grow beyond are answered by their first
 /// offset: earlier than the record that is sought, never later.
 const UNPACKED_MAX_BYTES: u64 = 256 << 20;
+
+/// A batch above this size is read and searched while no other one is, whoever asks: it is held as it was written, and
+/// one client may ask for many.
+const SMALL_BATCH_BYTES: usize = 1 << 20;
+
+static LARGE_BATCHES: Mutex<()> = Mutex::new(());
+
+/// How long a search waits for its turn; the one before it may wait for a disk that stalls. Then a batch counts as one
+/// that cannot be unpacked.
+const TURN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An answer to a question for an offset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -179,9 +192,26 @@ impl<E: Env> TimeSearch<E> {
         }
     }
 
-    fn records(&self, file: &E::File, batch: &BatchAt) -> Result<Option<Records>, ReadError> {
-        let bytes: Bytes = file.read_bytes(u64::from(batch.position), batch.header.size_bytes())?;
-        Ok(Records::new(&bytes, UNPACKED_MAX_BYTES).ok())
+    /// Shows the records from the log's start on. False if the batch cannot be unpacked, or not now.
+    fn for_each_time(
+        &self,
+        file: &E::File,
+        batch: &BatchAt,
+        mut look: impl FnMut(Offset, TimestampMs) -> ControlFlow<()>,
+    ) -> Result<bool, ReadError> {
+        let size = batch.header.size_bytes();
+        let _alone = match size > SMALL_BATCH_BYTES {
+            true => match LARGE_BATCHES.try_lock_for(TURN_TIMEOUT) {
+                None => return Ok(false),
+                turn => turn,
+            },
+            false => None,
+        };
+        let bytes: Bytes = file.read_bytes(u64::from(batch.position), size)?;
+        let seen = for_each_time(&bytes, UNPACKED_MAX_BYTES, |offset, timestamp| {
+            if offset >= self.log_start { look(offset, timestamp) } else { ControlFlow::Continue(()) }
+        });
+        Ok(seen.is_ok())
     }
 
     fn first_record(
@@ -190,30 +220,35 @@ impl<E: Env> TimeSearch<E> {
         batch: &BatchAt,
         timestamp: TimestampMs,
     ) -> Result<Option<TimestampOffset>, ReadError> {
-        let Some(records) = self.records(file, batch)? else {
+        let leader_epoch = batch.header.partition_leader_epoch;
+        let mut found = None;
+        let is_readable = self.for_each_time(file, batch, |offset, time| {
+            if time < timestamp {
+                return ControlFlow::Continue(());
+            }
+            found = Some(TimestampOffset { timestamp: time, offset, leader_epoch });
+            ControlFlow::Break(())
+        })?;
+        if !is_readable {
             return Ok(Some(TimestampOffset {
                 timestamp: batch.header.max_timestamp,
                 offset: batch.header.base_offset.max(self.log_start),
-                leader_epoch: batch.header.partition_leader_epoch,
+                leader_epoch,
             }));
-        };
-        let found = records
-            .map_while(Result::ok)
-            .find(|record| record.timestamp >= timestamp && record.offset >= self.log_start);
-        Ok(found.map(|record| TimestampOffset {
-            timestamp: record.timestamp,
-            offset: record.offset,
-            leader_epoch: batch.header.partition_leader_epoch,
-        }))
+        }
+        Ok(found)
     }
 
     fn largest_record_timestamp(&self, file: &E::File, batch: &BatchAt) -> Result<Option<TimestampMs>, ReadError> {
         if batch.header.last_offset() < self.log_start {
             return Ok(None);
         }
-        let Some(records) = self.records(file, batch)? else { return Ok(Some(batch.header.max_timestamp)) };
-        let readable = records.map_while(Result::ok).filter(|record| record.offset >= self.log_start);
-        Ok(readable.map(|record| record.timestamp).max())
+        let mut largest = None;
+        let is_readable = self.for_each_time(file, batch, |_, time| {
+            largest = largest.max(Some(time));
+            ControlFlow::Continue(())
+        })?;
+        Ok(if is_readable { largest } else { Some(batch.header.max_timestamp) })
     }
 
     fn corrupt(&self, base_offset: Offset, position: u32) -> ReadError {

@@ -2,6 +2,8 @@
 //! being acknowledged. No process ends, and memory and open files stay below their ceilings.
 
 mod by_fault;
+mod by_member;
+mod ceilings;
 mod good;
 mod random;
 mod wire;

@@ -8,14 +8,14 @@ use bytes::Bytes;
 use ottla_e2e::clients;
 use ottla_e2e::cluster::PATIENCE;
 use ottla_model::{PartitionId, TimestampMs};
-use ottla_protocol::kafka_protocol::messages::create_topics_request::CreatableTopic;
+use ottla_protocol::kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use ottla_protocol::kafka_protocol::messages::{CreateTopicsRequest, TopicName};
 use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::produce::{self, ProduceCall};
 use ottla_protocol::record_batch::BatchBuilder;
 
-const PRODUCE_VERSION: i16 = 9;
+pub const PRODUCE_VERSION: i16 = 9;
 
 pub fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
@@ -56,10 +56,23 @@ pub fn produced(stream: &mut TcpStream, frame: &[u8]) -> Result<bool> {
 }
 
 pub fn create_topic(address: SocketAddr, name: &str, partitions: i32, replicas: i16) -> Result<()> {
+    create_topic_with(address, name, (partitions, replicas), &[])
+}
+
+pub fn create_topic_with(
+    address: SocketAddr,
+    name: &str,
+    (partitions, replicas): (i32, i16),
+    configs: &[(&str, &str)],
+) -> Result<()> {
+    let config = |(name, value): &(&str, &str)| {
+        CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
+    };
     let topic = CreatableTopic::default()
         .with_name(TopicName(text(name)))
         .with_num_partitions(partitions)
-        .with_replication_factor(replicas);
+        .with_replication_factor(replicas)
+        .with_configs(configs.iter().map(config).collect());
     let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
     let response = call(&mut connect(address)?, &frame(5, &request)?)?;
     let (_, response) = ottla_protocol::decode_response::<CreateTopicsRequest>(5, response.into())?;

@@ -15,7 +15,7 @@ fn moves_lose_nothing(kinds: &[Kind], outage_ms: (u64, u64)) {
     }
 }
 
-/// Scenario 47: replicas come and go, and come again with an empty log, while brokers are killed, fenced and cut off.
+/// Scenario 48: replicas come and go, and come again with an empty log, while brokers are killed, fenced and cut off.
 #[test]
 fn scenario_48_replicas_that_come_and_go_lose_nothing() {
     let moves = [Kind::Reassign, Kind::CancelReassignment];
@@ -23,7 +23,7 @@ fn scenario_48_replicas_that_come_and_go_lose_nothing() {
     moves_lose_nothing(&[moves.as_slice(), faults.as_slice()].concat(), (100, 3_000));
 }
 
-/// Scenario 48: a broker is away while its replicas are moved elsewhere, and perhaps back: its old logs are not
+/// Scenario 49: a broker is away while its replicas are moved elsewhere, and perhaps back: its old logs are not
 /// believed.
 #[test]
 fn scenario_49_logs_of_replicas_that_were_moved_away_are_not_believed() {

@@ -1,11 +1,14 @@
 //! How large the logs of this broker are and where they end, for a page of metrics.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 use std::sync::{Arc, OnceLock};
 
 use ottla_metrics::{ComputedGauge, Registry, Rows};
+use ottla_model::PartitionId;
 
-use crate::partition::Partition;
+use crate::log_dirs::LogDir;
+use crate::partition::{LogFigures, Partition};
 
 /// Partitions that have series of their own, the first ones by name: a page of more would take longer than the 50 ms
 /// that a scrape may cost.
@@ -52,7 +55,7 @@ impl LogMetrics {
     }
 
     fn rows(&self) -> Vec<Rows> {
-        self.0.get().map(|partitions| rows(partitions(), PARTITION_SERIES_MAX)).unwrap_or_default()
+        self.0.get().map(|partitions| rows(&partitions(), PARTITION_SERIES_MAX)).unwrap_or_default()
     }
 }
 
@@ -62,30 +65,66 @@ impl std::fmt::Debug for LogMetrics {
     }
 }
 
+/// A partition's figures, in the order of names.
+struct Shown<'a> {
+    partition: &'a Partition,
+    figures: LogFigures,
+}
+
+impl Shown<'_> {
+    fn name(&self) -> (&str, PartitionId) {
+        (self.partition.topic.as_str(), self.partition.id().partition)
+    }
+}
+
+impl Ord for Shown<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.name().cmp(&other.name())
+    }
+}
+
+impl PartialOrd for Shown<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Shown<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Shown<'_> {}
+
+/// Looks at each partition once: with 40,000 of them the memory that they lie in is what a page costs.
 #[expect(clippy::cast_precision_loss, reason = "no log has 2^53 records or bytes")]
-fn rows(mut partitions: Vec<Arc<Partition>>, series_max: usize) -> Vec<Rows> {
-    let mut directories: BTreeMap<String, u64> = BTreeMap::new();
-    for partition in &partitions {
-        let directory = partition.directory();
-        let bytes = partition.log_figures().bytes;
-        match directories.get_mut(&*directory.path().to_string_lossy()) {
-            Some(sum) => *sum += bytes,
-            None => drop(directories.insert(directory.path().display().to_string(), bytes)),
+fn rows(partitions: &[Arc<Partition>], series_max: usize) -> Vec<Rows> {
+    let mut directories: Vec<(Arc<LogDir>, u64)> = Vec::new();
+    let mut first: BinaryHeap<Shown<'_>> = BinaryHeap::new();
+    for partition in partitions {
+        let figures = partition.log_figures();
+        match directories.iter_mut().find(|(directory, _)| partition.is_in(directory)) {
+            Some((_, bytes)) => *bytes += figures.bytes,
+            None => directories.push((partition.directory(), figures.bytes)),
+        }
+        let shown = Shown { partition, figures };
+        if first.len() < series_max {
+            first.push(shown);
+        } else if let Some(mut last) = first.peek_mut()
+            && shown < *last
+        {
+            *last = shown;
         }
     }
-    let left_out = partitions.len().saturating_sub(series_max);
-    let by_name = |partition: &Arc<Partition>| (partition.topic.clone(), partition.id().partition);
-    if left_out > 0 {
-        partitions.select_nth_unstable_by_key(series_max, by_name);
-        partitions.truncate(series_max);
-    }
+    let left_out = partitions.len() - first.len();
     let (mut ends, mut sizes) = (Rows::new(), Rows::new());
-    for partition in &partitions {
-        let figures = partition.log_figures();
+    for Shown { partition, figures } in first {
         let labels = vec![partition.topic.to_string(), partition.id().partition.to_string()];
         ends.push((labels.clone(), figures.end.0 as f64));
         sizes.push((labels, figures.bytes as f64));
     }
-    let directories = directories.into_iter().map(|(directory, bytes)| (vec![directory], bytes as f64)).collect();
+    let path = |directory: &LogDir| vec![directory.path().display().to_string()];
+    let directories = directories.iter().map(|(directory, bytes)| (path(directory), *bytes as f64)).collect();
     vec![ends, sizes, directories, vec![(Vec::new(), left_out as f64)]]
 }

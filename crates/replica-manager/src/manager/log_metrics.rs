@@ -1,11 +1,10 @@
 //! How large the logs of this broker are and where they end, for a page of metrics.
 
-use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::sync::{Arc, OnceLock};
 
 use ottla_metrics::{ComputedGauge, Registry, Rows};
-use ottla_model::PartitionId;
+use ottla_model::{Offset, PartitionId};
 
 use crate::log_dirs::LogDir;
 use crate::partition::{LogFigures, Partition};
@@ -65,66 +64,63 @@ impl std::fmt::Debug for LogMetrics {
     }
 }
 
-/// A partition's figures, in the order of names.
-struct Shown<'a> {
-    partition: &'a Partition,
-    figures: LogFigures,
+/// A partition's row; rows are in the order of names.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Row<'a> {
+    topic: &'a str,
+    partition: PartitionId,
+    end: Offset,
+    bytes: u64,
 }
 
-impl Shown<'_> {
-    fn name(&self) -> (&str, PartitionId) {
-        (self.partition.topic.as_str(), self.partition.id().partition)
+/// The first rows, at most `max`. One comparison for most of the others: the memory in which 40,000 partitions lie is
+/// looked at once.
+fn first_rows<'a>(rows: impl Iterator<Item = Row<'a>>, max: usize) -> Vec<Row<'a>> {
+    let mut first: BinaryHeap<Row<'a>> = BinaryHeap::new();
+    for row in rows {
+        if first.len() < max {
+            first.push(row);
+        } else if let Some(mut last) = first.peek_mut()
+            && row < *last
+        {
+            *last = row;
+        }
     }
+    first.into_sorted_vec()
 }
 
-impl Ord for Shown<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.name().cmp(&other.name())
-    }
-}
-
-impl PartialOrd for Shown<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Shown<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Shown<'_> {}
-
-/// Looks at each partition once: with 40,000 of them the memory that they lie in is what a page costs.
 #[expect(clippy::cast_precision_loss, reason = "no log has 2^53 records or bytes")]
 fn rows(partitions: &[Arc<Partition>], series_max: usize) -> Vec<Rows> {
     let mut directories: Vec<(Arc<LogDir>, u64)> = Vec::new();
-    let mut first: BinaryHeap<Shown<'_>> = BinaryHeap::new();
-    for partition in partitions {
-        let figures = partition.log_figures();
+    let looked_at = partitions.iter().map(|partition| {
+        let LogFigures { end, bytes } = partition.log_figures();
         match directories.iter_mut().find(|(directory, _)| partition.is_in(directory)) {
-            Some((_, bytes)) => *bytes += figures.bytes,
-            None => directories.push((partition.directory(), figures.bytes)),
+            Some((_, sum)) => *sum += bytes,
+            None => directories.push((partition.directory(), bytes)),
         }
-        let shown = Shown { partition, figures };
-        if first.len() < series_max {
-            first.push(shown);
-        } else if let Some(mut last) = first.peek_mut()
-            && shown < *last
-        {
-            *last = shown;
-        }
-    }
+        Row { topic: partition.topic.as_str(), partition: partition.id().partition, end, bytes }
+    });
+    let first = first_rows(looked_at, series_max);
     let left_out = partitions.len() - first.len();
-    let (mut ends, mut sizes) = (Rows::new(), Rows::new());
-    for Shown { partition, figures } in first {
-        let labels = vec![partition.topic.to_string(), partition.id().partition.to_string()];
-        ends.push((labels.clone(), figures.end.0 as f64));
-        sizes.push((labels, figures.bytes as f64));
-    }
+    let labels = |row: &Row<'_>| vec![row.topic.to_owned(), row.partition.to_string()];
+    let ends = first.iter().map(|row| (labels(row), row.end.0 as f64)).collect();
+    let sizes = first.iter().map(|row| (labels(row), row.bytes as f64)).collect();
     let path = |directory: &LogDir| vec![directory.path().display().to_string()];
     let directories = directories.iter().map(|(directory, bytes)| (path(directory), *bytes as f64)).collect();
     vec![ends, sizes, directories, vec![(Vec::new(), left_out as f64)]]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_partitions_by_name_have_rows() {
+        let row = |topic, partition| Row { topic, partition: PartitionId(partition), end: Offset(0), bytes: 0 };
+        let all = [row("b", 10), row("c", 0), row("a", 1), row("b", 2), row("a", 0)];
+        let first = |max| first_rows(all.into_iter(), max);
+        assert_eq!(first(3), [row("a", 0), row("a", 1), row("b", 2)]);
+        assert_eq!(first(9), [row("a", 0), row("a", 1), row("b", 2), row("b", 10), row("c", 0)]);
+        assert!(first(0).is_empty());
+    }
 }

@@ -97,9 +97,9 @@ pub fn send(random: &mut Random, at: &str) -> Result<(&'static str, Vec<i16>)> {
         body.extend(0x1f_i32.to_be_bytes());
         string(&mut body, "world")?;
         string(&mut body, "anyone")?;
-        body.extend(pick(random, &[0, 0, 0, 2, 1, 6, -1]).to_be_bytes());
+        body.extend(pick(random, &[0_i32, 0, 0, 2, 1, 6, -1]).to_be_bytes());
     } else {
-        body.extend(pick(random, &[-1, -1, -1, 0, 3]).to_be_bytes());
+        body.extend(pick(random, &[-1_i32, -1, -1, 0, 3]).to_be_bytes());
     }
     let mut stream = connect(at)?;
     send_frame(&mut stream, &body)?;

@@ -171,7 +171,8 @@ pub trait LogWorld {
         self.after_us(ms * 1_000, LogEvent::CatchUpAgain { partition, follower });
     }
 
-    /// The leader hears of it at once, or when it goes on (seed 10889: the high watermark of one that stood still moved).
+    /// The leader hears of it at once, or when it goes on: the high watermark of one that stands still does not move
+    /// (seed 10889).
     fn fence(&mut self, partition: i32, broker: i32) {
         let Some(found) = self.logs().get_mut(partition) else { return };
         found.fence(broker);

@@ -3,8 +3,8 @@
 //! truncated and committed.
 //!
 //! The worlds of [`crate::groups`] and [`crate::transactions`] stand for the network (when a follower fetches, when a
-//! broker hears of the tree) and for the failures of brokers, as [`cluster`] has it for both; [`quorum`] decides who leads and who is in an ISR, by the
-//! rules that ship.
+//! broker hears of the tree) and for the failures of brokers, as [`cluster`] has it for both; [`quorum`] decides who
+//! leads and who is in an ISR, by the rules that ship.
 
 mod cluster;
 mod quorum;

@@ -149,8 +149,8 @@ impl ConsumerMember {
                 owned.entry(id).or_default().push(PartitionId(*partition));
             }
         }
-        // Whoever joins says both, if only that there are none: the group may know the instance id, or the member id, of
-        // a process that subscribed in the other way. What a heartbeat leaves out stays as it was.
+        // Whoever joins says both, if only that there are none (seed 6304): the group may know its instance id, or its
+        // member id, of a process that subscribed in the other way. What a heartbeat leaves out stays as it was.
         let Behaviour { topics, regex, .. } = &self.behaviour;
         let names = if regex.is_some() { Vec::new() } else { topics.iter().cloned().collect() };
         let regex = regex.clone().or_else(|| (epoch == 0).then(String::new));

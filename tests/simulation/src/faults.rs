@@ -41,6 +41,8 @@ pub enum Kind {
     /// A partition gets other replicas, more or fewer than before.
     Reassign,
     CancelReassignment,
+    /// Preferred replicas are to lead again.
+    ElectPreferred,
     /// Everything at once: `kill -9` of all.
     KillAll,
 }
@@ -73,6 +75,7 @@ impl Kind {
         Self::RecreateTopic,
         Self::Reassign,
         Self::CancelReassignment,
+        Self::ElectPreferred,
         Self::KillAll,
     ];
 
@@ -85,7 +88,8 @@ impl Kind {
             Self::KillCoordinator | Self::CrashCoordinatorMidway | Self::PauseCoordinator => 5,
             Self::PowerLossOfCoordinator | Self::FreezeClock => 4,
             Self::FenceBroker | Self::CancelReassignment => 4,
-            Self::SetWallClock | Self::DeleteRecords | Self::LateBounds | Self::DiskErrors => 3,
+            Self::SetWallClock | Self::DeleteRecords | Self::LateBounds => 3,
+            Self::DiskErrors | Self::ElectPreferred => 3,
             Self::FailDirectory | Self::FillDisk | Self::StallDirectory | Self::ReplaceDisk | Self::FlipByte => 2,
             Self::DiskLossOfCoordinator | Self::RecreateTopic | Self::KillAll => 1,
         }

@@ -461,6 +461,7 @@ impl Run<'_> {
                     self.world.reassign(partition, None);
                 }
             }
+            Kind::ElectPreferred => self.world.elect_preferred(),
             Kind::KillAll => {
                 let nodes: Vec<_> = self.world.all_servers().collect();
                 for node in nodes {

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use ottla_broker_session::BrokenRules as SessionRules;
 use ottla_metadata::controller::{
-    AdmitCoordinator, AlterReassignments, BrokenRules as ControllerRules, CreateTopics, DeleteTopics, NewTopic, Probe,
-    ProbeResult, TopicRef,
+    AdmitCoordinator, AlterReassignments, BrokenRules as ControllerRules, CreateTopics, DeleteTopics, ElectLeaders,
+    ElectionType, NewTopic, Probe, ProbeResult, TopicRef,
 };
 use ottla_metadata::image::LeaderSettings;
 use ottla_metadata::{Answer, Image, Request};
@@ -203,6 +203,7 @@ enum AdminTask {
         partition: PartitionId,
         target: Option<Vec<BrokerId>>,
     },
+    ElectPreferred,
 }
 
 pub struct World {

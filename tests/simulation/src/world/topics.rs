@@ -20,6 +20,10 @@ impl World {
         self.admin.push(AdminTask::Reassign { topic, partition: partition.partition, target });
     }
 
+    pub fn elect_preferred(&mut self) {
+        self.admin.push(AdminTask::ElectPreferred);
+    }
+
     pub fn is_admin_done(&self) -> bool {
         self.admin.is_empty()
     }
@@ -47,6 +51,9 @@ impl World {
             AdminTask::Delete { topic } => {
                 Request::DeleteTopics(DeleteTopics { topics: vec![TopicRef::Name(topic.clone())] })
             }
+            AdminTask::ElectPreferred => {
+                Request::ElectLeaders(ElectLeaders { election: ElectionType::Preferred, topics: None })
+            }
             AdminTask::Reassign { topic, partition, target } => Request::AlterReassignments(AlterReassignments {
                 topics: vec![(topic.clone(), vec![(*partition, target.clone())])],
                 allow_replication_factor_change: true,
@@ -68,7 +75,7 @@ impl World {
             self.admin_target = leader.0;
         }
         let Some(answer) = answer else { return };
-        if let Answer::AlterReassignments(outcomes) = *answer {
+        if let Answer::AlterReassignments(outcomes) | Answer::ElectLeaders(outcomes) = *answer {
             for refusal in
                 outcomes.topics.iter().flat_map(|(_, decided)| decided).filter_map(|one| one.refusal.as_ref())
             {

@@ -23,6 +23,7 @@ mod log_dirs;
 mod membership;
 mod metadata;
 mod offsets;
+mod scram;
 mod transactions;
 
 pub use admin::{
@@ -40,4 +41,6 @@ pub use log_dirs::{LogDir, LogDirReplica};
 pub use membership::{Beat, Membership, MembershipConfig};
 pub use metadata::{BrokerAddress, ClusterView, PartitionView, TopicView};
 pub use offsets::{CommittedOffset, Committer};
+pub use ottla_secure_stream::StreamSecurity;
+pub use scram::{DescribedUser, ScramChange};
 pub use transactions::{ActiveProducer, ListedTransaction, OpenTransaction, TransactionDescription, TransactionFilter};

@@ -19,6 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("consensus", &["model"]),
     ("quorum-node", &["model", "metadata", "consensus"]),
     ("zookeeper", &["model", "metadata"]),
+    ("sasl", &[]),
     ("replication", &["model"]),
     ("replica-fetcher", &["model", "replication"]),
     ("broker-session", &["model", "metadata"]),
@@ -29,10 +30,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("storage", &["model", "protocol", "replication"]),
     ("partition", &["model", "protocol", "metadata", "replication", "storage"]),
     ("rpc", &["model", "metadata"]),
-    ("client", &["model", "protocol"]),
-    ("config", &["model"]),
+    ("tls", &["model"]),
+    ("secure-stream", &["model", "protocol", "sasl", "tls"]),
+    ("client", &["model", "protocol", "secure-stream"]),
+    ("config", &["model", "sasl", "tls"]),
     ("resources", &["metrics"]),
-    ("network", &["model", "protocol", "metrics", "resources", "storage"]),
+    ("network", &["model", "protocol", "metrics", "resources", "sasl", "storage", "tls"]),
     (
         "replica-manager",
         &[
@@ -45,6 +48,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "storage",
             "partition",
             "resources",
+            "secure-stream",
             "config",
         ],
     ),
@@ -72,12 +76,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "replica-manager",
             "resources",
             "rpc",
+            "sasl",
+            "secure-stream",
+            "tls",
             "client",
             "config",
         ],
     ),
     // `ottla dev` runs both services in one process: docs/adr/0002-the-cli-holds-both-services.md.
-    ("cli", &["model", "protocol", "client", "rpc", "config", "coordinator", "broker"]),
+    ("cli", &["model", "protocol", "sasl", "secure-stream", "tls", "client", "rpc", "config", "coordinator", "broker"]),
 ];
 
 /// The synchronous cores: a seed must replay a run to the byte.
@@ -86,6 +93,7 @@ const CORES: &[&str] = &[
     "consensus",
     "quorum-node",
     "zookeeper",
+    "sasl",
     "replication",
     "replica-fetcher",
     "broker-session",

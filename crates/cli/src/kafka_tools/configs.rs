@@ -6,7 +6,7 @@ use ottla_client::{ConfigChange, ConfigEntry, ConfigResource};
 use ottla_model::{BrokerId, ErrorCode, TopicName};
 
 use super::options::{OptionSpec, Options, Takes, flag, refused, value};
-use super::{ToolError, bootstrap, exceptions, refuse_options};
+use super::{ToolError, bootstrap, exceptions, refuse_options, users};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
@@ -33,19 +33,19 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value(
         "command-config",
         "String: command config property file",
-        "A file with a client's properties; security.protocol can only be PLAINTEXT.",
+        "A file with a client's properties, such as security.protocol.",
     ),
     value("delete-config", "String", "Config keys to remove: 'k1,k2'."),
     flag("describe", "List configs for the given entity."),
     flag("entity-default", "The defaults of all brokers."),
-    value("entity-name", "String", "Name of entity (topic name/broker id/group id)."),
-    value("entity-type", "String", "Type of entity (topics/brokers/broker-loggers/groups)."),
+    value("entity-name", "String", "Name of entity (topic name/broker id/group id/user principal name)."),
+    value("entity-type", "String", "Type of entity (topics/brokers/broker-loggers/groups/users)."),
     value("group", "String", "The group's ID."),
     flag("help", "Print usage information."),
     refused("ip", Takes::Value, NO_QUOTAS),
     refused("ip-defaults", Takes::Nothing, NO_QUOTAS),
     value("topic", "String", "The topic's name."),
-    refused("user", Takes::Value, NO_QUOTAS),
+    value("user", "String", "The user's principal name."),
     refused("user-defaults", Takes::Nothing, NO_QUOTAS),
     flag("version", "Display the version."),
 ];
@@ -57,6 +57,7 @@ enum Kind {
     Brokers,
     BrokerLoggers,
     Groups,
+    Users,
 }
 
 impl Kind {
@@ -66,11 +67,12 @@ impl Kind {
             "brokers" => Ok(Self::Brokers),
             "broker-loggers" => Ok(Self::BrokerLoggers),
             "groups" => Ok(Self::Groups),
-            "clients" | "users" | "ips" | "client-metrics" => {
-                Err(format!("Entity type {text} is not served: only topics, brokers, broker-loggers, groups are"))
-            }
+            "users" => Ok(Self::Users),
+            "clients" | "ips" | "client-metrics" => Err(format!(
+                "Entity type {text} is not served: only topics, brokers, broker-loggers, groups, users are"
+            )),
             _ => Err(format!(
-                "Invalid entity type {text}, the entity type must be one of topics, brokers, broker-loggers, groups"
+                "Invalid entity type {text}, the entity type must be one of topics, brokers, broker-loggers, groups, users"
             )),
         }
     }
@@ -81,6 +83,7 @@ impl Kind {
             Self::Brokers => "brokers",
             Self::BrokerLoggers => "broker-loggers",
             Self::Groups => "groups",
+            Self::Users => "users",
         }
     }
 
@@ -90,6 +93,7 @@ impl Kind {
             Self::Brokers => "broker",
             Self::BrokerLoggers => "broker-logger",
             Self::Groups => "group",
+            Self::Users => "user",
         }
     }
 
@@ -101,6 +105,8 @@ impl Kind {
             Self::Brokers => 2,
             Self::BrokerLoggers => 6,
             Self::Groups => 8,
+            // Users have credentials, not configurations.
+            Self::Users => 0,
         }
     }
 }
@@ -169,6 +175,7 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
         ("broker", Kind::Brokers, true),
         ("broker-logger", Kind::BrokerLoggers, true),
         ("group", Kind::Groups, true),
+        ("user", Kind::Users, true),
         ("broker-defaults", Kind::Brokers, false),
     ];
     let by_flag: Vec<(Kind, String)> = flags
@@ -216,6 +223,10 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
         }
         Action::Alter(changes(options)?)
     };
+    // What is no credential is said before anything is asked.
+    if let (Kind::Users, Action::Alter(changes)) = (kind, &action) {
+        users::changes(changes)?;
+    }
     Ok(Plan { bootstrap: bootstrap.to_owned(), kind, entity, action })
 }
 
@@ -291,6 +302,7 @@ fn resource(kind: Kind, entity: &str) -> Result<ConfigResource, ToolError> {
             let id = entity.parse().map_err(|_| ToolError::Argument(format!("{entity} is no broker id")))?;
             ConfigResource::BrokerLogger(BrokerId(id))
         }
+        Kind::Users => return Err(ToolError::Argument("Users have credentials, not configurations".to_owned())),
         Kind::Brokers => entity.parse().map_or(ConfigResource::AllBrokers, |id| ConfigResource::Broker(BrokerId(id))),
     })
 }
@@ -298,11 +310,16 @@ fn resource(kind: Kind, entity: &str) -> Result<ConfigResource, ToolError> {
 async fn execute(plan: &Plan) -> Result<(), ToolError> {
     let kafka = Kafka::connect(&plan.bootstrap).await?;
     match &plan.action {
+        Action::Describe { .. } if plan.kind == Kind::Users => users::describe(&kafka, plan.entity.as_deref()).await,
         Action::Describe { all } => describe(&kafka, plan, *all).await,
         Action::Alter(changes) => {
             let entity = plan.entity.as_deref().unwrap_or_default();
-            let resource = resource(plan.kind, entity)?;
-            kafka.client().alter_configs(&resource, changes).await.map_err(KafkaError::from)?;
+            let client = kafka.client();
+            let altered = match plan.kind {
+                Kind::Users => client.alter_user_scram_credentials(entity, &users::changes(changes)?).await,
+                kind => client.alter_configs(&resource(kind, entity)?, changes).await,
+            };
+            altered.map_err(KafkaError::from)?;
             match entity {
                 "" => out!("Completed updating default config for {} in the cluster.", plan.kind.plural()),
                 name => out!("Completed updating config for {} {name}.", plan.kind.singular()),
@@ -322,8 +339,8 @@ async fn describe(kafka: &Kafka, plan: &Plan, all: bool) -> Result<(), ToolError
             let ids = cluster.brokers.iter().map(|broker| broker.address.id.to_string());
             ids.chain([String::new()]).collect()
         }
-        // The plan names a broker.
-        (None, Kind::BrokerLoggers) => Vec::new(),
+        // The plan names a broker; users are described elsewhere.
+        (None, Kind::BrokerLoggers | Kind::Users) => Vec::new(),
         (None, Kind::Groups) => {
             let groups = client.list_groups(&[], &[]).await.map_err(KafkaError::from)?;
             groups.into_iter().map(|group| group.group).collect()
@@ -415,7 +432,9 @@ mod tests {
                 .is_ok()
         );
         assert!(entity("").is_err_and(|text| text.contains("At least one entity type")));
-        assert!(entity("--entity-type users").is_err() && entity("--entity-type potatoes").is_err());
+        assert!(entity("--entity-type clients").is_err() && entity("--entity-type potatoes").is_err());
+        assert_eq!(entity("--entity-type users"), Ok((Kind::Users, None)));
+        assert_eq!(entity("--user alice"), Ok((Kind::Users, Some("alice".into()))));
         assert!(entity("--broker one").is_err() && entity("--topic t --broker 1").is_err());
         assert!(entity("--entity-type topics --entity-default").is_err());
         assert!(planned("--bootstrap-server k --alter --topic t").is_err());

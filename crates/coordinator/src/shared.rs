@@ -121,6 +121,11 @@ impl Shared {
         cluster_metadata::check_secret(self.secret.as_ref(), metadata)
     }
 
+    /// Whether callers must show the cluster's secret to alter the cluster.
+    pub fn has_secret(&self) -> bool {
+        self.secret.is_some()
+    }
+
     /// A channel to another coordinator, for calls of this cluster.
     pub fn cluster_channel(&self, channel: Channel) -> ClusterChannel {
         ClusterMetadata::new(self.secret.as_ref(), self.chroot.as_ref()).to(channel)

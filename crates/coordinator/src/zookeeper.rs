@@ -8,24 +8,22 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use ottla_config::CoordinatorConfig;
-use ottla_model::{Chroot, TopicName};
+use ottla_metadata::controller::Request;
+use ottla_metrics::RateLimit;
+use ottla_model::Chroot;
 use ottla_quorum_node::View;
-use ottla_rpc::admin::DeleteTopicRequest;
-use ottla_rpc::admin::admin_server::Admin as _;
 use ottla_zookeeper::connect::{CONNECT_BYTES_MAX, ConnectRequest};
 use ottla_zookeeper::sessions::{Opened, Sessions, TimeoutLimits, password};
-use ottla_zookeeper::{Client, ErrorCode, FRAME_BYTES_MAX, Next, WatchBudget};
+use ottla_zookeeper::{Client, ErrorCode, FRAME_BYTES_MAX, MayWrite, Next, WatchBudget, writes};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request};
 
 use crate::clock::Clock;
 use crate::quorums::Quorums;
-use crate::service::AdminService;
 use crate::shared::Shared;
 
 /// Connections of ZooKeeper's clients, from all addresses together: monitors and tools, not a fleet of applications.
@@ -42,7 +40,7 @@ const LARGE_FRAME_KIB_MAX: usize = 16 * 1024;
 const BUFFER_KEPT_BYTES: usize = 64 * 1024;
 /// Answers that are collected before they are written.
 const WRITE_BYTES: usize = 64 * 1024;
-/// How long `sync` waits for a quorum, as the admin API's linearizable reads do.
+/// How long `sync` and writes wait for a quorum, as the admin API's linearizable reads do.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// ZooKeeper's protocol on one coordinator.
@@ -53,6 +51,7 @@ pub struct ZooKeeper {
     watches: Arc<WatchBudget>,
     large_frames: Arc<Semaphore>,
     connections: Mutex<Connections>,
+    refusals: RateLimit,
 }
 
 /// Open connections by address.
@@ -81,6 +80,7 @@ impl ZooKeeper {
                 per_address_max: config.client_connections_max,
                 ..Connections::default()
             }),
+            refusals: RateLimit::per_second(),
             quorums,
             clock,
         }))
@@ -198,12 +198,16 @@ impl Session<'_> {
     async fn run(&mut self, connection: &mut Connection) -> io::Result<End> {
         loop {
             while let Some(frame) = connection.frame()? {
-                self.zookeeper.sessions.lock().heard(self.id, self.zookeeper.clock.monotonic());
+                let zookeeper = self.zookeeper;
+                zookeeper.sessions.lock().heard(self.id, zookeeper.clock.monotonic());
                 let part = self.part_of(&frame)?;
                 let view = part.views.borrow_and_update().clone();
                 let next = part.client.request(&frame, &view.tree, &mut connection.out).map_err(invalid)?;
                 drop(frame);
-                if part.proceed(next, connection).await? {
+                let is_over = part.proceed(next, connection, &zookeeper.refusals).await?;
+                // Until now the frame, or what it asked for, took its part of the bound.
+                connection.large_frame = None;
+                if is_over {
                     connection.flush(self.timeout).await?;
                     return Ok(End::Session);
                 }
@@ -244,7 +248,8 @@ impl Session<'_> {
                 let mut views = formed.view.subscribe();
                 let tree = views.borrow_and_update().tree.clone();
                 let prefix = chroot.as_ref().map(Chroot::to_string).unwrap_or_default();
-                let client = Client::new(self.address, prefix, tree, self.zookeeper.watches.clone());
+                let may_write = if shared.has_secret() { MayWrite::Deletions } else { MayWrite::Everything };
+                let client = Client::new(self.address, prefix, tree, self.zookeeper.watches.clone(), may_write);
                 self.parts.push(Part { chroot, shared, client, views });
                 self.parts.len() - 1
             }
@@ -273,7 +278,7 @@ async fn changed(parts: &mut [Part]) -> io::Result<&mut Part> {
 
 impl Part {
     /// Does what a request waits for; true if the session has ended.
-    async fn proceed(&mut self, next: Next, connection: &mut Connection) -> io::Result<bool> {
+    async fn proceed(&mut self, next: Next, connection: &mut Connection, refusals: &RateLimit) -> io::Result<bool> {
         let formed = self.shared.formed().ok_or(io::ErrorKind::ConnectionAborted)?;
         match next {
             Next::Continue => {}
@@ -283,25 +288,36 @@ impl Part {
                 let view = view.ok().and_then(Result::ok);
                 self.client.synced(xid, &path, view.as_ref().map(|view| &view.tree), &mut connection.out);
             }
-            Next::DeleteTopic { topic, create } => {
-                let error = delete_topic(&self.shared, &topic).await;
-                let view = formed.view.get();
-                self.client.created(&create, error, &view.tree, &mut connection.out);
+            Next::Decide { request, write } => {
+                let error = self.decide(request, refusals).await;
+                let view = self.views.borrow_and_update().clone();
+                self.client.decided(&write, error, &view.tree, &mut connection.out);
             }
         }
         Ok(false)
     }
-}
 
-/// Asks the quorum, by way of its leader.
-async fn delete_topic(shared: &Arc<Shared>, topic: &TopicName) -> ErrorCode {
-    let request = Request::new(DeleteTopicRequest { name: topic.to_string() });
-    match AdminService::new(shared.clone()).delete_topic(request).await {
-        Ok(_) => ErrorCode::Ok,
-        // A ZooKeeper-era controller removes the node of a topic that is not there.
-        Err(status) if status.code() == Code::NotFound => ErrorCode::Ok,
-        Err(status) if status.code() == Code::PermissionDenied => ErrorCode::NotReadOnly,
-        Err(_) => ErrorCode::OperationTimeout,
+    /// Asks the quorum, by way of its leader. A success is answered when this coordinator's tree has it.
+    async fn decide(&mut self, request: Request, refusals: &RateLimit) -> ErrorCode {
+        let name = request.name();
+        let answer = match self.shared.decide_at_leader(request).await {
+            Ok(answer) => answer,
+            Err(status) => {
+                tracing::debug!("{name} of a ZooKeeper client was not decided: {status}");
+                return ErrorCode::OperationTimeout;
+            }
+        };
+        let (error, refusal) = writes::outcome(&answer);
+        if let Some(refusal) = refusal {
+            refusals.run(|left_out| tracing::warn!(left_out, "{name} of a ZooKeeper client was refused: {refusal}"));
+            return error;
+        }
+        let revision = writes::decided_at(&answer);
+        let seen = self.views.wait_for(|view| view.revision >= revision);
+        match tokio::time::timeout(SYNC_TIMEOUT, seen).await {
+            Ok(Ok(_)) => error,
+            _ => ErrorCode::OperationTimeout,
+        }
     }
 }
 
@@ -311,7 +327,7 @@ struct Connection {
     received: BytesMut,
     out: Vec<u8>,
     large_frames: Arc<Semaphore>,
-    /// Held while a large frame is received.
+    /// Held while a large frame is received, and until what it asks for is done.
     large_frame: Option<OwnedSemaphorePermit>,
 }
 
@@ -353,7 +369,6 @@ impl Connection {
         if self.received.is_empty() && length > BUFFER_KEPT_BYTES {
             self.received = BytesMut::new();
         }
-        self.large_frame = None;
         Ok(Some(frame))
     }
 

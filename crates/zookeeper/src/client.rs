@@ -6,13 +6,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ottla_metadata::controller::Request;
 use ottla_metadata::tree::{Path, Tree};
-use ottla_model::TopicName;
 
 use crate::ErrorCode;
 use crate::jute::{Malformed, Writer};
 use crate::operation::{Operation, Read, SetWatches, WatcherType, code, parse};
 use crate::watches::{Event, EventType, Wants, WatchBudget, Watches};
+use crate::writes::{self, Write};
 use crate::znodes::{self, Znode, revision};
 
 /// Bytes of answers to one `multiRead`; beyond that the remaining reads are refused.
@@ -21,11 +22,8 @@ const MULTI_READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 const EVENT_XID: i32 = -1;
 /// `KeeperState.SyncConnected`.
 const SYNC_CONNECTED: i32 = 3;
-/// Where a node asks for the deletion of a topic.
-const DELETE_TOPICS: &str = "/admin/delete_topics/";
-
 /// What the connection does after a request.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Next {
     Continue,
     /// Wait until this coordinator has everything that was committed before now; then [`Client::synced`].
@@ -33,21 +31,37 @@ pub enum Next {
         xid: i32,
         path: String,
     },
-    /// Ask the quorum to delete the topic; then [`Client::created`].
-    DeleteTopic {
-        topic: TopicName,
-        create: PendingCreate,
+    /// Ask the quorum; then [`Client::decided`].
+    Decide {
+        request: Request,
+        write: PendingWrite,
     },
     /// Send what there is to send, and close: the session has ended.
     Close,
 }
 
-/// A create request that waits for the quorum.
+/// A write that waits for the quorum.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PendingCreate {
+pub struct PendingWrite {
     xid: i32,
     path: String,
-    with_stat: bool,
+    answer: WriteAnswer,
+}
+
+/// What a successful write is answered with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum WriteAnswer {
+    Path,
+    PathAndStat,
+    Stat,
+}
+
+/// What a client may write of that which the quorum decides for Kafka's old tools.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MayWrite {
+    Everything,
+    /// As much as the admin API does for callers that do not show the cluster's secret.
+    Deletions,
 }
 
 pub struct Client {
@@ -57,11 +71,12 @@ pub struct Client {
     /// What the client may have seen.
     tree: Tree,
     watches: Watches,
+    may_write: MayWrite,
 }
 
 impl Client {
-    pub fn new(address: IpAddr, chroot: String, tree: Tree, budget: Arc<WatchBudget>) -> Self {
-        Self { address, chroot, tree, watches: Watches::new(budget) }
+    pub fn new(address: IpAddr, chroot: String, tree: Tree, budget: Arc<WatchBudget>, may_write: MayWrite) -> Self {
+        Self { address, chroot, tree, watches: Watches::new(budget), may_write }
     }
 
     /// Whether a new tree may bring events.
@@ -88,7 +103,16 @@ impl Client {
         let (xid, operation) = parse(frame, &self.chroot)?;
         match operation {
             Operation::Sync { path } => return Ok(Next::Sync { xid, path: path.to_owned() }),
-            Operation::Create { path, with_stat } => return Ok(self.create(xid, path, with_stat, out)),
+            Operation::Create { path, data, mode, with_stat } => {
+                let write = writes::create(&self.tree, path, data, mode);
+                let answer = if with_stat { WriteAnswer::PathAndStat } else { WriteAnswer::Path };
+                return Ok(self.write(PendingWrite { xid, path: path.to_owned(), answer }, write, out));
+            }
+            Operation::SetData { path, data, version } => {
+                let write = writes::set_data(&self.tree, path, data, version);
+                let answer = WriteAnswer::Stat;
+                return Ok(self.write(PendingWrite { xid, path: path.to_owned(), answer }, write, out));
+            }
             Operation::CloseSession => {
                 self.empty(xid, ErrorCode::Ok, out);
                 return Ok(Next::Close);
@@ -159,28 +183,32 @@ impl Client {
         self.answer(xid, ErrorCode::Ok, out, |writer| writer.string(&on_the_wire(&self.chroot, path)));
     }
 
-    /// The quorum has answered what a create request asked for.
-    pub fn created(&mut self, create: &PendingCreate, error: ErrorCode, tree: &Tree, out: &mut Vec<u8>) {
+    /// The quorum has answered what a write asked for.
+    pub fn decided(&mut self, write: &PendingWrite, error: ErrorCode, tree: &Tree, out: &mut Vec<u8>) {
         self.advance(tree, out);
-        self.answer(create.xid, error, out, |writer| {
-            writer.string(&on_the_wire(&self.chroot, &create.path));
-            if create.with_stat {
-                let node = Path::new(&create.path).ok().and_then(|path| znodes::znode(tree, &path));
-                node.map(|node| node.stat).unwrap_or_default().write(writer);
+        self.answer(write.xid, error, out, |writer| {
+            if write.answer != WriteAnswer::Stat {
+                writer.string(&on_the_wire(&self.chroot, &write.path));
+            }
+            if write.answer != WriteAnswer::Path {
+                // A node that asked for something may be gone when it is done.
+                self.find(&write.path).map(|node| node.stat).unwrap_or_default().write(writer);
             }
         });
     }
 
-    /// Kafka's old tools delete a topic by creating a node. Other creations would write what brokers write.
-    fn create(&self, xid: i32, path: &str, with_stat: bool, out: &mut Vec<u8>) -> Next {
-        let topic = path.strip_prefix(DELETE_TOPICS).and_then(|name| TopicName::new(name).ok());
-        match topic {
-            Some(_) if self.find(path).is_some() => self.empty(xid, ErrorCode::NodeExists, out),
-            Some(topic) => {
-                let create = PendingCreate { xid, path: path.to_owned(), with_stat };
-                return Next::DeleteTopic { topic, create };
+    fn write(&mut self, mut pending: PendingWrite, write: Result<Write, ErrorCode>, out: &mut Vec<u8>) -> Next {
+        match write {
+            Ok(Write::Decide(request @ Request::DeleteTopics(_))) => return Next::Decide { request, write: pending },
+            Ok(_) if self.may_write == MayWrite::Deletions => self.empty(pending.xid, ErrorCode::NoAuth, out),
+            Ok(Write::Decide(request)) => return Next::Decide { request, write: pending },
+            Ok(Write::Notify) => {
+                // Sequence numbers have ten digits, and grow.
+                pending.path = format!("{}{:010}", pending.path, self.tree.revision().0);
+                let tree = self.tree.clone();
+                self.decided(&pending, ErrorCode::Ok, &tree, out);
             }
-            None => self.empty(xid, ErrorCode::NotReadOnly, out),
+            Err(error) => self.empty(pending.xid, error, out),
         }
         Next::Continue
     }

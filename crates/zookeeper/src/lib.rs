@@ -1,8 +1,9 @@
-//! ZooKeeper's client protocol over the tree, for tools that read a ZooKeeper-era Kafka's metadata. Synchronous: frames
+//! ZooKeeper's client protocol over the tree, for tools of a ZooKeeper-era Kafka. Synchronous: frames
 //! and trees in, frames out; the coordinator holds the sockets and the clocks.
 //!
 //! - [`connect`]: the first frame of a connection. [`sessions`]: which sessions live, and when they expire.
 //! - [`client`]: one connected client: requests, watches, answers.
+//! - [`writes`]: the writes of Kafka's old tools, as requests to the controller.
 //! - [`znodes`]: the tree as ZooKeeper shows it. [`watches`]: who is told about which change.
 //! - [`operation`], [`jute`]: the wire format.
 //!
@@ -15,12 +16,13 @@ mod jute;
 mod operation;
 pub mod sessions;
 mod watches;
+pub mod writes;
 mod znodes;
 
 #[cfg(test)]
 mod tests;
 
-pub use client::{Client, Next};
+pub use client::{Client, MayWrite, Next};
 pub use jute::FRAME_BYTES_MAX;
 pub use operation::{below, first_path};
 pub use watches::WatchBudget;
@@ -29,10 +31,12 @@ pub use watches::WatchBudget;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ErrorCode {
     Ok,
-    /// A path, an operation or a watch that is not valid, or more watches than a connection may have.
+    /// A path, an operation, a watch or data that is not valid, or more watches than a connection may have.
     BadArguments,
     Unimplemented,
     NoNode,
+    /// Writes of configurations and elections, where only who shows the cluster's secret may alter the cluster.
+    NoAuth,
     NodeExists,
     /// Writes: the tree is written by brokers and admin requests.
     NotReadOnly,
@@ -50,6 +54,7 @@ impl ErrorCode {
             Self::OperationTimeout => -7,
             Self::BadArguments => -8,
             Self::NoNode => -101,
+            Self::NoAuth => -102,
             Self::NodeExists => -110,
             Self::NotReadOnly => -119,
             Self::NoWatcher => -121,

@@ -1,6 +1,7 @@
 //! The requests of a connected client.
 
 use crate::jute::{Malformed, Reader};
+use crate::writes::CreateMode;
 
 /// What a watch waits for, as `removeWatches` and `checkWatches` name it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,7 +77,14 @@ pub enum Operation<'a> {
     WhoAmI,
     Create {
         path: &'a str,
+        data: &'a [u8],
+        mode: CreateMode,
         with_stat: bool,
+    },
+    SetData {
+        path: &'a str,
+        data: &'a [u8],
+        version: i32,
     },
     /// Any other operation that would write.
     Write,
@@ -157,7 +165,8 @@ impl<'a> Operation<'a> {
             | Self::AddWatch { path, .. }
             | Self::RemoveWatches { path, .. }
             | Self::CheckWatches { path, .. }
-            | Self::Create { path, .. } => visit(path),
+            | Self::Create { path, .. }
+            | Self::SetData { path, .. } => visit(path),
             Self::MultiRead(reads) => {
                 for Read::Data(path) | Read::Children(path) in reads {
                     visit(path);
@@ -216,10 +225,14 @@ fn operation<'a>(code: i32, reader: &mut Reader<'a>) -> Result<Operation<'a>, Ma
         }
         code::WHO_AM_I => Operation::WhoAmI,
         code::CREATE | code::CREATE_2 => {
-            Operation::Create { path: reader.string()?, with_stat: code == code::CREATE_2 }
+            let (path, data) = (reader.string()?, reader.buffer()?);
+            // Access rights are not kept: see the client's answer to `getACL`.
+            reader.vector(access_right)?;
+            let mode = CreateMode::of(reader.int()?);
+            Operation::Create { path, data, mode, with_stat: code == code::CREATE_2 }
         }
+        code::SET_DATA => Operation::SetData { path: reader.string()?, data: reader.buffer()?, version: reader.int()? },
         code::DELETE
-        | code::SET_DATA
         | code::SET_ACL
         | code::CHECK
         | code::MULTI
@@ -230,6 +243,14 @@ fn operation<'a>(code: i32, reader: &mut Reader<'a>) -> Result<Operation<'a>, Ma
         code::CLOSE_SESSION => Operation::CloseSession,
         _ => Operation::Unknown,
     })
+}
+
+/// Rights, scheme and id.
+fn access_right(reader: &mut Reader<'_>) -> Result<(), Malformed> {
+    reader.int()?;
+    reader.string()?;
+    reader.string()?;
+    Ok(())
 }
 
 /// Pairs of a header (operation, whether it is the last, error) and a read.

@@ -3,16 +3,21 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
+use ottla_metadata::ConfigEntity;
+use ottla_metadata::controller::{
+    AlterConfig, AlterConfigs, Answer, ConfigOp, ConfigOutcomes, DeleteTopics, ElectLeaders, ElectionType, Refusal,
+    Request, TopicRef,
+};
 use ottla_metadata::transaction::{Change, Transaction};
 use ottla_metadata::tree::{Path, Tree};
-use ottla_model::{CoordinatorId, MonotonicMs, Revision, TimestampMs, TopicName};
+use ottla_model::{CoordinatorId, ErrorCode as KafkaError, MonotonicMs, PartitionId, Revision, TimestampMs};
 use proptest::prelude::*;
 
 use crate::connect::ConnectRequest;
 use crate::jute::{Reader, Writer};
 use crate::sessions::{Opened, SESSIONS_MAX, Sessions, TimeoutLimits, password};
 use crate::watches::{EventType, Wants, WatchBudget, Watches};
-use crate::{Client, Next, below, first_path, znodes};
+use crate::{Client, ErrorCode, MayWrite, Next, below, first_path, writes, znodes};
 
 const LIMITS: TimeoutLimits = TimeoutLimits { min_ms: 4_000, max_ms: 40_000 };
 
@@ -48,7 +53,7 @@ impl World {
 
     fn client_below(&self, chroot: &str) -> Client {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        Client::new(address, chroot.to_owned(), self.tree.clone(), WatchBudget::new(1 << 20))
+        Client::new(address, chroot.to_owned(), self.tree.clone(), WatchBudget::new(1 << 20), MayWrite::Everything)
     }
 
     fn client(&self) -> Client {
@@ -283,36 +288,164 @@ fn a_client_that_comes_back_is_told_what_it_missed() {
     assert_eq!(told, [event(EventType::Created, "/none"), event(EventType::DataChanged, "/brokers/ids/1")]);
 }
 
+/// As clients send it: with the access rights of an open node.
+fn create_frame(text: &str, data: Option<&str>, flags: i32) -> Vec<u8> {
+    frame(7, 1, |writer| {
+        writer.string(text);
+        writer.buffer(data.map(str::as_bytes));
+        writer.count(1);
+        writer.int(0x1f);
+        writer.string("world");
+        writer.string("anyone");
+        writer.int(flags);
+    })
+}
+
+fn set_frame(text: &str, data: &str, version: i32) -> Vec<u8> {
+    frame(8, 5, |writer| {
+        writer.string(text);
+        writer.buffer(Some(data.as_bytes()));
+        writer.int(version);
+    })
+}
+
+/// What the quorum is asked, and the answer that the client gets when it has agreed.
+fn agreed(client: &mut Client, world: &World, frame: &[u8]) -> (Request, Packet) {
+    let mut out = Vec::new();
+    let next = client.request(frame, &world.tree, &mut out);
+    let Ok(Next::Decide { request, write }) = next else { panic!("{next:?} {:?}", packets(&out)) };
+    client.decided(&write, ErrorCode::Ok, &world.tree, &mut out);
+    (request, packets(&out).remove(0))
+}
+
+fn body_of(packet: Packet) -> Vec<u8> {
+    match packet {
+        Packet::Answer { error: 0, body, .. } => body,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
-fn writes_are_refused_but_for_the_deletion_of_a_topic() {
+fn writes_are_refused_but_for_those_of_kafkas_tools() {
     let mut world = World::default();
     world.create("/admin/delete_topics/going");
+    world.create("/config/topics/t");
     let mut client = world.client();
-    let create = |text: &str| {
-        frame(7, 1, |writer| {
-            writer.string(text);
-            writer.buffer(None);
-        })
+    let config = Some(r#"{"version":1,"config":{}}"#);
+    for (refused, error) in [
+        (create_frame("/brokers/ids/9", None, 0), -119),
+        (create_frame("/admin/reassign_partitions", Some("{}"), 0), -119),
+        (create_frame("/config/topics/none", config, 0), -119),
+        (create_frame("/config/groups/g", config, 0), -119),
+        (create_frame("/config/changes/other_", None, 2), -119),
+        (create_frame("/config/changes/config_change_", None, 0), -119),
+        (create_frame("/admin/delete_topics/t", None, 1), -119),
+        (create_frame("/admin/delete_topics/going", None, 0), -110),
+        (create_frame("/config/changes", None, 0), -110),
+        (create_frame("/config/topics/t", config, 0), -110),
+        (set_frame("/config/topics/t", r#"{"version":1,"config":{}}"#, 0), -119),
+        (set_frame("/config/topics/none", r#"{"version":1,"config":{}}"#, -1), -101),
+        (set_frame("/controller", "{}", -1), -119),
+        (frame(8, 14, |_| {}), -119),
+    ] {
+        assert_eq!(ask(&mut client, &world, &refused).1, error, "{:?}", String::from_utf8_lossy(&refused));
+    }
+    let (asked, answer) = agreed(&mut client, &world, &create_frame("/admin/delete_topics/t", None, 0));
+    assert_eq!(asked, Request::DeleteTopics(DeleteTopics { topics: vec![TopicRef::Name("t".to_owned())] }));
+    let body = body_of(answer);
+    assert_eq!(Reader::new(&body).string(), Ok("/admin/delete_topics/t"));
+}
+
+#[test]
+fn an_election_names_its_partitions() {
+    const ELECTION: &str = "/admin/preferred_replica_election";
+    let world = World::default();
+    let mut client = world.client();
+    let data = r#"{"version":1,"partitions":[{"topic":"t","partition":1},{"topic":"s","partition":0},
+        {"topic":"t","partition":0}]}"#;
+    let (asked, _) = agreed(&mut client, &world, &create_frame(ELECTION, Some(data), 0));
+    let partitions = |ids: &[i32]| ids.iter().copied().map(PartitionId).collect::<Vec<_>>();
+    let topics = Some(vec![("s".to_owned(), partitions(&[0])), ("t".to_owned(), partitions(&[1, 0]))]);
+    assert_eq!(asked, Request::ElectLeaders(ElectLeaders { election: ElectionType::Preferred, topics }));
+    let many = vec![r#"{"topic":"t","partition":0}"#; 10_001].join(",");
+    let many = format!(r#"{{"version":1,"partitions":[{many}]}}"#);
+    for data in [None, Some(""), Some("{}"), Some("[1"), Some(many.as_str())] {
+        assert_eq!(ask(&mut client, &world, &create_frame(ELECTION, data, 0)).1, -8);
+    }
+}
+
+#[test]
+fn a_configuration_is_replaced_and_its_notification_taken() {
+    let mut world = World::default();
+    world.create("/brokers/topics/t");
+    let mut client = world.client();
+    let data = r#"{"version":1,"config":{"retention.ms":"1000","cleanup.policy":"compact"}}"#;
+    let expected = |entity| {
+        let set = |name: &str, value: &str| (name.to_owned(), ConfigOp::Set(value.to_owned()));
+        let changes = vec![set("cleanup.policy", "compact"), set("retention.ms", "1000")];
+        let alter = AlterConfig { entity, changes, replace_all: true };
+        Request::AlterConfigs(AlterConfigs { entities: vec![alter], validate_only: false })
     };
-    assert_eq!(ask(&mut client, &world, &create("/brokers/ids/9")).1, -119);
-    assert_eq!(ask(&mut client, &world, &create("/admin/delete_topics/going")).1, -110);
-    assert_eq!(ask(&mut client, &world, &frame(8, 14, |_| {})).1, -119, "multi");
-    let mut out = Vec::new();
-    let next = client.request(&create("/admin/delete_topics/t"), &world.tree, &mut out);
-    let Ok(Next::DeleteTopic { topic, create }) = next else { panic!("{next:?}") };
-    assert_eq!(topic, TopicName::new("t").unwrap());
-    client.created(&create, crate::ErrorCode::Ok, &world.tree, &mut out);
-    let mut body = Vec::new();
-    body.extend(22_i32.to_be_bytes());
-    body.extend(b"/admin/delete_topics/t");
-    assert_eq!(packets(&out), [Packet::Answer { xid: 7, zxid: 1, error: 0, body }]);
+    // The tool writes data first, and creates the node when there is none.
+    assert_eq!(ask(&mut client, &world, &set_frame("/config/topics/t", data, -1)).1, -101);
+    let (asked, answer) = agreed(&mut client, &world, &create_frame("/config/topics/t", Some(data), 0));
+    assert_eq!(asked, expected(ConfigEntity::topic("t")));
+    assert_eq!(Reader::new(&body_of(answer)).string(), Ok("/config/topics/t"));
+    world.create("/config/topics/t");
+    let (asked, answer) = agreed(&mut client, &world, &set_frame("/config/topics/t", data, -1));
+    assert_eq!(asked, expected(ConfigEntity::topic("t")));
+    assert_eq!(Reader::new(&body_of(answer)).long(), Ok(2), "the stat of the node that is there now");
+    let default = create_frame("/config/brokers/<default>", Some(data), 0);
+    assert_eq!(agreed(&mut client, &world, &default).0, expected(ConfigEntity::default_broker()));
+    let notify = create_frame("/config/changes/config_change_", Some(r#"{"version":2,"entity_path":"topics/t"}"#), 2);
+    let (_, error, body) = ask(&mut client, &world, &notify);
+    assert_eq!((error, Reader::new(&body).string()), (0, Ok("/config/changes/config_change_0000000002")));
+    for data in ["", "{}", r#"{"version":1,"config":{"a":1}}"#, "[[[[[[[["] {
+        assert_eq!(ask(&mut client, &world, &set_frame("/config/topics/t", data, -1)).1, -8, "{data}");
+    }
+}
+
+#[test]
+fn where_a_secret_is_needed_a_client_may_only_delete() {
+    let mut world = World::default();
+    world.create("/config/topics/t");
+    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let budget = WatchBudget::new(1_000);
+    let mut client = Client::new(address, String::new(), world.tree.clone(), budget, MayWrite::Deletions);
+    for frame in [
+        set_frame("/config/topics/t", r#"{"version":1,"config":{}}"#, -1),
+        create_frame("/admin/preferred_replica_election", Some(r#"{"partitions":[]}"#), 0),
+        create_frame("/config/changes/config_change_", None, 2),
+    ] {
+        assert_eq!(ask(&mut client, &world, &frame).1, -102);
+    }
+    assert!(matches!(
+        agreed(&mut client, &world, &create_frame("/admin/delete_topics/t", None, 0)).0,
+        Request::DeleteTopics(_)
+    ));
+}
+
+#[test]
+fn a_refusal_becomes_zookeepers_error() {
+    let alter = |refusal| {
+        let entities = vec![(ConfigEntity::topic("t"), refusal)];
+        Answer::AlterConfigs(ConfigOutcomes { entities, revision: Revision(9) })
+    };
+    let refused = |error| Some(Refusal::new(error, "no"));
+    assert_eq!(writes::outcome(&alter(None)), (ErrorCode::Ok, None));
+    assert_eq!(writes::decided_at(&alter(None)), Revision(9));
+    assert_eq!(writes::outcome(&alter(refused(KafkaError::InvalidConfig))).0, ErrorCode::BadArguments);
+    assert_eq!(writes::outcome(&alter(refused(KafkaError::UnknownTopicOrPartition))).0, ErrorCode::NoNode);
+    assert_eq!(writes::outcome(&Answer::Unavailable).0, ErrorCode::OperationTimeout);
 }
 
 #[test]
 fn watches_are_bounded_for_all_clients_together() {
     let world = World::default();
     let budget = WatchBudget::new(1_000);
-    let mut client = Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST), String::new(), world.tree.clone(), budget.clone());
+    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let client_with = |budget| Client::new(address, String::new(), world.tree.clone(), budget, MayWrite::Everything);
+    let mut client = client_with(budget.clone());
     let set = |client: &mut Client| {
         (0..100).filter(|n| ask(client, &world, &path_and_watch(1, EXISTS, &format!("/w{n}"), true)).1 == -101).count()
     };
@@ -320,7 +453,7 @@ fn watches_are_bounded_for_all_clients_together() {
     assert!((1..20).contains(&first), "{first}");
     drop(client);
     assert_eq!(budget.used_bytes(), 0);
-    let mut client = Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST), String::new(), world.tree.clone(), budget);
+    let mut client = client_with(budget);
     assert_eq!(set(&mut client), first);
 }
 
@@ -409,6 +542,45 @@ proptest! {
             let shown: std::collections::BTreeSet<Path> = shown.filter(|path| path.as_str() != "/").collect();
             prop_assert!(copy.keys().eq(shown.iter()), "{copy:?} {shown:?}");
         }
+    }
+
+    /// Whatever a write says, it is answered or becomes a bounded question to the quorum.
+    #[test]
+    fn random_writes_are_answered_or_asked(
+        path in prop::sample::select(vec![
+            "/config/topics/t", "/config/topics/none", "/config/brokers/1", "/config/brokers/<default>",
+            "/config/users/%4", "/config/changes/config_change_", "/admin/preferred_replica_election",
+            "/admin/delete_topics/t", "/admin/delete_topics/", "/", "", "/brokers/ids/1",
+        ]),
+        data in prop::sample::select(vec![
+            r#"{"version":1,"config":{"retention.ms":"1000"}}"#,
+            r#"{"version":1,"partitions":[{"topic":"t","partition":0},{"topic":"","partition":-1}]}"#,
+            r#"{"config":{"":""},"partitions":[]}"#,
+        ]),
+        spoilt in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        number in prop_oneof![-2..4_i32, any::<i32>()],
+        sets in any::<bool>(),
+        cut in prop_oneof![Just(0), 0..40_usize],
+    ) {
+        let mut world = World::default();
+        world.create("/brokers/topics/t");
+        world.create("/config/topics/t");
+        let mut client = world.client();
+        let mut bytes = if sets { set_frame(path, data, number) } else { create_frame(path, Some(data), number) };
+        for (at, byte) in &spoilt {
+            let at = at.index(bytes.len());
+            bytes[at] = *byte;
+        }
+        let kept = bytes.len().saturating_sub(cut);
+        let mut out = Vec::new();
+        if let Ok(Next::Decide { request, write }) = client.request(&bytes[..kept], &world.tree, &mut out) {
+            prop_assert!(out.is_empty());
+            let asked_bytes = format!("{:?}", request).len();
+            prop_assert!(asked_bytes < 16 * bytes.len(), "{} of {}", asked_bytes, bytes.len());
+            client.decided(&write, ErrorCode::Ok, &world.tree, &mut out);
+            prop_assert_eq!(packets(&out).len(), 1);
+        }
+        prop_assert!(out.len() < 1024);
     }
 
     /// No frame is worth a panic, and no answer is larger than what the tree and the frame can justify.

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use ottla_e2e::groups::wait_for;
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients, kafka};
 use serde_json::{Value, json};
 
@@ -95,6 +96,106 @@ fn kazoo_reads_and_watches_the_tree_and_its_session_moves() -> Result<()> {
     kazoo.hear("a sync", |line| (line["done"] == "sync").then_some(()))?;
     kazoo.say("end")?;
     ensure!(kazoo.hear("its session", |line| line["same_session"].as_bool())?, "the session did not move");
+    Ok(())
+}
+
+/// The leader and the size of the ISR of a topic's only partition.
+fn leader(bootstrap: &str, topic: &str) -> Result<(u32, usize)> {
+    let described = clients::run(&mut clients::tool("kafka-topics", bootstrap, &["--describe", "--topic", topic])?)?;
+    let word = |name: &str| described.split_once(name)?.1.split_whitespace().next();
+    let leader = word("Leader: ").with_context(|| described.clone())?.parse()?;
+    let isr = word("Isr: ").with_context(|| described.clone())?.split(',').count();
+    Ok((leader, isr))
+}
+
+#[test]
+fn kazoo_elects_leaders_as_kafkas_old_tool_did() -> Result<()> {
+    let options = ClusterOptions { coordinators: 1, brokers: 2, ..ClusterOptions::default() };
+    let mut cluster = Cluster::start_with(options.with("auto.leader.rebalance.enable", "false"))?;
+    let at = cluster.bootstrap();
+    let create = ["--create", "--topic", "led", "--replica-assignment", "1:2"];
+    clients::run(&mut clients::tool("kafka-topics", &at, &create)?)?;
+    cluster.kill(Node::Broker(1))?;
+    let wait = |wanted| {
+        wait_for("the leader and its ISR", || {
+            let found = leader(&at, "led")?;
+            ensure!(found == wanted, "{found:?}");
+            Ok(())
+        })
+    };
+    wait((2, 1))?;
+    cluster.spawn(Node::Broker(1))?;
+    wait((2, 2))?;
+    let mut kazoo = Kazoo::start(&cluster.coordinator_address(1))?;
+    kazoo.say("elect led 0")?;
+    kazoo.hear("the election", |line| (line["done"] == "elect").then_some(()))?;
+    wait((1, 2))?;
+    // The node is gone, as when a controller has seen to it; nothing is left to elect.
+    kazoo.say("elect led 0")?;
+    kazoo.hear("another election", |line| (line["done"] == "elect").then_some(()))
+}
+
+/// Every coordinator takes the writes; two of three ask the one that leads.
+#[test]
+fn kazoo_configures_topics_and_brokers_as_kafkas_old_tool_did() -> Result<()> {
+    let options = ClusterOptions { coordinators: 3, brokers: 1, ..ClusterOptions::default() };
+    let cluster = Cluster::start_with(options)?;
+    let at = cluster.bootstrap();
+    clients::run_script("create_topic.py", &[&at, "configured", "1", "1"])?;
+    let mut watcher = Kazoo::start(&cluster.coordinator_address(1))?;
+    let wrote = |line: &Value| line.get("configured").is_some().then(|| line.clone());
+    watcher.say("configure topics configured retention.ms=1000 cleanup.policy=compact")?;
+    let first = watcher.hear("the configuration", wrote)?;
+    ensure!(first["config"] == json!({"retention.ms": "1000", "cleanup.policy": "compact"}), "{first}");
+    for id in 1..=3_u64 {
+        let mut kazoo = Kazoo::start(&cluster.coordinator_address(id))?;
+        kazoo.say(&format!("configure topics configured retention.ms=200{id}"))?;
+        let written = kazoo.hear("the configuration", wrote)?;
+        let expected = json!({"retention.ms": format!("200{id}")});
+        ensure!(written["config"] == expected, "all entries are replaced: {written}");
+        ensure!(written["version"].as_u64() == first["version"].as_u64().map(|version| version + id), "{written}");
+        ensure!(written["notified"].as_str().is_some_and(|path| path.starts_with("/config/changes/config_change_0")));
+        watcher.hear("the change", |line| (line["config"] == expected && line["event"] == "CHANGED").then_some(()))?;
+    }
+    let describe = ["--describe", "--entity-type", "topics", "--entity-name", "configured"];
+    wait_for("the broker knows the topic's configuration", || {
+        let described = clients::run(&mut clients::tool("kafka-configs", &at, &describe)?)?;
+        ensure!(described.contains("retention.ms=2003"), "{described}");
+        ensure!(!described.contains("cleanup.policy"), "{described}");
+        Ok(())
+    })?;
+    watcher.say("configure brokers 1 log.cleaner.threads=2")?;
+    watcher.hear("the broker's configuration", wrote)?;
+    let describe = ["--describe", "--entity-type", "brokers", "--entity-name", "1"];
+    wait_for("the broker has it", || {
+        let described = clients::run(&mut clients::tool("kafka-configs", &at, &describe)?)?;
+        ensure!(described.contains("log.cleaner.threads=2"), "{described}");
+        Ok(())
+    })?;
+    let failed = |line: &Value| line.get("failed").is_some().then(|| line["error"].clone());
+    watcher.say("configure topics configured retention.ms=soon")?;
+    ensure!(watcher.hear("the refusal", failed)? == "BadArgumentsError");
+    watcher.say("configure topics not-there retention.ms=1000")?;
+    ensure!(watcher.hear("the refusal", failed)? == "NotReadOnlyCallError");
+    Ok(())
+}
+
+/// What Kafka 3.9 still does by way of ZooKeeper: the configuration of a broker that does not run.
+#[test]
+fn kafkas_own_tool_configures_a_broker_that_is_down() -> Result<()> {
+    let Some(jars) = kafka::broker_jars() else { return Ok(()) };
+    let cluster = Cluster::start_with(ClusterOptions { coordinators: 1, brokers: 1, ..ClusterOptions::default() })?;
+    let server = cluster.coordinator_address(1);
+    let configs = |arguments: &[&str]| {
+        let entity = ["--zookeeper", &server, "--entity-type", "brokers", "--entity-name", "7"];
+        clients::run(kafka::java(&jars, "kafka.admin.ConfigCommand").args(entity).args(arguments))
+    };
+    let altered = configs(&["--alter", "--add-config", "log.cleaner.threads=2,background.threads=11"])?;
+    ensure!(altered.contains("Completed updating config for entity: brokers '7'."), "{altered}");
+    configs(&["--alter", "--delete-config", "background.threads"])?;
+    let described = configs(&["--describe"])?;
+    ensure!(described.contains("log.cleaner.threads=2"), "{described}");
+    ensure!(!described.contains("background.threads"), "{described}");
     Ok(())
 }
 

@@ -27,7 +27,7 @@ use tonic::metadata::MetadataValue;
 
 use tonic::{Request, Response, Status};
 
-use super::requests::stopping;
+use super::requests::{FORWARD_TIMEOUT, stopping};
 use super::watching::deliver;
 use super::{EVENT_BYTES_MAX, caller};
 use crate::driver::Watching;
@@ -35,8 +35,6 @@ use crate::shared::Shared;
 
 /// Timeout of a linearizable read.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// Timeout of a forwarded change.
-const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Marks a forwarded request: it is not forwarded again.
 const FORWARDED: &str = "ottla-forwarded";
 /// Names that one answer lists at most: some megabytes.

@@ -15,7 +15,6 @@ use ottla_rpc::quorum::quorum_server::QuorumServer;
 use ottla_rpc::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES_MAX};
 use tonic::service::{Routes, RoutesBuilder};
 
-pub use admin::AdminService;
 pub use admission::Admission;
 
 use crate::shared::{Caller, Shared};

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use ottla_metadata::controller::{Answer, Decision, Request};
+use ottla_rpc::cluster::cluster_client::ClusterClient;
+use ottla_rpc::convert;
+use ottla_rpc::coordinators::channel;
 use tonic::Status;
 
 use crate::driver::RequestError;
@@ -11,6 +14,8 @@ use crate::shared::{Formed, Shared};
 /// Number of attempts: the controller decided nothing (another entry interfered), and a retry may succeed at once.
 const ATTEMPTS_MAX: u32 = 5;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(10);
+/// Timeout of a forwarded request.
+pub const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub fn stopping() -> Status {
     Status::unavailable("the coordinator is stopping")
@@ -41,6 +46,20 @@ impl Shared {
             }
         }
         Err(Status::unavailable("the quorum leader is too busy to decide"))
+    }
+
+    /// As [`Shared::decide`], by the coordinator that leads: for clients that cannot be told to ask another one.
+    pub async fn decide_at_leader(&self, request: Request) -> Result<Answer, Status> {
+        if self.leads() {
+            return self.decide(request).await;
+        }
+        let not_leader = self.not_leader();
+        let Some(leader) = &not_leader.leader else { return Err(not_leader.into_status()) };
+        let channel = channel(&leader.address).map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut message = tonic::Request::new(convert::request_to_proto(request));
+        message.set_timeout(FORWARD_TIMEOUT);
+        let answer = ClusterClient::new(self.cluster_channel(channel)).decide(message).await?.into_inner();
+        convert::answer_from_proto(answer).map_err(|error| Status::internal(error.to_string()))
     }
 
     /// As [`Shared::decide`], for one kind of request.

@@ -1,4 +1,5 @@
-//! Random admin requests by Kafka's protocol and by gRPC at a quorum of three real coordinators with two real brokers.
+//! Random admin requests by Kafka's protocol, by gRPC and by ZooKeeper's protocol at a quorum of three real coordinators
+//! with two real brokers.
 //!
 //! After each seed the three trees are equal and every process runs; every response has one of Kafka's error codes, and
 //! none is UNKNOWN_SERVER_ERROR. At the end a topic can be created as before.
@@ -8,6 +9,7 @@
 
 mod by_grpc;
 mod by_kafka;
+mod by_zookeeper;
 mod words;
 
 use std::collections::BTreeMap;
@@ -87,8 +89,9 @@ impl Target {
     fn run(&mut self, seed: u64) -> Result<()> {
         let random = &mut Random::new(seed);
         for _ in 0..REQUESTS_PER_SEED {
-            let (request, errors) = match random.below(3) {
-                0 => self.runtime.block_on(by_grpc::send(random, &self.quorum))?,
+            let (request, errors) = match random.below(8) {
+                0 | 1 => self.runtime.block_on(by_grpc::send(random, &self.quorum))?,
+                2 => by_zookeeper::send(random, &self.cluster.coordinator_address(1 + seed % COORDINATORS))?,
                 _ => by_kafka::send(random, self.cluster.broker_address(1 + (seed % 2) as i32))?,
             };
             for code in errors {

@@ -1,0 +1,172 @@
+//! The writes that Kafka's tools of the ZooKeeper era make, as requests to the controller. Every other write would
+//! change what brokers write, and is refused.
+
+use std::collections::BTreeMap;
+
+use ottla_metadata::controller::{
+    AlterConfig, AlterConfigs, Answer, ConfigOp, DeleteTopics, ElectLeaders, ElectionType, Refusal, Request, TopicRef,
+};
+use ottla_metadata::nodes::{self, NodePath};
+use ottla_metadata::tree::{Path, Tree};
+use ottla_metadata::{ConfigEntity, ConfigKind, limits};
+use ottla_model::{ErrorCode as KafkaError, PartitionId, Revision};
+use serde::Deserialize;
+
+use crate::{ErrorCode, znodes};
+
+/// `kafka-preferred-replica-election` creates it; the controller removes it when the leaders are elected.
+const ELECTION: &str = "/admin/preferred_replica_election";
+/// `kafka-configs` creates it as a sequential node after it has written a configuration, so that brokers look.
+const CONFIG_CHANGE: &str = "/config/changes/config_change_";
+/// The only expected version that Kafka's tools send: any.
+const ANY_VERSION: i32 = -1;
+
+/// The kind of a new node: the flags of a create request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CreateMode {
+    Persistent,
+    PersistentSequential,
+    /// Ephemeral nodes, containers and nodes with a time to live.
+    Other,
+}
+
+impl CreateMode {
+    pub fn of(flags: i32) -> Self {
+        match flags {
+            0 => Self::Persistent,
+            2 => Self::PersistentSequential,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What a write comes to.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Write {
+    Decide(Request),
+    /// A configuration was written before: the brokers watch the configurations themselves, and nothing is kept.
+    Notify,
+}
+
+/// The new node's data is one of the forms that Kafka's tools write.
+pub fn create(tree: &Tree, path: &str, data: &[u8], mode: CreateMode) -> Result<Write, ErrorCode> {
+    if path == CONFIG_CHANGE && mode == CreateMode::PersistentSequential {
+        return Ok(Write::Notify);
+    }
+    let parsed = Path::new(path).map_err(|_| ErrorCode::BadArguments)?;
+    if znodes::exists(tree, &parsed) {
+        return Err(ErrorCode::NodeExists);
+    }
+    if mode != CreateMode::Persistent {
+        return Err(ErrorCode::NotReadOnly);
+    }
+    if path == ELECTION {
+        return election(data).map(Write::Decide);
+    }
+    match nodes::classify(&parsed) {
+        NodePath::DeleteTopic(topic) => {
+            Ok(Write::Decide(Request::DeleteTopics(DeleteTopics { topics: vec![TopicRef::Name(topic.to_string())] })))
+        }
+        // That of a topic which is not there is the first step of creating the topic by hand.
+        NodePath::Config(entity) if is_writable(&entity) && owner_exists(tree, &entity) => {
+            config(entity, data).map(Write::Decide)
+        }
+        _ => Err(ErrorCode::NotReadOnly),
+    }
+}
+
+/// Replaces the entries of a configuration.
+pub fn set_data(tree: &Tree, path: &str, data: &[u8], version: i32) -> Result<Write, ErrorCode> {
+    let parsed = Path::new(path).map_err(|_| ErrorCode::BadArguments)?;
+    match nodes::classify(&parsed) {
+        // An expected version would be compared here, and another write could come before the quorum decides.
+        NodePath::Config(entity) if is_writable(&entity) && version == ANY_VERSION => {
+            if !znodes::exists(tree, &parsed) {
+                return Err(ErrorCode::NoNode);
+            }
+            config(entity, data).map(Write::Decide)
+        }
+        _ => Err(ErrorCode::NotReadOnly),
+    }
+}
+
+/// The kinds that old tools write and that take effect. Kafka has configurations of groups since it lost ZooKeeper.
+fn is_writable(entity: &ConfigEntity) -> bool {
+    matches!(entity.kind, ConfigKind::Topics | ConfigKind::Brokers)
+}
+
+fn owner_exists(tree: &Tree, entity: &ConfigEntity) -> bool {
+    let topic = format!("/brokers/topics/{}", entity.name);
+    entity.kind != ConfigKind::Topics || Path::new(&topic).is_ok_and(|topic| tree.exists(&topic))
+}
+
+fn election(data: &[u8]) -> Result<Request, ErrorCode> {
+    #[derive(Deserialize)]
+    struct Election {
+        partitions: Vec<Named>,
+    }
+    #[derive(Deserialize)]
+    struct Named {
+        topic: String,
+        partition: i32,
+    }
+    let election: Election = serde_json::from_slice(data).map_err(|_| ErrorCode::BadArguments)?;
+    if election.partitions.len() > limits::MAX_ITEMS_PER_REQUEST {
+        return Err(ErrorCode::BadArguments);
+    }
+    let mut topics: BTreeMap<String, Vec<PartitionId>> = BTreeMap::new();
+    for Named { topic, partition } in election.partitions {
+        topics.entry(topic).or_default().push(PartitionId(partition));
+    }
+    let topics = Some(topics.into_iter().collect());
+    Ok(Request::ElectLeaders(ElectLeaders { election: ElectionType::Preferred, topics }))
+}
+
+fn config(entity: ConfigEntity, data: &[u8]) -> Result<Request, ErrorCode> {
+    #[derive(Deserialize)]
+    struct Config {
+        config: BTreeMap<String, String>,
+    }
+    let Config { config } = serde_json::from_slice(data).map_err(|_| ErrorCode::BadArguments)?;
+    // The controller checks the same; here it bounds what waits for the controller.
+    if config.len() > limits::MAX_CONFIGS_PER_ENTITY {
+        return Err(ErrorCode::BadArguments);
+    }
+    let changes = config.into_iter().map(|(name, value)| (name, ConfigOp::Set(value))).collect();
+    let alter = AlterConfig { entity, changes, replace_all: true };
+    Ok(Request::AlterConfigs(AlterConfigs { entities: vec![alter], validate_only: false }))
+}
+
+/// How a decision ended, as the client is told it, with the reason of a refusal, for the log.
+pub fn outcome(answer: &Answer) -> (ErrorCode, Option<&Refusal>) {
+    match answer {
+        // A ZooKeeper-era controller removes the node of a topic that is not there.
+        Answer::DeleteTopics(outcomes) => match outcomes.topics.iter().find_map(|topic| topic.refusal.as_ref()) {
+            Some(refusal) if refusal.error == KafkaError::TopicDeletionDisabled => {
+                (ErrorCode::NotReadOnly, Some(refusal))
+            }
+            Some(refusal) if refusal.error != KafkaError::UnknownTopicOrPartition => {
+                (ErrorCode::BadArguments, Some(refusal))
+            }
+            _ => (ErrorCode::Ok, None),
+        },
+        // So it does when leaders could not be elected; the tool looks at the partitions.
+        Answer::ElectLeaders(_) => (ErrorCode::Ok, None),
+        Answer::AlterConfigs(outcomes) => match outcomes.entities.iter().find_map(|(_, refusal)| refusal.as_ref()) {
+            Some(refusal) if refusal.error == KafkaError::UnknownTopicOrPartition => (ErrorCode::NoNode, Some(refusal)),
+            Some(refusal) => (ErrorCode::BadArguments, Some(refusal)),
+            None => (ErrorCode::Ok, None),
+        },
+        _ => (ErrorCode::OperationTimeout, None),
+    }
+}
+
+/// The revision at which the tree has what was decided.
+pub fn decided_at(answer: &Answer) -> Revision {
+    match answer {
+        Answer::DeleteTopics(outcomes) => outcomes.revision,
+        Answer::ElectLeaders(outcomes) => outcomes.revision,
+        Answer::AlterConfigs(outcomes) => outcomes.revision,
+        _ => Revision(0),
+    }
+}

@@ -1,11 +1,13 @@
 //! How large the logs of this broker are and where they end, for a page of metrics.
 
-use std::collections::BTreeMap;
+use std::collections::BinaryHeap;
 use std::sync::{Arc, OnceLock};
 
 use ottla_metrics::{ComputedGauge, Registry, Rows};
+use ottla_model::{Offset, PartitionId};
 
-use crate::partition::Partition;
+use crate::log_dirs::LogDir;
+use crate::partition::{LogFigures, Partition};
 
 /// Partitions that have series of their own, the first ones by name: a page of more would take longer than the 50 ms
 /// that a scrape may cost.
@@ -52,7 +54,7 @@ impl LogMetrics {
     }
 
     fn rows(&self) -> Vec<Rows> {
-        self.0.get().map(|partitions| rows(partitions(), PARTITION_SERIES_MAX)).unwrap_or_default()
+        self.0.get().map(|partitions| rows(&partitions(), PARTITION_SERIES_MAX)).unwrap_or_default()
     }
 }
 
@@ -62,30 +64,63 @@ impl std::fmt::Debug for LogMetrics {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "no log has 2^53 records or bytes")]
-fn rows(mut partitions: Vec<Arc<Partition>>, series_max: usize) -> Vec<Rows> {
-    let mut directories: BTreeMap<String, u64> = BTreeMap::new();
-    for partition in &partitions {
-        let directory = partition.directory();
-        let bytes = partition.log_figures().bytes;
-        match directories.get_mut(&*directory.path().to_string_lossy()) {
-            Some(sum) => *sum += bytes,
-            None => drop(directories.insert(directory.path().display().to_string(), bytes)),
+/// A partition's row; rows are in the order of names.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Row<'a> {
+    topic: &'a str,
+    partition: PartitionId,
+    end: Offset,
+    bytes: u64,
+}
+
+/// The first rows, at most `max`. One comparison for most of the others: the memory in which 40,000 partitions lie is
+/// looked at once.
+fn first_rows<'a>(rows: impl Iterator<Item = Row<'a>>, max: usize) -> Vec<Row<'a>> {
+    let mut first: BinaryHeap<Row<'a>> = BinaryHeap::new();
+    for row in rows {
+        if first.len() < max {
+            first.push(row);
+        } else if let Some(mut last) = first.peek_mut()
+            && row < *last
+        {
+            *last = row;
         }
     }
-    let left_out = partitions.len().saturating_sub(series_max);
-    let by_name = |partition: &Arc<Partition>| (partition.topic.clone(), partition.id().partition);
-    if left_out > 0 {
-        partitions.select_nth_unstable_by_key(series_max, by_name);
-        partitions.truncate(series_max);
-    }
-    let (mut ends, mut sizes) = (Rows::new(), Rows::new());
-    for partition in &partitions {
-        let figures = partition.log_figures();
-        let labels = vec![partition.topic.to_string(), partition.id().partition.to_string()];
-        ends.push((labels.clone(), figures.end.0 as f64));
-        sizes.push((labels, figures.bytes as f64));
-    }
-    let directories = directories.into_iter().map(|(directory, bytes)| (vec![directory], bytes as f64)).collect();
+    first.into_sorted_vec()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "no log has 2^53 records or bytes")]
+fn rows(partitions: &[Arc<Partition>], series_max: usize) -> Vec<Rows> {
+    let mut directories: Vec<(Arc<LogDir>, u64)> = Vec::new();
+    let looked_at = partitions.iter().map(|partition| {
+        let LogFigures { end, bytes } = partition.log_figures();
+        match directories.iter_mut().find(|(directory, _)| partition.is_in(directory)) {
+            Some((_, sum)) => *sum += bytes,
+            None => directories.push((partition.directory(), bytes)),
+        }
+        Row { topic: partition.topic.as_str(), partition: partition.id().partition, end, bytes }
+    });
+    let first = first_rows(looked_at, series_max);
+    let left_out = partitions.len() - first.len();
+    let labels = |row: &Row<'_>| vec![row.topic.to_owned(), row.partition.to_string()];
+    let ends = first.iter().map(|row| (labels(row), row.end.0 as f64)).collect();
+    let sizes = first.iter().map(|row| (labels(row), row.bytes as f64)).collect();
+    let path = |directory: &LogDir| vec![directory.path().display().to_string()];
+    let directories = directories.iter().map(|(directory, bytes)| (path(directory), *bytes as f64)).collect();
     vec![ends, sizes, directories, vec![(Vec::new(), left_out as f64)]]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_partitions_by_name_have_rows() {
+        let row = |topic, partition| Row { topic, partition: PartitionId(partition), end: Offset(0), bytes: 0 };
+        let all = [row("b", 10), row("c", 0), row("a", 1), row("b", 2), row("a", 0)];
+        let first = |max| first_rows(all.into_iter(), max);
+        assert_eq!(first(3), [row("a", 0), row("a", 1), row("b", 2)]);
+        assert_eq!(first(9), [row("a", 0), row("a", 1), row("b", 2), row("b", 10), row("c", 0)]);
+        assert!(first(0).is_empty());
+    }
 }

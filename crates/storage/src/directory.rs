@@ -18,6 +18,9 @@ use crate::env::{Env, File, OpenMode};
 use crate::error::{DiskFault, Malformed};
 use crate::file_name;
 
+/// The data of a node that is also a coordinator, below its first log directory (`ottla_config::node`).
+const COORDINATOR_DIRECTORY: &str = "__coordinator";
+
 const LOCK_FILE_NAME: &str = ".lock";
 const DELETED_SUFFIX: &str = "-delete";
 const STRAY_SUFFIX: &str = "-stray";
@@ -253,7 +256,7 @@ impl<E: Env> LogDirectory<E> {
     pub fn partitions(&self) -> Result<Vec<PartitionDirectory>, DirectoryError> {
         let mut found = Vec::new();
         for entry in self.env.list(&self.path).map_err(|error| self.io(error))? {
-            if !entry.is_directory {
+            if !entry.is_directory || entry.name == COORDINATOR_DIRECTORY {
                 continue;
             }
             let Some((partition, kind)) = parse_name(&entry.name) else {

@@ -84,11 +84,18 @@ fn info(words: &[&str]) -> ExitCode {
         is_formatted &= found.is_some();
         out!("Found log directory:\n  {}\n", directory.display());
         match found {
-            Some(text) => out!("Found metadata: {}\n", text.lines().collect::<Vec<_>>().join(", ")),
+            Some(text) => out!("Found metadata: {}\n", properties(&text)),
             None => out!("{} is not formatted.\n", directory.display()),
         }
     }
     if is_formatted { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// As Kafka shows them: by name, without the comments of the file.
+fn properties(text: &str) -> String {
+    let mut properties: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    properties.sort_unstable();
+    format!("{{{}}}", properties.join(", "))
 }
 
 /// Those of the environment or of the file, as a node would have them.
@@ -103,6 +110,12 @@ fn log_dirs(file: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn properties_are_shown_without_the_comments_of_their_file() {
+        let file = "#\n#Sat Nov 28 2026\nversion=0\nbroker.id=1\ncluster.id=x\n";
+        assert_eq!(properties(file), "{broker.id=1, cluster.id=x, version=0}");
+    }
 
     #[test]
     fn a_random_id_is_one_that_can_be_formatted_with() {

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # prepare.sh toolchain | rocksdb | build | lint | test: installs what a fresh Debian machine with Rust lacks; quick if
 # nothing is missing. toolchain: a C compiler, libclang. rocksdb: RocksDB's archive. build: both. lint: rustfmt, clippy.
-# test: kcat and a virtual environment with Kafka clients; their paths go to $OTTLA_CACHE/test.env.
+# test: kcat and a virtual environment with Kafka clients; their paths go to $OTTLA_CACHE/test.env. In CI, or with
+# OTTLA_CONTAINERS=yes, also Debian's container engine (which is started), docker-compose and Prometheus.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${OTTLA_CACHE:=$HOME/.cache/ottla}" "${ROCKSDB_LIB_DIR:?run it through make}"
@@ -81,20 +82,62 @@ python_clients() {
   echo "export OTTLA_PYTHON='$venv/bin/python'"
 }
 
-# kafka_jars POM FOLDER VARIABLE: fetches Kafka's own tools and Java producer, or its broker and DumpLogSegments, if the
-# machine already has Java and Maven.
+# kafka_jars POM FOLDER VARIABLE: fetches Kafka's own tools and Java producer, its broker and DumpLogSegments, or
+# Testcontainers, if the machine already has Java and Maven.
 kafka_jars() {
   local pom=$1 jars="$OTTLA_CACHE/$2"
   if [ ! -f "$jars/ready" ]; then
     command -v java >/dev/null && command -v mvn >/dev/null || return 0
-    say "fetching Apache Kafka: $2"
+    say "fetching $2"
     mvn -q -f "tests/e2e/clients/$pom" dependency:copy-dependencies -DoutputDirectory="$jars" >/dev/null 2>&1 || {
-      say "Maven could not fetch the Kafka jars of $pom: their tests are skipped"
+      say "Maven could not fetch the jars of $pom: their tests are skipped"
       return 0
     }
     touch "$jars/ready"
   fi
   echo "export $3='$jars'"
+}
+
+# A program with Testcontainers for Go, if the machine already has Go: about a minute on two cores, once.
+testcontainers_go() {
+  local folder=tests/e2e/clients/testcontainers-go program
+  command -v go >/dev/null || return 0
+  program="$OTTLA_CACHE/testcontainers-go-$(cat "$folder"/go.sum "$folder"/main.go | sha256sum | cut -c1-16)"
+  if [ ! -x "$program" ]; then
+    say "building a program with Testcontainers for Go"
+    go build -C "$folder" -o "$program" . >/dev/null 2>&1 || {
+      say "Go could not build $folder: its test is skipped"
+      return 0
+    }
+  fi
+  echo "export OTTLA_TESTCONTAINERS_GO='$program'"
+}
+
+# An engine and a service of its own are more than a test may put on a machine unasked.
+containers() {
+  if docker version >/dev/null 2>&1 && command -v docker-compose >/dev/null && command -v prometheus >/dev/null; then
+    return
+  fi
+  if [ "${CI:-}" != true ] && [ "${OTTLA_CONTAINERS:-}" != yes ]; then
+    say "tests in containers and with Prometheus need a running engine, docker-compose and Prometheus:" \
+      "OTTLA_CONTAINERS=yes installs and starts Debian's"
+    return
+  fi
+  command -v dockerd >/dev/null || install docker.io || return 0
+  command -v docker-compose >/dev/null || install docker-compose || true
+  command -v prometheus >/dev/null || install prometheus || true
+  docker version >/dev/null 2>&1 || start_engine
+}
+
+start_engine() {
+  say "starting dockerd; its log is $OTTLA_CACHE/dockerd.log"
+  # Nothing of this run may wait for it.
+  as_root setsid nohup dockerd --data-root "$OTTLA_CACHE/docker" </dev/null >"$OTTLA_CACHE/dockerd.log" 2>&1 &
+  for _ in $(seq 60); do
+    docker version >/dev/null 2>&1 && return
+    sleep 0.5
+  done
+  say "dockerd does not answer: tests in containers are skipped"
 }
 
 case "${1:-}" in
@@ -113,11 +156,14 @@ case "${1:-}" in
     ;;
   test)
     command -v kcat >/dev/null || install kcat
+    containers
     python_clients | { grep '^export' || true; } > "$OTTLA_CACHE/test.env.new"
     {
       kafka_jars kafka-tools.xml kafka-jars-4.3.0 OTTLA_KAFKA_JARS
       kafka_jars kafka-broker.xml kafka-broker-jars-3.9.2 OTTLA_KAFKA_BROKER_JARS
       kafka_jars kafka-broker-4.xml kafka-broker-jars-4.3.0 OTTLA_KAFKA_BROKER_4_JARS
+      kafka_jars testcontainers.xml testcontainers-jars-1.21.3 OTTLA_TESTCONTAINERS_JARS
+      testcontainers_go
     } | { grep '^export' || true; } >> "$OTTLA_CACHE/test.env.new"
     mv "$OTTLA_CACHE/test.env.new" "$OTTLA_CACHE/test.env"
     ;;

@@ -272,6 +272,12 @@ impl Cluster {
         self.members.get_mut(&node).with_context(|| format!("no {node} in this cluster"))
     }
 
+    /// Sets a variable of the environment with which the node is started next.
+    pub fn set_variable(&mut self, node: Node, name: &str, value: &str) -> Result<()> {
+        self.member_mut(node)?.environment.insert(name.to_owned(), value.to_owned());
+        Ok(())
+    }
+
     pub fn spawn(&mut self, node: Node) -> Result<()> {
         let member = self.member_mut(node)?;
         member.child = Some(spawn_from_keeper(member.command()?).with_context(|| format!("start {node}"))?);

@@ -1,10 +1,11 @@
 //! The images, if a container engine runs: one coordinator and one broker on their own network, used by the tools
 //! inside. Without an engine the test is skipped, and reports that.
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 
-use anyhow::{Result, ensure};
-use ottla_e2e::clients::{python_script, run};
+use anyhow::{Context as _, Result, ensure};
+use ottla_e2e::clients::{self, python_script, run};
 use ottla_e2e::cluster::free_ports;
 use ottla_e2e::containers::{Check, Deployment, docker, has_compose, has_engine, make_images};
 
@@ -69,6 +70,73 @@ const DEPLOYMENTS: &[(&str, &[Check])] = &[
             ("kafka", "ls /bitnami/kafka/data", "t-0"),
             ("kafka", "grep '^Uid:' /proc/1/status", "1000"),
             ("kafka", "ottla config explain", "a cluster of one node"),
+        ],
+    ),
+    (
+        "confluent-ensemble",
+        &[
+            (
+                "kafka-1",
+                "kafka-topics --create --if-not-exists --topic t --replication-factor 2 \
+                 --bootstrap-server localhost:29092 && \
+                 kafka-broker-api-versions --bootstrap-server localhost:19092 | grep -c '(id: '",
+                "2",
+            ),
+            ("zookeeper-3", "echo ruok | nc -w 2 localhost 42181", "imok"),
+        ],
+    ),
+    (
+        "confluent-kraft",
+        &[
+            (
+                "after",
+                "kafka-topics --create --if-not-exists --topic t --bootstrap-server kafka:29092 && echo made",
+                "made",
+            ),
+            ("kafka", "kafka-cluster cluster-id --bootstrap-server localhost:9092", "TjY4RkQzM0ZBMkMzNDU2Nw"),
+        ],
+    ),
+    (
+        "debezium",
+        &[
+            (
+                "kafka",
+                "/kafka/bin/kafka-topics.sh --describe --topic made --bootstrap-server kafka:9092",
+                "PartitionCount: 3",
+            ),
+            ("zookeeper", "zookeeper-shell localhost:2181 ls /brokers/ids", "[7]"),
+        ],
+    ),
+    (
+        "apache-separate",
+        &[
+            (
+                "kafka-1",
+                "/opt/kafka/bin/kafka-topics.sh --create --if-not-exists --topic t --replication-factor 2 \
+                 --bootstrap-server kafka-2:19092 && \
+                 /opt/kafka/bin/kafka-broker-api-versions.sh --bootstrap-server localhost:19092 | grep -c '(id: '",
+                "2",
+            ),
+            ("kafka-2", "ls /tmp/kraft-combined-logs", "t-0"),
+            (
+                "kafka-2",
+                "kafka-metadata-quorum --bootstrap-server kafka-1:19092 describe --status",
+                "CONTROLLER://controller-3:9093",
+            ),
+        ],
+    ),
+    (
+        "bitnami-zookeeper",
+        &[
+            (
+                "kafka-0",
+                "kafka-topics.sh --create --if-not-exists --topic t --replication-factor 2 \
+                 --bootstrap-server kafka-1:9092 && \
+                 kafka-broker-api-versions.sh --bootstrap-server localhost:9092 | grep -c '(id: '",
+                "2",
+            ),
+            ("zookeeper-1", "ls /bitnami/zookeeper", "data"),
+            ("zookeeper-2", "echo srvr | nc -w 2 localhost 2181", "Mode: "),
         ],
     ),
     (
@@ -176,18 +244,84 @@ fn deployments_of_other_images_come_up() -> Result<()> {
     Ok(())
 }
 
+/// The helper of Testcontainers that removes containers is an image of a registry; these tests remove their own.
+const WITHOUT_RYUK: (&str, &str) = ("TESTCONTAINERS_RYUK_DISABLED", "true");
+
+/// The images with a tag that the modules of Testcontainers compare with versions of Confluent's image.
+struct ConfluentTag(String);
+
+impl ConfluentTag {
+    /// `minor`: one for each test, which run at the same time.
+    fn new(minor: u32) -> Result<Self> {
+        let tag = format!("7.{minor}.{}", std::process::id());
+        make_images(&tag)?;
+        Ok(Self(tag))
+    }
+
+    fn broker(&self) -> String {
+        format!("ottla/broker:{}", self.0)
+    }
+}
+
+impl Drop for ConfluentTag {
+    fn drop(&mut self) {
+        let _ = docker(&["rmi", &format!("ottla/coordinator:{}", self.0), &self.broker()]);
+    }
+}
+
 #[test]
-fn testcontainers_start_the_image_where_they_would_start_kafka() -> Result<()> {
+fn testcontainers_of_python_start_the_image_where_they_would_start_kafka() -> Result<()> {
     if !has_engine() {
         return Ok(());
     }
-    // The module compares the tag with versions of Confluent's image.
-    let tag = format!("7.6.{}", std::process::id());
-    make_images(&tag)?;
-    let image = format!("ottla/broker:{tag}");
-    // Its helper that removes containers is an image of a registry; the script removes its own.
-    run(python_script("testcontainers_kafka.py", &[&image]).env("TESTCONTAINERS_RYUK_DISABLED", "true"))?;
-    docker(&["rmi", &format!("ottla/coordinator:{tag}"), &image])?;
+    let image = ConfluentTag::new(6)?;
+    let (name, value) = WITHOUT_RYUK;
+    run(python_script("testcontainers_kafka.py", &[&image.broker()]).env(name, value)).map(drop)
+}
+
+#[test]
+fn testcontainers_of_java_start_the_image_where_they_would_start_kafka() -> Result<()> {
+    if !has_engine() {
+        return Ok(());
+    }
+    let Some(jars) = std::env::var_os("OTTLA_TESTCONTAINERS_JARS") else {
+        ottla_test_support::skipped("the jars of Testcontainers for Java are not there");
+        return Ok(());
+    };
+    let image = ConfluentTag::new(7)?;
+    let source = clients::script("Testcontainers.java");
+    let (name, value) = WITHOUT_RYUK;
+    let mut command = Command::new("java");
+    command.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"]);
+    command.arg(format!("{}/*", jars.display())).arg(source).arg(image.broker()).env(name, value);
+    let out = run(&mut command)?;
+    ensure!(out == "apache\nconfluent\nolder\nolder, KRaft\n", "{out}");
+    Ok(())
+}
+
+/// A program that prints the address of its container for clients, and removes the container when its input ends.
+#[test]
+fn testcontainers_of_go_start_the_image_where_they_would_start_kafka() -> Result<()> {
+    if !has_engine() {
+        return Ok(());
+    }
+    let Some(program) = std::env::var_os("OTTLA_TESTCONTAINERS_GO") else {
+        ottla_test_support::skipped("the program with Testcontainers for Go was not built");
+        return Ok(());
+    };
+    let image = ConfluentTag::new(8)?;
+    let (name, value) = WITHOUT_RYUK;
+    let mut command = Command::new(program);
+    command.arg(image.broker()).env(name, value).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut container = command.spawn()?;
+    let mut bootstrap = String::new();
+    let out = container.stdout.take().context("its output")?;
+    BufReader::new(out).read_line(&mut bootstrap)?;
+    let served = clients::run_script("create_topic.py", &[bootstrap.trim(), "topic", "1", "1"]);
+    drop(container.stdin.take());
+    let ended = container.wait()?;
+    served?;
+    ensure!(ended.success(), "{ended}");
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use ottla_client::{ClientError, Connection, ConnectionConfig};
 use ottla_model::{BrokerId, ListenerName};
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::suspects;
+use ottla_secure_stream::StreamSecurity;
 use tokio::sync::Mutex;
 
 use crate::request::topology;
@@ -36,13 +37,14 @@ type Place = Arc<Mutex<Option<Arc<Connection>>>>;
 pub struct Peers {
     metadata: Arc<MetadataCache>,
     inter_broker: ListenerName,
+    security: StreamSecurity,
     /// Each broker's connection behind a lock of its own: one that does not accept holds up nobody else.
     connections: parking_lot::Mutex<BTreeMap<BrokerId, Place>>,
 }
 
 impl Peers {
-    pub fn new(metadata: Arc<MetadataCache>, inter_broker: ListenerName) -> Arc<Self> {
-        Arc::new(Self { metadata, inter_broker, connections: parking_lot::Mutex::default() })
+    pub fn new(metadata: Arc<MetadataCache>, inter_broker: ListenerName, security: StreamSecurity) -> Arc<Self> {
+        Arc::new(Self { metadata, inter_broker, security, connections: parking_lot::Mutex::default() })
     }
 
     /// The connection to a broker, as the image says where it is now.
@@ -63,6 +65,7 @@ impl Peers {
             connect_timeout: CONNECT_TIMEOUT,
             request_timeout: ANSWER_TIMEOUT,
             response_max_bytes: RESPONSE_MAX_BYTES,
+            security: self.security.clone(),
             ..ConnectionConfig::default()
         };
         let made = Connection::connect(&address, config).await.inspect_err(|error| {

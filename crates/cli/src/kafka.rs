@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ottla_client::{Client, ClientConfig, ClientError};
 use ottla_model::{BrokerId, ErrorCode, PartitionId};
 
+use crate::client_security;
 use crate::kafka_tools::exceptions;
 use crate::progress::Progress;
 
@@ -46,6 +47,9 @@ impl From<ClientError> for KafkaError {
         match error {
             // An operation that was refused until its timeout counts as refused.
             ClientError::GaveUp { ref last, .. } if last.code().is_some() => ClientError::clone(last).into(),
+            // Why nobody is reached counts, not that it was tried.
+            ClientError::NoBroker(last) if last.is_distrust() => ClientError::clone(&last).into(),
+            ClientError::GaveUp { last, .. } if last.is_distrust() => ClientError::clone(&last).into(),
             ClientError::Refused { code, message } => {
                 let message = message.filter(|text| !text.is_empty()).unwrap_or_else(|| exceptions::message(code));
                 Self::Refused { code, message }
@@ -111,6 +115,7 @@ impl Connecting {
 
     fn client_config(self) -> ClientConfig {
         let mut config = ClientConfig::new(&self.bootstrap);
+        config.connection.security = client_security::security();
         config.retries_max = self.retries_max;
         if let Some(backoff) = self.backoff {
             config.backoff = backoff;

@@ -1,6 +1,7 @@
 //! `ottla`: the tools of a cluster, in one binary. Under one of Kafka's names (`kafka-topics`, …) it is that tool.
 
 mod calendar;
+mod client_security;
 mod commands;
 mod consumer;
 mod describe;

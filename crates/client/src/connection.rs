@@ -18,11 +18,12 @@ use ottla_protocol::messages::api_versions::ApiVersionsResponse;
 use ottla_protocol::messages::fetch::{self, FetchRequest, FetchResponse};
 use ottla_protocol::messages::produce::{self, ProduceCall, ProduceResponse};
 use ottla_protocol::{Api, CodecError, VersionRange, WireError};
+use ottla_secure_stream::{SecureError, SecureReadHalf, SecureStream, SecureWriteHalf, StreamSecurity};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::error::ClientError;
 
@@ -39,6 +40,8 @@ pub struct ConnectionConfig {
     pub in_flight_max: usize,
     /// The largest accepted response. A broker never sends more than the requested size and one batch.
     pub response_max_bytes: usize,
+    /// TLS and the login.
+    pub security: StreamSecurity,
 }
 
 impl Default for ConnectionConfig {
@@ -49,10 +52,13 @@ impl Default for ConnectionConfig {
             request_timeout: Duration::from_secs(30),
             in_flight_max: 64,
             response_max_bytes: 256 * 1024 * 1024,
+            security: StreamSecurity::default(),
         }
     }
 }
 
+/// The part of a login's time after which a new connection is made, as Kafka's clients log in again.
+const LOGIN_USED: f64 = 0.85;
 /// Small responses are read together into one buffer of this size; larger ones are read directly into their own buffer.
 const READ_AHEAD_BYTES: usize = 16 * 1024;
 
@@ -65,7 +71,7 @@ struct Pending {
 }
 
 struct Writer {
-    half: OwnedWriteHalf,
+    half: SecureWriteHalf,
     next_correlation_id: i32,
     /// Set while a frame is being written: a caller that went away in between leaves half a frame behind.
     is_broken: bool,
@@ -124,6 +130,8 @@ pub struct Connection {
     writer: Mutex<Writer>,
     in_flight: Arc<Semaphore>,
     reader: AbortHandle,
+    /// From then on the broker closes the connection at the next request; it counts as closed.
+    login_ends: Option<Instant>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -159,16 +167,30 @@ impl Connection {
                 });
             }
         };
-        refuse_itself(&stream)
-            .map_err(|reason| ClientError::Connect { address: address.to_owned(), reason: Arc::new(reason) })?;
-        Self::over(stream, address, config)
-    }
-
-    /// Takes over a stream that is connected to `address`.
-    pub fn over(stream: TcpStream, address: &str, config: ConnectionConfig) -> Result<Self, ClientError> {
         let failed = |reason: io::Error| ClientError::Connect { address: address.to_owned(), reason: Arc::new(reason) };
+        refuse_itself(&stream).map_err(failed)?;
         // Frames are written whole: waiting to fill a segment would only delay them.
         stream.set_nodelay(true).map_err(failed)?;
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let securing = tokio::time::timeout(config.request_timeout, config.security.secure(stream, host));
+        match securing.await {
+            Ok(Ok((stream, lifetime))) => Ok(Self::secured(stream, address, config, lifetime)),
+            Ok(Err(SecureError::Io(reason))) => Err(failed(reason)),
+            Ok(Err(error)) => {
+                Err(ClientError::NotTrusted { address: address.to_owned(), reason: Arc::from(error.to_string()) })
+            }
+            Err(_) => Err(ClientError::ConnectTimeout { address: address.to_owned(), timeout: config.request_timeout }),
+        }
+    }
+
+    /// Takes over a plaintext stream that is connected to `address`.
+    pub fn over(stream: TcpStream, address: &str, config: ConnectionConfig) -> Result<Self, ClientError> {
+        let failed = |reason: io::Error| ClientError::Connect { address: address.to_owned(), reason: Arc::new(reason) };
+        stream.set_nodelay(true).map_err(failed)?;
+        Ok(Self::secured(SecureStream::Plain(stream), address, config, None))
+    }
+
+    fn secured(stream: SecureStream, address: &str, config: ConnectionConfig, lifetime: Option<Duration>) -> Self {
         let (read_half, write_half) = stream.into_split();
         let shared = Arc::new(Shared {
             address: address.to_owned(),
@@ -176,13 +198,14 @@ impl Connection {
             closed: AtomicBool::new(false),
         });
         let reader = tokio::spawn(read_answers(read_half, shared.clone(), config.response_max_bytes)).abort_handle();
-        Ok(Self {
+        Self {
             in_flight: Arc::new(Semaphore::new(config.in_flight_max.max(1))),
             writer: Mutex::new(Writer { half: write_half, next_correlation_id: 0, is_broken: false }),
             config,
             shared,
             reader,
-        })
+            login_ends: lifetime.map(|lifetime| Instant::now() + lifetime.mul_f64(LOGIN_USED)),
+        }
     }
 
     /// The configured address.
@@ -196,7 +219,7 @@ impl Connection {
 
     /// Whether the connection has ended; it does not come back.
     pub fn is_closed(&self) -> bool {
-        self.shared.is_closed()
+        self.shared.is_closed() || self.login_ends.is_some_and(|end| Instant::now() >= end)
     }
 
     /// Sends the frame that `encode` makes for a correlation id (length prefix included) and returns the answer's frame
@@ -264,7 +287,12 @@ impl Connection {
     }
 
     async fn finish(&self, writer: &mut Writer, request: &[u8]) -> Result<(), ClientError> {
-        match writer.half.write_all(request).await {
+        let written = match writer.half.write_all(request).await {
+            // TLS may keep the end of a frame back.
+            Ok(()) => writer.half.flush().await,
+            Err(error) => Err(error),
+        };
+        match written {
             Ok(()) => {
                 writer.is_broken = false;
                 Ok(())
@@ -370,7 +398,7 @@ impl Connection {
 }
 
 /// Reads responses until the connection ends, and passes each to the first waiting caller.
-async fn read_answers(half: OwnedReadHalf, shared: Arc<Shared>, response_max_bytes: usize) {
+async fn read_answers(half: SecureReadHalf, shared: Arc<Shared>, response_max_bytes: usize) {
     let mut frames = FrameReader::new(half);
     let error = loop {
         let frame = match frames.next(response_max_bytes).await {

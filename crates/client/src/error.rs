@@ -26,6 +26,9 @@ pub enum ClientError {
     Connect { address: String, reason: Arc<io::Error> },
     #[error("cannot connect to {address} within {timeout:?}")]
     ConnectTimeout { address: String, timeout: Duration },
+    /// TLS or the login failed: trying again would not help.
+    #[error("{address}: {reason}")]
+    NotTrusted { address: String, reason: Arc<str> },
     #[error("the connection to {address} was closed before the request was sent")]
     Closed { address: String },
     #[error("the connection to {address} was lost before the response arrived: {reason}")]
@@ -72,6 +75,7 @@ impl ClientError {
         match self {
             Self::Connect { .. }
             | Self::ConnectTimeout { .. }
+            | Self::NotTrusted { .. }
             | Self::Closed { .. }
             | Self::Encode(_)
             | Self::NoCommonVersion { .. }
@@ -104,9 +108,20 @@ impl ClientError {
             | Self::Closed { .. }
             | Self::Lost { .. }
             | Self::TimedOut { .. }
-            | Self::NoBroker(_) => true,
+            | Self::NoBroker(_)
+                if !self.is_distrust() =>
+            {
+                true
+            }
             Self::Refused { code, .. } => code.is_retriable(),
-            Self::Frame { .. }
+            Self::NoBroker(_)
+            | Self::NotTrusted { .. }
+            | Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::Closed { .. }
+            | Self::Lost { .. }
+            | Self::TimedOut { .. }
+            | Self::Frame { .. }
             | Self::Decode(_)
             | Self::Encode(_)
             | Self::NoCommonVersion { .. }
@@ -114,6 +129,15 @@ impl ClientError {
             | Self::NoSuchPartition { .. }
             | Self::Incomplete(_)
             | Self::GaveUp { .. } => false,
+        }
+    }
+
+    /// TLS or the login failed.
+    pub fn is_distrust(&self) -> bool {
+        match self {
+            Self::NotTrusted { .. } => true,
+            Self::NoBroker(last) | Self::GaveUp { last, .. } => last.is_distrust(),
+            _ => false,
         }
     }
 

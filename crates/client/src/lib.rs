@@ -25,6 +25,7 @@ mod membership;
 mod metadata;
 mod offsets;
 mod quotas;
+mod scram;
 mod transactions;
 
 pub use admin::{
@@ -42,5 +43,7 @@ pub use log_dirs::{LogDir, LogDirReplica};
 pub use membership::{Beat, Membership, MembershipConfig};
 pub use metadata::{BrokerAddress, ClusterView, PartitionView, TopicView};
 pub use offsets::{CommittedOffset, Committer};
+pub use ottla_secure_stream::StreamSecurity;
 pub use quotas::{ClientQuota, QuotaMatch, QuotaPart};
+pub use scram::{DescribedUser, ScramChange};
 pub use transactions::{ActiveProducer, ListedTransaction, OpenTransaction, TransactionDescription, TransactionFilter};

@@ -22,6 +22,7 @@ use crate::logging::LoggingConfig;
 use crate::nearest::nearest;
 use crate::properties::{Origin, Properties, Property, Sources, merge};
 use crate::reader::Reader;
+use crate::security::SecurityConfig;
 use crate::transactions::TransactionsConfig;
 use crate::{Loaded, node, topic_defaults};
 
@@ -48,6 +49,8 @@ pub struct BrokerConfig {
     pub advertised_listeners: Vec<Listener>,
     /// One of `advertised_listeners`.
     pub inter_broker_listener: ListenerName,
+    /// What listeners demand of clients, and how brokers speak to each other.
+    pub security: SecurityConfig,
 
     /// `log.dirs`, else `log.dir`; at least one, each once.
     pub log_dirs: Vec<PathBuf>,
@@ -168,7 +171,7 @@ impl BrokerConfig {
         refuse_fail_open(&properties)?;
         warn_of_unread(&properties, &mut warnings);
         let listeners = listeners::resolve(&properties, host, &mut warnings)?;
-        let config = Self::read(properties, listeners, &mut warnings)?;
+        let config = Self::read(properties, listeners, None, &mut warnings)?;
         check_replica_lag(&config, &mut warnings);
         Ok(Loaded { config, warnings })
     }
@@ -198,15 +201,17 @@ impl BrokerConfig {
             advertised: self.advertised_listeners.clone(),
             inter_broker: self.inter_broker_listener.clone(),
         };
-        Self::read(properties, listeners, &mut Vec::new())
+        Self::read(properties, listeners, Some(&self.security), &mut Vec::new())
     }
 
     fn read(
         properties: Properties,
         listeners: listeners::Listeners,
+        before: Option<&SecurityConfig>,
         warnings: &mut Vec<String>,
     ) -> Result<Self, ConfigError> {
         let reader = Reader::new(&properties);
+        let security = SecurityConfig::read(&properties, &listeners, before)?;
         let (coordinator_connect, chroot) = coordinator_connect(&reader)?;
         let config = Self {
             broker_id: broker_id(&reader)?,
@@ -219,6 +224,7 @@ impl BrokerConfig {
             listeners: listeners.listeners,
             advertised_listeners: listeners.advertised,
             inter_broker_listener: listeners.inter_broker,
+            security,
 
             log_dirs: log_dirs(&reader)?,
             num_recovery_threads_per_data_dir: count(&reader, "num.recovery.threads.per.data.dir")?,

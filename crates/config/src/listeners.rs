@@ -145,7 +145,7 @@ pub(crate) fn controller_listener(properties: &Properties) -> Result<Option<Host
     let Some(entry) = entries.into_iter().find(|entry| names.contains(&entry.name)) else { return Ok(None) };
     let protocol = Protocols::read(&Reader::new(properties))?.of(&entry.name).unwrap_or(SecurityProtocol::Plaintext);
     if protocol != SecurityProtocol::Plaintext {
-        let problem = format!("{} speaks {protocol}, which is not served yet", entry.name);
+        let problem = format!("{} speaks {protocol}, and coordinators speak no TLS or SASL", entry.name);
         return Err(ConfigError::invalid(LISTENERS, property, problem, "a controller listener that maps to PLAINTEXT"));
     }
     Ok(Some(HostPort::new(entry.host, entry.port)))
@@ -377,10 +377,6 @@ impl Protocols {
         let mut listeners = Vec::new();
         for entry in entries {
             let protocol = self.of(&entry.name).unwrap_or(SecurityProtocol::Plaintext);
-            if protocol != SecurityProtocol::Plaintext {
-                let problem = format!("{} speaks {protocol}, which is not served yet", entry.name);
-                return Err(ConfigError::invalid(key, property, problem, "listeners that map to PLAINTEXT"));
-            }
             let name = ListenerName::new(entry.name.as_str());
             listeners.push(Listener { name, host: entry.host.clone(), port: entry.port, protocol });
         }

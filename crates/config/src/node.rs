@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use crate::address::HostPort;
 use crate::broker::resolve_aliases;
 use crate::error::ConfigError;
+use crate::formatted::formatted_cluster_id;
 use crate::host::Host;
 use crate::known::{BROKER_CONFIGS, broker_config_names, broker_knows};
 use crate::listeners::controller_listener;
 use crate::nearest::nearest;
 use crate::properties::{Derived, Properties, Property, Sources, merge};
 use crate::reader::{Reader, items};
-use crate::{BrokerConfig, CoordinatorConfig, Loaded, Origin, environment, file};
+use crate::{BrokerConfig, CoordinatorConfig, Loaded, Origin, environment};
 
 const ROLES: &str = "process.roles";
 const CONNECT: &str = "coordinator.connect";
@@ -31,8 +32,6 @@ const ONLY_NODE: &str = "1";
 const ZERO_AS_COORDINATOR: u64 = 1 << 31;
 /// Below the first log directory of a node that is both.
 const COORDINATOR_DIRECTORY: &str = "__coordinator";
-/// Where `kafka-storage format` leaves the cluster's id for the first start.
-const FORMATTED_FILE: &str = "formatted.properties";
 
 /// What an image or a script is named after, which counts where no roles are set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -311,8 +310,7 @@ impl Settings {
     }
 
     fn formatted_cluster_id(&self) -> Option<String> {
-        let text = std::fs::read_to_string(self.first_log_dir().join(FORMATTED_FILE)).ok()?;
-        file::parse(&text).into_iter().find(|(key, _)| key == "cluster.id").map(|(_, id)| id)
+        formatted_cluster_id(&self.first_log_dir())
     }
 
     /// A broker of a node that is both finds its own coordinator, and with it the quorum.

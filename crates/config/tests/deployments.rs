@@ -293,7 +293,7 @@ fn what_people_get_wrong_is_one_line() {
     refused(&[base, ("KAFKA_LISTENERS", "PLAINTEXT://:1,PLAINTEXT://:2")], &["PLAINTEXT is there twice"]);
     refused(&[base, ("KAFKA_LISTENERS", "9092")], &["listeners=9092", "NAME://[host]:port"]);
     refused(&[base, ("KAFKA_LISTENERS", "PLAINTEXT://:70000")], &["`70000` is no port"]);
-    refused(&[base, ("KAFKA_LISTENERS", "SSL://:9093")], &["SSL", "not served yet"]);
+    refused(&[base, ("KAFKA_LISTENERS", "SSL://:9093")], &["inter.broker.listener.name", "accepted: SSL"]);
     refused(&[base, ("KAFKA_ADVERTISED_LISTENERS", "PLAINTEXT://0.0.0.0:9092")], &["nobody can connect to `0.0.0.0`"]);
     refused(
         &[base, ("KAFKA_LISTENERS", "PLAINTEXT://:9092"), ("KAFKA_ADVERTISED_LISTENERS", "SASL_SSL://a:9092")],

@@ -6,7 +6,7 @@
 use std::io::ErrorKind;
 
 use ottla_metadata::controller::{PROBE_TIMEOUT, Probe, ProbeResult};
-use ottla_model::IncarnationId;
+use ottla_model::{IncarnationId, SecurityProtocol};
 use ottla_quorum_node::Event;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -24,22 +24,27 @@ const REQUEST: &[u8] = b"\x00\x00\x00\x20\x00\x12\x00\x03\x00\x00\x00\x01\xff\xf
 /// Dials once and sends the result to the driver, within [`PROBE_TIMEOUT`].
 pub async fn run(probe: Probe, driver: DriverHandle) {
     let Probe { broker, incarnation, endpoint } = probe;
-    let result = dial(&endpoint.host, endpoint.port).await;
+    let has_tls = SecurityProtocol::from_name(&endpoint.security_protocol).is_some_and(SecurityProtocol::has_tls);
+    let result = dial(&endpoint.host, endpoint.port, has_tls).await;
     tracing::debug!(%broker, host = endpoint.host, port = endpoint.port, ?result, "probed");
     // A stopped driver needs no result.
     let _ = driver.send(Event::Probed { broker, incarnation, result }).await;
 }
 
-pub async fn dial(host: &str, port: u16) -> ProbeResult {
-    match tokio::time::timeout(PROBE_TIMEOUT, ask(host, port)).await {
+/// Behind TLS only a refusal proves something: this process has no certificates.
+async fn dial(host: &str, port: u16, has_tls: bool) -> ProbeResult {
+    match tokio::time::timeout(PROBE_TIMEOUT, ask(host, port, has_tls)).await {
         Ok(Ok(Some(incarnation))) => ProbeResult::Answered(incarnation),
         Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => ProbeResult::Refused,
         Ok(Ok(None) | Err(_)) | Err(_) => ProbeResult::Unknown,
     }
 }
 
-async fn ask(host: &str, port: u16) -> std::io::Result<Option<IncarnationId>> {
+async fn ask(host: &str, port: u16, has_tls: bool) -> std::io::Result<Option<IncarnationId>> {
     let mut stream = TcpStream::connect((host, port)).await?;
+    if has_tls {
+        return Ok(None);
+    }
     stream.set_nodelay(true)?;
     let answered = async {
         stream.write_all(REQUEST).await?;
@@ -164,10 +169,11 @@ mod tests {
             let (stream, _) = listener.accept().await.expect("another probe");
             drop(stream);
         });
-        assert_eq!(dial("127.0.0.1", port).await, ProbeResult::Answered(IncarnationId([7; 16])));
-        assert_eq!(dial("127.0.0.1", port).await, ProbeResult::Unknown, "accepted and closed proves nothing");
+        assert_eq!(dial("127.0.0.1", port, false).await, ProbeResult::Answered(IncarnationId([7; 16])));
+        assert_eq!(dial("127.0.0.1", port, false).await, ProbeResult::Unknown, "accepted and closed proves nothing");
         served.await.expect("served");
-        assert_eq!(dial("127.0.0.1", port).await, ProbeResult::Refused);
-        assert_eq!(dial("no-such-host.invalid", port).await, ProbeResult::Unknown);
+        assert_eq!(dial("127.0.0.1", port, true).await, ProbeResult::Refused);
+        assert_eq!(dial("127.0.0.1", port, false).await, ProbeResult::Refused);
+        assert_eq!(dial("no-such-host.invalid", port, false).await, ProbeResult::Unknown);
     }
 }

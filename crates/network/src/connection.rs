@@ -27,22 +27,24 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, BytesMut};
 use ottla_metrics::Watchdog;
-use ottla_model::ListenerName;
 use ottla_protocol::{Api, FrameError};
 use ottla_resources::Ledger;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, Sleep};
 
+use crate::authentication::{self, Authentication};
 use crate::context::RequestContext;
 use crate::frame_budget::{FrameBudget, FramePermit};
 use crate::frame_reader::FrameReader;
+use crate::handshakes::Handshakes;
 use crate::metrics::NetworkMetrics;
 use crate::response::{Answer, Response};
 use crate::response_memory::{ResponseMemory, ResponsePermit};
 use crate::response_writer::ResponseWriter;
+use crate::security::SaslListener;
 use crate::service::Service;
+use crate::transport::Transport;
 
 /// Requests of one connection that have no answer yet. Kafka's producers keep 5 under way, librdkafka up to 1,000,000;
 /// beyond this many the answers are what a client should wait for.
@@ -53,6 +55,8 @@ const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 /// How often a connection is checked for silence. A frame that has begun must have moved on by the second check, so
 /// that one byte a second ends after 30 to 60 s, and a timer fires twice a minute per connection.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// Checks after which a client must have logged in: it had 30 s at least.
+const CHECKS_WITHOUT_LOGIN_MAX: u32 = 1;
 /// Minimum bytes of a frame between two checks; slower clients are disconnected. A frame that holds a part of the
 /// budget owes more, because others wait for it.
 const FRAME_BYTES_PER_CHECK_MIN: usize = 16 * 1024;
@@ -65,6 +69,7 @@ const TURN_MAX: Duration = Duration::from_millis(2);
 /// client that reads its responses is served even while others use up the memory for responses.
 const UNCOUNTED_BYTES: usize = 64 * 1024;
 const NO_ROOM: &str = "the broker's memory for responses that wait to be read is used up";
+const NO_LOGIN: &str = "the client did not log in";
 const NOT_READ: &str = "responses are not read";
 
 /// What all connections of a broker share.
@@ -74,6 +79,8 @@ pub struct ConnectionShared<S: Service> {
     pub frame_bytes_max: usize,
     /// `connections.max.idle.ms`; none: never.
     pub idle_timeout: Option<Duration>,
+    /// TLS handshakes of all listeners.
+    pub handshakes: Arc<Handshakes>,
     budget: Arc<FrameBudget>,
     slow_turns: Watchdog,
     /// Bytes of responses that wait for their clients to read them, of all connections.
@@ -97,6 +104,7 @@ impl<S: Service> ConnectionShared<S> {
             metrics,
             frame_bytes_max,
             idle_timeout,
+            handshakes: Arc::default(),
             budget: Arc::new(budget),
             slow_turns: Watchdog::default(),
             responses: ResponseMemory::new(responses),
@@ -164,6 +172,8 @@ pub enum End {
     HalfFrame,
     #[error("a large frame that arrives slowly, while others wait for its room")]
     SlowFrame,
+    #[error("a failed login: {0}")]
+    Login(String),
     #[error("the broker stops")]
     Draining,
 }
@@ -171,7 +181,7 @@ pub enum End {
 impl End {
     /// Whether what came in was to blame.
     pub fn is_broken(&self) -> bool {
-        matches!(self, Self::BadFrame(_) | Self::Refused(_) | Self::HalfFrame | Self::SlowFrame)
+        matches!(self, Self::BadFrame(_) | Self::Refused(_) | Self::HalfFrame | Self::SlowFrame | Self::Login(_))
     }
 }
 
@@ -198,8 +208,12 @@ struct HeldRequest {
 }
 
 pub struct Connection<S: Service> {
-    stream: TcpStream,
+    stream: Transport,
     context: RequestContext,
+    /// Of a listener with SASL.
+    authentication: Option<Authentication>,
+    /// Checks since the client should have logged in.
+    checks_without_login: u32,
     shared: Arc<ConnectionShared<S>>,
     service: Option<Arc<S>>,
     reader: FrameReader,
@@ -236,15 +250,25 @@ pub struct Connection<S: Service> {
 }
 
 impl<S: Service> Connection<S> {
-    pub fn new(stream: TcpStream, context: RequestContext, shared: Arc<ConnectionShared<S>>) -> Self {
+    pub fn new(
+        stream: Transport,
+        context: RequestContext,
+        sasl: Option<Arc<SaslListener>>,
+        shared: Arc<ConnectionShared<S>>,
+    ) -> Self {
+        let authentication = sasl.map(Authentication::new);
+        let served = shared.frame_bytes_max;
+        let frame_bytes_max = authentication.as_ref().map_or(served, |login| login.frame_bytes_max(served));
         let mut checks = tokio::time::interval(CHECK_INTERVAL);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         checks.reset();
         Self {
             stream,
             context,
+            authentication,
+            checks_without_login: 0,
             service: shared.gate.service(),
-            reader: FrameReader::new(shared.frame_bytes_max),
+            reader: FrameReader::new(frame_bytes_max),
             shared,
             permit: None,
             held_permit: None,
@@ -269,20 +293,25 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    pub fn listener(&self) -> &ListenerName {
-        &self.context.listener
-    }
-
     /// Serves until the connection ends.
     pub async fn run(mut self) -> End {
-        poll_fn(|context| {
+        let end = poll_fn(|context| {
             self.turn_began = Instant::now();
             self.handled_in_turn = None;
             let polled = self.poll_drive(context);
             self.watch_turn();
             polled
         })
-        .await
+        .await;
+        poll_fn(|context| {
+            self.stream.close(context);
+            Poll::Ready(())
+        })
+        .await;
+        match (end, self.authentication.as_mut().and_then(|login| login.failure.take())) {
+            (End::Closed | End::Refused(_), Some(reason)) => End::Login(reason),
+            (end, _) => end,
+        }
     }
 
     /// Tells of a turn that kept the worker from everything else.
@@ -302,7 +331,7 @@ impl<S: Service> Connection<S> {
                 return Poll::Ready(end);
             }
             self.resolve(context);
-            let flushed = match self.writer.poll_flush(&self.stream, context) {
+            let flushed = match self.writer.poll_flush(&mut self.stream, context) {
                 Poll::Ready(Ok(())) => true,
                 Poll::Ready(Err(error)) => return Poll::Ready(End::Io(error)),
                 Poll::Pending => false,
@@ -345,7 +374,7 @@ impl<S: Service> Connection<S> {
                 Err(end) => {
                     // What was asked before is still answered where the answers are there.
                     self.resolve(context);
-                    let _ = self.writer.poll_flush(&self.stream, context);
+                    let _ = self.writer.poll_flush(&mut self.stream, context);
                     return Poll::Ready(end);
                 }
             }
@@ -528,6 +557,15 @@ impl<S: Service> Connection<S> {
         let arrived = Instant::now();
         let api = api_of(&frame);
         self.handled_in_turn = api;
+        // Users are known once the broker's image is: before, a good password would count as a wrong one.
+        if self.service.is_none() && self.authentication.is_some() && api != Some(Api::ApiVersions) {
+            self.held = Some(frame);
+            self.gate_wait = Some(Box::pin(self.shared.gate.opened()));
+            return Ok(());
+        }
+        if let Some(answer) = self.before_login(&frame, arrived) {
+            return self.take_answer(api, arrived, answer);
+        }
         let answer = match &self.service {
             Some(service) => service.handle(&self.context, frame),
             None => match S::handle_early(&self.shared.gate.identity, &frame) {
@@ -540,6 +578,19 @@ impl<S: Service> Connection<S> {
             },
         };
         self.take_answer(api, arrived, answer)
+    }
+
+    /// The answer to a frame of a client that has not logged in, or that logs in again; none: the service handles it.
+    fn before_login(&mut self, frame: &BytesMut, now: Instant) -> Option<Answer> {
+        let login = self.authentication.as_mut()?;
+        let answer = match login.take(frame, now, rand::random, &mut self.context.principal) {
+            authentication::Outcome::Serve => return None,
+            authentication::Outcome::Early => S::handle_early(&self.shared.gate.identity, frame)
+                .unwrap_or_else(|| Answer::close("a request before the login")),
+            authentication::Outcome::Answer(answer) => answer,
+        };
+        self.reader.set_frame_bytes_max(login.frame_bytes_max(self.shared.frame_bytes_max));
+        Some(answer)
     }
 
     /// Carries out the request that holds up the others, if that is possible by now.
@@ -612,6 +663,11 @@ impl<S: Service> Connection<S> {
                 }
                 self.arrived_at_check = arrived;
             }
+            let waits_for_login = self.authentication.as_ref().is_some_and(|login| !login.is_done());
+            self.checks_without_login = if waits_for_login { self.checks_without_login + 1 } else { 0 };
+            if self.checks_without_login > CHECKS_WITHOUT_LOGIN_MAX {
+                return Some(End::Refused(NO_LOGIN.to_owned()));
+            }
             if self.is_stalled() {
                 return Some(End::Refused(NOT_READ.to_owned()));
             }
@@ -664,6 +720,7 @@ fn is_write(api: Api) -> bool {
             | Api::AlterConfigs
             | Api::IncrementalAlterConfigs
             | Api::AlterReplicaLogDirs
+            | Api::AlterUserScramCredentials
             | Api::UnregisterBroker
     )
 }

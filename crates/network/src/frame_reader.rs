@@ -39,6 +39,11 @@ impl FrameReader {
         Self { buffer: BytesMut::new(), frame_bytes_max }
     }
 
+    /// From the next frame on.
+    pub fn set_frame_bytes_max(&mut self, frame_bytes_max: usize) {
+        self.frame_bytes_max = frame_bytes_max;
+    }
+
     /// The size of the frame at the front, prefix excluded; none while the prefix is not complete.
     fn size(&self) -> Result<Option<usize>, FrameError> {
         match self.buffer.first_chunk::<LENGTH_BYTES>() {

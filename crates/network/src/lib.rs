@@ -3,21 +3,27 @@
 //!
 //! - [`listener`]: sockets that listen, and the task of each connection;
 //! - [`connection`]: one connection's requests and responses, in order;
+//! - `transport`: plaintext or TLS; [`handshakes`]: TLS handshakes under way; [`security`], `authentication`: what a
+//!   listener demands before it serves;
 //! - [`frame_budget`]: the memory of large frames that are being read;
 //! - `response_memory`: the memory of responses that wait to be read;
 //! - [`response`]: what a service gives back;
 //! - [`metrics`]: what is counted.
 
+mod authentication;
 pub mod connection;
 pub mod context;
 pub mod frame_budget;
 mod frame_reader;
+pub mod handshakes;
 pub mod listener;
 pub mod metrics;
 pub mod response;
 mod response_memory;
 mod response_writer;
+pub mod security;
 mod service;
+mod transport;
 
 pub use connection::{Connection, ConnectionShared, End, Gate};
 pub use context::RequestContext;
@@ -25,4 +31,6 @@ pub use frame_budget::FrameBudget;
 pub use listener::{AcceptOptions, BindError, BoundListener, accept, bind};
 pub use metrics::NetworkMetrics;
 pub use response::{Answer, Part, RecordSlice, Response, SliceAccess};
+pub use security::{ListenerSecurity, SaslListener};
 pub use service::Service;
+pub use transport::Transport;

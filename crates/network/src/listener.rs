@@ -6,26 +6,33 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ottla_metrics::RateLimit;
 use ottla_model::{KafkaPrincipal, ListenerName, SecurityProtocol};
 use ottla_resources::{Caller, ConnectionLimits};
+use ottla_tls::ServerTls;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::connection::{Connection, ConnectionShared};
+use crate::connection::{Connection, ConnectionShared, End};
 use crate::context::RequestContext;
+use crate::handshakes::Handshakes;
 use crate::metrics::NetworkMetrics;
+use crate::security::ListenerSecurity;
 use crate::service::Service;
+use crate::transport::Transport;
 
 /// Waits after an accept that failed for want of descriptors or memory: closing connections give them back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A peer that vanished without a word is noticed after this and nine probes: well within what idle connections are
 /// kept for.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// A TLS handshake: the first bytes of the client, and everything after them.
+const FIRST_BYTES_MAX: Duration = Duration::from_secs(10);
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// Why a listener could not be bound; one line names it.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +128,7 @@ pub struct AcceptOptions {
 /// Dropping it ends them at once.
 pub async fn accept<S: Service>(
     listener: BoundListener,
+    security: ListenerSecurity,
     shared: Arc<ConnectionShared<S>>,
     limits: Arc<ConnectionLimits>,
     options: AcceptOptions,
@@ -162,9 +170,9 @@ pub async fn accept<S: Service>(
             tracing::debug!(%peer, %error, "a connection went away while it was accepted");
             continue;
         }
-        let context = RequestContext {
+        let mut context = RequestContext {
             listener: listener.name.clone(),
-            security_protocol: SecurityProtocol::Plaintext,
+            security_protocol: security.protocol,
             is_inter_broker_listener: listener.is_inter_broker,
             principal: KafkaPrincipal::anonymous(),
             peer,
@@ -172,14 +180,33 @@ pub async fn accept<S: Service>(
         };
         let shared = Arc::clone(&shared);
         let complaints = Arc::clone(&complaints);
+        let security = security.clone();
         connections.spawn(async move {
             let _permit = permit;
             let metrics = Arc::clone(&shared.metrics);
             metrics.connections_open.add(1);
             let _open = Open(&metrics);
-            let connection = Connection::new(stream, context, shared);
-            let listener = connection.listener().clone();
-            let end = connection.run().await;
+            let listener = context.listener.clone();
+            let transport = match &security.tls {
+                None => Transport::Plain(stream),
+                Some(tls) => match shake_hands(stream, tls, &shared.handshakes, &mut context).await {
+                    Ok(transport) => transport,
+                    // A coordinator that dials, or a check of the port.
+                    Err(HandshakeError::Failed(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                        tracing::debug!(%listener, %peer, "connection closed before the TLS handshake was done");
+                        return;
+                    }
+                    Err(error) => {
+                        metrics.tls_handshakes_failed.add(1);
+                        complaints.run(|more| tracing::info!(%listener, %peer, more, "connection closed: {error}"));
+                        return;
+                    }
+                },
+            };
+            let end = Connection::new(transport, context, security.sasl, shared).run().await;
+            if matches!(end, End::Login(_)) {
+                metrics.logins_failed.add(1);
+            }
             if end.is_broken() {
                 metrics.connections_broken.add(1);
                 complaints.run(|more| tracing::info!(%listener, %peer, more, "connection closed: {end}"));
@@ -191,6 +218,46 @@ pub async fn accept<S: Service>(
     drop(socket);
     while connections.join_next().await.is_some() {}
     Ok(())
+}
+
+/// Why a TLS handshake did not end in a connection.
+#[derive(Debug, thiserror::Error)]
+enum HandshakeError {
+    #[error("no TLS handshake came")]
+    Silent,
+    #[error("the TLS handshake took too long")]
+    Slow,
+    #[error("too many TLS handshakes are under way")]
+    Crowded,
+    #[error("TLS handshake: {0}")]
+    Failed(#[from] io::Error),
+    #[error("no rule of ssl.principal.mapping.rules applies to the client's certificate")]
+    NoPrincipal,
+}
+
+/// Waits for the client's first bytes, which costs no more than any idle connection; then shakes hands.
+async fn shake_hands(
+    stream: TcpStream,
+    tls: &ServerTls,
+    handshakes: &Arc<Handshakes>,
+    context: &mut RequestContext,
+) -> Result<Transport, HandshakeError> {
+    tokio::time::timeout(FIRST_BYTES_MAX, stream.readable()).await.map_err(|_| HandshakeError::Silent)??;
+    let address = context.peer.ip().to_canonical();
+    let mut permit = handshakes.enter(address, Instant::now()).ok_or(HandshakeError::Crowded)?;
+    let shaking = tokio::time::timeout(HANDSHAKE_MAX, tls.acceptor().accept(stream));
+    let stream = tokio::select! {
+        done = shaking => done.map_err(|_| HandshakeError::Slow)??,
+        _ = &mut permit.cancelled => return Err(HandshakeError::Slow),
+    };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    if context.security_protocol == SecurityProtocol::Ssl
+        && let Some(certificate) = certificate
+    {
+        let name = tls.principal_name(certificate).ok_or(HandshakeError::NoPrincipal)?;
+        context.principal = KafkaPrincipal::user(name);
+    }
+    Ok(Transport::Tls(Box::new(stream)))
 }
 
 /// Also when the one who could say so is gone.
@@ -269,7 +336,8 @@ mod tests {
             Limits { total: 10, kept_for_brokers: 0, per_ip: 1 }
         }));
         let (stop, stopped) = watch::channel(false);
-        let accepting = tokio::spawn(accept(bound, Arc::new(shared), limits, options, stopped));
+        let security = ListenerSecurity::plaintext();
+        let accepting = tokio::spawn(accept(bound, security, Arc::new(shared), limits, options, stopped));
         let request = ottla_protocol::messages::api_versions::ApiVersionsResponse::encode_request(3, 1, None);
         let mut first = TcpStream::connect(address).await.expect("accepted");
         first.write_all(&request).await.expect("sent");

@@ -44,6 +44,8 @@ pub struct NetworkMetrics {
     pub connections_refused: Counter,
     pub connections_open: Gauge,
     pub connections_broken: Counter,
+    pub logins_failed: Counter,
+    pub tls_handshakes_failed: Counter,
     pub slow_turns: Counter,
     pub bytes_received: Counter,
     pub bytes_sent: Counter,
@@ -64,6 +66,9 @@ impl NetworkMetrics {
             connections_open: registry.gauge("connections_open", "Connections open now"),
             connections_broken: registry
                 .counter("connections_broken_total", "Connections closed because of what the client sent"),
+            logins_failed: registry.counter("logins_failed_total", "Logins by SASL that failed"),
+            tls_handshakes_failed: registry
+                .counter("tls_handshakes_failed_total", "TLS handshakes that failed or took too long"),
             slow_turns: registry
                 .counter("slow_turns_total", "Turns of a connection that held a worker for more than 50 ms"),
             bytes_received: registry.counter("bytes_received_total", "Bytes read from clients and other brokers"),

@@ -4,6 +4,7 @@
 //! sendfile, in pieces; a slice that is small is read into memory instead, so that it leaves in one write with its
 //! header.
 //! Records that are not in the page cache are read by a thread that may block, before they are sent.
+//! Under TLS everything is encrypted in memory: records are read there in pieces, and there is no sendfile.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -11,13 +12,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
+use ottla_tls::ServerTlsStream;
 use rustix::fs::sendfile;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use tokio::io::AsyncWrite as _;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::response::{Part, RecordSlice, Response, SliceAccess as _};
+use crate::transport::Transport;
 
 /// A slice up to here is read into memory: below it, a system call of its own costs more than the copy.
 const COPY_BYTES_MAX: usize = 64 * 1024;
@@ -67,20 +71,78 @@ impl ResponseWriter {
     }
 
     /// Writes until everything is sent or the socket takes no more.
-    pub fn poll_flush(&mut self, stream: &TcpStream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_flush(&mut self, stream: &mut Transport, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match stream {
+            Transport::Plain(stream) => self.poll_flush_plain(stream, context),
+            Transport::Tls(stream) => self.poll_flush_tls(stream, context),
+        }
+    }
+
+    /// Ready when the records at the front may be looked at, and this turn may send more.
+    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(warming) = &mut self.warming {
+            let result = ready!(Pin::new(warming).poll(context));
+            self.warming = None;
+            result.map_err(io::Error::other)??;
+        }
+        if self.turn_bytes >= TURN_BYTES_MAX && !self.queue.is_empty() {
+            self.turn_bytes = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush_tls(
+        &mut self,
+        stream: &mut ServerTlsStream<TcpStream>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         loop {
-            if let Some(warming) = &mut self.warming {
-                let result = ready!(Pin::new(warming).poll(context));
-                self.warming = None;
-                result.map_err(io::Error::other)??;
+            ready!(self.poll_turn(context))?;
+            if self.queue.is_empty() {
+                return Pin::new(stream).poll_flush(context);
             }
+            if !(self.copy_front_piece()? && self.copy_small_slices()?) {
+                self.warm_front();
+                continue;
+            }
+            let (slices, count, _) = self.ready_parts();
+            let sent = ready!(Pin::new(&mut *stream).poll_write_vectored(context, &slices[..count]))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent(sent);
+            self.consume(sent);
+        }
+    }
+
+    /// Reads a piece of the large slice at the front, if there is one. False: it is not in the page cache.
+    fn copy_front_piece(&mut self) -> io::Result<bool> {
+        let Some(Part::Records(slice)) = self.queue.front_mut() else { return Ok(true) };
+        if slice.len <= COPY_BYTES_MAX {
+            return Ok(true);
+        }
+        let mut piece = slice.clone();
+        piece.len = slice.len.min(COPY_BYTES_PER_WRITE_MAX);
+        let mut bytes = Vec::with_capacity(piece.len);
+        if !piece.read_into_if_cached(&mut bytes)? {
+            return Ok(false);
+        }
+        slice.skip(piece.len);
+        if slice.is_empty() {
+            self.queue.pop_front();
+        }
+        self.memory_bytes += bytes.len();
+        self.queue.push_front(Part::Bytes(Bytes::from(bytes)));
+        Ok(true)
+    }
+
+    fn poll_flush_plain(&mut self, stream: &TcpStream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_turn(context))?;
             if self.queue.is_empty() {
                 return Poll::Ready(Ok(()));
-            }
-            if self.turn_bytes >= TURN_BYTES_MAX {
-                self.turn_bytes = 0;
-                context.waker().wake_by_ref();
-                return Poll::Pending;
             }
             ready!(stream.poll_write_ready(context))?;
             match self.write_some(stream) {
@@ -124,22 +186,7 @@ impl ResponseWriter {
         if !self.copy_small_slices()? {
             return Ok(Step::Cold);
         }
-        let mut slices = [IoSlice::new(&[]); WRITE_PARTS_MAX];
-        let mut count = 0;
-        let mut records_follow = false;
-        for part in self.queue.iter() {
-            match part {
-                Part::Bytes(bytes) if count < WRITE_PARTS_MAX => {
-                    slices[count] = IoSlice::new(bytes);
-                    count += 1;
-                }
-                Part::Bytes(_) => break,
-                Part::Records(_) => {
-                    records_follow = true;
-                    break;
-                }
-            }
-        }
+        let (slices, count, records_follow) = self.ready_parts();
         // A header that goes out alone would wake the receiver twice.
         let flags = if records_follow { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
         let sent = stream.try_io(Interest::WRITABLE, || {
@@ -148,6 +195,23 @@ impl ResponseWriter {
         self.sent(sent);
         self.consume(sent);
         Ok(Step::Wrote)
+    }
+
+    /// The parts at the front that are in memory, how many they are, and whether records come after them.
+    fn ready_parts(&self) -> ([IoSlice<'_>; WRITE_PARTS_MAX], usize, bool) {
+        let mut slices = [IoSlice::new(&[]); WRITE_PARTS_MAX];
+        let mut count = 0;
+        for part in self.queue.iter() {
+            match part {
+                Part::Bytes(bytes) if count < WRITE_PARTS_MAX => {
+                    slices[count] = IoSlice::new(bytes);
+                    count += 1;
+                }
+                Part::Bytes(_) => break,
+                Part::Records(_) => return (slices, count, true),
+            }
+        }
+        (slices, count, false)
     }
 
     /// Replaces the small slices that the next write reaches by their bytes. False if the very first one is not in the
@@ -250,7 +314,8 @@ mod tests {
             client.read_exact(&mut got).await.expect("everything");
             got
         });
-        poll_fn(|context| writer.poll_flush(&server, context)).await.expect("sent");
+        let mut server = Transport::Plain(server);
+        poll_fn(|context| writer.poll_flush(&mut server, context)).await.expect("sent");
         assert!(writer.queue.is_empty());
         assert_eq!(writer.memory_bytes(), 0);
         assert_eq!(writer.take_sent_bytes(), whole as u64);
@@ -264,7 +329,8 @@ mod tests {
             let (_named, open) = file(&[1; 10]);
             let mut writer = ResponseWriter::default();
             writer.push(Response::new(vec![Part::Records(RecordSlice::new(open, 0, len))]));
-            let error = poll_fn(|context| writer.poll_flush(&server, context)).await.expect_err("too short");
+            let mut server = Transport::Plain(server);
+            let error = poll_fn(|context| writer.poll_flush(&mut server, context)).await.expect_err("too short");
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         }
     }

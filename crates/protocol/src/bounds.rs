@@ -221,6 +221,7 @@ fn schema(api: Api) -> Option<&'static [Field]> {
             }
         }
         Api::SaslHandshake => const { &[Text(ALL)] },
+        Api::SaslAuthenticate => const { &[Bytes(ALL)] },
         Api::DescribeAcls => {
             const {
                 const NAME: Field = NullableText(ALL);
@@ -248,6 +249,13 @@ fn schema(api: Api) -> Option<&'static [Field]> {
         Api::ListPartitionReassignments => const { &[Fixed(4, ALL), Structs(&[Text(ALL), Numbers(4, ALL)], ALL)] },
         Api::DescribeClientQuotas => {
             const { &[Structs(&[Text(ALL), Fixed(1, ALL), NullableText(ALL)], ALL), Fixed(1, ALL)] }
+        }
+        Api::DescribeUserScramCredentials => const { &[Structs(&[Text(ALL)], ALL)] },
+        Api::AlterUserScramCredentials => {
+            const {
+                const UPSERTION: &[Field] = &[Text(ALL), Fixed(1, ALL), Fixed(4, ALL), Bytes(ALL), Bytes(ALL)];
+                &[Structs(&[Text(ALL), Fixed(1, ALL)], ALL), Structs(UPSERTION, ALL)]
+            }
         }
         Api::AlterClientQuotas => {
             const {

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use ottla_config::{BrokerConfig, ConfigError};
 use ottla_metadata::{ConfigEntity, Image};
 use ottla_model::BrokerId;
+use ottla_secure_stream::StreamSecurity;
 
 type Entries = BTreeMap<String, String>;
 
@@ -35,13 +36,25 @@ impl Layers {
 
 pub struct LiveConfig {
     fixed: Arc<BrokerConfig>,
+    peers: StreamSecurity,
     layers: ArcSwap<Layers>,
 }
 
 impl LiveConfig {
     pub fn new(fixed: Arc<BrokerConfig>) -> Self {
         let layers = Layers::new(Entries::new(), Entries::new(), fixed.clone());
-        Self { fixed, layers: ArcSwap::from_pointee(layers) }
+        Self { fixed, peers: StreamSecurity::default(), layers: ArcSwap::from_pointee(layers) }
+    }
+
+    /// With the security of connections to other brokers, as it follows from the configuration.
+    #[must_use]
+    pub fn with_peers(self, peers: StreamSecurity) -> Self {
+        Self { peers, ..self }
+    }
+
+    /// How connections to other brokers are secured.
+    pub fn peers(&self) -> &StreamSecurity {
+        &self.peers
     }
 
     /// What the broker was started with.

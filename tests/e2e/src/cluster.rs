@@ -40,17 +40,35 @@ pub struct ClusterOptions {
     pub brokers: i32,
     /// Broker properties (`min.insync.replicas`), for every broker.
     pub broker_properties: Vec<(String, String)>,
+    /// Listeners of every broker beside INTERNAL and HOST: name and security protocol. HOST is plaintext and answers
+    /// whether a broker is ready.
+    pub listeners: Vec<(String, String)>,
+    /// The security protocol of INTERNAL.
+    pub inter_broker_protocol: String,
     /// The limit of open files (RLIMIT_NOFILE) of every process; none: this process's.
     pub open_files_max: Option<u64>,
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self { coordinators: 3, brokers: 3, broker_properties: Vec::new(), open_files_max: None }
+        Self {
+            coordinators: 3,
+            brokers: 3,
+            broker_properties: Vec::new(),
+            listeners: Vec::new(),
+            inter_broker_protocol: "PLAINTEXT".to_owned(),
+            open_files_max: None,
+        }
     }
 }
 
 impl ClusterOptions {
+    #[must_use]
+    pub fn listening(mut self, name: &str, protocol: &str) -> Self {
+        self.listeners.push((name.to_owned(), protocol.to_owned()));
+        self
+    }
+
     #[must_use]
     pub fn with(mut self, property: &str, value: &str) -> Self {
         self.broker_properties.push((property.to_owned(), value.to_owned()));
@@ -113,6 +131,7 @@ pub struct Cluster {
     members: BTreeMap<Node, Member>,
     client_ports: BTreeMap<i32, u16>,
     coordinator_ports: BTreeMap<u64, u16>,
+    listener_ports: BTreeMap<(i32, String), u16>,
     folder: TempDir,
 }
 
@@ -136,9 +155,15 @@ impl Cluster {
         let folder = TempDir::with_prefix("ottla-e2e-")?;
         let coordinator_count = usize::try_from(options.coordinators)?;
         let broker_count = usize::try_from(options.brokers)?;
-        let ports = free_ports(coordinator_count + 2 * broker_count)?;
+        let ports = free_ports(coordinator_count + (2 + options.listeners.len()) * broker_count)?;
         let (coordinator_ports, broker_ports) = ports.split_at(coordinator_count);
-        let (client_ports, inter_broker_ports) = broker_ports.split_at(broker_count);
+        let (client_ports, broker_ports) = broker_ports.split_at(broker_count);
+        let (inter_broker_ports, mut other_ports) = broker_ports.split_at(broker_count);
+        let mut listener_ports = BTreeMap::new();
+        let mut protocols = format!("INTERNAL:{},HOST:PLAINTEXT", options.inter_broker_protocol);
+        for (name, protocol) in &options.listeners {
+            protocols += &format!(",{name}:{protocol}");
+        }
         let servers: Vec<String> = (1..=options.coordinators)
             .zip(coordinator_ports)
             .map(|(id, port)| format!("{id}@127.0.0.1:{port}"))
@@ -168,13 +193,19 @@ impl Cluster {
         }
         for (id, (client_port, inter_port)) in (1..=options.brokers).zip(client_ports.iter().zip(inter_broker_ports)) {
             let home = member_folder(folder.path(), Node::Broker(id))?;
-            let listeners = format!("INTERNAL://127.0.0.1:{inter_port},HOST://127.0.0.1:{client_port}");
+            let mut listeners = format!("INTERNAL://127.0.0.1:{inter_port},HOST://127.0.0.1:{client_port}");
+            for (name, _) in &options.listeners {
+                let (port, rest) = other_ports.split_first().context("a port for each listener")?;
+                other_ports = rest;
+                listeners += &format!(",{name}://127.0.0.1:{port}");
+                listener_ports.insert((id, name.clone()), *port);
+            }
             let mut environment = base_environment([
                 ("KAFKA_BROKER_ID", id.to_string()),
                 ("KAFKA_COORDINATOR_CONNECT", connect.join(",")),
                 ("KAFKA_LISTENERS", listeners.clone()),
                 ("KAFKA_ADVERTISED_LISTENERS", listeners),
-                ("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", "INTERNAL:PLAINTEXT,HOST:PLAINTEXT".to_owned()),
+                ("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", protocols.clone()),
                 ("KAFKA_INTER_BROKER_LISTENER_NAME", "INTERNAL".to_owned()),
                 ("KAFKA_LOG_DIRS", home.join("data").display().to_string()),
                 ("KAFKA_DEFAULT_REPLICATION_FACTOR", options.brokers.min(3).to_string()),
@@ -191,6 +222,7 @@ impl Cluster {
             members,
             client_ports: (1..=options.brokers).zip(client_ports.iter().copied()).collect(),
             coordinator_ports: (1..=options.coordinators).zip(coordinator_ports.iter().copied()).collect(),
+            listener_ports,
             folder,
         })
     }
@@ -202,6 +234,12 @@ impl Cluster {
     /// The bootstrap list of clients: the client listeners of all brokers.
     pub fn bootstrap(&self) -> String {
         self.client_ports.values().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
+    }
+
+    /// The bootstrap list of one of the listeners that a test added.
+    pub fn bootstrap_of(&self, listener: &str) -> String {
+        let own = self.listener_ports.iter().filter(|((_, name), _)| name == listener);
+        own.map(|(_, port)| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
     }
 
     pub fn broker_address(&self, id: i32) -> SocketAddr {

@@ -1,6 +1,7 @@
 //! Real clusters for tests: the release binaries as processes on free loopback ports, with their data in a folder that
 //! is removed with the [`Cluster`]. No process outlives a test: each one ends with its parent.
 
+pub mod certificates;
 pub mod clients;
 pub mod cluster;
 pub mod containers;

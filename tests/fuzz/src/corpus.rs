@@ -343,6 +343,25 @@ pub fn body(api: Api, version: i16) -> Bytes {
             encoded(&ElectLeadersRequest::default().with_topic_partitions(Some(vec![topic; 2])), schema)
         }
         Api::SaslHandshake => encoded(&SaslHandshakeRequest::default().with_mechanism(text("PLAIN")), schema),
+        Api::SaslAuthenticate => {
+            encoded(&SaslAuthenticateRequest::default().with_auth_bytes(Bytes::from_static(b"\0a\0b")), schema)
+        }
+        Api::DescribeUserScramCredentials => {
+            let user = describe_user_scram_credentials_request::UserName::default().with_name(text("a"));
+            encoded(&DescribeUserScramCredentialsRequest::default().with_users(Some(vec![user; 2])), schema)
+        }
+        Api::AlterUserScramCredentials => {
+            use alter_user_scram_credentials_request::{ScramCredentialDeletion, ScramCredentialUpsertion};
+            let deletion = ScramCredentialDeletion::default().with_name(text("a")).with_mechanism(1);
+            let upsertion = ScramCredentialUpsertion::default()
+                .with_name(text("b"))
+                .with_mechanism(2)
+                .with_iterations(4096)
+                .with_salt(Bytes::from_static(b"salt"))
+                .with_salted_password(Bytes::from_static(&[7; 64]));
+            let request = AlterUserScramCredentialsRequest::default().with_deletions(vec![deletion; 2]);
+            encoded(&request.with_upsertions(vec![upsertion; 2]), schema)
+        }
         Api::DescribeAcls => {
             let request = DescribeAclsRequest::default().with_resource_name_filter(Some(text("logs")));
             encoded(&request.with_principal_filter(Some(text("User:a"))), schema)

@@ -197,6 +197,8 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
         Api::DescribeClientQuotas => &[0; 5],
         Api::AlterClientQuotas if flexible => &[1, 1, 0],
         Api::AlterClientQuotas => &[0; 8],
+        Api::DescribeUserScramCredentials => &[1, 0],
+        Api::AlterUserScramCredentials => &[1, 0, 0],
         Api::UpdateFeatures => {
             out.put_i32(1_000);
             &[1, 0, 0, 0, 0]
@@ -292,7 +294,7 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
             &[1]
         }
         Api::Heartbeat | Api::ListGroups | Api::ListConfigResources => return None,
-        Api::SaslHandshake | Api::DescribeAcls | Api::UnregisterBroker => return None,
+        Api::SaslHandshake | Api::SaslAuthenticate | Api::DescribeAcls | Api::UnregisterBroker => return None,
         // Their texts and numbers in order, then the list.
         Api::AddPartitionsToTxn if version >= 4 => &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0],
         Api::AddPartitionsToTxn => {
@@ -327,8 +329,8 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
         // Nothing forgotten, no rack: neither may be null.
         out.put_slice(&[1, 1]);
     }
-    if matches!(api, Api::ListGroups | Api::ListTransactions) {
-        // No types, no producers: not null either.
+    if matches!(api, Api::ListGroups | Api::ListTransactions | Api::AlterUserScramCredentials) {
+        // No types, no producers, no upsertions: not null either.
         out.put_u8(1);
     }
     out.put_slice(&[0; 64]);

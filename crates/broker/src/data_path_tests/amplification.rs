@@ -12,6 +12,7 @@ use ottla_protocol::kafka_protocol::messages::alter_configs_request::AlterConfig
 use ottla_protocol::kafka_protocol::messages::alter_replica_log_dirs_request::{
     AlterReplicaLogDir, AlterReplicaLogDirTopic,
 };
+use ottla_protocol::kafka_protocol::messages::alter_user_scram_credentials_request::ScramCredentialDeletion;
 use ottla_protocol::kafka_protocol::messages::create_acls_request::AclCreation;
 use ottla_protocol::kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use ottla_protocol::kafka_protocol::messages::create_topics_request::CreatableTopic;
@@ -26,6 +27,7 @@ use ottla_protocol::kafka_protocol::messages::describe_quorum_request::{
     PartitionData as QuorumPartition, TopicData as QuorumTopic,
 };
 use ottla_protocol::kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
+use ottla_protocol::kafka_protocol::messages::describe_user_scram_credentials_request::UserName;
 use ottla_protocol::kafka_protocol::messages::elect_leaders_request::TopicPartitions as ElectTopic;
 use ottla_protocol::kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use ottla_protocol::kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -151,6 +153,7 @@ fn repeating(api: Api, times: usize) -> Bytes {
         Api::DescribeGroups => newest(&DescribeGroupsRequest::default().with_groups(vec![group(); times])),
         Api::ListGroups => newest(&ListGroupsRequest::default().with_states_filter(vec![text("Empty"); times])),
         Api::SaslHandshake => newest(&SaslHandshakeRequest::default().with_mechanism(text("PLAIN"))),
+        Api::SaslAuthenticate => newest(&SaslAuthenticateRequest::default().with_auth_bytes(Bytes::from_static(b"x"))),
         Api::ApiVersions => ApiVersionsResponse::encode_request(4, 7, None),
         Api::CreateTopics => {
             let topics = vec![CreatableTopic::default().with_name(logs()); times];
@@ -219,6 +222,14 @@ fn repeating(api: Api, times: usize) -> Bytes {
         Api::DescribeClientQuotas => {
             let component = ComponentData::default().with_entity_type(text("user"));
             newest(&DescribeClientQuotasRequest::default().with_components(vec![component; times]))
+        }
+        Api::DescribeUserScramCredentials => {
+            let users = vec![UserName::default().with_name(text("alice")); times];
+            newest(&DescribeUserScramCredentialsRequest::default().with_users(Some(users)))
+        }
+        Api::AlterUserScramCredentials => {
+            let deletions = vec![ScramCredentialDeletion::default().with_name(text("alice")).with_mechanism(1); times];
+            newest(&AlterUserScramCredentialsRequest::default().with_deletions(deletions))
         }
         Api::AlterClientQuotas => {
             newest(&AlterClientQuotasRequest::default().with_entries(vec![EntryData::default(); times]))

@@ -11,6 +11,7 @@ mod shutdown;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -24,7 +25,7 @@ use ottla_config::{BrokerConfig, HostPort, Listener};
 use ottla_metadata::controller::{CreateTopics, NewTopic, Registered};
 use ottla_metadata::{Endpoint, Image, LeaderSettings};
 use ottla_model::{BrokerEpoch, BrokerId, Chroot, ClusterId, ErrorCode, IncarnationKey, ListenerName};
-use ottla_network::{AcceptOptions, BindError, BoundListener, ConnectionShared, FrameBudget};
+use ottla_network::{AcceptOptions, BindError, BoundListener, ConnectionShared, FrameBudget, ListenerSecurity};
 use ottla_protocol::messages::TopicRef;
 use ottla_replica_manager::fetch_session::FetchSessionCache;
 use ottla_replica_manager::identity::Identity;
@@ -42,6 +43,7 @@ use tokio::task::JoinSet;
 use crate::authorization::Authorization;
 use crate::auto_creation::AutoCreation;
 use crate::broker::Broker;
+use crate::first_users;
 use crate::groups::GroupCoordinators;
 use crate::internal_topic::InternalTopics;
 use crate::producer_ids::ProducerIds;
@@ -49,6 +51,7 @@ use crate::quotas::ClientQuotas;
 use crate::request::heavy::HeavyWork;
 use crate::request::shared_responses::SharedResponses;
 use crate::resources::Resources;
+use crate::security::{self, SecurityError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::http::{self, Readiness};
 use crate::transactions::TransactionCoordinators;
@@ -67,6 +70,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 pub enum RunError {
     #[error("{0}")]
     Bind(#[from] BindError),
+    #[error("{0}")]
+    Security(#[from] SecurityError),
     #[error("http.port: {address}: {source}")]
     Http { address: HostPort, source: io::Error },
     #[error("{0}")]
@@ -177,13 +182,20 @@ async fn live(
     let quorum: Arc<dyn QuorumHandle> =
         Arc::new(QuorumClient::new(client.clone(), Handle::current(), Arc::clone(&identity)));
     let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty()), HOLD_MAX));
-    let live_config = Arc::new(LiveConfig::new(Arc::clone(&config)));
+    let live_config = Arc::new(LiveConfig::new(Arc::clone(&config)).with_peers(security::peers(&config)?));
+    let security = security::listeners(&live_config, &metadata)?;
     let limits = resources.group_limits();
     let groups = GroupCoordinators::new(&config, limits, &identity, Arc::clone(&telemetry), &data);
     let producer_ids = ProducerIds::new(Arc::clone(&quorum));
     let ids = Arc::clone(&resources.transactional_ids);
-    let transactions =
-        TransactionCoordinators::new(&config, &metadata, Arc::clone(&producer_ids), ids, Arc::clone(&telemetry), &data);
+    let transactions = TransactionCoordinators::new(
+        &live_config,
+        &metadata,
+        Arc::clone(&producer_ids),
+        ids,
+        Arc::clone(&telemetry),
+        &data,
+    );
     let coordinators: Vec<Arc<dyn Coordinators>> = vec![Arc::clone(&groups) as _, Arc::clone(&transactions) as _];
     let replicas = ReplicaManager::new(
         Arc::clone(&live_config),
@@ -211,7 +223,10 @@ async fn live(
     let limits = resources.connection_limits(&live_config, &quotas);
     resources.show(&telemetry, &limits);
     let endpoints = endpoints(&config, &bound);
-    let (stop_accepting, accepting) = start_accepting(&config, bound, &connections, &limits, &data);
+    let (stop_accepting, mut accepting) = start_accepting(&config, bound, &security, &connections, &limits, &data);
+    if security.values().any(|listener| listener.tls.is_some()) {
+        accepting.spawn(security::follow_files(Arc::clone(&live_config), security));
+    }
     let parts = Parts {
         config,
         identity,
@@ -300,6 +315,7 @@ async fn serve_http(
 fn start_accepting(
     config: &BrokerConfig,
     bound: Vec<BoundListener>,
+    security: &BTreeMap<ListenerName, ListenerSecurity>,
     connections: &Arc<ConnectionShared<Broker>>,
     limits: &Arc<ConnectionLimits>,
     data: &Handle,
@@ -312,7 +328,9 @@ fn start_accepting(
     let mut tasks = JoinSet::new();
     for listener in bound {
         let (connections, limits) = (Arc::clone(connections), Arc::clone(limits));
-        let accept = ottla_network::accept(listener, connections, limits, options, stopped.clone());
+        // Each listener of the configuration has one.
+        let security = security.get(&listener.name).cloned().unwrap_or_else(ListenerSecurity::plaintext);
+        let accept = ottla_network::accept(listener, security, connections, limits, options, stopped.clone());
         tasks.spawn_on(
             async move {
                 if let Err(error) = accept.await {
@@ -450,6 +468,7 @@ impl Parts {
                             self.open_gate(cluster_id.clone());
                             on_ready(self.identity.id());
                             self.create_configured_topics();
+                            self.create_first_users();
                         }
                     }
                     SessionEvent::Close => return Ok(()),
@@ -523,6 +542,7 @@ impl Parts {
             transaction_verifier: Arc::new(Verifier::new(
                 Arc::clone(&self.metadata),
                 self.config.inter_broker_listener.clone(),
+                self.live_config.peers().clone(),
                 self.data.clone(),
             )),
             producer_ids: Arc::clone(&self.producer_ids),
@@ -546,6 +566,12 @@ impl Parts {
         self.connections.gate.open(broker);
         self.readiness.set(true);
         tracing::info!("serving clients");
+    }
+
+    /// Those of `kafka-storage format --add-scram`.
+    fn create_first_users(&self) {
+        let config = Arc::clone(&self.config);
+        tokio::spawn(first_users::create(config, Arc::clone(&self.metadata), Arc::clone(&self.quorum)));
     }
 
     /// `create.topics`: what is there already stays as it is.

@@ -22,6 +22,7 @@ use ottla_config::BrokerConfig;
 use ottla_group_coordinator::partition_for;
 use ottla_metadata::{Delta, Image};
 use ottla_model::{ErrorCode, ListenerName, PartitionId, TransactionalId};
+use ottla_replica_manager::live_config::LiveConfig;
 use ottla_replica_manager::manager;
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::partition::Partition;
@@ -99,15 +100,16 @@ pub struct TransactionCoordinators {
 impl TransactionCoordinators {
     /// Without partitions. The timer and the senders of markers run on `data`, where the partitions are.
     pub fn new(
-        config: &BrokerConfig,
+        live: &LiveConfig,
         metadata: &Arc<MetadataCache>,
         producer_ids: Arc<ProducerIds>,
         budget: Arc<IdBudget>,
         telemetry: Arc<Telemetry>,
         data: &Handle,
     ) -> Arc<Self> {
+        let config = live.fixed();
         let inter_broker = config.inter_broker_listener.clone();
-        let peers = Peers::new(Arc::clone(metadata), inter_broker.clone());
+        let peers = Peers::new(Arc::clone(metadata), inter_broker.clone(), live.peers().clone());
         let coordinator = TransactionCoordinator {
             config: ArcSwap::from_pointee(transaction_config(config, &budget)),
             budget,

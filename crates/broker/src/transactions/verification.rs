@@ -16,6 +16,7 @@ use ottla_protocol::kafka_protocol::messages::add_partitions_to_txn_request::{
 use ottla_protocol::kafka_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replication::verdict_of;
+use ottla_secure_stream::StreamSecurity;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -54,8 +55,13 @@ struct Waiting {
 }
 
 impl Verifier {
-    pub fn new(metadata: Arc<MetadataCache>, inter_broker: ListenerName, data: Handle) -> Self {
-        let peers = Peers::new(Arc::clone(&metadata), inter_broker.clone());
+    pub fn new(
+        metadata: Arc<MetadataCache>,
+        inter_broker: ListenerName,
+        security: StreamSecurity,
+        data: Handle,
+    ) -> Self {
+        let peers = Peers::new(Arc::clone(&metadata), inter_broker.clone(), security);
         Self(Arc::new(Inner { metadata, inter_broker, peers, data, queues: Mutex::default() }))
     }
 }

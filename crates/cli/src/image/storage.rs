@@ -1,18 +1,23 @@
 //! `kafka-storage`: `random-uuid`, `format` and `info`. There is nothing to format: a node makes its directories at its
-//! first start. What `format` was told is the cluster's id is kept until then.
+//! first start. What `format` was told of the cluster's id and its first users is kept until then.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use ottla_config::FormattedUser;
 use ottla_model::IncarnationId;
+use ottla_sasl::scram::{ITERATIONS_MAX, ITERATIONS_MIN};
+use ottla_sasl::{ScramCredential, ScramHash};
 
 use super::usage;
 use crate::{err, out};
 
-const USAGE: &str = "kafka-storage random-uuid | format -t CLUSTER_ID -c FILE [--ignore-formatted] | info -c FILE";
+const USAGE: &str = "kafka-storage random-uuid | format -t CLUSTER_ID -c FILE [--ignore-formatted] \
+                     [--add-scram MECHANISM=[name=USER,password=TEXT]]… | info -c FILE";
 const LOG_DIR: &str = "/var/lib/kafka/data";
 const META: &str = "meta.properties";
-const FORMATTED: &str = "formatted.properties";
+const FORMATTED: &str = ottla_config::FORMATTED_FILE;
 
 pub fn run(arguments: &[String]) -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -43,6 +48,32 @@ fn option<'a>(words: &[&'a str], names: &[&str]) -> Option<&'a str> {
     words.get(at + 1).copied()
 }
 
+/// The values of all of these options.
+fn options<'a>(words: &'a [&'a str], names: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
+    words.windows(2).filter(|pair| names.contains(&pair[0])).map(|pair| pair[1])
+}
+
+/// `SCRAM-SHA-256=[name=alice,password=secret]`, with `iterations` if wanted.
+fn user(text: &str) -> Result<FormattedUser, String> {
+    const ACCEPTED: &str = "--add-scram: accepted is MECHANISM=[name=USER,password=TEXT,iterations=N] with SCRAM-SHA-256 \
+                            or SCRAM-SHA-512, and 4096 to 16384 iterations";
+    let parsed = || {
+        let (mechanism, fields) = text.split_once('=')?;
+        let hash = ScramHash::from_name(mechanism)?;
+        let fields: BTreeMap<&str, &str> =
+            fields.trim_matches(['[', ']']).split(',').map(|field| field.split_once('=')).collect::<Option<_>>()?;
+        let password = fields.get("password").filter(|password| !password.is_empty())?;
+        let name = fields.get("name").filter(|name| !name.is_empty())?;
+        let iterations = fields.get("iterations").map_or(Some(ITERATIONS_MIN), |text| text.parse().ok())?;
+        let is_known = |name: &&str| ["name", "password", "iterations"].contains(name);
+        let is_usable = (ITERATIONS_MIN..=ITERATIONS_MAX).contains(&iterations) && fields.keys().all(is_known);
+        let salt: [u8; 24] = rand::random();
+        let credential = || ScramCredential::of_password(hash, password, salt.to_vec(), iterations);
+        is_usable.then(|| FormattedUser { name: (*name).to_owned(), hash, credential: credential() })
+    };
+    parsed().ok_or_else(|| ACCEPTED.to_owned())
+}
+
 fn format(words: &[&str]) -> ExitCode {
     let (Some(cluster), Some(file)) = (option(words, &["-t", "--cluster-id"]), option(words, &["-c", "--config"]))
     else {
@@ -53,6 +84,14 @@ fn format(words: &[&str]) -> ExitCode {
         err!("Cluster ID string {cluster} does not appear to be a valid UUID: 22 characters of URL-safe base64");
         return ExitCode::FAILURE;
     }
+    let users: Result<Vec<_>, String> = options(words, &["-S", "--add-scram"]).map(user).collect();
+    let users = match users {
+        Ok(users) => users,
+        Err(problem) => {
+            err!("{problem}");
+            return ExitCode::FAILURE;
+        }
+    };
     let ignores_formatted = words.iter().any(|word| matches!(*word, "-g" | "--ignore-formatted"));
     for directory in log_dirs(Path::new(file)) {
         if [META, FORMATTED].iter().any(|name| directory.join(name).exists()) {
@@ -66,7 +105,7 @@ fn format(words: &[&str]) -> ExitCode {
             return ExitCode::FAILURE;
         }
         let written = std::fs::create_dir_all(&directory)
-            .and_then(|()| std::fs::write(directory.join(FORMATTED), format!("cluster.id={cluster}\n")));
+            .and_then(|()| std::fs::write(directory.join(FORMATTED), ottla_config::formatted_text(cluster, &users)));
         if let Err(error) = written {
             err!("{}: {error}", directory.display());
             return ExitCode::FAILURE;
@@ -103,6 +142,27 @@ fn log_dirs(file: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_users_are_kept_without_their_passwords() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("server.properties");
+        let logs = directory.path().join("logs");
+        std::fs::write(&file, format!("log.dirs={}\n", logs.display())).expect("written");
+        let file = file.display().to_string();
+        let id = random_uuid();
+        let formatted = |user: &str| format!("{:?}", format(&["-t", &id, "-c", &file, "--add-scram", user]));
+        for wrong in
+            ["alice", "SCRAM-SHA-1=[name=a,password=b]", "SCRAM-SHA-256=[name=a]", "SCRAM-SHA-256=[name=a,x=b]"]
+        {
+            assert_eq!(formatted(wrong), format!("{:?}", ExitCode::FAILURE), "{wrong}");
+        }
+        let made = formatted("SCRAM-SHA-512=[name=admin,password=hunter2]");
+        assert_eq!(made, format!("{:?}", ExitCode::SUCCESS));
+        let users = ottla_config::formatted_users(&logs);
+        assert_eq!(users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>(), ["admin"]);
+        assert!(!std::fs::read_to_string(logs.join(FORMATTED)).expect("formatted").contains("hunter2"));
+    }
 
     #[test]
     fn a_random_id_is_one_that_can_be_formatted_with() {

@@ -48,6 +48,13 @@ pub fn are_asked_for(options: &Options) -> bool {
     (named(USERS.plural) || options.has("user")) && (options.has("describe") || names_quota)
 }
 
+/// Whether what is described has credentials beside its quotas: users alone, but for their default.
+pub fn have_credentials_too(options: &Options) -> bool {
+    let others = ["client", "client-defaults", "ip", "ip-defaults", "user-defaults", "entity-default"];
+    let is_of_others = options.all("entity-type").iter().any(|of_type| of_type != USERS.plural);
+    options.has("describe") && !is_of_others && !others.iter().any(|name| options.has(name))
+}
+
 pub async fn run(options: &Options, changes: Vec<ConfigChange>, arguments: &[String]) -> ExitCode {
     let done = match plan(options, changes) {
         Ok(plan) => execute(&plan).await,

@@ -9,7 +9,7 @@ use super::{ToolError, bootstrap, client_properties, exceptions};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
-const CLIENT_PROPERTIES: &str = "A file with a client's properties; security.protocol can only be PLAINTEXT.";
+const CLIENT_PROPERTIES: &str = "A file with a client's properties, such as security.protocol.";
 
 pub(super) static SPECS: &[OptionSpec] = &[
     refused("bootstrap-controller", Takes::Value, "there are no KRaft controllers"),

@@ -6,7 +6,7 @@ use ottla_client::{ConfigChange, ConfigEntry, ConfigResource};
 use ottla_model::{BrokerId, ErrorCode, TopicName};
 
 use super::options::{OptionSpec, Options, Takes, flag, refused, value};
-use super::{ToolError, bootstrap, client_quotas, exceptions, refuse_options};
+use super::{ToolError, bootstrap, client_quotas, exceptions, refuse_options, users};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
@@ -32,7 +32,7 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value(
         "command-config",
         "String: command config property file",
-        "A file with a client's properties; security.protocol can only be PLAINTEXT.",
+        "A file with a client's properties, such as security.protocol.",
     ),
     value("delete-config", "String", "Config keys to remove: 'k1,k2'."),
     flag("describe", "List configs for the given entity."),
@@ -44,7 +44,7 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value("ip", "String", "The IP address, whose quotas."),
     flag("ip-defaults", "The quotas of all IP addresses without own ones."),
     value("topic", "String", "The topic's name."),
-    value("user", "String", "The user's principal name, whose quotas."),
+    value("user", "String", "The user's principal name, whose quotas and credentials."),
     flag("user-defaults", "The quotas of all users without own ones."),
     flag("version", "Display the version."),
 ];
@@ -56,6 +56,7 @@ enum Kind {
     Brokers,
     BrokerLoggers,
     Groups,
+    Users,
 }
 
 impl Kind {
@@ -65,10 +66,11 @@ impl Kind {
             "brokers" => Ok(Self::Brokers),
             "broker-loggers" => Ok(Self::BrokerLoggers),
             "groups" => Ok(Self::Groups),
-            "clients" | "users" | "ips" => Err(format!("Only quota configs can be altered for '{text}'")),
+            "users" => Ok(Self::Users),
+            "clients" | "ips" => Err(format!("Only quota configs can be altered for '{text}'")),
             "client-metrics" => Err(format!("Entity type {text} is not served: {NOT_SERVED}")),
             _ => Err(format!(
-                "Invalid entity type {text}, the entity type must be one of topics, brokers, broker-loggers, groups"
+                "Invalid entity type {text}, the entity type must be one of topics, brokers, broker-loggers, groups, users"
             )),
         }
     }
@@ -79,6 +81,7 @@ impl Kind {
             Self::Brokers => "brokers",
             Self::BrokerLoggers => "broker-loggers",
             Self::Groups => "groups",
+            Self::Users => "users",
         }
     }
 
@@ -88,6 +91,7 @@ impl Kind {
             Self::Brokers => "broker",
             Self::BrokerLoggers => "broker-logger",
             Self::Groups => "group",
+            Self::Users => "user",
         }
     }
 
@@ -99,6 +103,8 @@ impl Kind {
             Self::Brokers => 2,
             Self::BrokerLoggers => 6,
             Self::Groups => 8,
+            // Users have credentials, not configurations.
+            Self::Users => 0,
         }
     }
 }
@@ -134,13 +140,16 @@ pub async fn run(arguments: &[String]) -> ExitCode {
     if client_quotas::are_asked_for(&options) && options.has("alter") != options.has("describe") {
         let checked = super::client_properties(&options, &["command-config"], &[])
             .and_then(|_| if options.has("alter") { changes(&options) } else { Ok(Vec::new()) });
-        return match checked {
+        let code = match checked {
             Ok(changes) => client_quotas::run(&options, changes, arguments).await,
             Err(error) => {
                 err!("{error}");
-                ExitCode::FAILURE
+                return ExitCode::FAILURE;
             }
         };
+        if !client_quotas::have_credentials_too(&options) {
+            return code;
+        }
     }
     let plan = match super::client_properties(&options, &["command-config"], &[]).and_then(|_| plan(&options)) {
         Ok(plan) => plan,
@@ -178,6 +187,7 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
         ("broker", Kind::Brokers, true),
         ("broker-logger", Kind::BrokerLoggers, true),
         ("group", Kind::Groups, true),
+        ("user", Kind::Users, true),
         ("broker-defaults", Kind::Brokers, false),
     ];
     let by_flag: Vec<(Kind, String)> = flags
@@ -225,6 +235,10 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
         }
         Action::Alter(changes(options)?)
     };
+    // What is no credential is said before anything is asked.
+    if let (Kind::Users, Action::Alter(changes)) = (kind, &action) {
+        users::changes(changes)?;
+    }
     Ok(Plan { bootstrap: bootstrap.to_owned(), kind, entity, action })
 }
 
@@ -300,6 +314,7 @@ fn resource(kind: Kind, entity: &str) -> Result<ConfigResource, ToolError> {
             let id = entity.parse().map_err(|_| ToolError::Argument(format!("{entity} is no broker id")))?;
             ConfigResource::BrokerLogger(BrokerId(id))
         }
+        Kind::Users => return Err(ToolError::Argument("Users have credentials, not configurations".to_owned())),
         Kind::Brokers => entity.parse().map_or(ConfigResource::AllBrokers, |id| ConfigResource::Broker(BrokerId(id))),
     })
 }
@@ -307,11 +322,16 @@ fn resource(kind: Kind, entity: &str) -> Result<ConfigResource, ToolError> {
 async fn execute(plan: &Plan) -> Result<(), ToolError> {
     let kafka = Kafka::connect(&plan.bootstrap).await?;
     match &plan.action {
+        Action::Describe { .. } if plan.kind == Kind::Users => users::describe(&kafka, plan.entity.as_deref()).await,
         Action::Describe { all } => describe(&kafka, plan, *all).await,
         Action::Alter(changes) => {
             let entity = plan.entity.as_deref().unwrap_or_default();
-            let resource = resource(plan.kind, entity)?;
-            kafka.client().alter_configs(&resource, changes).await.map_err(KafkaError::from)?;
+            let client = kafka.client();
+            let altered = match plan.kind {
+                Kind::Users => client.alter_user_scram_credentials(entity, &users::changes(changes)?).await,
+                kind => client.alter_configs(&resource(kind, entity)?, changes).await,
+            };
+            altered.map_err(KafkaError::from)?;
             match entity {
                 "" => out!("Completed updating default config for {} in the cluster.", plan.kind.plural()),
                 name => out!("Completed updating config for {} {name}.", plan.kind.singular()),
@@ -331,8 +351,8 @@ async fn describe(kafka: &Kafka, plan: &Plan, all: bool) -> Result<(), ToolError
             let ids = cluster.brokers.iter().map(|broker| broker.address.id.to_string());
             ids.chain([String::new()]).collect()
         }
-        // The plan names a broker.
-        (None, Kind::BrokerLoggers) => Vec::new(),
+        // The plan names a broker; users are described elsewhere.
+        (None, Kind::BrokerLoggers | Kind::Users) => Vec::new(),
         (None, Kind::Groups) => {
             let groups = client.list_groups(&[], &[]).await.map_err(KafkaError::from)?;
             groups.into_iter().map(|group| group.group).collect()
@@ -424,7 +444,9 @@ mod tests {
                 .is_ok()
         );
         assert!(entity("").is_err_and(|text| text.contains("At least one entity type")));
-        assert!(entity("--entity-type users").is_err() && entity("--entity-type potatoes").is_err());
+        assert!(entity("--entity-type clients").is_err() && entity("--entity-type potatoes").is_err());
+        assert_eq!(entity("--entity-type users"), Ok((Kind::Users, None)));
+        assert_eq!(entity("--user alice"), Ok((Kind::Users, Some("alice".into()))));
         assert!(entity("--broker one").is_err() && entity("--topic t --broker 1").is_err());
         assert!(entity("--entity-type topics --entity-default").is_err());
         assert!(planned("--bootstrap-server k --alter --topic t").is_err());

@@ -17,7 +17,7 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value(
         "command-config",
         "String: command config property file path",
-        "A file with a client's properties; security.protocol can only be PLAINTEXT.",
+        "A file with a client's properties, such as security.protocol.",
     ),
     flag("help", "Print usage information."),
     value(

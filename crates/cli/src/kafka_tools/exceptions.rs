@@ -55,6 +55,15 @@ fn known(code: ErrorCode) -> (&'static str, &'static str) {
         ErrorCode::GroupAuthorizationFailed => ("GroupAuthorizationException", "Group authorization failed."),
         ErrorCode::ClusterAuthorizationFailed => ("ClusterAuthorizationException", "Cluster authorization failed."),
         ErrorCode::SecurityDisabled => ("SecurityDisabledException", "Security features are disabled."),
+        ErrorCode::ResourceNotFound => {
+            ("ResourceNotFoundException", "A request illegally referred to a resource that does not exist.")
+        }
+        ErrorCode::DuplicateResource => {
+            ("DuplicateResourceException", "A request illegally referred to the same resource twice.")
+        }
+        ErrorCode::UnacceptableCredential => {
+            ("UnacceptableCredentialException", "Requested credential would not meet criteria for acceptability.")
+        }
         ErrorCode::UnsupportedVersion => ("UnsupportedVersionException", "The version of API is not supported."),
         ErrorCode::TopicAlreadyExists => ("TopicExistsException", "Topic with this name already exists."),
         ErrorCode::BrokerIdNotRegistered => {
@@ -131,6 +140,10 @@ pub fn class(error: &ToolError) -> String {
 fn class_of_kafka(error: &KafkaError) -> String {
     match error {
         KafkaError::Refused { code, .. } => class_of(*code),
+        KafkaError::Failed(error) if error.is_distrust() => {
+            let kind = if error.to_string().contains(": TLS: ") { "Ssl" } else { "Sasl" };
+            format!("{PACKAGE}{kind}AuthenticationException")
+        }
         KafkaError::Failed(_) => format!("{PACKAGE}TimeoutException"),
     }
 }

@@ -14,11 +14,7 @@ use crate::{err, out};
 pub(super) static SPECS: &[OptionSpec] = &[
     value("bootstrap-server", "String: HOST1:PORT1,...,HOST3:PORT3", "REQUIRED. The server(s) to connect to."),
     value("broker-list", "String: HOST1:PORT1,...,HOST3:PORT3", "The older name of --bootstrap-server."),
-    value(
-        "command-config",
-        "String: config file",
-        "A file with a client's properties; security.protocol can only be PLAINTEXT.",
-    ),
+    value("command-config", "String: config file", "A file with a client's properties, such as security.protocol."),
     flag("exclude-internal-topics", "By default, internal topics are included. If specified, they are excluded."),
     flag("help", "Print usage information."),
     value(

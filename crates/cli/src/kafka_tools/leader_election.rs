@@ -24,11 +24,7 @@ pub(super) static SPECS: &[OptionSpec] = &[
         "Elect leaders of all partitions that need it. Not allowed with --topic or --path-to-json-file.",
     ),
     value("bootstrap-server", "host:port", "REQUIRED: The servers to connect to."),
-    value(
-        "command-config",
-        "Config file",
-        "A file with a client's properties; security.protocol can only be PLAINTEXT.",
-    ),
+    value("command-config", "Config file", "A file with a client's properties, such as security.protocol."),
     value(
         "election-type",
         "election type",

@@ -26,7 +26,7 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value(
         "command-config",
         "String: Admin client property file",
-        "A file with a client's properties; security.protocol can only be PLAINTEXT.",
+        "A file with a client's properties, such as security.protocol.",
     ),
     flag("describe", "Describe the specified log directories on the specified brokers."),
     flag("help", "Print usage information."),

@@ -15,11 +15,7 @@ const FIXED_QUORUM: &str = "the members of a quorum are those of its first start
 pub(super) static SPECS: &[OptionSpec] = &[
     refused("bootstrap-controller", Takes::Value, "there are no KRaft controllers; brokers answer"),
     value("bootstrap-server", "BOOTSTRAP_SERVER", "REQUIRED: A list of host/port pairs to connect to."),
-    value(
-        "command-config",
-        "COMMAND_CONFIG",
-        "A file with a client's properties; security.protocol can only be PLAINTEXT.",
-    ),
+    value("command-config", "COMMAND_CONFIG", "A file with a client's properties, such as security.protocol."),
     refused("controller-directory-id", Takes::Value, FIXED_QUORUM),
     refused("controller-id", Takes::Value, FIXED_QUORUM),
     refused("dry-run", Takes::Nothing, FIXED_QUORUM),

@@ -19,6 +19,7 @@ pub mod metadata_quorum;
 pub mod options;
 pub mod topics;
 pub mod transactions;
+pub mod users;
 
 #[cfg(test)]
 mod option_tests;
@@ -27,6 +28,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::client_security;
 use crate::kafka::KafkaError;
 use crate::output::log_time;
 use crate::{err, out};
@@ -121,8 +123,8 @@ pub fn bootstrap(options: &options::Options) -> Result<&str, OptionsError> {
     }
 }
 
-/// The properties of a client: those of the files that `files` name, then those of `pairs`, which win. The
-/// client speaks plaintext only: properties that ask for TLS or SASL are an error.
+/// The properties of a client: those of the files that `files` name, then those of `pairs`, which win. What they say of
+/// TLS and SASL holds for this process from then on.
 pub fn client_properties(
     options: &options::Options,
     files: &[&'static str],
@@ -132,36 +134,28 @@ pub fn client_properties(
     for name in pairs {
         properties.extend(options.pairs(name)?);
     }
-    let protocol = properties.iter().rev().find(|(name, _)| name == "security.protocol");
-    match protocol {
-        Some((_, value)) if value != "PLAINTEXT" => {
-            Err(ToolError::Argument(format!("security.protocol={value} is not supported: PLAINTEXT is")))
-        }
-        _ => Ok(properties),
-    }
+    client_security::take_over(&properties).map_err(ToolError::Argument)?;
+    Ok(properties)
 }
 
 /// Names the properties that have no effect, as Kafka's clients do.
 pub fn warn_unused(properties: &[(String, String)], used: &[&str], logger: &str) {
+    let is_used = |name: &str| used.contains(&name) || client_security::is_read(name);
     let unused: BTreeSet<&str> =
-        properties.iter().map(|(name, _)| name.as_str()).filter(|name| !used.contains(name)).collect();
+        properties.iter().map(|(name, _)| name.as_str()).filter(|name| !is_used(name)).collect();
     if !unused.is_empty() {
         let names = unused.into_iter().collect::<Vec<_>>().join(", ");
         log("WARN", &format!("These configurations '[{names}]' were supplied but are not used yet."), logger);
     }
 }
 
-/// The `key=value` lines of the files that options name.
+/// The properties in the files that options name.
 pub fn file_properties(options: &options::Options, files: &[&'static str]) -> Result<Vec<(String, String)>, ToolError> {
     let mut properties = Vec::new();
     for path in files.iter().filter_map(|name| options.get(name)) {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ToolError::Argument(format!("Unable to read file {path}: {error}")))?;
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', '!']));
-        properties.extend(lines.map(|line| {
-            let (name, value) = line.split_once('=').unwrap_or((line, ""));
-            (name.trim().to_owned(), value.trim().to_owned())
-        }));
+        properties.extend(ottla_config::parse_properties(&text));
     }
     Ok(properties)
 }

@@ -21,7 +21,7 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value(
         "command-config",
         "String: command config property file",
-        "A file with a client's properties; security.protocol can only be PLAINTEXT.",
+        "A file with a client's properties, such as security.protocol.",
     ),
     value("config", "String: name=value", "A topic configuration for the topic being created."),
     flag("create", "Create a new topic."),

@@ -1,10 +1,14 @@
 //! `ottla ready`: whether the services that the settings name serve on this machine. The health check of the images.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use ottla_client::{Client, ClientConfig};
-use ottla_config::{BrokerConfig, CoordinatorConfig, HostPort};
+use ottla_config::{BrokerConfig, CoordinatorConfig, HostPort, Listener};
+use ottla_model::SecurityProtocol;
+use ottla_secure_stream::StreamSecurity;
+use ottla_tls::{ClientTls, TlsSettings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -24,8 +28,8 @@ pub async fn run(arguments: &NodeArguments) -> Result<()> {
         out!("coordinator at {address}: ready");
     }
     if let Some(broker) = &node.broker {
-        let address = broker_address(&broker.config).context("no listener")?;
-        within(ask_broker(&address)).await.with_context(|| format!("broker at {address}"))?;
+        let (address, security) = way_to_broker(&broker.config)?;
+        within(ask_broker(&address, security)).await.with_context(|| format!("broker at {address}"))?;
         out!("broker at {address}: ready");
     }
     Ok(())
@@ -42,9 +46,20 @@ fn coordinator_address(config: &CoordinatorConfig) -> HostPort {
     HostPort::new(reachable(&config.client_host), config.client_port)
 }
 
-fn broker_address(config: &BrokerConfig) -> Option<HostPort> {
-    let listener = config.listeners.first()?;
-    Some(HostPort::new(reachable(&listener.host), listener.port))
+/// A listener that needs nothing, else that of the brokers, with their own keys and login.
+fn way_to_broker(config: &BrokerConfig) -> Result<(HostPort, StreamSecurity)> {
+    let address = |listener: &Listener| HostPort::new(reachable(&listener.host), listener.port);
+    let mut listeners = config.listeners.iter();
+    if let Some(open) = listeners.find(|listener| listener.protocol == SecurityProtocol::Plaintext) {
+        return Ok((address(open), StreamSecurity::default()));
+    }
+    let inter_broker = config.listeners.iter().find(|listener| listener.name == config.inter_broker_listener);
+    let peers = &config.security.inter_broker;
+    // The loopback address is in no certificate.
+    let settings = peers.tls.clone().map(|tls| TlsSettings { verifies_host: false, ..tls });
+    let tls = settings.map(ClientTls::new).transpose()?.map(Arc::new);
+    let security = StreamSecurity { tls, credentials: peers.credentials.clone() };
+    Ok((inter_broker.map(address).context("no listener")?, security))
 }
 
 /// A host that is bound everywhere is reached at the loopback address.
@@ -55,8 +70,10 @@ fn reachable(host: &str) -> &str {
     }
 }
 
-async fn ask_broker(address: &HostPort) -> Result<()> {
-    let brokers = Client::new(ClientConfig::new(&address.to_string())).metadata(Some(&[])).await?.brokers;
+async fn ask_broker(address: &HostPort, security: StreamSecurity) -> Result<()> {
+    let mut config = ClientConfig::new(&address.to_string());
+    config.connection.security = security;
+    let brokers = Client::new(config).metadata(Some(&[])).await?.brokers;
     if brokers.is_empty() {
         bail!("it knows no broker yet");
     }

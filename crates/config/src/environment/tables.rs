@@ -58,8 +58,9 @@ const fn refused(variable: &'static str, what: &'static str) -> Row {
 const JVM: &str = "for a Java process";
 const LOGS: &str = "for Kafka's logging; see KAFKA_LOGGING_LEVEL";
 const SCRIPT: &str = "for the other image's start script";
-const TLS: &str = "TLS is not built yet";
-const SASL: &str = "SASL is not built yet";
+const TLS: &str = "coordinators speak no TLS";
+const SASL: &str = "coordinators know no users";
+const SECRETS: &str = "a file below /etc/kafka/secrets";
 const CLEANING: &str = "a coordinator removes old snapshots by itself";
 const ANOTHER: &str = "for another program";
 
@@ -109,7 +110,10 @@ pub const BROKER_FAMILIES: &[Family] = &[
             acts("BROKER_ID_COMMAND", "what it prints is broker.id"),
             unused("KAFKA_VERSION", JVM),
             unused("KAFKA_HOME", SCRIPT),
-            unused("KAFKA_OPTS", JVM),
+            acts(
+                "KAFKA_OPTS",
+                "-Djava.security.auth.login.config=FILE names the login file; the rest is for a Java process",
+            ),
             unused("KAFKA_HEAP_OPTS", JVM),
             unused("KAFKA_GC_LOG_OPTS", JVM),
             unused("KAFKA_LOG4J*", LOGS),
@@ -122,11 +126,11 @@ pub const BROKER_FAMILIES: &[Family] = &[
             unused("KAFKA_DEBUG", JVM),
             unused("KAFKA_MODE", SCRIPT),
             unused("KAFKA_ZOOKEEPER_CLIENT_CNXN_SOCKET", "for ZooKeeper's client"),
-            unused("KAFKA_SSL_KEYSTORE_FILENAME", TLS),
-            unused("KAFKA_SSL_KEYSTORE_CREDENTIALS", TLS),
-            unused("KAFKA_SSL_KEY_CREDENTIALS", TLS),
-            unused("KAFKA_SSL_TRUSTSTORE_FILENAME", TLS),
-            unused("KAFKA_SSL_TRUSTSTORE_CREDENTIALS", TLS),
+            acts("KAFKA_SSL_KEYSTORE_FILENAME", SECRETS),
+            acts("KAFKA_SSL_KEYSTORE_CREDENTIALS", SECRETS),
+            acts("KAFKA_SSL_KEY_CREDENTIALS", SECRETS),
+            acts("KAFKA_SSL_TRUSTSTORE_FILENAME", SECRETS),
+            acts("KAFKA_SSL_TRUSTSTORE_CREDENTIALS", SECRETS),
             unused("KAFKA_CLUSTERS_*", ANOTHER),
             unused("KAFKA_REST_*", ANOTHER),
             unused("KAFKA_CONFLUENT_*", "for Confluent's server"),
@@ -149,18 +153,19 @@ pub const BROKER_FAMILIES: &[Family] = &[
             unused("KAFKA_DAEMON_*", SCRIPT),
             unused("KAFKA_INIT_*", SCRIPT),
             unused("BITNAMI_DEBUG", SCRIPT),
-            refused("KAFKA_CLIENT_USERS", SASL),
-            refused("KAFKA_CLIENT_PASSWORDS", SASL),
-            unused("KAFKA_CLIENT_LISTENER_NAME", SASL),
-            unused("KAFKA_INTER_BROKER_USER", SASL),
-            unused("KAFKA_INTER_BROKER_PASSWORD", SASL),
+            property("KAFKA_CLIENT_USERS", "client.users"),
+            property("KAFKA_CLIENT_PASSWORDS", "client.passwords"),
+            unused("KAFKA_CLIENT_LISTENER_NAME", "these users may log in at every listener with SASL"),
+            property("KAFKA_INTER_BROKER_USER", "inter.broker.user"),
+            property("KAFKA_INTER_BROKER_PASSWORD", "inter.broker.password"),
             unused("KAFKA_CONTROLLER_USER", SASL),
             unused("KAFKA_CONTROLLER_PASSWORD", SASL),
             unused("KAFKA_ZOOKEEPER_PROTOCOL", "for ZooKeeper's client"),
-            unused("KAFKA_ZOOKEEPER_USER", SASL),
-            unused("KAFKA_ZOOKEEPER_PASSWORD", SASL),
-            unused("KAFKA_CERTIFICATE_PASSWORD", TLS),
-            unused("KAFKA_TLS_*", TLS),
+            unused("KAFKA_ZOOKEEPER_USER", "for ZooKeeper's client"),
+            unused("KAFKA_ZOOKEEPER_PASSWORD", "for ZooKeeper's client"),
+            acts("KAFKA_CERTIFICATE_PASSWORD", "the password of the key, its store and the trust store"),
+            property("KAFKA_TLS_CLIENT_AUTH", "ssl.client.auth"),
+            unused("KAFKA_TLS_*", "give KAFKA_CFG_SSL_KEYSTORE_LOCATION and the like"),
         ],
     },
 ];

@@ -73,6 +73,10 @@ pub fn broker_config(name: &str) -> Option<&'static KnownConfig> {
 /// Whether the value of this configuration is never shown: by the table, or by its name.
 pub fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
+    let name = match name.strip_prefix("listener.name.").and_then(|rest| rest.split_once('.')) {
+        Some((_, own)) => own.to_owned(),
+        None => name,
+    };
     broker_config(&name).is_some_and(|known| known.sensitive)
         || ["password", "secret", "jaas.config", "credentials"].iter().any(|part| name.contains(part))
 }

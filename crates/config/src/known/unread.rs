@@ -36,8 +36,9 @@ impl std::fmt::Display for Unread {
 
 const QUOTAS: Unread = Unread::NotBuilt("quotas of replication, and of all new connections together");
 const VERIFICATION: Unread = Unread::Otherwise("a broker that waits for a transaction to end asks again by itself");
-const SASL: Unread = Unread::NotBuilt("SASL");
-const TLS: Unread = Unread::NotBuilt("TLS");
+const OAUTHBEARER: Unread = Unread::NotBuilt("OAUTHBEARER");
+const GSSAPI: Unread = Unread::NotBuilt("GSSAPI");
+const SUBJECTS: Unread = Unread::Otherwise("a certificate that replaces another may have another subject");
 const TIERED: Unread = Unread::NotBuilt("tiered storage");
 const SHARE: Unread = Unread::NotBuilt("share groups");
 const STREAMS: Unread = Unread::NotBuilt("streams groups");
@@ -58,13 +59,11 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
     ("compression.lz4.level", Unread::Otherwise("batches are packed with the encoder's only level")),
     ("config.providers", Unread::NotBuilt("configuration providers: values are taken as they stand")),
     ("confluent.", Unread::Jvm),
-    ("connection.failed.authentication.delay.ms", SASL),
-    ("connections.max.reauth.ms", SASL),
     ("controlled.shutdown.max.retries", CONTROLLED),
     ("controlled.shutdown.retries", CONTROLLED),
     ("controlled.shutdown.retry.backoff.ms", CONTROLLED),
     ("controller.", Unread::KRaft),
-    ("delegation.token.", SASL),
+    ("delegation.token.", Unread::NotBuilt("delegation tokens")),
     ("delete.records.purgatory.purge.interval.requests", PURGATORY),
     ("early.start.listeners", Unread::NotBuilt("an authorizer that other listeners wait for")),
     ("enable.zookeeper", Unread::ZooKeeper),
@@ -108,7 +107,7 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
     ("offsets.topic.compression.codec", Unread::Otherwise("records of __consumer_offsets are not compressed")),
     ("opts", Unread::Jvm),
     ("password.encoder.", Unread::ZooKeeper),
-    ("principal.builder.class", SASL),
+    ("principal.builder.class", Unread::NotBuilt("principals that a class makes")),
     ("producer.purgatory.purge.interval.requests", PURGATORY),
     ("queued.max.requests", Unread::Otherwise("requests in work are bounded by queued.max.request.bytes")),
     ("quota.consumer.default", Unread::ZooKeeper),
@@ -119,11 +118,20 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
     ("replication.quota.", QUOTAS),
     ("rlmm.config.", TIERED),
     ("rsm.config.", TIERED),
-    ("sasl.", SASL),
+    ("sasl.kerberos.", GSSAPI),
+    ("sasl.login.", OAUTHBEARER),
+    ("sasl.mechanism.controller.protocol", Unread::KRaft),
+    ("sasl.oauthbearer.", OAUTHBEARER),
     ("security.providers", Unread::Jvm),
     ("share.", SHARE),
     ("socket.connection.setup.", Unread::Otherwise("replica.socket.timeout.ms bounds it")),
-    ("ssl.", TLS),
+    ("ssl.allow.dn.changes", SUBJECTS),
+    ("ssl.allow.san.changes", SUBJECTS),
+    ("ssl.keymanager.algorithm", Unread::Jvm),
+    ("ssl.protocol", Unread::Otherwise("ssl.enabled.protocols counts")),
+    ("ssl.provider", Unread::Jvm),
+    ("ssl.secure.random.implementation", Unread::Jvm),
+    ("ssl.trustmanager.algorithm", Unread::Jvm),
     ("telemetry.", METRICS),
     ("unstable.", Unread::KRaft),
     ("version", Unread::Jvm),
@@ -142,10 +150,20 @@ const READ_NEVERTHELESS: &[&str] = &[
     "controller.quota.window.size.seconds",
 ];
 
+/// The setting behind `listener.name.NAME.`, of those that a listener may have for itself.
+fn of_listener(name: &str) -> Option<&str> {
+    let (_, setting) = name.strip_prefix("listener.name.")?.split_once('.')?;
+    let is_read = ["ssl.", "sasl.", "connections.max.reauth.ms"].iter().any(|beginning| setting.starts_with(beginning));
+    (is_read || setting.ends_with(".sasl.jaas.config")).then_some(setting)
+}
+
 /// Why the configuration of this name has no effect; none: it has one.
 pub fn unread(name: &str) -> Option<Unread> {
     if READ_NEVERTHELESS.contains(&name) {
         return None;
+    }
+    if let Some(own) = of_listener(name) {
+        return unread(own);
     }
     let fits = |pattern: &str| name == pattern || (pattern.ends_with('.') && name.starts_with(pattern));
     UNREAD.iter().filter(|(pattern, _)| fits(pattern)).max_by_key(|(pattern, _)| pattern.len()).map(|(_, why)| *why)

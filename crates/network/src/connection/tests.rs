@@ -74,7 +74,7 @@ async fn connect<S: Service>(shared: &Arc<ConnectionShared<S>>) -> (TcpStream, J
         peer,
         connection_id: 0,
     };
-    let task = tokio::spawn(Connection::new(server, context, Arc::clone(shared)).run());
+    let task = tokio::spawn(Connection::new(Transport::Plain(server), context, None, Arc::clone(shared)).run());
     (client.expect("connected"), task)
 }
 
@@ -142,7 +142,7 @@ async fn a_read_is_held_until_the_write_before_it_is_done() {
         peer: server.1,
         connection_id: 0,
     };
-    let mut connection = Connection::new(server.0, context, shared());
+    let mut connection = Connection::new(Transport::Plain(server.0), context, None, shared());
     let (done, wait) = tokio::sync::oneshot::channel::<()>();
     let future = Box::pin(async move {
         let _ = wait.await;

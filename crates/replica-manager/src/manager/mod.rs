@@ -179,6 +179,7 @@ impl ReplicaManager {
             response_max_bytes: config.replica_fetch_response_max_bytes,
             socket_timeout: config.replica_socket_timeout,
             receive_buffer_bytes: config.replica_socket_receive_buffer_bytes,
+            security: live.peers().clone(),
             backoff_max: config.replica_fetch_backoff,
         };
         let manager = Arc::new(Self {

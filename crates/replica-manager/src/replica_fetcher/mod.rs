@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use ottla_model::{BrokerId, TopicIdPartition};
 use ottla_replica_fetcher::{Assignments, Reassigned};
+use ottla_secure_stream::StreamSecurity;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -26,7 +27,7 @@ use crate::metadata_cache::MetadataCache;
 use crate::partition::Partition;
 
 /// How the fetchers of a broker ask.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct FetcherConfig {
     /// `replica.fetch.wait.max.ms`
     pub max_wait: Duration,
@@ -40,6 +41,8 @@ pub struct FetcherConfig {
     pub socket_timeout: Duration,
     /// `replica.socket.receive.buffer.bytes`
     pub receive_buffer_bytes: Option<usize>,
+    /// How connections to other brokers are secured.
+    pub security: StreamSecurity,
     /// The longest pause after an error of one partition (`replica.fetch.backoff.ms`); the first is
     /// [`ottla_replica_fetcher::BACKOFF_MIN`].
     pub backoff_max: Duration,
@@ -151,7 +154,7 @@ impl Fetchers {
             let mailbox = Arc::new(Mailbox::default());
             let fetcher = task::FetcherTask::new(
                 source.0,
-                self.config,
+                self.config.clone(),
                 self.identity.clone(),
                 self.metadata.clone(),
                 mailbox.clone(),

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use ottla_protocol::frame::LENGTH_BYTES;
+use ottla_secure_stream::{SecureStream, StreamSecurity};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -18,7 +19,7 @@ const BUFFER_KEPT_BYTES: usize = 256 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 
 pub struct FetchStream {
-    socket: TcpStream,
+    socket: SecureStream,
     received: BytesMut,
     /// Larger frames are a broken peer.
     frame_max_bytes: usize,
@@ -28,6 +29,7 @@ impl FetchStream {
     pub async fn connect(
         host: &str,
         port: u16,
+        security: &StreamSecurity,
         receive_buffer_bytes: Option<usize>,
         frame_max_bytes: usize,
     ) -> io::Result<Self> {
@@ -45,16 +47,19 @@ impl FetchStream {
             }
             Err(last)
         };
-        let socket = tokio::time::timeout(CONNECT_TIMEOUT, connect)
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the connection was not made in time"))??;
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the connection was not made in time");
+        let socket = tokio::time::timeout(CONNECT_TIMEOUT, connect).await.map_err(late)??;
         socket.set_nodelay(true)?;
+        let securing = tokio::time::timeout(CONNECT_TIMEOUT, security.secure(socket, host));
+        // A login that has come to its end closes the connection; the fetcher then makes another one.
+        let (socket, _) = securing.await.map_err(late)??;
         Ok(Self { socket, received: BytesMut::new(), frame_max_bytes })
     }
 
     /// Sends a whole request frame.
     pub async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
-        self.socket.write_all(frame).await
+        self.socket.write_all(frame).await?;
+        self.socket.flush().await
     }
 
     /// The next response frame, without its length. May be dropped while it waits: nothing is lost.

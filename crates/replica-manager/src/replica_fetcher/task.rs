@@ -260,7 +260,10 @@ impl FetcherTask {
         };
         self.source_epoch = epoch;
         let frame_max_bytes = self.config.response_max_bytes.saturating_add(ANSWER_SLACK_BYTES);
-        FetchStream::connect(&endpoint.host, endpoint.port, self.config.receive_buffer_bytes, frame_max_bytes).await
+        let config = &self.config;
+        let receive_buffer_bytes = config.receive_buffer_bytes;
+        FetchStream::connect(&endpoint.host, endpoint.port, &config.security, receive_buffer_bytes, frame_max_bytes)
+            .await
     }
 
     async fn ask_bounds(&mut self, question: BoundsQuestion) -> Result<(), ConnectionError> {

@@ -10,7 +10,7 @@ use ottla_metadata::image::{Endpoint, LeaderSettings};
 use ottla_metadata::nodes;
 use ottla_metadata::{BrokerRegistration, Image};
 use ottla_model::{BrokerEpoch, BrokerId, ClusterId, IncarnationKey, ListenerName, Revision, TimestampMs};
-use ottla_network::{AcceptOptions, ConnectionShared, FrameBudget};
+use ottla_network::{AcceptOptions, ConnectionShared, FrameBudget, ListenerSecurity};
 use ottla_replica_manager::fetch_session::FetchSessionCache;
 use ottla_replica_manager::identity::Identity;
 use ottla_replica_manager::live_config::LiveConfig;
@@ -121,7 +121,7 @@ impl Cluster {
         let groups = GroupCoordinators::new(&config, limits, &identity, telemetry.clone(), runtime.handle());
         let producer_ids = ProducerIds::new(quorum.clone());
         let transactions = TransactionCoordinators::new(
-            &config,
+            &live_config,
             &metadata,
             producer_ids.clone(),
             resources.transactional_ids.clone(),
@@ -154,7 +154,8 @@ impl Cluster {
         let options = AcceptOptions { send_buffer_bytes: None, receive_buffer_bytes: None };
         let limits = Arc::new(ConnectionLimits::new(|_| Limits { total: 100, kept_for_brokers: 0, per_ip: 100 }));
         let (stop, stopped) = watch::channel(false);
-        runtime.spawn(ottla_network::accept(bound, shared.clone(), limits, options, stopped));
+        let security = ListenerSecurity::plaintext();
+        runtime.spawn(ottla_network::accept(bound, security, shared.clone(), limits, options, stopped));
 
         let registration = BrokerRegistration {
             id: BrokerId(id),

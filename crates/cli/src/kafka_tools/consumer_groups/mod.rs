@@ -27,7 +27,7 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value(
         "command-config",
         "String: command config property file",
-        "A file with a client's properties; security.protocol can only be PLAINTEXT.",
+        "A file with a client's properties, such as security.protocol.",
     ),
     flag("delete", "Pass in groups to delete: their offsets go with them. For instance --group g1 --group g2"),
     flag(

@@ -20,7 +20,7 @@ pub(super) static SPECS: &[OptionSpec] = &[
         "describe-producers: the replica on this broker instead of the leader's. \
         find-hanging: search the partitions of this broker.",
     ),
-    value("command-config", "FILE", "A file with a client's properties; security.protocol can only be PLAINTEXT."),
+    value("command-config", "FILE", "A file with a client's properties, such as security.protocol."),
     value("coordinator-epoch", "COORDINATOR_EPOCH", "abort, with --producer-id: the coordinator's epoch."),
     value(
         "duration-filter",

@@ -1,0 +1,74 @@
+//! What a broker knows of its users: SCRAM credentials of the cluster's tree (`/config/users`), and users of the
+//! configuration.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ottla_config::SaslConfig;
+use ottla_metadata::{ConfigEntity, ConfigKind, Image};
+use ottla_model::ListenerName;
+use ottla_replica_manager::live_config::LiveConfig;
+use ottla_replica_manager::metadata_cache::MetadataCache;
+use ottla_sasl::scram::ITERATIONS_MIN;
+use ottla_sasl::{Credentials, ScramCredential, ScramHash};
+
+/// The credentials of a user in the cluster's tree.
+pub fn of_user(image: &Image, user: &str) -> BTreeMap<ScramHash, ScramCredential> {
+    let entity = ConfigEntity { kind: ConfigKind::Users, name: user.to_owned() };
+    image.config(&entity).map(|config| of_entries(&config.entries)).unwrap_or_default()
+}
+
+/// The credentials among the configurations of a user.
+pub fn of_entries(entries: &BTreeMap<String, String>) -> BTreeMap<ScramHash, ScramCredential> {
+    let credential =
+        |hash: ScramHash| Some((hash, ScramCredential::from_text(hash, entries.get(hash.mechanism_name())?)?));
+    ScramHash::ALL.into_iter().filter_map(credential).collect()
+}
+
+/// The users of one listener.
+pub struct ListenerUsers {
+    listener: ListenerName,
+    live: Arc<LiveConfig>,
+    metadata: Arc<MetadataCache>,
+    /// Of `SaslConfig::scram_users`, derived once.
+    configured: BTreeMap<(ScramHash, String), ScramCredential>,
+    nobody_secret: [u8; 32],
+}
+
+impl ListenerUsers {
+    /// Derives the keys of users in the configuration: some milliseconds for each.
+    pub fn new(
+        listener: &ListenerName,
+        config: &SaslConfig,
+        live: Arc<LiveConfig>,
+        metadata: Arc<MetadataCache>,
+    ) -> Self {
+        let mut configured = BTreeMap::new();
+        for (user, password) in &config.scram_users {
+            for hash in ScramHash::ALL {
+                let salt: [u8; 16] = rand::random();
+                let credential = ScramCredential::of_password(hash, password.reveal(), salt.to_vec(), ITERATIONS_MIN);
+                configured.insert((hash, user.clone()), credential);
+            }
+        }
+        Self { listener: listener.clone(), live, metadata, configured, nobody_secret: rand::random() }
+    }
+}
+
+impl Credentials for ListenerUsers {
+    fn password(&self, user: &str) -> Option<String> {
+        // Login modules may change while the broker runs.
+        let config = self.live.current();
+        let sasl = config.security.listeners.get(&self.listener)?.sasl.as_ref()?;
+        sasl.plain_users.get(user).map(|password| password.reveal().to_owned())
+    }
+
+    fn scram(&self, hash: ScramHash, user: &str) -> Option<ScramCredential> {
+        let of_cluster = of_user(&self.metadata.peek(), user).remove(&hash);
+        of_cluster.or_else(|| self.configured.get(&(hash, user.to_owned())).cloned())
+    }
+
+    fn nobody_secret(&self) -> [u8; 32] {
+        self.nobody_secret
+    }
+}

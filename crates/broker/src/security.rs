@@ -1,0 +1,96 @@
+//! From the configuration of listeners to what `network` demands of connections, and from that of the inter-broker
+//! listener to how this broker connects to others. Certificates follow their files and the configuration.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_config::BrokerConfig;
+use ottla_model::ListenerName;
+use ottla_network::{ListenerSecurity, SaslListener};
+use ottla_replica_manager::live_config::LiveConfig;
+use ottla_replica_manager::metadata_cache::MetadataCache;
+use ottla_secure_stream::StreamSecurity;
+use ottla_tls::{ClientTls, ServerTls, TlsError};
+
+use crate::credentials::ListenerUsers;
+
+/// How often the files of certificates are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A listener, or the connections to other brokers, whose TLS cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("listener {listener}: {source}")]
+pub struct SecurityError {
+    listener: ListenerName,
+    source: TlsError,
+}
+
+/// The security of each listener.
+pub fn listeners(
+    live: &Arc<LiveConfig>,
+    metadata: &Arc<MetadataCache>,
+) -> Result<BTreeMap<ListenerName, ListenerSecurity>, SecurityError> {
+    let config = live.fixed();
+    let mut listeners = BTreeMap::new();
+    for (name, wanted) in &config.security.listeners {
+        let failed = |source| SecurityError { listener: name.clone(), source };
+        let tls = wanted.tls.clone().map(ServerTls::new).transpose().map_err(failed)?;
+        let sasl = wanted.sasl.as_ref().map(|sasl| SaslListener {
+            mechanisms: sasl.mechanisms.clone(),
+            credentials: Arc::new(ListenerUsers::new(name, sasl, Arc::clone(live), Arc::clone(metadata))),
+            reauth_max: sasl.reauth_max,
+            receive_bytes_max: sasl.receive_bytes_max,
+            failure_delay: config.security.failed_authentication_delay,
+        });
+        let security = ListenerSecurity { protocol: wanted.protocol, tls: tls.map(Arc::new), sasl: sasl.map(Arc::new) };
+        listeners.insert(name.clone(), security);
+    }
+    Ok(listeners)
+}
+
+/// How this broker connects to others.
+pub fn peers(config: &BrokerConfig) -> Result<StreamSecurity, SecurityError> {
+    let failed = |source| SecurityError { listener: config.inter_broker_listener.clone(), source };
+    let wanted = &config.security.inter_broker;
+    let tls = wanted.tls.clone().map(ClientTls::new).transpose().map_err(failed)?;
+    Ok(StreamSecurity { tls: tls.map(Arc::new), credentials: wanted.credentials.clone() })
+}
+
+/// Looks at the files of all certificates again and again; ends only with its task.
+pub async fn follow_files(live: Arc<LiveConfig>, listeners: BTreeMap<ListenerName, ListenerSecurity>) {
+    let mut looks = tokio::time::interval(LOOK_INTERVAL);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let listeners = Arc::new(listeners);
+    loop {
+        looks.tick().await;
+        let (live, listeners) = (Arc::clone(&live), Arc::clone(&listeners));
+        // A directory of certificates may be on a disk that does not answer.
+        let looked = tokio::task::spawn_blocking(move || look(&live, &listeners)).await;
+        if let Err(error) = looked {
+            tracing::error!(%error, "the certificates are not followed any more");
+            return;
+        }
+    }
+}
+
+fn look(live: &LiveConfig, listeners: &BTreeMap<ListenerName, ListenerSecurity>) {
+    let config = live.current();
+    for (name, security) in listeners {
+        let wanted = config.security.listeners.get(name).and_then(|listener| listener.tls.as_ref());
+        if let (Some(tls), Some(wanted)) = (&security.tls, wanted) {
+            report(name, tls.follow(wanted));
+        }
+    }
+    if let (Some(tls), Some(wanted)) = (&live.peers().tls, &config.security.inter_broker.tls) {
+        report(&config.inter_broker_listener, tls.follow(wanted));
+    }
+}
+
+fn report(listener: &ListenerName, followed: Result<bool, TlsError>) {
+    match followed {
+        Ok(true) => tracing::info!(%listener, "new certificates are in use"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(%listener, %error, "new certificates cannot be used; the former ones stay"),
+    }
+}

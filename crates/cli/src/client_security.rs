@@ -1,0 +1,107 @@
+//! `security.protocol`, `ssl.*` and `sasl.*` of a client's properties.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use ottla_model::SecurityProtocol;
+use ottla_sasl::jaas::{self, JaasEntry};
+use ottla_sasl::{ClientCredentials, Mechanism};
+use ottla_secure_stream::StreamSecurity;
+use ottla_tls::{ClientTls, TlsSettings};
+
+const LOGIN_OPTION: &str = "-Djava.security.auth.login.config=";
+
+/// The security of this process's connections: a tool has one command line.
+static SECURITY: RwLock<Option<StreamSecurity>> = RwLock::new(None);
+
+/// How this process connects to brokers; plaintext where nothing was said.
+pub fn security() -> StreamSecurity {
+    SECURITY.read().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
+}
+
+/// Takes over what the properties of a client say; the last call counts.
+pub fn take_over(properties: &[(String, String)]) -> Result<(), String> {
+    let options = std::env::var("KAFKA_OPTS").unwrap_or_default();
+    let file = options.split_whitespace().find_map(|option| option.strip_prefix(LOGIN_OPTION));
+    let security = read(properties, file)?;
+    *SECURITY.write().unwrap_or_else(PoisonError::into_inner) = Some(security);
+    Ok(())
+}
+
+/// Whether a client's property is read here.
+pub fn is_read(name: &str) -> bool {
+    name == "security.protocol" || name.starts_with("ssl.") || name.starts_with("sasl.")
+}
+
+fn read(properties: &[(String, String)], login_file: Option<&str>) -> Result<StreamSecurity, String> {
+    let get = |name: &str| properties.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let protocol = get("security.protocol").unwrap_or("PLAINTEXT");
+    let protocol = SecurityProtocol::from_name(protocol).ok_or_else(|| {
+        format!("security.protocol={protocol} is unknown: PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL are known")
+    })?;
+    let tls = if protocol.has_tls() {
+        let settings = TlsSettings::read(get).map_err(|error| error.to_string())?;
+        Some(Arc::new(ClientTls::new(settings).map_err(|error| error.to_string())?))
+    } else {
+        None
+    };
+    let credentials = if protocol.has_sasl() { Some(credentials(get, login_file)?) } else { None };
+    Ok(StreamSecurity { tls, credentials })
+}
+
+fn credentials<'a>(
+    get: impl Fn(&str) -> Option<&'a str>,
+    login_file: Option<&str>,
+) -> Result<ClientCredentials, String> {
+    let name = get("sasl.mechanism").unwrap_or("GSSAPI");
+    let mechanism = Mechanism::from_name(name).ok_or_else(|| {
+        let known: Vec<&str> = Mechanism::ALL.iter().map(|mechanism| mechanism.name()).collect();
+        format!("sasl.mechanism={name} is not supported: {} are", known.join(", "))
+    })?;
+    let modules: Vec<JaasEntry> = match (get("sasl.jaas.config"), login_file) {
+        (Some(text), _) => jaas::parse(text).map_err(|error| format!("sasl.jaas.config: {error}"))?,
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+            let mut sections = jaas::parse_file(&text).map_err(|error| format!("{path}: {error}"))?;
+            sections.remove("KafkaClient").ok_or_else(|| format!("{path}: no section KafkaClient"))?
+        }
+        (None, None) => return Err("sasl.jaas.config is not set, and no login file is named".to_owned()),
+    };
+    let login = modules.iter().filter(|module| module.serves(mechanism)).find_map(JaasEntry::login);
+    let (user, password) =
+        login.ok_or_else(|| format!("sasl.jaas.config: no login module of {name} with username and password"))?;
+    Ok(ClientCredentials { mechanism, user: user.to_owned(), password: password.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn properties(text: &str) -> Vec<(String, String)> {
+        ottla_config::parse_properties(text)
+    }
+
+    #[test]
+    fn files_of_deployments_are_understood() {
+        let text = "sasl.mechanism=PLAIN\nsecurity.protocol=SASL_PLAINTEXT\nsasl.jaas.config=\
+                    org.apache.kafka.common.security.plain.PlainLoginModule required \\\n  username=\"admin\" \\\n\
+                    password=\"admin-pass\";\n";
+        let security = read(&properties(text), None).expect("understood");
+        let credentials = security.credentials.expect("a login");
+        assert_eq!((credentials.user.as_str(), credentials.password.as_str()), ("admin", "admin-pass"));
+        assert!(security.tls.is_none());
+        assert!(read(&[], None).expect("plaintext").credentials.is_none());
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        for (text, expected) in [
+            ("security.protocol=SASL_PLAINTEXT", "sasl.mechanism=GSSAPI"),
+            ("security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN", "sasl.jaas.config is not set"),
+            ("security.protocol=TLS", "security.protocol=TLS"),
+            ("security.protocol=SSL\nssl.truststore.location=/no/such\nssl.truststore.password=hunter2", "/no/such"),
+        ] {
+            let error = read(&properties(text), None).expect_err("refused");
+            assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
+        }
+    }
+}

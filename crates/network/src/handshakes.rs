@@ -1,0 +1,144 @@
+//! TLS handshakes under way: bounded in number, per address and in all.
+//!
+//! A handshake costs memory and CPU for a client that has not shown yet who it is. One that has been under way for
+//! [`PATIENCE`] gives way to a new one, so that clients that begin handshakes and do not end them keep nobody out; if
+//! all are younger, the new connection is refused, so that a crowd that reconnects at once does not keep itself from
+//! getting done.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+/// Handshakes under way in all: about 10 MiB.
+const TOTAL_MAX: usize = 512;
+/// A machine's worth of clients behind one address, at some milliseconds each.
+const PER_ADDRESS_MAX: usize = 64;
+/// A handshake across continents takes two round trips, below a second.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+struct UnderWay {
+    number: u64,
+    since: Instant,
+    /// Dropped: the handshake has to end.
+    _cancel: oneshot::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    by_address: BTreeMap<IpAddr, VecDeque<UnderWay>>,
+    total: usize,
+    next: u64,
+}
+
+#[derive(Default)]
+pub struct Handshakes {
+    state: Mutex<State>,
+}
+
+/// The place of one handshake; given back when dropped.
+pub struct HandshakePermit {
+    handshakes: Arc<Handshakes>,
+    address: IpAddr,
+    number: u64,
+    /// Completes when the handshake has to give way.
+    pub cancelled: oneshot::Receiver<()>,
+}
+
+impl Handshakes {
+    pub fn enter(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<HandshakePermit> {
+        let mut state = self.state.lock();
+        let own = state.by_address.get(&address).map_or(0, VecDeque::len);
+        let crowded = match (own >= PER_ADDRESS_MAX, state.total >= TOTAL_MAX) {
+            (true, _) => Some(address),
+            // Whoever has the most gives way.
+            (false, true) => state.by_address.iter().max_by_key(|(_, all)| all.len()).map(|(address, _)| *address),
+            (false, false) => None,
+        };
+        if let Some(crowded) = crowded
+            && !state.end_oldest(crowded, now)
+        {
+            return None;
+        }
+        let number = state.next;
+        state.next += 1;
+        state.total += 1;
+        let (cancel, cancelled) = oneshot::channel();
+        let under_way = UnderWay { number, since: now, _cancel: cancel };
+        state.by_address.entry(address).or_default().push_back(under_way);
+        drop(state);
+        Some(HandshakePermit { handshakes: Arc::clone(self), address, number, cancelled })
+    }
+}
+
+impl State {
+    /// Ends the oldest handshake of an address if it has had its time.
+    fn end_oldest(&mut self, address: IpAddr, now: Instant) -> bool {
+        let oldest = self.by_address.get(&address).and_then(VecDeque::front);
+        match oldest.map(|oldest| (oldest.number, oldest.since)) {
+            Some((number, since)) if now.saturating_duration_since(since) >= PATIENCE => {
+                self.remove(address, number);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn remove(&mut self, address: IpAddr, number: u64) {
+        let Some(all) = self.by_address.get_mut(&address) else { return };
+        let before = all.len();
+        all.retain(|under_way| under_way.number != number);
+        self.total -= before - all.len();
+        if all.is_empty() {
+            self.by_address.remove(&address);
+        }
+    }
+}
+
+impl Drop for HandshakePermit {
+    fn drop(&mut self) {
+        self.handshakes.state.lock().remove(self.address, self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    #[test]
+    fn the_oldest_gives_way_once_it_has_had_its_time() {
+        let handshakes = Arc::new(Handshakes::default());
+        let start = Instant::now();
+        let mut silent: Vec<_> =
+            (0..PER_ADDRESS_MAX).map(|_| handshakes.enter(address(1), start).expect("room")).collect();
+        assert!(handshakes.enter(address(1), start).is_none(), "all are young");
+        let other = handshakes.enter(address(2), start);
+        assert!(other.is_some(), "another address is not concerned");
+        let good = handshakes.enter(address(1), start + PATIENCE).expect("the oldest gives way");
+        assert!(silent[0].cancelled.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
+        assert!(silent[1].cancelled.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
+        drop((silent, good, other));
+        let state = handshakes.state.lock();
+        assert_eq!((state.total, state.by_address.len()), (0, 0));
+    }
+
+    #[test]
+    fn the_address_with_the_most_gives_way_to_others() {
+        let handshakes = Arc::new(Handshakes::default());
+        let start = Instant::now();
+        let mut all = Vec::new();
+        for at in 0..TOTAL_MAX {
+            let last = u8::try_from(at / PER_ADDRESS_MAX).expect("few addresses");
+            all.push(handshakes.enter(address(last), start).expect("room"));
+        }
+        assert!(handshakes.enter(address(99), start).is_none());
+        assert!(handshakes.enter(address(99), start + PATIENCE).is_some());
+    }
+}

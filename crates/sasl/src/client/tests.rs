@@ -1,0 +1,145 @@
+//! Both sides against each other, and the conversations of the RFCs.
+
+use super::*;
+use crate::server::{Credentials, ServerSession, Step};
+
+struct Users;
+
+impl Credentials for Users {
+    fn password(&self, user: &str) -> Option<String> {
+        (user == "alice").then(|| "secret".to_owned())
+    }
+
+    fn scram(&self, hash: ScramHash, user: &str) -> Option<ScramCredential> {
+        (user == "a,l=ice").then(|| ScramCredential::of_password(hash, "secret", b"pepper".to_vec(), 4096))
+    }
+
+    fn nobody_secret(&self) -> [u8; 32] {
+        [3; 32]
+    }
+}
+
+/// The user, and how many messages the client sent.
+fn log_in(mechanism: Mechanism, user: &str, password: &str) -> (Result<String, SaslError>, usize) {
+    let credentials = ClientCredentials { mechanism, user: user.to_owned(), password: password.to_owned() };
+    let mut client = ClientSession::new(credentials, &[1; 18]);
+    let mut server = ServerSession::new(mechanism, &[2; 18]);
+    let (mut answer, mut messages) = (Vec::new(), 0);
+    loop {
+        let message = client.step(&answer).expect("an honest server").expect("the server has not accepted");
+        messages += 1;
+        match server.step(&message, &Users) {
+            Ok(Step::Continue(next)) => answer = next,
+            Ok(Step::Done { answer, user }) => {
+                assert_eq!(client.step(&answer), Ok(None));
+                assert_eq!(server.step(b"more", &Users), Err(SaslError::AfterTheEnd));
+                return (Ok(user), messages);
+            }
+            Err(error) => return (Err(error), messages),
+        }
+    }
+}
+
+#[test]
+fn who_knows_the_password_gets_in_and_nobody_else() {
+    assert_eq!(log_in(Mechanism::Plain, "alice", "secret"), (Ok("alice".to_owned()), 1));
+    for (user, password) in [("alice", "Secret"), ("alice", "secret "), ("bob", "secret")] {
+        let wrong = SaslError::WrongCredentials { mechanism: Mechanism::Plain };
+        assert_eq!(log_in(Mechanism::Plain, user, password), (Err(wrong), 1));
+    }
+    for hash in ScramHash::ALL {
+        let mechanism = Mechanism::Scram(hash);
+        assert_eq!(log_in(mechanism, "a,l=ice", "secret"), (Ok("a,l=ice".to_owned()), 2));
+        // A user that does not exist takes as many messages.
+        for (user, password) in [("a,l=ice", "Secret"), ("bob", "secret")] {
+            assert_eq!(log_in(mechanism, user, password), (Err(SaslError::WrongCredentials { mechanism }), 2));
+        }
+    }
+}
+
+/// RFC 7677, section 3.
+#[test]
+fn the_conversation_of_the_rfc() {
+    struct Pencil;
+    impl Credentials for Pencil {
+        fn password(&self, _: &str) -> Option<String> {
+            None
+        }
+        fn scram(&self, hash: ScramHash, user: &str) -> Option<ScramCredential> {
+            let salt = scram::from_base64("W22ZaJ0SNY7soEsUEjb6gQ==")?;
+            (user == "user").then(|| ScramCredential::of_password(hash, "pencil", salt, 4096))
+        }
+        fn nobody_secret(&self) -> [u8; 32] {
+            [0; 32]
+        }
+    }
+    let mut server = ServerSession::with_nonce(ScramHash::Sha256, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0");
+    let first = server.step(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO", &Pencil);
+    let expected = "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
+    assert_eq!(first, Ok(Step::Continue(expected.as_bytes().to_vec())));
+    let last = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+                p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+    let answer = b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=".to_vec();
+    assert_eq!(server.step(last.as_bytes(), &Pencil), Ok(Step::Done { answer, user: "user".to_owned() }));
+}
+
+#[test]
+fn a_false_server_is_noticed() {
+    let credentials = |mechanism| ClientCredentials { mechanism, user: "u".to_owned(), password: "p".to_owned() };
+    let start = || {
+        let mut client = ClientSession::new(credentials(Mechanism::Scram(ScramHash::Sha256)), &[1; 18]);
+        client.step(b"").expect("a first message");
+        client
+    };
+    let nonce = scram::base64(&[1; 18]);
+    for answer in [
+        "r=other,s=AAAA,i=4096".to_owned(),
+        format!("r={nonce},s=AAAA,i=4096"),
+        format!("r={nonce}x,s=AAAA,i=1"),
+        format!("r={nonce}x,s=AAAA,i=1000000000"),
+        "x".to_owned(),
+    ] {
+        assert!(start().step(answer.as_bytes()).is_err(), "{answer}");
+    }
+    let mut client = start();
+    client.step(format!("r={nonce}x,s=AAAA,i=4096").as_bytes()).expect("a good answer");
+    assert_eq!(client.step(b"v=AAAA"), Err(SaslError::WrongServer));
+    assert_eq!(format!("{:?}", credentials(Mechanism::Plain)), "PLAIN as u");
+}
+
+/// Hostile first and last messages: an error, never a panic.
+#[test]
+fn what_is_no_message_is_refused() {
+    let messages: &[&[u8]] = &[
+        b"",
+        b"\0",
+        b"\0\0",
+        b"\0a\0",
+        b"\0\0b",
+        b"x\0a\0b",
+        b"a\0b\0c\0d",
+        b"\xff\0a\0b",
+        b"n",
+        b"n,",
+        b"n,,",
+        b"n,,n=",
+        b"n,,n=a",
+        b"n,,n=a,r=",
+        b"n,,n=a=b,r=x",
+        b"p=tls-unique,,n=a,r=x",
+        b"n,a=b,n=a,r=x",
+        b"n,,m=x,n=a,r=x",
+        b"c=biws,r=x,p=AAAA",
+        b",p=",
+        b"\xff\xfe",
+    ];
+    for mechanism in Mechanism::ALL {
+        for message in messages {
+            let mut server = ServerSession::new(mechanism, &[2; 18]);
+            assert!(server.step(message, &Users).is_err(), "{mechanism} {message:?}");
+            let mut server = ServerSession::new(Mechanism::Scram(ScramHash::Sha512), &[2; 18]);
+            server.step(b"n,,n=a,r=x", &Users).expect("a first message");
+            assert!(server.step(message, &Users).is_err(), "{message:?}");
+        }
+    }
+}

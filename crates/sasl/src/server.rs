@@ -1,0 +1,143 @@
+//! The server's side of one conversation.
+
+use crate::SaslError;
+use crate::mechanism::Mechanism;
+use crate::plain;
+use crate::scram::{self, ClientFinal, ClientFirst, ScramCredential, ScramHash};
+
+/// Where a server finds what it knows of its users.
+pub trait Credentials {
+    /// The user's password for PLAIN; none: no such user.
+    fn password(&self, user: &str) -> Option<String>;
+    fn scram(&self, hash: ScramHash, user: &str) -> Option<ScramCredential>;
+    /// The key of the salts that users who do not exist seem to have.
+    fn nobody_secret(&self) -> [u8; 32];
+}
+
+/// The outcome of a message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Send this; the client goes on.
+    Continue(Vec<u8>),
+    /// Send this; the client is this user.
+    Done { answer: Vec<u8>, user: String },
+}
+
+enum State {
+    Plain,
+    ScramFirst { hash: ScramHash, nonce: String },
+    ScramFinal(Box<ScramFinal>),
+    Ended,
+}
+
+struct ScramFinal {
+    hash: ScramHash,
+    user: String,
+    is_known: bool,
+    credential: ScramCredential,
+    gs2_header: String,
+    /// Of both sides.
+    nonce: String,
+    /// The first two messages, as the proof covers them.
+    first_messages: String,
+}
+
+pub struct ServerSession {
+    state: State,
+}
+
+impl ServerSession {
+    /// `nonce`: fresh random bytes.
+    pub fn new(mechanism: Mechanism, nonce: &[u8; 18]) -> Self {
+        let state = match mechanism {
+            Mechanism::Plain => State::Plain,
+            Mechanism::Scram(hash) => State::ScramFirst { hash, nonce: scram::base64(nonce) },
+        };
+        Self { state }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_nonce(hash: ScramHash, nonce: &str) -> Self {
+        Self { state: State::ScramFirst { hash, nonce: nonce.to_owned() } }
+    }
+
+    /// Takes the client's next message. After an error the conversation has ended.
+    pub fn step(&mut self, message: &[u8], credentials: &dyn Credentials) -> Result<Step, SaslError> {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Plain => plain_step(message, credentials),
+            State::ScramFirst { hash, nonce } => {
+                let (next, answer) = scram_first(hash, &nonce, text(hash, message)?, credentials)?;
+                self.state = State::ScramFinal(Box::new(next));
+                Ok(Step::Continue(answer))
+            }
+            State::ScramFinal(state) => {
+                let message = text(state.hash, message)?;
+                scram_final(*state, message)
+            }
+            State::Ended => Err(SaslError::AfterTheEnd),
+        }
+    }
+}
+
+fn plain_step(message: &[u8], credentials: &dyn Credentials) -> Result<Step, SaslError> {
+    let given = plain::parse(message)?;
+    let expected = credentials.password(given.user);
+    // A user that does not exist is compared too.
+    let is_same = plain::is_same(expected.as_deref().unwrap_or_default(), given.password);
+    if expected.is_some() && is_same {
+        Ok(Step::Done { answer: Vec::new(), user: given.user.to_owned() })
+    } else {
+        Err(SaslError::WrongCredentials { mechanism: Mechanism::Plain })
+    }
+}
+
+fn text(hash: ScramHash, message: &[u8]) -> Result<&str, SaslError> {
+    std::str::from_utf8(message).map_err(|_| SaslError::malformed(Mechanism::Scram(hash), "not UTF-8"))
+}
+
+fn scram_first(
+    hash: ScramHash,
+    nonce: &str,
+    message: &str,
+    credentials: &dyn Credentials,
+) -> Result<(ScramFinal, Vec<u8>), SaslError> {
+    let malformed = |problem| SaslError::malformed(Mechanism::Scram(hash), problem);
+    let first = ClientFirst::parse(message).map_err(malformed)?;
+    if !first.authorization_id.is_empty() && first.authorization_id != first.user {
+        return Err(SaslError::OtherAuthorizationId);
+    }
+    let found = credentials.scram(hash, &first.user);
+    let is_known = found.is_some();
+    let credential =
+        found.unwrap_or_else(|| ScramCredential::of_nobody(hash, &credentials.nobody_secret(), &first.user));
+    let nonce = format!("{}{nonce}", first.nonce);
+    let answer = format!("r={nonce},s={},i={}", scram::base64(&credential.salt), credential.iterations);
+    let next = ScramFinal {
+        hash,
+        user: first.user,
+        is_known,
+        credential,
+        gs2_header: first.gs2_header.to_owned(),
+        nonce,
+        first_messages: format!("{},{answer}", first.bare),
+    };
+    Ok((next, answer.into_bytes()))
+}
+
+fn scram_final(state: ScramFinal, message: &str) -> Result<Step, SaslError> {
+    let mechanism = Mechanism::Scram(state.hash);
+    let last = ClientFinal::parse(message).map_err(|problem| SaslError::malformed(mechanism, problem))?;
+    if last.nonce != state.nonce {
+        return Err(SaslError::malformed(mechanism, "another nonce"));
+    }
+    if scram::from_base64(last.channel_binding).as_deref() != Some(state.gs2_header.as_bytes()) {
+        return Err(SaslError::malformed(mechanism, "another channel binding"));
+    }
+    let auth_message = format!("{},{}", state.first_messages, last.without_proof);
+    let is_proved = state.credential.is_proved(state.hash, auth_message.as_bytes(), &last.proof);
+    if !(is_proved && state.is_known) {
+        return Err(SaslError::WrongCredentials { mechanism });
+    }
+    let signature = state.credential.server_signature(state.hash, auth_message.as_bytes());
+    Ok(Step::Done { answer: format!("v={}", scram::base64(&signature)).into_bytes(), user: state.user })
+}

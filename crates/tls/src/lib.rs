@@ -1,0 +1,56 @@
+//! TLS of listeners and of clients: Kafka's `ssl.*` settings, its key and trust stores, and names of certificates as
+//! principals. The protocol itself is rustls'.
+//!
+//! - [`settings`]: names of Kafka, read from any source of texts;
+//! - [`store`]: PEM, PKCS12 and JKS;
+//! - [`server`]: a listener's side, which follows its files; [`client`]: the other side;
+//! - [`principal`]: the rules of `ssl.principal.mapping.rules`.
+
+pub mod client;
+mod followed;
+mod jks;
+mod names;
+pub mod principal;
+pub mod server;
+pub mod settings;
+pub mod store;
+mod verifier;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+pub use client::ClientTls;
+pub use principal::PrincipalRules;
+pub use rustls::pki_types::CertificateDer;
+pub use server::ServerTls;
+pub use settings::{ClientAuth, Password, TlsSettings};
+pub use tokio_rustls::client::TlsStream as ClientTlsStream;
+pub use tokio_rustls::server::TlsStream as ServerTlsStream;
+
+/// Why TLS cannot be used as it is set; one line, without secrets.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("{name}: {problem}")]
+    Setting { name: &'static str, problem: String },
+    #[error("{path}: {problem}")]
+    Store { path: PathBuf, problem: String },
+    #[error("{name}: the certificate and its key cannot be used: {problem}")]
+    Certificate { name: &'static str, problem: String },
+}
+
+impl TlsError {
+    pub(crate) fn setting(name: &'static str, problem: impl Into<String>) -> Self {
+        Self::Setting { name, problem: problem.into() }
+    }
+}
+
+fn provider(settings: &TlsSettings) -> Arc<CryptoProvider> {
+    let mut provider = rustls::crypto::ring::default_provider();
+    if !settings.cipher_suites.is_empty() {
+        let is_allowed = |name: &str| settings.cipher_suites.iter().any(|allowed| allowed == name);
+        provider.cipher_suites.retain(|suite| is_allowed(&settings::suite_name(*suite)));
+    }
+    Arc::new(provider)
+}

@@ -1,0 +1,48 @@
+//! An authority of a test, and certificates that it signed, as PEM files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+
+pub struct Authority {
+    folder: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// The files of one key: certificate and key apart, and both in one.
+pub struct Identity {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    pub store: PathBuf,
+}
+
+impl Authority {
+    /// Writes `NAME-ca.pem` into the folder.
+    pub fn new(folder: &Path, name: &str) -> Result<Self> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate()?;
+        let certificate = params.self_signed(&key)?;
+        let authority = Self { folder: folder.to_owned(), issuer: Issuer::new(params, key) };
+        fs::write(folder.join(format!("{name}-ca.pem")), certificate.pem())?;
+        Ok(authority)
+    }
+
+    /// A certificate for this machine's addresses, in the name of `CN=name`.
+    pub fn sign(&self, name: &str) -> Result<Identity> {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
+        params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        let path = |ending: &str| self.folder.join(format!("{name}{ending}"));
+        let identity = Identity { certificate: path(".crt"), key: path(".key"), store: path(".pem") };
+        fs::write(&identity.certificate, certificate.pem())?;
+        fs::write(&identity.key, key.serialize_pem())?;
+        fs::write(&identity.store, key.serialize_pem() + &certificate.pem())?;
+        Ok(identity)
+    }
+}

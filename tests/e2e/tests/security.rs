@@ -1,0 +1,245 @@
+//! Clusters with TLS and SASL, and the clients of other people on them.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use ottla_e2e::certificates::{Authority, Identity};
+use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+
+const PLAIN_MODULE: &str = "org.apache.kafka.common.security.plain.PlainLoginModule required";
+const SCRAM_MODULE: &str = "org.apache.kafka.common.security.scram.ScramLoginModule required";
+
+struct Secure {
+    cluster: Cluster,
+    files: TempDir,
+    client: Identity,
+}
+
+impl Secure {
+    /// Three coordinators and three brokers that speak SASL_SSL with SCRAM to each other, and a listener of each kind.
+    fn start() -> Result<Self> {
+        let files = TempDir::with_prefix("ottla-e2e-certificates-")?;
+        let authority = Authority::new(files.path(), "ours")?;
+        Authority::new(files.path(), "other")?;
+        let (broker, client) = (authority.sign("broker")?, authority.sign("client")?);
+        let store = |path: &Path| path.display().to_string();
+        let mut options = ClusterOptions { inter_broker_protocol: "SASL_SSL".to_owned(), ..ClusterOptions::default() }
+            .listening("TLS", "SSL")
+            .listening("MUTUAL", "SSL")
+            .listening("PLAIN", "SASL_PLAINTEXT")
+            .listening("SECURE", "SASL_SSL");
+        for (name, value) in [
+            ("ssl.keystore.type", "PEM"),
+            ("ssl.keystore.location", &store(&broker.store)),
+            ("ssl.truststore.type", "PEM"),
+            ("ssl.truststore.location", &store(&files.path().join("ours-ca.pem"))),
+            ("listener.name.mutual.ssl.client.auth", "required"),
+            ("sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512"),
+            ("sasl.mechanism.inter.broker.protocol", "SCRAM-SHA-512"),
+            ("inter.broker.user", "brokers"),
+            ("inter.broker.password", "between-brokers"),
+            ("listener.name.plain.plain.sasl.jaas.config", &format!("{PLAIN_MODULE} user_alice=\"alice-secret\";")),
+            ("listener.name.secure.plain.sasl.jaas.config", &format!("{PLAIN_MODULE} user_alice=\"alice-secret\";")),
+        ] {
+            options = options.with(name, value);
+        }
+        let cluster = Cluster::start_with(options)?;
+        let secure = Self { cluster, files, client };
+        secure.tool(
+            "kafka-configs",
+            &secure.cluster.bootstrap(),
+            &[
+                "--alter",
+                "--entity-type",
+                "users",
+                "--entity-name",
+                "scram-user",
+                "--add-config",
+                "SCRAM-SHA-256=[iterations=8192,password=scram-secret],SCRAM-SHA-512=[password=scram-secret]",
+            ],
+        )?;
+        Ok(secure)
+    }
+
+    fn tool(&self, name: &str, bootstrap: &str, arguments: &[&str]) -> Result<String> {
+        clients::run(&mut clients::tool(name, bootstrap, arguments)?)
+    }
+
+    fn topic(&self, name: &str) -> Result<()> {
+        clients::run_script("create_topic.py", &[&self.cluster.bootstrap(), name, "1", "3"]).map(drop)
+    }
+
+    /// librdkafka's settings for a listener.
+    fn settings(&self, listener: &str, protocol: &str, others: &[(&str, &str)]) -> Map<String, Value> {
+        let mut settings = Map::new();
+        settings.insert("bootstrap.servers".to_owned(), json!(self.cluster.bootstrap_of(listener)));
+        settings.insert("security.protocol".to_owned(), json!(protocol));
+        if protocol.ends_with("SSL") {
+            settings.insert("ssl.ca.location".to_owned(), json!(self.files.path().join("ours-ca.pem")));
+        }
+        for (name, value) in others {
+            settings.insert((*name).to_owned(), json!(value));
+        }
+        settings
+    }
+
+    fn outcome(&self, library: &str, topic: &str, settings: &Map<String, Value>) -> Result<String> {
+        let settings = Value::Object(settings.clone()).to_string();
+        Ok(clients::run_script("secure_roundtrip.py", &[library, topic, &settings])?.trim().to_owned())
+    }
+}
+
+/// Tests of this file that run at the same time share one cluster; it ends with the last of them.
+fn secure() -> Result<Arc<Secure>> {
+    static SHARED: Mutex<Weak<Secure>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(running) = shared.upgrade() {
+        return Ok(running);
+    }
+    let secure = Arc::new(Secure::start()?);
+    *shared = Arc::downgrade(&secure);
+    Ok(secure)
+}
+
+fn login<'a>(mechanism: &'a str, user: &'a str, password: &'a str) -> [(&'static str, &'a str); 3] {
+    [("sasl.mechanism", mechanism), ("sasl.username", user), ("sasl.password", password)]
+}
+
+#[test]
+fn clients_come_in_by_every_way() -> Result<()> {
+    let secure = secure()?;
+    let (certificate, key) = (secure.client.certificate.display().to_string(), secure.client.key.display().to_string());
+    let own = [("ssl.certificate.location", certificate.as_str()), ("ssl.key.location", key.as_str())];
+    let ways = [
+        ("tls", secure.settings("TLS", "SSL", &[])),
+        ("mutual", secure.settings("MUTUAL", "SSL", &own)),
+        ("plain", secure.settings("PLAIN", "SASL_PLAINTEXT", &login("PLAIN", "alice", "alice-secret"))),
+        ("plain-tls", secure.settings("SECURE", "SASL_SSL", &login("PLAIN", "alice", "alice-secret"))),
+        (
+            "scram-256",
+            secure.settings("PLAIN", "SASL_PLAINTEXT", &login("SCRAM-SHA-256", "scram-user", "scram-secret")),
+        ),
+        ("scram-512", secure.settings("SECURE", "SASL_SSL", &login("SCRAM-SHA-512", "scram-user", "scram-secret"))),
+    ];
+    for library in ["confluent", "kafka-python"] {
+        for (name, settings) in &ways {
+            let topic = format!("{library}-{name}");
+            secure.topic(&topic)?;
+            let outcome = secure.outcome(library, &topic, settings)?;
+            ensure!(outcome == "ok", "{library} {name}: {outcome}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn others_are_refused_with_kafkas_errors() -> Result<()> {
+    let secure = secure()?;
+    let mut wrong_authority = secure.settings("TLS", "SSL", &[]);
+    wrong_authority.insert("ssl.ca.location".to_owned(), json!(secure.files.path().join("other-ca.pem")));
+    let of_plain = |login: &[(&str, &str)]| secure.settings("PLAIN", "SASL_PLAINTEXT", login);
+    let of_secure = |login: &[(&str, &str)]| secure.settings("SECURE", "SASL_SSL", login);
+    for (name, settings, expected) in [
+        ("a wrong password", of_plain(&login("PLAIN", "alice", "wrong")), "_AUTHENTICATION"),
+        ("a wrong SCRAM password", of_secure(&login("SCRAM-SHA-512", "scram-user", "wrong")), "_AUTHENTICATION"),
+        ("no such user", of_secure(&login("SCRAM-SHA-256", "nobody", "wrong")), "_AUTHENTICATION"),
+        ("another authority", wrong_authority, "_SSL"),
+        ("no certificate", secure.settings("MUTUAL", "SSL", &[]), "_ALL_BROKERS_DOWN"),
+    ] {
+        // kafka-python has no error for these: it tries until its time is over.
+        let outcome = secure.outcome("confluent", "refused", &settings)?;
+        ensure!(outcome == expected, "{name}: {outcome}");
+    }
+    // A client that speaks plaintext to TLS learns nothing; the broker says why in one line.
+    let address = secure.cluster.bootstrap_of("TLS");
+    let mut stream = TcpStream::connect(address.split(',').next().context("an address")?)?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.write_all(&clients::request_frame(18, 0, 1, &[]))?;
+    let _ = stream.read(&mut [0; 100]);
+    drop(stream);
+    await_log(&secure.cluster, "TLS handshake: ")?;
+    // And a TLS client on a plaintext listener.
+    let mut stream = TcpStream::connect(secure.cluster.broker_address(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00])?;
+    ensure!(stream.read(&mut [0; 100]).unwrap_or(0) == 0, "closed");
+    await_log(&secure.cluster, "a TLS handshake on a plaintext listener")?;
+    for id in 1..=3 {
+        let log = secure.cluster.log_text(Node::Broker(id))?;
+        for secret in ["alice-secret", "scram-secret", "between-brokers"] {
+            ensure!(!log.contains(secret), "broker {id} logged a password");
+        }
+    }
+    Ok(())
+}
+
+fn await_log(cluster: &Cluster, wanted: &str) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        if cluster.log_text(Node::Broker(1))?.contains(wanted) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < end, "broker 1 did not log {wanted:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn tools_take_a_clients_properties() -> Result<()> {
+    let secure = secure()?;
+    let file = secure.files.path().join("client.properties");
+    let write = |text: &str| fs::write(&file, text);
+    let trust =
+        format!("ssl.truststore.type=PEM\nssl.truststore.location={}/ours-ca.pem\n", secure.files.path().display());
+    let config = file.display().to_string();
+    let at = secure.cluster.bootstrap_of("SECURE");
+    let list = || secure.tool("kafka-topics", &at, &["--command-config", &config, "--list"]);
+    secure.topic("of-tools")?;
+    let login = |password: &str| {
+        format!("sasl.jaas.config={SCRAM_MODULE} \\\n  username=\"scram-user\" \\\n  password=\"{password}\";\n")
+    };
+    write(&format!("security.protocol=SASL_SSL\nsasl.mechanism=SCRAM-SHA-512\n{trust}{}", login("scram-secret")))?;
+    ensure!(list()?.contains("of-tools"));
+    let users =
+        secure.tool("kafka-configs", &at, &["--command-config", &config, "--describe", "--entity-type", "users"])?;
+    let expected = "SCRAM credential configs for user-principal 'scram-user' are SCRAM-SHA-256=iterations=8192, \
+                    SCRAM-SHA-512=iterations=4096\n";
+    ensure!(users == expected, "{users}");
+    write(&format!("security.protocol=SASL_SSL\nsasl.mechanism=SCRAM-SHA-512\n{trust}{}", login("wrong-secret")))?;
+    let error = list().err().context("refused")?.to_string();
+    ensure!(error.contains("invalid credentials") && !error.contains("wrong-secret"), "{error}");
+    write("security.protocol=SSL\n")?;
+    ensure!(list().is_err(), "another authority");
+    Ok(())
+}
+
+/// Clients that begin handshakes and do not go on keep nobody out.
+#[test]
+fn half_open_handshakes_keep_nobody_out() -> Result<()> {
+    let secure = secure()?;
+    let addresses = secure.cluster.bootstrap_of("TLS");
+    let address = addresses.split(',').next().context("an address")?;
+    // The header of a ClientHello of 512 bytes, of which nothing follows.
+    let hello = [0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03];
+    let mut open = Vec::new();
+    for at in 0..2_000 {
+        let mut stream = TcpStream::connect(address)?;
+        if at % 2 == 0 {
+            // What the broker has closed already does not matter.
+            let _ = stream.write_all(&hello);
+        }
+        open.push(stream);
+    }
+    secure.topic("beside-half-open")?;
+    let outcome = secure.outcome("confluent", "beside-half-open", &secure.settings("TLS", "SSL", &[]))?;
+    ensure!(outcome == "ok", "{outcome}");
+    drop(open);
+    Ok(())
+}

@@ -50,7 +50,12 @@ pub struct ConnectionPermit {
 
 impl ConnectionLimits {
     pub fn new(limits: impl Fn(IpAddr) -> Limits + Send + Sync + 'static) -> Self {
-        Self { limits: Box::new(limits), admits: Box::new(|_| true), connected: Mutex::default(), refused: AtomicU64::new(0) }
+        Self {
+            limits: Box::new(limits),
+            admits: Box::new(|_| true),
+            connected: Mutex::default(),
+            refused: AtomicU64::new(0),
+        }
     }
 
     /// Refuses connections that `admits` does not let in, whatever their number is.

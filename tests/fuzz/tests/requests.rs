@@ -189,6 +189,13 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
         Api::CreateAcls if flexible => &[0, 1, 0, 1, 1, 0, 0, 0],
         Api::DeleteAcls if flexible => &[0; 8],
         Api::CreateAcls | Api::DeleteAcls => &[0; 10],
+        Api::AlterPartitionReassignments => {
+            out.put_i32(1_000);
+            if version >= 1 {
+                out.put_i8(1);
+            }
+            &[1, 1, 0]
+        }
         Api::ListPartitionReassignments => {
             out.put_i32(1_000);
             &[1, 1, 0]

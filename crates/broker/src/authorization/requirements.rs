@@ -21,7 +21,7 @@ use Checked::{Each, Nothing, Or};
 /// What the API checks; several in the order in which they are checked.
 pub fn requirements(api: Api) -> &'static [Checked] {
     match api {
-        Api::ApiVersions | Api::SaslHandshake => &[Nothing],
+        Api::ApiVersions | Api::SaslHandshake | Api::SaslAuthenticate => &[Nothing],
         Api::Produce => &[Each(Write, TransactionalId), Each(Write, Topic)],
         // Followers need the cluster action, consumers the topic.
         Api::Fetch => &[Or(ClusterAction, Cluster, Read, Topic)],
@@ -48,11 +48,14 @@ pub fn requirements(api: Api) -> &'static [Checked] {
         Api::ListConfigResources | Api::DescribeClientQuotas => &[Each(DescribeConfigs, Cluster)],
         Api::AlterClientQuotas => &[Each(AlterConfigs, Cluster)],
         Api::DescribeLogDirs
+        | Api::DescribeUserScramCredentials
         | Api::DescribeCluster
         | Api::DescribeAcls
         | Api::ListPartitionReassignments
         | Api::DescribeQuorum => &[Each(Describe, Cluster)],
         Api::ElectLeaders
+        | Api::AlterUserScramCredentials
+        | Api::AlterPartitionReassignments
         | Api::AlterReplicaLogDirs
         | Api::CreateAcls
         | Api::DeleteAcls

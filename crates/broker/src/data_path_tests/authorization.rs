@@ -55,7 +55,7 @@ fn errors(broker: &TestBroker, api: Api, topic: TopicId) -> Vec<i16> {
     let (t, g) = (topic_name("t"), GroupId(text("g")));
     let x = TransactionalId(text("x"));
     match api {
-        Api::ApiVersions | Api::SaslHandshake => vec![],
+        Api::ApiVersions | Api::SaslHandshake | Api::SaslAuthenticate => vec![],
         Api::Produce => {
             let batch = batch(&["a"]);
             vec![broker.produce(TopicRef::Id(topic), 0, &batch, 1, NEVER_MS).error.code()]
@@ -226,6 +226,9 @@ fn errors(broker: &TestBroker, api: Api, topic: TopicId) -> Vec<i16> {
             vec![answer(broker, 2, &request).results[0].error_code]
         }
         Api::ElectLeaders => vec![answer(broker, 2, &ElectLeadersRequest::default()).error_code],
+        Api::AlterPartitionReassignments => {
+            vec![answer(broker, 0, &AlterPartitionReassignmentsRequest::default()).error_code]
+        }
         Api::ListPartitionReassignments => {
             vec![answer(broker, 0, &ListPartitionReassignmentsRequest::default()).error_code]
         }
@@ -234,6 +237,15 @@ fn errors(broker: &TestBroker, api: Api, topic: TopicId) -> Vec<i16> {
         Api::AlterClientQuotas => {
             let request = AlterClientQuotasRequest::default().with_entries(vec![Default::default()]);
             vec![answer(broker, 1, &request).entries[0].error_code]
+        }
+        Api::DescribeUserScramCredentials => {
+            vec![answer(broker, 0, &DescribeUserScramCredentialsRequest::default()).error_code]
+        }
+        Api::AlterUserScramCredentials => {
+            use alter_user_scram_credentials_request::ScramCredentialDeletion;
+            let deletion = ScramCredentialDeletion::default().with_name(text("alice")).with_mechanism(1);
+            let request = AlterUserScramCredentialsRequest::default().with_deletions(vec![deletion]);
+            vec![answer(broker, 0, &request).results[0].error_code]
         }
         Api::DescribeQuorum => vec![answer(broker, 1, &DescribeQuorumRequest::default()).error_code],
         Api::UpdateFeatures => vec![answer(broker, 1, &UpdateFeaturesRequest::default()).error_code],

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_metadata::controller::{AlterReassignments, PartitionOutcome, PartitionOutcomes, Refusal};
-use ottla_model::{BrokerId, PartitionId};
+use ottla_model::{BrokerId, ErrorCode, PartitionId};
 use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::alter_partition_reassignments_request::ReassignableTopic;
 use ottla_protocol::kafka_protocol::messages::alter_partition_reassignments_response::{
@@ -20,11 +21,15 @@ use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
 use crate::request::wire;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<AlterPartitionReassignmentsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
+    if !broker.access(context).cluster(Operation::Alter) {
+        let denied = refused(&Refusal::new(ErrorCode::ClusterAuthorizationFailed, String::new()));
+        return Answer::encode::<AlterPartitionReassignmentsRequest>(&header, &denied);
+    }
     let alter = to_decide(&request);
     let allows = alter.allow_replication_factor_change;
     let broker = Arc::clone(broker);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp, Refusal};
 use ottla_metadata::{ConfigEntity, ConfigKind, Image};
 use ottla_model::ErrorCode;
@@ -23,12 +24,16 @@ use crate::request::{RequestContext, wire};
 /// What is to become of one user: the changes, or why there are none.
 type Planned = Result<Vec<(String, ConfigOp)>, Refusal>;
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<AlterUserScramCredentialsRequest>(header.api_version, body.freeze()) {
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
-    let planned = plan(&broker.metadata.current(), &request);
+    let mut planned = plan(&broker.metadata.current(), &request);
+    if !broker.access(context).cluster(Operation::Alter) {
+        let denied = Refusal::new(ErrorCode::ClusterAuthorizationFailed, String::new());
+        planned.values_mut().for_each(|user| *user = Err(denied.clone()));
+    }
     let entities: Vec<AlterConfig> = planned
         .iter()
         .filter_map(|(user, planned)| {

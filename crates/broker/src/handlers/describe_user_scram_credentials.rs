@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_authorizer::Operation;
 use ottla_metadata::{ConfigKind, Image};
 use ottla_model::ErrorCode;
 use ottla_network::response::Answer;
@@ -20,9 +21,15 @@ use crate::broker::Broker;
 use crate::credentials;
 use crate::request::{RequestContext, wire};
 
-pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
+pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let image = broker.metadata.current();
-    Answer::respond::<DescribeUserScramCredentialsRequest>(&header, body, |request| answer(&image, request))
+    let is_allowed = broker.access(context).cluster(Operation::Describe);
+    Answer::respond::<DescribeUserScramCredentialsRequest>(&header, body, |request| match is_allowed {
+        true => answer(&image, request),
+        false => DescribeUserScramCredentialsResponse::default()
+            .with_error_code(ErrorCode::ClusterAuthorizationFailed.code())
+            .with_error_message(Some(wire::text("Cluster authorization failed."))),
+    })
 }
 
 fn answer(image: &Image, request: &DescribeUserScramCredentialsRequest) -> DescribeUserScramCredentialsResponse {

@@ -400,7 +400,15 @@ mod tests {
         let listed = |listener| {
             let listener = ListenerName::new(listener);
             let departed = [not_seen_yet.clone(), left.clone()];
-            let (response, _) = answer(&image(), &departed, "cluster", &listener, 9, &named(&["t"]));
+            let access = Access::unlimited();
+            let scope = Scope {
+                access: &access,
+                departed: &departed,
+                cluster_id: "cluster",
+                listener: &listener,
+                creates: false,
+            };
+            let (response, _) = answer(&image(), &scope, 9, &named(&["t"]));
             response.brokers.iter().map(|broker| broker.node_id.0).collect::<Vec<i32>>()
         };
         assert_eq!(listed(CLIENT), [1, 2, 9]);

@@ -45,7 +45,7 @@ fn throttle_at(api: Api, version: i16) -> Option<usize> {
     let (since, fields_before) = match api {
         // Theirs lies behind fields of any length: producers are told with their bytes.
         Api::Produce | Api::ApiVersions => return None,
-        Api::SaslHandshake | Api::WriteTxnMarkers | Api::DescribeQuorum => return None,
+        Api::SaslHandshake | Api::SaslAuthenticate | Api::WriteTxnMarkers | Api::DescribeQuorum => return None,
         Api::OffsetDelete => (0, 2),
         Api::ListOffsets | Api::JoinGroup | Api::CreateTopics | Api::OffsetForLeaderEpoch => (2, 0),
         Api::Metadata | Api::OffsetCommit | Api::OffsetFetch => (3, 0),
@@ -122,11 +122,14 @@ mod tests {
             CreatePartitions: CreatePartitionsRequest => CreatePartitionsResponse,
             DeleteGroups: DeleteGroupsRequest => DeleteGroupsResponse,
             ElectLeaders: ElectLeadersRequest => ElectLeadersResponse,
+            AlterPartitionReassignments: AlterPartitionReassignmentsRequest => AlterPartitionReassignmentsResponse,
             IncrementalAlterConfigs: IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse,
             ListPartitionReassignments: ListPartitionReassignmentsRequest => ListPartitionReassignmentsResponse,
             OffsetDelete: OffsetDeleteRequest => OffsetDeleteResponse,
             DescribeClientQuotas: DescribeClientQuotasRequest => DescribeClientQuotasResponse,
             AlterClientQuotas: AlterClientQuotasRequest => AlterClientQuotasResponse,
+            DescribeUserScramCredentials: DescribeUserScramCredentialsRequest => DescribeUserScramCredentialsResponse,
+            AlterUserScramCredentials: AlterUserScramCredentialsRequest => AlterUserScramCredentialsResponse,
             UpdateFeatures: UpdateFeaturesRequest => UpdateFeaturesResponse,
             DescribeCluster: DescribeClusterRequest => DescribeClusterResponse,
             DescribeProducers: DescribeProducersRequest => DescribeProducersResponse,

@@ -292,11 +292,14 @@ pub struct ElectLeaders {
     pub topics: Option<Vec<(String, Vec<PartitionId>)>>,
 }
 
+/// For each partition of a topic the replicas that it is to have; none: those that it had before.
+pub type ReassignmentTargets = Vec<(PartitionId, Option<Vec<BrokerId>>)>;
+
 /// The partitions get other replicas (KIP-455).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AlterReassignments {
     /// By topic: the replicas that each partition is to have, in order of preference; none cancels its reassignment.
-    pub topics: Vec<(String, Vec<(PartitionId, Option<Vec<BrokerId>>)>)>,
+    pub topics: Vec<(String, ReassignmentTargets)>,
     /// Whether the replicas may be more or fewer than before (KIP-860).
     pub allow_replication_factor_change: bool,
 }

@@ -178,8 +178,9 @@ async fn a_response_that_mutes_stops_the_reading_for_its_time() {
         principal: KafkaPrincipal::anonymous(),
         peer,
         connection_id: 0,
+        opened: std::time::Instant::now(),
     };
-    let mut connection = Connection::new(server, context, shared());
+    let mut connection = Connection::new(Transport::Plain(server), context, None, shared());
     let answered = |connection: &mut Connection<Greeter>, mute| {
         let response = Answer::Ready(Response::default().muting(mute));
         connection.take_answer(Some(Api::Metadata), Instant::now(), response).expect("goes on");

@@ -9,8 +9,8 @@ use ottla_authorizer::{
 };
 use ottla_fuzz::mutation::Random;
 use ottla_metadata::controller::{
-    AllocateProducerIds, AlterConfig, AlterConfigs, AlterPartition, AlterPartitions, Answer, ConfigOp,
-    ControlledShutdown, CreateAcls, CreatePartitions, CreateTopics, DeleteAcls, DeleteTopics, ElectLeaders,
+    AllocateProducerIds, AlterConfig, AlterConfigs, AlterPartition, AlterPartitions, AlterReassignments, Answer,
+    ConfigOp, ControlledShutdown, CreateAcls, CreatePartitions, CreateTopics, DeleteAcls, DeleteTopics, ElectLeaders,
     ElectionType, NewPartitions, NewTopic, Refusal, Register, Request, ResignLeadership, ResignReason, TopicRef,
     UnregisterBroker,
 };
@@ -52,7 +52,7 @@ fn errors(answer: Answer) -> Vec<i16> {
             answer.topics.into_iter().map(|topic| of(topic.refusal)).collect()
         }
         Answer::AlterConfigs(answer) => answer.entities.into_iter().map(|(_, refusal)| of(refusal)).collect(),
-        Answer::ElectLeaders(answer) => {
+        Answer::ElectLeaders(answer) | Answer::AlterReassignments(answer) => {
             answer.topics.into_iter().flat_map(|(_, outcomes)| outcomes).map(|outcome| of(outcome.refusal)).collect()
         }
         Answer::CreateAcls(answer) => answer.refusals.into_iter().map(of).collect(),
@@ -63,7 +63,7 @@ fn errors(answer: Answer) -> Vec<i16> {
 }
 
 fn request(random: &mut Random) -> Request {
-    match random.below(13) {
+    match random.below(14) {
         0 | 1 => register(random),
         2 => Request::AlterPartitions(alter_partitions(random)),
         3 => Request::ResignLeadership(ResignLeadership {
@@ -101,6 +101,10 @@ fn request(random: &mut Random) -> Request {
                 .then(|| some(random, |random| (topic(random), some(random, |random| PartitionId(number(random)))))),
         }),
         11 => acls(random),
+        12 => Request::AlterReassignments(AlterReassignments {
+            topics: some(random, |random| (topic(random), some(random, target))),
+            allow_replication_factor_change: random.below(2) == 0,
+        }),
         _ if random.below(4) == 0 => {
             Request::UnregisterBroker(UnregisterBroker { broker: BrokerId(pick(random, &[3, 900, 901, -1])) })
         }
@@ -138,6 +142,10 @@ fn acls(random: &mut Random) -> Request {
 
 fn some<T>(random: &mut Random, mut make: impl FnMut(&mut Random) -> T) -> Vec<T> {
     (0..random.below(4)).map(|_| make(random)).collect()
+}
+
+fn target(random: &mut Random) -> (PartitionId, Option<Vec<BrokerId>>) {
+    (PartitionId(number(random)), (random.below(4) > 0).then(|| brokers(random)))
 }
 
 fn brokers(random: &mut Random) -> Vec<BrokerId> {

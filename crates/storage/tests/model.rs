@@ -504,6 +504,25 @@ fn run(seed: u64, operations: &[Operation]) {
     world.check();
 }
 
+/// A log that started over when it was opened was called flushed, though the name of its directory was not: the next
+/// loss of power took the directory.
+#[test]
+fn a_log_that_starts_over_when_it_is_opened_is_durable() {
+    let append = || Operation::Append { records: 1, value_bytes: 0, timestamp: 0, producer: None };
+    let operations = [
+        append(),
+        Operation::AdvanceLogStart { by: 1 },
+        Operation::Truncate { back: 0 },
+        Operation::LosePower,
+        Operation::Kill,
+        append(),
+        Operation::LosePower,
+    ];
+    for seed in (0..64).chain([14_672_274_546_372_469_920]) {
+        run(seed, &operations);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

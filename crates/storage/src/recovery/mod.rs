@@ -400,6 +400,11 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
     /// Lowers checkpoints that are ahead of the log to its end, and completes the derived state from the records.
     fn clamp(&mut self, examined: bool) -> Result<(), Fault> {
         let log = &mut *self.log;
+        if examined {
+            // The names may never have been synced, nor the directory's own: a start over, too, calls the log flushed.
+            log.names_changes += 1;
+            log.directory_unsynced = true;
+        }
         if log.log_start > log.log_end {
             tracing::warn!(
                 directory = %log.directory.display(), log_start = %log.log_start, log_end = %log.log_end,
@@ -421,11 +426,7 @@ impl<'l, 'p, E: Env> Opening<'l, 'p, E> {
         let log_end = log.log_end;
         log.remove_snapshots(|snapshot| snapshot > log_end)?;
         self.remove_stray_snapshots()?;
-        if examined {
-            // The names may never have been synced.
-            self.log.names_changes += 1;
-            self.log.directory_unsynced = true;
-        } else {
+        if !examined {
             self.log.rebuild_producers(self.options.now)?;
         }
         Ok(())

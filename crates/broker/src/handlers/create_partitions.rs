@@ -15,7 +15,6 @@ use ottla_protocol::{RequestHeader, decode_request};
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
-use crate::request::wire;
 
 pub fn handle(broker: &Arc<Broker>, _: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<CreatePartitionsRequest>(header.api_version, body.freeze()) {
@@ -66,11 +65,9 @@ fn new_partitions(topic: &CreatePartitionsTopic) -> NewPartitions {
 }
 
 fn result(topic: &CreatePartitionsTopic, refusal: Option<&Refusal>) -> CreatePartitionsTopicResult {
-    let result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
-    match refusal {
-        None => result,
-        Some(refusal) => result
-            .with_error_code(refusal.error.code())
-            .with_error_message(admin::message(refusal).as_deref().map(wire::text)),
-    }
+    let (code, message) = admin::told(refusal);
+    CreatePartitionsTopicResult::default()
+        .with_name(topic.name.clone())
+        .with_error_code(code)
+        .with_error_message(message)
 }

@@ -139,11 +139,16 @@ pub fn tool(name: &str, bootstrap: &str, arguments: &[&str]) -> Result<Command> 
 /// A tool or client of Apache Kafka by its class; none if the Makefile could not fetch its jars (`OTTLA_KAFKA_JARS`).
 pub fn java(class: &str, arguments: &[&str]) -> Option<Command> {
     let jars = std::env::var_os("OTTLA_KAFKA_JARS")?;
-    let mut command = Command::new("java");
-    // Small and quick to start: these programs live for seconds.
-    command.args(["-Xmx128M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"]);
-    command.arg(format!("{}/*", jars.to_string_lossy())).arg(class).args(arguments);
+    let mut command = jvm(&format!("{}/*", jars.to_string_lossy()));
+    command.arg(class).args(arguments);
     Some(command)
+}
+
+/// A Java machine that is small and quick to start: these programs live for seconds.
+pub fn jvm(class_path: &str) -> Command {
+    let mut command = Command::new("java");
+    command.args(["-Xmx128M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", class_path]);
+    command
 }
 
 /// The command of a Python client script.

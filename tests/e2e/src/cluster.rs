@@ -341,6 +341,13 @@ impl Cluster {
         self.wait(node).map(drop)
     }
 
+    /// Kills a process and starts it again, and waits until the brokers serve.
+    pub fn bounce(&mut self, node: Node) -> Result<()> {
+        self.kill(node)?;
+        self.spawn(node)?;
+        self.wait_ready()
+    }
+
     /// The processes that ended although nobody ended them.
     pub fn ended(&mut self) -> Result<Vec<Node>> {
         let mut ended = Vec::new();
@@ -424,15 +431,20 @@ pub fn run_to_end(name: &str, environment: &BTreeMap<String, String>) -> Result<
 }
 
 fn wait_bounded(child: &mut Child) -> Result<ExitStatus> {
-    let deadline = Instant::now() + PATIENCE;
+    if let Some(status) = ended_by(child, Instant::now() + PATIENCE)? {
+        return Ok(status);
+    }
+    child.kill()?;
+    child.wait()?;
+    bail!("still running after {PATIENCE:?}");
+}
+
+/// How a process ended; none if it still runs at that time.
+pub fn ended_by(child: &mut Child, until: Instant) -> Result<Option<ExitStatus>> {
     loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
-        }
-        if Instant::now() > deadline {
-            child.kill()?;
-            child.wait()?;
-            bail!("still running after {PATIENCE:?}");
+        let ended = child.try_wait()?;
+        if ended.is_some() || Instant::now() > until {
+            return Ok(ended);
         }
         std::thread::sleep(Duration::from_millis(5));
     }

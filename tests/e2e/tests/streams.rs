@@ -34,9 +34,9 @@ impl Counts {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("java");
-        command.args(["-Xmx160M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", &self.class_path, "Counts"]);
-        command.args(arguments);
+        let mut command = clients::jvm(&self.class_path);
+        // The last size of the heap counts.
+        command.args(["-Xmx160M", "Counts"]).args(arguments);
         command
     }
 
@@ -106,9 +106,7 @@ fn streams_counts_exactly_once_while_everything_is_killed() -> Result<()> {
                 instances[index] = Some(Instance::start(&counts, &bootstrap, name)?);
             } else {
                 let node: Node = nodes[turn % nodes.len()];
-                cluster.kill(node)?;
-                cluster.spawn(node)?;
-                cluster.wait_ready()?;
+                cluster.bounce(node)?;
             }
         }
         proving.join().ok().context("the thread of the producer and the check")?

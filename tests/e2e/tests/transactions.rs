@@ -2,12 +2,13 @@
 //! records that are copied exactly once while brokers are killed.
 
 use std::io::Write as _;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use ottla_client::{Connection, ConnectionConfig};
+use ottla_e2e::cluster::ended_by;
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
 use ottla_model::{PartitionId, ProducerEpoch, ProducerId, TimestampMs};
 use ottla_protocol::messages::TopicRef;
@@ -57,25 +58,12 @@ fn java_copies_each_record_once_while_brokers_are_killed() -> Result<()> {
                 break;
             }
             let node = brokers[turn % brokers.len()];
-            cluster.kill(node)?;
-            cluster.spawn(node)?;
-            cluster.wait_ready()?;
+            cluster.bounce(node)?;
         }
         let out = copying.join().ok().context("the copier's thread")??;
         ensure!(out.trim().ends_with("ok"), "{out}");
         Ok(())
     })
-}
-
-/// How the process ended; none if it still runs at that time.
-fn ended_by(child: &mut Child, until: Instant) -> Result<Option<ExitStatus>> {
-    loop {
-        let ended = child.try_wait()?;
-        if ended.is_some() || Instant::now() > until {
-            return Ok(ended);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// As Kafka's system tests do it: Kafka's own copier reads a partition to its end and dies again and again, and so do
@@ -121,9 +109,7 @@ fn kafkas_own_copier_bounces_and_copies_each_record_once() -> Result<()> {
         let _ = copying.kill();
         copying.wait()?;
         let node = Node::Broker(turn % 3 + 1);
-        cluster.kill(node)?;
-        cluster.spawn(node)?;
-        cluster.wait_ready()?;
+        cluster.bounce(node)?;
     }
     let read = ["--from-beginning", "--isolation-level", "read_committed", "--timeout-ms", "10000", "--topic"];
     for topic in ["bounced-from", "bounced-to"] {

@@ -100,13 +100,8 @@ fn result(entry: &Asked, refusal: Option<&Refusal>) -> EntryData {
     let named = entry.entity.iter().map(|part| {
         EntityData::default().with_entity_type(part.entity_type.clone()).with_entity_name(part.entity_name.clone())
     });
-    let result = EntryData::default().with_error_message(None).with_entity(named.collect());
-    match refusal {
-        None => result,
-        Some(refusal) => result
-            .with_error_code(refusal.error.code())
-            .with_error_message(admin::message(refusal).as_deref().map(wire::text)),
-    }
+    let (code, message) = admin::told(refusal);
+    EntryData::default().with_error_code(code).with_error_message(message).with_entity(named.collect())
 }
 
 #[cfg(test)]

@@ -78,12 +78,12 @@ pub fn handle_incremental(
             .await
             .into_iter()
             .map(|(resource, refusal)| {
-                let (code, text) = told(refusal.as_ref());
+                let (code, message) = admin::told(refusal.as_ref());
                 incremental_alter_configs_response::AlterConfigsResourceResponse::default()
                     .with_resource_type(resource.kind)
                     .with_resource_name(wire::text(&resource.name))
                     .with_error_code(code)
-                    .with_error_message(text.as_deref().map(wire::text))
+                    .with_error_message(message)
             })
             .collect();
         let response = IncrementalAlterConfigsResponse::default().with_responses(responses);
@@ -116,21 +116,17 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
             .await
             .into_iter()
             .map(|(resource, refusal)| {
-                let (code, text) = told(refusal.as_ref());
+                let (code, message) = admin::told(refusal.as_ref());
                 LegacyResult::default()
                     .with_resource_type(resource.kind)
                     .with_resource_name(wire::text(&resource.name))
                     .with_error_code(code)
-                    .with_error_message(text.as_deref().map(wire::text))
+                    .with_error_message(message)
             })
             .collect();
         let response = AlterConfigsResponse::default().with_responses(responses);
         Response::encode_or_close::<AlterConfigsRequest>(&header, &response)
     })
-}
-
-fn told(refusal: Option<&Refusal>) -> (i16, Option<String>) {
-    refusal.map_or((0, None), |refusal| (refusal.error.code(), admin::message(refusal)))
 }
 
 /// What becomes of each resource, in order.

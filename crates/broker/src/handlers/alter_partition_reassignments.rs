@@ -64,14 +64,9 @@ fn to_decide(request: &AlterPartitionReassignmentsRequest) -> AlterReassignments
 
 fn response(outcomes: PartitionOutcomes) -> AlterPartitionReassignmentsResponse {
     let partition = |outcome: PartitionOutcome| {
-        let partition =
-            ReassignablePartitionResponse::default().with_partition_index(outcome.partition.0).with_error_message(None);
-        match outcome.refusal {
-            None => partition,
-            Some(refusal) => partition
-                .with_error_code(refusal.error.code())
-                .with_error_message(admin::message(&refusal).as_deref().map(wire::text)),
-        }
+        let partition = ReassignablePartitionResponse::default().with_partition_index(outcome.partition.0);
+        let (code, message) = admin::told(outcome.refusal.as_ref());
+        partition.with_error_code(code).with_error_message(message)
     };
     let topic = |(name, outcomes): (String, Vec<PartitionOutcome>)| {
         ReassignableTopicResponse::default()
@@ -85,9 +80,8 @@ fn response(outcomes: PartitionOutcomes) -> AlterPartitionReassignmentsResponse 
 
 /// The failure of the request as a whole.
 fn refused(refusal: &Refusal) -> AlterPartitionReassignmentsResponse {
-    AlterPartitionReassignmentsResponse::default()
-        .with_error_code(refusal.error.code())
-        .with_error_message(admin::message(refusal).as_deref().map(wire::text))
+    let (code, message) = admin::told(Some(refusal));
+    AlterPartitionReassignmentsResponse::default().with_error_code(code).with_error_message(message)
 }
 
 #[cfg(test)]

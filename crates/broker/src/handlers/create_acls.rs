@@ -72,13 +72,8 @@ fn refuse_all(count: usize, refusal: &Refusal) -> CreateAclsResponse {
 }
 
 fn result(refusal: Option<&Refusal>) -> AclCreationResult {
-    let result = AclCreationResult::default().with_error_message(None);
-    match refusal {
-        None => result,
-        Some(refusal) => result
-            .with_error_code(refusal.error.code())
-            .with_error_message(admin::message(refusal).as_deref().map(wire::text)),
-    }
+    let (code, message) = admin::told(refusal);
+    AclCreationResult::default().with_error_code(code).with_error_message(message)
 }
 
 #[cfg(test)]

@@ -18,7 +18,6 @@ use crate::broker::Broker;
 use crate::quotas::throttle::throttled;
 use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
-use crate::request::wire;
 
 /// From here on clients know THROTTLING_QUOTA_EXCEEDED.
 const QUOTA_ERROR_FROM: i16 = 3;
@@ -105,11 +104,9 @@ fn new_partitions(topic: &CreatePartitionsTopic) -> NewPartitions {
 }
 
 fn result(topic: &CreatePartitionsTopic, refusal: Option<&Refusal>) -> CreatePartitionsTopicResult {
-    let result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
-    match refusal {
-        None => result,
-        Some(refusal) => result
-            .with_error_code(refusal.error.code())
-            .with_error_message(admin::message(refusal).as_deref().map(wire::text)),
-    }
+    let (code, message) = admin::told(refusal);
+    CreatePartitionsTopicResult::default()
+        .with_name(topic.name.clone())
+        .with_error_code(code)
+        .with_error_message(message)
 }

@@ -205,10 +205,11 @@ fn created(topic: &CreatableTopic, outcome: &TopicOutcome) -> CreatableTopicResu
 }
 
 fn failure(topic: &CreatableTopic, refusal: &Refusal) -> CreatableTopicResult {
+    let (code, message) = admin::told(Some(refusal));
     CreatableTopicResult::default()
         .with_name(topic.name.clone())
-        .with_error_code(refusal.error.code())
-        .with_error_message(admin::message(refusal).as_deref().map(wire::text))
+        .with_error_code(code)
+        .with_error_message(message)
         .with_num_partitions(-1)
         .with_replication_factor(-1)
         .with_configs(Some(Vec::new()))

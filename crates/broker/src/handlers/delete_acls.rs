@@ -82,9 +82,10 @@ fn result(outcome: Result<Vec<AclBinding>, Refusal>) -> DeleteAclsFilterResult {
     let result = DeleteAclsFilterResult::default().with_error_message(None);
     match outcome {
         Ok(removed) => result.with_matching_acls(removed.iter().map(removed_acl).collect()),
-        Err(refusal) => result
-            .with_error_code(refusal.error.code())
-            .with_error_message(admin::message(&refusal).as_deref().map(wire::text)),
+        Err(refusal) => {
+            let (code, message) = admin::told(Some(&refusal));
+            result.with_error_code(code).with_error_message(message)
+        }
     }
 }
 

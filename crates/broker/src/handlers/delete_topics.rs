@@ -180,15 +180,12 @@ fn allowed(
 }
 
 fn result(name: Option<&str>, id: TopicId, refusal: Option<&Refusal>) -> DeletableTopicResult {
-    let result = DeletableTopicResult::default()
+    let (code, message) = admin::told(refusal);
+    DeletableTopicResult::default()
         .with_name(name.map(|name| TopicName(wire::text(name))))
-        .with_topic_id(wire::uuid(id));
-    match refusal {
-        None => result,
-        Some(refusal) => result
-            .with_error_code(refusal.error.code())
-            .with_error_message(admin::message(refusal).as_deref().map(wire::text)),
-    }
+        .with_topic_id(wire::uuid(id))
+        .with_error_code(code)
+        .with_error_message(message)
 }
 
 #[cfg(test)]

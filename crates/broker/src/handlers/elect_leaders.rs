@@ -94,13 +94,8 @@ fn refused(named: Option<Named>, version: i16, refusal: &Refusal) -> ElectLeader
 }
 
 fn result(partition: i32, refusal: Option<&Refusal>) -> PartitionResult {
-    let result = PartitionResult::default().with_partition_id(partition).with_error_message(None);
-    match refusal {
-        None => result,
-        Some(refusal) => result
-            .with_error_code(refusal.error.code())
-            .with_error_message(admin::message(refusal).as_deref().map(wire::text)),
-    }
+    let (code, message) = admin::told(refusal);
+    PartitionResult::default().with_partition_id(partition).with_error_code(code).with_error_message(message)
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ use ottla_protocol::{RequestHeader, decode_request};
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
-use crate::request::wire;
 
 /// The request has no timeout of its own; Kafka's clients wait for 30 s.
 const TIMEOUT: Duration = Duration::from_secs(25);
@@ -46,13 +45,8 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
 }
 
 fn response(refusal: Option<Refusal>) -> UnregisterBrokerResponse {
-    let response = UnregisterBrokerResponse::default().with_error_message(None);
-    match refusal {
-        None => response,
-        Some(refusal) => response
-            .with_error_code(refusal.error.code())
-            .with_error_message(admin::message(&refusal).as_deref().map(wire::text)),
-    }
+    let (code, message) = admin::told(refusal.as_ref());
+    UnregisterBrokerResponse::default().with_error_code(code).with_error_message(message)
 }
 
 #[cfg(test)]

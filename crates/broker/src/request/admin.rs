@@ -8,11 +8,14 @@ use ottla_metadata::limits;
 use ottla_model::{ErrorCode, Revision};
 use ottla_network::RequestContext;
 use ottla_protocol::RequestHeader;
+use ottla_protocol::kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
 use crate::broker::Broker;
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_replica_manager::quorum_handle::QuorumError;
+
+use crate::request::wire;
 
 /// The least and the most that a request's own time-out is taken for. Tools send 0 where they do not care, and a
 /// connection is held until the answer is there.
@@ -74,6 +77,13 @@ pub fn no_answer(error: &QuorumError) -> Refusal {
             Refusal::new(ErrorCode::RequestTimedOut, error.to_string())
         }
     }
+}
+
+/// The error code and the text of an outcome, as results have them. Without a refusal the text is null: the defaults of
+/// some schemas are empty texts, which clients show.
+pub fn told(refusal: Option<&Refusal>) -> (i16, Option<StrBytes>) {
+    let told = |refusal: &Refusal| (refusal.error.code(), message(refusal).as_deref().map(wire::text));
+    refusal.map_or((ErrorCode::None.code(), None), told)
 }
 
 /// The text that goes with a refusal; Kafka's own where the quorum gave none.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use ottla_e2e::cluster::{PATIENCE, free_ports};
 use ottla_e2e::{Cluster, Node, clients};
-use ottla_model::{LeaderEpoch, Offset, PartitionId};
+use ottla_model::{Offset, PartitionId};
 use ottla_protocol::kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use ottla_protocol::kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use ottla_protocol::kafka_protocol::messages::{
@@ -17,10 +17,10 @@ use ottla_protocol::kafka_protocol::messages::{
     JoinGroupRequest, SyncGroupRequest, TransactionalId,
 };
 use ottla_protocol::messages::TopicRef;
-use ottla_protocol::messages::fetch::{self, FetchPartition, FetchRequest, FetchTopic};
+use ottla_protocol::messages::fetch::{self, FetchRequest, FetchTopic};
 
 use crate::good::{Good, commit_frame};
-use crate::wire::{call, connect, create_topic, frame, produce_frame, produced, text};
+use crate::wire::{call, connect, create_topic, fetched, frame, produce_frame, produced, text};
 use crate::{MEBIBYTE, one_broker, raise_own_limit, writer};
 
 const MEMORY_MAX: u64 = 256 * MEBIBYTE;
@@ -210,16 +210,7 @@ fn g9_fetches_parked_for_sessions_that_were_ended() -> Result<()> {
     const PARTITIONS: i32 = 1_000;
     let mut scene = Scene::start("G9")?;
     create_topic(scene.address, "many", PARTITIONS, 1)?;
-    let partition = |partition| FetchPartition {
-        partition: PartitionId(partition),
-        current_leader_epoch: LeaderEpoch::NONE,
-        fetch_offset: Offset(0),
-        last_fetched_epoch: LeaderEpoch::NONE,
-        log_start_offset: Offset::UNKNOWN,
-        max_bytes: 1 << 20,
-        replica_directory_id: [0; 16],
-        high_watermark: None,
-    };
+    let partition = |partition| fetched(partition, Offset(0));
     let request = |session_id, session_epoch, partitions: i32, max_wait_ms| {
         let partitions: Vec<_> = (0..partitions).map(partition).collect();
         let topics = match partitions.is_empty() {

@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use ottla_e2e::cluster::PATIENCE;
-use ottla_model::{LeaderEpoch, Offset, PartitionId};
+use ottla_model::Offset;
 use ottla_protocol::kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use ottla_protocol::kafka_protocol::messages::{FindCoordinatorRequest, GroupId, OffsetCommitRequest, TopicName};
 use ottla_protocol::messages::TopicRef;
-use ottla_protocol::messages::fetch::{self, FetchPartition, FetchRequest, FetchTopic};
+use ottla_protocol::messages::fetch::{self, FetchRequest, FetchTopic};
 use ottla_protocol::record_batch::Batches;
 
-use crate::wire::{call, connect, frame, produce_frame, produced, text};
+use crate::wire::{call, connect, fetched, frame, produce_frame, produced, text};
 
 /// The topic of the good clients, with one partition.
 pub const GOOD: &str = "good";
@@ -138,16 +138,7 @@ impl Drop for Good {
 }
 
 fn fetch_frame(offset: Offset) -> Result<Bytes> {
-    let partition = FetchPartition {
-        partition: PartitionId(0),
-        current_leader_epoch: LeaderEpoch::NONE,
-        fetch_offset: offset,
-        last_fetched_epoch: LeaderEpoch::NONE,
-        log_start_offset: Offset::UNKNOWN,
-        max_bytes: 1 << 20,
-        replica_directory_id: [0; 16],
-        high_watermark: None,
-    };
+    let partition = fetched(0, offset);
     let topics = vec![FetchTopic { topic: TopicRef::Name(GOOD.to_owned()), partitions: vec![partition] }];
     let request = FetchRequest { max_wait_ms: 500, min_bytes: 1, topics, ..FetchRequest::default() };
     Ok(fetch::encode_request(FETCH_VERSION, 7, Some("reader"), &request)?)

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use ottla_e2e::cluster::PATIENCE;
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
-use ottla_model::{LeaderEpoch, Offset, PartitionId};
+use ottla_model::Offset;
 use ottla_protocol::kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use ottla_protocol::kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use ottla_protocol::kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -19,11 +19,11 @@ use ottla_protocol::kafka_protocol::messages::{
     JoinGroupRequest, ListOffsetsRequest, MetadataRequest, TopicName,
 };
 use ottla_protocol::messages::TopicRef;
-use ottla_protocol::messages::fetch::{self, FetchPartition, FetchRequest, FetchTopic};
+use ottla_protocol::messages::fetch::{self, FetchRequest, FetchTopic};
 use ottla_test_support::each_seed;
 
 use crate::good::{GOOD, Good, commit_frame};
-use crate::wire::{create_topic, frame, produce_frame, text};
+use crate::wire::{create_topic, fetched, frame, produce_frame, text};
 use crate::{MEBIBYTE, raise_own_limit};
 
 const OPEN_FILES_MAX: u64 = 1_024;
@@ -153,16 +153,7 @@ fn idle_connections(random: &mut Random, target: &Target) -> Result<Vec<TcpStrea
 }
 
 fn parked_fetches(random: &mut Random, target: &Target) -> Result<Vec<TcpStream>> {
-    let partition = |partition| FetchPartition {
-        partition: PartitionId(partition),
-        current_leader_epoch: LeaderEpoch::NONE,
-        fetch_offset: Offset(0),
-        last_fetched_epoch: LeaderEpoch::NONE,
-        log_start_offset: Offset::UNKNOWN,
-        max_bytes: 1 << 20,
-        replica_directory_id: [0; 16],
-        high_watermark: None,
-    };
+    let partition = |partition| fetched(partition, Offset(0));
     let partitions = (0..PARTITIONS).step_by(1 + random.below(4)).map(partition).collect();
     let request = FetchRequest {
         max_wait_ms: i32::MAX,

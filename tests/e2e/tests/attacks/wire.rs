@@ -7,15 +7,30 @@ use anyhow::{Result, ensure};
 use bytes::Bytes;
 use ottla_e2e::clients;
 use ottla_e2e::cluster::PATIENCE;
-use ottla_model::{PartitionId, TimestampMs};
+use ottla_model::{LeaderEpoch, Offset, PartitionId, TimestampMs};
 use ottla_protocol::kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use ottla_protocol::kafka_protocol::messages::{CreateTopicsRequest, TopicName};
 use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
 use ottla_protocol::messages::TopicRef;
+use ottla_protocol::messages::fetch::FetchPartition;
 use ottla_protocol::messages::produce::{self, ProduceCall};
 use ottla_protocol::record_batch::BatchBuilder;
 
 pub const PRODUCE_VERSION: i16 = 9;
+
+/// What a consumer asks of one partition.
+pub fn fetched(partition: i32, offset: Offset) -> FetchPartition {
+    FetchPartition {
+        partition: PartitionId(partition),
+        current_leader_epoch: LeaderEpoch::NONE,
+        fetch_offset: offset,
+        last_fetched_epoch: LeaderEpoch::NONE,
+        log_start_offset: Offset::UNKNOWN,
+        max_bytes: 1 << 20,
+        replica_directory_id: [0; 16],
+        high_watermark: None,
+    }
+}
 
 pub fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())

@@ -27,12 +27,17 @@ use crate::{one_broker, raise_own_limit};
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/resources.md");
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The scarce things that a process shows: those that have a value in use, a ceiling above 0, and refusals.
-fn shown(http: SocketAddr, service: &str) -> Result<BTreeSet<String>> {
+fn metrics(http: SocketAddr) -> Result<String> {
     let mut stream = connect(http)?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
     let mut page = String::new();
     stream.read_to_string(&mut page)?;
+    Ok(page)
+}
+
+/// The scarce things that a process shows: those that have a value in use, a ceiling above 0, and refusals.
+fn shown(http: SocketAddr, service: &str) -> Result<BTreeSet<String>> {
+    let page = metrics(http)?;
     let named = |column: &str, min: f64| -> BTreeSet<String> {
         let row = format!("ottla_{service}_resource_{column}{{resource=\"");
         let name = |line: &str| {
@@ -44,6 +49,16 @@ fn shown(http: SocketAddr, service: &str) -> Result<BTreeSet<String>> {
     let (used, ceiling, refused) = (named("used", 0.0), named("ceiling", 1.0), named("refused", 0.0));
     ensure!(used == ceiling && ceiling == refused, "{used:?} are used, {ceiling:?} bounded, {refused:?} refused");
     Ok(used)
+}
+
+/// The connections that a broker takes from clients: the ceiling follows from the limit of open files.
+fn client_connections_max(http: SocketAddr) -> Result<usize> {
+    const ROW: &str = "ottla_broker_resource_ceiling{resource=\"connections\"} ";
+    let page = metrics(http)?;
+    let ceiling = page.lines().find_map(|line| line.strip_prefix(ROW)).context("no ceiling of connections")?;
+    let ceiling: usize = ceiling.trim().parse()?;
+    // A quarter is kept for brokers.
+    Ok(ceiling - (ceiling / 4).min(1_024))
 }
 
 /// The names in the last columns of the page's tables that have metrics there.
@@ -117,18 +132,25 @@ fn membership(member: usize) -> Result<Bytes> {
 
 #[test]
 fn ten_thousand_connections_cost_little() -> Result<()> {
-    /// Connections of one kind; as many with sessions as this process has descriptors left for.
+    /// Connections of one kind: so many, or what the limit of open files allows.
     const IDLE: usize = 10_000;
     const BUSY: usize = 2_000;
+    const WARM: usize = 500;
+    /// Connections of this test for other purposes.
+    const OTHERS: usize = 50;
     const IDLE_BYTES_MAX: u64 = 4 * 1024;
     const BUSY_BYTES_MAX: u64 = 16 * 1024;
     raise_own_limit()?;
+    let http = SocketAddr::from(([127, 0, 0, 1], free_ports(1)?[0]));
     let options = one_broker()
         .with("max.incremental.fetch.session.cache.slots", "20000")
         .with("group.consumer.max.size", "10000")
-        .with("max.connections", "20000");
+        .with("max.connections", "20000")
+        .with("http.port", &http.port().to_string());
     let cluster = Cluster::start_with(options)?;
     let address = cluster.broker_address(1);
+    let idle_count = client_connections_max(http)?.saturating_sub(WARM + BUSY + OTHERS).min(IDLE);
+    ensure!(idle_count >= BUSY, "the limit of open files leaves {idle_count} connections");
     create_topic(address, "ten", 10, 1)?;
     let question = frame(2, &FindCoordinatorRequest::default().with_key(text("any")))?;
     let deadline = Instant::now() + PATIENCE;
@@ -159,16 +181,16 @@ fn ten_thousand_connections_cost_little() -> Result<()> {
         Ok(stream)
     };
     // What the process allocates for its first clients is no client's cost.
-    let warm: Vec<TcpStream> = (0..500).map(idle).collect::<Result<_>>()?;
+    let warm: Vec<TcpStream> = (0..WARM).map(idle).collect::<Result<_>>()?;
     let cost = |what, count: usize, bytes_max: u64, one: &dyn Fn(usize) -> Result<TcpStream>| -> Result<_> {
         let before = cluster.resident_kib(broker)?;
         let open: Vec<TcpStream> = (0..count).map(one).collect::<Result<_>>()?;
         let bytes = cluster.resident_kib(broker)?.saturating_sub(before) * 1024 / count as u64;
-        println!("{what} connection: {bytes} bytes");
+        println!("{what} connection, of {count}: {bytes} bytes");
         ensure!(bytes <= bytes_max, "{what} connection takes {bytes} bytes");
         Ok(open)
     };
-    let quiet = cost("an idle", IDLE, IDLE_BYTES_MAX, &idle)?;
+    let quiet = cost("an idle", idle_count, IDLE_BYTES_MAX, &idle)?;
     let members = cost("a member's", BUSY, BUSY_BYTES_MAX, &busy)?;
     // All of them are served.
     for stream in quiet.iter().chain(&members).step_by(100) {

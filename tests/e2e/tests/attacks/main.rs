@@ -10,18 +10,21 @@ mod wire;
 
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
 use ottla_e2e::cluster::{PATIENCE, free_ports};
 use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
+use ottla_protocol::kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use ottla_protocol::kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use ottla_protocol::kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla_protocol::kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use ottla_protocol::kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use ottla_protocol::kafka_protocol::messages::{
-    DescribeConfigsRequest, DescribeGroupsRequest, GroupId, ListOffsetsRequest, MetadataRequest, OffsetFetchRequest,
-    TopicName,
+    DeleteRecordsRequest, DescribeConfigsRequest, DescribeGroupsRequest, GroupId, ListOffsetsRequest, MetadataRequest,
+    OffsetFetchRequest, TopicName,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -168,22 +171,72 @@ fn g8_a_storm_of_list_offsets() -> Result<()> {
     let topic = ListOffsetsTopic::default().with_name(TopicName(text("many")));
     let topic = topic.with_partitions((0..1_000).map(partition).collect());
     let request = frame(5, &ListOffsetsRequest::default().with_topics(vec![topic]))?;
-    let storm: Vec<_> = (0..8)
-        .map(|_| {
-            let request = request.clone();
-            std::thread::spawn(move || -> Result<()> {
-                let mut stream = connect(address)?;
-                for _ in 0..100 {
-                    call(&mut stream, &request)?;
-                }
-                Ok(())
-            })
-        })
-        .collect();
+    let storm = storm(&[address; 8], &[request]);
     writer.goes_on("during a storm of ListOffsets")?;
-    for thread in storm {
-        let ended = thread.join();
+    join(storm)?;
+    check(&cluster, 256 * MEBIBYTE)
+}
+
+/// Each waits until the followers know the new beginning of every partition.
+#[test]
+fn g8_a_storm_of_delete_records() -> Result<()> {
+    const MEMORY_MAX: u64 = 256 * MEBIBYTE;
+    const PARTITIONS: i32 = 300;
+    const VERSION: i16 = 2;
+    let options = ClusterOptions::default()
+        .with("max.memory.bytes", &MEMORY_MAX.to_string())
+        .with("auto.create.topics.enable", "false");
+    let cluster = Cluster::start_with(options)?;
+    let brokers: Vec<SocketAddr> = (1..=3).map(|id| cluster.broker_address(id)).collect();
+    create_topic(brokers[0], GOOD, 1, 3)?;
+    let writer = Good::writer(&brokers)?;
+    create_topic(brokers[0], "many", PARTITIONS, 3)?;
+    // -1: everything that is replicated.
+    let partition = |index| DeleteRecordsPartition::default().with_partition_index(index).with_offset(-1);
+    let topic = DeleteRecordsTopic::default().with_name(TopicName(text("many")));
+    let topic = topic.with_partitions((0..PARTITIONS).map(partition).collect());
+    let delete = DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+    let delete = frame(VERSION, &delete)?;
+    // Brokers refuse the partitions that they do not lead.
+    let storm = storm(&[&brokers[..], &brokers[..]].concat(), &[produce_frame("many", 0..PARTITIONS)?, delete.clone()]);
+    writer.goes_on("during a storm of DeleteRecords")?;
+    join(storm)?;
+    let mut deleted = 0;
+    for address in &brokers {
+        let response = call(&mut connect(*address)?, &delete)?;
+        let (_, response) = ottla_protocol::decode_response::<DeleteRecordsRequest>(VERSION, response.into())?;
+        let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+        deleted += partitions.filter(|partition| partition.error_code == 0 && partition.low_watermark > 0).count();
+    }
+    ensure!(deleted == PARTITIONS as usize, "records of {deleted} partitions were deleted");
+    writer.goes_on("after the attack")?;
+    check(&cluster, MEMORY_MAX)
+}
+
+type Storm = Vec<JoinHandle<Result<()>>>;
+
+/// One client for each of `targets`: it sends the same requests again and again, and reads the answers.
+fn storm(targets: &[SocketAddr], requests: &[Bytes]) -> Storm {
+    const ROUNDS: usize = 100;
+    let client = |address: &SocketAddr| {
+        let (address, requests) = (*address, requests.to_vec());
+        std::thread::spawn(move || -> Result<()> {
+            let mut stream = connect(address)?;
+            for _ in 0..ROUNDS {
+                for request in &requests {
+                    call(&mut stream, request)?;
+                }
+            }
+            Ok(())
+        })
+    };
+    targets.iter().map(client).collect()
+}
+
+fn join(storm: Storm) -> Result<()> {
+    for client in storm {
+        let ended = client.join();
         ensure!(matches!(ended, Ok(Ok(()))), "{ended:?}");
     }
-    check(&cluster, 256 * MEBIBYTE)
+    Ok(())
 }

@@ -21,8 +21,8 @@
 //!   nothing before it registers again. A last member that has lost its log is marked, and does not lead in a later
 //!   incarnation either.
 //! - A reassignment completes with the change after which all target replicas are in the ISR and one of them can lead:
-//!   the others leave the ISR and the replicas. Whenever a replica leaves the replicas, the leader epoch grows: if it is
-//!   added again, with an empty log, a fetch that it sent before says nothing of that log.
+//!   the others leave the ISR and the replicas. Whenever a replica leaves the replicas, the leader epoch grows: if it
+//!   is added again, with an empty log, a fetch that it sent before says nothing of that log.
 //! - The effective min.insync.replicas is that of the partition's leader, whose configuration decides when the HW
 //!   moves.
 
@@ -271,8 +271,8 @@ impl<'a> PartitionChange<'a> {
         Cow::Owned(PartitionState { replicas, reassignment, ..state })
     }
 
-    /// Whether all target replicas are in the ISR, so that the others may go. One of them must be able to lead: a member
-    /// that shuts down leaves the ISR soon, and returns.
+    /// Whether all target replicas are in the ISR, so that the others may go. One of them must be able to lead: a
+    /// member that shuts down leaves the ISR soon, and returns.
     fn is_complete(&self, assignment: &Assignment, electorate: &dyn Electorate) -> bool {
         if assignment.reassignment.is_none() {
             return false;

@@ -9,8 +9,8 @@ use crate::bucket::TokenBucket;
 use crate::limits::{Limit, Limits};
 use crate::rate::{Rate, Windows};
 
-/// Clients with a limit whose use is kept apart. Client ids are chosen by clients: those beyond it share one account, so
-/// that new names get nobody more than its limit.
+/// Clients with a limit whose use is kept apart. Client ids are chosen by clients: those beyond it share one account,
+/// so that new names get nobody more than its limit.
 const CLIENTS_MAX: usize = 10_000;
 
 /// Who asks.

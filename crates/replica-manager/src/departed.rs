@@ -1,9 +1,9 @@
 //! The brokers that have just left the image: fenced, or shut down.
 //!
-//! Clients are told of a broker's end and of the next leaders of its partitions by the same Metadata response. librdkafka
-//! ends its connection to a broker that the response does not list, and while that connection still has the partitions,
-//! takes them away from their new leader again: they stall until its next look a second later. Metadata therefore lists
-//! a broker for [`KEPT_FOR`] after it has left.
+//! Clients are told of a broker's end and of the next leaders of its partitions by the same Metadata response.
+//! librdkafka ends its connection to a broker that the response does not list, and while that connection still has the
+//! partitions, takes them away from their new leader again: they stall until its next look a second later. Metadata
+//! therefore lists a broker for [`KEPT_FOR`] after it has left.
 //!
 //! Invariants:
 //! - a broker that registers again is not among them: its registration says where it is;

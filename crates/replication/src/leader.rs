@@ -558,8 +558,8 @@ impl Leader {
         if acks_all && self.is_under_min_isr() { Err(ErrorCode::NotEnoughReplicas) } else { Ok(()) }
     }
 
-    /// `min.insync.replicas`, but at most the number of replicas: a topic with one replica can be written to, also while
-    /// it gets more.
+    /// `min.insync.replicas`, but at most the number of replicas: a topic with one replica can be written to, also
+    /// while it gets more.
     pub fn effective_min_isr(&self) -> usize {
         self.config.min_insync_replicas.min(self.established_replicas)
     }

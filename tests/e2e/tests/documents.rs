@@ -120,13 +120,16 @@ fn text_files(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Lines that cannot be broken: tables of Markdown, and lines of code with a text (Kafka's texts stay whole, so that a
-/// search finds them).
+/// Lines that cannot be broken: tables of Markdown, the path of one name, and lines of code with a text (Kafka's texts
+/// stay whole, so that a search finds them).
 fn may_be_wide(path: &Path, line: &str) -> bool {
     let line = line.trim_start();
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("md") => line.starts_with('|'),
-        Some("rs") => (line.contains('"') || line.ends_with('\\')) && !line.starts_with("//"),
+        Some("rs") => {
+            let is_text = line.contains('"') || line.ends_with('\\');
+            (is_text && !line.starts_with("//")) || line.starts_with("use ")
+        }
         _ => false,
     }
 }

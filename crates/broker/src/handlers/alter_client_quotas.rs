@@ -20,7 +20,6 @@ use crate::broker::Broker;
 use crate::quotas::entity;
 use crate::request::RequestContext;
 use crate::request::admin::{self, Patience};
-use crate::request::wire;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<AlterClientQuotasRequest>(header.api_version, body.freeze()) {
@@ -109,6 +108,7 @@ mod tests {
     use ottla_protocol::kafka_protocol::messages::alter_client_quotas_request::{EntityData as Part, OpData};
 
     use super::*;
+    use crate::request::wire;
 
     fn entry(of_type: &'static str, key: &'static str, value: f64) -> Asked {
         let part = Part::default().with_entity_type(wire::text(of_type)).with_entity_name(Some(wire::text("10.0.0.1")));

@@ -60,11 +60,11 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         }
         let results = planned.into_iter().map(|(user, planned)| {
             let refusal = planned.err().or_else(|| failure.clone()).or_else(|| decided.remove(&user).flatten());
-            let code = refusal.as_ref().map_or(ErrorCode::None, |refusal| refusal.error);
+            let (code, message) = admin::told(refusal.as_ref());
             AlterUserScramCredentialsResult::default()
                 .with_user(wire::text(&user))
-                .with_error_code(code.code())
-                .with_error_message(refusal.as_ref().and_then(admin::message).as_deref().map(wire::text))
+                .with_error_code(code)
+                .with_error_message(message)
         });
         let response = AlterUserScramCredentialsResponse::default().with_results(results.collect());
         Response::encode_or_close::<AlterUserScramCredentialsRequest>(&header, &response)

@@ -15,7 +15,6 @@ use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::acls::{self, NO_AUTHORIZER};
 use crate::request::admin::{self, Patience};
-use crate::request::wire;
 
 pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHeader, body: BytesMut) -> Answer {
     let request = match decode_request::<CreateAclsRequest>(header.api_version, body.freeze()) {

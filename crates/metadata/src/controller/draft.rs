@@ -56,7 +56,8 @@ impl Draft {
         self.bytes + self.reassigned_bytes > limits::MAX_TRANSACTION_BYTES / 2
     }
 
-    /// Adds the changes of `other`, which gives no partition other replicas. False, and nothing is added, where both together are above the limits.
+    /// Adds the changes of `other`, which gives no partition other replicas. False, and nothing is added, where both
+    /// together are above the limits.
     #[must_use]
     pub fn append(&mut self, other: Self) -> bool {
         if self.bytes + other.bytes > limits::MAX_TRANSACTION_BYTES || !other.is_within_limits() {

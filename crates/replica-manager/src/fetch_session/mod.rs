@@ -89,8 +89,8 @@ pub trait FindPartition {
 }
 
 /// For whom, and by which rules, a session has checked its partitions. They are checked again when any of it differs,
-/// not with each fetch: a session of 1,000 quiet partitions costs one comparison. A session's id can be guessed, so that
-/// the next fetch of it may be another client's.
+/// not with each fetch: a session of 1,000 quiet partitions costs one comparison. A session's id can be guessed, so
+/// that the next fetch of it may be another client's.
 #[derive(Clone, Debug)]
 pub struct Reader {
     pub principal: KafkaPrincipal,

@@ -1,5 +1,5 @@
-//! Random admin requests by Kafka's protocol, by gRPC and by ZooKeeper's protocol at a quorum of three real coordinators
-//! with two real brokers.
+//! Random admin requests by Kafka's protocol, by gRPC and by ZooKeeper's protocol at a quorum of three real
+//! coordinators with two real brokers.
 //!
 //! After each seed the three trees are equal and every process runs; every response has one of Kafka's error codes, and
 //! none is UNKNOWN_SERVER_ERROR. At the end a topic can be created as before.

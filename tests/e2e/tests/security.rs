@@ -16,6 +16,12 @@ use tempfile::TempDir;
 const PLAIN_MODULE: &str = "org.apache.kafka.common.security.plain.PlainLoginModule required";
 const SCRAM_MODULE: &str = "org.apache.kafka.common.security.scram.ScramLoginModule required";
 
+/// What librdkafka tells of a refused login.
+const AUTHENTICATION: &[&str] = &["_AUTHENTICATION"];
+/// What librdkafka tells of a handshake that failed: the broken connection, or, if its third one breaks first, that no
+/// broker is left.
+const HANDSHAKE: &[&str] = &["_SSL", "_ALL_BROKERS_DOWN"];
+
 struct Secure {
     cluster: Cluster,
     files: TempDir,
@@ -147,15 +153,15 @@ fn others_are_refused_with_kafkas_errors() -> Result<()> {
     let of_plain = |login: &[(&str, &str)]| secure.settings("PLAIN", "SASL_PLAINTEXT", login);
     let of_secure = |login: &[(&str, &str)]| secure.settings("SECURE", "SASL_SSL", login);
     for (name, settings, expected) in [
-        ("a wrong password", of_plain(&login("PLAIN", "alice", "wrong")), "_AUTHENTICATION"),
-        ("a wrong SCRAM password", of_secure(&login("SCRAM-SHA-512", "scram-user", "wrong")), "_AUTHENTICATION"),
-        ("no such user", of_secure(&login("SCRAM-SHA-256", "nobody", "wrong")), "_AUTHENTICATION"),
-        ("another authority", wrong_authority, "_SSL"),
-        ("no certificate", secure.settings("MUTUAL", "SSL", &[]), "_ALL_BROKERS_DOWN"),
+        ("a wrong password", of_plain(&login("PLAIN", "alice", "wrong")), AUTHENTICATION),
+        ("a wrong SCRAM password", of_secure(&login("SCRAM-SHA-512", "scram-user", "wrong")), AUTHENTICATION),
+        ("no such user", of_secure(&login("SCRAM-SHA-256", "nobody", "wrong")), AUTHENTICATION),
+        ("another authority", wrong_authority, HANDSHAKE),
+        ("no certificate", secure.settings("MUTUAL", "SSL", &[]), HANDSHAKE),
     ] {
         // kafka-python has no error for these: it tries until its time is over.
         let outcome = secure.outcome("confluent", "refused", &settings)?;
-        ensure!(outcome == expected, "{name}: {outcome}");
+        ensure!(expected.contains(&outcome.as_str()), "{name}: {outcome}");
     }
     // A client that speaks plaintext to TLS learns nothing; the broker says why in one line.
     let address = secure.cluster.bootstrap_of("TLS");

@@ -27,7 +27,7 @@ fn a_transaction_seed_replays_to_the_byte() {
     for seed in [3, 17] {
         let (first, second) = (run(seed, BrokenRules::default(), false), run(seed, BrokenRules::default(), false));
         assert_eq!(first, second);
-        assert!(first.events > 1_000 && first.commits > 10 && first.aborts > 3 && first.markers > 20, "{first}");
+        assert!(first.events > 1_000 && first.commits > 5 && first.aborts > 3 && first.markers > 20, "{first}");
     }
 }
 

@@ -6,7 +6,7 @@ member's number.
 
 Each member commits after every poll that returned records, and waits for the response. Each event is one line of JSON
 with the time in seconds: {"t", "m": member, "e": "assigned" | "revoked" | "lost", "p": [partition…]},
-{"e": "read" | "committed", "o": [[partition, offset]…]}, where a committed offset is the next one to read, and
+{"e": "failed", "error": text}, {"e": "read" | "committed", "o": [[partition, offset]…]}, where a committed offset is the next one to read, and
 {"e": "left"}. At the end of input all members leave. SIGKILL simulates a crash."""
 import asyncio
 import json
@@ -119,7 +119,8 @@ def kafka_python(number):
             tell(number, "read", o=positions)
             offsets = {at: records[-1].offset + 1 for at, records in batches.items()}
             consumer.commit()
-        except (KafkaError, OSError):
+        except (KafkaError, OSError) as error:
+            tell(number, "failed", error=repr(error))
             continue
         tell(number, "committed", o=[[at.partition, offset] for at, offset in offsets.items()])
     consumer.close()
@@ -158,7 +159,8 @@ async def aio(number):
             tell(number, "read", o=positions)
             offsets = {at: records[-1].offset + 1 for at, records in batches.items()}
             await consumer.commit(offsets)
-        except KafkaError:
+        except KafkaError as error:
+            tell(number, "failed", error=repr(error))
             continue
         tell(number, "committed", o=[[at.partition, offset] for at, offset in offsets.items()])
     await consumer.stop()

@@ -46,6 +46,32 @@ enum What {
     Read(Vec<(i32, i64)>),
     /// The next offset to read.
     Committed(Vec<(i32, i64)>),
+    /// A poll or a commit ended with this error of the client.
+    Failed(String),
+}
+
+impl What {
+    fn is_of_ownership(&self) -> bool {
+        matches!(self, Self::Assigned(_) | Self::Revoked(_) | Self::Lost(_) | Self::Left)
+    }
+
+    /// What it says of one partition; `None` where it says nothing of it.
+    fn of(&self, partition: i32) -> Option<String> {
+        let offsets = |records: &[(i32, i64)]| {
+            let mut offsets = records.iter().filter(|(at, _)| *at == partition).map(|(_, offset)| *offset);
+            let first = offsets.next()?;
+            Some(format!("{first} to {}", offsets.next_back().unwrap_or(first)))
+        };
+        match self {
+            Self::Assigned(partitions) => partitions.contains(&partition).then(|| "assigned".to_owned()),
+            Self::Revoked(partitions) => partitions.contains(&partition).then(|| "revoked".to_owned()),
+            Self::Lost(partitions) => partitions.contains(&partition).then(|| "lost".to_owned()),
+            Self::Left => Some("left".to_owned()),
+            Self::Read(records) => offsets(records).map(|offsets| format!("read {offsets}")),
+            Self::Committed(records) => offsets(records).map(|offsets| format!("committed {offsets}")),
+            Self::Failed(error) => Some(format!("failed: {error}")),
+        }
+    }
 }
 
 type Ledger = Arc<Mutex<Vec<Said>>>;
@@ -166,6 +192,7 @@ fn told_by_members(line: &str) -> Option<Said> {
         "left" => What::Left,
         "read" => What::Read(offsets()?),
         "committed" => What::Committed(offsets()?),
+        "failed" => What::Failed(json.get("error")?.as_str()?.to_owned()),
         _ => return None,
     };
     Some(Said { at: json.get("t")?.as_f64()?, member: json.get("m")?.as_str()?.to_owned(), what })
@@ -287,7 +314,7 @@ impl Group {
     /// The current owner of each partition, by the members' reports.
     pub fn owners(&self) -> BTreeMap<i32, String> {
         let mut owners = BTreeMap::new();
-        for said in self.said(|said| !matches!(said.what, What::Read(_) | What::Committed(_))) {
+        for said in self.said(|said| said.what.is_of_ownership()) {
             match said.what {
                 What::Assigned(partitions) => {
                     owners.extend(partitions.into_iter().map(|at| (at, said.member.clone())));
@@ -296,7 +323,7 @@ impl Group {
                     owners.retain(|at, owner| *owner != said.member || !gone.contains(at));
                 }
                 What::Left => owners.retain(|_, owner| *owner != said.member),
-                What::Read(_) | What::Committed(_) => {}
+                What::Read(_) | What::Committed(_) | What::Failed(_) => {}
             }
         }
         owners
@@ -361,6 +388,22 @@ impl Group {
         read
     }
 
+    /// What members said of a partition from shortly before they should have read this offset.
+    fn told_around(&self, partition: i32, offset: i64) -> String {
+        const BEFORE: usize = 5;
+        const LINES: usize = 60;
+        let all = self.said(|_| true);
+        let is_past = |said: &Said| {
+            matches!(&said.what, What::Read(records)
+                if records.iter().any(|(at, read)| *at == partition && *read + 1 >= offset))
+        };
+        let from = all.iter().position(is_past).unwrap_or(all.len());
+        let text = |said: &Said| Some(format!("{:.3} {} {}\n", said.at, said.member, said.what.of(partition)?));
+        let mut before: Vec<String> = all[..from].iter().rev().filter_map(text).take(BEFORE).collect();
+        before.reverse();
+        before.into_iter().chain(all[from..].iter().filter_map(text).take(LINES)).collect()
+    }
+
     /// Waits until everything below these ends was read, but for what was committed and not printed.
     pub fn wait_read(&mut self, ends: &BTreeMap<i32, i64>) -> Result<()> {
         let what = format!("{}: everything is read", self.name);
@@ -379,7 +422,8 @@ impl Group {
                 |(at, offset): &(i32, i64)| read.get(at).and_then(BTreeSet::last).is_some_and(|last| offset < last);
             match missing.first() {
                 Some((at, offset)) if missing.len() > unprinted || !missing.iter().all(is_passed) => {
-                    bail!("partition {at} offset {offset} and {} more", missing.len() - 1)
+                    let told = self.told_around(*at, *offset);
+                    bail!("partition {at} offset {offset} and {} more; around it:\n{told}", missing.len() - 1)
                 }
                 _ => Ok(()),
             }
@@ -429,6 +473,7 @@ impl Group {
                     owners.retain(|at, owner| *owner != member || !gone.contains(at));
                 }
                 What::Left => owners.retain(|_, owner| *owner != member),
+                What::Failed(_) => {}
             }
         }
         if one_owner && let Some(((_, at), overlap)) = overlaps.into_iter().next() {
@@ -440,15 +485,10 @@ impl Group {
     /// The reports about the owners of a partition, for an error message.
     fn history(&self, at: i32) -> String {
         let mut lines = String::new();
-        for said in self.said(|said| !matches!(said.what, What::Read(_) | What::Committed(_))) {
-            let what = match &said.what {
-                What::Assigned(partitions) if partitions.contains(&at) => "assigned",
-                What::Revoked(partitions) if partitions.contains(&at) => "revoked",
-                What::Lost(partitions) if partitions.contains(&at) => "lost",
-                What::Left => "left",
-                _ => continue,
-            };
-            let _ = writeln!(lines, "{:.3} {} {what}", said.at, said.member);
+        for said in self.said(|said| said.what.is_of_ownership()) {
+            if let Some(what) = said.what.of(at) {
+                let _ = writeln!(lines, "{:.3} {} {what}", said.at, said.member);
+            }
         }
         lines
     }

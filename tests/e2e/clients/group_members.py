@@ -6,8 +6,8 @@ member's number.
 
 Each member commits after every poll that returned records, and waits for the response. Each event is one line of JSON
 with the time in seconds: {"t", "m": member, "e": "assigned" | "revoked" | "lost", "p": [partition…]},
-{"e": "failed", "error": text}, {"e": "read" | "committed", "o": [[partition, offset]…]}, where a committed offset is the next one to read, and
-{"e": "left"}. At the end of input all members leave. SIGKILL simulates a crash."""
+{"e": "failed", "error": text}, {"e": "read" | "committed", "o": [[partition, offset]…]}, where a committed offset is
+the next one to read, and {"e": "left"}. At the end of input all members leave. SIGKILL simulates a crash."""
 import asyncio
 import json
 import os

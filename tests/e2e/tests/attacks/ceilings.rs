@@ -66,7 +66,7 @@ fn described() -> Result<BTreeSet<String>> {
     let page = fs::read_to_string(PAGE)?;
     let (mut names, mut has_metrics) = (BTreeSet::new(), false);
     for line in page.lines() {
-        let Some(row) = line.strip_suffix(" |") else {
+        let Some(row) = line.strip_suffix('|') else {
             has_metrics = false;
             continue;
         };

@@ -483,7 +483,7 @@ impl Group {
     }
 
     /// The reports about the owners of a partition, for an error message.
-    fn history(&self, at: i32) -> String {
+    pub fn history(&self, at: i32) -> String {
         let mut lines = String::new();
         for said in self.said(|said| said.what.is_of_ownership()) {
             if let Some(what) = said.what.of(at) {

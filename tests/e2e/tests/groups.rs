@@ -257,7 +257,11 @@ fn live_through_kills(
     }
     let settled = |groups: &mut [Crewed], what: &str| -> Result<()> {
         for (group, crews, each) in groups {
-            group.wait_settled(partitions, *crews * *each).with_context(|| what.to_owned())?;
+            group.wait_settled(partitions, *crews * *each).with_context(|| {
+                let describe = ["--describe", "--group", &group.name, "--members", "--verbose"];
+                let members = run_tool("kafka-consumer-groups", &all, &describe);
+                format!("{what}; the coordinator says: {members:?}; members of partition 0:\n{}", group.history(0))
+            })?;
         }
         Ok(())
     };

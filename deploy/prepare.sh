@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # prepare.sh toolchain | rocksdb | build | lint | test: installs what a fresh Debian machine with Rust lacks; quick if
 # nothing is missing. toolchain: a C compiler, libclang. rocksdb: RocksDB's archive. build: both. lint: rustfmt, clippy.
-# test: kcat and a virtual environment with Kafka clients; their paths go to $OTTLA_CACHE/test.env. In CI, or with
-# OTTLA_CONTAINERS=yes, also Debian's container engine (which is started), docker-compose and Prometheus.
+# test: kcat and a virtual environment with Kafka clients; their paths go to $OTTLA_CACHE/test.env. With
+# OTTLA_CONTAINERS=yes also Debian's container engine (which is started), docker-compose and Prometheus.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${OTTLA_CACHE:=$HOME/.cache/ottla}" "${ROCKSDB_LIB_DIR:?run it through make}"
@@ -118,7 +118,7 @@ containers() {
   if docker version >/dev/null 2>&1 && command -v docker-compose >/dev/null && command -v prometheus >/dev/null; then
     return
   fi
-  if [ "${CI:-}" != true ] && [ "${OTTLA_CONTAINERS:-}" != yes ]; then
+  if [ "${OTTLA_CONTAINERS:-}" != yes ]; then
     say "tests in containers and with Prometheus need a running engine, docker-compose and Prometheus:" \
       "OTTLA_CONTAINERS=yes installs and starts Debian's"
     return

@@ -125,7 +125,7 @@ fn log_refusal(error: &QuorumError) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use ottla_metadata::controller::{Answer, Request};
     use ottla_metadata::quorum_progress::QuorumProgress;
@@ -134,8 +134,9 @@ mod tests {
     use std::sync::atomic::{AtomicI64, Ordering};
     use std::time::Duration;
 
+    /// A quorum that has ids.
     #[derive(Default)]
-    struct Blocks(AtomicI64);
+    pub(crate) struct Blocks(AtomicI64);
 
     impl QuorumHandle for Blocks {
         fn registration(&self) -> Result<(BrokerId, BrokerEpoch), QuorumError> {

@@ -285,6 +285,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
         brokers: &impl Brokers,
     ) -> Result<(Appended, Effects<A>), AppendError> {
         let Append { records, header, acks_all, terms } = append;
+        let terms = AppendTerms { verifies: terms.verifies && !self.rules.no_verification, ..terms };
         let (leader, log) = self.leading_mut()?;
         leader.check_append(acks_all)?;
         let epoch = leader.leader_epoch();
@@ -361,6 +362,9 @@ impl<E: Env, A: Ack> Replica<E, A> {
         request: &VerificationRequest,
         wall: TimestampMs,
     ) -> Result<Option<VerificationGuard>, ErrorCode> {
+        if self.rules.no_verification && !request.supports_epoch_bump {
+            return Ok(None);
+        }
         let (_, log) = self.leading_mut()?;
         log.begin_verification(request, wall).map_err(|refused| refused.error_code())
     }

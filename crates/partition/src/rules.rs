@@ -27,4 +27,7 @@ pub struct BrokenRules {
     pub silence_grants_isr_changes: bool,
     /// Broken: a reader of committed records reads up to the high watermark, whatever transactions are open.
     pub open_transactions_are_stable: bool,
+    /// Broken: a batch that begins a transaction is appended without the word of the transaction coordinator (KIP-890),
+    /// where the question would only verify.
+    pub no_verification: bool,
 }

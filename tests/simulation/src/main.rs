@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use clap::Parser;
 use ottla_simulation::runner::{Options, run};
+use ottla_simulation::transactions::runner::BrokenRules;
 use ottla_simulation::{groups, transactions};
-use ottla_transaction_coordinator::config::BrokenRules;
 
 #[derive(Parser)]
 #[command(about = "Simulates whole clusters under faults, seed by seed")]

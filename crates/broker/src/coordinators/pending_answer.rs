@@ -5,6 +5,7 @@ use std::time::Duration;
 use ottla_coordinator_partition::CoordinatorShard;
 use ottla_model::ErrorCode;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 pub enum PendingAnswer<S: CoordinatorShard> {
     Ready(S::Answer),
@@ -28,9 +29,14 @@ impl<S: CoordinatorShard> PendingAnswer<S> {
 
     /// The answer, or after `timeout` the error that Kafka returns when records are not replicated in time.
     pub async fn answer_within(self, timeout: Duration) -> S::Answer {
+        self.answer_by(Instant::now() + timeout).await
+    }
+
+    /// As [`Self::answer_within`], up to a time that several answers share.
+    pub async fn answer_by(self, deadline: Instant) -> S::Answer {
         match self {
             Self::Ready(answer) => answer,
-            waiting => tokio::time::timeout(timeout, waiting.answer())
+            waiting => tokio::time::timeout_at(deadline, waiting.answer())
                 .await
                 .unwrap_or_else(|_| S::failed(ErrorCode::CoordinatorNotAvailable)),
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use ottla_model::{ErrorCode, TopicId};
+use ottla_model::{ErrorCode, TopicId, TransactionResult};
 use ottla_network::response::Answer;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -13,14 +13,18 @@ use ottla_protocol::kafka_protocol::messages::offset_commit_request::{
 use ottla_protocol::kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
+use ottla_protocol::kafka_protocol::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
 use ottla_protocol::kafka_protocol::messages::{
     GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, ListGroupsRequest, OffsetCommitRequest,
-    OffsetFetchRequest, SyncGroupRequest, TopicName,
+    OffsetFetchRequest, SyncGroupRequest, TopicName, TransactionalId, TxnOffsetCommitRequest,
 };
 use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
 use ottla_protocol::messages::TopicRef;
 
 use super::harness::{Asked, CLIENT, Cluster, TestBroker, batch, eventually, topic_id};
+use super::transactions::mark_meanwhile;
 use crate::broker::Broker;
 use crate::groups::OFFSETS_TOPIC;
 use crate::handlers;
@@ -138,6 +142,31 @@ fn what_was_committed_survives_the_coordinator() {
     let listed =
         end::<ListGroupsRequest>(begin(&back, handlers::list_groups::handle, 4, &ListGroupsRequest::default()), 4);
     assert_eq!((listed.error_code, listed.groups.len()), (0, 100));
+}
+
+/// As with the records of a transaction: the marker of the former one comes while the coordinator is asked whether the
+/// next one has begun here.
+#[test]
+fn offsets_of_the_next_transaction_bear_the_marker_of_the_former_one() {
+    let (_cluster, brokers) = cluster_with(&[], &[1], &[]);
+    let partition = TxnOffsetCommitRequestPartition::default().with_committed_offset(5);
+    let topic =
+        TxnOffsetCommitRequestTopic::default().with_name(TopicName(text("logs"))).with_partitions(vec![partition]);
+    let commit = |epoch| {
+        let request = TxnOffsetCommitRequest::default()
+            .with_transactional_id(TransactionalId(text("payments")))
+            .with_group_id(GroupId(text("g")))
+            .with_producer_id(7_i64.into())
+            .with_producer_epoch(epoch)
+            .with_generation_id(-1)
+            .with_topics(vec![topic.clone()]);
+        let asked = begin(&brokers[0], handlers::txn_offset_commit::handle, 5, &request);
+        end::<TxnOffsetCommitRequest>(asked, 5).topics[0].partitions[0].error_code
+    };
+    assert_eq!(commit(0), ErrorCode::None.code());
+    mark_meanwhile(&brokers[0], 7, 1, TransactionResult::Commit);
+    assert_eq!(commit(1), ErrorCode::None.code());
+    assert_eq!(brokers[0].verifier.questions.lock().len(), 3, "the second one was put again");
 }
 
 #[test]

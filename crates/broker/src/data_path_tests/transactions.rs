@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
-use ottla_model::{ErrorCode, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId};
+use ottla_model::{ErrorCode, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId, TransactionResult};
 use ottla_protocol::kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla_protocol::kafka_protocol::messages::{
     DescribeProducersRequest, ListOffsetsRequest, TopicName as WireName, describe_producers_request,
@@ -14,6 +14,9 @@ use ottla_protocol::messages::fetch::{AbortedTransaction, FetchPartitionResponse
 use ottla_protocol::messages::write_txn_markers::{self, TxnMarker};
 use ottla_protocol::record_batch::Batches;
 use ottla_protocol::{decode_response, encode_request};
+use ottla_replica_manager::clock;
+use ottla_replica_manager::partition::waiters::Wakes;
+use ottla_replication::EndMarker;
 use parking_lot::Mutex;
 
 use super::harness::{CLIENT, Cluster, TestBroker, builder, eventually, fetch_of, only, topic_id, wanted};
@@ -26,6 +29,8 @@ const TRANSACTIONAL_ID: &str = "payments";
 /// A transaction coordinator that gives these answers, and then confirms everything.
 #[derive(Default)]
 pub struct Verifier {
+    /// What happens while the next question is on its way.
+    pub meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     pub answers: Mutex<VecDeque<ErrorCode>>,
     pub questions: Mutex<Vec<VerificationQuestion>>,
 }
@@ -35,6 +40,9 @@ impl TransactionVerifier for Verifier {
         let code = self.answers.lock().pop_front().unwrap_or(ErrorCode::None);
         let codes = vec![code; question.partitions.len()];
         self.questions.lock().push(question);
+        if let Some(happens) = self.meanwhile.lock().take() {
+            happens();
+        }
         Box::pin(async move {
             tokio::task::yield_now().await;
             codes
@@ -167,6 +175,34 @@ fn the_coordinator_is_asked_once_for_each_transaction_and_its_refusals_reach_the
     let last = questions.last().unwrap();
     assert_eq!((last.transactional_id.as_str(), last.producer_id), (TRANSACTIONAL_ID, ProducerId(7)));
     assert_eq!(last.partitions[0].to_string(), "t-0");
+}
+
+/// A marker is written, in partition 0 of the first topic, while the next question to the coordinator is on its way.
+pub fn mark_meanwhile(broker: &TestBroker, producer: i64, epoch: i16, result: TransactionResult) {
+    let partition = broker.broker.replicas.find(&TopicRef::Id(topic_id(1)), PartitionId(0)).unwrap();
+    let (producer_id, producer_epoch) = (ProducerId(producer), ProducerEpoch(epoch));
+    let marker = EndMarker { producer_id, producer_epoch, result, coordinator_epoch: 1 };
+    *broker.verifier.meanwhile.lock() = Some(Box::new(move || {
+        let (epoch, now, wall) = (partition.leading_epoch(), clock::monotonic(), clock::wall());
+        partition.append_own_marker(marker, 2, epoch, now, wall, &mut Wakes::default()).unwrap();
+    }));
+}
+
+/// The coordinator answers that the partition has joined the next transaction, and the marker of the former one came
+/// while the question was on its way: the batch was refused, and the producer had to abort.
+#[test]
+fn a_marker_that_comes_while_the_next_transaction_begins_does_not_end_it() {
+    let cluster = Cluster::new(&[]);
+    let broker = cluster.start(1);
+    cluster.quorum.create_topic("t", topic_id(1), 1, &[1], &[]);
+    assert_eq!(produce(&broker, 12, &transactional(7, 0, 0, &["a"])), (ErrorCode::None, Offset(0)));
+    mark_meanwhile(&broker, 7, 1, TransactionResult::Commit);
+    assert_eq!(produce(&broker, 12, &transactional(7, 1, 0, &["b"])), (ErrorCode::None, Offset(2)));
+    assert_eq!(broker.verifier.questions.lock().len(), 3, "the second one was put again");
+    // A producer that is fenced meanwhile is told so.
+    assert_eq!(end(&broker, 7, 2, true, 1), ErrorCode::None);
+    mark_meanwhile(&broker, 7, 4, TransactionResult::Abort);
+    assert_eq!(produce(&broker, 12, &transactional(7, 2, 0, &["c"])).0, ErrorCode::InvalidProducerEpoch);
 }
 
 #[test]

@@ -145,6 +145,14 @@ async fn verify(
         adds: joins,
     };
     match broker.transaction_verifier.verify(question).await.first().copied() {
+        Some(ErrorCode::None) if joins => {
+            let image = broker.metadata.current();
+            match broker.groups.begin_verification(&image, &group_id, &wanted)? {
+                // The marker of the former transaction took the guard away while the question was on its way.
+                Some(newer) if newer != guard => Err(ErrorCode::ConcurrentTransactions),
+                current => Ok(current),
+            }
+        }
         Some(ErrorCode::None) => Ok(Some(guard)),
         // The transaction coordinator is moving: the client asks this coordinator again.
         Some(ErrorCode::NetworkException | ErrorCode::NotCoordinator | ErrorCode::CoordinatorNotAvailable) | None => {

@@ -12,6 +12,7 @@ use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages;
 use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
 use ottla_protocol::messages::TopicRef;
+use tokio::time::Instant;
 
 use super::budget::{ResponseBudget, group_answer_bytes};
 use super::wire;
@@ -105,11 +106,12 @@ pub fn respond_all<R: Request, T: Send + 'static>(
         return Answer::encode::<R>(&header, &make(answers.collect()));
     }
     Answer::later(async move {
+        let deadline = Instant::now() + patience;
         let mut answers = Vec::with_capacity(asked.len());
         for (of, asked) in asked {
             let answer = match asked {
                 PendingAnswer::Ready(answer) => answer,
-                waiting => within_budget(waiting.answer_within(patience).await),
+                waiting => within_budget(waiting.answer_by(deadline).await),
             };
             answers.push((of, answer));
         }

@@ -8,6 +8,7 @@ use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages;
 use ottla_protocol::kafka_protocol::protocol::Request;
 use ottla_transaction_coordinator::{Producer, Request as TransactionRequest, TransactionAnswer};
+use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::transactions::{PendingAnswer, REPLICATION_TIMEOUT};
@@ -57,9 +58,10 @@ pub fn respond_all<R: Request, T: Send + 'static>(
     make: impl FnOnce(Vec<(T, TransactionAnswer)>) -> R::Response + Send + 'static,
 ) -> Answer {
     Answer::later(async move {
+        let deadline = Instant::now() + REPLICATION_TIMEOUT;
         let mut answers = Vec::with_capacity(pending.len());
         for (of, pending) in pending {
-            answers.push((of, pending.answer_within(REPLICATION_TIMEOUT).await));
+            answers.push((of, pending.answer_by(deadline).await));
         }
         Response::encode_or_close::<R>(&header, &make(answers))
     })
@@ -70,5 +72,35 @@ pub fn fenced_for(version: i16, known_from: i16, error: ErrorCode) -> ErrorCode 
     match error {
         ErrorCode::ProducerFenced if version < known_from => ErrorCode::InvalidProducerEpoch,
         error => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_protocol::kafka_protocol::messages::{DescribeTransactionsRequest, DescribeTransactionsResponse};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// Each answer had the whole time after the one before it: a thousand that wait held a leader's question up for an
+    /// hour and more.
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_wait_together_share_their_time() {
+        let (senders, pending): (Vec<_>, Vec<_>) = (0..10)
+            .map(|number| {
+                let (sender, receiver) = oneshot::channel();
+                (sender, (number, PendingAnswer::Waiting(receiver)))
+            })
+            .unzip();
+        let header = RequestHeader { api_key: 65, api_version: 0, correlation_id: 1, client_id: None };
+        let answer = respond_all::<DescribeTransactionsRequest, i32>(header, pending, |answers| {
+            assert!(answers.iter().all(|(_, answer)| answer.error() == ErrorCode::CoordinatorNotAvailable));
+            DescribeTransactionsResponse::default()
+        });
+        let Answer::Later(waiting) = answer else { panic!("nothing waits") };
+        let begun = Instant::now();
+        drop(waiting.await);
+        assert_eq!(begun.elapsed(), REPLICATION_TIMEOUT);
+        drop(senders);
     }
 }

@@ -21,6 +21,9 @@ use crate::telemetry::Telemetry;
 const IN_FLIGHT_MAX: usize = 4;
 /// Markers in one request: about 100 KiB for transactions of a few partitions.
 const MARKERS_PER_REQUEST: usize = 1_000;
+/// Partitions in the markers of one request, unless one marker has more: the leader appends to all of them in one go,
+/// and a request that is larger than `socket.request.max.bytes` would never arrive.
+const PARTITIONS_PER_REQUEST: usize = 10_000;
 
 pub(super) struct MarkerSender {
     peers: Arc<Peers>,
@@ -81,7 +84,7 @@ impl MarkerSender {
     fn next(&self, broker: BrokerId) -> Option<Vec<Sent>> {
         let mut queues = self.queues.lock();
         let queue = queues.get_mut(&broker)?;
-        let count = queue.waiting.len().min(MARKERS_PER_REQUEST);
+        let count = fitting(queue.waiting.iter().map(|sent| sent.marker.partitions.len()));
         if count == 0 {
             queue.in_flight -= 1;
             return None;
@@ -98,6 +101,17 @@ impl MarkerSender {
         let results = write_txn_markers::parse_response(version, &response).map_err(ottla_client::ClientError::from)?;
         Ok(by_partition(results))
     }
+}
+
+/// How many markers, with so many partitions each, go with the next request: one at least.
+fn fitting(partitions: impl Iterator<Item = usize>) -> usize {
+    let mut left = PARTITIONS_PER_REQUEST;
+    let fit = partitions.take(MARKERS_PER_REQUEST).enumerate().take_while(|(at, partitions)| {
+        let fits = *at == 0 || *partitions <= left;
+        left = left.saturating_sub(*partitions);
+        fits
+    });
+    fit.count()
 }
 
 impl Sent {
@@ -146,4 +160,18 @@ fn by_partition(results: Vec<TxnMarkerResult>) -> Results {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_has_so_many_markers_and_partitions() {
+        assert_eq!(fitting([].into_iter()), 0);
+        assert_eq!(fitting(vec![3; 5].into_iter()), 5);
+        assert_eq!(fitting(vec![1; 2 * MARKERS_PER_REQUEST].into_iter()), MARKERS_PER_REQUEST);
+        assert_eq!(fitting(vec![PARTITIONS_PER_REQUEST / 4; 9].into_iter()), 4);
+        assert_eq!(fitting([2 * PARTITIONS_PER_REQUEST, 1].into_iter()), 1, "one at least");
+    }
 }

@@ -49,8 +49,9 @@ pub const REPLICATION_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct TransactionCoordinator {
     config: ArcSwap<TransactionConfig>,
     budget: Arc<IdBudget>,
-    /// At least as new as every leadership.
-    image: ArcSwap<Image>,
+    /// Its image is at least as new as every leadership, and as the one by which a handler let partitions join a
+    /// transaction.
+    metadata: Arc<MetadataCache>,
     inter_broker: ListenerName,
     producer_ids: Arc<ProducerIds>,
     markers: Arc<MarkerSender>,
@@ -69,7 +70,7 @@ impl Coordinator for TransactionCoordinator {
     }
 
     fn view<T>(&self, step: impl FnOnce(&mut dyn Cluster) -> T) -> T {
-        let image = self.image.load();
+        let image = self.metadata.peek();
         let (inter_broker, producer_ids) = (&self.inter_broker, &self.producer_ids);
         step(&mut ImageCluster { image: &image, inter_broker, producer_ids })
     }
@@ -113,7 +114,7 @@ impl TransactionCoordinators {
         let coordinator = TransactionCoordinator {
             config: ArcSwap::from_pointee(transaction_config(config, &budget)),
             budget,
-            image: ArcSwap::from_pointee(Image::empty()),
+            metadata: Arc::clone(metadata),
             inter_broker,
             producer_ids,
             markers: MarkerSender::new(peers, data.clone(), Arc::clone(&telemetry)),
@@ -143,9 +144,7 @@ impl TransactionCoordinators {
 }
 
 impl manager::Coordinators for TransactionCoordinators {
-    fn image_moved(&self, image: &Arc<Image>, _: &Delta) {
-        self.partitions.coordinator().image.store(Arc::clone(image));
-    }
+    fn image_moved(&self, _: &Arc<Image>, _: &Delta) {}
 
     fn configured(&self, config: &BrokerConfig, _: &Image) {
         let coordinator = self.partitions.coordinator();
@@ -166,4 +165,36 @@ impl manager::Coordinators for TransactionCoordinators {
 pub fn coordinator_partition(image: &Image, id: &str) -> Option<PartitionId> {
     let partitions = i32::try_from(image.topic(STATE_TOPIC)?.partition_count()).ok().filter(|count| *count > 0)?;
     Some(PartitionId(partition_for(id, partitions)))
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_config::HostPort;
+    use ottla_model::{TopicName, TopicPartition};
+    use ottla_transaction_coordinator::Leader;
+
+    use super::*;
+    use crate::producer_ids::tests::Blocks;
+    use crate::request::test_image;
+
+    /// An image takes effect in the handlers first: a partition of a topic that it creates joined a transaction, and the
+    /// coordinator, with the image before, took it for one that was deleted. It would have got no marker.
+    #[tokio::test]
+    async fn a_partition_that_may_join_a_transaction_is_there_for_its_end() {
+        let config = BrokerConfig::on_loopback(0, "unused", &[HostPort::new("127.0.0.1", 2181)]).expect("valid");
+        let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty()), Duration::ZERO));
+        let coordinators = TransactionCoordinators::new(
+            &LiveConfig::new(Arc::new(config)),
+            &metadata,
+            ProducerIds::new(Arc::new(Blocks::default())),
+            Arc::default(),
+            Arc::default(),
+            &Handle::current(),
+        );
+        let partition = TopicPartition::new(TopicName::new("t").expect("valid"), PartitionId(1));
+        let leader = || coordinators.partitions.coordinator().view(|cluster| cluster.leader(&partition));
+        assert_eq!(leader(), Leader::Deleted);
+        metadata.store(Arc::new(test_image::image()));
+        assert_eq!(leader(), Leader::None);
+    }
 }

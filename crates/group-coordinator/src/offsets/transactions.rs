@@ -1,7 +1,8 @@
 //! Offsets that were committed inside transactions: they count when their transaction is committed (KIP-447).
 //!
 //! Until then they are writes in flight: with `require_stable` nothing is told of their partitions. A later write of
-//! the same offset, outside the transaction, takes their place: the log holds it after them.
+//! the same offset takes their place, one outside of transactions at once, one of another transaction when that commits:
+//! the log holds it after them, and compaction leaves it alone.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +18,17 @@ const OPEN_ENTRY_BYTES: usize = 384;
 /// The offsets of the transactions that run. Anybody may name any producer id: what they take is counted.
 #[derive(Debug, Default)]
 pub(super) struct OpenTransactions {
-    by_producer: BTreeMap<ProducerId, BTreeMap<OffsetKey, OffsetValue>>,
+    by_producer: BTreeMap<ProducerId, BTreeMap<OffsetKey, OpenOffset>>,
     bytes: usize,
+    /// How many were written: their order is that of the log.
+    written: u64,
+}
+
+#[derive(Debug)]
+struct OpenOffset {
+    value: OffsetValue,
+    /// Its place in the order of the log.
+    number: u64,
 }
 
 impl OpenTransactions {
@@ -36,9 +46,11 @@ impl OffsetStore {
     pub(crate) fn apply_in_transaction(&mut self, producer: ProducerId, record: Record) {
         let Record::Offset { key, value: Some(value) } = record else { return };
         self.transactions.bytes += bytes(&key, &value);
+        self.transactions.written += 1;
+        let open = OpenOffset { value, number: self.transactions.written };
         let of_producer = self.transactions.by_producer.entry(producer).or_default();
-        if let Some(replaced) = of_producer.insert(key.clone(), value.clone()) {
-            self.transactions.bytes -= bytes(&key, &replaced);
+        if let Some(OpenOffset { value, .. }) = of_producer.insert(key.clone(), open) {
+            self.transactions.bytes -= bytes(&key, &value);
             // Both were proposed, and one write is left.
             self.withdraw(&Record::Offset { key, value: Some(value) });
         }
@@ -63,11 +75,12 @@ impl OffsetStore {
 
     /// The marker that ends a producer's transaction is replicated.
     pub(crate) fn end_transaction(&mut self, producer: ProducerId, is_commit: bool) {
-        for (key, value) in self.transactions.by_producer.remove(&producer).unwrap_or_default() {
+        for (key, OpenOffset { value, number }) in self.transactions.by_producer.remove(&producer).unwrap_or_default() {
             self.transactions.bytes -= bytes(&key, &value);
             let committed = is_commit.then(|| Committed::new(&value));
             self.withdraw(&Record::Offset { key: key.clone(), value: Some(value) });
             if let Some(committed) = committed {
+                self.supersede_before(&key, number);
                 self.set(&key, committed);
             }
         }
@@ -75,15 +88,21 @@ impl OffsetStore {
 
     /// A write outside of transactions is in the log after those that transactions made.
     pub(super) fn supersede(&mut self, key: &OffsetKey) {
+        self.supersede_before(key, u64::MAX);
+    }
+
+    fn supersede_before(&mut self, key: &OffsetKey, number: u64) {
         if self.transactions.by_producer.is_empty() {
             return;
         }
         let mut superseded = Vec::new();
         self.transactions.by_producer.retain(|_, offsets| {
-            superseded.extend(offsets.remove_entry(key));
+            if offsets.get(key).is_some_and(|open| open.number < number) {
+                superseded.extend(offsets.remove_entry(key));
+            }
             !offsets.is_empty()
         });
-        for (key, value) in superseded {
+        for (key, OpenOffset { value, .. }) in superseded {
             self.transactions.bytes -= bytes(&key, &value);
             self.withdraw(&Record::Offset { key, value: Some(value) });
         }
@@ -157,6 +176,28 @@ mod tests {
         assert_eq!(fetched(&store, 0), Some(9));
         store.end_transaction(ProducerId(1), true);
         assert_eq!(fetched(&store, 0), Some(9));
+    }
+
+    /// The log is compacted by the order of the records, not of the markers: after it the next coordinator would have
+    /// told another offset than this one.
+    #[test]
+    fn of_two_transactions_that_commit_the_later_write_stays() {
+        for (first, second) in [(1, 2), (2, 1)] {
+            let mut store = OffsetStore::default();
+            in_transaction(&mut store, 1, record(0, 5));
+            in_transaction(&mut store, 2, record(0, 9));
+            store.end_transaction(ProducerId(first), true);
+            store.end_transaction(ProducerId(second), true);
+            assert_eq!(fetched(&store, 0), Some(9), "{first} before {second}");
+        }
+        // One that is aborted takes no place.
+        let mut store = OffsetStore::default();
+        in_transaction(&mut store, 1, record(0, 5));
+        in_transaction(&mut store, 2, record(0, 9));
+        store.end_transaction(ProducerId(2), false);
+        assert_eq!(fetched(&store, 0), None);
+        store.end_transaction(ProducerId(1), true);
+        assert_eq!((fetched(&store, 0), store.transactions.bytes()), (Some(5), 0));
     }
 
     #[test]

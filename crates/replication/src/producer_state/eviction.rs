@@ -19,7 +19,7 @@ impl ProducerStates {
         let count = self.producers.len();
         let surplus = match count {
             PRODUCERS_MAX.. => EVICTED_AT_ONCE,
-            _ if self.held.is_over_share(count) => count.div_ceil(10),
+            _ if self.held.is_over_share(self.remembered()) => count.div_ceil(10),
             _ => return,
         };
         let mut ages: Vec<Offset> =

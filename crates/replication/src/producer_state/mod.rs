@@ -23,7 +23,7 @@ use ottla_model::{ErrorCode, Offset, ProducerEpoch, ProducerId, TimestampMs, Tra
 use budget::Held;
 pub use transactions::CompletedTransaction;
 use transactions::Transactions;
-use verification::Verifications;
+use verification::{VERIFICATIONS_MAX, Verifications};
 pub use verification::{VerificationGuard, VerificationRequest, refusal_of, verdict_of};
 
 pub use budget::ProducerBudget;
@@ -185,6 +185,8 @@ pub enum ProducerError {
     SequenceOfNewTransaction { producer_id: ProducerId, base_sequence: i32 },
     #[error("Expected transactional write from producer {producer_id}")]
     InvalidTransactionState { producer_id: ProducerId },
+    #[error("The end of a transaction needs a producer id, not {producer_id}")]
+    NoProducerId { producer_id: ProducerId },
     #[error("Record was not part of an ongoing transaction")]
     NotVerified { producer_id: ProducerId },
     #[error("Epoch of producer {producer_id} is {epoch}, which is not above the last seen epoch {current_epoch}")]
@@ -204,6 +206,7 @@ impl ProducerError {
             | Self::AboveUnverifiedSequence { .. }
             | Self::SequenceOfNewTransaction { .. } => ErrorCode::OutOfOrderSequenceNumber,
             Self::InvalidTransactionState { .. } | Self::NotVerified { .. } => ErrorCode::InvalidTxnState,
+            Self::NoProducerId { .. } => ErrorCode::InvalidProducerIdMapping,
             Self::CoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
         }
     }
@@ -286,7 +289,7 @@ pub struct ProducerStates {
     transactions: Transactions,
     verifications: Verifications,
     end_offset: Offset,
-    /// `producers`, in the broker's budget.
+    /// `producers` and `verifications`, in the broker's budget.
     held: Held,
 }
 
@@ -330,7 +333,7 @@ impl ProducerStates {
                 self.producers.insert(entry.producer_id, producer);
             }
         }
-        self.held.set(self.producers.len());
+        self.held.set(self.remembered());
     }
 
     /// The content of a snapshot at [`Self::end_offset`], by producer id.
@@ -403,22 +406,34 @@ impl ProducerStates {
         if producer.is_some_and(|producer| producer.is_in_transaction_of(request.producer_epoch)) {
             return Ok(None);
         }
-        Ok(Some(self.verifications.begin(request, now)))
+        if !self.verifications.contains(request.producer_id)
+            && (self.verifications.len() >= VERIFICATIONS_MAX || self.held.is_over_share(self.remembered()))
+        {
+            self.verifications.make_room();
+        }
+        let guard = self.verifications.begin(request, now);
+        self.held.set(self.remembered());
+        Ok(Some(guard))
     }
 
     /// Takes over the verifications that are under way for a log that this one replaces: the appends that wait for them
     /// must not be refused, for producers do not survive that.
     pub fn take_verifications(&mut self, replaced: &mut Self) {
         self.verifications = std::mem::take(&mut replaced.verifications);
+        self.held.set(self.remembered());
+        replaced.held.set(replaced.remembered());
     }
 
     /// Checks a marker before it is appended. From [`EPOCH_BUMPS_FROM`] on a marker has a higher epoch than the records
     /// that it ends. A repeated one has the same epoch and nothing to end; so has one of the last epoch.
     ///
     /// # Errors
-    /// The marker must be refused: it comes from a former coordinator, or is late.
+    /// The marker must be refused: it comes from a former coordinator, is late, or names no producer.
     pub fn check_marker(&self, marker: &EndMarker, transaction_version: i8) -> Result<(), ProducerError> {
         let EndMarker { producer_id, producer_epoch: epoch, coordinator_epoch, .. } = *marker;
+        if producer_id.0 < 0 {
+            return Err(ProducerError::NoProducerId { producer_id });
+        }
         let Some(producer) = self.producers.get(&producer_id) else { return Ok(()) };
         let repeats = producer.transaction_first_offset.is_none() || epoch.0 == i16::MAX;
         let is_late =
@@ -458,7 +473,7 @@ impl ProducerStates {
                 self.transactions.begin(batch.producer_id, batch.first_offset);
             }
         }
-        self.held.set(self.producers.len());
+        self.held.set(self.remembered());
     }
 
     /// A marker that ends the producer's transaction is in the log. Returns the transaction, if it had records.
@@ -475,7 +490,7 @@ impl ProducerStates {
         producer.coordinator_epoch = coordinator_epoch;
         producer.last_timestamp = marker.timestamp;
         let first_offset = producer.transaction_first_offset.take();
-        self.held.set(self.producers.len());
+        self.held.set(self.remembered());
         let first_offset = first_offset?;
         let last_stable = self.transactions.complete(first_offset, marker.offset);
         Some(CompletedTransaction { producer_id, first_offset, last_offset: marker.offset, result, last_stable })
@@ -514,7 +529,7 @@ impl ProducerStates {
     /// Forgets everything: the log is empty and starts at `log_start`.
     pub fn clear(&mut self, log_start: Offset) {
         self.producers.clear();
-        self.held.set(0);
+        self.held.set(self.remembered());
         self.transactions.clear();
         self.end_offset = log_start;
     }
@@ -524,9 +539,14 @@ impl ProducerStates {
     pub fn remove_expired(&mut self, now: TimestampMs, expiration_ms: i64) -> usize {
         let before = self.producers.len();
         self.producers.retain(|_, producer| !is_expired(producer, now, expiration_ms));
-        self.held.set(self.producers.len());
         self.verifications.remove_expired(now, expiration_ms);
+        self.held.set(self.remembered());
         before - self.producers.len()
+    }
+
+    /// What counts in the budget.
+    fn remembered(&self) -> usize {
+        self.producers.len() + self.verifications.len()
     }
 
     /// How many producers are known.

@@ -251,6 +251,8 @@ fn markers_are_fenced_by_producer_and_coordinator_epoch() {
     assert_eq!(check(&known, 5, 8, 2), ErrorCode::InvalidProducerEpoch);
     known.apply(&transactional(1, i16::MAX, 0, 2));
     assert_eq!(check(&known, i16::MAX, 7, 2), ErrorCode::None, "there is no higher epoch");
+    let nobodys = EndMarker { producer_id: ProducerId(-1), ..marker(1, 0, 0, Commit, 0).end };
+    assert_eq!(code_of(known.check_marker(&nobodys, 0)), ErrorCode::InvalidProducerIdMapping);
 }
 
 #[test]
@@ -279,6 +281,56 @@ fn a_transaction_begins_only_with_the_guard_of_its_verification() {
     assert_eq!(code_of(known.check(&transactional(1, 1, 0, 1), &AppendTerms::CLIENT)), ErrorCode::InvalidTxnState);
     let fenced = known.begin_verification(&request(1, -1, 0, true), TimestampMs(0));
     assert_eq!(code_of(fenced), ErrorCode::InvalidProducerEpoch);
+}
+
+/// Each batch under a new producer id left a verification for a day, which no ceiling counted.
+#[test]
+fn verifications_without_end_stay_below_the_ceilings() {
+    let begin = |known: &mut ProducerStates, id| {
+        known.begin_verification(&request(id, 0, 0, true), TimestampMs(id)).unwrap().unwrap()
+    };
+    let mut known = ProducerStates::new();
+    let first = begin(&mut known, 1);
+    for id in 2..3 * i64::try_from(VERIFICATIONS_MAX).unwrap() {
+        begin(&mut known, id);
+        assert!(known.verifications.len() <= VERIFICATIONS_MAX);
+    }
+    let forgotten = known.check(&transactional(1, 0, 0, 0), &with_guard(Some(&first)));
+    assert_eq!(code_of(forgotten), ErrorCode::InvalidTxnState);
+    let newest = begin(&mut known, 7_777_777);
+    assert_eq!(known.check(&transactional(7_777_777, 0, 0, 0), &with_guard(Some(&newest))), Ok(ProducerCheck::New));
+    // Of the broker.
+    let budget = ProducerBudget::new(1_000);
+    let mut logs: Vec<_> = (0..100).map(|_| ProducerStates::within(Some(budget.clone()))).collect();
+    for id in 1..1_000 {
+        for log in &mut logs {
+            begin(log, id);
+        }
+    }
+    assert!(budget.used() < 2 * budget.ceiling(), "{budget:?}");
+    for log in &mut logs {
+        log.remove_expired(TimestampMs(EXPIRATION_MS + 1_000), EXPIRATION_MS);
+    }
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn producers_ask_again_after_what_may_be_confirmed_later() {
+    let retried = [
+        ErrorCode::NetworkException,
+        ErrorCode::CoordinatorLoadInProgress,
+        ErrorCode::CoordinatorNotAvailable,
+        ErrorCode::NotCoordinator,
+        ErrorCode::OperationNotAttempted,
+    ];
+    for verdict in retried {
+        assert_eq!(refusal_of(verdict, true), ErrorCode::NotEnoughReplicas, "{verdict:?}");
+    }
+    assert_eq!(refusal_of(ErrorCode::ConcurrentTransactions, false), ErrorCode::NotEnoughReplicas);
+    for verdict in [ErrorCode::ConcurrentTransactions, ErrorCode::TransactionAbortable, ErrorCode::InvalidProducerEpoch]
+    {
+        assert_eq!(refusal_of(verdict, true), verdict);
+    }
 }
 
 #[test]

@@ -12,15 +12,24 @@ use ottla_model::{ErrorCode, ProducerEpoch, ProducerId, TimestampMs};
 
 use super::{ProducerBatch, ProducerError};
 
+/// The most verifications of one log. One lasts as long as a question; what is refused or not answered stays, because
+/// it keeps the producer's batches in order, until it expires (`producer.id.expiration.ms`) or has to make room.
+pub const VERIFICATIONS_MAX: usize = 2_000;
+
+/// The part of them, one of so many, that makes room at once.
+const FORGOTTEN_AT_ONCE: usize = 10;
+
 /// The identity of one verification; equal only to itself and its clones.
 #[derive(Clone, Debug)]
 pub struct VerificationGuard(Arc<()>);
 
-impl VerificationGuard {
-    fn is(&self, other: &Self) -> bool {
+impl PartialEq for VerificationGuard {
+    fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
+
+impl Eq for VerificationGuard {}
 
 /// The coordinator's verdict on a transaction, in the form that producers know from leaders.
 pub fn verdict_of(error: ErrorCode) -> ErrorCode {
@@ -37,6 +46,8 @@ pub fn refusal_of(verdict: ErrorCode, knows_concurrent: bool) -> ErrorCode {
         // Older clients do not retry these as they should. They retry NOT_ENOUGH_REPLICAS, without asking for metadata.
         ErrorCode::ConcurrentTransactions
         | ErrorCode::NetworkException
+        // The coordinator does not know another partition of the request yet: its image is older than the leader's.
+        | ErrorCode::OperationNotAttempted
         | ErrorCode::CoordinatorLoadInProgress
         | ErrorCode::CoordinatorNotAvailable
         | ErrorCode::NotCoordinator => ErrorCode::NotEnoughReplicas,
@@ -86,7 +97,7 @@ impl Verifications {
 
     pub fn is_verified(&self, producer_id: ProducerId, guard: Option<&VerificationGuard>) -> bool {
         match (self.0.get(&producer_id), guard) {
-            (Some(verification), Some(guard)) => verification.guard.is(guard),
+            (Some(verification), Some(guard)) => verification.guard == *guard,
             _ => false,
         }
     }
@@ -104,6 +115,24 @@ impl Verifications {
             return Err(ProducerError::AboveUnverifiedSequence { producer_id, base_sequence, lowest_sequence });
         }
         Ok(())
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn contains(&self, producer_id: ProducerId) -> bool {
+        self.0.contains_key(&producer_id)
+    }
+
+    /// Forgets those that began first. What still waits for an answer among them is refused, and begins anew.
+    pub fn make_room(&mut self) {
+        let mut ages: Vec<(TimestampMs, ProducerId)> =
+            self.0.iter().map(|(producer_id, verification)| (verification.began, *producer_id)).collect();
+        ages.sort_unstable();
+        for (_, producer_id) in ages.iter().take(ages.len().div_ceil(FORGOTTEN_AT_ONCE)) {
+            self.0.remove(producer_id);
+        }
     }
 
     pub fn end(&mut self, producer_id: ProducerId) {

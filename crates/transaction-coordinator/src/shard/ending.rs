@@ -1,6 +1,6 @@
 //! Producers end their transactions.
 
-use ottla_model::ErrorCode;
+use ottla_model::{ErrorCode, ProducerId};
 
 use super::{Effects, Shard};
 use crate::Now;
@@ -91,6 +91,7 @@ fn verdict_with_bumps(current: &Transaction, is_changing: bool, request: &EndTra
     // Where the last transaction's end gave no new epoch, the epoch before is that of a process that was fenced. Kafka
     // takes its request for a repeated one, and hands it the epoch of its successor.
     let is_bumped = current.version.bumps_epoch()
+        && !is_fenced_by_last_epoch(current)
         && current.producer.id == id
         && epoch.0 != i16::MAX
         && current.producer.epoch == epoch.next();
@@ -120,4 +121,10 @@ fn verdict_with_bumps(current: &Transaction, is_changing: bool, request: &EndTra
         (PrepareCommit, true) | (PrepareAbort, false) => Verdict::Refused(ErrorCode::ConcurrentTransactions),
         _ => Verdict::Refused(ErrorCode::InvalidTxnState),
     }
+}
+
+/// Whether the coordinator has fenced the producer by the last epoch of its id. There a fence does not skip an epoch, as
+/// it does elsewhere; but a producer that ends a transaction there itself gets another id with it.
+fn is_fenced_by_last_epoch(current: &Transaction) -> bool {
+    current.producer.epoch.0 == i16::MAX && current.next_producer_id == ProducerId::NONE
 }

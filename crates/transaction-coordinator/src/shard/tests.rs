@@ -307,6 +307,23 @@ fn used_up_epochs_lead_to_another_id() {
     assert_eq!(stage.ask(init(Some(next))), bumped);
 }
 
+/// The fence of a producer with its last epoch but one is the last epoch, which it took for its own next one: its late
+/// EndTxn was a repeated one, and it went on under that epoch beside its successor.
+#[test]
+fn a_producer_that_was_fenced_by_the_last_epoch_does_not_get_it() {
+    let mut last = Transaction::new(ProducerId(7), 60_000, TimestampMs(WALL_MS));
+    last.producer.epoch = ProducerEpoch(i16::MAX - 1);
+    let mut stage = Stage::with(TransactionConfig::default(), vec![record::encode(&id(), Some(&last))]);
+    stage.ask(Request::AddPartitions(add(last.producer, V2, &[0])));
+    assert_eq!(stage.ask(init(None)), failed(ErrorCode::ConcurrentTransactions));
+    assert_eq!(stage.ask(end(last.producer, false, V2)), failed(ErrorCode::ProducerFenced));
+    stage.write_markers();
+    for commit in [false, true] {
+        assert_eq!(stage.ask(end(last.producer, commit, V2)), failed(ErrorCode::ProducerFenced));
+    }
+    assert_eq!(stage.init(), producer(101, 0));
+}
+
 #[test]
 fn a_refused_record_changes_nothing() {
     let mut stage = Stage::new();

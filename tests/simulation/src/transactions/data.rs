@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ottla_coordinator_partition::Now;
 use ottla_model::{ErrorCode, PartitionId, TopicName, TopicPartition, TransactionResult};
-use ottla_partition::Append;
+use ottla_partition::{Append, BrokenRules, ReplicaConfig};
 use ottla_protocol::record_batch::{BatchBuilder, TimestampType};
 use ottla_replication::{AppendTerms, EndMarker, VerificationGuard, VerificationRequest};
 use ottla_transaction_coordinator::{Marker, Producer, TransactionVersion};
@@ -48,10 +48,10 @@ pub struct DataPartition {
 impl DataPartition {
     /// # Panics
     /// Never: the name is valid.
-    pub fn new(index: i32, leader: i32) -> Self {
+    pub fn new(index: i32, leader: i32, rules: BrokenRules) -> Self {
         let topic = TopicName::new(&format!("topic-{index}")).unwrap_or_else(|_| unreachable!("a valid name"));
         let name = TopicPartition::new(topic, PartitionId(0));
-        let config = replica_config(LOCAL, 1);
+        let config = ReplicaConfig { rules, ..replica_config(LOCAL, 1) };
         let mut replica = new_replica(name.clone(), &config);
         let state = Arc::new(state_of(Some(LOCAL), [LOCAL], [LOCAL]));
         let _ = replica.assume(&state, START.monotonic, START.wall, &config, &any_epoch);

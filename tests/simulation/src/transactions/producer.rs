@@ -8,6 +8,7 @@ use ottla_transaction_coordinator::{Producer, Request, TransactionAnswer, Transa
 
 use super::data::DataBatch;
 use super::invariants::Invariants;
+use super::world::Habits;
 use crate::invariants::Violation;
 use crate::random::Random;
 
@@ -43,6 +44,8 @@ pub struct Client {
     /// The call that is not answered yet.
     pub call: Option<u64>,
     pub coordinator: Option<i32>,
+    /// It asks for another epoch when the transaction has ended.
+    recovers: bool,
     /// No new transaction begins.
     pub stops: bool,
     pub ended: u64,
@@ -65,6 +68,7 @@ impl Client {
             sequences: BTreeMap::new(),
             call: None,
             coordinator: None,
+            recovers: false,
             stops: false,
             ended: 0,
             random,
@@ -154,6 +158,7 @@ impl Client {
         match (answer, self.stage) {
             (TransactionAnswer::Initialized(producer), _) => {
                 (self.producer, self.expected, self.stage) = (Some(*producer), None, Stage::Init);
+                self.recovers = false;
                 self.sequences.clear();
             }
             (TransactionAnswer::Added, Stage::Adding(at)) => self.stage = Stage::Producing(at),
@@ -162,6 +167,9 @@ impl Client {
                 if self.version.bumps_epoch() {
                     self.producer = Some(*producer);
                     self.sequences.clear();
+                }
+                if std::mem::take(&mut self.recovers) {
+                    (self.expected, self.producer) = (self.producer, None);
                 }
                 self.ended += 1;
                 self.plan.clear();
@@ -215,8 +223,13 @@ impl Client {
     }
 
     /// Nobody answered.
-    pub fn lost(&mut self) -> u64 {
+    pub fn lost(&mut self, habits: Habits) -> u64 {
         self.coordinator = None;
+        let gives_up = habits == Habits::GivesUp && !self.version.bumps_epoch();
+        if gives_up && matches!(self.stage, Stage::Producing(_)) && self.random.percent(50) {
+            // Whether the batch is in the log is not known: the next one needs another epoch (KIP-360).
+            (self.is_commit, self.stage, self.recovers) = (false, Stage::Ending, true);
+        }
         self.random.between(5, 100)
     }
 }

@@ -1,11 +1,12 @@
 //! Some hundred seeds of transactions, and the rules without which a seed fails.
 
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, ProducerEpoch, ProducerId, TransactionalId};
-use ottla_transaction_coordinator::config::BrokenRules;
+use ottla_partition::BrokenRules as LeaderRules;
+use ottla_transaction_coordinator::config::BrokenRules as CoordinatorRules;
 use ottla_transaction_coordinator::{Marker, MarkerNumber, Producer, TransactionConfig, TransactionVersion};
 
 use super::data::{DataBatch, DataPartition, Produced};
-use super::runner::{come_to_rest, go_on, heal, run};
+use super::runner::{BrokenRules, come_to_rest, go_on, heal, run};
 use super::world::World;
 use crate::coordinator_log::START;
 use crate::scenarios::seeds::hold;
@@ -63,7 +64,7 @@ fn scenario_31_coordinator_and_leaders_fail_over_together() {
 /// would end.
 #[test]
 fn scenario_30_a_write_after_its_marker_begins_nothing() {
-    let mut partition = DataPartition::new(0, 1);
+    let mut partition = DataPartition::new(0, 1, LeaderRules::default());
     let producer = Producer { id: ProducerId(7), epoch: ProducerEpoch(0) };
     let batch = |sequence| DataBatch { producer, sequence, transaction: 1, version: TransactionVersion::V0 };
     let Produced::Unverified(guard) = partition.produce(&batch(0), None, START) else { panic!("nothing is verified") };
@@ -101,10 +102,22 @@ fn is_noticed(broken_rules: BrokenRules) -> bool {
 
 #[test]
 fn markers_before_the_decision_is_replicated_are_noticed() {
-    assert!(is_noticed(BrokenRules { marker_before_decision: true, ..BrokenRules::default() }));
+    let coordinators = CoordinatorRules { marker_before_decision: true, ..CoordinatorRules::default() };
+    assert!(is_noticed(BrokenRules { coordinators, ..BrokenRules::default() }));
 }
 
 #[test]
 fn an_abort_that_leaves_the_epoch_is_noticed() {
-    assert!(is_noticed(BrokenRules { no_epoch_bump: true, ..BrokenRules::default() }));
+    let coordinators = CoordinatorRules { no_epoch_bump: true, ..CoordinatorRules::default() };
+    assert!(is_noticed(BrokenRules { coordinators, ..BrokenRules::default() }));
+}
+
+/// A batch arrives after the marker of its transaction, and begins one that nobody ends.
+#[test]
+fn a_batch_that_nobody_verified_is_noticed() {
+    let leaders = LeaderRules { no_verification: true, ..LeaderRules::default() };
+    let broken_rules = BrokenRules { leaders, ..BrokenRules::default() };
+    let failures = (0..SEEDS_UNTIL_NOTICED).filter_map(|seed| run(seed, broken_rules, false).failure);
+    let named = ["has an open transaction", "one marker ends the transactions", "was told otherwise"];
+    assert!(failures.map(|failure| failure.what).any(|what| named.iter().any(|named| what.contains(named))));
 }

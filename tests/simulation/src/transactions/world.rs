@@ -9,6 +9,7 @@ use std::sync::Arc;
 use ottla_coordinator_partition::Waiter;
 use ottla_group_coordinator::partition_for;
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, ProducerId, TopicPartition, TransactionalId};
+use ottla_partition::BrokenRules as LeaderRules;
 use ottla_replication::VerificationGuard;
 use ottla_transaction_coordinator::request::AddPartitions;
 use ottla_transaction_coordinator::state_partition::StatePartition;
@@ -26,9 +27,23 @@ use crate::invariants::Violation;
 use crate::random::Random;
 use crate::trace::Trace;
 
+const DATA_PARTITIONS: i32 = 6;
 const TICK_MS: u64 = 5;
 /// After it a caller that got no answer gives up.
 const PATIENCE_MS: u64 = 300;
+
+/// A batch that its client has given up arrives as late as this.
+const LATE_MS: (u64, u64) = (300, 3_000);
+
+/// What clients do about a batch that is not answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Habits {
+    /// They send it again, and nothing arrives late.
+    Patient,
+    /// Those of before KIP-890 part 2 may abort the transaction instead (`delivery.timeout.ms`), and what the network
+    /// did not deliver at once may arrive when they have.
+    GivesUp,
+}
 
 /// Who waits for a coordinator's answer.
 #[derive(Clone, Debug)]
@@ -91,6 +106,7 @@ pub struct World {
     pub weather: Weather,
     /// Appends that are refused for no reason, this often in a million.
     pub refused_ppm: u32,
+    pub habits: Habits,
     pub logs: Logs,
     pub data: Vec<DataPartition>,
     pub brokers: BTreeMap<i32, Broker>,
@@ -134,8 +150,11 @@ impl World {
             config: Arc::new(config),
             weather: Weather::CALM,
             refused_ppm: 0,
+            habits: Habits::Patient,
             logs: Logs::new(partitions, &ids),
-            data: (0..6).map(|index| DataPartition::new(index, 1 + index % brokers)).collect(),
+            data: (0..DATA_PARTITIONS)
+                .map(|index| DataPartition::new(index, 1 + index % brokers, LeaderRules::default()))
+                .collect(),
             brokers: ids.iter().map(|id| (*id, Broker { life: 1, is_running: true, ..Broker::default() })).collect(),
             clients: BTreeMap::new(),
             invariants: Invariants::default(),
@@ -154,6 +173,12 @@ impl World {
             world.elect(partition, None);
         }
         world
+    }
+
+    /// Before anything happens.
+    pub fn break_leaders(&mut self, rules: LeaderRules) {
+        self.data =
+            self.data.iter().zip(0..).map(|(data, index)| DataPartition::new(index, data.leader, rules)).collect();
     }
 
     pub fn add_client(&mut self, id: &TransactionalId) -> u32 {
@@ -226,7 +251,7 @@ impl World {
                     return Ok(());
                 };
                 found.call = None;
-                let rest = found.lost();
+                let rest = found.lost(self.habits);
                 self.schedule_us(rest * 1_000, Event::Turn(client));
                 Ok(())
             }
@@ -258,9 +283,12 @@ impl World {
             }
             Call::Leader(index, batch) => {
                 let Some(to) = self.data.get(index).map(|data| data.leader) else { return };
-                if !is_lost {
-                    self.schedule_us(latency, Event::Produce { client: number, call: id, index, to, batch });
-                }
+                let after_us = match (is_lost, self.habits) {
+                    (false, _) => latency,
+                    (true, Habits::Patient) => return,
+                    (true, Habits::GivesUp) => self.draw_us(LATE_MS) * 1_000,
+                };
+                self.schedule_us(after_us, Event::Produce { client: number, call: id, index, to, batch });
             }
         }
     }

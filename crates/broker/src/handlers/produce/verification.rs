@@ -134,7 +134,7 @@ impl Verifications {
         }
     }
 
-    /// Asks until a former transaction of the producer has ended, or for [`RETRY_FOR`].
+    /// Asks until a former transaction of the producer has ended here and at the coordinator, or for [`RETRY_FOR`].
     async fn ask(
         &mut self,
         verifier: &dyn TransactionVerifier,
@@ -144,19 +144,39 @@ impl Verifications {
         let begun = Instant::now();
         loop {
             let answer = verifier.verify(question.clone()).await;
-            let is_ending = question.adds && answer.contains(&ErrorCode::ConcurrentTransactions);
-            if !is_ending || begun.elapsed() >= RETRY_FOR {
+            if !question.adds {
                 return answer;
             }
-            tokio::time::sleep(RETRY_PAUSE).await;
-            for Asked { place, partition, wanted } in asked {
-                match partition.begin_verification(wanted, clock::wall()) {
-                    Ok(Some(guard)) => drop(self.guards.insert(*place, guard)),
-                    Ok(None) => drop(self.guards.remove(place)),
-                    Err(error) => drop(self.refused.insert(*place, error.into())),
-                }
+            let is_ending = answer.contains(&ErrorCode::ConcurrentTransactions);
+            if is_ending {
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            // A guard that the marker took away while the question was on its way proves nothing.
+            let is_outdated = self.renew_guards(asked);
+            let is_over = begun.elapsed() >= RETRY_FOR;
+            match (is_ending, is_outdated) {
+                (false, false) => return answer,
+                (_, true) if is_over => return vec![ErrorCode::ConcurrentTransactions; asked.len()],
+                (true, false) if is_over => return answer,
+                _ => {}
             }
         }
+    }
+
+    /// Begins the verifications that have ended meanwhile anew. Returns whether there were any.
+    fn renew_guards(&mut self, asked: &[Asked]) -> bool {
+        let mut is_outdated = false;
+        for Asked { place, partition, wanted } in asked {
+            match partition.begin_verification(wanted, clock::wall()) {
+                Ok(Some(guard)) => {
+                    is_outdated |= self.guards.get(place) != Some(&guard);
+                    self.guards.insert(*place, guard);
+                }
+                Ok(None) => drop(self.guards.remove(place)),
+                Err(error) => drop(self.refused.insert(*place, error.into())),
+            }
+        }
+        is_outdated
     }
 
     /// The guard that the append of the batch at this place brings along, if it needs one.

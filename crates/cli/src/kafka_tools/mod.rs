@@ -10,9 +10,11 @@ pub mod console_producer;
 pub mod consumer_groups;
 pub mod delete_records;
 pub mod deserializer;
+pub mod dump_log;
 pub mod exceptions;
 pub mod format;
 pub mod get_offsets;
+mod json;
 pub mod leader_election;
 pub mod log_dirs;
 pub mod metadata_quorum;
@@ -48,6 +50,7 @@ pub async fn run(name: &str, arguments: &[String]) -> Option<ExitCode> {
         "kafka-configs" => Some(configs::run(arguments).await),
         "kafka-leader-election" => Some(leader_election::run(arguments).await),
         "kafka-reassign-partitions" => Some(reassign_partitions::run(arguments).await),
+        "kafka-dump-log" => Some(dump_log::run(arguments).await),
         "kafka-log-dirs" => Some(log_dirs::run(arguments).await),
         "kafka-broker-api-versions" => Some(broker_api_versions::run(arguments).await),
         "kafka-cluster" => Some(cluster::run(arguments).await),

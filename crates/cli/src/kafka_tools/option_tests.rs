@@ -33,6 +33,7 @@ const TOOLS: &[(&str, &[OptionSpec], &[&str])] = &[
     ("kafka-broker-api-versions", broker_api_versions::SPECS, &[include_str!("broker_api_versions.rs")]),
     ("kafka-cluster", cluster::SPECS, &[include_str!("cluster.rs")]),
     ("kafka-metadata-quorum", metadata_quorum::SPECS, &[include_str!("metadata_quorum.rs")]),
+    ("kafka-dump-log", dump_log::SPECS, &[include_str!("dump_log/mod.rs")]),
     ("kafka-transactions", transactions::SPECS, &[include_str!("transactions/mod.rs")]),
 ];
 

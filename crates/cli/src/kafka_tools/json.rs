@@ -6,6 +6,8 @@ pub enum Json {
     Null,
     Bool(bool),
     Number(i64),
+    /// Written as Java writes a `double`.
+    Double(f64),
     Text(String),
     Array(Vec<Json>),
     Object(Vec<(&'static str, Json)>),
@@ -59,6 +61,7 @@ impl std::fmt::Display for Json {
             Self::Null => f.write_str("null"),
             Self::Bool(value) => value.fmt(f),
             Self::Number(number) => number.fmt(f),
+            Self::Double(number) => f.write_str(&super::deserializer::java_double(*number)),
             Self::Text(text) => write_text(f, text),
             Self::Array(values) => {
                 f.write_str("[")?;
@@ -106,8 +109,9 @@ mod tests {
             ("b", Json::from("x\"\\\n\u{1}é")),
             ("a", [1, 2].into_iter().collect()),
             ("none", None::<i32>.into()),
+            ("rate", Json::Double(1.5)),
             ("yes", true.into()),
         ]);
-        assert_eq!(value.to_string(), r#"{"b":"x\"\\\n\u0001é","a":[1,2],"none":null,"yes":true}"#);
+        assert_eq!(value.to_string(), r#"{"b":"x\"\\\n\u0001é","a":[1,2],"none":null,"rate":1.5,"yes":true}"#);
     }
 }

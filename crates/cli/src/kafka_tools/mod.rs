@@ -19,10 +19,12 @@ pub mod leader_election;
 pub mod log_dirs;
 pub mod metadata_quorum;
 pub mod options;
+pub mod perf;
 pub mod reassign_partitions;
 pub mod topics;
 pub mod transactions;
 pub mod users;
+pub mod verifiable;
 
 #[cfg(test)]
 mod option_tests;
@@ -50,6 +52,11 @@ pub async fn run(name: &str, arguments: &[String]) -> Option<ExitCode> {
         "kafka-configs" => Some(configs::run(arguments).await),
         "kafka-leader-election" => Some(leader_election::run(arguments).await),
         "kafka-reassign-partitions" => Some(reassign_partitions::run(arguments).await),
+        "kafka-consumer-perf-test" => Some(perf::consumer::run(arguments).await),
+        "kafka-e2e-latency" => Some(perf::latency::run(arguments).await),
+        "kafka-producer-perf-test" => Some(perf::producer::run(arguments).await),
+        "kafka-verifiable-consumer" => Some(verifiable::consumer::run(arguments).await),
+        "kafka-verifiable-producer" => Some(verifiable::producer::run(arguments).await),
         "kafka-dump-log" => Some(dump_log::run(arguments).await),
         "kafka-log-dirs" => Some(log_dirs::run(arguments).await),
         "kafka-broker-api-versions" => Some(broker_api_versions::run(arguments).await),

@@ -32,8 +32,9 @@ OTTLA := $(OTTLA_BIN_DIR)/ottla
 # Kafka's tool names: links to the binary `ottla`.
 TOOLS := kafka-acls kafka-topics kafka-console-producer kafka-console-consumer kafka-consumer-groups kafka-get-offsets \
   kafka-delete-records kafka-configs kafka-log-dirs kafka-broker-api-versions kafka-cluster kafka-metadata-quorum \
-  kafka-leader-election kafka-reassign-partitions kafka-transactions kafka-dump-log kafka-producer-perf-test \
-  kafka-consumer-perf-test kafka-e2e-latency kafka-verifiable-producer kafka-verifiable-consumer
+  kafka-leader-election kafka-reassign-partitions kafka-transactions kafka-dump-log kafka-groups kafka-features \
+  kafka-producer-perf-test kafka-consumer-perf-test kafka-e2e-latency kafka-verifiable-producer \
+  kafka-verifiable-consumer
 
 .PHONY: help
 help:

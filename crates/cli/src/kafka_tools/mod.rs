@@ -1,5 +1,6 @@
 //! The tools under Kafka's names: their options, output and exit codes, for people's scripts and documents.
 
+pub mod absent;
 pub mod acls;
 pub mod broker_api_versions;
 pub mod client_quotas;
@@ -12,8 +13,10 @@ pub mod delete_records;
 pub mod deserializer;
 pub mod dump_log;
 pub mod exceptions;
+pub mod features;
 pub mod format;
 pub mod get_offsets;
+pub mod groups;
 mod json;
 pub mod leader_election;
 pub mod log_dirs;
@@ -47,6 +50,8 @@ pub async fn run(name: &str, arguments: &[String]) -> Option<ExitCode> {
         "kafka-console-producer" => Some(console_producer::run(arguments).await),
         "kafka-console-consumer" => Some(console_consumer::run(arguments).await),
         "kafka-consumer-groups" => Some(consumer_groups::run(arguments).await),
+        "kafka-features" => Some(features::run(arguments).await),
+        "kafka-groups" => Some(groups::run(arguments).await),
         "kafka-get-offsets" => Some(get_offsets::run(arguments).await),
         "kafka-delete-records" => Some(delete_records::run(arguments).await),
         "kafka-configs" => Some(configs::run(arguments).await),

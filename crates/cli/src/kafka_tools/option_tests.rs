@@ -34,6 +34,8 @@ const TOOLS: &[(&str, &[OptionSpec], &[&str])] = &[
     ("kafka-cluster", cluster::SPECS, &[include_str!("cluster.rs")]),
     ("kafka-metadata-quorum", metadata_quorum::SPECS, &[include_str!("metadata_quorum.rs")]),
     ("kafka-dump-log", dump_log::SPECS, &[include_str!("dump_log/mod.rs")]),
+    ("kafka-groups", groups::SPECS, &[include_str!("groups.rs")]),
+    ("kafka-features", features::SPECS, &[include_str!("features.rs")]),
     ("kafka-producer-perf-test", perf::producer::SPECS, &[include_str!("perf/producer.rs")]),
     ("kafka-consumer-perf-test", perf::consumer::SPECS, &[include_str!("perf/consumer.rs")]),
     ("kafka-e2e-latency", perf::latency::SPECS, &[include_str!("perf/latency.rs")]),

@@ -40,6 +40,8 @@ pub struct Settings {
     /// Stop at the end that each partition has at the start.
     pub exit_at_end: bool,
     pub isolation_level: IsolationLevel,
+    /// The most bytes of one fetch of a partition.
+    pub fetch_bytes: i32,
     /// None reads without a group.
     pub group: Option<GroupSettings>,
 }
@@ -56,8 +58,8 @@ pub struct Incoming {
 const WORKERS_MAX: usize = 16;
 /// How long a broker may hold a fetch that finds nothing.
 const WAIT: Duration = Duration::from_millis(500);
-/// The size of one fetch.
-const FETCH_BYTES: i32 = 4 * 1_024 * 1_024;
+/// The usual size of one fetch.
+pub const FETCH_BYTES: i32 = 4 * 1_024 * 1_024;
 /// The greatest size that a compressed batch may unpack to.
 const UNPACKED_BYTES_MAX: u64 = 1 << 30;
 /// Records that wait to be printed.
@@ -105,7 +107,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    pub fn begin(kafka: &Kafka, topic: &str, positions: Vec<Position>, isolation_level: IsolationLevel) -> Self {
+    pub fn begin(kafka: &Kafka, topic: &str, positions: Vec<Position>, settings: &Settings) -> Self {
         let (sender, records) = mpsc::channel(QUEUE_RECORDS);
         let workers = positions.len().clamp(1, WORKERS_MAX);
         let mut shares: Vec<Vec<Position>> = (0..workers).map(|_| Vec::new()).collect();
@@ -119,7 +121,12 @@ impl Reading {
             // Answers of one connection come in order, so a fetch that waits would hold up the others: each worker has
             // its own.
             let client = Client::new(kafka.client().config().clone());
-            running.spawn(read(client, topic.to_owned(), share, isolation_level, sender.clone()));
+            let options = FetchOptions {
+                max_bytes: settings.fetch_bytes,
+                isolation_level: settings.isolation_level,
+                ..Default::default()
+            };
+            running.spawn(read(client, topic.to_owned(), share, options, sender.clone()));
         }
         Self { records, _workers: running }
     }
@@ -148,7 +155,7 @@ impl Source {
         for partition in partitions {
             positions.push(Position::find(kafka.client(), topic, partition, None, &settings).await?);
         }
-        Ok(Self::Alone(Reading::begin(kafka, topic, positions, settings.isolation_level)))
+        Ok(Self::Alone(Reading::begin(kafka, topic, positions, &settings)))
     }
 
     /// The next record if it is there already.
@@ -180,7 +187,7 @@ async fn read(
     client: Client,
     topic: String,
     mut share: Vec<Position>,
-    isolation_level: IsolationLevel,
+    mut options: FetchOptions,
     sender: mpsc::Sender<Result<Incoming, KafkaError>>,
 ) {
     // A worker's client has no view of the cluster yet, and requests it once.
@@ -193,8 +200,7 @@ async fn read(
         let patience = if idle { WAIT / u32::try_from(share.len()).unwrap_or(u32::MAX) } else { Duration::ZERO };
         idle = true;
         for position in &mut share {
-            let options =
-                FetchOptions { max_wait: patience, max_bytes: FETCH_BYTES, isolation_level, ..Default::default() };
+            options.max_wait = patience;
             match fetch(&client, &topic, position, &options, &sender).await {
                 Ok(Some(read)) => idle &= read == 0,
                 Ok(None) => return,

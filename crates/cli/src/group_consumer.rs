@@ -5,7 +5,7 @@
 //! one is requested. With a named partition the consumer is no member, as with Kafka's consumers: it reads that
 //! partition and commits its offset for the group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ottla_client::{Beat, CommittedOffset, Committer, Membership, MembershipConfig};
@@ -67,7 +67,22 @@ pub struct GroupConsumer {
     committed: BTreeMap<TopicPartition, Offset>,
     next_commit: Instant,
     next_look: Instant,
+    /// How long the group has taken to give out shares.
+    joining: Duration,
+    /// The partitions of the share, until they are given up.
+    share: Vec<TopicPartition>,
+    listener: Option<Listener>,
 }
+
+/// A change of a member's share.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ShareChange {
+    Assigned,
+    Revoked,
+}
+
+/// Is told of each change at once, with the partitions.
+type Listener = Box<dyn FnMut(ShareChange, &[TopicPartition])>;
 
 impl GroupConsumer {
     /// It joins when the first record is requested.
@@ -96,7 +111,34 @@ impl GroupConsumer {
             committed: BTreeMap::new(),
             next_commit: now,
             next_look: now,
+            joining: Duration::ZERO,
+            share: Vec::new(),
+            listener: None,
         }
+    }
+
+    pub fn listen(&mut self, listener: impl FnMut(ShareChange, &[TopicPartition]) + 'static) {
+        self.listener = Some(Box::new(listener));
+    }
+
+    fn assigned(&mut self, share: Vec<TopicPartition>) {
+        self.share = share;
+        if let Some(listener) = &mut self.listener {
+            listener(ShareChange::Assigned, &self.share);
+        }
+    }
+
+    fn give_up_share(&mut self) {
+        self.reading = None;
+        let share = std::mem::take(&mut self.share);
+        if let Some(listener) = self.listener.as_mut().filter(|_| !share.is_empty()) {
+            listener(ShareChange::Revoked, &share);
+        }
+    }
+
+    /// How long the member has spent on getting its shares.
+    pub fn joining(&self) -> Duration {
+        self.joining
     }
 
     /// The next record if it is there and nothing else is due.
@@ -149,6 +191,7 @@ impl GroupConsumer {
 
     /// Joins, finds out where to begin, and begins.
     async fn take_share(&mut self) -> Result<(), KafkaError> {
+        let began = Instant::now();
         let share: Vec<TopicPartition> = match (&mut self.membership, self.settings.partition) {
             (Some(membership), _) => membership.join().await?,
             (None, Some(only)) => TopicName::new(&self.topic)
@@ -162,7 +205,7 @@ impl GroupConsumer {
         self.committed = committed.into_iter().map(|(at, committed)| (at, committed.offset)).collect();
         self.positions.clear();
         let mut positions = Vec::new();
-        for at in share {
+        for at in share.iter().cloned() {
             // An explicit start offset wins over the committed one.
             let next = match self.settings.from {
                 crate::consumer::From::At(_) => None,
@@ -172,9 +215,11 @@ impl GroupConsumer {
             self.positions.insert(at, position.next);
             positions.push(position);
         }
+        self.assigned(share);
         self.is_idle = positions.is_empty();
-        self.reading = Some(Reading::begin(&self.kafka, &self.topic, positions, self.settings.isolation_level));
+        self.reading = Some(Reading::begin(&self.kafka, &self.topic, positions, &self.settings));
         let now = Instant::now();
+        self.joining += now - began;
         self.next_commit = now + self.group.commit_every.unwrap_or_default();
         self.next_look = now + LOOK_EVERY;
         Ok(())
@@ -214,11 +259,11 @@ impl GroupConsumer {
             Beat::Steady => {}
             Beat::Rejoin => {
                 self.commit_now_and_then().await?;
-                self.reading = None;
+                self.give_up_share();
             }
             Beat::Lost => {
                 self.positions.clear();
-                self.reading = None;
+                self.give_up_share();
             }
         }
         Ok(())
@@ -234,11 +279,14 @@ impl GroupConsumer {
         }
     }
 
-    /// One try.
+    /// One try to commit the positions that are not committed yet.
     async fn commit(&mut self) -> Result<(), KafkaError> {
-        let news = self.positions.iter().filter(|(at, offset)| self.committed.get(at) != Some(offset));
+        self.commit_these(&self.uncommitted()).await
+    }
+
+    async fn commit_these(&mut self, offsets: &BTreeMap<TopicPartition, Offset>) -> Result<(), KafkaError> {
         let news: BTreeMap<TopicPartition, CommittedOffset> =
-            news.map(|(at, offset)| (at.clone(), (*offset).into())).collect();
+            offsets.iter().map(|(at, offset)| (at.clone(), (*offset).into())).collect();
         if news.is_empty() {
             return Ok(());
         }
@@ -256,6 +304,23 @@ impl GroupConsumer {
         Ok(())
     }
 
+    fn uncommitted(&self) -> BTreeMap<TopicPartition, Offset> {
+        let news = self.positions.iter().filter(|(at, offset)| self.committed.get(at) != Some(offset));
+        news.map(|(at, offset)| (at.clone(), *offset)).collect()
+    }
+
+    /// Commits what was read of some partitions, where nothing else does; the positions, and whether they are
+    /// committed.
+    pub async fn commit_read(
+        &mut self,
+        partitions: &BTreeSet<PartitionId>,
+    ) -> (BTreeMap<TopicPartition, Offset>, Result<(), KafkaError>) {
+        let mut news = self.uncommitted();
+        news.retain(|at, _| partitions.contains(&at.partition));
+        let result = self.commit_these(&news).await;
+        (news, result)
+    }
+
     pub async fn close(mut self) -> Result<(), KafkaError> {
         self.reading = None;
         let began = Instant::now();
@@ -268,6 +333,7 @@ impl GroupConsumer {
             }
             tokio::time::sleep(PAUSE).await;
         }
+        self.give_up_share();
         if let Some(membership) = self.membership.take() {
             // If the leave request is lost, the session timeout removes the member.
             let _ = membership.leave().await;

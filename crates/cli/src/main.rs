@@ -51,6 +51,10 @@ fn run() -> anyhow::Result<ExitCode> {
     if let Some(code) = image::run(&called, &arguments) {
         return code;
     }
+    if let Some(line) = kafka_tools::absent::refusal(&called) {
+        err!("{line}");
+        return Ok(ExitCode::FAILURE);
+    }
     if called.starts_with("kafka-") {
         let runtime = runtime()?;
         let code = runtime.block_on(kafka_tools::run(&called, &arguments));

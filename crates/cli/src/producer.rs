@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use bytes::Bytes;
 use ottla_client::Client;
-use ottla_model::{PartitionId, ProducerEpoch, ProducerId, TimestampMs};
+use ottla_model::{Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs};
 use ottla_protocol::record_batch::{BatchBuilder, Compression, Header};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -24,6 +24,8 @@ pub struct Outgoing {
     pub key: Option<Bytes>,
     pub value: Option<Bytes>,
     pub headers: Vec<Header>,
+    /// None: the time at which its batch is made.
+    pub timestamp: Option<TimestampMs>,
 }
 
 impl Outgoing {
@@ -75,6 +77,14 @@ pub struct Lost {
     pub error: KafkaError,
 }
 
+/// A batch that was sent, and the offset of its first record.
+#[derive(Debug)]
+pub struct Sent {
+    pub partition: PartitionId,
+    pub records: Vec<Outgoing>,
+    pub result: Result<Offset, KafkaError>,
+}
+
 pub struct Producer {
     client: Client,
     topic: String,
@@ -98,10 +108,16 @@ impl Producer {
     }
 
     /// Sends the records of the channel until it ends; `lost` receives failed batches, and returns whether to continue.
-    pub async fn run(
+    pub async fn run(self, records: &mut mpsc::Receiver<Outgoing>, mut lost: impl FnMut(Lost) -> bool) -> Result<()> {
+        let done = |Sent { records, result, .. }| result.err().is_none_or(|error| lost(Lost { records, error }));
+        self.run_reporting(records, done).await
+    }
+
+    /// As `run`; `done` receives every batch.
+    pub async fn run_reporting(
         mut self,
         records: &mut mpsc::Receiver<Outgoing>,
-        mut lost: impl FnMut(Lost) -> bool,
+        mut done: impl FnMut(Sent) -> bool,
     ) -> Result<()> {
         while let Some(first) = records.recv().await {
             let mut size = first.size_bytes();
@@ -121,8 +137,8 @@ impl Producer {
                 size += next.size_bytes();
                 round.push(next);
             }
-            for failed in self.send(round).await? {
-                if !lost(failed) {
+            for sent in self.send(round).await? {
+                if !done(sent) {
                     return Ok(());
                 }
             }
@@ -130,7 +146,7 @@ impl Producer {
         Ok(())
     }
 
-    async fn send(&mut self, round: Vec<Outgoing>) -> Result<Vec<Lost>> {
+    async fn send(&mut self, round: Vec<Outgoing>) -> Result<Vec<Sent>> {
         // Records without a key stay together in a round and spread over rounds, as Kafka's own producer has it.
         let sticky = rand::random_range(0..self.partitions.len());
         let mut by_partition: BTreeMap<usize, Vec<Outgoing>> = BTreeMap::new();
@@ -148,22 +164,21 @@ impl Producer {
             let (client, topic) = (self.client.clone(), self.topic.clone());
             let (acks, timeout) = (self.settings.acks, self.settings.timeout);
             sending.spawn(async move {
-                let result = client.produce(&topic, partition, batch, acks, timeout).await;
-                result.map_err(|error| Lost { records, error: error.into() })
+                let produced = client.produce(&topic, partition, batch, acks, timeout).await;
+                let result = produced.map(|produced| produced.base_offset).map_err(KafkaError::from);
+                Sent { partition, records, result }
             });
         }
-        let mut failed = Vec::new();
+        let mut sent = Vec::new();
         while let Some(done) = sending.join_next().await {
-            if let Err(lost) = done? {
-                failed.push(lost);
-            }
+            sent.push(done?);
         }
-        if !failed.is_empty() && self.identity.is_some() {
+        if sent.iter().any(|sent| sent.result.is_err()) && self.identity.is_some() {
             // The sequence numbers of the lost batch are missing now: begin again with a new producer id.
             self.identity = Some(self.client.init_producer_id(None, Duration::from_secs(60)).await?);
             self.sequences.clear();
         }
-        Ok(failed)
+        Ok(sent)
     }
 
     fn batch(&mut self, partition: PartitionId, records: &[Outgoing]) -> Result<Bytes> {
@@ -178,7 +193,8 @@ impl Producer {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let now = TimestampMs(i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
         for record in records {
-            builder.push(now, record.key.as_deref(), record.value.as_deref(), &record.headers);
+            let timestamp = record.timestamp.unwrap_or(now);
+            builder.push(timestamp, record.key.as_deref(), record.value.as_deref(), &record.headers);
         }
         Ok(builder.build()?.freeze())
     }

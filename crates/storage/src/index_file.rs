@@ -16,7 +16,7 @@ const BUFFERED_ENTRIES_MAX: usize = 1024;
 const BLOCK_ENTRIES: u32 = 512;
 
 /// A fixed-size, big-endian entry.
-pub(crate) trait Entry: Copy {
+pub trait Entry: Copy {
     const BYTES: usize;
     fn encode(self, out: &mut Vec<u8>);
     /// `bytes` has [`Entry::BYTES`] bytes.

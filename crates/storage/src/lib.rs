@@ -39,6 +39,7 @@ pub use directory::{CheckpointKind, DirectoryError, LogDirectory, PartitionDirec
 pub use directory_health::{DirectoryHealth, Refusal, StallWatch};
 pub use env::{Env, Faults, FaultyEnv, File, MemoryEnv, RealEnv};
 pub use error::{AppendError, DiskFault, Malformed, OpenError, ReadError, is_full, is_out_of_descriptors};
+pub use index_file::Entry;
 pub use kept_offsets::{Checkpoints, Collected};
 pub use last_run::{LastRun, LeftBy, has_replaced};
 pub use log::{
@@ -46,5 +47,7 @@ pub use log::{
     RecoveryProgress, TimeSearch, TimestampOffset,
 };
 pub use log_dirs::{ClosedLogs, DirectoryContent, LogDir, LogDirs, LogDirsError};
+pub use offset_index::OffsetEntry;
 pub use rules::BrokenRules;
 pub use slice::LogSlice;
+pub use time_index::TimeEntry;

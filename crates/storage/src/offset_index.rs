@@ -11,7 +11,7 @@ use crate::env::{Env, File, Waits};
 use crate::index_file::{Entry, IndexFile};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct OffsetEntry {
+pub struct OffsetEntry {
     pub relative_offset: u32,
     pub position: u32,
 }

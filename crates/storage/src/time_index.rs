@@ -12,7 +12,7 @@ use crate::env::Env;
 use crate::index_file::{Entry, IndexFile};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct TimeEntry {
+pub struct TimeEntry {
     pub timestamp: TimestampMs,
     pub relative_offset: u32,
 }

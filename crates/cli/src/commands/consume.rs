@@ -5,7 +5,7 @@ use clap::Args;
 use ottla_protocol::messages::fetch::IsolationLevel;
 
 use super::Bootstrap;
-use crate::consumer::{From, Settings, Source};
+use crate::consumer::{FETCH_BYTES, From, Settings, Source};
 use crate::group_consumer::GroupSettings;
 use crate::kafka::Kafka;
 use crate::kafka_tools::format::Formatter;
@@ -51,6 +51,7 @@ pub async fn run(arguments: ConsumeArguments) -> Result<()> {
         from,
         exit_at_end: arguments.exit_at_end,
         isolation_level: IsolationLevel::ReadUncommitted,
+        fetch_bytes: FETCH_BYTES,
         group: arguments.group.as_deref().map(GroupSettings::new),
     };
     let mut formatter = Formatter::default();

@@ -11,7 +11,7 @@ use ottla_protocol::messages::fetch::IsolationLevel;
 use super::format::Formatter;
 use super::options::{OptionSpec, Options, Takes, flag, refused, value};
 use super::{ToolError, bootstrap, client_properties, exceptions, file_properties, log, run_tool, warn_unused};
-use crate::consumer::{From, Settings, Source};
+use crate::consumer::{FETCH_BYTES, From, Settings, Source};
 use crate::group_consumer::GroupSettings;
 use crate::kafka::Kafka;
 use crate::{err, output};
@@ -146,7 +146,14 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
     Ok(Plan {
         bootstrap: bootstrap(options)?.to_owned(),
         topic: options.required("topic")?.to_owned(),
-        settings: Settings { partition, from, exit_at_end: false, isolation_level, group: group(options, &property)? },
+        settings: Settings {
+            partition,
+            from,
+            exit_at_end: false,
+            isolation_level,
+            fetch_bytes: FETCH_BYTES,
+            group: group(options, &property)?,
+        },
         formatter,
         skip_on_error: options.has("skip-message-on-error"),
         max_messages: options.number::<i64>("max-messages")?.and_then(|count| u64::try_from(count).ok()),
@@ -212,7 +219,7 @@ async fn consume(plan: Plan, printed: &mut u64) -> Result<ExitCode, ToolError> {
 }
 
 /// Waits for SIGTERM; for ever where it cannot be waited for.
-async fn terminated() {
+pub(super) async fn terminated() {
     match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
         Ok(mut signal) => drop(signal.recv().await),
         Err(_) => std::future::pending().await,

@@ -77,6 +77,11 @@ fn fixed<const N: usize>(bytes: &[u8], class: &'static str) -> Result<[u8; N], D
     bytes.try_into().map_err(|_| DeserializeError { class, expected: N })
 }
 
+/// A `double` as Java prints it.
+pub fn java_double(number: f64) -> String {
+    java_text(&format!("{number:e}"))
+}
+
 /// A number as Java prints it, from Rust's shortest `{:e}`: plain from 0.001 to below ten million, else `1.5E10`;
 /// always with a fraction.
 fn java_text(scientific: &str) -> String {

@@ -1,5 +1,6 @@
 //! The tools under Kafka's names: their options, output and exit codes, for people's scripts and documents.
 
+pub mod absent;
 pub mod acls;
 pub mod broker_api_versions;
 pub mod client_quotas;
@@ -10,17 +11,23 @@ pub mod console_producer;
 pub mod consumer_groups;
 pub mod delete_records;
 pub mod deserializer;
+pub mod dump_log;
 pub mod exceptions;
+pub mod features;
 pub mod format;
 pub mod get_offsets;
+pub mod groups;
+mod json;
 pub mod leader_election;
 pub mod log_dirs;
 pub mod metadata_quorum;
 pub mod options;
+pub mod perf;
 pub mod reassign_partitions;
 pub mod topics;
 pub mod transactions;
 pub mod users;
+pub mod verifiable;
 
 #[cfg(test)]
 mod option_tests;
@@ -43,11 +50,19 @@ pub async fn run(name: &str, arguments: &[String]) -> Option<ExitCode> {
         "kafka-console-producer" => Some(console_producer::run(arguments).await),
         "kafka-console-consumer" => Some(console_consumer::run(arguments).await),
         "kafka-consumer-groups" => Some(consumer_groups::run(arguments).await),
+        "kafka-features" => Some(features::run(arguments).await),
+        "kafka-groups" => Some(groups::run(arguments).await),
         "kafka-get-offsets" => Some(get_offsets::run(arguments).await),
         "kafka-delete-records" => Some(delete_records::run(arguments).await),
         "kafka-configs" => Some(configs::run(arguments).await),
         "kafka-leader-election" => Some(leader_election::run(arguments).await),
         "kafka-reassign-partitions" => Some(reassign_partitions::run(arguments).await),
+        "kafka-consumer-perf-test" => Some(perf::consumer::run(arguments).await),
+        "kafka-e2e-latency" => Some(perf::latency::run(arguments).await),
+        "kafka-producer-perf-test" => Some(perf::producer::run(arguments).await),
+        "kafka-verifiable-consumer" => Some(verifiable::consumer::run(arguments).await),
+        "kafka-verifiable-producer" => Some(verifiable::producer::run(arguments).await),
+        "kafka-dump-log" => Some(dump_log::run(arguments).await),
         "kafka-log-dirs" => Some(log_dirs::run(arguments).await),
         "kafka-broker-api-versions" => Some(broker_api_versions::run(arguments).await),
         "kafka-cluster" => Some(cluster::run(arguments).await),

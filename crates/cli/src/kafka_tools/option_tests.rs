@@ -33,6 +33,14 @@ const TOOLS: &[(&str, &[OptionSpec], &[&str])] = &[
     ("kafka-broker-api-versions", broker_api_versions::SPECS, &[include_str!("broker_api_versions.rs")]),
     ("kafka-cluster", cluster::SPECS, &[include_str!("cluster.rs")]),
     ("kafka-metadata-quorum", metadata_quorum::SPECS, &[include_str!("metadata_quorum.rs")]),
+    ("kafka-dump-log", dump_log::SPECS, &[include_str!("dump_log/mod.rs")]),
+    ("kafka-groups", groups::SPECS, &[include_str!("groups.rs")]),
+    ("kafka-features", features::SPECS, &[include_str!("features.rs")]),
+    ("kafka-producer-perf-test", perf::producer::SPECS, &[include_str!("perf/producer.rs")]),
+    ("kafka-consumer-perf-test", perf::consumer::SPECS, &[include_str!("perf/consumer.rs")]),
+    ("kafka-e2e-latency", perf::latency::SPECS, &[include_str!("perf/latency.rs")]),
+    ("kafka-verifiable-consumer", verifiable::consumer::SPECS, &[include_str!("verifiable/consumer.rs")]),
+    ("kafka-verifiable-producer", verifiable::producer::SPECS, &[include_str!("verifiable/producer.rs")]),
     ("kafka-transactions", transactions::SPECS, &[include_str!("transactions/mod.rs")]),
 ];
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ottla_config::SaslConfig;
 use ottla_metadata::{ConfigEntity, ConfigKind, Image};
-use ottla_model::ListenerName;
+use ottla_model::{ClusterSecret, ListenerName};
 use ottla_replica_manager::live_config::LiveConfig;
 use ottla_replica_manager::metadata_cache::MetadataCache;
 use ottla_sasl::scram::ITERATIONS_MIN;
@@ -43,6 +43,7 @@ impl ListenerUsers {
         live: Arc<LiveConfig>,
         metadata: Arc<MetadataCache>,
     ) -> Self {
+        let nobody_secret = nobody_secret(live.fixed().cluster_secret.as_ref());
         let mut configured = BTreeMap::new();
         for (user, password) in &config.scram_users {
             for hash in ScramHash::ALL {
@@ -51,8 +52,14 @@ impl ListenerUsers {
                 configured.insert((hash, user.clone()), credential);
             }
         }
-        Self { listener: listener.clone(), live, metadata, configured, nobody_secret: rand::random() }
+        Self { listener: listener.clone(), live, metadata, configured, nobody_secret }
     }
+}
+
+/// All brokers of a cluster show the same salt for a user that does not exist, also after a restart, as they do for one
+/// that does: other salts would tell which users exist. Without a secret that they share they cannot.
+fn nobody_secret(cluster: Option<&ClusterSecret>) -> [u8; 32] {
+    cluster.map_or_else(rand::random, |cluster| ottla_sasl::nobody_secret(cluster.as_bytes()))
 }
 
 impl Credentials for ListenerUsers {
@@ -70,5 +77,18 @@ impl Credentials for ListenerUsers {
 
     fn nobody_secret(&self) -> [u8; 32] {
         self.nobody_secret
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brokers_of_a_cluster_show_the_same_of_a_user_that_does_not_exist() {
+        let secret = ClusterSecret::new("s3cret");
+        assert_eq!(nobody_secret(Some(&secret)), nobody_secret(Some(&secret)));
+        assert_ne!(nobody_secret(Some(&secret)), nobody_secret(Some(&ClusterSecret::new("other"))));
+        assert_ne!(nobody_secret(None), nobody_secret(None));
     }
 }

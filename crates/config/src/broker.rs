@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ottla_model::{BrokerId, Chroot, ClusterId, ClusterSecret, ListenerName, TopicName};
+use ottla_sasl::Mechanism;
 
 use crate::address::HostPort;
 use crate::authorizer::AuthorizerConfig;
@@ -173,6 +174,8 @@ impl BrokerConfig {
         let listeners = listeners::resolve(&properties, host, &mut warnings)?;
         let config = Self::read(properties, listeners, None, &mut warnings)?;
         check_replica_lag(&config, &mut warnings);
+        check_secret(&config, &mut warnings);
+        check_users(&config, &mut warnings);
         Ok(Loaded { config, warnings })
     }
 
@@ -471,6 +474,32 @@ fn check_replica_lag(config: &BrokerConfig, warnings: &mut Vec<String>) {
             "replica.fetch.wait.max.ms is above replica.lag.time.max.ms: idle followers will leave their ISRs"
                 .to_owned(),
         );
+    }
+}
+
+/// Coordinators have neither logins nor rules: without a secret they do whatever anybody asks for.
+fn check_secret(config: &BrokerConfig, warnings: &mut Vec<String>) {
+    let has_logins = config.listeners.iter().any(|listener| listener.protocol.has_sasl());
+    if config.cluster_secret.is_none() && (config.authorizer.is_some() || has_logins) {
+        warnings.push(
+            "cluster.secret is not set: whoever reaches a coordinator may read the keys of users, and alter the \
+             cluster, whatever listeners and rules demand"
+                .to_owned(),
+        );
+    }
+}
+
+/// Kafka refuses to start here; users may come with `kafka-configs`.
+fn check_users(config: &BrokerConfig, warnings: &mut Vec<String>) {
+    for (name, listener) in &config.security.listeners {
+        let Some(sasl) = &listener.sasl else { continue };
+        if sasl.mechanisms.contains(&Mechanism::Plain) && sasl.plain_users.is_empty() {
+            let own = name.as_str().to_ascii_lowercase();
+            warnings.push(format!(
+                "the listener {name} offers PLAIN and has no users: nobody can log in by it \
+                 (listener.name.{own}.plain.sasl.jaas.config)"
+            ));
+        }
     }
 }
 

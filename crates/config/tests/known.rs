@@ -45,6 +45,10 @@ fn readers() -> Vec<(PathBuf, String)> {
     texts
 }
 
+/// Classes that guard something.
+const REFUSED: [&str; 3] =
+    ["alter.config.policy.class.name", "create.topic.policy.class.name", "principal.builder.class"];
+
 #[test]
 fn every_known_key_is_read_or_says_why_not() {
     // Another name of broker.id; names that are made of a mechanism's.
@@ -55,7 +59,7 @@ fn every_known_key_is_read_or_says_why_not() {
     for config in BROKER_CONFIGS {
         let quoted = format!("\"{}\"", config.name);
         let is_read = readers.iter().any(|(_, text)| text.contains(&quoted)) || OTHERWISE.contains(&config.name);
-        let is_refused = ["create.topic.policy.class.name", "alter.config.policy.class.name"].contains(&config.name);
+        let is_refused = REFUSED.contains(&config.name);
         if !is_read && !is_refused && unread(config.name).is_none() {
             silent.push(config.name);
         }
@@ -96,11 +100,28 @@ fn load(flags: &[(&str, &str)]) -> Result<Loaded<BrokerConfig>, String> {
 
 #[test]
 fn classes_that_guard_something_end_the_start() {
-    for key in ["authorizer.class.name", "create.topic.policy.class.name", "alter.config.policy.class.name"] {
+    for key in REFUSED.into_iter().chain(["authorizer.class.name"]) {
         let error = load(&[(key, "org.example.Guard")]).unwrap_err();
         assert!(error.starts_with(key) && !error.contains('\n'), "{error}");
         assert!(load(&[(key, "")]).is_ok(), "no value is no class");
     }
+}
+
+#[test]
+fn kafkas_own_principal_builder_is_the_one_that_there_is() {
+    let own = "org.apache.kafka.common.security.authenticator.DefaultKafkaPrincipalBuilder";
+    assert!(load(&[("principal.builder.class", own)]).is_ok());
+}
+
+/// Brokers that check their clients in front of coordinators that check nobody.
+#[test]
+fn rules_without_a_secret_are_warned_of() {
+    let class = ("authorizer.class.name", "kafka.security.authorizer.AclAuthorizer");
+    let warns = |flags: &[(&str, &str)]| {
+        let warnings = load(flags).unwrap().warnings;
+        warnings.iter().any(|warning| warning.contains("cluster.secret is not set"))
+    };
+    assert!(warns(&[class]) && !warns(&[]) && !warns(&[class, ("cluster.secret", "s3cret")]));
 }
 
 #[test]

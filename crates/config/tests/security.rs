@@ -200,3 +200,21 @@ fn what_is_not_served_is_refused_by_name() {
     let handler = ("KAFKA_LISTENER_NAME_OWN_PLAIN_SASL_SERVER_CALLBACK_HANDLER_CLASS", "org.example.Handler");
     refused(&with(&sasl, &[plain, between, handler]), "sasl.server.callback.handler.class");
 }
+
+/// Kafka refuses to start without a login module; here its users may come later, and whoever waits in vain is told.
+#[test]
+fn plain_without_users_is_warned_of() {
+    let warns = |jaas: &str| {
+        let variables = [
+            ("KAFKA_LISTENERS", "INTERNAL://:29092,CLIENT://:9092"),
+            ("KAFKA_ADVERTISED_LISTENERS", "INTERNAL://kafka:29092,CLIENT://localhost:9092"),
+            ("KAFKA_INTER_BROKER_LISTENER_NAME", "INTERNAL"),
+            ("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", "INTERNAL:PLAINTEXT,CLIENT:SASL_PLAINTEXT"),
+            ("KAFKA_SASL_ENABLED_MECHANISMS", "PLAIN"),
+            ("KAFKA_LISTENER_NAME_CLIENT_PLAIN_SASL_JAAS_CONFIG", jaas),
+        ];
+        let warnings = load(&variables).unwrap_or_else(|error| panic!("{error}")).warnings;
+        warnings.iter().any(|warning| warning.contains("CLIENT offers PLAIN and has no users"))
+    };
+    assert!(warns("") && !warns("x.PlainLoginModule required user_alice=\"a\";"));
+}

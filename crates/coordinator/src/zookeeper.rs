@@ -248,7 +248,7 @@ impl Session<'_> {
                 let mut views = formed.view.subscribe();
                 let tree = views.borrow_and_update().tree.clone();
                 let prefix = chroot.as_ref().map(Chroot::to_string).unwrap_or_default();
-                let may_write = if shared.has_secret() { MayWrite::Deletions } else { MayWrite::Everything };
+                let may_write = if shared.has_secret() { MayWrite::Nothing } else { MayWrite::Everything };
                 let client = Client::new(self.address, prefix, tree, self.zookeeper.watches.clone(), may_write);
                 self.parts.push(Part { chroot, shared, client, views });
                 self.parts.len() - 1

@@ -39,6 +39,6 @@ pub use effects::{Batch, BatchKind, BatchNumber, Effects, RequestId, Transaction
 pub use record::{Record, RecordError, partition_for};
 pub use request::Request;
 pub use shard::Shard;
-pub use topics::{TopicView, Topics};
+pub use topics::{TopicView, Topics, VisibleTopics};
 
 pub use ottla_coordinator_partition::Now;

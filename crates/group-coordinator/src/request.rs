@@ -6,6 +6,7 @@ use ottla_model::{
 };
 
 use crate::effects::TransactionEnd;
+use crate::topics::VisibleTopics;
 
 /// One request to one shard. All groups that it names belong to the shard; batched requests are split by shard before.
 #[derive(Clone, PartialEq, Debug)]
@@ -202,6 +203,8 @@ pub struct ConsumerGroupHeartbeat {
     pub client: ClientInfo,
     pub subscribed_topics: Option<Vec<String>>,
     pub subscribed_regex: Option<String>,
+    /// Expressions match no other topics: an assignment tells which topics there are.
+    pub visible_topics: VisibleTopics,
     pub server_assignor: Option<String>,
     /// What the member owns; none: unchanged.
     pub owned: Option<Vec<(TopicId, Vec<PartitionId>)>>,

@@ -1,5 +1,8 @@
 //! What groups need to know of the cluster's topics, as the host's image has it at the moment of the step.
 
+use std::fmt;
+use std::sync::Arc;
+
 use ottla_model::{BrokerId, PartitionId, TopicId, TopicName};
 
 /// One topic.
@@ -9,6 +12,40 @@ pub struct TopicView {
     pub name: TopicName,
     /// The number of partitions, from 0.
     pub partitions: i32,
+}
+
+type IsVisible = dyn Fn(&str) -> bool + Send + Sync;
+
+/// The topics that somebody may know of; the default: all.
+#[derive(Clone, Default)]
+pub struct VisibleTopics(Option<Arc<IsVisible>>);
+
+impl VisibleTopics {
+    pub fn only(is_visible: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(is_visible)))
+    }
+
+    pub(crate) fn contain(&self, name: &str) -> bool {
+        self.0.as_ref().is_none_or(|is_visible| is_visible(name))
+    }
+}
+
+impl PartialEq for VisibleTopics {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for VisibleTopics {}
+
+impl fmt::Debug for VisibleTopics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_none() { "all" } else { "some" })
+    }
 }
 
 /// The topics of one image.

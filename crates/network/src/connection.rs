@@ -346,6 +346,10 @@ impl<S: Service> Connection<S> {
                 return Poll::Ready(End::Refused(NO_ROOM.to_owned()));
             }
             if std::mem::take(&mut self.turn_is_over) {
+                // A client that never lets the task wait is checked like others: it may not have logged in.
+                if let Some(end) = self.poll_check(context) {
+                    return Poll::Ready(end);
+                }
                 // To the end of the worker's queue.
                 context.waker().wake_by_ref();
                 return Poll::Pending;

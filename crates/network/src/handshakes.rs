@@ -52,15 +52,12 @@ impl Handshakes {
     pub fn enter(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<HandshakePermit> {
         let mut state = self.state.lock();
         let own = state.by_address.get(&address).map_or(0, VecDeque::len);
-        let crowded = match (own >= PER_ADDRESS_MAX, state.total >= TOTAL_MAX) {
-            (true, _) => Some(address),
-            // Whoever has the most gives way.
-            (false, true) => state.by_address.iter().max_by_key(|(_, all)| all.len()).map(|(address, _)| *address),
-            (false, false) => None,
+        let has_room = match (own >= PER_ADDRESS_MAX, state.total >= TOTAL_MAX) {
+            (true, _) => state.end_oldest(|of| of == address, now),
+            (false, true) => state.end_oldest(|_| true, now),
+            (false, false) => true,
         };
-        if let Some(crowded) = crowded
-            && !state.end_oldest(crowded, now)
-        {
+        if !has_room {
             return None;
         }
         let number = state.next;
@@ -75,16 +72,16 @@ impl Handshakes {
 }
 
 impl State {
-    /// Ends the oldest handshake of an address if it has had its time.
-    fn end_oldest(&mut self, address: IpAddr, now: Instant) -> bool {
-        let oldest = self.by_address.get(&address).and_then(VecDeque::front);
-        match oldest.map(|oldest| (oldest.number, oldest.since)) {
-            Some((number, since)) if now.saturating_duration_since(since) >= PATIENCE => {
-                self.remove(address, number);
-                true
-            }
-            _ => false,
-        }
+    /// Ends a handshake that has had its time: the oldest of the address that has the most. An address whose handshakes
+    /// are all young does not keep those of others in place.
+    fn end_oldest(&mut self, is_of: impl Fn(IpAddr) -> bool, now: Instant) -> bool {
+        let of_each = self.by_address.iter().filter(|(address, _)| is_of(**address));
+        let oldest = of_each.filter_map(|(address, all)| Some((*address, all.len(), all.front()?)));
+        let timely = oldest.filter(|(.., oldest)| now.saturating_duration_since(oldest.since) >= PATIENCE);
+        let most = timely.max_by_key(|(_, count, _)| *count);
+        let Some((address, number)) = most.map(|(address, _, oldest)| (address, oldest.number)) else { return false };
+        self.remove(address, number);
+        true
     }
 
     fn remove(&mut self, address: IpAddr, number: u64) {
@@ -140,5 +137,18 @@ mod tests {
         }
         assert!(handshakes.enter(address(99), start).is_none());
         assert!(handshakes.enter(address(99), start + PATIENCE).is_some());
+    }
+
+    /// One address that begins its handshakes again and again kept everybody out, whatever the age of the others'.
+    #[test]
+    fn an_address_with_young_handshakes_does_not_shield_the_old_ones() {
+        let handshakes = Arc::new(Handshakes::default());
+        let start = Instant::now();
+        let machine = |at: usize| IpAddr::from([10, 1, u8::try_from(at / 256).expect("few"), (at % 256) as u8]);
+        let mut all: Vec<_> =
+            (0..TOTAL_MAX - 2).map(|at| handshakes.enter(machine(at), start).expect("room")).collect();
+        let later = start + PATIENCE;
+        all.extend((0..2).map(|_| handshakes.enter(address(200), later).expect("room")));
+        assert!(handshakes.enter(address(99), later).is_some());
     }
 }

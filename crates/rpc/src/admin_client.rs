@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ottla_model::ClusterSecret;
 use tonic::Streaming;
 
 use crate::MESSAGE_BYTES_MAX;
@@ -41,7 +42,12 @@ macro_rules! admin_call {
 impl AdminClient {
     /// `coordinators` as [`Coordinators::new`] takes them.
     pub fn new<A: AsRef<str>>(coordinators: &[A]) -> Result<Self, CallError> {
-        Ok(Self { coordinators: Coordinators::new(coordinators)? })
+        Self::with_secret(coordinators, None)
+    }
+
+    /// As [`AdminClient::new`], with the secret that the coordinators require of whoever alters the cluster.
+    pub fn with_secret<A: AsRef<str>>(coordinators: &[A], secret: Option<&ClusterSecret>) -> Result<Self, CallError> {
+        Ok(Self { coordinators: Coordinators::with_secret(coordinators, secret)? })
     }
 
     pub fn coordinators(&self) -> &Coordinators {

@@ -15,7 +15,7 @@ pub use client::{ClientCredentials, ClientSession};
 pub use jaas::{JaasEntry, JaasError};
 pub use mechanism::Mechanism;
 pub use scram::{ScramCredential, ScramHash};
-pub use server::{Credentials, ServerSession, Step};
+pub use server::{Credentials, ServerSession, Step, nobody_secret};
 
 /// Why an authentication failed. The text goes to the log; [`SaslError::told`] is what a client may know.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

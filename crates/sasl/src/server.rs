@@ -1,5 +1,7 @@
 //! The server's side of one conversation.
 
+use ring::hmac;
+
 use crate::SaslError;
 use crate::mechanism::Mechanism;
 use crate::plain;
@@ -12,6 +14,14 @@ pub trait Credentials {
     fn scram(&self, hash: ScramHash, user: &str) -> Option<ScramCredential>;
     /// The key of the salts that users who do not exist seem to have.
     fn nobody_secret(&self) -> [u8; 32];
+}
+
+/// A key for [`Credentials::nobody_secret`] out of what the servers of a cluster share.
+pub fn nobody_secret(shared: &[u8]) -> [u8; 32] {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, shared);
+    let mut secret = [0; 32];
+    secret.copy_from_slice(hmac::sign(&key, b"salts of users that do not exist").as_ref());
+    secret
 }
 
 /// The outcome of a message.

@@ -56,12 +56,12 @@ enum WriteAnswer {
     Stat,
 }
 
-/// What a client may write of that which the quorum decides for Kafka's old tools.
+/// Whether a client may write what the quorum decides for Kafka's old tools.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MayWrite {
     Everything,
-    /// As much as the admin API does for callers that do not show the cluster's secret.
-    Deletions,
+    /// As the admin API for callers that do not show the cluster's secret.
+    Nothing,
 }
 
 pub struct Client {
@@ -199,8 +199,7 @@ impl Client {
 
     fn write(&mut self, mut pending: PendingWrite, write: Result<Write, ErrorCode>, out: &mut Vec<u8>) -> Next {
         match write {
-            Ok(Write::Decide(request @ Request::DeleteTopics(_))) => return Next::Decide { request, write: pending },
-            Ok(_) if self.may_write == MayWrite::Deletions => self.empty(pending.xid, ErrorCode::NoAuth, out),
+            Ok(_) if self.may_write == MayWrite::Nothing => self.empty(pending.xid, ErrorCode::NoAuth, out),
             Ok(Write::Decide(request)) => return Next::Decide { request, write: pending },
             Ok(Write::Notify) => {
                 // Sequence numbers have ten digits, and grow.

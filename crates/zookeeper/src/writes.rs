@@ -69,7 +69,7 @@ pub fn create(tree: &Tree, path: &str, data: &[u8], mode: CreateMode) -> Result<
         }
         // That of a topic which is not there is the first step of creating the topic by hand.
         NodePath::Config(entity) if is_writable(&entity) && owner_exists(tree, &entity) => {
-            config(entity, data).map(Write::Decide)
+            config(tree, entity, data).map(Write::Decide)
         }
         _ => Err(ErrorCode::NotReadOnly),
     }
@@ -84,7 +84,7 @@ pub fn set_data(tree: &Tree, path: &str, data: &[u8], version: i32) -> Result<Wr
             if !znodes::exists(tree, &parsed) {
                 return Err(ErrorCode::NoNode);
             }
-            config(entity, data).map(Write::Decide)
+            config(tree, entity, data).map(Write::Decide)
         }
         _ => Err(ErrorCode::NotReadOnly),
     }
@@ -122,7 +122,8 @@ fn election(data: &[u8]) -> Result<Request, ErrorCode> {
     Ok(Request::ElectLeaders(ElectLeaders { election: ElectionType::Preferred, topics }))
 }
 
-fn config(entity: ConfigEntity, data: &[u8]) -> Result<Request, ErrorCode> {
+/// Clients are shown no secrets, and write back what they were shown: what is hidden stays as it is.
+fn config(tree: &Tree, entity: ConfigEntity, data: &[u8]) -> Result<Request, ErrorCode> {
     #[derive(Deserialize)]
     struct Config {
         config: BTreeMap<String, String>,
@@ -132,7 +133,14 @@ fn config(entity: ConfigEntity, data: &[u8]) -> Result<Request, ErrorCode> {
     if config.len() > limits::MAX_CONFIGS_PER_ENTITY {
         return Err(ErrorCode::BadArguments);
     }
-    let changes = config.into_iter().map(|(name, value)| (name, ConfigOp::Set(value))).collect();
+    let known = tree.get(&entity.path()).and_then(|node| nodes::config::decode(&node.payload).ok());
+    let mut known = known.unwrap_or_default();
+    let set = |(name, value): (String, String)| {
+        let is_hidden = value == nodes::config::HIDDEN && nodes::config::is_secret(&name);
+        let value = if is_hidden { known.remove(&name)? } else { value };
+        Some((name, ConfigOp::Set(value)))
+    };
+    let changes = config.into_iter().filter_map(set).collect();
     let alter = AlterConfig { entity, changes, replace_all: true };
     Ok(Request::AlterConfigs(AlterConfigs { entities: vec![alter], validate_only: false }))
 }

@@ -248,6 +248,7 @@ impl Member {
             client: client(),
             subscribed_topics: first.then(|| vec!["topic".to_owned()]),
             subscribed_regex: None,
+            visible_topics: ottla_group_coordinator::VisibleTopics::default(),
             server_assignor: None,
             owned: if first {
                 Some(Vec::new())

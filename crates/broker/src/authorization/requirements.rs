@@ -36,7 +36,7 @@ pub fn requirements(api: Api) -> &'static [Checked] {
         ],
         Api::FindCoordinator => &[Each(Describe, Group), Each(Describe, TransactionalId)],
         Api::CreateTopics => &[Or(Create, Cluster, Create, Topic), Each(DescribeConfigs, Topic)],
-        Api::DeleteTopics => &[Each(Describe, Topic), Each(Delete, Topic)],
+        Api::DeleteTopics => &[Each(Describe, Topic), Or(Delete, Cluster, Delete, Topic)],
         Api::DeleteRecords => &[Each(Delete, Topic)],
         Api::CreatePartitions => &[Each(Alter, Topic)],
         Api::DescribeConfigs => {

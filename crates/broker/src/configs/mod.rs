@@ -296,6 +296,19 @@ mod tests {
     use super::test_live::live;
     use super::*;
 
+    /// What a coordinator shows of the tree hides what a broker hides of its properties.
+    #[test]
+    fn no_secret_of_a_broker_is_shown_in_the_tree() {
+        for name in known::broker_config_names() {
+            let own = format!("listener.name.client.{name}");
+            for name in [name, &own] {
+                let hides = nodes::config::is_secret(name);
+                assert!(hides || !known::is_secret(name), "{name} is shown");
+            }
+        }
+        assert!(!nodes::config::is_secret("message.max.bytes") && !nodes::config::is_secret("producer_byte_rate"));
+    }
+
     /// With these entries for all brokers, and these for broker 1.
     fn follow(live: &LiveConfig, all: &[(&str, &str)], own: &[(&str, &str)]) {
         let node = |entity: ConfigEntity, set: &[(&str, &str)]| {

@@ -457,3 +457,47 @@ fn what_may_be_written_is_written() {
         broker.begin_produce_in(12, Some("x"), TopicRef::Name("b".to_owned()), 0, &batch(&["v"]), 1, NEVER_MS);
     assert_eq!(transactional.produced().error, ErrorCode::TransactionalIdAuthorizationFailed);
 }
+
+/// A name that may be described is known to be free or not; others are refused alike.
+#[test]
+fn deletions_tell_no_more_than_descriptions() {
+    use delete_topics_request::DeleteTopicState;
+    let cluster = Cluster::new(&[AUTHORIZER]);
+    let broker = cluster.start(1);
+    cluster.quorum.create_topic("seen", topic_id(1), 1, &[1], &[]);
+    cluster.quorum.create_topic("hidden", topic_id(2), 1, &[1], &[]);
+    for name in ["seen", "free"] {
+        allow(&cluster, ResourceType::Topic, name, &[Operation::Describe]);
+    }
+    let delete = |asked: DeleteTopicState| {
+        let request = DeleteTopicsRequest::default().with_topics(vec![asked]).with_timeout_ms(1_000);
+        let told = answer(&broker, 6, &request).responses.remove(0);
+        (told.name.map(|name| name.to_string()), told.error_code)
+    };
+    let by_name = |name| delete(DeleteTopicState::default().with_name(Some(topic_name(name))));
+    let by_id = |at| {
+        let id = uuid::Uuid::from_bytes(topic_id(at).0);
+        delete(DeleteTopicState::default().with_name(None).with_topic_id(id))
+    };
+    let denied = ErrorCode::TopicAuthorizationFailed.code();
+    let named = |name: &str, code| (Some(name.to_owned()), code);
+    assert_eq!(by_name("seen"), named("seen", denied));
+    assert_eq!(by_name("free"), named("free", ErrorCode::UnknownTopicOrPartition.code()));
+    assert_eq!(by_name("hidden"), named("hidden", denied));
+    assert_eq!(by_name("missing"), named("missing", denied));
+    assert_eq!((by_id(1), by_id(2)), (named("seen", denied), (None, denied)));
+}
+
+/// Who may not follow learns from a fetch as a replica neither which brokers there are nor their epochs.
+#[test]
+fn a_fetch_as_a_replica_tells_strangers_nothing() {
+    let cluster = Cluster::new(&[AUTHORIZER]);
+    let broker = cluster.start(1);
+    let topic = topic_id(1);
+    cluster.quorum.create_topic("t", topic, 1, &[1], &[]);
+    for claimed in [1, 2, 900] {
+        let request = Fetch { replica_id: ottla_model::BrokerId(claimed), ..fetch_of(topic, vec![wanted(0, 0)]) };
+        let error = broker.begin_fetch(INTERNAL, &request).fetched().error;
+        assert_eq!(error, ErrorCode::ClusterAuthorizationFailed, "{claimed}");
+    }
+}

@@ -23,8 +23,8 @@ use ottla_transaction_coordinator::{Request, TransactionAnswer, TransactionVersi
 
 use crate::authorization::Access;
 use crate::broker::Broker;
-use crate::request::RequestContext;
 use crate::request::transaction::{self, fenced_for};
+use crate::request::{RequestContext, wire};
 use crate::transactions::PendingAnswer;
 
 /// The first version that leaders send, for several transactions.
@@ -72,13 +72,12 @@ fn submit(
     let is_clients = version < BATCHED_FROM;
     let transactional_id = transaction.transactional_id.as_str();
     if is_clients && !access.transactional_id(Operation::Write, transactional_id) {
-        let checked = check(&broker.metadata.peek(), &Access::unlimited(), &transaction.topics);
+        let checked = check(&broker.metadata.peek(), None, &transaction.topics);
         let refused = refused_as(checked, ErrorCode::TransactionalIdAuthorizationFailed);
         let answer = TransactionAnswer::Failed(ErrorCode::TransactionalIdAuthorizationFailed);
         return ((transaction, refused), PendingAnswer::Ready(answer));
     }
-    let of_topics = if is_clients { access.clone() } else { Access::unlimited() };
-    let checked = check(&broker.metadata.peek(), &of_topics, &transaction.topics);
+    let checked = check(&broker.metadata.peek(), is_clients.then_some(access), &transaction.topics);
     let partitions = checked.iter().flat_map(|(_, partitions)| partitions);
     let Ok(partitions) = partitions.map(|(_, partition)| partition.clone()).collect::<Result<Vec<_>, _>>() else {
         let refused = TransactionAnswer::Failed(ErrorCode::OperationNotAttempted);
@@ -96,8 +95,9 @@ fn submit(
     ((transaction, checked), pending)
 }
 
-/// Finds the partitions in the image. One that is not there lets the whole transaction be refused.
-fn check(image: &Image, access: &Access, topics: &[AddPartitionsToTxnTopic]) -> Judged {
+/// Finds the partitions in the image. One that is not there lets the whole transaction be refused. Without an access
+/// nothing is checked.
+fn check(image: &Image, access: Option<&Access>, topics: &[AddPartitionsToTxnTopic]) -> Judged {
     let find = |topic: &AddPartitionsToTxnTopic, partition: i32| {
         let found = transaction::topic_partition(&topic.name, partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         let exists = image.partition_of(topic.name.as_str(), found.partition).is_some();
@@ -107,7 +107,7 @@ fn check(image: &Image, access: &Access, topics: &[AddPartitionsToTxnTopic]) -> 
     let mut seen = BTreeSet::new();
     let mut checked = Judged::new();
     for topic in topics {
-        let is_allowed = access.topic(Operation::Write, topic.name.as_str()) && !is_internal_to(access, topic);
+        let is_allowed = access.is_none_or(|access| may_write(access, topic.name.as_str()));
         let find = |topic: &AddPartitionsToTxnTopic, partition| match is_allowed {
             true => find(topic, partition),
             false => Err(ErrorCode::TopicAuthorizationFailed),
@@ -118,9 +118,9 @@ fn check(image: &Image, access: &Access, topics: &[AddPartitionsToTxnTopic]) -> 
     checked
 }
 
-/// As Kafka: where there is an authorizer no transaction of a client writes to the topics that brokers keep.
-fn is_internal_to(access: &Access, topic: &AddPartitionsToTxnTopic) -> bool {
-    !access.is_unlimited() && crate::request::wire::is_internal(topic.name.as_str())
+/// No transaction of a client writes to the topics that brokers keep, whoever the client is.
+fn may_write(access: &Access, topic: &str) -> bool {
+    !wire::is_internal(topic) && access.topic(Operation::Write, topic)
 }
 
 fn refused_as(checked: Judged, error: ErrorCode) -> Judged {
@@ -170,7 +170,6 @@ fn topic_results(version: i16, checked: &Judged, answer: TransactionAnswer) -> V
 mod tests {
     use super::*;
     use crate::request::test_image::image;
-    use crate::request::wire;
 
     #[test]
     fn a_partition_that_is_not_there_refuses_them_all() {
@@ -181,8 +180,13 @@ mod tests {
                 .with_name(ottla_protocol::kafka_protocol::messages::TopicName(wire::text(name)))
                 .with_partitions(partitions)
         };
+        let offsets = [topic("__consumer_offsets", vec![0])];
+        let of = |access| check(&image, access, &offsets)[0].1[0].1.clone();
+        let unlimited = Access::unlimited();
+        assert_eq!(of(Some(&unlimited)), Err(ErrorCode::TopicAuthorizationFailed), "of a client");
+        assert_eq!(of(None), Err(ErrorCode::UnknownTopicOrPartition), "of a broker");
         let asked = [topic(known.as_str(), vec![0, 99]), topic("not a name", vec![0])];
-        let checked = check(&image, &Access::unlimited(), &asked);
+        let checked = check(&image, Some(&Access::unlimited()), &asked);
         let refused = TransactionAnswer::Failed(ErrorCode::OperationNotAttempted);
         let codes: Vec<i16> = topic_results(3, &checked, refused)
             .iter()
@@ -191,7 +195,7 @@ mod tests {
         let unknown = ErrorCode::UnknownTopicOrPartition.code();
         assert_eq!(codes, [ErrorCode::OperationNotAttempted.code(), unknown, unknown]);
         // Each version in its own form, and old clients with errors that they know.
-        let checked = check(&image, &Access::unlimited(), &[topic(known.as_str(), vec![0])]);
+        let checked = check(&image, Some(&Access::unlimited()), &[topic(known.as_str(), vec![0])]);
         for (version, code) in
             [(1, ErrorCode::InvalidProducerEpoch), (3, ErrorCode::ProducerFenced), (5, ErrorCode::ProducerFenced)]
         {

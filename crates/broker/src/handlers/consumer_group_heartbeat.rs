@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use ottla_authorizer::Operation;
+use ottla_authorizer::{Operation, ResourceType};
 use ottla_group_coordinator::answer::ConsumerHeartbeatAnswer;
 use ottla_group_coordinator::request::ConsumerGroupHeartbeat;
-use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest};
+use ottla_group_coordinator::{GroupAnswer, Request as GroupRequest, VisibleTopics};
 use ottla_model::{ErrorCode, PartitionId};
 use ottla_network::response::Answer;
 use ottla_protocol::kafka_protocol::messages::consumer_group_heartbeat_response::{Assignment, TopicPartitions};
 use ottla_protocol::kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 use ottla_protocol::{RequestHeader, decode_request};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
 use crate::request::{group, wire};
@@ -57,6 +58,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
             .as_ref()
             .map(|names| names.iter().map(|name| name.as_str().to_owned()).collect()),
         subscribed_regex: request.subscribed_topic_regex.as_ref().map(group::owned),
+        visible_topics: visible_topics(access),
         server_assignor: request.server_assignor.as_ref().map(group::owned),
         owned: request
             .topic_partitions
@@ -66,6 +68,13 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let asked = group::submit(broker, &group_id, GroupRequest::ConsumerGroupHeartbeat(heartbeat));
     let patience = Some(broker.groups.commit_timeout());
     group::respond::<ConsumerGroupHeartbeatRequest>(header, asked, patience, response)
+}
+
+fn visible_topics(access: Access) -> VisibleTopics {
+    match access.is_unlimited() {
+        true => VisibleTopics::default(),
+        false => VisibleTopics::only(move |topic| access.shows(Operation::Describe, ResourceType::Topic, topic)),
+    }
 }
 
 fn response(answer: GroupAnswer) -> ConsumerGroupHeartbeatResponse {

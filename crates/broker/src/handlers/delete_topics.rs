@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ottla_authorizer::Operation;
+use ottla_authorizer::{CLUSTER, Operation, ResourceType};
 use ottla_metadata::Image;
 use ottla_metadata::controller::{DeleteTopics, Refusal, TopicRef};
 use ottla_model::{ErrorCode, TopicId};
@@ -154,14 +154,18 @@ fn sort_out(asked: Vec<(Option<String>, TopicId)>) -> (Vec<DeletableTopicResult>
     (responses, order)
 }
 
-/// The topics that may be deleted; the others are answered. A topic that may not even be described is not named.
+/// The topics that may be deleted; the others are answered. A topic that may not even be described is not named, and a
+/// name that may be described is known to be free or not.
 fn allowed(
     access: &Access,
     image: &Image,
     topics: Vec<TopicRef>,
     responses: &mut Vec<DeletableTopicResult>,
 ) -> Vec<TopicRef> {
-    let denied = Refusal::new(ErrorCode::TopicAuthorizationFailed, String::new());
+    if access.shows(Operation::Delete, ResourceType::Cluster, CLUSTER) {
+        return topics;
+    }
+    let refusal = |error| Some(Refusal::new(error, String::new()));
     let mut is_allowed = |topic: &TopicRef| {
         let (name, id) = match topic {
             TopicRef::Name(name) => (Some(name.as_str()), TopicId::ZERO),
@@ -169,11 +173,17 @@ fn allowed(
         };
         // An id that is not known is answered as such.
         let Some(name) = name else { return true };
-        if access.topic(Operation::Delete, name) {
+        let is_described = access.shows(Operation::Describe, ResourceType::Topic, name);
+        // By its id a topic is deleted also by whom it is not described to, as in Kafka.
+        if (is_described || !id.is_zero()) && access.topic(Operation::Delete, name) {
             return true;
         }
-        let is_named = id.is_zero() || access.topic(Operation::Describe, name);
-        responses.push(result(Some(name).filter(|_| is_named), id, Some(&denied)));
+        let error = match is_described && image.topic(name).is_none() {
+            true => ErrorCode::UnknownTopicOrPartition,
+            false => ErrorCode::TopicAuthorizationFailed,
+        };
+        let is_named = id.is_zero() || is_described;
+        responses.push(result(Some(name).filter(|_| is_named), id, refusal(error).as_ref()));
         false
     };
     topics.into_iter().filter(&mut is_allowed).collect()

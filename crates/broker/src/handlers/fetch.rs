@@ -128,7 +128,8 @@ fn fetcher(broker: &Broker, context: &RequestContext, request: &FetchRequest) ->
     if id.0 < 0 {
         return Ok(Fetcher::Consumer);
     }
-    if !context.is_inter_broker_listener {
+    // First: who may not follow learns nothing of brokers and their epochs.
+    if !context.is_inter_broker_listener || !broker.access(context).cluster(Operation::ClusterAction) {
         return Err(ErrorCode::ClusterAuthorizationFailed);
     }
     // A follower that has just registered comes again in a moment: this broker's image will have it.
@@ -136,9 +137,6 @@ fn fetcher(broker: &Broker, context: &RequestContext, request: &FetchRequest) ->
     let registered = image.broker(id).ok_or(ErrorCode::BrokerIdNotRegistered)?;
     if registered.epoch != request.replica_epoch || id == broker.identity.id() {
         return Err(ErrorCode::StaleBrokerEpoch);
-    }
-    if !broker.access(context).cluster(Operation::ClusterAction) {
-        return Err(ErrorCode::ClusterAuthorizationFailed);
     }
     if !is_proved(registered.incarnation, request.incarnation_key.as_ref()) {
         return Err(ErrorCode::ClusterAuthorizationFailed);

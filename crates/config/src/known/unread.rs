@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{BROKER_QUIET, BROKER_QUIET_PREFIXES, broker_config};
 use crate::error::ConfigError;
-use crate::properties::Properties;
+use crate::properties::{Properties, Property};
 
 /// Why a configuration has no effect.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -107,7 +107,6 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
     ("offsets.topic.compression.codec", Unread::Otherwise("records of __consumer_offsets are not compressed")),
     ("opts", Unread::Jvm),
     ("password.encoder.", Unread::ZooKeeper),
-    ("principal.builder.class", Unread::NotBuilt("principals that a class makes")),
     ("producer.purgatory.purge.interval.requests", PURGATORY),
     ("queued.max.requests", Unread::Otherwise("requests in work are bounded by queued.max.request.bytes")),
     ("quota.consumer.default", Unread::ZooKeeper),
@@ -139,7 +138,10 @@ pub(crate) const UNREAD: &[(&str, Unread)] = &[
 ];
 
 /// Classes that decide what a client may do. A start without them would be open where it is meant to be closed.
-pub(crate) const FAIL_OPEN: &[&str] = &["alter.config.policy.class.name", "create.topic.policy.class.name"];
+pub(crate) const FAIL_OPEN: &[&str] =
+    &["alter.config.policy.class.name", "create.topic.policy.class.name", PRINCIPAL_BUILDER];
+/// Rules that deny something to a principal that a class makes would deny it to nobody.
+const PRINCIPAL_BUILDER: &str = "principal.builder.class";
 
 /// Names that begin as the quorum's and are read: what a node runs and whom it connects to, and quotas of changes.
 const READ_NEVERTHELESS: &[&str] = &[
@@ -172,7 +174,9 @@ pub fn unread(name: &str) -> Option<Unread> {
 /// An error where a class is set that guards something; there are no classes to load.
 pub(crate) fn refuse_fail_open(properties: &Properties) -> Result<(), ConfigError> {
     for name in FAIL_OPEN {
-        if let Some(property) = properties.explicit(name).filter(|property| !property.value.is_empty()) {
+        let default = broker_config(name).and_then(|known| known.default).unwrap_or_default();
+        let is_set = |property: &&Property| !property.value.is_empty() && property.value != default;
+        if let Some(property) = properties.explicit(name).filter(is_set) {
             let problem = "there is no such class here, and without it clients could do what it is there to refuse";
             return Err(ConfigError::invalid(name, property, problem, "no value"));
         }

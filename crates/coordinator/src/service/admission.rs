@@ -26,12 +26,16 @@ use crate::shared::Caller;
 const CLUSTER: &str = "/ottla.cluster.v1.Cluster/";
 const QUORUM: &str = "/ottla.quorum.v1.Quorum/";
 const ADMIN: &str = "/ottla.admin.v1.Admin/";
-/// Calls of the cluster service that anybody may make.
-const OPEN_CLUSTER_CALLS: [&str; 2] = ["Watch", "DescribeQuorum"];
+/// Calls that anybody may make also where there is a secret: they alter nothing, and show no credentials of users. Every
+/// other call of the three services needs the secret; the watch shows the whole tree.
+const OPEN_CLUSTER_CALLS: [&str; 1] = ["DescribeQuorum"];
+const OPEN_ADMIN_CALLS: [&str; 7] =
+    ["DescribeTopic", "GetNode", "ListBrokers", "ListNodes", "ListTopics", "QuorumStatus", "WatchNodes"];
+const WATCH: &str = "/ottla.cluster.v1.Cluster/Watch";
 /// Calls whose messages have no end: they last as long as the connection.
 const STREAMS: [&str; 2] = ["/ottla.cluster.v1.Cluster/Heartbeat", "/ottla.quorum.v1.Quorum/Raft"];
 
-/// A call that anybody may make and that changes nothing: a path, a revision, a name.
+/// A call that anybody may make, or that brokers make of the same size: a path, a revision, a name.
 const OPEN_REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// Messages that are arriving from brokers and members: some of the largest at a time.
 const MEMBER_BYTES_MAX: u64 = 128 << 20;
@@ -53,7 +57,9 @@ pub struct Admission {
 }
 
 fn needs_secret(path: &str) -> bool {
-    path.starts_with(QUORUM) || path.strip_prefix(CLUSTER).is_some_and(|method| !OPEN_CLUSTER_CALLS.contains(&method))
+    path.starts_with(QUORUM)
+        || path.strip_prefix(CLUSTER).is_some_and(|method| !OPEN_CLUSTER_CALLS.contains(&method))
+        || path.strip_prefix(ADMIN).is_some_and(|method| !OPEN_ADMIN_CALLS.contains(&method))
 }
 
 impl Admission {
@@ -93,8 +99,9 @@ impl Admission {
             shown?;
         }
         let (ledger, message_bytes_max) = match is_members_call {
+            _ if path.starts_with(ADMIN) => (&self.strangers, ADMIN_REQUEST_BYTES_MAX),
+            true if path == WATCH => (&self.members, OPEN_REQUEST_BYTES_MAX),
             true => (&self.members, usize::MAX),
-            false if path.starts_with(ADMIN) => (&self.strangers, ADMIN_REQUEST_BYTES_MAX),
             false => (&self.strangers, OPEN_REQUEST_BYTES_MAX),
         };
         let share = ledger.take(CALL_BYTES).ok_or_else(no_room)?;
@@ -270,8 +277,14 @@ mod tests {
             ("/ottla.quorum.v1.Quorum/Identify", None, Code::Unauthenticated),
             ("/ottla.cluster.v1.Cluster/Later", None, Code::Unauthenticated),
             (DECIDE, Some("s3cret"), Code::Ok),
-            ("/ottla.cluster.v1.Cluster/Watch", None, Code::Ok),
+            ("/ottla.cluster.v1.Cluster/Watch", None, Code::Unauthenticated),
+            ("/ottla.cluster.v1.Cluster/Watch", Some("s3cret"), Code::Ok),
+            ("/ottla.cluster.v1.Cluster/DescribeQuorum", None, Code::Ok),
             ("/ottla.admin.v1.Admin/ListTopics", None, Code::Ok),
+            ("/ottla.admin.v1.Admin/DeleteTopic", None, Code::Unauthenticated),
+            ("/ottla.admin.v1.Admin/CreateTopic", Some("wrong"), Code::Unauthenticated),
+            ("/ottla.admin.v1.Admin/CreateTopic", Some("s3cret"), Code::Ok),
+            ("/ottla.admin.v1.Admin/Later", None, Code::Unauthenticated),
         ] {
             let counted = polls.clone();
             let pieces = futures::stream::once(async move {
@@ -290,10 +303,10 @@ mod tests {
     async fn g12_calls_of_anybody_have_small_messages() {
         let admission = admission();
         for (path, length, expected) in [
-            ("/ottla.cluster.v1.Cluster/Watch", OPEN_REQUEST_BYTES_MAX, Code::Ok),
-            ("/ottla.cluster.v1.Cluster/Watch", OPEN_REQUEST_BYTES_MAX + 1, Code::OutOfRange),
-            ("/ottla.admin.v1.Admin/CreateTopic", ADMIN_REQUEST_BYTES_MAX, Code::Ok),
-            ("/ottla.admin.v1.Admin/CreateTopic", ADMIN_REQUEST_BYTES_MAX + 1, Code::OutOfRange),
+            ("/ottla.cluster.v1.Cluster/DescribeQuorum", OPEN_REQUEST_BYTES_MAX, Code::Ok),
+            ("/ottla.cluster.v1.Cluster/DescribeQuorum", OPEN_REQUEST_BYTES_MAX + 1, Code::OutOfRange),
+            ("/ottla.admin.v1.Admin/GetNode", ADMIN_REQUEST_BYTES_MAX, Code::Ok),
+            ("/ottla.admin.v1.Admin/GetNode", ADMIN_REQUEST_BYTES_MAX + 1, Code::OutOfRange),
         ] {
             assert_eq!(call(&admission, request(path, None, message(length, length).into())).await, expected, "{path}");
         }
@@ -306,11 +319,7 @@ mod tests {
         let endless = || {
             let begun = message(ADMIN_REQUEST_BYTES_MAX, ADMIN_REQUEST_BYTES_MAX - 1);
             let pieces = futures::stream::once(async move { Ok::<_, Status>(begun) });
-            request(
-                "/ottla.admin.v1.Admin/CreateTopic",
-                None,
-                Body::from_stream(pieces.chain(futures::stream::pending())),
-            )
+            request("/ottla.admin.v1.Admin/GetNode", None, Body::from_stream(pieces.chain(futures::stream::pending())))
         };
         let calls: Vec<_> = (0..100)
             .map(|_| {

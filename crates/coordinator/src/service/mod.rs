@@ -23,7 +23,7 @@ use crate::shared::{Caller, Shared};
 /// of any size.
 const EVENT_BYTES_MAX: usize = 1024 * 1024;
 
-/// A request of the admin API, which anybody may send: a topic with its configurations, or a path.
+/// A request of the admin API: a topic with its configurations, or a path, which anybody may send.
 const ADMIN_REQUEST_BYTES_MAX: usize = 1024 * 1024;
 
 /// Who makes the call, as [`Admission`] has found.

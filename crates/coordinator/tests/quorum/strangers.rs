@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use ottla_metadata::controller::{Beat, DeleteTopics, TopicRef};
 use ottla_model::{BrokerId, ClusterSecret, Revision};
-use ottla_rpc::admin::QuorumStatusRequest;
+use ottla_rpc::admin::{CreateTopicRequest, DeleteTopicRequest, QuorumStatusRequest};
+use ottla_rpc::cluster::WatchRequest;
+use ottla_rpc::cluster::cluster_client::ClusterClient as WireClient;
 use ottla_rpc::quorum::quorum_client::QuorumClient;
 use ottla_rpc::quorum::{IdentifyRequest, RaftFrame};
 use ottla_rpc::{AdminClient, CallError, ClusterClient};
@@ -67,9 +69,23 @@ async fn only_processes_that_know_the_secret_take_part() {
             let Err(CallError::Refused { status, .. }) = refused else { panic!("{refused:?}") };
             assert_eq!(status.code(), Code::Unauthenticated);
         }
-        assert!(client.watch(Revision(0), BrokerId::NONE, None, PATIENCE).await.is_ok());
         assert!(client.quorum_progress(PATIENCE).await.is_ok());
+        let admin = AdminClient::with_secret(&quorum.addresses(), stranger).expect("addresses");
+        let topic = CreateTopicRequest { name: "t".to_owned(), ..CreateTopicRequest::default() };
+        let deletion = DeleteTopicRequest { name: "t".to_owned() };
+        for refused in [
+            admin.create_topic(topic, PATIENCE).await.map(drop),
+            admin.delete_topic(deletion, PATIENCE).await.map(drop),
+        ] {
+            let Err(CallError::Refused { status, .. }) = refused else { panic!("{refused:?}") };
+            assert_eq!(status.code(), Code::Unauthenticated);
+        }
     }
+    // The tree holds the credentials of users.
+    let mut stranger = WireClient::connect(format!("http://127.0.0.1:{}", quorum.port(leader))).await.expect("listens");
+    let watched = stranger.watch(WatchRequest::default()).await.map(drop);
+    assert_eq!(watched.expect_err("refused").code(), Code::Unauthenticated);
+    assert!(member.watch(Revision(0), BrokerId::NONE, None, PATIENCE).await.is_ok());
     let mut peer = QuorumClient::connect(format!("http://127.0.0.1:{}", quorum.port(leader))).await.expect("listens");
     let asked = peer.identify(IdentifyRequest::default()).await.map(drop);
     assert_eq!(asked.expect_err("refused").code(), Code::Unauthenticated);
@@ -77,6 +93,12 @@ async fn only_processes_that_know_the_secret_take_part() {
     assert_eq!(stream.expect_err("refused").code(), Code::Unauthenticated);
     let admin = AdminClient::new(&quorum.addresses()).expect("addresses");
     assert!(admin.quorum_status(QuorumStatusRequest {}, PATIENCE).await.is_ok());
+    let admin = AdminClient::with_secret(&quorum.addresses(), Some(&secret)).expect("addresses");
+    let deletion = DeleteTopicRequest { name: "t".to_owned() };
+    let Err(CallError::Refused { status, .. }) = admin.delete_topic(deletion, PATIENCE).await else {
+        panic!("deleted")
+    };
+    assert_eq!(status.code(), Code::NotFound, "decided");
     // A member that comes back is let in by the others.
     quorum.kill(leader).await;
     quorum.start(leader).await;

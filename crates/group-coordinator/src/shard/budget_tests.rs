@@ -145,6 +145,7 @@ fn g10_members_that_are_there_cannot_grow_past_the_ceiling() {
             client: ClientInfo { client_id: "c".to_owned(), client_host: "/127.0.0.1".to_owned() },
             subscribed_topics: Some((0..names).map(|at| format!("{at:0>200}")).collect()),
             subscribed_regex: None,
+            visible_topics: crate::topics::VisibleTopics::default(),
             server_assignor: None,
             owned: (epoch == 0).then(Vec::new),
         })

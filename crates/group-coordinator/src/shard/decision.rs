@@ -13,7 +13,7 @@ use crate::group::Group;
 use crate::group::consumer::RegexCache;
 use crate::record::Record;
 use crate::timer::{Timer, Timers};
-use crate::topics::Topics;
+use crate::topics::{Topics, VisibleTopics};
 
 /// What one step of a group led to.
 #[derive(Debug, Default)]
@@ -64,6 +64,8 @@ pub(crate) struct Context<'a> {
     pub(crate) group: &'a GroupId,
     pub(crate) timers: &'a mut Timers,
     pub(crate) regexes: &'a RefCell<RegexCache>,
+    /// The topics that expressions may match now; none: no member asks, so that nothing is matched.
+    pub(crate) visible: Option<VisibleTopics>,
     /// A change of this group is in flight: what its members wait for may be the log and not they.
     pub(crate) in_flight: bool,
 }

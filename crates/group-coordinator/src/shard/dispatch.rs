@@ -114,6 +114,7 @@ impl Shard {
             group: &group,
             timers: &mut self.timers,
             regexes: &self.regexes,
+            visible: None,
             in_flight: false,
         };
         let mut decision = classic.join(&mut context, id, request);
@@ -166,6 +167,7 @@ impl Shard {
             group: &group,
             timers: &mut self.timers,
             regexes: &self.regexes,
+            visible: None,
             in_flight: false,
         };
         if let Group::Classic(classic) = found {
@@ -316,6 +318,7 @@ impl Shard {
             group: &group,
             timers: &mut self.timers,
             regexes: &self.regexes,
+            visible: Some(request.visible_topics.clone()),
             in_flight: self.in_flight.changes(&group),
         };
         let decision = match self.groups.get_mut(&group) {

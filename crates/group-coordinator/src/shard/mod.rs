@@ -359,6 +359,7 @@ impl Shard {
             group,
             timers: &mut self.timers,
             regexes: &self.regexes,
+            visible: None,
             in_flight: self.in_flight.changes(group),
         };
         let decision = step(found, &mut context);

@@ -166,8 +166,25 @@ struct Shown {
     config: BTreeMap<String, String>,
 }
 
+/// Stands for a value that is not shown.
+pub const HIDDEN: &str = "[hidden]";
+
+/// Whether values of this name are secrets: passwords and keys of a broker's listeners, and credentials of users.
+/// Whoever reads the tree is not asked who it is.
+pub fn is_secret(name: &str) -> bool {
+    const PARTS: [&str; 8] =
+        ["password", "passphrase", "secret", "jaas.config", "credentials", "keystore.key", "certificate", "scram-sha-"];
+    let name = name.to_ascii_lowercase();
+    PARTS.iter().any(|part| name.contains(part))
+}
+
+/// For people and tools: secrets are hidden. Brokers read the payload.
 pub fn json(payload: &Bytes) -> Result<String, NodeError> {
-    to_json(&Shown { version: 1, config: decode(payload)? })
+    let mut config = decode(payload)?;
+    for (_, value) in config.iter_mut().filter(|(name, _)| is_secret(name)) {
+        HIDDEN.clone_into(value);
+    }
+    to_json(&Shown { version: 1, config })
 }
 
 #[cfg(test)]
@@ -182,6 +199,22 @@ mod tests {
         let golden = r#"{"version":1,"config":{"cleanup.policy":"compact,delete","retention.ms":"60000"}}"#;
         assert_eq!(json(&encode(&entries)).as_deref(), Ok(golden));
         assert_eq!(json(&Bytes::new()).as_deref(), Ok(r#"{"version":1,"config":{}}"#));
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let keys = "salt=c2FsdA==,stored_key=x,server_key=y,iterations=4096";
+        let entries = [
+            ("SCRAM-SHA-512", keys),
+            ("listener.name.client.plain.sasl.jaas.config", "PlainLoginModule required user_a=\"hunter2\";"),
+            ("listener.name.client.ssl.keystore.password", "hunter2"),
+            ("producer_byte_rate", "1024"),
+        ];
+        let entries = entries.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let shown = json(&encode(&entries)).expect("a text");
+        assert!(!shown.contains("server_key") && !shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains(r#""producer_byte_rate":"1024""#) && shown.matches(HIDDEN).count() == 3, "{shown}");
+        assert_eq!(decode(&encode(&entries)), Ok(entries), "brokers read them");
     }
 
     #[test]

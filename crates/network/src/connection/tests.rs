@@ -10,6 +10,7 @@ use ottla_metrics::Registry;
 use ottla_model::{IncarnationId, KafkaPrincipal, ListenerName, SecurityProtocol};
 use ottla_protocol::frame;
 use ottla_protocol::messages::api_versions::ApiVersionsResponse;
+use ottla_sasl::{Credentials, Mechanism, ScramCredential, ScramHash};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -62,6 +63,13 @@ fn metrics() -> Arc<NetworkMetrics> {
 }
 
 async fn connect<S: Service>(shared: &Arc<ConnectionShared<S>>) -> (TcpStream, JoinHandle<End>) {
+    connect_to(shared, None).await
+}
+
+async fn connect_to<S: Service>(
+    shared: &Arc<ConnectionShared<S>>,
+    sasl: Option<Arc<SaslListener>>,
+) -> (TcpStream, JoinHandle<End>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address: SocketAddr = listener.local_addr().expect("bound");
     let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
@@ -75,7 +83,7 @@ async fn connect<S: Service>(shared: &Arc<ConnectionShared<S>>) -> (TcpStream, J
         connection_id: 0,
         opened: std::time::Instant::now(),
     };
-    let task = tokio::spawn(Connection::new(Transport::Plain(server), context, None, Arc::clone(shared)).run());
+    let task = tokio::spawn(Connection::new(Transport::Plain(server), context, sasl, Arc::clone(shared)).run());
     (client.expect("connected"), task)
 }
 
@@ -552,4 +560,46 @@ async fn a_client_with_many_requests_lets_others_have_their_turn() {
     for _ in 0..MANY {
         response(&mut greedy).await;
     }
+}
+
+struct Nobody;
+
+impl Credentials for Nobody {
+    fn password(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn scram(&self, _: ScramHash, _: &str) -> Option<ScramCredential> {
+        None
+    }
+
+    fn nobody_secret(&self) -> [u8; 32] {
+        [9; 32]
+    }
+}
+
+/// A client that always has another request there was never asked for its login.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_floods_has_no_longer_to_log_in_than_others() {
+    const MANY: usize = 100;
+    let budget = FrameBudget::new(1024);
+    let shared =
+        ConnectionShared::<Spinner>::new(Arc::default(), metrics(), FRAME_BYTES_MAX, budget, responses(), None);
+    let sasl = SaslListener {
+        mechanisms: [Mechanism::Plain].into(),
+        credentials: Arc::new(Nobody),
+        reauth_max: None,
+        receive_bytes_max: 1_000,
+        failure_delay: Duration::ZERO,
+    };
+    let (client, task) = connect_to(&Arc::new(shared), Some(Arc::new(sasl))).await;
+    let request = ApiVersionsResponse::encode_request(3, 1, None);
+    let all: Vec<u8> = (0..MANY).flat_map(|_| request.to_vec()).collect();
+    client.try_write(&all).expect("room in an empty socket");
+    // A turn each, for a part of what was sent.
+    for _ in 0..MANY / 2 {
+        tokio::time::advance(CHECK_INTERVAL).await;
+    }
+    assert!(task.is_finished());
+    assert!(matches!(ended(task).await, End::Refused(reason) if reason == NO_LOGIN));
 }

@@ -169,6 +169,7 @@ impl ConsumerMember {
             client: ClientInfo { client_id: self.name.clone(), client_host: "/127.0.0.1".to_owned() },
             subscribed_topics: all.then_some(names),
             subscribed_regex: regex.filter(|_| all),
+            visible_topics: ottla_group_coordinator::VisibleTopics::default(),
             server_assignor: self.behaviour.assignor.clone().filter(|_| all),
             owned: (all || self.acknowledges).then(|| owned.into_iter().collect()),
         })

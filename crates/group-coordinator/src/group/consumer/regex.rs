@@ -9,7 +9,7 @@ use ottla_model::{ErrorCode, TopicName};
 use regex::{Regex, RegexBuilder};
 
 use super::Refusal;
-use crate::topics::Topics;
+use crate::topics::{Topics, VisibleTopics};
 
 /// Of one compiled expression. Counted repetitions multiply: `(((a{99}){99}){99})` would take gigabytes.
 const COMPILED_BYTES_MAX: usize = 1 << 20;
@@ -90,13 +90,18 @@ impl RegexCache {
 
     /// The names that an expression matches, and how many names there were. One that does not compile (of a log that
     /// another system wrote) matches nothing.
-    pub(super) fn matched(&mut self, expression: &str, topics: &dyn Topics) -> (BTreeSet<TopicName>, usize) {
+    pub(super) fn matched(
+        &mut self,
+        expression: &str,
+        topics: &dyn Topics,
+        visible: &VisibleTopics,
+    ) -> (BTreeSet<TopicName>, usize) {
         let mut matched = BTreeSet::new();
         let mut scanned = 0;
         let Ok(regex) = self.get(expression) else { return (matched, scanned) };
         topics.names(&mut |name| {
             scanned += 1;
-            if regex.is_match(name.as_str()) {
+            if regex.is_match(name.as_str()) && visible.contain(name.as_str()) {
                 matched.insert(name.clone());
             }
         });

@@ -15,6 +15,7 @@ use super::member::Member;
 use super::{ConsumerGroup, timestamp};
 use crate::record::{ConsumerGroupMetadata, Record, ResolvedExpression};
 use crate::shard::Context;
+use crate::topics::VisibleTopics;
 
 /// Kafka's interval between two resolutions, the longest here.
 const PAUSE_MAX_MS: u64 = 10_000;
@@ -66,7 +67,7 @@ impl ConsumerGroup {
     }
 
     /// Resolves expressions that were never resolved, and no others. Returns whether what is read changed.
-    fn resolve_new(&mut self, cx: &Context<'_>, records: &mut Vec<Record>) -> bool {
+    fn resolve_new(&mut self, cx: &Context<'_>, visible: &VisibleTopics, records: &mut Vec<Record>) -> bool {
         if self.by_regex.len() == self.expressions.len() {
             return false;
         }
@@ -78,7 +79,7 @@ impl ConsumerGroup {
             if names >= NAMES_PER_STEP {
                 break;
             }
-            let (matched, scanned) = cx.regexes.borrow_mut().matched(&expression, cx.topics);
+            let (matched, scanned) = cx.regexes.borrow_mut().matched(&expression, cx.topics, visible);
             names += scanned;
             changed |= !matched.is_empty();
             self.resolved(cx, records, expression, matched);
@@ -87,7 +88,7 @@ impl ConsumerGroup {
     }
 
     /// Takes the next piece of the resolution; returns whether all expressions are resolved.
-    fn continue_resolution(&mut self, cx: &Context<'_>) -> bool {
+    fn continue_resolution(&mut self, cx: &Context<'_>, visible: &VisibleTopics) -> bool {
         let mut resolution = self.soft.resolution.take().unwrap_or_else(|| Resolution {
             version: cx.topics.version(),
             matched: BTreeMap::new(),
@@ -103,7 +104,7 @@ impl ConsumerGroup {
                 break;
             }
             left -= 1;
-            let (matched, scanned) = cx.regexes.borrow_mut().matched(&expression, cx.topics);
+            let (matched, scanned) = cx.regexes.borrow_mut().matched(&expression, cx.topics, visible);
             names += scanned;
             resolution.matched.insert(expression, matched);
         }
@@ -155,12 +156,15 @@ impl ConsumerGroup {
     }
 
     /// Compares the topics if they may have changed, and raises the group's epoch if they did, or if `changed` says
-    /// that the group did.
+    /// that the group did. Expressions are matched for the member that asks, as in Kafka; a step of another kind leaves
+    /// them to the next heartbeat.
     pub(super) fn look(&mut self, cx: &Context<'_>, records: &mut Vec<Record>, mut changed: bool) {
-        changed |= self.resolve_new(cx, records);
+        let all = VisibleTopics::default();
+        let visible = cx.visible.as_ref().or(self.by_regex.is_empty().then_some(&all));
+        changed |= visible.is_some_and(|visible| self.resolve_new(cx, visible, records));
         let may_differ = self.soft.seen_topics != Some(cx.topics.version()) && cx.now.monotonic >= self.soft.look_again;
         let mut seen = None;
-        if may_differ && self.continue_resolution(cx) {
+        if may_differ && visible.is_some_and(|visible| self.continue_resolution(cx, visible)) {
             let (matches_changed, version) = self.end_resolution(cx, records);
             changed |= matches_changed;
             seen = Some(version);

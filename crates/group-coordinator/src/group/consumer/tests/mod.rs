@@ -23,7 +23,7 @@ use crate::group::Group;
 use crate::record::Record;
 use crate::request::{ClientInfo, ConsumerGroupHeartbeat, Request};
 use crate::shard::testing::Host;
-use crate::topics::{TopicView, Topics};
+use crate::topics::{TopicView, Topics, VisibleTopics};
 
 use super::{ConsumerGroup, Soft};
 
@@ -221,6 +221,7 @@ pub(super) fn beat(member: &str, epoch: i32) -> ConsumerGroupHeartbeat {
         client: ClientInfo { client_id: "c".to_owned(), client_host: "/127.0.0.1".to_owned() },
         subscribed_topics: None,
         subscribed_regex: None,
+        visible_topics: VisibleTopics::default(),
         server_assignor: None,
         owned: None,
     }

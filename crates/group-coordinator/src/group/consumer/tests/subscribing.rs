@@ -1,6 +1,8 @@
 //! Topics that come, grow and go; expressions; assignors.
 
 use super::*;
+use crate::group::embedded::{self, Subscription};
+use crate::request::JoinGroup;
 
 fn assigned(answer: ConsumerHeartbeatAnswer) -> Vec<(TopicId, Vec<PartitionId>)> {
     answer.assignment.expect("an assignment")
@@ -105,6 +107,43 @@ fn expressions_read_what_they_match_now_and_later() {
     world.beat(beat("a", 2));
     assert_eq!(world.host.log.len(), before, "the log knows what it matched");
     world.check_replay();
+}
+
+/// An assignment tells which topics there are, and how many partitions they have.
+#[test]
+fn expressions_match_no_topics_that_their_member_may_not_see() {
+    let mut world = World::new(&[("foo-open", 1), ("foo-secret", 9)]);
+    let open = world.cluster.id("foo-open");
+    let limited = |request| {
+        let visible_topics = VisibleTopics::only(|name| !name.contains("secret"));
+        ConsumerGroupHeartbeat { visible_topics, ..request }
+    };
+    assert_eq!(assigned(world.beat(limited(join_regex("a", "foo.*")))), partitions(&[(open, &[0])]));
+    // Nor later, by whatever step the topics are looked at.
+    world.change(|cluster| cluster.set("foo-secret-2", 1));
+    world.host.pass(100);
+    let subscription = Subscription { version: 1, topics: vec!["foo-open".into()], ..Subscription::default() };
+    let join_of_the_classic_protocol = JoinGroup {
+        group: group(),
+        member: MemberId::new(""),
+        instance: None,
+        client: ClientInfo { client_id: "old".into(), client_host: "/127.0.0.1".into() },
+        fresh_id: "old-1".into(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 15_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![("range".into(), embedded::write_subscription(&subscription))],
+        requires_known_member_id: false,
+        supports_skip_assignment: false,
+        reason: None,
+    };
+    world.host.ask(Request::JoinGroup(join_of_the_classic_protocol));
+    assert_eq!(world.describe().members.len(), 2);
+    world.host.pass(100);
+    let answer = world.beat(limited(beat("a", 1)));
+    assert!(answer.assignment.is_none_or(|assigned| assigned.iter().all(|(id, _)| *id == open)));
+    let secret = |topic: &(TopicId, String, Vec<PartitionId>)| topic.1.contains("secret");
+    assert!(!world.describe().members.iter().flat_map(|member| &member.target_assignment).any(secret));
 }
 
 #[test]

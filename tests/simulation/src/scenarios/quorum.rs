@@ -10,6 +10,7 @@ use ottla_metadata::image::{IsrMember, LeaderSettings};
 use ottla_metadata::{Answer, ConfigEntity, ConfigKind, Request};
 use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, IncarnationKey, ListenerName};
 
+use crate::invariants::Violation;
 use crate::message::{CallId, Message};
 use crate::network::NodeId;
 use crate::script::{Script, Step};
@@ -177,8 +178,8 @@ fn requests_without_a_brokers_key_move_nothing() {
         script.write(2)?;
         let (before, leader_epoch, isr) = (epochs(&script), script.leader_epoch()?, script.isr()?);
         let (broker, partition, state) = (BrokerId(script.leader()?), script.partition()?, script.state()?);
-        let image = script.world.newest_image().ok_or("an image")?;
-        let registered = image.broker(broker).ok_or("the leader's registration")?;
+        let image = script.world.newest_image().ok_or_else(|| Violation("no image".to_owned()))?;
+        let registered = image.broker(broker).ok_or_else(|| Violation("the leader is not registered".to_owned()))?;
         let (epoch, incarnation) = (registered.epoch, registered.incarnation);
         let alone = AlterPartition {
             partition,

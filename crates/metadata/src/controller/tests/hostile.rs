@@ -8,8 +8,8 @@ use ottla_authorizer::{
     ResourcePattern, ResourceType,
 };
 use ottla_model::{
-    BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, KafkaPrincipal, LeaderEpoch, ListenerName,
-    PartitionEpoch, PartitionId, TopicId, TopicIdPartition,
+    BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, IncarnationKey, KafkaPrincipal, LeaderEpoch,
+    ListenerName, PartitionEpoch, PartitionId, TopicId, TopicIdPartition,
 };
 
 use super::harness::*;

@@ -31,10 +31,10 @@ export OTTLA_SKIPPED := $(TARGET)/skipped-tests
 OTTLA := $(OTTLA_BIN_DIR)/ottla
 # Kafka's tool names: links to the binary `ottla`.
 TOOLS := kafka-acls kafka-topics kafka-console-producer kafka-console-consumer kafka-consumer-groups kafka-get-offsets \
-  kafka-delete-records kafka-configs kafka-log-dirs kafka-broker-api-versions kafka-cluster kafka-metadata-quorum \
-  kafka-leader-election kafka-reassign-partitions kafka-transactions kafka-dump-log kafka-groups kafka-features \
-  kafka-producer-perf-test kafka-consumer-perf-test kafka-e2e-latency kafka-verifiable-producer \
-  kafka-verifiable-consumer
+  kafka-delete-records kafka-configs kafka-log-dirs kafka-broker-api-versions kafka-cluster \
+  kafka-metadata-quorum kafka-leader-election kafka-reassign-partitions kafka-transactions kafka-dump-log \
+  kafka-groups kafka-features kafka-producer-perf-test kafka-consumer-perf-test kafka-e2e-latency \
+  kafka-verifiable-producer kafka-verifiable-consumer
 
 .PHONY: help
 help:
@@ -42,6 +42,7 @@ help:
 	@echo "make stop         stop them (their data stays in $(DATA)/)"
 	@echo "make test         all tests that this machine can run"
 	@echo "make build        release binaries in $(OTTLA_BIN_DIR)"
+	@echo "make install      the binaries, the tools and the completion of bash in PREFIX=$(PREFIX)"
 	@echo "make lint         formatting and clippy"
 	@echo "make sim SEEDS=n  n seeds of the simulation, from FROM=n; SEED=n replays one, step by step"
 	@echo "make fuzz         hostile bytes, admin requests, a million spoilt messages; FUZZ_SECS=n for each test"
@@ -68,6 +69,21 @@ build:
 	  wait $$archive; exit $$result
 	cargo build --release --locked $(PRODUCT)
 	@for tool in $(TOOLS); do ln -sf ottla "$(OTTLA_BIN_DIR)/$$tool"; done
+
+# DESTDIR is put before every path, for packages.
+PREFIX ?= /usr/local
+COMPLETIONS := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+
+.PHONY: install
+install: build
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(COMPLETIONS)"
+	install -m 755 "$(OTTLA)" "$(OTTLA_BIN_DIR)/ottla-broker" "$(OTTLA_BIN_DIR)/ottla-coordinator" \
+	  "$(DESTDIR)$(PREFIX)/bin"
+	@for tool in $(TOOLS); do \
+	  ln -sf ottla "$(DESTDIR)$(PREFIX)/bin/$$tool" && ln -sf ottla "$(DESTDIR)$(PREFIX)/bin/$$tool.sh"; \
+	done
+	install -m 644 deploy/completions/ottla.bash "$(COMPLETIONS)/ottla"
+	@for tool in $(TOOLS); do ln -sf ottla "$(COMPLETIONS)/$$tool"; done
 
 .PHONY: run
 run: build

@@ -2,6 +2,7 @@
 # older than the binary. `make install` puts it where bash-completion finds it.
 
 _ottla() {
+  COMPREPLY=()
   local current=${COMP_WORDS[COMP_CWORD]} words help
   words=("${COMP_WORDS[@]:0:COMP_CWORD}")
   # Options and their values belong to no subcommand.

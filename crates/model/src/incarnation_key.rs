@@ -47,8 +47,14 @@ impl fmt::Debug for IncarnationKey {
 }
 
 /// Whether there is a key to this incarnation. Brokers of version 0.1 have random incarnation ids (UUIDs of version 4).
-pub fn has_key(incarnation: IncarnationId) -> bool {
+fn has_key(incarnation: IncarnationId) -> bool {
     uuid::Uuid::from_bytes(incarnation.0).get_version_num() == 8
+}
+
+/// Whether a request in the name of this incarnation shows its key. Brokers of version 0.1 have none, and must be
+/// believed while a cluster is upgraded one broker after the other.
+pub fn is_proved(incarnation: IncarnationId, key: Option<&IncarnationKey>) -> bool {
+    !has_key(incarnation) || key.is_some_and(|key| key.incarnation() == incarnation)
 }
 
 #[cfg(test)]
@@ -63,7 +69,10 @@ mod tests {
         assert_ne!(IncarnationKey::new([8; 32]).incarnation(), incarnation);
         assert_ne!(IncarnationKey::random(), IncarnationKey::random());
         assert!(has_key(incarnation) && has_key(IncarnationKey::random().incarnation()));
-        assert!(!has_key(IncarnationId(*uuid::Uuid::new_v4().as_bytes())));
+        let without_key = IncarnationId(*uuid::Uuid::new_v4().as_bytes());
+        assert!(!has_key(without_key) && is_proved(without_key, None) && is_proved(without_key, Some(&key)));
+        assert!(is_proved(incarnation, Some(&key)) && !is_proved(incarnation, None));
+        assert!(!is_proved(incarnation, Some(&IncarnationKey::random())));
         assert_eq!(format!("{key:?}"), "IncarnationKey");
     }
 }

@@ -20,7 +20,7 @@ impl Identity {
         Self { key, incarnation, id: AtomicI32::new(id.0), epoch: AtomicI64::new(BrokerEpoch::NONE.0) }
     }
 
-    /// Shown to the leaders that this broker fetches from, and to nobody else.
+    /// Shown to the leaders that this broker fetches from, and to the coordinators; to nobody else.
     pub fn key(&self) -> &IncarnationKey {
         &self.key
     }

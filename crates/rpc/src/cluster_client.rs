@@ -1,10 +1,11 @@
 //! The requests of brokers to the quorum.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_metadata::controller::{Answer, Beat, Decision, IdempotencyKey, Request};
 use ottla_metadata::quorum_progress::QuorumProgress;
-use ottla_model::{BrokerId, ClusterSecret, Revision};
+use ottla_model::{BrokerId, ClusterSecret, IncarnationKey, Revision};
 
 use crate::cluster::DescribeQuorumRequest;
 use crate::cluster::cluster_client::ClusterClient as Generated;
@@ -18,6 +19,8 @@ use crate::{MESSAGE_BYTES_MAX, convert};
 #[derive(Clone, Debug)]
 pub struct ClusterClient {
     coordinators: Coordinators,
+    /// Of the broker that asks.
+    key: Option<Arc<IncarnationKey>>,
 }
 
 pub(crate) fn generated(channel: ClusterChannel) -> Generated<ClusterChannel> {
@@ -47,7 +50,8 @@ fn prepare(request: Request) -> (Request, Repeat) {
         | Request::AllocateProducerIds(_)
         | Request::ElectLeaders(_)
         | Request::AdmitCoordinator(_)
-        | Request::Once(..) => (request, Repeat::Freely),
+        | Request::Once(..)
+        | Request::Proved(..) => (request, Repeat::Freely),
     }
 }
 
@@ -59,7 +63,12 @@ impl ClusterClient {
 
     /// As [`ClusterClient::new`], with the secret that the coordinators require of brokers.
     pub fn with_secret<A: AsRef<str>>(coordinators: &[A], secret: Option<&ClusterSecret>) -> Result<Self, CallError> {
-        Ok(Self { coordinators: Coordinators::with_secret(coordinators, secret)? })
+        Ok(Self { coordinators: Coordinators::with_secret(coordinators, secret)?, key: None })
+    }
+
+    /// From now on the requests that a broker sends in its own name show the key of its incarnation.
+    pub fn showing(self, key: IncarnationKey) -> Self {
+        Self { key: Some(Arc::new(key)), ..self }
     }
 
     pub fn coordinators(&self) -> &Coordinators {
@@ -74,6 +83,10 @@ impl ClusterClient {
         let operation = request.name();
         let is_registration = matches!(request, Request::Register(_));
         let (request, repeat) = prepare(request);
+        let request = match &self.key {
+            Some(key) if request.is_in_own_name() => Request::Proved((**key).clone(), Box::new(request)),
+            _ => request,
+        };
         let mut message = convert::request_to_proto(request);
         if is_registration {
             message.coordinator_connect = self.coordinators.addresses();
@@ -110,7 +123,7 @@ impl ClusterClient {
     /// Opens the heartbeat stream with the quorum leader and sends `first` on it. `timeout` includes following hints
     /// and waiting for a leader. The caller opens a new stream when this one ends.
     pub async fn heartbeat(&self, first: Beat, timeout: Duration) -> Result<HeartbeatStream, CallError> {
-        heartbeat::open(&self.coordinators, first, timeout).await
+        heartbeat::open(&self.coordinators, first, self.key.as_deref(), timeout).await
     }
 
     /// Follows the tree from `from` (the revision that the caller has; 0: none) at any coordinator, at `not_at` only if

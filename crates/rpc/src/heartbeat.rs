@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use ottla_metadata::controller::{Beat, BeatAnswer};
+use ottla_model::IncarnationKey;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -31,11 +32,12 @@ pub struct HeartbeatStream {
 pub(crate) async fn open(
     coordinators: &Coordinators,
     first: Beat,
+    key: Option<&IncarnationKey>,
     timeout: Duration,
 ) -> Result<HeartbeatStream, CallError> {
     let attempt = |channel: ClusterChannel| {
         let (sender, receiver) = mpsc::channel(QUEUED_BEATS_MAX);
-        let first = convert::beat_to_proto(&first);
+        let first = convert::first_beat_to_proto(&first, key);
         async move {
             // The channel is new and empty: this cannot fail or wait.
             let _ = sender.send(first).await;

@@ -202,13 +202,13 @@ impl Message {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Raft { .. } => "raft",
-            Self::Cluster { request, .. } => match **request {
-                Request::Register(_) => "register",
-                Request::AlterPartitions(_) => "alter-partitions",
-                Request::CreateTopics(_) => "create-topics",
-                Request::DeleteTopics(_) => "delete-topics",
-                Request::AlterReassignments(_) => "alter-reassignments",
-                Request::ControlledShutdown(_) => "controlled-shutdown",
+            Self::Cluster { request, .. } => match request.name() {
+                "Register" => "register",
+                "AlterPartitions" => "alter-partitions",
+                "CreateTopics" => "create-topics",
+                "DeleteTopics" => "delete-topics",
+                "AlterReassignments" => "alter-reassignments",
+                "ControlledShutdown" => "controlled-shutdown",
                 _ => "cluster",
             },
             Self::BeatOpen { .. } => "beat-open",

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
-use ottla_model::{BrokerId, ErrorCode, IncarnationId, IncarnationKey, PartitionId, TopicName, incarnation_key};
+use ottla_model::{BrokerId, ErrorCode, PartitionId, TopicName, incarnation_key};
 use ottla_network::response::{Answer, RecordSlice, Response};
 use ottla_protocol::RequestHeader;
 use ottla_protocol::messages::TopicRef;
@@ -140,16 +140,10 @@ fn fetcher(broker: &Broker, context: &RequestContext, request: &FetchRequest) ->
     if !broker.access(context).cluster(Operation::ClusterAction) {
         return Err(ErrorCode::ClusterAuthorizationFailed);
     }
-    if !is_proved(registered.incarnation, request.incarnation_key.as_ref()) {
+    if !incarnation_key::is_proved(registered.incarnation, request.incarnation_key.as_ref()) {
         return Err(ErrorCode::ClusterAuthorizationFailed);
     }
     Ok(Fetcher::Replica { id, epoch: registered.epoch })
-}
-
-/// Whether a request shows the key of the incarnation that registered. Brokers of version 0.1 have none, and must be
-/// able to follow while a cluster is upgraded one broker after the other.
-fn is_proved(registered: IncarnationId, key: Option<&IncarnationKey>) -> bool {
-    !incarnation_key::has_key(registered) || key.is_some_and(|key| key.incarnation() == registered)
 }
 
 impl Opened {

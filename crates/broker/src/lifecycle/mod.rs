@@ -178,7 +178,7 @@ async fn live(
     let coordinators: Vec<String> =
         config.coordinator_connect.iter().map(|address| format!("{address}{chroot}")).collect();
     let client = ClusterClient::with_secret(&coordinators, config.cluster_secret.as_ref());
-    let client = client.map_err(RunError::Coordinators)?;
+    let client = client.map_err(RunError::Coordinators)?.showing(identity.key().clone());
     let quorum: Arc<dyn QuorumHandle> =
         Arc::new(QuorumClient::new(client.clone(), Handle::current(), Arc::clone(&identity)));
     let metadata = Arc::new(MetadataCache::new(Arc::new(Image::empty()), HOLD_MAX));

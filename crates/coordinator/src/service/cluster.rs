@@ -62,7 +62,7 @@ impl Cluster for ClusterService {
         let first = tokio::time::timeout(FIRST_BEAT_TIMEOUT, beats.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no first heartbeat"))??;
         let first = first.ok_or_else(|| Status::invalid_argument("a heartbeat stream without heartbeat"))?;
-        let beat = convert::beat_from_proto(&first)?;
+        let beat = convert::first_beat_from_proto(&first)?;
         let stream = driver.next_stream();
         let (responses, receiver) = mpsc::channel(BEAT_RESPONSES_MAX);
         driver.send(Input::OpenStream { stream, beat, responses }).await.map_err(|_| stopping())?;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ottla_authorizer::{AclBinding, AclFilter};
 use ottla_model::{
-    BrokerEpoch, BrokerId, ClusterId, CoordinatorId, ErrorCode, IncarnationId, LeaderEpoch, ListenerName, MonotonicMs,
-    PartitionEpoch, PartitionId, Revision, TimestampMs, TopicId, TopicIdPartition,
+    BrokerEpoch, BrokerId, ClusterId, CoordinatorId, ErrorCode, IncarnationId, IncarnationKey, LeaderEpoch,
+    ListenerName, MonotonicMs, PartitionEpoch, PartitionId, Revision, TimestampMs, TopicId, TopicIdPartition,
 };
 
 use crate::image::{Endpoint, IsrMember, LeaderSettings};
@@ -153,6 +153,8 @@ macro_rules! decisions {
             $($name($name),)+
             /// The request, decided at most once under its key: a retry is answered as the try that was decided.
             Once(IdempotencyKey, Box<Request>),
+            /// The request, with the key of the incarnation in whose name it is.
+            Proved(IncarnationKey, Box<Request>),
         }
 
         /// The answer to the request of the same name.
@@ -172,7 +174,7 @@ macro_rules! decisions {
             pub fn name(&self) -> &'static str {
                 match self {
                     $(Self::$name(_) => stringify!($name),)+
-                    Self::Once(_, request) => request.name(),
+                    Self::Once(_, request) | Self::Proved(_, request) => request.name(),
                 }
             }
         }
@@ -390,7 +392,8 @@ pub struct Resigned {
 pub struct ControlledShutdown {
     pub broker: BrokerId,
     pub epoch: BrokerEpoch,
-    /// Proves that the broker itself sent the request: ids and epochs are public (fault G2).
+    /// An incarnation without a key (of a broker of version 0.1) proves by this that the broker itself sent the request:
+    /// ids and epochs are public (fault G2).
     pub incarnation: IncarnationId,
 }
 

@@ -8,7 +8,7 @@
 //!
 //! Files: [`registration`] (a broker registers), [`sessions`] (heartbeats, fencing), [`shutdown`] (controlled
 //! shutdown), [`partitions`] (ISR changes, resignations), [`elections`] (on demand, and back to preferred replicas),
-//! [`reassignment`] (other replicas), [`topics`], [`added_partitions`], [`configs`], [`producer_ids`], [`bootstrap`],
+//! [`reassignment`] (other replicas), [`proof`] (whether a broker itself asks), [`topics`], [`added_partitions`], [`configs`], [`producer_ids`], [`bootstrap`],
 //! [`idempotency`] (retries), [`work`] (batches), [`growth`] (replicas for new brokers).
 
 mod acls;
@@ -24,6 +24,7 @@ mod idempotency;
 mod ledger;
 mod partitions;
 mod producer_ids;
+mod proof;
 mod reassignment;
 mod registration;
 mod sessions;
@@ -201,7 +202,8 @@ impl Controller {
                 Some(response) => self.answer(id, response),
                 None => self.decide(id, *request, entropy, Some(key)),
             },
-            request => self.decide(id, request, entropy, None),
+            Request::Proved(key, request) => self.decide_own(id, *request, entropy, Some(&key)),
+            request => self.decide_own(id, request, entropy, None),
         }
     }
 
@@ -222,7 +224,7 @@ impl Controller {
             Request::CreateAcls(create) => self.create_acls(id, create),
             Request::DeleteAcls(delete) => self.delete_acls(id, delete),
             Request::AlterReassignments(alter) => self.alter_reassignments(id, alter),
-            Request::Once(..) => self.answer(id, Answer::Unavailable),
+            Request::Once(..) | Request::Proved(..) => self.answer(id, Answer::Unavailable),
         }
     }
 

@@ -49,7 +49,10 @@ impl Controller {
         self.work.push(Progress::new(Work::Elect(ready.id)));
         self.complete_reassignments();
         self.may_grow = true;
-        self.note(format!("broker {} is ready, in epoch {}", ready.id, ready.epoch));
+        // One behind TLS never answers, and a name may be for other networks than this coordinator's.
+        let has_answered = self.liveness.reached().has(ready.id, ready.incarnation);
+        let whether = if has_answered { "" } else { "; it has not answered at its address" };
+        self.note(format!("broker {} is ready, in epoch {}{whether}", ready.id, ready.epoch));
     }
 
     pub(super) fn stream_closed(&mut self, stream: StreamId) {

@@ -51,11 +51,11 @@ impl Controller {
     pub(super) fn controlled_shutdown(&mut self, id: RequestId, request: ControlledShutdown) {
         let ControlledShutdown { broker, epoch, incarnation } = request;
         if let Err(error) = self.check_epoch(broker, epoch) {
-            return self.answer(id, progress(error, 0, false));
+            return self.answer(id, shutdown_progress(error, 0, false));
         }
         let ahead = self.ledger.ahead();
         if ahead.broker(broker).is_none_or(|registration| registration.incarnation != incarnation) {
-            return self.answer(id, progress(ErrorCode::StaleBrokerEpoch, 0, false));
+            return self.answer(id, shutdown_progress(ErrorCode::StaleBrokerEpoch, 0, false));
         }
         self.shutdowns.asked_at.insert(broker, self.now.monotonic);
         if let Some(registration) = ahead.broker(broker).filter(|registration| !registration.shutting_down) {
@@ -117,7 +117,7 @@ impl Controller {
             self.shutdowns.waiting.iter().filter(|(_, waiting)| of_broker(waiting)).map(|(id, _)| *id).collect();
         for id in ended {
             self.shutdowns.waiting.remove(&id);
-            self.answer(id, progress(ErrorCode::StaleBrokerEpoch, 0, false));
+            self.answer(id, shutdown_progress(ErrorCode::StaleBrokerEpoch, 0, false));
         }
     }
 
@@ -182,7 +182,7 @@ impl Controller {
                     session.is_leaving = true;
                 }
                 let revision = self.shutdowns.moved_at.get(&broker).copied();
-                let mut answer = progress(ErrorCode::None, remaining, is_done);
+                let mut answer = shutdown_progress(ErrorCode::None, remaining, is_done);
                 answer.stamp(revision.unwrap_or(committed), false);
                 self.effects.answers.push((id, answer));
             } else {
@@ -219,6 +219,6 @@ impl Controller {
     }
 }
 
-fn progress(error: ErrorCode, remaining_leaderships: u32, done: bool) -> Answer {
+pub(super) fn shutdown_progress(error: ErrorCode, remaining_leaderships: u32, done: bool) -> Answer {
     Answer::ControlledShutdown(ShutdownProgress { error, remaining_leaderships, revision: Revision(0), done })
 }

@@ -8,7 +8,9 @@ use ottla_metadata::controller::{
     ShutdownProgress, UnregisterBroker, Unregistered,
 };
 use ottla_metadata::image::{Endpoint, LeaderSettings};
-use ottla_model::{BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, ListenerName, Revision};
+use ottla_model::{
+    BrokerEpoch, BrokerId, ClusterId, ErrorCode, IncarnationId, IncarnationKey, ListenerName, Revision, incarnation_key,
+};
 
 use super::{InvalidField, Wire, code, error, id_16, refusal_from_proto, refusal_to_proto};
 use crate::cluster;
@@ -19,6 +21,19 @@ fn incarnation(bytes: &[u8]) -> Result<IncarnationId, InvalidField> {
 
 fn incarnation_to_proto(incarnation: IncarnationId) -> Bytes {
     Bytes::copy_from_slice(incarnation.as_bytes())
+}
+
+pub fn key_to_proto(key: &IncarnationKey) -> Bytes {
+    Bytes::copy_from_slice(key.as_bytes())
+}
+
+/// None where the message has none.
+pub fn key_from_proto(bytes: &[u8]) -> Result<Option<IncarnationKey>, InvalidField> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |_| InvalidField::new("incarnation_key", format!("{} bytes where a key has 32", bytes.len()));
+    bytes.try_into().map(|bytes| Some(IncarnationKey::new(bytes))).map_err(wrong)
 }
 
 fn endpoint_to_proto(endpoint: Endpoint) -> cluster::Endpoint {
@@ -119,6 +134,21 @@ pub fn beat_to_proto(beat: &Beat) -> cluster::HeartbeatRequest {
         broker_epoch: beat.epoch.0,
         incarnation_id: incarnation_to_proto(beat.incarnation),
         image_revision: beat.image_revision.0,
+        incarnation_key: Bytes::new(),
+    }
+}
+
+/// The first beat of a stream shows the key of its incarnation.
+pub fn first_beat_to_proto(beat: &Beat, key: Option<&IncarnationKey>) -> cluster::HeartbeatRequest {
+    cluster::HeartbeatRequest { incarnation_key: key.map(key_to_proto).unwrap_or_default(), ..beat_to_proto(beat) }
+}
+
+/// The first beat of a stream, if it is of the incarnation that it names.
+pub fn first_beat_from_proto(message: &cluster::HeartbeatRequest) -> Result<Beat, tonic::Status> {
+    let (beat, key) = (beat_from_proto(message)?, key_from_proto(&message.incarnation_key)?);
+    match incarnation_key::is_proved(beat.incarnation, key.as_ref()) {
+        true => Ok(beat),
+        false => Err(tonic::Status::permission_denied("the heartbeat does not show the key of its incarnation")),
     }
 }
 

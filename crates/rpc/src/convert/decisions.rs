@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use ottla_metadata::controller::{Answer, IdempotencyKey, Request};
 
+use super::brokers::{key_from_proto, key_to_proto};
 use super::{InvalidField, Wire, id_16};
 use crate::cluster::{DecideRequest, DecideResponse, decide_request, decide_response};
 
@@ -15,6 +16,10 @@ macro_rules! decisions {
                     let message = request_to_proto(*request);
                     return DecideRequest { idempotency_key: Bytes::copy_from_slice(&key.0), ..message };
                 }
+                Request::Proved(key, request) => {
+                    let message = request_to_proto(*request);
+                    return DecideRequest { incarnation_key: key_to_proto(&key), ..message };
+                }
                 // Between coordinators, which ask their own controller.
                 Request::AdmitCoordinator(_) => None,
             };
@@ -26,6 +31,10 @@ macro_rules! decisions {
                 $(Some(decide_request::Request::$name(request)) => Wire::from_proto(request).map(Request::$name),)+
                 None => Err(InvalidField::new("request", "none that this release knows")),
             }?;
+            let request = match key_from_proto(&message.incarnation_key)? {
+                Some(key) => Request::Proved(key, Box::new(request)),
+                None => request,
+            };
             if message.idempotency_key.is_empty() {
                 return Ok(request);
             }
@@ -70,9 +79,9 @@ decisions! {
 #[cfg(test)]
 mod tests {
     use ottla_metadata::controller::{
-        AlterReassignments, DeleteTopics, ElectLeaders, ElectionType, TopicRef, UnregisterBroker,
+        AllocateProducerIds, AlterReassignments, DeleteTopics, ElectLeaders, ElectionType, TopicRef, UnregisterBroker,
     };
-    use ottla_model::{BrokerId, PartitionId, TopicId};
+    use ottla_model::{BrokerEpoch, BrokerId, IncarnationKey, PartitionId, TopicId};
 
     use super::*;
 
@@ -93,12 +102,19 @@ mod tests {
             assert_eq!(request_from_proto(request_to_proto(alter.clone())), Ok(alter));
         }
         let once = Request::Once(IdempotencyKey([9; 16]), Box::new(delete.clone()));
-        for request in [delete, unregister, once] {
+        let proved = Request::Proved(IncarnationKey::new([9; 32]), Box::new(allocate_1()));
+        for request in [delete, unregister, once, proved, allocate_1()] {
             assert_eq!(request_from_proto(request_to_proto(request.clone())), Ok(request));
         }
         let message = DecideRequest { idempotency_key: vec![1; 15].into(), ..request_to_proto(unregister_3()) };
         assert_eq!(request_from_proto(message).map_err(|error| error.field), Err("idempotency_key"));
+        let message = DecideRequest { incarnation_key: vec![1; 31].into(), ..request_to_proto(allocate_1()) };
+        assert_eq!(request_from_proto(message).map_err(|error| error.field), Err("incarnation_key"));
         assert!(request_from_proto(DecideRequest::default()).is_err());
+    }
+
+    fn allocate_1() -> Request {
+        Request::AllocateProducerIds(AllocateProducerIds { broker: BrokerId(1), epoch: BrokerEpoch(5) })
     }
 
     fn unregister_3() -> Request {

@@ -13,7 +13,10 @@ mod progress;
 mod topics;
 mod tree;
 
-pub use brokers::{beat_answer_from_proto, beat_answer_to_proto, beat_from_proto, beat_to_proto};
+pub use brokers::{
+    beat_answer_from_proto, beat_answer_to_proto, beat_from_proto, beat_to_proto, first_beat_from_proto,
+    first_beat_to_proto,
+};
 pub use decisions::{answer_from_proto, answer_to_proto, request_from_proto, request_to_proto};
 pub use progress::{progress_from_proto, progress_to_proto};
 pub use tree::{InvalidNode, change_from_proto, change_to_proto, node_from_proto, node_to_proto};

@@ -8,17 +8,21 @@ use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use ottla_e2e::cluster::PATIENCE;
 use ottla_e2e::{Cluster, ClusterOptions, Node};
-use ottla_metadata::controller::{Beat, ControlledShutdown, Register};
-use ottla_metadata::image::{Endpoint, LeaderSettings};
+use ottla_metadata::controller::{
+    AllocateProducerIds, AlterPartition, AlterPartitions, Beat, ControlledShutdown, Register, ResignLeadership,
+    ResignReason,
+};
+use ottla_metadata::image::{Endpoint, IsrMember, LeaderSettings};
 use ottla_model::{
-    BrokerEpoch, BrokerId, ErrorCode, IncarnationId, IncarnationKey, LeaderEpoch, ListenerName, Offset, PartitionId,
-    Revision, TimestampMs, TopicId,
+    BrokerEpoch, BrokerId, ErrorCode, IncarnationId, IncarnationKey, LeaderEpoch, ListenerName, Offset, PartitionEpoch,
+    PartitionId, Revision, TimestampMs, TopicId, TopicIdPartition,
 };
 use ottla_protocol::kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla_protocol::kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use ottla_protocol::kafka_protocol::messages::metadata_response::MetadataResponseTopic;
 use ottla_protocol::kafka_protocol::messages::{ListOffsetsRequest, MetadataRequest, TopicName};
 use ottla_protocol::messages::TopicRef;
+use ottla_protocol::messages::api_versions::ApiVersionsResponse;
 use ottla_protocol::messages::fetch::{self, FetchPartition, FetchRequest, FetchTopic};
 use ottla_protocol::messages::produce::{self, ProduceCall};
 use ottla_protocol::record_batch::{BatchBuilder, Compression};
@@ -240,7 +244,7 @@ fn g2_shutdowns_that_a_stranger_asks_for() -> Result<()> {
             let incarnation = IncarnationId([round; 16]);
             let forged = ControlledShutdown { broker, epoch, incarnation };
             let answer = scene.runtime.block_on(scene.quorum.submit(forged, PATIENCE))?;
-            ensure!(answer.error == ErrorCode::StaleBrokerEpoch, "{answer:?}");
+            ensure!(answer.error == ErrorCode::ClusterAuthorizationFailed, "{answer:?}");
             // Nor does a beat count that another process sends.
             let beat = Beat { broker, epoch, incarnation, image_revision: Revision(u64::MAX) };
             let answer = scene.runtime.block_on(async {
@@ -251,10 +255,61 @@ fn g2_shutdowns_that_a_stranger_asks_for() -> Result<()> {
         }
     }
     scene.holds()?;
+    for (broker, epoch) in scene.epochs()? {
+        forge_all(&scene, broker, epoch)?;
+    }
+    scene.holds()?;
     let state = scene.describe(GOOD)?;
     let isr = state.partitions.first().context("a partition")?.isr_nodes.len();
     ensure!(isr == scene.brokers.len(), "{isr} of the replicas are in sync");
     scene.ends()
+}
+
+/// Everything that a broker asks the quorum in its own name, with all that can be read of it, and with a wrong key.
+fn forge_all(scene: &Scene, broker: BrokerId, epoch: BrokerEpoch) -> Result<()> {
+    let address = scene.cluster.broker_address(broker.0);
+    let incarnation = incarnation_of(address)?;
+    let described = scene.describe(GOOD)?;
+    let partition = TopicIdPartition { topic_id: TopicId(*described.topic_id.as_bytes()), partition: PartitionId(0) };
+    let leader_epoch = LeaderEpoch(described.partitions.first().context("a partition")?.leader_epoch);
+    let wrong = scene.quorum.clone().showing(IncarnationKey::new([7; IncarnationKey::BYTES]));
+    let refused = |error: ErrorCode| {
+        ensure!(error == ErrorCode::ClusterAuthorizationFailed, "broker {broker}: {error:?}");
+        Ok(())
+    };
+    for quorum in [&scene.quorum, &wrong] {
+        scene.runtime.block_on(async {
+            let shutdown = ControlledShutdown { broker, epoch, incarnation };
+            refused(quorum.submit(shutdown, PATIENCE).await?.error)?;
+            for partition_epoch in (0..20).map(PartitionEpoch) {
+                let isr = vec![IsrMember { broker, epoch }];
+                let alone = AlterPartition { partition, leader_epoch, partition_epoch, isr };
+                let alter = AlterPartitions { broker, epoch, partitions: vec![alone] };
+                refused(quorum.submit(alter, PATIENCE).await?.error)?;
+            }
+            let (partitions, reason) = (vec![partition], ResignReason::Lost);
+            let resign = ResignLeadership { broker, epoch, partitions, reason };
+            refused(quorum.submit(resign, PATIENCE).await?.error)?;
+            let allocated = quorum.submit(AllocateProducerIds { broker, epoch }, PATIENCE).await?;
+            refused(allocated.err().unwrap_or(ErrorCode::None))?;
+            let elsewhere = Register { incarnation, ..forged_broker(broker.0, 1, None) };
+            let registered = quorum.submit(elsewhere, PATIENCE).await?;
+            refused(registered.err().map_or(ErrorCode::None, |refused| refused.error))?;
+            let beat = Beat { broker, epoch, incarnation, image_revision: Revision(u64::MAX) };
+            ensure!(quorum.heartbeat(beat, BRIEF).await.is_err(), "a stream for broker {broker} is taken");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Which start of the broker this is, as it tells everybody.
+fn incarnation_of(address: SocketAddr) -> Result<IncarnationId> {
+    const VERSION: i16 = 4;
+    let request = ApiVersionsResponse::encode_request(VERSION, 5, Some("attacker"));
+    let response = call(&mut connect(address)?, &request)?;
+    let (_, said) = ApiVersionsResponse::decode(VERSION, &response)?;
+    said.incarnation.context("an incarnation")
 }
 
 /// A registration that names the address of a broker that runs.

@@ -27,7 +27,7 @@ use std::time::Duration;
 use ottla_broker_session::BrokenRules as SessionRules;
 use ottla_metadata::Image;
 use ottla_metadata::image::LeaderSettings;
-use ottla_model::{BrokerEpoch, BrokerId, IncarnationId, TopicIdPartition};
+use ottla_model::{BrokerEpoch, BrokerId, IncarnationId, IncarnationKey, TopicIdPartition};
 use ottla_partition::BrokenRules;
 use ottla_protocol::record_batch::{Batches, HEADER_BYTES};
 use ottla_replica_fetcher::BrokenRules as FetcherRules;
@@ -111,7 +111,8 @@ impl BrokerNode {
 
     /// Starts a process: opens the logs, then asks for a registration.
     pub fn start(&mut self, at: SimTime, out: &mut Outbox) {
-        let incarnation = IncarnationId(self.random.bytes_16());
+        let half = self.random.bytes_16();
+        let key = IncarnationKey::new(std::array::from_fn(|place| half[place % half.len()]));
         let opened = match disk::open_logs(&self.disks, self.boot, &self.settings, self.clock.wall(at), out) {
             Ok(opened) => opened,
             Err(error) => {
@@ -130,8 +131,8 @@ impl BrokerNode {
             out.dies = true;
             return;
         };
-        let session = new_session(self.id, incarnation, &opened, &settings, self.clock.monotonic(at));
-        let process = Process::new(incarnation, opened, settings, session, link, random);
+        let session = new_session(self.id, key.incarnation(), &opened, &settings, self.clock.monotonic(at));
+        let process = Process::new(key, opened, settings, session, link, random);
         self.process = Some(process);
     }
 
@@ -198,7 +199,7 @@ impl BrokerNode {
 
     /// The incarnation that listens, for a dial.
     pub fn incarnation(&self) -> Option<IncarnationId> {
-        self.process.as_ref().map(|process| process.incarnation)
+        self.process.as_ref().map(|process| process.key.incarnation())
     }
 
     pub fn image(&self) -> Option<&Image> {

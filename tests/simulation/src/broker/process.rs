@@ -9,7 +9,7 @@ use ottla_broker_session::Session;
 use ottla_metadata::controller::{AlterPartitions, AlteredPartitions, ResignLeadership, ResignReason};
 use ottla_metadata::{Answer, Delta, Image, Request};
 use ottla_model::{
-    BrokerEpoch, BrokerId, ErrorCode, IncarnationId, MonotonicMs, Offset, TimestampMs, TopicIdPartition,
+    BrokerEpoch, BrokerId, ErrorCode, IncarnationKey, MonotonicMs, Offset, TimestampMs, TopicIdPartition,
 };
 use ottla_partition::{Decided, DirectoryWatch, Effects, IsrProposals, Replicas, eligible_epoch};
 use ottla_storage::env::FaultyEnv;
@@ -45,7 +45,7 @@ pub(super) enum Call {
 
 pub(super) struct Process {
     pub id: BrokerId,
-    pub incarnation: IncarnationId,
+    pub key: IncarnationKey,
     pub settings: Arc<BrokerSettings>,
     pub random: Random,
     pub image: Image,
@@ -91,7 +91,7 @@ pub(super) struct Process {
 
 impl Process {
     pub fn new(
-        incarnation: IncarnationId,
+        key: IncarnationKey,
         opened: OpenedLogs,
         settings: Arc<BrokerSettings>,
         session: Session,
@@ -106,7 +106,7 @@ impl Process {
         opened.found.into_iter().for_each(|log| placement.add_found(log));
         Self {
             id: session.id(),
-            incarnation,
+            key,
             settings,
             random,
             image: Image::empty(),
@@ -225,7 +225,7 @@ impl Process {
 
     /// Clients and followers are answered from now on.
     pub(super) fn begin_to_serve(&mut self, out: &mut Outbox) {
-        out.facts.push(Fact::Serves { incarnation: self.incarnation });
+        out.facts.push(Fact::Serves { incarnation: self.key.incarnation() });
         self.is_serving = true;
     }
 

@@ -183,6 +183,10 @@ impl Process {
 
     /// Asks the leader of the quorum.
     pub(super) fn call(&mut self, now: MonotonicMs, what: Call, request: Request, timeout: Duration, out: &mut Outbox) {
+        let request = match request.is_in_own_name() {
+            true => Request::Proved(self.key.clone(), Box::new(request)),
+            false => request,
+        };
         let attempts = Attempts::new(timeout, Repeat::Freely);
         let call = PendingCall { what, request: Arc::new(request), began: now, attempts, asked: None, until: now };
         self.attempt(now, call, out);

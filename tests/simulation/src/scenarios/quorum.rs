@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp, Register};
-use ottla_metadata::image::LeaderSettings;
+use ottla_metadata::controller::{
+    AllocateProducerIds, AlterConfig, AlterConfigs, AlterPartition, AlterPartitions, ConfigOp, ControlledShutdown,
+    Register, ResignLeadership, ResignReason,
+};
+use ottla_metadata::image::{IsrMember, LeaderSettings};
 use ottla_metadata::{Answer, ConfigEntity, ConfigKind, Request};
-use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, ListenerName};
+use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, IncarnationKey, ListenerName};
 
+use crate::invariants::Violation;
 use crate::message::{CallId, Message};
 use crate::network::NodeId;
 use crate::script::{Script, Step};
@@ -164,6 +168,60 @@ fn scenario_24_two_processes_with_one_broker_id() {
         script.converge()
     };
     story().expect("the second is refused");
+}
+
+/// Everything that a stranger can read of a broker: its id, its epoch, its incarnation.
+#[test]
+fn requests_without_a_brokers_key_move_nothing() {
+    let story = || -> Step {
+        let mut script = Script::new(241, WorldConfig::small())?;
+        script.write(2)?;
+        let (before, leader_epoch, isr) = (epochs(&script), script.leader_epoch()?, script.isr()?);
+        let (broker, partition, state) = (BrokerId(script.leader()?), script.partition()?, script.state()?);
+        let image = script.world.newest_image().ok_or_else(|| Violation("no image".to_owned()))?;
+        let registered = image.broker(broker).ok_or_else(|| Violation("the leader is not registered".to_owned()))?;
+        let (epoch, incarnation) = (registered.epoch, registered.incarnation);
+        let alone = AlterPartition {
+            partition,
+            leader_epoch: state.leader_epoch,
+            partition_epoch: state.partition_epoch,
+            isr: vec![IsrMember { broker, epoch }],
+        };
+        let (partitions, reason) = (vec![partition], ResignReason::Lost);
+        let forged = [
+            Request::AlterPartitions(AlterPartitions { broker, epoch, partitions: vec![alone] }),
+            Request::ResignLeadership(ResignLeadership { broker, epoch, partitions, reason }),
+            Request::ControlledShutdown(ControlledShutdown { broker, epoch, incarnation }),
+            Request::AllocateProducerIds(AllocateProducerIds { broker, epoch }),
+        ];
+        let leader = NodeId::Coordinator(script.quorum_leader()?);
+        for (call, request) in (24_100..).map(CallId).zip(forged) {
+            let keyed = Request::Proved(IncarnationKey::new([9; IncarnationKey::BYTES]), Box::new(request.clone()));
+            for request in [request, keyed] {
+                script.world.inbox.clear();
+                script.world.send(SCRIPT, leader, Message::Cluster { call, request: Arc::new(request.clone()) });
+                script.run_ms(500)?;
+                let answer = script.world.inbox.iter().find_map(|(_, message)| match message {
+                    Message::ClusterAnswer { call: answered, answer: Some(answer), .. } if *answered == call => {
+                        Some((**answer).clone())
+                    }
+                    _ => None,
+                });
+                let error = match answer {
+                    Some(Answer::AlterPartitions(altered)) => altered.error,
+                    Some(Answer::ResignLeadership(resigned)) => resigned.error,
+                    Some(Answer::ControlledShutdown(progress)) => progress.error,
+                    Some(Answer::AllocateProducerIds(Err(error))) => error,
+                    other => panic!("{}: {other:?}", request.name()),
+                };
+                assert_eq!(error, ErrorCode::ClusterAuthorizationFailed, "{}", request.name());
+            }
+        }
+        assert_eq!((epochs(&script), script.leader_epoch()?, script.isr()?), (before, leader_epoch, isr));
+        script.write(2)?;
+        script.converge()
+    };
+    story().expect("nobody is believed who only read what is public");
 }
 
 #[test]

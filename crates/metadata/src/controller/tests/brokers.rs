@@ -1,6 +1,8 @@
 //! Brokers come, live, are fenced and go.
 
-use ottla_model::{BrokerEpoch, BrokerId, ClusterId, CoordinatorId, ErrorCode, IncarnationId, Revision};
+use ottla_model::{
+    BrokerEpoch, BrokerId, ClusterId, CoordinatorId, ErrorCode, IncarnationId, IncarnationKey, Revision,
+};
 
 use super::harness::*;
 use crate::controller::*;
@@ -126,7 +128,7 @@ fn a_dead_holder_that_was_reached_gives_way_at_once() {
 fn a_broker_is_ready_only_after_its_address_was_dialled_and_no_other_process_answers_there() {
     let mut cluster = Cluster::of(1);
     let registered = cluster.register(2, 200, BrokerEpoch::NONE).expect("registers");
-    let (broker, incarnation) = (BrokerId(2), IncarnationId([200; 16]));
+    let (broker, incarnation) = (BrokerId(2), incarnation_id(200));
     let is_ready = |cluster: &Cluster| cluster.image.broker(broker).is_some_and(|broker| broker.ready);
     let (stream, image_revision) = (cluster.brokers[&2].stream, cluster.image.revision());
     let beat = Beat { broker, epoch: registered.epoch, incarnation, image_revision };
@@ -158,7 +160,7 @@ fn a_broker_whose_address_proves_nothing_is_ready() {
     for result in [ProbeResult::Refused, ProbeResult::Unknown] {
         let mut cluster = Cluster::of(1);
         let registered = cluster.register(2, 200, BrokerEpoch::NONE).expect("registers");
-        let (broker, incarnation) = (BrokerId(2), IncarnationId([200; 16]));
+        let (broker, incarnation) = (BrokerId(2), incarnation_id(200));
         let (stream, image_revision) = (cluster.brokers[&2].stream, cluster.image.revision());
         let beat = Beat { broker, epoch: registered.epoch, incarnation, image_revision };
         cluster.step(Input::StreamBeat { stream, beat });
@@ -393,6 +395,54 @@ fn a_shutdown_goes_on_after_a_lost_proposal() {
     cluster.beat(2);
     let Some(Answer::ControlledShutdown(progress)) = cluster.answers.remove(&id) else { panic!("no answer") };
     assert!(progress.done && progress.remaining_leaderships == 0, "{progress:?}");
+}
+
+fn error_of(answer: &Answer) -> ErrorCode {
+    match answer {
+        Answer::Register(registered) => registered.as_ref().err().map_or(ErrorCode::None, |refused| refused.error),
+        Answer::AlterPartitions(altered) => altered.error,
+        Answer::ResignLeadership(resigned) => resigned.error,
+        Answer::ControlledShutdown(progress) => progress.error,
+        Answer::AllocateProducerIds(allocated) => allocated.err().unwrap_or(ErrorCode::None),
+        other => panic!("not in a broker's name: {other:?}"),
+    }
+}
+
+/// Ids, epochs and incarnations are public: who has only read them speaks for no broker.
+#[test]
+fn only_the_key_of_its_incarnation_speaks_for_a_broker() {
+    let mut cluster = Cluster::of(2);
+    let (key, wrong) = (IncarnationKey::new([7; 32]), IncarnationKey::new([8; 32]));
+    let incarnation = key.incarnation();
+    let proved = |key: &IncarnationKey, request| Request::Proved(key.clone(), Box::new(request));
+    let register = Register { incarnation, ..cluster.registration(3, 0, BrokerEpoch::NONE) };
+    let register = Request::Register(register);
+    for forged in [register.clone(), proved(&wrong, register.clone())] {
+        assert_eq!(error_of(&cluster.ask(forged)), ErrorCode::ClusterAuthorizationFailed);
+    }
+    let Answer::Register(Ok(registered)) = cluster.ask(proved(&key, register)) else { panic!("not registered") };
+    let (broker, epoch, reason) = (registered.broker, registered.epoch, ResignReason::Stalled);
+    let requests = [
+        Request::AlterPartitions(AlterPartitions { broker, epoch, partitions: Vec::new() }),
+        Request::ResignLeadership(ResignLeadership { broker, epoch, partitions: Vec::new(), reason }),
+        Request::AllocateProducerIds(AllocateProducerIds { broker, epoch }),
+        Request::ControlledShutdown(ControlledShutdown { broker, epoch, incarnation }),
+    ];
+    for request in requests {
+        for forged in [request.clone(), proved(&wrong, request.clone())] {
+            assert_eq!(error_of(&cluster.ask(forged)), ErrorCode::ClusterAuthorizationFailed, "{request:?}");
+        }
+        assert!(cluster.image.broker(broker).is_some_and(|broker| !broker.shutting_down));
+        let id = cluster.send(proved(&key, request));
+        while !cluster.answers.contains_key(&id) {
+            cluster.run(50);
+        }
+        assert_eq!(cluster.answers.get(&id).map(error_of), Some(ErrorCode::None));
+    }
+    // A broker of version 0.1 has no key.
+    let (epoch, broker) = (cluster.brokers[&1].epoch, BrokerId(1));
+    let without = Request::AllocateProducerIds(AllocateProducerIds { broker, epoch });
+    assert_eq!(error_of(&cluster.ask(without)), ErrorCode::None);
 }
 
 /// Fault G2: ids and epochs are public; and a broker that does not go after all counts again.

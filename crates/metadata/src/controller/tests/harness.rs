@@ -269,7 +269,7 @@ impl Cluster {
         };
         Register {
             broker: BrokerId(id),
-            incarnation: IncarnationId([incarnation; 16]),
+            incarnation: incarnation_id(incarnation),
             cluster_id: Some(self.config.cluster_id.clone()),
             endpoints: vec![endpoint],
             inter_broker_listener: ListenerName::new("INTERNAL"),
@@ -297,7 +297,7 @@ impl Cluster {
         self.next_id += 1;
         let broker = Broker {
             epoch: registered.epoch,
-            incarnation: IncarnationId([incarnation; 16]),
+            incarnation: incarnation_id(incarnation),
             stream: StreamId(self.next_id),
             runs: true,
             follows: true,
@@ -496,4 +496,11 @@ pub(in crate::controller) fn ids(brokers: &[i32]) -> Vec<BrokerId> {
 
 pub(super) fn isr(state: &PartitionState) -> Vec<i32> {
     state.isr_ids().map(|broker| broker.0).collect()
+}
+
+/// As of a broker of version 0.1: not a UUID of version 8, to which there is a key.
+pub(in crate::controller) fn incarnation_id(number: u8) -> IncarnationId {
+    let mut bytes = [number; 16];
+    bytes[6] &= 0x7f;
+    IncarnationId(bytes)
 }

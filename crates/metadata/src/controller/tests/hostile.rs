@@ -8,8 +8,8 @@ use ottla_authorizer::{
     ResourcePattern, ResourceType,
 };
 use ottla_model::{
-    BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, KafkaPrincipal, LeaderEpoch, ListenerName,
-    PartitionEpoch, PartitionId, TopicId, TopicIdPartition,
+    BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, IncarnationKey, KafkaPrincipal, LeaderEpoch,
+    ListenerName, PartitionEpoch, PartitionId, TopicId, TopicIdPartition,
 };
 
 use super::harness::*;
@@ -350,6 +350,7 @@ impl Hostile {
             // Some under a key, and some of the keys twice.
             let request = match self.random.below(4) {
                 0 => Request::Once(IdempotencyKey([self.random.below(20) as u8; 16]), Box::new(request)),
+                1 => Request::Proved(IncarnationKey::new([self.random.below(20) as u8; 32]), Box::new(request)),
                 _ => request,
             };
             let id = self.cluster.send(request);

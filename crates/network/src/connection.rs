@@ -599,6 +599,8 @@ impl<S: Service> Connection<S> {
             let Poll::Ready(answer) = held.future.as_mut().poll(context) else { return Ok(()) };
             let (api, arrived) = (held.api, held.arrived);
             self.held_request = None;
+            // It has had its turn: others come before the next request.
+            self.handled_in_turn = api;
             self.shared.pending.fetch_sub(1, Ordering::AcqRel);
             self.take_answer(api, arrived, answer)?;
             self.release_permit();

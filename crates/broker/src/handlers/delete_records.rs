@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, Offset, PartitionId};
 use ottla_network::response::{Answer, Response};
+use ottla_protocol::kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use ottla_protocol::kafka_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
 };
@@ -24,6 +25,7 @@ use tokio::time::Sleep;
 use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
+use crate::request::slices::{self, Slice, Sliced};
 use crate::request::wire::is_internal;
 
 /// One partition of the request, and what is known of it so far.
@@ -43,43 +45,82 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Ok(request) => request,
         Err(error) => return Answer::close(error),
     };
-    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let deletion = begin(broker, &broker.access(context), header, request);
-    if deletion.pending.is_complete() {
-        return Answer::Ready(deletion.answer());
-    }
-    Answer::Later(Box::pin(WaitingDeletion { deletion, timeout: Box::pin(tokio::time::sleep(timeout)) }))
+    let count = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+    let beginning = Beginning {
+        timeout: Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)),
+        access: broker.access(context),
+        asked: request.topics.into_iter(),
+        name: TopicRef::Name(String::new()),
+        is_allowed: false,
+        partitions: Vec::new().into_iter(),
+        place: 0,
+        deletion: Deletion { header, topics: Vec::new(), pending: Arc::new(PendingAcks::new(count)) },
+    };
+    slices::carry_out(broker, context, beginning)
 }
 
-fn begin(broker: &Broker, access: &Access, header: RequestHeader, request: DeleteRecordsRequest) -> Deletion {
-    let mut wakes = Wakes::default();
-    let count = request.topics.iter().map(|topic| topic.partitions.len()).sum();
-    let pending = Arc::new(PendingAcks::new(count));
-    let mut place = 0;
-    let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        let name = TopicRef::Name(topic.name.to_string());
-        let is_allowed = access.topic(Operation::Delete, topic.name.as_str());
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for asked in topic.partitions {
-            let number = PartitionId(asked.partition_index);
-            let ack = AckWait { pending: &pending, place };
-            let started = match is_internal(&topic.name) {
-                _ if !is_allowed => Err(ErrorCode::TopicAuthorizationFailed),
-                true => Err(ErrorCode::InvalidTopicException),
-                false => broker.replicas.find(&name, number).and_then(|partition| {
-                    partition.delete_records(Offset(asked.offset), ack, &mut wakes).map(|()| partition)
-                }),
-            };
-            if let Err(error) = started {
-                pending.complete(place, error, &mut wakes);
+/// Moves the beginnings of the logs, one after the other.
+struct Beginning {
+    timeout: Duration,
+    access: Access,
+    /// The topics that have not begun.
+    asked: std::vec::IntoIter<DeleteRecordsTopic>,
+    /// The topic that has, whether the client may delete from it, and what is left of it.
+    name: TopicRef,
+    is_allowed: bool,
+    partitions: std::vec::IntoIter<DeleteRecordsPartition>,
+    /// Of the next partition in the request.
+    place: usize,
+    deletion: Deletion,
+}
+
+impl Sliced for Beginning {
+    fn go_on(&mut self, broker: &Broker, slice: &mut Slice) -> bool {
+        let mut wakes = Wakes::default();
+        loop {
+            while let Some(asked) = self.partitions.next() {
+                self.begin_next(broker, &asked, &mut wakes);
+                if slice.is_used_up() {
+                    return false;
+                }
             }
-            partitions.push(PendingAnswer { number, started });
-            place += 1;
+            let Some(topic) = self.asked.next() else { return true };
+            self.name = TopicRef::Name(topic.name.to_string());
+            self.is_allowed = self.access.topic(Operation::Delete, topic.name.as_str());
+            self.deletion.topics.push((topic.name, Vec::with_capacity(topic.partitions.len())));
+            self.partitions = topic.partitions.into_iter();
         }
-        topics.push((topic.name, partitions));
     }
-    Deletion { header, topics, pending }
+
+    fn answer(self, _: &Arc<Broker>, _: &RequestContext) -> Answer {
+        let deletion = self.deletion;
+        if deletion.pending.is_complete() {
+            return Answer::Ready(deletion.answer());
+        }
+        Answer::Later(Box::pin(WaitingDeletion { deletion, timeout: Box::pin(tokio::time::sleep(self.timeout)) }))
+    }
+}
+
+impl Beginning {
+    fn begin_next(&mut self, broker: &Broker, asked: &DeleteRecordsPartition, wakes: &mut Wakes) {
+        let Deletion { topics, pending, .. } = &mut self.deletion;
+        let Some((name, answers)) = topics.last_mut() else { return };
+        let (number, place) = (PartitionId(asked.partition_index), self.place);
+        let ack = AckWait { pending, place };
+        let started = match is_internal(name) {
+            _ if !self.is_allowed => Err(ErrorCode::TopicAuthorizationFailed),
+            true => Err(ErrorCode::InvalidTopicException),
+            false => broker
+                .replicas
+                .find(&self.name, number)
+                .and_then(|partition| partition.delete_records(Offset(asked.offset), ack, wakes).map(|()| partition)),
+        };
+        if let Err(error) = started {
+            pending.complete(place, error, wakes);
+        }
+        answers.push(PendingAnswer { number, started });
+        self.place += 1;
+    }
 }
 
 impl Deletion {

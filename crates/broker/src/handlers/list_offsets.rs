@@ -7,16 +7,19 @@ use bytes::BytesMut;
 use ottla_authorizer::Operation;
 use ottla_model::{ErrorCode, LeaderEpoch, PartitionId, TimestampMs};
 use ottla_network::response::Answer;
-use ottla_protocol::kafka_protocol::messages::ListOffsetsRequest;
+use ottla_protocol::kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla_protocol::kafka_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
+use ottla_protocol::kafka_protocol::messages::{ListOffsetsRequest, TopicName};
 use ottla_protocol::messages::TopicRef;
 use ottla_protocol::{RequestHeader, decode_request};
 use ottla_replica_manager::partition::{FoundOffset, OffsetQuery, Visible};
 
+use crate::authorization::Access;
 use crate::broker::Broker;
 use crate::request::RequestContext;
+use crate::request::slices::{self, Slice, Sliced};
 
 /// Before this version OFFSET_NOT_AVAILABLE was not known (KIP-207).
 const OFFSET_NOT_AVAILABLE_FROM: i16 = 5;
@@ -38,27 +41,72 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         READ_COMMITTED => Visible::LastStable,
         _ => Visible::HighWatermark,
     };
-    let mut seen = BTreeSet::new();
-    let mut response = ListOffsetsResponse::default();
-    for topic in request.topics {
-        let name = TopicRef::Name(topic.name.0.to_string());
-        let is_allowed = is_follower || access.topic(Operation::Describe, topic.name.as_str());
-        let mut answers = ListOffsetsTopicResponse::default();
-        for asked in topic.partitions {
-            let partition = PartitionId(asked.partition_index);
-            let found = if !is_allowed {
-                Err(ErrorCode::TopicAuthorizationFailed)
-            } else if seen.insert((topic.name.clone(), partition)) {
-                find(broker, &name, partition, header.api_version, asked.timestamp, asked.current_leader_epoch, visible)
-            } else {
-                Err(ErrorCode::InvalidRequest)
-            };
-            answers.partitions.push(answer(partition, header.api_version, found));
+    let searches = Searches {
+        header,
+        access,
+        is_follower,
+        visible,
+        topics: request.topics.into_iter(),
+        name: TopicRef::Name(String::new()),
+        is_allowed: false,
+        partitions: Vec::new().into_iter(),
+        seen: BTreeSet::new(),
+        response: ListOffsetsResponse::default(),
+    };
+    slices::carry_out(broker, context, searches)
+}
+
+/// Looks into one partition after the other.
+struct Searches {
+    header: RequestHeader,
+    access: Access,
+    is_follower: bool,
+    visible: Visible,
+    /// Those that have not begun.
+    topics: std::vec::IntoIter<ListOffsetsTopic>,
+    /// The topic that has, whether the client may look into it, and what is left of it.
+    name: TopicRef,
+    is_allowed: bool,
+    partitions: std::vec::IntoIter<ListOffsetsPartition>,
+    seen: BTreeSet<(TopicName, PartitionId)>,
+    response: ListOffsetsResponse,
+}
+
+impl Sliced for Searches {
+    fn go_on(&mut self, broker: &Broker, slice: &mut Slice) -> bool {
+        loop {
+            while let Some(asked) = self.partitions.next() {
+                self.search_next(broker, &asked);
+                if slice.is_used_up() {
+                    return false;
+                }
+            }
+            let Some(topic) = self.topics.next() else { return true };
+            self.name = TopicRef::Name(topic.name.0.to_string());
+            self.is_allowed = self.is_follower || self.access.topic(Operation::Describe, topic.name.as_str());
+            self.response.topics.push(ListOffsetsTopicResponse::default().with_name(topic.name));
+            self.partitions = topic.partitions.into_iter();
         }
-        answers.name = topic.name;
-        response.topics.push(answers);
     }
-    Answer::encode::<ListOffsetsRequest>(&header, &response)
+
+    fn answer(self, _: &Arc<Broker>, _: &RequestContext) -> Answer {
+        Answer::encode::<ListOffsetsRequest>(&self.header, &self.response)
+    }
+}
+
+impl Searches {
+    fn search_next(&mut self, broker: &Broker, asked: &ListOffsetsPartition) {
+        let Some(topic) = self.response.topics.last_mut() else { return };
+        let (partition, version) = (PartitionId(asked.partition_index), self.header.api_version);
+        let found = if !self.is_allowed {
+            Err(ErrorCode::TopicAuthorizationFailed)
+        } else if self.seen.insert((topic.name.clone(), partition)) {
+            find(broker, &self.name, partition, version, asked.timestamp, asked.current_leader_epoch, self.visible)
+        } else {
+            Err(ErrorCode::InvalidRequest)
+        };
+        topic.partitions.push(answer(partition, version, found));
+    }
 }
 
 fn find(

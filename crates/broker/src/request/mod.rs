@@ -9,6 +9,7 @@ pub mod heavy;
 pub mod held_answers;
 pub mod leader_hint;
 pub mod shared_responses;
+pub mod slices;
 #[cfg(test)]
 pub mod test_image;
 pub mod topology;

@@ -177,6 +177,29 @@ fn g8_a_storm_of_list_offsets() -> Result<()> {
     check(&cluster, 256 * MEBIBYTE)
 }
 
+/// Each names a thousand partitions: once a request held its worker until all of them had their batch.
+#[test]
+fn g8_a_storm_of_produce() -> Result<()> {
+    const MEMORY_MAX: u64 = 256 * MEBIBYTE;
+    const PARTITIONS: i32 = 1_000;
+    let options = ClusterOptions::default()
+        .with("max.memory.bytes", &MEMORY_MAX.to_string())
+        .with("auto.create.topics.enable", "false");
+    let cluster = Cluster::start_with(options)?;
+    let brokers: Vec<SocketAddr> = (1..=3).map(|id| cluster.broker_address(id)).collect();
+    create_topic(brokers[0], GOOD, 1, 3)?;
+    let writer = Good::writer(&brokers)?;
+    create_topic(brokers[0], "many", PARTITIONS, 3)?;
+    println!("produce, quiet: {}", writer.latencies());
+    // Brokers refuse the partitions that they do not lead.
+    let storm = storm(&[&brokers[..], &brokers[..]].concat(), &[produce_frame("many", 0..PARTITIONS)?]);
+    writer.goes_on("during a storm of Produce")?;
+    join(storm)?;
+    println!("produce, under attack: {}", writer.latencies());
+    writer.goes_on("after the attack")?;
+    check(&cluster, MEMORY_MAX)
+}
+
 /// Each waits until the followers know the new beginning of every partition.
 #[test]
 fn g8_a_storm_of_delete_records() -> Result<()> {

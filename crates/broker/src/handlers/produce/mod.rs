@@ -1,7 +1,8 @@
-//! Produce, versions 3 to 13: appends to the partitions that this broker leads, inline and in the order of the frames;
-//! with acks=all the answer waits for the high watermarks. The first batch of a transaction in a partition waits until
+//! Produce, versions 3 to 13: appends to the partitions that this broker leads, inline and in the order of the frames
+//! ([`appends`]); with acks=all the answer waits for the high watermarks. The first batch of a transaction in a partition waits until
 //! the transaction coordinator has confirmed it ([`verification`]).
 
+mod appends;
 mod verification;
 
 use std::future::Future;
@@ -12,25 +13,22 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
-use ottla_model::{ErrorCode, ListenerName, Offset, PartitionId, TimestampMs};
+use ottla_model::{ErrorCode, ListenerName, Offset, TimestampMs};
 use ottla_network::response::{Answer, Response};
-use ottla_protocol::messages::TopicRef;
 use ottla_protocol::messages::produce::{
-    self, PartitionProduceResponse, ProduceRequest, ProduceResponse, RecordError, TopicProduceResponse,
+    self, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse,
 };
-use ottla_protocol::record_batch::RECORD_ERRORS_MAX;
 use ottla_protocol::{Api, RequestHeader};
-use ottla_replica_manager::clock;
-use ottla_replica_manager::partition::waiters::{PendingAcks, Wakes};
-use ottla_replica_manager::partition::{AckWait, AppendRefused, Appended, ProducedBatch};
+use ottla_replica_manager::partition::waiters::PendingAcks;
 use tokio::time::Sleep;
 
 use crate::authorization::Access;
 use crate::broker::Broker;
-use crate::quotas::throttle::{millis, throttled};
+use crate::quotas::throttle::throttled;
 use crate::request::RequestContext;
 use crate::request::leader_hint::{LeaderHints, names_leader};
-use crate::request::wire;
+use crate::request::slices;
+use appends::Appends;
 use verification::Verifications;
 
 /// The client id by which Kafka lets a producer write to the topics that brokers keep for themselves.
@@ -90,12 +88,14 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     };
     let version = header.api_version;
     let answer = if verifications.are_complete() {
-        execute(broker, &context.listener, header, producer, request, body, &verifications)
+        let appends = Appends::new(header, producer, request, body, verifications);
+        slices::carry_out(broker, context, appends)
     } else {
-        let (broker, listener) = (broker.clone(), context.listener.clone());
+        let (broker, context) = (broker.clone(), context.clone());
         Answer::Held(Box::pin(async move {
             let verifications = verifications.complete(&broker).await;
-            execute(&broker, &listener, header, producer, request, body, &verifications)
+            let appends = Appends::new(header, producer, request, body, verifications);
+            slices::carried_out(&broker, &context, appends).await
         }))
     };
     throttled(answer, Api::Produce, version, throttle)
@@ -120,20 +120,16 @@ fn deny(access: &Access, request: &mut ProduceRequest) -> Vec<usize> {
     denied
 }
 
-/// Appends, and answers or waits for the replicas.
-fn execute(
+/// Answers, or waits for the replicas.
+fn answer(
     broker: &Arc<Broker>,
     listener: &ListenerName,
     header: RequestHeader,
-    producer: Producer,
-    request: ProduceRequest,
-    mut body: BytesMut,
-    verifications: &Verifications,
+    response: ProduceResponse,
+    acks: Acks,
+    pending: Option<Arc<PendingAcks>>,
+    timeout: Duration,
 ) -> Answer {
-    let count: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
-    let pending = (producer.acks == Acks::All).then(|| Arc::new(PendingAcks::new(count)));
-    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let response = append_all(broker, producer, request, &mut body, verifications, pending.as_ref());
     match pending {
         Some(pending) if !pending.is_complete() => Answer::Later(Box::pin(WaitingProduce {
             broker: broker.clone(),
@@ -143,7 +139,7 @@ fn execute(
             pending,
             timeout: Box::pin(tokio::time::sleep(timeout)),
         })),
-        _ if producer.acks == Acks::None => close_on_error(&response),
+        _ if acks == Acks::None => close_on_error(&response),
         pending => Answer::Ready(finish(broker, listener, &header, response, pending.as_deref())),
     }
 }
@@ -163,95 +159,6 @@ fn refuse_all(request: ProduceRequest, error: ErrorCode) -> ProduceResponse {
         topic: topic.topic,
     });
     ProduceResponse { topics: topics.collect(), ..ProduceResponse::default() }
-}
-
-fn append_all(
-    broker: &Broker,
-    producer: Producer,
-    request: ProduceRequest,
-    body: &mut [u8],
-    verifications: &Verifications,
-    pending: Option<&Arc<PendingAcks>>,
-) -> ProduceResponse {
-    // Wakes the waiters once, after the records of all partitions were appended: one response may hold several.
-    let mut wakes = Wakes::default();
-    let mut place = 0;
-    // Of the whole response: a compressed batch of 100 bytes can have a thousand invalid records, each with its text.
-    let mut record_errors_left = RECORD_ERRORS_MAX;
-    let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for wanted in topic.partitions {
-            let records = wanted.records.and_then(|range| body.get_mut(range)).ok_or_else(AppendRefused::no_records);
-            let ack = pending.map(|pending| AckWait { pending, place });
-            let appended = verifications.guard(place).and_then(|guard| {
-                let batch = ProducedBatch {
-                    records: records?,
-                    produce_version: producer.version,
-                    may_be_transactional: producer.has_transactional_id,
-                    guard,
-                };
-                append(broker, producer, &topic.topic, wanted.partition, batch, ack, &mut wakes)
-            });
-            partitions.push(match appended {
-                Ok(appended) => succeeded(wanted.partition, &appended),
-                Err(refused) => {
-                    if let Some(pending) = pending {
-                        pending.complete(place, refused.error, &mut wakes);
-                    }
-                    failed(wanted.partition, refused, &mut record_errors_left)
-                }
-            });
-            place += 1;
-        }
-        topics.push(TopicProduceResponse { topic: topic.topic, partitions });
-    }
-    ProduceResponse { topics, throttle_time_ms: millis(producer.throttle), ..ProduceResponse::default() }
-}
-
-fn append(
-    broker: &Broker,
-    producer: Producer,
-    topic: &TopicRef,
-    partition: PartitionId,
-    batch: ProducedBatch<'_>,
-    ack: Option<AckWait<'_>>,
-    wakes: &mut Wakes,
-) -> Result<Appended, AppendRefused> {
-    let partition = broker.replicas.find(topic, partition)?;
-    if wire::is_internal(partition.topic.as_str()) && !producer.is_admin {
-        return Err(AppendRefused::internal_topic(&partition.topic));
-    }
-    let size_bytes = batch.records.len() as u64;
-    let appended = partition.append_as_leader(batch, ack, clock::monotonic(), clock::wall(), wakes)?;
-    broker.telemetry.records_bytes_in.add(size_bytes);
-    broker.telemetry.batches_in.add(1);
-    Ok(appended)
-}
-
-fn succeeded(partition: PartitionId, appended: &Appended) -> PartitionProduceResponse {
-    PartitionProduceResponse {
-        base_offset: appended.base_offset,
-        log_append_time: appended.log_append_time,
-        log_start_offset: appended.log_start,
-        ..PartitionProduceResponse::failed(partition, ErrorCode::None)
-    }
-}
-
-fn failed(partition: PartitionId, refused: AppendRefused, record_errors_left: &mut usize) -> PartitionProduceResponse {
-    let record_errors: Vec<_> = refused
-        .records
-        .into_iter()
-        .take(*record_errors_left)
-        .map(|(batch_index, message)| RecordError { batch_index, message: Some(message) })
-        .collect();
-    *record_errors_left -= record_errors.len();
-    PartitionProduceResponse {
-        record_errors,
-        error_message: refused.message,
-        log_start_offset: refused.log_start.unwrap_or(Offset::UNKNOWN),
-        ..PartitionProduceResponse::failed(partition, refused.error)
-    }
 }
 
 /// Completes a response by what became of the partitions that waited, and by who leads instead.

@@ -177,8 +177,8 @@ mod tests {
     use crate::producer_ids::tests::Blocks;
     use crate::request::test_image;
 
-    /// An image takes effect in the handlers first: a partition of a topic that it creates joined a transaction, and the
-    /// coordinator, with the image before, took it for one that was deleted. It would have got no marker.
+    /// An image takes effect in the handlers first: a partition of a topic that it creates joined a transaction, and
+    /// the coordinator, with the image before, took it for one that was deleted. It would have got no marker.
     #[tokio::test]
     async fn a_partition_that_may_join_a_transaction_is_there_for_its_end() {
         let config = BrokerConfig::on_loopback(0, "unused", &[HostPort::new("127.0.0.1", 2181)]).expect("valid");

@@ -26,8 +26,8 @@ use crate::shared::Caller;
 const CLUSTER: &str = "/ottla.cluster.v1.Cluster/";
 const QUORUM: &str = "/ottla.quorum.v1.Quorum/";
 const ADMIN: &str = "/ottla.admin.v1.Admin/";
-/// Calls that anybody may make also where there is a secret: they alter nothing, and show no credentials of users. Every
-/// other call of the three services needs the secret; the watch shows the whole tree.
+/// Calls that anybody may make also where there is a secret: they alter nothing, and show no credentials of users.
+/// Every other call of the three services needs the secret; the watch shows the whole tree.
 const OPEN_CLUSTER_CALLS: [&str; 1] = ["DescribeQuorum"];
 const OPEN_ADMIN_CALLS: [&str; 7] =
     ["DescribeTopic", "GetNode", "ListBrokers", "ListNodes", "ListTopics", "QuorumStatus", "WatchNodes"];

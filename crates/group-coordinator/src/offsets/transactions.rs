@@ -1,8 +1,8 @@
 //! Offsets that were committed inside transactions: they count when their transaction is committed (KIP-447).
 //!
 //! Until then they are writes in flight: with `require_stable` nothing is told of their partitions. A later write of
-//! the same offset takes their place, one outside of transactions at once, one of another transaction when that commits:
-//! the log holds it after them, and compaction leaves it alone.
+//! the same offset takes their place, one outside of transactions at once, one of another transaction when that
+//! commits: the log holds it after them, and compaction leaves it alone.
 
 use std::collections::BTreeMap;
 

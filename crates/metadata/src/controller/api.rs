@@ -392,8 +392,8 @@ pub struct Resigned {
 pub struct ControlledShutdown {
     pub broker: BrokerId,
     pub epoch: BrokerEpoch,
-    /// An incarnation without a key (of a broker of version 0.1) proves by this that the broker itself sent the request:
-    /// ids and epochs are public (fault G2).
+    /// An incarnation without a key (of a broker of version 0.1) proves by this that the broker itself sent the
+    /// request: ids and epochs are public (fault G2).
     pub incarnation: IncarnationId,
 }
 

@@ -8,8 +8,9 @@
 //!
 //! Files: [`registration`] (a broker registers), [`sessions`] (heartbeats, fencing), [`shutdown`] (controlled
 //! shutdown), [`partitions`] (ISR changes, resignations), [`elections`] (on demand, and back to preferred replicas),
-//! [`reassignment`] (other replicas), [`proof`] (whether a broker itself asks), [`topics`], [`added_partitions`], [`configs`], [`producer_ids`], [`bootstrap`],
-//! [`idempotency`] (retries), [`work`] (batches), [`growth`] (replicas for new brokers).
+//! [`reassignment`] (other replicas), [`proof`] (whether a broker itself asks), [`topics`], [`added_partitions`],
+//! [`configs`], [`producer_ids`], [`bootstrap`], [`idempotency`] (retries), [`work`] (batches), [`growth`] (replicas
+//! for new brokers).
 
 mod acls;
 mod added_partitions;

@@ -123,8 +123,8 @@ fn verdict_with_bumps(current: &Transaction, is_changing: bool, request: &EndTra
     }
 }
 
-/// Whether the coordinator has fenced the producer by the last epoch of its id. There a fence does not skip an epoch, as
-/// it does elsewhere; but a producer that ends a transaction there itself gets another id with it.
+/// Whether the coordinator has fenced the producer by the last epoch of its id. There a fence does not skip an epoch,
+/// as it does elsewhere; but a producer that ends a transaction there itself gets another id with it.
 fn is_fenced_by_last_epoch(current: &Transaction) -> bool {
     current.producer.epoch.0 == i16::MAX && current.next_producer_id == ProducerId::NONE
 }

@@ -1,6 +1,6 @@
 //! Produce, versions 3 to 13: appends to the partitions that this broker leads, inline and in the order of the frames
-//! ([`appends`]); with acks=all the answer waits for the high watermarks. The first batch of a transaction in a partition waits until
-//! the transaction coordinator has confirmed it ([`verification`]).
+//! ([`appends`]); with acks=all the answer waits for the high watermarks. The first batch of a transaction in a
+//! partition waits until the transaction coordinator has confirmed it ([`verification`]).
 
 mod appends;
 mod verification;

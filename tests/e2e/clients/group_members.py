@@ -90,12 +90,22 @@ def kafka_python(number):
     from kafka import ConsumerRebalanceListener, KafkaConsumer
     from kafka.errors import KafkaError
 
+    # The next offsets to read, of partitions that were read since they were assigned.
+    positions = {}
+
     class Listener(ConsumerRebalanceListener):
         def on_partitions_assigned(self, partitions):
+            positions.clear()
             tell(number, "assigned", p=[at.partition for at in partitions])
 
         def on_partitions_revoked(self, partitions):
             tell(number, "revoked", p=[at.partition for at in partitions])
+
+    # poll() of kafka-python 3.0 can fail when it has already taken records, for example because a broker has just left
+    # the metadata: its position is then behind records that nobody has seen.
+    def go_back():
+        for at in consumer.assignment():
+            consumer.seek(at, positions[at] if at in positions else consumer.committed(at) or 0)
 
     consumer = KafkaConsumer(
         bootstrap_servers=BOOTSTRAP.split(","),
@@ -110,14 +120,20 @@ def kafka_python(number):
         reconnect_backoff_max_ms=500,
     )
     consumer.subscribe([TOPIC], listener=Listener())
+    is_astray = False
     while not stop.is_set():
         try:
+            if is_astray:
+                go_back()
+            is_astray = True
             batches = consumer.poll(200)
+            is_astray = False
             if not batches:
                 continue
-            positions = [[at.partition, record.offset] for at, records in batches.items() for record in records]
-            tell(number, "read", o=positions)
+            found = [[at.partition, record.offset] for at, records in batches.items() for record in records]
+            tell(number, "read", o=found)
             offsets = {at: records[-1].offset + 1 for at, records in batches.items()}
+            positions.update(offsets)
             consumer.commit()
         except (KafkaError, OSError) as error:
             tell(number, "failed", error=repr(error))

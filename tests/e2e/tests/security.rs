@@ -190,8 +190,8 @@ fn others_are_refused_with_kafkas_errors() -> Result<()> {
     Ok(())
 }
 
-/// Does it until broker 1 says so in its log. Complaints of many connections share few lines: beside other tests one may
-/// go without.
+/// Does it until broker 1 says so in its log. Complaints of many connections share few lines: beside other tests one
+/// may go without.
 fn await_log(cluster: &Cluster, wanted: &str, mut cause: impl FnMut() -> Result<()>) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(60);
     loop {

@@ -208,18 +208,27 @@ fn zookeepers_own_shell_shows_what_it_showed_of_kafka() -> Result<()> {
     let shell = |command: &str| -> Result<String> {
         let arguments: Vec<&str> = ["-server", &server].into_iter().chain(command.split(' ')).collect();
         let printed = clients::run(kafka::java(&jars, "org.apache.zookeeper.ZooKeeperMain").args(arguments))?;
-        printed.lines().rfind(|line| !line.is_empty()).map(str::to_owned).context("it printed nothing")
+        // Its thread of events tells of the connection when it gets to it: before the answer, or after it.
+        let event = |line: &str| line == "WATCHER::" || line.starts_with("WatchedEvent ");
+        let answer = printed.lines().rfind(|line| !line.is_empty() && !event(line));
+        answer.map(str::to_owned).with_context(|| format!("no answer: {printed}"))
     };
-    ensure!(shell("ls /brokers")? == "[ids, seqid, topics]");
-    ensure!(shell("ls /brokers/topics")? == "[a.b_c]");
-    ensure!(shell("get /brokers/seqid")? == "null");
-    ensure!(shell("get /controller_epoch")?.parse::<u32>().is_ok());
+    let shows = |command: &str, expected: &str| {
+        let shown = shell(command)?;
+        ensure!(shown == expected, "{command}: {shown}");
+        Ok(())
+    };
+    shows("ls /brokers", "[ids, seqid, topics]")?;
+    shows("ls /brokers/topics", "[a.b_c]")?;
+    shows("get /brokers/seqid", "null")?;
+    let epoch = shell("get /controller_epoch")?;
+    ensure!(epoch.parse::<u32>().is_ok(), "{epoch}");
     let state = shell("get /brokers/topics/a.b_c/partitions/0/state")?;
     let state: Value = serde_json::from_str(&state).context(state)?;
     ensure!(state["leader"] == 1 && state["isr"] == json!([1]) && state["version"] == 1, "{state}");
-    ensure!(shell("stat /controller")? == "numChildren = 0");
-    ensure!(shell("getAllChildrenNumber /brokers/topics")? == "4", "the topic, partitions, 0, state");
-    Ok(())
+    shows("stat /controller", "numChildren = 0")?;
+    // The topic, `partitions`, `0`, `state`.
+    shows("getAllChildrenNumber /brokers/topics", "4")
 }
 
 /// A frame of four length bytes and a body.

@@ -17,6 +17,9 @@ as_root() {
   fi
 }
 
+# A machine that has just started often updates itself: apt then waits for its lock instead of giving up.
+apt=(apt-get -o DPkg::Lock::Timeout=300 -qq)
+
 updated=
 install() {
   if ! command -v apt-get >/dev/null; then
@@ -25,10 +28,10 @@ install() {
   fi
   say "installing $*"
   if [ -z "$updated" ]; then
-    as_root apt-get update -qq
+    as_root "${apt[@]}" update
     updated=yes
   fi
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+  as_root env DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y --no-install-recommends "$@" >/dev/null
 }
 
 # bindgen loads libclang at run time and needs its headers, not the compiler.
@@ -48,7 +51,7 @@ packages_to_build() {
     install build-essential
   fi
   if ! have_libclang; then
-    if [ -z "$updated" ]; then as_root apt-get update -qq; updated=yes; fi
+    if [ -z "$updated" ]; then as_root "${apt[@]}" update; updated=yes; fi
     # shellcheck disable=SC2046
     install $(libclang_packages)
   fi

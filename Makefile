@@ -34,7 +34,8 @@ TOOLS := kafka-acls kafka-topics kafka-console-producer kafka-console-consumer k
   kafka-delete-records kafka-configs kafka-log-dirs kafka-broker-api-versions kafka-cluster \
   kafka-metadata-quorum kafka-leader-election kafka-reassign-partitions kafka-transactions kafka-dump-log \
   kafka-groups kafka-features kafka-producer-perf-test kafka-consumer-perf-test kafka-e2e-latency \
-  kafka-verifiable-producer kafka-verifiable-consumer
+  kafka-verifiable-producer kafka-verifiable-consumer kafka-metadata-shell \
+  kafka-streams-application-reset
 
 .PHONY: help
 help:
@@ -42,7 +43,7 @@ help:
 	@echo "make stop         stop them (their data stays in $(DATA)/)"
 	@echo "make test         all tests that this machine can run"
 	@echo "make build        release binaries in $(OTTLA_BIN_DIR)"
-	@echo "make install      the binaries, the tools and the completion of bash in PREFIX=$(PREFIX)"
+	@echo "make install      binaries, tools, completions and manual pages in PREFIX=$(PREFIX)"
 	@echo "make lint         formatting and clippy"
 	@echo "make sim SEEDS=n  n seeds of the simulation, from FROM=n; SEED=n replays one, step by step"
 	@echo "make fuzz         hostile bytes, admin requests, a million spoilt messages; FUZZ_SECS=n for each test"
@@ -72,11 +73,13 @@ build:
 
 # DESTDIR is put before every path, for packages.
 PREFIX ?= /usr/local
-COMPLETIONS := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+SHARE := $(DESTDIR)$(PREFIX)/share
+COMPLETIONS := $(SHARE)/bash-completion/completions
 
 .PHONY: install
 install: build
-	install -d "$(DESTDIR)$(PREFIX)/bin" "$(COMPLETIONS)"
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(COMPLETIONS)" "$(SHARE)/zsh/site-functions" \
+	  "$(SHARE)/fish/vendor_completions.d" "$(SHARE)/man/man1"
 	install -m 755 "$(OTTLA)" "$(OTTLA_BIN_DIR)/ottla-broker" "$(OTTLA_BIN_DIR)/ottla-coordinator" \
 	  "$(DESTDIR)$(PREFIX)/bin"
 	@for tool in $(TOOLS); do \
@@ -84,6 +87,9 @@ install: build
 	done
 	install -m 644 deploy/completions/ottla.bash "$(COMPLETIONS)/ottla"
 	@for tool in $(TOOLS); do ln -sf ottla "$(COMPLETIONS)/$$tool"; done
+	"$(OTTLA)" generate completions zsh > "$(SHARE)/zsh/site-functions/_ottla"
+	"$(OTTLA)" generate completions fish > "$(SHARE)/fish/vendor_completions.d/ottla.fish"
+	"$(OTTLA)" generate man "$(SHARE)/man/man1"
 
 .PHONY: run
 run: build

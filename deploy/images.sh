@@ -22,8 +22,8 @@ add() {
   local file=$1 to=$2 library
   mkdir -p "$root$(dirname "$to")"
   cp -L "$file" "$root$to"
-  # Line tables are for those who build; they are most of a binary's size.
-  strip --strip-debug "$root$to" 2>/dev/null || true
+  # Line tables and symbols are for those who build; they are most of a binary's size.
+  strip "$root$to" 2>/dev/null || true
   { ldd "$file" 2>/dev/null | grep -o '/[^ ]*' || true; } | while read -r library; do
     if [ ! -e "$root$library" ]; then
       mkdir -p "$root$(dirname "$library")"

@@ -116,6 +116,20 @@ testcontainers_go() {
   echo "export OTTLA_TESTCONTAINERS_GO='$program'"
 }
 
+# grpcurl, if the machine already has Go: a minute on two cores, once.
+grpcurl() {
+  local program="$OTTLA_CACHE/grpcurl-1.9.3"
+  command -v go >/dev/null || return 0
+  if [ ! -x "$program/grpcurl" ]; then
+    say "building grpcurl"
+    GOBIN="$program" go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3 >/dev/null 2>&1 || {
+      say "Go could not build grpcurl: its test is skipped"
+      return 0
+    }
+  fi
+  echo "export OTTLA_GRPCURL='$program/grpcurl'"
+}
+
 # An engine and a service of its own are more than a test may put on a machine unasked.
 containers() {
   if docker version >/dev/null 2>&1 && command -v docker-compose >/dev/null && command -v prometheus >/dev/null; then
@@ -168,6 +182,7 @@ case "${1:-}" in
       kafka_jars kafka-streams.xml kafka-streams-jars-4.3.0 OTTLA_KAFKA_STREAMS_JARS
       kafka_jars testcontainers.xml testcontainers-jars-1.21.3 OTTLA_TESTCONTAINERS_JARS
       testcontainers_go
+      grpcurl
     } | { grep '^export' || true; } >> "$OTTLA_CACHE/test.env.new"
     mv "$OTTLA_CACHE/test.env.new" "$OTTLA_CACHE/test.env"
     ;;

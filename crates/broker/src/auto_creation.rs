@@ -18,6 +18,15 @@ const UNDER_WAY_MAX: usize = 256;
 /// After it the name may be tried again.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The topic of share groups' coordinators, which are not built: as an ordinary topic it would have the wrong number of
+/// partitions, for ever.
+const SHARE_STATE_TOPIC: &str = "__share_group_state";
+
+/// Whether the topic belongs to coordinators that there are not.
+fn has_no_coordinator(name: &str) -> bool {
+    name == SHARE_STATE_TOPIC
+}
+
 #[derive(Default)]
 pub struct AutoCreation {
     under_way: Mutex<BTreeSet<TopicName>>,
@@ -29,6 +38,9 @@ impl AutoCreation {
         // Topics of coordinators have a form of their own, however they come about.
         if let Some(internal) = broker.internal_topics.named(name.as_str()) {
             internal.create(broker);
+            return;
+        }
+        if has_no_coordinator(name.as_str()) {
             return;
         }
         {
@@ -66,5 +78,17 @@ impl AutoCreation {
             }
             broker.auto_creation.under_way.lock().remove(&name);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// B3.
+    #[test]
+    fn topics_of_coordinators_that_are_not_built_are_not_created() {
+        assert!(has_no_coordinator("__share_group_state"));
+        assert!(!has_no_coordinator("__consumer_offsets") && !has_no_coordinator("logs"));
     }
 }

@@ -96,6 +96,8 @@ fn dispatch(broker: &Arc<Broker>, context: &RequestContext, mut frame: BytesMut)
         Api::DescribeQuorum => handlers::describe_quorum::handle,
         Api::WriteTxnMarkers => handlers::write_txn_markers::handle,
         Api::UnregisterBroker => handlers::unregister_broker::handle,
+        Api::AddRaftVoter => handlers::raft_voters::add,
+        Api::RemoveRaftVoter => handlers::raft_voters::remove,
         Api::AddPartitionsToTxn => handlers::add_partitions_to_txn::handle,
         Api::AddOffsetsToTxn => handlers::add_offsets_to_txn::handle,
         Api::EndTxn => handlers::end_txn::handle,

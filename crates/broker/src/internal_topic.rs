@@ -162,3 +162,47 @@ fn command(name: &str, form: Form) -> CreateTopics {
         default_replication_factor: 1,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ottla_config::Sources;
+
+    use super::*;
+
+    /// B3: created by a client's question, `__transaction_state` was an ordinary topic, for ever.
+    #[test]
+    fn internal_topics_have_the_form_that_their_configuration_says() {
+        let flags = [
+            ("coordinator.connect", "127.0.0.1:1"),
+            ("broker.id", "1"),
+            ("log.dirs", "/tmp"),
+            ("num.partitions", "7"),
+            ("transaction.state.log.num.partitions", "11"),
+            ("transaction.state.log.replication.factor", "2"),
+            ("transaction.state.log.min.isr", "1"),
+            ("transaction.state.log.segment.bytes", "1048576"),
+            ("offsets.topic.num.partitions", "13"),
+        ];
+        let flags = flags.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+        let config = BrokerConfig::load(&Sources { flags, ..Sources::default() }).expect("valid").config;
+        let topics = InternalTopics::default();
+        let asked = |name: &str| {
+            let topic = topics.named(name).expect("an internal topic");
+            command(topic.name(), (topic.form)(&config)).topics.remove(0)
+        };
+        let value = |topic: &NewTopic, key: &str| {
+            let found = topic.configs.iter().find(|(name, _)| name == key);
+            found.and_then(|(_, value)| value.clone()).unwrap_or_default()
+        };
+        let state = asked(STATE_TOPIC);
+        assert_eq!((state.partitions, state.replication_factor), (11, 2));
+        assert_eq!(value(&state, "cleanup.policy"), "compact");
+        assert_eq!(
+            (value(&state, "min.insync.replicas"), value(&state, "segment.bytes")),
+            ("1".into(), "1048576".into())
+        );
+        assert_eq!(value(&state, "unclean.leader.election.enable"), "false");
+        let offsets = asked(OFFSETS_TOPIC);
+        assert_eq!((offsets.partitions, value(&offsets, "cleanup.policy").as_str()), (13, "compact"));
+    }
+}

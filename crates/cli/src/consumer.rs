@@ -1,16 +1,18 @@
-//! Records of a topic, as they arrive: the common part of `ottla consume` and `kafka-console-consumer`.
+//! Records of topics, as they arrive: the common part of `ottla consume` and `kafka-console-consumer`.
 //!
 //! Either every partition is read from where the caller says, and nothing is committed; or this is a member of a group
-//! ([`crate::group_consumer`]).
+//! ([`crate::group_consumer`]). Records travel in pieces from the tasks that read to the caller.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ottla_client::{AbortedBatches, Client, FetchOptions};
-use ottla_model::{ErrorCode, Offset, PartitionId, TimestampMs};
+use ottla_model::{ErrorCode, Offset, PartitionId, TimestampMs, TopicName, TopicPartition};
 use ottla_protocol::messages::fetch::IsolationLevel;
 use ottla_protocol::record_batch::{Batches, Record, Records, TimestampType};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::group_consumer::{GroupConsumer, GroupSettings};
 use crate::kafka::{Kafka, KafkaError};
@@ -49,6 +51,7 @@ pub struct Settings {
 /// A record and where it was.
 #[derive(Clone, Debug)]
 pub struct Incoming {
+    pub topic: TopicName,
     pub partition: PartitionId,
     pub record: Record,
     pub timestamp_type: TimestampType,
@@ -62,13 +65,43 @@ const WAIT: Duration = Duration::from_millis(500);
 pub const FETCH_BYTES: i32 = 4 * 1_024 * 1_024;
 /// The greatest size that a compressed batch may unpack to.
 const UNPACKED_BYTES_MAX: u64 = 1 << 30;
-/// Records that wait to be printed.
-const QUEUE_RECORDS: usize = 10_000;
+/// Records of one piece: enough that handing them over costs little, few enough that the first ones come at once.
+const PIECE_RECORDS: usize = 1_000;
+/// Pieces that wait to be printed. Their records share the bytes of the fetches that they came with.
+const QUEUE_PIECES: usize = 10;
+/// How often topics that match a pattern are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// The topics that are read.
+#[derive(Clone, Debug)]
+pub enum Topics {
+    One(String),
+    /// Those whose whole name matches, also later ones; no internal ones.
+    Matching(regex::Regex),
+}
+
+impl Topics {
+    /// The topics of this regular expression.
+    pub fn matching(expression: &str) -> Result<Self, regex::Error> {
+        regex::Regex::new(&format!("^(?:{expression})$")).map(Self::Matching)
+    }
+
+    /// The names of now.
+    pub async fn names(&self, kafka: &Kafka) -> Result<Vec<String>, KafkaError> {
+        let pattern = match self {
+            Self::One(topic) => return Ok(vec![topic.clone()]),
+            Self::Matching(pattern) => pattern,
+        };
+        let listed = kafka.client().list_topics().await?;
+        let matching = listed.into_iter().filter(|topic| !topic.is_internal && pattern.is_match(&topic.name));
+        Ok(matching.map(|topic| topic.name).collect())
+    }
+}
 
 /// A partition and how far it was read.
 #[derive(Clone, Debug)]
 pub struct Position {
-    pub partition: PartitionId,
+    pub at: TopicPartition,
     pub next: Offset,
     /// Where to stop.
     pub end: Option<Offset>,
@@ -80,12 +113,12 @@ impl Position {
     /// The position of a partition: at `next`, or where the settings say.
     pub async fn find(
         client: &Client,
-        topic: &str,
-        partition: PartitionId,
+        at: TopicPartition,
         next: Option<Offset>,
         settings: &Settings,
     ) -> Result<Self, KafkaError> {
         let reset = settings.from.reset();
+        let (topic, partition) = (at.topic.as_str(), at.partition);
         let next = match (next, settings.from) {
             (Some(next), _) => next,
             (None, From::At(offset)) => Offset(offset),
@@ -95,20 +128,59 @@ impl Position {
             true => Some(client.list_offsets(topic, partition, From::End.reset()).await?.offset),
             false => None,
         };
-        Ok(Self { partition, next, end, reset })
+        Ok(Self { at, next, end, reset })
+    }
+
+    /// The positions of all partitions of a topic, or of the one that the settings name.
+    async fn of_topic(kafka: &Kafka, topic: &str, settings: &Settings) -> Result<Vec<Self>, KafkaError> {
+        let mut partitions = kafka.partitions(topic).await?;
+        if let Some(only) = settings.partition {
+            partitions.retain(|partition| partition.0 == only);
+            if partitions.is_empty() {
+                let message = format!("{topic} has no partition {only}");
+                return Err(KafkaError::refused(ErrorCode::UnknownTopicOrPartition, &message));
+            }
+        }
+        let name = topic_name(topic)?;
+        let mut positions = Vec::new();
+        for partition in partitions {
+            let at = TopicPartition::new(name.clone(), partition);
+            positions.push(Self::find(kafka.client(), at, None, settings).await?);
+        }
+        Ok(positions)
     }
 }
 
+fn topic_name(topic: &str) -> Result<TopicName, KafkaError> {
+    TopicName::new(topic).map_err(|error| KafkaError::refused(ErrorCode::InvalidTopicException, &error.to_string()))
+}
+
+/// Records of one batch.
+struct Piece {
+    at: TopicPartition,
+    timestamp_type: TimestampType,
+    records: std::vec::IntoIter<Record>,
+}
+
+type Pieces = Result<Piece, KafkaError>;
+
 /// Partitions that are being read; dropping it ends that.
 pub struct Reading {
-    /// Ends when every partition is at its end (with `exit_at_end`), or with an error in it.
-    pub records: mpsc::Receiver<Result<Incoming, KafkaError>>,
-    _workers: JoinSet<()>,
+    pieces: mpsc::Receiver<Pieces>,
+    /// The one that is being handed out.
+    current: Option<Piece>,
+    workers: JoinSet<()>,
 }
 
 impl Reading {
-    pub fn begin(kafka: &Kafka, topic: &str, positions: Vec<Position>, settings: &Settings) -> Self {
-        let (sender, records) = mpsc::channel(QUEUE_RECORDS);
+    pub fn begin(kafka: &Kafka, positions: Vec<Position>, settings: &Settings) -> Self {
+        let (sender, pieces) = mpsc::channel(QUEUE_PIECES);
+        let mut reading = Self { pieces, current: None, workers: JoinSet::new() };
+        reading.add(kafka, positions, settings, &sender);
+        reading
+    }
+
+    fn add(&mut self, kafka: &Kafka, positions: Vec<Position>, settings: &Settings, sender: &mpsc::Sender<Pieces>) {
         let workers = positions.len().clamp(1, WORKERS_MAX);
         let mut shares: Vec<Vec<Position>> = (0..workers).map(|_| Vec::new()).collect();
         for (at, position) in positions.into_iter().enumerate() {
@@ -116,7 +188,6 @@ impl Reading {
                 share.push(position);
             }
         }
-        let mut running = JoinSet::new();
         for share in shares {
             // Answers of one connection come in order, so a fetch that waits would hold up the others: each worker has
             // its own.
@@ -126,42 +197,143 @@ impl Reading {
                 isolation_level: settings.isolation_level,
                 ..Default::default()
             };
-            running.spawn(read(client, topic.to_owned(), share, options, sender.clone()));
+            self.workers.spawn(read(client, share, options, sender.clone()));
         }
-        Self { records, _workers: running }
+    }
+
+    fn of_current(&mut self) -> Option<Incoming> {
+        let piece = self.current.as_mut()?;
+        match piece.records.next() {
+            Some(record) => Some(Incoming {
+                topic: piece.at.topic.clone(),
+                partition: piece.at.partition,
+                record,
+                timestamp_type: piece.timestamp_type,
+            }),
+            None => {
+                self.current = None;
+                None
+            }
+        }
+    }
+
+    /// The next record if it is there already.
+    pub fn try_next(&mut self) -> Option<Result<Incoming, KafkaError>> {
+        loop {
+            if let Some(incoming) = self.of_current() {
+                return Some(Ok(incoming));
+            }
+            match self.pieces.try_recv().ok()? {
+                Ok(piece) => self.current = Some(piece),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    /// The next record; none when every partition is at its end (with `exit_at_end`). The future can be dropped
+    /// without losing records.
+    pub async fn next(&mut self) -> Option<Result<Incoming, KafkaError>> {
+        loop {
+            if let Some(incoming) = self.of_current() {
+                return Some(Ok(incoming));
+            }
+            match self.pieces.recv().await? {
+                Ok(piece) => self.current = Some(piece),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// Partitions that are read without a group.
+pub struct Alone {
+    reading: Reading,
+    kafka: Kafka,
+    topics: Topics,
+    settings: Settings,
+    known: BTreeSet<String>,
+    /// For the partitions of later topics; none where the topic was named.
+    sender: Option<mpsc::Sender<Pieces>>,
+    next_look: Instant,
+}
+
+impl Alone {
+    async fn open(kafka: &Kafka, topics: Topics, settings: Settings) -> Result<Self, KafkaError> {
+        let (sender, pieces) = mpsc::channel(QUEUE_PIECES);
+        let mut alone = Self {
+            reading: Reading { pieces, current: None, workers: JoinSet::new() },
+            kafka: kafka.clone(),
+            topics,
+            settings,
+            known: BTreeSet::new(),
+            sender: Some(sender),
+            next_look: Instant::now(),
+        };
+        alone.look().await?;
+        if matches!(alone.topics, Topics::One(_)) {
+            // Reading ends when its workers do.
+            alone.sender = None;
+        }
+        Ok(alone)
+    }
+
+    /// Begins with the topics that are there and are not read yet.
+    async fn look(&mut self) -> Result<(), KafkaError> {
+        let names = self.topics.names(&self.kafka).await?;
+        let mut positions = Vec::new();
+        for name in names.into_iter().filter(|name| !self.known.contains(name)).collect::<Vec<_>>() {
+            positions.extend(Position::of_topic(&self.kafka, &name, &self.settings).await?);
+            self.known.insert(name);
+        }
+        if let Some(sender) = self.sender.clone().filter(|_| !positions.is_empty()) {
+            self.reading.add(&self.kafka, positions, &self.settings, &sender);
+        }
+        // A topic that appears later is read from its beginning: it had no record before.
+        if matches!(self.topics, Topics::Matching(_)) && self.settings.from == From::End {
+            self.settings.from = From::Beginning;
+        }
+        self.next_look = Instant::now() + LOOK_EVERY;
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Option<Result<Incoming, KafkaError>> {
+        loop {
+            if self.sender.is_none() {
+                return self.reading.next().await;
+            }
+            tokio::select! {
+                next = self.reading.next() => return next,
+                () = tokio::time::sleep_until(self.next_look) => {}
+            }
+            if let Err(error) = self.look().await {
+                return Some(Err(error));
+            }
+        }
     }
 }
 
 /// Where records come from.
 pub enum Source {
-    Alone(Reading),
+    Alone(Box<Alone>),
     Group(Box<GroupConsumer>),
 }
 
 impl Source {
-    pub async fn open(kafka: &Kafka, topic: &str, settings: Settings) -> Result<Self, KafkaError> {
-        let mut partitions = kafka.partitions(topic).await?;
-        if let Some(only) = settings.partition {
-            partitions.retain(|partition| partition.0 == only);
-            if partitions.is_empty() {
-                let message = format!("{topic} has no partition {only}");
-                return Err(KafkaError::refused(ErrorCode::UnknownTopicOrPartition, &message));
-            }
+    pub async fn open(kafka: &Kafka, topics: Topics, settings: Settings) -> Result<Self, KafkaError> {
+        if settings.group.is_none() {
+            return Ok(Self::Alone(Box::new(Alone::open(kafka, topics, settings).await?)));
         }
-        if settings.group.is_some() {
-            return Ok(Self::Group(Box::new(GroupConsumer::open(kafka, topic, settings))));
+        if let (Topics::One(topic), Some(_)) = (&topics, settings.partition) {
+            // That the partition exists.
+            Position::of_topic(kafka, topic, &settings).await?;
         }
-        let mut positions = Vec::new();
-        for partition in partitions {
-            positions.push(Position::find(kafka.client(), topic, partition, None, &settings).await?);
-        }
-        Ok(Self::Alone(Reading::begin(kafka, topic, positions, &settings)))
+        Ok(Self::Group(Box::new(GroupConsumer::open(kafka, topics, settings).await?)))
     }
 
     /// The next record if it is there already.
     pub fn try_next(&mut self) -> Option<Result<Incoming, KafkaError>> {
         match self {
-            Self::Alone(reading) => reading.records.try_recv().ok(),
+            Self::Alone(alone) => alone.reading.try_next(),
             Self::Group(group) => group.try_next(),
         }
     }
@@ -169,7 +341,7 @@ impl Source {
     /// The next record; none at the end. The future can be dropped without losing records.
     pub async fn next(&mut self) -> Option<Result<Incoming, KafkaError>> {
         match self {
-            Self::Alone(reading) => reading.records.recv().await,
+            Self::Alone(alone) => alone.next().await,
             Self::Group(group) => group.next().await.transpose(),
         }
     }
@@ -183,13 +355,7 @@ impl Source {
     }
 }
 
-async fn read(
-    client: Client,
-    topic: String,
-    mut share: Vec<Position>,
-    mut options: FetchOptions,
-    sender: mpsc::Sender<Result<Incoming, KafkaError>>,
-) {
+async fn read(client: Client, mut share: Vec<Position>, mut options: FetchOptions, sender: mpsc::Sender<Pieces>) {
     // A worker's client has no view of the cluster yet, and requests it once.
     let mut idle = true;
     loop {
@@ -201,7 +367,7 @@ async fn read(
         idle = true;
         for position in &mut share {
             options.max_wait = patience;
-            match fetch(&client, &topic, position, &options, &sender).await {
+            match fetch(&client, position, &options, &sender).await {
                 Ok(Some(read)) => idle &= read == 0,
                 Ok(None) => return,
                 Err(error) => {
@@ -216,16 +382,16 @@ async fn read(
 /// Reads on; the number of records, or none if the receiver is gone.
 async fn fetch(
     client: &Client,
-    topic: &str,
     position: &mut Position,
     options: &FetchOptions,
-    sender: &mpsc::Sender<Result<Incoming, KafkaError>>,
+    sender: &mpsc::Sender<Pieces>,
 ) -> Result<Option<usize>, KafkaError> {
-    let answer = match client.fetch(topic, position.partition, position.next, options).await {
+    let (topic, partition) = (position.at.topic.as_str(), position.at.partition);
+    let answer = match client.fetch(topic, partition, position.next, options).await {
         Ok(answer) => answer,
         // Deleted in the meantime, or, in a group, since it was committed.
         Err(error) if error.code() == Some(ErrorCode::OffsetOutOfRange) => {
-            position.next = client.list_offsets(topic, position.partition, position.reset).await?.offset;
+            position.next = client.list_offsets(topic, partition, position.reset).await?.offset;
             return Ok(Some(0));
         }
         Err(error) => return Err(error.into()),
@@ -235,22 +401,31 @@ async fn fetch(
     let mut read = 0;
     // A batch that the broker cut off at the end is not walked; it comes whole with the next fetch.
     for walked in Batches::new(&bytes) {
-        let walked = walked.map_err(|error| corrupt(topic, position, &error))?;
+        let walked = walked.map_err(|error| corrupt(position, &error))?;
         let (header, batch) = (walked.header, bytes.slice_ref(walked.bytes));
         if !aborted.contain(&header) && !header.is_control() {
-            let records = Records::new(&batch, UNPACKED_BYTES_MAX).map_err(|error| corrupt(topic, position, &error))?;
-            for record in records {
-                let record = record.map_err(|error| corrupt(topic, position, &error))?;
-                // A batch may begin before the requested offset.
-                if record.offset < position.next || position.end.is_some_and(|end| record.offset >= end) {
-                    continue;
+            let mut records = Records::new(&batch, UNPACKED_BYTES_MAX).map_err(|error| corrupt(position, &error))?;
+            loop {
+                let mut piece = Vec::new();
+                for record in records.by_ref() {
+                    let record = record.map_err(|error| corrupt(position, &error))?;
+                    // A batch may begin before the requested offset.
+                    if record.offset >= position.next && position.end.is_none_or(|end| record.offset < end) {
+                        piece.push(record);
+                    }
+                    if piece.len() == PIECE_RECORDS {
+                        break;
+                    }
                 }
-                let incoming =
-                    Incoming { partition: position.partition, record, timestamp_type: header.timestamp_type() };
-                if sender.send(Ok(incoming)).await.is_err() {
+                if piece.is_empty() {
+                    break;
+                }
+                read += piece.len();
+                let timestamp_type = header.timestamp_type();
+                let piece = Piece { at: position.at.clone(), timestamp_type, records: piece.into_iter() };
+                if sender.send(Ok(piece)).await.is_err() {
                     return Ok(None);
                 }
-                read += 1;
             }
         }
         position.next = position.next.max(header.next_offset());
@@ -258,7 +433,7 @@ async fn fetch(
     Ok(Some(read))
 }
 
-fn corrupt(topic: &str, position: &Position, error: &dyn std::fmt::Display) -> KafkaError {
-    let message = format!("{topic}-{} at offset {}: {error}", position.partition, position.next);
+fn corrupt(position: &Position, error: &dyn std::fmt::Display) -> KafkaError {
+    let message = format!("{}-{} at offset {}: {error}", position.at.topic, position.at.partition, position.next);
     KafkaError::refused(ErrorCode::CorruptMessage, &message)
 }

@@ -1,4 +1,4 @@
-//! A member of a consumer group that reads one topic: begins at the committed positions, commits every few seconds,
+//! A member of a consumer group that reads topics: begins at the committed positions, commits every few seconds,
 //! before it gives its share up, and at the end.
 //!
 //! The committed position covers the records that were returned to the caller: a record counts as read when the next
@@ -12,7 +12,7 @@ use ottla_client::{Beat, CommittedOffset, Committer, Membership, MembershipConfi
 use ottla_model::{ErrorCode, Offset, PartitionId, TopicName, TopicPartition};
 use tokio::time::Instant;
 
-use crate::consumer::{Incoming, Position, Reading, Settings};
+use crate::consumer::{Incoming, Position, Reading, Settings, Topics};
 use crate::err;
 use crate::kafka::{Kafka, KafkaError};
 
@@ -52,7 +52,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 pub struct GroupConsumer {
     kafka: Kafka,
-    topic: String,
+    topics: Topics,
+    /// Those of the last look.
+    names: Vec<String>,
     settings: Settings,
     group: GroupSettings,
     /// None if a partition was named.
@@ -86,7 +88,8 @@ type Listener = Box<dyn FnMut(ShareChange, &[TopicPartition])>;
 
 impl GroupConsumer {
     /// It joins when the first record is requested.
-    pub fn open(kafka: &Kafka, topic: &str, settings: Settings) -> Self {
+    pub async fn open(kafka: &Kafka, topics: Topics, settings: Settings) -> Result<Self, KafkaError> {
+        let names = topics.names(kafka).await?;
         let group = settings.group.clone().unwrap_or_else(|| GroupSettings::new(""));
         let membership = settings.partition.is_none().then(|| {
             let config = MembershipConfig {
@@ -94,14 +97,15 @@ impl GroupConsumer {
                 session_timeout: group.session_timeout,
                 rebalance_timeout: group.rebalance_timeout,
                 heartbeat_interval: group.heartbeat_interval,
-                ..MembershipConfig::new(&group.group, vec![topic.to_owned()])
+                ..MembershipConfig::new(&group.group, names.clone())
             };
             Membership::new(kafka.client().clone(), config)
         });
         let now = Instant::now();
-        Self {
+        Ok(Self {
             kafka: kafka.clone(),
-            topic: topic.to_owned(),
+            topics,
+            names,
             settings,
             group,
             membership,
@@ -114,7 +118,7 @@ impl GroupConsumer {
             joining: Duration::ZERO,
             share: Vec::new(),
             listener: None,
-        }
+        })
     }
 
     pub fn listen(&mut self, listener: impl FnMut(ShareChange, &[TopicPartition]) + 'static) {
@@ -146,7 +150,7 @@ impl GroupConsumer {
         if self.due() <= Instant::now() {
             return None;
         }
-        let next = self.reading.as_mut()?.records.try_recv().ok()?;
+        let next = self.reading.as_mut()?.try_next()?;
         Some(self.handed_out(next))
     }
 
@@ -159,7 +163,7 @@ impl GroupConsumer {
             let (reading, is_idle) = (&mut self.reading, self.is_idle);
             let record = async {
                 match reading {
-                    Some(reading) if !is_idle => reading.records.recv().await,
+                    Some(reading) if !is_idle => reading.next().await,
                     _ => std::future::pending().await,
                 }
             };
@@ -176,10 +180,8 @@ impl GroupConsumer {
 
     fn handed_out(&mut self, record: Result<Incoming, KafkaError>) -> Result<Incoming, KafkaError> {
         let record = record?;
-        if let Ok(topic) = TopicName::new(&self.topic) {
-            let at = TopicPartition::new(topic, record.partition);
-            self.positions.insert(at, Offset(record.record.offset.0 + 1));
-        }
+        let at = TopicPartition::new(record.topic.clone(), record.partition);
+        self.positions.insert(at, Offset(record.record.offset.0 + 1));
         Ok(record)
     }
 
@@ -194,9 +196,10 @@ impl GroupConsumer {
         let began = Instant::now();
         let share: Vec<TopicPartition> = match (&mut self.membership, self.settings.partition) {
             (Some(membership), _) => membership.join().await?,
-            (None, Some(only)) => TopicName::new(&self.topic)
-                .map(|topic| vec![TopicPartition::new(topic, PartitionId(only))])
-                .unwrap_or_default(),
+            (None, Some(only)) => {
+                let topic = self.names.first().and_then(|name| TopicName::new(name).ok());
+                topic.map(|topic| vec![TopicPartition::new(topic, PartitionId(only))]).unwrap_or_default()
+            }
             (None, None) => Vec::new(),
         };
         self.wait_known(&share).await?;
@@ -211,13 +214,13 @@ impl GroupConsumer {
                 crate::consumer::From::At(_) => None,
                 _ => self.committed.get(&at).copied(),
             };
-            let position = Position::find(client, &self.topic, at.partition, next, &self.settings).await?;
+            let position = Position::find(client, at.clone(), next, &self.settings).await?;
             self.positions.insert(at, position.next);
             positions.push(position);
         }
         self.assigned(share);
         self.is_idle = positions.is_empty();
-        self.reading = Some(Reading::begin(&self.kafka, &self.topic, positions, &self.settings));
+        self.reading = Some(Reading::begin(&self.kafka, positions, &self.settings));
         let now = Instant::now();
         self.joining += now - began;
         self.next_commit = now + self.group.commit_every.unwrap_or_default();
@@ -229,8 +232,13 @@ impl GroupConsumer {
     async fn wait_known(&self, share: &[TopicPartition]) -> Result<(), KafkaError> {
         let began = Instant::now();
         loop {
-            let known = self.kafka.partitions(&self.topic).await?;
-            if share.iter().all(|at| known.contains(&at.partition)) || began.elapsed() > PATIENCE {
+            let mut is_known = true;
+            for name in &self.names {
+                let known = self.kafka.partitions(name).await?;
+                let of_topic = share.iter().filter(|at| at.topic.as_str() == name);
+                is_known &= of_topic.into_iter().all(|at| known.contains(&at.partition));
+            }
+            if is_known || began.elapsed() > PATIENCE {
                 return Ok(());
             }
             tokio::time::sleep(PAUSE).await;
@@ -251,7 +259,12 @@ impl GroupConsumer {
         if beat == Beat::Steady && now >= self.next_look {
             self.next_look = now + LOOK_EVERY;
             // If the cluster does not answer now, the next check repeats the question.
-            if membership.topics_changed().await.unwrap_or(false) {
+            let names = self.topics.names(&self.kafka).await.unwrap_or_else(|_| self.names.clone());
+            if names != self.names {
+                membership.subscribe(names.clone());
+                self.names = names;
+                beat = Beat::Rejoin;
+            } else if membership.topics_changed().await.unwrap_or(false) {
                 beat = Beat::Rejoin;
             }
         }

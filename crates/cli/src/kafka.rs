@@ -14,16 +14,16 @@ use crate::progress::Progress;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a tool waits for brokers that a new topic needs and that have not registered yet. Scripts rely on the
 /// seconds that a tool of Java takes to start: they create topics as soon as one broker of a new cluster answers.
-const REGISTRATION_PATIENCE: Duration = Duration::from_secs(3);
+pub const REGISTRATION_PATIENCE: Duration = Duration::from_secs(3);
 /// Between two tries to connect.
-const CONNECT_PAUSE: Duration = Duration::from_millis(100);
+pub const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// How long brokers may take over an admin request; Kafka's tools allow as much.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Kafka's `ConfigSource` of a value that is not set.
 const SOURCE_DEFAULT: i8 = 5;
 
 /// Why an operation failed, as text for users.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum KafkaError {
     /// A broker returned an error.
     #[error("{message}")]
@@ -72,6 +72,8 @@ pub struct NewTopic {
 
 pub struct ListedTopic {
     pub name: String,
+    /// As tools show it.
+    pub id: String,
     pub is_internal: bool,
 }
 
@@ -175,7 +177,12 @@ impl Kafka {
 
     pub async fn topics(&self) -> Result<Vec<ListedTopic>, KafkaError> {
         let topics = self.client.list_topics().await?;
-        Ok(topics.into_iter().map(|topic| ListedTopic { name: topic.name, is_internal: topic.is_internal }).collect())
+        let listed = topics.into_iter().map(|topic| ListedTopic {
+            id: topic.id.to_string(),
+            name: topic.name,
+            is_internal: topic.is_internal,
+        });
+        Ok(listed.collect())
     }
 
     pub async fn create_topic(&self, topic: &NewTopic) -> Result<(), KafkaError> {

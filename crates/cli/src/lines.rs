@@ -5,40 +5,113 @@ use std::io::{BufRead as _, IsTerminal as _};
 use tokio::sync::mpsc;
 
 use crate::output;
-use crate::producer::{Outgoing, QUEUE_RECORDS};
+use crate::producer::{Outgoing, PieceReceiver};
+
+/// A piece of lines is handed over when it has so many records or bytes, or when no further line is there.
+const PIECE_RECORDS: usize = 1_000;
+const PIECE_BYTES: usize = 256 * 1_024;
+/// Pieces that wait to be sent.
+const QUEUE_PIECES: usize = 8;
+const READ_BYTES: usize = 256 * 1_024;
 
 /// Reads standard input to its end and makes a record of each line. The channel ends with the input, or after the first
 /// line that `read` refuses, whose error is sent. On a terminal a prompt is shown before each line.
 pub fn records<E: Send + 'static>(
-    mut read: impl FnMut(&[u8]) -> Result<Outgoing, E> + Send + 'static,
-) -> (mpsc::Receiver<Outgoing>, std::thread::JoinHandle<Result<(), E>>) {
-    let (sender, receiver) = mpsc::channel(QUEUE_RECORDS);
+    read: impl FnMut(&[u8]) -> Result<Outgoing, E> + Send + 'static,
+) -> (PieceReceiver, std::thread::JoinHandle<Result<(), E>>) {
+    let (sender, receiver) = mpsc::channel(QUEUE_PIECES);
     let thread = std::thread::spawn(move || {
         let input = std::io::stdin().lock();
         let prompt = input.is_terminal();
-        let mut input = std::io::BufReader::with_capacity(1 << 16, input);
-        let mut line = Vec::new();
-        loop {
-            if prompt {
-                output::bytes(b">");
-                output::flush();
-            }
-            line.clear();
-            // An input that cannot be read any more has ended.
-            if !matches!(input.read_until(b'\n', &mut line), Ok(1..)) {
-                return Ok(());
-            }
-            if line.last() == Some(&b'\n') {
-                line.pop();
-                if line.last() == Some(&b'\r') {
-                    line.pop();
-                }
-            }
-            let record = read(&line)?;
-            if sender.blocking_send(record).is_err() {
-                return Ok(());
-            }
-        }
+        hand_over(std::io::BufReader::with_capacity(READ_BYTES, input), prompt, read, |piece| {
+            sender.blocking_send(piece).is_ok()
+        })
     });
-    (receiver, thread)
+    (receiver.into(), thread)
+}
+
+fn hand_over<E>(
+    mut input: std::io::BufReader<impl std::io::Read>,
+    prompt: bool,
+    mut read: impl FnMut(&[u8]) -> Result<Outgoing, E>,
+    mut send: impl FnMut(Vec<Outgoing>) -> bool,
+) -> Result<(), E> {
+    let mut line = Vec::new();
+    let (mut piece, mut bytes) = (Vec::new(), 0);
+    loop {
+        if prompt {
+            output::bytes(b">");
+            output::flush();
+        }
+        line.clear();
+        // An input that cannot be read any more has ended.
+        let has_line = matches!(input.read_until(b'\n', &mut line), Ok(1..));
+        let record = has_line.then(|| read(without_end(&line))).transpose();
+        if let Ok(Some(record)) = record {
+            piece.push(record);
+            bytes += line.len();
+            // A line that has come is not kept back until the next one.
+            let is_full = piece.len() == PIECE_RECORDS || bytes >= PIECE_BYTES;
+            if !is_full && input.buffer().contains(&b'\n') {
+                continue;
+            }
+            bytes = 0;
+            if !send(std::mem::take(&mut piece)) {
+                return Ok(());
+            }
+            continue;
+        }
+        if !piece.is_empty() {
+            send(piece);
+        }
+        return record.map(drop);
+    }
+}
+
+/// The line without its end, as Java reads lines: `\n` or `\r\n`.
+fn without_end(line: &[u8]) -> &[u8] {
+    let Some(line) = line.strip_suffix(b"\n") else { return line };
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufReader;
+
+    use super::*;
+
+    fn pieces(text: &[u8], capacity: usize) -> (Vec<Vec<Vec<u8>>>, Result<(), String>) {
+        let mut pieces = Vec::new();
+        let read = |line: &[u8]| match line {
+            b"bad" => Err("bad".to_owned()),
+            line => Ok(Outgoing { value: Some(line.to_vec().into()), ..Outgoing::default() }),
+        };
+        let values = |piece: Vec<Outgoing>| -> Vec<Vec<u8>> {
+            piece.into_iter().map(|record| record.value.unwrap_or_default().to_vec()).collect()
+        };
+        let result = hand_over(BufReader::with_capacity(capacity, text), false, read, |piece| {
+            pieces.push(values(piece));
+            true
+        });
+        (pieces, result)
+    }
+
+    #[test]
+    fn each_line_is_a_record() {
+        let (seen, result) = pieces(b"a\r\n\nb \xff\n\r\nlast", 64);
+        let all: Vec<Vec<u8>> = seen.into_iter().flatten().collect();
+        let wanted: [&[u8]; 5] = [b"a", b"", b"b \xff", b"", b"last"];
+        assert_eq!((all, result), (wanted.map(<[u8]>::to_vec).to_vec(), Ok(())));
+    }
+
+    #[test]
+    fn a_line_that_has_come_is_handed_over() {
+        // The second line is not there as a whole when the first has been read.
+        let (seen, _) = pieces(b"one\ntwo\n", 5);
+        assert_eq!(seen.len(), 2);
+        let (seen, result) = pieces(b"one\nbad\nthree\n", 64);
+        assert_eq!((seen, result), (vec![vec![b"one".to_vec()]], Err("bad".to_owned())));
+        let many = "x\n".repeat(PIECE_RECORDS + 1);
+        assert_eq!(pieces(many.as_bytes(), 1 << 16).0.len(), 2);
+    }
 }

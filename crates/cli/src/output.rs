@@ -15,6 +15,40 @@ pub fn bytes(bytes: &[u8]) {
     ended(io::stdout().lock().write_all(bytes));
 }
 
+/// Bytes before they are written as a block: standard output itself writes every line by a call of its own.
+#[derive(Default)]
+pub struct Block(Vec<u8>);
+
+/// A block is written when it has so many bytes.
+const BLOCK_BYTES: usize = 64 * 1_024;
+
+impl Block {
+    /// Where to append.
+    pub fn end(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+
+    pub fn flush_if_full(&mut self) {
+        if self.0.len() >= BLOCK_BYTES {
+            self.flush();
+        }
+    }
+
+    pub fn flush(&mut self) {
+        if !self.0.is_empty() {
+            bytes(&self.0);
+            flush();
+            self.0.clear();
+        }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
 /// Writes the buffered output.
 pub fn flush() {
     ended(io::stdout().lock().flush());

@@ -1,7 +1,8 @@
 //! Lines in, records out: the common part of `ottla produce` and `kafka-console-producer`.
 //!
 //! The producer is idempotent where it acknowledges at all: a batch that is sent again after a lost answer is appended
-//! once. Batches of one partition go one after the other, those of different partitions together.
+//! once. Batches of one partition go one after the other, those of different partitions together. While a round of
+//! batches is on its way, the next one is made. A batch that is too large for its topic is divided.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use bytes::Bytes;
 use ottla_client::Client;
-use ottla_model::{Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs};
+use ottla_model::{ErrorCode, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs};
 use ottla_protocol::record_batch::{BatchBuilder, Compression, Header};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -85,15 +86,171 @@ pub struct Sent {
     pub result: Result<Offset, KafkaError>,
 }
 
+/// Where the records to be sent come from.
+pub trait RecordSource {
+    /// The next record; none at the end. The future can be dropped without losing a record.
+    fn next(&mut self) -> impl Future<Output = Option<Outgoing>> + Send;
+
+    /// The next record if it is there already.
+    fn try_next(&mut self) -> Option<Outgoing>;
+}
+
+impl RecordSource for mpsc::Receiver<Outgoing> {
+    async fn next(&mut self) -> Option<Outgoing> {
+        self.recv().await
+    }
+
+    fn try_next(&mut self) -> Option<Outgoing> {
+        self.try_recv().ok()
+    }
+}
+
+/// Records that come in pieces: handing over each alone would cost more than sending it.
+pub struct PieceReceiver {
+    pieces: mpsc::Receiver<Vec<Outgoing>>,
+    current: std::vec::IntoIter<Outgoing>,
+}
+
+impl From<mpsc::Receiver<Vec<Outgoing>>> for PieceReceiver {
+    fn from(pieces: mpsc::Receiver<Vec<Outgoing>>) -> Self {
+        Self { pieces, current: Vec::new().into_iter() }
+    }
+}
+
+impl RecordSource for PieceReceiver {
+    async fn next(&mut self) -> Option<Outgoing> {
+        loop {
+            if let Some(record) = self.current.next() {
+                return Some(record);
+            }
+            self.current = self.pieces.recv().await?.into_iter();
+        }
+    }
+
+    fn try_next(&mut self) -> Option<Outgoing> {
+        loop {
+            if let Some(record) = self.current.next() {
+                return Some(record);
+            }
+            self.current = self.pieces.try_recv().ok()?.into_iter();
+        }
+    }
+}
+
+/// What makes batches of records.
+#[derive(Clone, Copy)]
+struct Encoder {
+    compression: Compression,
+    /// None with acks 0 and 1, which Kafka's idempotence does not cover.
+    identity: Option<(ProducerId, ProducerEpoch)>,
+}
+
+impl Encoder {
+    fn batch(&self, sequence: i32, records: &[Outgoing]) -> Result<Bytes> {
+        let mut builder = BatchBuilder::new().compression(self.compression);
+        if let Some((id, epoch)) = self.identity {
+            builder = builder.producer(id, epoch, sequence);
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let now = TimestampMs(i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
+        for record in records {
+            let timestamp = record.timestamp.unwrap_or(now);
+            builder.push(timestamp, record.key.as_deref(), record.value.as_deref(), &record.headers);
+        }
+        Ok(builder.build()?.freeze())
+    }
+}
+
+/// Sequence numbers go around at the end of the non-negative ones.
+fn after(sequence: i32, records: usize) -> i32 {
+    let count = i64::try_from(records).unwrap_or(i64::MAX);
+    i32::try_from((i64::from(sequence) + count) % (1 << 31)).unwrap_or(0)
+}
+
+/// The records of a round for one partition.
+struct Share {
+    partition: PartitionId,
+    records: Vec<Outgoing>,
+    /// Of the first record.
+    sequence: i32,
+    batch: Bytes,
+}
+
+/// Sends one batch after the other of one partition.
+struct Sender {
+    client: Client,
+    topic: String,
+    acks: i16,
+    timeout: Duration,
+    encoder: Encoder,
+}
+
+impl Sender {
+    async fn send(self, share: Share) -> Result<Vec<Sent>> {
+        let Share { partition, records, mut sequence, batch } = share;
+        let mut rest = vec![(records, Some(batch))];
+        let mut sent = Vec::new();
+        while let Some((mut records, batch)) = rest.pop() {
+            let batch = match batch {
+                Some(batch) => batch,
+                None => self.encoder.batch(sequence, &records)?,
+            };
+            let produced = self.client.produce(&self.topic, partition, batch, self.acks, self.timeout).await;
+            let result = produced.map(|produced| produced.base_offset).map_err(KafkaError::from);
+            match &result {
+                Err(error) if error.is(ErrorCode::MessageTooLarge) && records.len() > 1 => {
+                    let second = records.split_off(records.len() / 2);
+                    rest.push((second, None));
+                    rest.push((records, None));
+                    continue;
+                }
+                // It took no sequence numbers.
+                Err(error) if error.is(ErrorCode::MessageTooLarge) => {}
+                Err(error) => {
+                    // Whether it was appended is not known: what follows has no sequence number.
+                    let error = error.clone();
+                    let unsent = rest.drain(..).rev().map(|(records, _)| records);
+                    let unsent: Vec<_> =
+                        unsent.map(|records| Sent { partition, records, result: Err(error.clone()) }).collect();
+                    sent.push(Sent { partition, records, result });
+                    sent.extend(unsent);
+                    break;
+                }
+                Ok(_) => sequence = after(sequence, records.len()),
+            }
+            sent.push(Sent { partition, records, result });
+        }
+        Ok(sent)
+    }
+}
+
+/// A round of batches that is on its way.
+#[derive(Default)]
+struct Flight {
+    sending: JoinSet<Result<Vec<Sent>>>,
+    sent: Vec<Sent>,
+}
+
+impl Flight {
+    /// Waits for its end. The future can be dropped: nothing is lost.
+    async fn land(&mut self) -> Result<()> {
+        while let Some(done) = self.sending.join_next().await {
+            self.sent.extend(done??);
+        }
+        Ok(())
+    }
+}
+
 pub struct Producer {
     client: Client,
     topic: String,
     partitions: Vec<PartitionId>,
     settings: Settings,
-    /// None with acks 0 and 1, which Kafka's idempotence does not cover.
-    identity: Option<(ProducerId, ProducerEpoch)>,
+    encoder: Encoder,
     /// The next sequence number of each partition.
     sequences: BTreeMap<PartitionId, i32>,
+    /// A record that did not fit in the last round.
+    held: Option<Outgoing>,
 }
 
 impl Producer {
@@ -104,11 +261,13 @@ impl Producer {
             -1 => Some(client.init_producer_id(None, Duration::from_secs(60)).await?),
             _ => None,
         };
-        Ok(Self { client, topic: topic.to_owned(), partitions, settings, identity, sequences: BTreeMap::new() })
+        let encoder = Encoder { compression: settings.compression, identity };
+        let sequences = BTreeMap::new();
+        Ok(Self { client, topic: topic.to_owned(), partitions, settings, encoder, sequences, held: None })
     }
 
     /// Sends the records of the channel until it ends; `lost` receives failed batches, and returns whether to continue.
-    pub async fn run(self, records: &mut mpsc::Receiver<Outgoing>, mut lost: impl FnMut(Lost) -> bool) -> Result<()> {
+    pub async fn run(self, records: &mut impl RecordSource, mut lost: impl FnMut(Lost) -> bool) -> Result<()> {
         let done = |Sent { records, result, .. }| result.err().is_none_or(|error| lost(Lost { records, error }));
         self.run_reporting(records, done).await
     }
@@ -116,39 +275,98 @@ impl Producer {
     /// As `run`; `done` receives every batch.
     pub async fn run_reporting(
         mut self,
-        records: &mut mpsc::Receiver<Outgoing>,
+        records: &mut impl RecordSource,
         mut done: impl FnMut(Sent) -> bool,
     ) -> Result<()> {
-        while let Some(first) = records.recv().await {
-            let mut size = first.size_bytes();
-            let mut round = vec![first];
-            let until = Instant::now() + self.settings.linger;
-            // Adds records that have arrived in the meantime: a slow input gets small batches at once, a fast one full
-            // batches.
-            while !self.settings.is_sync && size < self.settings.batch_bytes {
-                let next = match records.try_recv() {
-                    Ok(next) => next,
-                    Err(_) if self.settings.linger.is_zero() => break,
-                    Err(_) => match tokio::time::timeout_at(until, records.recv()).await {
-                        Ok(Some(next)) => next,
-                        Ok(None) | Err(_) => break,
-                    },
-                };
-                size += next.size_bytes();
-                round.push(next);
+        let mut flight = Flight::default();
+        loop {
+            let is_flying = !flight.sending.is_empty();
+            let first = tokio::select! {
+                biased;
+                first = self.first(records) => first,
+                landed = flight.land(), if is_flying => {
+                    landed?;
+                    if !self.report(&mut flight, &mut done).await? {
+                        return Ok(());
+                    }
+                    continue;
+                }
+            };
+            let round = match first {
+                Some(first) => self.gather(first, records).await,
+                None => Vec::new(),
+            };
+            let is_last = round.is_empty();
+            let mut shares = self.encode(round)?;
+            flight.land().await?;
+            let identity = self.encoder.identity;
+            if !self.report(&mut flight, &mut done).await? {
+                return Ok(());
             }
-            for sent in self.send(round).await? {
-                if !done(sent) {
+            if is_last {
+                return Ok(());
+            }
+            if self.encoder.identity != identity {
+                shares = self.encode(shares.into_iter().flat_map(|share| share.records).collect())?;
+            }
+            for share in shares {
+                flight.sending.spawn(self.sender().send(share));
+            }
+            if self.settings.is_sync {
+                flight.land().await?;
+                if !self.report(&mut flight, &mut done).await? {
                     return Ok(());
                 }
             }
         }
-        Ok(())
     }
 
-    async fn send(&mut self, round: Vec<Outgoing>) -> Result<Vec<Sent>> {
+    async fn first(&mut self, records: &mut impl RecordSource) -> Option<Outgoing> {
+        match self.held.take() {
+            Some(held) => Some(held),
+            None => records.next().await,
+        }
+    }
+
+    /// Adds records that have arrived in the meantime: a slow input gets small batches at once, a fast one full
+    /// batches.
+    async fn gather(&mut self, first: Outgoing, records: &mut impl RecordSource) -> Vec<Outgoing> {
+        let mut size = first.size_bytes();
+        let mut round = vec![first];
+        let until = Instant::now() + self.settings.linger;
+        while !self.settings.is_sync && size < self.settings.batch_bytes {
+            let next = match records.try_next() {
+                Some(next) => next,
+                None if self.settings.linger.is_zero() => break,
+                None => match tokio::time::timeout_at(until, records.next()).await {
+                    Ok(Some(next)) => next,
+                    Ok(None) | Err(_) => break,
+                },
+            };
+            if size + next.size_bytes() > self.settings.batch_bytes {
+                self.held = Some(next);
+                break;
+            }
+            size += next.size_bytes();
+            round.push(next);
+        }
+        round
+    }
+
+    fn sender(&self) -> Sender {
+        Sender {
+            client: self.client.clone(),
+            topic: self.topic.clone(),
+            acks: self.settings.acks,
+            timeout: self.settings.timeout,
+            encoder: self.encoder,
+        }
+    }
+
+    /// The batches of a round, as if those before were appended.
+    fn encode(&mut self, round: Vec<Outgoing>) -> Result<Vec<Share>> {
         // Records without a key stay together in a round and spread over rounds, as Kafka's own producer has it.
-        let sticky = rand::random_range(0..self.partitions.len());
+        let sticky = rand::random_range(0..self.partitions.len().max(1));
         let mut by_partition: BTreeMap<usize, Vec<Outgoing>> = BTreeMap::new();
         for record in round {
             let at = match &record.key {
@@ -157,45 +375,26 @@ impl Producer {
             };
             by_partition.entry(at).or_default().push(record);
         }
-        let mut sending = JoinSet::new();
+        let mut shares = Vec::new();
         for (at, records) in by_partition {
             let Some(&partition) = self.partitions.get(at) else { continue };
-            let batch = self.batch(partition, &records)?;
-            let (client, topic) = (self.client.clone(), self.topic.clone());
-            let (acks, timeout) = (self.settings.acks, self.settings.timeout);
-            sending.spawn(async move {
-                let produced = client.produce(&topic, partition, batch, acks, timeout).await;
-                let result = produced.map(|produced| produced.base_offset).map_err(KafkaError::from);
-                Sent { partition, records, result }
-            });
+            let next = self.sequences.entry(partition).or_insert(0);
+            let sequence = *next;
+            *next = after(sequence, records.len());
+            let batch = self.encoder.batch(sequence, &records)?;
+            shares.push(Share { partition, records, sequence, batch });
         }
-        let mut sent = Vec::new();
-        while let Some(done) = sending.join_next().await {
-            sent.push(done?);
-        }
-        if sent.iter().any(|sent| sent.result.is_err()) && self.identity.is_some() {
-            // The sequence numbers of the lost batch are missing now: begin again with a new producer id.
-            self.identity = Some(self.client.init_producer_id(None, Duration::from_secs(60)).await?);
-            self.sequences.clear();
-        }
-        Ok(sent)
+        Ok(shares)
     }
 
-    fn batch(&mut self, partition: PartitionId, records: &[Outgoing]) -> Result<Bytes> {
-        let mut builder = BatchBuilder::new().compression(self.settings.compression);
-        if let Some((id, epoch)) = self.identity {
-            let sequence = self.sequences.entry(partition).or_insert(0);
-            builder = builder.producer(id, epoch, *sequence);
-            let count = i32::try_from(records.len()).unwrap_or(i32::MAX);
-            // Sequence numbers go around at the end of the non-negative ones.
-            *sequence = i32::try_from((i64::from(*sequence) + i64::from(count)) % (1 << 31)).unwrap_or(0);
+    /// Reports the batches of a round that has ended; false: the receiver wants no more.
+    async fn report(&mut self, flight: &mut Flight, done: &mut impl FnMut(Sent) -> bool) -> Result<bool> {
+        let sent = std::mem::take(&mut flight.sent);
+        if sent.iter().any(|sent| sent.result.is_err()) && self.encoder.identity.is_some() {
+            // The sequence numbers of the lost batch are missing now: begin again with a new producer id.
+            self.encoder.identity = Some(self.client.init_producer_id(None, Duration::from_secs(60)).await?);
+            self.sequences.clear();
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let now = TimestampMs(i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
-        for record in records {
-            let timestamp = record.timestamp.unwrap_or(now);
-            builder.push(timestamp, record.key.as_deref(), record.value.as_deref(), &record.headers);
-        }
-        Ok(builder.build()?.freeze())
+        Ok(sent.into_iter().all(done))
     }
 }

@@ -17,7 +17,7 @@ use kafka_protocol::messages::describe_quorum_response::{Listener, ReplicaState}
 use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
 use kafka_protocol::messages::{
     CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeQuorumRequest,
-    DescribeTopicPartitionsRequest, UnregisterBrokerRequest,
+    DescribeTopicPartitionsRequest, RemoveRaftVoterRequest, UnregisterBrokerRequest,
 };
 use ottla_model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, TopicId};
 use ottla_protocol::Api;
@@ -362,6 +362,23 @@ impl Client {
     pub async fn unregister_broker(&self, broker: BrokerId) -> Result<(), ClientError> {
         let request = UnregisterBrokerRequest::default().with_broker_id(broker.0.into());
         let attempt = || async { self.admin_link().await?.call(&request).await };
+        let response = self.retry(None, only_unsent, attempt).await?;
+        match error_of(response.error_code) {
+            ErrorCode::None => Ok(()),
+            code => {
+                Err(ClientError::Refused { code, message: response.error_message.map(|message| message.to_string()) })
+            }
+        }
+    }
+
+    /// Removes a member of the metadata quorum, if it votes with this directory (zero: with whichever).
+    pub async fn remove_raft_voter(&self, id: i32, directory: TopicId) -> Result<(), ClientError> {
+        let directory = uuid::Uuid::from_bytes(directory.0);
+        let request = RemoveRaftVoterRequest::default()
+            .with_cluster_id(None)
+            .with_voter_id(id)
+            .with_voter_directory_id(directory);
+        let attempt = || async { self.any_link().await?.call(&request).await };
         let response = self.retry(None, only_unsent, attempt).await?;
         match error_of(response.error_code) {
             ErrorCode::None => Ok(()),

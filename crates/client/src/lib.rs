@@ -42,7 +42,7 @@ pub use connection::{Connection, ConnectionConfig};
 pub use data::{FetchOptions, FoundOffset, Produced};
 pub use elections::{ElectionOutcome, ElectionType};
 pub use error::{ClientError, Outcome};
-pub use features::{FeatureLevels, Features};
+pub use features::{FeatureChange, FeatureLevels, Features};
 pub use groups::{GroupDescription, GroupMember, ListedGroup};
 pub use log_dirs::{LogDir, LogDirReplica};
 pub use membership::{Beat, Membership, MembershipConfig};

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use ottla_model::{CoordinatorId, Revision};
 
 use protobuf::{CodedOutputStream, Message as _};
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, Message, MessageType};
 
-use crate::log_store::{Entry, HardState, Snapshot};
+use crate::log_store::{Entry, EntryType, HardState, Snapshot};
 
 /// A message for another member, opaque to the transport. Messages may be lost, repeated and reordered.
 #[derive(Clone, PartialEq, Debug)]
@@ -95,6 +95,59 @@ pub struct Committed {
     pub term: u64,
     /// Empty: a new leader's first entry, which changes nothing, but moves the revision.
     pub data: Bytes,
+    /// With an entry that changes the membership; the owner applies it with [`crate::Member::change_membership`].
+    pub member_change: Option<MemberChange>,
+}
+
+/// One member of the quorum becomes another thing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MemberChange {
+    /// It receives the log from now on.
+    AddLearner(CoordinatorId),
+    /// It counts for majorities from now on.
+    AddVoter(CoordinatorId),
+    Remove(CoordinatorId),
+}
+
+impl MemberChange {
+    pub(crate) fn to_raft(self) -> ConfChangeV2 {
+        let (kind, id) = match self {
+            Self::AddLearner(id) => (ConfChangeType::AddLearnerNode, id),
+            Self::AddVoter(id) => (ConfChangeType::AddNode, id),
+            Self::Remove(id) => (ConfChangeType::RemoveNode, id),
+        };
+        let mut single = ConfChangeSingle { node_id: id.0, ..ConfChangeSingle::default() };
+        single.set_change_type(kind);
+        ConfChangeV2 { changes: vec![single].into(), ..ConfChangeV2::default() }
+    }
+
+    /// The change that the entry makes, if it makes one. An error is an entry that no release wrote.
+    #[allow(clippy::result_unit_err)]
+    pub fn of(entry: &Entry) -> Result<Option<Self>, ()> {
+        match entry.get_entry_type() {
+            EntryType::EntryNormal => Ok(None),
+            EntryType::EntryConfChange => Err(()),
+            EntryType::EntryConfChangeV2 => Self::from_entry(entry).map(Some).ok_or(()),
+        }
+    }
+
+    /// The entry's own data, beside the change of a member.
+    pub fn data(entry: &Entry) -> &Bytes {
+        if entry.get_entry_type() == EntryType::EntryNormal { &entry.data } else { &entry.context }
+    }
+
+    /// None if the entry's data is not one change of one member.
+    pub(crate) fn from_entry(entry: &Entry) -> Option<Self> {
+        let change = ConfChangeV2::parse_from_bytes(&entry.data).ok()?;
+        let [single] = change.changes.as_ref() else { return None };
+        let id = CoordinatorId(single.node_id);
+        let is_plain = change.get_transition() == ConfChangeTransition::Auto && change.context.is_empty();
+        (is_plain && id.0 != 0).then_some(match single.get_change_type() {
+            ConfChangeType::AddLearnerNode => Self::AddLearner(id),
+            ConfChangeType::AddNode => Self::AddVoter(id),
+            ConfChangeType::RemoveNode => Self::Remove(id),
+        })
+    }
 }
 
 /// Every state up to `revision` was committed when the read began: once that is applied here, the read may be answered.

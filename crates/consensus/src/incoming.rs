@@ -1,9 +1,9 @@
 //! Checks of a peer's message before Raft sees it.
 //!
 //! The Raft library trusts its peers. A term near 2^64, a commit index beyond the end of the log, entries with a gap,
-//! or a snapshot of another membership makes it panic, and since it persists the term of such a message, it panics
-//! again after every restart. Each condition below excludes one of those panics. Messages that no correct member sends
-//! are refused; late, repeated and reordered messages pass.
+//! or a snapshot of an impossible membership makes it panic, and since it persists the term of such a message, it
+//! panics again after every restart. Each condition below excludes one of those panics. Messages that no correct member
+//! sends are refused; late, repeated and reordered messages pass.
 
 use bytes::Bytes;
 use ottla_model::CoordinatorId;
@@ -11,6 +11,7 @@ use protobuf::Message as _;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use raft::{Raft, Storage};
 
+use crate::effects::MemberChange;
 use crate::log_store::Snapshot;
 use crate::membership::Membership;
 
@@ -34,8 +35,10 @@ pub enum MessageError {
     Malformed,
     #[error("it is for coordinator {to}")]
     NotForMe { to: u64 },
-    #[error("its sender, coordinator {from}, is not another voter")]
+    #[error("its sender, coordinator {from}, is not another coordinator")]
     Stranger { from: u64 },
+    #[error("this member joins, and needs a snapshot first")]
+    Joining,
     #[error("{0} is not a message between members")]
     Kind(&'static str),
     #[error("its term {term} is impossible: this member is in term {known}")]
@@ -88,8 +91,12 @@ pub(crate) fn check<S: Storage>(
     if message.to != raft.id {
         return Err(MessageError::NotForMe { to: message.to });
     }
-    if message.from == raft.id || !membership.contains(CoordinatorId(message.from)) {
+    // A sender that this member does not know may belong to a later membership. Whether it does, the owner checks.
+    if message.from == raft.id || message.from == 0 {
         return Err(MessageError::Stranger { from: message.from });
+    }
+    if membership.is_empty() {
+        check_joining(message)?;
     }
     if message.context.len() > CONTEXT_BYTES_MAX {
         return Err(MessageError::Context);
@@ -106,7 +113,7 @@ pub(crate) fn check<S: Storage>(
         MessageType::MsgHeartbeat if message.commit > last => {
             Err(MessageError::Commit { commit: message.commit, last })
         }
-        MessageType::MsgSnapshot => check_snapshot(raft, membership, message),
+        MessageType::MsgSnapshot => check_snapshot(raft, message),
         MessageType::MsgAppendResponse => check_append_response(raft, message),
         MessageType::MsgReadIndex => check_read(raft, message),
         MessageType::MsgReadIndexResp if message.get_entries().len() != 1 => Err(MessageError::Context),
@@ -120,6 +127,16 @@ pub(crate) fn check<S: Storage>(
             Err(MessageError::Kind("a leadership transfer by a coordinator that is not the leader"))
         }
         _ => Ok(()),
+    }
+}
+
+/// A member that joins must learn the members from a snapshot: the log tells only of their changes. It has no vote,
+/// and gives none: its disk may replace one that has voted.
+fn check_joining(message: &Message) -> Result<(), MessageError> {
+    match message.get_msg_type() {
+        MessageType::MsgSnapshot | MessageType::MsgHeartbeat => Ok(()),
+        MessageType::MsgAppend if message.index > 0 || message.get_entries().is_empty() => Ok(()),
+        _ => Err(MessageError::Joining),
     }
 }
 
@@ -171,7 +188,7 @@ fn check_append(message: &Message) -> Result<(), MessageError> {
     for entry in message.get_entries() {
         index += 1;
         let is_next = entry.index == index && entry.term >= term.max(1) && entry.term <= message.term;
-        if !is_next || !is_plain(entry) {
+        if !is_next || !is_possible(entry) {
             return Err(MessageError::Entries);
         }
         term = entry.term;
@@ -179,9 +196,13 @@ fn check_append(message: &Message) -> Result<(), MessageError> {
     Ok(())
 }
 
-/// The membership never changes: an entry that would change it does not come from this quorum.
-fn is_plain(entry: &Entry) -> bool {
-    entry.get_entry_type() == EntryType::EntryNormal
+/// Changes of the membership have one form: what the library cannot read, it panics on when it is applied.
+fn is_possible(entry: &Entry) -> bool {
+    match entry.get_entry_type() {
+        EntryType::EntryNormal => true,
+        EntryType::EntryConfChange => false,
+        EntryType::EntryConfChangeV2 => MemberChange::from_entry(entry).is_some(),
+    }
 }
 
 fn check_append_response<S: Storage>(raft: &Raft<S>, message: &Message) -> Result<(), MessageError> {
@@ -212,14 +233,13 @@ fn check_read<S: Storage>(raft: &Raft<S>, message: &Message) -> Result<(), Messa
     Ok(())
 }
 
-fn check_snapshot<S: Storage>(raft: &Raft<S>, membership: &Membership, message: &Message) -> Result<(), MessageError> {
+fn check_snapshot<S: Storage>(raft: &Raft<S>, message: &Message) -> Result<(), MessageError> {
     let metadata = message.get_snapshot().get_metadata();
-    let members = metadata.get_conf_state();
-    if Membership::from_conf_state(members).as_ref() != Some(membership)
-        || !members.learners_next.is_empty()
-        || members.auto_leave
-    {
-        return Err(MessageError::Snapshot("other members"));
+    let Some(members) = Membership::from_conf_state(metadata.get_conf_state()) else {
+        return Err(MessageError::Snapshot("impossible members"));
+    };
+    if !members.contains(CoordinatorId(raft.id)) {
+        return Err(MessageError::Snapshot("this coordinator is not among the members"));
     }
     let (index, term) = (metadata.index, metadata.term);
     if index == 0 || index > INDEX_MAX || term == 0 || term > message.term {

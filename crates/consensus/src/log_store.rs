@@ -76,13 +76,16 @@ pub(crate) struct Bridge<S> {
     pub(crate) store: S,
     /// Raft requested a snapshot, and the store had none.
     pub(crate) snapshot_wanted: Cell<bool>,
+    /// The membership is not that of the first start any more. The log begins with entries that do not tell who the
+    /// first members were, so that a member with an empty log must get a snapshot, even if the log is whole.
+    pub(crate) membership_changed: bool,
     /// The last revision that the state machine had applied at the start.
     applied: Revision,
 }
 
 impl<S> Bridge<S> {
     pub(crate) fn new(store: S, applied: Revision) -> Self {
-        Self { store, snapshot_wanted: Cell::new(false), applied }
+        Self { store, snapshot_wanted: Cell::new(false), membership_changed: false, applied }
     }
 }
 
@@ -115,6 +118,9 @@ impl<S: LogStore> raft::Storage for Bridge<S> {
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
+        if index == 0 && self.membership_changed {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
         self.store.term(index).map_err(to_raft)
     }
 

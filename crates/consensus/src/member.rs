@@ -7,10 +7,10 @@
 
 use bytes::Bytes;
 use ottla_model::{CoordinatorId, Revision};
-use raft::eraftpb::{Entry, Message, MessageType};
+use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType};
 use raft::{RawNode, Ready, SnapshotStatus, StateRole};
 
-use crate::effects::{Committed, Effects, Outgoing, Persist, ReadConfirmed, Role, RoleChange};
+use crate::effects::{Committed, Effects, MemberChange, Outgoing, Persist, ReadConfirmed, Role, RoleChange};
 use crate::incoming::{self, Incoming, MessageError};
 use crate::jitter::Jitter;
 use crate::log_store::{Bridge, LogStore, StoreError};
@@ -43,6 +43,8 @@ pub struct MemberConfig {
     pub applied: Revision,
     /// Of the election jitter: two members must not share it.
     pub jitter_seed: u64,
+    /// The store is empty because this member joins a quorum that runs: it learns the members from a snapshot.
+    pub joins: bool,
     /// A member that starts campaigns sooner than one that has just lost its leader, so that a quorum that starts as a
     /// whole has a leader quickly. If a leader exists, pre-vote protects it.
     pub hurry_at_start: bool,
@@ -63,6 +65,7 @@ impl MemberConfig {
             uncommitted_bytes_max: 64 * 1024 * 1024,
             applied: Revision(0),
             jitter_seed,
+            joins: false,
             hurry_at_start: true,
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         }
@@ -73,8 +76,8 @@ impl MemberConfig {
 pub enum MemberError {
     #[error("the store has no membership")]
     NoMembership,
-    #[error("coordinator {id} is not one of the voters {voters:?}")]
-    NotAVoter { id: CoordinatorId, voters: Vec<u64> },
+    #[error("coordinator {id} is not one of the members {members:?}")]
+    NotAMember { id: CoordinatorId, members: Vec<u64> },
     #[error("a peer's message was refused: {0}")]
     Refused(#[from] MessageError),
     #[error(transparent)]
@@ -100,7 +103,7 @@ pub struct Proposed {
     pub first: Revision,
 }
 
-/// A voter as the leader knows it.
+/// A member as the leader knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PeerStatus {
     pub id: CoordinatorId,
@@ -115,7 +118,7 @@ pub struct Status {
     pub committed: Revision,
     pub applied: Revision,
     pub last: Revision,
-    /// The leader's view of every voter; empty elsewhere.
+    /// The leader's view of every member; empty elsewhere.
     pub peers: Vec<PeerStatus>,
 }
 
@@ -141,10 +144,15 @@ impl<S: LogStore> Member<S> {
     /// Continues from the state in `store`. A store that was never bootstrapped is refused.
     pub fn new(config: &MemberConfig, store: S) -> Result<Self, MemberError> {
         let initial = store.initial_state()?;
-        let membership = Membership::from_conf_state(&initial.conf_state).ok_or(MemberError::NoMembership)?;
-        if !membership.contains(config.id) {
-            return Err(MemberError::NotAVoter { id: config.id, voters: initial.conf_state.voters.clone() });
-        }
+        let membership = match Membership::from_conf_state(&initial.conf_state) {
+            Some(membership) if membership.contains(config.id) => membership,
+            Some(membership) => {
+                let members = membership.members().map(|id| id.0).collect();
+                return Err(MemberError::NotAMember { id: config.id, members });
+            }
+            None if config.joins && initial.conf_state == ConfState::default() => Membership::default(),
+            None => return Err(MemberError::NoMembership),
+        };
         let raft_config = raft::Config {
             id: config.id.0,
             election_tick: config.election_ticks,
@@ -221,6 +229,12 @@ impl<S: LogStore> Member<S> {
         let raft = &mut self.node.raft;
         if raft.state != StateRole::Leader && raft.election_elapsed + 1 >= self.election_timeout {
             raft.election_elapsed = 0;
+            // A learner only waits: the library's own check of this is in the time-out that is replaced here.
+            if !raft.promotable() {
+                // It may have been told of a leader that is gone.
+                self.redraw();
+                return;
+            }
             // As the library does on its own timeout; it refuses only if this member already leads.
             let _ = self.node.campaign();
             // Also if the role stays the same (a second campaign in the same term): a split vote must not repeat
@@ -279,6 +293,50 @@ impl<S: LogStore> Member<S> {
         }
     }
 
+    /// Proposes a change of the membership, with the entry's own data. It must not be called while an earlier change is
+    /// not applied ([`Self::is_changing`]), in which case nothing is proposed.
+    pub fn propose_change(&mut self, change: MemberChange, data: Bytes) -> Result<Proposed, ProposeError> {
+        self.assert_nothing_pending();
+        if !self.is_leader() {
+            return Err(ProposeError::NotLeader);
+        }
+        if self.is_changing() {
+            return Err(ProposeError::Busy);
+        }
+        let proposed =
+            Proposed { term: self.node.raft.term, first: Revision(self.node.raft.raft_log.last_index() + 1) };
+        match self.node.propose_conf_change(data.to_vec(), change.to_raft()) {
+            Ok(()) => Ok(proposed),
+            Err(_) => Err(ProposeError::Busy),
+        }
+    }
+
+    /// Whether an entry may change the membership that is not applied yet.
+    pub fn is_changing(&self) -> bool {
+        self.node.raft.has_pending_conf()
+    }
+
+    /// Applies a committed change of the membership. The owner stores the result in the batch that holds the rest of
+    /// the entry. An impossible change (it would leave no voter) is refused, and every member refuses it.
+    pub fn change_membership(&mut self, change: MemberChange) -> Result<ConfState, MemberError> {
+        self.assert_nothing_pending();
+        self.node.apply_conf_change(&change.to_raft())?;
+        self.membership_changed();
+        // Not the library's own form: that has the order of a hash set.
+        Ok(self.membership.to_conf_state())
+    }
+
+    /// The membership is not that of the first start: see [`Bridge::membership_changed`].
+    pub fn membership_changed(&mut self) {
+        self.node.mut_store().membership_changed = true;
+        self.read_membership();
+    }
+
+    fn read_membership(&mut self) {
+        let state = self.node.raft.prs().conf().to_conf_state();
+        self.membership = Membership::from_conf_state(&state).unwrap_or_default();
+    }
+
     /// Requests the revision that a linearizable read must see. The answer is an effect. Without a leader, or before
     /// the leader's first entry is committed, there is no answer, and the caller must repeat the request. `context`
     /// must be unique among all members and all their incarnations.
@@ -287,9 +345,12 @@ impl<S: LogStore> Member<S> {
         self.node.read_index(context);
     }
 
-    /// Campaigns now.
+    /// Campaigns now, if this member is a voter.
     pub fn campaign(&mut self) -> Result<(), MemberError> {
         self.assert_nothing_pending();
+        if !self.node.raft.promotable() {
+            return Ok(());
+        }
         self.node.campaign()?;
         self.redraw();
         Ok(())
@@ -314,15 +375,27 @@ impl<S: LogStore> Member<S> {
     /// voter answers.
     pub fn transfer_leadership(&mut self) -> Option<CoordinatorId> {
         self.assert_nothing_pending();
+        if !self.is_leader() {
+            return None;
+        }
         let me = self.id();
         let heir = self
             .status()
             .peers
             .into_iter()
-            .filter(|peer| peer.id != me && peer.recently_active)
+            .filter(|peer| peer.id != me && peer.recently_active && self.membership.is_voter(peer.id))
             .max_by_key(|peer| (peer.matched, peer.id))?;
         self.node.transfer_leader(heir.id.0);
         Some(heir.id)
+    }
+
+    /// Transfers the leadership to this voter. The library gives it up if the voter does not take over within an
+    /// election timeout. Nothing happens if this member does not lead.
+    pub fn transfer_leadership_to(&mut self, heir: CoordinatorId) {
+        self.assert_nothing_pending();
+        if self.is_leader() && self.membership.is_voter(heir) {
+            self.node.transfer_leader(heir.0);
+        }
     }
 
     /// A message to this member could not be sent.
@@ -377,6 +450,7 @@ impl<S: LogStore> Member<S> {
         let mut light = self.node.advance_append(ready);
         if snapshot_index != 0 {
             self.node.advance_apply_to(snapshot_index);
+            self.read_membership();
         }
         Effects {
             messages: outgoing(light.take_messages()),
@@ -475,7 +549,16 @@ fn outgoing(messages: Vec<Message>) -> Vec<Outgoing> {
 fn committed(entries: Vec<Entry>) -> Vec<Committed> {
     entries
         .into_iter()
-        .map(|entry| Committed { revision: Revision(entry.index), term: entry.term, data: entry.data })
+        .map(|entry| {
+            let (revision, term) = (Revision(entry.index), entry.term);
+            match entry.get_entry_type() {
+                EntryType::EntryNormal => Committed { revision, term, data: entry.data, member_change: None },
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                    let member_change = MemberChange::from_entry(&entry);
+                    Committed { revision, term, data: entry.context, member_change }
+                }
+            }
+        })
         .collect()
 }
 

@@ -1,4 +1,4 @@
-//! The voters: the configured list, the same on every member and for the whole life of the quorum.
+//! The members: voters, and learners, which receive the log and do not count for majorities.
 
 use std::collections::BTreeSet;
 
@@ -17,10 +17,11 @@ pub enum MembershipError {
     Duplicate(CoordinatorId),
 }
 
-/// The voters; never empty, ids from 1.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// Ids from 1. Without voters only on a member that joins and has not received the quorum's state yet.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Membership {
     voters: BTreeSet<CoordinatorId>,
+    learners: BTreeSet<CoordinatorId>,
 }
 
 impl Membership {
@@ -34,36 +35,62 @@ impl Membership {
                 return Err(MembershipError::Duplicate(id));
             }
         }
-        if voters.is_empty() { Err(MembershipError::Empty) } else { Ok(Self { voters }) }
+        if voters.is_empty() { Err(MembershipError::Empty) } else { Ok(Self { voters, learners: BTreeSet::new() }) }
     }
 
     pub fn voters(&self) -> impl Iterator<Item = CoordinatorId> + '_ {
         self.voters.iter().copied()
     }
 
-    pub fn contains(&self, id: CoordinatorId) -> bool {
+    pub fn learners(&self) -> impl Iterator<Item = CoordinatorId> + '_ {
+        self.learners.iter().copied()
+    }
+
+    /// Voters and learners, in the order of their ids.
+    pub fn members(&self) -> impl Iterator<Item = CoordinatorId> + '_ {
+        self.voters.union(&self.learners).copied()
+    }
+
+    pub fn is_voter(&self, id: CoordinatorId) -> bool {
         self.voters.contains(&id)
     }
 
-    pub fn len(&self) -> usize {
+    /// A voter or a learner.
+    pub fn contains(&self, id: CoordinatorId) -> bool {
+        self.voters.contains(&id) || self.learners.contains(&id)
+    }
+
+    /// The number of voters.
+    pub fn voter_count(&self) -> usize {
         self.voters.len()
     }
 
-    /// Never.
+    /// This member joins, and knows no members yet.
     pub fn is_empty(&self) -> bool {
         self.voters.is_empty()
     }
 
     pub fn to_conf_state(&self) -> ConfState {
-        ConfState { voters: self.voters.iter().map(|id| id.0).collect(), ..ConfState::default() }
+        ConfState {
+            voters: self.voters.iter().map(|id| id.0).collect(),
+            learners: self.learners.iter().map(|id| id.0).collect(),
+            ..ConfState::default()
+        }
     }
 
-    /// None if the state has no voters, has learners, or has an invalid id.
+    /// None if the state has no voters, has an invalid id or one twice, or is between two memberships: members change
+    /// one at a time, so that no state is.
     pub fn from_conf_state(state: &ConfState) -> Option<Self> {
-        if !state.learners.is_empty() || !state.voters_outgoing.is_empty() {
+        if !state.voters_outgoing.is_empty() || !state.learners_next.is_empty() || state.auto_leave {
             return None;
         }
-        Self::new(state.voters.iter().map(|&id| CoordinatorId(id))).ok()
+        let mut membership = Self::new(state.voters.iter().map(|&id| CoordinatorId(id))).ok()?;
+        for id in state.learners.iter().map(|&id| CoordinatorId(id)) {
+            if id.0 == 0 || membership.voters.contains(&id) || !membership.learners.insert(id) {
+                return None;
+            }
+        }
+        Some(membership)
     }
 }
 
@@ -87,5 +114,13 @@ mod tests {
         let three = ids(&[3, 1, 2]).expect("three");
         assert_eq!(Membership::from_conf_state(&three.to_conf_state()), Some(three));
         assert_eq!(Membership::from_conf_state(&ConfState::default()), None);
+        let mut state = ConfState { voters: vec![1, 2], learners: vec![4], ..ConfState::default() };
+        let grown = Membership::from_conf_state(&state).expect("two and a learner");
+        assert_eq!(grown.to_conf_state(), state);
+        assert!(grown.contains(CoordinatorId(4)) && !grown.is_voter(CoordinatorId(4)));
+        state.learners = vec![2];
+        assert_eq!(Membership::from_conf_state(&state), None, "a voter is no learner");
+        (state.learners, state.voters_outgoing) = (vec![], vec![3]);
+        assert_eq!(Membership::from_conf_state(&state), None, "between two memberships");
     }
 }

@@ -35,7 +35,7 @@ impl State {
                     self.hard_state = hard_state.clone();
                 }
             }
-            Write::Bootstrap(conf_state) => self.conf_state = conf_state.clone(),
+            Write::Bootstrap(conf_state) | Write::Membership(conf_state) => self.conf_state = conf_state.clone(),
             Write::Compact(through) => {
                 if let Some(entry) = self.entries.get(through) {
                     self.compacted_term = entry.term;
@@ -55,6 +55,7 @@ impl State {
 enum Write {
     Persist(Persist),
     Bootstrap(ConfState),
+    Membership(ConfState),
     Compact(u64),
 }
 
@@ -93,6 +94,11 @@ impl MemoryStore {
     /// The state machine's owner made a snapshot.
     pub fn set_snapshot(&mut self, snapshot: Snapshot) {
         self.snapshot = Some(snapshot);
+    }
+
+    /// An entry changed the membership. Not synced: the log repeats it.
+    pub fn set_conf_state(&mut self, conf_state: ConfState) {
+        self.write(Write::Membership(conf_state), false);
     }
 
     pub fn forget_snapshot(&mut self) {

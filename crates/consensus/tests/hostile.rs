@@ -204,8 +204,10 @@ impl Round {
     }
 
     fn step(&mut self, to: u64, bytes: &Bytes, is_hostile: bool) {
-        let at = usize::try_from(to).expect("small") - 1;
-        match self.nodes[at].member.step(bytes) {
+        // An answer to a sender that there is not: whether one belongs to the quorum, the owner of a member checks.
+        let at = usize::try_from(to).expect("small").wrapping_sub(1);
+        let Some(node) = self.nodes.get_mut(at) else { return };
+        match node.member.step(bytes) {
             Ok(()) => {}
             // A member that accepted a false statement may pass it on; only the other direction is guaranteed.
             Err(MemberError::Refused(_)) => self.refused += 1,
@@ -352,5 +354,5 @@ fn a_snapshot_of_other_members_is_refused() {
     let metadata = message.mut_snapshot().mut_metadata();
     (metadata.index, metadata.term) = (9, 1);
     metadata.mut_conf_state().voters = vec![1, 2, 2];
-    assert_eq!(step(&mut member, &message), Some(MessageError::Snapshot("other members")));
+    assert_eq!(step(&mut member, &message), Some(MessageError::Snapshot("impossible members")));
 }

@@ -22,11 +22,12 @@ pub trait PartitionLog {
     /// The log end offset, if this leader of `epoch` holds no record.
     fn end_if_empty(&self, epoch: LeaderEpoch) -> Option<Offset>;
 
-    /// Whether [`Self::append`] would be accepted now, as far as the replicas and the directory are concerned.
+    /// Whether [`Self::append`] would be accepted now, as far as the replicas and the directory are concerned, and up
+    /// to how many bytes.
     ///
     /// # Errors
     /// The error with which an append would be refused.
-    fn check_append(&self, epoch: LeaderEpoch) -> Result<(), ErrorCode>;
+    fn check_append(&self, epoch: LeaderEpoch) -> Result<usize, ErrorCode>;
 
     /// Appends a batch, or writes a marker, as the leader of `epoch` and returns the log end offset after it.
     ///

@@ -68,8 +68,8 @@ pub trait CoordinatorShard: Sized {
     /// Whether the log has to be asked first if it takes records. No request: before timers and notices.
     fn asks_log(&self, view: &Self::View<'_>, request: Option<&Self::Request>) -> bool;
 
-    /// Whether the log takes records, as far as it can know.
-    fn set_log_state(&mut self, state: Result<(), ErrorCode>);
+    /// Whether the log takes records, and batches of how many bytes, as far as it can know.
+    fn set_log_state(&mut self, state: Result<usize, ErrorCode>);
 
     /// A batch was appended; `end` is the log end offset after it.
     fn appended(&mut self, now: Now, view: &mut Self::View<'_>, batch: BatchNumber, end: Offset) -> EffectsOf<Self>;

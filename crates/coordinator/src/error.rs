@@ -22,9 +22,9 @@ pub enum CoordinatorError {
     )]
     OtherId { configured: CoordinatorId, stored: CoordinatorId },
     #[error(
-        "servers={configured}: the data directory belongs to the quorum {stored}; accepted: the same ids (the members of a quorum cannot be changed yet)"
+        "coordinator {id} was removed from the quorum: to bring it back, empty its data directory, start it, and add it (ottla quorum add)"
     )]
-    OtherVoters { configured: String, stored: String },
+    Removed { id: CoordinatorId },
     #[error("{0}")]
     Conflict(#[from] Conflict),
     #[error("servers: {0}")]

@@ -5,6 +5,9 @@
 //! knows this disk from that time. A disk that a formed member does not know, under an id that it does know, has
 //! replaced a disk that voted: it is refused, and the error names it.
 //!
+//! If the quorum runs, and this coordinator is not one of its members, it waits until it is added (`ottla quorum add`).
+//! It then receives the quorum's state before it votes.
+//!
 //! If no list is configured: without an id, a quorum of one; with an id, the first broker sends its list.
 
 use std::collections::BTreeMap;
@@ -26,6 +29,8 @@ use crate::shared::Shared;
 
 /// Between two rounds of questions.
 const ROUND_PAUSE: Duration = Duration::from_millis(50);
+/// The same, while an operator has to act.
+const JOIN_PAUSE: Duration = Duration::from_millis(200);
 /// Interval of the log line while this coordinator waits.
 const REMIND_AFTER: Duration = Duration::from_secs(10);
 
@@ -42,6 +47,14 @@ pub enum Way {
 
 type Voters = BTreeMap<CoordinatorId, Voter>;
 
+/// What a first start leads to.
+enum Formed {
+    /// A vote in the first quorum.
+    First(Voters),
+    /// A place in a quorum that runs, of these members.
+    Joins(Voters),
+}
+
 /// Waits until this disk may vote, and stores the list of voters.
 pub async fn form(
     way: Way,
@@ -50,12 +63,15 @@ pub async fn form(
     store: &mut RocksDbStore,
     identity: &mut Identity,
 ) -> Result<(), CoordinatorError> {
-    let voters = match way {
-        Way::Alone { address } => BTreeMap::from([(shared.id, Voter { address, disk: Some(shared.disk) })]),
+    let formed = match way {
+        Way::Alone { address } => {
+            Formed::First(BTreeMap::from([(shared.id, Voter { address, disk: Some(shared.disk) })]))
+        }
         Way::Listed { bootstrap: true } => {
             tracing::warn!("bootstrap: this empty disk votes without asking the others");
             let own = |id| (id == shared.id).then_some(shared.disk);
-            shared.voters().into_iter().map(|(id, address)| (id, Voter { address, disk: own(id) })).collect()
+            let voter = |(id, address)| (id, Voter { address, disk: own(id) });
+            Formed::First(shared.voters().into_iter().map(voter).collect())
         }
         Way::Listed { bootstrap: false } => agree(shared).await?,
         Way::Told => {
@@ -64,12 +80,23 @@ pub async fn form(
             agree(shared).await?
         }
     };
-    let membership = Membership::new(voters.keys().copied())?;
-    // The membership first: after a crash in between the disk asks again, and has still not voted.
-    store.bootstrap(membership.to_conf_state()).map_err(CoordinatorError::Store)?;
-    identity.voters = voters;
+    identity.voters = match formed {
+        Formed::First(voters) => {
+            let membership = Membership::new(voters.keys().copied())?;
+            // The membership first: after a crash in between the disk asks again, and has still not voted.
+            store.bootstrap(membership.to_conf_state()).map_err(CoordinatorError::Store)?;
+            voters
+        }
+        // The membership comes with the quorum's state.
+        Formed::Joins(members) => members,
+    };
     store.disk().write_identity(identity)?;
     Ok(())
+}
+
+/// The members that a running quorum has. Their disks are learnt with its state: they may be others by then.
+fn members_of(found: &Identified) -> Voters {
+    found.voters.iter().map(|(id, address)| (*id, Voter { address: address.clone(), disk: None })).collect()
 }
 
 /// One listed peer while this disk waits for leave to vote.
@@ -80,7 +107,7 @@ struct Peer {
 }
 
 /// Asks every listed peer until all agree.
-async fn agree(shared: &Shared) -> Result<Voters, CoordinatorError> {
+async fn agree(shared: &Shared) -> Result<Formed, CoordinatorError> {
     let listed = shared.voters();
     let mut peers = Vec::new();
     for (&id, address) in listed.iter().filter(|(id, _)| **id != shared.id) {
@@ -92,10 +119,17 @@ async fn agree(shared: &Shared) -> Result<Voters, CoordinatorError> {
         let mut disks = BTreeMap::from([(shared.id, Some(shared.disk))]);
         let mut missing = Vec::new();
         let mut is_remembered = false;
+        let mut runs_without = None;
         for (peer, answer) in peers.iter().zip(answers) {
             match answer {
                 Ok(found) => {
                     identify::check(shared, &peer.address, peer.id, &found)?;
+                    if !found.is_empty && found.recognition == Recognition::SameDisk && found.members_revision > 0 {
+                        return Ok(Formed::Joins(members_of(&found)));
+                    }
+                    if !found.is_empty && !found.voters.contains_key(&shared.id) {
+                        runs_without = Some(identify::names(&found.voters));
+                    }
                     is_remembered |= !found.is_empty && found.recognition == Recognition::SameDisk;
                     disks.insert(peer.id, Some(found.disk));
                 }
@@ -103,12 +137,19 @@ async fn agree(shared: &Shared) -> Result<Voters, CoordinatorError> {
             }
         }
         // A quorum that knows this disk was formed with it: no other answers are needed.
+        if let Some(members) = runs_without {
+            let me = shared.id;
+            reminder
+                .say(|| format!("the quorum {members} runs without this coordinator: ottla quorum add {me}@ADDRESS"));
+            tokio::time::sleep(JOIN_PAUSE).await;
+            continue;
+        }
         if missing.is_empty() || is_remembered {
             let voter = |(id, address): (CoordinatorId, String)| {
                 let disk = disks.get(&id).copied().flatten();
                 (id, Voter { address, disk })
             };
-            return Ok(listed.into_iter().map(voter).collect());
+            return Ok(Formed::First(listed.into_iter().map(voter).collect()));
         }
         reminder.say(|| format!("first start: waiting for coordinator {}", missing.join(", ")));
         tokio::time::sleep(ROUND_PAUSE).await;

@@ -79,7 +79,8 @@ impl Words {
         let leads = role.role == Role::Leader;
         let view = formed.view.get();
         let (connections, watches) = self.clients();
-        let mode = match (formed.voters.len(), leads) {
+        let members = formed.members().by_id.len();
+        let mode = match (members, leads) {
             (1, _) => "standalone",
             (_, true) => "leader",
             (_, false) => "follower",
@@ -90,7 +91,7 @@ impl Words {
             nodes: view.tree.len(),
             ephemerals: view.tree.iter().filter(|(path, _)| path.as_str().starts_with("/brokers/ids/")).count(),
             data_bytes: view.tree.iter().map(|(path, _)| path.as_str().len()).sum(),
-            followers: if leads { formed.voters.len() - 1 } else { 0 },
+            followers: if leads { members.saturating_sub(1) } else { 0 },
             connections: connections + 1,
             watches,
         })

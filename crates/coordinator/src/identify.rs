@@ -26,6 +26,10 @@ pub struct Identified {
     /// Its disk has never voted.
     pub is_empty: bool,
     pub voters: BTreeMap<CoordinatorId, String>,
+    /// The disks of its members that it has seen.
+    pub disks: BTreeMap<CoordinatorId, IncarnationId>,
+    /// Of the last change of its members while the quorum ran; 0: none.
+    pub members_revision: u64,
     /// None while its cluster has no id yet.
     pub cluster_id: Option<String>,
     /// Whether it knows this coordinator's disk.
@@ -73,7 +77,13 @@ async fn ask(shared: &Shared, channel: Channel, stream_token: Bytes) -> Result<I
     let disk = IncarnationId::from_slice(&answer.disk_id)
         .ok_or_else(|| Status::internal("the response has no disk id: is that a coordinator?"))?;
     let recognition = answer.asker();
+    let disks = answer
+        .voters
+        .iter()
+        .filter_map(|voter| Some((CoordinatorId(voter.coordinator_id), IncarnationId::from_slice(&voter.disk_id)?)));
     Ok(Identified {
+        disks: disks.collect(),
+        members_revision: answer.members_revision,
         id: CoordinatorId(answer.coordinator_id),
         disk,
         is_empty: answer.empty,
@@ -97,9 +107,13 @@ pub enum Conflict {
     #[error("the coordinator at {address} belongs to cluster {theirs}, this one to cluster {ours}")]
     OtherCluster { address: String, ours: String, theirs: String },
     #[error(
-        "coordinator {me} voted with disk {known} before, says coordinator {id} at {address}, and this data directory is disk {disk}: a member that lost its disk must not vote"
+        "coordinator {me} voted with disk {known} before, says coordinator {id} at {address}, and this data directory is disk {disk}: a member that lost its disk must not vote (ottla quorum remove {me}, then add it)"
     )]
     LostDisk { me: CoordinatorId, disk: IncarnationId, known: IncarnationId, id: CoordinatorId, address: String },
+    #[error(
+        "coordinator {me} was removed from the quorum, says coordinator {id} at {address}: to bring it back, empty its data directory, start it, and add it (ottla quorum add)"
+    )]
+    Removed { me: CoordinatorId, id: CoordinatorId, address: String },
 }
 
 pub fn names(voters: &BTreeMap<CoordinatorId, String>) -> String {
@@ -107,7 +121,8 @@ pub fn names(voters: &BTreeMap<CoordinatorId, String>) -> String {
 }
 
 /// Checks the answer of the coordinator that is listed as `expected`. Lists are compared by ids: one quorum may have
-/// several addresses per member.
+/// several addresses per member. They are not compared where the members have changed since the first start: one of the
+/// two may not know yet.
 pub fn check(shared: &Shared, address: &str, expected: CoordinatorId, found: &Identified) -> Result<(), Conflict> {
     let address = address.to_owned();
     // First: the disks and lists of another cluster are irrelevant for this one.
@@ -122,8 +137,14 @@ pub fn check(shared: &Shared, address: &str, expected: CoordinatorId, found: &Id
     if found.id != expected {
         return Err(Conflict::OtherId { address, expected, found: found.id });
     }
+    if found.recognition == Recognition::Removed {
+        return Err(Conflict::Removed { me: shared.id, id: found.id, address });
+    }
     let ours = shared.voters();
-    if !found.voters.is_empty() && !found.voters.keys().eq(ours.keys()) {
+    let has_changed = found.members_revision > 0 || shared.members_revision() > 0;
+    // A quorum that runs without this coordinator may add it.
+    let may_join = !found.is_empty && shared.formed().is_none() && !found.voters.contains_key(&shared.id);
+    if !has_changed && !may_join && !found.voters.is_empty() && !found.voters.keys().eq(ours.keys()) {
         let (id, ours, theirs) = (found.id, names(&ours), names(&found.voters));
         return Err(Conflict::OtherVoters { id, address, ours, theirs });
     }

@@ -6,6 +6,7 @@
 //! - [`rocksdb_store`]: the disk. [`first_start`]: how an empty one comes to vote.
 //! - [`peers`]: the streams to the other members. [`service`]: the gRPC services.
 //! - `listener`: the ports; `four_letter_words`, `zookeeper`: what else the client port speaks.
+//! - [`offline`]: what is done to a data directory without running the coordinator.
 //! - [`probe`]: dials brokers. [`telemetry`]: logs, health, metrics.
 //!
 //! [`run`] is the whole of it, for the binary and for processes that host a coordinator beside other things.
@@ -19,6 +20,7 @@ mod four_letter_words;
 mod identify;
 mod listener;
 mod member;
+pub mod offline;
 mod pages;
 mod peers;
 pub mod probe;

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use ottla_config::{CoordinatorConfig, Loaded, Sources};
+use ottla_coordinator::offline::{self, OfflineError};
 use ottla_coordinator::{CoordinatorError, telemetry};
+use ottla_model::CoordinatorId;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Returns free memory to the system, and reserves address space without touching it.
@@ -18,8 +20,10 @@ const WORKER_THREADS: usize = 1;
 /// One member of Ottla's metadata quorum. Configured by COORDINATOR_* (and cp-zookeeper's ZOOKEEPER_*) variables, a
 /// properties file, or key=value flags; later ones win in the order file, environment, flags.
 #[derive(Parser, Debug)]
-#[command(name = "ottla-coordinator", version)]
+#[command(name = "ottla-coordinator", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// A file of properties (key=value lines), or a zoo.cfg
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
@@ -28,9 +32,74 @@ struct Arguments {
     overrides: Vec<String>,
 }
 
+/// What is done to a data directory without running the coordinator.
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Whether a data directory holds what a coordinator can start with; nothing is written
+    Check { data_dir: PathBuf },
+    /// Write the tree of a data directory to a new file
+    Snapshot { data_dir: PathBuf, file: PathBuf },
+    /// Make an empty data directory the disk of the only member of a new quorum, with the tree of a file
+    Restore {
+        file: PathBuf,
+        data_dir: PathBuf,
+        /// The id of this coordinator
+        #[arg(long)]
+        id: u64,
+        /// host:port at which the others and brokers reach it
+        #[arg(long)]
+        address: String,
+    },
+}
+
+#[allow(clippy::print_stdout)]
+fn run_offline(command: Command) -> Result<(), String> {
+    let text = |error: OfflineError| error.to_string();
+    let names = |ids: &[CoordinatorId]| ids.iter().map(CoordinatorId::to_string).collect::<Vec<_>>().join(",");
+    match command {
+        Command::Check { data_dir } => {
+            let sound = offline::check(&data_dir).map_err(text)?;
+            println!(
+                "sound: coordinator {}, voters {}, learners {}, term {}, log {} to {}, committed {}, applied {}",
+                sound.id,
+                names(&sound.voters),
+                names(&sound.learners),
+                sound.term,
+                sound.first,
+                sound.last,
+                sound.committed,
+                sound.applied
+            );
+            println!("{} nodes, {} topics, {} partitions", sound.nodes, sound.topics, sound.partitions);
+            if sound.is_removed {
+                println!("coordinator {} was removed from the quorum", sound.id);
+            }
+        }
+        Command::Snapshot { data_dir, file } => {
+            let saved = offline::save(&data_dir, &file).map_err(text)?;
+            println!("revision {}, {} nodes, {} bytes in {}", saved.revision, saved.nodes, saved.bytes, file.display());
+        }
+        Command::Restore { file, data_dir, id, address } => {
+            let restored = offline::restore(&file, &data_dir, CoordinatorId(id), &address).map_err(text)?;
+            println!(
+                "coordinator {id} is a quorum of one, with the {} nodes of revision {}, at revision {}",
+                restored.nodes, restored.saved, restored.revision
+            );
+            if !restored.former.is_empty() {
+                println!("to be added with empty data directories: {}", names(&restored.former));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match start(arguments) {
+    let result = match arguments.command {
+        Some(command) => run_offline(command),
+        None => start(arguments),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             // Also where logging could not be set up: this one line must be read.

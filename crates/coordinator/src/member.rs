@@ -6,21 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_config::CoordinatorConfig;
-use ottla_consensus::{Member, MemberConfig};
+use ottla_consensus::{Member, MemberConfig, MemberError};
 use ottla_metadata::controller::ControllerConfig;
 use ottla_model::{Chroot, ClusterId, CoordinatorId, IncarnationId, Revision};
-use ottla_quorum_node::{BrokenRules, HistoryLimits, NodeConfig};
+use ottla_quorum_node::{BrokenRules, HistoryLimits, NodeConfig, QuorumStore as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
-use crate::driver::{self, DriverConfig, DriverHandle, Input};
+use crate::driver::{self, Change, DriverConfig, DriverHandle, Input};
 use crate::error::CoordinatorError;
 use crate::first_start::{self, Way};
+use crate::peers;
 use crate::rocksdb_store::{Disk, Identity, RocksDbStore};
 use crate::shared::{Formed, Shared};
 use crate::telemetry::{self, Metrics};
-use crate::{identify, peers};
 
 /// The id of a coordinator that was given none: it is alone.
 const ONLY_ID: CoordinatorId = CoordinatorId(1);
@@ -76,7 +76,7 @@ impl QuorumMember {
                 () = &mut shutdown => return Ok(()),
             }
         } else {
-            take_configured_addresses(&self.config, &mut self.identity)?;
+            take_configured_addresses(&self.config, &mut self.identity);
         }
         if self.shared.chroot().is_none() {
             write_myid(&self.config, self.identity.id);
@@ -84,19 +84,40 @@ impl QuorumMember {
         let (fatal, mut failed) = mpsc::channel(1);
         // The streams to the other members; they end with this function.
         let mut streams = JoinSet::new();
-        let mut started = self.start_driver(store, &fatal, &mut streams)?;
+        let (changes, mut changed) = mpsc::unbounded_channel();
+        let mut started = self.start_driver(store, changes)?;
         drop(self.disk);
         let _halt = HaltOnDrop { driver: started.handle.clone(), thread: started.thread };
-        let stopped = tokio::select! {
-            () = &mut shutdown => Ok(()),
-            Some(error) = failed.recv() => Err(error),
-            // Only a panic ends it unasked, and only where panics do not end the process.
-            _ = &mut started.ended => return Err(CoordinatorError::DriverEnded),
-            Some(ended) = streams.join_next() => match ended {
-                Ok(Err(error)) => Err(error),
-                // A peer's task ends with the driver.
-                Ok(Ok(())) | Err(_) => Err(CoordinatorError::Stopped),
-            },
+        let stopped = loop {
+            tokio::select! {
+                () = &mut shutdown => break Ok(()),
+                Some(error) = failed.recv() => break Err(error),
+                // Only a panic ends it unasked, and only where panics do not end the process.
+                _ = &mut started.ended => return Err(CoordinatorError::DriverEnded),
+                Some(change) = changed.recv() => match change {
+                    Change::Peer(peer) => {
+                        let (shared, driver) = (self.shared.clone(), started.handle.clone());
+                        streams.spawn(peers::run(peer, shared, driver, fatal.clone()));
+                    }
+                    Change::Removed => break Err(CoordinatorError::Removed { id: self.identity.id }),
+                },
+                Some(ended) = streams.join_next() => match ended {
+                    Ok(Err(error)) => break Err(error),
+                    // Its coordinator is no peer any more, or has another address.
+                    Ok(Ok(())) => {}
+                    Err(_) => break Err(CoordinatorError::Stopped),
+                },
+            }
+        };
+        // The cluster at the root, and those of other chroots, go on.
+        let stopped = match (self.shared.chroot().cloned(), stopped) {
+            (Some(chroot), Err(error @ (CoordinatorError::Removed { .. } | CoordinatorError::Conflict(_)))) => {
+                tracing::error!("chroot {chroot}: {error}");
+                let _ = started.handle.send(Input::Stop).await;
+                shutdown.await;
+                Ok(())
+            }
+            (_, stopped) => stopped,
         };
         let _ = started.handle.send(Input::Stop).await;
         let _ = tokio::time::timeout(DRIVER_END_TIMEOUT, started.ended).await;
@@ -106,20 +127,20 @@ impl QuorumMember {
     fn start_driver(
         &self,
         mut store: RocksDbStore,
-        fatal: &mpsc::Sender<CoordinatorError>,
-        streams: &mut JoinSet<Result<(), CoordinatorError>>,
+        changes: mpsc::UnboundedSender<Change>,
     ) -> Result<Started, CoordinatorError> {
         let Self { config, identity, shared, clock, metrics, .. } = self;
-        let mut peers = BTreeMap::new();
-        let mut queues = Vec::new();
-        for (&id, voter) in identity.voters.iter().filter(|(id, _)| **id != identity.id) {
-            let (sender, queue) = mpsc::channel(peers::QUEUED_MESSAGES_MAX);
-            peers.insert(id, sender);
-            queues.push(peers::Peer { id, address: voter.address.clone(), queue });
-        }
         let (applied, _) = store.disk().applied()?;
         store.set_metrics(metrics.clone());
-        let member = Member::new(&member_config(config, identity.id, Revision(applied)), store)?;
+        let member_config = MemberConfig {
+            // It was told to join, and has not received the quorum's state yet.
+            joins: store.conf_state().voters.is_empty(),
+            ..member_config(config, identity.id, Revision(applied))
+        };
+        let member = Member::new(&member_config, store).map_err(|error| match error {
+            MemberError::NotAMember { id, .. } => CoordinatorError::Removed { id },
+            error => error.into(),
+        })?;
         let heartbeat_ticks = u32::try_from(ticks(config, config.raft_heartbeat)).unwrap_or(1);
         let driver = DriverConfig {
             id: identity.id,
@@ -128,7 +149,7 @@ impl QuorumMember {
             heartbeat_ticks,
             clock: *clock,
             metrics: metrics.clone(),
-            peers,
+            changes,
             runtime: tokio::runtime::Handle::current(),
         };
         let running = driver::start(driver, member)?;
@@ -136,11 +157,8 @@ impl QuorumMember {
             driver: running.handle.clone(),
             view: running.view,
             role: running.role,
-            voters: identity.voters.clone(),
+            members: running.members,
         });
-        for peer in queues {
-            streams.spawn(peers::run(peer, shared.clone(), running.handle.clone(), fatal.clone()));
-        }
         Ok(Started { handle: running.handle, ended: running.ended, thread: running.thread })
     }
 }
@@ -242,26 +260,19 @@ fn own_identity(config: &CoordinatorConfig, disk: &Disk) -> Result<Identity, Coo
     Ok(identity)
 }
 
-/// The members of a formed quorum stay; where they are reached may change.
-fn take_configured_addresses(config: &CoordinatorConfig, identity: &mut Identity) -> Result<(), CoordinatorError> {
-    if config.servers.is_empty() {
-        return Ok(());
-    }
-    let configured: BTreeMap<_, _> =
-        config.servers.iter().map(|server| (server.id, server.address.to_string())).collect();
-    if !configured.keys().eq(identity.voters.keys()) {
-        let stored = identity.voters.iter().map(|(id, voter)| (*id, voter.address.clone())).collect();
-        return Err(CoordinatorError::OtherVoters {
-            configured: identify::names(&configured),
-            stored: identify::names(&stored),
-        });
-    }
-    for (id, address) in configured {
-        if let Some(voter) = identity.voters.get_mut(&id) {
-            voter.address = address;
+/// Who belongs to a formed quorum is on the disk, and changes with the quorum; where the members of the first start are
+/// reached may change by configuration.
+fn take_configured_addresses(config: &CoordinatorConfig, identity: &mut Identity) {
+    for server in &config.servers {
+        match identity.voters.get_mut(&server.id) {
+            Some(voter) => voter.address = server.address.to_string(),
+            None => tracing::info!(
+                "servers names coordinator {}, which was not in the quorum at this disk's first start: members come and \
+                 go by ottla quorum add and remove",
+                server.id
+            ),
         }
     }
-    Ok(())
 }
 
 /// As in ZooKeeper's images, so that the volume alone identifies the member.

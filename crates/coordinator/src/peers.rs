@@ -75,7 +75,9 @@ pub async fn run(
                 describe(&status)
             }
             // This disk is the wrong one: nothing that waits will change it.
-            End::Conflict(conflict @ (Conflict::LostDisk { .. } | Conflict::DuplicateId { .. })) => {
+            End::Conflict(
+                conflict @ (Conflict::LostDisk { .. } | Conflict::DuplicateId { .. } | Conflict::Removed { .. }),
+            ) => {
                 let _ = fatal.send(conflict.into()).await;
                 return Ok(());
             }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ottla_config::CoordinatorConfig;
 use ottla_consensus::{Role, RoleChange};
 use ottla_model::{Chroot, ClusterSecret, CoordinatorId, IncarnationId};
-use ottla_quorum_node::{Voter, disks};
+use ottla_quorum_node::{MemberInfo, Members};
 use ottla_resources::{Ledger, Share, Usage};
 use ottla_rpc::cluster_metadata::{self, ClusterChannel, ClusterMetadata};
 use ottla_rpc::quorum::{IdentifyResponse, Recognition, Voter as WireVoter};
@@ -35,8 +35,14 @@ pub struct Formed {
     pub driver: DriverHandle,
     pub view: CurrentView,
     pub role: watch::Receiver<RoleChange>,
-    /// As the disk remembers them.
-    pub voters: BTreeMap<CoordinatorId, Voter>,
+    pub members: watch::Receiver<Arc<Members>>,
+}
+
+impl Formed {
+    /// Who belongs to the quorum, as far as this coordinator knows.
+    pub fn members(&self) -> Arc<Members> {
+        self.members.borrow().clone()
+    }
 }
 
 /// Who makes a call.
@@ -151,7 +157,6 @@ impl Shared {
     }
 
     pub fn set_formed(&self, formed: Formed) {
-        *self.voters.lock() = formed.voters.iter().map(|(id, voter)| (*id, voter.address.clone())).collect();
         // A second quorum on one disk is impossible: the caller has just formed the only one.
         let _ = self.formed.set(formed);
     }
@@ -160,8 +165,12 @@ impl Shared {
         *self.voters.lock() = voters;
     }
 
+    /// The members; before the quorum is formed, the list that was configured or agreed on.
     pub fn voters(&self) -> BTreeMap<CoordinatorId, String> {
-        self.voters.lock().clone()
+        match self.formed() {
+            Some(formed) => formed.members().by_id.iter().map(|(id, member)| (*id, member.address.clone())).collect(),
+            None => self.voters.lock().clone(),
+        }
     }
 
     /// A broker sent addresses of coordinators. They are dropped if this coordinator does not wait for them, or while
@@ -193,8 +202,12 @@ impl Shared {
         if id == self.id {
             return Some(self.disk);
         }
-        let formed = self.formed()?;
-        disks::known_disk(&formed.view.get().image, &formed.voters, id)
+        self.formed()?.members().get(id)?.disk
+    }
+
+    /// Of the last change of the members while the quorum ran; 0: none that this coordinator knows of.
+    pub fn members_revision(&self) -> u64 {
+        self.formed().map_or(0, |formed| formed.members().revision.0)
     }
 
     pub fn leads(&self) -> bool {
@@ -205,7 +218,7 @@ impl Shared {
     pub fn not_leader(&self) -> NotLeader {
         let leader = self.formed().and_then(|formed| {
             let id = formed.role.borrow().leader.filter(|leader| *leader != self.id)?;
-            Some(LeaderHint { id, address: formed.voters.get(&id)?.address.clone() })
+            Some(LeaderHint { id, address: formed.members().address(id)?.to_owned() })
         });
         NotLeader { answered_by: self.id, leader }
     }
@@ -239,8 +252,11 @@ impl Shared {
 
     /// The response to `asker`, whose disk is `asker_disk`.
     pub fn identify(&self, asker: CoordinatorId, asker_disk: &[u8], stream_token: &[u8]) -> IdentifyResponse {
+        let members = self.formed().map(Formed::members).unwrap_or_default();
+        let shown = IncarnationId::from_slice(asker_disk).unwrap_or_default();
         let known = self.known_disk(asker);
         let recognition = match known {
+            None if members.was_removed(asker, shown) => Recognition::Removed,
             None => Recognition::Unspecified,
             Some(known) if known.as_bytes() == asker_disk => Recognition::SameDisk,
             Some(_) => Recognition::OtherDisk,
@@ -250,8 +266,12 @@ impl Shared {
             disk_id: self.disk.0.to_vec().into(),
             empty: self.formed().is_none(),
             cluster_id: self.cluster_id().unwrap_or_default(),
-            voters: wire_voters(&self.voters()),
+            voters: match self.formed() {
+                Some(_) => wire_members(&members),
+                None => wire_voters(&self.voters()),
+            },
             asker: recognition.into(),
+            members_revision: members.revision.0,
             known_disk_id: known.map(|disk| disk.0.to_vec().into()).unwrap_or_default(),
             stream_confirmed: self.has_stream(asker, stream_token),
         }
@@ -259,8 +279,21 @@ impl Shared {
 }
 
 pub fn wire_voters(voters: &BTreeMap<CoordinatorId, String>) -> Vec<WireVoter> {
-    let voter = |(id, address): (&CoordinatorId, &String)| WireVoter { coordinator_id: id.0, address: address.clone() };
+    let voter = |(id, address): (&CoordinatorId, &String)| WireVoter {
+        coordinator_id: id.0,
+        address: address.clone(),
+        disk_id: Bytes::new(),
+    };
     voters.iter().map(voter).collect()
+}
+
+fn wire_members(members: &Members) -> Vec<WireVoter> {
+    let member = |(id, member): (&CoordinatorId, &MemberInfo)| WireVoter {
+        coordinator_id: id.0,
+        address: member.address.clone(),
+        disk_id: member.disk.map(|disk| Bytes::copy_from_slice(disk.as_bytes())).unwrap_or_default(),
+    };
+    members.by_id.iter().map(member).collect()
 }
 
 #[cfg(test)]

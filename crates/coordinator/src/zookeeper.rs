@@ -310,6 +310,8 @@ impl Part {
         let (error, refusal) = writes::outcome(&answer);
         if let Some(refusal) = refusal {
             refusals.run(|left_out| tracing::warn!(left_out, "{name} of a ZooKeeper client was refused: {refusal}"));
+        }
+        if error != ErrorCode::Ok {
             return error;
         }
         let revision = writes::decided_at(&answer);

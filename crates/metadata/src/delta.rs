@@ -41,6 +41,8 @@ pub struct Delta {
     pub configs: Vec<ConfigEntity>,
     /// Rules of the authorizer were set or removed.
     pub acls_changed: bool,
+    /// A coordinator was recorded, or its part in the quorum changed.
+    pub coordinators_changed: bool,
     /// `/controller` names another broker, or none, or one for the first time.
     pub controller_changed: bool,
     /// Nodes whose payload this release cannot decode. They are missing in the image; the caller should log them.
@@ -58,6 +60,7 @@ impl Delta {
             topics_deleted,
             configs,
             acls_changed,
+            coordinators_changed,
             controller_changed,
             undecodable,
         } = self;
@@ -67,6 +70,7 @@ impl Delta {
             && topics_deleted.is_empty()
             && configs.is_empty()
             && !acls_changed
+            && !coordinators_changed
             && !controller_changed
             && undecodable.is_empty()
     }

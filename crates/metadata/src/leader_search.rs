@@ -24,7 +24,7 @@ pub enum Repeat {
 /// Which coordinator all calls of a client ask first. `A`: the address of one.
 #[derive(Clone, Debug)]
 pub struct LeaderSearch<A> {
-    /// As configured.
+    /// As configured, and as the cluster's members changed since.
     listed: Vec<A>,
     guess: A,
     /// Which coordinator answered at which listed address: a hint's id then leads to an address that is known to work
@@ -37,6 +37,14 @@ impl<A: Clone + PartialEq> LeaderSearch<A> {
     pub fn new(listed: Vec<A>) -> Option<Self> {
         let guess = listed.first()?.clone();
         Some(Self { listed, guess, ids: BTreeMap::new() })
+    }
+
+    /// Lists other coordinators from now on, unless there are none. The guess stays: it may lead.
+    pub fn set_listed(&mut self, listed: Vec<A>) {
+        if !listed.is_empty() && listed != self.listed {
+            self.listed = listed;
+            self.ids.clear();
+        }
     }
 
     pub fn guess(&self) -> &A {
@@ -217,6 +225,19 @@ mod tests {
         search.leads(&"three");
         assert_eq!(*search.guess(), "three");
         assert!(LeaderSearch::<u8>::new(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn another_list_is_gone_around_from_its_beginning() {
+        let mut search = three();
+        search.leads(&"three");
+        search.set_listed(vec!["two", "four"]);
+        assert_eq!(*search.guess(), "three", "it may lead still");
+        search.move_on(&"three");
+        assert_eq!(*search.guess(), "two");
+        search.set_listed(Vec::new());
+        search.move_on(&"two");
+        assert_eq!(*search.guess(), "four");
     }
 
     #[test]

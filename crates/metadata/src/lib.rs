@@ -7,6 +7,7 @@
 //! Start with [`tree::Tree::apply`] (every coordinator, for a committed entry), [`image::Image::apply`] (every
 //! coordinator and broker, for the changes), [`controller::Controller`] (only the quorum leader).
 
+pub mod balance;
 pub mod broker_config;
 pub mod config_value;
 pub mod controller;

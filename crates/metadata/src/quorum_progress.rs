@@ -8,6 +8,7 @@ pub struct QuorumProgress {
     pub leader: CoordinatorId,
     pub term: u64,
     pub committed: Revision,
+    /// The members: voters and learners.
     pub voters: Vec<Voter>,
     /// The live brokers, which follow the tree.
     pub observers: Vec<Observer>,
@@ -20,6 +21,8 @@ pub struct Voter {
     pub address: String,
     /// None until this coordinator has seen it.
     pub disk: Option<IncarnationId>,
+    /// False: a learner, which has no vote yet.
+    pub is_voter: bool,
     pub progress: Progress,
 }
 

@@ -707,27 +707,6 @@ fn api_of(frame: &BytesMut) -> Option<Api> {
 fn waits_for(next: Option<Api>, earlier: Api) -> bool {
     match (earlier, next) {
         (_, Some(Api::ApiVersions)) | (Api::Produce, Some(Api::Produce)) => false,
-        _ => is_write(earlier),
+        _ => earlier.is_write(),
     }
-}
-
-fn is_write(api: Api) -> bool {
-    matches!(
-        api,
-        Api::Produce
-            | Api::OffsetCommit
-            | Api::OffsetDelete
-            | Api::DeleteRecords
-            | Api::DeleteGroups
-            | Api::CreateTopics
-            | Api::DeleteTopics
-            | Api::CreatePartitions
-            | Api::ElectLeaders
-            | Api::AlterPartitionReassignments
-            | Api::AlterConfigs
-            | Api::IncrementalAlterConfigs
-            | Api::AlterReplicaLogDirs
-            | Api::AlterUserScramCredentials
-            | Api::UnregisterBroker
-    )
 }

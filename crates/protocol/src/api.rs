@@ -64,6 +64,8 @@ pub enum Api {
     ConsumerGroupDescribe = 69,
     ListConfigResources = 74,
     DescribeTopicPartitions = 75,
+    AddRaftVoter = 80,
+    RemoveRaftVoter = 81,
 }
 
 /// Versions from `min` to `max`, both included.
@@ -96,13 +98,24 @@ struct Spec {
     served: (i16, i16),
     flexible_from: i16,
     body_max_bytes: usize,
+    effect: Effect,
+}
+
+/// What a request changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Effect {
+    Read,
+    /// Something that a later request of the same connection must see: Kafka handles them one after another.
+    Write,
+    /// The caller's membership of a group. The answer may wait for other members, and tells all that the caller needs.
+    Member,
 }
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
 /// The largest key of the table, and one.
-const KEYS: usize = Api::DescribeTopicPartitions as usize + 1;
+const KEYS: usize = Api::RemoveRaftVoter as usize + 1;
 
 /// The APIs by their keys: every request is looked up here.
 const BY_KEY: [Option<Api>; KEYS] = {
@@ -173,69 +186,80 @@ impl Api {
         Self::ConsumerGroupDescribe,
         Self::ListConfigResources,
         Self::DescribeTopicPartitions,
+        Self::AddRaftVoter,
+        Self::RemoveRaftVoter,
     ];
 
     /// Versions are those of Kafka 4.3. Body sizes: a Produce is bounded by `socket.request.max.bytes` alone; lists of
     /// topics and partitions get room for about 100,000 entries; data of group members ends in records of at most 1
     /// MiB, and a SyncGroup has the data of many members; the others contain one or two names.
     fn spec(self) -> Spec {
-        let spec = |name, served, flexible_from, body_max_bytes| Spec { name, served, flexible_from, body_max_bytes };
+        use Effect::{Member, Read, Write};
+        let spec = |name, served, flexible_from, body_max_bytes, effect| Spec {
+            name,
+            served,
+            flexible_from,
+            body_max_bytes,
+            effect,
+        };
         match self {
-            Self::Produce => spec("Produce", (3, 13), 9, usize::MAX),
-            Self::Fetch => spec("Fetch", (4, 18), 12, 16 * MIB),
-            Self::ListOffsets => spec("ListOffsets", (1, 11), 6, 8 * MIB),
-            Self::Metadata => spec("Metadata", (0, 13), 9, 4 * MIB),
-            Self::OffsetCommit => spec("OffsetCommit", (2, 10), 8, 8 * MIB),
-            Self::OffsetFetch => spec("OffsetFetch", (1, 10), 6, 8 * MIB),
-            Self::FindCoordinator => spec("FindCoordinator", (0, 6), 3, MIB),
-            Self::JoinGroup => spec("JoinGroup", (0, 9), 6, 4 * MIB),
-            Self::Heartbeat => spec("Heartbeat", (0, 4), 4, 256 * KIB),
-            Self::LeaveGroup => spec("LeaveGroup", (0, 5), 4, 4 * MIB),
-            Self::SyncGroup => spec("SyncGroup", (0, 5), 4, 16 * MIB),
-            Self::DescribeGroups => spec("DescribeGroups", (0, 6), 5, 4 * MIB),
-            Self::ListGroups => spec("ListGroups", (0, 5), 3, MIB),
-            Self::ApiVersions => spec("ApiVersions", (0, 4), 3, 64 * KIB),
-            Self::CreateTopics => spec("CreateTopics", (2, 7), 5, 4 * MIB),
-            Self::DeleteTopics => spec("DeleteTopics", (1, 6), 4, 4 * MIB),
-            Self::DeleteRecords => spec("DeleteRecords", (0, 2), 2, 4 * MIB),
-            Self::InitProducerId => spec("InitProducerId", (0, 5), 2, 64 * KIB),
-            Self::AddPartitionsToTxn => spec("AddPartitionsToTxn", (0, 5), 3, 8 * MIB),
-            Self::AddOffsetsToTxn => spec("AddOffsetsToTxn", (0, 4), 3, 256 * KIB),
-            Self::EndTxn => spec("EndTxn", (0, 5), 3, 256 * KIB),
-            Self::WriteTxnMarkers => spec("WriteTxnMarkers", (1, 2), 1, 16 * MIB),
-            Self::TxnOffsetCommit => spec("TxnOffsetCommit", (0, 5), 3, 8 * MIB),
-            Self::DescribeTransactions => spec("DescribeTransactions", (0, 0), 0, 4 * MIB),
-            Self::ListTransactions => spec("ListTransactions", (0, 2), 0, MIB),
-            Self::OffsetForLeaderEpoch => spec("OffsetForLeaderEpoch", (2, 4), 4, 8 * MIB),
-            Self::DescribeConfigs => spec("DescribeConfigs", (1, 4), 4, 4 * MIB),
-            Self::AlterConfigs => spec("AlterConfigs", (0, 2), 2, 4 * MIB),
-            Self::AlterReplicaLogDirs => spec("AlterReplicaLogDirs", (1, 2), 2, 8 * MIB),
-            Self::DescribeLogDirs => spec("DescribeLogDirs", (1, 5), 2, 8 * MIB),
-            Self::CreatePartitions => spec("CreatePartitions", (0, 3), 2, 4 * MIB),
-            Self::DeleteGroups => spec("DeleteGroups", (0, 2), 2, 4 * MIB),
-            Self::ElectLeaders => spec("ElectLeaders", (0, 2), 2, 4 * MIB),
-            Self::OffsetDelete => spec("OffsetDelete", (0, 0), i16::MAX, 4 * MIB),
-            Self::IncrementalAlterConfigs => spec("IncrementalAlterConfigs", (0, 1), 1, 4 * MIB),
-            Self::SaslHandshake => spec("SaslHandshake", (0, 1), i16::MAX, 64 * KIB),
-            Self::SaslAuthenticate => spec("SaslAuthenticate", (0, 2), 2, 512 * KIB),
-            Self::DescribeAcls => spec("DescribeAcls", (1, 3), 2, 64 * KIB),
-            Self::CreateAcls => spec("CreateAcls", (1, 3), 2, 4 * MIB),
-            Self::DeleteAcls => spec("DeleteAcls", (1, 3), 2, 4 * MIB),
-            Self::AlterPartitionReassignments => spec("AlterPartitionReassignments", (0, 1), 0, 4 * MIB),
-            Self::ListPartitionReassignments => spec("ListPartitionReassignments", (0, 0), 0, 4 * MIB),
-            Self::DescribeClientQuotas => spec("DescribeClientQuotas", (0, 1), 1, 64 * KIB),
-            Self::AlterClientQuotas => spec("AlterClientQuotas", (0, 1), 1, 4 * MIB),
-            Self::DescribeUserScramCredentials => spec("DescribeUserScramCredentials", (0, 0), 0, 4 * MIB),
-            Self::AlterUserScramCredentials => spec("AlterUserScramCredentials", (0, 0), 0, 4 * MIB),
-            Self::DescribeQuorum => spec("DescribeQuorum", (0, 2), 0, 64 * KIB),
-            Self::UpdateFeatures => spec("UpdateFeatures", (0, 2), 0, 64 * KIB),
-            Self::DescribeProducers => spec("DescribeProducers", (0, 0), 0, 4 * MIB),
-            Self::UnregisterBroker => spec("UnregisterBroker", (0, 0), 0, 64 * KIB),
-            Self::DescribeCluster => spec("DescribeCluster", (0, 2), 0, 64 * KIB),
-            Self::ConsumerGroupHeartbeat => spec("ConsumerGroupHeartbeat", (0, 1), 0, 4 * MIB),
-            Self::ConsumerGroupDescribe => spec("ConsumerGroupDescribe", (0, 1), 0, 4 * MIB),
-            Self::ListConfigResources => spec("ListConfigResources", (0, 1), 0, 64 * KIB),
-            Self::DescribeTopicPartitions => spec("DescribeTopicPartitions", (0, 0), 0, 4 * MIB),
+            Self::Produce => spec("Produce", (3, 13), 9, usize::MAX, Write),
+            Self::Fetch => spec("Fetch", (4, 18), 12, 16 * MIB, Read),
+            Self::ListOffsets => spec("ListOffsets", (1, 11), 6, 8 * MIB, Read),
+            Self::Metadata => spec("Metadata", (0, 13), 9, 4 * MIB, Read),
+            Self::OffsetCommit => spec("OffsetCommit", (2, 10), 8, 8 * MIB, Write),
+            Self::OffsetFetch => spec("OffsetFetch", (1, 10), 6, 8 * MIB, Read),
+            Self::FindCoordinator => spec("FindCoordinator", (0, 6), 3, MIB, Read),
+            Self::JoinGroup => spec("JoinGroup", (0, 9), 6, 4 * MIB, Member),
+            Self::Heartbeat => spec("Heartbeat", (0, 4), 4, 256 * KIB, Member),
+            Self::LeaveGroup => spec("LeaveGroup", (0, 5), 4, 4 * MIB, Write),
+            Self::SyncGroup => spec("SyncGroup", (0, 5), 4, 16 * MIB, Member),
+            Self::DescribeGroups => spec("DescribeGroups", (0, 6), 5, 4 * MIB, Read),
+            Self::ListGroups => spec("ListGroups", (0, 5), 3, MIB, Read),
+            Self::ApiVersions => spec("ApiVersions", (0, 4), 3, 64 * KIB, Read),
+            Self::CreateTopics => spec("CreateTopics", (2, 7), 5, 4 * MIB, Write),
+            Self::DeleteTopics => spec("DeleteTopics", (1, 6), 4, 4 * MIB, Write),
+            Self::DeleteRecords => spec("DeleteRecords", (0, 2), 2, 4 * MIB, Write),
+            Self::InitProducerId => spec("InitProducerId", (0, 5), 2, 64 * KIB, Write),
+            Self::AddPartitionsToTxn => spec("AddPartitionsToTxn", (0, 5), 3, 8 * MIB, Write),
+            Self::AddOffsetsToTxn => spec("AddOffsetsToTxn", (0, 4), 3, 256 * KIB, Write),
+            Self::EndTxn => spec("EndTxn", (0, 5), 3, 256 * KIB, Write),
+            Self::WriteTxnMarkers => spec("WriteTxnMarkers", (1, 2), 1, 16 * MIB, Write),
+            Self::TxnOffsetCommit => spec("TxnOffsetCommit", (0, 5), 3, 8 * MIB, Write),
+            Self::DescribeTransactions => spec("DescribeTransactions", (0, 0), 0, 4 * MIB, Read),
+            Self::ListTransactions => spec("ListTransactions", (0, 2), 0, MIB, Read),
+            Self::OffsetForLeaderEpoch => spec("OffsetForLeaderEpoch", (2, 4), 4, 8 * MIB, Read),
+            Self::DescribeConfigs => spec("DescribeConfigs", (1, 4), 4, 4 * MIB, Read),
+            Self::AlterConfigs => spec("AlterConfigs", (0, 2), 2, 4 * MIB, Write),
+            Self::AlterReplicaLogDirs => spec("AlterReplicaLogDirs", (1, 2), 2, 8 * MIB, Write),
+            Self::DescribeLogDirs => spec("DescribeLogDirs", (1, 5), 2, 8 * MIB, Read),
+            Self::CreatePartitions => spec("CreatePartitions", (0, 3), 2, 4 * MIB, Write),
+            Self::DeleteGroups => spec("DeleteGroups", (0, 2), 2, 4 * MIB, Write),
+            Self::ElectLeaders => spec("ElectLeaders", (0, 2), 2, 4 * MIB, Write),
+            Self::OffsetDelete => spec("OffsetDelete", (0, 0), i16::MAX, 4 * MIB, Write),
+            Self::IncrementalAlterConfigs => spec("IncrementalAlterConfigs", (0, 1), 1, 4 * MIB, Write),
+            Self::SaslHandshake => spec("SaslHandshake", (0, 1), i16::MAX, 64 * KIB, Read),
+            Self::SaslAuthenticate => spec("SaslAuthenticate", (0, 2), 2, 512 * KIB, Read),
+            Self::DescribeAcls => spec("DescribeAcls", (1, 3), 2, 64 * KIB, Read),
+            Self::CreateAcls => spec("CreateAcls", (1, 3), 2, 4 * MIB, Write),
+            Self::DeleteAcls => spec("DeleteAcls", (1, 3), 2, 4 * MIB, Write),
+            Self::AlterPartitionReassignments => spec("AlterPartitionReassignments", (0, 1), 0, 4 * MIB, Write),
+            Self::ListPartitionReassignments => spec("ListPartitionReassignments", (0, 0), 0, 4 * MIB, Read),
+            Self::DescribeClientQuotas => spec("DescribeClientQuotas", (0, 1), 1, 64 * KIB, Read),
+            Self::AlterClientQuotas => spec("AlterClientQuotas", (0, 1), 1, 4 * MIB, Write),
+            Self::DescribeUserScramCredentials => spec("DescribeUserScramCredentials", (0, 0), 0, 4 * MIB, Read),
+            Self::AlterUserScramCredentials => spec("AlterUserScramCredentials", (0, 0), 0, 4 * MIB, Write),
+            Self::DescribeQuorum => spec("DescribeQuorum", (0, 2), 0, 64 * KIB, Read),
+            Self::UpdateFeatures => spec("UpdateFeatures", (0, 2), 0, 64 * KIB, Write),
+            Self::DescribeProducers => spec("DescribeProducers", (0, 0), 0, 4 * MIB, Read),
+            Self::UnregisterBroker => spec("UnregisterBroker", (0, 0), 0, 64 * KIB, Write),
+            Self::AddRaftVoter => spec("AddRaftVoter", (0, 0), 0, 64 * KIB, Write),
+            Self::RemoveRaftVoter => spec("RemoveRaftVoter", (0, 0), 0, 64 * KIB, Write),
+            Self::DescribeCluster => spec("DescribeCluster", (0, 2), 0, 64 * KIB, Read),
+            Self::ConsumerGroupHeartbeat => spec("ConsumerGroupHeartbeat", (0, 1), 0, 4 * MIB, Member),
+            Self::ConsumerGroupDescribe => spec("ConsumerGroupDescribe", (0, 1), 0, 4 * MIB, Read),
+            Self::ListConfigResources => spec("ListConfigResources", (0, 1), 0, 64 * KIB, Read),
+            Self::DescribeTopicPartitions => spec("DescribeTopicPartitions", (0, 0), 0, 4 * MIB, Read),
         }
     }
 
@@ -292,6 +316,11 @@ impl Api {
             Self::WriteTxnMarkers => 1,
             _ => version,
         }
+    }
+
+    /// Whether later requests of the same connection must see what this one changes.
+    pub fn is_write(self) -> bool {
+        self.spec().effect == Effect::Write
     }
 
     /// The largest body that is accepted, in bytes.

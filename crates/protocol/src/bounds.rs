@@ -316,6 +316,13 @@ fn schema(api: Api) -> Option<&'static [Field]> {
         Api::DescribeTransactions => const { &[Texts(ALL)] },
         Api::ListTransactions => const { &[Texts(ALL), Numbers(8, ALL), Fixed(8, since(1)), NullableText(since(2))] },
         Api::UnregisterBroker => const { &[Fixed(4, ALL)] },
+        Api::AddRaftVoter => {
+            const {
+                const LISTENER: &[Field] = &[Text(ALL), Text(ALL), Fixed(2, ALL)];
+                &[Text(ALL), Fixed(4, ALL), Fixed(4, ALL), Fixed(16, ALL), Structs(LISTENER, ALL)]
+            }
+        }
+        Api::RemoveRaftVoter => const { &[Text(ALL), Fixed(4, ALL), Fixed(16, ALL)] },
         Api::DescribeCluster => const { &[Fixed(1, ALL), Fixed(1, since(1)), Fixed(1, since(2))] },
         Api::DescribeTopicPartitions => {
             const { &[Structs(&[Text(ALL)], ALL), Fixed(4, ALL), OptionalStruct(&[Text(ALL), Fixed(4, ALL)])] }

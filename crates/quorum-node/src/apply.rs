@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ottla_consensus::log_store::ConfState;
 use ottla_consensus::{Committed, Role};
 use ottla_metadata::controller::{AdmitCoordinator, ControllerConfig, Now};
 use ottla_metadata::image::Image;
@@ -11,6 +12,7 @@ use ottla_model::Revision;
 
 use crate::event::{AppliedEntry, Output, Sink, note};
 use crate::leadership::Applied;
+use crate::members::Members;
 use crate::node::{Node, NodeError};
 use crate::snapshot;
 use crate::store::{AppliedPlace, QuorumStore};
@@ -28,6 +30,9 @@ struct Step {
     is_empty: bool,
     result: Result<(), TransactionError>,
     changes: Arc<[NodeChange]>,
+    /// The members from here on, if the entry changed them.
+    conf_state: Option<ConfState>,
+    touches_members: bool,
     tree: Tree,
     image: Image,
 }
@@ -39,22 +44,33 @@ impl<S: QuorumStore> Node<S> {
             return Ok(());
         };
         let mut steps = Vec::with_capacity(committed.len());
+        let mut conf_state = None;
         for entry in committed {
             // After a crash the log may return entries again that the tree on the disk already contains.
             if entry.revision > self.applied.revision {
-                steps.push(self.apply_entry(entry, out));
+                let step = self.apply_entry(entry, out);
+                conf_state = step.conf_state.clone().or(conf_state);
+                steps.push(step);
             }
         }
         self.applied = self.applied.max(last);
-        self.member.store_mut().apply(steps.iter().flat_map(|step| step.changes.iter()), self.applied)?;
+        let changes = steps.iter().flat_map(|step| step.changes.iter());
+        self.member.store_mut().apply(changes, self.applied, conf_state.as_ref())?;
         self.member.applied(self.applied.revision);
         self.publish(out);
+        let touches_members = steps.iter().any(|step| step.touches_members);
+        if touches_members {
+            self.publish_members(out);
+        }
         for step in &steps {
             let changes = Changes { revision: step.revision, changes: step.changes.clone() };
             self.watchers.publish(changes, out);
         }
         for step in steps {
             self.tell_controller(now, step, out);
+        }
+        if touches_members {
+            self.advance_members(now, out);
         }
         self.compact()
     }
@@ -63,10 +79,12 @@ impl<S: QuorumStore> Node<S> {
     /// bytes, and no member may end because of another member's proposal.
     fn apply_entry(&mut self, entry: Committed, out: &mut impl Sink) -> Step {
         let revision = entry.revision;
-        let is_empty = entry.data.is_empty();
+        let is_empty = entry.data.is_empty() && entry.member_change.is_none();
         let mut problem = None;
         let mut result = Ok(());
         let mut changes = Vec::new();
+        let mut conf_state = None;
+        let before = self.tree.clone();
         if is_empty {
             self.tree.advance(revision);
         } else {
@@ -83,6 +101,18 @@ impl<S: QuorumStore> Node<S> {
                 Err(refused) => {
                     problem.get_or_insert_with(|| format!("entry {revision} changes nothing: {refused}"));
                     result = Err(refused);
+                }
+            }
+        }
+        if let Some(change) = entry.member_change.filter(|_| result.is_ok()) {
+            match self.member.change_membership(change) {
+                Ok(changed) => conf_state = Some(changed),
+                // As above: one decision of all members.
+                Err(refused) => {
+                    problem = Some(format!("entry {revision} changes no member: {refused}"));
+                    result = Err(TransactionError::Unreadable);
+                    (self.tree, changes) = (before, Vec::new());
+                    self.tree.advance(revision);
                 }
             }
         }
@@ -108,6 +138,8 @@ impl<S: QuorumStore> Node<S> {
             is_empty,
             result,
             changes,
+            conf_state,
+            touches_members: delta.coordinators_changed,
             tree: self.tree.clone(),
             image: self.image.clone(),
         }
@@ -116,6 +148,25 @@ impl<S: QuorumStore> Node<S> {
     fn publish(&mut self, out: &mut impl Sink) {
         self.view = Arc::new(View::new(self.tree.clone(), self.image.clone()));
         out.put(Output::Published(self.view.clone()));
+    }
+
+    /// The members, or what is known of them, may have changed.
+    pub(crate) fn publish_members(&mut self, out: &mut impl Sink) {
+        let is_changed = self.image.coordinators().any(|(_, coordinator)| coordinator.node.is_live_change);
+        if is_changed {
+            self.member.membership_changed();
+        }
+        let members = Members::new(self.member.membership(), &self.image, &self.config.voters);
+        if *self.members == members {
+            return;
+        }
+        if is_changed && !members.by_id.contains_key(&self.member.id()) && !self.member.membership().is_empty() {
+            note(out, true, "was removed from the quorum".to_owned());
+            out.put(Output::Removed);
+        }
+        self.vouched.retain(|id, _| !members.by_id.contains_key(id));
+        self.members = Arc::new(members);
+        out.put(Output::Members(self.members.clone()));
     }
 
     fn tell_controller(&mut self, now: Now, step: Step, out: &mut impl Sink) {
@@ -140,8 +191,8 @@ impl<S: QuorumStore> Node<S> {
     }
 
     fn controller_config(&self) -> ControllerConfig {
-        let coordinators = self.config.voters.iter().filter_map(|(&coordinator, voter)| {
-            Some(AdmitCoordinator { coordinator, disk: voter.disk?, address: voter.address.clone() })
+        let coordinators = self.members.by_id.iter().filter_map(|(&coordinator, member)| {
+            Some(AdmitCoordinator { coordinator, disk: member.disk?, address: member.address.clone() })
         });
         ControllerConfig { coordinators: coordinators.collect(), ..self.config.controller.clone() }
     }
@@ -159,6 +210,7 @@ impl<S: QuorumStore> Node<S> {
             problem: None,
         }));
         self.publish(out);
+        self.publish_members(out);
         self.watchers.reset(&self.view, out);
     }
 

@@ -10,6 +10,8 @@ pub struct BrokenRules {
     pub reads_skip_the_quorum: bool,
     /// A watcher that is ahead of this node gets a snapshot of the past.
     pub watch_goes_back: bool,
+    /// Any disk may act for a coordinator id: also an empty one, under an id that has voted.
+    pub emptied_disk_votes: bool,
     /// Requests are answered when they are decided, not when the decision is committed.
     pub answers_before_commit: bool,
 }

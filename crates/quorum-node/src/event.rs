@@ -8,6 +8,7 @@ use ottla_metadata::controller::{Answer, Beat, BeatAnswer, Probe, ProbeResult, R
 use ottla_metadata::tree::Tree;
 use ottla_model::{BrokerId, CoordinatorId, IncarnationId, Revision};
 
+use crate::members::Members;
 use crate::view::View;
 use crate::watchers::Changes;
 
@@ -46,6 +47,11 @@ pub enum Event {
     SnapshotFailed,
     /// A peer answered as this disk.
     PeerIdentified {
+        id: CoordinatorId,
+        disk: IncarnationId,
+    },
+    /// Another member knows this coordinator, with this disk, as a member.
+    Vouched {
         id: CoordinatorId,
         disk: IncarnationId,
     },
@@ -151,6 +157,10 @@ pub enum Output {
         watcher: WatcherId,
         update: WatchUpdate,
     },
+    /// The members of the quorum changed, or their addresses did.
+    Members(Arc<Members>),
+    /// This coordinator is no longer a member: it must stop. Its node takes no part in the quorum any more.
+    Removed,
     /// Make a snapshot of the tree in the store; ends in [`Event::SnapshotMade`].
     MakeSnapshot,
     /// The role, the leader or the term changed.

@@ -14,10 +14,11 @@ use ottla_metadata::liveness::Reached;
 use ottla_metadata::quorum_progress::Observer;
 use ottla_metadata::transaction::TransactionError;
 use ottla_metadata::tree::{NodeChange, Tree};
-use ottla_model::{CoordinatorId, Revision, TimestampMs};
+use ottla_model::{CoordinatorId, MonotonicMs, Revision, TimestampMs};
 
 use crate::broken_rules::BrokenRules;
 use crate::event::{CallId, Output, RequestError, Sink, note};
+use crate::members_change::MemberChanges;
 use crate::proposals::{ProposalError, Proposals};
 
 /// Bound of the requests that wait for the controller to become ready or for their decision. Further requests get an
@@ -48,10 +49,12 @@ pub(crate) struct PeerTimes {
     pub heard_at: TimestampMs,
     /// It had the whole log then.
     pub caught_up_at: TimestampMs,
+    /// As `heard_at`, by the clock that does not jump.
+    pub heard: Option<MonotonicMs>,
 }
 
 impl PeerTimes {
-    const NEVER: Self = Self { heard_at: TimestampMs::NONE, caught_up_at: TimestampMs::NONE };
+    const NEVER: Self = Self { heard_at: TimestampMs::NONE, caught_up_at: TimestampMs::NONE, heard: None };
 }
 
 pub(crate) struct Leadership {
@@ -63,6 +66,7 @@ pub(crate) struct Leadership {
     last_request: u64,
     streams: BTreeSet<StreamId>,
     peers: BTreeMap<CoordinatorId, PeerTimes>,
+    pub changes: MemberChanges,
     /// The rule that a simulation takes out.
     answers_early: bool,
 }
@@ -77,12 +81,13 @@ impl Leadership {
             last_request: 0,
             streams: BTreeSet::new(),
             peers: BTreeMap::new(),
+            changes: MemberChanges::default(),
             answers_early: rules.answers_before_commit,
         }
     }
 
     pub fn is_unsettled(&self) -> bool {
-        self.deciding.as_ref().is_some_and(|deciding| deciding.controller.is_unsettled())
+        self.changes.is_under_way() || self.deciding.as_ref().is_some_and(|deciding| deciding.controller.is_unsettled())
     }
 
     pub fn is_deciding(&self) -> bool {
@@ -149,9 +154,11 @@ impl Leadership {
     }
 
     /// A message of a voter was accepted.
-    pub fn heard(&mut self, voter: CoordinatorId, at: TimestampMs, has_whole_log: bool) {
+    pub fn heard(&mut self, voter: CoordinatorId, now: Now, has_whole_log: bool) {
+        let at = now.wall;
         let times = self.peers.entry(voter).or_insert(PeerTimes::NEVER);
         times.heard_at = at;
+        times.heard = Some(now.monotonic);
         if has_whole_log {
             times.caught_up_at = at;
         }

@@ -8,6 +8,7 @@
 //! - `proposals`: the guard before each proposal, and group commit.
 //! - `apply`: committed entries → tree, image, store, watchers, controller. When the log is compacted.
 //! - [`watchers`]: the history, and the updates of a watcher from a revision.
+//! - [`members`]: who belongs to the quorum, and where; `members_change`: how the leader changes it.
 //! - [`disks`]: checks which disk may act for which coordinator. [`snapshot`]: the tree as a snapshot's data.
 //! - [`store`]: the storage trait. [`event`]: inputs and outputs.
 //!
@@ -18,6 +19,8 @@ mod broken_rules;
 pub mod disks;
 pub mod event;
 mod leadership;
+pub mod members;
+mod members_change;
 mod memory_store;
 pub mod node;
 mod proposals;
@@ -34,6 +37,7 @@ pub use disks::Voter;
 pub use event::{
     AppliedEntry, CallId, Event, Note, Outcome, Output, ReadId, RequestError, Sink, WatchUpdate, WatcherId,
 };
+pub use members::{MemberInfo, Members};
 pub use memory_store::MemoryQuorumStore;
 pub use node::{Node, NodeConfig, NodeError};
 pub use proposals::ProposalError;

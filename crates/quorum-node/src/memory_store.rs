@@ -100,7 +100,11 @@ impl QuorumStore for MemoryQuorumStore {
         &mut self,
         changes: impl Iterator<Item = &'a NodeChange>,
         applied: AppliedPlace,
+        conf_state: Option<&ConfState>,
     ) -> Result<(), StoreError> {
+        if let Some(conf_state) = conf_state {
+            self.log.set_conf_state(conf_state.clone());
+        }
         let changes: Vec<NodeChange> = changes.cloned().collect();
         self.tree.accept(applied.revision, &changes);
         self.applied = applied;

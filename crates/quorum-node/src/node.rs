@@ -25,6 +25,7 @@ use crate::broken_rules::BrokenRules;
 use crate::disks::{self, SenderError, Voter};
 use crate::event::{Event, Output, RequestError, Sink, note};
 use crate::leadership::{Leadership, PeerTimes};
+use crate::members::{MemberInfo, Members};
 use crate::snapshot::{self, SnapshotError};
 use crate::store::{AppliedPlace, QuorumStore};
 use crate::view::View;
@@ -33,10 +34,13 @@ use crate::watchers::{HistoryLimits, Watchers};
 /// Interval of the log line with the number of refused messages.
 const REFUSALS_NOTED_EVERY: Duration = Duration::from_secs(10);
 
+/// Bound of the coordinators that other members vouch for: more of them do not join at a time.
+const VOUCHED_MAX: usize = 16;
+
 /// The configuration of a node.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// Every voter, this one included.
+    /// The members of the first quorum, this one included; on one that joins, the members that told it to.
     pub voters: BTreeMap<CoordinatorId, Voter>,
     /// `coordinators` is filled in from `voters`.
     pub controller: ControllerConfig,
@@ -82,6 +86,9 @@ pub struct Node<S: QuorumStore> {
     pub(crate) applied: AppliedPlace,
     pub(crate) view: Arc<View>,
     pub(crate) leadership: Option<Leadership>,
+    pub(crate) members: Arc<Members>,
+    /// Coordinators that this node does not know as members, but another member does.
+    pub(crate) vouched: BTreeMap<CoordinatorId, IncarnationId>,
     /// The brokers that this coordinator has reached; lent to the controller while there is one.
     pub(crate) reached: Reached,
     /// The time to dial again the brokers that were not reached.
@@ -107,7 +114,14 @@ impl<S: QuorumStore> Node<S> {
         let tree = member.store().tree()?;
         let applied = member.store().applied()?;
         let image = Image::from_tree(&tree);
+        let mut member = member;
+        if image.coordinators().any(|(_, coordinator)| coordinator.node.is_live_change) {
+            member.membership_changed();
+        }
+        let members = Members::new(member.membership(), &image, &config.voters);
         Ok(Self {
+            members: Arc::new(members),
+            vouched: BTreeMap::new(),
             reads: Reads::new(member.id(), config.nonce),
             watchers: Watchers::new(config.history, config.broken_rules.watch_goes_back),
             role: member.role(),
@@ -132,7 +146,8 @@ impl<S: QuorumStore> Node<S> {
     /// To be called once, before the first event.
     pub fn start(&mut self) -> Result<(), NodeError> {
         // A quorum of one can campaign at once.
-        if self.member.membership().len() == 1 {
+        let membership = self.member.membership();
+        if membership.voter_count() == 1 && membership.is_voter(self.member.id()) {
             self.member.campaign()?;
         }
         Ok(())
@@ -147,6 +162,7 @@ impl<S: QuorumStore> Node<S> {
         if let Some(leadership) = &mut self.leadership {
             leadership.tick(now, out);
         }
+        self.advance_members(now, out);
         if now.monotonic >= self.learn_at {
             self.learn_at = now.monotonic + LEARN_INTERVAL;
             self.probe_all_unreached(out);
@@ -187,11 +203,22 @@ impl<S: QuorumStore> Node<S> {
             }
             Event::SnapshotMade(made) => {
                 self.is_snapshot_in_work = false;
-                self.member.store_mut().set_snapshot(made);
+                // One that names former members would be refused by a new one. Raft requests it again.
+                if made.get_metadata().get_conf_state() == self.member.store().conf_state() {
+                    self.member.store_mut().set_snapshot(made);
+                }
             }
             // Raft requests the snapshot again with the next heartbeat.
             Event::SnapshotFailed => self.is_snapshot_in_work = false,
             Event::PeerIdentified { id, disk } => self.peer_identified(now, id, disk, out),
+            Event::Vouched { id, disk } => {
+                if self.members.get(id).is_none() && self.vouched.len() < VOUCHED_MAX {
+                    self.vouched.insert(id, disk);
+                }
+            }
+            Event::Request { call, request: Request::ChangeQuorum(change), .. } => {
+                self.change_quorum(now, call, change, out);
+            }
             Event::Request { call, request, entropy } => match &mut self.leadership {
                 Some(leadership) => leadership.request(now, Some(call), request, entropy, out),
                 None => {
@@ -245,7 +272,7 @@ impl<S: QuorumStore> Node<S> {
             Ok(incoming) => match self.member.receive(incoming) {
                 Ok(()) => {
                     if let Some(leadership) = &mut self.leadership {
-                        leadership.heard(sender, now.wall, self.member.has_whole_log(sender));
+                        leadership.heard(sender, now, self.member.has_whole_log(sender));
                     }
                     return Ok(());
                 }
@@ -267,7 +294,10 @@ impl<S: QuorumStore> Node<S> {
         disk: IncarnationId,
         message: &Bytes,
     ) -> Result<Incoming, Refused> {
-        disks::check_sender(&self.image, &self.config.voters, self.member.id(), sender, disk)?;
+        if !self.config.broken_rules.emptied_disk_votes {
+            let vouched = self.vouched.get(&sender).copied();
+            disks::check_sender(&self.members, self.member.id(), sender, disk, vouched)?;
+        }
         let incoming = Incoming::parse(message)?;
         if incoming.from() != sender {
             return Err(Refused::OtherSender(incoming.from()));
@@ -287,11 +317,11 @@ impl<S: QuorumStore> Node<S> {
 
     /// The tree records every voter's disk, so that a member that lost its disk is detected when it returns.
     fn peer_identified(&mut self, now: Now, id: CoordinatorId, disk: IncarnationId, out: &mut impl Sink) {
-        let Some(voter) = self.config.voters.get_mut(&id) else { return };
-        if voter.disk.is_none() {
+        let Some(address) = self.members.address(id).map(str::to_owned) else { return };
+        if let Some(voter) = self.config.voters.get_mut(&id).filter(|voter| voter.disk.is_none()) {
             voter.disk = Some(disk);
+            self.publish_members(out);
         }
-        let address = voter.address.clone();
         if self.image.coordinator_disk(id).is_none()
             && let Some(leadership) = &mut self.leadership
         {
@@ -413,6 +443,7 @@ impl<S: QuorumStore> Node<S> {
     /// Answers all waiting requests with the new leader.
     pub fn end_leadership(&mut self, out: &mut impl Sink) {
         let leader = self.other_leader();
+        self.end_changes(leader, out);
         if let Some(leadership) = self.leadership.take()
             && let Some(reached) = leadership.end(leader, out)
         {
@@ -426,7 +457,7 @@ impl<S: QuorumStore> Node<S> {
     }
 
     /// The leader, unless it is this node.
-    fn other_leader(&self) -> Option<CoordinatorId> {
+    pub(crate) fn other_leader(&self) -> Option<CoordinatorId> {
         self.member.role().leader.filter(|leader| *leader != self.member.id())
     }
 
@@ -455,16 +486,17 @@ impl<S: QuorumStore> Node<S> {
     pub fn progress(&self, now: Now) -> Option<QuorumProgress> {
         let leadership = self.leadership.as_ref()?;
         let status = self.member.status();
-        let voter = |(&id, voter): (&CoordinatorId, &Voter)| {
+        let voter = |(&id, member): (&CoordinatorId, &MemberInfo)| {
             let peer = status.peers.iter().find(|peer| peer.id == id);
             let times = match id == status.id {
-                true => PeerTimes { heard_at: now.wall, caught_up_at: now.wall },
+                true => PeerTimes { heard_at: now.wall, caught_up_at: now.wall, heard: Some(now.monotonic) },
                 false => leadership.times_of(id),
             };
             quorum_progress::Voter {
                 id,
-                address: voter.address.clone(),
-                disk: disks::known_disk(&self.image, &self.config.voters, id),
+                address: member.address.clone(),
+                disk: member.disk,
+                is_voter: member.is_voter,
                 progress: Progress {
                     end: peer.map_or(Revision(0), |peer| peer.matched),
                     heard_at: times.heard_at,
@@ -476,9 +508,14 @@ impl<S: QuorumStore> Node<S> {
             leader: status.id,
             term: status.role.term,
             committed: status.committed,
-            voters: self.config.voters.iter().map(voter).collect(),
+            voters: self.members.by_id.iter().map(voter).collect(),
             observers: leadership.observers(now),
         })
+    }
+
+    /// Who belongs to the quorum, as far as this node knows.
+    pub fn members(&self) -> &Arc<Members> {
+        &self.members
     }
 
     pub fn committed(&self) -> Revision {

@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ottla_consensus::{LogStore, Member};
+use ottla_consensus::{LogStore, Member, MemberChange};
 use ottla_metadata::controller::EntryId;
 use ottla_metadata::image::Image;
+use ottla_metadata::image::Standing;
 use ottla_metadata::limits::{MAX_NODE_BYTES, MAX_TRANSACTION_BYTES};
+use ottla_metadata::nodes::coordinator;
 use ottla_metadata::transaction::{Change, Transaction, TransactionError};
 use ottla_metadata::tree::{NodeChange, Path, Tree};
 use ottla_model::Revision;
@@ -36,9 +38,17 @@ pub enum ProposalError {
     UnreadableNode(Path),
 }
 
+/// A transaction that is decided.
+struct Queued {
+    entry: EntryId,
+    data: Bytes,
+    /// Its entry is also a change of the membership.
+    member_change: Option<MemberChange>,
+}
+
 pub(crate) struct Proposals {
     /// Decided, not yet proposed.
-    queue: VecDeque<(EntryId, Bytes)>,
+    queue: VecDeque<Queued>,
     /// Proposed, by revision.
     in_flight: BTreeMap<u64, EntryId>,
     /// The committed tree with all transactions above applied.
@@ -58,7 +68,12 @@ impl Proposals {
     pub fn push(&mut self, entry: EntryId, transaction: &Transaction) -> Result<Arc<[NodeChange]>, ProposalError> {
         let bytes: Bytes = transaction.encode().into();
         let changes = self.check(transaction, &bytes)?;
-        self.queue.push_back((entry, bytes));
+        let member_change = coordinator::live_change(transaction).map(|(id, standing)| match standing {
+            Standing::Learner => MemberChange::AddLearner(id),
+            Standing::Voter => MemberChange::AddVoter(id),
+            Standing::Removed => MemberChange::Remove(id),
+        });
+        self.queue.push_back(Queued { entry, data: bytes, member_change });
         self.next += 1;
         Ok(changes.into())
     }
@@ -94,15 +109,24 @@ impl Proposals {
     }
 
     /// Proposes the queued transactions, many entries at once. If Raft refuses them now (a leadership transfer is under
-    /// way), they stay queued. Returns the number of proposed entries.
+    /// way, or the membership changes and another change of it is next), they stay queued. Returns the number of
+    /// proposed entries.
     pub fn propose<S: LogStore>(&mut self, member: &mut Member<S>) -> u64 {
         let mut proposed_entries = 0;
-        while !self.queue.is_empty() {
+        while let Some(first) = self.queue.front() {
+            if let Some(change) = first.member_change {
+                let Ok(proposed) = member.propose_change(change, first.data.clone()) else { break };
+                self.in_flight.insert(proposed.first.0, first.entry);
+                self.queue.pop_front();
+                proposed_entries += 1;
+                continue;
+            }
             let mut bytes = 0;
             let batch: Vec<Bytes> = self
                 .queue
                 .iter()
-                .map(|(_, data)| data.clone())
+                .take_while(|queued| queued.member_change.is_none())
+                .map(|queued| queued.data.clone())
                 .take_while(|data| {
                     let fits = bytes == 0 || bytes + data.len() <= PROPOSAL_BYTES_MAX;
                     bytes += data.len();
@@ -111,8 +135,8 @@ impl Proposals {
                 .collect();
             let count = batch.len();
             let Ok(proposed) = member.propose(batch) else { break };
-            for (revision, (entry, _)) in (proposed.first.0..).zip(self.queue.drain(..count)) {
-                self.in_flight.insert(revision, entry);
+            for (revision, queued) in (proposed.first.0..).zip(self.queue.drain(..count)) {
+                self.in_flight.insert(revision, queued.entry);
             }
             proposed_entries += count as u64;
         }

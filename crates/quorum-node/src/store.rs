@@ -22,12 +22,13 @@ pub trait QuorumStore: LogStore {
 
     fn applied(&self) -> Result<AppliedPlace, StoreError>;
 
-    /// Writes the changes of one or several entries and the position of the last one in one batch. The batch is not
-    /// synced: after a crash the log applies the entries again.
+    /// Writes the changes of one or several entries, the position of the last one, and the membership if they changed
+    /// it, in one batch. The batch is not synced: after a crash the log applies the entries again.
     fn apply<'a>(
         &mut self,
         changes: impl Iterator<Item = &'a NodeChange>,
         applied: AppliedPlace,
+        conf_state: Option<&ConfState>,
     ) -> Result<(), StoreError>;
 
     fn conf_state(&self) -> &ConfState;

@@ -50,6 +50,8 @@ fn prepare(request: Request) -> (Request, Repeat) {
         | Request::AllocateProducerIds(_)
         | Request::ElectLeaders(_)
         | Request::AdmitCoordinator(_)
+        | Request::SetMember(_)
+        | Request::ChangeQuorum(_)
         | Request::Once(..)
         | Request::Proved(..) => (request, Repeat::Freely),
     }

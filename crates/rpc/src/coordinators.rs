@@ -49,6 +49,13 @@ pub enum CallError {
     Malformed { operation: &'static str, address: String, reason: String },
 }
 
+impl CallError {
+    /// The coordinator that answered has nothing at the path, or of the name, that was asked for.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if status.code() == Code::NotFound)
+    }
+}
+
 /// Makes the (lazy) channel to one coordinator. Fails only on an address that cannot be one.
 pub fn channel(address: &str) -> Result<Channel, CallError> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
@@ -92,7 +99,9 @@ pub struct Coordinators {
 #[derive(Debug)]
 struct Shared {
     attach: ClusterMetadata,
-    listed: Vec<Target>,
+    configured: Vec<Target>,
+    /// Members that joined since: they come after the configured ones.
+    joined: Mutex<Vec<Target>>,
     search: Mutex<LeaderSearch<Target>>,
 }
 
@@ -123,27 +132,39 @@ impl Coordinators {
         let attach = ClusterMetadata::new(secret, chroots.first().and_then(Option::as_ref));
         let listed = hosts.iter().map(|host| Target::new(host, &attach)).collect::<Result<Vec<_>, CallError>>()?;
         let search = Mutex::new(LeaderSearch::new(listed.clone()).ok_or(CallError::NoCoordinator)?);
-        Ok(Self { shared: Arc::new(Shared { attach, listed, search }) })
+        let joined = Mutex::default();
+        Ok(Self { shared: Arc::new(Shared { attach, configured: listed, joined, search }) })
+    }
+
+    /// Members that joined the quorum while it ran, by the tree. The configured addresses stay: the tree may have
+    /// others for the same coordinators, which need not lead there from here. An address that cannot be one is left
+    /// out.
+    pub fn follow(&self, joined: &[String]) {
+        let configured = &self.shared.configured;
+        let others = joined.iter().filter(|address| configured.iter().all(|target| target.address != **address));
+        let joined: Vec<Target> = others.filter_map(|address| Target::new(address, &self.shared.attach).ok()).collect();
+        let mut known = self.joined();
+        if *known == joined {
+            return;
+        }
+        let listed = configured.iter().chain(&joined).cloned().collect();
+        *known = joined;
+        drop(known);
+        self.search().set_listed(listed);
+    }
+
+    fn joined(&self) -> MutexGuard<'_, Vec<Target>> {
+        self.shared.joined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The configured addresses, in order.
     pub fn addresses(&self) -> Vec<String> {
-        self.shared.listed.iter().map(|target| target.address.clone()).collect()
+        self.shared.configured.iter().map(|target| target.address.clone()).collect()
     }
 
-    pub fn len(&self) -> usize {
-        self.shared.listed.len()
-    }
-
-    /// Never: an empty list is refused.
-    pub fn is_empty(&self) -> bool {
-        self.shared.listed.is_empty()
-    }
-
-    /// The listed coordinator number `at`, counted around the list.
-    pub fn listed(&self, at: usize) -> &Target {
-        let listed = &self.shared.listed;
-        &listed[at % listed.len().max(1)]
+    /// The configured coordinators and those that joined since.
+    pub fn listed(&self) -> Vec<Target> {
+        self.shared.configured.iter().chain(&*self.joined()).cloned().collect()
     }
 
     /// The coordinator that the next call tries first.
@@ -175,8 +196,8 @@ impl Coordinators {
     }
 
     fn target_of(&self, address: &str) -> Option<Target> {
-        let listed = self.shared.listed.iter().find(|target| target.address == address);
-        listed.cloned().or_else(|| Target::new(address, &self.shared.attach).ok())
+        let listed = self.listed().into_iter().find(|target| target.address == address);
+        listed.or_else(|| Target::new(address, &self.shared.attach).ok())
     }
 
     /// Calls the quorum leader by `attempt`, following hints, until it answers, refuses, or `timeout` has passed.
@@ -319,6 +340,21 @@ mod tests {
         // From an address outside the list, rotation comes back to the list.
         coordinators.move_on(&coordinators.leader_guess());
         assert_eq!(coordinators.leader_guess().address, "one:2181");
+    }
+
+    #[tokio::test]
+    async fn members_that_joined_are_asked_after_the_configured_ones() {
+        let coordinators = three();
+        coordinators.follow(&["four:2181".to_owned(), "two:2181".to_owned(), "no port".to_owned()]);
+        let listed: Vec<_> = coordinators.listed().into_iter().map(|target| target.address).collect();
+        assert_eq!(listed, ["one:2181", "two:2181", "three:2181", "four:2181"]);
+        for next in ["two:2181", "three:2181", "four:2181", "one:2181"] {
+            coordinators.move_on(&coordinators.leader_guess());
+            assert_eq!(coordinators.leader_guess().address, next);
+        }
+        coordinators.follow(&[]);
+        assert_eq!(coordinators.listed().len(), 3);
+        assert_eq!(coordinators.addresses().len(), 3, "what a broker hands over with its registration");
     }
 
     #[tokio::test]

@@ -59,9 +59,11 @@ pub(crate) async fn open(
     let mut pause = BACKOFF_MIN;
     loop {
         // The coordinator that the caller has just left comes last.
-        let (others, left): (Vec<_>, Vec<_>) = (0..coordinators.len())
-            .map(|at| coordinators.listed(first.wrapping_add(at)))
-            .partition(|target| Some(target.address.as_str()) != not_at);
+        let mut listed = coordinators.listed();
+        let start = first % listed.len().max(1);
+        listed.rotate_left(start);
+        let (others, left): (Vec<_>, Vec<_>) =
+            listed.into_iter().partition(|target| Some(target.address.as_str()) != not_at);
         for target in others.into_iter().chain(left) {
             let remaining = deadline.saturating_duration_since(Instant::now());
             if remaining.is_zero() {

@@ -12,6 +12,7 @@ use ottla_metadata::tree::{Path, Tree};
 use crate::ErrorCode;
 use crate::jute::{Malformed, Writer};
 use crate::operation::{Operation, Read, SetWatches, WatcherType, code, parse};
+use crate::reassignments;
 use crate::watches::{Event, EventType, Wants, WatchBudget, Watches};
 use crate::writes::{self, Write};
 use crate::znodes::{self, Znode, revision};
@@ -304,7 +305,11 @@ impl Client {
         for (position, (paths, wants)) in lists.into_iter().enumerate() {
             for path in paths {
                 let Ok(path) = Path::new(path) else { continue };
-                let modified = znodes::znode(&self.tree, &path).map(|node| node.stat.modified);
+                let modified = znodes::znode(&self.tree, &path).map(|node| match path.as_str() {
+                    // Reassignments that are done have left no trace.
+                    reassignments::PATH => now,
+                    _ => node.stat.modified,
+                });
                 let event = match (position, modified) {
                     (0 | 2, None) => Some(EventType::Deleted),
                     (0, Some(modified)) if modified > set.since => Some(EventType::DataChanged),

@@ -4,7 +4,8 @@
 //! - [`connect`]: the first frame of a connection. [`sessions`]: which sessions live, and when they expire.
 //! - [`client`]: one connected client: requests, watches, answers.
 //! - [`writes`]: the writes of Kafka's old tools, as requests to the controller.
-//! - [`znodes`]: the tree as ZooKeeper shows it. [`watches`]: who is told about which change.
+//! - [`znodes`]: the tree as ZooKeeper shows it. [`reassignments`]: the node of those under way. [`watches`]: who is
+//!   told about which change.
 //! - [`operation`], [`jute`]: the wire format.
 //!
 //! The format is described in `zookeeper.jute` and in the programmer's guide of ZooKeeper 3.9. What differs from an
@@ -14,6 +15,7 @@ pub mod client;
 pub mod connect;
 mod jute;
 mod operation;
+mod reassignments;
 pub mod sessions;
 mod watches;
 pub mod writes;

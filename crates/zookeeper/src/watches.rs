@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ottla_metadata::tree::{Path, Tree, TreeChange};
 
 use crate::operation::WatcherType;
-use crate::znodes;
+use crate::{reassignments, znodes};
 
 /// Bytes that a watch takes beside its path: the entry and its allocation, rounded up.
 const WATCH_BYTES: usize = 96;
@@ -170,7 +170,10 @@ impl Watches {
     /// The events that lead from one tree to a later one, in an order in which each can be understood: deletions from
     /// below, creations from above, writes, lists of children. Watches that tell once are gone afterwards.
     pub fn events(&mut self, old: &Tree, new: &Tree) -> Vec<Event> {
-        let changes = Changes::between(old, new);
+        let mut changes = Changes::between(old, new);
+        if self.may_tell_reassignments() {
+            changes.add_reassignments(old, new);
+        }
         let mut events = Vec::new();
         let deleted = changes.deleted.iter().rev().map(|path| (EventType::Deleted, path));
         let created = changes.created.iter().map(|path| (EventType::Created, path));
@@ -194,6 +197,11 @@ impl Watches {
         let is_told = wants.persistent || wants.and(once) != Wants::NOTHING;
         self.remove(path, once);
         is_told || (event != EventType::ChildrenChanged && self.is_below_recursive(path))
+    }
+
+    fn may_tell_reassignments(&self) -> bool {
+        let watched = |path| Path::new(path).is_ok_and(|path| self.wants.contains_key(&path));
+        self.recursive > 0 || watched(reassignments::PATH) || watched(reassignments::PARENT)
     }
 
     fn is_below_recursive(&self, path: &Path) -> bool {
@@ -251,6 +259,21 @@ impl Changes {
             }
         }
         changes
+    }
+
+    /// The node of the reassignments under way, which the tree does not have.
+    fn add_reassignments(&mut self, old: &Tree, new: &Tree) {
+        let (Ok(path), Ok(parent)) = (Path::new(reassignments::PATH), Path::new(reassignments::PARENT)) else { return };
+        let mut topics = self.deleted.iter().chain(&self.created).chain(&self.written);
+        if !topics.any(|topic| reassignments::differ(old, new, topic)) {
+            return;
+        }
+        match (reassignments::are_any(old), reassignments::are_any(new)) {
+            (false, false) => return,
+            (true, true) => self.written.insert(path),
+            (false, true) => self.created.insert(path) && self.parents.insert(parent),
+            (true, false) => self.deleted.insert(path) && self.parents.insert(parent),
+        };
     }
 }
 

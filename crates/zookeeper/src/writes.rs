@@ -4,15 +4,16 @@
 use std::collections::BTreeMap;
 
 use ottla_metadata::controller::{
-    AlterConfig, AlterConfigs, Answer, ConfigOp, DeleteTopics, ElectLeaders, ElectionType, Refusal, Request, TopicRef,
+    AlterConfig, AlterConfigs, AlterReassignments, Answer, ConfigOp, DeleteTopics, ElectLeaders, ElectionType,
+    PartitionOutcomes, ReassignmentTargets, Refusal, Request, TopicRef,
 };
 use ottla_metadata::nodes::{self, NodePath};
 use ottla_metadata::tree::{Path, Tree};
 use ottla_metadata::{ConfigEntity, ConfigKind, limits};
-use ottla_model::{ErrorCode as KafkaError, PartitionId, Revision};
+use ottla_model::{BrokerId, ErrorCode as KafkaError, PartitionId, Revision};
 use serde::Deserialize;
 
-use crate::{ErrorCode, znodes};
+use crate::{ErrorCode, reassignments, znodes};
 
 /// `kafka-preferred-replica-election` creates it; the controller removes it when the leaders are elected.
 const ELECTION: &str = "/admin/preferred_replica_election";
@@ -63,6 +64,9 @@ pub fn create(tree: &Tree, path: &str, data: &[u8], mode: CreateMode) -> Result<
     if path == ELECTION {
         return election(data).map(Write::Decide);
     }
+    if path == reassignments::PATH {
+        return reassignment(data).map(Write::Decide);
+    }
     match nodes::classify(&parsed) {
         NodePath::DeleteTopic(topic) => {
             Ok(Write::Decide(Request::DeleteTopics(DeleteTopics { topics: vec![TopicRef::Name(topic.to_string())] })))
@@ -75,9 +79,15 @@ pub fn create(tree: &Tree, path: &str, data: &[u8], mode: CreateMode) -> Result<
     }
 }
 
-/// Replaces the entries of a configuration.
+/// Replaces the entries of a configuration, or adds reassignments to those under way.
 pub fn set_data(tree: &Tree, path: &str, data: &[u8], version: i32) -> Result<Write, ErrorCode> {
     let parsed = Path::new(path).map_err(|_| ErrorCode::BadArguments)?;
+    if path == reassignments::PATH && version == ANY_VERSION {
+        return match znodes::exists(tree, &parsed) {
+            true => reassignment(data).map(Write::Decide),
+            false => Err(ErrorCode::NoNode),
+        };
+    }
     match nodes::classify(&parsed) {
         // An expected version would be compared here, and another write could come before the quorum decides.
         NodePath::Config(entity) if is_writable(&entity) && version == ANY_VERSION => {
@@ -90,9 +100,17 @@ pub fn set_data(tree: &Tree, path: &str, data: &[u8], version: i32) -> Result<Wr
     }
 }
 
-/// The kinds that old tools write and that take effect. Kafka has configurations of groups since it lost ZooKeeper.
+/// The kinds that old tools write. Kafka has configurations of groups since it lost ZooKeeper.
 fn is_writable(entity: &ConfigEntity) -> bool {
-    matches!(entity.kind, ConfigKind::Topics | ConfigKind::Brokers)
+    match entity.kind {
+        ConfigKind::Topics
+        | ConfigKind::Brokers
+        | ConfigKind::Clients
+        | ConfigKind::Users
+        | ConfigKind::UserClients
+        | ConfigKind::Ips => true,
+        ConfigKind::Groups => false,
+    }
 }
 
 fn owner_exists(tree: &Tree, entity: &ConfigEntity) -> bool {
@@ -120,6 +138,35 @@ fn election(data: &[u8]) -> Result<Request, ErrorCode> {
     }
     let topics = Some(topics.into_iter().collect());
     Ok(Request::ElectLeaders(ElectLeaders { election: ElectionType::Preferred, topics }))
+}
+
+/// What `kafka-reassign-partitions` writes. A partition that is named twice gets the replicas of the last one.
+fn reassignment(data: &[u8]) -> Result<Request, ErrorCode> {
+    #[derive(Deserialize)]
+    struct Data {
+        partitions: Vec<Reassigned>,
+    }
+    #[derive(Deserialize)]
+    struct Reassigned {
+        topic: String,
+        partition: i32,
+        replicas: Vec<i32>,
+    }
+    let data: Data = serde_json::from_slice(data).map_err(|_| ErrorCode::BadArguments)?;
+    // The controller checks the same; here it bounds what waits for the controller.
+    if data.partitions.len() > limits::MAX_ITEMS_PER_REQUEST {
+        return Err(ErrorCode::BadArguments);
+    }
+    let mut topics: BTreeMap<String, BTreeMap<PartitionId, Vec<BrokerId>>> = BTreeMap::new();
+    for Reassigned { topic, partition, replicas } in data.partitions {
+        let replicas = replicas.into_iter().map(BrokerId).collect();
+        topics.entry(topic).or_default().insert(PartitionId(partition), replicas);
+    }
+    let targets = |partitions: BTreeMap<PartitionId, Vec<BrokerId>>| -> ReassignmentTargets {
+        partitions.into_iter().map(|(partition, replicas)| (partition, Some(replicas))).collect()
+    };
+    let topics = topics.into_iter().map(|(topic, partitions)| (topic, targets(partitions))).collect();
+    Ok(Request::AlterReassignments(AlterReassignments { topics, allow_replication_factor_change: true }))
 }
 
 /// Clients are shown no secrets, and write back what they were shown: what is hidden stays as it is.
@@ -160,6 +207,7 @@ pub fn outcome(answer: &Answer) -> (ErrorCode, Option<&Refusal>) {
         },
         // So it does when leaders could not be elected; the tool looks at the partitions.
         Answer::ElectLeaders(_) => (ErrorCode::Ok, None),
+        Answer::AlterReassignments(outcomes) => reassigned(outcomes),
         Answer::AlterConfigs(outcomes) => match outcomes.entities.iter().find_map(|(_, refusal)| refusal.as_ref()) {
             Some(refusal) if refusal.error == KafkaError::UnknownTopicOrPartition => (ErrorCode::NoNode, Some(refusal)),
             Some(refusal) => (ErrorCode::BadArguments, Some(refusal)),
@@ -169,12 +217,22 @@ pub fn outcome(answer: &Answer) -> (ErrorCode, Option<&Refusal>) {
     }
 }
 
+/// The tool looks at the partitions: only a request of which nothing was done has failed.
+fn reassigned(outcomes: &PartitionOutcomes) -> (ErrorCode, Option<&Refusal>) {
+    let partitions = || outcomes.topics.iter().flat_map(|(_, partitions)| partitions);
+    let refusal = partitions().find_map(|partition| partition.refusal.as_ref());
+    let is_any_done = partitions().any(|partition| partition.refusal.is_none());
+    let has_failed = refusal.is_some() && !is_any_done;
+    (if has_failed { ErrorCode::BadArguments } else { ErrorCode::Ok }, refusal)
+}
+
 /// The revision at which the tree has what was decided.
 pub fn decided_at(answer: &Answer) -> Revision {
     match answer {
         Answer::DeleteTopics(outcomes) => outcomes.revision,
         Answer::ElectLeaders(outcomes) => outcomes.revision,
         Answer::AlterConfigs(outcomes) => outcomes.revision,
+        Answer::AlterReassignments(outcomes) => outcomes.revision,
         _ => Revision(0),
     }
 }

@@ -10,6 +10,7 @@ use ottla_metadata::nodes::{self, NodePath};
 use ottla_metadata::tree::{Node, Path, Tree};
 
 use crate::jute::Writer;
+use crate::reassignments;
 
 /// ZooKeeper's own nodes.
 const ZOOKEEPERS_OWN: &[&str] = &["/zookeeper", "/zookeeper/config", "/zookeeper/quota"];
@@ -58,10 +59,15 @@ fn empty_parents() -> impl Iterator<Item = &'static str> {
 }
 
 pub fn exists(tree: &Tree, path: &Path) -> bool {
-    tree.exists(path) || empty_parents().any(|parent| parent == path.as_str())
+    tree.exists(path)
+        || empty_parents().any(|parent| parent == path.as_str())
+        || (path.as_str() == reassignments::PATH && reassignments::are_any(tree))
 }
 
 pub fn znode(tree: &Tree, path: &Path) -> Option<Znode> {
+    if path.as_str() == reassignments::PATH {
+        return reassignments::shown(tree).map(reassignments_node);
+    }
     if !exists(tree, path) {
         return None;
     }
@@ -90,6 +96,9 @@ pub fn children(tree: &Tree, path: &Path) -> Vec<String> {
         is_child.then(|| name.to_owned())
     });
     names.extend(empty);
+    if path.as_str() == reassignments::PARENT && reassignments::are_any(tree) {
+        names.extend(reassignments::PATH.rsplit('/').next().map(str::to_owned));
+    }
     names.sort_unstable();
     names.dedup();
     names
@@ -107,6 +116,9 @@ pub fn count_below(tree: &Tree, path: &Path) -> usize {
                 break;
             }
         }
+    }
+    if is_below(reassignments::PATH) && reassignments::are_any(tree) {
+        below.insert(reassignments::PATH.to_owned());
     }
     below.len()
 }
@@ -132,6 +144,13 @@ fn stat_of(path: &Path, node: &Node) -> Stat {
         ephemeral_owner: if is_ephemeral(path) { revision(node.created.0) } else { 0 },
         ..Stat::default()
     }
+}
+
+fn reassignments_node(shown: reassignments::Shown) -> Znode {
+    let written = revision(shown.revision.0);
+    let data_bytes = count(shown.data.len());
+    let stat = Stat { created: written, modified: written, newest_child: written, data_bytes, ..Stat::default() };
+    Znode { data: Some(shown.data), stat, children: Vec::new() }
 }
 
 /// Of a parent that is not a node itself: when the nearest node above it was created.

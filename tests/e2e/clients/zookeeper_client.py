@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """zookeeper_client.py HOSTS: a ZooKeeper client (kazoo). Prints one JSON object a line: what it read at first, the
 server that it is connected to, the topics each time that they change, and configurations. Reads commands: `delete
-TOPIC`, `elect TOPIC PARTITION` and `configure KIND NAME KEY=VALUE…` as Kafka's old tools do it, `write` (a node that
-nobody may write), `sync`, `end`."""
+TOPIC`, `elect TOPIC PARTITION`, `reassign TOPIC PARTITION REPLICA…` and `configure KIND NAME KEY=VALUE…` as Kafka's old
+tools do it, `write` (a node that nobody may write), `sync`, `end`."""
 import json
 import signal
 import sys
@@ -68,6 +68,18 @@ def configure(kind, name, *entries):
             tell(changed=name, config=data and json.loads(data)["config"], event=event.type)
 
 
+def reassign(topic, partition, replicas):
+    """As ReassignPartitionsCommand. Tells when the node of the reassignments is there, and when it is gone."""
+
+    @client.DataWatch("/admin/reassign_partitions")
+    def changed(data, stat, event):
+        if event is not None:
+            tell(reassignments=data and json.loads(data)["partitions"], event=event.type)
+
+    partitions = [{"topic": topic, "partition": partition, "replicas": replicas}]
+    client.create("/admin/reassign_partitions", json.dumps({"version": 1, "partitions": partitions}).encode())
+
+
 for line in sys.stdin:
     command = line.split()
     try:
@@ -77,6 +89,8 @@ for line in sys.stdin:
             partitions = [{"topic": command[1], "partition": int(command[2])}]
             election = json.dumps({"version": 1, "partitions": partitions}).encode()
             client.create("/admin/preferred_replica_election", election)
+        elif command[0] == "reassign":
+            reassign(command[1], int(command[2]), [int(replica) for replica in command[3:]])
         elif command[0] == "configure":
             configure(*command[1:])
         elif command[0] == "write":

@@ -136,6 +136,19 @@ pub fn tool(name: &str, bootstrap: &str, arguments: &[&str]) -> Result<Command> 
     Ok(command)
 }
 
+/// A tool of ours by its name that asks the coordinators, as tools of Kafka 2 asked ZooKeeper.
+pub fn tool_of_zookeepers_era(name: &str, coordinators: &str, arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(crate::cluster::binary("ottla")?);
+    match name {
+        "kafka-acls" => {
+            command.arg0(name).args(["--authorizer-properties", &format!("zookeeper.connect={coordinators}")])
+        }
+        _ => command.arg0(name).args(["--zookeeper", coordinators]),
+    };
+    command.args(arguments);
+    Ok(command)
+}
+
 /// A tool or client of Apache Kafka by its class; none if the Makefile could not fetch its jars (`OTTLA_KAFKA_JARS`).
 pub fn java(class: &str, arguments: &[&str]) -> Option<Command> {
     let jars = std::env::var_os("OTTLA_KAFKA_JARS")?;

@@ -227,6 +227,25 @@ impl Cluster {
         })
     }
 
+    /// A further coordinator, which is not started. Its list of servers has those of the others, and itself.
+    pub fn prepare_coordinator(&mut self, id: u64) -> Result<()> {
+        let port = *free_ports(1)?.first().context("a port")?;
+        self.coordinator_ports.insert(id, port);
+        let servers: Vec<String> =
+            self.coordinator_ports.iter().map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
+        let home = member_folder(self.folder.path(), Node::Coordinator(id))?;
+        let environment = base_environment([
+            ("COORDINATOR_ID", id.to_string()),
+            ("COORDINATOR_CLIENT_PORT", port.to_string()),
+            ("COORDINATOR_SERVERS", servers.join(",")),
+            ("COORDINATOR_DATA_DIR", home.join("data").display().to_string()),
+        ]);
+        let command = binary("ottla-coordinator")?;
+        let member = Member { command, environment, folder: home, open_files_max: None, child: None };
+        self.members.insert(Node::Coordinator(id), member);
+        Ok(())
+    }
+
     pub fn nodes(&self) -> Vec<Node> {
         self.members.keys().copied().collect()
     }

@@ -1,4 +1,5 @@
-//! `make install PREFIX=…`: the binaries, the names of Kafka's tools, the completion of bash.
+//! `make install PREFIX=…`: the binaries, the names of Kafka's tools, completions and manual
+//! pages.
 
 use std::path::Path;
 use std::process::Command;
@@ -24,6 +25,15 @@ fn everything_is_installed_under_the_prefix() -> Result<()> {
     let bin = prefix.path().join("bin");
     for name in ["ottla-broker", "ottla-coordinator", "kafka-topics", "kafka-topics.sh", "kafka-dump-log"] {
         ensure!(bin.join(name).exists(), "{name} is not there");
+    }
+    let share = prefix.path().join("share");
+    let zsh = std::fs::read_to_string(share.join("zsh/site-functions/_ottla"))?;
+    ensure!(zsh.starts_with("#compdef ottla") && zsh.contains("'lag:"), "{zsh}");
+    let fish = std::fs::read_to_string(share.join("fish/vendor_completions.d/ottla.fish"))?;
+    ensure!(fish.contains("complete -c ottla"), "{fish}");
+    for page in ["ottla.1", "ottla-topic.1", "ottla-topic-create.1", "ottla-group-lag.1"] {
+        let text = std::fs::read_to_string(share.join("man/man1").join(page))?;
+        ensure!(text.contains(".SH NAME") && text.contains("ottla"), "{page}: {text}");
     }
     let version = run(Command::new(bin.join("kafka-topics.sh")).arg("--version"))?;
     ensure!(version.contains("(Ottla)"), "{version}");

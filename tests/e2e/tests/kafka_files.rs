@@ -22,7 +22,8 @@ use ottla_protocol::record_batch::{BatchBuilder, Batches, Compression, Record, R
 use ottla_replication::{AppendTerms, EndMarker};
 use ottla_storage::checkpoint::offsets;
 use ottla_storage::compaction::CleanerLimits;
-use ottla_storage::{AbortedTransaction, Log, LogConfig, OpenOptions, RealEnv};
+use ottla_storage::directory::PartitionDirectoryKind;
+use ottla_storage::{AbortedTransaction, Log, LogConfig, LogDirectory, OpenOptions, RealEnv};
 use rustix::process::Signal;
 
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
@@ -314,6 +315,53 @@ fn check_after_a_kill(log: &Log<RealEnv>, acknowledged: &BTreeMap<Offset, u64>, 
     Ok(())
 }
 
+/// The names that Kafka gives to a partition's directory that is deleted, misplaced, or not complete yet.
+const KINDS: [(&str, PartitionDirectoryKind); 3] = [
+    ("delete", PartitionDirectoryKind::Deleted),
+    ("stray", PartitionDirectoryKind::Stray),
+    ("future", PartitionDirectoryKind::Future),
+];
+
+/// Copies what Kafka left of a topic: without its indexes, and beside directories of every other kind with the same
+/// files in them.
+fn copy_without_indexes(data: &Path, topic: &str, to: &Path) -> Result<()> {
+    std::fs::create_dir(to)?;
+    for checkpoint in ["recovery-point-offset-checkpoint", "log-start-offset-checkpoint"] {
+        if data.join(checkpoint).exists() {
+            std::fs::copy(data.join(checkpoint), to.join(checkpoint))?;
+        }
+    }
+    let live = to.join(format!("{topic}-0"));
+    let others = KINDS.map(|(suffix, _)| to.join(format!("{topic}-0.0123456789abcdef0123456789abcdef-{suffix}")));
+    for directory in others.iter().chain([&live]) {
+        std::fs::create_dir(directory)?;
+        for entry in std::fs::read_dir(data.join(format!("{topic}-0")))? {
+            let path = entry?.path();
+            let is_index = path.extension().is_some_and(|kind| kind == "index" || kind == "timeindex");
+            if let Some(name) = path.file_name().filter(|_| !is_index || *directory != live) {
+                std::fs::copy(&path, directory.join(name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Only the live directory counts as the partition's.
+fn check_kinds_of_directories(data: &Path) -> Result<()> {
+    let mut found: Vec<_> = LogDirectory::open(RealEnv, data.to_owned())?
+        .partitions()?
+        .into_iter()
+        .map(|found| (found.partition.to_string(), found.kind))
+        .collect();
+    let mut expected = vec![("plain-0".to_owned(), PartitionDirectoryKind::Live)];
+    expected.extend(KINDS.map(|(_, kind)| ("plain-0".to_owned(), kind)));
+    let by_kind = |(_, kind): &(String, PartitionDirectoryKind)| format!("{kind:?}");
+    found.sort_by_key(by_kind);
+    expected.sort_by_key(by_kind);
+    ensure!(found == expected, "{found:?}");
+    Ok(())
+}
+
 /// Kafka's index files are padded when it is killed, and its cleaner leaves files of work that was under way.
 fn directories_of_a_killed_kafka_open(jars: &Path) -> Result<()> {
     let folder = tempfile::TempDir::with_prefix("ottla-e2e-kafka-")?;
@@ -333,8 +381,15 @@ fn directories_of_a_killed_kafka_open(jars: &Path) -> Result<()> {
     let active: Option<PathBuf> = kafka::files(&data.join("plain-0"), &["index"])?.pop();
     let padded = std::fs::metadata(active.context("an index")?)?.len();
     ensure!(padded > 1_000_000, "the active segment's index has {padded} bytes: Kafka did not pad it");
+    let bare = folder.path().join("bare");
+    copy_without_indexes(&data, "plain", &bare)?;
     for (topic, load) in [("plain", plain), ("compacted", compacted)] {
         let acknowledged = load.stop()?;
+        if topic == "plain" {
+            check_kinds_of_directories(&bare)?;
+            let log = open_after_a_kill(&bare, topic)?;
+            check_after_a_kill(&log, &acknowledged, false).context("without indexes")?;
+        }
         ensure!(acknowledged.len() > 100, "{topic}: {} records were acknowledged", acknowledged.len());
         let log = open_after_a_kill(&data, topic)?;
         ensure!(log.topic_id().is_some(), "{topic}: its id is known");

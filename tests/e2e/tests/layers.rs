@@ -58,7 +58,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Layer 3: binaries.
     (
         "coordinator",
-        &["model", "metrics", "metadata", "consensus", "quorum-node", "zookeeper", "resources", "rpc", "config"],
+        &[
+            "model",
+            "metrics",
+            "metadata",
+            "consensus",
+            "quorum-node",
+            "zookeeper",
+            "client",
+            "resources",
+            "rpc",
+            "config",
+        ],
     ),
     (
         "broker",

@@ -199,6 +199,108 @@ fn kafkas_own_tool_configures_a_broker_that_is_down() -> Result<()> {
     Ok(())
 }
 
+/// The first users are made before any broker runs. Kafka's tool makes the keys itself.
+#[test]
+fn kafkas_own_tool_makes_a_user_without_a_broker() -> Result<()> {
+    let Some(jars) = kafka::broker_jars() else { return Ok(()) };
+    let mut cluster = Cluster::start_with(ClusterOptions { coordinators: 1, brokers: 1, ..ClusterOptions::default() })?;
+    cluster.kill(Node::Broker(1))?;
+    let server = cluster.coordinator_address(1);
+    let user = ["--zookeeper", &server, "--entity-type", "users", "--entity-name", "alice"];
+    let credentials = ["--alter", "--add-config", "SCRAM-SHA-256=[password=secret],SCRAM-SHA-512=[password=secret]"];
+    let altered = clients::run(kafka::java(&jars, "kafka.admin.ConfigCommand").args(user).args(credentials))?;
+    ensure!(altered.contains("Completed updating config for entity: user-principal 'alice'."), "{altered}");
+    cluster.spawn(Node::Broker(1))?;
+    let describe = ["--describe", "--entity-type", "users", "--entity-name", "alice"];
+    let described = clients::run(&mut clients::tool("kafka-configs", &cluster.bootstrap(), &describe)?)?;
+    let expected = "SCRAM-SHA-256=iterations=4096, SCRAM-SHA-512=iterations=4096";
+    ensure!(described.contains(expected), "{described}");
+    Ok(())
+}
+
+/// Two brokers: the second is down for a while, so that the reassignment is seen under way.
+#[test]
+fn kazoo_reassigns_partitions_as_kafkas_old_tool_did() -> Result<()> {
+    let mut cluster = Cluster::start_with(ClusterOptions { coordinators: 1, brokers: 2, ..ClusterOptions::default() })?;
+    let at = cluster.bootstrap();
+    let create = ["--create", "--topic", "moved", "--replica-assignment", "1"];
+    clients::run(&mut clients::tool("kafka-topics", &at, &create)?)?;
+    let mut kazoo = Kazoo::start(&cluster.coordinator_address(1))?;
+    cluster.kill(Node::Broker(2))?;
+    kazoo.say("reassign moved 0 2")?;
+    let under_way = json!([{"topic": "moved", "partition": 0, "replicas": [2]}]);
+    kazoo.hear("the reassignment", |line| (line["reassignments"] == under_way).then_some(()))?;
+    kazoo.hear("that it was taken", |line| (line["done"] == "reassign").then_some(()))?;
+    kazoo.say("reassign moved 0 1")?;
+    let failed = |line: &Value| line.get("failed").is_some().then(|| line["error"].clone());
+    ensure!(kazoo.hear("the refusal of a second one", failed)? == "NodeExistsError");
+    cluster.spawn(Node::Broker(2))?;
+    kazoo.hear("its end", |line| (line["event"] == "DELETED").then_some(()))?;
+    wait_for("the broker knows the new replica", || {
+        let (leader, isr) = leader(&at, "moved")?;
+        ensure!((leader, isr) == (2, 1), "{leader} {isr}");
+        Ok(())
+    })
+}
+
+/// Tools of ours that name coordinators in place of brokers, as scripts for Kafka 2 do.
+#[test]
+fn tools_ask_the_coordinators_where_scripts_name_zookeeper() -> Result<()> {
+    let mut cluster = Cluster::start_with(ClusterOptions { coordinators: 3, brokers: 2, ..ClusterOptions::default() })?;
+    let coordinators: Vec<String> = (1..=3).map(|id| cluster.coordinator_address(id)).collect();
+    let coordinators = coordinators.join(",");
+    let tool = |name: &str, line: &str| {
+        let arguments: Vec<&str> = line.split_whitespace().collect();
+        clients::run(&mut clients::tool_of_zookeepers_era(name, &coordinators, &arguments)?)
+    };
+    let says = |name: &str, line: &str, expected: &str| {
+        let said = tool(name, line)?;
+        ensure!(said.contains(expected), "{name} {line}: {said}");
+        Ok(())
+    };
+    let create =
+        "--create --if-not-exists --partitions 4 --replication-factor 2 --topic made --config retention.ms=1000";
+    says("kafka-topics", create, "Created topic made.")?;
+    ensure!(tool("kafka-topics", create)?.is_empty());
+    says("kafka-topics", "--list", "made\n")?;
+    let described = "PartitionCount: 4\tReplicationFactor: 2\tConfigs: retention.ms=1000\n";
+    says("kafka-topics", "--describe --topic made", described)?;
+    let alter =
+        "--alter --topic made --partitions 6 --delete-config retention.ms --config cleanup.policy=compact --force";
+    says("kafka-topics", alter, "Updated config for topic made.")?;
+    let described = "PartitionCount: 6\tReplicationFactor: 2\tConfigs: cleanup.policy=compact\n";
+    says("kafka-topics", "--describe", described)?;
+    let quota = "--alter --entity-type users --entity-name bob --entity-type clients --entity-default";
+    let completed = "Completed updating config for entity: user-principal 'bob', default client-id.";
+    says("kafka-configs", &format!("{quota} --add-config producer_byte_rate=1024"), completed)?;
+    says("kafka-configs", "--alter --topic made --add-config max.message.bytes=100000", "entity: topic 'made'.")?;
+    let described = "Configs for topic 'made' are cleanup.policy=compact,max.message.bytes=100000";
+    says("kafka-configs", "--describe --entity-type topics --entity-name made", described)?;
+    // The first users are made before any broker runs.
+    cluster.kill(Node::Broker(1))?;
+    cluster.kill(Node::Broker(2))?;
+    let user = "--alter --entity-type users --entity-name alice --add-config SCRAM-SHA-512=[password=secret]";
+    says("kafka-configs", user, "Completed updating config for entity: user-principal 'alice'.")?;
+    let described = "Configs for user-principal 'alice' are SCRAM-SHA-512=[hidden]";
+    says("kafka-configs", "--describe --entity-type users", described)?;
+    let rule = "--allow-principal User:alice --operation Read --topic made";
+    says("kafka-acls", &format!("--add {rule}"), "Adding ACLs for resource")?;
+    says("kafka-acls", &format!("--add {rule}"), "already exists.")?;
+    says("kafka-acls", "--list", "(principal=User:alice, host=*, operation=READ, permissionType=ALLOW)")?;
+    tool("kafka-acls", &format!("--remove --force {rule}"))?;
+    ensure!(!tool("kafka-acls", "--list")?.contains("alice"));
+    let unknown = tool("kafka-configs", "--alter --entity-type users --entity-name alice --delete-config nothing");
+    ensure!(unknown.is_err_and(|error| error.to_string().contains("Invalid config(s): nothing")));
+    cluster.spawn(Node::Broker(1))?;
+    let at = cluster.bootstrap();
+    let describe = ["--describe", "--entity-type", "users"];
+    let described = clients::run(&mut clients::tool("kafka-configs", &at, &describe)?)?;
+    ensure!(described.contains("'alice' are SCRAM-SHA-512=iterations=4096"), "{described}");
+    says("kafka-topics", "--delete --topic made", "Topic made is marked for deletion.")?;
+    ensure!(tool("kafka-topics", "--list")?.is_empty());
+    Ok(())
+}
+
 #[test]
 fn zookeepers_own_shell_shows_what_it_showed_of_kafka() -> Result<()> {
     let Some(jars) = kafka::broker_jars() else { return Ok(()) };

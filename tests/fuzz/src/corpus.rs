@@ -458,6 +458,12 @@ pub fn body(api: Api, version: i16) -> Bytes {
                 .with_producer_id_filters(vec![ProducerId(1); 2]);
             encoded(&request, schema)
         }
+        Api::AddRaftVoter => {
+            let listener =
+                add_raft_voter_request::Listener::default().with_name(text("CONTROLLER")).with_host(text("c4"));
+            encoded(&AddRaftVoterRequest::default().with_voter_id(4).with_listeners(vec![listener; 2]), schema)
+        }
+        Api::RemoveRaftVoter => encoded(&RemoveRaftVoterRequest::default().with_voter_id(4), schema),
         Api::UnregisterBroker => encoded(&UnregisterBrokerRequest::default(), schema),
         Api::DescribeCluster => encoded(&DescribeClusterRequest::default(), schema),
         Api::DescribeTopicPartitions => {

@@ -301,7 +301,12 @@ fn swollen(api: Api, version: i16, count: usize) -> Option<Bytes> {
             &[1]
         }
         Api::Heartbeat | Api::ListGroups | Api::ListConfigResources => return None,
-        Api::SaslHandshake | Api::SaslAuthenticate | Api::DescribeAcls | Api::UnregisterBroker => return None,
+        Api::SaslHandshake
+        | Api::SaslAuthenticate
+        | Api::DescribeAcls
+        | Api::UnregisterBroker
+        | Api::AddRaftVoter
+        | Api::RemoveRaftVoter => return None,
         // Their texts and numbers in order, then the list.
         Api::AddPartitionsToTxn if version >= 4 => &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0],
         Api::AddPartitionsToTxn => {

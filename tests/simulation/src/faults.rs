@@ -19,6 +19,12 @@ pub enum Kind {
     /// A coordinator dies between two steps of carrying out what Raft wants.
     CrashCoordinatorMidway,
     DiskLossOfCoordinator,
+    /// A coordinator is added to the quorum, or removed, or replaced because its disk is gone.
+    GrowQuorum,
+    ShrinkQuorum,
+    ReplaceCoordinator,
+    /// Another coordinator is asked to lead.
+    TransferQuorum,
     FreezeClock,
     SetWallClock,
     /// Some reads, writes and syncs of a broker's disk fail.
@@ -61,6 +67,10 @@ impl Kind {
         Self::PauseCoordinator,
         Self::CrashCoordinatorMidway,
         Self::DiskLossOfCoordinator,
+        Self::GrowQuorum,
+        Self::ShrinkQuorum,
+        Self::ReplaceCoordinator,
+        Self::TransferQuorum,
         Self::FreezeClock,
         Self::SetWallClock,
         Self::DiskErrors,
@@ -90,6 +100,7 @@ impl Kind {
             Self::FenceBroker | Self::CancelReassignment => 4,
             Self::SetWallClock | Self::DeleteRecords | Self::LateBounds => 3,
             Self::DiskErrors | Self::ElectPreferred => 3,
+            Self::GrowQuorum | Self::ShrinkQuorum | Self::ReplaceCoordinator | Self::TransferQuorum => 3,
             Self::FailDirectory | Self::FillDisk | Self::StallDirectory | Self::ReplaceDisk | Self::FlipByte => 2,
             Self::DiskLossOfCoordinator | Self::RecreateTopic | Self::KillAll => 1,
         }

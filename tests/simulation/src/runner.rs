@@ -352,11 +352,21 @@ impl Run<'_> {
                 }
             }
             Kind::DiskLossOfCoordinator => {
-                if !self.world.coordinators.values().any(|node| node.lost_its_disk()) {
+                if self.world.is_quorum_whole() {
                     let id = self.a_coordinator();
                     self.world.lose_disk(id);
                     self.world.start_after(NodeId::Coordinator(id), outage);
                 }
+            }
+            Kind::GrowQuorum => self.world.grow_quorum(),
+            Kind::ShrinkQuorum => {
+                let id = self.a_coordinator();
+                self.world.shrink_quorum(id);
+            }
+            Kind::ReplaceCoordinator => self.world.replace_member(),
+            Kind::TransferQuorum => {
+                let id = self.a_coordinator();
+                self.world.transfer_quorum(id);
             }
             Kind::FreezeClock => {
                 let node = self.a_server();
@@ -427,7 +437,8 @@ impl Run<'_> {
                 // them.
                 let is_deaf = self.random.percent(40);
                 let ms = if is_deaf { outage } else { outage.max(FENCED_MS) };
-                for id in 1..=self.world.config.coordinators {
+                let coordinators: Vec<_> = self.world.coordinators.keys().copied().collect();
+                for id in coordinators {
                     self.world.cut(NodeId::Coordinator(id), node, !is_deaf, ms);
                 }
             }

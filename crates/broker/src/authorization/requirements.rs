@@ -60,7 +60,9 @@ pub fn requirements(api: Api) -> &'static [Checked] {
         | Api::CreateAcls
         | Api::DeleteAcls
         | Api::UpdateFeatures
-        | Api::UnregisterBroker => &[Each(Alter, Cluster)],
+        | Api::UnregisterBroker
+        | Api::AddRaftVoter
+        | Api::RemoveRaftVoter => &[Each(Alter, Cluster)],
         Api::DescribeProducers => &[Each(Read, Topic)],
         Api::WriteTxnMarkers => &[Or(Alter, Cluster, ClusterAction, Cluster)],
         Api::ConsumerGroupDescribe => &[Each(Describe, Group), Each(Describe, Topic)],

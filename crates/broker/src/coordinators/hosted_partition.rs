@@ -2,15 +2,17 @@
 //! [`CoordinatorPartition`], which decides.
 //!
 //! A request, a moved high watermark, a notice or the timer takes the lock, lets the core take the step (which appends
-//! at once, in order) and releases the lock; answers, messages and wake-ups leave after that. Notifiers never wait for
-//! the lock: its holder checks for notifications after it has released it.
+//! at once, in order) and releases the lock; answers, messages and wake-ups leave after that. A step that writes may
+//! hold the lock until a disk answers. Nobody waits for it then: what comes meanwhile is queued ([`super::queue`]), and
+//! the holder does it after it has released the lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::time::Duration;
 
 use ottla_coordinator_partition::{
     Batch, BatchKind, BrokenRules, CoordinatorPartition, CoordinatorShard, Environment, Event, LoadError, Loaded,
-    Loader, Now, Outputs, PartitionLog, Waiter,
+    Loader, Now, Outputs, PartitionLog,
 };
 use ottla_model::{ErrorCode, LeaderEpoch, Offset, PartitionId, TransactionResult};
 use ottla_replica_manager::clock;
@@ -18,14 +20,17 @@ use ottla_replica_manager::log_io::Urgency;
 use ottla_replica_manager::partition::Partition;
 use ottla_replica_manager::partition::waiters::{Wakes, Watcher};
 use ottla_replication::{EndMarker, VerificationGuard, VerificationRequest};
-use parking_lot::Mutex;
-use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::load_permits::LoadPermits;
 use super::pending_answer::PendingAnswer;
+use super::queue::{Handler, Job, Queue};
 use super::timer::{Ticks, Timer};
 use super::{Coordinator, States};
+
+/// Far longer than a step holds the lock while its disk answers.
+const LOCK_PATIENCE: Duration = Duration::from_millis(2);
 
 /// What all partitions of a topic share.
 pub struct Shared<C: Coordinator> {
@@ -46,16 +51,6 @@ type Core<C> = CoordinatorPartition<<C as Coordinator>::Shard, Handler<Answer<C>
 type CoreOutputs<C> = Outputs<<C as Coordinator>::Shard, Handler<Answer<C>>>;
 type CoreEnvironment<'a, 'v, C> = Environment<'a, 'v, <C as Coordinator>::Shard>;
 
-/// A handler that waits for the answer to its request.
-#[derive(Debug)]
-struct Handler<A>(oneshot::Sender<A>);
-
-impl<A> Waiter for Handler<A> {
-    fn is_gone(&self) -> bool {
-        self.0.is_closed()
-    }
-}
-
 /// What leaves when the lock is free: answers, messages, then, on drop, the wake-ups of followers that fetch what was
 /// appended.
 struct Outbox<C: Coordinator> {
@@ -73,8 +68,12 @@ impl<C: Coordinator> Default for Outbox<C> {
 pub struct HostedPartition<C: Coordinator> {
     shared: Arc<Shared<C>>,
     partition: Arc<Partition>,
-    /// The partition's role or high watermark, or the configuration, changed since the last [`Self::poll`].
+    /// Something of the following is there for whoever gets the lock next.
+    has_work: AtomicBool,
+    /// The partition's role or high watermark, or the configuration, changed.
     has_news: AtomicBool,
+    is_due: AtomicBool,
+    queue: Mutex<Queue<C::Shard>>,
     /// The core has an older configuration.
     config_changed: AtomicBool,
     core: Mutex<Core<C>>,
@@ -94,7 +93,9 @@ impl<C: Coordinator> Ticks for HostedPartition<C> {
     }
 
     fn tick(self: &Arc<Self>) {
-        self.locked(|core, environment| ((), core.tick(environment)));
+        self.is_due.store(true, Ordering::SeqCst);
+        self.has_work.store(true, Ordering::SeqCst);
+        self.poll();
     }
 }
 
@@ -104,7 +105,10 @@ impl<C: Coordinator> HostedPartition<C> {
         Arc::new(Self {
             shared,
             partition,
+            has_work: AtomicBool::new(false),
             has_news: AtomicBool::new(false),
+            is_due: AtomicBool::new(false),
+            queue: Mutex::default(),
             // The configuration may change before the owner knows of this partition.
             config_changed: AtomicBool::new(true),
             core: Mutex::new(core),
@@ -130,17 +134,24 @@ impl<C: Coordinator> HostedPartition<C> {
         })
     }
 
-    /// Processes a request. `guard` proves that the partition is part of the request's transaction, if it has one.
+    /// Processes a request, or queues it: the steps are taken in the order of the calls. `guard` proves that the
+    /// partition is part of the request's transaction, if it has one.
     pub fn submit(self: &Arc<Self>, request: Request<C>, guard: Option<&VerificationGuard>) -> PendingAnswer<C::Shard> {
+        let Some(mut core) = self.lock_in_turn() else { return self.submit_later(request, guard) };
+        let mut outbox = Outbox::default();
+        self.do_work(&mut core, &mut outbox);
         let mut receiver = None;
-        let answer = self.locked_with(guard, |core, environment| {
+        let answer = self.step(&mut core, &mut outbox, guard, |core, environment| {
             // The waiter is there before anybody can answer: the lock is held.
             core.request(environment, request, || {
-                let (sender, waiting) = oneshot::channel();
+                let (handler, waiting) = Handler::new();
                 receiver = Some(waiting);
-                Handler(sender)
+                handler
             })
         });
+        drop(core);
+        self.deliver(outbox);
+        self.poll();
         match (answer, receiver) {
             (Some(answer), _) => PendingAnswer::Ready(answer),
             (None, Some(receiver)) => PendingAnswer::Waiting(receiver),
@@ -148,9 +159,34 @@ impl<C: Coordinator> HostedPartition<C> {
         }
     }
 
+    /// Queues a request. While the directory is known to be stalled, requests are refused, those before this one too:
+    /// nobody knows when the disk answers, and their clients can look for the next coordinator.
+    fn submit_later(
+        self: &Arc<Self>,
+        request: Request<C>,
+        guard: Option<&VerificationGuard>,
+    ) -> PendingAnswer<C::Shard> {
+        if self.partition.directory().health().is_stalled() {
+            let refused = self.queue.lock().take_handlers();
+            refused.into_iter().for_each(|handler| handler.answer(C::Shard::failed(ErrorCode::NotCoordinator)));
+            return PendingAnswer::failed(ErrorCode::NotCoordinator);
+        }
+        let queued = self.queue.lock().push_request(request, guard);
+        match queued {
+            Ok(receiver) => {
+                self.has_work.store(true, Ordering::SeqCst);
+                self.poll();
+                PendingAnswer::Waiting(receiver)
+            }
+            Err(error) => PendingAnswer::failed(error),
+        }
+    }
+
     /// Something happened that concerns the state.
     pub fn notice(self: &Arc<Self>, notice: Notice<C>) {
-        self.locked(|core, environment| ((), core.notice(environment, notice)));
+        self.queue.lock().push_notice(notice);
+        self.has_work.store(true, Ordering::SeqCst);
+        self.poll();
     }
 
     /// As [`Self::notice`], on an I/O thread of the log's directory: the step may write, and the disk may stall, while
@@ -174,16 +210,20 @@ impl<C: Coordinator> HostedPartition<C> {
             *into.entry(*state).or_default() += count;
         }
         drop(last);
-        // A notification that came while this call held the lock is this call's to process.
-        self.poll();
+        self.poll_elsewhere();
     }
 
     /// A look at the state; none while a step holds the lock, or nothing is loaded.
     pub fn look<T>(self: &Arc<Self>, look: impl FnOnce(&C::Shard) -> T) -> Option<T> {
         let seen = self.core.try_lock().and_then(|core| core.shard().map(look));
-        // As above.
-        self.poll();
+        self.poll_elsewhere();
         seen
+    }
+
+    /// Whether a step holds the lock.
+    #[cfg(test)]
+    pub fn is_held(&self) -> bool {
+        self.core.is_locked()
     }
 
     /// The configuration has changed.
@@ -192,26 +232,44 @@ impl<C: Coordinator> HostedPartition<C> {
         self.notify();
     }
 
+    /// The control thread, which must not wait for a disk, leaves what follows to a thread of the data runtime.
     fn notify(self: &Arc<Self>) {
         self.has_news.store(true, Ordering::SeqCst);
-        self.poll();
+        self.has_work.store(true, Ordering::SeqCst);
+        match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+            Ok(RuntimeFlavor::CurrentThread) => self.poll_elsewhere(),
+            _ => self.poll(),
+        }
     }
 
-    /// Takes a step under the lock; what follows from it leaves when the lock is free again.
+    /// What came while this call held the lock is this call's to see to; but the caller must not wait for a disk.
+    fn poll_elsewhere(self: &Arc<Self>) {
+        fence(Ordering::SeqCst);
+        if self.has_work.load(Ordering::Relaxed) {
+            let hosted = Arc::clone(self);
+            self.shared.data.spawn(async move { hosted.poll() });
+        }
+    }
+
+    /// The lock, for a request that comes now. None if others wait before it, or its holder seems to wait for a disk:
+    /// of one that is known to be stalled, no request takes the time of a thread that serves other disks.
+    fn lock_in_turn(&self) -> Option<MutexGuard<'_, Core<C>>> {
+        if !self.queue.lock().is_empty() {
+            return None;
+        }
+        match self.partition.directory().health().is_stalled() {
+            true => self.core.try_lock(),
+            false => self.core.try_lock_for(LOCK_PATIENCE),
+        }
+    }
+
+    /// Takes a step under the lock, on a thread that may wait for it.
     fn locked<T>(
         self: &Arc<Self>,
         step: impl FnOnce(&mut Core<C>, &mut CoreEnvironment<'_, '_, C>) -> (T, CoreOutputs<C>),
     ) -> T {
-        self.locked_with(None, step)
-    }
-
-    fn locked_with<T>(
-        self: &Arc<Self>,
-        guard: Option<&VerificationGuard>,
-        step: impl FnOnce(&mut Core<C>, &mut CoreEnvironment<'_, '_, C>) -> (T, CoreOutputs<C>),
-    ) -> T {
         let mut outbox = Outbox::default();
-        let result = self.step(&mut self.core.lock(), &mut outbox, guard, step);
+        let result = self.step(&mut self.core.lock(), &mut outbox, None, step);
         self.deliver(outbox);
         self.poll();
         result
@@ -219,32 +277,61 @@ impl<C: Coordinator> HostedPartition<C> {
 
     fn deliver(self: &Arc<Self>, outbox: Outbox<C>) {
         for (handler, answer) in outbox.answers {
-            // The client may have gone.
-            let _ = handler.0.send(answer);
+            handler.answer(answer);
         }
         for message in outbox.messages {
             self.shared.coordinator.send(self, message);
         }
     }
 
-    /// Lets the core look at the partition if something changed there. Never waits: the lock's holder calls this when
-    /// it has released the lock.
+    /// Does what is there to do, unless somebody holds the lock: the holder calls this when it has released it.
     fn poll(self: &Arc<Self>) {
         loop {
             // Between the release of the lock (or the notification) and this load: either this call sees the
             // notification, or the notifier gets the lock.
             fence(Ordering::SeqCst);
-            if !self.has_news.load(Ordering::Relaxed) {
+            if !self.has_work.load(Ordering::Relaxed) {
                 return;
             }
             let mut outbox = Outbox::default();
             {
                 let Some(mut core) = self.core.try_lock() else { return };
-                if self.has_news.swap(false, Ordering::SeqCst) {
-                    self.step(&mut core, &mut outbox, None, |core, environment| ((), core.poll(environment)));
-                }
+                self.do_work(&mut core, &mut outbox);
             }
             self.deliver(outbox);
+        }
+    }
+
+    /// Does what came while others held the lock; of what is queued, the first. The rest is done when the outputs of
+    /// this have left: if the disk stalls again, neither they nor the requests behind wait for it.
+    fn do_work(self: &Arc<Self>, core: &mut Core<C>, outbox: &mut Outbox<C>) {
+        if !self.has_work.load(Ordering::Relaxed) || !self.has_work.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        if self.has_news.swap(false, Ordering::SeqCst) {
+            self.step(core, outbox, None, |core, environment| ((), core.poll(environment)));
+        }
+        if self.is_due.swap(false, Ordering::SeqCst) {
+            self.step(core, outbox, None, |core, environment| ((), core.tick(environment)));
+        }
+        let (job, has_more) = self.queue.lock().pop();
+        if has_more {
+            self.has_work.store(true, Ordering::SeqCst);
+        }
+        match job {
+            None => {}
+            Some(Job::Notice(notice)) => {
+                self.step(core, outbox, None, |core, environment| ((), core.notice(environment, notice)));
+            }
+            Some(Job::Request { request, guard, handler }) => {
+                let mut waiting = Some(handler);
+                let answer = self.step(core, outbox, guard.as_ref(), |core, environment| {
+                    core.request(environment, request, || waiting.take().unwrap_or_else(Handler::gone))
+                });
+                if let (Some(answer), Some(handler)) = (answer, waiting) {
+                    outbox.answers.push((handler, answer));
+                }
+            }
         }
     }
 
@@ -375,7 +462,7 @@ impl<C: Coordinator> PartitionLog for ReplicaLog<'_, C> {
         self.of.partition.end_if_empty(epoch)
     }
 
-    fn check_append(&self, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
+    fn check_append(&self, epoch: LeaderEpoch) -> Result<usize, ErrorCode> {
         self.of.partition.takes_own(epoch)
     }
 

@@ -3,7 +3,7 @@
 //!
 //! - [`hosted_partition`]: one partition's state behind one lock.
 //! - [`partitions`]: the partitions of one topic.
-//! - [`pending_answer`]: the answer to a request that was submitted.
+//! - [`pending_answer`]: the answer to a request that was submitted; [`queue`]: requests that wait for the lock.
 //! - [`timer`], [`load_permits`]: what partitions of one topic share.
 //!
 //! `groups` and `transactions` implement [`Coordinator`].
@@ -14,6 +14,7 @@ pub mod hosted_partition;
 pub mod load_permits;
 pub mod partitions;
 pub mod pending_answer;
+pub mod queue;
 pub mod timer;
 
 use std::collections::BTreeMap;
@@ -44,7 +45,7 @@ pub struct Metrics<'a> {
 pub trait Coordinator: Sized + Send + Sync + 'static {
     type Shard: CoordinatorShard<
             Config: Send + Sync,
-            Request: Clone,
+            Request: Clone + Send,
             Answer: Send,
             Message: Send,
             Notice: Send,

@@ -81,8 +81,61 @@ impl<T: Ticks> Timer<T> {
         };
         for partition in due.into_values() {
             if let Some(partition) = partition.upgrade() {
-                partition.tick();
+                // In a task of its own: a tick may write, and its disk may stall.
+                tokio::spawn(async move { partition.tick() });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{self, Receiver, SyncSender};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A coordinator whose tick tells that it has begun, and does not end before it may.
+    struct Writer {
+        number: PartitionId,
+        begun: SyncSender<PartitionId>,
+        may_end: Mutex<Receiver<()>>,
+    }
+
+    impl Ticks for Writer {
+        fn number(&self) -> PartitionId {
+            self.number
+        }
+
+        fn tick(self: &Arc<Self>) {
+            let _ = self.begun.send(self.number);
+            tokio::task::block_in_place(|| {
+                let _ = self.may_end.lock().recv();
+            });
+        }
+    }
+
+    /// F3, A7: the sessions of all other groups stood still.
+    #[test]
+    fn a_tick_that_waits_for_its_disk_holds_up_no_other() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (begun, has_begun) = mpsc::sync_channel(2);
+        let timer = Timer::default();
+        let (partitions, ends): (Vec<_>, Vec<_>) = [1, 2]
+            .map(|number| {
+                let (end, may_end) = mpsc::sync_channel(1);
+                let (number, begun) = (PartitionId(number), begun.clone());
+                (Arc::new(Writer { number, begun, may_end: Mutex::new(may_end) }), end)
+            })
+            .into_iter()
+            .unzip();
+        let now = clock::monotonic();
+        partitions.iter().for_each(|partition| timer.set(partition, now, None));
+        runtime.spawn(timer.run());
+        let patience = Duration::from_secs(60);
+        let mut ticked = [(); 2].map(|()| has_begun.recv_timeout(patience).ok());
+        ends.iter().for_each(|end| end.send(()).unwrap());
+        ticked.sort();
+        assert_eq!(ticked, [Some(PartitionId(1)), Some(PartitionId(2))]);
     }
 }

@@ -3,7 +3,8 @@
 use ottla_model::ErrorCode;
 use ottla_protocol::kafka_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
 use ottla_protocol::kafka_protocol::messages::{
-    DescribeAclsRequest, DescribeClientQuotasRequest, ListPartitionReassignmentsRequest, TopicName,
+    DescribeAclsRequest, DescribeClientQuotasRequest, ListPartitionReassignmentsRequest, SaslHandshakeRequest,
+    TopicName,
 };
 use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
 use ottla_protocol::{decode_response, encode_request};
@@ -40,6 +41,12 @@ fn there_are_no_quotas_and_no_authorizer() {
         let response = answer(&broker, version, &DescribeClientQuotasRequest::default());
         assert_eq!((response.error_code, response.error_message), (0, None));
         assert_eq!(response.entries, Some(Vec::new()));
+    }
+    // B17: versions are guessed from the list of APIs, so that it is there; a login it is not.
+    let login = SaslHandshakeRequest::default().with_mechanism("PLAIN".into());
+    for version in 0..=1 {
+        let refused = answer(&broker, version, &login);
+        assert_eq!((refused.error_code, refused.mechanisms.len()), (ErrorCode::IllegalSaslState.code(), 0));
     }
     let acls = answer(&broker, 3, &DescribeAclsRequest::default());
     assert_eq!(acls.error_code, ErrorCode::SecurityDisabled.code());

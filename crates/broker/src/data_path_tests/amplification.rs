@@ -7,6 +7,7 @@ use ottla_protocol::Api;
 use ottla_protocol::kafka_protocol::messages::add_partitions_to_txn_request::{
     AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
 };
+use ottla_protocol::kafka_protocol::messages::add_raft_voter_request::Listener as RaftListener;
 use ottla_protocol::kafka_protocol::messages::alter_client_quotas_request::EntryData;
 use ottla_protocol::kafka_protocol::messages::alter_configs_request::AlterConfigsResource as LegacyResource;
 use ottla_protocol::kafka_protocol::messages::alter_partition_reassignments_request::{
@@ -287,6 +288,11 @@ fn repeating(api: Api, times: usize) -> Bytes {
             let request = ListTransactionsRequest::default().with_state_filters(vec![text("Ongoing"); times]);
             newest(&request.with_producer_id_filters(vec![ProducerId(1); times]))
         }
+        Api::AddRaftVoter => {
+            let listener = RaftListener::default().with_name(text("CONTROLLER")).with_host(text("nowhere"));
+            newest(&AddRaftVoterRequest::default().with_voter_id(9).with_listeners(vec![listener; times]))
+        }
+        Api::RemoveRaftVoter => newest(&RemoveRaftVoterRequest::default().with_voter_id(9)),
         Api::UnregisterBroker => newest(&UnregisterBrokerRequest::default().with_broker_id(BrokerId(9))),
         Api::ConsumerGroupHeartbeat => {
             let request = ConsumerGroupHeartbeatRequest::default().with_group_id(group());

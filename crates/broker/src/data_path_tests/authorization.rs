@@ -262,6 +262,8 @@ fn errors(broker: &TestBroker, api: Api, topic: TopicId) -> Vec<i16> {
             let response = answer(broker, 0, &DescribeProducersRequest::default().with_topics(vec![asked]));
             vec![response.topics[0].partitions[0].error_code]
         }
+        Api::AddRaftVoter => vec![answer(broker, 0, &AddRaftVoterRequest::default()).error_code],
+        Api::RemoveRaftVoter => vec![answer(broker, 0, &RemoveRaftVoterRequest::default()).error_code],
         Api::UnregisterBroker => {
             vec![answer(broker, 0, &UnregisterBrokerRequest::default().with_broker_id(BrokerId(7))).error_code]
         }

@@ -1,9 +1,11 @@
 //! Groups on real logs: offsets and members survive their coordinator, leaderships begin and end, clocks run.
 
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread::Scope;
 
 use bytes::{Bytes, BytesMut};
-use ottla_model::{ErrorCode, TopicId, TransactionResult};
+use ottla_model::{ErrorCode, PartitionId, TopicId, TransactionResult};
 use ottla_network::response::Answer;
 use ottla_protocol::RequestHeader;
 use ottla_protocol::kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -22,6 +24,7 @@ use ottla_protocol::kafka_protocol::messages::{
 };
 use ottla_protocol::kafka_protocol::protocol::{Request, StrBytes};
 use ottla_protocol::messages::TopicRef;
+use ottla_replica_manager::partition::Partition;
 
 use super::harness::{Asked, CLIENT, Cluster, TestBroker, batch, eventually, topic_id};
 use super::transactions::mark_meanwhile;
@@ -74,16 +77,16 @@ fn commit_request(group: &str, offset: i64) -> OffsetCommitRequest {
 
 const COMMIT_VERSION: i16 = 8;
 
-fn begin_commit<'b>(broker: &'b TestBroker, group: &str, offset: i64) -> Asked<'b> {
+pub(super) fn begin_commit<'b>(broker: &'b TestBroker, group: &str, offset: i64) -> Asked<'b> {
     begin(broker, handlers::offset_commit::handle, COMMIT_VERSION, &commit_request(group, offset))
 }
 
-fn committed(asked: Asked<'_>) -> i16 {
+pub(super) fn committed(asked: Asked<'_>) -> i16 {
     end::<OffsetCommitRequest>(asked, COMMIT_VERSION).topics[0].partitions[0].error_code
 }
 
 /// The group's error, and the offset of `logs`, partition 1.
-fn fetch(broker: &TestBroker, group: &str) -> (i16, i64) {
+pub(super) fn fetch(broker: &TestBroker, group: &str) -> (i16, i64) {
     let topics = OffsetFetchRequestTopics::default().with_name(TopicName(text("logs"))).with_partition_indexes(vec![1]);
     let group = OffsetFetchRequestGroup::default().with_group_id(GroupId(text(group))).with_topics(Some(vec![topics]));
     let request = OffsetFetchRequest::default().with_groups(vec![group]);
@@ -93,7 +96,7 @@ fn fetch(broker: &TestBroker, group: &str) -> (i16, i64) {
     (group.error_code, offset)
 }
 
-fn begin_join<'b>(broker: &'b TestBroker, group: &str, member: &str) -> Asked<'b> {
+pub(super) fn begin_join<'b>(broker: &'b TestBroker, group: &str, member: &str) -> Asked<'b> {
     let protocol =
         JoinGroupRequestProtocol::default().with_name(text("range")).with_metadata(Bytes::from_static(b"topics"));
     let request = JoinGroupRequest::default()
@@ -106,7 +109,7 @@ fn begin_join<'b>(broker: &'b TestBroker, group: &str, member: &str) -> Asked<'b
     begin(broker, handlers::join_group::handle, 3, &request)
 }
 
-fn joined(asked: Asked<'_>) -> JoinGroupResponse {
+pub(super) fn joined(asked: Asked<'_>) -> JoinGroupResponse {
     end::<JoinGroupRequest>(asked, 3)
 }
 
@@ -290,32 +293,37 @@ fn clients_do_not_write_to_the_internal_topic() {
     assert_eq!(brokers[0].log_end(topic_id(OFFSETS), 0), end);
 }
 
-/// F3, A7: a commit that writes to a stalled disk holds its group partition. Scrapes, changes of the metadata and
-/// requests to other group partitions must not wait for it.
+/// Whatever writes to the log waits until what is returned is dropped.
+fn hold_log<'scope>(scope: &'scope Scope<'scope, '_>, log: Arc<Partition>) -> Sender<()> {
+    let (held, is_held) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    scope.spawn(move || {
+        log.with_log(|_| {
+            held.send(()).expect("the test waits");
+            let _ = released.recv();
+        })
+    });
+    is_held.recv().expect("the lock is taken");
+    release
+}
+
+/// F3, A7: a commit that writes to a stalled disk holds its group partition. Scrapes and changes of the metadata must
+/// not wait for it.
 #[test]
 fn a_commit_that_waits_for_its_disk_holds_up_neither_scrapes_nor_changes_of_topics() {
     let (cluster, brokers) = cluster_with(&[], &[1], &[]);
+    cluster.quorum.create_topic("gone", topic_id(8), 2, &[1], &[]);
     let broker = &brokers[0];
     let log = broker.partition(topic_id(OFFSETS), 0);
-    let (held, is_held) = std::sync::mpsc::channel();
-    let (release, released) = std::sync::mpsc::channel::<()>();
     let (done, is_done) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
-        // Whatever writes to the log waits from now on.
-        scope.spawn(move || {
-            log.with_log(|_| {
-                held.send(()).expect("the test waits");
-                let _ = released.recv();
-            })
-        });
-        is_held.recv().expect("the lock is taken");
+        let release = hold_log(scope, log);
         let commit = scope.spawn(|| committed(begin_commit(broker, "g", 7)));
-        // Until it has the group partition. If this is too short, the test passes too easily.
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        eventually("it has the group partition", || broker.broker.groups.is_held(PartitionId(0)));
         scope.spawn(|| {
             let states = broker.broker.groups.states();
             cluster.quorum.create_topic("more", topic_id(9), 1, &[1], &[]);
-            cluster.quorum.delete_topic("logs", 2);
+            cluster.quorum.delete_topic("gone", 2);
             let _ = done.send(states);
         });
         let in_time = is_done.recv_timeout(super::harness::PATIENCE);
@@ -324,4 +332,47 @@ fn a_commit_that_waits_for_its_disk_holds_up_neither_scrapes_nor_changes_of_topi
         assert!(in_time.is_ok(), "they waited for the commit");
         assert_eq!(commit.join().expect("answered"), 0);
     });
+}
+
+/// F3, A7: requests to a group partition that waits for its disk held the threads that serve all other partitions. They
+/// are queued, and are processed in order when the disk answers.
+#[test]
+fn requests_behind_a_commit_that_waits_for_its_disk_are_queued() {
+    let (_cluster, brokers) = cluster_with(&[], &[1], &[]);
+    let broker = &brokers[0];
+    let log = broker.partition(topic_id(OFFSETS), 0);
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let release = hold_log(scope, log);
+        let first = scope.spawn(|| committed(begin_commit(broker, "first", 7)));
+        eventually("it has the group partition", || broker.broker.groups.is_held(PartitionId(0)));
+        scope.spawn(move || {
+            let later = [8, 9].map(|offset| begin_commit(broker, "g", offset));
+            let _ = done.send(later);
+        });
+        let later = is_done.recv_timeout(super::harness::PATIENCE);
+        assert!(!first.is_finished(), "it waits for the log");
+        drop(release);
+        assert_eq!(first.join().expect("answered"), 0);
+        let later = later.expect("nobody waited for the lock");
+        assert_eq!(later.map(committed), [0, 0]);
+    });
+    eventually("the last commit counts", || fetch(broker, "g") == (0, 9));
+}
+
+/// Case 19: metadata that is no text, or has a NUL, closed the connection. Kafka reads such bytes as text with
+/// replacements.
+#[test]
+fn odd_metadata_of_commits_is_taken() {
+    let (_cluster, brokers) = cluster_with(&[], &[1], &[]);
+    for (offset, odd) in [(1, b"\x00\x01"), (2, b"\xff\xfe"), (3, b"\x80a")] {
+        let mut request = commit_request("g", offset);
+        request.topics[0].partitions[0].committed_metadata = Some(text("no"));
+        let encoded = ottla_protocol::encode_request(COMMIT_VERSION, 7, Some("me"), &request).expect("encodes");
+        let mut frame = BytesMut::from(&encoded[..]);
+        let at = frame.windows(2).rposition(|bytes| bytes == b"no").expect("the metadata");
+        frame[at..at + 2].copy_from_slice(odd);
+        assert_eq!(committed(brokers[0].dispatch(CLIENT, &frame)), 0, "{odd:?}");
+        assert_eq!(fetch(&brokers[0], "g"), (0, offset));
+    }
 }

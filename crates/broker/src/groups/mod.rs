@@ -212,6 +212,12 @@ impl GroupCoordinators {
         }
     }
 
+    /// Whether a step holds the partition's lock.
+    #[cfg(test)]
+    pub fn is_held(&self, partition: PartitionId) -> bool {
+        self.partitions.get(partition).is_some_and(|found| found.is_held())
+    }
+
     /// Submits a request to every partition that this broker leads.
     pub fn submit_all(&self, request: &Request) -> Vec<PendingAnswer> {
         self.partitions.submit_all(request)

@@ -51,8 +51,9 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
     let topics = allowed(&broker.access(context), &broker.metadata.peek(), topics, &mut responses);
     let (topics, wait) = charge(&broker, context, &header, topics, &mut responses);
     let version = header.api_version;
-    let decision = (!topics.is_empty())
-        .then(|| broker.quorum.submit(DeleteTopics { topics: topics.clone() }, patience.remaining()));
+    let by_id = resolved(&broker.metadata.peek(), &topics);
+    let decision =
+        (!topics.is_empty()).then(|| broker.quorum.submit(DeleteTopics { topics: by_id }, patience.remaining()));
     let answer = Answer::later(async move {
         if let Some(decision) = decision {
             let image = broker.metadata.current();
@@ -62,6 +63,7 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
             }
             for (topic, outcome) in topics.iter().zip(outcomes) {
                 // The name and the id are both told where they are known.
+                let outcome = outcome.map_err(|refusal| of_name(refusal, topic));
                 let (name, id) = match (&outcome, topic) {
                     (Ok(deleted), _) => (Some(deleted.name.clone()), deleted.id),
                     (Err(_), TopicRef::Name(name)) => (Some(name.clone()), TopicId::ZERO),
@@ -76,6 +78,28 @@ pub fn handle(broker: &Arc<Broker>, context: &RequestContext, header: RequestHea
         Response::encode_or_close::<DeleteTopicsRequest>(&header, &response)
     });
     throttled(answer, Api::DeleteTopics, version, wait)
+}
+
+/// The topics by their ids, where this broker knows them. A request that names a topic is tried again when the quorum
+/// changes its leader: a later try must not delete what somebody has created under the name meanwhile.
+fn resolved(image: &Image, topics: &[TopicRef]) -> Vec<TopicRef> {
+    let resolve = |topic: &TopicRef| match topic {
+        // A topic that is named by its id too is the quorum's to refuse.
+        TopicRef::Name(name) => image.topic(name).map(|found| TopicRef::Id(found.id)).filter(|id| !topics.contains(id)),
+        TopicRef::Id(_) => None,
+    };
+    topics.iter().map(|topic| resolve(topic).unwrap_or_else(|| topic.clone())).collect()
+}
+
+/// Who asked for a name knows nothing of the id that was looked up for it.
+fn of_name(refusal: Refusal, topic: &TopicRef) -> Refusal {
+    match topic {
+        TopicRef::Name(_) if refusal.error == ErrorCode::UnknownTopicId => Refusal {
+            error: ErrorCode::UnknownTopicOrPartition,
+            message: "This server does not host this topic-partition.".to_owned(),
+        },
+        _ => refusal,
+    }
 }
 
 /// Counts the partitions that are deleted, topic by topic: those that come when the quota is used up are refused.
@@ -201,6 +225,21 @@ fn result(name: Option<&str>, id: TopicId, refusal: Option<&Refusal>) -> Deletab
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// B12: a try that the quorum had not decided was repeated by name.
+    #[test]
+    fn a_name_is_resolved_before_the_first_try() {
+        let image = crate::request::test_image::image();
+        let (name, found) = image.topics().next().map(|topic| (topic.name.to_string(), topic.id)).unwrap();
+        let asked = [TopicRef::Name(name), TopicRef::Name("not there yet".into()), TopicRef::Id(TopicId([9; 16]))];
+        let sent = [TopicRef::Id(found), asked[1].clone(), asked[2].clone()];
+        assert_eq!(resolved(&image, &asked), sent);
+        let twice = [asked[0].clone(), TopicRef::Id(found)];
+        assert_eq!(resolved(&image, &twice), twice);
+        let gone = || Refusal::new(ErrorCode::UnknownTopicId, "gone");
+        assert_eq!(of_name(gone(), &asked[0]).error, ErrorCode::UnknownTopicOrPartition);
+        assert_eq!(of_name(gone(), &asked[2]).error, ErrorCode::UnknownTopicId);
+    }
 
     #[test]
     fn names_and_ids_are_sorted_out() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ottla_authorizer::Operation;
-use ottla_metadata::quorum_progress::{Progress, QuorumProgress};
+use ottla_metadata::quorum_progress::{Progress, QuorumProgress, Voter};
 use ottla_model::{ErrorCode, Revision};
 use ottla_network::response::{Answer, Response};
 use ottla_protocol::kafka_protocol::messages::describe_quorum_request::TopicData as AskedTopic;
@@ -86,17 +86,19 @@ fn unknown(topics: Vec<AskedTopic>) -> DescribeQuorumResponse {
 }
 
 fn response(version: i16, progress: &QuorumProgress) -> DescribeQuorumResponse {
-    let voters = progress.voters.iter().map(|voter| {
+    let member = |voter: &Voter| {
         let disk = voter.disk.filter(|_| version >= NODES_FROM).map_or(Uuid::nil(), |disk| Uuid::from_bytes(disk.0));
         replica(version, node_id(voter.id.0), voter.progress).with_replica_directory_id(disk)
-    });
+    };
+    let voters = progress.voters.iter().filter(|voter| voter.is_voter).map(member);
+    let learners = progress.voters.iter().filter(|voter| !voter.is_voter).map(member);
     let observers = progress.observers.iter().map(|observer| replica(version, observer.id.0, observer.progress));
     let partition = PartitionData::default()
         .with_leader_id(BrokerId(node_id(progress.leader.0)))
         .with_leader_epoch(i32::try_from(progress.term).unwrap_or(i32::MAX))
         .with_high_watermark(offset(progress.committed))
         .with_current_voters(voters.collect())
-        .with_observers(observers.collect())
+        .with_observers(learners.chain(observers).collect())
         .with_error_message(None);
     let topic = TopicData::default().with_topic_name(wire::text(TOPIC).into()).with_partitions(vec![partition]);
     let nodes = progress.voters.iter().filter(|_| version >= NODES_FROM).map(|voter| {
@@ -129,7 +131,7 @@ fn offset(revision: Revision) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use ottla_metadata::quorum_progress::{Observer, Voter};
+    use ottla_metadata::quorum_progress::Observer;
     use ottla_model::{BrokerId as Id, CoordinatorId, IncarnationId, TimestampMs};
     use ottla_protocol::kafka_protocol::messages::describe_quorum_request::PartitionData as AskedPartition;
 
@@ -141,13 +143,14 @@ mod tests {
             id: CoordinatorId(id),
             address: format!("[::{id}]:2181"),
             disk: (id == 1).then_some(IncarnationId([7; 16])),
+            is_voter: id < 3,
             progress: at(end),
         };
         QuorumProgress {
             leader: CoordinatorId(2),
             term: 5,
             committed: Revision(9),
-            voters: vec![voter(1, 8), voter(2, 10)],
+            voters: vec![voter(1, 8), voter(2, 10), voter(4, 3)],
             observers: vec![Observer { id: Id(3), progress: at(9) }],
         }
     }
@@ -160,8 +163,9 @@ mod tests {
             assert_eq!((partition.leader_id.0, partition.leader_epoch, partition.high_watermark), (2, 5, 10));
             let ends: Vec<_> = partition.current_voters.iter().map(|v| (v.replica_id.0, v.log_end_offset)).collect();
             assert_eq!(ends, [(1, 9), (2, 11)]);
-            assert_eq!(partition.observers[0].replica_id.0, 3);
-            assert_eq!(response.nodes.len(), if version >= 2 { 2 } else { 0 });
+            let observers: Vec<_> = partition.observers.iter().map(|observer| observer.replica_id.0).collect();
+            assert_eq!(observers, [4, 3], "a learner observes, as brokers do");
+            assert_eq!(response.nodes.len(), if version >= 2 { 3 } else { 0 });
             ottla_protocol::encode_response::<DescribeQuorumRequest>(version, 1, &response).expect("encodes");
         }
         let node = &response(2, &progress()).nodes[0].listeners[0];

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ottla_broker_session::{Applicant, Closing, Effect, GiveUp, Session, SessionConfig};
 use ottla_metadata::Image;
 use ottla_metadata::controller::{Beat, BeatAnswer, Refusal, Registered, ShutdownProgress};
+use ottla_metadata::image::Standing;
 use ottla_model::{BrokerId, ClusterId, MonotonicMs, Revision};
 use ottla_replica_manager::identity::Identity;
 use ottla_replica_manager::manager::ReplicaManagerError;
@@ -123,7 +124,9 @@ impl SessionRunner {
         while self.claiming.is_none() {
             let Some(effect) = self.effects.pop_front() else {
                 let taken = self.context.metadata.effective_revision();
-                self.session.image_moved(&self.context.metadata.peek(), taken);
+                let image = self.context.metadata.peek();
+                self.session.image_moved(&image, taken);
+                follow_coordinators(&self.context.client, &image);
                 let now = self.now();
                 self.effects.extend(self.session.tick(now));
                 if self.effects.is_empty() {
@@ -298,6 +301,13 @@ impl SessionRunner {
             GiveUp::Refused(refusal) => RunError::Refused { error: refusal.error, message: refusal.message },
         }
     }
+}
+
+/// Coordinators that joined the quorum while it ran are asked too, without a restart.
+fn follow_coordinators(client: &ClusterClient, image: &Image) {
+    let live = image.coordinators().map(|(_, coordinator)| &coordinator.node).filter(|node| node.is_live_change);
+    let joined = live.filter(|node| node.standing != Standing::Removed).map(|node| node.address.clone());
+    client.coordinators().follow(&joined.collect::<Vec<_>>());
 }
 
 fn log_closing(closing: Closing) {

@@ -134,6 +134,8 @@ mod tests {
             DescribeCluster: DescribeClusterRequest => DescribeClusterResponse,
             DescribeProducers: DescribeProducersRequest => DescribeProducersResponse,
             UnregisterBroker: UnregisterBrokerRequest => UnregisterBrokerResponse,
+            AddRaftVoter: AddRaftVoterRequest => AddRaftVoterResponse,
+            RemoveRaftVoter: RemoveRaftVoterRequest => RemoveRaftVoterResponse,
             DescribeTransactions: DescribeTransactionsRequest => DescribeTransactionsResponse,
             ListTransactions: ListTransactionsRequest => ListTransactionsResponse,
             ConsumerGroupHeartbeat: ConsumerGroupHeartbeatRequest => ConsumerGroupHeartbeatResponse,

@@ -1,13 +1,15 @@
 //! Requests that take long to handle, and responses that take long to make: beside the workers, one at a time.
 //!
 //! A request of [`LARGE_REQUEST_BYTES`] may name a hundred thousand groups or topics: decoded it takes some tens of
-//! megabytes and up to a second. One at a time is decoded, whatever the number of connections that send some.
+//! megabytes and up to a second. One at a time is decoded, whatever the number of connections that send some; a few
+//! more where that one takes very long, which means that it waits for a disk.
 //!
 //! A worker serves many connections; a response of thousands of partitions would keep their records and heartbeats
 //! waiting. Such a response is made on a thread of its own when it is the first of its connection that has not left, so
 //! that a connection has one in the queue at most, however many requests it has sent in advance.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -21,13 +23,27 @@ pub struct HeavyWork {
     turn: Arc<Semaphore>,
     /// Of large requests. They do not wait for responses that are being made.
     requests: Arc<Semaphore>,
+    /// Of those that have waited for [`Self::patience`].
+    extra_requests: Arc<Semaphore>,
+    patience: Duration,
 }
+
+/// No request takes that long that waits for no disk. One that does holds up the others no longer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Each log directory whose disk stalls may keep about one: further requests for it are refused when the stall is
+/// known.
+const EXTRA_REQUESTS: usize = 3;
 
 const STOPPED: &str = "the broker stops";
 
 impl Default for HeavyWork {
     fn default() -> Self {
-        Self { turn: Arc::new(Semaphore::new(1)), requests: Arc::new(Semaphore::new(1)) }
+        Self {
+            turn: Arc::new(Semaphore::new(1)),
+            requests: Arc::new(Semaphore::new(1)),
+            extra_requests: Arc::new(Semaphore::new(EXTRA_REQUESTS)),
+            patience: PATIENCE,
+        }
     }
 }
 
@@ -35,9 +51,17 @@ impl HeavyWork {
     /// Handles a large request in its turn. The connection handles no further request meanwhile, so that each of them
     /// has one in the queue at most, and requests keep their order.
     pub fn carry_out(&self, handle: impl FnOnce() -> Answer + Send + 'static) -> Answer {
-        let turn = Arc::clone(&self.requests);
+        let (turn, extra, patience) = (Arc::clone(&self.requests), Arc::clone(&self.extra_requests), self.patience);
         Answer::Held(Box::pin(async move {
-            let Ok(turn) = turn.acquire_owned().await else { return Answer::close(STOPPED) };
+            let turn = tokio::select! {
+                biased;
+                turn = turn.acquire_owned() => turn,
+                turn = async {
+                    tokio::time::sleep(patience).await;
+                    extra.acquire_owned().await
+                } => turn,
+            };
+            let Ok(turn) = turn else { return Answer::close(STOPPED) };
             let handled = tokio::task::spawn_blocking(move || {
                 let _turn = turn;
                 handle()
@@ -64,14 +88,13 @@ impl HeavyWork {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use super::*;
 
     /// G3, G8: each connection's large request was decoded on a worker, all of them at a time.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn g8_large_requests_are_handled_one_at_a_time() {
-        let work = HeavyWork::default();
+        let work = HeavyWork { patience: Duration::from_secs(3_600), ..HeavyWork::default() };
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let answers = (0..8).map(|_| {
             let (running, most) = (running.clone(), most.clone());
@@ -92,5 +115,25 @@ mod tests {
             assert!(matches!(task.await.expect("no panic"), Answer::None));
         }
         assert_eq!(most.load(Ordering::SeqCst), 1);
+    }
+
+    /// A7: a large request that waited for a disk held up every other one, to whatever directory.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_large_request_that_waits_for_a_disk_holds_up_others_for_a_while_only() {
+        let work = HeavyWork { patience: Duration::from_millis(1), ..HeavyWork::default() };
+        let begin = |answer: Answer| match answer {
+            Answer::Held(future) => tokio::spawn(future),
+            other => panic!("{other:?}"),
+        };
+        let (disk_answers, answer) = std::sync::mpsc::channel::<()>();
+        let stuck = begin(work.carry_out(move || {
+            let _ = answer.recv();
+            Answer::None
+        }));
+        let other = begin(work.carry_out(|| Answer::None));
+        let outcome = tokio::time::timeout(Duration::from_secs(60), other).await;
+        drop(disk_answers);
+        assert!(matches!(outcome, Ok(Ok(Answer::None))));
+        assert!(matches!(stuck.await, Ok(Answer::None)));
     }
 }

@@ -44,3 +44,25 @@ pub fn offline_replicas(image: &Image, state: &PartitionState, listener: &Listen
     let is_unreachable = |id: &BrokerId| live_endpoint(image, *id, listener).is_none() || is_offline(*id);
     state.replicas.iter().copied().filter(is_unreachable).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use ottla_model::{BrokerEpoch, IsrMember, PartitionId};
+
+    use super::*;
+    use crate::request::test_image::{CLIENT, image};
+
+    /// B4: a replica whose directory failed looked healthy. The mark is of one registration of its broker.
+    #[test]
+    fn a_replica_that_cannot_read_its_log_is_offline() {
+        let (image, listener) = (image(), ListenerName::new(CLIENT));
+        let offline = |epoch| {
+            let mut state = PartitionState::clone(image.partition_of("t", PartitionId(0)).unwrap());
+            state.offline = vec![IsrMember { broker: BrokerId(2), epoch }];
+            offline_replicas(&image, &state, &listener)
+        };
+        let epoch = image.broker_epoch(BrokerId(2)).unwrap();
+        assert_eq!(offline(epoch), [BrokerId(2), BrokerId(3)]);
+        assert_eq!(offline(BrokerEpoch(epoch.0 + 1)), [BrokerId(3)]);
+    }
+}

@@ -1,11 +1,20 @@
-//! `ottla brokers` and `ottla quorum`.
+//! `ottla brokers`, `ottla quorum` and `ottla cluster`.
 
-use std::time::Duration;
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, Subcommand};
+use ottla_rpc::AdminClient;
+use ottla_rpc::admin::{
+    AddQuorumMemberRequest, ClusterHealthRequest, ClusterHealthResponse, Health, ListBrokersRequest,
+    ListBrokersResponse, RemoveQuorumMemberRequest, TransferQuorumLeadershipRequest,
+};
+use serde_json::{Value, json};
 
-use super::{Bootstrap, Coordinators};
+use super::at::{Bootstrap, Coordinators, Quorum};
+use super::rendering::{Output, Table};
 use crate::kafka::Kafka;
 use crate::out;
 use crate::progress::Progress;
@@ -25,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 
 pub async fn brokers(arguments: BrokersArguments) -> Result<()> {
-    let kafka = Kafka::connect(&arguments.at.addresses()).await?;
+    let kafka = Kafka::connect(&arguments.at.addresses().await?).await?;
     let mut progress = Progress::new(Duration::from_secs(1));
     let view = loop {
         let view = kafka.client().metadata(Some(&[])).await?;
@@ -49,11 +58,98 @@ pub async fn brokers(arguments: BrokersArguments) -> Result<()> {
     Ok(())
 }
 
-pub async fn quorum(coordinators: &Coordinators) -> Result<()> {
-    let status = quorum::status(&coordinators.addresses()?, quorum::TIMEOUT).await?;
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct QuorumArguments {
+    #[command(subcommand)]
+    command: Option<QuorumCommand>,
+    #[command(flatten)]
+    at: Coordinators,
+}
+
+#[derive(Subcommand)]
+enum QuorumCommand {
+    /// The members, who leads, and how far each has got
+    Members(Coordinators),
+    /// Add a coordinator that runs with an empty data directory, and wait until it votes
+    Add {
+        /// ID@host:port
+        #[arg(value_name = "ID@ADDRESS")]
+        member: String,
+        #[command(flatten)]
+        at: Quorum,
+    },
+    /// Remove a coordinator
+    Remove {
+        id: u64,
+        /// Also if too few of the remaining voters answer
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        at: Quorum,
+    },
+    /// Let another voter lead
+    Transfer {
+        /// The one that is to lead; else the one with the most complete log
+        id: Option<u64>,
+        #[command(flatten)]
+        at: Quorum,
+    },
+}
+
+/// How long a coordinator may take to receive the tree. A million nodes are some hundred megabytes.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub async fn quorum(arguments: QuorumArguments) -> Result<()> {
+    match arguments.command {
+        None => members(&arguments.at).await,
+        Some(QuorumCommand::Members(at)) => members(&at).await,
+        Some(QuorumCommand::Add { member, at }) => {
+            let parsed = member.split_once('@').and_then(|(id, address)| Some((id.parse::<u64>().ok()?, address)));
+            let Some((coordinator_id, address)) = parsed.filter(|(id, address)| *id > 0 && address.contains(':'))
+            else {
+                bail!("{member}: expected ID@host:port, such as 4@coordinator-4:2181");
+            };
+            let request = AddQuorumMemberRequest { coordinator_id, address: address.to_owned() };
+            let client = at.client().await?;
+            let changed = client.add_quorum_member(request, CHANGE_TIMEOUT).await?;
+            out!("coordinator {coordinator_id} votes since revision {}", changed.revision);
+            Ok(())
+        }
+        Some(QuorumCommand::Remove { id, force, at }) => {
+            let request = RemoveQuorumMemberRequest { coordinator_id: id, force };
+            let changed = at.client().await?.remove_quorum_member(request, CHANGE_TIMEOUT).await?;
+            out!("coordinator {id} was removed at revision {}", changed.revision);
+            Ok(())
+        }
+        Some(QuorumCommand::Transfer { id, at }) => {
+            let request = TransferQuorumLeadershipRequest { coordinator_id: id.unwrap_or(0) };
+            at.client().await?.transfer_quorum_leadership(request, CHANGE_TIMEOUT).await?;
+            await_leader(&at.coordinators).await?;
+            members(&at.coordinators).await
+        }
+    }
+}
+
+/// The former leader answers when it leads no more: the election may take a moment.
+async fn await_leader(coordinators: &Coordinators) -> Result<()> {
+    let addresses = coordinators.addresses().await?;
+    let began = Instant::now();
+    while quorum::status(&addresses, quorum::TIMEOUT).await?.leader_id == 0 && began.elapsed() < quorum::TIMEOUT {
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
+async fn members(coordinators: &Coordinators) -> Result<()> {
+    let status = quorum::status(&coordinators.addresses().await?, quorum::TIMEOUT).await?;
     out!("cluster {}  term {}  committed revision {}", status.cluster_id, status.term, status.committed_revision);
     for member in &status.members {
-        let role = if member.coordinator_id == status.leader_id { "  quorum leader" } else { "" };
+        let role = match member.coordinator_id == status.leader_id {
+            true => "  quorum leader",
+            false if member.learner => "  learner",
+            false => "",
+        };
         // Only the leader knows how far the others are.
         let matched = match member.matched_revision {
             0 => String::new(),
@@ -65,4 +161,103 @@ pub async fn quorum(coordinators: &Coordinators) -> Result<()> {
         bail!("there is no quorum leader (asked coordinator {})", status.coordinator_id);
     }
     Ok(())
+}
+
+#[derive(Subcommand)]
+pub enum ClusterCommand {
+    /// Brokers, partitions, coordinators, and what is wrong; ends with 1 if partitions cannot be used
+    Status {
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        at: Coordinators,
+    },
+}
+
+pub async fn run(command: ClusterCommand) -> Result<ExitCode> {
+    let ClusterCommand::Status { output, at } = command;
+    let client = AdminClient::new(&at.addresses().await?)?;
+    let health = client.cluster_health(ClusterHealthRequest {}, quorum::TIMEOUT).await?;
+    let brokers = client.list_brokers(ListBrokersRequest {}, quorum::TIMEOUT).await?;
+    let (brokers, voters) = (broker_table(&brokers), voter_table(&health));
+    let value = json!({
+        "health": word(health.health()),
+        "problems": health.problems,
+        "cluster_id": health.cluster_id,
+        "controller": health.controller_id,
+        "topics": health.topics,
+        "partitions": health.partitions,
+        "leaderless_partitions": health.leaderless_partitions,
+        "under_replicated_partitions": health.under_replicated_partitions,
+        "under_min_isr_partitions": health.under_min_isr_partitions,
+        "reassigning_partitions": health.reassigning_partitions,
+        "brokers": brokers.to_json(),
+        "quorum": voters.to_json(),
+    });
+    output.value(&value, || screen(&health, &brokers, &voters, std::io::stdout().is_terminal()));
+    Ok(if health.health() == Health::Critical { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn word(health: Health) -> &'static str {
+    match health {
+        Health::Ok => "ok",
+        Health::Degraded => "degraded",
+        Health::Critical => "critical",
+        Health::Unspecified => "unknown",
+    }
+}
+
+fn broker_table(listed: &ListBrokersResponse) -> Table {
+    let mut table = Table::new(&["broker", "state", "endpoints", "rack", "replicas", "leaders"]);
+    for broker in &listed.brokers {
+        let state = match (broker.fenced, broker.id == listed.controller_id) {
+            (true, _) => "down",
+            (false, true) => "controller",
+            (false, false) => "live",
+        };
+        table.push([
+            broker.id.into(),
+            state.into(),
+            broker.endpoints.iter().map(String::as_str).collect::<Value>(),
+            broker.rack.as_str().into(),
+            broker.replicas.into(),
+            broker.leaders.into(),
+        ]);
+    }
+    table
+}
+
+fn voter_table(health: &ClusterHealthResponse) -> Table {
+    let mut table = Table::new(&["coordinator", "role", "address", "lag"]);
+    for voter in &health.quorum {
+        let role = if voter.coordinator_id == health.quorum_leader_id { "quorum leader" } else { "follower" };
+        table.push([voter.coordinator_id.into(), role.into(), voter.address.as_str().into(), voter.lag.into()]);
+    }
+    table
+}
+
+fn screen(health: &ClusterHealthResponse, brokers: &Table, voters: &Table, is_terminal: bool) -> Vec<String> {
+    let state = word(health.health());
+    let colour = match health.health() {
+        Health::Ok => "32",
+        Health::Degraded => "33",
+        Health::Critical | Health::Unspecified => "31",
+    };
+    let state = if is_terminal { format!("\x1b[{colour}m{state}\x1b[0m") } else { state.to_owned() };
+    let mut lines = vec![format!("cluster {}  {state}", health.cluster_id)];
+    lines.extend(health.problems.iter().map(|problem| format!("  {problem}")));
+    lines.push(format!(
+        "{} topics, {} partitions: {} leaderless, {} under-replicated, {} below min.insync.replicas, {} reassigning",
+        health.topics,
+        health.partitions,
+        health.leaderless_partitions,
+        health.under_replicated_partitions,
+        health.under_min_isr_partitions,
+        health.reassigning_partitions
+    ));
+    for table in [brokers, voters] {
+        lines.push(String::new());
+        lines.extend(table.lines(is_terminal));
+    }
+    lines
 }

@@ -5,7 +5,7 @@ use clap::Args;
 use ottla_protocol::messages::fetch::IsolationLevel;
 
 use super::Bootstrap;
-use crate::consumer::{FETCH_BYTES, From, Settings, Source};
+use crate::consumer::{FETCH_BYTES, From, Settings, Source, Topics};
 use crate::group_consumer::GroupSettings;
 use crate::kafka::Kafka;
 use crate::kafka_tools::format::Formatter;
@@ -40,7 +40,7 @@ pub struct ConsumeArguments {
 }
 
 pub async fn run(arguments: ConsumeArguments) -> Result<()> {
-    let kafka = Kafka::connect(&arguments.at.addresses()).await?;
+    let kafka = Kafka::connect(&arguments.at.addresses().await?).await?;
     let from = match arguments.offset {
         Some(offset) => From::At(offset),
         None if arguments.from_beginning => From::Beginning,
@@ -59,7 +59,7 @@ pub async fn run(arguments: ConsumeArguments) -> Result<()> {
         formatter.print_key = true;
         formatter.key_separator = separator.into_bytes();
     }
-    let mut source = Source::open(&kafka, &arguments.topic, settings).await?;
+    let mut source = Source::open(&kafka, Topics::One(arguments.topic), settings).await?;
     let read = tokio::select! {
         read = print(&formatter, &mut source, arguments.max_messages.unwrap_or(u64::MAX)) => read,
         // The group gets the member's leave request before the end.
@@ -71,20 +71,19 @@ pub async fn run(arguments: ConsumeArguments) -> Result<()> {
 }
 
 async fn print(formatter: &Formatter, source: &mut Source, mut left: u64) -> Result<()> {
-    let mut line = Vec::new();
+    let mut lines = output::Block::default();
     while left > 0 {
         let next = match source.try_next() {
             Some(next) => Some(next),
             None => {
                 // Available records are shown before any wait.
-                output::flush();
+                lines.flush();
                 source.next().await
             }
         };
         let Some(incoming) = next else { break };
-        line.clear();
-        formatter.write(&incoming?, &mut line)?;
-        output::bytes(&line);
+        formatter.write(&incoming?, lines.end())?;
+        lines.flush_if_full();
         left -= 1;
     }
     Ok(())

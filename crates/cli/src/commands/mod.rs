@@ -1,23 +1,25 @@
 //! The commands of `ottla`, one file for each group of commands.
 
+mod at;
+mod balance;
 mod cluster;
+mod config;
 mod consume;
+mod generate;
+mod group;
 mod produce;
+mod rendering;
 mod topic;
 mod tree;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::node::explain::ExplainArguments;
 use crate::node::{self, NodeArguments};
 use crate::{dev, local};
-
-/// The cluster of processes that `ottla local` starts by default.
-const LOCAL_BROKERS: &str = "127.0.0.1:29092,127.0.0.1:39092,127.0.0.1:49092";
-const LOCAL_COORDINATORS: &str = "127.0.0.1:22181,127.0.0.1:32181,127.0.0.1:42181";
+use at::{Bootstrap, Coordinators};
 
 /// Ottla: a replicated log for unchanged Kafka clients.
 #[derive(Parser)]
@@ -38,29 +40,44 @@ enum Command {
     Start(NodeArguments),
     /// Whether the services that the settings name serve on this machine
     Ready(NodeArguments),
-    /// The settings
+    /// The settings of services, and the configuration of topics, brokers and groups
     #[command(subcommand)]
-    Config(ConfigCommand),
+    Config(config::ConfigCommand),
     /// Topics
     #[command(subcommand)]
     Topic(topic::TopicCommand),
+    /// Consumer groups
+    #[command(subcommand)]
+    Group(group::GroupCommand),
     /// Write a record for each line of standard input
     Produce(produce::ProduceArguments),
     /// Print the records of a topic
     Consume(consume::ConsumeArguments),
     /// The brokers of the cluster
     Brokers(cluster::BrokersArguments),
+    /// A broker leaves the cluster
+    #[command(subcommand)]
+    Broker(balance::BrokerCommand),
+    /// Brokers get their shares of bytes, replicas and leaders
+    #[command(subcommand)]
+    Rebalance(balance::RebalanceCommand),
     /// The coordinators of the cluster
-    Quorum(Coordinators),
+    Quorum(cluster::QuorumArguments),
+    /// The cluster as a whole
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    /// What is in the files of a log: as kafka-dump-log, with its options
+    #[command(disable_help_flag = true)]
+    Dump {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Completions of a shell, and manual pages: what `make install` installs
+    #[command(subcommand, hide = true)]
+    Generate(generate::GenerateCommand),
     /// The cluster's metadata, with ZooKeeper's paths
     #[command(subcommand)]
     Tree(tree::TreeCommand),
-}
-
-#[derive(Subcommand)]
-enum ConfigCommand {
-    /// What the environment, FILE and overrides come to, and where each value came from
-    Explain(ExplainArguments),
 }
 
 impl Arguments {
@@ -74,49 +91,24 @@ impl Arguments {
     }
 }
 
-/// The bootstrap brokers.
-#[derive(Args)]
-pub struct Bootstrap {
-    /// host:port[,host:port…] of some brokers; else OTTLA_BOOTSTRAP, else those of `ottla local`
-    #[arg(long, short = 'b', value_name = "ADDRESSES", alias = "broker-list")]
-    bootstrap_server: Option<String>,
-}
-
-impl Bootstrap {
-    fn addresses(&self) -> String {
-        let variable = || std::env::var("OTTLA_BOOTSTRAP").ok().filter(|text| !text.is_empty());
-        self.bootstrap_server.clone().or_else(variable).unwrap_or_else(|| LOCAL_BROKERS.to_owned())
-    }
-}
-
-/// The coordinators.
-#[derive(Args)]
-pub struct Coordinators {
-    /// host:port[,host:port…] of coordinators; else OTTLA_COORDINATORS, else those of `ottla local`
-    #[arg(long, short = 'c', value_name = "ADDRESSES")]
-    coordinators: Option<String>,
-}
-
-impl Coordinators {
-    fn addresses(&self) -> Result<Vec<String>> {
-        let variable = || std::env::var("OTTLA_COORDINATORS").ok().filter(|text| !text.is_empty());
-        let text = self.coordinators.clone().or_else(variable).unwrap_or_else(|| LOCAL_COORDINATORS.to_owned());
-        crate::quorum::addresses(&text)
-    }
-}
-
 pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
         Command::Local(command) => local::run(command).await?,
         // Handled before there is a runtime.
         Command::Dev(_) | Command::Start(_) => {}
         Command::Ready(arguments) => node::ready::run(&arguments).await?,
-        Command::Config(ConfigCommand::Explain(arguments)) => node::explain::run(&arguments)?,
+        Command::Config(command) => config::run(command).await?,
         Command::Topic(command) => topic::run(command).await?,
+        Command::Group(command) => group::run(command).await?,
         Command::Produce(arguments) => return produce::run(arguments).await,
         Command::Consume(arguments) => consume::run(arguments).await?,
         Command::Brokers(arguments) => cluster::brokers(arguments).await?,
-        Command::Quorum(arguments) => cluster::quorum(&arguments).await?,
+        Command::Quorum(arguments) => cluster::quorum(arguments).await?,
+        Command::Cluster(command) => return cluster::run(command).await,
+        Command::Dump { arguments } => return Ok(crate::kafka_tools::dump_log::run(&arguments).await),
+        Command::Generate(command) => generate::run(command)?,
+        Command::Broker(command) => balance::broker(command).await?,
+        Command::Rebalance(command) => balance::rebalance(command).await?,
         Command::Tree(command) => tree::run(command).await?,
     }
     Ok(ExitCode::SUCCESS)

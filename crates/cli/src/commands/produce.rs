@@ -34,7 +34,7 @@ fn compression(text: &str) -> Result<Compression, String> {
 }
 
 pub async fn run(arguments: ProduceArguments) -> Result<ExitCode> {
-    let kafka = Kafka::connect(&arguments.at.addresses()).await?;
+    let kafka = Kafka::connect(&arguments.at.addresses().await?).await?;
     let acks = match arguments.acks.as_str() {
         "0" => 0,
         "1" => 1,

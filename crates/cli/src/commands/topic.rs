@@ -56,7 +56,7 @@ pub enum TopicCommand {
 pub async fn run(command: TopicCommand) -> Result<()> {
     match command {
         TopicCommand::Create { name, partitions, replication_factor, configs, if_not_exists, at } => {
-            let kafka = Kafka::connect(&at.addresses()).await?;
+            let kafka = Kafka::connect(&at.addresses().await?).await?;
             let topic =
                 NewTopic { name: name.clone(), partitions, replication_factor, assignments: Vec::new(), configs };
             match kafka.create_topic(&topic).await {
@@ -68,19 +68,19 @@ pub async fn run(command: TopicCommand) -> Result<()> {
             }
         }
         TopicCommand::List { at } => {
-            for name in names(&Kafka::connect(&at.addresses()).await?).await? {
+            for name in names(&Kafka::connect(&at.addresses().await?).await?).await? {
                 out!("{name}");
             }
         }
         TopicCommand::Describe { names: wanted, at } => {
-            let kafka = Kafka::connect(&at.addresses()).await?;
+            let kafka = Kafka::connect(&at.addresses().await?).await?;
             let wanted = if wanted.is_empty() { names(&kafka).await? } else { wanted };
             for line in describe::lines(&kafka.describe(&wanted).await?, &Shown::default()) {
                 out!("{line}");
             }
         }
         TopicCommand::Delete { names, if_exists, at } => {
-            let kafka = Kafka::connect(&at.addresses()).await?;
+            let kafka = Kafka::connect(&at.addresses().await?).await?;
             for name in names {
                 match kafka.delete_topic(&name).await {
                     Ok(()) => out!("deleted topic {name}"),

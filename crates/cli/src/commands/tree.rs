@@ -35,14 +35,14 @@ pub enum TreeCommand {
 pub async fn run(command: TreeCommand) -> Result<()> {
     match command {
         TreeCommand::Ls { path, recursive, at } => {
-            let client = AdminClient::new(&at.addresses()?)?;
+            let client = AdminClient::new(&at.addresses().await?)?;
             let request = ListNodesRequest { path, recursive, linearizable: true };
             for name in client.list_nodes(request, TIMEOUT).await?.names {
                 out!("{name}");
             }
         }
         TreeCommand::Get { path, stat, at } => {
-            let client = AdminClient::new(&at.addresses()?)?;
+            let client = AdminClient::new(&at.addresses().await?)?;
             let request = GetNodeRequest { path: path.clone(), linearizable: true };
             let node = client.get_node(request, TIMEOUT).await?.node.with_context(|| format!("{path} is not there"))?;
             out!("{}", node.json);

@@ -17,8 +17,8 @@ const OF_ADDRESSES: &[&str] = &["connection_creation_rate"];
 
 /// A type of entity: its plural on the command line, its name in requests, and how it is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Type {
-    plural: &'static str,
+pub struct Type {
+    pub plural: &'static str,
     wire: &'static str,
     shown: &'static str,
 }
@@ -106,7 +106,7 @@ fn plan(options: &Options, changes: Vec<ConfigChange>) -> Result<Plan, ToolError
 }
 
 /// The entities that flags name, or types with their names in order.
-fn entities(options: &Options) -> Result<Vec<(Type, Option<String>)>, ToolError> {
+pub fn entities(options: &Options) -> Result<Vec<(Type, Option<String>)>, ToolError> {
     let mut entities = Vec::new();
     for (of_type, flag, default) in
         [(USERS, "user", "user-defaults"), (CLIENTS, "client", "client-defaults"), (IPS, "ip", "ip-defaults")]

@@ -6,7 +6,7 @@ use ottla_client::{ConfigChange, ConfigEntry, ConfigResource};
 use ottla_model::{BrokerId, ErrorCode, TopicName};
 
 use super::options::{OptionSpec, Options, Takes, flag, refused, value};
-use super::{ToolError, bootstrap, client_quotas, exceptions, refuse_options, users};
+use super::{ToolError, bootstrap, client_quotas, exceptions, refuse_options, users, zookeeper};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
@@ -39,6 +39,7 @@ pub(super) static SPECS: &[OptionSpec] = &[
     flag("entity-default", "The defaults of all brokers."),
     value("entity-name", "String", "Name of entity (topic name/broker id/group id/user principal name/client id/ip)."),
     value("entity-type", "String", "Type of entity (topics/brokers/broker-loggers/groups/users/clients/ips)."),
+    flag("force", "With --zookeeper: do not prompt. It never does."),
     value("group", "String", "The group's ID."),
     flag("help", "Print usage information."),
     value("ip", "String", "The IP address, whose quotas."),
@@ -47,11 +48,17 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value("user", "String", "The user's principal name, whose credentials or quotas."),
     flag("user-defaults", "The quotas of all users without own ones."),
     flag("version", "Display the version."),
+    refused("zk-tls-config-file", Takes::Value, "coordinators speak no TLS"),
+    value(
+        "zookeeper",
+        "String: urls",
+        "The coordinators, host:port,…[/chroot], as tools of Kafka 3 and older name ZooKeeper. The brokers need not run.",
+    ),
 ];
 
 /// The types of entities that have configurations here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+pub(super) enum Kind {
     Topics,
     Brokers,
     BrokerLoggers,
@@ -75,7 +82,7 @@ impl Kind {
         }
     }
 
-    fn plural(self) -> &'static str {
+    pub(super) fn plural(self) -> &'static str {
         match self {
             Self::Topics => "topics",
             Self::Brokers => "brokers",
@@ -137,6 +144,11 @@ pub async fn run(arguments: &[String]) -> ExitCode {
         out!("{} (Ottla)", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
+    match zookeeper::is_asked_for(&options) {
+        Ok(true) => return zookeeper::configs::run(&options, arguments).await,
+        Ok(false) => {}
+        Err(error) => return refuse_options(&error, SPECS),
+    }
     if client_quotas::are_asked_for(&options) && options.has("alter") != options.has("describe") {
         let checked = super::client_properties(&options, &["command-config"], &[])
             .and_then(|_| if options.has("alter") { changes(&options) } else { Ok(Vec::new()) });
@@ -179,6 +191,25 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
         return Err(ToolError::Usage(message.to_owned()));
     }
     let Ok(bootstrap) = bootstrap(options) else { return argument("--bootstrap-server must be specified.") };
+    let (kind, entity) = entity(options)?;
+    let action = if options.has("describe") {
+        Action::Describe { all: options.has("all") }
+    } else {
+        if entity.is_none() {
+            return argument(&format!("An entity name must be specified with --alter of {}", kind.plural()));
+        }
+        Action::Alter(changes(options)?)
+    };
+    // What is no credential is said before anything is asked.
+    if let (Kind::Users, Action::Alter(changes)) = (kind, &action) {
+        users::changes(changes)?;
+    }
+    Ok(Plan { bootstrap: bootstrap.to_owned(), kind, entity, action })
+}
+
+/// Whose configuration it is; the empty name is the default of all brokers, none is every entity of the type.
+pub(super) fn entity(options: &Options) -> Result<(Kind, Option<String>), ToolError> {
+    let argument = |text: &str| Err(ToolError::Argument(text.to_owned()));
     let flags = [
         ("topic", Kind::Topics, true),
         ("broker", Kind::Brokers, true),
@@ -224,19 +255,7 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
     if kind == Kind::BrokerLoggers && entity.is_none() {
         return argument("An entity name must be specified with broker-loggers");
     }
-    let action = if options.has("describe") {
-        Action::Describe { all: options.has("all") }
-    } else {
-        if entity.is_none() {
-            return argument(&format!("An entity name must be specified with --alter of {}", kind.plural()));
-        }
-        Action::Alter(changes(options)?)
-    };
-    // What is no credential is said before anything is asked.
-    if let (Kind::Users, Action::Alter(changes)) = (kind, &action) {
-        users::changes(changes)?;
-    }
-    Ok(Plan { bootstrap: bootstrap.to_owned(), kind, entity, action })
+    Ok((kind, entity))
 }
 
 pub(super) fn changes(options: &Options) -> Result<Vec<ConfigChange>, ToolError> {

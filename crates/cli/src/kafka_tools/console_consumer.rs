@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use ottla_protocol::messages::fetch::IsolationLevel;
 
+use super::coordinator_formatter::CoordinatorFormatter;
 use super::format::Formatter;
 use super::options::{OptionSpec, Options, Takes, flag, refused, value};
 use super::{ToolError, bootstrap, client_properties, exceptions, file_properties, log, run_tool, warn_unused};
-use crate::consumer::{FETCH_BYTES, From, Settings, Source};
+use crate::consumer::{FETCH_BYTES, From, Incoming, Settings, Source, Topics};
 use crate::group_consumer::GroupSettings;
 use crate::kafka::Kafka;
 use crate::{err, output};
@@ -35,14 +36,14 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value(
         "formatter",
         "String: class",
-        "The class that formats messages: Kafka's DefaultMessageFormatter (default) or NoOpMessageFormatter.",
+        "One of Kafka's classes: DefaultMessageFormatter (default), LoggingMessageFormatter, NoOpMessageFormatter, OffsetsMessageFormatter, GroupMetadataMessageFormatter, TransactionLogMessageFormatter, CoordinatorRecordMessageFormatter.",
     ),
     value("formatter-config", "String: config file", "A file with properties of the formatter."),
     value("formatter-property", "String: prop", "The newer name of --property."),
     flag("from-beginning", "Start with the earliest message present in the log rather than the latest message."),
     value("group", "String: consumer group id", "The consumer group id of the consumer."),
     flag("help", "Print usage information."),
-    refused("include", Takes::Value, "--topic names the one topic that is read"),
+    value("include", "String: regular expression", "The topics to consume from, also later ones; no internal ones."),
     value("isolation-level", "String", "read_committed or read_uncommitted (default)."),
     value("key-deserializer", "String: deserializer for key", "One of Kafka's own, such as LongDeserializer."),
     value("max-messages", "Integer: num_messages", "The maximum number of messages to consume before exiting."),
@@ -63,7 +64,7 @@ pub(super) static SPECS: &[OptionSpec] = &[
         "Integer: timeout_ms",
         "If specified, exit if no message is available for consumption for the specified interval.",
     ),
-    value("topic", "String: topic", "REQUIRED: The topic to consume on."),
+    value("topic", "String: topic", "The topic to consume on; this or --include is REQUIRED."),
     value("value-deserializer", "String: deserializer for values", "One of Kafka's own, such as LongDeserializer."),
     flag("version", "Display the version."),
 ];
@@ -84,12 +85,33 @@ const PROPERTIES: &[&str] = &[
 
 const LOGGER: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
 
+/// How messages are printed.
+#[derive(Debug)]
+enum MessageFormatter {
+    Default(Box<Formatter>),
+    Coordinator(CoordinatorFormatter),
+    NoOp,
+}
+
+impl MessageFormatter {
+    fn write(&self, incoming: &Incoming, out: &mut Vec<u8>) -> Result<(), String> {
+        match self {
+            Self::Default(formatter) => formatter
+                .write(incoming, out)
+                .map_err(|error| format!("org.apache.kafka.common.errors.SerializationException: {error}")),
+            Self::Coordinator(formatter) => {
+                formatter.write(incoming, out).map_err(|error| format!("java.lang.RuntimeException: {error}"))
+            }
+            Self::NoOp => Ok(()),
+        }
+    }
+}
+
 struct Plan {
     bootstrap: String,
-    topic: String,
+    topics: Topics,
     settings: Settings,
-    /// None: nothing is printed.
-    formatter: Option<Formatter>,
+    formatter: MessageFormatter,
     skip_on_error: bool,
     max_messages: Option<u64>,
     timeout: Option<Duration>,
@@ -111,10 +133,14 @@ pub async fn run(arguments: &[String]) -> ExitCode {
 }
 
 fn plan(options: &Options) -> Result<Plan, ToolError> {
+    let topics = topics(options)?;
     let properties =
         client_properties(options, &["consumer.config", "command-config"], &["consumer-property", "command-property"])?;
     let property = |name: &str| properties.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let partition: Option<i32> = options.number("partition")?;
+    if partition.is_some() && !options.has("topic") {
+        return Err(ToolError::Usage("The topic is required when partition is specified.".to_owned()));
+    }
     if options.has("offset") && partition.is_none() {
         return Err(ToolError::Usage("The partition is required when offset is specified.".to_owned()));
     }
@@ -123,8 +149,9 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
     }
     let from = match options.get("offset") {
         None if options.has("from-beginning") || property("auto.offset.reset") == Some("earliest") => From::Beginning,
-        None | Some("latest") => From::End,
-        Some("earliest") => From::Beginning,
+        None => From::End,
+        Some(text) if text.eq_ignore_ascii_case("latest") => From::End,
+        Some(text) if text.eq_ignore_ascii_case("earliest") => From::Beginning,
         Some(text) => match text.parse() {
             Ok(offset) if offset >= 0 => From::At(offset),
             _ => {
@@ -133,6 +160,13 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
             }
         },
     };
+    if let Some(reset) =
+        property("auto.offset.reset").filter(|reset| options.has("from-beginning") && *reset != "earliest")
+    {
+        return Err(ToolError::Argument(format!(
+            "Can't simultaneously specify --from-beginning and 'auto.offset.reset={reset}', please remove one option"
+        )));
+    }
     let isolation = options.get("isolation-level").or_else(|| property("isolation.level"));
     let isolation_level = match isolation.unwrap_or("read_uncommitted") {
         "read_committed" => IsolationLevel::ReadCommitted,
@@ -145,7 +179,7 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
     let formatter = formatter(options)?;
     Ok(Plan {
         bootstrap: bootstrap(options)?.to_owned(),
-        topic: options.required("topic")?.to_owned(),
+        topics,
         settings: Settings {
             partition,
             from,
@@ -161,25 +195,55 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
     })
 }
 
-/// How messages are printed; none where they are not.
-fn formatter(options: &Options) -> Result<Option<Formatter>, ToolError> {
+/// The packages of Kafka's formatters, of several releases.
+const FORMATTER_PACKAGES: [&str; 4] = [
+    "org.apache.kafka.tools.consumer.",
+    "kafka.tools.",
+    "kafka.coordinator.group.GroupMetadataManager$",
+    "kafka.coordinator.transaction.TransactionLog$",
+];
+
+fn formatter(options: &Options) -> Result<MessageFormatter, ToolError> {
+    if options.has("property") && options.has("formatter-property") {
+        let text = "Options --property and --formatter-property cannot be specified together.";
+        return Err(ToolError::Usage(text.to_owned()));
+    }
     let mut properties = file_properties(options, &["formatter-config"])?;
-    properties.extend(options.pairs("property")?);
-    properties.extend(options.pairs("formatter-property")?);
     for (option, name) in [("key-deserializer", "key.deserializer"), ("value-deserializer", "value.deserializer")] {
-        if let Some(class) = options.get(option) {
+        if let Some(class) = options.get(option).filter(|class| !class.is_empty()) {
             properties.push((name.to_owned(), class.to_owned()));
         }
     }
-    match options.get("formatter") {
-        None
-        | Some("kafka.tools.DefaultMessageFormatter" | "org.apache.kafka.tools.consumer.DefaultMessageFormatter") => {
-            Formatter::of(&properties).map(Some).map_err(|error| ToolError::Argument(error.to_string()))
+    // Properties of the command line win over the options and the file.
+    properties.extend(options.pairs("property")?);
+    properties.extend(options.pairs("formatter-property")?);
+    let class = options.get("formatter").unwrap_or("kafka.tools.DefaultMessageFormatter");
+    let name = FORMATTER_PACKAGES.iter().find_map(|package| class.strip_prefix(package));
+    match name {
+        // What Kafka's logging formatter logs besides is below the level that its tools show.
+        Some("DefaultMessageFormatter" | "LoggingMessageFormatter") => {
+            let formatter = Formatter::of(&properties).map_err(|error| ToolError::Argument(error.to_string()))?;
+            Ok(MessageFormatter::Default(Box::new(formatter)))
         }
-        Some("kafka.tools.NoOpMessageFormatter" | "org.apache.kafka.tools.consumer.NoOpMessageFormatter") => Ok(None),
-        Some(class) => Err(ToolError::Argument(format!(
-            "--formatter {class} cannot be loaded: DefaultMessageFormatter and NoOpMessageFormatter are there"
-        ))),
+        Some("NoOpMessageFormatter") => Ok(MessageFormatter::NoOp),
+        name => name.and_then(CoordinatorFormatter::of_class).map(MessageFormatter::Coordinator).ok_or_else(|| {
+            ToolError::Argument(format!(
+                "--formatter {class} cannot be loaded: the Default, Logging, NoOp, Offsets, GroupMetadata, \
+                 TransactionLog and CoordinatorRecord formatters of org.apache.kafka.tools.consumer are there"
+            ))
+        }),
+    }
+}
+
+/// Exactly one of `--topic` and `--include`.
+fn topics(options: &Options) -> Result<Topics, ToolError> {
+    match (options.get("topic"), options.get("include")) {
+        (Some(topic), None) => Ok(Topics::One(topic.to_owned())),
+        (None, Some(expression)) => Topics::matching(expression).map_err(|error| {
+            let reason = error.to_string().lines().last().unwrap_or_default().to_owned();
+            ToolError::Argument(format!("--include {expression} is no regular expression that is read here: {reason}"))
+        }),
+        _ => Err(ToolError::Usage("Exactly one of the following arguments is required: [topic], [include]".to_owned())),
     }
 }
 
@@ -206,7 +270,7 @@ fn group<'a>(
 
 async fn consume(plan: Plan, printed: &mut u64) -> Result<ExitCode, ToolError> {
     let kafka = Kafka::connect(&plan.bootstrap).await?;
-    let mut source = Source::open(&kafka, &plan.topic, plan.settings.clone()).await?;
+    let mut source = Source::open(&kafka, plan.topics.clone(), plan.settings.clone()).await?;
     let read = tokio::select! {
         read = print(&plan, &mut source, printed) => read,
         // Ctrl-C ends a consumer, and a group is still told.
@@ -227,13 +291,13 @@ pub(super) async fn terminated() {
 }
 
 async fn print(plan: &Plan, source: &mut Source, printed: &mut u64) -> Result<ExitCode, ToolError> {
-    let mut line = Vec::new();
+    let mut lines = output::Block::default();
     while plan.max_messages.is_none_or(|most| *printed < most) {
-        // What has not been flushed is shown before there is any wait.
+        // What has not been written is shown before there is any wait.
         let next = match source.try_next() {
             Some(next) => Some(next),
             None => {
-                output::flush();
+                lines.flush();
                 match plan.timeout {
                     Some(patience) => match tokio::time::timeout(patience, source.next()).await {
                         Ok(next) => next,
@@ -248,18 +312,18 @@ async fn print(plan: &Plan, source: &mut Source, printed: &mut u64) -> Result<Ex
             }
         };
         let Some(incoming) = next else { break };
-        line.clear();
         let incoming = incoming?;
         // As Kafka's tool: what cannot be read counts, too.
         *printed += 1;
-        match plan.formatter.as_ref().map_or(Ok(()), |formatter| formatter.write(&incoming, &mut line)) {
-            Ok(()) => output::bytes(&line),
+        match plan.formatter.write(&incoming, lines.end()) {
+            Ok(()) => lines.flush_if_full(),
             Err(error) if plan.skip_on_error => {
                 let place = format!("partition {} offset {}", incoming.partition, incoming.record.offset);
                 log("ERROR", &format!("Error processing message, skipping this message: {place}: {error}"), LOGGER);
             }
             Err(error) => {
-                err!("org.apache.kafka.common.errors.SerializationException: {error}");
+                lines.flush();
+                err!("{error}");
                 return Ok(ExitCode::FAILURE);
             }
         }
@@ -273,6 +337,35 @@ mod tests {
 
     fn planned(line: &str) -> Result<Plan, String> {
         crate::kafka_tools::planned(SPECS, line, plan)
+    }
+
+    /// Case 25: numbers, by either spelling.
+    #[test]
+    fn deserializers_are_options_or_properties() {
+        let class = |name| format!("org.apache.kafka.common.serialization.{name}Deserializer");
+        let (integer, long) = (class("Integer"), class("Long"));
+        for options in [
+            format!("--property key.deserializer={integer} --property value.deserializer={long}"),
+            format!("--key-deserializer {integer} --value-deserializer {long}"),
+        ] {
+            let line = format!("--topic t --bootstrap-server k --property print.key=true {options}");
+            let formatter = planned(&line).expect("a plan").formatter;
+            let record = ottla_protocol::record_batch::Record {
+                offset: ottla_model::Offset(0),
+                timestamp: ottla_model::TimestampMs(0),
+                key: Some(bytes::Bytes::copy_from_slice(&7_i32.to_be_bytes())),
+                value: Some(bytes::Bytes::copy_from_slice(&42_i64.to_be_bytes())),
+                headers: Vec::new(),
+            };
+            let topic = ottla_model::TopicName::new("t").expect("a name");
+            let partition = ottla_model::PartitionId(0);
+            let timestamp_type = ottla_protocol::record_batch::TimestampType::CreateTime;
+            let mut printed = Vec::new();
+            formatter
+                .write(&crate::consumer::Incoming { topic, partition, record, timestamp_type }, &mut printed)
+                .expect("readable");
+            assert_eq!(printed, b"7\t42\n", "{options}");
+        }
     }
 
     #[test]
@@ -292,9 +385,35 @@ mod tests {
             planned("--topic t --bootstrap-server k --max-messages 4 --timeout-ms 8000 --property print.key=true")
                 .expect("a plan");
         assert_eq!((plan.max_messages, plan.timeout), (Some(4), Some(Duration::from_secs(8))));
-        assert!(plan.formatter.is_some_and(|formatter| formatter.print_key));
+        assert!(matches!(plan.formatter, MessageFormatter::Default(formatter) if formatter.print_key));
         assert!(planned("--topic t --bootstrap-server k --value-deserializer org.example.Avro").is_err());
         assert!(planned("--topic t --bootstrap-server k --formatter org.example.Pretty").is_err());
-        assert_eq!(from("--bootstrap-server k"), Err("Missing required argument \"[topic]\"".into()));
+        let one = "Exactly one of the following arguments is required: [topic], [include]";
+        assert_eq!(from("--bootstrap-server k"), Err(one.into()));
+        assert_eq!(from("--topic t --include t --bootstrap-server k"), Err(one.into()));
+        assert!(
+            from("--include t --partition 1 --bootstrap-server k")
+                .is_err_and(|text| text.contains("topic is required"))
+        );
+        assert!(from("--include (?=t) --bootstrap-server k").is_err_and(|text| text.contains("--include (?=t)")));
+        assert!(matches!(
+            planned("--include a.* --bootstrap-server k").map(|plan| plan.topics),
+            Ok(Topics::Matching(pattern)) if pattern.is_match("ab") && !pattern.is_match("ba")
+        ));
+        let formatter = |class: &str| {
+            planned(&format!("--topic t --bootstrap-server k --formatter {class}")).map(|plan| plan.formatter)
+        };
+        for class in ["org.apache.kafka.tools.consumer.LoggingMessageFormatter", "kafka.tools.LoggingMessageFormatter"]
+        {
+            assert!(matches!(formatter(class), Ok(MessageFormatter::Default(_))), "{class}");
+        }
+        let offsets = formatter("kafka.coordinator.group.GroupMetadataManager$OffsetsMessageFormatter");
+        assert!(matches!(offsets, Ok(MessageFormatter::Coordinator(CoordinatorFormatter::Offsets))));
+        let unknown = formatter("org.example.Pretty").expect_err("no class of Kafka's");
+        assert!(unknown.contains("org.example.Pretty"), "{unknown}");
+        let both = "--topic t --bootstrap-server k --property print.key=true --formatter-property print.offset=true";
+        assert!(planned(both).is_err_and(|text| text.contains("cannot be specified together")));
+        let reset = "--topic t --bootstrap-server k --from-beginning --consumer-property auto.offset.reset=latest";
+        assert!(from(reset).is_err_and(|text| text.contains("auto.offset.reset=latest")));
     }
 }

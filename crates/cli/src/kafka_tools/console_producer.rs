@@ -146,6 +146,10 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
         return Err(ToolError::Argument(format!("--line-reader {class} cannot be loaded: LineMessageReader is there")));
     }
     let mut reader = file_properties(options, &["reader-config"])?;
+    if options.has("property") && options.has("reader-property") {
+        let text = "Options --property and --reader-property cannot be specified together.";
+        return Err(ToolError::Usage(text.to_owned()));
+    }
     reader.extend(options.pairs("property")?);
     reader.extend(options.pairs("reader-property")?);
     Ok(Plan {
@@ -153,7 +157,7 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
         topic: options.required("topic")?.to_owned(),
         settings,
         max_block,
-        reader: LineReader::of(&reader),
+        reader: LineReader::of(&reader).map_err(|error| ToolError::Argument(error.to_string()))?,
     })
 }
 

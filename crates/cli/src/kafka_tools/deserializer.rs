@@ -52,10 +52,13 @@ impl Deserializer {
         })
     }
 
-    /// The text of what was read, in UTF-8; bytes stay as they are.
-    pub fn text(self, bytes: &[u8]) -> Result<Vec<u8>, DeserializeError> {
+    /// Appends the text of what was read, in UTF-8; bytes stay as they are.
+    pub fn write(self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), DeserializeError> {
         let text = match self {
-            Self::Bytes => return Ok(bytes.to_vec()),
+            Self::Bytes => {
+                out.extend_from_slice(bytes);
+                return Ok(());
+            }
             Self::String => String::from_utf8_lossy(bytes).into_owned(),
             Self::Boolean => (fixed::<1>(bytes, "BooleanDeserializer")? != [0]).to_string(),
             Self::Short => i16::from_be_bytes(fixed(bytes, "ShortDeserializer")?).to_string(),
@@ -69,7 +72,8 @@ impl Deserializer {
             },
             Self::Void => "null".to_owned(),
         };
-        Ok(text.into_bytes())
+        out.extend_from_slice(text.as_bytes());
+        Ok(())
     }
 }
 
@@ -113,8 +117,9 @@ mod tests {
 
     fn text(class: &str, bytes: &[u8]) -> Result<String, String> {
         let class = Deserializer::of_class(&format!("org.apache.kafka.common.serialization.{class}"));
-        let text = class.map_err(|error| error.to_string())?.text(bytes).map_err(|error| error.to_string())?;
-        Ok(String::from_utf8(text).expect("text"))
+        let mut out = Vec::new();
+        class.map_err(|error| error.to_string())?.write(bytes, &mut out).map_err(|error| error.to_string())?;
+        Ok(String::from_utf8(out).expect("text"))
     }
 
     #[test]

@@ -136,6 +136,7 @@ pub fn class_of(code: ErrorCode) -> String {
 pub fn class(error: &ToolError) -> String {
     match error {
         ToolError::Kafka(error) => class_of_kafka(error),
+        ToolError::Quorum(_) => "kafka.zookeeper.ZooKeeperClientTimeoutException".to_owned(),
         _ => "java.lang.IllegalArgumentException".to_owned(),
     }
 }

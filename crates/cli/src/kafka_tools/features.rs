@@ -1,8 +1,10 @@
-//! `kafka-features`: the features of the cluster, and their levels.
+//! `kafka-features`: the features of the cluster, and their levels. A release works at its own levels: an update to
+//! them changes nothing, and the cluster refuses every other one.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use ottla_client::{FeatureLevels, Features};
+use ottla_client::{FeatureChange, FeatureLevels, Features};
 use ottla_model::BrokerId;
 
 use super::options::{OptionSpec, Options, OptionsError, Takes, flag, refused, usage, value};
@@ -16,16 +18,17 @@ pub(super) static SPECS: &[OptionSpec] = &[
     refused("bootstrap-controller", Takes::Value, "there are no KRaft controllers; brokers answer"),
     value("bootstrap-server", "BOOTSTRAP_SERVER", "REQUIRED: A list of host/port pairs to connect to."),
     value("command-config", "COMMAND_CONFIG", "A file with a client's properties, such as security.protocol."),
-    refused("dry-run", Takes::Nothing, FIXED_LEVELS),
-    refused("feature", Takes::Value, FIXED_LEVELS),
+    flag("dry-run", "upgrade, downgrade, disable: only check whether it could be done."),
+    value("feature", "FEATURE", "upgrade, downgrade: FEATURE=LEVEL; disable: FEATURE. May be repeated."),
     flag("help", "Show this message."),
-    refused("metadata", Takes::Value, FIXED_LEVELS),
+    value("metadata", "METADATA", "upgrade, downgrade: the level of metadata.version by its name, such as 4.3-IV0."),
     value("node-id", "NODE_ID", "describe: the broker that is asked."),
     refused("release-version", Takes::Value, FIXED_LEVELS),
-    refused("unsafe", Takes::Nothing, FIXED_LEVELS),
+    flag("unsafe", "downgrade, disable: even if metadata may be lost."),
 ];
 
-const USAGE: &str = "usage: kafka-features --bootstrap-server BOOTSTRAP_SERVER describe [--node-id NODE_ID]";
+const USAGE: &str = "usage: kafka-features --bootstrap-server BOOTSTRAP_SERVER {describe,upgrade,downgrade,disable} …";
+const METADATA_VERSION: &str = "metadata.version";
 const COMMANDS: [&str; 6] = ["describe", "upgrade", "downgrade", "disable", "version-mapping", "feature-dependencies"];
 
 /// The levels of `metadata.version`, by Kafka's names.
@@ -57,8 +60,25 @@ const METADATA_VERSIONS: &[(i16, &str)] = &[
     (31, "4.4-IV0"),
 ];
 
+/// What to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Action {
+    /// As this broker shows them, if one is named.
+    Describe(Option<BrokerId>),
+    Update(Update),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Update {
+    /// upgrade, downgrade or disable.
+    command: &'static str,
+    levels: BTreeMap<String, i16>,
+    change: FeatureChange,
+    is_dry_run: bool,
+}
+
 pub async fn run(arguments: &[String]) -> ExitCode {
-    let (node, options) = match plan(arguments) {
+    let (action, options) = match plan(arguments) {
         Ok(Some(plan)) => plan,
         Ok(None) => {
             out!("{USAGE}\n\n{}", usage(SPECS).trim_end());
@@ -73,19 +93,20 @@ pub async fn run(arguments: &[String]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match describe(node, &options).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            err!("{}: {error}", exceptions::class(&error));
-            ExitCode::FAILURE
-        }
-    }
+    let done = match action {
+        Action::Describe(node) => describe(node, &options).await.map(|()| ExitCode::SUCCESS),
+        Action::Update(update) => carry_out(&update, &options).await,
+    };
+    done.unwrap_or_else(|error| {
+        err!("{}: {error}", exceptions::class(&error));
+        ExitCode::FAILURE
+    })
 }
 
-/// The broker to ask, if one is named; none asks for help.
-fn plan(arguments: &[String]) -> Result<Option<(Option<BrokerId>, Options)>, ToolError> {
-    let command = arguments.iter().find(|word| COMMANDS.contains(&word.as_str())).map(String::as_str);
-    if let Some(name) = command.filter(|name| *name != "describe") {
+/// The action; none asks for help.
+fn plan(arguments: &[String]) -> Result<Option<(Action, Options)>, ToolError> {
+    let command = arguments.iter().find_map(|word| COMMANDS.into_iter().find(|command| command == word));
+    if let Some(name) = command.filter(|name| ["version-mapping", "feature-dependencies"].contains(name)) {
         return Err(ToolError::Argument(format!("{name} is not supported: {FIXED_LEVELS}")));
     }
     let long = |word: &String| if word == "-h" { "--help".to_owned() } else { word.clone() };
@@ -93,9 +114,9 @@ fn plan(arguments: &[String]) -> Result<Option<(Option<BrokerId>, Options)>, Too
     if options.has("help") {
         return Ok(None);
     }
-    if command.is_none() {
+    let Some(command) = command else {
         return Err(ToolError::Usage(format!("the command is one of {}", COMMANDS.join(", "))));
-    }
+    };
     client_properties(&options, &["command-config"], &[])?;
     match bootstrap(&options) {
         Err(OptionsError::Missing(_)) => {
@@ -105,8 +126,56 @@ fn plan(arguments: &[String]) -> Result<Option<(Option<BrokerId>, Options)>, Too
         }
         found => found?,
     };
-    let node = options.number("node-id")?.map(BrokerId);
-    Ok(Some((node, options)))
+    let action = match command {
+        "describe" => Action::Describe(options.number("node-id")?.map(BrokerId)),
+        command => Action::Update(update(command, &options)?),
+    };
+    let others: &[&str] = match command {
+        "describe" => &["feature", "metadata", "dry-run", "unsafe"],
+        "upgrade" => &["node-id", "unsafe"],
+        "disable" => &["node-id", "metadata"],
+        _ => &["node-id"],
+    };
+    match others.iter().find(|name| options.has(name)) {
+        Some(other) => Err(ToolError::Argument(format!("unrecognized arguments: '--{other}'"))),
+        None => Ok(Some((action, options))),
+    }
+}
+
+fn update(command: &'static str, options: &Options) -> Result<Update, ToolError> {
+    let mut levels = BTreeMap::new();
+    if let Some(name) = options.get("metadata") {
+        let known = METADATA_VERSIONS.iter().find(|(_, known)| *known == name);
+        let (level, _) = known.ok_or_else(|| {
+            let names: Vec<_> = METADATA_VERSIONS.iter().map(|(_, name)| *name).collect();
+            let names = names.join(", ");
+            ToolError::Argument(format!("Unknown metadata.version '{name}'. Supported metadata.version are: {names}"))
+        })?;
+        levels.insert(METADATA_VERSION.to_owned(), *level);
+    }
+    for feature in options.all("feature") {
+        let (name, level) = if command == "disable" { (feature.as_str(), 0) } else { name_and_level(feature)? };
+        if levels.insert(name.to_owned(), level).is_some() {
+            return Err(ToolError::Argument(format!("Feature {name} was specified more than once.")));
+        }
+    }
+    if levels.is_empty() {
+        return Err(ToolError::Argument(format!("You must specify at least one feature to {command}")));
+    }
+    let change = match (command, options.has("unsafe")) {
+        ("upgrade", _) => FeatureChange::Upgrade,
+        (_, false) => FeatureChange::Downgrade,
+        (_, true) => FeatureChange::UnsafeDowngrade,
+    };
+    Ok(Update { command, levels, change, is_dry_run: options.has("dry-run") })
+}
+
+fn name_and_level(text: &str) -> Result<(&str, i16), ToolError> {
+    let refused = |reason: String| ToolError::Argument(format!("Can't parse feature=level string {text}: {reason}"));
+    let (name, level) = text.split_once('=').ok_or_else(|| refused("equals sign not found.".to_owned()))?;
+    let level = level.trim();
+    let number = level.parse().map_err(|_| refused(format!("unable to parse {level} as a short.")))?;
+    Ok((name.trim(), number))
 }
 
 async fn describe(node: Option<BrokerId>, options: &Options) -> Result<(), ToolError> {
@@ -114,6 +183,41 @@ async fn describe(node: Option<BrokerId>, options: &Options) -> Result<(), ToolE
     let features = kafka.client().features(node).await.map_err(KafkaError::from)?;
     lines(&features).iter().for_each(|line| out!("{line}"));
     Ok(())
+}
+
+async fn carry_out(update: &Update, options: &Options) -> Result<ExitCode, ToolError> {
+    let kafka = Kafka::connect(bootstrap(options)?).await?;
+    let updated = kafka.client().update_features(&update.levels, update.change, update.is_dry_run).await;
+    let refusal = match updated.map_err(KafkaError::from) {
+        Ok(()) => None,
+        Err(KafkaError::Refused { message, .. }) => Some(message),
+        Err(error) => return Err(error.into()),
+    };
+    outcomes(update, refusal.as_deref()).iter().for_each(|line| out!("{line}"));
+    if refusal.is_none() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let count = update.levels.len();
+    err!("{count} out of {count} operation(s) failed.");
+    Ok(ExitCode::FAILURE)
+}
+
+/// A line for each feature: an update applies as a whole, or not at all.
+fn outcomes(update: &Update, refusal: Option<&str>) -> Vec<String> {
+    let Update { command, levels, is_dry_run, .. } = update;
+    let line = |(name, level): (&String, &i16)| match refusal {
+        None => {
+            let verb = if *is_dry_run { "can be" } else { "was" };
+            let done = if *command == "disable" { "disabled.".to_owned() } else { format!("{command}d to {level}.") };
+            format!("{name} {verb} {done}")
+        }
+        Some(reason) => {
+            let verb = if *is_dry_run { "Can not" } else { "Could not" };
+            let what = if *command == "disable" { name.clone() } else { format!("{name} to {level}") };
+            format!("{verb} {command} {what}. {reason}")
+        }
+    };
+    levels.iter().map(line).collect()
 }
 
 fn lines(features: &Features) -> Vec<String> {
@@ -145,26 +249,50 @@ mod tests {
 
     use super::*;
 
-    fn node(line: &str) -> Result<Option<Option<BrokerId>>, String> {
+    fn planned(line: &str) -> Result<Option<Action>, String> {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        plan(&arguments).map(|plan| plan.map(|(node, _)| node)).map_err(|error| error.to_string())
+        plan(&arguments).map(|plan| plan.map(|(action, _)| action)).map_err(|error| error.to_string())
     }
 
     #[test]
     fn command_lines_are_understood() {
-        assert_eq!(node("--bootstrap-server k describe"), Ok(Some(None)));
-        assert_eq!(node("--bootstrap-server k describe --node-id 3"), Ok(Some(Some(BrokerId(3)))));
-        assert_eq!(node("-h"), Ok(None));
+        assert_eq!(planned("--bootstrap-server k describe"), Ok(Some(Action::Describe(None))));
+        let one = Some(BrokerId(3));
+        assert_eq!(planned("--bootstrap-server k describe --node-id 3"), Ok(Some(Action::Describe(one))));
+        assert_eq!(planned("-h"), Ok(None));
         for (line, text) in [
             ("--bootstrap-server k", "the command is one of"),
             ("describe", "You must specify either"),
-            ("--bootstrap-server k upgrade --release-version 4.3", "upgrade is not supported"),
+            ("--bootstrap-server k upgrade --release-version 4.3", "release-version is not supported"),
+            ("--bootstrap-server k upgrade", "at least one feature to upgrade"),
+            ("--bootstrap-server k upgrade --feature a", "equals sign not found."),
+            ("--bootstrap-server k upgrade --feature a=x", "unable to parse x as a short."),
+            ("--bootstrap-server k upgrade --feature a=1 --feature a=2", "more than once"),
+            ("--bootstrap-server k upgrade --feature a=1 --unsafe", "--unsafe"),
+            ("--bootstrap-server k upgrade --metadata 9.9", "Unknown metadata.version '9.9'"),
+            ("--bootstrap-server k describe --feature a=1", "--feature"),
             ("version-mapping", "version-mapping is not supported"),
             ("--bootstrap-controller k describe", "no KRaft controllers"),
             ("--bootstrap-server k describe --node-id x", "Cannot parse"),
         ] {
-            assert!(node(line).is_err_and(|error| error.contains(text) && error.lines().count() == 1), "{line}");
+            assert!(planned(line).is_err_and(|error| error.contains(text) && error.lines().count() == 1), "{line}");
         }
+    }
+
+    #[test]
+    fn updates_are_told_as_kafkas_tool_tells_them() {
+        let told = |line: &str, refusal| match planned(&format!("--bootstrap-server k {line}")) {
+            Ok(Some(Action::Update(update))) => outcomes(&update, refusal),
+            other => panic!("{other:?}"),
+        };
+        let upgrade = "upgrade --metadata 4.3-IV0 --feature group.version=1";
+        assert_eq!(told(upgrade, None), ["group.version was upgraded to 1.", "metadata.version was upgraded to 30."]);
+        let dry = "downgrade --feature group.version=0 --dry-run --unsafe";
+        assert_eq!(told(dry, None), ["group.version can be downgraded to 0."]);
+        assert_eq!(told(dry, Some("No.")), ["Can not downgrade group.version to 0. No."]);
+        assert_eq!(told("disable --feature group.version", None), ["group.version was disabled."]);
+        let disable = told("disable --feature group.version", Some("No."));
+        assert_eq!(disable, ["Could not disable group.version. No."]);
     }
 
     #[test]

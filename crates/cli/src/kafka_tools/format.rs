@@ -1,6 +1,8 @@
 //! Records as `kafka-console-consumer` prints them, and lines as `kafka-console-producer` reads them: the properties of
 //! Kafka's default formatter and reader.
 
+use std::io::Write as _;
+
 use bytes::Bytes;
 use ottla_protocol::record_batch::{Header, TimestampType};
 
@@ -78,49 +80,90 @@ impl Formatter {
 
     /// Appends the record's line; nothing where it cannot be read.
     pub fn write(&self, incoming: &Incoming, out: &mut Vec<u8>) -> Result<(), DeserializeError> {
-        let mut fields: Vec<Vec<u8>> = Vec::new();
+        let began = out.len();
+        let written = self.write_fields(incoming, out);
+        match written {
+            Ok(true) => out.extend_from_slice(&self.line_separator),
+            Ok(false) => {}
+            Err(_) => out.truncate(began),
+        }
+        written.map(drop)
+    }
+
+    /// Whether there was any field.
+    fn write_fields(&self, incoming: &Incoming, out: &mut Vec<u8>) -> Result<bool, DeserializeError> {
+        let mut is_first = true;
+        let mut begin = |out: &mut Vec<u8>| {
+            if !std::mem::take(&mut is_first) {
+                out.extend_from_slice(&self.key_separator);
+            }
+        };
         if self.print_timestamp {
-            let kind = match incoming.timestamp_type {
-                TimestampType::CreateTime => "CreateTime",
-                TimestampType::LogAppendTime => "LogAppendTime",
-            };
-            fields.push(format!("{kind}:{}", incoming.record.timestamp).into_bytes());
+            begin(out);
+            out.extend_from_slice(match incoming.timestamp_type {
+                TimestampType::CreateTime => &b"CreateTime:"[..],
+                TimestampType::LogAppendTime => &b"LogAppendTime:"[..],
+            });
+            put(out, incoming.record.timestamp);
         }
         if self.print_partition {
-            fields.push(format!("Partition:{}", incoming.partition).into_bytes());
+            begin(out);
+            out.extend_from_slice(b"Partition:");
+            put(out, incoming.partition);
         }
         if self.print_offset {
-            fields.push(format!("Offset:{}", incoming.record.offset).into_bytes());
+            begin(out);
+            out.extend_from_slice(b"Offset:");
+            put(out, incoming.record.offset);
         }
         if self.print_headers {
-            fields.push(self.headers(&incoming.record.headers)?);
+            begin(out);
+            self.headers(&incoming.record.headers, out)?;
         }
         if self.print_key {
-            fields.push(self.field(self.key, incoming.record.key.as_ref())?);
+            begin(out);
+            self.field(self.key, incoming.record.key.as_ref(), out)?;
         }
         if self.print_value {
-            fields.push(self.field(self.value, incoming.record.value.as_ref())?);
+            begin(out);
+            self.field(self.value, incoming.record.value.as_ref(), out)?;
         }
-        out.extend_from_slice(&fields.join(self.key_separator.as_slice()));
-        out.extend_from_slice(&self.line_separator);
+        Ok(!is_first)
+    }
+
+    fn field(
+        &self,
+        deserializer: Deserializer,
+        field: Option<&Bytes>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), DeserializeError> {
+        match field {
+            None => out.extend_from_slice(&self.null_literal),
+            Some(bytes) => deserializer.write(bytes, out)?,
+        }
         Ok(())
     }
 
-    fn field(&self, deserializer: Deserializer, field: Option<&Bytes>) -> Result<Vec<u8>, DeserializeError> {
-        field.map_or_else(|| Ok(self.null_literal.clone()), |bytes| deserializer.text(bytes))
-    }
-
-    fn headers(&self, headers: &[Header]) -> Result<Vec<u8>, DeserializeError> {
+    fn headers(&self, headers: &[Header], out: &mut Vec<u8>) -> Result<(), DeserializeError> {
         if headers.is_empty() {
-            return Ok(b"NO_HEADERS".to_vec());
+            out.extend_from_slice(b"NO_HEADERS");
         }
-        let shown = |header: &Header| {
-            let value = self.field(self.header, header.value.as_ref())?;
-            Ok([header.key.as_bytes(), b":", &value].concat())
-        };
-        let shown: Vec<Vec<u8>> = headers.iter().map(shown).collect::<Result<_, _>>()?;
-        Ok(shown.join(self.headers_separator.as_slice()))
+        for (at, header) in headers.iter().enumerate() {
+            if at > 0 {
+                out.extend_from_slice(&self.headers_separator);
+            }
+            out.extend_from_slice(header.key.as_bytes());
+            out.push(b':');
+            self.field(self.header, header.value.as_ref(), out)?;
+        }
+        Ok(())
     }
+}
+
+/// Numbers, as they are shown.
+fn put(out: &mut Vec<u8>, number: impl std::fmt::Display) {
+    // Writing to a vector does not fail.
+    let _ = write!(out, "{number}");
 }
 
 /// A line that does not have the form that was asked for. The texts are Kafka's.
@@ -132,19 +175,52 @@ pub enum LineError {
     HeadersDelimiter(u64, String),
     #[error("No header key separator found in pair '{1}' on line number {0}")]
     HeaderKeySeparator(u64, String),
+    /// Before any line.
+    #[error("{0} and {1} may not be equal")]
+    Equal(&'static str, &'static str),
+    #[error("headers.separator is no regular expression that is read here: {0}")]
+    Separator(String),
     #[error("Header keys should not be equal to the null marker '{0}' as they can't be null")]
     NullHeaderKey(String),
 }
 
+/// What stands between headers: for Kafka's reader a regular expression.
+#[derive(Clone, Debug)]
+enum Separator {
+    Text(String),
+    Expression(regex::Regex),
+}
+
+impl Separator {
+    fn new(text: &str) -> Result<Self, LineError> {
+        if regex::escape(text) == text && !text.is_empty() {
+            return Ok(Self::Text(text.to_owned()));
+        }
+        regex::Regex::new(text).map(Self::Expression).map_err(|_| LineError::Separator(text.to_owned()))
+    }
+
+    fn split<'a>(&self, text: &'a str) -> Vec<&'a str> {
+        match self {
+            Self::Text(separator) => text.split(separator.as_str()).collect(),
+            Self::Expression(separator) => {
+                let parts = separator.split(text);
+                // As Java: a match of no characters at the beginning gives no first part.
+                let is_empty_match = separator.find(text).is_some_and(|found| found.range() == (0..0));
+                parts.skip(usize::from(is_empty_match)).collect()
+            }
+        }
+    }
+}
+
 /// `parse.key=true` and its like.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct LineReader {
     pub parse_key: bool,
     pub parse_headers: bool,
     pub ignore_error: bool,
     pub key_separator: String,
     pub headers_delimiter: String,
-    pub headers_separator: String,
+    headers_separator: Separator,
     pub headers_key_separator: String,
     pub null_marker: Option<String>,
     line: u64,
@@ -158,7 +234,7 @@ impl Default for LineReader {
             ignore_error: false,
             key_separator: "\t".to_owned(),
             headers_delimiter: "\t".to_owned(),
-            headers_separator: ",".to_owned(),
+            headers_separator: Separator::Text(",".to_owned()),
             headers_key_separator: ":".to_owned(),
             null_marker: None,
             line: 0,
@@ -167,8 +243,10 @@ impl Default for LineReader {
 }
 
 impl LineReader {
-    pub fn of(properties: &[(String, String)]) -> Self {
+    /// Unknown properties are passed over, as Kafka's reader does.
+    pub fn of(properties: &[(String, String)]) -> Result<Self, LineError> {
         let mut reader = Self::default();
+        let mut separator = ",";
         for (name, value) in properties {
             match name.as_str() {
                 "parse.key" => reader.parse_key = is_true(value),
@@ -176,13 +254,28 @@ impl LineReader {
                 "ignore.error" => reader.ignore_error = is_true(value),
                 "key.separator" => reader.key_separator.clone_from(value),
                 "headers.delimiter" => reader.headers_delimiter.clone_from(value),
-                "headers.separator" => reader.headers_separator.clone_from(value),
+                "headers.separator" => separator = value,
                 "headers.key.separator" => reader.headers_key_separator.clone_from(value),
                 "null.marker" => reader.null_marker = Some(value.clone()),
                 _ => {}
             }
         }
-        reader
+        let (delimiter, key) = (reader.headers_delimiter.as_str(), reader.headers_key_separator.as_str());
+        let marker = reader.null_marker.as_deref();
+        let pairs = [
+            ("headers.delimiter", "headers.separator", delimiter == separator),
+            ("headers.delimiter", "headers.key.separator", delimiter == key),
+            ("headers.separator", "headers.key.separator", separator == key),
+            ("null.marker", "key.separator", marker == Some(&reader.key_separator)),
+            ("null.marker", "headers.separator", marker == Some(separator)),
+            ("null.marker", "headers.delimiter", marker == Some(delimiter)),
+            ("null.marker", "headers.key.separator", marker == Some(key)),
+        ];
+        if let Some((one, other, _)) = pairs.into_iter().find(|(_, _, are_equal)| *are_equal) {
+            return Err(LineError::Equal(one, other));
+        }
+        reader.headers_separator = Separator::new(separator)?;
+        Ok(reader)
     }
 
     /// The record of the next line, without its line break.
@@ -225,7 +318,7 @@ impl LineReader {
             return Ok(Vec::new());
         }
         let text = String::from_utf8_lossy(text);
-        let mut pairs: Vec<&str> = text.split(self.headers_separator.as_str()).collect();
+        let mut pairs = self.headers_separator.split(&text);
         // Java's split drops what is empty at the end, unless there is nothing else.
         while pairs.len() > 1 && pairs.last().is_some_and(|pair| pair.is_empty()) {
             pairs.pop();
@@ -248,7 +341,8 @@ impl LineReader {
 
 fn split<'a>(text: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     if separator.is_empty() {
-        return None;
+        // As Java finds an empty text: at the beginning.
+        return Some((&[], text));
     }
     let at = text.windows(separator.len()).position(|window| window == separator)?;
     Some((&text[..at], &text[at + separator.len()..]))
@@ -257,7 +351,7 @@ fn split<'a>(text: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ottla_model::{Offset, PartitionId, TimestampMs};
+    use ottla_model::{Offset, PartitionId, TimestampMs, TopicName};
     use ottla_protocol::record_batch::Record;
 
     fn properties(list: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -273,7 +367,12 @@ mod tests {
             value: Some(bytes("hello")),
             headers,
         };
-        let incoming = Incoming { partition: PartitionId(2), record, timestamp_type: TimestampType::CreateTime };
+        let incoming = Incoming {
+            topic: TopicName::new("t").expect("a name"),
+            partition: PartitionId(2),
+            record,
+            timestamp_type: TimestampType::CreateTime,
+        };
         let mut out = Vec::new();
         Formatter::of(&properties(list)).expect("known classes").write(&incoming, &mut out).expect("readable");
         String::from_utf8(out).expect("text")
@@ -302,19 +401,51 @@ mod tests {
         assert_eq!(printed(&[("print.headers", "true"), ("print.value", "false")], None, headers), "a:1,b:null\n");
     }
 
+    fn read(list: &[(&str, &str)]) -> LineReader {
+        LineReader::of(&properties(list)).expect("separators that differ")
+    }
+
+    #[test]
+    fn separators_differ() {
+        let text =
+            |list: &[(&str, &str)]| LineReader::of(&properties(list)).map(drop).map_err(|error| error.to_string());
+        let equal = text(&[("headers.separator", ":")]);
+        assert_eq!(equal, Err("headers.separator and headers.key.separator may not be equal".to_owned()));
+        let marker = text(&[("null.marker", "\t")]);
+        assert_eq!(marker, Err("null.marker and key.separator may not be equal".to_owned()));
+        assert!(text(&[("headers.separator", "(")]).is_err_and(|text| text.contains("headers.separator")));
+    }
+
+    #[test]
+    fn headers_are_separated_by_an_expression() {
+        let mut reader = read(&[("parse.headers", "true"), ("headers.separator", r"\s*;\s*")]);
+        let record = reader.read(b"a:1 ; b:2;c:3;\tv").expect("a record");
+        assert_eq!(record.headers.iter().map(|header| header.key.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+        // As Kafka's reader: an expression that matches nothing splits every character off.
+        let mut reader = read(&[("parse.headers", "true"), ("headers.separator", "|")]);
+        let error = reader.read(b"a:1|b:2\tv").expect_err("pairs").to_string();
+        assert_eq!(error, "No header key separator found in pair 'a' on line number 1");
+    }
+
+    #[test]
+    fn nothing_is_printed_of_nothing() {
+        assert_eq!(printed(&[("print.value", "false")], Some("k"), vec![]), "");
+        assert_eq!(printed(&[("print.value", "false"), ("print.offset", "true")], Some("k"), vec![]), "Offset:7\n");
+    }
+
     #[test]
     fn lines_are_read_as_kafkas_reader_does() {
-        let mut reader = LineReader::of(&properties(&[("parse.key", "true"), ("key.separator", ":")]));
+        let mut reader = read(&[("parse.key", "true"), ("key.separator", ":")]);
         let record = reader.read(b"k1:v1:v2").expect("a record");
         assert_eq!((record.key.as_deref(), record.value.as_deref()), (Some(&b"k1"[..]), Some(&b"v1:v2"[..])));
         reader.read(b"k2:v2").expect("a record");
         let error = reader.read(b"nokey").expect_err("no key").to_string();
         assert_eq!(error, "No key separator found on line number 3: 'nokey'");
 
-        let mut lenient = LineReader::of(&properties(&[("parse.key", "true"), ("ignore.error", "true")]));
+        let mut lenient = read(&[("parse.key", "true"), ("ignore.error", "true")]);
         assert_eq!(lenient.read(b"nokey").expect("a record").key, None);
 
-        let mut headers = LineReader::of(&properties(&[("parse.headers", "true"), ("null.marker", "NULL")]));
+        let mut headers = read(&[("parse.headers", "true"), ("null.marker", "NULL")]);
         let record = headers.read(b"a:1,b:NULL\tNULL").expect("a record");
         assert_eq!((record.headers.len(), record.value), (2, None));
         assert!(headers.read(b"a\tv").is_err() && headers.read(b"v").is_err());
@@ -322,11 +453,15 @@ mod tests {
         assert_eq!(null_key, "Header keys should not be equal to the null marker 'NULL' as they can't be null");
         let trailing = headers.read(b"a:1,\tv").expect("a record");
         assert_eq!(trailing.headers.len(), 1);
-        let mut lenient = LineReader::of(&properties(&[("parse.headers", "true"), ("ignore.error", "true")]));
+        let mut lenient = read(&[("parse.headers", "true"), ("ignore.error", "true")]);
         let record = lenient.read(b"h1:v1,broken\tv").expect("a record");
         let shown: Vec<_> =
             record.headers.iter().map(|header| (header.key.to_string(), header.value.is_some())).collect();
         assert_eq!(shown, [("h1".to_owned(), true), ("broken".to_owned(), false)]);
+        // Case 23: the marker in the place of everything.
+        let all = [("parse.headers", "true"), ("parse.key", "true"), ("null.marker", "NULL")];
+        let record = read(&all).read(b"NULL\tNULL\tNULL").expect("a record");
+        assert_eq!((record.headers.len(), record.key, record.value), (0, None, None));
         let plain = LineReader::default().read(b"").expect("a record");
         assert_eq!(plain.value.as_deref(), Some(&b""[..]));
     }

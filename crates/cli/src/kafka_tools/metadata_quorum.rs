@@ -1,4 +1,5 @@
-//! `kafka-metadata-quorum`: the leader of the metadata quorum, and how far the coordinators and brokers have got.
+//! `kafka-metadata-quorum`: the leader of the metadata quorum, how far the coordinators and brokers have got, and the
+//! removal of a coordinator.
 
 use std::process::ExitCode;
 
@@ -10,29 +11,30 @@ use super::{ToolError, bootstrap, client_properties, exceptions, now_ms};
 use crate::kafka::{Kafka, KafkaError};
 use crate::{err, out};
 
-const FIXED_QUORUM: &str = "the members of a quorum are those of its first start";
+const NO_ADD: &str = "add-controller reads the files of Kafka's controllers; ottla quorum add ID@host:port adds one";
 
 pub(super) static SPECS: &[OptionSpec] = &[
     refused("bootstrap-controller", Takes::Value, "there are no KRaft controllers; brokers answer"),
     value("bootstrap-server", "BOOTSTRAP_SERVER", "REQUIRED: A list of host/port pairs to connect to."),
     value("command-config", "COMMAND_CONFIG", "A file with a client's properties, such as security.protocol."),
-    refused("controller-directory-id", Takes::Value, FIXED_QUORUM),
-    refused("controller-id", Takes::Value, FIXED_QUORUM),
-    refused("dry-run", Takes::Nothing, FIXED_QUORUM),
+    value("controller-directory-id", "DIRECTORY_ID", "remove-controller: the id of the coordinator's disk."),
+    value("controller-id", "ID", "remove-controller: the id of the coordinator."),
+    flag("dry-run", "remove-controller: print what would be done, and do nothing."),
     flag("help", "Show this message."),
     flag("human-readable", "describe --replication: times as milliseconds ago."),
     flag("replication", "describe: one line for each coordinator and broker."),
     flag("status", "describe: a short summary."),
 ];
 
-const USAGE: &str =
-    "usage: kafka-metadata-quorum --bootstrap-server BOOTSTRAP_SERVER describe [--status] [--replication]";
+const USAGE: &str = "usage: kafka-metadata-quorum --bootstrap-server BOOTSTRAP_SERVER describe [--status] [--replication] | \
+     remove-controller --controller-id ID --controller-directory-id DIRECTORY_ID [--dry-run]";
 const COMMANDS: [&str; 3] = ["describe", "add-controller", "remove-controller"];
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum View {
     Status,
     Replication { human_readable: bool },
+    Remove { id: i32, directory: TopicId, dry_run: bool },
 }
 
 pub async fn run(arguments: &[String]) -> ExitCode {
@@ -67,8 +69,8 @@ pub async fn run(arguments: &[String]) -> ExitCode {
 /// None asks for help.
 fn plan(arguments: &[String]) -> Result<Option<(View, Options)>, ToolError> {
     let command = arguments.iter().find(|word| COMMANDS.contains(&word.as_str())).map(String::as_str);
-    if let Some(name) = command.filter(|name| *name != "describe") {
-        return Err(ToolError::Argument(format!("{name} is not supported: {FIXED_QUORUM}")));
+    if command == Some("add-controller") {
+        return Err(ToolError::Argument(format!("add-controller is not supported: {NO_ADD}")));
     }
     let long = |word: &String| if word == "-h" { "--help".to_owned() } else { word.clone() };
     let options = Options::parse(SPECS, &arguments.iter().map(long).collect::<Vec<_>>())?;
@@ -82,6 +84,18 @@ fn plan(arguments: &[String]) -> Result<Option<(View, Options)>, ToolError> {
     bootstrap(&options)?;
     let human_readable = options.has("human-readable");
     let refused = |text: &str| Err(ToolError::Argument(text.to_owned()));
+    if command == Some("remove-controller") {
+        let (Some(id), Some(directory)) = (options.get("controller-id"), options.get("controller-directory-id")) else {
+            return Err(ToolError::Usage("--controller-id and --controller-directory-id are required".to_owned()));
+        };
+        let Some(id) = id.parse::<i32>().ok().filter(|id| *id >= 0) else {
+            return refused(&format!("Invalid negative --controller-id: {id}"));
+        };
+        let Ok(directory) = directory.parse::<TopicId>() else {
+            return refused(&format!("Failed to parse --controller-directory-id: {directory}"));
+        };
+        return Ok(Some((View::Remove { id, directory, dry_run: options.has("dry-run") }, options)));
+    }
     let view = match (options.has("status"), options.has("replication")) {
         (true, true) => {
             return refused("Only one of --status or --replication should be specified with describe sub-command");
@@ -99,6 +113,15 @@ fn plan(arguments: &[String]) -> Result<Option<(View, Options)>, ToolError> {
 }
 
 async fn describe(view: View, options: &Options) -> Result<(), ToolError> {
+    if let View::Remove { id, directory, dry_run } = view {
+        if !dry_run {
+            let kafka = Kafka::connect(bootstrap(options)?).await?;
+            kafka.client().remove_raft_voter(id, directory).await.map_err(KafkaError::from)?;
+        }
+        let prefix = if dry_run { "DRY RUN of removing" } else { "Removed" };
+        out!("{prefix}  KRaft controller {id} with directory id {directory}");
+        return Ok(());
+    }
     let kafka = Kafka::connect(bootstrap(options)?).await?;
     let quorum = kafka.client().describe_quorum().await.map_err(KafkaError::from)?;
     match view {
@@ -110,6 +133,7 @@ async fn describe(view: View, options: &Options) -> Result<(), ToolError> {
             let now = human_readable.then(now_ms);
             replication(&quorum, now).iter().for_each(|line| out!("{line}"));
         }
+        View::Remove { .. } => {}
     }
     Ok(())
 }
@@ -214,7 +238,11 @@ mod tests {
             ("describe --status", "bootstrap-server"),
             ("--bootstrap-controller k describe --status", "no KRaft controllers"),
             ("--bootstrap-server k add-controller", "add-controller is not supported"),
-            ("--bootstrap-server k remove-controller --controller-id 3", "remove-controller is not supported"),
+            ("--bootstrap-server k remove-controller --controller-id 3", "are required"),
+            (
+                "--bootstrap-server k remove-controller --controller-id x --controller-directory-id y",
+                "--controller-id: x",
+            ),
         ] {
             assert!(view(line).is_err_and(|error| error.contains(text) && error.lines().count() == 1), "{line}");
         }

@@ -9,6 +9,7 @@ pub mod configs;
 pub mod console_consumer;
 pub mod console_producer;
 pub mod consumer_groups;
+pub mod coordinator_formatter;
 pub mod delete_records;
 pub mod deserializer;
 pub mod dump_log;
@@ -21,13 +22,16 @@ mod json;
 pub mod leader_election;
 pub mod log_dirs;
 pub mod metadata_quorum;
+pub mod metadata_shell;
 pub mod options;
 pub mod perf;
 pub mod reassign_partitions;
+pub mod streams_reset;
 pub mod topics;
 pub mod transactions;
 pub mod users;
 pub mod verifiable;
+pub mod zookeeper;
 
 #[cfg(test)]
 mod option_tests;
@@ -66,6 +70,8 @@ pub async fn run(name: &str, arguments: &[String]) -> Option<ExitCode> {
         "kafka-log-dirs" => Some(log_dirs::run(arguments).await),
         "kafka-broker-api-versions" => Some(broker_api_versions::run(arguments).await),
         "kafka-cluster" => Some(cluster::run(arguments).await),
+        "kafka-streams-application-reset" => Some(streams_reset::run(arguments).await),
+        "kafka-metadata-shell" => Some(metadata_shell::run(arguments).await),
         "kafka-metadata-quorum" => Some(metadata_quorum::run(arguments).await),
         "kafka-transactions" => Some(transactions::run(arguments).await),
         _ => None,
@@ -85,6 +91,9 @@ pub enum ToolError {
     Argument(String),
     #[error(transparent)]
     Kafka(#[from] KafkaError),
+    /// With `--zookeeper`: the coordinators were not reached, or refused the call.
+    #[error(transparent)]
+    Quorum(#[from] ottla_rpc::CallError),
 }
 
 /// What every tool begins with: the command line is read, `--help` and `--version` are answered, a line that cannot be

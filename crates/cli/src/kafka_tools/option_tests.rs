@@ -10,8 +10,12 @@ const RECORDED: &str = include_str!("test_data/options-of-kafka-4.3.txt");
 /// A tool, its options, and the sources in which they are read.
 const TOOLS: &[(&str, &[OptionSpec], &[&str])] = &[
     ("kafka-acls", acls::SPECS, &[include_str!("acls/mod.rs"), include_str!("acls/plan.rs")]),
-    ("kafka-topics", topics::SPECS, &[include_str!("topics.rs")]),
-    ("kafka-configs", configs::SPECS, &[include_str!("configs.rs"), include_str!("client_quotas.rs")]),
+    ("kafka-topics", topics::SPECS, &[include_str!("topics.rs"), include_str!("zookeeper/mod.rs")]),
+    (
+        "kafka-configs",
+        configs::SPECS,
+        &[include_str!("configs.rs"), include_str!("client_quotas.rs"), include_str!("zookeeper/mod.rs")],
+    ),
     ("kafka-console-producer", console_producer::SPECS, &[include_str!("console_producer.rs")]),
     ("kafka-console-consumer", console_consumer::SPECS, &[include_str!("console_consumer.rs")]),
     (
@@ -41,6 +45,7 @@ const TOOLS: &[(&str, &[OptionSpec], &[&str])] = &[
     ("kafka-e2e-latency", perf::latency::SPECS, &[include_str!("perf/latency.rs")]),
     ("kafka-verifiable-consumer", verifiable::consumer::SPECS, &[include_str!("verifiable/consumer.rs")]),
     ("kafka-verifiable-producer", verifiable::producer::SPECS, &[include_str!("verifiable/producer.rs")]),
+    ("kafka-streams-application-reset", streams_reset::SPECS, &[include_str!("streams_reset.rs")]),
     ("kafka-transactions", transactions::SPECS, &[include_str!("transactions/mod.rs")]),
 ];
 

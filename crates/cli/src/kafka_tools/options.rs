@@ -113,6 +113,11 @@ impl Options {
         self.given.contains_key(name)
     }
 
+    /// The option's own name, if it was given.
+    pub fn given(&self, name: &str) -> Option<&'static str> {
+        self.given.get_key_value(name).map(|(name, _)| *name)
+    }
+
     /// The last value of an option.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.given.get(name).and_then(|values| values.last()).map(String::as_str)

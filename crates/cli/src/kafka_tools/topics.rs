@@ -5,10 +5,13 @@ use std::process::ExitCode;
 use regex_lite::Regex;
 
 use super::options::{OptionSpec, Options, OptionsError, Takes, flag, refused, value};
+use super::zookeeper::{self, Cluster};
 use super::{ToolError, bootstrap, exceptions, log_error, run_tool};
 use crate::describe::{self, Shown};
 use crate::kafka::{Connecting, Kafka, NewTopic};
 use crate::out;
+
+const DELETE_CONFIG: &str = "kafka-configs --alter --delete-config removes the configuration of a topic";
 
 pub(super) static SPECS: &[OptionSpec] = &[
     flag("alter", "Alter the number of partitions."),
@@ -23,16 +26,22 @@ pub(super) static SPECS: &[OptionSpec] = &[
         "String: command config property file",
         "A file with a client's properties, such as security.protocol.",
     ),
-    value("config", "String: name=value", "A topic configuration for the topic being created."),
+    value(
+        "config",
+        "String: name=value",
+        "A topic configuration for the topic being created; with --zookeeper also for one being altered.",
+    ),
     flag("create", "Create a new topic."),
     flag("delete", "Delete a topic."),
-    refused(
+    value(
         "delete-config",
-        Takes::Value,
-        "kafka-configs --alter --delete-config removes the configuration of a topic",
+        "String: name",
+        "With --zookeeper: a topic configuration to remove from a topic being altered. Otherwise kafka-configs does that.",
     ),
     flag("describe", "List details for the given topics."),
+    refused("disable-rack-aware", Takes::Nothing, "replicas are placed on different racks where there are racks"),
     flag("exclude-internal", "Exclude internal topics when listing or describing."),
+    flag("force", "With --zookeeper: do not prompt. It never does."),
     flag("help", "Print usage information."),
     flag(
         "if-exists",
@@ -76,12 +85,16 @@ pub(super) static SPECS: &[OptionSpec] = &[
     ),
     flag("under-replicated-partitions", "If set when describing topics, only show under replicated partitions."),
     flag("version", "Display the version."),
+    value(
+        "zookeeper",
+        "String: hosts",
+        "The coordinators, host:port,…[/chroot], as tools of Kafka 2 and older name ZooKeeper, instead of --bootstrap-server.",
+    ),
 ];
 
 const ACTIONS: &[&str] = &["list", "describe", "create", "alter", "delete"];
 /// The actions beside which an option means something.
 const OPTIONS_OF_ACTIONS: &[(&str, &[&str])] = &[
-    ("config", &["create"]),
     ("partitions", &["alter", "create"]),
     ("replication-factor", &["create"]),
     ("replica-assignment", &["alter", "create"]),
@@ -143,13 +156,27 @@ impl Action {
                 "Command must include exactly one action: --list, --describe, --create, --alter or --delete".to_owned(),
             ));
         };
-        bootstrap(options)?;
+        let by_zookeeper = zookeeper::is_asked_for(options)?;
+        if !by_zookeeper {
+            bootstrap(options)?;
+        }
         options.check_actions(ACTIONS, OPTIONS_OF_ACTIONS)?;
+        let configurable: &[_] = if by_zookeeper { &["create", "alter"] } else { &["create"] };
+        options.check_actions(ACTIONS, &[("config", configurable), ("delete-config", &["alter"])])?;
+        if options.has("delete-config") && !by_zookeeper {
+            return Err(OptionsError::Refused("delete-config", DELETE_CONFIG).into());
+        }
         if matches!(action, Self::Create | Self::Alter | Self::Delete) {
             options.required("topic")?;
         }
-        if *action == Self::Alter {
+        let changes_configs = options.has("config") || options.has("delete-config");
+        if *action == Self::Alter && !changes_configs {
             options.required("partitions")?;
+        }
+        // A broker would know the defaults.
+        if *action == Self::Create && by_zookeeper && !options.has("replica-assignment") {
+            options.required("partitions")?;
+            options.required("replication-factor")?;
         }
         for other in ["partitions", "replication-factor"] {
             if *action == Self::Create && options.has("replica-assignment") && options.has(other) {
@@ -160,9 +187,13 @@ impl Action {
     }
 }
 
-async fn connect(options: &Options) -> Result<Kafka, ToolError> {
+async fn connect(options: &Options) -> Result<Cluster, ToolError> {
+    if let Some(quorum) = zookeeper::Quorum::of(options)? {
+        return Ok(Cluster::Quorum(quorum));
+    }
     let partitions_per_response = options.number("partition-size-limit-per-response")?;
-    Ok(Kafka::connect_with(Connecting { partitions_per_response, ..Connecting::to(bootstrap(options)?) }).await?)
+    let how = Connecting { partitions_per_response, ..Connecting::to(bootstrap(options)?) };
+    Ok(Cluster::Brokers(Kafka::connect_with(how).await?))
 }
 
 async fn create(options: &Options) -> Result<(), ToolError> {
@@ -189,14 +220,17 @@ async fn create(options: &Options) -> Result<(), ToolError> {
         assignments: assignments(options)?,
         configs: options.pairs("config")?,
     };
-    let kafka = connect(options).await?;
-    match kafka.create_topic(&topic).await {
+    match connect(options).await?.create_topic(&topic).await {
         Ok(()) => {
             out!("Created topic {name}.");
             Ok(())
         }
-        Err(error) if options.has("if-not-exists") && error.is(ottla_model::ErrorCode::TopicAlreadyExists) => Ok(()),
-        Err(error) => Err(error.into()),
+        Err(ToolError::Kafka(error))
+            if options.has("if-not-exists") && error.is(ottla_model::ErrorCode::TopicAlreadyExists) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -217,10 +251,10 @@ async fn list(options: &Options) -> Result<(), ToolError> {
 }
 
 async fn describe(options: &Options) -> Result<(), ToolError> {
-    let kafka = connect(options).await?;
+    let cluster = connect(options).await?;
     let names = match options.get("topic-id") {
-        Some(id) => vec![name_of(&kafka, id).await?],
-        None => existing(&kafka, options).await?,
+        Some(id) => vec![name_of(&cluster, id).await?],
+        None => existing(&cluster, options).await?,
     };
     let shown = Shown {
         under_replicated: options.has("under-replicated-partitions"),
@@ -229,34 +263,44 @@ async fn describe(options: &Options) -> Result<(), ToolError> {
         at_min_isr: options.has("at-min-isr-partitions"),
         only_overridden: options.has("topics-with-overrides"),
     };
-    for line in describe::lines(&kafka.describe(&names).await?, &shown) {
+    for line in describe::lines(&cluster.describe(&names).await?, &shown) {
         out!("{line}");
     }
     Ok(())
 }
 
 async fn alter(options: &Options) -> Result<(), ToolError> {
-    let kafka = connect(options).await?;
-    let total: i32 = options.number("partitions")?.unwrap_or_default();
+    let cluster = connect(options).await?;
+    let total: Option<i32> = options.number("partitions")?;
     let assignments = assignments(options)?;
-    for name in existing(&kafka, options).await? {
-        kafka.grow_topic(&name, total, &assignments).await?;
+    let (set, removed) = (options.pairs("config")?, options.all("delete-config"));
+    for name in existing(&cluster, options).await? {
+        if !set.is_empty() || !removed.is_empty() {
+            cluster.alter_topic_config(&name, &set, removed).await?;
+            out!("Updated config for topic {name}.");
+        }
+        if let Some(total) = total {
+            cluster.grow_topic(&name, total, &assignments).await?;
+        }
     }
     Ok(())
 }
 
 async fn delete(options: &Options) -> Result<(), ToolError> {
-    let kafka = connect(options).await?;
-    for name in existing(&kafka, options).await? {
-        kafka.delete_topic(&name).await?;
+    let cluster = connect(options).await?;
+    for name in existing(&cluster, options).await? {
+        cluster.delete_topic(&name).await?;
+        if matches!(cluster, Cluster::Quorum(_)) {
+            out!("Topic {name} is marked for deletion.");
+        }
     }
     Ok(())
 }
 
 /// The topics that `--topic` names, or all; sorted.
-async fn matching(kafka: &Kafka, options: &Options) -> Result<Vec<String>, ToolError> {
+async fn matching(cluster: &Cluster, options: &Options) -> Result<Vec<String>, ToolError> {
     let filter = options.get("topic").map(pattern).transpose()?;
-    let mut names: Vec<String> = kafka
+    let mut names: Vec<String> = cluster
         .topics()
         .await?
         .into_iter()
@@ -269,17 +313,16 @@ async fn matching(kafka: &Kafka, options: &Options) -> Result<Vec<String>, ToolE
 }
 
 /// The topic with this id.
-async fn name_of(kafka: &Kafka, id: &str) -> Result<String, ToolError> {
-    let topics = kafka.client().list_topics().await.map_err(crate::kafka::KafkaError::from)?;
-    let found = topics.into_iter().find(|topic| topic.id.to_string() == id);
+async fn name_of(cluster: &Cluster, id: &str) -> Result<String, ToolError> {
+    let found = cluster.topics().await?.into_iter().find(|topic| topic.id == id);
     found
         .map(|topic| topic.name)
         .ok_or_else(|| ToolError::Argument(format!("TopicId '{id}' does not exist as expected")))
 }
 
 /// As `matching`; a topic that is named and not there is an error unless `--if-exists`.
-async fn existing(kafka: &Kafka, options: &Options) -> Result<Vec<String>, ToolError> {
-    let names = matching(kafka, options).await?;
+async fn existing(cluster: &Cluster, options: &Options) -> Result<Vec<String>, ToolError> {
+    let names = matching(cluster, options).await?;
     match options.get("topic") {
         Some(topic) if names.is_empty() && !options.has("if-exists") => {
             Err(ToolError::Argument(format!("Topic '{topic}' does not exist as expected")))
@@ -330,6 +373,18 @@ mod tests {
             text("replica-assignment", "partitions")
         );
         assert!(conflict("--alter --delete-config a").contains("delete-config is not supported"));
+        let zookeeper = |line: &str| action(&format!("--zookeeper z:2181/kafka {line}"));
+        assert_eq!(
+            zookeeper("--create --if-not-exists --topic t --partitions 4 --replication-factor 2 --force"),
+            Ok(Action::Create)
+        );
+        assert_eq!(zookeeper("--list"), Ok(Action::List));
+        assert_eq!(zookeeper("--alter --topic t --config a=1 --delete-config b"), Ok(Action::Alter));
+        let missing = Err("Missing required argument \"[replication-factor]\"".into());
+        assert_eq!(zookeeper("--create --topic t --partitions 4"), missing);
+        assert!(zookeeper("--list --bootstrap-server k:1").is_err_and(|text| text.contains("Only one of")));
+        assert!(zookeeper("--list --command-config c").is_err());
+        assert_eq!(action("--list --bootstrap-server k:1 --force"), Err("force is not a recognized option".into()));
         assert_eq!(action("--frobnicate"), Err("frobnicate is not a recognized option".into()));
     }
 

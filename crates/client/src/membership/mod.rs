@@ -251,6 +251,11 @@ impl Membership {
         Ok(known.filter_map(|topic| Some((TopicName::new(&topic.name).ok()?, topic.partitions.len()))).collect())
     }
 
+    /// Wants these topics from the next join on.
+    pub fn subscribe(&mut self, topics: Vec<String>) {
+        self.config.topics = topics;
+    }
+
     /// Whether topics have grown, appeared or disappeared since this member assigned them; always false for a member
     /// that did not assign. A leader calls it periodically, and rejoins if it returns true.
     pub async fn topics_changed(&self) -> Result<bool, ClientError> {

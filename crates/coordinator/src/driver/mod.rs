@@ -10,19 +10,19 @@ pub mod handle;
 mod shell;
 pub mod watch;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ottla_consensus::{Member, Outgoing, RoleChange};
+use ottla_consensus::{Member, RoleChange};
 use ottla_metadata::controller::Now;
 use ottla_model::CoordinatorId;
-use ottla_quorum_node::{Event, Node, NodeConfig, NodeError, View};
+use ottla_quorum_node::{Event, Members, Node, NodeConfig, NodeError, View};
 use tokio::sync::{mpsc, oneshot, watch as state};
 
 pub use handle::{DriverHandle, Input, Outcome, RequestError, Stopped};
+pub use shell::Change;
 use shell::Shell;
 pub use watch::Watching;
 
@@ -46,8 +46,8 @@ pub struct DriverConfig {
     pub heartbeat_ticks: u32,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
-    /// Outgoing messages, a bounded queue for each peer.
-    pub peers: BTreeMap<CoordinatorId, mpsc::Sender<Outgoing>>,
+    /// Receives the peers that are to be dialled.
+    pub changes: mpsc::UnboundedSender<Change>,
     /// Where probes are dialled.
     pub runtime: tokio::runtime::Handle,
 }
@@ -81,6 +81,7 @@ pub struct Running {
     pub view: CurrentView,
     /// Role, leader and term, as they change.
     pub role: state::Receiver<RoleChange>,
+    pub members: state::Receiver<Arc<Members>>,
     /// Resolves when the thread has ended, and nothing uses the disk any more.
     pub ended: oneshot::Receiver<()>,
     pub thread: JoinHandle<()>,
@@ -110,12 +111,12 @@ struct Driver {
 /// Starts the thread.
 pub fn start(config: DriverConfig, member: Member<RocksDbStore>) -> Result<Running, NodeError> {
     let disk = member.store().disk().clone();
-    let conf_state = member.membership().to_conf_state();
     let node = Node::new(config.node.clone(), member)?;
     let view = CurrentView::new(node.view().clone());
     let (sender, inputs) = sync_channel(handle::QUEUED_INPUTS_MAX);
     let handle = DriverHandle::new(sender);
     let (role, role_receiver) = tokio::sync::watch::channel(node.role());
+    let (members, members_receiver) = tokio::sync::watch::channel(node.members().clone());
     let (ended_sender, ended) = oneshot::channel();
     let driver = Driver {
         node,
@@ -123,7 +124,7 @@ pub fn start(config: DriverConfig, member: Member<RocksDbStore>) -> Result<Runni
         heartbeat_ticks: config.heartbeat_ticks,
         clock: config.clock,
         metrics: config.metrics.clone(),
-        shell: Shell::new(config, handle.clone(), disk, conf_state, view.clone(), role),
+        shell: Shell::new(config, handle.clone(), disk, view.clone(), role, members),
         halted: false,
         stop_at: None,
     };
@@ -147,7 +148,7 @@ pub fn start(config: DriverConfig, member: Member<RocksDbStore>) -> Result<Runni
         let _ = ended_sender.send(());
     });
     let thread = spawned.map_err(|error| NodeError::Store(ottla_consensus::StoreError::failed(error)))?;
-    Ok(Running { handle, view, role: role_receiver, ended, thread })
+    Ok(Running { handle, view, role: role_receiver, members: members_receiver, ended, thread })
 }
 
 impl Driver {

@@ -5,32 +5,41 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use ottla_consensus::log_store::ConfState;
 use ottla_consensus::{Outgoing, RoleChange};
 use ottla_metadata::controller::StreamId;
 use ottla_model::CoordinatorId;
-use ottla_quorum_node::{self as quorum_node, CallId, Event, Output, ReadId, Sink, View, Voter, WatcherId};
+use ottla_quorum_node::{self as quorum_node, CallId, Event, Members, Output, ReadId, Sink, View, WatcherId};
 use ottla_rpc::{LeaderHint, NotLeader};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::handle::{BeatSender, DriverHandle, Input, Outcome, RequestError};
 use super::watch::WatchSender;
 use super::{CurrentView, DriverConfig};
+use crate::peers::{self, Peer};
 use crate::probe;
 use crate::rocksdb_store::Disk;
 use crate::telemetry::Metrics;
 
+/// What the owner of a driver must do because the members changed.
+pub enum Change {
+    /// A connection to this member is to be kept.
+    Peer(Peer),
+    /// This coordinator is no member any more.
+    Removed,
+}
+
 pub(super) struct Shell {
     id: CoordinatorId,
-    voters: BTreeMap<CoordinatorId, Voter>,
-    /// Outgoing messages, a bounded queue for each peer.
-    peers: BTreeMap<CoordinatorId, mpsc::Sender<Outgoing>>,
+    members: watch::Sender<Arc<Members>>,
+    /// Outgoing messages, a bounded queue for each peer, with the address at which it is dialled.
+    peers: BTreeMap<CoordinatorId, (String, mpsc::Sender<Outgoing>)>,
+    /// Where new peers are dialled, and where the end of this coordinator's membership is told.
+    changes: mpsc::UnboundedSender<Change>,
     /// Where probes are dialled.
     runtime: tokio::runtime::Handle,
     metrics: Arc<Metrics>,
     handle: DriverHandle,
     disk: Disk,
-    conf_state: ConfState,
     view: CurrentView,
     role: watch::Sender<RoleChange>,
     last_name: u64,
@@ -49,19 +58,19 @@ impl Shell {
         config: DriverConfig,
         handle: DriverHandle,
         disk: Disk,
-        conf_state: ConfState,
         view: CurrentView,
         role: watch::Sender<RoleChange>,
+        members: watch::Sender<Arc<Members>>,
     ) -> Self {
-        Self {
+        let mut shell = Self {
             id: config.id,
-            voters: config.node.voters,
-            peers: config.peers,
+            members,
+            peers: BTreeMap::new(),
+            changes: config.changes,
             runtime: config.runtime,
             metrics: config.metrics,
             handle,
             disk,
-            conf_state,
             view,
             role,
             last_name: 0,
@@ -71,6 +80,25 @@ impl Shell {
             watchers: BTreeMap::new(),
             events: Vec::new(),
             snapshot: None,
+        };
+        shell.follow_members();
+        shell
+    }
+
+    /// Dials the members that are new or have another address, and drops the connections to those that are none. The
+    /// members are bounded by the node, and so are the queues.
+    fn follow_members(&mut self) {
+        let members = self.members.borrow().clone();
+        self.peers.retain(|id, (address, _)| members.address(*id) == Some(address));
+        for (&id, member) in members.by_id.iter().filter(|(id, _)| **id != self.id) {
+            if self.peers.contains_key(&id) || member.address.is_empty() {
+                continue;
+            }
+            let (sender, queue) = mpsc::channel(peers::QUEUED_MESSAGES_MAX);
+            let address = member.address.clone();
+            self.peers.insert(id, (address.clone(), sender));
+            // Nobody listens while this coordinator stops.
+            let _ = self.changes.send(Change::Peer(Peer { id, address, queue }));
         }
     }
 
@@ -119,7 +147,10 @@ impl Shell {
     }
 
     fn not_leader(&self, leader: Option<CoordinatorId>) -> NotLeader {
-        let leader = leader.and_then(|id| Some(LeaderHint { id, address: self.voters.get(&id)?.address.clone() }));
+        let leader = leader.and_then(|id| {
+            let address = self.members.borrow().address(id)?.to_owned();
+            Some(LeaderHint { id, address })
+        });
         NotLeader { answered_by: self.id, leader }
     }
 
@@ -135,10 +166,10 @@ impl Shell {
 
     /// On a separate thread: the tree may be large, and heartbeats must not wait for it.
     fn make_snapshot(&mut self) {
-        let (disk, conf_state, handle) = (self.disk.clone(), self.conf_state.clone(), self.handle.clone());
+        let (disk, handle) = (self.disk.clone(), self.handle.clone());
         let thread = std::thread::Builder::new().name("snapshot".to_owned());
         let spawned = thread.spawn(move || {
-            let _ = handle.send_blocking(Input::SnapshotMade(disk.make_snapshot(conf_state)));
+            let _ = handle.send_blocking(Input::SnapshotMade(disk.make_snapshot()));
         });
         match spawned {
             Ok(thread) => self.snapshot = Some(thread),
@@ -156,7 +187,7 @@ impl Shell {
 
 impl Sink for Shell {
     fn send(&mut self, message: Outgoing) -> bool {
-        self.peers.get(&message.to).is_none_or(|peer| peer.try_send(message).is_ok())
+        self.peers.get(&message.to).is_none_or(|(_, peer)| peer.try_send(message).is_ok())
     }
 
     fn put(&mut self, output: Output) {
@@ -191,6 +222,13 @@ impl Sink for Shell {
                     self.watchers.remove(&watcher);
                     self.events.push(Event::WatchClosed(watcher));
                 }
+            }
+            Output::Members(members) => {
+                self.members.send_replace(members);
+                self.follow_members();
+            }
+            Output::Removed => {
+                let _ = self.changes.send(Change::Removed);
             }
             Output::MakeSnapshot => self.make_snapshot(),
             Output::Role(role) => {

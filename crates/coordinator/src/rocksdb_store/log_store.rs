@@ -150,8 +150,15 @@ impl QuorumStore for RocksDbStore {
         &mut self,
         changes: impl Iterator<Item = &'a NodeChange>,
         applied: AppliedPlace,
+        conf_state: Option<&ConfState>,
     ) -> Result<(), StoreError> {
-        self.disk.apply(changes, (applied.revision.0, applied.term)).map_err(failed)
+        self.disk.apply(changes, (applied.revision.0, applied.term), conf_state).map_err(failed)?;
+        if let Some(conf_state) = conf_state {
+            self.conf_state = conf_state.clone();
+            // It names the members before the change.
+            self.snapshot = None;
+        }
+        Ok(())
     }
 
     fn conf_state(&self) -> &ConfState {

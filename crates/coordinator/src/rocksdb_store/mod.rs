@@ -80,6 +80,28 @@ impl Disk {
         let directory = data_dir.join(DIRECTORY);
         std::fs::create_dir_all(&directory)
             .map_err(|error| OpenError::NotWritable { directory: data_dir.to_owned(), problem: error.to_string() })?;
+        let (options, families) = Self::options();
+        match Db::open_cf_descriptors(&options, &directory, families) {
+            Ok(db) => Ok(Self { db: Arc::new(db) }),
+            Err(error) => Err(open_error(data_dir, &error)),
+        }
+    }
+
+    /// Opens the database below `data_dir` as it is; every write fails.
+    pub fn open_read_only(data_dir: &Path) -> Result<Self, OpenError> {
+        let directory = data_dir.join(DIRECTORY);
+        if !directory.is_dir() {
+            let problem = format!("no data directory of a coordinator: it has no {DIRECTORY}");
+            return Err(OpenError::Unusable { directory: data_dir.to_owned(), problem });
+        }
+        let (options, families) = Self::options();
+        match Db::open_cf_descriptors_read_only(&options, &directory, families, false) {
+            Ok(db) => Ok(Self { db: Arc::new(db) }),
+            Err(error) => Err(open_error(data_dir, &error)),
+        }
+    }
+
+    fn options() -> (Options, [ColumnFamilyDescriptor; 3]) {
         let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&cache);
@@ -106,10 +128,7 @@ impl Disk {
         options.set_manifest_preallocation_size(64 * 1024);
         let families = [raft_log::FAMILY, raft_state::FAMILY, tree::FAMILY]
             .map(|name| ColumnFamilyDescriptor::new(name, family.clone()));
-        match Db::open_cf_descriptors(&options, &directory, families) {
-            Ok(db) => Ok(Self { db: Arc::new(db) }),
-            Err(error) => Err(open_error(data_dir, &error)),
-        }
+        (options, families)
     }
 
     fn family(&self, name: &'static str) -> Arc<BoundColumnFamily<'_>> {
@@ -124,6 +143,17 @@ impl Disk {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
         Ok(self.db.write_opt(batch, &options)?)
+    }
+
+    /// Writes what no release writes.
+    #[cfg(test)]
+    pub(crate) fn spoil(&self, family: &'static str, key: &[u8], value: Option<&[u8]>) {
+        let mut batch = WriteBatch::default();
+        match value {
+            Some(value) => batch.put_cf(&self.family(family), key, value),
+            None => batch.delete_cf(&self.family(family), key),
+        }
+        self.write(batch, true).expect("written");
     }
 
     fn get(&self, family: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {

@@ -99,8 +99,7 @@ impl Disk {
     }
 
     pub(super) fn conf_state(&self) -> Result<ConfState, DiskError> {
-        let Some(bytes) = self.get(FAMILY, CONF_STATE)? else { return Ok(ConfState::default()) };
-        ConfState::parse_from_bytes(&bytes).map_err(|error| DiskError::corrupt("the membership", error))
+        members(self.get(FAMILY, CONF_STATE)?)
     }
 
     /// Index and term; zero on an empty disk.
@@ -133,10 +132,21 @@ impl Disk {
         batch.put_cf(&self.family(FAMILY), APPLIED, encode_place(place));
     }
 
+    /// The membership within a RocksDB snapshot.
+    pub(super) fn conf_state_key() -> &'static [u8] {
+        CONF_STATE
+    }
+
     /// The applied revision within a RocksDB snapshot.
     pub(super) fn applied_key() -> &'static [u8] {
         APPLIED
     }
+}
+
+/// Without members on an empty disk.
+pub(super) fn members(bytes: Option<Vec<u8>>) -> Result<ConfState, DiskError> {
+    let Some(bytes) = bytes else { return Ok(ConfState::default()) };
+    ConfState::parse_from_bytes(&bytes).map_err(|error| DiskError::corrupt("the membership", error))
 }
 
 fn encode_place((index, term): (u64, u64)) -> [u8; 16] {

@@ -41,6 +41,7 @@ impl Disk {
         &self,
         changes: impl IntoIterator<Item = &'a NodeChange>,
         applied: (u64, u64),
+        conf_state: Option<&ConfState>,
     ) -> Result<(), DiskError> {
         let mut batch = WriteBatch::default();
         let family = self.family(FAMILY);
@@ -51,6 +52,9 @@ impl Disk {
             }
         }
         self.put_applied(&mut batch, applied);
+        if let Some(conf_state) = conf_state {
+            self.put_conf_state(&mut batch, conf_state)?;
+        }
         self.write(batch, false)
     }
 
@@ -69,12 +73,14 @@ impl Disk {
         Ok(())
     }
 
-    /// The tree as it is on the disk now, with the revision that belongs to it. May run beside the driver's writes.
-    pub fn make_snapshot(&self, conf_state: ConfState) -> Result<Snapshot, DiskError> {
+    /// The tree as it is on the disk now, with the revision and the members that belong to it. May run beside the
+    /// driver's writes.
+    pub fn make_snapshot(&self) -> Result<Snapshot, DiskError> {
         let view = self.db.snapshot();
         let state = self.family(raft_state::FAMILY);
         let applied = view.get_cf(&state, Self::applied_key())?;
         let (index, term) = raft_state::place("the applied revision", applied)?;
+        let conf_state = raft_state::members(view.get_cf(&state, Self::conf_state_key())?)?;
         let mut encoder = Encoder::new();
         for item in view.iterator_cf(&self.family(FAMILY), IteratorMode::Start) {
             let (key, value) = item?;
@@ -108,19 +114,19 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let disk = Disk::open(directory.path()).expect("opens");
         assert_eq!(disk.tree().expect("empty"), Tree::new());
-        disk.apply(&[change("/a", 3), change("/b", 3)], (3, 1)).expect("applies");
+        disk.apply(&[change("/a", 3), change("/b", 3)], (3, 1), None).expect("applies");
         let deleted = NodeChange { path: Path::new("/a").expect("a path"), node: None };
-        disk.apply(&[deleted], (4, 1)).expect("applies");
+        disk.apply(&[deleted], (4, 1), None).expect("applies");
         drop(disk);
         let disk = Disk::open(directory.path()).expect("opens again");
         let tree = disk.tree().expect("readable");
         assert_eq!((tree.revision(), tree.len()), (Revision(4), 1));
-        let snapshot = disk.make_snapshot(ConfState::default()).expect("a snapshot");
+        let snapshot = disk.make_snapshot().expect("a snapshot");
         assert_eq!((snapshot.get_metadata().index, snapshot.get_metadata().term), (4, 1));
 
         let other_directory = tempfile::tempdir().expect("a directory");
         let other = Disk::open(other_directory.path()).expect("opens");
-        other.apply(&[change("/gone", 1)], (1, 1)).expect("applies");
+        other.apply(&[change("/gone", 1)], (1, 1), None).expect("applies");
         let mut batch = WriteBatch::default();
         other.install(&mut batch, &snapshot).expect("readable");
         other.write(batch, true).expect("written");

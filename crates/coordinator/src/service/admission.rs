@@ -29,8 +29,18 @@ const ADMIN: &str = "/ottla.admin.v1.Admin/";
 /// Calls that anybody may make also where there is a secret: they alter nothing, and show no credentials of users.
 /// Every other call of the three services needs the secret; the watch shows the whole tree.
 const OPEN_CLUSTER_CALLS: [&str; 1] = ["DescribeQuorum"];
-const OPEN_ADMIN_CALLS: [&str; 7] =
-    ["DescribeTopic", "GetNode", "ListBrokers", "ListNodes", "ListTopics", "QuorumStatus", "WatchNodes"];
+const OPEN_ADMIN_CALLS: [&str; 10] = [
+    "ClusterHealth",
+    "DescribeConfig",
+    "DescribeTopic",
+    "GetNode",
+    "ListBrokers",
+    "ListNodes",
+    "ListPartitions",
+    "ListTopics",
+    "QuorumStatus",
+    "WatchNodes",
+];
 const WATCH: &str = "/ottla.cluster.v1.Cluster/Watch";
 /// Calls whose messages have no end: they last as long as the connection.
 const STREAMS: [&str; 2] = ["/ottla.cluster.v1.Cluster/Heartbeat", "/ottla.quorum.v1.Quorum/Raft"];

@@ -3,6 +3,7 @@
 mod admin;
 mod admission;
 mod cluster;
+mod health;
 mod quorum;
 mod requests;
 mod watching;
@@ -14,6 +15,7 @@ use ottla_rpc::cluster::cluster_server::ClusterServer;
 use ottla_rpc::quorum::quorum_server::QuorumServer;
 use ottla_rpc::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES_MAX};
 use tonic::service::{Routes, RoutesBuilder};
+use tonic_health::pb::health_server::HealthServer;
 
 pub use admission::Admission;
 
@@ -45,14 +47,20 @@ pub fn routes(shared: &Arc<Shared>, takes_raft: bool) -> Routes {
     routes.add_service(
         admin.max_decoding_message_size(ADMIN_REQUEST_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX),
     );
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-    // Fails only on a descriptor set that cannot be read, and ours was written by the build.
-    if let Ok(reflection) = reflection.build_v1() {
+    // Both fail only on a descriptor set that cannot be read, and ours was written by the build.
+    if let Ok(reflection) = reflection().build_v1() {
         routes.add_service(reflection);
     }
-    let (_reporter, health) = tonic_health::server::health_reporter();
-    routes.add_service(health);
+    if let Ok(reflection) = reflection().build_v1alpha() {
+        routes.add_service(reflection);
+    }
+    routes.add_service(HealthServer::new(health::HealthService::new(shared.clone())));
     routes.routes()
+}
+
+/// Of every service that a coordinator has. Clients of some languages ask with the older version of reflection alone.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::future::join_all;
 use ottla_model::{CoordinatorId, IncarnationId};
-use ottla_quorum_node::{Event, disks};
+use ottla_quorum_node::{Event, Members, disks};
+use ottla_rpc::coordinators::channel;
 use ottla_rpc::quorum::quorum_server::Quorum;
 use ottla_rpc::quorum::{IdentifyRequest, IdentifyResponse, RaftClosed, RaftFrame, Recognition};
 use tonic::{Request, Response, Status, Streaming};
@@ -46,7 +48,13 @@ impl QuorumService {
         if answer.asker() == Recognition::OtherDisk {
             tracing::warn!("refused: coordinator {asker} comes with another disk than it voted with before");
         }
+        if answer.asker() == Recognition::Removed {
+            tracing::warn!("refused: coordinator {asker} was removed from the quorum");
+        }
         let ours = self.shared.voters();
+        if self.shared.formed().is_some() {
+            return;
+        }
         if !ours.is_empty() && !listed.is_empty() && !ours.keys().eq(listed.keys()) {
             let (ours, theirs) = (identify::names(&ours), identify::names(listed));
             tracing::warn!(
@@ -55,18 +63,47 @@ impl QuorumService {
         }
     }
 
-    /// A stream's sender must be a voter, with the disk that it always voted with.
-    fn check_sender(&self, formed: &Formed, frame: &RaftFrame) -> Result<(CoordinatorId, IncarnationId), Status> {
-        let sender = CoordinatorId(frame.from);
+    /// A stream's sender must be a member, with the disk that it always voted with. Returns its address too. One that
+    /// is not known here may have become a member since: the members that are known here are asked.
+    async fn check_sender(&self, formed: &Formed, frame: &RaftFrame) -> Result<Sender, Status> {
+        let id = CoordinatorId(frame.from);
         let disk = IncarnationId::from_slice(&frame.disk_id).unwrap_or_default();
-        disks::check_sender(&formed.view.get().image, &formed.voters, self.shared.id, sender, disk).map_err(
-            |error| {
-                tracing::warn!("refused: {error}");
-                Status::permission_denied(error.to_string())
-            },
-        )?;
-        Ok((sender, disk))
+        let members = formed.members();
+        let mut address = members.address(id).map(str::to_owned);
+        let mut vouched = None;
+        if address.is_none() && id != self.shared.id && !members.was_removed(id, disk) {
+            (address, vouched) = self.ask_of(&members, id).await;
+        }
+        disks::check_sender(&members, self.shared.id, id, disk, vouched).map_err(|error| {
+            tracing::warn!("refused: {error}");
+            Status::permission_denied(error.to_string())
+        })?;
+        let Some(address) = address else { return Err(Status::permission_denied("no member")) };
+        if vouched.is_some() {
+            formed.driver.send(Event::Vouched { id, disk }).await.map_err(|_| stopping())?;
+        }
+        Ok(Sender { id, disk, address })
     }
+
+    /// The address and the disk that the other members know of a coordinator.
+    async fn ask_of(&self, members: &Members, id: CoordinatorId) -> (Option<String>, Option<IncarnationId>) {
+        let others = members.by_id.iter().filter(|(other, _)| **other != self.shared.id);
+        let channels = others.filter_map(|(_, member)| channel(&member.address).ok());
+        let answers = join_all(channels.map(|channel| identify::identify(&self.shared, channel))).await;
+        let known = answers.into_iter().flatten().filter(|found| !found.is_empty && found.id != id);
+        let newest = known.max_by_key(|found| found.members_revision);
+        match newest.filter(|found| found.members_revision > members.revision.0) {
+            Some(found) => (found.voters.get(&id).cloned(), found.disks.get(&id).copied()),
+            None => (None, None),
+        }
+    }
+}
+
+/// Who opened a stream.
+struct Sender {
+    id: CoordinatorId,
+    disk: IncarnationId,
+    address: String,
 }
 
 /// Puts messages together from frames.
@@ -113,11 +150,11 @@ impl Quorum for QuorumService {
         let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, frames.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no first frame"))??;
         let Some(mut frame) = first else { return Ok(Response::new(RaftClosed {})) };
-        let (sender, disk) = self.check_sender(formed, &frame)?;
-        let Some(voter) = formed.voters.get(&sender) else { return Err(Status::permission_denied("no member")) };
+        let Sender { id: sender, disk, address } = self.check_sender(formed, &frame).await?;
         let token = std::mem::take(&mut frame.token);
-        identify::confirm_stream(&self.shared, &voter.address, (sender, disk), token).await?;
+        identify::confirm_stream(&self.shared, &address, (sender, disk), token).await?;
         let ended = self.shared.begin_stream(sender);
+        let mut members = formed.members.clone();
         loop {
             if frame.from != sender.0 {
                 return Err(Status::invalid_argument("one stream has one sender"));
@@ -126,6 +163,10 @@ impl Quorum for QuorumService {
                 formed.driver.send(Event::Raft { sender, disk, message }).await.map_err(|_| stopping())?;
             }
             let next = tokio::select! {
+                // Then it asks who it is, and is told.
+                _ = members.wait_for(|members| members.was_removed(sender, disk)) => {
+                    return Err(Status::permission_denied("removed from the quorum"));
+                }
                 () = ended.cancelled() => return Err(Status::aborted("another stream of this sender has begun")),
                 next = frames.message() => next?,
             };

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use ottla_metadata::controller::{Answer, Decision, Request};
+use ottla_metadata::controller::{Answer, ChangeQuorum, Refusal, Request};
+use ottla_model::{ErrorCode, IncarnationId};
 use ottla_rpc::cluster::cluster_client::ClusterClient;
 use ottla_rpc::convert;
-use ottla_rpc::coordinators::channel;
+use ottla_rpc::coordinators::{channel, describe};
 use tonic::Status;
 
 use crate::driver::RequestError;
+use crate::identify;
 use crate::shared::{Formed, Shared};
 
 /// Number of attempts: the controller decided nothing (another entry interfered), and a retry may succeed at once.
@@ -36,6 +38,13 @@ impl Shared {
     /// Sends a request to the controller.
     pub async fn decide(&self, request: Request) -> Result<Answer, Status> {
         let formed = self.require_leader()?;
+        let request = match request {
+            Request::ChangeQuorum(change) => match self.check_change(formed, change).await {
+                Ok(change) => Request::ChangeQuorum(change),
+                Err(refusal) => return Ok(Answer::ChangeQuorum(Err(refusal))),
+            },
+            request => request,
+        };
         for _ in 0..ATTEMPTS_MAX {
             match formed.driver.submit(request.clone()).await {
                 Ok(Ok(Answer::Unavailable)) => tokio::time::sleep(ATTEMPT_PAUSE).await,
@@ -46,6 +55,34 @@ impl Shared {
             }
         }
         Err(Status::unavailable("the quorum leader is too busy to decide"))
+    }
+
+    /// A coordinator that is to be added must answer at its address, with that id and an empty disk: the quorum must
+    /// not wait for an address where nobody is.
+    async fn check_change(&self, formed: &Formed, change: ChangeQuorum) -> Result<ChangeQuorum, Refusal> {
+        let ChangeQuorum::Add { coordinator: id, disk, address } = change else { return Ok(change) };
+        let refuse = |text: String| Err(Refusal::new(ErrorCode::InvalidRequest, text));
+        let found = match channel(&address) {
+            Ok(channel) => identify::identify(self, channel).await,
+            Err(error) => return refuse(error.to_string()),
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(status) => return refuse(format!("no coordinator answers at {address}: {}", describe(&status))),
+        };
+        if found.id != id {
+            return refuse(format!("coordinator {}, not {id}, answers at {address}", found.id));
+        }
+        if disk != IncarnationId::ZERO && disk != found.disk {
+            return refuse(format!("coordinator {id} at {address} has disk {}, not {disk}", found.disk));
+        }
+        let is_member = formed.members().get(id).is_some_and(|member| member.disk == Some(found.disk));
+        if !found.is_empty && !is_member {
+            let text =
+                format!("coordinator {id} at {address} belongs to a quorum already: its data directory is not empty");
+            return Err(Refusal::new(ErrorCode::InvalidVoterKey, text));
+        }
+        Ok(ChangeQuorum::Add { coordinator: id, disk: found.disk, address })
     }
 
     /// As [`Shared::decide`], by the coordinator that leads: for clients that cannot be told to ask another one.
@@ -60,12 +97,5 @@ impl Shared {
         message.set_timeout(FORWARD_TIMEOUT);
         let answer = ClusterClient::new(self.cluster_channel(channel)).decide(message).await?.into_inner();
         convert::answer_from_proto(answer).map_err(|error| Status::internal(error.to_string()))
-    }
-
-    /// As [`Shared::decide`], for one kind of request.
-    pub async fn submit<D: Decision>(&self, decision: D) -> Result<D::Answer, Status> {
-        // Impossible, and not worth a panic.
-        let mismatch = || Status::internal("the controller's answer is of another kind than the request");
-        D::take_answer(self.decide(decision.into_request()).await?).ok_or_else(mismatch)
     }
 }

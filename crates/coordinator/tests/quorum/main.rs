@@ -1,5 +1,6 @@
 //! Coordinators in one process, on loopback, with their own disks.
 
+mod admin;
 mod chroots;
 mod clients;
 mod disks;

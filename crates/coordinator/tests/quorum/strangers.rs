@@ -72,7 +72,7 @@ async fn only_processes_that_know_the_secret_take_part() {
         assert!(client.quorum_progress(PATIENCE).await.is_ok());
         let admin = AdminClient::with_secret(&quorum.addresses(), stranger).expect("addresses");
         let topic = CreateTopicRequest { name: "t".to_owned(), ..CreateTopicRequest::default() };
-        let deletion = DeleteTopicRequest { name: "t".to_owned() };
+        let deletion = DeleteTopicRequest { name: "t".to_owned(), ..DeleteTopicRequest::default() };
         for refused in [
             admin.create_topic(topic, PATIENCE).await.map(drop),
             admin.delete_topic(deletion, PATIENCE).await.map(drop),
@@ -94,7 +94,7 @@ async fn only_processes_that_know_the_secret_take_part() {
     let admin = AdminClient::new(&quorum.addresses()).expect("addresses");
     assert!(admin.quorum_status(QuorumStatusRequest {}, PATIENCE).await.is_ok());
     let admin = AdminClient::with_secret(&quorum.addresses(), Some(&secret)).expect("addresses");
-    let deletion = DeleteTopicRequest { name: "t".to_owned() };
+    let deletion = DeleteTopicRequest { name: "t".to_owned(), ..DeleteTopicRequest::default() };
     let Err(CallError::Refused { status, .. }) = admin.delete_topic(deletion, PATIENCE).await else {
         panic!("deleted")
     };

@@ -2,11 +2,11 @@
 //!
 //! A key whose write is in flight gets a tombstone too: that write is in the log before it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ottla_model::{ErrorCode, GroupId, PartitionId, TopicName};
+use ottla_model::{ErrorCode, GroupId, PartitionId, TopicId, TopicName};
 
-use super::{GroupOffsets, Key, OffsetStore, is_another_topic};
+use super::{GroupOffsets, Key, OffsetStore, TopicNumber, is_another_topic};
 use crate::answer::{DeletedOffsets, GroupAnswer};
 use crate::effects::RequestId;
 use crate::group::Group;
@@ -72,6 +72,23 @@ impl OffsetStore {
                     keys.extend(theirs.map(|(at, _)| at));
                 }
                 let records: Vec<Record> = keys.into_iter().map(|at| self.tombstone(group, at)).collect();
+                (!records.is_empty()).then(|| (group.clone(), records))
+            })
+            .collect()
+    }
+
+    /// As [`Self::delete_topics`], for topics that were deleted before the log was read. An offset that names no topic
+    /// id may be any topic's, and stays.
+    pub(crate) fn delete_outdated(&self, topics: &dyn Topics) -> Vec<(GroupId, Vec<Record>)> {
+        let ids: BTreeMap<TopicNumber, Option<TopicId>> =
+            self.names.iter().map(|(number, name)| (number, topics.by_name(name).map(|topic| topic.id))).collect();
+        let is_outdated =
+            |at: Key, id: TopicId| !id.is_zero() && ids.get(&at.0).is_some_and(|current| *current != Some(id));
+        self.groups
+            .iter()
+            .filter_map(|(group, offsets)| {
+                let outdated = offsets.committed.iter().filter(|(at, committed)| is_outdated(**at, committed.topic_id));
+                let records: Vec<Record> = outdated.map(|(at, _)| self.tombstone(group, *at)).collect();
                 (!records.is_empty()).then(|| (group.clone(), records))
             })
             .collect()

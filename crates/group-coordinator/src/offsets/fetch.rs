@@ -6,14 +6,15 @@ use super::{Committed, GroupOffsets, Key, OffsetStore, is_another_topic};
 use crate::answer::FetchedOffset;
 use crate::answer::FetchedOffsets;
 use crate::request::{FetchOffsets, GroupTopic};
+use crate::topics::Topics;
 
 impl OffsetStore {
-    /// The offsets of one group. A partition without one has the offset −1. Where all topics are asked for, their ids
-    /// are left zero.
+    /// The offsets of one group. A partition without one has the offset −1. Where all topics are asked for, those that
+    /// are gone have no id, and what was committed for a former topic of the same name is left out.
     ///
     /// With `require_stable`, an offset over which a write is in flight is not told, UNSTABLE_OFFSET_COMMIT is: the
     /// client asks again. Commits inside transactions that run are such writes too.
-    pub(crate) fn fetch(&self, request: &FetchOffsets) -> FetchedOffsets {
+    pub(crate) fn fetch(&self, known: &dyn Topics, request: &FetchOffsets) -> FetchedOffsets {
         let offsets = self.groups.get(&request.group);
         let topics = match &request.topics {
             Some(topics) => topics
@@ -33,24 +34,33 @@ impl OffsetStore {
                     (topic.clone(), found)
                 })
                 .collect(),
-            None => offsets.map_or_else(Vec::new, |offsets| self.fetch_all(offsets, request.require_stable)),
+            None => offsets.map_or_else(Vec::new, |offsets| self.fetch_all(known, offsets, request.require_stable)),
         };
         FetchedOffsets { error: ErrorCode::None, topics }
     }
 
-    fn fetch_all(&self, offsets: &GroupOffsets, require_stable: bool) -> Vec<(GroupTopic, Vec<FetchedOffset>)> {
+    fn fetch_all(
+        &self,
+        known: &dyn Topics,
+        offsets: &GroupOffsets,
+        require_stable: bool,
+    ) -> Vec<(GroupTopic, Vec<FetchedOffset>)> {
         let mut topics: Vec<(GroupTopic, Vec<FetchedOffset>)> = Vec::new();
         let mut last = None;
-        for at in offsets.committed.keys() {
+        for (at, committed) in &offsets.committed {
             if last != Some(at.0) {
                 last = Some(at.0);
                 let name = self.names.name(at.0).to_owned();
-                topics.push((GroupTopic { name, id: TopicId::ZERO }, Vec::new()));
+                let id = known.by_name(&name).map_or(TopicId::ZERO, |topic| topic.id);
+                topics.push((GroupTopic { name, id }, Vec::new()));
             }
-            if let Some((_, found)) = topics.last_mut() {
-                found.push(offsets.fetch(*at, TopicId::ZERO, require_stable));
+            if let Some((topic, found)) =
+                topics.last_mut().filter(|(topic, _)| !is_another_topic(committed.topic_id, topic.id))
+            {
+                found.push(offsets.fetch(*at, topic.id, require_stable));
             }
         }
+        topics.retain(|(_, found)| !found.is_empty());
         topics
     }
 }

@@ -31,6 +31,11 @@ impl TopicNames {
         self.names.get(&number).map_or("", |named| &named.name)
     }
 
+    /// Every number, and its name.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TopicNumber, &str)> {
+        self.names.iter().map(|(number, named)| (*number, &*named.name))
+    }
+
     /// Gives the name a number, or counts one more holder of it.
     pub(super) fn hold(&mut self, name: &str) -> TopicNumber {
         if let Some(number) = self.number(name) {

@@ -12,6 +12,7 @@ use crate::group::Group;
 use crate::group::classic::ClassicGroup;
 use crate::record::{ClassicGroupMember, ClassicGroupMetadata};
 use crate::request::{CommitOffsets, CommitPartition, DeleteOffsets, FetchOffsets, GroupTopic};
+use crate::shard::testing::NoTopics;
 use crate::topics::{TopicView, Topics};
 use crate::{Now, group::embedded};
 
@@ -76,7 +77,7 @@ fn fetch(store: &OffsetStore, topic: &str, id: TopicId, partition: i32, require_
         require_stable,
         topics: Some(vec![(topic, vec![PartitionId(partition)])]),
     };
-    store.fetch(&request).topics.remove(0).1.remove(0)
+    store.fetch(&NoTopics, &request).topics.remove(0).1.remove(0)
 }
 
 fn offset(store: &OffsetStore, topic: &str, partition: i32) -> i64 {
@@ -170,12 +171,12 @@ fn a_commit_is_told_once_it_is_replicated() {
     );
     let everything =
         FetchOffsets { group: group(), member: None, member_epoch: -1, require_stable: false, topics: None };
-    let all = store.fetch(&everything).topics;
+    let all = store.fetch(&NoTopics, &everything).topics;
     assert_eq!(all.len(), 1);
     assert_eq!(all[0].1.iter().map(|found| found.offset.0).collect::<Vec<_>>(), [7, 8]);
     // Another group has nothing, and a partition that nobody committed is −1.
     let other = FetchOffsets { group: GroupId::new("h"), ..everything };
-    assert!(store.fetch(&other).topics.is_empty());
+    assert!(store.fetch(&NoTopics, &other).topics.is_empty());
     assert_eq!(offset(&store, "t", 9), -1);
     assert_eq!(offset(&store, "u", 0), -1);
 }

@@ -134,13 +134,16 @@ mod tests {
     fn fetched(store: &OffsetStore, partition: i32) -> Option<i64> {
         let topic = GroupTopic { name: "t".to_owned(), id: TopicId::ZERO };
         let fetch = |require_stable| {
-            let answer = store.fetch(&FetchOffsets {
-                group: GroupId::new("g"),
-                member: None,
-                member_epoch: -1,
-                require_stable,
-                topics: Some(vec![(topic.clone(), vec![PartitionId(partition)])]),
-            });
+            let answer = store.fetch(
+                &crate::shard::testing::NoTopics,
+                &FetchOffsets {
+                    group: GroupId::new("g"),
+                    member: None,
+                    member_epoch: -1,
+                    require_stable,
+                    topics: Some(vec![(topic.clone(), vec![PartitionId(partition)])]),
+                },
+            );
             answer.topics[0].1[0].clone()
         };
         fetch(true).error.is_ok().then(|| fetch(false).offset.0)

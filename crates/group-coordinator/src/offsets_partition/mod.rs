@@ -84,7 +84,7 @@ impl CoordinatorShard for Shard {
         request.is_none_or(|request| self.may_write(*topics, request))
     }
 
-    fn set_log_state(&mut self, state: Result<(), ErrorCode>) {
+    fn set_log_state(&mut self, state: Result<usize, ErrorCode>) {
         Shard::set_log_state(self, state);
     }
 

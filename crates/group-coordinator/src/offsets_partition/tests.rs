@@ -20,12 +20,13 @@ const TOPIC_ID: TopicId = TopicId([1; 16]);
 /// The topic `t` with four partitions, while it exists.
 struct OneTopic {
     exists: bool,
+    id: TopicId,
 }
 
 impl Topics for OneTopic {
     fn by_name(&self, name: &str) -> Option<TopicView> {
         let name = TopicName::new(name).ok()?;
-        (self.exists && name.as_str() == "t").then_some(TopicView { id: TOPIC_ID, name, partitions: 4 })
+        (self.exists && name.as_str() == "t").then_some(TopicView { id: self.id, name, partitions: 4 })
     }
     fn by_id(&self, id: TopicId) -> Option<TopicView> {
         self.by_name("t").filter(|topic| topic.id == id)
@@ -65,8 +66,8 @@ impl PartitionLog for TestLog {
         (self.end == 0).then_some(Offset::ZERO)
     }
 
-    fn check_append(&self, _: LeaderEpoch) -> Result<(), ErrorCode> {
-        Ok(())
+    fn check_append(&self, _: LeaderEpoch) -> Result<usize, ErrorCode> {
+        Ok(usize::MAX)
     }
 
     fn append(&mut self, epoch: LeaderEpoch, batch: &Batch) -> Result<Offset, ErrorCode> {
@@ -107,7 +108,7 @@ impl Bench {
             refusals: VecDeque::new(),
         };
         let partition = OffsetsPartition::new(Arc::new(GroupConfig::default()), rules);
-        Self { now: 1_000, topics: OneTopic { exists: true }, log, partition }
+        Self { now: 1_000, topics: OneTopic { exists: true, id: TOPIC_ID }, log, partition }
     }
 
     /// A partition that leads a log with one commit of offset 7.
@@ -142,6 +143,16 @@ impl Bench {
 
     fn loaded(&mut self, epoch: LeaderEpoch, result: Result<Loaded<Shard>, LoadError>) -> Outputs<Shard, Client> {
         self.on(|partition, environment| partition.loaded(environment, epoch, result))
+    }
+
+    /// The topics of all that the group has committed.
+    fn all_fetched(&mut self) -> Vec<TopicId> {
+        let group = GroupId::new("g");
+        let request = FetchOffsets { group, member: None, member_epoch: -1, require_stable: false, topics: None };
+        match self.ask(9, Request::FetchOffsets(request)).0.unwrap() {
+            GroupAnswer::FetchOffsets(fetched) => fetched.topics.into_iter().map(|(topic, _)| topic.id).collect(),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn fetched(&mut self) -> Result<i64, ErrorCode> {
@@ -252,6 +263,30 @@ fn topics_that_were_deleted_while_the_log_was_read_lose_their_offsets() {
     bench.log.high_watermark = bench.log.end;
     let _ = bench.poll();
     assert_eq!(bench.fetched(), Ok(-1));
+}
+
+/// F7: a coordinator that ends before it has written the tombstones leaves offsets of a deleted topic to the next one,
+/// and these were told under the id of the topic that has the name now.
+#[test]
+fn offsets_of_topics_that_went_before_the_log_was_read_go() {
+    for successor in [true, false] {
+        let mut bench = Bench::with_commit(BrokenRules::default());
+        bench.log.high_watermark = bench.log.end;
+        let _ = bench.poll();
+        assert_eq!(bench.all_fetched(), [TOPIC_ID]);
+        bench.topics = OneTopic { exists: successor, id: TopicId([2; 16]) };
+        if successor {
+            assert_eq!(bench.all_fetched(), [], "not the new topic's");
+        }
+        bench.log.epoch = EPOCH;
+        let _ = bench.poll();
+        let (loaded, before) = (bench.read(), bench.log.end);
+        let _ = bench.loaded(EPOCH, loaded);
+        assert_eq!(bench.log.end, before + 1, "a tombstone");
+        bench.log.high_watermark = bench.log.end;
+        let _ = bench.poll();
+        assert_eq!(bench.all_fetched(), []);
+    }
 }
 
 #[test]

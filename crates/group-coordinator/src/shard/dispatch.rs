@@ -48,7 +48,7 @@ impl Shard {
             Request::CommitOffsets(request) => self.commit(now, topics, id, request),
             Request::CommitInTransaction(request) => self.commit_in_transaction(now, id, request),
             Request::EndTransaction(end) => self.end_transaction(now, id, end),
-            Request::FetchOffsets(request) => answer(id, GroupAnswer::FetchOffsets(self.fetch(&request))),
+            Request::FetchOffsets(request) => answer(id, GroupAnswer::FetchOffsets(self.fetch(topics, &request))),
             Request::DeleteOffsets(request) => self.delete_offsets(now, id, &request),
             Request::DescribeGroup(group) => answer(id, GroupAnswer::DescribeGroup(self.describe(group))),
             Request::DeleteGroup(group) => self.delete_group(now, id, &group),
@@ -217,13 +217,13 @@ impl Shard {
         Effects { batches: vec![batch], ..Effects::default() }
     }
 
-    fn fetch(&self, request: &FetchOffsets) -> FetchedOffsets {
+    fn fetch(&self, topics: &dyn Topics, request: &FetchOffsets) -> FetchedOffsets {
         if let Some(found) = self.groups.get(&request.group)
             && let Err(error) = found.validate_fetch(request.member.as_ref(), request.member_epoch)
         {
             return FetchedOffsets { error, topics: Vec::new() };
         }
-        self.offsets.fetch(request)
+        self.offsets.fetch(topics, request)
     }
 
     fn delete_offsets(&mut self, now: Now, id: RequestId, request: &DeleteOffsets) -> Effects {

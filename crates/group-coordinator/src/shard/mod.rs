@@ -59,7 +59,10 @@ const EXPIRED_PER_TICK: usize = 256;
 /// See the module.
 #[derive(Debug)]
 pub struct Shard {
+    /// With the log's own limit of a batch, where that is lower.
     config: Arc<GroupConfig>,
+    /// As the host has given it.
+    host_config: Arc<GroupConfig>,
     groups: BTreeMap<GroupId, Group>,
     offsets: OffsetStore,
     timers: Timers,
@@ -79,6 +82,7 @@ impl Shard {
     pub fn new(config: Arc<GroupConfig>) -> Self {
         Self {
             share: Share::new(Arc::clone(&config.budget)),
+            host_config: Arc::clone(&config),
             config,
             groups: BTreeMap::new(),
             offsets: OffsetStore::default(),
@@ -94,7 +98,21 @@ impl Shard {
 
     /// Holds for what is decided from now on; timers that run keep their deadlines.
     pub fn set_config(&mut self, config: Arc<GroupConfig>) {
+        let limit = self.config.max_batch_bytes;
+        let is_lower = limit < self.host_config.max_batch_bytes;
+        self.host_config = Arc::clone(&config);
         self.config = config;
+        if is_lower {
+            self.limit_batches(limit);
+        }
+    }
+
+    /// The log takes batches up to `bytes`.
+    fn limit_batches(&mut self, bytes: i32) {
+        let bytes = bytes.min(self.host_config.max_batch_bytes);
+        if self.config.max_batch_bytes != bytes {
+            self.config = Arc::new(GroupConfig { max_batch_bytes: bytes, ..(*self.host_config).clone() });
+        }
     }
 
     /// Replays one record while loading. Kinds and versions that this release does not know are passed over, as Kafka
@@ -158,6 +176,10 @@ impl Shard {
                 Group::Consumer(consumer) => consumer.loaded(cx),
             }));
             self.measure(&group);
+        }
+        // Whoever read the log before may have ended before it had written down what was deleted.
+        for (group, tombstones) in self.offsets.delete_outdated(topics) {
+            effects.extend(self.append_in_pieces(now, &group, tombstones));
         }
         self.report_usage();
         effects

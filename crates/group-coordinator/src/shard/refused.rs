@@ -8,6 +8,7 @@
 //! the shard again.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_model::{ErrorCode, GroupId, MonotonicMs, TopicName};
@@ -15,6 +16,7 @@ use ottla_model::{ErrorCode, GroupId, MonotonicMs, TopicName};
 use super::{Decision, Effects, Shard, refusal};
 use crate::Now;
 use crate::answer::GroupAnswer;
+use crate::config::{GroupConfig, MigrationPolicy};
 use crate::effects::{Batch, RequestId};
 use crate::group::Group;
 use crate::request::{ConsumerGroupHeartbeat, Request};
@@ -36,10 +38,16 @@ pub(super) struct Before {
 }
 
 impl Shard {
-    /// Whether the log takes records now, as far as the host knows; it says so before a step, a tick or the deletion of
-    /// topics.
-    pub fn set_log_state(&mut self, log: Result<(), ErrorCode>) {
-        self.log_refuses = log.err();
+    /// Whether the log takes records now, and batches of how many bytes, as far as the host knows; it says so before a
+    /// step, a tick or the deletion of topics.
+    pub fn set_log_state(&mut self, log: Result<usize, ErrorCode>) {
+        match log {
+            Ok(max_batch_bytes) => {
+                self.log_refuses = None;
+                self.limit_batches(i32::try_from(max_batch_bytes).unwrap_or(i32::MAX));
+            }
+            Err(error) => self.log_refuses = Some(error),
+        }
         // Missed deletions are written down by the tick for which the timer is set already.
         if self.log_refuses.is_none() && self.missed_topics.is_empty() {
             self.quiet_until = None;
@@ -79,10 +87,17 @@ impl Shard {
         let is_guarded =
             self.writes_whole_group(&request) || (self.log_refuses.is_some() && self.may_write(topics, &request));
         let before = request.group().filter(|_| is_guarded).map(|group| self.before(group));
+        let is_leave = matches!(&request, Request::ConsumerGroupHeartbeat(beat) if beat.member_epoch < 0);
+        let may_stay_consumers = is_leave && self.log_refuses.is_none() && self.may_downgrade();
+        // Leaves are small.
+        let again = may_stay_consumers.then(|| request.clone());
         let effects = self.dispatch(now, topics, id, request);
         match (before, self.refusal_of(&effects.batches)) {
             (Some(before), Some(error)) => {
                 self.undo(before, &effects);
+                if let Some(request) = again {
+                    return self.without_downgrade(|shard| shard.step_or_undo(now, topics, id, request));
+                }
                 Effects { answers: vec![(id, GroupAnswer::Failed(refusal(error, false)))], ..Effects::default() }
             }
             _ => effects,
@@ -100,8 +115,23 @@ impl Shard {
         }
     }
 
+    /// Whether a consumer group may become a classic one.
+    fn may_downgrade(&self) -> bool {
+        matches!(self.config.consumer_migration_policy, MigrationPolicy::Bidirectional | MigrationPolicy::Downgrade)
+    }
+
+    /// Takes a step as if consumer groups could not become classic ones. That takes one batch with every member and
+    /// what it has: where this is too large, the group stays a consumer group of classic members, and the member goes.
+    fn without_downgrade(&mut self, step: impl FnOnce(&mut Self) -> Effects) -> Effects {
+        let config = GroupConfig { consumer_migration_policy: MigrationPolicy::Disabled, ..(*self.config).clone() };
+        let config = std::mem::replace(&mut self.config, Arc::new(config));
+        let effects = step(self);
+        self.config = config;
+        effects
+    }
+
     /// Lets timers of a consumer group run out in one step. If what follows is refused, each of them is tried in a step
-    /// of its own, which may write less; one that is refused alone runs out later.
+    /// of its own, which may write less; then without a downgrade; one that is still refused runs out later.
     pub(super) fn expire_or_undo(
         &mut self,
         now: Now,
@@ -123,6 +153,9 @@ impl Shard {
                 all.extend(self.expire_or_undo(now, topics, group, BTreeSet::from([timer])));
                 all
             });
+        }
+        if self.log_refuses.is_none() && self.may_downgrade() {
+            return self.without_downgrade(|shard| shard.expire_or_undo(now, topics, group, timers));
         }
         for timer in timers {
             self.timers.schedule(group, timer, now.monotonic + PAUSE_AFTER_TOO_LARGE);

@@ -68,6 +68,8 @@ pub(crate) struct Host {
     /// The host looks at the log's state before each step, as the broker does; otherwise every refusal comes
     /// unforeseen.
     pub(crate) foresees: bool,
+    /// The largest batch that the log takes.
+    pub(crate) log_max_batch_bytes: usize,
     /// How often the shard asked to be loaded again.
     pub(crate) reloads: usize,
     pub(crate) answers: BTreeMap<RequestId, GroupAnswer>,
@@ -89,6 +91,7 @@ impl Host {
             stalled: false,
             refusing: None,
             foresees: false,
+            log_max_batch_bytes: usize::MAX,
             reloads: 0,
             answers: BTreeMap::new(),
             now,
@@ -121,7 +124,7 @@ impl Host {
 
     pub(crate) fn look_at_log(&mut self) {
         let refusing = self.refusing.filter(|_| self.foresees);
-        self.shard.set_log_state(refusing.map_or(Ok(()), Err));
+        self.shard.set_log_state(refusing.map_or(Ok(self.log_max_batch_bytes), Err));
     }
 
     /// Asks and lets the log have what comes of it.
@@ -189,7 +192,8 @@ impl Host {
         let mut reload = reload;
         let appended = !batches.is_empty();
         for batch in batches {
-            let further = if let Some(error) = self.refusing {
+            let too_large = (batch.size_bytes() > self.log_max_batch_bytes).then_some(ErrorCode::RecordListTooLarge);
+            let further = if let Some(error) = self.refusing.or(too_large) {
                 self.shard.append_refused(self.now, batch.number, error)
             } else {
                 self.log.extend(batch.records);

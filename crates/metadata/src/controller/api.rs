@@ -9,7 +9,7 @@ use ottla_model::{
     ListenerName, MonotonicMs, PartitionEpoch, PartitionId, Revision, TimestampMs, TopicId, TopicIdPartition,
 };
 
-use crate::image::{Endpoint, IsrMember, LeaderSettings};
+use crate::image::{CoordinatorNode, Endpoint, IsrMember, LeaderSettings};
 use crate::limits;
 use crate::nodes::config::ConfigEntity;
 use crate::transaction::{Transaction, TransactionError};
@@ -209,6 +209,8 @@ decisions! {
     CreatePartitions => TopicOutcomes,
     AlterConfigs => ConfigOutcomes,
     AdmitCoordinator => Result<(), AdmissionError>,
+    SetMember => (),
+    ChangeQuorum => Result<QuorumChanged, Refusal>,
     UnregisterBroker => Result<Unregistered, Refusal>,
     ElectLeaders => PartitionOutcomes,
     CreateAcls => CreatedAcls,
@@ -566,6 +568,37 @@ pub struct AdmitCoordinator {
     pub disk: IncarnationId,
     /// Where its peers reach it.
     pub address: String,
+}
+
+/// The quorum leader's own request: the part of a coordinator in the running quorum changes. The entry that does it is
+/// also Raft's change of the membership.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SetMember {
+    pub coordinator: CoordinatorId,
+    pub node: CoordinatorNode,
+}
+
+/// An operator changes the members of the quorum, or the one that leads it. The node of the quorum leader answers: the
+/// controller knows nothing of logs and majorities.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ChangeQuorum {
+    /// The coordinator becomes a learner, and a voter when it has the log. Its disk has never voted.
+    Add { coordinator: CoordinatorId, disk: IncarnationId, address: String },
+    Remove {
+        coordinator: CoordinatorId,
+        /// Only if it votes with this disk.
+        disk: Option<IncarnationId>,
+        /// Also if a majority of the members that remain is not heard of.
+        force: bool,
+    },
+    /// To this voter, or to the one with the most complete log.
+    TransferLeadership { to: Option<CoordinatorId> },
+}
+
+/// The tree at this revision has the change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QuorumChanged {
+    pub revision: Revision,
 }
 
 /// Scenario 20: an id that returns with another disk has lost its votes.

@@ -22,7 +22,7 @@ pub fn first_transaction(config: &ControllerConfig) -> Transaction {
     draft.create(nodes::controller_epoch::path(), nodes::controller_epoch::encode(ControllerEpoch(0)));
     draft.create(nodes::cluster_id::path(), nodes::cluster_id::encode(&config.cluster_id));
     for coordinator in &config.coordinators {
-        let node = CoordinatorNode { disk: coordinator.disk, address: coordinator.address.clone() };
+        let node = CoordinatorNode::first(coordinator.disk, coordinator.address.clone());
         draft.create(nodes::coordinator::path(coordinator.coordinator), nodes::coordinator::encode(&node));
     }
     draft.into_transaction()
@@ -42,7 +42,7 @@ impl Controller {
             }
             None => {
                 let mut draft = Draft::default();
-                let node = nodes::coordinator::encode(&CoordinatorNode { disk, address });
+                let node = nodes::coordinator::encode(&CoordinatorNode::first(disk, address));
                 draft.create(nodes::coordinator::path(coordinator), node);
                 self.propose(draft);
                 self.answer(id, Answer::AdmitCoordinator(Ok(())));

@@ -20,17 +20,31 @@ pub(super) struct TopicElectorate<'a> {
 }
 
 impl TopicElectorate<'_> {
-    /// The entities whose configuration decides where `leader` leads, those that win first.
     fn layers(&self, leader: BrokerId) -> [ConfigEntity; 3] {
-        [ConfigEntity::topic(self.topic.name.as_str()), ConfigEntity::broker(leader), ConfigEntity::default_broker()]
+        layers(self.topic, leader)
+    }
+}
+
+/// The entities whose configuration decides where `leader` leads, those that win first.
+fn layers(topic: &TopicImage, leader: BrokerId) -> [ConfigEntity; 3] {
+    [ConfigEntity::topic(topic.name.as_str()), ConfigEntity::broker(leader), ConfigEntity::default_broker()]
+}
+
+impl Image {
+    /// The members that the ISR must have for acks=all, as the partition's leader has it; without a leader, as the last
+    /// one had it.
+    pub fn min_insync_replicas(&self, topic: &TopicImage, state: &PartitionState) -> usize {
+        let leader = if state.has_leader() { state.leader } else { state.last_known_leader };
+        self.min_insync_replicas_at(topic, leader, state)
     }
 
-    fn configured(&self, leader: BrokerId) -> i32 {
-        let layers = self.layers(leader);
-        let set = layers.iter().find_map(|entity| min_insync_replicas_of(&self.image.config(entity)?.entries));
-        let of_registration = || self.image.broker(leader).map(|broker| broker.min_insync_replicas);
-        let of_memory = || self.image.broker_memory(leader).map(|memory| memory.min_insync_replicas);
-        set.or_else(of_registration).or_else(of_memory).unwrap_or(1)
+    fn min_insync_replicas_at(&self, topic: &TopicImage, leader: BrokerId, state: &PartitionState) -> usize {
+        let layers = layers(topic, leader);
+        let set = layers.iter().find_map(|entity| min_insync_replicas_of(&self.config(entity)?.entries));
+        let of_registration = || self.broker(leader).map(|broker| broker.min_insync_replicas);
+        let of_memory = || self.broker_memory(leader).map(|memory| memory.min_insync_replicas);
+        let configured = set.or_else(of_registration).or_else(of_memory).unwrap_or(1);
+        usize::try_from(configured).unwrap_or(1).clamp(1, state.established_replicas().max(1))
     }
 }
 
@@ -83,7 +97,7 @@ impl Electorate for TopicElectorate<'_> {
     }
 
     fn min_insync_replicas(&self, leader: BrokerId, state: &PartitionState) -> usize {
-        usize::try_from(self.configured(leader)).unwrap_or(1).clamp(1, state.established_replicas().max(1))
+        self.image.min_insync_replicas_at(self.topic, leader, state)
     }
 
     fn knows_min_insync_replicas(&self, leader: BrokerId, _: &PartitionState) -> bool {

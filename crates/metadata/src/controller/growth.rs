@@ -4,13 +4,14 @@
 //! A new replica is an ordinary follower: it fetches, and joins the ISR when it has caught up.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ottla_model::{BrokerId, PartitionId, TopicIdPartition};
 
 use super::Controller;
 use super::draft::Draft;
 use super::work::PARTITIONS_PER_TRANSACTION;
-use crate::image::{Image, PartitionState, TopicImage};
+use crate::image::{BrokerRegistration, Image, PartitionState, TopicImage};
 
 /// The topics that may grow; looked up by name, to avoid a scan of all topics.
 const GROWING_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
@@ -65,8 +66,8 @@ impl Controller {
 
 /// The brokers that may take replicas, with the number that each has of the topic.
 fn load_of(image: &Image, topic: &TopicImage) -> BTreeMap<BrokerId, usize> {
-    let mut load: BTreeMap<_, _> =
-        image.brokers().filter(|broker| broker.is_active()).map(|broker| (broker.id, 0)).collect();
+    let may_take = |broker: &&Arc<BrokerRegistration>| broker.is_active() && !image.is_cordoned(broker.id);
+    let mut load: BTreeMap<_, _> = image.brokers().filter(may_take).map(|broker| (broker.id, 0)).collect();
     for broker in topic.assignment.iter().flat_map(|(_, assignment)| &assignment.replicas) {
         if let Some(count) = load.get_mut(broker) {
             *count += 1;

@@ -23,6 +23,7 @@ mod electorate;
 mod growth;
 mod idempotency;
 mod ledger;
+mod members;
 mod partitions;
 mod producer_ids;
 mod proof;
@@ -220,6 +221,8 @@ impl Controller {
             Request::CreatePartitions(create) => self.create_partitions(id, create, entropy, key),
             Request::AlterConfigs(alter) => self.alter_configs(id, alter),
             Request::AdmitCoordinator(admit) => self.admit_coordinator(id, admit),
+            Request::SetMember(set) => self.set_member(id, set),
+            Request::ChangeQuorum(_) => self.refuse_quorum_change(id),
             Request::UnregisterBroker(unregister) => self.unregister_broker(id, unregister, key),
             Request::ElectLeaders(elect) => self.elect_leaders(id, elect),
             Request::CreateAcls(create) => self.create_acls(id, create),
@@ -357,6 +360,8 @@ impl Answer {
             | Self::Register(Err(_))
             | Self::AllocateProducerIds(_)
             | Self::AdmitCoordinator(_)
+            | Self::SetMember(())
+            | Self::ChangeQuorum(_)
             | Self::Unavailable => {}
         }
     }

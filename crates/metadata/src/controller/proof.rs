@@ -36,6 +36,8 @@ fn sender(request: &Request) -> Option<Sender> {
         | Request::CreatePartitions(_)
         | Request::AlterConfigs(_)
         | Request::AdmitCoordinator(_)
+        | Request::SetMember(_)
+        | Request::ChangeQuorum(_)
         | Request::UnregisterBroker(_)
         | Request::ElectLeaders(_)
         | Request::CreateAcls(_)

@@ -327,8 +327,8 @@ fn overrides(configs: &[(String, Option<String>)]) -> Result<BTreeMap<String, St
     Ok(configs.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect())
 }
 
-/// The brokers that replicas may be placed on: all that are registered, but those in controlled shutdown. One that is
-/// down, or not ready yet, gets replicas outside the ISR (Kafka's "fenced").
+/// The brokers that replicas may be placed on: all that are registered, but those in controlled shutdown and those that
+/// are cordoned. One that is down, or not ready yet, gets replicas outside the ISR (Kafka's "fenced").
 fn usable_brokers(image: &Image, rules: BrokenRules) -> impl Iterator<Item = UsableBroker> + '_ {
     let live = image.brokers().filter(|broker| !broker.shutting_down).map(|broker| UsableBroker {
         id: broker.id,
@@ -340,7 +340,7 @@ fn usable_brokers(image: &Image, rules: BrokenRules) -> impl Iterator<Item = Usa
         rack: broker.rack.clone(),
         is_active: false,
     });
-    live.chain(fenced)
+    live.chain(fenced).filter(|broker| !image.is_cordoned(broker.id))
 }
 
 /// Places replicas on the registered brokers.

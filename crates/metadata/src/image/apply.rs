@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use ottla_model::{BrokerId, PartitionId, Revision, TopicIdPartition, TopicName};
 
-use super::{Assignment, BrokerRegistration, ConfigImage, Image, PartitionState, TopicImage, metric_name};
+use super::{
+    Assignment, BrokerRegistration, ConfigImage, CoordinatorImage, Image, PartitionState, TopicImage, metric_name,
+};
 use crate::delta::{BrokerChange, Delta, PartitionChange};
 use crate::nodes::{self, NodePath};
 use crate::tree::{Node, NodeChange};
@@ -128,9 +130,11 @@ fn apply_node(
             }
         }
         NodePath::Coordinator(id) => {
+            delta.coordinators_changed = true;
             next.coordinators.remove(&id);
             if let Some(node) = node {
-                next.coordinators.insert(id, nodes::coordinator::decode(&node.payload)?.disk);
+                let (modified, node) = (node.modified, nodes::coordinator::decode(&node.payload)?);
+                next.coordinators.insert(id, Arc::new(CoordinatorImage { node, modified }));
             }
         }
         NodePath::ProducerIds => {
@@ -289,6 +293,7 @@ pub(crate) fn diff(old: &Image, new: &Image) -> Delta {
         }
     }
     delta.acls_changed = !Arc::ptr_eq(&old.acls, &new.acls) && old.acls != new.acls;
+    delta.coordinators_changed = old.coordinators != new.coordinators;
     delta.controller_changed = old.controller != new.controller;
     delta
 }

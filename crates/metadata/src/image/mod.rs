@@ -11,6 +11,7 @@ mod partition;
 mod topic;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -30,6 +31,7 @@ pub use partition::{Assignment, IsrMember, LeaderRecoveryState, PartitionState, 
 pub use topic::TopicImage;
 
 pub use crate::nodes::config::{ConfigEntity, ConfigKind};
+pub use crate::nodes::coordinator::{CoordinatorNode, Standing};
 
 /// A set of configuration entries and when it was last written.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -44,6 +46,13 @@ pub struct ProducerIdBlock {
     pub broker: BrokerId,
     pub first: i64,
     pub last: i64,
+}
+
+/// A coordinator, and when its part in the quorum last changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CoordinatorImage {
+    pub node: CoordinatorNode,
+    pub modified: Revision,
 }
 
 /// The cluster at one revision.
@@ -63,7 +72,7 @@ pub struct Image {
     /// Shared until a rule changes: who compares pointers sees whether any did.
     pub(crate) acls: Arc<AclIndex>,
     pub(crate) deleting: OrdMap<TopicName, TopicId>,
-    pub(crate) coordinators: OrdMap<CoordinatorId, IncarnationId>,
+    pub(crate) coordinators: OrdMap<CoordinatorId, Arc<CoordinatorImage>>,
     pub(crate) producer_ids: Option<ProducerIdBlock>,
     pub(crate) index: PartitionIndex,
 }
@@ -153,6 +162,12 @@ impl Image {
         self.topic_ids.values().filter_map(|id| self.topics.get(id))
     }
 
+    /// Topics by name, from this name on.
+    pub fn topics_from(&self, name: &str) -> impl Iterator<Item = &Arc<TopicImage>> {
+        let from = (Bound::Included(name), Bound::Unbounded);
+        self.topic_ids.range::<_, str>(from).filter_map(|(_, id)| self.topics.get(id))
+    }
+
     pub fn topic_count(&self) -> usize {
         self.topics.len()
     }
@@ -183,6 +198,14 @@ impl Image {
         self.config(&ConfigEntity::topic(topic)).map(|config| config.entries.clone()).unwrap_or_default()
     }
 
+    /// Whether the configuration says that no log directory of the broker gets new replicas (`cordoned.log.dirs=*`).
+    /// Directories that are named one by one are the broker's own matter: only it knows which it has.
+    pub fn is_cordoned(&self, broker: BrokerId) -> bool {
+        // As in Kafka, the key is set on one broker, never on all.
+        let value = self.config(&ConfigEntity::broker(broker)).and_then(|one| one.entries.get("cordoned.log.dirs"));
+        value.is_some_and(|value| value.split(',').any(|path| path.trim() == "*"))
+    }
+
     pub fn configs(&self) -> impl Iterator<Item = (&ConfigEntity, &Arc<ConfigImage>)> {
         self.configs.iter()
     }
@@ -206,7 +229,16 @@ impl Image {
 
     /// The disk that the tree remembers for a coordinator.
     pub fn coordinator_disk(&self, id: CoordinatorId) -> Option<IncarnationId> {
-        self.coordinators.get(&id).copied()
+        self.coordinators.get(&id).map(|coordinator| coordinator.node.disk)
+    }
+
+    /// The coordinators that the tree remembers, those that were removed among them.
+    pub fn coordinators(&self) -> impl Iterator<Item = (CoordinatorId, &CoordinatorImage)> {
+        self.coordinators.iter().map(|(id, coordinator)| (*id, &**coordinator))
+    }
+
+    pub fn coordinator(&self, id: CoordinatorId) -> Option<&CoordinatorImage> {
+        self.coordinators.get(&id).map(|coordinator| &**coordinator)
     }
 
     /// The last block of producer ids that was given out.

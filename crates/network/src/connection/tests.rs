@@ -116,6 +116,14 @@ fn requests_wait_for_the_writes_of_their_own_connection() {
         (Api::CreateTopics, Api::Metadata),
         (Api::IncrementalAlterConfigs, Api::DescribeConfigs),
         (Api::OffsetCommit, Api::Produce),
+        (Api::CreateAcls, Api::DescribeAcls),
+        (Api::DeleteAcls, Api::DescribeAcls),
+        (Api::AlterClientQuotas, Api::DescribeClientQuotas),
+        (Api::TxnOffsetCommit, Api::OffsetFetch),
+        (Api::EndTxn, Api::ListOffsets),
+        (Api::WriteTxnMarkers, Api::Fetch),
+        (Api::UpdateFeatures, Api::Metadata),
+        (Api::LeaveGroup, Api::DescribeGroups),
     ] {
         assert!(waits_for(Some(next), earlier), "{next:?} after {earlier:?}");
     }

@@ -1,6 +1,7 @@
 //! A transaction that cannot be applied is not proposed; a committed one that cannot be applied ends no member.
 
 use bytes::Bytes;
+use ottla_consensus::Membership;
 use ottla_consensus::log_store::HardState;
 use ottla_consensus::{Entry, LogStore as _, Persist, Snapshot};
 use ottla_metadata::controller::{AlterConfig, AlterConfigs, Answer, ConfigOp, EntryId, Request};
@@ -12,6 +13,7 @@ use ottla_model::{CoordinatorId, Revision};
 
 use super::{Outputs, Store, disk, leader, node, now, step};
 use crate::disks::{SenderError, Voter, check_sender};
+use crate::members::Members;
 use crate::proposals::{ProposalError, Proposals};
 use crate::{CallId, Event, Outcome, Output, RequestError};
 
@@ -57,10 +59,14 @@ fn a_transaction_may_be_as_large_as_the_limit() {
 fn only_another_voter_with_its_known_disk_is_listened_to() {
     let voter = |disk| Voter { address: String::new(), disk };
     let voters = [(CoordinatorId(1), voter(Some(disk(1)))), (CoordinatorId(2), voter(None))].into();
-    let check = |id, shown| check_sender(&Image::empty(), &voters, CoordinatorId(1), CoordinatorId(id), disk(shown));
+    let membership = Membership::new([1, 2].map(CoordinatorId)).expect("two");
+    let members = Members::new(&membership, &Image::empty(), &voters);
+    let check = |id, shown| check_sender(&members, CoordinatorId(1), CoordinatorId(id), disk(shown), None);
     assert_eq!(check(1, 1), Err(SenderError::Stranger(CoordinatorId(1))));
     assert_eq!(check(3, 3), Err(SenderError::Stranger(CoordinatorId(3))));
     assert_eq!(check(2, 2), Ok(()));
+    let vouched = |shown| check_sender(&members, CoordinatorId(1), CoordinatorId(3), disk(shown), Some(disk(3)));
+    assert_eq!((vouched(3), vouched(4)), (Ok(()), Err(SenderError::Stranger(CoordinatorId(3)))));
 }
 
 /// Each is checked with everything that was queued before it.
@@ -129,7 +135,7 @@ fn an_entry_that_cannot_be_read_is_skipped() {
     let entries = vec![entry(1, vec![0xFF; 9]), entry(2, good.encode())];
     let hard_state = HardState { term: 1, commit: 2, ..HardState::default() };
     let persist = Persist { entries, hard_state: Some(hard_state), must_sync: true, ..Persist::default() };
-    let membership = ottla_consensus::Membership::new([CoordinatorId(1)]).expect("one");
+    let membership = Membership::new([CoordinatorId(1)]).expect("one");
     store.bootstrap(membership.to_conf_state()).expect("memory");
     store.persist(&persist).expect("memory");
     let mut out = Outputs::default();

@@ -71,7 +71,7 @@ fn reads(out: &Outputs) -> Vec<ReadId> {
     out.all.iter().filter_map(read).collect()
 }
 
-fn set(call: u64, value: String) -> Event {
+pub(super) fn set(call: u64, value: String) -> Event {
     alter(call, ConfigEntity::default_broker(), "unknown.key", value)
 }
 
@@ -280,6 +280,7 @@ fn a_peers_disk_is_recorded_when_it_is_first_seen() {
     let mut peers = Peers::new();
     for node in &mut peers.nodes {
         node.config.voters.get_mut(&CoordinatorId(3)).expect("a voter").disk = None;
+        node.publish_members(&mut Outputs::default());
     }
     let at = peers.elect();
     peers.tick(None);

@@ -2,6 +2,7 @@
 
 mod guard;
 mod leading;
+mod membership;
 mod peers;
 mod watching;
 
@@ -71,8 +72,24 @@ fn node_with(id: u64, members: u64, store: Store, broken_rules: BrokenRules) -> 
         let membership = Membership::new(voters.keys().copied()).expect("voters");
         store.bootstrap(membership.to_conf_state()).expect("memory");
     }
+    node_over(id, voters, store, broken_rules, false)
+}
+
+/// A coordinator with an empty disk that was told to join these.
+fn joining(id: u64, members: BTreeMap<CoordinatorId, Voter>) -> Node<Store> {
+    node_over(id, members, Store::default(), BrokenRules::default(), true)
+}
+
+fn node_over(
+    id: u64,
+    voters: BTreeMap<CoordinatorId, Voter>,
+    store: Store,
+    broken_rules: BrokenRules,
+    joins: bool,
+) -> Node<Store> {
     let mut member_config = MemberConfig::new(CoordinatorId(id), id);
     member_config.applied = store.applied().expect("memory").revision;
+    member_config.joins = joins;
     let config = NodeConfig {
         voters,
         controller: ControllerConfig::new(ClusterId::new("test")),

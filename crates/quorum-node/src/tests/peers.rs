@@ -1,24 +1,28 @@
-//! Three nodes that hand each other their messages.
+//! Three nodes, and those that join them, that hand each other their messages.
 
 use ottla_consensus::LogStore as _;
-use ottla_metadata::controller::{AlterConfig, AlterConfigs, ConfigOp, Request};
+use ottla_metadata::controller::{
+    AlterConfig, AlterConfigs, Answer, ChangeQuorum, ConfigOp, QuorumChanged, Refusal, Request,
+};
 use ottla_metadata::image::ConfigEntity;
-use ottla_model::CoordinatorId;
+use ottla_model::{CoordinatorId, IncarnationId};
 
 use super::Store;
-use super::{Outputs, disk, node, now};
-use crate::{CallId, Event, Node, Output};
+use super::{Outputs, disk, joining, node, now};
+use crate::{CallId, Event, Node, Output, Voter};
 
 pub(super) struct Peers {
     pub nodes: Vec<Node<Store>>,
     pub outputs: Vec<Outputs>,
+    /// By place, as the nodes: coordinator `place + 1`.
+    disks: Vec<IncarnationId>,
     ms: u64,
 }
 
 impl Peers {
     pub fn new() -> Self {
         let nodes = (1..=3).map(|id| node(id, 3, Store::default())).collect();
-        Self { nodes, outputs: (0..3).map(|_| Outputs::default()).collect(), ms: 0 }
+        Self { nodes, outputs: (0..3).map(|_| Outputs::default()).collect(), disks: (1..=3).map(disk).collect(), ms: 0 }
     }
 
     pub fn step(&mut self, at: usize, event: Event) {
@@ -30,23 +34,23 @@ impl Peers {
     /// A tick of every member that is not away, and all its consequences.
     pub fn tick(&mut self, away: Option<usize>) {
         self.ms += 50;
-        for at in (0..3).filter(|at| Some(*at) != away) {
+        for at in (0..self.nodes.len()).filter(|at| Some(*at) != away) {
             self.nodes[at].tick(now(self.ms), 1, &mut self.outputs[at]);
             self.nodes[at].flush(now(self.ms), &mut self.outputs[at]).expect("memory");
         }
         loop {
             let mut is_quiet = true;
-            for from in (0..3).filter(|at| Some(*at) != away) {
+            for from in (0..self.nodes.len()).filter(|at| Some(*at) != away) {
                 for message in std::mem::take(&mut self.outputs[from].sent) {
                     is_quiet = false;
                     let to = usize::try_from(message.to.0).expect("small") - 1;
                     if message.is_snapshot() {
                         self.step(from, Event::SnapshotSent { to: message.to, sent: true });
                     }
-                    if Some(to) != away {
+                    if Some(to) != away && to < self.nodes.len() {
                         let id = from as u64 + 1;
                         let message = message.to_bytes();
-                        self.step(to, Event::Raft { sender: CoordinatorId(id), disk: disk(id), message });
+                        self.step(to, Event::Raft { sender: CoordinatorId(id), disk: self.disks[from], message });
                     }
                 }
                 if self.outputs[from].all.iter().any(|output| matches!(output, Output::MakeSnapshot)) {
@@ -59,6 +63,45 @@ impl Peers {
                 return;
             }
         }
+    }
+
+    /// A coordinator with an empty disk waits to be added, or takes the place of one whose disk is gone. A member that
+    /// it asked vouches for it, as the service has it.
+    pub fn join(&mut self, at: usize, disk: IncarnationId) {
+        let members = self.nodes[0].members().by_id.clone();
+        let listed = members.into_iter().map(|(id, member)| (id, Voter { address: member.address, disk: member.disk }));
+        let node = joining(at as u64 + 1, listed.collect());
+        if at == self.nodes.len() {
+            self.nodes.push(node);
+            self.outputs.push(Outputs::default());
+            self.disks.push(disk);
+        } else {
+            self.nodes[at] = node;
+            self.outputs[at] = Outputs::default();
+            self.disks[at] = disk;
+        }
+    }
+
+    /// The quorum leader's answer to a change of the quorum, after as many ticks as it takes.
+    pub fn change(&mut self, call: u64, change: ChangeQuorum, away: Option<usize>) -> Result<QuorumChanged, Refusal> {
+        for _ in 0..10 {
+            let at = self.leader().unwrap_or_else(|| self.elect());
+            let request = Request::ChangeQuorum(change.clone());
+            self.step(at, Event::Request { call: CallId(call), request, entropy: [0; 16] });
+            for _ in 0..60 {
+                let answer = self.outputs[at]
+                    .all
+                    .iter()
+                    .position(|output| matches!(output, Output::Respond { call: of, .. } if *of == CallId(call)));
+                match answer.map(|place| self.outputs[at].all.remove(place)) {
+                    Some(Output::Respond { outcome: Ok(Answer::ChangeQuorum(answer)), .. }) => return answer,
+                    Some(_) => break,
+                    None => self.tick(away),
+                }
+            }
+            self.tick(away);
+        }
+        panic!("{change:?} has no answer")
     }
 
     /// Ticks until one decides.

@@ -8,7 +8,8 @@ use ottla_metadata::{BrokerChange, ConfigEntity, ConfigKind, Delta, Image, Parti
 use ottla_model::{ErrorCode, MonotonicMs, Offset, TopicIdPartition, TopicName};
 use ottla_partition::{BrokenRules, BrokerNews, Local, LogLocation, Place, Placement};
 
-use super::{DeltaState, HostedPartitions, ReplicaManager};
+use super::hosted_partitions::HostedPartitions;
+use super::{DeltaState, ReplicaManager};
 use crate::clock;
 use crate::log_dirs::{FoundLog, Log, LogDir};
 use crate::log_io::{self, Urgency};

@@ -1,5 +1,6 @@
 //! The partitions of this broker: found by name or id, made and unmade as the tree says, and looked after.
 //!
+//! - [`hosted_partitions`]: which partitions have a place here;
 //! - [`hosting`]: what a delta of the tree means for the partitions;
 //! - [`directory_failures`]: log directories that stall, fail or are full;
 //! - [`log_metrics`]: the sizes and ends of logs, for a page of metrics;
@@ -14,6 +15,7 @@
 mod closing;
 mod coordinators;
 mod directory_failures;
+mod hosted_partitions;
 mod hosting;
 pub mod log_metrics;
 pub mod metrics;
@@ -27,7 +29,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
-use imbl::HashMap as SharedMap;
 use ottla_config::BrokerConfig;
 use ottla_metadata::Image;
 use ottla_model::{
@@ -55,6 +56,7 @@ use crate::quorum_handle::QuorumHandle;
 use crate::replica_fetcher::{FetcherConfig, Fetchers};
 use crate::topic_settings::TopicSettings;
 
+use hosted_partitions::HostedPartitions;
 use metrics::ReplicaMetrics;
 use moves::Moves;
 
@@ -94,21 +96,6 @@ pub struct ReplicaManager {
     has_unclaimed: AtomicBool,
     moves: Moves,
     stopping: AtomicBool,
-}
-
-/// The partitions that have a place here, in maps that share structure: a change copies a path, not a map.
-#[derive(Clone, Default)]
-struct HostedPartitions {
-    partitions: SharedMap<TopicIdPartition, Arc<Partition>>,
-    topics: SharedMap<TopicName, TopicId>,
-}
-
-impl HostedPartitions {
-    fn insert(&mut self, partition: Arc<Partition>) {
-        let id = partition.id();
-        self.topics.insert(partition.topic.clone(), id.topic_id);
-        self.partitions.insert(id, partition);
-    }
 }
 
 /// What only those who take in deltas touch.
@@ -205,7 +192,7 @@ impl ReplicaManager {
         let leaders: Weak<Self> = Arc::downgrade(&manager);
         data.spawn(alter_partition.run(leaders));
         let hosting = Arc::downgrade(&manager);
-        manager.metrics.logs.show(move || hosting.upgrade().map(|manager| manager.partitions()).unwrap_or_default());
+        manager.metrics.logs.show(move || Some(hosting.upgrade()?.hosted.load_full()));
         manager.start_upkeep(&data);
         Ok(manager)
     }

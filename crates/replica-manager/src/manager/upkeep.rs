@@ -10,11 +10,16 @@ use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
 
 use super::ReplicaManager;
+use super::log_metrics::DirectorySums;
 use crate::clock;
 use crate::log_dirs::{Log, LogDir};
 use crate::log_io::Urgency;
 use crate::partition::Partition;
 
+/// How often the logs of each directory are added up for metrics.
+const DIRECTORY_SUMS_INTERVAL: Duration = Duration::from_secs(10);
+/// Partitions that are looked at before other tasks of the thread get their turn.
+const PARTITIONS_PER_TURN: usize = 500;
 /// Pause in which requests for an early checkpoint are merged: each file is written for all partitions at once.
 const GATHERING_PAUSE: Duration = Duration::from_millis(50);
 
@@ -24,6 +29,7 @@ impl ReplicaManager {
         data.spawn(self.clone().tick_leaders());
         data.spawn(self.clone().write_checkpoints());
         data.spawn(self.clone().delete_old_segments());
+        data.spawn(self.clone().sum_directories());
         tokio::spawn(self.clone().watch_directories());
     }
 
@@ -74,6 +80,23 @@ impl ReplicaManager {
                 let (manager, owner) = (self.clone(), directory.clone());
                 directory.run(Urgency::Background, move || manager.checkpoint(&owner, kinds));
             }
+        }
+    }
+
+    /// For a page of metrics, which may not look at tens of thousands of logs.
+    async fn sum_directories(self: Arc<Self>) {
+        let mut interval = interval(DIRECTORY_SUMS_INTERVAL);
+        loop {
+            interval.tick().await;
+            if self.is_stopping() {
+                return;
+            }
+            let mut sums = DirectorySums::default();
+            for partitions in self.partitions().chunks(PARTITIONS_PER_TURN) {
+                partitions.iter().for_each(|partition| sums.add(partition));
+                tokio::task::yield_now().await;
+            }
+            self.metrics.logs.show_directories(sums);
         }
     }
 

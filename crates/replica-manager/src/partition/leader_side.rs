@@ -60,6 +60,12 @@ pub struct OwnRecords {
     pub records: Option<RecordSlice>,
 }
 
+/// The room that an append takes at most: a batch, and blocks of a new segment's files. Index files are sparse.
+fn own_append_bytes(max_batch_bytes: usize) -> u64 {
+    const NEW_SEGMENT_BYTES: u64 = 64 << 10;
+    u64::try_from(max_batch_bytes).unwrap_or(u64::MAX).saturating_add(NEW_SEGMENT_BYTES)
+}
+
 impl Partition {
     /// Appends one producer's batch: checks it, assigns offsets in place and writes these bytes. With `ack` the outcome
     /// of the produce's place is told there, when the high watermark has passed the records or is known not to.
@@ -242,13 +248,23 @@ impl Partition {
         self.lock().replica.begin_verification(request, wall)
     }
 
-    /// Whether [`Self::append_own`] would be let in now, as far as the replicas and the directory are concerned.
-    pub fn takes_own(&self, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
-        if self.directory.load().health().is_unusable() {
+    /// Whether [`Self::append_own`] would be let in now, as far as the replicas and the directory are concerned, and up
+    /// to how many bytes.
+    pub fn takes_own(&self, epoch: LeaderEpoch) -> Result<usize, ErrorCode> {
+        let directory = self.directory.load();
+        if directory.health().is_unusable() {
             return Err(ErrorCode::KafkaStorageError);
         }
-        let guard = self.state.lock();
-        guard.replica.leading_in(epoch)?.0.check_append(true)
+        let max_bytes = self.settings.load().max_message_bytes();
+        // A refused append costs its coordinator the state of all groups of the partition: once the disk was full, none
+        // is tried before the file system has room for it.
+        if (self.is_out_of_room() || directory.health().is_full())
+            && log_io::run_blocking(|| directory.space()).is_ok_and(|(_, free)| free < own_append_bytes(max_bytes))
+        {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        self.lock().replica.leading_in(epoch)?.0.check_append(true)?;
+        Ok(max_bytes)
     }
 
     /// What this leader of `epoch` holds from `from` on, about `max_bytes` of it and never less than a batch, and where

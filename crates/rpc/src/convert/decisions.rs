@@ -21,7 +21,7 @@ macro_rules! decisions {
                     return DecideRequest { incarnation_key: key_to_proto(&key), ..message };
                 }
                 // Between coordinators, which ask their own controller.
-                Request::AdmitCoordinator(_) => None,
+                Request::AdmitCoordinator(_) | Request::SetMember(_) => None,
             };
             DecideRequest { request, ..DecideRequest::default() }
         }
@@ -45,7 +45,7 @@ macro_rules! decisions {
         pub fn answer_to_proto(answer: Answer) -> DecideResponse {
             let response = match answer {
                 $(Answer::$name(answer) => Some(decide_response::Response::$name(answer.into_proto())),)+
-                Answer::AdmitCoordinator(_) | Answer::Unavailable => None,
+                Answer::AdmitCoordinator(_) | Answer::SetMember(()) | Answer::Unavailable => None,
             };
             DecideResponse { response }
         }
@@ -74,6 +74,7 @@ decisions! {
     CreateAcls,
     DeleteAcls,
     AlterReassignments,
+    ChangeQuorum,
 }
 
 #[cfg(test)]

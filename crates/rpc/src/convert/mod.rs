@@ -8,6 +8,7 @@ mod brokers;
 mod configs;
 mod decisions;
 mod elections;
+mod members;
 mod partitions;
 mod progress;
 mod topics;

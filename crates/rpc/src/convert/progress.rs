@@ -12,6 +12,7 @@ pub fn progress_to_proto(progress: QuorumProgress) -> DescribeQuorumResponse {
         address: voter.address,
         disk_id: voter.disk.map(|disk| Bytes::copy_from_slice(disk.as_bytes())).unwrap_or_default(),
         progress: Some(log_progress_to_proto(voter.progress)),
+        learner: !voter.is_voter,
     };
     let observer = |observer: Observer| QuorumObserver {
         broker_id: observer.id.0,
@@ -31,6 +32,7 @@ pub fn progress_from_proto(message: DescribeQuorumResponse) -> QuorumProgress {
         id: CoordinatorId(voter.coordinator_id),
         address: voter.address,
         disk: IncarnationId::from_slice(&voter.disk_id),
+        is_voter: !voter.learner,
         progress: log_progress_from_proto(voter.progress),
     };
     let observer = |observer: QuorumObserver| Observer {
@@ -72,7 +74,10 @@ mod tests {
     #[test]
     fn progress_travels() {
         let progress = |end| Progress { end: Revision(end), heard_at: TimestampMs(9), caught_up_at: TimestampMs::NONE };
-        let voter = |id, disk| Voter { id: CoordinatorId(id), address: "k:1".to_owned(), disk, progress: progress(7) };
+        let voter = |id, disk: Option<_>| {
+            let (address, is_voter) = ("k:1".to_owned(), disk.is_some());
+            Voter { id: CoordinatorId(id), address, disk, is_voter, progress: progress(7) }
+        };
         let sent = QuorumProgress {
             leader: CoordinatorId(1),
             term: 3,

@@ -85,7 +85,7 @@ impl CoordinatorShard for Shard {
         false
     }
 
-    fn set_log_state(&mut self, _: Result<(), ErrorCode>) {}
+    fn set_log_state(&mut self, _: Result<usize, ErrorCode>) {}
 
     fn appended(&mut self, now: Now, cluster: &mut &mut dyn Cluster, batch: BatchNumber, end: Offset) -> Effects {
         Shard::appended(self, now, *cluster, batch, end)

@@ -51,8 +51,8 @@ impl PartitionLog for TestLog {
         self.batches.is_empty().then_some(Offset(0))
     }
 
-    fn check_append(&self, _: LeaderEpoch) -> Result<(), ErrorCode> {
-        Ok(())
+    fn check_append(&self, _: LeaderEpoch) -> Result<usize, ErrorCode> {
+        Ok(usize::MAX)
     }
 
     fn append(&mut self, epoch: LeaderEpoch, batch: &Batch) -> Result<Offset, ErrorCode> {

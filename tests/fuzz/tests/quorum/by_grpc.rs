@@ -57,7 +57,8 @@ fn errors(answer: Answer) -> Vec<i16> {
         }
         Answer::CreateAcls(answer) => answer.refusals.into_iter().map(of).collect(),
         Answer::DeleteAcls(answer) => answer.filters.into_iter().map(|filter| of(filter.err())).collect(),
-        Answer::AdmitCoordinator(_) | Answer::Unavailable => Vec::new(),
+        Answer::ChangeQuorum(answer) => vec![of(answer.err())],
+        Answer::AdmitCoordinator(_) | Answer::SetMember(()) | Answer::Unavailable => Vec::new(),
     };
     errors.into_iter().map(ErrorCode::code).collect()
 }

@@ -31,17 +31,18 @@ use crate::words::{broker, config, number, pick, text, topic};
 /// The kinds of resources that have configurations, and kinds that there are not.
 const RESOURCES: [i8; 7] = [2, 4, 8, 16, 32, 0, 99];
 
-fn string(text: String) -> StrBytes {
+pub fn string(text: String) -> StrBytes {
     StrBytes::from_string(text)
 }
 
-fn topic_name(name: String) -> TopicName {
+pub fn topic_name(name: String) -> TopicName {
     TopicName(string(name))
 }
 
 /// Sends one random request; returns its name and the error codes of its response.
 pub fn send(random: &mut Random, at: SocketAddr) -> Result<(&'static str, Vec<i16>)> {
-    Ok(match random.below(10) {
+    Ok(match random.below(16) {
+        10.. => return super::by_kafka_cluster::send(random, at),
         0..=2 => ("CreateTopics", create_topics(random, at)?),
         3 => ("DeleteTopics", delete_topics(random, at)?),
         4 => ("CreatePartitions", create_partitions(random, at)?),
@@ -68,13 +69,13 @@ pub fn create_good_topic(at: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-fn version(random: &mut Random, api: Api) -> i16 {
+pub fn version(random: &mut Random, api: Api) -> i16 {
     let served = api.served();
     served.min + random.below((served.max - served.min) as usize + 1) as i16
 }
 
 /// None if the version cannot carry the request.
-fn ask<R: Request>(version: i16, at: SocketAddr, request: &R) -> Result<Option<R::Response>> {
+pub fn ask<R: Request>(version: i16, at: SocketAddr, request: &R) -> Result<Option<R::Response>> {
     let Ok(frame) = encode_request(version, 1, Some("fuzz"), request) else { return Ok(None) };
     let mut stream = TcpStream::connect(at)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -86,11 +87,11 @@ fn ask<R: Request>(version: i16, at: SocketAddr, request: &R) -> Result<Option<R
     Ok(Some(decode_response::<R>(version, Bytes::from(response))?.1))
 }
 
-fn some<T>(random: &mut Random, mut make: impl FnMut(&mut Random) -> T) -> Vec<T> {
+pub fn some<T>(random: &mut Random, mut make: impl FnMut(&mut Random) -> T) -> Vec<T> {
     (0..random.below(4)).map(|_| make(random)).collect()
 }
 
-fn brokers(random: &mut Random) -> Vec<BrokerId> {
+pub fn brokers(random: &mut Random) -> Vec<BrokerId> {
     some(random, |random| BrokerId(broker(random)))
 }
 

@@ -9,6 +9,7 @@
 
 mod by_grpc;
 mod by_kafka;
+mod by_kafka_cluster;
 mod by_zookeeper;
 mod words;
 

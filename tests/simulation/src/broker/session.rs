@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ottla_broker_session::{Applicant, Closing, Effect, Session, SessionConfig};
 use ottla_metadata::controller::BeatAnswer;
+use ottla_metadata::image::Standing;
 use ottla_metadata::leader_search::{Attempted, Attempts, LeaderSearch, Repeat};
 use ottla_metadata::{Answer, Delta, Endpoint, Image, Request};
 use ottla_model::{BrokerId, CoordinatorId, IncarnationId, ListenerName, MonotonicMs, TimestampMs};
@@ -317,6 +318,16 @@ impl Process {
         }
     }
 
+    /// The members of the quorum changed.
+    fn follow_coordinators(&mut self) {
+        let members = self.image.coordinators().filter(|(_, one)| one.node.standing != Standing::Removed);
+        let members: Vec<u64> = members.map(|(id, _)| id.0).collect();
+        if !members.is_empty() {
+            self.link.search.set_listed(members.clone());
+            self.link.coordinators = members;
+        }
+    }
+
     // ---- the watch
 
     fn watch(&mut self, now: MonotonicMs, out: &mut Outbox) {
@@ -359,6 +370,9 @@ impl Process {
             }
         };
         self.image = next;
+        if delta.coordinators_changed {
+            self.follow_coordinators();
+        }
         self.image_moved(now, wall, &delta, out);
         self.run_session(now, out);
     }

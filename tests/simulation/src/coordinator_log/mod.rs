@@ -442,9 +442,12 @@ impl PartitionLog for ReplicaLog<'_> {
         Some(log.log_end_offset()).filter(|end| *end == log.log_start_offset())
     }
 
-    fn check_append(&self, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
-        let Some(replica) = self.partition.replicas.get(&self.broker).filter(|_| self.foresees) else { return Ok(()) };
-        replica.leading_in(epoch)?.0.check_append(true)
+    fn check_append(&self, epoch: LeaderEpoch) -> Result<usize, ErrorCode> {
+        let Some(replica) = self.partition.replicas.get(&self.broker).filter(|_| self.foresees) else {
+            return Ok(usize::MAX);
+        };
+        replica.leading_in(epoch)?.0.check_append(true)?;
+        Ok(usize::MAX)
     }
 
     fn append(&mut self, epoch: LeaderEpoch, batch: &Batch) -> Result<Offset, ErrorCode> {

@@ -56,8 +56,10 @@ pub struct CoordinatorNode {
     process: Option<Process>,
     /// Has held a membership: an empty disk now is a lost one.
     was_member: bool,
-    /// The members, with their disks at the first start.
+    /// The members, with their disks at the first start; on one that joins, those that it joins.
     voters: BTreeMap<CoordinatorId, Voter>,
+    /// Its empty disk may receive the quorum's state.
+    joins: bool,
 }
 
 /// What a coordinator did in a turn, for the invariants.
@@ -88,6 +90,28 @@ impl CoordinatorNode {
             process: None,
             was_member: false,
             voters: BTreeMap::new(),
+            joins: false,
+        }
+    }
+
+    /// People start it with an empty disk, to be added to the quorum of these.
+    pub fn join(&mut self, members: impl Iterator<Item = CoordinatorId>) {
+        // The disks are learnt with the tree: they may be others by then.
+        let voter = |id| (id, Voter { address: format!("c{id}"), disk: None });
+        self.voters = members.map(voter).collect();
+        (self.joins, self.was_member) = (true, false);
+    }
+
+    /// Whether this disk belongs to the quorum as this coordinator knows it.
+    pub fn knows(&self, id: CoordinatorId, disk: IncarnationId) -> bool {
+        let member = self.process.as_ref().and_then(|process| process.node.members().get(id).cloned());
+        member.is_some_and(|member| member.disk == Some(disk))
+    }
+
+    /// Another member says that the coordinator belongs to the quorum.
+    pub fn vouch(&mut self, id: CoordinatorId, disk: IncarnationId) {
+        if let Some(process) = self.process.as_mut().filter(|process| process.node.members().get(id).is_none()) {
+            process.vouch(id, disk);
         }
     }
 
@@ -96,7 +120,7 @@ impl CoordinatorNode {
     }
 
     pub fn lost_its_disk(&self) -> bool {
-        self.was_member && self.disk.as_ref().is_some_and(|disk| !disk.store.was_bootstrapped())
+        self.was_member && !self.joins && self.disk.as_ref().is_some_and(|disk| !disk.store.was_bootstrapped())
     }
 
     pub fn disk_id(&self) -> Option<IncarnationId> {
@@ -120,11 +144,19 @@ impl CoordinatorNode {
     /// 20).
     pub fn start(&mut self) -> anyhow::Result<()> {
         let Some(disk) = self.disk.take() else { return Ok(()) };
-        if !disk.store.was_bootstrapped() {
+        let mut disk = disk;
+        let is_empty = !disk.store.was_bootstrapped();
+        if is_empty && self.node_rules.emptied_disk_votes && !self.joins {
+            disk.store.bootstrap(Membership::new(self.voters.keys().copied())?.to_conf_state())?;
+        } else if is_empty && !self.joins {
             self.disk = Some(disk);
             return Ok(());
         }
+        if !is_empty {
+            (self.was_member, self.joins) = (true, false);
+        }
         let mut member_config = MemberConfig::new(self.id, self.random.next_u64());
+        member_config.joins = self.joins;
         member_config.applied = disk.store.applied()?.revision;
         let config = NodeConfig {
             voters: self.voters.clone(),
@@ -160,6 +192,8 @@ impl CoordinatorNode {
 
     pub fn lose_disk(&mut self) {
         self.kill();
+        self.was_member = true;
+        self.joins = false;
         self.disk = Some(CoordinatorDisk::empty(&mut self.random));
     }
 

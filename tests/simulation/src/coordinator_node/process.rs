@@ -125,7 +125,8 @@ impl Sink for Wire<'_> {
                 self.out.send(watcher.node, Message::WatchEvent { stream: watcher.stream, event });
             }
             Output::MakeSnapshot => self.wants_snapshot = true,
-            Output::Role(_) | Output::UncleanElections(_) => {}
+            Output::Role(_) | Output::Members(_) | Output::UncleanElections(_) => {}
+            Output::Removed => self.out.dies = true,
             Output::Note(note) => self.out.note(format_args!("{}", note.text)),
         }
     }
@@ -245,6 +246,10 @@ impl Process {
     fn close_watch(&mut self, of: NodeId) -> Vec<Event> {
         let closed = self.connections.watchers.extract_if(.., |_, watcher| watcher.node == of);
         closed.map(|(watcher, _)| Event::WatchClosed(watcher)).collect()
+    }
+
+    pub(super) fn vouch(&mut self, id: CoordinatorId, disk: IncarnationId) {
+        self.pending.push(Event::Vouched { id, disk });
     }
 
     pub(super) fn watch_broken(&mut self, watcher: NodeId) {

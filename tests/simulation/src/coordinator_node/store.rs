@@ -111,9 +111,10 @@ impl QuorumStore for SimulatedStore {
         &mut self,
         changes: impl Iterator<Item = &'a NodeChange>,
         applied: AppliedPlace,
+        conf_state: Option<&ConfState>,
     ) -> Result<(), StoreError> {
         self.step()?;
-        self.disk.apply(changes, applied)?;
+        self.disk.apply(changes, applied, conf_state)?;
         self.step()
     }
 

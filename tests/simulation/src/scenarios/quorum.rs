@@ -6,15 +6,16 @@ use ottla_metadata::controller::{
     AllocateProducerIds, AlterConfig, AlterConfigs, AlterPartition, AlterPartitions, ConfigOp, ControlledShutdown,
     Register, ResignLeadership, ResignReason,
 };
-use ottla_metadata::image::{IsrMember, LeaderSettings};
+use ottla_metadata::image::{IsrMember, LeaderSettings, Standing};
 use ottla_metadata::{Answer, ConfigEntity, ConfigKind, Request};
-use ottla_model::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, IncarnationKey, ListenerName};
+use ottla_model::{BrokerEpoch, BrokerId, CoordinatorId, ErrorCode, IncarnationId, IncarnationKey, ListenerName};
 
+use crate::coordinator_node::CoordinatorNode;
 use crate::invariants::Violation;
 use crate::message::{CallId, Message};
 use crate::network::NodeId;
 use crate::script::{Script, Step};
-use crate::world::{SCRIPT, WorldConfig};
+use crate::world::{SCRIPT, World, WorldConfig};
 
 fn epochs(script: &Script) -> Vec<Option<BrokerEpoch>> {
     (1..=3).map(|id| script.registered_epoch(id)).collect()
@@ -41,6 +42,42 @@ fn scenario_20_a_member_that_lost_its_disk_does_not_vote() {
         script.write(2)
     };
     story().expect("no vote is given twice");
+}
+
+/// The quorum goes from three to four and back, and a member whose disk is gone is replaced under its id.
+#[test]
+fn members_come_go_and_are_replaced() {
+    let story = || -> Step {
+        let mut script = Script::new(120, WorldConfig::small())?;
+        script.world.grow_quorum();
+        script.wait("the fourth coordinator to vote", |world| voters(world) == [1, 2, 3, 4])?;
+        script.write(2)?;
+        // With one of four away there is still a majority, with two there is none.
+        let leader = script.quorum_leader()?;
+        script.world.kill(NodeId::Coordinator(leader));
+        script.wait("another leader", |world| world.coordinators.values().any(CoordinatorNode::is_leading))?;
+        script.world.start_after(NodeId::Coordinator(leader), 0);
+        script.converge()?;
+        script.world.shrink_quorum(1);
+        script.wait("the first coordinator to be gone", |world| voters(world) == [2, 3, 4])?;
+        script.converge()?;
+        script.world.lose_disk(2);
+        script.run_ms(2_500)?;
+        script.world.replace_member();
+        let disk = |world: &World| world.newest_image()?.coordinator(CoordinatorId(2)).map(|one| one.node.disk);
+        let before = disk(&script.world);
+        script.wait("the second coordinator to vote with another disk", |world| {
+            disk(world) != before && voters(world) == [2, 3, 4]
+        })?;
+        script.converge()?;
+        script.write(2)
+    };
+    story().expect("members change");
+}
+
+fn voters(world: &World) -> Vec<u64> {
+    let coordinators = world.newest_image().into_iter().flat_map(|image| image.coordinators());
+    coordinators.filter(|(_, one)| one.node.standing == Standing::Voter).map(|(id, _)| id.0).collect()
 }
 
 #[test]

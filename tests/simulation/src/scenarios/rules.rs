@@ -277,6 +277,13 @@ fn votes_and_acknowledgements_before_the_disk_has_them_are_noticed() {
 }
 
 #[test]
+fn an_emptied_disk_that_votes_again_is_noticed() {
+    let rules = NodeRules { emptied_disk_votes: true, ..NodeRules::default() };
+    let kinds = [Kind::DiskLossOfCoordinator, Kind::KillCoordinator, Kind::CutLink, Kind::PauseCoordinator];
+    hunt(node(rules), &kinds, (20, 1_500), 1_000, &["both lead term", "is another on coordinator"]);
+}
+
+#[test]
 fn a_controller_before_its_own_first_entry_is_noticed() {
     let rules = NodeRules { decides_before_own_entry: true, ..NodeRules::default() };
     let kinds = [Kind::CrashCoordinatorMidway, Kind::KillCoordinator, Kind::KillBroker, Kind::Weather];

@@ -17,6 +17,7 @@ impl World {
         }
         *self.deliveries.entry(message.name()).or_default() += 1;
         self.trace.message(self.now, format_args!("{to} <- {from} {}", message.name()));
+        self.vouch(from, to, &message);
         let mut out = Outbox::default();
         let mut observed = Vec::new();
         match to {
@@ -153,7 +154,7 @@ impl World {
         }
         if dies {
             self.kill(node);
-            if self.restarts {
+            if self.restarts && !self.is_retired(node) {
                 let delay = self.random.between(50, 1_500);
                 self.schedule(self.now.plus_ms(delay), Event::Start(node));
             }

@@ -41,7 +41,7 @@ impl World {
     pub fn what_is_missing(&self) -> Option<String> {
         let revision = self.newest_revision();
         for (id, coordinator) in &self.coordinators {
-            if coordinator.lost_its_disk() {
+            if coordinator.lost_its_disk() || self.is_retired(NodeId::Coordinator(*id)) {
                 continue;
             }
             match coordinator.tree() {

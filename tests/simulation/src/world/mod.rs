@@ -6,6 +6,7 @@
 mod checks;
 mod delivery;
 mod looks;
+mod members;
 mod processes;
 mod topics;
 
@@ -15,8 +16,8 @@ use std::time::Duration;
 
 use ottla_broker_session::BrokenRules as SessionRules;
 use ottla_metadata::controller::{
-    AdmitCoordinator, AlterReassignments, BrokenRules as ControllerRules, CreateTopics, DeleteTopics, ElectLeaders,
-    ElectionType, NewTopic, Probe, ProbeResult, TopicRef,
+    AdmitCoordinator, AlterReassignments, BrokenRules as ControllerRules, ChangeQuorum, CreateTopics, DeleteTopics,
+    ElectLeaders, ElectionType, NewTopic, Probe, ProbeResult, TopicRef,
 };
 use ottla_metadata::image::LeaderSettings;
 use ottla_metadata::{Answer, Image, Request};
@@ -204,6 +205,7 @@ enum AdminTask {
         target: Option<Vec<BrokerId>>,
     },
     ElectPreferred,
+    ChangeQuorum(ChangeQuorum),
 }
 
 pub struct World {

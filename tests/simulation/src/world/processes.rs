@@ -12,6 +12,9 @@ impl World {
         if self.is_running(node) {
             return Ok(());
         }
+        if self.is_retired(node) {
+            return Ok(());
+        }
         self.dark.remove(&node);
         let life = self.life(node) + 1;
         self.lives.insert(node, life);
@@ -319,10 +322,14 @@ impl World {
         self.network.heal();
         self.late_bounds_until = SimTime(0);
         self.network.set_weather(crate::network::Weather::CALM);
+        self.turn_off_retired();
         let nodes: Vec<_> = self.all_servers().collect();
         for node in nodes {
             self.thaw(node);
             self.resume(node);
+            if self.is_retired(node) {
+                continue;
+            }
             if let NodeId::Broker(id) = node {
                 let disks = self.brokers.get(&id).map_or(0, BrokerNode::disks);
                 (0..disks).for_each(|directory| self.repair_disk(id, directory));

@@ -54,6 +54,7 @@ impl World {
             AdminTask::ElectPreferred => {
                 Request::ElectLeaders(ElectLeaders { election: ElectionType::Preferred, topics: None })
             }
+            AdminTask::ChangeQuorum(change) => Request::ChangeQuorum(change.clone()),
             AdminTask::Reassign { topic, partition, target } => Request::AlterReassignments(AlterReassignments {
                 topics: vec![(topic.clone(), vec![(*partition, target.clone())])],
                 allow_replication_factor_change: true,
@@ -63,7 +64,8 @@ impl World {
         let call = CallId(self.next_call);
         out.send(NodeId::Coordinator(self.admin_target), Message::Cluster { call, request: Arc::new(request) });
         // The answer, if it comes, knows better.
-        self.admin_target = self.admin_target % self.config.coordinators + 1;
+        let next = self.coordinators.range(self.admin_target + 1..).next().or(self.coordinators.first_key_value());
+        self.admin_target = next.map_or(1, |(id, _)| *id);
     }
 
     pub(super) fn admin_answered(&mut self, message: Message) {
@@ -75,6 +77,9 @@ impl World {
             self.admin_target = leader.0;
         }
         let Some(answer) = answer else { return };
+        if let Answer::ChangeQuorum(changed) = *answer {
+            return self.quorum_changed(changed.err());
+        }
         if let Answer::AlterReassignments(outcomes) | Answer::ElectLeaders(outcomes) = *answer {
             for refusal in
                 outcomes.topics.iter().flat_map(|(_, decided)| decided).filter_map(|one| one.refusal.as_ref())

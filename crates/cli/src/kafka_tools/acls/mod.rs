@@ -1,6 +1,7 @@
 //! `kafka-acls`: the rules of the authorizer.
 
 mod plan;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::io::BufRead as _;
@@ -10,10 +11,12 @@ use ottla_authorizer::{AclBinding, AclEntry, AclFilter, EntryFilter, PatternFilt
 use ottla_model::KafkaPrincipal;
 
 use super::options::{OptionSpec, Takes, flag, maybe_value, refused, value};
-use super::{exceptions, run_tool};
-use crate::kafka::{Kafka, KafkaError};
+use super::zookeeper::Quorum;
+use super::{ToolError, exceptions, run_tool};
+use crate::kafka::Kafka;
 use crate::out;
-use plan::{Action, Plan};
+use plan::{Action, Place, Plan};
+use rules::Rules;
 
 pub(super) static SPECS: &[OptionSpec] = &[
     flag("add", "Indicates you are trying to add ACLs."),
@@ -26,6 +29,16 @@ pub(super) static SPECS: &[OptionSpec] = &[
         "allow-principal",
         "String: allow-principal",
         "A principal as principalType:name; User:'*' stands for all users.",
+    ),
+    value(
+        "authorizer",
+        "String: authorizer",
+        "With --authorizer-properties: the authorizer's class; one of those that kept their rules in ZooKeeper.",
+    ),
+    value(
+        "authorizer-properties",
+        "String: authorizer-properties",
+        "zookeeper.connect=host:port,…: the coordinators, instead of --bootstrap-server. The brokers need not run.",
     ),
     refused("bootstrap-controller", Takes::Value, "there are no KRaft controllers"),
     value("bootstrap-server", "String: server to connect to", "The Kafka servers to connect to."),
@@ -65,16 +78,21 @@ pub(super) static SPECS: &[OptionSpec] = &[
     value("transactional-id", "String: transactional-id", "The transactional id of the ACLs; '*': all of them."),
     value("user-principal", "String: user-principal", "The user of the ACLs, of whom tokens may be made or described."),
     flag("version", "Display the version."),
+    refused("zk-tls-config-file", Takes::Value, "coordinators speak no TLS"),
 ];
 
 pub async fn run(arguments: &[String]) -> ExitCode {
     run_tool(SPECS, arguments, plan::plan, |plan| async move {
         match execute(&plan).await {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
+            Err(ToolError::Kafka(error)) => {
                 let shown = exceptions::shown(&error);
                 out!("Error while executing ACL command: {shown}");
                 out!("java.util.concurrent.ExecutionException: {shown}\nCaused by: {shown}");
+                ExitCode::FAILURE
+            }
+            Err(error) => {
+                out!("Error while executing ACL command: {error}");
                 ExitCode::FAILURE
             }
         }
@@ -82,19 +100,22 @@ pub async fn run(arguments: &[String]) -> ExitCode {
     .await
 }
 
-async fn execute(plan: &Plan) -> Result<(), KafkaError> {
-    let kafka = Kafka::connect(&plan.bootstrap).await?;
+async fn execute(plan: &Plan) -> Result<(), ToolError> {
+    let all = match &plan.at {
+        Place::Brokers(bootstrap) => Rules::Brokers(Kafka::connect(bootstrap).await?),
+        Place::Coordinators(coordinators) => Rules::Quorum(Quorum::at(coordinators)?),
+    };
     match &plan.action {
-        Action::Add(rules) => add(&kafka, rules).await,
-        Action::Remove { rules, is_forced } => remove(&kafka, rules, *is_forced).await,
-        Action::List { resources, principals } => list(&kafka, resources, principals).await,
+        Action::Add(rules) => add(&all, rules).await,
+        Action::Remove { rules, is_forced } => remove(&all, rules, *is_forced).await,
+        Action::List { resources, principals } => list(&all, resources, principals).await,
     }
 }
 
 /// Rules that are there are named and not added again.
-async fn add(kafka: &Kafka, rules: &BTreeMap<ResourcePattern, Vec<AclEntry>>) -> Result<(), KafkaError> {
+async fn add(all: &Rules, rules: &BTreeMap<ResourcePattern, Vec<AclEntry>>) -> Result<(), ToolError> {
     for (pattern, entries) in rules {
-        let known = kafka.client().describe_acls(&every_rule(filter_of(pattern))).await?;
+        let known = all.matching(&every_rule(filter_of(pattern))).await?;
         let mut added = Vec::new();
         for entry in entries {
             let binding = AclBinding { pattern: pattern.clone(), entry: entry.clone() };
@@ -108,12 +129,12 @@ async fn add(kafka: &Kafka, rules: &BTreeMap<ResourcePattern, Vec<AclEntry>>) ->
             continue;
         }
         out!("Adding ACLs for resource `{}`: \n {}\n", shown(pattern), lines(added.iter().map(|one| &one.entry)));
-        kafka.client().create_acls(&added).await?;
+        all.create(&added).await?;
     }
     Ok(())
 }
 
-async fn remove(kafka: &Kafka, rules: &[(ResourceFilter, Vec<AclEntry>)], is_forced: bool) -> Result<(), KafkaError> {
+async fn remove(all: &Rules, rules: &[(ResourceFilter, Vec<AclEntry>)], is_forced: bool) -> Result<(), ToolError> {
     for (resource, entries) in rules {
         let named = shown_filter(resource);
         let question = match entries.is_empty() {
@@ -130,17 +151,17 @@ async fn remove(kafka: &Kafka, rules: &[(ResourceFilter, Vec<AclEntry>)], is_for
             true => vec![every_rule(resource.clone())],
             false => entries.iter().map(|entry| AclFilter { pattern: resource.clone(), entry: only(entry) }).collect(),
         };
-        kafka.client().delete_acls(&filters).await?;
+        all.delete(&filters).await?;
     }
     Ok(())
 }
 
-async fn list(kafka: &Kafka, resources: &[ResourceFilter], principals: &[KafkaPrincipal]) -> Result<(), KafkaError> {
+async fn list(all: &Rules, resources: &[ResourceFilter], principals: &[KafkaPrincipal]) -> Result<(), ToolError> {
     let every = || vec![ResourceFilter { resource_type: None, pattern: PatternFilter::Any, name: None }];
     let resources = if resources.is_empty() { every() } else { resources.to_vec() };
     let mut found: BTreeMap<ResourcePattern, Vec<AclEntry>> = BTreeMap::new();
     for resource in resources {
-        for AclBinding { pattern, entry } in kafka.client().describe_acls(&every_rule(resource)).await? {
+        for AclBinding { pattern, entry } in all.matching(&every_rule(resource)).await? {
             let entries = found.entry(pattern).or_default();
             if !entries.contains(&entry) {
                 entries.push(entry);

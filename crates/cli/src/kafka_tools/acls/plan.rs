@@ -13,9 +13,21 @@ use crate::kafka_tools::options::{Options, OptionsError};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
-    pub bootstrap: String,
+    pub at: Place,
     pub action: Action,
 }
+
+/// Who is asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    Brokers(String),
+    /// As tools of Kafka 3 and older name ZooKeeper.
+    Coordinators(String),
+}
+
+/// Kafka's authorizers that kept their rules in ZooKeeper.
+const ZOOKEEPERS_AUTHORIZERS: [&str; 2] =
+    ["kafka.security.authorizer.AclAuthorizer", "kafka.security.auth.SimpleAclAuthorizer"];
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
@@ -36,10 +48,7 @@ fn usage<T>(text: impl Into<String>) -> Result<T, ToolError> {
 }
 
 pub fn plan(options: &Options) -> Result<Plan, ToolError> {
-    let Some(bootstrap) = options.get("bootstrap-server") else {
-        return usage("One of --bootstrap-server or --bootstrap-controller must be specified");
-    };
-    let bootstrap = bootstrap.to_owned();
+    let at = place(options)?;
     check(options)?;
     let pattern = pattern(options)?;
     let action = if options.has("list") {
@@ -50,7 +59,29 @@ pub fn plan(options: &Options) -> Result<Plan, ToolError> {
     } else {
         Action::Add(additions(options, pattern)?)
     };
-    Ok(Plan { bootstrap, action })
+    Ok(Plan { at, action })
+}
+
+fn place(options: &Options) -> Result<Place, ToolError> {
+    let properties = options.pairs("authorizer-properties")?;
+    let coordinators = properties.iter().find(|(name, _)| name == "zookeeper.connect").map(|(_, value)| value.clone());
+    match (options.get("bootstrap-server"), coordinators) {
+        (Some(_), _) if options.has("authorizer-properties") => {
+            usage("Only one of --bootstrap-server or --authorizer-properties must be specified")
+        }
+        (Some(bootstrap), _) => Ok(Place::Brokers(bootstrap.to_owned())),
+        (None, Some(coordinators)) => {
+            let class = options.get("authorizer");
+            if class.is_some_and(|class| !ZOOKEEPERS_AUTHORIZERS.contains(&class)) {
+                return usage(format!("--authorizer: accepted is {}", ZOOKEEPERS_AUTHORIZERS.join(" or ")));
+            }
+            if let Some((name, _)) = properties.iter().find(|(name, _)| name != "zookeeper.connect") {
+                return usage(format!("--authorizer-properties: accepted is zookeeper.connect, not {name}"));
+            }
+            Ok(Place::Coordinators(coordinators))
+        }
+        (None, None) => usage("One of --bootstrap-server or --bootstrap-controller must be specified"),
+    }
 }
 
 /// Which options go together.
@@ -277,6 +308,20 @@ mod tests {
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
         expected.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+    }
+
+    #[test]
+    fn coordinators_are_named_as_zookeeper_was() {
+        let at = |line: &str| planned(super::super::SPECS, &format!("--list {line}"), plan).map(|plan| plan.at);
+        let class = "--authorizer kafka.security.authorizer.AclAuthorizer";
+        let connect = "--authorizer-properties zookeeper.connect=z:2181/kafka";
+        let expected = Ok(Place::Coordinators("z:2181/kafka".to_owned()));
+        assert_eq!(at(connect), expected);
+        assert_eq!(at(&format!("{class} {connect}")), expected);
+        assert!(at(&format!("{connect} --bootstrap-server k:1")).is_err_and(|text| text.contains("Only one of")));
+        assert!(at(&format!("{connect} --authorizer other.Authorizer")).is_err());
+        assert!(at("--authorizer-properties zookeeper.set.acl=true").is_err());
+        assert!(at(&format!("{connect} --authorizer-properties a=b")).is_err_and(|text| text.ends_with("not a")));
     }
 
     #[test]

@@ -8,6 +8,9 @@ mod list;
 mod partitions;
 mod reset;
 
+pub use partitions::{LATEST, offset_at};
+pub use reset::{Offsets, Scenario, commit as commit_offsets, plan as plan_offsets};
+
 use std::process::ExitCode;
 
 use super::options::{OptionSpec, Options, OptionsError, flag, maybe_value, usage, value};

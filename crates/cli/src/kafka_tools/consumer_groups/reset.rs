@@ -15,11 +15,11 @@ use crate::{err, out};
 
 const LOGGER: &str = "org.apache.kafka.tools.OffsetsUtils";
 
-type Offsets = BTreeMap<TopicPartition, Offset>;
+pub type Offsets = BTreeMap<TopicPartition, Offset>;
 
 /// Where to.
 #[derive(Clone, PartialEq, Debug)]
-enum Scenario {
+pub enum Scenario {
     To(i64),
     Earliest,
     Latest,
@@ -32,7 +32,7 @@ enum Scenario {
 }
 
 impl Scenario {
-    fn of(options: &Options) -> Result<Self, ToolError> {
+    pub fn of(options: &Options) -> Result<Self, ToolError> {
         let argument = |text: String| Err(ToolError::Usage(text));
         if let Some(offset) = options.number("to-offset")? {
             return Ok(Self::To(offset));
@@ -151,7 +151,8 @@ async fn is_inactive(kafka: &Kafka, group: &str) -> Result<bool, KafkaError> {
     Ok(false)
 }
 
-async fn plan(
+/// The offsets of these partitions.
+pub async fn plan(
     kafka: &Kafka,
     group: &str,
     scenario: &Scenario,
@@ -234,7 +235,7 @@ async fn within(kafka: &Kafka, at: &TopicPartition, offset: Offset) -> Result<Of
     Ok(kept)
 }
 
-async fn commit(kafka: &Kafka, group: &str, plan: &Offsets) -> Result<(), KafkaError> {
+pub async fn commit(kafka: &Kafka, group: &str, plan: &Offsets) -> Result<(), KafkaError> {
     if plan.is_empty() {
         return Ok(());
     }

@@ -2,6 +2,7 @@
 
 use ottla_protocol::record_batch::Record;
 
+use super::group_records::Protocols;
 use super::text::Text;
 use super::{DumpError, group_records, transaction_records};
 use crate::kafka_tools::json::Json;
@@ -62,16 +63,19 @@ pub enum Parser {
 
 /// A record of a coordinator's topic.
 pub enum Decoded {
-    /// Key and value; a value of none is a tombstone.
-    Known { key: Json, value: Option<Json> },
+    /// Key and value with the numbers of their forms; a value of none is a tombstone.
+    Known { key: (i16, Json), value: Option<(i16, Json)> },
     /// A type that is not known here.
     Unknown(i16),
 }
 
+/// Of a record's key and value.
+type Decode = fn(&[u8], Option<&[u8]>) -> Result<Decoded, String>;
+
 impl Parser {
     /// Writes the key and the value of a record, `prefix` before the first of them.
     pub fn put(&self, out: &mut Text<'_>, record: &Record, prefix: &str) -> Result<(), DumpError> {
-        let decode = match self {
+        let decode: Decode = match self {
             Self::Plain { key, value } => {
                 let mut prefix = prefix;
                 if let Some(bytes) = &record.key {
@@ -87,7 +91,7 @@ impl Parser {
                 }
                 return Ok(());
             }
-            Self::Offsets => group_records::decode,
+            Self::Offsets => |key: &[u8], value: Option<&[u8]>| group_records::decode(key, value, Protocols::Read),
             Self::Transactions => transaction_records::decode,
         };
         let key = record.key.as_deref().ok_or(DumpError::NoKey(record.offset.0))?;
@@ -95,9 +99,10 @@ impl Parser {
         out.put("key: ");
         match decode(key, record.value.as_deref()) {
             Ok(Decoded::Known { key, value }) => {
-                out.put(&key.to_string());
+                out.put(&tagged("type", key).to_string());
                 out.put(" payload: ");
-                out.put(&value.map_or_else(|| "<DELETE>".to_owned(), |value| value.to_string()));
+                let value = value.map(|value| tagged("version", value).to_string());
+                out.put(&value.unwrap_or_else(|| "<DELETE>".to_owned()));
             }
             Ok(Decoded::Unknown(kind)) => {
                 out.put(&format!("Unknown record type {kind} at offset {}, skipping.", record.offset));
@@ -108,9 +113,9 @@ impl Parser {
     }
 }
 
-/// A key with its type, or a value with its version: the two bytes that each begins with.
-pub fn tagged(name: &'static str, bytes: &[u8], data: Json) -> Json {
-    Json::Object(vec![(name, Json::Text(number(bytes).to_string())), ("data", data)])
+/// A key with its type, or a value with its version.
+fn tagged(name: &'static str, (number, data): (i16, Json)) -> Json {
+    Json::Object(vec![(name, Json::Text(number.to_string())), ("data", data)])
 }
 
 /// The two bytes that a key or a value begins with.

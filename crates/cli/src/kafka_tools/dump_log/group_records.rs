@@ -11,7 +11,7 @@ use ottla_model::TimestampMs;
 use ottla_protocol::kafka_protocol::messages::{ConsumerProtocolAssignment, ConsumerProtocolSubscription};
 use ottla_protocol::kafka_protocol::protocol::Decodable;
 
-use super::decoder::{Decoded, number, tagged};
+use super::decoder::{Decoded, number};
 use crate::kafka_tools::json::Json;
 
 /// The protocol type of the groups whose members exchange the two messages of Kafka's consumers.
@@ -19,17 +19,26 @@ const CONSUMERS: &str = "consumer";
 /// The newest version of these messages that Kafka 4.3 knows.
 const CONSUMER_PROTOCOL_MAX: i16 = 3;
 
-pub fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Decoded, String> {
+/// How the messages of the members of a classic group are shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocols {
+    /// Those of Kafka's consumers with their fields.
+    Read,
+    /// As bytes.
+    Bytes,
+}
+
+pub fn decode(key: &[u8], value: Option<&[u8]>, protocols: Protocols) -> Result<Decoded, String> {
     let Some(record) = Record::decode(key, value).map_err(|error| error.source.to_string())? else {
         return Ok(Decoded::Unknown(number(key)));
     };
-    let (key_data, data) = fields(&record, value.map_or(-1, number));
-    let value = value.zip(data).map(|(bytes, data)| tagged("version", bytes, data));
-    Ok(Decoded::Known { key: tagged("type", key, key_data), value })
+    let (key_data, data) = fields(&record, value.map_or(-1, number), protocols);
+    let value = value.zip(data).map(|(bytes, data)| (number(bytes), data));
+    Ok(Decoded::Known { key: (number(key), key_data), value })
 }
 
 /// Key and value of a record; `version` is the value's.
-fn fields(record: &Record, version: i16) -> (Json, Option<Json>) {
+fn fields(record: &Record, version: i16, protocols: Protocols) -> (Json, Option<Json>) {
     let group = |group: &ottla_model::GroupId| Json::from(group.as_str());
     let by_group = |name: &ottla_model::GroupId| Json::Object(vec![("groupId", group(name))]);
     let by_member = |name: &ottla_model::GroupId, member: &ottla_model::MemberId| {
@@ -38,7 +47,8 @@ fn fields(record: &Record, version: i16) -> (Json, Option<Json>) {
     match record {
         Record::Offset { key, value } => (offset_key(key), value.as_ref().map(|value| offset(value, version))),
         Record::ClassicGroup { group: name, value } => {
-            (Json::Object(vec![("group", group(name))]), value.as_ref().map(|value| classic_group(value, version)))
+            let value = value.as_ref().map(|value| classic_group(value, version, protocols));
+            (Json::Object(vec![("group", group(name))]), value)
         }
         Record::ConsumerGroup { group, value } => {
             let data = value.as_ref().map(|value| {
@@ -112,7 +122,7 @@ fn offset(value: &OffsetValue, version: i16) -> Json {
     Json::Object(fields)
 }
 
-fn classic_group(group: &ClassicGroupMetadata, version: i16) -> Json {
+fn classic_group(group: &ClassicGroupMetadata, version: i16, protocols: Protocols) -> Json {
     let mut fields = vec![
         ("protocolType", Json::from(group.protocol_type.as_str())),
         ("generation", group.generation.into()),
@@ -123,7 +133,7 @@ fn classic_group(group: &ClassicGroupMetadata, version: i16) -> Json {
         let timestamp = group.current_state_timestamp.unwrap_or(TimestampMs::NONE);
         fields.push(("currentStateTimestamp", timestamp.0.into()));
     }
-    let are_consumers = group.protocol_type == CONSUMERS;
+    let are_consumers = group.protocol_type == CONSUMERS && protocols == Protocols::Read;
     let members = group.members.iter().map(|member| {
         let mut fields = vec![("memberId", Json::from(member.member.as_str()))];
         if version >= 3 {

@@ -3,10 +3,10 @@
 
 mod batches;
 mod decoder;
-mod group_records;
+pub mod group_records;
 mod indexes;
 mod text;
-mod transaction_records;
+pub mod transaction_records;
 
 use std::fs::File;
 use std::io;
@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use ottla_protocol::record_batch::{HeaderError, RecordsError, UnknownCompression};
 
 use self::batches::LogDump;
+pub use self::decoder::{Decoded, number};
 use self::decoder::{Decoder, Parser};
 use self::indexes::IndexCheck;
 use self::text::Text;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ottla_model::ProducerId;
 use ottla_transaction_coordinator::{Record, Transaction, TransactionState};
 
-use super::decoder::{Decoded, number, tagged};
+use super::decoder::{Decoded, number};
 use crate::kafka_tools::json::Json;
 
 pub fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Decoded, String> {
@@ -13,8 +13,8 @@ pub fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Decoded, String> {
         return Ok(Decoded::Unknown(number(key)));
     };
     let id = Json::Object(vec![("transactionalId", record.id.as_str().into())]);
-    let value = value.zip(record.transaction.as_ref()).map(|(bytes, held)| tagged("version", bytes, transaction(held)));
-    Ok(Decoded::Known { key: tagged("type", key, id), value })
+    let value = value.zip(record.transaction.as_ref()).map(|(bytes, held)| (number(bytes), transaction(held)));
+    Ok(Decoded::Known { key: (number(key), id), value })
 }
 
 fn transaction(held: &Transaction) -> Json {

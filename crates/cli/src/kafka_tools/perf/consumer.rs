@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::date_format::DateFormat;
 use super::{NO_METRICS, decimal};
-use crate::consumer::{From, Incoming, Settings};
+use crate::consumer::{From, Incoming, Settings, Topics};
 use crate::group_consumer::{GroupConsumer, GroupSettings};
 use crate::kafka::Kafka;
 use crate::kafka_tools::options::{OptionSpec, Options, Takes, flag, maybe_value, refused, value};
@@ -156,7 +156,8 @@ async fn measure(plan: Plan) -> Result<(), ToolError> {
     let start = Progress { at_ms: now_ms(), ..Progress::default() };
     let kafka = Kafka::connect(&plan.bootstrap).await?;
     kafka.partitions(&plan.topic).await?;
-    let mut group = GroupConsumer::open(&kafka, &plan.topic, plan.settings.clone());
+    let topic = Topics::One(plan.topic.clone());
+    let mut group = GroupConsumer::open(&kafka, topic, plan.settings.clone()).await?;
     let end = read(&plan, &mut group, start).await?;
     group.close().await?;
     if !plan.is_detailed {

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use ottla_model::{Offset, TopicPartition};
 use ottla_protocol::messages::fetch::IsolationLevel;
 
-use super::event;
-use crate::consumer::{FETCH_BYTES, From, Incoming, Settings};
+use super::{event, tell_of_older_name};
+use crate::consumer::{FETCH_BYTES, From, Incoming, Settings, Topics};
 use crate::group_consumer::{GroupConsumer, GroupSettings, ShareChange};
 use crate::kafka::{Kafka, KafkaError};
 use crate::kafka_tools::console_consumer::terminated;
 use crate::kafka_tools::json::Json;
-use crate::kafka_tools::options::{OptionSpec, Options, OptionsError, Takes, flag, refused, value};
+use crate::kafka_tools::options::{OptionSpec, Options, Takes, flag, refused, value};
 use crate::kafka_tools::{ToolError, bootstrap, client_properties, exceptions, run_tool, warn_unused};
 use crate::{err, out};
 
@@ -62,12 +62,7 @@ pub async fn run(arguments: &[String]) -> ExitCode {
 
 fn plan(options: &Options) -> Result<Plan, ToolError> {
     let topic = options.required("topic")?.to_owned();
-    if options.has("consumer.config") && options.has("command-config") {
-        return Err(OptionsError::Conflict("consumer.config", "command-config").into());
-    }
-    if options.has("consumer.config") {
-        out!("{}", super::deprecated("consumer.config"));
-    }
+    tell_of_older_name(options, "consumer.config")?;
     let unknown = |option: &str, text: &str, known: &str| {
         Err(ToolError::Argument(format!("--{option} {text} is not supported: {known} is")))
     };
@@ -109,7 +104,8 @@ fn plan(options: &Options) -> Result<Plan, ToolError> {
 async fn consume(plan: Plan) -> Result<ExitCode, ToolError> {
     let kafka = Kafka::connect(&plan.bootstrap).await?;
     kafka.partitions(&plan.topic).await?;
-    let mut group = GroupConsumer::open(&kafka, &plan.topic, plan.settings.clone());
+    let topic = Topics::One(plan.topic.clone());
+    let mut group = GroupConsumer::open(&kafka, topic, plan.settings.clone()).await?;
     group.listen(|change, partitions| out!("{}", share(change, partitions)));
     out!("{}", event("startup_complete", Vec::new()));
     let ended_by = tokio::select! {
@@ -243,6 +239,7 @@ mod tests {
     #[test]
     fn events_are_those_of_kafkas_tool() {
         let incoming = |partition, offset| Incoming {
+            topic: TopicName::new("t").expect("a name"),
             partition: PartitionId(partition),
             record: Record {
                 offset: Offset(offset),

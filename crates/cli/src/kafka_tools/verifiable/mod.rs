@@ -6,6 +6,8 @@ pub mod producer;
 
 use super::json::Json;
 use super::now_ms;
+use super::options::{Options, OptionsError};
+use crate::out;
 
 /// An event with its time and its name, and further fields.
 fn event(name: &str, fields: Vec<(&'static str, Json)>) -> Json {
@@ -14,9 +16,14 @@ fn event(name: &str, fields: Vec<(&'static str, Json)>) -> Json {
     Json::Object(all)
 }
 
-/// The line about an option that has a newer name.
-fn deprecated(option: &str) -> String {
-    format!(
-        "Option --{option} has been deprecated and will be removed in a future version. Use --command-config instead."
-    )
+/// `--command-config` has an older name, of which Kafka's tools tell; both together are refused.
+fn tell_of_older_name(options: &Options, older: &'static str) -> Result<(), OptionsError> {
+    if !options.has(older) {
+        return Ok(());
+    }
+    if options.has("command-config") {
+        return Err(OptionsError::Conflict(older, "command-config"));
+    }
+    out!("Option --{older} has been deprecated and will be removed in a future version. Use --command-config instead.");
+    Ok(())
 }

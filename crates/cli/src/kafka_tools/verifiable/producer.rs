@@ -7,11 +7,11 @@ use bytes::Bytes;
 use ottla_model::{Offset, TimestampMs};
 use tokio::sync::mpsc;
 
-use super::event;
+use super::{event, tell_of_older_name};
 use crate::kafka::{Connecting, Kafka};
 use crate::kafka_tools::console_consumer::terminated;
 use crate::kafka_tools::json::Json;
-use crate::kafka_tools::options::{OptionSpec, Options, OptionsError, flag, value};
+use crate::kafka_tools::options::{OptionSpec, Options, flag, value};
 use crate::kafka_tools::perf::{Pace, acks, producer_settings};
 use crate::kafka_tools::{ToolError, bootstrap, client_properties, exceptions, now_ms, run_tool};
 use crate::producer::{Outgoing, Producer, QUEUE_RECORDS, Sent, Settings};
@@ -55,12 +55,7 @@ pub async fn run(arguments: &[String]) -> ExitCode {
 
 fn plan(options: &Options) -> Result<Plan, ToolError> {
     let topic = options.required("topic")?.to_owned();
-    if options.has("producer.config") && options.has("command-config") {
-        return Err(OptionsError::Conflict("producer.config", "command-config").into());
-    }
-    if options.has("producer.config") {
-        out!("{}", super::deprecated("producer.config"));
-    }
+    tell_of_older_name(options, "producer.config")?;
     let mut properties = vec![
         ("acks".to_owned(), options.get("acks").unwrap_or("-1").to_owned()),
         // A message that is sent twice would be told of twice.

@@ -308,6 +308,32 @@ fn configurations_are_merged_replaced_and_refused() {
     assert_eq!(cluster.image.topic_overrides("t"), overrides(&[("segment.ms", "9")]));
 }
 
+#[test]
+fn cordoned_brokers_get_no_new_replicas() {
+    let mut cluster = Cluster::of(3);
+    let cordon = |cluster: &mut Cluster, entity: ConfigEntity, op: ConfigOp| {
+        let changes = vec![("cordoned.log.dirs".to_owned(), op)];
+        let entities = vec![AlterConfig { entity, changes, replace_all: false }];
+        cluster.ask(Request::AlterConfigs(AlterConfigs { entities, validate_only: false }));
+    };
+    let three = || ConfigEntity::broker(BrokerId(3));
+    cordon(&mut cluster, three(), ConfigOp::Set("*".to_owned()));
+    let created = outcomes(cluster.ask(Request::CreateTopics(create(vec![placed("t", 6, 2), placed("u", 1, 3)]))));
+    assert_eq!(created.topics[0].refusal, None);
+    let refusal = created.topics[1].refusal.as_ref().expect("two are too few");
+    assert!(
+        refusal
+            .message
+            .ends_with("only 2 broker(s) are registered or some brokers have all their log directories cordoned.")
+    );
+    let topic = cluster.image.topic("t").expect("is there").clone();
+    assert!(topic.partitions().all(|(_, state)| !state.replicas.contains(&BrokerId(3))));
+    // A path is a matter of that broker alone.
+    cordon(&mut cluster, three(), ConfigOp::Set("/a".to_owned()));
+    let created = outcomes(cluster.ask(Request::CreateTopics(create(vec![placed("u", 1, 3)]))));
+    assert_eq!(created.topics[0].refusal, None);
+}
+
 /// A broker's static values are not known to the quorum: only a list with a default of Kafka's starts from one.
 #[test]
 fn lists_of_brokers_grow_from_kafkas_default_or_from_nothing() {

@@ -14,7 +14,7 @@ use ottla_model::{
 
 use super::harness::*;
 use crate::controller::*;
-use crate::image::{ConfigEntity, ConfigKind, Endpoint, IsrMember};
+use crate::image::{ConfigEntity, ConfigKind, CoordinatorNode, Endpoint, IsrMember};
 use crate::limits;
 use crate::placement::Seeded;
 
@@ -92,7 +92,7 @@ impl Hostile {
     }
 
     fn request(&mut self) -> Request {
-        match self.random.below(17) {
+        match self.random.below(19) {
             0 | 1 => self.create_topics(),
             2 => self.create_partitions(),
             3 => {
@@ -137,6 +137,14 @@ impl Hostile {
                 Request::AlterReassignments(AlterReassignments { topics, allow_replication_factor_change })
             }
             14 | 15 => self.acls(),
+            16 => Request::SetMember(SetMember {
+                coordinator: CoordinatorId(u64::from(self.number().unsigned_abs())),
+                node: CoordinatorNode::first(IncarnationId([2; 16]), self.text()),
+            }),
+            17 => {
+                let to = Some(CoordinatorId(u64::from(self.number().unsigned_abs())));
+                Request::ChangeQuorum(ChangeQuorum::TransferLeadership { to })
+            }
             _ => Request::AdmitCoordinator(AdmitCoordinator {
                 coordinator: CoordinatorId(u64::from(self.number().unsigned_abs())),
                 disk: IncarnationId([1; 16]),
@@ -333,7 +341,10 @@ impl Hostile {
             Answer::Register(Ok(_))
             | Answer::UnregisterBroker(Ok(_))
             | Answer::AllocateProducerIds(Ok(_))
-            | Answer::AdmitCoordinator(_) => Vec::new(),
+            | Answer::AdmitCoordinator(_)
+            | Answer::SetMember(())
+            | Answer::ChangeQuorum(Ok(_)) => Vec::new(),
+            Answer::ChangeQuorum(Err(refusal)) => vec![refusal],
             Answer::Unavailable => panic!("nothing is lost here, and it is not decided"),
         };
         self.refusals += refusals.len();

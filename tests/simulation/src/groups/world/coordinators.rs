@@ -225,7 +225,7 @@ impl World {
             call,
             // Now: the answer may wait for its records, and the image may move meanwhile (seed 4500).
             topic_ids: match &request {
-                Request::SyncGroup(_) => topics.map(SimTopics::ids).unwrap_or_default(),
+                Request::SyncGroup(_) | Request::FetchOffsets(_) => topics.map(SimTopics::ids).unwrap_or_default(),
                 _ => TopicIds::new(),
             },
             fetch: match &request {
@@ -263,7 +263,7 @@ impl World {
         // A leader that was replaced and does not know it answers from what it has, as with Kafka.
         let leads = self.logs.get(index).is_some_and(|partition| partition.is_led_by(id, partition.leading_epoch(id)));
         if let (GroupAnswer::FetchOffsets(fetched), Some(asked), true) = (&answer, &caller.fetch, leads) {
-            self.invariants.fetched(asked, fetched)?;
+            self.invariants.fetched(asked, &caller.topic_ids, fetched)?;
         }
         self.reply(caller, answer);
         Ok(())

@@ -304,6 +304,34 @@ fn members_join_a_round_after_a_downgrade_also_at_the_next_coordinator() {
     }
 }
 
+/// F2: the last member of the consumer protocol never went, and nobody read what it had.
+#[test]
+fn a_downgrade_that_no_batch_can_hold_leaves_a_consumer_group_of_classic_members() {
+    for leaves in [true, false] {
+        let mut world = World::new(&[("t", 3)]);
+        world.host.foresees = true;
+        let ([a, b], _) = two_classic(&mut world);
+        world.beat(join("new", &["t"]));
+        world.host.log_max_batch_bytes = 600;
+        if leaves {
+            let left = world.beat(beat("new", -1));
+            assert_eq!(left.error, ErrorCode::None);
+        } else {
+            for _ in 0..20 {
+                world.host.pass(9_000);
+                for member in [&a, &b] {
+                    let joined = world.classic_join(classic_join(member, &[]));
+                    let _ = world.sync(member, joined.generation);
+                }
+            }
+        }
+        let members = world.describe().members;
+        assert!(members.iter().all(|member| member.is_classic), "{members:?}");
+        assert_eq!((members.len(), world.host.reloads), (2, 0));
+        world.check_replay();
+    }
+}
+
 #[test]
 fn what_cooperative_members_read_while_their_leader_is_awaited_is_given_to_nobody_else() {
     let mut world = World::new(&[("t", 3)]);

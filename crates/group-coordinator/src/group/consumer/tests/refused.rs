@@ -80,3 +80,19 @@ fn a_batch_that_is_too_large_undoes_one_step() {
     assert_eq!(world.beat(join("c", &["t"])).error, ErrorCode::None);
     world.check_replay();
 }
+
+/// F2: the topic's own limit was not known here, so that each batch between the two limits cost the whole shard.
+#[test]
+fn the_logs_own_limit_of_a_batch_counts_too() {
+    let mut world = foreseeing(GroupConfig::default());
+    world.host.log_max_batch_bytes = 2_000;
+    world.beat(join("a", &["t"]));
+    let names: Vec<String> = (0..200).map(|number| format!("topic-{number:010}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let too_large = world.host.call(Request::ConsumerGroupHeartbeat(join("b", &names)));
+    assert_eq!(too_large, GroupAnswer::Failed(ErrorCode::UnknownServerError));
+    assert_eq!((world.host.reloads, world.describe().members.len()), (0, 1));
+    world.host.log_max_batch_bytes = usize::MAX;
+    assert_eq!(world.beat(join("b", &names)).error, ErrorCode::None, "the limit was raised");
+    world.check_replay();
+}

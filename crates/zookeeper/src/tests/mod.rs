@@ -1,23 +1,22 @@
 //! Frames against trees: what a client is answered, and what it is told.
 
+mod reassignments;
+mod writes;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
-use ottla_metadata::controller::{
-    AlterConfig, AlterConfigs, Answer, ConfigOp, ConfigOutcomes, DeleteTopics, ElectLeaders, ElectionType, Refusal,
-    Request, TopicRef,
-};
+use ottla_metadata::controller::Request;
 use ottla_metadata::transaction::{Change, Transaction};
 use ottla_metadata::tree::{Path, Tree};
-use ottla_metadata::{ConfigEntity, nodes};
-use ottla_model::{CoordinatorId, ErrorCode as KafkaError, MonotonicMs, PartitionId, Revision, TimestampMs};
+use ottla_model::{CoordinatorId, MonotonicMs, Revision, TimestampMs};
 use proptest::prelude::*;
 
 use crate::connect::ConnectRequest;
 use crate::jute::{Reader, Writer};
 use crate::sessions::{Opened, SESSIONS_MAX, Sessions, TimeoutLimits, password};
 use crate::watches::{EventType, Wants, WatchBudget, Watches};
-use crate::{Client, ErrorCode, MayWrite, Next, below, first_path, writes, znodes};
+use crate::{Client, ErrorCode, MayWrite, Next, below, first_path, znodes};
 
 const LIMITS: TimeoutLimits = TimeoutLimits { min_ms: 4_000, max_ms: 40_000 };
 
@@ -326,135 +325,6 @@ fn body_of(packet: Packet) -> Vec<u8> {
 }
 
 #[test]
-fn writes_are_refused_but_for_those_of_kafkas_tools() {
-    let mut world = World::default();
-    world.create("/admin/delete_topics/going");
-    world.create("/config/topics/t");
-    let mut client = world.client();
-    let config = Some(r#"{"version":1,"config":{}}"#);
-    for (refused, error) in [
-        (create_frame("/brokers/ids/9", None, 0), -119),
-        (create_frame("/admin/reassign_partitions", Some("{}"), 0), -119),
-        (create_frame("/config/topics/none", config, 0), -119),
-        (create_frame("/config/groups/g", config, 0), -119),
-        (create_frame("/config/changes/other_", None, 2), -119),
-        (create_frame("/config/changes/config_change_", None, 0), -119),
-        (create_frame("/admin/delete_topics/t", None, 1), -119),
-        (create_frame("/admin/delete_topics/going", None, 0), -110),
-        (create_frame("/config/changes", None, 0), -110),
-        (create_frame("/config/topics/t", config, 0), -110),
-        (set_frame("/config/topics/t", r#"{"version":1,"config":{}}"#, 0), -119),
-        (set_frame("/config/topics/none", r#"{"version":1,"config":{}}"#, -1), -101),
-        (set_frame("/controller", "{}", -1), -119),
-        (frame(8, 14, |_| {}), -119),
-    ] {
-        assert_eq!(ask(&mut client, &world, &refused).1, error, "{:?}", String::from_utf8_lossy(&refused));
-    }
-    let (asked, answer) = agreed(&mut client, &world, &create_frame("/admin/delete_topics/t", None, 0));
-    assert_eq!(asked, Request::DeleteTopics(DeleteTopics { topics: vec![TopicRef::Name("t".to_owned())] }));
-    let body = body_of(answer);
-    assert_eq!(Reader::new(&body).string(), Ok("/admin/delete_topics/t"));
-}
-
-#[test]
-fn an_election_names_its_partitions() {
-    const ELECTION: &str = "/admin/preferred_replica_election";
-    let world = World::default();
-    let mut client = world.client();
-    let data = r#"{"version":1,"partitions":[{"topic":"t","partition":1},{"topic":"s","partition":0},
-        {"topic":"t","partition":0}]}"#;
-    let (asked, _) = agreed(&mut client, &world, &create_frame(ELECTION, Some(data), 0));
-    let partitions = |ids: &[i32]| ids.iter().copied().map(PartitionId).collect::<Vec<_>>();
-    let topics = Some(vec![("s".to_owned(), partitions(&[0])), ("t".to_owned(), partitions(&[1, 0]))]);
-    assert_eq!(asked, Request::ElectLeaders(ElectLeaders { election: ElectionType::Preferred, topics }));
-    let many = vec![r#"{"topic":"t","partition":0}"#; 10_001].join(",");
-    let many = format!(r#"{{"version":1,"partitions":[{many}]}}"#);
-    for data in [None, Some(""), Some("{}"), Some("[1"), Some(many.as_str())] {
-        assert_eq!(ask(&mut client, &world, &create_frame(ELECTION, data, 0)).1, -8);
-    }
-}
-
-#[test]
-fn a_configuration_is_replaced_and_its_notification_taken() {
-    let mut world = World::default();
-    world.create("/brokers/topics/t");
-    let mut client = world.client();
-    let data = r#"{"version":1,"config":{"retention.ms":"1000","cleanup.policy":"compact"}}"#;
-    let expected = |entity| {
-        let set = |name: &str, value: &str| (name.to_owned(), ConfigOp::Set(value.to_owned()));
-        let changes = vec![set("cleanup.policy", "compact"), set("retention.ms", "1000")];
-        let alter = AlterConfig { entity, changes, replace_all: true };
-        Request::AlterConfigs(AlterConfigs { entities: vec![alter], validate_only: false })
-    };
-    // The tool writes data first, and creates the node when there is none.
-    assert_eq!(ask(&mut client, &world, &set_frame("/config/topics/t", data, -1)).1, -101);
-    let (asked, answer) = agreed(&mut client, &world, &create_frame("/config/topics/t", Some(data), 0));
-    assert_eq!(asked, expected(ConfigEntity::topic("t")));
-    assert_eq!(Reader::new(&body_of(answer)).string(), Ok("/config/topics/t"));
-    world.create("/config/topics/t");
-    let (asked, answer) = agreed(&mut client, &world, &set_frame("/config/topics/t", data, -1));
-    assert_eq!(asked, expected(ConfigEntity::topic("t")));
-    assert_eq!(Reader::new(&body_of(answer)).long(), Ok(2), "the stat of the node that is there now");
-    let default = create_frame("/config/brokers/<default>", Some(data), 0);
-    assert_eq!(agreed(&mut client, &world, &default).0, expected(ConfigEntity::default_broker()));
-    let notify = create_frame("/config/changes/config_change_", Some(r#"{"version":2,"entity_path":"topics/t"}"#), 2);
-    let (_, error, body) = ask(&mut client, &world, &notify);
-    assert_eq!((error, Reader::new(&body).string()), (0, Ok("/config/changes/config_change_0000000002")));
-    for data in ["", "{}", r#"{"version":1,"config":{"a":1}}"#, "[[[[[[[["] {
-        assert_eq!(ask(&mut client, &world, &set_frame("/config/topics/t", data, -1)).1, -8, "{data}");
-    }
-}
-
-/// `kafka-configs --zookeeper` reads a configuration, changes an entry, and writes all of them.
-#[test]
-fn secrets_that_were_not_shown_are_not_lost() {
-    let mut world = World::default();
-    let name = "listener.name.client.ssl.keystore.password";
-    let entries = [(name, "hunter2"), ("message.max.bytes", "1")];
-    let entries = entries.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    world.change(Change::Create { path: path("/config/brokers/1"), payload: nodes::config::encode(&entries) });
-    let mut client = world.client();
-    let shown = format!(r#"{{"version":1,"config":{{"{name}":"[hidden]","message.max.bytes":"2"}}}}"#);
-    let Request::AlterConfigs(asked) = agreed(&mut client, &world, &set_frame("/config/brokers/1", &shown, -1)).0
-    else {
-        panic!("another request")
-    };
-    let set = |name: &str, value: &str| (name.to_owned(), ConfigOp::Set(value.to_owned()));
-    assert_eq!(asked.entities[0].changes, [set(name, "hunter2"), set("message.max.bytes", "2")]);
-}
-
-#[test]
-fn where_a_secret_is_needed_a_client_may_write_nothing() {
-    let mut world = World::default();
-    world.create("/config/topics/t");
-    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let budget = WatchBudget::new(1_000);
-    let mut client = Client::new(address, String::new(), world.tree.clone(), budget, MayWrite::Nothing);
-    for frame in [
-        set_frame("/config/topics/t", r#"{"version":1,"config":{}}"#, -1),
-        create_frame("/admin/preferred_replica_election", Some(r#"{"partitions":[]}"#), 0),
-        create_frame("/config/changes/config_change_", None, 2),
-        create_frame("/admin/delete_topics/t", None, 0),
-    ] {
-        assert_eq!(ask(&mut client, &world, &frame).1, -102);
-    }
-}
-
-#[test]
-fn a_refusal_becomes_zookeepers_error() {
-    let alter = |refusal| {
-        let entities = vec![(ConfigEntity::topic("t"), refusal)];
-        Answer::AlterConfigs(ConfigOutcomes { entities, revision: Revision(9) })
-    };
-    let refused = |error| Some(Refusal::new(error, "no"));
-    assert_eq!(writes::outcome(&alter(None)), (ErrorCode::Ok, None));
-    assert_eq!(writes::decided_at(&alter(None)), Revision(9));
-    assert_eq!(writes::outcome(&alter(refused(KafkaError::InvalidConfig))).0, ErrorCode::BadArguments);
-    assert_eq!(writes::outcome(&alter(refused(KafkaError::UnknownTopicOrPartition))).0, ErrorCode::NoNode);
-    assert_eq!(writes::outcome(&Answer::Unavailable).0, ErrorCode::OperationTimeout);
-}
-
-#[test]
 fn watches_are_bounded_for_all_clients_together() {
     let world = World::default();
     let budget = WatchBudget::new(1_000);
@@ -564,12 +434,13 @@ proptest! {
     fn random_writes_are_answered_or_asked(
         path in prop::sample::select(vec![
             "/config/topics/t", "/config/topics/none", "/config/brokers/1", "/config/brokers/<default>",
-            "/config/users/%4", "/config/changes/config_change_", "/admin/preferred_replica_election",
+            "/config/users/%4", "/config/users/u", "/admin/reassign_partitions", "/config/changes/config_change_", "/admin/preferred_replica_election",
             "/admin/delete_topics/t", "/admin/delete_topics/", "/", "", "/brokers/ids/1",
         ]),
         data in prop::sample::select(vec![
             r#"{"version":1,"config":{"retention.ms":"1000"}}"#,
             r#"{"version":1,"partitions":[{"topic":"t","partition":0},{"topic":"","partition":-1}]}"#,
+            r#"{"version":1,"partitions":[{"topic":"t","partition":0,"replicas":[1,2]}]}"#,
             r#"{"config":{"":""},"partitions":[]}"#,
         ]),
         spoilt in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),

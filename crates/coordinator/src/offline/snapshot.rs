@@ -1,0 +1,146 @@
+//! The tree as a file, and a new quorum from it.
+//!
+//! A file: `OTTLAQ1\n`, the revision and the term (8 bytes each, big-endian), the length of the data (8 bytes), the
+//! data (the snapshot that members send each other), and the CRC-32C of everything before it (4 bytes).
+
+use std::io::Write as _;
+use std::path::Path;
+
+use bytes::Bytes;
+use crc_fast::CrcAlgorithm;
+use ottla_consensus::log_store::HardState;
+use ottla_consensus::{Membership, Persist, Snapshot};
+use ottla_metadata::image::{CoordinatorNode, Image, Standing};
+use ottla_metadata::nodes;
+use ottla_metadata::transaction::{Change, Transaction};
+use ottla_model::{CoordinatorId, IncarnationId, Revision};
+use ottla_quorum_node::{Voter, snapshot};
+
+use super::{OfflineError, check};
+use crate::rocksdb_store::{Disk, Identity, RocksDbStore};
+use ottla_consensus::LogStore as _;
+
+const MAGIC: &[u8; 8] = b"OTTLAQ1\n";
+const HEAD_BYTES: usize = 8 + 8 + 8 + 8;
+const CRC_BYTES: usize = 4;
+/// A restored quorum goes on this far above the snapshot's revision: brokers may have seen later ones, and never go
+/// back to an earlier one.
+const REVISIONS_SKIPPED: u64 = 1 << 32;
+
+/// What was saved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Saved {
+    pub revision: Revision,
+    pub nodes: usize,
+    pub bytes: usize,
+}
+
+/// What a new quorum begins with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Restored {
+    pub saved: Revision,
+    pub revision: Revision,
+    pub nodes: usize,
+    /// The former members: they need empty data directories, and are to be added.
+    pub former: Vec<CoordinatorId>,
+}
+
+fn crc(bytes: &[u8]) -> [u8; CRC_BYTES] {
+    // The algorithm has 32 bits.
+    (crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32).to_be_bytes()
+}
+
+/// Writes the tree of a data directory, which is checked first, to a new file.
+pub fn save(directory: &Path, file: &Path) -> Result<Saved, OfflineError> {
+    check::check(directory)?;
+    let disk = Disk::open_read_only(directory)?;
+    let made = disk.make_snapshot().map_err(|error| OfflineError::disk(directory, error))?;
+    let metadata = made.get_metadata();
+    let (index, term) = (metadata.index, metadata.term);
+    if index == 0 {
+        return Err(OfflineError::unsound(directory, "it holds no tree yet"));
+    }
+    let tree = snapshot::decode(Revision(index), made.data.clone())
+        .map_err(|error| OfflineError::unsound(directory, error))?;
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + made.data.len() + CRC_BYTES);
+    bytes.extend_from_slice(MAGIC);
+    for number in [index, term, made.data.len() as u64] {
+        bytes.extend_from_slice(&number.to_be_bytes());
+    }
+    bytes.extend_from_slice(&made.data);
+    let crc = crc(&bytes);
+    bytes.extend_from_slice(&crc);
+    let failed = |problem| OfflineError::File { file: file.to_owned(), problem };
+    let mut out = std::fs::File::create_new(file).map_err(failed)?;
+    out.write_all(&bytes).and_then(|()| out.sync_all()).map_err(failed)?;
+    Ok(Saved { revision: Revision(index), nodes: tree.len(), bytes: bytes.len() })
+}
+
+/// Revision, term and data.
+fn read(file: &Path) -> Result<(u64, u64, Bytes), OfflineError> {
+    let bytes = std::fs::read(file).map_err(|problem| OfflineError::File { file: file.to_owned(), problem })?;
+    let invalid = |problem: &str| OfflineError::not_a_snapshot(file, problem);
+    let body = bytes.len().checked_sub(CRC_BYTES).filter(|end| *end >= HEAD_BYTES);
+    let (body, tail) = bytes.split_at(body.ok_or_else(|| invalid("it is too short"))?);
+    if !body.starts_with(MAGIC) {
+        return Err(invalid("it begins otherwise"));
+    }
+    if tail != crc(body) {
+        return Err(invalid("its checksum is another"));
+    }
+    let number = |at: usize| {
+        let field = body.get(at..at + 8).and_then(|field| <[u8; 8]>::try_from(field).ok());
+        field.map(u64::from_be_bytes).unwrap_or_default()
+    };
+    let (index, term, length) = (number(8), number(16), number(24));
+    let data = body.get(HEAD_BYTES..).unwrap_or_default();
+    if index == 0 || index >= 1 << 60 || term == 0 || data.len() as u64 != length {
+        return Err(invalid("its head does not fit"));
+    }
+    Ok((index, term, Bytes::copy_from_slice(data)))
+}
+
+/// Makes an empty data directory the disk of the only member of a new quorum, with the tree of the file.
+pub fn restore(file: &Path, directory: &Path, id: CoordinatorId, address: &str) -> Result<Restored, OfflineError> {
+    let (saved, term, data) = read(file)?;
+    let mut tree =
+        snapshot::decode(Revision(saved), data).map_err(|error| OfflineError::not_a_snapshot(file, error))?;
+    let failed = |problem| OfflineError::disk(directory, problem);
+    let disk = Disk::open(directory)?;
+    if disk.identity().map_err(failed)?.is_some() {
+        let problem = "it is a coordinator's already; accepted: an empty data directory";
+        return Err(OfflineError::unsound(directory, problem));
+    }
+    let own = IncarnationId(rand::random());
+    let revision = Revision(saved.saturating_add(REVISIONS_SKIPPED));
+    let image = Image::from_tree(&tree);
+    let former: Vec<CoordinatorId> = image.coordinators().map(|(id, _)| id).filter(|other| *other != id).collect();
+    let mut changes = Vec::new();
+    for (other, coordinator) in image.coordinators().filter(|(other, _)| *other != id) {
+        let node = CoordinatorNode { standing: Standing::Removed, is_live_change: true, ..coordinator.node.clone() };
+        let (path, payload) = (nodes::coordinator::path(other), nodes::coordinator::encode(&node));
+        let expected = tree.get(&path).map_or(0, |node| node.version);
+        changes.push(Change::Set { path, payload, expected });
+    }
+    let node =
+        CoordinatorNode { disk: own, address: address.to_owned(), standing: Standing::Voter, is_live_change: true };
+    let (path, payload) = (nodes::coordinator::path(id), nodes::coordinator::encode(&node));
+    changes.push(match tree.get(&path) {
+        Some(known) => Change::Set { expected: known.version, path, payload },
+        None => Change::Create { path, payload },
+    });
+    tree.apply(revision, &Transaction { changes }).map_err(|error| OfflineError::Refused(error.to_string()))?;
+    let membership = Membership::new([id]).map_err(|error| OfflineError::Refused(error.to_string()))?;
+    let term = term + 1;
+    let mut made = Snapshot { data: snapshot::encode(&tree), ..Snapshot::default() };
+    (made.mut_metadata().index, made.mut_metadata().term) = (revision.0, term);
+    made.mut_metadata().set_conf_state(membership.to_conf_state());
+    let hard_state = HardState { term, commit: revision.0, ..HardState::default() };
+    let persist = Persist { snapshot: Some(made), hard_state: Some(hard_state), must_sync: true, ..Persist::default() };
+    let mut store = RocksDbStore::open(disk.clone()).map_err(failed)?;
+    store.persist(&persist).map_err(|error| OfflineError::Refused(error.to_string()))?;
+    let voters = [(id, Voter { address: address.to_owned(), disk: Some(own) })].into();
+    // Last: what has no identity is an empty directory for the next try.
+    disk.write_identity(&Identity { id, disk: own, voters }).map_err(failed)?;
+    Ok(Restored { saved: Revision(saved), revision, nodes: tree.len(), former })
+}

@@ -1,0 +1,150 @@
+//! Sound and spoilt data directories.
+
+use bytes::Bytes;
+use ottla_consensus::log_store::HardState;
+use ottla_consensus::{Entry, LogStore as _, Membership, Persist};
+use ottla_metadata::controller::{AdmitCoordinator, ControllerConfig, first_transaction};
+use ottla_metadata::image::Standing;
+use ottla_metadata::tree::{Node, NodeChange, Path as TreePath};
+use ottla_model::{ClusterId, CoordinatorId, IncarnationId, Revision};
+use ottla_quorum_node::{AppliedPlace, QuorumStore as _, Voter};
+use std::path::Path;
+
+use super::{OfflineError, check, restore, save};
+use crate::rocksdb_store::{Disk, Identity, RocksDbStore};
+
+/// A member of three with two entries, of which the first is applied.
+fn store(directory: &Path) -> RocksDbStore {
+    let disk = Disk::open(directory).expect("opens");
+    let own = IncarnationId([1; 16]);
+    let voters = [(CoordinatorId(1), Voter { address: "c1:2181".to_owned(), disk: Some(own) })].into();
+    disk.write_identity(&Identity { id: CoordinatorId(1), disk: own, voters }).expect("written");
+    let mut store = RocksDbStore::open(disk).expect("readable");
+    let three = Membership::new([1, 2, 3].map(CoordinatorId)).expect("three");
+    store.bootstrap(three.to_conf_state()).expect("written");
+    let admit = |id: u8| AdmitCoordinator {
+        coordinator: CoordinatorId(u64::from(id)),
+        disk: IncarnationId([id; 16]),
+        address: format!("c{id}:2181"),
+    };
+    let config =
+        ControllerConfig { coordinators: (1..=3).map(admit).collect(), ..ControllerConfig::new(ClusterId::new("c")) };
+    let first = first_transaction(&config);
+    let entry = |index, data: Vec<u8>| Entry { index, term: 1, data: data.into(), ..Entry::default() };
+    let entries = vec![entry(1, Vec::new()), entry(2, first.encode()), entry(3, Vec::new())];
+    let hard_state = HardState { term: 1, commit: 3, ..HardState::default() };
+    let persist = Persist { entries, hard_state: Some(hard_state), must_sync: true, ..Persist::default() };
+    store.persist(&persist).expect("written");
+    let mut tree = ottla_metadata::tree::Tree::new();
+    tree.advance(Revision(1));
+    let changes = tree.apply(Revision(2), &first).expect("applies");
+    store.apply(changes.iter(), AppliedPlace { revision: Revision(2), term: 1 }, None).expect("written");
+    store
+}
+
+fn problem(directory: &Path) -> String {
+    check(directory).expect_err("it is spoilt").to_string()
+}
+
+#[test]
+fn a_sound_directory_is_sound_and_stays_as_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    drop(store(directory.path()));
+    for _ in 0..2 {
+        let sound = check(directory.path()).expect("sound");
+        assert_eq!((sound.id, sound.voters.len(), sound.learners.len()), (CoordinatorId(1), 3, 0));
+        assert_eq!((sound.first, sound.last), (Revision(1), Revision(3)));
+        assert_eq!((sound.applied, sound.committed), (Revision(2), Revision(3)));
+        assert!(!sound.is_removed && sound.nodes > 5);
+    }
+    let empty = tempfile::tempdir().expect("a directory");
+    assert!(matches!(check(empty.path()), Err(OfflineError::Open(_))));
+    assert_eq!(std::fs::read_dir(empty.path()).expect("a directory").count(), 0, "nothing is created");
+}
+
+#[test]
+fn a_hole_in_the_log_is_found() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = store(directory.path());
+    store.disk().spoil("raft_log", &2u64.to_be_bytes(), None);
+    drop(store);
+    assert!(problem(directory.path()).contains("entry 2 is missing"));
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_is_found() {
+    for (bytes, text) in [(&b"\xFF\xFF"[..], "entry"), (&b""[..], "entry 3 is 0 of term 0")] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = store(directory.path());
+        store.disk().spoil("raft_log", &3u64.to_be_bytes(), Some(bytes));
+        drop(store);
+        let problem = problem(directory.path());
+        assert!(problem.contains(text), "{problem}");
+    }
+}
+
+#[test]
+fn a_spoilt_tree_is_found() {
+    for (path, payload, text) in
+        [("/cluster/id", &b"\xFF"[..], "cannot be read"), ("no path", &b""[..], "cannot be read")]
+    {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = store(directory.path());
+        store.disk().spoil("tree", path.as_bytes(), Some(payload));
+        drop(store);
+        let problem = problem(directory.path());
+        assert!(problem.contains(text), "{problem}");
+    }
+    // A node that can be read and means nothing, and one from the future.
+    for (revision, text) in [(2, "cannot be decoded by this release"), (9, "in a tree of 2")] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut store = store(directory.path());
+        let revision = Revision(revision);
+        let node = Node { payload: Bytes::from_static(b"?"), created: revision, modified: revision, version: 0 };
+        let path = TreePath::new("/brokers/ids/1").expect("a path");
+        let change = NodeChange { path, node: Some(node) };
+        store.apply([&change].into_iter(), AppliedPlace { revision: Revision(2), term: 1 }, None).expect("written");
+        drop(store);
+        let problem = problem(directory.path());
+        assert!(problem.contains(text), "{problem}");
+    }
+}
+
+#[test]
+fn a_tree_ahead_of_the_log_is_found() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut store = store(directory.path());
+    store.apply([].into_iter(), AppliedPlace { revision: Revision(4), term: 1 }, None).expect("written");
+    drop(store);
+    assert!(problem(directory.path()).contains("the tree has revision 4, and the log has 1 to 3"));
+}
+
+#[test]
+fn a_snapshot_becomes_a_quorum_of_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    drop(store(directory.path()));
+    let file = directory.path().join("tree");
+    let saved = save(directory.path(), &file).expect("saved");
+    assert_eq!(saved.revision, Revision(2));
+    assert!(matches!(save(directory.path(), &file), Err(OfflineError::File { .. })), "no file is replaced");
+
+    let other = tempfile::tempdir().expect("a directory");
+    let restored = restore(&file, other.path(), CoordinatorId(2), "c2:2181").expect("restored");
+    assert_eq!(restored.former, [CoordinatorId(1), CoordinatorId(3)]);
+    assert!(restored.revision > saved.revision && restored.nodes == saved.nodes);
+    let sound = check(other.path()).expect("sound");
+    assert_eq!((sound.id, sound.voters), (CoordinatorId(2), vec![CoordinatorId(2)]));
+    let tree = Disk::open_read_only(other.path()).expect("opens").tree().expect("readable");
+    let image = ottla_metadata::image::Image::from_tree(&tree);
+    let standing = |id| image.coordinator(CoordinatorId(id)).map(|one| one.node.standing);
+    assert_eq!((standing(1), standing(2)), (Some(Standing::Removed), Some(Standing::Voter)));
+    assert!(restore(&file, other.path(), CoordinatorId(2), "c2:2181").is_err(), "it is a coordinator's");
+
+    let mut bytes = std::fs::read(&file).expect("readable");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, &bytes).expect("written");
+    let third = tempfile::tempdir().expect("a directory");
+    let spoilt = restore(&file, third.path(), CoordinatorId(3), "c3:2181").expect_err("a spoilt file");
+    assert!(spoilt.to_string().contains("checksum"), "{spoilt}");
+}

@@ -1,0 +1,87 @@
+//! Refusals as gRPC statuses: a code, a line for people, and `google.rpc.ErrorInfo` for programs.
+
+use std::collections::HashMap;
+
+use ottla_metadata::controller::Refusal;
+use ottla_model::ErrorCode;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// Of every `ErrorInfo` of the admin API.
+const DOMAIN: &str = "ottla";
+
+/// A status whose `ErrorInfo` has this reason.
+pub fn status(code: Code, reason: &str, text: impl Into<String>) -> Status {
+    Status::with_error_details(code, text, ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new()))
+}
+
+/// The answer to an impossible field.
+pub fn invalid(reason: &str, text: impl Into<String>) -> Status {
+    status(Code::InvalidArgument, reason, text)
+}
+
+/// A refusal in Kafka's terms.
+pub fn refused(refusal: &Refusal) -> Status {
+    of_kafka(refusal.error, &refusal.message)
+}
+
+/// A status for one of Kafka's errors; an empty text stands for the error's name.
+pub fn of_kafka(error: ErrorCode, text: &str) -> Status {
+    let name = name(error);
+    status(code(error), &name, if text.is_empty() { name.as_str() } else { text })
+}
+
+/// The name of the protocol: `TOPIC_ALREADY_EXISTS`.
+pub fn name(error: ErrorCode) -> String {
+    let mut name = String::new();
+    for letter in format!("{error:?}").chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
+}
+
+fn code(error: ErrorCode) -> Code {
+    use ErrorCode as Error;
+    match error {
+        Error::TopicAlreadyExists | Error::DuplicateVoter => Code::AlreadyExists,
+        Error::UnknownTopicOrPartition
+        | Error::UnknownTopicId
+        | Error::GroupIdNotFound
+        | Error::BrokerIdNotRegistered
+        | Error::ResourceNotFound
+        | Error::VoterNotFound => Code::NotFound,
+        Error::TopicAuthorizationFailed
+        | Error::GroupAuthorizationFailed
+        | Error::ClusterAuthorizationFailed
+        | Error::TopicDeletionDisabled => Code::PermissionDenied,
+        Error::RequestTimedOut => Code::DeadlineExceeded,
+        Error::PolicyViolation => Code::ResourceExhausted,
+        Error::ElectionNotNeeded
+        | Error::PreferredLeaderNotAvailable
+        | Error::EligibleLeadersNotAvailable
+        | Error::NoReassignmentInProgress
+        | Error::UnsupportedVersion => Code::FailedPrecondition,
+        Error::UnknownServerError => Code::Internal,
+        error if error.is_retriable() => Code::Unavailable,
+        _ => Code::InvalidArgument,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_name_kafkas_error() {
+        let refusal = Refusal::new(ErrorCode::TopicAlreadyExists, "Topic 'a' already exists.");
+        let status = refused(&refusal);
+        assert_eq!((status.code(), status.message()), (Code::AlreadyExists, "Topic 'a' already exists."));
+        let info = status.get_details_error_info().expect("details");
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("TOPIC_ALREADY_EXISTS", "ottla"));
+        let status = of_kafka(ErrorCode::NotCoordinator, "");
+        assert_eq!((status.code(), status.message()), (Code::Unavailable, "NOT_COORDINATOR"));
+    }
+}

@@ -1,0 +1,182 @@
+//! The cluster in one answer: brokers, partitions, coordinators, and what is wrong.
+
+use ottla_metadata::image::Image;
+use ottla_metadata::quorum_progress::QuorumProgress;
+use ottla_model::{BrokerId, Revision};
+use ottla_rpc::admin::{ClusterHealthResponse, Health, QuorumVoter};
+use ottla_rpc::cluster::DescribeQuorumRequest;
+use ottla_rpc::cluster::cluster_client::ClusterClient;
+use ottla_rpc::convert;
+use ottla_rpc::coordinators::channel;
+use tonic::{Request, Status};
+
+use super::partitions::{is_under_min_isr, is_under_replicated};
+use super::{AdminService, READ_TIMEOUT, count};
+use crate::service::requests::stopping;
+
+/// Revisions that a coordinator may lack without being behind: those of some heartbeats.
+const LAG_MAX: u64 = 1_000;
+/// Brokers that one line names.
+const NAMED_MAX: usize = 10;
+
+/// Figures that need a look at every partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PartitionCounts {
+    all: u32,
+    leaderless: u32,
+    under_replicated: u32,
+    under_min_isr: u32,
+    reassigning: u32,
+}
+
+impl PartitionCounts {
+    fn of(image: &Image) -> Self {
+        let mut counts = Self::default();
+        for topic in image.topics() {
+            for (_, state) in topic.partitions() {
+                counts.all += 1;
+                counts.leaderless += u32::from(!state.has_leader());
+                counts.under_replicated += u32::from(is_under_replicated(state));
+                counts.under_min_isr += u32::from(is_under_min_isr(image, topic, state));
+                counts.reassigning += u32::from(state.is_reassigning());
+            }
+        }
+        counts
+    }
+}
+
+impl AdminService {
+    /// The partitions are gone through once for each revision, however many callers there are.
+    fn counts(&self, revision: Revision, image: &Image) -> PartitionCounts {
+        let mut counted = self.counted.lock();
+        match *counted {
+            Some((of, counts)) if of == revision => counts,
+            _ => {
+                let counts = PartitionCounts::of(image);
+                *counted = Some((revision, counts));
+                counts
+            }
+        }
+    }
+
+    async fn progress(&self) -> Result<QuorumProgress, Status> {
+        let formed = self.shared.require_formed()?;
+        if let Some(progress) = formed.driver.progress().await.map_err(|_| stopping())? {
+            return Ok(progress);
+        }
+        let not_leader = self.shared.not_leader();
+        let Some(leader) = &not_leader.leader else { return Err(not_leader.into_status()) };
+        let channel = channel(&leader.address).map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut client = ClusterClient::new(self.shared.cluster_channel(channel));
+        let mut request = Request::new(DescribeQuorumRequest {});
+        request.set_timeout(READ_TIMEOUT);
+        Ok(convert::progress_from_proto(client.describe_quorum(request).await?.into_inner()))
+    }
+
+    pub(super) async fn health(&self) -> Result<ClusterHealthResponse, Status> {
+        let progress = tokio::time::timeout(READ_TIMEOUT, self.progress()).await.ok().and_then(Result::ok);
+        let view = self.view()?;
+        let counts = self.counts(view.revision, &view.image);
+        Ok(judged(&view.image, view.revision, counts, progress.as_ref()))
+    }
+}
+
+fn plural(number: u32, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+fn judged(
+    image: &Image,
+    revision: Revision,
+    counts: PartitionCounts,
+    progress: Option<&QuorumProgress>,
+) -> ClusterHealthResponse {
+    let fenced: Vec<i32> = image.fenced_brokers().map(|broker| broker.id.0).collect();
+    let live = count(image.brokers().filter(|broker| broker.ready).count());
+    let end = progress.map_or(0, |progress| progress.committed.0);
+    let quorum: Vec<QuorumVoter> = progress
+        .map(|progress| {
+            let voter = |voter: &ottla_metadata::quorum_progress::Voter| QuorumVoter {
+                coordinator_id: voter.id.0,
+                address: voter.address.clone(),
+                lag: end.saturating_sub(voter.progress.end.0),
+                heard_at_ms: voter.progress.heard_at.0,
+            };
+            progress.voters.iter().map(voter).collect()
+        })
+        .unwrap_or_default();
+    let (mut critical, mut degraded) = (Vec::new(), Vec::new());
+    if progress.is_none() {
+        critical.push("no quorum leader answers: no change can be made".to_owned());
+    }
+    if live == 0 {
+        critical.push("no broker lives".to_owned());
+    }
+    let partitions = |number, what: &str| format!("{} {what}", plural(number, "partition", "partitions"));
+    if counts.leaderless > 0 {
+        critical.push(partitions(counts.leaderless, "without a leader"));
+    }
+    if counts.under_min_isr > 0 {
+        critical.push(partitions(counts.under_min_isr, "with an ISR below min.insync.replicas"));
+    }
+    if counts.under_replicated > 0 {
+        degraded.push(partitions(counts.under_replicated, "with a replica outside the ISR"));
+    }
+    if !fenced.is_empty() {
+        let named: Vec<_> = fenced.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+        let more = if fenced.len() > NAMED_MAX { ", …" } else { "" };
+        let text = plural(count(fenced.len()), "broker is down", "brokers are down");
+        degraded.push(format!("{text}: {}{more}", named.join(", ")));
+    }
+    for voter in quorum.iter().filter(|voter| voter.lag > LAG_MAX) {
+        degraded.push(format!("coordinator {} lacks {} revisions", voter.coordinator_id, voter.lag));
+    }
+    let health = match (critical.is_empty(), degraded.is_empty()) {
+        (false, _) => Health::Critical,
+        (true, false) => Health::Degraded,
+        (true, true) => Health::Ok,
+    };
+    ClusterHealthResponse {
+        health: health.into(),
+        problems: critical.into_iter().chain(degraded).collect(),
+        cluster_id: image.cluster_id().map(ToString::to_string).unwrap_or_default(),
+        controller_id: image.controller().unwrap_or(BrokerId::NONE).0,
+        live_brokers: live,
+        fenced_brokers: fenced,
+        topics: count(image.topic_count()),
+        partitions: counts.all,
+        leaderless_partitions: counts.leaderless,
+        under_replicated_partitions: counts.under_replicated,
+        under_min_isr_partitions: counts.under_min_isr,
+        reassigning_partitions: counts.reassigning,
+        quorum_leader_id: progress.map_or(0, |progress| progress.leader.0),
+        quorum,
+        revision: revision.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_model::CoordinatorId;
+
+    use super::*;
+
+    #[test]
+    fn problems_decide_the_health() {
+        let image = Image::empty();
+        let progress = QuorumProgress {
+            leader: CoordinatorId(2),
+            term: 3,
+            committed: Revision(9),
+            voters: Vec::new(),
+            observers: Vec::new(),
+        };
+        let counts = PartitionCounts { all: 3, under_replicated: 1, ..PartitionCounts::default() };
+        let judged = judged(&image, Revision(9), counts, Some(&progress));
+        assert_eq!(judged.health(), Health::Critical);
+        assert_eq!(judged.problems, ["no broker lives", "1 partition with a replica outside the ISR"]);
+        assert_eq!((judged.quorum_leader_id, judged.partitions), (2, 3));
+        let lost = super::judged(&image, Revision(9), counts, None);
+        assert!(lost.problems[0].contains("no quorum leader"), "{:?}", lost.problems);
+    }
+}

@@ -1,0 +1,69 @@
+//! The members of the quorum: who they are, and changes of them.
+
+use ottla_metadata::controller::ChangeQuorum;
+use ottla_model::{CoordinatorId, IncarnationId};
+use ottla_rpc::admin::{
+    AddQuorumMemberRequest, ChangeQuorumResponse, QuorumMember, QuorumStatusResponse, RemoveQuorumMemberRequest,
+    TransferQuorumLeadershipRequest,
+};
+use tonic::Status;
+
+use super::AdminService;
+use super::errors::refused;
+use crate::service::requests::stopping;
+
+impl AdminService {
+    pub(super) async fn quorum(&self) -> Result<QuorumStatusResponse, Status> {
+        let formed = self.shared.require_formed()?;
+        let status = formed.driver.status().await.map_err(|_| stopping())?;
+        let matched = |id| status.peers.iter().find(|peer| peer.id == id).map_or(0, |peer| peer.matched.0);
+        let known = formed.members();
+        let members = known.by_id.iter().map(|(&id, member)| QuorumMember {
+            coordinator_id: id.0,
+            address: member.address.clone(),
+            matched_revision: matched(id),
+            learner: !member.is_voter,
+            disk_id: member.disk.map(|disk| disk.to_string()).unwrap_or_default(),
+        });
+        let cluster_id = formed.view.get().image.cluster_id().map(ToString::to_string);
+        Ok(QuorumStatusResponse {
+            coordinator_id: self.shared.id.0,
+            leader_id: status.role.leader.map_or(0, |leader| leader.0),
+            term: status.role.term,
+            committed_revision: status.committed.0,
+            applied_revision: status.applied.0,
+            members: members.collect(),
+            cluster_id: cluster_id.unwrap_or_default(),
+        })
+    }
+
+    pub(super) async fn add_member(&self, request: AddQuorumMemberRequest) -> Result<ChangeQuorumResponse, Status> {
+        let AddQuorumMemberRequest { coordinator_id, address } = request;
+        let coordinator = CoordinatorId(coordinator_id);
+        self.change_quorum(ChangeQuorum::Add { coordinator, disk: IncarnationId::ZERO, address }).await
+    }
+
+    pub(super) async fn remove_member(
+        &self,
+        request: RemoveQuorumMemberRequest,
+    ) -> Result<ChangeQuorumResponse, Status> {
+        let RemoveQuorumMemberRequest { coordinator_id, force } = request;
+        let coordinator = CoordinatorId(coordinator_id);
+        self.change_quorum(ChangeQuorum::Remove { coordinator, disk: None, force }).await
+    }
+
+    pub(super) async fn transfer_leadership(
+        &self,
+        request: TransferQuorumLeadershipRequest,
+    ) -> Result<ChangeQuorumResponse, Status> {
+        let to = Some(request.coordinator_id).filter(|id| *id != 0).map(CoordinatorId);
+        self.change_quorum(ChangeQuorum::TransferLeadership { to }).await
+    }
+
+    async fn change_quorum(&self, change: ChangeQuorum) -> Result<ChangeQuorumResponse, Status> {
+        match self.decide(change, None).await? {
+            Ok(changed) => Ok(ChangeQuorumResponse { revision: changed.revision.0 }),
+            Err(refusal) => Err(refused(&refusal)),
+        }
+    }
+}

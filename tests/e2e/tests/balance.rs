@@ -1,0 +1,151 @@
+//! Brokers join and leave while partitions are written to and read by a group.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use ottla_e2e::groups::wait_for;
+use ottla_e2e::{Cluster, ClusterOptions, Node, clients};
+use rustix::process::Signal;
+
+const RECORDS: u32 = 6_000;
+const PARTITIONS: usize = 12;
+
+fn ottla(bootstrap: &str, arguments: &[&str]) -> Result<Command> {
+    let mut command = clients::tool("ottla", bootstrap, arguments)?;
+    command.stdin(Stdio::null());
+    Ok(command)
+}
+
+/// A writer that writes each number once, over some seconds.
+fn writer(bootstrap: &str, topic: &str) -> Result<Child> {
+    let send = format!(
+        "for i in $(seq 1 {RECORDS}); do echo $i; [ $((i % 10)) = 0 ] && sleep 0.02; done | kcat -b {bootstrap} -P -t \
+         {topic} -X acks=all -X enable.idempotence=true -X linger.ms=0 -X message.timeout.ms=60000"
+    );
+    Command::new("sh").args(["-c", &send]).spawn().context("the writer starts")
+}
+
+/// A member of a group; what it reads goes to a file.
+fn member(cluster: &Cluster, topic: &str) -> Result<(Child, std::path::PathBuf)> {
+    let path = cluster.folder().join("read");
+    let at = cluster.bootstrap();
+    let child = Command::new("kcat")
+        .args([
+            "-b",
+            &at,
+            "-G",
+            "followers",
+            "-q",
+            "-u",
+            "-X",
+            "auto.offset.reset=earliest",
+            "-f",
+            "%p %o %s\\n",
+            topic,
+        ])
+        .stdout(std::fs::File::create(&path)?)
+        .stderr(Stdio::null())
+        .spawn()?;
+    Ok((child, path))
+}
+
+/// The numbers of each partition by offset. A member reads an offset again if a commit of it was lost: never another
+/// record there, and never one that is out of order.
+fn numbers(text: &str) -> Result<BTreeMap<i32, BTreeMap<i64, u32>>> {
+    let mut partitions: BTreeMap<i32, BTreeMap<i64, u32>> = BTreeMap::new();
+    for line in text.lines() {
+        let mut words = line.split(' ');
+        let mut word = || words.next().with_context(|| line.to_owned());
+        let (partition, offset, number) = (word()?.parse()?, word()?.parse()?, word()?.parse()?);
+        let before = partitions.entry(partition).or_default().insert(offset, number);
+        ensure!(before.is_none_or(|before| before == number), "two records at {partition}@{offset}");
+    }
+    Ok(partitions)
+}
+
+fn check(partitions: &BTreeMap<i32, BTreeMap<i64, u32>>) -> Result<()> {
+    let mut all: Vec<u32> = partitions.values().flat_map(|offsets| offsets.values().copied()).collect();
+    ensure!(partitions.values().all(|offsets| offsets.values().is_sorted()), "out of order");
+    all.sort_unstable();
+    ensure!(all == (1..=RECORDS).collect::<Vec<_>>(), "{} records", all.len());
+    Ok(())
+}
+
+/// How many replicas of the topic, or of all topics, each broker has, as kafka-topics shows them.
+fn replicas(bootstrap: &str, topic: Option<&str>) -> Result<BTreeMap<i32, usize>> {
+    let mut describe = vec!["--describe"];
+    describe.extend(topic.into_iter().flat_map(|topic| ["--topic", topic]));
+    let out = clients::run(&mut clients::tool("kafka-topics", bootstrap, &describe)?)?;
+    let mut counts = BTreeMap::new();
+    for (_, rest) in out.lines().filter_map(|line| line.split_once("\tReplicas: ")) {
+        for id in rest.split('\t').next().unwrap_or_default().split(',') {
+            *counts.entry(id.trim().parse()?).or_default() += 1;
+        }
+    }
+    Ok(counts)
+}
+
+#[test]
+fn a_broker_joins_and_another_leaves_under_a_writer_and_a_group() -> Result<()> {
+    let mut cluster = Cluster::prepare(&ClusterOptions { brokers: 4, ..ClusterOptions::default() })?;
+    for node in cluster.nodes().into_iter().filter(|node| *node != Node::Broker(4)) {
+        cluster.spawn(node)?;
+    }
+    let at = cluster.bootstrap();
+    let wait_for_brokers = |cluster: &Cluster, count: usize| {
+        wait_for("the brokers are there", || {
+            let ids = clients::broker_ids(cluster.broker_address(1))?;
+            ensure!(ids.len() == count, "{ids:?}");
+            Ok(())
+        })
+    };
+    wait_for_brokers(&cluster, 3)?;
+    let assignment = ["1:2", "2:3", "3:1"].repeat(PARTITIONS / 3).join(",");
+    let create = ["--create", "--topic", "shared", "--replica-assignment", &assignment];
+    clients::run(&mut clients::tool("kafka-topics", &at, &create)?)?;
+    let mut writer = writer(&at, "shared")?;
+    let (mut member, path) = member(&cluster, "shared")?;
+
+    cluster.spawn(Node::Broker(4))?;
+    wait_for_brokers(&cluster, 4)?;
+    let out = clients::run(&mut ottla(&at, &["rebalance", "plan"])?)?;
+    ensure!(out.contains(" partitions move: ") && out.contains("\nbroker 4: "), "{out}");
+    ensure!(!replicas(&at, None)?.contains_key(&4), "a plan alone moves nothing");
+    let out = clients::run(&mut ottla(&at, &["rebalance", "plan", "--execute", "--wave-partitions", "2"])?)?;
+    ensure!(out.ends_with("all brokers hold their shares\n"), "{out}");
+    // Within 5 % of the mean; which topics move is the plan's choice.
+    let held = replicas(&at, None)?;
+    let total: usize = held.values().sum();
+    let is_share = |count: &usize| (total * 95 / 400..=(total * 105).div_ceil(400)).contains(count);
+    ensure!(held.len() == 4 && held.values().all(is_share), "{held:?}");
+
+    let out = clients::run(&mut ottla(&at, &["broker", "drain", "2", "--keep"])?)?;
+    ensure!(out.ends_with("broker 2 holds no replica\n"), "{out}");
+    clients::run(&mut clients::tool("kafka-topics", &at, &["--create", "--topic", "later", "--partitions", "9"])?)?;
+    for topic in ["shared", "later"] {
+        let held = replicas(&at, Some(topic))?;
+        ensure!(!held.contains_key(&2), "{topic}: {held:?}");
+    }
+    let mut drain = ottla(&at, &["broker", "drain", "2"])?.stdout(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(drain.stdout.take().context("its output")?).lines();
+    let is_empty = |line: &String| line.ends_with("stop it; it is unregistered then");
+    ensure!(lines.by_ref().map_while(Result::ok).any(|line| is_empty(&line)), "the drain ended too early");
+    cluster.signal(Node::Broker(2), Signal::TERM)?;
+    cluster.wait(Node::Broker(2))?;
+    let last = lines.last().transpose()?;
+    ensure!(drain.wait()?.success() && last.as_deref() == Some("broker 2 is unregistered"), "{last:?}");
+
+    ensure!(writer.wait()?.success(), "a record was not acknowledged");
+    let read = ["-b", &at, "-C", "-t", "shared", "-e", "-q", "-f", "%p %o %s\\n"];
+    check(&numbers(&clients::run(Command::new("kcat").args(read))?)?)?;
+    wait_for("the group has read all", || {
+        let text = std::fs::read_to_string(&path)?;
+        // A line may be half written.
+        check(&numbers(text.rsplit_once('\n').map_or("", |(whole, _)| whole))?)
+    })?;
+    member.kill()?;
+    member.wait()?;
+    Ok(())
+}

@@ -96,9 +96,10 @@ impl MemoryStore {
         self.snapshot = Some(snapshot);
     }
 
-    /// An entry changed the membership. Not synced: the log repeats it.
+    /// An entry changed the membership. Synced: a member that starts with the former membership may need the vote of
+    /// one that is gone, or not know that it has a vote itself.
     pub fn set_conf_state(&mut self, conf_state: ConfState) {
-        self.write(Write::Membership(conf_state), false);
+        self.write(Write::Membership(conf_state), true);
     }
 
     pub fn forget_snapshot(&mut self) {

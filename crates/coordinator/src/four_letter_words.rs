@@ -10,7 +10,7 @@ use ottla_config::CoordinatorConfig;
 use ottla_consensus::{Role, RoleChange};
 use ottla_model::Revision;
 
-use crate::shared::Shared;
+use crate::shared::{Formed, Shared};
 use crate::zookeeper::ZooKeeper;
 
 /// Tools read the number to know which lines to expect: the last ZooKeeper whose output these are.
@@ -33,6 +33,8 @@ struct State {
     ephemerals: usize,
     data_bytes: usize,
     followers: usize,
+    /// ZooKeeper's word for all that follow a leader, with a vote or without.
+    learners: usize,
     /// ZooKeeper's clients, and the one that asks.
     connections: usize,
     watches: usize,
@@ -79,19 +81,18 @@ impl Words {
         let leads = role.role == Role::Leader;
         let view = formed.view.get();
         let (connections, watches) = self.clients();
-        let members = formed.members().by_id.len();
-        let mode = match (members, leads) {
-            (1, _) => "standalone",
-            (_, true) => "leader",
-            (_, false) => "follower",
-        };
+        let members = formed.members();
+        let voters = members.voters().count();
+        let is_voter = members.get(self.shared.id).is_some_and(|member| member.is_voter);
+        let mode = mode(members.by_id.len(), is_voter, leads);
         Some(State {
             mode,
             revision: view.revision,
             nodes: view.tree.len(),
             ephemerals: view.tree.iter().filter(|(path, _)| path.as_str().starts_with("/brokers/ids/")).count(),
             data_bytes: view.tree.iter().map(|(path, _)| path.as_str().len()).sum(),
-            followers: if leads { members.saturating_sub(1) } else { 0 },
+            followers: if leads { voters.saturating_sub(1) } else { 0 },
+            learners: if leads { members.by_id.len().saturating_sub(1) } else { 0 },
             connections: connections + 1,
             watches,
         })
@@ -119,11 +120,24 @@ impl Words {
             "clientPort={}\nsecureClientPort=-1\ndataDir={directory}\ndataLogDir={directory}\ntickTime={tick}\nserverId={}\n",
             config.client_port, self.shared.id
         );
+        let members = self.shared.formed().map(Formed::members).unwrap_or_default();
         for (id, address) in self.shared.voters() {
+            let has_vote = members.get(id).is_none_or(|member| member.is_voter);
+            let role = if has_vote { "participant" } else { "observer" };
             // A string takes all text.
-            let _ = writeln!(text, "server.{id}={address}:participant");
+            let _ = writeln!(text, "server.{id}={address}:{role}");
         }
         text
+    }
+}
+
+/// In ZooKeeper's words: one without a vote is an observer.
+fn mode(members: usize, is_voter: bool, leads: bool) -> &'static str {
+    match (members, is_voter, leads) {
+        (1, ..) => "standalone",
+        (_, _, true) => "leader",
+        (_, true, false) => "follower",
+        (_, false, false) => "observer",
     }
 }
 
@@ -155,6 +169,7 @@ fn monitor(state: &State, asked: u64) -> String {
     add("ephemerals_count", count(state.ephemerals));
     add("approximate_data_size", count(state.data_bytes));
     if state.mode == "leader" {
+        add("learners", count(state.learners));
         add("followers", count(state.followers));
         add("synced_followers", count(state.followers));
     }
@@ -174,4 +189,18 @@ fn environment() -> String {
 fn directory_bytes(directory: &std::path::Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
     entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_without_a_vote_is_an_observer() {
+        assert_eq!(mode(1, true, true), "standalone");
+        assert_eq!(
+            [mode(4, true, true), mode(4, true, false), mode(4, false, false)],
+            ["leader", "follower", "observer"]
+        );
+    }
 }

@@ -110,6 +110,12 @@ pub enum Conflict {
         "coordinator {me} voted with disk {known} before, says coordinator {id} at {address}, and this data directory is disk {disk}: a member that lost its disk must not vote (ottla quorum remove {me}, then add it)"
     )]
     LostDisk { me: CoordinatorId, disk: IncarnationId, known: IncarnationId, id: CoordinatorId, address: String },
+    /// Of the other one. Its word counts for nothing until its disk is admitted: a member that was restored alone says
+    /// of all others that they were removed.
+    #[error(
+        "refused: coordinator {id} voted with disk {known} before and shows disk {shown} now: it lost its disk, and must not vote"
+    )]
+    PeerLostDisk { id: CoordinatorId, known: IncarnationId, shown: IncarnationId },
     #[error(
         "coordinator {me} was removed from the quorum, says coordinator {id} at {address}: to bring it back, empty its data directory, start it, and add it (ottla quorum add)"
     )]
@@ -137,6 +143,10 @@ pub fn check(shared: &Shared, address: &str, expected: CoordinatorId, found: &Id
     if found.id != expected {
         return Err(Conflict::OtherId { address, expected, found: found.id });
     }
+    // Before anything that it says of this one.
+    if let Some(known) = shared.expected_disk(found.id).filter(|known| *known != found.disk) {
+        return Err(Conflict::PeerLostDisk { id: found.id, known, shown: found.disk });
+    }
     if found.recognition == Recognition::Removed {
         return Err(Conflict::Removed { me: shared.id, id: found.id, address });
     }
@@ -153,4 +163,36 @@ pub fn check(shared: &Shared, address: &str, expected: CoordinatorId, found: &Id
         return Err(Conflict::LostDisk { me: shared.id, disk: shared.disk, known, id: found.id, address });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::testing::formed;
+
+    /// A member that was restored alone, while the others live, ended all of them: it says that they were removed.
+    #[test]
+    fn another_disk_than_the_known_one_says_nothing_of_this_one() {
+        let shared = formed(1);
+        let restored = Identified {
+            id: CoordinatorId(2),
+            disk: IncarnationId([9; 16]),
+            is_empty: false,
+            voters: BTreeMap::from([(CoordinatorId(2), "c2:2181".to_owned())]),
+            disks: BTreeMap::new(),
+            members_revision: 1 << 40,
+            cluster_id: Some("test".to_owned()),
+            recognition: Recognition::Removed,
+            known_disk: None,
+            stream_confirmed: false,
+        };
+        let check = |found: &Identified| check(&shared, "c2:2181", CoordinatorId(2), found);
+        let (known, shown) = (IncarnationId([2; 16]), IncarnationId([9; 16]));
+        assert_eq!(check(&restored), Err(Conflict::PeerLostDisk { id: CoordinatorId(2), known, shown }));
+        let lost = Identified { recognition: Recognition::OtherDisk, ..restored.clone() };
+        assert_eq!(check(&lost), Err(Conflict::PeerLostDisk { id: CoordinatorId(2), known, shown }));
+        // The known disk is believed.
+        let removed = check(&Identified { disk: known, ..restored });
+        assert!(matches!(removed, Err(Conflict::Removed { .. })), "{removed:?}");
+    }
 }

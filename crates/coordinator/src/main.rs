@@ -60,13 +60,14 @@ fn run_offline(command: Command) -> Result<(), String> {
         Command::Check { data_dir } => {
             let sound = offline::check(&data_dir).map_err(text)?;
             println!(
-                "sound: coordinator {}, voters {}, learners {}, term {}, log {} to {}, committed {}, applied {}",
+                "sound: coordinator {}, voters {}, learners {}, term {}, log {} to {} (last term {}), committed {}, applied {}",
                 sound.id,
                 names(&sound.voters),
                 names(&sound.learners),
                 sound.term,
                 sound.first,
                 sound.last,
+                sound.last_term,
                 sound.committed,
                 sound.applied
             );
@@ -77,7 +78,14 @@ fn run_offline(command: Command) -> Result<(), String> {
         }
         Command::Snapshot { data_dir, file } => {
             let saved = offline::save(&data_dir, &file).map_err(text)?;
-            println!("revision {}, {} nodes, {} bytes in {}", saved.revision, saved.nodes, saved.bytes, file.display());
+            println!(
+                "last term {}, last revision {}, {} nodes, {} bytes in {}",
+                saved.term,
+                saved.revision,
+                saved.nodes,
+                saved.bytes,
+                file.display()
+            );
         }
         Command::Restore { file, data_dir, id, address } => {
             let restored = offline::restore(&file, &data_dir, CoordinatorId(id), &address).map_err(text)?;

@@ -125,14 +125,6 @@ async fn connect(
     if let Err(conflict) = identify::check(shared, &peer.address, peer.id, &found) {
         return End::Conflict(conflict);
     }
-    // Another disk than the one that this quorum knows: its word counts for nothing until it is admitted.
-    if let Some(known) = shared.known_disk(peer.id).filter(|known| *known != found.disk) {
-        let (id, shown) = (peer.id, found.disk);
-        let why = format!(
-            "refused: coordinator {id} voted with disk {known} before and shows disk {shown} now: it lost its disk, and must not vote"
-        );
-        return End::Broken(Status::permission_denied(why));
-    }
     if found.is_empty {
         return End::Broken(Status::unavailable("it has not finished its first start"));
     }

@@ -64,6 +64,8 @@ pub struct Shared {
     root: Option<Arc<Shared>>,
     /// Set once, when the quorum is formed; never taken back.
     formed: OnceLock<Formed>,
+    /// The disk had a quorum when the process started.
+    has_quorum: bool,
     /// The list that this coordinator was configured with, or agreed on while forming.
     voters: Mutex<BTreeMap<CoordinatorId, String>>,
     /// Addresses of coordinators that brokers sent, for a coordinator without a configured list.
@@ -126,6 +128,7 @@ impl Shared {
             chroot,
             root,
             formed: OnceLock::new(),
+            has_quorum: !identity.voters.is_empty(),
             voters: Mutex::new(voters),
             connect_lists,
             watches: Watches::default(),
@@ -205,6 +208,11 @@ impl Shared {
         self.formed()?.members().get(id)?.disk
     }
 
+    /// The disk that messages to `id` are for: also that of one that another member vouches for.
+    pub fn expected_disk(&self, id: CoordinatorId) -> Option<IncarnationId> {
+        self.known_disk(id).or_else(|| Some(self.formed()?.members().vouched.get(&id)?.disk))
+    }
+
     /// Of the last change of the members while the quorum ran; 0: none that this coordinator knows of.
     pub fn members_revision(&self) -> u64 {
         self.formed().map_or(0, |formed| formed.members().revision.0)
@@ -244,6 +252,12 @@ impl Shared {
             former.cancel();
         }
         token
+    }
+
+    /// Whether this member of a quorum reads its disk, and cannot say yet whom it knows. It must not seem to be an
+    /// empty one meanwhile: a member that has lost its disk would form a new quorum with it.
+    pub fn is_opening(&self) -> bool {
+        self.has_quorum && self.formed().is_none()
     }
 
     fn has_stream(&self, peer: CoordinatorId, token: &[u8]) -> bool {
@@ -297,8 +311,65 @@ fn wire_members(members: &Members) -> Vec<WireVoter> {
 }
 
 #[cfg(test)]
+pub mod testing {
+
+    use ottla_config::Sources;
+    use ottla_consensus::Membership;
+    use ottla_metadata::image::Image;
+    use ottla_quorum_node::{View, Voter};
+
+    use super::*;
+
+    fn disk(id: u64) -> IncarnationId {
+        IncarnationId([u8::try_from(id).unwrap_or_default(); 16])
+    }
+
+    /// Coordinator `id` of three, which have the disks [1; 16] to [3; 16], in cluster `test`. Nothing drives it.
+    pub fn formed(id: u64) -> Arc<Shared> {
+        let shared = opening(id);
+        form(&shared);
+        shared
+    }
+
+    /// As [`formed`], while it reads its disk.
+    pub fn opening(id: u64) -> Arc<Shared> {
+        let id_text = id.to_string();
+        let flags = [("id", &*id_text), ("cluster.id", "test"), ("data.dir", "/nonexistent")];
+        let flags = flags.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let config = CoordinatorConfig::load(&Sources { flags, ..Sources::default() }).expect("a configuration").config;
+        let identity = Identity { id: CoordinatorId(id), disk: disk(id), voters: voters() };
+        Shared::new(&identity, &config, (None, None), mpsc::channel(1).0)
+    }
+
+    fn voters() -> BTreeMap<CoordinatorId, Voter> {
+        let address = |id: u64| format!("c{id}:2181");
+        (1..=3).map(|id| (CoordinatorId(id), Voter { address: address(id), disk: Some(disk(id)) })).collect()
+    }
+
+    fn form(shared: &Shared) {
+        let voters = voters();
+        let membership = Membership::new(voters.keys().copied()).expect("three");
+        let members = Members::new(&membership, &Image::empty(), &voters);
+        let view = View::new(ottla_metadata::tree::Tree::new(), Image::empty());
+        shared.set_formed(Formed {
+            driver: DriverHandle::new(std::sync::mpsc::sync_channel(1).0),
+            view: CurrentView::new(Arc::new(view)),
+            role: watch::channel(RoleChange { role: Role::Follower, leader: None, term: 1 }).1,
+            members: watch::channel(Arc::new(members)).1,
+        });
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A member with an empty disk that asked the others while they read theirs began the quorum anew.
+    #[test]
+    fn a_member_that_reads_its_disk_does_not_seem_to_be_empty() {
+        assert!(testing::opening(1).is_opening());
+        assert!(!testing::formed(1).is_opening());
+    }
 
     /// G12: watches that strangers leave open kept brokers from the tree.
     #[test]

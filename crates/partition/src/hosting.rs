@@ -3,7 +3,7 @@
 //! A new, empty log must never replace one that the quorum counts on: as the last ISR member or from the ELR it would
 //! be elected, and the other replicas would truncate to it. Therefore a log that cannot be read, or was lost with its
 //! directory, is first resigned to the quorum ([`crate::resignation`]). When the tree no longer counts on this replica,
-//! it starts with an empty log.
+//! it starts with an empty log. So does the only replica of a partition whose log is lost: there is no other log.
 
 use ottla_metadata::PartitionState;
 use ottla_model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId};
@@ -100,6 +100,9 @@ pub fn host(
         None => match absent {
             AbsentLog::NeverMade => Hosting::StartOver,
             AbsentLog::DirectoryMissing if counts_on(local, state) || !state.has_leader() => Hosting::StayOffline,
+            // Nobody else may lead, and nobody has records that an empty log could replace: the quorum keeps it as the
+            // leader.
+            AbsentLog::DirectoryReplaced if state.replicas == [local] => Hosting::StartOver,
             AbsentLog::DirectoryReplaced if counts_on_former_life(local, local_epoch, state, rules) => {
                 Hosting::StayOffline
             }
@@ -190,6 +193,22 @@ mod tests {
         let broken = BrokenRules { lost_log_starts_over: true, ..BrokenRules::default() };
         let decision = host(LOCAL, EPOCH, &of_former_life, None, AbsentLog::DirectoryReplaced, broken);
         assert_eq!(decision, Hosting::StartOver);
+    }
+
+    /// Seeds 11606 and 12810: the quorum does not let the only replica resign, so it stayed offline for ever.
+    #[test]
+    fn scenario_33_the_only_replica_starts_over_when_its_log_is_lost() {
+        let mut alone = state(3, &[(3, 20)], &[]);
+        alone.replicas = vec![LOCAL];
+        assert_eq!(decide(&alone, None, AbsentLog::DirectoryReplaced), Hosting::StartOver);
+        alone.leader = BrokerId::NONE;
+        assert_eq!(decide(&alone, None, AbsentLog::DirectoryReplaced), Hosting::StartOver);
+        // It may come back with the directory, or be repaired.
+        assert_eq!(decide(&alone, None, AbsentLog::DirectoryMissing), Hosting::StayOffline);
+        assert_eq!(decide(&alone, Some(log(7, None)), AbsentLog::NeverMade), Hosting::StayOffline);
+        // A replica that is being added may have records.
+        alone.replicas = vec![LOCAL, BrokerId(1)];
+        assert_eq!(decide(&alone, None, AbsentLog::DirectoryReplaced), Hosting::StayOffline);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct IsrProposals {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Decided {
     pub partition: TopicIdPartition,
-    pub number: u32,
+    pub number: u64,
     pub outcome: IsrOutcome,
 }
 

@@ -582,7 +582,7 @@ impl<E: Env, A: Ack> Replica<E, A> {
     pub fn isr_decided(
         &mut self,
         now: MonotonicMs,
-        number: u32,
+        number: u64,
         outcome: &IsrOutcome,
         brokers: &impl Brokers,
     ) -> (Effects<A>, Option<MonotonicMs>) {

@@ -156,7 +156,10 @@ impl<S: QuorumStore> Node<S> {
         if is_changed {
             self.member.membership_changed();
         }
-        let members = Members::new(self.member.membership(), &self.image, &self.config.voters);
+        let mut members = Members::new(self.member.membership(), &self.image, &self.config.voters);
+        let vouched = self.members.vouched.clone().into_iter();
+        let vouched = vouched.filter(|(id, one)| members.get(*id).is_none() && !members.was_removed(*id, one.disk));
+        members.vouched = vouched.collect();
         if *self.members == members {
             return;
         }
@@ -164,7 +167,6 @@ impl<S: QuorumStore> Node<S> {
             note(out, true, "was removed from the quorum".to_owned());
             out.put(Output::Removed);
         }
-        self.vouched.retain(|id, _| !members.by_id.contains_key(id));
         self.members = Arc::new(members);
         out.put(Output::Members(self.members.clone()));
     }

@@ -54,6 +54,7 @@ pub enum Event {
     Vouched {
         id: CoordinatorId,
         disk: IncarnationId,
+        address: String,
     },
     /// The caller's random bytes decide ids and placement.
     Request {
@@ -157,7 +158,8 @@ pub enum Output {
         watcher: WatcherId,
         update: WatchUpdate,
     },
-    /// The members of the quorum changed, or their addresses did.
+    /// The members of the quorum changed, or their addresses did, or another member vouches for a coordinator. Messages
+    /// reach those that are named there.
     Members(Arc<Members>),
     /// This coordinator is no longer a member: it must stop. Its node takes no part in the quorum any more.
     Removed,

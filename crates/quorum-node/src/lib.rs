@@ -37,7 +37,7 @@ pub use disks::Voter;
 pub use event::{
     AppliedEntry, CallId, Event, Note, Outcome, Output, ReadId, RequestError, Sink, WatchUpdate, WatcherId,
 };
-pub use members::{MemberInfo, Members};
+pub use members::{MemberInfo, Members, Vouched};
 pub use memory_store::MemoryQuorumStore;
 pub use node::{Node, NodeConfig, NodeError};
 pub use proposals::ProposalError;

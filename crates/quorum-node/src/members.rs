@@ -21,6 +21,15 @@ pub struct MemberInfo {
     pub is_voter: bool,
 }
 
+/// A coordinator that this node does not know as a member, but another member does. It may have become one by entries
+/// that this node does not have yet, and this node's vote may be needed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Vouched {
+    pub disk: IncarnationId,
+    /// Where this node's answers reach it.
+    pub address: String,
+}
+
 /// See the module.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Members {
@@ -29,6 +38,8 @@ pub struct Members {
     pub by_id: BTreeMap<CoordinatorId, MemberInfo>,
     /// The disks of those that were removed.
     pub removed: BTreeMap<CoordinatorId, IncarnationId>,
+    /// None of them is in `by_id`.
+    pub vouched: BTreeMap<CoordinatorId, Vouched>,
 }
 
 impl Members {
@@ -54,7 +65,7 @@ impl Members {
         let revision = live.map(|(_, coordinator)| coordinator.modified).max().unwrap_or_default();
         let removed = image.coordinators().filter(|(_, coordinator)| coordinator.node.standing == Standing::Removed);
         let removed = removed.map(|(id, coordinator)| (id, coordinator.node.disk)).collect();
-        Self { revision, by_id, removed }
+        Self { revision, by_id, removed, vouched: BTreeMap::new() }
     }
 
     pub fn get(&self, id: CoordinatorId) -> Option<&MemberInfo> {
@@ -63,6 +74,12 @@ impl Members {
 
     pub fn address(&self, id: CoordinatorId) -> Option<&str> {
         self.by_id.get(&id).map(|member| member.address.as_str())
+    }
+
+    /// Where messages go: to the members, and to those that others vouch for.
+    pub fn destinations(&self) -> impl Iterator<Item = (CoordinatorId, &str)> + '_ {
+        let members = self.by_id.iter().map(|(id, member)| (*id, member.address.as_str()));
+        members.chain(self.vouched.iter().map(|(id, vouched)| (*id, vouched.address.as_str())))
     }
 
     pub fn voters(&self) -> impl Iterator<Item = CoordinatorId> + '_ {

@@ -27,6 +27,11 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 /// How long an heir may take. Raft gives a transfer up after an election timeout, a second at most.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Entries that an heir may lack: as many as there are messages in flight to it. One that lacks more would not take
+/// over in time, and until then nothing is decided.
+const HEIR_LACKS_MAX: u64 = 256;
+const NO_HEIR: &str = "No other voter answers";
+
 /// A request that waits until the tree has its change.
 struct Waiting {
     call: CallId,
@@ -38,6 +43,8 @@ struct Waiting {
 struct Transfer {
     call: CallId,
     to: CoordinatorId,
+    /// The caller wants this heir, and no other.
+    is_named: bool,
     until: MonotonicMs,
 }
 
@@ -74,8 +81,8 @@ impl<S: QuorumStore> Node<S> {
             return;
         }
         let answer = match change {
-            ChangeQuorum::Add { coordinator, disk, address } => self.add(call, coordinator, disk, address),
-            ChangeQuorum::Remove { coordinator, disk, force } => self.remove(now, call, coordinator, disk, force),
+            ChangeQuorum::Add { coordinator, disk, address } => self.add(call, coordinator, disk, address, out),
+            ChangeQuorum::Remove { coordinator, disk, force } => self.remove(now, call, coordinator, disk, force, out),
             ChangeQuorum::TransferLeadership { to } => self.transfer(now, call, to),
         };
         if let Some(answer) = answer {
@@ -95,6 +102,7 @@ impl<S: QuorumStore> Node<S> {
         id: CoordinatorId,
         disk: IncarnationId,
         address: String,
+        out: &mut impl Sink,
     ) -> Option<Result<Answer, RequestError>> {
         let refuse = |error, message: String| Some(Ok(refused(error, message)));
         if id.0 == 0 || i32::try_from(id.0).is_err() {
@@ -139,7 +147,7 @@ impl<S: QuorumStore> Node<S> {
                 }
             }
         }
-        self.wait(call, id, Some(disk))
+        self.wait(call, id, Some(disk), out)
     }
 
     /// None: the answer comes when the coordinator is gone.
@@ -150,8 +158,14 @@ impl<S: QuorumStore> Node<S> {
         id: CoordinatorId,
         disk: Option<IncarnationId>,
         force: bool,
+        out: &mut impl Sink,
     ) -> Option<Result<Answer, RequestError>> {
         let Some(member) = self.members.get(id).cloned() else {
+            // It was done: the answer was lost, or came too late for the caller.
+            let gone = self.image.coordinator(id).filter(|gone| gone.node.standing == Standing::Removed);
+            if let Some(gone) = gone.filter(|gone| disk.is_none_or(|disk| disk == gone.node.disk)) {
+                return Some(Ok(Answer::ChangeQuorum(Ok(QuorumChanged { revision: gone.modified }))));
+            }
             let text = format!("Coordinator {id} is not a member of the quorum");
             return Some(Ok(refused(ErrorCode::VoterNotFound, text)));
         };
@@ -175,7 +189,9 @@ impl<S: QuorumStore> Node<S> {
         }
         if id == self.member.id() {
             // A leader does not remove itself: the next one does.
-            self.member.transfer_leadership();
+            if self.member.transfer_leadership().is_none() {
+                return Some(Ok(refused(ErrorCode::InvalidRequest, NO_HEIR)));
+            }
             return Some(Err(RequestError::NotLeader { leader: None }));
         }
         let node = CoordinatorNode {
@@ -187,7 +203,7 @@ impl<S: QuorumStore> Node<S> {
         if !self.propose_member(SetMember { coordinator: id, node }) {
             return Some(Ok(Answer::Unavailable));
         }
-        self.wait(call, id, None)
+        self.wait(call, id, None, out)
     }
 
     fn transfer(&mut self, now: Now, call: CallId, to: Option<CoordinatorId>) -> Option<Result<Answer, RequestError>> {
@@ -207,18 +223,23 @@ impl<S: QuorumStore> Node<S> {
                 let text = format!("Coordinator {named} does not answer");
                 return Some(Ok(refused(ErrorCode::InvalidRequest, text)));
             }
+            Some(named) if self.lacks(named) > HEIR_LACKS_MAX => {
+                let text = format!("Coordinator {named} lacks {} revisions", self.lacks(named));
+                return Some(Ok(refused(ErrorCode::InvalidRequest, text)));
+            }
             Some(named) => {
                 self.member.transfer_leadership_to(named);
                 Some(named)
             }
             None => self.member.transfer_leadership(),
         };
+        let is_named = to.is_some();
         let Some(to) = heir else {
-            return Some(Ok(refused(ErrorCode::InvalidRequest, "No other voter answers")));
+            return Some(Ok(refused(ErrorCode::InvalidRequest, NO_HEIR)));
         };
         if let Some(leadership) = &mut self.leadership {
             let until = now.monotonic + TRANSFER_TIMEOUT;
-            leadership.changes.transfer = Some(Transfer { call, to, until });
+            leadership.changes.transfer = Some(Transfer { call, to, is_named, until });
         }
         None
     }
@@ -228,13 +249,16 @@ impl<S: QuorumStore> Node<S> {
         call: CallId,
         coordinator: CoordinatorId,
         disk: Option<IncarnationId>,
+        out: &mut impl Sink,
     ) -> Option<Result<Answer, RequestError>> {
         let Some(leadership) = &mut self.leadership else { return Some(Ok(Answer::Unavailable)) };
         let waiting = &mut leadership.changes.waiting;
-        // The callers of the oldest have long gone.
-        let dropped = (waiting.len() >= WAITING_MAX).then(|| waiting.remove(0));
+        // The caller of the oldest has waited for longest, and asks again if it is still there.
+        if waiting.len() >= WAITING_MAX {
+            let oldest = waiting.remove(0);
+            out.put(Output::Respond { call: oldest.call, outcome: Ok(Answer::Unavailable) });
+        }
         waiting.push(Waiting { call, coordinator, disk });
-        debug_assert!(dropped.is_none_or(|one| one.call != call), "a new call");
         None
     }
 
@@ -318,6 +342,13 @@ impl<S: QuorumStore> Node<S> {
         mark.is_some_and(|(of, mark)| of == id && matched >= mark)
     }
 
+    /// Entries of the log that the member is not known to have.
+    fn lacks(&self, id: CoordinatorId) -> u64 {
+        let status = self.member.status();
+        let matched = status.peers.iter().find(|peer| peer.id == id).map_or(0, |peer| peer.matched.0);
+        status.last.0.saturating_sub(matched)
+    }
+
     fn answers(&self, now: Now, id: CoordinatorId) -> bool {
         let heard = self.leadership.as_ref().and_then(|leadership| leadership.times_of(id).heard);
         id == self.member.id() || heard.is_some_and(|heard| now.monotonic.since(heard) < ANSWERS_WITHIN)
@@ -343,7 +374,12 @@ impl<S: QuorumStore> Node<S> {
         }
         if let Some(transfer) = changes.transfer {
             note(out, false, format!("handed the quorum over, to coordinator {} if it took it", transfer.to));
-            let outcome = Ok(Answer::ChangeQuorum(Ok(QuorumChanged { revision })));
+            // Whoever leads now says whether it is the named one. Repeated there, a transfer to any other would be a
+            // second one.
+            let outcome = match transfer.is_named {
+                true => Err(RequestError::NotLeader { leader }),
+                false => Ok(Answer::ChangeQuorum(Ok(QuorumChanged { revision }))),
+            };
             out.put(Output::Respond { call: transfer.call, outcome });
         }
     }

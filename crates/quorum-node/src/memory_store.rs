@@ -102,12 +102,13 @@ impl QuorumStore for MemoryQuorumStore {
         applied: AppliedPlace,
         conf_state: Option<&ConfState>,
     ) -> Result<(), StoreError> {
-        if let Some(conf_state) = conf_state {
-            self.log.set_conf_state(conf_state.clone());
-        }
         let changes: Vec<NodeChange> = changes.cloned().collect();
         self.tree.accept(applied.revision, &changes);
         self.applied = applied;
+        if let Some(conf_state) = conf_state {
+            self.log.set_conf_state(conf_state.clone());
+            self.durable = (self.tree.clone(), self.applied);
+        }
         Ok(())
     }
 

@@ -25,7 +25,7 @@ use crate::broken_rules::BrokenRules;
 use crate::disks::{self, SenderError, Voter};
 use crate::event::{Event, Output, RequestError, Sink, note};
 use crate::leadership::{Leadership, PeerTimes};
-use crate::members::{MemberInfo, Members};
+use crate::members::{MemberInfo, Members, Vouched};
 use crate::snapshot::{self, SnapshotError};
 use crate::store::{AppliedPlace, QuorumStore};
 use crate::view::View;
@@ -87,8 +87,6 @@ pub struct Node<S: QuorumStore> {
     pub(crate) view: Arc<View>,
     pub(crate) leadership: Option<Leadership>,
     pub(crate) members: Arc<Members>,
-    /// Coordinators that this node does not know as members, but another member does.
-    pub(crate) vouched: BTreeMap<CoordinatorId, IncarnationId>,
     /// The brokers that this coordinator has reached; lent to the controller while there is one.
     pub(crate) reached: Reached,
     /// The time to dial again the brokers that were not reached.
@@ -121,7 +119,6 @@ impl<S: QuorumStore> Node<S> {
         let members = Members::new(member.membership(), &image, &config.voters);
         Ok(Self {
             members: Arc::new(members),
-            vouched: BTreeMap::new(),
             reads: Reads::new(member.id(), config.nonce),
             watchers: Watchers::new(config.history, config.broken_rules.watch_goes_back),
             role: member.role(),
@@ -211,11 +208,7 @@ impl<S: QuorumStore> Node<S> {
             // Raft requests the snapshot again with the next heartbeat.
             Event::SnapshotFailed => self.is_snapshot_in_work = false,
             Event::PeerIdentified { id, disk } => self.peer_identified(now, id, disk, out),
-            Event::Vouched { id, disk } => {
-                if self.members.get(id).is_none() && self.vouched.len() < VOUCHED_MAX {
-                    self.vouched.insert(id, disk);
-                }
-            }
+            Event::Vouched { id, disk, address } => self.vouch(id, Vouched { disk, address }, out),
             Event::Request { call, request: Request::ChangeQuorum(change), .. } => {
                 self.change_quorum(now, call, change, out);
             }
@@ -295,7 +288,7 @@ impl<S: QuorumStore> Node<S> {
         message: &Bytes,
     ) -> Result<Incoming, Refused> {
         if !self.config.broken_rules.emptied_disk_votes {
-            let vouched = self.vouched.get(&sender).copied();
+            let vouched = self.members.vouched.get(&sender).map(|vouched| vouched.disk);
             disks::check_sender(&self.members, self.member.id(), sender, disk, vouched)?;
         }
         let incoming = Incoming::parse(message)?;
@@ -313,6 +306,19 @@ impl<S: QuorumStore> Node<S> {
             self.received_snapshot = Some((metadata.index, metadata.term, tree));
         }
         Ok(incoming)
+    }
+
+    /// Another member knows this coordinator as a member.
+    fn vouch(&mut self, id: CoordinatorId, by_others: Vouched, out: &mut impl Sink) {
+        let known = &self.members;
+        let is_full = known.vouched.len() >= VOUCHED_MAX && !known.vouched.contains_key(&id);
+        let is_told = known.vouched.get(&id) == Some(&by_others);
+        let is_known = known.get(id).is_some() || known.was_removed(id, by_others.disk) || id == self.member.id();
+        if is_full || is_told || is_known {
+            return;
+        }
+        Arc::make_mut(&mut self.members).vouched.insert(id, by_others);
+        out.put(Output::Members(self.members.clone()));
     }
 
     /// The tree records every voter's disk, so that a member that lost its disk is detected when it returns.

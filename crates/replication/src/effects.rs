@@ -29,7 +29,7 @@ impl LeaderEffects {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IsrProposal {
     /// Distinguishes this proposal's outcome from that of an earlier one; a retry has the same number.
-    pub number: u32,
+    pub number: u64,
     pub leader_epoch: LeaderEpoch,
     /// The partition epoch that the change is based on.
     pub partition_epoch: PartitionEpoch,

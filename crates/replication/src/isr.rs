@@ -13,7 +13,7 @@ pub use ottla_model::IsrMember;
 /// A change that has been proposed and not decided.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PendingChange {
-    pub number: u32,
+    pub number: u64,
     pub kind: ChangeKind,
     /// An attempt's outcome is unknown: the quorum may hold the proposal already, or get it late.
     pub is_uncertain: bool,
@@ -81,15 +81,15 @@ impl Isr {
         members
     }
 
-    pub fn expand(&mut self, number: u32, member: IsrMember) {
+    pub fn expand(&mut self, number: u64, member: IsrMember) {
         self.propose(number, ChangeKind::Expand(member));
     }
 
-    pub fn shrink(&mut self, number: u32, leaving: Vec<BrokerId>) {
+    pub fn shrink(&mut self, number: u64, leaving: Vec<BrokerId>) {
         self.propose(number, ChangeKind::Shrink(leaving.into()));
     }
 
-    fn propose(&mut self, number: u32, kind: ChangeKind) {
+    fn propose(&mut self, number: u64, kind: ChangeKind) {
         debug_assert!(self.pending.is_none(), "one change at a time");
         self.pending = Some(Box::new(PendingChange { number, kind, is_uncertain: false, awaits_metadata: false }));
     }

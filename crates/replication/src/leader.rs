@@ -152,7 +152,9 @@ pub struct Leader {
     followers: Box<[ReplicaProgress]>,
     /// What the min ISR is bounded by.
     established_replicas: usize,
-    last_proposal: u32,
+    /// Begins anew with each leader epoch, and never repeats: the outcome of a proposal that this replica made in an
+    /// earlier epoch may come late, and says nothing of the present one.
+    last_proposal: u64,
     /// No proposal leaves before; after an unknown outcome, the time of the retry.
     proposal_not_before: MonotonicMs,
 }
@@ -183,7 +185,7 @@ impl Leader {
             isr: Isr::committed_as(view.isr),
             followers: Box::default(),
             established_replicas: view.established_replicas,
-            last_proposal: 0,
+            last_proposal: u64::try_from(view.leader_epoch.0).unwrap_or(0) << 32,
             proposal_not_before: MonotonicMs(0),
         };
         leader.set_replicas(view.replicas, Some(now));
@@ -417,7 +419,7 @@ impl Leader {
         })
     }
 
-    fn next_proposal(&mut self) -> u32 {
+    fn next_proposal(&mut self) -> u64 {
         self.last_proposal = self.last_proposal.wrapping_add(1);
         self.proposal_not_before = MonotonicMs(0);
         self.last_proposal
@@ -444,7 +446,7 @@ impl Leader {
     pub fn isr_decided(
         &mut self,
         now: MonotonicMs,
-        number: u32,
+        number: u64,
         outcome: &IsrOutcome,
         brokers: &impl Brokers,
     ) -> LeaderEffects {

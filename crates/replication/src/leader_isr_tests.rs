@@ -68,6 +68,20 @@ fn one_proposal_at_a_time() {
     assert!(story.leader.isr().pending().is_some());
 }
 
+/// The answer to a proposal of an earlier leader epoch comes when this one's first proposal waits to be sent. Taken for
+/// its refusal, it would let the high watermark pass a follower that the quorum takes into the ISR a moment later.
+#[test]
+fn scenario_08_an_outcome_of_an_earlier_leader_epoch_says_nothing() {
+    let story_in = |epoch| Story::in_epoch(LeaderEpoch(epoch), &[1], 1, 100, BrokenRules::default());
+    let earlier = story_in(5).fetch(1, 2, 100).alter.expect("2 has everything");
+    let mut story = story_in(6);
+    let present = story.fetch(2, 2, 100).alter.expect("2 has everything");
+    assert_ne!(earlier.number, present.number);
+    let _ = story.decide(3, &earlier, IsrOutcome::Refused(ErrorCode::IneligibleReplica));
+    assert_eq!(story.append(4, 110).high_watermark, None, "2 may join, and lacks this");
+    assert!(story.accept(5, &present).isr_changed);
+}
+
 #[test]
 fn scenario_05_a_refused_replica_is_neither_counted_nor_waited_for() {
     let mut story = Story::new(&[1], 1, 100);

@@ -61,6 +61,16 @@ impl Story {
     }
 
     fn with_rules(isr: &[i32], min_isr: usize, high_watermark: i64, rules: BrokenRules) -> Self {
+        Self::in_epoch(LeaderEpoch(5), isr, min_isr, high_watermark, rules)
+    }
+
+    fn in_epoch(
+        leader_epoch: LeaderEpoch,
+        isr: &[i32],
+        min_isr: usize,
+        high_watermark: i64,
+        rules: BrokenRules,
+    ) -> Self {
         let image = Image::of(&[1, 2, 3]);
         let config = LeaderConfig {
             local: LOCAL,
@@ -71,7 +81,7 @@ impl Story {
         };
         let members: Vec<_> = isr.iter().map(|&id| member(id)).collect();
         let view = PartitionView {
-            leader_epoch: LeaderEpoch(5),
+            leader_epoch,
             partition_epoch: PartitionEpoch(10),
             replicas: &REPLICAS,
             established_replicas: REPLICAS.len(),

@@ -58,17 +58,26 @@ impl CallError {
 
 /// Makes the (lazy) channel to one coordinator. Fails only on an address that cannot be one.
 pub fn channel(address: &str) -> Result<Channel, CallError> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| CallError::Address { address: address.to_owned(), reason: error.to_string() })?;
-    if endpoint.uri().port_u16().is_none() {
-        return Err(CallError::Address { address: address.to_owned(), reason: "no port".to_owned() });
-    }
-    Ok(endpoint
+    Ok(endpoint(address)?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .connect_lazy())
+}
+
+/// Whether [`channel`] takes the address. Needs no runtime.
+pub fn check_address(address: &str) -> Result<(), CallError> {
+    endpoint(address).map(|_| ())
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, CallError> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| CallError::Address { address: address.to_owned(), reason: error.to_string() })?;
+    if endpoint.uri().port_u16().is_none() {
+        return Err(CallError::Address { address: address.to_owned(), reason: "no port".to_owned() });
+    }
+    Ok(endpoint)
 }
 
 /// One coordinator to ask.

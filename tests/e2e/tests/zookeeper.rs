@@ -31,7 +31,7 @@ impl Kazoo {
     }
 
     /// The next line for which `wanted` finds something. The client ends with an error if its cluster does not answer.
-    fn hear<T>(&mut self, what: &str, wanted: impl Fn(&Value) -> Option<T>) -> Result<T> {
+    fn hear<T>(&mut self, what: &str, mut wanted: impl FnMut(&Value) -> Option<T>) -> Result<T> {
         for line in &mut self.lines {
             let line = line?;
             let value = serde_json::from_str(&line).with_context(|| line.clone())?;
@@ -229,8 +229,13 @@ fn kazoo_reassigns_partitions_as_kafkas_old_tool_did() -> Result<()> {
     cluster.kill(Node::Broker(2))?;
     kazoo.say("reassign moved 0 2")?;
     let under_way = json!([{"topic": "moved", "partition": 0, "replicas": [2]}]);
-    kazoo.hear("the reassignment", |line| (line["reassignments"] == under_way).then_some(()))?;
-    kazoo.hear("that it was taken", |line| (line["done"] == "reassign").then_some(()))?;
+    // The answer and what the watch shows come in either order.
+    let (mut is_shown, mut is_taken) = (false, false);
+    kazoo.hear("the reassignment, and that it was taken", |line| {
+        is_shown |= line["reassignments"] == under_way;
+        is_taken |= line["done"] == "reassign";
+        (is_shown && is_taken).then_some(())
+    })?;
     kazoo.say("reassign moved 0 1")?;
     let failed = |line: &Value| line.get("failed").is_some().then(|| line["error"].clone());
     ensure!(kazoo.hear("the refusal of a second one", failed)? == "NodeExistsError");

@@ -80,7 +80,7 @@ pub struct DriverHandle {
 }
 
 impl DriverHandle {
-    pub(super) fn new(inputs: SyncSender<Input>) -> Self {
+    pub(crate) fn new(inputs: SyncSender<Input>) -> Self {
         Self { inputs, streams: Arc::default() }
     }
 

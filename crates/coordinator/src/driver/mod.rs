@@ -57,7 +57,7 @@ pub struct DriverConfig {
 pub struct CurrentView(Arc<state::Sender<Arc<View>>>);
 
 impl CurrentView {
-    fn new(view: Arc<View>) -> Self {
+    pub(crate) fn new(view: Arc<View>) -> Self {
         Self(Arc::new(state::Sender::new(view)))
     }
 

@@ -85,17 +85,19 @@ impl Shell {
         shell
     }
 
-    /// Dials the members that are new or have another address, and drops the connections to those that are none. The
-    /// members are bounded by the node, and so are the queues.
+    /// Dials the members that are new or have another address, and drops the connections to those that are none. As
+    /// members count those that others vouch for: they may need this one's vote. Both are bounded by the node, and so
+    /// are the queues.
     fn follow_members(&mut self) {
         let members = self.members.borrow().clone();
-        self.peers.retain(|id, (address, _)| members.address(*id) == Some(address));
-        for (&id, member) in members.by_id.iter().filter(|(id, _)| **id != self.id) {
-            if self.peers.contains_key(&id) || member.address.is_empty() {
+        let destinations: BTreeMap<_, _> = members.destinations().collect();
+        self.peers.retain(|id, (address, _)| destinations.get(id) == Some(&address.as_str()));
+        for (id, address) in destinations.into_iter().filter(|(id, _)| *id != self.id) {
+            if self.peers.contains_key(&id) || address.is_empty() {
                 continue;
             }
             let (sender, queue) = mpsc::channel(peers::QUEUED_MESSAGES_MAX);
-            let address = member.address.clone();
+            let address = address.to_owned();
             self.peers.insert(id, (address.clone(), sender));
             // Nobody listens while this coordinator stops.
             let _ = self.changes.send(Change::Peer(Peer { id, address, queue }));
@@ -239,5 +241,66 @@ impl Sink for Shell {
             Output::Note(note) if note.is_warning => tracing::warn!("{}", note.text),
             Output::Note(note) => tracing::info!("{}", note.text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use ottla_consensus::{Membership, Role};
+    use ottla_metadata::controller::ControllerConfig;
+    use ottla_metadata::image::Image;
+    use ottla_metadata::tree::Tree;
+    use ottla_model::{ClusterId, IncarnationId};
+    use ottla_quorum_node::{BrokenRules, HistoryLimits, NodeConfig, Vouched};
+
+    use super::*;
+    use crate::clock::Clock;
+
+    /// The answer to a sender that another member vouched for was dropped: its election could be stuck.
+    #[tokio::test]
+    async fn answers_reach_a_sender_that_another_member_vouches_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let disk = Disk::open(directory.path()).expect("opens");
+        let clock = Clock::default();
+        let (changes, mut changed) = mpsc::unbounded_channel();
+        let node = NodeConfig {
+            voters: BTreeMap::new(),
+            controller: ControllerConfig::new(ClusterId::new("test")),
+            compact_bytes: 1,
+            history: HistoryLimits::default(),
+            nonce: 1,
+            broken_rules: BrokenRules::default(),
+        };
+        let config = DriverConfig {
+            id: CoordinatorId(1),
+            node,
+            tick: std::time::Duration::from_millis(50),
+            heartbeat_ticks: 1,
+            clock,
+            metrics: Metrics::new(clock, None),
+            changes,
+            runtime: tokio::runtime::Handle::current(),
+        };
+        let membership = Membership::new([CoordinatorId(1)]).expect("one");
+        let mut members = Members::new(&membership, &Image::empty(), &BTreeMap::new());
+        let view = CurrentView::new(Arc::new(View::new(Tree::new(), Image::empty())));
+        let role = watch::channel(RoleChange { role: Role::Follower, leader: None, term: 1 }).0;
+        let handle = DriverHandle::new(std::sync::mpsc::sync_channel(1).0);
+        let told = watch::channel(Arc::new(members.clone())).0;
+        let mut shell = Shell::new(config, handle, disk, view, role, told);
+        let message = || Outgoing { to: CoordinatorId(5), head: Bytes::from_static(b"vote"), snapshot_data: None };
+        assert!(shell.send(message()), "to nobody");
+        let vouched = Vouched { disk: IncarnationId([5; 16]), address: "c5:2181".to_owned() };
+        members.vouched.insert(CoordinatorId(5), vouched);
+        shell.put(Output::Members(Arc::new(members.clone())));
+        assert!(shell.send(message()));
+        let Ok(Change::Peer(mut peer)) = changed.try_recv() else { panic!("it is to be dialled") };
+        assert_eq!((peer.id, peer.address.as_str()), (CoordinatorId(5), "c5:2181"));
+        assert_eq!(peer.queue.try_recv().expect("the answer").head, Bytes::from_static(b"vote"));
+        // Until it is known to be none.
+        members.vouched.clear();
+        shell.put(Output::Members(Arc::new(members)));
+        assert!(shell.peers.is_empty());
     }
 }

@@ -28,16 +28,25 @@ pub struct Checked {
     /// Of the log; the first is above the last if it is empty.
     pub first: Revision,
     pub last: Revision,
+    /// Of the last entry. Of several members, the one with the greatest term here, and of those the one with the
+    /// greatest last revision, has everything that was acknowledged by a majority that it was part of.
+    pub last_term: u64,
     pub term: u64,
     pub nodes: usize,
     pub topics: usize,
     pub partitions: usize,
-    /// The coordinators that the tree names, as they will be if what is committed is applied.
+    /// The quorum does not have it as a member any more.
     pub is_removed: bool,
 }
 
 /// Reads all of a data directory. Nothing is written to it.
 pub fn check(directory: &Path) -> Result<Checked, OfflineError> {
+    Ok(read(directory)?.0)
+}
+
+/// As [`check`]; also the tree as it is after the last entry of the log. A majority may have acknowledged entries that
+/// this member does not know to be committed.
+pub(super) fn read(directory: &Path) -> Result<(Checked, Tree), OfflineError> {
     let unsound = |problem: String| OfflineError::unsound(directory, problem);
     let disk = Disk::open_read_only(directory)?;
     let failed = |problem| OfflineError::disk(directory, problem);
@@ -79,8 +88,8 @@ pub fn check(directory: &Path) -> Result<Checked, OfflineError> {
         }
     }
     let walk = Walk { applied, applied_term, committed, term: hard_state.term };
-    walk_log(&store, &walk, tree.clone()).map_err(unsound)?;
-    Ok(Checked {
+    let (whole, last_term) = walk_log(&store, &walk, tree.clone()).map_err(unsound)?;
+    let checked = Checked {
         id: identity.id,
         voters: membership.voters().collect(),
         learners: membership.learners().collect(),
@@ -88,12 +97,14 @@ pub fn check(directory: &Path) -> Result<Checked, OfflineError> {
         committed: Revision(committed),
         first: Revision(before + 1),
         last: Revision(last),
+        last_term,
         term: hard_state.term,
         nodes: tree.len(),
         topics: image.topics().count(),
         partitions: image.topics().map(|topic| topic.partition_count()).sum(),
         is_removed: !membership.is_empty() && !membership.contains(identity.id),
-    })
+    };
+    Ok((checked, whole))
 }
 
 /// Every node means something to this release, its revisions are possible, and a snapshot of the tree is the tree.
@@ -123,8 +134,9 @@ struct Walk {
     term: u64,
 }
 
-/// Every entry can be read, terms never fall, and what is committed and not applied applies.
-fn walk_log(store: &RocksDbStore, walk: &Walk, mut tree: Tree) -> Result<(), String> {
+/// Every entry can be read, terms never fall, and what is committed and not applied applies. Returns the tree after the
+/// last entry, and that entry's term.
+fn walk_log(store: &RocksDbStore, walk: &Walk, mut tree: Tree) -> Result<(Tree, u64), String> {
     let before = store.first_index() - 1;
     let mut term = store.term(before).map_err(|error| error.to_string())?;
     let mut at = before;
@@ -146,14 +158,15 @@ fn walk_log(store: &RocksDbStore, walk: &Walk, mut tree: Tree) -> Result<(), Str
             if at == walk.applied && term != walk.applied_term {
                 return Err(format!("revision {at} has term {} in the tree and {term} in the log", walk.applied_term));
             }
-            check_entry(&entry, at > walk.applied && at <= walk.committed, &mut tree)?;
+            check_entry(&entry, walk, &mut tree)?;
         }
     }
-    Ok(())
+    Ok((tree, term))
 }
 
-fn check_entry(entry: &ottla_consensus::Entry, is_to_apply: bool, tree: &mut Tree) -> Result<(), String> {
+fn check_entry(entry: &ottla_consensus::Entry, walk: &Walk, tree: &mut Tree) -> Result<(), String> {
     let index = entry.index;
+    let is_to_apply = index > walk.applied;
     let change = MemberChange::of(entry).map_err(|()| format!("entry {index} is no change of members"))?;
     let data = MemberChange::data(entry);
     if data.is_empty() {
@@ -167,7 +180,12 @@ fn check_entry(entry: &ottla_consensus::Entry, is_to_apply: bool, tree: &mut Tre
         return Err(format!("entry {index} changes the members in Raft or in the tree, but not in both"));
     }
     if is_to_apply {
-        tree.apply(Revision(index), &transaction).map_err(|error| format!("entry {index} does not apply: {error}"))?;
+        // What does not apply changes only the revision.
+        if let Err(error) = tree.apply(Revision(index), &transaction)
+            && index <= walk.committed
+        {
+            return Err(format!("entry {index} does not apply: {error}"));
+        }
     }
     Ok(())
 }

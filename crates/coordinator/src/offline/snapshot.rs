@@ -11,10 +11,12 @@ use crc_fast::CrcAlgorithm;
 use ottla_consensus::log_store::HardState;
 use ottla_consensus::{Membership, Persist, Snapshot};
 use ottla_metadata::image::{CoordinatorNode, Image, Standing};
+use ottla_metadata::limits::MAX_ADDRESS_BYTES;
 use ottla_metadata::nodes;
 use ottla_metadata::transaction::{Change, Transaction};
 use ottla_model::{CoordinatorId, IncarnationId, Revision};
 use ottla_quorum_node::{Voter, snapshot};
+use ottla_rpc::coordinators::check_address;
 
 use super::{OfflineError, check};
 use crate::rocksdb_store::{Disk, Identity, RocksDbStore};
@@ -30,7 +32,9 @@ const REVISIONS_SKIPPED: u64 = 1 << 32;
 /// What was saved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Saved {
+    /// Of the last entry of the log.
     pub revision: Revision,
+    pub term: u64,
     pub nodes: usize,
     pub bytes: usize,
 }
@@ -50,30 +54,27 @@ fn crc(bytes: &[u8]) -> [u8; CRC_BYTES] {
     (crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32).to_be_bytes()
 }
 
-/// Writes the tree of a data directory, which is checked first, to a new file.
+/// Writes the tree of a data directory, which is checked first, to a new file: the tree as it is after the last entry
+/// of the log.
 pub fn save(directory: &Path, file: &Path) -> Result<Saved, OfflineError> {
-    check::check(directory)?;
-    let disk = Disk::open_read_only(directory)?;
-    let made = disk.make_snapshot().map_err(|error| OfflineError::disk(directory, error))?;
-    let metadata = made.get_metadata();
-    let (index, term) = (metadata.index, metadata.term);
-    if index == 0 {
+    let (checked, tree) = check::read(directory)?;
+    let (revision, term) = (tree.revision(), checked.last_term);
+    if revision == Revision(0) {
         return Err(OfflineError::unsound(directory, "it holds no tree yet"));
     }
-    let tree = snapshot::decode(Revision(index), made.data.clone())
-        .map_err(|error| OfflineError::unsound(directory, error))?;
-    let mut bytes = Vec::with_capacity(HEAD_BYTES + made.data.len() + CRC_BYTES);
+    let data = snapshot::encode(&tree);
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + data.len() + CRC_BYTES);
     bytes.extend_from_slice(MAGIC);
-    for number in [index, term, made.data.len() as u64] {
+    for number in [revision.0, term, data.len() as u64] {
         bytes.extend_from_slice(&number.to_be_bytes());
     }
-    bytes.extend_from_slice(&made.data);
+    bytes.extend_from_slice(&data);
     let crc = crc(&bytes);
     bytes.extend_from_slice(&crc);
     let failed = |problem| OfflineError::File { file: file.to_owned(), problem };
     let mut out = std::fs::File::create_new(file).map_err(failed)?;
     out.write_all(&bytes).and_then(|()| out.sync_all()).map_err(failed)?;
-    Ok(Saved { revision: Revision(index), nodes: tree.len(), bytes: bytes.len() })
+    Ok(Saved { revision, term, nodes: tree.len(), bytes: bytes.len() })
 }
 
 /// Revision, term and data.
@@ -102,6 +103,15 @@ fn read(file: &Path) -> Result<(u64, u64, Bytes), OfflineError> {
 
 /// Makes an empty data directory the disk of the only member of a new quorum, with the tree of the file.
 pub fn restore(file: &Path, directory: &Path, id: CoordinatorId, address: &str) -> Result<Restored, OfflineError> {
+    // What `ottla quorum add` demands of a member.
+    if id.0 == 0 || i32::try_from(id.0).is_err() {
+        return Err(OfflineError::Refused(format!("The coordinator id {id} is not between 1 and 2147483647")));
+    }
+    if address.is_empty() || address.len() > MAX_ADDRESS_BYTES {
+        let text = format!("A coordinator needs an address, of at most {MAX_ADDRESS_BYTES} bytes");
+        return Err(OfflineError::Refused(text));
+    }
+    check_address(address).map_err(|error| OfflineError::Refused(error.to_string()))?;
     let (saved, term, data) = read(file)?;
     let mut tree =
         snapshot::decode(Revision(saved), data).map_err(|error| OfflineError::not_a_snapshot(file, error))?;

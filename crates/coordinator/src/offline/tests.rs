@@ -4,7 +4,9 @@ use bytes::Bytes;
 use ottla_consensus::log_store::HardState;
 use ottla_consensus::{Entry, LogStore as _, Membership, Persist};
 use ottla_metadata::controller::{AdmitCoordinator, ControllerConfig, first_transaction};
-use ottla_metadata::image::Standing;
+use ottla_metadata::image::{ConfigEntity, Standing};
+use ottla_metadata::nodes;
+use ottla_metadata::transaction::{Change, Transaction};
 use ottla_metadata::tree::{Node, NodeChange, Path as TreePath};
 use ottla_model::{ClusterId, CoordinatorId, IncarnationId, Revision};
 use ottla_quorum_node::{AppliedPlace, QuorumStore as _, Voter};
@@ -13,7 +15,7 @@ use std::path::Path;
 use super::{OfflineError, check, restore, save};
 use crate::rocksdb_store::{Disk, Identity, RocksDbStore};
 
-/// A member of three with two entries, of which the first is applied.
+/// A member of three with four entries: two are applied, the third is committed too, the last one may have been.
 fn store(directory: &Path) -> RocksDbStore {
     let disk = Disk::open(directory).expect("opens");
     let own = IncarnationId([1; 16]);
@@ -31,8 +33,14 @@ fn store(directory: &Path) -> RocksDbStore {
         ControllerConfig { coordinators: (1..=3).map(admit).collect(), ..ControllerConfig::new(ClusterId::new("c")) };
     let first = first_transaction(&config);
     let entry = |index, data: Vec<u8>| Entry { index, term: 1, data: data.into(), ..Entry::default() };
-    let entries = vec![entry(1, Vec::new()), entry(2, first.encode()), entry(3, Vec::new())];
-    let hard_state = HardState { term: 1, commit: 3, ..HardState::default() };
+    let alter = |group: &str| {
+        let settings = [("consumer.session.timeout.ms".to_owned(), "45000".to_owned())].into();
+        let (path, payload) = (ConfigEntity::group(group).path(), nodes::config::encode(&settings));
+        Transaction { changes: vec![Change::Create { path, payload }] }.encode()
+    };
+    let last = Entry { term: 2, ..entry(4, alter("acknowledged")) };
+    let entries = vec![entry(1, Vec::new()), entry(2, first.encode()), entry(3, alter("committed")), last];
+    let hard_state = HardState { term: 2, commit: 3, ..HardState::default() };
     let persist = Persist { entries, hard_state: Some(hard_state), must_sync: true, ..Persist::default() };
     store.persist(&persist).expect("written");
     let mut tree = ottla_metadata::tree::Tree::new();
@@ -53,7 +61,7 @@ fn a_sound_directory_is_sound_and_stays_as_it_is() {
     for _ in 0..2 {
         let sound = check(directory.path()).expect("sound");
         assert_eq!((sound.id, sound.voters.len(), sound.learners.len()), (CoordinatorId(1), 3, 0));
-        assert_eq!((sound.first, sound.last), (Revision(1), Revision(3)));
+        assert_eq!((sound.first, sound.last, sound.last_term), (Revision(1), Revision(4), 2));
         assert_eq!((sound.applied, sound.committed), (Revision(2), Revision(3)));
         assert!(!sound.is_removed && sound.nodes > 5);
     }
@@ -114,9 +122,9 @@ fn a_spoilt_tree_is_found() {
 fn a_tree_ahead_of_the_log_is_found() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut store = store(directory.path());
-    store.apply([].into_iter(), AppliedPlace { revision: Revision(4), term: 1 }, None).expect("written");
+    store.apply([].into_iter(), AppliedPlace { revision: Revision(5), term: 1 }, None).expect("written");
     drop(store);
-    assert!(problem(directory.path()).contains("the tree has revision 4, and the log has 1 to 3"));
+    assert!(problem(directory.path()).contains("the tree has revision 5, and the log has 1 to 4"));
 }
 
 #[test]
@@ -125,7 +133,8 @@ fn a_snapshot_becomes_a_quorum_of_one() {
     drop(store(directory.path()));
     let file = directory.path().join("tree");
     let saved = save(directory.path(), &file).expect("saved");
-    assert_eq!(saved.revision, Revision(2));
+    // What is in the log only is saved too: others may have acknowledged it.
+    assert_eq!((saved.revision, saved.term), (Revision(4), 2));
     assert!(matches!(save(directory.path(), &file), Err(OfflineError::File { .. })), "no file is replaced");
 
     let other = tempfile::tempdir().expect("a directory");
@@ -136,6 +145,9 @@ fn a_snapshot_becomes_a_quorum_of_one() {
     assert_eq!((sound.id, sound.voters), (CoordinatorId(2), vec![CoordinatorId(2)]));
     let tree = Disk::open_read_only(other.path()).expect("opens").tree().expect("readable");
     let image = ottla_metadata::image::Image::from_tree(&tree);
+    for group in ["committed", "acknowledged"] {
+        assert!(tree.get(&ConfigEntity::group(group).path()).is_some(), "{group}");
+    }
     let standing = |id| image.coordinator(CoordinatorId(id)).map(|one| one.node.standing);
     assert_eq!((standing(1), standing(2)), (Some(Standing::Removed), Some(Standing::Voter)));
     assert!(restore(&file, other.path(), CoordinatorId(2), "c2:2181").is_err(), "it is a coordinator's");
@@ -147,4 +159,22 @@ fn a_snapshot_becomes_a_quorum_of_one() {
     let third = tempfile::tempdir().expect("a directory");
     let spoilt = restore(&file, third.path(), CoordinatorId(3), "c3:2181").expect_err("a spoilt file");
     assert!(spoilt.to_string().contains("checksum"), "{spoilt}");
+}
+
+/// A quorum of one that nobody can reach, or whose id no tool can name.
+#[test]
+fn a_member_that_could_not_be_added_is_not_restored() {
+    let directory = tempfile::tempdir().expect("a directory");
+    drop(store(directory.path()));
+    let file = directory.path().join("tree");
+    save(directory.path(), &file).expect("saved");
+    let long = format!("{}:2181", "c".repeat(10_000));
+    let refused =
+        [(0, "c2:2181"), (1 << 31, "c2:2181"), (2, ""), (2, "c2"), (2, "c2:port"), (2, "a b:2181"), (2, long.as_str())];
+    for (id, address) in refused {
+        let other = tempfile::tempdir().expect("a directory");
+        let error = restore(&file, other.path(), CoordinatorId(id), address).expect_err("it cannot be reached");
+        assert!(matches!(error, OfflineError::Refused(_)), "{id}@{address}: {error}");
+        assert_eq!(std::fs::read_dir(other.path()).expect("a directory").count(), 0, "nothing is created");
+    }
 }

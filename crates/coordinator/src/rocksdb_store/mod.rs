@@ -69,6 +69,8 @@ type Db = DBWithThreadMode<MultiThreaded>;
 #[derive(Clone)]
 pub struct Disk {
     db: Arc<Db>,
+    #[cfg(test)]
+    synced: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 /// Within the data directory.
@@ -82,7 +84,7 @@ impl Disk {
             .map_err(|error| OpenError::NotWritable { directory: data_dir.to_owned(), problem: error.to_string() })?;
         let (options, families) = Self::options();
         match Db::open_cf_descriptors(&options, &directory, families) {
-            Ok(db) => Ok(Self { db: Arc::new(db) }),
+            Ok(db) => Ok(Self::of(db)),
             Err(error) => Err(open_error(data_dir, &error)),
         }
     }
@@ -96,8 +98,16 @@ impl Disk {
         }
         let (options, families) = Self::options();
         match Db::open_cf_descriptors_read_only(&options, &directory, families, false) {
-            Ok(db) => Ok(Self { db: Arc::new(db) }),
+            Ok(db) => Ok(Self::of(db)),
             Err(error) => Err(open_error(data_dir, &error)),
+        }
+    }
+
+    fn of(db: Db) -> Self {
+        Self {
+            db: Arc::new(db),
+            #[cfg(test)]
+            synced: Arc::default(),
         }
     }
 
@@ -142,7 +152,16 @@ impl Disk {
         }
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        Ok(self.db.write_opt(batch, &options)?)
+        self.db.write_opt(batch, &options)?;
+        #[cfg(test)]
+        self.synced.fetch_add(usize::from(sync), std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes that were on the disk when they returned.
+    #[cfg(test)]
+    pub(crate) fn synced_writes(&self) -> usize {
+        self.synced.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Writes what no release writes.

@@ -36,7 +36,8 @@ impl Disk {
     }
 
     /// Writes the changes of one or several entries, and the position of the last one. Not synced: the log can repeat
-    /// it.
+    /// it. Synced if the members change: one that starts with the former members might need the vote of one that was
+    /// removed, to learn that the change is committed.
     pub fn apply<'a>(
         &self,
         changes: impl IntoIterator<Item = &'a NodeChange>,
@@ -55,7 +56,7 @@ impl Disk {
         if let Some(conf_state) = conf_state {
             self.put_conf_state(&mut batch, conf_state)?;
         }
-        self.write(batch, false)
+        self.write(batch, conf_state.is_some())
     }
 
     /// Adds the writes that replace the tree by a snapshot's.
@@ -107,6 +108,19 @@ mod tests {
         let revision = Revision(revision);
         let node = Node { payload: Bytes::from_static(b"x"), created: revision, modified: revision, version: 0 };
         NodeChange { path: Path::new(path).expect("a path"), node: Some(node) }
+    }
+
+    /// A removal from two members to one was answered before it would survive a loss of power: the one that was left
+    /// then needed the vote of the other.
+    #[test]
+    fn new_members_are_on_the_disk_before_anybody_hears_of_them() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let disk = Disk::open(directory.path()).expect("opens");
+        disk.apply(&[change("/a", 3)], (3, 1), None).expect("applies");
+        assert_eq!(disk.synced_writes(), 0, "the log repeats it");
+        let one = ConfState { voters: vec![1], ..ConfState::default() };
+        disk.apply(&[change("/b", 4)], (4, 1), Some(&one)).expect("applies");
+        assert_eq!(disk.synced_writes(), 1);
     }
 
     #[test]

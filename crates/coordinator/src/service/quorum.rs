@@ -80,7 +80,8 @@ impl QuorumService {
         })?;
         let Some(address) = address else { return Err(Status::permission_denied("no member")) };
         if vouched.is_some() {
-            formed.driver.send(Event::Vouched { id, disk }).await.map_err(|_| stopping())?;
+            let address = address.clone();
+            formed.driver.send(Event::Vouched { id, disk, address }).await.map_err(|_| stopping())?;
         }
         Ok(Sender { id, disk, address })
     }
@@ -128,6 +129,9 @@ impl Assembly {
 #[tonic::async_trait]
 impl Quorum for QuorumService {
     async fn identify(&self, request: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
+        if self.shared.is_opening() {
+            return Err(Status::unavailable("it reads its data directory"));
+        }
         let asker = request.into_inner();
         let id = CoordinatorId(asker.coordinator_id);
         let listed: BTreeMap<_, _> =

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use ottla_metadata::controller::{Answer, ChangeQuorum, Refusal, Request};
-use ottla_model::{ErrorCode, IncarnationId};
+use ottla_model::{CoordinatorId, ErrorCode, IncarnationId};
 use ottla_rpc::cluster::cluster_client::ClusterClient;
 use ottla_rpc::convert;
 use ottla_rpc::coordinators::{channel, describe};
 use tonic::Status;
 
 use crate::driver::RequestError;
-use crate::identify;
+use crate::identify::{self, Identified};
 use crate::shared::{Formed, Shared};
 
 /// Number of attempts: the controller decided nothing (another entry interfered), and a retry may succeed at once.
@@ -70,6 +70,25 @@ impl Shared {
             Ok(found) => found,
             Err(status) => return refuse(format!("no coordinator answers at {address}: {}", describe(&status))),
         };
+        self.check_found(formed, (id, disk, address), &found)
+    }
+
+    /// `found` answers at the address of the coordinator that is to be added.
+    fn check_found(
+        &self,
+        formed: &Formed,
+        (id, disk, address): (CoordinatorId, IncarnationId, String),
+        found: &Identified,
+    ) -> Result<ChangeQuorum, Refusal> {
+        let refuse = |text: String| Err(Refusal::new(ErrorCode::InvalidRequest, text));
+        // It would not listen to this quorum, and no other one could be added meanwhile.
+        if let (Some(ours), Some(theirs)) = (self.cluster_id(), &found.cluster_id)
+            && ours != *theirs
+        {
+            return refuse(format!(
+                "coordinator {id} at {address} belongs to cluster {theirs}, this quorum to cluster {ours}"
+            ));
+        }
         if found.id != id {
             return refuse(format!("coordinator {}, not {id}, answers at {address}", found.id));
         }
@@ -97,5 +116,43 @@ impl Shared {
         message.set_timeout(FORWARD_TIMEOUT);
         let answer = ClusterClient::new(self.cluster_channel(channel)).decide(message).await?.into_inner();
         convert::answer_from_proto(answer).map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use ottla_rpc::quorum::Recognition;
+
+    use super::*;
+    use crate::shared::testing::formed;
+
+    /// It never caught up, and blocked every other addition.
+    #[test]
+    fn a_coordinator_of_another_cluster_is_not_added() {
+        let shared = formed(1);
+        let (id, disk, address) = (CoordinatorId(4), IncarnationId([4; 16]), "c4:2181".to_owned());
+        let found = |cluster_id: Option<&str>| Identified {
+            id,
+            disk,
+            is_empty: true,
+            voters: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            members_revision: 0,
+            cluster_id: cluster_id.map(str::to_owned),
+            recognition: Recognition::Unspecified,
+            known_disk: None,
+            stream_confirmed: false,
+        };
+        let check = |cluster_id| {
+            let formed = shared.require_formed().expect("formed");
+            shared.check_found(formed, (id, IncarnationId::ZERO, address.clone()), &found(cluster_id))
+        };
+        let change = ChangeQuorum::Add { coordinator: id, disk, address: address.clone() };
+        assert_eq!(check(Some("test")).expect("of this cluster"), change);
+        assert_eq!(check(None).expect("of none yet"), change);
+        let refused = check(Some("other")).expect_err("of another one");
+        assert!(refused.message.contains("belongs to cluster other"), "{refused}");
     }
 }

@@ -1,12 +1,13 @@
 //! Members come and go while the quorum runs.
 
-use ottla_metadata::controller::ChangeQuorum;
+use bytes::Bytes;
+use ottla_metadata::controller::{Answer, ChangeQuorum, Request};
 use ottla_model::{CoordinatorId, ErrorCode, IncarnationId, Revision};
 
 use super::leading::set;
 use super::peers::Peers;
 use super::{Outputs, disk, node, now};
-use crate::{CallId, Event, Output, QuorumStore as _};
+use crate::{CallId, Event, Outcome, Output, QuorumStore as _, RequestError};
 
 fn add(id: u64, disk: IncarnationId) -> ChangeQuorum {
     ChangeQuorum::Add { coordinator: CoordinatorId(id), disk, address: format!("c{id}:2181") }
@@ -64,8 +65,16 @@ fn a_removed_member_is_told_and_its_disk_does_not_come_back() {
     assert_eq!(voters(&peers, at), [1, 2]);
     let refused = peers.change(8, add(3, disk(3)), None).expect_err("a removed disk");
     assert_eq!(refused.error, ErrorCode::InvalidVoterKey);
-    let refused = peers.change(9, remove(3), None).expect_err("it is gone");
-    assert_eq!(refused.error, ErrorCode::VoterNotFound);
+    // A removal that is repeated was done. One of another disk was not, nor one of a coordinator that was never there.
+    let done = peers.change(9, remove(3), None).expect("it is gone");
+    let revision = peers.nodes[at].view().image.coordinator(CoordinatorId(3)).map(|gone| gone.modified);
+    assert_eq!(Some(done.revision), revision);
+    let with = |id, disk| ChangeQuorum::Remove { coordinator: CoordinatorId(id), disk: Some(disk), force: false };
+    peers.change(10, with(3, disk(3)), None).expect("the disk that is gone");
+    for never in [with(3, disk(9)), with(9, disk(9)), remove(9)] {
+        let refused = peers.change(11, never, None).expect_err("it was never there");
+        assert_eq!(refused.error, ErrorCode::VoterNotFound);
+    }
     // It may not have heard of its own end: nobody listens to it.
     let term = peers.nodes[at].role().term;
     for _ in 0..60 {
@@ -73,6 +82,10 @@ fn a_removed_member_is_told_and_its_disk_does_not_come_back() {
     }
     assert_eq!(peers.nodes[at].role().term, term);
     assert_eq!(peers.leader(), Some(at));
+    assert!(peers.outputs[2].all.iter().any(|output| matches!(output, Output::Removed)), "it was told");
+    peers.step(at, Event::Raft { sender: CoordinatorId(3), disk: disk(3), message: Bytes::new() });
+    let refused = "a message of coordinator 3 was refused: coordinator 3 was removed from this quorum";
+    assert!(peers.outputs[at].notes().contains(&refused), "{:?}", peers.outputs[at].notes());
 }
 
 #[test]
@@ -154,4 +167,107 @@ fn the_only_voter_grows_to_two() {
     assert!(first.members().get(CoordinatorId(2)).is_some_and(|member| !member.is_voter));
     let told = |output: &Output| matches!(output, Output::Members(members) if members.by_id.len() == 2);
     assert!(out.all.iter().any(told), "the service dials it");
+}
+
+/// Its answer would find no way to a sender whose address it does not know.
+#[test]
+fn a_coordinator_that_others_vouch_for_is_a_destination_until_it_is_known() {
+    let mut out = Outputs::default();
+    let mut one = node(1, 3, super::Store::default());
+    let vouch =
+        |id, address: &str| Event::Vouched { id: CoordinatorId(id), disk: disk(id), address: address.to_owned() };
+    let told = |out: &mut Outputs| {
+        let outputs = std::mem::take(&mut out.all);
+        let members = outputs.into_iter().filter_map(|output| match output {
+            Output::Members(members) => Some(members),
+            _ => None,
+        });
+        members.last()
+    };
+    super::step(&mut one, vouch(5, "c5:2181"), &mut out);
+    let members = told(&mut out).expect("its owner dials it");
+    assert!(members.destinations().any(|destination| destination == (CoordinatorId(5), "c5:2181")));
+    assert!(members.get(CoordinatorId(5)).is_none(), "it is no member");
+    // Nothing new, one that is a member, and this one itself.
+    for known in [vouch(5, "c5:2181"), vouch(2, "c2:1"), vouch(1, "c1:1")] {
+        super::step(&mut one, known, &mut out);
+        assert!(told(&mut out).is_none());
+    }
+    super::step(&mut one, vouch(5, "elsewhere:2181"), &mut out);
+    let members = told(&mut out).expect("it is dialled there");
+    assert!(members.destinations().any(|destination| destination == (CoordinatorId(5), "elsewhere:2181")));
+    // It keeps some, not all.
+    for id in 6..100 {
+        super::step(&mut one, vouch(id, "c:2181"), &mut out);
+    }
+    assert_eq!(told(&mut out).expect("some").vouched.len(), 16);
+}
+
+fn ask(peers: &mut Peers, at: usize, call: u64, change: ChangeQuorum) {
+    let request = Request::ChangeQuorum(change);
+    peers.step(at, Event::Request { call: CallId(call), request, entropy: [0; 16] });
+}
+
+fn outcomes(peers: &Peers, at: usize, of: u64) -> Vec<Outcome> {
+    let outputs = peers.outputs[at].all.iter();
+    let outcomes = outputs.filter_map(|output| match output {
+        Output::Respond { call, outcome } if *call == CallId(of) => Some(outcome.clone()),
+        _ => None,
+    });
+    outcomes.collect()
+}
+
+#[test]
+fn a_transfer_is_answered_by_the_one_that_leads_then() {
+    let mut peers = Peers::new();
+    let at = peers.elect();
+    let to = Some(CoordinatorId((at as u64 + 1) % 3 + 1));
+    ask(&mut peers, at, 7, ChangeQuorum::TransferLeadership { to });
+    settle(&mut peers);
+    assert!(matches!(outcomes(&peers, at, 7)[..], [Err(RequestError::NotLeader { .. })]), "ask again");
+    let next = peers.leader().expect("it leads");
+    // Anybody: one that is repeated would be another one.
+    ask(&mut peers, next, 8, ChangeQuorum::TransferLeadership { to: None });
+    settle(&mut peers);
+    assert!(matches!(outcomes(&peers, next, 8)[..], [Ok(Answer::ChangeQuorum(Ok(_)))]));
+}
+
+#[test]
+fn an_heir_that_lacks_much_is_refused() {
+    let mut peers = Peers::new();
+    let at = peers.elect();
+    settle(&mut peers);
+    let away = (at + 1) % 3;
+    for call in 0..300 {
+        peers.step(at, set(call, call.to_string()));
+        if call % 30 == 0 {
+            peers.tick(Some(away));
+        }
+    }
+    let to = Some(CoordinatorId(away as u64 + 1));
+    ask(&mut peers, at, 1_000, ChangeQuorum::TransferLeadership { to });
+    let outcomes = outcomes(&peers, at, 1_000);
+    let [Ok(Answer::ChangeQuorum(Err(refusal)))] = &outcomes[..] else { panic!("{outcomes:?}") };
+    assert!(refusal.message.contains("lacks 300 revisions"), "{refusal}");
+}
+
+/// It was told to ask the next leader, and there was none.
+#[test]
+fn a_leader_without_an_heir_does_not_remove_itself() {
+    let mut peers = Peers::new();
+    let at = peers.elect();
+    let other = (at + 1) % 3;
+    peers.change(7, remove(other as u64 + 1), None).expect("removed");
+    let at = peers.elect();
+    let heir = (0..3).find(|place| *place != at && *place != other).expect("the third");
+    // Raft notices the silence, and some ticks later it leads no more.
+    let is_refused = |outcome: &Outcome| matches!(outcome, Ok(Answer::ChangeQuorum(Err(refusal))) if refusal.message == "No other voter answers");
+    let mut was_refused = false;
+    for call in 8..40 {
+        peers.tick(Some(heir));
+        let change = ChangeQuorum::Remove { coordinator: CoordinatorId(at as u64 + 1), disk: None, force: true };
+        ask(&mut peers, at, call, change);
+        was_refused |= outcomes(&peers, at, call).iter().any(is_refused);
+    }
+    assert!(was_refused && !peers.nodes[at].is_leader());
 }

@@ -444,7 +444,7 @@ impl Partition {
     }
 
     /// What became of an ISR proposal.
-    pub fn isr_decided(&self, now: MonotonicMs, number: u32, outcome: &IsrOutcome) {
+    pub fn isr_decided(&self, now: MonotonicMs, number: u64, outcome: &IsrOutcome) {
         let mut wakes = Wakes::default();
         let mut state = self.lock();
         let brokers = |broker| self.context.eligible_epoch(broker);

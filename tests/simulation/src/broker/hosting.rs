@@ -53,16 +53,24 @@ impl Process {
             }
             Placement::Discard(found) => {
                 let directory = found.directory;
+                // From now on, though its disk may not answer: the replica may come back, and begins a new log then.
+                if let Some(topic_id) = found.topic_id {
+                    self.forgotten.insert(TopicIdPartition { topic_id, partition: found.partition.partition });
+                }
                 if let Err(Waiting::Discard(found)) = self.wait_for_disk(directory, Waiting::Discard(Box::new(found))) {
                     self.discard(*found, out);
                 }
             }
-            Placement::Assume { id, state } if self.is_held_up(id) => {
-                let directory = self.replicas.get(&id).map_or(0, |replica| replica.directory);
-                // It is held up, so the directory is stalled.
-                let _ = self.wait_for_disk(directory, Waiting::Assume(id, state));
+            Placement::Assume { id, state } => {
+                match self.replicas.get(&id).filter(|replica| self.is_held_up(replica.id)) {
+                    // It is held up, so the directory is stalled.
+                    Some(Replica { directory, number, .. }) => {
+                        let (directory, waiting) = (*directory, Waiting::Assume(id, *number, state));
+                        let _ = self.wait_for_disk(directory, waiting);
+                    }
+                    None => self.assume(now, wall, id, &state, out),
+                }
             }
-            Placement::Assume { id, state } => self.assume(now, wall, id, &state, out),
             Placement::StartOver(id) => {
                 let Some(replica) = self.replicas.get_mut(&id) else { return };
                 out.note(format_args!("starts {} over", replica.name));
@@ -78,7 +86,8 @@ impl Process {
                 let Some(directory) = self.log_dirs.get(number) else { return };
                 directory.place();
                 let (name, env) = (TopicPartition::new(topic, id.partition), directory.env().clone());
-                self.replicas.insert(id, Replica::new(id, name, number, env, high_watermark));
+                self.placed += 1;
+                self.replicas.insert(id, Replica::new(id, self.placed, name, number, env, high_watermark));
                 self.assume(now, wall, id, &state, out);
                 self.begin(now, wall, id, log, out);
             }
@@ -137,7 +146,8 @@ impl Process {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         let number = replica.directory;
         if found.is_none() && self.stalls.contains_key(&number) {
-            let _ = self.wait_for_disk(number, Waiting::Create(id));
+            let waiting = Waiting::Create(id, replica.number);
+            let _ = self.wait_for_disk(number, waiting);
             return;
         }
         let Some(directory) = self.log_dirs.get(number) else { return };
@@ -193,9 +203,6 @@ impl Process {
     /// A log of a partition that was moved away while this broker was down.
     pub(super) fn discard(&mut self, mut found: FoundLog, out: &mut Outbox) {
         out.note(format_args!("discards {} in directory {}", found.partition, found.directory));
-        if let Some(topic_id) = found.topic_id {
-            self.forgotten.insert(TopicIdPartition { topic_id, partition: found.partition.partition });
-        }
         if let Some(mut log) = found.log.take() {
             log.abandon();
         }

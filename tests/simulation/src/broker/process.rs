@@ -69,6 +69,8 @@ pub(super) struct Process {
     /// Which replicas the tree places here.
     pub placement: Replicas<FoundLog>,
     pub replicas: BTreeMap<TopicIdPartition, Replica>,
+    /// Replicas that this process has had so far.
+    pub placed: u64,
     /// A disk refused to open a log at the start, and is not asked again.
     pub could_not_open: bool,
     /// Replicas for whose logs a disk had no room.
@@ -123,6 +125,7 @@ impl Process {
             stalls: BTreeMap::new(),
             placement,
             replicas: BTreeMap::new(),
+            placed: 0,
             could_not_open,
             waiting_logs: BTreeSet::new(),
             forgotten: BTreeSet::new(),
@@ -398,11 +401,12 @@ impl Process {
 
     fn isr_changes_answered(&mut self, now: MonotonicMs, answer: Option<AlteredPartitions>, out: &mut Outbox) {
         for decided in self.proposals.answered(answer) {
-            if self.is_held_up(decided.partition) {
-                let directory = self.replicas.get(&decided.partition).map_or(0, |replica| replica.directory);
-                let _ = self.wait_for_disk(directory, Waiting::Decided(decided));
-            } else {
-                self.isr_decided(now, decided, out);
+            match self.replicas.get(&decided.partition).filter(|replica| self.is_held_up(replica.id)) {
+                Some(Replica { directory, number, .. }) => {
+                    let (directory, waiting) = (*directory, Waiting::Decided(*number, decided));
+                    let _ = self.wait_for_disk(directory, waiting);
+                }
+                None => self.isr_decided(now, decided, out),
             }
         }
     }

@@ -51,6 +51,8 @@ impl Ack for Waiter {
 
 pub struct Replica {
     pub id: TopicIdPartition,
+    /// Distinguishes it from those that the process had of the same partition before.
+    pub number: u64,
     pub name: TopicPartition,
     /// The place of its log directory.
     pub directory: usize,
@@ -71,13 +73,14 @@ pub struct DiskFailed(pub String);
 impl Replica {
     pub fn new(
         id: TopicIdPartition,
+        number: u64,
         name: TopicPartition,
         directory: usize,
         env: FaultyEnv,
         high_watermark: Offset,
     ) -> Self {
         let core = Core::new(high_watermark);
-        Self { id, name, directory, core, content: Content::default(), rot: None, is_out_of_room: false, env }
+        Self { id, number, name, directory, core, content: Content::default(), rot: None, is_out_of_room: false, env }
     }
 
     /// Reads what a log that was found holds.

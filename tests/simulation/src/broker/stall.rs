@@ -18,13 +18,14 @@ use crate::message::{CallId, Message};
 use crate::network::NodeId;
 use crate::outbox::Outbox;
 
-/// What waits for the disk.
+/// What waits for the disk. What belongs to a replica is for the one of that number: the partition may have left
+/// meanwhile, and come back with its log in another directory (seed 17459).
 pub(super) enum Waiting {
     Request(NodeId, Box<Message>),
     SourceAnswered(Source, CallId, Received),
-    Assume(TopicIdPartition, Arc<PartitionState>),
-    Decided(Decided),
-    Create(TopicIdPartition),
+    Assume(TopicIdPartition, u64, Arc<PartitionState>),
+    Decided(u64, Decided),
+    Create(TopicIdPartition, u64),
     End(Box<Replica>),
     SetAside(Box<FoundLog>),
     Discard(Box<FoundLog>),
@@ -108,6 +109,10 @@ impl Process {
         None
     }
 
+    fn has_replica(&self, id: TopicIdPartition, number: u64) -> bool {
+        self.replicas.get(&id).is_some_and(|replica| replica.number == number)
+    }
+
     pub fn stall(&mut self, directory: usize) {
         if !self.is_directory_failed(directory) {
             self.stalls.entry(directory).or_default();
@@ -128,9 +133,16 @@ impl Process {
                 Waiting::SourceAnswered(source, call, received) => {
                     self.answered_by(now, wall, source, call, received, out);
                 }
-                Waiting::Assume(id, state) => self.assume(now, wall, id, &state, out),
-                Waiting::Decided(decided) => self.isr_decided(now, decided, out),
-                Waiting::Create(id) => self.open_log(now, wall, id, None, out),
+                Waiting::Assume(id, number, state) if self.has_replica(id, number) => {
+                    self.assume(now, wall, id, &state, out);
+                }
+                Waiting::Decided(number, decided) if self.has_replica(decided.partition, number) => {
+                    self.isr_decided(now, decided, out);
+                }
+                Waiting::Create(id, number) if self.has_replica(id, number) => {
+                    self.open_log(now, wall, id, None, out);
+                }
+                Waiting::Assume(..) | Waiting::Decided(..) | Waiting::Create(..) => {}
                 Waiting::End(replica) => self.end_replica(*replica, out),
                 Waiting::SetAside(found) => self.set_aside(*found, out),
                 Waiting::Discard(found) => self.discard(*found, out),

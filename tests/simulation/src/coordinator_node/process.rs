@@ -7,7 +7,9 @@ use ottla_consensus::Outgoing;
 use ottla_metadata::controller::{Beat, StreamId};
 use ottla_metadata::{Now, Tree};
 use ottla_model::{CoordinatorId, IncarnationId, Revision};
-use ottla_quorum_node::{CallId, Event, Node, NodeError, Output, ReadId, RequestError, Sink, WatchUpdate, WatcherId};
+use ottla_quorum_node::{
+    CallId, Event, Members, Node, NodeError, Output, ReadId, RequestError, Sink, WatchUpdate, WatcherId,
+};
 
 use super::Observed;
 use super::store::SimulatedStore;
@@ -22,6 +24,8 @@ pub(super) struct Process {
     pub(super) node: Node<SimulatedStore>,
     pub(super) disk_id: IncarnationId,
     connections: Connections,
+    /// As the node told them last: whom its messages reach.
+    members: Arc<Members>,
     /// What the transport has to tell the node with its next turn.
     pending: Vec<Event>,
 }
@@ -60,6 +64,7 @@ impl Connections {
 struct Wire<'a> {
     disk_id: IncarnationId,
     connections: &'a mut Connections,
+    members: &'a mut Arc<Members>,
     pending: &'a mut Vec<Event>,
     published: Revision,
     observed: Vec<Observed>,
@@ -70,6 +75,10 @@ struct Wire<'a> {
 impl Sink for Wire<'_> {
     fn send(&mut self, message: Outgoing) -> bool {
         let to = message.to;
+        // As the service: there is no connection to one that is neither a member nor vouched for.
+        if !self.members.destinations().any(|(id, _)| id == to) {
+            return true;
+        }
         if message.is_snapshot() {
             self.pending.push(Event::SnapshotSent { to, sent: true });
         }
@@ -125,7 +134,8 @@ impl Sink for Wire<'_> {
                 self.out.send(watcher.node, Message::WatchEvent { stream: watcher.stream, event });
             }
             Output::MakeSnapshot => self.wants_snapshot = true,
-            Output::Role(_) | Output::Members(_) | Output::UncleanElections(_) => {}
+            Output::Members(members) => *self.members = members,
+            Output::Role(_) | Output::UncleanElections(_) => {}
             Output::Removed => self.out.dies = true,
             Output::Note(note) => self.out.note(format_args!("{}", note.text)),
         }
@@ -144,7 +154,8 @@ fn watch_event(update: WatchUpdate) -> WatchEvent {
 
 impl Process {
     pub(super) fn new(node: Node<SimulatedStore>, disk_id: IncarnationId) -> Self {
-        Self { node, disk_id, connections: Connections::default(), pending: Vec::new() }
+        let members = node.members().clone();
+        Self { node, disk_id, connections: Connections::default(), members, pending: Vec::new() }
     }
 
     /// One turn of the driver: what the transport knows, what happened, a tick if it is time, and everything that
@@ -156,6 +167,7 @@ impl Process {
             disk_id: self.disk_id,
             published: self.node.view().revision,
             connections: &mut self.connections,
+            members: &mut self.members,
             pending: &mut self.pending,
             observed: Vec::new(),
             wants_snapshot: false,
@@ -249,7 +261,7 @@ impl Process {
     }
 
     pub(super) fn vouch(&mut self, id: CoordinatorId, disk: IncarnationId) {
-        self.pending.push(Event::Vouched { id, disk });
+        self.pending.push(Event::Vouched { id, disk, address: format!("c{id}") });
     }
 
     pub(super) fn watch_broken(&mut self, watcher: NodeId) {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ottla_group_coordinator::answer::{Joined, JoinedMember, Synced};
 use ottla_group_coordinator::request::{ClientInfo, Heartbeat, JoinGroup, LeaveGroup, LeavingMember, SyncGroup};
 use ottla_group_coordinator::{GroupAnswer, Request, Topics as _};
-use ottla_model::{ErrorCode, GroupId, MemberId};
+use ottla_model::{ErrorCode, GroupId, MemberId, TopicId};
 
 use super::client::{BACKOFF_MS, Behaviour, REQUEST_TIMEOUT_MS, Turn, error_of, is_about_the_coordinator};
 use super::consumer_protocol;
@@ -103,9 +103,7 @@ impl ClassicMember {
         {
             self.lost(turn, call);
         }
-        // Partitions of a topic that is gone are not read any more, nor those of a topic that took its name.
-        let topics = turn.topics;
-        self.owned.retain(|(topic, _)| self.topic_ids.get(topic) == Some(&topics.id(topic)));
+        self.let_go_of_gone_topics(turn);
         if self.state == State::Stable && self.is_leader && self.topics_version != turn.topics.version() {
             self.rejoin(turn);
         }
@@ -134,6 +132,13 @@ impl ClassicMember {
         };
         let call = turn.send(request);
         self.awaited = Some((call, turn.now.plus_ms(patience_ms)));
+    }
+
+    /// Partitions of a topic that is gone are not read any more, nor those of a topic that took its name. A topic that
+    /// is gone has no id: without this two of them would count as one (seed 8224).
+    fn let_go_of_gone_topics(&mut self, turn: &Turn<'_>) {
+        let is_there = |topic: &str, known: TopicId| !known.is_zero() && turn.topics.id(topic) == known;
+        self.owned.retain(|(topic, _)| self.topic_ids.get(topic).is_some_and(|known| is_there(topic, *known)));
     }
 
     fn commit(&mut self, turn: &mut Turn<'_>) {
@@ -322,6 +327,7 @@ impl ClassicMember {
             self.topic_ids.insert(topic.clone(), meant.unwrap_or_else(|| turn.topics.id(topic)));
         }
         self.owned.extend(assigned);
+        self.let_go_of_gone_topics(turn);
         if revokes.is_empty() {
             self.state = State::Stable;
         } else {

@@ -43,6 +43,36 @@ fn scenario_33_one_of_several_disks_is_replaced() {
     assert!(what.contains("in the place of one that is lost"), "{what}");
 }
 
+/// The only replica's disk, one of two, is replaced: there is no other log, and it begins a new one.
+fn only_replica_story(seed: u64) -> Step {
+    let config = WorldConfig { min_isr: 1, log_dirs: 2, replication_factor: 1, ..WorldConfig::small() };
+    let mut script = Script::new(seed, config)?;
+    script.write(5)?;
+    let leader = script.leader()?;
+    let directory = script.replica(leader)?.directory;
+    script.world.replace_disks(leader, Some(directory));
+    script.wait_fenced(leader)?;
+    script.start(leader);
+    script.wait_leads(leader)?;
+    script.write(3)?;
+    script.converge()?;
+    assert_eq!(script.end_of(leader)?, Offset(6), "the new log");
+    script.kill(leader);
+    script.wait_fenced(leader)?;
+    script.start(leader);
+    script.converge()?;
+    assert_eq!(script.end_of(leader)?, Offset(6), "the next start finds it");
+    Ok(())
+}
+
+/// Seeds 11606 and 12810: the quorum refuses that the only replica resigns, and it waited for that for ever.
+#[test]
+fn scenario_33_the_only_replica_begins_a_new_log() {
+    ottla_test_support::each_seed(0..5, |seed| {
+        only_replica_story(seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    });
+}
+
 /// An ELR member comes back with a damaged log, cannot fetch, and the leader dies.
 fn damaged_elr_member_story(seed: u64, rules: BrokenRules) -> Step {
     let config = WorldConfig { brokers: 2, replication_factor: 2, rules, ..WorldConfig::small() };

@@ -1,11 +1,11 @@
 //! Scenarios 44 and 47: a log directory whose disk does not answer, or fails.
 
-use ottla_model::{ErrorCode, Offset};
+use ottla_model::{BrokerId, ErrorCode, Offset};
 use ottla_partition::BrokenRules;
 use ottla_storage::env::Faults;
 
 use crate::script::{Script, Step};
-use crate::world::WorldConfig;
+use crate::world::{World, WorldConfig};
 
 /// Longer than a script waits for anything.
 const STALL_MS: u64 = 90_000;
@@ -47,7 +47,7 @@ fn follower_story(seed: u64) -> Step {
     script.write_hastily(leader, 5)?;
     script.wait("it to leave the ISR", |world| {
         let state = world.partitions().first().and_then(|id| world.newest_image()?.partition(*id));
-        state.is_some_and(|state| !state.in_isr(ottla_model::BrokerId(follower)))
+        state.is_some_and(|state| !state.in_isr(BrokerId(follower)))
     })?;
     script.write(2)?;
     script.world.stall_disk(follower, directory, 0);
@@ -65,6 +65,41 @@ fn scenario_44_a_directory_that_does_not_answer_gives_up_its_leaderships() {
     let rules = BrokenRules { stalled_directory_leads: true, ..BrokenRules::default() };
     let failure = leader_story(0, rules).expect_err("the rule is taken out");
     assert!(failure.0.contains("another leader than"), "{failure}");
+}
+
+/// A partition comes to a broker, to a directory that does not answer; it leaves, and comes back to another directory.
+/// What waits for the first disk is of a replica that is gone (seed 17459).
+fn comes_back_elsewhere_story(seed: u64) -> Step {
+    let mut script = Script::new(seed, WorldConfig { brokers: 4, ..config(BrokenRules::default()) })?;
+    script.write(5)?;
+    let (partition, replicas) = (script.partition()?, script.state()?.replicas);
+    let newcomer = (1..=4).find(|id| !replicas.contains(&BrokerId(*id))).unwrap_or(0);
+    let with_newcomer: Vec<_> = replicas.iter().copied().chain([BrokerId(newcomer)]).collect();
+    let directory_of = move |world: &World| {
+        let replica = world.brokers.get(&newcomer).and_then(|broker| broker.replica(partition));
+        replica.map(|replica| replica.directory)
+    };
+    script.world.stall_disk(newcomer, 0, STALL_MS);
+    script.world.reassign(partition, Some(with_newcomer.clone()));
+    script.wait("its first replica", |world| directory_of(world) == Some(0))?;
+    script.world.reassign(partition, Some(replicas));
+    script.wait("its end", |world| directory_of(world).is_none())?;
+    script.world.reassign(partition, Some(with_newcomer));
+    script.wait("its second replica", |world| directory_of(world) == Some(1))?;
+    script.converge()?;
+    script.write(5)?;
+    script.world.stall_disk(newcomer, 0, 0);
+    script.run_ms(3_000)?;
+    script.converge()?;
+    assert_eq!((script.replica(newcomer)?.directory, script.end_of(newcomer)?), (1, Offset(20)));
+    Ok(())
+}
+
+#[test]
+fn scenario_44_a_replica_that_left_a_directory_that_does_not_answer_is_gone_when_it_answers() {
+    ottla_test_support::each_seed(0..10, |seed| {
+        comes_back_elsewhere_story(seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    });
 }
 
 /// The disk of the leader's directory fails.

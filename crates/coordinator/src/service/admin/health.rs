@@ -102,7 +102,8 @@ fn judged(
                 lag: end.saturating_sub(voter.progress.end.0),
                 heard_at_ms: voter.progress.heard_at.0,
             };
-            progress.voters.iter().map(voter).collect()
+            // A learner is no voter yet, and is there to catch up.
+            progress.voters.iter().filter(|member| member.is_voter).map(voter).collect()
         })
         .unwrap_or_default();
     let (mut critical, mut degraded) = (Vec::new(), Vec::new());
@@ -157,7 +158,8 @@ fn judged(
 
 #[cfg(test)]
 mod tests {
-    use ottla_model::CoordinatorId;
+    use ottla_metadata::quorum_progress::Progress;
+    use ottla_model::{CoordinatorId, TimestampMs};
 
     use super::*;
 
@@ -176,6 +178,22 @@ mod tests {
         assert_eq!(judged.health(), Health::Critical);
         assert_eq!(judged.problems, ["no broker lives", "1 partition with a replica outside the ISR"]);
         assert_eq!((judged.quorum_leader_id, judged.partitions), (2, 3));
+        let member = |id, is_voter| ottla_metadata::quorum_progress::Voter {
+            id: CoordinatorId(id),
+            address: format!("c{id}:2181"),
+            disk: None,
+            is_voter,
+            progress: Progress { end: Revision(0), heard_at: TimestampMs(1), caught_up_at: TimestampMs(1) },
+        };
+        let voters = vec![member(1, true), member(4, false)];
+        let behind = super::judged(
+            &image,
+            Revision(9),
+            PartitionCounts::default(),
+            Some(&QuorumProgress { committed: Revision(5_000), voters, ..progress }),
+        );
+        assert_eq!(behind.problems, ["no broker lives", "coordinator 1 lacks 5000 revisions"]);
+        assert_eq!(behind.quorum.iter().map(|voter| voter.coordinator_id).collect::<Vec<_>>(), [1]);
         let lost = super::judged(&image, Revision(9), counts, None);
         assert!(lost.problems[0].contains("no quorum leader"), "{:?}", lost.problems);
     }

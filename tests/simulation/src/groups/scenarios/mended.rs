@@ -148,3 +148,31 @@ fn an_assignment_that_waits_is_of_the_topics_that_were_assigned() {
         stage.wait("all to be read again", |stage| owned(stage, &members) == all);
     }
 }
+
+/// Seed 8224: two topics were deleted, and members were given partitions of them by name. Neither topic had an id any
+/// more: partition 2 of the one counted as partition 2 of the other, with two owners. Nobody owns what does not exist.
+#[test]
+fn a_member_owns_nothing_of_a_topic_that_is_gone() {
+    let report = run(8_224, false);
+    assert!(report.failure.is_none(), "{report}");
+    for ms in (0..400).step_by(8) {
+        let mut stage = Stage::new(8_224);
+        let all = stage.all();
+        stage.world.weather = Weather { replication_us: (15_000, 40_000), ..Weather::CALM };
+        let mut members = ["a", "b"].map(|name| stage.add_cooperative(name)).to_vec();
+        let owned = |stage: &Stage, members: &[u32]| {
+            members.iter().flat_map(|member| stage.owned(*member)).collect::<BTreeSet<_>>()
+        };
+        stage.wait("all to be read", |stage| owned(stage, &members) == all);
+        // The round that the third one begins ends before or after the deletion.
+        members.push(stage.add_cooperative("c"));
+        stage.run_ms(ms);
+        stage.world.delete_topic(TOPIC);
+        for _ in 0..60 {
+            stage.run_ms(10);
+            assert_eq!(owned(&stage, &members), BTreeSet::new(), "deleted {ms} ms after the third one came");
+        }
+        stage.world.create_topic(TOPIC, PARTITIONS);
+        stage.wait("all to be read again", |stage| owned(stage, &members) == all);
+    }
+}

@@ -136,7 +136,6 @@ async fn agree(shared: &Shared) -> Result<Formed, CoordinatorError> {
                 Err(status) => missing.push(format!("{} at {} ({})", peer.id, peer.address, describe(&status))),
             }
         }
-        // A quorum that knows this disk was formed with it: no other answers are needed.
         if let Some(members) = runs_without {
             let me = shared.id;
             reminder
@@ -144,6 +143,7 @@ async fn agree(shared: &Shared) -> Result<Formed, CoordinatorError> {
             tokio::time::sleep(JOIN_PAUSE).await;
             continue;
         }
+        // A quorum that knows this disk was formed with it: no other answers are needed.
         if missing.is_empty() || is_remembered {
             let voter = |(id, address): (CoordinatorId, String)| {
                 let disk = disks.get(&id).copied().flatten();

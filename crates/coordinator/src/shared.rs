@@ -312,7 +312,6 @@ fn wire_members(members: &Members) -> Vec<WireVoter> {
 
 #[cfg(test)]
 pub mod testing {
-
     use ottla_config::Sources;
     use ottla_consensus::Membership;
     use ottla_metadata::image::Image;

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ottla_e2e::cluster::PATIENCE;
@@ -31,6 +32,18 @@ fn read_frame(stream: &mut TcpStream) -> Result<Vec<u8>> {
     let mut body = vec![0; usize::try_from(u32::from_be_bytes(length))?];
     stream.read_exact(&mut body)?;
     Ok(body)
+}
+
+/// A session, as soon as the coordinator knows a leader: until then it closes connections, as ZooKeeper does.
+fn session(at: &str) -> Result<TcpStream> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match connect(at) {
+            Err(error) if Instant::now() > deadline => return Err(error.context("no session of ZooKeeper")),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            Ok(stream) => return Ok(stream),
+        }
+    }
 }
 
 fn connect(at: &str) -> Result<TcpStream> {
@@ -101,7 +114,7 @@ pub fn send(random: &mut Random, at: &str) -> Result<(&'static str, Vec<i16>)> {
     } else {
         body.extend(pick(random, &[-1_i32, -1, -1, 0, 3]).to_be_bytes());
     }
-    let mut stream = connect(at)?;
+    let mut stream = session(at)?;
     send_frame(&mut stream, &body)?;
     let answer = read_frame(&mut stream).context("no answer to a write")?;
     ensure!(answer.starts_with(&XID.to_be_bytes()), "an answer to something else: {answer:?}");
